@@ -1,0 +1,1 @@
+"""Agents and tools: cards, prompts, the registry."""

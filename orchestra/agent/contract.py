@@ -1,0 +1,42 @@
+"""Contracts: what a workflow needs to know of what it calls; and the catalog of all that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from orchestra.values.labels import Label
+
+Schema: TypeAlias = dict[str, Any]
+Effect: TypeAlias = Literal["pure", "idempotent", "keyed", "transactional", "once"]
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """The typed face of an agent or a tool: JSON Schemas of its input (an object) and of its output."""
+
+    name: str
+    kind: Literal["agent", "tool"]
+    input: Schema
+    output: Schema
+    description: str = ""
+    effect: Effect = "pure"
+    max_output: int = 0
+    """Output tokens of one call at most; 0 where no model is asked."""
+    label: Label = "restricted"
+    """The strictest label of data that it may see."""
+    checks: tuple[str, ...] = ()
+    """Default acceptance, used where a node states none."""
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Everything that a workflow may name. `workflows` maps names to frozen graphs (`orchestra.workflow.nodes.Graph`)."""
+
+    agents: Mapping[str, Contract] = field(default_factory=dict)
+    tools: Mapping[str, Contract] = field(default_factory=dict)
+    workflows: Mapping[str, Any] = field(default_factory=dict)
+    models: Mapping[str, Schema] = field(default_factory=dict)
+    checks: frozenset[str] = frozenset({"schema", "quote", "numbers", "recompute"})

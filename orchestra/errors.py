@@ -1,0 +1,88 @@
+"""Every error of Orchestra: a code, a message, a place, a hint.
+
+A code is one capital letter for the room and three digits; `orchestra explain CODE` reads its explanation from
+`orchestra/explanations/*.toml`. Rooms: A agents and prompts, C configuration and command line, E engine, F fleet,
+J journal, L workflow language (files and expressions), M model output, T tools, V verification, W Python workflows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something stands in a text: a file, a 1-based line and column, and the line itself."""
+
+    file: str
+    line: int
+    column: int = 1
+    text: str = ""
+    width: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class OrchestraError(Exception):
+    """The base of all errors; `str(error)` is the full report, with the line shown and a caret under the fault."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, code: str, message: str, *, place: Place | None = None, hint: str = "", why: str = "") -> None:
+        self.code, self.message, self.place, self.hint, self.why = code, message, place, hint, why
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        lines = [f"{self.code}: {self.message}"]
+        margin = "  "
+        if place := self.place:
+            margin = " " * len(str(place.line))
+            lines.append(f"{margin}--> {place}")
+            if place.text:
+                caret = " " * (place.column - 1) + "^" * max(1, min(place.width, len(place.text) - place.column + 1))
+                lines += [f"{margin} |", f"{place.line} | {place.text}", f"{margin} | {caret}"]
+        if self.why:
+            lines.append(f"{margin} = why: {self.why}")
+        if self.hint:
+            lines.append(f"{margin} = help: {self.hint}")
+        return "\n".join(lines)
+
+
+class InputError(OrchestraError):
+    """Bad input, usage, file or configuration: nothing was started."""
+
+    exit_code = 2
+
+
+class InputErrors(InputError):
+    """Several faults of one file, found in one reading; `errors` has them in the order of their places."""
+
+    def __init__(self, errors: list[InputError]) -> None:
+        self.errors = tuple(errors)
+        first = errors[0]
+        super().__init__(first.code, first.message, place=first.place, hint=first.hint, why=first.why)
+
+    def __str__(self) -> str:
+        return "\n\n".join(str(error) for error in self.errors)
+
+
+class RunFailed(OrchestraError):
+    """A run that ended in a failure."""
+
+
+class Abstained(OrchestraError):
+    """A run whose output was withheld: a valid outcome, raised only where a plain value was demanded."""
+
+    exit_code = 3
+
+
+class BudgetExceeded(RunFailed):
+    """A run that would have spent more than its budget."""
+
+    exit_code = 4
+
+
+class FleetError(OrchestraError):
+    """A server that cannot be started, reached or used."""

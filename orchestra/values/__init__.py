@@ -1,0 +1,1 @@
+"""Values are JSON; types are JSON Schema. Everything that passes between nodes is made of these."""

@@ -1,0 +1,19 @@
+"""Labels: where data may go. A value's label joins everything it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, TypeAlias, get_args
+
+Label: TypeAlias = Literal["public", "internal", "restricted"]
+_ORDER: tuple[Label, ...] = get_args(Label)
+
+
+def join(labels: Iterable[Label]) -> Label:
+    """The strictest of the labels; `public` for none."""
+    return max(labels, key=_ORDER.index, default="public")
+
+
+def may_go(label: Label, ceiling: Label) -> bool:
+    """Whether data with this label may go where at most `ceiling` is cleared."""
+    return _ORDER.index(label) <= _ORDER.index(ceiling)

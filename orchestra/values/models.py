@@ -1,0 +1,49 @@
+"""Models that every project knows by name: documents, passages, quotes, answers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+Quote = Annotated[str, WithJsonSchema({"type": "string", "format": "quote"})]
+"""Text that stands word for word in the evidence of the very call that wrote it. On the wire it is the text alone."""
+
+
+class Record(BaseModel):
+    """A frozen model that refuses unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Document(Record):
+    """A text with a name."""
+
+    source: str = Field(description="where it comes from: a file's name, a title, an address")
+    text: str
+
+
+class Passage(Record):
+    """A part of a document: `text == document.text[start:end]`, in characters."""
+
+    source: str
+    text: str
+    start: int = 0
+    end: int = 0
+    score: float = 0.0
+
+
+class Citation(Record):
+    """Words of a document: `quote == document.text[start:end]`, in characters."""
+
+    quote: str
+    source: str
+    start: int
+    end: int
+
+
+class Answer(Record):
+    """An answer with what it rests on; `text` is null where the documents do not tell."""
+
+    text: str | None
+    citations: list[Citation] = []

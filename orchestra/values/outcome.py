@@ -1,0 +1,54 @@
+"""Outcomes: what a node ends in. A closed union; each non-value carries its reason."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+
+class Evidence(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What an output rests on: a span of a text. `start` and `end` count characters (Python `str` indices)."""
+
+    check: str
+    quote: str
+    source: str = ""
+    start: int | None = None
+    end: int | None = None
+    field: str = ""
+    """Path of the output's field that it supports, such as `quote` or `items[0].quote`."""
+
+
+class Value(msgspec.Struct, frozen=True, tag="value", omit_defaults=True, forbid_unknown_fields=True):
+    """A value, accepted; `score` is the confidence in [0, 1] where checks gave one."""
+
+    value: Any
+    score: float | None = None
+    evidence: tuple[Evidence, ...] = ()
+
+
+class Skipped(msgspec.Struct, frozen=True, tag="skipped", omit_defaults=True, forbid_unknown_fields=True):
+    """Not run, because a condition was false or an input was skipped; `by` is the path of the node where it began."""
+
+    reason: str
+    by: str = ""
+
+
+class Abstained(msgspec.Struct, frozen=True, tag="abstained", omit_defaults=True, forbid_unknown_fields=True):
+    """Run, and withheld: its checks did not accept the output."""
+
+    reason: str
+    by: str = ""
+    score: float | None = None
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed", omit_defaults=True, forbid_unknown_fields=True):
+    """Run, and failed: no attempt gave a value of the right type."""
+
+    code: str
+    reason: str
+    by: str = ""
+    hint: str = ""
+
+
+Outcome: TypeAlias = Value | Skipped | Abstained | Failed

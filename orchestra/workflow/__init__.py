@@ -1,0 +1,1 @@
+"""What a workflow is, and how it is read, built, compiled and drawn."""

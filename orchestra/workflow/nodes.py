@@ -1,0 +1,198 @@
+"""The frozen model of a workflow: what YAML and Python both compile to, and are both written from.
+
+Texts that may hold references are CEL in `${...}`; a text that is one reference and nothing else keeps the value's type,
+any other is a string. Field names with a trailing underscore (`as_`, `with_`, `schema_`) are written without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from orchestra.values.labels import Label
+
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+"""Of a workflow, node, input or `as` variable. The compiler also refuses `__x__` and CEL's keywords."""
+Template: TypeAlias = Any
+"""JSON whose strings may hold `${...}`."""
+Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Action: TypeAlias = Literal["retry", "escalate", "abstain"]
+
+
+class Frozen(BaseModel):
+    """A frozen model that refuses unknown keys and is filled by field name or by alias."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, strict=True)
+
+
+class Input(Frozen):
+    """An input of a workflow: its type as text, such as `list[Document]`, and a default that makes it optional."""
+
+    type: str
+    default: Any = None
+    optional: bool = False
+    description: str = ""
+
+
+class Budget(Frozen):
+    """Limits of a run. `tokens` counts prompt and output; `seconds` is wall-clock time that is active."""
+
+    tokens: Annotated[int, Field(gt=0)] | None = None
+    seconds: Seconds | None = None
+    calls: Annotated[int, Field(gt=0)] | None = None
+
+
+class Retry(Frozen):
+    """Attempts in all, and the wait between them: exponential from the first to at most the second number of seconds."""
+
+    attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    wait: tuple[Annotated[float, Field(ge=0, le=3600)], Annotated[float, Field(ge=0, le=3600)]] = (0.5, 8.0)
+
+
+class Node(Frozen):
+    """The modifiers that every kind takes."""
+
+    when: str | None = None
+    each: str | None = None
+    as_: Name | None = Field(default=None, alias="as")
+    limit: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    after: tuple[Name, ...] = ()
+    retry: Retry | None = None
+    timeout: Seconds | None = None
+    fallback: Template = None
+    checks: tuple[str, ...] = ()
+    against: Template = None
+    accept: Literal["certified"] | Annotated[float, Field(ge=0, le=1)] | None = None
+    otherwise: tuple[Action, ...] = ()
+
+
+class AgentNode(Node):
+    """Asks a specialist."""
+
+    agent: str
+    with_: Mapping[str, Template] = Field(default={}, alias="with")
+
+
+class ToolNode(Node):
+    """Calls registered Python."""
+
+    tool: str
+    with_: Mapping[str, Template] = Field(default={}, alias="with")
+
+
+class Block(Frozen):
+    """Nodes of their own with one output; they see everything around them."""
+
+    nodes: Mapping[Name, AnyNode]
+    output: Template
+
+
+class CallNode(Node):
+    """Runs another workflow by name, or a block that stands here."""
+
+    call: str | Block
+    with_: Mapping[str, Template] = Field(default={}, alias="with")
+
+
+class FirstOfNode(Node):
+    """The first of its arms, in written order, that ends in a value."""
+
+    first_of: Annotated[tuple[Template, ...], Field(min_length=1)]
+
+
+class Loop(Block):
+    """Turns a block until a condition holds. In it `turn` counts from 1, and `previous` is the last turn's output or null."""
+
+    at_most: Annotated[int, Field(ge=1, le=100)]
+    until: str
+
+
+class LoopNode(Node):
+    """Repeats a block; its value is the last turn's output."""
+
+    loop: Loop
+
+
+class PlanLimits(Frozen):
+    """How large a plan may be."""
+
+    steps: Annotated[int, Field(ge=1, le=100)] = 8
+    width: Annotated[int, Field(ge=1, le=100)] = 4
+
+
+class PlanNode(Node):
+    """Lets the router write a fragment of workflow at run time."""
+
+    plan: Template
+    with_: Mapping[str, Template] = Field(default={}, alias="with")
+    agents: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    returns: str = "str"
+    limits: PlanLimits = PlanLimits()
+    repairs: Annotated[int, Field(ge=0, le=10)] = 1
+
+
+class VerifyNode(Node):
+    """Judges a finished composite value."""
+
+    verify: Template
+
+
+class AskNode(Node):
+    """Asks a person."""
+
+    ask: str
+    returns: str = "str"
+    options: tuple[str, ...] = ()
+
+
+KINDS: tuple[str, ...] = ("agent", "tool", "call", "first_of", "loop", "plan", "verify", "ask")
+"""The key that makes a node's kind; a node has exactly one of them."""
+
+
+def _kind(value: Any) -> str | None:
+    if isinstance(value, Mapping):
+        return next((kind for kind in KINDS if kind in value), None)
+    return next((kind for kind in KINDS if hasattr(value, kind)), None)
+
+
+AnyNode: TypeAlias = Annotated[
+    Annotated[AgentNode, Tag("agent")]
+    | Annotated[ToolNode, Tag("tool")]
+    | Annotated[CallNode, Tag("call")]
+    | Annotated[FirstOfNode, Tag("first_of")]
+    | Annotated[LoopNode, Tag("loop")]
+    | Annotated[PlanNode, Tag("plan")]
+    | Annotated[VerifyNode, Tag("verify")]
+    | Annotated[AskNode, Tag("ask")],
+    Discriminator(_kind),
+]
+
+
+class Defaults(Frozen):
+    """Modifiers for the nodes that state none of their own."""
+
+    retry: Retry | None = None
+    timeout: Seconds | None = None
+
+
+class Graph(Frozen):
+    """A workflow: a typed DAG of nodes."""
+
+    schema_: Literal["orchestra/v1"] = Field(default="orchestra/v1", alias="schema")
+    name: Name
+    description: str = ""
+    input: Mapping[Name, Input] = {}
+    types: Mapping[str, Mapping[str, Any]] = {}
+    output: Template
+    budget: Budget | None = None
+    defaults: Defaults | None = None
+    label: Label | None = None
+    nodes: Annotated[Mapping[Name, AnyNode], Field(min_length=1)]
+
+
+for _model in (Block, CallNode, Loop, LoopNode, Graph):
+    _model.model_rebuild()
