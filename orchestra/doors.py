@@ -6,7 +6,7 @@ simulation and replay differ only in what stands behind them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
@@ -42,6 +42,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """What fields of type `Quote` must be substrings of; where empty, the string inputs themselves."""
     feedback: tuple[str, ...] = ()
     """Why earlier attempts were not accepted, oldest first."""
+    escalate: bool = False
+    """Whether to ask the fleet's larger model instead of the card's own."""
     key: str = ""
     """A stable idempotency key: the same for every attempt of one node of one run."""
 
@@ -143,6 +145,6 @@ class Journal(Protocol):
 class Workers(Protocol):
     """Whoever does the work: the fleet, classical and code agents, tools; or a simulation."""
 
-    def run(self, call: Call) -> AsyncIterator[Reply]:
+    def run(self, call: Call) -> AsyncGenerator[Reply, None]:
         """Does one call. Closing the iterator early cancels it, up to the server. Never raises for what a model, a server
         or a tool does wrong: that is a `Refused`."""

@@ -78,7 +78,7 @@ class Expanded(_Event, tag="expanded", frozen=True, kw_only=True):
 
 
 class TurnStarted(_Event, tag="turn_started", frozen=True, kw_only=True):
-    """A loop begins its turn `turn` (from 1)."""
+    """A body begins: that of a `call` node (turn 1), or a loop's `turn`-th (from 1)."""
 
     node: str
     turn: int
@@ -91,6 +91,8 @@ class AttemptStarted(_Event, tag="attempt_started", frozen=True, kw_only=True):
     attempt: int
     name: str = ""
     """The agent or tool that was asked."""
+    escalated: bool = False
+    """Whether the fleet's larger model was asked instead of the agent's own."""
 
 
 class AttemptFinished(_Event, tag="attempt_finished", frozen=True, kw_only=True):
@@ -104,6 +106,7 @@ class AttemptFinished(_Event, tag="attempt_finished", frozen=True, kw_only=True)
     hint: str = ""
     retryable: bool = False
     usage: Usage = NOTHING
+    confidence: float | None = None
     server: str = ""
     model: str = ""
     sent: str = ""

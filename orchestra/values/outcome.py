@@ -52,3 +52,8 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", omit_defaults=True, forb
 
 
 Outcome: TypeAlias = Value | Skipped | Abstained | Failed
+
+
+def blamed(outcome: Outcome, name: str) -> Outcome:
+    """The outcome as its readers inherit it: a non-value that names the node where it began."""
+    return outcome if isinstance(outcome, Value) or outcome.by else msgspec.structs.replace(outcome, by=name)

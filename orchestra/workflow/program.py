@@ -22,6 +22,10 @@ class Expression(Protocol):
     def schema(self) -> Schema:
         """The type of what it gives."""
 
+    @property
+    def parts(self) -> Mapping[str, Expression] | None:
+        """Of a template that is a mapping: its entries, each an expression of its own; None for any other."""
+
     def evaluate(self, bindings: Mapping[str, Any]) -> Any:
         """Its value; `bindings` has at least its references. Raises `OrchestraError` (L-codes) where CEL fails at run time."""
 

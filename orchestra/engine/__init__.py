@@ -1,0 +1,1 @@
+"""The engine: facts in, proposals out, and one async shell that carries them out."""

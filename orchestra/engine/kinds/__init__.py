@@ -1,0 +1,1 @@
+"""Node kinds: one small machine each, from a unit of work to the next proposal."""

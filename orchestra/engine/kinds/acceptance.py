@@ -1,0 +1,51 @@
+"""Acceptance: a value becomes the node's value when its checks accept it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestra.doors import Source
+from orchestra.engine.proposals import Finish, Judge, Proposal
+from orchestra.engine.state import Unit
+from orchestra.values.outcome import Outcome, Value
+from orchestra.verify.acceptance import Situation
+
+
+def settle(unit: Unit, outcome: Outcome) -> Proposal:
+    """The outcome of a unit, or the question to its checks where it has some."""
+    acceptance = unit.node.acceptance
+    if unit.spread or acceptance is None or not acceptance.checks or not isinstance(outcome, Value):
+        return Finish(unit, outcome)
+    situation = Situation(
+        value=outcome.value,
+        schema=unit.node.output,
+        evidence=evidence(unit) or sources(unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs else []),
+        checks=acceptance.checks,
+        accept=acceptance.accept,
+    )
+    return Judge(unit, unit.attempt, situation)
+
+
+def evidence(unit: Unit) -> tuple[Source, ...]:
+    """The texts that a unit's output must rest on, as its `against` says."""
+    acceptance = unit.node.acceptance
+    if acceptance is None or acceptance.against is None:
+        return ()
+    return sources(acceptance.against.evaluate(unit.bindings))
+
+
+def sources(value: Any) -> tuple[Source, ...]:
+    """The texts in a value: strings, and records with a `text` (named by their `source`), in lists and mappings of any depth."""
+    match value:
+        case str():
+            return (Source(value),) if value else ()
+        case {"text": str(text), **rest}:
+            name = rest.get("source", "")
+            return (Source(text, name if isinstance(name, str) else ""),)
+        case Mapping():
+            return tuple(source for item in value.values() for source in sources(item))
+        case Sequence():
+            return tuple(source for item in value for source in sources(item))
+        case _:
+            return ()

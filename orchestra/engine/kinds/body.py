@@ -1,0 +1,72 @@
+"""Bodies: `call` runs one once, `loop` turns one until its condition holds."""
+
+from __future__ import annotations
+
+from orchestra.engine.kinds.acceptance import settle
+from orchestra.engine.proposals import Enter, Proposal
+from orchestra.engine.state import Scope, State, Unit
+from orchestra.errors import OrchestraError
+from orchestra.values.outcome import Failed, Outcome, Value, blamed
+
+
+def enter(unit: Unit) -> Proposal:
+    """The first turn. The inputs of a called workflow are evaluated here once, so that what fails in them fails the node."""
+    if unit.node.inputs is not None:
+        unit.node.inputs.evaluate(unit.bindings)
+    return Enter(unit, 1)
+
+
+def emerged(state: State, unit: Unit) -> Proposal:
+    """A body came to its end: the value, the next turn, or what the body ended in."""
+    scope = inside(unit)
+    outcome = result(scope)
+    node = unit.node
+    if isinstance(outcome, Value) and node.until is not None and unit.turn < node.at_most and not node.until.evaluate(scope.bindings):
+        return Enter(unit, unit.turn + 1)
+    return settle(unit, outcome)
+
+
+def inside(unit: Unit) -> Scope:
+    """The scope of a unit's body; raises `OrchestraError` E002 where it has none."""
+    if unit.body is None:
+        raise OrchestraError("E002", f"{unit.path} has no body", hint="orchestra doctor")
+    return unit.body
+
+
+def result(scope: Scope) -> Outcome:
+    """What a scope gives: its output, once all its nodes have an outcome.
+
+    An output that is one reference takes the outcome of what it refers to. An output of several named parts has null for
+    a part that was skipped or withheld; it fails if a part failed, and is no value if no part is one.
+    """
+    output = scope.program.output
+    missing = _missing(scope, output.references)
+    if not missing:
+        return Value(output.evaluate(scope.bindings), _score(scope, output.references))
+    failure = next((outcome for outcome in missing.values() if isinstance(outcome, Failed)), None)
+    if failure is not None:
+        return failure
+    parts = getattr(output, "parts", None)
+    given = {} if parts is None else {key: part for key, part in parts.items() if not part.references & missing.keys()}
+    if parts is None or not given:
+        return next(iter(missing.values()))
+    return Value({key: given[key].evaluate(scope.bindings) if key in given else None for key in parts}, _score(scope, output.references))
+
+
+def _missing(scope: Scope, references: frozenset[str]) -> dict[str, Outcome]:
+    """The non-values among what the output refers to, in the order of the file."""
+    found: dict[str, Outcome] = {}
+    for node, outcome in zip(scope.program.nodes, scope.outcomes, strict=True):
+        if node.name in references and outcome is not None and not isinstance(outcome, Value):
+            found[node.name] = blamed(outcome, node.name)
+    return found
+
+
+def _score(scope: Scope, references: frozenset[str]) -> float | None:
+    """The score of an output: the lowest score among the values that it refers to; None where none has one."""
+    scores = [
+        outcome.score
+        for node, outcome in zip(scope.program.nodes, scope.outcomes, strict=True)
+        if node.name in references and isinstance(outcome, Value) and outcome.score is not None
+    ]
+    return min(scores, default=None)
