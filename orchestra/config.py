@@ -1,0 +1,389 @@
+"""Configuration: what a user set, where each value came from, and the folders and modules that it names.
+
+Strongest first: overrides (flags), `ORCHESTRA_*` variables, the project's file (`orchestra.toml`, or `[tool.orchestra]` in
+`pyproject.toml`, of the nearest folder upwards), the user's file (`$XDG_CONFIG_HOME/orchestra/config.toml`), defaults.
+Modules named here, and entry points of the group `orchestra.modules`, are the only way by which code enters.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from orchestra.errors import InputError, InputErrors, Place
+
+ResourceKind: TypeAlias = Literal["agents", "workflows", "configs"]
+KINDS: tuple[ResourceKind, ...] = ("agents", "workflows", "configs")
+PREFIX = "ORCHESTRA_"
+ENTRY_POINTS = "orchestra.modules"
+MAX_BYTES = 1 << 20
+"""Bytes of a configuration file at most (RELIABILITY, hostile input)."""
+RESOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+
+
+class Settings(BaseModel):
+    """The settings in force. `Settings()` has the defaults; `Settings.load()` reads what the user set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    fleet: str = Field("laptop", description="the fleet: the name of a file in configs/, or a path")
+    journal: Path | Literal["off"] = Field(
+        default_factory=lambda: _journal(None, os.environ), description="where runs are recorded, or off"
+    )
+    durability: Literal["strict", "group", "off"] = Field(
+        "group", description="when an event counts as written: after its own commit, a shared one, or at once"
+    )
+    modules: tuple[str, ...] = Field((), description="Python modules to import: tools, workflows, agents")
+    agents: tuple[Path, ...] = Field((), description="folders of agents, searched before the packaged ones")
+    workflows: tuple[Path, ...] = Field((), description="folders of workflows, searched before the packaged ones")
+    configs: tuple[Path, ...] = Field((), description="folders of fleets, searched before the packaged ones")
+    hub: bool = Field(False, description="whether weights may be fetched from the model hub")
+    concurrency: int = Field(32, ge=1, le=10_000, description="calls in flight at most")
+    log: Literal["debug", "info", "warning", "error", "off"] = Field("warning", description="what is logged to stderr")
+
+    project: Path | None = Field(None, description="the folder of the project's file; not a setting")
+    sources: Mapping[str, str] = Field({}, description="where each value came from; not a setting")
+
+    @classmethod
+    def load(
+        cls, overrides: Mapping[str, Any] | None = None, *, start: Path | None = None, environ: Mapping[str, str] | None = None
+    ) -> Settings:
+        """The settings for work begun in the folder `start` (the current one by default).
+
+        Overrides that are None count as not given. Raises `InputError` or `InputErrors` (C001 unknown key, C002 wrong value,
+        C003 unreadable file, C006 a folder outside the project).
+        """
+        environment = os.environ if environ is None else environ
+        start = (start or Path.cwd()).absolute()
+        project = _project(start)
+        layers = [
+            _of_overrides(overrides or {}, start),
+            _of_environment(environment, start),
+            *([_of_file(project, start, inside=project.path.parent)] if project else []),
+            *([_of_file(user, start, inside=None)] if (user := _user_file(environment)) else []),
+        ]
+        values: dict[str, Any] = {}
+        sources = dict.fromkeys(KEYS, "default")
+        errors: list[InputError] = []
+        for layer in reversed(layers):
+            for key, given in layer.values.items():
+                try:
+                    values[key] = _accept(key, given)
+                except InputError as error:
+                    errors.append(error)
+                sources[key] = given.source
+            errors += layer.errors
+        if errors:
+            errors.sort(key=lambda error: (error.place.file, error.place.line) if error.place else ("", 0))
+            raise InputErrors(errors) if len(errors) > 1 else errors[0]
+        root = project.path.parent if project else None
+        values.setdefault("journal", _journal(root, environment))
+        for kind in KINDS:
+            values.setdefault(kind, ((root or start) / kind,))
+        return cls(**values, project=root, sources=sources)
+
+    def resources(self, kind: ResourceKind) -> dict[str, Path]:
+        """Everything of a kind by name, the user's own first: an agent's folder, a workflow's or a fleet's YAML file."""
+        found: dict[str, Path] = {}
+        for folder in (*getattr(self, kind), builtin(kind)):
+            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                if _is_resource(kind, path):
+                    found.setdefault(path.stem if path.is_file() else path.name, path)
+        return found
+
+    def find_resource(self, kind: ResourceKind, name: str) -> Path:
+        """The place of an agent (its folder), a workflow or a fleet (its file) by name; `name` may also be a file's path.
+
+        Raises `InputError` C004 where there is none, with the nearest name.
+        """
+        if looks_like_path(name):
+            path = Path(name)
+            if path.exists():
+                return path
+            raise InputError("C004", f"{name}: no such file", hint=_or_name(name, self.resources(kind)))
+        found = self.resources(kind)
+        if name in found:
+            return found[name]
+        raise unknown(_SINGULAR[kind], name, found, "C004")
+
+
+KEYS: tuple[str, ...] = tuple(key for key in Settings.model_fields if key not in ("project", "sources"))
+"""The settings that a user can state."""
+_SINGULAR: Mapping[str, str] = {"agents": "agent", "workflows": "workflow", "configs": "fleet"}
+
+
+def builtin(kind: ResourceKind) -> Path:
+    """The folder of packaged agents, workflows or fleets: in the wheel, or beside the package in its source tree."""
+    package = Path(__file__).parent
+    packed = package / "_builtin" / kind
+    return packed if packed.is_dir() else package.parent / kind
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a text names a file and not a resource."""
+    return "/" in name or os.sep in name or name.endswith((".yaml", ".yml", ".toml", ".py"))
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The name that was probably meant, or None."""
+    return next(iter(difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)), None)
+
+
+def unknown(what: str, name: str, names: Iterable[str], code: str, place: Place | None = None) -> InputError:
+    """The error of a name that nothing has: with the nearest one, or all that there are."""
+    known = sorted(names)
+    near = nearest(name, known)
+    hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(known[:20])}" if known else f"there is no {what} at all"
+    return InputError(code, f"no {what} named {name!r}", place=place, hint=hint)
+
+
+def load_modules(settings: Settings) -> list[ModuleType]:
+    """Imports the modules that the configuration names, and those of installed packages' entry points; nothing else.
+
+    The project's folder becomes importable. Raises `InputError` C005 for a module that cannot be imported.
+    """
+    from importlib.metadata import entry_points
+
+    root = str(settings.project) if settings.project else None
+    if settings.modules and root and root not in sys.path:
+        sys.path.insert(0, root)
+    loaded = [_import(name, f"modules, set by {settings.sources.get('modules', 'default')}") for name in settings.modules]
+    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
+        package = point.dist.name if point.dist else "?"
+        loaded.append(_import(point.module, f"the entry point {point.name!r} of the package {package}"))
+    return loaded
+
+
+def _import(name: str, why: str) -> ModuleType:
+    if not _MODULE_NAME.fullmatch(name):
+        raise InputError("C005", f"{name!r} is no module's name", why=why, hint="write it as in an import statement: my_tools.search")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or name
+        if name == missing or name.startswith(f"{missing}."):
+            hint = "put it into the project's folder, or install the package that has it"
+            raise InputError("C005", f"there is no module {name!r}", why=why, hint=hint) from error
+        raise InputError("C005", f"{name} imports {missing!r}, which is not installed", why=why, hint=f"install {missing}") from error
+    except Exception as error:
+        place = _fault(error)
+        raise InputError("C005", f"importing {name} failed: {type(error).__name__}: {error}", place=place, why=why) from error
+
+
+def _fault(error: Exception) -> Place | None:
+    """Where the user's own code raised."""
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        return Place(error.filename, error.lineno, error.offset or 1, (error.text or "").rstrip("\n"))
+    trace, place = error.__traceback__, None
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if not code.co_filename.startswith("<") and "importlib" not in code.co_filename and code.co_filename != __file__:
+            place = Place(code.co_filename, trace.tb_lineno)
+        trace = trace.tb_next
+    return place
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A value as one layer states it."""
+
+    value: Any
+    source: str
+    folder: Path
+    """What relative paths are relative to."""
+    text: bool = False
+    """Whether it is text that stands for a value of another type."""
+    place: Place | None = None
+    inside: Path | None = None
+    """The folder that search folders must stay in."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    values: Mapping[str, _Given]
+    errors: tuple[InputError, ...] = ()
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    table: Mapping[str, Any]
+    lines: tuple[str, ...]
+    header: str
+    """The TOML table that the settings stand in; empty for the top."""
+
+
+def _of_overrides(overrides: Mapping[str, Any], start: Path) -> _Layer:
+    errors = tuple(unknown("setting", key, KEYS, "C001") for key in overrides if key not in KEYS)
+    given = {key: value for key, value in overrides.items() if value is not None and key in KEYS}
+    return _Layer({key: _Given(value, "flag", start, text=isinstance(value, str)) for key, value in given.items()}, errors)
+
+
+def _of_environment(environ: Mapping[str, str], start: Path) -> _Layer:
+    """Variables with the prefix that are close to no setting are somebody else's, secrets of endpoints for example."""
+    values: dict[str, _Given] = {}
+    errors: list[InputError] = []
+    for name, value in sorted(environ.items()):
+        key = name.removeprefix(PREFIX).lower()
+        if not name.startswith(PREFIX):
+            continue
+        if key in KEYS:
+            values[key] = _Given(value, name, start, text=True)
+        elif near := next(iter(difflib.get_close_matches(key, KEYS, n=1, cutoff=0.8)), None):
+            errors.append(InputError("C001", f"no setting is set by {name}", hint=f"did you mean {PREFIX}{near.upper()}?"))
+    return _Layer(values, tuple(errors))
+
+
+def _of_file(file: _File, start: Path, inside: Path | None) -> _Layer:
+    values: dict[str, _Given] = {}
+    errors: list[InputError] = []
+    folder = file.path.parent
+    for key, value in file.table.items():
+        place = _place(file, key, start)
+        if key not in KEYS:
+            errors.append(unknown("setting", key, KEYS, "C001", place))
+            continue
+        values[key] = _Given(value, f"{place.file}:{place.line}", folder, place=place, inside=inside)
+    return _Layer(values, tuple(errors))
+
+
+def _accept(key: str, given: _Given) -> Any:
+    """A value of the setting's type; paths made absolute. Raises `InputError` C002 or C006."""
+    value: Any = given.value
+    field = Settings.model_fields[key]
+    if key == "fleet" and isinstance(value, str | Path):
+        value = str(_absolute(value, given.folder)) if looks_like_path(str(value)) else str(value)
+    elif key == "journal" and isinstance(value, str | Path) and value not in ("off", ""):
+        value = _absolute(value, given.folder)
+    elif key in ("modules", *KINDS):
+        value = _items(value, given)
+        if key in KINDS and all(isinstance(item, str | Path) for item in value):
+            value = tuple(_absolute(item, given.folder) for item in value)
+            _stay_inside(key, value, given)
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(field.rebuild_annotation())
+        return adapter.validate_python(value, strict=not (given.text and isinstance(value, str)))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        hint = f"{key} is {field.description}"
+        shown = repr(given.value) if len(repr(given.value)) < 80 else "this value"
+        where = "" if given.place else f", set by {given.source}"
+        message = f"{key} cannot be {shown}{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+        raise InputError("C002", message, place=given.place, hint=hint) from None
+
+
+def _items(value: Any, given: _Given) -> tuple[Any, ...]:
+    if isinstance(value, str) and given.text:
+        return tuple(item.strip() for item in value.split(",") if item.strip())
+    if isinstance(value, Path):
+        return (value,)
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _stay_inside(key: str, folders: tuple[Path, ...], given: _Given) -> None:
+    for folder in folders:
+        if given.inside and not Path(os.path.normpath(folder)).is_relative_to(given.inside):
+            hint = "name a folder of the project; a flag, a variable or the user's file may name any"
+            raise InputError("C006", f"{key}: {folder} is outside the project", place=given.place, hint=hint)
+
+
+def _absolute(path: str | Path, folder: Path) -> Path:
+    return folder / Path(path).expanduser()
+
+
+def _project(start: Path) -> _File | None:
+    for folder in (start, *start.parents):
+        if (path := folder / "orchestra.toml").is_file():
+            return _read(path, "")
+        if (path := folder / "pyproject.toml").is_file():
+            file = _read(path, "tool.orchestra", lenient=True)
+            if file is not None:
+                return file
+    return None
+
+
+def _user_file(environ: Mapping[str, str]) -> _File | None:
+    path = _xdg(environ, "XDG_CONFIG_HOME", ".config") / "config.toml"
+    return _read(path, "") if path.is_file() else None
+
+
+def _xdg(environ: Mapping[str, str], variable: str, default: str) -> Path:
+    """Orchestra's folder under an XDG root; a relative root is to be ignored, says the specification."""
+    root = Path(environ.get(variable) or "")
+    home = Path(environ.get("HOME") or Path.home())
+    return (root if root.is_absolute() else home / default) / "orchestra"
+
+
+def _journal(project: Path | None, environ: Mapping[str, str]) -> Path:
+    return project / ".orchestra" / "journal.db" if project else _xdg(environ, "XDG_STATE_HOME", ".local/state") / "journal.db"
+
+
+def _read(path: Path, header: str, *, lenient: bool = False) -> _File | None:
+    """A TOML file's table; None where `lenient` and the table is not there. Raises `InputError` C003."""
+    try:
+        data = path.read_bytes()
+        if len(data) > MAX_BYTES:
+            raise InputError("C003", f"{path} is larger than 1 MiB")
+        text = data.decode("utf-8-sig")
+        table: Any = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _not_toml(path, text, error) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("C003", f"{path} cannot be read: {error}") from error
+    for part in header.split(".") if header else ():
+        table = table.get(part) if isinstance(table, Mapping) else None
+    if isinstance(table, Mapping):
+        return _File(path, table, tuple(text.splitlines()), header)
+    if lenient and table is None:
+        return None
+    raise InputError("C003", f"{path}: {header} is no table")
+
+
+def _not_toml(path: Path, text: str, error: tomllib.TOMLDecodeError) -> InputError:
+    where = re.search(r" \(at line (\d+), column (\d+)\)$", str(error))
+    lines = text.splitlines() or [""]
+    line, column = (int(where[1]), int(where[2])) if where else (len(lines), 1)
+    message = str(error)[: where.start()] if where else str(error).removesuffix(" (at end of document)")
+    shown = lines[min(line, len(lines)) - 1]
+    return InputError(
+        "C003", f"not TOML: {message}", place=Place(str(path), line, column, shown), hint='write `key = "value"`; texts in quotes'
+    )
+
+
+def _place(file: _File, key: str, start: Path) -> Place:
+    """Where a key stands. tomllib keeps no places, so its line is looked for; else the table's header, else line 1."""
+    name = str(file.path.relative_to(start)) if file.path.is_relative_to(start) else str(file.path)
+    inside, fallback = not file.header, 1
+    wanted = re.compile(rf"""\s*(["']?){re.escape(key)}\1\s*[=.]""")
+    for number, line in enumerate(file.lines, 1):
+        if table := re.match(r"\s*\[+\s*([^]]*?)\s*\]", line):
+            if (inside and table[1] == key) or table[1] == f"{file.header}.{key}":
+                return Place(name, number, line.index("[") + 1, line, len(line.strip()))
+            inside = table[1] == file.header
+            fallback = number if inside else fallback
+        elif inside and wanted.match(line):
+            return Place(name, number, len(line) - len(line.lstrip()) + 1, line, len(key))
+    return Place(name, fallback, 1, file.lines[fallback - 1] if file.lines else "")
+
+
+def _is_resource(kind: ResourceKind, path: Path) -> bool:
+    if kind == "agents":
+        return RESOURCE_NAME.fullmatch(path.name) is not None and (path / "agent.yaml").is_file()
+    return path.suffix in (".yaml", ".yml") and RESOURCE_NAME.fullmatch(path.stem) is not None and path.is_file()
+
+
+def _or_name(name: str, found: Mapping[str, Path]) -> str:
+    near = nearest(Path(name).stem, found)
+    return f"did you mean {near!r}, by name?" if near else "write the path from the current folder"
