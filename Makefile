@@ -1,0 +1,51 @@
+# Orchestra. `make` alone says what there is.
+PYTHON ?= $(shell command -v python3 || command -v python)
+VENV   := .venv
+RUN    := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-base demo test test-quick lint docs readme bench lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## .venv with the library, the local CPU fleet and its weights (Linux; 700 MB to fetch)
+	@$(PYTHON) scripts/bootstrap.py cpu
+
+setup-base:  ## .venv with the library and the development tools only (170 MB to fetch)
+	@$(PYTHON) scripts/bootstrap.py base
+
+demo: setup  ## ten questions to real documents, answered with quotes by a real vLLM server on this machine
+	@$(RUN) scripts/demo.py
+
+test:  ## everything: set up, lint, and all tests, those against the real vLLM among them
+	@$(PYTHON) scripts/bootstrap.py base cpu
+	@$(MAKE) --no-print-directory lint
+	$(RUN) -m pytest --durations=10
+
+test-quick: setup-base  ## the tests that need neither vLLM nor more than ten seconds
+	$(RUN) -m pytest -m "not real and not slow"
+
+lint: setup-base  ## ruff, mypy --strict, the floors between the rooms
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports --no-cache
+
+docs: setup-base  ## the documentation, into site/
+	@$(RUN) scripts/build_docs.py
+	$(RUN) -m zensical build --clean --strict
+
+readme: setup  ## the README's output blocks, from a real run
+	@$(RUN) scripts/readme.py
+
+bench:  ## the tables of the README, from bench/ (minutes; needs the fleet)
+	@$(PYTHON) scripts/bootstrap.py base cpu
+	@$(RUN) scripts/readme.py bench
+
+lock: setup-base  ## requirements/*.lock anew from pyproject.toml (make lock UPGRADE=--upgrade: newest versions)
+	@$(RUN) scripts/lock.py $(UPGRADE)
+
+clean:  ## what builds and tools leave behind (rm -r .venv removes the environment)
+	rm -rf dist build site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find orchestra tests scripts bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
