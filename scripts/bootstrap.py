@@ -115,8 +115,10 @@ class Venv:
         if done.returncode != 0:
             shutil.rmtree(self.path, ignore_errors=True)
             said = (done.stdout + done.stderr).strip()
-            hint = f"apt install python3-venv (or python3.{sys.version_info[1]}-venv)" if "ensurepip" in said or "venv" in said else "see above"
-            raise Trouble(f"{said}\nThis Python cannot make a virtual environment.\n  {hint}, then the same command again")
+            raise Trouble(
+                f"{said}\nThis Python cannot make a virtual environment.\n"
+                f"  Debian, Ubuntu: apt install python3-venv (or python3.{sys.version_info[1]}-venv), then the same command again"
+            )
 
 
 def digest(venv: Venv, locks: Sequence[Path]) -> str:
@@ -233,9 +235,15 @@ def hashes_hold() -> bool:
 
 def run_pip(venv: Venv, arguments: Sequence[str], progress: Progress, batch: Sequence[Pin]) -> tuple[int, str]:
     """Runs pip, showing how far it is; gives its exit status and its output."""
-    command = [str(venv.python), "-m", "pip", *arguments]
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    process = subprocess.Popen(
+        [str(venv.python), "-m", "pip", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def read() -> None:
@@ -266,22 +274,36 @@ def run_pip(venv: Venv, arguments: Sequence[str], progress: Progress, batch: Seq
     return process.wait(), "".join(said)
 
 
+AGAIN = "run the same command again: it goes on where it stopped."
+
+FAILURES = (
+    ("No space left", "The disk is full.", f"Free some space, also in {tempfile.gettempdir()}, and {AGAIN}"),
+    (
+        "DO NOT MATCH THE HASHES",
+        "A package is not the one that the lock pins; nothing of this batch was installed.",
+        "Find out why before you go on.",
+    ),
+    (
+        "NewConnectionError|NameResolution|failure in name|unreachable|ConnectTimeout|ReadTimeout|ProxyError|from versions: none",
+        "The package index cannot be reached.",
+        f"Check the network and pip's configuration (pip config list), then {AGAIN}",
+    ),
+    (
+        "No matching distribution",
+        f"A pinned package has no wheel for Python {platform.python_version()} on {platform.machine()}.",
+        "make PYTHON=python3.11 ...  uses the Python that the locks were made with.",
+    ),
+)
+"""What pip says (a pattern), what that means, what to do; the first that fits is told."""
+
+
 def explain(said: str, batch: Sequence[Pin]) -> str:
     """pip's failure in plain words, with what to do about it."""
     tail = "\n".join("  | " + line for line in said.strip().splitlines()[-12:])
     names = ", ".join(pin.name for pin in batch[:4]) + (", ..." if len(batch) > 4 else "")
-    if "No space left" in said:
-        return f"The disk is full.\n{tail}\n  Free some space (also in {tempfile.gettempdir()}) and run the same command again."
-    if "DO NOT MATCH THE HASHES" in said:
-        return f"A package is not the one that the lock pins; nothing of this batch was installed.\n{tail}\n  Do not go on before you know why."
-    if any(word in said for word in ("NewConnectionError", "NameResolution", "Temporary failure in name", "Network is unreachable", "ReadTimeout")):
-        return f"The package index cannot be reached.\n{tail}\n  Check the network or pip's configuration (pip config list) and run the same command again."
-    if "No matching distribution" in said:
-        return (
-            f"A pinned package has no wheel for Python {platform.python_version()} on {platform.machine()}.\n{tail}\n"
-            "  make PYTHON=python3.11 ...  uses the Python that the locks were made with."
-        )
-    return f"pip could not install {names}.\n{tail}\n  Run the same command again: it goes on where it stopped."
+    fits = ((meaning, hint) for pattern, meaning, hint in FAILURES if re.search(pattern, said))
+    meaning, hint = next(fits, (f"pip could not install {names}.", AGAIN.capitalize()))
+    return f"{meaning}\n{tail}\n  {hint}"
 
 
 def install(venv: Venv, pins: Sequence[Pin]) -> None:
@@ -364,7 +386,7 @@ def kept(stamp: dict[str, str]) -> dict[str, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; 0 ready, 2 something to mend, 130 interrupted."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("sets", nargs="*", choices=["base", "cpu"], default=["base"], help="what is wanted (default: base)")
+    parser.add_argument("sets", nargs="+", choices=["base", "cpu"], help="what is wanted: base, cpu or both")
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="another place for the environment")
     chosen = parser.parse_args(arguments)
     sets = sorted(set(chosen.sets))

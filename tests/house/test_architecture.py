@@ -1,0 +1,142 @@
+"""The plan of the house, held by tests: floors, sizes of modules, what must never be written, what must not be imported early."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARY = sorted((ROOT / "orchestra").rglob("*.py"))
+ALL = sorted(path for folder in ("orchestra", "scripts", "bench", "examples", "tests") for path in (ROOT / folder).rglob("*.py"))
+
+HEAVY = {
+    "torch",
+    "vllm",
+    "transformers",
+    "networkx",
+    "aiohttp",
+    "numpy",
+    "scipy",
+    "sklearn",
+    "bm25s",
+    "gguf",
+    "safetensors",
+    "starlette",
+    "uvicorn",
+}
+"""Packages that take too long to import for a command that does not use them."""
+
+FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "managers", "base", "misc", "common"}
+
+
+def trees(paths: list[Path]) -> Iterator[tuple[Path, ast.Module]]:
+    for path in paths:
+        yield path, ast.parse(path.read_text("utf-8"), str(path))
+
+
+def places(faults: list[tuple[Path, int]]) -> list[str]:
+    return [f"{path.relative_to(ROOT)}:{line}" for path, line in faults]
+
+
+def test_every_room_imports_only_rooms_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == 0
+
+
+def test_the_contracts_name_every_room() -> None:
+    contracts = (ROOT / "pyproject.toml").read_text("utf-8")
+    rooms = {
+        path.name.removesuffix(".py") for path in (ROOT / "orchestra").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert [room for room in sorted(rooms - {"__init__"}) if f"orchestra.{room}" not in contracts] == []
+
+
+def test_no_module_is_longer_than_five_hundred_lines() -> None:
+    assert {str(path.relative_to(ROOT)): n for path in ALL if (n := len(path.read_text("utf-8").splitlines())) > 500} == {}
+
+
+def test_modules_are_named_for_what_they_hold() -> None:
+    assert [str(path.relative_to(ROOT)) for path in LIBRARY if path.stem in FORBIDDEN_NAMES] == []
+
+
+def test_every_module_says_what_it_is() -> None:
+    assert [str(path.relative_to(ROOT)) for path, tree in trees(LIBRARY) if not ast.get_docstring(tree)] == []
+
+
+def test_no_except_is_broad() -> None:
+    def broad(node: ast.AST) -> bool:
+        if not isinstance(node, ast.ExceptHandler):
+            return False
+        caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+        return any(one is None or (isinstance(one, ast.Name) and one.id in ("Exception", "BaseException")) for one in caught)
+
+    faults = [
+        (path, node.lineno)
+        for path, tree in trees(LIBRARY)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ExceptHandler) and broad(node)
+    ]
+    assert places(faults) == []
+
+
+def test_nothing_is_executed_or_unpickled() -> None:
+    names, modules = (
+        {"eval", "exec", "compile", "__import__"},
+        {"pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib", "diskcache"},
+    )
+    faults: list[tuple[Path, int]] = []
+    for path, tree in trees(LIBRARY):
+        for node in ast.walk(tree):
+            match node:
+                case ast.Call(func=ast.Name(id=name)) if name in names:
+                    faults.append((path, node.lineno))
+                case ast.Import(names=imported) if any(alias.name.partition(".")[0] in modules for alias in imported):
+                    faults.append((path, node.lineno))
+                case ast.ImportFrom(module=str(module)) if module.partition(".")[0] in modules:
+                    faults.append((path, node.lineno))
+                case _:
+                    pass
+    assert places(faults) == []
+
+
+def test_no_module_keeps_state_that_changes() -> None:
+    """A module-level `global` statement is how one `Orchestra` would reach into another."""
+    assert places([(path, node.lineno) for path, tree in trees(LIBRARY) for node in ast.walk(tree) if isinstance(node, ast.Global)]) == []
+
+
+def test_no_file_knows_the_machine_it_was_written_on() -> None:
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if tracked.returncode != 0:
+        pytest.skip("not a git checkout")
+    # Put together here, so that this file does not hold what it looks for.
+    machine = re.compile("|".join(["/wo" + "rk/(main|shared)", "/ro" + "ot/", "/op" + "t/wheels", r"\.pye" + "nv/"]))
+    faults = []
+    for name in filter(None, tracked.stdout.split("\0")):
+        path = ROOT / name
+        if path.is_file() and path.stat().st_size < 1_000_000 and machine.search(path.read_text("utf-8", errors="ignore")):
+            faults.append(name)
+    assert faults == []
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The top-level packages that stand in `sys.modules` after the statement, in a fresh interpreter."""
+    script = f"{statement}\nimport json, sys\nprint(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd="/")
+    names: list[str] = json.loads(done.stdout.splitlines()[-1])
+    return set(names)
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    assert loaded_by("import orchestra") & HEAVY == set()
+
+
+def test_the_command_line_loads_nothing_heavy() -> None:
+    assert loaded_by("import orchestra.cli.main") & HEAVY == set()
