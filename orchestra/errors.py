@@ -25,6 +25,18 @@ class Place:
         return f"{self.file}:{self.line}:{self.column}"
 
 
+WINDOW = 160
+"""Characters of a line that a report shows at most."""
+
+
+def _window(text: str, column: int) -> tuple[str, int]:
+    """The part of a line around a column, with what a terminal would obey made visible, and the column in it."""
+    start = max(0, column - 1 - WINDOW // 2) if len(text) > WINDOW else 0
+    part = text[start : start + WINDOW]
+    shown = "".join(char if char.isprintable() else " " if char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in part)
+    return shown, column - start
+
+
 class OrchestraError(Exception):
     """The base of all errors; `str(error)` is the full report, with the line shown and a caret under the fault."""
 
@@ -41,8 +53,9 @@ class OrchestraError(Exception):
             margin = " " * len(str(place.line))
             lines.append(f"{margin}--> {place}")
             if place.text:
-                caret = " " * (place.column - 1) + "^" * max(1, min(place.width, len(place.text) - place.column + 1))
-                lines += [f"{margin} |", f"{place.line} | {place.text}", f"{margin} | {caret}"]
+                text, column = _window(place.text, place.column)
+                caret = " " * (column - 1) + "^" * max(1, min(place.width, len(text) - column + 1))
+                lines += [f"{margin} |", f"{place.line} | {text}", f"{margin} | {caret}"]
         if self.why:
             lines.append(f"{margin} = why: {self.why}")
         if self.hint:
