@@ -72,18 +72,19 @@ def test_every_module_says_what_it_is() -> None:
 
 
 def test_no_except_is_broad() -> None:
-    def broad(node: ast.AST) -> bool:
-        if not isinstance(node, ast.ExceptHandler):
-            return False
-        caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
-        return any(one is None or (isinstance(one, ast.Name) and one.id in ("Exception", "BaseException")) for one in caught)
+    """Where somebody else's code runs, anything may be caught: if it is raised again, or the line says why it is not."""
 
-    faults = [
-        (path, node.lineno)
-        for path, tree in trees(LIBRARY)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ExceptHandler) and broad(node)
-    ]
+    def broad(node: ast.ExceptHandler, lines: list[str]) -> bool:
+        caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+        anything = any(one is None or (isinstance(one, ast.Name) and one.id in ("Exception", "BaseException")) for one in caught)
+        reason = re.search(r"# noqa: BLE001 - .{10,}", lines[node.lineno - 1])
+        return anything and not reason and not isinstance(node.body[-1], ast.Raise)
+
+    faults = []
+    for path, tree in trees(LIBRARY):
+        lines = path.read_text("utf-8").splitlines()
+        handlers = [node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)]
+        faults += [(path, node.lineno) for node in handlers if broad(node, lines)]
     assert places(faults) == []
 
 
