@@ -1,0 +1,70 @@
+"""How verbs fail: the one place where errors become text and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from orchestra.cli.screen import print_json
+from orchestra.errors import InputErrors, OrchestraError
+from orchestra.values.text import visible
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+"""128 + SIGPIPE, what every filter returns whose reader went away."""
+STATUS_CODES: Mapping[str, int] = {"done": 0, "failed": 1, "abstained": 3, "budget": 4, "cancelled": INTERRUPTED}
+"""Exit codes of a run's statuses (DESIGN §4)."""
+
+
+class Verb(TyperCommand):
+    """A command whose errors are shown and end in their exit codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except OrchestraError as error:
+            show(error, as_json=bool(ctx.params.get("as_json")))
+            raise typer.Exit(error.exit_code) from error
+        except BrokenPipeError as error:
+            # Whoever read our output has gone. What is still buffered must not raise again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(BROKEN_PIPE) from error
+        except KeyboardInterrupt as error:
+            print("interrupted", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from error
+        return result
+
+
+def show(error: OrchestraError, *, as_json: bool = False) -> None:
+    """Prints an error: as text to stderr, and as JSON to stdout where a program reads it."""
+    print(visible(str(error)), file=sys.stderr)
+    if not as_json:
+        print(f"\norchestra explain {error.code} says more", file=sys.stderr)
+    else:
+        print_json({"error": as_data(error)})
+
+
+def parts(error: OrchestraError) -> tuple[OrchestraError, ...]:
+    """The faults that an error reports."""
+    return error.errors if isinstance(error, InputErrors) else (error,)
+
+
+def as_data(error: OrchestraError) -> dict[str, Any]:
+    """An error as JSON."""
+    data: dict[str, Any] = {"code": error.code, "message": error.message}
+    if error.place:
+        data["place"] = {"file": error.place.file, "line": error.place.line, "column": error.place.column}
+    if error.hint:
+        data["hint"] = error.hint
+    if error.why:
+        data["why"] = error.why
+    if isinstance(error, InputErrors):
+        data["errors"] = [as_data(part) for part in error.errors]
+    return data

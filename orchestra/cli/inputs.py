@@ -1,0 +1,205 @@
+"""Inputs of a run, from the command line: texts, files and folders become values of the workflow's input types."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestra.errors import InputError
+from orchestra.values.json import NotStrictJSON, parse_untrusted
+from orchestra.values.schema import Schema, branches, nearest, show, under
+
+MAX_BYTES = 1 << 20
+"""Bytes of one file at most."""
+MAX_FILES = 10_000
+TEXT_FILES = (".txt", ".md")
+
+
+_EXAMPLES = {"integer": "3", "number": "0.5", "boolean": "true", "array": '["…"]', "object": '{"key": "…"}', "null": "null"}
+
+
+@dataclass(frozen=True)
+class Type:
+    """The type of an input, as far as the command line must know it."""
+
+    schema: Schema
+
+    @property
+    def kinds(self) -> list[str]:
+        """The JSON types that it takes, sorted; empty for any."""
+        found: set[str] = set()
+        for branch in branches(self.schema):
+            stated = branch.get("type")
+            found |= {stated} if isinstance(stated, str) else {_kind(value) for value in branch.get("enum", ())}
+            found |= {_kind(branch["const"])} if "const" in branch else set()
+        return sorted(found)
+
+    @property
+    def accepts_text(self) -> bool:
+        """Whether a bare text is a value of it."""
+        return not self.kinds or "string" in self.kinds
+
+    @property
+    def items(self) -> Type | None:
+        """The type of a list's elements; None for what is no list."""
+        lists = (branch for branch in branches(self.schema) if branch.get("type") == "array")
+        return next((Type(under(branch, branch.get("items", True))) for branch in lists), None)
+
+    @property
+    def is_document(self) -> bool:
+        """Whether it is an object that wants `source` and `text`, and nothing more."""
+        return any({"source", "text"} == set(branch.get("required", ())) for branch in branches(self.schema))
+
+    def __str__(self) -> str:
+        return show(self.schema)
+
+    @property
+    def example(self) -> str:
+        """A value of it, as JSON."""
+        if self.items and self.items.is_document:
+            return '[{"source": "a.txt", "text": "…"}]'
+        return next((_EXAMPLES[kind] for kind in self.kinds if kind in _EXAMPLES), '"…"')
+
+
+def read_inputs(given: Sequence[str], fields: Mapping[str, Schema]) -> dict[str, Any]:
+    """The inputs that `-i` options state; `fields` has the type of each input.
+
+    An option is `key=value`, `key=@file`, `key=@folder` (documents), `key=-` (the text on stdin), `@file.json` or `-` (a whole
+    JSON object). `@@` begins a value with one `@`. A key that is a list may be given many times, an element each. Raises
+    `InputError` C010 (an option of another form), C011 (no such input), C012 (not of the type), C013 (no JSON object) or
+    C014 (unreadable file).
+    """
+    objects: dict[str, Any] = {}
+    texts: dict[str, list[str]] = {}
+    for option in given:
+        if option == "-" or (option.startswith("@") and "=" not in option):
+            source, text = ("stdin", sys.stdin.read()) if option == "-" else (option[1:], read_text(Path(option[1:])))
+            objects |= json_object(text, source)
+            continue
+        key, equals, value = option.partition("=")
+        if not equals or not key:
+            raise InputError(
+                "C010", f"-i {option}: what is it the value of?", hint="write -i key=value, -i key=@file, -i @inputs.json or -i -"
+            )
+        texts.setdefault(key.strip(), []).append(value)
+    for key in (*objects, *texts):
+        if key not in fields:
+            raise unknown_input(key, fields)
+    return objects | {key: _value(key, values, Type(fields[key])) for key, values in texts.items()}
+
+
+def json_object(text: str, source: str) -> dict[str, Any]:
+    """A JSON object; `source` is for the message. Raises `InputError` C013."""
+    try:
+        value = parse_untrusted(text)
+    except NotStrictJSON as error:
+        raise InputError("C013", f"{source}: {error}", hint='a JSON object is wanted: {"key": value, …}') from error
+    if not isinstance(value, dict):
+        raise InputError("C013", f"{source} has a JSON {_kind(value)}, not an object", hint='a JSON object is wanted: {"key": value, …}')
+    return value
+
+
+def unknown_input(key: str, fields: Mapping[str, Schema]) -> InputError:
+    """The error of an input that the workflow does not have."""
+    near = nearest(key, fields)
+    hint = f"did you mean {near!r}?" if near else f"inputs are: {', '.join(fields)}" if fields else "it takes no inputs"
+    return InputError("C011", f"there is no input {key!r}", hint=hint)
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text of at most 1 MiB. Raises `InputError` C014."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise InputError("C014", f"{path} is larger than 1 MiB", hint="split it into several files, and give their folder")
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(
+            "C014", f"{path} cannot be read: {error.strerror}", hint=f"write @@{path} for a text that begins with @"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError("C014", f"{path} is not UTF-8: byte {error.start}", hint="convert it: iconv -t UTF-8") from error
+
+
+def read_documents(path: Path) -> list[dict[str, Any]]:
+    """The documents of a folder (its .txt and .md files, at any depth, in order of their names), or the one of a file."""
+    if not path.is_dir():
+        return [{"source": path.name, "text": read_text(path)}]
+    root = path.resolve()
+    files = sorted(file for file in path.rglob("*") if file.suffix in TEXT_FILES and file.is_file())
+    if not files:
+        raise InputError("C014", f"{path} has no .txt and no .md file")
+    if len(files) > MAX_FILES:
+        raise InputError("C014", f"{path} has {len(files)} files; at most {MAX_FILES} are read")
+    if outside := next((file for file in files if not file.resolve().is_relative_to(root)), None):
+        raise InputError("C014", f"{outside} is a link to a file outside of {path}", hint="copy the file into the folder")
+    return [{"source": file.relative_to(path).as_posix(), "text": read_text(file)} for file in files]
+
+
+def _value(key: str, given: Sequence[str], wanted: Type) -> Any:
+    items = wanted.items
+    if items is None:
+        if len(given) > 1:
+            raise InputError("C010", f"the input {key!r} is given {len(given)} times, and is no list")
+        return _single(key, given[0], wanted)
+    if len(given) == 1 and given[0].lstrip().startswith("["):
+        return _parsed(key, given[0], wanted)
+    values: list[Any] = []
+    for text in given:
+        path = Path(text[1:])
+        if not text.startswith("@") or text.startswith("@@"):
+            values.append(_single(key, text, items))
+        elif items.is_document and path.suffix != ".json":
+            values += read_documents(path)
+        elif path.suffix == ".json" or not items.accepts_text:
+            found = _parsed(key, read_text(path), wanted)
+            values += found if isinstance(found, list) else [found]
+        else:
+            values.append(read_text(path))
+    return values
+
+
+def _single(key: str, text: str, wanted: Type) -> Any:
+    if text == "-":
+        text = sys.stdin.read()
+    elif text.startswith("@@"):
+        text = text[1:]
+    elif text.startswith("@"):
+        path = Path(text[1:])
+        if wanted.is_document and path.suffix != ".json":
+            return {"source": path.name, "text": read_text(path)}
+        text = read_text(path)
+    return text if wanted.accepts_text else _parsed(key, text, wanted)
+
+
+def _parsed(key: str, text: str, wanted: Type) -> Any:
+    try:
+        return parse_untrusted(text)
+    except NotStrictJSON as error:
+        shown = text if len(text) <= 40 else f"{text[:40]}…"
+        hint = f"write it as JSON: -i '{key}={wanted.example}'"
+        if wanted.items and wanted.items.is_document:
+            hint += f", or give a file or a folder: -i {key}=@folder"
+        raise InputError("C012", f"the input {key!r} is {wanted}, and {shown!r} is not", hint=hint) from error
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case int():
+            return "integer"
+        case float():
+            return "number"
+        case str():
+            return "string"
+        case list():
+            return "array"
+        case _:
+            return "object"

@@ -1,0 +1,43 @@
+"""How verbs come to their settings and to an open `Orchestra`."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orchestra.app import Orchestra
+    from orchestra.config import Settings
+    from orchestra.fleet.progress import Progress
+
+FleetMode: TypeAlias = Literal["start", "adopt", "none"]
+
+
+class Opener(Protocol):
+    """`Orchestra.open`, or what stands in for it in a test."""
+
+    def __call__(
+        self, config: Settings, *, fleet: FleetMode = "start", progress: Callable[[Progress], None] | None = None
+    ) -> AbstractAsyncContextManager[Orchestra]:
+        """Opens an `Orchestra` on these settings."""
+
+
+def settings(**flags: Any) -> Settings:
+    """The settings, with the flags that were given on top."""
+    from orchestra.config import Settings
+
+    return Settings.load(flags)
+
+
+def opener(context: typer.Context) -> Opener:
+    """What opens an `Orchestra`: that of `build_app`, else the real one."""
+    if context.obj is not None:
+        given: Opener = context.obj
+        return given
+    from orchestra.app import Orchestra
+
+    return Orchestra.open

@@ -1,0 +1,109 @@
+"""Progress on stderr: a bar where somebody looks, a line every few seconds where a file does."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from orchestra.cli.screen import seconds, size
+from orchestra.values.text import visible
+
+if TYPE_CHECKING:
+    from orchestra.fleet.progress import Progress
+
+EVERY = 5.0
+"""Seconds between two lines where stderr is no terminal."""
+
+
+class Meter:
+    """How far a batch is: rows, rate, time left."""
+
+    def __init__(self, total: int, done: int, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._total, self._before, self._done, self._failed, self._abstained = total, done, done, 0, 0
+        self._monotonic = monotonic
+        self._started = self._said = monotonic()
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            from orchestra.cli.screen import console
+
+            self._bar = Progress(BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), console=console(stderr=True))
+            self._bar.start()
+            self._bar.add_task("", total=self._total, completed=self._done)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, *, failed: bool = False, abstained: bool = False) -> None:
+        """One row more is written."""
+        self._done += 1
+        self._failed += failed
+        self._abstained += abstained
+        if self._bar is not None:
+            self._bar.update(0, completed=self._done, description=self.rates())
+        elif (now := self._monotonic()) - self._said >= EVERY:
+            self._said = now
+            print(f"{self._done} of {self._total} rows, {self.rates()}", file=sys.stderr)
+
+    def rates(self) -> str:
+        """The rate, the time left, and how many rows have no output."""
+        elapsed = max(self._monotonic() - self._started, 1e-9)
+        rate = (self._done - self._before) / elapsed
+        said = [f"{rate:.1f} rows/s"]
+        if rate and self._done < self._total:
+            said.append(f"{seconds((self._total - self._done) / rate)} left")
+        if self._abstained:
+            said.append(f"{self._abstained} abstained")
+        if self._failed:
+            said.append(f"{self._failed} failed")
+        return ", ".join(said)
+
+
+class Waiting:
+    """Shows what the fleet is doing while one waits for it; a `Report` of `orchestra.fleet.progress`."""
+
+    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._message, self._said, self._line = "", float("-inf"), False
+
+    def __call__(self, progress: Progress) -> None:
+        """Shows a step: each new one, and one that goes on every few seconds (or at once, on a terminal)."""
+        now = self._monotonic()
+        new = progress.message != self._message
+        terminal = sys.stderr.isatty()
+        if not new and now - self._said < (0.1 if terminal else EVERY):
+            return
+        self._message, self._said = progress.message, now
+        text = visible(progress.message, keep="") + _measure(progress)
+        if not terminal:
+            print(text, file=sys.stderr)
+            return
+        if new and self._line:
+            sys.stderr.write("\n")
+        sys.stderr.write(f"\r\x1b[2K{text}")
+        sys.stderr.flush()
+        self._line = True
+
+    def close(self) -> None:
+        """Ends the line that is being rewritten."""
+        if self._line:
+            sys.stderr.write("\n")
+            self._line = False
+
+
+def _measure(progress: Progress) -> str:
+    if progress.done is None:
+        return ""
+    show: Callable[[float], str] = {"bytes": size, "seconds": seconds}.get(progress.unit, "{:g}".format)
+    if progress.total:
+        about = "about " if progress.unit == "seconds" else ""
+        return f": {show(progress.done)} of {about}{show(progress.total)}"
+    return f": {show(progress.done)}"

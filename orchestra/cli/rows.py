@@ -1,0 +1,160 @@
+"""Rows of a batch: read strictly and located, and results written in order, so that a batch can be taken up again."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import msgspec
+
+from orchestra.errors import InputError, InputErrors, OrchestraError, Place
+from orchestra.events import NOTHING, Usage
+from orchestra.values.json import MAX_BYTES, NotStrictJSON, parse_untrusted
+from orchestra.values.outcome import Evidence
+
+MAX_ERRORS = 20
+"""Faults of a file that are told at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the input; keys beside `id` and `input`, such as `expected`, are never read."""
+
+    id: str
+    input: dict[str, Any]
+    line: int
+
+
+class RowResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the output. `error` is null, or says why there is no output."""
+
+    id: str
+    output: Any = None
+    abstained: bool = False
+    score: float | None = None
+    evidence: tuple[Evidence, ...] = ()
+    usage: Usage = NOTHING
+    error: dict[str, str] | None = None
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a `.jsonl` or `.jsonl.gz` file, one by one. Raises `InputError` C020 with the row's place."""
+    try:
+        with _opened(path) as file:
+            number = 0
+            while raw := file.readline(MAX_BYTES + 2):
+                number += 1
+                if raw.strip():
+                    yield _row(path, number, raw)
+    except (OSError, EOFError) as error:
+        raise InputError("C014", f"{path} cannot be read: {error.strerror if isinstance(error, OSError) else error}") from error
+
+
+def survey(path: Path, check: Callable[[dict[str, Any]], str | None]) -> list[str]:
+    """The ids of all rows, in order, after a look at each row, before anything starts.
+
+    `check` gives what is wrong with an input, or None. Raises `InputErrors`: C020 for a bad row, C021 for an id that stands twice.
+    """
+    seen: dict[str, int] = {}
+    errors: list[InputError] = []
+    for row in read_rows(path):
+        if row.id in seen:
+            place = Place(str(path), row.line)
+            hint = f"it stands in line {seen[row.id]} already; ids tell results apart"
+            errors.append(InputError("C021", f"the id {row.id!r} stands twice", place=place, hint=hint))
+        elif problem := check(row.input):
+            errors.append(InputError("C020", f"row {row.id!r}: {problem}", place=Place(str(path), row.line)))
+        seen.setdefault(row.id, row.line)
+        if len(errors) >= MAX_ERRORS:
+            break
+    if errors:
+        raise InputErrors(errors)
+    return list(seen)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+
+
+def _row(path: Path, number: int, raw: bytes) -> Row:
+    place = Place(str(path), number)
+    hint = 'a row is {"id": "…", "input": {…}}'
+    if len(raw) > MAX_BYTES:
+        raise InputError("C020", "a row of more than 1 MiB", place=place)
+    try:
+        value = parse_untrusted(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except (NotStrictJSON, UnicodeDecodeError) as error:
+        raise InputError("C020", f"a row that is not JSON: {error}", place=place, hint=hint) from error
+    if not isinstance(value, dict):
+        raise InputError("C020", "a row that is no JSON object", place=place, hint=hint)
+    if not isinstance(value.get("id"), str) or not value["id"]:
+        raise InputError("C020", "a row without an id, which is a text", place=place, hint=hint)
+    if not isinstance(value.get("input"), dict):
+        raise InputError("C020", f"row {value['id']!r} without an input, which is an object", place=place, hint=hint)
+    return Row(value["id"], value["input"], number)
+
+
+class Results:
+    """The output file. What stands in it already is kept; a last line that a crash tore is taken away.
+
+    Raises `InputError` C022 where the file has other things than results, and `OrchestraError` C023 where it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.done: set[str] = set()
+        self.repaired = False
+        end = self._take_up() if path.exists() else 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab")
+            self.repaired = self._file.tell() > end
+            self._file.truncate(end)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _take_up(self) -> int:
+        """Collects the ids; gives the number of bytes that are whole lines."""
+        end = 0
+        with self.path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                if not raw.endswith(b"\n"):
+                    break
+                try:
+                    self.done.add(_decode(raw).id)
+                except msgspec.DecodeError as error:
+                    hint = "name another file with --output, or move this one away"
+                    raise InputError(
+                        "C022", f"a line that is no result: {error}", place=Place(str(self.path), number), hint=hint
+                    ) from error
+                end += len(raw)
+        return end
+
+    def write(self, result: RowResult) -> None:
+        """Adds a result, with one write."""
+        try:
+            self._file.write(_encode(result) + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def close(self) -> None:
+        """Brings everything to the disk."""
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> OrchestraError:
+        hint = "make room or name another place with --output; then run the same command again, it goes on where it stopped"
+        return OrchestraError("C023", f"{self.path} cannot be written: {error.strerror}", hint=hint)
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(RowResult).decode
