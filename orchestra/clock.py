@@ -1,0 +1,63 @@
+"""The real `Clock`: the system's time, the loop's sleep, the machine's randomness, ids that sort by time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+"""Crockford's base 32 in small letters: no i, l, o, u (https://www.crockford.com/base32.html)."""
+_CHANCE_BITS = 50
+
+
+class Ids:
+    """Run ids of 20 characters: 10 of milliseconds since the epoch, 10 of chance, as in ULID (https://github.com/ulid/spec).
+
+    Ids of one `Ids` are strictly increasing, even within a millisecond or when the clock steps back. The first 8 characters
+    name a second, so a prefix of 9 or 10 is nearly always enough to name a run.
+    """
+
+    def __init__(self, chance: Callable[[int], int]) -> None:
+        """`chance(bits)` gives a random integer of that many bits."""
+        self._chance = chance
+        self._last = 0
+
+    def new(self, now: float) -> str:
+        """The id of a run that starts at `now`, in seconds since the epoch."""
+        fresh = (int(now * 1000) << _CHANCE_BITS) | self._chance(_CHANCE_BITS)
+        self._last = fresh if fresh > self._last else self._last + 1
+        return _base32(self._last)
+
+
+def _base32(number: int) -> str:
+    return "".join(ALPHABET[(number >> shift) & 31] for shift in range(95, -1, -5))
+
+
+class SystemClock:
+    """Stands behind the `Clock` door in production."""
+
+    def __init__(self) -> None:
+        self._random = random.SystemRandom()
+        self._ids = Ids(self._random.getrandbits)
+
+    def now(self) -> float:
+        """Wall-clock seconds since the epoch."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds that never jump."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits in the running loop; zero yields once to it."""
+        await asyncio.sleep(seconds)
+
+    def random(self) -> float:
+        """A number in [0, 1)."""
+        return self._random.random()
+
+    def new_id(self) -> str:
+        """A new run id of 20 characters, greater than every earlier one of this clock."""
+        return self._ids.new(time.time())

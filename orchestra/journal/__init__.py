@@ -1,0 +1,1 @@
+"""The one record of what happened: an append-only log of events, and values stored once by digest."""
