@@ -1,0 +1,1 @@
+"""The fleet: servers, adapters, dispatch. It stands behind the `Workers` door."""

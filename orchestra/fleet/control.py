@@ -1,0 +1,161 @@
+"""The clients' side of the supervisor: find it, start it, ask it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from orchestra.errors import FleetError
+from orchestra.fleet import launch, process
+from orchestra.fleet.config import FleetConfig
+from orchestra.fleet.folders import CONFIG, LOCK, SOCKET, Folders
+from orchestra.fleet.progress import Progress, Report, silent
+
+ANSWER_SECONDS = 15.0
+USUAL_START = 40.0
+"""Seconds that SmolLM2-135M takes to start on two cores: 31 to 42 (SERVING.md)."""
+LINE_BYTES = 1 << 22
+
+
+class Supervision:
+    """A supervisor that is there, or may come: questions go to its socket."""
+
+    def __init__(self, config: FleetConfig, folders: Folders) -> None:
+        self.config = config
+        self.folders = folders
+        self._socket = folders.meeting(config.digest) / SOCKET
+        self.log = folders.logs(config.digest) / "supervisor.log"
+
+    async def ask(self, op: str, **details: Any) -> dict[str, Any] | None:
+        """The answer to one question; None where no supervisor listens. Raises `FleetError` F011 where it does not answer."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                reader, writer = await asyncio.open_unix_connection(self._socket, limit=LINE_BYTES)
+                try:
+                    writer.write(msgspec.json.encode({"op": op, **details}) + b"\n")
+                    line = await reader.readline()
+                finally:
+                    writer.close()
+        except (FileNotFoundError, ConnectionError):
+            return None
+        except (OSError, TimeoutError, ValueError) as error:
+            hint = f"look into {self.log}; if it hangs, end its process and try again"
+            raise FleetError("F011", f"the fleet's supervisor does not answer: {error or 'timeout'}", hint=hint) from error
+        if not line:
+            return None
+        try:
+            return msgspec.json.decode(line, type=dict[str, Any])
+        except msgspec.MsgspecError as error:
+            raise FleetError("F011", f"the fleet's supervisor answered what is no JSON: {error}", hint=f"look into {self.log}") from error
+
+    async def adopt(self) -> dict[str, Any]:
+        """The status of a supervisor that is there. Raises `FleetError` F008 where there is none."""
+        status = await self.ask("status")
+        if status is None:
+            raise FleetError("F008", f"the fleet {self.config.name!r} is not running", hint="orchestra fleet start")
+        return status
+
+    async def start(self, command: Sequence[str] | None = None) -> None:
+        """Makes sure that a supervisor is there: adopts it, or starts it. Of many at once, one remains.
+
+        `command` stands for `python -m orchestra.fleet.supervisor` in tests. Raises `FleetError` F011.
+        """
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            if await self.ask("start") is not None:
+                return
+            await self._spawn(command or (sys.executable, "-m", "orchestra.fleet.supervisor"))
+            # Another's supervisor may be ending with the lock in its hand: ours waits for it, so ask for a while.
+            for _ in range(100):
+                await asyncio.sleep(0.1)
+                if await self.ask("touch") is not None:
+                    return
+        why = "\n   ".join(process.last_lines(self.log, 8))
+        raise FleetError("F011", "the fleet's supervisor did not start", why=why, hint=f"look into {self.log}")
+
+    async def _spawn(self, command: Sequence[str]) -> None:
+        file = self.folders.meeting(self.config.digest) / CONFIG
+        partial = file.with_name(f".{CONFIG}.{os.getpid()}")
+        local = self.config.model_copy(
+            update={"servers": dict(self.config.local), "models": {"all": tuple(self.config.local)}, "escalate": None}
+        )
+        partial.write_text(local.model_dump_json(by_alias=True, exclude_defaults=True), encoding="utf-8")
+        os.replace(partial, file)
+        with self.log.open("ab") as output:
+            starter = await asyncio.create_subprocess_exec(
+                *command, str(file), env=environment(os.environ), cwd=self.log.parent,
+                stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+            status = await starter.wait()
+        if status:
+            why = "\n   ".join(process.last_lines(self.log, 8))
+            raise FleetError("F011", f"the fleet's supervisor ended with status {status}", why=why, hint=f"look into {self.log}")
+
+    async def healthy(self, report: Report = silent, patience: float = 900.0) -> dict[str, Any]:
+        """Waits until every server is ready, and gives the status. Raises `FleetError` as the supervisor found it, or F005."""
+        began = time.monotonic()
+        told = False
+        while (status := await self.ask("status")) is not None:
+            servers = status["servers"]
+            for server in servers:
+                if server["phase"] == "failed":
+                    raise failure(server)
+            waiting = [server for server in servers if server["phase"] != "ready"]
+            if not waiting:
+                if told:
+                    report(Progress("ready", f"ready after {time.monotonic() - began:.0f} s"))
+                return status
+            if time.monotonic() - began > patience:
+                raise FleetError("F005", f"{waiting[0]['name']} is not ready after {patience:.0f} s", hint="orchestra fleet logs")
+            told = True
+            first = waiting[0]
+            verb = "starting" if first["phase"] == "starting" else "restarting"
+            report(Progress("wait", f"vLLM is {verb} with {first['model']}", first["since"], USUAL_START, "seconds"))
+            await asyncio.sleep(0.5)
+        raise FleetError("F008", f"the fleet {self.config.name!r} has stopped", hint="orchestra fleet start")
+
+    async def stop(self, seconds: float = 30.0) -> bool:
+        """Ends the supervisor and its servers, and waits for it; whether there was one."""
+        if await self.ask("stop") is None:
+            return False
+        deadline = time.monotonic() + seconds
+        lock = self._socket.with_name(LOCK)
+        while time.monotonic() < deadline and _held(lock):
+            await asyncio.sleep(0.1)
+        return True
+
+
+def _held(lock: Path) -> bool:
+    import fcntl
+
+    try:
+        with lock.open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def failure(server: Mapping[str, Any]) -> FleetError:
+    """The error that a server's status tells of."""
+    error = server.get("error") or {}
+    return FleetError(
+        error.get("code", "F005"),
+        f"{server['name']}: {error.get('message', 'it did not start')}",
+        why=error.get("why", ""),
+        hint=error.get("hint", "orchestra fleet logs"),
+    )
+
+
+def environment(user: Mapping[str, str]) -> dict[str, str]:
+    """What the supervisor sees of the user's environment: where things are; no secrets."""
+    kept = (*launch.KEPT, "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "TZ")
+    found = {name: value for name, value in user.items() if name in kept or name.startswith(launch.GPU_PREFIXES)}
+    return found | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"}

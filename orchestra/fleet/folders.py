@@ -1,0 +1,80 @@
+"""Where the fleet keeps things: the XDG folders for models, logs and sockets (https://specifications.freedesktop.org/basedir-spec)."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestra.errors import FleetError
+
+SOCKET_PATH_BYTES = 100
+"""A Unix socket's path has at most 107 bytes on Linux and 103 on macOS (`sockaddr_un`); some are kept for the name."""
+
+SOCKET, LOCK, CONFIG = "socket", "lock", "fleet.json"
+"""What a supervisor and its clients meet by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """The three roots. Nothing is made before it is needed."""
+
+    cache: Path
+    """Weights and downloads: may be deleted, is then fetched again."""
+    state: Path
+    """Logs of supervisors and servers."""
+    runtime: Path
+    """Locks and sockets; private to the user."""
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str] = os.environ) -> Folders:
+        """The folders that the environment names, with the defaults of the XDG specification."""
+        home = Path(environment.get("HOME") or Path.home())
+        state = _absolute(environment.get("XDG_STATE_HOME"), home / ".local" / "state") / "orchestra"
+        runtime = _absolute(environment.get("XDG_RUNTIME_DIR"), state.parent) / "orchestra"
+        return cls(cache=_absolute(environment.get("XDG_CACHE_HOME"), home / ".cache") / "orchestra", state=state, runtime=runtime)
+
+    @property
+    def models(self) -> Path:
+        """One folder a model, named by the digest of its source."""
+        return self.cache / "models"
+
+    @property
+    def downloads(self) -> Path:
+        """What was fetched and is not yet a model; emptied when it is."""
+        return self.cache / "downloads"
+
+    def meeting(self, digest: str) -> Path:
+        """The private folder where the supervisor of the fleet `digest` and its clients meet; made if it is not there."""
+        place = self.runtime / "fleets" / digest
+        if len(os.fsencode(place)) > SOCKET_PATH_BYTES - len("/socket"):
+            place = Path(tempfile.gettempdir()) / f"orchestra-{os.getuid()}" / digest
+        private(place)
+        return place
+
+    def logs(self, digest: str) -> Path:
+        """The folder of the logs of the fleet `digest`; made if it is not there."""
+        place = self.state / "fleets" / digest
+        private(place)
+        return place
+
+
+def private(folder: Path) -> None:
+    """Makes a folder that only its owner may enter.
+
+    Raises `FleetError` F010 where someone else owns it: a socket in a stranger's folder is not to be trusted.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise FleetError("F010", f"{folder} belongs to someone else", hint="set XDG_RUNTIME_DIR to a folder of your own")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        folder.chmod(0o700)
+
+
+def _absolute(text: str | None, default: Path) -> Path:
+    """A relative path is to be ignored, says the specification."""
+    return Path(text) if text and Path(text).is_absolute() else default

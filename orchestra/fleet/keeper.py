@@ -1,0 +1,230 @@
+"""The keeper of one server: starts it, waits for health, watches it, restarts it with growing pauses, gives up on hopeless ones."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import aiohttp
+import msgspec
+
+from orchestra.errors import FleetError
+from orchestra.fleet import launch, metrics, process
+from orchestra.fleet.config import LocalServer
+from orchestra.fleet.process import Child, Launch
+
+Phase: TypeAlias = Literal["starting", "ready", "restarting", "failed", "stopped"]
+Launcher: TypeAlias = Callable[[LocalServer, int], Launch]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long things may take, in seconds."""
+
+    start: float = 900.0
+    """Until the first good answer of /health; a cold GPU server compiles for minutes."""
+    poll: float = 2.0
+    answer: float = 20.0
+    """One request of the keeper; the loop of a busy CPU server answers late."""
+    stall: float = 90.0
+    """Without a good /health, or at work without a token, until the server counts as dead."""
+    first_pause: float = 0.5
+    longest_pause: float = 60.0
+    steady: float = 60.0
+    """After so long in health the pauses begin small again."""
+    grace: float = 15.0
+    attempts: int = 2
+    """Starts in a row without health until the keeper gives up."""
+
+
+class Keeper:
+    """Keeps one server. `keep()` runs until `stop()`."""
+
+    def __init__(self, name: str, server: LocalServer, launcher: Launcher, logs: Path, timing: Timing) -> None:
+        self.name, self.server = name, server
+        self.phase: Phase = "starting"
+        self.log = logs / f"{name}.log"
+        self.child: Child | None = None
+        self.port = 0
+        self.restarts = 0
+        self.fault: FleetError | None = None
+        self.version: Any = None
+        self.load = metrics.Load()
+        self._launcher, self._timing = launcher, timing
+        self._began = time.monotonic()
+        self._healthy_since: float | None = None
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._suspected = False
+
+    @property
+    def url(self) -> str:
+        """The address of the server; empty while there is none."""
+        return f"http://{launch.LOOPBACK}:{self.port}" if self.port else ""
+
+    async def keep(self) -> None:
+        """Starts the server, and starts it again whenever it ends or stalls, until `stop()`."""
+        pause, failures = self._timing.first_pause, 0
+        async with aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=self._timing.answer)) as session:
+            while not self._stopping:
+                healthy_for = await self._live(session)
+                if self._stopping:
+                    break
+                failures = 0 if healthy_for is not None else failures + 1
+                if self.fault and (failures >= self._timing.attempts or self.fault.code in ("F001", "F003", "F006", "F007", "F009")):
+                    self.phase = "failed"
+                    await self._rest(None)
+                    failures, pause = 0, self._timing.first_pause
+                else:
+                    self.phase = "restarting"
+                    pause = self._timing.first_pause if (healthy_for or 0) >= self._timing.steady else pause
+                    await self._rest(pause)
+                    pause = min(2 * pause, self._timing.longest_pause)
+                self.restarts += 1
+        self.phase = "stopped"
+
+    async def _rest(self, seconds: float | None) -> None:
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
+
+    async def _live(self, session: aiohttp.ClientSession) -> float | None:
+        """One life of the server: the seconds that it was healthy, or None where it never was."""
+        self._began, self._healthy_since, self._suspected, self.load = time.monotonic(), None, False, metrics.Load()
+        try:
+            self.port = launch.choose_port(self.server.port)
+            # The launcher reads every byte of the weights: not on this loop.
+            self.child = await process.start(await asyncio.to_thread(self._launcher, self.server, self.port), self.log)
+        except FleetError as error:
+            self.fault = error
+            return None
+        except OSError as error:
+            self.fault = FleetError("F005", f"vLLM did not start: {error}", hint="orchestra doctor")
+            return None
+        if self._stopping:  # asked to end while the weights were read
+            await self.child.stop(self._timing.grace)
+            return None
+        ended = asyncio.create_task(self.child.wait())
+        try:
+            if not await self._become_healthy(session, ended):
+                if not self._stopping:
+                    status = self.child.returncode
+                    await self.child.kill()
+                    self.fault = launch.diagnose(process.last_lines(self.log, 40), status)
+                return None
+            self.phase, self.fault, self._healthy_since = "ready", None, time.monotonic()
+            await self._watch(session, ended)
+            return time.monotonic() - self._healthy_since
+        finally:
+            self._healthy_since = None
+            await self.child.stop(self._timing.grace if self._stopping else 0.0)
+            await ended
+            self.child, self.port = None, 0
+
+    async def _become_healthy(self, session: aiohttp.ClientSession, ended: asyncio.Task[int]) -> bool:
+        deadline = time.monotonic() + self._timing.start
+        while not ended.done() and not self._stopping and time.monotonic() < deadline:
+            if await self._get(session, "/health") is not None:
+                version = await self._get(session, "/version")
+                with contextlib.suppress(msgspec.MsgspecError):
+                    self.version = msgspec.json.decode(version or b"null")
+                return True
+            await asyncio.wait({ended}, timeout=min(0.25, self._timing.poll))
+        return False
+
+    async def _watch(self, session: aiohttp.ClientSession, ended: asyncio.Task[int]) -> None:
+        """Returns when the server ended, or is dead although it runs, or is asked to stop."""
+        sound = moved = time.monotonic()
+        while not ended.done() and not self._stopping:
+            if await self._get(session, "/health") is not None:
+                sound = time.monotonic()
+            before = self.load
+            if (text := await self._get(session, "/metrics")) is not None:
+                self.load = metrics.read(text.decode("utf-8", "replace"))
+            if self.load.progress != before.progress or not self.load.busy:
+                moved = time.monotonic()
+            now = time.monotonic()
+            if now - sound > self._timing.stall or now - moved > self._timing.stall:
+                self.fault = FleetError("F216", "the server stopped answering and was killed")
+                return
+            if self._suspected:
+                self._suspected = False
+                if not await self._thinks(session):
+                    self.fault = FleetError("F216", "the server answered /health, but no longer wrote, and was killed")
+                    return
+            process.trim(self.log)
+            self._wake.clear()
+            waiting = asyncio.create_task(self._wake.wait())
+            await asyncio.wait({ended, waiting}, timeout=self._timing.poll, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+
+    async def _thinks(self, session: aiohttp.ClientSession) -> bool:
+        """Whether the server still writes a token: healthy servers can be dead inside."""
+        body = {"model": self.server.model, "prompt": "a", "max_tokens": 1, "temperature": 0, "priority": -1000}
+        if self.server.scheduling != "priority":
+            del body["priority"]
+        try:
+            timeout = aiohttp.ClientTimeout(total=self._timing.stall)
+            async with session.post(self.url + "/v1/completions", json=body, timeout=timeout, allow_redirects=False) as response:
+                return response.status < 500
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def _get(self, session: aiohttp.ClientSession, path: str) -> bytes | None:
+        try:
+            async with session.get(self.url + path, allow_redirects=False) as response:
+                return await response.read() if response.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError):
+            return None
+
+    def stop(self) -> None:
+        """Asks `keep` to end the server and return."""
+        self._stopping = True
+        self._wake.set()
+
+    def revive(self) -> None:
+        """Tries again at once where the keeper gave up or pauses."""
+        if self.phase in ("failed", "restarting"):
+            if self.phase == "failed":
+                self.fault, self.phase = None, "starting"
+            self._wake.set()
+
+    def suspect(self) -> None:
+        """A client waited in vain: look now whether the server still writes."""
+        self._suspected = True
+        self._wake.set()
+
+    async def status(self) -> dict[str, Any]:
+        """What `orchestra fleet status --json` shows of this server."""
+        now = time.monotonic()
+        found: dict[str, Any] = {
+            "name": self.name,
+            "phase": self.phase,
+            "model": self.server.model,
+            "pid": self.child.pid if self.child else None,
+            "port": self.port or None,
+            "url": self.url or None,
+            "uptime": round(now - self._healthy_since, 1) if self._healthy_since else 0.0,
+            "since": round(now - self._began, 1),
+            "restarts": self.restarts,
+            "version": self.version,
+            "memory_bytes": process.resident_bytes(self.child.pid) if self.child else 0,
+            "running": 0,
+            "waiting": 0,
+            "adapters": [],
+            "log": str(self.log),
+            "error": None,
+        }
+        if self.fault:
+            found["error"] = {"code": self.fault.code, "message": self.fault.message, "hint": self.fault.hint, "why": self.fault.why}
+        if self.phase == "ready" and self.url:
+            async with aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=3)) as session:
+                text, models = await asyncio.gather(self._get(session, "/metrics"), self._get(session, "/v1/models"))
+            load = metrics.read(text.decode("utf-8", "replace")) if text is not None else self.load
+            found |= {"running": load.running, "waiting": load.waiting, "adapters": metrics.adapters(models or b"", self.server.model)}
+        return found

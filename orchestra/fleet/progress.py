@@ -1,0 +1,27 @@
+"""Progress: what the fleet tells whoever waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Stage: TypeAlias = Literal["weights", "download", "convert", "verify", "start", "wait", "ready", "adapter", "restart"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One step of a preparation: `done` of `total` bytes or seconds, where they are known; a total of seconds is an estimate."""
+
+    stage: Stage
+    message: str
+    done: float | None = None
+    total: float | None = None
+    unit: Literal["", "bytes", "seconds"] = ""
+
+
+Report: TypeAlias = Callable[[Progress], None]
+
+
+def silent(_: Progress) -> None:
+    """Tells nobody."""

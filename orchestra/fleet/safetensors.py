@@ -1,0 +1,93 @@
+"""What may be loaded as weights: safetensors only, with headers that hold; no file that names Python, no pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from orchestra.errors import FleetError
+from orchestra.values.json import NotStrictJSON, parse_untrusted
+
+MAX_HEADER = 100 << 20
+"""Bytes of a header at most; the limit of the safetensors library itself (https://github.com/huggingface/safetensors)."""
+SIZES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
+"""Bytes an element; every other type has one byte or is packed."""
+PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5", ".py"})
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses a model's or an adapter's folder that could run code when it is loaded.
+
+    Raises `FleetError` F007 for a pickle, for Python, for `auto_map` or `trust_remote_code` in any JSON file, for a header of
+    safetensors that does not hold, and where there are no safetensors at all.
+    """
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() or path.is_symlink()]
+    for path in files:
+        if path.suffix in PICKLES:
+            raise _unsafe(path, "only safetensors are loaded, and no file that may run code stands beside them", "remove it")
+        if path.suffix == ".json":
+            _check_json(path)
+    tensors = [path for path in files if path.suffix == ".safetensors"]
+    if not tensors:
+        raise _unsafe(folder, "there are no safetensors in it", "orchestra fleet fetch")
+    for path in tensors:
+        check_header(path)
+
+
+def check_header(path: Path) -> None:
+    """Refuses a safetensors file whose header is not sound: lengths, offsets without gaps or overlap, known shapes."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
+            raise _unsafe(path, "its header is longer than the file")
+        try:
+            header = json.loads(file.read(length).decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise _unsafe(path, f"its header is no JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise _unsafe(path, "its header is no mapping")
+    end = 0
+    try:
+        spans = sorted(_spans({name: value for name, value in header.items() if name != "__metadata__"}))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unsafe(path, f"its header does not describe tensors: {error!r}") from error
+    for start, stop in spans:
+        if start != end or stop < start:
+            raise _unsafe(path, "its tensors overlap or leave gaps")
+        end = stop
+    if 8 + length + end != size:
+        raise _unsafe(path, f"it has {size} bytes, and its header says {8 + length + end}")
+
+
+def _spans(tensors: dict[str, Any]) -> Iterator[tuple[int, int]]:
+    for tensor in tensors.values():
+        start, stop = tensor["data_offsets"]
+        count = 1
+        for side in tensor["shape"]:
+            if not isinstance(side, int) or side < 0:
+                raise ValueError(f"shape {tensor['shape']}")
+            count *= side
+        width = SIZES.get(tensor["dtype"])
+        if width is not None and stop - start != count * width:
+            raise ValueError(f"{stop - start} bytes for {count} elements of {tensor['dtype']}")
+        yield int(start), int(stop)
+
+
+def _check_json(path: Path) -> None:
+    if path.stat().st_size > 1 << 20:
+        return  # tokenizer.json: vocabularies are larger than any configuration, and vLLM reads no auto_map from them
+    try:
+        value = parse_untrusted(path.read_text(encoding="utf-8"))
+    except (NotStrictJSON, UnicodeDecodeError) as error:
+        raise _unsafe(path, f"it is no plain JSON: {error}") from error
+    if isinstance(value, dict):
+        for key in ("auto_map", "trust_remote_code", "custom_pipelines"):
+            if value.get(key):
+                raise _unsafe(path, f"it has {key}, which makes loaders run Python that came with the model")
+
+
+def _unsafe(path: Path, reason: str, hint: str = "use another model, or another revision of it") -> FleetError:
+    return FleetError("F007", f"{path} is not loaded: {reason}", hint=hint)
