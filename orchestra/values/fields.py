@@ -1,0 +1,136 @@
+"""Fields of a value, walked beside the JSON Schema that types it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Schema: TypeAlias = Mapping[str, Any]
+
+QUOTE = "quote"
+"""The `format` of text that stands word for word in the evidence."""
+EXPRESSION = "expression"
+"""The `format` of a sum that can be recomputed; a field of that name counts too."""
+MAX_DEPTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One part of a value: its path such as `items[0].quote`, and the schemas that may describe it."""
+
+    path: str
+    value: Any
+    schemas: tuple[Schema, ...]
+    parent: str | None = None
+    """The path of the record or list that holds it; None for the whole value."""
+    name: str = ""
+    """Its name in a record."""
+
+    def is_format(self, wanted: str) -> bool:
+        """Whether one of its schemas has this `format`."""
+        return any(schema.get("format") == wanted for schema in self.schemas)
+
+    def allows_null(self) -> bool:
+        """Whether null is a value of its type."""
+        return any(nullable(schema) for schema in self.schemas)
+
+
+def nullable(schema: Schema) -> bool:
+    """Whether a schema without references takes null."""
+    kind = schema.get("type")
+    return kind == "null" or (isinstance(kind, list) and "null" in kind) or ("const" in schema and schema["const"] is None)
+
+
+def alternatives(schema: Schema, root: Schema, depth: int = 0) -> tuple[Schema, ...]:
+    """The plain schemas that a schema may stand for: local references followed, `anyOf`, `oneOf` and `allOf` opened."""
+    if depth > MAX_DEPTH:
+        return ()
+    if isinstance(reference := schema.get("$ref"), str):
+        target = local(reference, root)
+        return alternatives(target, root, depth + 1) if target is not None else ()
+    nested = [part for key in ("anyOf", "oneOf", "allOf") for part in schema.get(key, ())]
+    if not nested:
+        return (schema,)
+    opened = tuple(plain for part in nested for plain in alternatives(part, root, depth + 1))
+    return (schema, *opened) if "type" in schema or "properties" in schema else opened
+
+
+def local(reference: str, root: Schema) -> Schema | None:
+    """What `#/$defs/Name` points to, or None. Only references into the same document are followed."""
+    here: Any = root
+    if not reference.startswith("#"):
+        return None
+    for part in reference[1:].split("/")[1:]:
+        here = here.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(here, Mapping) else None
+    return here if isinstance(here, Mapping) else None
+
+
+def fields(value: Any, schema: Schema) -> Iterator[Field]:
+    """Every part of a value with its schemas, containers before what they hold."""
+    line = [Field("", value, alternatives(schema, schema))]
+    while line:
+        here = line.pop()
+        yield here
+        line += reversed(_inside(here, schema))
+
+
+def _inside(field: Field, root: Schema) -> list[Field]:
+    path, value = field.path, field.value
+    if isinstance(value, Mapping):
+        return [
+            Field(
+                f"{path}.{name}" if path else str(name),
+                item,
+                tuple(plain for one in field.schemas for plain in alternatives(_property(one, name), root)),
+                path,
+                str(name),
+            )
+            for name, item in value.items()
+        ]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [
+            Field(f"{path}[{index}]", item, tuple(plain for one in field.schemas for plain in alternatives(_item(one, index), root)), path)
+            for index, item in enumerate(value)
+        ]
+    return []
+
+
+def places(record: Field, root: Schema, wanted: str) -> frozenset[str]:
+    """The names of a record's fields whose type is of a `format`, or a list of such."""
+    return frozenset(
+        name
+        for schema in record.schemas
+        for name, inner in schema.get("properties", {}).items()
+        for plain in alternatives(inner, root)
+        if plain.get("format") == wanted or any(item.get("format") == wanted for item in alternatives(_item(plain, 0), root))
+    )
+
+
+def _property(schema: Schema, name: str) -> Schema:
+    found = schema.get("properties", {}).get(name, schema.get("additionalProperties", {}))
+    return found if isinstance(found, Mapping) else {}
+
+
+def _item(schema: Schema, index: int) -> Schema:
+    prefix = schema.get("prefixItems", ())
+    found = prefix[index] if index < len(prefix) else schema.get("items", {})
+    return found if isinstance(found, Mapping) else {}
+
+
+def mentions(schema: Schema, wanted: str) -> bool:
+    """Whether a `format` occurs anywhere in a schema; each definition is looked at once."""
+    seen: set[int] = set()
+    line: list[Any] = [schema]
+    while line:
+        here = line.pop()
+        if id(here) in seen:
+            continue
+        seen.add(id(here))
+        if isinstance(here, Mapping):
+            if here.get("format") == wanted:
+                return True
+            line += here.values()
+        elif isinstance(here, list | tuple):
+            line += here
+    return False

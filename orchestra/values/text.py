@@ -1,0 +1,81 @@
+"""Texts from strangers: shown without harm, and kept apart from a chat template's own marks."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+MARK = "\u2060"
+"""WORD JOINER: invisible, no tokenizer's special token holds it."""
+
+_CHAT = re.compile(
+    r"""(?P<open><)(?P<joiners>\u2060*)
+        (?P<rest>
+            [|｜][^<>\n]{0,80}[|｜]>                          # <|im_start|>, <|eot_id|>, DeepSeek's full-width bars
+          | /?(?:s|bos|eos|pad|unk|mask|think|tool_call|tool_response|tools|start_of_turn|end_of_turn|start_of_image
+              |end_of_image|fim_\w{1,20}|file_sep|filename|repo_?name|gh_stars|issue_\w{1,20}|jupyter_\w{1,20}
+              |empty_output|unused\d{1,4})>                   # Llama 2, Gemma, Qwen, StarCoder, SmolLM
+          | <SYS>>|</SYS>>
+        )
+      | (?P<bracket>\[)(?P<joiners2>\u2060*)(?P<rest2>/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS)\])  # Mistral
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def neutral(text: str) -> str:
+    """The text with every chat-template token broken by one invisible joiner, so that no server reads it as a token.
+
+    `original` takes the joiner away again: `original(neutral(text)) == text` for every text.
+    """
+    return _CHAT.sub(lambda m: (m["open"] or m["bracket"]) + MARK + (m["joiners"] or m["joiners2"] or "") + (m["rest"] or m["rest2"]), text)
+
+
+def original(text: str) -> str:
+    """The text before `neutral`: one joiner less in every broken token."""
+
+    def less(m: re.Match[str]) -> str:
+        return (m["open"] or m["bracket"]) + (m["joiners"] or m["joiners2"] or "")[1:] + (m["rest"] or m["rest2"])
+
+    return _CHAT.sub(less, text)
+
+
+def fenced(text: str, names: Iterable[str]) -> str:
+    """The text with every tag `<name>` or `</name>` of these names broken, so that it cannot close the section it stands in.
+
+    `unfenced` with the same names gives the text back.
+    """
+    return _tag(names).sub(rf"<{MARK}\1", text)
+
+
+def unfenced(text: str, names: Iterable[str]) -> str:
+    """The text before `fenced`."""
+    return _tag(names).sub(lambda m: "<" + m[1][1:], text)
+
+
+def _tag(names: Iterable[str]) -> re.Pattern[str]:
+    choice = "|".join(re.escape(name) for name in names) or "(?!)"
+    return re.compile(rf"<({MARK}*)(?=/?(?:{choice})\s*>)", re.IGNORECASE)
+
+
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def visible(text: str, *, keep: str = "\n\t") -> str:
+    """The text as it may be shown on a screen: control, escape, bidi, invisible and private characters as `\\x1b`, `\\u202e`.
+
+    `keep` are control characters that stay. The stored text is never changed.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(char if char in keep or _harmless(char) else _escaped(char) for char in text)
+
+
+def _harmless(char: str) -> bool:
+    return char == " " or (char not in _BIDI and unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -1,0 +1,1 @@
+"""Verification: checks, their verdicts, and acceptance. Pure: nothing here asks a model or reads a clock."""

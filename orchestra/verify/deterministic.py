@@ -1,0 +1,198 @@
+"""V0, the deterministic gate: schema, quote, numbers, recompute. No model, no clock, microseconds.
+
+Every check is a function of a value, its JSON Schema and its evidence. A null answer (an agent that abstains) passes; an
+answer without the quote that its type has a place for does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, Protocol
+
+from orchestra.doors import Source
+from orchestra.events import Verdict
+from orchestra.values.fields import EXPRESSION, QUOTE, Field, fields, mentions, places
+from orchestra.values.outcome import Evidence
+from orchestra.values.types import Validator
+from orchestra.verify import numbers as figures
+from orchestra.verify import quotes, recompute
+from orchestra.verify.verdict import failed, passed, unknown
+
+SHOWN = 60
+"""Characters of a text that a reason shows."""
+_CONFIDENCES = frozenset({"confidence", "probability", "score"})
+"""Number fields that speak of the answer, not of the world."""
+_CONSTANTS = (Fraction(0), Fraction(1), Fraction(2), Fraction(100), Fraction(12))
+"""Operands that an expression may use though no evidence has them: shares, doubles, per cent, months."""
+
+
+class Check(Protocol):
+    """A test of a value against its type and its evidence."""
+
+    def __call__(self, value: Any, schema: dict[str, Any], evidence: tuple[Source, ...], /) -> Verdict: ...
+
+
+def check_schema(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]) -> Verdict:
+    """Whether the value is of its type."""
+    fault = Validator(schema).check(value)
+    return passed("schema") if fault is None else failed("schema", fault)
+
+
+def check_quote(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]) -> Verdict:
+    """Whether every `Quote` stands in the evidence; gives the place of each in the original text.
+
+    Equal up to Unicode form, case and spacing. A near match (95 % of the words in order) is `unknown`.
+    """
+    if not mentions(schema, QUOTE):
+        return unknown("quote", "the type has no field of type Quote", 0.0)
+    found: list[Evidence] = []
+    near: tuple[float, str] | None = None
+    every = list(fields(value, schema))
+    for field in every:
+        if not (isinstance(field.value, str) and field.is_format(QUOTE)):
+            continue
+        if span := quotes.find(field.value, evidence):
+            source = evidence[span.source]
+            text = source.text[span.start : span.end]
+            found.append(Evidence("quote", text, source.name, span.start, span.end, field.path))
+            continue
+        share = quotes.nearness(field.value, evidence)
+        if share < quotes.NEAR:
+            return failed("quote", f"{_shown(field.value)} does not stand in the evidence" if field.value.strip() else "a quote is empty")
+        near = near or (share, f"{_shown(field.value)} is near the evidence, not in it")
+    for field in every:
+        if lacking := _unsupported(field, every, schema):
+            return failed("quote", lacking)
+    return unknown("quote", near[1], near[0]) if near else passed("quote", evidence=tuple(found))
+
+
+def _unsupported(record: Field, every: list[Field], schema: dict[str, Any]) -> str:
+    """How a record speaks without a quote, or an empty text.
+
+    It speaks when a field beside its quotes says something: one that could be null, or where none could, any text. The whole
+    value needs a quote somewhere.
+    """
+    if record.parent is None:
+        if any(field.value and field.is_format(QUOTE) for field in every):
+            return ""
+        if isinstance(record.value, str) and record.value.strip():
+            return f"{_shown(record.value)} has no quote"
+    beside = [field for field in every if field.parent == record.path] if isinstance(record.value, Mapping) else []
+    names = places(record, schema, QUOTE)
+    if (not names and record.parent is not None) or any(field.value for field in beside if field.name in names):
+        return ""
+    others = [field for field in beside if field.name not in names]
+    silent = [field for field in others if field.allows_null()]
+    for field in silent or others:
+        if (isinstance(field.value, str) and field.value.strip()) or (
+            silent and field.value is not None and not isinstance(field.value, str)
+        ):
+            return f"{field.path} is {_shown(field.value)}, without a quote"
+    return ""
+
+
+def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]) -> Verdict:
+    """Whether every number and date of the answer is in the evidence, or is computed beside it from numbers that are."""
+    known = [number for source in evidence for number in figures.numbers(source.text, words=True)]
+    dates = [day for source in evidence for day in figures.days(source.text)]
+    computed = _computed(value, schema, known)
+    doubt = ""
+    for field in fields(value, schema):
+        if field.is_format(QUOTE) or _is_expression(field):
+            continue
+        for number in _numbers_of(field, dates):
+            if any(figures.same(number, other) for other in known) or any(recompute.close(number.value, number.step, v) for v in computed):
+                continue
+            if not any(number.plain == other.plain for other in known):
+                return failed("numbers", f"{number.text} in {field.path or 'the answer'} is not in the evidence")
+            doubt = doubt or f"{number.text} is in the evidence, with another scale or currency"
+        for day in _days_of(field):
+            if not any(day.agrees(other) for other in dates):
+                doubt = doubt or f"the date {day.text} is not in the evidence, though its numbers are"
+    return unknown("numbers", doubt) if doubt else passed("numbers")
+
+
+def _numbers_of(field: Field, dates: list[figures.Day]) -> list[figures.Number]:
+    """The numbers that a field states, without those of dates that the evidence has."""
+    if isinstance(field.value, str):
+        known = [(day.start, day.start + len(day.text)) for day in figures.days(field.value) if any(day.agrees(other) for other in dates)]
+        return [number for number in figures.numbers(field.value) if not any(a <= number.start < b for a, b in known)]
+    if isinstance(field.value, bool) or not isinstance(field.value, int | float) or field.name in _CONFIDENCES:
+        return []
+    return [_shown_number(field.value)]
+
+
+def _days_of(field: Field) -> list[figures.Day]:
+    return figures.days(field.value) if isinstance(field.value, str) else []
+
+
+def _shown_number(value: int | float) -> figures.Number:
+    """A JSON number as it is written: 134.9 has one decimal place, 135.0 none."""
+    written = Decimal(repr(value)).normalize()
+    exponent = written.as_tuple().exponent
+    places = max(0, -exponent) if isinstance(exponent, int) else 0
+    exact = Fraction(written)
+    return figures.Number(exact, exact, Fraction(1, 10**places), text=repr(value))
+
+
+def _is_expression(field: Field) -> bool:
+    return isinstance(field.value, str) and (field.is_format(EXPRESSION) or field.name == EXPRESSION)
+
+
+def _computed(value: Any, schema: dict[str, Any], known: list[figures.Number]) -> list[Fraction]:
+    """What the attached expressions give whose operands the evidence has."""
+    forms = ((number.value, number.plain, abs(number.value), abs(number.plain)) for number in known)
+    plain = {fraction for form in forms for fraction in form} | set(_CONSTANTS)
+        _CONSTANTS
+    )
+    results: list[Fraction] = []
+    for field in fields(value, schema):
+        if _is_expression(field):
+            try:
+                if all(operand in plain for operand in recompute.operands(field.value)):
+                    results.append(recompute.evaluate(field.value))
+            except recompute.NotArithmetic:
+                continue
+    return results + [result * 100 for result in results]
+
+
+def check_recompute(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]) -> Verdict:
+    """Whether every result that stands beside an expression is what the expression gives, as far as it is shown."""
+    every = list(fields(value, schema))
+    expressions = [field for field in every if _is_expression(field)]
+    if not expressions:
+        absent = mentions(schema, EXPRESSION) or any(field.name == EXPRESSION for field in every)
+        return passed("recompute", "nothing was computed") if absent else unknown("recompute", "the type has no expression", 0.0)
+    for field in expressions:
+        beside = [other for other in every if _beside(field, other) and not _is_expression(other) and not other.is_format(QUOTE)]
+        results = [number for other in beside for number in _numbers_of(other, [])]
+        if not results:
+            return unknown("recompute", f"no number stands beside {field.path}")
+        try:
+            exact = recompute.evaluate(field.value)
+        except recompute.NotArithmetic as error:
+            return failed("recompute", f"{field.path}: {error.args[0]}")
+        if not any(_agrees(number, exact) for number in results):
+            return failed("recompute", f"{_shown(field.value)} gives {float(exact):.12g}, not {results[0].text}")
+    return passed("recompute")
+
+
+def _beside(field: Field, other: Field) -> bool:
+    return other.path != field.path and other.parent == field.parent
+
+
+def _agrees(number: figures.Number, exact: Fraction) -> bool:
+    """A result with `%` may stand beside an expression that gives the share, or the per cent."""
+    scale = 100 if number.percent else 1
+    return recompute.close(number.value, number.step, exact) or recompute.close(number.value * scale, number.step * scale, exact)
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return repr(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")
+
+
+CHECKS: dict[str, Check] = {"schema": check_schema, "quote": check_quote, "numbers": check_numbers, "recompute": check_recompute}
+"""By name, the cheapest first."""

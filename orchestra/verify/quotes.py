@@ -1,0 +1,146 @@
+"""Quotes: where a text stands in a source, whatever its case, its spacing and its Unicode form.
+
+Two texts are the same here if their foldings are: NFKC, casefold, NFKC again (Unicode 16, section 3.13, `NFKC_Casefold`
+without its removal of ignorable characters), runs of white space as one space, none at the ends.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from orchestra.doors import Source
+
+NEAR = 0.95
+"""Share of a quote's words, in order, that make it a near match (VERIFICATION, V0)."""
+MAX_WORK = 4_000_000
+"""Cells of the word comparison that are filled at most; beyond it no near match is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where a quote stands: `sources[source].text[start:end]`, in characters."""
+
+    source: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A folded text; `starts[i]` and `ends[i]` say which characters of the original became its character `i`."""
+
+    text: str
+    starts: tuple[int, ...]
+    ends: tuple[int, ...]
+
+
+def find(quote: str, sources: tuple[Source, ...]) -> Span | None:
+    """The first place where a quote stands: letter by letter where there is one, else in its folded form."""
+    trimmed = quote.strip()
+    if not trimmed:
+        return None
+    for index, source in enumerate(sources):
+        if (at := source.text.find(trimmed)) >= 0:
+            return Span(index, at, at + len(trimmed))
+    wanted = fold(trimmed).text.strip(" ")
+    if not wanted:
+        return None
+    for index, source in enumerate(sources):
+        if span := _folded_span(wanted, fold(source.text), source.text):
+            return Span(index, *span)
+    return None
+
+
+def _folded_span(wanted: str, folded: Folded, text: str) -> tuple[int, int] | None:
+    at = folded.text.find(wanted)
+    while at >= 0:
+        start, end = folded.starts[at], folded.ends[at + len(wanted) - 1]
+        if fold(text[start:end]).text.strip(" ") == wanted:  # not so in the midst of a ligature
+            return start, end
+        at = folded.text.find(wanted, at + 1)
+    return None
+
+
+def fold(text: str) -> Folded:
+    """A text's folding, with the way back."""
+    out: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    for start, end in _segments(text):
+        for char in _fold_segment(text[start:end]):
+            if not char.isspace():
+                out.append(char)
+                starts.append(start)
+                ends.append(end)
+            elif out and out[-1] == " ":
+                ends[-1] = end
+            else:
+                out.append(" ")
+                starts.append(start)
+                ends.append(end)
+    return Folded("".join(out), tuple(starts), tuple(ends))
+
+
+def _fold_segment(segment: str) -> str:
+    if segment.isascii():
+        return segment.lower()
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", segment).casefold())
+
+
+def _segments(text: str) -> Iterator[tuple[int, int]]:
+    """Pieces that normalise alone as they do together: a character with what composes or reorders with it."""
+    if text.isascii():
+        yield from ((index, index + 1) for index in range(len(text)))
+        return
+    start = 0
+    for index in range(1, len(text)):
+        if text[index].isascii() or not _joins(text[start:index], text[index]):
+            yield start, index
+            start = index
+    if text:
+        yield start, len(text)
+
+
+def _joins(before: str, char: str) -> bool:
+    if unicodedata.combining(unicodedata.normalize("NFKD", char)[0]):
+        return True
+    together = unicodedata.normalize("NFKC", before + char)
+    return together != unicodedata.normalize("NFKC", before) + unicodedata.normalize("NFKC", char)
+
+
+_WORD = re.compile(r"\w+|[^\w\s]")
+
+
+def nearness(quote: str, sources: tuple[Source, ...]) -> float:
+    """The share of a quote's words that stand, in their order, in one stretch of a source half as long again: 0 to 1.
+
+    Word-level longest common subsequence over windows; 0 where the comparison would be too large.
+    """
+    wanted = _WORD.findall(fold(quote).text)
+    if not wanted:
+        return 0.0
+    width, step = len(wanted) + len(wanted) // 2 + 1, max(1, len(wanted) // 4)
+    best = 0
+    for source in sources:
+        words = _WORD.findall(fold(source.text).text)
+        if (len(words) // step + 1) * width * len(wanted) > MAX_WORK:
+            continue
+        common = set(wanted)
+        for at in range(0, max(1, len(words) - width + step), step):
+            window = words[at : at + width]
+            if sum(word in common for word in window) > best:  # an upper bound that saves most of the work
+                best = max(best, _common(wanted, window))
+    return best / len(wanted)
+
+
+def _common(left: list[str], right: list[str]) -> int:
+    """Length of the longest common subsequence."""
+    row = [0] * (len(right) + 1)
+    for a in left:
+        diagonal = 0
+        for j, b in enumerate(right, 1):
+            diagonal, row[j] = row[j], diagonal + 1 if a == b else max(row[j], row[j - 1])
+    return row[-1]

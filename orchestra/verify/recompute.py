@@ -1,0 +1,154 @@
+"""Recomputation: arithmetic done again, exactly, over fractions. Nothing is ever evaluated as Python.
+
+A text is parsed to Python's syntax tree, and the tree is walked by a closed `match`: numbers, `+ - * / // % **`, brackets, and
+the functions `abs min max sum mean round`. Everything else is refused.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Sequence
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+
+MAX_LENGTH = 1_000
+MAX_DEPTH = 64
+MAX_BITS = 4_096
+MAX_EXPONENT = 256
+
+
+class NotArithmetic(ValueError):
+    """A text that is no arithmetic, or too large a piece of it; `args[0]` says why."""
+
+
+def evaluate(expression: str) -> Fraction:
+    """The exact value of an expression such as `(1,200 - 900) / 900` or `12% * $50`; raises `NotArithmetic`."""
+    text = _plain(expression)
+    try:
+        tree = ast.parse(text, mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise NotArithmetic(f"{expression[:80]!r} is no arithmetic") from error
+    return _value(tree.body, text, 0)
+
+
+def operands(expression: str) -> list[Fraction]:
+    """The numbers that stand in an expression; raises `NotArithmetic`."""
+    text = _plain(expression)
+    try:
+        tree = ast.parse(text, mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise NotArithmetic(f"{expression[:80]!r} is no arithmetic") from error
+    return [_constant(node, text) for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+
+
+def _plain(expression: str) -> str:
+    """The expression in Python's spelling: signs, thousands, currencies and per cent are rewritten."""
+    if len(expression) > MAX_LENGTH:
+        raise NotArithmetic(f"an expression of {len(expression)} characters; at most {MAX_LENGTH}")
+    text = expression.strip().translate(str.maketrans("×·÷−–[]", "**/--()")).replace("^", "**")
+    text = re.sub(r"[$€£¥₹]\s*(?=[\d.])", "", text)
+    if not re.search(r"[A-Za-z]", text):  # where there is no function, a comma between digits groups thousands
+        text = re.sub(r"(?<![\d.])(\d{1,3})((?:,\d{3})+)(?![\d,])", lambda m: m[1] + m[2].replace(",", ""), text)
+    text = re.sub(r"(\d+(?:\.\d+)?|\.\d+)\s*%(?=\s*(?:[-+*/),]|$))", r"(\1/100)", text)
+    if text.count("(") > MAX_DEPTH:
+        raise NotArithmetic(f"more than {MAX_DEPTH} brackets")
+    return text
+
+
+def _value(node: ast.expr, text: str, depth: int) -> Fraction:
+    if depth > MAX_DEPTH:
+        raise NotArithmetic(f"nested deeper than {MAX_DEPTH}")
+    match node:
+        case ast.Constant():
+            return _constant(node, text)
+        case ast.UnaryOp(op=ast.USub(), operand=inner):
+            return -_value(inner, text, depth + 1)
+        case ast.UnaryOp(op=ast.UAdd(), operand=inner):
+            return _value(inner, text, depth + 1)
+        case ast.BinOp(left=left, op=operator, right=right):
+            return _bounded(_apply(operator, _value(left, text, depth + 1), _value(right, text, depth + 1)))
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _FUNCTIONS and arguments:
+            return _bounded(_FUNCTIONS[name]([_value(item, text, depth + 1) for item in arguments]))
+        case _:
+            raise NotArithmetic(f"{type(node).__name__} is not allowed in arithmetic")
+
+
+def _constant(node: ast.Constant, text: str) -> Fraction:
+    """The number as it was written: read from the text, for a float would have lost digits."""
+    if isinstance(node.value, bool | complex | str | bytes) or node.value is None or node.value is ...:
+        raise NotArithmetic(f"{str(node.value)[:40]!r} is no number")
+    written = ast.get_source_segment(text, node) or ""
+    try:
+        number = Decimal(written)
+    except InvalidOperation as error:
+        raise NotArithmetic(f"{written[:40]!r} is no decimal number") from error
+    if not number.is_finite() or abs(number.adjusted()) > MAX_EXPONENT or len(written) > MAX_EXPONENT:
+        raise NotArithmetic(f"{written[:40]} is out of range")
+    return Fraction(number)
+
+
+def _apply(operator: ast.operator, left: Fraction, right: Fraction) -> Fraction:
+    match operator:
+        case ast.Add():
+            return left + right
+        case ast.Sub():
+            return left - right
+        case ast.Mult():
+            return left * right
+        case ast.Div() | ast.FloorDiv() | ast.Mod() if right == 0:
+            raise NotArithmetic("a division by zero")
+        case ast.Div():
+            return left / right
+        case ast.FloorDiv():
+            return Fraction(left // right)
+        case ast.Mod():
+            return left % right
+        case ast.Pow():
+            return _power(left, right)
+        case _:
+            raise NotArithmetic(f"{type(operator).__name__} is not allowed in arithmetic")
+
+
+def _power(left: Fraction, right: Fraction) -> Fraction:
+    if right.denominator != 1 or abs(right) > MAX_EXPONENT:
+        raise NotArithmetic("an exponent must be a whole number of at most 256")
+    if left == 0 and right < 0:
+        raise NotArithmetic("a division by zero")
+    if (left.numerator.bit_length() + left.denominator.bit_length()) * abs(right) > 4 * MAX_BITS:
+        raise NotArithmetic("a power that is too large")
+    return left ** int(right)
+
+
+def _bounded(number: Fraction) -> Fraction:
+    if max(number.numerator.bit_length(), number.denominator.bit_length()) > MAX_BITS:
+        raise NotArithmetic("a number that is too large")
+    return number
+
+
+def _rounded(arguments: Sequence[Fraction]) -> Fraction:
+    places = int(arguments[1]) if len(arguments) > 1 and arguments[1].denominator == 1 else 0
+    if abs(places) > 40 or len(arguments) > 2:
+        raise NotArithmetic("round takes a number and at most 40 places")
+    return Fraction(round(arguments[0], places))
+
+
+def _absolute(arguments: Sequence[Fraction]) -> Fraction:
+    if len(arguments) != 1:
+        raise NotArithmetic("abs takes one number")
+    return abs(arguments[0])
+
+
+_FUNCTIONS: dict[str, Callable[[Sequence[Fraction]], Fraction]] = {
+    "abs": _absolute,
+    "min": min,
+    "max": max,
+    "sum": lambda arguments: sum(arguments, Fraction(0)),
+    "mean": lambda arguments: sum(arguments, Fraction(0)) / len(arguments),
+    "round": _rounded,
+}
+
+
+def close(shown: Fraction, step: Fraction, exact: Fraction) -> bool:
+    """Whether a shown number is an exact one as far as it is shown: within half a unit (`step`) of its last place."""
+    return abs(shown - exact) <= step / 2
