@@ -145,8 +145,6 @@ def _computed(value: Any, schema: dict[str, Any], known: list[figures.Number]) -
     """What the attached expressions give whose operands the evidence has."""
     forms = ((number.value, number.plain, abs(number.value), abs(number.plain)) for number in known)
     plain = {fraction for form in forms for fraction in form} | set(_CONSTANTS)
-        _CONSTANTS
-    )
     results: list[Fraction] = []
     for field in fields(value, schema):
         if _is_expression(field):
