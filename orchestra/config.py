@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from orchestra.errors import InputError, InputErrors, Place
+from orchestra.values.schema import nearest
 
 ResourceKind: TypeAlias = Literal["agents", "workflows", "configs"]
 KINDS: tuple[ResourceKind, ...] = ("agents", "workflows", "configs")
@@ -134,11 +135,6 @@ def builtin(kind: ResourceKind) -> Path:
 def looks_like_path(name: str) -> bool:
     """Whether a text names a file and not a resource."""
     return "/" in name or os.sep in name or name.endswith((".yaml", ".yml", ".toml", ".py"))
-
-
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The name that was probably meant, or None."""
-    return next(iter(difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)), None)
 
 
 def unknown(what: str, name: str, names: Iterable[str], code: str, place: Place | None = None) -> InputError:

@@ -29,7 +29,7 @@ class Row:
     line: int
 
 
-class RowResult(msgspec.Struct, frozen=True, kw_only=True):
+class RowResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One line of the output. `error` is null, or says why there is no output."""
 
     id: str

@@ -1,0 +1,42 @@
+"""Progress where nobody looks at a terminal: few lines, with rate and time left."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestra.cli.progress import Meter, Waiting
+from orchestra.fleet.progress import Progress
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_batch_says_a_line_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    time = Time()
+    with Meter(total=100, done=40, monotonic=time) as meter:
+        for row in range(24):
+            time.now += 0.5
+            meter.advance(failed=row == 0, abstained=row == 1)
+    assert capsys.readouterr().err.splitlines() == [
+        "50 of 100 rows, 2.0 rows/s, 25 s left, 1 abstained, 1 failed",
+        "60 of 100 rows, 2.0 rows/s, 20 s left, 1 abstained, 1 failed",
+    ]
+
+
+def test_waiting_says_each_new_step_once_and_a_long_one_again(capsys: pytest.CaptureFixture[str]) -> None:
+    time = Time()
+    waiting = Waiting(monotonic=time)
+    for done in range(0, 12, 2):
+        waiting(Progress("download", "fetching", done * 1e6, 12e6, "bytes"))
+        time.now += 2
+    waiting(Progress("ready", "the fleet is \x1b[31mready"))
+    assert capsys.readouterr().err.splitlines() == [
+        "fetching: 0 bytes of 12 MB",
+        "fetching: 6 MB of 12 MB",
+        "the fleet is \\x1b[31mready",
+    ]

@@ -1,0 +1,125 @@
+"""Rows are read strictly; results can be taken up again after a crash at any byte."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.cli.rows import MAX_ERRORS, Results, RowResult, read_rows, survey
+from orchestra.errors import InputError, InputErrors
+
+
+def written(path: Path, *lines: str) -> Path:
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_extra_keys_are_not_read(tmp_path: Path) -> None:
+    path = written(tmp_path / "rows.jsonl", '{"id": "a", "input": {"q": 1}, "expected": {"answer": 42}}')
+    assert [(row.id, row.input, row.line) for row in read_rows(path)] == [("a", {"q": 1}, 1)]
+
+
+def test_a_compressed_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"id": "a", "input": {}}\n'))
+    assert [row.id for row in read_rows(path)] == ["a"]
+
+
+def test_empty_lines_count_but_are_no_rows(tmp_path: Path) -> None:
+    path = written(tmp_path / "rows.jsonl", "", '{"id": "a", "input": {}}', "  ")
+    assert [(row.id, row.line) for row in read_rows(path)] == [("a", 2)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        "null",
+        '{"input": {}}',
+        '{"id": 3, "input": {}}',
+        '{"id": "", "input": {}}',
+        '{"id": "x"}',
+        '{"id": "x", "input": []}',
+        '{"id": "x", "id": "y", "input": {}}',
+        '{"id": "x", "input": {"n": NaN}}',
+        '{"id": "x", "input": {"long": "' + "y" * (1 << 20) + '"}}',
+    ],
+    ids=lambda line: line[:30],
+)
+def test_a_bad_row_is_located(tmp_path: Path, line: str) -> None:
+    path = written(tmp_path / "rows.jsonl", '{"id": "a", "input": {}}', line)
+    with pytest.raises(InputError) as caught:
+        list(read_rows(path))
+    assert caught.value.code == "C020"
+    assert str(caught.value.place) == f"{path}:2:1"
+
+
+def test_an_id_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "rows.jsonl", *(f'{{"id": "{name}", "input": {{}}}}' for name in "aba"))
+    with pytest.raises(InputErrors) as caught:
+        survey(path, lambda _: None)
+    (error,) = caught.value.errors
+    assert (error.code, error.place and error.place.line, "line 1" in error.hint) == ("C021", 3, True)
+
+
+def test_inputs_of_the_wrong_type_are_told_together_up_to_a_limit(tmp_path: Path) -> None:
+    path = written(tmp_path / "rows.jsonl", *(f'{{"id": "{n}", "input": {{}}}}' for n in range(MAX_ERRORS + 5)))
+    with pytest.raises(InputErrors) as caught:
+        survey(path, lambda _: "the field 'q' is missing")
+    assert [error.place and error.place.line for error in caught.value.errors] == list(range(1, MAX_ERRORS + 1))
+
+
+def test_an_absent_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        survey(tmp_path / "absent.jsonl", lambda _: None)
+    assert caught.value.code == "C014"
+
+
+def write_all(path: Path, ids: list[str]) -> Results:
+    results = Results(path)
+    for name in ids:
+        if name not in results.done:
+            results.write(RowResult(id=name, output={"text": f"über {name}"}))
+    results.close()
+    return results
+
+
+@given(cut=st.integers(min_value=0, max_value=400))
+def test_a_file_cut_at_any_byte_is_repaired(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    path = tmp_path_factory.mktemp("results") / "out.jsonl"
+    ids = ["a", "b", "c"]
+    write_all(path, ids)
+    whole = path.read_bytes()
+    torn = whole[: min(cut, len(whole))]
+    path.write_bytes(torn)
+    results = write_all(path, ids)
+    assert path.read_bytes() == whole
+    assert results.repaired == (bool(torn) and not torn.endswith(b"\n"))
+
+
+def test_a_result_has_all_its_keys(tmp_path: Path) -> None:
+    write_all(tmp_path / "out.jsonl", ["a"])
+    (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert list(json.loads(line)) == ["id", "output", "abstained", "score", "evidence", "usage", "error"]
+
+
+@pytest.mark.parametrize("text", ["hello\n", '{"id": "a", "input": {}}\n', "\x00\n"])
+def test_a_file_with_other_things_is_never_touched(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        Results(path)
+    assert (caught.value.code, path.read_text()) == ("C022", text)
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Exception, match="cannot be written") as caught:
+        Results(tmp_path / "file" / "out.jsonl")
+    assert getattr(caught.value, "code", "") == "C023"
