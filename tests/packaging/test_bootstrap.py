@@ -60,6 +60,12 @@ def test_the_fleet_comes_without_what_breaks_it(bootstrap: ModuleType) -> None:
     assert {"torchaudio", "torchcodec"} & pins(bootstrap, "cpu").keys() == set()
 
 
+def test_the_weights_of_the_laptop_fleet_come_with_the_setup(bootstrap: ModuleType) -> None:
+    stated = re.findall(r"package: ([\w-]+)==(\S+)", (ROOT / "configs" / "laptop.yaml").read_text("utf-8"))
+    assert stated
+    assert set(stated) <= set(pins(bootstrap, "cpu").items())
+
+
 def test_every_wheel_has_a_digest_but_pytorchs_own(bootstrap: ModuleType) -> None:
     bare = {pin.name for name in LOCKS for pin in bootstrap.read_lock(LOCKS[name]) if not pin.sha256}
     assert bare == {"torch", "torchvision"}
