@@ -1,0 +1,78 @@
+"""Types: JSON Schemas, whether they come from a text, from Python or from a card. The door to `schema`, `typetext` and `validator`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+from orchestra.errors import InputError
+from orchestra.values.schema import (
+    ANY,
+    NULL,
+    Schema,
+    branches,
+    bundled,
+    elements,
+    field,
+    is_mapped,
+    item,
+    mapped,
+    nearest,
+    nullable,
+    resolve,
+    show,
+    under,
+    union,
+)
+from orchestra.values.typetext import parse_type
+from orchestra.values.validator import Validator
+
+__all__ = [
+    "ANY",
+    "NULL",
+    "Mode",
+    "Schema",
+    "Validator",
+    "branches",
+    "bundled",
+    "elements",
+    "field",
+    "is_mapped",
+    "item",
+    "mapped",
+    "nearest",
+    "nullable",
+    "parse_type",
+    "resolve",
+    "schema_of",
+    "show",
+    "under",
+    "union",
+]
+
+Mode: TypeAlias = Literal["validation", "serialization"]
+"""Of a schema: what is accepted, or what is written."""
+
+
+def schema_of(python_type: Any, mode: Mode) -> Schema:
+    """The schema of a Python type, as pydantic sees it: of what is accepted, or of what is written.
+
+    Raises `InputError` L043 for a type without a JSON form.
+    """
+    from pydantic import PydanticUserError, TypeAdapter
+    from pydantic.errors import PydanticInvalidForJsonSchema
+    from pydantic.json_schema import GenerateJsonSchema
+
+    class Plain(GenerateJsonSchema):
+        """Without titles made from the names of fields, which would hide what a field is."""
+
+        def field_title_should_be_set(self, schema: Any) -> bool:
+            return False
+
+    try:
+        return TypeAdapter(python_type).json_schema(mode=mode, schema_generator=Plain)
+    except (PydanticUserError, PydanticInvalidForJsonSchema, NameError, TypeError) as error:
+        name = getattr(python_type, "__name__", str(python_type))
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            "L043", f"{name} has no JSON form: {reason}", hint="use str, int, float, bool, lists, dicts or pydantic models"
+        ) from error
