@@ -29,6 +29,10 @@ class Contract:
     checks: tuple[str, ...] = ()
     """Default acceptance, used where a node states none."""
     digest: str = ""
+    evidence: str = ""
+    """The input that fields of type `Quote` quote from; what a node is judged against where it states no `against`."""
+    accept: float | Literal["certified"] | None = None
+    otherwise: tuple[Literal["retry", "escalate", "abstain"], ...] = ()
 
 
 @dataclass(frozen=True)

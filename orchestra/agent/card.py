@@ -1,0 +1,190 @@
+"""Cards: what a specialist is. A folder with `agent.yaml`, its prompt, and its data; or a Python declaration of the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from orchestra.agent import template
+from orchestra.agent.contract import Contract
+from orchestra.agent.faults import faults
+from orchestra.agent.types import declared, output_type, project_models, record
+from orchestra.errors import InputError, Place
+from orchestra.values.fields import QUOTE, mentions
+from orchestra.values.json import canonical, digest
+from orchestra.values.labels import Label
+from orchestra.values.types import Schema, nearest
+from orchestra.values.yaml import Marked, load
+
+FILE = "agent.yaml"
+MAX_BYTES = 1 << 20
+MAX_DATA_BYTES = 64 << 20
+
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+
+
+class Sampling(_Frozen):
+    """How tokens are drawn. At temperature 0 the likeliest is taken."""
+
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: int | None = None
+
+
+class CardFile(_Frozen):
+    """What `agent.yaml` says."""
+
+    schema_: Literal["orchestra/v1"] = Field(default="orchestra/v1", alias="schema")
+    name: Name
+    description: str = ""
+    kind: Literal["model", "sklearn", "python"] = "model"
+    input: Mapping[Name, str] = {}
+    output: str | Mapping[Name, str]
+    types: Mapping[str, Mapping[str, Any]] = {}
+    prompt: str = "prompt.md"
+    """A file of the folder."""
+    system: str = ""
+    model: str = "base"
+    """A name in the fleet."""
+    adapter: str | None = None
+    sampling: Sampling = Sampling()
+    max_output: Annotated[int, Field(ge=1, le=1 << 20)] = 256
+    min_output: Annotated[int, Field(ge=1, le=1 << 20)] = 16
+    """Output tokens, at most and at least, that a budget must leave."""
+    checks: tuple[str, ...] = Field(default=(), strict=False)
+    accept: Literal["certified"] | Annotated[float, Field(ge=0, le=1)] | None = None
+    otherwise: tuple[Literal["retry", "escalate", "abstain"], ...] = Field(default=(), strict=False)
+    label: Label = "restricted"
+    """The strictest label of data that it may see."""
+    evidence: str | None = None
+    """The input that fields of type `Quote` quote from."""
+    data: str = "model.json"
+    """Of a classical agent: a file of the folder that says how its arrays are used."""
+
+
+class Card(CardFile):
+    """A specialist, ready: the file with its types read, its prompt checked, and a digest of everything that it says."""
+
+    input_schema: Schema = {}
+    output_schema: Schema = {}
+    template: str = ""
+    folder: Path | None = None
+    digest: str = ""
+
+    @classmethod
+    def load(cls, folder: Path, models: Mapping[str, Schema] | None = None) -> Card:
+        """The card of a folder. Raises `InputError` (A- and L-codes) with the place of the first fault, or of all."""
+        path = folder / FILE
+        marked = load(_bytes(folder, FILE, Place(str(path), 1)), str(path))
+        if not isinstance(marked.value, dict):
+            raise InputError("A002", "a card is a mapping", place=marked.place(()), hint="name: reader")
+        try:
+            file = CardFile.model_validate(marked.value)
+        except ValidationError as error:
+            raise faults(error, CardFile, marked) from error
+        inputs, outputs = _types(file, models, marked)
+        text, data = "", b""
+        if file.kind == "model":
+            text = _text(folder, file.prompt, marked)
+            template.check(text, file.input, folder / file.prompt)
+        elif file.kind == "sklearn":
+            data = _bytes(folder, file.data, marked.place(("data",)))
+        settings = file.model_dump(by_alias=True)
+        mark = digest(canonical([settings, inputs, outputs, text, digest(data)]))
+        return cls.model_validate(
+            {**dict(file), "input_schema": inputs, "output_schema": outputs, "template": text, "folder": folder, "digest": mark}
+        )
+
+    @classmethod
+    def declared(cls, name: str, *, input: Schema, output: Schema, prompt: str, **settings: Any) -> Card:
+        """A card made in Python: schemas of input (an object) and output, the prompt's text, and the other keys of `agent.yaml`.
+
+        Raises `InputError` A002 for a setting that is not one, A005 or A006 for a prompt that cannot be rendered.
+        """
+        place = Place(f"the agent {name!r}", 1)
+        template.check(prompt, input.get("properties", {}), Path(f"the prompt of {name}"))
+        try:
+            file = CardFile.model_validate({"name": name, "output": "str", **settings})
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(str(step) for step in first["loc"])
+            near = nearest(key, CardFile.model_fields)
+            hint = f"did you mean {near!r}?" if near and near != key else ""
+            raise InputError("A002", f"{key}: {first['msg']}", place=place, hint=hint) from error
+        _check_evidence(file, input, output, place)
+        mark = digest(canonical([file.model_dump(by_alias=True), input, output, prompt]))
+        return cls.model_validate({**dict(file), "input_schema": input, "output_schema": output, "template": prompt, "digest": mark})
+
+    @property
+    def contract(self) -> Contract:
+        """Its typed face."""
+        return Contract(
+            name=self.name,
+            kind="agent",
+            input=self.input_schema,
+            output=self.output_schema,
+            description=self.description,
+            max_output=self.max_output if self.kind == "model" else 0,
+            label=self.label,
+            checks=self.checks,
+            digest=self.digest,
+            evidence=self.evidence or "",
+            accept=self.accept,
+            otherwise=self.otherwise,
+        )
+
+    def read(self, name: str, limit: int = MAX_DATA_BYTES) -> bytes:
+        """A file of the card's folder. Raises `InputError` A003 for a path that leads out of it, A004 where it is not there."""
+        if self.folder is None:
+            raise InputError("A004", f"the agent {self.name!r} has no folder, and so no {name}", hint="write it as a folder under agents/")
+        return _bytes(self.folder, name, Place(str(self.folder / FILE), 1), limit)
+
+
+def _types(file: CardFile, models: Mapping[str, Schema] | None, marked: Marked) -> tuple[Schema, Schema]:
+    def at(*path: str) -> Place:
+        return marked.place(path)
+
+    known = declared(file.types, {**project_models(), **(models or {})}, lambda name: at("types", name))
+    inputs = record(file.input, known, lambda name: at("input", name))
+    outputs = output_type(file.output, known, lambda name: at("output", name) if name != "output" else at("output"))
+    _check_evidence(file, inputs, outputs, at("evidence"))
+    return inputs, outputs
+
+
+def _check_evidence(file: CardFile, inputs: Schema, outputs: Schema, place: Place) -> None:
+    names = list(inputs.get("properties", {}))
+    if file.evidence is not None and file.evidence not in names:
+        near = nearest(file.evidence, names)
+        hint = f"did you mean {near!r}?" if near else f"inputs: {', '.join(names)}"
+        raise InputError("A008", f"evidence: there is no input {file.evidence!r}", place=place, hint=hint)
+    if mentions(outputs, QUOTE) and not names:
+        raise InputError("A008", "an output of type Quote needs an input to quote from", place=place, hint="input: {context: str}")
+
+
+def _text(folder: Path, name: str, marked: Marked) -> str:
+    place = marked.place(("prompt",))
+    try:
+        return _bytes(folder, name, place, MAX_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise InputError("A004", f"{name} is not UTF-8", place=place, hint="save it as UTF-8") from error
+
+
+def _bytes(folder: Path, name: str, place: Place, limit: int = MAX_BYTES) -> bytes:
+    """The bytes of a file that lies in a folder, symbolic links followed and checked."""
+    root, path = folder.resolve(), (folder / name).resolve()
+    if not path.is_relative_to(root):
+        raise InputError("A003", f"{name!r} leads out of the card's folder", place=place, hint="put the file beside agent.yaml")
+    try:
+        if path.stat().st_size > limit:
+            raise InputError("A004", f"{name} has more than {limit >> 20} MiB", place=place, hint="a card's files are small")
+        return path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError("A004", f"cannot read {folder / name}: {reason}", place=place, hint=f"create {name} in {folder}") from error

@@ -1,0 +1,62 @@
+"""Faults of cards: pydantic's findings as located, coded errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from orchestra.errors import InputError, InputErrors
+from orchestra.values.types import nearest
+from orchestra.values.yaml import Marked
+
+
+def faults(error: ValidationError, model: type[BaseModel], marked: Marked) -> InputError:
+    """What pydantic found in a file, each fault at its place, as one error."""
+    found = [_fault(entry, model, marked) for entry in error.errors(include_url=False)]
+    return together(found)
+
+
+def together(found: Sequence[InputError]) -> InputError:
+    """One error, or several in the order of their places."""
+    ordered = sorted(found, key=lambda one: (one.place.line, one.place.column) if one.place else (0, 0))
+    return ordered[0] if len(ordered) == 1 else InputErrors(list(ordered))
+
+
+def _fault(entry: Any, model: type[BaseModel], marked: Marked) -> InputError:
+    path = _path(entry["loc"], missing=entry["type"] == "missing", here=marked.value)
+    name = ".".join(str(step) for step in path) or "the card"
+    if entry["type"] == "extra_forbidden":
+        known = _keys(model, path[:-1])
+        near = nearest(str(path[-1]), known)
+        hint = f"did you mean {near!r}?" if near else f"keys here: {', '.join(known)}"
+        return InputError("A002", f"a card has no key {name!r}", place=marked.place(path, key=True), hint=hint)
+    if entry["type"] == "missing":
+        return InputError("A002", f"the key {name!r} is missing", place=marked.place(path[:-1]), hint=f"add `{path[-1]}:`")
+    reason = str(entry["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
+    return InputError(
+        "A002", f"{name}: expected {reason}" if "should be" in entry["msg"] else f"{name}: {reason}", place=marked.place(path)
+    )
+
+
+def _path(location: Sequence[Any], *, missing: bool, here: Any) -> tuple[str | int, ...]:
+    """The keys of a location. Pydantic puts the names of union branches among them; those do not stand in the file."""
+    path: list[str | int] = []
+    for index, step in enumerate(location):
+        if (isinstance(here, dict) and step in here) or (isinstance(here, list) and isinstance(step, int) and step < len(here)):
+            path.append(step)
+            here = here[step]
+        elif missing and index == len(location) - 1:
+            path.append(step)
+    return tuple(path)
+
+
+def _keys(model: type[BaseModel], path: Iterable[Any]) -> list[str]:
+    for step in path:
+        info = model.model_fields.get(str(step))
+        inner = info.annotation if info else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return [info.alias or name for name, info in model.model_fields.items()]

@@ -1,0 +1,223 @@
+r"""Evidence-compiled decoding: one grammar for an output type, in which every `Quote` is a piece of this call's evidence.
+
+The grammar is Lark as llguidance reads it (https://github.com/guidance-ai/llguidance, docs/syntax.md). It writes JSON with `, `
+and `: ` between its parts. A quote is a run of *chunks* of the evidence: words, single signs, white space. Each chunk stands in the
+grammar as JSON spells it in a string (`"` as `\"`, a line break as `\n`), so that whatever is decoded reads back as exact evidence, and
+no quote begins or ends within an escape. All that comes from the evidence stands inside JSON strings of ASCII letters and `\u` escapes,
+so that no evidence can end a string or be taken for grammar.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestra.values.fields import QUOTE, local, mentions
+
+MAX_QUOTE = 400
+"""Characters of a quote as JSON spells it, at most, where its type says nothing: a quote is a sentence or two, not the document."""
+COUNTED = 12_000
+"""Characters of evidence up to which that limit is in the grammar. On 29,000 characters of prose llguidance 1.7 ran out of states
+with it and did not without."""
+MAX_EVIDENCE = 60_000
+"""Characters of evidence that are compiled at most (40 ms); beyond it the caller falls back to the schema, and the check decides."""
+
+_SEPARATE = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer: written without spaces
+    "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # kana, Han
+)
+_SIGNS = "\x00-/:-@\\[-^`{-\xa9\xab-\xb1\xb4\xb6-\xb8\xbb-\xbf\u2000-\u206f\u3000-\u303f\uff00-\uff0f"
+_CHUNK = re.compile(rf"\s+|[{_SEPARATE}]|[^\s{_SIGNS}{_SEPARATE}]+(?:[.,'\u2019\-][^\s{_SIGNS}{_SEPARATE}]+)*|.", re.DOTALL)
+_SURROGATES = re.compile("[\ud800-\udfff]+")
+_PLAIN = re.compile(r"[^A-Za-z0-9 .,\\\"_-]")
+
+
+class NoQuote(ValueError):
+    """An output type that demands a quote of a call without evidence, or one that no grammar is made for."""
+
+
+def chunks(text: str) -> list[str]:
+    """The pieces at whose edges a quote may begin and end. Joined they are the text."""
+    return _CHUNK.findall(text)
+
+
+def evidence_grammar(schema: Mapping[str, Any], evidence: Sequence[str], max_text: int) -> str:
+    """The Lark grammar of a type over a call's evidence; free text has at most `max_text` characters.
+
+    Raises `NoQuote` where the type cannot be written so.
+    """
+    pieces = [piece for text in evidence for piece in _SURROGATES.split(text) if piece.strip()]
+    if sum(map(len, pieces)) > MAX_EVIDENCE:
+        raise NoQuote(f"more than {MAX_EVIDENCE:,} characters of evidence")
+    return _Writer(schema, pieces, max_text).text()
+
+
+class _Writer:
+    """Rules, as they are asked for."""
+
+    def __init__(self, schema: Mapping[str, Any], pieces: Sequence[str], max_text: int) -> None:
+        self.root, self.pieces, self.max_text = schema, pieces, max_text
+        self.rules: list[str] = []
+        self.named: dict[str, str] = {}
+        self.quotes: dict[int, str] = {}
+
+    def text(self) -> str:
+        start = self.rule(self.root)
+        if start is None:
+            raise NoQuote("the type demands a quote, and there is no evidence")
+        sources = [f"SOURCE_{i}: %regex {_json({'substring_chunks': _spelt(piece)})}" for i, piece in enumerate(self.pieces)]
+        return "\n".join(["%llguidance {}", f"start: {start}", *self.rules, *sources, ""])
+
+    def add(self, body: str) -> str:
+        name = f"r{len(self.rules)}"
+        self.rules.append(f"{name}: {body}")
+        return name
+
+    def rule(self, schema: Mapping[str, Any]) -> str | None:
+        """What stands for a type in a rule's body, or None where it can only be a quote and there is no evidence."""
+        if isinstance(reference := schema.get("$ref"), str):
+            return self.reference(reference)
+        if not self.quotes_in(schema):
+            return self.plain(schema)
+        if schema.get("format") == QUOTE:
+            return self.quote(int(schema.get("maxLength", MAX_QUOTE)))
+        if options := schema.get("anyOf", schema.get("oneOf", schema.get("allOf") if len(schema.get("allOf", ())) == 1 else None)):
+            return self.union(options)
+        if "properties" in schema:
+            return self.record(schema)
+        if schema.get("type") == "array" and isinstance(schema.get("items"), Mapping) and "prefixItems" not in schema:
+            return self.array(schema)
+        raise NoQuote(f"no grammar for a quote inside {sorted(schema)}")
+
+    def quotes_in(self, schema: Mapping[str, Any]) -> bool:
+        """Whether a quote can occur in a type, through references too."""
+        line: list[Mapping[str, Any]] = [schema]
+        seen: set[str] = set()
+        while line:
+            here = line.pop()
+            if mentions({key: value for key, value in here.items() if key != "$defs"}, QUOTE):
+                return True
+            for reference in _references(here) - seen:
+                seen.add(reference)
+                if (target := local(reference, self.root)) is not None:
+                    line.append(target)
+        return False
+
+    def reference(self, reference: str) -> str | None:
+        if reference in self.named:
+            return self.named[reference]
+        target = local(reference, self.root)
+        if target is None:
+            raise NoQuote(f"the reference {reference!r} leads nowhere")
+        name = self.named[reference] = f"t{len(self.named)}"
+        body = self.rule(target)
+        if body is None:
+            raise NoQuote("the type demands a quote, and there is no evidence")
+        self.rules.append(f"{name}: {body}")
+        return name
+
+    def plain(self, schema: Mapping[str, Any]) -> str:
+        """A type without quotes: llguidance's own JSON rules."""
+        if schema.get("type") == "null" or ("const" in schema and schema["const"] is None):
+            return _literal("null")
+        body = bounded(dict(schema), self.max_text)
+        if "$defs" in self.root:
+            body["$defs"] = bounded(self.root["$defs"], self.max_text)
+        body["x-guidance"] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+        return self.add(f"%json {_json(body)}")
+
+    def quote(self, limit: int) -> str | None:
+        if not self.pieces:
+            return None
+        if limit not in self.quotes:
+            counted = sum(map(len, self.pieces)) <= COUNTED
+            rest = f"{{0,{max(limit - 2, 0)}}}" if counted else "*"
+            # Begins with a word or a bracket, not with a space, a stop or an escaped line break; ends with no space.
+            shape = rf"/([^ \\.,;:!?)\]}}]|\\[^nrtbf])([\s\S]{rest}[^ ])?/"
+            choice = " | ".join(f"SOURCE_{i}" for i in range(len(self.pieces)))
+            name = self.quotes[limit] = f"QUOTE_{limit}"
+            self.rules += [f"SHAPE_{limit}: {shape}", f'{name}: "\\"" (SHAPE_{limit} & ({choice})) "\\""']
+        return self.quotes[limit]
+
+    def union(self, options: Sequence[Mapping[str, Any]]) -> str | None:
+        plain = [option for option in options if not self.quotes_in(option)]
+        found = [self.rule(option) for option in options if self.quotes_in(option)]
+        if nulls := [option for option in plain if option.get("type") == "null"]:
+            found.insert(0, _literal("null"))
+            plain = [option for option in plain if option not in nulls]
+        if plain:
+            found.append(self.plain({"anyOf": plain}) if len(plain) > 1 else self.rule(plain[0]))
+        known = [one for one in found if one is not None]
+        return None if not known else known[0] if len(known) == 1 else self.add(" | ".join(known))
+
+    def record(self, schema: Mapping[str, Any]) -> str | None:
+        """An object: its fields in the order of the type, those that are not required may be left out."""
+        required = set(schema.get("required", ()))
+        first, later = _literal("}"), _literal("}")
+        for name, inner in reversed(schema["properties"].items()):
+            value = self.rule(inner)
+            if value is None and name in required:
+                return None
+            if value is None:
+                continue
+            key = json.dumps(name, ensure_ascii=False) + ": "
+            begun, joined = f"{_literal(key)} {value} {later}", f"{_literal(', ' + key)} {value} {later}"
+            if name in required:
+                first, later = self.add(begun), self.add(joined)
+            else:
+                first, later = self.add(f"{begun} | {first}"), self.add(f"{joined} | {later}")
+        return self.add(f"{_literal('{')} {first}")
+
+    def array(self, schema: Mapping[str, Any]) -> str | None:
+        low, high = int(schema.get("minItems", 0)), schema.get("maxItems")
+        item = self.rule(schema["items"])
+        if item is None or high == 0:
+            return _literal("[]") if low == 0 else None
+        more = f"({_literal(', ')} {item}){{{max(low - 1, 0)},{int(high) - 1 if high is not None else ''}}}"
+        full = f"{_literal('[')} {item} {more} {_literal(']')}"
+        return self.add(full if low else f"{_literal('[]')} | {full}")
+
+
+def _references(schema: Any) -> set[str]:
+    if isinstance(schema, Mapping):
+        here = {schema["$ref"]} if isinstance(schema.get("$ref"), str) else set()
+        return here.union(*(_references(value) for key, value in schema.items() if key != "$defs"))
+    if isinstance(schema, list | tuple):
+        return set().union(*(_references(value) for value in schema))
+    return set()
+
+
+def bounded(schema: Any, limit: int) -> Any:
+    """A schema whose free texts have at most `limit` characters, so that a model that runs on is stopped within its JSON."""
+    if isinstance(schema, list):
+        return [bounded(part, limit) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if (
+        schema.get("type") == "string"
+        and not schema.keys() & {"maxLength", "pattern", "enum", "const"}
+        and schema.get("format") in (None, QUOTE)
+    ):
+        return {**schema, "maxLength": limit}
+    return {key: value if key in ("enum", "const", "required") else bounded(value, limit) for key, value in schema.items()}
+
+
+def _spelt(text: str) -> list[str]:
+    """The chunks of a text, each as JSON spells it inside a string."""
+    return [json.dumps(chunk, ensure_ascii=False)[1:-1] for chunk in chunks(text)]
+
+
+def _json(value: Any) -> str:
+    r"""JSON of nothing but letters, digits, JSON's own signs and `\u` escapes within its strings."""
+    spelt = json.dumps(value, ensure_ascii=False)
+    return re.sub(r'"(?:[^"\\]|\\.)*"', lambda m: _PLAIN.sub(_escape, m[0]), spelt, flags=re.DOTALL)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return json.dumps(match[0])[1:-1] if ord(match[0]) > 0x7E else f"\\u{ord(match[0]):04x}"
+
+
+def _literal(text: str) -> str:
+    return _json(text)

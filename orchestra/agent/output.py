@@ -1,0 +1,72 @@
+"""Outputs: what a model wrote, read strictly as JSON and held against its type. The text is data, and never anything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from orchestra.agent.card import Card
+from orchestra.agent.prompt import FEEDBACK, is_plain_text
+from orchestra.values.json import MAX_BYTES, NotStrictJSON, parse_untrusted
+from orchestra.values.text import original, unfenced, visible
+from orchestra.values.types import Validator
+
+SHOWN = 120
+"""Characters of a wrong output that a message shows."""
+
+
+class Parsed(msgspec.Struct, frozen=True):
+    """An output of its type: plain JSON."""
+
+    value: Any
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """An output that is not of its type: a code (M001 to M004), why, and what could help. Another attempt may do better."""
+
+    code: str
+    reason: str
+    hint: str = ""
+
+
+def parse(card: Card, text: str, *, finish: str = "stop") -> Parsed | Unreadable:
+    """The value of a model's text; `finish` is why the server stopped (`length` where it ran out of tokens)."""
+    if finish == "length" and not is_plain_text(card.output_schema):
+        reason = f"{card.name} was cut off after max_output tokens, in {_shown(text)}"
+        return Unreadable("M003", reason, f"raise max_output ({card.max_output}) of the card, or ask for less")
+    if not text.strip():
+        return Unreadable("M004", f"{card.name} wrote nothing", "try another sampling, or a larger model")
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        return Unreadable("M001", f"{card.name} wrote more than 1 MiB", "lower max_output")
+    if is_plain_text(card.output_schema):
+        value: Any = text.strip()
+    else:
+        try:
+            value = parse_untrusted(text)
+        except NotStrictJSON as error:
+            return Unreadable("M001", f"{card.name} wrote no JSON ({error.args[0]}): {_shown(text)}", "turn structured outputs on")
+    value = _restored(value, [*card.input_schema.get("properties", {}), FEEDBACK])
+    if fault := Validator(card.output_schema).check(value):
+        return Unreadable(
+            "M002", f"{card.name} wrote another type: {visible(fault)}", "turn structured outputs on, or mend the card's output"
+        )
+    return Parsed(value)
+
+
+def _restored(value: Any, names: list[str]) -> Any:
+    """The value with the data's own spelling: what `render` neutralised, and the model copied, is turned back."""
+    match value:
+        case str():
+            return unfenced(original(value), names) if "\u2060" in value else value
+        case dict():
+            return {key: _restored(item, names) for key, item in value.items()}
+        case list():
+            return [_restored(item, names) for item in value]
+        case _:
+            return value
+
+
+def _shown(text: str) -> str:
+    cut = text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+    return repr(visible(cut, keep=""))[1:-1].replace("\\\\", "\\")

@@ -1,0 +1,152 @@
+"""Prompts: what is sent to a model for one call: messages, the constraint on its output, and how it is sampled.
+
+The order is stable (system, the template's fixed text, data, feedback), so that servers find their prefix again. Data is neutralised:
+no chat-template token in it reaches a server as one, and no tag in it closes the section that it stands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from orchestra.agent import template
+from orchestra.agent.card import Card, Sampling
+from orchestra.agent.grammar import NoQuote, bounded, evidence_grammar
+from orchestra.agent.template import Role
+from orchestra.doors import Source
+from orchestra.errors import InputError
+from orchestra.values.fields import QUOTE, mentions
+from orchestra.values.text import fenced, neutral
+from orchestra.values.types import Schema
+
+Constraining: TypeAlias = Literal["evidence", "schema", "none"]
+"""How hard an output is held: quotes over this call's evidence, its type alone, or not at all."""
+
+CHARACTERS_A_TOKEN = 3
+"""A cautious count for English prose, to bound free text so that its JSON can be closed within `max_output`."""
+FEEDBACK = "feedback"
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One message of a chat."""
+
+    role: Role
+    content: str
+
+
+class Constraint(msgspec.Struct, frozen=True):
+    """What the output must be: `json` with a schema, or `grammar` with a Lark grammar for llguidance (vLLM's `structured_outputs`)."""
+
+    kind: Literal["json", "grammar"]
+    value: Any
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """One call to a model, ready to be sent."""
+
+    messages: tuple[Message, ...]
+    constraint: Constraint | None
+    """None where the output is plain text, or is not held."""
+    response_schema: Schema | None
+    """For servers that know JSON Schema only; None for plain text."""
+    max_output: int
+    sampling: Sampling
+    stop: tuple[str, ...] = ()
+
+
+def render(
+    card: Card,
+    inputs: Mapping[str, Any],
+    *,
+    evidence: Sequence[Source] = (),
+    feedback: Sequence[str] = (),
+    constraint: Constraining = "evidence",
+) -> Prompt:
+    """The prompt of a card for these inputs.
+
+    `evidence` is what fields of type `Quote` may quote; where it is empty, the card's `evidence` input, or all text of the inputs.
+    `feedback` says why earlier attempts were not accepted. Raises `InputError` A007 where the prompt cannot be rendered.
+    """
+    names = [*card.input_schema.get("properties", {}), FEEDBACK]
+    values = {name: inputs.get(name) for name in names if name != FEEDBACK}
+    safe = {name: _fenced(value, names) for name, value in values.items()}
+    parts = [(role, neutral(template.render(text, safe, card.name)).strip()) for role, text, _ in template.messages(card.template)]
+    if not parts:
+        raise InputError("A007", f"the prompt of {card.name!r} is empty", hint="write prompt.md")
+    if card.system:
+        parts.insert(0, ("system", card.system.strip()))
+    if feedback:
+        role, text = parts[-1]
+        parts[-1] = (role, f"{text}\n\n{_complaint(feedback, names)}")
+    schema = None if is_plain_text(card.output_schema) else card.output_schema
+    return Prompt(
+        messages=tuple(Message(role, text) for role, text in parts),
+        constraint=_constraint(card, quotable(card, inputs, evidence), constraint),
+        response_schema=schema,
+        max_output=card.max_output,
+        sampling=card.sampling,
+    )
+
+
+def is_plain_text(schema: Schema) -> bool:
+    """Whether an output is a text and nothing more: it is taken as it is written, without JSON around it."""
+    return schema.get("type") == "string" and not schema.keys() & {"enum", "const", "pattern", "format"}
+
+
+def quotable(card: Card, inputs: Mapping[str, Any], evidence: Sequence[Source] = ()) -> tuple[Source, ...]:
+    """What a call may quote: the evidence that came with it, else the card's `evidence` input, else every text of the inputs."""
+    if evidence:
+        return tuple(evidence)
+    return tuple(sources(inputs.get(card.evidence) if card.evidence else list(inputs.values())))
+
+
+def sources(value: Any) -> list[Source]:
+    """The texts in a value: strings, and records with a `text`, which their `source` names."""
+    match value:
+        case str():
+            return [Source(value)] if value else []
+        case {"text": str(text), **rest}:
+            return [Source(text, str(rest.get("source", "")))]
+        case Mapping():
+            return [source for item in value.values() for source in sources(item)]
+        case list() | tuple():
+            return [source for item in value for source in sources(item)]
+        case _:
+            return []
+
+
+def _constraint(card: Card, evidence: Sequence[Source], wanted: Constraining) -> Constraint | None:
+    schema = card.output_schema
+    if wanted == "none" or is_plain_text(schema):
+        return None
+    limit = _free_text(card)
+    if wanted == "evidence" and mentions(schema, QUOTE):
+        try:
+            return Constraint("grammar", evidence_grammar(schema, [source.text for source in evidence], limit))
+        except NoQuote:  # the check of quotes decides then
+            pass
+    return Constraint("json", bounded(schema, limit))
+
+
+def _free_text(card: Card) -> int:
+    """Characters that one free text may have, so that all of them fit into `max_output` together with the JSON around them."""
+    return max(32, card.max_output * CHARACTERS_A_TOKEN // max(1, len(card.output_schema.get("properties", {}))))
+
+
+def _fenced(value: Any, names: Sequence[str]) -> Any:
+    match value:
+        case str():
+            return fenced(value, names)
+        case Mapping():
+            return {key: _fenced(item, names) for key, item in value.items()}
+        case list() | tuple():
+            return [_fenced(item, names) for item in value]
+        case _:
+            return value
+
+
+def _complaint(feedback: Sequence[str], names: Sequence[str]) -> str:
+    said = "\n".join(f"- {neutral(fenced(reason, names))}" for reason in feedback)
+    return f"<{FEEDBACK}>\nYour earlier answer was not accepted:\n{said}\n</{FEEDBACK}>"

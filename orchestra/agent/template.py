@@ -1,0 +1,93 @@
+"""Prompt templates: minijinja with fuel, cut into messages before anything is put into them.
+
+A line `<!-- system -->`, `<!-- user -->` or `<!-- assistant -->` begins a message; without one the text is one user message. Data is
+a value to the template, never a part of it, so it makes no message and no expression.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from minijinja import Environment, TemplateError
+
+from orchestra.errors import InputError, Place
+from orchestra.values.types import nearest
+
+FUEL = 200_000
+"""Steps that one rendering may take (minijinja's count: about one an instruction)."""
+MAX_CHARACTERS = 1 << 20
+
+Role: TypeAlias = Literal["system", "user", "assistant"]
+_MARKER = re.compile(r"^[ \t]*<!--[ \t]*(system|user|assistant)[ \t]*-->[ \t]*$\n?", re.MULTILINE)
+
+
+def messages(template: str) -> list[tuple[Role, str, int]]:
+    """The messages of a template: role, text, and the 1-based line where the text begins."""
+    parts: list[tuple[Role, str, int]] = []
+    role: Role = "user"
+    start = 0
+    for marker in _MARKER.finditer(template):
+        parts.append((role, template[start : marker.start()], template.count("\n", 0, start) + 1))
+        role, start = _role(marker[1]), marker.end()
+    parts.append((role, template[start:], template.count("\n", 0, start) + 1))
+    return [part for part in parts if part[1].strip()]
+
+
+def _role(word: str) -> Role:
+    return "system" if word == "system" else "assistant" if word == "assistant" else "user"
+
+
+def check(template: str, names: Iterable[str], file: Path) -> None:
+    """Refuses a template that cannot be rendered: A005 for its syntax, A006 for a name that is no input."""
+    known = list(names)
+    parts = messages(template)
+    if not parts:
+        raise InputError("A005", f"{file} is empty", place=Place(str(file), 1), hint="write what the model is to do, with {{ input }}")
+    if parts[-1][0] != "user":
+        raise InputError("A005", "the last message is not the user's", place=_place(template, parts[-1][2], file), hint="<!-- user -->")
+    for _, text, line in parts:
+        environment = _environment()
+        try:
+            environment.add_template("prompt", text)
+            wanted = environment.undeclared_variables_in_str(text)
+        except TemplateError as error:
+            raise _syntax(error, template, line, file) from error
+        for name in sorted(wanted - set(known)):
+            at = next((i for i, row in enumerate(text.split("\n")) if re.search(rf"\b{re.escape(name)}\b", row)), 0)
+            near = nearest(name, known)
+            hint = f"did you mean {near!r}?" if near else f"inputs: {', '.join(known) or 'none'}"
+            raise InputError("A006", f"the card has no input {name!r}", place=_place(template, line + at, file, name), hint=hint)
+
+
+def render(text: str, values: Mapping[str, Any], name: str) -> str:
+    """One message with its values. Raises `InputError` A007 where it runs out of fuel, or a value lacks what the template reads."""
+    try:
+        rendered: str = _environment().render_str(text, name, **values)
+    except TemplateError as error:
+        reason = error.message.partition("\n")[0]
+        hint = "a prompt may take 200,000 steps" if error.kind == "OutOfFuel" else "compare the prompt with the card's input"
+        raise InputError("A007", f"the prompt of {name!r} cannot be rendered: {reason}", hint=hint) from error
+    if len(rendered) > MAX_CHARACTERS:
+        raise InputError("A007", f"the prompt of {name!r} has {len(rendered):,} characters", hint="give it less text: at most 1 Mi")
+    return rendered
+
+
+def _environment() -> Environment:
+    return Environment(fuel=FUEL, undefined_behavior="strict", auto_escape_callback=lambda _: False, pycompat=False, debug=False)
+
+
+def _syntax(error: TemplateError, template: str, line: int, file: Path) -> InputError:
+    reason = (error.detail or error.message).partition("\n")[0]
+    return InputError(
+        "A005", f"the prompt's syntax: {reason}", place=_place(template, line + (error.line or 1) - 1, file), hint="{{ input }}"
+    )
+
+
+def _place(template: str, line: int, file: Path, word: str = "") -> Place:
+    rows = template.split("\n")
+    text = rows[line - 1] if line <= len(rows) else ""
+    at = text.find(word) if word else 0
+    return Place(str(file), line, max(at, 0) + 1, text, max(len(word), 1))

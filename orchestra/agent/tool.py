@@ -1,0 +1,137 @@
+"""Tools: registered Python with a contract. Values come in as JSON and go out as JSON; in between they are the function's own types."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, Protocol, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from orchestra.agent.contract import Contract, Effect
+from orchestra.errors import InputError
+from orchestra.values.types import Schema, Validator, bundled, schema_of
+
+
+class Declared(Protocol):
+    """What a Python-declared tool shows: `orchestra.workflow.steps.Tool` is one."""
+
+    @property
+    def contract(self) -> Contract:
+        """Its typed face."""
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What it runs; a coroutine function or a plain one."""
+
+
+class ToolFault(Exception):
+    """A call of a tool that gave no value: T002 wrong input, T003 it raised, T004 wrong output."""
+
+    def __init__(self, code: str, reason: str, hint: str = "") -> None:
+        self.code, self.reason, self.hint = code, reason, hint
+        super().__init__(f"{code}: {reason}")
+
+
+class ToolFunction:
+    """A contract with the function that keeps it. `version` goes into memo keys; an empty one is never memoised."""
+
+    def __init__(self, contract: Contract, function: Callable[..., Any], version: str = "") -> None:
+        self.contract, self.function, self.version = contract, function, version
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], *, effect: Effect, name: str = "", version: str = "") -> ToolFunction:
+        """A tool of a plain function, its contract read from the signature. Raises `InputError` T001 for one that is not annotated."""
+        inputs, outputs = signature(function)
+        text = inspect.getdoc(function) or ""
+        contract = Contract(name or function.__name__, "tool", inputs, outputs, text.partition("\n\n")[0].replace("\n", " "), effect)
+        return cls(contract, function, version)
+
+    @property
+    def name(self) -> str:
+        """Its name in workflows."""
+        return self.contract.name
+
+    @cached_property
+    def _arguments(self) -> dict[str, TypeAdapter[Any]]:
+        hints = get_type_hints(self.function, include_extras=True)
+        return {name: TypeAdapter(hints[name]) for name in inspect.signature(self.function).parameters}
+
+    @cached_property
+    def _result(self) -> TypeAdapter[Any]:
+        return TypeAdapter(get_type_hints(self.function, include_extras=True)["return"])
+
+    @cached_property
+    def _validators(self) -> tuple[Validator, Validator]:
+        return Validator(self.contract.input), Validator(self.contract.output)
+
+    def arguments(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs as the function's types; raises `ToolFault` T002."""
+        if fault := self._validators[0].check(dict(inputs)):
+            raise ToolFault("T002", f"{self.name}: {fault}", "compare with `orchestra agents show`")
+        found: dict[str, Any] = {}
+        for name, value in inputs.items():
+            try:
+                found[name] = self._arguments[name].validate_python(value)
+            except (ValidationError, KeyError) as error:
+                raise ToolFault("T002", f"{self.name}.{name}: {_first(error)}") from error
+        return found
+
+    def result(self, value: Any) -> Any:
+        """What the function gave, as JSON; raises `ToolFault` T004 where it is not what its annotation says."""
+        try:
+            plain = self._result.dump_python(value, mode="json", by_alias=True, warnings="error")
+        except (PydanticSerializationError, ValueError) as error:
+            raise ToolFault(
+                "T004", f"{self.name} returned {type(value).__name__}: {_first(error)}", "mend the tool or its annotation"
+            ) from error
+        if fault := self._validators[1].check(plain):
+            raise ToolFault("T004", f"{self.name} returned another type: {fault}", "mend the tool or its annotation")
+        return plain
+
+    async def call(self, inputs: Mapping[str, Any]) -> Any:
+        """The JSON value of a call; raises `ToolFault`. A plain function runs on a thread, so that it cannot hold up the loop."""
+        arguments = self.arguments(inputs)
+        try:
+            if inspect.iscoroutinefunction(self.function):
+                value = await self.function(**arguments)
+            else:
+                value = await asyncio.to_thread(self.function, **arguments)
+        except InputError as error:
+            raise ToolFault(error.code, error.message, error.hint) from error
+        except Exception as error:  # a user's function may raise anything; the run gets it as a failed attempt
+            raise ToolFault(
+                "T003", f"{self.name} raised {type(error).__name__}: {error}", "the tool's own code raised; run it by itself"
+            ) from error
+        return self.result(value)
+
+
+def signature(function: Callable[..., Any]) -> tuple[Schema, Schema]:
+    """The schemas of a function's parameters (an object) and of what it returns. Raises `InputError` T001."""
+    name = getattr(function, "__name__", str(function))
+    hints = get_type_hints(function, include_extras=True)
+    properties: dict[str, Any] = {}
+    required: list[str] = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) or parameter.name not in hints:
+            raise InputError(
+                "T001", f"{name}: the parameter {parameter.name!r} has no type, or no name", hint="def search(query: str) -> list[str]"
+            )
+        properties[parameter.name] = schema_of(hints[parameter.name], "validation")
+        if parameter.default is parameter.empty:
+            required.append(parameter.name)
+    if "return" not in hints:
+        raise InputError("T001", f"{name} does not say what it returns", hint="def search(query: str) -> list[str]")
+    inputs = bundled({"type": "object", "properties": properties, "required": required, "additionalProperties": False})
+    return inputs, schema_of(hints["return"], "serialization")
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        entry = error.errors(include_url=False)[0]
+        at = ".".join(str(step) for step in entry["loc"])
+        return f"{at}: {entry['msg']}" if at else str(entry["msg"])
+    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)

@@ -1,0 +1,56 @@
+"""Types of a card: its `input`, `output` and `types` as JSON Schemas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from orchestra.errors import InputError, Place
+from orchestra.values import models as known
+from orchestra.values.types import Schema, bundled, parse_type, schema_of
+
+At = Callable[[str], Place | None]
+"""Gives the place of a key."""
+
+
+@cache
+def project_models() -> dict[str, Schema]:
+    """The models that every project knows by name, and `Quote`."""
+    named = {model.__name__: schema_of(model, "validation") for model in (known.Document, known.Passage, known.Citation, known.Answer)}
+    return {"Quote": schema_of(known.Quote, "validation"), **named}
+
+
+def declared(types: Mapping[str, Mapping[str, Any]], models: Mapping[str, Schema], at: At) -> dict[str, Schema]:
+    """The models with those that a card declares; each may name the ones above it.
+
+    A type is a record of fields, such as `{name: str, age: int | null}`, or JSON Schema where it has a `type`, `enum`,
+    `anyOf` or `properties` of JSON Schema.
+    """
+    found = dict(models)
+    for name, body in types.items():
+        found[name] = dict(body) if _is_schema(body) else record(body, found, at, name)
+    return found
+
+
+def _is_schema(body: Mapping[str, Any]) -> bool:
+    kinds = {"string", "number", "integer", "boolean", "array", "object", "null"}
+    return any(not isinstance(body.get(key, ""), str) for key in ("enum", "anyOf", "properties", "items")) or body.get("type") in kinds
+
+
+def record(fields: Mapping[str, Any], models: Mapping[str, Schema], at: At, title: str = "") -> Schema:
+    """A closed object of these fields, in their order, all required."""
+    properties = {}
+    for name, text in fields.items():
+        if not isinstance(text, str):
+            raise InputError(
+                "A002", f"{name}: a type is a text, such as `str | null`", place=at(name), hint="declare records under `types:`"
+            )
+        properties[name] = parse_type(text, models, at(name))
+    head: Schema = {"type": "object", "title": title} if title else {"type": "object"}
+    return bundled({**head, "properties": properties, "required": list(fields), "additionalProperties": False})
+
+
+def output_type(output: str | Mapping[str, str], models: Mapping[str, Schema], at: At) -> Schema:
+    """The type of an output: one type, or a record."""
+    return parse_type(output, models, at("output")) if isinstance(output, str) else record(output, models, at)
