@@ -1,0 +1,50 @@
+"""Reads the examples of the documentation: fenced blocks, with the mark `<!-- test: KIND -->` that may stand before one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+_BLOCK = re.compile(r"^(?:<!-- test: (?P<mark>[a-z ]+) -->\n)?```(?P<language>[a-z]*)[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: where it stands, its language, its text, and what a test shall do with it."""
+
+    page: Path
+    line: int
+    language: str
+    mark: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def blocks(page: Path) -> list[Block]:
+    """All fenced blocks of a page, in their order."""
+    text = page.read_text("utf-8")
+    return [
+        Block(page, text.count("\n", 0, match.start("language")) + 1, match["language"], match["mark"] or "", match["text"])
+        for match in _BLOCK.finditer(text)
+    ]
+
+
+def marked(mark: str) -> list[Block]:
+    """The blocks of all pages that carry a mark."""
+    return [block for page in PAGES for block in blocks(page) if block.mark == mark]
+
+
+def followers(mark: str) -> list[tuple[Block, Block]]:
+    """Each block that carries the mark, with the block that follows it on its page: what it prints."""
+    found = []
+    for page in PAGES:
+        of_page = blocks(page)
+        found += [(block, after) for block, after in pairwise(of_page) if block.mark == mark]
+    return found
