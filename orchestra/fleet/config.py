@@ -158,6 +158,10 @@ class Endpoint(Frozen):
     """The name that requests carry."""
     dialect: Dialect = "openai"
     """How decoding is constrained: `structured_outputs` (vllm), `response_format` (openai, ollama, llamacpp)."""
+    structured_outputs: Literal["guidance", "other"] = "other"
+    """The back end of a remote vLLM; only with guidance are quotes decoded over the evidence."""
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What the limit of output tokens is called there; OpenAI's own newer models know the second only."""
     api_key: Secret | None = None
     external: bool = True
     """Whether data leaves the user's own machines."""
@@ -290,9 +294,7 @@ def _written(loc: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
     """The path as the file has it: pydantic puts tags of unions into its own."""
     path: list[Any] = []
     for position, part in enumerate(loc):
-        if isinstance(value, Mapping) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+        if (isinstance(value, Mapping) and part in value) or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
             value = value[part]
         elif position < len(loc) - 1:
             continue

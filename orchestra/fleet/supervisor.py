@@ -22,10 +22,9 @@ import msgspec
 
 from orchestra.fleet import launch, process, weights
 from orchestra.fleet.config import PROTOCOL, FleetConfig, LocalServer
-from orchestra.fleet.folders import Folders
+from orchestra.fleet.folders import LOCK, SOCKET, Folders
 from orchestra.fleet.keeper import Keeper, Launcher, Timing
 from orchestra.fleet.process import Launch
-from orchestra.fleet.folders import LOCK, SOCKET
 
 log = logging.getLogger("orchestra.fleet.supervisor")
 LINE_BYTES = 1 << 16

