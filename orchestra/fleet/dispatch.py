@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -113,7 +113,7 @@ class Fleet:
             for name, line in self._sender.lines.items()
         ]
 
-    async def run(self, call: Call) -> AsyncIterator[Reply]:
+    async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
         """Does one call to an agent whose kind is `model`."""
         card = self.cards.get(call.name)
         if card is None or card.kind != "model":
@@ -134,7 +134,7 @@ class Fleet:
         async for reply in self._streamed(call, card):
             yield reply
 
-    async def _streamed(self, call: Call, card: Card) -> AsyncIterator[Reply]:
+    async def _streamed(self, call: Call, card: Card) -> AsyncGenerator[Reply, None]:
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
         task = asyncio.create_task(self._ask(call, card, pieces.put_nowait))
         task.add_done_callback(lambda _: pieces.put_nowait(None))
