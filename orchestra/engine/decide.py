@@ -65,7 +65,9 @@ def _begin(state: State, unit: Unit) -> Proposal:
         case "verify":
             return settle(unit, choice.given(unit))
         case kind:
-            return Finish(unit, Failed("E003", f"nodes of kind `{kind}` do not run yet", unit.path, "they come with the router and with durable runs"))
+            return Finish(
+                unit, Failed("E003", f"nodes of kind `{kind}` do not run yet", unit.path, "they come with the router and with durable runs")
+            )
 
 
 def _about_elements(unit: Unit) -> bool:

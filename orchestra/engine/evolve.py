@@ -109,7 +109,7 @@ def _feed(state: State, unit: Unit) -> None:
 
 def with_defaults(program: Program, given: dict[str, object]) -> dict[str, object]:
     """The inputs of a program, with its defaults for those that are not given."""
-    return {name: given[name] if name in given else field.default for name, field in program.inputs.items()}
+    return {name: given.get(name, field.default) for name, field in program.inputs.items()}
 
 
 def _settle(state: State, unit: Unit, outcome: Outcome) -> None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from typing import Any
 
 from orchestra.doors import Journal
-from orchestra.events import Event, RunFinished
+from orchestra.events import Event, RunFinished, RunStarted
 
 
 class Run:
     """One execution of a program: wait for its end, watch its events, cancel it."""
 
-    def __init__(self, run: str, journal: Journal) -> None:
+    def __init__(self, run: str, journal: Journal, log: list[Event] | None = None) -> None:
         self.id = run
         self.journal = journal
-        self.log: list[Event] = []
+        self.log: list[Event] = log or []
         """All events so far. Those that `events` gives are on disk; the last few here may not be."""
         self._grown = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -42,6 +43,12 @@ class Run:
         return self._cancel_by
 
     @property
+    def of(self) -> tuple[str, Any]:
+        """What runs, on what: the digest of the workflow, and the inputs."""
+        first = self.log[0] if self.log else None
+        return (first.graph, first.inputs) if isinstance(first, RunStarted) else ("", None)
+
+    @property
     def finished(self) -> RunFinished | None:
         """The last event, once it is there."""
         last = self.log[-1] if self.log else None
@@ -56,7 +63,7 @@ class Run:
             raise RuntimeError(f"the driver of run {self.id} ended before the run")
         return finished
 
-    async def events(self, after: int = 0) -> AsyncIterator[Event]:
+    async def events(self, after: int = 0) -> AsyncGenerator[Event, None]:
         """The events with `seq > after` as they get durable, up to the last one. Every reader sees the same."""
         position = after
         while True:

@@ -31,6 +31,7 @@ from orchestra.events import (
 )
 from orchestra.values.labels import Label
 from orchestra.values.outcome import Failed
+from orchestra.values.types import Validator
 from orchestra.verify import acceptance
 from orchestra.workflow.program import Program
 
@@ -42,22 +43,34 @@ class Engine:
         self.clock, self.journal, self.workers = clock, journal, workers
         self.concurrency = concurrency
         """Calls of one run in flight at most."""
+        self._runs: dict[str, Run] = {}
         self._drivers: set[asyncio.Task[None]] = set()
 
-    def start(
-        self, program: Program, inputs: Mapping[str, Any], *, graph: str, label: Label = "internal", versions: Mapping[str, str] | None = None
-    ) -> Run:
-        """Begins a run of `program` on inputs that are already of its types; `graph` is the digest of its source in the journal."""
-        run = Run(self.clock.new_id(), self.journal)
+    def start(self, program: Program, inputs: Mapping[str, Any], *, graph: str, label: Label = "internal", run: str = "") -> Run:
+        """Begins a run of `program` on inputs that are already of its types.
+
+        `graph` is the digest of its source in the journal; `run` is an id that nobody has, a new one where it is empty.
+        """
+        handle = Run(run or self.clock.new_id(), self.journal)
         started = RunStarted(
-            seq=1, at=self.clock.now(), run=run.id, workflow=program.name, graph=graph, inputs=dict(inputs), label=label, versions=dict(versions or {})
+            seq=1, at=self.clock.now(), run=handle.id, workflow=program.name, graph=graph, inputs=dict(inputs), label=label
         )
-        driver = _Driver(self, program, run)
-        task = asyncio.get_running_loop().create_task(driver.drive(started), name=f"run {run.id}")
-        run.attach(task)
+        driver = _Driver(self, program, handle)
+        driver.record(started)
+        task = asyncio.get_running_loop().create_task(driver.drive(), name=f"run {handle.id}")
+        handle.attach(task)
+        self._runs[handle.id] = handle
         self._drivers.add(task)
-        task.add_done_callback(self._drivers.discard)
-        return run
+        task.add_done_callback(lambda done: self._forget(handle, done))
+        return handle
+
+    def running(self, run: str) -> Run | None:
+        """The run of this engine that has the id and is under way."""
+        return self._runs.get(run)
+
+    def _forget(self, run: Run, task: asyncio.Task[None]) -> None:
+        self._drivers.discard(task)
+        self._runs.pop(run.id, None)
 
     async def close(self) -> None:
         """Ends all runs that are under way, and waits for their tasks."""
@@ -75,17 +88,18 @@ class _Driver:
         self.program, self.run = program, run
         self.state = State(engine.concurrency)
         self.calls: set[asyncio.Task[None]] = set()
+        self.validators: dict[int, Validator] = {}
+        """By the identity of the schema, which the program keeps alive."""
         self.over = asyncio.Event()
 
-    async def drive(self, started: RunStarted) -> None:
-        """From the first event to the last; ends with everything on disk and no task left."""
+    async def drive(self) -> None:
+        """From the first event, which is recorded, to the last; ends with everything on disk and no task left."""
         try:
             async with asyncio.TaskGroup() as group:
                 self.group = group
                 watchers = [group.create_task(self._cancellation())]
                 if self.program.budget is not None and self.program.budget.seconds is not None:
                     watchers.append(group.create_task(self._deadline(self.program.budget.seconds)))
-                self._record(started)
                 self._pump()
                 await self.over.wait()
                 for task in (*watchers, *self.calls):
@@ -94,7 +108,7 @@ class _Driver:
             raise broken.exceptions[0] from None
         await self.journal.durable(self.run.id, self.state.seq)
 
-    def _record(self, event: Event) -> None:
+    def record(self, event: Event) -> None:
         """A fact: into the journal, into the state, to who watches."""
         self.journal.append(self.run.id, (event,))
         evolve(self.state, event, self.program)
@@ -113,13 +127,13 @@ class _Driver:
     def _carry_out(self, proposal: Proposal) -> None:
         match proposal:
             case Finish(unit, outcome):
-                self._record(NodeFinished(**self._stamp(), node=unit.path, outcome=outcome))
+                self.record(NodeFinished(**self._stamp(), node=unit.path, outcome=outcome))
             case Invoke(unit, call, settled):
-                self._record(AttemptStarted(**self._stamp(), node=unit.path, attempt=call.attempt, name=call.name, escalated=call.escalate))
+                self.record(AttemptStarted(**self._stamp(), node=unit.path, attempt=call.attempt, name=call.name, escalated=call.escalate))
                 self._spawn(unit, call, settled)
             case Judge(unit, attempt, situation):
                 ruling = acceptance.start(situation)
-                self._record(
+                self.record(
                     Judged(
                         **self._stamp(),
                         node=unit.path,
@@ -132,14 +146,14 @@ class _Driver:
                 )
             case Pause(unit, attempt, low, high, reason):
                 due = self.clock.now() + low + (high - low) * self.clock.random()
-                self._record(RetryPlanned(**self._stamp(), node=unit.path, attempt=attempt, due=due, reason=reason))
+                self.record(RetryPlanned(**self._stamp(), node=unit.path, attempt=attempt, due=due, reason=reason))
                 self._task(self._alarm(unit))
             case Expand(unit, count):
-                self._record(Expanded(**self._stamp(), node=unit.path, count=count))
+                self.record(Expanded(**self._stamp(), node=unit.path, count=count))
             case Enter(unit, turn):
-                self._record(TurnStarted(**self._stamp(), node=unit.path, turn=turn))
+                self.record(TurnStarted(**self._stamp(), node=unit.path, turn=turn))
             case Conclude(status, outcome):
-                self._record(RunFinished(**self._stamp(), status=status, outcome=outcome, usage=self.state.usage))
+                self.record(RunFinished(**self._stamp(), status=status, outcome=outcome, usage=self.state.usage))
                 self.over.set()
             case _:
                 assert_never(proposal)
@@ -165,7 +179,9 @@ class _Driver:
             reply = Refused(code="E006", reason=f"no answer within {call.timeout:g} s", hint=hint, retryable=True)
         if self.state.finished is not None or self.state.cancelled:
             return
-        self._record(self._finished(unit, call, reply, self.clock.monotonic() - began))
+        if isinstance(reply, Done):
+            reply = self._checked(unit, reply)
+        self.record(self._finished(unit, call, reply, self.clock.monotonic() - began))
         self._pump()
 
     async def _reply(self, call: Call) -> Done | Refused:
@@ -175,9 +191,22 @@ class _Driver:
                     return reply
         return Refused(code="E007", reason=f"the worker of {call.name} gave no reply", hint="orchestra doctor", retryable=True)
 
+    def _checked(self, unit: Unit, reply: Done) -> Done | Refused:
+        """The reply, if its value is of the type that the node's readers were compiled against."""
+        schema = unit.node.output
+        if not schema:
+            return reply
+        validator = self.validators.get(id(schema))
+        if validator is None:
+            validator = self.validators[id(schema)] = Validator(schema)
+        if (fault := validator.check(reply.value)) is None:
+            return reply
+        kept: dict[str, Any] = {name: getattr(reply, name) for name in ("usage", "server", "model", "sent", "received")}
+        return Refused(code="E009", reason=f"{unit.path}: {fault}", hint="the worker breaks its contract; mend it", **kept)
+
     def _finished(self, unit: Unit, call: Call, reply: Done | Refused, seconds: float) -> AttemptFinished:
         usage = msgspec.structs.replace(reply.usage, seconds=seconds, calls=max(1, reply.usage.calls))
-        facts = {
+        facts: dict[str, Any] = {
             "node": unit.path,
             "attempt": call.attempt,
             "usage": usage,
@@ -205,7 +234,7 @@ class _Driver:
     async def _cancellation(self) -> None:
         by = await self.run.cancellation()
         if self.state.finished is None:
-            self._record(CancelRequested(**self._stamp(), by=by))
+            self.record(CancelRequested(**self._stamp(), by=by))
             self._break_off("cancelled", Failed("E008", f"cancelled{f' by {by}' if by else ''}", hint=f"orchestra runs show {self.run.id}"))
 
     def _break_off(self, status: str, outcome: Failed) -> None:

@@ -110,7 +110,22 @@ class Scope:
 class State:
     """Everything that is known of a run. `limit` bounds the calls in flight."""
 
-    __slots__ = ("agenda", "budget", "cancelled", "finished", "label", "limit", "order", "ready", "root", "run", "running", "seq", "units", "usage")
+    __slots__ = (
+        "agenda",
+        "budget",
+        "cancelled",
+        "finished",
+        "label",
+        "limit",
+        "order",
+        "ready",
+        "root",
+        "run",
+        "running",
+        "seq",
+        "units",
+        "usage",
+    )
 
     def __init__(self, limit: int = 1 << 30) -> None:
         self.run = ""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from orchestra.doors import Call
 from orchestra.engine.kinds import body, choice
 from orchestra.engine.kinds.acceptance import evidence, settle
 from orchestra.engine.proposals import Finish, Invoke, Pause, Proposal
-from orchestra.engine.state import State, Unit
 from orchestra.engine.retry import attempts, waiting
-from orchestra.doors import Call
+from orchestra.engine.state import State, Unit
 from orchestra.errors import OrchestraError
 from orchestra.values.outcome import Abstained, Failed, Outcome, Value
 

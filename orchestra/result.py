@@ -1,0 +1,83 @@
+"""Results: what a run came to, for whoever asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeAlias, cast
+
+from typing_extensions import TypeVar
+
+from orchestra.errors import Abstained, BudgetExceeded, OrchestraError, RunFailed
+from orchestra.events import NOTHING, AttemptFinished, Event, Judged, RunFinished, Usage
+from orchestra.values import outcome as outcomes
+from orchestra.values.outcome import Evidence, Outcome
+
+R = TypeVar("R", covariant=True, default=Any)
+Status: TypeAlias = Literal["done", "failed", "abstained", "budget", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Result(Generic[R]):
+    """What a run came to. `output` is typed as the workflow's return value."""
+
+    run: str
+    """The run's id: `orchestra runs show ID`."""
+    status: Status
+    outcome: Outcome
+    usage: Usage = NOTHING
+    ledger: Mapping[str, Usage] = field(default_factory=dict)
+    """What each node cost, by its path."""
+    evidence: tuple[Evidence, ...] = ()
+    """What accepted outputs rest on, in the order in which they were accepted."""
+    read: Callable[[Any], Any] = field(default=lambda value: value, repr=False)
+    """Makes the typed output of the JSON value."""
+
+    @property
+    def output(self) -> R:
+        """The output. Raises `Abstained`, `BudgetExceeded` or `RunFailed` where there is none."""
+        if isinstance(self.outcome, outcomes.Value):
+            return cast(R, self.read(self.outcome.value))
+        error = self.error
+        raise error if error is not None else RunFailed("E002", f"run {self.run} has neither an output nor an error")
+
+    @property
+    def value(self) -> Any:
+        """The output as plain JSON; None where there is none."""
+        return self.outcome.value if isinstance(self.outcome, outcomes.Value) else None
+
+    @property
+    def confidence(self) -> float | None:
+        """The score of the output in [0, 1], where checks or a classifier gave one."""
+        return self.outcome.score if isinstance(self.outcome, outcomes.Value | outcomes.Abstained) else None
+
+    @property
+    def error(self) -> OrchestraError | None:
+        """Why there is no output; None where there is one."""
+        see = f"orchestra runs show {self.run}"
+        match self.outcome:
+            case outcomes.Value():
+                return None
+            case outcomes.Failed(code, reason, by, hint):
+                kind = BudgetExceeded if self.status == "budget" else RunFailed
+                return kind(code, f"{by}: {reason}" if by else reason, hint=hint or see)
+            case outcomes.Abstained(reason, by):
+                return Abstained("E010", f"withheld: {f'{by}: ' if by else ''}{reason}", hint=see)
+            case outcomes.Skipped(reason, by):
+                return Abstained("E011", f"skipped: {f'{by}: ' if by else ''}{reason}", hint=see)
+
+
+def result_of(finished: RunFinished, events: Sequence[Event], run: str, read: Callable[[Any], Any]) -> Result[Any]:
+    """The result that a run's events tell."""
+    ledger: dict[str, Usage] = {}
+    evidence: list[Evidence] = []
+    for event in events:
+        match event:
+            case AttemptFinished(node=node, usage=usage):
+                ledger[node] = ledger.get(node, NOTHING) + usage
+            case Judged(accepted=True, verdicts=verdicts):
+                evidence += [found for verdict in verdicts for found in verdict.evidence]
+            case _:
+                pass
+    status = cast(Status, finished.status)
+    return Result(run, status, finished.outcome, finished.usage, ledger, tuple(evidence), read)

@@ -1,0 +1,251 @@
+"""Every node kind that runs, and how outcomes flow between nodes."""
+
+from __future__ import annotations
+
+from orchestra.events import Expanded, NodeFinished, TurnStarted
+from orchestra.values.outcome import Abstained, Failed, Skipped, Value
+from tests.engine.stage import play, sequence
+
+
+def test_a_chain_gives_its_last_value() -> None:
+    played = play(
+        "input: {text: str}\noutput: ${b}\nnodes:\n  a: {tool: shout, with: {text: '${input.text}'}}\n  b: {agent: writer, with: {text: 'say ${a}'}}",
+        {"text": "hi"},
+    )
+    assert played.finished.status == "done"
+    assert played.outcome == Value("<say HI>")
+
+
+EACH = """
+input: {text: str}
+output: ${n}
+nodes:
+  words: {tool: split, with: {text: "${input.text}"}}
+  loud: {tool: shout, each: "${words}", as: word, with: {text: "${word}"}, %s}
+  n: {tool: count, with: {items: "${loud.values}"}}
+"""
+
+
+def test_each_runs_once_for_every_element_and_keeps_their_order() -> None:
+    for seed in range(20):
+        played = play(EACH % "timeout: 9", {"text": "a b c d e"}, seed=seed, latency=(0.1, 2.0))
+        assert played.outcomes["loud"] == Value(["A", "B", "C", "D", "E"])
+        assert played.outcome == Value(5)
+
+
+def test_each_over_nothing_is_an_empty_list() -> None:
+    played = play(EACH % "timeout: 9", {"text": ""})
+    assert played.of(Expanded)[0].count == 0
+    assert played.outcome == Value(0)
+
+
+def test_each_keeps_to_its_concurrency() -> None:
+    played = play(EACH % "concurrency: 2", {"text": "a b c d e f"}, latency=1.0)
+    assert played.workers.peak == 2
+
+
+def test_each_refuses_more_elements_than_its_limit() -> None:
+    played = play(EACH % "limit: 2", {"text": "a b c"})
+    assert isinstance(played.outcome, Failed)
+    assert played.outcome.code == "E004"
+
+
+def test_values_drops_what_is_no_value() -> None:
+    played = play(EACH % "when: '${word != \"b\"}'", {"text": "a b c"})
+    assert isinstance(played.outcomes["loud[1]"], Skipped)
+    assert played.outcomes["loud"] == Value(["A", "C"])
+    assert played.outcome == Value(2)
+
+
+def test_each_fails_where_every_element_failed() -> None:
+    played = play(EACH % "timeout: 9", {"text": "a b"}, {"shout": lambda call: refuse()})
+    assert isinstance(played.outcome, Failed)
+    assert played.outcome.code == "T009"
+
+
+def refuse() -> object:
+    from orchestra.doors import Refused
+
+    return Refused(code="T009", reason="no")
+
+
+BRANCH = """
+input: {text: str, loud: bool}
+output: ${answer}
+nodes:
+  a: {tool: shout, when: "${input.loud}", with: {text: "${input.text}"}}
+  b: {agent: writer, with: {text: "${a}"}}
+  answer: {first_of: ["${b}", "${input.text}"]}
+"""
+
+
+def test_a_false_condition_skips_the_node_and_all_that_need_it() -> None:
+    played = play(BRANCH, {"text": "x", "loud": False})
+    assert played.outcomes["a"] == Skipped("its condition is false", "a")
+    assert played.outcomes["b"] == Skipped("its condition is false", "a")
+    assert played.outcome == Value("x")
+
+
+def test_first_of_takes_the_first_value_in_written_order() -> None:
+    assert play(BRANCH, {"text": "x", "loud": True}).outcome == Value("<X>")
+
+
+def test_the_run_takes_the_outcome_of_a_skipped_output() -> None:
+    played = play('input: {go: bool}\noutput: ${a}\nnodes:\n  a: {tool: shout, when: "${input.go}", with: {text: x}}', {"go": False})
+    assert played.finished.status == "abstained"
+    assert isinstance(played.outcome, Skipped)
+
+
+def test_an_output_of_parts_has_null_for_a_part_that_was_skipped() -> None:
+    text = 'input: {go: bool}\noutput: {x: "${a}", y: "${b}"}\nnodes:\n  a: {tool: shout, when: "${input.go}", with: {text: x}}\n  b: {tool: shout, with: {text: y}}'
+    assert play(text, {"go": False}).outcome == Value({"x": None, "y": "Y"})
+
+
+def test_a_fallback_stands_in_for_a_failure() -> None:
+    text = "output: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}, fallback: quiet}"
+    assert play(text, answers={"shout": lambda call: refuse()}).outcome == Value("quiet")
+
+
+def test_after_orders_without_needing_the_value() -> None:
+    text = 'input: {go: bool}\noutput: ${b}\nnodes:\n  a: {tool: shout, when: "${input.go}", with: {text: x}}\n  b: {tool: shout, after: [a], with: {text: y}}'
+    played = play(text, {"go": False})
+    order = [event.node for event in played.events if isinstance(event, NodeFinished)]
+    assert order == ["a", "b"]
+    assert played.outcome == Value("Y")
+
+
+LOOP = """
+output: ${grown}
+nodes:
+  grown:
+    loop:
+      at_most: %d
+      until: "${size(next) >= 3}"
+      nodes:
+        next: {tool: grow, with: {text: "${previous}"}}
+      output: "${next}"
+"""
+
+
+def test_a_loop_turns_until_its_condition_holds() -> None:
+    played = play(LOOP % 9)
+    assert [event.turn for event in played.of(TurnStarted)] == [1, 2, 3]
+    assert played.outcome == Value("xxx")
+    assert "grown#3/next" in played.outcomes
+
+
+def test_a_loop_ends_after_its_last_turn() -> None:
+    assert play(LOOP % 2).outcome == Value("xx")
+
+
+BLOCK = """
+input: {text: str}
+output: ${n}
+nodes:
+  words: {tool: split, with: {text: "${input.text}"}}
+  both:
+    call:
+      nodes:
+        loud: {tool: shout, with: {text: "${word}"}}
+        said: {agent: writer, with: {text: "${loud} of ${input.text}"}}
+      output: "${said}"
+    each: "${words}"
+    as: word
+  n: {tool: count, with: {items: "${both.values}"}}
+"""
+
+
+def test_a_block_sees_what_surrounds_it() -> None:
+    played = play(BLOCK, {"text": "a b"})
+    assert played.outcomes["both"] == Value(["<A of a b>", "<B of a b>"])
+    assert played.outcomes["both[1]/loud"] == Value("B")
+
+
+def test_a_failure_inside_a_block_is_the_blocks_failure() -> None:
+    played = play(BLOCK, {"text": "a"}, {"shout": lambda call: refuse()})
+    assert isinstance(played.outcomes["both[0]"], Failed)
+    assert played.finished.status == "failed"
+
+
+def test_a_called_workflow_sees_its_inputs_alone() -> None:
+    from orchestra.workflow.reader import read
+    from tests.engine.stage import CATALOG
+    import dataclasses
+
+    inner = read(
+        "schema: orchestra/v1\nname: inner\ninput: {text: str}\noutput: ${a}\nnodes:\n  a: {tool: shout, with: {text: '${input.text}'}}",
+        "inner.yaml",
+    ).graph
+    catalog = dataclasses.replace(CATALOG, workflows={"inner": inner})
+    played = play("output: ${b}\nnodes:\n  b: {call: inner, with: {text: deep}}", catalog=catalog)
+    assert played.outcome == Value("DEEP")
+    assert played.outcomes["b/a"] == Value("DEEP")
+
+
+def test_a_failure_that_nobody_reads_fails_the_run() -> None:
+    text = "output: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  s: {tool: send, with: {text: x}}"
+    played = play(text, answers={"send": lambda call: refuse()})
+    assert played.finished.status == "failed"
+    assert isinstance(played.outcome, Failed)
+    assert played.outcome.by == "s"
+
+
+def test_plan_and_ask_nodes_say_that_they_do_not_run_yet() -> None:
+    played = play('output: ${a}\nnodes:\n  a: {ask: "Is it so?", options: [yes_, no_]}')
+    assert isinstance(played.outcome, Failed)
+    assert played.outcome.code == "E003"
+
+
+ACCEPT = """
+input: {text: str}
+output: ${r}
+nodes:
+  r:
+    agent: reader
+    with: {question: "when?", context: "${input.text}"}
+    checks: [quote]
+    against: "${input.text}"
+    otherwise: %s
+"""
+GOOD = {"answer": "1889", "quote": "completed in 1889"}
+BAD = {"answer": "1890", "quote": "completed in 1890"}
+TEXT = {"text": "The tower was completed in 1889."}
+
+
+def test_an_accepted_value_carries_the_spans_that_it_rests_on() -> None:
+    outcome = play(ACCEPT % "[abstain]", TEXT, {"reader": GOOD}).outcome
+    assert isinstance(outcome, Value)
+    (span,) = outcome.evidence
+    assert TEXT["text"][span.start : span.end] == GOOD["quote"]
+
+
+def test_a_value_that_its_checks_refuse_is_withheld() -> None:
+    played = play(ACCEPT % "[abstain]", TEXT, {"reader": BAD})
+    assert played.finished.status == "abstained"
+    assert isinstance(played.outcome, Abstained)
+
+
+def test_a_retry_is_told_why_the_first_answer_was_not_accepted() -> None:
+    seen: list[tuple[str, ...]] = []
+
+    def reader(call: object) -> object:
+        seen.append(call.feedback)  # type: ignore[attr-defined]
+        return sequence(BAD, GOOD)(call)
+
+    played = play(ACCEPT % "[retry, abstain]", TEXT, {"reader": reader})
+    assert isinstance(played.outcome, Value)
+    assert len(seen) == 2
+    assert seen[0] == ()
+    assert "quote" in seen[1][0]
+
+
+def test_an_escalation_asks_the_larger_model_once() -> None:
+    played = play(ACCEPT % "[escalate, abstain]", TEXT, {"reader": lambda call: GOOD if call.escalate else BAD})
+    assert isinstance(played.outcome, Value)
+    assert isinstance(play(ACCEPT % "[escalate, abstain]", TEXT, {"reader": BAD}).outcome, Abstained)
+
+
+def test_verify_judges_a_finished_value() -> None:
+    text = 'input: {text: str}\noutput: ${v}\nnodes:\n  r: {agent: reader, with: {question: q, context: "${input.text}"}}\n  v: {verify: "${r}", checks: [quote], against: "${input.text}"}'
+    assert isinstance(play(text, TEXT, {"reader": GOOD}).outcome, Value)
+    assert isinstance(play(text, TEXT, {"reader": BAD}).outcome, Abstained)
