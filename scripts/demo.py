@@ -1,0 +1,165 @@
+"""Asks ten questions of real documents, on the fleet of this machine, and shows what comes back. `make demo` runs it.
+
+Exits 0 only if every quote that was accepted stands in its document, at the offsets given. Three of the questions are not
+answered by the documents: the right outcome of those is that they are not found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestra.app import Orchestra
+from orchestra.cli.progress import Waiting
+from orchestra.cli.screen import console, say, seconds, table
+from orchestra.cli.story import NodeStory, lines, tell
+from orchestra.errors import OrchestraError
+from orchestra.events import Event
+from orchestra.result import Result
+from orchestra.values.models import Answer, Document
+from orchestra.values.text import visible
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples" / "documents"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, and what the documents say; `told` is empty where they do not."""
+
+    text: str
+    told: tuple[str, ...]
+
+
+def read_documents(folder: Path) -> list[Document]:
+    """The texts of a folder, by the names of their files."""
+    return [Document(source=path.name, text=path.read_text("utf-8")) for path in sorted(folder.glob("*.txt"))]
+
+
+def read_questions(path: Path) -> list[Question]:
+    """The questions of the demo, in their order."""
+    return [Question(entry["question"], tuple(entry["answers"])) for entry in json.loads(path.read_text("utf-8"))]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What came back for one question."""
+
+    question: Question
+    result: Result[Answer]
+    events: Sequence[Event]
+
+    @property
+    def stories(self) -> list[NodeStory]:
+        return tell(self.events)
+
+    @property
+    def took(self) -> float:
+        return self.events[-1].at - self.events[0].at
+
+
+async def ask(orchestra: Orchestra, question: Question, documents: Sequence[Document]) -> Told:
+    """Runs the workflow for one question."""
+    workflow = orchestra.find("answer_from_documents")
+    run = await orchestra.start(workflow, question=question.text, documents=documents)
+    events = [event async for event in run]
+    return Told(question, await run.wait(), events)
+
+
+def false_quotes(answer: Answer | None, documents: Sequence[Document]) -> list[str]:
+    """The quotes that do not stand in their document at the offsets given."""
+    texts = {document.source: document.text for document in documents}
+    cited = answer.citations if answer else []
+    return [found.quote for found in cited if texts.get(found.source, "")[found.start : found.end] != found.quote]
+
+
+def show(number: int, told: Told) -> None:
+    """Prints one question with what came back."""
+    say(f"{number:>2}. {told.question.text}", style="bold")
+    answer = told.result.output if told.result.error is None else None
+    if answer is not None and answer.text is not None:
+        say(f"    {visible(answer.text)}")
+        for found in answer.citations:
+            say(f"    “{visible(found.quote)}”  {found.source} [{found.start}:{found.end}]", style="green")
+    elif told.result.error is not None:
+        say(f"    {visible(told.result.error.message)}", style="yellow")
+    else:
+        say("    The documents do not tell.", style="yellow")
+    said = " | ".join(told.question.told) if told.question.told else "nothing about it"
+    usage = told.result.usage
+    took = f"{seconds(told.took)}, {usage.prompt_tokens} tokens in, {usage.output_tokens} out"
+    say(f"    the documents say: {said} · {took} · {told.result.run}", style="dim")
+
+
+def show_sum(answers: Sequence[Told], took: float) -> None:
+    """Prints what the nodes of all runs took together, and where to look next."""
+    stories = [story for told in answers for story in told.stories]
+    rows = [
+        (
+            line.path,
+            line.name,
+            line.status,
+            str(line.attempts or ""),
+            str(line.usage.prompt_tokens or ""),
+            str(line.usage.output_tokens or ""),
+        )
+        for line in lines(stories, gather=True)
+    ]
+    say(f"\nWhat the nodes took, all {len(answers)} questions together", style="bold")
+    console().print(table(("node", "asked", "came to", "attempts", "tokens in", "tokens out"), rows, right=(3, 4, 5)))
+    output = sum(told.result.usage.output_tokens for told in answers)
+    say(f"\n{len(answers)} questions in {seconds(took)}, {output / took:.0f} tokens/s written")
+    run = answers[0].result.run
+    read = next((story.path for story in answers[0].stories if story.calls and story.name == "reader"), "readings[0]")
+    say("\nLook next", style="bold")
+    say(f"  orchestra runs show {run}")
+    say(f"  orchestra runs show {run} '{read}' --prompt    the exact bytes sent and received")
+    say("  orchestra graph answer_from_documents")
+    say("  orchestra run answer_from_documents -i question='...' -i documents=@documents.json")
+
+
+async def demo(config: str | None) -> int:
+    """Opens the fleet, asks, shows; gives the exit status."""
+    documents, questions = read_documents(EXAMPLES), read_questions(EXAMPLES / "questions.json")
+    say(f"{len(questions)} questions to {len(documents)} documents of examples/documents, by the workflow answer_from_documents\n")
+    waiting = Waiting()
+    wrong: list[str] = []
+    answers: list[Told] = []
+    async with Orchestra.open(config, progress=waiting) as orchestra:
+        begun = time.monotonic()
+        tasks = [asyncio.create_task(ask(orchestra, question, documents)) for question in questions]
+        for number, task in enumerate(tasks, 1):
+            told = await task
+            waiting.close()
+            show(number, told)
+            answers.append(told)
+            wrong += false_quotes(told.result.output if told.result.error is None else None, documents)
+        show_sum(answers, time.monotonic() - begun)
+    for quote in wrong:
+        print(f"this quote does not stand where it is said to stand: {quote!r}", file=sys.stderr)
+    broken = [told for told in answers if told.result.status not in ("done", "abstained")]
+    return 1 if wrong or broken else 0
+
+
+def main() -> int:
+    """Runs the demo."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--fleet", help="another fleet than that of the configuration")
+    chosen = parser.parse_args()
+    try:
+        return asyncio.run(demo(chosen.fleet))
+    except OrchestraError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
