@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 BLOCK = re.compile(
-    r"(?P<head><!-- begin:(?P<name>[a-z0-9-]+) -->\n+```console\n\$ (?P<command>[^\n]+)\n)(?P<output>.*?)(?P<tail>```\n+<!-- end:(?P=name) -->)",
+    r"(?P<head><!-- begin:(?P<name>[a-z0-9-]+) -->\n+```console\n\$ (?P<command>[^\n]+)\n)"
+    r"(?P<output>.*?)(?P<tail>```\n+<!-- end:(?P=name) -->)",
     re.DOTALL,
 )
 COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
