@@ -1,9 +1,100 @@
-"""What goes wrong with a journal."""
+"""What goes wrong with a journal, and what to type then."""
 
 from __future__ import annotations
+
+import sqlite3
 
 from orchestra.errors import OrchestraError
 
 
 class JournalError(OrchestraError):
     """A store that cannot be opened, read or written, or a log that is not what was written."""
+
+    def again(self) -> JournalError:
+        """The same error as a new exception, for another caller to raise."""
+        return JournalError(self.code, self.message, place=self.place, hint=self.hint, why=self.why)
+
+
+def closed() -> JournalError:
+    """The error of a journal that takes no more events because it was closed."""
+    return JournalError("J002", "the journal is closed", hint="append before `close`, or open the journal again")
+
+
+def never_appended(run: str, seq: int) -> JournalError:
+    """The error of waiting for what nobody appended; waiting would never end."""
+    return JournalError("J003", f"event {seq} of run {run} was never appended, so it cannot become durable", hint="append before `durable`")
+
+
+def not_json(run: str, seq: int, reason: str) -> JournalError:
+    """The error of an event that carries something that is no JSON."""
+    return JournalError(
+        "J004",
+        f"event {seq} of run {run} cannot be written as JSON: {reason}",
+        hint="let agents and tools return JSON values or pydantic models, of less than 64 MiB",
+    )
+
+
+def other_writer(run: str) -> JournalError:
+    """The error of two processes that both append to one run."""
+    return JournalError(
+        "J005",
+        f"another process appended to run {run}",
+        hint=f"see who with `orchestra runs show {run}`; start a new run instead of continuing this one",
+    )
+
+
+def damaged(run: str, seq: int, reason: str) -> JournalError:
+    """The error of a log that is not what was written."""
+    return JournalError(
+        "J013",
+        f"the journal is damaged at event {seq} of run {run}: {reason}",
+        hint="restore the file from a copy; other runs of the same file may be whole: `orchestra runs list`",
+    )
+
+
+def unknown_event(run: str, seq: int, reason: str) -> JournalError:
+    """The error of an event of a kind that this version does not know."""
+    return JournalError(
+        "J021",
+        f"event {seq} of run {run} is of a kind that this version does not know: {reason}",
+        hint="a newer Orchestra wrote it: pip install --upgrade orchestra-slm",
+    )
+
+
+_MEANINGS: dict[int, tuple[str, str, str]] = {
+    sqlite3.SQLITE_FULL: ("J010", "the disk or the journal is full", "free some space (df -h {folder}), then run again"),
+    sqlite3.SQLITE_READONLY: ("J011", "the journal cannot be written", "make it writable (ls -l {path}), or name another with `journal:`"),
+    sqlite3.SQLITE_PERM: ("J011", "the journal cannot be written", "make it writable (ls -l {path}), or name another with `journal:`"),
+    sqlite3.SQLITE_BUSY: ("J012", "another process keeps the journal locked", "see which one with `fuser {path}`, wait for it or end it"),
+    sqlite3.SQLITE_LOCKED: ("J012", "another process keeps the journal locked", "see which one with `fuser {path}`, wait for it or end it"),
+    sqlite3.SQLITE_CORRUPT: ("J013", "the journal is damaged", "restore {path} from a copy, or move it away to begin a new one"),
+    sqlite3.SQLITE_NOTADB: (
+        "J013",
+        "the file is not a journal, or its head is damaged",
+        "move {path} away, or name another file with `journal:`",
+    ),
+    sqlite3.SQLITE_IOERR: ("J014", "the disk failed", "look into the system's log (dmesg), then run again on a healthy disk"),
+    sqlite3.SQLITE_CANTOPEN: ("J015", "the journal cannot be opened", "check that {folder} is a folder that you may write into"),
+}
+
+
+def from_sqlite(error: sqlite3.Error, path: str, folder: str) -> JournalError:
+    """A store's error, with a code and what to type."""
+    primary = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    code, message, hint = _MEANINGS.get(primary, ("J019", "the journal failed", "open it again; if that fails too, move {path} away"))
+    return JournalError(code, f"{message}: {path}", why=str(error), hint=hint.format(path=path, folder=folder))
+
+
+def from_os(error: OSError, path: str) -> JournalError:
+    """The error of a file or folder that the system does not give us."""
+    return JournalError(
+        "J015",
+        f"the journal cannot be opened: {path}",
+        why=str(error),
+        hint=f"make {path} readable and writable, or name another with `journal:`",
+    )
+
+
+def moved(path: str) -> JournalError:
+    """The error of a file that somebody deleted or replaced while it was open."""
+    return JournalError("J016", f"the journal was deleted or replaced while it was open: {path}", hint="leave the file alone; run again")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from orchestra.doors import RunSummary
 from orchestra.events import Event
-from orchestra.journal.error import JournalError
-from orchestra.journal.summary import Tally
+from orchestra.journal.error import closed, never_appended
+from orchestra.journal.summary import Line, Tally
 from orchestra.values.json import digest
 
 
@@ -16,19 +16,20 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self._events: dict[str, list[Event]] = {}
-        self._tallies: dict[str, Tally] = {}
+        self._lines: dict[str, Line] = {}
         self._blobs: dict[str, bytes] = {}
         self._closed = False
 
     def append(self, run: str, events: Sequence[Event]) -> None:
-        """Keeps the events. Raises `JournalError`: J001 for a gap in `seq`, J002 after `close`."""
+        """Keeps the events. Raises `JournalError`: J001 for a gap in `seq`, J002 after `close`, J006 after a run's end."""
         if self._closed:
             raise closed()
-        tally = self._tallies.setdefault(run, Tally(run))
-        kept = self._events.setdefault(run, [])
-        for event in events:
-            tally.add(event)
-            kept.append(event)
+        line = self._lines.get(run)
+        if line is None:
+            line = self._lines[run] = Line(run)
+            self._events[run] = []
+        line.extend(events)
+        self._events[run] += events
 
     def put(self, data: bytes) -> str:
         """Keeps a blob and gives its digest."""
@@ -38,8 +39,8 @@ class MemoryJournal:
 
     async def durable(self, run: str, seq: int) -> None:
         """Returns at once; raises `JournalError` J003 for events that were never appended."""
-        tally = self._tallies.get(run)
-        if seq > (tally.last if tally else 0):
+        line = self._lines.get(run)
+        if seq > (line.last if line else 0):
             raise never_appended(run, seq)
 
     async def read(self, run: str, after: int = 0) -> list[Event]:
@@ -52,23 +53,21 @@ class MemoryJournal:
 
     async def runs(self, limit: int = 50) -> list[RunSummary]:
         """The latest runs, newest first."""
-        tallies = sorted(self._tallies.values(), key=lambda tally: (tally.started, tally.run), reverse=True)
-        return [tally.summary() for tally in tallies[:limit]]
+        tallies = [_tally(run, events) for run, events in self._events.items() if events]
+        tallies.sort(key=lambda tally: (tally.started, tally.run), reverse=True)
+        return [tally.summary() for tally in tallies[: max(0, limit)]]
 
     async def find(self, prefix: str) -> list[str]:
         """The ids of runs that begin so, in order; at most 100."""
-        return sorted(run for run in self._tallies if run.startswith(prefix))[:100]
+        return sorted(run for run, events in self._events.items() if events and run.startswith(prefix))[:100]
 
     async def close(self) -> None:
         """Takes no more events. What is there can still be read."""
         self._closed = True
 
 
-def closed() -> JournalError:
-    """The error of a journal that takes no more events because it was closed."""
-    return JournalError("J002", "the journal is closed", hint="append before `close`, or open the journal again")
-
-
-def never_appended(run: str, seq: int) -> JournalError:
-    """The error of waiting for what nobody appended; waiting would never end."""
-    return JournalError("J003", f"event {seq} of run {run} was never appended, so it cannot become durable", hint="append before `durable`")
+def _tally(run: str, events: Sequence[Event]) -> Tally:
+    tally = Tally(run)
+    for event in events:
+        tally.add(event)
+    return tally

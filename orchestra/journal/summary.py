@@ -1,7 +1,8 @@
-"""Summaries: one row for each run, folded from its events as they are appended."""
+"""Summaries: one row for each run, folded from its events."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from orchestra.doors import RunSummary
@@ -10,11 +11,44 @@ from orchestra.journal.error import JournalError
 
 
 @dataclass(slots=True)
-class Tally:
-    """A run as far as its log goes. `last` is the greatest `seq`; `nodes` counts nodes that have their outcome."""
+class Line:
+    """Where a run's log ends: the greatest `seq`, and whether its last event is there."""
 
     run: str
     last: int = 0
+    ended: bool = False
+
+    def extend(self, events: Sequence[Event]) -> None:
+        """Takes the next events, all or none. Raises `JournalError`: J001 for a gap in `seq`, J006 after the last event."""
+        seq, ended = self.last, self.ended
+        for event in events:
+            if ended:
+                raise _after_the_end(self.run, event.seq)
+            seq += 1
+            if event.seq != seq:
+                raise _gap(self.run, event.seq, seq - 1)
+            ended = type(event) is RunFinished
+        self.last, self.ended = seq, ended
+
+
+def _gap(run: str, seq: int, last: int) -> JournalError:
+    return JournalError(
+        "J001",
+        f"event {seq} of run {run} cannot follow event {last}",
+        why="the events of a run are numbered 1, 2, 3, … without a gap, and one writer appends them",
+        hint="start a new run, or read the run's events again before appending to it",
+    )
+
+
+def _after_the_end(run: str, seq: int) -> JournalError:
+    return JournalError("J006", f"event {seq} comes after the end of run {run}", hint="start a new run: this one has its last event")
+
+
+@dataclass(slots=True)
+class Tally:
+    """A run's row, folded so far. `nodes` counts the nodes that have their outcome."""
+
+    run: str
     workflow: str = ""
     status: str = "running"
     started: float = 0.0
@@ -23,20 +57,13 @@ class Tally:
     usage: Usage = field(default=NOTHING)
 
     def add(self, event: Event) -> None:
-        """Takes the next event; raises `JournalError` J001 where its `seq` is not the next one."""
-        if event.seq != self.last + 1:
-            raise JournalError(
-                "J001",
-                f"event {event.seq} of run {self.run} cannot follow event {self.last}",
-                why="the events of a run are numbered 1, 2, 3, … without a gap; only one writer may append to a run",
-                hint="start a new run, or read the run's events again before appending to it",
-            )
-        self.last = event.seq
+        """Folds the next event in."""
         match event:
             case NodeFinished():
                 self.nodes += 1
             case AttemptFinished():
-                self.usage = self.usage + event.usage
+                if event.usage is not NOTHING:
+                    self.usage = self.usage + event.usage
             case RunStarted():
                 self.workflow, self.started = event.workflow, event.at
             case RunFinished():

@@ -1,0 +1,123 @@
+"""How many events a second the journal puts on disk: `python bench/journal.py [FOLDER] [--events N]`.
+
+Each run appends one event at a time, as the engine does: attempt started, attempt finished, node finished, in turn, and waits
+until its run is durable every `--wait` events. The floor is one fsync'd SQLite commit an event. Reported: medians of three
+sweeps, from the first append until the journal is closed and the file complete; CPU of this process over wall time tells
+whether the disk or the processor is the limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from orchestra.doors import Journal
+from orchestra.events import AttemptFinished, AttemptStarted, Event, NodeFinished, RunFinished, RunStarted, Usage, encode
+from orchestra.journal.memory import MemoryJournal
+from orchestra.journal.sqlite import SqliteJournal
+from orchestra.journal.store import Durability
+from orchestra.values.outcome import Value
+
+ANSWER = {
+    "answer": "In 1889, by the company of Gustave Eiffel.",
+    "quote": "completed in 1889 by the company of Gustave Eiffel",
+    "score": 0.93,
+}
+
+
+def events_of(run: str, count: int) -> list[Event]:
+    """A run of `count` events, of some 150 to 300 bytes each."""
+    found: list[Event] = [RunStarted(seq=1, at=0.0, run=run, workflow="bench", graph="0" * 32, inputs={"question": "Who built it?"})]
+    usage = Usage(prompt_tokens=318, output_tokens=54, calls=1, seconds=1.25)
+    for seq in range(2, count):
+        node = f"readings[{seq // 3}]"
+        match seq % 3:
+            case 0:
+                found.append(AttemptStarted(seq=seq, at=1.0, node=node, attempt=1, name="reader"))
+            case 1:
+                found.append(AttemptFinished(seq=seq, at=2.0, node=node, attempt=1, value=ANSWER, usage=usage, server="s1", sent="0" * 32))
+            case _:
+                found.append(NodeFinished(seq=seq, at=2.0, node=node, outcome=Value(value=ANSWER, score=0.93)))
+    return [*found, RunFinished(seq=count, at=3.0, status="done", outcome=Value(value=ANSWER))]
+
+
+async def one_run(journal: Journal, run: str, events: Sequence[Event], wait: int) -> None:
+    """Appends one by one, and waits for the disk after every `wait` events and at the end."""
+    for event in events:
+        journal.append(run, (event,))
+        if event.seq % wait == 0:
+            await journal.durable(run, event.seq)
+    await journal.durable(run, len(events))
+
+
+async def sweep(journal: Journal, work: Sequence[tuple[str, Sequence[Event]]], wait: int) -> None:
+    """Runs all runs at once, then closes the journal."""
+    async with asyncio.TaskGroup() as group:
+        for run, events in work:
+            group.create_task(one_run(journal, run, events, wait))
+    await journal.close()
+
+
+async def measure(folder: Path, durability: Durability | None, runs: int, each: int, wait: int) -> tuple[float, float]:
+    """Events a second and CPU seconds a wall second of one sweep, on a fresh file; in memory where `durability` is None."""
+    work = [(f"run{number:05d}", events_of(f"run{number:05d}", each)) for number in range(runs)]
+    with tempfile.TemporaryDirectory(dir=folder) as fresh:
+        async with AsyncExitStack() as stack:
+            file = Path(fresh) / "journal.db"
+            journal: Journal = (
+                await stack.enter_async_context(SqliteJournal.open(file, durability=durability)) if durability else MemoryJournal()
+            )
+            wall, cpu = time.perf_counter(), time.process_time()
+            await sweep(journal, work, wait)
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return runs * each / wall, cpu / wall
+
+
+def floor(folder: Path, count: int) -> float:
+    """Events a second with a commit of its own for each, at synchronous=FULL: what group commit is there to beat."""
+    with tempfile.TemporaryDirectory(dir=folder) as fresh:
+        sql = sqlite3.connect(Path(fresh) / "floor.db", isolation_level=None)
+        sql.execute("PRAGMA journal_mode = WAL")
+        sql.execute("PRAGMA synchronous = FULL")
+        sql.execute("CREATE TABLE events (run TEXT, seq INTEGER, body BLOB, PRIMARY KEY (run, seq)) WITHOUT ROWID")
+        rows = [("run", event.seq, encode(event)) for event in events_of("run", count)]
+        begin = time.perf_counter()
+        for row in rows:
+            sql.execute("INSERT INTO events VALUES (?, ?, ?)", row)
+        spent = time.perf_counter() - begin
+        sql.close()
+        return count / spent
+
+
+def main() -> None:
+    """Prints one row for each way to write."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("folder", nargs="?", type=Path, default=None, help="where the files lie; default: the system's temporary folder")
+    options.add_argument("--events", type=int, default=12_000)
+    given = options.parse_args()
+    folder = given.folder or Path(tempfile.gettempdir())
+    cases: list[tuple[str, Durability | None, int, int]] = [
+        ("group, 1 run, waits at the end", "group", 1, 1 << 30),
+        ("group, 40 runs, each waits every 10", "group", 40, 10),
+        ("group, 200 runs, each waits every event", "group", 200, 1),
+        ("off, 40 runs", "off", 40, 10),
+        ("memory, 40 runs", None, 40, 10),
+        ("strict, 40 runs, each waits every 10", "strict", 40, 10),
+    ]
+    print(f"{'one commit an event (floor)':42}{statistics.median(floor(folder, 500) for _ in range(3)):>12,.0f} events/s")
+    for name, durability, runs, wait in cases:
+        each = (given.events if durability != "strict" else given.events // 10) // runs
+        sweeps = [asyncio.run(measure(folder, durability, runs, each, wait)) for _ in range(3)]
+        rate, cpu = statistics.median(rate for rate, _ in sweeps), statistics.median(cpu for _, cpu in sweeps)
+        print(f"{name:42}{rate:>12,.0f} events/s   {cpu:4.2f} CPU")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,309 @@
+"""History: what a person wants to see of a run, folded from its events. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias, assert_never
+
+from orchestra.events import (
+    NOTHING,
+    AttemptFinished,
+    AttemptStarted,
+    CancelRequested,
+    Event,
+    Expanded,
+    Judged,
+    NodeFinished,
+    RetryPlanned,
+    RunFinished,
+    RunStarted,
+    TurnStarted,
+    Usage,
+    Verdict,
+)
+from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
+
+RowKind: TypeAlias = Literal["call", "each", "loop", "turn", "block", "node"]
+"""`call` asked an agent or a tool; `each` has elements, `loop` has turns, `turn` is one of them; `block` has nodes inside;
+`node` is any other."""
+Status: TypeAlias = Literal["value", "skipped", "abstained", "failed", "running", "waiting", "interrupted"]
+"""How a node ended, or what it does: `waiting` for the time of its next attempt; `interrupted` where the run ended without its outcome."""
+
+_LAST_STEP = re.compile(r"(\[\d+\]|#\d+|/[^/\[#]+)$")
+
+
+def parent(path: str) -> str:
+    """The path of what a node stands in, or an empty text.
+
+    `a[1]/b#2/c` stands in `a[1]/b#2`, that in `a[1]/b`, that in `a[1]`, and that in `a`.
+    """
+    found = _LAST_STEP.search(path)
+    return path[: found.start()] if found else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of one node. `sent` and `received` are digests of blobs; `seconds` is None while it goes on."""
+
+    number: int
+    name: str = ""
+    started: float = 0.0
+    seconds: float | None = None
+    value: Any = None
+    error: str = ""
+    reason: str = ""
+    hint: str = ""
+    usage: Usage = NOTHING
+    server: str = ""
+    model: str = ""
+    sent: str = ""
+    received: str = ""
+    verdicts: tuple[Verdict, ...] = ()
+    accepted: bool | None = None
+    """What the checks said; None where there were none, or none yet."""
+    score: float | None = None
+    refused: str = ""
+    """Why the checks did not accept it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One node of a run. Times are wall-clock seconds since the epoch; `depth` counts what it stands in."""
+
+    path: str
+    depth: int
+    kind: RowKind
+    name: str
+    """The agent or tool that was asked; empty for what asks nobody itself."""
+    status: Status
+    started: float
+    finished: float | None
+    attempts: tuple[Attempt, ...]
+    outcome: Outcome | None
+    usage: Usage
+    """Its own attempts' and those of everything inside it."""
+    elements: int | None = None
+    """Of an `each` node: how many there are."""
+
+    @property
+    def seconds(self) -> float | None:
+        """From its first event to its outcome; None while it goes on."""
+        return None if self.finished is None else self.finished - self.started
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The checks' results on its last attempt."""
+        return self.attempts[-1].verdicts if self.attempts else ()
+
+    @property
+    def error(self) -> str:
+        """`CODE: reason` of its failure, or why it was skipped or withheld; of the last attempt while it goes on; or empty."""
+        match self.outcome:
+            case Failed(code, reason):
+                return f"{code}: {reason}"
+            case Skipped(reason) | Abstained(reason):
+                return reason
+            case Value():
+                return ""
+            case None:
+                last = self.attempts[-1] if self.attempts else None
+                return f"{last.error}: {last.reason}" if last and last.error else ""
+            case never:
+                assert_never(never)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A run as far as it has come; `rows` are its nodes in the order of their starts, each followed by what is inside it."""
+
+    run: str
+    workflow: str
+    graph: str
+    inputs: Any
+    status: str
+    """`running`, or what the last event says: `done`, `failed`, `abstained`, `budget`, `cancelled`."""
+    started: float
+    finished: float | None
+    outcome: Outcome | None
+    usage: Usage
+    cancelled_by: str | None
+    rows: tuple[Row, ...]
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> History:
+        """The history of a run's events, from the first one on; any prefix of them will do."""
+        fold = _Fold()
+        for event in events:
+            fold.add(event)
+        return fold.history()
+
+    @property
+    def seconds(self) -> float | None:
+        """From the run's first event to its last; None while it goes on."""
+        return None if self.finished is None else self.finished - self.started
+
+    def row(self, path: str) -> Row | None:
+        """The node of that path, or None."""
+        return next((row for row in self.rows if row.path == path), None)
+
+
+@dataclass(slots=True)
+class _Node:
+    path: str
+    started: float
+    depth: int
+    finished: float | None = None
+    attempts: dict[int, Attempt] = field(default_factory=dict)
+    outcome: Outcome | None = None
+    due: bool = False
+    elements: int | None = None
+    loop: bool = False
+    children: list[_Node] = field(default_factory=list)
+    usage: Usage = NOTHING
+
+
+class _Fold:
+    def __init__(self) -> None:
+        self.start: RunStarted | None = None
+        self.end: RunFinished | None = None
+        self.cancelled_by: str | None = None
+        self.nodes: dict[str, _Node] = {}
+        self.roots: list[_Node] = []
+
+    def add(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self.start = event
+            case RunFinished():
+                self.end = event
+            case CancelRequested(by=by):
+                self.cancelled_by = by
+            case TurnStarted(node=path, turn=turn):
+                self._node(path, event.at).loop = True
+                self._node(f"{path}#{turn}", event.at)
+            case Expanded(node=path, count=count):
+                self._node(path, event.at).elements = count
+            case NodeFinished(node=path, outcome=outcome):
+                node = self._node(path, event.at)
+                node.outcome, node.finished, node.due = outcome, event.at, False
+            case RetryPlanned(node=path):
+                self._node(path, event.at).due = True
+            case AttemptStarted():
+                node = self._node(event.node, event.at)
+                node.due = False
+                node.attempts[event.attempt] = Attempt(event.attempt, event.name, event.at)
+            case AttemptFinished():
+                node = self._node(event.node, event.at)
+                node.attempts[event.attempt] = _finished(node.attempts.get(event.attempt), event)
+                self._spend(event.node, event.usage)
+            case Judged():
+                node = self._node(event.node, event.at)
+                node.attempts[event.attempt] = _judged(node.attempts.get(event.attempt), event)
+            case never:
+                assert_never(never)
+
+    def history(self) -> History:
+        start, end = self.start, self.end
+        spent = sum((root.usage for root in self.roots), NOTHING)
+        return History(
+            run=start.run if start else "",
+            workflow=start.workflow if start else "",
+            graph=start.graph if start else "",
+            inputs=start.inputs if start else None,
+            status=end.status if end else "running",
+            started=start.at if start else 0.0,
+            finished=end.at if end else None,
+            outcome=end.outcome if end else None,
+            usage=end.usage if end and end.usage != NOTHING else spent,
+            cancelled_by=self.cancelled_by,
+            rows=tuple(self._rows(self.roots)),
+        )
+
+    def _node(self, path: str, at: float) -> _Node:
+        if (known := self.nodes.get(path)) is not None:
+            return known
+        above = parent(path)
+        holder = self._node(above, at) if above else None
+        node = self.nodes[path] = _Node(path, at, holder.depth + 1 if holder else 0)
+        (holder.children if holder else self.roots).append(node)
+        return node
+
+    def _spend(self, path: str, usage: Usage) -> None:
+        if usage == NOTHING:
+            return
+        while path:
+            self.nodes[path].usage += usage
+            path = parent(path)
+
+    def _rows(self, nodes: Iterable[_Node]) -> Iterator[Row]:
+        for node in nodes:
+            attempts = tuple(node.attempts[number] for number in sorted(node.attempts))
+            yield Row(
+                path=node.path,
+                depth=node.depth,
+                kind=_kind(node),
+                name=attempts[-1].name if attempts else "",
+                status=self._status(node),
+                started=node.started,
+                finished=node.finished,
+                attempts=attempts,
+                outcome=node.outcome,
+                usage=node.usage,
+                elements=node.elements,
+            )
+            yield from self._rows(node.children)
+
+    def _status(self, node: _Node) -> Status:
+        if node.outcome is not None:
+            return _STATUS[type(node.outcome)]
+        if _kind(node) == "turn" and node.children and all(child.outcome is not None for child in node.children):
+            return "value" if all(isinstance(child.outcome, Value) for child in node.children) else "failed"
+        if self.end is not None:
+            return "interrupted"
+        return "waiting" if node.due else "running"
+
+
+_STATUS: Mapping[type[Outcome], Status] = {Value: "value", Skipped: "skipped", Abstained: "abstained", Failed: "failed"}
+
+
+def _kind(node: _Node) -> RowKind:
+    if node.elements is not None:
+        return "each"
+    if node.loop:
+        return "loop"
+    if node.attempts:
+        return "call"
+    if re.search(r"#\d+$", node.path):
+        return "turn"
+    return "block" if node.children else "node"
+
+
+def _finished(before: Attempt | None, event: AttemptFinished) -> Attempt:
+    before = before or Attempt(event.attempt, started=event.at)
+    return Attempt(
+        number=event.attempt,
+        name=before.name,
+        started=before.started,
+        seconds=event.at - before.started,
+        value=event.value,
+        error=event.error,
+        reason=event.reason,
+        hint=event.hint,
+        usage=event.usage,
+        server=event.server,
+        model=event.model,
+        sent=event.sent,
+        received=event.received,
+    )
+
+
+def _judged(before: Attempt | None, event: Judged) -> Attempt:
+    return replace(
+        before or Attempt(event.attempt, started=event.at),
+        verdicts=event.verdicts,
+        accepted=event.accepted,
+        score=event.score,
+        refused="" if event.accepted else event.reason,
+    )

@@ -1,0 +1,77 @@
+"""Presence: whether the process that writes a run is still there, told by a lock that dies with it.
+
+Each opened journal holds an exclusive lock on a file of its own beside the journal. The system lets go of the lock when
+the process ends, however it ends; process ids, which are given again, play no part.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from pathlib import Path
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int, *, shared: bool) -> bool:
+        """Takes the lock and gives true, or gives false where somebody has it. Windows has no shared locks."""
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int, *, shared: bool) -> bool:
+        """Takes the lock and gives true, or gives false where somebody has it."""
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+class Presence:
+    """This opener's own lock; `name` goes into the rows of the runs that it writes."""
+
+    def __init__(self, folder: Path) -> None:
+        """Takes the lock, and sweeps away the files of openers that are gone. Raises `OSError`."""
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self.folder = folder
+        while True:
+            self.name = f"{os.getpid()}-{secrets.token_hex(6)}"
+            self._path = folder / self.name
+            self._descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+            # Somebody who sweeps may have taken the file for an old one between its making and its locking.
+            if _lock(self._descriptor, shared=False) and self._path.exists():
+                break
+            os.close(self._descriptor)
+        self._sweep()
+
+    def alive(self, name: str) -> bool:
+        """Whether the opener of that name still holds its lock."""
+        if name == self.name:
+            return True
+        if not name or Path(name).name != name:
+            return False
+        try:
+            descriptor = os.open(self.folder / name, os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            return not _lock(descriptor, shared=True)
+        finally:
+            os.close(descriptor)
+
+    def leave(self) -> None:
+        """Lets go of the lock and removes its file."""
+        self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+    def _sweep(self) -> None:
+        for name in os.listdir(self.folder):
+            if not self.alive(name):
+                (self.folder / name).unlink(missing_ok=True)
