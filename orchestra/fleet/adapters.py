@@ -98,11 +98,23 @@ class Residency:
             return Fault(error.code, error.message, error.hint, seen=False, retryable=False)
         if adapter.name not in self._loaded.get(server, ()):
             async with self._locks.setdefault((server, adapter.name), asyncio.Lock()):
-                if adapter.name not in self._loaded.get(server, ()):
-                    if (fault := await self._client.load_adapter(server, adapter.name, str(adapter.folder))) is not None:
-                        return fault
-                    self._loaded.setdefault(server, set()).add(adapter.name)
+                if (fault := await self._load(server, adapter, target)) is not None:
+                    return fault
         return adapter.name
+
+    async def _load(self, server: str, adapter: Adapter, target: LocalServer) -> Fault | None:
+        listed = await self._client.adapters(server)
+        if isinstance(listed, Fault):
+            return listed
+        self._loaded[server] = set(listed)
+        if adapter.name in listed:
+            return None
+        if target.device == "cpu" and len(listed) + 1 >= target.max_loras:
+            reason = f"{server} holds {len(listed)} adapters of other commands, and on the CPU its last slot stays free"
+            return Fault("F219", reason, "orchestra fleet stop, or raise `max_loras` in the fleet file", seen=False, retryable=False)
+        if (fault := await self._client.load_adapter(server, adapter.name, str(adapter.folder))) is None:
+            self._loaded[server].add(adapter.name)
+        return fault
 
     def forget(self, server: str) -> None:
         """A server restarted, or says that it does not know an adapter: all are loaded again when they are needed."""

@@ -125,7 +125,7 @@ class Client:
         )
 
     async def unload_adapter(self, server: str, name: str) -> Fault | None:
-        """Unloads an adapter; None where it is gone, also where it was not there."""
+        """Unloads an adapter; None where it is gone, also where it was not there. vLLM's engine keeps its slot filled until it needs it."""
         body = msgspec.json.encode({"lora_name": name})
         fault = failed(await self.sender.send(server, Request("/v1/unload_lora_adapter", body), seconds=60))
         return None if fault is None or fault.code == "F212" else fault

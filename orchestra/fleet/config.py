@@ -84,14 +84,17 @@ class FolderSource(Frozen):
 
 
 def _one_of(*keys: str) -> Discriminator:
+    """Tells the members of a union by the first of these keys. Tags have brackets, so that no path confuses them with keys."""
+
     def find(value: Any) -> str | None:
-        return next((key for key in keys if (key in value if isinstance(value, Mapping) else hasattr(value, key))), None)
+        found = next((key for key in keys if (key in value if isinstance(value, Mapping) else hasattr(value, key))), None)
+        return found and f"<{found}>"
 
     return Discriminator(find, custom_error_type="kind", custom_error_message=f"needs one of the keys {', '.join(keys)}")
 
 
 Source: TypeAlias = Annotated[
-    Annotated[PackageSource, Tag("package")] | Annotated[HubSource, Tag("hub")] | Annotated[FolderSource, Tag("folder")],
+    Annotated[PackageSource, Tag("<package>")] | Annotated[HubSource, Tag("<hub>")] | Annotated[FolderSource, Tag("<folder>")],
     _one_of("package", "hub", "folder"),
 ]
 
@@ -187,7 +190,9 @@ class Endpoint(Frozen):
         return self
 
 
-Server: TypeAlias = Annotated[Annotated[Endpoint, Tag("endpoint")] | Annotated[LocalServer, Tag("weights")], _one_of("endpoint", "weights")]
+Server: TypeAlias = Annotated[
+    Annotated[Endpoint, Tag("<endpoint>")] | Annotated[LocalServer, Tag("<weights>")], _one_of("endpoint", "weights")
+]
 
 
 class Limits(Frozen):
@@ -287,7 +292,7 @@ def _located(fault: Any, marked: yaml.Marked) -> InputError:
         message = f"{key}: {fault['msg'].removeprefix('Value error, ')}"
         if path and path[-1] == "api_key":
             hint = "write api_key: env:NAME or api_key: file:PATH; a secret itself never stands in a file of configuration"
-    return InputError("F100", message, place=marked.place(path), hint=hint)
+    return InputError("F100", message, place=marked.place(path, key=fault["type"] == "extra_forbidden"), hint=hint)
 
 
 def _written(loc: tuple[Any, ...], value: Any) -> tuple[Any, ...]:

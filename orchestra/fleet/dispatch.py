@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,8 +131,9 @@ class Fleet:
         except (FleetError, InputError) as error:
             yield Refused(code=error.code, reason=error.message, hint=error.hint)
             return
-        async for reply in self._streamed(call, card):
-            yield reply
+        async with aclosing(self._streamed(call, card)) as replies:
+            async for reply in replies:
+                yield reply
 
     async def _streamed(self, call: Call, card: Card) -> AsyncGenerator[Reply, None]:
         pieces: asyncio.Queue[str | None] = asyncio.Queue()

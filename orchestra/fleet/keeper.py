@@ -45,8 +45,10 @@ class Timing:
 class Keeper:
     """Keeps one server. `keep()` runs until `stop()`."""
 
-    def __init__(self, name: str, server: LocalServer, launcher: Launcher, logs: Path, timing: Timing) -> None:
+    def __init__(self, name: str, server: LocalServer, launcher: Launcher, logs: Path, timing: Timing, turn: asyncio.Lock) -> None:
+        """`turn` is shared by the keepers of a fleet: servers of one GPU measure its free memory, and so start one after another."""
         self.name, self.server = name, server
+        self._turn = turn
         self.phase: Phase = "starting"
         self.log = logs / f"{name}.log"
         self.child: Child | None = None
@@ -96,6 +98,25 @@ class Keeper:
     async def _live(self, session: aiohttp.ClientSession) -> float | None:
         """One life of the server: the seconds that it was healthy, or None where it never was."""
         self._began, self._healthy_since, self._suspected, self.load = time.monotonic(), None, False, metrics.Load()
+        async with self._turn:
+            child = await self._start(session)
+        if child is None:
+            return None
+        ended = asyncio.create_task(child.wait())
+        try:
+            self._healthy_since = time.monotonic()
+            await self._watch(session, ended)
+            return time.monotonic() - self._healthy_since
+        finally:
+            self._healthy_since = None
+            await child.stop(self._timing.grace if self._stopping else 0.0)
+            await ended
+            self.child, self.port = None, 0
+
+    async def _start(self, session: aiohttp.ClientSession) -> Child | None:
+        """A healthy server; None where it did not become one, with `fault` set, or where nobody wants it any more."""
+        if self._stopping:
+            return None
         try:
             self.port = launch.choose_port(self.server.port)
             # The launcher reads every byte of the weights: not on this loop.
@@ -106,25 +127,23 @@ class Keeper:
         except OSError as error:
             self.fault = FleetError("F005", f"vLLM did not start: {error}", hint="orchestra doctor")
             return None
-        if self._stopping:  # asked to end while the weights were read
-            await self.child.stop(self._timing.grace)
-            return None
         ended = asyncio.create_task(self.child.wait())
+        healthy = False
         try:
-            if not await self._become_healthy(session, ended):
-                if not self._stopping:
-                    status = self.child.returncode
-                    await self.child.kill()
-                    self.fault = launch.diagnose(process.last_lines(self.log, 40), status)
-                return None
-            self.phase, self.fault, self._healthy_since = "ready", None, time.monotonic()
-            await self._watch(session, ended)
-            return time.monotonic() - self._healthy_since
+            if healthy := await self._become_healthy(session, ended):
+                self.phase, self.fault = "ready", None
+                return self.child
+            if not self._stopping:
+                status = self.child.returncode
+                await self.child.kill()
+                self.fault = launch.diagnose(process.last_lines(self.log, 40), status)
+            return None
         finally:
-            self._healthy_since = None
-            await self.child.stop(self._timing.grace if self._stopping else 0.0)
-            await ended
-            self.child, self.port = None, 0
+            if not healthy:
+                await self.child.stop(self._timing.grace if self._stopping else 0.0)
+                self.child, self.port = None, 0
+            else:
+                ended.cancel()
 
     async def _become_healthy(self, session: aiohttp.ClientSession, ended: asyncio.Task[int]) -> bool:
         deadline = time.monotonic() + self._timing.start

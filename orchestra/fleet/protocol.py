@@ -298,7 +298,7 @@ class Stream:
     def result(self, sent: bytes, received: bytes) -> Completion | Fault:
         """The whole text, once the connection has ended. Without `[DONE]` it counts as whole if the model said that it ended."""
         if self._rest.strip() and not self.done and (fault := self._line(self._rest.strip())) is not None:
-            return fault
+            return fault if fault.code == "F208" else Fault("F217", "the stream ended in the middle of a line", "orchestra fleet logs")
         if not self.done and self._finish is None:
             empty = "it is empty" if not received.strip() else ""
             return _odd(empty) if empty else Fault("F217", "the stream ended before the answer did", "orchestra fleet logs")

@@ -40,7 +40,8 @@ class Supervisor:
         self.config = config
         self._meeting, self._logs = folders.meeting(config.digest), folders.logs(config.digest)
         self._timing = timing or Timing()
-        self._keepers = {name: Keeper(name, server, launcher, self._logs, self._timing) for name, server in config.local.items()}
+        turn = asyncio.Lock()
+        self._keepers = {name: Keeper(name, server, launcher, self._logs, self._timing, turn) for name, server in config.local.items()}
         self._stop = asyncio.Event()
         self._touched = self._started = time.monotonic()
         self._reason = ""

@@ -89,7 +89,6 @@ class Wire:
             auto_decompress=False,
             trust_env=False,
             headers={"User-Agent": "orchestra", "Accept-Encoding": "identity"},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.limits.connect_seconds, connect=None),
         )
         return self
 
@@ -123,7 +122,7 @@ class Wire:
         if request.body is not None:
             options |= {"data": request.body}
             options["headers"]["Content-Type"] = "application/json"
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self.limits.connect_seconds, sock_read=silence)
+        timeout = aiohttp.ClientTimeout(total=None, connect=self.limits.connect_seconds, sock_read=silence)
         try:
             async with self._session.request("GET" if request.body is None else "POST", url, timeout=timeout, **options) as response:
                 if response.status != 200:

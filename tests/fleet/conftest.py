@@ -1,0 +1,183 @@
+"""Servers that misbehave on purpose, a clock that does not make anybody wait, and a fleet whose vLLM is a small script."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from orchestra.fleet.config import Endpoint, FleetConfig, Limits
+from orchestra.fleet.control import Supervision
+from orchestra.fleet.folders import Folders
+from orchestra.fleet.send import Sender
+from orchestra.fleet.wire import Fault, Wire
+
+Play: TypeAlias = Callable[["Visit"], Awaitable[None]]
+
+
+@dataclass
+class Visit:
+    """One request, as a server sees it."""
+
+    head: str
+    body: bytes
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def say(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self.writer.write(piece)
+            await self.writer.drain()
+
+    async def answer(self, body: bytes, status: str = "200 OK", *headers: str) -> None:
+        head = "\r\n".join([f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""])
+        await self.say(head.encode() + body)
+
+    async def gone(self) -> bool:
+        """Waits until the client has closed the connection."""
+        return await self.reader.read() == b""
+
+
+@dataclass
+class RawServer:
+    """Does what its play says, byte for byte, and remembers who came."""
+
+    play: Play
+    visits: list[Visit] = field(default_factory=list)
+    port: int = 0
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
+        try:
+            while head := (await reader.readuntil(b"\r\n\r\n")).decode("latin-1"):
+                length = next((int(line[15:]) for line in head.split("\r\n") if line.lower().startswith("content-length:")), 0)
+                visit = Visit(head, await reader.readexactly(length), reader, writer)
+                self.visits.append(visit)
+                await self.play(visit)
+                if "keep-alive" not in head and writer.is_closing():
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@asynccontextmanager
+async def raw_server(play: Play) -> AsyncIterator[RawServer]:
+    server = RawServer(play)
+    listener = await asyncio.start_server(server.handle, "127.0.0.1", 0)
+    server.port = listener.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        listener.close()
+        for writer in server.writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
+
+
+def chat_answer(text: str, model: str = "m", **more: Any) -> bytes:
+    usage = {"prompt_tokens": 11, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}
+    choices = [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]
+    return json.dumps({"id": "x", "model": model, "choices": choices, "usage": usage, **more}).encode()
+
+
+class HurriedClock:
+    """A clock whose sleeps take no time but are counted."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    def now(self) -> float:
+        return 1e9 + sum(self.slept)
+
+    def monotonic(self) -> float:
+        return sum(self.slept)
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await asyncio.sleep(0)
+
+    def random(self) -> float:
+        return 0.5
+
+    def new_id(self) -> str:
+        return "0" * 20
+
+
+class NoAddresses:
+    """For fleets of endpoints only."""
+
+    async def root(self, server: str, seconds: float) -> str | Fault:
+        raise AssertionError("endpoints have their address in the configuration")
+
+    def lost(self, server: str, root: str) -> None:
+        pass
+
+
+def endpoints(*urls: str, limits: Limits | None = None, **settings: Any) -> FleetConfig:
+    """A fleet of endpoints `s0`, `s1`, … that all serve the model `base`."""
+    given = {"dialect": "vllm", "label": "restricted", "model": "m"} | settings
+    servers = {f"s{i}": Endpoint(endpoint=url + "/v1", **given) for i, url in enumerate(urls)}
+    return FleetConfig(
+        schema="orchestra/fleet/v1", name="test", servers=servers, models={"base": tuple(servers)}, limits=limits or Limits()
+    )
+
+
+@asynccontextmanager
+async def sending(config: FleetConfig) -> AsyncIterator[tuple[Sender, HurriedClock]]:
+    clock = HurriedClock()
+    async with Wire(config.limits) as wire:
+        yield Sender(config, wire, NoAddresses(), clock), clock
+
+
+FAKE = (sys.executable, str(Path(__file__).with_name("fake_supervisor.py")))
+
+
+class FakeSupervision(Supervision):
+    """Starts the supervisor whose servers are small scripts."""
+
+    async def start(self, command: Any = None) -> None:
+        await super().start(FAKE)
+
+
+def local_config(*models: str, idle_stop: float = 60.0, **server: Any) -> FleetConfig:
+    """A fleet of local servers, one a model, named like the model."""
+    weights = {"licence": "none", "sources": [{"folder": "/nowhere"}]}
+    servers = {model: {"model": model, "max_model_len": 512, "weights": weights, **server} for model in models}
+    text = {"schema": "orchestra/fleet/v1", "name": "fakes", "servers": servers, "models": {"base": models[0]}, "idle_stop": idle_stop}
+    return FleetConfig.model_validate_json(json.dumps(text))
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
+    """XDG folders of the test's own, also for its child processes."""
+    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()[4:-5]))
+    return Folders.of(os.environ)
+
+
+@pytest.fixture
+def supervisions(folders: Folders) -> Iterator[list[FakeSupervision]]:
+    """Put supervisions here, and their supervisors end with the test."""
+    made: list[FakeSupervision] = []
+    yield made
+
+    async def end() -> None:
+        for supervision in made:
+            await supervision.stop()
+
+    asyncio.run(end())

@@ -1,0 +1,84 @@
+"""A server that behaves like vLLM from outside, as far as a supervisor sees it; run by its path, standard library only.
+
+`POST /test/die`, `/test/freeze` (no more answers), `/test/hang` (healthy, but at work without an end) make it misbehave.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+MODEL, PORT = sys.argv[1], int(sys.argv[2])
+frozen = threading.Event()
+hanging = threading.Event()
+adapters: list[str] = []
+running = 0
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self, value: Any, status: int = 200) -> None:
+        body = value.encode() if isinstance(value, str) else json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        if frozen.is_set():
+            time.sleep(3600)
+        match self.path:
+            case "/health":
+                self.answer("")
+            case "/version":
+                self.answer({"version": "0.0-fake"})
+            case "/metrics":
+                busy = int(hanging.is_set()) + running
+                self.answer(f'vllm:num_requests_running{{engine="0"}} {busy}\nvllm:generation_tokens_total{{engine="0"}} 7\n')
+            case "/v1/models":
+                self.answer({"data": [{"id": name} for name in [MODEL, *adapters]]})
+
+    def do_POST(self) -> None:
+        global running
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
+        match self.path:
+            case "/test/die":
+                os._exit(1)
+            case "/test/freeze":
+                frozen.set()
+                self.answer({})
+            case "/test/hang":
+                hanging.set()
+                self.answer({})
+            case "/v1/load_lora_adapter":
+                adapters.append(body["lora_name"])
+                self.answer("Success")
+            case "/v1/chat/completions" if body["model"] not in (MODEL, *adapters):
+                self.answer({"error": {"message": f"The model `{body['model']}` does not exist."}}, 404)
+            case "/v1/chat/completions":
+                running += 1
+                if "slow" in body["messages"][-1]["content"]:
+                    time.sleep(3600)
+                running -= 1
+                self.answer(
+                    {
+                        "model": body["model"],
+                        "choices": [{"message": {"content": f"pid {os.getpid()}"}, "finish_reason": "stop"}],
+                        "usage": {"prompt_tokens": 3, "completion_tokens": 2},
+                    }
+                )
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+if MODEL == "broken":
+    sys.exit("ValueError: this model cannot be started")
+print("listening", flush=True)
+ThreadingHTTPServer(("127.0.0.1", PORT), Handler).serve_forever()

@@ -1,0 +1,147 @@
+"""A fleet file says what a fleet is; what it says wrongly is refused at its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestra.errors import FleetError, InputError, InputErrors
+from orchestra.fleet.config import Endpoint, LocalServer, parse, read, secret
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+LOCAL = """
+schema: orchestra/fleet/v1
+name: small
+servers:
+  one:
+    model: m
+    device: cpu
+    max_model_len: 1024
+    weights: {licence: MIT, sources: [{folder: models/m}]}
+models: {base: one}
+"""
+REMOTE = """
+schema: orchestra/fleet/v1
+name: far
+servers:
+  far: {endpoint: "https://example.com/v1", model: m}
+models: {base: far}
+"""
+
+
+def faults(text: str) -> list[InputError]:
+    with pytest.raises(InputError) as caught:
+        parse(text, "fleet.yaml")
+    return list(caught.value.errors) if isinstance(caught.value, InputErrors) else [caught.value]
+
+
+@pytest.mark.parametrize("name", ["laptop", "endpoint", "gpu-24g", "gpu-80g"])
+def test_packaged_fleets_are_valid(name: str) -> None:
+    config = read(CONFIGS / f"{name}.yaml")
+    assert config.serving("base")
+
+
+def test_the_large_fleet_has_four_families_within_one_gpu() -> None:
+    servers = read(CONFIGS / "gpu-80g.yaml").local.values()
+    assert {server.model.split("/")[0] for server in servers} == {"Qwen", "google", "meta-llama", "microsoft"}
+    assert all(server.max_loras for server in servers)
+    assert sum(server.gpu_memory_utilization or 1 for server in servers) < 0.95
+
+
+def test_the_laptop_fleet_pins_its_weights_and_keeps_a_slot_free() -> None:
+    server = read(CONFIGS / "laptop.yaml").local["smol"]
+    assert server.weights.licence == "Apache-2.0"
+    assert server.weights.sources[0].model_dump()["sha256"]
+    assert server.max_loras > len(server.adapters)
+
+
+def test_an_unknown_key_is_shown_where_it_stands_with_the_nearest_one() -> None:
+    (fault,) = faults(LOCAL.replace("max_model_len", "max_modellen: 4\n    max_model_len"))
+    assert fault.code == "F100"
+    assert fault.place is not None
+    assert fault.place.line == 8
+    assert "did you mean 'max_model_len'?" in fault.hint
+
+
+def test_all_faults_of_a_file_are_told_at_once() -> None:
+    found = faults(LOCAL.replace("1024", "-3").replace("device: cpu", "device: tpu"))
+    assert {fault.message.split(":")[0] for fault in found} == {"servers.one.max_model_len", "servers.one.device"}
+
+
+def test_a_model_on_a_server_that_is_not_there_names_the_nearest() -> None:
+    (fault,) = faults(LOCAL.replace("base: one", "base: ona"))
+    assert "did you mean 'one'?" in fault.message
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("api_key: sk-1234", "env:NAME"),
+        ("api_key: ''", "env:NAME"),
+    ],
+)
+def test_a_secret_itself_is_refused_and_not_repeated(line: str, word: str) -> None:
+    (fault,) = faults(REMOTE.replace("model: m}", f"model: m, {line}}}"))
+    assert word in fault.hint
+    assert "sk-1234" not in fault.message
+
+
+@pytest.mark.parametrize(
+    "url", ["https://user:pass@example.com/v1", "https://example.com/v1?key=1", "ftp://example.com", "file:///etc/passwd"]
+)
+def test_addresses_with_credentials_queries_or_other_schemes_are_refused(url: str) -> None:
+    assert faults(REMOTE.replace("https://example.com/v1", url))
+
+
+def test_a_key_does_not_travel_over_plain_http() -> None:
+    text = REMOTE.replace("https://", "http://").replace("model: m}", "model: m, api_key: env:KEY}")
+    assert "plain http" in faults(text)[0].message
+    assert parse(text.replace("example.com", "127.0.0.1:80"), "fleet.yaml")
+
+
+def test_an_endpoint_is_external_and_public_unless_it_says_otherwise() -> None:
+    far = parse(REMOTE, "fleet.yaml").servers["far"]
+    assert isinstance(far, Endpoint)
+    assert (far.external, far.label) == (True, "public")
+
+
+@pytest.mark.parametrize(("device", "slots", "fits"), [("cpu", 1, False), ("cpu", 2, True), ("gpu", 1, True), ("gpu", 0, False)])
+def test_on_the_cpu_one_slot_more_than_adapters_is_demanded(device: str, slots: int, fits: bool) -> None:
+    text = LOCAL.replace("device: cpu", f"device: {device}\n    max_loras: {slots}\n    adapters: {{reader: adapters/reader}}")
+    if fits:
+        assert parse(text, "fleet.yaml")
+    else:
+        assert "max_loras" in faults(text)[0].message
+
+
+def test_folders_are_seen_from_the_file(tmp_path: Path) -> None:
+    server = parse(LOCAL, str(tmp_path / "fleet.yaml")).servers["one"]
+    assert isinstance(server, LocalServer)
+    assert server.weights.sources[0].model_dump() == {"folder": str(tmp_path / "models" / "m")}
+
+
+def test_fleets_that_ask_for_the_same_processes_share_a_digest() -> None:
+    base = parse(LOCAL, "fleet.yaml").digest
+    relabelled = LOCAL.replace("device: cpu", "device: cpu\n    label: internal").replace("base: one", "base: one, small: one")
+    assert parse("# a comment\n" + relabelled, "fleet.yaml").digest == base
+    assert parse(LOCAL.replace("1024", "2048"), "fleet.yaml").digest != base
+
+
+def test_secrets_are_read_from_where_the_reference_points(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("from-a-file\n")
+    assert secret("env:KEY", {"KEY": " from-the-environment "}) == "from-the-environment"
+    assert secret(f"file:{tmp_path / 'key'}") == "from-a-file"
+
+
+@pytest.mark.parametrize("reference", ["env:NOT_SET", "file:/nowhere/key"])
+def test_a_secret_that_is_not_there_is_a_coded_error(reference: str) -> None:
+    with pytest.raises(FleetError) as caught:
+        secret(reference, {})
+    assert caught.value.code == "F105"
+
+
+def test_a_file_that_cannot_be_read_is_a_coded_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        read(tmp_path / "none.yaml")
+    assert caught.value.code == "F100"
