@@ -51,6 +51,9 @@ class Settings(BaseModel):
     workflows: tuple[Path, ...] = Field((), description="folders of workflows, searched before the packaged ones")
     configs: tuple[Path, ...] = Field((), description="folders of fleets, searched before the packaged ones")
     hub: bool = Field(False, description="whether weights may be fetched from the model hub")
+    constraint: Literal["evidence", "schema", "none"] = Field(
+        "evidence", description="what models' outputs are decoded over: the call's evidence, their schema, or nothing"
+    )
     concurrency: int = Field(32, ge=1, le=10_000, description="calls in flight at most")
     log: Literal["debug", "info", "warning", "error", "off"] = Field("warning", description="what is logged to stderr")
 

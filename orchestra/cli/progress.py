@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -88,9 +89,15 @@ class Waiting:
             return
         if new and self._line:
             sys.stderr.write("\n")
-        sys.stderr.write(f"\r\x1b[2K{text}")
-        sys.stderr.flush()
-        self._line = True
+        self.line(text)
+
+    def line(self, text: str) -> None:
+        """Rewrites the line on a terminal; says nothing elsewhere."""
+        if sys.stderr.isatty():
+            width = shutil.get_terminal_size().columns - 1
+            sys.stderr.write(f"\r\x1b[2K{visible(text, keep='')[:width]}")
+            sys.stderr.flush()
+            self._line = True
 
     def close(self) -> None:
         """Ends the line that is being rewritten."""

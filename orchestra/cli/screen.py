@@ -24,9 +24,14 @@ def console(*, stderr: bool = False) -> Console:
     """A console that leaves lines as long as they are where nobody looks at a terminal."""
     from rich.console import Console
 
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            """Lets the verb's error handling see it; rich would end the process with status 1."""
+            raise BrokenPipeError
+
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else 10_000
-    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return Plain(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> Table:

@@ -1,0 +1,88 @@
+"""Python source that binds cards with static types, so that mypy and pyright check every call of an agent."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Mapping, Sequence
+
+from orchestra.agent.card import Card
+
+_KNOWN = ("Answer", "Citation", "Document", "Passage", "Quote")
+"""Models that every project knows by name; they live in `orchestra.values.models`."""
+_TEXT = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[A-Za-z_]\w*""")
+
+
+def source(cards: Sequence[Card]) -> str:
+    """A module with a class for each agent's input and output, and the agent under its name.
+
+    It names the digest of each card: a card that has changed since is to be bound again.
+    """
+    bodies = [_agent(card) for card in cards]
+    text = "\n".join(bodies)
+    words = set(re.findall(r"\b[A-Z]\w*\b", text))
+    models = [name for name in _KNOWN if name in words and not re.search(rf"^class {name}\(", text, re.MULTILINE)]
+    typing = sorted(name for name in ("Any", "Literal") if re.search(rf"\b{name}\b", text))
+    fields = "BaseModel, ConfigDict, Field" if "Field(" in text else "BaseModel, ConfigDict"
+    lines = ['"""Agents, bound by `orchestra agents bind`: do not edit, bind again."""', "", "from __future__ import annotations", ""]
+    if typing:
+        lines += [f"from typing import {', '.join(typing)}", ""]
+    lines += [f"from pydantic import {fields}", "", "from orchestra import agent"]
+    if models:
+        lines.append(f"from orchestra.values.models import {', '.join(models)}")
+    lines += [
+        "",
+        "",
+        "class _Record(BaseModel):",
+        '    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)',
+        "",
+        "",
+    ]
+    return "\n".join(lines) + "\n" + "\n\n\n".join(body.rstrip() for body in bodies) + "\n"
+
+
+def _agent(card: Card) -> str:
+    prefix = "".join(part.capitalize() for part in card.name.split("_"))
+    renamed = {name: f"{prefix}{name}" for name in card.types}
+    classes = [_declared(renamed[name], body, renamed) for name, body in card.types.items()]
+    classes.append(_record(f"{prefix}Input", card.input, renamed, f"What {card.name} takes."))
+    output = f"{prefix}Output"
+    if isinstance(card.output, Mapping):
+        classes.append(_record(output, card.output, renamed, f"What {card.name} gives."))
+    else:
+        output = _python(card.output, renamed)
+    name = f"{card.name}_" if keyword.iskeyword(card.name) else card.name
+    bound = f'{name} = agent("{card.name}", {prefix}Input, {output})  # {card.digest}'
+    return "\n\n\n".join(classes) + "\n\n\n" + bound + "\n"
+
+
+def _declared(name: str, body: Mapping[str, object], renamed: Mapping[str, str]) -> str:
+    if all(isinstance(text, str) for text in body.values()) and "type" not in body:
+        return _record(name, {key: str(text) for key, text in body.items()}, renamed)
+    return f"{name} = dict[str, Any]" if body.get("type") == "object" else f"{name} = Any"
+
+
+def _record(name: str, fields: Mapping[str, str], renamed: Mapping[str, str], says: str = "") -> str:
+    lines = [f"class {name}(_Record):"]
+    if says:
+        lines += [f'    """{says}"""', ""]
+    lines += [_field(field, _python(text, renamed)) for field, text in fields.items()]
+    return "\n".join(lines if fields or says else [*lines, "    pass"]).rstrip()
+
+
+def _field(name: str, annotation: str) -> str:
+    if keyword.iskeyword(name):
+        return f'    {name}_: {annotation} = Field(alias="{name}")'
+    return f"    {name}: {annotation}"
+
+
+def _python(text: str, renamed: Mapping[str, str]) -> str:
+    """A type of the workflow language as Python writes it."""
+
+    def word(match: re.Match[str]) -> str:
+        found = match[0]
+        if found[0] in "'\"":
+            return found
+        return {"null": "None", "true": "True", "false": "False", **renamed}.get(found, found)
+
+    return _TEXT.sub(word, text)

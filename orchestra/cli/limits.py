@@ -1,0 +1,37 @@
+"""`--budget tokens=20000,seconds=60`: limits of a run, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from orchestra.errors import InputError
+from orchestra.values.schema import nearest
+
+if TYPE_CHECKING:
+    from orchestra.workflow.nodes import Budget
+
+
+def read_budget(given: Sequence[str]) -> Budget | None:
+    """The budget that options state; None for none. Raises `InputError` C008."""
+    from pydantic import ValidationError
+
+    from orchestra.workflow.nodes import Budget
+
+    limits: dict[str, float] = {}
+    for part in (part.strip() for option in given for part in option.split(",")):
+        name, _, number = part.partition("=")
+        if name not in Budget.model_fields:
+            near = nearest(name, Budget.model_fields)
+            hint = f"did you mean {near}=…?" if near else f"limits are: {', '.join(Budget.model_fields)}"
+            raise InputError("C008", f"--budget {part}: there is no limit {name!r}", hint=hint)
+        try:
+            value = float(number.replace("_", ""))
+        except ValueError:
+            raise InputError("C008", f"--budget {part}: {number!r} is no number", hint="write --budget tokens=20000") from None
+        limits[name] = value if name == "seconds" or not value.is_integer() else int(value)
+    try:
+        return Budget.model_validate(limits) if limits else None
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        raise InputError("C008", f"--budget {fault['loc'][0]}: {fault['msg']}", hint="limits are whole numbers above 0") from None

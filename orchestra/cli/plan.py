@@ -1,0 +1,83 @@
+"""What a run may cost at most, told before anything starts: the calls, and the tokens they can take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestra.engine.retry import attempts
+from orchestra.errors import OrchestraError
+from orchestra.workflow.program import CompiledNode, Program
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The calls of one node, at most. `output_tokens` and `tokens` are of all of them; `tokens` is None for a model of unknown context."""
+
+    node: str
+    kind: str
+    asks: str
+    elements: int
+    attempts: int
+    output_tokens: int
+    tokens: int | None
+
+    @property
+    def calls(self) -> int:
+        """Calls at most."""
+        return self.elements * self.attempts
+
+
+def plan(program: Program, given: Mapping[str, Any], contexts: Mapping[str, int]) -> list[Planned]:
+    """The calls of a program, node by node, bodies included.
+
+    `contexts` has, by agent, the tokens that prompt and output of one call share: the bound of what it can take. A list that only the
+    inputs decide is counted; any other counts as long as its `limit` allows.
+    """
+    return list(_nodes(program, given, contexts, "", 1))
+
+
+def _nodes(program: Program, given: Mapping[str, Any], contexts: Mapping[str, int], above: str, times: int) -> Iterator[Planned]:
+    for node in program.nodes:
+        count = times * _elements(node, given)
+        path = f"{above}{node.name}"
+        if node.body is not None:
+            turns = node.at_most if node.kind == "loop" else 1
+            yield from _nodes(node.body, given if node.body.lexical else {}, contexts, f"{path}/", count * turns)
+        elif node.contract is not None:
+            yield _planned(path, node, count, contexts)
+
+
+def _planned(path: str, node: CompiledNode, count: int, contexts: Mapping[str, int]) -> Planned:
+    contract = node.contract
+    assert contract is not None  # the caller has looked
+    tries = max(attempts(node, letter) for letter in "EMV")
+    if node.acceptance is not None and "escalate" in node.acceptance.otherwise:
+        tries += 1
+    calls = count * tries
+    context = contexts.get(contract.name) if contract.kind == "agent" else 0
+    tokens = calls * context if context is not None else None
+    if not contract.max_output:
+        tokens = 0
+    return Planned(path, node.kind, contract.name, count, tries, calls * contract.max_output, tokens)
+
+
+def _elements(node: CompiledNode, given: Mapping[str, Any]) -> int:
+    if node.each is None:
+        return 1
+    if node.each.references == {"input"}:
+        try:
+            return min(len(node.each.evaluate({"input": given})), node.limit)
+        except (OrchestraError, KeyError, TypeError):
+            return node.limit
+    return node.limit
+
+
+def total(rows: list[Planned], budget: int | None) -> tuple[int, int, int | None]:
+    """Calls, output tokens, and tokens in all, at most; a budget of tokens bounds the last."""
+    known = [row.tokens for row in rows]
+    tokens = math.inf if any(count is None for count in known) else sum(count or 0 for count in known)
+    bounded = min(tokens, budget if budget is not None else math.inf)
+    return sum(row.calls for row in rows), sum(row.output_tokens for row in rows), None if bounded == math.inf else int(bounded)
