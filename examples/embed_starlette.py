@@ -1,0 +1,66 @@
+"""A web service around one `Orchestra`: many requests at once share its fleet, its journal and its limits.
+
+    pip install starlette uvicorn
+    uvicorn --app-dir examples --factory embed_starlette:build_app
+    curl -s localhost:8000/answers -d '{"question": "Which team won?", "documents": [{"source": "a.txt", "text": "The Broncos won."}]}'
+
+The `Orchestra` opens when the service starts, and closes with it. An answer that its checks did not accept is a 200 with `"answer": null`,
+for withholding is a valid outcome; bad input is a 422, a spent budget a 503.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from orchestra import Budget, Orchestra
+from orchestra.doors import Workers
+from orchestra.errors import BudgetExceeded, InputError, RunFailed
+from orchestra.result import Result
+
+
+async def answers(request: Request) -> JSONResponse:
+    """Answers one question from the documents of the request."""
+    orchestra: Orchestra = request.state.orchestra
+    try:
+        body = json.loads(await request.body())
+        inputs = {"question": body["question"], "documents": body["documents"]}
+    except (ValueError, KeyError, TypeError):
+        return JSONResponse({"error": "send JSON with question and documents"}, 422)
+    # The same key never runs twice: a client may repeat a request whose reply was lost.
+    key = request.headers.get("idempotency-key", "")
+    limited = orchestra.options(idempotency_key=key, budget=Budget(tokens=20_000, seconds=60))
+    try:
+        result = await limited.run(orchestra.find("answer_from_documents"), **inputs)
+    except InputError as error:
+        return JSONResponse({"error": error.message, "hint": error.hint, "code": error.code}, 422)
+    except BudgetExceeded as error:
+        return JSONResponse({"error": error.message, "code": error.code}, 503)
+    except RunFailed as error:
+        return JSONResponse({"error": error.message, "code": error.code}, 500)
+    return JSONResponse(as_reply(result))
+
+
+def as_reply(result: Result[Any]) -> dict[str, Any]:
+    """What the client gets: the answer with its quotes, what it cost, and the run's name in the journal."""
+    value = result.value or {"text": None, "citations": []}
+    tokens = result.usage.prompt_tokens + result.usage.output_tokens
+    return {"answer": value["text"], "quotes": value["citations"], "status": result.status, "tokens": tokens, "run": result.run}
+
+
+def build_app(workers: Workers | None = None) -> Starlette:
+    """The service; `workers` stands in for the fleet in a test."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Any]]:
+        async with Orchestra.open(workers=workers) as orchestra:
+            yield {"orchestra": orchestra}
+
+    return Starlette(routes=[Route("/answers", answers, methods=["POST"])], lifespan=lifespan)

@@ -1,0 +1,124 @@
+"""The Starlette example: concurrent requests through one `Orchestra`, on simulated workers, over ASGI and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+
+from orchestra.doors import Call
+from orchestra.testing.workers import SimulatedWorkers
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = "The Denver Broncos won the game. It was played in California."
+DOCUMENTS = [{"source": "game.txt", "text": TEXT}]
+
+
+def answer(call: Call) -> Any:
+    """A reader that finds the winner; search and cite as the ready-made tools would do it on one short document."""
+    match call.name:
+        case "search":
+            return [{**document, "start": 0, "end": len(document["text"]), "score": 1.0} for document in call.inputs["documents"]]
+        case "reader" if "won" in call.inputs["question"]:
+            return {"answer": "Denver Broncos", "quote": "The Denver Broncos won the game."}
+        case "reader":
+            return {"answer": None, "quote": None}
+        case _:
+            readings = [reading for reading in call.inputs["readings"] if reading["answer"]]
+            citations = [{"quote": reading["quote"], "source": "game.txt", "start": 0, "end": 32} for reading in readings]
+            return {"text": readings[0]["answer"] if readings else None, "citations": citations}
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The example's module, in a folder that is no project, for a user without files of configuration."""
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    monkeypatch.chdir(tmp_path)
+    specification = importlib.util.spec_from_file_location("embed_starlette", ROOT / "examples" / "embed_starlette.py")
+    assert specification
+    assert specification.loader
+    module = importlib.util.module_from_spec(specification)
+    monkeypatch.setitem(sys.modules, "embed_starlette", module)
+    specification.loader.exec_module(module)
+    return module
+
+
+class Client:
+    """Sends requests to an app whose lifespan has begun."""
+
+    def __init__(self, app: Starlette, state: dict[str, Any]) -> None:
+        self._app, self._state = app, state
+
+    async def post(self, body: Any, **headers: str) -> tuple[int, Any]:
+        raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        scope = {
+            "type": "http", "method": "POST", "path": "/answers", "query_string": b"", "headers": raw, "state": dict(self._state)
+        }  # fmt: skip
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await self._app(scope, receive, send)
+        return sent[0]["status"], json.loads(b"".join(message.get("body", b"") for message in sent[1:]))
+
+
+@asynccontextmanager
+async def served(app: Starlette) -> AsyncIterator[Client]:
+    """The app between its start and its end."""
+    async with app.router.lifespan_context(app) as state:
+        yield Client(app, dict(state or {}))
+
+
+async def test_a_question_is_answered_with_its_quote(example: Any) -> None:
+    async with served(example.build_app(SimulatedWorkers(answer))) as client:
+        status, reply = await client.post({"question": "Who won?", "documents": DOCUMENTS})
+    assert (status, reply["status"], reply["answer"]) == (200, "done", "Denver Broncos")
+    quote = reply["quotes"][0]
+    assert TEXT[quote["start"] : quote["end"]] == quote["quote"]
+
+
+async def test_a_question_that_the_documents_do_not_answer_is_no_error(example: Any) -> None:
+    async with served(example.build_app(SimulatedWorkers(answer))) as client:
+        status, reply = await client.post({"question": "Who lost?", "documents": DOCUMENTS})
+    assert (status, reply["answer"], reply["quotes"]) == (200, None, [])
+
+
+async def test_requests_run_at_once_through_one_orchestra(example: Any) -> None:
+    workers = SimulatedWorkers(answer, latency=0.02)
+    async with served(example.build_app(workers)) as client:
+        questions = ["Who won?" if number % 2 else "Who lost?" for number in range(12)]
+        replies = await asyncio.gather(*(client.post({"question": question, "documents": DOCUMENTS}) for question in questions))
+    assert [reply["answer"] for _, reply in replies] == ["Denver Broncos" if number % 2 else None for number in range(12)]
+    assert len({reply["run"] for _, reply in replies}) == 12
+    assert workers.most > 1
+
+
+async def test_a_repeated_request_with_a_key_runs_once(example: Any) -> None:
+    workers = SimulatedWorkers(answer)
+    async with served(example.build_app(workers)) as client:
+        body = {"question": "Who won?", "documents": DOCUMENTS}
+        first, second = [await client.post(body, idempotency_key="order-42") for _ in range(2)]
+    assert first == second
+    assert workers.counts["reader"] == 1
+
+
+@pytest.mark.parametrize("body", [{"question": "Who won?"}, [], {"question": 7, "documents": DOCUMENTS}])
+async def test_bad_input_is_a_422_and_starts_nothing(example: Any, body: Any) -> None:
+    workers = SimulatedWorkers(answer)
+    async with served(example.build_app(workers)) as client:
+        status, reply = await client.post(body)
+    assert (status, bool(reply["error"])) == (422, True)
+    assert workers.calls == []
