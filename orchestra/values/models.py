@@ -47,3 +47,10 @@ class Answer(Record):
 
     text: str | None
     citations: list[Citation] = []
+
+
+class Reading(Record):
+    """What one passage says to a question, with the words that say it; both null where it says nothing."""
+
+    answer: str | None
+    quote: Quote | None

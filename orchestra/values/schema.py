@@ -226,9 +226,16 @@ def union(parts: Iterable[Schema]) -> Schema:
             if not one.keys() - NOTES:
                 return ANY
             found.setdefault(canonical({key: value for key, value in one.items() if key != "$defs"}), one)
-    if len(found) == 1:
-        return next(iter(found.values()))
-    return bundled({"anyOf": list(found.values())}) if found else ANY
+    plain = {part["type"] for part in found.values() if not part.keys() - NOTES - {"type"} and isinstance(part.get("type"), str)}
+    kept = [part for part in found.values() if not _covered(part, plain)] or list(found.values())
+    if len(kept) == 1:
+        return kept[0]
+    return bundled({"anyOf": kept}) if kept else ANY
+
+
+def _covered(part: Schema, plain: set[str]) -> bool:
+    """Whether the part is some values of a plain type that is there too."""
+    return ("const" in part or "enum" in part) and part.get("type") in plain
 
 
 def nullable(schema: Schema) -> Schema:

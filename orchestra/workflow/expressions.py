@@ -1,0 +1,306 @@
+"""Expressions: templates compiled against the types of what they may read.
+
+A text that is exactly one `${...}` keeps the type of its value; any other text is a string; `$${` stands for `${`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from orchestra.errors import InputError, InputErrors, OrchestraError, Place
+from orchestra.values.schema import ANY, Schema, branches, bundled, is_mapped, show
+from orchestra.workflow import cel
+from orchestra.workflow.celtext import Writer, hoistable
+from orchestra.workflow.checking import STR, Checker, Fault, kinds, mapped_fault, path_of
+from orchestra.workflow.conversion import converter
+from orchestra.workflow.evaluation import Comprehension, Constant, Feed, Formula, Listing, Path, Record, Text
+from orchestra.workflow.program import Expression
+from orchestra.workflow.syntax import (
+    Binary,
+    Call,
+    Index,
+    ListOf,
+    Literal,
+    Macro,
+    MapOf,
+    Name,
+    NotCEL,
+    Select,
+    Tree,
+    children,
+    closing,
+    parse,
+)
+
+MAX_DEPTH = 64
+
+PlaceOf: TypeAlias = Callable[[tuple[str | int, ...]], Place | None]
+"""Where the part of a template at a path stands; `()` is the template itself."""
+
+
+def compile_template(value: Any, types: Mapping[str, Schema], place_of: PlaceOf | None = None) -> Expression:
+    """A template made ready. `types` are those of the names that it may read.
+
+    Raises `InputError` for a fault (L050 to L060), `InputErrors` for several in different parts.
+    """
+    return _template(value, types, place_of or _nowhere, ())
+
+
+def _nowhere(path: tuple[str | int, ...]) -> Place | None:
+    return None
+
+
+def _template(value: Any, types: Mapping[str, Schema], place_of: PlaceOf, path: tuple[str | int, ...]) -> Expression:
+    if len(path) > MAX_DEPTH:
+        raise InputError("L011", f"nested deeper than {MAX_DEPTH}", place=place_of(()), hint="build the value in a tool")
+    if isinstance(value, str):
+        return _text(value, types, place_of(path)) if "${" in value else _constant(value)
+    if isinstance(value, Mapping):
+        inner = _parts(value.items(), types, place_of, path)
+        if all(isinstance(part, Constant) for part in inner.values()):
+            return _constant({key: part.evaluate({}) for key, part in inner.items()})
+        fields = {key: part.schema for key, part in inner.items()}
+        schema = bundled({"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False})
+        return Record(inner, _references(inner.values()), schema)
+    if isinstance(value, list | tuple):
+        listed = tuple(_parts(enumerate(value), types, place_of, path).values())
+        if all(isinstance(part, Constant) for part in listed):
+            return _constant([part.evaluate({}) for part in listed])
+        schemas = [part.schema for part in listed]
+        size = len(schemas)
+        return Listing(listed, _references(listed), bundled({"type": "array", "prefixItems": schemas, "minItems": size, "maxItems": size}))
+    return _constant(value)
+
+
+def _parts(entries: Any, types: Mapping[str, Schema], place_of: PlaceOf, path: tuple[str | int, ...]) -> dict[Any, Expression]:
+    found: dict[Any, Expression] = {}
+    errors: list[InputError] = []
+    for key, part in entries:
+        try:
+            found[key] = _template(part, types, place_of, (*path, key))
+        except InputErrors as several:
+            errors += several.errors
+        except InputError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0] if len(errors) == 1 else InputErrors(errors)
+    return found
+
+
+def _references(parts: Any) -> frozenset[str]:
+    return frozenset().union(*(part.references for part in parts))
+
+
+_SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+
+
+def _constant(value: Any) -> Constant:
+    kind = _SCALARS.get(type(value))
+    return Constant(value, {"const": value} if kind is None else {"const": value, "type": kind})
+
+
+def _text(text: str, types: Mapping[str, Schema], place: Place | None) -> Expression:
+    parts: list[str | Expression] = []
+    literal, at = "", 0
+    while (start := text.find("${", at)) >= 0:
+        if start > at and text[start - 1] == "$":
+            literal += text[at : start - 1] + "${"
+            at = start + 2
+            continue
+        end = closing(text, start + 2)
+        if end < 0:
+            where = _within(place, text, start, len(text))
+            raise InputError(
+                "L050", "the reference is not closed", place=where, hint="write ${...}; for the characters themselves write $${"
+            )
+        literal += text[at:start]
+        inner = text[start + 2 : end]
+        reference = compile_reference(inner, types, _within(place, text, start + 2, end))
+        if not start and end == len(text) - 1:
+            return reference
+        _fits_text(reference, inner, _within(place, text, start, end + 1))
+        parts += [literal, reference] if literal else [reference]
+        literal, at = "", end + 1
+    literal += text[at:]
+    if not parts:
+        return _constant(literal)
+    parts += [literal] if literal else []
+    return Text(tuple(parts), _references(part for part in parts if not isinstance(part, str)), STR)
+
+
+def _within(place: Place | None, text: str, start: int, end: int) -> Place | None:
+    """The place of a part of a scalar, where the part can be found in the scalar's line."""
+    if place is None:
+        return None
+    found = place.text.find(text[start:end], place.column - 1)
+    return place if found < 0 or start == end else replace(place, column=found + 1, width=end - start)
+
+
+def _fits_text(reference: Expression, source: str, place: Place | None) -> None:
+    found = kinds(reference.schema)
+    if "any" in found or found <= {"str", "int", "float", "bool"}:
+        return
+    if "null" in found and found <= {"str", "int", "float", "bool", "null"}:
+        hint = f'say what stands there then: ${{{source} != null ? {source} : ""}}'
+        raise InputError("L057", f"{source} may be null ({show(reference.schema)}), and stands in a text", place=place, hint=hint)
+    hint = "read one of its fields, or let a tool write it"
+    raise InputError("L059", f"{source} is {show(reference.schema)}, and cannot stand in a text", place=place, hint=hint)
+
+
+def compile_reference(source: str, types: Mapping[str, Schema], place: Place | None = None) -> Expression:
+    """The expression of one reference, without `${` and `}`. `place` is where its text stands. Raises `InputError`."""
+    try:
+        return _reference(source, types)
+    except NotCEL as error:
+        code = "L056" if error.large else "L050"
+        where = _inside(place, source, error.at, error.end)
+        raise InputError(
+            code, f"not an expression: {error.reason}", place=where, hint=error.hint or "CEL, as in ${input.n > 3 && a.b == 'x'}"
+        ) from None
+    except Fault as fault:
+        where = _inside(place, source, fault.at, fault.end)
+        raise InputError(fault.code, fault.message, place=where, hint=fault.hint, why=fault.why) from None
+
+
+def _inside(place: Place | None, source: str, at: int, end: int) -> Place | None:
+    if place is None or not place.text.startswith(source, place.column - 1):
+        return place
+    return replace(place, column=place.column + at, width=max(1, end - at))
+
+
+def _reference(source: str, types: Mapping[str, Schema]) -> Expression:
+    tree = parse(source)
+    checker = Checker(source, types)
+    schema = checker.check(tree)
+    if is_mapped(schema):
+        raise mapped_fault(tree, checker.source(tree))
+    if kinds(schema) & {"time"}:
+        raise Fault("L059", f"{source} is a time, and has no JSON form", tree, hint=f"write string({source})")
+    return _expression(tree, checker)
+
+
+def _expression(tree: Tree, checker: Checker) -> Expression:
+    if isinstance(tree, Literal):
+        return _constant(tree.value)
+    if path_of(tree) is not None:
+        return _path(tree, checker)
+    if hoistable(tree, checker) and isinstance(tree, Macro):
+        return _comprehension(tree, checker)
+    _fold(tree, checker)
+    return _formula(tree, checker)
+
+
+def _path(tree: Tree, checker: Checker) -> Path:
+    steps: list[str | int] = []
+    owners: list[Schema] = []
+    here = tree
+    while isinstance(here, Select | Index):
+        step = here.name if isinstance(here, Select) else here.key.value if isinstance(here.key, Literal) else 0
+        steps.insert(0, step if isinstance(step, str | int) else 0)
+        here = here.of
+        owners.insert(0, checker.schemas[id(here)])
+    root = here.name if isinstance(here, Name) else ""
+    defaults = {number: entry for number, (owner, step) in enumerate(zip(owners, steps, strict=True)) for entry in _default(owner, step)}
+    return Path(
+        root,
+        tuple(steps),
+        checker.schemas[id(tree)],
+        checker.source(tree),
+        frozenset({root}) if root in checker.types else frozenset(),
+        careful=any("any" in kinds(owner) for owner in owners),
+        gathers=bool(owners) and is_mapped(owners[0]),
+        defaults=defaults or None,
+    )
+
+
+def _default(owner: Schema, step: str | int) -> list[Any]:
+    parts = branches(owner)
+    entry = parts[0].get("properties", {}).get(step) if len(parts) == 1 and isinstance(step, str) else None
+    return [entry["default"]] if isinstance(entry, dict) and "default" in entry else []
+
+
+def _comprehension(tree: Macro, checker: Checker) -> Expression:
+    """A macro run in Python: its parts are expressions, that of the range first."""
+    over = _expression(tree.of, checker)
+    bodies = [_expression(body, checker) for body in tree.bodies]
+    test = bodies[0] if tree.kind == "filter" or len(bodies) == 2 else None
+    body = None if tree.kind == "filter" else bodies[-1]
+    references = _references([over, *bodies]) - {tree.variable.name}
+    return Comprehension(checker.source(tree), over, tree.variable.name, test, body, checker.schemas[id(tree)], references)
+
+
+def _formula(tree: Tree, checker: Checker) -> Expression:
+    formula = _written(tree, checker, hoist=True)
+    if any(isinstance(feed.source, Comprehension) for feed in formula.feeds):
+        formula = replace(formula, plainly=_written(tree, checker, hoist=False))
+    if not formula.feeds:
+        return _constant(formula.program.run({}, formula.source))
+    return formula
+
+
+def _written(tree: Tree, checker: Checker, *, hoist: bool) -> Formula:
+    writer = Writer(checker, hoist)
+    text = writer.write(tree)
+    program = cel.program(text, tuple(slot.type for slot in writer.slots))
+    if program.refusal:
+        code = "L056" if "recursion" in program.refusal else "L053"
+        hint = "compute a part in a node of its own" if code == "L056" else "look at the types of its parts"
+        raise Fault(code, f"{checker.source(tree)}: {program.refusal}", tree, hint=hint)
+    feeds = tuple(
+        Feed(f"v{number}", _expression(slot.tree, checker), converter(slot.schema) if slot.type != "string" else None)
+        for number, slot in enumerate(writer.slots)
+    )
+    schema = checker.schemas[id(tree)]
+    if schema == ANY:
+        schema = program.schema
+    return Formula(checker.source(tree), program, feeds, schema, _references(feed.source for feed in feeds))
+
+
+def _fold(tree: Tree, checker: Checker) -> None:
+    """Refuses what can only fail: a constant part that does, a division by zero, a pattern that RE2 does not take."""
+    if _is_constant(tree, frozenset()):
+        if not isinstance(tree, Literal | ListOf | MapOf):
+            _try(tree, checker)
+        return
+    match tree:
+        case Binary("/" | "%", _, right) if _is_constant(right, frozenset()) and _value(right, checker) == 0:
+            raise Fault("L055", f"{checker.source(tree)} divides by zero", tree, hint="divide by something else")
+        case Call("matches", of, args):
+            pattern = args[-1]
+            if _is_constant(pattern, frozenset()):
+                _try(Call("matches", None, (Literal("", 0, 0), pattern), pattern.at, pattern.end), checker)
+            for part in (*args[:-1], *([of] if of is not None else [])):
+                _fold(part, checker)
+        case _:
+            for part in children(tree):
+                _fold(part, checker)
+
+
+def _is_constant(tree: Tree, bound: frozenset[str]) -> bool:
+    match tree:
+        case Name(name):
+            return name in bound
+        case Macro(_, of, variable, bodies):
+            return _is_constant(of, bound) and all(_is_constant(body, bound | {variable.name}) for body in bodies)
+        case _:
+            return all(_is_constant(part, bound) for part in children(tree))
+
+
+def _value(tree: Tree, checker: Checker) -> Any:
+    return tree.value if isinstance(tree, Literal) else _try(tree, checker)
+
+
+def _try(tree: Tree, checker: Checker) -> Any:
+    """The value of a constant tree; a fault where it has none."""
+    alone = Checker(checker.text, {})
+    alone.check(tree)
+    program = cel.program(Writer(alone).write(tree), ())
+    if program.refusal:
+        raise Fault("L053", program.refusal, tree, hint="look at the types of its parts")
+    try:
+        return program.run({}, checker.source(tree))
+    except OrchestraError as error:
+        reason = error.message.partition("}: ")[2] or error.message
+        raise Fault("L055", f"{checker.source(tree)} always fails: {reason}", tree, hint="write what you mean, or leave it out") from None
