@@ -1,0 +1,141 @@
+"""Classical agents: a linear classifier over n-grams of a text, read from plain arrays. No pickle, no scikit-learn, numpy only.
+
+`model.json` says which features were used, how the labels are called, and the SHA-256 of the arrays beside it (`.npz`):
+`vocabulary` (UTF-8 lines as bytes), `idf`, `weights` (int8, features by labels) with one `scale` a label, and `intercept`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from orchestra.agent.card import Card
+from orchestra.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+MAX_ARRAYS = 256 << 20
+"""Bytes of all arrays, unpacked, at most."""
+_WORD = re.compile(r"\w+")
+_MEND = "make it again with the command in card.md, or reinstall the package"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Features(_Frozen):
+    """What of a text counts: runs of words, runs of characters within a word, and pairs of words with others between."""
+
+    words: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (1, 2)
+    characters: tuple[Annotated[int, Field(ge=1, le=8)], ...] = (3, 4, 5)
+    gap: Annotated[int, Field(ge=0, le=5)] = 0
+    """Words that may stand between the two of a pair; 0 for no pairs."""
+
+    def of(self, text: str) -> list[str]:
+        """The features of a text, each as often as it occurs."""
+        words: list[str] = _WORD.findall(text.lower())
+        found = ["w" + " ".join(words[i : i + n]) for n in self.words for i in range(len(words) - n + 1)]
+        for word in words:
+            padded = f" {word} "
+            found += ["c" + padded[i : i + n] for n in self.characters for i in range(len(padded) - n + 1)]
+        for i, left in enumerate(words):
+            found += [f"s{left} {right}" for right in words[i + 2 : i + 2 + self.gap]]
+        return found
+
+
+class Layout(_Frozen):
+    """What `model.json` says."""
+
+    format: Literal["orchestra/linear-text/v1"]
+    input: str
+    """The input that is read."""
+    output: str
+    """The output's field that gets the label."""
+    features: Features
+    labels: tuple[str, ...] = Field(min_length=2)
+    arrays: str
+    sha256: str
+
+
+class Classifier:
+    """A linear classifier, ready: multinomial logistic regression over TF-IDF features."""
+
+    def __init__(self, layout: Layout, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Raises `ValueError` or `KeyError` for arrays that do not fit the layout."""
+        self.layout = layout
+        words = arrays["vocabulary"].tobytes().decode("utf-8").split("\n")
+        self._index = {word: row for row, word in enumerate(words)}
+        self._idf, self._weights = arrays["idf"].astype("float32"), arrays["weights"]
+        self._scale, self._intercept = arrays["scale"].astype("float32"), arrays["intercept"].astype("float32")
+        shape = (len(words), len(layout.labels))
+        if self._weights.shape != shape or self._idf.shape != shape[:1] or self._scale.shape != shape[1:] != self._intercept.shape:
+            raise ValueError("the arrays have other shapes than the vocabulary and the labels")
+
+    @classmethod
+    def load(cls, card: Card) -> Classifier:
+        """The classifier of a card's folder. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
+        import numpy
+
+        try:
+            layout = Layout.model_validate_json(card.read(card.data))
+            data = card.read(layout.arrays)
+            if hashlib.sha256(data).hexdigest() != layout.sha256:
+                raise ValueError(f"{layout.arrays} is not the file that {card.data} was written for")
+            if sum(entry.file_size for entry in zipfile.ZipFile(io.BytesIO(data)).infolist()) > MAX_ARRAYS:
+                raise ValueError("the arrays are too large")
+            with numpy.load(io.BytesIO(data), allow_pickle=False) as archive:
+                return cls(layout, {name: archive[name] for name in archive.files})
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            at = ".".join(str(step) for step in first["loc"])
+            raise InputError("A011", f"{card.name}: {card.data}: {at}: {first['msg']}", hint=_MEND) from error
+        except (ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise InputError("A011", f"{card.name}: {error.args[0]}", hint=_MEND) from error
+
+    def probabilities(self, text: str) -> NDArray[numpy.float32]:
+        """The probability of each label."""
+        import numpy
+
+        counts = Counter(row for feature in self.layout.features.of(text) if (row := self._index.get(feature)) is not None)
+        logits = self._intercept
+        if counts:
+            rows = numpy.fromiter(counts, dtype=numpy.int64)
+            weights = numpy.array([1 + math.log(count) for count in counts.values()], dtype=numpy.float32) * self._idf[rows]
+            weights /= numpy.linalg.norm(weights)
+            logits = weights @ self._weights[rows].astype(numpy.float32) * self._scale + self._intercept
+        powers = numpy.exp(logits - logits.max())
+        chances: NDArray[numpy.float32] = (powers / powers.sum()).astype(numpy.float32)
+        return chances
+
+    def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, str], float]:
+        """The output, and its probability."""
+        chances = self.probabilities(str(inputs[self.layout.input]))
+        best = int(chances.argmax())
+        return {self.layout.output: self.layout.labels[best]}, float(chances[best])
+
+
+def packed(layout: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> tuple[str, bytes]:
+    """The texts of `model.json` and of its arrays, for a trainer: the layout without its digest, and the arrays."""
+    import numpy
+
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, array in sorted(arrays.items()):
+            inner = io.BytesIO()
+            numpy.save(inner, array, allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", date_time=(2026, 1, 1, 0, 0, 0)), inner.getvalue(), zipfile.ZIP_DEFLATED, 9)
+    data = buffer.getvalue()
+    body = {**layout, "sha256": hashlib.sha256(data).hexdigest()}
+    return json.dumps(body, indent=1) + "\n", data

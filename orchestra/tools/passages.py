@@ -1,0 +1,58 @@
+"""Passages: a document in pieces that a small model can read, each with its exact place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from orchestra.values.models import Document, Passage
+
+LONGEST = 1_200
+"""Characters of a passage at most, where a sentence ends in time: about 300 tokens, a small model's reading span."""
+SHORTEST = 80
+"""A paragraph under this many characters, such as a heading, goes with the one after it."""
+
+_PARAGRAPH = re.compile(r"\S(?:.*?\S)??(?=\s*\n\s*\n|\s*\Z)", re.DOTALL)
+_SENTENCE_END = re.compile(r"[.!?]['\")\]\u2019\u201d]*\s+|[\u3002\uff01\uff1f]|\n")
+
+
+def split(documents: Sequence[Document]) -> list[Passage]:
+    """The passages of all documents in their order; `text == document.text[start:end]` for each."""
+    return [
+        Passage(source=document.source, text=document.text[start:end], start=start, end=end)
+        for document in documents
+        for start, end in _spans(document.text)
+    ]
+
+
+def _spans(text: str) -> Iterator[tuple[int, int]]:
+    held: tuple[int, int] | None = None
+    for paragraph in _PARAGRAPH.finditer(text):
+        start, end = paragraph.span()
+        if held is not None and end - held[0] <= LONGEST:
+            start = held[0]
+        elif held is not None:
+            yield held
+        held = None
+        if end - start < SHORTEST:
+            held = (start, end)
+        else:
+            yield from _cut(text, start, end)
+    if held is not None:
+        yield held
+
+
+def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """A long paragraph in pieces that end where a sentence does, or at white space, or at the limit."""
+    while end - start > LONGEST:
+        window = text[start : start + LONGEST]
+        ends = [match.end() for match in _SENTENCE_END.finditer(window) if match.end() > LONGEST // 3]
+        at = ends[-1] if ends else max(window.rfind(" ") + 1, 0) or LONGEST
+        stop = start + len(window[:at].rstrip())
+        if stop > start:
+            yield start, stop
+        start += at
+        while start < end and text[start].isspace():
+            start += 1
+    if start < end:
+        yield start, end

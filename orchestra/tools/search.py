@@ -1,0 +1,77 @@
+"""Search: the passages of documents that share most with a query, by BM25."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from orchestra.errors import InputError
+from orchestra.tools.passages import split
+from orchestra.values.models import Document, Passage
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+_WORD = re.compile(r"\w+")
+_STOP = frozenset(
+    _WORD.findall(
+        "a an and are as at be been by did do does for from had has have how in is it its of on or that the their this to was were "
+        "what when where which who whom whose why will with"
+    )
+)
+
+
+def search(query: str, documents: Sequence[Document], top: int = 5) -> list[Passage]:
+    """The passages that answer a query best, the best first.
+
+    Documents are split into paragraphs; each passage says where it stands in its document. Passages that share no word with
+    the query are left out, so the list may be empty. Equal scores keep the order of the documents. Raises `InputError` T006 where bm25s
+    is not installed.
+    """
+    passages = split(documents)
+    wanted = _terms(query)
+    if not passages or not wanted or top < 1:
+        return []
+    scores = _scores([_terms(passage.text) for passage in passages], wanted)
+    ranked = sorted((index for index in range(len(passages)) if scores[index] > 0), key=lambda index: (-scores[index], index))
+    return [passages[index].model_copy(update={"score": round(float(scores[index]), 6)}) for index in ranked[:top]]
+
+
+def _scores(corpus: list[list[str]], query: list[str]) -> NDArray[numpy.float32]:
+    try:
+        import bm25s
+    except ImportError as error:
+        raise InputError("T006", "search needs the package bm25s", hint="pip install 'orchestra-slm[search]'") from error
+    numbers: dict[str, int] = {}
+    rows = [[numbers.setdefault(term, len(numbers)) for term in terms] for terms in corpus]
+    known = [numbers[term] for term in dict.fromkeys(query) if term in numbers]
+    if not known:
+        return _zeros(len(corpus))
+    index: Any = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
+    index.index((rows, numbers), show_progress=False)
+    scores: NDArray[numpy.float32] = index.get_scores_from_ids(known)
+    return scores
+
+
+def _zeros(length: int) -> NDArray[numpy.float32]:
+    import numpy
+
+    return numpy.zeros(length, dtype=numpy.float32)
+
+
+def _terms(text: str) -> list[str]:
+    """The words of a text as they are compared: NFKC, casefold, no plural `s`, no words that every text has."""
+    words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    return [_singular(word) for word in words if word not in _STOP]
+
+
+def _singular(word: str) -> str:
+    """A word without its plural ending (Harman 1991, How effective is suffixing?, the S stemmer)."""
+    if len(word) < 4 or not word.endswith("s") or word.endswith(("us", "ss")):
+        return word
+    if word.endswith("ies") and not word.endswith(("eies", "aies")):
+        return word[:-3] + "y"
+    return word[:-1]
