@@ -119,7 +119,7 @@ class Supervision:
             first = waiting[0]
             verb = "starting" if first["phase"] == "starting" else "restarting"
             report(Progress("wait", f"vLLM is {verb} with {first['model']}", first["since"], USUAL_START, "seconds"))
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.2)
         raise FleetError("F008", f"the fleet {self.config.name!r} has stopped", hint="orchestra fleet start")
 
     async def stop(self, seconds: float = 30.0) -> bool:

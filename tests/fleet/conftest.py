@@ -14,13 +14,13 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from orchestra.fleet.config import Endpoint, FleetConfig, Limits
+from orchestra.fleet.config import Endpoint, FleetConfig, Limits, Server
 from orchestra.fleet.control import Supervision
 from orchestra.fleet.folders import Folders
 from orchestra.fleet.send import Sender
 from orchestra.fleet.wire import Fault, Wire
 
-Play: TypeAlias = Callable[["Visit"], Awaitable[None]]
+Play: TypeAlias = Callable[["Visit"], Awaitable[object]]
 
 
 @dataclass
@@ -95,6 +95,15 @@ def chat_answer(text: str, model: str = "m", **more: Any) -> bytes:
     return json.dumps({"id": "x", "model": model, "choices": choices, "usage": usage, **more}).encode()
 
 
+async def eventually(wanted: Callable[[], Awaitable[Any]], seconds: float = 10) -> Any:
+    """The first true thing that `wanted` gives."""
+    async with asyncio.timeout(seconds):
+        while True:
+            if found := await wanted():
+                return found
+            await asyncio.sleep(0.02)
+
+
 class HurriedClock:
     """A clock whose sleeps take no time but are counted."""
 
@@ -131,7 +140,7 @@ class NoAddresses:
 def endpoints(*urls: str, limits: Limits | None = None, **settings: Any) -> FleetConfig:
     """A fleet of endpoints `s0`, `s1`, … that all serve the model `base`."""
     given = {"dialect": "vllm", "label": "restricted", "model": "m"} | settings
-    servers = {f"s{i}": Endpoint(endpoint=url + "/v1", **given) for i, url in enumerate(urls)}
+    servers: dict[str, Server] = {f"s{i}": Endpoint(endpoint=url + "/v1", **given) for i, url in enumerate(urls)}
     return FleetConfig(
         schema="orchestra/fleet/v1", name="test", servers=servers, models={"base": tuple(servers)}, limits=limits or Limits()
     )
@@ -157,7 +166,7 @@ class FakeSupervision(Supervision):
 def local_config(*models: str, idle_stop: float = 60.0, **server: Any) -> FleetConfig:
     """A fleet of local servers, one a model, named like the model."""
     weights = {"licence": "none", "sources": [{"folder": "/nowhere"}]}
-    servers = {model: {"model": model, "max_model_len": 512, "weights": weights, **server} for model in models}
+    servers = {model: {"model": model, "max_model_len": 512, "weights": weights} | server for model in models}
     text = {"schema": "orchestra/fleet/v1", "name": "fakes", "servers": servers, "models": {"base": models[0]}, "idle_stop": idle_stop}
     return FleetConfig.model_validate_json(json.dumps(text))
 

@@ -1,0 +1,363 @@
+"""Calls to agents become requests to the best server, and their answers values of the card's type; no fault is raised."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra.agent.card import Card
+from orchestra.doors import Call, Chunk, Done, Refused, Reply
+from orchestra.errors import InputError
+from orchestra.fleet import dispatch
+from orchestra.fleet.config import FleetConfig
+from orchestra.fleet.dispatch import Fleet, Options
+from orchestra.fleet.folders import Folders
+from orchestra.fleet.weights import Pantry
+
+from .conftest import FakeSupervision, HurriedClock, Visit, chat_answer, endpoints, eventually, local_config, raw_server
+
+TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"], "additionalProperties": False}
+ANSWER = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"], "additionalProperties": False}
+READER = Card.declared("reader", input=TEXT, output=ANSWER, prompt="Read: {{ text }}")
+WRITER = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="Say: {{ text }}")
+CARDS = {"reader": READER, "writer": WRITER}
+
+
+def call(name: str = "reader", **more: Any) -> Call:
+    given: dict[str, Any] = {"run": "r", "node": "n", "attempt": 1, "kind": "agent", "name": name, "inputs": {"text": "hello"}} | more
+    return Call(**given)
+
+
+def opened(config: FleetConfig, cards: Any = CARDS, **options: Any) -> AbstractAsyncContextManager[Fleet]:
+    return Fleet.open(config, cards=cards, mode="none", clock=HurriedClock(), options=Options(**options))
+
+
+async def replies(fleet: Fleet, what: Call) -> list[Reply]:
+    return [reply async for reply in fleet.run(what)]
+
+
+async def only(fleet: Fleet, what: Call) -> Done | Refused:
+    (reply,) = await replies(fleet, what)
+    assert isinstance(reply, Done | Refused)
+    return reply
+
+
+def says(text: str, model: str = "m") -> Callable[[Visit], Awaitable[None]]:
+    return lambda visit: visit.answer(chat_answer(text, model))
+
+
+async def test_a_call_becomes_a_value_of_the_cards_type_with_its_cost_and_its_bytes() -> None:
+    async with raw_server(says('{"answer": "yes"}')) as server, opened(endpoints(server.url)) as fleet:
+        done = await only(fleet, call())
+    assert isinstance(done, Done)
+    assert done.value == {"answer": "yes"}
+    assert (done.usage.prompt_tokens, done.usage.cached_tokens, done.usage.output_tokens, done.usage.calls) == (11, 4, 3, 1)
+    assert (done.server, done.model) == ("s0", "m")
+    assert done.sent == server.visits[0].body
+    assert json.loads(done.sent)["structured_outputs"]["json"]["required"] == ["answer"]
+
+
+@pytest.mark.parametrize("text", ["no json", '{"answer": 5}', '{"answer": "a", "answer": "b"}', ""])
+async def test_a_text_of_another_type_is_refused_and_may_be_asked_again(text: str) -> None:
+    async with raw_server(says(text)) as server, opened(endpoints(server.url)) as fleet:
+        refused = await only(fleet, call())
+    assert isinstance(refused, Refused)
+    assert refused.code.startswith("M")
+    assert refused.retryable
+    assert refused.usage.output_tokens == 3, "it was paid for"
+    assert refused.received == chat_answer(text)
+
+
+async def test_the_call_bounds_the_output_and_never_raises_the_cards_limit() -> None:
+    async with raw_server(says("x")) as server, opened(endpoints(server.url)) as fleet:
+        for most in (None, 7, 100_000):
+            await only(fleet, call("writer", max_output=most))
+    assert [json.loads(visit.body)["max_tokens"] for visit in server.visits] == [256, 7, 256]
+
+
+async def test_chunks_come_before_the_value_where_a_stream_is_wanted() -> None:
+    rows = [{"model": "m", "choices": [{"delta": {"content": text}}]} for text in ("hel", "lo")]
+    rows.append({"model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}]})
+    body = b"".join(b"data: " + json.dumps(row).encode() + b"\n\n" for row in rows) + b"data: [DONE]\n\n"
+    async with raw_server(lambda visit: visit.answer(body)) as server, opened(endpoints(server.url), stream=True) as fleet:
+        *chunks, done = await replies(fleet, call("writer"))
+    assert chunks == [Chunk("hel"), Chunk("lo")]
+    assert isinstance(done, Done)
+    assert done.value == "hello"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_closing_the_iterator_closes_the_connection(stream: bool) -> None:
+    came, closed = asyncio.Event(), asyncio.Event()
+
+    async def play(visit: Visit) -> None:
+        if stream:
+            await visit.say(b'HTTP/1.1 200 OK\r\n\r\ndata: {"model": "m", "choices": [{"delta": {"content": "a"}}]}\n\n')
+        came.set()
+        await visit.gone()
+        closed.set()
+
+    async with raw_server(play) as server, opened(endpoints(server.url), stream=stream) as fleet:
+        running = fleet.run(call("writer"))
+        if stream:
+            assert await anext(running) == Chunk("a")
+            await running.aclose()
+        else:
+            task = asyncio.ensure_future(anext(running))
+            await came.wait()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await asyncio.wait_for(closed.wait(), 5)
+
+
+async def test_an_agent_that_is_not_there_names_the_nearest() -> None:
+    async with opened(endpoints("http://127.0.0.1:1")) as fleet:
+        refused = await only(fleet, call("raeder"))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.retryable) == ("F201", False)
+    assert "did you mean 'reader'?" in refused.reason
+
+
+async def test_a_model_that_the_fleet_has_not_says_what_to_add() -> None:
+    card = Card.declared("reader", input=TEXT, output=ANSWER, prompt="{{ text }}", model="bas")
+    async with opened(endpoints("http://127.0.0.1:1"), {"reader": card}) as fleet:
+        refused = await only(fleet, call())
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.retryable) == ("F201", False)
+    assert "did you mean 'base'?" in refused.hint
+
+
+async def test_data_goes_to_the_server_that_is_cleared_for_it() -> None:
+    async with raw_server(says("far")) as far, raw_server(says("near")) as near:
+        config = endpoints(far.url, near.url)
+        servers = {"s0": config.servers["s0"].model_copy(update={"label": "public"}), "s1": config.servers["s1"]}
+        async with opened(config.model_copy(update={"servers": servers})) as fleet:
+            for _ in range(4):
+                done = await only(fleet, call("writer", label="restricted"))
+                assert isinstance(done, Done)
+    assert (len(far.visits), len(near.visits)) == (0, 4)
+
+
+@pytest.mark.parametrize(("card_label", "server_label"), [("restricted", "internal"), ("internal", "restricted")])
+async def test_where_nobody_is_cleared_nothing_is_sent(card_label: str, server_label: str) -> None:
+    card = Card.declared("reader", input=TEXT, output=ANSWER, prompt="{{ text }}", label=card_label)
+    async with raw_server(says("x")) as server, opened(endpoints(server.url, label=server_label), {"reader": card}) as fleet:
+        refused = await only(fleet, call(label="restricted"))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.retryable, server.visits) == ("F202", False, [])
+
+
+async def test_what_no_model_saw_goes_to_the_next_server() -> None:
+    async with raw_server(says("x")) as gone:
+        pass
+    async with raw_server(says("here")) as here, opened(endpoints(gone.url, here.url)) as fleet:
+        done = await only(fleet, call("writer", timeout=500))
+    assert isinstance(done, Done)
+    assert (done.value, done.server) == ("here", "s1")
+
+
+async def test_what_a_model_may_have_seen_does_not() -> None:
+    oops = raw_server(lambda visit: visit.answer(b"", "500 Oops"))
+    async with oops as one, raw_server(says("here")) as two, opened(endpoints(one.url, two.url)) as fleet:
+        refused = await only(fleet, call("writer"))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.retryable, two.visits) == ("F208", True, [])
+
+
+async def test_calls_spread_over_servers_by_what_they_have_to_do() -> None:
+    release = asyncio.Event()
+
+    async def slow(visit: Visit) -> None:
+        await release.wait()
+        await visit.answer(chat_answer("x"))
+
+    async with raw_server(slow) as one, raw_server(slow) as two, opened(endpoints(one.url, two.url)) as fleet:
+        tasks = [asyncio.create_task(only(fleet, call("writer"))) for _ in range(6)]
+
+        async def all_came() -> bool:
+            return len(one.visits) + len(two.visits) == 6
+
+        await eventually(all_came)
+        release.set()
+        await asyncio.gather(*tasks)
+    assert (len(one.visits), len(two.visits)) == (3, 3)
+
+
+async def test_a_salt_of_the_tenant_goes_to_vllm_only() -> None:
+    async with raw_server(says("x")) as server:
+        for dialect in ("vllm", "ollama"):
+            async with opened(endpoints(server.url, dialect=dialect), tenant="acme") as fleet:
+                await only(fleet, call("writer", priority=3))
+    salts = [json.loads(visit.body).get("cache_salt") for visit in server.visits]
+    assert salts == ["acme", None]
+    assert not any("priority" in json.loads(visit.body) for visit in server.visits), "endpoints may not schedule by priority"
+
+
+async def test_feedback_reaches_the_prompt() -> None:
+    async with raw_server(says("x")) as server, opened(endpoints(server.url)) as fleet:
+        await only(fleet, call("writer", feedback=("the quote is not in the text",)))
+    assert "the quote is not in the text" in json.loads(server.visits[0].body)["messages"][-1]["content"]
+
+
+async def test_local_servers_are_not_started_where_the_mode_says_none(folders: Folders) -> None:
+    async with opened(local_config("m")) as fleet:
+        refused = await only(fleet, call())
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.hint) == ("F216", "orchestra fleet start")
+
+
+# With the supervisor, and small scripts in the place of vLLM.
+
+
+@pytest.fixture
+def faked(folders: Folders, supervisions: list[FakeSupervision], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Opens fleets whose supervisor keeps scripts."""
+
+    def make(config: FleetConfig, pantry_folders: Folders) -> FakeSupervision:
+        supervisions.append(FakeSupervision(config, pantry_folders))
+        return supervisions[-1]
+
+    monkeypatch.setattr(dispatch, "Supervision", make)
+    monkeypatch.setattr("orchestra.fleet.launch.vllm_version", lambda: "0.0-fake")
+    (folders.cache / "weights").mkdir(parents=True)
+
+    def open_(config: FleetConfig, cards: Any = CARDS, **more: Any) -> AbstractAsyncContextManager[Fleet]:
+        return Fleet.open(config, cards=cards, pantry=Pantry(folders), **more)
+
+    return open_
+
+
+def kept(folders: Folders, **server: Any) -> FleetConfig:
+    """A local fleet whose weights are a folder with one empty safetensors file."""
+    folder = folders.cache / "weights"
+    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    return local_config("m", weights={"licence": "none", "sources": [{"folder": str(folder)}]}, **server)
+
+
+async def test_the_first_call_starts_the_fleet_and_the_second_finds_it(faked: Any, folders: Folders) -> None:
+    config = kept(folders)
+    async with faked(config) as fleet:
+        first = await only(fleet, call("writer"))
+    async with faked(config, mode="adopt") as fleet:
+        second = await only(fleet, call("writer"))
+    assert isinstance(first, Done)
+    assert isinstance(second, Done)
+    assert first.value == second.value, "the same process"
+
+
+async def test_a_server_killed_in_the_middle_of_a_call_costs_one_attempt_and_the_next_succeeds(faked: Any, folders: Folders) -> None:
+    async with faked(kept(folders)) as fleet:
+        done = await only(fleet, call("writer"))
+        assert isinstance(done, Done)
+        pid = int(done.value.removeprefix("pid "))
+        task = asyncio.create_task(only(fleet, call("writer", inputs={"text": "slow"})))
+
+        async def under_way() -> bool:
+            return bool((await fleet.status())["servers"][0]["running"] == 1)
+
+        await eventually(under_way)
+        os.kill(pid, signal.SIGKILL)
+        broken = await task
+        assert isinstance(broken, Refused)
+        assert (broken.code, broken.retryable) == ("F206", True)
+        again = await only(fleet, call("writer", attempt=2))
+    assert isinstance(again, Done)
+    assert again.value != done.value, "another process"
+
+
+async def test_a_call_waits_for_a_server_that_restarts(faked: Any, folders: Folders) -> None:
+    async with faked(kept(folders)) as fleet:
+        done = await only(fleet, call("writer"))
+        assert isinstance(done, Done)
+        os.kill(int(done.value.removeprefix("pid ")), signal.SIGKILL)
+        again = await only(fleet, call("writer"))
+        if isinstance(again, Refused):  # the kernel had not closed the kept connection yet
+            assert again.retryable
+            again = await only(fleet, call("writer"))
+    assert isinstance(again, Done)
+
+
+async def test_a_call_does_not_wait_longer_than_its_timeout(faked: Any, folders: Folders) -> None:
+    async with faked(kept(folders)) as fleet:
+        await fleet.ready()
+        refused = await only(fleet, call("writer", inputs={"text": "slow"}, timeout=0.2))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.retryable) == ("F205", True)
+
+
+async def test_a_fleet_that_cannot_start_is_told_by_every_call(faked: Any, folders: Folders) -> None:
+    config = kept(folders, model="broken")
+    async with faked(config) as fleet:
+        for _ in range(2):
+            refused = await only(fleet, call("writer"))
+            assert isinstance(refused, Refused)
+            assert refused.code == "F005"
+            assert refused.hint
+
+
+async def test_adopting_a_fleet_that_does_not_run_says_what_to_type(faked: Any, folders: Folders) -> None:
+    async with faked(kept(folders), mode="adopt") as fleet:
+        refused = await only(fleet, call("writer"))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.hint) == ("F008", "orchestra fleet start")
+
+
+def adapter(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8}')
+    return folder
+
+
+async def test_an_adapter_is_loaded_when_it_is_first_needed_and_again_after_a_restart(faked: Any, folders: Folders, tmp_path: Path) -> None:
+    config = kept(folders, device="cpu", max_loras=2, adapters={"skill": str(adapter(tmp_path / "skill"))})
+    card = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
+    async with faked(config, {"writer": card}) as fleet:
+        assert await fleet.status() == {"running": False, "fleet": "fakes", "servers": [], "lines": fleet._lines()}
+        first = await only(fleet, call("writer"))
+        assert isinstance(first, Done)
+        assert first.model.startswith("skill-")
+        assert (await fleet.status())["servers"][0]["adapters"] == [first.model]
+        os.kill(int(first.value.removeprefix("pid ")), signal.SIGKILL)
+        for _ in range(2):
+            again = await only(fleet, call("writer"))
+            if isinstance(again, Done):
+                break
+        assert isinstance(again, Done)
+        assert again.model == first.model
+
+
+@pytest.mark.parametrize("harm", ["pickle", "auto_map", "nothing there"])
+async def test_an_adapter_that_could_run_code_is_not_loaded(harm: str, faked: Any, folders: Folders, tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "skill")
+    match harm:
+        case "pickle":
+            (folder / "adapter_model.bin").write_bytes(b"")
+        case "auto_map":
+            (folder / "adapter_config.json").write_text('{"auto_map": {"AutoModel": "evil.Model"}}')
+        case _:
+            (folder / "adapter_config.json").unlink()
+    config = kept(folders, device="cpu", max_loras=2, adapters={"skill": str(folder)})
+    card = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
+    async with faked(config, {"writer": card}) as fleet:
+        refused = await only(fleet, call("writer"))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.retryable) == ("F212" if harm == "nothing there" else "F007", False)
+
+
+async def test_more_adapters_than_slots_are_refused_before_anything_starts(folders: Folders) -> None:
+    cards = {name: Card.declared(name, input=TEXT, output=ANSWER, prompt="{{ text }}", adapter=name) for name in ("a", "b")}
+    config = local_config("m", device="cpu", max_loras=2)
+    with pytest.raises(InputError) as caught:
+        async with Fleet.open(config, cards=cards, mode="none"):
+            pass
+    assert caught.value.code == "F102"
+    assert "max_loras: 3" in caught.value.hint

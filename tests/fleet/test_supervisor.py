@@ -1,0 +1,241 @@
+"""The supervisor with small scripts in the place of vLLM: there is one, it keeps its servers, and it leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from orchestra.errors import FleetError
+from orchestra.fleet import process
+from orchestra.fleet.config import FleetConfig
+from orchestra.fleet.control import Supervision
+from orchestra.fleet.folders import Folders
+from orchestra.fleet.progress import Progress
+
+from .conftest import FakeSupervision, eventually, local_config
+
+Supervisions = list[FakeSupervision]
+
+
+async def started(config: FleetConfig, folders: Folders, made: Supervisions) -> tuple[FakeSupervision, dict[str, Any]]:
+    supervision = FakeSupervision(config, folders)
+    made.append(supervision)
+    await supervision.start()
+    return supervision, await supervision.healthy(patience=10)
+
+
+async def until(supervision: Supervision, wanted: Any) -> dict[str, Any]:
+    """The first status of the first server that is as wanted."""
+
+    async def look() -> dict[str, Any] | None:
+        status = await supervision.ask("status")
+        server: dict[str, Any] | None = status["servers"][0] if status else None
+        return server if server and wanted(server) else None
+
+    found: dict[str, Any] = await eventually(look)
+    return found
+
+
+async def post(url: str, path: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        with contextlib.suppress(aiohttp.ClientError):
+            await (await session.post(url + path, json={})).read()
+
+
+async def gone(pid: int, seconds: float = 10) -> None:
+    """Waits until a process is no more (or a zombie that only its parent can bury)."""
+
+    async def look() -> bool:
+        found = process._stat(pid)
+        return found is None or found.state == "Z"
+
+    await eventually(look, seconds)
+
+
+async def test_status_tells_what_each_server_is(folders: Folders, supervisions: Supervisions) -> None:
+    _, status = await started(local_config("m"), folders, supervisions)
+    server = status["servers"][0]
+    assert (server["phase"], server["model"], server["version"]) == ("ready", "m", {"version": "0.0-fake"})
+    assert server["pid"] != os.getpid()
+    assert server["memory_bytes"] > 1 << 20
+    assert (server["running"], server["waiting"], server["adapters"], server["restarts"]) == (0, 0, [], 0)
+    assert server["url"] == f"http://127.0.0.1:{server['port']}"
+
+
+async def test_many_who_start_it_at_once_get_one(folders: Folders, supervisions: Supervisions) -> None:
+    config = local_config("m")
+    statuses = [status for _, status in await asyncio.gather(*(started(config, folders, supervisions) for _ in range(4)))]
+    assert len({status["pid"] for status in statuses}) == 1
+    assert len({status["servers"][0]["pid"] for status in statuses}) == 1
+
+
+async def test_different_fleets_have_supervisors_of_their_own(folders: Folders, supervisions: Supervisions) -> None:
+    _, one = await started(local_config("m"), folders, supervisions)
+    _, two = await started(local_config("n"), folders, supervisions)
+    assert one["pid"] != two["pid"]
+
+
+async def test_several_servers_start_one_after_another_and_all_become_ready(folders: Folders, supervisions: Supervisions) -> None:
+    _, status = await started(local_config("m", "n", "o"), folders, supervisions)
+    assert [server["phase"] for server in status["servers"]] == ["ready"] * 3
+
+
+async def test_a_killed_server_comes_back_with_another_process(folders: Folders, supervisions: Supervisions) -> None:
+    supervision, status = await started(local_config("m"), folders, supervisions)
+    pid = status["servers"][0]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    server = await until(supervision, lambda server: server["phase"] == "ready" and server["pid"] != pid)
+    assert server["restarts"] == 1
+
+
+@pytest.mark.parametrize("how", ["/test/freeze", "/test/hang"])
+async def test_a_server_that_lives_and_does_nothing_is_killed_and_started_again(
+    how: str, folders: Folders, supervisions: Supervisions
+) -> None:
+    supervision, status = await started(local_config("m"), folders, supervisions)
+    first = status["servers"][0]
+    await post(first["url"], how)
+    server = await until(supervision, lambda server: server["phase"] == "ready" and server["pid"] != first["pid"])
+    assert server["restarts"] == 1
+
+
+async def test_a_server_that_cannot_start_is_given_up_with_its_last_words(folders: Folders, supervisions: Supervisions) -> None:
+    with pytest.raises(FleetError) as caught:
+        await started(local_config("broken"), folders, supervisions)
+    assert caught.value.code == "F005"
+    assert "this model cannot be started" in caught.value.why
+    assert caught.value.hint
+
+
+async def test_what_was_given_up_is_tried_again_when_somebody_starts_the_fleet(folders: Folders, supervisions: Supervisions) -> None:
+    supervision = FakeSupervision(local_config("broken"), folders)
+    supervisions.append(supervision)
+    await supervision.start()
+    await until(supervision, lambda server: server["phase"] == "failed")
+    before = (await until(supervision, lambda server: True))["restarts"]
+    await supervision.start()
+    await until(supervision, lambda server: server["restarts"] > before)
+
+
+async def test_a_taken_port_is_named(folders: Folders, supervisions: Supervisions) -> None:
+    listener = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    async with listener:
+        with pytest.raises(FleetError) as caught:
+            await started(local_config("m", port=port), folders, supervisions)
+    assert caught.value.code == "F002"
+    assert str(port) in caught.value.message
+
+
+async def test_nobody_wants_it_and_it_ends_with_its_servers(folders: Folders, supervisions: Supervisions) -> None:
+    supervision, status = await started(local_config("m", idle_stop=0.5), folders, supervisions)
+    await gone(status["pid"])
+    await gone(status["servers"][0]["pid"])
+    assert await supervision.ask("status") is None
+
+
+async def test_a_touch_keeps_it(folders: Folders, supervisions: Supervisions) -> None:
+    supervision, status = await started(local_config("m", idle_stop=0.5), folders, supervisions)
+    for _ in range(10):
+        await asyncio.sleep(0.1)
+        assert await supervision.ask("touch") == {"ok": True}
+    assert (await supervision.adopt())["pid"] == status["pid"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_when_the_supervisor_ends_its_servers_end(number: signal.Signals, folders: Folders, supervisions: Supervisions) -> None:
+    _, status = await started(local_config("m"), folders, supervisions)
+    os.kill(status["pid"], number)
+    await gone(status["pid"])
+    await gone(status["servers"][0]["pid"])
+
+
+async def test_after_a_killed_supervisor_the_next_start_makes_a_new_one(folders: Folders, supervisions: Supervisions) -> None:
+    config = local_config("m")
+    _, before = await started(config, folders, supervisions)
+    os.kill(before["pid"], signal.SIGKILL)
+    await gone(before["pid"])
+    _, after = await started(config, folders, supervisions)
+    assert after["pid"] != before["pid"]
+
+
+async def test_what_a_killed_supervisor_left_is_ended_by_the_next(tmp_path: Path) -> None:
+    child = await asyncio.create_subprocess_exec("/bin/sleep", "600", start_new_session=True)
+    process.record([child.pid], tmp_path / "children.json")
+    assert process.end_leftovers(tmp_path / "children.json") == 1
+    assert await child.wait() == -signal.SIGKILL
+
+
+async def test_a_process_that_got_the_number_of_a_dead_server_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "children.json").write_text(f'[{{"pid": {os.getpid()}, "started": 1}}]')
+    assert process.end_leftovers(tmp_path / "children.json") == 0
+
+
+async def test_stop_ends_all_and_says_whether_there_was_something(folders: Folders, supervisions: Supervisions) -> None:
+    supervision, status = await started(local_config("m"), folders, supervisions)
+    assert await supervision.stop()
+    await gone(status["servers"][0]["pid"], 0.5)
+    assert not await supervision.stop()
+
+
+async def test_adopting_what_is_not_there_says_what_to_type(folders: Folders) -> None:
+    with pytest.raises(FleetError) as caught:
+        await Supervision(local_config("m"), folders).adopt()
+    assert (caught.value.code, caught.value.hint) == ("F008", "orchestra fleet start")
+
+
+async def test_logs_show_the_last_lines(folders: Folders, supervisions: Supervisions) -> None:
+    supervision, _ = await started(local_config("m"), folders, supervisions)
+    answer = await supervision.ask("logs", lines=5)
+    assert answer is not None
+    assert answer["logs"] == {"m": ["listening"]}
+
+
+@pytest.mark.parametrize("question", [b"no json\n", b"[]\n", b"{}\n", b'{"op": "fly"}\n', b"\xff\n", b"x" * (1 << 17)])
+async def test_what_is_no_question_does_not_harm_it(question: bytes, folders: Folders, supervisions: Supervisions) -> None:
+    supervision, _ = await started(local_config("m"), folders, supervisions)
+    reader, writer = await asyncio.open_unix_connection(supervision._socket)
+    writer.write(question)
+    writer.write_eof()
+    await reader.read()
+    writer.close()
+    assert await supervision.ask("touch") == {"ok": True}
+
+
+async def test_the_start_is_told_with_its_progress(folders: Folders, supervisions: Supervisions) -> None:
+    told: list[Progress] = []
+    supervision = FakeSupervision(local_config("m"), folders)
+    supervisions.append(supervision)
+    await supervision.start()
+    await supervision.healthy(told.append, patience=10)
+    assert {progress.stage for progress in told} <= {"wait", "ready"}
+
+
+async def test_nobody_else_may_enter_where_they_meet(folders: Folders, supervisions: Supervisions) -> None:
+    supervision, _ = await started(local_config("m"), folders, supervisions)
+    assert supervision._socket.parent.stat().st_mode & 0o077 == 0
+
+
+async def test_a_long_path_still_gets_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = Folders.of({"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / ("x" * 120))})
+    assert len(os.fsencode(folders.meeting("0" * 16) / "socket")) < 104
+
+
+def test_a_log_that_grows_too_large_is_cut_and_its_end_kept(tmp_path: Path) -> None:
+    log = tmp_path / "m.log"
+    log.write_bytes(b"a" * process.LOG_BYTES + b"the end")
+    process.trim(log)
+    assert log.stat().st_size == 0
+    assert (tmp_path / "m.log.1").read_bytes().endswith(b"the end")
+
+
+def test_the_lines_of_a_log_are_printable(tmp_path: Path) -> None:
+    (tmp_path / "m.log").write_bytes(b"\x1b[31mred\x07\n\n\xffbad\n")
+    assert process.last_lines(tmp_path / "m.log", 5) == [" [31mred", "\N{REPLACEMENT CHARACTER}bad"]
