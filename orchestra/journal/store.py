@@ -38,6 +38,8 @@ CREATE TABLE events (
 CREATE TABLE blobs (digest TEXT PRIMARY KEY, data BLOB NOT NULL);
 """
 _SYNCHRONOUS: dict[Durability, str] = {"strict": "EXTRA", "group": "FULL", "off": "NORMAL"}
+_ROW = "workflow, status, CAST(started AS REAL), CAST(finished AS REAL), CAST(nodes AS INTEGER), CAST(usage AS BLOB), CAST(last AS INTEGER)"
+"""SQLite keeps any type in any column, and a damaged file may hold another one than was written: casts keep ours."""
 _UPSERT = "INSERT OR REPLACE INTO runs VALUES (?,?,?,?,?,?,?,?,?,?)"
 
 
@@ -196,7 +198,8 @@ class Store:
 
     def _tail(self, run: str) -> _Tail:
         row = self._sql.execute(
-            "SELECT workflow, status, started, finished, nodes, usage, last, chain FROM runs WHERE run = ?", (run,)
+            f"SELECT {_ROW}, CAST(chain AS BLOB) FROM runs WHERE run = ?",  # noqa: S608  # a constant
+            (run,),
         ).fetchone()
         if row is None:
             return _Tail(Tally(run), 0, run.encode())
@@ -215,7 +218,7 @@ class Store:
 
     def line(self, run: str) -> Line:
         """Where a run's log ends on disk."""
-        row = self._sql.execute("SELECT last, status FROM runs WHERE run = ?", (run,)).fetchone()
+        row = self._sql.execute("SELECT CAST(last AS INTEGER), status FROM runs WHERE run = ?", (run,)).fetchone()
         return Line(run) if row is None else Line(run, row[0], row[1] != "running")
 
     def events(self, run: str, after: int) -> list[Event]:
@@ -226,9 +229,13 @@ class Store:
         sql = self._sql
         sql.execute("BEGIN")
         try:
-            end = sql.execute("SELECT last, chain FROM runs WHERE run = ?", (run,)).fetchone() or (0, run.encode())
+            end = sql.execute("SELECT CAST(last AS INTEGER), CAST(chain AS BLOB) FROM runs WHERE run = ?", (run,)).fetchone() or (
+                0,
+                run.encode(),
+            )
             rows = sql.execute(
-                "SELECT seq, body, chain FROM events WHERE run = ? AND seq >= ? ORDER BY seq", (run, max(0, after))
+                "SELECT seq, CAST(body AS BLOB), CAST(chain AS BLOB) FROM events WHERE run = ? AND seq >= ? ORDER BY seq",
+                (run, max(0, after)),
             ).fetchall()
         finally:
             sql.execute("ROLLBACK")
@@ -253,7 +260,7 @@ class Store:
 
     def blob(self, name: str) -> bytes | None:
         """A blob's bytes; raises `JournalError` J013 where they are not what was stored."""
-        row = self._sql.execute("SELECT data FROM blobs WHERE digest = ?", (name,)).fetchone()
+        row = self._sql.execute("SELECT CAST(data AS BLOB) FROM blobs WHERE digest = ?", (name,)).fetchone()
         if row is None:
             return None
         data: bytes = row[0]
@@ -264,7 +271,7 @@ class Store:
     def summaries(self, limit: int) -> list[tuple[RunSummary, str]]:
         """The latest runs, newest first, each with the name of its writer."""
         rows = self._sql.execute(
-            "SELECT run, workflow, status, started, finished, nodes, usage, last, writer FROM runs ORDER BY started DESC, run DESC LIMIT ?",
+            f"SELECT run, {_ROW}, writer FROM runs ORDER BY started DESC, run DESC LIMIT ?",  # noqa: S608  # a constant
             (max(0, limit),),
         )
         return [

@@ -208,18 +208,18 @@ def _answerer(script: Script, seed: int) -> Answer:
 
 def refused(call: Call) -> Refused:
     """What the fleet says of a server that takes no requests."""
-    return Refused(code="F010", reason=f"{call.name}: the server refused the connection (simulated)", retryable=True, server="simulated")
+    return Refused(code="F203", reason=f"{call.name}: the server refused the connection (simulated)", retryable=True, server="simulated")
 
 
 def broken(call: Call) -> Refused:
     """What the fleet says of a request that no attempt can mend."""
-    return Refused(code="F012", reason=f"{call.name}: the server does not know the model (simulated)", server="simulated")
+    return Refused(code="F212", reason=f"{call.name}: the server does not know the model (simulated)", server="simulated")
 
 
 def stalled(call: Call) -> Refused:
     """What the fleet says when the time is up."""
     return Refused(
-        code="F011", reason=f"{call.name}: no answer within {call.timeout or _FOREVER:g} s (simulated)", retryable=True, server="simulated"
+        code="F205", reason=f"{call.name}: no answer within {call.timeout or _FOREVER:g} s (simulated)", retryable=True, server="simulated"
     )
 
 

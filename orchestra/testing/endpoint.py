@@ -1,0 +1,126 @@
+"""What can go wrong with a model server, as one seeded choice for each request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from random import Random
+from typing import Any, Literal, TypeAlias
+
+EndpointFault: TypeAlias = Literal[
+    "",
+    "busy",
+    "unavailable",
+    "error",
+    "html",
+    "empty",
+    "stall",
+    "reset",
+    "no_done",
+    "split_character",
+    "missing_usage",
+    "negative_usage",
+    "wrong_model",
+    "ignored_constraint",
+    "slow_first_token",
+    "long_line",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, as the simulated server got it. `repeat` counts requests with the very same body, from 1."""
+
+    path: str
+    body: dict[str, Any]
+    number: int
+    repeat: int
+    seed: str
+
+    @property
+    def model(self) -> str:
+        """The model or adapter that was asked."""
+        return str(self.body.get("model", ""))
+
+    @property
+    def prompt(self) -> str:
+        """All the text of the prompt, the messages joined by line breaks."""
+        if isinstance(messages := self.body.get("messages"), list):
+            return "\n".join(str(message.get("content") or "") for message in messages)
+        return str(self.body.get("prompt", self.body.get("query", "")))
+
+    def random(self, purpose: str) -> Random:
+        """The chance of this request: the same for the same seed, body and repeat, whatever else happens."""
+        return Random(f"{self.seed}|{purpose}|{self.repeat}")  # noqa: S311  # not a secret
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointFaults:
+    """How likely each fault is, in [0, 1]; together at most 1. At most one hits a request.
+
+    Those of streams hit streams only; `ignored_constraint` hits constrained requests only; elsewhere nothing happens.
+    """
+
+    busy: float = 0.0
+    """429, with `Retry-After: 1`."""
+    unavailable: float = 0.0
+    """503."""
+    error: float = 0.0
+    """500, with vLLM's error body."""
+    html: float = 0.0
+    """200, with a page of HTML."""
+    empty: float = 0.0
+    """200, with nothing."""
+    stall: float = 0.0
+    """The head of the answer, half of it, and then silence for as long as the client stays."""
+    reset: float = 0.0
+    """The connection breaks in the middle of the answer."""
+    no_done: float = 0.0
+    """A stream that ends without `finish_reason`, `usage` and `[DONE]`."""
+    split_character: float = 0.0
+    """Pieces that end inside a character. Harmless to a careful reader."""
+    missing_usage: float = 0.0
+    negative_usage: float = 0.0
+    wrong_model: float = 0.0
+    """The answer names another model: an adapter that was silently left out."""
+    ignored_constraint: float = 0.0
+    """Free text in spite of `structured_outputs`."""
+    slow_first_token: float = 0.0
+    """The first token comes after `SLOW` seconds."""
+    long_line: float = 0.0
+    """A stream with a line of 10 MB."""
+    repeats: int | None = None
+    """Faults hit only the first so many requests with the same body, so that sending again succeeds in the end; None for all."""
+
+    def __post_init__(self) -> None:
+        chances = [getattr(self, name) for name in FAULTS]
+        if min(chances) < 0 or sum(chances) > 1 + 1e-9:
+            raise ValueError(f"probabilities must lie in [0, 1] and sum to at most 1, not {chances}")
+
+    def __call__(self, request: Request) -> EndpointFault:
+        """The fault that hits this request, or an empty text."""
+        if self.repeats is not None and request.repeat > self.repeats:
+            return ""
+        left = request.random("fault").random()
+        for name in FAULTS:
+            left -= getattr(self, name)
+            if left < 0:
+                return name
+        return ""
+
+
+FAULTS: tuple[EndpointFault, ...] = tuple(field.name for field in fields(EndpointFaults) if field.name != "repeats")  # type: ignore[misc]  # its fields are the faults' names
+SLOW = 0.3
+HTML = b"<!doctype html><html><head><title>Sign in</title></head><body>Welcome to the hotel's network</body></html>"
+
+FaultChoice: TypeAlias = EndpointFaults | Callable[[Request], EndpointFault]
+"""Which fault hits a request: by chance, or by a function of the request."""
+
+
+def first(*faults: EndpointFault) -> Callable[[Request], EndpointFault]:
+    """Hits the first requests of a server with these faults, in order, and none after them."""
+
+    def choose(request: Request) -> EndpointFault:
+        return faults[request.number - 1] if request.number <= len(faults) else ""
+
+    return choose

@@ -1,0 +1,167 @@
+"""A small HTTP/1.1 server for one ASGI application, on loopback, for tests: it can break a connection in mid-answer.
+
+Knows what clients of model servers send: bodies with a length, kept connections, streams out. No TLS, no upgrades, no
+pipelining, nothing for the open net.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+from urllib.parse import unquote, urlsplit
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+RESET = "orchestra.reset"
+"""An ASGI extension of this server: a message of this type breaks the connection off at once, as a killed server does."""
+
+_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 429: "Too Many Requests"}
+_REASONS |= {500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable"}
+_HEAD_BYTES = 64 << 10
+
+
+@asynccontextmanager
+async def serving(app: Application, port: int = 0) -> AsyncIterator[int]:
+    """Serves the application on 127.0.0.1 and gives the port; a free one where `port` is 0. Ends all connections at the end."""
+    connections: set[asyncio.Task[None]] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connections.add(task)
+        try:
+            await _Connection(app, reader, writer).serve()
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
+            pass  # a client that went away, or that does not speak HTTP, gets no answer
+        except asyncio.CancelledError:
+            pass  # the server ends, and asyncio would log a connection that was cancelled
+        finally:
+            connections.discard(task)
+            writer.close()
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+                await writer.wait_closed()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", port, limit=_HEAD_BYTES)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in list(connections):
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+        await server.wait_closed()
+
+
+class _Connection:
+    """One connection and the requests on it, one after another."""
+
+    def __init__(self, app: Application, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.app, self.reader, self.writer = app, reader, writer
+        self.ahead = b""
+
+    async def serve(self) -> None:
+        while True:
+            head = await self._head()
+            if head is None:
+                return
+            method, target, headers = head
+            body = await self.reader.readexactly(int(headers.get("content-length", 0)))
+            answer = _Answer(self, keep=headers.get("connection", "").lower() != "close")
+            await self.app(_scope(method, target, headers), _receiver(self, body), answer.send)
+            if not answer.finished:
+                self.writer.transport.abort()
+                return
+            if not answer.keep:
+                return
+
+    async def _head(self) -> tuple[str, str, dict[str, str]] | None:
+        first, self.ahead = self.ahead, b""
+        try:
+            lines = (first + await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        except asyncio.IncompleteReadError:
+            return None
+        method, target, _ = lines[0].split(" ", 2)
+        headers = dict(_header(line) for line in lines[1:] if line)
+        return method, target, headers
+
+    async def gone(self) -> None:
+        """Returns when the client has closed the connection."""
+        while True:
+            byte = await self.reader.read(1)
+            if not byte:
+                return
+            self.ahead += byte  # the next request, come early
+            await asyncio.Event().wait()
+
+
+def _header(line: str) -> tuple[str, str]:
+    name, _, value = line.partition(":")
+    return name.strip().lower(), value.strip()
+
+
+def _scope(method: str, target: str, headers: dict[str, str]) -> Scope:
+    parts = urlsplit(target)
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "path": unquote(parts.path),
+        "query_string": parts.query.encode(),
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
+        "extensions": {RESET: {}},
+    }
+
+
+def _receiver(connection: _Connection, body: bytes) -> Receive:
+    given = False
+
+    async def receive() -> Message:
+        nonlocal given
+        if not given:
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        await connection.gone()
+        return {"type": "http.disconnect"}
+
+    return receive
+
+
+class _Answer:
+    """Writes one response; chunked where the application states no length."""
+
+    def __init__(self, connection: _Connection, *, keep: bool) -> None:
+        self.writer, self.keep = connection.writer, keep
+        self.chunked = False
+        self.finished = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == RESET:
+            self.writer.transport.abort()
+            raise ConnectionResetError
+        if message["type"] == "http.response.start":
+            self._start(message)
+            return
+        body: bytes = message.get("body", b"")
+        if self.chunked:
+            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+        if not message.get("more_body", False):
+            body += b"0\r\n\r\n" if self.chunked else b""
+            self.finished = True
+        self.writer.write(body)
+        await self.writer.drain()
+
+    def _start(self, message: Message) -> None:
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message.get("headers", ())]
+        self.chunked = all(name.lower() != "content-length" for name, _ in headers)
+        headers += [("transfer-encoding", "chunked")] if self.chunked else []
+        status = message["status"]
+        lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Other')}", *(f"{name}: {value}" for name, value in headers)]
+        self.writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))

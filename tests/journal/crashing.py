@@ -1,0 +1,38 @@
+"""A process that appends to a journal and says what became durable, until somebody kills it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+from pathlib import Path
+
+from orchestra.events import NodeFinished, RunStarted
+from orchestra.journal.sqlite import SqliteJournal
+from orchestra.values.outcome import Value
+
+
+async def one(journal: SqliteJournal, run: str, chance: random.Random) -> None:
+    seq = (await journal.read(run))[-1:]
+    last = seq[0].seq if seq else 0
+    while True:
+        for _ in range(chance.randint(1, 20)):
+            last += 1
+            if last == 1:
+                journal.append(run, [RunStarted(seq=1, at=1.0, run=run, workflow="crash", graph=journal.put(run.encode()), inputs={})])
+            else:
+                sent = journal.put(f"{run} {last}".encode())
+                journal.append(run, [NodeFinished(seq=last, at=1.0, node=sent, outcome=Value(value="x" * chance.randint(0, 400)))])
+        await journal.durable(run, last)
+        os.write(1, f"{run} {last}\n".encode())
+
+
+async def main(file: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    async with SqliteJournal.open(file) as journal:
+        await asyncio.gather(*(one(journal, f"r{number}", chance) for number in range(3)))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))

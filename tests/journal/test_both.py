@@ -1,0 +1,141 @@
+"""What every journal does, whatever it is kept in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from orchestra.journal.error import JournalError
+from orchestra.journal.memory import MemoryJournal
+from orchestra.journal.sqlite import SqliteJournal
+from orchestra.values.json import digest
+from tests.journal.stories import SPENT, begun, middle, whole
+
+AnyJournal: TypeAlias = MemoryJournal | SqliteJournal
+
+
+@asynccontextmanager
+async def opened(kind: str, folder: Path) -> AsyncIterator[AnyJournal]:
+    match kind:
+        case "memory":
+            yield MemoryJournal()
+        case _:
+            async with SqliteJournal.open(folder / "j.db", durability=kind) as journal:  # type: ignore[arg-type]  # a parameter of these tests
+                yield journal
+
+
+@pytest.fixture(params=["memory", "strict", "group", "off"])
+async def journal(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AnyJournal]:
+    async with opened(request.param, tmp_path) as found:
+        yield found
+
+
+async def test_gives_back_equal_events_in_order(journal: AnyJournal) -> None:
+    for event in whole("r1"):
+        journal.append("r1", [event])
+    await journal.durable("r1", 5)
+    assert await journal.read("r1") == list(whole("r1"))
+
+
+@pytest.mark.parametrize("after", [0, 1, 4, 5, 6])
+async def test_reads_what_comes_after(journal: AnyJournal, after: int) -> None:
+    journal.append("r1", whole("r1"))
+    assert [event.seq for event in await journal.read("r1", after)] == list(range(after + 1, 6))
+
+
+async def test_reads_what_is_still_in_line(journal: AnyJournal) -> None:
+    journal.append("r1", whole("r1")[:2])
+    assert len(await journal.read("r1")) == 2
+
+
+async def test_an_unknown_run_has_no_events(journal: AnyJournal) -> None:
+    assert await journal.read("nobody") == []
+
+
+@pytest.mark.parametrize(("kept", "given"), [(0, 2), (1, 1), (1, 3), (3, 2)])
+async def test_refuses_a_gap_and_keeps_what_was_there(journal: AnyJournal, kept: int, given: int) -> None:
+    journal.append("r1", whole("r1")[:kept])
+    with pytest.raises(JournalError) as caught:
+        journal.append("r1", middle(given, 1))
+    assert caught.value.code == "J001"
+    assert len(await journal.read("r1")) == kept
+
+
+async def test_appends_all_or_none(journal: AnyJournal) -> None:
+    with pytest.raises(JournalError):
+        journal.append("r1", [begun("r1"), *middle(3, 1)])
+    assert await journal.read("r1") == []
+    journal.append("r1", [begun("r1")])
+    assert len(await journal.read("r1")) == 1
+
+
+async def test_refuses_events_after_the_end(journal: AnyJournal) -> None:
+    journal.append("r1", whole("r1"))
+    await journal.durable("r1", 5)
+    with pytest.raises(JournalError) as caught:
+        journal.append("r1", middle(6, 1))
+    assert caught.value.code == "J006"
+
+
+async def test_refuses_to_wait_for_what_nobody_appended(journal: AnyJournal) -> None:
+    journal.append("r1", [begun("r1")])
+    for run, seq in (("r1", 2), ("nobody", 1)):
+        with pytest.raises(JournalError) as caught:
+            await journal.durable(run, seq)
+        assert caught.value.code == "J003"
+
+
+async def test_durable_still_knows_a_run_that_ended(journal: AnyJournal) -> None:
+    journal.append("r1", whole("r1"))
+    await journal.durable("r1", 5)
+    await journal.durable("r1", 5)
+    await journal.durable("r1", 1)
+
+
+async def test_blobs_are_kept_once_by_digest(journal: AnyJournal) -> None:
+    data = b"\x00bytes\xff"
+    assert journal.put(data) == journal.put(data) == digest(data)
+    assert await journal.blob(digest(data)) == data
+    journal.append("r1", [begun("r1")])
+    await journal.durable("r1", 1)
+    assert await journal.blob(digest(data)) == data
+    assert await journal.blob("0" * 32) is None
+
+
+async def test_summaries_come_newest_first_and_tell_what_happened(journal: AnyJournal) -> None:
+    journal.append("a", whole("a", at=10.0))
+    journal.append("b", [begun("b", at=20.0), *middle(2, 3)])
+    newest, oldest = await journal.runs()
+    assert (newest.run, newest.status, newest.finished, newest.nodes) == ("b", "running", None, 3)
+    assert (oldest.run, oldest.workflow, oldest.status, oldest.started, oldest.finished, oldest.nodes) == (
+        "a",
+        "staged",
+        "done",
+        10.0,
+        13.0,
+        1,
+    )
+    assert oldest.usage == SPENT
+    assert [summary.run for summary in await journal.runs(1)] == ["b"]
+
+
+async def test_finds_runs_by_the_beginning_of_their_ids(journal: AnyJournal) -> None:
+    for run in ("01ab", "01ac", "02", "%1"):
+        journal.append(run, [begun(run)])
+    assert await journal.find("01") == ["01ab", "01ac"]
+    assert await journal.find("01ab") == ["01ab"]
+    assert await journal.find("%") == ["%1"]
+    assert await journal.find("3") == []
+
+
+async def test_takes_nothing_once_closed(journal: AnyJournal) -> None:
+    journal.append("r1", [begun("r1")])
+    await journal.close()
+    with pytest.raises(JournalError) as caught:
+        journal.append("r1", middle(2, 1))
+    assert caught.value.code == "J002"
+    await journal.close()

@@ -1,0 +1,52 @@
+"""Kill -9 at any moment: what `durable` returned for is there, numbers have no gap, the chain holds, and the run can go on."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from orchestra.events import NodeFinished
+from orchestra.journal.sqlite import SqliteJournal
+
+SEED = 20_261
+POINTS = int(os.environ.get("ORCHESTRA_TEST_CRASH_POINTS", "20"))
+CHILD = Path(__file__).with_name("crashing.py")
+
+
+def crash(file: Path, chance: random.Random) -> dict[str, int]:
+    """Kills a writer at a random point; gives what it said was durable, by run."""
+    child = subprocess.Popen([sys.executable, str(CHILD), str(file), str(chance.randrange(1 << 30))], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    said = [child.stdout.readline() for _ in range(chance.randint(0, 40))]
+    # Busy, not asleep: a point within a millisecond, wherever the writer is then.
+    until = time.perf_counter() + chance.uniform(0, 0.004)
+    while time.perf_counter() < until:
+        pass
+    child.send_signal(signal.SIGKILL)
+    said += child.stdout.read().splitlines()
+    child.stdout.close()
+    assert child.wait() == -signal.SIGKILL
+    pairs = [line.split() for line in said if line.strip()]
+    return {run.decode(): int(seq) for run, seq in pairs}
+
+
+async def test_nothing_durable_is_lost_at_any_point(tmp_path: Path) -> None:
+    chance, file, durable = random.Random(SEED), tmp_path / "journal.db", dict[str, int]()
+    for point in range(POINTS):
+        # The same file again and again: each writer goes on where the killed one was.
+        durable |= crash(file, chance)
+        async with SqliteJournal.open(file) as journal:
+            for run, seq in durable.items():
+                events = await journal.read(run)  # checks numbers and chain
+                where = f"run {run} after crash {point} of seed {SEED}"
+                assert len(events) >= seq, f"lost: {where}"
+                for event in events[-5:]:
+                    if isinstance(event, NodeFinished):
+                        assert await journal.blob(event.node) == f"{run} {event.seq}".encode(), f"blob lost: {where}"
+            assert all(summary.status == "interrupted" for summary in await journal.runs())
+    assert sum(durable.values()) > 20 * POINTS // 4

@@ -1,0 +1,163 @@
+"""The history of a run, as a person reads it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.events import (
+    AttemptFinished,
+    AttemptStarted,
+    CancelRequested,
+    Event,
+    Expanded,
+    Judged,
+    NodeFinished,
+    RetryPlanned,
+    RunFinished,
+    RunStarted,
+    TurnStarted,
+    Usage,
+    Verdict,
+)
+from orchestra.journal.history import History, parent
+from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
+from tests.journal.stories import whole
+
+COST = Usage(prompt_tokens=10, output_tokens=2, calls=1)
+
+
+def numbered(*makers: tuple[type[Event], dict[str, object]]) -> list[Event]:
+    """Events, numbered and timed one second apart, after a run's first."""
+    start = RunStarted(seq=1, at=100.0, run="r1", workflow="staged", graph="g", inputs={})
+    return [start, *(kind(seq=seq, at=99.0 + seq, **fields) for seq, (kind, fields) in enumerate(makers, 2))]  # type: ignore[arg-type]  # fields of that kind
+
+
+def call(node: str, attempt: int = 1, **result: object) -> list[tuple[type[Event], dict[str, object]]]:
+    return [
+        (AttemptStarted, {"node": node, "attempt": attempt, "name": "reader"}),
+        (AttemptFinished, {"node": node, "attempt": attempt, "usage": COST, **result}),
+    ]
+
+
+def done(node: str, outcome: Outcome | None = None) -> tuple[type[Event], dict[str, object]]:
+    return NodeFinished, {"node": node, "outcome": outcome or Value(value=1)}
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("a", ""), ("a[3]", "a"), ("a#2", "a"), ("a/b", "a"), ("a[1]/b#2/c", "a[1]/b#2"), ("a[1]/b#2", "a[1]/b"), ("solve@2/s1", "solve@2")],
+)
+def test_the_parent_of_a_path(path: str, expected: str) -> None:
+    assert parent(path) == expected
+
+
+def test_a_plain_run() -> None:
+    history = History.of(whole("r1", at=10.0))
+    assert (history.run, history.workflow, history.status, history.started, history.seconds) == ("r1", "staged", "done", 10.0, 3.0)
+    (row,) = history.rows
+    assert (row.path, row.kind, row.name, row.status, row.seconds, row.depth) == ("a", "call", "reader", "value", 1.0, 0)
+    assert row.usage == history.usage
+    assert row.attempts[0].seconds == 1.0
+
+
+def test_rows_stand_in_the_order_of_their_starts() -> None:
+    history = History.of(numbered(*call("late")[:1], *call("a"), done("a"), *call("late")[1:], done("late")))
+    assert [row.path for row in history.rows] == ["late", "a"]
+
+
+def test_elements_stand_under_their_list_and_their_costs_add_up() -> None:
+    history = History.of(
+        numbered(
+            (Expanded, {"node": "x", "count": 2}),
+            *call("x[0]")[:1],
+            *call("x[1]"),
+            done("x[1]"),
+            *call("x[0]")[1:],
+            done("x[0]"),
+            done("x"),
+        )
+    )
+    assert [(row.path, row.depth, row.kind) for row in history.rows] == [("x", 0, "each"), ("x[0]", 1, "call"), ("x[1]", 1, "call")]
+    assert history.rows[0].elements == 2
+    assert history.rows[0].usage == COST + COST
+    assert history.usage == COST + COST
+
+
+def test_turns_and_blocks_stand_under_their_loop() -> None:
+    turns = [
+        event
+        for turn in (1, 2)
+        for event in ((TurnStarted, {"node": "l", "turn": turn}), *call(f"l#{turn}/draft"), done(f"l#{turn}/draft"))
+    ]
+    history = History.of(numbered(*turns, done("l")))
+    assert [(row.path, row.depth, row.kind, row.status) for row in history.rows] == [
+        ("l", 0, "loop", "value"),
+        ("l#1", 1, "turn", "value"),
+        ("l#1/draft", 2, "call", "value"),
+        ("l#2", 1, "turn", "value"),
+        ("l#2/draft", 2, "call", "value"),
+    ]
+
+
+def test_attempts_carry_what_the_checks_said() -> None:
+    verdict = Verdict(check="quote", outcome="fail", score=0.0, reason="not in the text")
+    history = History.of(
+        numbered(
+            *call("a", value="wrong", sent="s1", received="r1", server="one", model="smol"),
+            (Judged, {"node": "a", "attempt": 1, "verdicts": (verdict,), "accepted": False, "score": 0.1, "reason": "quote: fail"}),
+            (RetryPlanned, {"node": "a", "attempt": 2, "due": 300.0}),
+            *call("a", 2, value="right"),
+            (Judged, {"node": "a", "attempt": 2, "verdicts": (), "accepted": True, "score": 0.9}),
+            done("a"),
+        )
+    )
+    first, second = history.rows[0].attempts
+    assert (first.accepted, first.refused, first.score, first.verdicts) == (False, "quote: fail", 0.1, (verdict,))
+    assert (first.sent, first.received, first.server, first.model, first.value) == ("s1", "r1", "one", "smol", "wrong")
+    assert (second.number, second.accepted, second.refused, second.value) == (2, True, "", "right")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "error"),
+    [
+        (Value(value=1), "value", ""),
+        (Skipped(reason="`when` was false"), "skipped", "`when` was false"),
+        (Abstained(reason="quote: fail"), "abstained", "quote: fail"),
+        (Failed(code="E009", reason="wrong type"), "failed", "E009: wrong type"),
+    ],
+)
+def test_each_outcome_has_its_status_and_error(outcome: Outcome, status: str, error: str) -> None:
+    (row,) = History.of(numbered(done("a", outcome))).rows
+    assert (row.status, row.error) == (status, error)
+
+
+def test_what_still_goes_on() -> None:
+    history = History.of(
+        numbered(
+            *call("busy")[:1], *call("again", error="F203", reason="refused"), (RetryPlanned, {"node": "again", "attempt": 2, "due": 9.0})
+        )
+    )
+    busy, again = history.rows
+    assert (history.status, history.finished, busy.status, busy.seconds, busy.attempts[0].seconds) == (
+        "running",
+        None,
+        "running",
+        None,
+        None,
+    )
+    assert (again.status, again.error) == ("waiting", "F203: refused")
+
+
+def test_a_cancelled_run_tells_who_and_what_was_broken_off() -> None:
+    end = (RunFinished, {"status": "cancelled", "outcome": Failed(code="E008", reason="cancelled")})
+    history = History.of(numbered(*call("a")[:1], (CancelRequested, {"by": "me"}), end))
+    assert (history.status, history.cancelled_by, history.rows[0].status) == ("cancelled", "me", "interrupted")
+
+
+@given(st.integers(0, 5))
+def test_any_beginning_of_a_run_has_a_history(length: int) -> None:
+    history = History.of(whole("r1")[:length])
+    assert history.status == ("done" if length == 5 else "running")
+    assert len(history.rows) == (1 if length >= 2 else 0)

@@ -1,0 +1,386 @@
+"""The journal in a file: what outlives it, who may share it, and what its faults look like."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import shutil
+import sqlite3
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from orchestra.events import AttemptFinished, Event, NodeFinished, encode
+from orchestra.journal.error import JournalError, from_sqlite
+from orchestra.journal.sqlite import SqliteJournal
+from orchestra.journal.store import Durability, Store
+from orchestra.values.outcome import Value
+from tests.journal.stories import begun, middle, whole
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "journal.db"
+
+
+async def write(file: Path, *runs: str, durability: Durability = "group") -> None:
+    async with SqliteJournal.open(file, durability=durability) as journal:
+        for run in runs:
+            journal.append(run, whole(run))
+        await asyncio.gather(*(journal.durable(run, 5) for run in runs))
+
+
+def sql(file: Path, *statements: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(file, isolation_level=None)
+    try:
+        return [row for statement in statements for row in connection.execute(statement)]
+    finally:
+        connection.close()
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def content(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def take_away(file: Path, how: str) -> None:
+    if how == "replace":
+        shutil.copy(file, file.with_suffix(".copy"))
+        os.replace(file.with_suffix(".copy"), file)
+    else:
+        file.unlink()
+
+
+@pytest.mark.parametrize("durability", ["strict", "group", "off"])
+async def test_events_and_blobs_outlive_the_journal(file: Path, durability: Durability) -> None:
+    async with SqliteJournal.open(file, durability=durability) as journal:
+        name = journal.put(b"prompt")
+        journal.append("r1", whole("r1"))
+    async with SqliteJournal.open(file) as journal:
+        assert await journal.read("r1") == list(whole("r1"))
+        assert await journal.blob(name) == b"prompt"
+
+
+async def test_durable_means_on_disk(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        name = journal.put(b"prompt")
+        journal.append("r1", [begun("r1")])
+        await journal.durable("r1", 1)
+        assert sql(file, "SELECT count(*) FROM events", "SELECT digest FROM blobs") == [(1,), (name,)]
+
+
+async def test_a_large_value_comes_back_equal(file: Path) -> None:
+    event = NodeFinished(seq=2, at=1.0, node="a", outcome=Value(value={"text": "ä" * 100_000, "none": None, "deep": [[1.5, True]]}))
+    async with SqliteJournal.open(file) as journal:
+        journal.append("r1", [begun("r1"), event])
+        assert (await journal.read("r1"))[1] == event
+
+
+async def test_files_are_for_their_owner_only(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        journal.append("r1", [begun("r1")])
+        await journal.durable("r1", 1)
+        modes = {path.name: mode(path) for path in [file.parent, *file.parent.iterdir()]}
+    assert modes == {"state": 0o700, file.name: 0o600, file.name + "-wal": 0o600, file.name + "-shm": 0o600, file.name + "-writers": 0o700}
+
+
+async def test_a_file_that_others_could_read_is_closed_to_them(file: Path) -> None:
+    await write(file, "r1")
+    os.chmod(file, 0o644)
+    await write(file, "r2")
+    assert mode(file) == 0o600
+
+
+async def test_the_chain_binds_each_event_to_all_before_it(file: Path) -> None:
+    await write(file, "r1")
+    expected, link = [], b"r1"
+    for event in whole("r1"):
+        link = hashlib.sha256(link + encode(event)).digest()
+        expected.append((link,))
+    assert sql(file, "SELECT chain FROM events WHERE run = 'r1' ORDER BY seq") == expected
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE events SET body = replace(CAST(body AS TEXT), 'reader', 'writer') WHERE seq = 2",
+        "DELETE FROM events WHERE seq = 3",
+        "DELETE FROM events WHERE seq = 5",
+        "UPDATE events SET seq = 9 WHERE seq = 5",
+        "DELETE FROM events WHERE run = 'r1'",
+        "DELETE FROM runs WHERE run = 'r1'",
+    ],
+)
+async def test_a_log_that_was_tampered_with_is_refused_and_other_runs_are_read(file: Path, damage: str) -> None:
+    await write(file, "r1", "r2")
+    sql(file, damage.replace("WHERE seq", "WHERE run = 'r1' AND seq"))
+    async with SqliteJournal.open(file) as journal:
+        with pytest.raises(JournalError) as caught:
+            await journal.read("r1")
+        assert caught.value.code == "J013"
+        assert await journal.read("r2") == list(whole("r2"))
+
+
+async def test_a_tampered_blob_is_refused(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        name = journal.put(b"what was said")
+    sql(file, "UPDATE blobs SET data = x'00'")
+    async with SqliteJournal.open(file) as journal:
+        with pytest.raises(JournalError) as caught:
+            await journal.blob(name)
+    assert caught.value.code == "J013"
+
+
+async def test_an_event_of_an_unknown_kind_is_refused_not_skipped(file: Path) -> None:
+    await write(file, "r1")
+    body = b'{"type":"teleported","seq":1,"at":1.0}'
+    chain = hashlib.sha256(b"r9" + body).digest()
+    sql(
+        file,
+        f"INSERT INTO events VALUES ('r9', 1, x'{body.hex()}', x'{chain.hex()}')",
+        f"INSERT INTO runs SELECT 'r9', workflow, status, started, finished, nodes, usage, 1, x'{chain.hex()}', writer FROM runs",
+    )
+    async with SqliteJournal.open(file) as journal:
+        with pytest.raises(JournalError) as caught:
+            await journal.read("r9")
+    assert caught.value.code == "J021"
+
+
+async def test_flipped_bits_are_found_or_harmless(file: Path, tmp_path: Path) -> None:
+    await write(file, *(f"r{number}" for number in range(20)))
+    whole_file, chance = content(file), random.Random(7)
+    for number in range(60):
+        spoilt = bytearray(whole_file)
+        at = chance.randrange(len(spoilt))
+        spoilt[at] ^= 1 << chance.randrange(8)
+        copy = tmp_path / f"{number}.db"
+        copy.write_bytes(spoilt)
+        try:
+            async with SqliteJournal.open(copy, busy=0.05) as journal:
+                for run in [f"r{number}" for number in range(20)]:
+                    assert await journal.read(run) in (list(whole(run)), []), f"byte {at} of {number}"
+        except JournalError as error:
+            assert error.hint, error  # noqa: PT017  # either outcome is right
+
+
+async def read_all(file: Path, runs: int) -> None:
+    async with SqliteJournal.open(file) as journal:
+        for number in range(runs):
+            assert await journal.read(f"r{number}") == list(whole(f"r{number}"))
+
+
+async def test_a_truncated_file_is_refused_or_whole(file: Path, tmp_path: Path) -> None:
+    await write(file, *(f"r{number}" for number in range(20)))
+    whole_file, chance = content(file), random.Random(7)
+    for number in range(20):
+        copy = tmp_path / f"{number}.db"
+        copy.write_bytes(whole_file[: chance.randrange(1, len(whole_file))])
+        with pytest.raises(JournalError):
+            await read_all(copy, 20)
+
+
+# Several who write
+
+
+async def test_journals_of_one_file_write_side_by_side(file: Path) -> None:
+    async with SqliteJournal.open(file) as one, SqliteJournal.open(file) as two:
+        for seq in range(50):
+            for journal, run in ((one, "r1"), (two, "r2")):
+                journal.append(run, [begun(run)] if seq == 0 else middle(seq + 1, 1))
+                await journal.durable(run, seq + 1)
+        assert len(await one.read("r2")) == len(await two.read("r1")) == 50
+
+
+async def test_two_writers_of_one_run_are_told_apart_and_the_first_one_stands(file: Path) -> None:
+    async with SqliteJournal.open(file) as one, SqliteJournal.open(file) as two:
+        one.append("r1", [begun("r1")])
+        await one.durable("r1", 1)
+        two.append("r1", middle(2, 2))
+        await two.durable("r1", 3)
+        one.append("r1", middle(2, 1))
+        one.append("other", [begun("other")])
+        with pytest.raises(JournalError) as caught:
+            await one.durable("r1", 2)
+        assert caught.value.code == "J005"
+        await one.durable("other", 1)
+        with pytest.raises(JournalError):
+            one.append("r1", middle(3, 1))
+        assert await two.read("r1") == [begun("r1"), *middle(2, 2)]
+
+
+async def test_a_run_goes_on_where_another_journal_left_it(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        journal.append("r1", whole("r1")[:3])
+    async with SqliteJournal.open(file) as journal:
+        journal.append("r1", whole("r1")[3:])
+        assert await journal.read("r1") == list(whole("r1"))
+        assert [(summary.status, summary.nodes) for summary in await journal.runs()] == [("done", 1)]
+
+
+async def test_a_run_whose_writer_is_gone_is_interrupted(file: Path) -> None:
+    async with SqliteJournal.open(file) as watching:
+        async with SqliteJournal.open(file) as journal:
+            journal.append("r1", whole("r1")[:3])
+            journal.append("r2", whole("r2"))
+            await asyncio.gather(journal.durable("r1", 3), journal.durable("r2", 5))
+            assert {summary.run: summary.status for summary in await watching.runs()} == {"r1": "running", "r2": "done"}
+        assert {summary.run: summary.status for summary in await watching.runs()} == {"r1": "interrupted", "r2": "done"}
+        assert list((file.parent / "journal.db-writers").iterdir()) != []
+    assert list((file.parent / "journal.db-writers").iterdir()) == []
+
+
+# Faults
+
+
+def many(first: int, count: int) -> Sequence[Event]:
+    return [NodeFinished(seq=seq, at=1.0, node="n", outcome=Value(value="x" * 1000)) for seq in range(first, first + count)]
+
+
+async def test_a_full_disk_reaches_all_who_wait_and_ends_appending(file: Path) -> None:
+    async with SqliteJournal.open(file, max_bytes=200_000) as journal:
+        journal.append("r0", [begun("r0")])
+        await journal.durable("r0", 1)
+        for run in ("r1", "r2"):
+            journal.append(run, [begun(run), *many(2, 300)])
+        told = await asyncio.wait_for(asyncio.gather(*(journal.durable(run, 301) for run in ("r1", "r2", "r1")), return_exceptions=True), 5)
+        assert [getattr(error, "code", error) for error in told] == ["J010"] * 3
+        assert "df -h" in str(told[0])
+        with pytest.raises(JournalError) as caught:
+            journal.append("r3", [begun("r3")])
+        assert caught.value.code == "J010"
+        assert await journal.read("r0") == [begun("r0")]
+        assert await journal.read("r1") == []
+
+
+async def test_a_fault_that_nobody_saw_is_raised_by_close(file: Path) -> None:
+    with pytest.raises(JournalError) as caught:
+        async with SqliteJournal.open(file, max_bytes=100_000) as journal:
+            journal.append("r1", [begun("r1"), *many(2, 300)])
+    assert caught.value.code == "J010"
+
+
+async def fill_and_fail(file: Path) -> None:
+    async with SqliteJournal.open(file, max_bytes=100_000) as journal:
+        journal.append("r1", [begun("r1"), *many(2, 300)])
+        raise ZeroDivisionError
+
+
+async def test_close_does_not_hide_the_error_of_the_block(file: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        await fill_and_fail(file)
+
+
+async def test_a_locked_file_reaches_who_waits(file: Path) -> None:
+    async with SqliteJournal.open(file, busy=0.05) as journal:
+        other = sqlite3.connect(file, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        journal.append("r1", [begun("r1")])
+        with pytest.raises(JournalError) as caught:
+            await asyncio.wait_for(journal.durable("r1", 1), 5)
+        other.close()
+    assert caught.value.code == "J012"
+
+
+@pytest.mark.parametrize("how", ["delete", "replace"])
+async def test_a_file_taken_away_reaches_who_waits(file: Path, how: str) -> None:
+    async with SqliteJournal.open(file) as journal:
+        journal.append("r1", [begun("r1")])
+        await journal.durable("r1", 1)
+        take_away(file, how)
+        journal.append("r1", middle(2, 1))
+        with pytest.raises(JournalError) as caught:
+            await asyncio.wait_for(journal.durable("r1", 2), 5)
+    assert caught.value.code == "J016"
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (sqlite3.SQLITE_FULL, "J010"),
+        (sqlite3.SQLITE_READONLY_ROLLBACK, "J011"),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, "J012"),
+        (sqlite3.SQLITE_CORRUPT, "J013"),
+        (sqlite3.SQLITE_IOERR_WRITE, "J014"),
+        (sqlite3.SQLITE_CANTOPEN, "J015"),
+        (sqlite3.SQLITE_MISUSE, "J019"),
+    ],
+)
+def test_each_fault_of_the_store_has_its_code_and_hint(number: int, code: str) -> None:
+    error = sqlite3.OperationalError("as SQLite says it")
+    error.sqlite_errorcode = number
+    found = from_sqlite(error, "/folder/journal.db", "/folder")
+    assert found.code == code
+    assert found.hint
+    assert "as SQLite says it" in str(found)
+
+
+async def test_a_value_that_is_no_json_is_refused_at_once_and_the_run_goes_on(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        journal.append("r1", [begun("r1")])
+        for value in (object(), "\ud800", {(1, 2): 3}):
+            with pytest.raises(JournalError) as caught:
+                journal.append("r1", [AttemptFinished(seq=2, at=1.0, node="a", attempt=1, value=value)])
+            assert caught.value.code == "J004"
+        journal.append("r1", middle(2, 1))
+        assert len(await journal.read("r1")) == 2
+
+
+async def test_who_stops_waiting_disturbs_nobody(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        journal.append("r1", [begun("r1")])
+        waiting = [asyncio.create_task(journal.durable("r1", 1)) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting[1].cancel()
+        await asyncio.gather(waiting[0], waiting[2])
+        assert waiting[1].cancelled()
+
+
+# What cannot be opened
+
+
+async def refused(file: Path) -> JournalError:
+    with pytest.raises(JournalError) as caught:
+        async with SqliteJournal.open(file):
+            pass
+    return caught.value
+
+
+async def test_a_journal_from_the_future_is_refused_and_left_alone(file: Path) -> None:
+    await write(file, "r1")
+    sql(file, "UPDATE schema_version SET version = 99")
+    before = content(file)
+    error = await refused(file)
+    assert (error.code, "99" in error.message) == ("J020", True)
+    assert content(file) == before
+
+
+async def test_somebody_elses_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "other.db"
+    sql(file, "CREATE TABLE theirs (x)")
+    assert (await refused(file)).code == "J018"
+    assert sql(file, "SELECT name FROM sqlite_schema", "PRAGMA journal_mode") == [("theirs",), ("delete",)]
+
+
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("these are my notes\n" * 500)
+    assert (await refused(file)).code == "J013"
+
+
+async def test_a_folder_where_a_file_should_be_is_refused(tmp_path: Path) -> None:
+    error = await refused(tmp_path)
+    assert (error.code, str(tmp_path) in error.message) == ("J015", True)
+
+
+def test_makers_of_one_new_file_do_not_get_in_each_others_way(file: Path) -> None:
+    stores = [Store(file) for _ in range(4)]
+    for store in stores:
+        assert store.find("", 10) == []
+        store.close()
