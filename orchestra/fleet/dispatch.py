@@ -153,6 +153,12 @@ class Fleet:
         """Tries the servers of the card's model in order; the next one only where no model has seen the request."""
         began = self._clock.monotonic()
         seconds = self.config.limits.request_seconds if call.timeout is None else call.timeout
+        if call.escalate:
+            if self.config.escalate is None:
+                hint = "write `escalate: NAME` into the fleet file, with a larger model under `models:`"
+                return _refused(Fault("F220", f"the fleet {self.config.name!r} has no larger model", hint, retryable=False))
+            # An adapter belongs to the model that it was trained on.
+            card = card.model_copy(update={"model": self.config.escalate, "adapter": None})
         names = self.config.serving(card.model)
         if not names:
             hint = f"add it under `models:` of the fleet file{nearest(card.model, self.config.models)}"

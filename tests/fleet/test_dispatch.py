@@ -191,6 +191,21 @@ async def test_calls_spread_over_servers_by_what_they_have_to_do() -> None:
     assert (len(one.visits), len(two.visits)) == (3, 3)
 
 
+async def test_an_escalated_call_asks_the_larger_model() -> None:
+    async with raw_server(says("small")) as small, raw_server(says("large")) as large:
+        config = endpoints(small.url, large.url).model_copy(update={"models": {"base": "s0", "big": "s1"}, "escalate": "big"})
+        async with opened(config) as fleet:
+            values = [await only(fleet, call("writer", escalate=escalate)) for escalate in (False, True)]
+    assert [done.value for done in values if isinstance(done, Done)] == ["small", "large"]
+
+
+async def test_a_fleet_without_a_larger_model_says_so() -> None:
+    async with opened(endpoints("http://127.0.0.1:1")) as fleet:
+        refused = await only(fleet, call("writer", escalate=True))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.retryable) == ("F220", False)
+
+
 async def test_a_salt_of_the_tenant_goes_to_vllm_only() -> None:
     async with raw_server(says("x")) as server:
         for dialect in ("vllm", "ollama"):

@@ -1,0 +1,48 @@
+"""The real fleet: vLLM on the CPU with SmolLM2-135M, as `configs/laptop.yaml` says. One server for all tests.
+
+A fleet that runs already is adopted and left running; one that the tests start, they stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestra.fleet import config, launch, weights
+from orchestra.fleet.config import FleetConfig
+from orchestra.fleet.control import Supervision
+from orchestra.fleet.folders import Folders
+from orchestra.fleet.progress import Progress
+
+LAPTOP = Path(__file__).resolve().parents[2] / "configs" / "laptop.yaml"
+
+
+@pytest.fixture(scope="session")
+def laptop() -> Iterator[FleetConfig]:
+    """The fleet's description; its server is healthy."""
+    described = config.read(LAPTOP)
+    supervision = Supervision(described, Folders.of())
+    said: set[str] = set()
+
+    def report(progress: Progress) -> None:
+        if progress.message not in said:
+            said.add(progress.message)
+            print(progress.message, file=sys.stderr)
+
+    async def bring_up() -> bool:
+        there = await supervision.ask("touch") is not None
+        launch.vllm_version()
+        for server in described.local.values():
+            await weights.ensure(server.weights, weights.Pantry.of(), report)
+        await supervision.start()
+        await supervision.healthy(report)
+        return there
+
+    was_there = asyncio.run(bring_up())
+    yield described
+    if not was_there:
+        asyncio.run(supervision.stop())

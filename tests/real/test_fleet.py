@@ -1,0 +1,259 @@
+"""What the fleet promises, on the real vLLM."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import random
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra.agent.card import Card
+from orchestra.doors import Call, Done, Refused
+from orchestra.fleet.config import FleetConfig, LocalServer
+from orchestra.fleet.dispatch import Fleet
+from orchestra.fleet.protocol import Chat, Completion, Scores
+from orchestra.fleet.wire import Fault
+
+pytestmark = pytest.mark.real
+
+SERVER = "smol"
+PASSAGE = (
+    "The Normans were the people who in the 10th and 11th centuries gave their name to Normandy, a region in France. "
+    "They were descended from Norse raiders and pirates from Denmark, Iceland and Norway."
+)
+FRANCE = Chat(messages=[{"role": "user", "content": "What is the capital of France?"}], max_output=8, sampling={"temperature": 0})
+LONG = Chat(messages=[{"role": "user", "content": "Tell a long story."}], max_output=4000, sampling={"temperature": 0, "ignore_eos": True})
+
+
+def record(**fields: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+
+
+STRING: dict[str, Any] = {"type": "string"}
+READER = Card.declared(
+    "reader",
+    input=record(question=STRING, context=STRING),
+    output=record(quote={"type": "string", "format": "quote"}),
+    prompt="<context>\n{{ context }}\n</context>\n\nQuestion: {{ question }}",
+    evidence="context",
+    max_output=120,
+    sampling={"temperature": 1.5, "seed": 7},
+)
+MOODS = Card.declared(
+    "moods",
+    input=record(text=STRING),
+    output=record(mood={"enum": ["glad", "sad"]}, score={"type": "integer", "minimum": 1, "maximum": 5}),
+    prompt="What is the mood of this text? {{ text }}",
+    max_output=40,
+)
+
+
+def call(name: str, attempt: int = 1, **inputs: Any) -> Call:
+    return Call(run="r", node="n", attempt=attempt, kind="agent", name=name, inputs=inputs)
+
+
+async def only(fleet: Fleet, what: Call) -> Done | Refused:
+    (reply,) = [reply async for reply in fleet.run(what)]
+    assert isinstance(reply, Done | Refused)
+    return reply
+
+
+def opened(laptop: FleetConfig, *cards: Card) -> Any:
+    return Fleet.open(laptop, cards={card.name: card for card in cards}, mode="start")
+
+
+async def eventually(wanted: Callable[[], Awaitable[bool]], seconds: float = 30) -> None:
+    async with asyncio.timeout(seconds):
+        while True:
+            if await wanted():
+                return
+            await asyncio.sleep(0.05)
+
+
+async def running(fleet: Fleet) -> int:
+    load = await fleet.client.load(SERVER)
+    assert not isinstance(load, Fault), load
+    return load.running + load.waiting
+
+
+async def test_status_carries_the_servers_own_version(laptop: FleetConfig) -> None:
+    async with opened(laptop) as fleet:
+        await fleet.ready()
+        (server,) = (await fleet.status())["servers"]
+        assert server["version"] == await fleet.client.version(SERVER)
+    assert server["version"]["version"]
+    assert server["memory_bytes"] > 1 << 30
+    assert server["pid"]
+
+
+async def test_an_output_is_decoded_inside_its_schema(laptop: FleetConfig) -> None:
+    async with opened(laptop, MOODS) as fleet:
+        done = await only(fleet, call("moods", text="What a lovely day!"))
+    assert isinstance(done, Done), done
+    assert done.value["mood"] in ("glad", "sad")
+    assert 1 <= done.value["score"] <= 5
+    assert done.usage.output_tokens > 0
+
+
+async def test_only_quotes_of_the_evidence_can_be_written(laptop: FleetConfig) -> None:
+    """At a temperature that would otherwise give nonsense, so that it is the grammar that holds the quote, not the model."""
+    questions = ["Where is Normandy?", "Who were the Normans?", "What is 7 times 8?", "Sing a song."]
+    async with opened(laptop, READER) as fleet:
+        replies = await asyncio.gather(*(only(fleet, call("reader", question=question, context=PASSAGE)) for question in questions))
+    done = [reply for reply in replies if isinstance(reply, Done)]
+    assert len(done) == len(questions), replies
+    assert all(reply.value["quote"] in PASSAGE for reply in done)
+
+
+async def test_log_probabilities_come_with_each_token(laptop: FleetConfig) -> None:
+    sampling = {"temperature": 0, "logprobs": True, "top_logprobs": 3}
+    chat = Chat(messages=FRANCE.messages, max_output=8, sampling=sampling)
+    async with opened(laptop) as fleet:
+        await fleet.ready()
+        result = await fleet.client.chat(SERVER, chat)
+    assert isinstance(result, Completion), result
+    assert "".join(token.text for token in result.tokens).startswith(result.text)
+    for token in result.tokens:
+        assert token.top[0] == (token.text, token.logprob), "at temperature 0 the likeliest is written"
+        assert sum(math.exp(logprob) for _, logprob in token.top) <= 1.001
+
+
+async def test_generative_scoring_reads_one_token_for_each_item(laptop: FleetConfig) -> None:
+    async with opened(laptop) as fleet:
+        await fleet.ready()
+        paris, london = await fleet.client.tokenize(SERVER, " Paris"), await fleet.client.tokenize(SERVER, " London")
+        assert isinstance(paris, tuple), paris
+        assert isinstance(london, tuple), london
+        items = ["The capital of France is", "The capital of England is"]
+        result = await fleet.client.score(SERVER, "Here is a fact about geography.\n", items, [paris[0], london[0]])
+    assert isinstance(result, Scores), result
+    assert result.scores[0] > 0.8
+    assert result.scores[1] < 0.2
+
+
+async def test_tokens_are_those_that_the_server_counts(laptop: FleetConfig) -> None:
+    async with opened(laptop) as fleet:
+        await fleet.ready()
+        tokens = await fleet.client.tokenize(SERVER, PASSAGE)
+        result = await fleet.client.complete(SERVER, PASSAGE, 1, temperature=0)
+    assert isinstance(tokens, tuple), tokens
+    assert isinstance(result, Completion), result
+    assert len(tokens) == result.usage.prompt_tokens
+
+
+async def test_a_prompt_longer_than_the_context_is_refused_for_good(laptop: FleetConfig) -> None:
+    async with opened(laptop) as fleet:
+        await fleet.ready()
+        chat = Chat(messages=[{"role": "user", "content": "word " * 9000}], max_output=8)
+        result = await fleet.client.chat(SERVER, chat)
+    assert isinstance(result, Fault)
+    assert (result.code, result.retryable) == ("F215", False)
+
+
+async def test_priority_and_salt_are_taken(laptop: FleetConfig) -> None:
+    async with opened(laptop) as fleet:
+        await fleet.ready()
+        result = await fleet.client.chat(SERVER, Chat(messages=FRANCE.messages, max_output=4, priority=-5, cache_salt="tenant"))
+    assert isinstance(result, Completion), result
+
+
+async def test_cancelling_a_call_frees_the_server(laptop: FleetConfig) -> None:
+    async with opened(laptop) as fleet:
+        await fleet.ready()
+        task = asyncio.create_task(fleet.client.chat(SERVER, LONG, seconds=300))
+
+        async def busy() -> bool:
+            return await running(fleet) == 1
+
+        async def idle() -> bool:
+            return await running(fleet) == 0
+
+        await eventually(busy)
+        task.cancel()
+        await eventually(idle, 15)
+
+
+async def test_two_that_open_the_fleet_at_once_share_it(laptop: FleetConfig) -> None:
+    async def look() -> tuple[int, int]:
+        async with opened(laptop) as fleet:
+            await fleet.ready()
+            status = await fleet.status()
+            return status["pid"], status["servers"][0]["pid"]
+
+    one, two = await asyncio.gather(look(), look())
+    assert one == two
+
+
+def adapter(folder: Path, seed: int) -> Path:
+    """A LoRA of rank 8 on every query projection, full of noise: its texts are unlike those of the base model."""
+    import numpy
+
+    folder.mkdir()
+    chance = numpy.random.default_rng(seed)
+    layers, width, rank = 30, 576, 8
+    header: dict[str, Any] = {}
+    data = b""
+    for layer in range(layers):
+        for name, shape in (("lora_A", (rank, width)), ("lora_B", (width, rank))):
+            values = (chance.standard_normal(shape) * 0.3).astype(numpy.float32).tobytes()
+            key = f"base_model.model.model.layers.{layer}.self_attn.q_proj.{name}.weight"
+            header[key] = {"dtype": "F32", "shape": list(shape), "data_offsets": [len(data), len(data) + len(values)]}
+            data += values
+    packed = json.dumps(header).encode()
+    (folder / "adapter_model.safetensors").write_bytes(len(packed).to_bytes(8, "little") + packed + data)
+    settings = {"peft_type": "LORA", "r": rank, "lora_alpha": 16, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM", "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+async def test_an_adapter_answers_under_its_name_and_leaves_the_base_model_alone(laptop: FleetConfig, tmp_path: Path) -> None:
+    """Batched together: with every slot in use, vLLM's CPU kernels would give the base model the adapter. One stays free."""
+    folder = adapter(tmp_path / f"noise{random.randrange(1 << 30)}", 3)
+    server = laptop.servers[SERVER]
+    assert isinstance(server, LocalServer)
+    with_adapter = server.model_copy(update={"adapters": {folder.name: str(folder)}})
+    config = laptop.model_copy(update={"servers": {SERVER: with_adapter}})
+    plain = Card.declared("plain", input=record(text=STRING), output=STRING, prompt="{{ text }}", max_output=8)
+    noisy = Card.declared("noisy", input=record(text=STRING), output=STRING, prompt="{{ text }}", max_output=8, adapter=folder.name)
+    question = "What is the capital of France?"
+    async with opened(config, plain, noisy) as fleet:
+        alone = await only(fleet, call("plain", text=question))
+        replies = await asyncio.gather(*(only(fleet, call(name, text=question)) for name in ("plain", "noisy", "plain", "noisy")))
+        (status,) = (await fleet.status())["servers"]
+        await fleet.client.unload_adapter(SERVER, replies[1].model)
+    assert isinstance(alone, Done), alone
+    assert [reply.value for reply in replies[::2] if isinstance(reply, Done)] == [alone.value, alone.value]
+    assert replies[1].model.startswith(folder.name)
+    assert replies[1].model in status["adapters"]
+    assert not (isinstance(replies[1], Done) and replies[1].value == alone.value)
+
+
+async def test_a_server_killed_in_the_middle_of_a_request_comes_back_and_answers(laptop: FleetConfig) -> None:
+    story = Card.declared("story", input=record(text=STRING), output=STRING, prompt="{{ text }}", max_output=4000)
+    short = Card.declared("short", input=record(text=STRING), output=STRING, prompt="{{ text }}", max_output=4)
+    async with opened(laptop, story, short) as fleet:
+        await fleet.ready()
+        (before,) = (await fleet.status())["servers"]
+        text = "Write the numbers from 1 to 5000 in words, one on each line."
+        task = asyncio.create_task(only(fleet, call("story", text=text)))
+
+        async def busy() -> bool:
+            return await running(fleet) == 1
+
+        await eventually(busy)
+        os.kill(before["pid"], signal.SIGKILL)
+        broken = await task
+        assert isinstance(broken, Refused)
+        assert (broken.code, broken.retryable) == ("F206", True)
+        done = await only(fleet, call("short", attempt=2, text=text))
+        (after,) = (await fleet.status())["servers"]
+    assert isinstance(done, Done), done
+    assert after["pid"] != before["pid"]
+    assert after["restarts"] == before["restarts"] + 1
