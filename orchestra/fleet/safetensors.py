@@ -31,7 +31,7 @@ def check_folder(folder: Path) -> None:
             _check_json(path)
     tensors = [path for path in files if path.suffix == ".safetensors"]
     if not tensors:
-        raise _unsafe(folder, "there are no safetensors in it", "orchestra fleet fetch")
+        raise _unsafe(folder, "there are no safetensors in it", "orchestra fleet start")
     for path in tensors:
         check_header(path)
 
