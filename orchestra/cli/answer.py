@@ -8,13 +8,14 @@ from typing import Any
 
 from orchestra.cli.failure import as_data
 from orchestra.cli.screen import console, say, seconds, table
-from orchestra.cli.story import MAX_ROWS, NodeStory, lines, tell
 from orchestra.events import Event
+from orchestra.journal.history import History
 from orchestra.result import Result
 from orchestra.values.outcome import Evidence
 from orchestra.values.text import visible
 
 MAX_EVIDENCE = 20
+MAX_ROWS = 40
 LONG_QUOTE = 400
 
 
@@ -27,11 +28,11 @@ def show_result(result: Result[Any], events: Sequence[Event]) -> None:
         colour = "yellow" if result.status == "abstained" else "red"
         say(visible(result.error.message), style=colour)
     say()
-    show_nodes(tell(events))
+    history = History.of(events)
+    show_nodes(history)
     say()
-    took = events[-1].at - events[0].at if events else 0.0
     confidence = f", confidence {result.confidence:.2f}" if result.confidence is not None else ""
-    say(f"{result.status} in {seconds(took)}{confidence}", style="bold")
+    say(f"{result.status} in {seconds(history.seconds or 0.0)}{confidence}", style="bold")
     say(f"more: orchestra runs show {result.run}", style="dim")
 
 
@@ -77,19 +78,23 @@ def show_evidence(evidence: Sequence[Evidence]) -> None:
         say(f"  and {len(told) - MAX_EVIDENCE} more", style="dim")
 
 
-def show_nodes(stories: Sequence[NodeStory], *, everything: bool = False) -> None:
-    """Prints what each node took."""
-    gather = not everything and len(stories) > MAX_ROWS
-    rows = [
+def show_nodes(history: History, *, everything: bool = False) -> None:
+    """Prints what each node took. Of long lists the elements are left out, unless `everything` is wanted; their node has the sum."""
+    rows = history.rows
+    if not everything and len(rows) > MAX_ROWS:
+        rows = tuple(row for row in rows if "[" not in row.path)
+    shown = [
         (
-            line.path if line.count == 1 else f"{line.path} ×{line.count}",
-            line.name,
-            line.status,
-            seconds(line.seconds),
-            str(line.attempts or ""),
-            str(line.usage.prompt_tokens or ""),
-            str(line.usage.output_tokens or ""),
+            "  " * row.depth + row.path,
+            row.name if row.elements is None else f"{row.elements} element{'s' * (row.elements != 1)}",
+            "done" if row.status == "value" else row.status,
+            "" if row.seconds is None else seconds(row.seconds),
+            str(len(row.attempts) or ""),
+            str(row.usage.prompt_tokens or ""),
+            str(row.usage.output_tokens or ""),
         )
-        for line in lines(stories, gather=gather)
+        for row in rows
     ]
-    console().print(table(("node", "asked", "came to", "time", "attempts", "tokens in", "tokens out"), rows, right=(3, 4, 5, 6)))
+    console().print(table(("node", "asked", "came to", "time", "attempts", "tokens in", "tokens out"), shown, right=(3, 4, 5, 6)))
+    if len(rows) < len(history.rows):
+        say(f"and {len(history.rows) - len(rows)} inside lists; orchestra runs show {history.run} --all", style="dim")

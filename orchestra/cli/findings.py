@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from orchestra.cli.screen import size
-from orchestra.config import Settings, load_modules
+from orchestra.config import Settings, load_modules, looks_like_path
 from orchestra.errors import OrchestraError
 from orchestra.fleet.config import FleetConfig, read
 from orchestra.fleet.control import Supervision
@@ -80,7 +80,12 @@ def _fleet(settings: Settings) -> Generator[Finding, None, FleetConfig | None]:
     try:
         fleet = read(path := settings.find_resource("configs", settings.fleet))
     except OrchestraError as error:
-        yield Finding("fleet file", "problem", error.message, "orchestra validate " + settings.fleet)
+        yield Finding(
+            "fleet file",
+            "problem",
+            error.message,
+            f"orchestra validate {settings.fleet}" if looks_like_path(settings.fleet) else f"# {error.hint}",
+        )
         return None
     source = settings.sources.get("fleet", "default")
     yield Finding("fleet file", "ok", f"{fleet.name}: {path}, chosen by {source}")

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+LISTS = ("after", "checks", "otherwise", "agents", "tools", "options")
+"""Keys of nodes whose value is a list, of which one element may stand by itself."""
+
+
 def register(app: typer.Typer) -> None:
     """Adds the verbs."""
 
@@ -63,9 +67,17 @@ def schema_of_file(what: Literal["workflow", "fleet", "agent"]) -> dict[str, Any
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body, "title": f"Orchestra: {title}"}
 
 
+def _or_one(listed: dict[str, Any]) -> dict[str, Any]:
+    """A list, or one element by itself."""
+    return {"anyOf": [listed, listed["items"]], "default": []}
+
+
 def _as_written(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The model's schema with the short spellings that files may use."""
     definitions = {name: dict(body) for name, body in schema["$defs"].items()}
+    for body in definitions.values():
+        listed = [key for key in body.get("properties", {}) if key in LISTS]
+        body["properties"] = {**body.get("properties", {}), **{key: _or_one(body["properties"][key]) for key in listed}}
     definitions["Input"] = {"anyOf": [{"type": "string", "description": "a type, such as list[Document]"}, definitions["Input"]]}
     definitions["Retry"] = {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 10}, definitions["Retry"]]}
     return {**schema, "$defs": definitions, "required": ["schema", "name", "output", "nodes"]}

@@ -1,0 +1,147 @@
+"""What `orchestra batch` does: rows surveyed, asked in a window, written in order."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from orchestra.app import Orchestra
+from orchestra.cli.opening import Opener
+from orchestra.cli.progress import Meter, Waiting
+from orchestra.cli.rows import Results, Row, RowResult, read_rows, survey
+from orchestra.cli.screen import note
+from orchestra.cli.stream import in_order
+from orchestra.config import Settings
+from orchestra.errors import FleetError, InputError
+from orchestra.result import Result
+from orchestra.values.outcome import Failed
+from orchestra.values.schema import nearest
+from orchestra.values.validator import Validator
+from orchestra.workflow.nodes import Budget
+from orchestra.workflow.program import Program
+from orchestra.workflow.steps import Step
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be done."""
+
+    name: str
+    source: Path
+    target: Path
+    concurrency: int
+    budget: Budget | None
+    checks: tuple[str, ...] | None
+    """Of a single agent; None for those of its card."""
+
+
+@dataclasses.dataclass(slots=True)
+class Summary:
+    """What became of the rows of one command."""
+
+    rows: int
+    earlier: int
+    """Rows whose results were there already."""
+    done: int = 0
+    abstained: int = 0
+    failed: int = 0
+
+    def __str__(self) -> str:
+        counts = ((self.done, "done"), (self.abstained, "abstained"), (self.failed, "failed"), (self.earlier, "from before"))
+        return f"{self.rows} rows: " + (", ".join(f"{count} {what}" for count, what in counts if count) or "none")
+
+
+async def run_batch(open_: Opener, chosen: Settings, job: Job) -> Summary:
+    """Does a job, or what is left of it. Raises `InputError` before anything starts, and `FleetError` where no server can be had."""
+    waiting = Waiting()
+    async with open_(chosen, fleet="start", progress=waiting) as orchestra:
+        step = _step(orchestra, job)
+        program = orchestra.program(step)
+        ids = survey(job.source, InputCheck(program))
+        results = Results(job.target)
+        try:
+            if strange := sorted(results.done - set(ids))[:1]:
+                hint = "name another file with --output, or move this one away"
+                raise InputError("C022", f"{job.target} has a result of {strange[0]!r}, which is no row of {job.source}", hint=hint)
+            if results.repaired:
+                note(f"{job.target}: the last line was torn, and is done again")
+            summary = Summary(len(ids), len(results.done))
+            view = orchestra.options(budget=job.budget)
+            try:
+                await _write_all(job, results, summary, lambda row: _ask(view, step, row))
+            except asyncio.CancelledError:
+                note(f"{summary}; to go on, give the same command again")
+                raise
+        finally:
+            waiting.close()
+            results.close()
+    return summary
+
+
+async def _write_all(job: Job, results: Results, summary: Summary, ask: Callable[[Row], Awaitable[RowResult]]) -> None:
+    rows = (row for row in read_rows(job.source) if row.id not in results.done)
+    with Meter(summary.rows, summary.earlier) as meter:
+        async with aclosing(in_order(rows, ask, job.concurrency)) as stream:
+            async for result in stream:
+                results.write(result)
+                failed = result.error is not None and not result.abstained
+                summary.failed += failed
+                summary.abstained += result.abstained
+                summary.done += not failed and not result.abstained
+                meter.advance(failed=failed, abstained=result.abstained)
+
+
+async def _ask(view: Orchestra, step: Step[..., Any], row: Row) -> RowResult:
+    run = await view.start(step, **row.input)
+    try:
+        result = await run.wait()
+    except asyncio.CancelledError:
+        run.cancel("the command line")
+        raise
+    _refuse_absent_fleet(result)
+    return row_result(row.id, result)
+
+
+def row_result(name: str, result: Result[Any]) -> RowResult:
+    """A result as a line of the output."""
+    error = result.error
+    return RowResult(
+        id=name,
+        output=result.value,
+        abstained=result.status == "abstained",
+        score=result.confidence,
+        evidence=result.evidence,
+        usage=result.usage,
+        error=None if error is None else {"code": error.code, "message": error.message},
+    )
+
+
+class InputCheck:
+    """Says what is wrong with an input of a program, before anything starts; its validators are made once."""
+
+    def __init__(self, program: Program) -> None:
+        self._fields = program.inputs
+        self._validators = {name: Validator(field.schema) for name, field in program.inputs.items()}
+
+    def __call__(self, given: dict[str, Any]) -> str | None:
+        """What is wrong, or None."""
+        for name, value in given.items():
+            if name not in self._validators:
+                near = nearest(name, self._validators)
+                return f"there is no input {name!r}" + (f"; did you mean {near!r}?" if near else "")
+            if fault := self._validators[name].check(value):
+                return f"{name}: {fault}"
+        return next(
+            (f"the input {name!r} is missing" for name, field in self._fields.items() if field.required and name not in given), None
+        )
+
+
+def _refuse_absent_fleet(result: Result[Any]) -> None:
+    """Without servers every row would fail alike: so the batch ends, and the row is done when it goes on."""
+    outcome = result.outcome
+    if isinstance(outcome, Failed) and outcome.code.startswith("F0"):
+        raise FleetError(outcome.code, outcome.reason, hint=outcome.hint)

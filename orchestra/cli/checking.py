@@ -1,0 +1,114 @@
+"""`orchestra validate` and `orchestra graph`: files checked to the last reference, and drawn; nothing is started."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestra.cli.failure import Verb, as_data, parts
+from orchestra.cli.opening import settings
+from orchestra.cli.screen import print_json, say
+from orchestra.errors import OrchestraError
+from orchestra.values.text import visible
+
+if TYPE_CHECKING:
+    from orchestra.config import Settings
+
+_FLEET = re.compile(r"^schema:\s*['\"]?orchestra/fleet/", re.MULTILINE)
+
+
+@dataclass(slots=True)
+class Checked:
+    """What is to be said of one file."""
+
+    name: str
+    says: str = ""
+    warnings: list[str] = field(default_factory=list)
+    errors: list[OrchestraError] = field(default_factory=list)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verbs."""
+
+    @app.command(cls=Verb, rich_help_panel="Begin")
+    def validate(
+        names: Annotated[list[str], typer.Argument(help="Workflows by name; or files of workflows, fleets, agents.", show_default=False)],
+        as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    ) -> None:
+        """Check workflows, fleets and agents: every name, type and reference. Exits with 2 where something is wrong."""
+        chosen = settings()
+        found = [check(chosen, name) for name in names]
+        if as_json:
+            print_json([_data(one) for one in found])
+        else:
+            _tell(found)
+        if any(one.errors for one in found):
+            raise typer.Exit(2)
+
+    @app.command(cls=Verb, rich_help_panel="Begin")
+    def graph(
+        name: Annotated[str, typer.Argument(help="A workflow's name or file.", show_default=False)],
+        mermaid: Annotated[bool, typer.Option("--mermaid", help="Print mermaid, for Markdown.")] = False,
+    ) -> None:
+        """Draw a workflow."""
+        from orchestra.project import Project
+        from orchestra.workflow import drawing
+
+        project = Project.load(settings())
+        program = project.program(project.find(name))
+        drawn = drawing.mermaid(program) if mermaid else drawing.draw(program)
+        sys.stdout.write(visible(drawn).rstrip("\n") + "\n")
+
+
+def check(chosen: Settings, name: str) -> Checked:
+    """What is right or wrong with a workflow, a fleet's file, or an agent's folder."""
+    found = Checked(name)
+    try:
+        _check(chosen, name, found)
+    except OrchestraError as error:
+        found.errors += parts(error)
+    return found
+
+
+def _check(chosen: Settings, name: str, found: Checked) -> None:
+    path = Path(name)
+    card = path if path.name == "agent.yaml" else path / "agent.yaml"
+    if card.is_file():
+        from orchestra.agent.card import Card
+
+        found.says = f"the agent {Card.load(card.parent).name!r}"
+    elif path.is_file() and _FLEET.search(path.read_text(encoding="utf-8", errors="replace")[: 1 << 20]):
+        from orchestra.fleet.config import read
+
+        fleet = read(path)
+        found.says = f"the fleet {fleet.name!r}, {len(fleet.servers)} server{'s' * (len(fleet.servers) != 1)}"
+    else:
+        from orchestra.project import Project
+
+        project = Project.load(chosen)
+        program = project.program(project.find(name))
+        found.says = f"the workflow {program.name!r}, {len(program.nodes)} node{'s' * (len(program.nodes) != 1)}"
+        found.warnings += program.warnings
+
+
+def _data(one: Checked) -> dict[str, Any]:
+    return {"name": one.name, "valid": not one.errors, "errors": [as_data(error) for error in one.errors], "warnings": one.warnings}
+
+
+def _tell(found: list[Checked]) -> None:
+    for one in found:
+        for error in one.errors:
+            print(visible(str(error)) + "\n", file=sys.stderr)
+        for warning in one.warnings:
+            print(visible(f"warning: {warning}"), file=sys.stderr)
+        if not one.errors:
+            say(f"ok  {one.name}: {one.says}")
+    faults = sum(len(one.errors) for one in found)
+    if faults:
+        code = next(error.code for one in found for error in one.errors)
+        print(f"{faults} fault{'s' * (faults != 1)}; orchestra explain {code} says more", file=sys.stderr)

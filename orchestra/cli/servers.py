@@ -1,0 +1,129 @@
+"""What the verbs of `orchestra fleet` do: the supervisor started, asked and stopped; its answers shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+
+from orchestra.cli.opening import settings
+from orchestra.cli.progress import Waiting
+from orchestra.cli.screen import console, print_json, say, seconds, size, table
+from orchestra.config import Settings
+from orchestra.fleet import launch, weights
+from orchestra.fleet.config import Endpoint, FleetConfig, read
+from orchestra.fleet.control import Supervision
+from orchestra.fleet.folders import Folders
+from orchestra.fleet.process import last_lines
+from orchestra.values.text import visible
+
+
+def _found(name: str | None) -> tuple[Settings, FleetConfig, Supervision]:
+    chosen = settings(fleet=name)
+    config = read(chosen.find_resource("configs", chosen.fleet))
+    return chosen, config, Supervision(config, Folders.of())
+
+
+async def start(name: str | None, wait: bool, as_json: bool) -> None:
+    """Starts the local servers and shows them; `wait` says whether until they are ready. Raises `FleetError`."""
+
+    chosen, config, supervision = _found(name)
+    waiting = Waiting()
+    try:
+        if config.local:
+            launch.vllm_version()
+            for server in config.local.values():
+                await weights.ensure(server.weights, weights.Pantry.of(hub=chosen.hub), waiting)
+            await supervision.start()
+            if wait:
+                await supervision.healthy(waiting)
+    finally:
+        waiting.close()
+    _show(config, await _asked(config, supervision), as_json)
+
+
+async def status(name: str | None, as_json: bool) -> None:
+    """Shows the servers; exits with 1 where they are not running."""
+    _, config, supervision = _found(name)
+    found = await _asked(config, supervision)
+    _show(config, found, as_json)
+    if not found["running"]:
+        raise typer.Exit(1)
+
+
+async def _asked(config: FleetConfig, supervision: Supervision) -> dict[str, Any]:
+    """What the supervisor says, and the endpoints that nobody here keeps."""
+    status = await supervision.ask("status") if config.local else None
+    endpoints = [
+        {"name": server, "endpoint": endpoint.endpoint, "model": endpoint.model, "external": endpoint.external}
+        for server, endpoint in config.servers.items()
+        if isinstance(endpoint, Endpoint)
+    ]
+    told = {key: value for key, value in (status or {}).items() if key != "ok"}
+    return {"fleet": config.name, "running": status is not None or not config.local, "servers": [], **told, "endpoints": endpoints}
+
+
+def _show(config: FleetConfig, found: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    if not found["running"]:
+        say(f"the fleet {config.name!r} is not running; start it with: orchestra fleet start")
+        return
+    if servers := found["servers"]:
+        rows = [_row(server) for server in servers]
+        say(f"{config.name}: up for {seconds(found['uptime'])}; ends after {seconds(found['idle_stop'])} without work\n", style="bold")
+        headings = ("server", "is", "model", "vLLM", "address", "up", "restarts", "running", "waiting", "memory")
+        console().print(table(headings, rows, right=(5, 6, 7, 8, 9)))
+    for server in servers:
+        if error := server.get("error"):
+            say(visible(f"\n{server['name']}: {error['code']}: {error['message']}\n  {error.get('hint', '')}"), style="red")
+    for endpoint in found["endpoints"]:
+        say(f"{endpoint['name']}: {endpoint['model']} at {endpoint['endpoint']}{' (external)' if endpoint['external'] else ''}")
+
+
+def _row(server: Mapping[str, Any]) -> Sequence[str]:
+    version = server["version"]
+    return (
+        server["name"],
+        server["phase"],
+        server["model"],
+        str(version.get("version", "") if isinstance(version, Mapping) else version or ""),
+        str(server["url"] or ""),
+        seconds(server["uptime"]),
+        str(server["restarts"]),
+        str(server["running"]),
+        str(server["waiting"]),
+        size(server["memory_bytes"]),
+    )
+
+
+async def stop(name: str | None, as_json: bool) -> None:
+    """Stops the local servers."""
+    _, config, supervision = _found(name)
+    stopped = await supervision.stop()
+    if as_json:
+        print_json({"fleet": config.name, "stopped": stopped})
+    else:
+        say(f"the fleet {config.name!r} has stopped" if stopped else f"the fleet {config.name!r} was not running")
+
+
+async def logs(name: str | None, lines: int, as_json: bool) -> None:
+    """Prints the last lines of each server's log, running or not."""
+
+    _, config, supervision = _found(name)
+    answer = await supervision.ask("logs", lines=lines)
+    if answer is not None:
+        logs: dict[str, list[str]] = answer["logs"]
+    else:
+        folder = Folders.of().logs(config.digest)
+        logs = {path.stem: last_lines(path, lines) for path in sorted(folder.glob("*.log"))}
+    if as_json:
+        print_json({"fleet": config.name, "logs": logs})
+        return
+    for server, told in logs.items():
+        say(f"--- {server}", style="bold")
+        say(visible("\n".join(told)))
+    if not logs:
+        say("there are no logs yet")
