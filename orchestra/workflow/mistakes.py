@@ -1,0 +1,147 @@
+"""Mistakes in workflow functions: where the user's line is, what it says, and the code to write instead.
+
+Places come from the frame that called into this package: its instruction has a line and columns (`co_positions`, Python 3.11
+and later). The line itself comes from `linecache`, which knows files and notebook cells; without it the report has no caret.
+"""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import os
+import sys
+import sysconfig
+from dataclasses import dataclass
+from functools import lru_cache
+from types import CodeType, FrameType
+
+from orchestra.errors import InputError, Place
+from orchestra.workflow.rewriting import rewritten
+
+_NAMES = ("mistakes", "scopes", "pending", "placeholders", "signatures", "steps", "workflows", "words", "acceptance", "loops")
+OWN = frozenset(f"orchestra.workflow.{name}" for name in _NAMES)
+"""Modules whose frames are never the user's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """An instruction of a code object: what a frame is doing, kept without the frame. `last` is its offset in bytes, -1 for none."""
+
+    code: CodeType
+    last: int
+
+    @property
+    def position(self) -> tuple[int, int, int, int]:
+        """First line, last line, first column, last column; columns count UTF-8 bytes from 0."""
+        found = list(self.code.co_positions())[self.last // 2] if 0 <= self.last < len(self.code.co_code) else (None,) * 4
+        line, end, column, end_column = found
+        line = line or self.code.co_firstlineno
+        return line, end or line, column or 0, end_column or 0
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it is code that the user did not write: the standard library, or an installed package."""
+        return self.code.co_filename.startswith(_foreign()) and not _in_project(self.code.co_filename)
+
+
+@lru_cache(maxsize=1)
+def _foreign() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    return (*{paths[key] + os.sep for key in ("stdlib", "platstdlib", "purelib", "platlib")}, "<frozen ")
+
+
+def _in_project(file: str) -> bool:
+    return not file.startswith("<") and not os.path.exists(file) and file in linecache.cache
+
+
+def spots() -> list[Spot]:
+    """What the frames outside of this package are doing, innermost first."""
+    found: list[Spot] = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") not in OWN:
+            found.append(Spot(frame.f_code, frame.f_lasti))
+        frame = frame.f_back
+    return found
+
+
+def user_spot() -> Spot:
+    """What the frame that called into this package is doing."""
+    frame = sys._getframe(1)
+    while frame.f_globals.get("__name__") in OWN and frame.f_back is not None:
+        frame = frame.f_back
+    return Spot(frame.f_code, frame.f_lasti)
+
+
+def user_locals() -> dict[str, object]:
+    """The local names of the frame that called into this package; types of a decorated function may be among them."""
+    frame = sys._getframe(1)
+    while frame.f_globals.get("__name__") in OWN and frame.f_back is not None:
+        frame = frame.f_back
+    return dict(frame.f_locals)
+
+
+def place_of(spot: Spot) -> Place:
+    """The place of a spot, with its line where there is one."""
+    line, end, first, last = spot.position
+    text = linecache.getline(spot.code.co_filename, line).rstrip("\r\n")
+    column = _characters(text, first)
+    width = _characters(text, last) - column if end == line else len(text) - column
+    return Place(_shown(spot.code.co_filename), line, column + 1, text, max(1, width))
+
+
+def _characters(text: str, size: int) -> int:
+    """How many characters the first bytes of a text are."""
+    return len(text.encode()[:size].decode("utf-8", "ignore"))
+
+
+def _shown(file: str) -> str:
+    """A file's name as one types it: below the working directory without it."""
+    if not os.path.isabs(file):
+        return file
+    try:
+        below = os.path.relpath(file)
+    except (ValueError, OSError):  # another drive, or a working directory that is gone
+        return file
+    return file if below.startswith(os.pardir) else below
+
+
+@lru_cache(maxsize=8)
+def _parsed(source: str) -> ast.Module | None:
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError):
+        return None
+
+
+def source_tree(spot: Spot) -> ast.Module | None:
+    """The syntax tree of the file that a spot is in, where it is at hand."""
+    return _parsed("".join(linecache.getlines(spot.code.co_filename)))
+
+
+def instead(spot: Spot) -> str:
+    """What the user wrote there, in words that can wait for a value; empty where there is no rule or no source."""
+    tree = source_tree(spot)
+    return rewritten(tree, spot.position) if tree is not None else ""
+
+
+def called_at(spot: Spot) -> str:
+    """The name of the function whose call a spot is in, as it is written; empty where it cannot be seen."""
+    tree = source_tree(spot)
+    if tree is None:
+        return ""
+    line, end, first, last = spot.position
+    calls = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and (node.lineno, node.col_offset) <= (line, first)
+        and (node.end_lineno or 0, node.end_col_offset or 0) >= (end, last)
+    ]
+    inner = max(calls, key=lambda node: (node.lineno, node.col_offset, -(node.end_col_offset or 0)), default=None)
+    return ast.unparse(inner.func) if inner is not None else ""
+
+
+def mistake(code: str, message: str, *, hint: str = "", why: str = "", spot: Spot | None = None) -> InputError:
+    """The error of a mistake, at the user's line."""
+    return InputError(code, message, place=place_of(spot or user_spot()), hint=hint, why=why)

@@ -1,0 +1,401 @@
+"""Placeholders: what stands for a value while a workflow function is traced.
+
+A placeholder knows its CEL, its type (JSON Schema) and what it reads. Its own names start with `_`, so that every field of a
+value can be written as `value.field`. What would need the value itself, such as its truth or its length, refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
+
+from typing_extensions import TypeVar
+
+from orchestra.values.types import ANY, Schema, branches, bundled, field, item, nearest, resolve
+from orchestra.workflow import mistakes
+from orchestra.workflow.checking import kinds
+from orchestra.workflow.pending import (
+    ATOM,
+    JSON_TYPES,
+    MARK,
+    RANKS,
+    UNKNOWN,
+    Wired,
+    cel_of,
+    checked,
+    escaped,
+    express,
+    floating,
+    joined,
+    plain_json,
+    said,
+    written,
+)
+from orchestra.workflow.scopes import ONCE, Draft, current, fault, tracing
+from orchestra.workflow.spoken import typed
+from orchestra.workflow.syntax import KEYWORDS, quoted
+
+_NUMBERS = frozenset({"int", "float"})
+
+R = TypeVar("R", covariant=True)
+
+
+class Placeholder:
+    """Stands for a value that is known when the workflow runs."""
+
+    __slots__ = ("_wired",)
+    _wired: Wired
+    __hash__ = None  # type: ignore[assignment]  # it may equal anything
+
+    def __init__(self, wired: Wired) -> None:
+        object.__setattr__(self, "_wired", wired)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> NoReturn:  # type: ignore[override]  # `isinstance` asks for it; it must stand in the class body
+        wired = self._wired
+        raise fault(
+            "W005",
+            f"{said(wired)} ({typed(wired.schema)}) has no value yet",
+            hint="let an agent or a tool return a Literal, and compare that: kind.label == '...'",
+            why=f"{ONCE}; isinstance() cannot wait for one",
+        )
+
+    def __repr__(self) -> str:
+        return f"<{said(self._wired)}: {typed(self._wired.schema)}{MARK}"
+
+    def __getattr__(self, name: str) -> Placeholder:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return Placeholder(_selected(self._wired, name))
+
+    def __getitem__(self, key: Any) -> Placeholder:
+        return Placeholder(_indexed(self._wired, key))
+
+    def __iter__(self) -> Iterator[Placeholder]:
+        shape = resolve(self._wired.schema)
+        if "prefixItems" in shape:  # `a, b = pair`: the length is in the type
+            return iter([self[index] for index in range(len(shape["prefixItems"]))])
+        text = said(self._wired)
+        raise fault(
+            "W004",
+            f"{text} ({typed(shape)}) has no length yet: it cannot be looped over or unpacked",
+            hint=mistakes.instead(mistakes.user_spot()) or f"map_(lambda item: ..., {text})",
+            why=f"{ONCE}; how many elements there will be is not known either",
+        )
+
+    def __bool__(self) -> bool:
+        text = said(self._wired)
+        raise fault(
+            "W005",
+            f"{text} has no truth value yet",
+            hint=mistakes.instead(mistakes.user_spot()) or f"first_of(when({text}, lambda: ...), otherwise=...)",
+            why=f"{ONCE}; Python's if, and, or, not, in and a < b < c cannot wait for one",
+        )
+
+    def __invert__(self) -> NoReturn:
+        _refuse(self, "~", "not_({x})")
+
+
+class Guarded(Generic[R]):
+    """A value that may be skipped or withheld. `first_of` takes it, `values` a list of them, and `needed` says that it may be missing."""
+
+    def __init__(self, wired: Wired, *, mapped: bool = False) -> None:
+        self._wired, self._mapped = wired, mapped
+
+    def __repr__(self) -> str:
+        return f"<{said(self._wired)}: {self._type()}{MARK}"
+
+    def _type(self) -> str:
+        inner = typed(self._wired.schema)
+        return f"list[Guarded[{inner[5:-1]}]]" if self._mapped else f"Guarded[{inner}]"
+
+    if not TYPE_CHECKING:  # for checkers it has no attributes at all, which is what they should say
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            raise missing(self, f".{name}")
+
+        def __getitem__(self, key: object) -> NoReturn:
+            raise missing(self, "[...]")
+
+        def __iter__(self) -> NoReturn:
+            raise missing(self)
+
+        def __len__(self) -> NoReturn:
+            raise missing(self)
+
+        def __bool__(self) -> NoReturn:
+            raise missing(self)
+
+        def __format__(self, spec: str) -> NoReturn:
+            raise missing(self)
+
+
+def missing(guarded: Guarded[Any], use: str = "") -> Exception:
+    """The error of using a value as if it were sure to be there."""
+    wired, text = guarded._wired, said(guarded._wired)
+    if guarded._mapped:
+        return fault(
+            "W009",
+            f"{text} is {guarded._type()}: some elements may be skipped or withheld",
+            hint=f"values({text}) for the list of those that are there",
+        )
+    state = "withheld" if wired.node is not None and "checks" in wired.node.fields and not wired.node.own else "skipped"
+    hint = f"first_of({text}, otherwise=...){use}" if use else f"first_of({text}, otherwise=...)"
+    return fault(
+        "W009",
+        f"{text} may be {state}, and here a value is needed",
+        hint=f"{hint}; or needed({text}), and what uses it is {state} with it",
+    )
+
+
+def _refuse(placeholder: Any, what: str, hint: str) -> NoReturn:
+    wired = placeholder._wired
+    text = said(wired)
+    raise fault(
+        "W005",
+        f"{text} ({typed(wired.schema)}) has no value yet",
+        hint=mistakes.instead(mistakes.user_spot()) or hint.format(x=text),
+        why=f"{ONCE}; Python's {what} cannot wait for one",
+    )
+
+
+_REFUSED: tuple[tuple[str, str, str], ...] = (
+    ("format", "f-string", "'text ' + {x}; or give the agent another input, and name it in its prompt"),
+    ("len", "len()", "length({x})"),
+    ("contains", "in", "contains({x}, item)"),
+    ("await", "await", "leave the await out: in a workflow a call is wired, not run"),
+    ("int float index complex round trunc floor ceil abs neg pos", "conversion", "do it in a @tool(effect='pure')"),
+    ("floordiv rfloordiv mod rmod pow rpow divmod rdivmod matmul rmatmul", "operator", "do it in a @tool(effect='pure')"),
+    ("lshift rshift xor rxor", "operator", "do it in a @tool(effect='pure')"),
+    ("setattr setitem delattr delitem iadd", "assignment", "bind a new name, or make a new value with new(Model, field=...)"),
+    ("enter aenter aiter next reversed reduce_ex", "protocol", "pass {x} to an agent, a tool or a workflow"),
+    ("call", "call", "only agents, tools and workflows can be called"),
+)
+"""Special methods that need the value: their names, what they are called, and what to write instead."""
+
+
+def _refusing(what: str, hint: str) -> Callable[..., NoReturn]:
+    def refuse(self: Placeholder, *rest: Any) -> NoReturn:
+        _refuse(self, what, hint)
+
+    return refuse
+
+
+def _operating(op: str, swapped: bool) -> Callable[[Any, Any], Placeholder]:
+    return lambda self, other: Placeholder(binary(op, other, self) if swapped else binary(op, self, other))
+
+
+for _names, _what, _hint in _REFUSED:
+    for _name in _names.split():
+        setattr(Placeholder, f"__{_name}__", _refusing(_what, _hint))
+for _name, _op in {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}.items():
+    setattr(Placeholder, f"__{_name}__", _operating(_op, swapped=False))
+for _name, _op in {"and": "&&", "or": "||", "add": "+", "sub": "-", "mul": "*", "truediv": "/"}.items():
+    setattr(Placeholder, f"__{_name}__", _operating(_op, swapped=False))
+    setattr(Placeholder, f"__r{_name}__", _operating(_op, swapped=True))
+
+
+def _selected(wired: Wired, name: str) -> Wired:
+    """`.name` of a value. Raises `InputError` W002 where its type has none."""
+    used(wired)
+    found = UNKNOWN if wired.unknown else field(wired.schema, name)
+    if isinstance(found, str):
+        raise _no_field(wired, name, found)
+    base = wired.within(ATOM)
+    plain = name.isascii() and name.isidentifier() and name not in KEYWORDS
+    cel = f"{base}.{name}" if plain else f"{base}[{quoted(name)}]"
+    return replace(wired, cel=cel, rank=ATOM, schema=found, node=None, parts=(), made=None)
+
+
+def _no_field(wired: Wired, name: str, reason: str) -> Exception:
+    text, have = said(wired), kinds(wired.schema)
+    python = {"str": str, "list": list, "int": int, "float": float, "map": dict}
+    if len(have) == 1 and hasattr(python.get(next(iter(have)), object), name):
+        hint = {"append": f"{text} + [item]", "get": f"{text}['key']"}.get(name, f"do it in a @tool(effect='pure') that takes {text}")
+        return fault("W002", f"{text}.{name}() cannot run: {text} is a {typed(wired.schema)} that is not known yet", hint=hint)
+    if reason.startswith("may be null"):
+        return fault(
+            "W002",
+            f"{text} may be None ({typed(wired.schema)}), and None has no field {name!r}",
+            hint=f"or_else({text}, ...) says what stands in for None",
+        )
+    return fault("W002", f"{text}: {reason}")
+
+
+def _indexed(wired: Wired, key: Any) -> Wired:
+    """`[key]` of a list or a mapping. Raises `InputError` W003."""
+    text = said(wired)
+    if isinstance(key, slice):
+        hint = f"filter_(lambda item: ..., {text}), or do it in a @tool(effect='pure')"
+        raise fault("W003", f"{text} cannot be sliced: its length is not known yet", hint=hint)
+    used(wired)
+    have = kinds(wired.schema)
+    base = wired.within(ATOM)
+    if type(key) is int and have == {"list"}:
+        found = item(wired.schema, key if key >= 0 else None)
+        if isinstance(found, str):
+            raise fault("W003", f"{text}: {found}")
+        at = str(key) if key >= 0 else f"size({wired.cel}) - {-key}"
+        return replace(wired, cel=f"{base}[{at}]", rank=ATOM, schema=found, node=None, parts=(), made=None)
+    if type(key) is str and have == {"map"} and not resolve(wired.schema).get("properties"):
+        found = field(wired.schema, key)
+        schema = found if isinstance(found, dict) else ANY
+        return replace(wired, cel=f"{base}[{quoted(key)}]", rank=ATOM, schema=schema, node=None, parts=(), made=None)
+    if (type(key) is Placeholder and have == {"list"}) or (have == {"map"} and not resolve(wired.schema).get("properties")):
+        return express("{0}[{1}]", ATOM, wired, lift(key))
+    if wired.unknown:
+        return replace(wired, cel=f"{base}[{lift(key).cel}]", rank=ATOM, node=None)
+    if have == {"map"}:
+        raise fault("W003", f"{text} is {typed(wired.schema)}: it has fields, not keys", hint=f"write {text}.{key}")
+    if "null" in have:
+        raise fault("W003", f"{text} may be None ({typed(wired.schema)})", hint=f"or_else({text}, ...) says what stands in for None")
+    raise fault("W003", f"{text} is {typed(wired.schema)}: it has no [{key!r}]")
+
+
+def used(wired: Wired) -> None:
+    """Marks what an expression reads as used here. Raises `InputError` W006 or W009 where it cannot be."""
+    scope = tracing()
+    if scope is None or wired.scope not in set(scope.chain()):
+        raise fault(
+            "W006",
+            f"{said(wired)} belongs to another map_ body or workflow",
+            hint="return it from the body, and use what map_ gives",
+            why="a body runs once for each element, so outside of it there is no one value",
+        )
+    standing = scope.standing
+    for node in wired.needs:
+        if any(guard is not (standing[index] if index < len(standing) else None) for index, guard in enumerate(node.guards)):
+            raise missing(Guarded(replace(wired, node=node)))
+    for read in wired.reads:
+        if isinstance(read, Draft):
+            read.used = True
+
+
+def lift(value: Any) -> Wired:
+    """A Python value or a placeholder as an expression. Raises `InputError` W005, W006, W007 or W009."""
+    if type(value) is Placeholder:
+        used(value._wired)
+        return value._wired
+    if type(value) is Guarded:
+        raise missing(value)
+    return _constant(value) if not holds(value) else _collected(value)
+
+
+def holds(value: Any) -> bool:
+    """Whether a Python value has a placeholder in it."""
+    if type(value) in (Placeholder, Guarded):
+        return True
+    if isinstance(value, Mapping):
+        return any(holds(inner) for pair in value.items() for inner in pair)
+    return isinstance(value, list | tuple | set | frozenset) and any(holds(inner) for inner in value)
+
+
+def _constant(value: Any) -> Wired:
+    plain = plain_json(value)
+    schema = {"const": plain} if isinstance(plain, list | dict) else {"const": plain, "type": JSON_TYPES[type(plain)]}
+    text = cel_of(plain)
+    return Wired(text, 7 if text.startswith("-") else ATOM, schema, current("an expression"))
+
+
+def _collected(value: Any) -> Wired:
+    """A list or mapping with placeholders in it."""
+    if isinstance(value, Mapping):
+        entries = {str(key): lift(inner) for key, inner in value.items()}
+        record = {"type": "object", "properties": {key: one.schema for key, one in entries.items()}, "required": list(entries)}
+        cel = "{" + ", ".join(f"{quoted(key)}: {one.cel}" for key, one in entries.items()) + "}"
+        made = {key: template(inner)[0] for key, inner in value.items()}
+        return joined(cel, ATOM, bundled({**record, "additionalProperties": False}), [*entries.values()], made=made)
+    if isinstance(value, set | frozenset):
+        raise fault("W007", "a set of values that are not known yet has no order", hint="pass a list")
+    items = [lift(inner) for inner in value]
+    fixed = {"type": "array", "prefixItems": [one.schema for one in items], "minItems": len(items), "maxItems": len(items)}
+    cel = "[" + ", ".join(one.cel for one in items) + "]"
+    return joined(cel, ATOM, bundled(fixed), items, made=[template(inner)[0] for inner in value])
+
+
+def binary(op: str, left: Any, right: Any) -> Wired:
+    """`left op right`. Raises `InputError` W008 where it is not defined, or can never hold."""
+    a, b = lift(left), lift(right)
+    ka, kb = kinds(a.schema), kinds(b.schema)
+    unknown = a.unknown or b.unknown
+    if not unknown:
+        _defined(op, a, b, ka, kb)
+        if op in ("==", "!="):
+            _possible(a, b)
+            _possible(b, a)
+    if ka | kb <= _NUMBERS and (op == "/" or ka != kb) and not unknown:
+        a, b = floating(a, ka), floating(b, kb)
+    rank = RANKS[op]
+    left_text = a.within(rank + 1 if rank == 4 else rank)
+    right_text = b.within(rank if op in ("&&", "||") else rank + 1)
+    cel = f"{left_text} {op} {right_text}"
+    made = joined(cel, rank, checked(cel, (a, b)), [a, b])
+    if op == "+" and ka == kb == {"str"} and not unknown:
+        return replace(made, parts=(*_parts(a, left), *_parts(b, right)))
+    return made
+
+
+def _parts(wired: Wired, value: Any) -> tuple[str | Wired, ...]:
+    if wired.parts:
+        return wired.parts
+    return (wired,) if type(value) is Placeholder else (value,)
+
+
+def _defined(op: str, a: Wired, b: Wired, ka: frozenset[str], kb: frozenset[str]) -> None:
+    both = ka | kb
+    if op in ("==", "!="):
+        fine = bool(ka & kb) or both <= _NUMBERS or "any" in both or bool(ka & _NUMBERS and kb & _NUMBERS)
+    elif op in ("&&", "||"):
+        fine = both == {"bool"}
+    else:
+        texts = op in ("+", "<", "<=", ">", ">=") and both == {"str"}
+        fine = both <= _NUMBERS or texts or (op == "+" and both == {"list"})
+    if fine:
+        return
+    python = {"&&": "&", "||": "|"}.get(op, op)
+    first, second = said(a), said(b)
+    message = f"{first} {python} {second} is not defined: {typed(a.schema)} {python} {typed(b.schema)}"
+    if "null" in both and op not in ("==", "!="):
+        raise fault("W008", message, hint=f"or_else({first if 'null' in ka else second}, ...) says what stands in for None")
+    if op == "+" and "str" in both:
+        other = second if ka == {"str"} else first
+        raise fault("W008", message, hint=f"as_text({other}) makes a text of it")
+    hint = "and, or of conditions: all_of(...), any_of(...); compare values first" if op in ("&&", "||") else ""
+    raise fault("W008", message, hint=hint)
+
+
+def _possible(wired: Wired, other: Wired) -> None:
+    """Refuses a comparison with a constant that the type never has."""
+    if "const" not in other.schema or other.reads or not wired.reads:
+        return
+    value, text = other.schema["const"], said(wired)
+    if value is None:
+        if not kinds(wired.schema) & {"null", "any"}:
+            raise fault("W008", f"{text} is {typed(wired.schema)}: it is never None", hint="leave the comparison out")
+        return
+    options: list[Any] = []
+    for part in branches(wired.schema):
+        if "enum" not in part and "const" not in part and part.get("type") != "null":
+            return
+        options += part.get("enum", [part["const"]] if "const" in part else [])
+    if any(value == option and type(value) is type(option) for option in options):
+        return
+    near = nearest(value, [option for option in options if isinstance(option, str)]) if isinstance(value, str) else ""
+    raise fault("W008", f"{text} is {typed(wired.schema)}: it is never {value!r}", hint=f"did you mean {near!r}?" if near else "")
+
+
+def template(value: Any) -> tuple[Any, Schema]:
+    """A value as it stands in a node, and its type. Raises `InputError` W005, W006, W007 or W009."""
+    if type(value) is Placeholder:
+        used(value._wired)
+        return written(value._wired), value._wired.schema
+    if type(value) is Guarded:
+        raise missing(value)
+    if holds(value):
+        wired = _collected(value)
+        return wired.made, wired.schema
+    plain = plain_json(value)
+    return escaped(plain), {"const": plain}

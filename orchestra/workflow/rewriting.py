@@ -1,0 +1,232 @@
+"""Rewriting: Python that cannot wait for a value, said again in words of the workflow language."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+Position = tuple[int, int, int, int]
+"""First line, last line, first column, last column."""
+
+_WAITS = (ast.BoolOp, ast.UnaryOp, ast.IfExp, ast.Compare, ast.JoinedStr, ast.FormattedValue, ast.ListComp, ast.GeneratorExp)
+
+
+def rewritten(tree: ast.Module, position: Position) -> str:
+    """The expression or statement at the position, rewritten; empty where nothing needs it or nothing is known."""
+    chain = _around(tree, position)
+    statement = next((node for node in reversed(chain) if isinstance(node, ast.stmt)), None)
+    last = len(chain) - 1
+    while last >= 0 and not isinstance(chain[last], _WAITS):
+        last -= 1
+    if last >= 0 and (statement is None or chain.index(statement) < last):
+        first = last
+        while first > 0 and isinstance(chain[first - 1], _WAITS):
+            first -= 1
+        outer = chain[first]
+        if isinstance(outer, ast.expr):
+            new = _Waiting().visit(_copy(outer))
+            text, before = _text(new), _text(outer)
+            if text != before and not (isinstance(statement, ast.If) and _whole(statement, outer)):
+                return text
+    if isinstance(statement, ast.If):
+        return _if(tree, statement)
+    if isinstance(statement, ast.For):
+        return _for(statement)
+    return ""
+
+
+def _text(node: ast.AST) -> str:
+    return ast.unparse(node)
+
+
+def _copy(node: ast.expr) -> ast.expr:
+    return ast.parse(ast.unparse(node), mode="eval").body
+
+
+def _whole(statement: ast.If, expression: ast.AST) -> bool:
+    """Whether the expression is all of an `if` statement's test, and the statement itself can be rewritten."""
+    return statement.test is expression
+
+
+def _around(tree: ast.Module, position: Position) -> list[ast.AST]:
+    """The nodes around a position, outermost first."""
+    line, end, first, last = position
+    chain: list[ast.AST] = []
+    here: ast.AST = tree
+    while True:
+        inner = next((node for node in ast.iter_child_nodes(here) if _holds(node, (line, first), (end, last))), None)
+        if inner is None:
+            return chain
+        if hasattr(inner, "lineno"):
+            chain.append(inner)
+        here = inner
+
+
+def _holds(node: ast.AST, start: tuple[int, int], end: tuple[int, int]) -> bool:
+    if isinstance(node, ast.comprehension):
+        return any(_holds(part, start, end) for part in ast.iter_child_nodes(node))
+    if isinstance(node, ast.arguments | ast.arg | ast.keyword | ast.withitem | ast.match_case) and not hasattr(node, "lineno"):
+        return any(_holds(part, start, end) for part in ast.iter_child_nodes(node))
+    if not isinstance(node, ast.stmt | ast.expr | ast.keyword):
+        return False
+    return (node.lineno, node.col_offset) <= start and (node.end_lineno or 0, node.end_col_offset or 0) >= end
+
+
+class _Waiting(ast.NodeTransformer):
+    """Says conditions, choices, comprehensions and f-strings in words that can wait."""
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
+        self.generic_visit(node)
+        return _call("all_of" if isinstance(node.op, ast.And) else "any_of", node.values)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        self.generic_visit(node)
+        return _call("not_", [node.operand]) if isinstance(node.op, ast.Not | ast.Invert) else node
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        self.generic_visit(node)
+        sides = [node.left, *node.comparators]
+        parts = [_compared(left, op, right) for left, op, right in zip(sides, node.ops, node.comparators, strict=False)]
+        return parts[0] if len(parts) == 1 else _call("all_of", parts)
+
+    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
+        self.generic_visit(node)
+        if not _calls(node.body) and not _calls(node.orelse):
+            return _call("choose", [node.test, node.body, node.orelse])
+        return _first_of([(node.test, node.body)], node.orelse)
+
+    def visit_ListComp(self, node: ast.ListComp) -> ast.AST:
+        return self._comprehension(node)
+
+    def visit_GeneratorExp(self, node: ast.GeneratorExp) -> ast.AST:
+        return self._comprehension(node)
+
+    def _comprehension(self, node: ast.ListComp | ast.GeneratorExp) -> ast.AST:
+        self.generic_visit(node)
+        if len(node.generators) != 1 or not isinstance(node.generators[0].target, ast.Name):
+            return node
+        part, name = node.generators[0], node.generators[0].target
+        items = part.iter
+        for test in part.ifs:
+            items = _call("filter_", [_lambda(name.id, test), items])
+        if isinstance(node.elt, ast.Name) and node.elt.id == name.id:
+            return items
+        return _call("map_", [_lambda(name.id, node.elt), items])
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
+        parts: list[ast.expr] = []
+        for value in node.values:
+            if isinstance(value, ast.FormattedValue):
+                if value.format_spec is not None or value.conversion != -1:
+                    return node
+                parts.append(value.value)
+            else:
+                parts.append(value)
+        if not parts:
+            return node
+        joined = parts[0]
+        for more in parts[1:]:
+            joined = ast.BinOp(joined, ast.Add(), more)
+        return joined
+
+
+def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword] | None = None) -> ast.Call:
+    return ast.Call(ast.Name(name), args, keywords or [])
+
+
+def _lambda(name: str | None, body: ast.expr) -> ast.Lambda:
+    args = [] if name is None else [ast.arg(name)]
+    return ast.Lambda(ast.arguments(posonlyargs=[], args=args, kwonlyargs=[], kw_defaults=[], defaults=[]), body)
+
+
+def _calls(node: ast.AST) -> bool:
+    return any(isinstance(inner, ast.Call) for inner in ast.walk(node))
+
+
+def _compared(left: ast.expr, op: ast.cmpop, right: ast.expr) -> ast.expr:
+    none = isinstance(right, ast.Constant) and right.value is None
+    match op:
+        case ast.In():
+            return _call("contains", [right, left])
+        case ast.NotIn():
+            return _call("not_", [_call("contains", [right, left])])
+        case ast.Is() if none:
+            return _call("not_", [_call("present", [left])])
+        case ast.IsNot() if none:
+            return _call("present", [left])
+        case ast.Is():
+            return ast.Compare(left, [ast.Eq()], [right])
+        case ast.IsNot():
+            return ast.Compare(left, [ast.NotEq()], [right])
+        case _:
+            return ast.Compare(left, [op], [right])
+
+
+def _first_of(arms: list[tuple[ast.expr, ast.expr]], otherwise: ast.expr | None) -> ast.expr:
+    guarded: list[ast.expr] = [_call("when", [test, _lambda(None, value)]) for test, value in arms]
+    rest = [] if otherwise is None else [ast.keyword("otherwise", otherwise)]
+    return _call("first_of", guarded, rest)
+
+
+def _if(tree: ast.Module, statement: ast.If) -> str:
+    """An `if` statement whose branches each return, or bind, one value; else the outline of what to write."""
+    arms: list[tuple[ast.expr, list[ast.stmt]]] = []
+    rest: list[ast.stmt] = [statement]
+    while len(rest) == 1 and isinstance(rest[0], ast.If):
+        test = _Waiting().visit(_copy(rest[0].test))
+        arms.append((test, rest[0].body))
+        rest = rest[0].orelse
+    if not rest:
+        rest = _after(tree, statement)[:1]
+    ends = [_end(body) for _, body in arms]
+    last = _end(rest)
+    if last is not None and all(end is not None and end[0] == last[0] for end in ends):
+        value = _choice([(test, end[1]) for (test, _), end in zip(arms, ends, strict=True) if end], last[1])
+        return f"{last[0]} {ast.unparse(value)}"
+    return f"first_of(when({ast.unparse(arms[0][0])}, lambda: ...), otherwise=...)"
+
+
+def _choice(arms: list[tuple[ast.expr, ast.expr]], otherwise: ast.expr) -> ast.expr:
+    if len(arms) == 1 and not _calls(arms[0][1]) and not _calls(otherwise):
+        return _call("choose", [arms[0][0], arms[0][1], otherwise])
+    return _first_of(arms, otherwise)
+
+
+def _end(body: list[ast.stmt]) -> tuple[str, ast.expr] | None:
+    """`return` or `name =`, and the value, of a body that does nothing else."""
+    match body:
+        case [ast.Return(value=ast.expr() as value)]:
+            return "return", value
+        case [ast.Assign(targets=[ast.Name(id=name)], value=value)]:
+            return f"{name} =", value
+        case _:
+            return None
+
+
+def _after(tree: ast.Module, statement: ast.stmt) -> list[ast.stmt]:
+    """The statements that follow one in its block."""
+    for block in _blocks(tree):
+        if statement in block:
+            return block[block.index(statement) + 1 :]
+    return []
+
+
+def _blocks(tree: ast.AST) -> Iterator[list[ast.stmt]]:
+    for node in ast.walk(tree):
+        for name in ("body", "orelse", "finalbody"):
+            block = getattr(node, name, None)
+            if isinstance(block, list):
+                yield block
+
+
+def _for(statement: ast.For) -> str:
+    """`for x in xs: out.append(f(x))` as `out = map_(lambda x: f(x), xs)`; else the outline."""
+    items = ast.unparse(statement.iter)
+    name = statement.target.id if isinstance(statement.target, ast.Name) else "item"
+    match statement.body:
+        case [ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id=out), attr="append"), args=[value]))]:
+            return f"{out} = map_(lambda {name}: {ast.unparse(value)}, {items})"
+        case [ast.Expr(value=ast.Call() as call)]:
+            return f"map_(lambda {name}: {ast.unparse(call)}, {items})"
+        case _:
+            return f"map_(lambda {name}: ..., {items})"

@@ -1,0 +1,302 @@
+"""Scopes: the nodes that a workflow function has described so far, their names, and what guards them.
+
+A workflow function is run once with placeholders. While it runs, a context variable holds the innermost scope: that of the
+workflow, of a `map_` body, or of a loop's turn. A node is a draft until the function has ended; then it is frozen.
+"""
+
+from __future__ import annotations
+
+import dis
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import CodeType
+from typing import Any, TypeAlias
+
+from pydantic import ValidationError
+
+from orchestra.errors import InputError
+from orchestra.values.types import Schema, mapped
+from orchestra.workflow import mistakes
+from orchestra.workflow.mistakes import Spot
+from orchestra.workflow.nodes import AnyNode, Node
+from orchestra.workflow.syntax import KEYWORDS
+
+ONCE = "the body of a workflow runs once, before any value is known"
+RESERVED = KEYWORDS | {"input", "turn", "previous"}
+"""Names that no node may have."""
+
+
+@dataclass(eq=False)
+class Variable:
+    """A name that expressions may read: `input`, or the element of a `map_` body. `schema` is the type of what it stands for."""
+
+    name: str
+    schema: Schema
+
+
+@dataclass(eq=False)
+class Draft(Variable):
+    """A node in the making. `schema` is the type of one value of it, also under `each`."""
+
+    kind: type[Node]
+    fields: dict[str, Any]
+    """Of the frozen node."""
+    named: bool
+    """Whether it bears the name of the user's variable."""
+    guards: tuple[Guard, ...]
+    """All that guard it, outermost first: those of the scopes around it, then its own."""
+    own: int = 0
+    """How many of the last guards stand in its own scope."""
+    used: bool = False
+
+    @property
+    def type(self) -> Schema:
+        """The type of the node as expressions see it."""
+        return mapped(self.schema) if "each" in self.fields else self.schema
+
+    def frozen(self) -> AnyNode:
+        """The node. Raises `InputError` W016 for a clause that is not one."""
+        fields = {key: value for key, value in self.fields.items() if value is not None and value != ()}
+        if self.own:
+            fields["when"] = f"${{{conjunction(self.guards[len(self.guards) - self.own :])}}}"
+        try:
+            return self.kind(**fields)  # type: ignore[return-value]  # the kinds are those of the union
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(step) for step in first["loc"])
+            raise fault("W016", f"{self.name}: {where}: {first['msg']}") from error
+
+
+@dataclass(eq=False, frozen=True)
+class Guard:
+    """A condition under which nodes run: CEL, and whether it must be bracketed inside `&&`."""
+
+    cel: str
+    rank: int
+    reads: frozenset[Variable]
+
+
+def conjunction(guards: tuple[Guard, ...]) -> str:
+    """The CEL of all the guards together."""
+    if len(guards) == 1:
+        return guards[0].cel
+    return " && ".join(guard.cel if guard.rank > 2 else f"({guard.cel})" for guard in guards)
+
+
+@dataclass(eq=False)
+class Scope:
+    """One body: its nodes in the order in which they were written."""
+
+    parent: Scope | None = None
+    home: str = ""
+    """The file of the function that describes it."""
+    nodes: list[Draft] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    below: set[str] = field(default_factory=set)
+    """Names that bodies inside it have taken."""
+    guards: tuple[Guard, ...] = ()
+    failed: list[InputError] = field(default_factory=list)
+    steps: list[Any] = field(default_factory=list)
+    """What was called, in order; of the outermost scope."""
+    unknown: bool = False
+    """Whether types are being found out: a loop's first trace, in which nothing is refused for its type."""
+
+    def chain(self) -> Iterator[Scope]:
+        """This scope and those around it, innermost first."""
+        scope: Scope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.parent
+
+    @property
+    def root(self) -> Scope:
+        """The scope of the workflow."""
+        return [*self.chain()][-1]
+
+    @property
+    def standing(self) -> tuple[Guard, ...]:
+        """All guards that hold here, outermost first."""
+        return tuple(guard for scope in reversed([*self.chain()]) for guard in scope.guards)
+
+    def fresh(self, wanted: str) -> str:
+        """A name that nothing around or inside has, made of the wanted one; it is taken from then on."""
+        name = re.sub(r"[^a-z0-9_]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", wanted).lower()).lstrip("_0123456789")[:56] or "node"
+        name = name.rstrip("_") or "node"
+        taken = self.below.union(*(scope.names for scope in self.chain()))
+        first = f"{name}_" if name in RESERVED else name
+        candidate, number = first, 2
+        while candidate in taken:
+            candidate, number = f"{name}_{number}", number + 1
+        self.take(candidate)
+        return candidate
+
+    def take(self, name: str) -> None:
+        """Marks a name as taken."""
+        self.names.add(name)
+        for scope in self.chain():
+            if scope is not self:
+                scope.below.add(name)
+
+    def free(self, name: str) -> None:
+        """Gives a name back that nothing refers to."""
+        self.names.discard(name)
+        for scope in self.chain():
+            scope.below.discard(name)
+
+    def add(self, kind: type[Node], default: str, schema: Schema, **fields: Any) -> Draft:
+        """A new node, named after the variable that its value is bound to, or else by the default."""
+        variable = target()
+        name = fields.pop("name", None) or variable or default
+        draft = Draft(self.fresh(name), schema, kind, fields, bool(variable), self.standing, len(self.guards))
+        self.nodes.append(draft)
+        return draft
+
+    def rename(self, draft: Draft) -> None:
+        """Names a node after the variable of the present call, where it has no variable's name and nothing refers to it yet."""
+        variable = target()
+        if variable and not draft.named and not draft.used and draft in self.nodes:
+            self.free(draft.name)
+            draft.name, draft.named = self.fresh(variable), True
+
+
+_scope: ContextVar[Scope | None] = ContextVar("orchestra_scope", default=None)
+
+Trace: TypeAlias = Callable[..., Any]
+
+
+def tracing() -> Scope | None:
+    """The innermost scope, while a workflow function runs."""
+    return _scope.get()
+
+
+def current(what: str) -> Scope:
+    """The innermost scope. Raises `InputError` W001 outside of a workflow."""
+    scope = _scope.get()
+    if scope is None:
+        raise mistakes.mistake(
+            "W001",
+            f"{what} is called outside a workflow",
+            hint="call it in a function under @workflow()",
+            why="it describes a part of a workflow; there is nothing to run yet",
+        )
+    return scope
+
+
+@contextmanager
+def inside(scope: Scope) -> Iterator[Scope]:
+    """Makes a scope the innermost one."""
+    token = _scope.set(scope)
+    try:
+        yield scope
+    finally:
+        _scope.reset(token)
+
+
+def fault(code: str, message: str, *, hint: str = "", why: str = "", spot: Spot | None = None) -> InputError:
+    """The error of a mistake, kept on the scopes too, so that an `except` in the body cannot hide it.
+
+    Where code that is not the user's met a placeholder, the error is W014 at the user's own line.
+    """
+    scope = _scope.get()
+    chain = [*scope.chain()] if scope is not None else []
+    homes = {one.home for one in chain}
+    spots = [spot] if spot is not None else mistakes.spots()
+    own = next((one for one in spots if not one.foreign or one.code.co_filename in homes), spots[0])
+    first = own is spots[0]
+    error = mistakes.mistake(code, message, hint=hint, why=why, spot=own) if first else _foreign(own, message)
+    for one in chain:
+        one.failed.append(error)
+    return error
+
+
+def _foreign(spot: Spot, reason: str) -> InputError:
+    name = mistakes.called_at(spot) or "code outside the workflow"
+    if "validation error" in reason:
+        hint = f"new({name}, field=...) makes a model of values that are not known yet"
+    else:
+        hint = f"make it a tool: @tool(effect='pure') on a function that calls {name}"
+    return mistakes.mistake(
+        "W014",
+        f"{name} got a value that is not known yet ({reason})",
+        hint=hint,
+        why=f"{ONCE}; {name} would see a placeholder",
+        spot=spot,
+    )
+
+
+def target() -> str | None:
+    """`passages = search(...)`: the name that the present call's result is bound to, from the instruction after the call.
+
+    Needs no source. CPython 3.11 to 3.13 were tried: 3.13 joins two stores into one instruction with a pair of names.
+    """
+    spot = mistakes.user_spot()
+    after = (one for one in dis.get_instructions(spot.code) if one.offset > spot.last and one.opname not in ("CACHE", "COPY", "NOP"))
+    store = next(after, None)
+    if store is None or not store.opname.startswith("STORE_") or store.opname in ("STORE_ATTR", "STORE_SUBSCR", "STORE_SLICE"):
+        return None
+    name = store.argval[0] if isinstance(store.argval, tuple) else store.argval
+    return str(name)
+
+
+def traced(function: Callable[..., Any], *args: Any, **inputs: Any) -> Any:
+    """What a function gives for placeholders.
+
+    Raises `InputError` W013 for code that would look past them, W014 for code that cannot take them.
+    """
+    code: CodeType | None = getattr(function, "__code__", None)
+    if code is not None and (blind := _blind(code)) is not None:
+        raise fault(
+            "W013",
+            "`is` and `match` look past a placeholder, so they would be decided now",
+            hint=mistakes.instead(blind) or "present(x) instead of `x is not None`",
+            why=f"{ONCE}; a choice that is settled before the workflow runs belongs outside of its body",
+            spot=blind,
+        )
+    try:
+        return function(*args, **inputs)
+    except (TypeError, ValueError) as error:
+        if "Placeholder" not in str(error) and "Guarded" not in str(error):
+            raise
+        raise _met(error) from error
+
+
+_BLIND = ("IS_OP", "MATCH_SEQUENCE", "MATCH_MAPPING")
+
+
+def _blind(code: CodeType) -> Spot | None:
+    """The first instruction that tests identity or shape, in a function or in those that stand inside it."""
+    for one in dis.get_instructions(code):
+        if one.opname in _BLIND or one.opname.endswith(("IF_NONE", "IF_NOT_NONE")):
+            return Spot(code, one.offset)
+    inner = (_blind(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return next((spot for spot in inner if spot is not None), None)
+
+
+def _met(error: Exception) -> InputError:
+    """The error of code that cannot take a placeholder, at the innermost line of the user's that called it."""
+    scope = current("a workflow's body")
+    homes = {one.home for one in scope.chain()}
+    trace, last = error.__traceback__, None
+    while trace is not None:
+        spot = Spot(trace.tb_frame.f_code, trace.tb_lasti)
+        own = trace.tb_frame.f_globals.get("__name__") not in mistakes.OWN
+        if own and (not spot.foreign or spot.code.co_filename in homes):
+            last = spot
+        trace = trace.tb_next
+    reason = str(error).replace("Placeholder", "placeholder").splitlines()
+    said = f"{type(error).__name__}: {reason[0] if reason else ''}"
+    made = _foreign(last or mistakes.user_spot(), said)
+    for one in scope.chain():
+        one.failed.append(made)
+    return made
+
+
+def last_return(function: Callable[..., Any]) -> Spot:
+    """The last `return` of a function."""
+    returns = [
+        one.offset for one in dis.get_instructions(function) if one.opname.startswith("RETURN_") and one.opname != "RETURN_GENERATOR"
+    ]
+    return Spot(function.__code__, returns[-1] if returns else -1)

@@ -1,0 +1,140 @@
+"""Signatures: the typed face of a Python function, or of a pair of models, as JSON Schemas."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from orchestra.errors import InputError
+from orchestra.values.types import Schema, bundled, schema_of
+from orchestra.workflow import mistakes
+from orchestra.workflow.mistakes import Spot
+
+Read: TypeAlias = Callable[[Any], Any]
+_TYPES = "str, int, float, bool, list[T], dict[str, T], Literal[...], T | None, and pydantic models"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What goes in, by name, and what comes out. `returns` is the Python type of the output; None for one that is not known."""
+
+    parameters: inspect.Signature
+    input: Schema
+    """An object."""
+    output: Schema
+    types: Mapping[str, Any] = field(default_factory=dict)
+    returns: Any = Any
+
+    @cached_property
+    def _output(self) -> TypeAdapter[Any]:
+        return TypeAdapter(self.returns)
+
+    def read(self, value: Any) -> Any:
+        """A JSON value of the output as its Python type. Raises `InputError` W020 for one that is not of the type."""
+        if self.returns is Any:
+            return value
+        try:
+            return self._output.validate_python(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(step) for step in first["loc"])
+            raise InputError("W020", f"the output is not a {self.returns}: {where + ': ' if where else ''}{first['msg']}") from error
+
+
+def of_function(function: Callable[..., Any], kind: str) -> Signature:
+    """The signature of a decorated function; its annotations are resolved, also where they name local types.
+
+    Raises `InputError` W017 where it cannot be one.
+    """
+    name = getattr(function, "__name__", str(function))
+    spot = Spot(function.__code__, -1) if hasattr(function, "__code__") else None
+    if spot is None:
+        raise mistakes.mistake("W017", f"@{kind} stands on a function, and {name} is none", hint="def name(question: str) -> str: ...")
+    hints = _hints(function, name, spot)
+    parameters = inspect.signature(function)
+    properties: dict[str, Any] = {}
+    required: list[str] = []
+    for parameter in parameters.parameters.values():
+        _named(parameter, name, spot)
+        if parameter.name not in hints:
+            raise mistakes.mistake("W017", f"{name}: the input {parameter.name!r} has no type", hint=f"{parameter.name}: str", spot=spot)
+        properties[parameter.name] = _schema(hints[parameter.name], f"{name}: the input {parameter.name!r}", "validation", spot)
+        if parameter.default is parameter.empty:
+            required.append(parameter.name)
+        else:
+            properties[parameter.name] = {**properties[parameter.name], "default": _default(parameter, hints[parameter.name], name, spot)}
+    if "return" not in hints:
+        raise mistakes.mistake("W017", f"{name} does not say what it returns", hint=f"def {name}(...) -> str: ...", spot=spot)
+    output = _schema(hints["return"], f"{name}: the output", "serialization", spot)
+    inputs = bundled({"type": "object", "properties": properties, "required": required, "additionalProperties": False})
+    return Signature(parameters, inputs, output, {key: hints[key] for key in parameters.parameters}, hints["return"])
+
+
+def of_models(name: str, model: Any, output: Any) -> Signature:
+    """The signature of a card that is bound to a model of its inputs and a type of its output. Raises `InputError` W017."""
+    if not (inspect.isclass(model) and issubclass(model, BaseModel)):
+        said = getattr(model, "__name__", repr(model))
+        raise mistakes.mistake(
+            "W017",
+            f"agent({name!r}, ...): the inputs are a pydantic model, and {said} is none",
+            hint="class ReaderInput(BaseModel): question: str",
+        )
+    return Signature(
+        inspect.signature(model),
+        _schema(model, f"agent({name!r}): the inputs", "validation", None),
+        _schema(output, f"agent({name!r}): the output", "serialization", None),
+        {field.alias or key: field.annotation for key, field in model.model_fields.items()},
+        output,
+    )
+
+
+def _hints(function: Callable[..., Any], name: str, spot: Spot) -> dict[str, Any]:
+    try:
+        hints = typing.get_type_hints(function, localns=mistakes.user_locals(), include_extras=True)
+    except NameError as error:
+        hint = "define or import the type above the function, and outside of `if TYPE_CHECKING:`"
+        raise mistakes.mistake("W017", f"{name}: there is no type {error.name!r} here", hint=hint, spot=spot) from error
+    except (TypeError, SyntaxError, AttributeError) as error:
+        raise mistakes.mistake("W017", f"{name}: an annotation is no type: {error}", hint=_TYPES, spot=spot) from error
+    if inspect.isfunction(function) and all(isinstance(one, str) for one in function.__annotations__.values()):
+        # Resolved once, here, where local types are in sight; who calls the function needs them too.
+        function.__annotations__ = dict(hints)
+    return hints
+
+
+def _named(parameter: inspect.Parameter, name: str, spot: Spot) -> None:
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+        stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**" if parameter.kind is parameter.VAR_KEYWORD else ""
+        raise mistakes.mistake(
+            "W017",
+            f"{name}: {stars}{parameter.name} cannot be an input, for inputs have names",
+            hint="one parameter an input; many of a kind are a list",
+            spot=spot,
+        )
+    if parameter.name.startswith("_"):
+        hint = f"call it {parameter.name.strip('_') or 'value'}"
+        raise mistakes.mistake(
+            "W017", f"{name}: {parameter.name!r} cannot be an input: its name begins with a letter", hint=hint, spot=spot
+        )
+
+
+def _schema(kind: Any, what: str, mode: Any, spot: Spot | None) -> Schema:
+    try:
+        return schema_of(type(None) if kind is None else kind, mode)
+    except InputError as error:
+        raise mistakes.mistake("W017", f"{what} has no JSON form: {error.message}", hint=f"types are {_TYPES}", spot=spot) from error
+
+
+def _default(parameter: inspect.Parameter, kind: Any, name: str, spot: Spot) -> Any:
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    try:
+        return adapter.dump_python(adapter.validate_python(parameter.default), mode="json", by_alias=True)
+    except ValueError as error:
+        message = f"{name}: the default of {parameter.name!r} is not of its type: {parameter.default!r}"
+        raise mistakes.mistake("W017", message, spot=spot) from error
