@@ -138,7 +138,7 @@ class _Maker:
         extra = schema.get("additionalProperties")
         if isinstance(extra, dict) and depth < _DEEP:
             found |= {name: self.make(extra, depth + 1) for name in self.random.sample(_WORDS, self.random.randint(0, 2))}
-        return found | {name: self.make(True, depth) for name in required if name not in found}
+        return found | {name: self.make(True if extra is None else extra, depth + 1) for name in required if name not in found}
 
     def _resolve(self, schema: Schema) -> Schema:
         reference = schema["$ref"]

@@ -131,10 +131,11 @@ class SimulatedVLLM:
             self.struck[fault] += 1
         self.running += 1
         self.most = max(self.most, self.running)
+        leaving = _Leaving(self, _breaking(send, scope, fault))
         try:
-            await self._until_gone(request, answer(request, fault, _breaking(send, scope, fault)), receive)
+            await self._until_gone(request, answer(request, fault, leaving.send), receive)
         finally:
-            self.running -= 1
+            leaving.leave()
 
     def _request(self, path: str, body: bytes) -> Request:
         try:
@@ -175,14 +176,15 @@ class SimulatedVLLM:
         if fault == "wrong_model" and written.model == request.model:
             written.model = "another-model"
         written.usage = self._usage(request, len(written.tokens), fault)
+        if fault not in ("reset", "stall", "no_done", "long_line"):
+            self.counts["success"] += 1
+        self.counts["output"] += len(written.tokens)
         await asyncio.sleep(self.behaviour.first_token + (SLOW if fault == "slow_first_token" else 0.0))
         if request.body.get("stream"):
             await self._stream(written, fault, send)
         else:
             await asyncio.sleep(self.behaviour.per_token * len(written.tokens))
             await _in_halves(send, json.dumps(written.whole(), ensure_ascii=False).encode(), fault)
-        self.counts["success"] += 1
-        self.counts["output"] += len(written.tokens)
 
     def _known(self, model: str) -> None:
         if model != self.model and model not in self.adapters:
@@ -289,6 +291,25 @@ class SimulatedVLLM:
             "prefix_cache_hits_total": ("counter", self.counts["hits"]),
         }
         return "".join(f"# TYPE vllm:{name} {kind}\nvllm:{name}{labels} {float(value)}\n" for name, (kind, value) in values.items())
+
+
+@dataclass(slots=True)
+class _Leaving:
+    """The way out of a request, which no longer runs once its last bytes go: who has the answer finds the server's count right."""
+
+    app: SimulatedVLLM
+    onward: Send
+    left: bool = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.leave()
+        await self.onward(message)
+
+    def leave(self) -> None:
+        if not self.left:
+            self.left = True
+            self.app.running -= 1
 
 
 @dataclass(slots=True)

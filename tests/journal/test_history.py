@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,23 +27,25 @@ from orchestra.journal.history import History, parent
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
 from tests.journal.stories import whole
 
+Fact: TypeAlias = tuple[type[Event], dict[str, object]]
+
 COST = Usage(prompt_tokens=10, output_tokens=2, calls=1)
 
 
-def numbered(*makers: tuple[type[Event], dict[str, object]]) -> list[Event]:
+def numbered(*makers: Fact) -> list[Event]:
     """Events, numbered and timed one second apart, after a run's first."""
     start = RunStarted(seq=1, at=100.0, run="r1", workflow="staged", graph="g", inputs={})
     return [start, *(kind(seq=seq, at=99.0 + seq, **fields) for seq, (kind, fields) in enumerate(makers, 2))]  # type: ignore[arg-type]  # fields of that kind
 
 
-def call(node: str, attempt: int = 1, **result: object) -> list[tuple[type[Event], dict[str, object]]]:
+def call(node: str, attempt: int = 1, **result: object) -> list[Fact]:
     return [
         (AttemptStarted, {"node": node, "attempt": attempt, "name": "reader"}),
         (AttemptFinished, {"node": node, "attempt": attempt, "usage": COST, **result}),
     ]
 
 
-def done(node: str, outcome: Outcome | None = None) -> tuple[type[Event], dict[str, object]]:
+def done(node: str, outcome: Outcome | None = None) -> Fact:
     return NodeFinished, {"node": node, "outcome": outcome or Value(value=1)}
 
 
@@ -86,11 +90,9 @@ def test_elements_stand_under_their_list_and_their_costs_add_up() -> None:
 
 
 def test_turns_and_blocks_stand_under_their_loop() -> None:
-    turns = [
-        event
-        for turn in (1, 2)
-        for event in ((TurnStarted, {"node": "l", "turn": turn}), *call(f"l#{turn}/draft"), done(f"l#{turn}/draft"))
-    ]
+    turns: list[Fact] = []
+    for turn in (1, 2):
+        turns += [(TurnStarted, {"node": "l", "turn": turn}), *call(f"l#{turn}/draft"), done(f"l#{turn}/draft")]
     history = History.of(numbered(*turns, done("l")))
     assert [(row.path, row.depth, row.kind, row.status) for row in history.rows] == [
         ("l", 0, "loop", "value"),
