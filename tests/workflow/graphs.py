@@ -5,11 +5,16 @@ Types, agents and tools are invented: such a graph can be written, read and draw
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import strategies as st
 
+from orchestra.agent.contract import Contract, Schema
 from orchestra.workflow.nodes import (
+    KINDS,
     AgentNode,
     AnyNode,
     AskNode,
@@ -28,6 +33,7 @@ from orchestra.workflow.nodes import (
     ToolNode,
     VerifyNode,
 )
+from orchestra.workflow.program import Acceptance, CompiledNode, Expression, InputField, Program
 from orchestra.workflow.syntax import KEYWORDS
 
 AWKWARD = (
@@ -249,3 +255,88 @@ def graphs(draw: st.DrawFn, depth: int = 2) -> Graph:
         "label": st.sampled_from(["public", "internal", "restricted"]),
     }
     return Graph(name=draw(names), input=given, nodes=body, output=output, **draw(st.fixed_dictionaries({}, optional=optional)))
+
+
+@dataclass(frozen=True)
+class Read:
+    """An expression that only says what it reads."""
+
+    references: frozenset[str]
+    schema: Schema
+    parts: Mapping[str, Expression] | None = None
+
+    def evaluate(self, bindings: Mapping[str, Any]) -> Any:
+        """Is never asked for."""
+        raise NotImplementedError
+
+
+def expression(template: Any) -> Read | None:
+    """What a template reads; None for none."""
+    found = re.findall(r"[$]{\W*(?:has\()?([a-z][a-z0-9_]*)", repr(template))
+    return None if template is None or template == () else Read(frozenset(found), {"type": "string"})
+
+
+def program_of(graph: Graph, max_output: int = 50) -> Program:
+    """A program of a graph by its references alone, without types: enough to draw and to count."""
+    fields = {name: InputField({"type": "string"}, not given.optional) for name, given in graph.input.items()}
+    nodes = _compiled(graph.nodes, max_output)
+    return Program(graph.name, nodes, expression(graph.output) or Read(frozenset(), {}), {"type": "string"}, fields, graph=graph)
+
+
+def _compiled(given: Mapping[str, AnyNode], max_output: int) -> tuple[CompiledNode, ...]:
+    order = {name: index for index, name in enumerate(given)}
+    needs = {name: _needs(node, order, order[name]) for name, node in given.items()}
+    children = [tuple(order[name] for name in given if index in needs[name]) for index in range(len(order))]
+    heights = [1] * len(order)
+    for index in reversed(range(len(order))):
+        heights[index] += max((heights[child] for child in children[index]), default=0)
+    found = []
+    for name, node in given.items():
+        kind = next(kind for kind in KINDS if hasattr(node, kind))
+        soft = frozenset(needs[name]) if kind == "first_of" else frozenset(order[one] for one in node.after)
+        body = getattr(node, kind) if kind in ("loop", "call") and not isinstance(getattr(node, kind), str) else None
+        contract = None
+        if isinstance(node, AgentNode):
+            contract = Contract(node.agent, "agent", {}, {}, max_output=max_output)
+        elif isinstance(node, ToolNode):
+            contract = Contract(node.tool, "tool", {}, {})
+        acceptance = Acceptance(node.checks, expression(node.against), 0.5, node.otherwise or ("abstain",)) if node.checks else None
+        found.append(
+            CompiledNode(
+                order[name],
+                name,
+                kind,
+                node,
+                {"type": "string"},
+                needs[name],
+                children[order[name]],
+                kind == "first_of",
+                soft,
+                heights[order[name]],
+                contract=contract,
+                inputs=expression(getattr(node, "with_", None)),
+                when=expression(node.when),
+                each=expression(node.each),
+                variable=node.as_ or "",
+                limit=node.limit or 10_000,
+                concurrency=node.concurrency,
+                body=None if body is None else _body(name, body, max_output),
+                at_most=getattr(body, "at_most", 1),
+                fallback=expression(node.fallback),
+                retry=node.retry or Retry(),
+                timeout=node.timeout,
+                acceptance=acceptance,
+            )
+        )
+    return tuple(found)
+
+
+def _body(name: str, body: Block, max_output: int) -> Program:
+    output = expression(body.output) or Read(frozenset(), {})
+    return Program(name, _compiled(body.nodes, max_output), output, {"type": "string"}, {}, lexical=True)
+
+
+def _needs(node: AnyNode, order: Mapping[str, int], index: int) -> tuple[int, ...]:
+    read = expression(node.model_dump())
+    names_ = {*(read.references if read else ()), *node.after}
+    return tuple(sorted(order[name] for name in names_ if order.get(name, index) < index))

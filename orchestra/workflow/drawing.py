@@ -1,0 +1,228 @@
+"""Programs drawn: as text for a terminal, and as Mermaid for pages."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Any
+
+from orchestra.values.schema import show
+from orchestra.values.text import visible
+from orchestra.workflow.graph import callee, layers
+from orchestra.workflow.nodes import FirstOfNode, LoopNode, PlanNode
+from orchestra.workflow.program import CompiledNode, Expression, Program
+
+NARROWEST = 40
+"""Columns that a drawing has at least."""
+_ROOM = 26
+"""Columns below which the nodes of a body are counted instead of drawn."""
+_LONGEST = 120
+"""Characters of a reference that are shown."""
+
+
+def draw(program: Program, width: int = 100) -> str:
+    """A program as text, at most `width` columns wide: node by node, in layers from the inputs to the output.
+
+    A line ends with `←` and what the node needs; `name?` is a need without whose value it runs as well. Bodies of loops and
+    calls stand below their node, indented.
+    """
+    width = max(width, NARROWEST)
+    lines = [*_wrapped(_signature(program), width), "│", *_body(program, "", width)]
+    if _has_soft(program):
+        lines += ["", *_wrapped("name?  runs all the same where that node gives no value", width)]
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _signature(program: Program) -> str:
+    inputs = (f"{name}: {show(field.schema)}{'' if field.required else ' = …'}" for name, field in program.inputs.items())
+    return _shown(f"{program.name}({', '.join(inputs)}) -> {show(program.output_schema)}")
+
+
+def _body(program: Program, prefix: str, width: int) -> Iterator[str]:
+    """The lines of a program's nodes and of its output, each with a prefix."""
+    if width - len(prefix) < _ROOM:
+        count = len(program.nodes)
+        yield f"{prefix}… {count} node{'s' * (count != 1)}"
+        return
+    column = min(max(len(node.name) for node in program.nodes), max(8, (width - len(prefix)) // 3))
+    for layer in layers(program):
+        for node in layer:
+            yield from _node(program, node, prefix, column, width)
+        yield f"{prefix}▼"
+    yield from (f"{prefix}{line}" for line in _wrapped(f"output {_arrow(_outputs(program))}", width - len(prefix)))
+
+
+def _node(program: Program, node: CompiledNode, prefix: str, column: int, width: int) -> Iterator[str]:
+    under = f"{prefix}│  "
+    texts = _described(program, node, width - len(under) - column - 2)
+    if len(node.name) > column:
+        first, *rest = _wrapped(node.name, width - len(under))
+        yield f"{prefix}├─ {first}"
+        yield from (f"{under}{line}" for line in rest)
+    else:
+        yield f"{prefix}├─ {node.name:{column}}  {texts.pop(0)}"
+    yield from (f"{under}{' ' * column}  {text}" for text in texts)
+    if node.body is not None:
+        yield from _body(node.body, under, width)
+
+
+def _described(program: Program, node: CompiledNode, room: int) -> list[str]:
+    """The lines of what a node is and does, then what it needs; in one line where that fits."""
+    said = [line for sentence in sentences(node) for line in _wrapped(sentence, room)]
+    needs = _arrow(_needs(program, node))
+    if needs and _columns(said[-1]) + 2 + _columns(needs) <= room:
+        return [*said[:-1], f"{said[-1]}  {needs}"]
+    return [*said, *(_wrapped(needs, room) if needs else ())]
+
+
+def sentences(node: CompiledNode) -> list[str]:
+    """What a node is, then when, for what and how it runs: short texts without line breaks."""
+    found = [_headline(node)]
+    if node.each is not None:
+        most = f", at most {node.limit:,}" if node.source.limit is not None else ""
+        together = f", {node.concurrency:,} at once" if node.concurrency is not None else ""
+        found.append(f"each {node.variable} of {_short(node.source.each)}{most}{together}")
+    if node.source.when is not None:
+        found.append(f"when {_short(node.source.when)}")
+    if node.acceptance is not None:
+        accept = node.source.accept if node.source.accept == "certified" else f"{node.acceptance.accept:g}"
+        otherwise = f"; otherwise {', '.join(node.acceptance.otherwise)}" if node.acceptance.otherwise else ""
+        found.append(f"checks {', '.join(node.acceptance.checks)}; accept {accept}{otherwise}")
+    limits = [f"retry {node.source.retry.attempts}"] if node.source.retry is not None else []
+    limits += [f"timeout {node.timeout:g} s"] if node.timeout is not None else []
+    limits += ["with a fallback"] if node.fallback is not None else []
+    return [_shown(text) for text in (*found, *([", ".join(limits)] if limits else []))]
+
+
+def _headline(node: CompiledNode) -> str:
+    match node.source:
+        case LoopNode(loop=loop):
+            return f"loop, at most {loop.at_most} turn{'s' * (loop.at_most != 1)}, until {_short(loop.until)}"
+        case FirstOfNode(first_of=arms):
+            return f"first of {', '.join(_short(arm) for arm in arms)}"
+        case PlanNode(agents=agents, tools=tools, limits=limits):
+            return f"plan of at most {limits.steps} steps with {', '.join((*agents, *tools)) or 'nothing'}"
+        case _:
+            return f"{node.kind} {callee(node)}".rstrip()
+
+
+def _short(template: Any) -> str:
+    text = str(template)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _needs(program: Program, node: CompiledNode) -> list[str]:
+    given = ["input"] if program.inputs and "input" in _references(node) else []
+    return given + [program.nodes[need].name + "?" * (need in node.soft) for need in node.needs]
+
+
+def _references(node: CompiledNode) -> frozenset[str]:
+    """The names that a node's own expressions read; what its body reads is not among them."""
+    against = node.acceptance.against if node.acceptance is not None else None
+    given: tuple[Expression | None, ...] = (node.inputs, node.when, node.each, *node.arms, node.value, node.fallback, against)
+    return frozenset().union(*(one.references for one in given if one is not None))
+
+
+def _outputs(program: Program) -> list[str]:
+    """The nodes that a program's output reads, in order; `input` where it reads that alone."""
+    read = program.output.references
+    return [node.name for node in program.nodes if node.name in read] or ["input"] * ("input" in read)
+
+
+def _has_soft(program: Program) -> bool:
+    return any(node.soft or (node.body is not None and _has_soft(node.body)) for node in program.nodes)
+
+
+def _arrow(names: list[str]) -> str:
+    return f"← {', '.join(names)}" if names else ""
+
+
+def _shown(text: str) -> str:
+    """The text without what a terminal would obey, in one line."""
+    return visible(" ".join(text.split()), keep="")
+
+
+def _columns(text: str) -> int:
+    """The columns that a text takes on a terminal: wide characters take two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def _wrapped(text: str, room: int) -> list[str]:
+    """The text in lines of at most `room` columns, broken at spaces where there are any; lines after the first are indented."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1].strip() else f"{lines[-1]}{word}"
+        if _columns(longer) <= room:
+            lines[-1] = longer
+            continue
+        first, *rest = _cut(f"  {word}" if lines[-1] else word, room)
+        lines = [*(lines if lines[-1] else lines[:-1]), first, *rest]
+    return lines
+
+
+def _cut(text: str, room: int) -> list[str]:
+    """The text in lines of at most `room` columns, broken anywhere."""
+    lines = [""]
+    for char in text:
+        if _columns(lines[-1]) + _columns(char) > room:
+            lines.append("")
+        lines[-1] += char
+    return lines
+
+
+def mermaid(program: Program) -> str:
+    """A program as a Mermaid flowchart: dashed edges from needs whose value may be missing, subgraphs for bodies.
+
+    Ids are made here and labels escaped, so that no name or text can end a label or be read as syntax.
+    """
+    lines = ["flowchart TD", *_chart(program, "n", "  ")]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _chart(program: Program, stem: str, pad: str) -> Iterator[str]:
+    """Nodes, then edges; the ids of a body's nodes begin with that of the node that it belongs to."""
+    if program.inputs:
+        inputs = (f"{name}: {show(field.schema)}" for name, field in program.inputs.items())
+        yield f'{pad}{stem}_in(["{_label("input", *inputs)}"])'
+    for node in program.nodes:
+        name = f"{stem}{node.index}"
+        text = _label(node.name, *sentences(node))
+        if node.body is None:
+            left, right = _SHAPES.get(node.kind, ("[", "]"))
+            yield f'{pad}{name}{left}"{text}"{right}'
+        else:
+            yield f'{pad}subgraph {name}["{text}"]'
+            yield from _chart(node.body, f"{name}_", pad + "  ")
+            yield f"{pad}end"
+    yield f'{pad}{stem}_out(["{_label("output", show(program.output_schema))}"])'
+    yield from (f"{pad}{edge}" for edge in _edges(program, stem))
+
+
+def _edges(program: Program, stem: str) -> Iterator[str]:
+    read = program.output.references
+    for node in program.nodes:
+        if program.inputs and "input" in _references(node):
+            yield f"{stem}_in --> {stem}{node.index}"
+        for need in node.needs:
+            yield f"{stem}{need} {'-.->' if need in node.soft else '-->'} {stem}{node.index}"
+    if program.inputs and "input" in read:
+        yield f"{stem}_in --> {stem}_out"
+    yield from (f"{stem}{node.index} --> {stem}_out" for node in program.nodes if node.name in read)
+
+
+_SHAPES = {"agent": ("(", ")"), "first_of": ("{{", "}}"), "verify": ("{{", "}}"), "ask": ("[/", "/]"), "plan": ("[[", "]]")}
+_SAFE = re.compile(r"[A-Za-z0-9 _.,()/=+-]")
+
+
+def _label(*texts: str) -> str:
+    """A label of several lines, with all other ASCII signs as Mermaid's entity codes, such as `#quot;` or `#35;`."""
+    return "<br/>".join("".join(_entity(char) for char in _shown(_short(text))) for text in texts)
+
+
+def _entity(char: str) -> str:
+    if not char.isascii() or _SAFE.fullmatch(char):
+        return char
+    return "#quot;" if char == '"' else f"#{ord(char)};"
