@@ -160,7 +160,7 @@ class SqliteJournal:
             self._writer.finish()
             # Shielded: a caller who is cancelled here may go, but the file is still closed behind him.
             await asyncio.shield(self._loop.run_in_executor(self._reader, self._let_go))
-            self._reader.shutdown(wait=False)
+            self._reader.shutdown()  # idle by now: this waits for no more than the thread's last breath
             if self._fault is not None and self._fault.code != "J002" and not self._told:
                 raise self._refusal("")
 

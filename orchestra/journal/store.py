@@ -177,10 +177,6 @@ class Store:
             else:
                 self._tails.pop(run, None)
 
-    def forget(self, run: str) -> None:
-        """Drops what is remembered of a run, so that it is read again."""
-        self._tails.pop(run, None)
-
     def _extended(
         self, run: str, parts: Iterable[tuple[Sequence[Event], Sequence[bytes]]], rows: list[tuple[str, int, bytes, bytes]]
     ) -> _Tail:

@@ -133,7 +133,6 @@ class Writer(threading.Thread):
         except sqlite3.IntegrityError:
             for run in part.runs:
                 report.failed[run] = other_writer(run)
-                self._store.forget(run)
 
 
 def _mark(report: Report, batch: Batch) -> None:

@@ -9,6 +9,7 @@ import random
 import shutil
 import sqlite3
 import stat
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,6 +77,26 @@ async def test_durable_means_on_disk(file: Path) -> None:
         assert sql(file, "SELECT count(*) FROM events", "SELECT digest FROM blobs") == [(1,), (name,)]
 
 
+async def test_a_blob_that_is_already_on_disk_may_be_put_again(file: Path) -> None:
+    for run in ("r1", "r2"):
+        async with SqliteJournal.open(file) as journal:
+            names = [journal.put(b"prompt"), journal.put(run.encode())]
+            journal.append(run, [begun(run)])
+            await journal.durable(run, 1)
+            assert [await journal.blob(name) for name in names] == [b"prompt", run.encode()]
+    assert sql(file, "SELECT count(*) FROM blobs") == [(3,)]
+
+
+async def test_nothing_remains_after_close(file: Path) -> None:
+    def held() -> tuple[set[str], int]:
+        return {thread.name for thread in threading.enumerate()}, len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+    before = held()
+    await write(file, "r1")
+    assert held() == before
+    assert sorted(os.listdir(file.parent)) == [file.name, file.name + "-writers"]
+
+
 async def test_a_large_value_comes_back_equal(file: Path) -> None:
     event = NodeFinished(seq=2, at=1.0, node="a", outcome=Value(value={"text": "ä" * 100_000, "none": None, "deep": [[1.5, True]]}))
     async with SqliteJournal.open(file) as journal:
@@ -108,21 +129,21 @@ async def test_the_chain_binds_each_event_to_all_before_it(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("damage", "place"),
     [
-        "UPDATE events SET body = replace(CAST(body AS TEXT), 'reader', 'writer') WHERE seq = 2",
-        "DELETE FROM events WHERE seq = 3",
-        "DELETE FROM events WHERE seq = 5",
-        "UPDATE events SET seq = 9 WHERE seq = 5",
-        "DELETE FROM events WHERE run = 'r1'",
-        "DELETE FROM runs WHERE run = 'r1'",
+        ("UPDATE events SET body = replace(CAST(body AS TEXT), 'reader', 'writer') WHERE seq = 2", "event 2"),
+        ("DELETE FROM events WHERE seq = 3", "event 3"),
+        ("DELETE FROM events WHERE seq = 5", "event 5"),
+        ("UPDATE events SET seq = 9 WHERE seq = 5", "event 5"),
+        ("DELETE FROM events WHERE run = 'r1'", "event 1"),
+        ("DELETE FROM runs WHERE run = 'r1'", "end at 0"),
     ],
 )
-async def test_a_log_that_was_tampered_with_is_refused_and_other_runs_are_read(file: Path, damage: str) -> None:
+async def test_a_log_that_was_tampered_with_is_refused_and_other_runs_are_read(file: Path, damage: str, place: str) -> None:
     await write(file, "r1", "r2")
     sql(file, damage.replace("WHERE seq", "WHERE run = 'r1' AND seq"))
     async with SqliteJournal.open(file) as journal:
-        with pytest.raises(JournalError) as caught:
+        with pytest.raises(JournalError, match=place) as caught:
             await journal.read("r1")
         assert caught.value.code == "J013"
         assert await journal.read("r2") == list(whole("r2"))
