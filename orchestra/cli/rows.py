@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -54,7 +54,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise InputError("C014", f"{path} cannot be read: {error.strerror if isinstance(error, OSError) else error}") from error
 
 
-def survey(path: Path, check: Callable[[dict[str, Any]], str | None]) -> list[str]:
+def survey(path: Path, check: Callable[[dict[str, Any]], str | None]) -> Collection[str]:
     """The ids of all rows, in order, after a look at each row, before anything starts.
 
     `check` gives what is wrong with an input, or None. Raises `InputErrors`: C020 for a bad row, C021 for an id that stands twice.
@@ -73,7 +73,7 @@ def survey(path: Path, check: Callable[[dict[str, Any]], str | None]) -> list[st
             break
     if errors:
         raise InputErrors(errors)
-    return list(seen)
+    return seen.keys()
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -101,12 +101,14 @@ def _row(path: Path, number: int, raw: bytes) -> Row:
 class Results:
     """The output file. What stands in it already is kept; a last line that a crash tore is taken away.
 
-    Raises `InputError` C022 where the file has other things than results, and `OrchestraError` C023 where it cannot be written.
+    Raises `InputError` C022 where the file has other things than results of rows in `ids`, before it is touched, and
+    `OrchestraError` C023 where it cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, ids: Collection[str]) -> None:
         self.path = path
         self.done: set[str] = set()
+        self._ids = ids
         self.repaired = False
         end = self._take_up() if path.exists() else 0
         try:
@@ -124,15 +126,19 @@ class Results:
             for number, raw in enumerate(file, 1):
                 if not raw.endswith(b"\n"):
                     break
-                try:
-                    self.done.add(_decode(raw).id)
-                except msgspec.DecodeError as error:
-                    hint = "name another file with --output, or move this one away"
-                    raise InputError(
-                        "C022", f"a line that is no result: {error}", place=Place(str(self.path), number), hint=hint
-                    ) from error
+                self.done.add(self._id(raw, number))
                 end += len(raw)
         return end
+
+    def _id(self, raw: bytes, number: int) -> str:
+        place, hint = Place(str(self.path), number), "name another file with --output, or move this one away"
+        try:
+            found = _decode(raw).id
+        except msgspec.DecodeError as error:
+            raise InputError("C022", f"a line that is no result: {error}", place=place, hint=hint) from error
+        if found not in self._ids:
+            raise InputError("C022", f"a result of {found!r}, which is no row of the input", place=place, hint=hint)
+        return found
 
     def write(self, result: RowResult) -> None:
         """Adds a result, with one write."""

@@ -81,8 +81,11 @@ def test_an_absent_file_is_refused(tmp_path: Path) -> None:
     assert caught.value.code == "C014"
 
 
+IDS = ["a", "b", "c"]
+
+
 def write_all(path: Path, ids: list[str]) -> Results:
-    results = Results(path)
+    results = Results(path, IDS)
     for name in ids:
         if name not in results.done:
             results.write(RowResult(id=name, output={"text": f"über {name}"}))
@@ -93,12 +96,11 @@ def write_all(path: Path, ids: list[str]) -> Results:
 @given(cut=st.integers(min_value=0, max_value=400))
 def test_a_file_cut_at_any_byte_is_repaired(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
     path = tmp_path_factory.mktemp("results") / "out.jsonl"
-    ids = ["a", "b", "c"]
-    write_all(path, ids)
+    write_all(path, IDS)
     whole = path.read_bytes()
     torn = whole[: min(cut, len(whole))]
     path.write_bytes(torn)
-    results = write_all(path, ids)
+    results = write_all(path, IDS)
     assert path.read_bytes() == whole
     assert results.repaired == (bool(torn) and not torn.endswith(b"\n"))
 
@@ -109,17 +111,17 @@ def test_a_result_has_all_its_keys(tmp_path: Path) -> None:
     assert list(json.loads(line)) == ["id", "output", "abstained", "score", "evidence", "usage", "error"]
 
 
-@pytest.mark.parametrize("text", ["hello\n", '{"id": "a", "input": {}}\n', "\x00\n"])
+@pytest.mark.parametrize("text", ["hello\n", '{"id": "a", "input": {}}\n', "\x00\n", '{"id": "d"}\n', '{"id": "d"}\n{"id": "a'])
 def test_a_file_with_other_things_is_never_touched(tmp_path: Path, text: str) -> None:
     path = tmp_path / "out.jsonl"
     path.write_text(text)
     with pytest.raises(InputError) as caught:
-        Results(path)
+        Results(path, IDS)
     assert (caught.value.code, path.read_text()) == ("C022", text)
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Exception, match="cannot be written") as caught:
-        Results(tmp_path / "file" / "out.jsonl")
+        Results(tmp_path / "file" / "out.jsonl", IDS)
     assert getattr(caught.value, "code", "") == "C023"

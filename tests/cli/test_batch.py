@@ -1,0 +1,226 @@
+"""`orchestra batch`: rows in, results out, in order; taken up again after any interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra.doors import Call, Refused
+from tests.cli.shell import Said, Shell
+from tests.cli.stage import BAD, GOOD, TEXT, Simulated, furnish
+
+ROOT = Path(__file__).parents[2]
+
+
+def answer(call: Call) -> Any:
+    match call.inputs["question"]:
+        case "bad":
+            return BAD
+        case "broken":
+            return Refused(code="M001", reason="not JSON")
+        case "no fleet":
+            return Refused(code="F001", reason="vLLM is not installed", hint="pip install it")
+        case _:
+            return GOOD
+
+
+def rows(*questions: str, key: str = "text") -> None:
+    lines = [{"id": f"r{n}", "input": {"question": question, key: TEXT}, "expected": "secret"} for n, question in enumerate(questions)]
+    Path("rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def results() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def shell(shell: Shell) -> Shell:
+    furnish()
+    shell.opener = Simulated(answer)
+    return shell
+
+
+def batch(shell: Shell, *more: str, name: str = "ask") -> Said:
+    return shell("batch", name, "--input", "rows.jsonl", "--output", "out.jsonl", *more)
+
+
+def simulated(shell: Shell) -> Simulated:
+    assert isinstance(shell.opener, Simulated)
+    return shell.opener
+
+
+def test_each_row_gets_a_result_in_order(shell: Shell) -> None:
+    rows("good", "bad", "good")
+    said = batch(shell, "--concurrency", "2")
+    assert said.code == 0
+    assert said.err.splitlines()[-1] == "out.jsonl: 3 rows: 2 done, 1 abstained"
+    found = results()
+    assert [result["id"] for result in found] == ["r0", "r1", "r2"]
+    assert [result["abstained"] for result in found] == [False, True, False]
+    assert (found[0]["output"], found[0]["error"]) == (GOOD, None)
+    assert TEXT[found[0]["evidence"][0]["start"] :].startswith("in 1889")
+    assert (found[1]["output"], found[1]["error"]["code"]) == (None, "E010")
+    assert found[0]["usage"]["calls"] == 1
+
+
+def test_what_is_expected_never_reaches_a_model(shell: Shell) -> None:
+    rows("good")
+    batch(shell)
+    workers = simulated(shell).workers
+    assert workers is not None
+    assert "secret" not in str(workers.calls)
+
+
+def test_a_failed_row_is_told_and_the_others_go_on(shell: Shell) -> None:
+    rows("broken", "good")
+    said = batch(shell)
+    assert said.code == 1
+    assert [result["error"] and result["error"]["code"] for result in results()] == ["M001", None]
+
+
+def test_no_more_rows_run_at_once_than_allowed(shell: Shell) -> None:
+    rows(*["good"] * 20)
+    shell.opener = Simulated(answer, latency=0.001)
+    batch(shell, "-c", "3")
+    workers = simulated(shell).workers
+    assert workers is not None
+    assert workers.most == 3
+
+
+def test_it_goes_on_by_the_ids_that_are_written(shell: Shell) -> None:
+    rows("good", "good", "good")
+    batch(shell)
+    whole = Path("out.jsonl").read_bytes().splitlines(keepends=True)
+    Path("out.jsonl").write_bytes(whole[0] + whole[1][:20])
+    said = batch(shell)
+    assert said.code == 0
+    assert "the last line was torn" in said.err
+    assert said.err.splitlines()[-1] == "out.jsonl: 3 rows: 2 done, 1 from before"
+    assert [result["id"] for result in results()] == ["r0", "r1", "r2"]
+    workers = simulated(shell).workers
+    assert workers is not None
+    assert len(workers.calls) == 2
+
+
+def test_a_finished_batch_asks_nothing_again(shell: Shell) -> None:
+    rows("good", "bad")
+    batch(shell)
+    before = Path("out.jsonl").read_bytes()
+    assert batch(shell).code == 0
+    assert Path("out.jsonl").read_bytes() == before
+
+
+def test_bad_rows_are_two_with_their_lines_and_nothing_starts(shell: Shell) -> None:
+    rows("good", "good")
+    Path("rows.jsonl").write_text(
+        Path("rows.jsonl").read_text() + '{"id": "r1", "input": {"question": "x", "text": "y"}}\n{"id": "r2", "input": {"question": 3}}\n'
+    )
+    said = batch(shell)
+    assert said.code == 2
+    assert "C021" in said.err
+    assert "rows.jsonl:3" in said.err
+    assert "question: expected str, got 3" in said.err
+    assert "rows.jsonl:4" in said.err
+    assert not Path("out.jsonl").exists()
+
+
+def test_the_output_of_another_batch_is_never_touched(shell: Shell) -> None:
+    rows("good", "good")
+    batch(shell)
+    before = Path("out.jsonl").read_bytes()
+    rows("good")
+    said = batch(shell)
+    assert (said.code, said.err[:4]) == (2, "C022")
+    assert Path("out.jsonl").read_bytes() == before
+
+
+def test_input_and_output_may_not_be_one_file(shell: Shell) -> None:
+    rows("good")
+    before = Path("rows.jsonl").read_bytes()
+    assert shell("batch", "ask", "--input", "rows.jsonl", "--output", "rows.jsonl").code == 2
+    assert Path("rows.jsonl").read_bytes() == before
+
+
+def test_without_a_fleet_the_batch_ends_and_the_row_is_done_later(shell: Shell) -> None:
+    rows("good", "no fleet", "good")
+    said = batch(shell, "-c", "1")
+    assert said.code == 1
+    assert "pip install it" in said.err
+    assert [result["id"] for result in results()] == ["r0"]
+
+
+def test_an_agent_is_run_on_rows_by_its_own_name(shell: Shell) -> None:
+    rows("good", key="context")
+    assert batch(shell, name="answerer").code == 0
+    assert results()[0]["output"] == GOOD
+
+
+@pytest.mark.parametrize(("option", "abstained"), [(("--checks", "quote"), True), (("--no-checks",), False)])
+def test_an_agent_s_checks_can_be_chosen(shell: Shell, option: tuple[str, ...], abstained: bool) -> None:
+    rows("bad", key="context")
+    assert batch(shell, *option, name="answerer").code == 0
+    assert [result["abstained"] for result in results()] == [abstained]
+
+
+@pytest.mark.parametrize(
+    "options", [("--checks", "qoute"), ("--checks", "quote", "--no-checks"), ("--constraint", "some"), ("-c", "0"), ("--budget", "x=1")]
+)
+def test_wrong_options_are_two(shell: Shell, options: tuple[str, ...]) -> None:
+    rows("good", key="context")
+    assert batch(shell, *options, name="answerer").code == 2
+    assert not Path("out.jsonl").exists()
+
+
+def test_checks_of_a_workflow_are_its_own(shell: Shell) -> None:
+    rows("good")
+    said = batch(shell, "--no-checks")
+    assert (said.code, said.err[:4]) == (2, "C010")
+
+
+def test_what_models_decode_over_is_a_setting(shell: Shell) -> None:
+    rows("good", key="context")
+    batch(shell, "--constraint", "none", name="answerer")
+    assert simulated(shell).opened[0].constraint == "none"
+
+
+def test_the_summary_is_json_where_it_is_asked(shell: Shell) -> None:
+    rows("good", "bad", "broken")
+    assert batch(shell, "--json").json == {"rows": 3, "earlier": 0, "done": 1, "abstained": 1, "failed": 1}
+
+
+SLOW = """
+import asyncio, sys
+from orchestra.cli.main import build_app
+from tests.cli.stage import GOOD, Simulated
+
+async def answer(call):
+    if call.inputs["question"] == "slow":
+        print("called", flush=True, file=sys.stderr)
+        await asyncio.sleep(3600)
+    return GOOD
+
+build_app(Simulated(answer))(prog_name="orchestra")
+"""
+
+
+def test_an_interrupted_batch_leaves_whole_lines_and_says_how_to_go_on(shell: Shell) -> None:
+    rows("good", "good", "slow", "good")
+    command = [sys.executable, "-c", SLOW, "batch", "ask", "--input", "rows.jsonl", "--output", "out.jsonl", "-c", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert process.stderr is not None
+    assert process.stderr.readline() == "called\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert err == "4 rows: 2 done; to go on, give the same command again\ninterrupted\n"
+    assert [result["id"] for result in results()] == ["r0", "r1"]
+    rows("good", "good", "good", "good")
+    assert batch(shell).code == 0
+    assert [result["id"] for result in results()] == ["r0", "r1", "r2", "r3"]
