@@ -10,7 +10,7 @@ from typing import Any
 from orchestra.values.schema import show
 from orchestra.values.text import visible
 from orchestra.workflow.graph import callee, layers
-from orchestra.workflow.nodes import FirstOfNode, LoopNode, PlanNode
+from orchestra.workflow.nodes import Block, CallNode, FirstOfNode, LoopNode, PlanNode
 from orchestra.workflow.program import CompiledNode, Expression, Program
 
 NARROWEST = 40
@@ -103,6 +103,8 @@ def _headline(node: CompiledNode) -> str:
             return f"first of {', '.join(_short(arm) for arm in arms)}"
         case PlanNode(agents=agents, tools=tools, limits=limits):
             return f"plan of at most {limits.steps} steps with {', '.join((*agents, *tools)) or 'nothing'}"
+        case CallNode(call=Block()):
+            return "block"
         case _:
             return f"{node.kind} {callee(node)}".rstrip()
 

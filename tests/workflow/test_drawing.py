@@ -213,6 +213,7 @@ def test_in_mermaid_soft_needs_are_dashed_and_bodies_are_subgraphs() -> None:
     assert "first of #36;#123;better#125;, nothing #91;#quot;found#quot;#93;" in text
 
 
-def test_a_call_of_a_block_calls_nobody_by_name() -> None:
+def test_a_block_is_drawn_as_one_and_a_call_by_the_name_of_its_workflow() -> None:
     block = "schema: orchestra/v1\nname: b\noutput: ${b}\nnodes:\n  b: {call: {nodes: {x: {agent: w}}, output: '${x}'}}\n  c: {call: other}"
     assert [callee(node) for node in compiled(block).nodes] == ["", "other"]
+    assert {"├─ b  block", "├─ c  call other"} <= set(draw(compiled(block)).splitlines())
