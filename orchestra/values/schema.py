@@ -172,6 +172,8 @@ class _Shown:
 
 def field(schema: Schema, name: str) -> Schema | str:
     """The type of `.name`, or the reason why there is none."""
+    if schema.get("type") == "object" and "$ref" not in schema and name in (plain := schema.get("properties", {})):
+        return under(schema, plain[name])
     found: list[Schema] = []
     for part in branches(schema):
         if part.get("type") == "null" or part.get("const", 0) is None:
@@ -221,7 +223,10 @@ def elements(schema: Schema) -> Schema | str:
 def union(parts: Iterable[Schema]) -> Schema:
     """The type of a value of any of the parts."""
     found: dict[bytes, Schema] = {}
-    for part in parts:
+    given = list(parts)
+    if len(given) == 1:
+        return given[0]
+    for part in given:
         for one in branches(part) if "$ref" not in part else [part]:
             if not one.keys() - NOTES:
                 return ANY

@@ -5,8 +5,10 @@ A text that is exactly one `${...}` keeps the type of its value; any other text 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from orchestra.errors import InputError, InputErrors, OrchestraError, Place
@@ -170,7 +172,38 @@ def _inside(place: Place | None, source: str, at: int, end: int) -> Place | None
     return replace(place, column=place.column + at, width=max(1, end - at))
 
 
+class _Same:
+    """A schema as a key of a cache: equal to itself alone. Schemas are not changed once they are made."""
+
+    __slots__ = ("schema",)
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+
+    def __hash__(self) -> int:
+        return id(self.schema)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.schema is other.schema
+
+
+_PURE = re.compile(r"([a-z][a-z0-9_]*)(?:\.[A-Za-z_]\w*|\[(?:0|[1-9]\d{0,8})\])*", re.ASCII)
+
+
+@lru_cache(maxsize=8192)
+def _pure(source: str, root: str, same: _Same) -> Path | None:
+    """The path that a reference is; None where something is wrong with it. Most references are paths, and most are read often."""
+    try:
+        tree = parse(source)
+        checker = Checker(source, {root: same.schema})
+        return None if is_mapped(checker.check(tree)) else _path(tree, checker)
+    except (NotCEL, Fault):
+        return None
+
+
 def _reference(source: str, types: Mapping[str, Schema]) -> Expression:
+    if (match := _PURE.fullmatch(source)) and match[1] in types and (path := _pure(source, match[1], _Same(types[match[1]]))) is not None:
+        return path
     tree = parse(source)
     checker = Checker(source, types)
     schema = checker.check(tree)

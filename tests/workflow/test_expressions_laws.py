@@ -132,7 +132,10 @@ def _conditions(draw: st.DrawFn, depth: int, root: str) -> Twin:
             return Twin(f"({one.text} in {root}.xs)", lambda values: one.of(values) in values[root]["xs"])
         case _:
             one = sub("int")
-            return Twin(f"{root}.xs.exists(e, e >= {one.text})", lambda values: any(e >= one.of(values) for e in values[root]["xs"]))
+            own = f"e{len(one.text)}"  # longer than any inside, and so a name of its own
+            return Twin(
+                f"{root}.xs.exists({own}, {own} >= {one.text})", lambda values: any(e >= one.of(values) for e in values[root]["xs"])
+            )
 
 
 _NAMES = {"str": "name", "int": "n", "float": "x", "bool": "b"}
