@@ -2,7 +2,7 @@
 
     async with SimulatedServer("smol", faults=EndpointFaults(busy=0.1, reset=0.05), seed=7) as server:
         ...                                   # server.url is http://127.0.0.1:PORT
-        assert server.app.peak <= 8           # how many requests ran at once
+        assert server.app.most <= 8           # how many requests ran at once
 
 It answers constrained requests with seeded values of their type: JSON Schemas, choices, and (with llguidance, which comes with
 vLLM) regular expressions and grammars. Give it an `answer` to write the texts yourself. `SimulatedVLLM` alone is an ASGI
@@ -63,7 +63,7 @@ class Refusal(Exception):
 class SimulatedVLLM:
     """An ASGI application that speaks vLLM's API.
 
-    `requests` are all that were posted, `struck` how often each fault hit, `peak` how many ran at once at most, `aborted` the
+    `requests` are all that were posted, `struck` how often each fault hit, `most` how many ran at once at most, `aborted` the
     requests whose client went away, `adapters` what is loaded, `healthy` what `/health` says.
     """
 
@@ -76,7 +76,7 @@ class SimulatedVLLM:
         self.struck: Counter[EndpointFault] = Counter()
         self.counts: Counter[str] = Counter()
         self.running = 0
-        self.peak = 0
+        self.most = 0
         self.healthy = True
         self._tokenizer = Tokenizer()
         self._repeats: Counter[str] = Counter()
@@ -130,7 +130,7 @@ class SimulatedVLLM:
         if fault:
             self.struck[fault] += 1
         self.running += 1
-        self.peak = max(self.peak, self.running)
+        self.most = max(self.most, self.running)
         leaving = _Leaving(self, _breaking(send, scope, fault))
         try:
             await self._until_gone(request, answer(request, fault, leaving.send), receive)

@@ -104,7 +104,7 @@ class SimulatedWorkers:
     """Stands behind the `Workers` door and does what a script says.
 
     `calls` are all calls in order of arrival, `counts` their number by agent or tool, `in_flight` those that run now,
-    `peak` how many ran at once at most, `cancelled` those whose caller went away, `struck` how often each fault hit.
+    `most` how many ran at once at most, `cancelled` those whose caller went away, `struck` how often each fault hit.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class SimulatedWorkers:
         self.cancelled: list[Call] = []
         self.struck: Counter[str] = Counter()
         self.in_flight: dict[int, Call] = {}
-        self.peak = 0
+        self.most = 0
 
     async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
         """Does one call; closing the iterator early, or cancelling who reads it, is recorded in `cancelled`."""
@@ -134,7 +134,7 @@ class SimulatedWorkers:
         self.calls.append(call)
         self.counts[call.name] += 1
         self.in_flight[number] = call
-        self.peak = max(self.peak, len(self.in_flight))
+        self.most = max(self.most, len(self.in_flight))
         ended = False
         try:
             async for reply in self._replies(call):

@@ -271,7 +271,7 @@ async def test_faults_that_end_after_so_many_repeats() -> None:
 async def test_counts_how_many_run_at_once() -> None:
     async with served(first_token=0.05) as (caller, app):
         await asyncio.gather(*(caller.chat(str(number)) for number in range(8)))
-        assert (app.peak, app.running, len(app.requests)) == (8, 0, 8)
+        assert (app.most, app.running, len(app.requests)) == (8, 0, 8)
 
 
 async def test_it_is_an_asgi_application_for_any_server() -> None:

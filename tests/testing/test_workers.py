@@ -170,7 +170,7 @@ def test_calls_whose_caller_goes_away_are_recorded() -> None:
                     break
         assert [call.node for call in workers.cancelled] == ["cancelled", "closed"]
         assert workers.in_flight == {}
-        assert workers.peak == 1
+        assert workers.most == 1
 
     run_simulated(scene)
 
