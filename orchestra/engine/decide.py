@@ -103,12 +103,11 @@ def _inherited(unit: Unit) -> Outcome | None:
 
 def _or_fallback(unit: Unit, outcome: Outcome) -> Outcome:
     fallback = unit.node.fallback
-    if fallback is None or isinstance(outcome, Value) or (unit.spread and unit.elements):
+    if fallback is None or isinstance(outcome, Value) or unit.spread:
         return outcome
     if any(name not in unit.bindings for name in fallback.references):
         return outcome
-    value = fallback.evaluate(unit.bindings)
-    return Value([value] if unit.spread else value)
+    return Value(fallback.evaluate(unit.bindings))
 
 
 def _spread(unit: Unit) -> Proposal:
@@ -123,8 +122,9 @@ def _spread(unit: Unit) -> Proposal:
 def _gathered(unit: Unit) -> Outcome:
     """The list of the elements' values. Where every element failed there is nothing to go on with, and the node fails."""
     outcomes = unit.elements
-    if outcomes and all(isinstance(outcome, Failed) for outcome in outcomes):
-        return blamed(outcomes[0], unit.path)
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+    if failures and len(failures) == len(outcomes):
+        return blamed(failures[0], unit.path)
     return Value([outcome.value for outcome in outcomes if isinstance(outcome, Value)])
 
 

@@ -61,8 +61,8 @@ class Unit:
     """A unit of work: a node, or one element of a node under `each`."""
 
     __slots__ = (
-        "answer", "attempt", "bindings", "body", "busy", "due", "elements", "escalated", "feedback", "index", "items", "judged", "next", "node", "owner",
-        "path", "pending", "phase", "scope", "turn",
+        "answer", "attempt", "bindings", "body", "busy", "due", "elements", "escalated", "feedback", "index", "items", "judged", "next",
+        "node", "owner", "path", "pending", "phase", "scope", "turn",
     )  # fmt: skip
 
     def __init__(self, path: str, scope: Scope, node: CompiledNode, bindings: Bindings, owner: Unit | None = None, index: int = -1) -> None:

@@ -3,4 +3,7 @@
 from orchestra.tools.cite import cite
 from orchestra.tools.search import search
 
-__all__ = ["cite", "search"]
+TOOLS = (search, cite)
+"""All of them; every project can name them."""
+
+__all__ = ["TOOLS", "cite", "search"]

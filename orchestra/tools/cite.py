@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from orchestra.doors import Source
 from orchestra.values.models import Answer, Citation, Passage, Reading
 from orchestra.verify import quotes
+from orchestra.workflow.steps import tool
 
 MOST = 3
 """Citations of an answer at most."""
@@ -24,6 +25,7 @@ class _Candidate:
     grounded: bool
 
 
+@tool(effect="pure")
 def cite(question: str, readings: Sequence[Reading], passages: Sequence[Passage]) -> Answer:
     """The answer on which the best passages agree; null where no reading has an answer with a quote from a passage.
 

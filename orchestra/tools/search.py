@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestra.errors import InputError
 from orchestra.tools.passages import split
 from orchestra.values.models import Document, Passage
+from orchestra.workflow.steps import tool
 
 if TYPE_CHECKING:
     import numpy
@@ -24,6 +25,7 @@ _STOP = frozenset(
 )
 
 
+@tool(effect="pure")
 def search(query: str, documents: Sequence[Document], top: int = 5) -> list[Passage]:
     """The passages that answer a query best, the best first.
 

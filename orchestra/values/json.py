@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-JSON: TypeAlias = None | bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"]
+JSON: TypeAlias = bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"] | None
 """What a node reads and writes. Containers are treated as immutable everywhere."""
 
 MAX_BYTES = 1 << 20

@@ -76,7 +76,7 @@ class CompiledNode:
     value: Expression | None = None
     """What a `verify` node judges."""
     fallback: Expression | None = None
-    retry: Retry = Retry()
+    retry: Retry = Retry()  # noqa: RUF009  # frozen
     timeout: float | None = None
     acceptance: Acceptance | None = None
 

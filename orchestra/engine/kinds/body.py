@@ -6,7 +6,7 @@ from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.proposals import Enter, Proposal
 from orchestra.engine.state import Scope, State, Unit
 from orchestra.errors import OrchestraError
-from orchestra.values.outcome import Failed, Outcome, Value, blamed
+from orchestra.values.outcome import Evidence, Failed, Outcome, Value, blamed
 
 
 def enter(unit: Unit) -> Proposal:
@@ -42,7 +42,7 @@ def result(scope: Scope) -> Outcome:
     output = scope.program.output
     missing = _missing(scope, output.references)
     if not missing:
-        return Value(output.evaluate(scope.bindings), _score(scope, output.references))
+        return Value(output.evaluate(scope.bindings), *_support(scope, output.references))
     failure = next((outcome for outcome in missing.values() if isinstance(outcome, Failed)), None)
     if failure is not None:
         return failure
@@ -50,7 +50,7 @@ def result(scope: Scope) -> Outcome:
     given = {} if parts is None else {key: part for key, part in parts.items() if not part.references & missing.keys()}
     if parts is None or not given:
         return next(iter(missing.values()))
-    return Value({key: given[key].evaluate(scope.bindings) if key in given else None for key in parts}, _score(scope, output.references))
+    return Value({key: given[key].evaluate(scope.bindings) if key in given else None for key in parts}, *_support(scope, output.references))
 
 
 def _missing(scope: Scope, references: frozenset[str]) -> dict[str, Outcome]:
@@ -62,11 +62,12 @@ def _missing(scope: Scope, references: frozenset[str]) -> dict[str, Outcome]:
     return found
 
 
-def _score(scope: Scope, references: frozenset[str]) -> float | None:
-    """The score of an output: the lowest score among the values that it refers to; None where none has one."""
-    scores = [
-        outcome.score
+def _support(scope: Scope, references: frozenset[str]) -> tuple[float | None, tuple[Evidence, ...]]:
+    """What an output rests on: the lowest score, and the evidence, of the values that it refers to."""
+    found = [
+        outcome
         for node, outcome in zip(scope.program.nodes, scope.outcomes, strict=True)
-        if node.name in references and isinstance(outcome, Value) and outcome.score is not None
+        if node.name in references and isinstance(outcome, Value)
     ]
-    return min(scores, default=None)
+    score = min((outcome.score for outcome in found if outcome.score is not None), default=None)
+    return score, tuple(evidence for outcome in found for evidence in outcome.evidence)

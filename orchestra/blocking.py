@@ -1,0 +1,105 @@
+"""The façade without asyncio: one thread with a loop of its own. For scripts, notebooks and consoles.
+
+    with orchestra.blocking() as fleet:
+        print(fleet.run("answer_from_documents", question="…", documents=documents).output)
+
+Works in a notebook cell, where a loop runs already, for its own loop runs in another thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+from typing_extensions import TypeVar
+
+from orchestra.app import FleetMode, Orchestra
+from orchestra.config import Settings
+
+if TYPE_CHECKING:
+    from orchestra.doors import Workers
+    from orchestra.events import Event
+    from orchestra.fleet.progress import Progress
+    from orchestra.result import Result
+    from orchestra.workflow.steps import Step
+
+P = ParamSpec("P")
+R = TypeVar("R", default=Any)
+T = TypeVar("T")
+
+
+class Blocking:
+    """An open `Orchestra` whose methods wait."""
+
+    def __init__(self, inner: Orchestra, loop: asyncio.AbstractEventLoop) -> None:
+        self.inner = inner
+        """The `Orchestra` itself; use it on its own loop alone."""
+        self._loop = loop
+
+    def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]:
+        """Runs a workflow, an agent or a tool to its end. Ctrl-C cancels the run. Raises as `Orchestra.run` does."""
+        return self._wait(self.inner.run(step, *args, **inputs))
+
+    def stream(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Iterator[Event]:
+        """Runs a step and gives its events as they get durable."""
+        run = self._wait(self.inner.start(step, *args, **inputs))
+        events = run.events()
+        while True:
+            try:
+                yield self._wait(anext(events))
+            except StopAsyncIteration:
+                return
+
+    def find(self, name: str, /) -> Step[..., Any]:
+        """A workflow, agent or tool by name, as `Orchestra.find`."""
+        return self.inner.find(name)
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return _waited(self._loop, work)
+
+
+@contextmanager
+def blocking(
+    config: str | Path | Settings | None = None,
+    *,
+    fleet: FleetMode = "start",
+    workers: Workers | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Iterator[Blocking]:
+    """Opens an `Orchestra` for code that does not use asyncio; takes what `Orchestra.open` takes."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="orchestra", daemon=True)
+    thread.start()
+    opened = Orchestra.open(config, fleet=fleet, workers=workers, progress=progress)
+    try:
+        inner = _waited(loop, _enter(opened))
+        try:
+            yield Blocking(inner, loop)
+        finally:
+            _waited(loop, _leave(opened))
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def _waited(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine on another thread's loop; an interrupt here cancels it there."""
+    future = asyncio.run_coroutine_threadsafe(work, loop)
+    try:
+        return future.result()
+    except KeyboardInterrupt:
+        future.cancel()
+        raise
+
+
+async def _enter(opened: AbstractAsyncContextManager[Orchestra]) -> Orchestra:
+    return await opened.__aenter__()
+
+
+async def _leave(opened: AbstractAsyncContextManager[Orchestra]) -> None:
+    await opened.__aexit__(None, None, None)

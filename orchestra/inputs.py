@@ -1,0 +1,55 @@
+"""Inputs of a run: named, made JSON, checked against their types before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from orchestra.errors import InputError
+from orchestra.values.types import Validator, nearest, show
+from orchestra.workflow.program import Program
+
+
+def bound(program: Program, args: Sequence[Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs of a program by name, as JSON, with defaults. Raises `InputError` E012 or E013."""
+    names = list(program.inputs)
+    if len(args) > len(names):
+        raise InputError("E012", f"{program.name} takes {len(names)} inputs, and got {len(args)}", hint=_signature(program))
+    given = dict(zip(names, args, strict=False))
+    for name, value in inputs.items():
+        if name in given:
+            raise InputError("E012", f"{program.name} got {name!r} twice", hint=_signature(program))
+        if name not in program.inputs:
+            near = nearest(name, names)
+            raise InputError(
+                "E012", f"{program.name} has no input {name!r}", hint=f"did you mean {near!r}?" if near else _signature(program)
+            )
+        given[name] = value
+    found: dict[str, Any] = {}
+    for name, field in program.inputs.items():
+        if name in given:
+            found[name] = jsonable(given[name])
+            if fault := Validator(field.schema).check(found[name]):
+                raise InputError("E013", f"the input {name!r} of {program.name}: {fault}", hint=f"{name}: {show(field.schema)}")
+        elif field.required:
+            raise InputError("E012", f"{program.name} needs the input {name!r}", hint=_signature(program))
+        else:
+            found[name] = field.default
+    return found
+
+
+def jsonable(value: Any) -> Any:
+    """A value as plain JSON: models, dataclasses, paths and dates are written as pydantic writes them. Raises `InputError` E013."""
+    try:
+        return to_jsonable_python(value, by_alias=True)
+    except (PydanticSerializationError, ValueError) as error:
+        raise InputError(
+            "E013", f"a {type(value).__name__} has no JSON form", hint="pass JSON values, pydantic models or dataclasses"
+        ) from error
+
+
+def _signature(program: Program) -> str:
+    fields = (f"{name}: {show(field.schema)}{'' if field.required else ' = …'}" for name, field in program.inputs.items())
+    return f"{program.name}({', '.join(fields)})"

@@ -1,0 +1,169 @@
+"""A project: its settings, and everything that it can name: agents, tools, models, workflows. Nothing here starts anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from orchestra.agent.contract import Catalog
+from orchestra.agent.registry import Registry
+from orchestra.config import Settings, load_modules, looks_like_path
+from orchestra.errors import InputError
+from orchestra.values.types import nearest, show, under
+from orchestra.workflow.compiler import compile_graph
+from orchestra.workflow.nodes import Graph, Input
+from orchestra.workflow.program import Program
+from orchestra.workflow.reader import Source, read
+from orchestra.workflow.signatures import models_of
+from orchestra.workflow.steps import Agent, Step, Tool, Workflow
+
+MAX_BYTES = 1 << 20
+"""Bytes of a workflow file at most (RELIABILITY, hostile input)."""
+
+
+class Project:
+    """What a project can name. It grows by the Python steps that it is given; names of the user come before packaged ones."""
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        self.settings = settings
+        self.registry = registry
+        self._workflows: dict[str, Workflow[..., Any]] = {}
+        self._sources: dict[Path, Source] = {}
+        self._programs: dict[int, tuple[Step[..., Any], Program]] = {}
+        self._adopted: dict[int, Step[..., Any]] = {}
+
+    @classmethod
+    def load(cls, settings: Settings) -> Project:
+        """The project of these settings: its cards read, its modules imported. Raises `InputError` for faults of either."""
+        from orchestra.tools import TOOLS
+
+        project = cls(settings, Registry.load(settings.agents).with_tools(TOOLS))
+        for module in load_modules(settings):
+            for step in _steps(module):
+                project.adopt(step)
+        return project
+
+    def adopt(self, step: Step[..., Any]) -> None:
+        """Makes a Python step known by its name, with every step that it calls. Raises `InputError` C009 for a name that is taken."""
+        if id(step) in self._adopted:
+            return
+        self._adopted[id(step)] = step
+        match step:
+            case Tool():
+                self._free(step, self.registry.tools.get(step.name))
+                self.registry = self.registry.with_tools([step])
+            case Agent():
+                if step.card is not None:
+                    self.registry = self.registry.with_cards([step.card])
+            case Workflow():
+                if step.function is not None:
+                    self._workflows[step.name] = step
+                for called in step.steps:
+                    self.adopt(called)
+            case _:
+                pass
+
+    def _free(self, step: Tool[..., Any], known: Any) -> None:
+        if known is not None and known.function is not step.function:
+            hint = "rename one: @tool(effect=..., name='another_name')"
+            raise InputError("C009", f"two tools are named {step.name!r}", hint=hint)
+
+    def find(self, name: str, /) -> Step[..., Any]:
+        """A workflow, an agent or a tool by name, or the workflow of a file. Raises `InputError` C004 with the nearest name."""
+        if looks_like_path(name):
+            return Workflow.of(self._source(Path(name)).graph)
+        if name in self._workflows:
+            return self._workflows[name]
+        if (path := self.settings.resources("workflows").get(name)) is not None:
+            return Workflow.of(self._source(path).graph)
+        if (contract := self.registry.agents.get(name)) is not None:
+            return Agent.of(contract)
+        if (tool := self.registry.tools.get(name)) is not None:
+            return Tool.of(tool.contract, tool.function)
+        known = sorted({*self._workflows, *self.settings.resources("workflows"), *self.registry.agents, *self.registry.tools})
+        near = nearest(name, known)
+        hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}"
+        raise InputError("C004", f"there is no workflow, agent or tool named {name!r}", hint=hint)
+
+    def program(self, step: Step[..., Any], /) -> Program:
+        """A step, compiled. An agent or a tool becomes a workflow of one node. Raises `InputError`, or `InputErrors`."""
+        known = self._programs.get(id(step))
+        if known is not None and known[0] is step:
+            return known[1]
+        self.adopt(step)
+        graph = step.graph if isinstance(step, Workflow) else _alone(step)
+        places = next((source.places for source in self._sources.values() if source.graph is graph), None)
+        catalog = self.catalog()
+        catalog = replace(catalog, models={**catalog.models, **models_of(step.signature.input)})
+        program = compile_graph(graph, catalog, places)
+        self._programs[id(step)] = (step, program)
+        return program
+
+    def catalog(self) -> Catalog:
+        """All that a workflow may name."""
+        return self.registry.catalog(_Graphs(self))
+
+    def graph(self, name: str) -> Graph:
+        """The frozen workflow of a name; raises `KeyError` where there is none."""
+        if name in self._workflows:
+            return self._workflows[name].graph
+        return self._source(self.settings.resources("workflows")[name]).graph
+
+    def workflow_names(self) -> list[str]:
+        """The names of all workflows."""
+        return sorted({*self._workflows, *self.settings.resources("workflows")})
+
+    def _source(self, path: Path) -> Source:
+        """A workflow file, read once. Raises `InputError` C003 for one that cannot be read."""
+        path = path.absolute()
+        if (known := self._sources.get(path)) is not None:
+            return known
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise InputError("C003", f"{path.name} has more than 1 MiB", hint="a workflow is small; pass data as inputs: -i name=@file")
+            text = path.read_bytes()
+        except OSError as error:
+            raise InputError("C003", f"cannot read {path}: {error.strerror or error}", hint="orchestra run --help") from error
+        source = self._sources[path] = read(text, str(path))
+        return source
+
+
+class _Graphs(Mapping[str, Graph]):
+    """The workflows by name, read when they are asked for."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def __getitem__(self, name: str) -> Graph:
+        return self._project.graph(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._project.workflow_names())
+
+    def __len__(self) -> int:
+        return len(self._project.workflow_names())
+
+
+def _steps(module: ModuleType) -> list[Step[..., Any]]:
+    return [value for value in vars(module).values() if isinstance(value, Step)]
+
+
+def _alone(step: Step[..., Any]) -> Graph:
+    """The graph of an agent or a tool that runs by itself."""
+    contract = step.contract if isinstance(step, Agent | Tool) else None
+    if contract is None:
+        raise InputError("E012", f"{step!r} cannot be run", hint="pass a workflow, an agent or a tool")
+    required = contract.input.get("required", ())
+    inputs: dict[str, Input] = {}
+    for name, part in contract.input.get("properties", {}).items():
+        text = show(under(contract.input, part), full=True)
+        optional = name not in required
+        inputs[name] = Input(type=text, optional=optional, default=part.get("default") if optional else None)
+    wired = {name: f"${{input.{name}}}" for name in inputs}
+    node = {contract.kind: step.name, "with": wired}
+    return Graph.model_validate(
+        {"name": step.name, "description": contract.description, "input": inputs, "output": "${result}", "nodes": {"result": node}}
+    )

@@ -1,0 +1,136 @@
+"""Order: which nodes a node reads, and in which order they can be compiled and run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestra.workflow import nodes
+from orchestra.workflow.nodes import AnyNode
+from orchestra.workflow.syntax import Macro, Name, NotCEL, Tree, children, closing, parse
+
+
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """The names that a node reads. A node inherits the non-values of `hard` names, and tolerates those of `soft` ones."""
+
+    hard: frozenset[str]
+    soft: frozenset[str]
+
+    @property
+    def all(self) -> frozenset[str]:
+        """Both."""
+        return self.hard | self.soft
+
+
+def names_in(template: Any) -> frozenset[str]:
+    """The free names in a template's references; those of a reference that cannot be parsed are left out."""
+    return frozenset(_names(template))
+
+
+def _names(template: Any) -> Iterator[str]:
+    if isinstance(template, str):
+        for source in _references(template):
+            try:
+                yield from _free(parse(source), frozenset())
+            except NotCEL:
+                continue
+    elif isinstance(template, Mapping):
+        for part in template.values():
+            yield from _names(part)
+    elif isinstance(template, list | tuple):
+        for part in template:
+            yield from _names(part)
+
+
+def _references(text: str) -> Iterator[str]:
+    at = 0
+    while (start := text.find("${", at)) >= 0:
+        end = closing(text, start + 2)
+        if start > 0 and text[start - 1] == "$":
+            at = start + 2
+        elif end < 0:
+            return
+        else:
+            yield text[start + 2 : end]
+            at = end + 1
+
+
+def _free(tree: Tree, bound: frozenset[str]) -> Iterator[str]:
+    if isinstance(tree, Name):
+        if tree.name not in bound:
+            yield tree.name
+    elif isinstance(tree, Macro):
+        yield from _free(tree.of, bound)
+        for body in tree.bodies:
+            yield from _free(body, bound | {tree.variable.name})
+    else:
+        for part in children(tree):
+            yield from _free(part, bound)
+
+
+def uses(node: AnyNode) -> Uses:
+    """The names that a node reads, those of its body included where they are not the body's own."""
+    hard: list[Any] = [node.when, node.each, node.against]
+    soft: list[Any] = [node.fallback]
+    inner: set[str] = set()
+    match node:
+        case nodes.AgentNode() | nodes.ToolNode():
+            hard.append(node.with_)
+        case nodes.CallNode(call=call):
+            hard.append(node.with_)
+            if isinstance(call, nodes.Block):
+                inner |= _body(call, frozenset())
+        case nodes.FirstOfNode(first_of=arms):
+            soft.append(arms)
+        case nodes.LoopNode(loop=loop):
+            inner |= _body(loop, names_in(loop.until)) - {"turn", "previous"}
+        case nodes.PlanNode():
+            hard += [node.plan, node.with_]
+        case nodes.VerifyNode():
+            hard.append(node.verify)
+        case nodes.AskNode():
+            hard.append(node.ask)
+    own = {node.as_} if node.as_ else set()
+    wanted = frozenset(names_in(hard) | inner) - own
+    return Uses(wanted, frozenset(names_in(soft) | set(node.after)) - own - wanted)
+
+
+def _body(block: nodes.Block, more: frozenset[str]) -> set[str]:
+    read = set(names_in(block.output) | more)
+    for inner in block.nodes.values():
+        read |= uses(inner).all
+    return read - set(block.nodes)
+
+
+def ordered(wanted: Mapping[str, frozenset[str]]) -> tuple[list[str], list[str]]:
+    """The names so that each stands behind those that it wants, in written order otherwise; and a cycle, where there is one.
+
+    Kahn's algorithm; the cycle is found by walking from what is left along one want each, so in linear time.
+    """
+    left = {name: set(wants) for name, wants in wanted.items()}
+    readers: dict[str, list[str]] = {name: [] for name in wanted}
+    for name, wants in wanted.items():
+        for want in wants:
+            readers[want].append(name)
+    free = [name for name, wants in left.items() if not wants]
+    found: list[str] = []
+    for name in free:
+        found.append(name)
+        for reader in readers[name]:
+            left[reader].discard(name)
+            if not left[reader]:
+                free.append(reader)
+    if len(found) == len(wanted):
+        return found, []
+    return found, _cycle({name: wants for name, wants in left.items() if wants})
+
+
+def _cycle(left: Mapping[str, set[str]]) -> list[str]:
+    name = next(iter(left))
+    path: list[str] = []
+    while name not in path:
+        path.append(name)
+        name = min(want for want in left[name] if want in left)
+    return [*path[path.index(name) :], name]
