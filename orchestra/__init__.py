@@ -1,1 +1,177 @@
-"""Orchestra: a fleet of small specialised language models that works as one dependable system."""
+"""Orchestra: a fleet of small specialised language models that works as one dependable system.
+
+Names are loaded at first use, so that `import orchestra` costs nothing. Three of them, `agent`, `workflow` and `blocking`, are
+also names of modules: as attributes of this package they are the functions; `from orchestra.workflow.nodes import ...` works as ever.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestra.app import Orchestra, Run
+    from orchestra.blocking import blocking
+    from orchestra.errors import (
+        Abstained,
+        BudgetExceeded,
+        FleetError,
+        InputError,
+        InputErrors,
+        OrchestraError,
+        RunFailed,
+    )
+    from orchestra.events import Event as RunEvent
+    from orchestra.result import Result
+    from orchestra.values.models import Answer, Citation, Document, Passage, Quote, Reading
+    from orchestra.workflow.nodes import Budget, Defaults, Graph, Retry
+    from orchestra.workflow.steps import Agent, Step, Tool, Workflow, agent, by_model, tool, workflow
+    from orchestra.workflow.words import (
+        Check,
+        Guarded,
+        abstain,
+        accepted,
+        all_of,
+        any_of,
+        as_text,
+        certified,
+        choose,
+        contains,
+        entailment,
+        escalate,
+        filter_,
+        first_of,
+        length,
+        loop,
+        map_,
+        needed,
+        new,
+        not_,
+        numbers,
+        or_else,
+        present,
+        quote,
+        recompute,
+        retry,
+        values,
+        verify,
+        when,
+    )
+
+__all__ = [
+    "Abstained",
+    "Agent",
+    "Answer",
+    "Budget",
+    "BudgetExceeded",
+    "Check",
+    "Citation",
+    "Defaults",
+    "Document",
+    "FleetError",
+    "Graph",
+    "Guarded",
+    "InputError",
+    "InputErrors",
+    "Orchestra",
+    "OrchestraError",
+    "Passage",
+    "Quote",
+    "Reading",
+    "Result",
+    "Retry",
+    "Run",
+    "RunEvent",
+    "RunFailed",
+    "Step",
+    "Tool",
+    "Workflow",
+    "abstain",
+    "accepted",
+    "agent",
+    "all_of",
+    "any_of",
+    "as_text",
+    "blocking",
+    "by_model",
+    "certified",
+    "choose",
+    "contains",
+    "entailment",
+    "escalate",
+    "filter_",
+    "first_of",
+    "length",
+    "loop",
+    "map_",
+    "needed",
+    "new",
+    "not_",
+    "numbers",
+    "or_else",
+    "present",
+    "quote",
+    "recompute",
+    "retry",
+    "tool",
+    "values",
+    "verify",
+    "when",
+    "workflow",
+]
+
+_HOMES = {
+    "app": "Orchestra Run",
+    "blocking": "blocking",
+    "errors": "Abstained BudgetExceeded FleetError InputError InputErrors OrchestraError RunFailed",
+    "result": "Result",
+    "values.models": "Answer Citation Document Passage Quote Reading",
+    "workflow.nodes": "Budget Defaults Graph Retry",
+    "workflow.steps": "Agent Step Tool Workflow agent by_model tool workflow",
+}
+"""The modules that names come from; the words of the language come from `workflow.words`, `RunEvent` is `events.Event`."""
+
+
+def _load(name: str) -> Any:
+    """A public name, from its module."""
+    if name == "RunEvent":
+        return importlib.import_module("orchestra.events").Event
+    home = next((module for module, names in _HOMES.items() if name in names.split()), "workflow.words")
+    return getattr(importlib.import_module(f"orchestra.{home}"), name)
+
+
+class _Package(ModuleType):
+    """The package, with public names instead of rooms of the same name."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        found = _load(name)
+        if name not in _SHADOWED:
+            setattr(self, name, found)
+        return found
+
+    def __dir__(self) -> list[str]:
+        return sorted({*vars(self), *__all__})
+
+
+def _shadowing(name: str) -> property:
+    """A name that stays itself when the import system sets the room of that name on the package.
+
+    `import orchestra.workflow.nodes as nodes` asks the function for `nodes`, and then `sys.modules` for what its `__name__` says.
+    """
+
+    def get(package: ModuleType) -> Any:
+        found = _load(name)
+        found.__name__ = f"{package.__name__}.{name}"
+        return found
+
+    return property(get, lambda package, room: None)
+
+
+_SHADOWED = ("agent", "blocking", "workflow")
+for _name in _SHADOWED:
+    setattr(_Package, _name, _shadowing(_name))
+sys.modules[__name__].__class__ = _Package

@@ -18,8 +18,8 @@ from types import CodeType, FrameType
 from orchestra.errors import InputError, Place
 from orchestra.workflow.rewriting import rewritten
 
-_NAMES = ("mistakes", "scopes", "pending", "placeholders", "signatures", "steps", "workflows", "words", "acceptance", "loops")
-OWN = frozenset(f"orchestra.workflow.{name}" for name in _NAMES)
+_NAMES = """mistakes scopes pending placeholders signatures calls steps words conditions mapping choices records acceptance loops"""
+OWN = frozenset(f"orchestra.workflow.{name}" for name in _NAMES.split())
 """Modules whose frames are never the user's."""
 
 

@@ -257,6 +257,14 @@ def _indexed(wired: Wired, key: Any) -> Wired:
 
 def used(wired: Wired) -> None:
     """Marks what an expression reads as used here. Raises `InputError` W006 or W009 where it cannot be."""
+    _seen(wired)
+    for read in wired.reads:
+        if isinstance(read, Draft):
+            read.used = True
+
+
+def _seen(wired: Wired) -> None:
+    """Refuses an expression of another body, or of a node that may be missing here."""
     scope = tracing()
     if scope is None or wired.scope not in set(scope.chain()):
         raise fault(
@@ -269,9 +277,31 @@ def used(wired: Wired) -> None:
     for node in wired.needs:
         if any(guard is not (standing[index] if index < len(standing) else None) for index, guard in enumerate(node.guards)):
             raise missing(Guarded(replace(wired, node=node)))
-    for read in wired.reads:
-        if isinstance(read, Draft):
-            read.used = True
+        if node.unsure and not scope.ending:
+            raise fault(
+                "W009",
+                f"{said(wired)} is missing where all its options are, and here a value is needed",
+                hint=f"{node.name} = first_of(..., otherwise=...)",
+            )
+
+
+def peek(value: Any) -> Wired:
+    """A value as an expression, without using it yet; also of one that may be missing."""
+    if type(value) is Guarded:
+        return value._wired
+    if type(value) is Placeholder:
+        _seen(value._wired)
+        return value._wired
+    return lift(value)
+
+
+def renamed(wired: Wired) -> Placeholder:
+    """A node's value, the node named after the present call's variable where it has no such name yet and nothing refers to it."""
+    if (node := wired.node) is not None and wired.cel in (node.name, f"{node.name}.values"):
+        rest = wired.cel[len(node.name) :]
+        wired.scope.rename(node)
+        wired = replace(wired, cel=node.name + rest)
+    return Placeholder(wired)
 
 
 def lift(value: Any) -> Wired:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dis
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -51,6 +52,8 @@ class Draft(Variable):
     own: int = 0
     """How many of the last guards stand in its own scope."""
     used: bool = False
+    unsure: bool = False
+    """Whether it may end without a value though nothing guards it: `first_of` without a sure last arm."""
 
     @property
     def type(self) -> Schema:
@@ -95,14 +98,16 @@ class Scope:
     """The file of the function that describes it."""
     nodes: list[Draft] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
-    below: set[str] = field(default_factory=set)
-    """Names that bodies inside it have taken."""
+    below: Counter[str] = field(default_factory=Counter)
+    """Names that bodies inside it have taken, and how often."""
     guards: tuple[Guard, ...] = ()
     failed: list[InputError] = field(default_factory=list)
     steps: list[Any] = field(default_factory=list)
     """What was called, in order; of the outermost scope."""
     unknown: bool = False
     """Whether types are being found out: a loop's first trace, in which nothing is refused for its type."""
+    ending: bool = False
+    """Whether its function has returned: what it returns may be missing."""
 
     def chain(self) -> Iterator[Scope]:
         """This scope and those around it, innermost first."""
@@ -125,7 +130,7 @@ class Scope:
         """A name that nothing around or inside has, made of the wanted one; it is taken from then on."""
         name = re.sub(r"[^a-z0-9_]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", wanted).lower()).lstrip("_0123456789")[:56] or "node"
         name = name.rstrip("_") or "node"
-        taken = self.below.union(*(scope.names for scope in self.chain()))
+        taken = {name for name, count in self.below.items() if count}.union(*(scope.names for scope in self.chain()))
         first = f"{name}_" if name in RESERVED else name
         candidate, number = first, 2
         while candidate in taken:
@@ -138,13 +143,14 @@ class Scope:
         self.names.add(name)
         for scope in self.chain():
             if scope is not self:
-                scope.below.add(name)
+                scope.below[name] += 1
 
     def free(self, name: str) -> None:
         """Gives a name back that nothing refers to."""
         self.names.discard(name)
         for scope in self.chain():
-            scope.below.discard(name)
+            if scope is not self:
+                scope.below[name] -= 1
 
     def add(self, kind: type[Node], default: str, schema: Schema, **fields: Any) -> Draft:
         """A new node, named after the variable that its value is bound to, or else by the default."""

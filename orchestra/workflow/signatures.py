@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,12 +12,17 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from orchestra.agent.contract import Contract
+from orchestra.agent.types import project_models
 from orchestra.errors import InputError
-from orchestra.values.types import Schema, bundled, schema_of
+from orchestra.values.types import Schema, bundled, parse_type, schema_of, show, under
 from orchestra.workflow import mistakes
 from orchestra.workflow.mistakes import Spot
+from orchestra.workflow.nodes import Graph, Input
+from orchestra.workflow.syntax import KEYWORDS
 
 Read: TypeAlias = Callable[[Any], Any]
+NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _TYPES = "str, int, float, bool, list[T], dict[str, T], Literal[...], T | None, and pydantic models"
 
 
@@ -138,3 +144,79 @@ def _default(parameter: inspect.Parameter, kind: Any, name: str, spot: Spot) -> 
     except ValueError as error:
         message = f"{name}: the default of {parameter.name!r} is not of its type: {parameter.default!r}"
         raise mistakes.mistake("W017", message, spot=spot) from error
+
+
+def of_contract(contract: Contract) -> Signature:
+    """The signature of what is known by its contract alone; its values stay JSON."""
+    required = contract.input.get("required", [])
+    fields = sorted(contract.input.get("properties", {}), key=lambda name: name not in required)
+    return Signature(_keywords(fields, required), contract.input, contract.output)
+
+
+def of_graph(graph: Graph) -> Signature:
+    """The signature of a frozen workflow, as far as its types are the project's; the others, and its output, are the compiler's to find."""
+    known: dict[str, Schema] = project_models()
+    properties: dict[str, Any] = {}
+    for name, given in graph.input.items():
+        try:
+            properties[name] = parse_type(given.type, known)
+        except InputError:
+            properties[name] = {"title": given.type}
+    required = [name for name, given in graph.input.items() if not given.optional]
+    inputs = bundled({"type": "object", "properties": properties, "required": required, "additionalProperties": False})
+    fields = sorted(graph.input, key=lambda name: name not in required)
+    return Signature(_keywords(fields, required), inputs, {"x-unknown": True})
+
+
+def _keywords(fields: list[str], required: list[str]) -> inspect.Signature:
+    empty = inspect.Parameter.empty
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Signature([inspect.Parameter(name, kind, default=empty if name in required else ...) for name in fields])
+
+
+def models_of(*schemas: Schema) -> dict[str, Schema]:
+    """The models that schemas refer to, by name."""
+    found: dict[str, Schema] = {}
+    for schema in schemas:
+        for key, body in schema.get("$defs", {}).items():
+            found.setdefault(str(body.get("title", key)), under({"$defs": schema["$defs"]}, body))
+    return found
+
+
+def inputs_of(function: Callable[..., Any], name: str, signature: Signature) -> tuple[dict[str, Input], Schema]:
+    """The inputs of a workflow function as the language writes them, and the object schema that these texts mean.
+
+    Raises `InputError` W018 for a name or a type that cannot be written.
+    """
+    spot = Spot(function.__code__, -1)
+    known = {**project_models(), **models_of(signature.input)}
+    required = signature.input["required"]
+    found: dict[str, Input] = {}
+    schemas: dict[str, Schema] = {}
+    for key, part in signature.input["properties"].items():
+        if not NAME.fullmatch(key) or key in KEYWORDS:
+            hint = f"{key.lower()}_" if key.lower() in KEYWORDS else "lower case letters, digits and _, at most 64"
+            raise mistakes.mistake("W018", f"{name}: an input of a workflow cannot be called {key!r}", hint=hint, spot=spot)
+        text = show(under(signature.input, part), full=True)
+        try:
+            schemas[key] = parse_type(text, known)
+        except InputError as error:
+            message = f"{name}: the type of the input {key!r} cannot be written in the workflow language ({error.message})"
+            raise mistakes.mistake("W018", message, hint=f"types are {_TYPES}", spot=spot) from error
+        description = str(part.get("description", ""))
+        if key in required:
+            found[key] = Input(type=text, description=description)
+        else:
+            found[key] = Input(type=text, default=part.get("default"), optional=True, description=description)
+    record = {"type": "object", "properties": schemas, "required": required, "additionalProperties": False}
+    return found, bundled(record)
+
+
+def different(name: str, kind: str) -> InputError:
+    """W021: two things of one name in one workflow."""
+    return mistakes.mistake(
+        "W021",
+        f"two different {kind}s are called {name!r}",
+        hint=f"rename one: @tool(effect=..., name='another_{name}')" if kind == "tool" else "rename one",
+        why="a workflow refers to what it calls by name",
+    )

@@ -16,49 +16,45 @@ Outside of a workflow a step is run by `await orchestra.run(search, ...)`; a pla
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Never, ParamSpec, Protocol, Self, TypedDict, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, ParamSpec, Protocol, TypedDict, cast, get_args, overload
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from typing_extensions import TypeForm, TypeVar, Unpack
 
 from orchestra.agent.card import Card, Sampling
 from orchestra.agent.contract import Contract, Effect
 from orchestra.errors import InputError
 from orchestra.values.labels import Label
-from orchestra.values.types import Schema, elements, nearest, resolve, under
+from orchestra.values.types import under
 from orchestra.workflow import mistakes
-from orchestra.workflow.nodes import AgentNode, Node, Retry, ToolNode
-from orchestra.workflow.pending import node_value, said, unfit
+from orchestra.workflow.calls import Options, Step
+from orchestra.workflow.mistakes import Spot
+from orchestra.workflow.nodes import AgentNode, Budget, CallNode, Defaults, Graph, Node, ToolNode
+from orchestra.workflow.pending import ATOM, Wired, said, unfit
 from orchestra.workflow.placeholders import Guarded, Placeholder, template
-from orchestra.workflow.scopes import Draft, Scope, fault, tracing
-from orchestra.workflow.signatures import Signature, of_function, of_models
+from orchestra.workflow.scopes import Scope, Variable, fault, inside, last_return, traced, tracing
+from orchestra.workflow.signatures import NAME, different, inputs_of, of_contract, of_function, of_graph, of_models
 from orchestra.workflow.spoken import typed
+
+__all__ = [
+    "Agent",
+    "CardSettings",
+    "Options",
+    "Step",
+    "Tool",
+    "Workflow",
+    "agent",
+    "by_model",
+    "tool",
+    "workflow",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 T = TypeVar("T")
-
-
-class Options(TypedDict, total=False):
-    """What one node may be told beside its inputs."""
-
-    name: str
-    """Of the node; without it the variable's."""
-    timeout: float
-    """Seconds of one attempt."""
-    retry: int | Retry
-    """Attempts in all, at most 10."""
-    fallback: object
-    """The value where the node ends without one: of its output's type, known or not."""
-    after: Sequence[object]
-    """Values whose nodes it waits for without using them."""
-    limit: int
-    """Of a node in a `map_` body: elements at most."""
-    concurrency: int
-    """Of a node in a `map_` body: elements at once."""
 
 
 class CardSettings(TypedDict, total=False):
@@ -76,172 +72,6 @@ class CardSettings(TypedDict, total=False):
     evidence: str
 
 
-class Step(Generic[P, R]):
-    """Something that a node runs. Called in a workflow function it gives a placeholder, which checkers see as the output."""
-
-    kind: ClassVar[str] = "step"
-    node: ClassVar[type[Node]] = Node
-
-    def __init__(self, name: str, signature: Signature, description: str = "") -> None:
-        self.name, self.signature, self.description = name, signature, description
-        self._options: Options = {}
-        self.__name__, self.__doc__, self.__signature__ = name, description, signature.parameters
-
-    def __repr__(self) -> str:
-        return f"<{self.kind} {self}>"
-
-    def __str__(self) -> str:
-        fields = self.signature.input.get("properties", {})
-        given = (f"{name}: {typed(under(self.signature.input, part))}" for name, part in fields.items())
-        return f"{self.name}({', '.join(given)}) -> {typed(self.signature.output)}"
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        scope = tracing()
-        if scope is None:
-            raise mistakes.mistake(
-                "W001",
-                f"{self.name} is called outside a workflow",
-                hint=f"await orchestra.run({self.name}, ...)",
-                why=self._why_not(),
-            )
-        wired = self._wired(self._bound(args, kwargs))
-        draft = self._node(scope, wired)
-        self._told(draft, scope)
-        scope.root.steps.append(self)
-        return cast(R, Placeholder(node_value(draft, scope)))
-
-    def options(self, **options: Unpack[Options]) -> Self:
-        """The same step, whose next node has these options: `reader.options(timeout=30, retry=3)(question=...)`."""
-        unknown = next((name for name in options if name not in Options.__annotations__), None)
-        if unknown is not None:
-            near = nearest(unknown, Options.__annotations__)
-            hint = f"did you mean {near!r}?" if near else f"options: {', '.join(Options.__annotations__)}"
-            raise fault("W016", f"{self.name}.options has no {unknown!r}", hint=hint)
-        made = object.__new__(type(self))
-        made.__dict__.update(self.__dict__)
-        made._options = {**self._options, **options}
-        return made
-
-    def read(self, value: Any) -> R:
-        """A JSON value of the output, as its Python type. Raises `InputError` W020 for one that is not of the type."""
-        return cast(R, self.signature.read(value))
-
-    def same(self, other: Step[..., Any]) -> bool:
-        """Whether another step of this name is no other thing."""
-        mine, theirs = self.signature, other.signature
-        return type(self) is type(other) and mine.input == theirs.input and mine.output == theirs.output
-
-    def _why_not(self) -> str:
-        return "an agent needs servers, a budget and a journal: an Orchestra has them"
-
-    def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments by name. Raises `InputError` W010."""
-        parameters = self.signature.parameters
-        loose = any(one.kind is one.VAR_KEYWORD for one in parameters.parameters.values())
-        for name in kwargs if not loose else ():
-            if name not in parameters.parameters:
-                near = nearest(name, parameters.parameters)
-                raise fault("W010", f"{self.name} has no input {name!r}", hint=f"did you mean {near!r}?" if near else str(self))
-        try:
-            bound = parameters.bind(*args, **kwargs).arguments
-        except TypeError as error:
-            raise fault("W010", f"{self.name}: {error}", hint=str(self)) from None
-        return {**bound.pop("inputs", {}), **bound} if loose else dict(bound)
-
-    def _wired(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments as templates. Raises `InputError` W011 for one of another type."""
-        wired: dict[str, Any] = {}
-        fields = self.signature.input.get("properties", {})
-        for name, value in given.items():
-            wired[name], have = template(value)
-            want = under(self.signature.input, fields.get(name, True))
-            if reason := unfit(have, want):
-                raise _misfit(f"{self.name}({name}=...)", value, have, want, reason)
-        return wired
-
-    def _node(self, scope: Scope, wired: dict[str, Any]) -> Draft:
-        fields: dict[str, Any] = {self.kind: self.name, "with_": wired}
-        if "name" in self._options:
-            fields["name"] = self._options["name"]
-        return scope.add(self.node, self.name, self.signature.output, **fields)
-
-    def _told(self, draft: Draft, scope: Scope) -> None:
-        """Puts the options on a node."""
-        options = self._options
-        for key in ("timeout", "limit", "concurrency"):
-            if key in options:
-                draft.fields[key] = options.get(key)
-        if "timeout" in options:
-            draft.fields["timeout"] = float(options["timeout"])
-        if "retry" in options:
-            draft.fields["retry"] = _retry(options["retry"])
-        if "fallback" in options:
-            draft.fields["fallback"], have = template(options["fallback"])
-            if reason := unfit(have, draft.schema):
-                raise _misfit(f"{self.name}.options(fallback=...)", options["fallback"], have, draft.schema, reason)
-        if "after" in options:
-            draft.fields["after"] = tuple(_waited(value, scope) for value in options["after"])
-        if "name" in options and draft.name != options["name"]:
-            raise fault("W016", f"a node cannot be called {options['name']!r} here", hint=f"a free name, such as {draft.name!r}")
-
-
-def _retry(given: int | Retry) -> Retry:
-    if isinstance(given, Retry):
-        return given
-    try:
-        return Retry(attempts=given)
-    except ValidationError as error:
-        raise fault("W016", f"retry={given!r} is not a number of attempts", hint="retry=3, from 1 to 10") from error
-
-
-def _waited(value: Any, scope: Scope) -> str:
-    wired = value._wired if type(value) in (Placeholder, Guarded) else None
-    if wired is None or wired.node is None:
-        raise fault("W016", "after=[...] takes the values of calls", hint="after=[passages], where passages = search(...)")
-    if wired.node not in scope.nodes:
-        raise fault("W006", f"{said(wired)} belongs to another body", hint="after=[...] takes nodes of the same body")
-    wired.node.used = True
-    return str(wired.node.name)
-
-
-def _misfit(what: str, value: Any, have: Schema, want: Schema, reason: str) -> InputError:
-    """W011: a value of another type, with the part of it that would fit."""
-    where = f": {reason}" if reason.startswith((".", "[")) or ": " in reason else ""
-    known = typed(have) if type(value) is Placeholder else _literal(have)
-    return fault("W011", f"{what} takes {typed(want)}, got {known}{where}", hint=_fitting(value, have, want))
-
-
-def _literal(have: Schema) -> str:
-    """A Python value, short enough for a message."""
-    text = repr(have["const"]) if "const" in have else typed(have)
-    return text if len(text) <= 60 else f"{text[:59]}…"
-
-
-def _fitting(value: Any, have: Schema, want: Schema) -> str:
-    """A field of the value, or the elements of the list, that would fit."""
-    if type(value) is not Placeholder:
-        return ""
-    text = said(value._wired)
-    shape = resolve(have)
-    parts = [part for part in shape.get("anyOf", ()) if part.get("type") != "null"]
-    if len(parts) == 1 and len(shape["anyOf"]) == 2 and unfit(under(shape, parts[0]), want) is None:
-        return f"or_else({text}, ...) says what stands in for None"
-    for name, part in shape.get("properties", {}).items():
-        if unfit(under(shape, part), want) is None:
-            return f"did you mean {text}.{name}?"
-    inner = elements(have) if shape.get("type") == "array" else ""
-    if isinstance(inner, dict):
-        if unfit(inner, want) is None:
-            return f"map_(lambda item: ..., {text}) for each element, or {text}[0] for the first"
-        wanted = elements(want) if resolve(want).get("type") == "array" else ""
-        inner = resolve(inner)
-        for name, part in inner.get("properties", {}).items() if isinstance(wanted, dict) else ():
-            if unfit(under(inner, part), cast(Schema, wanted)) is None:
-                return f"did you mean map_(lambda item: item.{name}, {text})?"
-    wanted = elements(want) if resolve(want).get("type") == "array" else ""
-    return f"[{text}]" if isinstance(wanted, dict) and unfit(have, wanted) is None else ""
-
-
 class Agent(Step[P, R]):
     """A specialist: the card of a name, or one declared by a signature and a prompt."""
 
@@ -255,7 +85,7 @@ class Agent(Step[P, R]):
     @classmethod
     def of(cls, contract: Contract) -> Agent[..., Any]:
         """An agent that is known by its contract alone, such as one of the registry."""
-        return Agent(contract.name, _untyped(contract), contract.description)
+        return Agent(contract.name, of_contract(contract), contract.description)
 
     @cached_property
     def card(self) -> Card | None:
@@ -302,7 +132,7 @@ class Tool(Step[P, R]):
     @classmethod
     def of(cls, contract: Contract, function: Callable[..., Any]) -> Tool[..., Any]:
         """A tool that is known by its contract and its function."""
-        made: Tool[..., Any] = Tool(contract.name, _untyped(contract), contract.description)
+        made: Tool[..., Any] = Tool(contract.name, of_contract(contract), contract.description)
         made.function, made.effect = function, contract.effect
         return made
 
@@ -318,23 +148,103 @@ class Tool(Step[P, R]):
         return f"it is a coroutine; in a test, await {self.name}.function(...)"
 
 
-def _untyped(contract: Contract) -> Signature:
-    required = contract.input.get("required", [])
-    fields = sorted(contract.input.get("properties", {}), key=lambda name: name not in required)
-    kind = inspect.Parameter.KEYWORD_ONLY
-    parameters = [inspect.Parameter(name, kind, default=inspect.Parameter.empty if name in required else ...) for name in fields]
-    return Signature(inspect.Signature(parameters), contract.input, contract.output)
-
-
 def described(function: Callable[..., Any]) -> str:
     """The first paragraph of a function's docstring, on one line."""
     return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
+
+
+class Workflow(Step[P, R]):
+    """A workflow: a function that is traced once, or a frozen graph."""
+
+    kind: ClassVar[str] = "call"
+    node: ClassVar[type[Node]] = CallNode
+    function: Callable[..., Any] | None = None
+    """What is traced; None for one that was read from a file."""
+    budget: Budget | None = None
+    defaults: Defaults | None = None
+    label: Label | None = None
+
+    @classmethod
+    def of(cls, graph: Graph) -> Workflow[..., Any]:
+        """A workflow that is known by its graph, such as one of a file."""
+        made: Workflow[..., Any] = Workflow(graph.name, of_graph(graph), graph.description)
+        made.__dict__["_trace"] = (graph, ())
+        return made
+
+    @property
+    def graph(self) -> Graph:
+        """What the function describes, traced at first use. Raises `InputError` (W-codes) for a mistake in it, at its line."""
+        return self._trace[0]
+
+    @property
+    def steps(self) -> tuple[Step[..., Any], ...]:
+        """What it calls: each agent, tool and workflow once, in the order of the first call. Empty for one of a file."""
+        return self._trace[1]
+
+    @cached_property
+    def _trace(self) -> tuple[Graph, tuple[Step[..., Any], ...]]:
+        function = self.function
+        if function is None:
+            raise InputError("W019", f"{self.name} has neither a function nor a graph", hint="Workflow.of(graph)")
+        scope = Scope(home=function.__code__.co_filename)
+        inputs, record = inputs_of(function, self.name, self.signature)
+        source = frozenset({Variable("input", record)})
+        with inside(scope):
+            given = {name: Wired(f"input.{name}", ATOM, under(record, record["properties"][name]), scope, source) for name in inputs}
+            returned = traced(function, **{name: Placeholder(wired) for name, wired in given.items()})
+            if scope.failed:
+                raise scope.failed[0]
+            scope.ending = True
+            output = self._output(function, returned)
+            if not scope.nodes:
+                hint = "a workflow calls at least one agent, tool or workflow; what calls none is a plain function"
+                raise fault("W019", f"{self.name} calls nothing", hint=hint, spot=last_return(function))
+            nodes = {draft.name: draft.frozen() for draft in scope.nodes}
+        graph = Graph(
+            name=self.name,
+            description=self.description,
+            input=inputs,
+            output=output,
+            budget=self.budget,
+            defaults=self.defaults,
+            label=self.label,
+            nodes=nodes,
+        )
+        return graph, self._called(scope)
+
+    def _output(self, function: Callable[..., Any], returned: Any) -> Any:
+        spot = last_return(function)
+        if type(returned) is Guarded:
+            text = said(returned._wired)
+            hint = f"first_of({text}, otherwise=...), or needed({text}): without it, the run has no output"
+            hint = f"values({text})" if returned._mapped else hint
+            raise fault("W009", f"{self.name} returns a value that may be missing", hint=hint, spot=spot)
+        output, schema = template(returned)
+        if reason := unfit(schema, self.signature.output):
+            wanted, have = typed(self.signature.output), typed(schema)
+            where = f": {reason}" if not reason.startswith("expected") else ""
+            raise fault("W012", f"{self.name} must return {wanted}, and returns {have}{where}", spot=spot)
+        return output
+
+    def _called(self, scope: Scope) -> tuple[Step[..., Any], ...]:
+        found: dict[tuple[str, str], Step[..., Any]] = {}
+        for step in scope.steps:
+            other = found.setdefault((step.kind, step.name), step)
+            if not step.same(other):
+                raise different(step.name, "workflow" if step.kind == "call" else step.kind)
+        return tuple(found.values())
 
 
 class AgentDecorator(Protocol):
     """Makes an agent of a signature."""
 
     def __call__(self, function: Callable[P, T], /) -> Agent[P, T]: ...
+
+
+class WorkflowDecorator(Protocol):
+    """Makes a workflow of a function."""
+
+    def __call__(self, function: Callable[P, T], /) -> Workflow[P, T]: ...
 
 
 class ToolDecorator(Protocol):
@@ -409,3 +319,35 @@ else:
             return made
 
         return declare if function is None else declare(function)
+
+
+def workflow(
+    *, budget: Budget | None = None, label: Label | None = None, defaults: Defaults | None = None, name: str = ""
+) -> WorkflowDecorator:
+    """Makes a workflow of a function, which is run once, with placeholders, when its graph is first asked for.
+
+    Its docstring's first paragraph is the description. Raises `InputError` W017 for a function without types.
+    """
+
+    def declare(function: Callable[..., Any]) -> Any:
+        signature = of_function(function, "workflow")
+        called = name or function.__name__
+        if not NAME.fullmatch(called):
+            raise mistakes.mistake(
+                "W017",
+                f"a workflow cannot be called {called!r}",
+                hint="@workflow(name='lower_case_name')",
+                spot=Spot(function.__code__, -1),
+            )
+        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+            raise mistakes.mistake(
+                "W017",
+                f"{called} is a coroutine or a generator, and a workflow is a plain function",
+                hint=f"def {called}(...): calls in it are wired, and need no await",
+                spot=Spot(function.__code__, -1),
+            )
+        made: Workflow[..., Any] = Workflow(called, signature, described(function))
+        made.function, made.budget, made.label, made.defaults = function, budget, label, defaults
+        return made
+
+    return cast(WorkflowDecorator, declare)

@@ -1,0 +1,150 @@
+"""Acceptance in Python: which checks a value must pass, against what, and what happens to one that does not.
+
+    reading = accepted(reader(question=question, context=page.text), checks=quote & numbers, against=page.text)
+    reading = accepted(reader(...), checks=quote, against=page.text, otherwise=[retry, abstain])
+
+The clause belongs to the node that produces the value. A value that is not accepted is withheld, and so is what uses it: typed
+plainly, as in the first line. Who writes `abstain` says that the rest shall go on without it, so the second line gives a
+`Guarded` value: `first_of` takes it, and in a `map_` body it makes the list a `list[Guarded[...]]`, for `values`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, overload
+
+from typing_extensions import TypeVar
+
+from orchestra.workflow.nodes import VerifyNode
+from orchestra.workflow.pending import node_value, said
+from orchestra.workflow.placeholders import Guarded, Placeholder, holds, peek, renamed, template
+from orchestra.workflow.scopes import Draft, current, fault
+
+T = TypeVar("T")
+
+_NOTHING: Any = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Checks by name, in the order in which they are asked: `quote & numbers`, or `Check("mine")`."""
+
+    names: tuple[str, ...]
+
+    def __init__(self, *names: str) -> None:
+        object.__setattr__(self, "names", names)
+
+    def __and__(self, other: Check) -> Check:
+        if not isinstance(other, Check):
+            return NotImplemented
+        return Check(*dict.fromkeys((*self.names, *other.names)))
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """What can be done about a value that is not accepted: another attempt."""
+
+    name: Literal["retry", "escalate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Abstain:
+    """What can be done about a value that is not accepted: go on without it."""
+
+    name: Literal["abstain"] = "abstain"
+
+
+Accept: TypeAlias = float | Literal["certified"]
+"""How sure is sure enough: a score in [0, 1], or what a certificate says."""
+
+quote: Final = Check("quote")
+"""Every `Quote` stands word for word in the evidence."""
+numbers: Final = Check("numbers")
+"""Every number stands in the evidence, or is the value of an expression over numbers that do."""
+recompute: Final = Check("recompute")
+"""Every expression has the value that it states."""
+entailment: Final = Check("entailment")
+"""The evidence supports what is said, as a small verifier model judges."""
+certified: Final = "certified"
+retry: Final = Again("retry")
+"""Another attempt, told why the last one was not accepted."""
+escalate: Final = Again("escalate")
+"""An attempt by the fleet's larger model."""
+abstain: Final = Abstain()
+"""The value is withheld, and the rest goes on without it."""
+
+
+@overload
+def accepted(value: T, /, *, checks: Check, against: object = ..., accept: Accept | None = None, otherwise: Sequence[Again] = ()) -> T: ...  # type: ignore[overload-overlap]  # who hides `abstain` behind a wider type must say `needed`, no more
+@overload
+def accepted(
+    value: T, /, *, checks: Check, against: object = ..., accept: Accept | None = None, otherwise: Sequence[Again | Abstain]
+) -> Guarded[T]: ...
+def accepted(
+    value: Any, /, *, checks: Check, against: object = _NOTHING, accept: Accept | None = None, otherwise: Sequence[Again | Abstain] = ()
+) -> Any:
+    """The value of a call, once checks accept it; the clause of the node that produces it.
+
+    `against` is the evidence, known or not; without it the card's own. `accept` is a score (0.5 where neither this nor the
+    card says another), or `certified`. `otherwise` says, in order, what happens to a value that is not accepted.
+    Raises `InputError` W016 for what is not the result of one call.
+    """
+    scope = current("accepted")
+    node = _produced(value, scope.nodes, "accepted")
+    wired = peek(value)
+    node.fields |= _clause(checks, against, accept)
+    node.fields["otherwise"] = tuple(action.name for action in _actions(otherwise))
+    made = renamed(wired)
+    return Guarded(made._wired) if any(isinstance(action, Abstain) for action in otherwise) else made
+
+
+def _produced(value: Any, nodes: list[Draft], word: str) -> Draft:
+    """The node whose whole value it is."""
+    if type(value) is Guarded:
+        text = said(value._wired)
+        inside = "map_(lambda item: accepted(...), items)" if value._mapped else "when(condition, accepted(...))"
+        raise fault("W016", f"{word}() comes first, and {text} may be missing already", hint=inside)
+    if type(value) is not Placeholder:
+        raise fault("W016", f"{word}() takes the result of a call, and this is known now", hint=f"{word}(reader(...), checks=quote)")
+    node = value._wired.node
+    if node is not None and "each" in node.fields:
+        hint = f"map_(lambda item: {word}(..., checks=...), ...)"
+        raise fault("W016", f"{said(value._wired)} is a list: each element is accepted by itself", hint=hint)
+    if node is None or node not in nodes or value._wired.cel != node.name:
+        raise fault("W016", f"{word}() takes the result of one call, and {said(value._wired)} is not one", hint="write it around the call")
+    if "checks" in node.fields:
+        raise fault("W016", f"{said(value._wired)} has its checks already", hint="checks=quote & numbers")
+    return node
+
+
+def _clause(checks: Check, against: object, accept: Accept | None) -> dict[str, Any]:
+    if not isinstance(checks, Check) or not checks.names:
+        raise fault("W016", f"checks={checks!r} are no checks", hint="checks=quote & numbers")
+    if accept is not None and accept != certified and not (isinstance(accept, int | float) and 0 <= accept <= 1):
+        raise fault("W016", f"accept={accept!r} is no score", hint="accept=0.8, from 0 to 1, or accept=certified")
+    clause: dict[str, Any] = {"checks": checks.names}
+    if against is not _NOTHING:
+        clause["against"] = template(against)[0]
+    if accept is not None:
+        clause["accept"] = accept if isinstance(accept, str) else float(accept)
+    return clause
+
+
+def _actions(otherwise: Sequence[Again | Abstain]) -> Sequence[Again | Abstain]:
+    for action in otherwise:
+        if not isinstance(action, Again | Abstain):
+            raise fault("W016", f"otherwise=[{action!r}] is not known", hint="otherwise=[retry, escalate, abstain]")
+    return otherwise
+
+
+def verify(value: T, /, *, checks: Check, against: object = _NOTHING, accept: Accept | None = None) -> T:
+    """A finished value, made of several, once checks accept it; a node of its own. What it cannot accept it withholds."""
+    scope = current("verify")
+    if not holds(value):
+        raise fault(
+            "W016", "verify() takes a value of the workflow, and this is known now", hint="verify(answer, checks=quote, against=...)"
+        )
+    text, schema = template(value)
+    draft = scope.add(VerifyNode, "verified", schema, verify=text, **_clause(checks, against, accept))
+    return Placeholder(node_value(draft, scope))  # type: ignore[return-value]  # typed as the value that it will have

@@ -1,0 +1,207 @@
+"""Calls: a step that is called in a workflow function becomes a node, its arguments templates of their types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Generic, ParamSpec, Self, TypedDict, cast
+
+from pydantic import ValidationError
+from typing_extensions import TypeVar, Unpack
+
+from orchestra.errors import InputError
+from orchestra.values.types import Schema, elements, nearest, resolve, under
+from orchestra.workflow import mistakes
+from orchestra.workflow.nodes import Node, Retry
+from orchestra.workflow.pending import node_value, said, unfit
+from orchestra.workflow.placeholders import Guarded, Placeholder, template
+from orchestra.workflow.scopes import Draft, Scope, fault, tracing
+from orchestra.workflow.signatures import Signature
+from orchestra.workflow.spoken import typed
+
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
+
+
+class Options(TypedDict, total=False):
+    """What one node may be told beside its inputs."""
+
+    name: str
+    """Of the node; without it the variable's."""
+    timeout: float
+    """Seconds of one attempt."""
+    retry: int | Retry
+    """Attempts in all, at most 10."""
+    fallback: object
+    """The value where the node ends without one: of its output's type, known or not."""
+    after: Sequence[object]
+    """Values whose nodes it waits for without using them."""
+    limit: int
+    """Of a node in a `map_` body: elements at most."""
+    concurrency: int
+    """Of a node in a `map_` body: elements at once."""
+
+
+class Step(Generic[P, R]):
+    """Something that a node runs. Called in a workflow function it gives a placeholder, which checkers see as the output."""
+
+    kind: ClassVar[str] = "step"
+    node: ClassVar[type[Node]] = Node
+
+    def __init__(self, name: str, signature: Signature, description: str = "") -> None:
+        self.name, self.signature, self.description = name, signature, description
+        self._options: Options = {}
+        self.__name__, self.__doc__, self.__signature__ = name, description, signature.parameters
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self}>"
+
+    def __str__(self) -> str:
+        fields = self.signature.input.get("properties", {})
+        given = (f"{name}: {typed(under(self.signature.input, part))}" for name, part in fields.items())
+        return f"{self.name}({', '.join(given)}) -> {typed(self.signature.output)}"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        scope = tracing()
+        if scope is None:
+            raise mistakes.mistake(
+                "W001",
+                f"{self.name} is called outside a workflow",
+                hint=f"await orchestra.run({self.name}, ...)",
+                why=self._why_not(),
+            )
+        wired = self._wired(self._bound(args, kwargs))
+        draft = self._node(scope, wired)
+        self._told(draft, scope)
+        scope.root.steps.append(self)
+        return cast(R, Placeholder(node_value(draft, scope)))
+
+    def options(self, **options: Unpack[Options]) -> Self:
+        """The same step, whose next node has these options: `reader.options(timeout=30, retry=3)(question=...)`."""
+        unknown = next((name for name in options if name not in Options.__annotations__), None)
+        if unknown is not None:
+            near = nearest(unknown, Options.__annotations__)
+            hint = f"did you mean {near!r}?" if near else f"options: {', '.join(Options.__annotations__)}"
+            raise fault("W016", f"{self.name}.options has no {unknown!r}", hint=hint)
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        made._options = {**self._options, **options}
+        return made
+
+    def read(self, value: Any) -> R:
+        """A JSON value of the output, as its Python type. Raises `InputError` W020 for one that is not of the type."""
+        return cast(R, self.signature.read(value))
+
+    def same(self, other: Step[..., Any]) -> bool:
+        """Whether another step of this name is no other thing."""
+        mine, theirs = self.signature, other.signature
+        return type(self) is type(other) and mine.input == theirs.input and mine.output == theirs.output
+
+    def _why_not(self) -> str:
+        return "an agent needs servers, a budget and a journal: an Orchestra has them"
+
+    def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments by name. Raises `InputError` W010."""
+        parameters = self.signature.parameters
+        loose = any(one.kind is one.VAR_KEYWORD for one in parameters.parameters.values())
+        for name in kwargs if not loose else ():
+            if name not in parameters.parameters:
+                near = nearest(name, parameters.parameters)
+                raise fault("W010", f"{self.name} has no input {name!r}", hint=f"did you mean {near!r}?" if near else str(self))
+        try:
+            bound = parameters.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise fault("W010", f"{self.name}: {error}", hint=str(self)) from None
+        return {**bound.pop("inputs", {}), **bound} if loose else dict(bound)
+
+    def _wired(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments as templates. Raises `InputError` W011 for one of another type."""
+        wired: dict[str, Any] = {}
+        fields = self.signature.input.get("properties", {})
+        for name, value in given.items():
+            wired[name], have = template(value)
+            want = under(self.signature.input, fields.get(name, True))
+            if reason := unfit(have, want):
+                raise misfit(f"{self.name}({name}=...)", value, have, want, reason)
+        return wired
+
+    def _node(self, scope: Scope, wired: dict[str, Any]) -> Draft:
+        fields: dict[str, Any] = {self.kind: self.name, "with_": wired}
+        if "name" in self._options:
+            fields["name"] = self._options["name"]
+        return scope.add(self.node, self.name, self.signature.output, **fields)
+
+    def _told(self, draft: Draft, scope: Scope) -> None:
+        """Puts the options on a node."""
+        options = self._options
+        for key in ("timeout", "limit", "concurrency"):
+            if key in options:
+                draft.fields[key] = options.get(key)
+        if "timeout" in options:
+            draft.fields["timeout"] = float(options["timeout"])
+        if "retry" in options:
+            draft.fields["retry"] = _attempts(options["retry"])
+        if "fallback" in options:
+            draft.fields["fallback"], have = template(options["fallback"])
+            if reason := unfit(have, draft.schema):
+                raise misfit(f"{self.name}.options(fallback=...)", options["fallback"], have, draft.schema, reason)
+        if "after" in options:
+            draft.fields["after"] = tuple(_waited(value, scope) for value in options["after"])
+        if "name" in options and draft.name != options["name"]:
+            raise fault("W016", f"a node cannot be called {options['name']!r} here", hint=f"a free name, such as {draft.name!r}")
+
+
+def _attempts(given: int | Retry) -> Retry:
+    if isinstance(given, Retry):
+        return given
+    try:
+        return Retry(attempts=given)
+    except ValidationError as error:
+        raise fault("W016", f"retry={given!r} is not a number of attempts", hint="retry=3, from 1 to 10") from error
+
+
+def _waited(value: Any, scope: Scope) -> str:
+    wired = value._wired if type(value) in (Placeholder, Guarded) else None
+    if wired is None or wired.node is None:
+        raise fault("W016", "after=[...] takes the values of calls", hint="after=[passages], where passages = search(...)")
+    if wired.node not in scope.nodes:
+        raise fault("W006", f"{said(wired)} belongs to another body", hint="after=[...] takes nodes of the same body")
+    wired.node.used = True
+    return str(wired.node.name)
+
+
+def misfit(what: str, value: Any, have: Schema, want: Schema, reason: str) -> InputError:
+    """W011: a value of another type, with the part of it that would fit."""
+    where = f": {reason}" if reason.startswith((".", "[")) or ": " in reason else ""
+    known = typed(have) if type(value) is Placeholder else _literal(have)
+    return fault("W011", f"{what} takes {typed(want)}, got {known}{where}", hint=_fitting(value, have, want))
+
+
+def _literal(have: Schema) -> str:
+    """A Python value, short enough for a message."""
+    text = repr(have["const"]) if "const" in have else typed(have)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _fitting(value: Any, have: Schema, want: Schema) -> str:
+    """A field of the value, or the elements of the list, that would fit."""
+    if type(value) is not Placeholder:
+        return ""
+    text = said(value._wired)
+    shape = resolve(have)
+    parts = [part for part in shape.get("anyOf", ()) if part.get("type") != "null"]
+    if len(parts) == 1 and len(shape["anyOf"]) == 2 and unfit(under(shape, parts[0]), want) is None:
+        return f"or_else({text}, ...) says what stands in for None"
+    for name, part in shape.get("properties", {}).items():
+        if unfit(under(shape, part), want) is None:
+            return f"did you mean {text}.{name}?"
+    inner = elements(have) if shape.get("type") == "array" else ""
+    if isinstance(inner, dict):
+        if unfit(inner, want) is None:
+            return f"map_(lambda item: ..., {text}) for each element, or {text}[0] for the first"
+        wanted = elements(want) if resolve(want).get("type") == "array" else ""
+        inner = resolve(inner)
+        for name, part in inner.get("properties", {}).items() if isinstance(wanted, dict) else ():
+            if unfit(under(inner, part), cast(Schema, wanted)) is None:
+                return f"did you mean map_(lambda item: item.{name}, {text})?"
+    wanted = elements(want) if resolve(want).get("type") == "array" else ""
+    return f"[{text}]" if isinstance(wanted, dict) and unfit(have, wanted) is None else ""

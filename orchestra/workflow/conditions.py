@@ -1,0 +1,126 @@
+"""Conditions and small computations over values that are not known yet; over known ones they are plain Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Sized
+from typing import Any, TypeVar, cast
+
+from orchestra.workflow.checking import kinds
+from orchestra.workflow.pending import ATOM, RANKS, Wired, express, floating, said
+from orchestra.workflow.placeholders import Placeholder, holds, lift
+from orchestra.workflow.scopes import fault
+from orchestra.workflow.spoken import typed
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+def all_of(first: bool, /, *more: bool) -> bool:
+    """Whether all conditions hold."""
+    return _logic("&&", first, more)
+
+
+def any_of(first: bool, /, *more: bool) -> bool:
+    """Whether one of the conditions holds."""
+    return _logic("||", first, more)
+
+
+def _logic(op: str, first: Any, more: Sequence[Any]) -> bool:
+    if not holds([first, *more]):
+        return all((first, *more)) if op == "&&" else any((first, *more))
+    conditions = [boolean(lift(one), "all_of" if op == "&&" else "any_of") for one in (first, *more)]
+    if len(conditions) == 1:
+        return cast(bool, Placeholder(conditions[0]))
+    pattern = f" {op} ".join(f"{{{index}}}" for index in range(len(conditions)))
+    return cast(bool, Placeholder(express(pattern, RANKS[op], *conditions, bracket=RANKS[op] + 1)))
+
+
+def not_(condition: bool, /) -> bool:
+    """Whether a condition does not hold."""
+    if not holds(condition):
+        return not condition
+    return cast(bool, Placeholder(express("!{0}", RANKS["!"], boolean(lift(condition), "not_"), bracket=RANKS["!"])))
+
+
+def length(items: Sized, /) -> int:
+    """How many elements a list has, or characters a text."""
+    if not holds(items):
+        return len(items)
+    wired = lift(items)
+    if not wired.unknown and not kinds(wired.schema) <= {"list", "map", "str"}:
+        hint = f"or_else({said(wired)}, ...) says what stands in for None" if "null" in kinds(wired.schema) else ""
+        raise fault("W008", f"{said(wired)} is {typed(wired.schema)}: it has no length", hint=hint)
+    return cast(int, Placeholder(express("size({0})", ATOM, wired, bracket=0)))
+
+
+def present(value: object, /) -> bool:
+    """Whether a value is not None."""
+    if not holds(value):
+        return value is not None
+    wired = lift(value)
+    if not wired.unknown and not kinds(wired.schema) & {"null", "any"}:
+        raise fault("W008", f"{said(wired)} is {typed(wired.schema)}: it is never None", hint="leave present() out")
+    return cast(bool, Placeholder(express("{0} != null", RANKS["!="], wired, bracket=RANKS["!="] + 1)))
+
+
+def or_else(value: T | None, default: U, /) -> T | U:
+    """A value, or what stands in for None."""
+    if not holds([value, default]):
+        return default if value is None else value
+    wired, other = lift(value), lift(default)
+    if not wired.unknown and not kinds(wired.schema) & {"null", "any"}:
+        raise fault("W008", f"{said(wired)} is {typed(wired.schema)}: it is never None", hint="leave or_else() out")
+    wired, other = _alike(wired, other)
+    made = express("{0} != null ? {0} : {1}", RANKS["?"], wired, other, bracket=RANKS["!="] + 1)
+    return cast("T | U", Placeholder(made))
+
+
+def contains(items: Sequence[T], item: T, /) -> bool:
+    """Whether a list has an element, or a text has a part."""
+    if not holds([items, item]):
+        return item in items
+    wired, one = lift(items), lift(item)
+    if not wired.unknown and kinds(wired.schema) == {"str"}:
+        return cast(bool, Placeholder(express("{0}.contains({1})", ATOM, wired, one)))
+    if not wired.unknown and not kinds(wired.schema) <= {"list", "map", "any"}:
+        raise fault("W008", f"{said(wired)} is {typed(wired.schema)}, and no list", hint="contains(items, item)")
+    made = express("{1} in {0}", RANKS["in"], wired, one, bracket=RANKS["in"] + 1)
+    return cast(bool, Placeholder(made))
+
+
+def choose(condition: bool, then: T, otherwise: U, /) -> T | U:
+    """One of two values. Both are computed before; to choose between calls, `first_of(when(...), ...)`."""
+    if not holds([condition, then, otherwise]):
+        return then if condition else otherwise
+    if not holds(condition):
+        raise fault("W015", f"this condition is known now: {condition!r}", hint="a Python `if`: x = a if flag else b")
+    first, second = _alike(lift(then), lift(otherwise))
+    made = express("{0} ? {1} : {2}", RANKS["?"], boolean(lift(condition), "choose"), first, second, bracket=RANKS["?"] + 1)
+    return cast("T | U", Placeholder(made))
+
+
+def _alike(first: Wired, second: Wired) -> tuple[Wired, Wired]:
+    """Two numbers as floats, where one of them is one."""
+    if kinds(first.schema) | kinds(second.schema) == {"int", "float"}:
+        return floating(first, kinds(first.schema)), floating(second, kinds(second.schema))
+    return first, second
+
+
+def as_text(value: str | int | float | bool, /) -> str:
+    """A number, a condition or a text as text."""
+    if not holds(value):
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    wired = lift(value)
+    if not wired.unknown and not kinds(wired.schema) <= {"str", "int", "float", "bool"}:
+        text = said(wired)
+        hint = f"or_else({text}, '')" if "null" in kinds(wired.schema) else f"a field of it; or a @tool(effect='pure') that writes {text}"
+        raise fault("W008", f"{text} is {typed(wired.schema)}: it has no text of its own", hint=hint)
+    return cast(str, Placeholder(express("string({0})", ATOM, wired, bracket=0)))
+
+
+def boolean(wired: Wired, word: str) -> Wired:
+    if not wired.unknown and not kinds(wired.schema) <= {"bool", "any"}:
+        text = said(wired)
+        hint = f"or_else({text}, False)" if kinds(wired.schema) == {"bool", "null"} else f"{text} == ..., or present({text})"
+        raise fault("W008", f"{word} takes a condition, and {text} is {typed(wired.schema)}", hint=hint)
+    return wired

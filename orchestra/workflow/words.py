@@ -1,0 +1,59 @@
+"""Words of the workflow language in Python. Each describes a part of the graph, and is typed as the value that it will have."""
+
+from orchestra.workflow.acceptance import (
+    Abstain,
+    Accept,
+    Again,
+    Check,
+    abstain,
+    accepted,
+    certified,
+    entailment,
+    escalate,
+    numbers,
+    quote,
+    recompute,
+    retry,
+    verify,
+)
+from orchestra.workflow.choices import first_of, needed, when
+from orchestra.workflow.conditions import all_of, any_of, as_text, choose, contains, length, not_, or_else, present
+from orchestra.workflow.loops import loop
+from orchestra.workflow.mapping import filter_, map_, values
+from orchestra.workflow.placeholders import Guarded
+from orchestra.workflow.records import new
+
+__all__ = [
+    "Abstain",
+    "Accept",
+    "Again",
+    "Check",
+    "Guarded",
+    "abstain",
+    "accepted",
+    "all_of",
+    "any_of",
+    "as_text",
+    "certified",
+    "choose",
+    "contains",
+    "entailment",
+    "escalate",
+    "filter_",
+    "first_of",
+    "length",
+    "loop",
+    "map_",
+    "needed",
+    "new",
+    "not_",
+    "numbers",
+    "or_else",
+    "present",
+    "quote",
+    "recompute",
+    "retry",
+    "values",
+    "verify",
+    "when",
+]
