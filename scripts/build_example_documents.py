@@ -1,0 +1,96 @@
+"""Makes `examples/documents/` from XQuAD (English): twelve paragraphs, and ten questions of which they answer seven.
+
+    python scripts/build_example_documents.py --data PATH/xquad_en
+
+`PATH/xquad_en` has `dev.jsonl` and `LICENSE`. Everything is chosen by one seed, so the folder can be made again byte by byte. The
+three questions without an answer belong to paragraphs that were left out, and no gold answer of theirs occurs in those that are in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+SEED = 20261124
+DOCUMENTS, ANSWERED, UNANSWERED = 12, 7, 3
+NOTE = """\
+# Example documents
+
+{documents} paragraphs of English Wikipedia, one a file, and `questions.json`: {questions} questions of which {unanswered} are not answered by these documents.
+`answers` lists what counts as right; it is empty where the documents do not tell. `document` names the paragraph that a question was asked of.
+
+**Not under the licence of Orchestra.** The paragraphs and questions come from XQuAD (Artetxe, Ruder, Yogatama 2020, `github.com/google-deepmind/xquad`,
+`xquad.en.json`), which took them from SQuAD 1.1 (Rajpurkar, Zhang, Lopyrev, Liang 2016) over English Wikipedia. They are
+licensed CC BY-SA 4.0; see `LICENSE`. Changed: each paragraph was written to a file of its own, named by its first words; white space at its ends
+was removed; questions were chosen by a seed.
+
+Made by `python scripts/build_example_documents.py --data PATH/xquad_en`, seed {seed}.
+"""
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSON-lines file."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def named(text: str) -> str:
+    """A file's name from the first words of a text."""
+    words = re.findall(r"[a-z0-9]+", text.lower())
+    return "-".join(words[:5]) + ".txt"
+
+
+def choose(data: list[dict[str, Any]]) -> tuple[list[str], list[dict[str, Any]]]:
+    """The paragraphs, and the questions in the order in which they are asked."""
+    dice = random.Random(SEED)
+    answered = [row for row in data if row["expected"]["answers"] and row["input"]["question"].strip().endswith("?")]
+    paragraphs = sorted({row["input"]["context"].strip() for row in answered})
+    chosen = sorted(dice.sample(paragraphs, DOCUMENTS))
+    inside = [row for row in answered if row["input"]["context"].strip() in chosen]
+    together = "\n".join(chosen).casefold()
+    outside = [
+        row
+        for row in answered
+        if row["input"]["context"].strip() not in chosen and not any(a["text"].casefold() in together for a in row["expected"]["answers"])
+    ]
+    by_paragraph = [[row for row in inside if row["input"]["context"].strip() == text] for text in dice.sample(chosen, ANSWERED)]
+    asked = [
+        {"question": row["input"]["question"].strip(), "answers": texts(row), "document": named(row["input"]["context"])}
+        for row in (dice.choice(group) for group in by_paragraph)
+    ]
+    asked += [{"question": row["input"]["question"].strip(), "answers": [], "document": None} for row in dice.sample(outside, UNANSWERED)]
+    dice.shuffle(asked)
+    return chosen, asked
+
+
+def texts(row: dict[str, Any]) -> list[str]:
+    """The answers of a record, each once."""
+    return list(dict.fromkeys(answer["text"] for answer in row["expected"]["answers"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the folder xquad_en")
+    parser.add_argument("--out", type=Path, default=ROOT / "examples" / "documents")
+    given = parser.parse_args()
+    paragraphs, questions = choose(rows(given.data / "dev.jsonl"))
+    given.out.mkdir(parents=True, exist_ok=True)
+    for old in given.out.glob("*.txt"):
+        old.unlink()
+    for text in paragraphs:
+        (given.out / named(text)).write_text(text + "\n", "utf-8")
+    (given.out / "questions.json").write_text(json.dumps(questions, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    note = NOTE.format(documents=len(paragraphs), questions=len(questions), unanswered=UNANSWERED, seed=SEED)
+    (given.out / "README.md").write_text(note, "utf-8")
+    shutil.copyfile(given.data / "LICENSE", given.out / "LICENSE")
+    (given.out / "LICENSE").chmod(0o644)
+    print(f"{len(paragraphs)} documents, {len(questions)} questions in {given.out}")
+
+
+if __name__ == "__main__":
+    main()
