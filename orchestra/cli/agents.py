@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from orchestra.agent.contract import Contract
     from orchestra.agent.registry import Registry
 
+MAX_TYPE = 70
+"""Characters of a type in a list."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -33,7 +35,8 @@ def register(app: typer.Typer) -> None:
             print_json([_data(name, contract, registry.cards.get(name)) for name, contract in found])
             return
         rows = [
-            (name, _kind(registry.cards.get(name)), _inputs(contract), _output(contract), contract.description) for name, contract in found
+            (name, _kind(registry.cards.get(name)), _short(_inputs(contract)), _short(_output(contract)), contract.description)
+            for name, contract in found
         ]
         console().print(table(("agent", "kind", "takes", "gives", "what it does"), rows))
 
@@ -91,6 +94,10 @@ def _output(contract: Contract) -> str:
     if not fields or "title" in contract.output:
         return show(contract.output)
     return "{" + ", ".join(f"{name}: {show(under(contract.output, schema))}" for name, schema in fields.items()) + "}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_TYPE else text[: MAX_TYPE - 1] + "…"
 
 
 def _data(name: str, contract: Contract, card: Card | None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from orchestra.values.schema import nearest
 from orchestra.values.validator import Validator
 from orchestra.workflow.nodes import Budget
 from orchestra.workflow.program import Program
-from orchestra.workflow.steps import Step
+from orchestra.workflow.steps import Agent, Step, Workflow
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ async def run_batch(open_: Opener, chosen: Settings, job: Job) -> Summary:
     """Does a job, or what is left of it. Raises `InputError` before anything starts, and `FleetError` where no server can be had."""
     waiting = Waiting()
     async with open_(chosen, fleet="start", progress=waiting) as orchestra:
-        step = _step(orchestra, job)
+        step = judged(orchestra, job.name, job.checks)
         program = orchestra.program(step)
         ids = survey(job.source, InputCheck(program))
         results = Results(job.target, ids)
@@ -77,6 +77,25 @@ async def run_batch(open_: Opener, chosen: Settings, job: Job) -> Summary:
             waiting.close()
             results.close()
     return summary
+
+
+def judged(orchestra: Orchestra, name: str, checks: tuple[str, ...] | None) -> Step[..., Any]:
+    """A step by name; where `checks` are given, the agent of that name with these instead of its card's.
+
+    No checks are the check `schema`, which every output of the type passes. Raises `InputError` C010 for what is no agent.
+    """
+    step = orchestra.find(name)
+    if checks is None:
+        return step
+    if not isinstance(step, Agent):
+        hint = "a workflow states its checks itself, at its nodes"
+        raise InputError("C010", f"--checks and --no-checks are for a single agent, and {name} is none", hint=hint)
+    contract = orchestra.registry.agents[step.name]
+    graph = orchestra.program(step).graph
+    if not (checks or contract.checks) or graph is None:
+        return step
+    nodes = {key: node.model_copy(update={"checks": checks or ("schema",)}) for key, node in graph.nodes.items()}
+    return Workflow.of(graph.model_copy(update={"nodes": nodes}))
 
 
 async def _write_all(job: Job, results: Results, summary: Summary, ask: Callable[[Row], Awaitable[RowResult]]) -> None:

@@ -57,11 +57,12 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Draw a workflow."""
         from orchestra.project import Project
-        from orchestra.workflow import drawing
+        from orchestra.workflow.drawing import draw
+        from orchestra.workflow.drawing import mermaid as chart
 
         project = Project.load(settings())
         program = project.program(project.find(name))
-        drawn = drawing.mermaid(program) if mermaid else drawing.draw(program)
+        drawn = chart(program) if mermaid else draw(program)
         sys.stdout.write(visible(drawn).rstrip("\n") + "\n")
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestra.engine.retry import attempts
 from orchestra.errors import OrchestraError
+from orchestra.workflow.graph import tries
 from orchestra.workflow.program import CompiledNode, Program
 
 
@@ -53,15 +53,13 @@ def _nodes(program: Program, given: Mapping[str, Any], contexts: Mapping[str, in
 def _planned(path: str, node: CompiledNode, count: int, contexts: Mapping[str, int]) -> Planned:
     contract = node.contract
     assert contract is not None  # the caller has looked
-    tries = max(attempts(node, letter) for letter in "EMV")
-    if node.acceptance is not None and "escalate" in node.acceptance.otherwise:
-        tries += 1
-    calls = count * tries
+    attempts = tries(node)
+    calls = count * attempts
     context = contexts.get(contract.name) if contract.kind == "agent" else 0
     tokens = calls * context if context is not None else None
     if not contract.max_output:
         tokens = 0
-    return Planned(path, node.kind, contract.name, count, tries, calls * contract.max_output, tokens)
+    return Planned(path, node.kind, contract.name, count, attempts, calls * contract.max_output, tokens)
 
 
 def _elements(node: CompiledNode, given: Mapping[str, Any]) -> int:

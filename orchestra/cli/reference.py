@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from orchestra.cli.failure import Verb
 from orchestra.cli.screen import print_json, say
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-
-LISTS = ("after", "checks", "otherwise", "agents", "tools", "options")
-"""Keys of nodes whose value is a list, of which one element may stand by itself."""
 
 
 def register(app: typer.Typer) -> None:
@@ -60,24 +53,8 @@ def schema_of_file(what: Literal["workflow", "fleet", "agent"]) -> dict[str, Any
 
             body = CardFile.model_json_schema(by_alias=True)
         case "workflow":
-            from orchestra.workflow.nodes import Graph
+            from orchestra.workflow import editor
 
-            body = _as_written(Graph.model_json_schema(by_alias=True))
-    title = {"workflow": "a workflow", "fleet": "a fleet", "agent": "an agent's card"}[what]
+            return editor.schema()
+    title = "a fleet" if what == "fleet" else "an agent's card"
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body, "title": f"Orchestra: {title}"}
-
-
-def _or_one(listed: dict[str, Any]) -> dict[str, Any]:
-    """A list, or one element by itself."""
-    return {"anyOf": [listed, listed["items"]], "default": []}
-
-
-def _as_written(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's schema with the short spellings that files may use."""
-    definitions = {name: dict(body) for name, body in schema["$defs"].items()}
-    for body in definitions.values():
-        listed = [key for key in body.get("properties", {}) if key in LISTS]
-        body["properties"] = {**body.get("properties", {}), **{key: _or_one(body["properties"][key]) for key in listed}}
-    definitions["Input"] = {"anyOf": [{"type": "string", "description": "a type, such as list[Document]"}, definitions["Input"]]}
-    definitions["Retry"] = {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 10}, definitions["Retry"]]}
-    return {**schema, "$defs": definitions, "required": ["schema", "name", "output", "nodes"]}

@@ -27,9 +27,9 @@ def program(nodes: str, output: str = "${last}") -> Program:
     return compile_graph(read(text, "p.yaml").graph, CATALOG)
 
 
-def rows(nodes: str, **contexts: int) -> dict[str, tuple[int, int, int | None]]:
+def rows(nodes: str, output: str = "${last}", **contexts: int) -> dict[str, tuple[int, int, int | None]]:
     given = {"text": "a", "texts": ["a", "b", "c"]}
-    return {row.node: (row.calls, row.output_tokens, row.tokens) for row in plan(program(nodes), given, contexts)}
+    return {row.node: (row.calls, row.output_tokens, row.tokens) for row in plan(program(nodes, output), given, contexts)}
 
 
 def test_a_call_counts_with_its_retries() -> None:
@@ -43,7 +43,7 @@ def test_a_tool_takes_no_tokens_and_one_that_must_happen_once_is_called_once() -
 
 def test_a_list_that_the_inputs_decide_is_counted() -> None:
     nodes = '  last: {agent: writer, each: "${input.texts}", as: one, with: {text: "${one}"}, retry: 1}\n'
-    assert rows(nodes, writer=1000) == {"last": (3, 300, 3000)}
+    assert rows(nodes, "${last.values}", writer=1000) == {"last": (3, 300, 3000)}
 
 
 def test_a_list_that_is_not_known_counts_as_long_as_it_may_be() -> None:
@@ -51,7 +51,7 @@ def test_a_list_that_is_not_known_counts_as_long_as_it_may_be() -> None:
         '  some: {tool: shout, each: "${input.texts}", as: one, with: {text: "${one}"}, retry: 1}\n'
         '  last: {agent: writer, each: "${some.values}", as: one, with: {text: "${one}"}, retry: 1, limit: 7}\n'
     )
-    assert rows(nodes, writer=1000) == {"some": (3, 0, 0), "last": (7, 700, 7000)}
+    assert rows(nodes, "${last.values}", writer=1000) == {"some": (3, 0, 0), "last": (7, 700, 7000)}
 
 
 def test_a_loop_counts_all_its_turns() -> None:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestra.cli.rows import MAX_ERRORS, Results, RowResult, read_rows, survey
@@ -93,6 +93,7 @@ def write_all(path: Path, ids: list[str]) -> Results:
     return results
 
 
+@settings(deadline=None)
 @given(cut=st.integers(min_value=0, max_value=400))
 def test_a_file_cut_at_any_byte_is_repaired(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
     path = tmp_path_factory.mktemp("results") / "out.jsonl"
