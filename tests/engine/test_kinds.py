@@ -41,7 +41,7 @@ def test_each_over_nothing_is_an_empty_list() -> None:
 
 def test_each_keeps_to_its_concurrency() -> None:
     played = play(EACH % "concurrency: 2", {"text": "a b c d e f"}, latency=1.0)
-    assert played.workers.peak == 2
+    assert played.workers.most == 2
 
 
 def test_each_refuses_more_elements_than_its_limit() -> None:
