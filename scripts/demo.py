@@ -11,16 +11,18 @@ import asyncio
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestra.app import Orchestra
 from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import console, say, seconds, table
-from orchestra.cli.story import NodeStory, lines, tell
 from orchestra.errors import OrchestraError
-from orchestra.events import Event
+from orchestra.events import NOTHING
+from orchestra.journal.history import History, Row
 from orchestra.result import Result
 from orchestra.values.models import Answer, Document
 from orchestra.values.text import visible
@@ -52,24 +54,26 @@ class Told:
     """What came back for one question."""
 
     question: Question
-    result: Result[Answer]
-    events: Sequence[Event]
+    result: Result[Any]
+    history: History
 
     @property
-    def stories(self) -> list[NodeStory]:
-        return tell(self.events)
+    def answer(self) -> Answer | None:
+        """The answer; None where there is none."""
+        return None if self.result.value is None else Answer.model_validate(self.result.value)
 
     @property
-    def took(self) -> float:
-        return self.events[-1].at - self.events[0].at
+    def text(self) -> str:
+        """The answer's text; empty where nothing was found, or it was withheld."""
+        return (self.answer.text if self.answer else None) or ""
 
 
 async def ask(orchestra: Orchestra, question: Question, documents: Sequence[Document]) -> Told:
     """Runs the workflow for one question."""
     workflow = orchestra.find("answer_from_documents")
     run = await orchestra.start(workflow, question=question.text, documents=documents)
-    events = [event async for event in run]
-    return Told(question, await run.wait(), events)
+    history = History.of([event async for event in run])
+    return Told(question, await run.wait(), history)
 
 
 def false_quotes(answer: Answer | None, documents: Sequence[Document]) -> list[str]:
@@ -82,7 +86,7 @@ def false_quotes(answer: Answer | None, documents: Sequence[Document]) -> list[s
 def show(number: int, told: Told) -> None:
     """Prints one question with what came back."""
     say(f"{number:>2}. {told.question.text}", style="bold")
-    answer = told.result.output if told.result.error is None else None
+    answer = told.answer
     if answer is not None and answer.text is not None:
         say(f"    {visible(answer.text)}")
         for found in answer.citations:
@@ -93,35 +97,42 @@ def show(number: int, told: Told) -> None:
         say("    The documents do not tell.", style="yellow")
     said = " | ".join(told.question.told) if told.question.told else "nothing about it"
     usage = told.result.usage
-    took = f"{seconds(told.took)}, {usage.prompt_tokens} tokens in, {usage.output_tokens} out"
+    took = f"{seconds(told.history.seconds or 0.0)}, {usage.prompt_tokens} tokens in, {usage.output_tokens} out"
     say(f"    the documents say: {said} · {took} · {told.result.run}", style="dim")
 
 
 def show_sum(answers: Sequence[Told], took: float) -> None:
     """Prints what the nodes of all runs took together, and where to look next."""
-    stories = [story for told in answers for story in told.stories]
-    rows = [
-        (
-            line.path,
-            line.name,
-            line.status,
-            str(line.attempts or ""),
-            str(line.usage.prompt_tokens or ""),
-            str(line.usage.output_tokens or ""),
-        )
-        for line in lines(stories, gather=True)
-    ]
+    nodes: dict[str, list[Row]] = {}
+    for row in (row for told in answers for row in told.history.rows if row.kind == "call"):
+        nodes.setdefault(row.path.partition("[")[0], []).append(row)
     say(f"\nWhat the nodes took, all {len(answers)} questions together", style="bold")
-    console().print(table(("node", "asked", "came to", "attempts", "tokens in", "tokens out"), rows, right=(3, 4, 5)))
-    output = sum(told.result.usage.output_tokens for told in answers)
-    say(f"\n{len(answers)} questions in {seconds(took)}, {output / took:.0f} tokens/s written")
-    run = answers[0].result.run
-    read = next((story.path for story in answers[0].stories if story.calls and story.name == "reader"), "readings[0]")
+    lines = [line(path, rows) for path, rows in nodes.items()]
+    console().print(table(("node", "asked", "calls", "came to", "tokens in", "tokens out", "time of one"), lines, right=(2, 4, 5, 6)))
+    written = sum(told.result.usage.output_tokens for told in answers)
+    say(
+        f"\n{len(answers)} questions in {seconds(took)}, {written / took:.0f} tokens/s written; every quote stands where it is said to stand"
+    )
+    known = [told for told in answers if told.question.told]
+    right = sum(any(words.casefold() in told.text.casefold() for words in told.question.told) for told in known)
+    silent = sum(not told.text for told in answers if not told.question.told)
+    say(
+        f"{right} of the {len(known)} that the documents answer hold the right words; {silent} of the {len(answers) - len(known)} others are withheld"
+    )
+    run, read = answers[0].result.run, next((row.path for row in answers[0].history.rows if row.name == "reader"), "readings[0]")
     say("\nLook next", style="bold")
     say(f"  orchestra runs show {run}")
-    say(f"  orchestra runs show {run} '{read}' --prompt    the exact bytes sent and received")
+    say(f"  orchestra runs show {run} '{read}' --prompt")
     say("  orchestra graph answer_from_documents")
-    say("  orchestra run answer_from_documents -i question='...' -i documents=@documents.json")
+
+
+def line(path: str, rows: Sequence[Row]) -> tuple[str, ...]:
+    """What one node took in all runs, for the table."""
+    statuses = Counter("done" if row.status == "value" else row.status for row in rows)
+    usage = sum((row.usage for row in rows), NOTHING)
+    mean = sum(row.seconds or 0.0 for row in rows) / len(rows)
+    came = ", ".join(f"{count} {status}" for status, count in statuses.items())
+    return path, rows[0].name, str(len(rows)), came, str(usage.prompt_tokens or ""), str(usage.output_tokens or ""), seconds(mean)
 
 
 async def demo(config: str | None) -> int:
@@ -139,10 +150,12 @@ async def demo(config: str | None) -> int:
             waiting.close()
             show(number, told)
             answers.append(told)
-            wrong += false_quotes(told.result.output if told.result.error is None else None, documents)
-        show_sum(answers, time.monotonic() - begun)
+            wrong += false_quotes(told.answer, documents)
+        took = time.monotonic() - begun
     for quote in wrong:
         print(f"this quote does not stand where it is said to stand: {quote!r}", file=sys.stderr)
+    if not wrong:
+        show_sum(answers, took)
     broken = [told for told in answers if told.result.status not in ("done", "abstained")]
     return 1 if wrong or broken else 0
 

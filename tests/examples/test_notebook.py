@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import nbformat
 import pytest
 from nbclient import NotebookClient
@@ -21,7 +23,7 @@ asyncio.get_running_loop()  # raises where no loop runs, and then this test woul
 
 with blocking(workers=workers) as orchestra:
     result = orchestra.run(orchestra.find("reader"), question="When?", context="The tower was completed in 1889.")
-result.output.answer
+result.output['answer']
 """,
     """
 with blocking(workers=workers) as orchestra:
@@ -38,7 +40,10 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
             patch.setenv(name, str(folder / name.lower()))
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
+        cells: list[dict[str, Any]] = [
+            {"cell_type": "code", "source": cell, "metadata": {}, "outputs": [], "execution_count": None} for cell in CELLS
+        ]
+        notebook: Any = nbformat.notebooknode.from_dict({"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": cells})
         NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
     results = ([output["data"]["text/plain"] for output in cell["outputs"] if "data" in output] for cell in notebook.cells)
     return [found[-1] if found else "" for found in results]
