@@ -11,6 +11,7 @@ from typing_extensions import TypeVar, Unpack
 from orchestra.errors import InputError
 from orchestra.values.types import Schema, elements, nearest, resolve, under
 from orchestra.workflow import mistakes
+from orchestra.workflow.checking import kinds
 from orchestra.workflow.nodes import Node, Retry
 from orchestra.workflow.pending import node_value, said, unfit
 from orchestra.workflow.placeholders import Guarded, Placeholder, template
@@ -183,25 +184,39 @@ def _literal(have: Schema) -> str:
 
 
 def _fitting(value: Any, have: Schema, want: Schema) -> str:
-    """A field of the value, or the elements of the list, that would fit."""
+    """What of the value would fit: a field, the elements, a list of it, or a text."""
     if type(value) is not Placeholder:
         return ""
-    text = said(value._wired)
-    shape = resolve(have)
-    parts = [part for part in shape.get("anyOf", ()) if part.get("type") != "null"]
-    if len(parts) == 1 and len(shape["anyOf"]) == 2 and unfit(under(shape, parts[0]), want) is None:
+    text, shape = said(value._wired), resolve(have)
+    alternatives = shape.get("anyOf", ())
+    plain = [part for part in alternatives if part.get("type") != "null"]
+    if len(plain) == 1 and len(alternatives) == 2 and unfit(under(shape, plain[0]), want) is None:
         return f"or_else({text}, ...) says what stands in for None"
-    for name, part in shape.get("properties", {}).items():
-        if unfit(under(shape, part), want) is None:
-            return f"did you mean {text}.{name}?"
+    if fields := _fields(shape, want):
+        return "did you mean " + " or ".join(f"{text}.{name}" for name in fields) + "?"
+    wanted = elements(want) if resolve(want).get("type") == "array" else ""
     inner = elements(have) if shape.get("type") == "array" else ""
     if isinstance(inner, dict):
-        if unfit(inner, want) is None:
-            return f"map_(lambda item: ..., {text}) for each element, or {text}[0] for the first"
-        wanted = elements(want) if resolve(want).get("type") == "array" else ""
-        inner = resolve(inner)
-        for name, part in inner.get("properties", {}).items() if isinstance(wanted, dict) else ():
-            if unfit(under(inner, part), cast(Schema, wanted)) is None:
-                return f"did you mean map_(lambda item: item.{name}, {text})?"
-    wanted = elements(want) if resolve(want).get("type") == "array" else ""
-    return f"[{text}]" if isinstance(wanted, dict) and unfit(have, wanted) is None else ""
+        return _elements_fitting(text, inner, want, wanted)
+    if isinstance(wanted, dict) and unfit(have, wanted) is None:
+        return f"did you mean [{text}]?"
+    if kinds(have) <= {"int", "float", "bool"} and unfit({"type": "string"}, want) is None:
+        return f"did you mean as_text({text})?"
+    return ""
+
+
+def _fields(shape: Schema, want: Schema) -> list[str]:
+    """The names of the fields that would fit, at most three."""
+    return [name for name, part in shape.get("properties", {}).items() if unfit(under(shape, part), want) is None][:3]
+
+
+def _elements_fitting(text: str, inner: Schema, want: Schema, wanted: Schema | str) -> str:
+    """What of a list would fit: each element, a field of each, or the first."""
+    shape = resolve(inner)
+    if unfit(inner, want) is None:
+        return f"map_(lambda item: ..., {text}) for each element, or {text}[0] for the first"
+    if isinstance(wanted, dict) and (fields := _fields(shape, wanted)):
+        return f"did you mean map_(lambda item: item.{fields[0]}, {text})?"
+    if fields := _fields(shape, want):
+        return f"map_(lambda item: ... item.{fields[0]} ..., {text}) for each element, or {text}[0].{fields[0]} for the first"
+    return ""

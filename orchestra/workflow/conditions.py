@@ -121,6 +121,7 @@ def as_text(value: str | int | float | bool, /) -> str:
 def boolean(wired: Wired, word: str) -> Wired:
     if not wired.unknown and not kinds(wired.schema) <= {"bool", "any"}:
         text = said(wired)
-        hint = f"or_else({text}, False)" if kinds(wired.schema) == {"bool", "null"} else f"{text} == ..., or present({text})"
+        null = "null" in kinds(wired.schema)
+        hint = f"or_else({text}, False)" if kinds(wired.schema) == {"bool", "null"} else f"present({text})" if null else f"{text} == ..."
         raise fault("W008", f"{word} takes a condition, and {text} is {typed(wired.schema)}", hint=hint)
     return wired

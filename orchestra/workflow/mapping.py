@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeVar, cast, overload
 
 from orchestra.values.types import Schema, elements
+from orchestra.workflow import mistakes
 from orchestra.workflow.checking import kinds
 from orchestra.workflow.conditions import boolean
 from orchestra.workflow.nodes import Block, CallNode
@@ -45,7 +46,8 @@ def map_(body: Callable[[T], U], items: Sequence[T], /) -> list[U]:
 
 def _listed(word: str, items: Any) -> Wired:
     if not holds(items):
-        hint = "[item for item in items if ...]" if word == "filter_" else "[reader(text=item) for item in items]"
+        usual = "[item for item in items if ...]" if word == "filter_" else "[reader(text=item) for item in items]"
+        hint = mistakes.known(mistakes.user_spot()) or usual
         raise fault("W015", "these items are known now", hint=hint, why=f"{word} is for lists that are not")
     wired = lift(items)
     if not wired.unknown and kinds(wired.schema) != {"list"}:

@@ -16,7 +16,7 @@ from functools import lru_cache
 from types import CodeType, FrameType
 
 from orchestra.errors import InputError, Place
-from orchestra.workflow.rewriting import rewritten
+from orchestra.workflow.rewriting import comprehended, rewritten
 
 _NAMES = """mistakes scopes pending placeholders signatures calls steps words conditions mapping choices records acceptance loops"""
 OWN = frozenset(f"orchestra.workflow.{name}" for name in _NAMES.split())
@@ -123,6 +123,12 @@ def instead(spot: Spot) -> str:
     """What the user wrote there, in words that can wait for a value; empty where there is no rule or no source."""
     tree = source_tree(spot)
     return rewritten(tree, spot.position) if tree is not None else ""
+
+
+def known(spot: Spot) -> str:
+    """The `map_` or `filter_` there as a comprehension, for items that are known; empty where it cannot be seen."""
+    tree = source_tree(spot)
+    return comprehended(tree, spot.position) if tree is not None else ""
 
 
 def called_at(spot: Spot) -> str:

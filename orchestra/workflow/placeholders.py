@@ -168,9 +168,10 @@ _REFUSED: tuple[tuple[str, str, str], ...] = (
     ("contains", "in", "contains({x}, item)"),
     ("await", "await", "leave the await out: in a workflow a call is wired, not run"),
     ("int float index complex round trunc floor ceil abs neg pos", "conversion", "do it in a @tool(effect='pure')"),
-    ("floordiv rfloordiv mod rmod pow rpow divmod rdivmod matmul rmatmul", "operator", "do it in a @tool(effect='pure')"),
-    ("lshift rshift xor rxor", "operator", "do it in a @tool(effect='pure')"),
-    ("setattr setitem delattr delitem iadd", "assignment", "bind a new name, or make a new value with new(Model, field=...)"),
+    ("floordiv rfloordiv", "//", "do it in a @tool(effect='pure')"),
+    ("mod rmod", "%", "do it in a @tool(effect='pure'); a text is put together with +"),
+    ("pow rpow", "**", "do it in a @tool(effect='pure')"),
+    ("divmod rdivmod matmul rmatmul lshift rshift xor rxor", "operator", "do it in a @tool(effect='pure')"),
     ("enter aenter aiter next reversed reduce_ex", "protocol", "pass {x} to an agent, a tool or a workflow"),
     ("call", "call", "only agents, tools and workflows can be called"),
 )
@@ -184,6 +185,14 @@ def _refusing(what: str, hint: str) -> Callable[..., NoReturn]:
     return refuse
 
 
+def _unchanged(self: Placeholder, *rest: Any) -> NoReturn:
+    raise fault(
+        "W005",
+        f"{said(self._wired)} cannot be changed: values never change",
+        hint="bind a new name, or make a new value with new(Model, field=...)",
+    )
+
+
 def _operating(op: str, swapped: bool) -> Callable[[Any, Any], Placeholder]:
     return lambda self, other: Placeholder(binary(op, other, self) if swapped else binary(op, self, other))
 
@@ -191,6 +200,8 @@ def _operating(op: str, swapped: bool) -> Callable[[Any, Any], Placeholder]:
 for _names, _what, _hint in _REFUSED:
     for _name in _names.split():
         setattr(Placeholder, f"__{_name}__", _refusing(_what, _hint))
+for _name in ["setattr", "setitem", "delattr", "delitem", "iadd"]:
+    setattr(Placeholder, f"__{_name}__", _unchanged)
 for _name, _op in {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}.items():
     setattr(Placeholder, f"__{_name}__", _operating(_op, swapped=False))
 for _name, _op in {"and": "&&", "or": "||", "add": "+", "sub": "-", "mul": "*", "truediv": "/"}.items():
@@ -387,7 +398,7 @@ def _defined(op: str, a: Wired, b: Wired, ka: frozenset[str], kb: frozenset[str]
         return
     python = {"&&": "&", "||": "|"}.get(op, op)
     first, second = said(a), said(b)
-    message = f"{first} {python} {second} is not defined: {typed(a.schema)} {python} {typed(b.schema)}"
+    message = f"{first} {python} {second} is not defined: {_kind(a)} {python} {_kind(b)}"
     if "null" in both and op not in ("==", "!="):
         raise fault("W008", message, hint=f"or_else({first if 'null' in ka else second}, ...) says what stands in for None")
     if op == "+" and "str" in both:
@@ -395,6 +406,11 @@ def _defined(op: str, a: Wired, b: Wired, ka: frozenset[str], kb: frozenset[str]
         raise fault("W008", message, hint=f"as_text({other}) makes a text of it")
     hint = "and, or of conditions: all_of(...), any_of(...); compare values first" if op in ("&&", "||") else ""
     raise fault("W008", message, hint=hint)
+
+
+def _kind(wired: Wired) -> str:
+    """The type of an operand; of a constant without its value."""
+    return typed({"type": wired.schema["type"]} if "const" in wired.schema and "type" in wired.schema else wired.schema)
 
 
 def _possible(wired: Wired, other: Wired) -> None:

@@ -230,3 +230,18 @@ def _for(statement: ast.For) -> str:
             return f"map_(lambda {name}: {ast.unparse(call)}, {items})"
         case _:
             return f"map_(lambda {name}: ..., {items})"
+
+
+def comprehended(tree: ast.Module, position: Position) -> str:
+    """`map_(lambda x: f(x), xs)` as `[f(x) for x in xs]`, and `filter_` likewise; empty for another call."""
+    for node in reversed(_around(tree, position)):
+        match node:
+            case ast.Call(
+                func=ast.Name(id="map_" | "filter_" as word),
+                args=[ast.Lambda(args=ast.arguments(args=[ast.arg(arg=name)]), body=body), items],
+            ):
+                made, over = ast.unparse(body), ast.unparse(items)
+                return f"[{made} for {name} in {over}]" if word == "map_" else f"[{name} for {name} in {over} if {made}]"
+            case _:
+                continue
+    return ""

@@ -6,7 +6,6 @@ workflow, of a `map_` body, or of a loop's turn. A node is a draft until the fun
 
 from __future__ import annotations
 
-import dis
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,7 +19,8 @@ from pydantic import ValidationError
 
 from orchestra.errors import InputError
 from orchestra.values.types import Schema, mapped
-from orchestra.workflow import mistakes
+from orchestra.workflow import bytecode, mistakes
+from orchestra.workflow.bytecode import blind_spots, bound_name
 from orchestra.workflow.mistakes import Spot
 from orchestra.workflow.nodes import AnyNode, Node
 from orchestra.workflow.syntax import KEYWORDS
@@ -52,6 +52,8 @@ class Draft(Variable):
     own: int = 0
     """How many of the last guards stand in its own scope."""
     used: bool = False
+    spot: Spot | None = None
+    """Where it was written."""
     unsure: bool = False
     """Whether it may end without a value though nothing guards it: `first_of` without a sure last arm."""
 
@@ -70,7 +72,7 @@ class Draft(Variable):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(step) for step in first["loc"])
-            raise fault("W016", f"{self.name}: {where}: {first['msg']}") from error
+            raise fault("W016", f"{self.name}: {where}: {first['msg']}", spot=self.spot) from error
 
 
 @dataclass(eq=False, frozen=True)
@@ -156,7 +158,7 @@ class Scope:
         """A new node, named after the variable that its value is bound to, or else by the default."""
         variable = target()
         name = fields.pop("name", None) or variable or default
-        draft = Draft(self.fresh(name), schema, kind, fields, bool(variable), self.standing, len(self.guards))
+        draft = Draft(self.fresh(name), schema, kind, fields, bool(variable), self.standing, len(self.guards), spot=mistakes.user_spot())
         self.nodes.append(draft)
         return draft
 
@@ -234,17 +236,9 @@ def _foreign(spot: Spot, reason: str) -> InputError:
 
 
 def target() -> str | None:
-    """`passages = search(...)`: the name that the present call's result is bound to, from the instruction after the call.
-
-    Needs no source. CPython 3.11 to 3.13 were tried: 3.13 joins two stores into one instruction with a pair of names.
-    """
+    """`passages = search(...)`: the name that the present call's result is bound to."""
     spot = mistakes.user_spot()
-    after = (one for one in dis.get_instructions(spot.code) if one.offset > spot.last and one.opname not in ("CACHE", "COPY", "NOP"))
-    store = next(after, None)
-    if store is None or not store.opname.startswith("STORE_") or store.opname in ("STORE_ATTR", "STORE_SUBSCR", "STORE_SLICE"):
-        return None
-    name = store.argval[0] if isinstance(store.argval, tuple) else store.argval
-    return str(name)
+    return bound_name(spot.code, spot.last)
 
 
 def traced(function: Callable[..., Any], *args: Any, **inputs: Any) -> Any:
@@ -253,14 +247,8 @@ def traced(function: Callable[..., Any], *args: Any, **inputs: Any) -> Any:
     Raises `InputError` W013 for code that would look past them, W014 for code that cannot take them.
     """
     code: CodeType | None = getattr(function, "__code__", None)
-    if code is not None and (blind := _blind(code)) is not None:
-        raise fault(
-            "W013",
-            "`is` and `match` look past a placeholder, so they would be decided now",
-            hint=mistakes.instead(blind) or "present(x) instead of `x is not None`",
-            why=f"{ONCE}; a choice that is settled before the workflow runs belongs outside of its body",
-            spot=blind,
-        )
+    if code is not None and (blind := next(blind_spots(code), None)) is not None:
+        raise _looked_past(*blind)
     try:
         return function(*args, **inputs)
     except (TypeError, ValueError) as error:
@@ -269,16 +257,16 @@ def traced(function: Callable[..., Any], *args: Any, **inputs: Any) -> Any:
         raise _met(error) from error
 
 
-_BLIND = ("IS_OP", "MATCH_SEQUENCE", "MATCH_MAPPING")
-
-
-def _blind(code: CodeType) -> Spot | None:
-    """The first instruction that tests identity or shape, in a function or in those that stand inside it."""
-    for one in dis.get_instructions(code):
-        if one.opname in _BLIND or one.opname.endswith(("IF_NONE", "IF_NOT_NONE")):
-            return Spot(code, one.offset)
-    inner = (_blind(constant) for constant in code.co_consts if isinstance(constant, CodeType))
-    return next((spot for spot in inner if spot is not None), None)
+def _looked_past(code: CodeType, last: int, word: str) -> InputError:
+    spot = Spot(code, last)
+    usual = "present(x)" if word == "is" else "first_of(when(length(x) == 1, lambda: ...), otherwise=...)"
+    return fault(
+        "W013",
+        f"`{word}` looks past a placeholder, so it would be decided now",
+        hint=mistakes.instead(spot) or usual,
+        why=f"{ONCE}; a choice that is settled before that belongs outside of the body",
+        spot=spot,
+    )
 
 
 def _met(error: Exception) -> InputError:
@@ -302,7 +290,4 @@ def _met(error: Exception) -> InputError:
 
 def last_return(function: Callable[..., Any]) -> Spot:
     """The last `return` of a function."""
-    returns = [
-        one.offset for one in dis.get_instructions(function) if one.opname.startswith("RETURN_") and one.opname != "RETURN_GENERATOR"
-    ]
-    return Spot(function.__code__, returns[-1] if returns else -1)
+    return Spot(function.__code__, bytecode.last_return(function.__code__))
