@@ -40,7 +40,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Run a workflow or an agent on many rows. Given again, it goes on where it stopped.
 
-        Exits with 0 if every row has an output or abstained, 1 if one failed, 2 for bad input, 130 interrupted.
+        What went wrong with a row stands in its result. Exits with 0 when all are written, 1 if not one of them succeeded or no
+        server can be had, 2 for bad input, 130 interrupted.
         """
         import asyncio
         from dataclasses import asdict
@@ -58,5 +59,5 @@ def register(app: typer.Typer) -> None:
             print_json(asdict(summary))
         else:
             note(f"{target}: {summary}")
-        if summary.failed:
+        if summary.failed and not (summary.done or summary.abstained):
             raise typer.Exit(1)

@@ -7,9 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from orchestra.agent.card import Card
+from orchestra.agent.types import project_models
 
-_KNOWN = ("Answer", "Citation", "Document", "Passage", "Quote")
-"""Models that every project knows by name; they live in `orchestra.values.models`."""
 _TEXT = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[A-Za-z_]\w*""")
 
 
@@ -21,7 +20,7 @@ def source(cards: Sequence[Card]) -> str:
     bodies = [_agent(card) for card in cards]
     text = "\n".join(bodies)
     words = set(re.findall(r"\b[A-Z]\w*\b", text))
-    models = [name for name in _KNOWN if name in words and not re.search(rf"^class {name}\(", text, re.MULTILINE)]
+    models = [name for name in sorted(project_models()) if name in words and not re.search(rf"^class {name}\(", text, re.MULTILINE)]
     typing = sorted(name for name in ("Any", "Literal") if re.search(rf"\b{name}\b", text))
     fields = "BaseModel, ConfigDict, Field" if "Field(" in text else "BaseModel, ConfigDict"
     lines = ['"""Agents, bound by `orchestra agents bind`: do not edit, bind again."""', "", "from __future__ import annotations", ""]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestra.cli.failure import Verb, as_data, parts
+from orchestra.cli.failure import Verb, as_data, parts, report
 from orchestra.cli.opening import settings
 from orchestra.cli.screen import print_json, say
 from orchestra.errors import OrchestraError
@@ -104,7 +104,7 @@ def _data(one: Checked) -> dict[str, Any]:
 def _tell(found: list[Checked]) -> None:
     for one in found:
         for error in one.errors:
-            print(visible(str(error)) + "\n", file=sys.stderr)
+            print(report(error) + "\n", file=sys.stderr)
         for warning in one.warnings:
             print(visible(f"warning: {warning}"), file=sys.stderr)
         if not one.errors:

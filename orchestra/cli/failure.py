@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -44,11 +45,16 @@ class Verb(TyperCommand):
 
 def show(error: OrchestraError, *, as_json: bool = False) -> None:
     """Prints an error: as text to stderr, and as JSON to stdout where a program reads it."""
-    print(visible(str(error)), file=sys.stderr)
+    print(report(error), file=sys.stderr)
     if not as_json:
         print(f"\norchestra explain {error.code} says more", file=sys.stderr)
     else:
         print_json({"error": as_data(error)})
+
+
+def report(error: OrchestraError) -> str:
+    """An error's whole text, made visible; files of the current folder are named as one would type them."""
+    return visible(str(error)).replace(f"--> {Path.cwd()}{os.sep}", "--> ")
 
 
 def parts(error: OrchestraError) -> tuple[OrchestraError, ...]:

@@ -80,9 +80,13 @@ def test_what_is_expected_never_reaches_a_model(shell: Shell) -> None:
 
 def test_a_failed_row_is_told_and_the_others_go_on(shell: Shell) -> None:
     rows("broken", "good")
-    said = batch(shell)
-    assert said.code == 1
+    assert batch(shell).code == 0
     assert [result["error"] and result["error"]["code"] for result in results()] == ["M001", None]
+
+
+def test_a_batch_of_which_nothing_succeeded_is_one(shell: Shell) -> None:
+    rows("broken", "broken")
+    assert batch(shell).code == 1
 
 
 def test_no_more_rows_run_at_once_than_allowed(shell: Shell) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from orchestra.app import Orchestra
+from orchestra import Orchestra
 
 
 async def main() -> None:

@@ -1,0 +1,164 @@
+"""`validate`, `graph` and `agents`: what a person learns of files before anything starts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.shell import Shell
+from tests.cli.stage import FLEET, Simulated, furnish
+
+FAULTY = """\
+schema: orchestra/v1
+name: faulty
+input: {text: str}
+output: ${second}
+nodes:
+  first: {agent: anserer, with: {question: "${input.text}", context: "${input.text}"}}
+  second: {tool: serch, with: {query: "${input.txt}", documents: []}}
+"""
+
+
+@pytest.fixture
+def shell(shell: Shell) -> Shell:
+    furnish()
+    return shell
+
+
+def test_right_files_are_told_to_be_right(shell: Shell) -> None:
+    said = shell("validate", "ask", "workflows/ask.yaml", "configs/nowhere.yaml", "agents/answerer")
+    assert (said.code, said.err) == (0, "")
+    assert [line.split(": ")[0] for line in said.out.splitlines()] == [
+        "ok  ask",
+        "ok  workflows/ask.yaml",
+        "ok  configs/nowhere.yaml",
+        "ok  agents/answerer",
+    ]
+
+
+def test_every_fault_is_told_with_its_place(shell: Shell) -> None:
+    Path("faulty.yaml").write_text(FAULTY)
+    said = shell("validate", "./faulty.yaml")
+    assert said.code == 2
+    assert " --> faulty.yaml:6:18\n" in said.err
+    assert "did you mean 'answerer'?" in said.err
+    assert "faulty.yaml:7:18" in said.err
+    assert "did you mean 'search'?" in said.err
+    assert said.err.strip().splitlines()[-1].endswith("says more")
+
+
+def test_one_faulty_file_does_not_hide_the_next(shell: Shell) -> None:
+    Path("faulty.yaml").write_text(FAULTY)
+    said = shell("validate", "./faulty.yaml", "ask", "--json")
+    first, second = said.json
+    assert said.code == 2
+    assert (first["valid"], second["valid"]) == (False, True)
+    assert {error["place"]["line"] for error in first["errors"]} >= {6, 7}
+    assert all("did you mean" in error.get("hint", error["message"]) for error in first["errors"])
+
+
+def test_what_is_needless_is_a_warning_and_no_fault(shell: Shell) -> None:
+    text = Path("workflows/ask.yaml").read_text()
+    unused = '  unused: {agent: answerer, with: {question: "${input.question}", context: "${input.text}"}}\n'
+    Path("workflows/ask.yaml").write_text(text + unused)
+    said = shell("validate", "ask")
+    assert said.code == 0
+    assert "warning: " in said.err
+    assert "unused" in said.err
+
+
+@pytest.mark.parametrize(("name", "code"), [("aks", "C004"), ("absent.yaml", "C00"), ("workflows", "C004")])
+def test_what_is_not_there_is_refused(shell: Shell, name: str, code: str) -> None:
+    said = shell("validate", name)
+    assert said.code == 2
+    assert said.err.startswith(code)
+
+
+def test_faults_of_a_fleet_and_of_a_card_are_located(shell: Shell) -> None:
+    Path("configs/nowhere.yaml").write_text(FLEET.replace("models:", "modles:"))
+    assert "configs/nowhere.yaml:4:" in shell("validate", "configs/nowhere.yaml").err
+    Path("agents/answerer/agent.yaml").write_text("name: answerer\noutput: str\ninput: {question: str}\n")
+    assert "prompt.md:1" in shell("validate", "agents/answerer").err
+
+
+@pytest.mark.parametrize("size", [(1 << 20) + 1])
+def test_a_large_file_is_refused(shell: Shell, size: int) -> None:
+    Path("large.yaml").write_text("#" * size)
+    assert shell("validate", "large.yaml").code == 2
+
+
+def test_a_graph_is_drawn_for_the_terminal_and_as_mermaid(shell: Shell) -> None:
+    drawn, chart = shell("graph", "ask"), shell("graph", "ask", "--mermaid")
+    assert (drawn.code, chart.code) == (0, 0)
+    assert "agent answerer" in drawn.out
+    assert chart.out.startswith("flowchart")
+
+
+def test_agents_are_listed_shown_and_bound(shell: Shell) -> None:
+    listed = {agent["name"]: agent for agent in shell("agents", "list", "--json").json}
+    assert listed["answerer"]["takes"] == "question: str, context: str"
+    assert "reader" in listed
+    assert "answerer" in shell("agents", "list").out
+    shown = shell("agents", "show", "answerer")
+    assert "{{ context }}" in shown.out
+    assert shell("agents", "show", "answerer", "--json").json["output"]["type"] == "object"
+    assert 'answerer = agent("answerer", AnswererInput, AnswererOutput)' in shell("agents", "bind", "answerer").out
+
+
+@pytest.mark.parametrize("verb", ["show", "bind"])
+def test_a_misspelt_agent_gets_the_nearest_name(shell: Shell, verb: str) -> None:
+    said = shell("agents", verb, "anserer")
+    assert said.code == 2
+    assert "did you mean 'answerer'?" in said.err
+
+
+def test_a_fleet_of_endpoints_needs_no_start(shell: Shell) -> None:
+    found = shell("fleet", "status", "--json").json
+    assert (found["running"], found["servers"]) == (True, [])
+    assert found["endpoints"] == [{"name": "it", "endpoint": "http://127.0.0.1:9/v1", "model": "m", "external": True}]
+    assert shell("fleet", "start").code == 0
+    assert shell("fleet", "stop", "--json").json == {"fleet": "nowhere", "stopped": False}
+    assert shell("fleet", "logs", "--json").json == {"fleet": "nowhere", "logs": {}}
+
+
+def test_a_fleet_that_is_not_running_is_one(shell: Shell) -> None:
+    said = shell("fleet", "status", "--fleet", "laptop")
+    assert said.code == 1
+    assert "orchestra fleet start" in said.out
+    assert shell("fleet", "status", "--fleet", "laptop", "--json").json["running"] is False
+
+
+def test_a_misspelt_fleet_gets_the_nearest_name(shell: Shell) -> None:
+    said = shell("fleet", "status", "--fleet", "latop")
+    assert said.code == 2
+    assert "did you mean 'laptop'?" in said.err
+
+
+def test_the_starter_project_runs_as_it_is(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shell("init", "hello").code == 0
+    monkeypatch.chdir("hello")
+    shell.opener = Simulated({"reader": {"answer": "numbers", "quote": "Bernoulli numbers"}, "title": {"title": "Note G"}})
+    assert shell("validate", "hello").code == 0
+    said = shell("run", "hello", "-i", "question=What?", "-i", "text=@documents/ada.txt", "--json")
+    assert said.json["output"] == {"answer": "numbers", "quote": "Bernoulli numbers", "title": "Note G"}
+
+
+def test_looking_at_files_loads_neither_http_nor_models(shell: Shell) -> None:
+    script = (
+        "import sys\nfrom orchestra.cli.main import build_app\n"
+        "try:\n    build_app()(sys.argv[1:], prog_name='orchestra')\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'aiohttp', 'vllm', 'torch', 'numpy', 'bm25s', 'transformers'} & set(sys.modules)), file=sys.stderr)\n"
+    )
+    root = str(Path(__file__).parents[2])
+    for verb in (["validate", "ask"], ["graph", "ask"], ["config", "show"], ["agents", "list"], ["schema"], ["explain", "C001"]):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *verb],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONPATH": root, "HOME": str(shell.home)},
+        )
+        assert done.stderr.splitlines()[-1] == "[]", verb
