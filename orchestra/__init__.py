@@ -1,6 +1,6 @@
 """Orchestra: a fleet of small specialised language models that works as one dependable system.
 
-Names are loaded at first use, so that `import orchestra` costs nothing. Four of them, `agent`, `blocking`, `values` and `workflow`, are
+Names are loaded at first use, so that `import orchestra` costs nothing. Five of them, `agent`, `blocking`, `values`, `verify` and `workflow`, are
 also names of modules: as attributes of this package they are the functions; `from orchestra.workflow.nodes import ...` works as ever.
 """
 
@@ -171,7 +171,7 @@ def _shadowing(name: str) -> property:
     return property(get, lambda package, room: None)
 
 
-_SHADOWED = ("agent", "blocking", "values", "workflow")
+_SHADOWED = ("agent", "blocking", "values", "verify", "workflow")
 for _name in _SHADOWED:
     setattr(_Package, _name, _shadowing(_name))
 sys.modules[__name__].__class__ = _Package
