@@ -109,16 +109,13 @@ def show_sum(answers: Sequence[Told], took: float) -> None:
     say(f"\nWhat the nodes took, all {len(answers)} questions together", style="bold")
     lines = [line(path, rows) for path, rows in nodes.items()]
     console().print(table(("node", "asked", "calls", "came to", "tokens in", "tokens out", "time of one"), lines, right=(2, 4, 5, 6)))
-    written = sum(told.result.usage.output_tokens for told in answers)
-    say(
-        f"\n{len(answers)} questions in {seconds(took)}, {written / took:.0f} tokens/s written; every quote stands where it is said to stand"
-    )
+    rate = sum(told.result.usage.output_tokens for told in answers) / took
+    say(f"\n{len(answers)} questions in {seconds(took)}, {rate:.0f} tokens/s. Every quote stands where it is said to stand.")
     known = [told for told in answers if told.question.told]
     right = sum(any(words.casefold() in told.text.casefold() for words in told.question.told) for told in known)
     silent = sum(not told.text for told in answers if not told.question.told)
-    say(
-        f"{right} of the {len(known)} that the documents answer hold the right words; {silent} of the {len(answers) - len(known)} others are withheld"
-    )
+    say(f"Of {len(known)} questions that the documents answer, {right} were answered with the right words.")
+    say(f"Of {len(answers) - len(known)} that they do not answer, {silent} were left without an answer.")
     run, read = answers[0].result.run, next((row.path for row in answers[0].history.rows if row.name == "reader"), "readings[0]")
     say("\nLook next", style="bold")
     say(f"  orchestra runs show {run}")

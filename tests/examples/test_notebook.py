@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import nbformat
@@ -43,7 +44,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         cells: list[dict[str, Any]] = [
             {"cell_type": "code", "source": cell, "metadata": {}, "outputs": [], "execution_count": None} for cell in CELLS
         ]
-        notebook: Any = nbformat.notebooknode.from_dict({"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": cells})
+        notebook: Any = nbformat.reads(json.dumps({"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": cells}), as_version=4)  # type: ignore[no-untyped-call]  # nbformat leaves it untyped
         NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
     results = ([output["data"]["text/plain"] for output in cell["outputs"] if "data" in output] for cell in notebook.cells)
     return [found[-1] if found else "" for found in results]
