@@ -31,8 +31,11 @@ class Supervision:
     def __init__(self, config: FleetConfig, folders: Folders) -> None:
         self.config = config
         self.folders = folders
-        self._socket = folders.meeting(config.digest) / SOCKET
-        self.log = folders.logs(config.digest) / "supervisor.log"
+        self.log = folders.state / "fleets" / config.digest / "supervisor.log"
+
+    @property
+    def _socket(self) -> Path:
+        return self.folders.meeting(self.config.digest) / SOCKET
 
     async def ask(self, op: str, **details: Any) -> dict[str, Any] | None:
         """The answer to one question; None where no supervisor listens. Raises `FleetError` F011 where it does not answer."""
@@ -89,6 +92,7 @@ class Supervision:
         )
         partial.write_text(local.model_dump_json(by_alias=True, exclude_defaults=True), encoding="utf-8")
         os.replace(partial, file)
+        self.folders.logs(self.config.digest)
         with self.log.open("ab") as output:
             starter = await asyncio.create_subprocess_exec(
                 *command, str(file), env=environment(os.environ), cwd=self.log.parent,

@@ -92,9 +92,11 @@ class Fleet:
 
     async def ready(self) -> None:
         """Brings the local servers up, once, however many ask. Raises `FleetError`; the next call tries again."""
-        if self._starting is None or (self._starting.done() and (self._starting.cancelled() or self._starting.exception())):
-            self._starting = asyncio.create_task(self._addresses.ready(self._report))
-        await asyncio.shield(self._starting)
+        task = self._starting
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            task = self._starting = asyncio.create_task(self._addresses.ready(self._report))
+        if not task.done():
+            await asyncio.shield(task)
 
     async def status(self) -> dict[str, Any]:
         """What `orchestra fleet status --json` prints: the supervisor's word on local servers, our own on endpoints."""

@@ -75,17 +75,17 @@ async def _from_url(url: str, folder: Path, size: int, report: Report) -> Path:
             if response.status == 416:  # all is there already
                 return part
             if response.status not in (200, 206):
-                raise FleetError("F003", f"the mirror {url} answered {response.status}")
+                raise FleetError("F003", f"the mirror {_shown(url)} answered {response.status}")
             have = have if response.status == 206 else 0
             with part.open("ab" if have else "wb") as file:
                 async for chunk in response.content.iter_chunked(CHUNK):
                     file.write(chunk)
                     have += len(chunk)
                     if have > 2 * size:
-                        raise FleetError("F003", f"the mirror {url} sends more than the wheel has")
+                        raise FleetError("F003", f"the mirror {_shown(url)} sends more than the wheel has")
                     report(Progress("download", f"fetching {part.stem}", have, size, "bytes"))
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise FleetError("F003", f"the mirror {url} does not answer: {error or type(error).__name__}") from error
+        raise FleetError("F003", f"the mirror {_shown(url)} does not answer: {error or type(error).__name__}") from error
     return part
 
 
@@ -231,6 +231,12 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def _version(distribution: str) -> tuple[int, ...]:
     found = importlib.metadata.version(distribution).split(".")
     return tuple(int(part) for part in found[:2] if part.isdigit())
+
+
+def _shown(url: str) -> str:
+    """An address without the name and password that it may hold."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def _is(path: Path, digest: str) -> bool:

@@ -49,7 +49,7 @@ class LocalWorkers:
                 done = await self._do(call)
         except TimeoutError:
             hint = f"raise `timeout:` of {call.node}, or look into {call.name}"
-            yield Refused(code="T006", reason=f"{call.name} took more than {call.timeout:g} s", hint=hint, retryable=True, server=HERE)
+            yield Refused(code="T007", reason=f"{call.name} took more than {call.timeout:g} s", hint=hint, retryable=True, server=HERE)
         except ToolFault as fault:
             retryable = fault.code not in WRITTEN_WRONG
             yield Refused(code=fault.code, reason=fault.reason, hint=fault.hint, retryable=retryable, server=HERE)

