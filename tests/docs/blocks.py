@@ -48,3 +48,11 @@ def followers(mark: str) -> list[tuple[Block, Block]]:
         of_page = blocks(page)
         found += [(block, after) for block, after in pairwise(of_page) if block.mark == mark]
     return found
+
+
+def following(block: Block) -> Block | None:
+    """The block that comes next on the page, where nothing but empty lines stands between."""
+    of_page = blocks(block.page)
+    after = of_page[of_page.index(block) + 1 :]
+    end = block.line + block.text.count("\n") + 1
+    return after[0] if after and after[0].line - end <= 2 else None
