@@ -44,7 +44,7 @@ def chunks(text: str) -> list[str]:
 
 
 def evidence_grammar(schema: Mapping[str, Any], evidence: Sequence[str], max_text: int) -> str:
-    """The Lark grammar of a type over a call's evidence; free text has at most `max_text` characters.
+    """The Lark grammar of a type over a call's evidence; a text or a quote has at most `max_text` characters.
 
     Raises `NoQuote` where the type cannot be written so.
     """
@@ -82,7 +82,7 @@ class _Writer:
         if not self.quotes_in(schema):
             return self.plain(schema)
         if schema.get("format") == QUOTE:
-            return self.quote(int(schema.get("maxLength", MAX_QUOTE)))
+            return self.quote(int(schema.get("maxLength", min(MAX_QUOTE, self.max_text))))
         if options := schema.get("anyOf", schema.get("oneOf", schema.get("allOf") if len(schema.get("allOf", ())) == 1 else None)):
             return self.union(options)
         if "properties" in schema:

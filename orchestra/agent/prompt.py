@@ -26,6 +26,8 @@ Constraining: TypeAlias = Literal["evidence", "schema", "none"]
 
 CHARACTERS_A_TOKEN = 3
 """A cautious count for English prose, to bound free text so that its JSON can be closed within `max_output`."""
+JSON_TOKENS_A_FIELD = 8
+"""Tokens of a field's name, its quotes and its comma."""
 FEEDBACK = "feedback"
 
 
@@ -131,8 +133,9 @@ def _constraint(card: Card, evidence: Sequence[Source], wanted: Constraining) ->
 
 
 def _free_text(card: Card) -> int:
-    """Characters that one free text may have, so that all of them fit into `max_output` together with the JSON around them."""
-    return max(32, card.max_output * CHARACTERS_A_TOKEN // max(1, len(card.output_schema.get("properties", {}))))
+    """Characters that one text may have, so that all of them fit into `max_output` together with the JSON around them."""
+    fields = max(1, len(card.output_schema.get("properties", {})))
+    return max(32, (card.max_output - JSON_TOKENS_A_FIELD * fields) * CHARACTERS_A_TOKEN // fields)
 
 
 def _fenced(value: Any, names: Sequence[str]) -> Any:
