@@ -165,9 +165,11 @@ class Orchestra:
             raise
 
     async def start(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Run[R]:
-        """Begins a run, once its inputs are checked and its first event is in line."""
+        """Begins a run, once its inputs are checked and the servers that it will ask are up. Raises `InputError` and `FleetError`."""
         program = self._project.program(step)
         given = bound(program, args, inputs)
+        if self._troupe is not None:
+            await self._troupe.prepare(program)
         options = self._options
         if options.budget is not None:
             program = dataclasses.replace(program, budget=options.budget)

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from orchestra.agent.card import Card
 from orchestra.agent.contract import Catalog
 from orchestra.agent.registry import Registry
 from orchestra.config import Settings, load_modules, looks_like_path
@@ -30,6 +31,8 @@ class Project:
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self.settings = settings
         self.registry = registry
+        self.cards: dict[str, Card] = dict(registry.cards)
+        """The cards by name; this dictionary grows with the project, so that an open fleet sees new ones."""
         self._workflows: dict[str, Workflow[..., Any]] = {}
         self._sources: dict[Path, Source] = {}
         self._programs: dict[int, tuple[Step[..., Any], Program]] = {}
@@ -58,6 +61,7 @@ class Project:
             case Agent():
                 if step.card is not None:
                     self.registry = self.registry.with_cards([step.card])
+                    self.cards[step.name] = step.card
             case Workflow():
                 if step.function is not None:
                     self._workflows[step.name] = step

@@ -16,6 +16,7 @@ from orchestra.project import Project
 if TYPE_CHECKING:
     from orchestra.fleet.dispatch import Fleet
     from orchestra.fleet.progress import Progress
+    from orchestra.workflow.program import Program
 
 FleetMode: TypeAlias = Literal["start", "adopt", "none"]
 
@@ -58,13 +59,38 @@ class Troupe:
         async with self._opening:
             if self._fleet is None:
                 from orchestra.fleet import config
-                from orchestra.fleet.dispatch import Fleet
+                from orchestra.fleet.dispatch import Fleet, Options
+                from orchestra.fleet.weights import Pantry
 
                 settings = self._project.settings
                 described = config.read(Path(settings.find_resource("configs", settings.fleet)))
-                opened = Fleet.open(described, cards=self._project.registry.cards, mode=self._mode, progress=self._progress)
+                opened = Fleet.open(
+                    described,
+                    cards=self._project.cards,
+                    mode=self._mode,
+                    progress=self._progress,
+                    pantry=Pantry.of(hub=settings.hub or None),
+                    options=Options(constraint=settings.constraint),
+                )
                 self._fleet = await self._stack.enter_async_context(opened)
             return self._fleet
+
+    async def prepare(self, program: Program) -> None:
+        """Brings the servers up for a program that will surely ask a model, before the clock of its run starts.
+
+        Raises `FleetError` where they do not come up, `InputError` for a faulty fleet file.
+        """
+        if self._asks(program):
+            await (await self.fleet()).ready()
+
+    def _asks(self, program: Program) -> bool:
+        """Whether the program has a node without a condition that asks a model. Those behind a condition start the fleet when they run."""
+        cards = self._project.registry.cards
+        for node in program.nodes:
+            card = cards.get(node.contract.name) if node.contract is not None and node.kind == "agent" else None
+            if node.when is None and ((card is not None and card.kind == "model") or (node.body is not None and self._asks(node.body))):
+                return True
+        return False
 
     async def status(self) -> dict[str, Any]:
         """What is known of the servers."""
