@@ -112,7 +112,10 @@ def _produced(value: Any, nodes: list[Draft], word: str) -> Draft:
         hint = f"map_(lambda item: {word}(..., checks=...), ...)"
         raise fault("W016", f"{said(value._wired)} is a list: each element is accepted by itself", hint=hint)
     if node is None or node not in nodes or value._wired.cel != node.name:
-        raise fault("W016", f"{word}() takes the result of one call, and {said(value._wired)} is not one", hint="write it around the call")
+        text, called = said(value._wired), next(iter(value._wired.needs), None)
+        rest = text.removeprefix(called.name) if called is not None and len(value._wired.needs) == 1 else text
+        hint = f"{word}({called.name}(...), checks=...){rest}" if called is not None and rest != text else "write it around the call"
+        raise fault("W016", f"{word}() takes the result of one call, and {text} is not one", hint=hint)
     if "checks" in node.fields:
         raise fault("W016", f"{said(value._wired)} has its checks already", hint="checks=quote & numbers")
     return node

@@ -85,7 +85,7 @@ def place_of(spot: Spot) -> Place:
     """The place of a spot, with its line where there is one."""
     line, end, first, last = spot.position
     text = linecache.getline(spot.code.co_filename, line).rstrip("\r\n")
-    column = _characters(text, first)
+    column = _characters(text, first) if text else first
     width = _characters(text, last) - column if end == line else len(text) - column
     return Place(_shown(spot.code.co_filename), line, column + 1, text, max(1, width))
 

@@ -85,11 +85,17 @@ class Placeholder:
         )
 
     def __bool__(self) -> bool:
-        text = said(self._wired)
+        wired, text = self._wired, said(self._wired)
+        have = kinds(wired.schema) - {"any"}
+        asked = f"present({text})" if "null" in have else f"length({text}) > 0" if have <= {"list", "str", "map"} else ""
+        if have <= {"bool"} or not asked:
+            hint = mistakes.instead(mistakes.user_spot()) or f"first_of(when({text}, lambda: ...), otherwise=...)"
+        else:
+            hint = f"say what is asked: first_of(when({asked}, lambda: ...), otherwise=...)"
         raise fault(
             "W005",
             f"{text} has no truth value yet",
-            hint=mistakes.instead(mistakes.user_spot()) or f"first_of(when({text}, lambda: ...), otherwise=...)",
+            hint=hint,
             why=f"{ONCE}; Python's if, and, or, not, in and a < b < c cannot wait for one",
         )
 

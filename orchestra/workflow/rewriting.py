@@ -32,7 +32,7 @@ def rewritten(tree: ast.Module, position: Position) -> str:
         return _if(tree, statement)
     if isinstance(statement, ast.For):
         return _for(statement)
-    return ""
+    return _unpacked(statement) if isinstance(statement, ast.Assign) else ""
 
 
 def _text(node: ast.AST) -> str:
@@ -245,3 +245,16 @@ def comprehended(tree: ast.Module, position: Position) -> str:
             case _:
                 continue
     return ""
+
+
+def _unpacked(statement: ast.Assign) -> str:
+    """`first, second = items` as `first, second = items[0], items[1]`, where the items have a name."""
+    match statement:
+        case ast.Assign(targets=[ast.Tuple(elts=names) | ast.List(elts=names)], value=value):
+            items = ast.unparse(value)
+            before = "" if isinstance(value, ast.Name) else f"items = {items}; "
+            items = items if isinstance(value, ast.Name) else "items"
+            parts = ", ".join(f"{items}[{index}]" for index in range(len(names)))
+            return f"{before}{', '.join(map(ast.unparse, names))} = {parts}" if names else ""
+        case _:
+            return ""

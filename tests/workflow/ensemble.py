@@ -10,7 +10,6 @@ from pydantic import BaseModel
 from orchestra import Answer, Document, Passage, Reading, Workflow, agent, by_model, tool
 from orchestra.agent.contract import Catalog
 from orchestra.agent.types import project_models
-from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.program import Program
 from orchestra.workflow.signatures import models_of
 
@@ -85,6 +84,8 @@ def total(numbers: list[float], count: int, half: float) -> float:
 
 def compiled(flow: Workflow[..., Any]) -> Program:
     """The workflow, compiled with all that it calls."""
+    from orchestra.workflow.compiler import compile_graph
+
     return compile_graph(flow.graph, catalog(flow))
 
 
