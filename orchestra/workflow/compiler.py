@@ -3,55 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestra.agent.contract import Catalog
 from orchestra.agent.types import declared
 from orchestra.errors import InputError
-from orchestra.values.schema import ANY, Schema, bundled, mapped, nearest, nullable
-from orchestra.values.types import parse_type
+from orchestra.values.schema import ANY, Schema, bundled, mapped, nullable
+from orchestra.values.types import Validator, parse_type
 from orchestra.workflow import modifiers
-from orchestra.workflow.drafts import Draft, drafted
-from orchestra.workflow.expressions import compile_template
-from orchestra.workflow.findings import Findings
-from orchestra.workflow.nodes import AnyNode, Defaults, FirstOfNode, Graph
+from orchestra.workflow.drafts import Draft, Names
+from orchestra.workflow.findings import Enough, Findings
+from orchestra.workflow.nodes import AnyNode, Block, CallNode, Defaults, FirstOfNode, Graph, LoopNode
 from orchestra.workflow.ordering import Uses, names_in, ordered, uses
 from orchestra.workflow.program import CompiledNode, Expression, InputField, Program
-from orchestra.workflow.reader import Places
+from orchestra.workflow.programs import assembled, excess, nothing
+from orchestra.workflow.reader import MAX_EDGES, MAX_NODES, Places
 from orchestra.workflow.syntax import KEYWORDS
-from orchestra.workflow.wiring import fits
+from orchestra.workflow.wiring import Path, Types, compiled, fits, listed, meant
+
+MAX_CALLS = 32
+"""Workflows that call each other in a row, at most."""
 
 
 def compile_graph(graph: Graph, catalog: Catalog, places: Places | None = None) -> Program:
-    """The program of a workflow. Raises `InputError`, or `InputErrors` with all faults (L050 to L060, L110 to L130)."""
-    return _compile(graph, catalog, places, ())
+    """The program of a workflow. Raises `InputError`, or `InputErrors` with all faults (L040 to L060, L105 to L121, A002)."""
+    return _compile(graph, catalog, places, (), {})[0]
 
 
-def _compile(graph: Graph, catalog: Catalog, places: Places | None, above: tuple[str, ...]) -> Program:
-    findings = Findings(places)
-    compiler = Compiler(graph, catalog, findings, (*above, graph.name))
-    inputs = compiler.inputs()
-    types = {"input": _record({name: entry.schema for name, entry in inputs.items()})}
-    body = compiler.body(graph.nodes, graph.output, types, ("nodes",), ("output",))
+_Called = tuple[Program, bool] | None
+
+
+def _compile(
+    graph: Graph, catalog: Catalog, places: Places | None, above: tuple[str, ...], programs: dict[str, _Called]
+) -> tuple[Program, bool]:
+    """The program, and whether it always gives a value, failures apart."""
+    findings = Findings(graph.name, places)
+    compiler = Compiler(graph, catalog, findings, (*above, graph.name), programs)
+    inputs: Mapping[str, InputField] = {}
+    body = Body((), nothing(), {}, True, {}, frozenset())
+    try:
+        inputs = compiler.inputs()
+        record = {"title": "input", **_record({name: entry.schema for name, entry in inputs.items()})}
+        body = compiler.body(graph.nodes, graph.output, {"input": bundled(record)}, ())
+    except Enough:
+        pass
     findings.settle()
-    return Program(
-        graph.name,
-        body.nodes,
-        body.output,
-        body.schema,
-        inputs,
-        graph=graph,
-        budget=graph.budget,
-        label=graph.label or "internal",
-        warnings=tuple(findings.warnings),
+    warnings = tuple(findings.warnings)
+    label = graph.label or "internal"
+    program = Program(
+        graph.name, body.nodes, body.output, body.schema, inputs, graph=graph, budget=graph.budget, label=label, warnings=warnings
     )
+    return program, body.sure
 
 
 def _record(fields: Mapping[str, Schema]) -> Schema:
-    return bundled(
-        {"type": "object", "title": "input", "properties": dict(fields), "required": list(fields), "additionalProperties": False}
-    )
+    return {"type": "object", "properties": dict(fields), "required": list(fields), "additionalProperties": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,16 @@ class Body:
     nodes: tuple[CompiledNode, ...]
     output: Expression
     schema: Schema
+    sure: bool
+    """Whether its output always is a value, failures apart."""
+    types: Types
+    """Of its nodes, as what stands beside them sees them."""
+    certain: frozenset[str]
+    """Its nodes that always are a value, failures apart."""
+
+    def program(self, name: str) -> Program:
+        """The body as the program of a node."""
+        return Program(name, self.nodes, self.output, self.schema, {}, lexical=True)
 
 
 @dataclass
@@ -71,9 +88,17 @@ class Compiler:
     catalog: Catalog
     findings: Findings
     above: tuple[str, ...]
+    programs: dict[str, _Called] = field(default_factory=dict)
+    """The workflows that were called so far, by name; None for those with faults."""
     sure: dict[str, bool] = field(default_factory=dict)
-    """Whether a node is neither skipped nor withheld, by its name; failures apart."""
+    """Of the nodes that can be seen here: whether it is neither skipped nor withheld, failures apart."""
+    around: list[Mapping[str, AnyNode]] = field(default_factory=list)
+    """The nodes of the bodies that are under way, the innermost last."""
     models: dict[str, Schema] = field(default_factory=dict)
+    loops: int = 0
+    """Loops that are under way."""
+    nodes: int = 0
+    edges: int = 0
 
     @property
     def defaults(self) -> Defaults:
@@ -82,174 +107,234 @@ class Compiler:
 
     def inputs(self) -> dict[str, InputField]:
         """The workflow's inputs, their types read, their defaults checked."""
+        if self.graph.name in KEYWORDS:
+            self.findings.fault("L115", f"{self.graph.name!r} is a word of the expression language", self.findings.at("name"))
         self.models = dict(self.catalog.models)
-        with self.findings.collecting():
-            self.models = declared(self.graph.types, self.models, lambda name: self.findings.at("types", name))
+        for name, body in self.graph.types.items():
+            self._declare(name, body)
         found: dict[str, InputField] = {}
         for name, given in self.graph.input.items():
             self._name(name, ("input", name))
-            schema: Schema = ANY
-            with self.findings.collecting():
-                schema = self.type(given.type, ("input", name))
-                if given.optional and given.default is not None:
-                    fits(
-                        f"the default of {name!r}",
-                        compile_template(given.default, {}).schema,
-                        schema,
-                        self.findings,
-                        self._at("input", name),
-                    )
+            schema = self.type(given.type, ("input", name))
+            if given.optional and schema != ANY:
+                default = compiled(given.default, {}, self.findings, ("input", name))
+                if default is not None:
+                    fits(f"the default of {name!r}", default.schema, schema, self.findings, ("input", name))
             found[name] = InputField(schema, not given.optional, given.default, given.description)
         return found
 
-    def type(self, text: str, path: tuple[str | int, ...]) -> Schema:
-        """The schema of a type's text; raises `InputError` L040 or L041."""
-        return parse_type(text, self.models, self._at(*path))
+    def _declare(self, name: str, body: Mapping[str, Any]) -> None:
+        """Makes a type of `types:` known; one with a fault stands for anything, so that its fault is told once."""
+        if not name.isidentifier() or name in ("str", "int", "float", "bool", "list", "dict", "null", "None", "Literal"):
+            hint = "types are named like `Invoice`"
+            said = f"{name!r} cannot be the name of a type"
+            self.findings.fault("L105", said, self.findings.at("types", name, key=True), hint=hint)
+            return
+        self.models[name] = ANY
+        with self.findings.collecting():
+            found = declared({name: body}, self.models, lambda part: self.findings.at("types", name, part))[name]
+            if too_large := excess(found):
+                place = self.findings.at("types", name, key=True)
+                raise InputError("L106", f"the type {name} {too_large}", place=place, hint="leave a part open: dict[str, T]")
+            try:
+                Validator(found)
+            except InputError as error:
+                raise InputError(
+                    error.code, f"{name}: {error.message}", place=self.findings.at("types", name), hint=error.hint, why=error.why
+                ) from None
+            self.models[name] = found
 
-    def _at(self, *path: str | int, key: bool = False) -> Any:
-        return self.findings.at(*path, key=key)
+    def type(self, text: str, path: Path) -> Schema:
+        """The schema of a type's text; anything where it is none, which is noted (L040, L041)."""
+        try:
+            return parse_type(text, self.models)
+        except InputError:
+            with self.findings.collecting():
+                parse_type(text, self.models, self.findings.at(*path))
+            return ANY
 
-    def body(
-        self,
-        given: Mapping[str, AnyNode],
-        output: Any,
-        outer: Mapping[str, Schema],
-        path: tuple[str | int, ...],
-        output_path: tuple[str | int, ...],
-    ) -> Body:
-        """Nodes that see the names of `outer`, with what they give. Faults are noted, and types of what has them are unknown."""
+    def body(self, given: Mapping[str, AnyNode], output: Any, types: Names, base: Path) -> Body:
+        """Nodes that see the names of `types`, with what they give. Faults are noted, and what has them gives anything.
+
+        `types` is as before at the end.
+        """
+        path = (*base, "nodes")
         reads = {name: uses(node) for name, node in given.items()}
+        self._measure(reads, path)
+        hidden = {name: types[name] for name in given if name in types}
         for name, node in given.items():
-            self._name(name, (*path, name), outer)
-            self._after(name, node, given, path)
+            self._name(name, (*path, name), types)
+            self._after(node, given, (*path, name))
+        self.around.append(given)
         order, cycle = ordered({name: frozenset(wanted.all & given.keys()) for name, wanted in reads.items()})
         if cycle:
-            hint = "let one of them read something else, or make the repetition a `loop:`"
-            self.findings.fault("L110", f"a cycle: {' -> '.join(reversed(cycle))}", self._at(*path, cycle[0], key=True), hint=hint)
-            order += [name for name in given if name not in order]
-        types = dict(outer)
+            self._cycle(cycle, path)
+            waiting = [name for name in given if name not in set(order)]
+            types.update(dict.fromkeys(waiting, ANY))
+            order += waiting
         drafts: dict[str, Draft] = {}
         for name in order:
-            draft = self._node(name, given[name], types, (*path, name), reads[name])
-            drafts[name] = draft
+            draft = drafts[name] = modifiers.modified(self, name, given[name], types, reads[name], (*path, name))
             types[name] = mapped(draft.output) if given[name].each is not None else draft.output
-        compiled: Expression = compile_template(None, {})
-        with self.findings.collecting():
-            compiled = compile_template(output, types, lambda part: self._at(*output_path, *part))
-        self._unsure(given, reads, path)
+            self._bounded(types, name, path)
+        made = self._output(output, types, (*base, "output"))
+        self._unsure(given, reads, drafts, path)
         self._unread(given, reads, names_in(output), path)
-        return Body(_assembled(given, order, drafts, reads), compiled, self._output_schema(compiled))
+        self.around.pop()
+        found = {name: types.pop(name) for name in order}
+        types.update(hidden)
+        parts = made.parts
+        sure = self.surely(made.references) if parts is None else any(self.surely(part.references) for part in parts.values())
+        schema = self._output_schema(made)
+        certain = frozenset(name for name in given if self.sure.pop(name))
+        return Body(assembled(given, order, drafts, reads), made, schema, sure, found, certain)
+
+    def _measure(self, reads: Mapping[str, Uses], path: Path) -> None:
+        self.nodes += len(reads)
+        self.edges += sum(len(wanted.all) for wanted in reads.values())
+        # The body of a loop that reads `previous` is gone through three times at most.
+        for what, count, most in (("nodes", self.nodes, MAX_NODES * 3), ("references", self.edges, MAX_EDGES * 3)):
+            if count > (most if self.loops else most // 3):
+                hint = "move a part into a workflow of its own, and `call` it"
+                said = f"more than {most // 3:,} {what}" if not self.loops else f"more than {most:,} {what}, counting loops within loops"
+                self.findings.only("L106", said, self.findings.at(*path), hint=hint)
+
+    def _bounded(self, types: Names, name: str, path: Path) -> None:
+        if too_large := excess(types[name]):
+            hint = "pass on the parts that are needed, and not all of it"
+            self.findings.fault("L106", f"the type of {name!r} {too_large}", self.findings.at(*path, name, key=True), hint=hint)
+            types[name] = ANY
+
+    def _cycle(self, cycle: list[str], path: Path) -> None:
+        way = list(reversed(cycle))
+        if len(way) > 9:
+            way = [*way[:4], "...", *way[-4:]]
+        hint = "let one of them read something else, or make the repetition a `loop:`"
+        self.findings.fault("L110", f"a cycle: {' -> '.join(way)}", self.findings.at(*path, cycle[0], key=True), hint=hint)
+
+    def _output(self, output: Any, types: Types, path: Path) -> Expression:
+        made = compiled(output, types, self.findings, path)
+        if made is None:
+            return nothing()
+        if not made.references:
+            place = self.findings.at(*path)
+            hint = 'output: ${node}, or a mapping: {answer: "${node}"}'
+            self.findings.fault("L121", "the output refers to nothing", place, hint=hint)
+        elif isinstance(output, list | tuple):
+            hint = "output: ${[a, b]}, or a mapping of references"
+            self.findings.fault("L121", "the output is a reference, or a mapping of references", self.findings.at(*path), hint=hint)
+        return made
 
     def _output_schema(self, output: Expression) -> Schema:
         """The type of an output; a part that may be skipped or withheld may be null."""
         if output.parts is None:
             return output.schema
         parts = {key: part.schema if self.surely(part.references) else nullable(part.schema) for key, part in output.parts.items()}
-        return {**_record(parts), "title": "output"}
+        return bundled({"title": "output", **_record(parts)})
 
     def surely(self, names: frozenset[str]) -> bool:
         """Whether all of these have a value, failures apart."""
         return all(self.sure.get(name, True) for name in names)
 
-    def _node(self, name: str, node: AnyNode, types: Mapping[str, Schema], path: tuple[str | int, ...], reads: Uses) -> Draft:
-        inner, each = modifiers.spread(self, node, types, path)
-        draft = drafted(self, name, node, inner, path)
-        draft = replace(draft, each=each)
-        draft = modifiers.completed(self, node, draft, types, inner, path)
-        tolerated = draft.kind == "first_of" and not any(self.surely(arm.references) for arm in draft.arms)
-        held = node.when is None and (draft.acceptance is None or node.each is not None) and self.surely(reads.hard) and not tolerated
-        fallback = draft.fallback
-        self.sure[name] = held or (fallback is not None and self.surely(fallback.references))
-        return draft
+    def sees(self, name: str, types: Types) -> bool:
+        """Whether something around has this name."""
+        return name in types or any(name in nodes for nodes in self.around)
 
-    def _name(self, name: str, path: tuple[str | int, ...], outer: Mapping[str, Schema] | None = None) -> None:
-        place = self._at(*path, key=True)
-        if name in KEYWORDS or name == "input":
-            self.findings.fault("L115", f"{name!r} is a word of the expression language", place, hint=f"call it {name}_")
-        elif outer and name in outer:
-            self.findings.fault("L115", f"{name!r} hides another of that name", place, hint="give it a name of its own")
+    def _name(self, name: str, path: Path, types: Types | None = None) -> None:
+        place_of, said = self.findings.at, ""
+        if name in KEYWORDS:
+            said = f"{name!r} is a word of the expression language"
+        elif name == "input":
+            said = "`input` is what the workflow's inputs are read from"
+        elif types is not None and self.sees(name, types):
+            said = f"{name!r} hides another of that name"
+        if said:
+            self.findings.fault("L115", said, place_of(*path, key=True), hint=f"call it {name}_")
 
-    def _after(self, name: str, node: AnyNode, given: Mapping[str, AnyNode], path: tuple[str | int, ...]) -> None:
+    def _after(self, node: AnyNode, given: Mapping[str, AnyNode], path: Path) -> None:
         for index, wanted in enumerate(node.after):
             if wanted not in given:
-                near = nearest(wanted, given)
-                hint = f"did you mean {near!r}?" if near else f"nodes here: {', '.join(given)}"
-                self.findings.fault("L111", f"there is no node {wanted!r} here", self._at(*path, name, "after", index), hint=hint)
+                said = f"there is no node {wanted!r} here"
+                self.findings.fault(
+                    "L111", said, self.findings.at(*path, "after", index), hint=meant(wanted, given, f"nodes here: {listed(given)}")
+                )
 
-    def _unsure(self, given: Mapping[str, AnyNode], reads: Mapping[str, Uses], path: tuple[str | int, ...]) -> None:
+    def _unsure(self, given: Mapping[str, AnyNode], reads: Mapping[str, Uses], drafts: Mapping[str, Draft], path: Path) -> None:
         """Notes choices without a sure arm that other nodes read as plain values (L120)."""
+        wanted = frozenset().union(*(one.hard for one in reads.values()))
         for name, node in given.items():
-            if isinstance(node, FirstOfNode) and not self.sure.get(name, True) and any(name in wanted.hard for wanted in reads.values()):
+            risky = isinstance(node, FirstOfNode) and not drafts[name].sure and not self.sure[name] and node.each is None
+            if risky and name in wanted:
                 hint = "add a last arm that is a plain value or a node without `when` and checks, or a `fallback:`"
-                place = self._at(*path, name, "first_of", len(node.first_of) - 1)
+                place = self.findings.at(*path, name, "first_of", len(drafts[name].arms) - 1)
                 self.findings.fault("L120", f"all arms of {name!r} may be without a value, and other nodes read it", place, hint=hint)
 
-    def _unread(self, given: Mapping[str, AnyNode], reads: Mapping[str, Uses], output: frozenset[str], path: tuple[str | int, ...]) -> None:
+    def _unread(self, given: Mapping[str, AnyNode], reads: Mapping[str, Uses], output: frozenset[str], path: Path) -> None:
         """Warns of nodes that the output never needs, and that have no effect either."""
-        needed = set(output)
-        line = [name for name in given if name in needed or self._acts(given[name])]
+        line = [name for name in given if name in output or self._acts(given[name], self.above)]
         seen: set[str] = set()
         while line:
             here = line.pop()
-            if here in seen:
-                continue
-            seen.add(here)
-            line += [name for name in reads[here].all if name in given]
+            if here not in seen:
+                seen.add(here)
+                line += [name for name in reads[here].all if name in given]
         for name in given:
             if name not in seen:
-                self.findings.warn(f"nothing needs the node {name!r}", self._at(*path, name, key=True))
+                self.findings.warn(f"nothing needs the node {name!r}", self.findings.at(*path, name, key=True))
 
-    def _acts(self, node: AnyNode) -> bool:
-        contract = self.catalog.tools.get(getattr(node, "tool", ""))
-        return contract is not None and contract.effect != "pure"
+    def _acts(self, node: AnyNode, above: tuple[str, ...]) -> bool:
+        """Whether a node may have an effect, itself or inside."""
+        match node:
+            case CallNode(call=Block(nodes=inner)) | LoopNode(loop=Block(nodes=inner)):
+                return any(self._acts(one, above) for one in inner.values())
+            case CallNode(call=str(name)):
+                program = self.programs.get(name)
+                return program is not None and any(_acts(one) for one in program[0].nodes)
+            case _:
+                contract = self.catalog.tools.get(getattr(node, "tool", ""))
+                return contract is not None and contract.effect != "pure"
 
-    def called(self, name: str, path: tuple[str | int, ...]) -> Program | None:
-        """A workflow that is called by name, compiled; faults are noted (L111, L116)."""
+    def called(self, name: str, path: Path) -> _Called:
+        """A workflow that is called by name, compiled once, and whether it always gives a value; faults are noted (L106, L111, L116)."""
+        place = self.findings.at(*path)
         if name in self.above:
             way = " -> ".join((*self.above[self.above.index(name) :], name))
-            self.findings.fault("L116", f"the workflow calls itself: {way}", self._at(*path), hint="use a `loop:`, which is bounded")
+            self.findings.fault("L116", f"the workflow calls itself: {way}", place, hint="use a `loop:`, which is bounded")
             return None
-        graph = self.catalog.workflows.get(name)
-        if graph is None:
-            self.unknown("workflow", name, self.catalog.workflows, path)
+        if len(self.above) > MAX_CALLS:
+            self.findings.fault(
+                "L106", f"more than {MAX_CALLS} workflows call each other", place, hint="call some of them beside each other"
+            )
             return None
-        try:
-            return _compile(graph, self.catalog, None, self.above)
-        except InputError as error:
-            why = f"in the workflow {name!r}"
-            self.findings.fault(error.code, error.message, self._at(*path), hint=error.hint or f"orchestra validate {name}", why=why)
-            return None
+        if name not in self.programs:
+            self.programs[name] = self._called(name, path)
+        elif self.programs[name] is None:
+            self.findings.fault("L111", f"the workflow {name!r} has faults", place, hint=f"orchestra validate {name}")
+        return self.programs[name]
 
-    def unknown(self, what: str, name: str, known: Any, path: tuple[str | int, ...]) -> None:
+    def _called(self, name: str, path: Path) -> _Called:
+        place = self.findings.at(*path)
+        with self.findings.collecting():
+            graph = self.catalog.workflows.get(name)
+            if graph is None:
+                self.unknown("workflow", name, self.catalog.workflows, path)
+                return None
+            try:
+                return _compile(graph, self.catalog, None, self.above, self.programs)
+            except InputError as error:
+                where = str(error.place).partition(": ")[2] or "its file"
+                why = f"in the workflow {name!r}, at {where}" + (f": {error.why}" if error.why else "")
+                self.findings.fault(error.code, error.message, place, hint=error.hint or f"orchestra validate {name}", why=why)
+        return None
+
+    def unknown(self, what: str, name: str, known: Any, path: Path) -> None:
         """Notes that nothing has this name (L111), with the nearest that does."""
         names = sorted(known)
-        near = nearest(name, names)
-        hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(names[:12]) or 'none'}"
-        self.findings.fault("L111", f"there is no {what} {name!r}", self._at(*path), hint=hint)
+        hint = meant(name, names, f"there are: {listed(names)}")
+        self.findings.fault("L111", f"there is no {what} {name!r}", self.findings.at(*path), hint=hint)
 
 
-def _assembled(
-    given: Mapping[str, AnyNode], order: list[str], drafts: Mapping[str, Draft], reads: Mapping[str, Uses]
-) -> tuple[CompiledNode, ...]:
-    """The drafts as nodes: names become indices, and heights are counted from the sinks."""
-    index = {name: number for number, name in enumerate(order)}
-    needs = {name: tuple(sorted(index[want] for want in reads[name].all if want in index and want != name)) for name in order}
-    children: dict[int, list[int]] = {number: [] for number in range(len(order))}
-    for name in order:
-        for need in needs[name]:
-            children[need].append(index[name])
-    heights = [1] * len(order)
-    for number in reversed(range(len(order))):
-        heights[number] = 1 + max((heights[child] for child in children[number] if child > number), default=0)
-    return tuple(
-        drafts[name].node(
-            index=number,
-            name=name,
-            source=given[name],
-            needs=needs[name],
-            children=tuple(children[number]),
-            soft=frozenset(index[want] for want in reads[name].soft if want in index),
-            height=heights[number],
-        )
-        for number, name in enumerate(order)
-    )
+def _acts(node: CompiledNode) -> bool:
+    if node.body is not None:
+        return any(_acts(inner) for inner in node.body.nodes)
+    return node.contract is not None and node.contract.effect != "pure"

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestra.agent.contract import Contract, Schema
-from orchestra.values.schema import ANY, NULL, nullable, show, union
+from orchestra.values.schema import ANY, NULL, bundled, nullable, show, union
 from orchestra.workflow import nodes
-from orchestra.workflow.expressions import compile_template
 from orchestra.workflow.nodes import AnyNode, Retry
+from orchestra.workflow.ordering import names_in, uses
 from orchestra.workflow.program import Acceptance, CompiledNode, Expression, Program
-from orchestra.workflow.wiring import fits, wired
+from orchestra.workflow.truth import decided
+from orchestra.workflow.wiring import Path, Types, compiled, fits, unreferenced, wired
 
 if TYPE_CHECKING:
     from orchestra.workflow.compiler import Compiler
 
-Types = Mapping[str, Schema]
-Path = tuple[str | int, ...]
+Names = dict[str, Schema]
+"""The types of the names that can be read, by name. One mapping for a whole workflow: bodies add their names and take them away again."""
 BOOL: Schema = {"type": "boolean"}
 STR: Schema = {"type": "string"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Draft:
     """What `CompiledNode` has, without what only its place among the others tells."""
 
@@ -45,20 +46,25 @@ class Draft:
     retry: Retry = Retry()  # noqa: RUF009  # frozen
     timeout: float | None = None
     acceptance: Acceptance | None = None
+    sure: bool = True
+    """Whether its kind always gives a value, failures apart."""
 
     def node(self, *, source: AnyNode, needs: tuple[int, ...], soft: frozenset[int], **rest: Any) -> CompiledNode:
         """The node, given its place: its index, its name, who needs it, and what it needs."""
-        own = {name: getattr(self, name) for name in self.__slots__}
+        own = {name: getattr(self, name) for name in _OWN}
         return CompiledNode(source=source, needs=needs, soft=soft, tolerant=bool(soft), **own, **rest)
 
 
-def drafted(compiler: Compiler, name: str, node: AnyNode, types: Types, path: Path) -> Draft:
+_OWN = tuple(one.name for one in fields(Draft) if one.name != "sure")
+
+
+def drafted(compiler: Compiler, name: str, node: AnyNode, types: Names, path: Path) -> Draft:
     """A node as its kind has it. Faults are noted; what depends on them is left open."""
     match node:
         case nodes.AgentNode(agent=callee):
-            return _call(compiler, node, "agent", callee, compiler.catalog.agents, types, path)
+            return _call(compiler, node, "agent", callee, types, path)
         case nodes.ToolNode(tool=callee):
-            return _call(compiler, node, "tool", callee, compiler.catalog.tools, types, path)
+            return _call(compiler, node, "tool", callee, types, path)
         case nodes.CallNode():
             return _workflow(compiler, node, types, path)
         case nodes.FirstOfNode():
@@ -68,7 +74,10 @@ def drafted(compiler: Compiler, name: str, node: AnyNode, types: Types, path: Pa
         case nodes.PlanNode():
             return _plan(compiler, node, types, path)
         case nodes.VerifyNode():
-            value = template(compiler, node.verify, types, (*path, "verify"))
+            value = compiled(node.verify, types, compiler.findings, (*path, "verify"))
+            if value is not None and not value.references:
+                hint = unreferenced(node.verify) or "${node}"
+                compiler.findings.fault("L118", "`verify` judges a constant", compiler.findings.at(*path, "verify"), hint=f"verify: {hint}")
             return Draft(kind="verify", output=value.schema if value else ANY, value=value)
         case nodes.AskNode():
             return _ask(compiler, node, types, path)
@@ -76,131 +85,148 @@ def drafted(compiler: Compiler, name: str, node: AnyNode, types: Types, path: Pa
             assert_never(node)
 
 
-def template(compiler: Compiler, given: Any, types: Types, path: Path, wanted: Schema | None = None) -> Expression | None:
+def template(compiler: Compiler, given: Any, types: Types, path: Path, wanted: Schema) -> Expression | None:
     """A template of a node, of the wanted type; None where it has faults, which are noted."""
-    with compiler.findings.collecting():
-        found = compile_template(given, types, lambda part: compiler.findings.at(*path, *part))
-        if wanted is not None and found.schema != ANY:
-            fits(f"`{path[-1]}`", found.schema, wanted, compiler.findings, compiler.findings.at(*path), given)
+    found = compiled(given, types, compiler.findings, path)
+    if found is not None:
+        fits(f"`{path[-1]}`", found.schema, wanted, compiler.findings, path, given)
+    return found
+
+
+def condition(compiler: Compiler, text: str, types: Types, path: Path) -> Expression | None:
+    """A condition: a bool that depends on something (L114, L118); warned of where it is the same in every run."""
+    findings, word = compiler.findings, path[-1]
+    found = compiled(text, types, findings, path)
+    if found is None:
+        return None
+    if "${" not in text:
+        hint = f"{word}: {unreferenced(text) or '${condition}'}"
+        findings.fault("L114", f"`{word}` takes a condition, got the text {text[:60]!r}", findings.at(*path), hint=hint)
+        return None
+    before = len(findings.faults)
+    fits(f"`{word}`", found.schema, BOOL, findings, path, text)
+    if len(findings.faults) > before:
         return found
-    return None
+    constant = found.evaluate({}) if not found.references else None
+    if constant is not None:
+        hint = "leave it out" if (word == "when") == constant else "leave the node out" if word == "when" else "write what ends the loop"
+        findings.fault("L118", f"`{word}` is always {str(constant).lower()}", findings.at(*path), hint=hint)
+    elif (known := decided(text, types)) is not None:
+        means = {("when", False): "the node never runs", ("until", False): "the loop always takes `at_most` turns"}
+        says = means.get((str(word), known), "it has no effect" if word == "when" else "the loop ends after one turn")
+        findings.warn(f"`{word}` is {str(known).lower()} whatever happens: {says}", findings.at(*path))
+    return found
 
 
-def _call(
-    compiler: Compiler,
-    node: nodes.AgentNode | nodes.ToolNode,
-    kind: str,
-    callee: str,
-    known: Mapping[str, Contract],
-    types: Types,
-    path: Path,
-) -> Draft:
+def _call(compiler: Compiler, node: nodes.AgentNode | nodes.ToolNode, kind: str, callee: str, types: Names, path: Path) -> Draft:
+    catalog, findings = compiler.catalog, compiler.findings
+    known, other = (catalog.agents, catalog.tools) if kind == "agent" else (catalog.tools, catalog.agents)
     contract = known.get(callee)
-    if contract is None:
-        other = compiler.catalog.tools if kind == "agent" else compiler.catalog.agents
-        if callee in other:
-            right = "tool" if kind == "agent" else "agent"
-            place = compiler.findings.at(*path, kind)
-            compiler.findings.fault(
-                "L111", f"{callee!r} is {'a tool' if right == 'tool' else 'an agent'}", place, hint=f"{right}: {callee}"
-            )
-        else:
-            compiler.unknown(kind, callee, known, (*path, kind))
-        for key, value in node.with_.items():
-            template(compiler, value, types, (*path, "with", key))
-        return Draft(kind=kind)
-    inputs = wired(node.with_, contract.input, callee, types, compiler.findings, (*path, "with"))
-    return Draft(kind=kind, contract=contract, inputs=inputs, output=contract.output)
+    if contract is not None:
+        inputs = wired(node.with_, contract.input, callee, types, findings, (*path, "with"))
+        return Draft(kind=kind, contract=contract, inputs=inputs, output=contract.output)
+    if callee in other:
+        right, said = ("tool", "a tool") if kind == "agent" else ("agent", "an agent")
+        findings.fault("L111", f"{callee!r} is {said}", findings.at(*path, kind), hint=f"{right}: {callee}")
+    else:
+        compiler.unknown(kind, callee, known, (*path, kind))
+    compiled(dict(node.with_), types, findings, (*path, "with"))
+    return Draft(kind=kind)
 
 
-def _workflow(compiler: Compiler, node: nodes.CallNode, types: Types, path: Path) -> Draft:
+def _workflow(compiler: Compiler, node: nodes.CallNode, types: Names, path: Path) -> Draft:
     if isinstance(node.call, nodes.Block):
         if node.with_:
             place = compiler.findings.at(*path, "with", key=True)
             compiler.findings.fault("L117", "a block takes no `with:`", place, hint="it sees the names around it; refer to them inside")
-        return _block(compiler, "call", "", node.call, types, (*path, "call"))
-    program = compiler.called(node.call, (*path, "call"))
-    if program is None:
+        body = compiler.body(node.call.nodes, node.call.output, types, (*path, "call"))
+        return Draft(kind="call", body=body.program(""), output=body.schema, sure=body.sure)
+    called = compiler.called(node.call, (*path, "call"))
+    if called is None:
+        compiled(dict(node.with_), types, compiler.findings, (*path, "with"))
         return Draft(kind="call")
+    program, sure = called
     wanted: Schema = {
         "type": "object",
         "properties": {name: entry.schema for name, entry in program.inputs.items()},
         "required": [name for name, entry in program.inputs.items() if entry.required],
         "additionalProperties": False,
     }
-    inputs = wired(node.with_, wanted, node.call, types, compiler.findings, (*path, "with"))
-    return Draft(kind="call", body=program, inputs=inputs, output=program.output_schema)
+    inputs = wired(node.with_, bundled(wanted), node.call, types, compiler.findings, (*path, "with"))
+    return Draft(kind="call", body=program, inputs=inputs, output=program.output_schema, sure=sure)
 
 
-def _block(compiler: Compiler, kind: str, name: str, block: nodes.Block, types: Types, path: Path) -> Draft:
-    body = compiler.body(block.nodes, block.output, types, (*path, "nodes"), (*path, "output"))
-    program = Program(name, body.nodes, body.output, body.schema, {}, lexical=True)
-    return Draft(kind=kind, body=program, output=body.schema)
+def _loop(compiler: Compiler, name: str, node: nodes.LoopNode, types: Names, path: Path) -> Draft:
+    loop, findings = node.loop, compiler.findings
+    inner = (*path, "loop")
+    around = {word: types.get(word) for word in ("turn", "previous")}
+    if not compiler.loops:
+        for word in around:
+            if compiler.sees(word, types):
+                hint = f"rename what is called {word!r}"
+                findings.fault("L115", f"inside a loop {word!r} is the loop's own", findings.at(*path, key=True), hint=hint)
+    compiler.loops += 1
+    types["turn"] = {"type": "integer", "minimum": 1, "maximum": loop.at_most}
+    types["previous"] = NULL
+    if any("previous" in uses(one).all for one in loop.nodes.values()) or "previous" in names_in(loop.output):
+        # The type of `previous` is that of the output, which may read it: a first pass finds it, the real one checks with it.
+        found: Schema = ANY
+        with findings.trying():
+            before = len(findings.faults)
+            found = compiler.body(loop.nodes, loop.output, types, inner).schema
+            found = found if len(findings.faults) == before else ANY
+        if found == ANY:
+            types["previous"] = ANY
+            with findings.trying():
+                found = compiler.body(loop.nodes, loop.output, types, inner).schema
+        types["previous"] = nullable(found) if found != ANY else ANY
+    body = compiler.body(loop.nodes, loop.output, types, inner)
+    if types["previous"] == NULL:
+        types["previous"] = nullable(body.schema) if body.schema != ANY else ANY
+    shadowed = {one: types[one] for one in body.types if one in types}
+    types.update(body.types)
+    until = condition(compiler, loop.until, types, (*inner, "until"))
+    _undo(types, body.types, shadowed)
+    _undo(types, around, {word: schema for word, schema in around.items() if schema is not None})
+    compiler.loops -= 1
+    if until is not None and not until.references <= body.certain | types.keys() | {"turn", "previous"}:
+        unsure = min(until.references - body.certain - types.keys() - {"turn", "previous"})
+        findings.warn(f"`until` fails where {unsure!r} is skipped or withheld", findings.at(*inner, "until"))
+    return Draft(kind="loop", body=body.program(name), output=body.schema, until=until, at_most=loop.at_most, sure=body.sure)
 
 
-def _loop(compiler: Compiler, name: str, node: nodes.LoopNode, types: Types, path: Path) -> Draft:
-    loop = node.loop
-    for word in ("turn", "previous"):
-        if word in types:
-            place = compiler.findings.at(*path, key=True)
-            compiler.findings.fault("L115", f"inside a loop {word!r} is the loop's own", place, hint=f"rename what is called {word!r}")
-    inside = {**types, "turn": {"type": "integer", "minimum": 1}}
-    faults, warnings = list(compiler.findings.faults), list(compiler.findings.warnings)
-    # The type of `previous` is that of the output, which may read it: the first pass finds it, the second checks with it.
-    first = _block(compiler, "loop", name, loop, {**inside, "previous": NULL}, (*path, "loop"))
-    if first.output == ANY or len(compiler.findings.faults) > len(faults):
-        compiler.findings.faults[:], compiler.findings.warnings[:] = faults, warnings
-        first = _block(compiler, "loop", name, loop, {**inside, "previous": ANY}, (*path, "loop"))
-    compiler.findings.faults[:], compiler.findings.warnings[:] = faults, warnings
-    before = nullable(first.output) if first.output != ANY else ANY
-    second = _block(compiler, "loop", name, loop, {**inside, "previous": before}, (*path, "loop"))
-    seen = {**inside, "previous": before}
-    if second.body is not None:
-        seen |= {inner.name: inner.output for inner in second.body.nodes if inner.each is None}
-    until = template(compiler, loop.until, seen, (*path, "loop", "until"), BOOL)
-    constant(compiler, until, "until", (*path, "loop", "until"))
-    return Draft(kind="loop", body=second.body, output=second.output, until=until, at_most=loop.at_most)
+def _undo(types: Names, added: Mapping[str, Any], shadowed: Types) -> None:
+    for name in added:
+        types.pop(name, None)
+    types.update(shadowed)
 
 
-def constant(compiler: Compiler, found: Expression | None, what: str, path: Path) -> None:
-    """Notes a condition that does not depend on anything (L118)."""
-    if found is not None and not found.references:
-        value = found.evaluate({})
-        hint = "leave it out" if (what == "when") == bool(value) else "leave the node out" if what == "when" else "write what ends it"
-        compiler.findings.fault("L118", f"`{what}` is always {str(value).lower()}", compiler.findings.at(*path), hint=hint)
-
-
-def _first_of(compiler: Compiler, node: nodes.FirstOfNode, types: Types, path: Path) -> Draft:
-    arms = [template(compiler, arm, types, (*path, "first_of", number)) for number, arm in enumerate(node.first_of)]
+def _first_of(compiler: Compiler, node: nodes.FirstOfNode, types: Names, path: Path) -> Draft:
+    findings = compiler.findings
+    arms = [compiled(arm, types, findings, (*path, "first_of", number)) for number, arm in enumerate(node.first_of)]
     found = tuple(arm for arm in arms if arm is not None)
     for number, arm in enumerate(arms[:-1]):
         if arm is not None and not arm.references:
-            place = compiler.findings.at(*path, "first_of", number + 1)
-            compiler.findings.warn("an arm behind a constant is never taken", place)
-    return Draft(kind="first_of", arms=found, output=union([arm.schema for arm in found]) if len(found) == len(arms) else ANY)
+            findings.warn("an arm behind a constant is never taken", findings.at(*path, "first_of", number + 1))
+            break
+    sure = len(found) < len(arms) or any(compiler.surely(arm.references) for arm in found)
+    return Draft(kind="first_of", arms=found, output=union([arm.schema for arm in found]) if len(found) == len(arms) else ANY, sure=sure)
 
 
-def _plan(compiler: Compiler, node: nodes.PlanNode, types: Types, path: Path) -> Draft:
+def _plan(compiler: Compiler, node: nodes.PlanNode, types: Names, path: Path) -> Draft:
     template(compiler, node.plan, types, (*path, "plan"), STR)
-    inputs = template(compiler, dict(node.with_), types, (*path, "with"))
+    inputs = compiled(dict(node.with_), types, compiler.findings, (*path, "with"))
     for key, names, known in (("agents", node.agents, compiler.catalog.agents), ("tools", node.tools, compiler.catalog.tools)):
         for number, name in enumerate(names):
             if name not in known:
                 compiler.unknown(key[:-1], name, known, (*path, key, number))
-    output: Schema = ANY
-    with compiler.findings.collecting():
-        output = compiler.type(node.returns, (*path, "returns"))
-    return Draft(kind="plan", inputs=inputs, output=output)
+    return Draft(kind="plan", inputs=inputs, output=compiler.type(node.returns, (*path, "returns")))
 
 
-def _ask(compiler: Compiler, node: nodes.AskNode, types: Types, path: Path) -> Draft:
+def _ask(compiler: Compiler, node: nodes.AskNode, types: Names, path: Path) -> Draft:
     text = template(compiler, node.ask, types, (*path, "ask"), STR)
-    output: Schema = {"enum": list(node.options)} if node.options else STR
-    with compiler.findings.collecting():
-        stated = compiler.type(node.returns, (*path, "returns"))
-        if not node.options:
-            output = stated
-        elif stated != STR:
-            place = compiler.findings.at(*path, "returns")
-            compiler.findings.fault("L117", f"options are texts, and `returns` is {show(stated)}", place, hint="leave one of them out")
-    return Draft(kind="ask", value=text, output=output)
+    stated = compiler.type(node.returns, (*path, "returns"))
+    if node.options and stated not in (STR, ANY):
+        place = compiler.findings.at(*path, "returns")
+        compiler.findings.fault("L117", f"options are texts, and `returns` is {show(stated)}", place, hint="leave one of them out")
+    return Draft(kind="ask", value=text, output={"enum": list(node.options)} if node.options else stated)

@@ -2,80 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestra.agent.contract import Contract, Schema
-from orchestra.values.schema import ANY, elements, nearest, show
+from orchestra.values.schema import ANY, branches, elements, resolve, show, under
 from orchestra.workflow import nodes
-from orchestra.workflow.drafts import BOOL, Draft, Path, Types, constant, template
+from orchestra.workflow.drafts import Draft, Names, condition, drafted
 from orchestra.workflow.nodes import AnyNode, Retry
+from orchestra.workflow.ordering import Uses, names_in
 from orchestra.workflow.program import Acceptance, Expression
 from orchestra.workflow.syntax import KEYWORDS
-from orchestra.workflow.wiring import fits
+from orchestra.workflow.wiring import Path, Types, compiled, fits, listed, meant, typed, unreferenced
 
 if TYPE_CHECKING:
     from orchestra.workflow.compiler import Compiler
 
 EVIDENCE = frozenset({"quote", "numbers", "entailment"})
 """Checks that compare with evidence."""
+DEFAULT = Retry()
 
 
-def spread(compiler: Compiler, node: AnyNode, types: Types, path: Path) -> tuple[Mapping[str, Schema], Expression | None]:
-    """The names that one element sees, and the list, of a node under `each`; for another node the names that are there."""
+def modified(compiler: Compiler, name: str, node: AnyNode, types: Names, reads: Uses, path: Path) -> Draft:
+    """A node, compiled: its kind, then its modifiers. Notes whether it always has a value."""
+    items, found = _spread(compiler, node, types, path)
+    hidden = types.get(node.as_) if node.as_ else None
+    if node.as_:
+        types[node.as_] = found
+    draft = drafted(compiler, name, node, types, path)
+    draft.each = items
+    _complete(compiler, node, draft, types, path)
+    if node.as_:
+        del types[node.as_]
+        if hidden is not None:
+            types[node.as_] = hidden
+    alone = node.each is not None or (draft.sure and draft.acceptance is None)
+    held = alone and (node.when is None or _of_element(node)) and compiler.surely(reads.hard)
+    fallback = draft.fallback
+    compiler.sure[name] = held or (fallback is not None and compiler.surely(fallback.references))
+    return draft
+
+
+def _of_element(node: AnyNode) -> bool:
+    """Whether `when` is asked of each element: then it drops elements, and not the node."""
+    return node.as_ is not None and node.as_ in names_in(node.when)
+
+
+def _spread(compiler: Compiler, node: AnyNode, types: Names, path: Path) -> tuple[Expression | None, Schema]:
+    """The list of a node under `each`, and the type of one element."""
     findings = compiler.findings
-    for key in ("as_", "limit", "concurrency"):
-        if node.each is None and getattr(node, key) is not None:
-            word = key.rstrip("_")
-            findings.fault("L117", f"`{word}` goes with `each`", findings.at(*path, word, key=True), hint="each: ${list}")
     if node.each is None:
-        return types, None
-    items = template(compiler, node.each, types, (*path, "each"))
+        for key in ("as_", "limit", "concurrency"):
+            if getattr(node, key) is not None:
+                word = key.rstrip("_")
+                findings.fault("L117", f"`{word}` goes with `each`", findings.at(*path, word, key=True), hint="each: ${list}")
+        return None, ANY
+    items = compiled(node.each, types, findings, (*path, "each"))
     found: Schema = ANY
     if items is not None and items.schema != ANY:
-        listed = elements(items.schema)
-        if isinstance(listed, str):
-            hint = "give it a list, such as ${documents}"
+        element = elements(typed(items.schema))
+        if isinstance(element, str):
+            hint = f"each: {unreferenced(node.each)}" if unreferenced(node.each) else _lists(items.schema, node.each)
             findings.fault("L114", f"`each` takes a list, got {show(items.schema)}", findings.at(*path, "each"), hint=hint)
         else:
-            found = listed
+            found = element
     if node.as_ is None:
-        findings.fault(
-            "L117", "`each` needs `as`", findings.at(*path, "each", key=True), hint="as: item, which the other keys then refer to"
-        )
-        return types, items
-    place = findings.at(*path, "as")
-    if node.as_ in types or node.as_ == path[-1]:
-        findings.fault("L115", f"{node.as_!r} hides another of that name", place, hint="give the element a name of its own")
-    elif node.as_ in KEYWORDS:
-        findings.fault("L115", f"{node.as_!r} is a word of the expression language", place, hint=f"call it {node.as_}_")
-    return {**types, node.as_: found}, items
+        hint = "as: item, which the other keys then refer to"
+        findings.fault("L117", "`each` needs `as`", findings.at(*path, "each", key=True), hint=hint)
+        return items, found
+    if node.as_ in KEYWORDS:
+        hint = f"call it {node.as_}_"
+        findings.fault("L115", f"{node.as_!r} is a word of the expression language", findings.at(*path, "as"), hint=hint)
+    elif compiler.sees(node.as_, types):
+        hint = "give the element a name of its own"
+        findings.fault("L115", f"{node.as_!r} hides another of that name", findings.at(*path, "as"), hint=hint)
+    return items, found
 
 
-def completed(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, inner: Types, path: Path) -> Draft:
-    """The draft with its modifiers. `types` are the names around the node, `inner` those that an element sees."""
-    when = None
+def _lists(schema: Schema, written: str) -> str:
+    """A field of a record that is a list, or what to do about null."""
+    text = written[2:-1] if written.startswith("${") and written.endswith("}") else ""
+    if text and any(part.get("type") == "null" for part in branches(schema)):
+        return f"say what stands there for null: ${{{text} != null ? {text} : []}}"
+    fields = resolve(schema).get("properties", {})
+    lists = [name for name, part in fields.items() if isinstance(elements(under(schema, part)), dict) and part]
+    return f"did you mean ${{{text}.{lists[0]}}}?" if text and lists else "give it a list, such as ${documents}"
+
+
+def _complete(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, path: Path) -> None:
+    """Adds what the modifiers say. `types` are the names that one element sees."""
     if node.when is not None:
-        when = template(compiler, node.when, inner, (*path, "when"), BOOL)
-        constant(compiler, when, "when", (*path, "when"))
-    fallback = None
+        draft.when = condition(compiler, node.when, types, (*path, "when"))
     if node.fallback is not None:
-        fallback = template(compiler, node.fallback, inner, (*path, "fallback"))
-        if fallback is not None and draft.output != ANY:
-            fits("`fallback`", fallback.schema, draft.output, compiler.findings, compiler.findings.at(*path, "fallback"), node.fallback)
-    defaults = compiler.defaults
-    return replace(
-        draft,
-        when=when,
-        fallback=fallback,
-        variable=node.as_ or "",
-        limit=node.limit or 10_000,
-        concurrency=node.concurrency,
-        retry=node.retry or defaults.retry or Retry(),
-        timeout=node.timeout or defaults.timeout,
-        acceptance=_acceptance(compiler, node, draft, inner, path),
-    )
+        draft.fallback = compiled(node.fallback, types, compiler.findings, (*path, "fallback"))
+        if draft.fallback is not None and draft.output != ANY:
+            fits("`fallback`", draft.fallback.schema, draft.output, compiler.findings, (*path, "fallback"), node.fallback)
+    draft.variable = node.as_ or ""
+    draft.limit = node.limit or 10_000
+    draft.concurrency = node.concurrency
+    draft.retry = node.retry or compiler.defaults.retry or DEFAULT
+    draft.timeout = node.timeout or compiler.defaults.timeout
+    draft.acceptance = _acceptance(compiler, node, draft, types, path)
 
 
 def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, path: Path) -> Acceptance | None:
@@ -108,10 +134,10 @@ def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, p
 
 
 def _known(compiler: Compiler, node: AnyNode, path: Path) -> None:
+    known = compiler.catalog.checks
     for number, check in enumerate(node.checks):
-        if check not in compiler.catalog.checks:
-            near = nearest(check, compiler.catalog.checks)
-            hint = f"did you mean {near!r}?" if near else f"checks: {', '.join(sorted(compiler.catalog.checks))}"
+        if check not in known:
+            hint = meant(check, known, f"checks: {listed(sorted(known))}")
             compiler.findings.fault("L111", f"there is no check {check!r}", compiler.findings.at(*path, "checks", number), hint=hint)
 
 
@@ -122,16 +148,16 @@ def _against(
     findings = compiler.findings
     wanting = [check for check in checks if check in EVIDENCE]
     if node.against is not None:
-        if not wanting:
+        if not wanting and all(check in compiler.catalog.checks for check in checks):
             findings.fault("L117", "no check here needs `against`", findings.at(*path, "against", key=True), hint="checks: [quote]")
-        return template(compiler, node.against, types, (*path, "against"))
+        return compiled(node.against, types, findings, (*path, "against"))
     if not wanting:
         return None
     given = getattr(node, "with_", {})
     if contract is not None and contract.evidence in given:
-        return template(compiler, given[contract.evidence], types, (*path, "with", contract.evidence))
-    place = findings.at(*path, "checks", key=True)
-    findings.fault(
-        "L117", f"the check {wanting[0]!r} needs `against`", place, hint="against: ${passage.text}, the text that the output must rest on"
-    )
+        return compiled(given[contract.evidence], types, findings, (*path, "with", contract.evidence))
+    place = findings.at(*path, "checks", key=True) if node.checks else findings.at(*path, key=True)
+    why = "" if node.checks or contract is None else f"the card of {contract.name} asks for this check"
+    hint = "against: ${passage.text}, the text that the output must rest on"
+    findings.fault("L117", f"the check {wanting[0]!r} needs `against`", place, hint=hint, why=why)
     return None

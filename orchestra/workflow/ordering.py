@@ -74,18 +74,18 @@ def uses(node: AnyNode) -> Uses:
     """The names that a node reads, those of its body included where they are not the body's own."""
     hard: list[Any] = [node.when, node.each, node.against]
     soft: list[Any] = [node.fallback]
-    inner: set[str] = set()
+    inner = Uses(frozenset(), frozenset())
     match node:
         case nodes.AgentNode() | nodes.ToolNode():
             hard.append(node.with_)
         case nodes.CallNode(call=call):
             hard.append(node.with_)
             if isinstance(call, nodes.Block):
-                inner |= _body(call, frozenset())
+                inner = _body(call, frozenset())
         case nodes.FirstOfNode(first_of=arms):
             soft.append(arms)
         case nodes.LoopNode(loop=loop):
-            inner |= _body(loop, names_in(loop.until)) - {"turn", "previous"}
+            inner = _body(loop, names_in(loop.until), frozenset({"turn", "previous"}))
         case nodes.PlanNode():
             hard += [node.plan, node.with_]
         case nodes.VerifyNode():
@@ -93,15 +93,16 @@ def uses(node: AnyNode) -> Uses:
         case nodes.AskNode():
             hard.append(node.ask)
     own = {node.as_} if node.as_ else set()
-    wanted = frozenset(names_in(hard) | inner) - own
-    return Uses(wanted, frozenset(names_in(soft) | set(node.after)) - own - wanted)
+    wanted = (names_in(hard) | inner.hard) - own
+    return Uses(wanted, (names_in(soft) | inner.soft | frozenset(node.after)) - own - wanted)
 
 
-def _body(block: nodes.Block, more: frozenset[str]) -> set[str]:
-    read = set(names_in(block.output) | more)
-    for inner in block.nodes.values():
-        read |= uses(inner).all
-    return read - set(block.nodes)
+def _body(block: nodes.Block, more: frozenset[str], own: frozenset[str] = frozenset()) -> Uses:
+    """The names around a body that it reads; it tolerates what all of its nodes tolerate. `own` are those that it is given."""
+    reads = [uses(inner) for inner in block.nodes.values()]
+    hidden = block.nodes.keys() | own
+    hard = names_in(block.output).union(more, *(one.hard for one in reads)) - hidden
+    return Uses(hard, frozenset().union(*(one.soft for one in reads)) - hidden - hard)
 
 
 def ordered(wanted: Mapping[str, frozenset[str]]) -> tuple[list[str], list[str]]:
@@ -129,8 +130,8 @@ def ordered(wanted: Mapping[str, frozenset[str]]) -> tuple[list[str], list[str]]
 
 def _cycle(left: Mapping[str, set[str]]) -> list[str]:
     name = next(iter(left))
-    path: list[str] = []
+    path: dict[str, int] = {}
     while name not in path:
-        path.append(name)
-        name = min(want for want in left[name] if want in left)
-    return [*path[path.index(name) :], name]
+        path[name] = len(path)
+        name = min(left[name])
+    return [*list(path)[path[name] :], name]

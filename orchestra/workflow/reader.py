@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -13,7 +14,14 @@ from orchestra.errors import InputError, InputErrors, Place
 from orchestra.values.schema import nearest
 from orchestra.values.yaml import Marked, Path, load
 from orchestra.workflow import nodes
+from orchestra.workflow.misfits import misfits
 from orchestra.workflow.nodes import KINDS, Graph
+
+MAX_NODES = 10_000
+MAX_EDGES = 100_000
+"""Of a workflow, those of its bodies included, at most (RELIABILITY, hostile input)."""
+MAX_FAULTS = 50
+"""Faults of one workflow that are told at once, at most."""
 
 _MODELS: Mapping[str, type[nodes.Node]] = {
     "agent": nodes.AgentNode,
@@ -28,6 +36,18 @@ _MODELS: Mapping[str, type[nodes.Node]] = {
 _BODIES: Mapping[str, type[BaseModel]] = {"loop": nodes.Loop, "call": nodes.Block}
 _LISTS = ("after", "checks", "otherwise", "agents", "tools", "options")
 """Keys whose value is a list; one element may stand by itself."""
+_EMPTY = {
+    "fallback": "fallback: ${null} for null, or leave it out",
+    "checks": "leave it out; then the checks of the agent's card apply",
+}
+"""Keys without a value, and what to write."""
+_NEEDED = {"schema": "schema: orchestra/v1", "name": "name: my_workflow", "nodes": "nodes: {...}", "output": "output: ${node}"}
+_BODY_KEYS = {
+    "at_most": "at_most: 5",
+    "until": "until: ${condition}",
+    "nodes": "nodes: {draft: {agent: NAME, with: {...}}}",
+    "output": "output: ${draft}",
+}
 _ELSEWHERE = {
     "needs": "references make edges; `after: [node]` orders without one",
     "depends_on": "references make edges; `after: [node]` orders without one",
@@ -66,17 +86,16 @@ class Source:
 
 
 def read(text: str | bytes, file: str) -> Source:
-    """The workflow of a file's text. Raises `InputError`, or `InputErrors` with all faults (L001 to L013, L100 to L105)."""
+    """The workflow of a file's text. Raises `InputError`, or `InputErrors` with its faults (L001 to L013, L100 to L106)."""
     marked = load(text, file)
     if not isinstance(marked.value, dict):
         raise InputError("L100", "a workflow is a mapping", place=marked.place(()), hint="it begins with `schema: orchestra/v1`")
-    faults = list(_shape(marked))
-    if faults:
+    if faults := list(islice(_Shape(marked).faults(), MAX_FAULTS)):
         raise _together(faults)
     try:
         graph = Graph.model_validate_json(msgspec.json.encode(_plain(marked.value)))
     except ValidationError as error:
-        raise _together([_fault(entry, marked) for entry in error.errors(include_url=False)]) from None
+        raise _together(list(islice(misfits(error, marked), MAX_FAULTS))) from None
     return Source(graph, Places(marked))
 
 
@@ -86,89 +105,110 @@ def _together(faults: list[InputError]) -> InputError:
     return ordered[0] if len(ordered) == 1 else InputErrors(ordered)
 
 
-def _shape(marked: Marked) -> Iterator[InputError]:
-    """Faults of keys: unknown, missing, and nodes that are not of exactly one kind."""
-    document = marked.value
-    yield from _keys(marked, (), document, Graph, "a workflow")
-    for key in ("schema", "name", "nodes", "output"):
-        if key not in document:
-            example = {"schema": "schema: orchestra/v1", "name": "name: my_workflow", "nodes": "nodes: {...}", "output": "output: ${node}"}
-            yield InputError("L102", f"a workflow needs `{key}:`", place=marked.place(()), hint=example[key])
-    if "schema" in document and document["schema"] != "orchestra/v1":
-        yield InputError(
-            "L103", f"the schema {document['schema']!r} is not known", place=marked.place(("schema",)), hint="schema: orchestra/v1"
-        )
-    yield from _inputs(marked, document.get("input", {}))
-    if "nodes" in document:
-        yield from _nodes(marked, ("nodes",), document["nodes"])
+class _Shape:
+    """Faults of keys: unknown, missing or empty ones, and nodes that are not of exactly one kind."""
 
+    def __init__(self, marked: Marked) -> None:
+        self.marked = marked
+        self.nodes = 0
 
-def _inputs(marked: Marked, inputs: Any) -> Iterator[InputError]:
-    for name, given in inputs.items() if isinstance(inputs, dict) else ():
-        if isinstance(given, dict):
-            yield from _keys(marked, ("input", name), given, nodes.Input, "an input")
-            if "type" not in given:
-                yield InputError("L102", f"the input {name!r} needs a type", place=marked.place(("input", name)), hint=f"{name}: str")
-        elif not isinstance(given, str):
-            yield InputError("L103", f"the type of {name!r} is a text", place=marked.place(("input", name)), hint=f"{name}: str")
+    def _fault(self, code: str, message: str, path: Path, hint: str, *, key: bool = False) -> InputError:
+        return InputError(code, message, place=self.marked.place(path, key=key), hint=hint)
 
+    def faults(self) -> Iterator[InputError]:
+        document = self.marked.value
+        yield from self._keys((), document, Graph, "a workflow")
+        for key, example in _NEEDED.items():
+            if key not in document:
+                yield self._fault("L102", f"a workflow needs `{key}:`", (), example)
+        if document.get("schema", "orchestra/v1") not in ("orchestra/v1", None):
+            yield self._fault("L103", f"the schema {document['schema']!r} is not known", ("schema",), "schema: orchestra/v1")
+        yield from self._inputs(document.get("input"))
+        if document.get("nodes") is not None:
+            yield from self._nodes(("nodes",), document["nodes"])
 
-def _nodes(marked: Marked, path: Path, given: Any) -> Iterator[InputError]:
-    if not isinstance(given, dict) or not given:
-        yield InputError(
-            "L103", "`nodes:` maps names to nodes", place=marked.place(path), hint="nodes: {answer: {agent: reader, with: {...}}}"
-        )
-        return
-    for name, node in given.items():
-        yield from _node(marked, (*path, name), name, node)
+    def _inputs(self, inputs: Any) -> Iterator[InputError]:
+        for name, given in inputs.items() if isinstance(inputs, dict) else ():
+            path = ("input", name)
+            if isinstance(given, dict):
+                yield from self._keys(path, given, nodes.Input, "an input", empty=("default",))
+                if "type" not in given:
+                    yield self._fault("L102", f"the input {name!r} needs a type", path, f"{name}: {{type: str}}", key=True)
+            elif not isinstance(given, str):
+                yield self._fault("L103", f"the type of {name!r} must be a text", path, f"{name}: str")
 
+    def _nodes(self, path: Path, given: Any) -> Iterator[InputError]:
+        if not isinstance(given, dict) or not given:
+            yield self._fault("L103", "`nodes:` maps names to nodes, at least one", path, "nodes: {answer: {agent: NAME, with: {...}}}")
+            return
+        before = self.nodes
+        self.nodes += len(given)
+        if self.nodes > MAX_NODES:
+            if before <= MAX_NODES:
+                hint = "move a part into a workflow of its own, and `call` it"
+                yield self._fault("L106", f"more than {MAX_NODES:,} nodes", path, hint, key=True)
+            return
+        for name, node in given.items():
+            yield from self._node((*path, name), name, node)
 
-def _node(marked: Marked, path: Path, name: str, node: Any) -> Iterator[InputError]:
-    if not isinstance(node, dict):
-        yield InputError(
-            "L103", f"the node {name!r} is a mapping", place=marked.place(path), hint=f"{name}: {{agent: NAME, with: {{...}}}}"
-        )
-        return
-    found = [kind for kind in KINDS if kind in node]
-    if len(found) != 1:
-        said = "has no kind" if not found else f"has {len(found)} kinds: {', '.join(found)}"
-        yield InputError(
-            "L104", f"the node {name!r} {said}", place=marked.place(path, key=True), hint=f"give it exactly one of {', '.join(KINDS)}"
-        )
-        if not found:
-            yield from (
-                fault for fault in _keys(marked, path, node, nodes.AgentNode, f"the node {name!r}") if fault.hint.startswith("did you")
-            )
-        return
-    kind = found[0]
-    yield from _keys(marked, path, node, _MODELS[kind], f"`{kind}` nodes")
-    body = node[kind]
-    if kind in _BODIES and isinstance(body, dict):
-        yield from _keys(marked, (*path, kind), body, _BODIES[kind], f"the body of {name!r}")
-        for key in ("nodes", "output", *(("at_most", "until") if kind == "loop" else ())):
+    def _node(self, path: Path, name: str, node: Any) -> Iterator[InputError]:
+        if not isinstance(node, dict):
+            yield self._fault("L103", f"the node {name!r} must be a mapping", path, f"{name}: {{agent: NAME, with: {{...}}}}", key=True)
+            return
+        found = [kind for kind in KINDS if kind in node]
+        if len(found) != 1:
+            yield self._kinds(path, name, node, found)
+            return
+        kind = found[0]
+        yield from self._keys(path, node, _MODELS[kind], f"`{kind}` nodes")
+        body = node[kind]
+        if kind in _BODIES and isinstance(body, dict):
+            yield from self._body((*path, kind), name, kind, body)
+        elif kind == "loop" and body is not None:
+            hint = "loop: {at_most: 5, until: ${...}, nodes: {...}, output: ${...}}"
+            yield self._fault("L103", f"the loop {name!r} must be a mapping", (*path, kind), hint)
+
+    def _kinds(self, path: Path, name: str, node: dict[str, Any], found: list[str]) -> InputError:
+        if found:
+            said = f"the node {name!r} has {len(found)} kinds: {', '.join(found)}"
+            return self._fault("L104", said, path, "one node does one thing: make it several nodes", key=True)
+        kinds = f"give it exactly one of {', '.join(KINDS)}"
+        for key in node:
+            if near := nearest(key, KINDS):
+                said = f"the node {name!r} has no kind, and there is no key {key!r}"
+                return self._fault("L104", said, (*path, key), f"did you mean {near!r}?", key=True)
+            if key in _ELSEWHERE:
+                return self._fault("L104", f"the node {name!r} has no kind, and there is no key {key!r}", (*path, key), kinds, key=True)
+        return self._fault("L104", f"the node {name!r} has no kind", path, kinds, key=True)
+
+    def _body(self, path: Path, name: str, kind: str, body: dict[str, Any]) -> Iterator[InputError]:
+        yield from self._keys(path, body, _BODIES[kind], f"the body of {name!r}")
+        wanted = _BODY_KEYS if kind == "loop" else ("nodes", "output")
+        for key in wanted:
             if key not in body:
-                yield InputError("L102", f"the body of {name!r} needs `{key}:`", place=marked.place((*path, kind)), hint=f"add `{key}:`")
-        if "nodes" in body:
-            yield from _nodes(marked, (*path, kind, "nodes"), body["nodes"])
-    elif kind == "loop":
-        yield InputError(
-            "L103",
-            f"the loop {name!r} is a mapping",
-            place=marked.place((*path, kind)),
-            hint="{at_most: 5, until: ..., nodes: ..., output: ...}",
-        )
+                yield self._fault("L102", f"the body of {name!r} needs `{key}:`", path, _BODY_KEYS[key], key=True)
+        if body.get("nodes") is not None:
+            yield from self._nodes((*path, "nodes"), body["nodes"])
+
+    def _keys(
+        self, path: Path, given: dict[str, Any], model: type[BaseModel], what: str, *, empty: tuple[str, ...] = ()
+    ) -> Iterator[InputError]:
+        known = keys(model)
+        for key, value in given.items():
+            if key not in known:
+                yield self._fault("L101", f"{what}: there is no key {key!r}", (*path, key), unknown(key, known), key=True)
+            elif (value is None and key not in empty) or (key in ("checks", "otherwise") and value == []):
+                hint = _EMPTY.get(key, "give it one, or leave the key out")
+                yield self._fault("L103", f"`{key}:` has no value", (*path, key), hint, key=True)
 
 
-def _keys(marked: Marked, path: Path, given: Any, model: type[BaseModel], what: str) -> Iterator[InputError]:
-    if not isinstance(given, dict):
-        return
-    known = keys(model)
-    for key in given:
-        if key not in known:
-            near = nearest(key, known)
-            other = _ELSEWHERE.get(key, "")
-            hint = other or (f"did you mean {near!r}?" if near else f"keys here: {', '.join(known)}")
-            yield InputError("L101", f"{what}: there is no key {key!r}", place=marked.place((*path, key), key=True), hint=hint)
+def unknown(key: str, known: list[str]) -> str:
+    """The hint for a key that is not there."""
+    near = nearest(key, known)
+    other = _ELSEWHERE.get(key, "")
+    if near and (not other or other.split(":")[0] not in known):
+        return f"did you mean {near!r}?"
+    return other if other and near != key else f"keys here: {', '.join(known)}"
 
 
 def keys(model: type[BaseModel]) -> list[str]:
@@ -209,56 +249,3 @@ def _plain_node(node: Any) -> Any:
         if isinstance(body, dict) and isinstance(body.get("nodes"), dict):
             found[kind] = {**body, "nodes": {name: _plain_node(inner) for name, inner in body["nodes"].items()}}
     return found
-
-
-def _fault(entry: Any, marked: Marked) -> InputError:
-    """One finding of pydantic, at its place and in our words."""
-    path, name_fault = _path(entry["loc"], marked.value)
-    place = marked.place(path, key=name_fault)
-    said = ".".join(str(step) for step in path) or "the workflow"
-    if name_fault or (entry["type"] == "string_pattern_mismatch" and path[-1:] in (("name",), ("as",))):
-        named = path[-1] if name_fault else entry.get("input")
-        return InputError("L105", f"{named!r} is no name", place=place, hint="names match [a-z][a-z0-9_]*, at most 64 characters")
-    reason = str(entry["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
-    reason = {
-        "a valid string": "a text",
-        "a valid integer": "an integer",
-        "a valid dictionary": "a mapping",
-        "an object": "a mapping",
-        "a valid array": "a list",
-    }.get(reason, reason)
-    words = "expected " if "should be" in str(entry["msg"]) else ""
-    last = str(path[-1]) if path else ""
-    if last == "accept":
-        words, reason = "", "a score in [0, 1], or `certified`"
-    return InputError("L103", f"{said}: {words}{reason}", place=place, hint=_EXAMPLES.get(last, ""))
-
-
-_EXAMPLES = {
-    "retry": "retry: 3, or retry: {attempts: 3, wait: [0.5, 8]}; at most 10 attempts",
-    "attempts": "at most 10 attempts",
-    "timeout": "timeout: 30, in seconds, at most 86,400",
-    "otherwise": "otherwise: [retry, escalate, abstain]",
-    "accept": "accept: 0.5, a score in [0, 1]",
-    "limit": "limit: 100, at most 10,000",
-    "at_most": "at_most: 5, at most 100",
-    "budget": "budget: {tokens: 20000, seconds: 60}",
-    "label": "label: public, internal or restricted",
-}
-
-
-def _path(location: tuple[Any, ...], here: Any) -> tuple[Path, bool]:
-    """The keys of a location, without the tags that pydantic puts among them; and whether the fault is in the last key itself."""
-    path: list[str | int] = []
-    tagged = False
-    for step in location:
-        if not tagged and step in KINDS and path[-2:-1] == ["nodes"]:
-            tagged = True
-            continue
-        tagged = False
-        if step == "[key]":
-            return tuple(path), True
-        if (isinstance(here, dict) and step in here) or (isinstance(here, list) and isinstance(step, int) and step < len(here)):
-            path.append(step)
-            here = here[step]
-    return tuple(path), False

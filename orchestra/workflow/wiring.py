@@ -1,85 +1,138 @@
-"""Wiring: what a node passes, against what its callee takes."""
+"""Wiring: templates compiled where their faults can be noted, and what a node passes, against what its callee takes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from typing import Any
 
-from orchestra.errors import Place
+from orchestra.errors import InputError
 from orchestra.values.assign import assignable
-from orchestra.values.schema import Schema, branches, nearest, resolve, show, under
+from orchestra.values.schema import ANY, Schema, branches, nearest, resolve, show, under, union
 from orchestra.workflow.expressions import compile_template
 from orchestra.workflow.findings import Findings
 from orchestra.workflow.program import Expression
 
+Types = Mapping[str, Schema]
+Path = tuple[str | int, ...]
+SHOWN = 12
+"""Names that a hint lists at most."""
 
-def wired(
-    given: Mapping[str, Any], wanted: Schema, callee: str, types: Mapping[str, Schema], findings: Findings, path: tuple[str | int, ...]
-) -> Expression | None:
+_SCALARS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}
+_BARE = re.compile(r"[a-z]\w*(?:\.\w+|\[\w+\])*", re.ASCII)
+
+
+def compiled(given: Any, types: Types, findings: Findings, path: Path) -> Expression | None:
+    """A template made ready; None where it has faults, which are noted.
+
+    Places are looked up in a second try only, for most templates have no fault.
+    """
+    try:
+        return compile_template(given, types)
+    except InputError:
+        with findings.collecting():
+            compile_template(given, types, lambda part: findings.at(*path, *part))
+        return None
+
+
+def listed(names: Any) -> str:
+    """Some names, for a hint."""
+    known = list(names)
+    return ", ".join(known[:SHOWN]) + (f" and {len(known) - SHOWN} more" if len(known) > SHOWN else "") or "none"
+
+
+def meant(word: str, names: Any, else_: str) -> str:
+    """A hint for a name that is not there: the nearest that is, else something else."""
+    near = nearest(word, names)
+    return f"did you mean {near!r}?" if near else else_
+
+
+def wired(given: Mapping[str, Any], wanted: Schema, callee: str, types: Types, findings: Findings, path: Path) -> Expression | None:
     """The inputs of a call, compiled and checked against an object schema; None where they have faults (L112 to L114)."""
     before = len(findings.faults)
     fields: Mapping[str, Any] = wanted.get("properties", {})
     for name in given:
         if name not in fields:
-            near = nearest(name, fields)
-            hint = f"did you mean {near!r}?" if near else f"{callee} takes {_signature(wanted)}"
+            hint = meant(name, fields, f"{callee} takes {_signature(wanted)}")
             findings.fault("L112", f"{callee} has no input {name!r}", findings.at(*path, name, key=True), hint=hint)
     missing = [name for name in wanted.get("required", ()) if name not in given]
     if missing:
-        place = findings.at(*path) if findings.at(*path) != findings.at(*path[:-1]) else findings.at(*path[:-1], key=True)
+        place = findings.at(*path) if given else findings.at(*path[:-1], key=True)
         said = ", ".join(repr(name) for name in missing)
         hint = f"with: {{{', '.join(f'{name}: ${{...}}' for name in missing)}}}"
         findings.fault("L113", f"{callee} needs the input{'s' if len(missing) > 1 else ''} {said}", place, hint=hint)
-    with findings.collecting():
-        compiled = compile_template(dict(given), types, lambda part: findings.at(*path, *part))
-        for name, schema in compiled.schema.get("properties", {}).items() if compiled.parts is not None else _constants(given):
-            if name in fields:
-                source = under(compiled.schema, schema) if compiled.parts is not None else schema
-                fits(f"{callee}({name}=...)", source, under(wanted, fields[name]), findings, findings.at(*path, name), given.get(name))
-        return compiled if len(findings.faults) == before else None
-    return None
+    made = compiled(dict(given), types, findings, path)
+    if made is None:
+        return None
+    for name, schema in _parts(made, given):
+        if name in fields:
+            fits(f"{callee}({name}=...)", schema, under(wanted, fields[name]), findings, (*path, name), given[name])
+    return made if len(findings.faults) == before else None
 
 
-def _constants(given: Mapping[str, Any]) -> Iterable[tuple[str, Schema]]:
-    """The types of inputs that are all constants."""
+def _parts(made: Expression, given: Mapping[str, Any]) -> list[tuple[str, Schema]]:
+    """The inputs with the types of what is passed."""
+    if made.parts is not None:
+        return [(name, part.schema) for name, part in made.parts.items()]
     return [(name, compile_template(value, {}).schema) for name, value in given.items()]
 
 
-def fits(what: str, source: Schema, target: Schema, findings: Findings, place: Place | None, written: Any = None) -> None:
+def fits(what: str, source: Schema, target: Schema, findings: Findings, path: Path, written: Any = None) -> None:
     """Notes L114 where a type cannot be passed on as another, with what would fit."""
+    if source == ANY and findings.faults:
+        return  # What has a fault of its own gives anything.
     reason = assignable(source, target)
     if reason is None:
         return
     detail = reason.removeprefix("value: ")
-    plain = f"expected {show(target)}, got {show(source)}"
-    message = f"{what} takes {show(target)}, got {show(source)}"
-    findings.fault("L114", message if detail == plain else f"{message}: {detail}", place, hint=_suggestion(source, target, written))
+    plain = f"expected {show(target)}, got "
+    message = f"{what} takes {show(target)}, got "
+    if detail.startswith(plain):
+        message += detail.removeprefix(plain)
+    else:
+        message += f"{show(source)}: {detail}"
+    findings.fault("L114", message, findings.at(*path), hint=_suggestion(source, target, written))
+
+
+def unreferenced(text: Any) -> str:
+    """What a text without a reference probably means: the same as a reference; empty where it cannot be one."""
+    return f"${{{text}}}" if isinstance(text, str) and _BARE.fullmatch(text) else ""
+
+
+def typed(schema: Schema) -> Schema:
+    """The type of a constant list by its elements; any other type as it is."""
+    value = schema.get("const")
+    if not isinstance(value, list):
+        return schema
+    return {"type": "array", "items": union([compile_template(one, {}).schema for one in value]) if value else ANY}
 
 
 def _suggestion(source: Schema, target: Schema, written: Any) -> str:
     """A field of the value, its elements, or a default for its null, that would fit."""
-    text = written[2:-1] if isinstance(written, str) and written.startswith("${") and written.endswith("}") else "it"
+    text = written[2:-1] if isinstance(written, str) and written.startswith("${") and written.endswith("}") else ""
+    if not text:
+        return ""
     kind = resolve(source)
+    if not kind:
+        return "give its producer a type, or read it with a tool that does"
     if kind.get("type") == "object":
         found = [name for name, part in kind.get("properties", {}).items() if assignable(under(kind, part), target) is None]
         if found:
             return f"did you mean ${{{text}.{found[0]}}}?"
     if kind.get("type") == "array" and isinstance(kind.get("items"), dict) and assignable(under(kind, kind["items"]), target) is None:
         return f"each: ${{{text}}} with `as:` runs once for every element, or take one: ${{{text}[0]}}"
-    if (
-        text != "it"
-        and target.get("type") == "string"
-        and {part.get("type") for part in branches(source)} <= {"integer", "number", "boolean"}
-    ):
-        return f"${{string({text})}}"
-    if any(part.get("type") == "null" for part in branches(source)):
+    kinds = {part.get("type") for part in branches(source)}
+    wanted = target.get("type")
+    if wanted == "string" and "format" not in target and kinds <= {"integer", "number", "boolean"}:
+        return f"write ${{string({text})}}"
+    if wanted in ("integer", "number") and kinds <= {"string", "integer", "number"}:
+        return f"write ${{{'int' if wanted == 'integer' else 'double'}({text})}}, which fails where it is no number"
+    if "null" in kinds:
         return f"say what stands there for null: ${{{text} != null ? {text} : ...}}"
     return ""
 
 
 def _signature(schema: Schema) -> str:
     required = schema.get("required", ())
-    fields = schema.get("properties", {}).items()
-    return (
-        ", ".join(f"{name}: {show(under(schema, part))}{'' if name in required else ' (optional)'}" for name, part in fields) or "no inputs"
-    )
+    fields = [(name, show(under(schema, part))) for name, part in schema.get("properties", {}).items()]
+    return listed(f"{name}: {kind}{'' if name in required else ' (optional)'}" for name, kind in fields) if fields else "no inputs"

@@ -1,0 +1,68 @@
+"""Programs, put together: drafts become nodes once the place of each among the others is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestra.values.schema import Schema
+from orchestra.workflow.drafts import Draft
+from orchestra.workflow.expressions import compile_template
+from orchestra.workflow.nodes import AnyNode
+from orchestra.workflow.ordering import Uses
+from orchestra.workflow.program import CompiledNode, Expression
+
+MAX_PARTS = 5_000
+MAX_DEPTH = 100
+"""Of the type of one value, at most: a type that doubles at every node would not fit into memory."""
+
+
+def nothing() -> Expression:
+    """The expression that stands for one with faults."""
+    return compile_template(None, {})
+
+
+def assembled(
+    given: Mapping[str, AnyNode], order: list[str], drafts: Mapping[str, Draft], reads: Mapping[str, Uses]
+) -> tuple[CompiledNode, ...]:
+    """The drafts as nodes: names become indices, and heights are counted from the sinks."""
+    index = {name: number for number, name in enumerate(order)}
+    needs = {name: tuple(sorted(index[want] for want in reads[name].all if want in index and want != name)) for name in order}
+    children: list[list[int]] = [[] for _ in order]
+    for number, name in enumerate(order):
+        for need in needs[name]:
+            children[need].append(number)
+    heights = [1] * len(order)
+    for number in reversed(range(len(order))):
+        heights[number] = 1 + max((heights[child] for child in children[number] if child > number), default=0)
+    return tuple(
+        drafts[name].node(
+            index=number,
+            name=name,
+            source=given[name],
+            needs=needs[name],
+            children=tuple(children[number]),
+            soft=frozenset(index[want] for want in reads[name].soft if want in index),
+            height=heights[number],
+        )
+        for number, name in enumerate(order)
+    )
+
+
+def excess(schema: Schema) -> str:
+    """Why a type is too large to reckon with; empty where it is not. Parts that are shared count each time, and are looked at once."""
+    parts, depth = _size(schema, {}, 1)
+    if depth > MAX_DEPTH:
+        return f"is nested deeper than {MAX_DEPTH}"
+    return f"has {parts:,} parts; at most {MAX_PARTS:,}" if parts > MAX_PARTS else ""
+
+
+def _size(part: Any, known: dict[int, tuple[int, int]], level: int) -> tuple[int, int]:
+    """The parts of a type and its depth."""
+    inner = [one for one in (part.values() if isinstance(part, dict) else part) if isinstance(one, dict | list)]
+    if not inner or level > MAX_DEPTH:
+        return 1, 1
+    if (found := known.get(id(part))) is None:
+        sizes = [_size(one, known, level + 1) for one in inner]
+        found = known[id(part)] = (1 + sum(count for count, _ in sizes), 1 + max(depth for _, depth in sizes))
+    return found
