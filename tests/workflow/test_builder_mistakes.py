@@ -12,10 +12,15 @@ from typing import Any
 import pytest
 
 from orchestra import Answer, Document, Graph, InputError, Workflow, agent, by_model, map_, tool, when, workflow
-from tests.workflow import mistaken
+from tests.workflow import mistaken, miswired
 from tests.workflow.ensemble import calculator, fetch, reader
 
-MISTAKES = [found for found in vars(mistaken).values() if inspect.isfunction(found) and found.__module__ == mistaken.__name__]
+MISTAKES = [
+    found
+    for module in (mistaken, miswired)
+    for found in vars(module).values()
+    if inspect.isfunction(found) and found.__module__ == module.__name__
+]
 
 
 def refused(function: Callable[..., Any]) -> InputError:
@@ -35,7 +40,7 @@ def test_a_mistake_is_found_where_it_stands_with_what_to_write_instead(function:
     assert "\n".join(text + [f"help: {error.hint}"] * bool(error.hint)) == inspect.getdoc(function)
     first = function.__code__.co_firstlineno
     assert first < place.line < first + len(inspect.getsource(function).splitlines())
-    assert place.file == "tests/workflow/mistaken.py"
+    assert place.file == function.__module__.replace(".", "/") + ".py"
 
 
 def test_the_report_shows_line_caret_reason_and_help() -> None:
