@@ -43,7 +43,7 @@ def find(quote: str, sources: tuple[Source, ...]) -> Span | None:
     if not trimmed:
         return None
     for index, source in enumerate(sources):
-        if (at := source.text.find(trimmed)) >= 0:
+        if (at := _letter_by_letter(trimmed, source.text)) >= 0:
             return Span(index, at, at + len(trimmed))
     wanted = fold(trimmed).text.strip(" ")
     if not wanted:
@@ -52,6 +52,17 @@ def find(quote: str, sources: tuple[Source, ...]) -> Span | None:
         if span := _folded_span(wanted, fold(source.text), source.text):
             return Span(index, *span)
     return None
+
+
+def _letter_by_letter(wanted: str, text: str) -> int:
+    """Where a text stands in another, and is not followed by a mark that would make its last letter another one; -1 for nowhere."""
+    at = text.find(wanted)
+    while at >= 0:
+        after = text[at + len(wanted) : at + len(wanted) + 1]
+        if not after or after.isascii() or not _joins(wanted[-1], after):
+            return at
+        at = text.find(wanted, at + 1)
+    return -1
 
 
 def _folded_span(wanted: str, folded: Folded, text: str) -> tuple[int, int] | None:
