@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
 import random
-import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -233,27 +231,3 @@ async def test_an_adapter_answers_under_its_name_and_leaves_the_base_model_alone
     assert replies[1].model.startswith(folder.name)
     assert replies[1].model in status["adapters"]
     assert not (isinstance(replies[1], Done) and replies[1].value == alone.value)
-
-
-async def test_a_server_killed_in_the_middle_of_a_request_comes_back_and_answers(laptop: FleetConfig) -> None:
-    story = Card.declared("story", input=record(text=STRING), output=STRING, prompt="{{ text }}", max_output=4000)
-    short = Card.declared("short", input=record(text=STRING), output=STRING, prompt="{{ text }}", max_output=4)
-    async with opened(laptop, story, short) as fleet:
-        await fleet.ready()
-        (before,) = (await fleet.status())["servers"]
-        text = "Write the numbers from 1 to 5000 in words, one on each line."
-        task = asyncio.create_task(only(fleet, call("story", text=text)))
-
-        async def busy() -> bool:
-            return await running(fleet) == 1
-
-        await eventually(busy)
-        os.kill(before["pid"], signal.SIGKILL)
-        broken = await task
-        assert isinstance(broken, Refused)
-        assert (broken.code, broken.retryable) == ("F206", True)
-        done = await only(fleet, call("short", attempt=2, text=text))
-        (after,) = (await fleet.status())["servers"]
-    assert isinstance(done, Done), done
-    assert after["pid"] != before["pid"]
-    assert after["restarts"] == before["restarts"] + 1

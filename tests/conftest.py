@@ -1,0 +1,11 @@
+"""Settings of all tests: in CI hypothesis tries the same examples each time, and no example is timed."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+settings.register_profile("here", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")

@@ -1,0 +1,104 @@
+"""Whole runs on the real fleet, through `Orchestra`: what a user sees of answers, quotes, journals, cancellation and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from orchestra import Answer, Document, Orchestra, agent, by_model
+from orchestra.config import Settings
+from orchestra.events import AttemptFinished, AttemptStarted
+from orchestra.fleet.config import FleetConfig
+
+pytestmark = pytest.mark.real
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "documents"
+
+
+@agent(prompt="Write the numbers from 1 to {{ most }} in words, one on each line.", max_output=300)
+def counting(most: int) -> str:
+    """Counts."""
+    return by_model()
+
+
+@pytest.fixture
+def documents() -> list[Document]:
+    return [Document(source=path.name, text=path.read_text("utf-8")) for path in sorted(EXAMPLES.glob("*.txt"))]
+
+
+@pytest.fixture
+def question() -> str:
+    return str(json.loads((EXAMPLES / "questions.json").read_text("utf-8"))[0]["question"])
+
+
+@asynccontextmanager
+async def opened(laptop: FleetConfig, folder: Path) -> AsyncIterator[Orchestra]:
+    settings = Settings.load({"fleet": laptop.name, "journal": str(folder / "journal.db")}, start=folder)
+    async with Orchestra.open(settings, fleet="adopt") as orchestra:
+        yield orchestra
+
+
+async def eventually(orchestra: Orchestra, busy: int) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            status = await orchestra.fleet_status()
+            if status["servers"][0]["running"] == busy:
+                return
+            await asyncio.sleep(0.1)
+
+
+async def test_every_accepted_quote_stands_in_its_document(
+    laptop: FleetConfig, documents: list[Document], question: str, tmp_path: Path
+) -> None:
+    async with opened(laptop, tmp_path) as orchestra:
+        result = await orchestra.run(orchestra.find("answer_from_documents"), question=question, documents=documents)
+    texts = {document.source: document.text for document in documents}
+    for citation in Answer.model_validate(result.value).citations:
+        assert texts[citation.source][citation.start : citation.end] == citation.quote
+    for span in result.evidence:
+        assert span.quote in texts[span.source]
+    assert result.usage.output_tokens > 0
+
+
+async def test_the_journal_has_the_exact_bytes_that_were_exchanged(laptop: FleetConfig, question: str, tmp_path: Path) -> None:
+    async with opened(laptop, tmp_path) as orchestra:
+        run = await orchestra.start(orchestra.find("reader"), question=question, context="The tower was completed in 1889.")
+        await run.wait()
+        (attempt, *_) = [event for event in await orchestra.journal.read(run.id) if isinstance(event, AttemptFinished)]
+        sent, received = await orchestra.journal.blob(attempt.sent), await orchestra.journal.blob(attempt.received)
+    assert sent is not None
+    assert received is not None
+    asked, answered = json.loads(sent), json.loads(received)
+    assert question in asked["messages"][-1]["content"]
+    assert answered["usage"]["completion_tokens"] == attempt.usage.output_tokens
+
+
+async def test_cancelling_a_run_stops_the_server_working_on_it(laptop: FleetConfig, tmp_path: Path) -> None:
+    async with opened(laptop, tmp_path) as orchestra:
+        run = await orchestra.start(counting, most=5000)
+        await eventually(orchestra, busy=1)
+        run.cancel("a test")
+        result = await run.wait()
+        assert result.status == "cancelled"
+        await eventually(orchestra, busy=0)
+
+
+async def test_a_run_goes_on_after_its_server_was_killed_and_came_back(laptop: FleetConfig, tmp_path: Path) -> None:
+    async with opened(laptop, tmp_path) as orchestra:
+        run = await orchestra.start(counting, most=5000)
+        await eventually(orchestra, busy=1)
+        (before,) = (await orchestra.fleet_status())["servers"]
+        os.kill(before["pid"], signal.SIGKILL)
+        result = await run.wait()
+        (after,) = (await orchestra.fleet_status())["servers"]
+        events = await orchestra.journal.read(run.id)
+    assert result.status == "done"
+    assert [event.error for event in events if isinstance(event, AttemptFinished)] == ["F206", ""]
+    assert len([event for event in events if isinstance(event, AttemptStarted)]) == 2
+    assert (after["restarts"], after["pid"] != before["pid"]) == (before["restarts"] + 1, True)
