@@ -90,10 +90,8 @@ def contains(items: Sequence[T], item: T, /) -> bool:
 
 def choose(condition: bool, then: T, otherwise: U, /) -> T | U:
     """One of two values. Both are computed before; to choose between calls, `first_of(when(...), ...)`."""
-    if not holds([condition, then, otherwise]):
-        return then if condition else otherwise
     if not holds(condition):
-        raise fault("W015", f"this condition is known now: {condition!r}", hint="a Python `if`: x = a if flag else b")
+        return then if condition else otherwise
     first, second = _alike(lift(then), lift(otherwise))
     made = express("{0} ? {1} : {2}", RANKS["?"], boolean(lift(condition), "choose"), first, second, bracket=RANKS["?"] + 1)
     return cast("T | U", Placeholder(made))
