@@ -367,7 +367,7 @@ def set_up(venv: Venv, sets: Sequence[str]) -> None:
         fetch, need = sum(pin.download for pin in missing), sum(pin.disk for pin in missing)
         large = sorted((pin for pin in missing if pin.download > 50_000_000), key=lambda pin: -pin.download)
         check_room(venv, need)
-        print(f"  {len(missing)} packages to install: {size(fetch)} to fetch, {size(need)} on disk", flush=True)
+        print(f"  {len(missing)} package{'s' * (len(missing) != 1)} to install: {size(fetch)} to fetch, {size(need)} on disk", flush=True)
         if large:
             print("  the large ones: " + ", ".join(f"{pin.name} {size(pin.download)}" for pin in large), flush=True)
         install(venv, missing)

@@ -22,6 +22,7 @@ from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import console, say, seconds, table
 from orchestra.errors import OrchestraError
 from orchestra.events import NOTHING
+from orchestra.fleet.progress import Progress
 from orchestra.journal.history import History, Row
 from orchestra.result import Result
 from orchestra.values.models import Answer, Document
@@ -136,11 +137,17 @@ async def demo(config: str | None) -> int:
     """Opens the fleet, asks, shows; gives the exit status."""
     documents, questions = read_documents(EXAMPLES), read_questions(EXAMPLES / "questions.json")
     say(f"{len(questions)} questions to {len(documents)} documents of examples/documents, by the workflow answer_from_documents\n")
-    waiting = Waiting()
+    waiting, ready = Waiting(), time.monotonic()
+
+    def report(progress: Progress) -> None:
+        nonlocal ready
+        waiting(progress)
+        ready = time.monotonic()
+
     wrong: list[str] = []
     answers: list[Told] = []
-    async with Orchestra.open(config, progress=waiting) as orchestra:
-        begun = time.monotonic()
+    async with Orchestra.open(config, progress=report) as orchestra:
+        ready = time.monotonic()
         tasks = [asyncio.create_task(ask(orchestra, question, documents)) for question in questions]
         for number, task in enumerate(tasks, 1):
             told = await task
@@ -152,7 +159,7 @@ async def demo(config: str | None) -> int:
             show(number, told)
             answers.append(told)
             wrong += false_quotes(told.answer, documents)
-        took = time.monotonic() - begun
+        took = time.monotonic() - ready
     for quote in wrong:
         print(f"this quote does not stand where it is said to stand: {quote!r}", file=sys.stderr)
     if not wrong:
