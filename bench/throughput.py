@@ -1,6 +1,6 @@
 """Tokens per second through the engine, against the same requests sent straight to the server.
 
-    python bench/throughput.py [--fleet laptop] [--requests 32] [--rounds 3]
+    python -m bench.throughput [--fleet laptop] [--requests 32] [--rounds 3]
 
 Both arms send the same bytes: the direct arm replays the bodies that the engine's journal says it sent, with aiohttp and
 nothing else. Each round runs both arms, alternating in who goes first; the table has the medians and their ratio.

@@ -1,0 +1,100 @@
+"""The reader on extractive question answering, with and without checks and evidence-compiled decoding.
+
+    python -m bench.reader DATA/xquad_en/dev.jsonl [--rows 263] [--keep FOLDER]
+
+DATA holds rows {"id", "input": {"question", "context"}, "expected": {"answers": [{"text"}]}}; without
+answers the passage does not tell.
+Each arm is one `orchestra batch reader`; null and withheld answers count as abstentions. Needs the fleet, which it starts or adopts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.metrics import squad_scores
+
+ARMS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("evidence-compiled, V0", ("--constraint", "evidence")),
+    ("evidence-compiled, no checks", ("--constraint", "evidence", "--no-checks")),
+    ("JSON schema, V0", ("--constraint", "schema")),
+    ("JSON schema, no checks", ("--constraint", "schema", "--no-checks")),
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Shares in [0, 1] of all rows; `no_answer` of the rows that have none."""
+
+    exact: float
+    f1: float
+    no_answer: float
+    abstained: float
+    wrong: float
+    """Accepted and wrong."""
+
+    def row(self, name: str) -> str:
+        """A line of the table."""
+        shares = " | ".join(f"{share:.3f}" for share in (self.exact, self.f1, self.no_answer, self.abstained, self.wrong))
+        return f"| {name} | {shares} |"
+
+
+def score(rows: Sequence[dict[str, Any]], answers: Sequence[str | None]) -> Score:
+    """What the answers are worth; None is an abstention."""
+    gold = [[answer["text"] for answer in row["expected"]["answers"]] for row in rows]
+    scores = [squad_scores(wanted, given) for wanted, given in zip(gold, answers, strict=True)]
+    silent = [given is None for wanted, given in zip(gold, answers, strict=True) if not wanted]
+    return Score(
+        exact=sum(exact for exact, _ in scores) / len(rows),
+        f1=sum(f1 for _, f1 in scores) / len(rows),
+        no_answer=sum(silent) / max(1, len(silent)),
+        abstained=sum(given is None for given in answers) / len(rows),
+        wrong=sum(given is not None and not exact for given, (exact, _) in zip(answers, scores, strict=True)) / len(rows),
+    )
+
+
+def answers_of(path: Path) -> dict[str, str | None]:
+    """The answers in a batch's results, by the ids of the rows; None where there is none, or an empty one."""
+    found: dict[str, str | None] = {}
+    for line in path.read_text("utf-8").splitlines():
+        result = json.loads(line)
+        output = result["output"] or {}
+        found[result["id"]] = None if result["abstained"] else output.get("answer") or None
+    return found
+
+
+def main() -> int:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--rows", type=int, default=0, help="only the first rows; 0 for all")
+    parser.add_argument("--keep", type=Path, help="where the results stay; without it they are thrown away")
+    given = parser.parse_args()
+    rows = [json.loads(line) for line in given.data.read_text("utf-8").splitlines()]
+    rows = rows[: given.rows or len(rows)]
+    with tempfile.TemporaryDirectory() as folder:
+        place = given.keep or Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        source = place / "rows.jsonl"
+        source.write_text("".join(json.dumps({"id": row["id"], "input": row["input"]}) + "\n" for row in rows), "utf-8")
+        print(f"{len(rows)} rows of {given.data.parent.name}/{given.data.name}\n")
+        print("| reader, SmolLM2-135M untuned | EM | F1 | no-answer accuracy | abstained | accepted and wrong |\n|---|---|---|---|---|---|")
+        print(score(rows, [None] * len(rows)).row("floor: always “not found”"))
+        for number, (name, flags) in enumerate(ARMS):
+            output = place / f"arm{number}.jsonl"
+            command = [sys.executable, "-m", "orchestra.cli", "batch", "reader", "-i", str(source), "-o", str(output), *flags]
+            subprocess.run(command, check=True, stdout=sys.stderr)
+            found = answers_of(output)
+            print(score(rows, [found[row["id"]] for row in rows]).row(name), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
