@@ -20,6 +20,9 @@ FUEL = 200_000
 """Steps that one rendering may take (minijinja's count: about one an instruction)."""
 MAX_CHARACTERS = 1 << 20
 
+GLOBALS = frozenset({"range", "dict", "namespace"})
+"""Functions of minijinja that a template may call."""
+
 Role: TypeAlias = Literal["system", "user", "assistant"]
 _MARKER = re.compile(r"^[ \t]*<!--[ \t]*(system|user|assistant)[ \t]*-->[ \t]*$\n?", re.MULTILINE)
 
@@ -55,7 +58,7 @@ def check(template: str, names: Iterable[str], file: Path) -> None:
             wanted = environment.undeclared_variables_in_str(text)
         except TemplateError as error:
             raise _syntax(error, template, line, file) from error
-        for name in sorted(wanted - set(known)):
+        for name in sorted(wanted - GLOBALS - set(known)):
             at = next((i for i, row in enumerate(text.split("\n")) if re.search(rf"\b{re.escape(name)}\b", row)), 0)
             near = nearest(name, known)
             hint = f"did you mean {near!r}?" if near else f"inputs: {', '.join(known) or 'none'}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import unicodedata
+from typing import Literal
 
 import pytest
 from hypothesis import assume, given
@@ -38,7 +39,7 @@ def test_case_spacing_and_unicode_form_do_not_matter(words: list[str], data: st.
     end = data.draw(st.integers(start + 1, len(words)))
     text, before = " ".join(words), len(" ".join(words[:start])) + (start > 0)
     wanted = " ".join(words[start:end])
-    form = data.draw(st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"]))
+    form: Literal["NFC", "NFD", "NFKC", "NFKD"] = data.draw(st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"]))
     gap = data.draw(st.sampled_from([" ", "  ", "\n", "\u00a0", "\t \n"]))
     case = data.draw(st.sampled_from([str.upper, str.lower, str.title, str.casefold]))
     quote = unicodedata.normalize(form, gap.join(case(word) for word in words[start:end]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from fractions import Fraction
 
 import pytest
@@ -43,8 +44,8 @@ def test_the_evaluator_agrees_with_fractions(tree: tuple[str, Fraction | None]) 
     ("text", "value"),
     [
         ("(1,200 - 900) / 900", "1/3"), ("12% * 50", "6"), ("$1,000 × 2", "2000"), ("2^10", "1024"), ("max(1, 2, 3) - min(1,2)", "2"),
-        ("mean(1, 2)", "3/2"), ("round(2.345, 2)", "2.34"), ("sum(1, 2, 3)", "6"), ("-5 + 3", "-2"), ("7 // 2 + 7 % 2", "4"), ("0.1 + 0.2", "0.3"),
-        ("abs(3 - 5)", "2"), ("100 ÷ 8", "12.5"),
+        ("mean(1, 2)", "3/2"), ("round(2.345, 2)", "2.34"), ("sum(1, 2, 3)", "6"), ("-5 + 3", "-2"), ("7 // 2 + 7 % 2", "4"),
+        ("0.1 + 0.2", "0.3"), ("abs(3 - 5)", "2"), ("100 ÷ 8", "12.5"),
     ],
 )  # fmt: skip
 def test_arithmetic_is_exact(text: str, value: str) -> None:
@@ -66,10 +67,8 @@ def test_everything_else_is_refused(text: str) -> None:
 
 @given(st.text(max_size=60))
 def test_no_text_makes_it_stumble(text: str) -> None:
-    try:
+    with contextlib.suppress(NotArithmetic):
         evaluate(text)
-    except NotArithmetic as error:
-        assert error.args[0]
 
 
 def test_the_operands_are_the_numbers_that_stand_there() -> None:

@@ -1,0 +1,150 @@
+"""Cards: what they say, and what a wrong one gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestra.agent.card import Card
+from orchestra.agent.registry import builtin_folder
+from orchestra.errors import InputError, InputErrors
+from orchestra.values.types import parse_type
+
+GOOD = """\
+name: reader
+description: Reads.
+input: {question: str, context: str}
+output: {answer: str | null, quote: Quote | null}
+evidence: context
+max_output: 99
+checks: [quote]
+"""
+PROMPT = "Context: {{ context }}\nQuestion: {{ question }}\n"
+
+
+def folder(tmp_path: Path, card: str = GOOD, prompt: str | None = PROMPT) -> Path:
+    (tmp_path / "agent.yaml").write_text(card, "utf-8")
+    if prompt is not None:
+        (tmp_path / "prompt.md").write_text(prompt, "utf-8")
+    return tmp_path
+
+
+def refused(path: Path) -> InputError:
+    with pytest.raises(InputError) as caught:
+        Card.load(path)
+    return caught.value
+
+
+def test_a_card_is_read(tmp_path: Path) -> None:
+    card = Card.load(folder(tmp_path))
+    assert (card.name, card.kind, card.model, card.template) == ("reader", "model", "base", PROMPT)
+    contract = card.contract
+    assert list(contract.input["properties"]) == ["question", "context"]
+    assert list(contract.output["properties"]) == ["answer", "quote"]
+    assert contract.output["properties"]["quote"]["anyOf"][0]["format"] == "quote"
+    assert (contract.kind, contract.max_output, contract.checks, contract.evidence) == ("agent", 99, ("quote",), "context")
+    assert contract.digest == card.digest
+
+
+@pytest.mark.parametrize("change", [("Reads.", "Writes."), ("99", "98"), ("Question", "Ask"), ("[quote]", "[quote, numbers]")])
+def test_the_digest_changes_with_whatever_the_card_says(tmp_path: Path, change: tuple[str, str]) -> None:
+    first = Card.load(folder(tmp_path)).digest
+    assert Card.load(folder(tmp_path)).digest == first
+    assert Card.load(folder(tmp_path, GOOD.replace(*change), PROMPT.replace(*change))).digest != first
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "line", "column", "hint"),
+    [
+        ("evidence: context", "evidense: context", "A002", 5, 1, "did you mean 'evidence'?"),
+        ("name: reader\n", "", "A002", 1, 1, "add `name:`"),
+        ("max_output: 99", "max_output: many", "A002", 6, 13, ""),
+        ("max_output: 99", "sampling: {temperature: 9}", "A002", 6, 25, ""),
+        ("max_output: 99", "sampling: {temprature: 0.5}", "A002", 6, 12, "did you mean 'temperature'?"),
+        ("name: reader", "name: Reader", "A002", 1, 7, ""),
+        ("context: str}", "context: strr}", "L040", 3, 33, "did you mean 'str'?"),
+        ("Quote | null", "Qote | null", "L040", 4, 37, "did you mean 'Quote'?"),
+        ("evidence: context", "evidence: contxt", "A008", 5, 11, "did you mean 'context'?"),
+        ("[quote]", "[quote]\nname: again", "L009", 8, 1, ""),
+        ("max_output: 99", "prompt: ../secret.md", "A003", 6, 9, "put the file beside agent.yaml"),
+        ("max_output: 99", "prompt: none.md", "A004", 6, 9, ""),
+        ("max_output: 99", "kind: pickle", "A002", 6, 7, ""),
+        ("max_output: 99", "output_schema: {}", "A002", 6, 1, ""),
+    ],
+)
+def test_a_fault_is_shown_where_it_stands(tmp_path: Path, old: str, new: str, code: str, line: int, column: int, hint: str) -> None:
+    error = refused(folder(tmp_path, GOOD.replace(old, new)))
+    assert error.place is not None
+    assert (error.code, error.place.line, error.place.column) == (code, line, column), str(error)
+    if hint:
+        assert error.hint == hint
+
+
+def test_every_fault_of_a_card_is_told_at_once(tmp_path: Path) -> None:
+    error = refused(folder(tmp_path, GOOD.replace("max_output: 99", "max_output: x\nmodle: y")))
+    assert isinstance(error, InputErrors)
+    assert [one.place.line for one in error.errors if one.place] == [6, 7]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "code", "line", "column"),
+    [
+        ("a\n{{ question", "A005", 2, 1),
+        ("a\n{% if %}", "A005", 2, 1),
+        ("", "A005", 1, 1),
+        ("<!-- user -->\n{{ question }}\n<!-- assistant -->\nyes\n", "A005", 4, 1),
+        ("{{ context }}\n<!-- user -->\n{{ context }} {{ qestion }}", "A006", 3, 18),
+        ("{% include 'other' %}", "A007", 0, 0),
+    ],
+)
+def test_a_prompt_that_cannot_be_rendered_is_refused(tmp_path: Path, prompt: str, code: str, line: int, column: int) -> None:
+    if code == "A007":
+        Card.load(folder(tmp_path, prompt=prompt))  # found when it is rendered: no template is there to include
+        return
+    error = refused(folder(tmp_path, prompt=prompt))
+    assert error.place is not None
+    assert (error.code, error.place.line, error.place.column) == (code, line, column)
+
+
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside.md"
+    outside.write_text("secret {{ question }}")
+    inside = tmp_path / "card"
+    inside.mkdir()
+    (inside / "prompt.md").symlink_to(outside)
+    assert refused(folder(inside, prompt=None)).code == "A003"
+
+
+def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    assert refused(folder(tmp_path, prompt="x" * (1 << 20) + "x")).code == "A004"
+    assert refused(folder(tmp_path, prompt="x\udcff".encode("utf-8", "replace").decode() + "{{ nothing }}")).code == "A006"
+
+
+def test_types_of_its_own_may_be_records_or_json_schema(tmp_path: Path) -> None:
+    card = GOOD.replace("Quote | null}", "Fact}").replace(
+        "evidence: context", "types: {Kind: {enum: [a, b]}, Fact: {kind: Kind, text: Quote}}\nevidence: context"
+    )
+    schema = Card.load(folder(tmp_path, card)).output_schema
+    fact = schema["properties"]["quote"]
+    assert fact["properties"]["kind"] == {"enum": ["a", "b"]}
+    assert fact["properties"]["text"]["format"] == "quote"
+
+
+def test_a_card_declared_in_python_is_a_card() -> None:
+    text, quote = parse_type("str", {}), {"type": "string", "format": "quote"}
+    inputs = {"type": "object", "properties": {"context": text}, "required": ["context"]}
+    card = Card.declared("teller", input=inputs, output=quote, prompt="{{ context }}", max_output=9, evidence="context")
+    assert (card.contract.output, card.max_output, card.folder) == (quote, 9, None)
+    with pytest.raises(InputError, match="max_ouput") as caught:
+        Card.declared("teller", input=inputs, output=quote, prompt="{{ context }}", max_ouput=9)
+    assert (caught.value.code, caught.value.hint) == ("A002", "did you mean 'max_output'?")
+    with pytest.raises(InputError, match="no input 'contxt'"):
+        Card.declared("teller", input=inputs, output=quote, prompt="{{ contxt }}")
+
+
+@pytest.mark.parametrize("name", ["reader", "banking_intent"])
+def test_the_cards_that_travel_with_the_package_are_read(name: str) -> None:
+    card = Card.load(builtin_folder("agents") / name)
+    assert card.name == name
+    assert (builtin_folder("agents") / name / "card.md").is_file()

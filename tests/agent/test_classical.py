@@ -1,0 +1,114 @@
+"""Classical agents: the packaged one, and what a damaged one gets."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from orchestra.agent.card import Card
+from orchestra.agent.classical import Classifier, Features, packed
+from orchestra.agent.registry import builtin_folder
+from orchestra.errors import InputError
+from orchestra.values.types import Validator
+
+np = pytest.importorskip("numpy")
+
+FOLDER = builtin_folder("agents") / "banking_intent"
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return Classifier.load(Card.load(FOLDER))
+
+
+@pytest.mark.parametrize(
+    ("text", "intent"),
+    [
+        ("Somebody stole my card, please block it", "lost_or_stolen_card"),
+        ("How long until my new card arrives?", "card_arrival"),
+        ("I was charged twice for the same purchase", "transaction_charged_twice"),
+        ("I forgot my passcode", "passcode_forgotten"),
+        ("what is the exchange rate", "exchange_rate"),
+    ],
+)
+def test_plain_messages_get_their_intent(classifier: Classifier, text: str, intent: str) -> None:
+    output, probability = classifier.predict({"text": text})
+    assert output == {"intent": intent}
+    assert 0.3 < probability <= 1
+
+
+@pytest.mark.parametrize("text", ["", "   ", "東京", "\x00\u202e", "x" * 100_000])
+def test_every_text_gets_an_output_of_the_cards_type(classifier: Classifier, text: str) -> None:
+    output, probability = classifier.predict({"text": text})
+    assert Validator(Card.load(FOLDER).output_schema).check(output) is None
+    assert 0 < probability <= 1
+
+
+def test_the_probabilities_sum_to_one(classifier: Classifier) -> None:
+    assert float(classifier.probabilities("my card").sum()) == pytest.approx(1, abs=1e-4)
+
+
+def test_the_labels_are_those_of_the_card(classifier: Classifier) -> None:
+    assert sorted(classifier.layout.labels) == sorted(Card.load(FOLDER).output_schema["properties"]["intent"]["enum"])
+
+
+def test_features_are_words_characters_and_pairs() -> None:
+    found = Features(words=(1, 2), characters=(3,), gap=1).of("The red Car")
+    assert {"wred", "wthe red", "c re", "c car"[:4], "sthe car"} <= set(found)
+    assert "sthe red" not in found
+
+
+def copy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(FOLDER, tmp_path / "agent"))
+
+
+def refused(folder: Path) -> InputError:
+    with pytest.raises(InputError) as caught:
+        Classifier.load(Card.load(folder))
+    return caught.value
+
+
+def test_arrays_that_are_not_the_ones_that_were_written_are_refused(tmp_path: Path) -> None:
+    folder = copy(tmp_path)
+    data = bytearray((folder / "weights.npz").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "weights.npz").write_bytes(data)
+    assert refused(folder).code == "A011"
+
+
+def test_arrays_that_are_missing_or_lie_elsewhere_are_refused(tmp_path: Path) -> None:
+    folder = copy(tmp_path)
+    layout = json.loads((folder / "model.json").read_text())
+    (folder / "weights.npz").rename(tmp_path / "weights.npz")
+    assert refused(folder).code == "A004"
+    (folder / "model.json").write_text(json.dumps({**layout, "arrays": "../weights.npz"}))
+    assert refused(folder).code == "A003"
+
+
+@pytest.mark.parametrize(
+    "change", [{"format": "pickle"}, {"labels": ["a"]}, {"labels": ["a", "b"]}, {"module": "os"}, {"features": {"words": [99]}}]
+)
+def test_a_layout_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    folder = copy(tmp_path)
+    layout = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**layout, **change}))
+    assert refused(folder).code == "A011"
+
+
+def test_pickled_arrays_are_not_loaded(tmp_path: Path) -> None:
+    folder = copy(tmp_path)
+    layout = json.loads((folder / "model.json").read_text())
+    np.savez(folder / "weights.npz", vocabulary=np.array([{"a": 1}], dtype=object))
+    import hashlib
+
+    mark = hashlib.sha256((folder / "weights.npz").read_bytes()).hexdigest()
+    (folder / "model.json").write_text(json.dumps({**layout, "sha256": mark}))
+    assert refused(folder).code == "A011"
+
+
+def test_packed_arrays_are_the_same_bytes_every_time() -> None:
+    arrays = {"b": np.arange(3), "a": np.zeros((2, 2), dtype=np.int8)}
+    assert packed({"x": 1}, arrays) == packed({"x": 1}, dict(reversed(arrays.items())))

@@ -1,0 +1,75 @@
+"""What a model wrote: a value of its type, or a coded reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.agent.card import Card
+from orchestra.agent.output import Parsed, Unreadable, parse
+
+TEXT = {"type": "string"}
+INPUT = {"type": "object", "properties": {"question": TEXT}, "required": ["question"]}
+OUTPUT = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+
+
+def card(output: Any = OUTPUT) -> Card:
+    return Card.declared("counter", input=INPUT, output=output, prompt="{{ question }}")
+
+
+def test_json_of_the_type_is_a_value() -> None:
+    assert parse(card(), ' {"n": 3}\n') == Parsed({"n": 3})
+
+
+def test_plain_text_is_taken_as_it_is() -> None:
+    assert parse(card(TEXT), ' "hello" \n', finish="length") == Parsed('"hello"')
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("", "M004"),
+        ("  \n", "M004"),
+        ("hello", "M001"),
+        ('{"n": 3', "M001"),
+        ('{"n": 3} more', "M001"),
+        ('```json\n{"n": 3}\n```', "M001"),
+        ('{"n": NaN}', "M001"),
+        ('{"n": 1, "n": 2}', "M001"),
+        ('{"n": ' + "9" * 50 + "}", "M001"),
+        ("[" * 100 + "]" * 100, "M001"),
+        ('{"n": "\\ud800"}', "M001"),
+        ('{"n": "3"}', "M002"),
+        ('{"n": 3.5}', "M002"),
+        ("{}", "M002"),
+        ('{"n": 3, "m": 4}', "M002"),
+        ("null", "M002"),
+        ('{"n": "' + "x" * (1 << 20) + '"}', "M001"),
+    ],
+)
+def test_anything_else_is_a_coded_reason(text: str, code: str) -> None:
+    result = parse(card(), text)
+    assert isinstance(result, Unreadable)
+    assert result.code == code
+    assert len(result.reason) < 400
+
+
+def test_json_that_was_cut_off_says_so() -> None:
+    result = parse(card(), '{"n": 3', finish="length")
+    assert isinstance(result, Unreadable)
+    assert result.code == "M003"
+    assert "max_output" in result.hint
+
+
+def test_a_reason_shows_no_control_character() -> None:
+    result = parse(card(), "\x1b[31m\u202eevil\x00")
+    assert isinstance(result, Unreadable)
+    assert result.reason.isprintable()
+
+
+@given(st.text(max_size=80))
+def test_no_text_makes_it_stumble(text: str) -> None:
+    assert isinstance(parse(card(), text), Parsed | Unreadable)

@@ -1,0 +1,153 @@
+"""The registry, and tools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from orchestra.agent.contract import Effect
+from orchestra.agent.registry import Registry
+from orchestra.agent.tool import ToolFault, ToolFunction
+from orchestra.errors import InputError, InputErrors
+from orchestra.values.models import Document
+
+CARD = "name: NAME\ndescription: mine\ninput: {text: str}\noutput: str\n"
+
+
+def agents(tmp_path: Path, **cards: str) -> Path:
+    for folder, name in cards.items():
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "agent.yaml").write_text(CARD.replace("NAME", name))
+        (tmp_path / folder / "prompt.md").write_text("{{ text }}")
+    return tmp_path
+
+
+def test_the_users_agents_come_before_the_packages(tmp_path: Path) -> None:
+    registry = Registry.load([agents(tmp_path, reader="reader")])
+    assert registry.card("reader").description == "mine"
+    assert "banking_intent" in registry.cards
+
+
+def test_a_name_that_is_not_there_gets_the_nearest() -> None:
+    registry = Registry.load()
+    with pytest.raises(InputError) as caught:
+        registry.card("reeder")
+    assert (caught.value.code, caught.value.hint) == ("A001", "did you mean 'reader'?")
+    with pytest.raises(InputError) as caught:
+        registry.tool("zzz")
+    assert (caught.value.code, caught.value.hint) == ("T005", "tools: none")
+
+
+def test_two_agents_of_one_name_and_every_broken_card_are_told_at_once(tmp_path: Path) -> None:
+    folder = agents(tmp_path, a="reader", b="reader", c="Wrong", d="good")
+    with pytest.raises(InputErrors) as caught:
+        Registry.load([folder], builtin=False)
+    assert {error.code for error in caught.value.errors} == {"A002", "A009"}
+
+
+def test_a_folder_that_is_not_there_has_no_agents(tmp_path: Path) -> None:
+    assert Registry.load([tmp_path / "none"], builtin=False).cards == {}
+
+
+def test_the_catalog_has_everything_by_name() -> None:
+    catalog = Registry.load().with_tools([TOOL]).catalog()
+    assert set(catalog.agents) >= {"reader", "banking_intent"}
+    assert catalog.tools["longest"].effect == "pure"
+    assert {"Document", "Passage", "Quote", "Answer"} <= set(catalog.models)
+
+
+def test_code_of_agents_and_tools_are_kept_apart() -> None:
+    code = ToolFunction(TOOL.contract.__class__("shout", "agent", {}, {}), str.upper)
+    registry = Registry().with_tools([TOOL, code])
+    assert set(registry.tools) == {"longest"}
+    assert registry.code_of("shout") is code
+    assert "shout" in registry.agents
+    with pytest.raises(InputError) as caught:
+        registry.code_of("whisper")
+    assert caught.value.code == "A010"
+
+
+class Found(BaseModel):
+    """What a tool gave."""
+
+    source: str
+    length: int
+
+
+def longest(documents: Sequence[Document], least: int = 0) -> Found | None:
+    """The longest document.
+
+    More words.
+    """
+    found = max(documents, key=lambda document: len(document.text), default=None)
+    if found is None or len(found.text) < least:
+        return None
+    assert isinstance(found, Document)
+    return Found(source=found.source, length=len(found.text))
+
+
+TOOL = ToolFunction.of(longest, effect="pure")
+
+
+def test_the_contract_is_read_from_the_signature() -> None:
+    contract = TOOL.contract
+    assert (contract.name, contract.kind, contract.description) == ("longest", "tool", "The longest document.")
+    assert contract.input["required"] == ["documents"]
+    assert list(contract.input["properties"]) == ["documents", "least"]
+    assert contract.input["additionalProperties"] is False
+
+
+async def test_json_goes_in_as_the_functions_types_and_comes_out_as_json() -> None:
+    documents = [{"source": "a", "text": "x"}, {"source": "b", "text": "xx"}]
+    assert await TOOL.call({"documents": documents}) == {"source": "b", "length": 2}
+    assert await TOOL.call({"documents": documents, "least": 3}) is None
+
+
+@pytest.mark.parametrize(
+    "inputs", [{}, {"documents": "x"}, {"documents": [{"source": "a"}]}, {"documents": [], "least": "3"}, {"documents": [], "most": 1}]
+)
+async def test_inputs_of_another_type_do_not_reach_the_function(inputs: dict[str, Any]) -> None:
+    with pytest.raises(ToolFault) as caught:
+        await TOOL.call(inputs)
+    assert caught.value.code == "T002"
+
+
+async def test_coroutine_functions_are_awaited() -> None:
+    async def double(n: int) -> int:
+        return 2 * n
+
+    assert await ToolFunction.of(double, effect="pure").call({"n": 4}) == 8
+
+
+async def test_an_exception_of_the_tool_is_a_fault_of_the_call() -> None:
+    def broken(n: int) -> int:
+        raise ZeroDivisionError("no")
+
+    with pytest.raises(ToolFault, match="broken raised ZeroDivisionError: no") as caught:
+        await ToolFunction.of(broken, effect="pure").call({"n": 4})
+    assert caught.value.code == "T003"
+
+
+async def test_a_result_that_is_not_what_was_annotated_is_a_fault() -> None:
+    def lies(n: int) -> int:
+        return "text"  # type: ignore[return-value]  # the point of the test
+
+    with pytest.raises(ToolFault) as caught:
+        await ToolFunction.of(lies, effect="pure").call({"n": 4})
+    assert caught.value.code == "T004"
+
+
+@pytest.mark.parametrize("function", [lambda x: x, print])
+def test_a_function_without_types_is_no_tool(function: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        ToolFunction.of(function, effect="pure")
+    assert caught.value.code == "T001"
+
+
+def test_an_effect_is_one_of_five() -> None:
+    effects: tuple[Effect, ...] = ("pure", "idempotent", "keyed", "transactional", "once")
+    assert [ToolFunction.of(longest, effect=effect).contract.effect for effect in effects] == list(effects)
