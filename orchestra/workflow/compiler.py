@@ -24,20 +24,28 @@ from orchestra.workflow.wiring import Path, Types, compiled, fits, listed, meant
 
 MAX_CALLS = 32
 """Workflows that call each other in a row, at most."""
+MAX_LOOPS = 4
+"""Loops inside each other, at most: for the type of `previous` each body is gone through up to three times."""
 
 
 def compile_graph(graph: Graph, catalog: Catalog, places: Places | None = None) -> Program:
     """The program of a workflow. Raises `InputError`, or `InputErrors` with all faults (L040 to L060, L105 to L121, A002)."""
-    return _compile(graph, catalog, places, (), {})[0]
+    return _compile(graph, catalog, places, (), {}).program
 
 
-_Called = tuple[Program, bool] | None
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A workflow that others call."""
+
+    program: Program
+    sure: bool
+    """Whether it always gives a value, failures apart."""
+    acts: bool
+    """Whether it may have an effect."""
 
 
-def _compile(
-    graph: Graph, catalog: Catalog, places: Places | None, above: tuple[str, ...], programs: dict[str, _Called]
-) -> tuple[Program, bool]:
-    """The program, and whether it always gives a value, failures apart."""
+def _compile(graph: Graph, catalog: Catalog, places: Places | None, above: tuple[str, ...], programs: dict[str, Called | None]) -> Called:
+    """A workflow, with what its callers must know of it."""
     findings = Findings(graph.name, places)
     compiler = Compiler(graph, catalog, findings, (*above, graph.name), programs)
     inputs: Mapping[str, InputField] = {}
@@ -54,7 +62,7 @@ def _compile(
     program = Program(
         graph.name, body.nodes, body.output, body.schema, inputs, graph=graph, budget=graph.budget, label=label, warnings=warnings
     )
-    return program, body.sure
+    return Called(program, body.sure, any(compiler.acts(node) for node in graph.nodes.values()))
 
 
 def _record(fields: Mapping[str, Schema]) -> Schema:
@@ -88,7 +96,7 @@ class Compiler:
     catalog: Catalog
     findings: Findings
     above: tuple[str, ...]
-    programs: dict[str, _Called] = field(default_factory=dict)
+    programs: dict[str, Called | None] = field(default_factory=dict)
     """The workflows that were called so far, by name; None for those with faults."""
     sure: dict[str, bool] = field(default_factory=dict)
     """Of the nodes that can be seen here: whether it is neither skipped nor withheld, failures apart."""
@@ -108,7 +116,8 @@ class Compiler:
     def inputs(self) -> dict[str, InputField]:
         """The workflow's inputs, their types read, their defaults checked."""
         if self.graph.name in KEYWORDS:
-            self.findings.fault("L115", f"{self.graph.name!r} is a word of the expression language", self.findings.at("name"))
+            hint = f"call it {self.graph.name}_"
+            self.findings.fault("L115", f"{self.graph.name!r} is a word of the expression language", self.findings.at("name"), hint=hint)
         self.models = dict(self.catalog.models)
         for name, body in self.graph.types.items():
             self._declare(name, body)
@@ -190,6 +199,9 @@ class Compiler:
         return Body(assembled(given, order, drafts, reads), made, schema, sure, found, certain)
 
     def _measure(self, reads: Mapping[str, Uses], path: Path) -> None:
+        if self.loops > MAX_LOOPS:
+            hint = "make one of them a workflow of its own, and `call` it"
+            self.findings.only("L106", f"more than {MAX_LOOPS} loops inside each other", self.findings.at(*path), hint=hint)
         self.nodes += len(reads)
         self.edges += sum(len(wanted.all) for wanted in reads.values())
         # The body of a loop that reads `previous` is gone through three times at most.
@@ -271,7 +283,7 @@ class Compiler:
 
     def _unread(self, given: Mapping[str, AnyNode], reads: Mapping[str, Uses], output: frozenset[str], path: Path) -> None:
         """Warns of nodes that the output never needs, and that have no effect either."""
-        line = [name for name in given if name in output or self._acts(given[name], self.above)]
+        line = [name for name in given if name in output or self.acts(given[name])]
         seen: set[str] = set()
         while line:
             here = line.pop()
@@ -282,19 +294,19 @@ class Compiler:
             if name not in seen:
                 self.findings.warn(f"nothing needs the node {name!r}", self.findings.at(*path, name, key=True))
 
-    def _acts(self, node: AnyNode, above: tuple[str, ...]) -> bool:
+    def acts(self, node: AnyNode) -> bool:
         """Whether a node may have an effect, itself or inside."""
         match node:
             case CallNode(call=Block(nodes=inner)) | LoopNode(loop=Block(nodes=inner)):
-                return any(self._acts(one, above) for one in inner.values())
+                return any(self.acts(one) for one in inner.values())
             case CallNode(call=str(name)):
-                program = self.programs.get(name)
-                return program is not None and any(_acts(one) for one in program[0].nodes)
+                called = self.programs.get(name)
+                return called is not None and called.acts
             case _:
                 contract = self.catalog.tools.get(getattr(node, "tool", ""))
                 return contract is not None and contract.effect != "pure"
 
-    def called(self, name: str, path: Path) -> _Called:
+    def called(self, name: str, path: Path) -> Called | None:
         """A workflow that is called by name, compiled once, and whether it always gives a value; faults are noted (L106, L111, L116)."""
         place = self.findings.at(*path)
         if name in self.above:
@@ -312,7 +324,7 @@ class Compiler:
             self.findings.fault("L111", f"the workflow {name!r} has faults", place, hint=f"orchestra validate {name}")
         return self.programs[name]
 
-    def _called(self, name: str, path: Path) -> _Called:
+    def _called(self, name: str, path: Path) -> Called | None:
         place = self.findings.at(*path)
         with self.findings.collecting():
             graph = self.catalog.workflows.get(name)
@@ -332,9 +344,3 @@ class Compiler:
         names = sorted(known)
         hint = meant(name, names, f"there are: {listed(names)}")
         self.findings.fault("L111", f"there is no {what} {name!r}", self.findings.at(*path), hint=hint)
-
-
-def _acts(node: CompiledNode) -> bool:
-    if node.body is not None:
-        return any(_acts(inner) for inner in node.body.nodes)
-    return node.contract is not None and node.contract.effect != "pure"

@@ -145,7 +145,7 @@ def _workflow(compiler: Compiler, node: nodes.CallNode, types: Names, path: Path
     if called is None:
         compiled(dict(node.with_), types, compiler.findings, (*path, "with"))
         return Draft(kind="call")
-    program, sure = called
+    program = called.program
     wanted: Schema = {
         "type": "object",
         "properties": {name: entry.schema for name, entry in program.inputs.items()},
@@ -153,7 +153,7 @@ def _workflow(compiler: Compiler, node: nodes.CallNode, types: Names, path: Path
         "additionalProperties": False,
     }
     inputs = wired(node.with_, bundled(wanted), node.call, types, compiler.findings, (*path, "with"))
-    return Draft(kind="call", body=program, inputs=inputs, output=program.output_schema, sure=sure)
+    return Draft(kind="call", body=program, inputs=inputs, output=program.output_schema, sure=called.sure)
 
 
 def _loop(compiler: Compiler, name: str, node: nodes.LoopNode, types: Names, path: Path) -> Draft:

@@ -88,7 +88,8 @@ def fits(what: str, source: Schema, target: Schema, findings: Findings, path: Pa
     plain = f"expected {show(target)}, got "
     message = f"{what} takes {show(target)}, got "
     if detail.startswith(plain):
-        message += detail.removeprefix(plain)
+        # Of a constant the detail is the value; of another type it is the part that does not fit, and the whole says more.
+        message += detail.removeprefix(plain) if source.keys() & {"const", "enum"} else show(source)
     else:
         message += f"{show(source)}: {detail}"
     findings.fault("L114", message, findings.at(*path), hint=_suggestion(source, target, written))

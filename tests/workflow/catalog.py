@@ -1,0 +1,38 @@
+"""What the workflows of these tests may name: the stage of the engine's tests, and two workflows, one of them with a fault."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestra.errors import InputError, InputErrors
+from orchestra.workflow.compiler import compile_graph
+from orchestra.workflow.program import Program
+from orchestra.workflow.reader import read
+from tests.engine import stage
+
+HEAD = "schema: orchestra/v1\nname: w\n"
+TWICE = HEAD.replace("w\n", "twice\n") + "input: {text: str}\noutput: ${a}\nnodes:\n  a: {tool: shout, with: {text: '${input.text}'}}\n"
+BROKEN = HEAD.replace("w\n", "broken\n") + "output: ${b}\nnodes:\n  b: {tool: shoutt, with: {text: x}}\n"
+CATALOG = replace(stage.CATALOG, workflows={"twice": read(TWICE, "twice.yaml").graph, "broken": read(BROKEN, "broken.yaml").graph})
+
+
+def whole(text: str) -> str:
+    """A workflow's text with the two lines that most of them begin with."""
+    return text if text.startswith("schema:") else HEAD + text
+
+
+def compiled(text: str) -> Program:
+    """The program of a workflow's text. Raises `InputError`."""
+    source = read(whole(text), "w.yaml")
+    return compile_graph(source.graph, CATALOG, source.places)
+
+
+def faults(text: str) -> tuple[InputError, ...]:
+    """All that is wrong with a workflow."""
+    try:
+        compiled(text)
+    except InputErrors as several:
+        return several.errors
+    except InputError as error:
+        return (error,)
+    return ()
