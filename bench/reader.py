@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.metrics import squad_scores
+from bench.sentence_rule import SentenceRule
 
 ARMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("evidence-compiled, V0", ("--constraint", "evidence")),
@@ -74,6 +75,7 @@ def main() -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
+    parser.add_argument("--train", type=Path, help="rows to fit the floor without a model on; train.jsonl beside DATA where it is there")
     parser.add_argument("--rows", type=int, default=0, help="only the first rows; 0 for all")
     parser.add_argument("--keep", type=Path, help="where the results stay; without it they are thrown away")
     given = parser.parse_args()
@@ -87,6 +89,10 @@ def main() -> int:
         print(f"{len(rows)} rows of {given.data.parent.name}/{given.data.name}\n")
         print("| reader, SmolLM2-135M untuned | EM | F1 | no-answer accuracy | abstained | accepted and wrong |\n|---|---|---|---|---|---|")
         print(score(rows, [None] * len(rows)).row("floor: always “not found”"))
+        fitted = given.train or given.data.with_name("train.jsonl")
+        if fitted.exists():
+            rule = SentenceRule([json.loads(line) for line in fitted.read_text("utf-8").splitlines()])
+            print(score(rows, [rule.answer(row) for row in rows]).row("floor: sentence rule, no model"))
         for number, (name, flags) in enumerate(ARMS):
             output = place / f"arm{number}.jsonl"
             command = [sys.executable, "-m", "orchestra.cli", "batch", "reader", "-i", str(source), "-o", str(output), *flags]
