@@ -83,11 +83,22 @@ def user_locals() -> dict[str, object]:
 
 def place_of(spot: Spot) -> Place:
     """The place of a spot, with its line where there is one."""
-    line, end, first, last = spot.position
+    line, end, first, last = spot.position if spot.last >= 0 else _definition(spot)
     text = linecache.getline(spot.code.co_filename, line).rstrip("\r\n")
     column = _characters(text, first) if text else first
     width = _characters(text, last) - column if end == line else len(text) - column
     return Place(_shown(spot.code.co_filename), line, column + 1, text, max(1, width))
+
+
+def _definition(spot: Spot) -> tuple[int, int, int, int]:
+    """The position of a function's `def`, below its decorators."""
+    start = spot.code.co_firstlineno
+    for line in range(start, start + 40):
+        text = linecache.getline(spot.code.co_filename, line)
+        if text.lstrip().startswith(("def ", "async def ")):
+            indent = len(text) - len(text.lstrip())
+            return line, line, indent, len(text.rstrip().encode())
+    return start, start, 0, 0
 
 
 def _characters(text: str, size: int) -> int:

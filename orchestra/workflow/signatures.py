@@ -175,11 +175,19 @@ def _keywords(fields: list[str], required: list[str]) -> inspect.Signature:
 
 
 def models_of(*schemas: Schema) -> dict[str, Schema]:
-    """The models that schemas refer to, by name."""
+    """The models that schemas are made of, by name."""
     found: dict[str, Schema] = {}
     for schema in schemas:
-        for key, body in schema.get("$defs", {}).items():
-            found.setdefault(str(body.get("title", key)), under({"$defs": schema["$defs"]}, body))
+        waiting: list[Any] = [schema]
+        defs = {"$defs": schema["$defs"]} if "$defs" in schema else {}
+        while waiting:
+            here = waiting.pop()
+            if isinstance(here, Mapping):
+                if "properties" in here and isinstance(here.get("title"), str):
+                    found.setdefault(here["title"], under(defs, {key: value for key, value in here.items() if key != "$defs"}))
+                waiting += here.values()
+            elif isinstance(here, list):
+                waiting += here
     return found
 
 

@@ -28,7 +28,7 @@ from orchestra.agent.card import Card, Sampling
 from orchestra.agent.contract import Contract, Effect
 from orchestra.errors import InputError
 from orchestra.values.labels import Label
-from orchestra.values.types import under
+from orchestra.values.types import Schema, under
 from orchestra.workflow import mistakes
 from orchestra.workflow.calls import Options, Step
 from orchestra.workflow.mistakes import Spot
@@ -36,7 +36,7 @@ from orchestra.workflow.nodes import AgentNode, Budget, CallNode, Defaults, Grap
 from orchestra.workflow.pending import ATOM, Wired, said, unfit
 from orchestra.workflow.placeholders import Guarded, Placeholder, template
 from orchestra.workflow.scopes import Scope, Variable, fault, inside, last_return, traced, tracing
-from orchestra.workflow.signatures import NAME, different, inputs_of, of_contract, of_function, of_graph, of_models
+from orchestra.workflow.signatures import NAME, different, inputs_of, models_of, of_contract, of_function, of_graph, of_models
 from orchestra.workflow.spoken import typed
 
 __all__ = [
@@ -180,6 +180,20 @@ class Workflow(Step[P, R]):
     def steps(self) -> tuple[Step[..., Any], ...]:
         """What it calls: each agent, tool and workflow once, in the order of the first call. Empty for one of a file."""
         return self._trace[1]
+
+    @property
+    def models(self) -> dict[str, Schema]:
+        """The models that its inputs, and those of all workflows below it, are made of, by name: what a catalog must know."""
+        found: dict[str, Schema] = {}
+        waiting: list[Step[..., Any]] = [self]
+        seen: set[str] = set()
+        while waiting:
+            step = waiting.pop()
+            if isinstance(step, Workflow) and step.name not in seen:
+                seen.add(step.name)
+                found = {**models_of(step.signature.input), **found}
+                waiting += step.steps
+        return found
 
     @cached_property
     def _trace(self) -> tuple[Graph, tuple[Step[..., Any], ...]]:
