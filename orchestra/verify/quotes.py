@@ -128,7 +128,7 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 def nearness(quote: str, sources: tuple[Source, ...]) -> float:
     """The share of a quote's words that stand, in their order, in one stretch of a source half as long again: 0 to 1.
 
-    Word-level longest common subsequence over windows; 0 where the comparison would be too large.
+    Word-level longest common subsequence over windows; 0 where it cannot reach `NEAR`, or where the comparison would be too large.
     """
     wanted = _WORD.findall(fold(quote).text)
     if not wanted:
@@ -142,7 +142,7 @@ def nearness(quote: str, sources: tuple[Source, ...]) -> float:
         common = set(wanted)
         for at in range(0, max(1, len(words) - width + step), step):
             window = words[at : at + width]
-            if sum(word in common for word in window) > best:  # an upper bound that saves most of the work
+            if sum(word in common for word in window) >= max(best + 1, NEAR * len(wanted)):  # an upper bound that saves most of the work
                 best = max(best, _common(wanted, window))
     return best / len(wanted)
 
