@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestra.doors import Source
+from orchestra.tools.search import STOP_WORDS
 from orchestra.values.models import Answer, Citation, Passage, Reading
 from orchestra.verify import quotes
 from orchestra.workflow.steps import tool
@@ -29,9 +30,10 @@ class _Candidate:
 def cite(question: str, readings: Sequence[Reading], passages: Sequence[Passage]) -> Answer:
     """The answer on which the best passages agree; null where no reading has an answer with a quote from a passage.
 
-    A reading counts if its quote stands in one of the passages (the first by rank), up to case and spacing. The citation is the
-    passage's own text, so `document.text[start:end] == quote`. Readings of the same answer add up: a passage of rank r counts 1/r, half of
-    it where the answer's words are not in the quote.
+    A reading counts if its quote stands in one of the passages (the first by rank), up to case and spacing, and has at least one word
+    of the answer: words that say nothing of it do not support it. The citation is the passage's own text, so that
+    `document.text[start:end] == quote`. Readings of the same answer add up: a passage of rank r counts 1/r, half of it where the quote
+    has not the whole answer.
     """
     sources = tuple(Source(passage.text, passage.source) for passage in passages)
     groups: dict[str, list[_Candidate]] = {}
@@ -52,8 +54,15 @@ def _candidate(reading: Reading, passages: Sequence[Passage], sources: tuple[Sou
         return None
     passage = passages[span.source]
     quote = passage.text[span.start : span.end]
+    if not _words(answer) & _words(quote):
+        return None
     citation = Citation(quote=quote, source=passage.source, start=passage.start + span.start, end=passage.start + span.end)
     return _Candidate(answer, span.source, citation, _normal(answer) in _normal(quote))
+
+
+def _words(text: str) -> frozenset[str]:
+    """The words that carry meaning."""
+    return frozenset(_normal(text).split()) - STOP_WORDS
 
 
 def _weight(group: list[_Candidate]) -> float:

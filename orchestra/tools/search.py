@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _WORD = re.compile(r"\w+")
-_STOP = frozenset(
+STOP_WORDS = frozenset(
     _WORD.findall(
         "a an and are as at be been by did do does for from had has have how in is it its of on or that the their this to was were "
         "what when where which who whom whose why will with"
@@ -67,7 +67,7 @@ def _zeros(length: int) -> NDArray[numpy.float32]:
 def _terms(text: str) -> list[str]:
     """The words of a text as they are compared: NFKC, casefold, no plural `s`, no words that every text has."""
     words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-    return [_singular(word) for word in words if word not in _STOP]
+    return [_singular(word) for word in words if word not in STOP_WORDS]
 
 
 def _singular(word: str) -> str:

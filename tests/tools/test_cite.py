@@ -41,6 +41,11 @@ def test_without_a_supported_reading_there_is_no_answer() -> None:
     assert cite("Who?", [read("Scheele", "Scheele")], []) == nothing
 
 
+def test_a_quote_without_a_word_of_the_answer_supports_nothing() -> None:
+    assert cite("Who?", [read("Priestley", "it in 1773 in Uppsala")], PASSAGES) == Answer(text=None)
+    assert cite("When?", [read("In 1773", "it in 1773 in Uppsala")], PASSAGES).text == "In 1773"
+
+
 def test_the_first_passage_wins_where_readings_differ() -> None:
     answer = cite("Who?", [read("Scheele", "Carl Wilhelm Scheele"), read("Priestley", "Joseph Priestley")], PASSAGES)
     assert answer.text == "Priestley"
