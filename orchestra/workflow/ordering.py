@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from orchestra.workflow import nodes
 from orchestra.workflow.nodes import AnyNode
 from orchestra.workflow.syntax import Macro, Name, NotCEL, Tree, children, closing, parse
+
+NONE: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +29,22 @@ class Uses:
 
 def names_in(template: Any) -> frozenset[str]:
     """The free names in a template's references; those of a reference that cannot be parsed are left out."""
-    return frozenset(_names(template))
-
-
-def _names(template: Any) -> Iterator[str]:
     if isinstance(template, str):
-        for source in _references(template):
-            try:
-                yield from _free(parse(source), frozenset())
-            except NotCEL:
-                continue
-    elif isinstance(template, Mapping):
-        for part in template.values():
-            yield from _names(part)
-    elif isinstance(template, list | tuple):
-        for part in template:
-            yield from _names(part)
+        return _text(template) if "${" in template else NONE
+    parts = template.values() if isinstance(template, Mapping) else template if isinstance(template, list | tuple) else ()
+    found = [names for part in parts if (names := names_in(part))]
+    return found[0] if len(found) == 1 else NONE.union(*found)
+
+
+@lru_cache(maxsize=8192)
+def _text(text: str) -> frozenset[str]:
+    found: set[str] = set()
+    for source in _references(text):
+        try:
+            found.update(_free(parse(source), NONE))
+        except NotCEL:
+            continue
+    return frozenset(found)
 
 
 def _references(text: str) -> Iterator[str]:
@@ -74,14 +77,14 @@ def uses(node: AnyNode) -> Uses:
     """The names that a node reads, those of its body included where they are not the body's own."""
     hard: list[Any] = [node.when, node.each, node.against]
     soft: list[Any] = [node.fallback]
-    inner = Uses(frozenset(), frozenset())
+    inner = Uses(NONE, NONE)
     match node:
         case nodes.AgentNode() | nodes.ToolNode():
             hard.append(node.with_)
         case nodes.CallNode(call=call):
             hard.append(node.with_)
             if isinstance(call, nodes.Block):
-                inner = _body(call, frozenset())
+                inner = _body(call, NONE)
         case nodes.FirstOfNode(first_of=arms):
             soft.append(arms)
         case nodes.LoopNode(loop=loop):
@@ -97,7 +100,7 @@ def uses(node: AnyNode) -> Uses:
     return Uses(wanted, (names_in(soft) | inner.soft | frozenset(node.after)) - own - wanted)
 
 
-def _body(block: nodes.Block, more: frozenset[str], own: frozenset[str] = frozenset()) -> Uses:
+def _body(block: nodes.Block, more: frozenset[str], own: frozenset[str] = NONE) -> Uses:
     """The names around a body that it reads; it tolerates what all of its nodes tolerate. `own` are those that it is given."""
     reads = [uses(inner) for inner in block.nodes.values()]
     hidden = block.nodes.keys() | own
