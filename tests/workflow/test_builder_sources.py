@@ -1,0 +1,113 @@
+"""What is read from bytecode, on every supported version of Python that is at hand; and what the package shows of itself."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import orchestra
+from orchestra.workflow import bytecode, mistakes
+
+PROBE = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("bytecode", sys.argv[1])
+bytecode = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(bytecode)
+names = []
+class Step:
+    def __call__(self, *args, **kwargs):
+        frame = sys._getframe(1)
+        names.append(bytecode.bound_name(frame.f_code, frame.f_lasti))
+        return self
+    def __iter__(self):
+        return iter([self, self])
+step = Step()
+def body(q):
+    one = step(a=q)
+    two = step(q); three = step(two)
+    four, five = step(q), step(q)
+    six: int = step(*[q], **{"a": 1})
+    seven = eight = step(q)
+    if (nine := step(q)): pass
+    step(q)
+    def inner():
+        nonlocal one
+        one = step(q)
+    inner()
+    ten = step(step(q))
+    table = {}
+    table["key"] = step(q)
+    eleven, twelve = step(q)
+    lambda: one
+    return step(q)
+body(1)
+thirteen = step(1)
+print(*names)
+def identity(x):
+    return lambda y: y is x
+def absence(x):
+    if x is None: return 1
+def shape(x):
+    match x:
+        case [a]: return a
+def value(x):
+    match x:
+        case "a": return 1
+    return x == None
+def last(x):
+    if x: return 1
+    return 2
+print(*(",".join(word for *_, word in bytecode.blind_spots(one.__code__)) or "-" for one in (identity, absence, shape, value)))
+offset = bytecode.last_return(last.__code__)
+print(list(last.__code__.co_positions())[offset // 2][0] - last.__code__.co_firstlineno)
+"""
+INTERPRETERS = [sys.executable, *(path for version in ("3.12", "3.13", "3.14") if (path := shutil.which(f"python{version}")))]
+
+
+@pytest.mark.parametrize("interpreter", INTERPRETERS, ids=lambda path: Path(path).name)
+def test_names_and_blind_spots_are_read_from_bytecode(interpreter: str) -> None:
+    command = [interpreter, "-W", "ignore", "-c", PROBE, str(bytecode.__file__)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0 and not done.stdout:
+        pytest.skip(f"{interpreter} does not run")
+    assert done.stdout.splitlines() == [
+        "one two three None five six seven nine None one None ten None None None thirteen",
+        "is is match -",
+        "2",
+    ], done.stderr
+
+
+def test_frames_of_the_builder_are_never_the_users() -> None:
+    """A module of the builder that is not in the list would be shown as the user's line."""
+    folder = Path(str(mistakes.__file__)).parent
+    builders = {
+        f"orchestra.workflow.{path.stem}"
+        for path in folder.glob("*.py")
+        if re.search(r"import .*\b(fault|mistakes|mistake|renamed|tracing)\b", path.read_text("utf-8")) and path.stem != "python"
+    }
+    assert builders - mistakes.OWN == set()
+
+
+def test_the_package_shows_its_names_and_not_the_rooms_of_the_same_names() -> None:
+    rooms = {module.name for module in pkgutil.iter_modules(orchestra.__path__)}
+    for name in rooms & set(orchestra.__all__):
+        importlib.import_module(f"orchestra.{name}")
+        assert callable(getattr(orchestra, name)), name
+    assert [name for name in orchestra.__all__ if not hasattr(orchestra, name)] == []
+
+
+def test_rooms_can_be_imported_in_every_way() -> None:
+    script = (
+        "import orchestra.workflow.nodes as nodes, orchestra.agent.contract, orchestra.values.models as models\n"
+        "from orchestra.workflow import nodes as again\nfrom orchestra import workflow, agent, values\n"
+        "print(nodes is again, callable(workflow), callable(agent), callable(values), models.Answer.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "True True True True Answer\n"
