@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -160,7 +161,7 @@ class Orchestra:
         run = await self.start(step, *args, **inputs)
         try:
             return await run
-        except BaseException:
+        except asyncio.CancelledError:
             run.cancel("its caller")
             raise
 

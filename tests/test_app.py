@@ -1,0 +1,186 @@
+"""`Orchestra` as a program sees it: runs, handles, options, cancellation; on simulated workers and a journal in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from orchestra import Abstained, Budget, Document, InputError, Orchestra, RunFailed, agent, by_model, tool, workflow
+from orchestra.config import Settings
+from orchestra.doors import Refused
+from orchestra.events import RunStarted
+from orchestra.testing import SimulatedWorkers
+
+
+class Topic(BaseModel):
+    name: str
+
+
+@agent(prompt="Name the topic of: {{ text }}")
+def topic(text: str) -> Topic:
+    """Names a topic."""
+    return by_model()
+
+
+@tool(effect="pure")
+def shout(text: str) -> str:
+    """Says it louder."""
+    return text.upper()
+
+
+@workflow()
+def loud_topic(text: str) -> str:
+    """The topic of a text, in capitals."""
+    found = topic(text=text)
+    return shout(text=found.name)
+
+
+@asynccontextmanager
+async def opened(folder: Path, script: Any = None, **simulation: Any) -> AsyncIterator[tuple[Orchestra, SimulatedWorkers]]:
+    answers = {"topic": {"name": "tea"}, "shout": lambda call: call.inputs["text"].upper(), **(script or {})}
+    workers = SimulatedWorkers(answers, **simulation)
+    settings = Settings.load({"journal": "off"}, start=folder)
+    async with Orchestra.open(settings, workers=workers) as orchestra:
+        yield orchestra, workers
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    """Turns the loop until something holds."""
+    for _ in range(10_000):
+        if holds():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never held")
+
+
+async def test_a_workflow_gives_its_typed_output_and_what_each_node_cost(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (orchestra, _):
+        result = await orchestra.run(loud_topic, text="Leaves in water")
+    assert result.output == "TEA"
+    assert set(result.ledger) == {"found", "shout"}
+    assert result.usage.output_tokens == result.ledger["found"].output_tokens > 0
+
+
+async def test_an_agent_and_a_tool_run_by_themselves(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (orchestra, _):
+        assert (await orchestra.run(topic, text="Leaves")).output == Topic(name="tea")
+        assert (await orchestra.run(shout, text="tea")).output == "TEA"
+
+
+async def test_a_run_can_be_watched_from_any_event_on(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (orchestra, _):
+        run = await orchestra.start(loud_topic, text="x")
+        events = [event async for event in run]
+        late = [event async for event in run.events(after=3)]
+    assert isinstance(events[0], RunStarted)
+    assert late == events[3:]
+
+
+async def test_a_run_that_fails_raises_and_says_where_to_look(tmp_path: Path) -> None:
+    async with opened(tmp_path, {"topic": lambda call: Refused(code="F212", reason="no such model")}) as (orchestra, _):
+        run = await orchestra.start(loud_topic, text="x")
+        with pytest.raises(RunFailed, match="no such model") as caught:
+            await run
+        assert caught.value.code == "F212"
+        assert run.id in caught.value.hint
+        assert (await run.wait()).status == "failed"
+
+
+async def test_an_output_that_was_withheld_is_no_failure_and_no_output(tmp_path: Path) -> None:
+    async with opened(tmp_path, {"reader": {"answer": "1890", "quote": "in 1890"}}) as (orchestra, _):
+        result = await orchestra.run(orchestra.find("reader"), question="when?", context="It was in 1889.")
+        assert result.status == "abstained"
+        with pytest.raises(Abstained):
+            _ = result.output
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [({}, "needs the input 'text'"), ({"txt": "x"}, "did you mean 'text'"), ({"text": 3}, "expected str, got 3")],
+)
+async def test_wrong_inputs_start_nothing(tmp_path: Path, inputs: dict[str, Any], said: str) -> None:
+    async with opened(tmp_path) as (orchestra, workers):
+        with pytest.raises(InputError) as caught:
+            await orchestra.start(loud_topic, **inputs)
+        assert said in str(caught.value)
+        assert not workers.calls
+
+
+async def test_a_name_that_nothing_has_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (orchestra, _):
+        with pytest.raises(InputError, match="answer_from_docs") as caught:
+            orchestra.find("answer_from_docs")
+    assert "answer_from_documents" in caught.value.hint
+
+
+async def test_a_key_names_one_run(tmp_path: Path) -> None:
+    async with opened(tmp_path, latency=0.01) as (orchestra, workers):
+        keyed = orchestra.options(idempotency_key="order-42")
+        first, second = await asyncio.gather(keyed.start(loud_topic, text="x"), keyed.start(loud_topic, text="x"))
+        assert first.id == second.id
+        assert (await first).output == (await second).output
+        again = await keyed.start(loud_topic, text="x")
+        assert (await again).output == "TEA"
+        assert workers.counts["topic"] == 1
+        with pytest.raises(InputError) as caught:
+            await keyed.start(loud_topic, text="y")
+        assert caught.value.code == "E015"
+
+
+async def test_a_budget_of_the_run_replaces_that_of_the_workflow(tmp_path: Path) -> None:
+    async with opened(tmp_path, latency=60.0) as (orchestra, _):
+        run = await orchestra.options(budget=Budget(seconds=0.05)).start(loud_topic, text="x")
+        assert (await run.wait()).status == "budget"
+
+
+async def test_cancelling_the_caller_cancels_the_run(tmp_path: Path) -> None:
+    async with opened(tmp_path, latency=60.0) as (orchestra, workers):
+        task = asyncio.create_task(orchestra.run(loud_topic, text="x"))
+        await eventually(lambda: bool(workers.in_flight))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await eventually(lambda: bool(workers.cancelled))
+        assert len(workers.cancelled) == 1
+
+
+async def test_two_live_in_one_process_and_closing_one_leaves_the_other(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (stays, _):
+        async with opened(tmp_path) as (goes, _):
+            await goes.run(shout, text="a")
+        assert (await stays.run(shout, text="b")).output == "B"
+
+
+async def test_closing_ends_runs_that_are_under_way(tmp_path: Path) -> None:
+    async with opened(tmp_path, latency=60.0) as (orchestra, workers):
+        await orchestra.start(loud_topic, text="x")
+        await eventually(lambda: bool(workers.in_flight))
+    assert not workers.in_flight
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_check_judges_an_answer_without_a_workflow(tmp_path: Path) -> None:
+    documents = [Document(source="a", text="The tower was completed in 1889.")]
+    async with opened(tmp_path) as (orchestra, _):
+        good = await orchestra.check("completed in 1889", against=documents)
+        bad = await orchestra.check("completed in 1890", against=documents)
+    assert (good.accepted, bad.accepted) == (True, False)
+    assert (good.evidence[0].start, good.evidence[0].end) == (14, 31)
+
+
+async def test_a_tool_of_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
+    @tool(effect="pure", name="shout")
+    def other(text: str) -> str:
+        return text
+
+    async with opened(tmp_path) as (orchestra, _):
+        await orchestra.run(shout, text="a")
+        with pytest.raises(InputError) as caught:
+            await orchestra.run(other, text="a")
+    assert caught.value.code == "C009"
