@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestra.values.fields import QUOTE, local, mentions
@@ -23,6 +23,13 @@ COUNTED = 12_000
 with it and did not without."""
 MAX_EVIDENCE = 60_000
 """Characters of evidence that are compiled at most (40 ms); beyond it the caller falls back to the schema, and the check decides."""
+
+FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
+"""Formats of texts that llguidance decodes; it refuses a schema with any other."""
+_LITERAL = frozenset({"enum", "const", "required", "default", "examples"})
+"""Keys of a schema whose values are no schemas."""
+_MAPS = frozenset({"properties", "patternProperties", "$defs", "dependentSchemas"})
+_NARROWED = frozenset({"maxLength", "pattern", "enum", "const", "format"})
 
 _SEPARATE = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer: written without spaces
@@ -122,9 +129,9 @@ class _Writer:
         """A type without quotes: llguidance's own JSON rules."""
         if schema.get("type") == "null" or ("const" in schema and schema["const"] is None):
             return _literal("null")
-        body = bounded(dict(schema), self.max_text)
+        body = bounded(decodable(dict(schema)), self.max_text)
         if "$defs" in self.root:
-            body["$defs"] = bounded(self.root["$defs"], self.max_text)
+            body["$defs"] = bounded(decodable(self.root["$defs"]), self.max_text)
         body["x-guidance"] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
         return self.add(f"%json {_json(body)}")
 
@@ -191,17 +198,32 @@ def _references(schema: Any) -> set[str]:
 
 def bounded(schema: Any, limit: int) -> Any:
     """A schema whose free texts have at most `limit` characters, so that a model that runs on is stopped within its JSON."""
+    if isinstance(schema, dict) and schema.get("type") == "string" and not schema.keys() & _NARROWED:
+        return {**schema, "maxLength": limit}
+    return _inside(schema, lambda part: bounded(part, limit))
+
+
+def decodable(schema: Any) -> Any:
+    """A schema without the formats that servers refuse because they do not know them, such as `quote`."""
+    if isinstance(schema, dict) and schema.get("format", "uri") not in FORMATS:
+        schema = {key: value for key, value in schema.items() if key != "format"}
+    return _inside(schema, decodable)
+
+
+def _inside(schema: Any, change: Callable[[Any], Any]) -> Any:
+    """A schema with its parts changed; values that are no schemas stay."""
     if isinstance(schema, list):
-        return [bounded(part, limit) for part in schema]
+        return [change(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    if (
-        schema.get("type") == "string"
-        and not schema.keys() & {"maxLength", "pattern", "enum", "const"}
-        and schema.get("format") in (None, QUOTE)
-    ):
-        return {**schema, "maxLength": limit}
-    return {key: value if key in ("enum", "const", "required") else bounded(value, limit) for key, value in schema.items()}
+    return {
+        key: {name: change(part) for name, part in value.items()}
+        if key in _MAPS and isinstance(value, dict)
+        else value
+        if key in _LITERAL
+        else change(value)
+        for key, value in schema.items()
+    }
 
 
 def _spelt(text: str) -> list[str]:

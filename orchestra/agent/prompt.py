@@ -13,7 +13,7 @@ import msgspec
 
 from orchestra.agent import template
 from orchestra.agent.card import Card, Sampling
-from orchestra.agent.grammar import NoQuote, bounded, evidence_grammar
+from orchestra.agent.grammar import NoQuote, bounded, decodable, evidence_grammar
 from orchestra.agent.template import Role
 from orchestra.doors import Source
 from orchestra.errors import InputError
@@ -82,7 +82,7 @@ def render(
     if feedback:
         role, text = parts[-1]
         parts[-1] = (role, f"{text}\n\n{_complaint(feedback, names)}")
-    schema = None if is_plain_text(card.output_schema) else card.output_schema
+    schema = None if is_plain_text(card.output_schema) else decodable(card.output_schema)
     return Prompt(
         messages=tuple(Message(role, text) for role, text in parts),
         constraint=_constraint(card, quotable(card, inputs, evidence), constraint),
@@ -129,7 +129,7 @@ def _constraint(card: Card, evidence: Sequence[Source], wanted: Constraining) ->
             return Constraint("grammar", evidence_grammar(schema, [source.text for source in evidence], limit))
         except NoQuote:  # the check of quotes decides then
             pass
-    return Constraint("json", bounded(schema, limit))
+    return Constraint("json", bounded(decodable(schema), limit))
 
 
 def _free_text(card: Card) -> int:

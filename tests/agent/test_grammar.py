@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.agent.grammar import COUNTED, MAX_EVIDENCE, MAX_QUOTE, NoQuote, bounded, chunks, evidence_grammar
+from orchestra.agent.grammar import COUNTED, MAX_EVIDENCE, MAX_QUOTE, NoQuote, bounded, chunks, decodable, evidence_grammar
 from orchestra.values.json import parse_untrusted
 
 llguidance = pytest.importorskip("llguidance")
@@ -200,3 +200,32 @@ def test_free_texts_are_bounded_and_other_texts_are_left_alone() -> None:
     assert bounded(schema, 9) == {
         "anyOf": [{"type": "string", "maxLength": 9}, {"type": "string", "enum": ["a"]}, {"type": "string", "maxLength": 3}]
     }
+
+
+FORMATTED = {
+    "type": "object",
+    "properties": {
+        "quote": QUOTE,
+        "expression": {"type": "string", "format": "expression"},
+        "day": {"type": "string", "format": "date"},
+        "format": {"type": "string", "format": "path"},
+        "default": {"type": "string", "format": "binary", "default": "quote"},
+    },
+    "required": ["quote", "expression", "day", "format", "default"],
+}
+
+
+def test_a_schema_that_is_sent_has_no_format_that_servers_refuse() -> None:
+    sent = bounded(decodable(FORMATTED), 50)
+    grammar = llguidance.grammar_from("json", json.dumps(sent))
+    assert llguidance.LLMatcher.validate_grammar(grammar) == ""
+    assert llguidance.LLMatcher.validate_grammar(llguidance.grammar_from("json", json.dumps(FORMATTED))) != ""
+    assert list(sent["properties"]) == list(FORMATTED["properties"])
+    assert sent["properties"]["day"]["format"] == "date"
+
+
+def test_other_formats_beside_a_quote_do_not_spoil_its_grammar() -> None:
+    grammar = evidence_grammar(FORMATTED, ["alpha beta"], 50)
+    value = {"quote": "beta", "expression": "1 + 1", "day": "2026-11-24", "format": "a", "default": "b"}
+    assert accepts(grammar, written(value))
+    assert not accepts(grammar, written({**value, "day": "soon"}))
