@@ -1,7 +1,8 @@
 """Orchestra: a fleet of small specialised language models that works as one dependable system.
 
-Names are loaded at first use, so that `import orchestra` costs nothing. Five of them, `agent`, `blocking`, `values`, `verify` and `workflow`, are
-also names of modules: as attributes of this package they are the functions; `from orchestra.workflow.nodes import ...` works as ever.
+Names are loaded at first use, so that `import orchestra` costs nothing. Five of them, `agent`, `blocking`, `values`, `verify` and
+`workflow`, are also names of modules: as attributes of this package they are the functions; `from orchestra.workflow.nodes import ...`
+works as ever.
 """
 
 from __future__ import annotations

@@ -6,12 +6,17 @@ from orchestra.events import Expanded, NodeFinished, TurnStarted
 from orchestra.values.outcome import Abstained, Failed, Skipped, Value
 from tests.engine.stage import play, sequence
 
+CHAIN = """
+input: {text: str}
+output: ${b}
+nodes:
+  a: {tool: shout, with: {text: "${input.text}"}}
+  b: {agent: writer, with: {text: "say ${a}"}}
+"""
+
 
 def test_a_chain_gives_its_last_value() -> None:
-    played = play(
-        "input: {text: str}\noutput: ${b}\nnodes:\n  a: {tool: shout, with: {text: '${input.text}'}}\n  b: {agent: writer, with: {text: 'say ${a}'}}",
-        {"text": "hi"},
-    )
+    played = play(CHAIN, {"text": "hi"})
     assert played.finished.status == "done"
     assert played.outcome == Value("<say HI>")
 
@@ -97,7 +102,13 @@ def test_the_run_takes_the_outcome_of_a_skipped_output() -> None:
 
 
 def test_an_output_of_parts_has_null_for_a_part_that_was_skipped() -> None:
-    text = 'input: {go: bool}\noutput: {x: "${a}", y: "${b}"}\nnodes:\n  a: {tool: shout, when: "${input.go}", with: {text: x}}\n  b: {tool: shout, with: {text: y}}'
+    text = """
+input: {go: bool}
+output: {x: "${a}", y: "${b}"}
+nodes:
+  a: {tool: shout, when: "${input.go}", with: {text: x}}
+  b: {tool: shout, with: {text: y}}
+"""
     assert play(text, {"go": False}).outcome == Value({"x": None, "y": "Y"})
 
 
@@ -107,7 +118,13 @@ def test_a_fallback_stands_in_for_a_failure() -> None:
 
 
 def test_after_orders_without_needing_the_value() -> None:
-    text = 'input: {go: bool}\noutput: ${b}\nnodes:\n  a: {tool: shout, when: "${input.go}", with: {text: x}}\n  b: {tool: shout, after: [a], with: {text: y}}'
+    text = """
+input: {go: bool}
+output: ${b}
+nodes:
+  a: {tool: shout, when: "${input.go}", with: {text: x}}
+  b: {tool: shout, after: [a], with: {text: y}}
+"""
     played = play(text, {"go": False})
     order = [event.node for event in played.events if isinstance(event, NodeFinished)]
     assert order == ["a", "b"]
@@ -168,9 +185,10 @@ def test_a_failure_inside_a_block_is_the_blocks_failure() -> None:
 
 
 def test_a_called_workflow_sees_its_inputs_alone() -> None:
+    import dataclasses
+
     from orchestra.workflow.reader import read
     from tests.engine.stage import CATALOG
-    import dataclasses
 
     inner = read(
         "schema: orchestra/v1\nname: inner\ninput: {text: str}\noutput: ${a}\nnodes:\n  a: {tool: shout, with: {text: '${input.text}'}}",
@@ -246,6 +264,12 @@ def test_an_escalation_asks_the_larger_model_once() -> None:
 
 
 def test_verify_judges_a_finished_value() -> None:
-    text = 'input: {text: str}\noutput: ${v}\nnodes:\n  r: {agent: reader, with: {question: q, context: "${input.text}"}}\n  v: {verify: "${r}", checks: [quote], against: "${input.text}"}'
+    text = """
+input: {text: str}
+output: ${v}
+nodes:
+  r: {agent: reader, with: {question: q, context: "${input.text}"}}
+  v: {verify: "${r}", checks: [quote], against: "${input.text}"}
+"""
     assert isinstance(play(text, TEXT, {"reader": GOOD}).outcome, Value)
     assert isinstance(play(text, TEXT, {"reader": BAD}).outcome, Abstained)

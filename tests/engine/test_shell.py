@@ -179,7 +179,7 @@ def test_a_gap_in_the_events_is_refused() -> None:
     played = play(DIAMOND, {"text": "a"})
     state = State()
     evolve(state, played.events[0], program(DIAMOND))
-    with pytest.raises(OrchestraError, match="E001|follows"):
+    with pytest.raises(OrchestraError, match="follows"):
         evolve(state, played.events[2], program(DIAMOND))
 
 
@@ -193,7 +193,7 @@ nodes:
   c: {tool: shout, with: {text: "${b}"}}
 """
     played = play(text, concurrency=1)
-    assert [event.node for event in played.of(AttemptStarted)][0] == "a"
+    assert next(event.node for event in played.of(AttemptStarted)) == "a"
 
 
 def test_sequences_give_a_value_an_attempt() -> None:
