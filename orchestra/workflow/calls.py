@@ -36,10 +36,6 @@ class Options(TypedDict, total=False):
     """The value where the node ends without one: of its output's type, known or not."""
     after: Sequence[object]
     """Values whose nodes it waits for without using them."""
-    limit: int
-    """Of a node in a `map_` body: elements at most."""
-    concurrency: int
-    """Of a node in a `map_` body: elements at once."""
 
 
 class Step(Generic[P, R]):
@@ -134,9 +130,6 @@ class Step(Generic[P, R]):
     def _told(self, draft: Draft, scope: Scope) -> None:
         """Puts the options on a node."""
         options = self._options
-        for key in ("timeout", "limit", "concurrency"):
-            if key in options:
-                draft.fields[key] = options.get(key)
         if "timeout" in options:
             draft.fields["timeout"] = float(options["timeout"])
         if "retry" in options:

@@ -21,12 +21,13 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-def map_(body: Callable[[T], U], items: Sequence[T], /) -> list[U]:
+def map_(body: Callable[[T], U], items: Sequence[T], /, *, limit: int | None = None, concurrency: int | None = None) -> list[U]:
     """What a body gives for each element, in parallel, in the same order.
 
     A body with one call is a node under `each`; with several, a block of nodes; with none, an expression. An element that
     fails is left out. Where elements may be withheld or skipped, the result is a `list[Guarded[U]]`, and `values` gives the
-    list of those that are there. Raises `InputError` (W-codes) for mistakes.
+    list of those that are there. `limit` is the number of elements at most (10,000 at most), `concurrency` how many run at once.
+    Raises `InputError` (W-codes) for mistakes.
     """
     scope, given = current("map_"), _listed("map_", items)
     name, inner, result = _element(body, given, scope)
@@ -39,7 +40,8 @@ def map_(body: Callable[[T], U], items: Sequence[T], /) -> list[U]:
         wired = lift(result) if not guarded and not inner.nodes else peek(result)
     if not inner.nodes:
         return cast("list[U]", Placeholder(_mapped(given, wired, name)))
-    draft = _each(scope, inner, wired, text, schema, {"each": f"${{{given.cel}}}", "as_": name})
+    each = {"each": f"${{{given.cel}}}", "as_": name, "limit": limit, "concurrency": concurrency}
+    draft = _each(scope, inner, wired, text, schema, each)
     made = node_value(draft, scope)
     return cast("list[U]", Guarded(made, mapped=True) if guarded else Placeholder(made))
 

@@ -55,7 +55,7 @@ class Wired:
 
 def said(wired: Wired) -> str:
     """The expression in the user's own words: as Python, inputs by their bare names."""
-    lists = {read.name: False for read in wired.reads if isinstance(read, Draft) and "each" in read.fields}
+    lists = {read.name: read.name for read in wired.reads if isinstance(read, Draft) and "each" in read.fields}
     return spoken_cel(wired.cel, lists)
 
 

@@ -130,8 +130,8 @@ class Scope:
 
     def fresh(self, wanted: str) -> str:
         """A name that nothing around or inside has, made of the wanted one; it is taken from then on."""
-        name = re.sub(r"[^a-z0-9_]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", wanted).lower()).lstrip("_0123456789")[:56] or "node"
-        name = name.rstrip("_") or "node"
+        snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", wanted).lower()
+        name = re.sub(r"[^a-z0-9_]+", "_", snake).lstrip("_0123456789")[:56] or "node"
         taken = {name for name, count in self.below.items() if count}.union(*(scope.names for scope in self.chain()))
         first = f"{name}_" if name in RESERVED else name
         candidate, number = first, 2

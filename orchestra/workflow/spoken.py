@@ -38,7 +38,7 @@ def typed(schema: Schema, *, full: bool = False) -> str:
     return _QUOTED.sub(lambda match: match[1] or {"null": "None"}.get(match[0], "Any"), show(schema, full=full))
 
 
-def spoken_cel(cel: str, lists: Mapping[str, bool]) -> str:
+def spoken_cel(cel: str, lists: Mapping[str, str]) -> str:
     """CEL in Python's words; the CEL itself where there are none. `lists` as in `spoken`."""
     try:
         return spoken(parse(cel), lists)
@@ -46,11 +46,11 @@ def spoken_cel(cel: str, lists: Mapping[str, bool]) -> str:
         return cel
 
 
-def spoken(tree: Tree, lists: Mapping[str, bool], names: Mapping[str, str] | None = None) -> str:
+def spoken(tree: Tree, lists: Mapping[str, str], names: Mapping[str, str] | None = None) -> str:
     """A tree of CEL in Python's words. Raises `Unspoken` for what has none.
 
-    `lists` are the nodes under `each`, true where elements may be missing, so that their list is `values(name)` and not
-    `name` itself; `names` are names that differ in Python.
+    `lists` are the nodes under `each`, each with what its list is called, such as `readings` or `values(readings)`; `names` are
+    the names that are said otherwise in Python, such as `needed(draft)` for `draft`.
     """
     return _Speaker(lists, names or {}).say(tree)
 
@@ -58,7 +58,7 @@ def spoken(tree: Tree, lists: Mapping[str, bool], names: Mapping[str, str] | Non
 class _Speaker:
     """Says one tree."""
 
-    def __init__(self, lists: Mapping[str, bool], names: Mapping[str, str]) -> None:
+    def __init__(self, lists: Mapping[str, str], names: Mapping[str, str]) -> None:
         self.lists, self.names = lists, names
 
     def say(self, tree: Tree) -> str:
@@ -98,8 +98,7 @@ class _Speaker:
             case Name("input"):
                 return self.names.get(f"input.{name}", name)
             case Name(node) if name == "values" and node in self.lists:
-                shown = self.names.get(node, node)
-                return f"values({shown})" if self.lists[node] else shown
+                return self.lists[node]
             case _:
                 return f"{self.inner(of)}.{name}"
 
@@ -149,8 +148,6 @@ class _Speaker:
         match test:
             case Binary("!=", value, Literal(None)) if _same(value, then):
                 return f"or_else({self.say(value)}, {self.say(otherwise)})"
-            case Binary("==", value, Literal(None)) if _same(value, otherwise):
-                return f"or_else({self.say(value)}, {self.say(then)})"
             case _:
                 return f"choose({self.say(test)}, {self.say(then)}, {self.say(otherwise)})"
 
@@ -158,8 +155,6 @@ class _Speaker:
         match op, right:
             case "!=", Literal(None):
                 return f"present({self.say(left)})"
-            case "==", Literal(None):
-                return f"not_(present({self.say(left)}))"
             case "in", _:
                 return f"contains({self.say(right)}, {self.say(left)})"
             case "%", _:
@@ -175,7 +170,7 @@ class _Speaker:
 def _rank(tree: Tree) -> int:
     """How tightly the Python words of a tree hold together."""
     match tree:
-        case Binary("!=" | "==", _, Literal(None)) | Binary("in"):
+        case Binary("!=", _, Literal(None)) | Binary("in"):
             return 9
         case Binary(op):
             return _RANK.get(op, 9)

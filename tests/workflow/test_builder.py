@@ -343,9 +343,9 @@ def test_options_stand_on_the_node() -> None:
     assert node.fallback == {"text": "${input.question}", "citations": []}
 
 
-def test_limits_of_a_body_stand_on_the_node_under_each() -> None:
+def test_limits_of_a_map_stand_on_the_node_under_each() -> None:
     def limited(question: str, documents: list[Document]) -> Answer:
-        readings = map_(lambda one: reader.options(concurrency=4, limit=100)(question=question, context=one.text), documents)
+        readings = map_(lambda one: reader(question=question, context=one.text), documents, concurrency=4, limit=100)
         return writer(question=question, findings=readings)
 
     node = graph_of(limited).nodes["readings"]

@@ -12,7 +12,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-import orchestra
 from orchestra import (
     InputError,
     all_of,
@@ -259,7 +258,3 @@ def test_an_expression_is_written_as_cel(write: Callable[[Any], Any], cel: str) 
         made = write(placeholder(scope))
         assert made._wired.cel == cel
         compile_template(template(made)[0], {"input": SCHEMA})
-
-
-def test_every_public_name_is_there() -> None:
-    assert [name for name in orchestra.__all__ if not hasattr(orchestra, name)] == []

@@ -1,0 +1,311 @@
+"""Workflows written as Python: the function that traces to a frozen graph."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from orchestra.errors import InputError
+from orchestra.workflow import words
+from orchestra.workflow.nodes import AgentNode, AnyNode, Block, CallNode, FirstOfNode, Graph, LoopNode, Node, ToolNode, VerifyNode
+from orchestra.workflow.spoken import Unspoken, spoken
+from orchestra.workflow.syntax import Name, Tree, children, closing, parse
+
+WORDS = frozenset(words.__all__)
+_CLAUSES = frozenset({"when", "each", "as_", "limit", "concurrency", "checks", "against", "accept", "otherwise"})
+_OPTIONS = ("timeout", "retry", "fallback", "after")
+_INDENT = "    "
+
+
+def to_python(graph: Graph) -> str:
+    """The source of a function that traces to this graph, up to the spelling of expressions (quotes, brackets, spaces).
+
+    Agents, tools and workflows are called by their names, and must be in scope where the function is defined.
+    Raises `InputError` W022 where a part of the graph has no words in Python.
+    """
+    try:
+        return _Function(graph).source()
+    except Unspoken as error:
+        hint = "keep it as YAML: orchestra.find(name) calls it from Python as well"
+        raise InputError("W022", f"{graph.name} has no form in Python: {error}", hint=hint) from error
+
+
+class _Function:
+    """One workflow function."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.locals = set(graph.input) | set(_names(graph.nodes))
+        self.aliased = sorted({step for step in _steps(graph.nodes) if step in self.locals or step in WORDS})
+
+    def source(self) -> str:
+        graph = self.graph
+        if graph.types:
+            raise Unspoken(f"its types are declared in the file: {', '.join(graph.types)}")
+        told = [f"{key}={value!r}" for key in ("budget", "label", "defaults") if (value := _set(getattr(graph, key))) is not None]
+        body = _Body(self, {}, graph.nodes)
+        described = [repr(graph.description)] if graph.description else []
+        lines = [*described, *body.lines(), f"return {body.returned(graph.output)}"]
+        head = [*(f"{step}_ = {step}" for step in self.aliased), f"@{self.word('workflow')}({', '.join(told)})"]
+        return "\n".join([*head, *self.signature(), *(_INDENT + line for line in lines), ""])
+
+    def signature(self) -> list[str]:
+        given = []
+        for name, entry in self.graph.input.items():
+            kind = re.sub(r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")|\bnull\b", lambda match: match[1] or "None", entry.type)
+            given.append(f"{_variable(name)}: {kind}" + (f" = {entry.default!r}" if entry.optional else ""))
+        return [f"def {_variable(self.graph.name)}({', '.join(given)}) -> Any:"]
+
+    def word(self, name: str) -> str:
+        """A word of the language; in full where a local name hides it."""
+        return f"orchestra.{name}" if name in self.locals else name
+
+    def step(self, name: str) -> str:
+        """An agent, a tool or a workflow."""
+        return f"{name}_" if name in self.aliased else name
+
+
+def _set(value: Any) -> Any:
+    """A budget or defaults as one types them: without what is not set."""
+    if not hasattr(value, "model_fields_set"):
+        return value
+
+    class _Shown:
+        def __repr__(self) -> str:
+            fields = {name: found for name in type(value).model_fields if (found := getattr(value, name)) is not None}
+            return f"{type(value).__name__}({', '.join(f'{name}={_set(found)!r}' for name, found in fields.items())})"
+
+    return _Shown()
+
+
+class _Body:
+    """The statements of one body. `outer` is how the nodes around it are called."""
+
+    def __init__(self, function: _Function, outer: Mapping[str, str], nodes: Mapping[str, AnyNode], bound: tuple[str, ...] = ()) -> None:
+        self.function, self.nodes = function, nodes
+        self.names = {key: text for key, text in outer.items() if key not in bound}
+        self.lists: dict[str, str] = {key.removesuffix(".values"): text for key, text in outer.items() if key.endswith(".values")}
+        for name, node in nodes.items():
+            self._called(name, node)
+
+    def _called(self, name: str, node: AnyNode) -> None:
+        """How other nodes call this one."""
+        needed, values = self.function.word("needed"), self.function.word("values")
+        missing = node.when is not None and not _about_element(node)
+        withheld = "abstain" in node.otherwise or _about_element(node)
+        if node.each is not None:
+            self.lists[name] = f"{needed}({name})" if missing else f"{values}({name})" if withheld else name
+        elif missing or "abstain" in node.otherwise:
+            self.names[name] = f"{needed}({name})"
+
+    def lines(self) -> list[str]:
+        """One statement for each node, after those that it reads; a body of several nodes is a function before it."""
+        lines: list[str] = []
+        waiting = dict(self.nodes)
+        while waiting:
+            ready = [name for name, node in waiting.items() if not _reads(node) & (waiting.keys() - {name})]
+            if not ready:
+                raise Unspoken("its nodes wait for each other")
+            for name in ready:
+                lines += self.statement(name, waiting.pop(name))
+        return lines
+
+    def statement(self, name: str, node: AnyNode) -> list[str]:
+        if keyword.iskeyword(name) or name in ("_", "input"):
+            raise Unspoken(f"{name!r} is no name of a variable")
+        before, text = self.produced(name, node)
+        if node.checks and not isinstance(node, VerifyNode):
+            text = f"{self.function.word('accepted')}({text}, {self.clause(node)})"
+        if node.when is not None and _about_element(node):
+            text = f"{self.function.word('when')}({self.value(node.when)}, lambda: {text})"
+        if node.each is not None:
+            text = self.mapped(node, text)
+        if node.when is not None and not _about_element(node):
+            inner = f"{self.function.word('values')}({text})" if node.each is not None and "abstain" in node.otherwise else text
+            text = f"{self.function.word('when')}({self.value(node.when)}, lambda: {inner})"
+        return [*before, f"{name} = {text}"]
+
+    def mapped(self, node: AnyNode, text: str) -> str:
+        told = "".join(f", {key}={getattr(node, key)}" for key in ("limit", "concurrency") if getattr(node, key) is not None)
+        body = text if isinstance(node, CallNode) and isinstance(node.call, Block) else f"lambda {node.as_}: {text}"
+        return f"{self.function.word('map_')}({body}, {self.value(node.each)}{told})"
+
+    def produced(self, name: str, node: AnyNode) -> tuple[list[str], str]:
+        """The expression that makes a node, and what must stand before it."""
+        word = self.function.word
+        match node:
+            case AgentNode(agent=step) | ToolNode(tool=step) | CallNode(call=str(step)):
+                args = ", ".join(f"{_variable(key)}={self.value(value)}" for key, value in node.with_.items())
+                told = ", ".join(f"{key}={self.option(node, key)}" for key in _OPTIONS if getattr(node, key) not in (None, ()))
+                return [], f"{self.function.step(step)}{f'.options({told})' if told else ''}({args})"
+            case _:
+                _refuse(node, name)
+        match node:
+            case FirstOfNode(first_of=arms):
+                return [], f"{word('first_of')}({', '.join(self.arms(arms))})"
+            case VerifyNode(verify=value):
+                return [], f"{word('verify')}({self.value(value)}, {self.clause(node)})"
+            case CallNode(call=Block() as block) if node.each is not None and node.as_ is not None:
+                return self.inner(f"{name}_body", node.as_, block, (node.as_,)), f"{name}_body"
+            case LoopNode(loop=loop):
+                body = self.inner(f"{name}_body", "previous, turn", loop, ("previous", "turn"))
+                result = _only(loop.output)
+                if result is None or not _trees_read(loop.until) & set(loop.nodes) <= {result}:
+                    raise Unspoken(f"{name}: `until` reads more than what the loop gives")
+                until = f"lambda {result}: {self.value(loop.until)}"
+                return body, f"{word('loop')}({name}_body, at_most={loop.at_most}, until={until})"
+            case _:
+                raise Unspoken(f"{name} is of a kind that Python has no word for")
+
+    def inner(self, name: str, parameters: str, block: Block, bound: tuple[str, ...]) -> list[str]:
+        """A function for a body of several nodes."""
+        outer = {**self.names, **{f"{key}.values": text for key, text in self.lists.items()}}
+        body = _Body(self.function, outer, block.nodes, bound)
+        inside = [*body.lines(), f"return {body.returned(block.output)}"]
+        return [f"def {name}({parameters}):", *(_INDENT + line for line in inside)]
+
+    def option(self, node: AnyNode, key: str) -> str:
+        value = getattr(node, key)
+        if key == "after":
+            return f"[{', '.join(value)}]"
+        return self.value(value) if key == "fallback" else repr(_set(value))
+
+    def clause(self, node: AnyNode) -> str:
+        found = [f"checks={' & '.join(self.check(name) for name in node.checks)}"]
+        if "against" in node.model_fields_set and node.against is not None:
+            found.append(f"against={self.value(node.against)}")
+        if node.accept is not None:
+            found.append(f"accept={self.function.word('certified') if node.accept == 'certified' else node.accept}")
+        if node.otherwise:
+            found.append(f"otherwise=[{', '.join(map(self.function.word, node.otherwise))}]")
+        return ", ".join(found)
+
+    def check(self, name: str) -> str:
+        known = name in ("quote", "numbers", "recompute", "entailment")
+        return self.function.word(name) if known else f"{self.function.word('Check')}({name!r})"
+
+    def arms(self, arms: tuple[Any, ...]) -> list[str]:
+        """Arms that may be missing by place, the sure last one by name."""
+        texts = [self.returned(arm) for arm in arms]
+        last = _only(arms[-1])
+        guarded = last is not None and self.names.get(last, last) != last
+        return texts if guarded else [*texts[:-1], f"otherwise={texts[-1]}"]
+
+    def returned(self, template: Any) -> str:
+        """A value where one that may be missing can stand: a node that may be by its bare name."""
+        only = _only(template)
+        return only if only is not None and (only in self.names or only in self.nodes) else self.value(template)
+
+    def value(self, template: Any) -> str:
+        match template:
+            case str():
+                return self.text(template)
+            case Mapping():
+                return "{" + ", ".join(f"{key!r}: {self.value(inner)}" for key, inner in template.items()) + "}"
+            case list() | tuple():
+                return "[" + ", ".join(map(self.value, template)) + "]"
+            case _:
+                return repr(template)
+
+    def text(self, template: str) -> str:
+        parts = [part if literal else self.said(part) for literal, part in pieces(template)]
+        texts = [literal for literal, _ in pieces(template)]
+        if len(parts) == 1 and not texts[0]:
+            return parts[0]
+        return " + ".join(repr(part) if literal else part for literal, part in zip(texts, parts, strict=True)) or "''"
+
+    def said(self, source: str) -> str:
+        return spoken(parse(source), self.lists, self.names)
+
+
+def _variable(name: str) -> str:
+    if keyword.iskeyword(name):
+        raise Unspoken(f"{name!r} is a word of Python")
+    return name
+
+
+def _refuse(node: Node, name: str) -> None:
+    """Refuses modifiers that only steps take in Python."""
+    for key in _OPTIONS:
+        if getattr(node, key) not in (None, ()):
+            raise Unspoken(f"{name}: `{key}` stands on a node that calls no agent, tool or workflow")
+
+
+def _about_element(node: Node) -> bool:
+    return node.when is not None and node.as_ is not None and node.as_ in _trees_read(node.when)
+
+
+def pieces(template: str) -> list[tuple[bool, str]]:
+    """The parts of a template: literal texts (true) and references."""
+    found: list[tuple[bool, str]] = []
+    text, at = "", 0
+    while at < len(template):
+        if template.startswith("$${", at):
+            text, at = f"{text}${{", at + 3
+        elif template.startswith("${", at):
+            end = closing(template, at + 2)
+            found += [(True, text)] * bool(text) + [(False, template[at + 2 : end])]
+            text, at = "", end + 1
+        else:
+            text, at = text + template[at], at + 1
+    return found + [(True, text)] * bool(text or not found)
+
+
+def _only(template: Any) -> str | None:
+    """The node whose value, or whose list, a template is."""
+    match = re.fullmatch(r"\$\{([a-z][a-z0-9_]*)(\.values)?\}", template) if isinstance(template, str) else None
+    return match[1] if match else None
+
+
+def _trees_read(template: Any) -> set[str]:
+    """The names that a template reads."""
+    if isinstance(template, str):
+        return {name for literal, part in pieces(template) if not literal for name in _free(parse(part))}
+    inner = template.values() if isinstance(template, Mapping) else template if isinstance(template, list | tuple) else ()
+    return {name for part in inner for name in _trees_read(part)}
+
+
+def _free(tree: Tree) -> set[str]:
+    return {tree.name} if isinstance(tree, Name) else {name for child in children(tree) for name in _free(child)}
+
+
+def _reads(node: AnyNode) -> set[str]:
+    """The names that a node reads or waits for, its body included."""
+    found = set(node.after) | _trees_read([node.when, node.each, node.fallback, node.against])
+    match node:
+        case AgentNode() | ToolNode() | CallNode(call=str()):
+            return found | _trees_read(node.with_)
+        case FirstOfNode(first_of=arms):
+            return found | _trees_read(arms)
+        case VerifyNode(verify=value):
+            return found | _trees_read(value)
+        case CallNode(call=Block() as block) | LoopNode(loop=block):
+            return found.union(*map(_reads, block.nodes.values())) | _trees_read(block.output)
+        case _:
+            return found
+
+
+def _names(nodes: Mapping[str, AnyNode]) -> list[str]:
+    """The names of all nodes and elements, at every depth."""
+    found: list[str] = []
+    for name, node in nodes.items():
+        found += [name, *([node.as_] if node.as_ else [])]
+        block = node.call if isinstance(node, CallNode) else node.loop if isinstance(node, LoopNode) else None
+        found += _names(block.nodes) if isinstance(block, Block) else []
+    return found
+
+
+def _steps(nodes: Mapping[str, AnyNode]) -> list[str]:
+    """The names of all agents, tools and workflows, at every depth."""
+    found: list[str] = []
+    for node in nodes.values():
+        match node:
+            case AgentNode(agent=step) | ToolNode(tool=step) | CallNode(call=str(step)):
+                found.append(step)
+            case CallNode(call=Block() as block) | LoopNode(loop=block):
+                found += _steps(block.nodes)
+            case _:
+                pass
+    return found

@@ -1,0 +1,161 @@
+"""A frozen graph is written as Python, and the Python traces to the same graph."""
+
+from __future__ import annotations
+
+import linecache
+from typing import Any
+
+import pytest
+
+import orchestra
+from orchestra import Graph, InputError, Workflow
+from orchestra.workflow.python import pieces, to_python
+from orchestra.workflow.reader import read
+from orchestra.workflow.writer import write
+from tests.workflow import ensemble
+from tests.workflow.test_builder import ANSWER_FROM_DOCUMENTS, answer_from_documents, many, of_the_design, one_page
+
+FLOWS: list[Workflow[..., Any]] = [answer_from_documents, of_the_design, one_page, many]
+HEAD = "schema: orchestra/v1\nname: flow\ninput: {question: str, documents: 'list[Document]', short: bool}\n"
+YAML = {
+    "a choice": """
+output: ${first}
+nodes:
+  kind: {agent: classifier, with: {text: "${input.question}"}}
+  maths: {agent: calculator, with: {question: "${input.question}"}, when: '${kind.label == "math"}'}
+  first: {first_of: ["${maths}", {text: none, citations: []}]}
+""",
+    "nodes in any order, named like steps": """
+output: ${calculator}
+nodes:
+  calculator: {agent: calculator, with: {question: 'So: ${reader.answer == null ? "none" : reader.answer}'}}
+  reader:
+    agent: reader
+    with: {question: "${input.question}", context: "${input.documents[0].text}"}
+    retry: {attempts: 4, wait: [1, 2]}
+    timeout: 30
+""",
+    "a skip that is inherited": """
+output: ${second}
+nodes:
+  first: {agent: calculator, with: {question: "${input.question}"}, when: "${input.short}"}
+  second: {tool: cite, with: {question: '${first.text == null ? "" : first.text}', readings: []}}
+""",
+    "elements that are skipped or withheld": """
+output: ${written}
+nodes:
+  readings:
+    agent: reader
+    each: ${input.documents}
+    as: document
+    when: '${document.text != ""}'
+    with: {question: "${input.question}", context: "${document.text}"}
+    checks: [quote]
+    against: ${document.text}
+    otherwise: [retry, abstain]
+    concurrency: 8
+  written: {agent: writer, with: {question: "${input.question}", findings: "${readings.values}"}}
+""",
+    "a list that is skipped as a whole": """
+output: ${written}
+nodes:
+  readings:
+    agent: reader
+    each: ${input.documents}
+    as: document
+    when: ${input.short}
+    with: {question: "${input.question}", context: "${document.text}"}
+  written: {agent: writer, with: {question: "${input.question}", findings: "${readings.values}"}}
+""",
+    "a block for each element": """
+output: {parts: "${parts.values}", count: "${size(parts.values)}"}
+budget: {tokens: 100, seconds: 9.5}
+nodes:
+  parts:
+    call:
+      nodes:
+        kind: {agent: classifier, with: {text: "${document.text}"}}
+        reading: {agent: reader, with: {question: "${kind.label}", context: "${document.text + input.question}"}}
+      output: ${reading}
+    each: ${input.documents.filter(d, d.text != "")}
+    as: document
+""",
+    "a loop": """
+output: ${better}
+nodes:
+  better:
+    loop:
+      at_most: 4
+      until: ${draft.text != null}
+      output: ${draft}
+      nodes:
+        draft: {agent: calculator, with: {question: "${previous == null ? input.question : string(turn)}"}}
+""",
+    "a verified value that waits": """
+output: ${checked}
+label: restricted
+nodes:
+  first: {agent: calculator, with: {question: one}}
+  second: {agent: calculator, with: {question: "two $${x} {y}"}, after: [first], fallback: {text: "${input.question}", citations: []}}
+  checked: {verify: "${second}", checks: [numbers, mine], against: ["${input.question}", text], accept: certified}
+""",
+}
+
+
+def traced(source: str) -> Graph:
+    """The graph of a written function."""
+    space: dict[str, Any] = {name: getattr(orchestra, name) for name in orchestra.__all__}
+    space |= {name: found for name, found in vars(ensemble).items() if isinstance(found, orchestra.Step)}
+    space |= {"Any": Any, "orchestra": orchestra, "one_page": one_page}
+    linecache.cache["<written>"] = (len(source), None, source.splitlines(keepends=True), "<written>")
+    exec(compile(source, "<written>", "exec"), space)
+    (flow,) = [found for name, found in space.items() if isinstance(found, Workflow) and f"def {name}(" in source]
+    return flow.graph
+
+
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
+def test_python_to_yaml_to_python_is_the_same(flow: Workflow[..., Any]) -> None:
+    graph = read(write(flow.graph), "flow.yaml").graph
+    assert traced(to_python(graph)) == flow.graph
+
+
+@pytest.mark.parametrize("text", YAML.values(), ids=YAML.keys())
+def test_yaml_to_python_is_the_same(text: str) -> None:
+    graph = read(HEAD + text, "flow.yaml").graph
+    assert traced(to_python(graph)) == graph
+
+
+def test_the_python_reads_as_one_would_write_it() -> None:
+    graph = read(ANSWER_FROM_DOCUMENTS, "answer.yaml").graph
+    assert to_python(graph).splitlines() == [
+        "@workflow(budget=Budget(tokens=20000, seconds=60.0))",
+        "def answer_from_documents(question: str, documents: list[Document]) -> Any:",
+        "    'Answers a question from documents, with quotes, or says that they do not tell.'",
+        "    passages = search(query=question, documents=documents, top=6)",
+        "    readings = map_(lambda passage: accepted(reader(question=question, context=passage.text), "
+        "checks=quote, against=passage.text, accept=0.5, otherwise=[retry, abstain]), passages)",
+        "    answer = cite(question=question, readings=values(readings))",
+        "    return answer",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("node", "reason"),
+    [
+        ("{plan: think, returns: str}", "is of a kind that Python has no word for"),
+        ("{call: {nodes: {a: {agent: calculator, with: {question: x}}}, output: '${a}'}}", "is of a kind that Python has no word for"),
+        ("{first_of: ['${input.question}'], retry: 3}", "`retry` stands on a node that calls no agent"),
+        ("{agent: calculator, with: {question: \"${input.question.matches('a') ? 'b' : 'c'}\"}}", "matches()"),
+    ],
+)
+def test_what_python_has_no_words_for_is_refused(node: str, reason: str) -> None:
+    graph = read(HEAD + "output: ${only}\nnodes:\n  only: " + node, "flow.yaml").graph
+    with pytest.raises(InputError) as caught:
+        to_python(graph)
+    assert caught.value.code == "W022"
+    assert reason in caught.value.message
+
+
+def test_a_template_is_taken_apart() -> None:
+    assert pieces("a $${b} ${c['}']}d${e}") == [(True, "a ${b} "), (False, "c['}']"), (True, "d"), (False, "e")]
+    assert pieces("") == [(True, "")]
