@@ -18,6 +18,7 @@ from orchestra.engine.run import Run as Execution
 from orchestra.engine.shell import Engine
 from orchestra.errors import InputError
 from orchestra.inputs import bound, jsonable
+from orchestra.log import observer
 from orchestra.project import Project
 from orchestra.result import Result, result_of
 from orchestra.values.json import canonical, digest
@@ -130,7 +131,7 @@ class Orchestra:
             troupe: Troupe | None = None
             if workers is None:
                 workers = troupe = await stack.enter_async_context(Troupe.open(project, mode=fleet, progress=progress))
-            engine = Engine(clock or SystemClock(), journal, workers, concurrency=settings.concurrency)
+            engine = Engine(clock or SystemClock(), journal, workers, concurrency=settings.concurrency, observe=observer(settings.log))
             stack.push_async_callback(engine.close)
             yield cls(project, engine, troupe)
 

@@ -55,7 +55,9 @@ class Settings(BaseModel):
         "evidence", description="what models' outputs are decoded over: the call's evidence, their schema, or nothing"
     )
     concurrency: int = Field(32, ge=1, le=10_000, description="calls in flight at most")
-    log: Literal["debug", "info", "warning", "error", "off"] = Field("warning", description="what is logged to stderr")
+    log: Literal["debug", "info", "warning", "error", "off"] = Field(
+        "off", description="what is logged of runs, to stderr; never their data"
+    )
 
     project: Path | None = Field(None, description="the folder of the project's file; not a setting")
     sources: Mapping[str, str] = Field({}, description="where each value came from; not a setting")

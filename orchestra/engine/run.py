@@ -8,13 +8,15 @@ from typing import Any
 
 from orchestra.doors import Journal
 from orchestra.events import Event, RunFinished, RunStarted
+from orchestra.log import Observer
 
 
 class Run:
     """One execution of a program: wait for its end, watch its events, cancel it."""
 
-    def __init__(self, run: str, journal: Journal, log: list[Event] | None = None) -> None:
+    def __init__(self, run: str, journal: Journal, log: list[Event] | None = None, observe: Observer | None = None) -> None:
         self.id = run
+        self._observe = observe
         self.journal = journal
         self.log: list[Event] = log or []
         """All events so far. Those that `events` gives are on disk; the last few here may not be."""
@@ -27,6 +29,8 @@ class Run:
         """Takes a new event into the log, and wakes who watches."""
         self.log.append(event)
         self._grown.set()
+        if self._observe is not None:
+            self._observe(self.id, event)
 
     def attach(self, task: asyncio.Task[None]) -> None:
         """Names the task that drives the run."""

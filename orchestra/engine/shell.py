@@ -29,6 +29,7 @@ from orchestra.events import (
     RunStarted,
     TurnStarted,
 )
+from orchestra.log import Observer
 from orchestra.values.labels import Label
 from orchestra.values.outcome import Failed
 from orchestra.values.types import Validator
@@ -39,8 +40,10 @@ from orchestra.workflow.program import Program
 class Engine:
     """Runs programs through three doors. One engine serves any number of runs at once on one event loop."""
 
-    def __init__(self, clock: Clock, journal: Journal, workers: Workers, *, concurrency: int = 256) -> None:
-        self.clock, self.journal, self.workers = clock, journal, workers
+    def __init__(
+        self, clock: Clock, journal: Journal, workers: Workers, *, concurrency: int = 256, observe: Observer | None = None
+    ) -> None:
+        self.clock, self.journal, self.workers, self.observe = clock, journal, workers, observe
         self.concurrency = concurrency
         """Calls of one run in flight at most."""
         self._runs: dict[str, Run] = {}
@@ -51,7 +54,7 @@ class Engine:
 
         `graph` is the digest of its source in the journal; `run` is an id that nobody has, a new one where it is empty.
         """
-        handle = Run(run or self.clock.new_id(), self.journal)
+        handle = Run(run or self.clock.new_id(), self.journal, observe=self.observe)
         started = RunStarted(
             seq=1, at=self.clock.now(), run=handle.id, workflow=program.name, graph=graph, inputs=dict(inputs), label=label
         )
