@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from typing_extensions import TypeVar
 
-from orchestra.values.types import ANY, Schema, branches, bundled, field, item, nearest, resolve
+from orchestra.values.types import Schema, branches, bundled, field, item, nearest, resolve
 from orchestra.workflow import mistakes
 from orchestra.workflow.checking import kinds
 from orchestra.workflow.pending import (
@@ -46,7 +46,6 @@ class Placeholder:
 
     __slots__ = ("_wired",)
     _wired: Wired
-    __hash__ = None  # type: ignore[assignment]  # it may equal anything
 
     def __init__(self, wired: Wired) -> None:
         object.__setattr__(self, "_wired", wired)
@@ -98,6 +97,9 @@ class Placeholder:
             hint=hint,
             why=f"{ONCE}; Python's if, and, or, not, in and a < b < c cannot wait for one",
         )
+
+    def __neg__(self) -> Placeholder:
+        return Placeholder(binary("-", 0, self))
 
     def __invert__(self) -> NoReturn:
         _refuse(self, "~", "not_({x})")
@@ -173,12 +175,13 @@ _REFUSED: tuple[tuple[str, str, str], ...] = (
     ("len", "len()", "length({x})"),
     ("contains", "in", "contains({x}, item)"),
     ("await", "await", "leave the await out: in a workflow a call is wired, not run"),
-    ("int float index complex round trunc floor ceil abs neg pos", "conversion", "do it in a @tool(effect='pure')"),
+    ("int float index complex round trunc floor ceil abs pos", "conversion", "do it in a @tool(effect='pure')"),
     ("floordiv rfloordiv", "//", "do it in a @tool(effect='pure')"),
     ("mod rmod", "%", "do it in a @tool(effect='pure'); a text is put together with +"),
     ("pow rpow", "**", "do it in a @tool(effect='pure')"),
     ("divmod rdivmod matmul rmatmul lshift rshift xor rxor", "operator", "do it in a @tool(effect='pure')"),
     ("enter aenter aiter next reversed reduce_ex", "protocol", "pass {x} to an agent, a tool or a workflow"),
+    ("hash", "dict and set", "a list; or do it in a @tool(effect='pure')"),
     ("call", "call", "only agents, tools and workflows can be called"),
 )
 """Special methods that need the value: their names, what they are called, and what to write instead."""
@@ -206,7 +209,7 @@ def _operating(op: str, swapped: bool) -> Callable[[Any, Any], Placeholder]:
 for _names, _what, _hint in _REFUSED:
     for _name in _names.split():
         setattr(Placeholder, f"__{_name}__", _refusing(_what, _hint))
-for _name in ["setattr", "setitem", "delattr", "delitem", "iadd"]:
+for _name in ["setattr", "setitem", "delattr", "delitem"]:
     setattr(Placeholder, f"__{_name}__", _unchanged)
 for _name, _op in {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}.items():
     setattr(Placeholder, f"__{_name}__", _operating(_op, swapped=False))
@@ -245,7 +248,7 @@ def _no_field(wired: Wired, name: str, reason: str) -> Exception:
 def _indexed(wired: Wired, key: Any) -> Wired:
     """`[key]` of a list or a mapping. Raises `InputError` W003."""
     text = said(wired)
-    if isinstance(key, slice):
+    if type(key) is slice:
         hint = f"filter_(lambda item: ..., {text}), or do it in a @tool(effect='pure')"
         raise fault("W003", f"{text} cannot be sliced: its length is not known yet", hint=hint)
     used(wired)
@@ -257,10 +260,8 @@ def _indexed(wired: Wired, key: Any) -> Wired:
             raise fault("W003", f"{text}: {found}")
         at = str(key) if key >= 0 else f"size({wired.cel}) - {-key}"
         return replace(wired, cel=f"{base}[{at}]", rank=ATOM, schema=found, node=None, parts=(), made=None)
-    if type(key) is str and have == {"map"} and not resolve(wired.schema).get("properties"):
-        found = field(wired.schema, key)
-        schema = found if isinstance(found, dict) else ANY
-        return replace(wired, cel=f"{base}[{quoted(key)}]", rank=ATOM, schema=schema, node=None, parts=(), made=None)
+    if type(key) is str and have == {"map"}:
+        return _selected(wired, key)
     if (type(key) is Placeholder and have == {"list"}) or (have == {"map"} and not resolve(wired.schema).get("properties")):
         return express("{0}[{1}]", ATOM, wired, lift(key))
     if wired.unknown:
@@ -379,10 +380,10 @@ def binary(op: str, left: Any, right: Any) -> Wired:
     left_text = a.within(rank + 1 if rank == 4 else rank)
     right_text = b.within(rank if op in ("&&", "||") else rank + 1)
     cel = f"{left_text} {op} {right_text}"
-    made = joined(cel, rank, checked(cel, (a, b)), [a, b])
     if op == "+" and ka == kb == {"str"} and not unknown:
-        return replace(made, parts=(*_parts(a, left), *_parts(b, right)))
-    return made
+        # As a template it is a text with references in it, however long; as an expression it is checked where it is used.
+        return replace(joined(cel, rank, {"type": "string"}, [a, b]), parts=(*_parts(a, left), *_parts(b, right)))
+    return joined(cel, rank, checked(cel, (a, b)), [a, b])
 
 
 def _parts(wired: Wired, value: Any) -> tuple[str | Wired, ...]:

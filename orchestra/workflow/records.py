@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar, cast
 
-from pydantic import BaseModel
-
-from orchestra.values.types import nearest, schema_of, under
+from orchestra.errors import InputError
+from orchestra.values.types import Mode, Schema, nearest, resolve, schema_of, under
 from orchestra.workflow.calls import misfit
 from orchestra.workflow.pending import unfit
 from orchestra.workflow.placeholders import Placeholder, holds, lift, template
@@ -20,13 +18,16 @@ T = TypeVar("T")
 
 
 def new(model: Callable[P, T], /, *args: P.args, **fields: P.kwargs) -> T:
-    """A pydantic model made of values that are not known yet. Checked as its constructor is. Raises `InputError` W010 or W011."""
+    """A pydantic model, dataclass or typed dict made of values that are not known yet; checked as its constructor is.
+
+    Raises `InputError` W010 for fields that do not fit together, W011 for one of another type.
+    """
     if not holds(dict(fields)) and not holds(args):
         return model(*args, **fields)
-    if args or not (inspect.isclass(model) and issubclass(model, BaseModel)):
-        raise fault("W010", "new() takes a pydantic model and its fields by name", hint="new(Answer, text=..., citations=[])")
-    name = model.__name__
-    written, output = schema_of(model, "validation"), schema_of(model, "serialization")
+    if args:
+        raise fault("W010", "new() takes the fields by name", hint="new(Answer, text=..., citations=[])")
+    name = getattr(model, "__name__", str(model))
+    written, output = _schema(model, name, "validation"), _schema(model, name, "serialization")
     known = written.get("properties", {})
     for key in fields:
         if key not in known:
@@ -43,3 +44,13 @@ def new(model: Callable[P, T], /, *args: P.args, **fields: P.kwargs) -> T:
         given[key] = value
     wired = lift(given)
     return cast(T, Placeholder(replace(wired, schema=output)))
+
+
+def _schema(model: Any, name: str, mode: Mode) -> Schema:
+    try:
+        schema = resolve(schema_of(model, mode))
+    except InputError as error:
+        raise fault("W010", f"new() takes a model: {error.message}", hint="new(Answer, text=..., citations=[])") from error
+    if "properties" not in schema:
+        raise fault("W010", f"new() takes a model, and {name} is none", hint="new(Answer, text=..., citations=[])")
+    return schema

@@ -28,11 +28,27 @@ def rewritten(tree: ast.Module, position: Position) -> str:
             text, before = _text(new), _text(outer)
             if text != before and not (isinstance(statement, ast.If) and _whole(statement, outer)):
                 return text
+    if said := _builtin(chain):
+        return said
     if isinstance(statement, ast.If):
         return _if(tree, statement)
     if isinstance(statement, ast.For):
         return _for(statement)
     return _unpacked(statement) if isinstance(statement, ast.Assign) else ""
+
+
+def _builtin(chain: list[ast.AST]) -> str:
+    """A call of a built-in function that asks its arguments for their values, in other words."""
+    match chain[-1] if chain else None:
+        case ast.Call(func=ast.Name(id="max" | "min" as name), args=[first, second], keywords=[]):
+            a, b = ast.unparse(first), ast.unparse(second)
+            return f"choose({a} {'>' if name == 'max' else '<'} {b}, {a}, {b})"
+        case ast.Call(func=ast.Name(id="all" | "any" as name), args=[ast.List(elts=[_, *_] as tests) | ast.Tuple(elts=[_, *_] as tests)]):
+            return f"{name}_of({', '.join(map(ast.unparse, tests))})"
+        case ast.Call(func=ast.Name(id="sorted" | "sum" | "max" | "min" | "zip" | "enumerate" | "set" | "dict" | "reversed" as name)):
+            return f"do it in a @tool(effect='pure') that calls {name}"
+        case _:
+            return ""
 
 
 def _text(node: ast.AST) -> str:

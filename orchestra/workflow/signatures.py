@@ -134,7 +134,7 @@ def _schema(kind: Any, what: str, mode: Any, spot: Spot | None) -> Schema:
     try:
         return schema_of(type(None) if kind is None else kind, mode)
     except InputError as error:
-        raise mistakes.mistake("W017", f"{what} has no JSON form: {error.message}", hint=f"types are {_TYPES}", spot=spot) from error
+        raise mistakes.mistake("W017", f"{what}: {error.message}", hint=f"types are {_TYPES}", spot=spot) from error
 
 
 def _default(parameter: inspect.Parameter, kind: Any, name: str, spot: Spot) -> Any:

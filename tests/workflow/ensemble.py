@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from orchestra import Answer, Document, Passage, Reading, Workflow, agent, by_model, tool
+from orchestra import Answer, Document, Graph, Passage, Reading, Workflow, agent, by_model, tool, workflow
 from orchestra.agent.contract import Catalog
 from orchestra.agent.types import project_models
 from orchestra.workflow.program import Program
@@ -87,6 +87,13 @@ def compiled(flow: Workflow[..., Any]) -> Program:
     from orchestra.workflow.compiler import compile_graph
 
     return compile_graph(flow.graph, catalog(flow))
+
+
+def graph_of(function: Any) -> Graph:
+    """The graph of a function, which the compiler has accepted."""
+    flow: Workflow[..., Any] = workflow()(function)
+    compiled(flow)
+    return flow.graph
 
 
 def catalog(*flows: Workflow[..., Any]) -> Catalog:

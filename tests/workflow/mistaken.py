@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from orchestra import (
     Answer,
     Document,
+    as_text,
     first_of,
     loop,
     map_,
@@ -22,7 +23,7 @@ from orchestra import (
     when,
 )
 from orchestra.workflow.steps import Workflow, workflow
-from tests.workflow.ensemble import calculator, classifier, fetch, reader, search, split, writer
+from tests.workflow.ensemble import calculator, classifier, reader, search, split, writer
 
 
 class Query(BaseModel):
@@ -297,15 +298,6 @@ def loop_(question: str) -> Answer:
     return loop(lambda previous: calculator(question=or_else(previous.text, "")), at_most=5, until=lambda a: present(a.text))
 
 
-def unsliced_field(url: str) -> Answer:
-    """W003: page is Page: it has fields, not keys
-    at: page["title"]
-    help: write page.title
-    """
-    page = fetch(url=url)
-    return calculator(question=page["title"])
-
-
 def beyond(question: str) -> Answer:
     """W003: words: tuple[str, int] has 2 elements, and no [2]
     at: words[2]
@@ -364,3 +356,37 @@ def another_workflow(question: str) -> Answer:
     made: Workflow[..., Any] = workflow()(other)
     made.graph  # noqa: B018
     return calculator(question=stolen[0])
+
+
+def hashed(question: str) -> Answer:
+    """W005: question (str) has no value yet
+    at: {question: 1}
+    help: a list; or do it in a @tool(effect='pure')
+    """
+    known = {question: 1}
+    return calculator(question=question)
+
+
+def sorted_(question: str, documents: list[Document]) -> Answer:
+    """W004: documents (list[Document]) has no length yet: it cannot be looped over or unpacked
+    at: sorted(documents, key=lambda d: d.text)
+    help: do it in a @tool(effect='pure') that calls sorted
+    """
+    first = sorted(documents, key=lambda d: d.text)
+    return calculator(question=first[0].text)
+
+
+def greatest(question: str, a: int, b: int) -> Answer:
+    """W005: b > a has no truth value yet
+    at: max(a, b)
+    help: choose(a > b, a, b)
+    """
+    return calculator(question=as_text(max(a, b)))
+
+
+def all_(question: str, a: bool, b: bool) -> Answer:
+    """W005: a has no truth value yet
+    at: all([a, b])
+    help: all_of(a, b)
+    """
+    return first_of(when(all([a, b]), lambda: calculator(question=question)), otherwise=calculator(question="x"))

@@ -11,7 +11,6 @@ from orchestra import (
     Answer,
     Budget,
     Document,
-    Graph,
     InputError,
     Passage,
     Reading,
@@ -48,7 +47,21 @@ from orchestra import (
 from orchestra.workflow.nodes import AgentNode, Block, CallNode, FirstOfNode, LoopNode, VerifyNode
 from orchestra.workflow.reader import read
 from orchestra.workflow.writer import write
-from tests.workflow.ensemble import Kind, Page, calculator, cite, classifier, compiled, fetch, reader, search, split, total, writer
+from tests.workflow.ensemble import (
+    Kind,
+    Page,
+    calculator,
+    cite,
+    classifier,
+    compiled,
+    fetch,
+    graph_of,
+    reader,
+    search,
+    split,
+    total,
+    writer,
+)
 
 ANSWER_FROM_DOCUMENTS = """
 schema: orchestra/v1
@@ -138,13 +151,6 @@ def many(urls: list[str], question: str) -> Answer:
         when((package.label == "math") & (sum_ > 1), calculator(question='$100 ${x} é "q"')),
         otherwise=writer(question=question, findings=inner),
     )
-
-
-def graph_of(function: Any) -> Graph:
-    """The graph of a function, which the compiler has accepted."""
-    flow: Workflow[..., Any] = workflow()(function)
-    compiled(flow)
-    return flow.graph
 
 
 @pytest.mark.parametrize("flow", [answer_from_documents, of_the_design, one_page, many], ids=lambda flow: flow.name)

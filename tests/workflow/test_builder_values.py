@@ -1,0 +1,108 @@
+"""What passes between the nodes of a Python workflow: typed dicts, dataclasses, local models, long texts, lists of lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from pydantic import BaseModel, Field
+from typing_extensions import TypedDict
+
+from orchestra import Answer, InputError, Reading, agent, length, map_, new, tool, workflow
+from orchestra.workflow.nodes import Block, CallNode
+from tests.workflow.ensemble import calculator, compiled, graph_of, reader
+
+
+class Info(TypedDict):
+    name: str
+    count: int
+
+
+@dataclass
+class Point:
+    x: float
+    y: float
+
+
+@tool(effect="pure")
+def info(text: str) -> Info:
+    return {"name": text, "count": len(text)}
+
+
+@tool(effect="pure")
+def norm(point: Point) -> float:
+    return point.x * point.x + point.y * point.y
+
+
+def test_typed_dicts_and_dataclasses_are_records() -> None:
+    def odd(text: str) -> float:
+        found = info(text=text)
+        name = found["name"]
+        name += "!"
+        first = norm(point=new(Point, x=-found["count"], y=length(name)))
+        return first + norm(point=Point(1, 2))
+
+    nodes = graph_of(odd).nodes
+    assert nodes["first"].with_ == {"point": {"x": "${0 - found.count}", "y": '${size(found.name + "!")}'}}  # type: ignore[union-attr]
+    assert nodes["norm"].with_ == {"point": {"x": 1, "y": 2}}  # type: ignore[union-attr]
+
+
+def test_a_long_text_is_put_together_though_no_expression_is_that_long() -> None:
+    def long(question: str) -> Answer:
+        text = question
+        for _ in range(100):
+            text = text + " and " + question
+        return calculator(question=text)
+
+    text = graph_of(long).nodes["calculator"].with_["question"]  # type: ignore[union-attr]
+    assert text == "${input.question}" + " and ${input.question}" * 100
+
+
+def test_maps_stand_inside_maps() -> None:
+    def table(question: str, rows: list[list[str]]) -> list[list[Reading]]:
+        return map_(lambda row: map_(lambda cell: reader(question=question, context=cell), row), rows)
+
+    node = graph_of(table).nodes["mapped"]
+    assert isinstance(node, CallNode)
+    assert isinstance(node.call, Block)
+    assert (node.each, node.call.nodes["reader"].each, node.call.output) == ("${input.rows}", "${row}", "${reader.values}")
+
+
+def test_types_may_be_local() -> None:
+    class Own(BaseModel):
+        value: int
+
+    @tool(effect="pure")
+    def same(own: Own) -> Own:
+        return own
+
+    @workflow()
+    def local(own: Own) -> Own:
+        return same(own=own)
+
+    compiled(local)
+    assert local.graph.input["own"].type == "Own"
+    assert [*local.models] == ["Own"]
+    assert local.read({"value": 3}) == Own(value=3)
+
+
+def test_aliases_are_the_names_of_inputs() -> None:
+    class Aliased(BaseModel):
+        text: str = Field(alias="content")
+
+    step = agent("aliased", Aliased, str)
+
+    def wired(question: str) -> str:
+        return step(content=question)
+
+    assert graph_of(wired).nodes["aliased"].with_ == {"content": "${input.question}"}  # type: ignore[union-attr]
+
+
+def test_new_takes_a_model() -> None:
+    @workflow()
+    def none(question: str) -> int:
+        calculator(question=question)
+        return new(int, question)
+
+    with pytest.raises(InputError, match=r"new\(\) takes the fields by name"):
+        assert none.graph
