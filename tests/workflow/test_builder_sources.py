@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import importlib
+import linecache
 import pkgutil
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import orchestra
+from orchestra import Answer, InputError, workflow
 from orchestra.workflow import bytecode, mistakes
+from tests.workflow.ensemble import calculator
 
 PROBE = """
 import importlib.util, sys
@@ -111,3 +116,54 @@ def test_rooms_can_be_imported_in_every_way() -> None:
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "True True True True Answer\n"
+
+
+INSTALLED = """
+from orchestra import Answer, agent, by_model, workflow
+import json
+
+@agent(prompt="{{ question }}")
+def calculator(question: str) -> Answer:
+    return by_model()
+
+@workflow()
+def truth(question: str) -> Answer:
+    return calculator(question=question if question == "x" else "y")
+
+@workflow()
+def foreign(question: str) -> Answer:
+    return calculator(question=json.dumps([question]))
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("truth", "W005"), ("foreign", "W014")])
+def test_a_workflow_of_an_installed_package_is_the_users_code_too(name: str, code: str) -> None:
+    file = f"{sysconfig.get_paths()['purelib']}/flows/installed.py"
+    linecache.cache[file] = (len(INSTALLED), None, INSTALLED.splitlines(keepends=True), file)
+    space: dict[str, Any] = {"__name__": "flows.installed"}
+    exec(compile(INSTALLED, file, "exec"), space)
+    with pytest.raises(InputError) as caught:
+        assert space[name].graph
+    assert caught.value.code == code
+    assert caught.value.place is not None
+    assert "calculator(question=" in caught.value.place.text
+
+
+def test_a_mistake_in_a_function_that_the_workflow_calls_is_shown_there() -> None:
+    def shared(text: str) -> str:
+        return text if text else "none"
+
+    @workflow()
+    def flow(question: str) -> Answer:
+        return calculator(question=shared(question))
+
+    with pytest.raises(InputError) as caught:
+        assert flow.graph
+    assert caught.value.place is not None
+    assert caught.value.place.text.strip() == 'return text if text else "none"'
+
+
+def test_all_names_can_be_imported_at_once() -> None:
+    space: dict[str, Any] = {}
+    exec("from orchestra import *", space)
+    assert {name: space[name] is getattr(orchestra, name) for name in orchestra.__all__} == dict.fromkeys(orchestra.__all__, True)
