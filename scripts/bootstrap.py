@@ -121,10 +121,15 @@ class Venv:
             )
 
 
-def digest(venv: Venv, locks: Sequence[Path]) -> str:
-    """What the environment depends on; while it stays the same there is nothing to do."""
+def lock_of(name: str) -> Path:
+    """The lock of a set."""
+    return ROOT / "requirements" / f"{name}.lock"
+
+
+def digest(venv: Venv, name: str) -> str:
+    """What a set's place in the environment depends on; while it stays the same there is nothing to do."""
     seen = hashlib.sha256(f"{ROOT}\0{platform.python_version() if not venv.python.exists() else venv.python.resolve()}".encode())
-    for path in (*locks, ROOT / "pyproject.toml"):
+    for path in (lock_of(name), ROOT / "pyproject.toml"):
         seen.update(path.name.encode() + b"\0" + path.read_bytes())
     return seen.hexdigest()
 
@@ -352,7 +357,6 @@ def alone(path: Path) -> Iterator[None]:
 def set_up(venv: Venv, sets: Sequence[str]) -> None:
     """Brings the environment to what the named locks pin."""
     check_machine(sets)
-    locks = [ROOT / "requirements" / f"{name}.lock" for name in sets]
     stamp = read_stamp(venv)
     if venv.path.exists() and stamp.get("root", str(ROOT)) != str(ROOT):
         print("  the checkout has moved; making .venv anew")
@@ -361,7 +365,7 @@ def set_up(venv: Venv, sets: Sequence[str]) -> None:
         venv.make()
         stamp = {}
     before = venv.installed()
-    pins = {canonical(pin.name): pin for lock in locks for pin in read_lock(lock)}
+    pins = {canonical(pin.name): pin for name in sets for pin in read_lock(lock_of(name))}
     missing = [pin for name, pin in sorted(pins.items()) if before.get(name) != pin.version]
     if missing:
         fetch, need = sum(pin.download for pin in missing), sum(pin.disk for pin in missing)
@@ -374,13 +378,9 @@ def set_up(venv: Venv, sets: Sequence[str]) -> None:
     project = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
     if stamp.get("project") != project or "orchestra-slm" not in before:
         install_project(venv)
-    state = {"root": str(ROOT), "project": project, **{f"ready:{key}": value for key, value in kept(stamp).items()}}
-    state["ready:" + "+".join(sets)] = digest(venv, locks)
-    venv.stamp.write_text(json.dumps(state, indent=1) + "\n", "utf-8")
-
-
-def kept(stamp: dict[str, str]) -> dict[str, str]:
-    return {key[len("ready:") :]: value for key, value in stamp.items() if key.startswith("ready:")}
+    ready = {key: value for key, value in stamp.items() if key.startswith("ready:")}
+    ready |= {f"ready:{name}": digest(venv, name) for name in sets}
+    venv.stamp.write_text(json.dumps({"root": str(ROOT), "project": project, **ready}, indent=1) + "\n", "utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -391,8 +391,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     sets = sorted(set(chosen.sets))
     venv = Venv(chosen.venv.absolute())
-    locks = [ROOT / "requirements" / f"{name}.lock" for name in sets]
-    if venv.python.exists() and read_stamp(venv).get("ready:" + "+".join(sets)) == digest(venv, locks):
+    stamp = read_stamp(venv)
+    if venv.python.exists() and all(stamp.get(f"ready:{name}") == digest(venv, name) for name in sets):
         return 0
     try:
         print(f"Orchestra: setting up {' + '.join(sets)}", flush=True)

@@ -133,6 +133,6 @@ def test_when_nothing_changed_the_setup_is_silent(bootstrap: ModuleType, tmp_pat
     venv = bootstrap.Venv(tmp_path)
     venv.python.parent.mkdir()
     venv.python.symlink_to(sys.executable)
-    venv.stamp.write_text(json.dumps({"ready:base": bootstrap.digest(venv, [LOCKS["base"]])}))
+    venv.stamp.write_text(json.dumps({"ready:base": bootstrap.digest(venv, "base")}))
     assert bootstrap.main(["base", "--venv", str(tmp_path)]) == 0
     assert capsys.readouterr().out == ""
