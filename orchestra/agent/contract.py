@@ -43,4 +43,4 @@ class Catalog:
     tools: Mapping[str, Contract] = field(default_factory=dict)
     workflows: Mapping[str, Any] = field(default_factory=dict)
     models: Mapping[str, Schema] = field(default_factory=dict)
-    checks: frozenset[str] = frozenset({"schema", "quote", "numbers", "recompute"})
+    checks: frozenset[str] = frozenset({"schema", "quote", "support", "numbers", "recompute"})

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestra.doors import Source
-from orchestra.tools.search import STOP_WORDS
 from orchestra.values.models import Answer, Citation, Passage, Reading
+from orchestra.values.words import content
 from orchestra.verify import quotes
 from orchestra.workflow.steps import tool
 
@@ -54,15 +54,10 @@ def _candidate(reading: Reading, passages: Sequence[Passage], sources: tuple[Sou
         return None
     passage = passages[span.source]
     quote = passage.text[span.start : span.end]
-    if not _words(answer) & _words(quote):
+    if not content(answer) & content(quote):
         return None
     citation = Citation(quote=quote, source=passage.source, start=passage.start + span.start, end=passage.start + span.end)
     return _Candidate(answer, span.source, citation, _normal(answer) in _normal(quote))
-
-
-def _words(text: str) -> frozenset[str]:
-    """The words that carry meaning."""
-    return frozenset(_normal(text).split()) - STOP_WORDS
 
 
 def _weight(group: list[_Candidate]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,19 +9,12 @@ from typing import TYPE_CHECKING, Any
 from orchestra.errors import InputError
 from orchestra.tools.passages import split
 from orchestra.values.models import Document, Passage
+from orchestra.values.words import STOP_WORDS, WORD
 from orchestra.workflow.steps import tool
 
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
-
-_WORD = re.compile(r"\w+")
-STOP_WORDS = frozenset(
-    _WORD.findall(
-        "a an and are as at be been by did do does for from had has have how in is it its of on or that the their this to was were "
-        "what when where which who whom whose why will with"
-    )
-)
 
 
 @tool(effect="pure")
@@ -66,7 +58,7 @@ def _zeros(length: int) -> NDArray[numpy.float32]:
 
 def _terms(text: str) -> list[str]:
     """The words of a text as they are compared: NFKC, casefold, no plural `s`, no words that every text has."""
-    words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    words = WORD.findall(unicodedata.normalize("NFKC", text).casefold())
     return [_singular(word) for word in words if word not in STOP_WORDS]
 
 

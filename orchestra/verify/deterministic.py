@@ -1,4 +1,4 @@
-"""V0, the deterministic gate: schema, quote, numbers, recompute. No model, no clock, microseconds.
+"""V0, the deterministic gate: schema, quote, support, numbers, recompute. No model, no clock, microseconds.
 
 Every check is a function of a value, its JSON Schema and its evidence. A null answer (an agent that abstains) passes; an
 answer without the quote that its type has a place for does not.
@@ -16,10 +16,13 @@ from orchestra.events import Verdict
 from orchestra.values.fields import EXPRESSION, QUOTE, Field, fields, mentions, places
 from orchestra.values.outcome import Evidence
 from orchestra.values.types import Validator
+from orchestra.values.words import content
 from orchestra.verify import numbers as figures
 from orchestra.verify import quotes, recompute
-from orchestra.verify.verdict import failed, passed, unknown
+from orchestra.verify.verdict import PASS, failed, passed, unknown
 
+SUPPORT = 0.5
+"""Share of an answer's words that must stand in the quotes beside it: most of them. Not tuned."""
 SHOWN = 60
 """Characters of a text that a reason shows."""
 _CONFIDENCES = frozenset({"confidence", "probability", "score"})
@@ -66,6 +69,34 @@ def check_quote(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]
         if lacking := _unsupported(field, every, schema):
             return failed("quote", lacking)
     return unknown("quote", near[1], near[0]) if near else passed("quote", evidence=tuple(found))
+
+
+def check_support(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]) -> Verdict:
+    """Whether the words of each answer stand in the quotes beside it: for outputs that answer in the words of the evidence.
+
+    A quote that was decoded over the evidence is always true, and may have nothing to do with the answer. Counted are the words that
+    carry meaning; a text without one, and a record without a text, need no support.
+    """
+    if not mentions(schema, QUOTE):
+        return unknown("support", "the type has no field of type Quote", 0.0)
+    every = list(fields(value, schema))
+    least = 1.0
+    for field in every:
+        words = content(field.value) if isinstance(field.value, str) and not field.is_format(QUOTE) else frozenset()
+        if not words or not _quotable(field, every):
+            continue
+        beside = (other.value for other in every if _beside(field, other) and other.is_format(QUOTE) and isinstance(other.value, str))
+        quoted = frozenset().union(*(content(text) for text in beside))
+        share = len(words & quoted) / len(words)
+        if share < SUPPORT:
+            return failed("support", f"the quote has {len(words & quoted)} of the {len(words)} words of {_shown(field.value)}")
+        least = min(least, share)
+    return Verdict("support", PASS, least)
+
+
+def _quotable(field: Field, every: list[Field]) -> bool:
+    """Whether the record that a text stands in has a place for a quote."""
+    return any(_beside(field, other) and other.is_format(QUOTE) for other in every)
 
 
 def _unsupported(record: Field, every: list[Field], schema: dict[str, Any]) -> str:
@@ -192,5 +223,11 @@ def _shown(value: Any) -> str:
     return repr(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")
 
 
-CHECKS: dict[str, Check] = {"schema": check_schema, "quote": check_quote, "numbers": check_numbers, "recompute": check_recompute}
+CHECKS: dict[str, Check] = {
+    "schema": check_schema,
+    "quote": check_quote,
+    "support": check_support,
+    "numbers": check_numbers,
+    "recompute": check_recompute,
+}
 """By name, the cheapest first."""

@@ -60,6 +60,8 @@ Accept: TypeAlias = float | Literal["certified"]
 
 quote: Final = Check("quote")
 """Every `Quote` stands word for word in the evidence."""
+support: Final = Check("support")
+"""Most words of each answer stand in the quotes beside it."""
 numbers: Final = Check("numbers")
 """Every number stands in the evidence, or is the value of an expression over numbers that do."""
 recompute: Final = Check("recompute")

@@ -183,7 +183,7 @@ class _Body:
         return ", ".join(found)
 
     def check(self, name: str) -> str:
-        known = name in ("quote", "numbers", "recompute", "entailment")
+        known = name in ("quote", "support", "numbers", "recompute", "entailment")
         return self.function.word(name) if known else f"{self.function.word('Check')}({name!r})"
 
     def arms(self, arms: tuple[Any, ...]) -> list[str]:

@@ -14,6 +14,7 @@ from orchestra.workflow.acceptance import (
     quote,
     recompute,
     retry,
+    support,
     verify,
 )
 from orchestra.workflow.choices import first_of, needed, when
@@ -53,6 +54,7 @@ __all__ = [
     "quote",
     "recompute",
     "retry",
+    "support",
     "values",
     "verify",
     "when",
