@@ -37,7 +37,6 @@ def loop(body: Callable[..., Any], /, *, at_most: int, until: Callable[[Any], bo
         hint = "lambda previous: ..., or lambda previous, turn: ..."
         raise fault("W016", f"the body takes the last turn's value, and this one takes {len(parameters)} arguments", hint=hint)
     trial = _Turn(scope, body, until, len(parameters), UNKNOWN)
-    trial.forget()
     if "x-unknown" in trial.schema:
         hint = "give the body a first value: or_else(previous, ...)"
         raise fault("W016", "the type of what the loop gives cannot be found: it is made of the turn before alone", hint=hint)
@@ -72,9 +71,3 @@ class _Turn:
             if not holds(condition):
                 raise fault("W015", f"the loop's condition is known now: {condition!r}", hint="until=lambda draft: draft.score > 0.8")
             self.until = f"${{{boolean(lift(condition), 'until').cel}}}"
-
-    def forget(self) -> None:
-        """Gives the names back that the trace took."""
-        for name in [*self.inner.names, *self.inner.below]:
-            for scope in self.scope.chain():
-                scope.below[name] -= 1

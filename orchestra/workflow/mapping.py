@@ -90,7 +90,7 @@ def _mapped(given: Wired, made: Wired, name: str) -> Wired:
 def _each(scope: Scope, inner: Scope, wired: Wired, text: Any, schema: Schema, each: dict[str, Any]) -> Draft:
     """The node that runs a body for each element: the body's only node, or a block of its nodes."""
     only = inner.nodes[0]
-    if len(inner.nodes) > 1 or wired.cel != only.name or "each" in only.fields or not _moves(scope, only, each["as_"]):
+    if len(inner.nodes) > 1 or wired.cel != only.name or not _moves(scope, only, each["as_"]):
         block = Block(nodes={draft.name: draft.frozen() for draft in inner.nodes}, output=text)
         return scope.add(CallNode, "mapped", schema, call=block, **each)
     when = only.frozen().when

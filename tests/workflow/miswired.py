@@ -374,3 +374,29 @@ def rooted(url: str) -> Answer:
     help: give the body a first value: or_else(previous, ...)
     """
     return loop(lambda previous: previous, at_most=3, until=lambda answer: present(answer.text))
+
+
+def plain_lambda(question: str, n: int) -> Answer:
+    """W016: when() guards calls, and question calls nothing
+    at: when(n > 2, lambda: question)
+    help: choose(condition, question, ...)
+    """
+    return calculator(question=first_of(when(n > 2, lambda: question), otherwise="x"))
+
+
+def accepted_twice(question: str) -> Answer:
+    """W016: once has its checks already
+    at: accepted(once, checks=quote)
+    help: checks=quote & numbers
+    """
+    once = accepted(calculator(question=question), checks=quote)
+    return accepted(once, checks=quote)
+
+
+def wide(question: str) -> Answer:
+    """W010: calculator has no input 'größe'
+    at: calculator(größe="ä" + question)
+    help: calculator(question: str) -> Answer
+    """
+    é, ü = "é", calculator(größe="ä" + question)
+    return ü

@@ -247,6 +247,8 @@ def test_an_expression_is_said_back_in_python(said: Said) -> None:
         (lambda v: all_of(v.b, any_of(v.b, v.n > 1)), "input.v.b && (input.v.b || input.v.n > 1)"),
         (lambda v: (v.n > 1) == v.b, "(input.v.n > 1) == input.v.b"),
         (lambda v: or_else(v.tag, "x"), 'input.v.tag != null ? input.v.tag : "x"'),
+        (lambda v: choose(v.b, v.n, v.x), "input.v.b ? double(input.v.n) : input.v.x"),
+        (lambda v: choose(v.b, 1, v.x), "input.v.b ? 1.0 : input.v.x"),
         (lambda v: contains(v.names, "a"), '"a" in input.v.names'),
         (lambda v: map_(lambda x: x + 1, v.xs), "input.v.xs.map(x, x + 1)"),
         (lambda v: filter_(lambda x: x > v.n, v.xs), "input.v.xs.filter(x, x > input.v.n)"),

@@ -8,9 +8,26 @@ import pytest
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from orchestra import Answer, InputError, Reading, agent, length, map_, new, tool, workflow
+from orchestra import (
+    Answer,
+    Document,
+    InputError,
+    Reading,
+    accepted,
+    agent,
+    length,
+    map_,
+    needed,
+    new,
+    numbers,
+    or_else,
+    tool,
+    values,
+    when,
+    workflow,
+)
 from orchestra.workflow.nodes import Block, CallNode
-from tests.workflow.ensemble import calculator, compiled, graph_of, reader
+from tests.workflow.ensemble import calculator, cite, compiled, graph_of, reader
 
 
 class Info(TypedDict):
@@ -106,3 +123,54 @@ def test_new_takes_a_model() -> None:
 
     with pytest.raises(InputError, match=r"new\(\) takes the fields by name"):
         assert none.graph
+
+
+def test_a_workflow_knows_the_models_of_the_workflows_below_it() -> None:
+    class Inner(BaseModel):
+        value: int
+
+    class Outer(BaseModel):
+        inner: Inner
+
+    @tool(effect="pure")
+    def take(inner: Inner) -> str:
+        return str(inner.value)
+
+    @workflow()
+    def below(inner: Inner) -> str:
+        return take(inner=inner)
+
+    @workflow()
+    def middle(text: str) -> str:
+        return below(inner=Inner(value=len("text")))
+
+    @workflow()
+    def above(outer: Outer) -> str:
+        first = middle(text="x")
+        return below(inner=new(Inner, value=length(first)))
+
+    assert [*middle.models] == ["Inner"]
+    assert sorted(above.models) == ["Inner", "Outer"]
+
+
+def test_a_node_that_is_referred_to_keeps_its_name() -> None:
+    def late(question: str) -> Answer:
+        drafts = [calculator(question=question)]
+        again = calculator(question=or_else(drafts[0].text, ""))
+        final = accepted(drafts[0], checks=numbers, against=question)
+        return cite(question=or_else(final.text, "") + or_else(again.text, ""), readings=[])
+
+    graph = graph_of(late)
+    assert [*graph.nodes] == ["calculator", "again", "cite"]
+    assert graph.nodes["calculator"].checks == ("numbers",)
+
+
+def test_a_guarded_map_keeps_the_conditions_of_its_elements() -> None:
+    def guarded(question: str, documents: list[Document], short: bool) -> list[Reading]:
+        found = when(short, lambda: values(map_(lambda one: when(one.text != "", reader(question=question, context=one.text)), documents)))
+        return needed(found)
+
+    node = graph_of(guarded).nodes["found"]
+    assert isinstance(node, CallNode)
+    assert isinstance(node.call, Block)
+    assert (node.when, node.call.nodes["reader"].when) == ("${input.short}", '${one.text != ""}')
