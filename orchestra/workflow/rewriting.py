@@ -107,9 +107,7 @@ class _Waiting(ast.NodeTransformer):
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
         self.generic_visit(node)
-        if not _calls(node.body) and not _calls(node.orelse):
-            return _call("choose", [node.test, node.body, node.orelse])
-        return _first_of([(node.test, node.body)], node.orelse)
+        return _choice([(node.test, node.body)], node.orelse)
 
     def visit_ListComp(self, node: ast.ListComp) -> ast.AST:
         return self._comprehension(node)
@@ -203,7 +201,8 @@ def _if(tree: ast.Module, statement: ast.If) -> str:
 
 
 def _choice(arms: list[tuple[ast.expr, ast.expr]], otherwise: ast.expr) -> ast.expr:
-    if len(arms) == 1 and not _calls(arms[0][1]) and not _calls(otherwise):
+    """Where the arm calls nothing there is nothing to guard, and a plain choice will do."""
+    if len(arms) == 1 and not _calls(arms[0][1]):
         return _call("choose", [arms[0][0], arms[0][1], otherwise])
     return _first_of(arms, otherwise)
 

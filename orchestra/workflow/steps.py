@@ -310,6 +310,7 @@ if TYPE_CHECKING:
 
     def tool(*, effect: Effect, name: str = "") -> ToolDecorator:
         """Makes a tool of a function, with its effect."""
+        raise NotImplementedError
 else:
 
     def tool(function=None, /, *, effect=None, name=""):
