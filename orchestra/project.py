@@ -101,7 +101,8 @@ class Project:
         graph = step.graph if isinstance(step, Workflow) else _alone(step)
         places = next((source.places for source in self._sources.values() if source.graph is graph), None)
         catalog = self.catalog()
-        catalog = replace(catalog, models={**catalog.models, **models_of(step.signature.input)})
+        models = step.models if isinstance(step, Workflow) else models_of(step.signature.input)
+        catalog = replace(catalog, models={**catalog.models, **models})
         program = compile_graph(graph, catalog, places)
         self._programs[id(step)] = (step, program)
         return program

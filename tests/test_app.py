@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from orchestra import Abstained, Budget, Document, InputError, Orchestra, RunFailed, agent, by_model, tool, workflow
+from orchestra import Abstained, Budget, Document, InputError, Orchestra, RunFailed, agent, by_model, new, tool, workflow
 from orchestra.config import Settings
 from orchestra.doors import Refused
 from orchestra.events import RunStarted
@@ -65,6 +65,25 @@ async def test_a_workflow_gives_its_typed_output_and_what_each_node_cost(tmp_pat
     assert result.output == "TEA"
     assert set(result.ledger) == {"found", "shout"}
     assert result.usage.output_tokens == result.ledger["found"].output_tokens > 0
+
+
+class Page(BaseModel):
+    body: str
+
+
+@workflow()
+def one_page(page: Page) -> str:
+    return shout(text=page.body)
+
+
+@workflow()
+def outer(text: str) -> str:
+    return one_page(page=new(Page, body=text))
+
+
+async def test_a_called_workflow_may_have_models_of_its_own(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (orchestra, _):
+        assert (await orchestra.run(outer, text="tea")).output == "TEA"
 
 
 async def test_an_agent_and_a_tool_run_by_themselves(tmp_path: Path) -> None:
