@@ -22,7 +22,7 @@ from orchestra.verify import quotes, recompute
 from orchestra.verify.verdict import PASS, failed, passed, unknown
 
 SUPPORT = 0.5
-"""Share of an answer's words that must stand in the quotes beside it: most of them. Not tuned."""
+"""Share of an answer's words that must stand in the quotes beside it: most of them."""
 SHOWN = 60
 """Characters of a text that a reason shows."""
 _CONFIDENCES = frozenset({"confidence", "probability", "score"})
