@@ -46,6 +46,22 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Whether to ask the fleet's larger model instead of the card's own."""
     key: str = ""
     """A stable idempotency key: the same for every attempt of one node of one run."""
+    version: str = ""
+    """The digest of the agent's card or the tool's contract that the run began with; empty for whatever is there now."""
+
+
+class Measure(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call may cost at most, and under which key its answer may be remembered."""
+
+    prompt_tokens: int = 0
+    """A bound: no tokenizer makes more tokens of the prompt. 0 where no model is asked."""
+    max_output: int = 0
+    min_output: int = 0
+    memo: str = ""
+    """A digest of everything that the answer depends on, without node names (DESIGN §9); empty for what must not be remembered."""
+
+
+UNMEASURED = Measure()
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -110,18 +126,92 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     workflow: str
     status: str
-    """`running` until the last event is there, then its status."""
+    """`running`; `waiting` for a person; `interrupted` where its process is gone; or the last event's status."""
     started: float
     finished: float | None = None
     nodes: int = 0
     usage: Usage = NOTHING
 
 
+class Letter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What an outsider wants of a run: `cancel`, or an `answer` to what a node asked."""
+
+    kind: Literal["cancel", "answer"]
+    by: str = ""
+    node: str = ""
+    value: Any = None
+    shown: str = ""
+    """Of an answer: the digest of what was shown (`Asked.shown`)."""
+    at: float = 0.0
+    number: int = 0
+    """Its place in the run's inbox, from 1; given by `post`."""
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the outbox: what a `transactional` tool wants to be done, recorded in the transaction that recorded its answer."""
+
+    number: int
+    """Grows by the order of commit."""
+    run: str
+    node: str
+    name: str
+    """The tool."""
+    key: str
+    """Stable: whoever delivers the message passes it on, and drops what carries a key that he has seen."""
+    value: Any
+
+
 class Journal(Protocol):
-    """The append-only log of events, and blobs by digest."""
+    """The append-only log of events, blobs by digest, the runs' inboxes, the memo and the outbox.
+
+    One journal holds the lease of a run. Appending event 1 takes it; `lease` takes it over from a journal that is gone. Each lease
+    has an epoch, and events of a journal whose epoch is over are refused (J005): two processes never write one run.
+    """
 
     def append(self, run: str, events: Sequence[Event]) -> None:
-        """Puts events in line, in order; returns at once. A fault of the store reaches whoever waits in `durable`."""
+        """Puts events in line, in order; returns at once. A fault of the store reaches whoever waits in `durable`.
+
+        For each `AttemptFinished` with `outbox` a message goes into the outbox, in the same transaction.
+        """
+
+    async def lease(self, run: str) -> int:
+        """Takes over the lease of a run that nobody holds, and gives its epoch.
+
+        Raises `JournalError`: J022 where a journal that is alive holds it, J023 where there is no such run, J006 where it has ended.
+        """
+
+    async def release(self, run: str) -> None:
+        """Gives the lease back, once everything that is in line is on disk: the run waits."""
+
+    async def post(self, run: str, letter: Letter) -> int:
+        """Puts a letter into a run's inbox; gives its number once it is on disk. Raises `JournalError` J023, J006."""
+
+    async def letters(self, run: str, after: int = 0) -> list[Letter]:
+        """The letters of a run with a greater number, in order."""
+
+    async def mail(self) -> set[str]:
+        """Waits until letters came, and names the runs that got some since the last call; at the first call, since the opening.
+
+        Letters of other processes are seen within a second.
+        """
+
+    def remember(self, memo: str, run: str, value: Any) -> None:
+        """Keeps an accepted answer under its key with the next commit; the first one stays."""
+
+    async def recall(self, memo: str) -> tuple[str, Any] | None:
+        """The run that gave the answer, and the answer; or None."""
+
+    async def outbox(self, after: int = 0, limit: int = 100) -> list[Message]:
+        """Messages with a greater number that nobody has marked as delivered, in order; only what is on disk."""
+
+    async def delivered(self, numbers: Sequence[int]) -> None:
+        """Marks messages as delivered; on disk when it returns."""
+
+    async def delete(self, run: str) -> None:
+        """Removes a run: events, letters, messages that were delivered, and blobs that no other run names.
+
+        Raises `JournalError`: J022 where somebody who lives holds its lease, J024 where messages are not delivered yet, J023.
+        """
 
     def put(self, data: bytes) -> str:
         """Stores a blob with the next commit and gives its digest (`orchestra.values.json.digest`)."""
@@ -138,6 +228,9 @@ class Journal(Protocol):
     async def runs(self, limit: int = 50) -> list[RunSummary]:
         """The latest runs, newest first."""
 
+    async def find(self, prefix: str) -> list[str]:
+        """The ids of runs that begin so, in order; at most 100."""
+
     async def close(self) -> None:
         """Commits what is in line and lets go of the store."""
 
@@ -148,3 +241,9 @@ class Workers(Protocol):
     def run(self, call: Call) -> AsyncGenerator[Reply, None]:
         """Does one call. Closing the iterator early cancels it, up to the server. Never raises for what a model, a server
         or a tool does wrong: that is a `Refused`."""
+
+    def measure(self, call: Call) -> Measure:
+        """What a call may cost, and its memo key. Quick, without I/O, and the same for the same call as long as nothing changes."""
+
+    async def count(self, call: Call) -> int | None:
+        """The tokens of a call's prompt as its server counts them; None where nobody can tell."""

@@ -68,6 +68,18 @@ class RunStarted(_Event, tag="run_started", frozen=True, kw_only=True):
     inputs: Any
     label: Label = "internal"
     versions: dict[str, str] = {}
+    """By name: the digest of each agent's card, tool's contract and called workflow, stored as blobs; a resumed run goes on with these."""
+    parent: str = ""
+    """The run that this one was forked from."""
+    options: dict[str, Any] = {}
+    """What the run was told beside its inputs and must still know when it is resumed: `budget`, `memo`."""
+
+
+class Resumed(_Event, tag="resumed", frozen=True, kw_only=True):
+    """Somebody took the run over: under this lease epoch. Attempts that were under way then are made again, or asked about."""
+
+    epoch: int
+    by: str = ""
 
 
 class Expanded(_Event, tag="expanded", frozen=True, kw_only=True):
@@ -93,13 +105,19 @@ class AttemptStarted(_Event, tag="attempt_started", frozen=True, kw_only=True):
     """The agent or tool that was asked."""
     escalated: bool = False
     """Whether the fleet's larger model was asked instead of the agent's own."""
+    reserved: int = 0
+    """Tokens that were reserved for it: a bound of its prompt and its longest output."""
 
 
 class AttemptFinished(_Event, tag="attempt_finished", frozen=True, kw_only=True):
-    """A call came back, with a value or with an error code. `sent` and `received` are digests of blobs: the exact bytes."""
+    """A call came back, with a value or with an error code. `sent` and `received` are digests of blobs: the exact bytes.
+
+    A call that came back at once has no `AttemptStarted`; its agent or tool stands here as `name`.
+    """
 
     node: str
     attempt: int
+    name: str = ""
     value: Any = None
     error: str = ""
     reason: str = ""
@@ -111,6 +129,14 @@ class AttemptFinished(_Event, tag="attempt_finished", frozen=True, kw_only=True)
     model: str = ""
     sent: str = ""
     received: str = ""
+    settled: bool = False
+    """Whether the value is the node's outcome at once, because nothing judges it; no `NodeFinished` follows."""
+    memo: str = ""
+    """Under which key the answer is remembered, where the call is pure and versioned; empty where it is not."""
+    recalled: str = ""
+    """The run whose answer this is, taken from the memo; no call went out."""
+    outbox: bool = False
+    """Whether the value, a message, was put into the outbox in the transaction that recorded this event."""
 
 
 class Judged(_Event, tag="judged", frozen=True, kw_only=True):
@@ -140,10 +166,50 @@ class NodeFinished(_Event, tag="node_finished", frozen=True, kw_only=True):
     outcome: Outcome
 
 
+class Asked(_Event, tag="asked", frozen=True, kw_only=True):
+    """A person is asked. `shown` is the digest of question, options and type: an answer is bound to it.
+
+    `about` is `answer` for an `ask` node; `effect` where nobody knows whether a call that must happen once did happen before the
+    run was interrupted. Then the options are `again` and `fail`.
+    """
+
+    node: str
+    question: str
+    schema: dict[str, Any]
+    shown: str
+    options: tuple[str, ...] = ()
+    about: str = "answer"
+
+
+class Answered(_Event, tag="answered", frozen=True, kw_only=True):
+    """A person answered. `letter` is its number in the run's inbox; 0 where it did not come through the inbox."""
+
+    node: str
+    value: Any
+    by: str = ""
+    letter: int = 0
+
+
+class LetterRefused(_Event, tag="letter_refused", frozen=True, kw_only=True):
+    """A letter of the inbox changed nothing: it answers what nobody asks, or what was shown otherwise, or is of another type."""
+
+    letter: int
+    reason: str
+    node: str = ""
+
+
+class Measured(_Event, tag="measured", frozen=True, kw_only=True):
+    """A server counted the tokens of a call's prompt, because the bound by its bytes did not fit into the budget."""
+
+    node: str
+    prompt_tokens: int
+
+
 class CancelRequested(_Event, tag="cancel_requested", frozen=True, kw_only=True):
     """Somebody wants the run to end."""
 
     by: str = ""
+    letter: int = 0
 
 
 class RunFinished(_Event, tag="run_finished", frozen=True, kw_only=True):
@@ -156,6 +222,7 @@ class RunFinished(_Event, tag="run_finished", frozen=True, kw_only=True):
 
 Event: TypeAlias = (
     RunStarted
+    | Resumed
     | Expanded
     | TurnStarted
     | AttemptStarted
@@ -163,6 +230,10 @@ Event: TypeAlias = (
     | Judged
     | RetryPlanned
     | NodeFinished
+    | Asked
+    | Answered
+    | LetterRefused
+    | Measured
     | CancelRequested
     | RunFinished
 )

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from orchestra.doors import Call, Refused, Reply
+from orchestra.doors import UNMEASURED, Call, Measure, Refused, Reply
 from orchestra.errors import OrchestraError
 from orchestra.fleet.local import LocalWorkers
 from orchestra.project import Project
@@ -53,6 +53,14 @@ class Troupe:
         async with aclosing(replies):
             async for reply in replies:
                 yield reply
+
+    def measure(self, call: Call) -> Measure:
+        """What a call may cost, and its memo key."""
+        return UNMEASURED
+
+    async def count(self, call: Call) -> int | None:
+        """The tokens of a call's prompt."""
+        return None
 
     async def fleet(self) -> Fleet:
         """The fleet of the settings, opened once. Raises `InputError` for a faulty fleet file."""

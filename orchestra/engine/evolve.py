@@ -7,13 +7,18 @@ from typing import assert_never
 from orchestra.engine.state import Bindings, Phase, Scope, State, Unit
 from orchestra.errors import OrchestraError
 from orchestra.events import (
+    Answered,
+    Asked,
     AttemptFinished,
     AttemptStarted,
     CancelRequested,
     Event,
     Expanded,
     Judged,
+    LetterRefused,
+    Measured,
     NodeFinished,
+    Resumed,
     RetryPlanned,
     RunFinished,
     RunStarted,
@@ -61,6 +66,8 @@ def evolve(state: State, event: Event, program: Program) -> None:
             state.cancelled = True
         case RunFinished():
             state.finished = event
+        case Resumed() | Asked() | Answered() | LetterRefused() | Measured():
+            pass
         case _:
             assert_never(event)
 

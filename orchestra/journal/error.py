@@ -43,6 +43,30 @@ def other_writer(run: str) -> JournalError:
     )
 
 
+def after_the_end(run: str, seq: int) -> JournalError:
+    """The error of an event or a letter for a run that has its last event."""
+    return JournalError("J006", f"event {seq} comes after the end of run {run}", hint="start a new run: this one has its last event")
+
+
+def held(run: str) -> JournalError:
+    """The error of taking over a run that is under way."""
+    return JournalError("J022", f"run {run} is under way in a process that is alive", hint=f"watch it: orchestra runs tail {run}")
+
+
+def no_run(run: str) -> JournalError:
+    """The error of a run that is not there."""
+    return JournalError("J023", f"there is no run {run!r} in this journal", hint="orchestra runs list")
+
+
+def undelivered(run: str) -> JournalError:
+    """The error of deleting a run whose messages nobody has delivered."""
+    return JournalError(
+        "J024",
+        f"run {run} has messages in the outbox that are not delivered",
+        hint="deliver them first: journal.outbox(), journal.delivered(numbers)",
+    )
+
+
 def damaged(run: str, seq: int, reason: str) -> JournalError:
     """The error of a log that is not what was written."""
     return JournalError(

@@ -9,13 +9,18 @@ from typing import Any, Literal, TypeAlias, assert_never
 
 from orchestra.events import (
     NOTHING,
+    Answered,
+    Asked,
     AttemptFinished,
     AttemptStarted,
     CancelRequested,
     Event,
     Expanded,
     Judged,
+    LetterRefused,
+    Measured,
     NodeFinished,
+    Resumed,
     RetryPlanned,
     RunFinished,
     RunStarted,
@@ -29,7 +34,8 @@ RowKind: TypeAlias = Literal["call", "each", "loop", "turn", "block", "node"]
 """`call` asked an agent or a tool; `each` has elements, `loop` has turns, `turn` is one of them; `block` has nodes inside;
 `node` is any other."""
 Status: TypeAlias = Literal["value", "skipped", "abstained", "failed", "running", "waiting", "interrupted"]
-"""How a node ended, or what it does: `waiting` for the time of its next attempt; `interrupted` where the run ended without its outcome."""
+"""How a node ended, or what it does: `waiting` for the time of its next attempt or for a person;
+`interrupted` where the run ended without its outcome."""
 
 _LAST_STEP = re.compile(r"(\[\d+\]|#\d+|/[^/\[#]+)$")
 
@@ -158,6 +164,7 @@ class _Node:
     attempts: dict[int, Attempt] = field(default_factory=dict)
     outcome: Outcome | None = None
     due: bool = False
+    asked: Asked | None = None
     elements: int | None = None
     loop: bool = False
     children: list[_Node] = field(default_factory=list)
@@ -198,6 +205,14 @@ class _Fold:
                 node = self._node(event.node, event.at)
                 node.attempts[event.attempt] = _finished(node.attempts.get(event.attempt), event)
                 self._spend(event.node, event.usage)
+                if event.settled:
+                    node.outcome, node.finished, node.due = Value(event.value, event.confidence), event.at, False
+            case Asked(node=path):
+                self._node(path, event.at).asked = event
+            case Answered(node=path):
+                self._node(path, event.at).asked = None
+            case Resumed() | LetterRefused() | Measured():
+                pass
             case Judged():
                 node = self._node(event.node, event.at)
                 node.attempts[event.attempt] = _judged(node.attempts.get(event.attempt), event)
@@ -262,7 +277,7 @@ class _Fold:
             return "value" if all(isinstance(child.outcome, Value) for child in node.children) else "failed"
         if self.end is not None:
             return "interrupted"
-        return "waiting" if node.due else "running"
+        return "waiting" if node.due or node.asked else "running"
 
 
 _STATUS: Mapping[type[Outcome], Status] = {Value: "value", Skipped: "skipped", Abstained: "abstained", Failed: "failed"}
@@ -284,7 +299,7 @@ def _finished(before: Attempt | None, event: AttemptFinished) -> Attempt:
     before = before or Attempt(event.attempt, started=event.at)
     return Attempt(
         number=event.attempt,
-        name=before.name,
+        name=before.name or event.name,
         started=before.started,
         seconds=event.at - before.started,
         value=event.value,

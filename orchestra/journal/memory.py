@@ -2,72 +2,193 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from orchestra.doors import RunSummary
+import msgspec
+
+from orchestra.doors import Letter, Message, RunSummary
 from orchestra.events import Event
-from orchestra.journal.error import closed, never_appended
-from orchestra.journal.summary import Line, Tally
+from orchestra.journal.error import after_the_end, closed, held, never_appended, no_run, other_writer, undelivered
+from orchestra.journal.summary import Line, Tally, message
 from orchestra.values.json import digest
+
+
+@dataclass(slots=True)
+class _Log:
+    """One run: its events, its lease, its inbox."""
+
+    line: Line
+    events: list[Event] = field(default_factory=list)
+    letters: list[Letter] = field(default_factory=list)
+    epoch: int = 1
+    holder: MemoryJournal | None = None
+
+
+@dataclass(slots=True)
+class MemoryStore:
+    """What several journals of one process may share, as processes share a file."""
+
+    logs: dict[str, _Log] = field(default_factory=dict)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    memo: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    messages: dict[int, Message] = field(default_factory=dict)
+    last_message: int = 0
+    readers: list[MemoryJournal] = field(default_factory=list)
 
 
 class MemoryJournal:
     """Stands behind the `Journal` door. Everything is durable at once, as far as it ever will be."""
 
-    def __init__(self) -> None:
-        self._events: dict[str, list[Event]] = {}
-        self._lines: dict[str, Line] = {}
-        self._blobs: dict[str, bytes] = {}
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        self.store = store or MemoryStore()
+        self.store.readers.append(self)
+        self._epochs: dict[str, int] = {}
+        self._mail: set[str] = set()
+        self._rings = asyncio.Event()
         self._closed = False
 
     def append(self, run: str, events: Sequence[Event]) -> None:
-        """Keeps the events. Raises `JournalError`: J001 for a gap in `seq`, J002 after `close`, J006 after a run's end."""
+        """Keeps the events. Raises `JournalError`: J001 gap in `seq`, J002 closed, J005 without the lease, J006 after a run's end."""
         if self._closed:
             raise closed()
-        line = self._lines.get(run)
-        if line is None:
-            line = self._lines[run] = Line(run)
-            self._events[run] = []
-        line.extend(events)
-        self._events[run] += events
+        log = self.store.logs.get(run)
+        if log is None:
+            log = _Log(Line(run), holder=self)
+            log.line.extend(events)
+            self.store.logs[run] = log
+            self._epochs[run] = 1
+        else:
+            if self._epochs.get(run) != log.epoch:
+                raise other_writer(run)
+            log.line.extend(events)
+        log.events += events
+        for event in events:
+            if (found := message(self.store.last_message + 1, run, event)) is not None:
+                self.store.last_message = found.number
+                self.store.messages[found.number] = found
+        if log.line.ended:
+            log.holder = None
+            self._epochs.pop(run, None)
 
     def put(self, data: bytes) -> str:
         """Keeps a blob and gives its digest."""
         name = digest(data)
-        self._blobs.setdefault(name, data)
+        self.store.blobs.setdefault(name, data)
         return name
 
     async def durable(self, run: str, seq: int) -> None:
         """Returns at once; raises `JournalError` J003 for events that were never appended."""
-        line = self._lines.get(run)
-        if seq > (line.last if line else 0):
+        log = self.store.logs.get(run)
+        if seq > (log.line.last if log else 0):
             raise never_appended(run, seq)
 
     async def read(self, run: str, after: int = 0) -> list[Event]:
         """The events with `seq > after`, in order."""
-        return self._events.get(run, [])[max(0, after) :]
+        log = self.store.logs.get(run)
+        return [] if log is None else log.events[max(0, after) :]
 
     async def blob(self, digest: str) -> bytes | None:
         """A blob's bytes, or None."""
-        return self._blobs.get(digest)
+        return self.store.blobs.get(digest)
 
     async def runs(self, limit: int = 50) -> list[RunSummary]:
         """The latest runs, newest first."""
-        tallies = [_tally(run, events) for run, events in self._events.items() if events]
-        tallies.sort(key=lambda tally: (tally.started, tally.run), reverse=True)
-        return [tally.summary() for tally in tallies[: max(0, limit)]]
+        found = [_summary(run, log) for run, log in self.store.logs.items() if log.events]
+        found.sort(key=lambda summary: (summary.started, summary.run), reverse=True)
+        return found[: max(0, limit)]
 
     async def find(self, prefix: str) -> list[str]:
         """The ids of runs that begin so, in order; at most 100."""
-        return sorted(run for run, events in self._events.items() if events and run.startswith(prefix))[:100]
+        return sorted(run for run in self.store.logs if run.startswith(prefix))[:100]
+
+    async def lease(self, run: str) -> int:
+        """Takes the lease over. Raises `JournalError` J022 where another open journal holds it, J023, J006."""
+        log = self._log(run)
+        if log.line.ended:
+            raise after_the_end(run, log.line.last + 1)
+        if log.holder is not None and not log.holder._closed:
+            raise held(run)
+        log.epoch += 1
+        log.holder = self
+        self._epochs[run] = log.epoch
+        return log.epoch
+
+    async def release(self, run: str) -> None:
+        """Gives the lease back."""
+        log = self._log(run)
+        if log.holder is self:
+            log.holder = None
+            self._epochs.pop(run, None)
+
+    async def post(self, run: str, letter: Letter) -> int:
+        """Puts a letter into the inbox. Raises `JournalError` J023, J006."""
+        log = self._log(run)
+        if log.line.ended:
+            raise after_the_end(run, log.line.last + 1)
+        log.letters.append(msgspec.structs.replace(letter, number=len(log.letters) + 1))
+        for reader in self.store.readers:
+            reader._mail.add(run)
+            reader._rings.set()
+        return len(log.letters)
+
+    async def letters(self, run: str, after: int = 0) -> list[Letter]:
+        """The letters with a greater number."""
+        log = self.store.logs.get(run)
+        return [] if log is None else log.letters[max(0, after) :]
+
+    async def mail(self) -> set[str]:
+        """Waits for letters."""
+        await self._rings.wait()
+        self._rings.clear()
+        found, self._mail = self._mail, set()
+        return found
+
+    def remember(self, memo: str, run: str, value: Any) -> None:
+        """Keeps an answer; the first one stays."""
+        self.store.memo.setdefault(memo, (run, value))
+
+    async def recall(self, memo: str) -> tuple[str, Any] | None:
+        """The run and the answer."""
+        return self.store.memo.get(memo)
+
+    async def outbox(self, after: int = 0, limit: int = 100) -> list[Message]:
+        """Messages that are not delivered."""
+        return [found for number, found in sorted(self.store.messages.items()) if number > after][:limit]
+
+    async def delivered(self, numbers: Sequence[int]) -> None:
+        """Marks messages as delivered."""
+        for number in numbers:
+            self.store.messages.pop(number, None)
+
+    async def delete(self, run: str) -> None:
+        """Removes a run. Blobs stay: nothing in memory outlives the process. Raises `JournalError` J022, J023, J024."""
+        log = self._log(run)
+        if log.holder is not None and not log.holder._closed:
+            raise held(run)
+        if any(found.run == run for found in self.store.messages.values()):
+            raise undelivered(run)
+        del self.store.logs[run]
 
     async def close(self) -> None:
-        """Takes no more events. What is there can still be read."""
+        """Takes no more events, and lets go of its leases. What is there can still be read."""
         self._closed = True
+        if self in self.store.readers:
+            self.store.readers.remove(self)
+
+    def _log(self, run: str) -> _Log:
+        if (log := self.store.logs.get(run)) is None:
+            raise no_run(run)
+        return log
 
 
-def _tally(run: str, events: Sequence[Event]) -> Tally:
+def _summary(run: str, log: _Log) -> RunSummary:
     tally = Tally(run)
-    for event in events:
+    for event in log.events:
         tally.add(event)
-    return tally
+    summary = tally.summary()
+    if summary.status != "running" or (log.holder is not None and not log.holder._closed):
+        return summary
+    return msgspec.structs.replace(summary, status="waiting" if log.holder is None else "interrupted")

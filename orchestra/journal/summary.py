@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from orchestra.doors import RunSummary
+from orchestra.doors import Message, RunSummary
 from orchestra.events import NOTHING, AttemptFinished, Event, NodeFinished, RunFinished, RunStarted, Usage
-from orchestra.journal.error import JournalError
+from orchestra.journal.error import JournalError, after_the_end
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class Line:
         seq, ended = self.last, self.ended
         for event in events:
             if ended:
-                raise _after_the_end(self.run, event.seq)
+                raise after_the_end(self.run, event.seq)
             seq += 1
             if event.seq != seq:
                 raise _gap(self.run, event.seq, seq - 1)
@@ -40,8 +40,11 @@ def _gap(run: str, seq: int, last: int) -> JournalError:
     )
 
 
-def _after_the_end(run: str, seq: int) -> JournalError:
-    return JournalError("J006", f"event {seq} comes after the end of run {run}", hint="start a new run: this one has its last event")
+def message(number: int, run: str, event: Event) -> Message | None:
+    """The message that an event puts into the outbox; None for nearly all."""
+    if type(event) is not AttemptFinished or not event.outbox:
+        return None
+    return Message(number=number, run=run, node=event.node, name=event.name, key=f"{run}/{event.node}", value=event.value)
 
 
 @dataclass(slots=True)
@@ -62,6 +65,7 @@ class Tally:
             case NodeFinished():
                 self.nodes += 1
             case AttemptFinished():
+                self.nodes += event.settled
                 if event.usage is not NOTHING:
                     self.usage = self.usage + event.usage
             case RunStarted():

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 from orchestra.agent.contract import Catalog, Contract
 from orchestra.clock import SystemClock
-from orchestra.doors import Call, Chunk, Clock, Done, Refused, Reply
+from orchestra.doors import UNMEASURED, Call, Chunk, Clock, Done, Measure, Refused, Reply
 from orchestra.events import Usage
 from orchestra.testing.instances import instance
 from orchestra.values.json import canonical
@@ -146,6 +146,14 @@ class SimulatedWorkers:
             if not ended:
                 self.in_flight.pop(number, None)
                 self.cancelled.append(call)
+
+    def measure(self, call: Call) -> Measure:
+        """What a call may cost, and its memo key."""
+        return UNMEASURED
+
+    async def count(self, call: Call) -> int | None:
+        """The tokens of a call's prompt."""
+        return None
 
     async def _replies(self, call: Call) -> AsyncGenerator[Reply, None]:
         fault = "" if self._faults is NO_FAULTS else self._faults.draw(call, chance(self._seed, call, "fault"))
