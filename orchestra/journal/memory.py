@@ -61,7 +61,7 @@ class MemoryJournal:
             self.store.logs[run] = log
             self._epochs[run] = 1
         else:
-            if self._epochs.get(run) != log.epoch:
+            if not log.line.ended and self._epochs.get(run) != log.epoch:
                 raise other_writer(run)
             log.line.extend(events)
         log.events += events
