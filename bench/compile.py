@@ -1,22 +1,111 @@
-"""Milliseconds to read and to compile a workflow of many nodes: one line, medians.
+"""Milliseconds to read, to trace and to compile a workflow of many nodes: medians, a line for each shape.
 
-    python bench/compile.py [--nodes 1000] [--rounds 9]
+    python bench/compile.py [--nodes 1000] [--rounds 9] [--shapes chain,fan,...]
 
-The workflow has calls with texts of two references, checks, conditions and choices. Reading is from YAML text to the frozen graph with
-places; compiling from there to the program.
+`yaml` is from a file's text to the frozen graph with places, `python` from a workflow function to the frozen graph, `compile` from
+a graph to the program (with places, as for a file). Every round has names of its own: nothing is found in a cache of texts that a
+round before has filled. The shapes are those of the benchmark of the engine: a chain; a fan from one node to all and on to one; a
+layered graph of 20 nodes a layer, each reading 3 of the layer above. `tools` pass values by `with:`, `agents` read fields of
+records, `after` only waits. `mixed` is a chain of calls, checks, conditions, texts and choices.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import random
 import statistics
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from orchestra.agent.contract import Catalog, Contract, Schema
 from orchestra.workflow.compiler import compile_graph
+from orchestra.workflow.nodes import Graph
 from orchestra.workflow.reader import read
+from orchestra.workflow.steps import Agent, Tool, workflow
 
 TEXT: Schema = {"type": "string"}
+WIDTH = 20
+"""Nodes of a layer."""
+
+
+def record(name: str, **fields: Schema) -> Schema:
+    """The schema of an object with these fields, all needed."""
+    return {"title": name, "type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+
+
+READING = {
+    "$defs": {"Citation": record("Citation", page={"type": "integer"}, quote=TEXT)},
+    **record("Reading", answer=TEXT, citations={"type": "array", "items": {"$ref": "#/$defs/Citation"}}),
+}
+TOOLS = {
+    "noop": Contract("noop", "tool", record("Nothing"), TEXT),
+    "shout": Contract("shout", "tool", record("One", text=TEXT), TEXT),
+    "join": Contract("join", "tool", record("Three", a=TEXT, b=TEXT, c=TEXT), TEXT),
+    "gather": Contract("gather", "tool", record("Many", items={"type": "array", "items": TEXT}), TEXT),
+}
+AGENTS = {"reader": Contract("reader", "agent", record("Question", question=TEXT, context=TEXT), READING)}
+CATALOG = Catalog(tools=TOOLS, agents=AGENTS)
+
+
+def layered(nodes: int) -> list[list[int]]:
+    """Of each node its parents."""
+    rng = random.Random(7)
+    first = [(at // WIDTH - 1) * WIDTH for at in range(nodes)]
+    return [rng.sample(range(start, start + WIDTH), 3) if start >= 0 else [] for start in first]
+
+
+def ref(name: str) -> str:
+    """A text that is one reference."""
+    return f'"${{{name}}}"'
+
+
+def calling(kind: str, **given: str) -> str:
+    """A node that calls something, in the flow style of YAML; values are references or lists of them."""
+    return f"{{{kind}, with: {{{', '.join(f'{name}: {value}' for name, value in given.items())}}}}}"
+
+
+def waiting(*names: str) -> str:
+    """A node that waits for others and reads nothing."""
+    return f"{{tool: noop, after: [{', '.join(names)}]}}"
+
+
+def chain_tools(nodes: int, p: str) -> Iterator[str]:
+    yield from (calling("tool: shout", text=ref(f"{p}{at - 1}" if at else "input.text")) for at in range(nodes))
+
+
+def chain_agents(nodes: int, p: str) -> Iterator[str]:
+    for at in range(nodes):
+        yield calling("agent: reader", question=ref("input.text"), context=ref(f"{p}{at - 1}.answer" if at else "input.text"))
+
+
+def chain_after(nodes: int, p: str) -> Iterator[str]:
+    yield from (waiting(f"{p}{at - 1}") if at else waiting() for at in range(nodes))
+
+
+def fan_tools(nodes: int, p: str) -> Iterator[str]:
+    yield calling("tool: shout", text=ref("input.text"))
+    yield from (calling("tool: shout", text=ref(f"{p}0")) for _ in range(1, nodes - 1))
+    yield calling("tool: gather", items=f"[{', '.join(ref(f'{p}{at}') for at in range(1, nodes - 1))}]")
+
+
+def fan_after(nodes: int, p: str) -> Iterator[str]:
+    yield waiting()
+    yield from (waiting(f"{p}0") for _ in range(1, nodes - 1))
+    yield waiting(*(f"{p}{at}" for at in range(1, nodes - 1)))
+
+
+def layered_tools(nodes: int, p: str) -> Iterator[str]:
+    for parents in layered(nodes):
+        a, b, c = (ref(f"{p}{parent}") for parent in parents) if parents else [ref("input.text")] * 3
+        yield calling("tool: join", a=a, b=b, c=c)
+
+
+def layered_after(nodes: int, p: str) -> Iterator[str]:
+    yield from (waiting(*(f"{p}{parent}" for parent in parents)) for parents in layered(nodes))
+
+
 KINDS = (
     '{{tool: shout, with: {{text: "${{{before}}} and ${{input.text}}"}}}}',
     '{{tool: shout, with: {{text: "${{{before}}}"}}, retry: 2, timeout: 30}}',
@@ -26,11 +115,81 @@ KINDS = (
 )
 
 
-def workflow(nodes: int) -> str:
-    """A chain of nodes in which the kinds take turns."""
-    lines = ["schema: orchestra/v1", "name: long", "input: {text: str}", f"output: ${{n{nodes - 1}}}", "nodes:"]
-    lines += [f"  n{at}: {KINDS[at % len(KINDS)].format(before=f'n{at - 1}' if at else 'input.text')}" for at in range(nodes)]
-    return "\n".join(lines)
+def mixed(nodes: int, p: str) -> Iterator[str]:
+    for at in range(nodes):
+        yield KINDS[at % len(KINDS)].format(before=f"{p}{at - 1}" if at else "input.text")
+
+
+SHAPES: dict[str, Callable[[int, str], Iterator[str]]] = {
+    "chain, tools": chain_tools,
+    "chain, agents": chain_agents,
+    "chain, after": chain_after,
+    "fan, tools": fan_tools,
+    "fan, after": fan_after,
+    "layered, tools": layered_tools,
+    "layered, after": layered_after,
+    "mixed": mixed,
+}
+
+
+def text(shape: str, nodes: int, p: str) -> str:
+    """A workflow file."""
+    last = f"{p}{nodes - 1}"
+    head = ["schema: orchestra/v1", "name: long", "input: {text: str}", f"output: ${{{last}}}", "nodes:"]
+    return "\n".join([*head, *(f"  {p}{at}: {node}" for at, node in enumerate(SHAPES[shape](nodes, p)))]) + "\n"
+
+
+def traced(shape: str, nodes: int, p: str) -> Graph | None:
+    """The same as a Python function says it; None for shapes that none is written for."""
+    tools = {name: Tool.of(contract, print) for name, contract in TOOLS.items()}
+    reader = Agent.of(AGENTS["reader"])
+    shout, join, gather = (tools[name] for name in ("shout", "join", "gather"))
+
+    def chain_of_tools(text: str) -> str:
+        value: Any = text
+        for at in range(nodes):
+            value = shout.options(name=f"{p}{at}")(text=value)
+        return value
+
+    def chain_unnamed(text: str) -> str:
+        value: Any = text
+        for _ in range(nodes):
+            value = shout(text=value)
+        return value
+
+    def chain_of_agents(text: str) -> str:
+        value: Any = text
+        for at in range(nodes):
+            value = reader.options(name=f"{p}{at}")(question=text, context=value).answer
+        return value
+
+    def fan(text: str) -> str:
+        first = shout.options(name=f"{p}0")(text=text)
+        return gather(items=[shout.options(name=f"{p}{at}")(text=first) for at in range(1, nodes - 1)])
+
+    def layers(text: str) -> str:
+        values: list[Any] = []
+        for at, parents in enumerate(layered(nodes)):
+            a, b, c = [values[parent] for parent in parents] or [text] * 3
+            values.append(join.options(name=f"{p}{at}")(a=a, b=b, c=c))
+        return values[-1]
+
+    functions = {
+        "chain, tools": chain_of_tools,
+        "chain, after": chain_unnamed,
+        "chain, agents": chain_of_agents,
+        "fan, tools": fan,
+        "layered, tools": layers,
+    }
+    return workflow()(functions[shape]).graph if shape in functions else None
+
+
+def measured(work: Callable[[], Any]) -> tuple[float, Any]:
+    """The milliseconds of some work, and what it gave."""
+    gc.collect()
+    start = time.perf_counter()
+    found = work()
+    return (time.perf_counter() - start) * 1000, found
 
 
 def main() -> None:
@@ -38,20 +197,23 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--nodes", type=int, default=1000)
     options.add_argument("--rounds", type=int, default=9)
+    options.add_argument("--shapes", default="")
     given = options.parse_args()
-    record = {"type": "object", "properties": {"text": TEXT}, "required": ["text"], "additionalProperties": False}
-    catalog = Catalog(tools={"shout": Contract("shout", "tool", record, TEXT)})
-    text = workflow(given.nodes)
-    reading, compiling = [], []
-    for _ in range(given.rounds):
-        start = time.perf_counter()
-        source = read(text, "long.yaml")
-        middle = time.perf_counter()
-        compile_graph(source.graph, catalog, source.places)
-        end = time.perf_counter()
-        reading.append((middle - start) * 1000)
-        compiling.append((end - middle) * 1000)
-    print(f"{given.nodes:,} nodes: read {statistics.median(reading):.1f} ms, compile {statistics.median(compiling):.1f} ms")
+    print(f"{given.nodes:,} nodes, ms{'':16} yaml  python  compile")
+    for shape in SHAPES:
+        if given.shapes and not any(shape.startswith(wanted) for wanted in given.shapes.split(",")):
+            continue
+        times: dict[str, list[float]] = {"yaml": [], "python": [], "compile": []}
+        for number in range(given.rounds):
+            p = f"r{number}_"
+            written = text(shape, given.nodes, p)
+            took, source = measured(lambda: read(written, "long.yaml"))
+            times["yaml"].append(took)
+            times["compile"].append(measured(lambda: compile_graph(source.graph, CATALOG, source.places))[0])
+            took, graph = measured(lambda: traced(shape, given.nodes, p))
+            times["python"] += [took] if graph is not None else []
+        shown = {key: f"{statistics.median(found):8.1f}" if found else f"{'':8}" for key, found in times.items()}
+        print(f"{shape:24}{shown['yaml']}{shown['python']} {shown['compile']}")
 
 
 if __name__ == "__main__":
