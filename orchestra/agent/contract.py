@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
+from orchestra.values.json import canonical, digest
 from orchestra.values.labels import Label
 
 Schema: TypeAlias = dict[str, Any]
@@ -29,10 +30,20 @@ class Contract:
     checks: tuple[str, ...] = ()
     """Default acceptance, used where a node states none."""
     digest: str = ""
+    """Of an agent's card, or of what `sealed` puts in; what a run resumes on."""
     evidence: str = ""
     """The input that fields of type `Quote` quote from; what a node is judged against where it states no `against`."""
     accept: float | Literal["certified"] | None = None
     otherwise: tuple[Literal["retry", "escalate", "abstain"], ...] = ()
+    version: str = ""
+    """Of the code, as its author counts it; empty for code whose answers must not be remembered."""
+
+    def sealed(self) -> Contract:
+        """The contract with the digest of what callers rely on: kind, name, types, effect and version. One that has a digest keeps it."""
+        if self.digest:
+            return self
+        said = [self.kind, self.name, self.input, self.output, self.effect, self.version]
+        return replace(self, digest=digest(canonical(said)))
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, Protocol, get_type_hints
+from typing import Any, Final, Protocol, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from orchestra.agent.contract import Contract, Effect
+from orchestra.agent.plain import Passes, as_they_are, plain, plain_record
 from orchestra.errors import InputError
 from orchestra.values.types import Schema, Validator, bundled, schema_of
+
+KEY: Final = "idempotency_key"
+"""The parameter of a keyed tool that gets the key, and is none of its inputs."""
+KEY_HINT = 'def charge(amount: int, *, idempotency_key: str = "") -> Receipt: ...'
 
 
 class Declared(Protocol):
@@ -40,12 +46,23 @@ class ToolFunction:
     """A contract with the function that keeps it. `version` goes into memo keys; an empty one is never memoised."""
 
     def __init__(self, contract: Contract, function: Callable[..., Any], version: str = "") -> None:
-        self.contract, self.function, self.version = contract, function, version
+        """Raises `InputError` T008 for a `keyed` contract whose function takes no key."""
+        if contract.kind == "tool" and contract.effect == "keyed":
+            check_key(function, contract.name)
+        self.contract = (replace(contract, version=version, digest="") if version else contract).sealed()
+        self.function = function
+        self.version = self.contract.version
+        self.awaited = inspect.iscoroutinefunction(function)
+        """Whether it runs on the loop; a plain function runs on a thread."""
+        self._keyed = contract.effect == "keyed"
 
     @classmethod
     def of(cls, function: Callable[..., Any], *, effect: Effect, name: str = "", version: str = "") -> ToolFunction:
-        """A tool of a plain function, its contract read from the signature. Raises `InputError` T001 for one that is not annotated."""
-        inputs, outputs = signature(function)
+        """A tool of a plain function, its contract read from the signature.
+
+        Raises `InputError` T001 for one that is not annotated, T008 for a keyed one without a parameter for its key.
+        """
+        inputs, outputs = signature(function, keyed=effect == "keyed")
         text = inspect.getdoc(function) or ""
         contract = Contract(name or function.__name__, "tool", inputs, outputs, text.partition("\n\n")[0].replace("\n", " "), effect)
         return cls(contract, function, version)
@@ -56,23 +73,38 @@ class ToolFunction:
         return self.contract.name
 
     @cached_property
+    def _hints(self) -> dict[str, Any]:
+        return get_type_hints(self.function, include_extras=True)
+
+    @cached_property
     def _arguments(self) -> dict[str, TypeAdapter[Any]]:
-        hints = get_type_hints(self.function, include_extras=True)
-        return {name: TypeAdapter(hints[name]) for name in inspect.signature(self.function).parameters}
+        known = self.contract.input.get("properties", {})
+        return {name: TypeAdapter(self._hints[name]) for name in inspect.signature(self.function).parameters if name in known}
 
     @cached_property
     def _result(self) -> TypeAdapter[Any]:
-        return TypeAdapter(get_type_hints(self.function, include_extras=True)["return"])
+        return TypeAdapter(self._hints["return"])
 
     @cached_property
     def _validators(self) -> tuple[Validator, Validator]:
         return Validator(self.contract.input), Validator(self.contract.output)
 
+    @cached_property
+    def _plain(self) -> tuple[Mapping[str, Passes], int] | None:
+        """The tests of inputs that are all plain, and how many of them are required; None where one is not."""
+        return plain_record(self.contract.input, self._hints)
+
+    @cached_property
+    def _plain_result(self) -> Passes | None:
+        return plain(self.contract.output, self._hints["return"])
+
     def arguments(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs as the function's types; raises `ToolFault` T002."""
+        if (known := self._plain) is not None and (found := as_they_are(inputs, *known)) is not None:
+            return found
         if fault := self._validators[0].check(dict(inputs)):
             raise ToolFault("T002", f"{self.name}: {fault}", "compare with `orchestra agents show`")
-        found: dict[str, Any] = {}
+        found = {}
         for name, value in inputs.items():
             try:
                 found[name] = self._arguments[name].validate_python(value)
@@ -82,6 +114,8 @@ class ToolFunction:
 
     def result(self, value: Any) -> Any:
         """What the function gave, as JSON; raises `ToolFault` T004 where it is not what its annotation says."""
+        if (passes := self._plain_result) is not None and passes(value):
+            return value
         try:
             plain = self._result.dump_python(value, mode="json", by_alias=True, warnings="error")
         except (PydanticSerializationError, ValueError) as error:
@@ -92,11 +126,16 @@ class ToolFunction:
             raise ToolFault("T004", f"{self.name} returned another type: {fault}", "mend the tool or its annotation")
         return plain
 
-    async def call(self, inputs: Mapping[str, Any]) -> Any:
-        """The JSON value of a call; raises `ToolFault`. A plain function runs on a thread, so that it cannot hold up the loop."""
+    async def call(self, inputs: Mapping[str, Any], key: str = "") -> Any:
+        """The JSON value of a call; raises `ToolFault`. A plain function runs on a thread, so that it cannot hold up the loop.
+
+        `key` is passed on where the tool is `keyed`.
+        """
         arguments = self.arguments(inputs)
+        if self._keyed:
+            arguments[KEY] = key
         try:
-            if inspect.iscoroutinefunction(self.function):
+            if self.awaited:
                 value = await self.function(**arguments)
             else:
                 value = await asyncio.to_thread(self.function, **arguments)
@@ -109,13 +148,29 @@ class ToolFunction:
         return self.result(value)
 
 
-def signature(function: Callable[..., Any]) -> tuple[Schema, Schema]:
-    """The schemas of a function's parameters (an object) and of what it returns. Raises `InputError` T001."""
+def check_key(function: Callable[..., Any], name: str) -> None:
+    """Refuses a function that takes no `idempotency_key: str`. Raises `InputError` T008."""
+    if KEY not in inspect.signature(function).parameters or get_type_hints(function).get(KEY) is not str:
+        raise InputError("T008", keyless(name), hint=KEY_HINT)
+
+
+def keyless(name: str) -> str:
+    """What is wrong with a keyed tool that takes no key."""
+    return f"{name} is keyed, and has no parameter {KEY}: str for its key"
+
+
+def signature(function: Callable[..., Any], *, keyed: bool = False) -> tuple[Schema, Schema]:
+    """The schemas of a function's parameters (an object) and of what it returns. Raises `InputError` T001.
+
+    Of a keyed tool, the parameter of the key is none of its inputs.
+    """
     name = getattr(function, "__name__", str(function))
     hints = get_type_hints(function, include_extras=True)
     properties: dict[str, Any] = {}
     required: list[str] = []
     for parameter in inspect.signature(function).parameters.values():
+        if keyed and parameter.name == KEY:
+            continue
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) or parameter.name not in hints:
             raise InputError(
                 "T001", f"{name}: the parameter {parameter.name!r} has no type, or no name", hint="def search(query: str) -> list[str]"

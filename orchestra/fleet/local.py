@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol
-
-import msgspec
 
 from orchestra.agent.card import Card
 from orchestra.agent.classical import Classifier
+from orchestra.agent.contract import Contract
 from orchestra.agent.registry import Registry
-from orchestra.agent.tool import ToolFault
-from orchestra.doors import Call, Done, Refused, Reply
+from orchestra.agent.tool import ToolFault, ToolFunction
+from orchestra.doors import UNMEASURED, Call, Done, Measure, Refused, Reply
 from orchestra.errors import InputError
 from orchestra.events import Usage
+from orchestra.fleet.versions import current
+from orchestra.fleet.wire import Fault
+from orchestra.values.json import canonical, digest
 from orchestra.values.labels import may_go
 from orchestra.values.types import Validator
 
@@ -36,17 +38,22 @@ class Registered(Protocol):
 class LocalWorkers:
     """Does tools and agents of kind `python` and `sklearn` in this process. Plain functions run on threads."""
 
-    def __init__(self, known: Registered) -> None:
+    def __init__(self, known: Registered, kept: Mapping[str, Card] | None = None, *, tenant: str = "") -> None:
+        """`kept` has the cards, by digest, that runs began with and that are no longer the current ones of their names."""
         self._known = known
+        self._kept: Mapping[str, Card] = {} if kept is None else kept
+        self._tenant = tenant
         self._classifiers: dict[str, Classifier] = {}
         self._loading = asyncio.Lock()
 
     async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
         """Does one call. A thread cannot be interrupted: after a timeout or a cancellation its result is dropped."""
-        began = time.monotonic()
         try:
-            async with asyncio.timeout(call.timeout):
+            if call.timeout is None:  # `asyncio.timeout` costs as much as the rest of a small call
                 done = await self._do(call)
+            else:
+                async with asyncio.timeout(call.timeout):
+                    done = await self._do(call)
         except TimeoutError:
             hint = f"raise `timeout:` of {call.node}, or look into {call.name}"
             yield Refused(code="T007", reason=f"{call.name} took more than {call.timeout:g} s", hint=hint, retryable=True, server=HERE)
@@ -56,26 +63,56 @@ class LocalWorkers:
         except InputError as error:
             yield Refused(code=error.code, reason=error.message, hint=error.hint, server=HERE)
         else:
-            yield msgspec.structs.replace(done, usage=Usage(calls=1, seconds=time.monotonic() - began))
+            yield done
+
+    def measure(self, call: Call) -> Measure:
+        """No tokens; and a memo key for classical agents, and for pure tools and code agents with a version."""
+        if call.kind == "tool":
+            function = self._known.registry.tools.get(call.name)
+            return UNMEASURED if function is None else self._remembered(call, function.contract, function)
+        card = current(call, self._known.registry.cards, self._kept)
+        if isinstance(card, Fault):
+            return UNMEASURED
+        if card is not None and card.kind == "sklearn":
+            return Measure(memo=self._memo(call, card.digest))
+        function = self._known.registry.code.get(call.name)
+        return UNMEASURED if function is None else self._remembered(call, card.contract if card else function.contract, function)
+
+    def _remembered(self, call: Call, contract: Contract, function: ToolFunction) -> Measure:
+        if not function.version or function.contract.effect != "pure" or call.version not in ("", contract.digest):
+            return UNMEASURED
+        return Measure(memo=self._memo(call, contract.digest, function.contract.digest))
+
+    def _memo(self, call: Call, *digests: str) -> str:
+        return digest(canonical([call.kind, call.name, digests, call.inputs, self._tenant, call.label]))
 
     async def _do(self, call: Call) -> Done:
+        began = time.monotonic()
         registry = self._known.registry
         if call.kind == "tool":
-            return Done(value=await registry.tool(call.name).call(call.inputs), server=HERE)
-        card = registry.cards.get(call.name)
+            function = registry.tools.get(call.name) or registry.tool(call.name)
+            if call.version and call.version != function.contract.digest:
+                raise _changed(call, "tool")
+            key = (call.key or f"{call.run}/{call.node}") if function.contract.effect == "keyed" else ""
+            return _done(await function.call(call.inputs, key), began)
+        card = current(call, registry.cards, self._kept)
+        if isinstance(card, Fault):
+            raise InputError(card.code, card.reason, hint=card.hint)
         if card is None or card.kind == "python":
             function = registry.code_of(call.name)
+            if card is None and call.version not in ("", function.contract.digest):
+                raise _changed(call, "agent")
             label = card.label if card else function.contract.label
             if not may_go(call.label, label):
                 raise _forbidden(call, label)
-            return Done(value=await function.call(call.inputs), server=HERE)
+            return _done(await function.call(call.inputs), began)
         if not may_go(call.label, card.label):
             raise _forbidden(call, card.label)
         classifier = await self._classifier(card)
         _check(card.name, card.input_schema, call.inputs, "T002")
         value, confidence = await asyncio.to_thread(classifier.predict, call.inputs)
         _check(card.name, card.output_schema, value, "T004")
-        return Done(value=value, confidence=confidence, server=HERE, model=card.digest)
+        return _done(value, began, confidence, card.digest)
 
     async def _classifier(self, card: Card) -> Classifier:
         async with self._loading:
@@ -84,6 +121,16 @@ class LocalWorkers:
                     raise InputError("F201", f"{card.name} is no agent of this process", hint="ask the fleet")
                 found = self._classifiers[card.digest] = await asyncio.to_thread(Classifier.load, card)
             return found
+
+
+def _done(value: Any, began: float, confidence: float | None = None, model: str = "") -> Done:
+    return Done(value=value, usage=Usage(calls=1, seconds=time.monotonic() - began), server=HERE, model=model, confidence=confidence)
+
+
+def _changed(call: Call, kind: str) -> InputError:
+    """T009: code cannot be stored with a run, so what has changed since is refused."""
+    reason = f"the {kind} {call.name!r} is not the one that the run began with: its types, its effect or its version have changed"
+    return InputError("T009", reason, hint="orchestra runs fork")
 
 
 def _check(name: str, schema: dict[str, Any], value: Any, code: str) -> None:

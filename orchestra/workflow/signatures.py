@@ -36,6 +36,8 @@ class Signature:
     output: Schema
     types: Mapping[str, Any] = field(default_factory=dict)
     returns: Any = Any
+    key: Any = None
+    """The Python type of the parameter that is no input but gets an idempotency key; None where there is none."""
 
     @cached_property
     def _output(self) -> TypeAdapter[Any]:
@@ -53,10 +55,10 @@ class Signature:
             raise InputError("W020", f"the output is not a {self.returns}: {where + ': ' if where else ''}{first['msg']}") from error
 
 
-def of_function(function: Callable[..., Any], kind: str) -> Signature:
+def of_function(function: Callable[..., Any], kind: str, *, key: str = "") -> Signature:
     """The signature of a decorated function; its annotations are resolved, also where they name local types.
 
-    Raises `InputError` W017 where it cannot be one.
+    `key` names a parameter that is none of the inputs. Raises `InputError` W017 where it cannot be one.
     """
     name = getattr(function, "__name__", str(function))
     spot = Spot(function.__code__, -1) if hasattr(function, "__code__") else None
@@ -64,6 +66,9 @@ def of_function(function: Callable[..., Any], kind: str) -> Signature:
         raise mistakes.mistake("W017", f"@{kind} stands on a function, and {name} is none", hint="def name(question: str) -> str: ...")
     hints = _hints(function, name, spot)
     parameters = inspect.signature(function)
+    keyed = key and key in parameters.parameters
+    if keyed:
+        parameters = parameters.replace(parameters=[one for name, one in parameters.parameters.items() if name != key])
     properties: dict[str, Any] = {}
     required: list[str] = []
     for parameter in parameters.parameters.values():
@@ -79,7 +84,8 @@ def of_function(function: Callable[..., Any], kind: str) -> Signature:
         raise mistakes.mistake("W017", f"{name} does not say what it returns", hint=f"def {name}(...) -> str: ...", spot=spot)
     output = _schema(hints["return"], f"{name}: the output", "serialization", spot)
     inputs = bundled({"type": "object", "properties": properties, "required": required, "additionalProperties": False})
-    return Signature(parameters, inputs, output, {key: hints[key] for key in parameters.parameters}, hints["return"])
+    types = {name: hints[name] for name in parameters.parameters}
+    return Signature(parameters, inputs, output, types, hints["return"], hints.get(key) if keyed else None)
 
 
 def of_models(name: str, model: Any, output: Any) -> Signature:

@@ -26,6 +26,7 @@ from typing_extensions import TypeForm, TypeVar, Unpack
 
 from orchestra.agent.card import Card, Sampling
 from orchestra.agent.contract import Contract, Effect
+from orchestra.agent.tool import KEY, KEY_HINT, keyless
 from orchestra.errors import InputError
 from orchestra.values.labels import Label
 from orchestra.values.types import Schema, under
@@ -121,19 +122,21 @@ class Tool(Step[P, R]):
     kind: ClassVar[str] = "tool"
     node: ClassVar[type[Node]] = ToolNode
     effect: Effect = "pure"
+    version: str = ""
     function: Callable[..., Any]
     """What it runs; a coroutine function or a plain one."""
 
-    @property
+    @cached_property
     def contract(self) -> Contract:
         """Its typed face."""
-        return Contract(self.name, "tool", self.signature.input, self.signature.output, self.description, self.effect)
+        face = Contract(self.name, "tool", self.signature.input, self.signature.output, self.description, self.effect, version=self.version)
+        return face.sealed()
 
     @classmethod
     def of(cls, contract: Contract, function: Callable[..., Any]) -> Tool[..., Any]:
         """A tool that is known by its contract and its function."""
         made: Tool[..., Any] = Tool(contract.name, of_contract(contract), contract.description)
-        made.function, made.effect = function, contract.effect
+        made.function, made.effect, made.version = function, contract.effect, contract.version
         return made
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -308,17 +311,27 @@ def agent(name: Any = None, input: Any = None, output: Any = None, /, **card: An
 
 if TYPE_CHECKING:
 
-    def tool(*, effect: Effect, name: str = "") -> ToolDecorator:
-        """Makes a tool of a function, with its effect."""
+    def tool(*, effect: Effect, name: str = "", version: str = "") -> ToolDecorator:
+        """Makes a tool of a function, with its effect, and the version of its code where its answers may be remembered."""
         raise NotImplementedError
 else:
 
-    def tool(function=None, /, *, effect=None, name=""):
+    def tool(function=None, /, *, effect=None, name="", version=""):
         """Makes a tool of a function: `@tool(effect="pure")`.
 
-        Effects: `pure` (the same output for the same input, and nothing else happens), `idempotent` (twice is as once), `keyed`
-        (takes an `idempotency_key`), `transactional` (commits with the journal), `once` (never repeated by itself).
-        Raises `InputError` W017 for an effect that is not declared, or a function without types.
+        Effects say what another try may do:
+
+        `pure`           the same output for the same input, and nothing else happens. With `version="1"`, counted up when the code
+                         changes what it gives, answers are remembered between runs; without, they are not.
+        `idempotent`     twice is as once.
+        `keyed`          as `idempotent`, for whoever drops what carries a key that he has seen. The function takes
+                         `*, idempotency_key: str = ""`, which is none of its inputs: each attempt of one node of one run gets the
+                         same key.
+        `transactional`  nothing happens in the function: what it returns is a message, which goes into the journal's outbox in the
+                         transaction that records the answer, once. Whoever delivers messages passes their key on.
+        `once`           never repeated by itself: where nobody knows whether it happened, a person is asked.
+
+        Raises `InputError` W017 for an effect that is not declared, or a function without types; T008 for a keyed one without a key.
         """
         known = get_args(Effect)
         if effect not in known:
@@ -329,8 +342,12 @@ else:
             )
 
         def declare(inner):
-            made = Tool(name or inner.__name__, of_function(inner, "tool"), described(inner))
-            made.function, made.effect = inner, effect
+            signature = of_function(inner, "tool", key=KEY if effect == "keyed" else "")
+            if effect == "keyed" and signature.key is not str:
+                spot = Spot(inner.__code__, -1)
+                raise mistakes.mistake("T008", keyless(name or inner.__name__), hint=KEY_HINT, spot=spot)
+            made = Tool(name or inner.__name__, signature, described(inner))
+            made.function, made.effect, made.version = inner, effect, version
             return made
 
         return declare if function is None else declare(function)

@@ -14,6 +14,7 @@ from orchestra.agent.registry import Registry
 from orchestra.agent.tool import ToolFault, ToolFunction
 from orchestra.errors import InputError, InputErrors
 from orchestra.values.models import Document
+from orchestra.workflow.steps import tool
 
 CARD = "name: NAME\ndescription: mine\ninput: {text: str}\noutput: str\n"
 
@@ -149,5 +150,72 @@ def test_a_function_without_types_is_no_tool(function: Any) -> None:
 
 
 def test_an_effect_is_one_of_five() -> None:
+    def charge(cents: int, idempotency_key: str = "") -> str:
+        return idempotency_key
+
     effects: tuple[Effect, ...] = ("pure", "idempotent", "keyed", "transactional", "once")
-    assert [ToolFunction.of(longest, effect=effect).contract.effect for effect in effects] == list(effects)
+    assert [ToolFunction.of(charge, effect=effect).contract.effect for effect in effects] == list(effects)
+
+
+async def test_the_key_of_a_keyed_tool_is_passed_on_and_is_no_input() -> None:
+    def charge(cents: int, *, idempotency_key: str) -> str:
+        return idempotency_key
+
+    made = ToolFunction.of(charge, effect="keyed")
+    assert list(made.contract.input["properties"]) == ["cents"]
+    assert await made.call({"cents": 5}, "k1") == "k1"
+
+
+async def test_callers_do_not_choose_the_key() -> None:
+    def charge(cents: int, *, idempotency_key: str = "") -> str:
+        return idempotency_key
+
+    with pytest.raises(ToolFault) as caught:
+        await ToolFunction.of(charge, effect="keyed").call({"cents": 5, "idempotency_key": "mine"}, "k1")
+    assert caught.value.code == "T002"
+
+
+def no_key(cents: int) -> str:
+    return ""
+
+
+def odd_key(cents: int, idempotency_key: int) -> str:
+    return ""
+
+
+@pytest.mark.parametrize("function", [no_key, odd_key])
+def test_a_keyed_tool_takes_a_key(function: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        ToolFunction.of(function, effect="keyed")
+    assert caught.value.code == "T008"
+    with pytest.raises(InputError) as declared:
+        tool(effect="keyed")(function)
+    assert declared.value.code == "T008"
+    assert declared.value.place is not None
+
+
+def test_the_registry_knows_a_declared_keyed_tool_without_its_key() -> None:
+    @tool(effect="keyed", version="2")
+    def charge(cents: int, *, idempotency_key: str = "") -> str:
+        """Charges."""
+        return idempotency_key
+
+    known = Registry().with_tools([charge]).tool("charge")
+    assert list(known.contract.input["properties"]) == ["cents"]
+    assert (known.version, known.contract) == ("2", charge.contract)
+
+
+def test_the_digest_of_a_tool_is_of_all_that_callers_rely_on() -> None:
+    def longest(documents: list[Document]) -> Found | None:  # other types
+        return None
+
+    same = ToolFunction.of(longest, effect="pure")
+    others = [
+        TOOL,
+        same,
+        ToolFunction.of(longest, effect="once"),
+        ToolFunction.of(longest, effect="pure", version="1"),
+        ToolFunction.of(longest, effect="pure", name="other"),
+    ]
+    assert len({made.contract.digest for made in others}) == len(others)
+    assert ToolFunction.of(longest, effect="pure").contract.digest == same.contract.digest

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pytest
 
 from orchestra.agent.card import Card
@@ -118,3 +119,94 @@ async def test_an_agent_that_asks_a_model_does_not_run_here() -> None:
     (reply,) = [reply async for reply in LocalWorkers(known).run(call)]
     assert isinstance(reply, Refused)
     assert reply.code == "F201"
+
+
+def charge(cents: int, *, idempotency_key: str = "") -> str:
+    return idempotency_key
+
+
+async def double(number: int) -> int:
+    return 2 * number
+
+
+CHARGE = ToolFunction.of(charge, effect="keyed", version="1")
+DOUBLE = ToolFunction.of(double, effect="pure", version="1")
+UNVERSIONED = ToolFunction.of(double, effect="pure", name="unversioned")
+CLASSICAL = Registry.load().card("banking_intent")
+
+
+def known(*tools: ToolFunction) -> LocalWorkers:
+    return LocalWorkers(Known(Registry().with_tools(tools).with_cards([CLASSICAL])))
+
+
+def asked(name: str, **more: Any) -> Call:
+    given: dict[str, Any] = {"run": "r", "node": "n", "attempt": 1, "kind": "tool", "name": name, "inputs": {"number": 1}} | more
+    return Call(**given)
+
+
+async def only(local: LocalWorkers, call: Call) -> Done | Refused:
+    (reply,) = [reply async for reply in local.run(call)]
+    assert isinstance(reply, Done | Refused)
+    return reply
+
+
+async def test_every_attempt_of_a_keyed_tool_gets_the_key_of_its_node() -> None:
+    local = known(CHARGE)
+    given = [await only(local, asked("charge", inputs={"cents": 1}, attempt=n, key="k")) for n in (1, 2)]
+    without = [await only(local, asked("charge", inputs={"cents": 1}, attempt=n)) for n in (1, 2)]
+    assert [done.value for done in given + without if isinstance(done, Done)] == ["k", "k", "r/n", "r/n"]
+
+
+async def test_a_tool_of_another_version_is_refused() -> None:
+    done = await only(known(DOUBLE), asked("double", version=DOUBLE.contract.digest))
+    newer = ToolFunction.of(double, effect="pure", version="2")
+    refused = await only(known(newer), asked("double", version=DOUBLE.contract.digest))
+    assert isinstance(done, Done)
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.hint, refused.retryable) == ("T009", "orchestra runs fork", False)
+
+
+async def test_an_agent_that_nobody_has_any_longer_is_refused() -> None:
+    refused = await only(known(), asked("banking_intent", kind="agent", version="0" * 32, inputs={"text": "hi"}))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.hint) == ("F221", "orchestra runs fork")
+
+
+async def test_an_agent_of_an_earlier_version_is_used_where_it_is_kept() -> None:
+    older = CLASSICAL.model_copy(update={"digest": "0" * 32})
+    local = LocalWorkers(Known(Registry().with_cards([CLASSICAL])), {older.digest: older})
+    done = await only(local, asked("banking_intent", kind="agent", version=older.digest, inputs={"text": "my card was stolen"}))
+    assert isinstance(done, Done)
+    assert done.model == older.digest
+
+
+def test_only_pure_code_with_a_version_is_remembered() -> None:
+    local = known(DOUBLE, CHARGE, UNVERSIONED)
+    memos = [local.measure(asked(name)).memo for name in ("double", "charge", "unversioned", "nobody")]
+    assert [bool(memo) for memo in memos] == [True, False, False, False]
+
+
+def test_a_classical_agent_is_remembered_by_its_card() -> None:
+    local = known()
+    asking = asked("banking_intent", kind="agent", inputs={"text": "hi"})
+    assert local.measure(asking).memo
+    assert not local.measure(msgspec.structs.replace(asking, version="0" * 32)).memo
+
+
+@pytest.mark.parametrize("changed", [{"node": "other"}, {"run": "other"}, {"attempt": 2}, {"priority": 3}, {"key": "k"}, {"timeout": 1.0}])
+def test_a_memo_key_does_not_depend_on_where_a_call_stands(changed: dict[str, Any]) -> None:
+    local = known(DOUBLE)
+    assert local.measure(asked("double", **changed)) == local.measure(asked("double"))
+
+
+@pytest.mark.parametrize("changed", [{"inputs": {"number": 2}}, {"label": "public"}])
+def test_a_memo_key_depends_on_what_is_asked(changed: dict[str, Any]) -> None:
+    local = known(DOUBLE)
+    assert local.measure(asked("double", **changed)).memo != local.measure(asked("double")).memo
+
+
+def test_tenants_and_versions_share_nothing() -> None:
+    newer = ToolFunction.of(double, effect="pure", version="2")
+    registry = Known(Registry().with_tools([DOUBLE]))
+    memos = [LocalWorkers(registry).measure(asked("double")).memo, LocalWorkers(registry, tenant="acme").measure(asked("double")).memo]
+    assert len({*memos, known(newer).measure(asked("double")).memo}) == 3

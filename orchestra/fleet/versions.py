@@ -1,0 +1,26 @@
+"""Which card a call means: the current one of its name, or the one that its run began with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestra.agent.card import Card
+from orchestra.doors import Call
+from orchestra.fleet.wire import Fault
+
+
+def current(call: Call, cards: Mapping[str, Card], kept: Mapping[str, Card]) -> Card | Fault | None:
+    """The card of a call's name, of the call's version where it states one; None where no card has the name.
+
+    `cards` are the current ones by name, `kept` older ones by digest. A `Fault` F221 for a version that nobody has.
+    """
+    card = cards.get(call.name)
+    if not call.version or (card is not None and card.digest == call.version):
+        return card
+    older = kept.get(call.version)
+    if older is not None and older.name == call.name:
+        return older
+    if card is None:
+        return None
+    reason = f"the agent {call.name!r} is not the one that the run began with, and that one is not at hand"
+    return Fault("F221", reason, "orchestra runs fork", seen=False, retryable=False)
