@@ -1,0 +1,135 @@
+"""Rows: what a batch of appends becomes before it goes to Postgres. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from orchestra.doors import RunSummary
+from orchestra.events import Answered, AttemptFinished, Event, NodeFinished, RunFinished, RunStarted, encode
+from orchestra.journal.store import link
+from orchestra.journal.summary import Tally, message
+from orchestra.values.json import digest
+from orchestra.values.outcome import Value
+
+BIG = 16 << 10
+"""Bytes of an event from which on its value is kept apart, as a blob."""
+
+
+@dataclass(slots=True)
+class Tail:
+    """The end of one run's log, as the next batch continues it: its row so far, its greatest `seq`, the last link of its chain."""
+
+    tally: Tally
+    last: int
+    chain: bytes
+
+
+@dataclass(slots=True)
+class Growth:
+    """What a batch does to one run's row: from event `before` to event `last`."""
+
+    epoch: int
+    before: int
+    last: int
+    chain: bytes
+    summary: bytes
+    started: float
+    ended: bool
+
+
+@dataclass(slots=True)
+class Batch:
+    """What goes to disk in one transaction."""
+
+    runs: dict[str, Growth] = field(default_factory=dict)
+    events: list[tuple[str, int, bytes, bytes, str | None, int | None]] = field(default_factory=list)
+    """Run, seq, body, chain; and where its value is kept apart, the value's digest and its place in the body."""
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    named: set[tuple[str, str]] = field(default_factory=set)
+    """Which run names which blob."""
+    memo: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
+    messages: list[tuple[str, bytes, bytes]] = field(default_factory=list)
+    """Run, key, body."""
+    bytes: int = 0
+    """Roughly how large it is."""
+
+    def grow(self, run: str, epoch: int, tail: Tail, events: Sequence[Event], bodies: Sequence[bytes]) -> None:
+        """Takes a run's next events in, and moves its tail on."""
+        before = self.runs[run].before if run in self.runs else tail.last
+        for event, body in zip(events, bodies, strict=True):
+            tail.tally.add(event)
+            tail.chain = link(tail.chain, body)
+            tail.last = event.seq
+            self.bytes += len(body)
+            self.events.append((run, event.seq, *self._short(run, event, body, tail.chain)))
+            self.named.update((run, name) for name in named(event))
+            if (found := message(0, run, event)) is not None:
+                self.messages.append((run, key(found.key), msgspec.json.encode(found)))
+        tally = tail.tally
+        self.runs[run] = Growth(
+            epoch, before, tail.last, tail.chain, msgspec.json.encode(tally.summary()), tally.started, tally.status != "running"
+        )
+
+    def _short(self, run: str, event: Event, body: bytes, chain: bytes) -> tuple[bytes, bytes, str | None, int | None]:
+        """A row without its value where it is big. The value's bytes are cut out, and put back when it is read: nothing changes."""
+        if len(body) > BIG and (value := _value(event)) is not None:
+            data = encode(value)
+            at = body.find(data)
+            if len(data) > BIG // 2 and at >= 0:
+                name = digest(data)
+                self.blobs[name] = data
+                self.named.add((run, name))
+                return body[:at] + body[at + len(data) :], chain, name, at
+        return body, chain, None, None
+
+
+def whole(body: bytes, at: int | None, data: bytes) -> bytes:
+    """An event's bytes, with the value put back that was kept apart."""
+    return body if at is None else body[:at] + data + body[at:]
+
+
+def key(text: str) -> bytes:
+    """A text of any length and any characters, as a key: its SHA-256."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def read_summary(data: bytes) -> RunSummary:
+    """A run's row. Raises `msgspec.DecodeError`."""
+    return msgspec.json.decode(data, type=RunSummary)
+
+
+def tally_of(summary: RunSummary) -> Tally:
+    """A run's row, to be folded on."""
+    return Tally(summary.run, summary.workflow, summary.status, summary.started, summary.finished, summary.nodes, summary.usage)
+
+
+def named(event: Event) -> Iterator[str]:
+    """The digests of the blobs that an event names."""
+    match event:
+        case RunStarted():
+            yield event.graph
+            yield from event.versions.values()
+        case AttemptFinished():
+            if event.sent:
+                yield event.sent
+            if event.received:
+                yield event.received
+        case _:
+            pass
+
+
+def _value(event: Event) -> Any:
+    match event:
+        case RunStarted():
+            return event.inputs
+        case AttemptFinished() | Answered():
+            return event.value
+        case (NodeFinished() | RunFinished()) if isinstance(event.outcome, Value):
+            return event.outcome.value
+        case _:
+            return None
