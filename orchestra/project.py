@@ -33,6 +33,8 @@ class Project:
         self.registry = registry
         self.cards: dict[str, Card] = dict(registry.cards)
         """The cards by name; this dictionary grows with the project, so that an open fleet sees new ones."""
+        self.kept: dict[str, Card] = {}
+        """The cards by digest that runs may ask for beside those: of runs that are resumed, and those that others replaced."""
         self._workflows: dict[str, Workflow[..., Any]] = {}
         self._sources: dict[Path, Source] = {}
         self._programs: dict[int, tuple[Step[..., Any], Program]] = {}
@@ -60,6 +62,8 @@ class Project:
                 self.registry = self.registry.with_tools([step])
             case Agent():
                 if step.card is not None:
+                    if (replaced := self.cards.get(step.name)) is not None:
+                        self.keep(replaced)
                     self.registry = self.registry.with_cards([step.card])
                     self.cards[step.name] = step.card
             case Workflow():
@@ -69,6 +73,10 @@ class Project:
                     self.adopt(called)
             case _:
                 pass
+
+    def keep(self, card: Card) -> None:
+        """Makes a card known to calls that ask for its digest (`Call.version`); the current one of its name stays what it is."""
+        self.kept[card.digest] = card
 
     def _free(self, step: Tool[..., Any], known: Any) -> None:
         if known is not None and known.function is not step.function:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestra.agent import template
@@ -14,14 +15,16 @@ from orchestra.agent.faults import faults
 from orchestra.agent.types import declared, output_type, project_models, record
 from orchestra.errors import InputError, Place
 from orchestra.values.fields import QUOTE, mentions
-from orchestra.values.json import canonical, digest
+from orchestra.values.json import digest
 from orchestra.values.labels import Label
-from orchestra.values.types import Schema, nearest
+from orchestra.values.types import Schema, Validator, nearest
 from orchestra.values.yaml import Marked, load
 
 FILE = "agent.yaml"
 MAX_BYTES = 1 << 20
 MAX_DATA_BYTES = 64 << 20
+MAX_STORED = 8 << 20
+"""Bytes of a stored card at most."""
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 
@@ -75,6 +78,8 @@ class Card(CardFile):
     input_schema: Schema = {}
     output_schema: Schema = {}
     template: str = ""
+    data_digest: str = ""
+    """Of the data file of a classical agent, which in turn names the digest of its arrays; empty for the others."""
     folder: Path | None = None
     digest: str = ""
 
@@ -90,17 +95,13 @@ class Card(CardFile):
         except ValidationError as error:
             raise faults(error, CardFile, marked) from error
         inputs, outputs = _types(file, models, marked)
-        text, data = "", b""
+        text, data = "", ""
         if file.kind == "model":
             text = _text(folder, file.prompt, marked)
             template.check(text, file.input, folder / file.prompt)
         elif file.kind == "sklearn":
-            data = _bytes(folder, file.data, marked.place(("data",)))
-        settings = file.model_dump(by_alias=True)
-        mark = digest(canonical([settings, inputs, outputs, text, digest(data)]))
-        return cls.model_validate(
-            {**dict(file), "input_schema": inputs, "output_schema": outputs, "template": text, "folder": folder, "digest": mark}
-        )
+            data = digest(_bytes(folder, file.data, marked.place(("data",))))
+        return cls._made(file, inputs, outputs, text, data, folder)
 
     @classmethod
     def declared(cls, name: str, *, input: Schema, output: Schema, prompt: str, **settings: Any) -> Card:
@@ -119,8 +120,49 @@ class Card(CardFile):
             hint = f"did you mean {near!r}?" if near and near != key else ""
             raise InputError("A002", f"{key}: {first['msg']}", place=place, hint=hint) from error
         _check_evidence(file, input, output, place)
-        mark = digest(canonical([file.model_dump(by_alias=True), input, output, prompt]))
-        return cls.model_validate({**dict(file), "input_schema": input, "output_schema": output, "template": prompt, "digest": mark})
+        return cls._made(file, input, output, prompt)
+
+    @classmethod
+    def _made(cls, file: CardFile, inputs: Schema, outputs: Schema, text: str, data: str = "", folder: Path | None = None) -> Card:
+        # Not canonical: the order of an output's fields is the order in which a model writes them.
+        mark = digest(msgspec.json.encode([file.model_dump(by_alias=True), inputs, outputs, text, data]))
+        made = {"input_schema": inputs, "output_schema": outputs, "template": text, "data_digest": data, "folder": folder, "digest": mark}
+        return cls.model_validate({**dict(file), **made})
+
+    def dump(self) -> bytes:
+        """The card as a run stores it: its settings, its types, its prompt, and the digest of its data file; without its folder."""
+        settings = self.model_dump(by_alias=True, include=set(CardFile.model_fields))
+        stored = {"settings": settings, "input": self.input_schema, "output": self.output_schema, "prompt": self.template}
+        return msgspec.json.encode({"format": "orchestra/card/v1", **stored, "data": self.data_digest, "digest": self.digest})
+
+    @classmethod
+    def restore(cls, data: bytes, folder: Path | None = None) -> Card:
+        """The card that `dump` wrote, with the same digest. `folder` is where its data file and its adapter are looked for.
+
+        The bytes are not trusted. Raises `InputError` A012 where they are no card, or not the one that they say, or where the data
+        file has changed; A003 or A004 where it cannot be read.
+        """
+        if len(data) > MAX_STORED:
+            raise _not_stored(f"they are more than {MAX_STORED >> 20} MiB")
+        try:
+            stored = _Stored.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise _not_stored(f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}".removeprefix(": ")) from error
+        file, name = stored.settings, stored.settings.name
+        try:
+            Validator(stored.input), Validator(stored.output)
+            if file.kind == "model":
+                template.check(stored.prompt, stored.input.get("properties", {}), Path(f"the prompt of {name}"))
+            _check_evidence(file, stored.input, stored.output, Place(f"the agent {name!r}", 1))
+        except InputError as error:
+            raise _not_stored(error.message) from error
+        made = cls._made(file, stored.input, stored.output, stored.prompt, stored.data, folder)
+        if made.digest != stored.digest:
+            raise _not_stored(f"{name} has the digest {made.digest}, and they say {stored.digest}")
+        if folder is not None and file.kind == "sklearn" and digest(made.read(file.data)) != stored.data:
+            raise InputError("A012", f"{name}: {file.data} has changed since the run began", hint="orchestra runs fork")
+        return made
 
     @property
     def contract(self) -> Contract:
@@ -145,6 +187,22 @@ class Card(CardFile):
         if self.folder is None:
             raise InputError("A004", f"the agent {self.name!r} has no folder, and so no {name}", hint="write it as a folder under agents/")
         return _bytes(self.folder, name, Place(str(self.folder / FILE), 1), limit)
+
+
+class _Stored(_Frozen):
+    """What `Card.dump` writes."""
+
+    format: Literal["orchestra/card/v1"]
+    settings: CardFile
+    input: Schema
+    output: Schema
+    prompt: str
+    data: str
+    digest: str
+
+
+def _not_stored(why: str) -> InputError:
+    return InputError("A012", f"stored bytes are not the card that they should be: {why}", hint="orchestra runs fork")
 
 
 def _types(file: CardFile, models: Mapping[str, Schema] | None, marked: Marked) -> tuple[Schema, Schema]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestra.agent.card import Card
 from orchestra.agent.registry import builtin_folder
@@ -148,3 +150,69 @@ def test_the_cards_that_travel_with_the_package_are_read(name: str) -> None:
     card = Card.load(builtin_folder("agents") / name)
     assert card.name == name
     assert (builtin_folder("agents") / name / "card.md").is_file()
+
+
+TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"], "additionalProperties": False}
+DECLARED = Card.declared(
+    "writer", input=TEXT, output={"type": "string"}, prompt="Say: {{ text }}", sampling={"temperature": 0.5, "seed": 7}
+)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in builtin_folder("agents").iterdir() if path.is_dir()))
+def test_a_stored_card_is_the_same_card(name: str) -> None:
+    card = Card.load(builtin_folder("agents") / name)
+    assert Card.restore(card.dump(), card.folder) == card
+
+
+def test_a_declared_card_is_stored_too() -> None:
+    assert Card.restore(DECLARED.dump()) == DECLARED
+
+
+def test_the_order_of_an_outputs_fields_is_part_of_a_card(tmp_path: Path) -> None:
+    one = Card.load(folder(tmp_path))
+    other = Card.load(folder(tmp_path, GOOD.replace("answer: str | null, quote: Quote | null", "quote: Quote | null, answer: str | null")))
+    assert one.digest != other.digest
+    assert list(Card.restore(other.dump()).output_schema["properties"]) == ["quote", "answer"]
+
+
+def test_a_data_file_that_has_changed_since_is_refused(tmp_path: Path) -> None:
+    path = folder(tmp_path, "name: sorter\nkind: sklearn\ninput: {text: str}\noutput: str\n")
+    (path / "model.json").write_text("{}")
+    stored = Card.load(path).dump()
+    (path / "model.json").write_text("{ }")
+    with pytest.raises(InputError) as caught:
+        Card.restore(stored, path)
+    assert (caught.value.code, caught.value.hint) == ("A012", "orchestra runs fork")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"Say: ", b"Sag: "),
+        (b"{{ text }}", b"{{ other }}"),
+        (b"orchestra/card/v1", b"orchestra/card/v9"),
+        (b'"seed":7', b'"seed":"7"'),
+        (b'"prompt":"Say', b'"more":1,"prompt":"Say'),
+        (b'"type":"object"', b'"type":"objekt"'),
+        (b'"properties":{', b'"properties":5,"p":{'),
+    ],
+)
+def test_bytes_that_are_not_the_stored_card_are_refused(old: bytes, new: bytes) -> None:
+    assert old in DECLARED.dump()
+    with pytest.raises(InputError) as caught:
+        Card.restore(DECLARED.dump().replace(old, new))
+    assert caught.value.code == "A012"
+
+
+@given(st.binary(max_size=20), st.integers(0, len(DECLARED.dump())), st.integers(0, 40))
+def test_whatever_the_bytes_are_they_give_this_card_or_a_coded_error(piece: bytes, at: int, width: int) -> None:
+    data = DECLARED.dump()
+    assert restored(data[:at] + piece + data[at + width :]) in (DECLARED, "A012")
+
+
+def restored(data: bytes) -> Card | str:
+    """The card, or the code of the error."""
+    try:
+        return Card.restore(data)
+    except InputError as error:
+        return error.code
