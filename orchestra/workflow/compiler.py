@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from orchestra.agent.contract import Catalog
+from orchestra.agent.contract import Catalog, Contract
 from orchestra.agent.types import declared
 from orchestra.errors import InputError
 from orchestra.values.schema import ANY, Schema, bundled, mapped, nullable
@@ -14,13 +15,13 @@ from orchestra.values.types import Validator, parse_type
 from orchestra.workflow import modifiers
 from orchestra.workflow.drafts import Draft, Names
 from orchestra.workflow.findings import Enough, Findings
-from orchestra.workflow.nodes import AnyNode, Block, CallNode, Defaults, FirstOfNode, Graph, LoopNode
+from orchestra.workflow.nodes import AnyNode, Block, CallNode, Defaults, FirstOfNode, Graph, LoopNode, ToolNode
 from orchestra.workflow.ordering import Uses, names_in, ordered, uses
 from orchestra.workflow.program import CompiledNode, Expression, InputField, Program
 from orchestra.workflow.programs import assembled, excess, nothing
 from orchestra.workflow.reader import MAX_EDGES, MAX_NODES, Places
 from orchestra.workflow.syntax import KEYWORDS
-from orchestra.workflow.wiring import Path, Types, compiled, fits, listed, meant
+from orchestra.workflow.wiring import Path, Takes, Types, compiled, fits, listed, meant
 
 MAX_CALLS = 32
 """Workflows that call each other in a row, at most."""
@@ -33,7 +34,7 @@ def compile_graph(graph: Graph, catalog: Catalog, places: Places | None = None) 
     return _compile(graph, catalog, places, (), {}).program
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Called:
     """A workflow that others call."""
 
@@ -42,6 +43,13 @@ class Called:
     """Whether it always gives a value, failures apart."""
     acts: bool
     """Whether it may have an effect."""
+
+    @cached_property
+    def takes(self) -> Takes:
+        """Its inputs."""
+        inputs = self.program.inputs
+        fields = {name: entry.schema for name, entry in inputs.items()}
+        return Takes(bundled({**_record(fields), "required": [name for name, entry in inputs.items() if entry.required]}))
 
 
 def _compile(graph: Graph, catalog: Catalog, places: Places | None, above: tuple[str, ...], programs: dict[str, Called | None]) -> Called:
@@ -107,11 +115,23 @@ class Compiler:
     """Loops that are under way."""
     nodes: int = 0
     edges: int = 0
+    _takes: dict[int, Takes] = field(default_factory=dict)
+    """By the `id` of a contract of the catalog."""
+    _small: dict[int, Schema] = field(default_factory=dict)
+    """By their `id`: types that are not too large."""
+    _acts: dict[int, bool] = field(default_factory=dict)
+    """By the `id` of a node of the graph: whether it acts."""
 
-    @property
+    @cached_property
     def defaults(self) -> Defaults:
         """The modifiers for nodes that state none."""
         return self.graph.defaults or Defaults()
+
+    def takes(self, contract: Contract) -> Takes:
+        """What an agent or a tool takes."""
+        if (found := self._takes.get(id(contract))) is None:
+            found = self._takes[id(contract)] = Takes(contract.input)
+        return found
 
     def inputs(self) -> dict[str, InputField]:
         """The workflow's inputs, their types read, their defaults checked."""
@@ -173,9 +193,10 @@ class Compiler:
         hidden = {name: types[name] for name in given if name in types}
         for name, node in given.items():
             self._name(name, (*path, name), types)
-            self._after(node, given, (*path, name))
+            if node.after:
+                self._after(node, given, (*path, name))
         self.around.append(given)
-        order, cycle = ordered({name: frozenset(wanted.all & given.keys()) for name, wanted in reads.items()})
+        order, cycle = ordered({name: wanted.all & given.keys() for name, wanted in reads.items()})
         if cycle:
             self._cycle(cycle, path)
             waiting = [name for name in given if name not in set(order)]
@@ -184,8 +205,9 @@ class Compiler:
         drafts: dict[str, Draft] = {}
         for name in order:
             draft = drafts[name] = modifiers.modified(self, name, given[name], types, reads[name], (*path, name))
-            types[name] = mapped(draft.output) if given[name].each is not None else draft.output
-            self._bounded(types, name, path)
+            schema = types[name] = mapped(draft.output) if given[name].each is not None else draft.output
+            if id(schema) not in self._small:
+                self._bounded(types, name, path)
         made = self._output(output, types, (*base, "output"))
         self._unsure(given, reads, drafts, path)
         self._unread(given, reads, names_in(output), path)
@@ -216,6 +238,8 @@ class Compiler:
             hint = "pass on the parts that are needed, and not all of it"
             self.findings.fault("L106", f"the type of {name!r} {too_large}", self.findings.at(*path, name, key=True), hint=hint)
             types[name] = ANY
+        else:
+            self._small[id(types[name])] = types[name]
 
     def _cycle(self, cycle: list[str], path: Path) -> None:
         way = list(reversed(cycle))
@@ -246,11 +270,11 @@ class Compiler:
 
     def surely(self, names: frozenset[str]) -> bool:
         """Whether all of these have a value, failures apart."""
-        return all(self.sure.get(name, True) for name in names)
+        return not names or all([self.sure.get(name, True) for name in names])
 
     def sees(self, name: str, types: Types) -> bool:
         """Whether something around has this name."""
-        return name in types or any(name in nodes for nodes in self.around)
+        return name in types or any([name in nodes for nodes in self.around])
 
     def _name(self, name: str, path: Path, types: Types | None = None) -> None:
         place_of, said = self.findings.at, ""
@@ -296,15 +320,22 @@ class Compiler:
 
     def acts(self, node: AnyNode) -> bool:
         """Whether a node may have an effect, itself or inside."""
+        if (found := self._acts.get(id(node))) is None:
+            found = self._acts[id(node)] = self._may_act(node)
+        return found
+
+    def _may_act(self, node: AnyNode) -> bool:
         match node:
+            case ToolNode(tool=name):
+                contract = self.catalog.tools.get(name)
+                return contract is not None and contract.effect != "pure"
             case CallNode(call=Block(nodes=inner)) | LoopNode(loop=Block(nodes=inner)):
                 return any(self.acts(one) for one in inner.values())
             case CallNode(call=str(name)):
                 called = self.programs.get(name)
                 return called is not None and called.acts
             case _:
-                contract = self.catalog.tools.get(getattr(node, "tool", ""))
-                return contract is not None and contract.effect != "pure"
+                return False
 
     def called(self, name: str, path: Path) -> Called | None:
         """A workflow that is called by name, compiled once, and whether it always gives a value; faults are noted (L106, L111, L116)."""

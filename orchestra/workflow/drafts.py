@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, assert_never
 
+import msgspec
+
 from orchestra.agent.contract import Contract, Schema
-from orchestra.values.schema import ANY, NULL, bundled, nullable, show, union
+from orchestra.values.schema import ANY, NULL, nullable, show, union
 from orchestra.workflow import nodes
 from orchestra.workflow.nodes import AnyNode, Retry
 from orchestra.workflow.ordering import names_in, uses
@@ -24,12 +25,11 @@ BOOL: Schema = {"type": "boolean"}
 STR: Schema = {"type": "string"}
 
 
-@dataclass(slots=True, kw_only=True)
-class Draft:
+class Draft(msgspec.Struct, kw_only=True):
     """What `CompiledNode` has, without what only its place among the others tells."""
 
     kind: str
-    output: Schema = field(default_factory=dict)
+    output: Schema = {}
     contract: Contract | None = None
     inputs: Expression | None = None
     when: Expression | None = None
@@ -43,19 +43,44 @@ class Draft:
     at_most: int = 1
     value: Expression | None = None
     fallback: Expression | None = None
-    retry: Retry = Retry()  # noqa: RUF009  # frozen
+    retry: Retry = Retry()
     timeout: float | None = None
     acceptance: Acceptance | None = None
     sure: bool = True
     """Whether its kind always gives a value, failures apart."""
 
-    def node(self, *, source: AnyNode, needs: tuple[int, ...], soft: frozenset[int], **rest: Any) -> CompiledNode:
-        """The node, given its place: its index, its name, who needs it, and what it needs."""
-        own = {name: getattr(self, name) for name in _OWN}
-        return CompiledNode(source=source, needs=needs, soft=soft, tolerant=bool(soft), **own, **rest)
-
-
-_OWN = tuple(one.name for one in fields(Draft) if one.name != "sure")
+    def node(
+        self, index: int, name: str, source: AnyNode, needs: tuple[int, ...], children: tuple[int, ...], soft: frozenset[int], height: int
+    ) -> CompiledNode:
+        """The node, given its place: its index, its name, what it needs, who needs it, and how far it is from the end."""
+        return CompiledNode(
+            index=index,
+            name=name,
+            kind=self.kind,
+            source=source,
+            output=self.output,
+            needs=needs,
+            children=children,
+            tolerant=bool(soft),
+            soft=soft,
+            height=height,
+            contract=self.contract,
+            inputs=self.inputs,
+            when=self.when,
+            each=self.each,
+            variable=self.variable,
+            limit=self.limit,
+            concurrency=self.concurrency,
+            arms=self.arms,
+            body=self.body,
+            until=self.until,
+            at_most=self.at_most,
+            value=self.value,
+            fallback=self.fallback,
+            retry=self.retry,
+            timeout=self.timeout,
+            acceptance=self.acceptance,
+        )
 
 
 def drafted(compiler: Compiler, name: str, node: AnyNode, types: Names, path: Path) -> Draft:
@@ -123,7 +148,7 @@ def _call(compiler: Compiler, node: nodes.AgentNode | nodes.ToolNode, kind: str,
     known, other = (catalog.agents, catalog.tools) if kind == "agent" else (catalog.tools, catalog.agents)
     contract = known.get(callee)
     if contract is not None:
-        inputs = wired(node.with_, contract.input, callee, types, findings, (*path, "with"))
+        inputs = wired(node.with_, compiler.takes(contract), callee, types, findings, (*path, "with"))
         return Draft(kind=kind, contract=contract, inputs=inputs, output=contract.output)
     if callee in other:
         right, said = ("tool", "a tool") if kind == "agent" else ("agent", "an agent")
@@ -146,13 +171,7 @@ def _workflow(compiler: Compiler, node: nodes.CallNode, types: Names, path: Path
         compiled(dict(node.with_), types, compiler.findings, (*path, "with"))
         return Draft(kind="call")
     program = called.program
-    wanted: Schema = {
-        "type": "object",
-        "properties": {name: entry.schema for name, entry in program.inputs.items()},
-        "required": [name for name, entry in program.inputs.items() if entry.required],
-        "additionalProperties": False,
-    }
-    inputs = wired(node.with_, bundled(wanted), node.call, types, compiler.findings, (*path, "with"))
+    inputs = wired(node.with_, called.takes, node.call, types, compiler.findings, (*path, "with"))
     return Draft(kind="call", body=program, inputs=inputs, output=program.output_schema, sure=called.sure)
 
 

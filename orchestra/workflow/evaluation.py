@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from orchestra.errors import OrchestraError
-from orchestra.values.schema import Schema
+from orchestra.values.schema import Schema, bundled
 from orchestra.workflow import cel
 from orchestra.workflow.conversion import Converter
 from orchestra.workflow.program import Expression
@@ -33,8 +35,7 @@ class Single:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Constant(Single):
+class Constant(Single, msgspec.Struct, frozen=True):
     """A template without references."""
 
     value: Any
@@ -45,8 +46,7 @@ class Constant(Single):
         return self.value
 
 
-@dataclass(frozen=True, slots=True)
-class Path(Single):
+class Path(Single, msgspec.Struct, frozen=True):
     """A reference that only follows fields and indices: `input.question`, `passages[0].text`."""
 
     root: str
@@ -183,8 +183,7 @@ class Comprehension(Single):
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Text(Single):
+class Text(Single, msgspec.Struct, frozen=True):
     """A text with references in it."""
 
     pieces: tuple[str | Expression, ...]
@@ -198,20 +197,23 @@ class Text(Single):
         return text
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """A mapping of templates."""
 
     parts: Mapping[str, Expression]
     references: frozenset[str]
-    schema: Schema
+
+    @property
+    def schema(self) -> Schema:
+        """Put together when it is asked for: what a call is given is looked at part by part."""
+        fields = {key: part.schema for key, part in self.parts.items()}
+        return bundled({"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False})
 
     def evaluate(self, bindings: Mapping[str, Any]) -> dict[str, Any]:
         return {key: part.evaluate(bindings) for key, part in self.parts.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Listing(Single):
+class Listing(Single, msgspec.Struct, frozen=True):
     """A list of templates."""
 
     items: tuple[Expression, ...]

@@ -5,11 +5,12 @@ A text that is exactly one `${...}` keeps the type of its value; any other text 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, TypeAlias
+
+import msgspec
 
 from orchestra.errors import InputError, InputErrors, OrchestraError, Place
 from orchestra.values.schema import ANY, Schema, branches, bundled, is_mapped, show
@@ -18,6 +19,7 @@ from orchestra.workflow.celtext import Writer, hoistable
 from orchestra.workflow.checking import STR, Checker, Fault, kinds, mapped_fault, path_of
 from orchestra.workflow.conversion import converter
 from orchestra.workflow.evaluation import Comprehension, Constant, Feed, Formula, Listing, Path, Record, Text
+from orchestra.workflow.paths import Plain, plain, whole
 from orchestra.workflow.program import Expression
 from orchestra.workflow.syntax import (
     Binary,
@@ -58,14 +60,16 @@ def _template(value: Any, types: Mapping[str, Schema], place_of: PlaceOf, path: 
     if len(path) > MAX_DEPTH:
         raise InputError("L011", f"nested deeper than {MAX_DEPTH}", place=place_of(()), hint="build the value in a tool")
     if isinstance(value, str):
-        return _text(value, types, place_of(path)) if "${" in value else _constant(value)
-    if isinstance(value, Mapping):
+        if "${" not in value:
+            return _constant(value)
+        if (known := whole(value)) is not None and (found := _plain(known, types)) is not None:
+            return found
+        return _text(value, types, place_of(path))
+    if isinstance(value, dict | Mapping):
         inner = _parts(value.items(), types, place_of, path)
         if all(isinstance(part, Constant) for part in inner.values()):
             return _constant({key: part.evaluate({}) for key, part in inner.items()})
-        fields = {key: part.schema for key, part in inner.items()}
-        schema = bundled({"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False})
-        return Record(inner, _references(inner.values()), schema)
+        return Record(inner, _references(inner.values()))
     if isinstance(value, list | tuple):
         listed = tuple(_parts(enumerate(value), types, place_of, path).values())
         if all(isinstance(part, Constant) for part in listed):
@@ -91,8 +95,12 @@ def _parts(entries: Any, types: Mapping[str, Schema], place_of: PlaceOf, path: t
     return found
 
 
-def _references(parts: Any) -> frozenset[str]:
-    return frozenset().union(*(part.references for part in parts))
+def _references(parts: Iterable[Expression]) -> frozenset[str]:
+    found = [names for part in parts if (names := part.references)]
+    return _NONE if not found else found[0] if len(found) == 1 else _NONE.union(*found)
+
+
+_NONE: frozenset[str] = frozenset()
 
 
 _SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
@@ -187,22 +195,45 @@ class _Same:
         return isinstance(other, _Same) and self.schema is other.schema
 
 
-_PURE = re.compile(r"([a-z][a-z0-9_]*)(?:\.[A-Za-z_]\w*|\[(?:0|[1-9]\d{0,8})\])*", re.ASCII)
-
-
-@lru_cache(maxsize=8192)
-def _pure(source: str, root: str, same: _Same) -> Path | None:
-    """The path that a reference is; None where something is wrong with it. Most references are paths, and most are read often."""
-    try:
-        tree = parse(source)
-        checker = Checker(source, {root: same.schema})
-        return None if is_mapped(checker.check(tree)) else _path(tree, checker)
-    except (NotCEL, Fault):
+def _plain(path: Plain, types: Mapping[str, Schema]) -> Path | None:
+    """A plain path, made ready; None where something is wrong with it, which the checker then says. Most references are such."""
+    if (schema := types.get(path.root)) is None:
         return None
+    if not path.steps:
+        return None if is_mapped(schema) else Path(path.root, (), schema, path.source, path.reads)
+    if (end := _walked(_Same(schema), path.steps)) is None:
+        return None
+    return Path(path.root, path.steps, end.schema, path.source, path.reads, end.careful, end.gathers, end.defaults)
+
+
+class _End(msgspec.Struct, frozen=True):
+    """Where steps lead, from one type on."""
+
+    schema: Schema
+    careful: bool
+    gathers: bool
+    defaults: Mapping[int, Any] | None
+
+
+@lru_cache(maxsize=2048)
+def _walked(same: _Same, steps: tuple[str | int, ...]) -> _End | None:
+    """What is at the end of steps; None where something is wrong with them. Contracts are shared, so most ways are gone again."""
+    start = Name("a", 0, 0)
+    tree: Tree = start
+    for step in steps:
+        tree = Select(tree, step, 0, 0) if isinstance(step, str) else Index(tree, Literal(step, 0, 0), 0, 0)
+    checker = Checker("", {start.name: same.schema})
+    try:
+        if is_mapped(checker.check(tree)):
+            return None
+    except Fault:
+        return None
+    path = _path(tree, checker)
+    return _End(path.schema, path.careful, path.gathers, path.defaults)
 
 
 def _reference(source: str, types: Mapping[str, Schema]) -> Expression:
-    if (match := _PURE.fullmatch(source)) and match[1] in types and (path := _pure(source, match[1], _Same(types[match[1]]))) is not None:
+    if (known := plain(source)) is not None and (path := _plain(known, types)) is not None:
         return path
     tree = parse(source)
     checker = Checker(source, types)

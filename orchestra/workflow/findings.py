@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from orchestra.errors import InputError, InputErrors, Place
+from orchestra.values.schema import Schema
 from orchestra.workflow.reader import MAX_FAULTS, Places
 
 
@@ -31,6 +32,8 @@ class Findings:
         self.faults: dict[tuple[str, str, str], InputError] = {}
         """In the order in which they were found, each once."""
         self.warnings: dict[str, None] = {}
+        self.fitting: dict[tuple[int, int], tuple[Schema, Schema]] = {}
+        """By their `id`s: pairs of types of which the first can be passed on as the second. Contracts are shared, so most pairs come often."""
         self.trials = 0
 
     def at(self, *path: str | int, key: bool = False) -> Place:

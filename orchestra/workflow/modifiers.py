@@ -20,17 +20,23 @@ if TYPE_CHECKING:
 EVIDENCE = frozenset({"quote", "numbers", "entailment"})
 """Checks that compare with evidence."""
 DEFAULT = Retry()
+_MODIFIERS = frozenset(nodes.Node.model_fields) - {"after"}
+"""What a bare node has nothing of."""
 
 
 def modified(compiler: Compiler, name: str, node: AnyNode, types: Names, reads: Uses, path: Path) -> Draft:
     """A node, compiled: its kind, then its modifiers. Notes whether it always has a value."""
-    items, found = _spread(compiler, node, types, path)
+    bare = node.model_fields_set.isdisjoint(_MODIFIERS)
+    items, found = (None, ANY) if bare else _spread(compiler, node, types, path)
     hidden = types.get(node.as_) if node.as_ else None
     if node.as_:
         types[node.as_] = found
     draft = drafted(compiler, name, node, types, path)
     draft.each = items
-    _complete(compiler, node, draft, types, path)
+    if bare and not isinstance(node, nodes.VerifyNode) and (draft.contract is None or not draft.contract.checks):
+        draft.retry, draft.timeout = compiler.defaults.retry or DEFAULT, compiler.defaults.timeout
+    else:
+        _complete(compiler, node, draft, types, path)
     if node.as_:
         del types[node.as_]
         if hidden is not None:

@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import msgspec
+
 from orchestra.workflow import nodes
 from orchestra.workflow.nodes import AnyNode
+from orchestra.workflow.paths import whole
 from orchestra.workflow.syntax import Macro, Name, NotCEL, Tree, children, closing, parse
 
 NONE: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Uses:
+class Uses(msgspec.Struct, frozen=True):
     """The names that a node reads. A node inherits the non-values of `hard` names, and tolerates those of `soft` ones."""
 
     hard: frozenset[str]
     soft: frozenset[str]
-
-    @property
-    def all(self) -> frozenset[str]:
-        """Both."""
-        return self.hard | self.soft
+    all: frozenset[str]
+    """Both."""
 
 
 def names_in(template: Any) -> frozenset[str]:
     """The free names in a template's references; those of a reference that cannot be parsed are left out."""
     if isinstance(template, str):
-        return _text(template) if "${" in template else NONE
-    parts = template.values() if isinstance(template, Mapping) else template if isinstance(template, list | tuple) else ()
+        if "${" not in template:
+            return NONE
+        return path.reads if (path := whole(template)) is not None else _text(template)
+    if isinstance(template, dict | Mapping):
+        parts: Any = template.values()
+    elif isinstance(template, list | tuple):
+        parts = template
+    else:
+        return NONE
     found = [names for part in parts if (names := names_in(part))]
-    return found[0] if len(found) == 1 else NONE.union(*found)
+    return NONE if not found else found[0] if len(found) == 1 else NONE.union(*found)
 
 
 @lru_cache(maxsize=8192)
@@ -73,11 +78,23 @@ def _free(tree: Tree, bound: frozenset[str]) -> Iterator[str]:
             yield from _free(part, bound)
 
 
+_CALL = frozenset({"agent", "tool", "with_", "after"})
+"""What a plain call has."""
+
+
 def uses(node: AnyNode) -> Uses:
     """The names that a node reads, those of its body included where they are not the body's own."""
+    if isinstance(node, nodes.AgentNode | nodes.ToolNode) and node.model_fields_set <= _CALL:
+        wanted = names_in(node.with_)
+        waited = frozenset(node.after) - wanted if node.after else NONE
+        return Uses(wanted, waited, wanted | waited if waited else wanted)
+    return _uses(node)
+
+
+def _uses(node: AnyNode) -> Uses:
     hard: list[Any] = [node.when, node.each, node.against]
     soft: list[Any] = [node.fallback]
-    inner = Uses(NONE, NONE)
+    inner = Uses(NONE, NONE, NONE)
     match node:
         case nodes.AgentNode() | nodes.ToolNode():
             hard.append(node.with_)
@@ -97,7 +114,11 @@ def uses(node: AnyNode) -> Uses:
             hard.append(node.ask)
     own = {node.as_} if node.as_ else set()
     wanted = (names_in(hard) | inner.hard) - own
-    return Uses(wanted, (names_in(soft) | inner.soft | frozenset(node.after)) - own - wanted)
+    return _both(wanted, (names_in(soft) | inner.soft | frozenset(node.after)) - own - wanted)
+
+
+def _both(hard: frozenset[str], soft: frozenset[str]) -> Uses:
+    return Uses(hard, soft, hard | soft if soft else hard)
 
 
 def _body(block: nodes.Block, more: frozenset[str], own: frozenset[str] = NONE) -> Uses:
@@ -105,7 +126,7 @@ def _body(block: nodes.Block, more: frozenset[str], own: frozenset[str] = NONE) 
     reads = [uses(inner) for inner in block.nodes.values()]
     hidden = block.nodes.keys() | own
     hard = names_in(block.output).union(more, *(one.hard for one in reads)) - hidden
-    return Uses(hard, frozenset().union(*(one.soft for one in reads)) - hidden - hard)
+    return _both(hard, frozenset().union(*(one.soft for one in reads)) - hidden - hard)
 
 
 def ordered(wanted: Mapping[str, frozenset[str]]) -> tuple[list[str], list[str]]:
@@ -113,25 +134,24 @@ def ordered(wanted: Mapping[str, frozenset[str]]) -> tuple[list[str], list[str]]
 
     Kahn's algorithm; the cycle is found by walking from what is left along one want each, so in linear time.
     """
-    left = {name: set(wants) for name, wants in wanted.items()}
+    left = {name: len(wants) for name, wants in wanted.items()}
     readers: dict[str, list[str]] = {name: [] for name in wanted}
     for name, wants in wanted.items():
         for want in wants:
             readers[want].append(name)
-    free = [name for name, wants in left.items() if not wants]
-    found: list[str] = []
-    for name in free:
-        found.append(name)
+    found = [name for name, count in left.items() if not count]
+    for name in found:
         for reader in readers[name]:
-            left[reader].discard(name)
+            left[reader] -= 1
             if not left[reader]:
-                free.append(reader)
+                found.append(reader)
     if len(found) == len(wanted):
         return found, []
-    return found, _cycle({name: wants for name, wants in left.items() if wants})
+    placed = frozenset(found)
+    return found, _cycle({name: wants - placed for name, wants in wanted.items() if name not in placed})
 
 
-def _cycle(left: Mapping[str, set[str]]) -> list[str]:
+def _cycle(left: Mapping[str, frozenset[str]]) -> list[str]:
     name = next(iter(left))
     path: dict[str, int] = {}
     while name not in path:

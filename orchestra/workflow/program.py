@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
+
 from orchestra.agent.contract import Contract, Schema
 from orchestra.values.labels import Label
 from orchestra.workflow.nodes import Action, AnyNode, Budget, Graph, Retry
@@ -40,8 +42,7 @@ class Acceptance:
     otherwise: tuple[Action, ...] = ("abstain",)
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledNode:
+class CompiledNode(msgspec.Struct, frozen=True):
     """One node, with everything resolved that can be resolved before a run."""
 
     index: int
@@ -76,7 +77,7 @@ class CompiledNode:
     value: Expression | None = None
     """What a `verify` node judges."""
     fallback: Expression | None = None
-    retry: Retry = Retry()  # noqa: RUF009  # frozen
+    retry: Retry = Retry()
     timeout: float | None = None
     acceptance: Acceptance | None = None
 

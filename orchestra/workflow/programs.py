@@ -27,26 +27,31 @@ def assembled(
 ) -> tuple[CompiledNode, ...]:
     """The drafts as nodes: names become indices, and heights are counted from the sinks."""
     index = {name: number for number, name in enumerate(order)}
-    needs = {name: tuple(sorted(index[want] for want in reads[name].all if want in index and want != name)) for name in order}
+    needs = [tuple(sorted([index[want] for want in reads[name].all if want in index and want != name])) for name in order]
     children: list[list[int]] = [[] for _ in order]
-    for number, name in enumerate(order):
-        for need in needs[name]:
+    for number, needed in enumerate(needs):
+        for need in needed:
             children[need].append(number)
     heights = [1] * len(order)
     for number in reversed(range(len(order))):
-        heights[number] = 1 + max((heights[child] for child in children[number] if child > number), default=0)
+        heights[number] = 1 + max([heights[child] for child in children[number] if child > number], default=0)
     return tuple(
-        drafts[name].node(
-            index=number,
-            name=name,
-            source=given[name],
-            needs=needs[name],
-            children=tuple(children[number]),
-            soft=frozenset(index[want] for want in reads[name].soft if want in index),
-            height=heights[number],
-        )
-        for number, name in enumerate(order)
+        [
+            drafts[name].node(
+                number,
+                name,
+                given[name],
+                needs[number],
+                tuple(children[number]),
+                frozenset([index[want] for want in soft if want in index]) if (soft := reads[name].soft) else _NONE,
+                heights[number],
+            )
+            for number, name in enumerate(order)
+        ]
     )
+
+
+_NONE: frozenset[int] = frozenset()
 
 
 def excess(schema: Schema) -> str:

@@ -47,15 +47,26 @@ def meant(word: str, names: Any, else_: str) -> str:
     return f"did you mean {near!r}?" if near else else_
 
 
-def wired(given: Mapping[str, Any], wanted: Schema, callee: str, types: Types, findings: Findings, path: Path) -> Expression | None:
-    """The inputs of a call, compiled and checked against an object schema; None where they have faults (L112 to L114)."""
+class Takes:
+    """What a callee takes: an object schema, with each field as a type of its own."""
+
+    __slots__ = ("fields", "required", "schema")
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.fields: Mapping[str, Schema] = {name: under(schema, part) for name, part in schema.get("properties", {}).items()}
+        self.required: tuple[str, ...] = tuple(schema.get("required", ()))
+
+
+def wired(given: Mapping[str, Any], wanted: Takes, callee: str, types: Types, findings: Findings, path: Path) -> Expression | None:
+    """The inputs of a call, compiled and checked against what it takes; None where they have faults (L112 to L114)."""
     before = len(findings.faults)
-    fields: Mapping[str, Any] = wanted.get("properties", {})
+    fields = wanted.fields
     for name in given:
         if name not in fields:
-            hint = meant(name, fields, f"{callee} takes {_signature(wanted)}")
+            hint = meant(name, fields, f"{callee} takes {_signature(wanted.schema)}")
             findings.fault("L112", f"{callee} has no input {name!r}", findings.at(*path, name, key=True), hint=hint)
-    missing = [name for name in wanted.get("required", ()) if name not in given]
+    missing = [name for name in wanted.required if name not in given]
     if missing:
         place = findings.at(*path) if given else findings.at(*path[:-1], key=True)
         said = ", ".join(repr(name) for name in missing)
@@ -64,9 +75,10 @@ def wired(given: Mapping[str, Any], wanted: Schema, callee: str, types: Types, f
     made = compiled(dict(given), types, findings, path)
     if made is None:
         return None
+    proven = findings.fitting
     for name, schema in _parts(made, given):
-        if name in fields:
-            fits(f"{callee}({name}=...)", schema, under(wanted, fields[name]), findings, (*path, name), given[name])
+        if name in fields and (id(schema), id(fields[name])) not in proven:
+            fits(f"{callee}({name}=...)", schema, fields[name], findings, (*path, name), given[name])
     return made if len(findings.faults) == before else None
 
 
@@ -79,10 +91,14 @@ def _parts(made: Expression, given: Mapping[str, Any]) -> list[tuple[str, Schema
 
 def fits(what: str, source: Schema, target: Schema, findings: Findings, path: Path, written: Any = None) -> None:
     """Notes L114 where a type cannot be passed on as another, with what would fit."""
-    if source == ANY and findings.faults:
+    pair = (id(source), id(target))
+    if source is target or pair in findings.fitting:
+        return
+    if findings.faults and source == ANY:
         return  # What has a fault of its own gives anything.
     reason = assignable(source, target)
     if reason is None:
+        findings.fitting[pair] = (source, target)
         return
     detail = reason.removeprefix("value: ")
     plain = f"expected {show(target)}, got "
