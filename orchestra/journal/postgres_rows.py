@@ -55,8 +55,8 @@ class Batch:
     memo: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
     messages: list[tuple[str, bytes, bytes]] = field(default_factory=list)
     """Run, key, body."""
-    bytes: int = 0
-    """Roughly how large it is."""
+    size: int = 0
+    """Bytes, roughly."""
 
     def grow(self, run: str, epoch: int, tail: Tail, events: Sequence[Event], bodies: Sequence[bytes]) -> None:
         """Takes a run's next events in, and moves its tail on."""
@@ -65,7 +65,7 @@ class Batch:
             tail.tally.add(event)
             tail.chain = link(tail.chain, body)
             tail.last = event.seq
-            self.bytes += len(body)
+            self.size += len(body)
             self.events.append((run, event.seq, *self._short(run, event, body, tail.chain)))
             self.named.update((run, name) for name in named(event))
             if (found := message(0, run, event)) is not None:
@@ -129,7 +129,7 @@ def _value(event: Event) -> Any:
             return event.inputs
         case AttemptFinished() | Answered():
             return event.value
-        case (NodeFinished() | RunFinished()) if isinstance(event.outcome, Value):
+        case NodeFinished() | RunFinished() if isinstance(event.outcome, Value):
             return event.outcome.value
         case _:
             return None

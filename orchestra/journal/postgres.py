@@ -1,0 +1,446 @@
+"""The journal in Postgres: for several processes, on several machines, that share one log. Needs the extra `postgres` (asyncpg).
+
+What `durable` returned for is committed; under `group` and `strict` it survives whatever the server's `fsync` and
+`synchronous_commit` promise. The database must be UTF-8, and reached directly or through a pooler in session mode: the lease
+of a run rests on a lock that lives as long as a session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Literal, Self, TypeAlias, TypeVar
+
+import asyncpg
+import msgspec
+
+from orchestra.doors import Letter, Message, RunSummary
+from orchestra.events import Event, encode
+from orchestra.journal.error import JournalError, after_the_end, closed, held, never_appended, not_json
+from orchestra.journal.postgres_error import FAULTS, from_postgres, gone, not_held, passing, place, unreachable, unusable
+from orchestra.journal.postgres_rows import Tail, key
+from orchestra.journal.postgres_tables import Tables
+from orchestra.journal.postgres_writer import PAUSE, Appended, Kept, Log, Remembered, Report, Writer
+from orchestra.values.json import digest
+
+T = TypeVar("T")
+Durability: TypeAlias = Literal["strict", "group", "off"]
+
+MAX_BODY = 64 << 20
+"""Bytes of one event at most."""
+MAX_ID = 1000
+"""Bytes of a run's id at most: an index holds it."""
+FOUND = 100
+"""Ids that `find` gives at most."""
+ENDED = 4096
+"""Runs that ended here lately, of which the journal still knows it."""
+HEARTBEAT = 10.0
+"""Seconds between two looks at the connection that shows others that this journal is alive."""
+READERS = 4
+"""Connections for questions, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Database:
+    """Where the journal lies, and how long it may be away."""
+
+    dsn: str
+    where: str
+    durability: Durability
+    patience: float
+
+    async def connect(self) -> asyncpg.Connection:
+        """A connection that waits for the disk, except under `off`. Raises what asyncpg raises."""
+        sql = await asyncpg.connect(self.dsn, timeout=self.patience, command_timeout=self.patience, server_settings=_settings("writer"))
+        await _durable(sql, wait=self.durability != "off")
+        return sql
+
+    async def pool(self) -> asyncpg.Pool:
+        """Connections for questions, and for what is on disk when the caller has his answer: leases, letters."""
+        return await asyncpg.create_pool(
+            self.dsn,
+            min_size=1,
+            max_size=READERS,
+            timeout=self.patience,
+            command_timeout=self.patience,
+            server_settings=_settings("reader"),
+            init=_durable,
+            reset=_nothing,
+        )
+
+    async def presence(self) -> asyncpg.Connection:
+        """The connection whose session shows that the journal is alive. The server gives a machine up that is silent for half a minute."""
+        silent = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "4"}
+        return await asyncpg.connect(self.dsn, timeout=self.patience, server_settings=_settings("presence") | silent)
+
+
+class PostgresJournal:
+    """Stands behind the `Journal` door; made by `PostgresJournal.open`.
+
+    Four kinds of connection: one that the writer commits over, one that is the journal's presence and hears of letters, and up to
+    `READERS` for questions. A fault of the database reaches everyone who waits in `durable`, and every later `append`; where only
+    the lease of one run is lost, only that run fails (J005).
+    """
+
+    def __init__(self, database: _Database, tables: Tables, presence: asyncpg.Connection, number: int, pool: asyncpg.Pool) -> None:
+        self._database, self._tables, self._presence, self._number, self._pool = database, tables, presence, number, pool
+        self._lax = database.durability == "off"
+        self._logs: dict[str, Log] = {}
+        self._ended: dict[str, None] = {}
+        self._fresh: dict[str, bytes] = {}
+        self._memo: dict[bytes, tuple[str, Any]] = {}
+        self._mail: set[str] = set()
+        self._rings = asyncio.Event()
+        self._fault: JournalError | None = None
+        self._told = False
+        self._closing: asyncio.Task[None] | None = None
+        self._writer = Writer(
+            tables, database.connect, number, self._take_in, one_by_one=database.durability == "strict", patience=database.patience
+        )
+        self._writing = asyncio.create_task(self._writer.run())
+        self._beating = asyncio.create_task(self._beat())
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, dsn: str, *, durability: Durability = "group", schema: str = "orchestra", patience: float = 30.0
+    ) -> AsyncIterator[Self]:
+        """The journal of a database, in a schema of its own, made where it is not there.
+
+        `group` commits many events at once, at most 5 ms later; `strict` gives each append a commit of its own; `off` waits for no
+        disk: a crash of the server may take the last moments. `patience` is how many seconds a lost connection may take to come
+        back. Raises `JournalError`: J030 where the database cannot be reached, J018, J020.
+        """
+        database = _Database(dsn, place(dsn), durability, patience)
+        journal = await cls._opened(database, Tables(schema, database.where))
+        try:
+            yield journal
+        except BaseException:
+            with suppress(JournalError):
+                await journal.close()
+            raise
+        await journal.close()
+
+    @classmethod
+    async def _opened(cls, database: _Database, tables: Tables) -> Self:
+        try:
+            presence = await database.presence()
+        except (*FAULTS, ValueError) as error:
+            raise unreachable(error, database.where) from error
+        try:
+            await tables.prepare(presence)
+            number = secrets.randbits(63)
+            await presence.execute("SELECT pg_advisory_lock($1)", number)
+            journal = cls(database, tables, presence, number, await database.pool())
+            # From here on nobody's letter is missed: what was posted before is read by whoever resumes the run.
+            await presence.add_listener(tables.channel, journal._hear)
+            presence.add_termination_listener(journal._lose)
+        except FAULTS as error:
+            presence.terminate()
+            raise from_postgres(error, database.where) from error
+        except BaseException:
+            presence.terminate()
+            raise
+        return journal
+
+    # Events
+
+    def append(self, run: str, events: Sequence[Event]) -> None:
+        """Puts events in line, all or none.
+
+        Raises `JournalError`: J001 for a gap in `seq`, J002 after `close`, J004 for what is no JSON, J005 where this journal does not
+        hold the run's lease, J006 after a run's end; and the database's fault once it is known. That another journal began a run of
+        the same id is known only at the commit, and reaches `durable`.
+        """
+        if self._fault is not None or self._closing is not None:
+            raise self._refusal()
+        log = self._logs.get(run)
+        if not events:
+            return
+        if log is None:
+            if run in self._ended:
+                raise after_the_end(run, events[0].seq)
+            if events[0].seq != 1:
+                raise not_held(run)
+            log = Log(_usable(run))
+        elif log.failed is not None:
+            raise log.failed.again()
+        bodies = [_body(run, event) for event in events]
+        log.line.extend(events)
+        self._logs[run] = log
+        self._writer.put(Appended(log, tuple(events), bodies))
+
+    def put(self, data: bytes) -> str:
+        """Stores a blob with the next append and gives its digest. Raises the database's fault once it is known."""
+        if self._fault is not None or self._closing is not None:
+            raise self._refusal()
+        name = digest(data)
+        self._fresh[name] = data
+        self._writer.put(Kept(name, data))
+        return name
+
+    async def durable(self, run: str, seq: int) -> None:
+        """Waits until the run's events up to `seq`, and the blobs put before them, are on disk.
+
+        Returns at once under `off`. Raises the database's fault, `JournalError` J003 for what was never appended, and J005 where
+        another journal has the run's lease.
+        """
+        log = self._logs.get(run)
+        if log is not None and seq <= log.mark:
+            return
+        if log is not None and log.failed is not None:
+            raise log.failed.again()
+        if self._fault is not None:
+            raise self._refusal()
+        if log is None or seq > log.line.last:
+            if seq > await self._ask(lambda sql, _: self._tables.end(sql, run)):
+                raise never_appended(run, seq)
+        elif not self._lax:
+            await self._wait(log, seq)
+
+    async def read(self, run: str, after: int = 0) -> list[Event]:
+        """The events with `seq > after`, those in line included; empty for a run that is not there.
+
+        Numbers and hash chain are checked: raises `JournalError` J013 where the log is not what was written, J021 for an unknown kind.
+        """
+        await self._settle(run)
+        return await self._ask(lambda sql, _: self._tables.events(sql, run, after))
+
+    async def blob(self, digest: str) -> bytes | None:
+        """A blob's bytes, or None; raises `JournalError` J013 where they are not what was stored."""
+        if (fresh := self._fresh.get(digest)) is not None:
+            return fresh
+        return await self._ask(lambda sql, _: self._tables.blob(sql, digest))
+
+    async def runs(self, limit: int = 50) -> list[RunSummary]:
+        """The latest runs, newest first: `waiting` where nobody holds the lease, `interrupted` where the holder is gone."""
+        await self._settle()
+        return await self._ask(lambda sql, _: self._tables.summaries(sql, limit))
+
+    async def find(self, prefix: str) -> list[str]:
+        """The ids of runs that begin so, in order; at most 100."""
+        await self._settle()
+        return await self._ask(lambda sql, _: self._tables.find(sql, prefix, FOUND))
+
+    # Leases
+
+    async def lease(self, run: str) -> int:
+        """Takes the lease over and gives its epoch. Raises `JournalError` J022 where a journal that lives holds it, J023, J006."""
+        self._refuse_fault()
+        if (log := self._logs.get(run)) is not None and log.failed is None:
+            if not log.line.ended:
+                raise held(run)
+            await self._settle(run)
+        taken = await self._ask(lambda sql, again: self._tables.lease(sql, run, self._number, again=again))
+        self._logs[run] = Log(run, taken.epoch, Tail(taken.tally, taken.last, taken.chain))
+        return taken.epoch
+
+    async def release(self, run: str) -> None:
+        """Gives the lease back, once everything that is in line is on disk. Raises `JournalError` J023."""
+        log = self._logs.get(run)
+        while log is not None and log.failed is None and log.mark < log.line.last:
+            await self._wait(log, log.line.last)
+        if log is not None and self._logs.get(run) is log:
+            del self._logs[run]
+        await self._ask(lambda sql, _: self._tables.release(sql, run, self._number))
+
+    async def delete(self, run: str) -> None:
+        """Removes a run: events, letters, delivered messages, and blobs that no other run names. Raises `JournalError` J022, J023, J024."""
+        await self._settle(run)
+        await self._ask(lambda sql, again: self._tables.delete(sql, run, again=again))
+        self._ended.pop(run, None)
+        self._logs.pop(run, None)
+
+    # The inbox
+
+    async def post(self, run: str, letter: Letter) -> int:
+        """Puts a letter into the inbox; it is on disk when its number comes. Raises `JournalError` J023, J006."""
+        await self._settle(run)
+        name = secrets.token_hex(16)
+        return await self._ask(lambda sql, _: self._tables.post(sql, run, letter, name))
+
+    async def letters(self, run: str, after: int = 0) -> list[Letter]:
+        """The letters with a greater number, in order."""
+        return await self._ask(lambda sql, _: self._tables.letters(sql, run, after))
+
+    async def mail(self) -> set[str]:
+        """Waits for letters, and names the runs that got some. Raises the database's fault, and J002 once the journal is closed."""
+        while not self._mail:
+            if self._fault is not None or self._closing is not None:
+                raise self._refusal()
+            self._rings.clear()
+            await self._rings.wait()
+        found, self._mail = self._mail, set()
+        return found
+
+    # Memo and outbox
+
+    def remember(self, memo: str, run: str, value: Any) -> None:
+        """Keeps an answer with the next commit; the first one stays. Raises `JournalError` J004 for what is no JSON."""
+        if self._fault is not None or self._closing is not None:
+            raise self._refusal()
+        name, data = key(memo), _json(run, value)
+        self._memo.setdefault(name, (run, value))
+        self._writer.put(Remembered(name, _usable(run), data))
+
+    async def recall(self, memo: str) -> tuple[str, Any] | None:
+        """The run that gave the answer, and the answer; or None."""
+        name = key(memo)
+        return await self._ask(lambda sql, _: self._tables.recall(sql, name)) or self._memo.get(name)
+
+    async def outbox(self, after: int = 0, limit: int = 100) -> list[Message]:
+        """Messages that nobody has marked as delivered, in order; only what is on disk."""
+        return await self._ask(lambda sql, _: self._tables.outbox(sql, after, limit))
+
+    async def delivered(self, numbers: Sequence[int]) -> None:
+        """Marks messages as delivered; on disk when it returns."""
+        await self._ask(lambda sql, _: self._tables.delivered(sql, numbers))
+
+    async def close(self) -> None:
+        """Commits what is in line and lets go of the database. Raises a fault that nobody has been told yet."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._let_go())
+            # Shielded: a caller who is cancelled here may go, but the connections are still closed behind him.
+            await asyncio.shield(self._closing)
+            if self._fault is not None and self._fault.code != "J002" and not self._told:
+                raise self._refusal()
+        else:
+            await asyncio.shield(self._closing)
+
+    async def _let_go(self) -> None:
+        self._writer.finish()
+        await self._writing
+        self._beating.cancel()
+        self._presence.remove_termination_listener(self._lose)
+        self._rings.set()
+        try:
+            async with asyncio.timeout(self._database.patience):
+                await self._pool.close()
+                await self._presence.close()
+        except FAULTS:
+            self._pool.terminate()
+            self._presence.terminate()
+
+    async def _ask(self, question: Callable[[asyncpg.Connection, bool], Awaitable[T]]) -> T:
+        """An answer, over another connection where one is lost; then `again` is true, for the first try may have gone through."""
+        again, pause, clock = False, PAUSE, asyncio.get_running_loop().time
+        give_up = clock() + self._database.patience
+        while True:
+            if self._closing is not None:
+                raise closed()
+            try:
+                async with self._pool.acquire(timeout=self._database.patience) as sql:
+                    return await question(sql, again)
+            except FAULTS as error:
+                if not passing(error) or clock() + pause > give_up:
+                    raise from_postgres(error, self._database.where) from error
+            again = True
+            await asyncio.sleep(pause)
+            pause = min(1.0, pause * 2)
+
+    async def _settle(self, *runs: str) -> None:
+        """Waits for what is in line of these runs, or of all; a fault is no reason not to read what is on disk."""
+        with suppress(JournalError):
+            for run in runs or list(self._logs):
+                if (log := self._logs.get(run)) is not None and log.failed is None and log.line.last > log.mark:
+                    await self._wait(log, log.line.last)
+
+    async def _wait(self, log: Log, seq: int) -> None:
+        self._refuse_fault()
+        self._writer.hurry()
+        await log.wait(seq)
+
+    def _refuse_fault(self) -> None:
+        if self._fault is not None:
+            raise self._refusal()
+
+    def _refusal(self) -> JournalError:
+        error = self._fault or closed()
+        self._told = self._told or error is self._fault
+        return error.again()
+
+    def _take_in(self, report: Report) -> None:
+        for name in report.blobs:
+            self._fresh.pop(name, None)
+        for memo in report.memo:
+            self._memo.pop(memo, None)
+        for log, seq in report.marks:
+            log.reached(seq)
+            if log.line.ended and log.line.last == seq and self._logs.pop(log.run, None) is not None:
+                self._ended[log.run] = None
+                if len(self._ended) > ENDED:
+                    del self._ended[next(iter(self._ended))]
+        for log, error in report.failed:
+            log.failed = error
+            log.fail(error)
+        if report.fault is not None:
+            self._fault = self._fault or report.fault
+            for log in self._logs.values():
+                self._told = log.fail(self._fault) or self._told
+            self._rings.set()
+
+    def _hear(self, _sql: object, _process: int, _channel: str, run: object) -> None:
+        self._mail.add(str(run))
+        self._rings.set()
+
+    def _lose(self, _sql: object) -> None:
+        """The presence is gone: others may take the runs over, so nothing more is appended; the commit under way is still settled."""
+        self._fault = self._fault or gone(self._database.where)
+        self._writer.stop(self._fault)
+        self._rings.set()
+
+    async def _beat(self) -> None:
+        """Finds out that the other end is gone where the network does not say so."""
+        while not self._presence.is_closed():
+            await asyncio.sleep(HEARTBEAT)
+            try:
+                await self._presence.execute("SELECT 1", timeout=HEARTBEAT)
+            except FAULTS:
+                self._presence.terminate()
+
+
+def _settings(use: str) -> dict[str, str]:
+    # Just-in-time compilation takes longer than any statement of ours.
+    return {"application_name": f"orchestra journal: {use}", "jit": "off"}
+
+
+async def _durable(sql: asyncpg.Connection, wait: bool = True) -> None:
+    """Makes commits of a session wait for the disk, or not. A server that asks for more, such as a standby's disk, is left so."""
+    await sql.execute(
+        "SELECT set_config('synchronous_commit', CASE WHEN NOT $1 THEN 'off' WHEN now IN ('off', 'local') THEN 'on' ELSE now END, false)"
+        " FROM current_setting('synchronous_commit') AS now",
+        wait,
+    )
+
+
+async def _nothing(_sql: object) -> None:
+    """What a reader's connection needs between two questions: they leave no state behind."""
+
+
+def _usable(run: str) -> str:
+    try:
+        if len(run.encode()) <= MAX_ID and "\0" not in run:
+            return run
+    except UnicodeEncodeError:
+        pass
+    raise unusable(run)
+
+
+def _body(run: str, event: Event) -> bytes:
+    try:
+        body = encode(event)
+    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+        raise not_json(run, event.seq, str(error)) from error
+    if len(body) > MAX_BODY:
+        raise not_json(run, event.seq, f"{len(body)} bytes")
+    return body
+
+
+def _json(run: str, value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+        raise not_json(run, 0, str(error)) from error

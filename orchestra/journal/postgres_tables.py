@@ -1,0 +1,403 @@
+"""The journal's tables in one schema of a Postgres database: how they are made, written and asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import asyncpg
+import msgspec
+
+from orchestra.doors import Letter, Message, RunSummary
+from orchestra.events import Event, decode
+from orchestra.journal.error import JournalError, after_the_end, damaged, held, no_run, undelivered, unknown_event
+from orchestra.journal.postgres_error import newer, stranger
+from orchestra.journal.postgres_rows import Batch, Growth, read_summary, tally_of, whole
+from orchestra.journal.store import link
+from orchestra.journal.summary import Tally
+from orchestra.values.json import digest
+
+VERSION = 1
+"""Version of the tables below."""
+MAKING = 0x4F726368
+"""The advisory lock of whoever makes the tables."""
+
+_TABLES = """
+CREATE TABLE schema_version (version integer NOT NULL);
+CREATE TABLE runs (
+  run text COLLATE "C" PRIMARY KEY, started double precision NOT NULL, ended boolean NOT NULL, last bigint NOT NULL, chain bytea NOT NULL,
+  summary bytea NOT NULL, epoch bigint NOT NULL, holder bigint, letters bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 60);
+CREATE INDEX runs_started ON runs (started, run);
+CREATE TABLE events (
+  run text COLLATE "C" NOT NULL, seq bigint NOT NULL, body bytea NOT NULL, chain bytea NOT NULL, big text, cut integer,
+  PRIMARY KEY (run, seq)
+);
+CREATE TABLE blobs (digest text COLLATE "C" PRIMARY KEY, data bytea NOT NULL);
+CREATE TABLE named (run text COLLATE "C" NOT NULL, digest text COLLATE "C" NOT NULL, PRIMARY KEY (run, digest));
+CREATE INDEX named_digest ON named (digest);
+CREATE TABLE letters (
+  run text COLLATE "C" NOT NULL, number bigint NOT NULL, id text NOT NULL UNIQUE, body bytea NOT NULL, PRIMARY KEY (run, number)
+);
+CREATE TABLE memo (memo bytea PRIMARY KEY, run text NOT NULL, value bytea NOT NULL);
+CREATE TABLE outbox (
+  number bigint PRIMARY KEY, run text COLLATE "C" NOT NULL, key bytea NOT NULL UNIQUE, body bytea NOT NULL,
+  delivered boolean NOT NULL DEFAULT false
+);
+CREATE INDEX outbox_run ON outbox (run);
+CREATE INDEX outbox_open ON outbox (number) WHERE NOT delivered;
+CREATE TABLE counters (messages bigint NOT NULL);
+INSERT INTO counters VALUES (0);
+"""
+
+_ALWAYS = """
+WITH given AS (
+  SELECT * FROM unnest(?::text[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bytea[], ?::bytea[], ?::float8[], ?::boolean[])
+    AS g (run, epoch, before, last, chain, summary, started, ended)
+), mine AS (
+  SELECT ?::bigint AS holder
+), grown AS (
+  UPDATE @runs r SET last = g.last, chain = g.chain, summary = g.summary, ended = g.ended,
+    holder = CASE WHEN g.ended THEN NULL ELSE r.holder END
+  FROM given g, mine
+  WHERE g.before > 0 AND r.run = g.run AND r.epoch = g.epoch AND r.holder = mine.holder AND r.last = g.before AND NOT r.ended
+  RETURNING r.run
+), begun AS (
+  INSERT INTO @runs (run, started, ended, last, chain, summary, epoch, holder)
+  SELECT run, started, ended, last, chain, summary, epoch, CASE WHEN ended THEN NULL ELSE mine.holder END
+  FROM given, mine WHERE before = 0
+  ON CONFLICT (run) DO NOTHING
+  RETURNING run
+), held AS (
+  SELECT run FROM grown UNION ALL SELECT run FROM begun
+), written AS (
+  INSERT INTO @events (run, seq, body, chain, big, cut)
+  SELECT e.* FROM unnest(?::text[], ?::bigint[], ?::bytea[], ?::bytea[], ?::text[], ?::integer[]) AS e (run, seq, body, chain, big, cut)
+  WHERE e.run IN (SELECT run FROM held)
+)"""
+# Blobs: an update that changes nothing locks the row, so that `delete` does not take away what this batch names.
+# Messages: the counter's row stays locked until the commit, so that numbers grow by the order of commit.
+_OPTIONAL = (
+    """, kept AS (
+  INSERT INTO @blobs SELECT * FROM unnest(?::text[], ?::bytea[]) ON CONFLICT (digest) DO UPDATE SET digest = excluded.digest
+)""",
+    """, noted AS (
+  INSERT INTO @named SELECT n.* FROM unnest(?::text[], ?::text[]) AS n (run, digest) WHERE n.run IN (SELECT run FROM held)
+  ON CONFLICT DO NOTHING
+)""",
+    """, remembered AS (
+  INSERT INTO @memo SELECT * FROM unnest(?::bytea[], ?::text[], ?::bytea[]) ON CONFLICT (memo) DO NOTHING
+)""",
+    """, several AS (
+  SELECT ?::bigint AS many
+), counted AS (
+  UPDATE @counters SET messages = messages + many FROM several RETURNING messages - many AS before
+), sent AS (
+  INSERT INTO @outbox (number, run, key, body)
+  SELECT counted.before + m.place, m.run, m.key, m.body
+  FROM unnest(?::text[], ?::bytea[], ?::bytea[]) WITH ORDINALITY AS m (run, key, body, place), counted
+  WHERE m.run IN (SELECT run FROM held)
+  ON CONFLICT (key) DO NOTHING
+)""",
+)
+
+
+class Held(NamedTuple):
+    """A lease that was taken over, and the end of the run's log."""
+
+    epoch: int
+    last: int
+    chain: bytes
+    tally: Tally
+
+
+class Tables:
+    """Statements over one schema. `again` in a method says that an earlier try may have gone through: each is safe to repeat."""
+
+    def __init__(self, schema: str, where: str) -> None:
+        """`where` is the database's name in errors."""
+        self.schema, self.where = schema, where
+        self.channel = f"orchestra_{digest(schema.encode())}"
+        """Where letters are announced."""
+        self._name = '"' + schema.replace('"', '""') + '"'
+
+    def _sql(self, statement: str) -> str:
+        return statement.replace("@", self._name + ".")
+
+    # Making
+
+    async def prepare(self, sql: asyncpg.Connection) -> None:
+        """Makes schema and tables where they are not there. Raises `JournalError`: J018 for a stranger's schema, J020 for the future."""
+        if not await self._known(sql):
+            async with sql.transaction():
+                await sql.execute("SELECT pg_advisory_xact_lock($1)", MAKING)
+                if await self._known(sql):
+                    return
+                if await sql.fetchval(
+                    "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1)", self.schema
+                ):
+                    raise stranger(self.schema, self.where)
+                if not await sql.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", self.schema):
+                    await sql.execute(f"CREATE SCHEMA {self._name}")
+                await sql.execute(f"SET LOCAL search_path TO {self._name}")
+                await sql.execute(_TABLES)
+                await sql.execute(self._sql("INSERT INTO @schema_version VALUES ($1)"), VERSION)
+
+    async def _known(self, sql: asyncpg.Connection) -> bool:
+        if await sql.fetchval("SELECT to_regclass($1)::text", f"{self._name}.schema_version") is None:
+            return False
+        version = await sql.fetchval(self._sql("SELECT max(version) FROM @schema_version"))
+        if version is not None and version > VERSION:
+            raise newer(version, VERSION, self.where)
+        return version is not None
+
+    # Writing
+
+    async def write(self, sql: asyncpg.Connection, batch: Batch, presence: int, *, again: bool) -> set[str]:
+        """Puts a batch on disk in one statement, which is one transaction; gives the runs of it that are there now.
+
+        A run is left out where its lease is not ours any more. The statement grows a run only from the event before, so that a
+        batch whose first try went through after all, even after this one, changes nothing.
+        """
+        optional = (bool(batch.blobs), bool(batch.named), bool(batch.memo), bool(batch.messages))
+        grown = (_row(run, growth) for run, growth in sorted(batch.runs.items()))
+        arguments: list[Any] = [*_turned(grown, 8), presence, *_turned(batch.events, 6)]
+        if batch.blobs:
+            # Sorted, as everything that two journals may write at once: so they do not wait for each other in a circle.
+            arguments += _turned(sorted(batch.blobs.items()), 2)
+        if batch.named:
+            arguments += _turned(sorted(batch.named), 2)
+        if batch.memo:
+            arguments += _turned(sorted((name, *entry) for name, entry in batch.memo.items()), 3)
+        if batch.messages:
+            arguments += [len(batch.messages), *_turned(batch.messages, 3)]
+        rows = await sql.fetch(_commit(self._name, *optional), *arguments)
+        there = {row["run"] for row in rows}
+        if again and len(there) < len(batch.runs):
+            found = await sql.fetch(
+                self._sql("SELECT run, last, chain FROM @runs WHERE run = ANY($1::text[])"), [run for run in batch.runs if run not in there]
+            )
+            there |= {run for run, last, chain in found if (batch.runs[run].last, batch.runs[run].chain) == (last, chain)}
+        return there
+
+    # Leases
+
+    async def lease(self, sql: asyncpg.Connection, run: str, presence: int, *, again: bool) -> Held:
+        """Takes a run's lease. Raises `JournalError` J022, J023, J006."""
+        async with sql.transaction():
+            row = await sql.fetchrow(self._sql("SELECT * FROM @runs WHERE run = $1 FOR UPDATE"), run)
+            if row is None:
+                raise no_run(run)
+            if row["ended"]:
+                raise after_the_end(run, row["last"] + 1)
+            epoch = row["epoch"]
+            if not (again and row["holder"] == presence):
+                if await _alive(sql, row["holder"]):
+                    raise held(run)
+                epoch += 1
+                await sql.execute(self._sql("UPDATE @runs SET epoch = $2, holder = $3 WHERE run = $1"), run, epoch, presence)
+        return Held(epoch, row["last"], row["chain"], tally_of(_summary(run, row["last"], row["summary"])))
+
+    async def release(self, sql: asyncpg.Connection, run: str, presence: int) -> None:
+        """Gives a lease back where it is ours. Raises `JournalError` J023."""
+        given = await sql.execute(self._sql("UPDATE @runs SET holder = NULL WHERE run = $1 AND holder = $2"), run, presence)
+        if given == "UPDATE 0" and await self.end(sql, run) == 0:
+            raise no_run(run)
+
+    async def end(self, sql: asyncpg.Connection, run: str) -> int:
+        """The greatest `seq` of a run; 0 where it is not there."""
+        return await sql.fetchval(self._sql("SELECT last FROM @runs WHERE run = $1"), run) or 0
+
+    async def delete(self, sql: asyncpg.Connection, run: str, *, again: bool) -> None:
+        """Removes a run. Raises `JournalError` J022, J023, J024."""
+        async with sql.transaction():
+            row = await sql.fetchrow(self._sql("SELECT holder FROM @runs WHERE run = $1 FOR UPDATE"), run)
+            if row is None:
+                if again:
+                    return
+                raise no_run(run)
+            if await _alive(sql, row["holder"]):
+                raise held(run)
+            if await sql.fetchval(self._sql("SELECT EXISTS (SELECT FROM @outbox WHERE run = $1 AND NOT delivered)"), run):
+                raise undelivered(run)
+            names = [row["digest"] for row in await sql.fetch(self._sql("SELECT digest FROM @named WHERE run = $1"), run)]
+            for table in ("events", "letters", "outbox", "named", "runs"):
+                await sql.execute(self._sql(f"DELETE FROM @{table} WHERE run = $1"), run)  # noqa: S608  # constants
+            # Whoever writes one of these blobs again locks its row (see `_commit`). So first the locks, then a look, with a new
+            # snapshot, whether another run names them.
+            await sql.execute(self._sql("SELECT FROM @blobs WHERE digest = ANY($1::text[]) ORDER BY digest FOR UPDATE"), names)
+            await sql.execute(
+                self._sql(
+                    "DELETE FROM @blobs b WHERE digest = ANY($1::text[]) AND NOT EXISTS (SELECT FROM @named n WHERE n.digest = b.digest)"
+                ),
+                names,
+            )
+
+    # The inbox
+
+    async def post(self, sql: asyncpg.Connection, run: str, letter: Letter, name: str) -> int:
+        """Puts a letter into the inbox, once for each `name`, and announces it. Raises `JournalError` J023, J006."""
+        async with sql.transaction():
+            row = await sql.fetchrow(self._sql("SELECT ended, last, letters FROM @runs WHERE run = $1 FOR UPDATE"), run)
+            if row is None:
+                raise no_run(run)
+            number: int | None = await sql.fetchval(self._sql("SELECT number FROM @letters WHERE id = $1"), name)
+            if number is not None:
+                return number
+            if row["ended"]:
+                raise after_the_end(run, row["last"] + 1)
+            number = row["letters"] + 1
+            body = msgspec.json.encode(msgspec.structs.replace(letter, number=number))
+            await sql.execute(self._sql("UPDATE @runs SET letters = $2 WHERE run = $1"), run, number)
+            await sql.execute(self._sql("INSERT INTO @letters VALUES ($1, $2, $3, $4)"), run, number, name, body)
+            await sql.execute("SELECT pg_notify($1, $2)", self.channel, run)
+        return number
+
+    async def letters(self, sql: asyncpg.Connection, run: str, after: int) -> list[Letter]:
+        """The letters of a run with a greater number, in order."""
+        rows = await sql.fetch(self._sql("SELECT body FROM @letters WHERE run = $1 AND number > $2 ORDER BY number"), run, max(0, after))
+        return [msgspec.json.decode(row["body"], type=Letter) for row in rows]
+
+    # Memo and outbox
+
+    async def recall(self, sql: asyncpg.Connection, memo: bytes) -> tuple[str, Any] | None:
+        """The run that gave an answer, and the answer."""
+        row = await sql.fetchrow(self._sql("SELECT run, value FROM @memo WHERE memo = $1"), memo)
+        return None if row is None else (row["run"], msgspec.json.decode(row["value"]))
+
+    async def outbox(self, sql: asyncpg.Connection, after: int, limit: int) -> list[Message]:
+        """Messages that are not delivered, in order."""
+        rows = await sql.fetch(
+            self._sql("SELECT number, body FROM @outbox WHERE NOT delivered AND number > $1 ORDER BY number LIMIT $2"), after, max(0, limit)
+        )
+        return [msgspec.structs.replace(msgspec.json.decode(row["body"], type=Message), number=row["number"]) for row in rows]
+
+    async def delivered(self, sql: asyncpg.Connection, numbers: Sequence[int]) -> None:
+        """Marks messages as delivered."""
+        await sql.execute(self._sql("UPDATE @outbox SET delivered = true WHERE number = ANY($1::bigint[])"), list(numbers))
+
+    # Reading
+
+    async def events(self, sql: asyncpg.Connection, run: str, after: int) -> list[Event]:
+        """The events with `seq > after`.
+
+        Raises `JournalError`: J013 where numbers, chain or end are not as they were written, J021 for an unknown kind.
+        """
+        # One statement, so that log and end are of one moment.
+        rows = await sql.fetch(
+            self._sql(
+                "SELECT r.last, r.chain AS final, e.seq, e.body, e.chain, e.big, e.cut, b.data FROM @runs r"
+                " LEFT JOIN @events e ON e.run = r.run AND e.seq >= $2 LEFT JOIN @blobs b ON b.digest = e.big"
+                " WHERE r.run = $1 ORDER BY e.seq"
+            ),
+            run,
+            max(0, after),
+        )
+        if not rows or after > rows[0]["last"]:
+            return []
+        last, final = rows[0]["last"], rows[0]["final"]
+        rows = [row for row in rows if row["seq"] is not None]
+        seq, chain = 0, run.encode()
+        if after > 0:
+            if not rows or rows[0]["seq"] != after:
+                raise damaged(run, after, "it is missing")
+            seq, chain = after, rows.pop(0)["chain"]
+        found = []
+        for row in rows:
+            seq += 1
+            if row["seq"] != seq:
+                raise damaged(run, seq, "it is missing")
+            body = _body(run, row)
+            chain = link(chain, body)
+            if chain != row["chain"]:
+                raise damaged(run, seq, "its hash differs from what was written")
+            found.append(_event(run, seq, body))
+        if (seq, chain) != (last, final):
+            raise damaged(run, seq + 1, f"the log should end at {last}")
+        return found
+
+    async def blob(self, sql: asyncpg.Connection, name: str) -> bytes | None:
+        """A blob's bytes; raises `JournalError` J013 where they are not what was stored."""
+        data: bytes | None = await sql.fetchval(self._sql("SELECT data FROM @blobs WHERE digest = $1"), name)
+        if data is not None and digest(data) != name:
+            raise JournalError(
+                "J013", f"the journal is damaged: blob {name} is not what was stored", hint="restore the database from a copy"
+            )
+        return data
+
+    async def summaries(self, sql: asyncpg.Connection, limit: int) -> list[RunSummary]:
+        """The latest runs, newest first; without an end: `waiting` where nobody holds the lease, `interrupted` where the holder is gone."""
+        rows = await sql.fetch(
+            self._sql("SELECT run, last, summary, ended, holder FROM @runs ORDER BY started DESC, run DESC LIMIT $1"), max(0, limit)
+        )
+        holders = {row["holder"] for row in rows if row["holder"] is not None}
+        alive = {holder for holder in holders if await _alive(sql, holder)}
+        found = []
+        for run, last, data, ended, holder in rows:
+            summary = _summary(run, last, data)
+            if not ended and holder not in alive:
+                summary = msgspec.structs.replace(summary, status="waiting" if holder is None else "interrupted")
+            found.append(summary)
+        return found
+
+    async def find(self, sql: asyncpg.Connection, prefix: str, limit: int) -> list[str]:
+        """Ids of runs that begin with the prefix, in order."""
+        rows = await sql.fetch(
+            self._sql("SELECT run FROM @runs WHERE run >= $1 AND run <= $2 AND starts_with(run, $1) ORDER BY run LIMIT $3"),
+            prefix,
+            prefix + "\U0010ffff",
+            limit,
+        )
+        return [row["run"] for row in rows]
+
+
+async def _alive(sql: asyncpg.Connection, holder: int | None) -> bool:
+    """Whether a journal's presence is there: it holds an advisory lock for as long as its session lives."""
+    return holder is not None and not await sql.fetchval("SELECT pg_try_advisory_xact_lock_shared($1)", holder)
+
+
+def _row(run: str, growth: Growth) -> tuple[Any, ...]:
+    return run, growth.epoch, growth.before, growth.last, growth.chain, growth.summary, growth.started, growth.ended
+
+
+def _turned(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    """Rows as columns, `width` of them also where there is no row."""
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
+
+
+def _body(run: str, row: asyncpg.Record) -> bytes:
+    if row["big"] is None:
+        body: bytes = row["body"]
+        return body
+    if row["data"] is None:
+        raise damaged(run, row["seq"], f"its value, blob {row['big']}, is missing")
+    return whole(row["body"], row["cut"], row["data"])
+
+
+def _event(run: str, seq: int, body: bytes) -> Event:
+    try:
+        event: Event = decode(body)
+    except msgspec.ValidationError as error:
+        raise unknown_event(run, seq, str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise damaged(run, seq, str(error)) from error
+    if event.seq != seq:
+        raise damaged(run, seq, f"it calls itself {event.seq}")
+    return event
+
+
+def _summary(run: str, seq: int, data: bytes) -> RunSummary:
+    try:
+        return read_summary(data)
+    except msgspec.DecodeError as error:
+        raise damaged(run, seq, f"its summary cannot be read ({error})") from error
+
+
+@lru_cache(maxsize=64)
+def _commit(schema: str, *optional: bool) -> str:
+    """The statement that writes a batch, with those of the `_OPTIONAL` parts that the batch has; each `?` is the next argument."""
+    parts = _ALWAYS + "".join(part for part, wanted in zip(_OPTIONAL, optional, strict=True) if wanted)
+    pieces = (parts + "\nSELECT run FROM held").split("?")
+    numbered = pieces[0] + "".join(f"${number}{piece}" for number, piece in enumerate(pieces[1:], 1))
+    return numbered.replace("@", f"{schema}.")

@@ -1,0 +1,98 @@
+"""A Postgres server of the tests' own: on a socket in a temporary folder, with fsync, gone with the session."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+PATIENCE = 120.0
+"""Seconds that the server may take to start, or to stop."""
+
+
+class PostgresServer:
+    """A cluster in a folder, and the process that serves it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Makes the cluster. Its programs refuse to run as root, so root runs them as `nobody`."""
+        self.folder, self.log = folder, folder / "server.log"
+        self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+        if self._user is not None:
+            os.chown(folder, self._user.pw_uid, self._user.pw_gid)
+        self._run([program("initdb"), "-D", str(folder / "data"), "-U", "orchestra", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"])
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def dsn(self) -> str:
+        """The database's address."""
+        return f"postgresql://orchestra@/postgres?host={self.folder}"
+
+    def start(self) -> None:
+        """Starts the server and waits until it takes connections."""
+        settings = {"listen_addresses": "", "unix_socket_directories": str(self.folder), "fsync": "on", "max_connections": "200"}
+        command = [program("postgres"), "-D", str(self.folder / "data"), *(f"--{name}={value}" for name, value in settings.items())]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, **self._identity()
+            )
+        end = time.monotonic() + PATIENCE
+        while not self._ready():
+            if self._process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"Postgres did not start:\n{self.log.read_text(errors='replace')}")
+            time.sleep(0.05)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stops the server: SIGINT ends the sessions and closes the files, SIGQUIT stops at once and leaves recovery to the next start."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(PATIENCE)
+            self._process = None
+
+    def _ready(self) -> bool:
+        """Whether it says so in its own file: `ready` stands in the eighth line once it takes connections."""
+        file = self.folder / "data" / "postmaster.pid"
+        lines = file.read_text().splitlines() if file.exists() else []
+        if len(lines) < 8 or lines[7].strip() != "ready":
+            return False
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.folder / ".s.PGSQL.5432")) == 0
+
+    def _run(self, command: Sequence[str]) -> None:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, **self._identity())
+        if done.returncode != 0:
+            raise RuntimeError(f"{command[0]} failed:\n{done.stdout}\n{done.stderr}")
+
+    def _identity(self) -> dict[str, object]:
+        user = self._user
+        return {"cwd": "/"} if user is None else {"cwd": "/", "user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+def program(name: str) -> str:
+    """A program of Postgres: on PATH, or where Debian keeps it."""
+    found = shutil.which(name) or next((str(path) for path in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)), None)
+    if found is None:
+        raise RuntimeError(f"no {name}: apt-get install postgresql")
+    return found
+
+
+@contextmanager
+def running() -> Iterator[PostgresServer]:
+    """A server that runs; its log is shown where something fails, its folder is removed afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="orchestra-pg-"))  # a short path: a socket's name has 107 bytes
+    try:
+        server = PostgresServer(folder)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
