@@ -20,9 +20,9 @@ from pathlib import Path
 
 from orchestra.doors import Journal
 from orchestra.events import AttemptFinished, AttemptStarted, Event, NodeFinished, RunFinished, RunStarted, Usage, encode
+from orchestra.journal.file import Durability
 from orchestra.journal.memory import MemoryJournal
 from orchestra.journal.sqlite import SqliteJournal
-from orchestra.journal.store import Durability
 from orchestra.values.outcome import Value
 
 ANSWER = {

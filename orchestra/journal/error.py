@@ -34,12 +34,28 @@ def not_json(run: str, seq: int, reason: str) -> JournalError:
     )
 
 
+def not_a_letter(run: str, reason: str) -> JournalError:
+    """The error of a letter that carries something that is no JSON."""
+    return JournalError(
+        "J004", f"the letter to run {run} cannot be written as JSON: {reason}", hint="send JSON values, of less than 64 MiB"
+    )
+
+
+def not_an_answer(memo: str, reason: str) -> JournalError:
+    """The error of an answer to be remembered that is no JSON."""
+    return JournalError(
+        "J004",
+        f"answer {memo} cannot be written as JSON: {reason}",
+        hint="let agents and tools return JSON values or pydantic models, of less than 64 MiB",
+    )
+
+
 def other_writer(run: str) -> JournalError:
-    """The error of two processes that both append to one run."""
+    """The error of appending to a run without its lease."""
     return JournalError(
         "J005",
-        f"another process appended to run {run}",
-        hint=f"see who with `orchestra runs show {run}`; start a new run instead of continuing this one",
+        f"another process has the lease of run {run}",
+        hint=f"see how it goes with `orchestra runs show {run}`; start a new run instead of continuing this one",
     )
 
 
@@ -72,7 +88,16 @@ def damaged(run: str, seq: int, reason: str) -> JournalError:
     return JournalError(
         "J013",
         f"the journal is damaged at event {seq} of run {run}: {reason}",
-        hint="restore the file from a copy; other runs of the same file may be whole: `orchestra runs list`",
+        hint="restore the file from a copy; other runs of the same file may be whole: `orchestra runs show RUN`",
+    )
+
+
+def damaged_rows(what: str, reason: str) -> JournalError:
+    """The error of rows beside the events that are not what was written."""
+    return JournalError(
+        "J013",
+        f"the journal is damaged at {what}: {reason}",
+        hint="restore the file from a copy; runs of the same file may be whole: `orchestra runs show RUN`",
     )
 
 
@@ -102,9 +127,15 @@ _MEANINGS: dict[int, tuple[str, str, str]] = {
 }
 
 
-def from_sqlite(error: sqlite3.Error, path: str, folder: str) -> JournalError:
+FROM_SQLITE = (sqlite3.Error, UnicodeDecodeError)
+"""What the module `sqlite3` raises: of a damaged file, it may fail to decode SQLite's own words."""
+
+
+def from_sqlite(error: sqlite3.Error | UnicodeDecodeError, path: str, folder: str) -> JournalError:
     """A store's error, with a code and what to type."""
     primary = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    if isinstance(error, UnicodeDecodeError) or (not primary and "decode to UTF-8" in str(error)):
+        primary = sqlite3.SQLITE_CORRUPT  # we write no other text
     code, message, hint = _MEANINGS.get(primary, ("J019", "the journal failed", "open it again; if that fails too, move {path} away"))
     return JournalError(code, f"{message}: {path}", why=str(error), hint=hint.format(path=path, folder=folder))
 

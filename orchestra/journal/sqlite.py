@@ -8,30 +8,43 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 
-from orchestra.doors import RunSummary
-from orchestra.events import Event, encode
-from orchestra.journal.error import JournalError, closed, from_os, never_appended, not_json
+from orchestra.doors import Letter, Message, RunSummary
+from orchestra.events import Event
+from orchestra.journal import errands
+from orchestra.journal.bodies import NOT_JSON, body_of, bounded, is_text
+from orchestra.journal.error import (
+    FROM_SQLITE,
+    JournalError,
+    closed,
+    never_appended,
+    no_run,
+    not_a_letter,
+    not_an_answer,
+    other_writer,
+)
+from orchestra.journal.file import Durability
+from orchestra.journal.opening import Stores, connect
 from orchestra.journal.presence import Presence
-from orchestra.journal.store import Durability, Store
+from orchestra.journal.rows import Row
+from orchestra.journal.store import Errand, Store
 from orchestra.journal.summary import Line
-from orchestra.journal.writer import Report, Writer
+from orchestra.journal.writer import Blob, Memo, Report, Writer
 from orchestra.values.json import digest
 
 T = TypeVar("T")
 
-MAX_BODY = 64 << 20
-"""Bytes of one event at most."""
 FOUND = 100
 """Ids that `find` gives at most."""
+POLL = 0.2
+"""Seconds between two looks for letters of other processes, while somebody waits for mail."""
 
 
 class SqliteJournal:
@@ -42,7 +55,7 @@ class SqliteJournal:
     every later `append`.
     """
 
-    def __init__(self, stores: _Stores, presence: Presence, reader: ThreadPoolExecutor, durability: Durability) -> None:
+    def __init__(self, stores: Stores, presence: Presence, reader: ThreadPoolExecutor, durability: Durability) -> None:
         self._stores, self._presence, self._reader = stores, presence, reader
         self._reading = stores.reading
         self._lax = durability == "off"
@@ -51,11 +64,15 @@ class SqliteJournal:
         self._marks: dict[str, int] = {}
         self._waiting: dict[str, list[tuple[int, asyncio.Future[None]]]] = {}
         self._fresh: dict[str, bytes] = {}
+        self._memos: dict[str, tuple[str, bytes]] = {}
+        self._answers: set[asyncio.Future[Any]] = set()
+        self._news = stores.news
+        self._rings = asyncio.Event()
         self._failed: dict[str, JournalError] = {}
         self._fault: JournalError | None = None
         self._told = False
         self._closed = False
-        self._writer = Writer(stores.writing, presence.name, self._hand_over, one_by_one=durability == "strict")
+        self._writer = Writer(stores.writing, self._hand_over, one_by_one=durability == "strict")
         self._writer.start()
 
     @classmethod
@@ -73,7 +90,7 @@ class SqliteJournal:
         reader = ThreadPoolExecutor(1, thread_name_prefix="orchestra-journal-reader")
         loop = asyncio.get_running_loop()
         try:
-            stores, presence = await loop.run_in_executor(reader, _open, Path(path), durability, busy, max_bytes)
+            stores, presence = await loop.run_in_executor(reader, connect, Path(path), durability, busy, max_bytes)
             journal = cls(stores, presence, reader, durability)
         except BaseException:
             reader.shutdown(wait=False)
@@ -89,13 +106,13 @@ class SqliteJournal:
     def append(self, run: str, events: Sequence[Event]) -> None:
         """Puts events in line, all or none.
 
-        Raises `JournalError`: J001 for a gap in `seq`, J002 after `close`, J004 for what is no JSON, J005 where another process
-        appended to the run, J006 after a run's end; and the store's fault once it is known.
+        Raises `JournalError`: J001 for a gap in `seq`, J002 after `close`, J004 for what is no JSON, J005 without the run's lease,
+        J006 after a run's end; and the store's fault once it is known.
         """
         if self._fault is not None or self._closed or run in self._failed:
             raise self._refusal(run)
         line = self._lines.get(run) or self._known(run)
-        bodies = [_body(run, event) for event in events]
+        bodies = [body_of(run, event) for event in events]
         line.extend(events)
         if bodies:
             self._writer.put((run, tuple(events), bodies))
@@ -107,8 +124,118 @@ class SqliteJournal:
         name = digest(data)
         if name not in self._fresh:
             self._fresh[name] = data
-            self._writer.put((name, data))
+            self._writer.put(Blob(name, data))
         return name
+
+    def remember(self, memo: str, run: str, value: Any) -> None:
+        """Keeps an accepted answer under its key with the next commit; the first one stays.
+
+        Raises `JournalError` J004 for what is no JSON, and the store's fault once it is known.
+        """
+        if self._fault is not None or self._closed:
+            raise self._refusal("")
+        if memo not in self._memos:
+            try:
+                body = bounded(value)
+            except NOT_JSON as error:
+                raise not_an_answer(memo, str(error)) from error
+            self._memos[memo] = run, body
+            self._writer.put(Memo(memo, run, body))
+
+    async def lease(self, run: str) -> int:
+        """Takes over the lease of a run that nobody holds, and gives its epoch; from then on this journal appends.
+
+        Raises `JournalError`: J022 where a journal that is alive holds it (this one, too), J023 where there is no such run,
+        J006 where it has ended.
+        """
+        taking: asyncio.Future[Row] = self._errand(run, lambda store: errands.lease(store, run), last=True)
+        try:
+            row = await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            # Whoever asked is gone: what he gets all the same goes back.
+            taking.add_done_callback(lambda done: None if done.cancelled() or done.exception() else self._give_back(run))
+            raise
+        self._failed.pop(run, None)
+        self._lines[run], self._marks[run] = Line(run, row.last), row.last
+        return row.epoch
+
+    async def release(self, run: str) -> None:
+        """Gives the lease back, once everything that is in line is on disk: the run waits.
+
+        Raises `JournalError`: J005 where the lease was lost before, J023, and the store's fault.
+        """
+        await self._errand(run, lambda store: errands.release(store, run), last=True)
+        self._lines.pop(run, None)
+        self._marks.pop(run, None)
+        if run in self._failed:
+            raise self._refusal(run)
+
+    async def post(self, run: str, letter: Letter) -> int:
+        """Puts a letter into a run's inbox; gives its number once it is on disk. Raises `JournalError` J004, J006, J023."""
+        try:
+            body = bounded(msgspec.structs.replace(letter, number=0))
+        except NOT_JSON as error:
+            raise not_a_letter(run, str(error)) from error
+        number: int = await self._errand(run, lambda store: errands.post(store, run, body))
+        return number
+
+    async def letters(self, run: str, after: int = 0) -> list[Letter]:
+        """The letters of a run with a greater number, in order."""
+        return await self._ask(lambda: self._reading.letters(run, after))
+
+    async def mail(self) -> set[str]:
+        """Waits until letters came, and names the runs that got some since the last call; at the first call, since the opening.
+
+        Letters of this journal are seen at once, those of others within a second. Of several who wait, one gets the news.
+        """
+        while True:
+            seen = self._news
+            news = await self._ask(lambda seen=seen: self._reading.news(seen))  # type: ignore[misc]  # mypy infers no default's type
+            if self._news is seen:
+                self._news = news._replace(runs=frozenset())
+                if news.runs:
+                    return set(news.runs)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL):
+                    await self._rings.wait()
+            self._rings.clear()
+
+    async def recall(self, memo: str) -> tuple[str, Any] | None:
+        """The run that gave the answer, and the answer; or None. Raises `JournalError` J013 where it is not what was stored."""
+        fresh = self._memos.get(memo)
+        if (found := await self._ask(lambda: self._reading.recall(memo))) is not None or fresh is None:
+            return found
+        return fresh[0], msgspec.json.decode(fresh[1])
+
+    async def outbox(self, after: int = 0, limit: int = 100) -> list[Message]:
+        """Messages with a greater number that nobody has marked as delivered, in order; only what is on disk."""
+        return await self._ask(lambda: self._reading.outbox(after, limit))
+
+    async def delivered(self, numbers: Sequence[int]) -> None:
+        """Marks messages as delivered; on disk when it returns."""
+        if marked := tuple(numbers):
+            await self._errand("", lambda store: errands.delivered(store, marked))
+
+    async def delete(self, run: str) -> None:
+        """Removes a run: events, letters, answers, messages that were delivered, and blobs that no other run names.
+
+        Raises `JournalError`: J022 where somebody who lives holds its lease, J024 where messages are not delivered yet, J023.
+        """
+        await self._errand(run, lambda store: errands.delete(store, run), last=True)
+        for known in (self._lines, self._marks, self._failed):
+            known.pop(run, None)
+
+    async def compact(self) -> None:
+        """Gives the room of deleted runs back to the disk, in steps between which others write.
+
+        A file that version 1 made is written anew the first time, which keeps writers waiting: about a second for 200 MB.
+        """
+        await self._errand("", errands.sweep, last=True)
+        if not await self._ask(self._reading.loose):
+            await self._ask(self._reading.rebuild)
+        while await self._ask(self._reading.give_back):
+            pass
+        await self._ask(self._reading.shorten)
 
     async def durable(self, run: str, seq: int) -> None:
         """Waits until the run's events up to `seq`, and the blobs put before them, are on disk.
@@ -122,7 +249,8 @@ class SqliteJournal:
         line = self._lines.get(run)
         if line is None or seq > line.last:
             # Not one of ours, or one that has ended: the file knows.
-            if seq > (await self._ask(lambda: self._reading.line(run))).last:
+            row = await self._ask(lambda: self._reading.row(run))
+            if row is None or seq > row.last:
                 raise never_appended(run, seq)
             return
         if self._lax:
@@ -158,6 +286,7 @@ class SqliteJournal:
         if not self._closed:
             self._closed = True
             self._writer.finish()
+            self._rings.set()
             # Shielded: a caller who is cancelled here may go, but the file is still closed behind him.
             await asyncio.shield(self._loop.run_in_executor(self._reader, self._let_go))
             self._reader.shutdown()  # idle by now: this waits for no more than the thread's last breath
@@ -166,18 +295,37 @@ class SqliteJournal:
 
     def _let_go(self) -> None:
         self._writer.join()
-        for store in self._stores:
-            store.close()
+        self._stores.close()
         self._presence.leave()
 
     def _known(self, run: str) -> Line:
-        """Where a run's log ends that this journal has not seen yet: one look into the file, tens of microseconds, once a run."""
+        """Where a run's log ends that this journal does not write yet: one look into the file, tens of microseconds, once a run."""
         try:
-            line = self._lines[run] = self._stores.glance.line(run)
-        except sqlite3.Error as error:
+            row = self._stores.glance.row(run)
+        except FROM_SQLITE as error:
             raise self._stores.glance.fault(error) from error
-        self._marks[run] = line.last
-        return line
+        if row is None:
+            line = self._lines[run] = Line(run)
+            return line
+        if row.tally.status == "running":
+            raise other_writer(run)
+        return Line(run, row.last, ended=True)
+
+    def _errand(self, run: str, do: Callable[[Store], T], *, last: bool = False) -> asyncio.Future[T]:
+        """Puts an errand in line; the answer comes once it is on disk."""
+        if self._fault is not None or self._closed:
+            raise self._refusal("")
+        if not is_text(run):
+            raise no_run(run)
+        waiter: asyncio.Future[T] = self._loop.create_future()
+        self._answers.add(waiter)
+        self._writer.put(Errand(do, waiter, last))
+        self._writer.hurry()
+        return waiter
+
+    def _give_back(self, run: str) -> None:
+        if self._fault is None and not self._closed:
+            self._writer.put(Errand(lambda store: errands.release(store, run)))
 
     def _summaries(self, limit: int) -> list[RunSummary]:
         found, alive = [], dict[str, bool]()
@@ -195,7 +343,7 @@ class SqliteJournal:
             raise closed()
         try:
             return await self._loop.run_in_executor(self._reader, question)
-        except sqlite3.Error as error:
+        except FROM_SQLITE as error:
             raise self._reading.fault(error) from error
 
     async def _settle(self, *runs: str) -> None:
@@ -226,18 +374,38 @@ class SqliteJournal:
     def _take_in(self, report: Report) -> None:
         for name in report.blobs:
             self._fresh.pop(name, None)
+        for memo in report.memos:
+            self._memos.pop(memo, None)
         for run, seq in report.marks.items():
             self._marks[run] = seq
             self._wake(run, seq)
-            if self._lines[run].ended and self._lines[run].last == seq:
-                del self._lines[run], self._marks[run]
+            if (line := self._lines.get(run)) is None or (line.ended and line.last == seq):
+                self._lines.pop(run, None)
+                del self._marks[run]
         for run, error in report.failed.items():
             self._failed[run] = error
             self._wake(run, None)
+        for errand, answer in report.answers:
+            self._answer(errand.waiter, answer)
         if report.fault is not None:
             self._fault = report.fault
             for run in list(self._waiting):
                 self._wake(run, None)
+            for waiter in list(self._answers):
+                self._answer(waiter, self._refusal(""))
+            self._rings.set()
+
+    def _answer(self, waiter: asyncio.Future[Any] | None, answer: Any) -> None:
+        self._rings.set()  # it may have been a letter
+        if waiter is None:
+            return
+        self._answers.discard(waiter)
+        if waiter.done():
+            return
+        if isinstance(answer, JournalError):
+            waiter.set_exception(answer)
+        else:
+            waiter.set_result(answer)
 
     def _wake(self, run: str, seq: int | None) -> None:
         """Tells those who wait: their events are on disk up to `seq`, or, where it is None, never will be."""
@@ -253,36 +421,3 @@ class SqliteJournal:
                 waiting.set_result(None)
         if still:
             self._waiting[run] = still
-
-
-class _Stores(NamedTuple):
-    """Connections to one file: the writer's, the reader's, and one for the glance that the loop's own thread takes at a new run."""
-
-    writing: Store
-    reading: Store
-    glance: Store
-
-
-def _open(path: Path, durability: Durability, busy: float, max_bytes: int | None) -> tuple[_Stores, Presence]:
-    with ExitStack() as stack:
-        stores = _Stores(
-            stack.enter_context(closing(Store(path, durability=durability, busy=busy, max_bytes=max_bytes))),
-            stack.enter_context(closing(Store(path, busy=busy))),
-            stack.enter_context(closing(Store(path, busy=busy))),
-        )
-        try:
-            presence = Presence(path.with_name(path.name + "-writers"))
-        except OSError as error:
-            raise from_os(error, str(path)) from error
-        stack.pop_all()
-        return stores, presence
-
-
-def _body(run: str, event: Event) -> bytes:
-    try:
-        body = encode(event)
-    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
-        raise not_json(run, event.seq, str(error)) from error
-    if len(body) > MAX_BODY:
-        raise not_json(run, event.seq, f"{len(body)} bytes")
-    return body

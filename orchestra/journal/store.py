@@ -1,312 +1,251 @@
-"""The store: tables of one SQLite file, how they are written and read. Synchronous; one thread uses a store at a time."""
+"""The store: the connection that writes, many events of many runs in one transaction. Synchronous; the writer's thread uses it."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any
 
-import msgspec
+from orchestra.doors import Message
+from orchestra.events import AttemptFinished, Event, RunStarted, encode
+from orchestra.journal.error import JournalError
+from orchestra.journal.file import Durability, File, seal
+from orchestra.journal.large import LARGE, parted
+from orchestra.journal.presence import Presence
+from orchestra.journal.rows import Row, insert, row_of, update
+from orchestra.journal.rows import link as link
+from orchestra.journal.summary import Tally, message
+from orchestra.values.json import digest
 
-from orchestra.doors import RunSummary
-from orchestra.events import Event, Usage, decode
-from orchestra.journal.error import JournalError, damaged, from_os, from_sqlite, moved, unknown_event
-from orchestra.journal.summary import Line, Tally
-from orchestra.values.json import canonical, digest
 
-Durability: TypeAlias = Literal["strict", "group", "off"]
+class NotOurs(Exception):
+    """A run of the batch has its lease, or an event of that number, from somebody else. The writer makes a coded error of it."""
 
-SCHEMA = 1
-"""Version of the tables below."""
-APPLICATION_ID = 0x4F726368
-"""Marks the file as ours: `Orch` in ASCII (`PRAGMA application_id`)."""
 
-_TABLES = """
-CREATE TABLE schema_version (version INTEGER NOT NULL);
-CREATE TABLE runs (
-  run TEXT PRIMARY KEY, workflow TEXT NOT NULL, status TEXT NOT NULL, started REAL NOT NULL, finished REAL,
-  nodes INTEGER NOT NULL, usage BLOB NOT NULL, last INTEGER NOT NULL, chain BLOB NOT NULL, writer TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX runs_started ON runs (started, run);
-CREATE TABLE events (
-  run TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL, chain BLOB NOT NULL, PRIMARY KEY (run, seq)
-) WITHOUT ROWID;
-CREATE TABLE blobs (digest TEXT PRIMARY KEY, data BLOB NOT NULL);
-"""
-_SYNCHRONOUS: dict[Durability, str] = {"strict": "EXTRA", "group": "FULL", "off": "NORMAL"}
-_ROW = "workflow, status, CAST(started AS REAL), CAST(finished AS REAL), CAST(nodes AS INTEGER), CAST(usage AS BLOB), CAST(last AS INTEGER)"
-"""SQLite keeps any type in any column, and a damaged file may hold another one than was written: casts keep ours."""
-_UPSERT = "INSERT OR REPLACE INTO runs VALUES (?,?,?,?,?,?,?,?,?,?)"
+@dataclass(slots=True, eq=False)
+class Errand:
+    """Something to be done in a commit, after the events that are in line before it; `waiter` is whoever gets the answer."""
+
+    do: Callable[[Store], Any]
+    waiter: Any = None
+    last: bool = False
+    """Whether nothing that is in line behind it may be in the same commit."""
+
+    def answer(self, store: Store) -> Any:
+        """What came of it: the value, or a `JournalError` for the waiter."""
+        try:
+            return self.do(store)
+        except JournalError as error:
+            return error
 
 
 @dataclass(slots=True)
 class Batch:
-    """What goes to disk in one transaction: blobs by digest, and for each run its next events with their bytes."""
+    """What goes to disk in one transaction: blobs by digest, answers by memo key, each run's next events with their bytes, errands."""
 
     blobs: dict[str, bytes] = field(default_factory=dict)
+    memos: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     runs: dict[str, list[tuple[Sequence[Event], Sequence[bytes]]]] = field(default_factory=dict)
+    errands: list[Errand] = field(default_factory=list)
 
     def apart(self) -> list[Batch]:
-        """The same in many: the blobs first, then each run by itself."""
-        return [Batch(self.blobs), *(Batch({}, {run: parts}) for run, parts in self.runs.items())]
+        """The same in many: blobs and memos first, then each run by itself, then each errand."""
+        return [
+            Batch(self.blobs, self.memos),
+            *(Batch(runs={run: parts}) for run, parts in self.runs.items()),
+            *(Batch(errands=[errand]) for errand in self.errands),
+        ]
 
 
 @dataclass(slots=True)
-class _Tail:
-    """The end of one run's log: its row so far, its greatest `seq` and the last link of its chain."""
+class _Change:
+    """The rows of a batch, by table."""
 
-    tally: Tally
-    last: int
-    chain: bytes
-
-
-def link(chain: bytes, body: bytes) -> bytes:
-    """The next link of a hash chain: SHA-256 of the link before and the event's bytes. A chain begins with the run's id in UTF-8."""
-    return hashlib.sha256(chain + body).digest()
+    blobs: dict[str, bytes]
+    events: list[tuple[str, int, bytes, bytes, str]] = field(default_factory=list)
+    uses: set[tuple[str, str]] = field(default_factory=set)
+    messages: list[Message] = field(default_factory=list)
+    new: list[Row] = field(default_factory=list)
+    longer: list[tuple[Row, Row]] = field(default_factory=list)
 
 
-class Store:
-    """One connection to a journal's file."""
+class Store(File):
+    """Keeps the row of each run whose lease its journal holds: no event is written but onto the end that it knows."""
 
-    def __init__(self, path: Path, *, durability: Durability = "group", busy: float = 10.0, max_bytes: int | None = None) -> None:
-        """Opens the file, and makes it where it is not there, readable by its owner only. Raises `JournalError`."""
-        self.path = path
-        self._tails: dict[str, _Tail] = {}
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-            self._identity = _identity(os.fstat(descriptor))
-            os.close(descriptor)
-            if os.stat(path).st_mode & 0o077:
-                os.chmod(path, 0o600)
-        except OSError as error:
-            raise from_os(error, str(path)) from error
-        try:
-            self._sql = sqlite3.connect(path, timeout=busy, isolation_level=None, check_same_thread=False)
-            try:
-                self._prepare(durability, max_bytes)
-            except BaseException:
-                self._sql.close()
-                raise
-        except sqlite3.Error as error:
-            raise self.fault(error) from error
+    def __init__(
+        self, path: Path, presence: Presence, *, durability: Durability = "group", busy: float = 10.0, max_bytes: int | None = None
+    ) -> None:
+        """Opens the file; `presence` names the holder of the leases. Raises `JournalError`."""
+        super().__init__(path, durability=durability, busy=busy, max_bytes=max_bytes)
+        self.presence = presence
+        self._rows: dict[str, Row] = {}
+        self._pinned: set[str] = set()
+        self._leases: dict[str, Row | None] = {}
+        """What errands of this transaction did to leases: known to `_rows` once it is on disk."""
 
-    def fault(self, error: sqlite3.Error) -> JournalError:
-        """The store's error, coded."""
-        return from_sqlite(error, str(self.path), str(self.path.parent))
+    def commit(self, batch: Batch) -> list[tuple[Errand, Any]]:
+        """Puts a batch on disk, all or nothing, and gives the errands' answers.
 
-    def close(self) -> None:
-        """Lets go of the file."""
-        self._sql.close()
-
-    def _prepare(self, durability: Durability, max_bytes: int | None) -> None:
-        sql = self._sql
-        sql.execute("PRAGMA trusted_schema = OFF")
-        sql.execute("PRAGMA cell_size_check = ON")
-        version = self._version()
-        if sql.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-            raise JournalError(
-                "J017", f"the journal's folder knows no write-ahead log: {self.path}", hint="put the journal on a local disk"
-            )
-        sql.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
-        if version is None:
-            self._make_tables()
-        if max_bytes is not None:
-            page = sql.execute("PRAGMA page_size").fetchone()[0]
-            sql.execute(f"PRAGMA max_page_count = {max(1, max_bytes // page)}")
-
-    def _version(self) -> int | None:
-        """The version of the tables in the file, or None where it is empty; refuses strangers and the future."""
-        if not self._sql.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            return None
-        if self._sql.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            raise JournalError("J018", f"the file is a database, but not a journal: {self.path}", hint="name another file with `journal:`")
-        version: int = self._sql.execute("SELECT max(version) FROM schema_version").fetchone()[0]
-        if version > SCHEMA:
-            raise JournalError(
-                "J020",
-                f"the journal has schema version {version}, this Orchestra knows {SCHEMA}: {self.path}",
-                hint="pip install --upgrade orchestra-slm, or name another file with `journal:`",
-            )
-        return version
-
-    def _make_tables(self) -> None:
-        sql = self._sql
-        sql.execute("BEGIN IMMEDIATE")
-        try:
-            if self._version() is None:
-                sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                for statement in _TABLES.split(";"):
-                    sql.execute(statement)
-                sql.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA,))
-            sql.execute("COMMIT")
-        finally:
-            if sql.in_transaction:
-                sql.execute("ROLLBACK")
-
-    # Writing
-
-    def commit(self, batch: Batch, writer: str) -> None:
-        """Puts a batch on disk, all or nothing. Raises `sqlite3.Error`, or `JournalError` J016 where the file was moved away.
-
-        `sqlite3.IntegrityError` says that another process appended to one of the runs.
+        Raises `sqlite3.Error`; `NotOurs` where some run is not ours, and `JournalError` J016 where the file was moved away.
         """
-        self._refuse_moved()
-        sql = self._sql
-        tails: dict[str, _Tail] = {}
-        rows: list[tuple[str, int, bytes, bytes]] = []
+        self.refuse_moved()
+        change = _Change(dict(batch.blobs))
         for run, parts in batch.runs.items():
-            tails[run] = self._extended(run, parts, rows)
+            self._extend(run, parts, change)
+        self._leases.clear()
+        sql = self.sql
         try:
             sql.execute("BEGIN IMMEDIATE")
-            if batch.blobs:
-                sql.executemany("INSERT OR IGNORE INTO blobs VALUES (?, ?)", batch.blobs.items())
-            sql.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", rows)
-            sql.executemany(_UPSERT, [_row(tail, writer) for tail in tails.values()])
+            pinned = self._write(change)
+            if batch.memos:
+                self._remember(batch.memos)
+            answers = [(errand, errand.answer(self)) for errand in batch.errands]
             sql.execute("COMMIT")
+        except sqlite3.IntegrityError as error:
+            raise NotOurs from error
         finally:
             if sql.in_transaction:
                 sql.execute("ROLLBACK")
-        for run, tail in tails.items():
-            if tail.tally.status == "running":
-                self._tails[run] = tail
+        self._pinned = pinned
+        for row in change.new:
+            self._know(row)
+        for _, row in change.longer:
+            self._know(row)
+        for run, lease in self._leases.items():
+            if lease is None:
+                self._rows.pop(run, None)
             else:
-                self._tails.pop(run, None)
+                self._rows[run] = lease
+        return answers
 
-    def _extended(
-        self, run: str, parts: Iterable[tuple[Sequence[Event], Sequence[bytes]]], rows: list[tuple[str, int, bytes, bytes]]
-    ) -> _Tail:
-        before = self._tails.get(run) or self._tail(run)
-        known = before.tally
-        tally = Tally(run, known.workflow, known.status, known.started, known.finished, known.nodes, known.usage)
-        last, chain = before.last, before.chain
+    def forget(self, run: str) -> None:
+        """Holds the run's lease no longer, as far as this store knows."""
+        self._rows.pop(run, None)
+
+    # For errands, inside the transaction
+
+    def row(self, run: str) -> Row | None:
+        """The run's row as the transaction sees it."""
+        return row_of(self.sql, run)
+
+    def holds(self, run: str) -> bool:
+        """Whether this store holds the run's lease, as far as it knows."""
+        return run in self._rows
+
+    def hand(self, run: str, before: Row, after: Row | None) -> None:
+        """Writes a lease into the run's row; None for one that is given back. Raises `NotOurs` where it changed hands meanwhile."""
+        released = Row(before.tally, before.last, before.chain, "", before.epoch)
+        if not update(self.sql, [(before, after or released)]):
+            raise NotOurs
+        self._leases[run] = after
+
+    def _know(self, row: Row) -> None:
+        if row.tally.status == "running":
+            self._rows[row.tally.run] = row
+        else:
+            self._rows.pop(row.tally.run, None)
+
+    def _extend(self, run: str, parts: Iterable[tuple[Sequence[Event], Sequence[bytes]]], change: _Change) -> None:
+        """Folds a run's next events into its row, and notes what they put into other tables."""
+        before = self._rows.get(run)
+        if before is None:
+            tally, last, chain = Tally(run), 0, run.encode()
+        else:
+            known = before.tally
+            tally = Tally(run, known.workflow, known.status, known.started, known.finished, known.nodes, known.usage)
+            last, chain = before.last, before.chain
+        rows = change.events
         for events, bodies in parts:
+            if events[0].seq != last + 1:
+                raise NotOurs
             for event, body in zip(events, bodies, strict=True):
                 tally.add(event)
-                chain = link(chain, body)
-                last = event.seq
-                rows.append((run, last, body, chain))
-        return _Tail(tally, last, chain)
+                kind, big = type(event), ""
+                if len(body) > LARGE:
+                    body, big = _store_apart(run, event, body, change)
+                if kind is AttemptFinished or kind is RunStarted:
+                    _note(run, event, change)
+                chain = link(chain, body, big)
+                rows.append((run, event.seq, body, chain, big))
+            last = events[-1].seq
+        row = Row(tally, last, chain, self.presence.name)
+        if before is None:
+            change.new.append(row)
+        else:
+            row.epoch = before.epoch
+            tally.workflow, tally.started = known.workflow, known.started
+            change.longer.append((before, row))
 
-    def _tail(self, run: str) -> _Tail:
-        row = self._sql.execute(
-            f"SELECT {_ROW}, CAST(chain AS BLOB) FROM runs WHERE run = ?",  # noqa: S608  # a constant
-            (run,),
-        ).fetchone()
-        if row is None:
-            return _Tail(Tally(run), 0, run.encode())
-        workflow, status, started, finished, nodes, usage, last, chain = row
-        return _Tail(Tally(run, workflow, status, started, finished, nodes, _usage(run, last, usage)), last, chain)
+    def _write(self, change: _Change) -> set[str]:
+        """Writes the rows of a batch; gives the blobs that are pinned then."""
+        sql, pinned = self.sql, self._pinned
+        if change.blobs:
+            sql.executemany("INSERT OR IGNORE INTO blobs VALUES (?, ?)", change.blobs.items())
+        if change.blobs or pinned:
+            pinned = self._pin(change, pinned)
+        if change.uses:
+            sql.executemany("INSERT OR IGNORE INTO blob_uses VALUES (?, ?)", change.uses)
+        if change.events:
+            sql.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", change.events)
+        if change.new:
+            insert(sql, change.new)
+        if change.longer and not update(sql, change.longer):
+            raise NotOurs
+        if change.messages:
+            self._send(change.messages)
+        return pinned
 
-    def _refuse_moved(self) -> None:
-        try:
-            same = _identity(os.stat(self.path)) == self._identity
-        except OSError:
-            same = False
-        if not same:
-            raise moved(str(self.path))
+    def _pin(self, change: _Change, pinned: set[str]) -> set[str]:
+        """Pins blobs that nobody names yet, so that no `delete` takes them, and unpins those that have a name now."""
+        named = {name for _, name in change.uses}
+        fresh = change.blobs.keys() - named - pinned
+        free = pinned & named
+        writer = self.presence.name
+        if fresh:
+            self.sql.executemany("INSERT OR IGNORE INTO blob_pins VALUES (?, ?)", [(name, writer) for name in fresh])
+        if free:
+            self.sql.executemany("DELETE FROM blob_pins WHERE digest = ? AND writer = ?", [(name, writer) for name in free])
+        return (pinned | fresh) - free if fresh or free else pinned
 
-    # Reading
+    def _remember(self, memos: dict[str, tuple[str, bytes]]) -> None:
+        self.sql.executemany(
+            "INSERT OR IGNORE INTO memo VALUES (?, ?, ?, ?)",
+            [(memo, run, value, seal(memo, run, value)) for memo, (run, value) in memos.items()],
+        )
 
-    def line(self, run: str) -> Line:
-        """Where a run's log ends on disk."""
-        row = self._sql.execute("SELECT CAST(last AS INTEGER), status FROM runs WHERE run = ?", (run,)).fetchone()
-        return Line(run) if row is None else Line(run, row[0], row[1] != "running")
-
-    def events(self, run: str, after: int) -> list[Event]:
-        """The events with `seq > after`.
-
-        Raises `JournalError`: J013 where numbers, chain or end are not as they were written, J021 for an unknown kind.
-        """
-        sql = self._sql
-        sql.execute("BEGIN")
-        try:
-            end = sql.execute("SELECT CAST(last AS INTEGER), CAST(chain AS BLOB) FROM runs WHERE run = ?", (run,)).fetchone() or (
-                0,
-                run.encode(),
+    def _send(self, messages: Sequence[Message]) -> None:
+        """Puts messages into the outbox; one whose key is there was sent before."""
+        found = self.sql.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+        number: int = found[0] if found else 0
+        for number, sent in enumerate(messages, number + 1):  # noqa: B020  # counts on from what was there
+            columns = (number, sent.run, sent.node, sent.name, sent.key, encode(sent.value))
+            self.sql.execute(
+                "INSERT INTO outbox (number, run, node, name, key, value, seal) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
+                (*columns, seal(*columns)),
             )
-            rows = sql.execute(
-                "SELECT seq, CAST(body AS BLOB), CAST(chain AS BLOB) FROM events WHERE run = ? AND seq >= ? ORDER BY seq",
-                (run, max(0, after)),
-            ).fetchall()
-        finally:
-            sql.execute("ROLLBACK")
-        seq, chain = 0, run.encode()
-        if after > 0:
-            if not rows or rows[0][0] != after:
-                if after > end[0]:
-                    return []
-                raise damaged(run, after, "it is missing")
-            seq, _, chain = rows.pop(0)
-        found = []
-        for number, body, stated in rows:
-            seq, chain = seq + 1, link(chain, body)
-            if number != seq:
-                raise damaged(run, seq, "it is missing")
-            if chain != stated:
-                raise damaged(run, seq, "its hash differs from what was written")
-            found.append(_event(run, seq, body))
-        if (seq, chain) != (end[0], end[1]):
-            raise damaged(run, seq + 1, f"the log should end at {end[0]}")
-        return found
-
-    def blob(self, name: str) -> bytes | None:
-        """A blob's bytes; raises `JournalError` J013 where they are not what was stored."""
-        row = self._sql.execute("SELECT CAST(data AS BLOB) FROM blobs WHERE digest = ?", (name,)).fetchone()
-        if row is None:
-            return None
-        data: bytes = row[0]
-        if digest(data) != name:
-            raise JournalError("J013", f"the journal is damaged: blob {name} is not what was stored", hint="restore the file from a copy")
-        return data
-
-    def summaries(self, limit: int) -> list[tuple[RunSummary, str]]:
-        """The latest runs, newest first, each with the name of its writer."""
-        rows = self._sql.execute(
-            f"SELECT run, {_ROW}, writer FROM runs ORDER BY started DESC, run DESC LIMIT ?",  # noqa: S608  # a constant
-            (max(0, limit),),
-        )
-        return [
-            (Tally(run, workflow, status, started, finished, nodes, _usage(run, last, usage)).summary(), writer)
-            for run, workflow, status, started, finished, nodes, usage, last, writer in rows.fetchall()
-        ]
-
-    def find(self, prefix: str, limit: int) -> list[str]:
-        """Ids of runs that begin with the prefix, in order."""
-        rows = self._sql.execute(
-            "SELECT run FROM runs WHERE run >= ? AND substr(run, 1, ?) = ? ORDER BY run LIMIT ?", (prefix, len(prefix), prefix, limit)
-        )
-        return [row[0] for row in rows]
 
 
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
+def _store_apart(run: str, event: Event, body: bytes, change: _Change) -> tuple[bytes, str]:
+    """The body without its value, and the digest of the value, which is a blob now; the body as it is where it has no value."""
+    if (parts := parted(event, body)) is None:
+        return body, ""
+    shell, value = parts
+    name = digest(value)
+    change.blobs[name] = value
+    change.uses.add((run, name))
+    return shell, name
 
 
-def _row(tail: _Tail, writer: str) -> tuple[object, ...]:
-    tally = tail.tally
-    usage = canonical(tally.usage)
-    return (tally.run, tally.workflow, tally.status, tally.started, tally.finished, tally.nodes, usage, tail.last, tail.chain, writer)
-
-
-def _usage(run: str, seq: int, data: bytes) -> Usage:
-    try:
-        return msgspec.json.decode(data, type=Usage)
-    except msgspec.DecodeError as error:
-        raise damaged(run, seq, f"its summary cannot be read ({error})") from error
-
-
-def _event(run: str, seq: int, body: bytes) -> Event:
-    try:
-        event: Event = decode(body)
-    except msgspec.ValidationError as error:
-        raise unknown_event(run, seq, str(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise damaged(run, seq, str(error)) from error
-    if event.seq != seq:
-        raise damaged(run, seq, f"it calls itself {event.seq}")
-    return event
+def _note(run: str, event: Event, change: _Change) -> None:
+    """Notes which blobs an event names, and the message that it sends."""
+    if type(event) is AttemptFinished:
+        if event.sent:
+            change.uses.add((run, event.sent))
+        if event.received:
+            change.uses.add((run, event.received))
+        if event.outbox and (sent := message(0, run, event)) is not None:
+            change.messages.append(sent)
+    elif type(event) is RunStarted:
+        change.uses.update((run, name) for name in (event.graph, *event.versions.values()) if name)

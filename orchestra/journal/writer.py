@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from orchestra.events import Event
-from orchestra.journal.error import JournalError, other_writer
-from orchestra.journal.store import Batch, Store
+from orchestra.journal.error import FROM_SQLITE, JournalError, damaged_rows, other_writer
+from orchestra.journal.store import Batch, Errand, NotOurs, Store
 
 GATHER = 0.005
 """Seconds that events wait for company while nobody waits for them."""
 MOST = 8_192
 """Appends in one commit at most, so that those who wait are served steadily."""
 
-Entry: TypeAlias = tuple[str, Sequence[Event], Sequence[bytes]] | tuple[str, bytes]
-"""A run's next events with their bytes; or a blob's digest and bytes."""
+
+@dataclass(slots=True, frozen=True)
+class Blob:
+    """Bytes to be stored under their digest."""
+
+    digest: str
+    data: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class Memo:
+    """An answer to be remembered: its key, the run that gave it, and its bytes."""
+
+    memo: str
+    run: str
+    value: bytes
+
+
+Entry: TypeAlias = tuple[str, Sequence[Event], Sequence[bytes]] | Blob | Memo | Errand
+"""A run's next events with their bytes, or what else is to be written."""
 
 
 @dataclass(slots=True)
 class Report:
-    """What a commit did: up to where each run is on disk, blobs among them, runs that failed alone, and the fault that ends it all."""
+    """What a commit did: up to where each run is on disk, blobs and memos among them, the errands' answers, runs that failed alone,
+    and the fault that ends it all."""
 
     marks: dict[str, int] = field(default_factory=dict)
     blobs: list[str] = field(default_factory=list)
+    memos: list[str] = field(default_factory=list)
+    answers: list[tuple[Errand, Any]] = field(default_factory=list)
     failed: dict[str, JournalError] = field(default_factory=dict)
     fault: JournalError | None = None
 
@@ -38,16 +58,15 @@ class Writer(threading.Thread):
     Tells `report`, on this thread, what each commit did. After a fault it commits nothing more.
     """
 
-    def __init__(self, store: Store, name: str, report: Callable[[Report], None], *, one_by_one: bool = False) -> None:
-        """`name` is the opener's name for the runs' rows; `one_by_one` makes each append a commit of its own."""
+    def __init__(self, store: Store, report: Callable[[Report], None], *, one_by_one: bool = False) -> None:
+        """`one_by_one` makes each append a commit of its own."""
         super().__init__(name="orchestra-journal", daemon=True)
-        self._store, self._opener, self._report = store, name, report
-        self._most = 1 if one_by_one else MOST
+        self._store, self._report = store, report
+        self._one_by_one = one_by_one
         self._line: deque[Entry] = deque()
         self._changed = threading.Condition()
         self._idle = False
         self._hurry = one_by_one
-        self._always = one_by_one
         self._closing = False
 
     def put(self, entry: Entry) -> None:
@@ -93,7 +112,7 @@ class Writer(threading.Thread):
             self._idle = False
             if not self._closing:
                 self._changed.wait_for(lambda: self._hurry or self._closing, timeout=GATHER)
-            self._hurry = self._always
+            self._hurry = self._one_by_one
             return bool(self._line)
 
     def _take(self) -> Batch:
@@ -102,25 +121,30 @@ class Writer(threading.Thread):
             if not line:
                 break
             entry = line.popleft()
-            if len(entry) == 2:
-                batch.blobs[entry[0]] = entry[1]
-                continue
-            run, events, bodies = entry
-            batch.runs.setdefault(run, []).append((events, bodies))
-            if self._most == 1:
-                break
+            if isinstance(entry, tuple):
+                run, events, bodies = entry
+                batch.runs.setdefault(run, []).append((events, bodies))
+                if self._one_by_one:
+                    break
+            elif isinstance(entry, Blob):
+                batch.blobs[entry.digest] = entry.data
+            elif isinstance(entry, Memo):
+                batch.memos.setdefault(entry.memo, (entry.run, entry.value))
+            else:
+                batch.errands.append(entry)
+                if entry.last or self._one_by_one:
+                    break
         return batch
 
     def _commit(self, batch: Batch) -> Report:
         report = Report()
         try:
             try:
-                self._store.commit(batch, self._opener)
-                _mark(report, batch)
-            except sqlite3.IntegrityError:
+                _note(report, batch, self._store.commit(batch))
+            except NotOurs:
                 for part in batch.apart():
                     self._commit_alone(part, report)
-        except sqlite3.Error as error:
+        except FROM_SQLITE as error:
             report.fault = self._store.fault(error)
         except JournalError as error:
             report.fault = error
@@ -128,14 +152,20 @@ class Writer(threading.Thread):
 
     def _commit_alone(self, part: Batch, report: Report) -> None:
         try:
-            self._store.commit(part, self._opener)
-            _mark(report, part)
-        except sqlite3.IntegrityError:
+            _note(report, part, self._store.commit(part))
+        except NotOurs:
+            if not part.runs and not part.errands:
+                raise damaged_rows("its tables", "they contradict each other") from None
             for run in part.runs:
+                self._store.forget(run)
                 report.failed[run] = other_writer(run)
+            for errand in part.errands:
+                report.answers.append((errand, damaged_rows("its tables", "they contradict each other")))
 
 
-def _mark(report: Report, batch: Batch) -> None:
+def _note(report: Report, batch: Batch, answers: list[tuple[Errand, Any]]) -> None:
     report.blobs += batch.blobs
+    report.memos += batch.memos
+    report.answers += answers
     for run, parts in batch.runs.items():
         report.marks[run] = parts[-1][0][-1].seq

@@ -16,6 +16,8 @@ from orchestra.values.outcome import Value
 async def one(journal: SqliteJournal, run: str, chance: random.Random) -> None:
     seq = (await journal.read(run))[-1:]
     last = seq[0].seq if seq else 0
+    if last:
+        await journal.lease(run)
     while True:
         for _ in range(chance.randint(1, 20)):
             last += 1

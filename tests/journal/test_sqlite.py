@@ -17,8 +17,9 @@ import pytest
 
 from orchestra.events import AttemptFinished, Event, NodeFinished, encode
 from orchestra.journal.error import JournalError, from_sqlite
+from orchestra.journal.file import Durability
+from orchestra.journal.reading import Reading
 from orchestra.journal.sqlite import SqliteJournal
-from orchestra.journal.store import Durability, Store
 from orchestra.values.outcome import Value
 from tests.journal.stories import begun, middle, whole
 
@@ -165,8 +166,8 @@ async def test_an_event_of_an_unknown_kind_is_refused_not_skipped(file: Path) ->
     chain = hashlib.sha256(b"r9" + body).digest()
     sql(
         file,
-        f"INSERT INTO events VALUES ('r9', 1, x'{body.hex()}', x'{chain.hex()}')",
-        f"INSERT INTO runs SELECT 'r9', workflow, status, started, finished, nodes, usage, 1, x'{chain.hex()}', writer FROM runs",
+        f"INSERT INTO events VALUES ('r9', 1, x'{body.hex()}', x'{chain.hex()}', '')",
+        f"INSERT INTO runs SELECT 'r9', workflow, status, started, finished, nodes, usage, 1, x'{chain.hex()}', writer, 1, NULL FROM runs",
     )
     async with SqliteJournal.open(file) as journal:
         with pytest.raises(JournalError) as caught:
@@ -219,27 +220,11 @@ async def test_journals_of_one_file_write_side_by_side(file: Path) -> None:
         assert len(await one.read("r2")) == len(await two.read("r1")) == 50
 
 
-async def test_two_writers_of_one_run_are_told_apart_and_the_first_one_stands(file: Path) -> None:
-    async with SqliteJournal.open(file) as one, SqliteJournal.open(file) as two:
-        one.append("r1", [begun("r1")])
-        await one.durable("r1", 1)
-        two.append("r1", middle(2, 2))
-        await two.durable("r1", 3)
-        one.append("r1", middle(2, 1))
-        one.append("other", [begun("other")])
-        with pytest.raises(JournalError) as caught:
-            await one.durable("r1", 2)
-        assert caught.value.code == "J005"
-        await one.durable("other", 1)
-        with pytest.raises(JournalError):
-            one.append("r1", middle(3, 1))
-        assert await two.read("r1") == [begun("r1"), *middle(2, 2)]
-
-
 async def test_a_run_goes_on_where_another_journal_left_it(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", whole("r1")[:3])
     async with SqliteJournal.open(file) as journal:
+        assert await journal.lease("r1") == 2
         journal.append("r1", whole("r1")[3:])
         assert await journal.read("r1") == list(whole("r1"))
         assert [(summary.status, summary.nodes) for summary in await journal.runs()] == [("done", 1)]
@@ -401,7 +386,7 @@ async def test_a_folder_where_a_file_should_be_is_refused(tmp_path: Path) -> Non
 
 
 def test_makers_of_one_new_file_do_not_get_in_each_others_way(file: Path) -> None:
-    stores = [Store(file) for _ in range(4)]
+    stores = [Reading(file) for _ in range(4)]
     for store in stores:
         assert store.find("", 10) == []
         store.close()

@@ -1,0 +1,103 @@
+"""Errands: what outsiders and lease holders want of a journal's file, done inside the writer's transactions.
+
+Each looks before it writes: one that raises `JournalError` has changed nothing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from orchestra.journal.error import after_the_end, damaged, held, no_run, undelivered
+from orchestra.journal.file import seal
+from orchestra.journal.rows import Row
+from orchestra.journal.store import Store
+
+
+def lease(store: Store, run: str) -> Row:
+    """Takes over the lease of a run that nobody alive holds; gives its row. Raises `JournalError` J022, J023, J006."""
+    row = _open_run(store, run)
+    if store.presence.alive(row.writer):
+        raise held(run)
+    taken = Row(row.tally, row.last, row.chain, store.presence.name, row.epoch + 1)
+    store.hand(run, row, taken)
+    return taken
+
+
+def release(store: Store, run: str) -> None:
+    """Gives the lease back, where it is ours. Raises `JournalError` J023."""
+    if (row := store.row(run)) is None:
+        raise no_run(run)
+    if row.writer == store.presence.name:
+        store.hand(run, row, None)
+
+
+def post(store: Store, run: str, body: bytes) -> int:
+    """Puts a letter's bytes into a run's inbox and gives its number. Raises `JournalError` J023, J006."""
+    _open_run(store, run)
+    number = posted(store.sql, run) + 1
+    store.sql.execute("INSERT INTO inbox VALUES (?, ?, ?, ?)", (run, number, body, seal(run, number, body)))
+    # The new row stands at the end: that is how readers see that there is something new.
+    store.sql.execute("INSERT OR REPLACE INTO mail (run, letters, seal) VALUES (?, ?, ?)", (run, number, seal(run, number)))
+    return number
+
+
+def posted(sql: sqlite3.Connection, run: str) -> int:
+    """How many letters a run has got. Raises `JournalError` J013."""
+    found = sql.execute("SELECT run, letters, seal FROM mail WHERE run = ?", (run,)).fetchone()
+    if found is None:
+        return 0
+    name, letters, stated = found
+    if stated != seal(name, letters) or name != run:
+        raise damaged(run, 0, "the count of its letters is not what was written")
+    return int(letters)
+
+
+def delivered(store: Store, numbers: Sequence[int]) -> None:
+    """Marks messages as delivered."""
+    store.sql.executemany("UPDATE outbox SET delivered = 1 WHERE number = ? AND delivered = 0", [(number,) for number in numbers])
+
+
+def delete(store: Store, run: str) -> None:
+    """Removes a run, and the blobs that nobody else names. Raises `JournalError` J022, J023, J024."""
+    if (row := store.row(run)) is None:
+        raise no_run(run)
+    if row.tally.status == "running" and store.presence.alive(row.writer):
+        raise held(run)
+    sql = store.sql
+    if sql.execute("SELECT 1 FROM outbox WHERE run = ? AND delivered = 0 LIMIT 1", (run,)).fetchone() is not None:
+        raise undelivered(run)
+    names = [name for (name,) in sql.execute("SELECT digest FROM blob_uses WHERE run = ?", (run,))]
+    for table in ("events", "runs", "inbox", "mail", "memo", "outbox", "blob_uses"):
+        sql.execute(f"DELETE FROM {table} WHERE run = ?", (run,))  # noqa: S608  # names from this line
+    _unpin(store)
+    sql.executemany(
+        "DELETE FROM blobs WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM blob_uses WHERE digest = ?1)"
+        " AND NOT EXISTS (SELECT 1 FROM blob_pins WHERE digest = ?1)",
+        [(name,) for name in names],
+    )
+
+
+def sweep(store: Store) -> None:
+    """Removes the blobs that processes which are gone stored and never named."""
+    _unpin(store)
+    store.sql.execute(
+        "DELETE FROM blobs WHERE NOT EXISTS (SELECT 1 FROM blob_uses WHERE blob_uses.digest = blobs.digest)"
+        " AND NOT EXISTS (SELECT 1 FROM blob_pins WHERE blob_pins.digest = blobs.digest)"
+    )
+
+
+def _unpin(store: Store) -> None:
+    """Removes the pins of writers that are gone."""
+    for (writer,) in store.sql.execute("SELECT DISTINCT writer FROM blob_pins").fetchall():
+        if not store.presence.alive(str(writer)):
+            store.sql.execute("DELETE FROM blob_pins WHERE writer = ?", (writer,))
+
+
+def _open_run(store: Store, run: str) -> Row:
+    """The row of a run that has not ended."""
+    if (row := store.row(run)) is None:
+        raise no_run(run)
+    if row.tally.status != "running":
+        raise after_the_end(run, row.last + 1)
+    return row

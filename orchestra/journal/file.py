@@ -1,0 +1,190 @@
+"""The file: one connection to a journal's SQLite file, its tables, and the way from an older version of them."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from orchestra.journal.error import FROM_SQLITE, JournalError, from_os, from_sqlite, moved
+
+Durability: TypeAlias = Literal["strict", "group", "off"]
+
+SCHEMA = 2
+"""Version of the tables below."""
+APPLICATION_ID = 0x4F726368
+"""Marks the file as ours: `Orch` in ASCII (`PRAGMA application_id`)."""
+
+# `seal` is a checksum of the row's other columns (the function below); NULL where version 1 wrote the row. `events.chain` is theirs.
+_SINCE_1 = """
+CREATE TABLE schema_version (version INTEGER NOT NULL);
+CREATE TABLE runs (
+  run TEXT PRIMARY KEY, workflow TEXT NOT NULL, status TEXT NOT NULL, started REAL NOT NULL, finished REAL,
+  nodes INTEGER NOT NULL, usage BLOB NOT NULL, last INTEGER NOT NULL, chain BLOB NOT NULL, writer TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX runs_started ON runs (started, run);
+CREATE TABLE events (
+  run TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL, chain BLOB NOT NULL, PRIMARY KEY (run, seq)
+) WITHOUT ROWID;
+CREATE TABLE blobs (digest TEXT PRIMARY KEY, data BLOB NOT NULL)
+"""
+# `runs.writer` is the presence name of the one who holds the lease; empty where nobody does.
+# `events.big` is the digest of the blob that holds the event's value; empty where the value stands in the body.
+# `blob_pins` holds blobs that a writer has stored and no event names yet. `mail` has one row for each run with letters: how many,
+# and a place that grows with every letter, of whichever run.
+_SINCE_2 = """
+ALTER TABLE runs ADD COLUMN epoch INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE runs ADD COLUMN seal INTEGER;
+ALTER TABLE events ADD COLUMN big TEXT NOT NULL DEFAULT '';
+CREATE TABLE blob_uses (run TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (run, digest)) WITHOUT ROWID;
+CREATE INDEX blob_uses_digest ON blob_uses (digest);
+CREATE TABLE blob_pins (digest TEXT NOT NULL, writer TEXT NOT NULL, PRIMARY KEY (digest, writer)) WITHOUT ROWID;
+CREATE TABLE inbox (
+  run TEXT NOT NULL, number INTEGER NOT NULL, body BLOB NOT NULL, seal INTEGER NOT NULL, PRIMARY KEY (run, number)
+) WITHOUT ROWID;
+CREATE TABLE mail (
+  place INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL UNIQUE, letters INTEGER NOT NULL, seal INTEGER NOT NULL
+);
+CREATE TABLE memo (memo TEXT PRIMARY KEY, run TEXT NOT NULL, value BLOB NOT NULL, seal INTEGER NOT NULL);
+CREATE INDEX memo_run ON memo (run);
+CREATE TABLE outbox (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, node TEXT NOT NULL, name TEXT NOT NULL, key TEXT NOT NULL UNIQUE,
+  value BLOB NOT NULL, delivered INTEGER NOT NULL DEFAULT 0, seal INTEGER NOT NULL
+);
+CREATE INDEX outbox_run ON outbox (run);
+CREATE INDEX outbox_open ON outbox (number) WHERE delivered = 0;
+CREATE INDEX outbox_open_run ON outbox (run) WHERE delivered = 0
+"""
+# What version 1 did not write down: which run names which blob. A body that is no JSON names none; reading it says J013.
+_FROM_1 = """
+CREATE TEMP VIEW bodies AS
+  SELECT run, seq, CASE WHEN json_valid(CAST(body AS TEXT)) THEN CAST(body AS TEXT) ELSE '{}' END AS body FROM events;
+CREATE TEMP VIEW names AS
+  SELECT run, json_extract(body, '$.graph') AS digest FROM bodies WHERE seq = 1
+  UNION SELECT run, json_extract(body, '$.sent') FROM bodies WHERE json_extract(body, '$.type') = 'attempt_finished'
+  UNION SELECT run, json_extract(body, '$.received') FROM bodies WHERE json_extract(body, '$.type') = 'attempt_finished'
+  UNION SELECT bodies.run, each.value FROM bodies, json_each(bodies.body, '$.versions') AS each WHERE bodies.seq = 1;
+INSERT OR IGNORE INTO blob_uses SELECT run, digest FROM names WHERE typeof(digest) = 'text' AND digest <> '';
+DROP VIEW names;
+DROP VIEW bodies;
+UPDATE runs SET writer = '' WHERE status <> 'running'
+"""
+_SYNCHRONOUS: dict[Durability, str] = {"strict": "EXTRA", "group": "FULL", "off": "NORMAL"}
+
+
+def seal(*columns: object) -> int:
+    """The checksum that stands in a row beside its columns: a flipped bit is found when the row is read."""
+    return zlib.crc32(repr(columns).encode())
+
+
+class File:
+    """One connection to a journal's file; one thread uses it at a time."""
+
+    def __init__(self, path: Path, *, durability: Durability = "group", busy: float = 10.0, max_bytes: int | None = None) -> None:
+        """Opens the file, and makes it where it is not there, readable by its owner only. Raises `JournalError`."""
+        self.path = path
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+            self._identity = _identity(os.fstat(descriptor))
+            os.close(descriptor)
+            if os.stat(path).st_mode & 0o077:
+                os.chmod(path, 0o600)
+        except OSError as error:
+            raise from_os(error, str(path)) from error
+        try:
+            self.sql = sqlite3.connect(path, timeout=busy, isolation_level=None, check_same_thread=False)
+            try:
+                self._prepare(durability, max_bytes)
+            except BaseException:
+                self.sql.close()
+                raise
+        except FROM_SQLITE as error:
+            raise self.fault(error) from error
+
+    def fault(self, error: sqlite3.Error | UnicodeDecodeError) -> JournalError:
+        """The file's error, coded."""
+        return from_sqlite(error, str(self.path), str(self.path.parent))
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self.sql.close()
+
+    def refuse_moved(self) -> None:
+        """Raises `JournalError` J016 where the file is not where it was."""
+        try:
+            same = _identity(os.stat(self.path)) == self._identity
+        except OSError:
+            same = False
+        if not same:
+            raise moved(str(self.path))
+
+    def _prepare(self, durability: Durability, max_bytes: int | None) -> None:
+        sql = self.sql
+        sql.execute("PRAGMA trusted_schema = OFF")
+        sql.execute("PRAGMA cell_size_check = ON")
+        version = self._version()
+        if version is None:
+            sql.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first page is written, or never
+        if sql.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+            raise JournalError(
+                "J017", f"the journal's folder knows no write-ahead log: {self.path}", hint="put the journal on a local disk"
+            )
+        sql.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
+        if version is None or version < SCHEMA:
+            self._make_tables()
+        if max_bytes is not None:
+            page = sql.execute("PRAGMA page_size").fetchone()[0]
+            sql.execute(f"PRAGMA max_page_count = {max(1, max_bytes // page)}")
+
+    def _version(self) -> int | None:
+        """The version of the tables in the file, or None where it is empty; refuses strangers and the future."""
+        if not self.sql.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            return None
+        if self.sql.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            raise JournalError("J018", f"the file is a database, but not a journal: {self.path}", hint="name another file with `journal:`")
+        version: int | None = self.sql.execute("SELECT CAST(max(version) AS INTEGER) FROM schema_version").fetchone()[0]
+        if version is None or version < 1:
+            raise JournalError("J013", f"the journal has no schema version: {self.path}", hint="restore the file from a copy")
+        if version > SCHEMA:
+            raise JournalError(
+                "J020",
+                f"the journal has schema version {version}, this Orchestra knows {SCHEMA}: {self.path}",
+                hint="pip install --upgrade orchestra-slm, or name another file with `journal:`",
+            )
+        return version
+
+    def _make_tables(self) -> None:
+        """Makes the tables, or brings those of version 1 up to date, in one transaction; somebody else may have done so meanwhile."""
+        sql = self.sql
+        sql.execute("BEGIN IMMEDIATE")
+        try:
+            match self._version():
+                case None:
+                    sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                    self._execute(_SINCE_1, _SINCE_2)
+                    sql.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA,))
+                case 1:
+                    self._execute(_SINCE_2, _FROM_1)
+                    sql.execute("UPDATE schema_version SET version = ?", (SCHEMA,))
+                case _:
+                    pass
+            sql.execute("COMMIT")
+        finally:
+            if sql.in_transaction:
+                sql.execute("ROLLBACK")
+
+    def _execute(self, *scripts: str) -> None:
+        for statement in _statements(scripts):
+            self.sql.execute(statement)
+
+
+def _statements(scripts: Iterable[str]) -> Iterable[str]:
+    return (statement for script in scripts for statement in script.split(";"))
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

@@ -1,0 +1,46 @@
+"""Opening: the connections of one journal to its file, and its presence."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import NamedTuple
+
+from orchestra.journal.error import FROM_SQLITE, from_os
+from orchestra.journal.file import Durability
+from orchestra.journal.presence import Presence
+from orchestra.journal.reading import News, Reading
+from orchestra.journal.store import Store
+
+
+class Stores(NamedTuple):
+    """Connections to one file: the writer's, the reader's, and one for the glance that the loop's own thread takes at a new run."""
+
+    writing: Store
+    reading: Reading
+    glance: Reading
+    news: News
+    """Where the inboxes end at the opening."""
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        for connection in (self.writing, self.reading, self.glance):
+            connection.close()
+
+
+def connect(path: Path, durability: Durability, busy: float, max_bytes: int | None) -> tuple[Stores, Presence]:
+    with ExitStack() as stack:
+        reading = stack.enter_context(closing(Reading(path, busy=busy)))
+        glance = stack.enter_context(closing(Reading(path, busy=busy)))
+        try:
+            presence = Presence(path.with_name(path.name + "-writers"))
+        except OSError as error:
+            raise from_os(error, str(path)) from error
+        stack.callback(presence.leave)
+        writing = stack.enter_context(closing(Store(path, presence, durability=durability, busy=busy, max_bytes=max_bytes)))
+        try:
+            stores = Stores(writing, reading, glance, reading.newest())
+        except FROM_SQLITE as error:
+            raise reading.fault(error) from error
+        stack.pop_all()
+        return stores, presence

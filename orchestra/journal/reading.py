@@ -1,0 +1,246 @@
+"""Reading: the connection that answers questions. Every answer is what was written, or a coded error; synchronous."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import msgspec
+
+from orchestra.doors import Letter, Message, RunSummary
+from orchestra.events import Event, decode
+from orchestra.journal.errands import posted
+from orchestra.journal.error import JournalError, damaged, damaged_rows, unknown_event
+from orchestra.journal.file import File, seal
+from orchestra.journal.large import with_value
+from orchestra.journal.rows import COLUMNS, Row, link, parsed, row_of
+from orchestra.values.json import digest
+
+PAGES = 256
+"""Pages that one step of `compact` gives back; others may write between two steps."""
+
+_decode_letter = msgspec.json.Decoder(Letter).decode
+_decode_value = msgspec.json.Decoder().decode
+
+
+class News(NamedTuple):
+    """What is new in the inboxes: as of which version of the file, up to which place, and the runs that got letters."""
+
+    version: int
+    place: int
+    runs: frozenset[str] = frozenset()
+
+
+class Reading(File):
+    """Answers what the journal's callers ask."""
+
+    def row(self, run: str) -> Row | None:
+        """The run's row, or None."""
+        return row_of(self.sql, run)
+
+    def events(self, run: str, after: int) -> list[Event]:
+        """The events with `seq > after`.
+
+        Raises `JournalError`: J013 where numbers, chain, end or a large value are not as they were written, J021 for an unknown kind.
+        """
+        with self._moment() as sql:
+            end = sql.execute("SELECT CAST(last AS INTEGER), CAST(chain AS BLOB) FROM runs WHERE run = ?", (run,)).fetchone() or (
+                0,
+                run.encode(),
+            )
+            rows = sql.execute(
+                "SELECT seq, CAST(body AS BLOB), CAST(chain AS BLOB), CAST(big AS TEXT) FROM events"
+                " WHERE run = ? AND seq >= ? ORDER BY seq",
+                (run, max(0, after)),
+            ).fetchall()
+            seq, chain = 0, run.encode()
+            if after > 0:
+                if not rows or rows[0][0] != after:
+                    if after > end[0]:
+                        return []
+                    raise damaged(run, after, "it is missing")
+                seq, _, chain, _ = rows.pop(0)
+            found = []
+            for number, body, stated, big in rows:
+                seq, chain = seq + 1, link(chain, body, big)
+                if number != seq:
+                    raise damaged(run, seq, "it is missing")
+                if chain != stated:
+                    raise damaged(run, seq, "its hash differs from what was written")
+                event = _event(run, seq, body)
+                found.append(self._whole(run, event, big) if big else event)
+            if (seq, chain) != (end[0], end[1]):
+                raise damaged(run, seq + 1, f"the log should end at {end[0]}")
+            return found
+
+    def blob(self, name: str) -> bytes | None:
+        """A blob's bytes; raises `JournalError` J013 where they are not what was stored."""
+        row = self.sql.execute("SELECT CAST(data AS BLOB) FROM blobs WHERE digest = ?", (name,)).fetchone()
+        if row is None:
+            return None
+        data: bytes = row[0]
+        if digest(data) != name:
+            raise damaged_rows(f"blob {name}", "it is not what was stored")
+        return data
+
+    def summaries(self, limit: int) -> list[tuple[RunSummary, str]]:
+        """The latest runs, newest first, each with the name of its writer."""
+        with self._moment() as sql:
+            if _count(sql, "runs NOT INDEXED") != _count(sql, "runs INDEXED BY runs_started"):
+                raise damaged_rows("the list of runs", "table and index differ")
+            rows = sql.execute(
+                f"SELECT latest.run, latest.begun, {COLUMNS}, seal, runs.run FROM"  # noqa: S608  # constants
+                " (SELECT run, started AS begun FROM runs INDEXED BY runs_started ORDER BY started DESC, run DESC LIMIT ?) AS latest"
+                " LEFT JOIN runs ON runs.run = latest.run",
+                (max(0, limit),),
+            ).fetchall()
+        found = []
+        before: tuple[float, str] | None = None
+        for run, started, *values, stated, there in rows:
+            if there is None or started != values[2] or (before is not None and before <= (started, run)):
+                raise damaged_rows("the list of runs", "its order is not what was written")
+            before = started, run
+            row = parsed(run, values, stated)
+            found.append((row.tally.summary(), row.writer))
+        return found
+
+    def find(self, prefix: str, limit: int) -> list[str]:
+        """Ids of runs that begin with the prefix, in order."""
+        with self._moment() as sql:
+            begins = "substr(run, 1, ?) = ? ORDER BY run LIMIT ?", (len(prefix), prefix, limit)
+            found = sql.execute(f"SELECT run FROM runs NOT INDEXED WHERE {begins[0]}", begins[1]).fetchall()  # noqa: S608
+            again = sql.execute(f"SELECT run FROM runs INDEXED BY runs_started WHERE {begins[0]}", begins[1]).fetchall()  # noqa: S608
+        if found != again:
+            raise damaged_rows("the list of runs", "table and index differ")
+        return [row[0] for row in found]
+
+    def letters(self, run: str, after: int) -> list[Letter]:
+        """The letters of a run with a greater number. Raises `JournalError` J013 where one is missing or not what was written."""
+        with self._moment() as sql:
+            last, first = posted(sql, run), max(0, after) + 1
+            rows = sql.execute(
+                "SELECT number, body, seal FROM inbox WHERE run = ? AND number >= ? ORDER BY number", (run, first)
+            ).fetchall()
+        if [row[0] for row in rows] != list(range(first, last + 1)):
+            raise damaged_rows(f"the inbox of run {run}", "letters are missing")
+        return [msgspec.structs.replace(_letter(run, number, body, stated), number=number) for number, body, stated in rows]
+
+    def news(self, seen: News) -> News:
+        """What came into the inboxes since; costs one look at the file's version where nothing was written."""
+        version: int = self.sql.execute("PRAGMA data_version").fetchone()[0]
+        if version == seen.version:
+            return seen._replace(runs=frozenset())
+        rows = self.sql.execute("SELECT place, run, letters, seal FROM mail WHERE place > ? ORDER BY place", (seen.place,)).fetchall()
+        for _, run, letters, stated in rows:
+            if stated != seal(run, letters):
+                raise damaged_rows("an inbox", "the count of its letters is not what was written")
+        return News(version, rows[-1][0] if rows else seen.place, frozenset(row[1] for row in rows))
+
+    def newest(self) -> News:
+        """Where the inboxes end now."""
+        found = self.sql.execute("SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE name = 'mail'").fetchone()
+        return News(0, found[0] if found else 0)
+
+    def recall(self, memo: str) -> tuple[str, Any] | None:
+        """The run and the answer, or None. Raises `JournalError` J013."""
+        row = self.sql.execute("SELECT memo, run, value, seal FROM memo WHERE memo = ?", (memo,)).fetchone()
+        if row is None:
+            return None
+        if row[0] != memo or row[3] != seal(*row[:3]):
+            raise damaged_rows(f"answer {memo}", "it is not what was stored")
+        return row[1], _decode_value(row[2])
+
+    def outbox(self, after: int, limit: int) -> list[Message]:
+        """Messages that nobody has marked as delivered. Raises `JournalError` J013 where one is missing or not what was written."""
+        with self._moment() as sql:
+            # Two indexes hold the same numbers: what one of them has lost, the other one knows.
+            some = "SELECT CAST(number AS INTEGER) FROM outbox INDEXED BY"
+            numbers = [row[0] for row in sql.execute(f"{some} outbox_open WHERE delivered = 0 ORDER BY number")]
+            again = sql.execute(f"{some} outbox_open_run WHERE delivered = 0").fetchall()
+            if numbers != sorted(row[0] for row in again):
+                raise damaged_rows("the outbox", "its indexes differ")
+            wanted = [number for number in numbers if number > after][: max(0, limit)]
+            return [_message(self._open_message(number)) for number in wanted]
+
+    def loose(self) -> bool:
+        """Whether the file gives pages back step by step; one that version 1 made does after its first `compact` only."""
+        return bool(self.sql.execute("PRAGMA auto_vacuum").fetchone()[0] == 2)
+
+    def rebuild(self) -> None:
+        """Writes the whole file anew."""
+        self.sql.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        self.sql.execute("VACUUM")
+
+    def give_back(self) -> bool:
+        """Gives some unused pages back to the disk; false where there are none."""
+        self.sql.execute(f"PRAGMA incremental_vacuum({PAGES})").fetchall()
+        return bool(self.sql.execute("PRAGMA freelist_count").fetchone()[0])
+
+    def shorten(self) -> None:
+        """Writes the log back into the file, as far as others let us, so that the file shrinks on disk."""
+        self.sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _open_message(self, number: int) -> Sequence[Any]:
+        row = self.sql.execute(
+            "SELECT number, run, node, name, key, value, seal, delivered FROM outbox NOT INDEXED WHERE number = ?", (number,)
+        ).fetchone()
+        if row is None or row[7] or row[6] != seal(*row[:6]):
+            raise damaged_rows(f"message {number} of the outbox", "it is not what was written")
+        return tuple(row[:6])
+
+    def _whole(self, run: str, event: Event, big: str) -> Event:
+        """The event with its value, which is a blob."""
+        try:
+            data = self.blob(big)
+            if data is None:
+                raise damaged(run, event.seq, f"its value, blob {big}, is missing")
+            return with_value(event, _decode_value(data))
+        except (ValueError, msgspec.DecodeError) as error:
+            raise damaged(run, event.seq, str(error)) from error
+
+    @contextmanager
+    def _moment(self) -> Iterator[sqlite3.Connection]:
+        """The file as it is at one moment."""
+        self.sql.execute("BEGIN")
+        try:
+            yield self.sql
+        finally:
+            if self.sql.in_transaction:
+                self.sql.execute("ROLLBACK")
+
+
+def _count(sql: sqlite3.Connection, what: str) -> int:
+    found: int = sql.execute(f"SELECT count(*) FROM {what}").fetchone()[0]  # noqa: S608  # a constant of this module
+    return found
+
+
+def _message(columns: Sequence[Any]) -> Message:
+    number, run, node, name, key, value = columns
+    return Message(number=number, run=run, node=node, name=name, key=key, value=_decode_value(value))
+
+
+def _letter(run: str, number: int, body: bytes, stated: int) -> Letter:
+    if stated != seal(run, number, body):
+        raise damaged_rows(f"letter {number} of run {run}", "it is not what was posted")
+    try:
+        return _decode_letter(body)
+    except msgspec.ValidationError as error:
+        raise JournalError(
+            "J021",
+            f"letter {number} of run {run} is of a kind that this version does not know: {error}",
+            hint="a newer Orchestra wrote it: pip install --upgrade orchestra-slm",
+        ) from error
+
+
+def _event(run: str, seq: int, body: bytes) -> Event:
+    try:
+        event: Event = decode(body)
+    except msgspec.ValidationError as error:
+        raise unknown_event(run, seq, str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise damaged(run, seq, str(error)) from error
+    if event.seq != seq:
+        raise damaged(run, seq, f"it calls itself {event.seq}")
+    return event
