@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from orchestra.doors import UNMEASURED, Call, Measure, Refused, Reply
-from orchestra.errors import OrchestraError
+from orchestra.errors import InputError, OrchestraError
 from orchestra.fleet.local import LocalWorkers
+from orchestra.fleet.versions import current
 from orchestra.project import Project
 
 if TYPE_CHECKING:
     from orchestra.fleet.dispatch import Fleet
+    from orchestra.fleet.gauge import Gauge
     from orchestra.fleet.progress import Progress
     from orchestra.workflow.program import Program
 
@@ -26,7 +28,8 @@ class Troupe:
 
     def __init__(self, project: Project, mode: FleetMode, progress: Callable[[Progress], None] | None, stack: AsyncExitStack) -> None:
         self._project, self._mode, self._progress, self._stack = project, mode, progress, stack
-        self._local = LocalWorkers(project)
+        self._local = LocalWorkers(project, project.kept)
+        self._gauge: Gauge | None = None
         self._fleet: Fleet | None = None
         self._opening = asyncio.Lock()
 
@@ -39,49 +42,83 @@ class Troupe:
         async with AsyncExitStack() as stack:
             yield cls(project, mode, progress, stack)
 
-    async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
+    def run(self, call: Call) -> AsyncGenerator[Reply, None]:
         """Does one call, where it belongs."""
-        card = self._project.registry.cards.get(call.name) if call.kind == "agent" else None
-        if card is None or card.kind != "model":
-            replies = self._local.run(call)
-        else:
-            try:
-                replies = (await self.fleet()).run(call)
-            except OrchestraError as error:
-                yield Refused(code=error.code, reason=error.message, hint=error.hint)
-                return
-        async with aclosing(replies):
+        return self._modelled(call) if self._models(call) else self._local.run(call)
+
+    def _models(self, call: Call) -> bool:
+        """Whether a model is asked."""
+        if call.kind == "tool":
+            return False
+        try:
+            card = current(call, self._project.registry.cards, self._project.kept)
+        except InputError:
+            return False  # this process refuses it as well as the fleet would
+        return card is not None and card.kind == "model"
+
+    async def _modelled(self, call: Call) -> AsyncGenerator[Reply, None]:
+        try:
+            fleet = await self.fleet()
+        except OrchestraError as error:
+            yield Refused(code=error.code, reason=error.message, hint=error.hint)
+            return
+        async with aclosing(fleet.run(call)) as replies:
             async for reply in replies:
                 yield reply
 
     def measure(self, call: Call) -> Measure:
-        """What a call may cost, and its memo key."""
-        return UNMEASURED
+        """What a call may cost, and its memo key. The first call to a model reads the fleet file."""
+        if not self._models(call):
+            return self._local.measure(call)
+        try:
+            return self._gauged().measure(call)
+        except OrchestraError:
+            return UNMEASURED  # a faulty fleet file: the call will be refused for it
 
     async def count(self, call: Call) -> int | None:
-        """The tokens of a call's prompt."""
-        return None
+        """The tokens of a call's prompt as its server counts them; None where nobody can tell."""
+        if not self._models(call):
+            return None
+        try:
+            return await (await self.fleet()).count(call)
+        except OrchestraError:
+            return None
 
     async def fleet(self) -> Fleet:
         """The fleet of the settings, opened once. Raises `InputError` for a faulty fleet file."""
         async with self._opening:
             if self._fleet is None:
-                from orchestra.fleet import config
                 from orchestra.fleet.dispatch import Fleet, Options
-                from orchestra.fleet.weights import Pantry
 
-                settings = self._project.settings
-                described = config.read(Path(settings.find_resource("configs", settings.fleet)))
+                gauge = self._gauged()
                 opened = Fleet.open(
-                    described,
-                    cards=self._project.cards,
+                    gauge.config,
+                    cards=gauge.cards,
+                    kept=gauge.kept,
                     mode=self._mode,
                     progress=self._progress,
-                    pantry=Pantry.of(hub=settings.hub or None),
-                    options=Options(constraint=settings.constraint),
+                    pantry=gauge.pantry,
+                    options=Options(constraint=gauge.constraint),
                 )
                 self._fleet = await self._stack.enter_async_context(opened)
             return self._fleet
+
+    def _gauged(self) -> Gauge:
+        """The gauge of the settings' fleet, whose file is read once. Raises `InputError` for a faulty one."""
+        if self._gauge is None:
+            from orchestra.fleet import config
+            from orchestra.fleet.gauge import Gauge
+            from orchestra.fleet.weights import Pantry
+
+            settings = self._project.settings
+            self._gauge = Gauge(
+                config=config.read(Path(settings.find_resource("configs", settings.fleet))),
+                cards=self._project.cards,
+                kept=self._project.kept,
+                pantry=Pantry.of(hub=settings.hub or None),
+                constraint=settings.constraint,
+            )
+        return self._gauge
 
     async def prepare(self, program: Program) -> None:
         """Brings the servers up for a program that will surely ask a model, before the clock of its run starts.

@@ -81,7 +81,7 @@ class Residency:
         """Whether a card's adapter, where it has one, is known to be loaded on a server."""
         if card.adapter is None:
             return True
-        known = self._read.get((server, card.name))
+        known = self._read.get((server, card.digest))
         return known is not None and known.name in self._loaded.get(server, ())
 
     async def ensure(self, server: str, card: Card, servers: Mapping[str, object]) -> str | Fault:
@@ -92,8 +92,8 @@ class Residency:
         if not isinstance(target, LocalServer):
             return card.adapter  # an endpoint has it under that name, or answers that it has not
         try:
-            if (adapter := self._read.get((server, card.name))) is None:
-                adapter = self._read[server, card.name] = await asyncio.to_thread(read, card, target)
+            if (adapter := self._read.get((server, card.digest))) is None:
+                adapter = self._read[server, card.digest] = await asyncio.to_thread(read, card, target)
         except FleetError as error:
             return Fault(error.code, error.message, error.hint, seen=False, retryable=False)
         if adapter.name not in self._loaded.get(server, ()):

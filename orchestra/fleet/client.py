@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -113,6 +113,18 @@ class Client:
         body = msgspec.json.encode({"model": self.sender.config.servers[server].model, "prompt": text, "add_special_tokens": special})
         sent = await self.sender.send(server, Request("/tokenize", body, label), seconds=30)
         return failed(sent) or protocol.read_tokens(self._received(sent))
+
+    async def count(
+        self, server: str, messages: Sequence[Mapping[str, str]], *, label: Label = "internal", priority: int = 0, seconds: float = 10
+    ) -> int | Fault:
+        """How many tokens a chat is, with the server's own template and tokenizer (vLLM's `/tokenize`)."""
+        model = self.sender.config.servers[server].model
+        body = msgspec.json.encode({"model": model, "messages": list(messages), "add_generation_prompt": True})
+        sent = await self.sender.send(server, Request("/tokenize", body, label, priority=priority), seconds=seconds)
+        if (fault := failed(sent)) is not None:
+            return fault
+        tokens = protocol.read_tokens(self._received(sent))
+        return tokens if isinstance(tokens, Fault) else len(tokens)
 
     async def load_adapter(self, server: str, name: str, folder: str) -> Fault | None:
         """Loads an adapter from a folder of the server's machine; None where it is loaded, also where it was before."""

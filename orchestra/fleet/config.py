@@ -171,6 +171,11 @@ class Endpoint(Frozen):
     label: Label = "public"
     """The strictest label of data that may go there."""
     max_model_len: Positive | None = None
+    revision: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Whatever names what stands behind the model's name now, such as a date or a digest; write another one when that changes.
+
+    Answers of an endpoint without a revision are never remembered between runs, for nobody could tell when they are out of date.
+    """
 
     @field_validator("endpoint")
     @classmethod

@@ -14,20 +14,22 @@ from orchestra.agent import output
 from orchestra.agent.card import Card
 from orchestra.agent.prompt import Constraining, Prompt, render
 from orchestra.clock import SystemClock
-from orchestra.doors import Call, Chunk, Clock, Done, Refused, Reply
+from orchestra.doors import Call, Chunk, Clock, Done, Measure, Refused, Reply
 from orchestra.errors import FleetError, InputError
 from orchestra.events import NOTHING, Usage
 from orchestra.fleet.adapters import Residency, check_slots
 from orchestra.fleet.addresses import LocalAddresses, Mode
+from orchestra.fleet.choice import Choice, choose, held
 from orchestra.fleet.client import Client, OnText
 from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer, nearest
 from orchestra.fleet.control import Supervision
+from orchestra.fleet.gauge import Gauge
 from orchestra.fleet.progress import Report, silent
 from orchestra.fleet.protocol import Chat, Completion
 from orchestra.fleet.send import Sender
+from orchestra.fleet.versions import current
 from orchestra.fleet.weights import Pantry
 from orchestra.fleet.wire import Fault, Wire
-from orchestra.values.labels import may_go
 
 BEAT = 30.0
 """Seconds between heartbeats to the supervisor, at most."""
@@ -48,15 +50,13 @@ class Options:
 class Fleet:
     """Servers, local and remote, behind the `Workers` door. `Fleet.open` makes one."""
 
-    def __init__(
-        self, sender: Sender, addresses: LocalAddresses, cards: Mapping[str, Card], clock: Clock, report: Report, options: Options
-    ) -> None:
+    def __init__(self, sender: Sender, addresses: LocalAddresses, gauge: Gauge, clock: Clock, report: Report, options: Options) -> None:
         self.config = sender.config
         self.client = Client(sender)
-        self.cards = cards
+        self.cards = gauge.cards
         self.options = options
         self._sender, self._addresses, self._report = sender, addresses, report
-        self._clock = clock
+        self._clock, self._gauge = clock, gauge
         self._adapters = Residency(self.client)
         self._starting: asyncio.Task[None] | None = None
         addresses.on_move = self._adapters.forget
@@ -68,13 +68,14 @@ class Fleet:
         config: FleetConfig,
         *,
         cards: Mapping[str, Card],
+        kept: Mapping[str, Card] | None = None,
         mode: Mode = "start",
         progress: Report | None = None,
         clock: Clock | None = None,
         pantry: Pantry | None = None,
         options: Options = Options(),
     ) -> AsyncIterator[Fleet]:
-        """A fleet for these cards. Nothing is started before the first call, or `ready()`.
+        """A fleet for these cards by name, and for those kept by digest. Nothing is started before the first call, or `ready()`.
 
         Leaving it closes its connections; the supervisor stays, and ends by itself when nobody wants it. Raises `InputError`
         F102 where a server has too few slots for the cards' adapters.
@@ -82,8 +83,9 @@ class Fleet:
         check_slots(config, cards.values())
         clock, pantry = clock or SystemClock(), pantry or Pantry.of()
         addresses = LocalAddresses(config, Supervision(config, pantry.folders), pantry, mode, clock)
+        gauge = Gauge(config=config, cards=cards, kept=kept or {}, pantry=pantry, constraint=options.constraint, tenant=options.tenant)
         async with Wire(config.limits) as wire:
-            fleet = cls(Sender(config, wire, addresses, clock), addresses, cards, clock, progress or silent, options)
+            fleet = cls(Sender(config, wire, addresses, clock), addresses, gauge, clock, progress or silent, options)
             beat = asyncio.create_task(addresses.beat(min(BEAT, config.idle_stop / 3)))
             try:
                 yield fleet
@@ -117,29 +119,52 @@ class Fleet:
 
     async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
         """Does one call to an agent whose kind is `model`."""
-        card = self.cards.get(call.name)
-        if card is None or card.kind != "model":
-            yield _refused(Fault("F201", f"the fleet has no agent {call.name!r}{nearest(call.name, self.cards)}", retryable=False))
-            return
-        if not may_go(call.label, card.label):
-            reason = f"data labelled {call.label!r} must not be seen by {card.name!r}, which is cleared for {card.label!r}"
-            yield _refused(Fault("F202", reason, f"use another agent, or change the `label:` of {card.name}", retryable=False))
+        choice = self._choice(call)
+        if isinstance(choice, Fault):
+            yield _refused(choice)
             return
         try:
             await self.ready()
             if not self.options.stream:
-                yield await self._ask(call, card, None)
+                yield await self._ask(call, choice, None)
                 return
         except (FleetError, InputError) as error:
             yield Refused(code=error.code, reason=error.message, hint=error.hint)
             return
-        async with aclosing(self._streamed(call, card)) as replies:
+        async with aclosing(self._streamed(call, choice)) as replies:
             async for reply in replies:
                 yield reply
 
-    async def _streamed(self, call: Call, card: Card) -> AsyncGenerator[Reply, None]:
+    def measure(self, call: Call) -> Measure:
+        """What a call may cost, and its memo key."""
+        return self._gauge.measure(call)
+
+    async def count(self, call: Call) -> int | None:
+        """The tokens of a call's prompt, as the vLLM that would be asked first counts them; None where none can."""
+        choice = self._choice(call)
+        if isinstance(choice, Fault):
+            return None
+        try:
+            await self.ready()
+            prompt = render(choice.card, call.inputs, evidence=call.evidence, feedback=call.feedback, constraint="none")
+        except (FleetError, InputError):
+            return None
+        name = next((name for name in self._ordered(choice) if self.config.servers[name].dialect == "vllm"), None)
+        found = None if name is None else await self.client.count(name, _messages(prompt), label=call.label, priority=call.priority)
+        return found if isinstance(found, int) else None
+
+    def _choice(self, call: Call) -> Choice | Fault:
+        try:
+            card = current(call, self.cards, self._gauge.kept)
+        except InputError as error:
+            return Fault(error.code, error.message, error.hint, retryable=False)
+        if card is None or card.kind != "model":
+            return Fault("F201", f"the fleet has no agent {call.name!r}{nearest(call.name, self.cards)}", retryable=False)
+        return choose(self.config, call, card)
+
+    async def _streamed(self, call: Call, choice: Choice) -> AsyncGenerator[Reply, None]:
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
-        task = asyncio.create_task(self._ask(call, card, pieces.put_nowait))
+        task = asyncio.create_task(self._ask(call, choice, pieces.put_nowait))
         task.add_done_callback(lambda _: pieces.put_nowait(None))
         try:
             while (text := await pieces.get()) is not None:
@@ -151,29 +176,13 @@ class Fleet:
         finally:
             await _ended(task)
 
-    async def _ask(self, call: Call, card: Card, on_text: OnText | None) -> Done | Refused:
+    async def _ask(self, call: Call, choice: Choice, on_text: OnText | None) -> Done | Refused:
         """Tries the servers of the card's model in order; the next one only where no model has seen the request."""
         began = self._clock.monotonic()
         seconds = self.config.limits.request_seconds if call.timeout is None else call.timeout
-        if call.escalate:
-            if self.config.escalate is None:
-                hint = "write `escalate: NAME` into the fleet file, with a larger model under `models:`"
-                return _refused(Fault("F220", f"the fleet {self.config.name!r} has no larger model", hint, retryable=False))
-            # An adapter belongs to the model that it was trained on.
-            card = card.model_copy(update={"model": self.config.escalate, "adapter": None})
-        names = self.config.serving(card.model)
-        if not names:
-            hint = f"add it under `models:` of the fleet file{nearest(card.model, self.config.models)}"
-            return _refused(Fault("F201", f"the fleet {self.config.name!r} has no model {card.model!r}", hint, retryable=False))
-        cleared = [name for name in names if may_go(call.label, self.config.servers[name].label)]
-        if not cleared:
-            reason = f"data labelled {call.label!r} may go to no server of the model {card.model!r}"
-            return _refused(
-                Fault("F202", reason, "change the `label:` of a server in the fleet file, or use another fleet", retryable=False)
-            )
         tried = 0.0
-        for name in sorted(cleared, key=lambda name: self._cost(name, card)):
-            result = await self._request(name, call, card, seconds - tried, on_text)
+        for name in self._ordered(choice):
+            result = await self._request(name, call, choice.card, seconds - tried, on_text)
             tried = self._clock.monotonic() - began
             if isinstance(result, Completion) or result.seen or not result.retryable or tried >= seconds:
                 break
@@ -181,7 +190,11 @@ class Fleet:
             if result.code == "F205":
                 await self._addresses.suspect(name)
             return _refused(result, name, tried)
-        return _read(card, result, name)
+        return _read(choice.card, result, name)
+
+    def _ordered(self, choice: Choice) -> list[str]:
+        """The servers of a choice, the best one first."""
+        return sorted(choice.servers, key=lambda name: self._cost(name, choice.card))
 
     def _cost(self, name: str, card: Card) -> tuple[bool, bool, int]:
         """Least first: a server that answers, that has the adapter, that has least to do."""
@@ -191,7 +204,9 @@ class Fleet:
     async def _request(self, name: str, call: Call, card: Card, seconds: float, on_text: OnText | None) -> Completion | Fault:
         target = self.config.servers[name]
         chat = self._chat(
-            render(card, call.inputs, evidence=call.evidence, feedback=call.feedback, constraint=self._held(target)), call, target
+            render(card, call.inputs, evidence=call.evidence, feedback=call.feedback, constraint=held(target, self.options.constraint)),
+            call,
+            target,
         )
         deadline = self._clock.monotonic() + seconds
         for again in (False, True):
@@ -205,26 +220,25 @@ class Fleet:
             self._adapters.forget(name)  # the server has lost it, by a restart that we did not notice
         return result
 
-    def _held(self, target: LocalServer | Endpoint) -> Constraining:
-        """Grammars over the evidence need vLLM with llguidance; elsewhere the output's type alone holds it."""
-        wanted = self.options.constraint
-        return "schema" if wanted == "evidence" and target.structured_outputs != "guidance" else wanted
-
     def _chat(self, prompt: Prompt, call: Call, target: LocalServer | Endpoint) -> Chat:
-        held = prompt.constraint
+        constraint = prompt.constraint
         most = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
         ranked = isinstance(target, LocalServer) and target.scheduling == "priority"
         return Chat(
-            messages=[{"role": message.role, "content": message.content} for message in prompt.messages],
+            messages=_messages(prompt),
             max_output=most,
             sampling=prompt.sampling.model_dump(exclude_none=True),
             stop=prompt.stop,
-            constraint={held.kind: held.value} if held else None,
-            schema=prompt.response_schema if held else None,
+            constraint={constraint.kind: constraint.value} if constraint else None,
+            schema=prompt.response_schema if constraint else None,
             priority=call.priority if ranked else None,
             cache_salt=self.options.tenant,
             stream=self.options.stream,
         )
+
+
+def _messages(prompt: Prompt) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in prompt.messages]
 
 
 async def _ended(*tasks: asyncio.Task[Any] | None) -> None:

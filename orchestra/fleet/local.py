@@ -16,7 +16,6 @@ from orchestra.doors import UNMEASURED, Call, Done, Measure, Refused, Reply
 from orchestra.errors import InputError
 from orchestra.events import Usage
 from orchestra.fleet.versions import current
-from orchestra.fleet.wire import Fault
 from orchestra.values.json import canonical, digest
 from orchestra.values.labels import may_go
 from orchestra.values.types import Validator
@@ -70,9 +69,10 @@ class LocalWorkers:
         if call.kind == "tool":
             function = self._known.registry.tools.get(call.name)
             return UNMEASURED if function is None else self._remembered(call, function.contract, function)
-        card = current(call, self._known.registry.cards, self._kept)
-        if isinstance(card, Fault):
-            return UNMEASURED
+        try:
+            card = current(call, self._known.registry.cards, self._kept)
+        except InputError:
+            return UNMEASURED  # it will be refused for this
         if card is not None and card.kind == "sklearn":
             return Measure(memo=self._memo(call, card.digest))
         function = self._known.registry.code.get(call.name)
@@ -84,7 +84,10 @@ class LocalWorkers:
         return Measure(memo=self._memo(call, contract.digest, function.contract.digest))
 
     def _memo(self, call: Call, *digests: str) -> str:
-        return digest(canonical([call.kind, call.name, digests, call.inputs, self._tenant, call.label]))
+        try:
+            return digest(canonical([call.kind, call.name, digests, call.inputs, self._tenant, call.label]))
+        except UnicodeEncodeError:  # a lone surrogate in an input
+            return ""
 
     async def _do(self, call: Call) -> Done:
         began = time.monotonic()
@@ -96,8 +99,6 @@ class LocalWorkers:
             key = (call.key or f"{call.run}/{call.node}") if function.contract.effect == "keyed" else ""
             return _done(await function.call(call.inputs, key), began)
         card = current(call, registry.cards, self._kept)
-        if isinstance(card, Fault):
-            raise InputError(card.code, card.reason, hint=card.hint)
         if card is None or card.kind == "python":
             function = registry.code_of(call.name)
             if card is None and call.version not in ("", function.contract.digest):

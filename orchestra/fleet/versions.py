@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from orchestra.agent.card import Card
 from orchestra.doors import Call
-from orchestra.fleet.wire import Fault
+from orchestra.errors import InputError
 
 
-def current(call: Call, cards: Mapping[str, Card], kept: Mapping[str, Card]) -> Card | Fault | None:
+def current(call: Call, cards: Mapping[str, Card], kept: Mapping[str, Card]) -> Card | None:
     """The card of a call's name, of the call's version where it states one; None where no card has the name.
 
-    `cards` are the current ones by name, `kept` older ones by digest. A `Fault` F221 for a version that nobody has.
+    `cards` are the current ones by name, `kept` older ones by digest. Raises `InputError` F221 for a version that nobody has.
     """
     card = cards.get(call.name)
     if not call.version or (card is not None and card.digest == call.version):
@@ -23,4 +23,4 @@ def current(call: Call, cards: Mapping[str, Card], kept: Mapping[str, Card]) -> 
     if card is None:
         return None
     reason = f"the agent {call.name!r} is not the one that the run began with, and that one is not at hand"
-    return Fault("F221", reason, "orchestra runs fork", seen=False, retryable=False)
+    raise InputError("F221", reason, hint="orchestra runs fork")

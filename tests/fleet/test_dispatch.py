@@ -21,6 +21,7 @@ from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.dispatch import Fleet, Options
 from orchestra.fleet.folders import Folders
 from orchestra.fleet.weights import Pantry
+from orchestra.testing.server import SimulatedServer
 
 from .conftest import FakeSupervision, HurriedClock, Visit, chat_answer, endpoints, eventually, local_config, raw_server
 
@@ -36,8 +37,8 @@ def call(name: str = "reader", **more: Any) -> Call:
     return Call(**given)
 
 
-def opened(config: FleetConfig, cards: Any = CARDS, **options: Any) -> AbstractAsyncContextManager[Fleet]:
-    return Fleet.open(config, cards=cards, mode="none", clock=HurriedClock(), options=Options(**options))
+def opened(config: FleetConfig, cards: Any = CARDS, kept: Any = None, **options: Any) -> AbstractAsyncContextManager[Fleet]:
+    return Fleet.open(config, cards=cards, kept=kept, mode="none", clock=HurriedClock(), options=Options(**options))
 
 
 async def replies(fleet: Fleet, what: Call) -> list[Reply]:
@@ -227,6 +228,66 @@ async def test_local_servers_are_not_started_where_the_mode_says_none(folders: F
         refused = await only(fleet, call())
     assert isinstance(refused, Refused)
     assert (refused.code, refused.hint) == ("F216", "orchestra fleet start")
+
+
+async def test_a_call_asks_the_card_that_its_run_began_with() -> None:
+    older = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="Once: {{ text }}")
+    async with raw_server(says("x")) as server, opened(endpoints(server.url), kept={older.digest: older}) as fleet:
+        for version in (older.digest, WRITER.digest, ""):
+            await only(fleet, call("writer", version=version))
+    prompts = [json.loads(visit.body)["messages"][0]["content"] for visit in server.visits]
+    assert [prompt.partition(":")[0] for prompt in prompts] == ["Once", "Say", "Say"]
+
+
+async def test_a_version_that_nobody_has_is_refused() -> None:
+    async with raw_server(says("x")) as server, opened(endpoints(server.url)) as fleet:
+        refused = await only(fleet, call("writer", version="0" * 32))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.hint, refused.retryable, server.visits) == ("F221", "orchestra runs fork", False, [])
+
+
+def tokens(*found: int) -> Callable[[Visit], Awaitable[None]]:
+    return lambda visit: visit.answer(json.dumps({"count": len(found), "max_model_len": 9, "tokens": found}).encode())
+
+
+async def test_the_server_counts_the_chat_that_it_would_get() -> None:
+    async with raw_server(tokens(1, 2, 3)) as server, opened(endpoints(server.url)) as fleet:
+        assert await fleet.count(call("writer", feedback=("no",))) == 3
+        await only(fleet, call("writer", feedback=("no",)))
+    counted, asked = (json.loads(visit.body) for visit in server.visits)
+    assert server.visits[0].head.startswith("POST /tokenize ")
+    assert counted == {"model": "m", "messages": asked["messages"], "add_generation_prompt": True}
+
+
+@pytest.mark.parametrize(
+    ("server", "what"),
+    [
+        ({}, call("nobody")),
+        ({}, call("writer", version="0" * 32)),
+        ({"label": "public"}, call("writer", label="internal")),
+        ({"dialect": "openai"}, call("writer")),
+    ],
+    ids=["no agent", "no such version", "no clearance", "no vLLM"],
+)
+async def test_what_no_server_may_or_can_count_is_not_sent(server: dict[str, Any], what: Call) -> None:
+    async with raw_server(tokens(1)) as raw, opened(endpoints(raw.url, **server)) as fleet:
+        assert await fleet.count(what) is None
+    assert raw.visits == []
+
+
+@pytest.mark.parametrize("answer", [b"", b"no json", b'{"count": 2, "tokens": [1]}', b'{"count": "2"}'])
+async def test_a_server_that_cannot_count_counts_nothing(answer: bytes) -> None:
+    async with raw_server(lambda visit: visit.answer(answer)) as server, opened(endpoints(server.url)) as fleet:
+        assert await fleet.count(call("writer")) is None
+
+
+async def test_what_is_counted_is_no_more_than_what_was_measured() -> None:
+    async with SimulatedServer("m") as server, opened(endpoints(server.url)) as fleet:
+        for text in ("", "hello, world", "é" * 50, "1 2 3 " * 40):
+            asked = call("writer", inputs={"text": text})
+            counted = await fleet.count(asked)
+            assert counted is not None
+            assert 0 < counted <= fleet.measure(asked).prompt_tokens
 
 
 # With the supervisor, and small scripts in the place of vLLM.

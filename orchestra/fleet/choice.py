@@ -1,0 +1,51 @@
+"""Which servers may do a call: those of its model, or of the larger one, that are cleared for its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestra.agent.card import Card
+from orchestra.agent.prompt import Constraining
+from orchestra.doors import Call
+from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer, nearest
+from orchestra.fleet.wire import Fault
+from orchestra.values.labels import may_go
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Servers that may do a call, at least one, and the card as they are asked for it: escalated, with another model and no adapter."""
+
+    card: Card
+    servers: tuple[str, ...]
+
+
+def choose(config: FleetConfig, call: Call, card: Card) -> Choice | Fault:
+    """The servers for a call. A `Fault` F201 where the fleet has no such model, F202 for labels, F220 without a larger model."""
+    if not may_go(call.label, card.label):
+        reason = f"data labelled {call.label!r} must not be seen by {card.name!r}, which is cleared for {card.label!r}"
+        return _never("F202", reason, f"use another agent, or change the `label:` of {card.name}")
+    if call.escalate:
+        if config.escalate is None:
+            hint = "write `escalate: NAME` into the fleet file, with a larger model under `models:`"
+            return _never("F220", f"the fleet {config.name!r} has no larger model", hint)
+        # An adapter belongs to the model that it was trained on.
+        card = card.model_copy(update={"model": config.escalate, "adapter": None})
+    names = config.serving(card.model)
+    if not names:
+        hint = f"add it under `models:` of the fleet file{nearest(card.model, config.models)}"
+        return _never("F201", f"the fleet {config.name!r} has no model {card.model!r}", hint)
+    cleared = tuple(name for name in names if may_go(call.label, config.servers[name].label))
+    if not cleared:
+        reason = f"data labelled {call.label!r} may go to no server of the model {card.model!r}"
+        return _never("F202", reason, "change the `label:` of a server in the fleet file, or use another fleet")
+    return Choice(card, cleared)
+
+
+def held(target: LocalServer | Endpoint, wanted: Constraining) -> Constraining:
+    """How hard a server can hold an output: grammars over the evidence need vLLM with llguidance; elsewhere its type alone does."""
+    return "schema" if wanted == "evidence" and target.structured_outputs != "guidance" else wanted
+
+
+def _never(code: str, reason: str, hint: str) -> Fault:
+    return Fault(code, reason, hint, retryable=False)

@@ -1,0 +1,105 @@
+"""The gauge: what a call to a model may cost, and under which key its answer may be remembered. Asks no server."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from orchestra.agent.card import Card
+from orchestra.agent.prompt import Constraining, Message, Prompt, render
+from orchestra.doors import UNMEASURED, Call, Measure
+from orchestra.errors import InputError
+from orchestra.fleet.choice import choose, held
+from orchestra.fleet.config import FleetConfig
+from orchestra.fleet.marks import Marks
+from orchestra.fleet.versions import current
+from orchestra.fleet.weights import Pantry
+from orchestra.fleet.wire import Fault
+from orchestra.values.json import canonical, digest
+
+A_MESSAGE = 16
+"""Tokens that a chat template puts around a message, at most: ChatML takes 5, Llama 3 takes 6."""
+A_TEMPLATE = 96
+"""Tokens that it adds once, at most: a system prompt of its own (SmolLM2 and Qwen2.5: about 20; Llama 3: 30 with its dates)."""
+RECIPE = 1
+"""Version of how constraints are made of types and evidence: counted up when the same ones give another constraint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauge:
+    """Measures calls by the cards and the fleet's configuration."""
+
+    config: FleetConfig
+    cards: Mapping[str, Card]
+    kept: Mapping[str, Card] = field(default_factory=dict)
+    pantry: Pantry = field(default_factory=Pantry.of)
+    constraint: Constraining = "evidence"
+    tenant: str = ""
+    marks: Marks = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "marks", Marks(self.pantry))
+
+    def measure(self, call: Call) -> Measure:
+        """The bounds of a call, and its memo key; nothing for one that no model of the fleet will be asked for."""
+        try:
+            card = current(call, self.cards, self.kept)
+            if card is None or card.kind != "model":
+                return UNMEASURED
+            # The grammar over the evidence takes a millisecond, and follows from what is in the key: it is not made twice.
+            prompt = render(card, call.inputs, evidence=call.evidence, feedback=call.feedback, constraint="none")
+        except InputError:
+            return UNMEASURED  # it will be refused for this
+        most = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
+        return Measure(
+            prompt_tokens=tokens_at_most(prompt.messages),
+            max_output=most,
+            min_output=min(card.min_output, most),
+            memo=self._memo(call, card, prompt),
+        )
+
+    def _memo(self, call: Call, card: Card, prompt: Prompt) -> str:
+        """The key; empty where the same call may be answered otherwise. It holds for every server that may be asked, whichever is free."""
+        if card.sampling.temperature > 0 and card.sampling.seed is None:
+            return ""
+        choice = choose(self.config, call, card)
+        if isinstance(choice, Fault):
+            return ""
+        targets = {name: self.config.servers[name] for name in choice.servers}
+        marks = {self.marks.of(name, target, choice.card) for name, target in targets.items()}
+        if "" in marks:
+            return ""
+        constraints = sorted({held(target, self.constraint) for target in targets.values()})
+        said = [
+            RECIPE,
+            [call.kind, card.name, card.digest],
+            call.inputs,
+            [(message.role, message.content) for message in prompt.messages],
+            [constraints, prompt.max_output, prompt.stop, prompt.sampling.model_dump()],
+            sorted(marks),
+            [(source.text, source.name) for source in call.evidence],
+            call.feedback,
+            [self.tenant, call.label, call.escalate],
+        ]
+        try:
+            return digest(canonical(said))
+        except UnicodeEncodeError:  # a lone surrogate in an input
+            return ""
+
+
+def tokens_at_most(messages: Iterable[Message]) -> int:
+    """A bound on the tokens of a chat: no token of a byte-level vocabulary is shorter than a byte, and a template adds a few.
+
+    Tokenizers of the Qwen family compose characters first (NFC), which can take more bytes than the text had.
+    """
+    return A_TEMPLATE + A_MESSAGE + sum(A_MESSAGE + _bytes(message.content) for message in messages)
+
+
+def _bytes(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if unicodedata.is_normalized("NFC", text):
+        return size
+    return max(size, len(unicodedata.normalize("NFC", text).encode("utf-8", "surrogatepass")))

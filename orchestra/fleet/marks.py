@@ -1,0 +1,75 @@
+"""Marks: digests of what stands behind a model's name: weights, settings, adapters. What has no mark is never remembered.
+
+Each is read once: a manifest of some kilobytes, or an adapter's weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from orchestra.agent.card import Card
+from orchestra.errors import FleetError
+from orchestra.fleet import adapters, weights
+from orchestra.fleet.config import Endpoint, LocalServer
+from orchestra.fleet.weights import MANIFEST, Manifest, Pantry, sha256
+from orchestra.values.json import canonical, digest
+
+SETTINGS = frozenset({"model", "device", "dtype", "quantization", "kv_cache_dtype", "max_model_len", "structured_outputs"})
+"""What of a local server's settings bears on what it writes."""
+
+
+class Marks:
+    """The marks of a fleet's servers and adapters, as far as they were asked for."""
+
+    def __init__(self, pantry: Pantry) -> None:
+        self._pantry = pantry
+        self._servers: dict[str, str] = {}
+        self._adapters: dict[tuple[str, str], str] = {}
+
+    def of(self, name: str, target: LocalServer | Endpoint, card: Card) -> str:
+        """The mark of a server with a card's adapter; empty where nobody can tell what would answer.
+
+        That is an endpoint without a `revision:`, weights that are not here yet, an adapter that is not there.
+        """
+        if isinstance(target, Endpoint):
+            said = [target.endpoint, target.model, target.revision, card.adapter]
+            return digest(canonical(said)) if target.revision else ""
+        server, adapter = self._server(name, target), self._adapter(name, target, card)
+        return digest(canonical([server, adapter])) if server and adapter else ""
+
+    def _server(self, name: str, target: LocalServer) -> str:
+        if not (found := self._servers.get(name, "")) and (contents := _contents(target, self._pantry)):
+            found = self._servers[name] = digest(canonical([contents, target.model_dump(mode="json", include=set(SETTINGS))]))
+        return found
+
+    def _adapter(self, name: str, target: LocalServer, card: Card) -> str:
+        if card.adapter is None:
+            return "none"
+        if (found := self._adapters.get((name, card.digest))) is None:
+            try:
+                folder = adapters.find(card, target)
+                files = [sha256(folder / file) for file in (adapters.WEIGHTS, adapters.CONFIG)]
+            except (FleetError, OSError):
+                return ""
+            found = self._adapters[name, card.digest] = digest(canonical(files))
+        return found
+
+
+def _contents(target: LocalServer, pantry: Pantry) -> str:
+    """A digest of a model's files, chat template and all; empty where they are not here, or their manifest is damaged."""
+    try:
+        if (folder := weights.find(target.weights, pantry)) is None:
+            return ""
+        if (folder / MANIFEST).is_file():
+            return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest).digest
+        return _looks(folder)
+    except (OSError, msgspec.MsgspecError):
+        return ""
+
+
+def _looks(folder: Path) -> str:
+    """Of a folder of the user's own, whose gigabytes nobody reads for this: path, names, sizes, and times of the last change."""
+    found = [(str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return digest(canonical([str(folder), [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]]))
