@@ -29,6 +29,9 @@ MAX_LOOPS = 4
 """Loops inside each other, at most: for the type of `previous` each body is gone through up to three times."""
 
 
+_TAKEN = KEYWORDS | {"input"}
+
+
 def compile_graph(graph: Graph, catalog: Catalog, places: Places | None = None) -> Program:
     """The program of a workflow. Raises `InputError`, or `InputErrors` with all faults (L040 to L060, L105 to L121, A002)."""
     return _compile(graph, catalog, places, (), {}).program
@@ -192,11 +195,13 @@ class Compiler:
         self._measure(reads, path)
         hidden = {name: types[name] for name in given if name in types}
         for name, node in given.items():
-            self._name(name, (*path, name), types)
+            if name in _TAKEN or name in types or (self.around and self.sees(name, types)):
+                self._name(name, (*path, name), types)
             if node.after:
                 self._after(node, given, (*path, name))
         self.around.append(given)
-        order, cycle = ordered({name: wanted.all & given.keys() for name, wanted in reads.items()})
+        wants = {name: wanted.all & given.keys() for name, wanted in reads.items()}
+        order, cycle = ordered(wants)
         if cycle:
             self._cycle(cycle, path)
             waiting = [name for name in given if name not in set(order)]
@@ -210,7 +215,7 @@ class Compiler:
                 self._bounded(types, name, path)
         made = self._output(output, types, (*base, "output"))
         self._unsure(given, reads, drafts, path)
-        self._unread(given, reads, names_in(output), path)
+        self._unread(given, wants, names_in(output), path)
         self.around.pop()
         found = {name: types.pop(name) for name in order}
         types.update(hidden)
@@ -218,7 +223,7 @@ class Compiler:
         sure = self.surely(made.references) if parts is None else any(self.surely(part.references) for part in parts.values())
         schema = self._output_schema(made)
         certain = frozenset(name for name in given if self.sure.pop(name))
-        return Body(assembled(given, order, drafts, reads), made, schema, sure, found, certain)
+        return Body(assembled(given, order, drafts, reads, wants), made, schema, sure, found, certain)
 
     def _measure(self, reads: Mapping[str, Uses], path: Path) -> None:
         if self.loops > MAX_LOOPS:
@@ -270,11 +275,14 @@ class Compiler:
 
     def surely(self, names: frozenset[str]) -> bool:
         """Whether all of these have a value, failures apart."""
-        return not names or all([self.sure.get(name, True) for name in names])
+        for name in names:  # noqa: SIM110  # `all` of a generator takes three times as long, and this is asked of every node
+            if not self.sure.get(name, True):
+                return False
+        return True
 
     def sees(self, name: str, types: Types) -> bool:
         """Whether something around has this name."""
-        return name in types or any([name in nodes for nodes in self.around])
+        return name in types or any(name in nodes for nodes in self.around)
 
     def _name(self, name: str, path: Path, types: Types | None = None) -> None:
         place_of, said = self.findings.at, ""
@@ -305,16 +313,15 @@ class Compiler:
                 place = self.findings.at(*path, name, "first_of", len(drafts[name].arms) - 1)
                 self.findings.fault("L120", f"all arms of {name!r} may be without a value, and other nodes read it", place, hint=hint)
 
-    def _unread(self, given: Mapping[str, AnyNode], reads: Mapping[str, Uses], output: frozenset[str], path: Path) -> None:
+    def _unread(self, given: Mapping[str, AnyNode], wants: Mapping[str, frozenset[str]], output: frozenset[str], path: Path) -> None:
         """Warns of nodes that the output never needs, and that have no effect either."""
-        line = [name for name in given if name in output or self.acts(given[name])]
-        seen: set[str] = set()
+        line = [name for name, node in given.items() if name in output or self.acts(node)]
+        seen = set(line)
         while line:
-            here = line.pop()
-            if here not in seen:
-                seen.add(here)
-                line += [name for name in reads[here].all if name in given]
-        for name in given:
+            new = wants[line.pop()] - seen
+            seen |= new
+            line += new
+        for name in given if len(seen) < len(given) else ():
             if name not in seen:
                 self.findings.warn(f"nothing needs the node {name!r}", self.findings.at(*path, name, key=True))
 

@@ -14,7 +14,7 @@ from orchestra.workflow.nodes import AnyNode, Retry
 from orchestra.workflow.ordering import names_in, uses
 from orchestra.workflow.program import Acceptance, CompiledNode, Expression, Program
 from orchestra.workflow.truth import decided
-from orchestra.workflow.wiring import Path, Types, compiled, fits, unreferenced, wired
+from orchestra.workflow.wiring import Path, Types, compiled, fits, known_inputs, unreferenced, wired
 
 if TYPE_CHECKING:
     from orchestra.workflow.compiler import Compiler
@@ -53,43 +53,47 @@ class Draft(msgspec.Struct, kw_only=True):
         self, index: int, name: str, source: AnyNode, needs: tuple[int, ...], children: tuple[int, ...], soft: frozenset[int], height: int
     ) -> CompiledNode:
         """The node, given its place: its index, its name, what it needs, who needs it, and how far it is from the end."""
+        # By place and not by name, which takes a fifth of the time: the order is that of `CompiledNode`.
         return CompiledNode(
-            index=index,
-            name=name,
-            kind=self.kind,
-            source=source,
-            output=self.output,
-            needs=needs,
-            children=children,
-            tolerant=bool(soft),
-            soft=soft,
-            height=height,
-            contract=self.contract,
-            inputs=self.inputs,
-            when=self.when,
-            each=self.each,
-            variable=self.variable,
-            limit=self.limit,
-            concurrency=self.concurrency,
-            arms=self.arms,
-            body=self.body,
-            until=self.until,
-            at_most=self.at_most,
-            value=self.value,
-            fallback=self.fallback,
-            retry=self.retry,
-            timeout=self.timeout,
-            acceptance=self.acceptance,
+            index,
+            name,
+            self.kind,
+            source,
+            self.output,
+            needs,
+            children,
+            bool(soft),
+            soft,
+            height,
+            self.contract,
+            self.inputs,
+            self.when,
+            self.each,
+            self.variable,
+            self.limit,
+            self.concurrency,
+            self.arms,
+            self.body,
+            self.until,
+            self.at_most,
+            self.value,
+            self.fallback,
+            self.retry,
+            self.timeout,
+            self.acceptance,
         )
 
 
-def drafted(compiler: Compiler, name: str, node: AnyNode, types: Names, path: Path) -> Draft:
-    """A node as its kind has it. Faults are noted; what depends on them is left open."""
+def drafted(compiler: Compiler, name: str, node: AnyNode, types: Names, path: Path, reads: frozenset[str] | None) -> Draft:
+    """A node as its kind has it. Faults are noted; what depends on them is left open.
+
+    `reads` are the names in what the kind itself passes on, where that is known.
+    """
     match node:
-        case nodes.AgentNode(agent=callee):
-            return _call(compiler, node, "agent", callee, types, path)
-        case nodes.ToolNode(tool=callee):
-            return _call(compiler, node, "tool", callee, types, path)
+        case nodes.ToolNode():
+            return _call(compiler, node, "tool", node.tool, types, path, reads)
+        case nodes.AgentNode():
+            return _call(compiler, node, "agent", node.agent, types, path, reads)
         case nodes.CallNode():
             return _workflow(compiler, node, types, path)
         case nodes.FirstOfNode():
@@ -143,12 +147,23 @@ def condition(compiler: Compiler, text: str, types: Types, path: Path) -> Expres
     return found
 
 
-def _call(compiler: Compiler, node: nodes.AgentNode | nodes.ToolNode, kind: str, callee: str, types: Names, path: Path) -> Draft:
+def _call(
+    compiler: Compiler,
+    node: nodes.AgentNode | nodes.ToolNode,
+    kind: str,
+    callee: str,
+    types: Names,
+    path: Path,
+    reads: frozenset[str] | None,
+) -> Draft:
     catalog, findings = compiler.catalog, compiler.findings
     known, other = (catalog.agents, catalog.tools) if kind == "agent" else (catalog.tools, catalog.agents)
     contract = known.get(callee)
     if contract is not None:
-        inputs = wired(node.with_, compiler.takes(contract), callee, types, findings, (*path, "with"))
+        takes = compiler.takes(contract)
+        inputs = known_inputs(node.with_, takes, types, findings, reads)
+        if inputs is None:
+            inputs = wired(node.with_, takes, callee, types, findings, (*path, "with"))
         return Draft(kind=kind, contract=contract, inputs=inputs, output=contract.output)
     if callee in other:
         right, said = ("tool", "a tool") if kind == "agent" else ("agent", "an agent")

@@ -13,13 +13,13 @@ from typing import Any, TypeAlias
 import msgspec
 
 from orchestra.errors import InputError, InputErrors, OrchestraError, Place
-from orchestra.values.schema import ANY, Schema, branches, bundled, is_mapped, show
+from orchestra.values.schema import ANY, MAPPED, Schema, branches, bundled, is_mapped, show
 from orchestra.workflow import cel
 from orchestra.workflow.celtext import Writer, hoistable
 from orchestra.workflow.checking import STR, Checker, Fault, kinds, mapped_fault, path_of
 from orchestra.workflow.conversion import converter
 from orchestra.workflow.evaluation import Comprehension, Constant, Feed, Formula, Listing, Path, Record, Text
-from orchestra.workflow.paths import Plain, plain, whole
+from orchestra.workflow.paths import MAX_LENGTH, Plain, plain, whole
 from orchestra.workflow.program import Expression
 from orchestra.workflow.syntax import (
     Binary,
@@ -56,22 +56,22 @@ def _nowhere(path: tuple[str | int, ...]) -> Place | None:
     return None
 
 
-def _template(value: Any, types: Mapping[str, Schema], place_of: PlaceOf, path: tuple[str | int, ...]) -> Expression:
-    if len(path) > MAX_DEPTH:
+def _template(value: Any, types: Mapping[str, Schema], place_of: PlaceOf, steps: tuple[str | int, ...]) -> Expression:
+    if len(steps) > MAX_DEPTH:
         raise InputError("L011", f"nested deeper than {MAX_DEPTH}", place=place_of(()), hint="build the value in a tool")
     if isinstance(value, str):
         if "${" not in value:
             return _constant(value)
-        if (known := whole(value)) is not None and (found := _plain(known, types)) is not None:
+        if (found := path(value, types)) is not None:
             return found
-        return _text(value, types, place_of(path))
+        return _text(value, types, place_of(steps))
     if isinstance(value, dict | Mapping):
-        inner = _parts(value.items(), types, place_of, path)
+        inner = _parts(value.items(), types, place_of, steps)
         if all(isinstance(part, Constant) for part in inner.values()):
             return _constant({key: part.evaluate({}) for key, part in inner.items()})
-        return Record(inner, _references(inner.values()))
+        return record(inner)
     if isinstance(value, list | tuple):
-        listed = tuple(_parts(enumerate(value), types, place_of, path).values())
+        listed = tuple(_parts(enumerate(value), types, place_of, steps).values())
         if all(isinstance(part, Constant) for part in listed):
             return _constant([part.evaluate({}) for part in listed])
         schemas = [part.schema for part in listed]
@@ -80,12 +80,17 @@ def _template(value: Any, types: Mapping[str, Schema], place_of: PlaceOf, path: 
     return _constant(value)
 
 
-def _parts(entries: Any, types: Mapping[str, Schema], place_of: PlaceOf, path: tuple[str | int, ...]) -> dict[Any, Expression]:
+def record(parts: Mapping[str, Expression], references: frozenset[str] | None = None) -> Record:
+    """A mapping of expressions as one; `references` are theirs, where they are known."""
+    return Record(parts, _references(parts.values()) if references is None else references)
+
+
+def _parts(entries: Any, types: Mapping[str, Schema], place_of: PlaceOf, steps: tuple[str | int, ...]) -> dict[Any, Expression]:
     found: dict[Any, Expression] = {}
     errors: list[InputError] = []
     for key, part in entries:
         try:
-            found[key] = _template(part, types, place_of, (*path, key))
+            found[key] = _template(part, types, place_of, (*steps, key))
         except InputErrors as several:
             errors += several.errors
         except InputError as error:
@@ -195,10 +200,17 @@ class _Same:
         return isinstance(other, _Same) and self.schema is other.schema
 
 
-def _plain(path: Plain, types: Mapping[str, Schema]) -> Path | None:
-    """A plain path, made ready; None where something is wrong with it, which the checker then says. Most references are such."""
-    if (schema := types.get(path.root)) is None:
+def path(template: str, types: Mapping[str, Schema]) -> Path | None:
+    """A template that is a plain path, made ready; None for another, and for one with a fault, which `compile_template` tells."""
+    if len(template) > MAX_LENGTH or (known := whole(template)) is None or (schema := types.get(known.root)) is None:
         return None
+    if not known.steps:
+        return None if MAPPED in schema else Path(known.root, (), schema, known.source, known.reads)
+    return _followed(known, schema)
+
+
+def _followed(path: Plain, schema: Schema) -> Path | None:
+    """A plain path that begins at a value of this type."""
     if not path.steps:
         return None if is_mapped(schema) else Path(path.root, (), schema, path.source, path.reads)
     if (end := _walked(_Same(schema), path.steps)) is None:
@@ -228,13 +240,14 @@ def _walked(same: _Same, steps: tuple[str | int, ...]) -> _End | None:
             return None
     except Fault:
         return None
-    path = _path(tree, checker)
-    return _End(path.schema, path.careful, path.gathers, path.defaults)
+    made = _path(tree, checker)
+    return _End(made.schema, made.careful, made.gathers, made.defaults)
 
 
 def _reference(source: str, types: Mapping[str, Schema]) -> Expression:
-    if (known := plain(source)) is not None and (path := _plain(known, types)) is not None:
-        return path
+    known = plain(source)
+    if known is not None and known.root in types and (found := _followed(known, types[known.root])) is not None:
+        return found
     tree = parse(source)
     checker = Checker(source, types)
     schema = checker.check(tree)

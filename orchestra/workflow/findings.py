@@ -33,7 +33,7 @@ class Findings:
         """In the order in which they were found, each once."""
         self.warnings: dict[str, None] = {}
         self.fitting: dict[tuple[int, int], tuple[Schema, Schema]] = {}
-        """By their `id`s: pairs of types of which the first can be passed on as the second. Contracts are shared, so most pairs come often."""
+        """By their `id`s: pairs of types of which the first can be passed on as the second. Contracts are shared, so most come often."""
         self.trials = 0
 
     def at(self, *path: str | int, key: bool = False) -> Place:

@@ -10,7 +10,7 @@ import msgspec
 
 from orchestra.workflow import nodes
 from orchestra.workflow.nodes import AnyNode
-from orchestra.workflow.paths import whole
+from orchestra.workflow.paths import MAX_LENGTH, whole
 from orchestra.workflow.syntax import Macro, Name, NotCEL, Tree, children, closing, parse
 
 NONE: frozenset[str] = frozenset()
@@ -28,9 +28,9 @@ class Uses(msgspec.Struct, frozen=True):
 def names_in(template: Any) -> frozenset[str]:
     """The free names in a template's references; those of a reference that cannot be parsed are left out."""
     if isinstance(template, str):
-        if "${" not in template:
-            return NONE
-        return path.reads if (path := whole(template)) is not None else _text(template)
+        if len(template) <= MAX_LENGTH and (path := whole(template)) is not None:
+            return path.reads
+        return _text(template) if "${" in template else NONE
     if isinstance(template, dict | Mapping):
         parts: Any = template.values()
     elif isinstance(template, list | tuple):

@@ -26,18 +26,27 @@ class Plain(msgspec.Struct, frozen=True):
     """The name alone."""
 
 
-@lru_cache(maxsize=8192)
 def plain(source: str) -> Plain | None:
     """The path that the text of a reference is; None for another expression, and for a path that is longer than usual."""
-    if len(source) > MAX_LENGTH or (match := _PATH.fullmatch(source)) is None:
+    return _plain(source) if len(source) <= MAX_LENGTH else None
+
+
+@lru_cache(maxsize=8192)
+def whole(text: str) -> Plain | None:
+    """The path that is all of a template, as in `${a.b}`; None for another template. Only for texts of at most `MAX_LENGTH`."""
+    return _read(text[2:-1]) if text.startswith("${") and text.endswith("}") else None
+
+
+@lru_cache(maxsize=2048)
+def _plain(source: str) -> Plain | None:
+    return _read(source)
+
+
+def _read(source: str) -> Plain | None:
+    if (match := _PATH.fullmatch(source)) is None:
         return None
     root, rest = match.groups()
     if root in KEYWORDS:
         return None
     steps = tuple(name or int(index) for name, index in _STEP.findall(rest)) if rest else ()
     return Plain(root, steps, source, frozenset((root,)))
-
-
-def whole(text: str) -> Plain | None:
-    """The path that is all of a template, as in `${a.b}`; None for another template."""
-    return plain(text[2:-1]) if text.startswith("${") and text.endswith("}") else None

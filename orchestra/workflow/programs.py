@@ -23,18 +23,23 @@ def nothing() -> Expression:
 
 
 def assembled(
-    given: Mapping[str, AnyNode], order: list[str], drafts: Mapping[str, Draft], reads: Mapping[str, Uses]
+    given: Mapping[str, AnyNode],
+    order: list[str],
+    drafts: Mapping[str, Draft],
+    reads: Mapping[str, Uses],
+    wants: Mapping[str, frozenset[str]],
 ) -> tuple[CompiledNode, ...]:
-    """The drafts as nodes: names become indices, and heights are counted from the sinks."""
+    """The drafts as nodes: names become indices, and heights are counted from the sinks. `wants` are the reads among these nodes."""
     index = {name: number for number, name in enumerate(order)}
-    needs = [tuple(sorted([index[want] for want in reads[name].all if want in index and want != name])) for name in order]
+    needs = [tuple(sorted([index[want] for want in wants[name] if want != name])) for name in order]
     children: list[list[int]] = [[] for _ in order]
     for number, needed in enumerate(needs):
         for need in needed:
             children[need].append(number)
     heights = [1] * len(order)
     for number in reversed(range(len(order))):
-        heights[number] = 1 + max([heights[child] for child in children[number] if child > number], default=0)
+        if after := [heights[child] for child in children[number] if child > number]:
+            heights[number] = 1 + max(after)
     return tuple(
         [
             drafts[name].node(

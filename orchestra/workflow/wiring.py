@@ -9,7 +9,8 @@ from typing import Any
 from orchestra.errors import InputError
 from orchestra.values.assign import assignable
 from orchestra.values.schema import ANY, Schema, branches, nearest, resolve, show, under, union
-from orchestra.workflow.expressions import compile_template
+from orchestra.workflow.expressions import compile_template, record
+from orchestra.workflow.expressions import path as plain_path
 from orchestra.workflow.findings import Findings
 from orchestra.workflow.program import Expression
 
@@ -80,6 +81,32 @@ def wired(given: Mapping[str, Any], wanted: Takes, callee: str, types: Types, fi
         if name in fields and (id(schema), id(fields[name])) not in proven:
             fits(f"{callee}({name}=...)", schema, fields[name], findings, (*path, name), given[name])
     return made if len(findings.faults) == before else None
+
+
+def known_inputs(
+    given: Mapping[str, Any], wanted: Takes, types: Types, findings: Findings, reads: frozenset[str] | None
+) -> Expression | None:
+    """What `wired` gives, where all inputs are plain paths to types that are known to fit, as they are in most calls; else None.
+
+    `reads` are the names in what is given, where they are known.
+    """
+    for name in wanted.required:
+        if name not in given:
+            return None
+    if not given:
+        return _NOTHING
+    fields, fitting = wanted.fields, findings.fitting
+    parts: dict[str, Expression] = {}
+    for name, value in given.items():
+        if (want := fields.get(name)) is None or not isinstance(value, str) or (part := plain_path(value, types)) is None:
+            return None
+        if part.schema is not want and (id(part.schema), id(want)) not in fitting:
+            return None
+        parts[name] = part
+    return record(parts, reads)
+
+
+_NOTHING = compile_template({}, {})
 
 
 def _parts(made: Expression, given: Mapping[str, Any]) -> list[tuple[str, Schema]]:
