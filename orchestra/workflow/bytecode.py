@@ -6,6 +6,7 @@ Needs no source, and of Python nothing but `dis`. Tried with CPython 3.11, 3.12 
 from __future__ import annotations
 
 import dis
+from bisect import bisect_right
 from collections.abc import Iterator
 from types import CodeType
 
@@ -13,18 +14,29 @@ _SKIPPED = frozenset({"CACHE", "COPY", "NOP", "NOT_TAKEN", "EXTENDED_ARG"})
 _BLIND = frozenset({"IS_OP", "MATCH_SEQUENCE", "MATCH_MAPPING"})
 
 
-def bound_name(code: CodeType, last: int) -> str | None:
-    """The name that the call at offset `last` is bound to: `passages` of `passages = search(...)`; None where it is used at once.
+class Bindings:
+    """The names that the calls of one code object are bound to; read once, for a function may have a thousand calls."""
+
+    def __init__(self, code: CodeType) -> None:
+        self.code = code
+        used = [one for one in dis.get_instructions(code) if one.opname not in _SKIPPED]
+        self._offsets = [one.offset for one in used]
+        self._names = [_stored(one) for one in used]
+
+    def name(self, last: int) -> str | None:
+        """The name that the call at offset `last` is bound to: `passages` of `passages = search(...)`; None where it is used at once."""
+        at = bisect_right(self._offsets, last)
+        return self._names[at] if at < len(self._names) else None
+
+
+def _stored(one: dis.Instruction) -> str | None:
+    """The name that an instruction stores to.
 
     CPython 3.13 joins two stores, or a store and a load, into one instruction, whose value is then a pair of names.
     """
-    for one in dis.get_instructions(code):
-        if one.offset <= last or one.opname in _SKIPPED:
-            continue
-        if not one.opname.startswith("STORE_") or one.opname in ("STORE_ATTR", "STORE_SUBSCR", "STORE_SLICE"):
-            return None
-        return str(one.argval[0] if isinstance(one.argval, tuple) else one.argval)
-    return None
+    if not one.opname.startswith("STORE_") or one.opname in ("STORE_ATTR", "STORE_SUBSCR", "STORE_SLICE"):
+        return None
+    return str(one.argval[0] if isinstance(one.argval, tuple) else one.argval)
 
 
 def blind_spots(code: CodeType) -> Iterator[tuple[CodeType, int, str]]:

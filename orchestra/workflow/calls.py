@@ -98,6 +98,8 @@ class Step(Generic[P, R]):
 
     def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments by name. Raises `InputError` W010."""
+        if not args and (plain := self.signature.plain) is not None and plain.fits(kwargs):
+            return {name: kwargs[name] for name in plain.names if name in kwargs}
         parameters = self.signature.parameters
         loose = any(one.kind is one.VAR_KEYWORD for one in parameters.parameters.values())
         for name in kwargs if not loose else ():

@@ -79,6 +79,8 @@ class Fault(Exception):
 
 def kinds(schema: Schema) -> frozenset[str]:
     """What CEL can do with a value: of `str`, `int`, `float`, `bool`, `null`, `list`, `map`, `time` and `any`, those that it may be."""
+    if isinstance(kind := schema.get("type"), str) and schema.keys().isdisjoint(_SEVERAL):
+        return _ALONE.get(kind, _ALONE[""])
     found: set[str] = set()
     for part in branches(schema):
         values = part.get("enum", [part["const"]] if "const" in part else None)
@@ -102,6 +104,9 @@ _TYPES = {
     "object": "map",
     "x-time": "time",
 }
+_ALONE = {"": frozenset({"any"})} | {name: frozenset({kind}) for name, kind in _TYPES.items()}
+_SEVERAL = frozenset({"$ref", "anyOf", "oneOf", "allOf", "enum", "const"})
+"""Keywords beside `type` that say more of what a value may be."""
 
 
 def path_of(tree: Tree) -> str | None:

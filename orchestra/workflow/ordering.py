@@ -10,7 +10,7 @@ import msgspec
 
 from orchestra.workflow import nodes
 from orchestra.workflow.nodes import AnyNode
-from orchestra.workflow.paths import MAX_LENGTH, whole
+from orchestra.workflow.paths import MAX_LENGTH, plain, whole
 from orchestra.workflow.syntax import Macro, Name, NotCEL, Tree, children, closing, parse
 
 NONE: frozenset[str] = frozenset()
@@ -45,6 +45,9 @@ def names_in(template: Any) -> frozenset[str]:
 def _text(text: str) -> frozenset[str]:
     found: set[str] = set()
     for source in _references(text):
+        if (known := plain(source)) is not None:
+            found.add(known.root)
+            continue
         try:
             found.update(_free(parse(source), NONE))
         except NotCEL:
@@ -92,8 +95,8 @@ def uses(node: AnyNode) -> Uses:
 
 
 def _uses(node: AnyNode) -> Uses:
-    hard: list[Any] = [node.when, node.each, node.against]
-    soft: list[Any] = [node.fallback]
+    hard: list[Any] = [part for part in (node.when, node.each, node.against) if part is not None]
+    soft: list[Any] = [node.fallback] if node.fallback is not None else []
     inner = Uses(NONE, NONE, NONE)
     match node:
         case nodes.AgentNode() | nodes.ToolNode():
@@ -103,7 +106,7 @@ def _uses(node: AnyNode) -> Uses:
             if isinstance(call, nodes.Block):
                 inner = _body(call, NONE)
         case nodes.FirstOfNode(first_of=arms):
-            soft.append(arms)
+            soft += arms
         case nodes.LoopNode(loop=loop):
             inner = _body(loop, names_in(loop.until), frozenset({"turn", "previous"}))
         case nodes.PlanNode():

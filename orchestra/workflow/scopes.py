@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from orchestra.errors import InputError
 from orchestra.values.types import Schema, mapped
 from orchestra.workflow import bytecode, mistakes
-from orchestra.workflow.bytecode import blind_spots, bound_name
+from orchestra.workflow.bytecode import Bindings, blind_spots
 from orchestra.workflow.mistakes import Spot
 from orchestra.workflow.nodes import AnyNode, Node
 from orchestra.workflow.syntax import KEYWORDS
@@ -110,6 +110,10 @@ class Scope:
     """Whether types are being found out: a loop's first trace, in which nothing is refused for its type."""
     ending: bool = False
     """Whether its function has returned: what it returns may be missing."""
+    tried: dict[str, int] = field(default_factory=dict)
+    """By a name that was wanted: the first number behind it that may be free here."""
+    bindings: dict[int, Bindings] = field(default_factory=dict)
+    """By the `id` of a code object that it holds; of the outermost scope."""
 
     def chain(self) -> Iterator[Scope]:
         """This scope and those around it, innermost first."""
@@ -121,24 +125,31 @@ class Scope:
     @property
     def root(self) -> Scope:
         """The scope of the workflow."""
-        return [*self.chain()][-1]
+        scope = self
+        while scope.parent is not None:
+            scope = scope.parent
+        return scope
 
     @property
     def standing(self) -> tuple[Guard, ...]:
         """All guards that hold here, outermost first."""
+        if self.parent is None:
+            return self.guards
         return tuple(guard for scope in reversed([*self.chain()]) for guard in scope.guards)
 
     def fresh(self, wanted: str) -> str:
         """A name that nothing around or inside has, made of the wanted one; it is taken from then on."""
         snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", wanted).lower()
         name = re.sub(r"[^a-z0-9_]+", "_", snake).lstrip("_0123456789")[:56] or "node"
-        taken = {name for name, count in self.below.items() if count}.union(*(scope.names for scope in self.chain()))
-        first = f"{name}_" if name in RESERVED else name
-        candidate, number = first, 2
-        while candidate in taken:
+        candidate, number = f"{name}_" if name in RESERVED else name, self.tried.get(name, 2)
+        while self._taken(candidate):
             candidate, number = f"{name}_{number}", number + 1
+        self.tried[name] = number
         self.take(candidate)
         return candidate
+
+    def _taken(self, name: str) -> bool:
+        return bool(self.below.get(name)) or any(name in scope.names for scope in self.chain())
 
     def take(self, name: str) -> None:
         """Marks a name as taken."""
@@ -150,7 +161,10 @@ class Scope:
     def free(self, name: str) -> None:
         """Gives a name back that nothing refers to."""
         self.names.discard(name)
+        wanted, _, number = name.rpartition("_")
         for scope in self.chain():
+            if number.isdecimal() and wanted in scope.tried:
+                scope.tried[wanted] = min(int(number), scope.tried[wanted])
             if scope is not self:
                 scope.below[name] -= 1
 
@@ -237,8 +251,11 @@ def _foreign(spot: Spot, reason: str) -> InputError:
 
 def target() -> str | None:
     """`passages = search(...)`: the name that the present call's result is bound to."""
-    spot = mistakes.user_spot()
-    return bound_name(spot.code, spot.last)
+    spot, scope = mistakes.user_spot(), tracing()
+    known = scope.root.bindings if scope is not None else {}
+    if (found := known.get(id(spot.code))) is None:
+        found = known[id(spot.code)] = Bindings(spot.code)
+    return found.name(spot.last)
 
 
 def traced(function: Callable[..., Any], *args: Any, **inputs: Any) -> Any:

@@ -26,6 +26,19 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _TYPES = "str, int, float, bool, list[T], dict[str, T], Literal[...], T | None, and pydantic models"
 
 
+@dataclass(frozen=True, slots=True)
+class Keywords:
+    """The names of a signature's parameters, and those that must be given."""
+
+    names: tuple[str, ...]
+    needed: frozenset[str]
+    known: frozenset[str]
+
+    def fits(self, given: Mapping[str, Any]) -> bool:
+        """Whether a call with these names is one."""
+        return self.needed <= given.keys() <= self.known
+
+
 @dataclass(frozen=True)
 class Signature:
     """What goes in, by name, and what comes out. `returns` is the Python type of the output; None for one that is not known."""
@@ -38,6 +51,15 @@ class Signature:
     returns: Any = Any
     key: Any = None
     """The Python type of the parameter that is no input but gets an idempotency key; None where there is none."""
+
+    @cached_property
+    def plain(self) -> Keywords | None:
+        """How it is called by name; None for one that takes any names."""
+        parameters = self.parameters.parameters
+        if any(one.kind not in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY) for one in parameters.values()):
+            return None
+        needed = frozenset(name for name, one in parameters.items() if one.default is one.empty)
+        return Keywords(tuple(parameters), needed, frozenset(parameters))
 
     @cached_property
     def _output(self) -> TypeAdapter[Any]:

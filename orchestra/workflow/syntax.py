@@ -434,6 +434,9 @@ _PIECE = re.compile(
 
 def closing(text: str, start: int) -> int:
     """The offset of the brace that closes the reference whose expression begins at `start`; -1 where there is none."""
+    end = text.find("}", start)
+    if end < 0 or not any(text.find(sign, start, end) >= 0 for sign in "{'\""):
+        return end
     depth, at = 0, start
     while match := _PIECE.match(text, at):
         piece, at = match[0], match.end()

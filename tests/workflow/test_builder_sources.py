@@ -29,7 +29,7 @@ names = []
 class Step:
     def __call__(self, *args, **kwargs):
         frame = sys._getframe(1)
-        names.append(bytecode.bound_name(frame.f_code, frame.f_lasti))
+        names.append(bytecode.Bindings(frame.f_code).name(frame.f_lasti))
         return self
     def __iter__(self):
         return iter([self, self])
