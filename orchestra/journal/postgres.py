@@ -18,9 +18,10 @@ import asyncpg
 import msgspec
 
 from orchestra.doors import Letter, Message, RunSummary
-from orchestra.events import Event, encode
-from orchestra.journal.error import JournalError, after_the_end, closed, held, never_appended, not_json
-from orchestra.journal.postgres_error import FAULTS, from_postgres, gone, not_held, passing, place, unreachable, unusable
+from orchestra.events import Event
+from orchestra.journal.bodies import NOT_JSON, body_of, bounded, is_text
+from orchestra.journal.error import JournalError, after_the_end, closed, held, never_appended, no_run, not_a_letter, not_an_answer, not_json
+from orchestra.journal.postgres_error import FAULTS, from_postgres, gone, not_held, passing, place, unreachable
 from orchestra.journal.postgres_rows import Tail, key
 from orchestra.journal.postgres_tables import Tables
 from orchestra.journal.postgres_writer import PAUSE, Appended, Kept, Log, Remembered, Report, Writer
@@ -29,8 +30,6 @@ from orchestra.values.json import digest
 T = TypeVar("T")
 Durability: TypeAlias = Literal["strict", "group", "off"]
 
-MAX_BODY = 64 << 20
-"""Bytes of one event at most."""
 MAX_ID = 1000
 """Bytes of a run's id at most: an index holds it."""
 FOUND = 100
@@ -91,11 +90,12 @@ class PostgresJournal:
         self._logs: dict[str, Log] = {}
         self._ended: dict[str, None] = {}
         self._fresh: dict[str, bytes] = {}
-        self._memo: dict[bytes, tuple[str, Any]] = {}
+        self._memo: dict[bytes, tuple[str, bytes]] = {}
         self._mail: set[str] = set()
         self._rings = asyncio.Event()
         self._fault: JournalError | None = None
         self._told = False
+        self._giving: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._writer = Writer(
             tables, database.connect, number, self._take_in, one_by_one=database.durability == "strict", patience=database.patience
@@ -165,10 +165,12 @@ class PostgresJournal:
                 raise after_the_end(run, events[0].seq)
             if events[0].seq != 1:
                 raise not_held(run)
-            log = Log(_usable(run))
+            if not _usable(run):
+                raise not_json(run, 1, f"ids are text without NUL, of at most {MAX_ID} bytes")
+            log = Log(run)
         elif log.failed is not None:
             raise log.failed.again()
-        bodies = [_body(run, event) for event in events]
+        bodies = [body_of(run, event) for event in events]
         log.line.extend(events)
         self._logs[run] = log
         self._writer.put(Appended(log, tuple(events), bodies))
@@ -196,7 +198,7 @@ class PostgresJournal:
         if self._fault is not None:
             raise self._refusal()
         if log is None or seq > log.line.last:
-            if seq > await self._ask(lambda sql, _: self._tables.end(sql, run)):
+            if not _usable(run) or seq > await self._ask(lambda sql, _: self._tables.end(sql, run)):
                 raise never_appended(run, seq)
         elif not self._lax:
             await self._wait(log, seq)
@@ -207,13 +209,13 @@ class PostgresJournal:
         Numbers and hash chain are checked: raises `JournalError` J013 where the log is not what was written, J021 for an unknown kind.
         """
         await self._settle(run)
-        return await self._ask(lambda sql, _: self._tables.events(sql, run, after))
+        return await self._ask(lambda sql, _: self._tables.events(sql, run, after)) if _usable(run) else []
 
     async def blob(self, digest: str) -> bytes | None:
         """A blob's bytes, or None; raises `JournalError` J013 where they are not what was stored."""
         if (fresh := self._fresh.get(digest)) is not None:
             return fresh
-        return await self._ask(lambda sql, _: self._tables.blob(sql, digest))
+        return await self._ask(lambda sql, _: self._tables.blob(sql, digest)) if _usable(digest) else None
 
     async def runs(self, limit: int = 50) -> list[RunSummary]:
         """The latest runs, newest first: `waiting` where nobody holds the lease, `interrupted` where the holder is gone."""
@@ -223,7 +225,7 @@ class PostgresJournal:
     async def find(self, prefix: str) -> list[str]:
         """The ids of runs that begin so, in order; at most 100."""
         await self._settle()
-        return await self._ask(lambda sql, _: self._tables.find(sql, prefix, FOUND))
+        return await self._ask(lambda sql, _: self._tables.find(sql, prefix, FOUND)) if _usable(prefix) else []
 
     # Leases
 
@@ -234,37 +236,67 @@ class PostgresJournal:
             if not log.line.ended:
                 raise held(run)
             await self._settle(run)
-        taken = await self._ask(lambda sql, again: self._tables.lease(sql, run, self._number, again=again))
+        taking = asyncio.ensure_future(self._ask(lambda sql, again: self._tables.lease(sql, _there(run), self._number, again=again)))
+        try:
+            taken = await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            # Whoever asked is gone: what he gets all the same goes back.
+            taking.add_done_callback(lambda done: None if done.cancelled() or done.exception() else self._give_back(run))
+            raise
         self._logs[run] = Log(run, taken.epoch, Tail(taken.tally, taken.last, taken.chain))
         return taken.epoch
 
     async def release(self, run: str) -> None:
-        """Gives the lease back, once everything that is in line is on disk. Raises `JournalError` J023."""
+        """Gives the lease back, once everything that is in line is on disk.
+
+        Raises `JournalError`: J005 where the lease was lost before, J023, and the database's fault.
+        """
         log = self._logs.get(run)
-        while log is not None and log.failed is None and log.mark < log.line.last:
+        while log is not None and log.mark < log.line.last:
+            if log.failed is not None:
+                raise log.failed.again()
             await self._wait(log, log.line.last)
         if log is not None and self._logs.get(run) is log:
             del self._logs[run]
-        await self._ask(lambda sql, _: self._tables.release(sql, run, self._number))
+        await self._ask(lambda sql, _: self._tables.release(sql, _there(run), self._number))
+
+    def _give_back(self, run: str) -> None:
+        if self._fault is None and self._closing is None:
+            giving = asyncio.create_task(self.release(run))
+            self._giving.add(giving)
+            giving.add_done_callback(self._given_back)
+
+    def _given_back(self, giving: asyncio.Task[None]) -> None:
+        self._giving.discard(giving)
+        if not giving.cancelled():
+            giving.exception()  # there is nobody to tell: the run is interrupted then, and can be taken over as well
 
     async def delete(self, run: str) -> None:
-        """Removes a run: events, letters, delivered messages, and blobs that no other run names. Raises `JournalError` J022, J023, J024."""
+        """Removes a run: events, letters, answers, messages that were delivered, and blobs that no other run names.
+
+        Raises `JournalError`: J022 where somebody who lives holds its lease, J024 where messages are not delivered yet, J023.
+        """
         await self._settle(run)
-        await self._ask(lambda sql, again: self._tables.delete(sql, run, again=again))
+        await self._ask(lambda sql, again: self._tables.delete(sql, _there(run), again=again))
         self._ended.pop(run, None)
         self._logs.pop(run, None)
 
     # The inbox
 
     async def post(self, run: str, letter: Letter) -> int:
-        """Puts a letter into the inbox; it is on disk when its number comes. Raises `JournalError` J023, J006."""
+        """Puts a letter into the inbox; it is on disk when its number comes. Raises `JournalError` J004, J006, J023."""
+        try:
+            bounded(letter)
+        except NOT_JSON as error:
+            raise not_a_letter(run, str(error)) from error
+        self._refuse_fault()
         await self._settle(run)
         name = secrets.token_hex(16)
-        return await self._ask(lambda sql, _: self._tables.post(sql, run, letter, name))
+        return await self._ask(lambda sql, _: self._tables.post(sql, _there(run), letter, name))
 
     async def letters(self, run: str, after: int = 0) -> list[Letter]:
         """The letters with a greater number, in order."""
-        return await self._ask(lambda sql, _: self._tables.letters(sql, run, after))
+        return await self._ask(lambda sql, _: self._tables.letters(sql, run, after)) if _usable(run) else []
 
     async def mail(self) -> set[str]:
         """Waits for letters, and names the runs that got some. Raises the database's fault, and J002 once the journal is closed."""
@@ -282,14 +314,22 @@ class PostgresJournal:
         """Keeps an answer with the next commit; the first one stays. Raises `JournalError` J004 for what is no JSON."""
         if self._fault is not None or self._closing is not None:
             raise self._refusal()
-        name, data = key(memo), _json(run, value)
-        self._memo.setdefault(name, (run, value))
-        self._writer.put(Remembered(name, _usable(run), data))
+        if (name := key(memo)) not in self._memo:
+            try:
+                data = bounded(value)
+                if not _usable(run):
+                    raise ValueError(f"{run[:80]!r} is no run's id")
+            except NOT_JSON as error:
+                raise not_an_answer(memo, str(error)) from error
+            self._memo[name] = run, data
+            self._writer.put(Remembered(name, run, data))
 
     async def recall(self, memo: str) -> tuple[str, Any] | None:
         """The run that gave the answer, and the answer; or None."""
-        name = key(memo)
-        return await self._ask(lambda sql, _: self._tables.recall(sql, name)) or self._memo.get(name)
+        fresh = self._memo.get(name := key(memo))
+        if (found := await self._ask(lambda sql, _: self._tables.recall(sql, name))) is not None or fresh is None:
+            return found
+        return fresh[0], msgspec.json.decode(fresh[1])
 
     async def outbox(self, after: int = 0, limit: int = 100) -> list[Message]:
         """Messages that nobody has marked as delivered, in order; only what is on disk."""
@@ -420,27 +460,13 @@ async def _nothing(_sql: object) -> None:
     """What a reader's connection needs between two questions: they leave no state behind."""
 
 
-def _usable(run: str) -> str:
-    try:
-        if len(run.encode()) <= MAX_ID and "\0" not in run:
-            return run
-    except UnicodeEncodeError:
-        pass
-    raise unusable(run)
+def _usable(text: str) -> bool:
+    """Whether Postgres can keep a text, and an index can hold it."""
+    return "\0" not in text and is_text(text) and len(text.encode()) <= MAX_ID
 
 
-def _body(run: str, event: Event) -> bytes:
-    try:
-        body = encode(event)
-    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
-        raise not_json(run, event.seq, str(error)) from error
-    if len(body) > MAX_BODY:
-        raise not_json(run, event.seq, f"{len(body)} bytes")
-    return body
-
-
-def _json(run: str, value: Any) -> bytes:
-    try:
-        return msgspec.json.encode(value)
-    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
-        raise not_json(run, 0, str(error)) from error
+def _there(run: str) -> str:
+    """A run's id as Postgres knows it; nothing is there under an id that it cannot keep."""
+    if not _usable(run):
+        raise no_run(run)
+    return run

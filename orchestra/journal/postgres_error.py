@@ -91,13 +91,6 @@ def not_held(run: str) -> JournalError:
     )
 
 
-def unusable(run: str) -> JournalError:
-    """The error of a run id that Postgres cannot keep."""
-    return JournalError(
-        "J004", f"{run[:80]!r} cannot be a run's id in Postgres", hint="ids are text without NUL and lone surrogates, of at most 1000 bytes"
-    )
-
-
 def stranger(schema: str, where: str) -> JournalError:
     """The error of a schema that holds something else."""
     return JournalError(

@@ -11,7 +11,7 @@ import msgspec
 
 from orchestra.doors import RunSummary
 from orchestra.events import Answered, AttemptFinished, Event, NodeFinished, RunFinished, RunStarted, encode
-from orchestra.journal.store import link
+from orchestra.journal.rows import link
 from orchestra.journal.summary import Tally, message
 from orchestra.values.json import digest
 from orchestra.values.outcome import Value

@@ -14,7 +14,7 @@ from orchestra.events import Event, decode
 from orchestra.journal.error import JournalError, after_the_end, damaged, held, no_run, undelivered, unknown_event
 from orchestra.journal.postgres_error import newer, stranger
 from orchestra.journal.postgres_rows import Batch, Growth, read_summary, tally_of, whole
-from orchestra.journal.store import link
+from orchestra.journal.rows import link
 from orchestra.journal.summary import Tally
 from orchestra.values.json import digest
 
@@ -40,7 +40,8 @@ CREATE INDEX named_digest ON named (digest);
 CREATE TABLE letters (
   run text COLLATE "C" NOT NULL, number bigint NOT NULL, id text NOT NULL UNIQUE, body bytea NOT NULL, PRIMARY KEY (run, number)
 );
-CREATE TABLE memo (memo bytea PRIMARY KEY, run text NOT NULL, value bytea NOT NULL);
+CREATE TABLE memo (memo bytea PRIMARY KEY, run text COLLATE "C" NOT NULL, value bytea NOT NULL);
+CREATE INDEX memo_run ON memo (run);
 CREATE TABLE outbox (
   number bigint PRIMARY KEY, run text COLLATE "C" NOT NULL, key bytea NOT NULL UNIQUE, body bytea NOT NULL,
   delivered boolean NOT NULL DEFAULT false
@@ -222,7 +223,7 @@ class Tables:
             if await sql.fetchval(self._sql("SELECT EXISTS (SELECT FROM @outbox WHERE run = $1 AND NOT delivered)"), run):
                 raise undelivered(run)
             names = [row["digest"] for row in await sql.fetch(self._sql("SELECT digest FROM @named WHERE run = $1"), run)]
-            for table in ("events", "letters", "outbox", "named", "runs"):
+            for table in ("events", "letters", "outbox", "memo", "named", "runs"):
                 await sql.execute(self._sql(f"DELETE FROM @{table} WHERE run = $1"), run)  # noqa: S608  # constants
             # Whoever writes one of these blobs again locks its row (see `_commit`). So first the locks, then a look, with a new
             # snapshot, whether another run names them.
