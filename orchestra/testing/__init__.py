@@ -10,25 +10,41 @@
 
 `SimulatedWorkers` stand where fleet and tools stand; `SimulatedServer` stands where a vLLM server stands, for tests of what
 speaks HTTP. Everything is seeded: the same seed gives the same run, and a failing seed prints how to repeat it.
+
+With pytest there is less to write: the fixtures `simulated` and `cassette` of `orchestra.testing.plugin` (docs/testing.md). Names are
+loaded at first use, because pytest imports this package at its start wherever Orchestra is installed.
 """
 
-from orchestra.testing.clock import Deadlock, Leak, VirtualClock, VirtualLoop, run_simulated
-from orchestra.testing.endpoint import EndpointFaults, Request, first
-from orchestra.testing.instances import NoInstance, instance
-from orchestra.testing.server import Behaviour, SimulatedServer, SimulatedVLLM
-from orchestra.testing.workers import Faults, SimulatedWorkers, from_schemas, in_turn
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestra.testing.cassette import CassetteError, Player, Recorder
+    from orchestra.testing.clock import Deadlock, Leak, VirtualClock, VirtualLoop, run_simulated
+    from orchestra.testing.endpoint import EndpointFaults, Request, first
+    from orchestra.testing.instances import NoInstance, instance
+    from orchestra.testing.server import Behaviour, SimulatedServer, SimulatedVLLM
+    from orchestra.testing.simulation import Simulated, Taped
+    from orchestra.testing.workers import Faults, SimulatedWorkers, from_schemas, in_turn
 
 __all__ = [
     "Behaviour",
+    "CassetteError",
     "Deadlock",
     "EndpointFaults",
     "Faults",
     "Leak",
     "NoInstance",
+    "Player",
+    "Recorder",
     "Request",
+    "Simulated",
     "SimulatedServer",
     "SimulatedVLLM",
     "SimulatedWorkers",
+    "Taped",
     "VirtualClock",
     "VirtualLoop",
     "first",
@@ -37,3 +53,21 @@ __all__ = [
     "instance",
     "run_simulated",
 ]
+
+_HOMES = {
+    "cassette": "CassetteError Player Recorder",
+    "clock": "Deadlock Leak VirtualClock VirtualLoop run_simulated",
+    "endpoint": "EndpointFaults Request first",
+    "instances": "NoInstance instance",
+    "server": "Behaviour SimulatedServer SimulatedVLLM",
+    "simulation": "Simulated Taped",
+    "workers": "Faults SimulatedWorkers from_schemas in_turn",
+}
+"""The modules that the names come from."""
+
+
+def __getattr__(name: str) -> Any:
+    home = next((module for module, names in _HOMES.items() if name in names.split()), None)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)

@@ -1,0 +1,240 @@
+"""The pytest plugin: tests of your workflows in virtual time, under many seeds, and with recorded answers.
+
+    @pytest.mark.seeds(100)
+    async def test_answers(simulated: Simulated) -> None:
+        simulated.answers({"reader": {"answer": "1889", "quote": "in 1889"}})
+        result = await simulated.run(my_workflow, question="…")
+        assert result.output.text == "1889"
+
+    async def test_answers_of_the_model(cassette: Taped) -> None:       # pytest --record once, replayed ever after
+        result = await cassette.run(my_workflow, question="…")
+
+Loaded by pytest wherever Orchestra is installed, so it imports nothing until a test uses it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import shlex
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from orchestra.testing.clock import VirtualClock
+    from orchestra.testing.simulation import Simulated, Taped
+
+FIXTURES = ("simulated", "cassette")
+_RECORDED = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of this plugin."""
+    group = parser.getgroup("orchestra", "tests of Orchestra's workflows")
+    group.addoption("--seed", type=int, dest="orchestra_seed", metavar="N", help="run tests with `simulated` or `cassette` under this seed")
+    mode: dict[str, Any] = {"action": "store_const", "dest": "orchestra_mode"}
+    group.addoption("--record", const="record", help="ask the real fleet and write the cassettes of tests with `cassette` anew", **mode)
+    group.addoption("--replay", const="replay", help="answer from cassettes only (the default); takes back an earlier --record", **mode)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The marks of this plugin."""
+    config.stash[_RECORDED] = []
+    config.addinivalue_line("markers", "seeds(count): run a test with `simulated` or `cassette` under the seeds 0 to count - 1")
+    config.addinivalue_line("markers", "cassette(label='internal'): the strictest label of data that may stand in the test's cassette")
+
+
+@pytest.fixture
+def simulated(request: pytest.FixtureRequest) -> Simulated:
+    """A stage whose agents and tools do what the test says, in virtual time; the test is an `async def`."""
+    _fits(request.node)
+    from orchestra.testing.simulation import Simulated
+
+    return Simulated(_hermetic(request.node))
+
+
+@pytest.fixture
+def real_workers() -> Any:
+    """Whom `--record` asks: None for the project's own fleet and tools. Override it to record other workers."""
+    return None
+
+
+@pytest.fixture
+def cassette(request: pytest.FixtureRequest, real_workers: Any) -> Taped:
+    """A stage with recorded answers of the project's real workers; the test is an `async def`."""
+    _fits(request.node)
+    from orchestra.config import Settings
+    from orchestra.testing.simulation import Mode, Taped
+
+    item = request.node
+    mode: Mode = "record" if request.config.getoption("orchestra_mode") == "record" else "replay"
+    settings = Settings.load(start=item.path.parent) if mode == "record" else _hermetic(item)
+    mark = item.get_closest_marker("cassette")
+    taped = Taped(settings, cassette_path(item), mode, real=real_workers, **(mark.kwargs if mark else {}))
+    taped.again = f"{_command(item)} --record"
+    return taped
+
+
+def cassette_path(item: pytest.Item) -> Path:
+    """Where a test's cassette lies: `cassettes/MODULE/TEST.jsonl` beside the test, with the class before the test's name."""
+    of_class = f"{item.cls.__name__}." if isinstance(item, pytest.Function) and item.cls is not None else ""
+    name = re.sub(r"[^\w.=,+-]+", "-", f"{of_class}{item.name}".replace("[", ".").removesuffix("]"))
+    if len(name) > 120:
+        from orchestra.values.json import digest
+
+        name = f"{name[:100]}-{digest(name.encode())[:12]}"
+    return item.path.parent / "cassettes" / item.path.stem / f"{name}.jsonl"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pycollect_makeitem(collector: Any, name: str, obj: object) -> Generator[None, Any, Any]:
+    """Takes over the async tests that use a fixture of this plugin; outermost, so that other plugins for async tests had their turn."""
+    found = yield
+    if isinstance(found, list):
+        return [_taken_over(one) for one in found]
+    return _taken_over(found)
+
+
+def _taken_over(item: Any) -> Any:
+    if not isinstance(item, pytest.Function) or not inspect.iscoroutinefunction(item.obj) or not _ours(item):
+        return item
+    info = item._fixtureinfo
+    made = SimulatedTest.from_parent(
+        item.parent,
+        name=item.name,
+        callspec=getattr(item, "callspec", None),
+        callobj=item.obj,
+        fixtureinfo=info,
+        keywords=item.keywords,
+        originalname=item.originalname,
+    )
+    made.own_markers = [mark for mark in item.own_markers if mark.name != "asyncio"]
+    return made
+
+
+def _ours(item: pytest.Function) -> bool:
+    """Whether a test uses a fixture of this plugin: the name alone may be somebody else's."""
+    known = item._fixtureinfo.name2fixturedefs
+    return any(one.func.__module__ == __name__ for name in FIXTURES if name in known for one in known[name])
+
+
+class SimulatedTest(pytest.Function):
+    """An async test that runs in a loop of this plugin: in virtual time, once for each seed, or in real time where it records."""
+
+    def runtest(self) -> None:
+        """The test, until a seed fails."""
+        __tracebackhide__ = True
+        stages: dict[str, Any] = {name: self.funcargs[name] for name in FIXTURES if name in self.funcargs}
+        if len(stages) != 1:
+            from orchestra.errors import InputError
+
+            hint = "take `simulated` for answers that the test makes up, `cassette` for recorded ones"
+            raise InputError("C036", f"{self.name} takes both `simulated` and `cassette`", hint=hint)
+        stage = next(iter(stages.values()))
+        if getattr(stage, "mode", "") == "record":
+            self._record(stage)
+            return
+        for seed in self._seeds():
+            self._simulate(stage, seed)
+
+    def _seeds(self) -> range:
+        given = self.config.getoption("orchestra_seed")
+        if given is not None:
+            return range(given, given + 1)
+        mark = self.get_closest_marker("seeds")
+        return range(*mark.args) if mark is not None else range(1)
+
+    def _simulate(self, stage: Simulated | Taped, seed: int) -> None:
+        __tracebackhide__ = True
+        from orchestra.testing.clock import run_simulated
+        from orchestra.testing.tape import CassetteError
+
+        async def scenario(clock: VirtualClock) -> None:
+            __tracebackhide__ = True
+            async with stage.opened(clock, seed):
+                await self._test(stage)
+
+        try:
+            run_simulated(scenario, seed=seed)
+        except BaseException as error:
+            if isinstance(error, pytest.skip.Exception | CassetteError):
+                raise
+            notes = [note for note in getattr(error, "__notes__", ()) if not note.startswith("reproduce: run_simulated")]
+            error.__notes__ = [*notes, f"reproduce: {_command(self)} --seed {seed}"]
+            raise
+
+    def _record(self, stage: Taped) -> None:
+        __tracebackhide__ = True
+        import asyncio
+
+        async def scenario() -> None:
+            __tracebackhide__ = True
+            async with stage.opened(seed=self._seeds()[0]):
+                await self._test(stage)
+
+        try:
+            asyncio.run(scenario())
+        finally:
+            if not stage.faults and (calls := stage.save()):
+                where = stage.path.relative_to(self.config.rootpath) if stage.path.is_relative_to(self.config.rootpath) else stage.path
+                self.config.stash[_RECORDED].append(f"{where} ({calls} call{'s' if calls > 1 else ''})")
+
+    async def _test(self, stage: Simulated | Taped) -> None:
+        """The test function; a fault of the stage comes before whatever the test made of it."""
+        __tracebackhide__ = True
+        try:
+            await self.obj(**{name: self.funcargs[name] for name in self._fixtureinfo.argnames})
+        except Exception as error:
+            if stage.faults:
+                raise stage.faults[0] from error
+            raise
+        if stage.faults:
+            raise stage.faults[0]
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """The report of a failure; of a stage's fault its own words, for the place where it came up says nothing."""
+        from orchestra.errors import OrchestraError
+
+        error = excinfo.value
+        stage: Any = next((self.funcargs[name] for name in FIXTURES if name in self.funcargs), None)
+        notes = "\n".join(getattr(error, "__notes__", ()))
+        if isinstance(error, OrchestraError) and (error.code in ("C030", "C036") or (stage is not None and error in stage.faults)):
+            return f"{error}\n{notes}".rstrip()
+        shown = super().repr_failure(excinfo)
+        return f"{shown}\n{notes}" if isinstance(shown, str) and notes else shown
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Which cassettes were written."""
+    if recorded := config.stash.get(_RECORDED, []):
+        terminalreporter.section("recorded", sep="-")
+        for line in recorded:
+            terminalreporter.line(line)
+
+
+def _fits(item: pytest.Item) -> None:
+    """Ends the test where it is no coroutine function."""
+    if not isinstance(item, SimulatedTest):
+        from orchestra.errors import InputError
+
+        hint = "write it as `async def`; under @given call run_simulated of orchestra.testing"
+        pytest.fail(str(InputError("C036", f"{item.name} cannot be run in simulation", hint=hint)), pytrace=False)
+
+
+def _hermetic(item: pytest.Item) -> Any:
+    """The settings of the test's project alone: neither the user's files nor the environment change what a test does."""
+    from orchestra.config import Settings
+
+    nowhere = str(item.path.parent / "cassettes" / ".none")
+    return Settings.load(start=item.path.parent, environ={"HOME": nowhere, "XDG_CONFIG_HOME": nowhere, "XDG_STATE_HOME": nowhere})
+
+
+def _command(item: pytest.Item) -> str:
+    """What runs one test, from the folder where pytest was started."""
+    _, parts, rest = item.nodeid.partition("::")
+    path = os.path.relpath(item.path, item.config.invocation_params.dir)
+    return f"pytest {shlex.quote(path + parts + rest)}"
