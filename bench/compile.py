@@ -6,7 +6,8 @@
 a graph to the program (with places, as for a file). Every round has names of its own: nothing is found in a cache of texts that a
 round before has filled. The shapes are those of the benchmark of the engine: a chain; a fan from one node to all and on to one; a
 layered graph of 20 nodes a layer, each reading 3 of the layer above. `tools` pass values by `with:`, `agents` read fields of
-records, `after` only waits. `mixed` is a chain of calls, checks, conditions, texts and choices.
+records, `after` only waits, `unnamed` calls
+get their names from the variable. `mixed` is a chain of calls, checks, conditions, texts and choices.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from orchestra.agent.contract import Catalog, Contract, Schema
 from orchestra.workflow.compiler import compile_graph
-from orchestra.workflow.nodes import Graph
 from orchestra.workflow.reader import read
-from orchestra.workflow.steps import Agent, Tool, workflow
+from orchestra.workflow.steps import Agent, Tool, Workflow, workflow
 
+T = TypeVar("T")
 TEXT: Schema = {"type": "string"}
 WIDTH = 20
 """Nodes of a layer."""
@@ -123,6 +124,7 @@ def mixed(nodes: int, p: str) -> Iterator[str]:
 SHAPES: dict[str, Callable[[int, str], Iterator[str]]] = {
     "chain, tools": chain_tools,
     "chain, agents": chain_agents,
+    "chain, unnamed": chain_tools,
     "chain, after": chain_after,
     "fan, tools": fan_tools,
     "fan, after": fan_after,
@@ -139,8 +141,8 @@ def text(shape: str, nodes: int, p: str) -> str:
     return "\n".join([*head, *(f"  {p}{at}: {node}" for at, node in enumerate(SHAPES[shape](nodes, p)))]) + "\n"
 
 
-def traced(shape: str, nodes: int, p: str) -> Graph | None:
-    """The same as a Python function says it; None for shapes that none is written for."""
+def described(shape: str, nodes: int, p: str) -> Workflow[..., Any] | None:
+    """The same as a Python function; None for shapes that none is written for."""
     tools = {name: Tool.of(contract, print) for name, contract in TOOLS.items()}
     reader = Agent.of(AGENTS["reader"])
     shout, join, gather = (tools[name] for name in ("shout", "join", "gather"))
@@ -149,42 +151,43 @@ def traced(shape: str, nodes: int, p: str) -> Graph | None:
         value: Any = text
         for at in range(nodes):
             value = shout.options(name=f"{p}{at}")(text=value)
-        return value
+        return cast(str, value)
 
     def chain_unnamed(text: str) -> str:
         value: Any = text
         for _ in range(nodes):
             value = shout(text=value)
-        return value
+        return cast(str, value)
 
     def chain_of_agents(text: str) -> str:
         value: Any = text
         for at in range(nodes):
             value = reader.options(name=f"{p}{at}")(question=text, context=value).answer
-        return value
+        return cast(str, value)
 
     def fan(text: str) -> str:
         first = shout.options(name=f"{p}0")(text=text)
-        return gather(items=[shout.options(name=f"{p}{at}")(text=first) for at in range(1, nodes - 1)])
+        return cast(str, gather(items=[shout.options(name=f"{p}{at}")(text=first) for at in range(1, nodes - 1)]))
 
     def layers(text: str) -> str:
         values: list[Any] = []
-        for at, parents in enumerate(layered(nodes)):
-            a, b, c = [values[parent] for parent in parents] or [text] * 3
+        for at, above in enumerate(parents):
+            a, b, c = [values[parent] for parent in above] or [text] * 3
             values.append(join.options(name=f"{p}{at}")(a=a, b=b, c=c))
-        return values[-1]
+        return cast(str, values[-1])
 
+    parents = layered(nodes)
     functions = {
         "chain, tools": chain_of_tools,
-        "chain, after": chain_unnamed,
+        "chain, unnamed": chain_unnamed,
         "chain, agents": chain_of_agents,
         "fan, tools": fan,
         "layered, tools": layers,
     }
-    return workflow()(functions[shape]).graph if shape in functions else None
+    return workflow()(functions[shape]) if shape in functions else None
 
 
-def measured(work: Callable[[], Any]) -> tuple[float, Any]:
+def measured(work: Callable[[], T]) -> tuple[float, T]:
     """The milliseconds of some work, and what it gave."""
     gc.collect()
     start = time.perf_counter()
@@ -192,28 +195,31 @@ def measured(work: Callable[[], Any]) -> tuple[float, Any]:
     return (time.perf_counter() - start) * 1000, found
 
 
+def round_of(shape: str, nodes: int, p: str) -> tuple[float, float | None, float]:
+    """The milliseconds of one round: YAML, Python where there is a function, compiling."""
+    written = text(shape, nodes, p)
+    reading, source = measured(lambda: read(written, "long.yaml"))
+    compiling, _ = measured(lambda: compile_graph(source.graph, CATALOG, source.places))
+    if (function := described(shape, nodes, p)) is None:
+        return reading, None, compiling
+    tracing, _ = measured(lambda: function.graph)
+    return reading, tracing, compiling
+
+
 def main() -> None:
     """Measures and prints."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--nodes", type=int, default=1000)
     options.add_argument("--rounds", type=int, default=9)
-    options.add_argument("--shapes", default="")
+    options.add_argument("--shapes", default="", help="names of shapes, or how they begin, with commas between")
     given = options.parse_args()
     print(f"{given.nodes:,} nodes, ms{'':16} yaml  python  compile")
     for shape in SHAPES:
-        if given.shapes and not any(shape.startswith(wanted) for wanted in given.shapes.split(",")):
-            continue
-        times: dict[str, list[float]] = {"yaml": [], "python": [], "compile": []}
-        for number in range(given.rounds):
-            p = f"r{number}_"
-            written = text(shape, given.nodes, p)
-            took, source = measured(lambda: read(written, "long.yaml"))
-            times["yaml"].append(took)
-            times["compile"].append(measured(lambda: compile_graph(source.graph, CATALOG, source.places))[0])
-            took, graph = measured(lambda: traced(shape, given.nodes, p))
-            times["python"] += [took] if graph is not None else []
-        shown = {key: f"{statistics.median(found):8.1f}" if found else f"{'':8}" for key, found in times.items()}
-        print(f"{shape:24}{shown['yaml']}{shown['python']} {shown['compile']}")
+        if shape.startswith(tuple(given.shapes.split(","))):
+            rounds = [round_of(shape, given.nodes, f"r{number}_") for number in range(given.rounds)]
+            columns = [[took for took in column if took is not None] for column in zip(*rounds, strict=True)]
+            yaml, python, compiling = (f"{statistics.median(column):8.1f}" if column else f"{'-':>8}" for column in columns)
+            print(f"{shape:24}{yaml}{python} {compiling}")
 
 
 if __name__ == "__main__":

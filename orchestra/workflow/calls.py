@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from typing_extensions import TypeVar, Unpack
 
 from orchestra.errors import InputError
-from orchestra.values.types import Schema, elements, nearest, resolve, under
+from orchestra.values.types import ANY, Schema, elements, nearest, resolve, under
 from orchestra.workflow import mistakes
 from orchestra.workflow.checking import kinds
 from orchestra.workflow.nodes import Node, Retry
@@ -115,10 +115,10 @@ class Step(Generic[P, R]):
     def _wired(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments as templates. Raises `InputError` W011 for one of another type."""
         wired: dict[str, Any] = {}
-        fields = self.signature.input.get("properties", {})
+        fields = self.signature.fields
         for name, value in given.items():
             wired[name], have = template(value)
-            want = under(self.signature.input, fields.get(name, True))
+            want = fields.get(name, ANY)
             if reason := unfit(have, want):
                 raise misfit(f"{self.name}({name}=...)", value, have, want, reason)
         return wired

@@ -153,10 +153,25 @@ KINDS: tuple[str, ...] = ("agent", "tool", "call", "first_of", "loop", "plan", "
 """The key that makes a node's kind; a node has exactly one of them."""
 
 
+_KIND_OF: Mapping[type, str] = {
+    AgentNode: "agent",
+    ToolNode: "tool",
+    CallNode: "call",
+    FirstOfNode: "first_of",
+    LoopNode: "loop",
+    PlanNode: "plan",
+    VerifyNode: "verify",
+    AskNode: "ask",
+}
+
+
 def _kind(value: Any) -> str | None:
-    if isinstance(value, Mapping):
-        return next((kind for kind in KINDS if kind in value), None)
-    return next((kind for kind in KINDS if hasattr(value, kind)), None)
+    if isinstance(value, dict | Mapping):
+        for kind in KINDS:
+            if kind in value:
+                return kind
+        return None
+    return _KIND_OF.get(type(value)) or next((kind for kind in KINDS if hasattr(value, kind)), None)
 
 
 AnyNode: TypeAlias = Annotated[

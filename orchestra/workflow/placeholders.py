@@ -284,7 +284,7 @@ def used(wired: Wired) -> None:
 def _seen(wired: Wired) -> None:
     """Refuses an expression of another body, or of a node that may be missing here."""
     scope = tracing()
-    if scope is None or wired.scope not in set(scope.chain()):
+    if scope is None or all(wired.scope is not one for one in scope.chain()):
         raise fault(
             "W006",
             f"{said(wired)} belongs to another map_ body or workflow",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -36,6 +37,8 @@ _MODELS: Mapping[str, type[nodes.Node]] = {
 _BODIES: Mapping[str, type[BaseModel]] = {"loop": nodes.Loop, "call": nodes.Block}
 _LISTS = ("after", "checks", "otherwise", "agents", "tools", "options")
 """Keys whose value is a list; one element may stand by itself."""
+_PLAIN = frozenset({"agent", "tool", "with", "when", "timeout"})
+_CALLING = frozenset({"agent", "tool", "with", "after", "when", "retry", "timeout"})
 _EMPTY = {
     "fallback": "fallback: ${null} for null, or leave it out",
     "checks": "leave it out; then the checks of the agent's card apply",
@@ -99,6 +102,11 @@ def read(text: str | bytes, file: str) -> Source:
     return Source(graph, Places(marked))
 
 
+def _plainly_right(node: Any) -> bool:
+    """Whether a node has the keys of a node that calls something, and a value for each; other nodes are looked at key by key."""
+    return isinstance(node, dict) and ("tool" in node) != ("agent" in node) and node.keys() <= _CALLING and None not in node.values()
+
+
 def _together(faults: list[InputError]) -> InputError:
     unique = {(fault.code, fault.message, str(fault.place)): fault for fault in faults}
     ordered = sorted(unique.values(), key=lambda fault: (fault.place.line, fault.place.column) if fault.place else (0, 0))
@@ -149,7 +157,8 @@ class _Shape:
                 yield self._fault("L106", f"more than {MAX_NODES:,} nodes", path, hint, key=True)
             return
         for name, node in given.items():
-            yield from self._node((*path, name), name, node)
+            if not _plainly_right(node):
+                yield from self._node((*path, name), name, node)
 
     def _node(self, path: Path, name: str, node: Any) -> Iterator[InputError]:
         if not isinstance(node, dict):
@@ -193,10 +202,10 @@ class _Shape:
     def _keys(
         self, path: Path, given: dict[str, Any], model: type[BaseModel], what: str, *, empty: tuple[str, ...] = ()
     ) -> Iterator[InputError]:
-        known = keys(model)
+        known = _known(model)
         for key, value in given.items():
             if key not in known:
-                yield self._fault("L101", f"{what}: there is no key {key!r}", (*path, key), unknown(key, known), key=True)
+                yield self._fault("L101", f"{what}: there is no key {key!r}", (*path, key), unknown(key, keys(model)), key=True)
             elif (value is None and key not in empty) or (key in ("checks", "otherwise") and value == []):
                 hint = _EMPTY.get(key, "give it one, or leave the key out")
                 yield self._fault("L103", f"`{key}:` has no value", (*path, key), hint, key=True)
@@ -214,6 +223,11 @@ def unknown(key: str, known: list[str]) -> str:
 def keys(model: type[BaseModel]) -> list[str]:
     """The keys of a model as they are written in a file."""
     return [info.alias or name for name, info in model.model_fields.items()]
+
+
+@lru_cache(maxsize=32)
+def _known(model: type[BaseModel]) -> frozenset[str]:
+    return frozenset(keys(model))
 
 
 def _plain(document: dict[str, Any]) -> dict[str, Any]:
@@ -240,6 +254,8 @@ def _retried(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain_node(node: Any) -> Any:
+    if node.keys() <= _PLAIN:
+        return node
     found = _retried(dict(node))
     for key in _LISTS:
         if isinstance(found.get(key), str):

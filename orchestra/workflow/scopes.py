@@ -84,6 +84,14 @@ class Guard:
     reads: frozenset[Variable]
 
 
+_SNAKE = re.compile(r"[a-z][a-z0-9_]{0,55}")
+
+
+def _snake(wanted: str) -> str:
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", wanted).lower()
+    return re.sub(r"[^a-z0-9_]+", "_", snake).lstrip("_0123456789")[:56] or "node"
+
+
 def conjunction(guards: tuple[Guard, ...]) -> str:
     """The CEL of all the guards together."""
     if len(guards) == 1:
@@ -139,8 +147,7 @@ class Scope:
 
     def fresh(self, wanted: str) -> str:
         """A name that nothing around or inside has, made of the wanted one; it is taken from then on."""
-        snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", wanted).lower()
-        name = re.sub(r"[^a-z0-9_]+", "_", snake).lstrip("_0123456789")[:56] or "node"
+        name = wanted if _SNAKE.fullmatch(wanted) else _snake(wanted)
         candidate, number = f"{name}_" if name in RESERVED else name, self.tried.get(name, 2)
         while self._taken(candidate):
             candidate, number = f"{name}_{number}", number + 1
@@ -170,15 +177,16 @@ class Scope:
 
     def add(self, kind: type[Node], default: str, schema: Schema, **fields: Any) -> Draft:
         """A new node, named after the variable that its value is bound to, or else by the default."""
-        variable = target()
+        spot = mistakes.user_spot()
+        variable = target(spot)
         name = fields.pop("name", None) or variable or default
-        draft = Draft(self.fresh(name), schema, kind, fields, bool(variable), self.standing, len(self.guards), spot=mistakes.user_spot())
+        draft = Draft(self.fresh(name), schema, kind, fields, bool(variable), self.standing, len(self.guards), spot=spot)
         self.nodes.append(draft)
         return draft
 
     def rename(self, draft: Draft) -> None:
         """Names a node after the variable of the present call, where it has no variable's name and nothing refers to it yet."""
-        variable = target()
+        variable = target(mistakes.user_spot())
         if variable and not draft.named and not draft.used and draft in self.nodes:
             self.free(draft.name)
             draft.name, draft.named = self.fresh(variable), True
@@ -249,9 +257,9 @@ def _foreign(spot: Spot, reason: str) -> InputError:
     )
 
 
-def target() -> str | None:
-    """`passages = search(...)`: the name that the present call's result is bound to."""
-    spot, scope = mistakes.user_spot(), tracing()
+def target(spot: Spot) -> str | None:
+    """`passages = search(...)`: the name that a call's result is bound to."""
+    scope = tracing()
     known = scope.root.bindings if scope is not None else {}
     if (found := known.get(id(spot.code))) is None:
         found = known[id(spot.code)] = Bindings(spot.code)

@@ -53,6 +53,11 @@ class Signature:
     """The Python type of the parameter that is no input but gets an idempotency key; None where there is none."""
 
     @cached_property
+    def fields(self) -> Mapping[str, Schema]:
+        """The types of the inputs by name."""
+        return {name: under(self.input, part) for name, part in self.input.get("properties", {}).items()}
+
+    @cached_property
     def plain(self) -> Keywords | None:
         """How it is called by name; None for one that takes any names."""
         parameters = self.parameters.parameters
