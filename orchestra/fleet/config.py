@@ -29,6 +29,10 @@ Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False
 Sha256: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Url: TypeAlias = Annotated[str, Field(pattern=r"^https?://", max_length=2048)]
 Secret: TypeAlias = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$", max_length=4096)]
+TemplateTokens: TypeAlias = Annotated[int, Field(ge=0, le=1 << 16)]
+"""What a chat template adds to a prompt once, at most, in tokens: a system prompt of its own. The default covers SmolLM2 and Qwen2.5
+(about 20) and Llama 3 (30, with its dates); Mistral Small's takes about 400."""
+TEMPLATE_TOKENS = 96
 Dialect: TypeAlias = Literal["vllm", "openai", "ollama", "llamacpp"]
 
 
@@ -141,6 +145,7 @@ class LocalServer(Frozen):
     """A free one is chosen where it is left out."""
     label: Label = "restricted"
     """The strictest label of data that it may see; what runs here may see all."""
+    template_tokens: TemplateTokens = TEMPLATE_TOKENS
     external: Literal[False] = False
     dialect: Literal["vllm"] = "vllm"
 
@@ -171,6 +176,7 @@ class Endpoint(Frozen):
     label: Label = "public"
     """The strictest label of data that may go there."""
     max_model_len: Positive | None = None
+    template_tokens: TemplateTokens = TEMPLATE_TOKENS
     revision: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """Whatever names what stands behind the model's name now, such as a date or a digest; write another one when that changes.
 
@@ -255,7 +261,9 @@ class FleetConfig(Frozen):
     @property
     def digest(self) -> str:
         """What the supervisor is found by: the same for every file that asks for the same processes."""
-        servers = {name: server.model_dump(mode="json", exclude={"label", "adapters"}) for name, server in self.local.items()}
+        servers = {
+            name: server.model_dump(mode="json", exclude={"label", "adapters", "template_tokens"}) for name, server in self.local.items()
+        }
         return digest(canonical({"protocol": PROTOCOL, "servers": servers, "idle_stop": self.idle_stop}))[:16]
 
 

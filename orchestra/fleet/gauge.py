@@ -10,8 +10,8 @@ from orchestra.agent.card import Card
 from orchestra.agent.prompt import Constraining, Message, Prompt, render
 from orchestra.doors import UNMEASURED, Call, Measure
 from orchestra.errors import InputError
-from orchestra.fleet.choice import choose, held
-from orchestra.fleet.config import FleetConfig
+from orchestra.fleet.choice import Choice, choose, held
+from orchestra.fleet.config import TEMPLATE_TOKENS, FleetConfig
 from orchestra.fleet.marks import Marks
 from orchestra.fleet.versions import current
 from orchestra.fleet.weights import Pantry
@@ -20,8 +20,6 @@ from orchestra.values.json import canonical, digest
 
 A_MESSAGE = 16
 """Tokens that a chat template puts around a message, at most: ChatML takes 5, Llama 3 takes 6."""
-A_TEMPLATE = 96
-"""Tokens that it adds once, at most: a system prompt of its own (SmolLM2 and Qwen2.5: about 20; Llama 3: 30 with its dates)."""
 RECIPE = 1
 """Version of how constraints are made of types and evidence: counted up when the same ones give another constraint."""
 
@@ -52,19 +50,16 @@ class Gauge:
         except InputError:
             return UNMEASURED  # it will be refused for this
         most = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
-        return Measure(
-            prompt_tokens=tokens_at_most(prompt.messages),
-            max_output=most,
-            min_output=min(card.min_output, most),
-            memo=self._memo(call, card, prompt),
-        )
+        least, choice = min(card.min_output, most), choose(self.config, call, card)
+        if isinstance(choice, Fault):
+            return Measure(prompt_tokens=tokens_at_most(prompt.messages, TEMPLATE_TOKENS), max_output=most, min_output=least)
+        template = max(self.config.servers[name].template_tokens for name in choice.servers)
+        bound, memo = tokens_at_most(prompt.messages, template), self._memo(call, card, choice, prompt)
+        return Measure(prompt_tokens=bound, max_output=most, min_output=least, memo=memo)
 
-    def _memo(self, call: Call, card: Card, prompt: Prompt) -> str:
+    def _memo(self, call: Call, card: Card, choice: Choice, prompt: Prompt) -> str:
         """The key; empty where the same call may be answered otherwise. It holds for every server that may be asked, whichever is free."""
         if card.sampling.temperature > 0 and card.sampling.seed is None:
-            return ""
-        choice = choose(self.config, call, card)
-        if isinstance(choice, Fault):
             return ""
         targets = {name: self.config.servers[name] for name in choice.servers}
         marks = {self.marks.of(name, target, choice.card) for name, target in targets.items()}
@@ -88,12 +83,12 @@ class Gauge:
             return ""
 
 
-def tokens_at_most(messages: Iterable[Message]) -> int:
-    """A bound on the tokens of a chat: no token of a byte-level vocabulary is shorter than a byte, and a template adds a few.
+def tokens_at_most(messages: Iterable[Message], template: int) -> int:
+    """A bound on the tokens of a chat: no token is shorter than a byte, `template` of them come once, and some a message.
 
-    Tokenizers of the Qwen family compose characters first (NFC), which can take more bytes than the text had.
+    That holds for byte-level vocabularies. Tokenizers of the Qwen family compose characters first (NFC), which can take more bytes than the text had.
     """
-    return A_TEMPLATE + A_MESSAGE + sum(A_MESSAGE + _bytes(message.content) for message in messages)
+    return template + A_MESSAGE + sum(A_MESSAGE + _bytes(message.content) for message in messages)
 
 
 def _bytes(text: str) -> int:

@@ -14,7 +14,8 @@ from orchestra.agent.registry import Registry
 from orchestra.agent.tool import ToolFault, ToolFunction
 from orchestra.errors import InputError, InputErrors
 from orchestra.values.models import Document
-from orchestra.workflow.steps import tool
+from orchestra.workflow.nodes import ToolNode
+from orchestra.workflow.steps import tool, workflow
 
 CARD = "name: NAME\ndescription: mine\ninput: {text: str}\noutput: str\n"
 
@@ -219,3 +220,27 @@ def test_the_digest_of_a_tool_is_of_all_that_callers_rely_on() -> None:
     ]
     assert len({made.contract.digest for made in others}) == len(others)
     assert ToolFunction.of(longest, effect="pure").contract.digest == same.contract.digest
+
+
+def test_a_workflow_calls_a_keyed_tool_without_its_key() -> None:
+    @tool(effect="keyed")
+    def charge(cents: int, *, idempotency_key: str = "") -> str:
+        """Charges."""
+        return idempotency_key
+
+    @workflow()
+    def pay(cents: int) -> str:
+        """Pays."""
+        return charge(cents=cents)
+
+    @workflow()
+    def chosen(cents: int) -> str:
+        """Pays, under a key of its own."""
+        return charge(cents=cents, idempotency_key="mine")
+
+    (node,) = pay.graph.nodes.values()
+    assert isinstance(node, ToolNode)
+    assert node.with_ == {"cents": "${input.cents}"}
+    with pytest.raises(InputError) as caught:
+        _ = chosen.graph
+    assert caught.value.code == "W010"

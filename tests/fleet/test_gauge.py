@@ -41,7 +41,7 @@ def reader(**settings: Any) -> Card:
 
 @given(st.lists(st.text(max_size=40)))
 def test_the_bound_is_no_less_than_the_bytes_of_any_spelling(texts: list[str]) -> None:
-    most = tokens_at_most([Message("user", text) for text in texts])
+    most = tokens_at_most([Message("user", text) for text in texts], 0)
     assert most >= sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
     assert most >= sum(len(unicodedata.normalize("NFC", text).encode("utf-8", "surrogatepass")) for text in texts)
 
@@ -51,6 +51,11 @@ def test_the_bound_covers_instructions_inputs_and_feedback() -> None:
     assert short >= len("Read: hello")
     assert long >= short + 200 - len("hello")
     assert again > short
+
+
+def test_a_chat_template_with_a_prompt_of_its_own_is_counted() -> None:
+    usual, talkative = (gauge(endpoints("http://127.0.0.1:1", template_tokens=tokens)).measure(call()) for tokens in (96, 400))
+    assert talkative.prompt_tokens - usual.prompt_tokens == 304
 
 
 @pytest.mark.parametrize(("asked", "most", "least"), [(None, 64, 9), (20, 20, 9), (5, 5, 5), (1000, 64, 9)])
