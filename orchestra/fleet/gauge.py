@@ -86,7 +86,8 @@ class Gauge:
 def tokens_at_most(messages: Iterable[Message], template: int) -> int:
     """A bound on the tokens of a chat: no token is shorter than a byte, `template` of them come once, and some a message.
 
-    That holds for byte-level vocabularies. Tokenizers of the Qwen family compose characters first (NFC), which can take more bytes than the text had.
+    That holds for byte-level vocabularies. Tokenizers of the Qwen family compose characters first (NFC), which can take more bytes
+    than the text had.
     """
     return template + A_MESSAGE + sum(A_MESSAGE + _bytes(message.content) for message in messages)
 
