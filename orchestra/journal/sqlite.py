@@ -11,6 +11,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -190,7 +191,7 @@ class SqliteJournal:
         """
         while True:
             seen = self._news
-            news = await self._ask(lambda seen=seen: self._reading.news(seen))  # type: ignore[misc]  # mypy infers no default's type
+            news = await self._ask(partial(self._reading.news, seen))
             if self._news is seen:
                 self._news = news._replace(runs=frozenset())
                 if news.runs:
@@ -198,7 +199,8 @@ class SqliteJournal:
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL):
                     await self._rings.wait()
-            self._rings.clear()
+            if not self._closed:
+                self._rings.clear()
 
     async def recall(self, memo: str) -> tuple[str, Any] | None:
         """The run that gave the answer, and the answer; or None. Raises `JournalError` J013 where it is not what was stored."""
@@ -272,7 +274,10 @@ class SqliteJournal:
         return await self._ask(lambda: self._reading.blob(digest))
 
     async def runs(self, limit: int = 50) -> list[RunSummary]:
-        """The latest runs, newest first. A run without an end whose process is gone has the status `interrupted`."""
+        """The latest runs, newest first.
+
+        A run without an end is `waiting` where its lease was given back, and `interrupted` where its process is gone.
+        """
         await self._settle()
         return await self._ask(lambda: self._summaries(limit))
 
@@ -331,10 +336,10 @@ class SqliteJournal:
         found, alive = [], dict[str, bool]()
         for summary, writer in self._reading.summaries(limit):
             if summary.status == "running":
-                if writer not in alive:
+                if writer and writer not in alive:
                     alive[writer] = self._presence.alive(writer)
-                if not alive[writer]:
-                    summary = msgspec.structs.replace(summary, status="interrupted")
+                if not writer or not alive[writer]:
+                    summary = msgspec.structs.replace(summary, status="interrupted" if writer else "waiting")
             found.append(summary)
         return found
 

@@ -1,0 +1,138 @@
+"""Deleting runs from a file: what goes, what stays, and how the room comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestra.doors import Letter
+from orchestra.events import AttemptFinished, Event, RunStarted
+from orchestra.journal.error import JournalError
+from orchestra.journal.sqlite import SqliteJournal
+from tests.journal.files import sql
+from tests.journal.stories import begun, whole
+
+TABLES = ("runs", "events", "blobs", "blob_uses", "inbox", "mail", "memo", "outbox")
+LONG = "x" * 100_000
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+def full(journal: SqliteJournal, run: str) -> list[Event]:
+    """A run that names blobs of its own and shared ones in every way, and sends a message."""
+    graph, card = journal.put(b"the graph"), journal.put(b"the card")
+    sent, received = journal.put(f"asked by {run}".encode()), journal.put(b"answered")
+    return [
+        RunStarted(seq=1, at=1.0, run=run, workflow="w", graph=graph, inputs={"all": LONG}, versions={"reader": card}),
+        AttemptFinished(seq=2, at=1.0, node="a", attempt=1, value=LONG + run, sent=sent, received=received, outbox=True),
+    ]
+
+
+async def filled(journal: SqliteJournal, *runs: str) -> None:
+    for run in runs:
+        journal.append(run, full(journal, run))
+        journal.remember(f"memo of {run}", run, run)
+        await journal.post(run, Letter(kind="cancel"))
+        await journal.release(run)
+    await journal.delivered([sent.number for sent in await journal.outbox()])
+
+
+def size(file: Path) -> int:
+    return file.stat().st_size
+
+
+def counts(file: Path) -> list[object]:
+    return [sql(file, f"SELECT count(*) FROM {table}")[0][0] for table in TABLES]  # names from this file
+
+
+async def test_nothing_of_a_deleted_run_stays(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        await filled(journal, "r1")
+        assert 0 not in counts(file)
+        await journal.delete("r1")
+        assert counts(file) == [0] * len(TABLES)
+        assert (await journal.read("r1"), await journal.letters("r1"), await journal.recall("memo of r1")) == ([], [], None)
+
+
+async def test_other_runs_keep_all_that_they_name(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        await filled(journal, "r1", "r2")
+        await journal.delete("r1")
+        assert await journal.read("r2") == full(journal, "r2")
+        assert await journal.recall("memo of r2") == ("r2", "r2")
+        assert len(await journal.letters("r2")) == 1
+    assert counts(file) == [1, 2, 6, 6, 1, 1, 1, 1]
+
+
+async def test_a_deleted_run_may_begin_anew(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        await filled(journal, "r1")
+        await journal.delete("r1")
+        journal.append("r1", whole("r1"))
+        assert await journal.read("r1") == list(whole("r1"))
+
+
+async def test_a_blob_that_no_event_names_yet_is_not_taken_away(file: Path) -> None:
+    async with SqliteJournal.open(file) as one, SqliteJournal.open(file) as two:
+        await filled(one, "r1")
+        name = two.put(b"the graph")
+        two.append("other", [begun("other")])
+        await two.durable("other", 1)
+        await one.delete("r1")
+        two.append("r2", [RunStarted(seq=1, at=1.0, run="r2", workflow="w", graph=name, inputs={})])
+        await two.durable("r2", 1)
+        assert await one.blob(name) == b"the graph"
+        await two.release("r2")
+        await one.delete("r2")
+        assert await one.blob(name) is None
+
+
+async def test_what_a_process_that_is_gone_stored_and_never_named_is_swept(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        forgotten = journal.put(b"forgotten")
+        journal.append("r1", full(journal, "r1"))
+    async with SqliteJournal.open(file) as journal:
+        mine = journal.put(b"mine")
+        await journal.compact()
+        assert [await journal.blob(name) for name in (forgotten, mine)] == [None, b"mine"]
+        assert await journal.read("r1") == full(journal, "r1")
+
+
+@pytest.mark.parametrize(("run", "code"), [("held", "J022"), ("sending", "J024"), ("nobody", "J023")])
+async def test_a_run_is_not_deleted_and_whole_then(file: Path, run: str, code: str) -> None:
+    async with SqliteJournal.open(file) as journal:
+        journal.append("held", [begun("held")])
+        journal.append("sending", full(journal, "sending"))
+        await journal.release("sending")
+        before = counts(file)
+        with pytest.raises(JournalError) as caught:
+            await journal.delete(run)
+        assert (caught.value.code, counts(file)) == (code, before)
+
+
+async def test_a_run_that_ended_or_was_interrupted_can_be_deleted(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        journal.append("interrupted", [begun("interrupted")])
+    async with SqliteJournal.open(file) as journal:
+        journal.append("ended", whole("ended"))
+        await journal.durable("ended", 5)
+        for run in ("ended", "interrupted"):
+            await journal.delete(run)
+        assert await journal.runs() == []
+
+
+async def test_compact_gives_room_back_while_others_read(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal, SqliteJournal.open(file) as other:
+        await filled(journal, "r1", *(f"big{number}" for number in range(20)))
+        await journal.compact()
+        before = size(file)
+        for number in range(20):
+            await journal.delete(f"big{number}")
+        await journal.compact()
+        assert size(file) < before / 4
+        assert len(await other.read("r1")) == 2
+    assert sql(file, "PRAGMA integrity_check") == [("ok",)]

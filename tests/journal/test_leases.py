@@ -1,0 +1,184 @@
+"""One journal at a time writes a run: leases between journals and between processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from orchestra.doors import Letter
+from orchestra.journal.error import JournalError
+from orchestra.journal.sqlite import SqliteJournal
+from tests.journal.files import holder, sql
+from tests.journal.stories import begun, middle, whole
+
+LETTER = Letter(kind="cancel")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+async def statuses(journal: SqliteJournal) -> dict[str, str]:
+    return {summary.run: summary.status for summary in await journal.runs()}
+
+
+async def test_a_run_without_an_end_is_running_waiting_or_interrupted(file: Path) -> None:
+    async with SqliteJournal.open(file) as watching:
+        async with SqliteJournal.open(file) as journal:
+            for run in ("held", "released"):
+                journal.append(run, [begun(run)])
+            await journal.release("released")
+            await journal.durable("held", 1)
+            assert await statuses(watching) == {"held": "running", "released": "waiting"}
+        assert await statuses(watching) == {"held": "interrupted", "released": "waiting"}
+
+
+async def test_release_waits_for_what_is_in_line(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        journal.append("r1", [begun("r1"), *middle(2, 500)])
+        await journal.release("r1")
+        assert sql(file, "SELECT last, writer FROM runs", "SELECT count(*) FROM events") == [(501, ""), (501,)]
+
+
+async def test_who_released_a_run_appends_no_more_until_it_leases_again(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        journal.append("r1", [begun("r1")])
+        await journal.release("r1")
+        with pytest.raises(JournalError) as caught:
+            journal.append("r1", middle(2, 1))
+        assert caught.value.code == "J005"
+        assert await journal.lease("r1") == 2
+        journal.append("r1", middle(2, 1))
+        assert len(await journal.read("r1")) == 2
+
+
+async def test_of_two_who_begin_one_run_the_first_on_disk_stands(file: Path) -> None:
+    async with SqliteJournal.open(file) as one, SqliteJournal.open(file) as two:
+        two.append("r1", [begun("r1", at=2.0)])
+        await two.durable("r1", 1)
+        one.append("other", [begun("other")])
+        with pytest.raises(JournalError) as caught:
+            one.append("r1", [begun("r1", at=1.0)])
+        assert caught.value.code == "J005"
+        await one.durable("other", 1)
+        assert await one.read("r1") == [begun("r1", at=2.0)]
+
+
+async def test_of_many_who_begin_one_run_at_once_one_wins_and_other_runs_go_on(file: Path) -> None:
+    async def begin(journal: SqliteJournal, number: int) -> str:
+        journal.append("shared", [begun("shared", at=float(number))])
+        journal.append(f"own{number}", [begun(f"own{number}")])
+        await journal.durable(f"own{number}", 1)
+        try:
+            await journal.durable("shared", 1)
+        except JournalError as error:
+            return error.code
+        return "won"
+
+    async with SqliteJournal.open(file) as a, SqliteJournal.open(file) as b, SqliteJournal.open(file) as c:
+        told = await asyncio.gather(*(begin(journal, number) for number, journal in enumerate((a, b, c))))
+        assert sorted(told) == ["J005", "J005", "won"]
+        assert await a.read("shared") == [begun("shared", at=float(told.index("won")))]
+
+
+@pytest.mark.parametrize(("what", "code"), [("held", "J022"), ("ended", "J006"), ("nobody", "J023"), ("\udcff", "J023")])
+async def test_a_lease_is_refused(file: Path, what: str, code: str) -> None:
+    async with SqliteJournal.open(file) as journal, SqliteJournal.open(file) as other:
+        journal.append("held", [begun("held")])
+        journal.append("ended", whole("ended"))
+        await asyncio.gather(journal.durable("held", 1), journal.durable("ended", 5))
+        for asks in (journal, other):
+            with pytest.raises(JournalError) as caught:
+                await asks.lease(what)
+            assert caught.value.code == code
+
+
+async def test_of_many_who_want_a_lease_one_gets_it(file: Path) -> None:
+    async def fight(journal: SqliteJournal) -> str:
+        try:
+            return str(await journal.lease("r1"))
+        except JournalError as error:
+            return error.code
+
+    async with SqliteJournal.open(file) as first:
+        first.append("r1", [begun("r1")])
+        await first.release("r1")
+        async with SqliteJournal.open(file) as a, SqliteJournal.open(file) as b, SqliteJournal.open(file) as c:
+            assert sorted(await asyncio.gather(*map(fight, (a, b, c, a, b, c)))) == ["2", "J022", "J022", "J022", "J022", "J022"]
+
+
+async def test_a_lease_that_nobody_waits_for_any_more_goes_back(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal, SqliteJournal.open(file) as other:
+        journal.append("r1", [begun("r1")])
+        await journal.release("r1")
+        asking = asyncio.create_task(journal.lease("r1"))
+        await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await journal.post("r1", LETTER)  # behind it in line
+        await journal.post("r1", LETTER)
+        assert await other.lease("r1") == 3
+
+
+async def test_of_two_processes_that_fight_for_a_lease_one_wins_and_the_other_never_writes(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        journal.append("r1", [begun("r1")])
+    with holder(file, "r1") as one, holder(file, "r1") as two:
+        one.go()
+        two.go()
+        told = {one.heard(): one, two.heard(): two}
+        assert set(told) == {"2", "J022"}
+        assert [told["2"].ask(), told["J022"].ask(), told["2"].ask(), told["J022"].ask()] == ["2", "J005", "3", "J005"]
+    async with SqliteJournal.open(file) as journal:
+        assert await journal.read("r1") == [begun("r1"), *middle(2, 2)]
+
+
+async def test_of_two_processes_that_begin_one_run_one_wins(file: Path) -> None:
+    with holder(file, "r1") as one, holder(file, "r1") as two:
+        one.go()
+        two.go()
+        assert {one.heard(), two.heard()} in ({"1", "J005"}, {"1", "J022"})
+
+
+async def test_a_process_that_was_stopped_and_lost_its_lease_is_fenced(file: Path) -> None:
+    with holder(file, "r1") as old:
+        assert [old.ask(), old.ask()] == ["1", "2"]
+        old.process.send_signal(signal.SIGSTOP)
+        async with SqliteJournal.open(file) as journal:
+            with pytest.raises(JournalError) as caught:
+                await journal.lease("r1")
+            assert caught.value.code == "J022"
+            # Somebody tidies the folder of locks up, and so takes the stopped process for gone.
+            (writer,) = sql(file, "SELECT writer FROM runs")[0]
+            (file.parent / "journal.db-writers" / str(writer)).unlink()
+            assert await journal.lease("r1") == 2
+            journal.append("r1", middle(3, 1))
+            await journal.durable("r1", 3)
+            old.process.send_signal(signal.SIGCONT)
+            assert [old.ask(), old.ask()] == ["J005", "J005"]
+            journal.append("r1", middle(4, 1))
+            assert await journal.read("r1") == [begun("r1"), *middle(2, 3)]
+
+
+async def test_a_journal_that_lost_a_lease_may_take_it_again_and_write_on(file: Path) -> None:
+    async with SqliteJournal.open(file) as old:
+        old.append("r1", [begun("r1")])
+        await old.durable("r1", 1)
+        os.unlink(file.parent / "journal.db-writers" / str(sql(file, "SELECT writer FROM runs")[0][0]))
+        async with SqliteJournal.open(file) as new:
+            await new.lease("r1")
+            new.append("r1", middle(2, 1))
+            await new.release("r1")
+        old.append("r1", middle(2, 2))
+        with pytest.raises(JournalError) as caught:
+            await old.durable("r1", 3)
+        assert caught.value.code == "J005"
+        assert await old.lease("r1") == 3
+        old.append("r1", middle(3, 1))
+        assert await old.read("r1") == [begun("r1"), *middle(2, 2)]
