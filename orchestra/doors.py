@@ -81,6 +81,8 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     received: bytes = b""
     confidence: float | None = None
     """What the worker itself thinks in [0, 1]: a classifier's probability, a mean token probability."""
+    recalled: str = ""
+    """The run whose answer this is, where no call went out."""
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):

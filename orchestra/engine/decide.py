@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
+from heapq import heappop
 from typing import TypeAlias
 
-from orchestra.engine.kinds import body, calling, choice
+from orchestra.engine.kinds import asking, body, calling, choice
 from orchestra.engine.kinds.acceptance import settle
-from orchestra.engine.proposals import Conclude, Expand, Finish, Proposal
+from orchestra.engine.proposals import Conclude, Expand, Finish, Invoke, Proposal
 from orchestra.engine.state import Phase, Scope, State, Unit
 from orchestra.errors import OrchestraError
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value, blamed
 
-_Step: TypeAlias = Callable[[State, Unit], Proposal]
+_Step: TypeAlias = Callable[[State, Unit], Proposal | None]
+READY, RUNNING = Phase.READY, Phase.RUNNING
 
 
 def decide(state: State) -> list[Proposal]:
@@ -21,39 +22,54 @@ def decide(state: State) -> list[Proposal]:
     proposals: list[Proposal] = []
     if state.cancelled or state.finished:
         return proposals
-    while state.agenda:
-        unit, phase = state.agenda.popleft()
-        if unit is None:
-            proposals.append(_conclude(state))
-        elif unit.phase is phase:
-            proposals.append(_safely(state, unit, _advance))
-    while state.ready and state.running + len(proposals) < state.limit:
-        unit = heapq.heappop(state.ready)[2]
-        if unit.phase is Phase.READY:
-            proposals.append(_safely(state, unit, _begin))
+    if state.agenda:
+        agenda, state.agenda = state.agenda, []
+        for unit, phase in agenda:
+            if unit is None:
+                proposals.append(_conclude(state))
+            elif unit.phase is phase:
+                _propose(proposals, state, unit, _advance)
+    ready = state.ready
+    while ready and state.running < state.limit:
+        unit = heappop(ready)[2]
+        if unit.phase is READY:
+            _propose(proposals, state, unit, _begin)
     return proposals
 
 
-def _safely(state: State, unit: Unit, step: _Step) -> Proposal:
-    """A step of a unit; an expression that fails on these values fails the node."""
+def _propose(proposals: list[Proposal], state: State, unit: Unit, step: _Step) -> None:
+    """A step of a unit; an expression that fails on these values fails the node. A call that goes out takes its place at once."""
     try:
         proposal = step(state, unit)
     except OrchestraError as error:
         proposal = Finish(unit, Failed(error.code, error.message, unit.path, error.hint))
-    if isinstance(proposal, Finish):
-        return Finish(unit, _or_fallback(unit, proposal.outcome))
-    return proposal
+    if type(proposal) is Invoke:
+        unit.phase = RUNNING
+        state.running += 1
+        if proposal.reserved >= 0 and unit.scope.purse is not None:
+            unit.reserved = proposal.reserved
+            unit.scope.purse.reserve(proposal.reserved)
+    elif proposal is None:
+        return
+    elif type(proposal) is Finish and unit.node.fallback is not None:
+        proposal = _or_fallback(unit, proposal)
+    proposals.append(proposal)
 
 
-def _begin(state: State, unit: Unit) -> Proposal:
+def give_up(unit: Unit, outcome: Outcome) -> Finish:
+    """The end of a unit whose time is up: its fallback, where it has one."""
+    return _or_fallback(unit, Finish(unit, outcome))
+
+
+def _begin(state: State, unit: Unit) -> Proposal | None:
     node = unit.node
     if unit.attempt:
-        return calling.invoke(state, unit)
-    if unit.owner is None and (inherited := _inherited(unit)) is not None:
+        return calling.invoke(state, unit, escalate=unit.escalated)
+    if unit.owner is None and node.needs and (inherited := _inherited(unit)) is not None:
         return Finish(unit, inherited)
     if node.when is not None and _about_elements(unit) == (unit.owner is not None) and not node.when.evaluate(unit.bindings):
         return Finish(unit, Skipped("its condition is false", unit.path))
-    if unit.spread:
+    if node.each is not None and unit.owner is None:
         return _spread(unit)
     match node.kind:
         case "agent" | "tool":
@@ -64,10 +80,10 @@ def _begin(state: State, unit: Unit) -> Proposal:
             return body.enter(unit)
         case "verify":
             return settle(unit, choice.given(unit))
+        case "ask":
+            return asking.ask(unit)
         case kind:
-            return Finish(
-                unit, Failed("E003", f"nodes of kind `{kind}` do not run yet", unit.path, "they come with the router and with durable runs")
-            )
+            return Finish(unit, Failed("E003", f"nodes of kind `{kind}` do not run yet", unit.path, "they come with the router"))
 
 
 def _about_elements(unit: Unit) -> bool:
@@ -76,10 +92,14 @@ def _about_elements(unit: Unit) -> bool:
     return node.when is not None and node.each is not None and node.variable in node.when.references
 
 
-def _advance(state: State, unit: Unit) -> Proposal:
+def _advance(state: State, unit: Unit) -> Proposal | None:
     match unit.phase:
         case Phase.ANSWERED:
             return calling.answered(unit)
+        case Phase.REPLIED:
+            return asking.replied(state, unit)
+        case Phase.DOUBTFUL:
+            return asking.doubt(unit)
         case Phase.ERRED:
             return calling.erred(unit)
         case Phase.JUDGED:
@@ -101,13 +121,17 @@ def _inherited(unit: Unit) -> Outcome | None:
     return None
 
 
-def _or_fallback(unit: Unit, outcome: Outcome) -> Outcome:
+def _or_fallback(unit: Unit, proposal: Finish) -> Finish:
+    """The node's fallback, where it has no value and the fallback can be computed."""
     fallback = unit.node.fallback
-    if fallback is None or isinstance(outcome, Value) or unit.spread:
-        return outcome
+    if fallback is None or isinstance(proposal.outcome, Value) or unit.spread:
+        return proposal
     if any(name not in unit.bindings for name in fallback.references):
-        return outcome
-    return Value(fallback.evaluate(unit.bindings))
+        return proposal
+    try:
+        return Finish(unit, Value(fallback.evaluate(unit.bindings)))
+    except OrchestraError as error:
+        return Finish(unit, Failed(error.code, f"its fallback: {error.message}", unit.path, error.hint))
 
 
 def _spread(unit: Unit) -> Proposal:
@@ -121,7 +145,7 @@ def _spread(unit: Unit) -> Proposal:
 
 def _gathered(unit: Unit) -> Outcome:
     """The list of the elements' values. Where every element failed there is nothing to go on with, and the node fails."""
-    outcomes = unit.elements
+    outcomes = unit.spreading.outcomes if unit.spreading else []
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
     if failures and len(failures) == len(outcomes):
         return blamed(failures[0], unit.path)

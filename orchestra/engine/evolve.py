@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Callable
+from typing import Any
 
-from orchestra.engine.state import Bindings, Phase, Scope, State, Unit
+from orchestra.engine.state import Bindings, Phase, Scope, Spreading, State, Unit
 from orchestra.errors import OrchestraError
 from orchestra.events import (
+    NOTHING,
     Answered,
     Asked,
     AttemptFinished,
@@ -27,90 +29,202 @@ from orchestra.events import (
 from orchestra.values.outcome import Outcome, Value
 from orchestra.workflow.program import Program
 
+RUNNING, READY = Phase.RUNNING, Phase.READY
+
 
 def evolve(state: State, event: Event, program: Program) -> None:
     """Folds one event of a run of `program` into its state, in place. Raises `OrchestraError` E001 for a gap in `seq`."""
     if event.seq != state.seq + 1:
         raise OrchestraError("E001", f"event {event.seq} follows event {state.seq} of run {state.run}", hint="orchestra doctor")
     state.seq = event.seq
-    match event:
-        case AttemptStarted():
-            unit = state.units[event.node]
-            unit.attempt, unit.escalated, unit.phase = event.attempt, event.escalated, Phase.RUNNING
-            state.running += 1
-        case AttemptFinished():
-            unit = state.units[event.node]
-            unit.answer = event
-            state.running -= 1
-            state.usage = state.usage + event.usage
-            state.move(unit, Phase.ERRED if event.error else Phase.ANSWERED)
-        case NodeFinished():
-            _settle(state, state.units.pop(event.node), event.outcome)
-        case Judged():
-            unit = state.units[event.node]
-            unit.judged = event
-            if not event.accepted:
-                unit.feedback = (*unit.feedback, event.reason)
-            state.move(unit, Phase.JUDGED)
-        case RetryPlanned():
-            unit = state.units[event.node]
-            unit.phase, unit.due = Phase.PAUSED, event.due
-        case Expanded():
-            _expand(state, state.units[event.node], event.count)
-        case TurnStarted():
-            _enter(state, state.units[event.node], event.turn)
-        case RunStarted():
-            state.run, state.label, state.budget = event.run, event.label, program.budget
-            state.root = state.open_scope("", program, Bindings(input=event.inputs), None)
-        case CancelRequested():
-            state.cancelled = True
-        case RunFinished():
-            state.finished = event
-        case Resumed() | Asked() | Answered() | LetterRefused() | Measured():
-            pass
-        case _:
-            assert_never(event)
+    if event.at > state.at:
+        if type(event) is not Resumed:
+            state.active += event.at - state.at
+        state.at = event.at
+    FOLDS[type(event)](state, event, program)
 
 
-def _enter(state: State, unit: Unit, turn: int) -> None:
+def _run_started(state: State, event: RunStarted, program: Program) -> None:
+    state.run, state.label, state.active = event.run, event.label, 0.0
+    state.root = state.open_scope("", program, Bindings(input=event.inputs), None)
+
+
+def _resumed(state: State, event: Resumed, program: Program) -> None:
+    """Attempts that were under way are made again, under their own number; about those that must happen once somebody is asked."""
+    state.epoch = event.epoch
+    for unit in list(state.units.values()):
+        if unit.phase is RUNNING:
+            _over(state, unit)
+            contract = unit.node.contract
+            if contract is not None and contract.effect == "once":
+                state.move(unit, Phase.DOUBTFUL)
+            else:
+                unit.attempt -= 1
+                state.enqueue(unit)
+    _feed_starved(state)
+
+
+def _attempt_started(state: State, event: AttemptStarted, program: Program) -> None:
+    unit = state.units[event.node]
+    unit.attempt, unit.escalated = event.attempt, event.escalated
+    if unit.phase is not RUNNING:
+        unit.phase = RUNNING
+        state.running += 1
+    if event.reserved and unit.reserved < 0 and unit.scope.purse is not None:
+        unit.reserved = event.reserved
+        unit.scope.purse.reserve(event.reserved)
+
+
+def _attempt_finished(state: State, event: AttemptFinished, program: Program) -> None:
+    unit = state.units[event.node]
+    if unit.phase is RUNNING:
+        state.running -= 1
+    unit.attempt = event.attempt
+    purse = unit.scope.purse
+    if purse is not None:
+        if unit.reserved >= 0:
+            purse.release(unit.reserved)
+            unit.reserved = -1
+        purse.spend(event.usage)
+        if state.starved:
+            _feed_starved(state)
+    if event.usage is not NOTHING:
+        state.tally.add(event.usage)
+    if event.settled:
+        del state.units[event.node]
+        _settle(state, unit, Value(event.value, event.confidence))
+    else:
+        unit.answer = event
+        state.move(unit, Phase.ERRED if event.error else Phase.ANSWERED)
+
+
+def _over(state: State, unit: Unit) -> None:
+    """An attempt that gave nothing: its place and its reservation are free."""
+    state.running -= 1
+    if unit.reserved >= 0 and unit.scope.purse is not None:
+        unit.scope.purse.release(unit.reserved)
+        unit.reserved = -1
+
+
+def _feed_starved(state: State) -> None:
+    for unit in state.starved:
+        if unit.phase is Phase.STARVED:
+            state.enqueue(unit)
+    state.starved.clear()
+
+
+def _node_finished(state: State, event: NodeFinished, program: Program) -> None:
+    unit = state.units.pop(event.node)
+    if unit.body is not None or unit.spreading is not None:
+        _abandon(state, unit)
+    elif unit.phase is RUNNING:
+        _over(state, unit)
+    state.asked.pop(event.node, None)
+    _settle(state, unit, event.outcome)
+
+
+def _abandon(state: State, unit: Unit) -> None:
+    """What is still under way inside a unit that has its outcome: its time was up."""
+    within = tuple(unit.path + mark for mark in "/#[")
+    for path in [path for path in state.units if path.startswith(within)]:
+        inner = state.units.pop(path)
+        if inner.phase is RUNNING:
+            _over(state, inner)
+        inner.phase = Phase.DONE
+        state.asked.pop(path, None)
+
+
+def _judged(state: State, event: Judged, program: Program) -> None:
+    unit = state.units[event.node]
+    unit.judged = event
+    if not event.accepted:
+        unit.feedback = (*unit.feedback, event.reason)
+    state.move(unit, Phase.JUDGED)
+
+
+def _retry_planned(state: State, event: RetryPlanned, program: Program) -> None:
+    unit = state.units[event.node]
+    unit.phase, unit.due = Phase.PAUSED, event.due
+
+
+def _measured(state: State, event: Measured, program: Program) -> None:
+    unit = state.units[event.node]
+    unit.measured = event.prompt_tokens
+    state.enqueue(unit)
+
+
+def _asked(state: State, event: Asked, program: Program) -> None:
+    unit = state.units[event.node]
+    unit.phase, unit.asked = Phase.ASKED, event
+    limit = unit.node.timeout if event.about == "answer" else None
+    unit.due = 0.0 if limit is None else event.at + limit
+    state.asked[event.node] = event
+
+
+def _answered(state: State, event: Answered, program: Program) -> None:
+    unit = state.units[event.node]
+    unit.reply = event
+    state.letters = max(state.letters, event.letter)
+    del state.asked[event.node]
+    state.move(unit, Phase.REPLIED)
+
+
+def _letter_refused(state: State, event: LetterRefused, program: Program) -> None:
+    state.letters = max(state.letters, event.letter)
+
+
+def _cancel_requested(state: State, event: CancelRequested, program: Program) -> None:
+    state.cancelled = True
+    state.letters = max(state.letters, event.letter)
+
+
+def _run_finished(state: State, event: RunFinished, program: Program) -> None:
+    state.finished = event
+
+
+def _turn_started(state: State, event: TurnStarted, program: Program) -> None:
     """A body begins. What a loop's turn sees as `previous` is the output of the turn before, computed as `decide` did."""
+    unit = state.units[event.node]
     body = unit.node.body
     if body is None:
         raise OrchestraError("E002", f"{unit.path} has no body", hint="orchestra doctor")
     if unit.node.kind == "loop":
         before = unit.body
         previous = None if before is None else before.program.output.evaluate(before.bindings)
-        path, bindings = f"{unit.path}#{turn}/", Bindings(unit.bindings, turn=turn, previous=previous)
+        path, bindings = f"{unit.path}#{event.turn}/", Bindings(unit.bindings, turn=event.turn, previous=previous)
     elif body.lexical:
         path, bindings = f"{unit.path}/", Bindings(unit.bindings)
     else:
         given = unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs else {}
         path, bindings = f"{unit.path}/", Bindings(input=with_defaults(body, given))
-    unit.turn, unit.phase = turn, Phase.INSIDE
+    if unit.node.timeout is not None and unit.body is None:
+        unit.due = event.at + unit.node.timeout
+    unit.turn, unit.phase = event.turn, Phase.INSIDE
     unit.body = state.open_scope(path, body, bindings, unit)
 
 
-def _expand(state: State, unit: Unit, count: int) -> None:
-    node = unit.node
-    items = node.each.evaluate(unit.bindings) if node.each else []
-    unit.items, unit.elements, unit.pending = items[:count], [None] * count, count
+def _expanded(state: State, event: Expanded, program: Program) -> None:
+    unit = state.units[event.node]
+    items = unit.node.each.evaluate(unit.bindings) if unit.node.each else []
+    unit.spreading = Spreading(items[: event.count])
     unit.phase = Phase.EXPANDED
-    _feed(state, unit)
+    _feed(state, unit, unit.spreading)
 
 
-def _feed(state: State, unit: Unit) -> None:
+def _feed(state: State, unit: Unit, spreading: Spreading) -> None:
     """Lets as many elements begin as the node's `concurrency` admits; when all have an outcome, asks for the node's own."""
     node = unit.node
-    most = node.concurrency or len(unit.items)
-    while unit.busy < most and unit.next < len(unit.items):
-        index = unit.next
-        bindings = Bindings(unit.bindings, **{node.variable: unit.items[index]})
+    items = spreading.items
+    most = node.concurrency or len(items)
+    while spreading.busy < most and spreading.next < len(items):
+        index = spreading.next
+        bindings = Bindings(unit.bindings, **{node.variable: items[index]})
         element = Unit(f"{unit.path}[{index}]", unit.scope, node, bindings, unit, index)
         state.units[element.path] = element
         state.enqueue(element)
-        unit.next += 1
-        unit.busy += 1
-    if not unit.pending:
+        spreading.next += 1
+        spreading.busy += 1
+    if not spreading.pending:
         state.move(unit, Phase.EXPANDED)
 
 
@@ -122,19 +236,22 @@ def with_defaults(program: Program, given: dict[str, object]) -> dict[str, objec
 def _settle(state: State, unit: Unit, outcome: Outcome) -> None:
     unit.phase = Phase.DONE
     if (owner := unit.owner) is not None:
-        owner.elements[unit.index] = outcome
-        owner.pending -= 1
-        owner.busy -= 1
-        _feed(state, owner)
+        spreading = owner.spreading
+        if spreading is not None:
+            spreading.outcomes[unit.index] = outcome
+            spreading.pending -= 1
+            spreading.busy -= 1
+            _feed(state, owner, spreading)
         return
     scope, node = unit.scope, unit.node
     scope.outcomes[node.index] = outcome
     scope.open -= 1
-    if isinstance(outcome, Value):
+    if type(outcome) is Value:
         scope.bindings[node.name] = {"values": outcome.value} if node.each is not None else outcome.value
+    left = scope.left
     for child in node.children:
-        scope.left[child] -= 1
-        if not scope.left[child]:
+        left[child] -= 1
+        if not left[child]:
             state.admit(scope, scope.program.nodes[child])
     if not scope.open:
         _close(state, scope)
@@ -145,3 +262,23 @@ def _close(state: State, scope: Scope) -> None:
         state.agenda.append((None, Phase.DONE))
     else:
         state.move(scope.unit, Phase.EMERGED)
+
+
+FOLDS: dict[type[Event], Callable[[State, Any, Program], None]] = {
+    AttemptFinished: _attempt_finished,
+    AttemptStarted: _attempt_started,
+    NodeFinished: _node_finished,
+    Judged: _judged,
+    RetryPlanned: _retry_planned,
+    Measured: _measured,
+    Expanded: _expanded,
+    TurnStarted: _turn_started,
+    Asked: _asked,
+    Answered: _answered,
+    LetterRefused: _letter_refused,
+    CancelRequested: _cancel_requested,
+    RunStarted: _run_started,
+    Resumed: _resumed,
+    RunFinished: _run_finished,
+}
+"""The fold of each type of event; a test holds it against the closed union."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -13,11 +13,17 @@ from orchestra.verify.acceptance import Situation
 
 
 class Invoke(msgspec.Struct, frozen=True):
-    """Make an attempt. `settled` says that the world must not see it before the journal has it: a tool with an effect."""
+    """Make an attempt.
+
+    `certain` says that the world must not see it before the journal has it: a tool with an effect. `plain` says that its value,
+    where it gives one, is the unit's outcome: nothing judges it.
+    """
 
     unit: Unit
     call: Call
-    settled: bool = False
+    certain: bool = False
+    plain: bool = False
+    reserved: int = -1
 
 
 class Judge(msgspec.Struct, frozen=True):
@@ -36,6 +42,24 @@ class Pause(msgspec.Struct, frozen=True):
     low: float
     high: float
     reason: str
+
+
+class Count(msgspec.Struct, frozen=True):
+    """Let a server count the tokens of a call's prompt; `bound` holds where nobody can."""
+
+    unit: Unit
+    call: Call
+    bound: int
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """Ask a person."""
+
+    unit: Unit
+    question: str
+    schema: dict[str, Any]
+    options: tuple[str, ...] = ()
+    about: str = "answer"
 
 
 class Expand(msgspec.Struct, frozen=True):
@@ -66,4 +90,4 @@ class Conclude(msgspec.Struct, frozen=True):
     outcome: Outcome
 
 
-Proposal: TypeAlias = Invoke | Judge | Pause | Expand | Enter | Finish | Conclude
+Proposal: TypeAlias = Invoke | Judge | Pause | Count | Ask | Expand | Enter | Finish | Conclude

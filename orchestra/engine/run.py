@@ -3,90 +3,144 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from orchestra.doors import Journal
-from orchestra.events import Event, RunFinished, RunStarted
-from orchestra.log import Observer
+from orchestra.events import Asked, Event, RunFinished, RunStarted
 
 
 class Run:
-    """One execution of a program: wait for its end, watch its events, cancel it."""
+    """One execution of a program: wait for its end, watch its events, cancel it. It outlives the times at which the run waits for a
+    person, when nothing of the run is in memory but this."""
 
-    def __init__(self, run: str, journal: Journal, log: list[Event] | None = None, observe: Observer | None = None) -> None:
+    __slots__ = ("_asleep", "_cancel", "_end", "_error", "_waiters", "flushed", "id", "journal", "log", "offset", "started")
+
+    def __init__(self, run: str, journal: Journal, log: list[Event] | None = None) -> None:
         self.id = run
-        self._observe = observe
         self.journal = journal
-        self.log: list[Event] = log or []
-        """All events so far. Those that `events` gives are on disk; the last few here may not be."""
-        self._grown = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._cancel_by = ""
-        self._cancelled = asyncio.Event()
+        self.log: list[Event] = log if log is not None else []
+        """The latest events. Those that `events` gives are on disk; the last few here may not be."""
+        self.flushed = len(self.log)
+        """How many of `log` the journal has in line; readers see no others."""
+        self.offset = 0
+        """How many events came before those of `log`; the journal has them."""
+        first = self.log[0] if self.log else None
+        self.started = first if isinstance(first, RunStarted) else None
+        last = self.log[-1] if self.log else None
+        self._end = last if isinstance(last, RunFinished) else None
+        self._error: BaseException | None = None
+        self._asleep: tuple[Asked, ...] = ()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._cancel: Callable[[str], None] | None = None
 
-    def record(self, event: Event) -> None:
-        """Takes a new event into the log, and wakes who watches."""
-        self.log.append(event)
-        self._grown.set()
-        if self._observe is not None:
-            self._observe(self.id, event)
+    # What the engine says
 
-    def attach(self, task: asyncio.Task[None]) -> None:
-        """Names the task that drives the run."""
-        self._task = task
+    def flush(self) -> None:
+        """What has happened goes into the journal's line, and those who watch may see it."""
+        if self.flushed < len(self.log):
+            fresh = self.log[self.flushed :]
+            self.flushed = len(self.log)
+            self.journal.append(self.id, fresh)
+            if self._waiters:
+                self._wake()
+
+    def attach(self, cancel: Callable[[str], None]) -> None:
+        """The engine has the run in hand; `cancel(by)` reaches it."""
+        self._cancel, self._asleep = cancel, ()
+
+    def sleep(self, asked: Sequence[Asked], cancel: Callable[[str], None]) -> None:
+        """The run waits for persons; its events so far are in the journal alone."""
+        self._asleep, self._cancel = tuple(asked), cancel
+        self.offset += len(self.log)
+        self.log.clear()
+        self.flushed = 0
+        self._wake()
+
+    def end(self, finished: RunFinished | None, error: BaseException | None = None) -> None:
+        """The run is over, its last event on disk; or the engine or the journal broke."""
+        self._end, self._error, self._cancel = finished, error, None
+        self._wake()
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiting in waiters:
+            if not waiting.done():
+                waiting.set_result(None)
+
+    # What everybody may ask
 
     def cancel(self, by: str = "") -> None:
         """Asks the run to end. Its calls are cancelled up to the servers; what has finished stays. Idempotent."""
-        self._cancel_by = by
-        self._cancelled.set()
-
-    async def cancellation(self) -> str:
-        """Waits until somebody cancels; gives who."""
-        await self._cancelled.wait()
-        return self._cancel_by
+        if self._cancel is not None:
+            self._cancel(by)
 
     @property
     def of(self) -> tuple[str, Any]:
         """What runs, on what: the digest of the workflow, and the inputs."""
-        first = self.log[0] if self.log else None
-        return (first.graph, first.inputs) if isinstance(first, RunStarted) else ("", None)
+        return (self.started.graph, self.started.inputs) if self.started is not None else ("", None)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing will come any more."""
+        return self._end is not None or self._error is not None
 
     @property
     def finished(self) -> RunFinished | None:
-        """The last event, once it is there."""
-        last = self.log[-1] if self.log else None
-        return last if isinstance(last, RunFinished) else None
+        """The last event, once it is on disk."""
+        return self._end
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """What persons are asked, while the run waits for nothing else."""
+        return self._asleep
 
     async def wait(self) -> RunFinished:
         """The last event, on disk. Cancelling this wait does not cancel the run. Raises what broke the engine or the journal."""
-        if self._task is not None:
-            await asyncio.shield(self._task)
-        finished = self.finished
-        if finished is None:
-            raise RuntimeError(f"the driver of run {self.id} ended before the run")
+        while (finished := await self.pause()) is None:
+            await self._change()
         return finished
+
+    async def pause(self) -> RunFinished | None:
+        """The last event, on disk; or None as soon as the run waits for a person and for nothing else. Raises as `wait` does."""
+        while self._end is None and self._error is None and not self._asleep:
+            await self._change()
+        if self._error is not None:
+            raise self._error
+        return self._end
+
+    async def history(self) -> list[Event]:
+        """All events so far."""
+        if not self.offset:
+            return self.log
+        return [*(await self.journal.read(self.id))[: self.offset], *self.log]
 
     async def events(self, after: int = 0) -> AsyncGenerator[Event, None]:
         """The events with `seq > after` as they get durable, up to the last one. Every reader sees the same."""
         position = after
         while True:
-            batch = self.log[position:]
+            batch = await self._since(position)
             if not batch:
-                if self.finished is not None or (self._task is not None and self._task.done()):
+                if self._end is not None or self._error is not None:
                     return
-                self._grown.clear()
-                await self._woken()
+                await self._change()
                 continue
             await self.journal.durable(self.id, batch[-1].seq)
             for event in batch:
                 yield event
             position += len(batch)
 
-    async def _woken(self) -> None:
-        """Waits for a new event, or for the end of the driver, which may break without one."""
-        grown = asyncio.ensure_future(self._grown.wait())
+    async def _since(self, position: int) -> list[Event]:
+        if position >= self.offset:
+            return self.log[position - self.offset : self.flushed]
+        return (await self.journal.read(self.id, position))[: self.offset - position]
+
+    async def _change(self) -> None:
+        """Waits until something happens to the run."""
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiting)
         try:
-            await asyncio.wait({grown, self._task} if self._task is not None else {grown}, return_when=asyncio.FIRST_COMPLETED)
+            await waiting
         finally:
-            grown.cancel()
+            if waiting in self._waiters:
+                self._waiters.remove(waiting)

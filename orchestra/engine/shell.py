@@ -1,44 +1,32 @@
-"""The shell: carries out what `decide` proposes, and feeds back what came of it. The only part of the engine that waits."""
+"""The engine: any number of runs on one event loop, through three doors."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import aclosing
-from typing import Any, assert_never
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
-import msgspec
-
-from orchestra.doors import Call, Chunk, Clock, Done, Journal, Refused, Workers
-from orchestra.engine.decide import decide
+from orchestra.doors import Clock, Journal, Letter, Workers
+from orchestra.engine.driver import Driver
 from orchestra.engine.evolve import evolve
-from orchestra.engine.proposals import Conclude, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal
 from orchestra.engine.run import Run
-from orchestra.engine.state import Phase, State, Unit
+from orchestra.engine.state import State
 from orchestra.errors import OrchestraError
-from orchestra.events import (
-    AttemptFinished,
-    AttemptStarted,
-    CancelRequested,
-    Event,
-    Expanded,
-    Judged,
-    NodeFinished,
-    RetryPlanned,
-    RunFinished,
-    RunStarted,
-    TurnStarted,
-)
+from orchestra.events import Asked, Event, Resumed, RunFinished, RunStarted
 from orchestra.log import Observer
 from orchestra.values.labels import Label
-from orchestra.values.outcome import Failed
 from orchestra.values.types import Validator
-from orchestra.verify import acceptance
 from orchestra.workflow.program import Program
+
+FOLLOW = 0.5
+"""Seconds between looks at a run that another process has in hand."""
+_EXACT: Mapping[str, type] = {"string": str, "integer": int, "boolean": bool}
+_NOTES = frozenset({"type", "title", "description"})
 
 
 class Engine:
-    """Runs programs through three doors. One engine serves any number of runs at once on one event loop."""
+    """Runs programs through the doors. A run that waits for persons is let go of, and taken up again when a letter comes."""
 
     def __init__(
         self, clock: Clock, journal: Journal, workers: Workers, *, concurrency: int = 256, observe: Observer | None = None
@@ -46,200 +34,222 @@ class Engine:
         self.clock, self.journal, self.workers, self.observe = clock, journal, workers, observe
         self.concurrency = concurrency
         """Calls of one run in flight at most."""
-        self._runs: dict[str, Run] = {}
-        self._drivers: set[asyncio.Task[None]] = set()
+        self._drivers: dict[str, Driver] = {}
+        self._asleep: dict[str, tuple[Program, Run]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._followers: set[asyncio.Task[None]] = set()
+        self._postman: asyncio.Task[None] | None = None
+        self._checks: dict[int, tuple[dict[str, Any], type | None, Validator]] = {}
+        """By the identity of a schema, which is kept alive here: the one type of a plain schema, and its validator."""
+        self._closed = False
 
-    def start(self, program: Program, inputs: Mapping[str, Any], *, graph: str, label: Label = "internal", run: str = "") -> Run:
+    def start(
+        self,
+        program: Program,
+        inputs: Mapping[str, Any],
+        *,
+        graph: str,
+        label: Label = "internal",
+        run: str = "",
+        versions: Mapping[str, str] | None = None,
+        parent: str = "",
+        options: Mapping[str, Any] | None = None,
+    ) -> Run:
         """Begins a run of `program` on inputs that are already of its types.
 
-        `graph` is the digest of its source in the journal; `run` is an id that nobody has, a new one where it is empty.
+        `graph` is the digest of its source in the journal, `versions` those of what it calls; `run` is an id that nobody has, a
+        new one where it is empty; `parent` is the run that it is forked from; `options` are kept for a resumption.
         """
-        handle = Run(run or self.clock.new_id(), self.journal, observe=self.observe)
+        handle = Run(run or self.clock.new_id(), self.journal)
         started = RunStarted(
-            seq=1, at=self.clock.now(), run=handle.id, workflow=program.name, graph=graph, inputs=dict(inputs), label=label
+            seq=1,
+            at=self.clock.now(),
+            run=handle.id,
+            workflow=program.name,
+            graph=graph,
+            inputs=dict(inputs),
+            label=label,
+            versions=dict(versions or {}),
+            parent=parent,
+            options=dict(options or {}),
         )
-        driver = _Driver(self, program, handle)
+        handle.started = started
+        driver = self._drive(program, handle, self._state())
+        driver.memo = bool(started.options.get("memo"))
         driver.record(started)
-        task = asyncio.get_running_loop().create_task(driver.drive(), name=f"run {handle.id}")
-        handle.attach(task)
-        self._runs[handle.id] = handle
-        self._drivers.add(task)
-        task.add_done_callback(lambda done: self._forget(handle, done))
+        driver.begin()
         return handle
 
-    def running(self, run: str) -> Run | None:
-        """The run of this engine that has the id and is under way."""
-        return self._runs.get(run)
+    async def resume(self, program: Program, run: str, *, by: str = "") -> Run:
+        """Takes a run over that nobody has in hand, and goes on with it. `program` is the one that it began with.
 
-    def _forget(self, run: Run, task: asyncio.Task[None]) -> None:
-        self._drivers.discard(task)
-        self._runs.pop(run.id, None)
+        Calls that had an end are not made again. Raises `JournalError` J022 where somebody alive has it, J023 where it is not
+        there, J006 where it has ended; `OrchestraError` E018 where its events are not of this program.
+        """
+        if run in self._drivers:
+            return self._drivers[run].run
+        handle = self._asleep[run][1] if run in self._asleep else Run(run, self.journal)
+        await self._take(program, handle, by)
+        return handle
+
+    async def _take(self, program: Program, run: Run, by: str) -> None:
+        epoch = await self.journal.lease(run.id)
+        events = await self.journal.read(run.id)
+        state = self.fold(program, events)
+        run.started = events[0] if isinstance(events[0], RunStarted) else None
+        run.offset, run.log = len(events), []
+        letters = await self.journal.letters(run.id, state.letters)
+        self._asleep.pop(run.id, None)
+        if state.idle and not letters and not any(state.units[path].due for path in state.asked):
+            await self.journal.release(run.id)
+            self._rest(program, run, list(state.asked.values()))
+            return
+        driver = self._drive(program, run, state)
+        driver.memo = bool(run.started and run.started.options.get("memo"))
+        driver.record(Resumed(seq=state.seq + 1, at=self.clock.now(), epoch=epoch, by=by))
+        state.tidy()
+        for letter in letters:
+            driver.open(letter)
+        if not driver.ending:
+            driver.begin()
+
+    def fold(self, program: Program, events: Sequence[Event]) -> State:
+        """The state that events tell. Raises `OrchestraError` E018 where they are not of this program."""
+        state = self._state()
+        for event in events:
+            try:
+                evolve(state, event, program)
+            except (KeyError, IndexError) as error:
+                said = f"event {event.seq} of run {state.run} names {error}, which its workflow does not have"
+                raise OrchestraError("E018", said, hint=f"orchestra runs fork {state.run}") from error
+        state.tidy()
+        return state
+
+    def _state(self) -> State:
+        return State(self.concurrency, self.workers.measure)
+
+    def _drive(self, program: Program, run: Run, state: State) -> Driver:
+        if self._closed:
+            raise OrchestraError("E017", "the engine is closed", hint="open another: async with Orchestra.open() as orchestra")
+        driver = self._drivers[run.id] = Driver(self, program, run, state)
+        run.attach(driver.cancel)
+        if self._postman is None or self._postman.done():
+            self._postman = driver.loop.create_task(self._deliver(), name="inbox")
+        return driver
+
+    def running(self, run: str) -> Run | None:
+        """The run of this engine that has the id, and is under way or waits for a person."""
+        if run in self._drivers:
+            return self._drivers[run].run
+        return self._asleep[run][1] if run in self._asleep else None
+
+    # What drivers need
+
+    def fault(self, schema: dict[str, Any], value: Any) -> str | None:
+        """Why a value is not of a schema; None where it is."""
+        known = self._checks.get(id(schema))
+        if known is None:
+            exact = _EXACT.get(schema["type"]) if schema.keys() <= _NOTES and isinstance(schema.get("type"), str) else None
+            known = self._checks[id(schema)] = (schema, exact, Validator(schema))
+        if type(value) is known[1]:
+            return None
+        return known[2].check(value)
+
+    def objection(self, asked: Asked, value: Any, shown: str) -> str:
+        """Why a person's answer does not count; empty where it does."""
+        if shown != asked.shown:
+            return "the question has changed since it was shown"
+        if asked.options and value not in asked.options:
+            return f"the answer is none of {', '.join(asked.options)}"
+        return (self.fault(asked.schema, value) if asked.schema else None) or ""
+
+    def finish(self, driver: Driver, last: Coroutine[Any, Any, None]) -> None:
+        """Carries the last step of a driver out, and lets go of it."""
+        self._task(self._finish(driver, last))
+
+    async def _finish(self, driver: Driver, last: Coroutine[Any, Any, None]) -> None:
+        run, state = driver.run, driver.state
+        try:
+            await last
+        except OrchestraError as error:
+            run.end(None, error)
+        self._drivers.pop(run.id, None)
+        if run.over:
+            self._dismiss()
+            return
+        self._rest(driver.program, run, list(state.asked.values()))
+        if not self._closed and await self.journal.letters(run.id, state.letters):
+            await self._wake(run.id)
+
+    def _rest(self, program: Program, run: Run, asked: list[Asked]) -> None:
+        self._asleep[run.id] = (program, run)
+        run.sleep(asked, lambda by: self._task(self._cancel(run.id, by)))
+
+    async def _cancel(self, run: str, by: str) -> None:
+        """Cancels a run that waits for a person, by a letter."""
+        await self.journal.post(run, Letter(kind="cancel", by=by, at=self.clock.now()))
+        await self._wake(run)
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Letters
+
+    async def _deliver(self) -> None:
+        """Hands letters to the runs that they are for. Ends with the journal, of which the runs hear by themselves."""
+        with suppress(OrchestraError):
+            while True:
+                for run in await self.journal.mail():
+                    if run in self._drivers:
+                        await self._drivers[run].collect()
+                    elif run in self._asleep:
+                        await self._wake(run)
+
+    async def _wake(self, run: str) -> None:
+        if run not in self._asleep:
+            return
+        program, handle = self._asleep[run]
+        try:
+            await self._take(program, handle, "a letter")
+        except OrchestraError as error:
+            self._asleep.pop(run, None)
+            if error.code in ("J022", "J006"):
+                follower = asyncio.get_running_loop().create_task(self._follow(handle))
+                self._followers.add(follower)
+                follower.add_done_callback(self._followers.discard)
+            else:
+                handle.end(None, error)
+
+    async def _follow(self, run: Run) -> None:
+        """Another process has the run in hand: its events are read as they come."""
+        while True:
+            if events := await self.journal.read(run.id, run.offset):
+                run.offset += len(events)
+                if isinstance(events[-1], RunFinished):
+                    run.end(events[-1])
+                    return
+            await self.clock.sleep(FOLLOW)
+
+    def _dismiss(self) -> None:
+        """Without runs there is nobody to deliver letters to."""
+        if not self._drivers and not self._asleep and self._postman is not None:
+            self._postman.cancel()
+            self._postman = None
 
     async def close(self) -> None:
-        """Ends all runs that are under way, and waits for their tasks."""
-        drivers = list(self._drivers)
-        for task in drivers:
+        """Lets go of all runs, and waits for their tasks. What was under way can be resumed."""
+        self._closed = True
+        for driver in list(self._drivers.values()):
+            driver.stop(_closed(driver.run.id))
+        for _, run in self._asleep.values():
+            run.end(None, _closed(run.id))
+        idle = [*self._followers, *([self._postman] if self._postman is not None else [])]
+        for task in idle:
             task.cancel()
-        await asyncio.gather(*drivers, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *idle, return_exceptions=True)
 
 
-class _Driver:
-    """One run under way."""
-
-    def __init__(self, engine: Engine, program: Program, run: Run) -> None:
-        self.clock, self.journal, self.workers = engine.clock, engine.journal, engine.workers
-        self.program, self.run = program, run
-        self.state = State(engine.concurrency)
-        self.calls: set[asyncio.Task[None]] = set()
-        self.validators: dict[int, Validator] = {}
-        """By the identity of the schema, which the program keeps alive."""
-        self.over = asyncio.Event()
-
-    async def drive(self) -> None:
-        """From the first event, which is recorded, to the last; ends with everything on disk and no task left."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                self.group = group
-                watchers = [group.create_task(self._cancellation())]
-                if self.program.budget is not None and self.program.budget.seconds is not None:
-                    watchers.append(group.create_task(self._deadline(self.program.budget.seconds)))
-                self._pump()
-                await self.over.wait()
-                for task in (*watchers, *self.calls):
-                    task.cancel()
-        except* OrchestraError as broken:
-            raise broken.exceptions[0] from None
-        await self.journal.durable(self.run.id, self.state.seq)
-
-    def record(self, event: Event) -> None:
-        """A fact: into the journal, into the state, to who watches."""
-        self.journal.append(self.run.id, (event,))
-        evolve(self.state, event, self.program)
-        self.run.record(event)
-
-    def _stamp(self) -> dict[str, Any]:
-        return {"seq": self.state.seq + 1, "at": self.clock.now()}
-
-    def _pump(self) -> None:
-        """Carries out proposals until none is left."""
-        while proposals := decide(self.state):
-            for proposal in proposals:
-                if self.state.finished is None:
-                    self._carry_out(proposal)
-
-    def _carry_out(self, proposal: Proposal) -> None:
-        match proposal:
-            case Finish(unit, outcome):
-                self.record(NodeFinished(**self._stamp(), node=unit.path, outcome=outcome))
-            case Invoke(unit, call, settled):
-                self.record(AttemptStarted(**self._stamp(), node=unit.path, attempt=call.attempt, name=call.name, escalated=call.escalate))
-                self._spawn(unit, call, settled)
-            case Judge(unit, attempt, situation):
-                ruling = acceptance.start(situation)
-                self.record(
-                    Judged(
-                        **self._stamp(),
-                        node=unit.path,
-                        attempt=attempt,
-                        verdicts=ruling.verdicts,
-                        accepted=ruling.accepted,
-                        score=ruling.score,
-                        reason=ruling.reason,
-                    )
-                )
-            case Pause(unit, attempt, low, high, reason):
-                due = self.clock.now() + low + (high - low) * self.clock.random()
-                self.record(RetryPlanned(**self._stamp(), node=unit.path, attempt=attempt, due=due, reason=reason))
-                self._task(self._alarm(unit))
-            case Expand(unit, count):
-                self.record(Expanded(**self._stamp(), node=unit.path, count=count))
-            case Enter(unit, turn):
-                self.record(TurnStarted(**self._stamp(), node=unit.path, turn=turn))
-            case Conclude(status, outcome):
-                self.record(RunFinished(**self._stamp(), status=status, outcome=outcome, usage=self.state.usage))
-                self.over.set()
-            case _:
-                assert_never(proposal)
-
-    def _task(self, work: Any) -> None:
-        task = self.group.create_task(work)
-        self.calls.add(task)
-        task.add_done_callback(self.calls.discard)
-
-    def _spawn(self, unit: Unit, call: Call, settled: bool) -> None:
-        self._task(self._attempt(unit, call, self.state.seq if settled else 0))
-
-    async def _attempt(self, unit: Unit, call: Call, durable: int) -> None:
-        """One call, from its start to the fact of its end. `durable` is the event that must be on disk before the call goes out."""
-        if durable:
-            await self.journal.durable(self.run.id, durable)
-        began = self.clock.monotonic()
-        try:
-            async with asyncio.timeout(call.timeout):
-                reply = await self._reply(call)
-        except TimeoutError:
-            hint = f"raise `timeout:` of {unit.path}, or see what the server is doing: orchestra fleet status"
-            reply = Refused(code="E006", reason=f"no answer within {call.timeout:g} s", hint=hint, retryable=True)
-        if self.state.finished is not None or self.state.cancelled:
-            return
-        if isinstance(reply, Done):
-            reply = self._checked(unit, reply)
-        self.record(self._finished(unit, call, reply, self.clock.monotonic() - began))
-        self._pump()
-
-    async def _reply(self, call: Call) -> Done | Refused:
-        async with aclosing(self.workers.run(call)) as replies:
-            async for reply in replies:
-                if not isinstance(reply, Chunk):
-                    return reply
-        return Refused(code="E007", reason=f"the worker of {call.name} gave no reply", hint="orchestra doctor", retryable=True)
-
-    def _checked(self, unit: Unit, reply: Done) -> Done | Refused:
-        """The reply, if its value is of the type that the node's readers were compiled against."""
-        schema = unit.node.output
-        if not schema:
-            return reply
-        validator = self.validators.get(id(schema))
-        if validator is None:
-            validator = self.validators[id(schema)] = Validator(schema)
-        if (fault := validator.check(reply.value)) is None:
-            return reply
-        kept: dict[str, Any] = {name: getattr(reply, name) for name in ("usage", "server", "model", "sent", "received")}
-        return Refused(code="E009", reason=f"{unit.path}: {fault}", hint="the worker breaks its contract; mend it", **kept)
-
-    def _finished(self, unit: Unit, call: Call, reply: Done | Refused, seconds: float) -> AttemptFinished:
-        usage = msgspec.structs.replace(reply.usage, seconds=seconds, calls=max(1, reply.usage.calls))
-        facts: dict[str, Any] = {
-            "node": unit.path,
-            "attempt": call.attempt,
-            "usage": usage,
-            "server": reply.server,
-            "model": reply.model,
-            "sent": self.journal.put(reply.sent) if reply.sent else "",
-            "received": self.journal.put(reply.received) if reply.received else "",
-        }
-        if isinstance(reply, Done):
-            return AttemptFinished(**self._stamp(), **facts, value=reply.value, confidence=reply.confidence)
-        return AttemptFinished(**self._stamp(), **facts, error=reply.code, reason=reply.reason, hint=reply.hint, retryable=reply.retryable)
-
-    async def _alarm(self, unit: Unit) -> None:
-        """Wakes a paused unit at its due time."""
-        await self.clock.sleep(max(0.0, unit.due - self.clock.now()))
-        if unit.phase is Phase.PAUSED:
-            self.state.enqueue(unit)
-            self._pump()
-
-    async def _deadline(self, seconds: float) -> None:
-        await self.clock.sleep(seconds)
-        hint = "raise `seconds` of the workflow's `budget:`, or --budget seconds=…"
-        self._break_off("budget", Failed("E005", f"not done within {seconds:g} s", hint=hint))
-
-    async def _cancellation(self) -> None:
-        by = await self.run.cancellation()
-        if self.state.finished is None:
-            self.record(CancelRequested(**self._stamp(), by=by))
-            self._break_off("cancelled", Failed("E008", f"cancelled{f' by {by}' if by else ''}", hint=f"orchestra runs show {self.run.id}"))
-
-    def _break_off(self, status: str, outcome: Failed) -> None:
-        if self.state.finished is None:
-            self._carry_out(Conclude(status, outcome))
+def _closed(run: str) -> OrchestraError:
+    return OrchestraError("E017", f"the engine was closed while run {run} was under way", hint=f"orchestra runs resume {run}")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
-from orchestra.events import NOTHING, AttemptFinished, Judged, RunFinished, Usage
+from orchestra.doors import UNMEASURED, Call, Measure
+from orchestra.engine.purse import Purse, limited
+from orchestra.events import NOTHING, Answered, Asked, AttemptFinished, Judged, RunFinished, Usage
 from orchestra.values.labels import Label
 from orchestra.values.outcome import Outcome
-from orchestra.workflow.nodes import Budget
 from orchestra.workflow.program import CompiledNode, Program
 
 
@@ -54,15 +54,25 @@ class Phase(IntEnum):
     """A body is under way."""
     EMERGED = 8
     """A body has come to its end."""
-    DONE = 9
+    ASKED = 9
+    """A person is asked."""
+    REPLIED = 10
+    """A person has answered."""
+    DOUBTFUL = 11
+    """An attempt that must happen once was under way when the run was interrupted."""
+    STARVED = 12
+    """The budget has no room until calls that are under way come back."""
+    COUNTING = 13
+    """A server counts the tokens of its prompt."""
+    DONE = 14
 
 
 class Unit:
     """A unit of work: a node, or one element of a node under `each`."""
 
     __slots__ = (
-        "answer", "attempt", "bindings", "body", "busy", "due", "elements", "escalated", "feedback", "index", "items", "judged", "next",
-        "node", "owner", "path", "pending", "phase", "scope", "turn",
+        "answer", "asked", "attempt", "bindings", "body", "due", "escalated", "feedback", "index", "judged", "measured", "node",
+        "owner", "path", "phase", "reply", "reserved", "scope", "spreading", "turn",
     )  # fmt: skip
 
     def __init__(self, path: str, scope: Scope, node: CompiledNode, bindings: Bindings, owner: Unit | None = None, index: int = -1) -> None:
@@ -73,16 +83,18 @@ class Unit:
         self.phase = Phase.READY
         self.attempt = 0
         self.escalated = False
+        self.reserved = -1
+        """Tokens reserved for the attempt in flight; -1 where nothing was reserved."""
+        self.measured = -1
+        """Tokens of its prompt as a server counted them; -1 where nobody did."""
         self.answer: AttemptFinished | None = None
         self.judged: Judged | None = None
+        self.asked: Asked | None = None
+        self.reply: Answered | None = None
         self.feedback: tuple[str, ...] = ()
         self.due = 0.0
-        self.items: list[Any] = []
-        self.elements: list[Outcome | None] = []
-        self.pending = 0
-        """Elements without an outcome; of them `busy` have begun, and `next` is the first that has not."""
-        self.busy = 0
-        self.next = 0
+        """Wall-clock time of its next attempt, or at which its time is up."""
+        self.spreading: Spreading | None = None
         self.body: Scope | None = None
         self.turn = 0
 
@@ -92,13 +104,25 @@ class Unit:
         return self.node.each is not None and self.owner is None
 
 
+class Spreading:
+    """The elements of an `each` node: of those without an outcome (`pending`) `busy` have begun; `next` is the first that has not."""
+
+    __slots__ = ("busy", "items", "next", "outcomes", "pending")
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+        self.outcomes: list[Outcome | None] = [None] * len(items)
+        self.pending = len(items)
+        self.busy = self.next = 0
+
+
 class Scope:
     """A program under way: the root, or the body of a `call` or of one turn of a loop."""
 
-    __slots__ = ("bindings", "left", "longest", "open", "outcomes", "path", "program", "unit")
+    __slots__ = ("bindings", "left", "longest", "open", "outcomes", "path", "program", "purse", "unit")
 
-    def __init__(self, path: str, program: Program, bindings: Bindings, unit: Unit | None) -> None:
-        self.path, self.program, self.bindings, self.unit = path, program, bindings, unit
+    def __init__(self, path: str, program: Program, bindings: Bindings, unit: Unit | None, purse: Purse | None) -> None:
+        self.path, self.program, self.bindings, self.unit, self.purse = path, program, bindings, unit, purse
         self.outcomes: list[Outcome | None] = [None] * len(program.nodes)
         self.left = [len(node.needs) for node in program.nodes]
         """Needs that have no outcome yet, per node."""
@@ -107,41 +131,68 @@ class Scope:
         self.longest = max((node.height for node in program.nodes), default=0)
 
 
+class Tally:
+    """What a run has used, added up in place."""
+
+    __slots__ = ("cached_tokens", "calls", "output_tokens", "prompt_tokens", "resends", "seconds")
+
+    def __init__(self) -> None:
+        self.prompt_tokens = self.cached_tokens = self.output_tokens = self.calls = self.resends = 0
+        self.seconds = 0.0
+
+    def add(self, usage: Usage) -> None:
+        """One more call."""
+        self.calls += usage.calls
+        self.seconds += usage.seconds
+        if usage.prompt_tokens or usage.output_tokens or usage.resends:
+            self.prompt_tokens += usage.prompt_tokens
+            self.cached_tokens += usage.cached_tokens
+            self.output_tokens += usage.output_tokens
+            self.resends += usage.resends
+
+    def usage(self) -> Usage:
+        """The sum."""
+        found = Usage(self.prompt_tokens, self.cached_tokens, self.output_tokens, self.calls, self.seconds, self.resends)
+        return found if found != NOTHING else NOTHING
+
+
+def unmeasured(call: Call) -> Measure:
+    """Of workers that say nothing about a call."""
+    return UNMEASURED
+
+
 class State:
-    """Everything that is known of a run. `limit` bounds the calls in flight."""
+    """Everything that is known of a run. `limit` bounds the calls in flight; `measure` says what a call may cost."""
 
     __slots__ = (
-        "agenda",
-        "budget",
-        "cancelled",
-        "finished",
-        "label",
-        "limit",
-        "order",
-        "ready",
-        "root",
-        "run",
-        "running",
-        "seq",
-        "units",
-        "usage",
-    )
+        "active", "agenda", "asked", "at", "cancelled", "epoch", "finished", "label", "letters", "limit", "measure", "order", "ready",
+        "root", "run", "running", "seq", "starved", "tally", "units",
+    )  # fmt: skip
 
-    def __init__(self, limit: int = 1 << 30) -> None:
+    def __init__(self, limit: int = 1 << 30, measure: Callable[[Call], Measure] = unmeasured) -> None:
         self.run = ""
         self.label: Label = "internal"
-        self.budget: Budget | None = None
         self.root: Scope | None = None
         self.seq = 0
+        self.at = 0.0
+        """Wall-clock time of the last event."""
+        self.active = 0.0
+        """Seconds of wall clock in which the run was under way; time in which it waited for a person or for a process is not counted."""
+        self.epoch = 1
+        self.letters = 0
+        """The number of the last letter of the inbox that was opened."""
         self.units: dict[str, Unit] = {}
         self.ready: list[tuple[int, int, Unit]] = []
         """A heap: the longest way to a sink first, then in order of arrival."""
         self.order = 0
-        self.agenda: deque[tuple[Unit | None, Phase]] = deque()
+        self.agenda: list[tuple[Unit | None, Phase]] = []
         """Units that a fact has moved, with the phase that they were moved to; None for the root."""
         self.running = 0
         self.limit = limit
-        self.usage: Usage = NOTHING
+        self.measure = measure
+        self.starved: list[Unit] = []
+        self.asked: dict[str, Asked] = {}
+        self.tally = Tally()
         self.cancelled = False
         self.finished: RunFinished | None = None
 
@@ -158,7 +209,10 @@ class State:
 
     def open_scope(self, path: str, program: Program, bindings: Bindings, unit: Unit | None) -> Scope:
         """A program begins: its nodes without needs may start."""
-        scope = Scope(path, program, bindings, unit)
+        outer = unit.scope.purse if unit is not None else None
+        budget = program.budget
+        purse = Purse(budget, outer) if budget is not None and limited(budget) else outer
+        scope = Scope(path, program, bindings, unit, purse)
         for node in program.nodes:
             if not node.needs:
                 self.admit(scope, node)
@@ -166,10 +220,22 @@ class State:
 
     def admit(self, scope: Scope, node: CompiledNode) -> None:
         """A node's needs are there."""
-        unit = Unit(scope.path + node.name, scope, node, scope.bindings)
-        self.units[unit.path] = unit
+        path = scope.path + node.name
+        self.units[path] = unit = Unit(path, scope, node, scope.bindings)
         self.enqueue(unit)
 
-    def active(self) -> Iterator[Unit]:
-        """The units that have begun and have no outcome."""
-        return (unit for unit in self.units.values() if unit.phase is not Phase.READY)
+    def tidy(self) -> None:
+        """Leaves of what waits for a decision only what still does: after a fold of many events, each unit once."""
+        agenda = {(id(unit), phase): (unit, phase) for unit, phase in self.agenda if unit is None or unit.phase is phase}
+        self.agenda = list(agenda.values())
+        ready = {id(entry[2]): entry for entry in self.ready if entry[2].phase is Phase.READY}
+        self.ready = list(ready.values())
+        heapq.heapify(self.ready)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing can happen before a person answers: no call is under way, and no unit waits for a time."""
+        return bool(self.asked) and not self.running and all(unit.phase in _STILL for unit in self.units.values())
+
+
+_STILL = frozenset({Phase.ASKED, Phase.INSIDE, Phase.EXPANDED})

@@ -9,10 +9,10 @@ from typing import Any
 from orchestra.agent.contract import Catalog, Contract, Effect, Schema
 from orchestra.doors import Call
 from orchestra.engine.shell import Engine
-from orchestra.events import Event, NodeFinished, RunFinished
+from orchestra.events import AttemptFinished, AttemptStarted, Event, NodeFinished, RunFinished
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
-from orchestra.values.outcome import Outcome
+from orchestra.values.outcome import Outcome, Value
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.program import Program
 from orchestra.workflow.reader import read
@@ -88,7 +88,22 @@ class Played:
 
     @property
     def outcomes(self) -> dict[str, Outcome]:
-        return {event.node: event.outcome for event in self.events if isinstance(event, NodeFinished)}
+        found: dict[str, Outcome] = {}
+        for event in self.events:
+            if isinstance(event, NodeFinished):
+                found[event.node] = event.outcome
+            elif isinstance(event, AttemptFinished) and event.settled:
+                found[event.node] = Value(event.value, event.confidence)
+        return found
+
+    @property
+    def attempts(self) -> list[Any]:
+        """The first event of each attempt: its start, or its end where it came back at once."""
+        found: dict[tuple[str, int], Event] = {}
+        for event in self.events:
+            if isinstance(event, AttemptStarted | AttemptFinished):
+                found.setdefault((event.node, event.attempt), event)
+        return list(found.values())
 
     def of(self, kind: type[Event], node: str = "") -> list[Any]:
         return [event for event in self.events if isinstance(event, kind) and (not node or getattr(event, "node", "") == node)]

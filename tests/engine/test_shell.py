@@ -14,7 +14,7 @@ from orchestra.engine.evolve import evolve
 from orchestra.engine.shell import Engine
 from orchestra.engine.state import State
 from orchestra.errors import OrchestraError
-from orchestra.events import AttemptFinished, AttemptStarted, CancelRequested, NodeFinished, RetryPlanned, RunFinished
+from orchestra.events import AttemptFinished, CancelRequested, RetryPlanned, RunFinished
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, run_simulated
 from orchestra.values.outcome import Failed, Value
@@ -37,7 +37,7 @@ def test_what_the_server_refused_is_tried_again_after_a_wait() -> None:
     played = play(ONE % "", faults=Faults(refused=1.0, attempts=1))
     assert played.outcome == Value("<x>")
     (retry,) = played.of(RetryPlanned)
-    (first, second) = played.of(AttemptStarted)
+    (first, second) = played.attempts
     assert first.at + 0.25 <= second.at <= first.at + 0.5
     assert retry.due == second.at
 
@@ -45,7 +45,7 @@ def test_what_the_server_refused_is_tried_again_after_a_wait() -> None:
 def test_an_answer_outside_its_type_is_tried_once_more_and_then_fails() -> None:
     assert play(ONE % "", faults=Faults(invalid=1.0, attempts=1)).outcome == Value("<x>")
     played = play(ONE % "", faults=Faults(invalid=1.0))
-    assert len(played.of(AttemptStarted)) == 2
+    assert len(played.attempts) == 2
     assert isinstance(played.outcome, Failed)
     assert played.outcome.code == "M001"
     received = asyncio.run(played.journal.blob(played.of(AttemptFinished)[-1].received))
@@ -60,14 +60,14 @@ def test_a_value_outside_its_type_is_not_used() -> None:
 
 def test_retry_limits_the_attempts() -> None:
     played = play(ONE % ", retry: {attempts: 5, wait: [1, 4]}", faults=Faults(refused=1.0))
-    assert len(played.of(AttemptStarted)) == 5
+    assert len(played.attempts) == 5
     assert isinstance(played.outcome, Failed)
 
 
 def test_a_tool_that_must_happen_once_is_never_tried_again() -> None:
     text = "output: ${a}\nnodes:\n  a: {tool: send, retry: 5, with: {text: x}}"
     played = play(text, answers={"send": lambda call: Refused(code="T001", reason="no", retryable=True)})
-    assert len(played.of(AttemptStarted)) == 1
+    assert len(played.attempts) == 1
 
 
 def test_an_attempt_that_takes_too_long_is_given_up() -> None:
@@ -80,7 +80,7 @@ def test_an_attempt_that_takes_too_long_is_given_up() -> None:
 def test_a_budget_of_tokens_stops_further_calls() -> None:
     played = play("budget: {tokens: 1}\n" + DIAMOND.lstrip(), {"text": "a b c"}, concurrency=1)
     assert played.finished.status == "budget"
-    assert len([event for event in played.of(AttemptStarted) if event.name == "writer"]) == 1
+    assert len([event for event in played.attempts if event.name == "writer"]) == 1
 
 
 def test_a_budget_of_seconds_ends_the_run_at_its_deadline() -> None:
@@ -141,7 +141,7 @@ def test_every_reader_of_a_run_sees_all_its_events() -> None:
 def test_a_journal_that_breaks_breaks_the_run_and_says_so() -> None:
     class Broken(MemoryJournal):
         def append(self, run: str, events: Any) -> None:
-            if any(isinstance(event, NodeFinished) for event in events):
+            if any(isinstance(event, AttemptFinished) for event in events):
                 raise OrchestraError("J009", "the disk is full")
             super().append(run, events)
 
@@ -172,7 +172,7 @@ def test_the_state_of_a_run_is_the_fold_of_its_events() -> None:
     assert state.finished == played.finished
     assert state.root is not None
     assert not state.units
-    assert state.usage == played.finished.usage
+    assert state.tally.usage() == played.finished.usage
 
 
 def test_a_gap_in_the_events_is_refused() -> None:
@@ -193,7 +193,7 @@ nodes:
   c: {tool: shout, with: {text: "${b}"}}
 """
     played = play(text, concurrency=1)
-    assert next(event.node for event in played.of(AttemptStarted)) == "a"
+    assert next(event.node for event in played.attempts) == "a"
 
 
 def test_sequences_give_a_value_an_attempt() -> None:

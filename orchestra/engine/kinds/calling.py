@@ -2,56 +2,71 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from orchestra.doors import Call
 from orchestra.engine.kinds import body, choice
 from orchestra.engine.kinds.acceptance import evidence, settle
-from orchestra.engine.proposals import Finish, Invoke, Pause, Proposal
+from orchestra.engine.proposals import Count, Finish, Invoke, Pause, Proposal
+from orchestra.engine.purse import Purse
 from orchestra.engine.retry import attempts, waiting
-from orchestra.engine.state import State, Unit
+from orchestra.engine.state import Phase, State, Unit
 from orchestra.errors import OrchestraError
 from orchestra.values.outcome import Abstained, Failed, Outcome, Value
 
 
-def invoke(state: State, unit: Unit, *, escalate: bool = False) -> Proposal:
-    """The next attempt; or the end, where the budget is spent."""
-    node, contract = unit.node, unit.node.contract
+def invoke(state: State, unit: Unit, *, escalate: bool = False) -> Proposal | None:
+    """The next attempt; or nothing for now, where the budget has no room yet; or the end, where it never will."""
+    node = unit.node
+    contract = node.contract
     if contract is None:
         raise OrchestraError("E002", f"{unit.path} calls nothing", hint="orchestra doctor")
-    if (spent := _overspent(state)) and contract.kind == "agent":
-        return Finish(unit, Failed("E005", spent, unit.path, "raise `budget:` in the workflow, or --budget"))
+    acceptance = node.acceptance
     call = Call(
         run=state.run,
         node=unit.path,
         attempt=unit.attempt + 1,
         kind=contract.kind,
         name=contract.name,
-        inputs=node.inputs.evaluate(unit.bindings) if node.inputs else {},
+        inputs=node.inputs.evaluate(unit.bindings) if node.inputs is not None else {},
         timeout=node.timeout,
-        priority=_priority(unit),
+        priority=unit.scope.longest - node.height,
         label=state.label,
-        evidence=evidence(unit),
+        evidence=evidence(unit) if acceptance is not None else (),
         feedback=unit.feedback,
         escalate=escalate,
         key=f"{state.run}/{unit.path}",
+        version=contract.digest,
     )
-    return Invoke(unit, call, settled=contract.effect != "pure")
+    plain = acceptance is None or not acceptance.checks
+    if unit.scope.purse is not None and contract.kind == "agent":
+        return reserved(state, unit, unit.scope.purse, Invoke(unit, call, plain=plain))
+    return Invoke(unit, call, contract.effect != "pure", plain)
 
 
-def _priority(unit: Unit) -> int:
-    """0 on the critical path of the unit's scope, more for those that can wait (vLLM serves low numbers first)."""
-    return unit.scope.longest - unit.node.height
-
-
-def _overspent(state: State) -> str:
-    """Why no further model call may start; empty where one may. What is in flight is not counted, so a run overshoots by that."""
-    budget, usage = state.budget, state.usage
-    if budget is None:
-        return ""
-    if budget.tokens is not None and (tokens := usage.prompt_tokens + usage.output_tokens) >= budget.tokens:
-        return f"{tokens:,} of {budget.tokens:,} tokens are spent"
-    if budget.calls is not None and usage.calls >= budget.calls:
-        return f"{usage.calls:,} of {budget.calls:,} calls are spent"
-    return ""
+def reserved(state: State, unit: Unit, purse: Purse, wanted: Invoke) -> Proposal | None:
+    """A model call, with what it may cost reserved (DESIGN §10): its output shrinks to what is left; else it waits for calls that
+    are under way; else its prompt is counted exactly; else there is no room for it."""
+    call = wanted.call
+    measure = state.measure(call)
+    bound = measure.prompt_tokens if unit.measured < 0 else min(unit.measured, measure.prompt_tokens)
+    room, calls = purse.room, purse.calls_left
+    if (calls is None or calls > 0) and (room is None or (room > 0 and bound + min(measure.min_output, measure.max_output) <= room)):
+        most = measure.max_output if room is None else min(measure.max_output, room - bound)
+        if most < measure.max_output:
+            call = msgspec.structs.replace(call, max_output=most)
+        return Invoke(unit, call, plain=wanted.plain, reserved=bound + most)
+    if purse.waits:
+        unit.phase = Phase.STARVED
+        state.starved.append(unit)
+        return None
+    if unit.measured < 0 and bound and room is not None and room > measure.min_output and (calls is None or calls > 0):
+        unit.phase = Phase.COUNTING
+        return Count(unit, call, bound)
+    why = purse.spent()
+    if room is not None and room > 0 and (calls is None or calls > 0):
+        why = f"{room:,} tokens are left, and the next call may take {bound + measure.min_output:,}"
+    return Finish(unit, Failed("E005", why, unit.path, "raise `budget:` in the workflow, or --budget"))
 
 
 def answered(unit: Unit) -> Proposal:
@@ -63,6 +78,8 @@ def _candidate(unit: Unit) -> Outcome:
     """The value that waits for its verdicts: a call's answer, or what a body, a choice or a `verify` node gave."""
     if unit.answer is not None:
         return Value(unit.answer.value, unit.answer.confidence)
+    if unit.reply is not None:
+        return Value(unit.reply.value)
     match unit.node.kind:
         case "call" | "loop":
             return body.result(body.inside(unit))
@@ -85,7 +102,7 @@ def erred(unit: Unit) -> Proposal:
     return Finish(unit, Failed(answer.error, answer.reason, unit.path, answer.hint))
 
 
-def judged(state: State, unit: Unit) -> Proposal:
+def judged(state: State, unit: Unit) -> Proposal | None:
     """Accepted: the value, with its evidence. Not accepted: what `otherwise` says, and at last an abstention."""
     ruling, acceptance = unit.judged, unit.node.acceptance
     if ruling is None or acceptance is None:

@@ -1,0 +1,434 @@
+"""The driver: one run under way. It carries out what `decide` proposes, and feeds back what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, assert_never
+
+from orchestra.doors import Call, Chunk, Done, Letter, Refused
+from orchestra.engine.decide import decide, give_up
+from orchestra.engine.evolve import evolve
+from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal
+from orchestra.engine.run import Run
+from orchestra.engine.state import Phase, State, Unit
+from orchestra.errors import OrchestraError
+from orchestra.events import (
+    NOTHING,
+    Answered,
+    Asked,
+    AttemptFinished,
+    AttemptStarted,
+    CancelRequested,
+    Event,
+    Expanded,
+    Judged,
+    LetterRefused,
+    Measured,
+    NodeFinished,
+    RetryPlanned,
+    RunFinished,
+    TurnStarted,
+    Usage,
+)
+from orchestra.values.json import canonical, digest
+from orchestra.values.outcome import Failed, Outcome
+from orchestra.verify import acceptance
+from orchestra.workflow.program import Program
+
+if TYPE_CHECKING:
+    from orchestra.engine.shell import Engine
+
+BREATH = 64
+"""Calls that come back at once, after which other tasks of the loop get a turn."""
+RUNNING = Phase.RUNNING
+
+
+class Driver:
+    """One run under way.
+
+    Calls run in tasks, but a task that is done with a call takes the next one from the line, so a chain of quick calls needs one
+    task, and a fork needs as many as have to wait. Events go to the journal once a turn of the loop.
+    """
+
+    __slots__ = (
+        "alarms", "begun", "clock", "deadline", "ending", "engine", "journal", "line", "loop", "memo", "program", "run",
+        "starting", "state", "tasks", "workers", "working",
+    )  # fmt: skip
+
+    def __init__(self, engine: Engine, program: Program, run: Run, state: State) -> None:
+        self.engine = engine
+        self.clock, self.journal, self.workers = engine.clock, engine.journal, engine.workers
+        self.program, self.run, self.state = program, run, state
+        self.loop = asyncio.get_running_loop()
+        self.line: deque[Invoke] = deque()
+        """Calls that wait for a task."""
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.working: dict[asyncio.Task[None], Invoke] = {}
+        """Which call a task does now."""
+        self.starting = 0
+        """Tasks that have not had their first turn."""
+        self.alarms: dict[str, asyncio.Task[None]] = {}
+        """Of units that wait for a time, by path."""
+        self.deadline: asyncio.Task[None] | None = None
+        self.memo = False
+        """Whether answers are taken from the memo."""
+        self.begun: list[Invoke] = []
+        """Calls whose start is not recorded yet: those that come back at once need no start."""
+        self.ending = False
+
+    # Facts
+
+    def record(self, event: Event) -> None:
+        """A fact: into the state, to who watches, and with the end of this turn of the loop into the journal."""
+        run = self.run
+        if len(run.log) == run.flushed and not self.begun:
+            self.loop.call_soon(self._turn)
+        evolve(self.state, event, self.program)
+        run.log.append(event)
+        if self.engine.observe is not None:
+            self.engine.observe(self.run.id, event)
+
+    def _turn(self) -> None:
+        """The end of a turn of the loop: calls that are still under way have begun."""
+        begun, self.begun = self.begun, []
+        try:
+            for invoke in begun:
+                if invoke.unit.phase is RUNNING and invoke.unit.attempt < invoke.call.attempt:
+                    self._started(invoke)
+            self.run.flush()
+        except OrchestraError as error:
+            self._break(error)
+
+    def _stamp(self) -> dict[str, Any]:
+        return {"seq": self.state.seq + 1, "at": self.clock.now()}
+
+    # From proposals to facts
+
+    def pump(self) -> None:
+        """Carries out proposals until none is left, and sees to it that somebody does the calls."""
+        state = self.state
+        while proposals := decide(state):
+            for proposal in proposals:
+                if type(proposal) is Invoke:
+                    self.line.append(proposal)
+                elif state.finished is None:
+                    self._carry_out(proposal)
+        if not self.line and not self.tasks and not self.ending:
+            self._rest()
+
+    def _carry_out(self, proposal: Proposal) -> None:
+        match proposal:
+            case Finish(unit, outcome):
+                self.record(NodeFinished(**self._stamp(), node=unit.path, outcome=outcome))
+                if (alarm := self.alarms.pop(unit.path, None)) is not None:
+                    alarm.cancel()
+            case Judge(unit, attempt, situation):
+                self._judge(unit, attempt, acceptance.start(situation))
+            case Pause(unit, attempt, low, high, reason):
+                due = self.clock.now() + low + (high - low) * self.clock.random()
+                self.record(RetryPlanned(**self._stamp(), node=unit.path, attempt=attempt, due=due, reason=reason))
+                self._alarm(unit)
+            case Expand(unit, count):
+                self.record(Expanded(**self._stamp(), node=unit.path, count=count))
+            case Enter(unit, turn):
+                self.record(TurnStarted(**self._stamp(), node=unit.path, turn=turn))
+                if turn == 1 and unit.due:
+                    self._alarm(unit)
+            case Ask(unit, question, schema, options, about):
+                shown = digest(canonical([question, options, schema]))
+                asked: dict[str, Any] = {"question": question, "schema": schema, "shown": shown, "options": options, "about": about}
+                self.record(Asked(**self._stamp(), node=unit.path, **asked))
+                if unit.due:
+                    self._alarm(unit)
+            case Count(unit, call, bound):
+                self._task(self._count(unit, call, bound))
+            case Conclude(status, outcome):
+                self._conclude(status, outcome)
+            case Invoke():
+                self.line.append(proposal)
+            case _:
+                assert_never(proposal)
+
+    def _judge(self, unit: Unit, attempt: int, ruling: acceptance.Ruling) -> None:
+        accepted = ruling.accepted
+        facts: dict[str, Any] = {"verdicts": ruling.verdicts, "accepted": accepted, "score": ruling.score, "reason": ruling.reason}
+        self.record(Judged(**self._stamp(), node=unit.path, attempt=attempt, **facts))
+        answer = unit.answer
+        if accepted and answer is not None and answer.memo and not answer.recalled:
+            self.journal.remember(answer.memo, self.run.id, answer.value)
+
+    def _conclude(self, status: str, outcome: Outcome) -> None:
+        self.record(RunFinished(**self._stamp(), status=status, outcome=outcome, usage=self.state.tally.usage()))
+        self._end(self._finish())
+
+    def _started(self, invoke: Invoke) -> None:
+        call = invoke.call
+        self.record(
+            AttemptStarted(
+                **self._stamp(),
+                node=call.node,
+                attempt=call.attempt,
+                name=call.name,
+                escalated=call.escalate,
+                reserved=max(0, invoke.reserved),
+            )
+        )
+
+    # Tasks
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self.loop.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._break(error)
+        elif not self.ending:
+            self.staff()
+            if not self.line and not self.tasks:
+                self._rest()
+
+    def staff(self) -> None:
+        """Sees to it that tasks are about to start for the calls in line: as many as are under way, two at least."""
+        wanted = min(len(self.line), max(2, len(self.tasks)))
+        while self.starting < wanted:
+            self.starting += 1
+            self._task(self._work())
+
+    async def _work(self) -> None:
+        """Does calls from the line, one after the other, until none is left."""
+        self.starting -= 1
+        line, task = self.line, asyncio.current_task()
+        assert task is not None, "a coroutine that runs has a task"
+        done = 0
+        try:
+            while line and not self.ending:
+                invoke = line.popleft()
+                if invoke.unit.phase is not RUNNING:
+                    continue  # its time was up before its turn came
+                if line:
+                    self.staff()
+                self.working[task] = invoke
+                await self._attempt(invoke, task)
+                done += 1
+                if not done % BREATH:
+                    await asyncio.sleep(0)
+        finally:
+            self.working.pop(task, None)
+
+    async def _attempt(self, invoke: Invoke, task: asyncio.Task[None]) -> None:
+        """One call, from its start to the fact of its end."""
+        unit = invoke.unit
+        if invoke.certain or invoke.reserved >= 0:
+            self._started(invoke)
+            if invoke.certain:
+                self.run.flush()
+                await self.journal.durable(self.run.id, self.state.seq)
+        else:
+            if len(self.run.log) == self.run.flushed and not self.begun:
+                self.loop.call_soon(self._turn)
+            self.begun.append(invoke)
+        memo = self.workers.measure(invoke.call).memo if self.memo else ""
+        if memo and (known := await self.journal.recall(memo)) is not None:
+            finished = self._recalled(invoke, memo, *known)
+        else:
+            began = self.clock.monotonic()
+            reply = await self._timed(invoke.call)
+            finished = self._finished(invoke, reply, self.clock.monotonic() - began, memo)
+        self.working.pop(task, None)
+        if not self.ending and unit.phase is RUNNING:
+            self.record(finished)
+            if memo and finished.settled and not finished.recalled:
+                self.journal.remember(memo, self.run.id, finished.value)
+            self.pump()
+
+    async def _timed(self, call: Call) -> Done | Refused:
+        if call.timeout is None:
+            return await self._reply(call)
+        try:
+            async with asyncio.timeout(call.timeout):
+                return await self._reply(call)
+        except TimeoutError:
+            hint = f"raise `timeout:` of {call.node}, or see what the server is doing: orchestra fleet status"
+            return Refused(code="E006", reason=f"no answer within {call.timeout:g} s", hint=hint, retryable=True)
+
+    async def _reply(self, call: Call) -> Done | Refused:
+        replies = self.workers.run(call)
+        try:
+            async for reply in replies:
+                if not isinstance(reply, Chunk):
+                    return reply
+        finally:
+            await replies.aclose()
+        return Refused(code="E007", reason=f"the worker of {call.name} gave no reply", hint="orchestra doctor", retryable=True)
+
+    def _finished(self, invoke: Invoke, reply: Done | Refused, seconds: float, memo: str) -> AttemptFinished:
+        unit, call, used = invoke.unit, invoke.call, reply.usage
+        if isinstance(reply, Done) and (schema := unit.node.output) and (fault := self.engine.fault(schema, reply.value)):
+            reason, hint = f"{unit.path}: {fault}", "the worker breaks its contract; mend it"
+            kept: dict[str, Any] = {name: getattr(reply, name) for name in ("server", "model", "sent", "received")}
+            reply = Refused(code="E009", reason=reason, hint=hint, **kept)
+        facts: dict[str, Any] = {
+            "node": call.node,
+            "attempt": call.attempt,
+            "name": "" if unit.attempt == call.attempt else call.name,
+            "usage": Usage(used.prompt_tokens, used.cached_tokens, used.output_tokens, used.calls or 1, seconds, used.resends),
+            "server": reply.server,
+            "model": reply.model,
+            "memo": memo,
+        }
+        if reply.sent or reply.received:
+            facts["sent"] = self.journal.put(reply.sent) if reply.sent else ""
+            facts["received"] = self.journal.put(reply.received) if reply.received else ""
+        if isinstance(reply, Done):
+            contract = unit.node.contract
+            outbox = contract is not None and contract.effect == "transactional"
+            facts |= {"value": reply.value, "confidence": reply.confidence, "settled": invoke.plain, "outbox": outbox}
+            if reply.recalled:
+                facts |= {"recalled": reply.recalled, "usage": NOTHING}
+        else:
+            facts |= {"error": reply.code, "reason": reply.reason, "hint": reply.hint, "retryable": reply.retryable}
+        return AttemptFinished(seq=self.state.seq + 1, at=self.clock.now(), **facts)
+
+    def _recalled(self, invoke: Invoke, memo: str, run: str, value: Any) -> AttemptFinished:
+        """An answer that another run was given to the very same call."""
+        call = invoke.call
+        name = "" if invoke.unit.attempt == call.attempt else call.name
+        facts: dict[str, Any] = {"value": value, "settled": invoke.plain, "memo": memo, "recalled": run}
+        return AttemptFinished(**self._stamp(), node=call.node, attempt=call.attempt, name=name, **facts)
+
+    async def _count(self, unit: Unit, call: Call, bound: int) -> None:
+        counted = await self.workers.count(call)
+        if unit.phase is Phase.COUNTING and not self.ending:
+            self.record(Measured(**self._stamp(), node=unit.path, prompt_tokens=bound if counted is None else counted))
+            self.pump()
+
+    # Time
+
+    def _alarm(self, unit: Unit) -> None:
+        self.alarms[unit.path] = self._task(self._wait_for(unit, unit.due))
+
+    async def _wait_for(self, unit: Unit, due: float) -> None:
+        """At its due time a paused unit goes on, and one that is asked, or has a body, has run out of time."""
+        await self.clock.sleep(max(0.0, due - self.clock.now()))
+        self.alarms.pop(unit.path, None)
+        if self.ending or unit.due != due:
+            return
+        if unit.phase is Phase.PAUSED:
+            self.state.enqueue(unit)
+        elif unit.phase in (Phase.INSIDE, Phase.ASKED):
+            failed = Failed("E006", f"not done within {unit.node.timeout:g} s", unit.path, f"raise `timeout:` of {unit.path}")
+            self._carry_out(give_up(unit, failed))
+            self._abandon()
+        self.pump()
+
+    def _abandon(self) -> None:
+        """Cancels the calls of units whose time was up."""
+        for task, invoke in self.working.items():
+            if invoke.unit.phase is Phase.DONE:
+                task.cancel()
+
+    async def _expire(self, seconds: float) -> None:
+        await self.clock.sleep(max(0.0, seconds))
+        limit = self.program.budget.seconds if self.program.budget else None
+        hint = "raise `seconds` of the workflow's `budget:`, or --budget seconds=…"
+        if not self.ending:
+            self._conclude("budget", Failed("E005", f"not done within {limit:g} s", hint=hint))
+
+    def begin(self) -> None:
+        """Sets the clocks of what waits for a time, and starts what may start."""
+        budget = self.program.budget
+        if budget is not None and budget.seconds is not None:
+            self.deadline = self.loop.create_task(self._expire(budget.seconds - self.state.active))
+        for unit in list(self.state.units.values()):
+            if unit.due and unit.phase in (Phase.PAUSED, Phase.INSIDE, Phase.ASKED):
+                self._alarm(unit)
+        self.pump()
+        self.staff()
+
+    # Letters
+
+    def cancel(self, by: str = "", letter: int = 0) -> None:
+        """Ends the run: its calls are cancelled up to the servers."""
+        if self.ending:
+            return
+        self.record(CancelRequested(**self._stamp(), by=by, letter=letter))
+        self._conclude("cancelled", Failed("E008", f"cancelled{f' by {by}' if by else ''}", hint=f"orchestra runs show {self.run.id}"))
+
+    def open(self, letter: Letter) -> None:
+        """Does what a letter of the inbox wants; one that changes nothing is noted as well, so that each is opened once."""
+        if self.ending or letter.number <= self.state.letters:
+            return
+        if letter.kind == "cancel":
+            self.cancel(letter.by, letter.number)
+            return
+        asked = self.state.asked.get(letter.node)
+        refusal = "nobody asks this" if asked is None else self.engine.objection(asked, letter.value, letter.shown)
+        if refusal:
+            self.record(LetterRefused(**self._stamp(), letter=letter.number, node=letter.node, reason=refusal))
+        else:
+            self.record(Answered(**self._stamp(), node=letter.node, value=letter.value, by=letter.by, letter=letter.number))
+        self.pump()
+        self.staff()
+
+    async def collect(self) -> None:
+        """Opens the letters that have come."""
+        for letter in await self.journal.letters(self.run.id, self.state.letters):
+            self.open(letter)
+
+    # The end
+
+    def _rest(self) -> None:
+        """Nothing is under way: the run waits for persons; else it could never end, which would be a fault of the engine."""
+        state = self.state
+        if state.finished is not None or state.cancelled:
+            return
+        if state.idle:
+            self._end(self._sleep())
+        else:
+            self._break(OrchestraError("E002", f"run {self.run.id} stands still", hint="orchestra doctor"))
+
+    def _break(self, error: BaseException) -> None:
+        """The engine or the journal failed: the run ends here, and can be resumed."""
+        if not self.ending or self.state.finished is None:
+            self._end(self._broken(error))
+
+    def _end(self, last: Coroutine[Any, Any, None]) -> None:
+        self.ending = True
+        for task in self.tasks:
+            task.cancel()
+        if self.deadline is not None:
+            self.deadline.cancel()
+        self.engine.finish(self, last)
+
+    def stop(self, error: OrchestraError) -> None:
+        """Lets go of the run as it stands: what has happened is kept, what is under way is cancelled."""
+        if not self.ending:
+            self.run.flush()
+            self._end(self._broken(error))
+
+    async def quiet(self) -> None:
+        """Waits until no task of the run is left."""
+        left = self.tasks if self.deadline is None else {*self.tasks, self.deadline}
+        while left := {task for task in left if not task.done()}:
+            await asyncio.wait(left)
+
+    async def _finish(self) -> None:
+        await self.quiet()
+        self.run.flush()
+        await self.journal.durable(self.run.id, self.state.seq)
+        self.run.end(self.state.finished)
+
+    async def _sleep(self) -> None:
+        await self.quiet()
+        self.run.flush()
+        await self.journal.release(self.run.id)
+
+    async def _broken(self, error: BaseException) -> None:
+        await self.quiet()
+        self.run.end(None, error)

@@ -1,0 +1,45 @@
+"""Questions to people: `ask` nodes, and calls of which nobody knows whether they happened."""
+
+from __future__ import annotations
+
+from orchestra.engine.kinds.acceptance import settle
+from orchestra.engine.kinds.calling import invoke
+from orchestra.engine.proposals import Ask, Finish, Proposal
+from orchestra.engine.state import State, Unit
+from orchestra.errors import OrchestraError
+from orchestra.values.outcome import Failed, Value
+from orchestra.workflow.nodes import AskNode
+
+AGAIN, FAIL = "again", "fail"
+
+
+def ask(unit: Unit) -> Proposal:
+    """The question of an `ask` node."""
+    node = unit.node
+    question = node.value.evaluate(unit.bindings) if node.value is not None else ""
+    options = node.source.options if isinstance(node.source, AskNode) else ()
+    return Ask(unit, str(question), node.output, options)
+
+
+def doubt(unit: Unit) -> Proposal:
+    """The question about a call that must happen once: its start is on record, and its end is not."""
+    name = unit.node.contract.name if unit.node.contract is not None else unit.path
+    question = (
+        f"{name} was called by {unit.path} when the run was interrupted, and may have done its work. Call it again, or fail the node?"
+    )
+    return Ask(unit, question, {"enum": [AGAIN, FAIL]}, (AGAIN, FAIL), about="effect")
+
+
+def replied(state: State, unit: Unit) -> Proposal | None:
+    """What follows from a person's answer."""
+    asked, reply = unit.asked, unit.reply
+    if asked is None or reply is None:
+        raise OrchestraError("E002", f"{unit.path} was not asked", hint="orchestra doctor")
+    if asked.about == "answer":
+        return settle(unit, Value(reply.value))
+    unit.reply = None
+    if reply.value == AGAIN:
+        unit.attempt -= 1
+        return invoke(state, unit)
+    hint = "see what it has done, and start a new run"
+    return Finish(unit, Failed("E016", "interrupted while it ran; a person said not to call it again", unit.path, hint))

@@ -1,0 +1,172 @@
+"""Replay: a run's events held against what the engine decides today. No clock, no workers, no journal: facts and decisions alone.
+
+It shows that an old run can be resumed by today's engine; that a journal tells of one honest run; and which calls it made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from orchestra.doors import Call
+from orchestra.engine.decide import decide
+from orchestra.engine.evolve import evolve
+from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal
+from orchestra.engine.state import Phase, State
+from orchestra.events import (
+    Asked,
+    AttemptFinished,
+    AttemptStarted,
+    Event,
+    Expanded,
+    Judged,
+    Measured,
+    NodeFinished,
+    Resumed,
+    RetryPlanned,
+    RunFinished,
+    TurnStarted,
+)
+from orchestra.values.outcome import Failed
+from orchestra.verify import acceptance
+from orchestra.workflow.program import Program
+
+TIME_IS_UP = "E006"
+NO_BUDGET = "E005"
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What a replay found: each attempt's call with how it ended, by node and attempt; and the first event that today's engine
+    would not have brought about, with what it would have."""
+
+    calls: dict[tuple[str, int], tuple[Call, AttemptFinished | None]] = field(default_factory=dict)
+    different: Event | None = None
+    reason: str = ""
+    events: int = 0
+
+
+def replay(program: Program, events: Iterable[Event]) -> Replayed:
+    """Goes through a run's events. Raises nothing for a run that differs: `Replayed.different` tells it."""
+    state, found = State(), Replayed()
+    pending: dict[str, Proposal] = {}
+    for event in events:
+        try:
+            reason = _objection(state, pending, event, found)
+            if not reason:
+                evolve(state, event, program)
+        except (KeyError, IndexError) as error:
+            reason = f"the workflow has no {error}"
+        if reason:
+            found.different, found.reason = event, reason
+            return found
+        found.events += 1
+        if isinstance(event, Resumed):
+            state.tidy()
+            pending = {path: proposal for path, proposal in pending.items() if not isinstance(proposal, Invoke | Count)}
+        _decide(state, pending)
+    return found
+
+
+def _decide(state: State, pending: dict[str, Proposal]) -> None:
+    for proposal in decide(state):
+        pending["" if isinstance(proposal, Conclude) else proposal.unit.path] = proposal
+
+
+def _objection(state: State, pending: dict[str, Proposal], event: Event, found: Replayed) -> str:
+    """Why the engine would not have brought this event about here; empty where it would have. Takes the proposal away."""
+    node = getattr(event, "node", "")
+    if node in state.units and state.units[node].phase is Phase.PAUSED:
+        state.enqueue(state.units[node])  # its time has come
+        _decide(state, pending)
+    match event:
+        case AttemptStarted():
+            return _called(pending, event, found)
+        case AttemptFinished():
+            if ((node, event.attempt) not in found.calls or node in pending) and (reason := _called(pending, event, found)):
+                return reason
+            found.calls[node, event.attempt] = (found.calls[node, event.attempt][0], event)
+            return ""
+        case NodeFinished():
+            return _finished(state, pending, event)
+        case Judged():
+            return _judged(pending.pop(node, None), event)
+        case Expanded():
+            return _expected(pending.pop(node, None), event.count, Expand, "count")
+        case TurnStarted():
+            return _expected(pending.pop(node, None), event.turn, Enter, "turn")
+        case Asked():
+            return _expected(pending.pop(node, None), event.question, Ask, "question")
+        case RetryPlanned():
+            proposal = pending.pop(node, None)
+            return "" if isinstance(proposal, Pause) and proposal.attempt == event.attempt else _instead(proposal)
+        case Measured():
+            pending.pop(node, None)
+            return ""
+        case RunFinished():
+            proposal = pending.pop("", None)
+            if event.status in ("cancelled", "budget"):
+                return ""
+            same = isinstance(proposal, Conclude) and (proposal.status, proposal.outcome) == (event.status, event.outcome)
+            return "" if same else _instead(proposal)
+        case _:
+            return ""
+
+
+def _called(pending: dict[str, Proposal], event: AttemptStarted | AttemptFinished, found: Replayed) -> str:
+    proposal = pending.pop(event.node, None)
+    if isinstance(proposal, Count):
+        proposal = Invoke(proposal.unit, proposal.call)
+    if not isinstance(proposal, Invoke) or proposal.call.attempt != event.attempt:
+        return _instead(proposal)
+    if event.name and proposal.call.name != event.name:
+        return f"the engine would ask {proposal.call.name}"
+    found.calls[event.node, event.attempt] = (proposal.call, None)
+    return ""
+
+
+def _finished(state: State, pending: dict[str, Proposal], event: NodeFinished) -> str:
+    unit = state.units[event.node]
+    proposal = pending.pop(event.node, None)
+    if isinstance(proposal, Finish) and proposal.outcome == event.outcome:
+        return ""
+    timed = unit.due and event.at >= unit.due - 1e-6
+    if timed and (unit.node.fallback is not None or (isinstance(event.outcome, Failed) and event.outcome.code == TIME_IS_UP)):
+        within = tuple(event.node + mark for mark in "/#[")
+        for path in [path for path in pending if path.startswith(within)]:
+            del pending[path]
+        return ""
+    poor = unit.scope.purse is not None and isinstance(event.outcome, Failed) and event.outcome.code == NO_BUDGET
+    return "" if poor else _instead(proposal)
+
+
+def _judged(proposal: Proposal | None, event: Judged) -> str:
+    if not isinstance(proposal, Judge) or proposal.attempt != event.attempt:
+        return _instead(proposal)
+    ruling = acceptance.start(proposal.situation)
+    if (ruling.verdicts, ruling.accepted) != (event.verdicts, event.accepted):
+        return "the checks say something else today"
+    return ""
+
+
+def _expected(proposal: Proposal | None, value: object, kind: type[Proposal], name: str) -> str:
+    return "" if isinstance(proposal, kind) and getattr(proposal, name) == value else _instead(proposal)
+
+
+def _instead(proposal: Proposal | None) -> str:
+    if proposal is None:
+        return "the engine would not do anything here"
+    return f"the engine would {_WORDS[type(proposal)]}"
+
+
+_WORDS: dict[type[Proposal], str] = {
+    Invoke: "make a call",
+    Judge: "let the checks speak",
+    Pause: "plan another attempt",
+    Count: "count tokens",
+    Ask: "ask a person",
+    Expand: "begin elements",
+    Enter: "begin a body",
+    Finish: "finish the node otherwise",
+    Conclude: "end the run otherwise",
+}

@@ -1,0 +1,134 @@
+"""What a run stores of its workflow, so that it is resumed on what it began with: the graph, and all that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+from pydantic import ValidationError
+
+from orchestra.agent.card import Card
+from orchestra.agent.contract import Catalog, Contract
+from orchestra.doors import Journal
+from orchestra.errors import OrchestraError
+from orchestra.events import RunStarted
+from orchestra.project import Project
+from orchestra.values.types import Schema
+from orchestra.workflow.compiler import compile_graph
+from orchestra.workflow.nodes import Budget, Graph
+from orchestra.workflow.program import Program
+
+CARD, CONTRACT, WORKFLOW, TYPES = "card", "contract", "workflow", "types"
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """The bytes of a workflow's graph, and of all that it names by kind and name: `card/reader`, `workflow/summarise`, `types`."""
+
+    graph: bytes
+    parts: Mapping[str, bytes]
+
+    def put(self, journal: Journal) -> tuple[str, dict[str, str]]:
+        """Stores it with the next commit; gives the digest of the graph, and those of its parts."""
+        return journal.put(self.graph), {name: journal.put(data) for name, data in self.parts.items()}
+
+
+def parcel(project: Project, program: Program, models: Mapping[str, Schema]) -> Parcel:
+    """A program's parcel. `models` are the types that its step was written with."""
+    parts: dict[str, bytes] = {}
+    for part in _programs(program, set()):
+        if part is not program and part.graph is not None:
+            parts[f"{WORKFLOW}/{part.name}"] = _written(part.graph)
+        for node in part.nodes:
+            if (contract := node.contract) is not None:
+                card = project.registry.cards.get(contract.name) if contract.kind == "agent" else None
+                if card is not None and card.digest == contract.digest:
+                    parts[f"{CARD}/{contract.name}"] = card.dump()
+                else:
+                    parts[f"{CONTRACT}/{contract.kind}/{contract.name}"] = msgspec.json.encode(contract)
+    known = {**project.catalog().models, **models}
+    if known:
+        parts[TYPES] = msgspec.json.encode(known)
+    return Parcel(_written(program.graph) if program.graph is not None else b"", parts)
+
+
+def _programs(program: Program, seen: set[int]) -> Iterator[Program]:
+    if id(program) in seen:
+        return
+    seen.add(id(program))
+    yield program
+    for node in program.nodes:
+        if node.body is not None:
+            yield from _programs(node.body, seen)
+
+
+def _written(graph: Graph) -> bytes:
+    # Not canonical: the order of nodes is part of what a workflow says.
+    return msgspec.json.encode(graph.model_dump(mode="json", by_alias=True, exclude_defaults=True))
+
+
+async def restored(project: Project, journal: Journal, started: RunStarted) -> Program:
+    """The program that a run began with; its cards are made known to the project under their digests.
+
+    Raises `OrchestraError` E019 where parts are missing or are not what they should be, and what compiling raises.
+    """
+    run = started.run
+    graph = _read(run, await _blob(journal, run, started.graph))
+    agents: dict[str, Contract] = {}
+    tools: dict[str, Contract] = {}
+    workflows: dict[str, Graph] = {}
+    models: dict[str, Schema] = {}
+    for name, mark in started.versions.items():
+        data = await _blob(journal, run, mark)
+        kind, _, rest = name.partition("/")
+        match kind:
+            case "card":
+                current = project.cards.get(rest)
+                card = Card.restore(data, current.folder if current is not None else None)
+                project.keep(card)
+                agents[rest] = card.contract
+            case "contract":
+                contract = _decoded(run, data, Contract)
+                (tools if contract.kind == "tool" else agents)[contract.name] = contract
+            case "workflow":
+                workflows[rest] = _read(run, data)
+            case "types":
+                models = _decoded(run, data, dict[str, Any])
+            case _:
+                raise _unfit(run, f"it names {name!r}, which this version does not know")
+    program = compile_graph(graph, Catalog(agents, tools, workflows, models))
+    budget = started.options.get("budget")
+    return program if budget is None else replace(program, budget=_budget(run, budget))
+
+
+async def _blob(journal: Journal, run: str, mark: str) -> bytes:
+    if (data := await journal.blob(mark)) is None:
+        raise _unfit(run, f"blob {mark} is missing")
+    return data
+
+
+def _read(run: str, data: bytes) -> Graph:
+    try:
+        return Graph.model_validate_json(data)
+    except ValidationError as error:
+        raise _unfit(run, str(error.errors(include_url=False)[0]["msg"])) from error
+
+
+def _decoded(run: str, data: bytes, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError as error:
+        raise _unfit(run, str(error)) from error
+
+
+def _budget(run: str, stated: Any) -> Budget:
+    try:
+        return Budget.model_validate(stated)
+    except ValidationError as error:
+        raise _unfit(run, str(error.errors(include_url=False)[0]["msg"])) from error
+
+
+def _unfit(run: str, why: str) -> OrchestraError:
+    return OrchestraError("E019", f"the workflow that run {run} stored cannot be read: {why}", hint=f"orchestra runs fork {run}")

@@ -1,0 +1,41 @@
+"""Replay: what today's engine makes of a run's events."""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestra.engine.replay import replay
+from orchestra.events import AttemptFinished, NodeFinished, RunFinished
+from orchestra.testing import Faults
+from orchestra.values.outcome import Value
+from tests.engine.stage import play, program
+from tests.engine.test_shell import DIAMOND
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_a_run_is_what_the_engine_decides(seed: int) -> None:
+    faults = Faults(refused=0.2, invalid=0.1, broken=0.05, slow=0.2)
+    played = play(DIAMOND, {"text": "a b c"}, seed=seed, latency=(0.01, 3.0), faults=faults)
+    found = replay(program(DIAMOND), played.events)
+    assert (found.different, found.reason) == (None, "")
+    assert len(found.calls) == len(played.workers.calls)
+
+
+def test_a_forged_output_is_noticed() -> None:
+    played = play(DIAMOND, {"text": "a b"})
+    last = played.events[-1]
+    assert isinstance(last, RunFinished)
+    forged = [*played.events[:-1], msgspec.structs.replace(last, outcome=Value("forged"))]
+    found = replay(program(DIAMOND), forged)
+    assert found.different == forged[-1]
+    assert "otherwise" in found.reason
+
+
+def test_a_call_that_nobody_wanted_is_noticed() -> None:
+    played = play(DIAMOND, {"text": "a b"})
+    again = next(event for event in played.events if isinstance(event, AttemptFinished | NodeFinished))
+    events = [*played.events, msgspec.structs.replace(again, seq=len(played.events) + 1)]
+    assert replay(program(DIAMOND), events).different is not None
