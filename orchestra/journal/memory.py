@@ -12,7 +12,7 @@ import msgspec
 from orchestra.doors import Letter, Message, RunSummary
 from orchestra.events import Event
 from orchestra.journal.error import after_the_end, closed, held, never_appended, no_run, other_writer, undelivered
-from orchestra.journal.summary import Line, Tally, message
+from orchestra.journal.summary import Line, Tally, message, named
 from orchestra.values.json import digest
 
 
@@ -35,6 +35,8 @@ class MemoryStore:
     blobs: dict[str, bytes] = field(default_factory=dict)
     memo: dict[str, tuple[str, Any]] = field(default_factory=dict)
     messages: dict[int, Message] = field(default_factory=dict)
+    sent: set[str] = field(default_factory=set)
+    """The keys of all messages, delivered or not."""
     last_message: int = 0
     readers: list[MemoryJournal] = field(default_factory=list)
 
@@ -66,7 +68,9 @@ class MemoryJournal:
             log.line.extend(events)
         log.events += events
         for event in events:
-            if (found := message(self.store.last_message + 1, run, event)) is not None:
+            found = message(self.store.last_message + 1, run, event)
+            if found is not None and found.key not in self.store.sent:
+                self.store.sent.add(found.key)
                 self.store.last_message = found.number
                 self.store.messages[found.number] = found
         if log.line.ended:
@@ -164,13 +168,17 @@ class MemoryJournal:
             self.store.messages.pop(number, None)
 
     async def delete(self, run: str) -> None:
-        """Removes a run. Blobs stay: nothing in memory outlives the process. Raises `JournalError` J022, J023, J024."""
+        """Removes a run, its answers, and blobs that no other run names. Raises `JournalError` J022, J023, J024."""
         log = self._log(run)
         if log.holder is not None and not log.holder._closed:
             raise held(run)
         if any(found.run == run for found in self.store.messages.values()):
             raise undelivered(run)
         del self.store.logs[run]
+        self.store.memo = {memo: answer for memo, answer in self.store.memo.items() if answer[0] != run}
+        others = {name for other in self.store.logs.values() for event in other.events for name in named(event)}
+        for name in {name for event in log.events for name in named(event)} - others:
+            self.store.blobs.pop(name, None)
 
     async def close(self) -> None:
         """Takes no more events, and lets go of its leases. What is there can still be read."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import msgspec
 from orchestra.doors import RunSummary
 from orchestra.events import Answered, AttemptFinished, Event, NodeFinished, RunFinished, RunStarted, encode
 from orchestra.journal.rows import link
-from orchestra.journal.summary import Tally, message
+from orchestra.journal.summary import Tally, message, named
 from orchestra.values.json import digest
 from orchestra.values.outcome import Value
 
@@ -106,21 +106,6 @@ def read_summary(data: bytes) -> RunSummary:
 def tally_of(summary: RunSummary) -> Tally:
     """A run's row, to be folded on."""
     return Tally(summary.run, summary.workflow, summary.status, summary.started, summary.finished, summary.nodes, summary.usage)
-
-
-def named(event: Event) -> Iterator[str]:
-    """The digests of the blobs that an event names."""
-    match event:
-        case RunStarted():
-            yield event.graph
-            yield from event.versions.values()
-        case AttemptFinished():
-            if event.sent:
-                yield event.sent
-            if event.received:
-                yield event.received
-        case _:
-            pass
 
 
 def _value(event: Event) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from orchestra.doors import Message, RunSummary
@@ -45,6 +45,21 @@ def message(number: int, run: str, event: Event) -> Message | None:
     if type(event) is not AttemptFinished or not event.outbox:
         return None
     return Message(number=number, run=run, node=event.node, name=event.name, key=f"{run}/{event.node}", value=event.value)
+
+
+def named(event: Event) -> Iterator[str]:
+    """The digests of the blobs that an event names."""
+    match event:
+        case RunStarted():
+            yield event.graph
+            yield from event.versions.values()
+        case AttemptFinished():
+            if event.sent:
+                yield event.sent
+            if event.received:
+                yield event.received
+        case _:
+            pass
 
 
 @dataclass(slots=True)

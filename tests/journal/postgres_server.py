@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 PATIENCE = 120.0
 """Seconds that the server may take to start, or to stop."""
@@ -27,7 +28,9 @@ class PostgresServer:
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         if self._user is not None:
             os.chown(folder, self._user.pw_uid, self._user.pw_gid)
-        self._run([program("initdb"), "-D", str(folder / "data"), "-U", "orchestra", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"])
+        self._run(
+            [program("initdb"), "-D", str(folder / "data"), "-U", "orchestra", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"]
+        )
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -70,17 +73,26 @@ class PostgresServer:
         if done.returncode != 0:
             raise RuntimeError(f"{command[0]} failed:\n{done.stdout}\n{done.stderr}")
 
-    def _identity(self) -> dict[str, object]:
+    def _identity(self) -> dict[str, Any]:
         user = self._user
         return {"cwd": "/"} if user is None else {"cwd": "/", "user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
+def missing() -> str:
+    """The programs of Postgres that are nowhere; empty where all are there."""
+    return ", ".join(name for name in ("initdb", "postgres") if _found(name) is None)
+
+
 def program(name: str) -> str:
     """A program of Postgres: on PATH, or where Debian keeps it."""
-    found = shutil.which(name) or next((str(path) for path in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)), None)
-    if found is None:
+    if (found := _found(name)) is None:
         raise RuntimeError(f"no {name}: apt-get install postgresql")
     return found
+
+
+def _found(name: str) -> str | None:
+    debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
+    return shutil.which(name) or next((str(path) for path in debian), None)
 
 
 @contextmanager

@@ -1,0 +1,26 @@
+"""The Postgres server of these tests."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from tests.journal.postgres_server import PostgresServer, missing, running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A server for all tests that share it. Where there is no Postgres, they are skipped, except in CI."""
+    if (lacking := missing()) and not os.environ.get("CI"):
+        pytest.skip(f"no Postgres: {lacking}")
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def schema() -> str:
+    """A schema of the test's own."""
+    return f"s{secrets.token_hex(8)}"
