@@ -64,7 +64,7 @@ def real_workers() -> Any:
 
 
 @pytest.fixture
-def cassette(request: pytest.FixtureRequest, real_workers: Any) -> Taped:
+def cassette(request: pytest.FixtureRequest) -> Taped:
     """A stage with recorded answers of the project's real workers; the test is an `async def`."""
     _fits(request.node)
     from orchestra.config import Settings
@@ -73,8 +73,9 @@ def cassette(request: pytest.FixtureRequest, real_workers: Any) -> Taped:
     item = request.node
     mode: Mode = "record" if request.config.getoption("orchestra_mode") == "record" else "replay"
     settings = Settings.load(start=item.path.parent) if mode == "record" else _hermetic(item)
+    real = request.getfixturevalue("real_workers") if mode == "record" else None
     mark = item.get_closest_marker("cassette")
-    taped = Taped(settings, cassette_path(item), mode, real=real_workers, **(mark.kwargs if mark else {}))
+    taped = Taped(settings, cassette_path(item), mode, real=real, **(mark.kwargs if mark else {}))
     taped.again = f"{_command(item)} --record"
     return taped
 
@@ -117,9 +118,15 @@ def _taken_over(item: Any) -> Any:
 
 
 def _ours(item: pytest.Function) -> bool:
-    """Whether a test uses a fixture of this plugin: the name alone may be somebody else's."""
+    """Whether a test uses a fixture of this plugin: the name alone may be somebody else's, or of one that is made from ours."""
     known = item._fixtureinfo.name2fixturedefs
-    return any(one.func.__module__ == __name__ for name in FIXTURES if name in known for one in known[name])
+    for name in FIXTURES:
+        for one in reversed(known.get(name, ())):
+            if one.func.__module__ == __name__:
+                return True
+            if name not in one.argnames:
+                break
+    return False
 
 
 class SimulatedTest(pytest.Function):
@@ -128,14 +135,16 @@ class SimulatedTest(pytest.Function):
     def runtest(self) -> None:
         """The test, until a seed fails."""
         __tracebackhide__ = True
-        stages: dict[str, Any] = {name: self.funcargs[name] for name in FIXTURES if name in self.funcargs}
+        from orchestra.testing.simulation import Simulated, Taped
+
+        stages = [self.funcargs[name] for name in FIXTURES if isinstance(self.funcargs.get(name), Simulated | Taped)]
         if len(stages) != 1:
             from orchestra.errors import InputError
 
             hint = "take `simulated` for answers that the test makes up, `cassette` for recorded ones"
             raise InputError("C036", f"{self.name} takes both `simulated` and `cassette`", hint=hint)
-        stage = next(iter(stages.values()))
-        if getattr(stage, "mode", "") == "record":
+        stage = stages[0]
+        if isinstance(stage, Taped) and stage.mode == "record":
             self._record(stage)
             return
         for seed in self._seeds():
@@ -161,10 +170,9 @@ class SimulatedTest(pytest.Function):
         try:
             run_simulated(scenario, seed=seed)
         except BaseException as error:
-            if isinstance(error, pytest.skip.Exception | CassetteError):
-                raise
             notes = [note for note in getattr(error, "__notes__", ()) if not note.startswith("reproduce: run_simulated")]
-            error.__notes__ = [*notes, f"reproduce: {_command(self)} --seed {seed}"]
+            chance = not isinstance(error, pytest.skip.Exception | CassetteError)
+            error.__notes__ = [*notes, f"reproduce: {_command(self)} --seed {seed}"] if chance else notes
             raise
 
     def _record(self, stage: Taped) -> None:
@@ -200,9 +208,9 @@ class SimulatedTest(pytest.Function):
         from orchestra.errors import OrchestraError
 
         error = excinfo.value
-        stage: Any = next((self.funcargs[name] for name in FIXTURES if name in self.funcargs), None)
+        faults = [fault for name in FIXTURES for fault in getattr(self.funcargs.get(name), "faults", ())]
         notes = "\n".join(getattr(error, "__notes__", ()))
-        if isinstance(error, OrchestraError) and (error.code in ("C030", "C036") or (stage is not None and error in stage.faults)):
+        if isinstance(error, OrchestraError) and (error.code in ("C030", "C036") or error in faults):
             return f"{error}\n{notes}".rstrip()
         shown = super().repr_failure(excinfo)
         return f"{shown}\n{notes}" if isinstance(shown, str) and notes else shown

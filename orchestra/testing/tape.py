@@ -156,7 +156,8 @@ def read(path: Path) -> list[Entry]:
 
 def missing(path: Path, hint: str = "") -> CassetteError:
     """The error of a cassette that is not there."""
-    return CassetteError("C030", f"there is no cassette {path}", hint=hint or f"record it: {RECORD}")
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return CassetteError("C030", f"there is no cassette {shown}", hint=hint or f"record it: {RECORD}")
 
 
 def parse(data: bytes, name: str = "a cassette") -> list[Entry]:
