@@ -179,7 +179,8 @@ class Player:
     def measure(self, call: Call) -> Measure:
         """What the workers said when the call was recorded."""
         known = self._known.get(_key(asked(call)))
-        return (known[0].cost if known else None) or UNMEASURED
+        cost = known[0].cost if known else None
+        return UNMEASURED if cost is None else Measure(**msgspec.structs.asdict(cost))
 
     async def count(self, call: Call) -> int | None:
         """What the workers said when the call was recorded."""

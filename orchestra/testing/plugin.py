@@ -137,7 +137,7 @@ class SimulatedTest(pytest.Function):
         __tracebackhide__ = True
         from orchestra.testing.simulation import Simulated, Taped
 
-        stages = [self.funcargs[name] for name in FIXTURES if isinstance(self.funcargs.get(name), Simulated | Taped)]
+        stages: list[Any] = [self.funcargs[name] for name in FIXTURES if isinstance(self.funcargs.get(name), Simulated | Taped)]
         if len(stages) != 1:
             from orchestra.errors import InputError
 

@@ -1,0 +1,277 @@
+"""Cassettes: what goes in comes out, what is asked otherwise is named, and no file can do harm."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.doors import Call, Chunk, Done, Measure, Refused, Reply, Source
+from orchestra.events import Usage
+from orchestra.testing import CassetteError, Player, Recorder, SimulatedWorkers, VirtualClock, run_simulated
+from orchestra.testing.tape import FORMAT, MAX_CALLS, Entry, parse, read, render
+
+HEAD = msgspec.json.encode({"cassette": FORMAT}) + b"\n"
+
+
+def call(name: str = "reader", **changed: Any) -> Call:
+    facts: dict[str, Any] = {"run": "r1", "node": "n1", "attempt": 1, "kind": "agent", "name": name, "inputs": {"question": "When?"}}
+    return Call(**{**facts, **changed})
+
+
+async def replies(workers: Any, asked: Call) -> list[Reply]:
+    return [reply async for reply in workers.run(asked)]
+
+
+class Answering:
+    """Workers that answer each call with the same replies, and measure it."""
+
+    def __init__(self, *given: Reply) -> None:
+        self.given, self.asked = given, 0
+
+    async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
+        self.asked += 1
+        for reply in self.given:
+            yield reply
+
+    def measure(self, call: Call) -> Measure:
+        return Measure(prompt_tokens=12, max_output=7, min_output=3, memo="m")
+
+    async def count(self, call: Call) -> int | None:
+        return 11
+
+
+def recorded(path: Path, workers: Any, *calls: Call, **options: Any) -> Recorder:
+    async def scenario(clock: VirtualClock) -> Recorder:
+        recorder = Recorder(workers, path, clock=clock, **options)
+        for one in calls:
+            recorder.measure(one)
+            await recorder.count(one)
+            await replies(recorder, one)
+        recorder.save()
+        return recorder
+
+    return run_simulated(scenario)
+
+
+def played(player: Player, *calls: Call) -> list[list[Reply]]:
+    async def scenario(clock: VirtualClock) -> list[list[Reply]]:
+        return [await replies(player, one) for one in calls]
+
+    return run_simulated(scenario)
+
+
+DONE = Done(
+    value={"answer": "ü"},
+    usage=Usage(prompt_tokens=3, calls=1),
+    server="s",
+    model="m",
+    sent=b"\xff\x00",
+    received="ü".encode(),
+    confidence=0.5,
+)
+REFUSED = Refused(code="F203", reason="no", hint="try", retryable=True, server="s", sent=b"{}")
+
+
+@pytest.mark.parametrize("reply", [DONE, REFUSED, Done(value=None)], ids=["done", "refused", "nothing"])
+def test_a_reply_comes_back_to_the_byte(reply: Reply, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "c.jsonl"
+    recorded(path, Answering(Chunk("a"), Chunk("b"), reply), call())
+    assert played(Player(path), call()) == [[Chunk("ab"), reply]]
+
+
+def test_measure_and_count_come_back(tmp_path: Path) -> None:
+    recorded(tmp_path / "c", Answering(DONE), call())
+    player = Player(tmp_path / "c")
+    assert player.measure(call()) == Answering().measure(call())
+    assert asyncio.run(player.count(call())) == 11
+    assert asyncio.run(player.count(call(inputs={}))) is None
+
+
+def test_a_call_is_found_whatever_its_node_and_its_run(tmp_path: Path) -> None:
+    recorded(tmp_path / "c", Answering(DONE), call())
+    assert played(Player(tmp_path / "c"), call(node="other[3]", run="r2", timeout=9.0, priority=3, key="k")) == [[DONE]]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"name": "writer"},
+        {"kind": "tool"},
+        {"inputs": {"question": "Who?"}},
+        {"evidence": (Source("text"),)},
+        {"feedback": ("no quote",)},
+        {"escalate": True},
+        {"attempt": 2},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_a_call_that_says_something_else_is_refused_and_kept_as_a_fault(changed: dict[str, Any], tmp_path: Path) -> None:
+    recorded(tmp_path / "c", Answering(DONE), call())
+    player = Player(tmp_path / "c")
+    ((reply,),) = played(player, call(**changed))
+    assert isinstance(reply, Refused)
+    assert (reply.code, reply.retryable) == ("C034", False)
+    assert [fault.code for fault in player.faults] == ["C034"]
+
+
+def test_the_nearest_call_is_the_one_whose_difference_is_shown(tmp_path: Path) -> None:
+    far = call(inputs={"question": "Quite another thing altogether", "top": 9})
+    recorded(tmp_path / "c", Answering(DONE), far, call(inputs={"question": "When was it built?", "top": 1}))
+    player = Player(tmp_path / "c")
+    played(player, call(inputs={"question": "When was it broken?", "top": 1}))
+    assert "inputs.question: recorded 'When was it built?', now 'When was it broken?'" in player.faults[0].why
+    assert "top" not in player.faults[0].why
+
+
+def test_calls_that_say_the_same_are_answered_in_turn(tmp_path: Path) -> None:
+    numbers = iter(range(9))
+    recorded(tmp_path / "c", SimulatedWorkers(lambda _: next(numbers)), call(), call())
+    found = played(Player(tmp_path / "c"), call(), call(), call())
+    assert [reply.value for (reply,) in found if isinstance(reply, Done)] == [0, 1, 1]
+
+
+def test_a_reply_takes_as_long_as_it_took(tmp_path: Path) -> None:
+    async def record(clock: VirtualClock) -> None:
+        recorder = Recorder(SimulatedWorkers({"reader": 1}, clock=clock, latency=90.0), tmp_path / "c", clock=clock)
+        await replies(recorder, call())
+        recorder.save()
+
+    async def replay(clock: VirtualClock) -> float:
+        await replies(Player(tmp_path / "c", clock=clock), call())
+        return clock.monotonic()
+
+    run_simulated(record)
+    assert run_simulated(replay) == 90.0
+
+
+def test_a_call_that_was_given_up_is_given_up_again(tmp_path: Path) -> None:
+    async def given_up(workers: Any) -> bool:
+        try:
+            async with asyncio.timeout(5):
+                await replies(workers, call())
+        except TimeoutError:
+            return True
+        return False
+
+    async def record(clock: VirtualClock) -> bool:
+        recorder = Recorder(SimulatedWorkers({"reader": 1}, clock=clock, latency=90.0), tmp_path / "c", clock=clock)
+        found = await given_up(recorder)
+        recorder.save()
+        return found
+
+    assert run_simulated(record)
+    assert run_simulated(lambda clock: given_up(Player(tmp_path / "c", clock=clock)))
+
+
+def test_restricted_data_reaches_neither_worker_nor_file(tmp_path: Path) -> None:
+    workers = Answering(DONE)
+    recorder = recorded(tmp_path / "c", workers, call(label="restricted"))
+    assert (workers.asked, read(tmp_path / "c"), recorder.faults[0].code) == (0, [], "C032")
+    recorded(tmp_path / "c", workers, call(label="restricted"), label="restricted")
+    assert len(read(tmp_path / "c")) == 1
+
+
+def test_the_file_does_not_depend_on_the_order_of_calls(tmp_path: Path) -> None:
+    calls = [call(name, inputs={"n": n}) for name in ("b", "a") for n in (2, 1)]
+    recorded(tmp_path / "one", Answering(DONE), *calls)
+    recorded(tmp_path / "other", Answering(DONE), *reversed(calls))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+
+
+def test_a_request_that_is_too_long_for_a_line_is_left_out_and_a_value_that_is_too_long_is_an_error(tmp_path: Path) -> None:
+    recorded(tmp_path / "c", Answering(msgspec.structs.replace(DONE, sent=b"x" * (1 << 20))), call())
+    assert read(tmp_path / "c")[0].sent == ""
+    with pytest.raises(CassetteError) as raised:
+        recorded(tmp_path / "c", Answering(Done(value="x" * (1 << 20))), call())
+    assert raised.value.code == "C031"
+    assert len(read(tmp_path / "c")) == 1
+
+
+def test_a_cassette_that_is_not_there_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(CassetteError, match="there is no cassette") as raised:
+        Player(tmp_path / "none.jsonl")
+    assert (raised.value.code, raised.value.hint) == ("C030", "record it: pytest --record")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"agent":"a","inputs":{},"value":1,"unknown":1}',
+        b'{"agent":"a","tool":"b","inputs":{},"value":1}',
+        b'{"inputs":{},"value":1}',
+        b'{"agent":"a","inputs":{}}',
+        b'{"agent":"a","inputs":{},"value":1,"cancelled":true}',
+        b'{"agent":"a","inputs":{},"value":1,"value":2}',
+        b'{"agent":"a","inputs":[],"value":1}',
+        b'{"agent":"a","inputs":{},"value":1,"attempt":"1"}',
+        b'{"agent":"a","inputs":{},"value":1,"seconds":-1}',
+        b'{"agent":"a","inputs":{},"value":1,"seconds":NaN}',
+        b'{"agent":"a","inputs":{},"value":1,"sent_base64":"?"}',
+        b'{"agent":"a","inputs":{},"value":1,"evidence":[{"text":"t","more":1}]}',
+        b'{"agent":"a","inputs":{},"value":' + b"[" * 100 + b"]" * 100 + b"}",
+        b"",
+        b"\xff",
+        b"<<<<<<< HEAD",
+    ],
+    ids=lambda line: line[:60].decode(errors="replace"),
+)
+def test_a_line_that_no_recorder_writes_is_refused(line: bytes) -> None:
+    with pytest.raises(CassetteError) as raised:
+        parse(HEAD + line + b"\n")
+    assert raised.value.code == "C031"
+
+
+def test_a_file_of_another_format_or_of_too_many_lines_is_refused() -> None:
+    for data in (b"", b'{"cassette":"orchestra/cassette/v2"}\n', HEAD + b"{}\n" * (MAX_CALLS + 1)):
+        with pytest.raises(CassetteError):
+            parse(data)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+ENTRIES = st.builds(
+    Entry,
+    agent=st.text(min_size=1, max_size=8),
+    inputs=st.dictionaries(st.text(max_size=5), VALUES, max_size=3),
+    feedback=st.lists(st.text(), max_size=2).map(tuple),
+    attempt=st.integers(1, 9),
+    value=VALUES,
+    seconds=st.floats(0, 100),
+    written=st.text(),
+    received=st.text(),
+)
+
+
+@given(st.lists(ENTRIES, max_size=4))
+def test_what_is_written_is_read_back_and_written_alike(entries: list[Entry]) -> None:
+    data = render(entries)
+    assert render(parse(data)) == data
+    assert len(parse(data)) == len(entries)
+
+
+@given(st.lists(ENTRIES, min_size=1, max_size=2), st.data())
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(entries: list[Entry], data: st.DataObject) -> None:
+    whole = bytearray(render(entries))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(whole)))
+        cut = data.draw(st.integers(0, 5))
+        whole[at : at + cut] = data.draw(st.binary(max_size=5) | st.sampled_from([b'"', b"{", b"]", b",", b"\n", b"1e999", b"\\ud800"]))
+    with contextlib.suppress(CassetteError):
+        assert render(parse(bytes(whole)))
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_refused(noise: bytes) -> None:
+    with pytest.raises(CassetteError):
+        parse(noise)
