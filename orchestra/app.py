@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec
@@ -13,33 +13,41 @@ from typing_extensions import TypeVar
 
 from orchestra.clock import SystemClock
 from orchestra.config import Settings
+from orchestra.doors import Letter
 from orchestra.engine.kinds.acceptance import sources
+from orchestra.engine.replay import Replayed, replay
 from orchestra.engine.run import Run as Execution
 from orchestra.engine.shell import Engine
-from orchestra.errors import InputError
+from orchestra.errors import InputError, OrchestraError
+from orchestra.events import Answered, Asked, NodeFinished, RunFinished, RunStarted
 from orchestra.inputs import bound, jsonable
 from orchestra.log import observer
 from orchestra.project import Project
+from orchestra.rerun import Change, Recalling, answers, changes
 from orchestra.result import Result, result_of
-from orchestra.values.json import canonical, digest
+from orchestra.stored import parcel, restored
+from orchestra.values.json import digest
 from orchestra.values.labels import Label
+from orchestra.values.types import show
 from orchestra.verify import acceptance
 from orchestra.verify.acceptance import Ruling, Situation
 from orchestra.workers import FleetMode, Troupe
 from orchestra.workflow.nodes import Budget
-from orchestra.workflow.steps import Step
+from orchestra.workflow.steps import Step, Workflow
 
 if TYPE_CHECKING:
     from orchestra.agent.registry import Registry
     from orchestra.doors import Clock, Journal, Workers
-    from orchestra.events import Event, RunFinished
+    from orchestra.events import Event
     from orchestra.fleet.progress import Progress
     from orchestra.workflow.program import Program
 
 P = ParamSpec("P")
 R = TypeVar("R", default=Any)
 
-__all__ = ["FleetMode", "Options", "Orchestra", "Result", "Run"]
+__all__ = ["FleetMode", "Fork", "Options", "Orchestra", "Result", "Run"]
+HELD, ENDED = "J022", "J006"
+"""Codes of a run that another process has in hand, and of one that has ended."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,6 +57,18 @@ class Options:
     idempotency_key: str = ""
     budget: Budget | None = None
     label: Label = "internal"
+    memo: bool = False
+    """Whether pure calls that any run has made before are answered from the memo."""
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What a resumed run must still know."""
+        found: dict[str, Any] = {}
+        if self.budget is not None:
+            found["budget"] = self.budget.model_dump(mode="json", exclude_none=True)
+        if self.memo:
+            found["memo"] = True
+        return found
 
 
 class Run(Generic[R]):
@@ -75,11 +95,24 @@ class Run(Generic[R]):
         return result
 
     async def wait(self) -> Result[R]:
-        """The result, however the run ended. Raises only what broke the engine or the journal. Cancelling the wait leaves the run."""
-        return self._result(await self._execution.wait())
+        """The result, however the run ended. Raises only what broke the engine or the journal. Cancelling the wait leaves the run.
 
-    def _result(self, finished: RunFinished) -> Result[R]:
-        return result_of(finished, self._execution.log, self.id, self._read)
+        A run that asks a person waits here too, at no cost, until somebody answers: `pause` comes back instead.
+        """
+        return await self._result(await self._execution.wait())
+
+    async def pause(self) -> Result[R] | None:
+        """The result; or None as soon as the run waits for persons and for nothing else: `asked` says what they are asked."""
+        finished = await self._execution.pause()
+        return None if finished is None else await self._result(finished)
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """What persons are asked, while the run waits for nothing else; answer with `Orchestra.answer`."""
+        return self._execution.asked
+
+    async def _result(self, finished: RunFinished) -> Result[R]:
+        return result_of(finished, await self._execution.history(), self.id, self._read)
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self.events()
@@ -91,6 +124,14 @@ class Run(Generic[R]):
     def cancel(self, by: str = "") -> None:
         """Asks the run to end: requests in flight are closed, what has finished stays. Idempotent."""
         self._execution.cancel(by)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fork:
+    """A run that goes over an old one again, and what has changed since."""
+
+    run: Run[Any]
+    changes: tuple[Change, ...]
 
 
 class Orchestra:
@@ -140,9 +181,16 @@ class Orchestra:
         """The agents and tools that are known by name."""
         return self._project.registry
 
-    def options(self, *, idempotency_key: str = "", budget: Budget | None = None, label: Label | None = None) -> Orchestra:
-        """The same `Orchestra`, whose runs have these options. A run with a key that is there already is not started again."""
-        chosen = Options(idempotency_key, budget or self._options.budget, label or self._options.label)
+    def options(
+        self, *, idempotency_key: str = "", budget: Budget | None = None, label: Label | None = None, memo: bool | None = None
+    ) -> Orchestra:
+        """The same `Orchestra`, whose runs have these options.
+
+        A run with a key that is there already is not started again; if it was interrupted, it goes on. With `memo`, pure calls
+        that any run has made before are answered from the memo.
+        """
+        mine = self._options
+        chosen = Options(idempotency_key, budget or mine.budget, label or mine.label, mine.memo if memo is None else memo)
         return Orchestra(self._project, self._engine, self._troupe, chosen)
 
     def find(self, name: str, /) -> Step[..., Any]:
@@ -170,31 +218,36 @@ class Orchestra:
         """Begins a run, once its inputs are checked and the servers that it will ask are up. Raises `InputError` and `FleetError`."""
         program = self._project.program(step)
         given = bound(program, args, inputs)
+        options = self._options
         if self._troupe is not None:
             await self._troupe.prepare(program)
-        options = self._options
+        stored = self._project.parcels.get(id(program))
+        if stored is None:
+            models = step.models if isinstance(step, Workflow) else {}
+            stored = self._project.parcels[id(program)] = parcel(self._project, program, models)
+        graph, versions = stored.put(self.journal)
         if options.budget is not None:
             program = dataclasses.replace(program, budget=options.budget)
-        source = b"" if program.graph is None else canonical(program.graph.model_dump(mode="json", by_alias=True, exclude_defaults=True))
-        graph = self.journal.put(source)
         if options.idempotency_key:
-            return Run(await self._once(program, given, graph), step.read)
-        return Run(self._engine.start(program, given, graph=graph, label=options.label), step.read)
+            return Run(await self._once(program, given, graph, versions), step.read)
+        return Run(self._begin(program, given, graph, versions), step.read)
 
-    async def _once(self, program: Program, given: Mapping[str, Any], graph: str) -> Execution:
-        """The run that has the key, else a new one. Raises `InputError` E014 or E015."""
+    def _begin(self, program: Program, given: Mapping[str, Any], graph: str, versions: Mapping[str, str], **more: Any) -> Execution:
+        options = self._options
+        return self._engine.start(program, given, graph=graph, versions=versions, label=options.label, options=options.kept, **more)
+
+    async def _once(self, program: Program, given: Mapping[str, Any], graph: str, versions: Mapping[str, str]) -> Execution:
+        """The run that has the key; one that was interrupted goes on; else a new one. Raises `InputError` E015."""
         key = self._options.idempotency_key
         name = f"k{digest(key.encode())[:19]}"
         execution = self._engine.running(name)
         if execution is None:
             events = await self.journal.read(name)
             if not events:
-                return self._engine.start(program, given, graph=graph, label=self._options.label, run=name)
+                return self._begin(program, given, graph, versions, run=name)
             execution = Execution(name, self.journal, events)
-            if execution.finished is None:
-                raise InputError(
-                    "E014", f"the run with the key {key!r} was interrupted", hint=f"orchestra runs show {name}; or use another key"
-                )
+            if execution.of == (graph, given) and execution.finished is None:
+                return await self._taken(name, execution.started)
         if execution.of != (graph, given):
             raise InputError(
                 "E015",
@@ -202,6 +255,111 @@ class Orchestra:
                 hint="use a key of its own for each request",
             )
         return execution
+
+    # Runs that are there already
+
+    async def resume(self, run: str, *, by: str = "") -> Run[Any]:
+        """Goes on with a run that was interrupted, or that waits; on the workflow that it began with. One that has ended is just there.
+
+        Calls that have an end are not made again. Raises `InputError` E020 for a run that is not there, `JournalError` J022 where
+        another process has it in hand, `OrchestraError` E019 where what it stored cannot be read.
+        """
+        events = await self._events(run)
+        execution = self._engine.running(run) or Execution(run, self.journal, events)
+        if execution.finished is None and self._engine.running(run) is None:
+            execution = await self._taken(run, _first(events), by)
+        return Run(execution, plainly)
+
+    async def _taken(self, run: str, started: RunStarted | None, by: str = "") -> Execution:
+        if started is None:
+            raise _nowhere(run)
+        program = await restored(self._project, self.journal, started)
+        if self._troupe is not None:
+            await self._troupe.prepare(program)
+        workers = await self._recalling(started) if started.parent else None
+        return await self._engine.resume(program, run, by=by, workers=workers)
+
+    async def _recalling(self, started: RunStarted) -> Workers | None:
+        """The workers of a fork: they know what its parent was answered."""
+        events = await self.journal.read(started.parent)
+        first = _first(events)
+        if first is None:
+            return None  # the parent was deleted
+        old = await restored(self._project, self.journal, first)
+        return Recalling(self._engine.workers, started.parent, answers(old, events))
+
+    async def cancel(self, run: str, *, by: str = "") -> None:
+        """Asks a run to end, wherever it is. One that nobody has in hand ends here and now, even where it could not be resumed.
+
+        Raises `InputError` E020 for a run that is not there.
+        """
+        events = await self._events(run)
+        if isinstance(events[-1], RunFinished):
+            return
+        if (execution := self._engine.running(run)) is not None:
+            execution.cancel(by)
+            await execution.wait()
+            return
+        await self.journal.post(run, Letter(kind="cancel", by=by, at=self._engine.clock.now()))
+        try:
+            await self._engine.close_off(run, by)
+        except OrchestraError as error:
+            if error.code not in (HELD, ENDED):
+                raise
+
+    async def asked(self, run: str) -> list[Asked]:
+        """What persons are asked by a run. Raises `InputError` E020 for one that is not there."""
+        return open_questions(await self._events(run))
+
+    async def answer(self, run: str, value: Any, *, node: str = "", by: str = "", shown: str = "") -> None:
+        """Answers what a run asks. The letter lies in the run's inbox when this returns: who has the run, or resumes it, takes it.
+
+        `node` may be left out where one question is open. `shown` is the digest of the question that the person saw
+        (`Asked.shown`); left out, it is that of the question as it is now. Raises `InputError` E020 for a run that is not there,
+        E021 where nobody asks, E022 for an answer that is none, or to a question that has changed.
+        """
+        asked = chosen(open_questions(await self._events(run)), run, node)
+        answer = jsonable(value)
+        if refusal := self._engine.objection(asked, answer, shown or asked.shown):
+            hint = f"one of: {', '.join(asked.options)}" if asked.options else f"a value of type {show(asked.schema)}"
+            raise InputError("E022", f"{asked.node} of run {run}: {refusal}", hint=hint)
+        now = self._engine.clock.now()
+        await self.journal.post(run, Letter(kind="answer", node=asked.node, value=answer, by=by, shown=asked.shown, at=now))
+
+    async def fork(self, run: str, step: Step[..., Any] | None = None, /, **inputs: Any) -> Fork:
+        """A new run of a run's workflow as it is today, or of `step`, on its inputs; `inputs` replace some of them.
+
+        Pure calls that have not changed are answered from the old run. Raises `InputError` E020, and what `start` raises.
+        """
+        events = await self._events(run)
+        first = _first(events)
+        if first is None:
+            raise _nowhere(run)
+        old = await restored(self._project, self.journal, first)
+        step = step or self.find(first.workflow)
+        program = self._project.program(step)
+        given = bound(program, (), {**{name: value for name, value in first.inputs.items() if name in program.inputs}, **inputs})
+        if self._troupe is not None:
+            await self._troupe.prepare(program)
+        graph, versions = parcel(self._project, program, step.models if isinstance(step, Workflow) else {}).put(self.journal)
+        if self._options.budget is not None:
+            program = dataclasses.replace(program, budget=self._options.budget)
+        workers = Recalling(self._engine.workers, run, answers(old, events))
+        execution = self._begin(program, given, graph, versions, parent=run, workers=workers)
+        return Fork(Run(execution, step.read), tuple(changes(old, program)))
+
+    async def replay(self, run: str) -> Replayed:
+        """A run's events held against what the engine decides today, on the workflow that the run stored. Raises `InputError` E020."""
+        events = await self._events(run)
+        first = _first(events)
+        if first is None:
+            raise _nowhere(run)
+        return replay(await restored(self._project, self.journal, first), events)
+
+    async def _events(self, run: str) -> list[Event]:
+        if not (events := await self.journal.read(run)):
+            raise _nowhere(run)
+        return events
 
     async def check(self, answer: Any, *, against: Any, checks: Iterable[str] = ("quote",), accept: float = 0.5) -> Ruling:
         """What the checks say of an answer: a text, or a model with fields of type `Quote`. No workflow, and no journal."""
@@ -227,3 +385,45 @@ async def _journal(settings: Settings) -> AsyncIterator[Journal]:
 
     async with SqliteJournal.open(settings.journal, durability=settings.durability) as journal:
         yield journal
+
+
+def plainly(value: Any) -> Any:
+    """The output of a run whose workflow is known by its stored form alone: plain JSON."""
+    return value
+
+
+def _first(events: Sequence[Event]) -> RunStarted | None:
+    first = events[0] if events else None
+    return first if isinstance(first, RunStarted) else None
+
+
+def _nowhere(run: str) -> InputError:
+    return InputError("E020", f"there is no run {run!r}", hint="orchestra runs list")
+
+
+def open_questions(events: Iterable[Event]) -> list[Asked]:
+    """What persons are asked and have not answered, in the order of asking."""
+    found: dict[str, Asked] = {}
+    for event in events:
+        match event:
+            case Asked():
+                found[event.node] = event
+            case Answered(node=node) | NodeFinished(node=node):
+                found.pop(node, None)
+            case RunFinished():
+                return []
+            case _:
+                pass
+    return list(found.values())
+
+
+def chosen(asked: Sequence[Asked], run: str, node: str) -> Asked:
+    """The question that is meant. Raises `InputError` E021."""
+    found = [one for one in asked if not node or one.node == node]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        nodes = ", ".join(one.node for one in asked)
+        said = f"run {run} asks nothing" if not asked else f"{node} of run {run} asks nothing"
+        raise InputError("E021", said, hint=f"these do: {nodes}" if asked else f"orchestra runs show {run}")
+    raise InputError("E021", f"run {run} asks {len(found)} things", hint=f"name the node: {', '.join(one.node for one in found)}")

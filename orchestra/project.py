@@ -35,6 +35,8 @@ class Project:
         """The cards by name; this dictionary grows with the project, so that an open fleet sees new ones."""
         self.kept: dict[str, Card] = {}
         """The cards by digest that runs may ask for beside those: of runs that are resumed, and those that others replaced."""
+        self.parcels: dict[int, Any] = {}
+        """What runs store of programs (`orchestra.stored.Parcel`), by the identity of the program, which this project keeps."""
         self._workflows: dict[str, Workflow[..., Any]] = {}
         self._sources: dict[Path, Source] = {}
         self._programs: dict[int, tuple[Step[..., Any], Program]] = {}

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, assert_never
 
-from orchestra.doors import Call, Chunk, Done, Letter, Refused
+from orchestra.doors import Call, Chunk, Done, Letter, Refused, Workers
 from orchestra.engine.decide import decide, give_up
 from orchestra.engine.evolve import evolve
 from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal
@@ -57,9 +57,9 @@ class Driver:
         "starting", "state", "tasks", "workers", "working",
     )  # fmt: skip
 
-    def __init__(self, engine: Engine, program: Program, run: Run, state: State) -> None:
-        self.engine = engine
-        self.clock, self.journal, self.workers = engine.clock, engine.journal, engine.workers
+    def __init__(self, engine: Engine, program: Program, run: Run, state: State, workers: Workers) -> None:
+        self.engine, self.workers = engine, workers
+        self.clock, self.journal = engine.clock, engine.journal
         self.program, self.run, self.state = program, run, state
         self.loop = asyncio.get_running_loop()
         self.line: deque[Invoke] = deque()

@@ -52,6 +52,8 @@ def replay(program: Program, events: Iterable[Event]) -> Replayed:
     pending: dict[str, Proposal] = {}
     for event in events:
         try:
+            if isinstance(event, Resumed):
+                _forget(state, pending)
             reason = _objection(state, pending, event, found)
             if not reason:
                 evolve(state, event, program)
@@ -61,11 +63,22 @@ def replay(program: Program, events: Iterable[Event]) -> Replayed:
             found.different, found.reason = event, reason
             return found
         found.events += 1
-        if isinstance(event, Resumed):
-            state.tidy()
-            pending = {path: proposal for path, proposal in pending.items() if not isinstance(proposal, Invoke | Count)}
         _decide(state, pending)
     return found
+
+
+def _forget(state: State, pending: dict[str, Proposal]) -> None:
+    """Calls that were decided, and of which no fact is on record, are decided anew by whoever takes a run over."""
+    for unit in state.units.values():
+        proposal = pending.get(unit.path)
+        if unit.phase in (Phase.STARVED, Phase.COUNTING) or isinstance(proposal, Invoke):
+            pending.pop(unit.path, None)
+            if isinstance(proposal, Invoke):
+                state.running -= 1
+            if unit.reserved >= 0 and unit.scope.purse is not None:
+                unit.scope.purse.release(unit.reserved)
+                unit.reserved = -1
+            state.enqueue(unit)
 
 
 def _decide(state: State, pending: dict[str, Proposal]) -> None:

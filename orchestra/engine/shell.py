@@ -13,9 +13,10 @@ from orchestra.engine.evolve import evolve
 from orchestra.engine.run import Run
 from orchestra.engine.state import State
 from orchestra.errors import OrchestraError
-from orchestra.events import Asked, Event, Resumed, RunFinished, RunStarted
+from orchestra.events import NOTHING, Asked, AttemptFinished, CancelRequested, Event, Resumed, RunFinished, RunStarted
 from orchestra.log import Observer
 from orchestra.values.labels import Label
+from orchestra.values.outcome import Failed
 from orchestra.values.types import Validator
 from orchestra.workflow.program import Program
 
@@ -54,11 +55,13 @@ class Engine:
         versions: Mapping[str, str] | None = None,
         parent: str = "",
         options: Mapping[str, Any] | None = None,
+        workers: Workers | None = None,
     ) -> Run:
         """Begins a run of `program` on inputs that are already of its types.
 
         `graph` is the digest of its source in the journal, `versions` those of what it calls; `run` is an id that nobody has, a
-        new one where it is empty; `parent` is the run that it is forked from; `options` are kept for a resumption.
+        new one where it is empty; `parent` is the run that it is forked from; `options` are kept for a resumption; `workers` do its
+        calls instead of the engine's own.
         """
         handle = Run(run or self.clock.new_id(), self.journal)
         started = RunStarted(
@@ -74,13 +77,13 @@ class Engine:
             options=dict(options or {}),
         )
         handle.started = started
-        driver = self._drive(program, handle, self._state())
+        driver = self._drive(program, handle, self._state(), workers)
         driver.memo = bool(started.options.get("memo"))
         driver.record(started)
         driver.begin()
         return handle
 
-    async def resume(self, program: Program, run: str, *, by: str = "") -> Run:
+    async def resume(self, program: Program, run: str, *, by: str = "", workers: Workers | None = None) -> Run:
         """Takes a run over that nobody has in hand, and goes on with it. `program` is the one that it began with.
 
         Calls that had an end are not made again. Raises `JournalError` J022 where somebody alive has it, J023 where it is not
@@ -89,10 +92,10 @@ class Engine:
         if run in self._drivers:
             return self._drivers[run].run
         handle = self._asleep[run][1] if run in self._asleep else Run(run, self.journal)
-        await self._take(program, handle, by)
+        await self._take(program, handle, by, workers)
         return handle
 
-    async def _take(self, program: Program, run: Run, by: str) -> None:
+    async def _take(self, program: Program, run: Run, by: str, workers: Workers | None = None) -> None:
         epoch = await self.journal.lease(run.id)
         events = await self.journal.read(run.id)
         state = self.fold(program, events)
@@ -104,7 +107,7 @@ class Engine:
             await self.journal.release(run.id)
             self._rest(program, run, list(state.asked.values()))
             return
-        driver = self._drive(program, run, state)
+        driver = self._drive(program, run, state, workers)
         driver.memo = bool(run.started and run.started.options.get("memo"))
         driver.record(Resumed(seq=state.seq + 1, at=self.clock.now(), epoch=epoch, by=by))
         state.tidy()
@@ -112,6 +115,21 @@ class Engine:
             driver.open(letter)
         if not driver.ending:
             driver.begin()
+
+    async def close_off(self, run: str, by: str) -> None:
+        """Ends a run that nobody has in hand, without its workflow. Raises `JournalError` J022, J023, J006 as `resume` does."""
+        await self.journal.lease(run)
+        events = await self.journal.read(run)
+        letters = await self.journal.letters(run)
+        seq, at = events[-1].seq, self.clock.now()
+        usage = sum((event.usage for event in events if isinstance(event, AttemptFinished)), NOTHING)
+        outcome = Failed("E008", f"cancelled{f' by {by}' if by else ''}", hint=f"orchestra runs show {run}")
+        last = (
+            CancelRequested(seq=seq + 1, at=at, by=by, letter=letters[-1].number if letters else 0),
+            RunFinished(seq=seq + 2, at=at, status="cancelled", outcome=outcome, usage=usage),
+        )
+        self.journal.append(run, last)
+        await self.journal.durable(run, seq + 2)
 
     def fold(self, program: Program, events: Sequence[Event]) -> State:
         """The state that events tell. Raises `OrchestraError` E018 where they are not of this program."""
@@ -128,10 +146,10 @@ class Engine:
     def _state(self) -> State:
         return State(self.concurrency, self.workers.measure)
 
-    def _drive(self, program: Program, run: Run, state: State) -> Driver:
+    def _drive(self, program: Program, run: Run, state: State, workers: Workers | None) -> Driver:
         if self._closed:
             raise OrchestraError("E017", "the engine is closed", hint="open another: async with Orchestra.open() as orchestra")
-        driver = self._drivers[run.id] = Driver(self, program, run, state)
+        driver = self._drivers[run.id] = Driver(self, program, run, state, workers or self.workers)
         run.attach(driver.cancel)
         if self._postman is None or self._postman.done():
             self._postman = driver.loop.create_task(self._deliver(), name="inbox")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestra.events import Expanded, NodeFinished, TurnStarted
+from orchestra.events import Expanded, TurnStarted
 from orchestra.values.outcome import Abstained, Failed, Skipped, Value
 from tests.engine.stage import play, sequence
 

@@ -1,0 +1,139 @@
+"""Runs again: a fork takes the answers of an old run where nothing changed; a comparison tells two runs apart, node by node."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestra.doors import Call, Done, Measure, Reply, Workers
+from orchestra.engine.replay import replay
+from orchestra.events import AttemptFinished, Event
+from orchestra.journal.history import History
+from orchestra.values.json import canonical
+from orchestra.values.outcome import Outcome, Value
+from orchestra.workflow.program import CompiledNode, Program
+
+
+class Recalling:
+    """Workers that answer a call from an old run where that run made the very same call, and pass on all others.
+
+    The same call: the same agent or tool of the same version, the same inputs, evidence, feedback and tier; the node's path does
+    not matter. Only answers that became a node's value are taken; tools with effects are called anew.
+    """
+
+    def __init__(self, inner: Workers, run: str, answers: Mapping[bytes, AttemptFinished]) -> None:
+        self._inner, self._run, self._answers = inner, run, answers
+
+    def run(self, call: Call) -> AsyncGenerator[Reply, None]:
+        """Answers, or passes the call on."""
+        known = self._answers.get(_identity(call))
+        return self._inner.run(call) if known is None else self._known(known)
+
+    async def _known(self, found: AttemptFinished) -> AsyncGenerator[Reply, None]:
+        yield Done(value=found.value, confidence=found.confidence, server=found.server, model=found.model, recalled=self._run)
+
+    def measure(self, call: Call) -> Measure:
+        """What a call may cost; nothing where it is known."""
+        measure = self._inner.measure(call)
+        return Measure(memo=measure.memo) if _identity(call) in self._answers else measure
+
+    async def count(self, call: Call) -> int | None:
+        """The tokens of a call's prompt."""
+        return await self._inner.count(call)
+
+
+def answers(program: Program, events: Sequence[Event]) -> dict[bytes, AttemptFinished]:
+    """The answers of a run that may be taken again: of pure calls that became, or led to, a node's value."""
+    accepted = {row.path for row in History.of(events).rows if isinstance(row.outcome, Value)}
+    pure = _pure(program)
+    found: dict[bytes, AttemptFinished] = {}
+    for call, finished in replay(program, events).calls.values():
+        if finished is not None and not finished.error and call.node in accepted and (call.kind, call.name) in pure:
+            found[_identity(call)] = finished
+    return found
+
+
+def _pure(program: Program) -> set[tuple[str, str]]:
+    contracts = [node.contract for _, node in walk(program) if node.contract is not None]
+    return {(contract.kind, contract.name) for contract in contracts if contract.effect == "pure"}
+
+
+def _identity(call: Call) -> bytes:
+    return canonical(
+        [call.kind, call.name, call.version, call.inputs, call.evidence, call.feedback, call.escalate, call.label, call.max_output]
+    )
+
+
+def walk(program: Program, prefix: str = "") -> Iterator[tuple[str, CompiledNode]]:
+    """The nodes of a program with their paths as a person writes them, those of bodies behind their own; each body once."""
+    seen: set[int] = set()
+    line = [(prefix, program)]
+    while line:
+        before, part = line.pop()
+        for node in part.nodes:
+            path = f"{before}{node.name}"
+            yield path, node
+            if node.body is not None and id(node.body) not in seen:
+                seen.add(id(node.body))
+                line.append((f"{path}/", node.body))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A node that is not what it was, and why."""
+
+    node: str
+    why: str
+
+
+def changes(old: Program, new: Program) -> list[Change]:
+    """What differs between two programs, node by node."""
+    before, after = dict(walk(old)), dict(walk(new))
+    found = [Change(path, "is gone") for path in before if path not in after]
+    for path, node in after.items():
+        if (was := before.get(path)) is None:
+            found.append(Change(path, "is new"))
+        elif node.kind != was.kind:
+            found.append(Change(path, f"was `{was.kind}`, is `{node.kind}`"))
+        elif _source(node) != _source(was):
+            found.append(Change(path, "is written otherwise"))
+        elif node.contract is not None and was.contract is not None and node.contract.digest != was.contract.digest:
+            found.append(Change(path, f"its {node.contract.kind} {node.contract.name} has changed"))
+    if _output(old) != _output(new):
+        found.append(Change("output", "is written otherwise"))
+    return found
+
+
+def _source(node: CompiledNode) -> Any:
+    whole = node.source.model_dump(mode="json", by_alias=True)
+    for inner in ("call", "loop"):
+        if isinstance(whole.get(inner), dict):
+            whole[inner] = {key: value for key, value in whole[inner].items() if key != "nodes"}
+    return whole
+
+
+def _output(program: Program) -> Any:
+    return program.graph.output if program.graph is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A node that ended otherwise in two runs; None where a run does not have it."""
+
+    node: str
+    before: Outcome | None
+    after: Outcome | None
+
+
+def compare(before: Sequence[Event], after: Sequence[Event]) -> list[Difference]:
+    """The nodes that ended otherwise, in the order of the second run; the whole run's outcome, under an empty name, first."""
+    one, two = History.of(before), History.of(after)
+    rows = {row.path: row.outcome for row in one.rows}
+    found = [] if one.outcome == two.outcome else [Difference("", one.outcome, two.outcome)]
+    for row in two.rows:
+        was = rows.pop(row.path, None)
+        if was != row.outcome:
+            found.append(Difference(row.path, was, row.outcome))
+    found += [Difference(path, outcome, None) for path, outcome in rows.items() if outcome is not None]
+    return found

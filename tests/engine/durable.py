@@ -1,0 +1,42 @@
+"""A stage for runs that are cut off and taken up again: one store, one workflow, engines that come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestra.engine.run import Run
+from orchestra.engine.shell import Engine
+from orchestra.events import Event
+from orchestra.journal.memory import MemoryJournal, MemoryStore
+from orchestra.testing import SimulatedWorkers, VirtualClock
+from orchestra.workflow.program import Program
+from tests.engine.stage import ANSWERS
+
+
+class Theatre:
+    """A store that outlives engines; `open` gives an engine with a journal of its own over it."""
+
+    def __init__(self, clock: VirtualClock, answers: Mapping[str, Any] | None = None, **simulation: Any) -> None:
+        self.clock = clock
+        self.store = MemoryStore()
+        self.workers = SimulatedWorkers({**ANSWERS, **(answers or {})}, clock=clock, **simulation)
+        self.journal = MemoryJournal(self.store)
+        self.engine = Engine(clock, self.journal, self.workers)
+
+    async def crash(self) -> None:
+        """The process is gone, with what was in its line; another one comes."""
+        await self.journal.close()
+        await self.engine.close()
+        self.journal = MemoryJournal(self.store)
+        self.engine = Engine(self.clock, self.journal, self.workers)
+
+    def put(self, events: Sequence[Event]) -> None:
+        """A run that some process has left behind."""
+        other = MemoryJournal(self.store)
+        other.append(events[0].run, events)  # type: ignore[union-attr]  # the first event is a RunStarted
+        other._closed = True
+        self.store.readers.remove(other)
+
+    def start(self, program: Program, inputs: Mapping[str, Any] | None = None) -> Run:
+        return self.engine.start(program, dict(inputs or {}), graph="0" * 32)

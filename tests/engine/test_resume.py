@@ -1,0 +1,242 @@
+"""Resumption: nothing that finished is done again, and the output is that of a run that nobody cut off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestra.engine.replay import replay
+from orchestra.errors import OrchestraError
+from orchestra.events import Asked, AttemptFinished, CancelRequested, Event, NodeFinished, Resumed, RunFinished
+from orchestra.testing import Faults, VirtualClock, run_simulated
+from orchestra.values.outcome import Failed, Value
+from tests.engine.durable import Theatre
+from tests.engine.stage import play, program
+
+EVERYTHING = """
+input: {text: str}
+output: {a: "${joined}", b: "${grown}", c: "${chosen}"}
+nodes:
+  words: {tool: split, with: {text: "${input.text}"}}
+  loud: {agent: writer, each: "${words}", as: word, concurrency: 2, with: {text: "${word}"}}
+  n: {tool: count, with: {items: "${loud.values}"}}
+  grown:
+    loop:
+      nodes: {next: {tool: grow, with: {text: "${previous}"}}}
+      output: ${next}
+      until: ${size(next) > 2}
+      at_most: 5
+  maybe: {agent: writer, when: "${n > 100}", with: {text: never}}
+  chosen: {first_of: ["${maybe}", "${words[0]}"]}
+  block: {call: {nodes: {inner: {tool: shout, with: {text: "${words[0]}"}}}, output: "${inner}"}}
+  joined: {agent: writer, with: {text: "${block} and ${string(n)}"}}
+"""
+FAULTS = Faults(refused=0.15, invalid=0.1, slow=0.1, attempts=1)
+
+
+def whole(seed: int) -> Any:
+    return play(EVERYTHING, {"text": "a b c"}, seed=seed, latency=(0.1, 2.0), faults=FAULTS)
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 10**6), cut=st.floats(0, 1))
+def test_a_run_cut_off_anywhere_ends_as_if_nothing_had_happened(seed: int, cut: float) -> None:
+    played = whole(seed)
+    before = list(played.events[: max(1, int(cut * (len(played.events) - 1)))])
+    compiled = program(EVERYTHING)
+
+    async def scene(clock: VirtualClock) -> tuple[RunFinished, list[Event], Theatre]:
+        theatre = Theatre(clock, seed=seed, latency=(0.1, 2.0), faults=FAULTS)
+        theatre.put(before)
+        run = await theatre.engine.resume(compiled, played.events[0].run, by="a test")
+        finished = await run.wait()
+        events = await theatre.journal.read(run.id)
+        await theatre.engine.close()
+        return finished, events, theatre
+
+    finished, events, theatre = run_simulated(scene, seed)
+    assert finished.outcome == played.finished.outcome
+    assert events[: len(before)] == before
+    assert isinstance(events[len(before)], Resumed)
+    ended = {event.node for event in before if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.settled)}
+    assert not ended & {call.node for call in theatre.workers.calls}
+    found = replay(compiled, events)
+    assert (found.different, found.reason) == (None, "")
+
+
+def test_a_call_that_must_happen_once_is_asked_about_when_nobody_knows() -> None:
+    compiled = program("output: ${a}\nnodes:\n  a: {tool: send, with: {text: x}}")
+
+    async def scene(clock: VirtualClock) -> None:
+        for answer, outcome in (("again", Value("sent")), ("fail", Failed)):
+            theatre = Theatre(clock, latency=10.0)
+            run = theatre.start(compiled)
+            await clock.sleep(1)
+            await theatre.crash()
+            again = await theatre.engine.resume(compiled, run.id)
+            assert await again.pause() is None
+            assert len(theatre.workers.calls) == 1
+            (asked,) = again.asked
+            assert asked.about == "effect"
+            await theatre.journal.post(run.id, letter("a", answer, asked))
+            finished = await again.wait()
+            assert finished.outcome == outcome if isinstance(outcome, Value) else isinstance(finished.outcome, outcome)
+            assert len(theatre.workers.calls) == (2 if answer == "again" else 1)
+            await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+def letter(node: str, value: Any, asked: Asked, shown: str = "") -> Any:
+    from orchestra.doors import Letter
+
+    return Letter(kind="answer", node=node, value=value, by="ann", shown=shown or asked.shown)
+
+
+ASK = """
+input: {text: str}
+output: ${after}
+nodes:
+  before: {agent: writer, with: {text: "${input.text}"}}
+  sure: {ask: "Is ${before} right?", options: ["yes", "no"]}
+  after: {tool: shout, with: {text: "${sure}"}}
+"""
+
+
+def test_a_run_that_asks_waits_without_a_task_or_a_lease_and_goes_on_with_the_answer() -> None:
+    compiled = program(ASK)
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock)
+        run = theatre.start(compiled, {"text": "x"})
+        assert await run.pause() is None
+        (asked,) = run.asked
+        assert (asked.question, asked.options) == ("Is <x> right?", ("yes", "no"))
+        assert (await theatre.journal.runs())[0].status == "waiting"
+        await clock.sleep(3 * 86_400)
+        assert await theatre.journal.lease(run.id) == 2  # anybody may take it over
+        await theatre.journal.release(run.id)
+        await theatre.journal.post(run.id, letter("sure", "yes", asked))
+        finished = await run.wait()
+        assert finished.outcome == Value("YES")
+        assert [call.name for call in theatre.workers.calls] == ["writer", "shout"]
+        await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+def test_an_answer_may_come_while_nobody_has_the_run() -> None:
+    compiled = program(ASK)
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock)
+        run = theatre.start(compiled, {"text": "x"})
+        await run.pause()
+        (asked,) = run.asked
+        await theatre.crash()
+        await theatre.journal.post(run.id, letter("sure", "no", asked))
+        assert (await (await theatre.engine.resume(compiled, run.id)).wait()).outcome == Value("NO")
+        await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+@pytest.mark.parametrize(("value", "shown"), [("perhaps", ""), ("yes", "another question"), (7, "")])
+def test_a_letter_that_does_not_fit_is_noted_and_changes_nothing(value: Any, shown: str) -> None:
+    compiled = program(ASK)
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock)
+        run = theatre.start(compiled, {"text": "x"})
+        await run.pause()
+        (asked,) = run.asked
+        await theatre.journal.post(run.id, letter("sure", value, asked, shown))
+        await theatre.journal.post(run.id, letter("nothing", "yes", asked))
+        await theatre.journal.post(run.id, letter("sure", "yes", asked))
+        assert (await run.wait()).outcome == Value("YES")
+        refused = [event for event in await theatre.journal.read(run.id) if type(event).__name__ == "LetterRefused"]
+        assert [event.letter for event in refused] == [1, 2]
+        await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+def test_a_letter_cancels_a_run_that_another_process_has() -> None:
+    compiled = program("output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}}")
+
+    async def scene(clock: VirtualClock) -> None:
+        from orchestra.doors import Letter
+        from orchestra.journal.memory import MemoryJournal
+
+        theatre = Theatre(clock, latency=60.0)
+        run = theatre.start(compiled)
+        await clock.sleep(1)
+        await MemoryJournal(theatre.store).post(run.id, Letter(kind="cancel", by="the neighbour"))
+        finished = await run.wait()
+        assert finished.status == "cancelled"
+        assert any(isinstance(event, CancelRequested) and event.by == "the neighbour" for event in run.log)
+        await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+def test_two_engines_never_have_one_run() -> None:
+    compiled = program("output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}}")
+
+    async def scene(clock: VirtualClock) -> None:
+        from orchestra.engine.shell import Engine
+        from orchestra.journal.memory import MemoryJournal
+
+        theatre = Theatre(clock, latency=60.0)
+        run = theatre.start(compiled)
+        await clock.sleep(1)
+        other = Engine(clock, MemoryJournal(theatre.store), theatre.workers)
+        with pytest.raises(OrchestraError, match="under way"):
+            await other.resume(compiled, run.id)
+        await other.close()
+        await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+def test_a_deadline_counts_the_time_before_an_interruption_and_not_the_time_in_between() -> None:
+    compiled = program("budget: {seconds: 100}\noutput: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}}")
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock, latency=70.0)
+        run = theatre.start(compiled)
+        await clock.sleep(60)
+        await theatre.crash()
+        await clock.sleep(10_000)
+        began = clock.monotonic()
+        again = await theatre.engine.resume(compiled, run.id)
+        assert (await again.wait()).status == "done"
+        assert clock.monotonic() - began == pytest.approx(70, abs=0.1)
+        await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+def test_a_question_with_a_timeout_is_given_up_and_its_fallback_holds() -> None:
+    text = 'output: ${a}\nnodes:\n  a: {ask: "Well?", timeout: 60, fallback: "nobody"}'
+    played = play(text)
+    assert played.outcome == Value("nobody")
+    assert played.finished.at - played.events[0].at == pytest.approx(60)
+
+
+def test_a_body_with_a_timeout_is_given_up_with_all_that_is_inside() -> None:
+    text = """
+output: ${b}
+nodes:
+  b:
+    call: {nodes: {x: {agent: writer, with: {text: x}}, y: {agent: writer, with: {text: "${x}"}}}, output: "${y}"}
+    timeout: 5
+    fallback: "too late"
+"""
+    played = play(text, latency=60.0)
+    assert played.outcome == Value("too late")
+    assert len(played.workers.cancelled) == 1
+    assert played.finished.at - played.events[0].at == pytest.approx(5)
