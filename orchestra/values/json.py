@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -17,8 +18,12 @@ MAX_BYTES = 1 << 20
 """Bytes of untrusted JSON text that are read at most (RELIABILITY, hostile input)."""
 MAX_DEPTH = 64
 MAX_DIGITS = 40
+MAX_KEPT = 48 << 20
+"""Bytes of one value, as JSON, that are kept at most: less than a journal takes for an event."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
+_encode_as_it_is = msgspec.json.Encoder().encode
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def canonical(value: object) -> bytes:
@@ -33,6 +38,69 @@ def digest(data: bytes) -> str:
 
 class NotStrictJSON(ValueError):
     """Text that is no JSON, or JSON that a careful reader refuses; `args[0]` says why."""
+
+
+def unkept(value: object) -> str:
+    """Why a value of a stranger's program cannot be kept as JSON and read back the same; empty where it can.
+
+    NaN, infinities, lone surrogates, keys that are no texts, integers over 40 digits, nesting over 64, more than 48 MiB, and
+    whatever is no JSON at all.
+    """
+    try:
+        data = _encode_as_it_is(value)
+    except RecursionError:
+        return f"it is nested deeper than {MAX_DEPTH}"
+    except UnicodeEncodeError:
+        return "it has a lone surrogate in a string"
+    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+        return f"it is no JSON: {str(error)[:200]}"
+    if len(data) > MAX_KEPT:
+        return f"it has {len(data):,} bytes as JSON; at most {MAX_KEPT:,} are kept"
+    # Only what looks suspicious from afar is walked through: most values of tools are flat.
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and (deep := _too_deep(value)):
+        return deep
+    if _LONG_NUMBER.search(data) and _has_long_number(value):
+        return f"it has an integer of more than {MAX_DIGITS} digits"
+    return not_finite(value) if b"null" in data else ""
+
+
+_LONG_NUMBER = re.compile(rb"[0-9]{41}")
+
+
+def has_null(value: object) -> bool:
+    """Whether a value may have a null in it; never says no where it has one."""
+    return b"null" in _encode_as_it_is(value)
+
+
+def not_finite(value: object) -> str:
+    """Where a value has NaN or an infinity in it, the words that say so."""
+    bad = next((here for here in _inside(value) if isinstance(here, float) and not math.isfinite(here)), None)
+    return "" if bad is None else f"{bad} is no number of JSON"
+
+
+def _has_long_number(value: object) -> bool:
+    return any(isinstance(here, int) and abs(here) >= 10**MAX_DIGITS for here in _inside(value))
+
+
+def _too_deep(value: object) -> str:
+    level, depth = [value], 0
+    while level := [here for here in level if isinstance(here, list | tuple | dict)]:
+        depth += 1
+        if depth > MAX_DEPTH:
+            return f"it is nested deeper than {MAX_DEPTH}"
+        level = [item for here in level for item in (here.values() if isinstance(here, dict) else here)]
+    return ""
+
+
+def _inside(value: object) -> Iterator[object]:
+    line = [value]
+    while line:
+        here = line.pop()
+        yield here
+        if isinstance(here, dict):
+            line += here.values()
+        elif isinstance(here, list | tuple | set | frozenset):
+            line += here
 
 
 def parse_untrusted(text: str) -> Any:
@@ -74,7 +142,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise NotStrictJSON(f"the key {key!r} stands twice")
+            raise NotStrictJSON(f"the key {key[:60]!r} stands twice")
         found[key] = value
     return found
 
@@ -99,7 +167,7 @@ def _finite(digits: str) -> float:
 def _refuse_surrogates(value: Any) -> None:
     match value:
         case str():
-            if any("\ud800" <= char <= "\udfff" for char in value):
+            if _SURROGATE.search(value):
                 raise NotStrictJSON("a lone surrogate in a string")
         case list():
             for item in value:

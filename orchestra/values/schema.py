@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any, TypeAlias
 
 from orchestra.errors import InputError
@@ -17,6 +18,9 @@ Schema: TypeAlias = dict[str, Any]
 
 ANY: Schema = {}
 NULL: Schema = {"type": "null"}
+MAX_WORD = 200
+MAX_WORDS = 2_000
+"""Characters of a word, and words, that are compared at most to say what was probably meant."""
 NOTES = frozenset(
     {
         "title",
@@ -56,8 +60,12 @@ _MAPS = ("properties", "patternProperties", "dependentSchemas")
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """The one of `words` that `word` is most likely meant to be; empty where none is near."""
-    near = get_close_matches(word, list(words), 1, 0.6)
+    """The one of `words` that `word` is most likely meant to be; empty where none is near. Of thousands, the first are looked at."""
+    if len(word) > MAX_WORD:
+        return ""
+    # A word that is much longer or shorter is never near, whatever its letters are.
+    alike = (one for one in words if 3 * len(word) <= 7 * len(one) and 3 * len(one) <= 7 * len(word))
+    near = get_close_matches(word, list(islice(alike, MAX_WORDS)), 1, 0.6)
     return near[0] if near else ""
 
 

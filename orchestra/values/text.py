@@ -59,6 +59,20 @@ def _tag(names: Iterable[str]) -> re.Pattern[str]:
     return re.compile(rf"<({MARK}*)(?=/?(?:{choice})\s*>)", re.IGNORECASE)
 
 
+def keepable(text: str, most: int = 4_000) -> str:
+    """A stranger's text as a journal takes it: never more than `most` characters, and lone surrogates escaped."""
+    cut = text if len(text) <= most else text[: most - 1] + "…"
+    return cut if cut.isascii() else cut.encode("utf-8", "backslashreplace").decode()
+
+
+def told(error: BaseException) -> str:
+    """What a stranger's exception says; empty where it cannot even do that."""
+    try:
+        return keepable(str(error))
+    except Exception:  # `__str__` is a stranger's code too
+        return ""
+
+
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 

@@ -137,7 +137,8 @@ class Step(Generic[P, R]):
         if "retry" in options:
             draft.fields["retry"] = _attempts(options["retry"])
         if "fallback" in options:
-            draft.fields["fallback"], have = template(options["fallback"])
+            given, have = template(options["fallback"])
+            draft.fields["fallback"] = "${null}" if given is None else given  # a field that is None is left out
             if reason := unfit(have, draft.schema):
                 raise misfit(f"{self.name}.options(fallback=...)", options["fallback"], have, draft.schema, reason)
         if "after" in options:

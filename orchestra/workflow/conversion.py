@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from orchestra.values.json import canonical
 from orchestra.values.schema import NOTES, Schema, branches, under, union
 
 Converter: TypeAlias = Callable[[Any], Any]
@@ -15,11 +16,14 @@ def converter(schema: Schema) -> Converter | None:
     return _Maker().make(schema)
 
 
-class _Named:
-    """The converter of a definition, which may be asked for while it is made. Holds the definitions, whose `id` is its key."""
+_OPEN = ("$ref", "anyOf", "oneOf")
+"""What a type that has itself among its parts comes back to; a reference inside a union is followed before it is seen."""
 
-    def __init__(self, definitions: Schema) -> None:
-        self.definitions = definitions
+
+class _Named:
+    """The converter of a type, which may be asked for while it is made."""
+
+    def __init__(self) -> None:
         self.made: Converter | None = None
         self.ready = False
 
@@ -31,16 +35,14 @@ class _Maker:
     """Converters of one type; those of recursive types refer to themselves."""
 
     def __init__(self) -> None:
-        self.known: dict[tuple[str, int], _Named] = {}
+        self.known: dict[bytes, _Named] = {}
 
     def make(self, schema: Schema) -> Converter | None:
-        name = schema.get("$ref")
-        if not isinstance(name, str):
+        if not any(word in schema for word in _OPEN):
             return self._made(schema)
-        definitions = schema.get("$defs", {})
-        key = (name, id(definitions))
+        key = canonical(schema)
         if (named := self.known.get(key)) is None:
-            named = self.known[key] = _Named(definitions)
+            named = self.known[key] = _Named()
             named.made = self._made(schema)
             named.ready = True
         return named.made if named.ready else named.convert
@@ -120,23 +122,36 @@ def _by_type(found: dict[type, Converter]) -> Converter:
 
 def declared(schema: Schema) -> str:
     """CEL's name of the type: `string`, `list<int>`, `map<string,dyn>`, ...; `dyn` for what it cannot say."""
-    kinds = {_name(part) for part in branches(schema)}
-    if kinds == {"int", "double"}:
-        return "double"
-    return kinds.pop() if len(kinds) == 1 else "dyn"
+    return _declared(schema, {})
 
 
-def _name(part: Schema) -> str:
+def _declared(schema: Schema, known: dict[bytes, str]) -> str:
+    """The name of a type; one that has itself among its parts is `dyn` there."""
+    key = canonical(schema) if any(word in schema for word in _OPEN) else b""
+    if key in known:
+        return known[key]
+    if key:
+        known[key] = "dyn"
+    kinds = {_name(part, known) for part in branches(schema)}
+    name = "double" if kinds == {"int", "double"} else kinds.pop() if len(kinds) == 1 else "dyn"
+    if key:
+        known[key] = name
+    return name
+
+
+def _name(part: Schema, known: dict[bytes, str]) -> str:
     values = part.get("enum", [part["const"]] if "const" in part else None)
     if values is not None:
         names = {_PYTHON.get(type(value), "dyn") for value in values}
         return names.pop() if len(names) == 1 else "dyn"
     kind = part.get("type")
     if kind == "array" and "prefixItems" not in part:
-        return f"list<{declared(under(part, part.get('items', True)))}>"
+        return f"list<{_declared(under(part, part.get('items', True)), known)}>"
     if kind == "object":
         more = part.get("additionalProperties", True)
-        values = declared(under(part, more)) if isinstance(more, dict) and more.keys() - NOTES and "properties" not in part else "dyn"
+        values = (
+            _declared(under(part, more), known) if isinstance(more, dict) and more.keys() - NOTES and "properties" not in part else "dyn"
+        )
         return f"map<string,{values}>"
     return _JSON.get(str(kind), "dyn")
 

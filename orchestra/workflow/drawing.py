@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestra.values.schema import show
 from orchestra.values.text import visible
-from orchestra.workflow.graph import callee, layers
+from orchestra.workflow.graph import callee, each_program, layers, levels
 from orchestra.workflow.nodes import Block, CallNode, FirstOfNode, LoopNode, PlanNode
 from orchestra.workflow.program import CompiledNode, Expression, Program
 
@@ -28,7 +28,7 @@ def draw(program: Program, width: int = 100) -> str:
     calls stand below their node, indented.
     """
     width = max(width, NARROWEST)
-    lines = [*_wrapped(_signature(program), width), "│", *_body(program, "", width)]
+    lines = [*_wrapped(_signature(program), width), "│", *_body(program, "", width, levels(program))]
     if _has_soft(program):
         lines += ["", *_wrapped("name?  runs all the same where that node gives no value", width)]
     return "".join(f"{line.rstrip()}\n" for line in lines)
@@ -39,21 +39,21 @@ def _signature(program: Program) -> str:
     return _shown(f"{program.name}({', '.join(inputs)}) -> {show(program.output_schema)}")
 
 
-def _body(program: Program, prefix: str, width: int) -> Iterator[str]:
-    """The lines of a program's nodes and of its output, each with a prefix."""
-    if width - len(prefix) < _ROOM:
+def _body(program: Program, prefix: str, width: int, level: int) -> Iterator[str]:
+    """The lines of a program's nodes and of its output, each with a prefix; of bodies, so many levels."""
+    if width - len(prefix) < _ROOM or level < 0:
         count = len(program.nodes)
         yield f"{prefix}… {count} node{'s' * (count != 1)}"
         return
     column = min(max(len(node.name) for node in program.nodes), max(8, (width - len(prefix)) // 3))
     for layer in layers(program):
         for node in layer:
-            yield from _node(program, node, prefix, column, width)
+            yield from _node(program, node, prefix, column, width, level)
         yield f"{prefix}▼"
     yield from (f"{prefix}{line}" for line in _wrapped(f"output {_arrow(_outputs(program))}", width - len(prefix)))
 
 
-def _node(program: Program, node: CompiledNode, prefix: str, column: int, width: int) -> Iterator[str]:
+def _node(program: Program, node: CompiledNode, prefix: str, column: int, width: int, level: int) -> Iterator[str]:
     under = f"{prefix}│  "
     texts = _described(program, node, width - len(under) - column - 2)
     if len(node.name) > column:
@@ -64,7 +64,7 @@ def _node(program: Program, node: CompiledNode, prefix: str, column: int, width:
         yield f"{prefix}├─ {node.name:{column}}  {texts.pop(0)}"
     yield from (f"{under}{' ' * column}  {text}" for text in texts)
     if node.body is not None:
-        yield from _body(node.body, under, width)
+        yield from _body(node.body, under, width, level - 1)
 
 
 def _described(program: Program, node: CompiledNode, room: int) -> list[str]:
@@ -133,7 +133,7 @@ def _outputs(program: Program) -> list[str]:
 
 
 def _has_soft(program: Program) -> bool:
-    return any(node.soft or (node.body is not None and _has_soft(node.body)) for node in program.nodes)
+    return any(node.soft for inner in each_program(program) for node in inner.nodes)
 
 
 def _arrow(names: list[str]) -> str:
@@ -180,24 +180,24 @@ def mermaid(program: Program) -> str:
 
     Ids are made here and labels escaped, so that no name or text can end a label or be read as syntax.
     """
-    lines = ["flowchart TD", *_chart(program, "n", "  ")]
+    lines = ["flowchart TD", *_chart(program, "n", "  ", levels(program))]
     return "".join(f"{line}\n" for line in lines)
 
 
-def _chart(program: Program, stem: str, pad: str) -> Iterator[str]:
-    """Nodes, then edges; the ids of a body's nodes begin with that of the node that it belongs to."""
+def _chart(program: Program, stem: str, pad: str, level: int) -> Iterator[str]:
+    """Nodes, then edges; the ids of a body's nodes begin with that of the node that it belongs to. Of bodies, so many levels."""
     if program.inputs:
         inputs = (f"{name}: {show(field.schema)}" for name, field in program.inputs.items())
         yield f'{pad}{stem}_in(["{_label("input", *inputs)}"])'
     for node in program.nodes:
         name = f"{stem}{node.index}"
         text = _label(node.name, *sentences(node))
-        if node.body is None:
+        if node.body is None or not level:
             left, right = _SHAPES.get(node.kind, ("[", "]"))
             yield f'{pad}{name}{left}"{text}"{right}'
         else:
             yield f'{pad}subgraph {name}["{text}"]'
-            yield from _chart(node.body, f"{name}_", pad + "  ")
+            yield from _chart(node.body, f"{name}_", pad + "  ", level - 1)
             yield f"{pad}end"
     yield f'{pad}{stem}_out(["{_label("output", show(program.output_schema))}"])'
     yield from (f"{pad}{edge}" for edge in _edges(program, stem))

@@ -51,6 +51,47 @@ def norm(point: Point) -> float:
     return point.x * point.x + point.y * point.y
 
 
+@tool(effect="pure")
+def found(text: str) -> str | None:
+    return text or None
+
+
+def test_null_as_a_fallback_is_written_as_a_reference() -> None:
+    @workflow()
+    def flow(text: str) -> str:
+        said = found.options(fallback=None)(text=text)
+        return or_else(said, "nothing")
+
+    assert flow.graph.nodes["said"].fallback == "${null}"
+    fallback = compiled(flow).nodes[0].fallback
+    assert fallback is not None
+    assert fallback.evaluate({}) is None
+
+
+class Tree(BaseModel):
+    weight: float
+    left: Tree | None = None
+    children: list[Tree] | None = None
+
+
+@tool(effect="pure")
+def grafted(trees: list[Tree], sums: list[float]) -> Tree:
+    return Tree(weight=sum(sums), children=trees)
+
+
+def test_a_model_that_has_itself_among_its_parts_is_an_input() -> None:
+    @workflow()
+    def flow(tree: Tree) -> Tree:
+        children = or_else(tree.children, [])
+        sums = map_(lambda one: one.weight + 1.0, children)
+        return grafted(trees=children, sums=sums)
+
+    inputs = compiled(flow).nodes[0].inputs
+    assert inputs is not None
+    given = {"input": {"tree": {"weight": 1, "children": [{"weight": 2, "children": [{"weight": 3}]}]}}}
+    assert inputs.evaluate(given)["sums"] == [3.0]
+
+
 def test_typed_dicts_and_dataclasses_are_records() -> None:
     def odd(text: str) -> float:
         found = info(text=text)

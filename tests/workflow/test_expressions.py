@@ -17,6 +17,12 @@ from orchestra.workflow.evaluation import Comprehension, Path
 from orchestra.workflow.expressions import compile_template
 
 
+class Tree(BaseModel):
+    weight: float
+    left: Tree | None = None
+    children: list[Tree] | None = None
+
+
 class Item(BaseModel):
     name: str
     n: int
@@ -300,3 +306,27 @@ def test_nothing_from_values_is_read_as_a_template() -> None:
     assert value("${v.name}", **hostile) == "${input.question}"
     assert value("a ${v.name}", **hostile) == "a ${input.question}"
     assert value("${v.name + ''}", **hostile) == "${input.question}"
+
+
+TREE = {"weight": 1, "left": {"weight": 4}, "children": [{"weight": 2, "children": [{"weight": 3}]}]}
+WHOLE = {"left": None, "children": None}
+TREES: dict[str, Schema] = {"input": {"type": "object", "properties": {"tree": schema_of(Tree, "validation")}, "required": ["tree"]}}
+
+
+@pytest.mark.parametrize(
+    ("source", "value"),
+    [
+        ("input.tree.children", TREE["children"]),
+        ("input.tree.children != null ? input.tree.children.map(t, t.weight) : []", [2.0]),
+        ("input.tree.left != null ? input.tree.left.weight + 1.0 : 0.0", 5.0),
+        ("input.tree == input.tree.left", False),
+        ("[input.tree.left, null]", [{"weight": 4.0, **WHOLE}, None]),
+    ],
+)
+def test_a_type_that_has_itself_among_its_parts_can_be_read(source: str, value: Any) -> None:
+    assert compile_template("${" + source + "}", TREES).evaluate({"input": {"tree": TREE}}) == value
+
+
+def test_a_type_of_lists_of_itself_is_declared_to_cel_as_far_as_it_can_be() -> None:
+    endless: Schema = {"$ref": "#/$defs/L", "$defs": {"L": {"type": "array", "items": {"$ref": "#/$defs/L"}}}}
+    assert compile_template("${size(xs[0])}", {"xs": endless}).evaluate({"xs": [[[], []]]}) == 2
