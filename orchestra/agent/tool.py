@@ -15,6 +15,8 @@ from pydantic_core import PydanticSerializationError
 from orchestra.agent.contract import Contract, Effect
 from orchestra.agent.plain import Passes, as_they_are, plain, plain_record
 from orchestra.errors import InputError
+from orchestra.values.json import MAX_BYTES, has_null, not_finite, unkept
+from orchestra.values.text import keepable, told
 from orchestra.values.types import Schema, Validator, bundled, schema_of
 
 KEY: Final = "idempotency_key"
@@ -38,6 +40,7 @@ class ToolFault(Exception):
     """A call of a tool that gave no value: T002 wrong input, T003 it raised, T004 wrong output."""
 
     def __init__(self, code: str, reason: str, hint: str = "") -> None:
+        reason = keepable(reason)  # what tools say may hold anything, also what no journal takes
         self.code, self.reason, self.hint = code, reason, hint
         super().__init__(f"{code}: {reason}")
 
@@ -114,14 +117,18 @@ class ToolFunction:
 
     def result(self, value: Any) -> Any:
         """What the function gave, as JSON; raises `ToolFault` T004 where it is not what its annotation says."""
-        if (passes := self._plain_result) is not None and passes(value):
+        if (passes := self._plain_result) is not None and passes(value) and (type(value) is not str or len(value) <= MAX_BYTES):
             return value
         try:
             plain = self._result.dump_python(value, mode="json", by_alias=True, warnings="error")
-        except (PydanticSerializationError, ValueError) as error:
+            # Pydantic writes a NaN that stands under `Any` as null.
+            fault = unkept(plain) or (not_finite(self._result.dump_python(value, warnings=False)) if has_null(plain) else "")
+        except (PydanticSerializationError, ValueError, RecursionError) as error:
             raise ToolFault(
                 "T004", f"{self.name} returned {type(value).__name__}: {_first(error)}", "mend the tool or its annotation"
             ) from error
+        if fault:
+            raise ToolFault("T004", f"{self.name} returned what cannot be kept: {fault}", "return finite, valid and smaller JSON values")
         if fault := self._validators[1].check(plain):
             raise ToolFault("T004", f"{self.name} returned another type: {fault}", "mend the tool or its annotation")
         return plain
@@ -138,14 +145,22 @@ class ToolFunction:
             if self.awaited:
                 value = await self.function(**arguments)
             else:
-                value = await asyncio.to_thread(self.function, **arguments)
+                value = await asyncio.to_thread(_called, self.function, arguments)
         except InputError as error:
             raise ToolFault(error.code, error.message, error.hint) from error
-        except Exception as error:  # a user's function may raise anything; the run gets it as a failed attempt
+        except (Exception, SystemExit) as error:  # a user's function may raise anything; the run gets it as a failed attempt
             raise ToolFault(
-                "T003", f"{self.name} raised {type(error).__name__}: {error}", "the tool's own code raised; run it by itself"
+                "T003", f"{self.name} raised {type(error).__name__}: {told(error)}", "the tool's own code raised; run it by itself"
             ) from error
         return self.result(value)
+
+
+def _called(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """What a plain function gives. A future takes no `StopIteration`: who waits for it would wait for ever."""
+    try:
+        return function(**arguments)
+    except StopIteration as error:
+        raise RuntimeError("StopIteration") from error
 
 
 def check_key(function: Callable[..., Any], name: str) -> None:
@@ -189,4 +204,4 @@ def _first(error: Exception) -> str:
         entry = error.errors(include_url=False)[0]
         at = ".".join(str(step) for step in entry["loc"])
         return f"{at}: {entry['msg']}" if at else str(entry["msg"])
-    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+    return next((line.strip() for line in reversed(told(error).splitlines()) if line.strip()), type(error).__name__)
