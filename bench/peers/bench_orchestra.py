@@ -1,0 +1,155 @@
+"""Orchestra: a workflow of the Python API, an async tool `pure` as every node's body; e and f ask an agent of a fleet with one endpoint.
+
+variants, joined by '-':
+    (none)   a-f and i without a journal, g with our default: group commits, fsync
+    durable  our default for all
+    sync     strict for all: an event counts once its own commit is on disk
+    normal   durability off for all: a file, SQLite's NORMAL
+    values   each node reads what its parents gave, where it otherwise only waits for them
+--client NAME takes that client of the harness as the body of e and f in place of our own fleet: the control that isolates the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import tempfile
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import networkx as nx
+
+from orchestra import Orchestra, Workflow, agent, by_model, tool, workflow
+from orchestra.config import Settings
+
+if TYPE_CHECKING:
+    from bench.peers.common import Peer, main
+else:
+    from common import Peer, main
+
+FLEET = """
+schema: orchestra/fleet/v1
+name: bench
+servers:
+  mock: {endpoint: "%s", model: mock-slm, dialect: vllm, external: false, label: restricted}
+models: {base: mock}
+limits: {in_flight: 4096}
+"""
+DURABILITY = {"durable": "group", "sync": "strict", "normal": "off"}
+"""The setting of each variant that keeps a journal in every workload."""
+AT_ONCE = 10_000
+"""Calls of one run in flight; the other peers are not limited either."""
+
+
+@agent(prompt="{{ key }}", system="You are a specialist.", max_output=16)
+def specialist(key: str) -> str:
+    """Answers."""
+    return by_model()
+
+
+class OrchestraPeer(Peer):
+    """Orchestra."""
+
+    name, packages = "orchestra", ("orchestra-slm", "aiohttp", "msgspec")
+    workloads = "abcdefgi"
+    client = "aiohttp"
+
+    async def setup(self) -> None:
+        self.words = self.args.variant.split("-")
+        self.told = next((DURABILITY[word] for word in self.words if word in DURABILITY), None)
+        self.numbers = itertools.count()
+        self.stack = AsyncExitStack()
+        self.folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
+        self.plain = await self.stack.enter_async_context(self.opened(self.told))
+        self.durable = self.plain if self.told else await self.stack.enter_async_context(self.opened("group"))
+        self.over = asyncio.Event()
+        self.open: list[asyncio.Task[None]] = []
+
+    async def teardown(self) -> None:
+        self.over.set()
+        await asyncio.gather(*self.open)
+        await self.stack.aclose()
+
+    def opened(self, durability: str | None, fleet: str | None = None) -> AbstractAsyncContextManager[Orchestra]:
+        """An Orchestra, to be entered; without a journal where no durability is named."""
+        given: dict[str, Any] = {"journal": "off", "concurrency": AT_ONCE, "fleet": fleet}
+        if durability is not None:
+            given |= {"journal": str(self.folder / f"{next(self.numbers)}.db"), "durability": durability}
+        return Orchestra.open(Settings.load(given, start=self.folder), fleet="none")
+
+    def caller(self, c: Any, base: str) -> Any:
+        if self.args.client:
+            return super().caller(c, base)
+        return base
+
+    def compile(self, g: Any, fn: Any, shape: str, durable: bool = False) -> Any:
+        if isinstance(fn, str):
+            return self.of_fleet(fn, of_agents(g))
+        step = of_tools(g, fn, f"node_{next(self.numbers)}", values="values" in self.words)
+        orchestra = self.durable if durable else self.plain
+        orchestra.program(step)
+        return orchestra, step
+
+    async def run(self, compiled: Any, run_id: str = "r") -> None:
+        orchestra, step = compiled if isinstance(compiled, tuple) else await compiled
+        await orchestra.run(step)
+
+    def of_fleet(self, base: str, step: Workflow[..., Any]) -> asyncio.Future[Any]:
+        """An Orchestra whose fleet is the server at an address that is known only now, with the program, as soon as it is open."""
+        ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        file = self.folder / f"fleet{next(self.numbers)}.yaml"
+        file.write_text(FLEET % base)
+
+        async def serve() -> None:
+            async with self.opened(self.told, str(file)) as orchestra:
+                orchestra.program(step)
+                ready.set_result((orchestra, step))
+                await self.over.wait()
+
+        self.open.append(asyncio.create_task(serve()))
+        return ready
+
+
+def of_tools(g: Any, fn: Any, name: str, *, values: bool = False) -> Workflow[..., Any]:
+    """A node for each of the graph, whose body is `fn`; the workflow gives what its last nodes give."""
+
+    @tool(effect="pure", name=name)
+    async def waiting(v: int) -> int:
+        await fn(v)
+        return v
+
+    @tool(effect="pure", name=f"{name}_reading")
+    async def reading(v: int, parents: list[int]) -> int:
+        await fn(v)
+        return v
+
+    @workflow(name=f"of_{name}")
+    def graph() -> dict[str, int]:
+        made: dict[Any, Any] = {}
+        for v in nx.topological_sort(g):
+            parents = [made[parent] for parent in g.predecessors(v)]
+            if values:
+                made[v] = reading.options(name=f"n{v}")(v=v, parents=parents)
+            else:
+                made[v] = waiting.options(name=f"n{v}", after=parents)(v=v)
+        return {f"n{v}": made[v] for v in g if g.out_degree(v) == 0}
+
+    return graph
+
+
+def of_agents(g: Any) -> Workflow[..., Any]:
+    """The same with a call of the agent in each node."""
+
+    @workflow()
+    def asking() -> dict[str, str]:
+        made: dict[Any, Any] = {}
+        for v in nx.topological_sort(g):
+            made[v] = specialist.options(name=f"n{v}", after=[made[parent] for parent in g.predecessors(v)])(key=f"n{v}")
+        return {f"n{v}": made[v] for v in g if g.out_degree(v) == 0}
+
+    return asking
+
+
+if __name__ == "__main__":
+    main(OrchestraPeer)
