@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 
+import msgspec
+
+from orchestra.events import decode
 from orchestra.journal.error import after_the_end, damaged, held, no_run, undelivered
 from orchestra.journal.file import seal
 from orchestra.journal.rows import Row
 from orchestra.journal.store import Store
+from orchestra.journal.summary import named
 
 
 def lease(store: Store, run: str) -> Row:
@@ -67,24 +72,49 @@ def delete(store: Store, run: str) -> None:
     sql = store.sql
     if sql.execute("SELECT 1 FROM outbox WHERE run = ? AND delivered = 0 LIMIT 1", (run,)).fetchone() is not None:
         raise undelivered(run)
-    names = [name for (name,) in sql.execute("SELECT digest FROM blob_uses WHERE run = ?", (run,))]
-    for table in ("events", "runs", "inbox", "mail", "memo", "outbox", "blob_uses"):
+    names = _names(sql, run)
+    for table in ("events", "runs", "inbox", "mail", "memo", "outbox"):
         sql.execute(f"DELETE FROM {table} WHERE run = ?", (run,))  # noqa: S608  # names from this line
     _unpin(store)
-    sql.executemany(
-        "DELETE FROM blobs WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM blob_uses WHERE digest = ?1)"
-        " AND NOT EXISTS (SELECT 1 FROM blob_pins WHERE digest = ?1)",
-        [(name,) for name in names],
-    )
+    for name in names:
+        _drop(sql, run, name)
 
 
 def sweep(store: Store) -> None:
-    """Removes the blobs that processes which are gone stored and never named."""
+    """Removes the blobs that no run names: processes that are gone stored them, or runs named them that could not be read."""
     _unpin(store)
+    store.sql.execute("DELETE FROM blob_uses WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run = blob_uses.run)")
     store.sql.execute(
-        "DELETE FROM blobs WHERE NOT EXISTS (SELECT 1 FROM blob_uses WHERE blob_uses.digest = blobs.digest)"
+        "DELETE FROM blobs WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run = blobs.run)"
+        " AND NOT EXISTS (SELECT 1 FROM blob_uses WHERE blob_uses.digest = blobs.digest)"
         " AND NOT EXISTS (SELECT 1 FROM blob_pins WHERE blob_pins.digest = blobs.digest)"
     )
+
+
+def _names(sql: sqlite3.Connection, run: str) -> set[str]:
+    """The blobs that a run names; what an event names that cannot be read is left for `sweep`."""
+    names = set[str]()
+    for body, big in sql.execute("SELECT CAST(body AS BLOB), CAST(big AS TEXT) FROM events WHERE run = ?", (run,)):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+            names.update(named(decode(body)))
+        names.add(big)
+    return names - {""}
+
+
+def _drop(sql: sqlite3.Connection, run: str, name: str) -> None:
+    """Removes a blob for a run that named it, or leaves it to another one that does."""
+    found = sql.execute("SELECT run FROM blobs WHERE digest = ?", (name,)).fetchone()
+    if found is None:
+        return
+    if found[0] != run:
+        sql.execute("DELETE FROM blob_uses WHERE digest = ? AND run = ?", (name, run))
+    elif (heir := sql.execute("SELECT run FROM blob_uses WHERE digest = ?", (name,)).fetchone()) is not None:
+        sql.execute("DELETE FROM blob_uses WHERE digest = ? AND run = ?", (name, heir[0]))
+        sql.execute("UPDATE blobs SET run = ? WHERE digest = ?", (heir[0], name))
+    elif sql.execute("SELECT 1 FROM blob_pins WHERE digest = ?", (name,)).fetchone() is not None:
+        sql.execute("UPDATE blobs SET run = '' WHERE digest = ?", (name,))
+    else:
+        sql.execute("DELETE FROM blobs WHERE digest = ?", (name,))
 
 
 def _unpin(store: Store) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from orchestra.events import encode
 from orchestra.journal.error import FROM_SQLITE, JournalError, from_os, from_sqlite, moved
 
 Durability: TypeAlias = Literal["strict", "group", "off"]
@@ -28,19 +29,20 @@ CREATE TABLE runs (
 CREATE INDEX runs_started ON runs (started, run);
 CREATE TABLE events (
   run TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL, chain BLOB NOT NULL, PRIMARY KEY (run, seq)
-) WITHOUT ROWID;
-CREATE TABLE blobs (digest TEXT PRIMARY KEY, data BLOB NOT NULL)
+) WITHOUT ROWID
 """
+# `run` is one that names the blob, or empty. It stands before the bytes, which may be many; but not so in files that version 1 made.
+_BLOBS = "CREATE TABLE blobs (digest TEXT PRIMARY KEY, run TEXT NOT NULL, data BLOB NOT NULL)"
+_BLOBS_OF_1 = "ALTER TABLE blobs ADD COLUMN run TEXT NOT NULL DEFAULT ''"
 # `runs.writer` is the presence name of the one who holds the lease; empty where nobody does.
 # `events.big` is the digest of the blob that holds the event's value; empty where the value stands in the body.
-# `blob_pins` holds blobs that a writer has stored and no event names yet. `mail` has one row for each run with letters: how many,
-# and a place that grows with every letter, of whichever run.
+# `blob_uses` has the runs that name a blob beside the one that stands in its row; `blob_pins` the writers who stored one that nobody
+# names yet. `mail` has one row for each run with letters: how many, and a place that grows with every letter, of whichever run.
 _SINCE_2 = """
 ALTER TABLE runs ADD COLUMN epoch INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE runs ADD COLUMN seal INTEGER;
 ALTER TABLE events ADD COLUMN big TEXT NOT NULL DEFAULT '';
-CREATE TABLE blob_uses (run TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (run, digest)) WITHOUT ROWID;
-CREATE INDEX blob_uses_digest ON blob_uses (digest);
+CREATE TABLE blob_uses (digest TEXT NOT NULL, run TEXT NOT NULL, PRIMARY KEY (digest, run)) WITHOUT ROWID;
 CREATE TABLE blob_pins (digest TEXT NOT NULL, writer TEXT NOT NULL, PRIMARY KEY (digest, writer)) WITHOUT ROWID;
 CREATE TABLE inbox (
   run TEXT NOT NULL, number INTEGER NOT NULL, body BLOB NOT NULL, seal INTEGER NOT NULL, PRIMARY KEY (run, number)
@@ -62,13 +64,15 @@ CREATE INDEX outbox_open_run ON outbox (run) WHERE delivered = 0
 _FROM_1 = """
 CREATE TEMP VIEW bodies AS
   SELECT run, seq, CASE WHEN json_valid(CAST(body AS TEXT)) THEN CAST(body AS TEXT) ELSE '{}' END AS body FROM events;
-CREATE TEMP VIEW names AS
+CREATE TEMP TABLE names AS
   SELECT run, json_extract(body, '$.graph') AS digest FROM bodies WHERE seq = 1
   UNION SELECT run, json_extract(body, '$.sent') FROM bodies WHERE json_extract(body, '$.type') = 'attempt_finished'
   UNION SELECT run, json_extract(body, '$.received') FROM bodies WHERE json_extract(body, '$.type') = 'attempt_finished'
   UNION SELECT bodies.run, each.value FROM bodies, json_each(bodies.body, '$.versions') AS each WHERE bodies.seq = 1;
-INSERT OR IGNORE INTO blob_uses SELECT run, digest FROM names WHERE typeof(digest) = 'text' AND digest <> '';
-DROP VIEW names;
+CREATE INDEX temp.names_digest ON names (digest, run);
+UPDATE blobs SET run = coalesce((SELECT min(names.run) FROM names WHERE names.digest = blobs.digest), '');
+INSERT INTO blob_uses SELECT names.digest, names.run FROM names, blobs WHERE names.digest = blobs.digest AND names.run <> blobs.run;
+DROP TABLE names;
 DROP VIEW bodies;
 UPDATE runs SET writer = '' WHERE status <> 'running'
 """
@@ -77,7 +81,7 @@ _SYNCHRONOUS: dict[Durability, str] = {"strict": "EXTRA", "group": "FULL", "off"
 
 def seal(*columns: object) -> int:
     """The checksum that stands in a row beside its columns: a flipped bit is found when the row is read."""
-    return zlib.crc32(repr(columns).encode())
+    return zlib.crc32(encode(columns))
 
 
 class File:
@@ -165,10 +169,10 @@ class File:
             match self._version():
                 case None:
                     sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                    self._execute(_SINCE_1, _SINCE_2)
+                    self._execute(_SINCE_1, _BLOBS, _SINCE_2)
                     sql.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA,))
                 case 1:
-                    self._execute(_SINCE_2, _FROM_1)
+                    self._execute(_BLOBS_OF_1, _SINCE_2, _FROM_1)
                     sql.execute("UPDATE schema_version SET version = ?", (SCHEMA,))
                 case _:
                     pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ class Store(File):
                     body, big = _store_apart(run, event, body, change)
                 if kind is AttemptFinished or kind is RunStarted:
                     _note(run, event, change)
-                chain = link(chain, body, big)
+                chain = sha256(chain + body + big.encode() if big else chain + body).digest()  # as `link`, without a call
                 rows.append((run, event.seq, body, chain, big))
             last = events[-1].seq
         row = Row(tally, last, chain, self.presence.name)
@@ -181,12 +182,8 @@ class Store(File):
     def _write(self, change: _Change) -> set[str]:
         """Writes the rows of a batch; gives the blobs that are pinned then."""
         sql, pinned = self.sql, self._pinned
-        if change.blobs:
-            sql.executemany("INSERT OR IGNORE INTO blobs VALUES (?, ?)", change.blobs.items())
-        if change.blobs or pinned:
-            pinned = self._pin(change, pinned)
-        if change.uses:
-            sql.executemany("INSERT OR IGNORE INTO blob_uses VALUES (?, ?)", change.uses)
+        if change.blobs or change.uses:
+            pinned = self._keep(change)
         if change.events:
             sql.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", change.events)
         if change.new:
@@ -197,17 +194,39 @@ class Store(File):
             self._send(change.messages)
         return pinned
 
-    def _pin(self, change: _Change, pinned: set[str]) -> set[str]:
-        """Pins blobs that nobody names yet, so that no `delete` takes them, and unpins those that have a name now."""
-        named = {name for _, name in change.uses}
-        fresh = change.blobs.keys() - named - pinned
-        free = pinned & named
+    def _keep(self, change: _Change) -> set[str]:
+        """Stores blobs, each with a run that names it, and notes the other runs that do; gives the blobs that are pinned then.
+
+        One that nobody names yet is pinned, so that no `delete` takes it away before somebody does.
+        """
+        sql, owners = self.sql, {name: run for run, name in change.uses}
+        owned, loose = set[tuple[str, str]](), set[str]()
+        for name, data in change.blobs.items():
+            owner = owners.get(name, "")
+            new = sql.execute("INSERT INTO blobs (digest, run, data) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (name, owner, data)).rowcount
+            if not owner:
+                loose.add(name)
+            elif new:
+                owned.add((owner, name))
+        for run, name in change.uses - owned:
+            self._share(run, name)
+        freed = self._pinned & owners.keys()
+        if not loose and not freed:
+            return self._pinned
         writer = self.presence.name
-        if fresh:
-            self.sql.executemany("INSERT OR IGNORE INTO blob_pins VALUES (?, ?)", [(name, writer) for name in fresh])
-        if free:
-            self.sql.executemany("DELETE FROM blob_pins WHERE digest = ? AND writer = ?", [(name, writer) for name in free])
-        return (pinned | fresh) - free if fresh or free else pinned
+        sql.executemany("INSERT OR IGNORE INTO blob_pins VALUES (?, ?)", [(name, writer) for name in loose])
+        sql.executemany("DELETE FROM blob_pins WHERE digest = ? AND writer = ?", [(name, writer) for name in freed])
+        return (self._pinned | loose) - freed
+
+    def _share(self, run: str, name: str) -> None:
+        """Notes that a run names a blob that is there already."""
+        found = self.sql.execute("SELECT run FROM blobs WHERE digest = ?", (name,)).fetchone()
+        if found is None or found[0] == run:
+            return
+        if found[0]:
+            self.sql.execute("INSERT OR IGNORE INTO blob_uses VALUES (?, ?)", (name, run))
+        else:
+            self.sql.execute("UPDATE blobs SET run = ? WHERE digest = ?", (run, name))
 
     def _remember(self, memos: dict[str, tuple[str, bytes]]) -> None:
         self.sql.executemany(

@@ -117,23 +117,33 @@ class Writer(threading.Thread):
 
     def _take(self) -> Batch:
         batch, line = Batch(), self._line
+        trailing: list[Blob] = []
         for _ in range(MOST):
             if not line:
                 break
             entry = line.popleft()
+            if isinstance(entry, Blob):
+                trailing.append(entry)
+                continue
+            if trailing:
+                batch.blobs.update((blob.digest, blob.data) for blob in trailing)
+                trailing.clear()
             if isinstance(entry, tuple):
                 run, events, bodies = entry
                 batch.runs.setdefault(run, []).append((events, bodies))
                 if self._one_by_one:
                     break
-            elif isinstance(entry, Blob):
-                batch.blobs[entry.digest] = entry.data
             elif isinstance(entry, Memo):
                 batch.memos.setdefault(entry.memo, (entry.run, entry.value))
             else:
                 batch.errands.append(entry)
                 if entry.last or self._one_by_one:
                     break
+        if batch.runs:
+            # The event that names them is about to come: stored with it, they need no pin.
+            line.extendleft(reversed(trailing))
+        else:
+            batch.blobs.update((blob.digest, blob.data) for blob in trailing)
         return batch
 
     def _commit(self, batch: Batch) -> Report:
