@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import Any, Literal
 
 import pytest
@@ -22,6 +24,7 @@ from orchestra.values.types import (
     is_mapped,
     item,
     mapped,
+    nearest,
     nullable,
     parse_type,
     schema_of,
@@ -298,3 +301,20 @@ def test_a_python_type_without_a_json_form_is_refused() -> None:
 def test_fields_keep_the_names_of_their_types() -> None:
     assert show(field(written(Reading), "meta")) == "dict[str, int]"  # type: ignore[arg-type]  # it is there
     assert show(field(written(Reading), "quote")) == "Quote | null"  # type: ignore[arg-type]  # it is there
+
+
+def test_the_nearest_of_many_words_is_looked_for_in_time() -> None:
+    words = [f"node_{number}" for number in range(100_000)]
+    started = time.perf_counter()
+    for number in range(50):
+        nearest(f"nodes_{number}", words)
+    assert time.perf_counter() - started < 5
+
+
+def test_a_word_as_long_as_a_page_is_near_to_nothing() -> None:
+    assert nearest("x" * 60_000, ["x" * 60_000]) == ""
+
+
+@given(st.text("abc", max_size=8), st.lists(st.text("abc", max_size=24), max_size=8))
+def test_words_of_another_length_are_left_out_only_where_they_could_not_be_near(word: str, words: list[str]) -> None:
+    assert nearest(word, words) == next(iter(get_close_matches(word, words, 1, 0.6)), "")

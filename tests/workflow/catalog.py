@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from orchestra.errors import InputError, InputErrors
 from orchestra.workflow.compiler import compile_graph
+from orchestra.workflow.nodes import Graph
 from orchestra.workflow.program import Program
 from orchestra.workflow.reader import read
 from tests.engine import stage
@@ -36,3 +37,17 @@ def faults(text: str) -> tuple[InputError, ...]:
     except InputError as error:
         return (error,)
     return ()
+
+
+def called_in_a_row(count: int, width: int = 1) -> dict[str, Graph]:
+    """Workflows `w0`, `w1`, ..., each of which calls the next so many times."""
+    found: dict[str, Graph] = {}
+    for number in range(count):
+        calls = (
+            "".join(f"  a{at}: {{call: w{number + 1}}}\n" for at in range(width))
+            if number < count - 1
+            else "  a0: {tool: shout, with: {text: x}}\n"
+        )
+        output = "{" + ", ".join(f"o{at}: '${{a{at}}}'" for at in range(width if number < count - 1 else 1)) + "}" if width > 2 else "${a0}"
+        found[f"w{number}"] = read(f"schema: orchestra/v1\nname: w{number}\noutput: {output}\nnodes:\n{calls}", f"w{number}").graph
+    return found

@@ -19,7 +19,7 @@ from orchestra.workflow.nodes import Graph
 from orchestra.workflow.program import CompiledNode, Program
 from orchestra.workflow.reader import read
 from tests.engine.stage import READING
-from tests.workflow.catalog import CATALOG, HEAD, compiled, faults, whole
+from tests.workflow.catalog import CATALOG, HEAD, called_in_a_row, compiled, faults, whole
 from tests.workflow.graphs import graphs
 from tests.workflow.samples import SAMPLES
 
@@ -322,19 +322,6 @@ def test_a_quote_may_be_passed_on_as_a_text_but_not_the_other_way() -> None:
         "output: ${b}\nnodes:\n  a: {agent: reader, with: {question: q, context: c}}\n  b: {tool: shout, with: {text: '${a.quote}'}}"
     )
     assert len(program.nodes) == 2
-
-
-def called_in_a_row(count: int, width: int = 1) -> dict[str, Graph]:
-    found: dict[str, Graph] = {}
-    for number in range(count):
-        calls = (
-            "".join(f"  a{at}: {{call: w{number + 1}}}\n" for at in range(width))
-            if number < count - 1
-            else "  a0: {tool: shout, with: {text: x}}\n"
-        )
-        output = "{" + ", ".join(f"o{at}: '${{a{at}}}'" for at in range(width if number < count - 1 else 1)) + "}" if width > 2 else "${a0}"
-        found[f"w{number}"] = read(f"schema: orchestra/v1\nname: w{number}\noutput: {output}\nnodes:\n{calls}", f"w{number}").graph
-    return found
 
 
 def test_workflows_that_call_each_other_in_a_long_row_are_refused() -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+import time
 import unicodedata
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.drawing import draw, mermaid
-from orchestra.workflow.graph import Bound, callee, critical_path, layers, to_networkx, worst_case
+from orchestra.workflow.graph import MOST, Bound, callee, critical_path, layers, levels, to_networkx, worst_case
 from orchestra.workflow.nodes import Graph
 from orchestra.workflow.program import CompiledNode, Program
 from orchestra.workflow.reader import read
+from tests.workflow.catalog import CATALOG, called_in_a_row
 from tests.workflow.graphs import graphs, program_of
 
 quick = settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None)
@@ -124,6 +129,43 @@ def test_the_worst_case_counts_elements_turns_and_attempts() -> None:
 def test_a_plan_leaves_the_worst_case_open() -> None:
     plan = "schema: orchestra/v1\nname: p\noutput: ${b}\nnodes:\n  b: {call: {nodes: {go: {plan: do it, agents: reader}}, output: '${go}'}}"
     assert worst_case(compiled(plan)).open == ("b/go",)
+
+
+DEPTH = 30
+
+
+def doubled() -> Program:
+    """A program of two calls of a program of two calls, and so on: half a thousand million calls of one tool, of three attempts each."""
+    workflows = called_in_a_row(DEPTH, width=2)
+    return compile_graph(workflows["w0"], replace(CATALOG, workflows=workflows))
+
+
+def test_the_cost_of_calls_that_double_at_every_level_is_reckoned_in_time() -> None:
+    started = time.perf_counter()
+    bound = worst_case(doubled())
+    assert time.perf_counter() - started < 5
+    assert bound.calls == 3 * 2 ** (DEPTH - 1)
+    assert len(bound.nodes) <= MOST
+    assert bound.nodes["a0/a1"] == Bound(3 * 2 ** (DEPTH - 3), 0)
+
+
+def test_a_body_that_is_called_twice_is_one_graph() -> None:
+    graph = to_networkx(doubled())
+    assert graph.nodes["a0"]["body"] is graph.nodes["a1"]["body"]
+
+
+@pytest.mark.parametrize("drawn", [draw, mermaid])
+def test_calls_that_double_at_every_level_are_drawn_as_far_as_one_can_read(drawn: Callable[[Program], str]) -> None:
+    started = time.perf_counter()
+    assert len(drawn(doubled()).splitlines()) < 8 * MOST
+    assert time.perf_counter() - started < 5
+
+
+def test_bodies_are_told_to_the_last_level_where_there_is_room() -> None:
+    workflows = called_in_a_row(6, width=2)
+    program = compile_graph(workflows["w0"], replace(CATALOG, workflows=workflows))
+    assert levels(program) == 5
+    assert sum(path.count("/") == 5 for path in worst_case(program).nodes) == 2**5
 
 
 def test_a_drawing_reads_from_the_inputs_to_the_output() -> None:
