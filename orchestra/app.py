@@ -46,6 +46,8 @@ P = ParamSpec("P")
 R = TypeVar("R", default=Any)
 
 __all__ = ["FleetMode", "Fork", "Options", "Orchestra", "Result", "Run"]
+KEPT = 64
+"""Runs that have ended and are remembered where the journal is off."""
 HELD, ENDED = "J022", "J006"
 """Codes of a run that another process has in hand, and of one that has ended."""
 
@@ -379,7 +381,7 @@ async def _journal(settings: Settings) -> AsyncIterator[Journal]:
     if settings.journal == "off":
         from orchestra.journal.memory import MemoryJournal
 
-        yield MemoryJournal()
+        yield MemoryJournal(keep=KEPT)
         return
     from orchestra.journal.sqlite import SqliteJournal
 

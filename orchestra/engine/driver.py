@@ -40,7 +40,7 @@ from orchestra.workflow.program import Program
 if TYPE_CHECKING:
     from orchestra.engine.shell import Engine
 
-BREATH = 64
+BREATH = 256
 """Calls that come back at once, after which other tasks of the loop get a turn."""
 RUNNING = Phase.RUNNING
 
@@ -65,7 +65,7 @@ class Driver:
         self.line: deque[Invoke] = deque()
         """Calls that wait for a task."""
         self.tasks: set[asyncio.Task[None]] = set()
-        self.working: dict[asyncio.Task[None], Invoke] = {}
+        self.working: dict[asyncio.Task[None], Invoke | None] = {}
         """Which call a task does now."""
         self.starting = 0
         """Tasks that have not had their first turn."""
@@ -205,57 +205,55 @@ class Driver:
         self.starting -= 1
         line, task = self.line, asyncio.current_task()
         assert task is not None, "a coroutine that runs has a task"
-        done = 0
+        left = BREATH
         try:
             while line and not self.ending:
                 invoke = line.popleft()
                 if invoke.unit.phase is not RUNNING:
                     continue  # its time was up before its turn came
-                if line:
+                if line and not self.starting:
                     self.staff()
                 self.working[task] = invoke
-                await self._attempt(invoke, task)
-                done += 1
-                if not done % BREATH:
+                finished = await self._attempt(invoke)
+                self.working[task] = None
+                if invoke.unit.phase is RUNNING and not self.ending:
+                    self.record(finished)
+                    if finished.memo and finished.settled and not finished.recalled:
+                        self.journal.remember(finished.memo, self.run.id, finished.value)
+                    self.pump()
+                left -= 1
+                if not left:
+                    left = BREATH
                     await asyncio.sleep(0)
         finally:
-            self.working.pop(task, None)
+            del self.working[task]
 
-    async def _attempt(self, invoke: Invoke, task: asyncio.Task[None]) -> None:
+    async def _attempt(self, invoke: Invoke) -> AttemptFinished:
         """One call, from its start to the fact of its end."""
-        unit = invoke.unit
+        call, run = invoke.call, self.run
         if invoke.certain or invoke.reserved >= 0:
             self._started(invoke)
             if invoke.certain:
-                self.run.flush()
-                await self.journal.durable(self.run.id, self.state.seq)
+                run.flush()
+                await self.journal.durable(run.id, self.state.seq)
         else:
-            if len(self.run.log) == self.run.flushed and not self.begun:
+            if len(run.log) == run.flushed and not self.begun:
                 self.loop.call_soon(self._turn)
             self.begun.append(invoke)
-        memo = self.workers.measure(invoke.call).memo if self.memo else ""
+        memo = self.workers.measure(call).memo if self.memo else ""
         if memo and (known := await self.journal.recall(memo)) is not None:
-            finished = self._recalled(invoke, memo, *known)
-        else:
-            began = self.clock.monotonic()
-            reply = await self._timed(invoke.call)
-            finished = self._finished(invoke, reply, self.clock.monotonic() - began, memo)
-        self.working.pop(task, None)
-        if not self.ending and unit.phase is RUNNING:
-            self.record(finished)
-            if memo and finished.settled and not finished.recalled:
-                self.journal.remember(memo, self.run.id, finished.value)
-            self.pump()
+            return self._recalled(invoke, memo, *known)
+        began = self.clock.monotonic()
+        reply = await (self._reply(call) if call.timeout is None else self._timed(call, call.timeout))
+        return self._finished(invoke, reply, self.clock.monotonic() - began, memo)
 
-    async def _timed(self, call: Call) -> Done | Refused:
-        if call.timeout is None:
-            return await self._reply(call)
+    async def _timed(self, call: Call, seconds: float) -> Done | Refused:
         try:
-            async with asyncio.timeout(call.timeout):
+            async with asyncio.timeout(seconds):
                 return await self._reply(call)
         except TimeoutError:
             hint = f"raise `timeout:` of {call.node}, or see what the server is doing: orchestra fleet status"
-            return Refused(code="E006", reason=f"no answer within {call.timeout:g} s", hint=hint, retryable=True)
+            return Refused(code="E006", reason=f"no answer within {seconds:g} s", hint=hint, retryable=True)
 
     async def _reply(self, call: Call) -> Done | Refused:
         replies = self.workers.run(call)
@@ -269,31 +267,52 @@ class Driver:
 
     def _finished(self, invoke: Invoke, reply: Done | Refused, seconds: float, memo: str) -> AttemptFinished:
         unit, call, used = invoke.unit, invoke.call, reply.usage
-        if isinstance(reply, Done) and (schema := unit.node.output) and (fault := self.engine.fault(schema, reply.value)):
+        if not used.seconds or not used.calls:
+            used = Usage(used.prompt_tokens, used.cached_tokens, used.output_tokens, used.calls or 1, seconds, used.resends)
+        name = "" if unit.attempt == call.attempt else call.name
+        seq, at = self.state.seq + 1, self.clock.now()
+        schema = unit.node.output
+        if isinstance(reply, Done) and schema and (fault := self.engine.fault(schema, reply.value)):
             reason, hint = f"{unit.path}: {fault}", "the worker breaks its contract; mend it"
-            kept: dict[str, Any] = {name: getattr(reply, name) for name in ("server", "model", "sent", "received")}
+            kept: dict[str, Any] = {part: getattr(reply, part) for part in ("server", "model", "sent", "received")}
             reply = Refused(code="E009", reason=reason, hint=hint, **kept)
-        facts: dict[str, Any] = {
-            "node": call.node,
-            "attempt": call.attempt,
-            "name": "" if unit.attempt == call.attempt else call.name,
-            "usage": Usage(used.prompt_tokens, used.cached_tokens, used.output_tokens, used.calls or 1, seconds, used.resends),
-            "server": reply.server,
-            "model": reply.model,
-            "memo": memo,
-        }
-        if reply.sent or reply.received:
-            facts["sent"] = self.journal.put(reply.sent) if reply.sent else ""
-            facts["received"] = self.journal.put(reply.received) if reply.received else ""
+        sent, received = reply.sent, reply.received
         if isinstance(reply, Done):
             contract = unit.node.contract
-            outbox = contract is not None and contract.effect == "transactional"
-            facts |= {"value": reply.value, "confidence": reply.confidence, "settled": invoke.plain, "outbox": outbox}
-            if reply.recalled:
-                facts |= {"recalled": reply.recalled, "usage": NOTHING}
-        else:
-            facts |= {"error": reply.code, "reason": reply.reason, "hint": reply.hint, "retryable": reply.retryable}
-        return AttemptFinished(seq=self.state.seq + 1, at=self.clock.now(), **facts)
+            return AttemptFinished(
+                seq=seq,
+                at=at,
+                node=call.node,
+                attempt=call.attempt,
+                name=name,
+                value=reply.value,
+                usage=NOTHING if reply.recalled else used,
+                confidence=reply.confidence,
+                server=reply.server,
+                model=reply.model,
+                sent=self.journal.put(sent) if sent else "",
+                received=self.journal.put(received) if received else "",
+                settled=invoke.plain,
+                memo=memo,
+                recalled=reply.recalled,
+                outbox=contract is not None and contract.effect == "transactional",
+            )
+        return AttemptFinished(
+            seq=seq,
+            at=at,
+            node=call.node,
+            attempt=call.attempt,
+            name=name,
+            error=reply.code,
+            reason=reply.reason,
+            hint=reply.hint,
+            retryable=reply.retryable,
+            usage=used,
+            server=reply.server,
+            model=reply.model,
+            sent=self.journal.put(sent) if sent else "",
+            received=self.journal.put(received) if received else "",
+        )
 
     def _recalled(self, invoke: Invoke, memo: str, run: str, value: Any) -> AttemptFinished:
         """An answer that another run was given to the very same call."""
@@ -330,7 +349,7 @@ class Driver:
     def _abandon(self) -> None:
         """Cancels the calls of units whose time was up."""
         for task, invoke in self.working.items():
-            if invoke.unit.phase is Phase.DONE:
+            if invoke is not None and invoke.unit.phase is Phase.DONE:
                 task.cancel()
 
     async def _expire(self, seconds: float) -> None:

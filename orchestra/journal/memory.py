@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,9 @@ from orchestra.events import Event
 from orchestra.journal.error import after_the_end, closed, held, never_appended, no_run, other_writer, undelivered
 from orchestra.journal.summary import Line, Tally, message, named
 from orchestra.values.json import digest
+
+MAX_BLOBS = 64 << 20
+"""Bytes of blobs that are kept at most where a journal does not keep everything; the latest stay."""
 
 
 @dataclass(slots=True)
@@ -44,8 +48,12 @@ class MemoryStore:
 class MemoryJournal:
     """Stands behind the `Journal` door. Everything is durable at once, as far as it ever will be."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: MemoryStore | None = None, *, keep: int | None = None) -> None:
+        """`keep` is how many runs that have ended are remembered, the latest; then blobs take `MAX_BLOBS` bytes at most. None: all."""
         self.store = store or MemoryStore()
+        self._keep = keep
+        self._ended: deque[str] = deque()
+        self._bytes = 0
         self.store.readers.append(self)
         self._epochs: dict[str, int] = {}
         self._mail: set[str] = set()
@@ -76,11 +84,22 @@ class MemoryJournal:
         if log.line.ended:
             log.holder = None
             self._epochs.pop(run, None)
+            if self._keep is not None:
+                self._ended.append(run)
+                if len(self._ended) > self._keep:
+                    self.store.logs.pop(self._ended.popleft(), None)
 
     def put(self, data: bytes) -> str:
         """Keeps a blob and gives its digest."""
         name = digest(data)
-        self.store.blobs.setdefault(name, data)
+        blobs = self.store.blobs
+        if self._keep is None:
+            blobs.setdefault(name, data)
+            return name
+        self._bytes += len(data) if blobs.pop(name, None) is None else 0
+        blobs[name] = data
+        while self._bytes > MAX_BLOBS and len(blobs) > 1:
+            self._bytes -= len(blobs.pop(next(iter(blobs))))
         return name
 
     async def durable(self, run: str, seq: int) -> None:
