@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeAlias
 
 from orchestra.doors import Journal
 from orchestra.events import (
@@ -28,6 +29,9 @@ from orchestra.events import (
 )
 from orchestra.journal.error import JournalError
 from orchestra.values.outcome import Abstained, Evidence, Failed, Skipped, Value
+
+Open: TypeAlias = Callable[[], AbstractAsyncContextManager[Journal]]
+"""Opens the store: the same one each time."""
 
 SPENT = Usage(prompt_tokens=30, output_tokens=5, calls=1, seconds=0.5)
 
@@ -70,8 +74,21 @@ def every_kind(run: str) -> list[Event]:
         lambda seq: TurnStarted(seq=seq, at=1.5, node="loop", turn=2),
         lambda seq: AttemptStarted(seq=seq, at=1e-9, node="a[0]#2/b", attempt=1, name="reader", escalated=True, reserved=7),
         lambda seq: AttemptFinished(
-            seq=seq, at=1.7e9, node="a", attempt=2, name="reader", value="ß\n\0\U0001f980", usage=SPENT, memo="m",
-            confidence=0.5, server="s1", model="m", sent="2" * 32, received="3" * 32, settled=True, recalled="r0",
+            seq=seq,
+            at=1.7e9,
+            node="a",
+            attempt=2,
+            name="reader",
+            value="ß\n\0\U0001f980",
+            usage=SPENT,
+            memo="m",
+            confidence=0.5,
+            server="s1",
+            model="m",
+            sent="2" * 32,
+            received="3" * 32,
+            settled=True,
+            recalled="r0",
         ),
         lambda seq: AttemptFinished(seq=seq, at=2.0, node="b", attempt=1, error="T001", reason="no", hint="try", retryable=True),
         lambda seq: Judged(seq=seq, at=2.0, node="a", attempt=2, verdicts=(verdict,), accepted=True, score=0.9, reason="fine"),

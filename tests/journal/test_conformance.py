@@ -15,7 +15,7 @@ from orchestra.journal.error import JournalError
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.journal.postgres import PostgresJournal
 from orchestra.journal.sqlite import SqliteJournal
-from orchestra.testing.conformance import LAWS, Law, Open
+from orchestra.testing.conformance import LAWS, Law, Open, follow, steps
 from tests.journal.postgres_server import PostgresServer
 
 
@@ -46,3 +46,101 @@ async def test_sqlite(law: Law, durability: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
 async def test_postgres(law: Law, durability: Any, postgres: PostgresServer, schema: str) -> None:
     await law.check(lambda: PostgresJournal.open(postgres.dsn, durability=durability, schema=schema))
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_sqlite_answers_as_memory_does(seed: int, tmp_path: Path) -> None:
+    await follow(lambda: SqliteJournal.open(tmp_path / "j.db"), steps(seed))
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_postgres_answers_as_memory_does(seed: int, postgres: PostgresServer, schema: str) -> None:
+    await follow(lambda: PostgresJournal.open(postgres.dsn, schema=schema), steps(seed))
+
+
+class LosesALetter(MemoryJournal):
+    async def letters(self, run: str, after: int = 0) -> list[Letter]:
+        return (await super().letters(run, after))[:2]
+
+
+class TakesGaps(MemoryJournal):
+    def append(self, run: str, events: Sequence[Event]) -> None:
+        try:
+            super().append(run, events)
+        except JournalError as error:
+            if error.code != "J001":
+                raise
+
+
+class TakesAnyLease(MemoryJournal):
+    async def lease(self, run: str) -> int:
+        if (log := self.store.logs.get(run)) is not None:
+            log.holder = None
+        return await super().lease(run)
+
+
+class SendsTwice(MemoryJournal):
+    def append(self, run: str, events: Sequence[Event]) -> None:
+        self.store.sent.clear()
+        super().append(run, events)
+
+
+class DeliversNothing(MemoryJournal):
+    async def delivered(self, numbers: Sequence[int]) -> None:
+        pass
+
+
+class TakesTheLastAnswer(MemoryJournal):
+    def remember(self, memo: str, run: str, value: Any) -> None:
+        self.store.memo[memo] = (run, value)
+
+
+class ListsOldestFirst(MemoryJournal):
+    async def runs(self, limit: int = 50) -> list[RunSummary]:
+        return (await super().runs(limit))[::-1]
+
+
+class ReversesTheOutbox(MemoryJournal):
+    async def outbox(self, after: int = 0, limit: int = 100) -> list[Message]:
+        return (await super().outbox(after, limit))[::-1]
+
+
+class ForgetsBlobs(MemoryJournal):
+    async def blob(self, digest: str) -> bytes | None:
+        return None
+
+
+class DeletesAnything(MemoryJournal):
+    async def delete(self, run: str) -> None:
+        self.store.logs.pop(run, None)
+
+
+FAULTY = {
+    LosesALetter: "letters_are_numbered_and_read_after_a_number",
+    TakesGaps: "a_gap_is_refused_and_nothing_kept",
+    TakesAnyLease: "a_lease_is_not_taken_from_the_living",
+    SendsTwice: "a_message_goes_out_once_for_its_key",
+    DeliversNothing: "delivered_messages_leave_the_outbox",
+    TakesTheLastAnswer: "the_first_answer_stays",
+    ListsOldestFirst: "runs_are_listed_newest_first",
+    ReversesTheOutbox: "messages_come_in_order_with_their_events",
+    ForgetsBlobs: "blobs_are_kept_by_digest",
+    DeletesAnything: "a_run_under_way_is_not_deleted",
+}
+
+
+@pytest.mark.parametrize(("faulty", "law"), FAULTY.items(), ids=lambda given: getattr(given, "__name__", given))
+async def test_a_law_finds_the_journal_that_breaks_it(faulty: type[MemoryJournal], law: str) -> None:
+    (broken,) = (found for found in LAWS if found.name == law)
+    with pytest.raises(AssertionError):
+        await broken.check(in_memory(faulty))
+
+
+@pytest.mark.parametrize("faulty", [LosesALetter, TakesAnyLease, SendsTwice, DeliversNothing, DeletesAnything, ReversesTheOutbox])
+async def test_sequences_find_the_journal_that_answers_otherwise(faulty: type[MemoryJournal]) -> None:
+    async def many() -> None:
+        for seed in range(50):
+            await follow(in_memory(faulty), steps(seed))
+
+    with pytest.raises(AssertionError):
+        await many()
