@@ -226,7 +226,7 @@ class Driver:
                     left = BREATH
                     await asyncio.sleep(0)
         finally:
-            del self.working[task]
+            self.working.pop(task, None)
 
     async def _attempt(self, invoke: Invoke) -> AttemptFinished:
         """One call, from its start to the fact of its end."""
