@@ -1,0 +1,47 @@
+"""h: how long importing a library takes and how much memory it needs, over a Python that imports nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.peers import environments
+else:
+    import environments
+
+STATEMENTS = {
+    "asyncio": ("asyncio floor", "import asyncio"),
+    "orchestra": ("orchestra", "from orchestra import Orchestra, agent, tool, workflow"),
+    "langgraph": ("langgraph", "from langgraph.graph import StateGraph"),
+    "haystack": ("haystack", "from haystack import Pipeline, component"),
+    "burr": ("burr", "from burr.core import ApplicationBuilder, State, action"),
+    "llamaindex": ("llama-index-workflows", "from workflows import Context, Workflow, step"),
+    "pydantic": ("pydantic-graph", "from pydantic_graph import GraphBuilder"),
+    "dbos": ("dbos (SQLite)", "from dbos import DBOS"),
+}
+"""Of each environment: the label in the tables, and what a program would import to define a workflow and run it."""
+MEMORY = "\nprint(int(open('/proc/self/statm').read().split()[1]) * 4096 / 2**20)"
+
+
+def once(name: str, statement: str) -> tuple[float, float]:
+    """Milliseconds of a process that does this alone, and its MiB at the end."""
+    began = time.perf_counter()
+    done = subprocess.run([str(environments.python(name)), "-I", "-c", statement + MEMORY], capture_output=True, text=True, check=True)
+    return (time.perf_counter() - began) * 1e3, float(done.stdout.splitlines()[-1])
+
+
+def measured(names: Collection[str], times: int = 3) -> Iterator[dict[str, Any]]:
+    """A result for each environment: the least of some tries, less that of a bare Python in the same environment."""
+    for name, (label, statement) in STATEMENTS.items():
+        if name not in names or not environments.ready(name):
+            continue
+        once(name, statement)  # fills the caches of files and of bytecode
+        bare = [once(name, "pass") for _ in range(times)]
+        full = [once(name, statement) for _ in range(times)]
+        wall, memory = (min(column) for column in zip(*full, strict=True))
+        wall_of_bare, memory_of_bare = (min(column) for column in zip(*bare, strict=True))
+        found = {"import_ms": wall - wall_of_bare, "import_mib": memory - memory_of_bare, "statement": statement}
+        yield {"workload": "h", "n": 1, "label": label, "bare_ms": wall_of_bare, **found}

@@ -1,0 +1,119 @@
+"""Runs every peer, interleaved, some times over, and prints markdown tables: medians, ratios to the asyncio floor, spread.
+
+    python bench/peers/run_all.py [--rounds 3] [--only orchestra,asyncio] [--workloads abc] [--table]
+
+Makes the environments that are missing. Results go to results.jsonl in the cache folder (`environments.py` says which), a line for each
+process and workload; those of the run before are kept in results-before.jsonl. `--table` only prints. Exits with 1 where a peer that is
+there gave no result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.peers import environments, importing, tables
+    from bench.peers.tables import ARMS, Arm
+else:
+    import environments
+    import importing
+    import tables
+    from tables import ARMS, Arm
+
+HERE = Path(__file__).parent
+LIMIT_S = 240
+"""Seconds of one process."""
+
+
+def environment() -> dict[str, str]:
+    """The variables of all peers: nothing leaves the machine, and hashing is the same each time."""
+    silent = {"OTEL_SDK_DISABLED": "true", "HAYSTACK_TELEMETRY_ENABLED": "false", "BURR_TELEMETRY": "false", "LANGSMITH_TRACING": "false"}
+    return {**os.environ, **silent, "PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore"}
+
+
+def results() -> Path:
+    """The file of results."""
+    return environments.folder() / "results.jsonl"
+
+
+def measured(arm: Arm, letters: str) -> Iterator[dict[str, Any]]:
+    """What one process of a peer measured; a process that breaks or takes too long gives what it had."""
+    command = [str(environments.python(arm.environment)), str(HERE / f"bench_{arm.script}.py"), "--workload", letters, *arm.arguments]
+    fault = ""
+    try:
+        done = subprocess.run(command, env=environment(), cwd=environments.folder(), capture_output=True, text=True, timeout=LIMIT_S)
+        printed = done.stdout
+        if done.returncode:
+            fault = (done.stderr.splitlines() or ["?"])[-1][:200]
+    except subprocess.TimeoutExpired as late:
+        printed = late.stdout.decode() if isinstance(late.stdout, bytes) else ""
+        fault = f"not done within {LIMIT_S} s"
+    seen = set()
+    for line in printed.splitlines():
+        if line.startswith("{"):
+            found: dict[str, Any] = json.loads(line)
+            seen.add(found["workload"])
+            yield found
+    for letter in letters:
+        if letter not in seen:
+            yield {"workload": letter, "n": 0, "error": fault or "no result"}
+
+
+def sweep(arms: list[Arm], rounds: int, letters: str, seconds: float) -> None:
+    """All peers, in turn, as often as told, and writes as it goes."""
+    if results().exists():
+        results().replace(results().with_name("results-before.jsonl"))
+    end = time.monotonic() + seconds
+    with results().open("a", encoding="utf-8") as file:
+        for number in range(rounds):
+            for arm in arms:
+                wanted = "".join(letter for letter in arm.workloads if letter in letters)
+                if not wanted:
+                    continue
+                if time.monotonic() > end:
+                    print(f"# the time is up in round {number}, before {arm.label}", file=sys.stderr, flush=True)
+                    return
+                began, load = time.monotonic(), os.getloadavg()[0]
+                for found in measured(arm, wanted):
+                    told = {**found, "label": arm.label, "round": number, "load": load, "at": time.strftime("%Y-%m-%d %H:%M")}
+                    file.write(json.dumps(told) + "\n")
+                file.flush()
+                print(f"# round {number}, {arm.label}: {time.monotonic() - began:.1f} s (load {load:.1f})", file=sys.stderr, flush=True)
+            if "h" in letters:
+                for told in importing.measured({arm.environment for arm in arms}):
+                    file.write(json.dumps({**told, "round": number}) + "\n")
+
+
+def main() -> int:
+    """The command line."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--only", default="", help="names of environments, separated by commas; all by default")
+    options.add_argument("--workloads", default="abcdefghi")
+    options.add_argument("--seconds", type=float, default=3600, help="after so long no further process is started")
+    options.add_argument("--table", action="store_true", help="print the tables of the last run")
+    given = options.parse_args()
+    if not given.table:
+        only = {name for name in given.only.split(",") if name}
+        arms = [arm for arm in ARMS if not only or arm.environment in only]
+        faults = environments.prepare(sorted({arm.environment for arm in arms}))
+        sweep([arm for arm in arms if arm.environment not in faults], given.rounds, given.workloads, given.seconds)
+        (environments.folder() / "faults.json").write_text(json.dumps(faults), "utf-8")
+    if not results().exists():
+        print("nothing was measured yet: make bench-peers", file=sys.stderr)
+        return 1
+    rows = [json.loads(line) for line in results().read_text("utf-8").splitlines()]
+    print(tables.report(rows, environments.folder()))
+    return 1 if any("error" in row for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
