@@ -14,7 +14,7 @@ else:
 
 STATEMENTS = {
     "asyncio": ("asyncio floor", "import asyncio"),
-    "orchestra": ("orchestra", "from orchestra import Orchestra, agent, tool, workflow"),
+    "orchestra": ("orchestra, no journal", "from orchestra import Orchestra, agent, tool, workflow"),
     "langgraph": ("langgraph", "from langgraph.graph import StateGraph"),
     "haystack": ("haystack", "from haystack import Pipeline, component"),
     "burr": ("burr", "from burr.core import ApplicationBuilder, State, action"),

@@ -89,7 +89,8 @@ def table(letter: str, title: str, columns: Sequence[tuple[str, str]], key: str,
     n = max(row["n"] for (one, _), rows in by.items() if one == letter for row in rows)
     yield f"### {letter}. {title}" + (f" (n = {n:,})" if n > 1 else "")
     yield ""
-    yield f"| | {' | '.join(name for name, _ in columns)} | times the floor ({{one: name for name, one in columns}[key]}) | spread | rounds |"
+    names = {one: name for name, one in columns}
+    yield f"| | {' | '.join(names.values())} | times the floor ({names[key]}) | spread | rounds |"
     yield "|---" * (len(columns) + 4) + "|"
     floor = middle(by.get((letter, FLOOR), []), key)
     for label in LABELS:
@@ -121,7 +122,8 @@ def report(rows: Sequence[Row], folder: Path) -> str:
     if loads:
         when = max(row.get("at", "") for row in rows)
         lines.append(
-            f"Measured until {when}; load before a process {shown(min(loads))} to {shown(max(loads))}, {shown(statistics.median(loads))} in the middle."
+        span = f"{shown(min(loads))} to {shown(max(loads))}, {shown(statistics.median(loads))} in the middle"
+        lines.append(f"Measured until {when}; load of the machine before a process: {span}.")
         )
     faults = json.loads(file.read_text("utf-8")) if (file := folder / "faults.json").exists() else {}
     lines += [f"Not installed: {name} ({reason})." for name, reason in faults.items()]
