@@ -122,13 +122,15 @@ class ToolFunction:
         try:
             plain = self._result.dump_python(value, mode="json", by_alias=True, warnings="error")
             # Pydantic writes a NaN that stands under `Any` as null.
-            fault = unkept(plain) or (not_finite(self._result.dump_python(value, warnings=False)) if has_null(plain) else "")
+            unkeepable = unkept(plain) or (not_finite(self._result.dump_python(value, warnings=False)) if has_null(plain) else "")
         except (PydanticSerializationError, ValueError, RecursionError) as error:
             raise ToolFault(
                 "T004", f"{self.name} returned {type(value).__name__}: {_first(error)}", "mend the tool or its annotation"
             ) from error
-        if fault:
-            raise ToolFault("T004", f"{self.name} returned what cannot be kept: {fault}", "return finite, valid and smaller JSON values")
+        if unkeepable:
+            raise ToolFault(
+                "T004", f"{self.name} returned what cannot be kept: {unkeepable}", "return finite, valid and smaller JSON values"
+            )
         if fault := self._validators[1].check(plain):
             raise ToolFault("T004", f"{self.name} returned another type: {fault}", "mend the tool or its annotation")
         return plain

@@ -38,7 +38,7 @@ def declared(types: Mapping[str, Mapping[str, Any]], models: Mapping[str, Schema
 
 def _is_schema(body: Mapping[str, Any]) -> bool:
     kinds = {"string", "number", "integer", "boolean", "array", "object", "null"}
-    return any(not isinstance(body.get(key, ""), str) for key in ("enum", "anyOf", "properties", "items")) or body.get("type") in kinds
+    return any(not isinstance(body.get(key, ""), str) for key in ("enum", "anyOf", "properties", "items")) or str(body.get("type")) in kinds
 
 
 def record(fields: Mapping[str, Any], models: Mapping[str, Schema], at: At, title: str = "") -> Schema:

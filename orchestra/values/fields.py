@@ -12,7 +12,6 @@ QUOTE = "quote"
 """The `format` of text that stands word for word in the evidence."""
 EXPRESSION = "expression"
 """The `format` of a sum that can be recomputed; a field of that name counts too."""
-MAX_DEPTH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +41,27 @@ def nullable(schema: Schema) -> bool:
     return kind == "null" or (isinstance(kind, list) and "null" in kind) or ("const" in schema and schema["const"] is None)
 
 
-def alternatives(schema: Schema, root: Schema, depth: int = 0) -> tuple[Schema, ...]:
-    """The plain schemas that a schema may stand for: local references followed, `anyOf`, `oneOf` and `allOf` opened."""
-    if depth > MAX_DEPTH:
-        return ()
-    if isinstance(reference := schema.get("$ref"), str):
-        target = local(reference, root)
-        return alternatives(target, root, depth + 1) if target is not None else ()
-    nested = [part for key in ("anyOf", "oneOf", "allOf") for part in schema.get(key, ())]
-    if not nested:
-        return (schema,)
-    opened = tuple(plain for part in nested for plain in alternatives(part, root, depth + 1))
-    return (schema, *opened) if "type" in schema or "properties" in schema else opened
+def alternatives(schema: Schema, root: Schema) -> tuple[Schema, ...]:
+    """The plain schemas that a schema may stand for: local references followed, `anyOf`, `oneOf` and `allOf` opened.
+
+    Each is looked at once, however many ways lead to it.
+    """
+    found: list[Schema] = []
+    seen: set[int] = set()
+    line: list[Any] = [schema]
+    while line:
+        here = line.pop()
+        if id(here) in seen or not isinstance(here, Mapping):
+            continue
+        seen.add(id(here))
+        if isinstance(reference := here.get("$ref"), str):
+            line.append(local(reference, root))
+            continue
+        nested = [part for key in ("anyOf", "oneOf", "allOf") for part in here.get(key, ())]
+        if not nested or "type" in here or "properties" in here:
+            found.append(here)
+        line += reversed(nested)
+    return tuple(found)
 
 
 def local(reference: str, root: Schema) -> Schema | None:

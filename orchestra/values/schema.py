@@ -20,6 +20,8 @@ ANY: Schema = {}
 NULL: Schema = {"type": "null"}
 MAX_WORD = 200
 MAX_WORDS = 2_000
+MAX_BRANCHES = 2_000
+"""Members of one union, flat, and whatever is looked at to find them, at most."""
 """Characters of a word, and words, that are compared at most to say what was probably meant."""
 NOTES = frozenset(
     {
@@ -109,15 +111,25 @@ def _refers(schema: Any) -> bool:
 
 
 def branches(schema: Schema) -> list[Schema]:
-    """The members of a union, flat; one member where there is no union."""
-    schema = resolve(schema)
-    for key in ("anyOf", "oneOf"):
-        if key in schema:
-            rest = {k: v for k, v in schema.items() if k != key and k not in NOTES}
-            return [found for part in schema[key] for found in branches({**under(schema, part), **rest})]
-    if isinstance(schema.get("type"), list):
-        return [{**schema, "type": kind} for kind in schema["type"]]
-    return [schema]
+    """The members of a union, flat; one member where there is no union.
+
+    Raises `InputError` L042 for a union of unions without an end, or with more than 2,000 members.
+    """
+    found: list[Schema] = []
+    line, left = [schema], MAX_BRANCHES
+    while line:
+        if (left := left - 1) < 0:
+            raise InputError("L042", f"a union of more than {MAX_BRANCHES:,} types", hint="name each type once, and no union within itself")
+        here = resolve(line.pop())
+        key = "anyOf" if "anyOf" in here else "oneOf" if "oneOf" in here else ""
+        if key:
+            rest = {k: v for k, v in here.items() if k != key and k not in NOTES}
+            line += [{**under(here, part), **rest} for part in reversed(here[key])]
+        elif isinstance(here.get("type"), list):
+            found += [{**here, "type": kind} for kind in here["type"]]
+        else:
+            found.append(here)
+    return found
 
 
 def show(schema: Schema, *, full: bool = False) -> str:

@@ -8,8 +8,10 @@ from typing import Any, NoReturn
 import jsonschema_rs
 
 from orchestra.errors import InputError
+from orchestra.values.growth import refuse_growth, tries
 from orchestra.values.json import canonical
 from orchestra.values.schema import Schema, nearest
+from orchestra.values.text import keepable
 
 _WORDS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "null", "array": "a list", "object": "an object"}
 _LIMITS = {
@@ -25,6 +27,9 @@ _LIMITS = {
     "maxProperties": "at most {} fields",
 }
 
+MAX_TRIES = 5_000
+"""Parts of a schema that are tried on parts of a value, at most, to find words for what is wrong with it."""
+
 
 def _deny(uri: str) -> NoReturn:
     raise ValueError(f"{uri} is outside the schema")
@@ -36,6 +41,7 @@ class Validator:
     def __init__(self, schema: Schema) -> None:
         """Raises `InputError` L042 for a schema that is none."""
         self.schema = schema
+        refuse_growth(schema)
         try:
             self._validator = jsonschema_rs.Draft202012Validator(
                 schema, retriever=_deny, validate_formats=True, ignore_unknown_formats=True, pattern_options=jsonschema_rs.RegexOptions()
@@ -57,12 +63,15 @@ class Validator:
         try:
             if self._validator.is_valid(value):
                 return None
+            # `is_valid` remembers what it has tried, `iter_errors` does not: under unions that hold each other it would never end.
+            if tries(self.schema, value, MAX_TRIES) > MAX_TRIES:
+                return f"{shown(value)} is not of its type, which has too many unions within each other to say where"
             first = next(iter(self._validator.iter_errors(value)))
         except UnicodeEncodeError:
             return "a lone surrogate in a string"
         except ValueError as error:
             return f"not JSON: {error}"
-        return self._said(first, [])
+        return keepable(self._said(first, []), 500)
 
     def _said(self, error: jsonschema_rs.ValidationError, above: Sequence[str | int]) -> str:
         path = list(error.instance_path)
@@ -139,8 +148,10 @@ def shown(value: Any) -> str:
             return "a list"
         case str():
             text = repr(value)
-        case None | bool() | int() | float():
+        case None | bool() | int():
             text = canonical(value).decode()
+        case float():
+            text = repr(value)
         case _:
             text = type(value).__name__
     return text if len(text) <= 60 else text[:59] + "…"
