@@ -12,6 +12,7 @@ from orchestra.values.schema import ANY, NULL, nullable, show, union
 from orchestra.workflow import nodes
 from orchestra.workflow.nodes import AnyNode, Retry
 from orchestra.workflow.ordering import names_in, uses
+from orchestra.workflow.paths import Plain
 from orchestra.workflow.program import Acceptance, CompiledNode, Expression, Program
 from orchestra.workflow.truth import decided
 from orchestra.workflow.wiring import Path, Types, compiled, fits, known_inputs, unreferenced, wired
@@ -84,16 +85,13 @@ class Draft(msgspec.Struct, kw_only=True):
         )
 
 
-def drafted(compiler: Compiler, name: str, node: AnyNode, types: Names, path: Path, reads: frozenset[str] | None) -> Draft:
-    """A node as its kind has it. Faults are noted; what depends on them is left open.
-
-    `reads` are the names in what the kind itself passes on, where that is known.
-    """
+def drafted(compiler: Compiler, name: str, node: AnyNode, types: Names, path: Path, paths: Mapping[str, Plain] | None) -> Draft:
+    """A node as its kind has it. Faults are noted; what depends on them is left open. `paths` are the inputs, where they are plain."""
     match node:
         case nodes.ToolNode():
-            return _call(compiler, node, "tool", node.tool, types, path, reads)
+            return _call(compiler, node, "tool", node.tool, types, path, paths)
         case nodes.AgentNode():
-            return _call(compiler, node, "agent", node.agent, types, path, reads)
+            return _call(compiler, node, "agent", node.agent, types, path, paths)
         case nodes.CallNode():
             return _workflow(compiler, node, types, path)
         case nodes.FirstOfNode():
@@ -154,14 +152,14 @@ def _call(
     callee: str,
     types: Names,
     path: Path,
-    reads: frozenset[str] | None,
+    paths: Mapping[str, Plain] | None,
 ) -> Draft:
     catalog, findings = compiler.catalog, compiler.findings
     known, other = (catalog.agents, catalog.tools) if kind == "agent" else (catalog.tools, catalog.agents)
     contract = known.get(callee)
     if contract is not None:
         takes = compiler.takes(contract)
-        inputs = known_inputs(node.with_, takes, types, findings, reads)
+        inputs = known_inputs(paths, takes, types, findings) if paths is not None else None
         if inputs is None:
             inputs = wired(node.with_, takes, callee, types, findings, (*path, "with"))
         return Draft(kind=kind, contract=contract, inputs=inputs, output=contract.output)

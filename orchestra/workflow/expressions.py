@@ -69,7 +69,7 @@ def _template(value: Any, types: Mapping[str, Schema], place_of: PlaceOf, steps:
         inner = _parts(value.items(), types, place_of, steps)
         if all(isinstance(part, Constant) for part in inner.values()):
             return _constant({key: part.evaluate({}) for key, part in inner.items()})
-        return record(inner)
+        return Record(inner, _references(inner.values()))
     if isinstance(value, list | tuple):
         listed = tuple(_parts(enumerate(value), types, place_of, steps).values())
         if all(isinstance(part, Constant) for part in listed):
@@ -78,11 +78,6 @@ def _template(value: Any, types: Mapping[str, Schema], place_of: PlaceOf, steps:
         size = len(schemas)
         return Listing(listed, _references(listed), bundled({"type": "array", "prefixItems": schemas, "minItems": size, "maxItems": size}))
     return _constant(value)
-
-
-def record(parts: Mapping[str, Expression], references: frozenset[str] | None = None) -> Record:
-    """A mapping of expressions as one; `references` are theirs, where they are known."""
-    return Record(parts, _references(parts.values()) if references is None else references)
 
 
 def _parts(entries: Any, types: Mapping[str, Schema], place_of: PlaceOf, steps: tuple[str | int, ...]) -> dict[Any, Expression]:
@@ -213,12 +208,12 @@ def _followed(path: Plain, schema: Schema) -> Path | None:
     """A plain path that begins at a value of this type."""
     if not path.steps:
         return None if is_mapped(schema) else Path(path.root, (), schema, path.source, path.reads)
-    if (end := _walked(_Same(schema), path.steps)) is None:
+    if (end := followed(schema, path.steps)) is None:
         return None
     return Path(path.root, path.steps, end.schema, path.source, path.reads, end.careful, end.gathers, end.defaults)
 
 
-class _End(msgspec.Struct, frozen=True):
+class End(msgspec.Struct, frozen=True):
     """Where steps lead, from one type on."""
 
     schema: Schema
@@ -227,9 +222,13 @@ class _End(msgspec.Struct, frozen=True):
     defaults: Mapping[int, Any] | None
 
 
+def followed(schema: Schema, steps: tuple[str | int, ...]) -> End | None:
+    """What is at the end of steps from a type; None where something is wrong with them."""
+    return _walked(_Same(schema), steps)
+
+
 @lru_cache(maxsize=2048)
-def _walked(same: _Same, steps: tuple[str | int, ...]) -> _End | None:
-    """What is at the end of steps; None where something is wrong with them. Contracts are shared, so most ways are gone again."""
+def _walked(same: _Same, steps: tuple[str | int, ...]) -> End | None:
     start = Name("a", 0, 0)
     tree: Tree = start
     for step in steps:
@@ -241,7 +240,7 @@ def _walked(same: _Same, steps: tuple[str | int, ...]) -> _End | None:
     except Fault:
         return None
     made = _path(tree, checker)
-    return _End(made.schema, made.careful, made.gathers, made.defaults)
+    return End(made.schema, made.careful, made.gathers, made.defaults)
 
 
 def _reference(source: str, types: Mapping[str, Schema]) -> Expression:

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from orchestra.errors import InputError, InputErrors, Place
 from orchestra.values.schema import Schema
+from orchestra.workflow.expressions import End
 from orchestra.workflow.reader import MAX_FAULTS, Places
 
 
@@ -35,6 +36,8 @@ class Findings:
         self.fitting: dict[tuple[int, int], tuple[Schema, Schema]] = {}
         """By their `id`s: pairs of types of which the first can be passed on as the second. Contracts are shared, so most come often."""
         self.trials = 0
+        self.ends: dict[tuple[int, tuple[str | int, ...]], tuple[Schema, End | None]] = {}
+        """By the `id` of a type and the steps from there: that type, and what is at their end."""
 
     def at(self, *path: str | int, key: bool = False) -> Place:
         """The place of a part of the workflow."""

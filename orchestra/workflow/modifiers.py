@@ -31,7 +31,7 @@ def modified(compiler: Compiler, name: str, node: AnyNode, types: Names, reads: 
     hidden = types.get(node.as_) if node.as_ else None
     if node.as_:
         types[node.as_] = found
-    draft = drafted(compiler, name, node, types, path, reads.hard if bare else None)
+    draft = drafted(compiler, name, node, types, path, reads.paths)
     draft.each = items
     if bare and not isinstance(node, nodes.VerifyNode) and (draft.contract is None or not draft.contract.checks):
         draft.retry, draft.timeout = compiler.defaults.retry or DEFAULT, compiler.defaults.timeout

@@ -10,7 +10,7 @@ import msgspec
 
 from orchestra.workflow import nodes
 from orchestra.workflow.nodes import AnyNode
-from orchestra.workflow.paths import MAX_LENGTH, plain, whole
+from orchestra.workflow.paths import MAX_LENGTH, Plain, plain, whole
 from orchestra.workflow.syntax import Macro, Name, NotCEL, Tree, children, closing, parse
 
 NONE: frozenset[str] = frozenset()
@@ -23,6 +23,8 @@ class Uses(msgspec.Struct, frozen=True):
     soft: frozenset[str]
     all: frozenset[str]
     """Both."""
+    paths: Mapping[str, Plain] | None = None
+    """Of a node that calls an agent or a tool: what it passes on, where all of that is plain paths."""
 
 
 def names_in(template: Any) -> frozenset[str]:
@@ -87,14 +89,27 @@ _CALL = frozenset({"agent", "tool", "with_", "after"})
 
 def uses(node: AnyNode) -> Uses:
     """The names that a node reads, those of its body included where they are not the body's own."""
-    if isinstance(node, nodes.AgentNode | nodes.ToolNode) and node.model_fields_set <= _CALL:
-        wanted = names_in(node.with_)
-        waited = frozenset(node.after) - wanted if node.after else NONE
-        return Uses(wanted, waited, wanted | waited if waited else wanted)
-    return _uses(node)
+    paths: dict[str, Plain] | None = None
+    if isinstance(node, nodes.AgentNode | nodes.ToolNode):
+        paths = _paths(node.with_)
+        if paths is not None and node.model_fields_set <= _CALL:
+            wanted = frozenset([path.root for path in paths.values()])
+            waited = frozenset(node.after) - wanted if node.after else NONE
+            return Uses(wanted, waited, wanted | waited if waited else wanted, paths)
+    return _uses(node, paths)
 
 
-def _uses(node: AnyNode) -> Uses:
+def _paths(given: Mapping[str, Any]) -> dict[str, Plain] | None:
+    """Inputs as plain paths; None where one is something else."""
+    found: dict[str, Plain] = {}
+    for name, value in given.items():
+        if not isinstance(value, str) or len(value) > MAX_LENGTH or (path := whole(value)) is None:
+            return None
+        found[name] = path
+    return found
+
+
+def _uses(node: AnyNode, paths: Mapping[str, Plain] | None) -> Uses:
     hard: list[Any] = [part for part in (node.when, node.each, node.against) if part is not None]
     soft: list[Any] = [node.fallback] if node.fallback is not None else []
     inner = Uses(NONE, NONE, NONE)
@@ -117,11 +132,11 @@ def _uses(node: AnyNode) -> Uses:
             hard.append(node.ask)
     own = {node.as_} if node.as_ else set()
     wanted = (names_in(hard) | inner.hard) - own
-    return _both(wanted, (names_in(soft) | inner.soft | frozenset(node.after)) - own - wanted)
+    return _both(wanted, (names_in(soft) | inner.soft | frozenset(node.after)) - own - wanted, paths)
 
 
-def _both(hard: frozenset[str], soft: frozenset[str]) -> Uses:
-    return Uses(hard, soft, hard | soft if soft else hard)
+def _both(hard: frozenset[str], soft: frozenset[str], paths: Mapping[str, Plain] | None = None) -> Uses:
+    return Uses(hard, soft, hard | soft if soft else hard, paths)
 
 
 def _body(block: nodes.Block, more: frozenset[str], own: frozenset[str] = NONE) -> Uses:

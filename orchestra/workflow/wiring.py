@@ -8,10 +8,12 @@ from typing import Any
 
 from orchestra.errors import InputError
 from orchestra.values.assign import assignable
-from orchestra.values.schema import ANY, Schema, branches, nearest, resolve, show, under, union
-from orchestra.workflow.expressions import compile_template, record
-from orchestra.workflow.expressions import path as plain_path
+from orchestra.values.schema import ANY, MAPPED, Schema, branches, nearest, resolve, show, under, union
+from orchestra.workflow.evaluation import Path as PathExpression
+from orchestra.workflow.evaluation import Record
+from orchestra.workflow.expressions import compile_template, followed
 from orchestra.workflow.findings import Findings
+from orchestra.workflow.paths import Plain
 from orchestra.workflow.program import Expression
 
 Types = Mapping[str, Schema]
@@ -76,34 +78,39 @@ def wired(given: Mapping[str, Any], wanted: Takes, callee: str, types: Types, fi
     made = compiled(dict(given), types, findings, path)
     if made is None:
         return None
-    proven = findings.fitting
     for name, schema in _parts(made, given):
-        if name in fields and (id(schema), id(fields[name])) not in proven:
+        if name in fields:
             fits(f"{callee}({name}=...)", schema, fields[name], findings, (*path, name), given[name])
     return made if len(findings.faults) == before else None
 
 
-def known_inputs(
-    given: Mapping[str, Any], wanted: Takes, types: Types, findings: Findings, reads: frozenset[str] | None
-) -> Expression | None:
-    """What `wired` gives, where all inputs are plain paths to types that are known to fit, as they are in most calls; else None.
-
-    `reads` are the names in what is given, where they are known.
-    """
+def known_inputs(paths: Mapping[str, Plain], wanted: Takes, types: Types, findings: Findings) -> Expression | None:
+    """What `wired` gives for plain paths to types that are known to fit, as most inputs are; None for others."""
     for name in wanted.required:
-        if name not in given:
+        if name not in paths:
             return None
-    if not given:
+    if not paths:
         return _NOTHING
-    fields, fitting = wanted.fields, findings.fitting
+    fields, fitting, ends = wanted.fields, findings.fitting, findings.ends
     parts: dict[str, Expression] = {}
-    for name, value in given.items():
-        if (want := fields.get(name)) is None or not isinstance(value, str) or (part := plain_path(value, types)) is None:
+    for name, path in paths.items():
+        if (want := fields.get(name)) is None or (start := types.get(path.root)) is None:
             return None
-        if part.schema is not want and (id(part.schema), id(want)) not in fitting:
+        if path.steps:
+            way = (id(start), path.steps)
+            if (known := ends.get(way)) is None:
+                known = ends[way] = (start, followed(start, path.steps))
+            if (end := known[1]) is None:
+                return None
+            part = PathExpression(path.root, path.steps, end.schema, path.source, path.reads, end.careful, end.gathers, end.defaults)
+        elif MAPPED in start:
+            return None
+        else:
+            part = PathExpression(path.root, (), start, path.source, path.reads)
+        if part.schema is not want and (id(part.schema), id(want)) not in fitting and not _fit(part.schema, want, findings):
             return None
         parts[name] = part
-    return record(parts, reads)
+    return Record(parts, frozenset([path.root for path in paths.values()]))
 
 
 _NOTHING = compile_template({}, {})
@@ -118,15 +125,9 @@ def _parts(made: Expression, given: Mapping[str, Any]) -> list[tuple[str, Schema
 
 def fits(what: str, source: Schema, target: Schema, findings: Findings, path: Path, written: Any = None) -> None:
     """Notes L114 where a type cannot be passed on as another, with what would fit."""
-    pair = (id(source), id(target))
-    if source is target or pair in findings.fitting:
-        return
-    if findings.faults and source == ANY:
+    if _fit(source, target, findings) or (findings.faults and source == ANY):
         return  # What has a fault of its own gives anything.
-    reason = assignable(source, target)
-    if reason is None:
-        findings.fitting[pair] = (source, target)
-        return
+    reason = assignable(source, target) or ""
     detail = reason.removeprefix("value: ")
     plain = f"expected {show(target)}, got "
     message = f"{what} takes {show(target)}, got "
@@ -136,6 +137,16 @@ def fits(what: str, source: Schema, target: Schema, findings: Findings, path: Pa
     else:
         message += f"{show(source)}: {detail}"
     findings.fault("L114", message, findings.at(*path), hint=_suggestion(source, target, written))
+
+
+def _fit(source: Schema, target: Schema, findings: Findings) -> bool:
+    """Whether a type can be passed on as another, which is proved once for two of the same."""
+    if source is target or (pair := (id(source), id(target))) in findings.fitting:
+        return True
+    if assignable(source, target) is not None:
+        return False
+    findings.fitting[pair] = (source, target)
+    return True
 
 
 def unreferenced(text: Any) -> str:
