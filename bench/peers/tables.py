@@ -121,10 +121,8 @@ def report(rows: Sequence[Row], folder: Path) -> str:
     loads = [row["load"] for row in rows if "load" in row]
     if loads:
         when = max(row.get("at", "") for row in rows)
-        lines.append(
         span = f"{shown(min(loads))} to {shown(max(loads))}, {shown(statistics.median(loads))} in the middle"
         lines.append(f"Measured until {when}; load of the machine before a process: {span}.")
-        )
     faults = json.loads(file.read_text("utf-8")) if (file := folder / "faults.json").exists() else {}
     lines += [f"Not installed: {name} ({reason})." for name, reason in faults.items()]
     return "\n".join(lines)
