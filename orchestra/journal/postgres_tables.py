@@ -131,19 +131,25 @@ class Tables:
     async def prepare(self, sql: asyncpg.Connection) -> None:
         """Makes schema and tables where they are not there. Raises `JournalError`: J018 for a stranger's schema, J020 for the future."""
         if not await self._known(sql):
-            async with sql.transaction():
-                await sql.execute("SELECT pg_advisory_xact_lock($1)", MAKING)
-                if await self._known(sql):
-                    return
-                if await sql.fetchval(
-                    "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1)", self.schema
-                ):
-                    raise stranger(self.schema, self.where)
-                if not await sql.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", self.schema):
-                    await sql.execute(f"CREATE SCHEMA {self._name}")
-                await sql.execute(f"SET LOCAL search_path TO {self._name}")
-                await sql.execute(_TABLES)
-                await sql.execute(self._sql("INSERT INTO @schema_version VALUES ($1)"), VERSION)
+            # Held by the session, not by a transaction: only a new transaction is sure to see what another has made meanwhile.
+            await sql.execute("SELECT pg_advisory_lock($1)", MAKING)
+            try:
+                if not await self._known(sql):
+                    await self._make(sql)
+            finally:
+                await sql.execute("SELECT pg_advisory_unlock($1)", MAKING)
+
+    async def _make(self, sql: asyncpg.Connection) -> None:
+        async with sql.transaction():
+            if await sql.fetchval(
+                "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1)", self.schema
+            ):
+                raise stranger(self.schema, self.where)
+            if not await sql.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", self.schema):
+                await sql.execute(f"CREATE SCHEMA {self._name}")
+            await sql.execute(f"SET LOCAL search_path TO {self._name}")
+            await sql.execute(_TABLES)
+            await sql.execute(self._sql("INSERT INTO @schema_version VALUES ($1)"), VERSION)
 
     async def _known(self, sql: asyncpg.Connection) -> bool:
         if await sql.fetchval("SELECT to_regclass($1)::text", f"{self._name}.schema_version") is None:
