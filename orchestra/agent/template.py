@@ -19,6 +19,7 @@ from orchestra.values.types import nearest
 FUEL = 200_000
 """Steps that one rendering may take (minijinja's count: about one an instruction)."""
 MAX_CHARACTERS = 1 << 20
+MAX_MESSAGES = 200
 
 GLOBALS = frozenset({"range", "dict", "namespace"})
 """Functions of minijinja that a template may call."""
@@ -31,11 +32,12 @@ def messages(template: str) -> list[tuple[Role, str, int]]:
     """The messages of a template: role, text, and the 1-based line where the text begins."""
     parts: list[tuple[Role, str, int]] = []
     role: Role = "user"
-    start = 0
+    start, line = 0, 1
     for marker in _MARKER.finditer(template):
-        parts.append((role, template[start : marker.start()], template.count("\n", 0, start) + 1))
+        parts.append((role, template[start : marker.start()], line))
+        line += template.count("\n", start, marker.end())
         role, start = _role(marker[1]), marker.end()
-    parts.append((role, template[start:], template.count("\n", 0, start) + 1))
+    parts.append((role, template[start:], line))
     return [part for part in parts if part[1].strip()]
 
 
@@ -49,6 +51,9 @@ def check(template: str, names: Iterable[str], file: Path) -> None:
     parts = messages(template)
     if not parts:
         raise InputError("A005", f"{file} is empty", place=Place(str(file), 1), hint="write what the model is to do, with {{ input }}")
+    if len(parts) > MAX_MESSAGES:
+        place = _place(template, parts[MAX_MESSAGES][2], file)
+        raise InputError("A005", f"{file} has {len(parts):,} messages; at most {MAX_MESSAGES}", place=place, hint="write fewer examples")
     if parts[-1][0] != "user":
         raise InputError("A005", "the last message is not the user's", place=_place(template, parts[-1][2], file), hint="<!-- user -->")
     for _, text, line in parts:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -25,6 +25,10 @@ _GENERIC = ("list", "dict", "Literal")
 _TOKEN = re.compile(
     r"""\s*(?:(?P<name>[A-Za-z_]\w*)|(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<number>-?\d{1,18})|(?P<sign>[\[\],|()]))"""
 )
+_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
+_ESCAPES = {"\\": "\\", "'": "'", '"': '"', "n": "\n", "r": "\r", "t": "\t"}
+"""Those of `repr`, which writes the texts of `Literal` types."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _FOREIGN = {
     "string": "str",
     "text": "str",
@@ -161,11 +165,17 @@ class _Parser:
         return {"enum": unique, "type": named[kinds.pop()]} if len(kinds) == 1 else {"enum": unique}
 
     def _string(self, word: str) -> str:
-        try:
-            value = ast.literal_eval(word)
-        except (SyntaxError, ValueError):
-            self.refuse(f"{word} is not a text")
-        return str(value)
+        text = _ESCAPE.sub(self._character, word[1:-1])
+        if bad := _SURROGATE.search(text):
+            self.refuse(f"{word} holds a lone surrogate, U+{ord(bad[0]):04X}")
+        return text
+
+    def _character(self, escape: re.Match[str]) -> str:
+        if (digits := escape[1] or escape[2] or escape[3]) is not None:
+            return chr(int(digits, 16)) if int(digits, 16) <= sys.maxunicode else self.refuse(f"{escape[0]} is no character")
+        if (found := _ESCAPES.get(escape[4])) is None:
+            self.refuse(f"{escape[0]} is no escape of a text: write \\\\ for a backslash")
+        return found
 
     def named(self, word: str) -> Schema:
         schema = self.models.get(word)
