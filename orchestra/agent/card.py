@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from stat import S_ISREG
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -212,8 +213,18 @@ def _types(file: CardFile, models: Mapping[str, Schema] | None, marked: Marked) 
     known = declared(file.types, {**project_models(), **(models or {})}, lambda name: at("types", name))
     inputs = record(file.input, known, lambda name: at("input", name))
     outputs = output_type(file.output, known, lambda name: at("output", name) if name != "output" else at("output"))
+    for schema, name in ((inputs, "input"), (outputs, "output")):
+        _check_schema(schema, at(name))
     _check_evidence(file, inputs, outputs, at("evidence"))
     return inputs, outputs
+
+
+def _check_schema(schema: Schema, place: Place) -> None:
+    """Refuses JSON Schema under `types:` that is no good one, before a call meets it."""
+    try:
+        Validator(schema)
+    except InputError as error:
+        raise InputError(error.code, error.message, place=place, hint=error.hint) from error
 
 
 def _check_evidence(file: CardFile, inputs: Schema, outputs: Schema, place: Place) -> None:
@@ -236,11 +247,17 @@ def _text(folder: Path, name: str, marked: Marked) -> str:
 
 def _bytes(folder: Path, name: str, place: Place, limit: int = MAX_BYTES) -> bytes:
     """The bytes of a file that lies in a folder, symbolic links followed and checked."""
-    root, path = folder.resolve(), (folder / name).resolve()
+    try:
+        root, path = folder.resolve(), (folder / name).resolve()
+    except (OSError, RuntimeError) as error:  # Python 3.11 says RuntimeError of links that lead in a circle
+        raise InputError("A004", f"cannot read {folder / name}: {error}", place=place, hint=f"create {name} in {folder}") from error
     if not path.is_relative_to(root):
         raise InputError("A003", f"{name!r} leads out of the card's folder", place=place, hint="put the file beside agent.yaml")
     try:
-        if path.stat().st_size > limit:
+        status = path.stat()
+        if not S_ISREG(status.st_mode):  # a pipe would keep its reader waiting
+            raise InputError("A004", f"{folder / name} is not a file", place=place, hint=f"create {name} in {folder}")
+        if status.st_size > limit:
             raise InputError("A004", f"{name} has more than {limit >> 20} MiB", place=place, hint="a card's files are small")
         return path.read_bytes()
     except OSError as error:

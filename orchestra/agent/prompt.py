@@ -143,7 +143,7 @@ def _fenced(value: Any, names: Sequence[str]) -> Any:
         case str():
             return fenced(value, names)
         case Mapping():
-            return {key: _fenced(item, names) for key, item in value.items()}
+            return {_fenced(key, names): _fenced(item, names) for key, item in value.items()}
         case list() | tuple():
             return [_fenced(item, names) for item in value]
         case _:

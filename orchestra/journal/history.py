@@ -28,6 +28,7 @@ from orchestra.events import (
     Usage,
     Verdict,
 )
+from orchestra.journal.error import damaged
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
 
 RowKind: TypeAlias = Literal["call", "each", "loop", "turn", "block", "node"]
@@ -37,6 +38,8 @@ Status: TypeAlias = Literal["value", "skipped", "abstained", "failed", "running"
 """How a node ended, or what it does: `waiting` for the time of its next attempt or for a person;
 `interrupted` where the run ended without its outcome."""
 
+MAX_DEPTH = 200
+"""What a node may stand in: workflows nest far less."""
 _LAST_STEP = re.compile(r"(\[\d+\]|#\d+|/[^/\[#]+)$")
 
 
@@ -139,7 +142,10 @@ class History:
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> History:
-        """The history of a run's events, from the first one on; any prefix of them will do."""
+        """The history of a run's events, from the first one on; any prefix of them will do.
+
+        Raises `JournalError` J013 for a node that stands in more than 200 others.
+        """
         fold = _Fold()
         for event in events:
             fold.add(event)
@@ -176,10 +182,12 @@ class _Fold:
         self.start: RunStarted | None = None
         self.end: RunFinished | None = None
         self.cancelled_by: str | None = None
+        self.seq = 0
         self.nodes: dict[str, _Node] = {}
         self.roots: list[_Node] = []
 
     def add(self, event: Event) -> None:
+        self.seq = event.seq
         match event:
             case RunStarted():
                 self.start = event
@@ -239,10 +247,17 @@ class _Fold:
     def _node(self, path: str, at: float) -> _Node:
         if (known := self.nodes.get(path)) is not None:
             return known
-        above = parent(path)
-        holder = self._node(above, at) if above else None
-        node = self.nodes[path] = _Node(path, at, holder.depth + 1 if holder else 0)
-        (holder.children if holder else self.roots).append(node)
+        missing = [path]
+        while (above := parent(missing[-1])) and above not in self.nodes:
+            if len(missing) > MAX_DEPTH:
+                raise damaged(self.start.run if self.start else "", self.seq, f"a node stands in more than {MAX_DEPTH} others")
+            missing.append(above)
+        for one in reversed(missing):
+            holder = self.nodes.get(parent(one))
+            if holder is not None and holder.depth >= MAX_DEPTH:
+                raise damaged(self.start.run if self.start else "", self.seq, f"a node stands in more than {MAX_DEPTH} others")
+            node = self.nodes[one] = _Node(one, at, holder.depth + 1 if holder else 0)
+            (holder.children if holder else self.roots).append(node)
         return node
 
     def _spend(self, path: str, usage: Usage) -> None:
