@@ -7,7 +7,7 @@ simulation and replay differ only in what stands behind them.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -249,3 +249,11 @@ class Workers(Protocol):
 
     async def count(self, call: Call) -> int | None:
         """The tokens of a call's prompt as its server counts them; None where nobody can tell."""
+
+
+@runtime_checkable
+class Direct(Protocol):
+    """Workers that can also do a call without a stream: for whoever does not read chunks, at a third of the cost."""
+
+    async def do(self, call: Call) -> Done | Refused:
+        """The last reply of `run`. Being cancelled cancels the call, up to the server."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from orchestra.doors import Call, Done, Measure, Reply, Workers
+from orchestra.doors import Call, Chunk, Direct, Done, Measure, Refused, Reply, Workers
 from orchestra.engine.replay import replay
 from orchestra.events import AttemptFinished, Event
 from orchestra.journal.history import History
@@ -30,8 +31,18 @@ class Recalling:
         known = self._answers.get(_identity(call))
         return self._inner.run(call) if known is None else self._known(known)
 
+    def do(self, call: Call) -> Coroutine[Any, Any, Done | Refused]:
+        """The same without chunks."""
+        known = self._answers.get(_identity(call))
+        if known is not None:
+            return self._taken(known)
+        return self._inner.do(call) if isinstance(self._inner, Direct) else _last(self._inner.run(call))
+
+    async def _taken(self, found: AttemptFinished) -> Done:
+        return Done(value=found.value, confidence=found.confidence, server=found.server, model=found.model, recalled=self._run)
+
     async def _known(self, found: AttemptFinished) -> AsyncGenerator[Reply, None]:
-        yield Done(value=found.value, confidence=found.confidence, server=found.server, model=found.model, recalled=self._run)
+        yield await self._taken(found)
 
     def measure(self, call: Call) -> Measure:
         """What a call may cost; nothing where it is known."""
@@ -41,6 +52,14 @@ class Recalling:
     async def count(self, call: Call) -> int | None:
         """The tokens of a call's prompt."""
         return await self._inner.count(call)
+
+
+async def _last(replies: AsyncGenerator[Reply, None]) -> Done | Refused:
+    async with aclosing(replies):
+        async for reply in replies:
+            if not isinstance(reply, Chunk):
+                return reply
+    return Refused(code="E007", reason="the worker gave no reply", hint="orchestra doctor", retryable=True)
 
 
 def answers(program: Program, events: Sequence[Event]) -> dict[bytes, AttemptFinished]:

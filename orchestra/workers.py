@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from orchestra.doors import UNMEASURED, Call, Measure, Refused, Reply
+from orchestra.doors import UNMEASURED, Call, Done, Measure, Refused, Reply
 from orchestra.errors import InputError, OrchestraError
 from orchestra.fleet.local import LocalWorkers
 from orchestra.fleet.versions import current
@@ -45,6 +45,17 @@ class Troupe:
     def run(self, call: Call) -> AsyncGenerator[Reply, None]:
         """Does one call, where it belongs."""
         return self._modelled(call) if self._models(call) else self._local.run(call)
+
+    def do(self, call: Call) -> Coroutine[Any, Any, Done | Refused]:
+        """Does one call without chunks."""
+        return self._model(call) if self._models(call) else self._local.do(call)
+
+    async def _model(self, call: Call) -> Done | Refused:
+        try:
+            fleet = await self.fleet()
+        except OrchestraError as error:
+            return Refused(code=error.code, reason=error.message, hint=error.hint)
+        return await fleet.do(call)
 
     def _models(self, call: Call) -> bool:
         """Whether a model is asked."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, assert_never
 
-from orchestra.doors import Call, Chunk, Done, Letter, Refused, Workers
+from orchestra.doors import Call, Chunk, Direct, Done, Letter, Refused, Workers
 from orchestra.engine.decide import decide, give_up
 from orchestra.engine.evolve import evolve
 from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal
@@ -53,20 +52,21 @@ class Driver:
     """
 
     __slots__ = (
-        "alarms", "begun", "clock", "deadline", "ending", "engine", "journal", "line", "loop", "memo", "program", "run",
-        "starting", "state", "tasks", "workers", "working",
+        "alarms", "begun", "clock", "deadline", "do", "ending", "engine", "head", "journal", "line", "loop", "memo", "program", "run",
+        "starting", "state", "tasks", "workers",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, program: Program, run: Run, state: State, workers: Workers) -> None:
         self.engine, self.workers = engine, workers
+        self.do = workers.do if isinstance(workers, Direct) else None
         self.clock, self.journal = engine.clock, engine.journal
         self.program, self.run, self.state = program, run, state
         self.loop = asyncio.get_running_loop()
-        self.line: deque[Invoke] = deque()
-        """Calls that wait for a task."""
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.working: dict[asyncio.Task[None], Invoke | None] = {}
-        """Which call a task does now."""
+        self.line: list[Invoke] = []
+        """Calls that wait for a task: those from `head` on."""
+        self.head = 0
+        self.tasks: dict[asyncio.Task[None], Invoke | None] = {}
+        """The tasks of the run, each with the call that it does now."""
         self.starting = 0
         """Tasks that have not had their first turn."""
         self.alarms: dict[str, asyncio.Task[None]] = {}
@@ -180,12 +180,12 @@ class Driver:
 
     def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.loop.create_task(work)
-        self.tasks.add(task)
+        self.tasks[task] = None
         task.add_done_callback(self._done)
         return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self.tasks.discard(task)
+        del self.tasks[task]
         if not task.cancelled() and (error := task.exception()) is not None:
             self._break(error)
         elif not self.ending:
@@ -195,7 +195,7 @@ class Driver:
 
     def staff(self) -> None:
         """Sees to it that tasks are about to start for the calls in line: as many as are under way, two at least."""
-        wanted = min(len(self.line), max(2, len(self.tasks)))
+        wanted = min(len(self.line) - self.head, max(2, len(self.tasks)))
         while self.starting < wanted:
             self.starting += 1
             self._task(self._work())
@@ -203,30 +203,31 @@ class Driver:
     async def _work(self) -> None:
         """Does calls from the line, one after the other, until none is left."""
         self.starting -= 1
-        line, task = self.line, asyncio.current_task()
+        line, tasks, task = self.line, self.tasks, asyncio.current_task()
         assert task is not None, "a coroutine that runs has a task"
         left = BREATH
-        try:
-            while line and not self.ending:
-                invoke = line.popleft()
-                if invoke.unit.phase is not RUNNING:
-                    continue  # its time was up before its turn came
-                if line and not self.starting:
-                    self.staff()
-                self.working[task] = invoke
-                finished = await self._attempt(invoke)
-                self.working[task] = None
-                if invoke.unit.phase is RUNNING and not self.ending:
-                    self.record(finished)
-                    if finished.memo and finished.settled and not finished.recalled:
-                        self.journal.remember(finished.memo, self.run.id, finished.value)
-                    self.pump()
-                left -= 1
-                if not left:
-                    left = BREATH
-                    await asyncio.sleep(0)
-        finally:
-            self.working.pop(task, None)
+        while line and not self.ending:
+            invoke = line[self.head]
+            self.head += 1
+            if self.head == len(line):
+                line.clear()
+                self.head = 0
+            if invoke.unit.phase is not RUNNING:
+                continue  # its time was up before its turn came
+            if line and not self.starting:
+                self.staff()
+            tasks[task] = invoke
+            finished = await self._attempt(invoke)
+            tasks[task] = None
+            if invoke.unit.phase is RUNNING and not self.ending:
+                self.record(finished)
+                if finished.memo and finished.settled and not finished.recalled:
+                    self.journal.remember(finished.memo, self.run.id, finished.value)
+                self.pump()
+            left -= 1
+            if not left:
+                left = BREATH
+                await asyncio.sleep(0)
 
     async def _attempt(self, invoke: Invoke) -> AttemptFinished:
         """One call, from its start to the fact of its end."""
@@ -244,16 +245,17 @@ class Driver:
         if memo and (known := await self.journal.recall(memo)) is not None:
             return self._recalled(invoke, memo, *known)
         began = self.clock.monotonic()
-        reply = await (self._reply(call) if call.timeout is None else self._timed(call, call.timeout))
+        do = self.do or self._reply
+        reply = await (do(call) if call.timeout is None else self._timed(do(call), call))
         return self._finished(invoke, reply, self.clock.monotonic() - began, memo)
 
-    async def _timed(self, call: Call, seconds: float) -> Done | Refused:
+    async def _timed(self, reply: Coroutine[Any, Any, Done | Refused], call: Call) -> Done | Refused:
         try:
-            async with asyncio.timeout(seconds):
-                return await self._reply(call)
+            async with asyncio.timeout(call.timeout):
+                return await reply
         except TimeoutError:
             hint = f"raise `timeout:` of {call.node}, or see what the server is doing: orchestra fleet status"
-            return Refused(code="E006", reason=f"no answer within {seconds:g} s", hint=hint, retryable=True)
+            return Refused(code="E006", reason=f"no answer within {call.timeout:g} s", hint=hint, retryable=True)
 
     async def _reply(self, call: Call) -> Done | Refused:
         replies = self.workers.run(call)
@@ -348,7 +350,7 @@ class Driver:
 
     def _abandon(self) -> None:
         """Cancels the calls of units whose time was up."""
-        for task, invoke in self.working.items():
+        for task, invoke in self.tasks.items():
             if invoke is not None and invoke.unit.phase is Phase.DONE:
                 task.cancel()
 
@@ -433,7 +435,7 @@ class Driver:
 
     async def quiet(self) -> None:
         """Waits until no task of the run is left."""
-        left = self.tasks if self.deadline is None else {*self.tasks, self.deadline}
+        left = {*self.tasks, *([self.deadline] if self.deadline is not None else [])}
         while left := {task for task in left if not task.done()}:
             await asyncio.wait(left)
 

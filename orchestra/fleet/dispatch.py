@@ -118,22 +118,32 @@ class Fleet:
         ]
 
     async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
-        """Does one call to an agent whose kind is `model`."""
+        """Does one call to an agent whose kind is `model`; with `Options.stream` its text comes in chunks."""
         choice = self._choice(call)
-        if isinstance(choice, Fault):
-            yield _refused(choice)
+        if isinstance(choice, Fault) or not self.options.stream:
+            yield await self._answered(call, choice)
             return
         try:
             await self.ready()
-            if not self.options.stream:
-                yield await self._ask(call, choice, None)
-                return
         except (FleetError, InputError) as error:
             yield Refused(code=error.code, reason=error.message, hint=error.hint)
             return
         async with aclosing(self._streamed(call, choice)) as replies:
             async for reply in replies:
                 yield reply
+
+    async def do(self, call: Call) -> Done | Refused:
+        """Does one call to an agent whose kind is `model`, without chunks."""
+        return await self._answered(call, self._choice(call))
+
+    async def _answered(self, call: Call, choice: Choice | Fault) -> Done | Refused:
+        if isinstance(choice, Fault):
+            return _refused(choice)
+        try:
+            await self.ready()
+            return await self._ask(call, choice, None)
+        except (FleetError, InputError) as error:
+            return Refused(code=error.code, reason=error.message, hint=error.hint)
 
     def measure(self, call: Call) -> Measure:
         """What a call may cost, and its memo key."""

@@ -46,23 +46,24 @@ class LocalWorkers:
         self._loading = asyncio.Lock()
 
     async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
+        """Does one call; there are no chunks."""
+        yield await self.do(call)
+
+    async def do(self, call: Call) -> Done | Refused:
         """Does one call. A thread cannot be interrupted: after a timeout or a cancellation its result is dropped."""
         try:
             if call.timeout is None:  # `asyncio.timeout` costs as much as the rest of a small call
-                done = await self._do(call)
-            else:
-                async with asyncio.timeout(call.timeout):
-                    done = await self._do(call)
+                return await self._do(call)
+            async with asyncio.timeout(call.timeout):
+                return await self._do(call)
         except TimeoutError:
             hint = f"raise `timeout:` of {call.node}, or look into {call.name}"
-            yield Refused(code="T007", reason=f"{call.name} took more than {call.timeout:g} s", hint=hint, retryable=True, server=HERE)
+            return Refused(code="T007", reason=f"{call.name} took more than {call.timeout:g} s", hint=hint, retryable=True, server=HERE)
         except ToolFault as fault:
             retryable = fault.code not in WRITTEN_WRONG
-            yield Refused(code=fault.code, reason=fault.reason, hint=fault.hint, retryable=retryable, server=HERE)
+            return Refused(code=fault.code, reason=fault.reason, hint=fault.hint, retryable=retryable, server=HERE)
         except InputError as error:
-            yield Refused(code=error.code, reason=error.message, hint=error.hint, server=HERE)
-        else:
-            yield done
+            return Refused(code=error.code, reason=error.message, hint=error.hint, server=HERE)
 
     def measure(self, call: Call) -> Measure:
         """No tokens; and a memo key for classical agents, and for pure tools and code agents with a version."""

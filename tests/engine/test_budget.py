@@ -1,0 +1,112 @@
+"""Budgets: what a call may cost is reserved before it goes out, so that a run stays within its tokens and calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestra.agent.contract import Catalog
+from orchestra.doors import Call, Done, Measure
+from orchestra.engine.shell import Engine
+from orchestra.events import AttemptStarted, Measured, Usage
+from orchestra.journal.memory import MemoryJournal
+from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
+from orchestra.values.outcome import Failed, Value
+from tests.engine.stage import ANSWERS, CATALOG, Played, program
+
+FAN = """
+budget: {%s}
+input: {words: "list[str]"}
+output: ${all.values}
+nodes:
+  all: {agent: writer, each: "${input.words}", as: word, with: {text: "${word}"}}
+"""
+
+
+class Costly(SimulatedWorkers):
+    """Workers whose calls cost `prompt` tokens and as many output tokens as they may, and that say so beforehand: a bound that is `loose`
+    times the truth; `counts` says whether they can count exactly."""
+
+    def __init__(self, clock: VirtualClock, prompt: int = 10, most: int = 20, least: int = 5, loose: int = 1, counts: bool = True) -> None:
+        self.prompt, self.limits, self.loose, self.counting = prompt, (most, least), loose, counts
+        super().__init__({**ANSWERS, "writer": self.write}, clock=clock, latency=(0.1, 1.0))
+
+    def write(self, call: Call) -> Done:
+        usage = Usage(prompt_tokens=self.prompt, output_tokens=call.max_output or self.limits[0], calls=1)
+        return Done(value=call.inputs["text"], usage=usage)
+
+    def measure(self, call: Call) -> Measure:
+        return Measure(prompt_tokens=self.prompt * self.loose, max_output=self.limits[0], min_output=self.limits[1])
+
+    async def count(self, call: Call) -> int | None:
+        return self.prompt if self.counting else None
+
+
+def play(budget: str, words: int, seed: int = 0, catalog: Catalog = CATALOG, text: str = FAN, **costs: Any) -> Played:
+    async def scene(clock: VirtualClock) -> Played:
+        workers = Costly(clock, **costs)
+        engine = Engine(clock, MemoryJournal(), workers)
+        run = engine.start(program(text % budget, catalog), {"words": ["w"] * words}, graph="0" * 32)
+        finished = await run.wait()
+        await engine.close()
+        return Played(finished, list(run.log), workers, MemoryJournal())
+
+    return run_simulated(scene, seed)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10**6), tokens=st.integers(1, 400), words=st.integers(1, 12), loose=st.integers(1, 4))
+def test_a_run_never_spends_more_tokens_than_its_budget(seed: int, tokens: int, words: int, loose: int) -> None:
+    played = play(f"tokens: {tokens}", words, seed, loose=loose)
+    usage = played.finished.usage
+    assert usage.prompt_tokens + usage.output_tokens <= tokens
+    # An element fails only where the least call does not fit into what is left.
+    if any(isinstance(outcome, Failed) for outcome in played.outcomes.values()):
+        assert tokens - usage.prompt_tokens - usage.output_tokens < 10 + 5 + 20
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10**6), calls=st.integers(1, 10), words=st.integers(1, 12))
+def test_a_run_never_makes_more_calls_than_its_budget(seed: int, calls: int, words: int) -> None:
+    played = play(f"calls: {calls}", words, seed)
+    assert len(played.workers.calls) == min(calls, words)
+
+
+def test_calls_wait_for_others_to_settle_before_they_are_given_up() -> None:
+    played = play("tokens: 65", 2, loose=4, most=20, least=20)
+    assert played.outcome == Value(["w", "w"])
+    first, second = played.of(AttemptStarted)
+    assert second.at > first.at
+
+
+def test_an_output_shrinks_to_what_the_budget_leaves() -> None:
+    played = play("tokens: 42", 2)
+    assert sorted(call.max_output or 20 for call in played.workers.calls) == [12, 20] or played.workers.most == 1
+    assert played.finished.status == "done"
+
+
+def test_a_prompt_is_counted_where_its_bound_does_not_fit() -> None:
+    played = play("tokens: 30", 1, loose=4)
+    assert played.outcome == Value(["w"])
+    assert [event.prompt_tokens for event in played.of(Measured)] == [10]
+
+
+def test_a_prompt_that_nobody_can_count_does_not_go_out() -> None:
+    played = play("tokens: 30", 1, loose=4, counts=False)
+    assert played.finished.status == "budget"
+    assert not played.workers.calls
+
+
+@pytest.mark.parametrize(("inner", "outer"), [(35, 1000), (1000, 35)])
+def test_a_called_workflow_spends_from_its_own_budget_and_from_its_callers(inner: int, outer: int) -> None:
+    from orchestra.workflow.reader import read
+
+    called = read((f"schema: orchestra/v1\nname: inner\n{FAN.strip()}" % f"tokens: {inner}").encode(), "inner.yaml").graph
+    text = 'budget: {%s}\ninput: {words: "list[str]"}\noutput: ${a}\nnodes:\n  a: {call: inner, with: {words: "${input.words}"}}'
+    catalog = Catalog(CATALOG.agents, CATALOG.tools, {"inner": called})
+    played = play(f"tokens: {outer}", 4, catalog=catalog, text=text)
+    usage = played.finished.usage
+    assert 0 < usage.prompt_tokens + usage.output_tokens <= 35
