@@ -182,7 +182,7 @@ class SqliteJournal:
 
     async def letters(self, run: str, after: int = 0) -> list[Letter]:
         """The letters of a run with a greater number, in order."""
-        return await self._ask(lambda: self._reading.letters(run, after))
+        return await self._ask(lambda: self._reading.letters(run, after)) if is_text(run) else []
 
     async def mail(self) -> set[str]:
         """Waits until letters came, and names the runs that got some since the last call; at the first call, since the opening.
@@ -265,7 +265,7 @@ class SqliteJournal:
         Numbers and hash chain are checked: raises `JournalError` J013 where the log is not what was written, J021 for an unknown kind.
         """
         await self._settle(run)
-        return await self._ask(lambda: self._reading.events(run, after))
+        return await self._ask(lambda: self._reading.events(run, after)) if is_text(run) else []
 
     async def blob(self, digest: str) -> bytes | None:
         """A blob's bytes, or None; raises `JournalError` J013 where they are not what was stored."""
@@ -284,7 +284,7 @@ class SqliteJournal:
     async def find(self, prefix: str) -> list[str]:
         """The ids of runs that begin so, in order; at most 100."""
         await self._settle()
-        return await self._ask(lambda: self._reading.find(prefix, FOUND))
+        return await self._ask(lambda: self._reading.find(prefix, FOUND)) if is_text(prefix) else []
 
     async def close(self) -> None:
         """Commits what is in line and lets go of the file. Raises a fault of the store that nobody has been told yet."""
@@ -305,6 +305,8 @@ class SqliteJournal:
 
     def _known(self, run: str) -> Line:
         """Where a run's log ends that this journal does not write yet: one look into the file, tens of microseconds, once a run."""
+        if not is_text(run):
+            raise no_run(run)
         try:
             row = self._stores.glance.row(run)
         except FROM_SQLITE as error:

@@ -200,16 +200,13 @@ class Store(File):
         One that nobody names yet is pinned, so that no `delete` takes it away before somebody does.
         """
         sql, owners = self.sql, {name: run for run, name in change.uses}
-        owned, loose = set[tuple[str, str]](), set[str]()
-        for name, data in change.blobs.items():
-            owner = owners.get(name, "")
-            new = sql.execute("INSERT INTO blobs (digest, run, data) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (name, owner, data)).rowcount
-            if not owner:
-                loose.add(name)
-            elif new:
-                owned.add((owner, name))
-        for run, name in change.uses - owned:
+        rows = [(name, owners.get(name, ""), data) for name, data in change.blobs.items()]
+        added = sql.executemany("INSERT INTO blobs (digest, run, data) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows).rowcount
+        # Where all of them are new, as nearly always, their rows say it all.
+        known = {(owner, name) for name, owner, _ in rows} if added == len(rows) else set[tuple[str, str]]()
+        for run, name in change.uses - known:
             self._share(run, name)
+        loose = change.blobs.keys() - owners.keys()
         freed = self._pinned & owners.keys()
         if not loose and not freed:
             return self._pinned

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import random
 import shutil
 import sqlite3
 import stat
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,12 @@ import pytest
 from orchestra.events import AttemptFinished, Event, NodeFinished, encode
 from orchestra.journal.error import JournalError, from_sqlite
 from orchestra.journal.file import Durability
+from orchestra.journal.presence import Presence
 from orchestra.journal.reading import Reading
 from orchestra.journal.sqlite import SqliteJournal
+from orchestra.journal.store import Batch, Store
 from orchestra.values.outcome import Value
+from tests.journal.files import sql
 from tests.journal.stories import begun, middle, whole
 
 
@@ -34,14 +37,6 @@ async def write(file: Path, *runs: str, durability: Durability = "group") -> Non
         for run in runs:
             journal.append(run, whole(run))
         await asyncio.gather(*(journal.durable(run, 5) for run in runs))
-
-
-def sql(file: Path, *statements: str) -> list[tuple[object, ...]]:
-    connection = sqlite3.connect(file, isolation_level=None)
-    try:
-        return [row for statement in statements for row in connection.execute(statement)]
-    finally:
-        connection.close()
 
 
 def mode(path: Path) -> int:
@@ -175,39 +170,6 @@ async def test_an_event_of_an_unknown_kind_is_refused_not_skipped(file: Path) ->
     assert caught.value.code == "J021"
 
 
-async def test_flipped_bits_are_found_or_harmless(file: Path, tmp_path: Path) -> None:
-    await write(file, *(f"r{number}" for number in range(20)))
-    whole_file, chance = content(file), random.Random(7)
-    for number in range(60):
-        spoilt = bytearray(whole_file)
-        at = chance.randrange(len(spoilt))
-        spoilt[at] ^= 1 << chance.randrange(8)
-        copy = tmp_path / f"{number}.db"
-        copy.write_bytes(spoilt)
-        try:
-            async with SqliteJournal.open(copy, busy=0.05) as journal:
-                for run in [f"r{number}" for number in range(20)]:
-                    assert await journal.read(run) in (list(whole(run)), []), f"byte {at} of {number}"
-        except JournalError as error:
-            assert error.hint, error  # noqa: PT017  # either outcome is right
-
-
-async def read_all(file: Path, runs: int) -> None:
-    async with SqliteJournal.open(file) as journal:
-        for number in range(runs):
-            assert await journal.read(f"r{number}") == list(whole(f"r{number}"))
-
-
-async def test_a_truncated_file_is_refused_or_whole(file: Path, tmp_path: Path) -> None:
-    await write(file, *(f"r{number}" for number in range(20)))
-    whole_file, chance = content(file), random.Random(7)
-    for number in range(20):
-        copy = tmp_path / f"{number}.db"
-        copy.write_bytes(whole_file[: chance.randrange(1, len(whole_file))])
-        with pytest.raises(JournalError):
-            await read_all(copy, 20)
-
-
 # Several who write
 
 
@@ -292,6 +254,25 @@ async def test_a_locked_file_reaches_who_waits(file: Path) -> None:
             await asyncio.wait_for(journal.durable("r1", 1), 5)
         other.close()
     assert caught.value.code == "J012"
+
+
+def test_a_file_that_may_only_be_read_has_its_code(file: Path) -> None:
+    file.parent.mkdir()
+    presence = Presence(file.parent / "writers")
+    with closing(Store(file, presence)) as store:
+        store.sql.execute("PRAGMA query_only = ON")
+        with pytest.raises(sqlite3.Error) as caught:
+            store.commit(Batch(memos={"m1": ("r1", b"1")}))
+        assert store.fault(caught.value).code == "J011"
+    presence.leave()
+
+
+async def test_an_id_that_no_file_can_hold_is_an_unknown_run(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        assert (await journal.read("\udcff"), await journal.letters("\udcff"), await journal.find("\udcff")) == ([], [], [])
+        with pytest.raises(JournalError) as caught:
+            journal.append("\udcff", [begun("r1")])
+    assert caught.value.code == "J023"
 
 
 @pytest.mark.parametrize("how", ["delete", "replace"])
