@@ -134,16 +134,22 @@ class PostgresJournal:
             await tables.prepare(presence)
             number = secrets.randbits(63)
             await presence.execute("SELECT pg_advisory_lock($1)", number)
-            journal = cls(database, tables, presence, number, await database.pool())
-            # From here on nobody's letter is missed: what was posted before is read by whoever resumes the run.
-            await presence.add_listener(tables.channel, journal._hear)
-            presence.add_termination_listener(journal._lose)
+            pool = await database.pool()
         except FAULTS as error:
             presence.terminate()
             raise from_postgres(error, database.where) from error
         except BaseException:
             presence.terminate()
             raise
+        journal = cls(database, tables, presence, number, pool)
+        try:
+            # From here on nobody's letter is missed: what was posted before is read by whoever resumes the run.
+            await presence.add_listener(tables.channel, journal._hear)
+            presence.add_termination_listener(journal._lose)
+        except FAULTS as error:
+            with suppress(JournalError):
+                await journal.close()
+            raise from_postgres(error, database.where) from error
         return journal
 
     # Events
@@ -354,6 +360,7 @@ class PostgresJournal:
         self._writer.finish()
         await self._writing
         self._beating.cancel()
+        await asyncio.gather(self._beating, return_exceptions=True)
         self._presence.remove_termination_listener(self._lose)
         self._rings.set()
         try:
@@ -418,6 +425,8 @@ class PostgresJournal:
             log.fail(error)
         if report.fault is not None:
             self._fault = self._fault or report.fault
+            if self._closing is None:
+                self._presence.terminate()  # this journal writes no more: others may take its runs over
             for log in self._logs.values():
                 self._told = log.fail(self._fault) or self._told
             self._rings.set()

@@ -113,10 +113,14 @@ async def test_a_lease_whose_connection_is_lost_is_taken_once(loss: Loss, postgr
 
 async def test_a_database_that_stays_away_is_an_error_with_a_code(postgres: PostgresServer, schema: str) -> None:
     async with before(postgres) as proxy, PostgresJournal.open(proxy.dsn, schema=schema, patience=0.2) as journal:
+        await write(journal, "r0", [begun("r0")])
         proxy.lose = lambda use, request: "request" if use != "presence" else None
         assert await code_of(write(journal, "r1", [begun("r1")])) == "J032"
         with pytest.raises(JournalError, match="J032"):
             journal.append("r1", middle(2))
+        proxy.lose = lambda use, request: None
+        async with PostgresJournal.open(proxy.dsn, schema=schema) as other:  # who writes no more holds no lease
+            assert await other.lease("r0") == 2
 
 
 # Leases
@@ -276,6 +280,20 @@ async def test_commits_gather_what_waits(durability: Any, least: int, most: int,
 async def test_off_commits_at_the_close(postgres: PostgresServer, schema: str) -> None:
     (law,) = (law for law in LAWS if law.name == "closing_commits_what_is_in_line")
     await law.check(lambda: PostgresJournal.open(postgres.dsn, schema=schema, durability="off"))
+
+
+async def test_no_blob_is_lost_to_a_deletion_beside_it(postgres: PostgresServer, schema: str) -> None:
+    async def begin_and_end(journal: PostgresJournal, worker: int) -> None:
+        for number in range(40):
+            run, name = f"r{worker}-{number}", journal.put(b"shared")
+            await write(journal, run, [begun(run, graph=name)])
+            assert await journal.blob(name) == b"shared"
+            await write(journal, run, [ended(2)])
+            await journal.delete(run)
+
+    async with PostgresJournal.open(postgres.dsn, schema=schema) as one, PostgresJournal.open(postgres.dsn, schema=schema) as two:
+        await asyncio.gather(*(begin_and_end((one, two)[worker % 2], worker) for worker in range(6)))
+        assert await sql(postgres, f"SELECT count(*) FROM {schema}.blobs") == [(0,)]
 
 
 # Damage, and what cannot be kept
