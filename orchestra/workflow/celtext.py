@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from orchestra.values.schema import Schema, branches
 from orchestra.workflow.checking import Checker, kinds
 from orchestra.workflow.conversion import declared
@@ -31,8 +33,7 @@ _RANKS = {"==": 4, "!=": 4, "<": 4, "<=": 4, ">": 4, ">=": 4, "in": 4, "+": 5, "
 _ATOM = 9
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(msgspec.Struct, frozen=True):
     """A variable of CEL, `v0`, `v1`, ...: a tree that is evaluated beforehand, and its declared type."""
 
     tree: Tree

@@ -194,7 +194,7 @@ def _shape(tree: object) -> object:
         case Literal(value):
             return Literal, type(value), value
         case Name() | Select() | Index() | Call() | Macro() | Unary() | Binary() | Logic() | Choose() | ListOf() | MapOf():
-            parts = (getattr(tree, name) for name in tree.__slots__ if name not in ("at", "end"))
+            parts = (getattr(tree, name) for name in tree.__struct_fields__ if name not in ("at", "end"))
             return (type(tree), *(_shape(part) for part in parts))
         case _:
             return tree

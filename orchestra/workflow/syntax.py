@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NoReturn, TypeAlias
+
+import msgspec
 
 MAX_LENGTH = 1024
 MAX_MACROS = 12
@@ -24,38 +25,33 @@ MACROS = {"all": (2,), "exists": (2,), "exists_one": (2,), "map": (2, 3), "filte
 """With the number of their arguments."""
 
 
-@dataclass(frozen=True, slots=True)
-class Literal:
+class Literal(msgspec.Struct, frozen=True):
     value: bool | int | float | str | None
     at: int
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(msgspec.Struct, frozen=True):
     name: str
     at: int
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Select:
+class Select(msgspec.Struct, frozen=True):
     of: Tree
     name: str
     at: int
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(msgspec.Struct, frozen=True):
     of: Tree
     key: Tree
     at: int
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """A function; `of` is what stands before the dot."""
 
     name: str
@@ -65,8 +61,7 @@ class Call:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Macro:
+class Macro(msgspec.Struct, frozen=True):
     """`of.kind(variable, body)`; `map` may have a test before its body."""
 
     kind: str
@@ -77,16 +72,14 @@ class Macro:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Unary:
+class Unary(msgspec.Struct, frozen=True):
     op: str
     of: Tree
     at: int
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Binary:
+class Binary(msgspec.Struct, frozen=True):
     op: str
     left: Tree
     right: Tree
@@ -94,8 +87,7 @@ class Binary:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Logic:
+class Logic(msgspec.Struct, frozen=True):
     """`&&` or `||` over two or more."""
 
     op: str
@@ -104,8 +96,7 @@ class Logic:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Choose:
+class Choose(msgspec.Struct, frozen=True):
     test: Tree
     then: Tree
     otherwise: Tree
@@ -113,15 +104,13 @@ class Choose:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class ListOf:
+class ListOf(msgspec.Struct, frozen=True):
     items: tuple[Tree, ...]
     at: int
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class MapOf:
+class MapOf(msgspec.Struct, frozen=True):
     items: tuple[tuple[Tree, Tree], ...]
     at: int
     end: int
@@ -143,6 +132,8 @@ def children(tree: Tree) -> tuple[Tree, ...]:
     match tree:
         case Literal() | Name():
             return ()
+        case Binary(_, left, right):
+            return left, right
         case Select(of) | Unary(_, of):
             return (of,)
         case Index(of, key):
@@ -153,8 +144,6 @@ def children(tree: Tree) -> tuple[Tree, ...]:
             return (of, *args) if of is not None else args
         case Macro(_, of, _, bodies):
             return (of, *bodies)
-        case Binary(_, left, right):
-            return left, right
         case Logic(_, items) | ListOf(items):
             return items
         case Choose(test, then, otherwise):
