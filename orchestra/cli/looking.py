@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -53,7 +54,7 @@ async def list_runs(limit: int, as_json: bool) -> None:
             summary.run,
             summary.workflow,
             summary.status,
-            datetime.fromtimestamp(summary.started).astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+            _moment(summary.started),
             seconds(summary.finished - summary.started) if summary.finished else "",
             str(summary.nodes),
             str(summary.usage.prompt_tokens + summary.usage.output_tokens),
@@ -137,12 +138,12 @@ def _print_bytes(parts: Sequence[bytes]) -> None:
 
 
 def _show_run(history: History, *, everything: bool) -> None:
-    when = datetime.fromtimestamp(history.started).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    when = _moment(history.started)
     status = history.status if history.seconds is not None else "running, or cut off"
     took = f" in {seconds(history.seconds)}" if history.seconds is not None else ""
-    say(f"{history.workflow}: {status}{took}, started {when}", style="bold")
+    say(visible(f"{history.workflow}: {status}{took}, started {when}", keep=""), style="bold")
     if isinstance(history.outcome, Value):
-        say(visible(as_text(history.outcome.value)))
+        say(visible(_as_text(history.outcome.value)))
     elif history.outcome is not None:
         say(visible(f"{history.outcome.by}: {history.outcome.reason}".removeprefix(": ")), style="yellow")
     say()
@@ -154,7 +155,7 @@ def _show_run(history: History, *, everything: bool) -> None:
         say(visible(f"{row.path}: {row.error}"), style="yellow")
     asked = next((row.path for row in history.rows if any(tried.sent for tried in row.attempts)), None)
     if asked:
-        say(f"\nmore: orchestra runs show {history.run} '{asked}' --prompt", style="dim")
+        say(visible(f"\nmore: orchestra runs show {history.run} '{asked}' --prompt"), style="dim")
 
 
 def _show_node(row: Row, run: str, *, as_json: bool) -> None:
@@ -165,22 +166,22 @@ def _show_node(row: Row, run: str, *, as_json: bool) -> None:
         return
     took = f" in {seconds(row.seconds)}" if row.seconds is not None else ""
     status = "done" if row.status == "value" else row.status
-    say(f"{row.path}: {status}{took}{f', asked {row.name}' if row.name else ''}", style="bold")
+    say(visible(f"{row.path}: {status}{took}{f', asked {row.name}' if row.name else ''}", keep=""), style="bold")
     for tried in row.attempts:
         _show_attempt(tried)
     if row.error:
         say(visible(f"\n{row.error}"), style="yellow")
     elif not row.attempts and isinstance(row.outcome, Value):
-        say(visible(as_text(row.outcome.value)))
+        say(visible(_as_text(row.outcome.value)))
 
 
 def _show_attempt(tried: Attempt) -> None:
     usage = tried.usage
     cost = f"{usage.prompt_tokens} tokens in, {usage.output_tokens} out, {seconds(usage.seconds)}"
     where = f" on {tried.server} ({tried.model})" if tried.server else ""
-    say(f"\nattempt {tried.number}{where}: {'under way' if tried.seconds is None else cost}")
+    say(f"\nattempt {tried.number}{visible(where, keep='')}: {'under way' if tried.seconds is None else cost}")
     if tried.seconds is not None:
-        said = f"{tried.error}: {tried.reason}" if tried.error else as_text(tried.value)
+        said = f"{tried.error}: {tried.reason}" if tried.error else _as_text(tried.value)
         say(visible(said), style="yellow" if tried.error else "")
     for verdict in tried.verdicts:
         say(visible(f"  {verdict.check}: {verdict.outcome} ({verdict.score:.2f}) {verdict.reason}".rstrip()))
@@ -190,3 +191,19 @@ def _show_attempt(tried: Attempt) -> None:
 
 def _score(score: float | None) -> str:
     return "" if score is None else f" with {score:.2f}"
+
+
+def _as_text(value: Any) -> str:
+    """A value as people read it, also where a journal's value is nested deeper than any value that Orchestra writes."""
+    try:
+        return as_text(value)
+    except RecursionError:
+        return "(nested too deep to be shown; see --json)"
+
+
+def _moment(at: float) -> str:
+    """A time of a journal, which may be damaged: then the number itself."""
+    try:
+        return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return f"{at:g}"

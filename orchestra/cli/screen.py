@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,20 @@ if TYPE_CHECKING:
 
 
 def print_json(value: Any) -> None:
-    """One line of JSON on stdout, keys in the order given."""
+    """One line of JSON on stdout, keys in the order given; what a terminal would obey stands in it as an escape of JSON."""
     import msgspec
 
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    text = msgspec.json.encode(value).decode()
+    sys.stdout.write((text if text.isascii() and "\x7f" not in text else _OBEYED.sub(_json_escape, text)) + "\n")
+
+
+_OBEYED = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]")
+"""Control, bidi and invisible characters that JSON leaves as they are; outside of strings it has none of them."""
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    units = match[0].encode("utf-16-be")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
 def console(*, stderr: bool = False) -> Console:
