@@ -16,10 +16,21 @@ from orchestra.errors import InputErrors, OrchestraError
 from orchestra.values.text import visible
 
 INTERRUPTED = 130
+TERMINATED = 143
+"""128 + SIGTERM: the run was let go of, and can be resumed."""
+WAITING = 5
+"""The run waits for a person."""
 BROKEN_PIPE = 141
 """128 + SIGPIPE, what every filter returns whose reader went away."""
-STATUS_CODES: Mapping[str, int] = {"done": 0, "failed": 1, "abstained": 3, "budget": 4, "cancelled": INTERRUPTED}
-"""Exit codes of a run's statuses (DESIGN §4)."""
+STATUS_CODES: Mapping[str, int] = {
+    "done": 0,
+    "failed": 1,
+    "abstained": 3,
+    "budget": 4,
+    "waiting": WAITING,
+    "cancelled": INTERRUPTED,
+}
+"""Exit codes of a run's statuses (docs/words.md)."""
 
 
 class Verb(TyperCommand):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from orchestra.cli.failure import STATUS_CODES, Verb
+from orchestra.cli.failure import Verb
 from orchestra.cli.opening import opener, settings
 
 
@@ -27,23 +28,28 @@ def register(app: typer.Typer) -> None:
         budget: Annotated[list[str] | None, typer.Option(metavar="LIMITS", help="Such as tokens=20000,seconds=60.")] = None,
         fleet: Annotated[str | None, typer.Option(help="A name in configs/, or a path.", show_default="as configured")] = None,
         key: Annotated[str, typer.Option(help="Run at most once under this key; a second time shows the first result.")] = "",
+        memo: Annotated[
+            bool, typer.Option("--memo", help="Answer calls that any run has made before, and that are pure, from the memo.")
+        ] = False,
         as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
         stream: Annotated[bool, typer.Option("--stream", help="Print each event as it happens, a JSON object a line.")] = False,
     ) -> None:
         """Run a workflow, an agent or a tool; print the answer, what it rests on, and what it took.
 
-        Exits with 0 done, 1 failed, 2 bad input, 3 abstained, 4 over budget, 130 interrupted.
-        """
-        import asyncio
+        A question to a person is asked right here on a terminal; elsewhere the run waits, and the command that answers is printed.
+        Ctrl-C cancels the run, a second one leaves at once; SIGTERM lets go of it: `orchestra runs resume` goes on.
 
+        Exits with 0 done, 1 failed, 2 bad input, 3 abstained, 4 over budget, 5 waits for a person, 130 interrupted, 143 terminated.
+        """
         from orchestra.cli import running
         from orchestra.cli.limits import read_budget
+        from orchestra.cli.signals import carry_out
+        from orchestra.cli.watching import Manner
 
-        request = running.Request(name, inputs or (), read_budget(budget or ()), key, as_json, stream)
+        request = running.Request(name, inputs or (), read_budget(budget or ()), key, memo, Manner(as_json, stream))
         chosen = settings(fleet=fleet)
         if dry_run:
             running.dry_run(chosen, request)
             return
-        status = asyncio.run(running.run(opener(context), chosen, request))
-        if code := STATUS_CODES[status]:
+        if code := carry_out(partial(running.run, opener(context), chosen, request)):
             raise typer.Exit(code)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestra.app import Run
-from orchestra.cli.answer import result_data, show_result
 from orchestra.cli.inputs import read_inputs
 from orchestra.cli.opening import Opener
 from orchestra.cli.plan import plan, total
 from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import console, print_json, say, table
+from orchestra.cli.signals import Stop
+from orchestra.cli.watching import Manner, Watch
 from orchestra.config import Settings
-from orchestra.events import Event, NodeFinished, encode
 from orchestra.fleet.config import read
 from orchestra.inputs import bound
 from orchestra.project import Project
-from orchestra.result import Result
 from orchestra.workflow.nodes import Budget
 from orchestra.workflow.program import Program
 
@@ -33,46 +29,24 @@ class Request:
     inputs: Sequence[str]
     budget: Budget | None
     key: str
-    as_json: bool
-    stream: bool
+    memo: bool
+    manner: Manner
 
 
-async def run(open_: Opener, chosen: Settings, request: Request) -> str:
-    """Runs it and shows what came of it; gives the status."""
+async def run(open_: Opener, chosen: Settings, request: Request, stop: Stop) -> int:
+    """Runs it and shows what came of it; gives the exit code."""
     waiting = Waiting()
     try:
         async with open_(chosen, fleet="start", progress=waiting) as orchestra:
             step = orchestra.find(request.name)
             given = read_given(request.inputs, orchestra.program(step))
-            run = await orchestra.options(idempotency_key=request.key, budget=request.budget).start(step, **given)
-            result, events = await _watched(run, request, waiting)
+            told = orchestra.options(idempotency_key=request.key, budget=request.budget, memo=request.memo or None)
+            run = await told.start(step, **given)
+            ending = await Watch(orchestra, run, stop, waiting, request.manner).ending()
     finally:
         waiting.close()
-    if request.as_json:
-        print_json(result_data(result))
-    elif not request.stream:
-        show_result(result, events)
-    return result.status
-
-
-async def _watched(run: Run[Any], request: Request, waiting: Waiting) -> tuple[Result[Any], list[Event]]:
-    """The result and the events. Being interrupted cancels the run, which then says so in its journal."""
-    events: list[Event] = []
-    try:
-        async for event in run.events():
-            events.append(event)
-            if request.stream:
-                sys.stdout.write(encode(event).decode() + "\n")
-                sys.stdout.flush()
-            elif isinstance(event, NodeFinished):
-                waiting.line(f"{event.node} is done")
-        return await run.wait(), events
-    except asyncio.CancelledError:
-        run.cancel("the command line")
-        await run.wait()
-        raise
-    finally:
-        waiting.close()
+    ending.show(request.manner)
+    return ending.code
 
 
 def read_given(inputs: Sequence[str], program: Program) -> dict[str, Any]:
@@ -88,7 +62,7 @@ def dry_run(chosen: Settings, request: Request) -> None:
     rows = plan(program, given, contexts(project))
     budget = request.budget or program.budget
     calls, written, tokens = total(rows, budget.tokens if budget else None)
-    if request.as_json:
+    if request.manner.as_json:
         nodes = [
             {"node": row.node, "asks": row.asks, "calls": row.calls, "output_tokens": row.output_tokens, "tokens": row.tokens}
             for row in rows

@@ -34,6 +34,7 @@ from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
 RowKind: TypeAlias = Literal["call", "each", "loop", "turn", "block", "node"]
 """`call` asked an agent or a tool; `each` has elements, `loop` has turns, `turn` is one of them; `block` has nodes inside;
 `node` is any other."""
+Incident: TypeAlias = Resumed | Answered | LetterRefused | CancelRequested
 Status: TypeAlias = Literal["value", "skipped", "abstained", "failed", "running", "waiting", "interrupted"]
 """How a node ended, or what it does: `waiting` for the time of its next attempt or for a person;
 `interrupted` where the run ended without its outcome."""
@@ -75,6 +76,8 @@ class Attempt:
     score: float | None = None
     refused: str = ""
     """Why the checks did not accept it."""
+    recalled: str = ""
+    """The run whose answer this is; no call went out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,12 @@ class History:
     usage: Usage
     cancelled_by: str | None
     rows: tuple[Row, ...]
+    parent: str = ""
+    """The run that it was forked from."""
+    asked: tuple[Asked, ...] = ()
+    """What persons are asked, in the order of asking; empty once the run has ended."""
+    incidents: tuple[Incident, ...] = ()
+    """What happened to the run from outside, in order: resumptions, answers, letters refused, requests to end."""
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> History:
@@ -183,6 +192,7 @@ class _Fold:
         self.end: RunFinished | None = None
         self.cancelled_by: str | None = None
         self.seq = 0
+        self.incidents: list[Incident] = []
         self.nodes: dict[str, _Node] = {}
         self.roots: list[_Node] = []
 
@@ -202,7 +212,7 @@ class _Fold:
                 self._node(path, event.at).elements = count
             case NodeFinished(node=path, outcome=outcome):
                 node = self._node(path, event.at)
-                node.outcome, node.finished, node.due = outcome, event.at, False
+                node.outcome, node.finished, node.due, node.asked = outcome, event.at, False, None
             case RetryPlanned(node=path):
                 self._node(path, event.at).due = True
             case AttemptStarted():
@@ -242,6 +252,9 @@ class _Fold:
             usage=end.usage if end and end.usage != NOTHING else spent,
             cancelled_by=self.cancelled_by,
             rows=tuple(self._rows(self.roots)),
+            parent=start.parent if start else "",
+            asked=() if end else tuple(node.asked for node in self.nodes.values() if node.asked is not None),
+            incidents=tuple(self.incidents),
         )
 
     def _node(self, path: str, at: float) -> _Node:
@@ -326,6 +339,7 @@ def _finished(before: Attempt | None, event: AttemptFinished) -> Attempt:
         model=event.model,
         sent=event.sent,
         received=event.received,
+        recalled=event.recalled,
     )
 
 

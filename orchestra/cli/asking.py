@@ -1,0 +1,109 @@
+"""Questions to people: shown with options or type, answered at the terminal or by a command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from orchestra.cli.inputs import Type
+from orchestra.errors import InputError
+from orchestra.events import Asked
+from orchestra.values.json import NotStrictJSON, parse_untrusted
+from orchestra.values.text import visible
+
+
+def somebody_is_here() -> bool:
+    """Whether a person sits at this process's terminal, and can be asked there."""
+    return sys.platform != "win32" and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def question_text(asked: Asked) -> str:
+    """A question as a person reads it: who asks, what, and the options, numbered, or the type of the answer."""
+    lines = [f"{asked.node}: {asked.question}"]
+    lines += [f"  {number}  {option}" for number, option in enumerate(asked.options, 1)]
+    if not asked.options and not _bare(asked):
+        lines.append(f"  an answer of type {Type(asked.schema)}, as JSON")
+    return visible("\n".join(lines))
+
+
+def answer_command(run: str, asked: Asked, questions: Sequence[Asked]) -> str:
+    """What to type in order to answer: with the first of the options, or with an example of the type."""
+    node = f" --node {shlex.quote(asked.node)}" if len(questions) > 1 else ""
+    value = asked.options[0] if asked.options else "your text" if _bare(asked) else Type(asked.schema).example
+    return f"orchestra runs answer {run}{node} {'-- ' if value.startswith('-') else ''}{shlex.quote(value)}"
+
+
+def waiting_text(run: str, questions: Sequence[Asked]) -> str:
+    """The open questions of a run, each with the command that answers it."""
+    return "\n\n".join(f"{question_text(asked)}\nanswer with: {answer_command(run, asked, questions)}" for asked in questions)
+
+
+def question_data(run: str, questions: Sequence[Asked]) -> list[dict[str, Any]]:
+    """The open questions of a run as JSON."""
+    return [
+        {
+            "node": asked.node,
+            "question": asked.question,
+            "options": asked.options,
+            "schema": asked.schema,
+            "about": asked.about,
+            "shown": asked.shown,
+            "answer": answer_command(run, asked, questions),
+        }
+        for asked in questions
+    ]
+
+
+def parsed(run: str, asked: Asked, text: str) -> Any:
+    """The answer that a text stands for: itself where the question takes a text, else JSON. Raises `InputError` C024."""
+    if _bare(asked):
+        return text
+    try:
+        return parse_untrusted(text)
+    except NotStrictJSON as error:
+        said = text if len(text) <= 40 else f"{text[:40]}…"
+        hint = answer_command(run, asked, (asked, asked))
+        raise InputError("C024", f"{asked.node} wants {Type(asked.schema)} as JSON, and {said!r} is none", hint=hint) from error
+
+
+def chosen_at_terminal(run: str, asked: Asked, line: str) -> Any:
+    """The answer that a line at the terminal stands for; a number chooses among options. Raises `InputError` C024."""
+    text = line.strip("\r\n")
+    if asked.options and text.strip() not in asked.options:
+        number = text.strip()
+        if number.isascii() and number.isdigit() and 1 <= int(number) <= len(asked.options):
+            return asked.options[int(number) - 1]
+    return parsed(run, asked, text.strip() if asked.options else text)
+
+
+def prompt(asked: Asked) -> None:
+    """Shows a question at the terminal, beside the output that a program may read."""
+    sys.stderr.write(f"\n{question_text(asked)}\n> ")
+    sys.stderr.flush()
+
+
+async def line_from_terminal() -> str | None:
+    """The next line that is typed; None at the end of input. Being cancelled leaves what is typed to the next reader."""
+    loop = asyncio.get_running_loop()
+    descriptor = sys.stdin.fileno()
+    typed: asyncio.Future[bytes] = loop.create_future()
+
+    def ready() -> None:
+        if not typed.done():
+            typed.set_result(os.read(descriptor, 1 << 16))
+
+    loop.add_reader(descriptor, ready)
+    try:
+        data = await typed
+    finally:
+        loop.remove_reader(descriptor)
+    return data.decode("utf-8", "replace") if data else None
+
+
+def _bare(asked: Asked) -> bool:
+    """Whether a bare text answers it."""
+    return bool(asked.options) or Type(asked.schema).accepts_text

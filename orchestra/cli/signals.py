@@ -1,0 +1,81 @@
+"""Signals: the first SIGINT ends a verb's work cleanly, SIGTERM lets go of it so that it can be resumed, a second one leaves at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TypeVar
+
+import typer
+
+from orchestra.cli.failure import INTERRUPTED, TERMINATED
+
+T = TypeVar("T")
+
+
+class Stop:
+    """Whether the process was told to end, and how. Handlers of its own, and not the loop's, work while the loop is blocked too."""
+
+    def __init__(self) -> None:
+        self.leaving = False
+        """Whether it was SIGTERM: what is under way is let go of, not cancelled."""
+        self.run = ""
+        """The run that is being carried out, for whoever wants to go on with it."""
+        self._told = False
+
+    @property
+    def resume(self) -> str:
+        """How to go on with what is let go of; empty where nothing is under way."""
+        return f"go on with: orchestra runs resume {self.run}" if self.run else ""
+
+    @contextmanager
+    def listening(self, task: asyncio.Task[Any]) -> Iterator[None]:
+        """While it lasts, a signal cancels the task, and a second one ends the process."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = task.get_loop()
+
+        def heard(number: int, _: FrameType | None) -> None:
+            if self._told:
+                self._leave(INTERRUPTED if number == signal.SIGINT else TERMINATED)
+            self._told, self.leaving = True, number == signal.SIGTERM
+            if number == signal.SIGINT and self.run and sys.stderr.isatty():
+                os.write(2, b"\nthe run is being cancelled; Ctrl-C once more leaves at once\n")
+            loop.call_soon_threadsafe(task.cancel)
+
+        before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _leave(self, code: int) -> None:
+        """Ends the process without another step: its runs are interrupted, as if the power were cut, and can be resumed."""
+        os.write(2, f"left at once{f'; {self.resume}' if self.resume else ''}\n".encode())
+        os._exit(code)
+
+
+def carry_out(work: Callable[[Stop], Coroutine[Any, Any, T]]) -> T:
+    """`asyncio.run` for verbs that carry out runs. Raises `KeyboardInterrupt` after SIGINT and `typer.Exit` 143 after SIGTERM."""
+    stop = Stop()
+
+    async def main() -> T:
+        task = asyncio.current_task()
+        assert task is not None  # a coroutine that runs is in a task
+        with stop.listening(task):
+            return await work(stop)
+
+    try:
+        return asyncio.run(main())
+    except asyncio.CancelledError as error:
+        if stop.leaving:
+            raise typer.Exit(TERMINATED) from error
+        raise KeyboardInterrupt from error

@@ -1,0 +1,210 @@
+"""A run that is carried out before somebody's eyes: its progress, its questions, its end; and what is shown of it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from orchestra.app import Orchestra, Run, open_questions
+from orchestra.cli import asking
+from orchestra.cli.answer import result_data, show_result
+from orchestra.cli.failure import STATUS_CODES, report
+from orchestra.cli.progress import Waiting
+from orchestra.cli.screen import note, print_json, say
+from orchestra.cli.signals import Stop
+from orchestra.errors import InputError
+from orchestra.events import Asked, Event, LetterRefused, NodeFinished, encode
+from orchestra.result import Result
+
+WHO = "the command line"
+NOTICE = 0.5
+"""Seconds that a question is open before it is told where nobody sits at the terminal, while the run goes on elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a run is to be shown."""
+
+    as_json: bool = False
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How far a run has come when nobody watches it any more: at its end, or waiting for a person."""
+
+    run: str
+    result: Result[Any] | None
+    events: list[Event]
+
+    @property
+    def status(self) -> str:
+        """The result's, or `waiting`."""
+        return "waiting" if self.result is None else self.result.status
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        return STATUS_CODES[self.status]
+
+    def show(self, manner: Manner, more: Mapping[str, Any] | None = None) -> None:
+        """Prints it; `more` stands in the JSON object beside the result."""
+        questions = [] if self.result is not None else open_questions(self.events)
+        if manner.as_json:
+            data = result_data(self.result) if self.result is not None else {"run": self.run, "status": "waiting", "output": None}
+            print_json({**data, **({"asked": asking.question_data(self.run, questions)} if questions else {}), **(more or {})})
+        elif manner.stream:
+            if questions:
+                note(f"waits for a person\n{asking.waiting_text(self.run, questions)}")
+        elif self.result is not None:
+            show_result(self.result, self.events)
+        else:
+            say("waits for a person\n", style="bold")
+            say(asking.waiting_text(self.run, questions))
+            say(f"\nmore: orchestra runs show {self.run}", style="dim")
+
+
+class Watch:
+    """Follows one run. Questions are asked at the terminal, if somebody sits there; being interrupted cancels the run."""
+
+    def __init__(self, orchestra: Orchestra, run: Run[Any], stop: Stop, waiting: Waiting, manner: Manner, after: int = 0) -> None:
+        self._orchestra, self._run, self._stop, self._waiting = orchestra, run, stop, waiting
+        self._manner, self._after = manner, after
+        self._events: list[Event] = []
+        self._open: dict[str, Asked] = {}
+        self._changed = asyncio.Event()
+        self._refused: set[str] = set()
+
+    async def ending(self) -> Ending:
+        """The run's end; or how it stands once it waits for a person who is not here. Raises what broke the engine or the journal."""
+        self._stop.run = self._run.id
+        here = asking.somebody_is_here()
+        reader = asyncio.create_task(self._read(), name="reader")
+        talker = asyncio.create_task(self._ask() if here else self._tell(), name="questions")
+        end: asyncio.Task[Result[Any] | None] = asyncio.create_task(self._end(here), name="end")
+        try:
+            while not end.done():
+                going: set[asyncio.Task[Any]] = {task for task in (reader, talker) if not task.done()}
+                await asyncio.wait({end, *going}, return_when=asyncio.FIRST_COMPLETED)
+                for task in (reader, talker):
+                    if task.done():
+                        task.result()
+                if here and talker.done():
+                    # The person has gone away: so the run waits for nobody who is here.
+                    here = False
+                    end.cancel()
+                    end = asyncio.create_task(self._end(here), name="end")
+            result = end.result()
+            if result is not None:
+                await reader
+        except asyncio.CancelledError:
+            await self._stopped()
+            raise
+        finally:
+            for task in (reader, talker):
+                task.cancel()
+            end.cancel()
+            await asyncio.gather(reader, talker, end, return_exceptions=True)
+            self._waiting.close()
+        if result is None:
+            for event in await self._orchestra.journal.read(self._run.id, len(self._events)):
+                self._see(event)
+        self._stop.run = ""
+        return Ending(self._run.id, result, self._events)
+
+    async def _end(self, here: bool) -> Result[Any] | None:
+        return await self._run.wait() if here else await self._run.pause()
+
+    async def _stopped(self) -> None:
+        """SIGTERM lets go of the run; anything else cancels it, which its journal says."""
+        if self._stop.leaving:
+            note(f"stopped; {self._stop.resume}")
+            return
+        self._run.cancel(WHO)
+        await self._run.wait()
+
+    async def _read(self) -> None:
+        async for event in self._run.events():
+            self._see(event)
+
+    def _see(self, event: Event) -> None:
+        self._events.append(event)
+        match event:
+            case Asked():
+                self._open[event.node] = event
+            case LetterRefused(node=node, reason=reason) if node in self._open:
+                self._refused.add(node)
+                note(f"{node}: the answer was refused: {reason}")
+            case _:
+                self._open = {asked.node: asked for asked in open_questions([*self._open.values(), event])} if self._open else {}
+        self._changed.set()
+        if event.seq <= self._after:
+            return
+        if self._manner.stream:
+            sys.stdout.write(encode(event).decode() + "\n")
+            sys.stdout.flush()
+        elif isinstance(event, NodeFinished) and not self._open:
+            self._waiting.line(f"{event.node} is done")
+
+    async def _next(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def _tell(self) -> None:
+        """Where nobody sits at the terminal, but the run goes on elsewhere: a question is told once on stderr."""
+        told: set[str] = set()
+        while True:
+            await self._next()
+            if self._open.keys() - told:
+                await asyncio.sleep(NOTICE)
+                for asked in [asked for node, asked in self._open.items() if node not in told]:
+                    told.add(asked.node)
+                    note(asking.waiting_text(self._run.id, (asked,)))
+
+    async def _ask(self) -> None:
+        """Asks what is open, one question after the other; returns when the person goes away."""
+        while True:
+            while not self._open:
+                await self._next()
+            asked = next(iter(self._open.values()))
+            line = await self._line(asked)
+            if line is None:
+                return
+            if line and asked.node in self._open:
+                await self._post(asked, line)
+
+    async def _line(self, asked: Asked) -> str | None:
+        """What the person types; empty where the question has gone meanwhile, None where the person has."""
+        self._waiting.close()
+        asking.prompt(asked)
+        typed = asyncio.create_task(asking.line_from_terminal())
+        try:
+            while not typed.done() and self._open.get(asked.node) is asked:
+                news = asyncio.create_task(self._next())
+                try:
+                    await asyncio.wait({typed, news}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    news.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await news
+            if typed.done():
+                return typed.result()
+            note(f"\n{asked.node} has been answered elsewhere, or is not asked any more")
+            return ""
+        finally:
+            typed.cancel()
+
+    async def _post(self, asked: Asked, line: str) -> None:
+        try:
+            value = asking.chosen_at_terminal(self._run.id, asked, line)
+            await self._orchestra.answer(self._run.id, value, node=asked.node, shown=asked.shown)
+        except InputError as error:
+            note(report(error))
+            return
+        self._refused.discard(asked.node)
+        while self._open.get(asked.node) is asked and asked.node not in self._refused:
+            await self._next()
