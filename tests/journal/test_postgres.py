@@ -149,18 +149,19 @@ async def test_who_loses_his_presence_writes_no_more_and_others_take_over(postgr
         assert len(await other.read("r1")) == 2
 
 
-async def test_a_run_whose_lease_was_taken_fails_alone_at_the_commit(postgres: PostgresServer, schema: str) -> None:
+@pytest.mark.parametrize("taken", ["epoch = epoch + 1", "holder = 1", "ended = true", "last = 7"])
+async def test_a_run_whose_lease_was_taken_fails_alone_at_the_commit(taken: str, postgres: PostgresServer, schema: str) -> None:
     async with PostgresJournal.open(postgres.dsn, schema=schema) as journal:
         await write(journal, "r1", [begun("r1")])
         await write(journal, "r2", [begun("r2")])
-        await sql(postgres, f"UPDATE {schema}.runs SET epoch = epoch + 1, holder = 1 WHERE run = 'r1'")
+        await sql(postgres, f"UPDATE {schema}.runs SET {taken} WHERE run = 'r1'")
         journal.append("r1", [sent(2, "a")])
         journal.append("r2", middle(2))
         await journal.durable("r2", 2)
         assert await code_of(journal.durable("r1", 2)) == "J005"
         with pytest.raises(JournalError, match="J005"):
             journal.append("r1", middle(3))
-        assert [len(await journal.read(run)) for run in ("r1", "r2")] == [1, 2]
+        assert await sql(postgres, f"SELECT run, max(seq) FROM {schema}.events GROUP BY run ORDER BY run") == [("r1", 1), ("r2", 2)]
         assert await journal.outbox() == []
 
 
@@ -282,9 +283,38 @@ async def test_off_commits_at_the_close(postgres: PostgresServer, schema: str) -
     await law.check(lambda: PostgresJournal.open(postgres.dsn, schema=schema, durability="off"))
 
 
-async def test_no_blob_is_lost_to_a_deletion_beside_it(postgres: PostgresServer, schema: str) -> None:
+async def waiting(server: PostgresServer, schema: str) -> int:
+    """How many statements over the journal's tables wait for a lock."""
+    ((count,),) = await sql(
+        server, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%'", schema
+    )
+    return int(count)
+
+
+async def test_a_blob_that_is_being_named_again_outlives_a_deletion(postgres: PostgresServer, schema: str) -> None:
+    async with PostgresJournal.open(postgres.dsn, schema=schema) as one, PostgresJournal.open(postgres.dsn, schema=schema) as two:
+        name = one.put(b"shared")
+        await write(one, "old", [begun("old", graph=name), ended(2)])
+        stop = await asyncpg.connect(postgres.dsn)
+        try:
+            async with asyncio.timeout(60), stop.transaction():
+                await stop.execute(f"SELECT FROM {schema}.counters FOR UPDATE")  # holds up whoever writes a message
+                one.put(b"shared")
+                writing = asyncio.ensure_future(write(one, "new", [begun("new", graph=name), sent(2, "a")]))
+                while await waiting(postgres, schema) < 1:
+                    pass
+                deleting = asyncio.ensure_future(two.delete("old"))
+                while await waiting(postgres, schema) < 2 and not deleting.done():
+                    pass
+        finally:
+            await stop.close()
+        await asyncio.gather(writing, deleting)
+        assert await two.blob(name) == b"shared"
+
+
+async def test_deletions_leave_no_blob_behind_and_take_none_too_many(postgres: PostgresServer, schema: str) -> None:
     async def begin_and_end(journal: PostgresJournal, worker: int) -> None:
-        for number in range(40):
+        for number in range(20):
             run, name = f"r{worker}-{number}", journal.put(b"shared")
             await write(journal, run, [begun(run, graph=name)])
             assert await journal.blob(name) == b"shared"
