@@ -1,6 +1,6 @@
 """An environment of its own for each peer, with pip in the user's cache folder, so that imports and memory are nobody else's.
 
-    python bench/peers/environments.py [NAME ...] [--again]
+    python -m bench.peers.environments [NAME ...] [--again]
 
 What cannot be installed is said, and the others go on. `versions.json` beside the environments tells what is in each.
 """
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from bench.machine import folder
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = ("networkx", "aiohttp", "uvloop")
@@ -31,11 +32,6 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
 }
 """The environments, each with what is installed into it beside `COMMON`; ours is built from this checkout as a user would get it."""
 LIMIT_S = 900
-
-
-def folder() -> Path:
-    """Where environments and results lie: `$XDG_CACHE_HOME/orchestra/bench`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orchestra" / "bench"
 
 
 def python(name: str) -> Path:

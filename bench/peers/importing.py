@@ -5,12 +5,9 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from bench.peers import environments
-else:
-    import environments
+from bench.peers import environments
 
 STATEMENTS = {
     "asyncio": ("asyncio floor", "import asyncio"),

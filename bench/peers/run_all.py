@@ -1,8 +1,8 @@
 """Runs every peer, interleaved, some times over, and prints markdown tables: medians, ratios to the asyncio floor, spread.
 
-    python bench/peers/run_all.py [--rounds 3] [--only orchestra,asyncio] [--workloads abc] [--table]
+    python -m bench.peers.run_all [--rounds 3] [--only orchestra,asyncio] [--workloads abc] [--table]
 
-Makes the environments that are missing. Results go to results.jsonl in the cache folder (`environments.py` says which), a line for each
+Makes the environments that are missing. Results go to results.jsonl in the cache folder (`bench/machine.py` says which), a line for each
 process and workload; those of the run before are kept in results-before.jsonl. `--table` only prints. Exits with 1 where a peer that is
 there gave no result.
 """
@@ -17,16 +17,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from bench.peers import environments, importing, tables
-    from bench.peers.tables import ARMS, Arm
-else:
-    import environments
-    import importing
-    import tables
-    from tables import ARMS, Arm
+from bench import machine
+from bench.peers import environments, importing, tables
+from bench.peers.tables import ARMS, Arm
 
 HERE = Path(__file__).parent
 LIMIT_S = 240
@@ -41,7 +36,7 @@ def environment() -> dict[str, str]:
 
 def results() -> Path:
     """The file of results."""
-    return environments.folder() / "results.jsonl"
+    return machine.folder() / "results.jsonl"
 
 
 def measured(arm: Arm, letters: str) -> Iterator[dict[str, Any]]:
@@ -49,7 +44,7 @@ def measured(arm: Arm, letters: str) -> Iterator[dict[str, Any]]:
     command = [str(environments.python(arm.environment)), str(HERE / f"bench_{arm.script}.py"), "--workload", letters, *arm.arguments]
     fault = ""
     try:
-        done = subprocess.run(command, env=environment(), cwd=environments.folder(), capture_output=True, text=True, timeout=LIMIT_S)
+        done = subprocess.run(command, env=environment(), cwd=machine.folder(), capture_output=True, text=True, timeout=LIMIT_S)
         printed = done.stdout
         if done.returncode:
             fault = (done.stderr.splitlines() or ["?"])[-1][:200]
@@ -71,7 +66,7 @@ def sweep(arms: list[Arm], rounds: int, letters: str, seconds: float) -> None:
     """All peers, in turn, as often as told, and writes as it goes."""
     if results().exists():
         results().replace(results().with_name("results-before.jsonl"))
-    end = time.monotonic() + seconds
+    end, of = time.monotonic() + seconds, f"{machine.now()}; {machine.code()}"
     with results().open("a", encoding="utf-8") as file:
         for number in range(rounds):
             for arm in arms:
@@ -83,7 +78,7 @@ def sweep(arms: list[Arm], rounds: int, letters: str, seconds: float) -> None:
                     return
                 began, load = time.monotonic(), os.getloadavg()[0]
                 for found in measured(arm, wanted):
-                    told = {**found, "label": arm.label, "round": number, "load": load, "at": time.strftime("%Y-%m-%d %H:%M")}
+                    told = {**found, "label": arm.label, "round": number, "load": load, "of": of}
                     file.write(json.dumps(told) + "\n")
                 file.flush()
                 print(f"# round {number}, {arm.label}: {time.monotonic() - began:.1f} s (load {load:.1f})", file=sys.stderr, flush=True)
@@ -106,13 +101,13 @@ def main() -> int:
         arms = [arm for arm in ARMS if not only or arm.environment in only]
         faults = environments.prepare(sorted({arm.environment for arm in arms}))
         sweep([arm for arm in arms if arm.environment not in faults], given.rounds, given.workloads, given.seconds)
-        (environments.folder() / "faults.json").write_text(json.dumps(faults), "utf-8")
+        (machine.folder() / "faults.json").write_text(json.dumps(faults), "utf-8")
     if not results().exists():
         print("nothing was measured yet: make bench-peers", file=sys.stderr)
         return 1
-    rows = [json.loads(line) for line in results().read_text("utf-8").splitlines()]
-    print(tables.report(rows, environments.folder()))
-    return 1 if any("error" in row for row in rows) else 0
+    rows = tables.rows(results())
+    print(tables.report(rows, machine.folder()))
+    return 1 if not given.table and any("error" in row for row in rows) else 0
 
 
 if __name__ == "__main__":

@@ -110,24 +110,28 @@ def table(letter: str, title: str, columns: Sequence[tuple[str, str]], key: str,
     yield ""
 
 
-def report(rows: Sequence[Row], folder: Path) -> str:
+def report(results: Sequence[Row], folder: Path) -> str:
     """All tables, then what was measured with what."""
     by: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
+    for row in results:
         by.setdefault((row["workload"], row["label"]), []).append(row)
     lines = [line for one in TABLES if any(letter == one[0] for letter, _ in by) for line in table(*one, by)]
-    versions = {name: given for row in rows for name, given in row.get("versions", {}).items()}
-    lines.append("Versions: " + ", ".join(f"{name} {given}" for name, given in sorted(versions.items())) + f"; Python {pythons(rows)}.")
-    loads = [row["load"] for row in rows if "load" in row]
+    versions = {name: given for row in results for name, given in row.get("versions", {}).items()}
+    lines.append("Versions: " + ", ".join(f"{name} {given}" for name, given in sorted(versions.items())) + f"; Python {pythons(results)}.")
+    loads = [row["load"] for row in results if "load" in row]
     if loads:
-        when = max(row.get("at", "") for row in rows)
         span = f"{shown(min(loads))} to {shown(max(loads))}, {shown(statistics.median(loads))} in the middle"
-        lines.append(f"Measured until {when}; load of the machine before a process: {span}.")
+        lines.append(f"{results[0].get('of', '')}; load of the machine before a process: {span}.")
     faults = json.loads(file.read_text("utf-8")) if (file := folder / "faults.json").exists() else {}
     lines += [f"Not installed: {name} ({reason})." for name, reason in faults.items()]
     return "\n".join(lines)
 
 
-def pythons(rows: Sequence[Row]) -> str:
+def rows(file: Path) -> list[Row]:
+    """The results of a file."""
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+def pythons(results: Sequence[Row]) -> str:
     """The versions of Python."""
-    return ", ".join(sorted({row["python"] for row in rows if "python" in row}))
+    return ", ".join(sorted({row["python"] for row in results if "python" in row}))
