@@ -57,17 +57,51 @@ async def one_run(journal: Journal, run: str, events: Sequence[Event], wait: int
     await journal.durable(run, len(events))
 
 
-async def sweep(journal: Journal, work: Sequence[tuple[str, Sequence[Event]]], wait: int) -> None:
-    """Runs all runs at once, then closes the journal."""
+async def one_run_of_nodes(journal: Journal, run: str, count: int, wait: int) -> None:
+    """Appends `count` nodes as the engine does where nothing judges them: one event with two blobs of their own, 900 bytes in all."""
+    journal.append(run, (RunStarted(seq=1, at=0.0, run=run, workflow="bench", graph=journal.put(b"graph"), inputs={}),))
+    usage = Usage(prompt_tokens=318, output_tokens=54, calls=1, seconds=1.25)
+    for seq in range(2, count + 2):
+        node = f"readings[{seq}]"
+        sent, received = (journal.put(f"{what} {run} {node} ".encode() + b"x" * size) for what, size in (("sent", 600), ("received", 300)))
+        journal.append(
+            run,
+            (
+                AttemptFinished(
+                    seq=seq,
+                    at=2.0,
+                    node=node,
+                    attempt=1,
+                    value=ANSWER,
+                    usage=usage,
+                    server="s1",
+                    sent=sent,
+                    received=received,
+                    settled=True,
+                ),
+            ),
+        )
+        if seq % wait == 0:
+            await journal.durable(run, seq)
+    await journal.durable(run, count + 1)
+
+
+async def sweep(journal: Journal, work: Sequence[tuple[str, Sequence[Event] | int]], wait: int) -> None:
+    """Runs all runs at once, of these events or of so many nodes, then closes the journal."""
     async with asyncio.TaskGroup() as group:
         for run, events in work:
-            group.create_task(one_run(journal, run, events, wait))
+            group.create_task(
+                one_run_of_nodes(journal, run, events, wait) if isinstance(events, int) else one_run(journal, run, events, wait)
+            )
     await journal.close()
 
 
-async def measure(folder: Path, durability: Durability | None, runs: int, each: int, wait: int) -> tuple[float, float]:
-    """Events a second and CPU seconds a wall second of one sweep, on a fresh file; in memory where `durability` is None."""
-    work = [(f"run{number:05d}", events_of(f"run{number:05d}", each)) for number in range(runs)]
+async def measure(
+    folder: Path, durability: Durability | None, runs: int, each: int, wait: int, *, nodes: bool = False
+) -> tuple[float, float]:
+    """Events (or nodes) a second and CPU seconds a wall second of one sweep, on a fresh file; in memory where `durability` is None."""
+    names = [f"run{number:05d}" for number in range(runs)]
+    work: list[tuple[str, Sequence[Event] | int]] = [(run, each if nodes else events_of(run, each)) for run in names]
     with tempfile.TemporaryDirectory(dir=folder) as fresh:
         async with AsyncExitStack() as stack:
             file = Path(fresh) / "journal.db"
@@ -117,6 +151,12 @@ def main() -> None:
         sweeps = [asyncio.run(measure(folder, durability, runs, each, wait)) for _ in range(3)]
         rate, cpu = statistics.median(rate for rate, _ in sweeps), statistics.median(cpu for _, cpu in sweeps)
         print(f"{name:42}{rate:>12,.0f} events/s   {cpu:4.2f} CPU")
+    kinds: list[tuple[str, Durability]] = [("group", "group"), ("off (NORMAL)", "off")]
+    for name, kind in kinds:
+        each = given.events // 200
+        sweeps = [asyncio.run(measure(folder, kind, 200, each, 1, nodes=True)) for _ in range(3)]
+        rate, cpu = statistics.median(rate for rate, _ in sweeps), statistics.median(cpu for _, cpu in sweeps)
+        print(f"{name + ', 200 runs, each waits every node':42}{rate:>12,.0f} nodes/s    {cpu:4.2f} CPU")
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ class Reading(File):
         """Ids of runs that begin with the prefix, in order."""
         with self._moment() as sql:
             begins = "substr(run, 1, ?) = ? ORDER BY run LIMIT ?", (len(prefix), prefix, limit)
-            found = sql.execute(f"SELECT run FROM runs NOT INDEXED WHERE {begins[0]}", begins[1]).fetchall()  # noqa: S608
+            found = sql.execute(f"SELECT run FROM runs NOT INDEXED WHERE run >= ? AND {begins[0]}", (prefix, *begins[1])).fetchall()  # noqa: S608
             again = sql.execute(f"SELECT run FROM runs INDEXED BY runs_started WHERE {begins[0]}", begins[1]).fetchall()  # noqa: S608
         if found != again:
             raise damaged_rows("the list of runs", "table and index differ")
@@ -155,14 +155,19 @@ class Reading(File):
     def outbox(self, after: int, limit: int) -> list[Message]:
         """Messages that nobody has marked as delivered. Raises `JournalError` J013 where one is missing or not what was written."""
         with self._moment() as sql:
-            # Two indexes hold the same numbers: what one of them has lost, the other one knows.
-            some = "SELECT CAST(number AS INTEGER) FROM outbox INDEXED BY"
-            numbers = [row[0] for row in sql.execute(f"{some} outbox_open WHERE delivered = 0 ORDER BY number")]
-            again = sql.execute(f"{some} outbox_open_run WHERE delivered = 0").fetchall()
-            if numbers != sorted(row[0] for row in again):
+            # Two indexes hold the same numbers: what one of them has lost or altered, the other one has not.
+            some = "count(*), sum(CAST(number AS INTEGER)) FROM outbox INDEXED BY"
+            one, other = (
+                sql.execute(f"SELECT {some} {index} WHERE delivered = 0").fetchone() for index in ("outbox_open", "outbox_open_run")
+            )
+            if one != other:
                 raise damaged_rows("the outbox", "its indexes differ")
-            wanted = [number for number in numbers if number > after][: max(0, limit)]
-            return [_message(self._open_message(number)) for number in wanted]
+            numbers = sql.execute(
+                "SELECT CAST(number AS INTEGER) FROM outbox INDEXED BY outbox_open"
+                " WHERE delivered = 0 AND number > ? ORDER BY number LIMIT ?",
+                (after, max(0, limit)),
+            ).fetchall()
+            return [_message(self._open_message(number)) for (number,) in numbers]
 
     def loose(self) -> bool:
         """Whether the file gives pages back step by step; one that version 1 made does after its first `compact` only."""
