@@ -8,6 +8,7 @@ from typing import Any
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from orchestra.errors import InputError
+from orchestra.values.json import unkept
 from orchestra.values.types import Validator, nearest, show
 from orchestra.workflow.program import Program
 
@@ -30,7 +31,7 @@ def bound(program: Program, args: Sequence[Any], inputs: Mapping[str, Any]) -> d
     found: dict[str, Any] = {}
     for name, field in program.inputs.items():
         if name in given:
-            found[name] = jsonable(given[name])
+            found[name] = _kept(program.name, name, given[name])
             if fault := Validator(field.schema).check(found[name]):
                 raise InputError("E013", f"the input {name!r} of {program.name}: {fault}", hint=f"{name}: {show(field.schema)}")
         elif field.required:
@@ -40,11 +41,22 @@ def bound(program: Program, args: Sequence[Any], inputs: Mapping[str, Any]) -> d
     return found
 
 
+def _kept(program: str, name: str, value: Any) -> Any:
+    """An input as JSON that a journal reads back the same."""
+    try:
+        plain = jsonable(value)
+    except InputError as error:
+        raise InputError(error.code, f"the input {name!r} of {program}: {error.message}", hint=error.hint) from error
+    if fault := unkept(plain):
+        raise InputError("E013", f"the input {name!r} of {program}: {fault}", hint="pass finite numbers, valid texts and flat values")
+    return plain
+
+
 def jsonable(value: Any) -> Any:
     """A value as plain JSON: models, dataclasses, paths and dates are written as pydantic writes them. Raises `InputError` E013."""
     try:
         return to_jsonable_python(value, by_alias=True)
-    except (PydanticSerializationError, ValueError) as error:
+    except (PydanticSerializationError, ValueError, RecursionError) as error:
         raise InputError(
             "E013", f"a {type(value).__name__} has no JSON form", hint="pass JSON values, pydantic models or dataclasses"
         ) from error

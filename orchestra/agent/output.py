@@ -46,7 +46,8 @@ def parse(card: Card, text: str, *, finish: str = "stop") -> Parsed | Unreadable
             value = parse_untrusted(text)
         except NotStrictJSON as error:
             return Unreadable("M001", f"{card.name} wrote no JSON ({error.args[0]}): {_shown(text)}", "turn structured outputs on")
-    value = _restored(value, [*card.input_schema.get("properties", {}), FEEDBACK])
+    if "\u2060" in text or "\\u2060" in text:
+        value = _restored(value, [*card.input_schema.get("properties", {}), FEEDBACK])
     if fault := Validator(card.output_schema).check(value):
         return Unreadable(
             "M002", f"{card.name} wrote another type: {visible(fault)}", "turn structured outputs on, or mend the card's output"
@@ -60,7 +61,9 @@ def _restored(value: Any, names: list[str]) -> Any:
         case str():
             return unfenced(original(value), names) if "\u2060" in value else value
         case dict():
-            return {key: _restored(item, names) for key, item in value.items()}
+            own = {key: _restored(key, names) for key in value}
+            apart = len(set(own.values())) == len(own)
+            return {own[key] if apart else key: _restored(item, names) for key, item in value.items()}
         case list():
             return [_restored(item, names) for item in value]
         case _:

@@ -23,6 +23,7 @@ MAX_KEPT = 48 << 20
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _encode_as_it_is = msgspec.json.Encoder().encode
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -118,23 +119,25 @@ def parse_untrusted(text: str) -> Any:
         raise
     except (ValueError, RecursionError) as error:
         raise NotStrictJSON(f"not JSON: {error}") from error
-    _refuse_surrogates(value)
+    if _SURROGATE.search(text) or _ESCAPED_SURROGATE.search(text):
+        _refuse_surrogates(value)
     return value
 
 
+_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|([\[{])|[\]}]', re.DOTALL)
+"""A string, whole or open, which is passed over; or a bracket."""
+
+
 def _refuse_depth(text: str) -> None:
-    depth, quoted, escaped = 0, False, False
-    for char in text:
-        if quoted:
-            quoted = escaped or char != '"'
-            escaped = char == "\\" and not escaped
-        elif char == '"':
-            quoted = True
-        elif char in "[{":
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
+    depth = 0
+    for found in _BRACKET.finditer(text):
+        if found.start(1) >= 0:
             depth += 1
             if depth > MAX_DEPTH:
                 raise NotStrictJSON(f"nested deeper than {MAX_DEPTH}")
-        elif char in "]}":
+        elif text[found.start()] != '"':
             depth -= 1
 
 

@@ -1,0 +1,50 @@
+"""Refuses the whole corpus and prints, as JSON, what each refusal took: `[name, code wanted, code, place, CPU seconds, MiB]`.
+
+Run in a process of its own. CPU seconds are the least of two rounds; MiB is by how much the process grew at its peak, in the first.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tests.hostile.corpus import Case, every  # noqa: E402  # the path comes first
+
+
+def seconds(case: Case) -> tuple[tuple[str, str], float]:
+    """What a case gives, and the CPU time that it takes."""
+    began = time.process_time()
+    found = case.refusal() or ("accepted", "")
+    return found, time.process_time() - began
+
+
+def resident() -> float:
+    """The MiB that this process has in memory now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / (1 << 20)
+
+
+def main() -> None:
+    """Measures each case. Linux resets the peak of a process's memory on request, which is what makes it measurable a case."""
+    cases = list(every())
+    for case in cases[:: len(cases) // 20]:
+        case.refusal()
+    rows = []
+    for case in cases:
+        Path("/proc/self/clear_refs").write_text("5")
+        before = resident()
+        found, first = seconds(case)
+        peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        grown = int(peak.split()[1]) / 1024 - before
+        rows.append([case.name, case.code, *found, min(first, seconds(case)[1] if first > 0.05 else first), grown])
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()

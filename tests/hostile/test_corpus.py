@@ -1,0 +1,43 @@
+"""Hostile inputs of every kind are refused with a code and a place, in less than 200 ms and 64 MiB."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Row = tuple[str, str, str, str, float, float]
+
+
+@pytest.fixture(scope="module")
+def measured() -> list[Row]:
+    program = Path(__file__).with_name("measured.py")
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows: list[Any] = json.loads(done.stdout)
+    return [tuple(row) for row in rows]
+
+
+def test_there_are_more_than_250_of_them(measured: list[Row]) -> None:
+    names = [row[0] for row in measured]
+    assert len(names) == len(set(names)) > 250
+
+
+def test_each_is_refused_with_its_code(measured: list[Row]) -> None:
+    assert [row[:3] for row in measured if row[1] != row[2]] == []
+
+
+def test_each_refusal_says_where(measured: list[Row]) -> None:
+    assert [row[:4] for row in measured if not row[3]] == []
+
+
+def test_each_takes_less_than_200_ms(measured: list[Row]) -> None:
+    assert [(row[0], row[4]) for row in measured if row[4] >= 0.2] == []
+
+
+def test_each_takes_less_than_64_mib(measured: list[Row]) -> None:
+    assert [(row[0], row[5]) for row in measured if row[5] >= 64] == []
