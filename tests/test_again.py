@@ -1,0 +1,249 @@
+"""Runs that are there already, through the public API and a real file: resumed, answered, cancelled, forked, remembered, replayed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra import InputError, Orchestra
+from orchestra.config import Settings
+from orchestra.errors import OrchestraError
+from orchestra.events import Asked, AttemptFinished, Resumed, RunStarted
+from orchestra.testing import SimulatedWorkers
+
+CARD = """
+name: namer
+description: Names a topic.
+input: {text: str}
+output: str
+"""
+WORKFLOW = """
+schema: orchestra/v1
+name: naming
+input: {text: str}
+output: ${loud}
+nodes:
+  words: {tool: cut, with: {text: "${input.text}"}}
+  name: {agent: namer, with: {text: "${words[0]}"}}
+  other: {agent: rater, with: {text: "${input.text}"}}
+  loud: {tool: shout, with: {text: "${name} ${other}"}}
+"""
+MODULE = '''
+from orchestra import tool
+
+@tool(effect="pure")
+def cut(text: str) -> list[str]:
+    """Cuts."""
+    return text.split()
+
+@tool(effect="pure")
+def shout(text: str) -> str:
+    """Shouts."""
+    return text.upper()
+'''
+ANSWERS: dict[str, Any] = {
+    "cut": lambda call: call.inputs["text"].split(),
+    "shout": lambda call: call.inputs["text"].upper(),
+    "namer": lambda call: f"the {call.inputs['text']}",
+    "rater": lambda call: "good",
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with two agents, a module of tools and a workflow."""
+    for name in ("namer", "rater"):
+        folder = tmp_path / "agents" / name
+        folder.mkdir(parents=True)
+        (folder / "agent.yaml").write_text(CARD.replace("namer", name))
+        (folder / "prompt.md").write_text("Name it: {{ text }}\n")
+    (tmp_path / "workflows").mkdir()
+    (tmp_path / "workflows" / "naming.yaml").write_text(WORKFLOW)
+    (tmp_path / "naming_tools.py").write_text(MODULE)
+    (tmp_path / "orchestra.toml").write_text('modules = ["naming_tools"]\n')
+    return tmp_path
+
+
+@asynccontextmanager
+async def opened(project: Path, **simulation: Any) -> AsyncIterator[tuple[Orchestra, SimulatedWorkers]]:
+    workers = SimulatedWorkers(ANSWERS, **simulation)
+    settings = Settings.load({"journal": str(project / "runs.db")}, start=project)
+    async with Orchestra.open(settings, workers=workers) as orchestra:
+        yield orchestra, workers
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+async def until(run: Any, kind: type[Any], node: str = "") -> None:
+    """Waits for an event of a run."""
+    async for event in run:
+        if isinstance(event, kind) and (not node or event.node == node):
+            return
+
+
+async def test_a_run_that_was_cut_off_goes_on_on_the_workflow_that_it_began_with(project: Path) -> None:
+    async with opened(project, latency=0.05) as (orchestra, workers):
+        run = await orchestra.start(orchestra.find("naming"), text="tea leaves")
+        await until(run, AttemptFinished, "words")
+    edit(project / "workflows" / "naming.yaml", "${name} ${other}", "today ${name}")
+    edit(project / "agents" / "namer" / "prompt.md", "Name it", "Name this")
+    async with opened(project) as (orchestra, workers):
+        result = await (await orchestra.resume(run.id, by="a test"))
+        assert result.value == "THE TEA GOOD"
+        assert "cut" not in workers.counts
+        events = await orchestra.journal.read(run.id)
+        assert [event.by for event in events if isinstance(event, Resumed)] == ["a test"]
+        replayed = await orchestra.replay(run.id)
+        assert (replayed.different, replayed.events) == (None, len(events))
+        with pytest.raises(InputError, match="no run"):
+            await orchestra.resume("nobody")
+        assert (await (await orchestra.resume(run.id))).value == "THE TEA GOOD"  # it has ended, and is just there
+
+
+async def test_edit_one_prompt_and_only_what_changed_is_run_again(project: Path) -> None:
+    async with opened(project) as (orchestra, _):
+        run = (await orchestra.run(orchestra.find("naming"), text="tea leaves")).run
+    edit(project / "agents" / "namer" / "prompt.md", "Name it", "Name this")
+    async with opened(project) as (orchestra, workers):
+        fork = await orchestra.fork(run)
+        assert (await fork.run).value == "THE TEA GOOD"
+        assert [(change.node, change.why) for change in fork.changes] == [("name", "its agent namer has changed")]
+        assert dict(workers.counts) == {"namer": 1}  # the others, and what reads it, are as they were
+        recalled = {
+            event.node for event in await orchestra.journal.read(fork.run.id) if isinstance(event, AttemptFinished) and event.recalled
+        }
+        assert recalled == {"words", "other", "loud"}
+
+
+async def test_a_fork_takes_other_inputs(project: Path) -> None:
+    async with opened(project) as (orchestra, workers):
+        run = (await orchestra.run(orchestra.find("naming"), text="tea leaves")).run
+        fork = await orchestra.fork(run, text="tea pots")
+        assert fork.changes == ()
+        assert (await fork.run).value == "THE TEA GOOD"
+        assert workers.counts["namer"] == 1
+        assert workers.counts["rater"] == 2
+
+
+ASK = """
+schema: orchestra/v1
+name: asking
+input: {text: str}
+output: ${loud}
+nodes:
+  sure: {ask: "Say ${input.text}?", options: ["yes", "no"]}
+  loud: {tool: shout, with: {text: "${sure}"}}
+"""
+
+
+async def test_a_person_answers_in_another_process(project: Path) -> None:
+    (project / "workflows" / "asking.yaml").write_text(ASK)
+    async with opened(project) as (orchestra, _):
+        run = await orchestra.start(orchestra.find("asking"), text="it")
+        assert await run.pause() is None
+        assert [asked.question for asked in run.asked] == ["Say it?"]
+    async with opened(project) as (orchestra, _):
+        assert (await orchestra.journal.runs())[0].status == "waiting"
+        (asked,) = await orchestra.asked(run.id)
+        with pytest.raises(InputError, match="none of yes, no") as refused:
+            await orchestra.answer(run.id, "perhaps")
+        assert refused.value.code == "E022"
+        with pytest.raises(InputError, match="has changed"):
+            await orchestra.answer(run.id, "yes", shown="something else")
+        await orchestra.answer(run.id, "yes", by="ann", shown=asked.shown)
+    async with opened(project) as (orchestra, _):
+        assert (await (await orchestra.resume(run.id))).value == "YES"
+        with pytest.raises(InputError, match="asks nothing"):
+            await orchestra.answer(run.id, "no")
+
+
+async def test_a_person_answers_in_the_same_process(project: Path) -> None:
+    (project / "workflows" / "asking.yaml").write_text(ASK)
+    async with opened(project) as (orchestra, _):
+        run = await orchestra.start(orchestra.find("asking"), text="it")
+        await until(run, Asked)
+        await orchestra.answer(run.id, "no")
+        assert (await run).value == "NO"
+
+
+async def test_a_waiting_run_is_cancelled(project: Path) -> None:
+    (project / "workflows" / "asking.yaml").write_text(ASK)
+    async with opened(project) as (orchestra, _):
+        run = await orchestra.start(orchestra.find("asking"), text="it")
+        await run.pause()
+        await orchestra.cancel(run.id, by="ann")
+        assert (await run.wait()).status == "cancelled"
+
+
+async def test_a_run_that_nobody_can_resume_can_still_be_cancelled(project: Path) -> None:
+    async with opened(project, latency=60.0) as (orchestra, _):
+        run = await orchestra.start(orchestra.find("naming"), text="tea")
+        await until(run, RunStarted)
+    (project / "naming_tools.py").write_text("")
+    async with opened(project) as (orchestra, _):
+        await orchestra.cancel(run.id)
+        assert [summary.status for summary in await orchestra.journal.runs()] == ["cancelled"]
+
+
+async def test_an_idempotency_key_takes_an_interrupted_run_up_again(project: Path) -> None:
+    async with opened(project, latency=0.05) as (orchestra, _):
+        run = await orchestra.options(idempotency_key="order-1").start(orchestra.find("naming"), text="tea leaves")
+        await until(run, AttemptFinished, "words")
+    async with opened(project) as (orchestra, workers):
+        keyed = orchestra.options(idempotency_key="order-1")
+        result = await keyed.run(orchestra.find("naming"), text="tea leaves")
+        assert (result.run, result.value) == (run.id, "THE TEA GOOD")
+        assert "cut" not in workers.counts
+        assert (await keyed.run(orchestra.find("naming"), text="tea leaves")).run == run.id
+        with pytest.raises(InputError, match="another"):
+            await keyed.run(orchestra.find("naming"), text="coffee")
+
+
+class Remembering(SimulatedWorkers):
+    """Workers all of whose calls may be remembered."""
+
+    def measure(self, call: Any) -> Any:
+        from orchestra.doors import Measure
+
+        return Measure(memo=f"{call.name}{sorted(call.inputs.items())}")
+
+
+async def test_the_memo_answers_pure_calls_of_other_runs(project: Path) -> None:
+    settings = Settings.load({"journal": str(project / "runs.db")}, start=project)
+    workers = Remembering(ANSWERS)
+    async with Orchestra.open(settings, workers=workers) as orchestra:
+        remembering = orchestra.options(memo=True)
+        first = await remembering.run(orchestra.find("naming"), text="tea leaves")
+        assert len(workers.calls) == 4
+        second = await remembering.run(orchestra.find("naming"), text="tea leaves")
+        assert second.value == first.value
+        assert len(workers.calls) == 4
+        assert second.usage.output_tokens == 0
+        await orchestra.run(orchestra.find("naming"), text="tea leaves")
+        assert len(workers.calls) == 8  # it is off by default
+        events = await orchestra.journal.read(second.run)
+        assert {event.recalled for event in events if isinstance(event, AttemptFinished)} == {first.run}
+
+
+async def test_what_a_run_stored_is_looked_at_before_it_is_used(project: Path) -> None:
+    async with opened(project, latency=60.0) as (orchestra, _):
+        run = await orchestra.start(orchestra.find("naming"), text="tea")
+        async for _ in run:
+            break
+    import sqlite3
+
+    with sqlite3.connect(project / "runs.db") as sql:
+        (graph,) = sql.execute("SELECT digest FROM blobs WHERE CAST(data AS TEXT) LIKE '%naming%nodes%'").fetchone()
+        sql.execute("UPDATE blobs SET data = ? WHERE digest = ?", (b'{"name": "evil"}', graph))
+    async with opened(project) as (orchestra, _):
+        with pytest.raises(OrchestraError) as damaged:
+            await orchestra.resume(run.id)
+        assert damaged.value.code == "J013"
