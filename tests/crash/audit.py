@@ -1,0 +1,185 @@
+"""The audit of a point: what is on disk, held against what processes were told and what the world has seen."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from orchestra.doors import Message, RunSummary
+from orchestra.engine.replay import replay
+from orchestra.errors import OrchestraError
+from orchestra.events import Answered, AttemptFinished, AttemptStarted, Event, NodeFinished, Resumed, RunFinished, encode
+from orchestra.values.json import digest
+from orchestra.values.outcome import Value
+from tests.crash.child import Acknowledged, Scene
+from tests.crash.stage import CALLED, PROGRAMS, Entry
+
+MOVED = {"sent": "d", "last": "f", "wired/inner": "h"}
+"""Nodes of `effects` that must happen once, with the part of the output that shows them."""
+OUTPUTS: dict[str, dict[str, Any]] = {
+    "everything": {"a": "<BETA and 3>", "b": "xxx", "c": "alpha", "d": "beta", "e": "none", "f": "beta"},
+    "effects": {
+        "a": "saved one",
+        "b": ["paid one", "paid two", "paid three"],
+        "c": "booked saved one",
+        "d": "sent two",
+        "e": "booked yes",
+        "f": "sent booked yes",
+        "g": "paid 2",
+        "h": "sent three",
+    },
+}
+"""What the workflows give where nobody is killed."""
+MESSAGES = {"booked": "booked saved one", "note": "booked yes"}
+"""The messages of `effects`, by node."""
+
+
+class Told(msgspec.Struct):
+    """Everything that is known of a point once it is over."""
+
+    runs: dict[str, tuple[str, list[Event]]]
+    """By id: the workflow, and the events."""
+    acknowledged: list[Acknowledged]
+    world: list[Entry]
+    outbox: list[Message]
+    summaries: list[RunSummary] = []
+    blobs: frozenset[str] = frozenset()
+
+
+async def gather(scene: Scene) -> Told:
+    """Reads all of it. Raises `JournalError` where numbers or chain are wrong."""
+    folder = Path(scene.folder)
+    told = Told({}, _lines(folder / "acknowledged", Acknowledged), _lines(folder / "world", Entry), [])
+    found = set[str]()
+    async with scene.place.opened() as journal:
+        for run, name in scene.runs.items():
+            events = await journal.read(run)
+            told.runs[run] = name, events
+            named = {blob for event in events if isinstance(event, AttemptFinished) for blob in (event.sent, event.received) if blob}
+            found |= {blob for blob in named if await journal.blob(blob) is not None}
+        told.outbox = [message for message in await journal.outbox(limit=1_000_000) if message.run in scene.runs]
+        told.summaries = [summary for summary in await journal.runs(1_000_000) if summary.run in scene.runs]
+    told.blobs = frozenset(found)
+    return told
+
+
+def _lines(path: Path, kind: type[Any]) -> list[Any]:
+    return [msgspec.json.decode(line, type=kind) for line in path.read_bytes().splitlines()] if path.exists() else []
+
+
+async def audit(scene: Scene) -> list[str]:
+    """Every promise that was broken, in words."""
+    try:
+        told = await gather(scene)
+    except OrchestraError as error:
+        return [f"the journal cannot be read: {error.code} {error.message}"]
+    return [*violations(told), *(f"left behind: {name}" for name in scene.place.left())]
+
+
+def violations(told: Told) -> list[str]:
+    """The same, of what was gathered."""
+    return [f"{run}: {fault}" for run in told.runs for fault in _violations(told, run)]
+
+
+def _violations(told: Told, run: str) -> Iterator[str]:
+    name, events = told.runs[run]
+    births = [float(entry.what.split()[1]) for entry in told.world if entry.what.startswith("born")]
+    ages = {event.seq: bisect_right(births, event.at) - 1 for event in events}
+    begun = [entry for entry in told.world if entry.run == run and entry.what == "begin"]
+    yield from _lost(told, run, events)
+    yield from _repeated(events, ages, begun)
+    yield from _effects(told, run, events, ages, begun)
+    yield from _ending(name, events)
+    yield from _story(name, events)
+    if [(summary.status, summary.nodes) for summary in told.summaries if summary.run == run] != [("done", _ended(events))]:
+        yield "its row is not what its events say"
+
+
+def _lost(told: Told, run: str, events: Sequence[Event]) -> Iterator[str]:
+    """Nothing is lost that somebody was shown as on disk: events, and the blobs that they name."""
+    digests = {event.seq: digest(encode(event)) for event in events}
+    for seen in told.acknowledged:
+        if seen.run == run and digests.get(seen.seq) != seen.digest:
+            yield f"event {seen.seq} was acknowledged, and is {'another' if seen.seq in digests else 'not there'}"
+    for event in events:
+        if isinstance(event, AttemptFinished):
+            yield from (f"blob {blob} of event {event.seq} is lost" for blob in (event.sent, event.received) if blob and blob not in told.blobs)
+
+
+def _repeated(events: Sequence[Event], ages: dict[int, int], begun: Sequence[Entry]) -> Iterator[str]:
+    """No call is made again in a process that could read its end, nor a second time in one process."""
+    attempts: dict[tuple[str, int], int] = {}
+    nodes: dict[str, int] = {}
+    for event in events:
+        if isinstance(event, AttemptFinished):
+            attempts[event.node, event.attempt] = ages[event.seq]
+        if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.settled):
+            nodes[event.node] = ages[event.seq]
+    for entry in begun:
+        if min(attempts.get((entry.node, entry.attempt), entry.child), nodes.get(entry.node, entry.child)) < entry.child:
+            yield f"{entry.node} was called again, attempt {entry.attempt}, by process {entry.child}"
+    for (node, attempt, child), times in Counter((entry.node, entry.attempt, entry.child) for entry in begun).items():
+        if times > 1:
+            yield f"{node} was called {times} times as attempt {attempt} by process {child}"
+
+
+def _effects(told: Told, run: str, events: Sequence[Event], ages: dict[int, int], begun: Sequence[Entry]) -> Iterator[str]:
+    """Effects as declared: known to the journal before the world sees them; once; under one key; with one message."""
+    started = {(event.node, event.attempt, ages[event.seq]) for event in events if isinstance(event, AttemptStarted)}
+    again = Counter(event.node for event in events if isinstance(event, Answered) and event.value == "again")
+    keys: dict[str, set[str]] = defaultdict(set)
+    for entry in begun:
+        keys[entry.node].add(entry.key)
+        if entry.name in CALLED and (entry.node, entry.attempt, entry.child) not in started:
+            yield f"{entry.node} had its effect before the journal knew of attempt {entry.attempt}, process {entry.child}"
+    for node, times in Counter(entry.node for entry in begun if CALLED.get(entry.name) == "once").items():
+        if times > 1 + again[node]:
+            yield f"{node} must happen once and was called {times} times; {again[node]} times somebody said `again`"
+    if any(len(found) != 1 or "" in found for found in keys.values()) or len(set.union(set(), *keys.values())) != len(keys):
+        yield "calls of a node have several keys, or calls of several nodes one"
+    done = {entry.node for entry in told.world if entry.run == run and entry.what == "done"}
+    for event in events:
+        if isinstance(event, AttemptFinished) and not event.error and not event.recalled and event.node not in done:
+            yield f"{event.node} has a value and was never done"
+    wanted = MESSAGES if told.runs[run][0] == "effects" else {}
+    if sorted((message.node, message.value) for message in told.outbox if message.run == run) != sorted(wanted.items()):
+        yield "the outbox has not exactly one message a node"
+
+
+def _ending(name: str, events: Sequence[Event]) -> Iterator[str]:
+    """The output is that of a run that nobody disturbed, but for what a person said about calls of which nobody knew."""
+    last = events[-1] if events else None
+    if not isinstance(last, RunFinished) or last.status != "done" or not isinstance(last.outcome, Value):
+        yield f"it did not end well: {last}"
+        return
+    given_up = {MOVED[event.node]: "unsent" for event in events if isinstance(event, Answered) and event.value == "fail"}
+    if last.outcome.value != OUTPUTS[name] | given_up:
+        yield f"its output is {last.outcome.value}"
+    used = [event.usage for event in events if isinstance(event, AttemptFinished)]
+    if (last.usage.calls, last.usage.prompt_tokens) != (sum(use.calls for use in used), sum(use.prompt_tokens for use in used)):
+        yield "its usage is not the sum of its calls'"
+
+
+def _story(name: str, events: Sequence[Event]) -> Iterator[str]:
+    """One honest run: today's engine would have brought about the same, each node has one outcome, and leases rise."""
+    found = replay(PROGRAMS[name], events)
+    if found.different is not None:
+        yield f"replay differs at event {found.different.seq}: {found.reason}"
+    epochs = [1, *(event.epoch for event in events if isinstance(event, Resumed))]
+    if any(later <= earlier for earlier, later in zip(epochs, epochs[1:], strict=False)):
+        yield f"lease epochs do not rise: {epochs}"
+    if len({event.node for event in events if _ends(event)}) != _ended(events):
+        yield "a node has several outcomes"
+
+
+def _ends(event: Event) -> bool:
+    return isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.settled)
+
+
+def _ended(events: Sequence[Event]) -> int:
+    return sum(_ends(event) for event in events)

@@ -1,0 +1,167 @@
+"""The processes of a point: one that runs or resumes the workflows until it ends or is killed, one that brings letters."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+import msgspec
+
+from orchestra.clock import SystemClock
+from orchestra.doors import Journal, Letter
+from orchestra.engine.run import Run
+from orchestra.engine.shell import Engine
+from orchestra.events import Answered, Asked, NodeFinished, encode
+from orchestra.journal.error import JournalError
+from orchestra.values.json import digest
+from tests.crash.points import Kill, Points, watched
+from tests.crash.stage import EFFECTS, EVERYTHING, PROGRAMS, TEXTS, Entry, Lines, Quick, World
+from tests.crash.stores import Place
+
+Answers: TypeAlias = Literal["itself", "between", "outside"]
+"""Who answers questions: the process that asks; a process that comes after it; one beside it."""
+OVER, WAITING = 0, 3
+"""How a process ends that nobody kills: all runs are over, or some wait for persons."""
+LINGER = 10.0
+"""Seconds that a database may take to notice that the holder of a lease is gone."""
+GRAPHS = {"everything": EVERYTHING, "effects": EFFECTS}
+
+
+class Scene(msgspec.Struct, frozen=True):
+    """What all processes of a point know."""
+
+    folder: str
+    place: Place
+    point: int
+    answers: Answers = "itself"
+    hasty: bool = False
+    """Whether the journal says too early that events are on disk: a fault that must be found."""
+
+    @property
+    def runs(self) -> dict[str, str]:
+        """The ids of the runs, with the workflow of each: one of them twice, for its answers are remembered."""
+        return {f"p{self.point}-a": "everything", f"p{self.point}-b": "effects", f"p{self.point}-c": "everything"}
+
+    def lines(self, name: str) -> Lines:
+        """A file of whole lines in the point's folder."""
+        return Lines(Path(self.folder) / name)
+
+    def reply(self, asked: Asked) -> str:
+        """A person's answer."""
+        if asked.about == "answer":
+            return "yes"
+        return "again" if self.point % 2 else "fail"
+
+
+class Acknowledged(msgspec.Struct, frozen=True):
+    """An event that a watcher was shown, which is said to be on disk."""
+
+    run: str
+    seq: int
+    digest: str
+
+
+class _Hasty:
+    """A journal that does not wait for the disk."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._journal, name)
+
+    async def durable(self, run: str, seq: int) -> None:
+        """Returns at once."""
+
+
+class Child:
+    """A process that has the runs in hand."""
+
+    def __init__(self, scene: Scene, number: int, kill: Kill | None, pipe: int) -> None:
+        """`pipe` leads to the parent: `k` asks to be killed, `a` for a postman."""
+        self.scene, self.number, self._pipe = scene, number, pipe
+        killed = scene.lines("killed")
+        self.points = Points(kill, lambda name: killed.write(name.encode()), lambda: self._tell(b"k"))
+        self._record, self._seen = scene.lines("world"), scene.lines("acknowledged")
+
+    def _tell(self, what: bytes) -> None:
+        os.write(self._pipe, what)
+
+    async def act(self) -> int:
+        """Begins or resumes the runs, and sees them through; gives `OVER` or `WAITING`."""
+        reach = self.points.reach
+        self._record.write(msgspec.json.encode(Entry(self.number, f"born {time.time()!r}", "", "", 0, "", "")))
+        world = (World, Quick)[self.scene.point % 2](self._record, self.number, reach, self.scene.point)
+        async with self.scene.place.pierced(reach) as opened:
+            journal = watched(opened, reach)
+            if self.scene.hasty:
+                journal = cast(Journal, _Hasty(journal))
+            engine = Engine(SystemClock(), journal, world)
+            over = await asyncio.gather(*(self._see_through(engine, journal, run, name) for run, name in self.scene.runs.items()))
+            await engine.close()
+            reach("before close")
+        reach("after close")
+        return OVER if all(over) else WAITING
+
+    async def _see_through(self, engine: Engine, journal: Journal, run: str, name: str) -> bool:
+        handle = await self._taken(engine, journal, run, name)
+        if handle is None:
+            return True
+        watching = asyncio.create_task(self._watch(handle))
+        answered = set[int]()
+        while (finished := await handle.pause()) is None:
+            new = [asked for asked in handle.asked if asked.seq not in answered]
+            answered.update(asked.seq for asked in new)
+            match self.scene.answers:
+                case "between":
+                    break
+                case "itself":
+                    for asked in new:
+                        await journal.post(run, Letter(kind="answer", node=asked.node, value=self.scene.reply(asked), shown=asked.shown))
+                case _ if new:
+                    self._tell(b"a")
+            await asyncio.sleep(0.001)
+        if finished is not None:
+            await watching
+        watching.cancel()
+        return finished is not None
+
+    async def _taken(self, engine: Engine, journal: Journal, run: str, name: str) -> Run | None:
+        """The run, resumed, or begun where it is not there; None where it has ended."""
+        give_up = time.monotonic() + LINGER
+        while True:
+            try:
+                return await engine.resume(PROGRAMS[name], run, by=f"process {self.number}")
+            except JournalError as error:
+                if error.code == "J006":
+                    return None
+                if error.code == "J023":
+                    graph = journal.put(GRAPHS[name].encode())
+                    return engine.start(PROGRAMS[name], {"text": TEXTS[name]}, graph=graph, run=run, options={"memo": True})
+                # The system lets go of a dead process's file lock at once; a database notices that its client is gone when it looks.
+                if error.code != "J022" or self.scene.place.file or time.monotonic() > give_up:
+                    raise
+            await asyncio.sleep(0.005)
+
+    async def _watch(self, run: Run) -> None:
+        """Writes down what is said to be on disk."""
+        async for event in run.events(run.offset):
+            self._seen.write(msgspec.json.encode(Acknowledged(run.id, event.seq, digest(encode(event)))))
+
+
+async def bring_letters(scene: Scene) -> int:
+    """Answers what the runs ask, from a process of its own."""
+    async with scene.place.opened() as journal:
+        for run in scene.runs:
+            asked: dict[str, Asked] = {}
+            for event in await journal.read(run):
+                if isinstance(event, Asked):
+                    asked[event.node] = event
+                elif isinstance(event, Answered | NodeFinished):
+                    asked.pop(event.node, None)
+            for node, question in asked.items():
+                await journal.post(run, Letter(kind="answer", node=node, value=scene.reply(question), shown=question.shown))
+    return OVER

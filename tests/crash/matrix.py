@@ -1,0 +1,274 @@
+"""The crash matrix: for each point a process that is killed there, one that is killed while it recovers, and one that ends the work."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import select
+import shutil
+import signal
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any, Literal
+
+import msgspec
+
+from orchestra.journal.sqlite import SqliteJournal
+from tests.crash.audit import audit
+from tests.crash.child import OVER, WAITING, Answers, Child, Scene, bring_letters
+from tests.crash.points import Kill
+from tests.crash.stores import Place, fresh
+
+PATIENCE = 60.0
+"""Seconds after which a process stands still."""
+MOST = 12
+"""Processes of one point at most: two that are killed, the others because questions are answered between processes."""
+
+
+class Store(msgspec.Struct, frozen=True):
+    """What kind of journal is tried: its points, of which a run passes at least so many, and the seconds that a run takes, about."""
+
+    name: Literal["sqlite", "postgres"]
+    points: int
+    recovery: int
+    seconds: float
+    late: float
+    """How many of the kills come from the parent, a moment after a point or after the beginning."""
+    template: str = ""
+    dsn: str = ""
+    schema: str = ""
+
+
+SQLITE = Store("sqlite", points=1201, recovery=400, seconds=0.12, late=0.3)
+POSTGRES = Store("postgres", points=401, recovery=150, seconds=0.25, late=0.6)
+
+
+class Result(msgspec.Struct):
+    """What came of one point."""
+
+    point: int
+    kills: int = 0
+    places: list[str] = []
+    violations: list[str] = []
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What happens at a point."""
+
+    kills: tuple[Kill, Kill]
+    answers: Answers
+
+
+def plan(store: Store, point: int) -> Plan:
+    """The plan of a point: the same for the same number."""
+    chance = Random(f"crash {point}")  # noqa: S311  # not a secret
+    # Seven and the number of points have no common divisor: each comes up, those beside each other far apart.
+    first = Kill(1 + point * 7 % store.points)
+    if chance.random() < store.late:
+        first = _late(store, first, chance)
+    second = Kill(1 + int(store.recovery * chance.random() ** 2))
+    if chance.random() < store.late:
+        second = _late(store, second, chance)
+    answers: Answers = chance.choices(("itself", "between", "outside"), (5, 3, 1))[0]  # type: ignore[assignment]  # they are three words
+    return Plan((first, second), answers)
+
+
+def _late(store: Store, kill: Kill, chance: Random) -> Kill:
+    if chance.random() < 0.7:
+        return Kill(kill.point, chance.uniform(0.00001, 0.002))
+    return Kill(0, chance.uniform(0, store.seconds))
+
+
+# Processes
+
+
+def _fork(work: Callable[[int], int], folder: Path) -> tuple[int, int]:
+    """A process that does `work` with the end of a pipe that leads here; gives its id and this end."""
+    here, there = os.pipe()
+    if (process := os.fork()) == 0:
+        code = 1
+        try:
+            os.close(here)
+            code = work(there)
+        except BaseException:
+            (folder / "errors").write_text(traceback.format_exc())
+        finally:
+            os._exit(code)
+    os.close(there)
+    return process, here
+
+
+def _end(process: int, pipe: int, kill: Kill | None = None, post: Callable[[], None] | None = None) -> tuple[int, bytes]:
+    """Waits for a process, kills it where it is time, and gives how it ended and what it said. A negative end is a signal's number."""
+    began, said = time.perf_counter(), b""
+    due = began + (kill.delay if kill is not None and not kill.point else PATIENCE)
+    while True:
+        ready, _, _ = select.select([pipe], [], [], max(0.0, due - time.perf_counter()))
+        if not ready:
+            os.kill(process, signal.SIGKILL)
+            due = time.perf_counter() + PATIENCE
+            continue
+        news = os.read(pipe, 65536)
+        if not news:
+            break
+        said += news
+        if kill is not None and b"k" in news:
+            due = time.perf_counter() + kill.delay
+        if post is not None and b"a" in news:
+            post()
+    os.close(pipe)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), said
+
+
+def _aside(work: Callable[[], Coroutine[Any, Any, Any]], folder: Path) -> Any:
+    """What a coroutine gives, run in a process of its own, because no loop or thread may be here; raises where it failed."""
+
+    def do(pipe: int) -> int:
+        os.write(pipe, msgspec.json.encode(asyncio.run(work())))
+        return OVER
+
+    code, said = _end(*_fork(do, folder))
+    if code != OVER:
+        raise RuntimeError((folder / "errors").read_text() if (folder / "errors").exists() else f"ended with {code}")
+    return msgspec.json.decode(said)
+
+
+# Points
+
+
+def perform(store: Store, point: int, folder: Path, kills: tuple[Kill, ...] | None = None, *, hasty: bool = False) -> Result:
+    """Goes through one point in an empty folder. Without `kills` nobody is killed but as planned."""
+    planned = plan(store, point)
+    waiting = list(planned.kills if kills is None else kills)
+    # Now and then the journal is not there yet, and is killed while it is made.
+    template = Path(store.template) if store.template and point % 16 else None
+    place = fresh(folder, template) if store.name == "sqlite" else Place(dsn=store.dsn, schema=store.schema)
+    scene = Scene(str(folder), place, point, planned.answers, hasty)
+    result = Result(point)
+    for number in range(MOST):
+        kill = waiting[0] if waiting else None
+        try:
+            code = _child(scene, number, kill)
+        except RuntimeError as error:
+            result.violations.append(f"a postman failed: {error}")
+            return result
+        if code == -signal.SIGKILL and kill is not None:
+            result.kills += 1
+            waiting.pop(0)
+        elif code == WAITING:
+            _aside(lambda: bring_letters(scene), folder)
+        elif code == OVER:
+            break
+        else:
+            said = (folder / "errors").read_text() if (folder / "errors").exists() else ""
+            result.violations.append(f"process {number} {'stood still' if code < 0 else f'ended with {code}: {said}'}")
+            return result
+    else:
+        result.violations.append(f"not over after {MOST} processes")
+    if (killed := folder / "killed").exists():
+        result.places = killed.read_text().splitlines()
+    result.violations += _aside(lambda: audit(scene), folder)
+    return result
+
+
+def _child(scene: Scene, number: int, kill: Kill | None) -> int:
+    def act(pipe: int) -> int:
+        child = Child(scene, number, kill, pipe)
+        code = asyncio.run(child.act())
+        (Path(scene.folder) / f"passed-{number}").write_bytes(msgspec.json.encode(child.points.passed))
+        return code
+
+    folder = Path(scene.folder)
+    return _end(*_fork(act, folder), kill, lambda: _aside(lambda: bring_letters(scene), folder))[0]
+
+
+def command(store: Store, point: int) -> str:
+    """The line that goes through a point again."""
+    return f"python -m tests.crash --store {store.name} --point {point}"
+
+
+def play(store: Store, points: list[int], root: Path, *, hasty: bool = False) -> Iterator[Result]:
+    """Goes through points one after the other."""
+    for point in points:
+        folder = Path(tempfile.mkdtemp(prefix=f"point-{point}-", dir=root))
+        yield perform(store, point, folder, hasty=hasty)
+        shutil.rmtree(folder)
+
+
+def spread(store: Store, points: list[int], root: Path, lanes: int, tell: Callable[[Result], None]) -> None:
+    """Goes through points in several lanes at once, each a process; `tell` hears of each point."""
+    pipes: dict[int, int] = {}
+    rests: dict[int, bytes] = {}
+    for lane in range(lanes):
+        process, pipe = _fork(lambda there, lane=lane: _lane(store, points[lane::lanes], root, there), root)  # type: ignore[misc]
+        pipes[pipe], rests[pipe] = process, b""
+    while pipes:
+        for pipe in select.select(list(pipes), [], [])[0]:
+            news = os.read(pipe, 65536)
+            *lines, rests[pipe] = (rests[pipe] + news).split(b"\n")
+            for line in lines:
+                tell(msgspec.json.decode(line, type=Result))
+            if not news:
+                os.close(pipe)
+                code = os.waitstatus_to_exitcode(os.waitpid(pipes.pop(pipe), 0)[1])
+                if code:
+                    tell(Result(-1, violations=[f"a lane ended with {code}: {(root / 'errors').read_text()}"]))
+
+
+def _lane(store: Store, points: list[int], root: Path, pipe: int) -> int:
+    for result in play(store, points, root):
+        os.write(pipe, msgspec.json.encode(result) + b"\n")
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return OVER
+    os.write(pipe, msgspec.json.encode(Result(-1, violations=["a process is left"])) + b"\n")
+    return OVER
+
+
+def prepared(store: Store, root: Path) -> Store:
+    """The store, ready: with an empty journal to copy."""
+    gc.collect()
+    gc.freeze()  # what is here is not touched in the processes to come, and so not copied for them
+    if store.name == "postgres":
+        return store
+    template = root / "template.db"
+
+    async def make() -> None:
+        async with SqliteJournal.open(template):
+            pass
+
+    _aside(make, root)
+    return msgspec.structs.replace(store, template=str(template))
+
+
+class Summary:
+    """What came of all points."""
+
+    def __init__(self, store: Store, say: Callable[[str], None]) -> None:
+        self._store, self._say, self._began = store, say, time.monotonic()
+        self.points = self.kills = self.second = self.violations = 0
+        self.places: Counter[str] = Counter()
+
+    def add(self, result: Result) -> None:
+        """One more point; what is wrong with it is said at once."""
+        self.points += 1
+        self.kills += result.kills > 0
+        self.second += result.kills > 1
+        self.places.update(result.places)
+        self.violations += len(result.violations)
+        for fault in result.violations:
+            self._say(f"{command(self._store, result.point)}  # {'; then '.join(result.places)}: {fault}")
+
+    def __str__(self) -> str:
+        seconds = time.monotonic() - self._began
+        return (
+            f"{self._store.name}: {self.points} points, {self.kills} kills, {self.second} second kills during recovery, "
+            f"{len(self.places)} kinds of places, {seconds:.1f} s, {self.violations} violations"
+        )

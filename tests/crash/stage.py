@@ -1,0 +1,193 @@
+"""What the crash matrix runs: two workflows with every kind of node and every class of effect, and a world that keeps its own record."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+
+from orchestra.agent.contract import Catalog, Effect
+from orchestra.doors import Call, Chunk, Done, Measure, Refused, Reply
+from orchestra.events import Usage
+from orchestra.values.json import canonical, digest
+from tests.engine.stage import CATALOG, NUMBER, TEXT, agent, listed, program, record, tool
+
+EVERYTHING = """
+schema: orchestra/v1
+name: everything
+input: {text: str}
+output: {a: "${joined}", b: "${grown}", c: "${chosen}", d: "${reading.answer}", e: "${rare}", f: "${sure.answer}"}
+budget: {tokens: 100000, calls: 1000}
+nodes:
+  words: {tool: split, with: {text: "${input.text}"}}
+  loud: {agent: writer, each: "${words}", as: word, concurrency: 2, with: {text: "${word}"}}
+  n: {tool: count, with: {items: "${loud.values}"}}
+  grown:
+    loop:
+      nodes: {next: {tool: grow, with: {text: "${previous}"}}}
+      output: ${next}
+      until: ${size(next) > 2}
+      at_most: 5
+  maybe: {agent: writer, when: "${n > 100}", with: {text: never}}
+  chosen: {first_of: ["${maybe}", "${words[0]}"]}
+  block: {call: {nodes: {inner: {tool: shaky, with: {text: "${words[1]}"}, retry: {attempts: 3, wait: [0.001, 0.003]}}}, output: "${inner}"}}
+  reading:
+    agent: reader
+    with: {question: "Which?", context: "${input.text}"}
+    checks: [quote]
+    against: ${input.text}
+    otherwise: [retry, abstain]
+    retry: {attempts: 3, wait: [0.001, 0.002]}
+  sure: {verify: "${reading}", checks: [quote], against: "${input.text}"}
+  rare: {agent: broken, with: {text: "${words[0]}"}, retry: 1, fallback: "none"}
+  joined: {agent: writer, with: {text: "${block} and ${string(n)}"}}
+"""
+EFFECTS = """
+schema: orchestra/v1
+name: effects
+input: {text: str}
+output: {a: "${saved}", b: "${paid.values}", c: "${booked}", d: "${sent}", e: "${note}", f: "${last}", g: "${settled}", h: "${wired}"}
+nodes:
+  words: {tool: split, with: {text: "${input.text}"}}
+  saved: {tool: save, with: {text: "${words[0]}"}, retry: {attempts: 3, wait: [0.001, 0.002]}}
+  paid: {tool: pay, each: "${words}", as: word, concurrency: 2, with: {text: "${word}"}, retry: {attempts: 3, wait: [0.001, 0.002]}}
+  booked: {tool: book, with: {text: "${saved}"}}
+  sent: {tool: send, with: {text: "${words[1]}"}, fallback: "unsent"}
+  sure: {ask: "Is ${saved} right?", options: ["yes", "no"]}
+  note: {tool: book, with: {text: "${sure}"}}
+  last: {tool: send, with: {text: "${note}"}, fallback: "unsent"}
+  settled:
+    loop:
+      nodes: {next: {tool: pay, with: {text: "${string(turn)}"}, retry: {attempts: 3, wait: [0.001, 0.002]}}}
+      output: ${next}
+      until: ${turn > 1}
+      at_most: 3
+  wired: {call: {nodes: {inner: {tool: send, with: {text: "${words[2]}"}, fallback: "unsent"}}, output: "${inner}"}}
+"""
+TEXTS = {"everything": "alpha beta gamma", "effects": "one two three"}
+CALLED = {"save": "idempotent", "pay": "keyed", "book": "transactional", "send": "once"}
+"""The effect of each tool that has one."""
+
+
+def _effect(name: str, effect: Effect) -> Any:
+    return tool(name, record(text=TEXT), TEXT, effect)
+
+
+_CATALOG = Catalog(
+    agents={**CATALOG.agents, "broken": agent("broken", record(text=TEXT), TEXT)},
+    tools={
+        **{name: CATALOG.tools[name] for name in ("split", "grow")},
+        "count": tool("count", record(items=listed(TEXT)), NUMBER),
+        "shaky": _effect("shaky", "pure"),
+        "save": _effect("save", "idempotent"),
+        "pay": _effect("pay", "keyed"),
+        "book": _effect("book", "transactional"),
+        "send": _effect("send", "once"),
+    },
+)
+PROGRAMS = {"everything": program(EVERYTHING, _CATALOG), "effects": program(EFFECTS, _CATALOG)}
+
+
+def _reading(call: Call) -> Any:
+    return {"answer": "beta", "quote": "beta gamma" if call.attempt > 1 else "nowhere"}
+
+
+def _later(value: Callable[[Call], Any]) -> Callable[[Call], Any]:
+    """Fails the first attempt, as a server does that is busy."""
+
+    def answer(call: Call) -> Any:
+        return value(call) if call.attempt > 1 else Refused(code="F203", reason="busy", retryable=True)
+
+    return answer
+
+
+ANSWERS: dict[str, Callable[[Call], Any]] = {
+    "split": lambda call: call.inputs["text"].split(),
+    "count": lambda call: len(call.inputs["items"]),
+    "grow": lambda call: (call.inputs["text"] or "") + "x",
+    "shaky": _later(lambda call: call.inputs["text"].upper()),
+    "writer": lambda call: f"<{call.inputs['text']}>",
+    "reader": _reading,
+    "broken": lambda call: Refused(code="F212", reason="no such model"),
+    "save": _later(lambda call: f"saved {call.inputs['text']}"),
+    "pay": lambda call: f"paid {call.inputs['text']}",
+    "book": lambda call: f"booked {call.inputs['text']}",
+    "send": lambda call: f"sent {call.inputs['text']}",
+}
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A line of the world's record: the `child`-th process began a call, or did what it is for."""
+
+    child: int
+    what: str
+    run: str
+    node: str
+    attempt: int
+    name: str
+    key: str
+
+
+class Lines:
+    """A file to which processes append whole lines, which no later crash of theirs takes back."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def write(self, line: bytes) -> None:
+        """Puts a line at the end; the kernel has it when this returns."""
+        os.write(self._descriptor, line + b"\n")
+
+
+class World:
+    """Workers that write down each call before they do it, and each effect as it happens. Calls take up to two milliseconds."""
+
+    def __init__(self, record: Lines, child: int, reach: Callable[[str], None], seed: int) -> None:
+        self._record, self._child, self._reach = record, child, reach
+        self._chance = Random(seed)  # noqa: S311  # latencies
+
+    async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
+        """Does one call, with a piece of text before the value of an agent."""
+        if call.kind == "agent":
+            yield Chunk("…")
+        yield await self._do(call)
+
+    def measure(self, call: Call) -> Measure:
+        """Answers of `writer` are remembered."""
+        memo = digest(canonical([call.name, call.inputs])) if call.name == "writer" else ""
+        return Measure(prompt_tokens=20, max_output=20, memo=memo) if call.kind == "agent" else Measure()
+
+    async def count(self, call: Call) -> int | None:
+        """Nobody can tell."""
+        return None
+
+    async def _do(self, call: Call) -> Done | Refused:
+        effect = CALLED.get(call.name, "pure")
+        self._reach(f"before a {effect} call")
+        self._write("begin", call)
+        self._reach(f"in a {effect} call")
+        await asyncio.sleep(self._chance.uniform(0, 0.002))
+        found = ANSWERS[call.name](call)
+        if not isinstance(found, Refused):
+            self._write("done", call)
+        self._reach(f"after a {effect} call")
+        if isinstance(found, Refused):
+            return found
+        usage = Usage(prompt_tokens=7, output_tokens=3, calls=1) if call.kind == "agent" else Usage()
+        return Done(value=found, usage=usage, sent=canonical(call.inputs), received=canonical(found))
+
+    def _write(self, what: str, call: Call) -> None:
+        self._record.write(msgspec.json.encode(Entry(self._child, what, call.run, call.node, call.attempt, call.name, call.key)))
+
+
+class Quick(World):
+    """A world that also answers without a stream."""
+
+    async def do(self, call: Call) -> Done | Refused:
+        """Does one call."""
+        return await self._do(call)

@@ -1,0 +1,69 @@
+"""The journals of the crash matrix: opened as everybody opens them, and with points inside."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+import msgspec
+
+from orchestra.doors import Journal
+from orchestra.journal.opening import connect
+from orchestra.journal.sqlite import SqliteJournal
+from tests.crash.points import WatchedConnection
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a journal lies: a file, or a schema of a Postgres database."""
+
+    file: str = ""
+    dsn: str = ""
+    schema: str = ""
+
+    def opened(self) -> AbstractAsyncContextManager[Journal]:
+        """The journal."""
+        if self.file:
+            return cast(AbstractAsyncContextManager[Journal], SqliteJournal.open(self.file))
+        from orchestra.journal.postgres import PostgresJournal
+
+        return cast(AbstractAsyncContextManager[Journal], PostgresJournal.open(self.dsn, schema=self.schema))
+
+    def pierced(self, reach: Callable[[str], None]) -> AbstractAsyncContextManager[Journal]:
+        """The journal with points inside its writes, where it has a seam for them."""
+        return _pierced(Path(self.file), reach) if self.file else self.opened()
+
+    def left(self) -> list[str]:
+        """What a journal that is closed should not leave behind."""
+        if not self.file:
+            return []
+        file = Path(self.file)
+        writers = file.with_name(file.name + "-writers")
+        locks = [f"lock {path.name}" for path in writers.iterdir()] if writers.is_dir() else []
+        return locks + [path.name for path in (file.with_name(file.name + end) for end in ("-wal", "-shm", "-journal")) if path.exists()]
+
+
+@asynccontextmanager
+async def _pierced(path: Path, reach: Callable[[str], None]) -> AsyncIterator[Journal]:
+    """As `SqliteJournal.open`, but the connection that writes is watched."""
+    reader = ThreadPoolExecutor(1)
+    stores, presence = await asyncio.get_running_loop().run_in_executor(reader, connect, path, "group", 10.0, None)
+    # The one way in: the store asks its connection for everything.
+    stores.writing.sql = WatchedConnection(stores.writing.sql, reach)  # type: ignore[assignment]  # it stands in for the connection
+    journal = SqliteJournal(stores, presence, reader, "group")
+    try:
+        yield journal
+    finally:
+        await journal.close()
+
+
+def fresh(folder: Path, template: Path | None) -> Place:
+    """A journal's file in a folder: a copy of an empty one, or none yet."""
+    file = folder / "journal.db"
+    if template is not None:
+        shutil.copyfile(template, file)
+    return Place(file=str(file))
