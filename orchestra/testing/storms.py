@@ -1,0 +1,317 @@
+"""Storms: one seeded plan of everything that goes wrong in one simulated run, and workers that carry their part of it out.
+
+What a call answers depends on the seed and on the call (agent or tool, inputs, feedback, tier) and on nothing else, so what a run
+without any fault would give can be computed (`orchestra.testing.oracle`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from random import Random
+from typing import Any
+
+from orchestra.doors import Call, Chunk, Clock, Done, Measure, Refused, Reply
+from orchestra.events import Usage
+from orchestra.testing.crashing import CALM, FAULTS, Process, Weather
+from orchestra.testing.programs import MANY, catalog
+from orchestra.testing.workers import broken, refused, stalled
+from orchestra.values.json import canonical, digest
+from orchestra.values.labels import may_go
+
+WORKER_FAULTS = (
+    "refused", "broken", "stall", "invalid", "wrong_type", "slow",
+    "silent", "usage missing", "usage negative", "usage huge", "cut",
+)  # fmt: skip
+"""What a call may meet. `silent`: the worker ends without a reply; `cut`: the stream ends in an error after some chunks."""
+OVERHEAD = 8
+"""Tokens by which the bound of a prompt is above its exact count, at least."""
+MOST_OUTPUT = 40
+HABITS = ("prompt", "prompt", "slow", "clumsy", "twice", "nobody")
+"""How the person answers: at once, or hours later; first wrong, stale and too early; each answer twice; never."""
+
+
+def draw(seed: int, *parts: object) -> float:
+    """A number in [0, 1) of a seed and some parts."""
+    return int.from_bytes(blake2b(repr((seed, *parts)).encode(), digest_size=7).digest()) / (1 << 56)
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """What one process meets: the step at which it dies, its store's weather, when it is closed, when it loses its lease."""
+
+    fatal: int | None = None
+    weather: Weather = CALM
+    closed: float | None = None
+    """Seconds after which it is closed, as by SIGTERM."""
+    fenced: float | None = None
+    """Seconds after which another process takes its run over while it lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storm:
+    """The plan of one run. `lives` are its processes one after the other; after them comes one that meets only its workers' faults."""
+
+    seed: int
+    chances: dict[str, float] = field(default_factory=dict)
+    """How likely each of `WORKER_FAULTS` is."""
+    quick: float = 0.5
+    """The share of calls that come back at once."""
+    latency: float = 1.0
+    """Seconds that the others take: about so many."""
+    lives: tuple[Life, ...] = ()
+    habit: str = "prompt"
+    cancel: tuple[float, str] | None = None
+    """When somebody cancels the run, and how: by its `handle`, or by `letter`."""
+    jumps: tuple[tuple[float, float], ...] = ()
+    """When the wall clock jumps, and by how many seconds."""
+    readers: tuple[tuple[int, float, int], ...] = ()
+    """Subscribers: from which event on, seconds that they take for one, and after how many they leave; 0 for none."""
+    memo: bool = False
+    concurrency: int = 64
+
+    @classmethod
+    def of(cls, seed: int) -> Storm:
+        """The plan of a seed."""
+        chance = Random(f"storm {seed}")  # noqa: S311  # chance that can be repeated is the point
+        mood = chance.random()
+        chances: dict[str, float] = {}
+        if mood < 0.75:
+            chances = {name: 0.016 for name in WORKER_FAULTS}
+        elif mood < 0.9:
+            chances = {chance.choice(WORKER_FAULTS): chance.choice((0.2, 0.6)) for _ in range(2)}
+            chances = {name: min(share, 0.49) for name, share in chances.items()}
+        lives = tuple(_life(chance, number) for number in range(chance.choice((0, 1, 1, 1, 2, 2, 3))))
+        cancel = (chance.choice((0.0, chance.uniform(0, 3), chance.uniform(0, 60))), chance.choice(("handle", "letter")))
+        jumps = [(chance.uniform(0, 20), chance.choice((3_600.0, -3_600.0, 40.0, -5.0))) for _ in range(chance.randint(1, 2))]
+        readers = [
+            (chance.choice((0, 0, 3)), chance.choice((0.0, 0.0, 0.5, 20.0)), chance.choice((0, 0, 2, 9))) for _ in range(chance.randint(1, 3))
+        ]
+        return cls(
+            seed=seed,
+            chances=chances,
+            quick=chance.choice((0.0, 0.4, 0.9, 1.0)),
+            latency=chance.choice((0.0, 0.5, 2.0, 8.0)),
+            lives=lives,
+            habit=chance.choice(HABITS),
+            cancel=cancel if chance.random() < 0.09 else None,
+            jumps=tuple(jumps) if chance.random() < 0.12 else (),
+            readers=tuple(readers) if chance.random() < 0.3 else (),
+            memo=chance.random() < 0.3,
+            concurrency=chance.choice((1, 2, 64, 64, 256)),
+        )
+
+    def calm(self) -> Storm:
+        """The same run without anything that goes wrong."""
+        return replace(self, chances={}, lives=(), cancel=None, jumps=(), readers=(), habit="prompt")
+
+
+def _life(chance: Random, number: int) -> Life:
+    weather = CALM
+    if chance.random() < 0.5:
+        fault = chance.choice(tuple(FAULTS)) if chance.random() < 0.35 else ""
+        slow = chance.choice(((0.0, 0.0), (0.0, 0.02), (0.5, 5.0)))
+        weather = Weather(fault, int(2 ** chance.uniform(0, 4)), slow, chance.choice((0.0, 0.0, 0.3, 30.0)))
+    fate = chance.random()
+    # A recovery that dies as well dies soon: within the steps in which it reads, takes the lease and begins.
+    fatal = chance.randint(1, 25) if number and chance.random() < 0.5 else int(2 ** chance.uniform(0, 9.5))
+    if fate < 0.7:
+        return Life(fatal=fatal, weather=weather)
+    when = chance.choice((0.0, chance.uniform(0, 5), chance.uniform(0, 60)))
+    if fate < 0.85:
+        return Life(closed=when, weather=weather)
+    return Life(fenced=when, weather=weather)
+
+
+def answer(seed: int, call: Call) -> Any:
+    """What an agent or tool answers to a call."""
+    said = canonical([call.name, call.inputs, len(call.feedback), call.escalate])
+    mark = blake2b(said + str(seed).encode(), digest_size=8).digest()
+    text = call.inputs.get("text")
+    match call.name:
+        case "split":
+            words = str(text).split()
+            return words[: mark[0] % 5]
+        case "crowd":
+            return [f"w{number}" for number in range(MANY)]
+        case "count":
+            return len(call.inputs["items"])
+        case "join":
+            return " ".join(call.inputs["items"])[:60]
+        case "shout":
+            return str(text).upper()[:60]
+        case "grow":
+            return ((text or "") + "xy"[mark[0] % 2])[-40:]
+        case "judge":
+            return ("yes", "no")[mark[0] % 2]
+        case "reader":
+            return _reading(call, mark)
+        case _:
+            return f"{call.name} {mark[:2].hex()} {str(text)[: mark[2] % 30]}"
+
+
+def _reading(call: Call, mark: bytes) -> dict[str, str]:
+    """An answer with a quote: true ones, invented ones, and ones beside the point."""
+    context = call.inputs["context"]
+    true = mark[0] % (5 if call.escalate else 3) > 0
+    quote = context[: 1 + mark[1] % max(1, len(context))] if true else f"invented {mark[2]}"
+    return {"answer": quote.split()[0] if quote.split() and mark[3] % 4 else f"answer {mark[4]}", "quote": quote}
+
+
+@dataclass(slots=True)
+class Seen:
+    """A call as the outside world saw it."""
+
+    call: Call
+    process: int
+    durable: int
+    """How many events of the run were on disk when it came."""
+    stale: bool
+    """Whether somebody else had the lease by then."""
+    reply: Done | Refused | None = None
+    fault: str = ""
+    cancelled: bool = False
+
+
+@dataclass(slots=True)
+class Ledger:
+    """All calls that the outside world saw, in order; and which faults hit how often."""
+
+    seen: list[Seen] = field(default_factory=list)
+    struck: dict[str, int] = field(default_factory=dict)
+    leaks: list[str] = field(default_factory=list)
+    """Labelled data that reached who is not cleared for it."""
+
+    def strike(self, fault: str) -> None:
+        """One more fault of a kind."""
+        self.struck[fault] = self.struck.get(fault, 0) + 1
+
+
+class StormyWorkers:
+    """Stand behind the `Workers` door of one process. `position` says how many events are on disk, and whether the lease is lost."""
+
+    def __init__(self, storm: Storm, ledger: Ledger, process: Process, clock: Clock, position: Callable[[Process], tuple[int, bool]]) -> None:
+        self._storm, self._ledger, self._process, self._clock = storm, ledger, process, clock
+        self._position = position
+        self.in_flight = 0
+
+    async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
+        """Does one call."""
+        await self._process.goes_on()
+        seen = Seen(call, self._process.number, *self._position(self._process))
+        contract = (catalog().agents if call.kind == "agent" else catalog().tools)[call.name]
+        if not may_go(call.label, contract.label):
+            # What the fleet does: the call stops here. That it stops is the fleet's promise; that the label is true is the engine's.
+            self._ledger.strike("not cleared")
+            yield Refused(code="F202", reason=f"{call.name} must not see {call.label} data", hint="use another agent")
+            return
+        self._ledger.seen.append(seen)
+        self.in_flight += 1
+        fault = seen.fault = self._fault(call)
+        if fault:
+            self._ledger.strike(fault)
+        ended = False
+        try:
+            async for reply in self._replies(call, fault):
+                await self._process.goes_on()
+                if not isinstance(reply, Chunk):
+                    seen.reply, ended = reply, True
+                yield reply
+            ended = ended or fault == "silent"
+        finally:
+            self.in_flight -= 1
+            if not ended:
+                seen.cancelled = True
+
+    def _fault(self, call: Call) -> str:
+        left = draw(self._storm.seed, "fault", call.node, call.attempt)
+        for name, share in self._storm.chances.items():
+            left -= share
+            if left < 0:
+                return name
+        return ""
+
+    async def _replies(self, call: Call, fault: str) -> AsyncGenerator[Reply, None]:
+        pace = draw(self._storm.seed, "pace", call.node, call.attempt)
+        seconds = 0.0 if pace < self._storm.quick else self._storm.latency * (0.2 + 1.6 * draw(self._storm.seed, "time", call.node, call.attempt))
+        match fault:
+            case "refused":
+                yield refused(call)
+                return
+            case "stall":
+                await self._clock.sleep(call.timeout if call.timeout is not None else 900.0)
+                yield stalled(call)
+                return
+            case "slow":
+                seconds = 1.0 + 10 * seconds
+            case _:
+                pass
+        if call.kind == "agent" and (fault in ("slow", "cut") or pace > 0.8):
+            for number in range(3):
+                yield Chunk(f"piece {number}")
+                await self._clock.sleep(seconds / 3)
+        elif seconds:
+            await self._clock.sleep(seconds)
+        elif pace > 0.5:
+            await asyncio.sleep(0)
+        match fault:
+            case "silent":
+                return
+            case "broken":
+                yield broken(call)
+            case "cut":
+                yield Refused(code="F206", reason="the stream ended in the middle (simulated)", retryable=True, usage=self._usage(call, 3))
+            case "invalid":
+                yield Refused(code="M001", reason="the output is not JSON (simulated)", retryable=True, usage=self._usage(call, 9))
+            case "wrong_type":
+                yield Done(value={"unexpected": [True]}, usage=self._usage(call, 9))
+            case _:
+                yield self._done(call, fault)
+
+    def _done(self, call: Call, fault: str) -> Done:
+        value = answer(self._storm.seed, call)
+        received = canonical(value)
+        usage = self._usage(call, len(received) // 4 + 1)
+        match fault:
+            case "usage missing":
+                usage = Usage()
+            case "usage negative":
+                usage = Usage(prompt_tokens=-300, output_tokens=-20, calls=1)
+            case "usage huge":
+                usage = Usage(prompt_tokens=50_000, output_tokens=5_000, calls=1)
+            case _:
+                pass
+        return Done(value=value, usage=usage, server="simulated", model="simulated", sent=canonical(call.inputs), received=received)
+
+    @staticmethod
+    def _usage(call: Call, output: int) -> Usage:
+        if call.kind == "tool":
+            return Usage()
+        return Usage(prompt_tokens=prompt(call), output_tokens=min(output, call.max_output or MOST_OUTPUT), calls=1)
+
+    def measure(self, call: Call) -> Measure:
+        """A bound above the exact count, and a memo key where the storm has memos."""
+        if call.kind == "tool":
+            return Measure(memo=memo(call) if self._storm.memo and call.name in ("split", "shout", "count", "join", "grow") else "")
+        key = memo(call) if self._storm.memo else ""
+        return Measure(prompt_tokens=prompt(call) * 2 + OVERHEAD, max_output=MOST_OUTPUT, min_output=4, memo=key)
+
+    async def count(self, call: Call) -> int | None:
+        """The exact count, some of the time."""
+        await self._process.goes_on()
+        share = draw(self._storm.seed, "count", call.node)
+        if share > 0.5:
+            await self._clock.sleep(0.1)
+        return None if share < 0.3 else prompt(call)
+
+
+def prompt(call: Call) -> int:
+    """The tokens of a call's prompt."""
+    return len(canonical(call.inputs)) // 4 + 1
+
+
+def memo(call: Call) -> str:
+    """The key under which a call's answer may be remembered."""
+    return digest(canonical([call.kind, call.name, call.inputs, len(call.feedback), call.escalate]))
