@@ -1,0 +1,66 @@
+"""The harness for other libraries: its adapters run every node, its server answers after the drawn latency, its tables tell ratios."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.peers.tables import ARMS, FLOOR, report
+
+PEERS = Path(__file__).resolve().parents[2] / "bench" / "peers"
+
+
+def measured(script: str, *arguments: str) -> list[dict[str, Any]]:
+    """What an adapter prints, run as the harness runs it. It asserts by itself that every node ran once."""
+    done = subprocess.run(
+        [sys.executable, str(PEERS / script), *arguments], capture_output=True, text=True, check=True, cwd=PEERS.parents[1]
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def faults(rows: list[dict[str, Any]]) -> list[str]:
+    return [row["error"] for row in rows if "error" in row]
+
+
+@pytest.mark.parametrize("variant", ["", "durable", "values", "sync"])
+def test_our_adapter_runs_every_node_of_every_shape(variant: str) -> None:
+    rows = measured("bench_orchestra.py", "--workload", "abcgi", "--n", "60", "--inner", "1", "--variant", variant)
+    assert faults(rows) == []
+    assert [row["workload"] for row in rows] == list("abcgi")
+
+
+@pytest.mark.parametrize("script", ["bench_orchestra.py", "bench_asyncio.py"])
+def test_an_adapter_asks_the_server_once_for_every_node(script: str) -> None:
+    rows = measured(script, "--workload", "ef", "--n", "30")
+    assert faults(rows) == []
+    assert rows[0]["makespan_over_cp"] >= 1.0, "no engine is faster than the critical path"
+
+
+def test_our_adapter_takes_the_harness_client_as_a_control() -> None:
+    rows = measured("bench_orchestra.py", "--workload", "f", "--n", "10", "--client", "aiohttp")
+    assert faults(rows) == []
+
+
+def row(label: str, value: float, **more: Any) -> dict[str, Any]:
+    return {"workload": "a", "n": 100, "label": label, "us_per_node": value, "cpu_us_per_node": value, "build_ms": 1.0, **more}
+
+
+def test_a_table_tells_medians_and_ratios_to_the_floor(tmp_path: Path) -> None:
+    peer = ARMS[-1].label
+    text = report([row(FLOOR, 2.0), row(peer, 9.0), row(peer, 10.0), row(peer, 50.0)], tmp_path)
+    assert f"| {peer} | 10 | 10 | 1 | 5 | 9 to 50 | 3 |" in text
+
+
+def test_a_peer_that_broke_is_reported_in_the_table(tmp_path: Path) -> None:
+    broken = {"workload": "a", "n": 0, "label": ARMS[-1].label, "error": "it fell over"}
+    assert "it fell over" in report([row(FLOOR, 2.0), broken], tmp_path)
+
+
+def test_a_peer_that_could_not_be_installed_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "faults.json").write_text('{"haystack": "no such package"}')
+    assert "Not installed: haystack (no such package)." in report([row(FLOOR, 2.0)], tmp_path)
