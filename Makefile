@@ -4,10 +4,10 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-base demo test test-quick lint docs readme bench lock clean
+.PHONY: help setup setup-base demo test test-quick lint docs readme bench bench-engine bench-peers bench-fleet lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## .venv with the library, the local CPU fleet and its weights (Linux; 700 MB to fetch)
 	@$(PYTHON) scripts/bootstrap.py cpu
@@ -39,7 +39,18 @@ docs: setup-base  ## the documentation, into site/
 readme: setup  ## the README's output blocks, from a real run
 	@$(RUN) scripts/readme.py
 
-bench:  ## the tables of the README, from bench/ (minutes; needs the fleet)
+bench: bench-peers  ## all benchmarks: those below, then the tables of docs/performance.md and of the README
+	-@$(MAKE) --no-print-directory bench-engine
+	@$(RUN) -m bench.page
+	@$(MAKE) --no-print-directory bench-fleet
+
+bench-engine: setup-base  ## the engine against asyncio alone, and against its goals (a minute)
+	@$(RUN) -m bench.engine
+
+bench-peers: setup-base  ## the engine beside other libraries, each in an environment of its own (10 minutes, and 1 GB to fetch)
+	-@$(RUN) -m bench.peers.run_all
+
+bench-fleet:  ## the tables of the README, from bench/ (minutes; needs the fleet)
 	@$(PYTHON) scripts/bootstrap.py base cpu
 	@$(RUN) scripts/readme.py bench
 

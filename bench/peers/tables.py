@@ -32,7 +32,7 @@ ARMS = (
     Arm("orchestra, no journal", "orchestra", "orchestra", "abcdefi"),
     Arm("orchestra, default (fsync a group)", "orchestra", "orchestra", "abcdefgi", ("--variant", "durable")),
     Arm("orchestra, off (NORMAL)", "orchestra", "orchestra", "g", ("--variant", "normal")),
-    Arm("orchestra, strict (fsync an event)", "orchestra", "orchestra", "g", ("--variant", "sync")),
+    Arm("orchestra, strict", "orchestra", "orchestra", "g", ("--variant", "sync")),
     Arm("orchestra, no journal (aiohttp, control)", "orchestra", "orchestra", "ef", AIOHTTP),
     Arm("orchestra, no journal, values passed on", "orchestra", "orchestra", "abc", ("--variant", "values")),
     Arm("langgraph", "langgraph", "langgraph", "abcdefgi"),

@@ -1,0 +1,46 @@
+"""Puts the last results into docs/performance.md: `python -m bench.page`. No figure of that page is typed by hand."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from bench import machine
+from bench.peers import run_all, tables
+
+PAGE = machine.ROOT / "docs" / "performance.md"
+BLOCK = re.compile(r"(?P<head><!-- measured:(?P<name>[a-z]+) -->\n).*?(?P<tail><!-- end:(?P=name) -->)", re.DOTALL)
+
+
+def engine() -> str:
+    """What the last `make bench-engine` printed; empty where there was none."""
+    file = machine.folder() / "engine.txt"
+    return f"```text\n{file.read_text('utf-8')}```\n" if file.exists() else ""
+
+
+def peers() -> str:
+    """The tables of the last `make bench-peers`; empty where there was none."""
+    file = run_all.results()
+    return f"{tables.report(tables.rows(file), machine.folder())}\n" if file.exists() else ""
+
+
+def renewed(page: str, measured: dict[str, str]) -> str:
+    """The page with what was measured in its blocks; a block that nothing was measured for stays as it is."""
+    return BLOCK.sub(
+        lambda found: f"{found['head']}\n{measured[found['name']]}\n{found['tail']}" if measured[found["name"]] else found[0], page
+    )
+
+
+def main(page: Path = PAGE) -> int:
+    """Writes the page."""
+    before = page.read_text("utf-8")
+    after = renewed(before, {"engine": engine(), "peers": peers()})
+    if after != before:
+        page.write_text(after, "utf-8")
+        print(f"{page.name} written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
