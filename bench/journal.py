@@ -1,4 +1,4 @@
-"""How many events a second the journal puts on disk: `python bench/journal.py [FOLDER] [--events N]`.
+"""How many events a second the journal puts on disk: `python bench/journal.py [FOLDER] [--events N] [--postgres DSN]`.
 
 Each run appends one event at a time, as the engine does: attempt started, attempt finished, node finished, in turn, and waits
 until its run is durable every `--wait` events. The floor is one fsync'd SQLite commit an event. Reported: medians of three
@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import secrets
 import sqlite3
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from orchestra.doors import Journal
@@ -96,21 +97,38 @@ async def sweep(journal: Journal, work: Sequence[tuple[str, Sequence[Event] | in
     await journal.close()
 
 
+@asynccontextmanager
+async def opened(where: Path | str, durability: Durability | None) -> AsyncIterator[Journal]:
+    """A journal in a fresh file of a folder, or in a fresh schema of a Postgres database; in memory where `durability` is None."""
+    if durability is None:
+        yield MemoryJournal()
+    elif isinstance(where, Path):
+        with tempfile.TemporaryDirectory(dir=where) as fresh:
+            async with SqliteJournal.open(Path(fresh) / "journal.db", durability=durability) as file:
+                yield file
+    else:
+        import asyncpg  # here, for it is an extra
+
+        from orchestra.journal.postgres import PostgresJournal
+
+        schema = f"bench_{secrets.token_hex(8)}"
+        async with PostgresJournal.open(where, durability=durability, schema=schema) as journal:
+            yield journal
+        sql = await asyncpg.connect(where)
+        await sql.execute(f"DROP SCHEMA {schema} CASCADE")
+        await sql.close()
+
+
 async def measure(
-    folder: Path, durability: Durability | None, runs: int, each: int, wait: int, *, nodes: bool = False
+    where: Path | str, durability: Durability | None, runs: int, each: int, wait: int, *, nodes: bool = False
 ) -> tuple[float, float]:
     """Events (or nodes) a second and CPU seconds a wall second of one sweep, on a fresh file; in memory where `durability` is None."""
     names = [f"run{number:05d}" for number in range(runs)]
     work: list[tuple[str, Sequence[Event] | int]] = [(run, each if nodes else events_of(run, each)) for run in names]
-    with tempfile.TemporaryDirectory(dir=folder) as fresh:
-        async with AsyncExitStack() as stack:
-            file = Path(fresh) / "journal.db"
-            journal: Journal = (
-                await stack.enter_async_context(SqliteJournal.open(file, durability=durability)) if durability else MemoryJournal()
-            )
-            wall, cpu = time.perf_counter(), time.process_time()
-            await sweep(journal, work, wait)
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    async with opened(where, durability) as journal:
+        wall, cpu = time.perf_counter(), time.process_time()
+        await sweep(journal, work, wait)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     return runs * each / wall, cpu / wall
 
 
@@ -135,8 +153,10 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("folder", nargs="?", type=Path, default=None, help="where the files lie; default: the system's temporary folder")
     options.add_argument("--events", type=int, default=12_000)
+    options.add_argument("--postgres", metavar="DSN", help="measure a journal in this database, not in files")
     given = options.parse_args()
     folder = given.folder or Path(tempfile.gettempdir())
+    where = given.postgres or folder
     cases: list[tuple[str, Durability | None, int, int]] = [
         ("group, 1 run, waits at the end", "group", 1, 1 << 30),
         ("group, 40 runs, each waits every 10", "group", 40, 10),
@@ -148,13 +168,13 @@ def main() -> None:
     print(f"{'one commit an event (floor)':42}{statistics.median(floor(folder, 500) for _ in range(3)):>12,.0f} events/s")
     for name, durability, runs, wait in cases:
         each = (given.events if durability != "strict" else given.events // 10) // runs
-        sweeps = [asyncio.run(measure(folder, durability, runs, each, wait)) for _ in range(3)]
+        sweeps = [asyncio.run(measure(where, durability, runs, each, wait)) for _ in range(3)]
         rate, cpu = statistics.median(rate for rate, _ in sweeps), statistics.median(cpu for _, cpu in sweeps)
         print(f"{name:42}{rate:>12,.0f} events/s   {cpu:4.2f} CPU")
     kinds: list[tuple[str, Durability]] = [("group", "group"), ("off (NORMAL)", "off")]
     for name, kind in kinds:
         each = given.events // 200
-        sweeps = [asyncio.run(measure(folder, kind, 200, each, 1, nodes=True)) for _ in range(3)]
+        sweeps = [asyncio.run(measure(where, kind, 200, each, 1, nodes=True)) for _ in range(3)]
         rate, cpu = statistics.median(rate for rate, _ in sweeps), statistics.median(cpu for _, cpu in sweeps)
         print(f"{name + ', 200 runs, each waits every node':42}{rate:>12,.0f} nodes/s    {cpu:4.2f} CPU")
 

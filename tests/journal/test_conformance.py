@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -56,6 +57,10 @@ async def test_sqlite_answers_as_memory_does(seed: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(20))
 async def test_postgres_answers_as_memory_does(seed: int, postgres: PostgresServer, schema: str) -> None:
     await follow(lambda: PostgresJournal.open(postgres.dsn, schema=schema), steps(seed))
+
+
+def test_a_law_needs_no_plugin_of_pytest() -> None:
+    asyncio.run(LAWS[0].check(in_memory()))
 
 
 class LosesALetter(MemoryJournal):
