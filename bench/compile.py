@@ -6,8 +6,8 @@
 a graph to the program (with places, as for a file). Every round has names of its own: nothing is found in a cache of texts that a
 round before has filled. The shapes are those of the benchmark of the engine: a chain; a fan from one node to all and on to one; a
 layered graph of 20 nodes a layer, each reading 3 of the layer above. `tools` pass values by `with:`, `agents` read fields of
-records, `after` only waits, `unnamed` calls
-get their names from the variable. `mixed` is a chain of calls, checks, conditions, texts and choices.
+records, `after` only waits, `unnamed` calls get their names from the variable. `mixed` is a chain of calls, checks, conditions,
+texts and choices.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def assembled(
 ) -> tuple[CompiledNode, ...]:
     """The drafts as nodes: names become indices, and heights are counted from the sinks. `wants` are the reads among these nodes."""
     index = {name: number for number, name in enumerate(order)}
-    needs = [tuple(sorted([index[want] for want in wants[name] if want != name])) for name in order]
+    needs = [tuple(sorted([index[want] for want in wants[name] if want != name])) if wants[name] else () for name in order]
     children: list[list[int]] = [[] for _ in order]
     for number, needed in enumerate(needs):
         for need in needed:
@@ -48,7 +48,7 @@ def assembled(
                 given[name],
                 needs[number],
                 tuple(children[number]),
-                frozenset([index[want] for want in soft if want in index]) if (soft := reads[name].soft) else _NONE,
+                frozenset([index[want] for want in wants[name] & soft]) if (soft := reads[name].soft) else _NONE,
                 heights[number],
             )
             for number, name in enumerate(order)

@@ -449,6 +449,31 @@ def test_a_trace_of_many_nodes_is_quick() -> None:
     assert time.perf_counter() - began < 10
 
 
+def test_a_trace_of_many_lines_is_quick() -> None:
+    """A thousand statements, each with a name of its own: the function's code is read once, and not once a call."""
+    import time
+
+    lines = [f"    a{at} = calculator(question=or_else(a{at - 1}.text, question))" for at in range(1, 1000)]
+    source = "\n".join(["def long(question: str) -> Answer:", "    a0 = calculator(question=question)", *lines, "    return a999"])
+    space: dict[str, Any] = {"calculator": calculator, "Answer": Answer, "or_else": or_else}
+    exec(compile(source, "<long>", "exec"), space)
+    began = time.perf_counter()
+    assert list(workflow()(space["long"]).graph.nodes) == [f"a{at}" for at in range(1000)]
+    assert time.perf_counter() - began < 2
+
+
+def test_a_name_that_was_given_back_is_given_again() -> None:
+    @workflow()
+    def named(question: str) -> Answer:
+        calculator(question=question)
+        calculator(question=question)
+        last = accepted(calculator(question=question), checks=numbers, against=question)
+        calculator(question=question)
+        return last
+
+    assert list(named.graph.nodes) == ["calculator", "calculator_2", "last", "calculator_3"]
+
+
 def test_outside_of_a_workflow_a_tool_is_plain_python() -> None:
     assert search(query="a", documents=[Document(source="s", text="abc")]) == [Passage(source="s", text="abc")]
 
