@@ -46,6 +46,9 @@ class Settings(BaseModel):
     durability: Literal["strict", "group", "off"] = Field(
         "group", description="when an event counts as written: after its own commit, a shared one, or at once"
     )
+    retention: str = Field(
+        "off", pattern=r"^(off|[0-9]{1,6}[hdw])$", description="how long ended runs stay, such as 30d, or off; `runs gc` deletes older ones"
+    )
     modules: tuple[str, ...] = Field((), description="Python modules to import: tools, workflows, agents")
     agents: tuple[Path, ...] = Field((), description="folders of agents, searched before the packaged ones")
     workflows: tuple[Path, ...] = Field((), description="folders of workflows, searched before the packaged ones")

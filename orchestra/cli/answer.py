@@ -56,7 +56,10 @@ def as_text(value: Any) -> str:
         return value
     if isinstance(value, dict) and set(value) == {"text", "citations"}:
         return value["text"] if isinstance(value["text"], str) else "The documents do not tell."
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        return json.dumps(value, indent=2, ensure_ascii=False)
+    except RecursionError:  # no value that Orchestra writes, but a journal's may be nested so deep
+        return "(nested too deep to be shown; see --json)"
 
 
 def show_evidence(evidence: Sequence[Evidence]) -> None:

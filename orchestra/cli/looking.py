@@ -3,58 +3,48 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from datetime import datetime
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 
 from orchestra.cli.answer import as_text, show_nodes
-from orchestra.cli.opening import settings
-from orchestra.cli.screen import console, print_json, say, seconds, table
+from orchestra.cli.asking import question_data, waiting_text
+from orchestra.cli.finding import EVERY, opened, opened_at, status_of
+from orchestra.cli.screen import console, moment, print_json, say, seconds, table
+from orchestra.cli.telling import incident
 from orchestra.errors import InputError
 from orchestra.events import encode
 from orchestra.journal.history import Attempt, History, Row
-from orchestra.journal.sqlite import SqliteJournal
 from orchestra.values.outcome import Value
 from orchestra.values.schema import nearest
 from orchestra.values.text import visible
 
 MAX_TROUBLES = 20
+MAX_INCIDENTS = 20
+STATUSES = ("running", "waiting", "interrupted", "done", "failed", "abstained", "budget", "cancelled")
 
 
-@asynccontextmanager
-async def _opened() -> AsyncIterator[SqliteJournal | None]:
-    """The journal, or None where nothing has been recorded: looking makes no file."""
-
-    place = settings().journal
-    if not isinstance(place, Path):
-        raise InputError("C018", "the journal is off, so no runs are recorded", hint="orchestra config show says what turned it off")
-    if not place.exists():
-        yield None
-        return
-    async with SqliteJournal.open(place) as journal:
-        yield journal
-
-
-async def list_runs(limit: int, as_json: bool) -> None:
-    """Prints the latest runs, newest first."""
-    async with _opened() as journal:
-        found = await journal.runs(limit) if journal else []
+async def list_runs(limit: int, status: str, workflow: str, *, as_json: bool) -> None:
+    """Prints the latest runs, newest first; with a `status` or a `workflow` those alone. Raises `InputError` C010 for no status."""
+    if status and status not in STATUSES:
+        near = nearest(status, STATUSES)
+        raise InputError("C010", f"no run is {status!r}", hint=f"did you mean {near!r}?" if near else f"one of: {', '.join(STATUSES)}")
+    async with opened() as journal:
+        everything = await journal.runs(EVERY if status or workflow else limit) if journal else []
+    found = [run for run in everything if status in ("", run.status) and workflow in ("", run.workflow)][:limit]
     if as_json:
         print_json(found)
         return
     if not found:
-        say("no runs yet; begin with: orchestra run NAME")
+        say("no such runs" if everything else "no runs yet; begin with: orchestra run NAME")
         return
     rows = [
         (
             summary.run,
             summary.workflow,
             summary.status,
-            _moment(summary.started),
+            moment(summary.started),
             seconds(summary.finished - summary.started) if summary.finished else "",
             str(summary.nodes),
             str(summary.usage.prompt_tokens + summary.usage.output_tokens),
@@ -64,28 +54,9 @@ async def list_runs(limit: int, as_json: bool) -> None:
     console().print(table(("run", "workflow", "status", "started", "took", "nodes", "tokens"), rows, right=(4, 5, 6)))
 
 
-async def find_run(journal: SqliteJournal | None, name: str) -> str:
-    """The id that a name stands for. Raises `InputError` C018 for none, or for more than one."""
-    if journal is None:
-        raise InputError("C018", f"there is no run {name!r}: nothing has been recorded yet", hint="begin with: orchestra run NAME")
-    if name == "last":
-        latest = await journal.runs(1)
-        if not latest:
-            raise InputError("C018", "there is no run yet", hint="begin with: orchestra run NAME")
-        return latest[0].run
-    found = await journal.find(name)
-    if name in found or len(found) == 1:
-        return name if name in found else found[0]
-    if found:
-        raise InputError("C018", f"{len(found)} runs begin with {name!r}: {', '.join(found[:5])}", hint="give more of the id")
-    raise InputError("C018", f"there is no run {name!r}", hint="orchestra runs list")
-
-
 async def show_run(name: str, node: str, attempt: int | None, *, everything: bool, as_json: bool) -> None:
     """Prints a run, one of its nodes, or with an `attempt` (0 is the last) the bytes of one. Raises `InputError` C018 or C019."""
-    async with _opened() as journal:
-        run = await find_run(journal, name)
-        assert journal is not None  # `find_run` refuses where there is none
+    async with opened_at(name) as (journal, run):
         events = await journal.read(run)
         history = History.of(events)
         if node:
@@ -96,10 +67,18 @@ async def show_run(name: str, node: str, attempt: int | None, *, everything: boo
             else:
                 _show_node(row, run, as_json=as_json)
             return
+        status = history.status if history.finished is not None else await status_of(journal, run)
     if as_json:
-        print_json({"run": run, "events": [msgspec.Raw(encode(event)) for event in events]})
+        print_json(
+            {
+                "run": run,
+                "status": status,
+                "asked": question_data(run, history.asked),
+                "events": [msgspec.Raw(encode(event)) for event in events],
+            }
+        )
     else:
-        _show_run(history, everything=everything)
+        _show_run(history, status, everything=everything)
 
 
 def find_node(history: History, node: str) -> Row:
@@ -137,17 +116,26 @@ def _print_bytes(parts: Sequence[bytes]) -> None:
         sys.stdout.buffer.write(part + b"\n")
 
 
-def _show_run(history: History, *, everything: bool) -> None:
-    when = _moment(history.started)
-    status = history.status if history.seconds is not None else "running, or cut off"
+def _show_run(history: History, status: str, *, everything: bool) -> None:
     took = f" in {seconds(history.seconds)}" if history.seconds is not None else ""
-    say(visible(f"{history.workflow}: {status}{took}, started {when}", keep=""), style="bold")
+    forked = f", forked from {history.parent}" if history.parent else ""
+    say(visible(f"{history.workflow}: {status}{took}, started {moment(history.started)}{forked}", keep=""), style="bold")
+    match status:
+        case "waiting":
+            say(f"\n{waiting_text(history.run, history.asked)}", style="yellow")
+        case "interrupted":
+            say(visible(f"its process is gone; go on with: orchestra runs resume {history.run}"), style="yellow")
+        case "running":
+            say(visible(f"under way; watch it: orchestra runs tail {history.run}"), style="dim")
+        case _:
+            pass
     if isinstance(history.outcome, Value):
-        say(visible(_as_text(history.outcome.value)))
+        say(visible(as_text(history.outcome.value)))
     elif history.outcome is not None:
         say(visible(f"{history.outcome.by}: {history.outcome.reason}".removeprefix(": ")), style="yellow")
     say()
     show_nodes(history, everything=everything)
+    _show_incidents(history)
     troubles = [row for row in history.rows if row.error]
     if troubles:
         say()
@@ -156,6 +144,22 @@ def _show_run(history: History, *, everything: bool) -> None:
     asked = next((row.path for row in history.rows if any(tried.sent for tried in row.attempts)), None)
     if asked:
         say(visible(f"\nmore: orchestra runs show {history.run} '{asked}' --prompt"), style="dim")
+
+
+def _show_incidents(history: History) -> None:
+    """Prints what happened to the run from outside, and which calls it did not make itself."""
+    lines = []
+    for event in history.incidents[-MAX_INCIDENTS:]:
+        node = getattr(event, "node", "")
+        lines.append(f"{moment(event.at)}  {f'{node}: ' if node else ''}{incident(event)}")
+    if len(history.incidents) > MAX_INCIDENTS:
+        lines.insert(0, f"and {len(history.incidents) - MAX_INCIDENTS} before; orchestra runs tail {history.run} --no-follow")
+    recalled = Counter(tried.recalled for row in history.rows for tried in row.attempts if tried.recalled)
+    lines += [f"{count} answer{'s' * (count != 1)} recalled from run {run}" for run, count in recalled.items()]
+    if lines:
+        say()
+    for line in lines:
+        say(visible(line), style="dim")
 
 
 def _show_node(row: Row, run: str, *, as_json: bool) -> None:
@@ -172,16 +176,18 @@ def _show_node(row: Row, run: str, *, as_json: bool) -> None:
     if row.error:
         say(visible(f"\n{row.error}"), style="yellow")
     elif not row.attempts and isinstance(row.outcome, Value):
-        say(visible(_as_text(row.outcome.value)))
+        say(visible(as_text(row.outcome.value)))
 
 
 def _show_attempt(tried: Attempt) -> None:
     usage = tried.usage
     cost = f"{usage.prompt_tokens} tokens in, {usage.output_tokens} out, {seconds(usage.seconds)}"
     where = f" on {tried.server} ({tried.model})" if tried.server else ""
+    if tried.recalled:
+        where, cost = "", visible(f"recalled from run {tried.recalled}")
     say(f"\nattempt {tried.number}{visible(where, keep='')}: {'under way' if tried.seconds is None else cost}")
     if tried.seconds is not None:
-        said = f"{tried.error}: {tried.reason}" if tried.error else _as_text(tried.value)
+        said = f"{tried.error}: {tried.reason}" if tried.error else as_text(tried.value)
         say(visible(said), style="yellow" if tried.error else "")
     for verdict in tried.verdicts:
         say(visible(f"  {verdict.check}: {verdict.outcome} ({verdict.score:.2f}) {verdict.reason}".rstrip()))
@@ -191,19 +197,3 @@ def _show_attempt(tried: Attempt) -> None:
 
 def _score(score: float | None) -> str:
     return "" if score is None else f" with {score:.2f}"
-
-
-def _as_text(value: Any) -> str:
-    """A value as people read it, also where a journal's value is nested deeper than any value that Orchestra writes."""
-    try:
-        return as_text(value)
-    except RecursionError:
-        return "(nested too deep to be shown; see --json)"
-
-
-def _moment(at: float) -> str:
-    """A time of a journal, which may be damaged: then the number itself."""
-    try:
-        return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError, OSError):
-        return f"{at:g}"

@@ -71,6 +71,16 @@ def note(text: str) -> None:
     print(visible(text), file=sys.stderr)
 
 
+def moment(at: float) -> str:
+    """A time of a journal as people read it; the number itself where it is none, for a journal may be damaged."""
+    from datetime import datetime
+
+    try:
+        return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return f"{at:g}"
+
+
 def seconds(value: float) -> str:
     """A duration as people read it."""
     if value < 10:

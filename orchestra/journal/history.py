@@ -253,7 +253,7 @@ class _Fold:
             cancelled_by=self.cancelled_by,
             rows=tuple(self._rows(self.roots)),
             parent=start.parent if start else "",
-            asked=() if end else tuple(node.asked for node in self.nodes.values() if node.asked is not None),
+            asked=() if end else tuple(sorted((node.asked for node in self.nodes.values() if node.asked), key=lambda asked: asked.seq)),
             incidents=tuple(self.incidents),
         )
 

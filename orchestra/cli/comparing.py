@@ -1,0 +1,138 @@
+"""What `orchestra runs fork`, `replay` and `diff` do: runs made again, held against today's engine, and against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestra.app import Orchestra
+from orchestra.cli.answer import as_text
+from orchestra.cli.finding import find_run, opened_at
+from orchestra.cli.going import opened
+from orchestra.cli.inputs import read_inputs
+from orchestra.cli.opening import Opener, settings
+from orchestra.cli.progress import Waiting
+from orchestra.cli.screen import console, print_json, say, table
+from orchestra.cli.signals import Stop
+from orchestra.cli.telling import line_of
+from orchestra.cli.watching import Ending, Manner, Watch
+from orchestra.errors import InputError
+from orchestra.events import AttemptFinished, AttemptStarted, Event, RunStarted, encode
+from orchestra.journal.history import History
+from orchestra.rerun import Change, compare
+from orchestra.values.outcome import Outcome, Value
+from orchestra.values.text import visible
+from orchestra.workflow.nodes import Budget
+from orchestra.workflow.steps import Step
+
+LONG = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Which run is to be made again, and what is to be otherwise."""
+
+    run: str
+    workflow: str
+    inputs: Sequence[str]
+    budget: Budget | None
+    fleet: str | None
+
+
+async def fork(open_: Opener, again: Again, manner: Manner, stop: Stop) -> int:
+    """Makes a run again where something changed: says what did, then runs, then says which calls were made; gives the exit code."""
+    waiting = Waiting()
+    async with opened(open_, again.run, waiting, settings(fleet=again.fleet)) as orchestra:
+        old = await find_run(orchestra.journal, again.run)
+        step = await _step(orchestra, old, again.workflow)
+        types = {name: field.schema for name, field in orchestra.program(step).inputs.items()}
+        given = read_inputs(again.inputs, types)
+        forked = await orchestra.options(budget=again.budget).fork(old, step, **given)
+        if not manner.as_json and not manner.stream:
+            _show_changes(forked.changes, given)
+        ending = await Watch(orchestra, forked.run, stop, waiting, manner).ending()
+    recalled, anew = calls(ending)
+    made = {"parent": old, "recalled": recalled, "anew": anew}
+    ending.show(manner, {"changes": [{"node": change.node, "why": change.why} for change in forked.changes], **made})
+    if not manner.as_json and not manner.stream:
+        say(f"{recalled} call{'s' * (recalled != 1)} recalled from run {old}, {anew} made anew", style="bold")
+    return ending.code
+
+
+async def _step(orchestra: Orchestra, run: str, workflow: str) -> Step[..., Any]:
+    """The workflow that is named, else that of the run as it is today. Raises `InputError` C004."""
+    if workflow:
+        return orchestra.find(workflow)
+    first = (await orchestra.journal.read(run))[0]
+    name = first.workflow if isinstance(first, RunStarted) else ""
+    try:
+        return orchestra.find(name)
+    except InputError as error:
+        if error.code != "C004":
+            raise
+        hint = f"name its file: orchestra runs fork {run} --workflow FILE"
+        raise InputError("C004", f"run {run} ran {name!r}, which is no workflow of this project", hint=hint) from error
+
+
+def _show_changes(changes: Sequence[Change], given: dict[str, Any]) -> None:
+    for change in changes:
+        say(visible(f"{change.node}: {change.why}"))
+    for name in given:
+        say(visible(f"input {name}: is given anew"))
+    if not changes and not given:
+        say("nothing has changed")
+    say()
+
+
+def calls(ending: Ending) -> tuple[int, int]:
+    """How many calls of a run were recalled, and how many went out."""
+    recalled = {(event.node, event.attempt) for event in ending.events if isinstance(event, AttemptFinished) and event.recalled}
+    made = {(event.node, event.attempt) for event in ending.events if isinstance(event, AttemptStarted | AttemptFinished)}
+    return len(recalled), len(made - recalled)
+
+
+async def replay(open_: Opener, name: str, *, as_json: bool) -> int:
+    """Says whether today's engine would have brought a run's events about; gives 1 where not."""
+    async with opened(open_, name) as orchestra:
+        run = await find_run(orchestra.journal, name)
+        found = await orchestra.replay(run)
+    if as_json:
+        print_json({"run": run, "events": found.events, "reason": found.reason, "different": _raw(found.different)})
+    elif found.different is None:
+        say(f"{found.events} event{'s' * (found.events != 1)}, the same decisions today")
+    else:
+        say(f"{found.events} events, the same decisions today; but event {found.different.seq} differs: {found.reason}", style="yellow")
+        say(visible(f"{line_of(found.different)}"))
+    return int(found.different is not None)
+
+
+def _raw(event: Event | None) -> Any:
+    import msgspec
+
+    return None if event is None else msgspec.Raw(encode(event))
+
+
+async def diff(one: str, two: str, *, as_json: bool) -> int:
+    """Shows the nodes that ended otherwise in two runs; gives 1 where there are some."""
+    async with opened_at(one) as (journal, before):
+        after = await find_run(journal, two)
+        first, second = await journal.read(before), await journal.read(after)
+    found = compare(first, second)
+    if as_json:
+        print_json([{"node": difference.node, "before": difference.before, "after": difference.after} for difference in found])
+        return int(bool(found))
+    if not found:
+        say(f"the same: {len(History.of(second).rows)} nodes came to the same")
+        return 0
+    rows = [(difference.node or "the run", _cell(difference.before), _cell(difference.after)) for difference in found]
+    console().print(table(("node", before, after), rows))
+    return 1
+
+
+def _cell(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "–"
+    text = as_text(outcome.value) if isinstance(outcome, Value) else f"{type(outcome).__name__.lower()}: {outcome.reason}"
+    text = " ".join(text.split())
+    return text if len(text) <= LONG else f"{text[:LONG]}…"

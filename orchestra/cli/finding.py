@@ -1,0 +1,76 @@
+"""Runs found: the journal opened for looking, and the run that a name stands for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from orchestra.cli.opening import settings
+from orchestra.config import Settings
+from orchestra.doors import Journal, RunSummary
+from orchestra.errors import InputError
+from orchestra.journal.sqlite import SqliteJournal
+
+EVERY = 1 << 40
+"""More runs than there are."""
+_LOOKS = (100, 10_000, EVERY)
+
+
+def recorded(chosen: Settings) -> Path | None:
+    """The journal's file; None where nothing has been recorded: looking makes none. Raises `InputError` C018 where the journal is off."""
+    place = chosen.journal
+    if not isinstance(place, Path):
+        raise InputError("C018", "the journal is off, so no runs are recorded", hint="orchestra config show says what turned it off")
+    return place if place.exists() else None
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[SqliteJournal | None]:
+    """The journal; None where nothing has been recorded."""
+    place = recorded(settings())
+    if place is None:
+        yield None
+        return
+    async with SqliteJournal.open(place) as journal:
+        yield journal
+
+
+@asynccontextmanager
+async def opened_at(name: str) -> AsyncIterator[tuple[SqliteJournal, str]]:
+    """The journal, and the id of the run that a name stands for. Raises `InputError` C018."""
+    async with opened() as journal:
+        if journal is None:
+            raise nothing(name)
+        yield journal, await find_run(journal, name)
+
+
+def nothing(name: str) -> InputError:
+    """The error of looking for a run where nothing has been recorded."""
+    return InputError("C018", f"there is no run {name!r}: nothing has been recorded yet", hint="begin with: orchestra run NAME")
+
+
+async def find_run(journal: Journal, name: str) -> str:
+    """The id that a name stands for: an id, the beginning of one, or `last`. Raises `InputError` C018 for none, or more than one."""
+    if name == "last":
+        latest = await journal.runs(1)
+        if not latest:
+            raise InputError("C018", "there is no run yet", hint="begin with: orchestra run NAME")
+        return latest[0].run
+    found = await journal.find(name)
+    if name in found or len(found) == 1:
+        return name if name in found else found[0]
+    if found:
+        raise InputError("C018", f"{len(found)} runs begin with {name!r}: {', '.join(found[:5])}", hint="give more of the id")
+    raise InputError("C018", f"there is no run {name!r}", hint="orchestra runs list")
+
+
+async def status_of(journal: Journal, run: str) -> str:
+    """What a run does, or how it ended, as `runs list` says it; empty where it is not there any more."""
+    found: RunSummary | None = None
+    for limit in _LOOKS:
+        summaries = await journal.runs(limit)
+        found = next((summary for summary in summaries if summary.run == run), None)
+        if found is not None or len(summaries) < limit:
+            break
+    return found.status if found is not None else ""

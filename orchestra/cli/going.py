@@ -1,0 +1,184 @@
+"""What `orchestra runs answer`, `resume` and `cancel` do: runs that are there already, answered, gone on with, ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from orchestra.app import HELD, Orchestra, chosen
+from orchestra.cli import asking
+from orchestra.cli.failure import STATUS_CODES
+from orchestra.cli.finding import EVERY, find_run, nothing, recorded, status_of
+from orchestra.cli.opening import Opener, settings
+from orchestra.cli.progress import Waiting
+from orchestra.cli.screen import note, print_json, say
+from orchestra.cli.signals import Stop
+from orchestra.cli.stream import in_order
+from orchestra.cli.watching import WHO, Manner, Watch
+from orchestra.config import Settings
+from orchestra.errors import InputError, OrchestraError
+from orchestra.events import Asked, RunFinished
+
+AT_ONCE = 8
+"""Runs that `resume --all` goes on with at once."""
+PATIENCE = 5.0
+"""Seconds that `cancel` waits for whoever has the run in hand."""
+POLL = 0.2
+
+
+@asynccontextmanager
+async def opened(open_: Opener, name: str, waiting: Waiting | None = None, chosen: Settings | None = None) -> AsyncIterator[Orchestra]:
+    """An `Orchestra` on a journal that is there. Raises `InputError` C018."""
+    chosen = chosen or settings()
+    if recorded(chosen) is None:
+        raise nothing(name)
+    waiting = waiting or Waiting()
+    try:
+        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
+            yield orchestra
+    finally:
+        waiting.close()
+
+
+async def resume(open_: Opener, name: str, by: str, manner: Manner, stop: Stop) -> int:
+    """Goes on with a run, and shows what came of it; gives the exit code."""
+    waiting = Waiting()
+    async with opened(open_, name, waiting) as orchestra:
+        run = await find_run(orchestra.journal, name)
+        return await _go_on(orchestra, run, by, manner, stop, waiting)
+
+
+async def _go_on(orchestra: Orchestra, run: str, by: str, manner: Manner, stop: Stop, waiting: Waiting) -> int:
+    before = len(await orchestra.journal.read(run))
+    going = await orchestra.resume(run, by=by)
+    ending = await Watch(orchestra, going, stop, waiting, manner, after=before).ending()
+    ending.show(manner)
+    return ending.code
+
+
+async def resume_all(open_: Opener, by: str, *, as_json: bool, stop: Stop) -> int:
+    """Goes on with every run that was interrupted, and prints a line for each; gives 1 where one of them failed."""
+    if recorded(settings()) is None:
+        say("no run was interrupted")
+        return 0
+    waiting = Waiting()
+    async with opened(open_, "", waiting) as orchestra:
+        found = [summary for summary in await orchestra.journal.runs(EVERY) if summary.status == "interrupted"]
+        if not found and not as_json:
+            say("no run was interrupted")
+
+        async def one(run: str) -> tuple[str, str]:
+            return await _end_of(orchestra, run, by, stop)
+
+        failed = False
+        ends = in_order([summary.run for summary in reversed(found)], one, AT_ONCE)
+        for summary in reversed(found):
+            status, reason = await anext(ends)
+            failed = failed or status in ("failed", "budget", "not resumed")
+            if as_json:
+                print_json({"run": summary.run, "workflow": summary.workflow, "status": status, "reason": reason})
+            else:
+                say(f"{summary.run}  {summary.workflow}  {status}{f': {reason}' if reason else ''}")
+    return int(failed)
+
+
+async def _end_of(orchestra: Orchestra, run: str, by: str, stop: Stop) -> tuple[str, str]:
+    """How a run ends, or why it cannot go on."""
+    try:
+        going = await orchestra.resume(run, by=by)
+        result = await going.pause()
+    except OrchestraError as error:
+        return "not resumed", f"{error.code}: {error.message}"
+    except asyncio.CancelledError:
+        if stop.leaving:
+            note(f"stopped; go on with: orchestra runs resume {run}")
+        else:
+            going.cancel(WHO)
+            await going.wait()
+        raise
+    if result is None:
+        return "waiting", f"orchestra runs answer {run}"
+    return result.status, result.error.message if result.error is not None else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer as it was typed; `value` is None where it is to be asked for at the terminal."""
+
+    run: str
+    value: str | None
+    node: str = ""
+    by: str = ""
+    later: bool = False
+
+
+async def answer(open_: Opener, given: Answer, manner: Manner, stop: Stop) -> int:
+    """Posts an answer, and goes on with the run; gives the exit code. Raises `InputError`."""
+    waiting = Waiting()
+    async with opened(open_, given.run, waiting) as orchestra:
+        run = await find_run(orchestra.journal, given.run)
+        questions = await orchestra.asked(run)
+        asked = chosen(questions, run, given.node)
+        if given.value is None:
+            value = await _typed(run, asked, questions)
+        else:
+            value = asking.parsed(run, asked, given.value)
+        await orchestra.answer(run, value, node=asked.node, by=given.by, shown=asked.shown)
+        if given.later:
+            note(f"{asked.node} is answered; go on with: orchestra runs resume {run}")
+            return 0
+        try:
+            return await _go_on(orchestra, run, given.by, manner, stop, waiting)
+        except OrchestraError as error:
+            if error.code != HELD:
+                raise
+    note(f"{asked.node} is answered; another process has the run in hand and goes on with it: orchestra runs tail {run}")
+    return 0
+
+
+async def _typed(run: str, asked: Asked, questions: Sequence[Asked]) -> object:
+    """What a person answers at the terminal. Raises `InputError` C024 where nobody sits there, or says nothing."""
+    hint = asking.answer_command(run, asked, questions)
+    if not asking.somebody_is_here():
+        raise InputError("C024", f"what is the answer?\n\n{asking.question_text(asked)}\n", hint=hint)
+    while True:
+        asking.prompt(asked)
+        line = await asking.line_from_terminal()
+        if line is None:
+            raise InputError("C024", f"{asked.node} was not answered", hint=hint)
+        try:
+            return asking.chosen_at_terminal(run, asked, line)
+        except InputError as error:
+            note(error.message)
+
+
+async def cancel(open_: Opener, name: str, by: str, *, as_json: bool) -> int:
+    """Asks a run to end, wherever it is, and says how it stands; gives 0, also where it had ended before."""
+    async with opened(open_, name) as orchestra:
+        run = await find_run(orchestra.journal, name)
+        before = await status_of(orchestra.journal, run)
+        if before in STATUS_CODES and before != "waiting":
+            status, said = before, f"run {run} has ended before: {before}"
+        else:
+            await orchestra.cancel(run, by=by)
+            status = await _end(orchestra, run)
+            said = f"run {run} is {status}"
+            if status not in STATUS_CODES:
+                said = f"run {run} is asked to end; whoever has it in hand ends it: orchestra runs tail {run}"
+    if as_json:
+        print_json({"run": run, "status": status})
+    else:
+        say(said)
+    return 0
+
+
+async def _end(orchestra: Orchestra, run: str) -> str:
+    """The status of a run that was asked to end, after a while at most."""
+    for _ in range(round(PATIENCE / POLL)):
+        events = await orchestra.journal.read(run)
+        if isinstance(events[-1], RunFinished):
+            return events[-1].status
+        await asyncio.sleep(POLL)
+    return await status_of(orchestra.journal, run)

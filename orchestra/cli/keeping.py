@@ -1,0 +1,160 @@
+"""What `orchestra runs export` and `gc` do: runs written to a file, and runs deleted when they are old."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+
+from orchestra.cli import asking
+from orchestra.cli.finding import EVERY, opened, opened_at, recorded
+from orchestra.cli.opening import settings
+from orchestra.cli.screen import note, print_json, say, size
+from orchestra.doors import Journal, RunSummary
+from orchestra.errors import InputError, OrchestraError
+from orchestra.events import encode
+from orchestra.journal.error import JournalError
+from orchestra.journal.summary import named
+
+FORMAT = "orchestra/export/v1"
+UNDELIVERED = "J024"
+GONE = "J023"
+_SECONDS = {"h": 3600, "d": 86_400, "w": 604_800}
+
+
+async def export(name: str, target: Path | None, *, blobs: bool) -> None:
+    """Writes a run as lines of JSON: what it is, its events, then each blob that they name, in base64 under its digest.
+
+    Raises `OrchestraError` C023 where the file cannot be written.
+    """
+    async with opened_at(name) as (journal, run):
+        events = await journal.read(run)
+        digests = dict.fromkeys(digest for event in events for digest in named(event) if digest) if blobs else {}
+        with ExitStack() as stack:
+            file = sys.stdout if target is None else stack.enter_context(_writable(target))
+            try:
+                _line(file, {"schema": FORMAT, "run": run, "events": len(events), "blobs": len(digests)})
+                for event in events:
+                    _line(file, {"event": msgspec.Raw(encode(event))})
+                for digest in digests:
+                    data = await journal.blob(digest)
+                    _line(file, {"blob": digest, "base64": None if data is None else base64.b64encode(data).decode()})
+                file.flush()
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise _unwritable(target, error) from error
+    if target is not None:
+        note(f"{target}: {len(events)} events, {len(digests)} blobs of run {run}")
+
+
+def _line(file: TextIO, value: dict[str, Any]) -> None:
+    file.write(msgspec.json.encode(value).decode() + "\n")
+
+
+def _writable(target: Path) -> TextIO:
+    try:
+        return target.open("w", encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(target, error) from error
+
+
+def _unwritable(target: Path | None, error: OSError) -> OrchestraError:
+    return OrchestraError("C023", f"{target or 'the output'} cannot be written: {error.strerror}", hint="name another with --output")
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Which ended runs are to go: those that ended before `older`, and are not among the newest `keep`."""
+
+    older: float | None
+    """Seconds; None for any age."""
+    keep: int
+
+    @classmethod
+    def of(cls, older: str | None, keep: int | None) -> Sweep:
+        """What the options say, else the setting `retention`. Raises `InputError` C010 where nothing does."""
+        if older is None and keep is None:
+            older = settings().retention
+            if older == "off":
+                hint = "orchestra runs gc --older 30d; or set retention in orchestra.toml"
+                raise InputError("C010", "nothing says which runs are old", hint=hint)
+        return cls(None if older is None else age(older), keep or 0)
+
+    def chosen(self, runs: list[RunSummary], now: float) -> list[RunSummary]:
+        """Those of the runs, newest first, that are to go, oldest first."""
+        ended = [run for run in runs if run.finished is not None][self.keep :]
+        return [run for run in reversed(ended) if self.older is None or now - (run.finished or now) > self.older]
+
+
+def age(text: str) -> float:
+    """The seconds that an age stands for, such as `30d`, `12h` or `2w`. Raises `InputError` C010."""
+    if found := re.fullmatch(r"([0-9]{1,6})([hdw])", text):
+        return float(found[1]) * _SECONDS[found[2]]
+    raise InputError("C010", f"{text!r} is no age", hint="write hours, days or weeks: --older 12h, --older 30d, --older 2w")
+
+
+async def sweep(wanted: Sweep, *, dry_run: bool, sure: bool, as_json: bool) -> None:
+    """Deletes ended runs that are old, and gives their room back; none with messages that are not delivered. Raises `InputError` C010."""
+    async with opened() as journal:
+        found = wanted.chosen(await journal.runs(EVERY), time.time()) if journal is not None else []
+        if dry_run or not found or journal is None:
+            if as_json:
+                print_json({"runs": [run.run for run in found], "deleted": 0, "kept": 0, "freed": 0})
+                return
+            for run in found:
+                say(f"{run.run}  {run.workflow}  {run.status}")
+            say(f"{len(found)} run{'s' * (len(found) != 1)} would be deleted" if found else "no run is old enough")
+            return
+        if not sure and not await _agreed(len(found)):
+            say("nothing was deleted")
+            return
+        before = _room()
+        deleted, kept = await _delete(journal, found)
+        await journal.compact()
+        freed = max(0, before - _room())
+    if as_json:
+        print_json({"runs": deleted, "deleted": len(deleted), "kept": kept, "freed": freed})
+        return
+    say(f"{len(deleted)} run{'s' * (len(deleted) != 1)} deleted, {size(freed)} freed")
+    if kept:
+        say(f"{kept} kept: their messages in the outbox are not delivered yet", style="yellow")
+
+
+async def _delete(journal: Journal, found: list[RunSummary]) -> tuple[list[str], int]:
+    """The runs that were deleted, and how many were kept because of their messages."""
+    deleted, kept = [], 0
+    for run in found:
+        try:
+            await journal.delete(run.run)
+        except JournalError as error:
+            if error.code not in (UNDELIVERED, GONE):
+                raise
+            kept += error.code == UNDELIVERED
+        else:
+            deleted.append(run.run)
+    return deleted, kept
+
+
+async def _agreed(count: int) -> bool:
+    """Whether the person at the terminal wants it. Raises `InputError` C010 where nobody sits there."""
+    if not asking.somebody_is_here():
+        raise InputError("C010", f"{count} runs would be deleted for good", hint="add --yes, or look first with --dry-run")
+    sys.stderr.write(f"delete {count} run{'s' * (count != 1)} for good? [y/N] ")
+    sys.stderr.flush()
+    return (await asking.line_from_terminal() or "").strip().lower() in ("y", "yes")
+
+
+def _room() -> int:
+    """Bytes on disk."""
+    place = recorded(settings())
+    files = [] if place is None else [place, place.with_name(place.name + "-wal")]
+    return sum(os.stat(file).st_size for file in files if file.exists())

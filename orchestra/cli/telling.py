@@ -1,0 +1,161 @@
+"""`orchestra runs tail`: the events of a run as they come, a readable line each."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import assert_never
+
+from orchestra.app import open_questions
+from orchestra.cli import asking
+from orchestra.cli.answer import as_text
+from orchestra.cli.finding import opened_at, status_of
+from orchestra.cli.screen import moment, note, say, seconds
+from orchestra.doors import Journal
+from orchestra.events import (
+    Answered,
+    Asked,
+    AttemptFinished,
+    AttemptStarted,
+    CancelRequested,
+    Event,
+    Expanded,
+    Judged,
+    LetterRefused,
+    Measured,
+    NodeFinished,
+    Resumed,
+    RetryPlanned,
+    RunFinished,
+    RunStarted,
+    TurnStarted,
+    encode,
+)
+from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
+from orchestra.values.text import visible
+
+POLL = 0.5
+"""Seconds between two looks."""
+LONG = 200
+"""Characters of a value or a reason that a line shows at most."""
+
+
+async def tail(name: str, *, follow: bool, as_json: bool) -> None:
+    """Prints the events of a run, also of one that another process has in hand, until it ends or nobody goes on with it."""
+    async with opened_at(name) as (journal, run):
+        events: list[Event] = []
+        while True:
+            fresh = await journal.read(run, events[-1].seq if events else 0)
+            events += fresh
+            for event in fresh:
+                sys.stdout.write((encode(event).decode() if as_json else line_of(event)) + "\n")
+            sys.stdout.flush()
+            if not follow or isinstance(events[-1], RunFinished):
+                return
+            if not fresh and (why := await _at_rest(journal, run, events)):
+                (note if as_json else say)(why)
+                return
+            await asyncio.sleep(POLL)
+
+
+async def _at_rest(journal: Journal, run: str, events: Sequence[Event]) -> str:
+    """Why nothing more will come; empty where something may."""
+    match await status_of(journal, run):
+        case "waiting":
+            return f"waits for a person\n{asking.waiting_text(run, open_questions(events))}"
+        case "interrupted":
+            return f"interrupted: the process that had it is gone; go on with: orchestra runs resume {run}"
+        case "":
+            return f"run {run} was deleted"
+        case _:
+            return ""
+
+
+def line_of(event: Event) -> str:
+    """An event as one line for a person, with its time of day."""
+    node = getattr(event, "node", "")
+    return visible(f"{moment(event.at).rpartition(' ')[2]}  {f'{node}: ' if node else ''}{_said(event)}", keep="")
+
+
+def _said(event: Event) -> str:  # one line a kind of event, of a closed union
+    match event:
+        case RunStarted():
+            return f"{event.workflow} begins, run {event.run}{f', forked from {event.parent}' if event.parent else ''}"
+        case Resumed():
+            return f"resumed{_by(event.by)}"
+        case Expanded():
+            return f"{event.count} element{'s' * (event.count != 1)}"
+        case TurnStarted():
+            return f"turn {event.turn} begins"
+        case AttemptStarted():
+            tier = " of the larger model" if event.escalated else ""
+            return f"{event.name} is asked{tier}{f', attempt {event.attempt}' if event.attempt > 1 else ''}"
+        case AttemptFinished():
+            return _answered(event)
+        case Judged():
+            return "the checks accept it" if event.accepted else f"the checks do not accept it: {_short(event.reason)}"
+        case RetryPlanned():
+            return f"attempt {event.attempt} follows in {seconds(max(0.0, event.due - event.at))}"
+        case NodeFinished():
+            return _came_to(event.outcome)
+        case Asked():
+            return f"a person is asked: {_short(event.question)}"
+        case Answered() | LetterRefused() | CancelRequested():
+            return incident(event)
+        case Measured():
+            return f"its prompt has {event.prompt_tokens} tokens"
+        case RunFinished():
+            return f"the run is over: {event.status}{_reason(event.outcome)}"
+        case never:
+            assert_never(never)
+
+
+def incident(event: Resumed | Answered | LetterRefused | CancelRequested) -> str:
+    """What happened to a run from outside."""
+    match event:
+        case Resumed():
+            return f"resumed{_by(event.by)}"
+        case Answered():
+            return f"answered{_by(event.by)}: {_short(as_text(event.value))}"
+        case LetterRefused():
+            return f"letter {event.letter} was refused: {_short(event.reason)}"
+        case CancelRequested():
+            return f"asked to end{_by(event.by)}"
+        case never:
+            assert_never(never)
+
+
+def _answered(event: AttemptFinished) -> str:
+    if event.recalled:
+        return f"recalled from run {event.recalled}"
+    if event.error:
+        return f"attempt {event.attempt} failed: {event.error}: {_short(event.reason)}"
+    return "done" if event.settled else f"{event.name or 'it'} has answered"
+
+
+def _came_to(outcome: Outcome) -> str:
+    match outcome:
+        case Value():
+            return "done"
+        case Skipped(reason):
+            return f"skipped: {_short(reason)}"
+        case Abstained(reason):
+            return f"withheld: {_short(reason)}"
+        case Failed(code, reason):
+            return f"failed: {code}: {_short(reason)}"
+        case never:
+            assert_never(never)
+
+
+def _reason(outcome: Outcome) -> str:
+    return "" if isinstance(outcome, Value) else f", {f'{outcome.by}: ' if outcome.by else ''}{_short(outcome.reason)}"
+
+
+def _by(who: str) -> str:
+    return f" by {who}" if who else ""
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LONG else f"{line[:LONG]}…"
