@@ -63,6 +63,8 @@ class OrchestraPeer(Peer):
         self.folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
         self.plain = await self.stack.enter_async_context(self.opened(self.told))
         self.durable = self.plain if self.told else await self.stack.enter_async_context(self.opened("group"))
+        async with self.opened(None, self.fleet_file("http://127.0.0.1:9/v1")) as asking:
+            await asking.fleet_status()  # imports what a fleet needs, as a service does when it starts; h measures imports
         self.over = asyncio.Event()
         self.open: list[asyncio.Task[None]] = []
 
@@ -77,6 +79,12 @@ class OrchestraPeer(Peer):
         if durability is not None:
             given |= {"journal": str(self.folder / f"{next(self.numbers)}.db"), "durability": durability}
         return Orchestra.open(Settings.load(given, start=self.folder), fleet="none")
+
+    def fleet_file(self, base: str) -> str:
+        """The path of a new fleet file with one endpoint."""
+        file = self.folder / f"fleet{next(self.numbers)}.yaml"
+        file.write_text(FLEET % base)
+        return str(file)
 
     def caller(self, c: Any, base: str) -> Any:
         if self.args.client:
@@ -98,12 +106,11 @@ class OrchestraPeer(Peer):
     def of_fleet(self, base: str, step: Workflow[..., Any]) -> asyncio.Future[Any]:
         """An Orchestra whose fleet is the server at an address that is known only now, with the program, as soon as it is open."""
         ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        file = self.folder / f"fleet{next(self.numbers)}.yaml"
-        file.write_text(FLEET % base)
 
         async def serve() -> None:
-            async with self.opened(self.told, str(file)) as orchestra:
+            async with self.opened(self.told, self.fleet_file(base)) as orchestra:
                 orchestra.program(step)
+                await orchestra.fleet_status()
                 ready.set_result((orchestra, step))
                 await self.over.wait()
 
@@ -113,40 +120,43 @@ class OrchestraPeer(Peer):
 
 def of_tools(g: Any, fn: Any, name: str, *, values: bool = False) -> Workflow[..., Any]:
     """A node for each of the graph, whose body is `fn`; the workflow gives what its last nodes give."""
+    order = list(nx.topological_sort(g))
 
     @tool(effect="pure", name=name)
-    async def waiting(v: int) -> int:
-        await fn(v)
-        return v
+    async def waiting(place: int) -> int:
+        await fn(order[place])
+        return place
 
     @tool(effect="pure", name=f"{name}_reading")
-    async def reading(v: int, parents: list[int]) -> int:
-        await fn(v)
-        return v
+    async def reading(place: int, parents: list[int]) -> int:
+        await fn(order[place])
+        return place
 
     @workflow(name=f"of_{name}")
     def graph() -> dict[str, int]:
         made: dict[Any, Any] = {}
-        for v in nx.topological_sort(g):
+        for place, v in enumerate(order):
             parents = [made[parent] for parent in g.predecessors(v)]
             if values:
-                made[v] = reading.options(name=f"n{v}")(v=v, parents=parents)
+                made[v] = reading.options(name=f"n{place}")(place=place, parents=parents)
             else:
-                made[v] = waiting.options(name=f"n{v}", after=parents)(v=v)
-        return {f"n{v}": made[v] for v in g if g.out_degree(v) == 0}
+                made[v] = waiting.options(name=f"n{place}", after=parents)(place=place)
+        return {f"n{place}": made[v] for place, v in enumerate(order) if g.out_degree(v) == 0}
 
     return graph
 
 
 def of_agents(g: Any) -> Workflow[..., Any]:
     """The same with a call of the agent in each node."""
+    order = list(nx.topological_sort(g))
 
     @workflow()
     def asking() -> dict[str, str]:
         made: dict[Any, Any] = {}
-        for v in nx.topological_sort(g):
-            made[v] = specialist.options(name=f"n{v}", after=[made[parent] for parent in g.predecessors(v)])(key=f"n{v}")
-        return {f"n{v}": made[v] for v in g if g.out_degree(v) == 0}
+        for place, v in enumerate(order):
+            parents = [made[parent] for parent in g.predecessors(v)]
+            made[v] = specialist.options(name=f"n{place}", after=parents)(key=f"n{v}")
+        return {f"n{place}": made[v] for place, v in enumerate(order) if g.out_degree(v) == 0}
 
     return asking
 

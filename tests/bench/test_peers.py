@@ -38,7 +38,7 @@ def test_our_adapter_runs_every_node_of_every_shape(variant: str) -> None:
 def test_an_adapter_asks_the_server_once_for_every_node(script: str) -> None:
     rows = measured(script, "--workload", "ef", "--n", "30")
     assert faults(rows) == []
-    assert rows[0]["makespan_over_cp"] >= 1.0, "no engine is faster than the critical path"
+    assert rows[0]["makespan_over_cp"] >= 0.99, "no engine is faster than the critical path"
 
 
 def test_our_adapter_takes_the_harness_client_as_a_control() -> None:
