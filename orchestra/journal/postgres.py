@@ -11,8 +11,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeVar
 
 import asyncpg
 import msgspec
@@ -21,6 +20,7 @@ from orchestra.doors import Letter, Message, RunSummary
 from orchestra.events import Event
 from orchestra.journal.bodies import NOT_JSON, body_of, bounded, is_text
 from orchestra.journal.error import JournalError, after_the_end, closed, held, never_appended, no_run, not_a_letter, not_an_answer, not_json
+from orchestra.journal.postgres_connections import Database, Durability
 from orchestra.journal.postgres_error import FAULTS, from_postgres, gone, not_held, passing, place, unreachable
 from orchestra.journal.postgres_rows import Tail, key
 from orchestra.journal.postgres_tables import Tables
@@ -28,7 +28,6 @@ from orchestra.journal.postgres_writer import PAUSE, Appended, Kept, Log, Rememb
 from orchestra.values.json import digest
 
 T = TypeVar("T")
-Durability: TypeAlias = Literal["strict", "group", "off"]
 
 MAX_ID = 1000
 """Bytes of a run's id at most: an index holds it."""
@@ -38,53 +37,17 @@ ENDED = 4096
 """Runs that ended here lately, of which the journal still knows it."""
 HEARTBEAT = 10.0
 """Seconds between two looks at the connection that shows others that this journal is alive."""
-READERS = 4
-"""Connections for questions, at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Database:
-    """Where the journal lies, and how long it may be away."""
-
-    dsn: str
-    where: str
-    durability: Durability
-    patience: float
-
-    async def connect(self) -> asyncpg.Connection:
-        """A connection that waits for the disk, except under `off`. Raises what asyncpg raises."""
-        sql = await asyncpg.connect(self.dsn, timeout=self.patience, command_timeout=self.patience, server_settings=_settings("writer"))
-        await _durable(sql, wait=self.durability != "off")
-        return sql
-
-    async def pool(self) -> asyncpg.Pool:
-        """Connections for questions, and for what is on disk when the caller has his answer: leases, letters."""
-        return await asyncpg.create_pool(
-            self.dsn,
-            min_size=1,
-            max_size=READERS,
-            timeout=self.patience,
-            command_timeout=self.patience,
-            server_settings=_settings("reader"),
-            init=_durable,
-            reset=_nothing,
-        )
-
-    async def presence(self) -> asyncpg.Connection:
-        """The connection whose session shows that the journal is alive. The server gives a machine up that is silent for half a minute."""
-        silent = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "4"}
-        return await asyncpg.connect(self.dsn, timeout=self.patience, server_settings=_settings("presence") | silent)
 
 
 class PostgresJournal:
     """Stands behind the `Journal` door; made by `PostgresJournal.open`.
 
     Four kinds of connection: one that the writer commits over, one that is the journal's presence and hears of letters, and up to
-    `READERS` for questions. A fault of the database reaches everyone who waits in `durable`, and every later `append`; where only
+    four for questions. A fault of the database reaches everyone who waits in `durable`, and every later `append`; where only
     the lease of one run is lost, only that run fails (J005).
     """
 
-    def __init__(self, database: _Database, tables: Tables, presence: asyncpg.Connection, number: int, pool: asyncpg.Pool) -> None:
+    def __init__(self, database: Database, tables: Tables, presence: asyncpg.Connection, number: int, pool: asyncpg.Pool) -> None:
         self._database, self._tables, self._presence, self._number, self._pool = database, tables, presence, number, pool
         self._lax = database.durability == "off"
         self._logs: dict[str, Log] = {}
@@ -114,7 +77,7 @@ class PostgresJournal:
         disk: a crash of the server may take the last moments. `patience` is how many seconds a lost connection may take to come
         back. Raises `JournalError`: J030 where the database cannot be reached, J018, J020.
         """
-        database = _Database(dsn, place(dsn), durability, patience)
+        database = Database(dsn, place(dsn), durability, patience)
         journal = await cls._opened(database, Tables(schema, database.where))
         try:
             yield journal
@@ -125,7 +88,7 @@ class PostgresJournal:
         await journal.close()
 
     @classmethod
-    async def _opened(cls, database: _Database, tables: Tables) -> Self:
+    async def _opened(cls, database: Database, tables: Tables) -> Self:
         try:
             presence = await database.presence()
         except (*FAULTS, ValueError) as error:
@@ -449,24 +412,6 @@ class PostgresJournal:
                 await self._presence.execute("SELECT 1", timeout=HEARTBEAT)
             except FAULTS:
                 self._presence.terminate()
-
-
-def _settings(use: str) -> dict[str, str]:
-    # Just-in-time compilation takes longer than any statement of ours.
-    return {"application_name": f"orchestra journal: {use}", "jit": "off"}
-
-
-async def _durable(sql: asyncpg.Connection, wait: bool = True) -> None:
-    """Makes commits of a session wait for the disk, or not. A server that asks for more, such as a standby's disk, is left so."""
-    await sql.execute(
-        "SELECT set_config('synchronous_commit', CASE WHEN NOT $1 THEN 'off' WHEN now IN ('off', 'local') THEN 'on' ELSE now END, false)"
-        " FROM current_setting('synchronous_commit') AS now",
-        wait,
-    )
-
-
-async def _nothing(_sql: object) -> None:
-    """What a reader's connection needs between two questions: they leave no state behind."""
 
 
 def _usable(text: str) -> bool:
