@@ -42,7 +42,7 @@ HEARTBEAT = 10.0
 class PostgresJournal:
     """Stands behind the `Journal` door; made by `PostgresJournal.open`.
 
-    Four kinds of connection: one that the writer commits over, one that is the journal's presence and hears of letters, and up to
+    Three kinds of connection: one that the writer commits over, one that is the journal's presence and hears of letters, and up to
     four for questions. A fault of the database reaches everyone who waits in `durable`, and every later `append`; where only
     the lease of one run is lost, only that run fails (J005).
     """
