@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeAlias, TypeVar
 
-from orchestra.clock import Clock
-from orchestra.doors import Letter, Message, RunSummary
+from orchestra.doors import Clock, Letter, Message, RunSummary
 from orchestra.events import Event
 from orchestra.journal.error import JournalError
 from orchestra.journal.memory import MemoryJournal, MemoryStore
@@ -84,6 +83,13 @@ class Process:
         return [task.get_name() for task in self.tasks if not task.done()]
 
 
+def nobodys_task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task that belongs to no process, whoever starts it."""
+    context = copy_context()
+    context.run(_CURRENT.set, None)
+    return asyncio.get_running_loop().create_task(work, context=context)
+
+
 def attribute_tasks(loop: asyncio.AbstractEventLoop) -> None:
     """Makes a loop note which process each of its tasks belongs to."""
 
@@ -93,6 +99,8 @@ def attribute_tasks(loop: asyncio.AbstractEventLoop) -> None:
         if process is not None:
             process.tasks.add(task)
             task.add_done_callback(process.tasks.discard)
+            if not process.alive:
+                task.cancel()
         return task
 
     loop.set_task_factory(factory)
@@ -133,9 +141,13 @@ class CrashingJournal:
         self._commits = 0
         self._committed = committed
         self._due = False
+        self._marks: dict[str, int] = {}
+        """Up to where each run's events are on disk, as far as this journal wrote them."""
         self._failed: dict[str, JournalError] = {}
         self._fault: JournalError | None = None
         self._again: set[str] = set()
+        self.rang = 0
+        """How often letters were noticed."""
         self.struck = 0
         """How many faults have hit."""
         self.unwritten = 0
@@ -166,11 +178,16 @@ class CrashingJournal:
             self._line.append((memo, run, value))
             self._soon()
 
+    def holds(self, run: str) -> bool:
+        """Whether it has the lease of a run, or the run is not on disk yet."""
+        log = self.store.logs.get(run)
+        return log is None or log.holder is self._inner
+
     async def durable(self, run: str, seq: int) -> None:
         """Waits for a commit, which may fail, or be the last thing that the process does."""
         await self._process.goes_on()
         self._objection(run)
-        if self._last(run) >= seq:
+        if self._marks.get(run, 0) >= seq:
             return
         low, high = self.weather.latency
         await self._clock.sleep(self._chance.uniform(low, high) if high else 0.0)
@@ -190,10 +207,6 @@ class CrashingJournal:
         if self._process.alive:
             self._commit()
             self._process.step()
-
-    def _last(self, run: str) -> int:
-        log = self.store.logs.get(run)
-        return log.line.last if log is not None else 0
 
     def _objection(self, run: str) -> None:
         if self._fault is not None:
@@ -241,6 +254,7 @@ class CrashingJournal:
         except JournalError as error:
             self._failed[run] = error
             return
+        self._marks[run] = events[-1].seq
         if self._committed is not None:
             self._committed(events)
 
@@ -260,6 +274,7 @@ class CrashingJournal:
         """Takes a lease over."""
         await self._process.goes_on()
         self._failed.pop(run, None)
+        self._marks.pop(run, None)
         epoch = await self._inner.lease(run)
         await self._process.goes_on()
         return epoch
@@ -289,6 +304,7 @@ class CrashingJournal:
             again, self._again = self._again, set()
             return again
         found = await self._inner.mail()
+        self.rang += 1
         if self.weather.late_mail:
             await self._clock.sleep(self.weather.late_mail)
             self._again = set(found)

@@ -147,7 +147,9 @@ class _Author:
         return self.chance.random() < share
 
     def words(self, most: int) -> str:
-        return " ".join(self.chance.choice(("iron", "tower", "of", "1889", "a", "bridge", "light")) for _ in range(self.chance.randint(1, most)))
+        return " ".join(
+            self.chance.choice(("iron", "tower", "of", "1889", "a", "bridge", "light")) for _ in range(self.chance.randint(1, most))
+        )
 
     def name(self) -> str:
         self.number += 1
@@ -326,9 +328,13 @@ class _Author:
         if roll < 0.25:
             return {"tool": "split", "with": {"text": self.text(scope)}}, "texts"
         if texts and roll < 0.5:
-            return ({"tool": "count", "with": {"items": f"${{{texts}}}"}}, "number") if self.likely(0.5) else (
-                {"tool": "join", "with": {"items": f"${{{texts}}}"}},
-                "text",
+            return (
+                ({"tool": "count", "with": {"items": f"${{{texts}}}"}}, "number")
+                if self.likely(0.5)
+                else (
+                    {"tool": "join", "with": {"items": f"${{{texts}}}"}},
+                    "text",
+                )
             )
         if roll < 0.65:
             return {"tool": "shout", "with": {"text": self.text(scope)}}, "text"
@@ -390,6 +396,6 @@ class _Author:
             self.features["timeout"] += 1
         if self.likely(0.3):
             fallback: dict[Kind, Any] = {"text": "fallen back", "number": 7, "texts": ["fallen", "back"], "flag": "no"}
-            if (value := fallback.get(kind)) is not None and not ("options" in node):
+            if (value := fallback.get(kind)) is not None and "options" not in node:
                 node["fallback"] = f"${{{self.pick(scope, 'text')}}}" if kind == "text" and self.likely(0.4) else value
                 self.features["fallback"] += 1

@@ -71,6 +71,8 @@ class Storm:
     """Subscribers: from which event on, seconds that they take for one, and after how many they leave; 0 for none."""
     memo: bool = False
     concurrency: int = 64
+    direct: bool = False
+    """Whether its workers do calls without a stream as well."""
 
     @classmethod
     def of(cls, seed: int) -> Storm:
@@ -79,7 +81,7 @@ class Storm:
         mood = chance.random()
         chances: dict[str, float] = {}
         if mood < 0.75:
-            chances = {name: 0.016 for name in WORKER_FAULTS}
+            chances = dict.fromkeys(WORKER_FAULTS, 0.016)
         elif mood < 0.9:
             chances = {chance.choice(WORKER_FAULTS): chance.choice((0.2, 0.6)) for _ in range(2)}
             chances = {name: min(share, 0.49) for name, share in chances.items()}
@@ -87,7 +89,8 @@ class Storm:
         cancel = (chance.choice((0.0, chance.uniform(0, 3), chance.uniform(0, 60))), chance.choice(("handle", "letter")))
         jumps = [(chance.uniform(0, 20), chance.choice((3_600.0, -3_600.0, 40.0, -5.0))) for _ in range(chance.randint(1, 2))]
         readers = [
-            (chance.choice((0, 0, 3)), chance.choice((0.0, 0.0, 0.5, 20.0)), chance.choice((0, 0, 2, 9))) for _ in range(chance.randint(1, 3))
+            (chance.choice((0, 0, 3)), chance.choice((0.0, 0.0, 0.5, 20.0)), chance.choice((0, 0, 2, 9)))
+            for _ in range(chance.randint(1, 3))
         ]
         return cls(
             seed=seed,
@@ -101,6 +104,7 @@ class Storm:
             readers=tuple(readers) if chance.random() < 0.3 else (),
             memo=chance.random() < 0.3,
             concurrency=chance.choice((1, 2, 64, 64, 256)),
+            direct=chance.random() < 0.5,
         )
 
     def calm(self) -> Storm:
@@ -192,7 +196,9 @@ class Ledger:
 class StormyWorkers:
     """Stand behind the `Workers` door of one process. `position` says how many events are on disk, and whether the lease is lost."""
 
-    def __init__(self, storm: Storm, ledger: Ledger, process: Process, clock: Clock, position: Callable[[Process], tuple[int, bool]]) -> None:
+    def __init__(
+        self, storm: Storm, ledger: Ledger, process: Process, clock: Clock, position: Callable[[Process], tuple[int, bool]]
+    ) -> None:
         self._storm, self._ledger, self._process, self._clock = storm, ledger, process, clock
         self._position = position
         self.in_flight = 0
@@ -200,7 +206,7 @@ class StormyWorkers:
     async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
         """Does one call."""
         await self._process.goes_on()
-        seen = Seen(call, self._process.number, *self._position(self._process))
+        seen = Seen(call, self._process.number, *self._position())
         contract = (catalog().agents if call.kind == "agent" else catalog().tools)[call.name]
         if not may_go(call.label, contract.label):
             # What the fleet does: the call stops here. That it stops is the fleet's promise; that the label is true is the engine's.
@@ -235,7 +241,9 @@ class StormyWorkers:
 
     async def _replies(self, call: Call, fault: str) -> AsyncGenerator[Reply, None]:
         pace = draw(self._storm.seed, "pace", call.node, call.attempt)
-        seconds = 0.0 if pace < self._storm.quick else self._storm.latency * (0.2 + 1.6 * draw(self._storm.seed, "time", call.node, call.attempt))
+        seconds = (
+            0.0 if pace < self._storm.quick else self._storm.latency * (0.2 + 1.6 * draw(self._storm.seed, "time", call.node, call.attempt))
+        )
         match fault:
             case "refused":
                 yield refused(call)
@@ -305,6 +313,21 @@ class StormyWorkers:
         if share > 0.5:
             await self._clock.sleep(0.1)
         return None if share < 0.3 else prompt(call)
+
+
+class DirectStormyWorkers(StormyWorkers):
+    """The same, and calls can be done without a stream."""
+
+    async def do(self, call: Call) -> Done | Refused:
+        """The last reply of `run`."""
+        replies = self.run(call)
+        try:
+            async for reply in replies:
+                if not isinstance(reply, Chunk):
+                    return reply
+        finally:
+            await replies.aclose()
+        return Refused(code="E007", reason=f"the worker of {call.name} gave no reply", retryable=True)
 
 
 def prompt(call: Call) -> int:

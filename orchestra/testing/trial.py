@@ -1,0 +1,387 @@
+"""Trials: one random workflow, run through one storm, from its start to an end that nothing can take back.
+
+trial = attempt(draw(12), Storm.of(99))
+trial.events      # what the store has
+trial.ledger      # what the outside world saw
+trial.wrong       # what went wrong on the way, though no fault of the storm explains it
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from orchestra.doors import Letter
+from orchestra.engine.run import Run
+from orchestra.engine.shell import Engine
+from orchestra.errors import OrchestraError
+from orchestra.events import Answered, Asked, Event, RunFinished
+from orchestra.journal.error import JournalError
+from orchestra.journal.memory import MemoryJournal, MemoryStore
+from orchestra.testing.clock import VirtualClock, run_simulated
+from orchestra.testing.crashing import FAULTS, CrashingJournal, Process, attribute_tasks, expire, nobodys_task
+from orchestra.testing.programs import Drawn
+from orchestra.testing.storms import DirectStormyWorkers, Ledger, Life, Storm, StormyWorkers, draw
+
+PATIENCE = 400_000.0
+"""Virtual seconds after which a run counts as one that never ends."""
+ENDED, CRASHED, BROKEN, CLOSED, WAITING = "ended", "crashed", "broken", "closed", "waiting"
+
+
+@dataclass(slots=True)
+class Read:
+    """What one subscriber saw, and how much of it was on disk by then."""
+
+    after: int
+    events: list[Event] = field(default_factory=list)
+    early: int = 0
+    """Events that it saw before they were on disk."""
+
+
+@dataclass(slots=True)
+class Trial:
+    """What a run came to."""
+
+    drawn: Drawn
+    storm: Storm
+    run: str
+    store: MemoryStore
+    ledger: Ledger = field(default_factory=Ledger)
+    reads: list[Read] = field(default_factory=list)
+    fates: list[str] = field(default_factory=list)
+    """How each of its processes ended."""
+    wrong: list[str] = field(default_factory=list)
+    waits: bool = False
+    """Whether it was left waiting for a person."""
+    jumped: bool = False
+    cancelled: bool = False
+    """Whether somebody asked it to end."""
+    seconds: float = 0.0
+
+    @property
+    def events(self) -> list[Event]:
+        """What the store has of the run."""
+        log = self.store.logs.get(self.run)
+        return log.events if log is not None else []
+
+
+def attempt(drawn: Drawn, storm: Storm) -> Trial:
+    """Puts a workflow through a storm."""
+    trial = Trial(drawn, storm, f"r{storm.seed}", MemoryStore())
+
+    async def scene(clock: VirtualClock) -> None:
+        await _Stage(trial, clock).play()
+
+    try:
+        run_simulated(scene, storm.seed)
+    except (OrchestraError, RuntimeError, TimeoutError) as error:  # Deadlock and Leak among them
+        trial.wrong.append(f"I1 {type(error).__name__}: {error}")
+    return trial
+
+
+class _Stage:
+    """Plays one trial: processes that come and go, a person, an outsider, an administrator who sets the clock."""
+
+    def __init__(self, trial: Trial, clock: VirtualClock) -> None:
+        self.trial, self.storm, self.clock = trial, trial.storm, clock
+        self.loop = asyncio.get_running_loop()
+        self.chance = Random(f"stage {self.storm.seed}")  # noqa: S311  # chance that can be repeated is the point
+        self.outsiders: set[asyncio.Task[None]] = set()
+        self.lingering: list[asyncio.Task[str]] = []
+        """Processes that live on though their run was taken over."""
+        self.desk = MemoryJournal(trial.store)
+        self.answered: set[int] = set()
+        self.over = False
+
+    def outside(self, work: Any) -> None:
+        task = nobodys_task(work)
+        self.outsiders.add(task)
+        task.add_done_callback(self.outsiders.discard)
+
+    async def play(self) -> None:
+        attribute_tasks(self.loop)
+        self.loop.set_exception_handler(self._unheard)
+        trial, storm = self.trial, self.storm
+        for when, jump in storm.jumps:
+            self.outside(self._jump(when, jump))
+        if storm.cancel is not None and storm.cancel[1] == "letter":
+            self.outside(self._cancel_by_letter(storm.cancel[0]))
+        try:
+            async with asyncio.timeout(PATIENCE):
+                lives = [*storm.lives, Life(), Life(), Life()]
+                for number, life in enumerate(lives):
+                    fate = await self._live(number, life)
+                    trial.fates.append(fate)
+                    if fate in (ENDED, WAITING):
+                        break
+                    if number >= len(storm.lives) and self.lingering:
+                        trial.fates.append(await self.lingering.pop())  # who lives on may hold the lease rightly
+                else:
+                    trial.wrong.append(f"I1 the last process did not bring the run to an end: {trial.fates}")
+                for task in self.lingering:
+                    trial.fates.append(await task)
+        finally:
+            self.over = True
+            for outsider in list(self.outsiders):
+                outsider.cancel()
+            await asyncio.gather(*self.outsiders, return_exceptions=True)
+        trial.seconds = self.loop.time()
+
+    def _unheard(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        self.trial.wrong.append(f"I10 {context.get('message')}: {type(error).__name__}: {error}")
+
+    # Processes
+
+    async def _live(self, number: int, life: Life) -> str:
+        """One process. Gives how it ended; where it is fenced it may live on beside the next."""
+        process = Process(number, life.fatal)
+        work = process.task(self._serve(process, life))
+        fence = None
+        if life.fenced is not None:
+            fence = self.loop.create_task(self.clock.sleep(life.fenced))
+        done, _ = await asyncio.wait([work, process.gone, *([fence] if fence else [])], return_when=asyncio.FIRST_COMPLETED)
+        if fence is not None:
+            if not fence.done():
+                fence.cancel()
+            elif work not in done:
+                expire(self.trial.store, self.trial.run)
+                self.trial.ledger.strike("lease lost")
+                self.lingering.append(self.loop.create_task(self._linger(process, work)))
+                return "fenced"
+        if not process.alive:
+            self.trial.ledger.strike("crash in recovery" if number else "crash")
+            self._left(await process.bury())
+            return CRASHED
+        return await work
+
+    async def _linger(self, process: Process, work: asyncio.Task[str]) -> str:
+        await asyncio.wait([work, process.gone], return_when=asyncio.FIRST_COMPLETED)
+        if not process.alive:
+            self._left(await process.bury())
+            return CRASHED
+        return f"fenced, then {await work}"
+
+    def _left(self, names: Sequence[str]) -> None:
+        if names:
+            self.trial.wrong.append(f"I10 tasks that cannot be cancelled: {', '.join(names)}")
+
+    def _position(self, journal: CrashingJournal) -> tuple[int, bool]:
+        log = self.trial.store.logs.get(self.trial.run)
+        return (0 if log is None else log.line.last), not journal.holds(self.trial.run)
+
+    async def _serve(self, process: Process, life: Life) -> str:
+        """What a process does: it takes the run up, waits for its end, and closes."""
+        trial, storm = self.trial, self.storm
+        chance = Random(f"journal {storm.seed} {process.number}")  # noqa: S311  # chance that can be repeated is the point
+        journal = CrashingJournal(trial.store, process, self.clock, chance, life.weather, self._committed)
+        made = DirectStormyWorkers if storm.direct else StormyWorkers
+        workers = made(storm, trial.ledger, process, self.clock, lambda: self._position(journal))
+        engine = Engine(self.clock, journal, workers, concurrency=storm.concurrency, observe=lambda run, event: _step(process))
+        fate = BROKEN
+        helpers: list[asyncio.Task[Any]] = []
+        try:
+            run = await self._take_up(engine, process)
+            if run is None:
+                return ENDED
+            for after, pause, most in storm.readers:
+                helpers.append(asyncio.create_task(self._subscribe(run, journal, process, after, pause, most), name="reader"))
+            if storm.cancel is not None and storm.cancel[1] == "handle":
+                helpers.append(asyncio.create_task(self._cancel_by_handle(run, storm.cancel[0]), name="canceller"))
+            if life.closed is not None:
+                helpers.append(asyncio.create_task(self._close(engine, life.closed), name="closer"))
+            fate = await self._await(run, life)
+        except OrchestraError as error:
+            fate = self._excuse(error, process, journal, life)
+        finally:
+            for task in helpers:
+                if task.get_name() != "reader":
+                    task.cancel()
+            if process.alive:
+                await engine.close()
+                await journal.close()
+            await asyncio.gather(*helpers, return_exceptions=True)
+            if process.alive:
+                await self._inspect(process, workers)
+        for kind in ("fault", "late_mail"):
+            if (kind == "fault" and journal.struck) or (kind == "late_mail" and life.weather.late_mail and journal.rang):
+                trial.ledger.strike(f"store {life.weather.fault}" if kind == "fault" else "letters late and twice")
+        return fate
+
+    async def _take_up(self, engine: Engine, process: Process) -> Run | None:
+        trial = self.trial
+        program = trial.drawn.program
+        if trial.run not in trial.store.logs:
+            options = {"memo": True} if self.storm.memo else {}
+            return engine.start(program, trial.drawn.inputs, graph="0" * 32, label=program.label, run=trial.run, options=options)
+        try:
+            return await engine.resume(program, trial.run, by=f"process {process.number}")
+        except JournalError as error:
+            if error.code == "J006":
+                return None
+            raise
+
+    async def _await(self, run: Run, life: Life) -> str:
+        finished = await run.pause()
+        if finished is None and self.storm.habit == "nobody" and life.closed is None and life.fenced is None:
+            self.trial.ledger.strike("nobody answers")
+            await self.clock.sleep(10_000.0)
+            if run.finished is None and run.asked and draw(self.storm.seed, "give up") < 0.5:
+                self.trial.waits = True
+                return WAITING
+            if run.finished is None:
+                await self._post(Letter(kind="cancel", by="who waited"))
+        if finished is None:
+            finished = await run.wait()
+        if not self.trial.events or finished != self.trial.events[-1]:
+            self.trial.wrong.append("I1 a run said that it had ended before its last event was on disk")
+        return ENDED
+
+    def _excuse(self, error: OrchestraError, process: Process, journal: CrashingJournal, life: Life) -> str:
+        """Whether the storm explains an error."""
+        struck = {FAULTS[life.weather.fault]} if journal.struck else set()
+        if life.closed is not None:
+            struck.add("E017")
+        if "lease lost" in self.trial.ledger.struck:
+            struck |= {"J005", "J022", "J006"}
+        if error.code not in struck and process.alive:
+            self.trial.wrong.append(f"I1 process {process.number} broke: {error.code} {error.message}")
+        return CLOSED if error.code == "E017" else BROKEN
+
+    async def _inspect(self, process: Process, workers: StormyWorkers) -> None:
+        """After `close` nothing of the process may be left but the task that asks."""
+        me = asyncio.current_task()
+        for _ in range(20):
+            left = [task for task in process.tasks if task is not me and not task.done()]
+            if not left:
+                break
+            await asyncio.sleep(0)
+        else:
+            self.trial.wrong.append(f"I10 tasks left after close: {sorted(task.get_coro().__qualname__ for task in left)}")  # type: ignore[union-attr]  # tasks are made of coroutines
+        if workers.in_flight:
+            self.trial.wrong.append(f"I10 {workers.in_flight} calls left in flight after close")
+
+    # People and accidents
+
+    async def _subscribe(self, run: Run, journal: CrashingJournal, process: Process, after: int, pause: float, most: int) -> None:
+        seen = Read(after)
+        self.trial.reads.append(seen)
+        self.trial.ledger.strike("slow subscriber" if pause else "leaving subscriber" if most else "subscriber")
+        stream = run.events(after)
+        try:
+            async for event in stream:
+                if not process.alive:
+                    return
+                log = self.trial.store.logs.get(self.trial.run)
+                seen.early += log is None or log.line.last < event.seq
+                seen.events.append(event)
+                if most and len(seen.events) >= most:
+                    return
+                if pause:
+                    await self.clock.sleep(pause)
+        except OrchestraError as error:
+            if error.code not in ("J002", "J003", "J005", "J006", *FAULTS.values()):
+                self.trial.wrong.append(f"I7 a subscriber broke: {error.code} {error.message}")
+        finally:
+            await stream.aclose()
+
+    async def _jump(self, when: float, seconds: float) -> None:
+        await self.clock.sleep(when)
+        self.clock.jump(seconds)
+        self.trial.jumped = True
+        self.trial.ledger.strike("clock forward" if seconds > 0 else "clock back")
+
+    async def _close(self, engine: Engine, when: float) -> None:
+        await self.clock.sleep(when)
+        self.trial.ledger.strike("close")
+        await engine.close()
+
+    async def _cancel_by_handle(self, run: Run, when: float) -> None:
+        await self.clock.sleep(when)
+        if not run.over:
+            self.trial.cancelled = True
+            self.trial.ledger.strike("cancel by handle")
+            run.cancel("the handle")
+
+    async def _cancel_by_letter(self, when: float) -> None:
+        await self.clock.sleep(when)
+        if await self._post(Letter(kind="cancel", by="a letter")):
+            self.trial.ledger.strike("cancel by letter")
+
+    async def _post(self, letter: Letter) -> bool:
+        try:
+            await self.desk.post(self.trial.run, letter)
+        except JournalError as error:
+            if error.code not in ("J023", "J006"):
+                raise
+            return False
+        self.trial.cancelled |= letter.kind == "cancel"
+        return True
+
+    def _committed(self, events: Sequence[Event]) -> None:
+        """What came to disk: people see questions there."""
+        if self.over:
+            return
+        for event in events:
+            if isinstance(event, Asked) and event.seq not in self.answered:
+                self.answered.add(event.seq)
+                self.outside(self._answer(event))
+
+    async def _answer(self, asked: Asked) -> None:
+        """Letters to one question, as the person's habit is."""
+        habit = "prompt" if asked.about == "effect" and self.storm.habit == "nobody" else self.storm.habit
+        value = person(self.storm.seed, asked)
+        right = Letter(kind="answer", node=asked.node, value=value, shown=asked.shown, by="ann")
+        match habit:
+            case "prompt":
+                await self.clock.sleep(draw(self.storm.seed, "delay", asked.node) * 2)
+                await self._post(right)
+            case "slow":
+                await self.clock.sleep(draw(self.storm.seed, "delay", asked.node) * 9_000)
+                await self._post(right)
+            case "twice":
+                await self._post(right)
+                await self.clock.sleep(draw(self.storm.seed, "delay", asked.node) * 2)
+                if await self._post(right):
+                    self.trial.ledger.strike("answer twice")
+            case "clumsy":
+                await self._post(Letter(kind="answer", node=asked.node, value={"no": ["sense"]}, shown=asked.shown, by="bob"))
+                self.trial.ledger.strike("answer of a wrong type")
+                await self.clock.sleep(draw(self.storm.seed, "delay", asked.node) * 2)
+                if await self._post(Letter(kind="answer", node=asked.node, value=value, shown="stale", by="bob")):
+                    self.trial.ledger.strike("answer to a stale question")
+                if await self._post(Letter(kind="answer", node="n999", value=value, shown=asked.shown, by="bob")):
+                    self.trial.ledger.strike("answer to nobody's question")
+                await self.clock.sleep(draw(self.storm.seed, "more", asked.node) * 5)
+                await self._post(right)
+            case _:
+                pass
+
+
+def _step(process: Process) -> None:
+    process.step()
+
+
+def person(seed: int, asked: Asked) -> Any:
+    """What a person answers to a question."""
+    share = draw(seed, "person", asked.node, asked.question)
+    if asked.options:
+        return asked.options[int(share * len(asked.options))]
+    return int(share * 10) if asked.schema.get("type") == "integer" else f"I think {int(share * 100)}"
+
+
+def answers_of(events: Sequence[Event]) -> dict[str, list[Answered]]:
+    """What persons answered, by node."""
+    found: dict[str, list[Answered]] = {}
+    for event in events:
+        if isinstance(event, Answered):
+            found.setdefault(event.node, []).append(event)
+    return found
+
+
+def last_of(events: Sequence[Event]) -> RunFinished | None:
+    """The last event of a run that has ended."""
+    return events[-1] if events and isinstance(events[-1], RunFinished) else None
