@@ -6,6 +6,7 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -92,9 +93,10 @@ class File:
         self.path = path
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-            self._identity = _identity(os.fstat(descriptor))
-            os.close(descriptor)
+            with suppress(FileExistsError):
+                # Never of a file that is there: the close would take away the locks of this process's other connections.
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            self._identity = _identity(os.stat(path))
             if os.stat(path).st_mode & 0o077:
                 os.chmod(path, 0o600)
         except OSError as error:
