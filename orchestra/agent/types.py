@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestra.errors import InputError, Place
 from orchestra.values import models as known
-from orchestra.values.types import Schema, bundled, parse_type, schema_of
+from orchestra.values.types import Schema, Validator, bundled, parse_type, schema_of
 
 At = Callable[[str], Place | None]
 """Gives the place of a key."""
@@ -32,8 +32,18 @@ def declared(types: Mapping[str, Mapping[str, Any]], models: Mapping[str, Schema
     """
     found = dict(models)
     for name, body in types.items():
-        found[name] = dict(body) if _is_schema(body) else record(body, found, at, name)
+        found[name] = _schema(name, body, at(name)) if _is_schema(body) else record(body, found, at, name)
     return found
+
+
+def _schema(name: str, body: Mapping[str, Any], place: Place | None) -> Schema:
+    """JSON Schema as a stranger wrote it, checked before anything looks into it."""
+    schema = dict(body)
+    try:
+        Validator(schema)
+    except InputError as error:
+        raise InputError(error.code, f"{name}: {error.message}", place=place, hint=error.hint) from error
+    return schema
 
 
 def _is_schema(body: Mapping[str, Any]) -> bool:

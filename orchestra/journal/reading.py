@@ -202,7 +202,7 @@ class Reading(File):
             if data is None:
                 raise damaged(run, event.seq, f"its value, blob {big}, is missing")
             return with_value(event, _decode_value(data))
-        except (ValueError, msgspec.DecodeError) as error:
+        except (ValueError, msgspec.DecodeError, RecursionError) as error:
             raise damaged(run, event.seq, str(error)) from error
 
     @contextmanager
@@ -237,6 +237,8 @@ def _letter(run: str, number: int, body: bytes, stated: int) -> Letter:
             f"letter {number} of run {run} is of a kind that this version does not know: {error}",
             hint="a newer Orchestra wrote it: pip install --upgrade orchestra-slm",
         ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise damaged_rows(f"letter {number} of run {run}", str(error)) from error
 
 
 def _event(run: str, seq: int, body: bytes) -> Event:
@@ -244,7 +246,7 @@ def _event(run: str, seq: int, body: bytes) -> Event:
         event: Event = decode(body)
     except msgspec.ValidationError as error:
         raise unknown_event(run, seq, str(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # the last: nested too deep
         raise damaged(run, seq, str(error)) from error
     if event.seq != seq:
         raise damaged(run, seq, f"it calls itself {event.seq}")

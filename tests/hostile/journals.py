@@ -1,0 +1,102 @@
+"""Journals that are not what they seem: a whole file, and the same with hostile events under a chain and a summary that fit."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+from orchestra import events
+from orchestra.events import Answered, Asked, Expanded, Judged, Resumed, RetryPlanned, TurnStarted, Verdict
+from orchestra.journal.error import FROM_SQLITE
+from orchestra.journal.rows import link, row_of
+from orchestra.journal.sqlite import SqliteJournal
+from orchestra.values.outcome import Abstained, Failed
+from tests.hostile import mutators
+from tests.journal.stories import begun, middle, whole
+
+RUNS = ("r0", "r1", "r2")
+_EVENTS: list[events.Event] = [
+    *whole("r"),
+    Expanded(seq=2, at=2.0, node="m", count=3),
+    TurnStarted(seq=2, at=2.0, node="l", turn=1),
+    Judged(seq=2, at=2.0, node="a", attempt=1, verdicts=(Verdict("quote", "pass", 1.0),), accepted=True),
+    RetryPlanned(seq=2, at=2.0, node="m[0]/a", attempt=2, due=3.0),
+    Asked(seq=2, at=2.0, node="q", question="Really?", schema={"type": "boolean"}, shown="0" * 32),
+    Answered(seq=2, at=2.0, node="q", value=True),
+    Resumed(seq=2, at=2.0, epoch=2),
+    events.NodeFinished(seq=2, at=2.0, node="l#2/x", outcome=Failed("M001", "no JSON")),
+    events.RunFinished(seq=2, at=2.0, status="abstained", outcome=Abstained("not sure")),
+]
+LINES = [events.encode(event).decode() for event in _EVENTS]
+"""Events of every kind as lines of JSON."""
+SCHEMAS = (
+    "CREATE TRIGGER t AFTER INSERT ON events BEGIN DELETE FROM events; END",
+    "CREATE VIEW v AS SELECT load_extension('/tmp/x.so')",
+    "ALTER TABLE runs RENAME TO runs2",
+    "DROP TABLE events",
+    "DELETE FROM schema_version",
+    "UPDATE schema_version SET version = 'x'",
+    "UPDATE schema_version SET version = 1",
+    "UPDATE runs SET started = 'x', workflow = x'ff00', status = 7",
+    "UPDATE runs SET usage = '{}', last = -1",
+    "UPDATE events SET seq = 'x' WHERE seq = 2",
+    "UPDATE events SET run = x'ff' WHERE seq = 1",
+)
+
+
+def written(path: Path) -> bytes:
+    """The bytes of a whole journal with three runs, made at `path` where it is not there."""
+
+    async def write() -> None:
+        async with SqliteJournal.open(path) as journal:
+            for run in RUNS[:2]:
+                journal.append(run, whole(run))
+            journal.append(RUNS[2], [begun(RUNS[2]), *middle(2, 60)])
+            journal.put(b"blob" * 100)
+
+    if not path.exists():
+        asyncio.run(write())
+        with closing(sqlite3.connect(path, isolation_level=None)) as sql:
+            sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path.read_bytes()
+
+
+def forged(data: bytes, path: Path, chance: Random) -> bytes:
+    """A journal whose events, or whose tables, somebody has made: chain and summaries say that all is well."""
+    path.write_bytes(data)
+    with closing(sqlite3.connect(path, isolation_level=None)) as sql:
+        sql.execute("PRAGMA journal_mode = DELETE")
+        try:
+            _forge(sql, chance)
+            if chance.random() < 0.15:
+                sql.execute(chance.choice(SCHEMAS))
+        except sqlite3.Error:
+            pass  # then it is as far forged as it got
+    return path.read_bytes()
+
+
+def _forge(sql: sqlite3.Connection, chance: Random) -> None:
+    run = chance.choice(RUNS)
+    row = row_of(sql, run)
+    assert row is not None
+    chain = run.encode()
+    bodies = [bytes(body) for (body,) in sql.execute("SELECT body FROM events WHERE run = ? ORDER BY seq", (run,))]
+    bad = chance.randrange(len(bodies))
+    for seq, body in enumerate(bodies, 1):
+        if seq - 1 == bad:
+            text = mutators.line(chance, chance.choice((body.decode(), *LINES)))
+            body = text.encode() if isinstance(text, str) else text
+            if chance.random() < 0.7:
+                body = body.replace(b'"seq": 2', b'"seq": %d' % seq).replace(b'"seq": 1', b'"seq": %d' % seq)
+        chain = link(chain, body)
+        sql.execute("UPDATE events SET body = ?, chain = ? WHERE run = ? AND seq = ?", (body, chain, run, seq))
+    columns = replace(row, chain=chain).columns()
+    names = ("workflow", "status", "started", "finished", "nodes", "usage", "last", "chain", "writer", "epoch", "seal")
+    sql.execute(f"UPDATE runs SET {', '.join(f'{name} = ?' for name in names)} WHERE run = ?", columns)
+
+
+__all__ = ["FROM_SQLITE", "LINES", "RUNS", "forged", "written"]
