@@ -40,21 +40,21 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Run a workflow or an agent on many rows. Given again, it goes on where it stopped.
 
-        What went wrong with a row stands in its result. Exits with 0 when all are written, 1 if not one of them succeeded or no
-        server can be had, 2 for bad input, 130 interrupted.
+        What went wrong with a row stands in its result; a row that asks a person ends as `waiting`, with its run. Exits with 0 when all
+        are written, 1 if not one of them succeeded or no server can be had, 2 for bad input, 130 interrupted, 143 terminated.
         """
-        import asyncio
         from dataclasses import asdict
 
         from orchestra.cli.batching import Job, run_batch
         from orchestra.cli.limits import read_budget
+        from orchestra.cli.signals import carry_out
 
         if checks and no_checks:
             raise InputError("C010", "--checks and --no-checks exclude each other", hint="give one of them")
         chosen = settings(fleet=fleet, concurrency=concurrency, constraint=constraint)
         wanted = () if no_checks else tuple(check.strip() for given in checks for check in given.split(",")) if checks else None
         job = Job(name, source, target, chosen.concurrency, read_budget(budget or ()), wanted)
-        summary = asyncio.run(run_batch(opener(context), chosen, job))
+        summary = carry_out(lambda _: run_batch(opener(context), chosen, job))
         if as_json:
             print_json(asdict(summary))
         else:

@@ -15,6 +15,7 @@ from orchestra.cli.progress import Meter, Waiting
 from orchestra.cli.rows import Results, Row, RowResult, read_rows, survey
 from orchestra.cli.screen import note
 from orchestra.cli.stream import in_order
+from orchestra.cli.watching import WHO
 from orchestra.config import Settings
 from orchestra.errors import FleetError, InputError
 from orchestra.result import Result
@@ -49,9 +50,17 @@ class Summary:
     done: int = 0
     abstained: int = 0
     failed: int = 0
+    waiting: int = 0
+    """Rows whose runs wait for a person."""
 
     def __str__(self) -> str:
-        counts = ((self.done, "done"), (self.abstained, "abstained"), (self.failed, "failed"), (self.earlier, "from before"))
+        counts = (
+            (self.done, "done"),
+            (self.abstained, "abstained"),
+            (self.failed, "failed"),
+            (self.waiting, "waiting for a person"),
+            (self.earlier, "from before"),
+        )
         return f"{self.rows} rows: " + (", ".join(f"{count} {what}" for count, what in counts if count) or "none")
 
 
@@ -104,20 +113,25 @@ async def _write_all(job: Job, results: Results, summary: Summary, ask: Callable
         async with aclosing(in_order(rows, ask, job.concurrency)) as stream:
             async for result in stream:
                 results.write(result)
-                failed = result.error is not None and not result.abstained
+                failed = result.error is not None and not result.abstained and not result.waiting
+                summary.waiting += result.waiting is not None
                 summary.failed += failed
                 summary.abstained += result.abstained
-                summary.done += not failed and not result.abstained
+                summary.done += result.error is None and not result.abstained
                 meter.advance(failed=failed, abstained=result.abstained)
 
 
 async def _ask(view: Orchestra, step: Step[..., Any], row: Row) -> RowResult:
     run = await view.start(step, **row.input)
     try:
-        result = await run.wait()
+        result = await run.pause()
     except asyncio.CancelledError:
-        run.cancel("the command line")
+        run.cancel(WHO)  # on SIGTERM as well: the row is done again when the batch goes on
         raise
+    if result is None:
+        nodes = ", ".join(asked.node for asked in run.asked)
+        error = {"code": "C025", "message": f"{nodes} waits for a person: orchestra runs answer {run.id}"}
+        return RowResult(id=row.id, error=error, waiting=run.id)
     _refuse_absent_fleet(result)
     return row_result(row.id, result)
 

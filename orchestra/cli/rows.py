@@ -39,6 +39,8 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     evidence: tuple[Evidence, ...] = ()
     usage: Usage = NOTHING
     error: dict[str, str] | None = None
+    waiting: str | None = None
+    """The run that waits for a person, who has not answered yet: `orchestra runs answer RUN`."""
 
 
 def read_rows(path: Path) -> Iterator[Row]:

@@ -198,6 +198,8 @@ class _Fold:
 
     def add(self, event: Event) -> None:
         self.seq = event.seq
+        if isinstance(event, Resumed | Answered | LetterRefused | CancelRequested):
+            self.incidents.append(event)
         match event:
             case RunStarted():
                 self.start = event

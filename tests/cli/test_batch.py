@@ -196,7 +196,7 @@ def test_what_models_decode_over_is_a_setting(shell: Shell) -> None:
 
 def test_the_summary_is_json_where_it_is_asked(shell: Shell) -> None:
     rows("good", "bad", "broken")
-    assert batch(shell, "--json").json == {"rows": 3, "earlier": 0, "done": 1, "abstained": 1, "failed": 1}
+    assert batch(shell, "--json").json == {"rows": 3, "earlier": 0, "done": 1, "abstained": 1, "waiting": 0, "failed": 1}
 
 
 SLOW = """

@@ -1,0 +1,93 @@
+"""`orchestra` in processes of their own, on simulated workers: with a terminal or without, and signals sent to them."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 30.0
+"""Seconds for a process to say something."""
+
+PROGRAM = """
+import asyncio, sys
+from orchestra.cli.main import build_app
+from tests.cli.stage import GOOD, Simulated
+
+async def forever(call):
+    print("called", flush=True, file=sys.stderr)
+    await asyncio.sleep(3600)
+
+async def deaf(call):
+    print("called", flush=True, file=sys.stderr)
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            print("asked to end", flush=True, file=sys.stderr)
+
+build_app(Simulated({"answerer": {SCRIPT}}))(prog_name="orchestra")
+"""
+
+
+def environment() -> dict[str, str]:
+    """What the processes are given; `shell` has set the folders."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"}
+
+
+def started(*arguments: str, script: str = "GOOD") -> subprocess.Popen[str]:
+    """A process without a terminal; `script` is what its model answers: `GOOD`, `forever` or `deaf`."""
+    command = [sys.executable, "-c", PROGRAM.replace("{SCRIPT}", script), *arguments]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+
+
+class Terminal:
+    """A process on a terminal of its own, whose keys one can press."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._ours, theirs = pty.openpty()
+        command = [sys.executable, "-c", PROGRAM.replace("{SCRIPT}", "GOOD"), *arguments]
+        self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(), start_new_session=True)
+        os.close(theirs)
+        self.seen = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._ours)
+
+    def until(self, text: str) -> str:
+        """What it shows up to the text, since the last time."""
+        end = time.monotonic() + PATIENCE
+        while text not in self.seen:
+            ready, _, _ = select.select([self._ours], [], [], max(0.0, end - time.monotonic()))
+            assert ready, f"{text!r} did not come: {self.seen!r}"
+            self.seen += self._read()
+        before, _, self.seen = self.seen.partition(text)
+        return before + text
+
+    def press(self, keys: str) -> None:
+        """Types."""
+        os.write(self._ours, keys.encode())
+
+    def ended(self) -> tuple[int, str]:
+        """Its exit code, and what it has shown since the last time."""
+        while more := self._read():
+            self.seen += more
+        return self.process.wait(PATIENCE), self.seen
+
+    def _read(self) -> str:
+        try:
+            return os.read(self._ours, 1 << 16).decode().replace("\r\n", "\n")
+        except OSError:  # the other end is closed: the process has ended
+            return ""

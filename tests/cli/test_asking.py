@@ -1,0 +1,211 @@
+"""Runs that ask a person: at the terminal, by `runs answer`, in a batch; and what the journal says of them meanwhile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.cli.processes import Terminal, started
+from tests.cli.shell import Said, Shell
+from tests.cli.stage import Simulated, furnish
+
+TRIP = """\
+schema: orchestra/v1
+name: trip
+input: {city: str}
+output: {sure: "${sure}", nights: "${nights}"}
+nodes:
+  sure: {ask: "Is ${input.city} right?", options: ["yes", "no"]}
+  nights: {ask: "How many nights (you said ${sure})?", returns: int}
+"""
+BOTH = """\
+schema: orchestra/v1
+name: both
+input: {}
+output: {one: "${one}", two: "${two}"}
+nodes:
+  one: {ask: "One?"}
+  two: {ask: "Two?", returns: "list[str]"}
+"""
+RUN = ("run", "trip", "-i", "city=Rome")
+
+
+@pytest.fixture
+def shell(shell: Shell) -> Shell:
+    furnish()
+    Path("workflows/trip.yaml").write_text(TRIP)
+    Path("workflows/both.yaml").write_text(BOTH)
+    shell.opener = Simulated({})
+    return shell
+
+
+def asked(shell: Shell, *command: str) -> str:
+    """The id of a run that waits."""
+    said = shell(*(command or RUN), "--json")
+    assert said.code == 5
+    run: str = said.json["run"]
+    return run
+
+
+def typed(shell: Shell, said: Said) -> Sequence[str]:
+    """The command that a text says to type, as words."""
+    line = next(line for line in said.out.splitlines() if line.startswith("answer with: orchestra "))
+    return line.removeprefix("answer with: orchestra ").split()
+
+
+def test_without_a_terminal_a_question_is_printed_with_the_command_that_answers_and_five(shell: Shell) -> None:
+    said = shell(*RUN)
+    assert said.code == 5
+    assert "sure: Is Rome right?\n  1  yes\n  2  no\n" in said.out
+
+
+def test_the_command_that_is_printed_answers(shell: Shell) -> None:
+    first = shell(*RUN)
+    second = shell(*typed(shell, first))
+    assert (second.code, "nights: How many nights (you said yes)?" in second.out) == (5, True)
+    last = shell(*typed(shell, second), "--json")
+    assert (last.code, last.json["output"]) == (0, {"sure": "yes", "nights": 3})
+
+
+def test_a_waiting_run_is_json_with_its_questions(shell: Shell) -> None:
+    found = shell(*RUN, "--json").json
+    assert (found["status"], found["output"]) == ("waiting", None)
+    (question,) = found["asked"]
+    assert (question["node"], question["options"], question["about"]) == ("sure", ["yes", "no"], "answer")
+
+
+def test_a_waiting_run_is_listed_and_shown_as_waiting(shell: Shell) -> None:
+    run = asked(shell)
+    assert [row["run"] for row in shell("runs", "list", "--status", "waiting", "--json").json] == [run]
+    assert shell("runs", "list", "--status", "done", "--json").json == []
+    said = shell("runs", "show", run)
+    assert said.out.startswith("trip: waiting, started")
+    assert typed(shell, said) == ["runs", "answer", run, "yes"]
+
+
+def test_tail_ends_where_a_run_waits_and_says_so(shell: Shell) -> None:
+    run = asked(shell)
+    said = shell("runs", "tail", run)
+    assert said.code == 0
+    assert f"waits for a person\nsure: Is Rome right?\n  1  yes\n  2  no\nanswer with: orchestra runs answer {run} yes\n" in said.out
+
+
+def test_an_answer_put_down_for_later_is_taken_when_the_run_is_resumed(shell: Shell) -> None:
+    run = asked(shell)
+    said = shell("runs", "answer", run, "no", "--later", "--by", "ada")
+    assert (said.code, said.out) == (0, "")
+    assert shell("runs", "resume", run).code == 5
+    assert "sure: answered by ada: no" in shell("runs", "show", run).out
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [((), "C024"), (("perhaps",), "E022"), (("yes", "--node", "nights"), "E021")],
+    ids=["none", "no option", "nobody asks"],
+)
+def test_what_is_no_answer_is_two_and_leaves_the_run_waiting(shell: Shell, value: tuple[str, ...], code: str) -> None:
+    run = asked(shell)
+    said = shell("runs", "answer", run, *value)
+    assert (said.code, said.err[:4]) == (2, code)
+    assert shell("runs", "list", "--json").json[0]["status"] == "waiting"
+
+
+def test_an_answer_of_another_type_is_written_as_json(shell: Shell) -> None:
+    run = asked(shell, "run", "both")
+    said = shell("runs", "answer", run, "a, b", "--node", "two")
+    assert (said.code, said.err[:4]) == (2, "C024")
+    assert f"orchestra runs answer {run} --node two" in said.err
+    assert shell("runs", "answer", run, '["a", "b"]', "--node", "two").code == 5
+    assert shell("runs", "answer", run, "3", "--json").json["output"] == {"one": "3", "two": ["a", "b"]}
+
+
+def test_where_two_questions_are_open_the_node_is_named(shell: Shell) -> None:
+    run = asked(shell, "run", "both")
+    said = shell("runs", "answer", run, "x")
+    assert (said.code, said.err[:4]) == (2, "E021")
+    assert "one, two" in said.err
+    assert "--node one" in shell("runs", "show", run).out
+
+
+def test_a_run_that_asks_nothing_is_not_answered(shell: Shell) -> None:
+    run = asked(shell)
+    shell("runs", "cancel", run)
+    assert shell("runs", "answer", run, "yes").err.startswith("E021")
+
+
+def test_a_waiting_run_is_cancelled_and_says_by_whom(shell: Shell) -> None:
+    run = asked(shell)
+    assert shell("runs", "cancel", run, "--by", "ada").out == f"run {run} is cancelled\n"
+    assert "cancelled by ada" in shell("runs", "show", run).out
+    assert shell("runs", "cancel", run).out == f"run {run} has ended before: cancelled\n"
+
+
+def test_rows_of_a_batch_that_ask_end_as_waiting_with_their_run(shell: Shell) -> None:
+    Path("rows.jsonl").write_text("".join(json.dumps({"id": name, "input": {"city": name}}) + "\n" for name in ("Rome", "Oslo")))
+    said = shell("batch", "trip", "-i", "rows.jsonl", "-o", "out.jsonl", "--json")
+    assert (said.code, said.json["waiting"], said.json["failed"]) == (0, 2, 0)
+    rows = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    waiting = {row["run"] for row in shell("runs", "list", "--status", "waiting", "--json").json}
+    assert {row["waiting"] for row in rows} == waiting
+    assert shell("runs", "answer", rows[0]["waiting"], "yes").code == 5
+
+
+def test_at_a_terminal_the_questions_are_asked_right_there(shell: Shell) -> None:
+    with Terminal(*RUN, "--json") as terminal:
+        terminal.until("Is Rome right?\n  1  yes\n  2  no\n> ")
+        terminal.press("perhaps\n")
+        assert "E022" in terminal.until("> ")
+        terminal.press("2\n")
+        terminal.until("How many nights (you said no)?")
+        terminal.until("> ")
+        terminal.press("4\n")
+        code, shown = terminal.ended()
+    assert code == 0
+    assert '"output":{"sure":"no","nights":4}' in shown
+
+
+def test_whoever_leaves_the_terminal_leaves_the_run_waiting(shell: Shell) -> None:
+    with Terminal(*RUN) as terminal:
+        terminal.until("> ")
+        terminal.press("\x04")
+        code, shown = terminal.ended()
+    assert (code, "waits for a person" in shown) == (5, True)
+    assert shell("runs", "list", "--json").json[0]["status"] == "waiting"
+
+
+def test_answer_without_a_value_asks_at_the_terminal(shell: Shell) -> None:
+    run = asked(shell, "run", "both")
+    with Terminal("runs", "answer", run, "--node", "two") as terminal:
+        terminal.until("> ")
+        terminal.press("a\n")
+        terminal.until("> ")
+        terminal.press('["a"]\n')
+        terminal.until("one: One?")
+        terminal.press("1\n")
+        assert terminal.ended()[0] == 0
+
+
+def test_a_question_that_was_answered_elsewhere_is_not_asked_any_more(shell: Shell) -> None:
+    with Terminal(*RUN) as terminal:
+        terminal.until("> ")
+        assert shell("runs", "answer", "last", "yes", "--later").code == 0
+        terminal.until("sure has been answered elsewhere")
+        terminal.until("nights (you said yes)?")
+        terminal.press("5\n")
+        assert terminal.ended()[0] == 0
+
+
+def test_who_answers_a_run_that_another_process_has_in_hand_is_told(shell: Shell) -> None:
+    Path("workflows/ask.yaml").write_text(Path("workflows/ask.yaml").read_text().replace("nodes:\n", 'nodes:\n  sure: {ask: "Sure?"}\n'))
+    process = started("run", "ask", "-i", "question=x", "-i", "text=y", script="forever")
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "called\n"
+        said = shell("runs", "answer", "last", "yes")
+        assert (said.code, "another process has the run in hand" in said.err) == (0, True)
+    finally:
+        process.kill()
+        process.communicate()

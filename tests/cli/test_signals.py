@@ -1,0 +1,138 @@
+"""What signals do to `orchestra run`, in real processes: cancelled at the first Ctrl-C, left at the second, let go of at SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.cli.processes import PATIENCE, started
+from tests.cli.shell import Shell
+from tests.cli.stage import GOOD, Simulated, furnish
+
+INPUTS = ("-i", "question=When?", "-i", "text=It was opened in 1889.")
+Starter = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def shell(shell: Shell) -> Shell:
+    furnish()
+    shell.opener = Simulated({"answerer": GOOD})
+    return shell
+
+
+@pytest.fixture
+def called(shell: Shell) -> Iterator[Starter]:
+    """Starts `orchestra run ask` whose model is `forever` or `deaf`, and waits until the model is asked."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(script: str = "forever", *arguments: str) -> subprocess.Popen[str]:
+        process = started(*(arguments or ("run", "ask", *INPUTS)), script=script)
+        processes.append(process)
+        assert process.stderr is not None
+        assert process.stderr.readline() == "called\n"
+        end = time.monotonic() + PATIENCE
+        while status(shell) != "running":  # its first events are on disk a few milliseconds later
+            assert time.monotonic() < end
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def status(shell: Shell) -> str:
+    """Of the latest run; empty where there is none."""
+    runs = shell("runs", "list", "--json").json
+    return runs[0]["status"] if runs else ""
+
+
+def test_the_first_ctrl_c_cancels_the_run_and_records_it(shell: Shell, called: Starter) -> None:
+    process = called()
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=PATIENCE)[1] == "interrupted\n"
+    assert (process.returncode, status(shell)) == (130, "cancelled")
+
+
+def test_the_second_ctrl_c_leaves_at_once_and_the_run_can_be_resumed(shell: Shell, called: Starter) -> None:
+    process = called("deaf")
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "asked to end\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert "orchestra runs resume" in err
+
+
+def test_sigterm_lets_go_of_the_run_and_names_the_command_that_goes_on(shell: Shell, called: Starter) -> None:
+    process = called()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, status(shell)) == (143, "interrupted")
+    command = err.partition("stopped; go on with: orchestra ")[2].split()
+    assert shell(*command, "--json").json["output"] == GOOD
+
+
+def test_a_run_whose_process_was_killed_is_shown_as_interrupted_with_the_command_that_goes_on(shell: Shell, called: Starter) -> None:
+    process = called()
+    process.kill()
+    process.communicate()
+    out = shell("runs", "show").out
+    assert out.startswith("ask: interrupted")
+    command = out.partition("go on with: orchestra ")[2].split("\n")[0].split()
+    assert shell(*command).code == 0
+    assert "resumed" in shell("runs", "show").out
+
+
+def test_tail_says_that_a_run_was_interrupted(shell: Shell, called: Starter) -> None:
+    process = called()
+    process.kill()
+    process.communicate()
+    said = shell("runs", "tail")
+    assert (said.code, "interrupted: the process that had it is gone" in said.out) == (0, True)
+
+
+def test_all_interrupted_runs_are_resumed_with_a_line_each(shell: Shell, called: Starter) -> None:
+    for _ in range(2):
+        process = called()
+        process.kill()
+        process.communicate()
+    said = shell("runs", "resume", "--all")
+    assert [line.split()[1:] for line in said.out.splitlines()] == [["ask", "done"], ["ask", "done"]]
+    assert shell("runs", "resume", "--all").out == "no run was interrupted\n"
+
+
+def test_a_run_that_another_process_has_in_hand_is_neither_resumed_nor_lost(shell: Shell, called: Starter) -> None:
+    called()
+    said = shell("runs", "resume", "last")
+    assert (said.code, said.err[:4]) == (1, "J022")
+    assert "orchestra runs tail" in said.err
+
+
+def test_a_run_of_another_process_is_watched_until_it_is_cancelled_from_outside(shell: Shell, called: Starter) -> None:
+    process = called()
+    watching = started("runs", "tail", "last")
+    assert watching.stdout is not None
+    assert "ask begins" in watching.stdout.readline()
+    said = shell("runs", "cancel", "last", "--by", "ada")
+    assert "is cancelled" in said.out
+    assert process.wait(PATIENCE) == 130
+    out, _ = watching.communicate(timeout=PATIENCE)
+    assert "asked to end by ada" in out
+    assert out.splitlines()[-1].partition("  ")[2].startswith("the run is over: cancelled")
+
+
+def test_ctrl_c_while_a_run_is_resumed_cancels_it(shell: Shell, called: Starter) -> None:
+    process = called()
+    process.kill()
+    process.communicate()
+    again = called("forever", "runs", "resume", "last")
+    os.kill(again.pid, signal.SIGINT)
+    assert again.wait(PATIENCE) == 130
+    assert status(shell) == "cancelled"
