@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestra.doors import Call, Chunk, Direct, Done, Letter, Refused, Workers
@@ -95,6 +95,8 @@ class Driver:
         begun, self.begun = self.begun, []
         try:
             for invoke in begun:
+                if self.ending:
+                    break
                 if invoke.unit.phase is RUNNING and invoke.unit.attempt < invoke.call.attempt:
                     self._started(invoke)
             self.run.flush()
@@ -361,16 +363,22 @@ class Driver:
         if not self.ending:
             self._conclude("budget", Failed("E005", f"not done within {limit:g} s", hint=hint))
 
-    def begin(self) -> None:
-        """Sets the clocks of what waits for a time, and starts what may start."""
+    def begin(self, letters: Sequence[Letter] = ()) -> None:
+        """Sets the clocks of what waits for a time, opens the letters that lie there, and starts what may start."""
         budget = self.program.budget
         if budget is not None and budget.seconds is not None:
             self.deadline = self.loop.create_task(self._expire(budget.seconds - self.state.active))
         for unit in list(self.state.units.values()):
             if unit.due and unit.phase in (Phase.PAUSED, Phase.INSIDE, Phase.ASKED):
                 self._alarm(unit)
-        self.pump()
-        self.staff()
+        for letter in letters:
+            self._open(letter)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if not self.ending:
+            self.pump()
+            self.staff()
 
     # Letters
 
@@ -381,7 +389,7 @@ class Driver:
         self.record(CancelRequested(**self._stamp(), by=by, letter=letter))
         self._conclude("cancelled", Failed("E008", f"cancelled{f' by {by}' if by else ''}", hint=f"orchestra runs show {self.run.id}"))
 
-    def open(self, letter: Letter) -> None:
+    def _open(self, letter: Letter) -> None:
         """Does what a letter of the inbox wants; one that changes nothing is noted as well, so that each is opened once."""
         if self.ending or letter.number <= self.state.letters:
             return
@@ -394,13 +402,12 @@ class Driver:
             self.record(LetterRefused(**self._stamp(), letter=letter.number, node=letter.node, reason=refusal))
         else:
             self.record(Answered(**self._stamp(), node=letter.node, value=letter.value, by=letter.by, letter=letter.number))
-        self.pump()
-        self.staff()
 
     async def collect(self) -> None:
         """Opens the letters that have come."""
         for letter in await self.journal.letters(self.run.id, self.state.letters):
-            self.open(letter)
+            self._open(letter)
+        self._go_on()
 
     # The end
 

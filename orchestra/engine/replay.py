@@ -12,7 +12,7 @@ from orchestra.doors import Call
 from orchestra.engine.decide import decide
 from orchestra.engine.evolve import evolve
 from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal
-from orchestra.engine.state import Phase, State
+from orchestra.engine.state import Phase, State, Unit
 from orchestra.events import (
     Asked,
     AttemptFinished,
@@ -27,7 +27,7 @@ from orchestra.events import (
     RunFinished,
     TurnStarted,
 )
-from orchestra.values.outcome import Failed
+from orchestra.values.outcome import Failed, Value
 from orchestra.verify import acceptance
 from orchestra.workflow.program import Program
 
@@ -143,14 +143,21 @@ def _finished(state: State, pending: dict[str, Proposal], event: NodeFinished) -
     proposal = pending.pop(event.node, None)
     if isinstance(proposal, Finish) and proposal.outcome == event.outcome:
         return ""
-    timed = unit.due and event.at >= unit.due - 1e-6
-    if timed and (unit.node.fallback is not None or (isinstance(event.outcome, Failed) and event.outcome.code == TIME_IS_UP)):
+    # Not by the clock: the engine waits in time that never jumps, and stamps events with the wall's, which may.
+    timed = unit.due and unit.phase in (Phase.INSIDE, Phase.ASKED)
+    if timed and _ended_by(unit, event, TIME_IS_UP):
         within = tuple(event.node + mark for mark in "/#[")
         for path in [path for path in pending if path.startswith(within)]:
             del pending[path]
         return ""
-    poor = unit.scope.purse is not None and isinstance(event.outcome, Failed) and event.outcome.code == NO_BUDGET
+    poor = unit.scope.purse is not None and _ended_by(unit, event, NO_BUDGET)
     return "" if poor else _instead(proposal)
+
+
+def _ended_by(unit: Unit, event: NodeFinished, code: str) -> bool:
+    """Whether a node ended in a failure of this code, or in the fallback for one."""
+    outcome = event.outcome
+    return (isinstance(outcome, Failed) and outcome.code == code) or (unit.node.fallback is not None and isinstance(outcome, Value))
 
 
 def _judged(proposal: Proposal | None, event: Judged) -> str:

@@ -111,10 +111,7 @@ class Engine:
         driver.memo = bool(run.started and run.started.options.get("memo"))
         driver.record(Resumed(seq=state.seq + 1, at=self.clock.now(), epoch=epoch, by=by))
         state.tidy()
-        for letter in letters:
-            driver.open(letter)
-        if not driver.ending:
-            driver.begin()
+        driver.begin(letters)
 
     async def close_off(self, run: str, by: str) -> None:
         """Ends a run that nobody has in hand, without its workflow. Raises `JournalError` J022, J023, J006 as `resume` does."""
@@ -151,9 +148,13 @@ class Engine:
             raise OrchestraError("E017", "the engine is closed", hint="open another: async with Orchestra.open() as orchestra")
         driver = self._drivers[run.id] = Driver(self, program, run, state, workers or self.workers)
         run.attach(driver.cancel)
-        if self._postman is None or self._postman.done():
-            self._postman = driver.loop.create_task(self._deliver(), name="inbox")
+        self._attend()
         return driver
+
+    def _attend(self) -> None:
+        """Sees to it that somebody waits for letters."""
+        if self._postman is None or self._postman.done():
+            self._postman = asyncio.get_running_loop().create_task(self._deliver(), name="inbox")
 
     def running(self, run: str) -> Run | None:
         """The run of this engine that has the id, and is under way or waits for a person."""
@@ -201,6 +202,7 @@ class Engine:
 
     def _rest(self, program: Program, run: Run, asked: list[Asked]) -> None:
         self._asleep[run.id] = (program, run)
+        self._attend()
         run.sleep(asked, lambda by: self._task(self._cancel(run.id, by)))
 
     async def _cancel(self, run: str, by: str) -> None:

@@ -1,0 +1,58 @@
+"""Journals of every version of the events are read, replayed and resumed by this one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestra.app import Orchestra
+from orchestra.config import Settings
+from orchestra.events import Asked, RunFinished, RunStarted
+from orchestra.journal.memory import MemoryJournal, MemoryStore
+from tests.golden.stage import HERE, OUTPUT, loaded, project, workers
+
+FILES = sorted(HERE.glob("events-*/*.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return project(tmp_path_factory.mktemp("golden"))
+
+
+def test_there_are_golden_journals() -> None:
+    assert len(FILES) > 5
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+async def test_a_golden_run_is_replayed_and_taken_to_its_end(path: Path, settings: Settings) -> None:
+    events, blobs = loaded(path)
+    first = events[0]
+    assert isinstance(first, RunStarted)
+    store = MemoryStore()
+    left = MemoryJournal(store)
+    for blob in blobs:
+        left.put(blob)
+    left.append(first.run, events)
+    await left.close()
+    again = workers()
+    async with Orchestra.open(settings, workers=again, journal=MemoryJournal(store)) as orchestra:
+        replayed = await orchestra.replay(first.run)
+        assert (replayed.different, replayed.reason, replayed.events) == (None, "", len(events))
+        run = await orchestra.resume(first.run)
+        await run.pause()
+        for asked in run.asked:
+            await orchestra.answer(first.run, "again" if asked.about == "effect" else "yes", node=asked.node)
+        assert (await run).value == OUTPUT
+        calls = {(call.node, call.attempt) for call in again.calls}
+        assert not calls & set(done(events))
+        if isinstance(events[-1], RunFinished):
+            assert not again.calls
+
+
+def done(events: list[object]) -> list[tuple[str, int]]:
+    return [(event.node, event.attempt) for event in events if type(event).__name__ == "AttemptFinished"]  # type: ignore[attr-defined]
+
+
+def test_the_golden_runs_ask_a_person() -> None:
+    assert any(isinstance(event, Asked) for path in FILES for event in loaded(path)[0])
