@@ -234,7 +234,9 @@ class _Author:
         made = [(path, kind) for path, kind in scope.seen if path.split(".")[0] in scope.names]
         texts = [path for path, kind in made if kind == "text"]
         if single:
-            path, kind = (texts[-1], "text") if texts else made[-1]
+            if texts:
+                return _AS_TEXT["text"].format(texts[-1])
+            path, kind = made[-1]
             return _AS_TEXT[kind].format(path)
         if texts and self.likely(0.3):
             return f"${{{texts[-1]}}}"

@@ -15,6 +15,7 @@ from typing import Any
 
 from orchestra.doors import Call, Chunk, Clock, Done, Measure, Refused, Reply
 from orchestra.events import Usage
+from orchestra.testing.auditor import Observed
 from orchestra.testing.crashing import CALM, FAULTS, Process, Weather
 from orchestra.testing.programs import MANY, catalog
 from orchestra.testing.workers import broken, refused, stalled
@@ -165,28 +166,11 @@ def _reading(call: Call, mark: bytes) -> dict[str, str]:
 
 
 @dataclass(slots=True)
-class Seen:
-    """A call as the outside world saw it."""
-
-    call: Call
-    process: int
-    durable: int
-    """How many events of the run were on disk when it came."""
-    stale: bool
-    """Whether somebody else had the lease by then."""
-    reply: Done | Refused | None = None
-    fault: str = ""
-    cancelled: bool = False
-
-
-@dataclass(slots=True)
 class Ledger:
     """All calls that the outside world saw, in order; and which faults hit how often."""
 
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[Observed] = field(default_factory=list)
     struck: dict[str, int] = field(default_factory=dict)
-    leaks: list[str] = field(default_factory=list)
-    """Labelled data that reached who is not cleared for it."""
 
     def strike(self, fault: str) -> None:
         """One more fault of a kind."""
@@ -196,9 +180,7 @@ class Ledger:
 class StormyWorkers:
     """Stand behind the `Workers` door of one process. `position` says how many events are on disk, and whether the lease is lost."""
 
-    def __init__(
-        self, storm: Storm, ledger: Ledger, process: Process, clock: Clock, position: Callable[[Process], tuple[int, bool]]
-    ) -> None:
+    def __init__(self, storm: Storm, ledger: Ledger, process: Process, clock: Clock, position: Callable[[], tuple[int, bool]]) -> None:
         self._storm, self._ledger, self._process, self._clock = storm, ledger, process, clock
         self._position = position
         self.in_flight = 0
@@ -206,7 +188,7 @@ class StormyWorkers:
     async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
         """Does one call."""
         await self._process.goes_on()
-        seen = Seen(call, self._process.number, *self._position())
+        seen = Observed(call, *self._position(), process=self._process.number)
         contract = (catalog().agents if call.kind == "agent" else catalog().tools)[call.name]
         if not may_go(call.label, contract.label):
             # What the fleet does: the call stops here. That it stops is the fleet's promise; that the label is true is the engine's.

@@ -9,22 +9,26 @@ trial.wrong       # what went wrong on the way, though no fault of the storm exp
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from orchestra.doors import Letter
+from orchestra.doors import Letter, Message
 from orchestra.engine.run import Run
 from orchestra.engine.shell import Engine
 from orchestra.errors import OrchestraError
-from orchestra.events import Answered, Asked, Event, RunFinished
+from orchestra.events import Asked, Event
 from orchestra.journal.error import JournalError
 from orchestra.journal.memory import MemoryJournal, MemoryStore
+from orchestra.testing.auditor import Case, audit
 from orchestra.testing.clock import VirtualClock, run_simulated
 from orchestra.testing.crashing import FAULTS, CrashingJournal, Process, attribute_tasks, expire, nobodys_task
+from orchestra.testing.oracle import Answering
 from orchestra.testing.programs import Drawn
-from orchestra.testing.storms import DirectStormyWorkers, Ledger, Life, Storm, StormyWorkers, draw
+from orchestra.testing.storms import DirectStormyWorkers, Ledger, Life, Storm, StormyWorkers, answer, draw
+from orchestra.workflow.nodes import AskNode
+from orchestra.workflow.program import CompiledNode
 
 PATIENCE = 400_000.0
 """Virtual seconds after which a run counts as one that never ends."""
@@ -53,6 +57,8 @@ class Trial:
     reads: list[Read] = field(default_factory=list)
     fates: list[str] = field(default_factory=list)
     """How each of its processes ended."""
+    delivered: list[Message] = field(default_factory=list)
+    """What somebody took from the outbox."""
     wrong: list[str] = field(default_factory=list)
     waits: bool = False
     """Whether it was left waiting for a person."""
@@ -141,9 +147,11 @@ class _Stage:
         process = Process(number, life.fatal)
         work = process.task(self._serve(process, life))
         fence = None
+        ways: list[asyncio.Future[Any]] = [work, process.gone]
         if life.fenced is not None:
             fence = self.loop.create_task(self.clock.sleep(life.fenced))
-        done, _ = await asyncio.wait([work, process.gone, *([fence] if fence else [])], return_when=asyncio.FIRST_COMPLETED)
+            ways.append(fence)
+        done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         if fence is not None:
             if not fence.done():
                 fence.cancel()
@@ -159,7 +167,8 @@ class _Stage:
         return await work
 
     async def _linger(self, process: Process, work: asyncio.Task[str]) -> str:
-        await asyncio.wait([work, process.gone], return_when=asyncio.FIRST_COMPLETED)
+        ways: list[asyncio.Future[Any]] = [work, process.gone]
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         if not process.alive:
             self._left(await process.bury())
             return CRASHED
@@ -333,7 +342,7 @@ class _Stage:
     async def _answer(self, asked: Asked) -> None:
         """Letters to one question, as the person's habit is."""
         habit = "prompt" if asked.about == "effect" and self.storm.habit == "nobody" else self.storm.habit
-        value = person(self.storm.seed, asked)
+        value = person(self.storm.seed, asked.node, asked.question, asked.options, asked.schema)
         right = Letter(kind="answer", node=asked.node, value=value, shown=asked.shown, by="ann")
         match habit:
             case "prompt":
@@ -361,27 +370,43 @@ class _Stage:
                 pass
 
 
+def findings(trial: Trial) -> list[str]:
+    """What does not hold of a trial: what went wrong on the way, and what the auditor says."""
+    storm, drawn = trial.storm, trial.drawn
+
+    def quiet() -> Answering:
+        def say(path: str, node: CompiledNode, question: str) -> Any:
+            options = node.source.options if isinstance(node.source, AskNode) else ()
+            return person(storm.seed, path, question, options, node.output)
+
+        return Answering(drawn.inputs, trial.run, drawn.program.label, lambda call: answer(storm.seed, call), say)
+
+    found = list(trial.wrong)
+    if any(read.early for read in trial.reads):
+        found.append("I7 a subscriber saw events that were not on disk")
+    store = trial.store
+    case = Case(
+        program=drawn.program,
+        events=trial.events,
+        seen=trial.ledger.seen,
+        messages=[*trial.delivered, *store.messages.values()],
+        memo=store.memo,
+        reads=[(read.after, read.events) for read in trial.reads],
+        jumped=trial.jumped,
+        cancelled=trial.cancelled,
+        waits=trial.waits,
+        quiet=quiet,
+    )
+    return found + (audit(case) if not found else [])
+
+
 def _step(process: Process) -> None:
     process.step()
 
 
-def person(seed: int, asked: Asked) -> Any:
+def person(seed: int, node: str, question: str, options: Sequence[str], schema: Mapping[str, Any]) -> Any:
     """What a person answers to a question."""
-    share = draw(seed, "person", asked.node, asked.question)
-    if asked.options:
-        return asked.options[int(share * len(asked.options))]
-    return int(share * 10) if asked.schema.get("type") == "integer" else f"I think {int(share * 100)}"
-
-
-def answers_of(events: Sequence[Event]) -> dict[str, list[Answered]]:
-    """What persons answered, by node."""
-    found: dict[str, list[Answered]] = {}
-    for event in events:
-        if isinstance(event, Answered):
-            found.setdefault(event.node, []).append(event)
-    return found
-
-
-def last_of(events: Sequence[Event]) -> RunFinished | None:
-    """The last event of a run that has ended."""
-    return events[-1] if events and isinstance(events[-1], RunFinished) else None
+    share = draw(seed, "person", node, question)
+    if options:
+        return options[int(share * len(options))]
+    return int(share * 10) if schema.get("type") == "integer" else f"I think {int(share * 100)}"

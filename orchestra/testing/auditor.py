@@ -1,0 +1,457 @@
+"""The auditor: one list of what must hold of every run, whoever ran it, and whatever happened on the way.
+
+    audit(Case(program, events))                      # no list of findings: all is well
+    audit(Case(program, events, seen=…, messages=…))  # with what the outside world saw, it looks there as well
+
+Simulations and tests that kill real processes use it alike. Findings begin with the number of the invariant that does not hold
+(docs/simulation.md): I1 a run ends or can be resumed, I2 no call for what has finished, I3 effects as declared, I4 nothing before what
+it needs, I5 the outcome that follows from the answers, I6 budgets, I7 one gap-free line of events, I8 checks, I9 labels.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestra.doors import Call, Done, Message, Refused
+from orchestra.engine.replay import replay
+from orchestra.events import (
+    Answered,
+    Asked,
+    AttemptFinished,
+    AttemptStarted,
+    CancelRequested,
+    Event,
+    LetterRefused,
+    NodeFinished,
+    Resumed,
+    RunFinished,
+    RunStarted,
+)
+from orchestra.testing.oracle import TIME_IS_UP, Answering, Oracle, Recorded, alike
+from orchestra.values.outcome import Failed, Value
+from orchestra.workflow.program import CompiledNode, Program
+
+SLACK = 1e-3
+"""Seconds by which times may differ."""
+
+
+@dataclass(slots=True)
+class Observed:
+    """One call as the outside world saw it; `durable` events were on disk when it came, and `stale` says that the caller's lease was
+    lost by then."""
+
+    call: Call
+    durable: int
+    stale: bool = False
+    reply: Done | Refused | None = None
+    fault: str = ""
+    process: int = 0
+    cancelled: bool = False
+    """Whether the caller went away."""
+
+
+@dataclass(slots=True)
+class Case:
+    """A run to be audited, with as much of the world around it as is known."""
+
+    program: Program
+    events: Sequence[Event]
+    seen: Sequence[Observed] | None = None
+    """Every call that any process made for the run, in order."""
+    messages: Sequence[Message] | None = None
+    """What the outbox got from the run."""
+    memo: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
+    """What the journal remembers."""
+    reads: Sequence[tuple[int, Sequence[Event]]] = ()
+    """What each subscriber saw, and after which event it began."""
+    jumped: bool = False
+    """Whether the wall clock was set while the run was under way: then times say little."""
+    cancelled: bool = False
+    """Whether somebody asked the run to end."""
+    waits: bool = False
+    """Whether it was left waiting for a person."""
+    quiet: Callable[[], Answering] | None = None
+    """The answers of a run in which nothing goes wrong."""
+
+
+def audit(case: Case) -> list[str]:
+    """What does not hold; empty where all does."""
+    if not case.events:
+        return ["I1 the run left no events"]
+    book = Recorded.of(case.events)
+    oracle = Oracle(case.program, book).consult()
+    found = [f"I5 two ends: {what}" for what in book.twice] + oracle.objections
+    for look in (_line, _end, _places, _order, _money, _time, _people, _decisions):
+        found += look(case, book, oracle)
+    if case.seen is not None:
+        for glance in (_calls, _answers, _effects):
+            found += glance(case, book, oracle, case.seen)
+    found += _memo(case, book)
+    if case.messages is not None:
+        found += _outbox(book, oracle, case.messages)
+    if not found and case.quiet is not None:
+        found += _undisturbed(case, book, oracle, case.quiet)
+    return found
+
+
+def _line(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """I7: one line of events, without a gap, with one beginning and at most one end; subscribers saw a part of it."""
+    found: list[str] = []
+    events = case.events
+    if [event.seq for event in events] != list(range(1, len(events) + 1)):
+        found.append("I7 the events are not numbered 1, 2, 3, …")
+    if not isinstance(events[0], RunStarted) or any(isinstance(event, RunStarted) for event in events[1:]):
+        found.append("I7 a run has one beginning")
+    if any(isinstance(event, RunFinished) for event in events[:-1]):
+        found.append("I7 events after the end")
+    epochs = [event.epoch for event in events if isinstance(event, Resumed)]
+    if epochs != sorted(set(epochs)) or (epochs and epochs[0] < 2):
+        found.append(f"I7 the epochs of a run grow, and do not: {epochs}")
+    for after, seen in case.reads:
+        if list(seen) != list(events[after : after + len(seen)]):
+            found.append(f"I7 a subscriber after {after} saw something else than the journal has")
+    return found
+
+
+def _end(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """I1, I5: how the run ended, and that no unit is left without an outcome."""
+    last = case.events[-1]
+    if not isinstance(last, RunFinished):
+        if not case.waits:
+            return [f"I1 the run neither ended nor waits for a person; its last event is {type(last).__name__}"]
+        open_questions = {event.node for event in case.events if isinstance(event, Asked)} - set(book.outcomes)
+        return [] if open_questions else ["I1 the run waits, and nobody is asked"]
+    if last.status == "cancelled":
+        asked = any(isinstance(event, CancelRequested) for event in case.events)
+        return [] if asked and case.cancelled else ["I5 cancelled, and nobody wanted it"]
+    budget = case.program.budget
+    if _for_time(last) and budget is not None and budget.seconds is not None:
+        return []
+    found = [f"I5 {path} has no outcome, though its answers tell it" for path in oracle.open if not _within(path, oracle.given_up)]
+    if oracle.outcome is None:
+        return [*found, "I5 the run ended, and some of its nodes did not"]
+    if last.status != oracle.status or not alike(last.outcome, oracle.outcome):
+        found.append(f"I5 the run ended {last.status} in {last.outcome}; it must have ended {oracle.status} in {oracle.outcome}")
+    used = sum(event.usage.calls for event in case.events if isinstance(event, AttemptFinished))
+    if last.usage.calls != used:
+        found.append(f"I6 the run says {last.usage.calls} calls, and has {used} on record")
+    return found
+
+
+def _for_time(last: Event) -> bool:
+    """Whether a run ended because its seconds were over."""
+    return isinstance(last, RunFinished) and last.status == "budget" and isinstance(last.outcome, Failed) and not last.outcome.by
+
+
+def _within(path: str, units: set[str]) -> bool:
+    return any(path.startswith((f"{unit}/", f"{unit}#", f"{unit}[")) for unit in units)
+
+
+def _places(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """I5: nothing is on record that the workflow does not have, and no attempt that nobody needed."""
+    found = [f"I5 {path} is on record, and the run cannot have it" for path in book.begins if path not in oracle.places]
+    for (path, number), event in book.attempts.items():
+        if (path, number) not in oracle.calls and path in oracle.places:
+            found.append(f"I5 attempt {number} of {path} is one too many ({event.error or 'with a value'})")
+    return found
+
+
+def _order(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """I4: a unit begins when all that its node needs has an outcome, in a scope that is open, with its `each` expanded."""
+    found: list[str] = []
+    for path, begun in book.begins.items():
+        place = oracle.places.get(path)
+        if place is None:
+            continue
+        for need in _needs(place.node, place.scope, oracle):
+            ended = book.ends.get(need)
+            if ended is None or ended.seq >= begun.seq:
+                found.append(f"I4 {path} began at {begun.seq}, before {need} had ended")
+        if place.scope:
+            owner, turn = place.scope[:-1], 1
+            if "#" in (name := owner.rpartition("/")[2]):
+                owner, turn = owner[: len(owner) - len(name)] + name.partition("#")[0], int(name.partition("#")[2])
+            turns = [event.seq for event in book.turns.get(owner, ()) if event.turn == turn]
+            if len(turns) != 1 or turns[0] >= begun.seq:
+                found.append(f"I4 {path} began at {begun.seq}, and the {turn}. turn of {owner} at {turns}")
+    return found
+
+
+def _needs(node: CompiledNode, scope: str, oracle: Oracle) -> list[str]:
+    siblings = oracle.siblings[scope]
+    return [scope + siblings[need].name for need in node.needs]
+
+
+def _money(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """I6: what was spent and reserved when a call went out left room for it; only a call that cost more than its bound goes beyond."""
+    found: list[str] = []
+    for scope, program in oracle.programs.items():
+        budget = program.budget
+        if budget is None or (budget.tokens is None and budget.calls is None):
+            continue
+        spent = excess = calls = 0
+        under_way: dict[str, int] = {}
+        for event in case.events:
+            if isinstance(event, Resumed):
+                under_way.clear()
+            elif isinstance(event, AttemptStarted) and event.node.startswith(scope) and _asks_model(oracle, event.node):
+                under_way[event.node] = event.reserved
+                held = sum(under_way.values())
+                if budget.tokens is not None and spent - excess + held > budget.tokens:
+                    found.append(f"I6 {spent} tokens spent ({excess} beyond bounds), {held} under way, of {budget.tokens} in {scope!r}")
+                if budget.calls is not None and calls + len(under_way) > budget.calls:
+                    found.append(f"I6 {calls} calls made and {len(under_way)} under way of {budget.calls} in {scope!r}")
+            elif isinstance(event, AttemptFinished) and event.node.startswith(scope):
+                reserved = under_way.pop(event.node, 0)
+                cost = max(0, event.usage.prompt_tokens) + max(0, event.usage.output_tokens)
+                spent += cost
+                excess += max(0, cost - reserved)
+                calls += event.usage.calls
+                if not _asks_model(oracle, event.node) and budget.calls is not None:
+                    calls -= event.usage.calls
+            elif isinstance(event, NodeFinished):
+                for node in [node for node in under_way if node == event.node or _within(node, {event.node})]:
+                    del under_way[node]
+    return found
+
+
+def _asks_model(oracle: Oracle, path: str) -> bool:
+    place = oracle.places.get(path)
+    return place is not None and place.node.kind == "agent"
+
+
+def _time(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """I5, I6: nobody's time is up before it is, and a run is not under way for longer than its budget."""
+    if case.jumped:
+        return []
+    found: list[str] = []
+    for path in oracle.given_up:
+        node = oracle.places[path].node
+        begun: Sequence[Event] = book.turns[path] if path in book.turns else book.asked.get(path, ())
+        if node.timeout is None or not begun or book.ends[path].at < begun[0].at + node.timeout - SLACK:
+            found.append(f"I5 the time of {path} was not up")
+    for path, ended in book.ends.items():
+        place = oracle.places.get(path)
+        if place is not None and place.node.timeout is not None and path in book.turns:
+            active = _active(case.events, book.turns[path][0], ended)
+            if active > place.node.timeout + 1.0:
+                found.append(f"I5 {path} was under way for {active:.1f} s of {place.node.timeout:g}")
+    budget = case.program.budget
+    last = case.events[-1]
+    if budget is not None and budget.seconds is not None:
+        active = _active(case.events, case.events[0], last)
+        if active > budget.seconds + SLACK:
+            found.append(f"I6 under way for {active:.3f} s of {budget.seconds:g}")
+        if _for_time(last) and active < budget.seconds - SLACK:
+            found.append(f"I6 ended for time after {active:.3f} s of {budget.seconds:g}")
+    return found
+
+
+def _active(events: Sequence[Event], start: Event, end: Event) -> float:
+    """Seconds between two events in which the run was under way."""
+    active, at = 0.0, start.at
+    for event in events[start.seq : end.seq]:
+        if not isinstance(event, Resumed):
+            active += max(0.0, event.at - at)
+        at = max(at, event.at)
+    return active
+
+
+def _people(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """I5: an answer answers what is asked, as it was shown; each letter is opened once, in order."""
+    found: list[str] = []
+    asked: dict[str, Asked] = {}
+    letters = 0
+    for event in case.events:
+        match event:
+            case Asked():
+                asked[event.node] = event
+            case NodeFinished():
+                asked.pop(event.node, None)
+            case Answered():
+                question = asked.pop(event.node, None)
+                if question is None:
+                    found.append(f"I5 {event.node} was answered at {event.seq}, and not asked")
+                elif question.options and event.value not in question.options:
+                    found.append(f"I5 {event.node} has options, and {event.value!r} is none")
+                elif question.schema.get("type") == "integer" and type(event.value) is not int:
+                    found.append(f"I5 {event.node} asks for a number, and got {event.value!r}")
+                elif question.schema.get("type") == "string" and type(event.value) is not str:
+                    found.append(f"I5 {event.node} asks for a text, and got {event.value!r}")
+                elif event.by == "bob":
+                    found.append(f"I5 {event.node} took an answer to another question")
+            case _:
+                pass
+        if isinstance(event, Answered | LetterRefused | CancelRequested) and event.letter:
+            if event.letter <= letters:
+                found.append(f"I3 letter {event.letter} was opened twice, or late")
+            letters = event.letter
+    return found
+
+
+def _decisions(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """The engine of today, asked again, decides the same."""
+    found = replay(case.program, case.events)
+    if found.different is None:
+        return []
+    known = case.jumped and isinstance(found.different, NodeFinished) and found.different.node in oracle.given_up
+    return [] if known else [f"I5 replay: at event {found.different.seq} ({type(found.different).__name__}) {found.reason}"]
+
+
+# What the world saw
+
+
+def _calls(case: Case, book: Recorded, oracle: Oracle, seen: Sequence[Observed]) -> list[str]:
+    """I2, I5, I9: each call is one that the run may make, for a unit without an outcome, under the run's label and key."""
+    found: list[str] = []
+    for one in seen:
+        call = one.call
+        ended = book.ends.get(call.node)
+        if ended is not None and one.durable >= ended.seq and not one.stale:
+            found.append(f"I2 attempt {call.attempt} of {call.node} was made though its end, event {ended.seq}, was on disk")
+        attempt = book.attempts.get((call.node, call.attempt))
+        if attempt is not None and one.durable >= attempt.seq and not one.stale:
+            found.append(f"I2 attempt {call.attempt} of {call.node} was made again though its end, event {attempt.seq}, was on disk")
+        if call.label != book.label:
+            found.append(f"I9 a call for {call.node} said {call.label}; the run is {book.label}")
+        if call.key != f"{book.run}/{call.node}":
+            found.append(f"I3 a call for {call.node} had the key {call.key}")
+        known = oracle.calls.get((call.node, call.attempt))
+        if known is None:
+            # A process that died, or was fenced, may have known answers that nobody else ever will.
+            continue
+        if (call.inputs, call.name, call.evidence) != (known.inputs, known.name, known.evidence) and attempt is not None:
+            found.append(f"I5 attempt {call.attempt} of {call.node} was made with other inputs than its answers give")
+        if attempt is not None and (call.feedback, call.escalate) != (known.feedback, known.escalate):
+            found.append(f"I5 attempt {call.attempt} of {call.node} was made with other feedback, or another tier")
+    return found
+
+
+def _answers(case: Case, book: Recorded, oracle: Oracle, seen: Sequence[Observed]) -> list[str]:
+    """I5: what is on record is what was answered."""
+    replies: dict[tuple[str, int], list[Observed]] = {}
+    for one in seen:
+        replies.setdefault((one.call.node, one.call.attempt), []).append(one)
+    found: list[str] = []
+    for key, event in book.attempts.items():
+        if event.recalled or event.error in (TIME_IS_UP, "E007", "F202"):
+            continue
+        if not any(_same(one, event) for one in replies.get(key, ())):
+            found.append(f"I5 attempt {key[1]} of {key[0]} has an end on record that nobody gave: {event.error or event.value!r}")
+    return found
+
+
+def _same(one: Observed, event: AttemptFinished) -> bool:
+    match one.reply:
+        case Done(value=value):
+            return event.error == "E009" if one.fault == "wrong_type" else not event.error and event.value == value
+        case Refused(code=code):
+            return event.error == code
+        case None:
+            return False
+
+
+def _effects(case: Case, book: Recorded, oracle: Oracle, seen: Sequence[Observed]) -> list[str]:
+    """I3: a call with an effect is on disk before it is made; one that must happen once is made once, or as often as a person says."""
+    found: list[str] = []
+    starts: dict[str, list[int]] = {}
+    again: Counter[str] = Counter()
+    for event in case.events:
+        if isinstance(event, AttemptStarted):
+            starts.setdefault(event.node, []).append(event.seq)
+        elif isinstance(event, Answered) and event.value == "again":
+            again[event.node] += 1
+    made: Counter[str] = Counter()
+    acting = set(_acting(case.program))
+    for one in seen:
+        place = oracle.places.get(one.call.node)
+        contract = place.node.contract if place is not None else None
+        if one.call.kind != "tool" or contract is None or contract.effect == "pure":
+            if place is None and one.call.name in acting:
+                found.append(f"I3 {one.call.node} acted, and the run knows nothing of it")
+            continue
+        made[one.call.node] += 1
+        if sum(seq <= one.durable for seq in starts.get(one.call.node, ())) < made[one.call.node]:
+            found.append(f"I3 call {made[one.call.node]} of {one.call.node} was made before its start was on disk")
+        if contract.effect == "once" and made[one.call.node] > 1 + again[one.call.node]:
+            found.append(f"I3 {one.call.node} must happen once, and was called {made[one.call.node]} times")
+    return found
+
+
+def _acting(program: Program) -> Iterable[str]:
+    for node in program.nodes:
+        if node.contract is not None and node.contract.effect != "pure":
+            yield node.contract.name
+        if node.body is not None:
+            yield from _acting(node.body)
+
+
+def _outbox(book: Recorded, oracle: Oracle, messages: Sequence[Message]) -> list[str]:
+    """I3: one message for each call of a `transactional` tool that gave a value, and no other."""
+    found: list[str] = []
+    sent = Counter(message.node for message in messages)
+    for path, place in oracle.places.items():
+        contract = place.node.contract
+        if contract is None or contract.effect != "transactional":
+            continue
+        given = [event for (node, _), event in book.attempts.items() if node == path and not event.error]
+        if sent.pop(path, 0) != bool(given):
+            found.append(f"I3 {path} gave {len(given)} values, and the outbox has {sent[path]} messages of it")
+    found += [f"I3 the outbox has a message of {path}, which sent none" for path in sent]
+    values = {(node, canonical(event.value)) for (node, _), event in book.attempts.items()}
+    found += [
+        f"I3 the message of {one.node} is not what the tool gave" for one in messages if (one.node, canonical(one.value)) not in values
+    ]
+    return found
+
+
+def canonical(value: Any) -> str:
+    """A value as something that can be compared and hashed."""
+    return repr(value)
+
+
+def _memo(case: Case, book: Recorded) -> list[str]:
+    """I8: what is remembered was accepted."""
+    found: list[str] = []
+    by_key: dict[str, list[AttemptFinished]] = {}
+    for event in book.attempts.values():
+        if event.memo:
+            by_key.setdefault(event.memo, []).append(event)
+    for key, (run, value) in case.memo.items():
+        if run != book.run or key not in by_key:
+            continue  # answers of a process whose events are lost were accepted all the same: only what is on record can be held against it
+        good = [event for event in by_key[key] if event.value == value and not event.error]
+        if good and not any(event.settled or _accepted(book, event) for event in good) and not _unsaid(book, good):
+            found.append(f"I8 an answer of {good[0].node} is remembered, and was not accepted")
+    return found
+
+
+def _accepted(book: Recorded, event: AttemptFinished) -> bool:
+    said = book.judged.get((event.node, event.attempt))
+    return said is not None and said.accepted
+
+
+def _unsaid(book: Recorded, events: Sequence[AttemptFinished]) -> bool:
+    return any((event.node, event.attempt) not in book.judged and not event.settled for event in events)
+
+
+def _undisturbed(case: Case, book: Recorded, oracle: Oracle, quiet: Callable[[], Answering]) -> list[str]:
+    """I5: a run that rode out all of its faults ends as one that met none."""
+    last = case.events[-1]
+    if not isinstance(last, RunFinished) or last.status not in ("done", "abstained") or oracle.given_up or oracle.rescued:
+        return []
+    for (path, _), event in book.attempts.items():
+        # A fault that used up an attempt may leave one too few for the checks, and a call that failed for good has no value.
+        if event.error and (not isinstance(book.outcomes.get(path), Value) or oracle.places[path].node.fallback is not None):
+            return []
+        if event.error and oracle.places[path].node.acceptance is not None:
+            return []
+    if any(isinstance(outcome, Failed) for outcome in book.outcomes.values()):
+        return []
+    calm = Oracle(case.program, quiet()).consult()
+    if calm.status == last.status and alike(calm.outcome, last.outcome):
+        return []
+    return [f"I5 the run rode out its faults and ended in {last.outcome}; without them it ends in {calm.outcome}"]

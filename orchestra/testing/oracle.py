@@ -1,0 +1,508 @@
+"""The oracle: what a workflow means, as a recursion over its nodes, without time, order, or anything under way.
+
+Given the answers that a run has on record, it says what every node must have ended in. It shares with the engine the compiled
+program and the checks, and nothing else, so the two are right or wrong apart from each other.
+
+    said = Oracle(program, Recorded.of(events)).consult()
+    said.objections    # where the record is not what follows from its own answers
+    said.outcome       # what the run must end in, as far as the record tells
+
+Without a record, `Oracle(program, Answering(...))` gives what a run ends in when nothing goes wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+
+from orchestra.doors import Call, Source
+from orchestra.engine.kinds.acceptance import sources
+from orchestra.errors import OrchestraError
+from orchestra.events import (
+    Answered,
+    Asked,
+    AttemptFinished,
+    AttemptStarted,
+    Event,
+    Expanded,
+    Judged,
+    NodeFinished,
+    RunStarted,
+    TurnStarted,
+)
+from orchestra.values.labels import Label
+from orchestra.values.outcome import Abstained, Evidence, Failed, Outcome, Skipped, Value, blamed
+from orchestra.verify import acceptance
+from orchestra.workflow.program import CompiledNode, Program
+
+TIME_IS_UP, NO_BUDGET, TOO_MANY, SAID_NO = "E006", "E005", "E004", "E016"
+
+
+class Book(Protocol):
+    """Where the oracle finds what no recursion can know: what agents, tools and persons answered."""
+
+    inputs: Mapping[str, Any]
+    run: str
+    label: Label
+
+    def attempt(self, call: Call) -> AttemptFinished | None:
+        """How an attempt ended; None where it never did."""
+
+    def answer(self, path: str, node: CompiledNode, question: str) -> Answered | None:
+        """What a person answered."""
+
+    def refused_again(self, path: str) -> bool:
+        """Whether a person said not to call again what must happen once."""
+
+    def outcome(self, path: str) -> Outcome | None:
+        """What a unit ended in; None where that is not on record."""
+
+
+@dataclass(slots=True)
+class Recorded:
+    """The book of a run's events. Of attempts on record, those are left in `unread` that nobody asked for."""
+
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    run: str = ""
+    label: Label = "internal"
+    attempts: dict[tuple[str, int], AttemptFinished] = field(default_factory=dict)
+    answers: dict[str, list[Answered]] = field(default_factory=dict)
+    asked: dict[str, list[Asked]] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    ends: dict[str, Event] = field(default_factory=dict)
+    """By path: the event that gave a unit its outcome."""
+    begins: dict[str, Event] = field(default_factory=dict)
+    """By path: the first event that says that a unit has begun."""
+    counts: dict[str, int] = field(default_factory=dict)
+    turns: dict[str, list[TurnStarted]] = field(default_factory=dict)
+    judged: dict[tuple[str, int], Judged] = field(default_factory=dict)
+    twice: list[str] = field(default_factory=list)
+    """What has two ends."""
+
+    @classmethod
+    def of(cls, events: Sequence[Event]) -> Recorded:
+        """Sorts a run's events."""
+        book = cls()
+        for event in events:
+            match event:
+                case AttemptFinished():
+                    book._begun(event)
+                    if (event.node, event.attempt) in book.attempts:
+                        book.twice.append(f"attempt {event.attempt} of {event.node}")
+                    book.attempts[event.node, event.attempt] = event
+                    if event.settled:
+                        book._ended(event, Value(event.value, event.confidence))
+                case AttemptStarted():
+                    book._begun(event)
+                case NodeFinished():
+                    book._begun(event)
+                    book._ended(event, event.outcome)
+                case Judged():
+                    book.judged[event.node, event.attempt] = event
+                case Expanded():
+                    book._begun(event)
+                    book.counts[event.node] = event.count
+                case TurnStarted():
+                    book._begun(event)
+                    book.turns.setdefault(event.node, []).append(event)
+                case Asked():
+                    book._begun(event)
+                    book.asked.setdefault(event.node, []).append(event)
+                case Answered():
+                    book.answers.setdefault(event.node, []).append(event)
+                case RunStarted():
+                    book.inputs, book.run, book.label = event.inputs, event.run, event.label
+                case _:
+                    pass
+        return book
+
+    def _begun(self, event: Any) -> None:
+        self.begins.setdefault(event.node, event)
+
+    def _ended(self, event: Any, outcome: Outcome) -> None:
+        if event.node in self.outcomes:
+            self.twice.append(event.node)
+        self.outcomes[event.node], self.ends[event.node] = outcome, event
+
+    def attempt(self, call: Call) -> AttemptFinished | None:
+        return self.attempts.get((call.node, call.attempt))
+
+    def answer(self, path: str, node: CompiledNode, question: str) -> Answered | None:
+        return next(iter(self.answers.get(path, ())), None)
+
+    def refused_again(self, path: str) -> bool:
+        return bool(self.answers.get(path)) and self.answers[path][-1].value != "again"
+
+    def outcome(self, path: str) -> Outcome | None:
+        return self.outcomes.get(path)
+
+
+@dataclass(slots=True)
+class Answering:
+    """The book of a run in which nothing goes wrong: every call is answered, and every question."""
+
+    inputs: Mapping[str, Any]
+    run: str
+    label: Label
+    call: Callable[[Call], Any]
+    person: Callable[[str, CompiledNode, str], Any]
+
+    def attempt(self, call: Call) -> AttemptFinished | None:
+        return AttemptFinished(seq=0, at=0.0, node=call.node, attempt=call.attempt, value=self.call(call))
+
+    def answer(self, path: str, node: CompiledNode, question: str) -> Answered | None:
+        return Answered(seq=0, at=0.0, node=path, value=self.person(path, node, question))
+
+    def refused_again(self, path: str) -> bool:
+        return False
+
+    def outcome(self, path: str) -> Outcome | None:
+        return None
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a unit stands: the path of its scope, its node, and the `each` node that it is an element of."""
+
+    scope: str
+    node: CompiledNode
+    owner: str = ""
+    poor: bool = False
+    """Whether a budget of tokens or calls is around it."""
+
+
+def alike(one: Outcome | None, two: Outcome | None) -> bool:
+    """Whether two outcomes are the same, but for the words of their reasons."""
+    match one, two:
+        case Value(), Value():
+            return one == two
+        case Failed(), Failed():
+            return (one.code, one.by) == (two.code, two.by)
+        case Abstained(), Abstained():
+            return (one.by, one.score) == (two.by, two.score)
+        case Skipped(), Skipped():
+            return one.by == two.by
+        case _:
+            return one is two
+
+
+class Oracle:
+    """Consulted once for one run."""
+
+    def __init__(self, program: Program, book: Book) -> None:
+        self.program, self.book = program, book
+        self.recorded = book if isinstance(book, Recorded) else None
+        self.objections: list[str] = []
+        self.places: dict[str, Place] = {}
+        """Every unit that the run has, as far as its record goes."""
+        self.calls: dict[tuple[str, int], Call] = {}
+        """Every call that the run may make."""
+        self.siblings: dict[str, tuple[CompiledNode, ...]] = {}
+        """The nodes of each scope that was opened, by its path."""
+        self.programs: dict[str, Program] = {}
+        """The program of each scope, by its path."""
+        self.rescued: set[str] = set()
+        """Units whose outcome is that of a call that the budget had no room for."""
+        self.open: list[str] = []
+        """Units that must have an outcome by their answers, and have none on record."""
+        self.given_up: set[str] = set()
+        """Units whose time was up."""
+        self.status = ""
+        self.outcome: Outcome | None = None
+
+    def consult(self) -> Oracle:
+        """Goes through the program."""
+        book = self.book
+        outcomes, bindings = self._scope("", self.program, {"input": book.inputs}, poor=False)
+        if all(outcome is not None for outcome in outcomes):
+            lost = self._lost(outcomes)
+            self.outcome = lost if lost is not None else _result(self.program, outcomes, bindings)
+            self.status = {Value: "done", Skipped: "abstained", Abstained: "abstained", Failed: "failed"}[type(self.outcome)]
+            if isinstance(self.outcome, Failed) and self.outcome.code == NO_BUDGET:
+                self.status = "budget"
+        return self
+
+    def _lost(self, outcomes: Sequence[Outcome | None]) -> Outcome | None:
+        """A failure that nobody reads."""
+        for node, outcome in zip(self.program.nodes, outcomes, strict=True):
+            if isinstance(outcome, Failed) and not node.children and node.name not in self.program.output.references:
+                return blamed(outcome, node.name)
+        return None
+
+    # Scopes and units
+
+    def _scope(self, path: str, program: Program, around: dict[str, Any], *, poor: bool) -> tuple[list[Outcome | None], dict[str, Any]]:
+        budget = program.budget
+        poor = poor or (budget is not None and (budget.tokens is not None or budget.calls is not None))
+        self.siblings[path], self.programs[path] = program.nodes, program
+        bindings = dict(around)
+        outcomes: list[Outcome | None] = [None] * len(program.nodes)
+        for node in program.nodes:
+            outcome = self._node(path, program, node, outcomes, bindings, poor)
+            outcomes[node.index] = outcome
+            if isinstance(outcome, Value):
+                bindings[node.name] = {"values": outcome.value} if node.each is not None else outcome.value
+        return outcomes, bindings
+
+    def _node(
+        self, scope: str, program: Program, node: CompiledNode, outcomes: list[Outcome | None], bindings: dict[str, Any], poor: bool
+    ) -> Outcome | None:
+        path = scope + node.name
+        if any(outcomes[need] is None for need in node.needs):
+            if self.book.outcome(path) is not None:
+                self.objections.append(f"I4 {path} has an outcome, and what it needs has none")
+            return None
+        self.places[path] = Place(scope, node, poor=poor)
+        for need in node.needs:
+            outcome = outcomes[need]
+            if need not in node.soft and not isinstance(outcome, Value) and outcome is not None:
+                return self._agreed(path, node, bindings, blamed(outcome, program.nodes[need].name))
+        elements = node.each is not None and node.when is not None and node.variable in node.when.references
+        try:
+            if node.when is not None and not elements and not node.when.evaluate(bindings):
+                return self._agreed(path, node, bindings, Skipped("", path))
+            if node.each is None:
+                wanted = self._unit(path, node, bindings, outcomes, program, poor)
+            else:
+                wanted = self._spread(path, scope, node, bindings, node.each.evaluate(bindings), poor)
+        except OrchestraError as error:
+            wanted = Failed(error.code, error.message, path)
+        return self._agreed(path, node, bindings, wanted)
+
+    def _spread(self, path: str, scope: str, node: CompiledNode, bindings: dict[str, Any], items: list[Any], poor: bool) -> Outcome | None:
+        if len(items) > node.limit:
+            return Failed(TOO_MANY, "", path)
+        if self.recorded is not None and self.recorded.counts.get(path, len(items)) != len(items):
+            self.objections.append(f"I5 {path} has {len(items)} elements, and {self.recorded.counts[path]} on record")
+        found: list[Outcome | None] = []
+        for index, item in enumerate(items):
+            inner, own = f"{path}[{index}]", {**bindings, node.variable: item}
+            self.places[inner] = Place(scope, node, path, poor)
+            try:
+                if node.when is not None and node.variable in node.when.references and not node.when.evaluate(own):
+                    wanted: Outcome | None = Skipped("", inner)
+                else:
+                    wanted = self._unit(inner, node, own, [], None, poor)
+            except OrchestraError as error:
+                wanted = Failed(error.code, error.message, inner)
+            found.append(self._agreed(inner, node, own, wanted))
+        if any(outcome is None for outcome in found):
+            return None
+        failures = [outcome for outcome in found if isinstance(outcome, Failed)]
+        if failures and len(failures) == len(found):
+            return blamed(failures[0], path)
+        return Value([outcome.value for outcome in found if isinstance(outcome, Value)])
+
+    def _agreed(self, path: str, node: CompiledNode, bindings: Mapping[str, Any], wanted: Outcome | None) -> Outcome | None:
+        """What a unit must end in, held against what it did end in."""
+        spread = node.each is not None and self.places[path].owner == ""
+        wanted = wanted if spread else _or_fallback(node, path, bindings, wanted)
+        if self.recorded is None:
+            return wanted
+        had = self.recorded.outcomes.get(path)
+        if had is None:
+            if wanted is not None:
+                self.open.append(path)
+            return None
+        if alike(had, wanted):
+            return had
+        if not spread and self._excused(path, node, bindings, had):
+            return had
+        self.objections.append(f"I5 {path} ended in {had}, and must have ended in {wanted}")
+        return had
+
+    def _excused(self, path: str, node: CompiledNode, bindings: Mapping[str, Any], had: Outcome) -> bool:
+        """Whether time or money explain an outcome."""
+        if self._timed(node) and alike(had, _or_fallback(node, path, bindings, Failed(TIME_IS_UP, "", path))):
+            self.given_up.add(path)
+            return True
+        poor = node.kind == "agent" and self.places[path].poor
+        if poor and alike(had, _or_fallback(node, path, bindings, Failed(NO_BUDGET, "", path))):
+            self.rescued.add(path)
+            return True
+        return False
+
+    def _unit(
+        self, path: str, node: CompiledNode, bindings: dict[str, Any], outcomes: list[Outcome | None], program: Program | None, poor: bool
+    ) -> Outcome | None:
+        match node.kind:
+            case "agent" | "tool":
+                return self._call(path, node, bindings)
+            case "first_of":
+                return self._settled(path, node, bindings, _first(node, bindings, outcomes, program))
+            case "verify":
+                return self._settled(path, node, bindings, Value(node.value.evaluate(bindings)) if node.value else Skipped("", path))
+            case "ask":
+                question = str(node.value.evaluate(bindings)) if node.value is not None else ""
+                answer = self.book.answer(path, node, question)
+                if self.recorded is not None and any(asked.question != question for asked in self.recorded.asked.get(path, ())):
+                    self.objections.append(f"I5 {path} asked another question than {question!r}")
+                return None if answer is None else self._settled(path, node, bindings, Value(answer.value))
+            case "call":
+                return self._settled(path, node, bindings, self._body(path, node, bindings, poor))
+            case "loop":
+                return self._settled(path, node, bindings, self._loop(path, node, bindings, poor))
+            case kind:
+                return Failed("E003", f"no kind {kind}", path)
+
+    def _body(self, path: str, node: CompiledNode, bindings: dict[str, Any], poor: bool) -> Outcome | None:
+        body = node.body
+        assert body is not None, "a call has a body"
+        around = bindings
+        if not body.lexical:
+            given = node.inputs.evaluate(bindings) if node.inputs is not None else {}
+            around = {"input": {name: given.get(name, entry.default) for name, entry in body.inputs.items()}}
+        outcomes, inner = self._scope(f"{path}/", body, around, poor=poor)
+        return None if any(outcome is None for outcome in outcomes) else _result(body, outcomes, inner)
+
+    def _loop(self, path: str, node: CompiledNode, bindings: dict[str, Any], poor: bool) -> Outcome | None:
+        body = node.body
+        assert body is not None, "a loop has a body"
+        assert node.until is not None, "a loop has an end"
+        previous: Any = None
+        for turn in range(1, node.at_most + 1):
+            outcomes, inner = self._scope(f"{path}#{turn}/", body, {**bindings, "turn": turn, "previous": previous}, poor=poor)
+            if any(outcome is None for outcome in outcomes):
+                return None
+            found = _result(body, outcomes, inner)
+            if not isinstance(found, Value) or turn == node.at_most or node.until.evaluate(inner):
+                self._turns(path, turn)
+                return found
+            previous = body.output.evaluate(inner)
+        return None
+
+    def _turns(self, path: str, turns: int) -> None:
+        if self.recorded is not None and len(self.recorded.turns.get(path, ())) > turns:
+            self.objections.append(f"I5 {path} ends after {turns} turns, and began another")
+
+    # Calls and checks
+
+    def _call(self, path: str, node: CompiledNode, bindings: dict[str, Any]) -> Outcome | None:
+        """Goes through the attempts, until one is the last."""
+        contract, rules = node.contract, node.acceptance
+        assert contract is not None, "a call names an agent or a tool"
+        inputs = node.inputs.evaluate(bindings) if node.inputs is not None else {}
+        evidence = _evidence(node, bindings) if rules is not None else ()
+        feedback: tuple[str, ...] = ()
+        number, escalated = 1, False
+        while True:
+            call = Call(
+                run=self.book.run, node=path, attempt=number, kind=contract.kind, name=contract.name, inputs=inputs,
+                timeout=node.timeout, label=self.book.label, evidence=evidence, feedback=feedback, escalate=escalated,
+                key=f"{self.book.run}/{path}", version=contract.digest,
+            )  # fmt: skip
+            self.calls[path, number] = call
+            found = self.book.attempt(call)
+            if found is None:
+                once = contract.effect == "once"
+                return Failed(SAID_NO, "", path) if once and self.book.refused_again(path) else None
+            if found.error:
+                if escalated:
+                    return Abstained("", path)
+                if not found.retryable or number >= _attempts(node, found.error):
+                    return Failed(found.error, found.reason, path)
+            elif rules is None or not rules.checks:
+                return Value(found.value, found.confidence)
+            else:
+                ruling = self._ruling(path, number, node, found.value, evidence or sources(inputs))
+                if ruling.accepted:
+                    return _accepted(found.value, ruling)
+                feedback = (*feedback, ruling.reason)
+                retry = "retry" in rules.otherwise and number < _attempts(node, "V001")
+                if escalated or not (retry or "escalate" in rules.otherwise):
+                    return Abstained("", path, ruling.score)
+                escalated = not retry
+            number += 1
+
+    def _settled(self, path: str, node: CompiledNode, bindings: dict[str, Any], found: Outcome | None) -> Outcome | None:
+        rules = node.acceptance
+        if rules is None or not rules.checks or not isinstance(found, Value):
+            return found
+        rest = node.inputs.evaluate(bindings) if node.inputs is not None else []
+        ruling = self._ruling(path, 0, node, found.value, _evidence(node, bindings) or sources(rest))
+        return _accepted(found.value, ruling) if ruling.accepted else Abstained("", path, ruling.score)
+
+    def _ruling(self, path: str, number: int, node: CompiledNode, value: Any, evidence: tuple[Source, ...]) -> acceptance.Ruling:
+        rules = node.acceptance
+        assert rules is not None, "only what has checks is judged"
+        ruling = acceptance.start(
+            acceptance.Situation(value=value, schema=node.output, evidence=evidence, checks=rules.checks, accept=rules.accept)
+        )
+        if self.recorded is not None:
+            said = self.recorded.judged.get((path, number))
+            if said is None:
+                if self.recorded.outcome(path) is not None and not self._timed(node):
+                    self.objections.append(f"I8 attempt {number} of {path} was not judged")
+            elif (said.accepted, said.verdicts) != (ruling.accepted, ruling.verdicts):
+                self.objections.append(f"I8 the checks on attempt {number} of {path} say otherwise: accepted is {ruling.accepted}")
+        return ruling
+
+    @staticmethod
+    def _timed(node: CompiledNode) -> bool:
+        return node.timeout is not None and node.kind in ("call", "loop", "ask")
+
+
+def _attempts(node: CompiledNode, code: str) -> int:
+    """Attempts in all: one for what must happen once; as the file says; two where a model, or a check, is not content; else three."""
+    if node.contract is not None and node.contract.effect == "once":
+        return 1
+    if node.source.retry is not None:
+        return node.source.retry.attempts
+    return 2 if code[:1] in ("M", "V") else node.retry.attempts
+
+
+def _accepted(value: Any, ruling: acceptance.Ruling) -> Value:
+    return Value(value, ruling.score, tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence))
+
+
+def _evidence(node: CompiledNode, bindings: Mapping[str, Any]) -> tuple[Source, ...]:
+    rules = node.acceptance
+    return () if rules is None or rules.against is None else sources(rules.against.evaluate(bindings))
+
+
+def _or_fallback(node: CompiledNode, path: str, bindings: Mapping[str, Any], found: Outcome | None) -> Outcome | None:
+    fallback = node.fallback
+    if fallback is None or found is None or isinstance(found, Value) or any(name not in bindings for name in fallback.references):
+        return found
+    try:
+        return Value(fallback.evaluate(bindings))
+    except OrchestraError as error:
+        return Failed(error.code, error.message, path)
+
+
+def _first(node: CompiledNode, bindings: Mapping[str, Any], outcomes: Sequence[Outcome | None], program: Program | None) -> Outcome:
+    for arm in node.arms:
+        if all(name in bindings for name in arm.references):
+            return Value(arm.evaluate(bindings))
+    for kind in (Failed, Abstained, Skipped):
+        for need in node.needs if program is not None else ():
+            if isinstance(outcome := outcomes[need], kind) and program is not None:
+                return blamed(outcome, program.nodes[need].name)
+    return Skipped("no arm is a value", node.name)
+
+
+def _result(program: Program, outcomes: Sequence[Outcome | None], bindings: Mapping[str, Any]) -> Outcome:
+    """What a body or a workflow gives: its output; where a part is no value, the failure; else what is left of a mapping."""
+    read = [(node.name, outcomes[node.index]) for node in program.nodes if node.name in program.output.references]
+    values = [outcome for _, outcome in read if isinstance(outcome, Value)]
+    absent = {name: blamed(outcome, name) for name, outcome in read if outcome is not None and not isinstance(outcome, Value)}
+    score = min((value.score for value in values if value.score is not None), default=None)
+    evidence: tuple[Evidence, ...] = tuple(one for value in values for one in value.evidence)
+    if not absent:
+        return Value(program.output.evaluate(bindings), score, evidence)
+    for outcome in absent.values():
+        if isinstance(outcome, Failed):
+            return outcome
+    parts = program.output.parts
+    kept = {key for key, part in parts.items() if part.references.isdisjoint(absent)} if parts is not None else set()
+    if parts is None or not kept:
+        return next(iter(absent.values()))
+    return Value({key: part.evaluate(bindings) if key in kept else None for key, part in parts.items()}, score, evidence)
+
+
+def plain(outcome: Outcome | None) -> bytes:
+    """An outcome as bytes, for digests."""
+    return msgspec.json.encode(outcome)
