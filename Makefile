@@ -4,7 +4,7 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-base demo test test-quick lint docs readme bench bench-engine bench-peers bench-fleet lock clean
+.PHONY: help setup setup-base demo test test-quick crash crash-full lint docs readme bench bench-engine bench-peers bench-fleet lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,13 @@ test:  ## everything: set up, lint, and all tests, those against the real vLLM a
 
 test-quick: setup-base  ## the tests that need neither vLLM nor more than ten seconds
 	$(RUN) -m pytest -m "not real and not slow"
+
+crash: setup-base  ## kill -9 at 500 points, and again during recovery: nothing lost, nothing repeated (a minute)
+	$(RUN) -m tests.crash --kills 500
+
+crash-full: setup-base  ## the same at 2,000 points, and at 200 with Postgres (minutes; needs its programs)
+	$(RUN) -m tests.crash --kills 2000
+	$(RUN) -m tests.crash --store postgres --kills 200
 
 lint: setup-base  ## ruff, mypy --strict, the floors between the rooms
 	$(RUN) -m ruff check

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from orchestra.events import Answered, AttemptFinished, AttemptStarted, Event, N
 from orchestra.values.json import digest
 from orchestra.values.outcome import Value
 from tests.crash.child import Acknowledged, Scene
-from tests.crash.stage import CALLED, PROGRAMS, Entry
+from tests.crash.stage import CALLED, PROGRAMS, Entry, lines
 
 MOVED = {"sent": "d", "last": "f", "wired/inner": "h"}
 """Nodes of `effects` that must happen once, with the part of the output that shows them."""
@@ -54,7 +55,7 @@ class Told(msgspec.Struct):
 async def gather(scene: Scene) -> Told:
     """Reads all of it. Raises `JournalError` where numbers or chain are wrong."""
     folder = Path(scene.folder)
-    told = Told({}, _lines(folder / "acknowledged", Acknowledged), _lines(folder / "world", Entry), [])
+    told = Told({}, lines(folder / "acknowledged", Acknowledged), lines(folder / "world", Entry), [])
     found = set[str]()
     async with scene.place.opened() as journal:
         for run, name in scene.runs.items():
@@ -66,10 +67,6 @@ async def gather(scene: Scene) -> Told:
         told.summaries = [summary for summary in await journal.runs(1_000_000) if summary.run in scene.runs]
     told.blobs = frozenset(found)
     return told
-
-
-def _lines(path: Path, kind: type[Any]) -> list[Any]:
-    return [msgspec.json.decode(line, type=kind) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
 async def audit(scene: Scene) -> list[str]:
@@ -88,8 +85,8 @@ def violations(told: Told) -> list[str]:
 
 def _violations(told: Told, run: str) -> Iterator[str]:
     name, events = told.runs[run]
-    births = [float(entry.what.split()[1]) for entry in told.world if entry.what.startswith("born")]
-    ages = {event.seq: bisect_right(births, event.at) - 1 for event in events}
+    births = [(float(entry.what.split()[1]), entry.child) for entry in told.world if entry.what.startswith("born")]
+    ages = {event.seq: births[bisect_right(births, (event.at, len(births))) - 1][1] for event in events}
     begun = [entry for entry in told.world if entry.run == run and entry.what == "begin"]
     yield from _lost(told, run, events)
     yield from _repeated(events, ages, begun)
@@ -108,7 +105,9 @@ def _lost(told: Told, run: str, events: Sequence[Event]) -> Iterator[str]:
             yield f"event {seen.seq} was acknowledged, and is {'another' if seen.seq in digests else 'not there'}"
     for event in events:
         if isinstance(event, AttemptFinished):
-            yield from (f"blob {blob} of event {event.seq} is lost" for blob in (event.sent, event.received) if blob and blob not in told.blobs)
+            yield from (
+                f"blob {blob} of event {event.seq} is lost" for blob in (event.sent, event.received) if blob and blob not in told.blobs
+            )
 
 
 def _repeated(events: Sequence[Event], ages: dict[int, int], begun: Sequence[Entry]) -> Iterator[str]:
@@ -171,9 +170,9 @@ def _story(name: str, events: Sequence[Event]) -> Iterator[str]:
     if found.different is not None:
         yield f"replay differs at event {found.different.seq}: {found.reason}"
     epochs = [1, *(event.epoch for event in events if isinstance(event, Resumed))]
-    if any(later <= earlier for earlier, later in zip(epochs, epochs[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(epochs)):
         yield f"lease epochs do not rise: {epochs}"
-    if len({event.node for event in events if _ends(event)}) != _ended(events):
+    if len({event.node for event in events if isinstance(event, NodeFinished | AttemptFinished) and _ends(event)}) != _ended(events):
         yield "a node has several outcomes"
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,6 +17,8 @@ from orchestra.doors import Call, Chunk, Done, Measure, Refused, Reply
 from orchestra.events import Usage
 from orchestra.values.json import canonical, digest
 from tests.engine.stage import CATALOG, NUMBER, TEXT, agent, listed, program, record, tool
+
+T = TypeVar("T")
 
 EVERYTHING = """
 schema: orchestra/v1
@@ -35,7 +38,10 @@ nodes:
       at_most: 5
   maybe: {agent: writer, when: "${n > 100}", with: {text: never}}
   chosen: {first_of: ["${maybe}", "${words[0]}"]}
-  block: {call: {nodes: {inner: {tool: shaky, with: {text: "${words[1]}"}, retry: {attempts: 3, wait: [0.001, 0.003]}}}, output: "${inner}"}}
+  block:
+    call:
+      nodes: {inner: {tool: shaky, with: {text: "${words[1]}"}, retry: {attempts: 3, wait: [0.001, 0.003]}}}
+      output: ${inner}
   reading:
     agent: reader
     with: {question: "Which?", context: "${input.text}"}
@@ -140,8 +146,20 @@ class Lines:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def write(self, line: bytes) -> None:
-        """Puts a line at the end; the kernel has it when this returns."""
-        os.write(self._descriptor, line + b"\n")
+        """Puts a line at the end; the kernel has it when this returns. A process that is killed meanwhile may leave a part of it, where
+        the line goes over the end of a page; so lines begin anew."""
+        os.write(self._descriptor, b"\n" + line + b"\n")
+
+
+def lines(path: Path, kind: type[T]) -> list[T]:
+    """What was written, without parts of lines: whoever wrote them was killed before he went on."""
+    if not path.exists():
+        return []
+    found = []
+    for line in path.read_bytes().splitlines():
+        with suppress(msgspec.DecodeError):
+            found.append(msgspec.json.decode(line, type=kind))
+    return found
 
 
 class World:
@@ -149,7 +167,7 @@ class World:
 
     def __init__(self, record: Lines, child: int, reach: Callable[[str], None], seed: int) -> None:
         self._record, self._child, self._reach = record, child, reach
-        self._chance = Random(seed)  # noqa: S311  # latencies
+        self._chance = Random(seed)
 
     async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
         """Does one call, with a piece of text before the value of an agent."""
