@@ -234,7 +234,7 @@ class Driver:
     async def _attempt(self, invoke: Invoke) -> AttemptFinished:
         """One call, from its start to the fact of its end."""
         call, run = invoke.call, self.run
-        if invoke.certain or invoke.reserved >= 0:
+        if invoke.certain or invoke.reserved >= 0 or call.escalate:
             self._started(invoke)
             if invoke.certain:
                 run.flush()

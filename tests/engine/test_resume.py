@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestra.doors import Letter
 from orchestra.engine.replay import replay
+from orchestra.engine.shell import Engine
 from orchestra.errors import OrchestraError
-from orchestra.events import Asked, AttemptFinished, CancelRequested, Event, NodeFinished, Resumed, RunFinished
+from orchestra.events import Asked, AttemptFinished, CancelRequested, Event, LetterRefused, NodeFinished, Resumed, RunFinished
+from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import Faults, VirtualClock, run_simulated
 from orchestra.values.outcome import Failed, Value
 from tests.engine.durable import Theatre
@@ -91,8 +94,6 @@ def test_a_call_that_must_happen_once_is_asked_about_when_nobody_knows() -> None
 
 
 def letter(node: str, value: Any, asked: Asked, shown: str = "") -> Any:
-    from orchestra.doors import Letter
-
     return Letter(kind="answer", node=node, value=value, by="ann", shown=shown or asked.shown)
 
 
@@ -157,7 +158,7 @@ def test_a_letter_that_does_not_fit_is_noted_and_changes_nothing(value: Any, sho
         await theatre.journal.post(run.id, letter("nothing", "yes", asked))
         await theatre.journal.post(run.id, letter("sure", "yes", asked))
         assert (await run.wait()).outcome == Value("YES")
-        refused = [event for event in await theatre.journal.read(run.id) if type(event).__name__ == "LetterRefused"]
+        refused = [event for event in await theatre.journal.read(run.id) if isinstance(event, LetterRefused)]
         assert [event.letter for event in refused] == [1, 2]
         await theatre.engine.close()
 
@@ -168,9 +169,6 @@ def test_a_letter_cancels_a_run_that_another_process_has() -> None:
     compiled = program("output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}}")
 
     async def scene(clock: VirtualClock) -> None:
-        from orchestra.doors import Letter
-        from orchestra.journal.memory import MemoryJournal
-
         theatre = Theatre(clock, latency=60.0)
         run = theatre.start(compiled)
         await clock.sleep(1)
@@ -187,9 +185,6 @@ def test_two_engines_never_have_one_run() -> None:
     compiled = program("output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}}")
 
     async def scene(clock: VirtualClock) -> None:
-        from orchestra.engine.shell import Engine
-        from orchestra.journal.memory import MemoryJournal
-
         theatre = Theatre(clock, latency=60.0)
         run = theatre.start(compiled)
         await clock.sleep(1)

@@ -59,7 +59,13 @@ input: {text: str, mood: {type: str, default: plain}}
 output: {joined: "${joined}", grown: "${grown}", chosen: "${chosen}", sure: "${sure}", sent: "${sent}", notes: "${note} ${pay} ${called}"}
 nodes:
   words: {tool: golden_cut, with: {text: "${input.text}"}}
-  loud: {agent: golden_writer, each: "${words}", as: word, concurrency: 2, with: {text: "${word}"}, retry: {attempts: 3, wait: [0.01, 0.02]}}
+  loud:
+    agent: golden_writer
+    each: ${words}
+    as: word
+    concurrency: 2
+    with: {text: "${word}"}
+    retry: {attempts: 3, wait: [0.01, 0.02]}
   grown:
     loop:
       nodes: {next: {agent: golden_writer, with: {text: "${string(turn)}"}}}
