@@ -30,7 +30,7 @@ TEXT: Schema = {"type": "string"}
 NUMBER: Schema = {"type": "integer"}
 FLAG: Schema = {"enum": ["yes", "no"]}
 TEXTS: Schema = {"type": "array", "items": TEXT}
-CROWD = 400
+CROWD = 1_000
 """One workflow in so many has a node with `MANY` elements, all ready at once."""
 MANY = 1_000
 

@@ -96,7 +96,7 @@ class _Stage:
         self.loop = asyncio.get_running_loop()
         self.chance = Random(f"stage {self.storm.seed}")  # noqa: S311  # chance that can be repeated is the point
         self.outsiders: set[asyncio.Task[None]] = set()
-        self.lingering: list[asyncio.Task[str]] = []
+        self.lingering: list[tuple[Process, asyncio.Task[str]]] = []
         """Processes that live on though their run was taken over."""
         self.desk = MemoryJournal(trial.store)
         self.answered: set[int] = set()
@@ -111,6 +111,7 @@ class _Stage:
         attribute_tasks(self.loop)
         self.loop.set_exception_handler(self._unheard)
         trial, storm = self.trial, self.storm
+        self.outside(self._deliver())
         for when, jump in storm.jumps:
             self.outside(self._jump(when, jump))
         if storm.cancel is not None and storm.cancel[1] == "letter":
@@ -124,10 +125,12 @@ class _Stage:
                     if fate in (ENDED, WAITING):
                         break
                     if number >= len(storm.lives) and self.lingering:
-                        trial.fates.append(await self.lingering.pop())  # who lives on may hold the lease rightly
+                        trial.fates.append(await self.lingering.pop()[1])  # who lives on may hold the lease rightly
                 else:
                     trial.wrong.append(f"I1 the last process did not bring the run to an end: {trial.fates}")
-                for task in self.lingering:
+                for process, task in self.lingering:
+                    if trial.waits:
+                        process.kill()  # it follows a run that goes on some other day
                     trial.fates.append(await task)
         finally:
             self.over = True
@@ -158,7 +161,7 @@ class _Stage:
             elif work not in done:
                 expire(self.trial.store, self.trial.run)
                 self.trial.ledger.strike("lease lost")
-                self.lingering.append(self.loop.create_task(self._linger(process, work)))
+                self.lingering.append((process, self.loop.create_task(self._linger(process, work))))
                 return "fenced"
         if not process.alive:
             self.trial.ledger.strike("crash in recovery" if number else "crash")
@@ -303,6 +306,20 @@ class _Stage:
         self.trial.jumped = True
         self.trial.ledger.strike("clock forward" if seconds > 0 else "clock back")
 
+    async def _deliver(self) -> None:
+        """Somebody who takes messages out of the outbox; now and then he dies before he has marked them, and takes them again."""
+        seen: set[str] = set()
+        for turn in range(12):
+            await self.clock.sleep(3.0 * (1 + turn))
+            messages = await self.desk.outbox()
+            fresh = [message for message in messages if message.key not in seen]
+            seen |= {message.key for message in fresh}
+            self.trial.delivered += fresh
+            if messages and draw(self.storm.seed, "deliver", turn) < 0.8:
+                await self.desk.delivered([message.number for message in messages])
+            elif messages:
+                self.trial.ledger.strike("message delivered twice")
+
     async def _close(self, engine: Engine, when: float) -> None:
         await self.clock.sleep(when)
         self.trial.ledger.strike("close")
@@ -389,7 +406,7 @@ def findings(trial: Trial) -> list[str]:
         program=drawn.program,
         events=trial.events,
         seen=trial.ledger.seen,
-        messages=[*trial.delivered, *store.messages.values()],
+        messages=[*trial.delivered, *(message for message in store.messages.values() if message not in trial.delivered)],
         memo=store.memo,
         reads=[(read.after, read.events) for read in trial.reads],
         jumped=trial.jumped,
