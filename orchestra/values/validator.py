@@ -121,7 +121,11 @@ class Validator:
         """What is wrong in the one branch that the value's kind fits; or which kinds are expected."""
         expected: list[str] = []
         inner: list[jsonschema_rs.ValidationError] = []
+        if sum(not branch for branch in context) > 1:
+            return f"{shown(value)} fits more than one of the {len(context)} types of which it must fit one"
         for branch in context:
+            if not branch:
+                continue
             kind: Any = branch[0].kind
             if len(branch[0].instance_path) == len(path) and kind.name == "type":
                 expected += [_WORDS.get(name, name) for name in kind.types]

@@ -1,0 +1,101 @@
+"""A project whose model is a simulated HTTP server: fleet, engine, SQLite journal and command line are the real ones."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestra.app import Orchestra
+from orchestra.config import Settings
+from orchestra.events import AttemptFinished, Event, RunFinished
+from orchestra.journal.sqlite import SqliteJournal
+from orchestra.testing import SimulatedServer
+from orchestra.testing.endpoint import Request
+from orchestra.workflow.steps import Step
+
+RETRY = "retry: {attempts: 2, wait: [0, 0]}"
+HEAD = "schema: orchestra/v1\nname: "
+FILES = {
+    "agents/judge/agent.yaml": "name: judge\ninput: {text: str}\noutput: {answer: str, count: int | null}\nmax_output: 1048576\n",
+    "agents/judge/prompt.md": "<!-- system -->\nJudge the text.\n<!-- user -->\n<text>\n{{ text }}\n</text>\n",
+    "agents/echo/agent.yaml": "name: echo\ninput: {text: str, more: 'dict[str, str] | null'}\noutput: str\nmax_output: 1048576\n",
+    "agents/echo/prompt.md": "<text>{{ text }}</text>\n{% for key in more or [] %}{{ key }}={{ more[key] }}\n{% endfor %}\n",
+    "workflows/judging.yaml": f"{HEAD}judging\ninput: {{text: str, secret: {{type: str, default: S3CRET}}}}\noutput: ${{second}}\nnodes:\n"
+    f"  first: {{agent: judge, with: {{text: '${{input.text}}'}}, {RETRY}}}\n"
+    f"  second: {{agent: echo, with: {{text: 'It said: ${{first.answer}}', more: '${{null}}'}}, {RETRY}}}\n",
+    "workflows/echoing.yaml": f"{HEAD}echoing\ninput: {{text: str, more: {{type: 'dict[str, str] | null', default: null}}}}\n"
+    f"output: ${{said}}\nnodes:\n  said: {{agent: echo, with: {{text: '${{input.text}}', more: '${{input.more}}'}}, {RETRY}}}\n",
+    "workflows/tooling.yaml": f"{HEAD}tooling\ninput: {{}}\noutput: ${{told}}\nnodes:\n  told: {{tool: poisoned, with: {{}}, {RETRY}}}\n",
+    "workflows/saving.yaml": f"{HEAD}saving\ninput: {{}}\noutput: ${{told}}\nnodes:\n"
+    "  told: {tool: poisoned, with: {}, fallback: saved}\n",
+}
+FLEET = """\
+schema: orchestra/fleet/v1
+name: here
+servers: {it: {endpoint: 'URL/v1', model: m, dialect: vllm, label: restricted, revision: '1'}}
+models: {base: it}
+"""
+
+
+@dataclass(frozen=True)
+class Played:
+    """A run: how it ended, what the journal says, and what the server was asked."""
+
+    status: str
+    code: str
+    output: Any
+    events: list[Event]
+    blobs: dict[str, bytes]
+    requests: list[Request]
+
+    @property
+    def attempts(self) -> list[AttemptFinished]:
+        """All finished attempts."""
+        return [event for event in self.events if isinstance(event, AttemptFinished)]
+
+    def written(self, attempt: AttemptFinished) -> str:
+        """The model's text, out of the exact bytes of its answer."""
+        return str(json.loads(self.blobs[attempt.received])["choices"][0]["message"]["content"])
+
+
+def furnish(project: Path) -> None:
+    """Writes the project's files."""
+    for name, text in FILES.items():
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(text)
+
+
+def play(project: Path, workflow: str, answer: Any = "", *, tool: Step[..., Any] | None = None, **inputs: Any) -> Played:
+    """Runs a workflow to its end; `answer` is what the model says, or makes it of the request. The journal is read by another reader."""
+    furnish(project)
+    return asyncio.run(_play(project, workflow, answer, tool, inputs))
+
+
+async def _play(project: Path, workflow: str, answer: Any, tool: Step[..., Any] | None, inputs: dict[str, Any]) -> Played:
+    async with SimulatedServer("m", answer=answer if callable(answer) else lambda request: answer) as server:
+        (project / "here.yaml").write_text(FLEET.replace("URL", server.url))
+        settings = Settings.load({"fleet": str(project / "here.yaml")}, start=project)
+        async with Orchestra.open(settings, fleet="none") as orchestra:
+            if tool is not None:
+                orchestra.program(tool)
+            run = await orchestra.start(orchestra.find(workflow), **inputs)
+            result = await run.wait()
+        assert isinstance(settings.journal, Path)
+        async with SqliteJournal.open(settings.journal) as journal:
+            events = await journal.read(run.id)
+            names = [name for event in events if isinstance(event, AttemptFinished) for name in (event.sent, event.received) if name]
+            blobs = {name: await journal.blob(name) or b"" for name in names}
+        requests = [request for request in server.app.requests if request.path == "/v1/chat/completions"]
+    ended = events[-1]
+    assert isinstance(ended, RunFinished)
+    code = result.error.code if result.error is not None else ""
+    return Played(ended.status, code, result.value, events, blobs, requests)
+
+
+def obeyed(text: str) -> set[str]:
+    """The characters of a text that a terminal would obey, or nobody would see."""
+    return {char for char in text if char not in "\n\t" and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")}

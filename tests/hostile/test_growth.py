@@ -1,0 +1,105 @@
+"""What could take for ever does not: schemas and values that grow in 2^n ways, prompts of many messages, names of great length."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.agent.template import messages
+from orchestra.errors import InputError
+from orchestra.values.fields import alternatives, fields
+from orchestra.values.json import unkept
+from orchestra.values.schema import branches, show
+from orchestra.values.types import Validator, parse_type
+
+NODE: dict[str, Any] = {
+    "$ref": "#/$defs/T",
+    "$defs": {
+        "A": {"type": "object", "properties": {"x": {"$ref": "#/$defs/T"}, "a": {"type": "integer"}}, "required": ["x"]},
+        "B": {"type": "object", "properties": {"x": {"$ref": "#/$defs/T"}, "b": {"type": "integer"}}, "required": ["x"]},
+        "T": {"oneOf": [{"type": "null"}, {"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}]},
+    },
+}
+"""A tree of two kinds of nodes, as pydantic writes it: nothing about it is malicious."""
+
+
+def tree(depth: int, leaf: Any) -> Any:
+    value = leaf
+    for _ in range(depth):
+        value = {"x": value}
+    return value
+
+
+@pytest.mark.parametrize("leaf", [None, 3, {"x": None, "a": "wrong"}])
+@pytest.mark.parametrize("depth", [1, 5, 12, 30, 60])
+def test_a_value_that_fits_no_branch_of_a_recursive_union_is_refused_in_time(depth: int, leaf: Any) -> None:
+    validator = Validator(NODE)
+    began = time.process_time()
+    fault = validator.check(tree(depth, leaf))
+    assert fault is not None
+    assert len(fault) <= 500
+    assert time.process_time() - began < 0.2
+
+
+def test_a_fault_in_a_small_value_is_still_said_where_it_is() -> None:
+    schema = {**NODE, "$defs": {**NODE["$defs"], "T": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/A"}]}}}
+    assert Validator(schema).check(tree(3, {"x": None, "a": "wrong"})) == "x: x: x: a: expected int, got 'wrong'"
+
+
+def test_a_recursive_type_is_no_type_that_is_itself() -> None:
+    assert Validator({"$ref": "#/$defs/L", "$defs": {"L": {"type": "array", "items": {"$ref": "#/$defs/L"}}}}).check([[], [[]]]) is None
+
+
+def doubling(key: str, count: int) -> dict[str, Any]:
+    steps = {f"T{i}": {key: [{"$ref": f"#/$defs/T{i + 1}"}] * 2} for i in range(count)}
+    return {"$ref": "#/$defs/T0", "$defs": {**steps, f"T{count}": {"type": "string"}}}
+
+
+@pytest.mark.parametrize("key", ["anyOf", "oneOf", "allOf"])
+def test_types_that_double_are_refused_before_anybody_walks_through_them(key: str) -> None:
+    with pytest.raises(InputError, match="a million ways"):
+        Validator(doubling(key, 40))
+    assert Validator(doubling(key, 8)).check(3) is not None
+
+
+def test_unions_of_unions_are_opened_to_an_end() -> None:
+    assert len(branches(doubling("anyOf", 8))) == 256
+    with pytest.raises(InputError, match="2,000 types"):
+        branches(doubling("anyOf", 40))
+
+
+def test_each_type_is_looked_at_once_to_find_the_fields_of_a_value() -> None:
+    assert alternatives(doubling("anyOf", 40), doubling("anyOf", 40)) == ({"type": "string"},)
+    assert [field.path for field in fields(tree(3, None), NODE)] == ["", "x", "x.x", "x.x.x"]
+
+
+def test_messages_of_a_prompt_know_their_lines() -> None:
+    text = "a\n<!-- system -->\nb\n\n<!-- user -->\nc"
+    assert messages(text) == [("user", "a\n", 1), ("system", "b\n\n", 3), ("user", "c", 6)]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+def test_literals_of_any_text_are_read_as_they_are_shown(text: str) -> None:
+    schema = {"enum": [text], "type": "string"}
+    assert parse_type(show(schema, full=True), {}) == schema
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**39), 10**39) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(json_values)
+def test_json_can_be_kept(value: Any) -> None:
+    assert unkept(value) == ""
+
+
+@given(json_values, st.sampled_from([float("nan"), float("inf"), "\ud800", 10**41, object()]), st.booleans())
+def test_what_is_no_json_cannot_be_kept_wherever_it_stands(value: Any, bad: Any, as_field: bool) -> None:
+    assert unkept([value, {"x": bad, "y": value}] if as_field else [value, [bad]]) != ""
