@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -68,6 +69,9 @@ async def show_run(name: str, node: str, attempt: int | None, *, everything: boo
                 _show_node(row, run, as_json=as_json)
             return
         status = history.status if history.finished is not None else await status_of(journal, run)
+        if status == "interrupted":
+            rows = (replace(row, status="interrupted") if row.status == "running" else row for row in history.rows)
+            history = replace(history, rows=tuple(rows))
     if as_json:
         print_json(
             {

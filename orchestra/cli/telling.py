@@ -131,7 +131,7 @@ def _answered(event: AttemptFinished) -> str:
         return f"recalled from run {event.recalled}"
     if event.error:
         return f"attempt {event.attempt} failed: {event.error}: {_short(event.reason)}"
-    return "done" if event.settled else f"{event.name or 'it'} has answered"
+    return "done" if event.settled else "an answer came"
 
 
 def _came_to(outcome: Outcome) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from orchestra.cli.keeping import age
 from orchestra.errors import InputError
+from orchestra.journal.sqlite import SqliteJournal
 from orchestra.values.json import digest
 from tests.cli.shell import Shell
 from tests.cli.stage import GOOD, TEXT, Simulated, furnish
@@ -107,6 +110,25 @@ def test_replay_says_that_decisions_are_the_same_today(shell: Shell) -> None:
     said = shell("runs", "replay", run)
     assert (said.code, said.out) == (0, f"{count} events, the same decisions today\n")
     assert shell("runs", "replay", run, "--json").json["different"] is None
+
+
+def test_replay_shows_the_first_event_that_would_be_another_and_one(shell: Shell) -> None:
+    run = ran(shell)
+
+    async def copy() -> None:
+        async with SqliteJournal.open(".orchestra/journal.db") as journal:
+            events = await journal.read(run)
+            made = [event for event in events if getattr(event, "node", "") != "second"]
+            for seq, event in enumerate(made, 1):
+                changed = {"run": "changed"} if seq == 1 else {}
+                journal.append("changed", [msgspec.structs.replace(event, seq=seq, **changed)])
+            await journal.durable("changed", len(made))
+
+    asyncio.run(copy())
+    said = shell("runs", "replay", "changed")
+    assert said.code == 1
+    assert "differs: the engine would" in said.out
+    assert "the run is over: done" in said.out.splitlines()[-1]
 
 
 def test_runs_that_came_to_the_same_do_not_differ(shell: Shell) -> None:

@@ -153,6 +153,15 @@ def test_rows_of_a_batch_that_ask_end_as_waiting_with_their_run(shell: Shell) ->
     assert shell("runs", "answer", rows[0]["waiting"], "yes").code == 5
 
 
+def test_a_question_that_waits_for_a_while_is_told_beside_the_output(shell: Shell) -> None:
+    Path("workflows/timed.yaml").write_text(
+        'schema: orchestra/v1\nname: timed\noutput: ${a}\nnodes: {a: {ask: "Well?", timeout: 1, fallback: "nobody"}}\n'
+    )
+    said = shell("run", "timed", "--json")
+    assert (said.code, said.json["output"]) == (0, "nobody")
+    assert said.err.startswith("a: Well?\nanswer with: orchestra runs answer ")
+
+
 def test_at_a_terminal_the_questions_are_asked_right_there(shell: Shell) -> None:
     with Terminal(*RUN, "--json") as terminal:
         terminal.until("Is Rome right?\n  1  yes\n  2  no\n> ")

@@ -85,6 +85,7 @@ def test_a_run_whose_process_was_killed_is_shown_as_interrupted_with_the_command
     process.communicate()
     out = shell("runs", "show").out
     assert out.startswith("ask: interrupted")
+    assert "answerer  interrupted" in out
     command = out.partition("go on with: orchestra ")[2].split("\n")[0].split()
     assert shell(*command).code == 0
     assert "resumed" in shell("runs", "show").out
