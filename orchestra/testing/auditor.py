@@ -297,6 +297,9 @@ def _decisions(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
     found = replay(case.program, case.events)
     if found.different is None:
         return []
+    place = oracle.places.get(getattr(found.different, "node", ""))
+    if place is not None and place.poor and isinstance(found.different, AttemptStarted | AttemptFinished | NodeFinished):
+        return []  # how many calls were under way when this was decided is not on record, and a budget depends on it
     known = case.jumped and isinstance(found.different, NodeFinished) and found.different.node in oracle.given_up
     return [] if known else [f"I5 replay: at event {found.different.seq} ({type(found.different).__name__}) {found.reason}"]
 
@@ -459,7 +462,7 @@ def _undisturbed(case: Case, book: Recorded, oracle: Oracle, quiet: Callable[[],
             return []
         if event.error and oracle.places[path].node.acceptance is not None:
             return []
-    if any(isinstance(outcome, Failed) for outcome in book.outcomes.values()):
+    if any(isinstance(outcome, Failed) for outcome in book.outcomes.values()) or any(map(book.refused_again, book.answers)):
         return []
     calm = Oracle(case.program, quiet()).consult()
     if calm.status == last.status and alike(calm.outcome, last.outcome):

@@ -37,7 +37,8 @@ class Process:
         self.number, self.fatal = number, fatal
         self.alive, self.steps = True, 0
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self.tasks: dict[asyncio.Task[Any], None] = {}
+        """In order of their beginning: a set would cancel them in another order each time."""
         self.last_words: list[Callable[[], None]] = []
         """What happens to the world when it dies."""
 
@@ -97,8 +98,8 @@ def attribute_tasks(loop: asyncio.AbstractEventLoop) -> None:
         task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, context=context)
         process = _CURRENT.get() if context is None else context.get(_CURRENT)
         if process is not None:
-            process.tasks.add(task)
-            task.add_done_callback(process.tasks.discard)
+            process.tasks[task] = None
+            task.add_done_callback(lambda task: process.tasks.pop(task, None))
             if not process.alive:
                 task.cancel()
         return task

@@ -31,8 +31,8 @@ TWICE = 100
 """One seed in so many is run twice, and must give the same run to the last byte."""
 PART = 64
 """Seeds that a process takes at a time."""
-SHOWN = 20
-"""Violations that are printed at most."""
+SHOWN, EACH = 20, 2
+"""Violations that are printed at most, and counted of one run."""
 KINDS = ("agent", "tool", "call by name", "call of a block", "first_of", "loop", "verify", "ask")
 
 
@@ -74,7 +74,7 @@ def simulate(seeds: range) -> Tally:
                 workflow = drawn(seed // REUSE)
             trial = attempt(workflow, Storm.of(seed))
             _count(tally, trial)
-            tally.violations += [(seed, found) for found in findings(trial)]
+            tally.violations += [(seed, found) for found in findings(trial)[:EACH]]
             if seed % TWICE == 0:
                 tally.doubles += 1
                 if digest(trial) != digest(attempt(workflow, Storm.of(seed))):
@@ -155,8 +155,9 @@ def _report(tally: Tally, seconds: float, *, all_of: bool) -> Iterator[str]:
         yield f"{found}\n  python -m orchestra.testing.simulate --seed {seed} --runs 1 -v"
     nodes = sorted(tally.nodes)
     yield (
-        f"{tally.runs:,} runs, {sum(nodes):,} nodes (median {nodes[len(nodes) // 2]} a run), {tally.faults.total():,} faults, "
-        f"{tally.doubles:,} seeds run twice, {len(tally.violations):,} violations, {tally.seconds / 3600:,.0f} virtual hours, {seconds:.1f} s"
+        f"{tally.runs:,} runs, {sum(nodes):,} nodes (median {nodes[len(nodes) // 2]} a run), "
+        f"{tally.faults.total():,} faults, {tally.doubles:,} seeds run twice, "
+        f"{len(tally.violations):,} violations, {tally.seconds / 3600:,.0f} virtual hours, {seconds:.1f} s"
     )
 
 

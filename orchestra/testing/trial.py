@@ -95,7 +95,7 @@ class _Stage:
         self.trial, self.storm, self.clock = trial, trial.storm, clock
         self.loop = asyncio.get_running_loop()
         self.chance = Random(f"stage {self.storm.seed}")  # noqa: S311  # chance that can be repeated is the point
-        self.outsiders: set[asyncio.Task[None]] = set()
+        self.outsiders: dict[asyncio.Task[None], None] = {}
         self.lingering: list[tuple[Process, asyncio.Task[str]]] = []
         """Processes that live on though their run was taken over."""
         self.desk = MemoryJournal(trial.store)
@@ -104,8 +104,8 @@ class _Stage:
 
     def outside(self, work: Any) -> None:
         task = nobodys_task(work)
-        self.outsiders.add(task)
-        task.add_done_callback(self.outsiders.discard)
+        self.outsiders[task] = None
+        task.add_done_callback(lambda task: self.outsiders.pop(task, None))
 
     async def play(self) -> None:
         attribute_tasks(self.loop)
@@ -238,10 +238,10 @@ class _Stage:
 
     async def _await(self, run: Run, life: Life) -> str:
         finished = await run.pause()
-        if finished is None and self.storm.habit == "nobody" and life.closed is None and life.fenced is None:
+        if finished is None and self.storm.habit == "nobody" and life.closed is None:
             self.trial.ledger.strike("nobody answers")
             await self.clock.sleep(10_000.0)
-            if run.finished is None and run.asked and draw(self.storm.seed, "give up") < 0.5:
+            if life.fenced is None and run.finished is None and run.asked and draw(self.storm.seed, "give up") < 0.5:
                 self.trial.waits = True
                 return WAITING
             if run.finished is None:
