@@ -1,0 +1,284 @@
+"""Laws of the language, held against small random programs: what each kind of node gives, and how outcomes flow."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestra.doors import Call, Refused
+from orchestra.events import AttemptFinished, AttemptStarted, Expanded, NodeFinished, TurnStarted
+from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
+from orchestra.workflow.reader import read
+from tests.engine.stage import CATALOG, Played, play
+
+FATES = ("value", "fail", "abstain", "skip")
+SEEDS = st.integers(0, 10**6)
+SLOW: dict[str, Any] = {"latency": (0.01, 3.0)}
+laws = settings(max_examples=80, deadline=None)
+
+
+def fated(fates: dict[str, str]) -> Any:
+    """An answer to calls of nodes whose end is known: a text, a number that its evidence does not hold, or a refusal."""
+
+    def answer(call: Call) -> Any:
+        name = call.node.split("/")[-1].split("[")[0]
+        match fates.get(name):
+            case "fail":
+                return Refused(code="T009", reason=f"{name} fails")
+            case "abstain":
+                return "17"
+            case _:
+                return f"<{call.inputs['text']}>"
+
+    return answer
+
+
+def node(name: str, fate: str, text: str = "x", more: str = "") -> str:
+    """A node that ends so, where all that it needs is a value."""
+    checks = ", checks: [numbers], against: none, otherwise: [abstain]" if fate == "abstain" else ""
+    when = ', when: "${input.no}"' if fate == "skip" else ""
+    return f'  {name}: {{agent: writer, with: {{text: "{text}"}}{checks}{when}{more}}}\n'
+
+
+HEAD = "input: {no: bool}\n"
+NO = {"no": False}
+KINDS: dict[str, type[Outcome]] = {"value": Value, "fail": Failed, "abstain": Abstained, "skip": Skipped}
+
+
+def ended(outcome: Outcome) -> tuple[type[Outcome], str]:
+    """What an outcome is, and where it began."""
+    return type(outcome), "" if isinstance(outcome, Value) else outcome.by
+
+
+# Outcomes
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A node of a random graph: its own fate, whose values it reads, whom it only waits for, whether it has a fallback."""
+
+    name: str
+    fate: str
+    reads: tuple[str, ...]
+    after: tuple[str, ...]
+    fallback: bool
+
+    @property
+    def yaml(self) -> str:
+        more = f", after: [{', '.join(self.after)}]" if self.after else ""
+        return node(self.name, self.fate, " ".join(["x", *(f"${{{name}}}" for name in self.reads)]), more + ", fallback: f" * self.fallback)
+
+
+@st.composite
+def graphs(draw: Any) -> list[Piece]:
+    """Up to seven nodes, each of which reads up to two that stand before it."""
+    found: list[Piece] = []
+    for index in range(draw(st.integers(1, 7))):
+        names = [piece.name for piece in found]
+        some = st.lists(st.sampled_from(names), max_size=2, unique=True) if names else st.just([])
+        reads = sorted(draw(some))
+        after = [name for name in sorted(draw(some)) if name not in reads]
+        found.append(Piece(f"n{index}", draw(st.sampled_from(FATES)), tuple(reads), tuple(after), draw(st.booleans())))
+    return found
+
+
+def whole(graph: list[Piece]) -> str:
+    parts = ", ".join(f'{piece.name}: "${{{piece.name}}}"' for piece in graph)
+    return f"{HEAD}output: {{{parts}}}\nnodes:\n{''.join(piece.yaml for piece in graph)}"
+
+
+def told(graph: list[Piece]) -> dict[str, tuple[type[Outcome], str]]:
+    """The ends that the laws promise: a non-value of what a node reads, the first in written order, or else its own fate."""
+    found: dict[str, tuple[type[Outcome], str]] = {}
+    for piece in graph:
+        lost = [found[name] for name in piece.reads if found[name][0] is not Value]
+        end = lost[0] if lost else (KINDS[piece.fate], "" if piece.fate == "value" else piece.name)
+        found[piece.name] = (Value, "") if piece.fallback else end
+    return found
+
+
+@laws
+@given(graph=graphs(), seed=SEEDS)
+def test_a_non_value_is_inherited_with_the_name_of_where_it_began(graph: list[Piece], seed: int) -> None:
+    played = play(whole(graph), NO, {"writer": fated({piece.name: piece.fate for piece in graph})}, seed=seed, **SLOW)
+    assert {name: ended(outcome) for name, outcome in played.outcomes.items()} == told(graph)
+
+
+@laws
+@given(graph=graphs(), seed=SEEDS)
+def test_an_output_of_parts_fails_with_a_part_and_has_null_for_what_was_withheld(graph: list[Piece], seed: int) -> None:
+    played = play(whole(graph), NO, {"writer": fated({piece.name: piece.fate for piece in graph})}, seed=seed, **SLOW)
+    ends = told(graph)
+    lost = {name: end for name, end in ends.items() if end[0] is not Value}
+    failed = [end for end in lost.values() if end[0] is Failed]
+    if failed or len(lost) == len(ends):
+        assert ended(played.outcome) == (failed or list(lost.values()))[0]
+    else:
+        assert isinstance(played.outcome, Value)
+        assert {name for name, part in played.outcome.value.items() if part is None} == set(lost)
+
+
+@laws
+@given(graph=graphs(), seeds=st.tuples(SEEDS, SEEDS))
+def test_no_outcome_depends_on_the_order_in_which_calls_come_back(graph: list[Piece], seeds: tuple[int, int]) -> None:
+    fates = {piece.name: piece.fate for piece in graph}
+    one, two = (play(whole(graph), NO, {"writer": fated(fates)}, seed=seed, **SLOW) for seed in seeds)
+    assert one.outcomes == two.outcomes
+    assert one.outcome == two.outcome
+
+
+@laws
+@given(graph=graphs(), seed=SEEDS)
+def test_no_call_goes_out_before_all_that_it_needs_or_comes_after_has_ended(graph: list[Piece], seed: int) -> None:
+    played = play(whole(graph), NO, {"writer": fated({piece.name: piece.fate for piece in graph})}, seed=seed, **SLOW)
+    ends = {event.node: event.seq for event in played.events if isinstance(event, NodeFinished)}
+    ends |= {event.node: event.seq for event in played.of(AttemptFinished) if event.settled}
+    starts = {event.node: event.seq for event in played.attempts}
+    early = [(name, piece.name) for piece in graph for name in (*piece.reads, *piece.after) if starts.get(piece.name, 1e9) < ends[name]]
+    assert early == []
+
+
+@laws
+@given(fates=st.lists(st.sampled_from(FATES), min_size=1, max_size=5), sure=st.booleans(), seed=SEEDS)
+def test_first_of_is_the_first_value_in_written_order_whoever_is_first_to_end(fates: list[str], sure: bool, seed: int) -> None:
+    names = {f"n{index}": fate for index, fate in enumerate(fates)}
+    arms = ", ".join([*(f'"${{{name}}}"' for name in names), *(["sure"] if sure else [])])
+    text = (
+        HEAD + "output: ${it}\nnodes:\n" + "".join(node(name, fate, name) for name, fate in names.items()) + f"  it: {{first_of: [{arms}]}}"
+    )
+    outcome = play(text, NO, {"writer": fated(names)}, seed=seed, **SLOW).outcome
+    values = [Value(f"<{name}>") for name, fate in names.items() if fate == "value"] + [Value("sure")] * sure
+    rank = {"fail": 0, "abstain": 1, "skip": 2, "value": 3}
+    worst = min(names, key=lambda name: rank[names[name]])
+    assert (outcome == values[0]) if values else (ended(outcome) == (KINDS[names[worst]], worst))
+
+
+# each
+
+EACH = """
+input: {words: "list[str]"}
+output: {n: "${n}", list: "${made.values}"}
+nodes:
+  made: {agent: writer, each: "${input.words}", as: word, when: "${word != 'skip'}", with: {text: "${word}"}, %s}
+  n: {tool: count, with: {items: "${made.values}"}}
+"""
+WORDS = st.lists(st.sampled_from(["a", "b", "fail", "skip"]), max_size=9)
+
+
+def element(call: Call) -> Any:
+    word = call.inputs["text"]
+    return Refused(code="T009", reason="it fails") if word == "fail" else f"<{word}>"
+
+
+@laws
+@given(words=WORDS, most=st.integers(1, 4), seed=SEEDS)
+def test_each_keeps_order_and_length_and_its_elements_know_nothing_of_each_other(words: list[str], most: int, seed: int) -> None:
+    played = play(EACH % f"concurrency: {most}", {"words": words}, {"writer": element}, seed=seed, **SLOW)
+    assert played.of(Expanded)[0].count == len(words)
+    kinds = {"fail": Failed, "skip": Skipped}
+    assert [type(played.outcomes[f"made[{index}]"]) for index in range(len(words))] == [kinds.get(word, Value) for word in words]
+    values = [f"<{word}>" for word in words if word not in kinds]
+    if words and set(words) == {"fail"}:
+        assert ended(played.outcomes["made"]) == (Failed, "made[0]")
+    else:
+        assert played.outcomes["made"] == Value(values)
+        assert played.outcome == Value({"n": len(values), "list": values})
+    assert played.workers.most <= most
+
+
+@laws
+@given(words=WORDS, limit=st.integers(1, 9))
+def test_each_begins_nothing_where_there_are_more_elements_than_its_limit(words: list[str], limit: int) -> None:
+    played = play(EACH % f"limit: {limit}", {"words": words}, {"writer": element})
+    refused = isinstance(outcome := played.outcomes["made"], Failed) and outcome.code == "E004"
+    assert refused == (len(words) > limit)
+    assert not (refused and played.workers.calls)
+
+
+@laws
+@given(words=WORDS, most=st.integers(1, 4), seed=SEEDS)
+def test_a_run_has_no_more_calls_in_flight_than_its_concurrency(words: list[str], most: int, seed: int) -> None:
+    assert play(EACH % "limit: 9", {"words": words}, {"writer": element}, seed=seed, concurrency=most, **SLOW).workers.most <= most
+
+
+# loop, call
+
+LOOP = """
+output: ${grown}
+nodes:
+  grown:
+    loop:
+      at_most: %d
+      until: "${size(next) >= %d || turn >= %d}"
+      nodes: {next: {tool: grow, with: {text: "${previous}"}}}
+      output: "${next}"
+"""
+
+
+@laws
+@given(steps=st.lists(st.integers(0, 3), min_size=9, max_size=9), most=st.integers(1, 8), size=st.integers(0, 9), turn=st.integers(1, 9))
+def test_a_loop_turns_until_its_condition_first_holds_and_gives_its_last_output(steps: list[int], most: int, size: int, turn: int) -> None:
+    texts = ["x" * sum(steps[: index + 1]) for index in range(9)]
+    played = play(LOOP % (most, size, turn), answers={"grow": lambda call: texts[int(call.node.split("#")[1].split("/")[0]) - 1]})
+    turns = next(k for k in range(1, 10) if len(texts[k - 1]) >= size or k >= turn or k == most)
+    assert [event.turn for event in played.of(TurnStarted)] == list(range(1, turns + 1))
+    assert played.outcome == Value(texts[turns - 1])
+    assert [call.inputs["text"] for call in played.workers.calls] == [None, *texts[: turns - 1]]
+
+
+def chain(fates: list[str], first: str, indent: str = "") -> str:
+    """A chain of nodes, the first of which reads `first`."""
+    texts = [first, *(f"${{c{index}}}" for index in range(len(fates) - 1))]
+    return "".join(indent + node(f"c{index}", fate, text) for index, (fate, text) in enumerate(zip(fates, texts, strict=True)))
+
+
+CHAINS = st.lists(st.sampled_from(["value", "value", "value", "fail", "abstain", "skip"]), min_size=1, max_size=4)
+
+
+@laws
+@given(fates=CHAINS, seed=SEEDS)
+def test_a_block_ends_as_its_nodes_would_if_they_stood_around_it(fates: list[str], seed: int) -> None:
+    last, answers = f"c{len(fates) - 1}", {"writer": fated({f"c{index}": fate for index, fate in enumerate(fates)})}
+    outside = HEAD + f"output: ${{{last}}}\nnodes:\n  a: {{tool: shout, with: {{text: a}}}}\n"
+    inside = f"  b:\n    call:\n      nodes:\n{chain(fates, '${a}', '      ')}      output: ${{{last}}}\n"
+    inlined = play(outside + chain(fates, "${a}"), NO, answers, seed=seed, **SLOW).outcome
+    block = play(outside.replace(f"${{{last}}}", "${b}") + inside, NO, answers, seed=seed, **SLOW).outcome
+    assert (ended(block)[0], getattr(block, "value", None)) == (ended(inlined)[0], getattr(inlined, "value", None))
+
+
+INNER = "schema: orchestra/v1\nname: inner\ninput: {no: {type: bool, default: false}, text: {type: str, default: given}}\n"
+
+
+@laws
+@given(fates=CHAINS, text=st.sampled_from(["", "t"]), seed=SEEDS)
+def test_a_called_workflow_is_its_own_run_on_its_inputs(fates: list[str], text: str, seed: int) -> None:
+    last, answers = f"c{len(fates) - 1}", {"writer": fated({f"c{index}": fate for index, fate in enumerate(fates)})}
+    inner = INNER + f"output: ${{{last}}}\nnodes:\n{chain(fates, '${input.text}')}"
+    catalog = dataclasses.replace(CATALOG, workflows={"inner": read(inner.encode(), "inner.yaml").graph})
+    calling = f"output: ${{b}}\nnodes:\n  b: {{call: inner, with: {{{f'text: {text}' if text else ''}}}}}"
+    outer = play(calling, {}, answers, seed=seed, catalog=catalog, **SLOW)
+    alone = play(inner, {"no": False, "text": text or "given"}, answers, seed=seed, **SLOW)
+    assert (ended(outer.outcome)[0], getattr(outer.outcome, "value", None)) == (
+        ended(alone.outcome)[0],
+        getattr(alone.outcome, "value", None),
+    )
+    assert {path.removeprefix("b/"): ended(outcome)[0] for path, outcome in outer.outcomes.items() if path != "b"} == {
+        path: ended(outcome)[0] for path, outcome in alone.outcomes.items()
+    }
+
+
+def first_events(played: Played) -> list[str]:
+    return [event.node for event in played.events if isinstance(event, AttemptStarted | AttemptFinished)]
+
+
+@laws
+@given(go=st.booleans(), fate=st.sampled_from(FATES), seed=SEEDS)
+def test_when_is_asked_only_where_the_needs_are_values_and_nothing_is_called_where_it_is_false(go: bool, fate: str, seed: int) -> None:
+    text = "input: {no: bool, go: bool}\noutput: ${b}\nnodes:\n" + node("a", fate) + node("b", "value", "${a}", ', when: "${input.go}"')
+    played = play(text, {"no": False, "go": go}, {"writer": fated({"a": fate})}, seed=seed, **SLOW)
+    own = (Value, "") if go else (Skipped, "b")
+    assert ended(played.outcomes["b"]) == (own if fate == "value" else (KINDS[fate], "a"))
+    assert ("b" in first_events(played)) == (go and fate == "value")
