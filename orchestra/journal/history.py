@@ -194,6 +194,8 @@ class _Fold:
         self.seq = 0
         self.incidents: list[Incident] = []
         self.nodes: dict[str, _Node] = {}
+        self.turns: dict[str, float] = {}
+        """When each turn began, by the path that a loop gives it."""
         self.roots: list[_Node] = []
 
     def add(self, event: Event) -> None:
@@ -208,8 +210,9 @@ class _Fold:
             case CancelRequested(by=by):
                 self.cancelled_by = by
             case TurnStarted(node=path, turn=turn):
-                self._node(path, event.at).loop = True
-                self._node(f"{path}#{turn}", event.at)
+                # Of a loop's turn the nodes stand in `path#turn`; those of a called body stand in `path` itself.
+                self._node(path, event.at)
+                self.turns[f"{path}#{turn}"] = event.at
             case Expanded(node=path, count=count):
                 self._node(path, event.at).elements = count
             case NodeFinished(node=path, outcome=outcome):
@@ -271,7 +274,9 @@ class _Fold:
             holder = self.nodes.get(parent(one))
             if holder is not None and holder.depth >= MAX_DEPTH:
                 raise damaged(self.start.run if self.start else "", self.seq, f"a node stands in more than {MAX_DEPTH} others")
-            node = self.nodes[one] = _Node(one, at, holder.depth + 1 if holder else 0)
+            node = self.nodes[one] = _Node(one, self.turns.get(one, at), holder.depth + 1 if holder else 0)
+            if holder is not None and one in self.turns:
+                holder.loop = True
             (holder.children if holder else self.roots).append(node)
         return node
 

@@ -9,13 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.events import (
+    Answered,
+    Asked,
     AttemptFinished,
     AttemptStarted,
     CancelRequested,
     Event,
     Expanded,
     Judged,
+    LetterRefused,
     NodeFinished,
+    Resumed,
     RetryPlanned,
     RunFinished,
     RunStarted,
@@ -101,6 +105,30 @@ def test_turns_and_blocks_stand_under_their_loop() -> None:
         ("l#2", 1, "turn", "value"),
         ("l#2/draft", 2, "call", "value"),
     ]
+
+
+def test_the_body_of_a_call_has_no_turns() -> None:
+    history = History.of(numbered((TurnStarted, {"node": "c", "turn": 1}), *call("c/draft"), done("c/draft"), done("c")))
+    assert [(row.path, row.kind) for row in history.rows] == [("c", "block"), ("c/draft", "call")]
+
+
+def test_what_happened_from_outside_is_kept_in_order_and_open_questions_stand_apart() -> None:
+    asked = {"question": "Well?", "schema": {}, "shown": "d"}
+    facts: list[Fact] = [
+        (Asked, {"node": "a", **asked}),
+        (Asked, {"node": "b", **asked}),
+        (LetterRefused, {"letter": 1, "reason": "nobody asks this"}),
+        (Resumed, {"epoch": 2, "by": "ada"}),
+        (Answered, {"node": "a", "value": "yes", "letter": 2}),
+    ]
+    history = History.of(numbered(*facts))
+    assert [type(event) for event in history.incidents] == [LetterRefused, Resumed, Answered]
+    assert [event.node for event in history.asked] == ["b"]
+
+
+def test_an_attempt_says_which_run_its_answer_was_recalled_from() -> None:
+    history = History.of(numbered(*call("a", recalled="older")))
+    assert [tried.recalled for tried in history.rows[0].attempts] == ["older"]
 
 
 def test_attempts_carry_what_the_checks_said() -> None:
