@@ -67,6 +67,8 @@ def _resumed(state: State, event: Resumed, program: Program) -> None:
 def _attempt_started(state: State, event: AttemptStarted, program: Program) -> None:
     unit = state.units[event.node]
     unit.attempt, unit.escalated = event.attempt, event.escalated
+    if not unit.began:
+        unit.began = event.at
     if unit.phase is not RUNNING:
         unit.phase = RUNNING
         state.running += 1
@@ -80,6 +82,8 @@ def _attempt_finished(state: State, event: AttemptFinished, program: Program) ->
     if unit.phase is RUNNING:
         state.running -= 1
     unit.attempt = event.attempt
+    if not unit.began and event.error:
+        unit.began = event.at - event.usage.seconds
     purse = unit.scope.purse
     if purse is not None:
         if unit.reserved >= 0:

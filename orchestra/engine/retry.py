@@ -1,8 +1,12 @@
-"""Retries as pure functions: how many attempts a node has, and how long it waits between them (tenacity's policies)."""
+"""Retries as pure functions: tenacity's policies, composed, asked about facts. No clock, no sleep, no call stands behind them."""
 
 from __future__ import annotations
 
-from tenacity import RetryCallState, wait_exponential
+from dataclasses import dataclass
+
+from tenacity import RetryCallState, stop_after_attempt, stop_after_delay, wait_exponential, wait_none
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
 
 from orchestra.workflow.program import CompiledNode
 
@@ -12,31 +16,46 @@ NOT_ACCEPTED = 2
 """Attempts where checks do not accept, and `otherwise` says `retry`."""
 
 
-def attempts(node: CompiledNode, code: str) -> int:
-    """Attempts in all, given the code of the last error. A tool that must happen once has one, whatever the file says."""
-    contract = node.contract
-    if contract is not None and contract.effect == "once":
-        return 1
-    if node.source.retry is not None:
-        return node.source.retry.attempts
-    match code[:1]:
-        case "M":
-            return OUTSIDE_TYPE
-        case "V":
-            return NOT_ACCEPTED
-        case _:
-            return node.retry.attempts
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """When attempts end, and how long the pause before the next one is. Policies of tenacity: `|` ends at the first of two."""
+
+    stop: stop_base
+    wait: wait_base
+
+    def again(self, attempt: int, seconds: float) -> bool:
+        """Whether another attempt follows attempt number `attempt`, which ended `seconds` after the first one began."""
+        return not self.stop(_state(attempt, seconds))
+
+    def pause(self, attempt: int) -> tuple[float, float]:
+        """The bounds in seconds of the pause after an attempt: the upper half is left to chance, so that callers part ways."""
+        longest = self.wait(_state(attempt, 0.0))
+        return longest / 2, longest
 
 
-def waiting(node: CompiledNode, attempt: int, code: str) -> tuple[float, float]:
-    """The bounds in seconds of the wait after `attempt`: exponential, with the upper half left to chance.
+def policy(node: CompiledNode, code: str) -> Policy:
+    """The policy of a node after an error of this code.
 
-    No wait after an output outside its type (M-codes): time does not mend that.
+    A tool that must happen once has one attempt, whatever the file says. After an output outside its type (M-codes), or one that
+    the checks do not accept (V-codes), there is no pause: time does not mend that.
     """
-    if code.startswith("M"):
-        return 0.0, 0.0
-    first, most = node.retry.wait
-    call = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]  # a policy reads the attempt number alone
-    call.attempt_number = attempt
-    longest = wait_exponential(multiplier=first, max=most)(call)
-    return longest / 2, longest
+    contract, own, retry = node.contract, node.source.retry, node.retry
+    kind = code[:1]
+    if contract is not None and contract.effect == "once":
+        most = 1
+    elif own is not None:
+        most = own.attempts
+    else:
+        most = {"M": OUTSIDE_TYPE, "V": NOT_ACCEPTED}.get(kind, retry.attempts)
+    stop: stop_base = stop_after_attempt(most)
+    if retry.within is not None:
+        stop = stop | stop_after_delay(retry.within)
+    first, longest = retry.wait
+    return Policy(stop, wait_none() if kind in ("M", "V") else wait_exponential(multiplier=first, max=longest))
+
+
+def _state(attempt: int, seconds: float) -> RetryCallState:
+    """The facts in the form in which tenacity's policies read them."""
+    state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]  # policies read numbers alone
+    state.attempt_number, state.start_time, state.outcome_timestamp = attempt, 0.0, seconds
+    return state

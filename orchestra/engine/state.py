@@ -71,7 +71,7 @@ class Unit:
     """A unit of work: a node, or one element of a node under `each`."""
 
     __slots__ = (
-        "answer", "asked", "attempt", "bindings", "body", "due", "escalated", "feedback", "index", "judged", "measured", "node",
+        "answer", "asked", "attempt", "began", "bindings", "body", "due", "escalated", "feedback", "index", "judged", "measured", "node",
         "owner", "path", "phase", "reply", "reserved", "scope", "spreading", "turn",
     )  # fmt: skip
 
@@ -82,6 +82,8 @@ class Unit:
         self.index = index
         self.phase = Phase.READY
         self.attempt = 0
+        self.began = 0.0
+        """Wall-clock time of its first attempt."""
         self.escalated = False
         self.reserved = -1
         """Tokens reserved for the attempt in flight; -1 where nothing was reserved."""

@@ -41,7 +41,7 @@ _OF_KEY = {
 }
 """What a value must be, by its key."""
 _EXAMPLES = {
-    "retry": "retry: 3, or retry: {attempts: 3, wait: [0.5, 8]}; at most 10 attempts",
+    "retry": "retry: 3, or retry: {attempts: 3, wait: [0.5, 8], within: 60}; at most 10 attempts",
     "attempts": "at most 10 attempts",
     "wait": "wait: [0.5, 8], in seconds, each at most 3,600",
     "timeout": "timeout: 30, in seconds, at most 86,400",

@@ -45,10 +45,14 @@ class Budget(Frozen):
 
 
 class Retry(Frozen):
-    """Attempts in all, and the wait between them: exponential from the first to at most the second number of seconds."""
+    """Attempts in all, and the wait between them: exponential from the first to at most the second number of seconds.
+
+    `within` seconds after the first attempt began no other one is planned.
+    """
 
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
     wait: tuple[Annotated[float, Field(ge=0, le=3600)], Annotated[float, Field(ge=0, le=3600)]] = (0.5, 8.0)
+    within: Seconds | None = None
 
 
 class Node(Frozen):

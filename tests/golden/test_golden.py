@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from orchestra.app import Orchestra
 from orchestra.config import Settings
 from orchestra.doors import Letter
-from orchestra.events import Asked, RunFinished, RunStarted
+from orchestra.events import Asked, AttemptFinished, Event, RunFinished, RunStarted
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from tests.golden.stage import HERE, OUTPUT, loaded, project, workers
 
@@ -54,8 +55,8 @@ async def test_a_golden_run_is_replayed_and_taken_to_its_end(path: Path, setting
             assert not again.calls
 
 
-def done(events: list[object]) -> list[tuple[str, int]]:
-    return [(event.node, event.attempt) for event in events if type(event).__name__ == "AttemptFinished"]  # type: ignore[attr-defined]
+def done(events: Sequence[Event]) -> list[tuple[str, int]]:
+    return [(event.node, event.attempt) for event in events if isinstance(event, AttemptFinished)]
 
 
 def test_the_golden_runs_ask_a_person() -> None:

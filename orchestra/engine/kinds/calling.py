@@ -9,7 +9,7 @@ from orchestra.engine.kinds import body, choice
 from orchestra.engine.kinds.acceptance import evidence, settle
 from orchestra.engine.proposals import Count, Finish, Invoke, Pause, Proposal
 from orchestra.engine.purse import Purse
-from orchestra.engine.retry import attempts, waiting
+from orchestra.engine.retry import policy
 from orchestra.engine.state import Phase, State, Unit
 from orchestra.errors import OrchestraError
 from orchestra.values.outcome import Abstained, Failed, Outcome, Value
@@ -96,9 +96,10 @@ def erred(unit: Unit) -> Proposal:
         raise OrchestraError("E002", f"{unit.path} has no answer", hint="orchestra doctor")
     if unit.escalated:
         return Finish(unit, Abstained(f"not accepted, and the larger model did not help: {answer.reason}", unit.path))
-    if answer.retryable and unit.attempt < attempts(unit.node, answer.error):
-        low, high = waiting(unit.node, unit.attempt, answer.error)
-        return Pause(unit, unit.attempt + 1, low, high, answer.reason)
+    if answer.retryable:
+        retry = policy(unit.node, answer.error)
+        if retry.again(unit.attempt, answer.at - unit.began):
+            return Pause(unit, unit.attempt + 1, *retry.pause(unit.attempt), answer.reason)
     return Finish(unit, Failed(answer.error, answer.reason, unit.path, answer.hint))
 
 
@@ -114,7 +115,7 @@ def judged(state: State, unit: Unit) -> Proposal | None:
         found = tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
         return Finish(unit, Value(candidate.value, ruling.score, found))
     if unit.answer is not None and not unit.escalated:
-        if "retry" in acceptance.otherwise and unit.attempt < attempts(unit.node, "V001"):
+        if "retry" in acceptance.otherwise and policy(unit.node, "V001").again(unit.attempt, ruling.at - unit.began):
             return invoke(state, unit)
         if "escalate" in acceptance.otherwise:
             return invoke(state, unit, escalate=True)

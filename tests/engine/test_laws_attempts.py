@@ -1,0 +1,150 @@
+"""Laws of attempts: how many there are, how long they wait, what a verdict leads to, and what a cancelled run leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestra.doors import Call
+from orchestra.engine.shell import Engine
+from orchestra.events import AttemptFinished, CancelRequested, Event, NodeFinished, RetryPlanned, RunFinished
+from orchestra.journal.memory import MemoryJournal
+from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, run_simulated
+from orchestra.values.outcome import Abstained, Failed, Value
+from tests.engine.stage import ANSWERS, play, program
+
+SEEDS = st.integers(0, 10**6)
+laws = settings(max_examples=80, deadline=None)
+WHATEVER = st.builds(
+    Faults, refused=st.floats(0, 0.5), broken=st.floats(0, 0.1), stall=st.floats(0, 0.1), invalid=st.floats(0, 0.2), slow=st.floats(0, 0.1)
+)
+FAN = """
+input: {words: "list[str]"}
+output: ${made.values}
+nodes:
+  made: {%s, each: "${input.words}", as: word, with: {text: "${word}"}, timeout: 4, %s}
+"""
+
+
+@laws
+@given(faults=WHATEVER, seed=SEEDS, attempts=st.integers(1, 5), low=st.floats(0, 3), more=st.floats(0, 9))
+def test_attempts_and_their_waits_keep_to_the_policy(faults: Faults, seed: int, attempts: int, low: float, more: float) -> None:
+    text = FAN % ("agent: writer", f"retry: {{attempts: {attempts}, wait: [{low}, {low + more}]}}")
+    played = play(text, {"words": list("abc")}, seed=seed, faults=faults, latency=(0.1, 2.0))
+    assert all(event.attempt <= attempts for event in played.attempts)
+    ends = {(event.node, event.attempt): event for event in played.of(AttemptFinished)}
+    for planned in played.of(RetryPlanned):
+        before = ends[planned.node, planned.attempt - 1]
+        longest = 0.0 if before.error.startswith("M") else min(low + more, low * 2 ** (before.attempt - 1))
+        assert longest / 2 - 1e-3 <= planned.due - before.at <= longest + 1e-3
+        began = next(event for event in played.attempts if (event.node, event.attempt) == (planned.node, planned.attempt))
+        assert began.at >= planned.due - 1e-3
+
+
+@laws
+@given(faults=WHATEVER, seed=SEEDS)
+def test_a_tool_that_must_happen_once_is_called_once_whatever_goes_wrong(faults: Faults, seed: int) -> None:
+    played = play(FAN % ("tool: send", "retry: 5"), {"words": list("abc")}, seed=seed, faults=faults, latency=(0.1, 2.0))
+    assert sorted(call.node for call in played.workers.calls) == ["made[0]", "made[1]", "made[2]"]
+
+
+@laws
+@given(
+    good=st.lists(st.booleans(), min_size=7, max_size=7),
+    otherwise=st.lists(st.sampled_from(["retry", "escalate", "abstain"]), min_size=1, unique=True),
+    attempts=st.none() | st.integers(1, 4),
+    latency=st.sampled_from([0.0, 1.0]),
+)
+def test_what_is_not_accepted_is_tried_again_then_asked_of_the_larger_model_then_withheld(
+    good: list[bool], otherwise: list[str], attempts: int | None, latency: float
+) -> None:
+    plan = [False] + [False] * ((attempts or 2) - 1) * ("retry" in otherwise) + [True] * ("escalate" in otherwise)
+    made = next((index + 1 for index in range(len(plan)) if good[index]), len(plan))
+    policy = "" if attempts is None else f", retry: {{attempts: {attempts}}}"
+    text = "output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, checks: [numbers], against: none, otherwise: [%s]%s}"
+    answers = {"writer": lambda call: "fine" if good[call.attempt - 1] else f"no {call.attempt}7"}
+    played = play(text % (", ".join(otherwise), policy), answers=answers, latency=latency)
+    assert [call.escalate for call in played.workers.calls] == plan[:made]
+    assert [len(call.feedback) for call in played.workers.calls] == list(range(made))
+    assert isinstance(played.outcome, Value if good[made - 1] else Abstained)
+
+
+# Cancelling
+
+MIXED = """
+output: {a: "${last}", b: "${grown}", c: "${many.values}"}
+nodes:
+  first: {agent: writer, with: {text: x}, retry: {attempts: 9, wait: [1, 2]}}
+  many: {agent: writer, each: "${['a', 'b', 'c']}", as: word, concurrency: 2, with: {text: "${word}"}, retry: {attempts: 9, wait: [1, 2]}}
+  sent: {tool: send, with: {text: "${first}"}}
+  grown:
+    loop:
+      at_most: 3
+      until: "${size(next) > 2}"
+      nodes: {next: {tool: grow, with: {text: "${previous}"}}}
+      output: "${next}"
+  last: {call: {nodes: {inner: {agent: writer, with: {text: "${sent}"}, timeout: 5}}, output: "${inner}"}, timeout: 60}
+"""
+FAULTS = Faults(refused=0.2, slow=0.1, attempts=2)
+
+
+def ends(events: list[Event]) -> dict[str, Any]:
+    """What each node ended in, and when."""
+    found: dict[str, Any] = {event.node: event.outcome for event in events if isinstance(event, NodeFinished)}
+    return found | {event.node: Value(event.value) for event in events if isinstance(event, AttemptFinished) and event.settled}
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=SEEDS, seconds=st.floats(0, 25), turns=st.integers(0, 30), latency=st.sampled_from([0.0, (0.1, 3.0)]))
+def test_a_run_cancelled_at_any_time_keeps_what_has_finished_and_leaves_nothing(
+    seed: int, seconds: float, turns: int, latency: Any
+) -> None:
+    compiled, whole = program(MIXED), play(MIXED, seed=seed, faults=FAULTS, latency=latency)
+
+    async def scene(clock: VirtualClock) -> tuple[list[Event], RunFinished, SimulatedWorkers, int]:
+        workers, journal = SimulatedWorkers(ANSWERS, seed=seed, clock=clock, faults=FAULTS, latency=latency), MemoryJournal()
+        engine = Engine(clock, journal, workers)
+        run = engine.start(compiled, {}, graph="0" * 32)
+        await clock.sleep(seconds if latency else 0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        before = len(run.log)
+        run.cancel("a person")
+        run.cancel("a person")
+        finished = await run.wait()
+        await clock.sleep(0)  # tasks that were told to end have ended
+        assert await journal.read(run.id) == run.log
+        return run.log, finished, workers, before
+
+    events, finished, workers, before = run_simulated(scene, seed)
+    assert not workers.in_flight
+    assert ends(events).items() <= ends(list(whole.events)).items()
+    if not isinstance(events[before - 1], RunFinished):
+        assert [type(event) for event in events[before:]] == [CancelRequested, RunFinished]
+        assert (finished.status, isinstance(finished.outcome, Failed)) == ("cancelled", True)
+
+
+@laws
+@given(faults=WHATEVER, seeds=st.tuples(SEEDS, SEEDS))
+def test_one_chance_of_workers_gives_one_output_in_every_order_of_events(faults: Faults, seeds: tuple[int, int]) -> None:
+    def scene(clock: VirtualClock) -> Any:
+        return played(clock, faults)
+
+    one, two = (run_simulated(scene, seed) for seed in seeds)
+    assert one == two
+
+
+async def played(clock: VirtualClock, faults: Faults) -> tuple[Any, dict[str, Any]]:
+    """A run whose workers have the same chance whatever the order of events is."""
+
+    def late(call: Call, chance: Any) -> float:
+        return chance.uniform(0.1, 1.0) + clock.random()
+
+    engine = Engine(clock, MemoryJournal(), SimulatedWorkers(ANSWERS, clock=clock, faults=faults, latency=late))
+    run = engine.start(program(MIXED.replace(", timeout: 5", "").replace(", timeout: 60", "")), {}, graph="0" * 32)
+    finished = await run.wait()
+    await engine.close()
+    return finished.outcome, ends(run.log)

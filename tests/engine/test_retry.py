@@ -1,0 +1,48 @@
+"""Retry policies: what they say of facts."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.engine.retry import NOT_ACCEPTED, OUTSIDE_TYPE, policy
+from orchestra.testing import Faults
+from orchestra.workflow.program import CompiledNode
+from tests.engine.stage import play, program
+
+
+def node(retry: str = "", kind: str = "agent: writer") -> CompiledNode:
+    return program(f"output: ${{a}}\nnodes:\n  a: {{{kind}, with: {{text: x}}{retry}}}").nodes[0]
+
+
+@given(attempts=st.integers(1, 10), within=st.integers(1, 100), attempt=st.integers(1, 12), seconds=st.floats(0, 200))
+def test_attempts_end_at_the_first_of_two_limits(attempts: int, within: int, attempt: int, seconds: float) -> None:
+    found = policy(node(f", retry: {{attempts: {attempts}, within: {within}}}"), "F203")
+    assert found.again(attempt, seconds) == (attempt < attempts and seconds < within)
+
+
+@given(first=st.floats(0, 10), longest=st.floats(0, 100), attempt=st.integers(1, 12))
+def test_pauses_grow_up_to_the_longest_with_the_upper_half_left_to_chance(first: float, longest: float, attempt: int) -> None:
+    low, high = policy(node(f", retry: {{attempts: 3, wait: [{first}, {longest}]}}"), "F203").pause(attempt)
+    assert high <= longest
+    assert low == high / 2
+    if attempt < 12:
+        assert policy(node(f", retry: {{wait: [{first}, {longest}]}}"), "F203").pause(attempt + 1)[1] >= high
+
+
+def test_what_time_does_not_mend_is_tried_again_at_once_and_seldom() -> None:
+    for code, most in (("M001", OUTSIDE_TYPE), ("V001", NOT_ACCEPTED)):
+        found = policy(node(), code)
+        assert found.pause(1) == (0.0, 0.0)
+        assert [found.again(attempt, 0.0) for attempt in range(1, 4)] == [attempt < most for attempt in range(1, 4)]
+
+
+def test_a_tool_that_must_happen_once_has_one_attempt_whatever_the_file_says() -> None:
+    assert not policy(node(", retry: 5", "tool: send"), "T003").again(1, 0.0)
+
+
+def test_no_attempt_is_planned_after_the_time_within_which_they_may_be() -> None:
+    text = "output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, retry: {attempts: 10, wait: [4, 4], within: 9}}"
+    played = play(text, faults=Faults(refused=1.0))
+    assert all(attempt.at - played.events[0].at <= 9 + 4 for attempt in played.attempts)
+    assert 3 <= len(played.attempts) <= 6
