@@ -141,7 +141,7 @@ async def played(clock: VirtualClock, faults: Faults) -> tuple[Any, dict[str, An
     """A run whose workers have the same chance whatever the order of events is."""
 
     def late(call: Call, chance: Any) -> float:
-        return chance.uniform(0.1, 1.0) + clock.random()
+        return float(chance.uniform(0.1, 1.0)) + clock.random()
 
     engine = Engine(clock, MemoryJournal(), SimulatedWorkers(ANSWERS, clock=clock, faults=faults, latency=late))
     run = engine.start(program(MIXED.replace(", timeout: 5", "").replace(", timeout: 60", "")), {}, graph="0" * 32)
