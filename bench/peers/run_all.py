@@ -62,14 +62,15 @@ def measured(arm: Arm, letters: str) -> Iterator[dict[str, Any]]:
             yield {"workload": letter, "n": 0, "error": fault or "no result"}
 
 
-def sweep(arms: list[Arm], rounds: int, letters: str, seconds: float) -> None:
+def sweep(arms: list[Arm], rounds: int, letters: str, seconds: float, add: bool) -> None:
     """All peers, in turn, as often as told, and writes as it goes."""
-    if results().exists():
+    if results().exists() and not add:
         results().replace(results().with_name("results-before.jsonl"))
     end, of = time.monotonic() + seconds, f"{machine.now()}; {machine.code()}"
     with results().open("a", encoding="utf-8") as file:
         for number in range(rounds):
-            for arm in arms:
+            at = number * len(arms) // rounds
+            for arm in arms[at:] + arms[:at]:  # another one first in each round, so that a load that grows favours nobody
                 wanted = "".join(letter for letter in arm.workloads if letter in letters)
                 if not wanted:
                     continue
@@ -96,13 +97,14 @@ def main() -> int:
     options.add_argument("--only", default="", help="names of environments, separated by commas; all by default")
     options.add_argument("--workloads", default="abcdefghi")
     options.add_argument("--seconds", type=float, default=3600, help="after so long no further process is started")
+    options.add_argument("--add", action="store_true", help="add to the results of the last run")
     options.add_argument("--table", action="store_true", help="print the tables of the last run")
     given = options.parse_args()
     if not given.table:
         only = {name for name in given.only.split(",") if name}
         arms = [arm for arm in ARMS if not only or arm.environment in only]
         faults = environments.prepare(sorted({arm.environment for arm in arms}))
-        sweep([arm for arm in arms if arm.environment not in faults], given.rounds, given.workloads, given.seconds)
+        sweep([arm for arm in arms if arm.environment not in faults], given.rounds, given.workloads, given.seconds, given.add)
         (machine.folder() / "faults.json").write_text(json.dumps(faults), "utf-8")
     if not results().exists():
         print("nothing was measured yet: make bench-peers", file=sys.stderr)

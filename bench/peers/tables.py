@@ -58,14 +58,14 @@ RATES = (
 )
 IDLE = (("KiB/run", "kib_per_run"), ("started ms", "start_ms"), ("started and drained ms", "wall_ms"))
 TABLES: tuple[tuple[str, str, Sequence[tuple[str, str]], str], ...] = (
-    ("a", "A chain of empty nodes", COSTS, "us_per_node"),
-    ("b", "One, then n empty nodes at once, then one", COSTS, "us_per_node"),
-    ("c", "A layered graph of empty nodes, 3 parents each", COSTS, "us_per_node"),
+    ("a", "A chain of empty nodes", COSTS, "cpu_us_per_node"),
+    ("b", "One, then n empty nodes at once, then one", COSTS, "cpu_us_per_node"),
+    ("c", "A layered graph of empty nodes, 3 parents each", COSTS, "cpu_us_per_node"),
     ("d", "A layered graph of sleeping nodes, 50 ms in the mean", SPANS, "makespan_over_cp"),
     ("e", "The same over HTTP", SPANS, "cpu_us_per_node"),
     ("f", "n runs of 8 nodes at once, a call of 20 ms in each", RATES, "runs_per_s"),
     ("g", "A layered graph of empty nodes, each kept", (("nodes/s", "nodes_per_s"), *COSTS[:2]), "nodes_per_s"),
-    ("h", "Import, over a bare Python", (("ms", "import_ms"), ("MiB", "import_mib")), "import_ms"),
+    ("h", "Import, over a bare Python", (("CPU ms", "import_ms"), ("MiB", "import_mib")), "import_ms"),
     ("i", "n runs of 8 nodes that wait in their first", IDLE, "kib_per_run"),
 )
 """Letter, title, columns, and the figure whose ratio to the floor is told."""
