@@ -30,29 +30,48 @@ class Unreadable(msgspec.Struct, frozen=True):
     hint: str = ""
 
 
+class Reader:
+    """Reads what models write for one card; its type is made ready once."""
+
+    def __init__(self, card: Card) -> None:
+        self._card, self._plain = card, is_plain_text(card.output_schema)
+        self._validator: Validator | None = None
+
+    def parse(self, text: str, finish: str = "stop") -> Parsed | Unreadable:
+        """The value of a model's text, as `parse` gives it."""
+        card = self._card
+        if finish == "length" and not self._plain:
+            reason = f"{card.name} was cut off after max_output tokens, in {_shown(text)}"
+            return Unreadable("M003", reason, f"raise max_output ({card.max_output}) of the card, or ask for less")
+        stripped = text.strip()
+        if not stripped:
+            return Unreadable("M004", f"{card.name} wrote nothing", "try another sampling, or a larger model")
+        if len(text) * 4 > MAX_BYTES and len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+            return Unreadable("M001", f"{card.name} wrote more than 1 MiB", "lower max_output")
+        if self._plain:
+            value: Any = stripped
+        else:
+            try:
+                value = parse_untrusted(text)
+            except NotStrictJSON as error:
+                return Unreadable("M001", f"{card.name} wrote no JSON ({error.args[0]}): {_shown(text)}", "turn structured outputs on")
+        if "\u2060" in text or "\\u2060" in text:
+            value = _restored(value, [*card.input_schema.get("properties", {}), FEEDBACK])
+        if self._validator is None:
+            self._validator = Validator(card.output_schema)
+        if fault := self._validator.check(value):
+            return Unreadable(
+                "M002", f"{card.name} wrote another type: {visible(fault)}", "turn structured outputs on, or mend the card's output"
+            )
+        return Parsed(value)
+
+
 def parse(card: Card, text: str, *, finish: str = "stop") -> Parsed | Unreadable:
-    """The value of a model's text; `finish` is why the server stopped (`length` where it ran out of tokens)."""
-    if finish == "length" and not is_plain_text(card.output_schema):
-        reason = f"{card.name} was cut off after max_output tokens, in {_shown(text)}"
-        return Unreadable("M003", reason, f"raise max_output ({card.max_output}) of the card, or ask for less")
-    if not text.strip():
-        return Unreadable("M004", f"{card.name} wrote nothing", "try another sampling, or a larger model")
-    if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        return Unreadable("M001", f"{card.name} wrote more than 1 MiB", "lower max_output")
-    if is_plain_text(card.output_schema):
-        value: Any = text.strip()
-    else:
-        try:
-            value = parse_untrusted(text)
-        except NotStrictJSON as error:
-            return Unreadable("M001", f"{card.name} wrote no JSON ({error.args[0]}): {_shown(text)}", "turn structured outputs on")
-    if "\u2060" in text or "\\u2060" in text:
-        value = _restored(value, [*card.input_schema.get("properties", {}), FEEDBACK])
-    if fault := Validator(card.output_schema).check(value):
-        return Unreadable(
-            "M002", f"{card.name} wrote another type: {visible(fault)}", "turn structured outputs on, or mend the card's output"
-        )
-    return Parsed(value)
+    """The value of a model's text; `finish` is why the server stopped (`length` where it ran out of tokens).
+
+    Who reads more than one text for a card keeps a `Reader`.
+    """
+    return Reader(card).parse(text, finish)
 
 
 def _restored(value: Any, names: list[str]) -> Any:

@@ -58,6 +58,59 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
 
 
+class Script:
+    """A card made ready for its calls: what all of its prompts have in common is made once."""
+
+    def __init__(self, card: Card) -> None:
+        """Raises `InputError` A007 where no prompt of the card can be rendered."""
+        self.card = card
+        self.sampling = card.sampling.model_dump(exclude_none=True)
+        """As servers take it. Not to be changed."""
+        self._inputs = tuple(name for name in card.input_schema.get("properties", {}) if name != FEEDBACK)
+        self._names = (*card.input_schema.get("properties", {}), FEEDBACK)
+        self._messages = [(role, template.Template(text, card.name)) for role, text, _ in template.messages(card.template)]
+        if not self._messages:
+            raise InputError("A007", f"the prompt of {card.name!r} is empty", hint="write prompt.md")
+        self._system = (Message("system", card.system.strip()),) if card.system else ()
+        self._plain = is_plain_text(card.output_schema)
+        self._quotes = not self._plain and mentions(card.output_schema, QUOTE)
+        self._decodable = None if self._plain else decodable(card.output_schema)
+        self._by_type = None if self._decodable is None else Constraint("json", bounded(self._decodable, _free_text(card)))
+
+    def render(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        evidence: Sequence[Source] = (),
+        feedback: Sequence[str] = (),
+        constraint: Constraining = "evidence",
+    ) -> Prompt:
+        """The prompt for these inputs, as `render` gives it."""
+        names = self._names
+        safe = {name: _fenced(inputs.get(name), names) for name in self._inputs}
+        said = [Message(role, neutral(text.render(safe)).strip()) for role, text in self._messages]
+        if feedback:
+            said[-1] = Message(said[-1].role, f"{said[-1].content}\n\n{_complaint(feedback, names)}")
+        return Prompt(
+            messages=(*self._system, *said),
+            constraint=self._constraint(inputs, evidence, constraint),
+            response_schema=self._decodable,
+            max_output=self.card.max_output,
+            sampling=self.card.sampling,
+        )
+
+    def _constraint(self, inputs: Mapping[str, Any], evidence: Sequence[Source], wanted: Constraining) -> Constraint | None:
+        if wanted == "none" or self._plain:
+            return None
+        if wanted == "evidence" and self._quotes:
+            texts = [source.text for source in quotable(self.card, inputs, evidence)]
+            try:
+                return Constraint("grammar", evidence_grammar(self.card.output_schema, texts, _free_text(self.card)))
+            except NoQuote:  # the check of quotes decides then
+                pass
+        return self._by_type
+
+
 def render(
     card: Card,
     inputs: Mapping[str, Any],
@@ -66,30 +119,12 @@ def render(
     feedback: Sequence[str] = (),
     constraint: Constraining = "evidence",
 ) -> Prompt:
-    """The prompt of a card for these inputs.
+    """The prompt of a card for these inputs; who has more than one call for it keeps a `Script`.
 
     `evidence` is what fields of type `Quote` may quote; where it is empty, the card's `evidence` input, or all text of the inputs.
     `feedback` says why earlier attempts were not accepted. Raises `InputError` A007 where the prompt cannot be rendered.
     """
-    names = [*card.input_schema.get("properties", {}), FEEDBACK]
-    values = {name: inputs.get(name) for name in names if name != FEEDBACK}
-    safe = {name: _fenced(value, names) for name, value in values.items()}
-    parts = [(role, neutral(template.render(text, safe, card.name)).strip()) for role, text, _ in template.messages(card.template)]
-    if not parts:
-        raise InputError("A007", f"the prompt of {card.name!r} is empty", hint="write prompt.md")
-    if card.system:
-        parts.insert(0, ("system", card.system.strip()))
-    if feedback:
-        role, text = parts[-1]
-        parts[-1] = (role, f"{text}\n\n{_complaint(feedback, names)}")
-    schema = None if is_plain_text(card.output_schema) else decodable(card.output_schema)
-    return Prompt(
-        messages=tuple(Message(role, text) for role, text in parts),
-        constraint=_constraint(card, quotable(card, inputs, evidence), constraint),
-        response_schema=schema,
-        max_output=card.max_output,
-        sampling=card.sampling,
-    )
+    return Script(card).render(inputs, evidence=evidence, feedback=feedback, constraint=constraint)
 
 
 def is_plain_text(schema: Schema) -> bool:
@@ -117,19 +152,6 @@ def sources(value: Any) -> list[Source]:
             return [source for item in value for source in sources(item)]
         case _:
             return []
-
-
-def _constraint(card: Card, evidence: Sequence[Source], wanted: Constraining) -> Constraint | None:
-    schema = card.output_schema
-    if wanted == "none" or is_plain_text(schema):
-        return None
-    limit = _free_text(card)
-    if wanted == "evidence" and mentions(schema, QUOTE):
-        try:
-            return Constraint("grammar", evidence_grammar(schema, [source.text for source in evidence], limit))
-        except NoQuote:  # the check of quotes decides then
-            pass
-    return Constraint("json", bounded(decodable(schema), limit))
 
 
 def _free_text(card: Card) -> int:

@@ -70,21 +70,47 @@ def check(template: str, names: Iterable[str], file: Path) -> None:
             raise InputError("A006", f"the card has no input {name!r}", place=_place(template, line + at, file, name), hint=hint)
 
 
-def render(text: str, values: Mapping[str, Any], name: str) -> str:
-    """One message with its values. Raises `InputError` A007 where it runs out of fuel, or a value lacks what the template reads."""
-    try:
-        rendered: str = _environment().render_str(text, name, **values)
-    except TemplateError as error:
-        reason = error.message.partition("\n")[0]
-        hint = "a prompt may take 200,000 steps" if error.kind == "OutOfFuel" else "compare the prompt with the card's input"
-        raise InputError("A007", f"the prompt of {name!r} cannot be rendered: {reason}", hint=hint) from error
-    if len(rendered) > MAX_CHARACTERS:
-        raise InputError("A007", f"the prompt of {name!r} has {len(rendered):,} characters", hint="give it less text: at most 1 Mi")
-    return rendered
+class Template:
+    """One message of a template, made ready once for any number of renderings."""
+
+    __slots__ = ("_environment", "_name")
+
+    def __init__(self, text: str, name: str) -> None:
+        """`name` is whose prompt it is. Raises `InputError` A007 for a text that is no template."""
+        self._name = name
+        self._environment = _environment()
+        try:
+            self._environment.add_template(name, text)
+        except TemplateError as error:
+            raise _cannot(name, error) from error
+
+    def render(self, values: Mapping[str, Any]) -> str:
+        """The message with its values. Raises `InputError` A007 where it runs out of fuel, or a value lacks what the template reads."""
+        name = self._name
+        try:
+            rendered: str = self._environment.render_template(name, **values)
+        except TemplateError as error:
+            raise _cannot(name, error) from error
+        if len(rendered) > MAX_CHARACTERS:
+            raise InputError("A007", f"the prompt of {name!r} has {len(rendered):,} characters", hint="give it less text: at most 1 Mi")
+        return rendered
+
+
+def _cannot(name: str, error: TemplateError) -> InputError:
+    reason = error.message.partition("\n")[0]
+    hint = "a prompt may take 200,000 steps" if error.kind == "OutOfFuel" else "compare the prompt with the card's input"
+    return InputError("A007", f"the prompt of {name!r} cannot be rendered: {reason}", hint=hint)
 
 
 def _environment() -> Environment:
-    return Environment(fuel=FUEL, undefined_behavior="strict", auto_escape_callback=lambda _: False, pycompat=False, debug=False)
+    return Environment(
+        fuel=FUEL,
+        undefined_behavior="strict",
+        auto_escape_callback=lambda _: False,
+        path_join_callback=lambda name, parent: f"{name} " if name == parent else name,  # a template includes nothing, nor itself
+        pycompat=False,
+        debug=False,
+    )
 
 
 def _syntax(error: TemplateError, template: str, line: int, file: Path) -> InputError:

@@ -11,7 +11,7 @@ import msgspec
 from orchestra.fleet import metrics, protocol
 from orchestra.fleet.config import Endpoint
 from orchestra.fleet.protocol import Chat, Completion, Scores, Stream
-from orchestra.fleet.send import Sender, Sent, failed
+from orchestra.fleet.send import Sender, Sent, again, failed
 from orchestra.fleet.wire import Answer, Block, Fault, Request
 from orchestra.values.labels import Label
 
@@ -45,7 +45,9 @@ class Client:
         request = Request("/v1/chat/completions", body, label, chat.stream, chat.priority or 0)
         if not chat.stream:
             sent = await self.sender.send(server, request, seconds=seconds)
-            return self._completed(sent, lambda answer: protocol.read_completion(body, answer.received, name, dialect))
+            if isinstance(sent.result, Answer):
+                return _told(sent, sent.result, protocol.read_completion(body, sent.result.received, name, dialect))
+            return again(sent, sent.result)
         streams: list[Stream] = []
 
         def fresh() -> Block:
@@ -53,7 +55,9 @@ class Client:
             return streams[-1].feed
 
         sent = await self.sender.send(server, request, seconds=seconds, fresh=fresh)
-        return self._completed(sent, lambda answer: streams[-1].result(body, answer.received))
+        if isinstance(sent.result, Answer):
+            return _told(sent, sent.result, streams[-1].result(body, sent.result.received))
+        return again(sent, sent.result)
 
     async def complete(
         self,
@@ -71,16 +75,9 @@ class Client:
         name = model or target.model
         body = msgspec.json.encode({"model": name, "prompt": prompt, "max_tokens": max_output, **sampling})
         sent = await self.sender.send(server, Request("/v1/completions", body, label), seconds=seconds)
-        return self._completed(sent, lambda answer: protocol.read_completion(body, answer.received, name, target.dialect))
-
-    def _completed(self, sent: Sent, read: Callable[[Answer], Completion | Fault]) -> Completion | Fault:
-        if (fault := failed(sent)) is not None:
-            return fault
-        assert isinstance(sent.result, Answer)
-        result = read(sent.result)
-        if isinstance(result, Fault):
-            return replace(result, sent=sent.result.sent, received=sent.result.received)
-        return replace(result, usage=msgspec.structs.replace(result.usage, seconds=sent.seconds, resends=sent.resends))
+        if isinstance(sent.result, Answer):
+            return _told(sent, sent.result, protocol.read_completion(body, sent.result.received, name, target.dialect))
+        return again(sent, sent.result)
 
     async def score(
         self,
@@ -106,7 +103,7 @@ class Client:
         if isinstance(result, Fault):
             return replace(result, sent=body, received=sent.result.received)
         usage = msgspec.structs.replace(result.usage, seconds=sent.seconds, resends=sent.resends)
-        return replace(result, usage=usage, sent=body, received=sent.result.received)
+        return msgspec.structs.replace(result, usage=usage, sent=body, received=sent.result.received)
 
     async def tokenize(self, server: str, text: str, *, label: Label = "internal", special: bool = False) -> tuple[int, ...] | Fault:
         """The tokens of a text, by the server's own tokenizer; `special` adds those that a prompt begins with."""
@@ -165,3 +162,11 @@ class Client:
     def _received(self, sent: Sent) -> bytes:
         assert isinstance(sent.result, Answer)
         return sent.result.received
+
+
+def _told(sent: Sent, answer: Answer, result: Completion | Fault) -> Completion | Fault:
+    """What was read of an answer, with what it took to get it."""
+    if isinstance(result, Fault):
+        return replace(result, sent=answer.sent, received=answer.received)
+    usage = msgspec.structs.replace(result.usage, seconds=sent.seconds, resends=sent.resends)
+    return msgspec.structs.replace(result, usage=usage)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
-from orchestra.agent import output
 from orchestra.agent.card import Card
-from orchestra.agent.prompt import Constraining, Prompt, render
+from orchestra.agent.output import Parsed, Reader
+from orchestra.agent.prompt import Constraining, Prompt
 from orchestra.clock import SystemClock
 from orchestra.doors import Call, Chunk, Clock, Done, Measure, Refused, Reply
 from orchestra.errors import FleetError, InputError
@@ -95,7 +93,7 @@ class Fleet:
     async def ready(self) -> None:
         """Brings the local servers up, once, however many ask. Raises `FleetError`; the next call tries again."""
         task = self._starting
-        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+        if task is None or (task.done() and not _succeeded(task)):
             task = self._starting = asyncio.create_task(self._addresses.ready(self._report))
         if not task.done():
             await asyncio.shield(task)
@@ -121,7 +119,7 @@ class Fleet:
         """Does one call to an agent whose kind is `model`; with `Options.stream` its text comes in chunks."""
         choice = self._choice(call)
         if isinstance(choice, Fault) or not self.options.stream:
-            yield await self._answered(call, choice)
+            yield await self.do(call)
             return
         try:
             await self.ready()
@@ -134,13 +132,12 @@ class Fleet:
 
     async def do(self, call: Call) -> Done | Refused:
         """Does one call to an agent whose kind is `model`, without chunks."""
-        return await self._answered(call, self._choice(call))
-
-    async def _answered(self, call: Call, choice: Choice | Fault) -> Done | Refused:
+        choice = self._choice(call)
         if isinstance(choice, Fault):
             return _refused(choice)
         try:
-            await self.ready()
+            if self._starting is None or not _succeeded(self._starting):
+                await self.ready()
             return await self._ask(call, choice, None)
         except (FleetError, InputError) as error:
             return Refused(code=error.code, reason=error.message, hint=error.hint)
@@ -156,7 +153,7 @@ class Fleet:
             return None
         try:
             await self.ready()
-            prompt = render(choice.card, call.inputs, evidence=call.evidence, feedback=call.feedback, constraint="none")
+            prompt = self._rendered(call, choice.card, "none")
         except (FleetError, InputError):
             return None
         name = next((name for name in self._ordered(choice) if self.config.servers[name].dialect == "vllm"), None)
@@ -200,10 +197,16 @@ class Fleet:
             if result.code == "F205":
                 await self._addresses.suspect(name)
             return _refused(result, name, tried)
-        return _read(choice.card, result, name)
+        return _read(self._gauge.cast.of(choice.card).reader, result, name)
 
-    def _ordered(self, choice: Choice) -> list[str]:
+    def _rendered(self, call: Call, card: Card, constraint: Constraining) -> Prompt:
+        script = self._gauge.cast.of(card).script
+        return script.render(call.inputs, evidence=call.evidence, feedback=call.feedback, constraint=constraint)
+
+    def _ordered(self, choice: Choice) -> Sequence[str]:
         """The servers of a choice, the best one first."""
+        if len(choice.servers) == 1:
+            return choice.servers
         return sorted(choice.servers, key=lambda name: self._cost(name, choice.card))
 
     def _cost(self, name: str, card: Card) -> tuple[bool, bool, int]:
@@ -213,14 +216,10 @@ class Fleet:
 
     async def _request(self, name: str, call: Call, card: Card, seconds: float, on_text: OnText | None) -> Completion | Fault:
         target = self.config.servers[name]
-        chat = self._chat(
-            render(card, call.inputs, evidence=call.evidence, feedback=call.feedback, constraint=held(target, self.options.constraint)),
-            call,
-            target,
-        )
+        chat = self._chat(self._rendered(call, card, held(target, self.options.constraint)), call, card, target)
         deadline = self._clock.monotonic() + seconds
         for again in (False, True):
-            model = await self._adapters.ensure(name, card, self.config.servers)
+            model = "" if card.adapter is None else await self._adapters.ensure(name, card, self.config.servers)
             if isinstance(model, Fault):
                 return model
             left = deadline - self._clock.monotonic()
@@ -230,14 +229,14 @@ class Fleet:
             self._adapters.forget(name)  # the server has lost it, by a restart that we did not notice
         return result
 
-    def _chat(self, prompt: Prompt, call: Call, target: LocalServer | Endpoint) -> Chat:
+    def _chat(self, prompt: Prompt, call: Call, card: Card, target: LocalServer | Endpoint) -> Chat:
         constraint = prompt.constraint
         most = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
         ranked = isinstance(target, LocalServer) and target.scheduling == "priority"
         return Chat(
             messages=_messages(prompt),
             max_output=most,
-            sampling=prompt.sampling.model_dump(exclude_none=True),
+            sampling=self._gauge.cast.of(card).script.sampling,
             stop=prompt.stop,
             constraint={constraint.kind: constraint.value} if constraint else None,
             schema=prompt.response_schema if constraint else None,
@@ -245,6 +244,10 @@ class Fleet:
             cache_salt=self.options.tenant,
             stream=self.options.stream,
         )
+
+
+def _succeeded(task: asyncio.Task[None]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
 
 
 def _messages(prompt: Prompt) -> list[dict[str, str]]:
@@ -273,20 +276,19 @@ def _refused(fault: Fault, server: str = "", seconds: float = 0.0) -> Refused:
     )
 
 
-def _read(card: Card, found: Completion, server: str) -> Done | Refused:
+def _read(reader: Reader, found: Completion, server: str) -> Done | Refused:
     """The value of what a model wrote; a text of another type is refused, and another attempt may do better."""
-    parsed = output.parse(card, found.text, finish=found.finish)
-    done = Done(value=None, usage=found.usage, server=server, model=found.model, sent=found.sent, received=found.received)
-    if isinstance(parsed, output.Parsed):
-        return msgspec.structs.replace(done, value=parsed.value)
+    parsed = reader.parse(found.text, found.finish)
+    if isinstance(parsed, Parsed):
+        return Done(value=parsed.value, usage=found.usage, server=server, model=found.model, sent=found.sent, received=found.received)
     return Refused(
         code=parsed.code,
         reason=parsed.reason,
         hint=parsed.hint,
         retryable=True,
-        usage=done.usage,
+        usage=found.usage,
         server=server,
-        model=done.model,
-        sent=done.sent,
-        received=done.received,
+        model=found.model,
+        sent=found.sent,
+        received=found.received,
     )

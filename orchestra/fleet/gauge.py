@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from orchestra.agent.card import Card
-from orchestra.agent.prompt import Constraining, Message, Prompt, render
+from orchestra.agent.prompt import Constraining, Message, Prompt
 from orchestra.doors import UNMEASURED, Call, Measure
 from orchestra.errors import InputError
+from orchestra.fleet.cast import Cast
 from orchestra.fleet.choice import Choice, choose, held
 from orchestra.fleet.config import TEMPLATE_TOKENS, FleetConfig
 from orchestra.fleet.marks import Marks
@@ -35,6 +36,7 @@ class Gauge:
     constraint: Constraining = "evidence"
     tenant: str = ""
     marks: Marks = field(init=False)
+    cast: Cast = field(init=False, default_factory=Cast)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "marks", Marks(self.pantry))
@@ -46,7 +48,7 @@ class Gauge:
             if card is None or card.kind != "model":
                 return UNMEASURED
             # The grammar over the evidence takes a millisecond, and follows from what is in the key: it is not made twice.
-            prompt = render(card, call.inputs, evidence=call.evidence, feedback=call.feedback, constraint="none")
+            prompt = self.cast.of(card).script.render(call.inputs, evidence=call.evidence, feedback=call.feedback, constraint="none")
         except InputError:
             return UNMEASURED  # it will be refused for this
         most = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)

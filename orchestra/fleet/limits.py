@@ -21,19 +21,30 @@ class Gate:
         self.inside = 0
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._ticket = itertools.count()
+        self.waiting = 0
+        """Requests that wait at the gate."""
+
+    def free(self) -> bool:
+        """Goes in where there is room and nobody waits; says whether it did. Needs one `leave` then."""
+        if self._waiting or self.inside >= int(self.limit):
+            return False
+        self.inside += 1
+        return True
 
     async def enter(self, priority: int) -> None:
         """Waits until there is room. Every `enter` that returned needs one `leave`."""
-        if self.inside < int(self.limit) and not self._waiting:
-            self.inside += 1
+        if self.free():
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (priority, next(self._ticket), future))
+        self.waiting += 1
         try:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
                 self._give_back()
+            else:
+                self.waiting -= 1
             raise
 
     def leave(self, *, good: bool, busy: bool) -> None:
@@ -50,12 +61,8 @@ class Gate:
             future = heapq.heappop(self._waiting)[2]
             if not future.done():
                 self.inside += 1
+                self.waiting -= 1
                 future.set_result(None)
-
-    @property
-    def waiting(self) -> int:
-        """Requests that wait at the gate."""
-        return sum(not entry[2].done() for entry in self._waiting)
 
 
 State: TypeAlias = Literal["closed", "open", "half-open"]

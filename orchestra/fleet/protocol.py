@@ -6,7 +6,6 @@ Answers are read strictly: whatever is not what the API says becomes a `Fault`, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -33,13 +32,12 @@ LINE_BYTES = MAX_BYTES
 """Bytes of one line of a stream at most."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chat:
+class Chat(msgspec.Struct, frozen=True, kw_only=True):
     """A chat request, before it is written in a server's dialect."""
 
     messages: Sequence[Mapping[str, str]]
     max_output: int
-    sampling: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, Any] = {}
     stop: Sequence[str] = ()
     constraint: Mapping[str, Any] | None = None
     """The body of vLLM's `structured_outputs`: exactly one of json, regex, choice, grammar, structural_tag."""
@@ -52,8 +50,7 @@ class Chat:
     """Whether the last message, of the assistant, is to be gone on with (vLLM only)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(msgspec.Struct, frozen=True):
     """One token that was written, its natural log-probability, and what else could have stood there."""
 
     text: str
@@ -61,8 +58,7 @@ class Token:
     top: tuple[tuple[str, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(msgspec.Struct, frozen=True):
     """A text that a model wrote, and the exact bytes that were exchanged for it."""
 
     text: str
@@ -98,7 +94,7 @@ def chat_body(chat: Chat, model: str, dialect: Dialect, max_field: str = "max_to
     elif chat.schema is not None:
         named = {"name": "output", "schema": dict(chat.schema), "strict": _strict(chat.schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": named}
-    return msgspec.json.encode(body)
+    return _encode(body)
 
 
 def _strict(schema: Any) -> bool:
@@ -157,6 +153,7 @@ class _Response(msgspec.Struct):
     error: Any = None
 
 
+_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Response).decode
 """`/v1/completions` has log-probabilities of another shape: they are asked for by chat only."""
 
@@ -175,12 +172,11 @@ def read_completion(sent: bytes, received: bytes, model: str, dialect: Dialect) 
     return _completed(_Draft(text, choice, response), sent, received, model, dialect)
 
 
-@dataclass(slots=True)
-class _Draft:
+class _Draft(msgspec.Struct):
     text: str
     choice: _Choice
     response: _Response
-    logprobs: list[_Logprob] = field(default_factory=list)
+    logprobs: list[_Logprob] | None = None
 
 
 def _completed(draft: _Draft, sent: bytes, received: bytes, model: str, dialect: Dialect) -> Completion | Fault:
@@ -195,7 +191,8 @@ def _completed(draft: _Draft, sent: bytes, received: bytes, model: str, dialect:
         return Fault("F210", f"the text has more than {MAX_BYTES} characters", "lower `max_output`")
     logprobs = draft.logprobs or (draft.choice.logprobs.content if draft.choice.logprobs else None) or []
     usage, counted = _usage(draft.response.usage, sent, draft.text)
-    return Completion(draft.text, finish, answered or model, usage, counted, tuple(_token(entry) for entry in logprobs), sent, received)
+    tokens = tuple([_token(entry) for entry in logprobs])
+    return Completion(draft.text, finish, answered or model, usage, counted, tokens, sent, received)
 
 
 def _token(entry: _Logprob) -> Token:
@@ -204,13 +201,12 @@ def _token(entry: _Logprob) -> Token:
 
 def _usage(found: _Usage | None, sent: bytes, text: str) -> tuple[Usage, bool]:
     """What the server counted, or upper bounds where it did not, or counted below zero."""
-    match found:
-        case _Usage(prompt_tokens=int(prompt), completion_tokens=int(output)) if prompt >= 0 and output >= 0:
-            details = found.prompt_tokens_details
-            cached = min(max(0, (details.cached_tokens if details else 0) or 0), prompt)
-            return Usage(prompt_tokens=prompt, cached_tokens=cached, output_tokens=output, calls=1), True
-        case _:
-            return Usage(prompt_tokens=len(sent), output_tokens=len(text.encode("utf-8", "surrogatepass")), calls=1), False
+    prompt, output = (found.prompt_tokens, found.completion_tokens) if found else (None, None)
+    if found is None or prompt is None or output is None or prompt < 0 or output < 0:
+        return Usage(prompt_tokens=len(sent), output_tokens=len(text.encode("utf-8", "surrogatepass")), calls=1), False
+    details = found.prompt_tokens_details
+    cached = min(max(0, (details.cached_tokens if details else 0) or 0), prompt)
+    return Usage(prompt_tokens=prompt, cached_tokens=cached, output_tokens=output, calls=1), True
 
 
 def _same_model(asked: str, answered: str, dialect: Dialect) -> bool:
@@ -228,10 +224,12 @@ def _same_model(asked: str, answered: str, dialect: Dialect) -> bool:
 
 
 def _parsed(received: bytes) -> _Response | Fault:
-    if not received.strip():
-        return _odd("it is empty")
-    if received.lstrip()[:1] == b"<":
-        return _odd("it is HTML: is this a server for models?")
+    if received[:1] != b"{":
+        begin = received.lstrip()[:1]
+        if not begin:
+            return _odd("it is empty")
+        if begin == b"<":
+            return _odd("it is HTML: is this a server for models?")
     try:
         response = _decode(received)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -323,8 +321,7 @@ class _TokenizeResponse(msgspec.Struct):
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
+class Scores(msgspec.Struct, frozen=True):
     """The probability of the first label token after each item, in the items' order."""
 
     scores: tuple[float, ...]

@@ -7,10 +7,11 @@ proposed by the engine.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import msgspec
 from tenacity import AsyncRetrying, RetryCallState
 from tenacity.retry import retry_if_result
 from tenacity.stop import stop_base
@@ -25,6 +26,7 @@ from orchestra.values.labels import may_go
 
 FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0
 """Seconds between resends, doubling; each is shortened by chance, so that senders do not march in step."""
+NO_HEADERS: Mapping[str, str] = {}
 REFUSALS = 6
 """Resends to an endpoint that cannot be reached: about twelve seconds."""
 
@@ -53,8 +55,7 @@ class Line:
         return self.gate.inside + self.gate.waiting
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(msgspec.Struct, frozen=True):
     """How a request went: its answer or its fault, how often it was sent again, and how long all of it took."""
 
     result: Answer | Fault
@@ -83,24 +84,37 @@ class Sender:
             return Sent(_forbidden(server, request.label, target.label), 0, 0.0)
         deadline = began + (self.config.limits.request_seconds if seconds is None else seconds)
         result, resends = await self._once(server, target, request, deadline, fresh), 0
+        if _unseen(result):
+            result, resends = await self._again(result, server, target, request, deadline, fresh)
+        return Sent(result, resends, self._clock.monotonic() - began)
 
-        async def again() -> Answer | Fault:
-            nonlocal resends, result
-            if resends:
+    async def _again(
+        self,
+        result: Answer | Fault,
+        server: str,
+        target: LocalServer | Endpoint,
+        request: Request,
+        deadline: float,
+        fresh: Callable[[], Block] | None,
+    ) -> tuple[Answer | Fault, int]:
+        """Sends again what no model saw, and counts how often; `result` is how it went at first."""
+        tries = 0
+
+        async def once_more() -> Answer | Fault:
+            nonlocal tries, result
+            if tries:
                 result = await self._once(server, target, request, deadline, fresh)
-            resends += 1
+            tries += 1
             return result
 
-        if _unseen(result):
-            retry = AsyncRetrying(
-                sleep=self._clock.sleep,
-                retry=retry_if_result(_unseen),
-                wait=_Wait(self._clock),
-                stop=_Stop(self._clock, deadline, self.config.limits.retry_after_seconds) | _Hopeless(isinstance(target, LocalServer)),
-                retry_error_callback=_last,
-            )
-            result = await retry(again)
-        return Sent(result, max(0, resends - 1), self._clock.monotonic() - began)
+        retry = AsyncRetrying(
+            sleep=self._clock.sleep,
+            retry=retry_if_result(_unseen),
+            wait=_Wait(self._clock),
+            stop=_Stop(self._clock, deadline, self.config.limits.retry_after_seconds) | _Hopeless(isinstance(target, LocalServer)),
+            retry_error_callback=_last,
+        )
+        return await retry(once_more), tries - 1
 
     async def _once(
         self, server: str, target: LocalServer | Endpoint, request: Request, deadline: float, fresh: Callable[[], Block] | None
@@ -121,40 +135,39 @@ class Sender:
         self, server: str, target: LocalServer | Endpoint, request: Request, deadline: float, fresh: Callable[[], Block] | None
     ) -> Answer | Fault:
         """One try: an address, a place in line, an exchange."""
-        line = self.lines[server]
-        found = await self._address(server, target, deadline)
-        if isinstance(found, Fault):
-            return found
-        root, headers = found
-        try:
-            async with asyncio.timeout(deadline - self._clock.monotonic()):
-                await line.gate.enter(request.priority)
-        except TimeoutError:
-            return Fault(
-                "F204",
-                f"{server} had no room in time",
-                "raise the node's `timeout`, or lower `concurrency`",
-                seen=False,
-                sent=request.body or b"",
-            )
+        headers: Mapping[str, str] = NO_HEADERS
+        if isinstance(target, LocalServer):
+            root = await self._addresses.root(server, min(deadline - self._clock.monotonic(), self.config.patience))
+            if isinstance(root, Fault):
+                return root
+        else:
+            root = target.endpoint.removesuffix("/v1")
+            if target.api_key:
+                try:
+                    headers = {"Authorization": f"Bearer {secret(target.api_key)}"}
+                except FleetError as error:
+                    return Fault(error.code, error.message, error.hint, seen=False, retryable=False)
+        gate = self.lines[server].gate
+        if not gate.free() and not await self._let_in(gate, request.priority, deadline):
+            hint = "raise the node's `timeout`, or lower `concurrency`"
+            return Fault("F204", f"{server} had no room in time", hint, seen=False, sent=request.body or b"")
         result: Answer | Fault | None = None
         try:
             result = await self._wire.exchange(root, request, headers, deadline - self._clock.monotonic(), fresh() if fresh else None)
         finally:
-            line.gate.leave(good=isinstance(result, Answer), busy=isinstance(result, Fault) and result.busy)
+            gate.leave(good=isinstance(result, Answer), busy=isinstance(result, Fault) and result.busy)
         if isinstance(result, Fault) and result.lost:
             self._addresses.lost(server, root)
         return result
 
-    async def _address(self, server: str, target: LocalServer | Endpoint, deadline: float) -> tuple[str, dict[str, str]] | Fault:
-        if isinstance(target, LocalServer):
-            root = await self._addresses.root(server, min(deadline - self._clock.monotonic(), self.config.patience))
-            return root if isinstance(root, Fault) else (root, {})
+    async def _let_in(self, gate: Gate, priority: int, deadline: float) -> bool:
+        """Waits at a gate, and says whether it opened in time."""
         try:
-            headers = {"Authorization": f"Bearer {secret(target.api_key)}"} if target.api_key else {}
-        except FleetError as error:
-            return Fault(error.code, error.message, error.hint, seen=False, retryable=False)
-        return target.endpoint.removesuffix("/v1"), headers
+            async with asyncio.timeout(deadline - self._clock.monotonic()):
+                await gate.enter(priority)
+        except TimeoutError:
+            return False
+        return True
 
     def _learn(self, line: Line, result: Answer | Fault) -> None:
         if isinstance(result, Answer):
@@ -219,7 +232,9 @@ class _Hopeless(stop_base):
 
 def failed(sent: Sent) -> Fault | None:
     """The fault of a request that went wrong, with the number of resends in its reason."""
-    if isinstance(sent.result, Answer):
-        return None
-    again = f", sent {sent.resends + 1} times" if sent.resends else ""
-    return replace(sent.result, reason=sent.result.reason + again)
+    return None if isinstance(sent.result, Answer) else again(sent, sent.result)
+
+
+def again(sent: Sent, fault: Fault) -> Fault:
+    """The fault, with the number of resends in its reason."""
+    return replace(fault, reason=f"{fault.reason}, sent {sent.resends + 1} times") if sent.resends else fault

@@ -27,8 +27,7 @@ KEEP_ALIVE = 3.0
 """Seconds that an idle connection is kept: less than the 5 of uvicorn, which would close it while a request is under way."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What is sent: everything but the server's address and its key."""
 
     path: str
@@ -42,8 +41,7 @@ class Request:
     """Lower goes first where requests wait for each other."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What came back with status 200, whole."""
 
     sent: bytes

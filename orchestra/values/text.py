@@ -29,6 +29,8 @@ def neutral(text: str) -> str:
 
     `original` takes the joiner away again: `original(neutral(text)) == text` for every text.
     """
+    if "<" not in text and "[" not in text:
+        return text  # most texts, and every token begins with one of the two
     return _CHAT.sub(lambda m: (m["open"] or m["bracket"]) + MARK + (m["joiners"] or m["joiners2"] or "") + (m["rest"] or m["rest2"]), text)
 
 
@@ -46,7 +48,7 @@ def fenced(text: str, names: Iterable[str]) -> str:
 
     `unfenced` with the same names gives the text back.
     """
-    return _tag(names).sub(rf"<{MARK}\1", text)
+    return _tag(names).sub(rf"<{MARK}\1", text) if "<" in text else text
 
 
 def unfenced(text: str, names: Iterable[str]) -> str:
