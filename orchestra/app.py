@@ -243,19 +243,21 @@ class Orchestra:
         key = self._options.idempotency_key
         name = f"k{digest(key.encode())[:19]}"
         execution = self._engine.running(name)
-        if execution is None:
+        if execution is None or execution.started is None:
             events = await self.journal.read(name)
-            if not events:
+            execution = self._engine.running(name)  # another caller may have begun it while we looked
+            if execution is None and not events:
                 return self._begin(program, given, graph, versions, run=name)
-            execution = Execution(name, self.journal, events)
-            if execution.of == (graph, given) and execution.finished is None:
-                return await self._taken(name, execution.started)
+            if execution is None or execution.started is None:
+                execution = Execution(name, self.journal, events)
         if execution.of != (graph, given):
             raise InputError(
                 "E015",
                 f"the key {key!r} belongs to a run of other inputs or another workflow",
                 hint="use a key of its own for each request",
             )
+        if execution.finished is None and execution is not self._engine.running(name):
+            return await self._taken(name, execution.started)
         return execution
 
     # Runs that are there already

@@ -43,6 +43,8 @@ def _propose(proposals: list[Proposal], state: State, unit: Unit, step: _Step) -
         proposal = step(state, unit)
     except OrchestraError as error:
         proposal = Finish(unit, Failed(error.code, error.message, unit.path, error.hint))
+    except RecursionError:
+        proposal = Finish(unit, Failed("E023", "a value is nested too deeply", unit.path, "flatten it in the tool that makes it"))
     if type(proposal) is Invoke:
         unit.phase = RUNNING
         state.running += 1
@@ -64,7 +66,7 @@ def give_up(unit: Unit, outcome: Outcome) -> Finish:
 def _begin(state: State, unit: Unit) -> Proposal | None:
     node = unit.node
     if unit.attempt:
-        return calling.invoke(state, unit, escalate=unit.escalated)
+        return calling.invoke(state, unit)
     if unit.owner is None and node.needs and (inherited := _inherited(unit)) is not None:
         return Finish(unit, inherited)
     if node.when is not None and _about_elements(unit) == (unit.owner is not None) and not node.when.evaluate(unit.bindings):

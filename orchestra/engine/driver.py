@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestra.doors import Call, Chunk, Direct, Done, Letter, Refused, Workers
@@ -271,8 +272,8 @@ class Driver:
 
     def _finished(self, invoke: Invoke, reply: Done | Refused, seconds: float, memo: str) -> AttemptFinished:
         unit, call, used = invoke.unit, invoke.call, reply.usage
-        if not used.seconds or not used.calls:
-            used = Usage(used.prompt_tokens, used.cached_tokens, used.output_tokens, used.calls or 1, seconds, used.resends)
+        if used.seconds <= 0 or used.calls <= 0 or used.prompt_tokens < 0 or used.output_tokens < 0:
+            used = _sane(used, seconds)
         name = "" if unit.attempt == call.attempt else call.name
         seq, at = self.state.seq + 1, self.clock.now()
         schema = unit.node.output
@@ -373,6 +374,8 @@ class Driver:
                 self._alarm(unit)
         for letter in letters:
             self._open(letter)
+        if self.state.cancelled and not self.ending:
+            self._cancelled()  # whoever had the run was cut off between the two facts
         self._go_on()
 
     def _go_on(self) -> None:
@@ -384,9 +387,14 @@ class Driver:
 
     def cancel(self, by: str = "", letter: int = 0) -> None:
         """Ends the run: its calls are cancelled up to the servers."""
-        if self.ending:
-            return
-        self.record(CancelRequested(**self._stamp(), by=by, letter=letter))
+        if not self.ending:
+            self.record(CancelRequested(**self._stamp(), by=by, letter=letter))
+            self._cancelled()
+        elif self.state.finished is None:
+            self.engine.cancel(self.run.id, by)  # it is going to sleep: a letter wakes it
+
+    def _cancelled(self) -> None:
+        by = self.state.cancelled_by
         self._conclude("cancelled", Failed("E008", f"cancelled{f' by {by}' if by else ''}", hint=f"orchestra runs show {self.run.id}"))
 
     def _open(self, letter: Letter) -> None:
@@ -434,10 +442,9 @@ class Driver:
             self.deadline.cancel()
         self.engine.finish(self, last)
 
-    def stop(self, error: OrchestraError) -> None:
+    def stop(self, error: BaseException) -> None:
         """Lets go of the run as it stands: what has happened is kept, what is under way is cancelled."""
         if not self.ending:
-            self.run.flush()
             self._end(self._broken(error))
 
     async def quiet(self) -> None:
@@ -458,5 +465,21 @@ class Driver:
         await self.journal.release(self.run.id)
 
     async def _broken(self, error: BaseException) -> None:
+        """What has happened is kept, and the lease is given back, as far as the journal still can."""
         await self.quiet()
+        with suppress(OrchestraError):
+            self.run.flush()
+            await self.journal.release(self.run.id)
         self.run.end(None, error)
+
+
+def _sane(used: Usage, seconds: float) -> Usage:
+    """What a worker says of a call, where it leaves things out, or says what cannot be."""
+    return Usage(
+        max(0, used.prompt_tokens),
+        max(0, used.cached_tokens),
+        max(0, used.output_tokens),
+        max(1, used.calls),
+        used.seconds if used.seconds > 0 else seconds,
+        max(0, used.resends),
+    )

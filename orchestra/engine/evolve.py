@@ -61,7 +61,6 @@ def _resumed(state: State, event: Resumed, program: Program) -> None:
             else:
                 unit.attempt -= 1
                 state.enqueue(unit)
-    _feed_starved(state)
 
 
 def _attempt_started(state: State, event: AttemptStarted, program: Program) -> None:
@@ -86,12 +85,17 @@ def _attempt_finished(state: State, event: AttemptFinished, program: Program) ->
         unit.began = event.at - event.usage.seconds
     purse = unit.scope.purse
     if purse is not None:
-        if unit.reserved >= 0:
-            purse.release(unit.reserved)
+        reserved = unit.reserved
+        if reserved >= 0:
+            purse.release(reserved)
             unit.reserved = -1
-        purse.spend(event.usage)
+        if (contract := unit.node.contract) is not None and contract.kind == "agent":
+            usage = event.usage
+            silent = not event.error and not event.recalled and not usage.prompt_tokens and not usage.output_tokens
+            # A worker that does not say what a call has cost is taken to have spent what was reserved.
+            purse.spend(reserved if silent and reserved > 0 else usage.prompt_tokens + usage.output_tokens, usage.calls)
         if state.starved:
-            _feed_starved(state)
+            state.feed()
     if event.usage is not NOTHING:
         state.tally.add(event.usage)
     if event.settled:
@@ -108,18 +112,13 @@ def _over(state: State, unit: Unit) -> None:
     if unit.reserved >= 0 and unit.scope.purse is not None:
         unit.scope.purse.release(unit.reserved)
         unit.reserved = -1
-
-
-def _feed_starved(state: State) -> None:
-    for unit in state.starved:
-        if unit.phase is Phase.STARVED:
-            state.enqueue(unit)
-    state.starved.clear()
+    if state.starved:
+        state.feed()
 
 
 def _node_finished(state: State, event: NodeFinished, program: Program) -> None:
     unit = state.units.pop(event.node)
-    if unit.body is not None or unit.spreading is not None:
+    if (unit.body is not None and unit.body.open) or (unit.spreading is not None and unit.spreading.pending):
         _abandon(state, unit)
     elif unit.phase is RUNNING:
         _over(state, unit)
@@ -129,13 +128,15 @@ def _node_finished(state: State, event: NodeFinished, program: Program) -> None:
 
 def _abandon(state: State, unit: Unit) -> None:
     """What is still under way inside a unit that has its outcome: its time was up."""
+    freed = []
     within = tuple(unit.path + mark for mark in "/#[")
     for path in [path for path in state.units if path.startswith(within)]:
         inner = state.units.pop(path)
-        if inner.phase is RUNNING:
-            _over(state, inner)
+        freed += [inner] if inner.phase is RUNNING else []
         inner.phase = Phase.DONE
         state.asked.pop(path, None)
+    for inner in freed:
+        _over(state, inner)
 
 
 def _judged(state: State, event: Judged, program: Program) -> None:
@@ -178,7 +179,7 @@ def _letter_refused(state: State, event: LetterRefused, program: Program) -> Non
 
 
 def _cancel_requested(state: State, event: CancelRequested, program: Program) -> None:
-    state.cancelled = True
+    state.cancelled, state.cancelled_by = True, event.by
     state.letters = max(state.letters, event.letter)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from orchestra.events import Usage
 from orchestra.workflow.nodes import Budget
 
 
@@ -33,12 +32,12 @@ class Purse:
             purse.pending -= 1
             purse = purse.outer
 
-    def spend(self, usage: Usage) -> None:
+    def spend(self, tokens: int, calls: int) -> None:
         """What a call has cost."""
         purse: Purse | None = self
         while purse is not None:
-            purse.tokens += usage.prompt_tokens + usage.output_tokens
-            purse.calls += usage.calls
+            purse.tokens += tokens
+            purse.calls += calls
             purse = purse.outer
 
     @property

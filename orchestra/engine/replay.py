@@ -48,7 +48,7 @@ class Replayed:
 
 def replay(program: Program, events: Iterable[Event]) -> Replayed:
     """Goes through a run's events. Raises nothing for a run that differs: `Replayed.different` tells it."""
-    state, found = State(), Replayed()
+    state, found = State(budgeted=False), Replayed()
     pending: dict[str, Proposal] = {}
     for event in events:
         try:
@@ -70,14 +70,9 @@ def replay(program: Program, events: Iterable[Event]) -> Replayed:
 def _forget(state: State, pending: dict[str, Proposal]) -> None:
     """Calls that were decided, and of which no fact is on record, are decided anew by whoever takes a run over."""
     for unit in state.units.values():
-        proposal = pending.get(unit.path)
-        if unit.phase in (Phase.STARVED, Phase.COUNTING) or isinstance(proposal, Invoke):
-            pending.pop(unit.path, None)
-            if isinstance(proposal, Invoke):
-                state.running -= 1
-            if unit.reserved >= 0 and unit.scope.purse is not None:
-                unit.scope.purse.release(unit.reserved)
-                unit.reserved = -1
+        if isinstance(pending.get(unit.path), Invoke):
+            del pending[unit.path]
+            state.running -= 1
             state.enqueue(unit)
 
 
@@ -114,7 +109,8 @@ def _objection(state: State, pending: dict[str, Proposal], event: Event, found: 
             proposal = pending.pop(node, None)
             return "" if isinstance(proposal, Pause) and proposal.attempt == event.attempt else _instead(proposal)
         case Measured():
-            pending.pop(node, None)
+            if isinstance(pending.pop(node, None), Invoke):
+                state.running -= 1
             return ""
         case RunFinished():
             proposal = pending.pop("", None)
@@ -150,7 +146,8 @@ def _finished(state: State, pending: dict[str, Proposal], event: NodeFinished) -
         for path in [path for path in pending if path.startswith(within)]:
             del pending[path]
         return ""
-    poor = unit.scope.purse is not None and _ended_by(unit, event, NO_BUDGET)
+    contract = unit.node.contract
+    poor = contract is not None and contract.kind == "agent" and _ended_by(unit, event, NO_BUDGET)
     return "" if poor else _instead(proposal)
 
 

@@ -125,7 +125,8 @@ class Run:
                     return
                 await self._change()
                 continue
-            await self.journal.durable(self.id, batch[-1].seq)
+            if not self.over:  # then all is on disk
+                await self.journal.durable(self.id, batch[-1].seq)
             for event in batch:
                 yield event
             position += len(batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from orchestra.doors import Clock, Journal, Letter, Workers
@@ -20,10 +21,21 @@ from orchestra.values.outcome import Failed
 from orchestra.values.types import Validator
 from orchestra.workflow.program import Program
 
+HELD, ENDED = "J022", "J006"
+"""Codes of the journal: another process has the run in hand; it has ended."""
 FOLLOW = 0.5
 """Seconds between looks at a run that another process has in hand."""
 _EXACT: Mapping[str, type] = {"string": str, "integer": int, "boolean": bool}
 _NOTES = frozenset({"type", "title", "description"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Sleeper:
+    """What is kept of a run that waits for persons."""
+
+    program: Program
+    run: Run
+    workers: Workers
 
 
 class Engine:
@@ -36,7 +48,9 @@ class Engine:
         self.concurrency = concurrency
         """Calls of one run in flight at most."""
         self._drivers: dict[str, Driver] = {}
-        self._asleep: dict[str, tuple[Program, Run]] = {}
+        self._asleep: dict[str, _Sleeper] = {}
+        self._taking: dict[str, tuple[asyncio.Task[None], Run]] = {}
+        """Runs that are being taken over: each by one task, however many want it."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._followers: set[asyncio.Task[None]] = set()
         self._postman: asyncio.Task[None] | None = None
@@ -77,10 +91,15 @@ class Engine:
             options=dict(options or {}),
         )
         handle.started = started
-        driver = self._drive(program, handle, self._state(), workers)
+        handle.started = started
+        driver = self._drive(program, handle, self._state(), workers or self.workers)
         driver.memo = bool(started.options.get("memo"))
         driver.record(started)
-        driver.begin()
+        try:
+            driver.begin()
+        except BaseException as error:
+            driver.stop(error)
+            raise
         return handle
 
     async def resume(self, program: Program, run: str, *, by: str = "", workers: Workers | None = None) -> Run:
@@ -89,25 +108,41 @@ class Engine:
         Calls that had an end are not made again. Raises `JournalError` J022 where somebody alive has it, J023 where it is not
         there, J006 where it has ended; `OrchestraError` E018 where its events are not of this program.
         """
-        if run in self._drivers:
+        if run in self._drivers and not self._drivers[run].ending:
             return self._drivers[run].run
-        handle = self._asleep[run][1] if run in self._asleep else Run(run, self.journal)
-        await self._take(program, handle, by, workers)
-        return handle
+        handle = self.running(run) or Run(run, self.journal)
+        await self._once(_Sleeper(program, handle, workers or self.workers), by)
+        return self.running(run) or handle
 
-    async def _take(self, program: Program, run: Run, by: str, workers: Workers | None = None) -> None:
+    async def _once(self, sleeper: _Sleeper, by: str) -> None:
+        """Takes a run over; whoever wants the same run meanwhile waits for the same task."""
+        run = sleeper.run
+        if run.id not in self._taking:
+            task = asyncio.get_running_loop().create_task(self._take(sleeper, by))
+            self._taking[run.id] = (task, run)
+            task.add_done_callback(lambda _: self._taking.pop(run.id, None))
+        await asyncio.shield(self._taking[run.id][0])
+
+    async def _take(self, sleeper: _Sleeper, by: str) -> None:
+        program, run = sleeper.program, sleeper.run
         epoch = await self.journal.lease(run.id)
-        events = await self.journal.read(run.id)
-        state = self.fold(program, events)
-        run.started = events[0] if isinstance(events[0], RunStarted) else None
-        run.offset, run.log = len(events), []
-        letters = await self.journal.letters(run.id, state.letters)
+        try:
+            events = await self.journal.read(run.id)
+            state = self.fold(program, events)
+            letters = await self.journal.letters(run.id, state.letters)
+        except BaseException:
+            with suppress(OrchestraError):
+                await self.journal.release(run.id)
+            raise
+        first = events[0]
+        run.started = first if isinstance(first, RunStarted) else None
+        run.offset, run.log, run.flushed = len(events), [], 0
         self._asleep.pop(run.id, None)
-        if state.idle and not letters and not any(state.units[path].due for path in state.asked):
+        if state.idle and not letters and not state.cancelled and not any(unit.due for unit in state.units.values()):
             await self.journal.release(run.id)
-            self._rest(program, run, list(state.asked.values()))
+            await self._rest(sleeper, state)
             return
-        driver = self._drive(program, run, state, workers)
+        driver = self._drive(program, run, state, sleeper.workers)
         driver.memo = bool(run.started and run.started.options.get("memo"))
         driver.record(Resumed(seq=state.seq + 1, at=self.clock.now(), epoch=epoch, by=by))
         state.tidy()
@@ -143,10 +178,10 @@ class Engine:
     def _state(self) -> State:
         return State(self.concurrency, self.workers.measure)
 
-    def _drive(self, program: Program, run: Run, state: State, workers: Workers | None) -> Driver:
+    def _drive(self, program: Program, run: Run, state: State, workers: Workers) -> Driver:
         if self._closed:
             raise OrchestraError("E017", "the engine is closed", hint="open another: async with Orchestra.open() as orchestra")
-        driver = self._drivers[run.id] = Driver(self, program, run, state, workers or self.workers)
+        driver = self._drivers[run.id] = Driver(self, program, run, state, workers)
         run.attach(driver.cancel)
         self._attend()
         return driver
@@ -160,7 +195,9 @@ class Engine:
         """The run of this engine that has the id, and is under way or waits for a person."""
         if run in self._drivers:
             return self._drivers[run].run
-        return self._asleep[run][1] if run in self._asleep else None
+        if run in self._taking:
+            return self._taking[run][1]
+        return self._asleep[run].run if run in self._asleep else None
 
     # What drivers need
 
@@ -180,35 +217,47 @@ class Engine:
             return "the question has changed since it was shown"
         if asked.options and value not in asked.options:
             return f"the answer is none of {', '.join(asked.options)}"
-        return (self.fault(asked.schema, value) if asked.schema else None) or ""
+        # Not `fault`: that keeps the schema, and questions come and go.
+        return (Validator(asked.schema).check(value) if asked.schema else None) or ""
 
     def finish(self, driver: Driver, last: Coroutine[Any, Any, None]) -> None:
         """Carries the last step of a driver out, and lets go of it."""
         self._task(self._finish(driver, last))
 
     async def _finish(self, driver: Driver, last: Coroutine[Any, Any, None]) -> None:
-        run, state = driver.run, driver.state
+        run = driver.run
         try:
             await last
-        except OrchestraError as error:
+        except BaseException as error:
             run.end(None, error)
-        self._drivers.pop(run.id, None)
-        if run.over:
-            self._dismiss()
-            return
-        self._rest(driver.program, run, list(state.asked.values()))
-        if not self._closed and await self.journal.letters(run.id, state.letters):
-            await self._wake(run.id)
+            if not isinstance(error, OrchestraError):
+                raise
+        finally:
+            self._drivers.pop(run.id, None)
+            if run.over:
+                self._dismiss()
+        if not run.over:
+            await self._rest(_Sleeper(driver.program, run, driver.workers), driver.state)
 
-    def _rest(self, program: Program, run: Run, asked: list[Asked]) -> None:
-        self._asleep[run.id] = (program, run)
+    async def _rest(self, sleeper: _Sleeper, state: State) -> None:
+        """Lets a run wait for persons; takes it up again at once where a letter came meanwhile."""
+        run = sleeper.run
+        if self._closed:
+            run.end(None, _closed(run.id))
+            return
+        self._asleep[run.id] = sleeper
         self._attend()
-        run.sleep(asked, lambda by: self._task(self._cancel(run.id, by)))
+        run.sleep(list(state.asked.values()), lambda by: self.cancel(run.id, by))
+        if await self.journal.letters(run.id, state.letters):
+            self._task(self._notify(run.id))
+
+    def cancel(self, run: str, by: str) -> None:
+        """Cancels a run that waits for a person, or is about to, by a letter."""
+        self._task(self._cancel(run, by))
 
     async def _cancel(self, run: str, by: str) -> None:
-        """Cancels a run that waits for a person, by a letter."""
         await self.journal.post(run, Letter(kind="cancel", by=by, at=self.clock.now()))
-        await self._wake(run)
+        await self._notify(run)
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -218,43 +267,66 @@ class Engine:
     # Letters
 
     async def _deliver(self) -> None:
-        """Hands letters to the runs that they are for. Ends with the journal, of which the runs hear by themselves."""
-        with suppress(OrchestraError):
+        """Hands letters to the runs that they are for. Where the journal breaks, runs that wait for persons hear of it here."""
+        try:
             while True:
                 for run in await self.journal.mail():
-                    if run in self._drivers:
-                        await self._drivers[run].collect()
-                    elif run in self._asleep:
-                        await self._wake(run)
-
-    async def _wake(self, run: str) -> None:
-        if run not in self._asleep:
-            return
-        program, handle = self._asleep[run]
-        try:
-            await self._take(program, handle, "a letter")
+                    if self.running(run) is not None:
+                        self._task(self._notify(run))
         except OrchestraError as error:
-            self._asleep.pop(run, None)
-            if error.code in ("J022", "J006"):
-                follower = asyncio.get_running_loop().create_task(self._follow(handle))
-                self._followers.add(follower)
-                follower.add_done_callback(self._followers.discard)
-            else:
+            for sleeper in self._asleep.values():
+                sleeper.run.end(None, error)
+            self._asleep.clear()
+
+    async def _notify(self, run: str) -> None:
+        """There is a letter for a run: whoever has it opens it; one that sleeps is woken."""
+        try:
+            while run in self._taking:
+                await asyncio.wait({self._taking[run][0]})
+            if run in self._drivers:
+                await self._drivers[run].collect()
+            elif run in self._asleep:
+                await self._wake(self._asleep[run])
+        except OrchestraError as error:
+            if (handle := self.running(run)) is not None:
+                self._asleep.pop(run, None)
                 handle.end(None, error)
 
-    async def _follow(self, run: Run) -> None:
-        """Another process has the run in hand: its events are read as they come."""
-        while True:
-            if events := await self.journal.read(run.id, run.offset):
-                run.offset += len(events)
-                if isinstance(events[-1], RunFinished):
-                    run.end(events[-1])
+    async def _wake(self, sleeper: _Sleeper) -> None:
+        try:
+            await self._once(sleeper, "a letter")
+        except OrchestraError as error:
+            if error.code not in (HELD, ENDED):
+                raise
+            self._asleep.pop(sleeper.run.id, None)
+            follower = asyncio.get_running_loop().create_task(self._follow(sleeper))
+            self._followers.add(follower)
+            follower.add_done_callback(self._followers.discard)
+
+    async def _follow(self, sleeper: _Sleeper) -> None:
+        """Another process has the run in hand: its events are read as they come, and the run is taken back where it is left."""
+        run = sleeper.run
+        try:
+            while True:
+                if events := await self.journal.read(run.id, run.offset):
+                    run.offset += len(events)
+                    if isinstance(events[-1], RunFinished):
+                        run.end(events[-1])
+                        return
+                await self.clock.sleep(FOLLOW)
+                try:
+                    await self._once(sleeper, "who watched it")
+                except OrchestraError as error:
+                    if error.code not in (HELD, ENDED):
+                        raise
+                else:
                     return
-            await self.clock.sleep(FOLLOW)
+        except OrchestraError as error:
+            run.end(None, error)
 
     def _dismiss(self) -> None:
         """Without runs there is nobody to deliver letters to."""
-        if not self._drivers and not self._asleep and self._postman is not None:
+        if not self._drivers and not self._asleep and not self._taking and self._postman is not None:
             self._postman.cancel()
             self._postman = None
 
@@ -263,12 +335,16 @@ class Engine:
         self._closed = True
         for driver in list(self._drivers.values()):
             driver.stop(_closed(driver.run.id))
-        for _, run in self._asleep.values():
-            run.end(None, _closed(run.id))
+        for sleeper in self._asleep.values():
+            sleeper.run.end(None, _closed(sleeper.run.id))
         idle = [*self._followers, *([self._postman] if self._postman is not None else [])]
         for task in idle:
             task.cancel()
-        await asyncio.gather(*self._tasks, *idle, return_exceptions=True)
+        taking = [task for task, _ in self._taking.values()]
+        await asyncio.gather(*self._tasks, *taking, *idle, return_exceptions=True)
+        for driver in list(self._drivers.values()):  # of a run that was being taken over
+            driver.stop(_closed(driver.run.id))
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 def _closed(run: str) -> OrchestraError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
@@ -71,8 +72,8 @@ class Unit:
     """A unit of work: a node, or one element of a node under `each`."""
 
     __slots__ = (
-        "answer", "asked", "attempt", "began", "bindings", "body", "due", "escalated", "feedback", "index", "judged", "measured", "node",
-        "owner", "path", "phase", "reply", "reserved", "scope", "spreading", "turn",
+        "answer", "asked", "attempt", "began", "bindings", "body", "due", "escalated", "fed", "feedback", "index", "judged", "measured",
+        "node", "owner", "path", "phase", "reply", "reserved", "scope", "spreading", "turn", "wanted",
     )  # fmt: skip
 
     def __init__(self, path: str, scope: Scope, node: CompiledNode, bindings: Bindings, owner: Unit | None = None, index: int = -1) -> None:
@@ -85,6 +86,11 @@ class Unit:
         self.began = 0.0
         """Wall-clock time of its first attempt."""
         self.escalated = False
+        """Whether its last attempt asked the larger model."""
+        self.wanted = False
+        """Whether its next attempt shall."""
+        self.fed = False
+        """Whether it comes from the line of those that wait for room in the budget."""
         self.reserved = -1
         """Tokens reserved for the attempt in flight; -1 where nothing was reserved."""
         self.measured = -1
@@ -167,11 +173,11 @@ class State:
     """Everything that is known of a run. `limit` bounds the calls in flight; `measure` says what a call may cost."""
 
     __slots__ = (
-        "active", "agenda", "asked", "at", "cancelled", "epoch", "finished", "label", "letters", "limit", "measure", "order", "ready",
-        "root", "run", "running", "seq", "starved", "tally", "units",
+        "active", "agenda", "asked", "at", "budgeted", "cancelled", "cancelled_by", "epoch", "finished", "label", "letters", "limit",
+        "measure", "order", "ready", "root", "run", "running", "seq", "starved", "tally", "units",
     )  # fmt: skip
 
-    def __init__(self, limit: int = 1 << 30, measure: Callable[[Call], Measure] = unmeasured) -> None:
+    def __init__(self, limit: int = 1 << 30, measure: Callable[[Call], Measure] = unmeasured, *, budgeted: bool = True) -> None:
         self.run = ""
         self.label: Label = "internal"
         self.root: Scope | None = None
@@ -192,10 +198,13 @@ class State:
         self.running = 0
         self.limit = limit
         self.measure = measure
-        self.starved: list[Unit] = []
+        self.budgeted = budgeted
+        """Whether budgets of tokens and calls are kept; a replay takes what they brought about from the facts."""
+        self.starved: deque[Unit] | None = None
         self.asked: dict[str, Asked] = {}
         self.tally = Tally()
         self.cancelled = False
+        self.cancelled_by = ""
         self.finished: RunFinished | None = None
 
     def enqueue(self, unit: Unit) -> None:
@@ -203,6 +212,25 @@ class State:
         unit.phase = Phase.READY
         self.order += 1
         heapq.heappush(self.ready, (-unit.node.height, self.order, unit))
+
+    def starve(self, unit: Unit, *, first: bool) -> None:
+        """Puts a unit in line for room in the budget; to its front where it comes from there."""
+        unit.phase = Phase.STARVED
+        if self.starved is None:
+            self.starved = deque()
+        if first:
+            self.starved.appendleft(unit)
+        else:
+            self.starved.append(unit)
+
+    def feed(self) -> None:
+        """There may be room in the budget: the first in line may try; when it has got some, or will get none, the next."""
+        while self.starved:
+            unit = self.starved.popleft()
+            if unit.phase is Phase.STARVED:
+                self.enqueue(unit)
+                unit.fed = True
+                return
 
     def move(self, unit: Unit, phase: Phase) -> None:
         """Notes a phase that asks for a decision."""
@@ -213,7 +241,7 @@ class State:
         """A program begins: its nodes without needs may start."""
         outer = unit.scope.purse if unit is not None else None
         budget = program.budget
-        purse = Purse(budget, outer) if budget is not None and limited(budget) else outer
+        purse = Purse(budget, outer) if self.budgeted and budget is not None and limited(budget) else outer
         scope = Scope(path, program, bindings, unit, purse)
         for node in program.nodes:
             if not node.needs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from orchestra.engine.kinds.acceptance import settle
-from orchestra.engine.kinds.calling import invoke
 from orchestra.engine.proposals import Ask, Finish, Proposal
 from orchestra.engine.state import State, Unit
 from orchestra.errors import OrchestraError
@@ -40,6 +39,7 @@ def replied(state: State, unit: Unit) -> Proposal | None:
     unit.reply = None
     if reply.value == AGAIN:
         unit.attempt -= 1
-        return invoke(state, unit)
+        state.enqueue(unit)
+        return None
     hint = "see what it has done, and start a new run"
     return Finish(unit, Failed("E016", "interrupted while it ran; a person said not to call it again", unit.path, hint))

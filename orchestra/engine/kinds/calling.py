@@ -15,7 +15,7 @@ from orchestra.errors import OrchestraError
 from orchestra.values.outcome import Abstained, Failed, Outcome, Value
 
 
-def invoke(state: State, unit: Unit, *, escalate: bool = False) -> Proposal | None:
+def invoke(state: State, unit: Unit) -> Proposal | None:
     """The next attempt; or nothing for now, where the budget has no room yet; or the end, where it never will."""
     node = unit.node
     contract = node.contract
@@ -34,7 +34,7 @@ def invoke(state: State, unit: Unit, *, escalate: bool = False) -> Proposal | No
         label=state.label,
         evidence=evidence(unit) if acceptance is not None else (),
         feedback=unit.feedback,
-        escalate=escalate,
+        escalate=unit.wanted or unit.escalated,
         key=f"{state.run}/{unit.path}",
         version=contract.digest,
     )
@@ -47,7 +47,8 @@ def invoke(state: State, unit: Unit, *, escalate: bool = False) -> Proposal | No
 def reserved(state: State, unit: Unit, purse: Purse, wanted: Invoke) -> Proposal | None:
     """A model call, with what it may cost reserved (DESIGN §10): its output shrinks to what is left; else it waits for calls that
     are under way; else its prompt is counted exactly; else there is no room for it."""
-    call = wanted.call
+    call, fed = wanted.call, unit.fed
+    unit.fed = False
     measure = state.measure(call)
     bound = measure.prompt_tokens if unit.measured < 0 else min(unit.measured, measure.prompt_tokens)
     room, calls = purse.room, purse.calls_left
@@ -55,11 +56,12 @@ def reserved(state: State, unit: Unit, purse: Purse, wanted: Invoke) -> Proposal
         most = measure.max_output if room is None else min(measure.max_output, room - bound)
         if most < measure.max_output:
             call = msgspec.structs.replace(call, max_output=most)
+        state.feed()
         return Invoke(unit, call, plain=wanted.plain, reserved=bound + most)
     if purse.waits:
-        unit.phase = Phase.STARVED
-        state.starved.append(unit)
+        state.starve(unit, first=fed)
         return None
+    state.feed()
     if unit.measured < 0 and bound and room is not None and room > measure.min_output and (calls is None or calls > 0):
         unit.phase = Phase.COUNTING
         return Count(unit, call, bound)
@@ -94,12 +96,12 @@ def erred(unit: Unit) -> Proposal:
     answer = unit.answer
     if answer is None:
         raise OrchestraError("E002", f"{unit.path} has no answer", hint="orchestra doctor")
-    if unit.escalated:
-        return Finish(unit, Abstained(f"not accepted, and the larger model did not help: {answer.reason}", unit.path))
     if answer.retryable:
         retry = policy(unit.node, answer.error)
         if retry.again(unit.attempt, answer.at - unit.began):
             return Pause(unit, unit.attempt + 1, *retry.pause(unit.attempt), answer.reason)
+    if unit.escalated:
+        return Finish(unit, Abstained(f"not accepted, and the larger model did not help: {answer.reason}", unit.path))
     return Finish(unit, Failed(answer.error, answer.reason, unit.path, answer.hint))
 
 
@@ -115,8 +117,12 @@ def judged(state: State, unit: Unit) -> Proposal | None:
         found = tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
         return Finish(unit, Value(candidate.value, ruling.score, found))
     if unit.answer is not None and not unit.escalated:
+        contract = unit.node.contract
         if "retry" in acceptance.otherwise and policy(unit.node, "V001").again(unit.attempt, ruling.at - unit.began):
-            return invoke(state, unit)
-        if "escalate" in acceptance.otherwise:
-            return invoke(state, unit, escalate=True)
+            state.enqueue(unit)
+            return None
+        if "escalate" in acceptance.otherwise and contract is not None and contract.kind == "agent":
+            unit.wanted = True
+            state.enqueue(unit)
+            return None
     return Finish(unit, Abstained(ruling.reason, unit.path, ruling.score))
