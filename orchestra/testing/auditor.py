@@ -27,6 +27,7 @@ from orchestra.events import (
     LetterRefused,
     NodeFinished,
     Resumed,
+    RetryPlanned,
     RunFinished,
     RunStarted,
 )
@@ -69,6 +70,8 @@ class Case:
     """What each subscriber saw, and after which event it began."""
     jumped: bool = False
     """Whether the wall clock was set while the run was under way: then times say little."""
+    cancels: Sequence[float] = ()
+    """Wall-clock times by which a wish to end the run had surely reached it."""
     cancelled: bool = False
     """Whether somebody asked the run to end."""
     waits: bool = False
@@ -84,7 +87,7 @@ def audit(case: Case) -> list[str]:
     book = Recorded.of(case.events)
     oracle = Oracle(case.program, book).consult()
     found = [f"I5 two ends: {what}" for what in book.twice] + oracle.objections
-    for look in (_line, _end, _places, _order, _money, _time, _people, _decisions):
+    for look in (_line, _end, _places, _order, _width, _money, _time, _people, _decisions):
         found += look(case, book, oracle)
     if case.seen is not None:
         for glance in (_calls, _answers, _effects):
@@ -128,6 +131,8 @@ def _end(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
         asked = any(isinstance(event, CancelRequested) for event in case.events)
         return [] if asked and case.cancelled else ["I5 cancelled, and nobody wanted it"]
     budget = case.program.budget
+    if not case.jumped and any(last.at > heard for heard in case.cancels):
+        return [f"I1 the run was to end, and went on until it was {last.status}"]
     if _for_time(last) and budget is not None and budget.seconds is not None:
         return []
     found = [f"I5 {path} has no outcome, though its answers tell it" for path in oracle.open if not _within(path, oracle.given_up)]
@@ -180,6 +185,28 @@ def _order(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
     return found
 
 
+def _width(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """I4: no more elements of an `each` are under way than its `concurrency` admits."""
+    found: list[str] = []
+    changes: dict[str, list[tuple[int, int]]] = {}
+    for path, begun in book.begins.items():
+        place = oracle.places.get(path)
+        if place is not None and place.owner and place.node.concurrency is not None:
+            ended = book.ends.get(path)
+            if ended is not begun:
+                changes.setdefault(place.owner, []).append((begun.seq, 1))
+                changes[place.owner] += [(ended.seq, -1)] if ended is not None else []
+    for owner, steps in changes.items():
+        most = oracle.places[owner].node.concurrency or 0
+        under_way = 0
+        for _, step in sorted(steps):
+            under_way += step
+            if under_way > most:
+                found.append(f"I4 {under_way} elements of {owner} are under way, and {most} may be")
+                break
+    return found
+
+
 def _needs(node: CompiledNode, scope: str, oracle: Oracle) -> list[str]:
     siblings = oracle.siblings[scope]
     return [scope + siblings[need].name for need in node.needs]
@@ -204,14 +231,14 @@ def _money(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
                     found.append(f"I6 {spent} tokens spent ({excess} beyond bounds), {held} under way, of {budget.tokens} in {scope!r}")
                 if budget.calls is not None and calls + len(under_way) > budget.calls:
                     found.append(f"I6 {calls} calls made and {len(under_way)} under way of {budget.calls} in {scope!r}")
-            elif isinstance(event, AttemptFinished) and event.node.startswith(scope):
+            elif isinstance(event, AttemptFinished) and event.node.startswith(scope) and _asks_model(oracle, event.node):
                 reserved = under_way.pop(event.node, 0)
                 cost = max(0, event.usage.prompt_tokens) + max(0, event.usage.output_tokens)
+                if not (cost or event.error or event.recalled):
+                    cost = reserved  # a worker that does not say what a call has cost has spent all that it might
                 spent += cost
                 excess += max(0, cost - reserved)
                 calls += event.usage.calls
-                if not _asks_model(oracle, event.node) and budget.calls is not None:
-                    calls -= event.usage.calls
             elif isinstance(event, NodeFinished):
                 for node in [node for node in under_way if node == event.node or _within(node, {event.node})]:
                     del under_way[node]
@@ -239,6 +266,12 @@ def _time(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
             active = _active(case.events, book.turns[path][0], ended)
             if active > place.node.timeout + 1.0:
                 found.append(f"I5 {path} was under way for {active:.1f} s of {place.node.timeout:g}")
+    due: dict[tuple[str, int], float] = {}
+    for event in case.events:
+        if isinstance(event, RetryPlanned):
+            due[event.node, event.attempt] = event.due
+        elif isinstance(event, AttemptStarted | AttemptFinished) and event.at < due.get((event.node, event.attempt), 0.0) - SLACK:
+            found.append(f"I5 attempt {event.attempt} of {event.node} came before its time")
     budget = case.program.budget
     last = case.events[-1]
     if budget is not None and budget.seconds is not None:

@@ -400,10 +400,8 @@ class Oracle:
                 once = contract.effect == "once"
                 return Failed(SAID_NO, "", path) if once and self.book.refused_again(path) else None
             if found.error:
-                if escalated:
-                    return Abstained("", path)
-                if not found.retryable or number >= _attempts(node, found.error):
-                    return Failed(found.error, found.reason, path)
+                if not (found.retryable and self._again(node, path, number, found.error, found.at)):
+                    return Abstained("", path) if escalated else Failed(found.error, found.reason, path)
             elif rules is None or not rules.checks:
                 return Value(found.value, found.confidence)
             else:
@@ -411,11 +409,21 @@ class Oracle:
                 if ruling.accepted:
                     return _accepted(found.value, ruling)
                 feedback = (*feedback, ruling.reason)
-                retry = "retry" in rules.otherwise and number < _attempts(node, "V001")
-                if escalated or not (retry or "escalate" in rules.otherwise):
+                retry = "retry" in rules.otherwise and self._again(node, path, number, "V001", found.at)
+                if escalated or not (retry or ("escalate" in rules.otherwise and contract.kind == "agent")):
                     return Abstained("", path, ruling.score)
                 escalated = not retry
             number += 1
+
+    def _again(self, node: CompiledNode, path: str, number: int, code: str, at: float) -> bool:
+        """Whether another attempt follows: there are some left, and time for them."""
+        if number >= _attempts(node, code):
+            return False
+        within, begun = node.retry.within, self.recorded.begins.get(path) if self.recorded is not None else None
+        if within is None or begun is None:
+            return True
+        start = begun.at - (begun.usage.seconds if isinstance(begun, AttemptFinished) else 0.0)
+        return at - start < within
 
     def _settled(self, path: str, node: CompiledNode, bindings: dict[str, Any], found: Outcome | None) -> Outcome | None:
         rules = node.acceptance

@@ -393,6 +393,9 @@ class _Author:
             wait = self.chance.choice(([0.5, 8.0], [0.0, 0.0], [5.0, 30.0]))
             node["retry"] = {"attempts": self.chance.choice((1, 2, 3, 3, 5)), "wait": wait}
             self.features["retry"] += 1
+            if self.likely(0.2):
+                node["retry"]["within"] = self.chance.choice((1.0, 10.0, 100.0))
+                self.features["retry within"] += 1
         if self.likely(0.4 if calls else 0.25) and ("first_of" not in node and "verify" not in node):
             node["timeout"] = self.chance.choice((5.0, 30.0, 300.0))
             self.features["timeout"] += 1

@@ -30,6 +30,8 @@ from orchestra.testing.storms import DirectStormyWorkers, Ledger, Life, Storm, S
 from orchestra.workflow.nodes import AskNode
 from orchestra.workflow.program import CompiledNode
 
+LATE = 65.0
+"""Seconds within which a letter reaches a run that somebody has in hand, in whatever weather."""
 PATIENCE = 400_000.0
 """Virtual seconds after which a run counts as one that never ends."""
 ENDED, CRASHED, BROKEN, CLOSED, WAITING = "ended", "crashed", "broken", "closed", "waiting"
@@ -63,6 +65,8 @@ class Trial:
     waits: bool = False
     """Whether it was left waiting for a person."""
     jumped: bool = False
+    cancels: list[float] = field(default_factory=list)
+    """When a wish to end it had surely reached it."""
     cancelled: bool = False
     """Whether somebody asked it to end."""
     seconds: float = 0.0
@@ -202,7 +206,9 @@ class _Stage:
             for after, pause, most in storm.readers:
                 helpers.append(asyncio.create_task(self._subscribe(run, journal, process, after, pause, most), name="reader"))
             if storm.cancel is not None and storm.cancel[1] == "handle":
-                helpers.append(asyncio.create_task(self._cancel_by_handle(run, storm.cancel[0]), name="canceller"))
+                helpers.append(
+                    asyncio.create_task(self._cancel_by_handle(run, storm.cancel[0], fenced=life.fenced is not None), name="canceller")
+                )
             if life.closed is not None:
                 helpers.append(asyncio.create_task(self._close(engine, life.closed), name="closer"))
             fate = await self._await(run, life)
@@ -240,7 +246,7 @@ class _Stage:
         finished = await run.pause()
         if finished is None and self.storm.habit == "nobody" and life.closed is None:
             self.trial.ledger.strike("nobody answers")
-            await self.clock.sleep(10_000.0)
+            await self.clock.sleep(1_000.0)
             if life.fenced is None and run.finished is None and run.asked and draw(self.storm.seed, "give up") < 0.5:
                 self.trial.waits = True
                 return WAITING
@@ -325,12 +331,14 @@ class _Stage:
         self.trial.ledger.strike("close")
         await engine.close()
 
-    async def _cancel_by_handle(self, run: Run, when: float) -> None:
+    async def _cancel_by_handle(self, run: Run, when: float, *, fenced: bool) -> None:
         await self.clock.sleep(when)
         if not run.over:
             self.trial.cancelled = True
             self.trial.ledger.strike("cancel by handle")
             run.cancel("the handle")
+            if not fenced:
+                self.trial.cancels.append(self.clock.now() + LATE)
 
     async def _cancel_by_letter(self, when: float) -> None:
         await self.clock.sleep(when)
@@ -344,7 +352,9 @@ class _Stage:
             if error.code not in ("J023", "J006"):
                 raise
             return False
-        self.trial.cancelled |= letter.kind == "cancel"
+        if letter.kind == "cancel":
+            self.trial.cancelled = True
+            self.trial.cancels.append(self.clock.now() + LATE)
         return True
 
     def _committed(self, events: Sequence[Event]) -> None:
@@ -366,7 +376,7 @@ class _Stage:
                 await self.clock.sleep(draw(self.storm.seed, "delay", asked.node) * 2)
                 await self._post(right)
             case "slow":
-                await self.clock.sleep(draw(self.storm.seed, "delay", asked.node) * 9_000)
+                await self.clock.sleep(draw(self.storm.seed, "delay", asked.node) * 900)
                 await self._post(right)
             case "twice":
                 await self._post(right)
@@ -411,6 +421,7 @@ def findings(trial: Trial) -> list[str]:
         reads=[(read.after, read.events) for read in trial.reads],
         jumped=trial.jumped,
         cancelled=trial.cancelled,
+        cancels=trial.cancels,
         waits=trial.waits,
         quiet=quiet,
     )
