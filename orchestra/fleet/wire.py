@@ -77,11 +77,15 @@ class Wire:
 
     limits: Limits
     _session: aiohttp.ClientSession | None = field(default=None, init=False)
+    _streaming: aiohttp.ClientTimeout | None = field(default=None, init=False)
 
     async def __aenter__(self) -> Wire:
         import aiohttp
 
+        waits: dict[str, Any] = {"total": None, "connect": self.limits.connect_seconds}
+        self._streaming = aiohttp.ClientTimeout(**waits, sock_read=self.limits.silence_seconds)
         self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(**waits),
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, ttl_dns_cache=30),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -115,20 +119,19 @@ class Wire:
         import aiohttp
 
         assert self._session is not None, "the wire is used inside its context"
-        silence = self.limits.silence_seconds if request.stream else None
-        options: dict[str, Any] = {"headers": dict(headers), "allow_redirects": False}
-        if request.body is not None:
-            options |= {"data": request.body}
-            options["headers"]["Content-Type"] = "application/json"
-        timeout = aiohttp.ClientTimeout(total=None, connect=self.limits.connect_seconds, sock_read=silence)
+        body = None if request.body is None else aiohttp.BytesPayload(request.body, content_type="application/json")
+        options: dict[str, Any] = {"headers": headers} if headers else {}
+        if request.stream:
+            options["timeout"] = self._streaming
+        response: aiohttp.ClientResponse | None = None
         try:
-            async with self._session.request("GET" if request.body is None else "POST", url, timeout=timeout, **options) as response:
-                if response.status != 200:
-                    await _read(response, received, ERROR_BYTES)
-                    return _of_status(response.status, response.headers, bytes(received))
-                if not await _read(response, received, self.limits.response_bytes, on_block if request.stream else None):
-                    return Fault("F210", f"the answer has more than {self.limits.response_bytes} bytes", "ask for less `max_output`")
-                return Answer(request.body or b"", bytes(received))
+            response = await self._session.request("GET" if body is None else "POST", url, data=body, allow_redirects=False, **options)
+            if response.status != 200:
+                await _read(response, received, ERROR_BYTES)
+                return _of_status(response.status, response.headers, bytes(received))
+            if not await _read(response, received, self.limits.response_bytes, on_block if request.stream else None):
+                return Fault("F210", f"the answer has more than {self.limits.response_bytes} bytes", "ask for less `max_output`")
+            return Answer(request.body or b"", bytes(received))
         except _Ended as ended:
             return ended.fault
         except aiohttp.ClientConnectorDNSError as error:
@@ -138,6 +141,7 @@ class Wire:
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return _unreachable(url, str(getattr(error, "os_error", "") or error), lost=True)
         except aiohttp.SocketTimeoutError:
+            silence = self.limits.silence_seconds
             return Fault("F205", f"the answer stalled: nothing came for {silence:.0f} s", "orchestra fleet status")
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientPayloadError, ConnectionError) as error:
             reason = f"the connection broke {'in the middle of the answer' if received else 'before an answer came'}"
@@ -146,6 +150,9 @@ class Wire:
             return Fault(
                 "F209", f"what answers there does not speak HTTP as it should: {_printable(str(error))}", "check the address of the server"
             )
+        finally:
+            if response is not None and response.connection is not None:
+                response.close()  # it was not read to its end: by this vLLM notices, and stops
 
 
 class _Ended(Exception):
@@ -157,7 +164,8 @@ class _Ended(Exception):
 
 async def _read(response: aiohttp.ClientResponse, into: bytearray, most: int, on_block: Block | None = None) -> bool:
     """Reads a body into `into`; False where it has more than `most` bytes."""
-    while block := await response.content.readany():
+    content = response.content
+    while not content.at_eof() and (block := await content.readany()):
         into += block
         if len(into) > most:
             return False
