@@ -97,6 +97,8 @@ class Troupe:
 
     async def fleet(self) -> Fleet:
         """The fleet of the settings, opened once. Raises `InputError` for a faulty fleet file."""
+        if self._fleet is not None:
+            return self._fleet
         async with self._opening:
             if self._fleet is None:
                 from orchestra.fleet.dispatch import Fleet, Options
