@@ -23,6 +23,7 @@ from orchestra.events import Answered, Asked, NodeFinished, RunFinished, RunStar
 from orchestra.inputs import bound, jsonable
 from orchestra.log import observer
 from orchestra.project import Project
+from orchestra.recording import recorder
 from orchestra.rerun import Change, Recalling, answers, changes
 from orchestra.result import Result, result_of
 from orchestra.stored import parcel, restored
@@ -46,8 +47,6 @@ P = ParamSpec("P")
 R = TypeVar("R", default=Any)
 
 __all__ = ["FleetMode", "Fork", "Options", "Orchestra", "Result", "Run"]
-KEPT = 64
-"""Runs that have ended and are remembered where the journal is off."""
 HELD, ENDED = "J022", "J006"
 """Codes of a run that another process has in hand, and of one that has ended."""
 
@@ -170,7 +169,7 @@ class Orchestra:
         project = Project.load(settings)
         async with AsyncExitStack() as stack:
             if journal is None:
-                journal = await stack.enter_async_context(_journal(settings))
+                journal = await stack.enter_async_context(recorder(settings))
             troupe: Troupe | None = None
             if workers is None:
                 workers = troupe = await stack.enter_async_context(Troupe.open(project, mode=fleet, progress=progress))
@@ -376,19 +375,6 @@ class Orchestra:
     async def fleet_status(self) -> dict[str, Any]:
         """What is known of the servers; `{"running": False}` where none are used."""
         return await self._troupe.status() if self._troupe is not None else {"running": False, "servers": []}
-
-
-@asynccontextmanager
-async def _journal(settings: Settings) -> AsyncIterator[Journal]:
-    if settings.journal == "off":
-        from orchestra.journal.memory import MemoryJournal
-
-        yield MemoryJournal(keep=KEPT)
-        return
-    from orchestra.journal.sqlite import SqliteJournal
-
-    async with SqliteJournal.open(settings.journal, durability=settings.durability) as journal:
-        yield journal
 
 
 def plainly(value: Any) -> Any:

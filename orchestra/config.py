@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -31,7 +31,13 @@ ENTRY_POINTS = "orchestra.modules"
 MAX_BYTES = 1 << 20
 """Bytes of a configuration file at most (RELIABILITY, hostile input)."""
 RESOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+ELSEWHERE = ("postgresql://", "postgres://", "env:", "file:")
+"""Beginnings of a journal that is no file of ours."""
 _MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+
+
+Database: TypeAlias = Annotated[str, Field(pattern=r"^(postgres(ql)?://[^\s:@]*(:\d+)?(/\S*)?|env:[A-Za-z_]\w*|file:.+)$", max_length=4096)]
+"""The address of a Postgres database, without name and password, or where it stands: `env:NAME`, `file:PATH`."""
 
 
 class Settings(BaseModel):
@@ -40,8 +46,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     fleet: str = Field("laptop", description="the fleet: the name of a file in configs/, or a path")
-    journal: Path | Literal["off"] = Field(
-        default_factory=lambda: _journal(None, os.environ), description="where runs are recorded, or off"
+    journal: Path | Literal["off"] | Database = Field(
+        default_factory=lambda: _journal(None, os.environ),
+        description="where runs are recorded: a file, off, postgresql://HOST/NAME, or env:NAME or file:PATH that hold such an address",
     )
     durability: Literal["strict", "group", "off"] = Field(
         "group", description="when an event counts as written: after its own commit, a shared one, or at once"
@@ -269,7 +276,7 @@ def _accept(key: str, given: _Given) -> Any:
     field = Settings.model_fields[key]
     if key == "fleet" and isinstance(value, str | Path):
         value = str(_absolute(value, given.folder)) if looks_like_path(str(value)) else str(value)
-    elif key == "journal" and isinstance(value, str | Path) and value not in ("off", ""):
+    elif key == "journal" and isinstance(value, str | Path) and value not in ("off", "") and not str(value).startswith(ELSEWHERE):
         value = _absolute(value, given.folder)
     elif key in ("modules", *KINDS):
         value = _items(value, given)

@@ -123,6 +123,10 @@ def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, p
         if isinstance(node, nodes.VerifyNode):
             findings.fault("L117", "a `verify` node needs `checks`", findings.at(*path, key=True), hint="checks: [quote]")
         return None
+    if contract is not None and contract.effect == "transactional":
+        said = f"the message of {contract.name} is in the outbox before checks can speak"
+        hint = "put the checks on the node that makes its inputs"
+        findings.fault("L117", said, findings.at(*path, "checks" if node.checks else ""), hint=hint)
     against = _against(compiler, node, contract, checks, types, path)
     accept = node.accept if node.accept is not None else contract.accept if contract is not None else None
     if accept == "certified":
