@@ -1,0 +1,70 @@
+"""Simulation: random workflows in random storms end as they must, and a fault in the engine is found out."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestra.testing.auditor import Case, audit
+from orchestra.testing.programs import draw
+from orchestra.testing.simulate import RARE, digest, executed, simulate
+from orchestra.testing.storms import Storm
+from orchestra.testing.trial import Trial, attempt, findings
+from tests.simulation.mutants import MUTANTS, judge, patched
+
+SEED = 700_000
+"""Other seeds than those of `make simulate`."""
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_every_invariant_holds_of_runs_that_meet_crashes_and_faults(part: int) -> None:
+    start = SEED + part * 100
+    tally = simulate(range(start, start + 100))
+    assert [f"{found}: python -m orchestra.testing.simulate --seed {seed} --runs 1 -v" for seed, found in tally.violations] == []
+
+
+def test_a_seed_gives_the_same_run_again() -> None:
+    assert [digest(_trial(seed)) for seed in range(SEED, SEED + 20)] == [digest(_trial(seed)) for seed in range(SEED, SEED + 20)]
+
+
+def test_a_run_executes_fifteen_nodes_or_more_in_the_middle() -> None:
+    nodes = sorted(executed(_trial(seed)) for seed in range(SEED, SEED + 240, 4))
+    assert nodes[len(nodes) // 2] >= 13  # of few runs; `make simulate` shows the median of all
+
+
+def test_every_kind_and_modifier_is_in_many_workflows() -> None:
+    drawn = [draw(number) for number in range(300)]
+    features = {feature for one in drawn for feature in one.features} - RARE
+    few = {feature for feature in features if sum(feature in one.features for one in drawn) < 0.05 * len(drawn)}
+    assert few == set()
+    assert len(features) > 30
+
+
+def test_the_auditor_finds_an_event_that_is_missing() -> None:
+    trial = _calm(SEED)
+    assert findings(trial) == []
+    for gone in range(1, len(trial.events) - 1):
+        events = [*trial.events[:gone], *trial.events[gone + 1 :]]
+        assert audit(Case(trial.drawn.program, events)) != []
+
+
+def _trial(seed: int) -> Trial:
+    return attempt(draw(seed // 8), Storm.of(seed))
+
+
+def _calm(seed: int) -> Trial:
+    return attempt(draw(seed // 8), Storm.of(seed).calm())
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_mutant_is_a_change_of_the_source_of_today(mutant: object) -> None:
+    assert patched(mutant) != ""  # type: ignore[arg-type]  # a parameter of pytest has no type
+
+
+QUICK = ("a letter opened twice", "an element lost", "an effect before its start is on disk")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", QUICK)
+def test_the_simulation_finds_a_mutant(name: str) -> None:
+    (mutant,) = [mutant for mutant in MUTANTS if mutant.name == name]
+    assert judge(mutant, steps=(100, 400)).found != ""
