@@ -15,7 +15,6 @@ from orchestra.clock import SystemClock
 from orchestra.config import Settings
 from orchestra.doors import Letter
 from orchestra.engine.kinds.acceptance import sources
-from orchestra.engine.replay import Replayed, replay
 from orchestra.engine.run import Run as Execution
 from orchestra.engine.shell import Engine
 from orchestra.errors import InputError, OrchestraError
@@ -24,7 +23,6 @@ from orchestra.inputs import bound, jsonable
 from orchestra.log import observer
 from orchestra.project import Project
 from orchestra.recording import recorder
-from orchestra.rerun import Change, Recalling, answers, changes
 from orchestra.result import Result, result_of
 from orchestra.stored import parcel, restored
 from orchestra.values.json import digest
@@ -39,8 +37,10 @@ from orchestra.workflow.steps import Step, Workflow
 if TYPE_CHECKING:
     from orchestra.agent.registry import Registry
     from orchestra.doors import Clock, Journal, Workers
+    from orchestra.engine.replay import Replayed
     from orchestra.events import Event
     from orchestra.fleet.progress import Progress
+    from orchestra.rerun import Change
     from orchestra.workflow.program import Program
 
 P = ParamSpec("P")
@@ -173,7 +173,10 @@ class Orchestra:
             troupe: Troupe | None = None
             if workers is None:
                 workers = troupe = await stack.enter_async_context(Troupe.open(project, mode=fleet, progress=progress))
-            engine = Engine(clock or SystemClock(), journal, workers, concurrency=settings.concurrency, observe=observer(settings.log))
+            strict = settings.durability == "strict"
+            engine = Engine(
+                clock or SystemClock(), journal, workers, concurrency=settings.concurrency, strict=strict, observe=observer(settings.log)
+            )
             stack.push_async_callback(engine.close)
             yield cls(project, engine, troupe)
 
@@ -284,6 +287,8 @@ class Orchestra:
 
     async def _recalling(self, started: RunStarted) -> Workers | None:
         """The workers of a fork: they know what its parent was answered."""
+        from orchestra.rerun import Recalling, answers
+
         events = await self.journal.read(started.parent)
         first = _first(events)
         if first is None:
@@ -334,6 +339,8 @@ class Orchestra:
 
         Pure calls that have not changed are answered from the old run. Raises `InputError` E020, and what `start` raises.
         """
+        from orchestra.rerun import Recalling, answers, changes
+
         events = await self._events(run)
         first = _first(events)
         if first is None:
@@ -353,6 +360,8 @@ class Orchestra:
 
     async def replay(self, run: str) -> Replayed:
         """A run's events held against what the engine decides today, on the workflow that the run stored. Raises `InputError` E020."""
+        from orchestra.engine.replay import replay
+
         events = await self._events(run)
         first = _first(events)
         if first is None:

@@ -51,7 +51,7 @@ class Settings(BaseModel):
         description="where runs are recorded: a file, off, postgresql://HOST/NAME, or env:NAME or file:PATH that hold such an address",
     )
     durability: Literal["strict", "group", "off"] = Field(
-        "group", description="when an event counts as written: after its own commit, a shared one, or at once"
+        "group", description="strict: each call waits until what led to it is on disk; group: results and effects do; off: nothing does"
     )
     retention: str = Field(
         "off", pattern=r"^(off|[0-9]{1,6}[hdw])$", description="how long ended runs stay, such as 30d, or off; `runs gc` deletes older ones"

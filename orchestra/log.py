@@ -11,8 +11,6 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal, TextIO, TypeAlias
 
-import structlog
-
 from orchestra.events import AttemptFinished, CancelRequested, Event, Judged, RetryPlanned, RunFinished, RunStarted
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error", "off"]
@@ -24,6 +22,8 @@ def observer(level: Level, stream: TextIO | None = None) -> Observer | None:
     """What logs the events of runs from this level on; None for `off`."""
     if level == "off":
         return None
+    import structlog  # a sixth of what `from orchestra import Orchestra` would take, and logs are off unless somebody wants them
+
     log: Any = structlog.wrap_logger(
         structlog.WriteLogger(stream or sys.stderr),
         processors=[

@@ -10,7 +10,6 @@ from pathlib import Path
 from orchestra.config import Settings
 from orchestra.doors import Journal
 from orchestra.errors import InputError
-from orchestra.fleet.config import secret
 
 KEPT = 64
 """Runs that have ended and are remembered where the journal is off."""
@@ -33,6 +32,7 @@ async def recorder(settings: Settings) -> AsyncIterator[Journal]:
     else:
         if find_spec("asyncpg") is None:
             raise InputError("C040", "a journal in Postgres needs asyncpg", hint="pip install 'orchestra-slm[postgres]'")
+        from orchestra.fleet.config import secret
         from orchestra.journal.postgres import PostgresJournal
 
         address = secret(place) if place.startswith(REFERENCES) else place

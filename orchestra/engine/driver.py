@@ -235,9 +235,10 @@ class Driver:
     async def _attempt(self, invoke: Invoke) -> AttemptFinished:
         """One call, from its start to the fact of its end."""
         call, run = invoke.call, self.run
-        if invoke.certain or invoke.reserved >= 0 or call.escalate:
+        certain = invoke.certain or self.engine.strict
+        if certain or invoke.reserved >= 0 or call.escalate:
             self._started(invoke)
-            if invoke.certain:
+            if certain:
                 run.flush()
                 await self.journal.durable(run.id, self.state.seq)
         else:

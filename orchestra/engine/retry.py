@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from tenacity import RetryCallState, stop_after_attempt, stop_after_delay, wait_exponential, wait_none
-from tenacity.stop import stop_base
-from tenacity.wait import wait_base
+from typing import TYPE_CHECKING
 
 from orchestra.workflow.program import CompiledNode
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+    from tenacity.stop import stop_base
+    from tenacity.wait import wait_base
 
 OUTSIDE_TYPE = 2
 """Attempts where a model answers outside its type: one bounded retry."""
@@ -39,6 +41,9 @@ def policy(node: CompiledNode, code: str) -> Policy:
     A tool that must happen once has one attempt, whatever the file says. After an output outside its type (M-codes), or one that
     the checks do not accept (V-codes), there is no pause: time does not mend that.
     """
+    # Imported here: tenacity brings half of tornado where that is installed, and most runs never ask.
+    from tenacity import stop_after_attempt, stop_after_delay, wait_exponential, wait_none
+
     contract, own, retry = node.contract, node.source.retry, node.retry
     kind = code[:1]
     if contract is not None and contract.effect == "once":
@@ -56,6 +61,8 @@ def policy(node: CompiledNode, code: str) -> Policy:
 
 def _state(attempt: int, seconds: float) -> RetryCallState:
     """The facts in the form in which tenacity's policies read them."""
+    from tenacity import RetryCallState
+
     state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]  # policies read numbers alone
     state.attempt_number, state.start_time, state.outcome_timestamp = attempt, 0.0, seconds
     return state

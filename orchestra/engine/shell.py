@@ -42,11 +42,20 @@ class Engine:
     """Runs programs through the doors. A run that waits for persons is let go of, and taken up again when a letter comes."""
 
     def __init__(
-        self, clock: Clock, journal: Journal, workers: Workers, *, concurrency: int = 256, observe: Observer | None = None
+        self,
+        clock: Clock,
+        journal: Journal,
+        workers: Workers,
+        *,
+        concurrency: int = 256,
+        strict: bool = False,
+        observe: Observer | None = None,
     ) -> None:
         self.clock, self.journal, self.workers, self.observe = clock, journal, workers, observe
         self.concurrency = concurrency
         """Calls of one run in flight at most."""
+        self.strict = strict
+        """Whether every call waits until what led to it is on disk; else only those with effects do."""
         self._drivers: dict[str, Driver] = {}
         self._asleep: dict[str, _Sleeper] = {}
         self._taking: dict[str, tuple[asyncio.Task[None], Run]] = {}

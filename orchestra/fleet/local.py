@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestra.agent.card import Card
-from orchestra.agent.classical import Classifier
 from orchestra.agent.contract import Contract
 from orchestra.agent.registry import Registry
 from orchestra.agent.tool import ToolFault, ToolFunction
@@ -19,6 +18,9 @@ from orchestra.fleet.versions import current
 from orchestra.values.json import canonical, digest
 from orchestra.values.labels import may_go
 from orchestra.values.types import Validator
+
+if TYPE_CHECKING:
+    from orchestra.agent.classical import Classifier
 
 HERE = "local"
 """What a reply of this process says as its server."""
@@ -121,6 +123,8 @@ class LocalWorkers:
             if (found := self._classifiers.get(card.digest)) is None:
                 if card.kind != "sklearn":
                     raise InputError("F201", f"{card.name} is no agent of this process", hint="ask the fleet")
+                from orchestra.agent.classical import Classifier
+
                 found = self._classifiers[card.digest] = await asyncio.to_thread(Classifier.load, card)
             return found
 

@@ -113,6 +113,31 @@ def test_cancelling_ends_the_calls_in_flight_and_keeps_what_finished() -> None:
     run_simulated(scene)
 
 
+def test_under_strict_every_call_waits_until_what_led_to_it_is_on_disk() -> None:
+    class Slow(MemoryJournal):
+        """A journal whose disk takes a second."""
+
+        def __init__(self, clock: VirtualClock) -> None:
+            super().__init__()
+            self.clock = clock
+
+        async def durable(self, run: str, seq: int) -> None:
+            await self.clock.sleep(1)
+
+    async def scene(clock: VirtualClock) -> None:
+        text = 'output: ${b}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  b: {tool: shout, with: {text: "${a}"}}'
+        took = []
+        for strict in (False, True):
+            engine = Engine(clock, Slow(clock), SimulatedWorkers(ANSWERS, clock=clock), strict=strict)
+            began = clock.monotonic()
+            await engine.start(program(text), {}, graph="0" * 32).wait()
+            took.append(round(clock.monotonic() - began))
+            await engine.close()
+        assert took == [1, 3]  # the end alone; and before each call
+
+    run_simulated(scene)
+
+
 def test_closing_the_engine_leaves_no_task() -> None:
     async def scene(clock: VirtualClock) -> None:
         engine, workers, _ = start(ONE % "", latency=60.0)(clock)
