@@ -125,7 +125,7 @@ class Run:
                     return
                 await self._change()
                 continue
-            if not self.over:  # then all is on disk
+            if self._end is None:  # else all is on disk
                 await self.journal.durable(self.id, batch[-1].seq)
             for event in batch:
                 yield event

@@ -265,8 +265,13 @@ class Engine:
         self._task(self._cancel(run, by))
 
     async def _cancel(self, run: str, by: str) -> None:
-        await self.journal.post(run, Letter(kind="cancel", by=by, at=self.clock.now()))
-        await self._notify(run)
+        try:
+            await self.journal.post(run, Letter(kind="cancel", by=by, at=self.clock.now()))
+        except OrchestraError as error:
+            if (handle := self.running(run)) is not None and error.code != ENDED:
+                handle.end(None, error)
+        else:
+            await self._notify(run)
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -308,6 +313,9 @@ class Engine:
             if error.code not in (HELD, ENDED):
                 raise
             self._asleep.pop(sleeper.run.id, None)
+            if self._closed:
+                sleeper.run.end(None, _closed(sleeper.run.id))
+                return
             follower = asyncio.get_running_loop().create_task(self._follow(sleeper))
             self._followers.add(follower)
             follower.add_done_callback(self._followers.discard)
