@@ -4,7 +4,7 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-base demo test test-quick crash crash-full lint docs readme bench bench-engine bench-peers bench-fleet lock clean
+.PHONY: help setup setup-base demo test test-quick crash crash-full simulate simulate-full mutants lint docs readme bench bench-engine bench-peers bench-fleet lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,15 @@ crash: setup-base  ## kill -9 at 500 points, and again during recovery: nothing 
 crash-full: setup-base  ## the same at 2,000 points, and at 200 with Postgres (minutes; needs its programs)
 	$(RUN) -m tests.crash --kills 2000
 	$(RUN) -m tests.crash --store postgres --kills 200
+
+simulate: setup-base  ## 20,000 random workflows through random crashes and faults, each audited (3 minutes)
+	$(RUN) -m orchestra.testing.simulate --runs 20000
+
+simulate-full: setup-base  ## 100,000 of them (a quarter of an hour)
+	$(RUN) -m orchestra.testing.simulate --runs 100000
+
+mutants: setup-base  ## faults put into the engine on purpose, which the simulation must find (minutes)
+	$(RUN) -m tests.simulation.mutants
 
 lint: setup-base  ## ruff, mypy --strict, the floors between the rooms
 	$(RUN) -m ruff check
