@@ -81,7 +81,7 @@ def _attempt_finished(state: State, event: AttemptFinished, program: Program) ->
     if unit.phase is RUNNING:
         state.running -= 1
     unit.attempt = event.attempt
-    if not unit.began and event.error:
+    if not unit.began and not event.settled:
         unit.began = event.at - event.usage.seconds
     purse = unit.scope.purse
     if purse is not None:
