@@ -57,6 +57,8 @@ class Engine:
         self.strict = strict
         """Whether every call waits until what led to it is on disk; else only those with effects do."""
         self._drivers: dict[str, Driver] = {}
+        self._finishing: dict[str, asyncio.Task[None]] = {}
+        """Runs that end, or go to sleep."""
         self._asleep: dict[str, _Sleeper] = {}
         self._taking: dict[str, tuple[asyncio.Task[None], Run]] = {}
         """Runs that are being taken over: each by one task, however many want it."""
@@ -231,7 +233,7 @@ class Engine:
 
     def finish(self, driver: Driver, last: Coroutine[Any, Any, None]) -> None:
         """Carries the last step of a driver out, and lets go of it."""
-        self._task(self._finish(driver, last))
+        self._finishing[driver.run.id] = self._task(self._finish(driver, last))
 
     async def _finish(self, driver: Driver, last: Coroutine[Any, Any, None]) -> None:
         run = driver.run
@@ -243,6 +245,7 @@ class Engine:
                 raise
         finally:
             self._drivers.pop(run.id, None)
+            self._finishing.pop(run.id, None)
             if run.over:
                 self._dismiss()
         if not run.over:
@@ -265,6 +268,8 @@ class Engine:
         self._task(self._cancel(run, by))
 
     async def _cancel(self, run: str, by: str) -> None:
+        if run in self._finishing:
+            await asyncio.wait({self._finishing[run]})  # its events may not be on disk yet
         try:
             await self.journal.post(run, Letter(kind="cancel", by=by, at=self.clock.now()))
         except OrchestraError as error:
@@ -273,10 +278,11 @@ class Engine:
         else:
             await self._notify(run)
 
-    def _task(self, work: Coroutine[Any, Any, None]) -> None:
+    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # Letters
 
