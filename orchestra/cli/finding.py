@@ -6,10 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from orchestra.cli.opening import settings
 from orchestra.config import Settings
 from orchestra.doors import Journal, RunSummary
 from orchestra.errors import InputError
+from orchestra.journal.history import History
 from orchestra.journal.sqlite import SqliteJournal
 
 EVERY = 1 << 40
@@ -67,10 +70,27 @@ async def find_run(journal: Journal, name: str) -> str:
 
 async def status_of(journal: Journal, run: str) -> str:
     """What a run does, or how it ended, as `runs list` says it; empty where it is not there any more."""
-    found: RunSummary | None = None
     for limit in _LOOKS:
         summaries = await journal.runs(limit)
         found = next((summary for summary in summaries if summary.run == run), None)
-        if found is not None or len(summaries) < limit:
+        if found is not None:
+            return (await _checked(journal, found)).status
+        if len(summaries) < limit:
             break
-    return found.status if found is not None else ""
+    return ""
+
+
+async def latest(journal: Journal, limit: int) -> list[RunSummary]:
+    """The latest runs, newest first; those alone are `waiting` that wait for a person."""
+    return [await _checked(journal, summary) for summary in await journal.runs(limit)]
+
+
+async def _checked(journal: Journal, summary: RunSummary) -> RunSummary:
+    """A run without a lease waits for a person, or was let go of while calls were under way: its events tell."""
+    if summary.status != "waiting":
+        return summary
+    history = History.of(await journal.read(summary.run))
+    asked = {question.node for question in history.asked}
+    calls = (row for row in history.rows if row.kind == "call" and row.status in ("running", "waiting"))
+    rests = bool(asked) and all(row.path in asked for row in calls)
+    return summary if rests else replace(summary, status="interrupted")

@@ -11,7 +11,7 @@ import msgspec
 
 from orchestra.cli.answer import as_text, show_nodes
 from orchestra.cli.asking import question_data, waiting_text
-from orchestra.cli.finding import EVERY, opened, opened_at, status_of
+from orchestra.cli.finding import EVERY, latest, opened, opened_at, status_of
 from orchestra.cli.screen import console, moment, print_json, say, seconds, table
 from orchestra.cli.telling import incident
 from orchestra.errors import InputError
@@ -32,7 +32,7 @@ async def list_runs(limit: int, status: str, workflow: str, *, as_json: bool) ->
         near = nearest(status, STATUSES)
         raise InputError("C010", f"no run is {status!r}", hint=f"did you mean {near!r}?" if near else f"one of: {', '.join(STATUSES)}")
     async with opened() as journal:
-        everything = await journal.runs(EVERY if status or workflow else limit) if journal else []
+        everything = await latest(journal, EVERY if status or workflow else limit) if journal else []
     found = [run for run in everything if status in ("", run.status) and workflow in ("", run.workflow)][:limit]
     if as_json:
         print_json(found)
