@@ -285,12 +285,13 @@ class Driver:
         sent, received = reply.sent, reply.received
         if isinstance(reply, Done):
             contract = unit.node.contract
+            outbox = contract is not None and contract.effect == "transactional"
             return AttemptFinished(
                 seq=seq,
                 at=at,
                 node=call.node,
                 attempt=call.attempt,
-                name=name,
+                name=call.name if outbox else name,  # a message says who sent it
                 value=reply.value,
                 usage=NOTHING if reply.recalled else used,
                 confidence=reply.confidence,
@@ -301,7 +302,7 @@ class Driver:
                 settled=invoke.plain,
                 memo=memo,
                 recalled=reply.recalled,
-                outbox=contract is not None and contract.effect == "transactional",
+                outbox=outbox,
             )
         return AttemptFinished(
             seq=seq,
