@@ -12,7 +12,7 @@ from orchestra.doors import Call, Refused
 from orchestra.events import AttemptFinished, AttemptStarted, Expanded, NodeFinished, TurnStarted
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
 from orchestra.workflow.reader import read
-from tests.engine.stage import CATALOG, Played, play
+from tests.engine.stage import CATALOG, Played, play, program
 
 FATES = ("value", "fail", "abstain", "skip")
 SEEDS = st.integers(0, 10**6)
@@ -91,10 +91,12 @@ def whole(graph: list[Piece]) -> str:
 
 
 def told(graph: list[Piece]) -> dict[str, tuple[type[Outcome], str]]:
-    """The ends that the laws promise: a non-value of what a node reads, the first in written order, or else its own fate."""
+    """The ends that the laws promise, in the program's order: a non-value of what a node reads, the first one, or else its own fate."""
     found: dict[str, tuple[type[Outcome], str]] = {}
+    order = [node.name for node in program(whole(graph)).nodes]
+    graph = sorted(graph, key=lambda piece: order.index(piece.name))
     for piece in graph:
-        lost = [found[name] for name in piece.reads if found[name][0] is not Value]
+        lost = [found[name] for name in sorted(piece.reads, key=order.index) if found[name][0] is not Value]
         end = lost[0] if lost else (KINDS[piece.fate], "" if piece.fate == "value" else piece.name)
         found[piece.name] = (Value, "") if piece.fallback else end
     return found

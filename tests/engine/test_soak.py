@@ -1,0 +1,143 @@
+"""Soak: many runs in one process leave nothing behind; many that wait for persons cost next to nothing.
+
+The short form runs always; `ORCHESTRA_SOAK=1` runs the long one. Both print their figures (`pytest -s`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import psutil
+
+from orchestra.clock import SystemClock
+from orchestra.doors import UNMEASURED, Call, Done, Journal, Letter, Measure, Reply
+from orchestra.engine.run import Run
+from orchestra.engine.shell import Engine
+from orchestra.events import Usage
+from orchestra.journal.memory import MemoryJournal
+from orchestra.journal.sqlite import SqliteJournal
+from orchestra.workflow.program import Program
+from tests.engine.stage import program
+
+LONG = os.environ.get("ORCHESTRA_SOAK", "") not in ("", "0")
+KIB = 1024
+TOGETHER = 50
+USAGE = Usage(prompt_tokens=3, output_tokens=2, calls=1)
+WORK = """
+input: {words: "list[str]"}
+output: {loud: "${loud.values}", grown: "${grown}"}
+nodes:
+  loud: {agent: writer, each: "${input.words}", as: word, with: {text: "${word}"}}
+  n: {tool: count, with: {items: "${loud.values}"}}
+  grown:
+    loop: {at_most: 3, until: "${turn >= 2}", nodes: {next: {tool: grow, with: {text: "${previous}"}}}, output: "${next}"}
+"""
+ASKING = """
+input: {words: "list[str]"}
+output: ${said}
+nodes:
+  first: {agent: writer, with: {text: "${input.words[0]}"}}
+  sure: {ask: "Is ${first} right?", options: ["yes", "no"]}
+  said: {agent: writer, with: {text: "${sure}"}}
+"""
+
+
+class Quick:
+    """Workers that remember nothing; and whose bytes are often the same; each third call comes back in a later turn of the loop."""
+
+    def __init__(self) -> None:
+        self.count_of_calls = 0
+
+    async def do(self, call: Call) -> Done:
+        """The value, with the bytes that went over the wire."""
+        self.count_of_calls += 1
+        if not self.count_of_calls % 3:
+            await asyncio.sleep(0)
+        value = len(call.inputs["items"]) if call.name == "count" else f"{call.inputs['text'] or ''}x"
+        return Done(value=value, usage=USAGE, sent=call.name.encode(), received=b"x")
+
+    async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
+        """The same as a stream."""
+        yield await self.do(call)
+
+    def measure(self, call: Call) -> Measure:
+        """Nothing is known."""
+        return UNMEASURED
+
+    async def count(self, call: Call) -> int | None:
+        """Nobody counts."""
+        return None
+
+
+class Scale:
+    """What the process weighs now, beside what it weighed at first."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self.rss, self.tasks, self.files = self._read()
+
+    def _read(self) -> tuple[int, int, int]:
+        gc.collect()
+        return self._process.memory_info().rss, len(asyncio.all_tasks()), self._process.num_fds()
+
+    def grown(self, runs: int, what: str) -> tuple[float, int, int]:
+        """KiB a run, tasks, and file descriptors, more than at first."""
+        rss, tasks, files = self._read()
+        found = (rss - self.rss) / KIB / runs, tasks - self.tasks, files - self.files
+        print(f"\n{what}: {runs:,} runs, {found[0]:+.3f} KiB each, {found[1]:+d} tasks, {found[2]:+d} descriptors")
+        return found
+
+
+async def work(engine: Engine, compiled: Program, runs: int) -> None:
+    """Runs from start to end, some at a time."""
+    for _ in range(runs // TOGETHER):
+        begun = [engine.start(compiled, {"words": ["a", "b", "c"]}, graph="0" * 32) for _ in range(TOGETHER)]
+        assert {(await run.wait()).status for run in begun} == {"done"}
+
+
+async def soak(journal: Journal, runs: int, what: str) -> None:
+    engine, compiled = Engine(SystemClock(), journal, Quick()), program(WORK)
+    await work(engine, compiled, 1_000)
+    scale = Scale()
+    await work(engine, compiled, runs)
+    memory, tasks, files = scale.grown(runs, what)
+    await engine.close()
+    assert memory < 1
+    assert (tasks, files) == (0, 0)
+
+
+async def test_runs_leave_nothing_in_memory() -> None:
+    await soak(MemoryJournal(keep=64), 20_000 if LONG else 2_000, "journal off")
+
+
+async def test_runs_leave_nothing_but_a_file(tmp_path: Path) -> None:
+    async with SqliteJournal.open(tmp_path / "runs.db") as journal:
+        await soak(journal, 5_000 if LONG else 1_000, "SQLite")
+
+
+async def waiting(engine: Engine, compiled: Program, runs: int) -> list[Run]:
+    """Runs that wait for a person."""
+    found = [engine.start(compiled, {"words": [f"word {number}"]}, graph="0" * 32) for number in range(runs)]
+    for run in found:
+        assert await run.pause() is None
+    return found
+
+
+async def test_a_run_that_waits_for_a_person_costs_a_few_kilobytes_and_no_task(tmp_path: Path) -> None:
+    runs = 2_000 if LONG else 1_000
+    async with SqliteJournal.open(tmp_path / "runs.db") as journal:
+        engine, compiled = Engine(SystemClock(), journal, Quick()), program(ASKING)
+        await waiting(engine, compiled, 200)
+        scale = Scale()
+        asleep = await waiting(engine, compiled, runs)
+        memory, tasks, files = scale.grown(runs, "waiting for a person")
+        assert memory <= 8
+        assert (tasks, files) == (0, 0)
+        for run in asleep[:100]:
+            await journal.post(run.id, Letter(kind="answer", node="sure", value="yes", shown=run.asked[0].shown))
+        assert {(await run.wait()).status for run in asleep[:100]} == {"done"}
+        await engine.close()
