@@ -112,11 +112,14 @@ class Driver:
     def pump(self) -> None:
         """Carries out proposals until none is left, and sees to it that somebody does the calls."""
         state = self.state
-        while proposals := decide(state):
+        happened = True
+        while happened and (proposals := decide(state)):
+            happened = False  # calls alone change nothing yet
             for proposal in proposals:
                 if type(proposal) is Invoke:
                     self.line.append(proposal)
                 elif state.finished is None:
+                    happened = True
                     self._carry_out(proposal)
         if not self.line and not self.tasks and not self.ending:
             self._rest()
@@ -251,7 +254,7 @@ class Driver:
         began = self.clock.monotonic()
         do = self.do or self._reply
         reply = await (do(call) if call.timeout is None else self._timed(do(call), call))
-        return self._finished(invoke, reply, self.clock.monotonic() - began, memo)
+        return self._finished(invoke, reply, began, memo)
 
     async def _timed(self, reply: Coroutine[Any, Any, Done | Refused], call: Call) -> Done | Refused:
         try:
@@ -271,10 +274,10 @@ class Driver:
             await replies.aclose()
         return Refused(code="E007", reason=f"the worker of {call.name} gave no reply", hint="orchestra doctor", retryable=True)
 
-    def _finished(self, invoke: Invoke, reply: Done | Refused, seconds: float, memo: str) -> AttemptFinished:
+    def _finished(self, invoke: Invoke, reply: Done | Refused, began: float, memo: str) -> AttemptFinished:
         unit, call, used = invoke.unit, invoke.call, reply.usage
         if used.seconds <= 0 or used.calls <= 0 or used.prompt_tokens < 0 or used.output_tokens < 0:
-            used = _sane(used, seconds)
+            used = _sane(used, self.clock.monotonic() - began)
         name = "" if unit.attempt == call.attempt else call.name
         seq, at = self.state.seq + 1, self.clock.now()
         schema = unit.node.output

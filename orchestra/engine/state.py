@@ -8,6 +8,8 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
+import msgspec
+
 from orchestra.doors import UNMEASURED, Call, Measure
 from orchestra.engine.purse import Purse, limited
 from orchestra.events import NOTHING, Answered, Asked, AttemptFinished, Judged, RunFinished, Usage
@@ -68,43 +70,40 @@ class Phase(IntEnum):
     DONE = 14
 
 
-class Unit:
-    """A unit of work: a node, or one element of a node under `each`."""
+class Unit(msgspec.Struct, eq=False):
+    """A unit of work: a node, or one element of a node under `each`. A struct, because one is made for each node of each run."""
 
-    __slots__ = (
-        "answer", "asked", "attempt", "began", "bindings", "body", "due", "escalated", "fed", "feedback", "index", "judged", "measured",
-        "node", "owner", "path", "phase", "reply", "reserved", "scope", "spreading", "turn", "wanted",
-    )  # fmt: skip
-
-    def __init__(self, path: str, scope: Scope, node: CompiledNode, bindings: Bindings, owner: Unit | None = None, index: int = -1) -> None:
-        self.path, self.scope, self.node, self.bindings = path, scope, node, bindings
-        self.owner = owner
-        """The `each` node that this is an element of; `index` is its place there."""
-        self.index = index
-        self.phase = Phase.READY
-        self.attempt = 0
-        self.began = 0.0
-        """Wall-clock time of its first attempt."""
-        self.escalated = False
-        """Whether its last attempt asked the larger model."""
-        self.wanted = False
-        """Whether its next attempt shall."""
-        self.fed = False
-        """Whether it comes from the line of those that wait for room in the budget."""
-        self.reserved = -1
-        """Tokens reserved for the attempt in flight; -1 where nothing was reserved."""
-        self.measured = -1
-        """Tokens of its prompt as a server counted them; -1 where nobody did."""
-        self.answer: AttemptFinished | None = None
-        self.judged: Judged | None = None
-        self.asked: Asked | None = None
-        self.reply: Answered | None = None
-        self.feedback: tuple[str, ...] = ()
-        self.due = 0.0
-        """Wall-clock time of its next attempt, or at which its time is up."""
-        self.spreading: Spreading | None = None
-        self.body: Scope | None = None
-        self.turn = 0
+    path: str
+    scope: Scope
+    node: CompiledNode
+    bindings: Bindings
+    owner: Unit | None = None
+    """The `each` node that this is an element of; `index` is its place there."""
+    index: int = -1
+    phase: Phase = Phase.READY
+    attempt: int = 0
+    began: float = 0.0
+    """Wall-clock time of its first attempt."""
+    escalated: bool = False
+    """Whether its last attempt asked the larger model."""
+    wanted: bool = False
+    """Whether its next attempt shall."""
+    fed: bool = False
+    """Whether it comes from the line of those that wait for room in the budget."""
+    reserved: int = -1
+    """Tokens reserved for the attempt in flight; -1 where nothing was reserved."""
+    measured: int = -1
+    """Tokens of its prompt as a server counted them; -1 where nobody did."""
+    answer: AttemptFinished | None = None
+    judged: Judged | None = None
+    asked: Asked | None = None
+    reply: Answered | None = None
+    feedback: tuple[str, ...] = ()
+    due: float = 0.0
+    """Wall-clock time of its next attempt, or at which its time is up."""
+    spreading: Spreading | None = None
+    body: Scope | None = None
+    turn: int = 0
 
     @property
     def spread(self) -> bool:
