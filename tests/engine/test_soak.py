@@ -120,10 +120,17 @@ async def test_runs_leave_nothing_but_a_file(tmp_path: Path) -> None:
 
 
 async def waiting(engine: Engine, compiled: Program, runs: int) -> list[Run]:
-    """Runs that wait for a person."""
-    found = [engine.start(compiled, {"words": [f"word {number}"]}, graph="0" * 32) for number in range(runs)]
-    for run in found:
-        assert await run.pause() is None
+    """Runs that wait for a person, begun some at a time."""
+    found: list[Run] = []
+    for _ in range(runs // TOGETHER):
+        begun = [engine.start(compiled, {"words": ["word"]}, graph="0" * 32) for _ in range(TOGETHER)]
+        for run in begun:
+            assert await run.pause() is None
+        found += begun
+    # Each has looked into its inbox once more: the journal reads in order, so this look is the last one.
+    await engine.journal.letters(found[-1].id)
+    for _ in range(3):
+        await asyncio.sleep(0)
     return found
 
 
