@@ -128,7 +128,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     workflow: str
     status: str
-    """`running`; `waiting` for a person; `interrupted` where its process is gone; or the last event's status."""
+    """`running`; `waiting` where nobody has it in hand: for a person, or because its engine was closed; `interrupted` where its
+    process is gone; or the last event's status."""
     started: float
     finished: float | None = None
     nodes: int = 0

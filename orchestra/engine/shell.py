@@ -233,22 +233,28 @@ class Engine:
 
     def finish(self, driver: Driver, last: Coroutine[Any, Any, None]) -> None:
         """Carries the last step of a driver out, and lets go of it."""
-        self._finishing[driver.run.id] = self._task(self._finish(driver, last))
+        run = driver.run
+        task = self._finishing[run.id] = self._task(self._finish(driver, last))
+        task.add_done_callback(lambda done: self._failed(run, done))
+
+    def _failed(self, run: Run, done: asyncio.Task[None]) -> None:
+        """Whatever went wrong at the end of a run, nobody waits for it for ever."""
+        if not done.cancelled() and (error := done.exception()) is not None and not run.over:
+            run.end(None, error)
+            self._dismiss()
 
     async def _finish(self, driver: Driver, last: Coroutine[Any, Any, None]) -> None:
         run = driver.run
         try:
             await last
-        except BaseException as error:
+        except OrchestraError as error:
             run.end(None, error)
-            if not isinstance(error, OrchestraError):
-                raise
         finally:
             self._drivers.pop(run.id, None)
             self._finishing.pop(run.id, None)
-            if run.over:
-                self._dismiss()
-        if not run.over:
+        if run.over:
+            self._dismiss()
+        else:
             await self._rest(_Sleeper(driver.program, run, driver.workers), driver.state)
 
     async def _rest(self, sleeper: _Sleeper, state: State) -> None:
