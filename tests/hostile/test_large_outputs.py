@@ -1,0 +1,47 @@
+"""What a model or a tool gave makes a run's output impossible: the run fails, with a code, and ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestra import tool
+from tests.cli.shell import Shell
+from tests.hostile import scene
+from tests.hostile.scene import play
+
+HEAD = "schema: orchestra/v1\nname: "
+
+
+@pytest.fixture(autouse=True)
+def workflows(shell: Shell) -> None:
+    folder = shell.project / "workflows"
+    folder.mkdir()
+    (folder / "twice.yaml").write_text(
+        f"{HEAD}twice\ninput: {{text: str}}\noutput: {{both: '${{said + said}}'}}\nnodes:\n"
+        "  said: {agent: echo, with: {text: '${input.text}', more: '${null}'}}\n"
+    )
+    (folder / "both.yaml").write_text(
+        f"{HEAD}both\ninput: {{}}\noutput: {{one: '${{one}}', two: '${{two}}'}}\nnodes:\n"
+        "  one: {tool: poisoned, with: {}}\n  two: {tool: poisoned, with: {}}\n"
+    )
+
+
+@tool(effect="pure")
+def poisoned() -> Any:
+    """Gives 40 MiB: what one event may hold, and two may not."""
+    return "x" * (40 << 20)
+
+
+@pytest.mark.xfail(strict=True, reason="engine/kinds/body.py evaluates `output:` outside of what turns a fault into a failure")
+def test_an_output_that_cannot_be_evaluated_ends_the_run_as_failed(shell: Shell) -> None:
+    played = play(shell.project, "twice", "y" * 200_000, text="hi")
+    assert (played.status, played.code) == ("failed", "L062")
+
+
+@pytest.mark.xfail(strict=True, reason="the engine counts an event that the journal refused (J004), and then waits for it (J003)")
+def test_an_output_that_no_journal_takes_ends_the_run_as_failed(shell: Shell) -> None:
+    played = play(shell.project, "both", tool=poisoned)
+    assert (played.status, played.code) == ("failed", "J004")
+    assert scene.obeyed(shell("runs", "show", "last").out) == set()
