@@ -104,7 +104,7 @@ class Registry:
     def catalog(self, workflows: Mapping[str, Any] | None = None) -> Catalog:
         """All that a workflow may name; `workflows` maps names to frozen graphs."""
         tools = {name: tool.contract for name, tool in self.tools.items()}
-        return Catalog(agents=self.agents, tools=tools, workflows=dict(workflows or {}), models=dict(self.models))
+        return Catalog(agents=self.agents, tools=tools, workflows=workflows or {}, models=dict(self.models))
 
 
 def builtin_folder(name: str) -> Path:

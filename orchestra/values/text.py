@@ -71,7 +71,7 @@ def told(error: BaseException) -> str:
     """What a stranger's exception says; empty where it cannot even do that."""
     try:
         return keepable(str(error))
-    except Exception:  # noqa: BLE001  # `__str__` is a stranger's code too
+    except Exception:  # noqa: BLE001 - `__str__` is a stranger's code too
         return ""
 
 
