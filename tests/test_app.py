@@ -203,3 +203,13 @@ async def test_a_tool_of_a_name_that_is_taken_is_refused(tmp_path: Path) -> None
         with pytest.raises(InputError) as caught:
             await orchestra.run(other, text="a")
     assert caught.value.code == "C009"
+
+
+async def test_a_faulty_workflow_file_does_not_concern_other_workflows(tmp_path: Path) -> None:
+    (tmp_path / "orchestra.toml").touch()
+    (tmp_path / "workflows").mkdir()
+    (tmp_path / "workflows" / "faulty.yaml").write_text("name: [")
+    async with opened(tmp_path) as (orchestra, _):
+        assert (await orchestra.run(loud_topic, text="Leaves")).output == "TEA"
+        with pytest.raises(InputError, match="YAML"):
+            orchestra.find("faulty")

@@ -433,35 +433,6 @@ def test_a_workflow_tells_what_it_calls() -> None:
     ]  # fmt: skip
 
 
-def test_a_trace_of_many_nodes_is_quick() -> None:
-    """A thousand nodes, in a time that nobody waits for; the bound is ten times what it takes here."""
-    import time
-
-    @workflow()
-    def long(question: str) -> Answer:
-        answer = calculator(question=question)
-        for _ in range(1000):
-            answer = calculator(question=or_else(answer.text, "none"))
-        return answer
-
-    began = time.perf_counter()
-    assert len(long.graph.nodes) == 1001
-    assert time.perf_counter() - began < 10
-
-
-def test_a_trace_of_many_lines_is_quick() -> None:
-    """A thousand statements, each with a name of its own: the function's code is read once, and not once a call."""
-    import time
-
-    lines = [f"    a{at} = calculator(question=or_else(a{at - 1}.text, question))" for at in range(1, 1000)]
-    source = "\n".join(["def long(question: str) -> Answer:", "    a0 = calculator(question=question)", *lines, "    return a999"])
-    space: dict[str, Any] = {"calculator": calculator, "Answer": Answer, "or_else": or_else}
-    exec(compile(source, "<long>", "exec"), space)
-    began = time.perf_counter()
-    assert list(workflow()(space["long"]).graph.nodes) == [f"a{at}" for at in range(1000)]
-    assert time.perf_counter() - began < 2
-
-
 def test_a_name_that_was_given_back_is_given_again() -> None:
     @workflow()
     def named(question: str) -> Answer:

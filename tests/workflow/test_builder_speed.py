@@ -1,0 +1,35 @@
+"""Long workflow functions are traced in a time that nobody waits for."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from orchestra import Answer, or_else, workflow
+from tests.workflow.ensemble import calculator
+
+
+def test_a_trace_of_many_nodes_is_quick() -> None:
+    """A thousand nodes, in a time that nobody waits for; the bound is ten times what it takes here."""
+
+    @workflow()
+    def long(question: str) -> Answer:
+        answer = calculator(question=question)
+        for _ in range(1000):
+            answer = calculator(question=or_else(answer.text, "none"))
+        return answer
+
+    began = time.perf_counter()
+    assert len(long.graph.nodes) == 1001
+    assert time.perf_counter() - began < 10
+
+
+def test_a_trace_of_many_lines_is_quick() -> None:
+    """A thousand statements, each with a name of its own: the function's code is read once, and not once a call."""
+    lines = [f"    a{at} = calculator(question=or_else(a{at - 1}.text, question))" for at in range(1, 1000)]
+    source = "\n".join(["def long(question: str) -> Answer:", "    a0 = calculator(question=question)", *lines, "    return a999"])
+    space: dict[str, Any] = {"calculator": calculator, "Answer": Answer, "or_else": or_else}
+    exec(compile(source, "<long>", "exec"), space)
+    began = time.perf_counter()
+    assert list(workflow()(space["long"]).graph.nodes) == [f"a{at}" for at in range(1000)]
+    assert time.perf_counter() - began < 2
