@@ -22,6 +22,8 @@ from orchestra.journal.memory import MemoryJournal, MemoryStore
 
 T = TypeVar("T")
 
+EXHAUSTED = 60_000
+"""Steps after which a process counts as one that turns on the spot."""
 GATHER = 0.005
 """Seconds that events wait for a commit when nobody waits for them."""
 FAULTS = {"busy": "J012", "full": "J010", "io": "J014"}
@@ -45,7 +47,7 @@ class Process:
     def step(self) -> bool:
         """One step; gives whether the process is alive after it."""
         self.steps += 1
-        if self.alive and self.steps == self.fatal:
+        if self.alive and self.steps in (self.fatal, EXHAUSTED):
             self.kill()
         return self.alive
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from orchestra.doors import Call, Chunk, Clock, Done, Measure, Refused, Reply
 from orchestra.events import Usage
-from orchestra.testing.auditor import Observed
 from orchestra.testing.crashing import CALM, FAULTS, Process, Weather
 from orchestra.testing.programs import MANY, catalog
+from orchestra.testing.witnesses import Observed
 from orchestra.testing.workers import broken, refused, stalled
 from orchestra.values.json import canonical, digest
 from orchestra.values.labels import may_go

@@ -22,9 +22,9 @@ from orchestra.events import Asked, Event
 from orchestra.journal.error import JournalError
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.testing.auditor import Case, audit
+from orchestra.testing.books import Answering
 from orchestra.testing.clock import VirtualClock, run_simulated
-from orchestra.testing.crashing import FAULTS, CrashingJournal, Process, attribute_tasks, expire, nobodys_task
-from orchestra.testing.oracle import Answering
+from orchestra.testing.crashing import EXHAUSTED, FAULTS, CrashingJournal, Process, attribute_tasks, expire, nobodys_task
 from orchestra.testing.programs import Drawn
 from orchestra.testing.storms import DirectStormyWorkers, Ledger, Life, Storm, StormyWorkers, answer, draw
 from orchestra.workflow.nodes import AskNode
@@ -32,7 +32,7 @@ from orchestra.workflow.program import CompiledNode
 
 LATE = 65.0
 """Seconds within which a letter reaches a run that somebody has in hand, in whatever weather."""
-PATIENCE = 400_000.0
+PATIENCE = 60_000.0
 """Virtual seconds after which a run counts as one that never ends."""
 ENDED, CRASHED, BROKEN, CLOSED, WAITING = "ended", "crashed", "broken", "closed", "waiting"
 
@@ -169,8 +169,10 @@ class _Stage:
                 return "fenced"
         if not process.alive:
             self.trial.ledger.strike("crash in recovery" if number else "crash")
+            if process.steps >= EXHAUSTED:
+                self.trial.wrong.append("I1 the engine turns on the spot: it does things without end, and no time passes")
             self._left(await process.bury())
-            return CRASHED
+            return CRASHED if process.steps < EXHAUSTED else ENDED
         return await work
 
     async def _linger(self, process: Process, work: asyncio.Task[str]) -> str:

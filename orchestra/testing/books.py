@@ -1,0 +1,155 @@
+"""Books: what no recursion over a workflow can know, the answers of agents, tools and persons. Those of a run's events, or made up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from orchestra.doors import Call
+from orchestra.events import (
+    Answered,
+    Asked,
+    AttemptFinished,
+    AttemptStarted,
+    Event,
+    Expanded,
+    Judged,
+    NodeFinished,
+    RunStarted,
+    TurnStarted,
+)
+from orchestra.values.labels import Label
+from orchestra.values.outcome import Outcome, Value
+from orchestra.workflow.program import CompiledNode
+
+
+class Book(Protocol):
+    """Where the oracle finds what no recursion can know: what agents, tools and persons answered."""
+
+    inputs: Mapping[str, Any]
+    run: str
+    label: Label
+
+    def attempt(self, call: Call) -> AttemptFinished | None:
+        """How an attempt ended; None where it never did."""
+
+    def answer(self, path: str, node: CompiledNode, question: str) -> Answered | None:
+        """What a person answered."""
+
+    def refused_again(self, path: str) -> bool:
+        """Whether a person said not to call again what must happen once."""
+
+    def outcome(self, path: str) -> Outcome | None:
+        """What a unit ended in; None where that is not on record."""
+
+
+@dataclass(slots=True)
+class Recorded:
+    """The book of a run's events. Of attempts on record, those are left in `unread` that nobody asked for."""
+
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    run: str = ""
+    label: Label = "internal"
+    attempts: dict[tuple[str, int], AttemptFinished] = field(default_factory=dict)
+    answers: dict[str, list[Answered]] = field(default_factory=dict)
+    asked: dict[str, list[Asked]] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    ends: dict[str, Event] = field(default_factory=dict)
+    """By path: the event that gave a unit its outcome."""
+    begins: dict[str, Event] = field(default_factory=dict)
+    """By path: the first event that says that a unit has begun."""
+    counts: dict[str, int] = field(default_factory=dict)
+    turns: dict[str, list[TurnStarted]] = field(default_factory=dict)
+    judged: dict[tuple[str, int], Judged] = field(default_factory=dict)
+    twice: list[str] = field(default_factory=list)
+    """What has two ends."""
+    events: Sequence[Event] = ()
+
+    @classmethod
+    def of(cls, events: Sequence[Event]) -> Recorded:
+        """Sorts a run's events."""
+        book = cls(events=events)
+        for event in events:
+            match event:
+                case AttemptFinished():
+                    book._begun(event)
+                    if (event.node, event.attempt) in book.attempts:
+                        book.twice.append(f"attempt {event.attempt} of {event.node}")
+                    book.attempts[event.node, event.attempt] = event
+                    if event.settled:
+                        book._ended(event, Value(event.value, event.confidence))
+                case AttemptStarted():
+                    book._begun(event)
+                case NodeFinished():
+                    book._begun(event)
+                    book._ended(event, event.outcome)
+                case Judged():
+                    book.judged[event.node, event.attempt] = event
+                case Expanded():
+                    book._begun(event)
+                    book.counts[event.node] = event.count
+                case TurnStarted():
+                    book._begun(event)
+                    book.turns.setdefault(event.node, []).append(event)
+                case Asked():
+                    book._begun(event)
+                    book.asked.setdefault(event.node, []).append(event)
+                case Answered():
+                    book.answers.setdefault(event.node, []).append(event)
+                case RunStarted():
+                    book.inputs, book.run, book.label = event.inputs, event.run, event.label
+                case _:
+                    pass
+        return book
+
+    def _begun(self, event: Any) -> None:
+        self.begins.setdefault(event.node, event)
+
+    def _ended(self, event: Any, outcome: Outcome) -> None:
+        if event.node in self.outcomes:
+            self.twice.append(event.node)
+        self.outcomes[event.node], self.ends[event.node] = outcome, event
+
+    def attempt(self, call: Call) -> AttemptFinished | None:
+        """The end of an attempt, as it is on record."""
+        return self.attempts.get((call.node, call.attempt))
+
+    def answer(self, path: str, node: CompiledNode, question: str) -> Answered | None:
+        """The first answer on record."""
+        return next(iter(self.answers.get(path, ())), None)
+
+    def refused_again(self, path: str) -> bool:
+        """Whether the last answer on record is a no."""
+        return bool(self.answers.get(path)) and self.answers[path][-1].value != "again"
+
+    def outcome(self, path: str) -> Outcome | None:
+        """The outcome on record."""
+        return self.outcomes.get(path)
+
+
+@dataclass(slots=True)
+class Answering:
+    """The book of a run in which nothing goes wrong: every call is answered, and every question."""
+
+    inputs: Mapping[str, Any]
+    run: str
+    label: Label
+    call: Callable[[Call], Any]
+    person: Callable[[str, CompiledNode, str], Any]
+
+    def attempt(self, call: Call) -> AttemptFinished | None:
+        """An end with a value."""
+        return AttemptFinished(seq=0, at=0.0, node=call.node, attempt=call.attempt, value=self.call(call))
+
+    def answer(self, path: str, node: CompiledNode, question: str) -> Answered | None:
+        """The person's answer."""
+        return Answered(seq=0, at=0.0, node=path, value=self.person(path, node, question))
+
+    def refused_again(self, path: str) -> bool:
+        """Nobody is asked."""
+        return False
+
+    def outcome(self, path: str) -> Outcome | None:
+        """There is no record."""
+        return None
