@@ -11,9 +11,9 @@ from orchestra.agent.card import Card
 from orchestra.errors import FleetError, InputError
 from orchestra.fleet.client import Client
 from orchestra.fleet.config import FleetConfig, LocalServer
+from orchestra.fleet.faults import Fault
 from orchestra.fleet.safetensors import check_folder
 from orchestra.fleet.weights import sha256
-from orchestra.fleet.wire import Fault
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"

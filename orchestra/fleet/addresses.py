@@ -12,8 +12,8 @@ from orchestra.errors import FleetError
 from orchestra.fleet import control, launch, weights
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.control import Supervision
+from orchestra.fleet.faults import Fault
 from orchestra.fleet.progress import Progress, Report, silent
-from orchestra.fleet.wire import Fault
 
 Mode: TypeAlias = Literal["start", "adopt", "none"]
 """`start` adopts a supervisor that is there, or starts one; `adopt` wants one; `none` uses endpoints only."""

@@ -8,7 +8,7 @@ from orchestra.agent.card import Card
 from orchestra.agent.prompt import Constraining
 from orchestra.doors import Call
 from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer, nearest
-from orchestra.fleet.wire import Fault
+from orchestra.fleet.faults import Fault
 from orchestra.values.labels import may_go
 
 

@@ -10,9 +10,11 @@ import msgspec
 
 from orchestra.fleet import metrics, protocol
 from orchestra.fleet.config import Endpoint
+from orchestra.fleet.connection import Block
+from orchestra.fleet.faults import Fault
 from orchestra.fleet.protocol import Chat, Completion, Scores, Stream
 from orchestra.fleet.send import Sender, Sent, again, failed
-from orchestra.fleet.wire import Answer, Block, Fault, Request
+from orchestra.fleet.wire import Answer, Request
 from orchestra.values.labels import Label
 
 OnText: TypeAlias = Callable[[str], None]

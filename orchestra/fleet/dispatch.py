@@ -21,13 +21,14 @@ from orchestra.fleet.choice import Choice, choose, held
 from orchestra.fleet.client import Client, OnText
 from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer, nearest
 from orchestra.fleet.control import Supervision
+from orchestra.fleet.faults import Fault
 from orchestra.fleet.gauge import Gauge
 from orchestra.fleet.progress import Report, silent
 from orchestra.fleet.protocol import Chat, Completion
 from orchestra.fleet.send import Sender
 from orchestra.fleet.versions import current
 from orchestra.fleet.weights import Pantry
-from orchestra.fleet.wire import Fault, Wire
+from orchestra.fleet.wire import Wire
 
 BEAT = 30.0
 """Seconds between heartbeats to the supervisor, at most."""

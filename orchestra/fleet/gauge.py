@@ -13,10 +13,10 @@ from orchestra.errors import InputError
 from orchestra.fleet.cast import Cast
 from orchestra.fleet.choice import Choice, choose, held
 from orchestra.fleet.config import TEMPLATE_TOKENS, FleetConfig
+from orchestra.fleet.faults import Fault
 from orchestra.fleet.marks import Marks
 from orchestra.fleet.versions import current
 from orchestra.fleet.weights import Pantry
-from orchestra.fleet.wire import Fault
 from orchestra.values.json import canonical, digest
 
 A_MESSAGE = 16

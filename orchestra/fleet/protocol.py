@@ -12,7 +12,7 @@ import msgspec
 
 from orchestra.events import Usage
 from orchestra.fleet.config import Dialect
-from orchestra.fleet.wire import Fault
+from orchestra.fleet.faults import Fault
 from orchestra.values.json import MAX_BYTES
 
 COMMON = frozenset({"temperature", "top_p", "seed", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "stop"})

@@ -20,8 +20,10 @@ from tenacity.wait import wait_base
 from orchestra.doors import Clock
 from orchestra.errors import FleetError
 from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer, secret
+from orchestra.fleet.connection import Block
+from orchestra.fleet.faults import Fault
 from orchestra.fleet.limits import Breaker, Gate
-from orchestra.fleet.wire import Answer, Block, Fault, Request, Wire
+from orchestra.fleet.wire import Answer, Request, Wire
 from orchestra.values.labels import may_go
 
 FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0

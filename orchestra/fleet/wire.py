@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import socket
+import ssl
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Mapping
+from dataclasses import replace
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from orchestra.fleet.config import Limits
+from orchestra.fleet.connection import Block, Connection, no_answer, no_http
+from orchestra.fleet.faults import Fault, printable
 from orchestra.values.labels import Label
 
-if TYPE_CHECKING:
-    import aiohttp
-
-ERROR_BYTES = 1 << 16
-"""Bytes that are read of an answer which is an error."""
 KEEP_ALIVE = 3.0
 """Seconds that an idle connection is kept: less than the 5 of uvicorn, which would close it while a request is under way."""
+NEXT_ADDRESS = 0.25
+"""Seconds until a name's next address is tried as well (RFC 8305, section 5)."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -48,135 +49,166 @@ class Answer(msgspec.Struct, frozen=True):
     received: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Why there is no answer: a code of `orchestra explain`, and whether a model may have seen the request."""
+class Place:
+    """A server's address, and the connections to it that wait for a request."""
 
-    code: str
-    reason: str
-    hint: str = ""
-    seen: bool = True
-    """False only where no model can have worked on it, so that sending it again costs nothing."""
-    retryable: bool = True
-    busy: bool = False
-    """The server said that it has too much to do."""
-    lost: bool = False
-    """Nobody listens there, or no longer."""
-    retry_after: float | None = None
-    sent: bytes = b""
-    received: bytes = b""
+    __slots__ = ("_heads", "_host", "_path", "host", "idle", "name", "port", "secure")
+
+    def __init__(self, root: str) -> None:
+        """Raises `ValueError` for what is no address."""
+        parts = urlsplit(root)
+        if not parts.hostname:
+            raise ValueError(f"{root} has no host")
+        self.host, self.secure = parts.hostname, parts.scheme == "https"
+        self.port = parts.port or (443 if self.secure else 80)
+        self.name = parts.netloc.rpartition("@")[2]
+        self._host = self.name if self.name.isascii() else self.name.encode("idna").decode()
+        self._path = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=-._~")
+        self._heads: dict[tuple[str, bool], bytes] = {}
+        """Of requests without headers of their own, up to the length of the body."""
+        self.idle: list[Connection] = []
+
+    def head(self, request: Request, headers: Mapping[str, str]) -> bytes:
+        """The request line and the headers, for a body of its length. Raises `ValueError` for a header that is none."""
+        if headers:
+            head = self._head(request, headers)
+        elif (known := self._heads.get((request.path, request.body is None))) is None:
+            head = self._heads[request.path, request.body is None] = self._head(request, headers)
+        else:
+            head = known
+        return head + (b"\r\n" if request.body is None else b"Content-Length: %d\r\n\r\n" % len(request.body))
+
+    def _head(self, request: Request, headers: Mapping[str, str]) -> bytes:
+        lines = [f"{'GET' if request.body is None else 'POST'} {self._path}{request.path} HTTP/1.1", f"Host: {self._host}"]
+        lines += ["User-Agent: orchestra", "Accept: */*", "Accept-Encoding: identity"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines += [] if request.body is None else ["Content-Type: application/json"]
+        if any(char in line for line in lines for char in "\r\n\0"):
+            raise ValueError("a header has a line break in it")
+        return "\r\n".join([*lines, ""]).encode()
 
 
-Block: TypeAlias = Callable[[bytes], Fault | None]
-"""Takes a piece of a streamed answer as it comes; a fault ends the exchange."""
-
-
-@dataclass(slots=True)
 class Wire:
     """The connections to all servers of a fleet. Open it as a context; it leaves no socket behind."""
 
-    limits: Limits
-    _session: aiohttp.ClientSession | None = field(default=None, init=False)
-    _streaming: aiohttp.ClientTimeout | None = field(default=None, init=False)
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._places: dict[str, Place] = {}
+        self._open: set[Connection] = set()
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._trust: ssl.SSLContext | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Wire:
-        import aiohttp
-
-        waits: dict[str, Any] = {"total": None, "connect": self.limits.connect_seconds}
-        self._streaming = aiohttp.ClientTimeout(**waits, sock_read=self.limits.silence_seconds)
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(**waits),
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, ttl_dns_cache=30),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            headers={"User-Agent": "orchestra", "Accept-Encoding": "identity"},
-        )
+        self._loop = asyncio.get_running_loop()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        self._loop = None
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        for connection in list(self._open):
+            connection.end()
+        for _turn in range(100):
+            if not self._open:
+                break
+            await asyncio.sleep(0)  # what was broken off is told of it in the loop's next turns
 
     async def exchange(
         self, root: str, request: Request, headers: Mapping[str, str], seconds: float, on_block: Block | None = None
     ) -> Answer | Fault:
         """Sends one request to the server at `root`, and gives its answer or what went wrong, within `seconds`."""
-        received = bytearray()
+        assert self._loop is not None, "the wire is used inside its context"
+        sent = request.body or b""
         try:
-            async with asyncio.timeout(max(0.0, seconds)):
-                result = await self._try(root + request.path, request, headers, received, on_block)
-        except TimeoutError:
-            result = Fault("F205", f"no whole answer within {seconds:.1f} s", "raise the node's `timeout`, or ask for less `max_output`")
-        if isinstance(result, Fault):
-            return replace(result, sent=request.body or b"", received=bytes(received))
-        return result
-
-    async def _try(
-        self, url: str, request: Request, headers: Mapping[str, str], received: bytearray, on_block: Block | None
-    ) -> Answer | Fault:
-        import aiohttp
-
-        assert self._session is not None, "the wire is used inside its context"
-        body = None if request.body is None else aiohttp.BytesPayload(request.body, content_type="application/json")
-        options: dict[str, Any] = {"headers": headers} if headers else {}
-        if request.stream:
-            options["timeout"] = self._streaming
-        response: aiohttp.ClientResponse | None = None
+            place = self._places.get(root) or self._places.setdefault(root, Place(root))
+            head = place.head(request, headers)
+        except ValueError as error:
+            return replace(no_http(str(error)), sent=sent)
+        connection = self._idle(place)
+        if connection is None:
+            began = self._loop.time()
+            found = await self._connected(self._loop, place, seconds)
+            if isinstance(found, Fault):
+                return replace(found, sent=sent)
+            connection, seconds = found, seconds - (self._loop.time() - began)
+        most = self.limits.response_bytes
         try:
-            response = await self._session.request("GET" if body is None else "POST", url, data=body, allow_redirects=False, **options)
-            if response.status != 200:
-                await _read(response, received, ERROR_BYTES)
-                return _of_status(response.status, response.headers, bytes(received))
-            if not await _read(response, received, self.limits.response_bytes, on_block if request.stream else None):
-                return Fault("F210", f"the answer has more than {self.limits.response_bytes} bytes", "ask for less `max_output`")
-            return Answer(request.body or b"", bytes(received))
-        except _Ended as ended:
-            return ended.fault
-        except aiohttp.ClientConnectorDNSError as error:
-            return _unreachable(url, f"its name is not known: {error.os_error}", lost=False)
-        except aiohttp.ClientSSLError as error:
-            return replace(_unreachable(url, f"TLS failed: {error}", lost=False), retryable=False)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            return _unreachable(url, str(getattr(error, "os_error", "") or error), lost=True)
-        except aiohttp.SocketTimeoutError:
-            silence = self.limits.silence_seconds
-            return Fault("F205", f"the answer stalled: nothing came for {silence:.0f} s", "orchestra fleet status")
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientPayloadError, ConnectionError) as error:
-            reason = f"the connection broke {'in the middle of the answer' if received else 'before an answer came'}"
-            return Fault("F206", f"{reason} ({type(error).__name__})", "orchestra fleet status", lost=True)
-        except (aiohttp.ClientError, ValueError) as error:
-            return Fault(
-                "F209", f"what answers there does not speak HTTP as it should: {_printable(str(error))}", "check the address of the server"
-            )
+            if request.stream:
+                fault = await connection.exchange(head + sent, seconds, most, on_block, self.limits.silence_seconds)
+            else:
+                fault = await connection.exchange(head + sent, seconds, most)
         finally:
-            if response is not None and response.connection is not None:
-                response.close()  # it was not read to its end: by this vLLM notices, and stops
+            received = connection.taken()
+            if connection.usable:
+                self._keep(place, connection)
+        if fault is None:
+            if connection.status == 200:
+                return Answer(sent, received)
+            fault = _of_status(connection.status, connection.headers, received)
+        return replace(fault, sent=sent, received=received)
+
+    async def _connected(self, loop: asyncio.AbstractEventLoop, place: Place, seconds: float) -> Connection | Fault:
+        """A new connection, within `connect_seconds`, and within `seconds` in any case."""
+        if place.secure and self._trust is None:
+            self._trust = ssl.create_default_context()
+        most = self.limits.connect_seconds
+        try:
+            async with asyncio.timeout(max(0.0, min(seconds, most))) as limit:
+                _, connection = await loop.create_connection(
+                    lambda: Connection(loop, self._open),
+                    place.host,
+                    place.port,
+                    ssl=self._trust if place.secure else None,
+                    happy_eyeballs_delay=NEXT_ADDRESS,
+                )
+        except ssl.SSLError as error:
+            return replace(_unreachable(place.name, f"TLS failed: {error}", lost=False), retryable=False)
+        except socket.gaierror as error:
+            return _unreachable(place.name, f"its name is not known: {error}", lost=False)
+        except OSError as error:
+            if limit.expired() and seconds < most:
+                return no_answer(seconds)
+            late = f"no connection within {most:g} s"
+            return _unreachable(place.name, late if limit.expired() else str(error), lost=True)
+        except ValueError as error:  # a name that is no host's
+            return _unreachable(place.name, str(error), lost=False)
+        return connection
+
+    def _idle(self, place: Place) -> Connection | None:
+        """The connection that was used last, if it can be used again."""
+        assert self._loop is not None, "the wire is used inside its context"
+        oldest = self._loop.time() - KEEP_ALIVE
+        while place.idle:
+            connection = place.idle.pop()
+            if connection.usable and connection.since > oldest:
+                return connection
+            connection.end()
+        return None
+
+    def _keep(self, place: Place, connection: Connection) -> None:
+        if self._loop is None:
+            connection.end()
+            return
+        place.idle.append(connection)
+        if self._sweeping is None:
+            self._sweeping = self._loop.call_later(KEEP_ALIVE, self._sweep)
+
+    def _sweep(self) -> None:
+        """Ends what has been idle for too long, and looks again later where something is left."""
+        assert self._loop is not None, "leaving the context ends it"
+        oldest = self._loop.time() - KEEP_ALIVE
+        for place in self._places.values():
+            for connection in place.idle:
+                if connection.since <= oldest:
+                    connection.end()
+            place.idle = [connection for connection in place.idle if connection.usable]
+        left = any(place.idle for place in self._places.values())
+        self._sweeping = self._loop.call_later(KEEP_ALIVE, self._sweep) if left else None
 
 
-class _Ended(Exception):
-    """Carries a fault out of the reading of a stream."""
-
-    def __init__(self, fault: Fault) -> None:
-        self.fault = fault
-
-
-async def _read(response: aiohttp.ClientResponse, into: bytearray, most: int, on_block: Block | None = None) -> bool:
-    """Reads a body into `into`; False where it has more than `most` bytes."""
-    content = response.content
-    while not content.at_eof() and (block := await content.readany()):
-        into += block
-        if len(into) > most:
-            return False
-        if on_block is not None and (fault := on_block(block)) is not None:
-            raise _Ended(fault)
-    return True
-
-
-def _unreachable(url: str, reason: str, *, lost: bool) -> Fault:
-    host = url.split("/", 3)[2]
-    return Fault("F203", f"{host} cannot be reached: {_printable(reason)}", "orchestra fleet status", seen=False, lost=lost)
+def _unreachable(host: str, reason: str, *, lost: bool) -> Fault:
+    return Fault("F203", f"{host} cannot be reached: {printable(reason)}", "orchestra fleet status", seen=False, lost=lost)
 
 
 def _of_status(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
@@ -186,7 +218,7 @@ def _of_status(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
     match status:
         case 429 | 503:
             fault = _unseen("F204", f"the server is too busy ({reason})", "try later, or lower `concurrency`")
-            return replace(fault, retryable=True, busy=True, retry_after=_retry_after(headers.get("Retry-After")))
+            return replace(fault, retryable=True, busy=True, retry_after=_retry_after(headers.get("retry-after")))
         case 401 | 403:
             return _unseen("F214", f"the server wants another key ({reason})", "check `api_key:` of the fleet file")
         case 404:
@@ -197,7 +229,7 @@ def _of_status(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
         case 408 | 500 | 502 | 504:
             return Fault("F208", f"the server failed ({reason})", "orchestra fleet logs")
         case _ if 300 <= status < 400:
-            where = _printable(headers.get("Location", "somewhere else"))
+            where = printable(headers.get("location", "somewhere else"))
             hint = "write the final address as `endpoint:`"
             return _unseen("F213", f"the server points to {where}, and redirects are not followed", hint)
         case _ if status >= 500:
@@ -226,7 +258,7 @@ def _message(body: bytes) -> str:
     if isinstance(value, dict):
         inner = value.get("error", value)
         found = (inner.get("message") or inner.get("detail")) if isinstance(inner, dict) else inner
-        return _printable(found) if isinstance(found, str) else ""
+        return printable(found) if isinstance(found, str) else ""
     return ""
 
 
@@ -242,8 +274,3 @@ def _retry_after(text: str | None) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
     except (ValueError, OverflowError):
         return None
-
-
-def _printable(text: str) -> str:
-    """A stranger's text on one line, without control characters."""
-    return "".join(char if char.isprintable() else " " for char in text)[:300]

@@ -16,9 +16,10 @@ import pytest
 
 from orchestra.fleet.config import Endpoint, FleetConfig, Limits, Server
 from orchestra.fleet.control import Supervision
+from orchestra.fleet.faults import Fault
 from orchestra.fleet.folders import Folders
 from orchestra.fleet.send import Sender
-from orchestra.fleet.wire import Fault, Wire
+from orchestra.fleet.wire import Wire
 
 Play: TypeAlias = Callable[["Visit"], Awaitable[object]]
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.fleet import protocol
+from orchestra.fleet.faults import Fault
 from orchestra.fleet.protocol import Chat, Completion, Stream
-from orchestra.fleet.wire import Fault
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
 CHAT = Chat(

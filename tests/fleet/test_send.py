@@ -12,8 +12,8 @@ import pytest
 
 from orchestra.fleet.client import Client
 from orchestra.fleet.config import Limits
+from orchestra.fleet.faults import Fault
 from orchestra.fleet.protocol import Chat, Completion
-from orchestra.fleet.wire import Fault
 
 from .conftest import RawServer, Visit, chat_answer, endpoints, raw_server, sending
 

@@ -16,8 +16,8 @@ from orchestra.agent.card import Card
 from orchestra.doors import Call, Done, Refused
 from orchestra.fleet.config import FleetConfig, LocalServer
 from orchestra.fleet.dispatch import Fleet
+from orchestra.fleet.faults import Fault
 from orchestra.fleet.protocol import Chat, Completion, Scores
-from orchestra.fleet.wire import Fault
 
 pytestmark = pytest.mark.real
 

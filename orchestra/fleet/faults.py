@@ -1,0 +1,29 @@
+"""What can go wrong between us and a server, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why there is no answer: a code of `orchestra explain`, and whether a model may have seen the request."""
+
+    code: str
+    reason: str
+    hint: str = ""
+    seen: bool = True
+    """False only where no model can have worked on it, so that sending it again costs nothing."""
+    retryable: bool = True
+    busy: bool = False
+    """The server said that it has too much to do."""
+    lost: bool = False
+    """Nobody listens there, or no longer."""
+    retry_after: float | None = None
+    sent: bytes = b""
+    received: bytes = b""
+
+
+def printable(text: str) -> str:
+    """A stranger's text on one line, without control characters."""
+    return "".join(char if char.isprintable() else " " for char in text)[:300]
