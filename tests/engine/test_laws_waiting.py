@@ -1,0 +1,441 @@
+"""Laws of waiting: through a journal that takes its time, no letter, cancellation or closing is lost, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestra.doors import Call, Done, Letter, Measure
+from orchestra.engine.run import Run
+from orchestra.engine.shell import Engine
+from orchestra.errors import OrchestraError
+from orchestra.events import Event, RunFinished, Usage
+from orchestra.journal.memory import MemoryJournal, MemoryStore
+from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, run_simulated
+from orchestra.values.outcome import Value
+from tests.engine.durable import Theatre
+from tests.engine.stage import ANSWERS, play, program
+
+ASK = """
+output: ${after}
+nodes:
+  sure: {ask: "Well?", options: ["yes", "no"]}
+  after: {agent: writer, with: {text: "${sure}"}}
+"""
+ONE = "output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}}"
+LONG = 10_000.0
+"""Seconds that nothing here takes."""
+
+
+class Slow(MemoryJournal):
+    """A journal each of whose answers takes ten milliseconds to arrive."""
+
+    async def lease(self, run: str) -> int:
+        await asyncio.sleep(0.01)
+        return await super().lease(run)
+
+    async def release(self, run: str) -> None:
+        await asyncio.sleep(0.01)
+        await super().release(run)
+
+    async def read(self, run: str, after: int = 0) -> list[Event]:
+        found = list(await super().read(run, after))
+        await asyncio.sleep(0.01)
+        return found
+
+    async def letters(self, run: str, after: int = 0) -> list[Letter]:
+        found = list(await super().letters(run, after))
+        await asyncio.sleep(0.01)
+        return found
+
+
+def engine(clock: VirtualClock, journal: MemoryJournal, workers: Any = None, **simulation: Any) -> Engine:
+    return Engine(clock, journal, workers or SimulatedWorkers(ANSWERS, clock=clock, **simulation))
+
+
+def start(on: Engine, text: str = ASK, **more: Any) -> Run:
+    return on.start(program(text), {}, graph="0" * 32, **more)
+
+
+async def answer(journal: MemoryJournal, run: Run, value: str = "yes") -> None:
+    """Posts an answer to the one question of a run."""
+    (asked,) = (event for event in journal.store.logs[run.id].events if type(event).__name__ == "Asked")
+    await journal.post(run.id, Letter(kind="answer", node="sure", value=value, shown=asked.shown))  # type: ignore[union-attr]  # it is an Asked
+
+
+ACTS = st.lists(st.tuples(st.floats(0, 0.15), st.sampled_from(["cancel", "answer", "nonsense", "resume", "watch"])), max_size=6)
+
+
+@settings(max_examples=300, deadline=None)
+@given(seed=st.integers(0, 10**6), acts=ACTS, latency=st.sampled_from([0.0, 0.02]))
+def test_whatever_comes_while_a_run_falls_asleep_or_wakes_is_heard(seed: int, acts: list[tuple[float, str]], latency: float) -> None:
+    async def scene(clock: VirtualClock) -> tuple[RunFinished, Sequence[Event], list[list[int]]]:
+        journal = Slow()
+        on = engine(clock, journal, latency=latency)
+        run, seen = start(on), []
+
+        async def act(at: float, what: str) -> None:
+            await clock.sleep(at)
+            match what:
+                case _ if run.over:
+                    return
+                case "cancel":
+                    run.cancel("a person")
+                case "watch":
+                    seen.append([event.seq async for event in run.events()])
+                case "resume":
+                    await on.resume(program(ASK), run.id)
+                case _:
+                    await answer(journal, run, "yes" if what == "answer" else what)
+
+        tasks = [asyncio.ensure_future(act(at, what)) for at, what in [(0.001, "watch"), *acts]]
+        await clock.sleep(1)
+        if not run.over:
+            await answer(journal, run, "no")
+        finished = await asyncio.wait_for(run.wait(), LONG)
+        for error in await asyncio.gather(*tasks, return_exceptions=True):
+            assert error is None or (isinstance(error, OrchestraError) and error.code in ("J006", "J022"))
+        history = await run.history()
+        await on.close()
+        return finished, history, seen
+
+    finished, history, seen = run_simulated(scene, seed)
+    kinds = {what for _, what in acts}
+    assert [event.seq for event in history] == list(range(1, len(history) + 1))
+    assert all(numbers == [event.seq for event in history] for numbers in seen)
+    assert finished.status == "done" if "cancel" not in kinds else finished.status in ("done", "cancelled")
+    assert "cancel" in kinds or finished.outcome == Value("<yes>" if "answer" in kinds else "<no>")
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10**6), at=st.floats(0, 0.15), letter=st.floats(0, 0.15))
+def test_closing_at_any_time_ends_every_wait_and_gives_the_lease_back(seed: int, at: float, letter: float) -> None:
+    async def scene(clock: VirtualClock) -> Any:
+        journal = Slow()
+        on = engine(clock, journal, latency=0.02)
+        run = start(on)
+
+        async def post() -> None:
+            await clock.sleep(letter)
+            await answer(journal, run)
+
+        posting = asyncio.ensure_future(post())
+        await clock.sleep(at)
+        await on.close()
+        try:
+            return (await asyncio.wait_for(run.wait(), LONG)).outcome
+        except OrchestraError as error:
+            if error.code != "E017":
+                raise
+        await posting
+        again = engine(clock, journal)
+        outcome = (await (await again.resume(program(ASK), run.id)).wait()).outcome
+        await again.close()
+        return outcome
+
+    assert run_simulated(scene, seed) == Value("<yes>")
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), at=st.floats(0, 0.1))
+def test_a_letter_that_comes_while_a_run_is_taken_over_is_opened(seed: int, at: float) -> None:
+    async def scene(clock: VirtualClock) -> Any:
+        store = MemoryStore()
+        before = MemoryJournal(store)
+        first = engine(clock, before)
+        run = start(first)
+        await run.pause()
+        await before.close()
+        await first.close()
+        journal = Slow(store)
+        on = engine(clock, journal)
+        other = start(on, 'output: ${a}\nnodes:\n  a: {ask: "Another?"}')
+        await other.pause()
+
+        async def post() -> None:
+            await clock.sleep(at)
+            await answer(journal, run)
+
+        posting = asyncio.ensure_future(post())
+        again = await on.resume(program(ASK), run.id)
+        await posting
+        outcome = (await asyncio.wait_for(again.wait(), LONG)).outcome
+        await on.close()
+        return outcome
+
+    assert run_simulated(scene, seed) == Value("<yes>")
+
+
+def test_a_run_that_broke_can_be_resumed_in_the_same_process() -> None:
+    def once(call: Call) -> str:
+        calls.append(call)
+        if len(calls) == 1:
+            raise LookupError("a fault of a worker")
+        return "well"
+
+    calls: list[Call] = []
+
+    async def scene(clock: VirtualClock) -> Any:
+        on = engine(clock, MemoryJournal(), SimulatedWorkers({**ANSWERS, "writer": once}, clock=clock))
+        run = start(on, ONE)
+        with pytest.raises(LookupError):
+            await run.wait()
+        outcome = (await (await on.resume(program(ONE), run.id)).wait()).outcome
+        await on.close()
+        return outcome
+
+    assert run_simulated(scene) == Value("well")
+
+
+def test_a_run_that_was_resumed_on_the_wrong_workflow_can_be_resumed_on_the_right_one() -> None:
+    async def scene(clock: VirtualClock) -> Any:
+        theatre = Theatre(clock, latency=9.0)
+        run = theatre.start(program(ONE))
+        await clock.sleep(1)
+        await theatre.crash()
+        with pytest.raises(OrchestraError, match="does not have"):
+            await theatre.engine.resume(program(ONE.replace("a:", "b:").replace("{a}", "{b}")), run.id)
+        outcome = (await (await theatre.engine.resume(program(ONE), run.id)).wait()).outcome
+        await theatre.engine.close()
+        return outcome
+
+    assert run_simulated(scene) == Value("<x>")
+
+
+BODY = """
+output: {b: "${b}", s: "${s}"}
+nodes:
+  b: {call: {nodes: {i: {%s}}, output: "${i}"}, timeout: 60, fallback: late}
+  s: {%s}
+"""
+
+
+def test_the_time_of_a_body_is_up_though_the_run_was_cut_off_and_only_a_person_is_asked() -> None:
+    compiled = program('output: ${b}\nnodes:\n  b: {call: {nodes: {i: {ask: "Well?"}}, output: "${i}"}, timeout: 60, fallback: late}')
+
+    async def scene(clock: VirtualClock) -> Any:
+        theatre = Theatre(clock)
+        run = theatre.start(compiled)
+        await clock.sleep(1)
+        await theatre.crash()
+        outcome = (await asyncio.wait_for((await theatre.engine.resume(compiled, run.id)).wait(), LONG)).outcome
+        await theatre.engine.close()
+        return outcome
+
+    assert run_simulated(scene) == Value("late")
+
+
+def test_a_run_sleeps_as_soon_as_what_was_given_up_is_all_that_waits() -> None:
+    async def scene(clock: VirtualClock) -> float:
+        on = engine(clock, MemoryJournal(), faults=Faults(refused=1.0))
+        run = start(on, BODY % ("agent: writer, with: {text: x}, retry: {attempts: 9, wait: [1000, 2000]}", 'ask: "Well?"'))
+        await run.pause()
+        await on.close()
+        return clock.monotonic()
+
+    assert run_simulated(scene) == pytest.approx(60, abs=0.1)
+
+
+class Costly(SimulatedWorkers):
+    """Each call reserves thirty tokens and takes two; those inside `slow` take a hundred seconds."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        cost = Usage(prompt_tokens=1, output_tokens=1, calls=1)
+        answers = {**ANSWERS, "writer": lambda call: Done(value="w", usage=cost)}
+        super().__init__(answers, clock=clock, latency=lambda call, _: 100.0 if call.node.startswith("slow") else 1.0)
+
+    def measure(self, call: Call) -> Measure:
+        return Measure(prompt_tokens=10, max_output=20, min_output=20)
+
+
+def test_room_that_is_given_up_is_given_to_those_who_wait_for_it() -> None:
+    text = """
+budget: {tokens: 35}
+output: {x: "${slow}", y: "${w}"}
+nodes:
+  slow: {call: {nodes: {i: {agent: writer, with: {text: x}}}, output: "${i}"}, timeout: 5, fallback: late}
+  s: {tool: shout, with: {text: x}}
+  w: {agent: writer, with: {text: "${s}"}}
+"""
+
+    async def scene(clock: VirtualClock) -> Any:
+        on = engine(clock, MemoryJournal(), Costly(clock))
+        outcome = (await start(on, text).wait()).outcome
+        await on.close()
+        return outcome
+
+    assert run_simulated(scene) == Value({"x": "late", "y": "w"})
+
+
+def test_a_run_that_was_cancelled_when_it_was_cut_off_ends_cancelled() -> None:
+    async def scene(clock: VirtualClock) -> str:
+        first = Theatre(clock, latency=9.0)
+        run = first.start(program(ONE))
+        await clock.sleep(1)
+        run.cancel()
+        await run.wait()
+        again = Theatre(clock)
+        again.put((await first.journal.read(run.id))[:-1])
+        status = (await asyncio.wait_for((await again.engine.resume(program(ONE), run.id)).wait(), LONG)).status
+        await again.engine.close()
+        await first.engine.close()
+        return status
+
+    assert run_simulated(scene) == "cancelled"
+
+
+def test_a_run_keeps_its_own_workers_while_it_sleeps() -> None:
+    async def scene(clock: VirtualClock) -> Any:
+        journal = MemoryJournal()
+        on = engine(clock, journal)
+        run = start(on, workers=SimulatedWorkers({"writer": "mine"}, clock=clock))
+        await run.pause()
+        await answer(journal, run)
+        outcome = (await run.wait()).outcome
+        await on.close()
+        return outcome
+
+    assert run_simulated(scene) == Value("mine")
+
+
+def test_a_run_whose_other_holder_died_is_taken_back() -> None:
+    async def scene(clock: VirtualClock) -> Any:
+        store = MemoryStore()
+        journal, other = MemoryJournal(store), MemoryJournal(store)
+        on = engine(clock, journal)
+        run = start(on)
+        await run.pause()
+        await other.lease(run.id)
+        await answer(journal, run)
+        await clock.sleep(5)
+        await other.close()
+        outcome = (await asyncio.wait_for(run.wait(), LONG)).outcome
+        await on.close()
+        return outcome
+
+    assert run_simulated(scene) == Value("<yes>")
+
+
+class Breaks(MemoryJournal):
+    """A journal whose disk goes away when `gone` is set; or that cannot read the inbox of one run."""
+
+    gone, bad = False, ""
+
+    def append(self, run: str, events: Sequence[Event]) -> None:
+        if self.gone:
+            raise OrchestraError("J009", "the disk is gone")
+        super().append(run, events)
+
+    async def mail(self) -> set[str]:
+        found = await super().mail()
+        if self.gone:
+            raise OrchestraError("J009", "the disk is gone")
+        return found
+
+    async def letters(self, run: str, after: int = 0) -> list[Letter]:
+        if run == self.bad:
+            raise OrchestraError("J009", "this one cannot be read")
+        return await super().letters(run, after)
+
+
+def test_a_run_that_sleeps_hears_that_the_journal_broke() -> None:
+    async def scene(clock: VirtualClock) -> None:
+        journal = Breaks()
+        on = engine(clock, journal)
+        run = start(on)
+        await run.pause()
+        journal.gone = True
+        await answer(journal, run)
+        with pytest.raises(OrchestraError, match="disk is gone"):
+            await asyncio.wait_for(run.wait(), LONG)
+        await on.close()
+
+    run_simulated(scene)
+
+
+def test_an_inbox_that_cannot_be_read_harms_no_other_run() -> None:
+    async def scene(clock: VirtualClock) -> Any:
+        journal = Breaks()
+        on = engine(clock, journal, latency=50.0)
+        bad, good = start(on, ONE), start(on)
+        await good.pause()
+        journal.bad = bad.id
+        await journal.post(bad.id, Letter(kind="cancel"))
+        await clock.sleep(1)
+        await answer(journal, good)
+        outcome = (await asyncio.wait_for(good.wait(), LONG)).outcome
+        await on.close()
+        return outcome
+
+    assert run_simulated(scene) == Value("<yes>")
+
+
+def test_closing_lets_go_of_every_run_though_the_journal_broke() -> None:
+    async def scene(clock: VirtualClock) -> list[bool]:
+        journal = Breaks()
+        on = engine(clock, journal, latency=50.0)
+        runs = [start(on, ONE) for _ in range(3)]
+        journal.gone = True
+        await on.close()
+        return [run.over for run in runs]
+
+    assert run_simulated(scene) == [True, True, True]
+
+
+def test_answers_that_come_together_keep_to_the_concurrency() -> None:
+    text = 'output: ${a.values}\nnodes:\n  a: {tool: send, each: "${[1, 2, 3, 4, 5, 6]}", as: x, with: {text: "${string(x)}"}}'
+
+    async def scene(clock: VirtualClock) -> int:
+        theatre = Theatre(clock, latency=9.0)
+        run = theatre.start(program(text))
+        await clock.sleep(1)
+        await theatre.crash()
+        theatre.engine.concurrency = 2
+        again = await theatre.engine.resume(program(text), run.id)
+        await again.pause()
+        theatre.workers.most = 0
+        for asked in again.asked:
+            await theatre.journal.post(run.id, Letter(kind="answer", node=asked.node, value="again", shown=asked.shown))
+        await again.wait()
+        await theatre.engine.close()
+        return theatre.workers.most
+
+    assert run_simulated(scene) == 2
+
+
+def test_a_tool_that_must_happen_once_is_not_escalated() -> None:
+    text = (
+        "output: ${a}\nnodes:\n  a: {tool: send, with: {text: x}, checks: [numbers], against: none, otherwise: [retry, escalate, abstain]}"
+    )
+    assert len(play(text, answers={"send": "got 17"}).workers.calls) == 1
+
+
+def test_the_events_of_a_run_can_be_read_when_the_journal_has_forgotten_it() -> None:
+    async def scene(clock: VirtualClock) -> tuple[list[int], int]:
+        on = engine(clock, MemoryJournal(keep=2))
+        run = start(on, ONE)
+        finished = await run.wait()
+        for _ in range(4):
+            await start(on, ONE).wait()
+        await on.close()
+        assert not await on.journal.read(run.id)
+        return [event.seq async for event in run.events()], finished.seq
+
+    found, last = run_simulated(scene)
+    assert found == list(range(1, last + 1))
+
+
+def test_more_runs_than_the_journal_keeps_may_end_at_once() -> None:
+    async def scene(clock: VirtualClock) -> set[str]:
+        on = engine(clock, MemoryJournal(keep=2))
+        runs = [start(on, ONE) for _ in range(9)]
+        ends = {(await run.wait()).status for run in runs}
+        await on.close()
+        return ends
+
+    assert run_simulated(scene) == {"done"}
