@@ -357,7 +357,9 @@ class Driver:
         self.pump()
 
     def _abandon(self) -> None:
-        """Cancels the calls of units whose time was up."""
+        """Cancels the calls and the alarms of units whose time was up."""
+        for path in [path for path in self.alarms if path not in self.state.units]:
+            self.alarms.pop(path).cancel()
         for task, invoke in self.tasks.items():
             if invoke is not None and invoke.unit.phase is Phase.DONE:
                 task.cancel()

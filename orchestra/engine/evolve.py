@@ -94,7 +94,7 @@ def _attempt_finished(state: State, event: AttemptFinished, program: Program) ->
             silent = not event.error and not event.recalled and not usage.prompt_tokens and not usage.output_tokens
             # A worker that does not say what a call has cost is taken to have spent what was reserved.
             purse.spend(reserved if silent and reserved > 0 else usage.prompt_tokens + usage.output_tokens, usage.calls)
-        if state.starved:
+        if state.lines:
             state.feed()
     if event.usage is not NOTHING:
         state.tally.add(event.usage)
@@ -112,7 +112,7 @@ def _over(state: State, unit: Unit) -> None:
     if unit.reserved >= 0 and unit.scope.purse is not None:
         unit.scope.purse.release(unit.reserved)
         unit.reserved = -1
-    if state.starved:
+    if state.lines:
         state.feed()
 
 

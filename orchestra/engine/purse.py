@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections import deque
+from typing import TYPE_CHECKING
+
 from orchestra.workflow.nodes import Budget
+
+if TYPE_CHECKING:
+    from orchestra.engine.state import Unit
 
 
 class Purse:
     """The tokens and calls of one budget: spent, and reserved for calls that are under way. `outer` is the purse around it."""
 
-    __slots__ = ("budget", "calls", "outer", "pending", "reserved", "tokens")
+    __slots__ = ("budget", "calls", "line", "outer", "pending", "reserved", "tokens")
 
     def __init__(self, budget: Budget, outer: Purse | None) -> None:
         self.budget, self.outer = budget, outer
         self.tokens = self.calls = 0
         self.reserved = self.pending = 0
         """Tokens that are reserved, and calls that are under way."""
+        self.line: deque[Unit] = deque()
+        """Units that wait for room, the first first."""
 
     def reserve(self, tokens: int) -> None:
         """A call goes out that may cost so many tokens."""

@@ -43,7 +43,7 @@ class Run:
             self.flushed = len(self.log)
             self.journal.append(self.id, fresh)
             if self._waiters:
-                self._wake()
+                self.wake()
 
     def attach(self, cancel: Callable[[str], None]) -> None:
         """The engine has the run in hand; `cancel(by)` reaches it."""
@@ -55,14 +55,15 @@ class Run:
         self.offset += len(self.log)
         self.log.clear()
         self.flushed = 0
-        self._wake()
+        self.wake()
 
     def end(self, finished: RunFinished | None, error: BaseException | None = None) -> None:
         """The run is over, its last event on disk; or the engine or the journal broke."""
         self._end, self._error, self._cancel = finished, error, None
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Something has happened: those who wait look again."""
         waiters, self._waiters = self._waiters, []
         for waiting in waiters:
             if not waiting.done():

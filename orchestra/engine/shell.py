@@ -23,6 +23,8 @@ from orchestra.workflow.program import Program
 
 HELD, ENDED = "J022", "J006"
 """Codes of the journal: another process has the run in hand; it has ended."""
+MOST_CHECKS = 4_096
+"""Validators that are kept; a program that is compiled anew has schemas of its own."""
 FOLLOW = 0.5
 """Seconds between looks at a run that another process has in hand."""
 _EXACT: Mapping[str, type] = {"string": str, "integer": int, "boolean": bool}
@@ -102,7 +104,6 @@ class Engine:
             options=dict(options or {}),
         )
         handle.started = started
-        handle.started = started
         driver = self._drive(program, handle, self._state(), workers or self.workers)
         driver.memo = bool(started.options.get("memo"))
         driver.record(started)
@@ -135,16 +136,22 @@ class Engine:
         await asyncio.shield(self._taking[run.id][0])
 
     async def _take(self, sleeper: _Sleeper, by: str) -> None:
-        program, run = sleeper.program, sleeper.run
+        run = sleeper.run
         epoch = await self.journal.lease(run.id)
         try:
-            events = await self.journal.read(run.id)
-            state = self.fold(program, events)
-            letters = await self.journal.letters(run.id, state.letters)
+            await self._go_on(sleeper, epoch, by)
         except BaseException:
-            with suppress(OrchestraError):
-                await self.journal.release(run.id)
+            if run.id not in self._drivers:
+                with suppress(OrchestraError):
+                    await self.journal.release(run.id)
             raise
+
+    async def _go_on(self, sleeper: _Sleeper, epoch: int, by: str) -> None:
+        """A run whose lease we have: it goes on where it was, or goes on waiting."""
+        program, run = sleeper.program, sleeper.run
+        events = await self.journal.read(run.id)
+        state = self.fold(program, events)
+        letters = await self.journal.letters(run.id, state.letters)
         first = events[0]
         run.started = first if isinstance(first, RunStarted) else None
         run.offset, run.log, run.flushed = len(events), [], 0
@@ -217,6 +224,8 @@ class Engine:
         known = self._checks.get(id(schema))
         if known is None:
             exact = _EXACT.get(schema["type"]) if schema.keys() <= _NOTES and isinstance(schema.get("type"), str) else None
+            if len(self._checks) >= MOST_CHECKS:
+                self._checks.clear()
             known = self._checks[id(schema)] = (schema, exact, Validator(schema))
         if type(value) is known[1]:
             return None
@@ -339,6 +348,7 @@ class Engine:
             while True:
                 if events := await self.journal.read(run.id, run.offset):
                     run.offset += len(events)
+                    run.wake()
                     if isinstance(events[-1], RunFinished):
                         run.end(events[-1])
                         return

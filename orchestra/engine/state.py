@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
@@ -173,7 +172,7 @@ class State:
 
     __slots__ = (
         "active", "agenda", "asked", "at", "budgeted", "cancelled", "cancelled_by", "epoch", "finished", "label", "letters", "limit",
-        "measure", "order", "ready", "root", "run", "running", "seq", "starved", "tally", "units",
+        "lines", "measure", "order", "ready", "root", "run", "running", "seq", "tally", "units",
     )  # fmt: skip
 
     def __init__(self, limit: int = 1 << 30, measure: Callable[[Call], Measure] = unmeasured, *, budgeted: bool = True) -> None:
@@ -199,7 +198,8 @@ class State:
         self.measure = measure
         self.budgeted = budgeted
         """Whether budgets of tokens and calls are kept; a replay takes what they brought about from the facts."""
-        self.starved: deque[Unit] | None = None
+        self.lines: list[Purse] = []
+        """The purses in which units wait for room."""
         self.asked: dict[str, Asked] = {}
         self.tally = Tally()
         self.cancelled = False
@@ -212,24 +212,28 @@ class State:
         self.order += 1
         heapq.heappush(self.ready, (-unit.node.height, self.order, unit))
 
-    def starve(self, unit: Unit, *, first: bool) -> None:
-        """Puts a unit in line for room in the budget; to its front where it comes from there."""
+    def starve(self, unit: Unit, purse: Purse, *, first: bool) -> None:
+        """Puts a unit in line for room in a purse; to its front where it comes from there."""
         unit.phase = Phase.STARVED
-        if self.starved is None:
-            self.starved = deque()
+        if not purse.line:
+            self.lines.append(purse)
         if first:
-            self.starved.appendleft(unit)
+            purse.line.appendleft(unit)
         else:
-            self.starved.append(unit)
+            purse.line.append(unit)
 
-    def feed(self) -> None:
-        """There may be room in the budget: the first in line may try; when it has got some, or will get none, the next."""
-        while self.starved:
-            unit = self.starved.popleft()
-            if unit.phase is Phase.STARVED:
-                self.enqueue(unit)
+    def feed(self, *purses: Purse) -> None:
+        """There may be room: the first in each line may try; when it has got some, or will get none, the next."""
+        for purse in purses or list(self.lines):
+            line = purse.line
+            while line and line[0].phase is not Phase.STARVED:
+                line.popleft()
+            if line:
+                unit = line.popleft()
                 unit.fed = True
-                return
+                self.enqueue(unit)
+            if not line and purse in self.lines:
+                self.lines.remove(purse)
 
     def move(self, unit: Unit, phase: Phase) -> None:
         """Notes a phase that asks for a decision."""

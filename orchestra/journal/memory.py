@@ -16,8 +16,12 @@ from orchestra.journal.error import after_the_end, closed, held, never_appended,
 from orchestra.journal.summary import Line, Tally, message, named
 from orchestra.values.json import digest
 
-MAX_BLOBS = 64 << 20
+MAX_BLOBS = 16 << 20
 """Bytes of blobs that are kept at most where a journal does not keep everything; the latest stay."""
+
+
+BLOB = 200
+"""Bytes that a blob takes beside its own, in its key and in the dictionary."""
 
 
 @dataclass(slots=True)
@@ -96,10 +100,10 @@ class MemoryJournal:
         if self._keep is None:
             blobs.setdefault(name, data)
             return name
-        self._bytes += len(data) if blobs.pop(name, None) is None else 0
+        self._bytes += len(data) + BLOB if blobs.pop(name, None) is None else 0
         blobs[name] = data
         while self._bytes > MAX_BLOBS and len(blobs) > 1:
-            self._bytes -= len(blobs.pop(next(iter(blobs))))
+            self._bytes -= len(blobs.pop(next(iter(blobs)))) + BLOB
         return name
 
     async def durable(self, run: str, seq: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from heapq import heappop, heappush
 from typing import Any
 
 import msgspec
@@ -148,21 +149,35 @@ def _body(block: nodes.Block, more: frozenset[str], own: frozenset[str] = NONE) 
 
 
 def ordered(wanted: Mapping[str, frozenset[str]]) -> tuple[list[str], list[str]]:
-    """The names so that each stands behind those that it wants, in written order otherwise; and a cycle, where there is one.
+    """The names so that each stands behind those that it wants, and as early in written order as that allows; and a cycle, where
+    there is one.
 
-    Kahn's algorithm; the cycle is found by walking from what is left along one want each, so in linear time.
+    Most files are written in such an order. For others Kahn's algorithm, which takes the earliest of those that may come; the
+    cycle is found by walking from what is left along one want each.
     """
-    left = {name: len(wants) for name, wants in wanted.items()}
-    readers: dict[str, list[str]] = {name: [] for name in wanted}
+    seen: set[str] = set()
     for name, wants in wanted.items():
+        if not wants <= seen:
+            break
+        seen.add(name)
+    else:
+        return list(wanted), []
+    names = list(wanted)
+    place = {name: at for at, name in enumerate(names)}
+    left = [len(wants) for wants in wanted.values()]
+    readers: list[list[int]] = [[] for _ in names]
+    for at, wants in enumerate(wanted.values()):
         for want in wants:
-            readers[want].append(name)
-    found = [name for name, count in left.items() if not count]
-    for name in found:
-        for reader in readers[name]:
+            readers[place[want]].append(at)
+    ready = [at for at, count in enumerate(left) if not count]  # sorted, and so a heap
+    found: list[str] = []
+    while ready:
+        at = heappop(ready)
+        found.append(names[at])
+        for reader in readers[at]:
             left[reader] -= 1
             if not left[reader]:
-                found.append(reader)
+                heappush(ready, reader)
     if len(found) == len(wanted):
         return found, []
     placed = frozenset(found)

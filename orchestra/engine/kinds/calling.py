@@ -56,12 +56,12 @@ def reserved(state: State, unit: Unit, purse: Purse, wanted: Invoke) -> Proposal
         most = measure.max_output if room is None else min(measure.max_output, room - bound)
         if most < measure.max_output:
             call = msgspec.structs.replace(call, max_output=most)
-        state.feed()
+        state.feed(purse)
         return Invoke(unit, call, plain=wanted.plain, reserved=bound + most)
     if purse.waits:
-        state.starve(unit, first=fed)
+        state.starve(unit, purse, first=fed)
         return None
-    state.feed()
+    state.feed(purse)
     if unit.measured < 0 and bound and room is not None and room > measure.min_output and (calls is None or calls > 0):
         unit.phase = Phase.COUNTING
         return Count(unit, call, bound)
