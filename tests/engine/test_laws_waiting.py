@@ -68,7 +68,7 @@ async def answer(journal: MemoryJournal, run: Run, value: str = "yes") -> None:
     await journal.post(run.id, Letter(kind="answer", node="sure", value=value, shown=asked.shown))  # type: ignore[union-attr]  # it is an Asked
 
 
-ACTS = st.lists(st.tuples(st.floats(0, 0.15), st.sampled_from(["cancel", "answer", "nonsense", "resume", "watch"])), max_size=6)
+ACTS = st.lists(st.tuples(st.floats(0.001, 0.15), st.sampled_from(["cancel", "answer", "nonsense", "resume", "watch"])), max_size=6)
 
 
 @settings(max_examples=300, deadline=None)
@@ -113,7 +113,7 @@ def test_whatever_comes_while_a_run_falls_asleep_or_wakes_is_heard(seed: int, ac
 
 
 @settings(max_examples=100, deadline=None)
-@given(seed=st.integers(0, 10**6), at=st.floats(0, 0.15), letter=st.floats(0, 0.15))
+@given(seed=st.integers(0, 10**6), at=st.floats(0.001, 0.15), letter=st.floats(0.001, 0.15))
 def test_closing_at_any_time_ends_every_wait_and_gives_the_lease_back(seed: int, at: float, letter: float) -> None:
     async def scene(clock: VirtualClock) -> Any:
         journal = Slow()
