@@ -37,9 +37,9 @@ class Mutant:
     new: str
 
 
-def patched(mutant: Mutant) -> str:
+def patched(mutant: Mutant, folder: Path = ROOT) -> str:
     """The file's text with the fault in it. Raises `LookupError` where the place is not there once: the source has moved on."""
-    text = (ROOT / mutant.file).read_text()
+    text = (folder / mutant.file).read_text()
     if text.count(mutant.old) != 1:
         raise LookupError(f"{mutant.name}: {mutant.file} has {text.count(mutant.old)} times {mutant.old!r}")
     return text.replace(mutant.old, mutant.new)
@@ -64,7 +64,7 @@ def judge(mutant: Mutant | None, steps: Sequence[int] = STEPS, seed: int = 0) ->
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "orchestra", Path(folder) / "orchestra", ignore=shutil.ignore_patterns("__pycache__"))
         if mutant is not None:
-            (Path(folder) / mutant.file).write_text(patched(mutant))
+            (Path(folder) / mutant.file).write_text(patched(mutant, Path(folder)))
         before = 0
         for runs in steps:
             command = [sys.executable, "-m", "orchestra.testing.simulate", "--seed", str(seed + before), "--runs", str(runs - before)]
