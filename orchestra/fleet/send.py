@@ -9,13 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
-from tenacity import AsyncRetrying, RetryCallState
-from tenacity.retry import retry_if_result
-from tenacity.stop import stop_base
-from tenacity.wait import wait_base
 
 from orchestra.doors import Clock
 from orchestra.errors import FleetError
@@ -30,7 +26,8 @@ FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0
 """Seconds between resends, doubling; each is shortened by chance, so that senders do not march in step."""
 NO_HEADERS: Mapping[str, str] = {}
 REFUSALS = 6
-"""Resends to an endpoint that cannot be reached: about twelve seconds."""
+"""Resends to a stranger's server that cannot be reached: about twelve seconds. One of ours comes back: its supervisor sees to that,
+and `patience` bounds the wait."""
 
 
 class Addresses(Protocol):
@@ -86,37 +83,21 @@ class Sender:
             return Sent(_forbidden(server, request.label, target.label), 0, 0.0)
         deadline = began + (self.config.limits.request_seconds if seconds is None else seconds)
         result, resends = await self._once(server, target, request, deadline, fresh), 0
-        if _unseen(result):
-            result, resends = await self._again(result, server, target, request, deadline, fresh)
+        while isinstance(result, Fault) and _unseen(result):
+            pause = self._pause(result, resends)
+            hopeless = resends >= REFUSALS and isinstance(target, Endpoint) and not result.busy
+            if hopeless or pause > self.config.limits.retry_after_seconds or self._clock.monotonic() + pause >= deadline:
+                break
+            await self._clock.sleep(pause)
+            result, resends = await self._once(server, target, request, deadline, fresh), resends + 1
         return Sent(result, resends, self._clock.monotonic() - began)
 
-    async def _again(
-        self,
-        result: Answer | Fault,
-        server: str,
-        target: LocalServer | Endpoint,
-        request: Request,
-        deadline: float,
-        fresh: Callable[[], Block] | None,
-    ) -> tuple[Answer | Fault, int]:
-        """Sends again what no model saw, and counts how often; `result` is how it went at first."""
-        tries = 0
-
-        async def once_more() -> Answer | Fault:
-            nonlocal tries, result
-            if tries:
-                result = await self._once(server, target, request, deadline, fresh)
-            tries += 1
-            return result
-
-        retry = AsyncRetrying(
-            sleep=self._clock.sleep,
-            retry=retry_if_result(_unseen),
-            wait=_Wait(self._clock),
-            stop=_Stop(self._clock, deadline, self.config.limits.retry_after_seconds) | _Hopeless(isinstance(target, LocalServer)),
-            retry_error_callback=_last,
-        )
-        return await retry(once_more), tries - 1
+    def _pause(self, fault: Fault, resends: int) -> float:
+        """Seconds until the next try: what the server asks for, else doubling, shortened by chance."""
+        if fault.retry_after is not None:
+            return fault.retry_after
+        longest: float = min(FIRST_WAIT * 2 ** min(resends, 16), LONGEST_WAIT)
+        return longest * (0.5 + self._clock.random() / 2)
 
     async def _once(
         self, server: str, target: LocalServer | Endpoint, request: Request, deadline: float, fresh: Callable[[], Block] | None
@@ -188,48 +169,8 @@ def _forbidden(server: str, label: str, ceiling: str) -> Fault:
     return Fault("F202", reason, hint, seen=False, retryable=False)
 
 
-def _unseen(result: Any) -> bool:
-    return isinstance(result, Fault) and not result.seen and result.retryable and result.code in ("F203", "F204", "F218")
-
-
-def _last(state: RetryCallState) -> Any:
-    return state.outcome.result() if state.outcome else None
-
-
-class _Wait(wait_base):
-    """What the server asks for, else doubling, shortened by chance."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-
-    def __call__(self, retry_state: RetryCallState) -> float:
-        fault = retry_state.outcome.result() if retry_state.outcome else None
-        if isinstance(fault, Fault) and fault.retry_after is not None:
-            return fault.retry_after
-        longest: float = min(FIRST_WAIT * 2 ** (retry_state.attempt_number - 1), LONGEST_WAIT)
-        return longest * (0.5 + self._clock.random() / 2)
-
-
-class _Stop(stop_base):
-    """Where the next try would come too late, or the server asks for more patience than there is."""
-
-    def __init__(self, clock: Clock, deadline: float, most: float) -> None:
-        self._clock, self._deadline, self._most = clock, deadline, most
-
-    def __call__(self, retry_state: RetryCallState) -> bool:
-        pause = retry_state.upcoming_sleep
-        return pause > self._most or self._clock.monotonic() + pause >= self._deadline
-
-
-class _Hopeless(stop_base):
-    """Where a stranger's server stays away. One of ours comes back: its supervisor sees to that, and `patience` bounds it."""
-
-    def __init__(self, ours: bool) -> None:
-        self._ours = ours
-
-    def __call__(self, retry_state: RetryCallState) -> bool:
-        fault = retry_state.outcome.result() if retry_state.outcome else None
-        return not self._ours and isinstance(fault, Fault) and not fault.busy and retry_state.attempt_number > REFUSALS
+def _unseen(fault: Fault) -> bool:
+    return not fault.seen and fault.retryable and fault.code in ("F203", "F204", "F218")
 
 
 def failed(sent: Sent) -> Fault | None:
