@@ -36,7 +36,8 @@ ELSEWHERE = ("postgresql://", "postgres://", "env:", "file:")
 _MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
-Database: TypeAlias = Annotated[str, Field(pattern=r"^(postgres(ql)?://[^\s:@]*(:\d+)?(/\S*)?|env:[A-Za-z_]\w*|file:.+)$", max_length=4096)]
+DATABASE = r"^(postgres(ql)?://[^\s:@/]*(:\d+)?(/[^\s@]*)?|env:[A-Za-z_]\w*|file:.+)$"
+Database: TypeAlias = Annotated[str, Field(pattern=DATABASE, max_length=4096)]
 """The address of a Postgres database, without name and password, or where it stands: `env:NAME`, `file:PATH`."""
 
 
@@ -276,8 +277,8 @@ def _accept(key: str, given: _Given) -> Any:
     field = Settings.model_fields[key]
     if key == "fleet" and isinstance(value, str | Path):
         value = str(_absolute(value, given.folder)) if looks_like_path(str(value)) else str(value)
-    elif key == "journal" and isinstance(value, str | Path) and value not in ("off", "") and not str(value).startswith(ELSEWHERE):
-        value = _absolute(value, given.folder)
+    elif key == "journal" and isinstance(value, str | Path) and value not in ("off", ""):
+        return _elsewhere(value, given) if str(value).startswith(ELSEWHERE) else _absolute(value, given.folder)
     elif key in ("modules", *KINDS):
         value = _items(value, given)
         if key in KINDS and all(isinstance(item, str | Path) for item in value):
@@ -293,6 +294,14 @@ def _accept(key: str, given: _Given) -> Any:
         where = "" if given.place else f", set by {given.source}"
         message = f"{key} cannot be {shown}{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
         raise InputError("C002", message, place=given.place, hint=hint) from None
+
+
+def _elsewhere(value: Any, given: _Given) -> str:
+    """The address of a database, which holds no secret. Raises `InputError` C002."""
+    if not re.fullmatch(DATABASE, str(value)):
+        hint = "put the whole address into a variable or a file: journal: env:DATABASE_URL, or journal: file:/run/secrets/journal"
+        raise InputError("C002", "the journal's address is none, or holds a name or a password", place=given.place, hint=hint)
+    return str(value)
 
 
 def _items(value: Any, given: _Given) -> tuple[Any, ...]:

@@ -4,43 +4,33 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from msgspec.structs import replace
 
 from orchestra.cli.opening import settings
-from orchestra.config import Settings
 from orchestra.doors import Journal, RunSummary
 from orchestra.errors import InputError
 from orchestra.journal.history import History
-from orchestra.journal.sqlite import SqliteJournal
+from orchestra.recording import recorded, recorder
 
 EVERY = 1 << 40
 """More runs than there are."""
 _LOOKS = (100, 10_000, EVERY)
 
 
-def recorded(chosen: Settings) -> Path | None:
-    """The journal's file; None where nothing has been recorded: looking makes none. Raises `InputError` C018 where the journal is off."""
-    place = chosen.journal
-    if not isinstance(place, Path):
-        raise InputError("C018", "the journal is off, so no runs are recorded", hint="orchestra config show says what turned it off")
-    return place if place.exists() else None
-
-
 @asynccontextmanager
-async def opened() -> AsyncIterator[SqliteJournal | None]:
-    """The journal; None where nothing has been recorded."""
-    place = recorded(settings())
-    if place is None:
+async def opened() -> AsyncIterator[Journal | None]:
+    """The journal; None where nothing has been recorded: looking makes none. Raises `InputError` C018 where it is off."""
+    chosen = settings()
+    if not recorded(chosen):
         yield None
         return
-    async with SqliteJournal.open(place) as journal:
+    async with recorder(chosen) as journal:
         yield journal
 
 
 @asynccontextmanager
-async def opened_at(name: str) -> AsyncIterator[tuple[SqliteJournal, str]]:
+async def opened_at(name: str) -> AsyncIterator[tuple[Journal, str]]:
     """The journal, and the id of the run that a name stands for. Raises `InputError` C018."""
     async with opened() as journal:
         if journal is None:

@@ -169,8 +169,12 @@ def _disk(cache: Path) -> Finding:
 
 
 def _journal(place: Path | str) -> Finding:
-    if not isinstance(place, Path):
+    if place == "off":
         return Finding("journal", "warning", "off: runs cannot be shown afterwards")
+    if not isinstance(place, Path):
+        if not _there("asyncpg"):
+            return Finding("journal", "problem", f"{place} needs asyncpg", "pip install 'orchestra-slm[postgres]'")
+        return Finding("journal", "ok", f"{place}, by asyncpg {_version('asyncpg')}")
     nearest = next(folder for folder in (place, *place.parents) if folder.exists())
     if nearest.is_dir() and place.exists():
         return Finding("journal", "problem", f"{place} is a folder", "export ORCHESTRA_JOURNAL=…/journal.db")

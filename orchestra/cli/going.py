@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from orchestra.app import HELD, Orchestra, chosen
 from orchestra.cli import asking
 from orchestra.cli.failure import STATUS_CODES
-from orchestra.cli.finding import EVERY, find_run, latest, nothing, recorded, status_of
+from orchestra.cli.finding import EVERY, find_run, latest, nothing, status_of
 from orchestra.cli.opening import Opener, settings
 from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import note, print_json, say
@@ -20,6 +20,7 @@ from orchestra.cli.watching import WHO, Manner, Watch
 from orchestra.config import Settings
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Asked, RunFinished
+from orchestra.recording import recorded
 
 AT_ONCE = 8
 """Runs that `resume --all` goes on with at once."""
@@ -32,7 +33,7 @@ POLL = 0.2
 async def opened(open_: Opener, name: str, waiting: Waiting | None = None, chosen: Settings | None = None) -> AsyncIterator[Orchestra]:
     """An `Orchestra` on a journal that is there. Raises `InputError` C018."""
     chosen = chosen or settings()
-    if recorded(chosen) is None:
+    if not recorded(chosen):
         raise nothing(name)
     waiting = waiting or Waiting()
     try:
@@ -60,7 +61,7 @@ async def _go_on(orchestra: Orchestra, run: str, by: str, manner: Manner, stop: 
 
 async def resume_all(open_: Opener, by: str, *, as_json: bool, stop: Stop) -> int:
     """Goes on with every run that was interrupted, and prints a line for each; gives 1 where one of them failed."""
-    if recorded(settings()) is None:
+    if not recorded(settings()):
         say("no run was interrupted")
         return 0
     waiting = Waiting()

@@ -15,13 +15,14 @@ from typing import Any, TextIO
 import msgspec
 
 from orchestra.cli import asking
-from orchestra.cli.finding import EVERY, opened, opened_at, recorded
+from orchestra.cli.finding import EVERY, opened, opened_at
 from orchestra.cli.opening import settings
 from orchestra.cli.screen import note, print_json, say, size
 from orchestra.doors import Journal, RunSummary
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import encode
 from orchestra.journal.error import JournalError
+from orchestra.journal.sqlite import SqliteJournal
 from orchestra.journal.summary import named
 
 FORMAT = "orchestra/export/v1"
@@ -119,7 +120,8 @@ async def sweep(wanted: Sweep, *, dry_run: bool, sure: bool, as_json: bool) -> N
             return
         before = _room()
         deleted, kept = await _delete(journal, found)
-        await journal.compact()
+        if isinstance(journal, SqliteJournal):  # a database gives room back by itself
+            await journal.compact()
         freed = max(0, before - _room())
     if as_json:
         print_json({"runs": deleted, "deleted": len(deleted), "kept": kept, "freed": freed})
@@ -155,6 +157,6 @@ async def _agreed(count: int) -> bool:
 
 def _room() -> int:
     """Bytes on disk."""
-    place = recorded(settings())
-    files = [] if place is None else [place, place.with_name(place.name + "-wal")]
+    place = settings().journal
+    files = [place, place.with_name(place.name + "-wal")] if isinstance(place, Path) else []
     return sum(os.stat(file).st_size for file in files if file.exists())

@@ -1,0 +1,46 @@
+"""The journal that the settings name, opened."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestra import Orchestra, tool, workflow
+from orchestra.config import Settings
+from orchestra.errors import InputError
+from tests.journal.postgres_server import PostgresServer
+
+
+@tool(effect="pure")
+def doubled(text: str) -> str:
+    """Says it twice."""
+    return text + text
+
+
+@workflow()
+def twice(text: str) -> str:
+    """Says it twice."""
+    return doubled(text=text)
+
+
+async def test_runs_are_recorded_in_postgres_and_shown_from_there(postgres: PostgresServer, tmp_path: Path) -> None:
+    (tmp_path / "address").write_text(postgres.dsn)
+    settings = Settings.load({"journal": f"file:{tmp_path / 'address'}"}, start=tmp_path)
+    async with Orchestra.open(settings) as orchestra:
+        result = await orchestra.run(twice, text="ab")
+    assert result.output == "abab"
+    environment = {**os.environ, "ORCHESTRA_JOURNAL": f"file:{tmp_path / 'address'}"}
+    command = [sys.executable, "-m", "orchestra.cli", "runs", "show", result.run]
+    shown = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert "abab" in shown.stdout
+
+
+@pytest.mark.parametrize("address", ["postgresql://me:secret@host/runs", "postgresql://me@host/runs"])
+def test_an_address_with_a_name_or_a_password_is_refused(address: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="journal"):
+        Settings.load({"journal": address}, start=tmp_path)
