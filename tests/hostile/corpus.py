@@ -7,6 +7,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +19,7 @@ from orchestra.errors import OrchestraError
 from orchestra.inputs import bound
 from orchestra.testing import tape
 from orchestra.values.yaml import load
+from orchestra.workflow.program import Program
 from tests.workflow.catalog import compiled, whole
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -47,28 +49,32 @@ def every() -> Iterator[Case]:
     """All of them."""
     yield from _of_files()
     for name, code, text in [*_workflows(), *_types()]:
-        yield Case(f"workflow: {name}", code, lambda text=text: _refused(lambda: compiled(text)))
+        yield Case(f"workflow: {name}", code, partial(_refused, partial(compiled, text)))
     for name, code, yaml, prompt in _cards():
-        yield Case(f"card: {name}", code, lambda yaml=yaml, prompt=prompt: _card(yaml, prompt))
+        yield Case(f"card: {name}", code, partial(_card, yaml, prompt))
     program = compiled(_PROGRAM)
     for name, code, given in _inputs():
-        yield Case(f"input: {name}", code, lambda given=given: _refused(lambda: bound(program, (), given()), "input '"))
-    for name, text in _JSON:
-        yield Case(f"input file: {name}", "C013", lambda text=text: _refused(lambda: json_object(text(), "f.json"), "f.json"))
+        yield Case(f"input: {name}", code, partial(_refused, partial(_bound, program, given), "input '"))
+    for name, make in _JSON:
+        yield Case(f"input file: {name}", "C013", partial(_refused, partial(json_object, make(), "f.json"), "f.json"))
     card = Card.declared("judge", input={"type": "object", "properties": {"t": {"type": "string"}}}, output=OUTPUT, prompt="{{ t }}")
-    for name, text in _JSON:
-        yield Case(f"output: {name}", "M001", lambda text=text: _output(card, text()))
+    for name, make in _JSON:
+        yield Case(f"output: {name}", "M001", partial(_output, card, make()))
     for name, code, text in _OUTPUTS:
-        yield Case(f"output: {name}", code, lambda text=text: _output(card, text))
+        yield Case(f"output: {name}", code, partial(_output, card, text))
     for name, line in _CASSETTES:
-        yield Case(f"cassette: {name}", "C031", lambda line=line: _refused(lambda: tape.parse(line, "t.jsonl"), "t.jsonl"))
+        yield Case(f"cassette: {name}", "C031", partial(_refused, partial(tape.parse, line, "t.jsonl"), "t.jsonl"))
+
+
+def _bound(program: Program, given: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    return bound(program, (), given())
 
 
 def _of_files() -> Iterator[Case]:
     for case in tomllib.loads((TESTS / "values/hostile.toml").read_text())["case"]:
-        yield Case(f"yaml: {case['name']}", case["code"], lambda case=case: _refused(lambda: load(case["text"], "f.yaml")))
+        yield Case(f"yaml: {case['name']}", case["code"], partial(_refused, partial(load, case["text"], "f.yaml")))
     for case in tomllib.loads((TESTS / "workflow/refused_workflows.toml").read_text("utf-8"))["case"]:
-        yield Case(f"workflow: {case['what']}", case["code"], lambda case=case: _refused(lambda: compiled(case["text"])))
+        yield Case(f"workflow: {case['what']}", case["code"], partial(_refused, partial(compiled, case["text"])))
 
 
 def _output(card: Card, text: str) -> tuple[str, str] | None:

@@ -69,9 +69,12 @@ def forged(data: bytes, path: Path, chance: Random) -> bytes:
     """A journal whose events, or whose tables, somebody has made: chain and summaries say that all is well."""
     path.write_bytes(data)
     with closing(sqlite3.connect(path, isolation_level=None)) as sql:
-        sql.execute("PRAGMA journal_mode = DELETE")
+        sql.execute("PRAGMA journal_mode = MEMORY")
+        sql.execute("PRAGMA synchronous = OFF")
         try:
+            sql.execute("BEGIN")
             _forge(sql, chance)
+            sql.execute("COMMIT")
             if chance.random() < 0.15:
                 sql.execute(chance.choice(SCHEMAS))
         except sqlite3.Error:

@@ -18,6 +18,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -95,17 +96,18 @@ def loads(kind: str, chance: Random, folder: Path) -> Iterator[tuple[bytes, Load
         case "workflow":
             while True:
                 text = mutators.yaml(chance, whole(chance.choice(SAMPLES)))
-                yield _bytes(text), lambda text=text: _workflow(text)
+                yield _bytes(text), partial(_workflow, text)
         case "card":
             for path in (folder / "card", folder / "card" / "part"):
                 path.mkdir(exist_ok=True)
             while True:
-                card, prompt = chance.choice(CARDS), chance.choice(PROMPTS)
-                card = mutators.yaml(chance, card) if chance.random() < 0.7 else card
-                prompt = mutators.prompt(chance, prompt) if chance.random() < 0.7 else prompt
+                card: str | bytes = chance.choice(CARDS)
+                prompt: str | bytes = chance.choice(PROMPTS)
+                card = mutators.yaml(chance, str(card)) if chance.random() < 0.7 else card
+                prompt = mutators.prompt(chance, str(prompt)) if chance.random() < 0.7 else prompt
                 (folder / "card" / "agent.yaml").write_bytes(_bytes(card))
                 (folder / "card" / "prompt.md").write_bytes(_bytes(prompt))
-                yield _bytes(card) + b"\n=====\n" + _bytes(prompt), lambda: _card(folder / "card")
+                yield _bytes(card) + b"\n=====\n" + _bytes(prompt), partial(_card, folder / "card")
         case "spoilt journal":
             data = journals.written(folder / "whole.db")
             while True:
@@ -117,7 +119,7 @@ def loads(kind: str, chance: Random, folder: Path) -> Iterator[tuple[bytes, Load
         case _:
             while True:
                 line = mutators.line(chance, chance.choice(journals.LINES))
-                yield _bytes(line), lambda line=line: _event(_bytes(line))
+                yield _bytes(line), partial(_event, _bytes(line))
 
 
 def _bytes(text: str | bytes) -> bytes:
@@ -157,7 +159,7 @@ def _journal(data: bytes, folder: Path) -> Iterator[tuple[bytes, Load]]:
 
 def _look(path: Path) -> object:
     """All that `orchestra runs list` and `show` read."""
-    with closing(Reading(path, busy=0.05)) as journal:
+    with closing(Reading(path, durability="off", busy=0.05)) as journal:
         try:
             for run, _ in [(row.run, writer) for row, writer in journal.summaries(50)]:
                 History.of(journal.events(run, 0))
@@ -179,7 +181,7 @@ def once(kind: str, data: bytes, load: Load, watch: Watch, folder: Path) -> str:
     except OrchestraError as error:
         str(error)
         found = error.code
-    except BaseException:  # noqa: BLE001  # this is what must not be
+    except BaseException:  # noqa: BLE001 - this is what must not be
         watch.on = False
         found, trouble = "", traceback.format_exc()
     took = time.process_time() - began

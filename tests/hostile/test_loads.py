@@ -15,7 +15,7 @@ FACTOR = float(os.environ.get("ORCHESTRA_FUZZ", "1"))
 def test_10_000_fuzzed_files_and_events_execute_import_spawn_connect_and_open_nothing(tmp_path: Path) -> None:
     program = Path(__file__).with_name("loads.py")
     arguments = [sys.executable, str(program), str(tmp_path), str(FACTOR)]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300 * max(1.0, FACTOR), check=False)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=600 * max(1.0, FACTOR), check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     told = json.loads(done.stdout)
     assert sum(count for codes in told.values() for count in codes.values()) >= int(10_000 * FACTOR)
