@@ -158,7 +158,10 @@ def _conclude(state: State) -> Proposal:
     root = state.root
     if root is None:
         raise OrchestraError("E002", "the run has no root", hint="orchestra doctor")
-    outcome = body.result(root) if (lost := _lost(root)) is None else lost
+    try:
+        outcome = body.result(root) if (lost := _lost(root)) is None else lost
+    except OrchestraError as error:  # of these values, such as a text that grew too long
+        outcome = Failed(error.code, error.message, "output", error.hint)
     status = {Value: "done", Skipped: "abstained", Abstained: "abstained", Failed: "failed"}[type(outcome)]
     if isinstance(outcome, Failed) and outcome.code == "E005":
         status = "budget"

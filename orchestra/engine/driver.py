@@ -464,7 +464,8 @@ class Driver:
         await self.quiet()
         self.run.flush()
         await self.journal.durable(self.run.id, self.state.seq)
-        self.run.end(self.state.finished)
+        last = self.run.log[-1]
+        self.run.end(last if isinstance(last, RunFinished) else self.state.finished)
 
     async def _sleep(self) -> None:
         await self.quiet()

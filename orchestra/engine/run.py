@@ -6,8 +6,15 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from orchestra.doors import Journal
+from orchestra.errors import OrchestraError
 from orchestra.events import Asked, Event, RunFinished, RunStarted
+from orchestra.values.outcome import Failed
+
+NOT_KEPT = "J004"
+"""Code of the journal for an event that it cannot keep: it is too large, or no JSON."""
 
 
 class Run:
@@ -41,7 +48,16 @@ class Run:
         if self.flushed < len(self.log):
             fresh = self.log[self.flushed :]
             self.flushed = len(self.log)
-            self.journal.append(self.id, fresh)
+            try:
+                self.journal.append(self.id, fresh)
+            except OrchestraError as error:
+                last = fresh[-1]
+                if error.code != NOT_KEPT or not isinstance(last, RunFinished):
+                    raise
+                # Each value could be kept, and the whole output cannot: the run fails for that, and ends.
+                failed = Failed(error.code, error.message, "output", error.hint)
+                self.log[-1] = msgspec.structs.replace(last, status="failed", outcome=failed)
+                self.journal.append(self.id, [*fresh[:-1], self.log[-1]])
             if self._waiters:
                 self.wake()
 

@@ -34,13 +34,11 @@ def poisoned() -> Any:
     return "x" * (40 << 20)
 
 
-@pytest.mark.xfail(strict=True, reason="engine/kinds/body.py evaluates `output:` outside of what turns a fault into a failure")
 def test_an_output_that_cannot_be_evaluated_ends_the_run_as_failed(shell: Shell) -> None:
     played = play(shell.project, "twice", "y" * 200_000, text="hi")
     assert (played.status, played.code) == ("failed", "L062")
 
 
-@pytest.mark.xfail(strict=True, reason="the engine counts an event that the journal refused (J004), and then waits for it (J003)")
 def test_an_output_that_no_journal_takes_ends_the_run_as_failed(shell: Shell) -> None:
     played = play(shell.project, "both", tool=poisoned)
     assert (played.status, played.code) == ("failed", "J004")
