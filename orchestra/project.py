@@ -137,6 +137,8 @@ class Project:
         if (known := self._sources.get(path)) is not None:
             return known
         try:
+            if path.exists() and not path.is_file():
+                raise InputError("C003", f"{path.name} is no file", hint="name a file that holds a workflow")
             if path.stat().st_size > MAX_BYTES:
                 raise InputError("C003", f"{path.name} has more than 1 MiB", hint="a workflow is small; pass data as inputs: -i name=@file")
             text = path.read_bytes()

@@ -33,6 +33,7 @@ CREATE TABLE events (
 ) WITHOUT ROWID
 """
 # `run` is one that names the blob, or empty. It stands before the bytes, which may be many; but not so in files that version 1 made.
+_STRANGE = "SELECT type FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'create virtual%' LIMIT 1"
 _BLOBS = "CREATE TABLE blobs (digest TEXT PRIMARY KEY, run TEXT NOT NULL, data BLOB NOT NULL)"
 _BLOBS_OF_1 = "ALTER TABLE blobs ADD COLUMN run TEXT NOT NULL DEFAULT ''"
 # `runs.writer` is the presence name of the one who holds the lease; empty where nobody does.
@@ -152,6 +153,10 @@ class File:
             return None
         if self.sql.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise JournalError("J018", f"the file is a database, but not a journal: {self.path}", hint="name another file with `journal:`")
+        # A stranger's view may never end, and his trigger would run when we write: they are refused before anything is read.
+        if (strange := self.sql.execute(_STRANGE).fetchone()) is not None:
+            said = f"the journal has a {strange[0]} that no Orchestra made: {self.path}"
+            raise JournalError("J013", said, hint="restore the file from a copy, or name another one with `journal:`")
         version: int | None = self.sql.execute("SELECT CAST(max(version) AS INTEGER) FROM schema_version").fetchone()[0]
         if version is None or version < 1:
             raise JournalError("J013", f"the journal has no schema version: {self.path}", hint="restore the file from a copy")
