@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestra.doors import Call, Chunk, Direct, Done, Letter, Refused, Workers
@@ -373,6 +373,19 @@ class Driver:
 
     def begin(self, letters: Sequence[Letter] = ()) -> None:
         """Sets the clocks of what waits for a time, opens the letters that lie there, and starts what may start."""
+        with self._guarded():
+            self._begin(letters)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Whatever goes wrong outside of the run's tasks ends the run here, so that nobody waits for it for ever."""
+        try:
+            yield
+        except BaseException as error:
+            self.stop(error)
+            raise
+
+    def _begin(self, letters: Sequence[Letter]) -> None:
         budget = self.program.budget
         if budget is not None and budget.seconds is not None:
             self.deadline = self.loop.create_task(self._expire(budget.seconds - self.state.active))
@@ -420,9 +433,11 @@ class Driver:
 
     async def collect(self) -> None:
         """Opens the letters that have come."""
-        for letter in await self.journal.letters(self.run.id, self.state.letters):
-            self._open(letter)
-        self._go_on()
+        letters = await self.journal.letters(self.run.id, self.state.letters)
+        with self._guarded():
+            for letter in letters:
+                self._open(letter)
+            self._go_on()
 
     # The end
 

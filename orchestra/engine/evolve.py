@@ -137,6 +137,8 @@ def _abandon(state: State, unit: Unit) -> None:
         state.asked.pop(path, None)
     for inner in freed:
         _over(state, inner)
+    if state.lines:
+        state.feed()  # one that was let out of a line may be among them
 
 
 def _judged(state: State, event: Judged, program: Program) -> None:

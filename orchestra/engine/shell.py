@@ -107,11 +107,7 @@ class Engine:
         driver = self._drive(program, handle, self._state(), workers or self.workers)
         driver.memo = bool(started.options.get("memo"))
         driver.record(started)
-        try:
-            driver.begin()
-        except BaseException as error:
-            driver.stop(error)
-            raise
+        driver.begin()
         return handle
 
     async def resume(self, program: Program, run: str, *, by: str = "", workers: Workers | None = None) -> Run:

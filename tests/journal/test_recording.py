@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestra import Orchestra, tool, workflow
+from orchestra import Orchestra, Result, tool, workflow
 from orchestra.config import Settings
 from orchestra.errors import InputError
 from tests.journal.postgres_server import PostgresServer
@@ -27,11 +28,15 @@ def twice(text: str) -> str:
     return doubled(text=text)
 
 
-async def test_runs_are_recorded_in_postgres_and_shown_from_there(postgres: PostgresServer, tmp_path: Path) -> None:
+def test_runs_are_recorded_in_postgres_and_shown_from_there(postgres: PostgresServer, tmp_path: Path) -> None:
     (tmp_path / "address").write_text(postgres.dsn)
     settings = Settings.load({"journal": f"file:{tmp_path / 'address'}"}, start=tmp_path)
-    async with Orchestra.open(settings) as orchestra:
-        result = await orchestra.run(twice, text="ab")
+
+    async def played() -> Result[str]:
+        async with Orchestra.open(settings) as orchestra:
+            return await orchestra.run(twice, text="ab")
+
+    result = asyncio.run(played())
     assert result.output == "abab"
     environment = {**os.environ, "ORCHESTRA_JOURNAL": f"file:{tmp_path / 'address'}"}
     command = [sys.executable, "-m", "orchestra.cli", "runs", "show", result.run]
