@@ -90,7 +90,7 @@ class Storm:
         cancel = (chance.choice((0.0, chance.uniform(0, 3), chance.uniform(0, 60))), chance.choice(("handle", "letter")))
         jumps = [(chance.uniform(0, 20), chance.choice((3_600.0, -3_600.0, 40.0, -5.0))) for _ in range(chance.randint(1, 2))]
         readers = [
-            (chance.choice((0, 0, 3)), chance.choice((0.0, 0.0, 0.5, 20.0)), chance.choice((0, 0, 2, 9)))
+            (chance.choice((0, 0, 3)), chance.choice((0.0, 0.0, 0.5, 4.0)), chance.choice((0, 0, 2, 9)))
             for _ in range(chance.randint(1, 3))
         ]
         return cls(
