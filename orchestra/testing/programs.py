@@ -188,7 +188,7 @@ class _Author:
 
     def workflow(self, name: str, depth: int = 0) -> dict[str, Any]:
         scope = _Scope([("input.text", "text")], depth=depth)
-        count = self.chance.randint(2, 4) if depth else self.chance.randint(7, 15)
+        count = self.chance.randint(2, 6) if depth else self.chance.randint(7, 15)
         nodes = self.nodes(scope, count)
         whole: dict[str, Any] = {"schema": "orchestra/v1", "name": name, "input": {"text": "str"}, "nodes": nodes}
         whole["output"] = self.output(scope, single=bool(depth))
@@ -206,9 +206,9 @@ class _Author:
     def budget(self, *, small: bool) -> dict[str, Any]:
         limits: dict[str, Any] = {}
         where = "nested budget" if small else "budget"
-        for key, tight, wide in (("tokens", 200, 4_000), ("calls", 4, 60), ("seconds", 30.0, 900.0)):
+        for key, tight, wide in (("tokens", 120 if small else 200, 4_000), ("calls", 3 if small else 4, 60), ("seconds", 30.0, 900.0)):
             if self.likely(0.5):
-                limits[key] = self.chance.choice((tight, wide, wide))
+                limits[key] = self.chance.choice((tight, tight, wide) if small else (tight, wide, wide))
                 self.features[f"{where} {key}"] += 1
         return limits or {"calls": 50}
 
