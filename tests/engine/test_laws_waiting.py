@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.doors import Call, Done, Letter, Measure
+from orchestra.doors import Call, Letter, Measure
 from orchestra.engine.run import Run
 from orchestra.engine.shell import Engine
 from orchestra.errors import OrchestraError
-from orchestra.events import Event, RunFinished, Usage
+from orchestra.events import Answered, Event, RunFinished
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, run_simulated
 from orchestra.values.outcome import Value
@@ -241,37 +241,6 @@ def test_a_run_sleeps_as_soon_as_what_was_given_up_is_all_that_waits() -> None:
     assert run_simulated(scene) == pytest.approx(60, abs=0.1)
 
 
-class Costly(SimulatedWorkers):
-    """Each call reserves thirty tokens and takes two; those inside `slow` take a hundred seconds."""
-
-    def __init__(self, clock: VirtualClock) -> None:
-        cost = Usage(prompt_tokens=1, output_tokens=1, calls=1)
-        answers = {**ANSWERS, "writer": lambda call: Done(value="w", usage=cost)}
-        super().__init__(answers, clock=clock, latency=lambda call, _: 100.0 if call.node.startswith("slow") else 1.0)
-
-    def measure(self, call: Call) -> Measure:
-        return Measure(prompt_tokens=10, max_output=20, min_output=20)
-
-
-def test_room_that_is_given_up_is_given_to_those_who_wait_for_it() -> None:
-    text = """
-budget: {tokens: 35}
-output: {x: "${slow}", y: "${w}"}
-nodes:
-  slow: {call: {nodes: {i: {agent: writer, with: {text: x}}}, output: "${i}"}, timeout: 5, fallback: late}
-  s: {tool: shout, with: {text: x}}
-  w: {agent: writer, with: {text: "${s}"}}
-"""
-
-    async def scene(clock: VirtualClock) -> Any:
-        on = engine(clock, MemoryJournal(), Costly(clock))
-        outcome = (await start(on, text).wait()).outcome
-        await on.close()
-        return outcome
-
-    assert run_simulated(scene) == Value({"x": "late", "y": "w"})
-
-
 def test_a_run_that_was_cancelled_when_it_was_cut_off_ends_cancelled() -> None:
     async def scene(clock: VirtualClock) -> str:
         first = Theatre(clock, latency=9.0)
@@ -319,6 +288,58 @@ def test_a_run_whose_other_holder_died_is_taken_back() -> None:
         return outcome
 
     assert run_simulated(scene) == Value("<yes>")
+
+
+def test_who_reads_a_run_sees_what_another_process_does_with_it() -> None:
+    async def scene(clock: VirtualClock) -> float:
+        store = MemoryStore()
+        journal = MemoryJournal(store)
+        on, other = engine(clock, journal), engine(clock, MemoryJournal(store), latency=50.0)
+        run = start(on)
+        await run.pause()
+        await other.resume(program(ASK), run.id)
+        await answer(journal, run)
+        async for event in run.events():
+            if isinstance(event, Answered):
+                break
+        seen = clock.monotonic()
+        await run.wait()
+        await on.close()
+        await other.close()
+        return seen
+
+    assert run_simulated(scene) < 2
+
+
+class Odd(SimulatedWorkers):
+    """Workers whose measure has a fault for a while."""
+
+    odd = False
+
+    def measure(self, call: Call) -> Measure:
+        if self.odd:
+            raise ValueError("a fault of the measure")
+        return Measure(prompt_tokens=1, max_output=1)
+
+
+def test_a_run_whose_beginning_broke_is_let_go_of() -> None:
+    text = "budget: {tokens: 100}\n" + ONE
+
+    async def scene(clock: VirtualClock) -> Any:
+        theatre = Theatre(clock)
+        theatre.engine.workers = workers = Odd(ANSWERS, clock=clock, latency=9.0)
+        run = theatre.start(program(text))
+        await clock.sleep(1)
+        await theatre.crash()
+        theatre.engine.workers, workers.odd = workers, True
+        with pytest.raises(ValueError, match="measure"):
+            await theatre.engine.resume(program(text), run.id)
+        workers.odd = False
+        outcome = (await (await theatre.engine.resume(program(text), run.id)).wait()).outcome
+        await theatre.engine.close()
+        return outcome
+
+    assert run_simulated(scene) == Value("<x>")
 
 
 class Breaks(MemoryJournal):

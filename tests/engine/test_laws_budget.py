@@ -1,0 +1,120 @@
+"""Laws of the line for room in a budget: whoever gives room up gives it on, and nobody stands in another one's way."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestra.doors import Call, Done, Measure
+from orchestra.engine.shell import Engine
+from orchestra.events import NodeFinished, Usage
+from orchestra.journal.memory import MemoryJournal
+from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
+from orchestra.values.outcome import Value
+from orchestra.workflow.nodes import Graph
+from orchestra.workflow.reader import read
+from tests.engine.stage import ANSWERS, CATALOG, Played, program
+
+
+class Costly(SimulatedWorkers):
+    """Each call reserves thirty tokens, takes two, and needs a second; or as long as is said of its node."""
+
+    def __init__(self, clock: VirtualClock, seconds: Mapping[str, float], answers: Any = None) -> None:
+        self.answers = answers or {}
+        super().__init__({**ANSWERS, "writer": self.write}, clock=clock, latency=lambda call, _: seconds.get(call.node, 1.0))
+
+    def write(self, call: Call) -> Done:
+        value = self.answers[call.node](call) if call.node in self.answers else "w"
+        return Done(value=value, usage=Usage(prompt_tokens=1, output_tokens=1, calls=1))
+
+    def measure(self, call: Call) -> Measure:
+        return Measure(prompt_tokens=10, max_output=20, min_output=20)
+
+
+def inner(name: str, text: str) -> Graph:
+    """A workflow with a budget that has room for one call at a time."""
+    return read(f"schema: orchestra/v1\nname: {name}\nbudget: {{tokens: 45}}\n{text}".encode(), f"{name}.yaml").graph
+
+
+def spend(text: str, seconds: Mapping[str, float], *called: Graph, answers: Any = None, concurrency: int = 64, seed: int = 0) -> Played:
+    """Runs a workflow to its end."""
+    catalog = dataclasses.replace(CATALOG, workflows={graph.name: graph for graph in called})
+
+    async def scene(clock: VirtualClock) -> Played:
+        workers = Costly(clock, seconds, answers)
+        engine = Engine(clock, MemoryJournal(), workers, concurrency=concurrency)
+        run = engine.start(program(text, catalog), {}, graph="0" * 32)
+        finished = await run.wait()
+        await engine.close()
+        return Played(finished, list(run.log), workers, MemoryJournal())
+
+    return run_simulated(scene, seed)
+
+
+def test_room_that_is_given_up_is_given_to_those_who_wait_for_it() -> None:
+    text = """
+budget: {tokens: 35}
+output: {x: "${slow}", y: "${w}"}
+nodes:
+  slow: {call: {nodes: {i: {agent: writer, with: {text: x}}}, output: "${i}"}, timeout: 5, fallback: late}
+  s: {tool: shout, with: {text: x}}
+  w: {agent: writer, with: {text: "${s}"}}
+"""
+    assert spend(text, {"slow/i": 100.0}).outcome == Value({"x": "late", "y": "w"})
+
+
+def test_the_next_in_line_is_asked_when_the_first_has_no_time_left() -> None:
+    called = """
+output: {p: "${p}", u: "${u}", v: "${v}"}
+nodes:
+  p: {agent: writer, with: {text: p}}
+  u: {call: {nodes: {i: {agent: writer, with: {text: u}}}, output: "${i}"}, timeout: 20, fallback: late}
+  v: {call: {nodes: {i: {agent: writer, with: {text: v}}}, output: "${i}"}}
+"""
+    text = """
+output: {n: "${n}", t: "${last}"}
+nodes:
+  n: {call: inner}
+  first: {tool: shout, with: {text: x}}
+  a: {tool: shout, with: {text: "${first}"}}
+  b: {tool: shout, with: {text: "${first}"}}
+  c: {tool: shout, with: {text: "${first}"}}
+  last: {tool: shout, with: {text: "${a}${b}${c}"}}
+"""
+    seconds = {"n/p": 10.0, "first": 3.0, "a": 50.0, "b": 50.0, "c": 50.0}
+    outcome = spend(text, seconds, inner("inner", called), concurrency=3).outcome
+    assert isinstance(outcome, Value)
+    assert outcome.value["n"] == {"p": "w", "u": "late", "v": "w"}
+
+
+MANY = """
+output: ${m.values}
+nodes:
+  m: {agent: writer, each: "${['1', '2', '3', '4']}", as: x, with: {text: "${x}"}}
+"""
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_who_waits_for_one_budget_does_not_stand_in_the_way_of_another(seed: int) -> None:
+    text = 'output: {a: "${a}", b: "${b}"}\nnodes:\n  a: {call: slow}\n  b: {call: fast}'
+    seconds = {f"a/m[{index}]": 100.0 for index in range(4)}
+    played = spend(text, seconds, inner("slow", MANY), inner("fast", MANY), seed=seed)
+    (end,) = played.of(NodeFinished, "b")
+    assert end.at - played.events[0].at < 10
+
+
+def test_an_escalation_that_waits_for_room_is_one_still() -> None:
+    text = """
+budget: {tokens: 64}
+output: {x: "${r}", y: "${w}"}
+nodes:
+  w: {agent: writer, with: {text: x}}
+  r: {agent: writer, with: {text: x}, checks: [numbers], against: none, otherwise: [escalate, abstain]}
+"""
+    played = spend(text, {"w": 5.0}, answers={"r": lambda call: "fine" if call.escalate else "17"})
+    assert [(call.attempt, call.escalate) for call in played.workers.calls if call.node == "r"] == [(1, False), (2, True)]
