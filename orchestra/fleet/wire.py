@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -53,7 +54,7 @@ class Answer(msgspec.Struct, frozen=True):
 class Place:
     """A server's address, and the connections to it that wait for a request."""
 
-    __slots__ = ("_heads", "_host", "_path", "host", "idle", "name", "next_address", "port", "secure")
+    __slots__ = ("_heads", "_host", "_path", "host", "idle", "is_number", "name", "port", "secure")
 
     def __init__(self, root: str) -> None:
         """Raises `ValueError` for what is no address."""
@@ -68,8 +69,7 @@ class Place:
         self._heads: dict[tuple[str, bool], bytes] = {}
         """Of requests without headers of their own, up to the length of the body."""
         self.idle: list[Connection] = []
-        self.next_address = None if _is_number(self.host) else NEXT_ADDRESS
-        """A number has no other address, and to race costs as much as to connect."""
+        self.is_number = _is_number(self.host)
 
     def head(self, request: Request, headers: Mapping[str, str]) -> bytes:
         """The request line and the headers, for a body of its length. Raises `ValueError` for a header that is none."""
@@ -164,6 +164,10 @@ class Wire:
         if place.secure and self._trust is None:
             self._trust = ssl.create_default_context()
         most = self.limits.connect_seconds
+        # To race a number costs as much as to connect, and it has no other address; uvloop knows no races.
+        race: dict[str, Any] = (
+            {} if place.is_number or not isinstance(loop, asyncio.BaseEventLoop) else {"happy_eyeballs_delay": NEXT_ADDRESS}
+        )
         try:
             async with asyncio.timeout(max(0.0, min(seconds, most))) as limit:
                 _, connection = await loop.create_connection(
@@ -171,7 +175,7 @@ class Wire:
                     place.host,
                     place.port,
                     ssl=self._trust if place.secure else None,
-                    happy_eyeballs_delay=place.next_address,
+                    **race,
                 )
         except ssl.SSLError as error:
             return replace(_unreachable(place.name, f"TLS failed: {error}", lost=False), retryable=False)
