@@ -353,10 +353,10 @@ class Driver:
         elif unit.phase in (Phase.INSIDE, Phase.ASKED):
             failed = Failed("E006", f"not done within {unit.node.timeout:g} s", unit.path, f"raise `timeout:` of {unit.path}")
             self._carry_out(give_up(unit, failed))
-            self._abandon()
+            self._cancel_the_dead()
         self.pump()
 
-    def _abandon(self) -> None:
+    def _cancel_the_dead(self) -> None:
         """Cancels the calls and the alarms of units whose time was up."""
         for path in [path for path in self.alarms if path not in self.state.units]:
             self.alarms.pop(path).cancel()
@@ -390,7 +390,7 @@ class Driver:
         if budget is not None and budget.seconds is not None:
             self.deadline = self.loop.create_task(self._expire(budget.seconds - self.state.active))
         for unit in list(self.state.units.values()):
-            if unit.due and unit.phase in (Phase.PAUSED, Phase.INSIDE, Phase.ASKED):
+            if unit.due and unit.phase in (Phase.PAUSED, Phase.INSIDE, Phase.EMERGED, Phase.ASKED):
                 self._alarm(unit)
         for letter in letters:
             self._open(letter)
