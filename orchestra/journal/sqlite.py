@@ -149,7 +149,7 @@ class SqliteJournal:
         Raises `JournalError`: J022 where a journal that is alive holds it (this one, too), J023 where there is no such run,
         J006 where it has ended.
         """
-        taking: asyncio.Future[Row] = self._errand(run, lambda store: errands.lease(store, run), last=True)
+        taking: asyncio.Future[Row] = self._errand(run, lambda store: errands.lease(store, run))
         try:
             row = await asyncio.shield(taking)
         except asyncio.CancelledError:
@@ -165,7 +165,7 @@ class SqliteJournal:
 
         Raises `JournalError`: J005 where the lease was lost before, J023, and the store's fault.
         """
-        await self._errand(run, lambda store: errands.release(store, run), last=True)
+        await self._errand(run, lambda store: errands.release(store, run))
         self._lines.pop(run, None)
         self._marks.pop(run, None)
         if run in self._failed:
@@ -326,13 +326,13 @@ class SqliteJournal:
             raise no_run(run)
         waiter: asyncio.Future[T] = self._loop.create_future()
         self._answers.add(waiter)
-        self._writer.put(Errand(do, waiter, last))
+        self._writer.put(Errand(do, waiter, last, run))
         self._writer.hurry()
         return waiter
 
     def _give_back(self, run: str) -> None:
         if self._fault is None and not self._closed:
-            self._writer.put(Errand(lambda store: errands.release(store, run)))
+            self._writer.put(Errand(lambda store: errands.release(store, run), run=run))
 
     def _summaries(self, limit: int) -> list[RunSummary]:
         found, alive = [], dict[str, bool]()

@@ -33,6 +33,8 @@ class Errand:
     waiter: Any = None
     last: bool = False
     """Whether nothing that is in line behind it may be in the same commit."""
+    run: str = ""
+    """The run whose later events may not be in the same commit; empty for none."""
 
     def answer(self, store: Store) -> Any:
         """What came of it: the value, or a `JournalError` for the waiter."""

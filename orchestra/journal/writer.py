@@ -118,6 +118,7 @@ class Writer(threading.Thread):
     def _take(self) -> Batch:
         batch, line = Batch(), self._line
         trailing: list[Blob] = []
+        shut: set[str] = set()
         for _ in range(MOST):
             if not line:
                 break
@@ -130,6 +131,9 @@ class Writer(threading.Thread):
                 trailing.clear()
             if isinstance(entry, tuple):
                 run, events, bodies = entry
+                if run in shut:  # events stand before errands in a commit
+                    line.appendleft(entry)
+                    break
                 batch.runs.setdefault(run, []).append((events, bodies))
                 if self._one_by_one:
                     break
@@ -139,6 +143,7 @@ class Writer(threading.Thread):
                 batch.errands.append(entry)
                 if entry.last or self._one_by_one:
                     break
+                shut.add(entry.run)
         if batch.runs:
             # The event that names them is about to come: stored with it, they need no pin.
             line.extendleft(reversed(trailing))
