@@ -16,6 +16,7 @@ from typing import Any
 
 from orchestra.doors import Message
 from orchestra.engine.replay import replay
+from orchestra.errors import OrchestraError
 from orchestra.events import (
     Answered,
     Asked,
@@ -314,7 +315,10 @@ def _people(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
 
 def _decisions(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
     """The engine of today, asked again, decides the same."""
-    found = replay(case.program, case.events)
+    try:
+        found = replay(case.program, case.events)
+    except OrchestraError as error:
+        return [f"I7 the events cannot be folded: {error.code} {error.message}"]
     if found.different is None:
         return []
     place = oracle.places.get(getattr(found.different, "node", ""))

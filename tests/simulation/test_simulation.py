@@ -11,6 +11,11 @@ from orchestra.testing.storms import Storm
 from orchestra.testing.trial import Trial, attempt, findings
 from tests.simulation.mutants import MUTANTS, judge, patched
 
+pytestmark = [
+    # A process that dies leaves coroutines behind that never began.
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 SEED = 700_000
 """Other seeds than those of `make simulate`."""
 
