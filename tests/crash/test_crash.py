@@ -32,20 +32,20 @@ def matrix(*arguments: str) -> str:
 
 
 def test_nothing_is_lost_or_repeated_wherever_a_process_is_killed() -> None:
-    last = matrix("--kills", "50", "--lanes", "2")
-    assert "50 kills" in last
+    last = matrix("--kills", "24", "--lanes", "2")
+    assert "24 kills" in last
     assert last.endswith(" 0 violations")
 
 
 @pytest.mark.skipif(bool(missing()), reason=f"no Postgres: {missing()}")
 def test_nor_with_postgres() -> None:
-    last = matrix("--store", "postgres", "--kills", "8", "--lanes", "2")
-    assert "8 kills" in last
+    last = matrix("--store", "postgres", "--kills", "4", "--lanes", "2")
+    assert "4 kills" in last
     assert last.endswith(" 0 violations")
 
 
 def test_a_journal_that_says_too_early_that_events_are_on_disk_is_found_out() -> None:
-    said = matrix("--kills", "12", "--lanes", "2", "--hasty")
+    said = matrix("--kills", "8", "--lanes", "2", "--hasty")
     assert "was acknowledged, and is" in said
     assert "had its effect before the journal knew" in said
     assert "python -m tests.crash --store sqlite --point " in said
