@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -247,3 +248,11 @@ async def test_what_a_run_stored_is_looked_at_before_it_is_used(project: Path) -
         with pytest.raises(OrchestraError) as damaged:
             await orchestra.resume(run.id)
         assert damaged.value.code == "J013"
+
+
+async def test_a_key_that_is_used_twice_at_once_makes_one_run(project: Path) -> None:
+    async with opened(project) as (orchestra, workers):
+        keyed = orchestra.options(idempotency_key="order-2")
+        results = await asyncio.gather(*(keyed.run(orchestra.find("naming"), text="tea leaves") for _ in range(5)))
+        assert len({result.run for result in results}) == 1
+        assert len(workers.calls) == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from orchestra.events import Expanded, TurnStarted
 from orchestra.values.outcome import Abstained, Failed, Skipped, Value
 from tests.engine.stage import play, sequence
@@ -272,3 +274,24 @@ nodes:
 """
     assert isinstance(play(text, TEXT, {"reader": GOOD}).outcome, Value)
     assert isinstance(play(text, TEXT, {"reader": BAD}).outcome, Abstained)
+
+
+def test_elements_with_bodies_end_in_time_that_grows_with_their_number() -> None:
+    """Four times as many elements take about four times as long: the bound is twice that."""
+    text = """
+input: {words: "list[str]"}
+output: ${all.values}
+nodes:
+  all:
+    each: ${input.words}
+    as: word
+    call: {nodes: {loud: {tool: shout, with: {text: "${word}"}}}, output: "${loud}"}
+"""
+
+    def seconds(count: int) -> float:
+        began = time.process_time()
+        assert len(play(text, {"words": ["w"] * count}).outcome.value) == count  # type: ignore[union-attr]  # a value
+        return time.process_time() - began
+
+    seconds(100)
+    assert min(seconds(2000) for _ in range(2)) < 8 * min(seconds(500) for _ in range(3))
