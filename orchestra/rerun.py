@@ -12,7 +12,7 @@ from orchestra.engine.replay import replay
 from orchestra.events import AttemptFinished, Event
 from orchestra.journal.history import History
 from orchestra.values.json import canonical
-from orchestra.values.outcome import Outcome, Value
+from orchestra.values.outcome import Outcome
 from orchestra.workflow.program import CompiledNode, Program
 
 
@@ -20,7 +20,7 @@ class Recalling:
     """Workers that answer a call from an old run where that run made the very same call, and pass on all others.
 
     The same call: the same agent or tool of the same version, the same inputs, evidence, feedback and tier; the node's path does
-    not matter. Only answers that became a node's value are taken; tools with effects are called anew.
+    not matter. Errors are tried anew, and so are tools with effects.
     """
 
     def __init__(self, inner: Workers, run: str, answers: Mapping[bytes, AttemptFinished]) -> None:
@@ -63,12 +63,11 @@ async def _last(replies: AsyncGenerator[Reply, None]) -> Done | Refused:
 
 
 def answers(program: Program, events: Sequence[Event]) -> dict[bytes, AttemptFinished]:
-    """The answers of a run that may be taken again: of pure calls that became, or led to, a node's value."""
-    accepted = {row.path for row in History.of(events).rows if isinstance(row.outcome, Value)}
+    """The answers of a run that may be taken again: of pure calls. Checks judge them anew."""
     pure = _pure(program)
     found: dict[bytes, AttemptFinished] = {}
     for call, finished in replay(program, events).calls.values():
-        if finished is not None and not finished.error and call.node in accepted and (call.kind, call.name) in pure:
+        if finished is not None and not finished.error and (call.kind, call.name) in pure:
             found[_identity(call)] = finished
     return found
 

@@ -57,6 +57,9 @@ def call(name: str, attempt: int = 1, **inputs: Any) -> Call:
     return Call(run="r", node="n", attempt=attempt, kind="agent", name=name, inputs=inputs)
 
 
+PACKAGED = Path(__file__).resolve().parents[2] / "agents" / "reader"
+
+
 async def only(fleet: Fleet, what: Call) -> Done | Refused:
     (reply,) = [reply async for reply in fleet.run(what)]
     assert isinstance(reply, Done | Refused)
@@ -231,3 +234,14 @@ async def test_an_adapter_answers_under_its_name_and_leaves_the_base_model_alone
     assert replies[1].model.startswith(folder.name)
     assert replies[1].model in status["adapters"]
     assert not (isinstance(replies[1], Done) and replies[1].value == alone.value)
+
+
+async def test_the_bound_of_a_prompt_is_no_less_than_what_the_server_counts(laptop: FleetConfig) -> None:
+    reader = Card.load(PACKAGED)
+    async with opened(laptop, reader) as fleet:
+        await fleet.ready()
+        for text in ("The tower was built in 1889.", "Тысяча восемьсот 一八八九年。 🎼 " * 20, "\x00\u200b\u0301" * 50):
+            call = Call(run="r", node="n", attempt=1, kind="agent", name="reader", inputs={"question": "Wann? 何時?", "context": text})
+            counted = await fleet.count(call)
+            assert counted is not None
+            assert 0 < counted <= fleet.measure(call).prompt_tokens

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from orchestra.events import AttemptFinished, AttemptStarted
 from orchestra.fleet.config import FleetConfig
 
 pytestmark = pytest.mark.real
+AGENTS = Path(__file__).resolve().parents[2] / "agents"
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "documents"
 
 
@@ -102,3 +104,38 @@ async def test_a_run_goes_on_after_its_server_was_killed_and_came_back(laptop: F
     assert [event.error for event in events if isinstance(event, AttemptFinished)] == ["F206", ""]
     assert len([event for event in events if isinstance(event, AttemptStarted)]) == 2
     assert (after["restarts"], after["pid"] != before["pid"]) == (before["restarts"] + 1, True)
+
+
+async def test_edit_one_prompt_and_only_the_reader_is_asked_again(
+    laptop: FleetConfig, documents: list[Document], question: str, tmp_path: Path
+) -> None:
+    shutil.copytree(AGENTS / "reader", tmp_path / "agents" / "reader")
+    (tmp_path / "orchestra.toml").touch()
+    async with opened(laptop, tmp_path) as orchestra:
+        first = await orchestra.run(orchestra.find("answer_from_documents"), question=question, documents=documents)
+        same = await orchestra.fork(first.run)
+        assert (await same.run).value == first.value
+        assert same.changes == ()
+        assert all(event.recalled for event in await orchestra.journal.read(same.run.id) if isinstance(event, AttemptFinished))
+    prompt = tmp_path / "agents" / "reader" / "prompt.md"
+    prompt.write_text("Read with care.\n" + prompt.read_text("utf-8"), "utf-8")
+    async with opened(laptop, tmp_path) as orchestra:
+        again = await orchestra.fork(first.run)
+        result = await again.run.wait()
+        assert result.status in ("done", "abstained")
+        assert [change.node for change in again.changes] == ["readings"]
+        ends = [event for event in await orchestra.journal.read(again.run.id) if isinstance(event, AttemptFinished)]
+        assert [bool(event.recalled) for event in ends if event.node == "passages"] == [True]
+        assert not any(event.recalled for event in ends if event.node.startswith("readings["))
+
+
+async def test_the_memo_spares_the_model_what_was_accepted(laptop: FleetConfig, tmp_path: Path) -> None:
+    async with opened(laptop, tmp_path) as orchestra:
+        remembering = orchestra.options(memo=True)
+        first = await remembering.run(counting, most=3)
+        second = await remembering.run(counting, most=3)
+        other = await remembering.run(counting, most=4)
+    assert second.value == first.value
+    assert first.usage.output_tokens > 0
+    assert second.usage.output_tokens == 0
+    assert other.usage.output_tokens > 0
