@@ -236,11 +236,11 @@ class Orchestra:
             return Run(await self._once(program, given, graph, versions), step.read)
         return Run(self._begin(program, given, graph, versions), step.read)
 
-    def _begin(self, program: Program, given: Mapping[str, Any], graph: str, versions: Mapping[str, str], **more: Any) -> Execution:
+    def _begin(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
         options = self._options
         return self._engine.start(program, given, graph=graph, versions=versions, label=options.label, options=options.kept, **more)
 
-    async def _once(self, program: Program, given: Mapping[str, Any], graph: str, versions: Mapping[str, str]) -> Execution:
+    async def _once(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str]) -> Execution:
         """The run that has the key; one that was interrupted goes on; else a new one. Raises `InputError` E015."""
         key = self._options.idempotency_key
         name = f"k{digest(key.encode())[:19]}"

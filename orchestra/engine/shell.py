@@ -79,7 +79,7 @@ class Engine:
         graph: str,
         label: Label = "internal",
         run: str = "",
-        versions: Mapping[str, str] | None = None,
+        versions: dict[str, str] | None = None,
         parent: str = "",
         options: Mapping[str, Any] | None = None,
         workers: Workers | None = None,
@@ -99,7 +99,7 @@ class Engine:
             graph=graph,
             inputs=dict(inputs),
             label=label,
-            versions=dict(versions or {}),
+            versions={} if versions is None else versions,
             parent=parent,
             options=dict(options or {}),
         )

@@ -54,7 +54,11 @@ class LocalWorkers:
     async def do(self, call: Call) -> Done | Refused:
         """Does one call. A thread cannot be interrupted: after a timeout or a cancellation its result is dropped."""
         try:
-            if call.timeout is None:  # `asyncio.timeout` costs as much as the rest of a small call
+            if call.timeout is None:  # `asyncio.timeout` costs as much as the rest of a small call, and so does a coroutine more
+                if call.kind == "tool":
+                    began = time.monotonic()
+                    function, key = self._tool(call)
+                    return _done(await function.call(call.inputs, key), began)
                 return await self._do(call)
             async with asyncio.timeout(call.timeout):
                 return await self._do(call)
@@ -92,14 +96,19 @@ class LocalWorkers:
         except UnicodeEncodeError:  # a lone surrogate in an input
             return ""
 
+    def _tool(self, call: Call) -> tuple[ToolFunction, str]:
+        """The tool of a call, and the key that it is given."""
+        registry = self._known.registry
+        function = registry.tools.get(call.name) or registry.tool(call.name)
+        if call.version and call.version != function.contract.digest:
+            raise _changed(call, "tool")
+        return function, (call.key or f"{call.run}/{call.node}") if function.contract.effect == "keyed" else ""
+
     async def _do(self, call: Call) -> Done:
         began = time.monotonic()
         registry = self._known.registry
         if call.kind == "tool":
-            function = registry.tools.get(call.name) or registry.tool(call.name)
-            if call.version and call.version != function.contract.digest:
-                raise _changed(call, "tool")
-            key = (call.key or f"{call.run}/{call.node}") if function.contract.effect == "keyed" else ""
+            function, key = self._tool(call)
             return _done(await function.call(call.inputs, key), began)
         card = current(call, registry.cards, self._kept)
         if card is None or card.kind == "python":
