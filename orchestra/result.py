@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, Literal, TypeAlias, cast
 
 from typing_extensions import TypeVar
@@ -26,12 +27,25 @@ class Result(Generic[R]):
     status: Status
     outcome: Outcome
     usage: Usage = NOTHING
-    ledger: Mapping[str, Usage] = field(default_factory=dict)
-    """What each node cost, by its path."""
-    evidence: tuple[Evidence, ...] = ()
-    """What accepted outputs rest on, in the order in which they were accepted."""
+    log: Sequence[Event] = field(default=(), repr=False)
+    """The run's events."""
     read: Callable[[Any], Any] = field(default=lambda value: value, repr=False)
     """Makes the typed output of the JSON value."""
+
+    @cached_property
+    def ledger(self) -> Mapping[str, Usage]:
+        """What each node cost, by its path."""
+        found: dict[str, Usage] = {}
+        for event in self.log:
+            if isinstance(event, AttemptFinished):
+                found[event.node] = found.get(event.node, NOTHING) + event.usage
+        return found
+
+    @cached_property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """What accepted outputs rest on, in the order in which they were accepted."""
+        judged = [event for event in self.log if isinstance(event, Judged) and event.accepted]
+        return tuple(found for event in judged for verdict in event.verdicts for found in verdict.evidence)
 
     @property
     def output(self) -> R:
@@ -69,15 +83,4 @@ class Result(Generic[R]):
 
 def result_of(finished: RunFinished, events: Sequence[Event], run: str, read: Callable[[Any], Any]) -> Result[Any]:
     """The result that a run's events tell."""
-    ledger: dict[str, Usage] = {}
-    evidence: list[Evidence] = []
-    for event in events:
-        match event:
-            case AttemptFinished(node=node, usage=usage):
-                ledger[node] = ledger.get(node, NOTHING) + usage
-            case Judged(accepted=True, verdicts=verdicts):
-                evidence += [found for verdict in verdicts for found in verdict.evidence]
-            case _:
-                pass
-    status = cast(Status, finished.status)
-    return Result(run, status, finished.outcome, finished.usage, ledger, tuple(evidence), read)
+    return Result(run, cast(Status, finished.status), finished.outcome, finished.usage, events, read)

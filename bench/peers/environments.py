@@ -63,7 +63,9 @@ def make(name: str) -> str:
 
 def renew_ours() -> str:
     """Puts this checkout's present state into our environment; gives "" or why it could not."""
-    return _fault([str(python("orchestra")), "-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps", str(ROOT)])
+    install = [str(python("orchestra")), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(ROOT)]
+    # Twice: what it needs may have grown, and the version alone does not tell that the code has changed.
+    return _fault(install) or _fault([*install, "--force-reinstall", "--no-deps"])
 
 
 def _fault(step: Sequence[str]) -> str:
