@@ -6,7 +6,7 @@ simulation and replay differ only in what stands behind them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
@@ -258,3 +258,8 @@ class Direct(Protocol):
 
     async def do(self, call: Call) -> Done | Refused:
         """The last reply of `run`. Being cancelled cancels the call, up to the server."""
+
+
+def direct(workers: Workers) -> Callable[[Call], Coroutine[Any, Any, Done | Refused]] | None:
+    """The way past the stream, of workers that have one. Asked once: the question costs more than a call."""
+    return workers.do if isinstance(workers, Direct) else None

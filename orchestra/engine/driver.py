@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, assert_never
 
-from orchestra.doors import Call, Chunk, Direct, Done, Letter, Refused, Workers
+from orchestra.doors import Call, Chunk, Done, Letter, Refused, Workers, direct
 from orchestra.engine.decide import decide, give_up
 from orchestra.engine.evolve import evolve
 from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal
@@ -59,7 +59,7 @@ class Driver:
 
     def __init__(self, engine: Engine, program: Program, run: Run, state: State, workers: Workers) -> None:
         self.engine, self.workers = engine, workers
-        self.do = workers.do if isinstance(workers, Direct) else None
+        self.do = engine.do if workers is engine.workers else direct(workers)
         self.clock, self.journal = engine.clock, engine.journal
         self.program, self.run, self.state = program, run, state
         self.loop = asyncio.get_running_loop()

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from orchestra.doors import Clock, Journal, Letter, Workers
+from orchestra.doors import Clock, Journal, Letter, Workers, direct
 from orchestra.engine.driver import Driver
 from orchestra.engine.evolve import evolve
 from orchestra.engine.run import Run
@@ -54,6 +54,7 @@ class Engine:
         observe: Observer | None = None,
     ) -> None:
         self.clock, self.journal, self.workers, self.observe = clock, journal, workers, observe
+        self.do = direct(workers)
         self.concurrency = concurrency
         """Calls of one run in flight at most."""
         self.strict = strict
