@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestra.doors import Call, Chunk, Done, Letter, Refused, Workers, direct
+from orchestra.engine.answers import finished, recalled
 from orchestra.engine.decide import decide, give_up
 from orchestra.engine.evolve import evolve
 from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal
@@ -15,7 +16,6 @@ from orchestra.engine.run import Run
 from orchestra.engine.state import Phase, State, Unit
 from orchestra.errors import OrchestraError
 from orchestra.events import (
-    NOTHING,
     Answered,
     Asked,
     AttemptFinished,
@@ -30,7 +30,6 @@ from orchestra.events import (
     RetryPlanned,
     RunFinished,
     TurnStarted,
-    Usage,
 )
 from orchestra.values.json import canonical, digest
 from orchestra.values.outcome import Failed, Outcome
@@ -104,7 +103,8 @@ class Driver:
         except OrchestraError as error:
             self._break(error)
 
-    def _stamp(self) -> dict[str, Any]:
+    def stamp(self) -> dict[str, Any]:
+        """What every fact carries: its number, and the time."""
         return {"seq": self.state.seq + 1, "at": self.clock.now()}
 
     # From proposals to facts
@@ -127,25 +127,25 @@ class Driver:
     def _carry_out(self, proposal: Proposal) -> None:
         match proposal:
             case Finish(unit, outcome):
-                self.record(NodeFinished(**self._stamp(), node=unit.path, outcome=outcome))
+                self.record(NodeFinished(**self.stamp(), node=unit.path, outcome=outcome))
                 if (alarm := self.alarms.pop(unit.path, None)) is not None:
                     alarm.cancel()
             case Judge(unit, attempt, situation):
                 self._judge(unit, attempt, acceptance.start(situation))
             case Pause(unit, attempt, low, high, reason):
                 due = self.clock.now() + low + (high - low) * self.clock.random()
-                self.record(RetryPlanned(**self._stamp(), node=unit.path, attempt=attempt, due=due, reason=reason))
+                self.record(RetryPlanned(**self.stamp(), node=unit.path, attempt=attempt, due=due, reason=reason))
                 self._alarm(unit)
             case Expand(unit, count):
-                self.record(Expanded(**self._stamp(), node=unit.path, count=count))
+                self.record(Expanded(**self.stamp(), node=unit.path, count=count))
             case Enter(unit, turn):
-                self.record(TurnStarted(**self._stamp(), node=unit.path, turn=turn))
+                self.record(TurnStarted(**self.stamp(), node=unit.path, turn=turn))
                 if turn == 1 and unit.due:
                     self._alarm(unit)
             case Ask(unit, question, schema, options, about):
                 shown = digest(canonical([question, options, schema]))
                 asked: dict[str, Any] = {"question": question, "schema": schema, "shown": shown, "options": options, "about": about}
-                self.record(Asked(**self._stamp(), node=unit.path, **asked))
+                self.record(Asked(**self.stamp(), node=unit.path, **asked))
                 if unit.due:
                     self._alarm(unit)
             case Count(unit, call, bound):
@@ -160,20 +160,20 @@ class Driver:
     def _judge(self, unit: Unit, attempt: int, ruling: acceptance.Ruling) -> None:
         accepted = ruling.accepted
         facts: dict[str, Any] = {"verdicts": ruling.verdicts, "accepted": accepted, "score": ruling.score, "reason": ruling.reason}
-        self.record(Judged(**self._stamp(), node=unit.path, attempt=attempt, **facts))
+        self.record(Judged(**self.stamp(), node=unit.path, attempt=attempt, **facts))
         answer = unit.answer
         if accepted and answer is not None and answer.memo and not answer.recalled:
             self.journal.remember(answer.memo, self.run.id, answer.value)
 
     def _conclude(self, status: str, outcome: Outcome) -> None:
-        self.record(RunFinished(**self._stamp(), status=status, outcome=outcome, usage=self.state.tally.usage()))
+        self.record(RunFinished(**self.stamp(), status=status, outcome=outcome, usage=self.state.tally.usage()))
         self._end(self._finish())
 
     def _started(self, invoke: Invoke) -> None:
         call = invoke.call
         self.record(
             AttemptStarted(
-                **self._stamp(),
+                **self.stamp(),
                 node=call.node,
                 attempt=call.attempt,
                 name=call.name,
@@ -223,12 +223,12 @@ class Driver:
             if line and not self.starting:
                 self.staff()
             tasks[task] = invoke
-            finished = await self._attempt(invoke)
+            answer = await self._attempt(invoke)
             tasks[task] = None
             if invoke.unit.phase is RUNNING and not self.ending:
-                self.record(finished)
-                if finished.memo and finished.settled and not finished.recalled:
-                    self.journal.remember(finished.memo, self.run.id, finished.value)
+                self.record(answer)
+                if answer.memo and answer.settled and not answer.recalled:
+                    self.journal.remember(answer.memo, self.run.id, answer.value)
                 self.pump()
             left -= 1
             if not left:
@@ -250,11 +250,11 @@ class Driver:
             self.begun.append(invoke)
         memo = self.workers.measure(call).memo if self.memo else ""
         if memo and (known := await self.journal.recall(memo)) is not None:
-            return self._recalled(invoke, memo, *known)
+            return recalled(self, invoke, memo, *known)
         began = self.clock.monotonic()
         do = self.do or self._reply
         reply = await (do(call) if call.timeout is None else self._timed(do(call), call))
-        return self._finished(invoke, reply, began, memo)
+        return finished(self, invoke, reply, began, memo)
 
     async def _timed(self, reply: Coroutine[Any, Any, Done | Refused], call: Call) -> Done | Refused:
         try:
@@ -274,82 +274,10 @@ class Driver:
             await replies.aclose()
         return Refused(code="E007", reason=f"the worker of {call.name} gave no reply", hint="orchestra doctor", retryable=True)
 
-    def _finished(self, invoke: Invoke, reply: Done | Refused, began: float, memo: str) -> AttemptFinished:
-        unit, call, used = invoke.unit, invoke.call, reply.usage
-        if used.seconds <= 0 or used.calls <= 0 or used.prompt_tokens < 0 or used.output_tokens < 0:
-            used = _sane(used, self.clock.monotonic() - began)
-        name = "" if unit.attempt == call.attempt else call.name
-        seq, at = self.state.seq + 1, self.clock.now()
-        schema = unit.node.output
-        if isinstance(reply, Done) and schema and (fault := self.engine.fault(schema, reply.value)):
-            reason, hint = f"{unit.path}: {fault}", "the worker breaks its contract; mend it"
-            kept: dict[str, Any] = {part: getattr(reply, part) for part in ("server", "model", "sent", "received")}
-            reply = Refused(code="E009", reason=reason, hint=hint, **kept)
-        sent, received = reply.sent, reply.received
-        if isinstance(reply, Done):
-            if invoke.plain and not (sent or received or memo or invoke.certain or reply.recalled):
-                # The same as below; most nodes of most runs are such, and a field costs 30 ns.
-                return AttemptFinished(
-                    seq=seq,
-                    at=at,
-                    node=call.node,
-                    attempt=call.attempt,
-                    name=name,
-                    value=reply.value,
-                    usage=used,
-                    confidence=reply.confidence,
-                    server=reply.server,
-                    model=reply.model,
-                    settled=True,
-                )
-            contract = unit.node.contract
-            outbox = contract is not None and contract.effect == "transactional"
-            return AttemptFinished(
-                seq=seq,
-                at=at,
-                node=call.node,
-                attempt=call.attempt,
-                name=call.name if outbox else name,  # a message says who sent it
-                value=reply.value,
-                usage=NOTHING if reply.recalled else used,
-                confidence=reply.confidence,
-                server=reply.server,
-                model=reply.model,
-                sent=self.journal.put(sent) if sent else "",
-                received=self.journal.put(received) if received else "",
-                settled=invoke.plain,
-                memo=memo,
-                recalled=reply.recalled,
-                outbox=outbox,
-            )
-        return AttemptFinished(
-            seq=seq,
-            at=at,
-            node=call.node,
-            attempt=call.attempt,
-            name=name,
-            error=reply.code,
-            reason=reply.reason,
-            hint=reply.hint,
-            retryable=reply.retryable,
-            usage=used,
-            server=reply.server,
-            model=reply.model,
-            sent=self.journal.put(sent) if sent else "",
-            received=self.journal.put(received) if received else "",
-        )
-
-    def _recalled(self, invoke: Invoke, memo: str, run: str, value: Any) -> AttemptFinished:
-        """An answer that another run was given to the very same call."""
-        call = invoke.call
-        name = "" if invoke.unit.attempt == call.attempt else call.name
-        facts: dict[str, Any] = {"value": value, "settled": invoke.plain, "memo": memo, "recalled": run}
-        return AttemptFinished(**self._stamp(), node=call.node, attempt=call.attempt, name=name, **facts)
-
     async def _count(self, unit: Unit, call: Call, bound: int) -> None:
         counted = await self.workers.count(call)
         if unit.phase is Phase.COUNTING and not self.ending:
-            self.record(Measured(**self._stamp(), node=unit.path, prompt_tokens=bound if counted is None else counted))
+            self.record(Measured(**self.stamp(), node=unit.path, prompt_tokens=bound if counted is None else counted))
             self.pump()
 
     # Time
@@ -423,7 +351,7 @@ class Driver:
     def cancel(self, by: str = "", letter: int = 0) -> None:
         """Ends the run: its calls are cancelled up to the servers."""
         if not self.ending:
-            self.record(CancelRequested(**self._stamp(), by=by, letter=letter))
+            self.record(CancelRequested(**self.stamp(), by=by, letter=letter))
             self._cancelled()
         elif self.state.finished is None:
             self.engine.cancel(self.run.id, by)  # it is going to sleep: a letter wakes it
@@ -442,9 +370,9 @@ class Driver:
         asked = self.state.asked.get(letter.node)
         refusal = "nobody asks this" if asked is None else self.engine.objection(asked, letter.value, letter.shown)
         if refusal:
-            self.record(LetterRefused(**self._stamp(), letter=letter.number, node=letter.node, reason=refusal))
+            self.record(LetterRefused(**self.stamp(), letter=letter.number, node=letter.node, reason=refusal))
         else:
-            self.record(Answered(**self._stamp(), node=letter.node, value=letter.value, by=letter.by, letter=letter.number))
+            self.record(Answered(**self.stamp(), node=letter.node, value=letter.value, by=letter.by, letter=letter.number))
 
     async def collect(self) -> None:
         """Opens the letters that have come."""
@@ -509,15 +437,3 @@ class Driver:
             self.run.flush()
             await self.journal.release(self.run.id)
         self.run.end(None, error)
-
-
-def _sane(used: Usage, seconds: float) -> Usage:
-    """What a worker says of a call, where it leaves things out, or says what cannot be."""
-    return Usage(
-        max(0, used.prompt_tokens),
-        max(0, used.cached_tokens),
-        max(0, used.output_tokens),
-        max(1, used.calls),
-        used.seconds if used.seconds > 0 else seconds,
-        max(0, used.resends),
-    )

@@ -87,7 +87,7 @@ def attempt(drawn: Drawn, storm: Storm) -> Trial:
 
     try:
         run_simulated(scene, storm.seed)
-    except Exception as error:  # noqa: BLE001  # whatever comes out of a trial, a deadlock and a leak too, is what it has to tell
+    except Exception as error:  # noqa: BLE001 - whatever comes out of a trial, a deadlock and a leak too, is what it has to tell
         trial.wrong.append(f"I1 {type(error).__name__}: {error}")
     return trial
 

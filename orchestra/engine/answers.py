@@ -1,0 +1,99 @@
+"""Answers: what came of a call, as the fact that is recorded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestra.doors import Done, Refused
+from orchestra.engine.proposals import Invoke
+from orchestra.events import NOTHING, AttemptFinished, Usage
+
+if TYPE_CHECKING:
+    from orchestra.engine.driver import Driver
+
+
+def finished(driver: Driver, invoke: Invoke, reply: Done | Refused, began: float, memo: str) -> AttemptFinished:
+    """The fact that a call came back. A value that is not of the node's type is refused here."""
+    unit, call, used = invoke.unit, invoke.call, reply.usage
+    if used.seconds <= 0 or used.calls <= 0 or used.prompt_tokens < 0 or used.output_tokens < 0:
+        used = _sane(used, driver.clock.monotonic() - began)
+    name = "" if unit.attempt == call.attempt else call.name
+    seq, at = driver.state.seq + 1, driver.clock.now()
+    schema = unit.node.output
+    if isinstance(reply, Done) and schema and (fault := driver.engine.fault(schema, reply.value)):
+        reason, hint = f"{unit.path}: {fault}", "the worker breaks its contract; mend it"
+        kept: dict[str, Any] = {part: getattr(reply, part) for part in ("server", "model", "sent", "received")}
+        reply = Refused(code="E009", reason=reason, hint=hint, **kept)
+    sent, received = reply.sent, reply.received
+    if isinstance(reply, Done):
+        if invoke.plain and not (sent or received or memo or invoke.certain or reply.recalled):
+            # The same as below; most nodes of most runs are such, and a field costs 30 ns.
+            return AttemptFinished(
+                seq=seq,
+                at=at,
+                node=call.node,
+                attempt=call.attempt,
+                name=name,
+                value=reply.value,
+                usage=used,
+                confidence=reply.confidence,
+                server=reply.server,
+                model=reply.model,
+                settled=True,
+            )
+        contract = unit.node.contract
+        outbox = contract is not None and contract.effect == "transactional"
+        return AttemptFinished(
+            seq=seq,
+            at=at,
+            node=call.node,
+            attempt=call.attempt,
+            name=call.name if outbox else name,  # a message says who sent it
+            value=reply.value,
+            usage=NOTHING if reply.recalled else used,
+            confidence=reply.confidence,
+            server=reply.server,
+            model=reply.model,
+            sent=driver.journal.put(sent) if sent else "",
+            received=driver.journal.put(received) if received else "",
+            settled=invoke.plain,
+            memo=memo,
+            recalled=reply.recalled,
+            outbox=outbox,
+        )
+    return AttemptFinished(
+        seq=seq,
+        at=at,
+        node=call.node,
+        attempt=call.attempt,
+        name=name,
+        error=reply.code,
+        reason=reply.reason,
+        hint=reply.hint,
+        retryable=reply.retryable,
+        usage=used,
+        server=reply.server,
+        model=reply.model,
+        sent=driver.journal.put(sent) if sent else "",
+        received=driver.journal.put(received) if received else "",
+    )
+
+
+def recalled(driver: Driver, invoke: Invoke, memo: str, run: str, value: Any) -> AttemptFinished:
+    """An answer that another run was given to the very same call."""
+    call = invoke.call
+    name = "" if invoke.unit.attempt == call.attempt else call.name
+    facts: dict[str, Any] = {"value": value, "settled": invoke.plain, "memo": memo, "recalled": run}
+    return AttemptFinished(**driver.stamp(), node=call.node, attempt=call.attempt, name=name, **facts)
+
+
+def _sane(used: Usage, seconds: float) -> Usage:
+    """What a worker says of a call, where it leaves things out, or says what cannot be."""
+    return Usage(
+        max(0, used.prompt_tokens),
+        max(0, used.cached_tokens),
+        max(0, used.output_tokens),
+        max(1, used.calls),
+        used.seconds if used.seconds > 0 else seconds,
+        max(0, used.resends),
+    )
