@@ -85,7 +85,8 @@ async def test_seeds(simulated):
     )
     result = run()
     result.assert_outcomes(failed=1)
-    lines = [line for line in result.outlines if "reproduce" in line]
+    # In CI pytest repeats whole messages in its summary, without the E.
+    lines = [line for line in result.outlines if "reproduce" in line and line.startswith("E")]
     command = re.fullmatch(r"E +reproduce: pytest (\S+ --seed 17)", lines[0])
     assert command is not None
     assert len(lines) == 1
