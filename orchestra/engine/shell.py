@@ -21,8 +21,9 @@ from orchestra.values.outcome import Failed
 from orchestra.values.types import Validator
 from orchestra.workflow.program import Program
 
-HELD, ENDED = "J022", "J006"
-"""Codes of the journal: another process has the run in hand; it has ended."""
+HELD, ENDED, LOST = "J022", "J006", "J005"
+"""Codes of the journal: another process has the run in hand; it has ended; another process took it from us."""
+ELSEWHERE = (HELD, ENDED, LOST)
 MOST_CHECKS = 4_096
 """Validators that are kept; a program that is compiled anew has schemas of its own."""
 FOLLOW = 0.5
@@ -325,11 +326,14 @@ class Engine:
                 handle.end(None, error)
 
     async def _wake(self, sleeper: _Sleeper) -> None:
+        """Takes a sleeping run up again; where another process was faster, follows it. What goes wrong reaches whoever waits for it."""
         try:
             await self._once(sleeper, "a letter")
         except OrchestraError as error:
-            if error.code not in (HELD, ENDED):
-                raise
+            if error.code not in ELSEWHERE:
+                self._asleep.pop(sleeper.run.id, None)
+                sleeper.run.end(None, error)
+                return
             self._asleep.pop(sleeper.run.id, None)
             if self._closed:
                 sleeper.run.end(None, _closed(sleeper.run.id))
@@ -353,7 +357,7 @@ class Engine:
                 try:
                     await self._once(sleeper, "who watched it")
                 except OrchestraError as error:
-                    if error.code not in (HELD, ENDED):
+                    if error.code not in ELSEWHERE:
                         raise
                 else:
                     return
