@@ -363,6 +363,9 @@ class Engine:
                     return
         except OrchestraError as error:
             run.end(None, error)
+        finally:
+            if self._closed and not run.over:
+                run.end(None, _closed(run.id))
 
     def _dismiss(self) -> None:
         """Without runs there is nobody to deliver letters to."""
