@@ -24,6 +24,7 @@ from orchestra.events import (
     AttemptStarted,
     CancelRequested,
     Event,
+    Judged,
     LetterRefused,
     NodeFinished,
     Resumed,
@@ -339,6 +340,10 @@ def _undisturbed(case: Case, book: Recorded, oracle: Oracle, quiet: Callable[[],
             return []
         if event.error and oracle.places[path].node.acceptance is not None:
             return []
+    if any(
+        oracle.places[event.node].node.retry.within is not None for event in case.events if isinstance(event, Judged) and not event.accepted
+    ):
+        return []  # whether another attempt followed depends on the time that had passed, and calm runs take none
     if any(isinstance(outcome, Failed) for outcome in book.outcomes.values()) or any(map(book.refused_again, book.answers)):
         return []
     calm = Oracle(case.program, quiet()).consult()

@@ -49,8 +49,8 @@ def calls(book: Recorded, oracle: Oracle, seen: Sequence[Observed]) -> list[str]
         if call.key != f"{book.run}/{call.node}":
             found.append(f"I3 a call for {call.node} had the key {call.key}")
         known = oracle.calls.get((call.node, call.attempt))
-        if known is None or attempt is None:
-            continue  # a process that died, or was fenced, may have known answers that nobody else ever will
+        if known is None or attempt is None or attempt.recalled:
+            continue  # a process that died, or was fenced, may have known answers that nobody else ever will; a memo needs no call
         wanted.setdefault((call.node, call.attempt), []).append(_alike(call, known))
     for (path, number), fits in wanted.items():
         contract = oracle.places[path].node.contract
