@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -235,3 +236,26 @@ nodes:
     assert played.outcome == Value("too late")
     assert len(played.workers.cancelled) == 1
     assert played.finished.at - played.events[0].at == pytest.approx(5)
+
+
+def test_closing_an_engine_ends_the_wait_for_a_run_that_another_process_has() -> None:
+    compiled = program(ASK)
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock, latency=100.0)
+        run = theatre.start(compiled, {"text": "x"})
+        await run.pause()
+        (asked,) = run.asked
+        journal = MemoryJournal(theatre.store)
+        other = Engine(clock, journal, theatre.workers)
+        theirs = await other.resume(compiled, run.id)
+        await theatre.journal.post(run.id, letter("sure", "yes", asked))
+        await clock.sleep(10)  # one of the two has woken the run, and the other follows it
+        waits = [asyncio.ensure_future(handle.wait()) for handle in (run, theirs)]
+        await clock.sleep(1)
+        await theatre.engine.close()
+        await other.close()
+        ends = await asyncio.gather(*waits, return_exceptions=True)
+        assert [getattr(end, "code", "") for end in ends] == ["E017", "E017"]
+
+    run_simulated(scene)
