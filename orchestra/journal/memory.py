@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +58,9 @@ class MemoryJournal:
         self._keep = keep
         self._ended: deque[str] = deque()
         self._bytes = 0
+        self._uses: Counter[str] = Counter()
+        """How often remembered runs name each blob; and blobs that were put, and that no event names yet."""
+        self._fresh: set[str] = set()
         self.store.readers.append(self)
         self._epochs: dict[str, int] = {}
         self._mail: set[str] = set()
@@ -79,6 +82,8 @@ class MemoryJournal:
                 raise other_writer(run)
             log.line.extend(events)
         log.events += events
+        if self._keep is not None:
+            self._count(events)
         for event in events:
             found = message(self.store.last_message + 1, run, event)
             if found is not None and found.key not in self.store.sent:
@@ -90,8 +95,24 @@ class MemoryJournal:
             self._epochs.pop(run, None)
             if self._keep is not None:
                 self._ended.append(run)
-                if len(self._ended) > self._keep:
-                    self.store.logs.pop(self._ended.popleft(), None)
+                if len(self._ended) > self._keep and (old := self.store.logs.pop(self._ended.popleft(), None)) is not None:
+                    self._forget(old)
+
+    def _count(self, events: Sequence[Event]) -> None:
+        for event in events:
+            for name in named(event):
+                self._uses[name] += 1
+                self._fresh.discard(name)
+
+    def _forget(self, log: _Log) -> None:
+        """The blobs that only this run named go with it."""
+        for event in log.events:
+            for name in named(event):
+                self._uses[name] -= 1
+                if not self._uses[name]:
+                    del self._uses[name]
+                    if name not in self._fresh and (data := self.store.blobs.pop(name, None)) is not None:
+                        self._bytes -= len(data) + BLOB
 
     def put(self, data: bytes) -> str:
         """Keeps a blob and gives its digest."""
@@ -102,8 +123,11 @@ class MemoryJournal:
             return name
         self._bytes += len(data) + BLOB if blobs.pop(name, None) is None else 0
         blobs[name] = data
+        self._fresh.add(name)
         while self._bytes > MAX_BLOBS and len(blobs) > 1:
-            self._bytes -= len(blobs.pop(next(iter(blobs)))) + BLOB
+            oldest = next(iter(blobs))
+            self._bytes -= len(blobs.pop(oldest)) + BLOB
+            self._fresh.discard(oldest)
         return name
 
     async def durable(self, run: str, seq: int) -> None:

@@ -47,7 +47,7 @@ nodes:
 
 
 class Quick:
-    """Workers that remember nothing; and whose bytes are often the same; each third call comes back in a later turn of the loop."""
+    """Workers that remember nothing, and whose bytes are never the same; each third call comes back in a later turn of the loop."""
 
     def __init__(self) -> None:
         self.count_of_calls = 0
@@ -58,7 +58,7 @@ class Quick:
         if not self.count_of_calls % 3:
             await asyncio.sleep(0)
         value = len(call.inputs["items"]) if call.name == "count" else f"{call.inputs['text'] or ''}x"
-        return Done(value=value, usage=USAGE, sent=call.name.encode(), received=b"x")
+        return Done(value=value, usage=USAGE, sent=call.key.encode(), received=call.key.encode())
 
     async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
         """The same as a stream."""
