@@ -18,7 +18,7 @@ from orchestra.engine.kinds.acceptance import sources
 from orchestra.engine.run import Run as Execution
 from orchestra.engine.shell import Engine
 from orchestra.errors import InputError, OrchestraError
-from orchestra.events import Answered, Asked, NodeFinished, RunFinished, RunStarted
+from orchestra.events import Asked, RunFinished, RunStarted
 from orchestra.inputs import bound, jsonable
 from orchestra.log import observer
 from orchestra.project import Project
@@ -26,7 +26,7 @@ from orchestra.recording import recorder
 from orchestra.result import Result, result_of
 from orchestra.stored import parcel, restored
 from orchestra.values.json import digest
-from orchestra.values.labels import Label
+from orchestra.values.labels import Label, join
 from orchestra.values.types import show
 from orchestra.verify import acceptance
 from orchestra.verify.acceptance import Ruling, Situation
@@ -238,7 +238,8 @@ class Orchestra:
 
     def _begin(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
         options = self._options
-        return self._engine.start(program, given, graph=graph, versions=versions, label=options.label, options=options.kept, **more)
+        told = {"label": options.label, "options": options.kept, **more}
+        return self._engine.start(program, given, graph=graph, versions=versions, **told)
 
     async def _once(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str]) -> Execution:
         """The run that has the key; one that was interrupted goes on; else a new one. Raises `InputError` E015."""
@@ -258,7 +259,7 @@ class Orchestra:
                 f"the key {key!r} belongs to a run of other inputs or another workflow",
                 hint="use a key of its own for each request",
             )
-        if execution.finished is None and execution is not self._engine.running(name):
+        if execution.finished is None and execution.started is not None and execution is not self._engine.running(name):
             return await self._taken(name, execution.started)
         return execution
 
@@ -270,15 +271,13 @@ class Orchestra:
         Calls that have an end are not made again. Raises `InputError` E020 for a run that is not there, `JournalError` J022 where
         another process has it in hand, `OrchestraError` E019 where what it stored cannot be read.
         """
-        events = await self._events(run)
+        first, events = await self._begun(run)
         execution = self._engine.running(run) or Execution(run, self.journal, events)
         if execution.finished is None and self._engine.running(run) is None:
-            execution = await self._taken(run, _first(events), by)
+            execution = await self._taken(run, first, by)
         return Run(execution, plainly)
 
-    async def _taken(self, run: str, started: RunStarted | None, by: str = "") -> Execution:
-        if started is None:
-            raise _nowhere(run)
+    async def _taken(self, run: str, started: RunStarted, by: str = "") -> Execution:
         program = await restored(self._project, self.journal, started)
         if self._troupe is not None:
             await self._troupe.prepare(program)
@@ -289,11 +288,11 @@ class Orchestra:
         """The workers of a fork: they know what its parent was answered."""
         from orchestra.rerun import Recalling, answers
 
-        events = await self.journal.read(started.parent)
-        first = _first(events)
-        if first is None:
-            return None  # the parent was deleted
-        old = await restored(self._project, self.journal, first)
+        try:
+            first, events = await self._begun(started.parent)
+            old = await restored(self._project, self.journal, first)
+        except OrchestraError:
+            return None  # the parent was deleted, or cannot be read any more: its answers are asked for anew
         return Recalling(self._engine.workers, started.parent, answers(old, events))
 
     async def cancel(self, run: str, *, by: str = "") -> None:
@@ -317,7 +316,9 @@ class Orchestra:
 
     async def asked(self, run: str) -> list[Asked]:
         """What persons are asked by a run. Raises `InputError` E020 for one that is not there."""
-        return open_questions(await self._events(run))
+        from orchestra.journal.history import History
+
+        return list(History.of(await self._events(run)).asked)
 
     async def answer(self, run: str, value: Any, *, node: str = "", by: str = "", shown: str = "") -> None:
         """Answers what a run asks. The letter lies in the run's inbox when this returns: who has the run, or resumes it, takes it.
@@ -326,7 +327,7 @@ class Orchestra:
         (`Asked.shown`); left out, it is that of the question as it is now. Raises `InputError` E020 for a run that is not there,
         E021 where nobody asks, E022 for an answer that is none, or to a question that has changed.
         """
-        asked = chosen(open_questions(await self._events(run)), run, node)
+        asked = chosen(await self.asked(run), run, node)
         answer = jsonable(value)
         if refusal := self._engine.objection(asked, answer, shown or asked.shown):
             hint = f"one of: {', '.join(asked.options)}" if asked.options else f"a value of type {show(asked.schema)}"
@@ -341,10 +342,7 @@ class Orchestra:
         """
         from orchestra.rerun import Recalling, answers, changes
 
-        events = await self._events(run)
-        first = _first(events)
-        if first is None:
-            raise _nowhere(run)
+        first, events = await self._begun(run)
         old = await restored(self._project, self.journal, first)
         step = step or self.find(first.workflow)
         program = self._project.program(step)
@@ -355,18 +353,24 @@ class Orchestra:
         if self._options.budget is not None:
             program = dataclasses.replace(program, budget=self._options.budget)
         workers = Recalling(self._engine.workers, run, answers(old, events))
-        execution = self._begin(program, given, graph, versions, parent=run, workers=workers)
+        label = join((first.label, self._options.label))  # it is the old run's data
+        execution = self._begin(program, given, graph, versions, parent=run, workers=workers, label=label)
         return Fork(Run(execution, step.read), tuple(changes(old, program)))
 
     async def replay(self, run: str) -> Replayed:
         """A run's events held against what the engine decides today, on the workflow that the run stored. Raises `InputError` E020."""
         from orchestra.engine.replay import replay
 
-        events = await self._events(run)
-        first = _first(events)
-        if first is None:
-            raise _nowhere(run)
+        first, events = await self._begun(run)
         return replay(await restored(self._project, self.journal, first), events)
+
+    async def _begun(self, run: str) -> tuple[RunStarted, list[Event]]:
+        """How a run began, and all of its events."""
+        events = await self._events(run)
+        first = events[0]
+        if not isinstance(first, RunStarted):
+            raise _nowhere(run)
+        return first, events
 
     async def _events(self, run: str) -> list[Event]:
         if not (events := await self.journal.read(run)):
@@ -391,29 +395,8 @@ def plainly(value: Any) -> Any:
     return value
 
 
-def _first(events: Sequence[Event]) -> RunStarted | None:
-    first = events[0] if events else None
-    return first if isinstance(first, RunStarted) else None
-
-
 def _nowhere(run: str) -> InputError:
     return InputError("E020", f"there is no run {run!r}", hint="orchestra runs list")
-
-
-def open_questions(events: Iterable[Event]) -> list[Asked]:
-    """What persons are asked and have not answered, in the order of asking."""
-    found: dict[str, Asked] = {}
-    for event in events:
-        match event:
-            case Asked():
-                found[event.node] = event
-            case Answered(node=node) | NodeFinished(node=node):
-                found.pop(node, None)
-            case RunFinished():
-                return []
-            case _:
-                pass
-    return list(found.values())
 
 
 def chosen(asked: Sequence[Asked], run: str, node: str) -> Asked:

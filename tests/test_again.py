@@ -256,3 +256,19 @@ async def test_a_key_that_is_used_twice_at_once_makes_one_run(project: Path) -> 
         results = await asyncio.gather(*(keyed.run(orchestra.find("naming"), text="tea leaves") for _ in range(5)))
         assert len({result.run for result in results}) == 1
         assert len(workers.calls) == 4
+
+
+async def test_a_fork_keeps_the_label_of_the_data_and_outlives_its_parent(project: Path) -> None:
+    async with opened(project) as (orchestra, _):
+        run = (await orchestra.options(label="restricted").run(orchestra.find("naming"), text="tea leaves")).run
+    edit(project / "agents" / "namer" / "prompt.md", "Name it", "Name this")
+    async with opened(project, latency=0.05) as (orchestra, workers):
+        fork = await orchestra.fork(run)
+        await until(fork.run, RunStarted)
+        started = (await orchestra.journal.read(fork.run.id))[0]
+        assert isinstance(started, RunStarted)
+        assert started.label == "restricted"
+    async with opened(project) as (orchestra, workers):
+        await orchestra.journal.delete(run)
+        assert (await (await orchestra.resume(fork.run.id))).value == "THE TEA GOOD"
+        assert {call.label for call in workers.calls} == {"restricted"}

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from typing import assert_never
 
-from orchestra.app import open_questions
 from orchestra.cli import asking
 from orchestra.cli.answer import as_text
 from orchestra.cli.finding import opened_at, status_of
@@ -32,6 +31,7 @@ from orchestra.events import (
     TurnStarted,
     encode,
 )
+from orchestra.journal.history import History
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
 from orchestra.values.text import visible
 
@@ -63,7 +63,7 @@ async def _at_rest(journal: Journal, run: str, events: Sequence[Event]) -> str:
     """Why nothing more will come; empty where something may."""
     match await status_of(journal, run):
         case "waiting":
-            return f"waits for a person\n{asking.waiting_text(run, open_questions(events))}"
+            return f"waits for a person\n{asking.waiting_text(run, History.of(events).asked)}"
         case "interrupted":
             return f"interrupted: the process that had it is gone; go on with: orchestra runs resume {run}"
         case "":

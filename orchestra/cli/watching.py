@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from orchestra.app import Orchestra, Run, open_questions
+from orchestra.app import Orchestra, Run
 from orchestra.cli import asking
 from orchestra.cli.answer import result_data, show_result
 from orchestra.cli.failure import STATUS_CODES, report
@@ -18,6 +18,7 @@ from orchestra.cli.screen import note, print_json, say
 from orchestra.cli.signals import Stop
 from orchestra.errors import InputError
 from orchestra.events import Asked, Event, LetterRefused, NodeFinished, encode
+from orchestra.journal.history import History
 from orchestra.result import Result
 
 WHO = "the command line"
@@ -53,7 +54,7 @@ class Ending:
 
     def show(self, manner: Manner, more: Mapping[str, Any] | None = None) -> None:
         """Prints it; `more` stands in the JSON object beside the result."""
-        questions = [] if self.result is not None else open_questions(self.events)
+        questions = [] if self.result is not None else History.of(self.events).asked
         if manner.as_json:
             data = result_data(self.result) if self.result is not None else {"run": self.run, "status": "waiting", "output": None}
             print_json({**data, **({"asked": asking.question_data(self.run, questions)} if questions else {}), **(more or {})})
@@ -140,7 +141,7 @@ class Watch:
                 self._refused.add(node)
                 note(f"{node}: the answer was refused: {reason}")
             case _:
-                self._open = {asked.node: asked for asked in open_questions([*self._open.values(), event])} if self._open else {}
+                self._open = {asked.node: asked for asked in History.of([*self._open.values(), event]).asked} if self._open else {}
         self._changed.set()
         if event.seq <= self._after:
             return
