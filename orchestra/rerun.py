@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from orchestra.doors import Call, Chunk, Direct, Done, Measure, Refused, Reply, Workers
+from orchestra.doors import Call, Direct, Done, Measure, Refused, Reply, Workers
+from orchestra.engine.answers import streamed
 from orchestra.engine.replay import replay
 from orchestra.events import AttemptFinished, Event
 from orchestra.journal.history import History
@@ -36,7 +36,7 @@ class Recalling:
         known = self._answers.get(_identity(call))
         if known is not None:
             return self._taken(known)
-        return self._inner.do(call) if isinstance(self._inner, Direct) else _last(self._inner.run(call))
+        return self._inner.do(call) if isinstance(self._inner, Direct) else streamed(self._inner, call)
 
     async def _taken(self, found: AttemptFinished) -> Done:
         return Done(value=found.value, confidence=found.confidence, server=found.server, model=found.model, recalled=self._run)
@@ -52,14 +52,6 @@ class Recalling:
     async def count(self, call: Call) -> int | None:
         """The tokens of a call's prompt."""
         return await self._inner.count(call)
-
-
-async def _last(replies: AsyncGenerator[Reply, None]) -> Done | Refused:
-    async with aclosing(replies):
-        async for reply in replies:
-            if not isinstance(reply, Chunk):
-                return reply
-    return Refused(code="E007", reason="the worker gave no reply", hint="orchestra doctor", retryable=True)
 
 
 def answers(program: Program, events: Sequence[Event]) -> dict[bytes, AttemptFinished]:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from orchestra.doors import Done, Refused
+from orchestra.doors import Call, Chunk, Done, Refused, Workers
 from orchestra.engine.proposals import Invoke
 from orchestra.events import NOTHING, AttemptFinished, Usage
 
 if TYPE_CHECKING:
     from orchestra.engine.driver import Driver
+
+
+async def streamed(workers: Workers, call: Call) -> Done | Refused:
+    """The last reply of a stream, whose chunks nobody reads."""
+    async with aclosing(workers.run(call)) as replies:
+        async for reply in replies:
+            if not isinstance(reply, Chunk):
+                return reply
+    return Refused(code="E007", reason=f"the worker of {call.name} gave no reply", hint="orchestra doctor", retryable=True)
 
 
 def finished(driver: Driver, invoke: Invoke, reply: Done | Refused, began: float, memo: str) -> AttemptFinished:

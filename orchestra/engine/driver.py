@@ -7,8 +7,8 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, assert_never
 
-from orchestra.doors import Call, Chunk, Done, Letter, Refused, Workers, direct
-from orchestra.engine.answers import finished, recalled
+from orchestra.doors import Call, Done, Letter, Refused, Workers, direct
+from orchestra.engine.answers import finished, recalled, streamed
 from orchestra.engine.decide import decide, give_up
 from orchestra.engine.evolve import evolve
 from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal
@@ -252,8 +252,8 @@ class Driver:
         if memo and (known := await self.journal.recall(memo)) is not None:
             return recalled(self, invoke, memo, *known)
         began = self.clock.monotonic()
-        do = self.do or self._reply
-        reply = await (do(call) if call.timeout is None else self._timed(do(call), call))
+        answer = streamed(self.workers, call) if self.do is None else self.do(call)
+        reply = await (answer if call.timeout is None else self._timed(answer, call))
         return finished(self, invoke, reply, began, memo)
 
     async def _timed(self, reply: Coroutine[Any, Any, Done | Refused], call: Call) -> Done | Refused:
@@ -263,16 +263,6 @@ class Driver:
         except TimeoutError:
             hint = f"raise `timeout:` of {call.node}, or see what the server is doing: orchestra fleet status"
             return Refused(code="E006", reason=f"no answer within {call.timeout:g} s", hint=hint, retryable=True)
-
-    async def _reply(self, call: Call) -> Done | Refused:
-        replies = self.workers.run(call)
-        try:
-            async for reply in replies:
-                if not isinstance(reply, Chunk):
-                    return reply
-        finally:
-            await replies.aclose()
-        return Refused(code="E007", reason=f"the worker of {call.name} gave no reply", hint="orchestra doctor", retryable=True)
 
     async def _count(self, unit: Unit, call: Call, bound: int) -> None:
         counted = await self.workers.count(call)
