@@ -167,6 +167,14 @@ class Engine:
     async def close_off(self, run: str, by: str) -> None:
         """Ends a run that nobody has in hand, without its workflow. Raises `JournalError` J022, J023, J006 as `resume` does."""
         await self.journal.lease(run)
+        try:
+            await self._cut_short(run, by)
+        except OrchestraError:
+            with suppress(OrchestraError):
+                await self.journal.release(run)
+            raise
+
+    async def _cut_short(self, run: str, by: str) -> None:
         events = await self.journal.read(run)
         letters = await self.journal.letters(run)
         seq, at = events[-1].seq, self.clock.now()
