@@ -36,6 +36,8 @@ class Request:
     number: int
     repeat: int
     seed: str
+    key: str = ""
+    """The key that came with it (`Authorization: Bearer KEY`)."""
 
     @property
     def model(self) -> str:

@@ -123,7 +123,7 @@ class SimulatedVLLM:
         answer = self._posts.get(scope["path"])
         if answer is None:
             raise Refusal(404, "NotFoundError", "Not Found")
-        request = self._request(scope["path"], body)
+        request = self._request(scope, body)
         self.requests.append(request)
         choose = self.behaviour.faults
         fault: EndpointFault = choose(request)
@@ -137,7 +137,8 @@ class SimulatedVLLM:
         finally:
             leaving.leave()
 
-    def _request(self, path: str, body: bytes) -> Request:
+    def _request(self, scope: Scope, body: bytes) -> Request:
+        path = str(scope["path"])
         try:
             found = json.loads(body)
         except ValueError as error:
@@ -146,7 +147,8 @@ class SimulatedVLLM:
             raise Refusal(400, "BadRequestError", "the body is no object")
         name = f"{path} {digest(body)}"
         self._repeats[name] += 1
-        return Request(path, found, len(self.requests) + 1, self._repeats[name], f"{self.behaviour.seed}|{name}")
+        key = dict(scope.get("headers", ())).get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ")
+        return Request(path, found, len(self.requests) + 1, self._repeats[name], f"{self.behaviour.seed}|{name}", key)
 
     async def _until_gone(self, request: Request, work: Any, receive: Receive) -> None:
         """Does the work, or leaves it where the client goes away, as vLLM aborts."""

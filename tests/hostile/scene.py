@@ -14,7 +14,8 @@ from orchestra.config import Settings
 from orchestra.events import AttemptFinished, Event, RunFinished
 from orchestra.journal.sqlite import SqliteJournal
 from orchestra.testing import SimulatedServer
-from orchestra.testing.endpoint import Request
+from orchestra.testing.endpoint import EndpointFaults, Request
+from orchestra.values.labels import Label
 from orchestra.workflow.steps import Step
 
 RETRY = "retry: {attempts: 2, wait: [0, 0]}"
@@ -69,20 +70,33 @@ def furnish(project: Path) -> None:
         (project / name).write_text(text)
 
 
-def play(project: Path, workflow: str, answer: Any = "", *, tool: Step[..., Any] | None = None, **inputs: Any) -> Played:
+@dataclass(frozen=True)
+class Setting:
+    """What a scene is played on: the fleet file, faults of the server, the label of the run's data, the level of the log."""
+
+    fleet: str = FLEET
+    faults: EndpointFaults = EndpointFaults()  # noqa: RUF009  # frozen
+    label: Label = "internal"
+    log: str = "off"
+
+
+def play(
+    project: Path, workflow: str, answer: Any = "", *, tool: Step[..., Any] | None = None, on: Setting = Setting(), **inputs: Any
+) -> Played:
     """Runs a workflow to its end; `answer` is what the model says, or makes it of the request. The journal is read by another reader."""
     furnish(project)
-    return asyncio.run(_play(project, workflow, answer, tool, inputs))
+    return asyncio.run(_play(project, workflow, answer, tool, on, inputs))
 
 
-async def _play(project: Path, workflow: str, answer: Any, tool: Step[..., Any] | None, inputs: dict[str, Any]) -> Played:
-    async with SimulatedServer("m", answer=answer if callable(answer) else lambda request: answer) as server:
-        (project / "here.yaml").write_text(FLEET.replace("URL", server.url))
-        settings = Settings.load({"fleet": str(project / "here.yaml")}, start=project)
+async def _play(project: Path, workflow: str, answer: Any, tool: Step[..., Any] | None, on: Setting, inputs: dict[str, Any]) -> Played:
+    says = answer if callable(answer) else lambda request: answer
+    async with SimulatedServer("m", answer=says, faults=on.faults) as server:
+        (project / "here.yaml").write_text(on.fleet.replace("URL", server.url))
+        settings = Settings.load({"fleet": str(project / "here.yaml"), "log": on.log}, start=project)
         async with Orchestra.open(settings, fleet="none") as orchestra:
             if tool is not None:
                 orchestra.program(tool)
-            run = await orchestra.start(orchestra.find(workflow), **inputs)
+            run = await orchestra.options(label=on.label).start(orchestra.find(workflow), **inputs)
             result = await run.wait()
         assert isinstance(settings.journal, Path)
         async with SqliteJournal.open(settings.journal) as journal:
