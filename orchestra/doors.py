@@ -57,6 +57,10 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
     """A bound: no tokenizer makes more tokens of the prompt. 0 where no model is asked."""
     max_output: int = 0
     min_output: int = 0
+    price: tuple[float, float] = (0.0, 0.0)
+    """Money for a token of the prompt, and for one of the output."""
+    unpriced: str = ""
+    """A server that may be asked, that costs money, and of which nobody knows how much; empty where there is none."""
     memo: str = ""
     """A digest of everything that the answer depends on, without node names (DESIGN §9); empty for what must not be remembered."""
 

@@ -28,6 +28,8 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     seconds: float = 0.0
     resends: int = 0
     """Requests that no model saw (refused, 429, 503) and that the fleet sent again."""
+    money: float = 0.0
+    """In the currency of the fleet's prices; a server without a price costs none."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -37,6 +39,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
             self.calls + other.calls,
             self.seconds + other.seconds,
             self.resends + other.resends,
+            self.money + other.money,
         )
 
 

@@ -106,4 +106,5 @@ def _sane(used: Usage, seconds: float) -> Usage:
         max(1, used.calls),
         used.seconds if used.seconds > 0 else seconds,
         max(0, used.resends),
+        max(0.0, used.money),
     )

@@ -49,8 +49,8 @@ def _propose(proposals: list[Proposal], state: State, unit: Unit, step: _Step) -
         unit.phase = RUNNING
         state.running += 1
         if proposal.reserved >= 0 and unit.scope.purse is not None:
-            unit.reserved = proposal.reserved
-            unit.scope.purse.reserve(proposal.reserved)
+            unit.reserved, unit.promised = proposal.reserved, proposal.money
+            unit.scope.purse.reserve(proposal.reserved, proposal.money)
     elif proposal is None:
         return
     elif type(proposal) is Finish and unit.node.fallback is not None:

@@ -85,15 +85,18 @@ def _attempt_finished(state: State, event: AttemptFinished, program: Program) ->
         unit.began = event.at - event.usage.seconds
     purse = unit.scope.purse
     if purse is not None:
-        reserved = unit.reserved
+        reserved, promised = unit.reserved, unit.promised
         if reserved >= 0:
-            purse.release(reserved)
-            unit.reserved = -1
+            purse.release(reserved, promised)
+            unit.reserved, unit.promised = -1, 0.0
         if (contract := unit.node.contract) is not None and contract.kind == "agent":
             usage = event.usage
             silent = not event.error and not event.recalled and not usage.prompt_tokens and not usage.output_tokens
             # A worker that does not say what a call has cost is taken to have spent what was reserved.
-            purse.spend(reserved if silent and reserved > 0 else usage.prompt_tokens + usage.output_tokens, usage.calls)
+            if silent and reserved > 0:
+                purse.spend(reserved, usage.calls, promised)
+            else:
+                purse.spend(usage.prompt_tokens + usage.output_tokens, usage.calls, usage.money)
         if state.lines:
             state.feed()
     if event.usage is not NOTHING:
@@ -110,8 +113,8 @@ def _over(state: State, unit: Unit) -> None:
     """An attempt that gave nothing: its place and its reservation are free."""
     state.running -= 1
     if unit.reserved >= 0 and unit.scope.purse is not None:
-        unit.scope.purse.release(unit.reserved)
-        unit.reserved = -1
+        unit.scope.purse.release(unit.reserved, unit.promised)
+        unit.reserved, unit.promised = -1, 0.0
     if state.lines:
         state.feed()
 

@@ -24,6 +24,7 @@ class Invoke(msgspec.Struct, frozen=True):
     certain: bool = False
     plain: bool = False
     reserved: int = -1
+    money: float = 0.0
 
 
 class Judge(msgspec.Struct, frozen=True):

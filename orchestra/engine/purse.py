@@ -12,40 +12,46 @@ if TYPE_CHECKING:
 
 
 class Purse:
-    """The tokens and calls of one budget: spent, and reserved for calls that are under way. `outer` is the purse around it."""
+    """The tokens, calls and money of one budget: spent, and reserved for calls that are under way. `outer` is the purse around it."""
 
-    __slots__ = ("budget", "calls", "line", "outer", "pending", "reserved", "tokens")
+    __slots__ = ("budget", "calls", "line", "money", "outer", "pending", "promised", "reserved", "tokens")
 
     def __init__(self, budget: Budget, outer: Purse | None) -> None:
         self.budget, self.outer = budget, outer
         self.tokens = self.calls = 0
+        self.money = 0.0
         self.reserved = self.pending = 0
         """Tokens that are reserved, and calls that are under way."""
+        self.promised = 0.0
+        """Money that is reserved."""
         self.line: deque[Unit] = deque()
         """Units that wait for room, the first first."""
 
-    def reserve(self, tokens: int) -> None:
-        """A call goes out that may cost so many tokens."""
+    def reserve(self, tokens: int, money: float = 0.0) -> None:
+        """A call goes out that may cost so much."""
         purse: Purse | None = self
         while purse is not None:
             purse.reserved += tokens
+            purse.promised += money
             purse.pending += 1
             purse = purse.outer
 
-    def release(self, tokens: int) -> None:
+    def release(self, tokens: int, money: float = 0.0) -> None:
         """That call is over, or was given up."""
         purse: Purse | None = self
         while purse is not None:
             purse.reserved -= tokens
             purse.pending -= 1
+            purse.promised = purse.promised - money if purse.pending else 0.0  # sums of fractions do not come back to nothing
             purse = purse.outer
 
-    def spend(self, tokens: int, calls: int) -> None:
+    def spend(self, tokens: int, calls: int, money: float = 0.0) -> None:
         """What a call has cost."""
         purse: Purse | None = self
         while purse is not None:
             purse.tokens += tokens
             purse.calls += calls
+            purse.money += money
             purse = purse.outer
 
     @property
@@ -56,6 +62,18 @@ class Purse:
         while purse is not None:
             if (limit := purse.budget.tokens) is not None:
                 left = limit - purse.tokens - purse.reserved
+                found = left if found is None else min(found, left)
+            purse = purse.outer
+        return found
+
+    @property
+    def money_left(self) -> float | None:
+        """Money that may still be reserved, here and around; None without a limit."""
+        found: float | None = None
+        purse: Purse | None = self
+        while purse is not None:
+            if (limit := purse.budget.money) is not None:
+                left = limit - purse.money - purse.promised
                 found = left if found is None else min(found, left)
             purse = purse.outer
         return found
@@ -91,6 +109,8 @@ class Purse:
                 return f"{purse.calls:,} of {budget.calls:,} calls are spent"
             if budget.tokens is not None and purse.tokens >= budget.tokens:
                 return f"{purse.tokens:,} of {budget.tokens:,} tokens are spent"
+            if budget.money is not None and purse.money >= budget.money:
+                return f"{purse.money:.6g} of {budget.money:.6g} are spent"
             purse = purse.outer
         purse = self
         while purse.budget.tokens is None and purse.outer is not None:
@@ -99,5 +119,5 @@ class Purse:
 
 
 def limited(budget: Budget | None) -> bool:
-    """Whether a budget limits tokens or calls, and so needs a purse."""
-    return budget is not None and (budget.tokens is not None or budget.calls is not None)
+    """Whether a budget limits tokens, calls or money, and so needs a purse."""
+    return budget is not None and (budget.tokens is not None or budget.calls is not None or budget.money is not None)

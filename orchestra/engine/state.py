@@ -91,6 +91,8 @@ class Unit(msgspec.Struct, eq=False):
     """Whether it comes from the line of those that wait for room in the budget."""
     reserved: int = -1
     """Tokens reserved for the attempt in flight; -1 where nothing was reserved."""
+    promised: float = 0.0
+    """Money reserved for it."""
     measured: int = -1
     """Tokens of its prompt as a server counted them; -1 where nobody did."""
     answer: AttemptFinished | None = None
@@ -140,11 +142,11 @@ class Scope:
 class Tally:
     """What a run has used, added up in place."""
 
-    __slots__ = ("cached_tokens", "calls", "output_tokens", "prompt_tokens", "resends", "seconds")
+    __slots__ = ("cached_tokens", "calls", "money", "output_tokens", "prompt_tokens", "resends", "seconds")
 
     def __init__(self) -> None:
         self.prompt_tokens = self.cached_tokens = self.output_tokens = self.calls = self.resends = 0
-        self.seconds = 0.0
+        self.seconds = self.money = 0.0
 
     def add(self, usage: Usage) -> None:
         """One more call."""
@@ -155,10 +157,11 @@ class Tally:
             self.cached_tokens += usage.cached_tokens
             self.output_tokens += usage.output_tokens
             self.resends += usage.resends
+            self.money += usage.money
 
     def usage(self) -> Usage:
         """The sum."""
-        found = Usage(self.prompt_tokens, self.cached_tokens, self.output_tokens, self.calls, self.seconds, self.resends)
+        found = Usage(self.prompt_tokens, self.cached_tokens, self.output_tokens, self.calls, self.seconds, self.resends, self.money)
         return found if found != NOTHING else NOTHING
 
 

@@ -16,6 +16,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from orchestra.errors import FleetError, InputError, InputErrors
+from orchestra.events import Usage
 from orchestra.values import yaml
 from orchestra.values.json import canonical, digest
 from orchestra.values.labels import Label
@@ -157,6 +158,24 @@ class LocalServer(Frozen):
         return self
 
 
+Money: TypeAlias = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+
+
+class Price(Frozen):
+    """Money for a million tokens, in a currency of the user's choice; the same one for all servers of a fleet."""
+
+    prompt: Money
+    output: Money
+    cached: Money | None = None
+    """Of prompt tokens that the provider had cached; as other prompt tokens where None."""
+
+    def of(self, usage: Usage) -> float:
+        """What a call has cost."""
+        cached = min(usage.cached_tokens, usage.prompt_tokens)
+        reused = self.prompt if self.cached is None else self.cached
+        return ((usage.prompt_tokens - cached) * self.prompt + cached * reused + usage.output_tokens * self.output) / 1e6
+
+
 class Endpoint(Frozen):
     """A server that somebody else runs, with OpenAI's API: vLLM, Ollama, llama.cpp, or a provider."""
 
@@ -173,6 +192,8 @@ class Endpoint(Frozen):
     api_key: Secret | None = None
     external: bool = True
     """Whether data leaves the user's own machines."""
+    price: Price | None = None
+    """What its provider asks for; an external endpoint without one may not be asked under a budget of money."""
     label: Label = "public"
     """The strictest label of data that may go there."""
     max_model_len: Positive | None = None

@@ -8,6 +8,8 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from orchestra.agent.card import Card
 from orchestra.agent.output import Parsed, Reader
 from orchestra.agent.prompt import Constraining, Prompt
@@ -198,7 +200,7 @@ class Fleet:
             if result.code == "F205":
                 await self._addresses.suspect(name)
             return _refused(result, name, tried)
-        return _read(self._gauge.cast.of(choice.card).reader, result, name)
+        return _read(self._gauge.cast.of(choice.card).reader, _priced(result, self.config.servers[name]), name)
 
     def _rendered(self, call: Call, card: Card, constraint: Constraining) -> Prompt:
         script = self._gauge.cast.of(card).script
@@ -261,6 +263,13 @@ async def _ended(*tasks: asyncio.Task[Any] | None) -> None:
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
+
+
+def _priced(found: Completion, target: LocalServer | Endpoint) -> Completion:
+    """What a model wrote, with what it has cost."""
+    if isinstance(target, LocalServer) or target.price is None:
+        return found
+    return msgspec.structs.replace(found, usage=msgspec.structs.replace(found.usage, money=target.price.of(found.usage)))
 
 
 def _refused(fault: Fault, server: str = "", seconds: float = 0.0) -> Refused:

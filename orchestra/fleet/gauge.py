@@ -12,7 +12,7 @@ from orchestra.doors import UNMEASURED, Call, Measure
 from orchestra.errors import InputError
 from orchestra.fleet.cast import Cast
 from orchestra.fleet.choice import Choice, choose, held
-from orchestra.fleet.config import TEMPLATE_TOKENS, FleetConfig
+from orchestra.fleet.config import TEMPLATE_TOKENS, Endpoint, FleetConfig
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.marks import Marks
 from orchestra.fleet.versions import current
@@ -57,7 +57,8 @@ class Gauge:
             return Measure(prompt_tokens=tokens_at_most(prompt.messages, TEMPLATE_TOKENS), max_output=most, min_output=least)
         template = max(self.config.servers[name].template_tokens for name in choice.servers)
         bound, memo = tokens_at_most(prompt.messages, template), self._memo(call, card, choice, prompt)
-        return Measure(prompt_tokens=bound, max_output=most, min_output=least, memo=memo)
+        price, unpriced = prices(self.config, choice.servers)
+        return Measure(prompt_tokens=bound, max_output=most, min_output=least, price=price, unpriced=unpriced, memo=memo)
 
     def _memo(self, call: Call, card: Card, choice: Choice, prompt: Prompt) -> str:
         """The key; empty where the same call may be answered otherwise. It holds for every server that may be asked, whichever is free."""
@@ -83,6 +84,21 @@ class Gauge:
             return digest(canonical(said))
         except UnicodeEncodeError:  # a lone surrogate in an input
             return ""
+
+
+def prices(config: FleetConfig, names: Iterable[str]) -> tuple[tuple[float, float], str]:
+    """The dearest money for a token of prompt and of output among servers that may be asked; and one whose price nobody knows."""
+    prompt = output = 0.0
+    unpriced = ""
+    for name in names:
+        server = config.servers[name]
+        if isinstance(server, Endpoint):
+            if server.price is not None:
+                dearest = max(server.price.prompt, server.price.cached or 0.0)
+                prompt, output = max(prompt, dearest / 1e6), max(output, server.price.output / 1e6)
+            elif server.external:
+                unpriced = name
+    return (prompt, output), unpriced
 
 
 def tokens_at_most(messages: Iterable[Message], template: int) -> int:

@@ -21,7 +21,7 @@ _MEANINGS = {
     "input": "Names and types: `{question: str, documents: 'list[Document]'}`.",
     "types": "Records of this workflow, by name: JSON Schemas.",
     "output": "What the run gives: a reference such as `${answer}`, or a mapping of references.",
-    "budget": "Limits of a run: `{tokens: 20000, seconds: 60, calls: 100}`.",
+    "budget": "Limits of a run: `{tokens: 20000, seconds: 60, calls: 100, money: 0.5}`.",
     "defaults": "`retry` and `timeout` for the nodes that state none of their own.",
     "label": "Where the inputs may go.",
     "nodes": "The steps, by name. References between them make the edges; their order in the file means nothing.",
@@ -64,6 +64,7 @@ _MEANINGS = {
     "tokens": "Tokens of prompts and outputs.",
     "seconds": "Active wall-clock time.",
     "calls": "Calls.",
+    "money": "Money at most, in the currency of the fleet's prices.",
     "steps": "Steps at most.",
     "width": "Steps that run side by side, at most.",
 }

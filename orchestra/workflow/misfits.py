@@ -54,6 +54,7 @@ _EXAMPLES = {
     "tokens": "budget: {tokens: 20000}",
     "seconds": "budget: {seconds: 60}, at most 86,400",
     "calls": "budget: {calls: 100}",
+    "money": "budget: {money: 0.5}",
     "label": "label: public, internal or restricted",
     "when": "when: ${condition}",
     "until": "until: ${condition}",

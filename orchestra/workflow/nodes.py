@@ -37,11 +37,13 @@ class Input(Frozen):
 
 
 class Budget(Frozen):
-    """Limits of a run. `tokens` counts prompt and output; `seconds` is wall-clock time that is active."""
+    """Limits of a run. `tokens` counts prompt and output; `seconds` is wall-clock time that is active; `calls` counts those to models and
+    other agents; `money` is in the currency of the fleet's prices."""
 
     tokens: Annotated[int, Field(gt=0)] | None = None
     seconds: Seconds | None = None
     calls: Annotated[int, Field(gt=0)] | None = None
+    money: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 class Retry(Frozen):

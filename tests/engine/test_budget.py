@@ -30,16 +30,30 @@ class Costly(SimulatedWorkers):
     """Workers whose calls cost `prompt` tokens and as many output tokens as they may, and that say so beforehand: a bound that is `loose`
     times the truth; `counts` says whether they can count exactly."""
 
-    def __init__(self, clock: VirtualClock, prompt: int = 10, most: int = 20, least: int = 5, loose: int = 1, counts: bool = True) -> None:
+    def __init__(
+        self,
+        clock: VirtualClock,
+        prompt: int = 10,
+        most: int = 20,
+        least: int = 5,
+        loose: int = 1,
+        counts: bool = True,
+        price: tuple[float, float] = (0.0, 0.0),
+        unpriced: str = "",
+    ) -> None:
         self.prompt, self.limits, self.loose, self.counting = prompt, (most, least), loose, counts
+        self.price, self.unpriced = price, unpriced
         super().__init__({**ANSWERS, "writer": self.write}, clock=clock, latency=(0.1, 1.0))
 
     def write(self, call: Call) -> Done:
-        usage = Usage(prompt_tokens=self.prompt, output_tokens=call.max_output or self.limits[0], calls=1)
+        output = call.max_output or self.limits[0]
+        usage = Usage(self.prompt, 0, output, calls=1, money=self.prompt * self.price[0] + output * self.price[1])
         return Done(value=call.inputs["text"], usage=usage)
 
     def measure(self, call: Call) -> Measure:
-        return Measure(prompt_tokens=self.prompt * self.loose, max_output=self.limits[0], min_output=self.limits[1])
+        most, least = self.limits
+        bound = self.prompt * self.loose
+        return Measure(prompt_tokens=bound, max_output=most, min_output=least, price=self.price, unpriced=self.unpriced)
 
     async def count(self, call: Call) -> int | None:
         return self.prompt if self.counting else None
@@ -110,3 +124,34 @@ def test_a_called_workflow_spends_from_its_own_budget_and_from_its_callers(inner
     played = play(f"tokens: {outer}", 4, catalog=catalog, text=text)
     usage = played.finished.usage
     assert 0 < usage.prompt_tokens + usage.output_tokens <= 35
+
+
+PRICE = (0.001, 0.004)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10**6), money=st.floats(0.001, 1.0), words=st.integers(1, 12), loose=st.integers(1, 4))
+def test_a_run_never_spends_more_money_than_its_budget(seed: int, money: float, words: int, loose: int) -> None:
+    played = play(f"money: {money}", words, seed, loose=loose, price=PRICE)
+    spent = played.finished.usage.money
+    assert spent <= money + 1e-9
+    assert spent == pytest.approx(sum(10 * PRICE[0] + (call.max_output or 20) * PRICE[1] for call in played.workers.calls))
+    if any(isinstance(outcome, Failed) for outcome in played.outcomes.values()):
+        assert money - spent < (10 + 1) * PRICE[0] + (5 + 20) * PRICE[1]
+
+
+def test_an_output_shrinks_to_what_the_money_leaves() -> None:
+    played = play("money: 0.05", 1, price=PRICE)
+    assert [call.max_output for call in played.workers.calls] == [10]
+    assert played.finished.usage.money == pytest.approx(0.05)
+
+
+def test_a_budget_of_money_asks_no_server_whose_price_nobody_knows() -> None:
+    played = play("money: 5", 1, unpriced="elsewhere")
+    assert played.finished.status == "budget"
+    assert not played.workers.calls
+    assert "elsewhere" in played.finished.outcome.reason  # type: ignore[union-attr]  # a failure
+
+
+def test_money_without_a_price_is_no_limit() -> None:
+    assert play("money: 0.001", 3).finished.status == "done"

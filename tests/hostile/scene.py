@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestra.app import Orchestra
+from orchestra.cli.limits import read_budget
 from orchestra.config import Settings
 from orchestra.events import AttemptFinished, Event, RunFinished
 from orchestra.journal.sqlite import SqliteJournal
@@ -78,6 +79,7 @@ class Setting:
     faults: EndpointFaults = EndpointFaults()  # noqa: RUF009  # frozen
     label: Label = "internal"
     log: str = "off"
+    budget: str = ""
 
 
 def play(
@@ -96,7 +98,8 @@ async def _play(project: Path, workflow: str, answer: Any, tool: Step[..., Any] 
         async with Orchestra.open(settings, fleet="none") as orchestra:
             if tool is not None:
                 orchestra.program(tool)
-            run = await orchestra.options(label=on.label).start(orchestra.find(workflow), **inputs)
+            limits = read_budget([on.budget]) if on.budget else None
+            run = await orchestra.options(label=on.label, budget=limits).start(orchestra.find(workflow), **inputs)
             result = await run.wait()
         assert isinstance(settings.journal, Path)
         async with SqliteJournal.open(settings.journal) as journal:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from orchestra.doors import Call
+from orchestra.doors import Call, Measure
 from orchestra.engine.kinds import body, choice
 from orchestra.engine.kinds.acceptance import evidence, settle
 from orchestra.engine.proposals import Count, Finish, Invoke, Pause, Proposal
@@ -13,6 +13,9 @@ from orchestra.engine.retry import policy
 from orchestra.engine.state import Phase, State, Unit
 from orchestra.errors import OrchestraError
 from orchestra.values.outcome import Abstained, Failed, Outcome, Value
+
+FREE = (0.0, 0.0)
+"""The price of what costs no money."""
 
 
 def invoke(state: State, unit: Unit) -> Proposal | None:
@@ -68,24 +71,49 @@ def reserved(state: State, unit: Unit, purse: Purse, wanted: Invoke) -> Proposal
     unit.fed = False
     measure = state.measure(call)
     bound = measure.prompt_tokens if unit.measured < 0 else min(unit.measured, measure.prompt_tokens)
-    room, calls = purse.room, purse.calls_left
-    if (calls is None or calls > 0) and (room is None or (room > 0 and bound + min(measure.min_output, measure.max_output) <= room)):
-        most = measure.max_output if room is None else min(measure.max_output, room - bound)
+    calls, room, money = purse.calls_left, purse.room, purse.money_left
+    least, most = min(measure.min_output, measure.max_output), _longest(measure, bound, room, money)
+    open_ = (calls is None or calls > 0) and not (measure.unpriced and money is not None)
+    if open_ and (room is None or room > 0) and (money is None or money > 0 or measure.price == FREE) and most >= least:
         if most < measure.max_output:
             call = msgspec.structs.replace(call, max_output=most)
         state.feed(purse)
-        return Invoke(unit, call, plain=wanted.plain, reserved=bound + most)
-    if purse.waits:
+        return Invoke(unit, call, plain=wanted.plain, reserved=bound + most, money=_cost(measure, bound, most))
+    if purse.waits and not (measure.unpriced and money is not None):
         state.starve(unit, purse, first=fed)
         return None
     state.feed(purse)
-    if unit.measured < 0 and bound and room is not None and room > measure.min_output and (calls is None or calls > 0):
+    if open_ and unit.measured < 0 and bound and _longest(measure, 1, room, money) >= least:
         unit.phase = Phase.COUNTING
         return Count(unit, call, bound)
-    why = purse.spent()
-    if room is not None and room > 0 and (calls is None or calls > 0):
-        why = f"{room:,} tokens are left, and the next call may take {bound + measure.min_output:,}"
-    return Finish(unit, Failed("E005", why, unit.path, "raise `budget:` in the workflow, or --budget"))
+    return Finish(unit, Failed("E005", _why(measure, purse, bound, least), unit.path, "raise `budget:` in the workflow, or --budget"))
+
+
+def _cost(measure: Measure, prompt: int, output: int) -> float:
+    return prompt * measure.price[0] + output * measure.price[1]
+
+
+def _longest(measure: Measure, prompt: int, room: int | None, money: float | None) -> int:
+    """Tokens of output that fit beside the prompt into what is left; negative where not even the prompt does."""
+    most = measure.max_output if room is None else min(measure.max_output, room - prompt)
+    if money is not None and measure.price != FREE:
+        left = money - _cost(measure, prompt, 0)
+        most = min(most, int(left / measure.price[1]) if measure.price[1] and left >= 0 else most if left >= 0 else -1)
+    return most
+
+
+def _why(measure: Measure, purse: Purse, bound: int, least: int) -> str:
+    """Which limit there is no room under."""
+    room, money, calls = purse.room, purse.money_left, purse.calls_left
+    if money is not None and measure.unpriced:
+        return f"the budget limits money, and {measure.unpriced} has no `price:` in the fleet file"
+    if calls is not None and calls <= 0:
+        return purse.spent()
+    if room is not None and 0 < room < bound + least:
+        return f"{room:,} tokens are left, and the next call may take {bound + least:,}"
+    if money is not None and 0 < money < _cost(measure, bound, least):
+        return f"{money:.6g} of money is left, and the next call may cost {_cost(measure, bound, least):.6g}"
+    return purse.spent()
 
 
 def answered(unit: Unit) -> Proposal:
