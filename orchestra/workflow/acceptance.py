@@ -19,7 +19,7 @@ from typing_extensions import TypeVar
 from orchestra.workflow.nodes import VerifyNode
 from orchestra.workflow.pending import node_value, said
 from orchestra.workflow.placeholders import Guarded, Placeholder, holds, peek, renamed, template
-from orchestra.workflow.scopes import Draft, current, fault
+from orchestra.workflow.scopes import Draft, Scope, current, fault
 
 T = TypeVar("T")
 
@@ -93,7 +93,7 @@ def accepted(
     Raises `InputError` W016 for what is not the result of one call.
     """
     scope = current("accepted")
-    node = _produced(value, scope.nodes, "accepted")
+    node = _produced(value, scope, "accepted")
     wired = peek(value)
     node.fields |= _clause(checks, against, accept)
     node.fields["otherwise"] = tuple(action.name for action in _actions(otherwise))
@@ -101,7 +101,7 @@ def accepted(
     return Guarded(made._wired) if any(isinstance(action, Abstain) for action in otherwise) else made
 
 
-def _produced(value: Any, nodes: list[Draft], word: str) -> Draft:
+def _produced(value: Any, scope: Scope, word: str) -> Draft:
     """The node whose whole value it is."""
     if type(value) is Guarded:
         text = said(value._wired)
@@ -113,7 +113,7 @@ def _produced(value: Any, nodes: list[Draft], word: str) -> Draft:
     if node is not None and "each" in node.fields:
         hint = f"map_(lambda item: {word}(..., checks=...), ...)"
         raise fault("W016", f"{said(value._wired)} is a list: each element is accepted by itself", hint=hint)
-    if node is None or node not in nodes or value._wired.cel != node.name:
+    if node is None or node.scope is not scope or value._wired.cel != node.name:
         text, called = said(value._wired), next(iter(value._wired.needs), None)
         rest = text.removeprefix(called.name) if called is not None and len(value._wired.needs) == 1 else text
         hint = f"{word}({called.name}(...), checks=...){rest}" if called is not None and rest != text else "write it around the call"

@@ -160,7 +160,7 @@ def _waited(value: Any, scope: Scope) -> str:
     wired = value._wired if type(value) in (Placeholder, Guarded) else None
     if wired is None or wired.node is None:
         raise fault("W016", "after=[...] takes the values of calls", hint="after=[passages], where passages = search(...)")
-    if wired.node not in scope.nodes:
+    if wired.node.scope is not scope:
         raise fault("W006", f"{said(wired)} belongs to another body", hint="after=[...] takes nodes of the same body")
     wired.node.used = True
     return str(wired.node.name)

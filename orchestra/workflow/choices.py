@@ -70,7 +70,7 @@ def when(condition: Any, then: Any, /) -> Any:
     if type(then) is Guarded and then._mapped:
         raise missing(then)
     node = wired.node
-    if node is None or node not in scope.nodes or wired.cel not in (node.name, f"{node.name}.values"):
+    if node is None or node.scope is not scope or wired.cel not in (node.name, f"{node.name}.values"):
         raise _not_called(then, wired)
     if node.used:
         hint = f"when(condition, lambda: {node.fields.get('agent') or node.fields.get('tool') or node.name}(...))"

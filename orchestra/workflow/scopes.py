@@ -47,6 +47,8 @@ class Draft(Variable):
     """Of the frozen node."""
     named: bool
     """Whether it bears the name of the user's variable."""
+    scope: Scope
+    """The body that it stands in."""
     guards: tuple[Guard, ...]
     """All that guard it, outermost first: those of the scopes around it, then its own."""
     own: int = 0
@@ -180,14 +182,14 @@ class Scope:
         spot = mistakes.user_spot()
         variable = target(spot)
         name = fields.pop("name", None) or variable or default
-        draft = Draft(self.fresh(name), schema, kind, fields, bool(variable), self.standing, len(self.guards), spot=spot)
+        draft = Draft(self.fresh(name), schema, kind, fields, bool(variable), self, self.standing, len(self.guards), spot=spot)
         self.nodes.append(draft)
         return draft
 
     def rename(self, draft: Draft) -> None:
         """Names a node after the variable of the present call, where it has no variable's name and nothing refers to it yet."""
         variable = target(mistakes.user_spot())
-        if variable and not draft.named and not draft.used and draft in self.nodes:
+        if variable and not draft.named and not draft.used and draft.scope is self:
             self.free(draft.name)
             draft.name, draft.named = self.fresh(variable), True
 
