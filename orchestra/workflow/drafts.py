@@ -10,7 +10,7 @@ import msgspec
 from orchestra.agent.contract import Contract, Schema
 from orchestra.values.schema import ANY, NULL, nullable, show, union
 from orchestra.workflow import nodes
-from orchestra.workflow.nodes import AnyNode, Retry
+from orchestra.workflow.nodes import RETRY, AnyNode, Retry
 from orchestra.workflow.ordering import names_in, uses
 from orchestra.workflow.paths import Plain
 from orchestra.workflow.program import Acceptance, CompiledNode, Expression, Program
@@ -44,7 +44,7 @@ class Draft(msgspec.Struct, kw_only=True):
     at_most: int = 1
     value: Expression | None = None
     fallback: Expression | None = None
-    retry: Retry = Retry()
+    retry: Retry = RETRY
     timeout: float | None = None
     acceptance: Acceptance | None = None
     sure: bool = True

@@ -8,7 +8,7 @@ from orchestra.agent.contract import Contract, Schema
 from orchestra.values.schema import ANY, branches, elements, resolve, show, under
 from orchestra.workflow import nodes
 from orchestra.workflow.drafts import Draft, Names, condition, drafted
-from orchestra.workflow.nodes import AnyNode, Retry
+from orchestra.workflow.nodes import RETRY, AnyNode
 from orchestra.workflow.ordering import Uses, names_in
 from orchestra.workflow.program import Acceptance, Expression
 from orchestra.workflow.syntax import KEYWORDS
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 EVIDENCE = frozenset({"quote", "numbers", "entailment"})
 """Checks that compare with evidence."""
-DEFAULT = Retry()
 _MODIFIERS = frozenset(nodes.Node.model_fields) - {"after"}
 """What a bare node has nothing of."""
 
@@ -34,7 +33,7 @@ def modified(compiler: Compiler, name: str, node: AnyNode, types: Names, reads: 
     draft = drafted(compiler, name, node, types, path, reads.paths)
     draft.each = items
     if bare and not isinstance(node, nodes.VerifyNode) and (draft.contract is None or not draft.contract.checks):
-        draft.retry, draft.timeout = compiler.defaults.retry or DEFAULT, compiler.defaults.timeout
+        draft.retry, draft.timeout = compiler.defaults.retry or RETRY, compiler.defaults.timeout
     else:
         _complete(compiler, node, draft, types, path)
     if node.as_:
@@ -105,7 +104,7 @@ def _complete(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, pat
     draft.variable = node.as_ or ""
     draft.limit = node.limit or 10_000
     draft.concurrency = node.concurrency
-    draft.retry = node.retry or compiler.defaults.retry or DEFAULT
+    draft.retry = node.retry or compiler.defaults.retry or RETRY
     draft.timeout = node.timeout or compiler.defaults.timeout
     draft.acceptance = _acceptance(compiler, node, draft, types, path)
 

@@ -10,7 +10,7 @@ import msgspec
 
 from orchestra.agent.contract import Contract, Schema
 from orchestra.values.labels import Label
-from orchestra.workflow.nodes import Action, AnyNode, Budget, Graph, Retry
+from orchestra.workflow.nodes import RETRY, Action, AnyNode, Budget, Graph, Retry
 
 
 class Expression(Protocol):
@@ -77,7 +77,7 @@ class CompiledNode(msgspec.Struct, frozen=True):
     value: Expression | None = None
     """What a `verify` node judges."""
     fallback: Expression | None = None
-    retry: Retry = Retry()
+    retry: Retry = RETRY
     timeout: float | None = None
     acceptance: Acceptance | None = None
 
