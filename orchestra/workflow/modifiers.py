@@ -25,12 +25,24 @@ _MODIFIERS = frozenset(nodes.Node.model_fields) - {"after"}
 
 def modified(compiler: Compiler, name: str, node: AnyNode, types: Names, reads: Uses, path: Path) -> Draft:
     """A node, compiled: its kind, then its modifiers. Notes whether it always has a value."""
+    if not reads.bare:
+        return _modified(compiler, name, node, types, reads, path)
+    draft = drafted(compiler, name, node, types, path, reads)
+    if draft.contract is not None and draft.contract.checks:
+        _complete(compiler, node, draft, types, path)
+    else:
+        draft.retry, draft.timeout = compiler.defaults.retry or RETRY, compiler.defaults.timeout
+    compiler.sure[name] = draft.acceptance is None and compiler.surely(reads.hard)
+    return draft
+
+
+def _modified(compiler: Compiler, name: str, node: AnyNode, types: Names, reads: Uses, path: Path) -> Draft:
     bare = node.model_fields_set.isdisjoint(_MODIFIERS)
     items, found = (None, ANY) if bare else _spread(compiler, node, types, path)
     hidden = types.get(node.as_) if node.as_ else None
     if node.as_:
         types[node.as_] = found
-    draft = drafted(compiler, name, node, types, path, reads.paths)
+    draft = drafted(compiler, name, node, types, path, reads)
     draft.each = items
     if bare and not isinstance(node, nodes.VerifyNode) and (draft.contract is None or not draft.contract.checks):
         draft.retry, draft.timeout = compiler.defaults.retry or RETRY, compiler.defaults.timeout
