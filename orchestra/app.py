@@ -1,4 +1,7 @@
-"""The composition root: `Orchestra` puts registry, journal, workers and engine together. Only this module knows them all."""
+"""The composition root: `Orchestra` puts registry, journal, workers and engine together. Only this module knows them all.
+
+What an open `Orchestra` consists of is imported by `Orchestra.open`: a module that defines steps, or names the class, needs none of it.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,16 @@ from typing_extensions import TypeVar
 from orchestra.clock import SystemClock
 from orchestra.config import Settings
 from orchestra.doors import Letter
-from orchestra.engine.kinds.acceptance import sources
 from orchestra.engine.run import Run as Execution
-from orchestra.engine.shell import Engine
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Asked, RunFinished, RunStarted
 from orchestra.inputs import bound, jsonable
 from orchestra.log import observer
-from orchestra.project import Project
-from orchestra.recording import recorder
 from orchestra.result import Result, result_of
 from orchestra.stored import parcel, restored
 from orchestra.values.json import digest
 from orchestra.values.labels import Label, join
 from orchestra.values.types import show
-from orchestra.verify import acceptance
-from orchestra.verify.acceptance import Ruling, Situation
-from orchestra.workers import FleetMode, Troupe
 from orchestra.workflow.nodes import Budget
 from orchestra.workflow.steps import Step, Workflow
 
@@ -38,15 +34,19 @@ if TYPE_CHECKING:
     from orchestra.agent.registry import Registry
     from orchestra.doors import Clock, Journal, Workers
     from orchestra.engine.replay import Replayed
+    from orchestra.engine.shell import Engine
     from orchestra.events import Event
     from orchestra.fleet.progress import Progress
+    from orchestra.project import Project
     from orchestra.rerun import Change
+    from orchestra.verify.acceptance import Ruling
+    from orchestra.workers import FleetMode, Troupe
     from orchestra.workflow.program import Program
 
 P = ParamSpec("P")
 R = TypeVar("R", default=Any)
 
-__all__ = ["FleetMode", "Fork", "Options", "Orchestra", "Result", "Run"]
+__all__ = ["Fork", "Options", "Orchestra", "Result", "Run"]
 HELD, ENDED = "J022", "J006"
 """Codes of a run that another process has in hand, and of one that has ended."""
 
@@ -165,6 +165,11 @@ class Orchestra:
         Leaving it ends its runs and closes journal and connections; the fleet's supervisor stays until it is idle.
         Raises `InputError` for faults of configuration, cards and modules.
         """
+        from orchestra.engine.shell import Engine
+        from orchestra.project import Project
+        from orchestra.recording import recorder
+        from orchestra.workers import Troupe
+
         settings = config if isinstance(config, Settings) else Settings.load({"fleet": None if config is None else str(config)})
         project = Project.load(settings)
         async with AsyncExitStack() as stack:
@@ -379,11 +384,13 @@ class Orchestra:
 
     async def check(self, answer: Any, *, against: Any, checks: Iterable[str] = ("quote",), accept: float = 0.5) -> Ruling:
         """What the checks say of an answer: a text, or a model with fields of type `Quote`. No workflow, and no journal."""
+        from orchestra.engine.kinds.acceptance import sources
         from orchestra.values.types import schema_of
+        from orchestra.verify.acceptance import Situation, start
 
         schema = {"type": "string", "format": "quote"} if isinstance(answer, str) else schema_of(type(answer), "serialization")
         evidence = sources(jsonable(against))
-        return acceptance.start(Situation(value=jsonable(answer), schema=schema, evidence=evidence, checks=tuple(checks), accept=accept))
+        return start(Situation(value=jsonable(answer), schema=schema, evidence=evidence, checks=tuple(checks), accept=accept))
 
     async def fleet_status(self) -> dict[str, Any]:
         """What is known of the servers; `{"running": False}` where none are used."""

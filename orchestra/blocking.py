@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from typing_extensions import TypeVar
 
-from orchestra.app import FleetMode, Orchestra
+from orchestra.app import Orchestra
 from orchestra.config import Settings
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from orchestra.events import Event
     from orchestra.fleet.progress import Progress
     from orchestra.result import Result
+    from orchestra.workers import FleetMode
     from orchestra.workflow.steps import Step
 
 P = ParamSpec("P")

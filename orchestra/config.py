@@ -44,7 +44,7 @@ Database: TypeAlias = Annotated[str, Field(pattern=DATABASE, max_length=4096)]
 class Settings(BaseModel):
     """The settings in force. `Settings()` has the defaults; `Settings.load()` reads what the user set."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     fleet: str = Field("laptop", description="the fleet: the name of a file in configs/, or a path")
     journal: Path | Literal["off"] | Database = Field(

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from pydantic import ValidationError
 
-from orchestra.agent.card import Card
 from orchestra.agent.contract import Catalog, Contract
 from orchestra.doors import Journal
 from orchestra.errors import OrchestraError
 from orchestra.events import RunStarted
-from orchestra.project import Project
 from orchestra.values.types import Schema
-from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.nodes import Budget, Graph
 from orchestra.workflow.program import Program
+
+if TYPE_CHECKING:
+    from orchestra.project import Project
 
 CARD, CONTRACT, WORKFLOW, TYPES = "card", "contract", "workflow", "types"
 
@@ -74,6 +74,9 @@ async def restored(project: Project, journal: Journal, started: RunStarted) -> P
 
     Raises `OrchestraError` E019 where parts are missing or are not what they should be, and what compiling raises.
     """
+    from orchestra.agent.card import Card
+    from orchestra.workflow.compiler import compile_graph
+
     run = started.run
     graph = _read(run, await _blob(journal, run, started.graph))
     agents: dict[str, Contract] = {}

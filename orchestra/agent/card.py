@@ -31,7 +31,7 @@ Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True, defer_build=True)
 
 
 class Sampling(_Frozen):
@@ -58,7 +58,7 @@ class CardFile(_Frozen):
     model: str = "base"
     """A name in the fleet."""
     adapter: str | None = None
-    sampling: Sampling = Sampling()
+    sampling: Sampling = Sampling.model_construct()
     max_output: Annotated[int, Field(ge=1, le=1 << 20)] = 256
     min_output: Annotated[int, Field(ge=1, le=1 << 20)] = 16
     """Output tokens, at most and at least, that a budget must leave."""

@@ -32,7 +32,7 @@ _MEND = "make it again with the command in card.md, or reinstall the package"
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Features(_Frozen):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -147,6 +146,8 @@ class ToolFunction:
             if self.awaited:
                 value = await self.function(**arguments)
             else:
+                import asyncio
+
                 value = await asyncio.to_thread(_called, self.function, arguments)
         except InputError as error:
             raise ToolFault(error.code, error.message, error.hint) from error

@@ -40,7 +40,7 @@ Dialect: TypeAlias = Literal["vllm", "openai", "ollama", "llamacpp"]
 class Frozen(BaseModel):
     """A frozen model that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, strict=True, defer_build=True)
 
 
 class PackageSource(Frozen):
@@ -257,7 +257,7 @@ class FleetConfig(Frozen):
     """Seconds without a client or a request after which the supervisor ends, and the servers with it."""
     patience: Seconds = 300.0
     """Seconds that a call waits for a server that is starting or restarting."""
-    limits: Limits = Limits()
+    limits: Limits = Limits.model_construct()
 
     @model_validator(mode="after")
     def _names_are_known(self) -> FleetConfig:

@@ -13,7 +13,7 @@ Quote = Annotated[str, WithJsonSchema({"type": "string", "format": "quote"})]
 class Record(BaseModel):
     """A frozen model that refuses unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Document(Record):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
-
-import jsonschema_rs
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from orchestra.errors import InputError
 from orchestra.values.growth import refuse_growth, tries
 from orchestra.values.json import canonical
 from orchestra.values.schema import Schema, nearest
 from orchestra.values.text import keepable
+
+if TYPE_CHECKING:
+    import jsonschema_rs
 
 _WORDS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "null", "array": "a list", "object": "an object"}
 _LIMITS = {
@@ -40,6 +41,8 @@ class Validator:
 
     def __init__(self, schema: Schema) -> None:
         """Raises `InputError` L042 for a schema that is none."""
+        import jsonschema_rs  # 3 MiB, for who defines types and validates nothing
+
         self.schema = schema
         refuse_growth(schema)
         try:

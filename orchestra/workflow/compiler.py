@@ -60,7 +60,7 @@ def _compile(graph: Graph, catalog: Catalog, places: Places | None, above: tuple
     findings = Findings(graph.name, places)
     compiler = Compiler(graph, catalog, findings, (*above, graph.name), programs)
     inputs: Mapping[str, InputField] = {}
-    body = Body((), nothing(), {}, True, {}, frozenset())
+    body = Body((), nothing(), {}, True, {}, frozenset(), False)
     try:
         inputs = compiler.inputs()
         record = {"title": "input", **_record({name: entry.schema for name, entry in inputs.items()})}
@@ -73,7 +73,7 @@ def _compile(graph: Graph, catalog: Catalog, places: Places | None, above: tuple
     program = Program(
         graph.name, body.nodes, body.output, body.schema, inputs, graph=graph, budget=graph.budget, label=label, warnings=warnings
     )
-    return Called(program, body.sure, any(compiler.acts(node) for node in graph.nodes.values()))
+    return Called(program, body.sure, body.acts)
 
 
 def _record(fields: Mapping[str, Schema]) -> Schema:
@@ -93,6 +93,8 @@ class Body:
     """Of its nodes, as what stands beside them sees them."""
     certain: frozenset[str]
     """Its nodes that always are a value, failures apart."""
+    acts: bool
+    """Whether one of its nodes may have an effect."""
 
     def program(self, name: str) -> Program:
         """The body as the program of a node."""
@@ -200,7 +202,8 @@ class Compiler:
             if node.after:
                 self._after(node, given, (*path, name))
         self.around.append(given)
-        wants = {name: wanted.all & given.keys() for name, wanted in reads.items()}
+        names = frozenset(given)
+        wants = {name: wanted.all if wanted.all <= names else wanted.all & names for name, wanted in reads.items()}
         order, cycle = ordered(wants)
         if cycle:
             self._cycle(cycle, path)
@@ -215,7 +218,8 @@ class Compiler:
                 self._bounded(types, name, path)
         made = self._output(output, types, (*base, "output"))
         self._unsure(given, reads, drafts, path)
-        self._unread(given, wants, names_in(output), path)
+        acting = [name for name, node in given.items() if self.acts(node)]
+        self._unread(given, wants, names_in(output).union(acting), path)
         self.around.pop()
         found = {name: types.pop(name) for name in order}
         types.update(hidden)
@@ -223,14 +227,14 @@ class Compiler:
         sure = self.surely(made.references) if parts is None else any(self.surely(part.references) for part in parts.values())
         schema = self._output_schema(made)
         certain = frozenset(name for name in given if self.sure.pop(name))
-        return Body(assembled(given, order, drafts, reads, wants), made, schema, sure, found, certain)
+        return Body(assembled(given, order, drafts, reads, wants), made, schema, sure, found, certain, bool(acting))
 
     def _measure(self, reads: Mapping[str, Uses], path: Path) -> None:
         if self.loops > MAX_LOOPS:
             hint = "make one of them a workflow of its own, and `call` it"
             self.findings.only("L106", f"more than {MAX_LOOPS} loops inside each other", self.findings.at(*path), hint=hint)
         self.nodes += len(reads)
-        self.edges += sum(len(wanted.all) for wanted in reads.values())
+        self.edges += sum([len(wanted.all) for wanted in reads.values()])
         # The body of a loop that reads `previous` is gone through three times at most.
         for what, count, most in (("nodes", self.nodes, MAX_NODES * 3), ("references", self.edges, MAX_EDGES * 3)):
             if count > (most if self.loops else most // 3):
@@ -305,17 +309,17 @@ class Compiler:
 
     def _unsure(self, given: Mapping[str, AnyNode], reads: Mapping[str, Uses], drafts: Mapping[str, Draft], path: Path) -> None:
         """Notes choices without a sure arm that other nodes read as plain values (L120)."""
-        wanted = frozenset().union(*(one.hard for one in reads.values()))
-        for name, node in given.items():
-            risky = isinstance(node, FirstOfNode) and not drafts[name].sure and not self.sure[name] and node.each is None
-            if risky and name in wanted:
+        choices = [name for name, node in given.items() if isinstance(node, FirstOfNode) and node.each is None]
+        wanted = frozenset().union(*(one.hard for one in reads.values())) if choices else ()
+        for name in choices:
+            if name in wanted and not drafts[name].sure and not self.sure[name]:
                 hint = "add a last arm that is a plain value or a node without `when` and checks, or a `fallback:`"
                 place = self.findings.at(*path, name, "first_of", len(drafts[name].arms) - 1)
                 self.findings.fault("L120", f"all arms of {name!r} may be without a value, and other nodes read it", place, hint=hint)
 
-    def _unread(self, given: Mapping[str, AnyNode], wants: Mapping[str, frozenset[str]], output: frozenset[str], path: Path) -> None:
-        """Warns of nodes that the output never needs, and that have no effect either."""
-        line = [name for name, node in given.items() if name in output or self.acts(node)]
+    def _unread(self, given: Mapping[str, AnyNode], wants: Mapping[str, frozenset[str]], used: frozenset[str], path: Path) -> None:
+        """Warns of nodes that are not used, and that nothing used needs. Used are those that the output reads or that have an effect."""
+        line = [name for name in given if name in used]
         seen = set(line)
         while line:
             new = wants[line.pop()] - seen

@@ -10,9 +10,8 @@ import msgspec
 from orchestra.agent.contract import Contract, Schema
 from orchestra.values.schema import ANY, NULL, nullable, show, union
 from orchestra.workflow import nodes
-from orchestra.workflow.nodes import AnyNode, Retry
-from orchestra.workflow.ordering import names_in, uses
-from orchestra.workflow.paths import Plain
+from orchestra.workflow.nodes import RETRY, AnyNode, Retry
+from orchestra.workflow.ordering import Uses, names_in, uses
 from orchestra.workflow.program import Acceptance, CompiledNode, Expression, Program
 from orchestra.workflow.truth import decided
 from orchestra.workflow.wiring import Path, Types, compiled, fits, known_inputs, unreferenced, wired
@@ -26,7 +25,7 @@ BOOL: Schema = {"type": "boolean"}
 STR: Schema = {"type": "string"}
 
 
-class Draft(msgspec.Struct, kw_only=True):
+class Draft(msgspec.Struct, kw_only=True, gc=False):
     """What `CompiledNode` has, without what only its place among the others tells."""
 
     kind: str
@@ -44,7 +43,7 @@ class Draft(msgspec.Struct, kw_only=True):
     at_most: int = 1
     value: Expression | None = None
     fallback: Expression | None = None
-    retry: Retry = Retry()
+    retry: Retry = RETRY
     timeout: float | None = None
     acceptance: Acceptance | None = None
     sure: bool = True
@@ -85,13 +84,13 @@ class Draft(msgspec.Struct, kw_only=True):
         )
 
 
-def drafted(compiler: Compiler, name: str, node: AnyNode, types: Names, path: Path, paths: Mapping[str, Plain] | None) -> Draft:
-    """A node as its kind has it. Faults are noted; what depends on them is left open. `paths` are the inputs, where they are plain."""
+def drafted(compiler: Compiler, name: str, node: AnyNode, types: Names, path: Path, reads: Uses) -> Draft:
+    """A node as its kind has it. Faults are noted; what depends on them is left open."""
     match node:
         case nodes.ToolNode():
-            return _call(compiler, node, "tool", node.tool, types, path, paths)
+            return _call(compiler, node, "tool", node.tool, types, path, reads)
         case nodes.AgentNode():
-            return _call(compiler, node, "agent", node.agent, types, path, paths)
+            return _call(compiler, node, "agent", node.agent, types, path, reads)
         case nodes.CallNode():
             return _workflow(compiler, node, types, path)
         case nodes.FirstOfNode():
@@ -152,14 +151,14 @@ def _call(
     callee: str,
     types: Names,
     path: Path,
-    paths: Mapping[str, Plain] | None,
+    reads: Uses,
 ) -> Draft:
     catalog, findings = compiler.catalog, compiler.findings
     known, other = (catalog.agents, catalog.tools) if kind == "agent" else (catalog.tools, catalog.agents)
     contract = known.get(callee)
     if contract is not None:
         takes = compiler.takes(contract)
-        inputs = known_inputs(paths, takes, types, findings) if paths is not None else None
+        inputs = known_inputs(reads, takes, types, findings)
         if inputs is None:
             inputs = wired(node.with_, takes, callee, types, findings, (*path, "with"))
         return Draft(kind=kind, contract=contract, inputs=inputs, output=contract.output)

@@ -35,7 +35,7 @@ class Single:
         return None
 
 
-class Constant(Single, msgspec.Struct, frozen=True):
+class Constant(Single, msgspec.Struct, frozen=True, gc=False):
     """A template without references."""
 
     value: Any
@@ -46,7 +46,7 @@ class Constant(Single, msgspec.Struct, frozen=True):
         return self.value
 
 
-class Path(Single, msgspec.Struct, frozen=True):
+class Path(Single, msgspec.Struct, frozen=True, gc=False):
     """A reference that only follows fields and indices: `input.question`, `passages[0].text`."""
 
     root: str
@@ -183,7 +183,7 @@ class Comprehension(Single):
         return found
 
 
-class Text(Single, msgspec.Struct, frozen=True):
+class Text(Single, msgspec.Struct, frozen=True, gc=False):
     """A text with references in it."""
 
     pieces: tuple[str | Expression, ...]
@@ -197,7 +197,7 @@ class Text(Single, msgspec.Struct, frozen=True):
         return text
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """A mapping of templates."""
 
     parts: Mapping[str, Expression]
@@ -213,7 +213,7 @@ class Record(msgspec.Struct, frozen=True):
         return {key: part.evaluate(bindings) for key, part in self.parts.items()}
 
 
-class Listing(Single, msgspec.Struct, frozen=True):
+class Listing(Single, msgspec.Struct, frozen=True, gc=False):
     """A list of templates."""
 
     items: tuple[Expression, ...]

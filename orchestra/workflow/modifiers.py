@@ -8,7 +8,7 @@ from orchestra.agent.contract import Contract, Schema
 from orchestra.values.schema import ANY, branches, elements, resolve, show, under
 from orchestra.workflow import nodes
 from orchestra.workflow.drafts import Draft, Names, condition, drafted
-from orchestra.workflow.nodes import AnyNode, Retry
+from orchestra.workflow.nodes import RETRY, AnyNode
 from orchestra.workflow.ordering import Uses, names_in
 from orchestra.workflow.program import Acceptance, Expression
 from orchestra.workflow.syntax import KEYWORDS
@@ -19,22 +19,33 @@ if TYPE_CHECKING:
 
 EVIDENCE = frozenset({"quote", "numbers", "entailment"})
 """Checks that compare with evidence."""
-DEFAULT = Retry()
 _MODIFIERS = frozenset(nodes.Node.model_fields) - {"after"}
 """What a bare node has nothing of."""
 
 
 def modified(compiler: Compiler, name: str, node: AnyNode, types: Names, reads: Uses, path: Path) -> Draft:
     """A node, compiled: its kind, then its modifiers. Notes whether it always has a value."""
+    if not reads.bare:
+        return _modified(compiler, name, node, types, reads, path)
+    draft = drafted(compiler, name, node, types, path, reads)
+    if draft.contract is not None and draft.contract.checks:
+        _complete(compiler, node, draft, types, path)
+    else:
+        draft.retry, draft.timeout = compiler.defaults.retry or RETRY, compiler.defaults.timeout
+    compiler.sure[name] = draft.acceptance is None and compiler.surely(reads.hard)
+    return draft
+
+
+def _modified(compiler: Compiler, name: str, node: AnyNode, types: Names, reads: Uses, path: Path) -> Draft:
     bare = node.model_fields_set.isdisjoint(_MODIFIERS)
     items, found = (None, ANY) if bare else _spread(compiler, node, types, path)
     hidden = types.get(node.as_) if node.as_ else None
     if node.as_:
         types[node.as_] = found
-    draft = drafted(compiler, name, node, types, path, reads.paths)
+    draft = drafted(compiler, name, node, types, path, reads)
     draft.each = items
     if bare and not isinstance(node, nodes.VerifyNode) and (draft.contract is None or not draft.contract.checks):
-        draft.retry, draft.timeout = compiler.defaults.retry or DEFAULT, compiler.defaults.timeout
+        draft.retry, draft.timeout = compiler.defaults.retry or RETRY, compiler.defaults.timeout
     else:
         _complete(compiler, node, draft, types, path)
     if node.as_:
@@ -105,7 +116,7 @@ def _complete(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, pat
     draft.variable = node.as_ or ""
     draft.limit = node.limit or 10_000
     draft.concurrency = node.concurrency
-    draft.retry = node.retry or compiler.defaults.retry or DEFAULT
+    draft.retry = node.retry or compiler.defaults.retry or RETRY
     draft.timeout = node.timeout or compiler.defaults.timeout
     draft.acceptance = _acceptance(compiler, node, draft, types, path)
 

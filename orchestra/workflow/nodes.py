@@ -22,9 +22,12 @@ Action: TypeAlias = Literal["retry", "escalate", "abstain"]
 
 
 class Frozen(BaseModel):
-    """A frozen model that refuses unknown keys and is filled by field name or by alias."""
+    """A frozen model that refuses unknown keys and is filled by field name or by alias.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, strict=True)
+    Its validator is built when first used (`defer_build`): importing builds none, and that of `Graph` serves all that stands in it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, strict=True, defer_build=True)
 
 
 class Input(Frozen):
@@ -55,6 +58,10 @@ class Retry(Frozen):
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
     wait: tuple[Annotated[float, Field(ge=0, le=3600)], Annotated[float, Field(ge=0, le=3600)]] = (0.5, 8.0)
     within: Seconds | None = None
+
+
+RETRY = Retry.model_construct()
+"""The policy of nodes that state none. Defaults are constructed, because validating one would build its validator at the import."""
 
 
 class Node(Frozen):
@@ -137,7 +144,7 @@ class PlanNode(Node):
     agents: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     returns: str = "str"
-    limits: PlanLimits = PlanLimits()
+    limits: PlanLimits = PlanLimits.model_construct()
     repairs: Annotated[int, Field(ge=0, le=10)] = 1
 
 
@@ -213,7 +220,3 @@ class Graph(Frozen):
     defaults: Defaults | None = None
     label: Label | None = None
     nodes: Annotated[Mapping[Name, AnyNode], Field(min_length=1)]
-
-
-for _model in (Block, CallNode, Loop, LoopNode, Graph):
-    _model.model_rebuild()

@@ -17,7 +17,7 @@ from orchestra.workflow.syntax import Macro, Name, NotCEL, Tree, children, closi
 NONE: frozenset[str] = frozenset()
 
 
-class Uses(msgspec.Struct, frozen=True):
+class Uses(msgspec.Struct, frozen=True, gc=False):
     """The names that a node reads. A node inherits the non-values of `hard` names, and tolerates those of `soft` ones."""
 
     hard: frozenset[str]
@@ -26,6 +26,8 @@ class Uses(msgspec.Struct, frozen=True):
     """Both."""
     paths: Mapping[str, Plain] | None = None
     """Of a node that calls an agent or a tool: what it passes on, where all of that is plain paths."""
+    bare: bool = False
+    """Whether it is such a node and has nothing else but nodes that it waits for."""
 
 
 def names_in(template: Any) -> frozenset[str]:
@@ -86,17 +88,18 @@ def _free(tree: Tree, bound: frozenset[str]) -> Iterator[str]:
 
 _CALL = frozenset({"agent", "tool", "with_", "after"})
 """What a plain call has."""
+_CALLS = (nodes.ToolNode, nodes.AgentNode)
 
 
 def uses(node: AnyNode) -> Uses:
     """The names that a node reads, those of its body included where they are not the body's own."""
     paths: dict[str, Plain] | None = None
-    if isinstance(node, nodes.AgentNode | nodes.ToolNode):
+    if isinstance(node, _CALLS):
         paths = _paths(node.with_)
         if paths is not None and node.model_fields_set <= _CALL:
             wanted = frozenset([path.root for path in paths.values()])
             waited = frozenset(node.after) - wanted if node.after else NONE
-            return Uses(wanted, waited, wanted | waited if waited else wanted, paths)
+            return Uses(wanted, waited, wanted | waited if waited else wanted, paths, True)
     return _uses(node, paths)
 
 

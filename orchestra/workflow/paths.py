@@ -16,7 +16,7 @@ _PATH = re.compile(r"([a-z][a-z0-9_]*)((?:\.[A-Za-z_]\w*|\[(?:0|[1-9]\d{0,8})\])
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]", re.ASCII)
 
 
-class Plain(msgspec.Struct, frozen=True):
+class Plain(msgspec.Struct, frozen=True, gc=False):
     """A reference as a name and the fields and indices that are followed from there."""
 
     root: str

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, ParamSpec, Prot
 from pydantic import BaseModel
 from typing_extensions import TypeForm, TypeVar, Unpack
 
-from orchestra.agent.card import Card, Sampling
 from orchestra.agent.contract import Contract, Effect
 from orchestra.agent.tool import KEY, KEY_HINT, keyless
 from orchestra.errors import InputError
@@ -39,6 +38,9 @@ from orchestra.workflow.placeholders import Guarded, Placeholder, template
 from orchestra.workflow.scopes import Scope, Variable, fault, inside, last_return, traced, tracing
 from orchestra.workflow.signatures import NAME, different, inputs_of, models_of, of_contract, of_function, of_graph, of_models
 from orchestra.workflow.spoken import typed
+
+if TYPE_CHECKING:
+    from orchestra.agent.card import Card, Sampling
 
 __all__ = [
     "Agent",
@@ -96,6 +98,8 @@ class Agent(Step[P, R]):
         """
         if self.prompt is None:
             return None
+        from orchestra.agent.card import Card  # it needs the engine of templates and the YAML reader; a module of tools needs neither
+
         text = self.prompt
         if isinstance(text, Path) or (text.endswith((".md", ".txt", ".j2")) and "\n" not in text):
             try:

@@ -13,7 +13,7 @@ from orchestra.workflow.evaluation import Path as PathExpression
 from orchestra.workflow.evaluation import Record
 from orchestra.workflow.expressions import compile_template, followed
 from orchestra.workflow.findings import Findings
-from orchestra.workflow.paths import Plain
+from orchestra.workflow.ordering import Uses
 from orchestra.workflow.program import Expression
 
 Types = Mapping[str, Schema]
@@ -84,8 +84,10 @@ def wired(given: Mapping[str, Any], wanted: Takes, callee: str, types: Types, fi
     return made if len(findings.faults) == before else None
 
 
-def known_inputs(paths: Mapping[str, Plain], wanted: Takes, types: Types, findings: Findings) -> Expression | None:
+def known_inputs(reads: Uses, wanted: Takes, types: Types, findings: Findings) -> Expression | None:
     """What `wired` gives for plain paths to types that are known to fit, as most inputs are; None for others."""
+    if (paths := reads.paths) is None:
+        return None
     for name in wanted.required:
         if name not in paths:
             return None
@@ -110,7 +112,7 @@ def known_inputs(paths: Mapping[str, Plain], wanted: Takes, types: Types, findin
         if part.schema is not want and (id(part.schema), id(want)) not in fitting and not _fit(part.schema, want, findings):
             return None
         parts[name] = part
-    return Record(parts, frozenset([path.root for path in paths.values()]))
+    return Record(parts, reads.hard if reads.bare else frozenset([path.root for path in paths.values()]))
 
 
 _NOTHING = compile_template({}, {})

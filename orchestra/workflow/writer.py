@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestra.errors import InputError
-from orchestra.workflow.nodes import KINDS, AnyNode, Block, Budget, Defaults, Graph, Input, Loop, Node, PlanLimits, Retry
+from orchestra.workflow.nodes import KINDS, RETRY, AnyNode, Block, Budget, Defaults, Graph, Input, Loop, Node, PlanLimits, Retry
 
 WIDTH = 110
 """Columns within which a mapping or a list stands in one line."""
@@ -86,9 +86,7 @@ def _short(value: Any) -> Any:
 
 
 def _retry(given: Retry) -> Any:
-    return (
-        given.attempts if given.wait == Retry().wait else {"attempts": given.attempts, "wait": [_short(seconds) for seconds in given.wait]}
-    )
+    return given.attempts if given.wait == RETRY.wait else {"attempts": given.attempts, "wait": [_short(seconds) for seconds in given.wait]}
 
 
 def _nodes(given: Mapping[str, AnyNode]) -> _Open:

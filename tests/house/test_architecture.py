@@ -34,6 +34,22 @@ HEAVY = {
 }
 """Packages that take too long to import for a command that does not use them."""
 
+AT_WORK = {
+    "importlib.metadata",
+    "jsonschema_rs",
+    "minijinja",
+    "orchestra.agent.card",
+    "orchestra.engine.shell",
+    "orchestra.fleet",
+    "orchestra.journal",
+    "orchestra.project",
+    "orchestra.verify",
+    "orchestra.workflow.compiler",
+    "yaml",
+}
+"""What work on an open `Orchestra` takes, and a module that defines steps does not. Pydantic looks for plug-ins, with
+`importlib.metadata`, when it builds the first validator."""
+
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "managers", "base", "misc", "common"}
 
 
@@ -127,12 +143,17 @@ def test_no_file_knows_the_machine_it_was_written_on() -> None:
     assert faults == []
 
 
-def loaded_by(statement: str) -> set[str]:
-    """The top-level packages that stand in `sys.modules` after the statement, in a fresh interpreter."""
-    script = f"{statement}\nimport json, sys\nprint(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))"
+def told_after(statement: str, expression: str) -> set[str]:
+    """The texts that an expression gives after the statement, in a fresh interpreter."""
+    script = f"{statement}\nimport json, sys\nprint(json.dumps({expression}))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd="/")
     names: list[str] = json.loads(done.stdout.splitlines()[-1])
     return set(names)
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The modules that stand in `sys.modules` after the statement, and the packages that they are in."""
+    return told_after(statement, "[*sys.modules, *(name.partition('.')[0] for name in sys.modules)]")
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
@@ -141,3 +162,19 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 def test_the_command_line_loads_nothing_heavy() -> None:
     assert loaded_by("import orchestra.cli.main") & HEAVY == set()
+
+
+def test_a_module_that_defines_steps_loads_nothing_that_runs_them() -> None:
+    assert loaded_by("from orchestra import Budget, Document, agent, tool, workflow") & {*AT_WORK, "asyncio"} == set()
+
+
+def test_the_import_of_a_program_leaves_the_rest_to_its_first_open_orchestra() -> None:
+    assert loaded_by("from orchestra import Orchestra, agent, tool, workflow") & AT_WORK == set()
+
+
+def test_importing_builds_no_validator() -> None:
+    """Each takes a millisecond or so, and that of a graph, a card or a fleet serves all that stands in it."""
+    modules = "import orchestra.app, orchestra.agent.card, orchestra.agent.classical, orchestra.fleet.config"
+    built = "[name for module in [*sys.modules.values()] if module.__name__.startswith('orchestra') for name, one in vars(module).items()"
+    built += " if getattr(one, '__module__', '') == module.__name__ and getattr(one, '__pydantic_complete__', False)]"
+    assert told_after(modules, built) == set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import tomllib
 from dataclasses import replace
@@ -336,6 +337,13 @@ def test_a_workflow_that_is_called_often_is_compiled_once() -> None:
     started = time.perf_counter()
     compile_graph(workflows["w0"], replace(CATALOG, workflows=workflows))
     assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize("text", SAMPLES)
+def test_the_collector_looks_at_no_compiled_node(text: str) -> None:
+    """A program is a tree, and large: for the collector, compiling a thousand nodes would be a reason to look at all there is."""
+    nodes = compiled(text).nodes
+    assert [one.name for one in nodes if gc.is_tracked(one) or (one.inputs is not None and gc.is_tracked(one.inputs))] == []
 
 
 def grown(depth: int) -> str:
