@@ -20,9 +20,9 @@ def test_a_trace_of_many_nodes_is_quick() -> None:
             answer = calculator(question=or_else(answer.text, "none"))
         return answer
 
-    began = time.perf_counter()
+    began = time.process_time()
     assert len(long.graph.nodes) == 1001
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_a_trace_of_many_lines_is_quick() -> None:
@@ -31,9 +31,9 @@ def test_a_trace_of_many_lines_is_quick() -> None:
     source = "\n".join(["def long(question: str) -> Answer:", "    a0 = calculator(question=question)", *lines, "    return a999"])
     space: dict[str, Any] = {"calculator": calculator, "Answer": Answer, "or_else": or_else}
     exec(compile(source, "<long>", "exec"), space)
-    began = time.perf_counter()
+    began = time.process_time()
     assert list(workflow()(space["long"]).graph.nodes) == [f"a{at}" for at in range(1000)]
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_a_node_costs_the_same_in_a_long_function() -> None:
