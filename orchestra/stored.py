@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from sys import intern
 from typing import Any
 
 import msgspec
@@ -32,7 +33,8 @@ class Parcel:
 
     def put(self, journal: Journal) -> tuple[str, dict[str, str]]:
         """Stores it with the next commit; gives the digest of the graph, and those of its parts."""
-        return journal.put(self.graph), {name: journal.put(data) for name, data in self.parts.items()}
+        # Interned: all runs of a workflow name the same few digests.
+        return intern(journal.put(self.graph)), {name: intern(journal.put(data)) for name, data in self.parts.items()}
 
 
 def parcel(project: Project, program: Program, models: Mapping[str, Schema]) -> Parcel:

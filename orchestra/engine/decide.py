@@ -67,7 +67,7 @@ def _begin(state: State, unit: Unit) -> Proposal | None:
     node = unit.node
     if unit.attempt:
         return calling.invoke(state, unit)
-    if unit.owner is None and node.needs and (inherited := _inherited(unit)) is not None:
+    if not unit.scope.whole and unit.owner is None and (inherited := _inherited(unit)) is not None:
         return Finish(unit, inherited)
     if node.when is not None and _about_elements(unit) == (unit.owner is not None) and not node.when.evaluate(unit.bindings):
         return Finish(unit, Skipped("its condition is false", unit.path))

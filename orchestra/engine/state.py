@@ -127,7 +127,7 @@ class Spreading:
 class Scope:
     """A program under way: the root, or the body of a `call` or of one turn of a loop."""
 
-    __slots__ = ("bindings", "left", "longest", "open", "outcomes", "path", "program", "purse", "unit")
+    __slots__ = ("bindings", "left", "longest", "open", "outcomes", "path", "program", "purse", "unit", "whole")
 
     def __init__(self, path: str, program: Program, bindings: Bindings, unit: Unit | None, purse: Purse | None) -> None:
         self.path, self.program, self.bindings, self.unit, self.purse = path, program, bindings, unit, purse
@@ -136,6 +136,8 @@ class Scope:
         """Needs that have no outcome yet, per node."""
         self.open = len(program.nodes)
         """Nodes that have no outcome yet."""
+        self.whole = True
+        """Whether every outcome so far is a value."""
         self.longest = max((node.height for node in program.nodes), default=0)
 
 

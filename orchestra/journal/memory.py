@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from orchestra.doors import Letter, Message, RunSummary
-from orchestra.events import Event
+from orchestra.events import AttemptFinished, Event
 from orchestra.journal.error import after_the_end, closed, held, never_appended, no_run, other_writer, undelivered
 from orchestra.journal.summary import Line, Tally, message, named
 from orchestra.values.json import digest
@@ -85,6 +85,8 @@ class MemoryJournal:
         if self._keep is not None:
             self._count(events)
         for event in events:
+            if type(event) is not AttemptFinished or not event.outbox:
+                continue
             found = message(self.store.last_message + 1, run, event)
             if found is not None and found.key not in self.store.sent:
                 self.store.sent.add(found.key)
