@@ -262,8 +262,8 @@ def _settle(state: State, unit: Unit, outcome: Outcome) -> None:
         scope.whole = False
     left = scope.left
     for child in node.children:
-        left[child] -= 1
-        if not left[child]:
+        left[child] = missing = left[child] - 1
+        if not missing:
             state.admit(scope, scope.program.nodes[child])
     if not scope.open:
         _close(state, scope)

@@ -260,7 +260,8 @@ class State:
         """A node's needs are there."""
         path = scope.path + node.name
         self.units[path] = unit = Unit(path, scope, node, scope.bindings)
-        self.enqueue(unit)
+        self.order += 1  # as `enqueue` does; a unit begins as one that may start
+        heapq.heappush(self.ready, (-node.height, self.order, unit))
 
     def tidy(self) -> None:
         """Leaves of what waits for a decision only what still does: after a fold of many events, each unit once."""
