@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from sys import intern
 from typing import Any
 
 import msgspec
@@ -16,6 +15,7 @@ from orchestra.doors import Journal
 from orchestra.errors import OrchestraError
 from orchestra.events import RunStarted
 from orchestra.project import Project
+from orchestra.values.json import digest
 from orchestra.values.types import Schema
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.nodes import Budget, Graph
@@ -30,11 +30,20 @@ class Parcel:
 
     graph: bytes
     parts: Mapping[str, bytes]
+    mark: str
+    """The digest of the graph; `marks` has those of the parts. All runs of the workflow share them."""
+    marks: dict[str, str]
+
+    @classmethod
+    def of(cls, graph: bytes, parts: Mapping[str, bytes]) -> Parcel:
+        """The parcel of these bytes."""
+        return cls(graph, parts, digest(graph), {name: digest(data) for name, data in parts.items()})
 
     def put(self, journal: Journal) -> tuple[str, dict[str, str]]:
         """Stores it with the next commit; gives the digest of the graph, and those of its parts."""
-        # Interned: all runs of a workflow name the same few digests.
-        return intern(journal.put(self.graph)), {name: intern(journal.put(data)) for name, data in self.parts.items()}
+        for data in (self.graph, *self.parts.values()):
+            journal.put(data)
+        return self.mark, self.marks
 
 
 def parcel(project: Project, program: Program, models: Mapping[str, Schema]) -> Parcel:
@@ -53,7 +62,7 @@ def parcel(project: Project, program: Program, models: Mapping[str, Schema]) -> 
     known = {**project.catalog().models, **models}
     if known:
         parts[TYPES] = msgspec.json.encode(known)
-    return Parcel(_written(program.graph) if program.graph is not None else b"", parts)
+    return Parcel.of(_written(program.graph) if program.graph is not None else b"", parts)
 
 
 def _programs(program: Program, seen: set[int]) -> Iterator[Program]:
