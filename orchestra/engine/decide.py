@@ -170,6 +170,8 @@ def _conclude(state: State) -> Proposal:
 
 def _lost(root: Scope) -> Outcome | None:
     """A failure that nobody reads: of a node without readers that the output does not name."""
+    if root.whole:
+        return None
     for node, outcome in zip(root.program.nodes, root.outcomes, strict=True):
         if isinstance(outcome, Failed) and not node.children and node.name not in root.program.output.references:
             return blamed(outcome, node.name)

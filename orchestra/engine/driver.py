@@ -18,7 +18,6 @@ from orchestra.errors import OrchestraError
 from orchestra.events import (
     Answered,
     Asked,
-    AttemptFinished,
     AttemptStarted,
     CancelRequested,
     Event,
@@ -240,7 +239,11 @@ class Driver:
                 answer = finished(self, invoke, await (reply if call.timeout is None else self._timed(reply, call)), began, memo)
             self.tasks[task] = None
             self.begun.pop(call.node, None)
-            self._came_back(invoke, answer)
+            if invoke.unit.phase is RUNNING and not self.ending:  # else its time was up meanwhile, and nobody wants to know
+                self.record(answer)
+                if answer.memo and answer.settled and not answer.recalled:
+                    self.journal.remember(answer.memo, self.run.id, answer.value)
+                self.pump()
             left -= 1
             if not left:
                 left = BREATH
@@ -260,14 +263,6 @@ class Driver:
                     self.staff()
                 return invoke
         return None
-
-    def _came_back(self, invoke: Invoke, answer: AttemptFinished) -> None:
-        """The end of a call, and what follows from it; of a call whose time was up nobody wants to know."""
-        if invoke.unit.phase is RUNNING and not self.ending:
-            self.record(answer)
-            if answer.memo and answer.settled and not answer.recalled:
-                self.journal.remember(answer.memo, self.run.id, answer.value)
-            self.pump()
 
     async def _timed(self, reply: Coroutine[Any, Any, Done | Refused], call: Call) -> Done | Refused:
         try:

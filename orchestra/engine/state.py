@@ -132,13 +132,13 @@ class Scope:
     def __init__(self, path: str, program: Program, bindings: Bindings, unit: Unit | None, purse: Purse | None) -> None:
         self.path, self.program, self.bindings, self.unit, self.purse = path, program, bindings, unit, purse
         self.outcomes: list[Outcome | None] = [None] * len(program.nodes)
-        self.left = [len(node.needs) for node in program.nodes]
+        self.left = program.waits.copy()
         """Needs that have no outcome yet, per node."""
         self.open = len(program.nodes)
         """Nodes that have no outcome yet."""
         self.whole = True
         """Whether every outcome so far is a value."""
-        self.longest = max((node.height for node in program.nodes), default=0)
+        self.longest = program.longest
 
 
 class Tally:
@@ -251,9 +251,8 @@ class State:
         budget = program.budget
         purse = Purse(budget, outer) if self.budgeted and budget is not None and limited(budget) else outer
         scope = Scope(path, program, bindings, unit, purse)
-        for node in program.nodes:
-            if not node.needs:
-                self.admit(scope, node)
+        for node in program.first:
+            self.admit(scope, node)
         return scope
 
     def admit(self, scope: Scope, node: CompiledNode) -> None:

@@ -101,20 +101,18 @@ class MemoryJournal:
                     self._forget(old)
 
     def _count(self, events: Sequence[Event]) -> None:
-        for event in events:
-            for name in named(event):
-                self._uses[name] += 1
-                self._fresh.discard(name)
+        for name in named(events):
+            self._uses[name] += 1
+            self._fresh.discard(name)
 
     def _forget(self, log: _Log) -> None:
         """The blobs that only this run named go with it."""
-        for event in log.events:
-            for name in named(event):
-                self._uses[name] -= 1
-                if not self._uses[name]:
-                    del self._uses[name]
-                    if name not in self._fresh and (data := self.store.blobs.pop(name, None)) is not None:
-                        self._bytes -= len(data) + BLOB
+        for name in named(log.events):
+            self._uses[name] -= 1
+            if not self._uses[name]:
+                del self._uses[name]
+                if name not in self._fresh and (data := self.store.blobs.pop(name, None)) is not None:
+                    self._bytes -= len(data) + BLOB
 
     def put(self, data: bytes) -> str:
         """Keeps a blob and gives its digest."""
@@ -227,8 +225,8 @@ class MemoryJournal:
             raise undelivered(run)
         del self.store.logs[run]
         self.store.memo = {memo: answer for memo, answer in self.store.memo.items() if answer[0] != run}
-        others = {name for other in self.store.logs.values() for event in other.events for name in named(event)}
-        for name in {name for event in log.events for name in named(event)} - others:
+        others = {name for other in self.store.logs.values() for name in named(other.events)}
+        for name in set(named(log.events)) - others:
             self.store.blobs.pop(name, None)
 
     async def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from orchestra.doors import Message, RunSummary
@@ -47,11 +47,17 @@ def message(number: int, run: str, event: Event) -> Message | None:
     return Message(number=number, run=run, node=event.node, name=event.name, key=f"{run}/{event.node}", value=event.value)
 
 
-def named(event: Event) -> Sequence[str]:
-    """The digests of the blobs that an event names."""
-    if type(event) is AttemptFinished:
-        return [name for name in (event.sent, event.received) if name] if event.sent or event.received else ()
-    return (event.graph, *event.versions.values()) if type(event) is RunStarted else ()
+def named(events: Iterable[Event]) -> Iterator[str]:
+    """The digests of the blobs that events name."""
+    for event in events:
+        if type(event) is AttemptFinished:
+            if event.sent:
+                yield event.sent
+            if event.received:
+                yield event.received
+        elif type(event) is RunStarted:
+            yield event.graph
+            yield from event.versions.values()
 
 
 @dataclass(slots=True)
