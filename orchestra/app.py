@@ -78,6 +78,8 @@ class Run(Generic[R]):
     Leaving it alone does not end it; closing the `Orchestra` does.
     """
 
+    __slots__ = ("_execution", "_read")
+
     def __init__(self, execution: Execution, read: Callable[[Any], Any]) -> None:
         self._execution, self._read = execution, read
 
@@ -90,7 +92,7 @@ class Run(Generic[R]):
         return self._demand().__await__()
 
     async def _demand(self) -> Result[R]:
-        result = await self.wait()
+        result = await self._result(await self._execution.wait())
         if result.status in ("failed", "budget", "cancelled") and result.error is not None:
             raise result.error
         return result

@@ -42,13 +42,11 @@ class SystemClock:
         self._random = random.SystemRandom()
         self._ids = Ids(self._random.getrandbits)
 
-    def now(self) -> float:
-        """Wall-clock seconds since the epoch."""
-        return time.time()
+    now = staticmethod(time.time)
+    """Wall-clock seconds since the epoch."""
 
-    def monotonic(self) -> float:
-        """Seconds that never jump."""
-        return time.monotonic()
+    monotonic = staticmethod(time.monotonic)
+    """Seconds that never jump."""
 
     async def sleep(self, seconds: float) -> None:
         """Waits in the running loop; zero yields once to it."""

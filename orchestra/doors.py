@@ -15,14 +15,14 @@ from orchestra.events import NOTHING, Event, Usage
 from orchestra.values.labels import Label
 
 
-class Source(msgspec.Struct, frozen=True):
+class Source(msgspec.Struct, frozen=True, gc=False):
     """A text that an output may quote. `name` says where it comes from."""
 
     text: str
     name: str = ""
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
+class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One attempt of one node, as the engine asks for it."""
 
     run: str
@@ -44,10 +44,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Why earlier attempts were not accepted, oldest first."""
     escalate: bool = False
     """Whether to ask the fleet's larger model instead of the card's own."""
-    key: str = ""
-    """A stable idempotency key: the same for every attempt of one node of one run."""
     version: str = ""
     """The digest of the agent's card or the tool's contract that the run began with; empty for whatever is there now."""
+
+    @property
+    def key(self) -> str:
+        """A stable idempotency key: the same for every attempt of one node of one run."""
+        return f"{self.run}/{self.node}"
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,13 +71,13 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 UNMEASURED = Measure()
 
 
-class Chunk(msgspec.Struct, frozen=True):
+class Chunk(msgspec.Struct, frozen=True, gc=False):
     """A piece of an unverified output, as it is written."""
 
     text: str
 
 
-class Done(msgspec.Struct, frozen=True, kw_only=True):
+class Done(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The call's value, already of its contract's output type, with the exact bytes that went over the wire."""
 
     value: Any
@@ -89,7 +92,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     """The run whose answer this is, where no call went out."""
 
 
-class Refused(msgspec.Struct, frozen=True, kw_only=True):
+class Refused(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The call gave no value: a coded reason. `retryable` says whether another attempt could help."""
 
     code: str

@@ -13,6 +13,7 @@ from orchestra.agent.contract import Catalog, Contract
 from orchestra.doors import Journal
 from orchestra.errors import OrchestraError
 from orchestra.events import RunStarted
+from orchestra.values.json import digest
 from orchestra.values.types import Schema
 from orchestra.workflow.nodes import Budget, Graph
 from orchestra.workflow.program import Program
@@ -29,10 +30,20 @@ class Parcel:
 
     graph: bytes
     parts: Mapping[str, bytes]
+    mark: str
+    """The digest of the graph; `marks` has those of the parts. All runs of the workflow share them."""
+    marks: dict[str, str]
+
+    @classmethod
+    def of(cls, graph: bytes, parts: Mapping[str, bytes]) -> Parcel:
+        """The parcel of these bytes."""
+        return cls(graph, parts, digest(graph), {name: digest(data) for name, data in parts.items()})
 
     def put(self, journal: Journal) -> tuple[str, dict[str, str]]:
         """Stores it with the next commit; gives the digest of the graph, and those of its parts."""
-        return journal.put(self.graph), {name: journal.put(data) for name, data in self.parts.items()}
+        for data in (self.graph, *self.parts.values()):
+            journal.put(data)
+        return self.mark, self.marks
 
 
 def parcel(project: Project, program: Program, models: Mapping[str, Schema]) -> Parcel:
@@ -51,7 +62,7 @@ def parcel(project: Project, program: Program, models: Mapping[str, Schema]) -> 
     known = {**project.catalog().models, **models}
     if known:
         parts[TYPES] = msgspec.json.encode(known)
-    return Parcel(_written(program.graph) if program.graph is not None else b"", parts)
+    return Parcel.of(_written(program.graph) if program.graph is not None else b"", parts)
 
 
 def _programs(program: Program, seen: set[int]) -> Iterator[Program]:

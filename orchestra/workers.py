@@ -48,7 +48,7 @@ class Troupe:
 
     def do(self, call: Call) -> Coroutine[Any, Any, Done | Refused]:
         """Does one call without chunks."""
-        return self._model(call) if self._models(call) else self._local.do(call)
+        return self._model(call) if call.kind != "tool" and self._models(call) else self._local.do(call)
 
     async def _model(self, call: Call) -> Done | Refused:
         try:

@@ -38,7 +38,7 @@ async def export(name: str, target: Path | None, *, blobs: bool) -> None:
     """
     async with opened_at(name) as (journal, run):
         events = await journal.read(run)
-        digests = dict.fromkeys(digest for event in events for digest in named(event) if digest) if blobs else {}
+        digests = dict.fromkeys(digest for digest in named(events) if digest) if blobs else {}
         with ExitStack() as stack:
             file = sys.stdout if target is None else stack.enter_context(_writable(target))
             try:

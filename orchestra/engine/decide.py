@@ -67,7 +67,7 @@ def _begin(state: State, unit: Unit) -> Proposal | None:
     node = unit.node
     if unit.attempt:
         return calling.invoke(state, unit)
-    if unit.owner is None and node.needs and (inherited := _inherited(unit)) is not None:
+    if not unit.scope.whole and unit.owner is None and (inherited := _inherited(unit)) is not None:
         return Finish(unit, inherited)
     if node.when is not None and _about_elements(unit) == (unit.owner is not None) and not node.when.evaluate(unit.bindings):
         return Finish(unit, Skipped("its condition is false", unit.path))
@@ -170,6 +170,8 @@ def _conclude(state: State) -> Proposal:
 
 def _lost(root: Scope) -> Outcome | None:
     """A failure that nobody reads: of a node without readers that the output does not name."""
+    if root.whole:
+        return None
     for node, outcome in zip(root.program.nodes, root.outcomes, strict=True):
         if isinstance(outcome, Failed) and not node.children and node.name not in root.program.output.references:
             return blamed(outcome, node.name)

@@ -18,7 +18,6 @@ from orchestra.errors import OrchestraError
 from orchestra.events import (
     Answered,
     Asked,
-    AttemptFinished,
     AttemptStarted,
     CancelRequested,
     Event,
@@ -53,7 +52,7 @@ class Driver:
 
     __slots__ = (
         "alarms", "begun", "clock", "deadline", "do", "ending", "engine", "head", "journal", "line", "loop", "memo", "program", "run",
-        "starting", "state", "tasks", "workers",
+        "starting", "state", "tasks", "turning", "workers",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, program: Program, run: Run, state: State, workers: Workers) -> None:
@@ -74,31 +73,37 @@ class Driver:
         self.deadline: asyncio.Task[None] | None = None
         self.memo = False
         """Whether answers are taken from the memo."""
-        self.begun: list[Invoke] = []
-        """Calls whose start is not recorded yet: those that come back at once need no start."""
+        self.begun: dict[str, Invoke] = {}
+        """By path: calls whose start is not recorded yet. Those that come back at once need no start."""
+        self.turning = False
+        """Whether the end of this turn of the loop is seen to."""
         self.ending = False
 
     # Facts
 
     def record(self, event: Event) -> None:
         """A fact: into the state, to who watches, and with the end of this turn of the loop into the journal."""
-        run = self.run
-        if len(run.log) == run.flushed and not self.begun:
-            self.loop.call_soon(self._turn)
+        if not self.turning:
+            self._await_the_turn()
         evolve(self.state, event, self.program)
-        run.log.append(event)
+        self.run.log.append(event)
         if self.engine.observe is not None:
             self.engine.observe(self.run.id, event)
 
+    def _await_the_turn(self) -> None:
+        self.turning = True
+        self.loop.call_soon(self._turn)
+
     def _turn(self) -> None:
         """The end of a turn of the loop: calls that are still under way have begun."""
-        begun, self.begun = self.begun, []
+        begun, self.begun = self.begun, {}
         try:
-            for invoke in begun:
+            for invoke in begun.values():
                 if self.ending:
                     break
                 if invoke.unit.phase is RUNNING and invoke.unit.attempt < invoke.call.attempt:
                     self._started(invoke)
+            self.turning = False
             self.run.flush()
         except OrchestraError as error:
             self._break(error)
@@ -209,23 +214,32 @@ class Driver:
     async def _work(self) -> None:
         """Does calls from the line, one after the other, until none is left."""
         self.starting -= 1
-        line, tasks, task = self.line, self.tasks, asyncio.current_task()
+        task = asyncio.current_task()
         assert task is not None, "a coroutine that runs has a task"
         left = BREATH
-        while line and not self.ending:
-            invoke = line[self.head]
-            self.head += 1
-            if self.head == len(line):
-                line.clear()
-                self.head = 0
-            if invoke.unit.phase is not RUNNING:
-                continue  # its time was up before its turn came
-            if line and not self.starting:
-                self.staff()
-            tasks[task] = invoke
-            answer = await self._attempt(invoke)
-            tasks[task] = None
-            if invoke.unit.phase is RUNNING and not self.ending:
+        while not self.ending and (invoke := self._next()) is not None:
+            self.tasks[task] = invoke
+            call = invoke.call
+            certain = invoke.certain or self.engine.strict
+            if certain or invoke.reserved >= 0 or call.escalate:
+                self._started(invoke)
+                if certain:
+                    self.run.flush()
+                    await self.journal.durable(self.run.id, self.state.seq)
+            else:
+                if not self.turning:
+                    self._await_the_turn()
+                self.begun[call.node] = invoke
+            memo = self.workers.measure(call).memo if self.memo else ""
+            if memo and (known := await self.journal.recall(memo)) is not None:
+                answer = recalled(self, invoke, memo, *known)
+            else:
+                began = self.clock.monotonic()
+                reply = streamed(self.workers, call) if self.do is None else self.do(call)
+                answer = finished(self, invoke, await (reply if call.timeout is None else self._timed(reply, call)), began, memo)
+            self.tasks[task] = None
+            self.begun.pop(call.node, None)
+            if invoke.unit.phase is RUNNING and not self.ending:  # else its time was up meanwhile, and nobody wants to know
                 self.record(answer)
                 if answer.memo and answer.settled and not answer.recalled:
                     self.journal.remember(answer.memo, self.run.id, answer.value)
@@ -235,26 +249,20 @@ class Driver:
                 left = BREATH
                 await asyncio.sleep(0)
 
-    async def _attempt(self, invoke: Invoke) -> AttemptFinished:
-        """One call, from its start to the fact of its end."""
-        call, run = invoke.call, self.run
-        certain = invoke.certain or self.engine.strict
-        if certain or invoke.reserved >= 0 or call.escalate:
-            self._started(invoke)
-            if certain:
-                run.flush()
-                await self.journal.durable(run.id, self.state.seq)
-        else:
-            if len(run.log) == run.flushed and not self.begun:
-                self.loop.call_soon(self._turn)
-            self.begun.append(invoke)
-        memo = self.workers.measure(call).memo if self.memo else ""
-        if memo and (known := await self.journal.recall(memo)) is not None:
-            return recalled(self, invoke, memo, *known)
-        began = self.clock.monotonic()
-        answer = streamed(self.workers, call) if self.do is None else self.do(call)
-        reply = await (answer if call.timeout is None else self._timed(answer, call))
-        return finished(self, invoke, reply, began, memo)
+    def _next(self) -> Invoke | None:
+        """The next call in line; one whose time was up before its turn came is left out."""
+        line = self.line
+        while line:
+            invoke = line[self.head]
+            self.head += 1
+            if self.head == len(line):
+                line.clear()
+                self.head = 0
+            if invoke.unit.phase is RUNNING:
+                if line and not self.starting:
+                    self.staff()
+                return invoke
+        return None
 
     async def _timed(self, reply: Coroutine[Any, Any, Done | Refused], call: Call) -> Done | Refused:
         try:

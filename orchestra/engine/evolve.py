@@ -258,10 +258,12 @@ def _settle(state: State, unit: Unit, outcome: Outcome) -> None:
     scope.open -= 1
     if type(outcome) is Value:
         scope.bindings[node.name] = {"values": outcome.value} if node.each is not None else outcome.value
+    else:
+        scope.whole = False
     left = scope.left
     for child in node.children:
-        left[child] -= 1
-        if not left[child]:
+        left[child] = missing = left[child] - 1
+        if not missing:
             state.admit(scope, scope.program.nodes[child])
     if not scope.open:
         _close(state, scope)

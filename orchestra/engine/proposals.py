@@ -12,7 +12,7 @@ from orchestra.values.outcome import Outcome
 from orchestra.verify.acceptance import Situation
 
 
-class Invoke(msgspec.Struct, frozen=True):
+class Invoke(msgspec.Struct, frozen=True, gc=False):
     """Make an attempt.
 
     `certain` says that the world must not see it before the journal has it: a tool with an effect. `plain` says that its value,

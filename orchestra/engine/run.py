@@ -114,9 +114,11 @@ class Run:
 
     async def wait(self) -> RunFinished:
         """The last event, on disk. Cancelling this wait does not cancel the run. Raises what broke the engine or the journal."""
-        while (finished := await self.pause()) is None:
+        while self._end is None:
+            if self._error is not None:
+                raise self._error
             await self._change()
-        return finished
+        return self._end
 
     async def pause(self) -> RunFinished | None:
         """The last event, on disk; or None as soon as the run waits for a person and for nothing else. Raises as `wait` does."""
@@ -153,12 +155,9 @@ class Run:
             return self.log[position - self.offset : self.flushed]
         return (await self.journal.read(self.id, position))[: self.offset - position]
 
-    async def _change(self) -> None:
-        """Waits until something happens to the run."""
+    def _change(self) -> asyncio.Future[None]:
+        """Done as soon as something happens to the run."""
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters = [one for one in self._waiters if not one.done()]  # whoever gave up waiting is forgotten
         self._waiters.append(waiting)
-        try:
-            await waiting
-        finally:
-            if waiting in self._waiters:
-                self._waiters.remove(waiting)
+        return waiting

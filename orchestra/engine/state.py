@@ -127,16 +127,18 @@ class Spreading:
 class Scope:
     """A program under way: the root, or the body of a `call` or of one turn of a loop."""
 
-    __slots__ = ("bindings", "left", "longest", "open", "outcomes", "path", "program", "purse", "unit")
+    __slots__ = ("bindings", "left", "longest", "open", "outcomes", "path", "program", "purse", "unit", "whole")
 
     def __init__(self, path: str, program: Program, bindings: Bindings, unit: Unit | None, purse: Purse | None) -> None:
         self.path, self.program, self.bindings, self.unit, self.purse = path, program, bindings, unit, purse
         self.outcomes: list[Outcome | None] = [None] * len(program.nodes)
-        self.left = [len(node.needs) for node in program.nodes]
+        self.left = program.waits.copy()
         """Needs that have no outcome yet, per node."""
         self.open = len(program.nodes)
         """Nodes that have no outcome yet."""
-        self.longest = max((node.height for node in program.nodes), default=0)
+        self.whole = True
+        """Whether every outcome so far is a value."""
+        self.longest = program.longest
 
 
 class Tally:
@@ -249,16 +251,16 @@ class State:
         budget = program.budget
         purse = Purse(budget, outer) if self.budgeted and budget is not None and limited(budget) else outer
         scope = Scope(path, program, bindings, unit, purse)
-        for node in program.nodes:
-            if not node.needs:
-                self.admit(scope, node)
+        for node in program.first:
+            self.admit(scope, node)
         return scope
 
     def admit(self, scope: Scope, node: CompiledNode) -> None:
         """A node's needs are there."""
         path = scope.path + node.name
         self.units[path] = unit = Unit(path, scope, node, scope.bindings)
-        self.enqueue(unit)
+        self.order += 1  # as `enqueue` does; a unit begins as one that may start
+        heapq.heappush(self.ready, (-node.height, self.order, unit))
 
     def tidy(self) -> None:
         """Leaves of what waits for a decision only what still does: after a fold of many events, each unit once."""

@@ -102,7 +102,7 @@ class LocalWorkers:
         function = registry.tools.get(call.name) or registry.tool(call.name)
         if call.version and call.version != function.contract.digest:
             raise _changed(call, "tool")
-        return function, (call.key or f"{call.run}/{call.node}") if function.contract.effect == "keyed" else ""
+        return function, call.key if function.contract.effect == "keyed" else ""
 
     async def _do(self, call: Call) -> Done:
         began = time.monotonic()

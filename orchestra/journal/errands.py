@@ -96,7 +96,7 @@ def _names(sql: sqlite3.Connection, run: str) -> set[str]:
     names = set[str]()
     for body, big in sql.execute("SELECT CAST(body AS BLOB), CAST(big AS TEXT) FROM events WHERE run = ?", (run,)):
         with suppress(msgspec.DecodeError, UnicodeDecodeError):
-            names.update(named(decode(body)))
+            names.update(named([decode(body)]))
         names.add(big)
     return names - {""}
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from orchestra.doors import Letter, Message, RunSummary
-from orchestra.events import Event
+from orchestra.events import AttemptFinished, Event
 from orchestra.journal.error import after_the_end, closed, held, never_appended, no_run, other_writer, undelivered
 from orchestra.journal.summary import Line, Tally, message, named
 from orchestra.values.json import digest
@@ -85,6 +85,8 @@ class MemoryJournal:
         if self._keep is not None:
             self._count(events)
         for event in events:
+            if type(event) is not AttemptFinished or not event.outbox:
+                continue
             found = message(self.store.last_message + 1, run, event)
             if found is not None and found.key not in self.store.sent:
                 self.store.sent.add(found.key)
@@ -99,20 +101,18 @@ class MemoryJournal:
                     self._forget(old)
 
     def _count(self, events: Sequence[Event]) -> None:
-        for event in events:
-            for name in named(event):
-                self._uses[name] += 1
-                self._fresh.discard(name)
+        for name in named(events):
+            self._uses[name] += 1
+            self._fresh.discard(name)
 
     def _forget(self, log: _Log) -> None:
         """The blobs that only this run named go with it."""
-        for event in log.events:
-            for name in named(event):
-                self._uses[name] -= 1
-                if not self._uses[name]:
-                    del self._uses[name]
-                    if name not in self._fresh and (data := self.store.blobs.pop(name, None)) is not None:
-                        self._bytes -= len(data) + BLOB
+        for name in named(log.events):
+            self._uses[name] -= 1
+            if not self._uses[name]:
+                del self._uses[name]
+                if name not in self._fresh and (data := self.store.blobs.pop(name, None)) is not None:
+                    self._bytes -= len(data) + BLOB
 
     def put(self, data: bytes) -> str:
         """Keeps a blob and gives its digest."""
@@ -225,8 +225,8 @@ class MemoryJournal:
             raise undelivered(run)
         del self.store.logs[run]
         self.store.memo = {memo: answer for memo, answer in self.store.memo.items() if answer[0] != run}
-        others = {name for other in self.store.logs.values() for event in other.events for name in named(event)}
-        for name in {name for event in log.events for name in named(event)} - others:
+        others = {name for other in self.store.logs.values() for name in named(other.events)}
+        for name in set(named(log.events)) - others:
             self.store.blobs.pop(name, None)
 
     async def close(self) -> None:

@@ -67,7 +67,7 @@ class Batch:
             tail.last = event.seq
             self.size += len(body)
             self.events.append((run, event.seq, *self._short(run, event, body, tail.chain)))
-            self.named.update((run, name) for name in named(event))
+            self.named.update((run, name) for name in named([event]))
             if (found := message(0, run, event)) is not None:
                 self.messages.append((run, key(found.key), msgspec.json.encode(found)))
         tally = tail.tally

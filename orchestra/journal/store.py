@@ -206,8 +206,10 @@ class Store(File):
         added = sql.executemany("INSERT INTO blobs (digest, run, data) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows).rowcount
         # Where all of them are new, as nearly always, their rows say it all.
         known = {(owner, name) for name, owner, _ in rows} if added == len(rows) else set[tuple[str, str]]()
-        for run, name in change.uses - known:
-            self._share(run, name)
+        if shared := change.uses - known:
+            # Of blobs that are there already: a run takes one that nobody has, else it is noted as one more that names it.
+            sql.executemany("UPDATE blobs SET run = ? WHERE digest = ? AND run = ''", shared)
+            sql.executemany("INSERT OR IGNORE INTO blob_uses SELECT digest, ?1 FROM blobs WHERE digest = ?2 AND run <> ?1", shared)
         loose = change.blobs.keys() - owners.keys()
         freed = self._pinned & owners.keys()
         if not loose and not freed:
@@ -216,16 +218,6 @@ class Store(File):
         sql.executemany("INSERT OR IGNORE INTO blob_pins VALUES (?, ?)", [(name, writer) for name in loose])
         sql.executemany("DELETE FROM blob_pins WHERE digest = ? AND writer = ?", [(name, writer) for name in freed])
         return (self._pinned | loose) - freed
-
-    def _share(self, run: str, name: str) -> None:
-        """Notes that a run names a blob that is there already."""
-        found = self.sql.execute("SELECT run FROM blobs WHERE digest = ?", (name,)).fetchone()
-        if found is None or found[0] == run:
-            return
-        if found[0]:
-            self.sql.execute("INSERT OR IGNORE INTO blob_uses VALUES (?, ?)", (name, run))
-        else:
-            self.sql.execute("UPDATE blobs SET run = ? WHERE digest = ?", (run, name))
 
     def _remember(self, memos: dict[str, tuple[str, bytes]]) -> None:
         self.sql.executemany(

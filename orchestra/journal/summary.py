@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from orchestra.doors import Message, RunSummary
@@ -47,19 +47,17 @@ def message(number: int, run: str, event: Event) -> Message | None:
     return Message(number=number, run=run, node=event.node, name=event.name, key=f"{run}/{event.node}", value=event.value)
 
 
-def named(event: Event) -> Iterator[str]:
-    """The digests of the blobs that an event names."""
-    match event:
-        case RunStarted():
-            yield event.graph
-            yield from event.versions.values()
-        case AttemptFinished():
+def named(events: Iterable[Event]) -> Iterator[str]:
+    """The digests of the blobs that events name."""
+    for event in events:
+        if type(event) is AttemptFinished:
             if event.sent:
                 yield event.sent
             if event.received:
                 yield event.received
-        case _:
-            pass
+        elif type(event) is RunStarted:
+            yield event.graph
+            yield from event.versions.values()
 
 
 @dataclass(slots=True)

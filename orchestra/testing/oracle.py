@@ -259,7 +259,7 @@ class Oracle:
             call = Call(
                 run=self.book.run, node=path, attempt=number, kind=contract.kind, name=contract.name, inputs=inputs,
                 timeout=node.timeout, label=self.book.label, evidence=evidence, feedback=feedback, escalate=escalated,
-                key=f"{self.book.run}/{path}", version=contract.digest,
+                version=contract.digest,
             )  # fmt: skip
             self.calls[path, number] = call
             found = self.book.attempt(call)

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 
-class Evidence(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Evidence(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
     """What an output rests on: a span of a text. `start` and `end` count characters (Python `str` indices)."""
 
     check: str
@@ -19,7 +19,7 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     """Path of the output's field that it supports, such as `quote` or `items[0].quote`."""
 
 
-class Value(msgspec.Struct, frozen=True, tag="value", omit_defaults=True, forbid_unknown_fields=True):
+class Value(msgspec.Struct, frozen=True, gc=False, tag="value", omit_defaults=True, forbid_unknown_fields=True):
     """A value, accepted; `score` is the confidence in [0, 1] where checks gave one."""
 
     value: Any
@@ -27,14 +27,14 @@ class Value(msgspec.Struct, frozen=True, tag="value", omit_defaults=True, forbid
     evidence: tuple[Evidence, ...] = ()
 
 
-class Skipped(msgspec.Struct, frozen=True, tag="skipped", omit_defaults=True, forbid_unknown_fields=True):
+class Skipped(msgspec.Struct, frozen=True, gc=False, tag="skipped", omit_defaults=True, forbid_unknown_fields=True):
     """Not run, because a condition was false or an input was skipped; `by` is the path of the node where it began."""
 
     reason: str
     by: str = ""
 
 
-class Abstained(msgspec.Struct, frozen=True, tag="abstained", omit_defaults=True, forbid_unknown_fields=True):
+class Abstained(msgspec.Struct, frozen=True, gc=False, tag="abstained", omit_defaults=True, forbid_unknown_fields=True):
     """Run, and withheld: its checks did not accept the output."""
 
     reason: str
@@ -42,7 +42,7 @@ class Abstained(msgspec.Struct, frozen=True, tag="abstained", omit_defaults=True
     score: float | None = None
 
 
-class Failed(msgspec.Struct, frozen=True, tag="failed", omit_defaults=True, forbid_unknown_fields=True):
+class Failed(msgspec.Struct, frozen=True, gc=False, tag="failed", omit_defaults=True, forbid_unknown_fields=True):
     """Run, and failed: no attempt gave a value of the right type."""
 
     code: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import msgspec
@@ -113,3 +114,18 @@ class Program:
     warnings: tuple[str, ...] = ()
     lexical: bool = False
     """Whether it sees the bindings around it (blocks and loops), or only its inputs (workflows)."""
+
+    @cached_property
+    def waits(self) -> list[int]:
+        """How many needs each node has."""
+        return [len(node.needs) for node in self.nodes]
+
+    @cached_property
+    def longest(self) -> int:
+        """Nodes on the critical path."""
+        return max((node.height for node in self.nodes), default=0)
+
+    @cached_property
+    def first(self) -> list[CompiledNode]:
+        """The nodes that need no other."""
+        return [node for node in self.nodes if not node.needs]

@@ -71,7 +71,7 @@ def test_what_no_model_is_asked_for_is_not_measured() -> None:
     assert [gauge(REMOTE, READER, broken, code).measure(one) for one in asked] == [UNMEASURED] * 4
 
 
-SAME = [{"node": "m"}, {"run": "s"}, {"attempt": 2}, {"priority": 3}, {"max_output": 7}, {"key": "k"}, {"timeout": 1.0}]
+SAME = [{"node": "m"}, {"run": "s"}, {"attempt": 2}, {"priority": 3}, {"max_output": 7}, {"timeout": 1.0}]
 
 
 @pytest.mark.parametrize("changed", SAME)

@@ -97,7 +97,7 @@ def test_measure_and_count_come_back(tmp_path: Path) -> None:
 
 def test_a_call_is_found_whatever_its_node_and_its_run(tmp_path: Path) -> None:
     recorded(tmp_path / "c", Answering(DONE), call())
-    assert played(Player(tmp_path / "c"), call(node="other[3]", run="r2", timeout=9.0, priority=3, key="k")) == [[DONE]]
+    assert played(Player(tmp_path / "c"), call(node="other[3]", run="r2", timeout=9.0, priority=3)) == [[DONE]]
 
 
 @pytest.mark.parametrize(

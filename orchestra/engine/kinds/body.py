@@ -56,6 +56,8 @@ def result(scope: Scope) -> Outcome:
 def _missing(scope: Scope, references: frozenset[str]) -> dict[str, Outcome]:
     """The non-values among what the output refers to, in the order of the file."""
     found: dict[str, Outcome] = {}
+    if scope.whole:
+        return found
     for node, outcome in zip(scope.program.nodes, scope.outcomes, strict=True):
         if node.name in references and outcome is not None and not isinstance(outcome, Value):
             found[node.name] = blamed(outcome, node.name)

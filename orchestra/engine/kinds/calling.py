@@ -38,7 +38,6 @@ def invoke(state: State, unit: Unit) -> Proposal | None:
             timeout=node.timeout,
             priority=unit.scope.longest - node.height,
             label=state.label,
-            key=f"{state.run}/{unit.path}",
             version=contract.digest,
         )
         return Invoke(unit, call, False, True)
@@ -55,7 +54,6 @@ def invoke(state: State, unit: Unit) -> Proposal | None:
         evidence=evidence(unit) if acceptance is not None else (),
         feedback=unit.feedback,
         escalate=unit.wanted or unit.escalated,
-        key=f"{state.run}/{unit.path}",
         version=contract.digest,
     )
     plain = acceptance is None or not acceptance.checks
