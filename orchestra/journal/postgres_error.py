@@ -72,12 +72,12 @@ def unreachable(error: Exception, where: str) -> JournalError:
     )
 
 
-def gone(where: str) -> JournalError:
-    """The error of a journal whose presence broke: others may take its runs over, so it writes no more."""
+def gone(where: str, why: str) -> JournalError:
+    """The error of a journal whose presence broke, and did not come back: others may take its runs over, so it writes no more."""
     return JournalError(
         "J031",
-        f"the connection that shows others that this journal is alive was lost: {where}",
-        why="others may take over its runs, so it writes no more",
+        f"the connection that shows others that this journal is alive was lost and did not come back: {where}",
+        why=why,
         hint="look after the server, then go on with the runs: orchestra runs resume",
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestra.doors import Call
+from orchestra.doors import Call, Done
 from orchestra.events import AttemptFinished, Event, RunStarted
 from orchestra.testing.books import Recorded
 from orchestra.testing.oracle import Oracle
@@ -27,6 +27,8 @@ class Relative:
     """Whether the younger one is to be its fork."""
     heirs: Mapping[int, int] = field(default_factory=dict)
     """The processes of the younger run that knew what this one was answered (`Observed.process`), and up to which event."""
+    seen: Sequence[Observed] = ()
+    """The calls that the world saw of it: answers may be remembered of a process whose events are lost."""
 
 
 def descent(book: Recorded, oracle: Oracle, relative: Relative | None, seen: Sequence[Observed]) -> list[str]:
@@ -37,6 +39,7 @@ def descent(book: Recorded, oracle: Oracle, relative: Relative | None, seen: Seq
     older = Recorded.of(relative.events)
     known = _answered(older, Oracle(relative.program, older).consult(), pure=relative.forked)
     given = {canonical(event.value) for event in older.attempts.values() if event.memo and not event.error}
+    given |= {canonical(one.reply.value) for one in relative.seen if isinstance(one.reply, Done)}
     found: list[str] = []
     for event in recalled:
         call = oracle.calls.get((event.node, event.attempt))

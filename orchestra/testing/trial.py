@@ -150,7 +150,9 @@ def _findings(trial: Trial, other: Trial | None) -> list[str]:
         cancels=trial.cancels,
         waits=trial.waits,
         quiet=quiet,
-        relative=None if other is None else Relative(other.run, drawn.program, other.events, trial.may_fork, trial.heirs),
+        relative=None
+        if other is None
+        else Relative(other.run, drawn.program, other.events, trial.may_fork, trial.heirs, other.ledger.seen),
     )
     return found + (audit(case) if not found else [])
 
