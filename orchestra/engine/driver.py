@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestra.doors import Call, Done, Letter, Refused, Workers, direct
-from orchestra.engine.answers import finished, recalled, streamed
+from orchestra.engine.answers import cancelled_itself, finished, recalled, streamed
 from orchestra.engine.decide import decide, give_up
 from orchestra.engine.evolve import evolve
 from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal
@@ -253,7 +253,12 @@ class Driver:
             return recalled(self, invoke, memo, *known)
         began = self.clock.monotonic()
         answer = streamed(self.workers, call) if self.do is None else self.do(call)
-        reply = await (answer if call.timeout is None else self._timed(answer, call))
+        try:
+            reply = await (answer if call.timeout is None else self._timed(answer, call))
+        except asyncio.CancelledError:
+            if _wanted():
+                raise
+            reply = cancelled_itself(call)
         return finished(self, invoke, reply, began, memo)
 
     async def _timed(self, reply: Coroutine[Any, Any, Done | Refused], call: Call) -> Done | Refused:
@@ -265,7 +270,12 @@ class Driver:
             return Refused(code="E006", reason=f"no answer within {call.timeout:g} s", hint=hint, retryable=True)
 
     async def _count(self, unit: Unit, call: Call, bound: int) -> None:
-        counted = await self.workers.count(call)
+        try:
+            counted = await self.workers.count(call)
+        except asyncio.CancelledError:
+            if _wanted():
+                raise
+            counted = None
         if unit.phase is Phase.COUNTING and not self.ending:
             self.record(Measured(**self.stamp(), node=unit.path, prompt_tokens=bound if counted is None else counted))
             self.pump()
@@ -427,3 +437,9 @@ class Driver:
             self.run.flush()
             await self.journal.release(self.run.id)
         self.run.end(None, error)
+
+
+def _wanted() -> bool:
+    """Whether somebody asked for the cancellation that this task meets; else a worker let one of its own out."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -24,9 +24,10 @@ from orchestra.values.labels import Label, may_go
 
 WORKER_FAULTS = (
     "refused", "broken", "stall", "invalid", "wrong_type", "slow",
-    "silent", "usage missing", "usage negative", "usage huge", "cut",
+    "silent", "usage missing", "usage negative", "usage huge", "cut", "cancels itself",
 )  # fmt: skip
-"""What a call may meet. `silent`: the worker ends without a reply; `cut`: the stream ends in an error after some chunks."""
+"""What a call may meet. `silent`: the worker ends without a reply; `cancels itself`: it ends in a cancellation of its own; `cut`: the
+stream ends in an error after some chunks."""
 OVERHEAD = 8
 """Tokens by which the bound of a prompt is above its exact count, at least."""
 MOST_OUTPUT = 40
@@ -257,7 +258,7 @@ class StormyWorkers:
             ended = ended or fault == "silent"
         finally:
             self.in_flight -= 1
-            if not ended:
+            if not ended and fault != "cancels itself":
                 seen.cancelled = True
 
     def _fault(self, call: Call) -> str:
@@ -296,6 +297,8 @@ class StormyWorkers:
         match fault:
             case "silent":
                 return
+            case "cancels itself":
+                raise asyncio.CancelledError
             case "broken":
                 yield broken(call)
             case "cut":
