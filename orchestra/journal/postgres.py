@@ -32,8 +32,8 @@ from orchestra.journal.error import (
     not_json,
     other_writer,
 )
-from orchestra.journal.postgres_connections import Database, Durability
-from orchestra.journal.postgres_error import FAULTS, from_postgres, gone, not_held, passing, place, unreachable
+from orchestra.journal.postgres_connections import Database, Durability, session_of_its_own
+from orchestra.journal.postgres_error import FAULTS, from_postgres, gone, not_held, passing, place, pooled, unreachable
 from orchestra.journal.postgres_presence import Presence
 from orchestra.journal.postgres_rows import Tail, key
 from orchestra.journal.postgres_tables import Tables
@@ -86,7 +86,7 @@ class PostgresJournal:
 
         `group` commits many events at once, at most 5 ms later; `strict` gives each append a commit of its own; `off` waits for no
         disk: a crash of the server may take the last moments. `patience` is how many seconds a lost connection may take to come
-        back. Raises `JournalError`: J030 where the database cannot be reached, J018, J020.
+        back. Raises `JournalError`: J030 where the database cannot be reached, J034 behind a pooler in transaction mode, J018, J020.
         """
         database = Database(dsn, place(dsn), durability, patience)
         journal = await cls._opened(database, Tables(schema, database.where))
@@ -109,6 +109,9 @@ class PostgresJournal:
             await tables.prepare(sql)
             await presence.take()
             pool = await database.pool()
+            if not await session_of_its_own(sql, pool):
+                pool.terminate()
+                raise pooled(database.where)
         except FAULTS as error:
             presence.give_up()
             raise from_postgres(error, database.where) from error

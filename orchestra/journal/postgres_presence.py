@@ -100,6 +100,8 @@ class Presence:
         self._given_up = True
         if self._sql is not None:
             with suppress(asyncpg.InterfaceError):  # it is lost already
+                # A pooler in session mode ends the session a moment after we have gone; who comes next need not wait for it.
+                await self._sql.execute("SELECT pg_advisory_unlock($1)", self.number)
                 await self._sql.close()
 
     def _hear(self, _sql: object, _process: int, _channel: str, run: object) -> None:
