@@ -25,7 +25,7 @@ from orchestra.log import observer
 from orchestra.result import Result, result_of
 from orchestra.stored import parcel, restored
 from orchestra.values.json import digest
-from orchestra.values.labels import Label, join
+from orchestra.values.labels import Label
 from orchestra.values.types import show
 from orchestra.workflow.nodes import Budget
 from orchestra.workflow.steps import Step, Workflow
@@ -347,7 +347,7 @@ class Orchestra:
 
         Pure calls that have not changed are answered from the old run. Raises `InputError` E020, and what `start` raises.
         """
-        from orchestra.rerun import Recalling, answers, changes
+        from orchestra.rerun import Recalling, answers, changes, inherited
 
         first, events = await self._begun(run)
         old = await restored(self._project, self.journal, first)
@@ -360,7 +360,7 @@ class Orchestra:
         if self._options.budget is not None:
             program = dataclasses.replace(program, budget=self._options.budget)
         workers = Recalling(self._engine.workers, run, answers(old, events))
-        label = join((first.label, self._options.label))  # it is the old run's data
+        label = inherited(first, self._options.label)
         execution = self._begin(program, given, graph, versions, parent=run, workers=workers, label=label)
         return Fork(Run(execution, step.read), tuple(changes(old, program)))
 

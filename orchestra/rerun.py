@@ -9,9 +9,10 @@ from typing import Any
 from orchestra.doors import Call, Direct, Done, Measure, Refused, Reply, Workers
 from orchestra.engine.answers import streamed
 from orchestra.engine.replay import replay
-from orchestra.events import AttemptFinished, Event
+from orchestra.events import AttemptFinished, Event, RunStarted
 from orchestra.journal.history import History
 from orchestra.values.json import canonical
+from orchestra.values.labels import Label, join
 from orchestra.values.outcome import Outcome
 from orchestra.workflow.program import CompiledNode, Program
 
@@ -62,6 +63,11 @@ def answers(program: Program, events: Sequence[Event]) -> dict[bytes, AttemptFin
         if finished is not None and not finished.error and (call.kind, call.name) in pure:
             found[_identity(call)] = finished
     return found
+
+
+def inherited(parent: RunStarted, own: Label) -> Label:
+    """The label of a fork: its inputs and its answers are its parent's data."""
+    return join((parent.label, own))
 
 
 def _pure(program: Program) -> set[tuple[str, str]]:

@@ -12,9 +12,11 @@ import pytest
 
 from orchestra import InputError, Orchestra
 from orchestra.config import Settings
+from orchestra.doors import Call, Measure
 from orchestra.errors import OrchestraError
 from orchestra.events import Asked, AttemptFinished, Resumed, RunStarted
 from orchestra.testing import SimulatedWorkers
+from orchestra.workflow.nodes import Budget
 
 CARD = """
 name: namer
@@ -262,7 +264,7 @@ async def test_a_fork_keeps_the_label_of_the_data_and_outlives_its_parent(projec
     async with opened(project) as (orchestra, _):
         run = (await orchestra.options(label="restricted").run(orchestra.find("naming"), text="tea leaves")).run
     edit(project / "agents" / "namer" / "prompt.md", "Name it", "Name this")
-    async with opened(project, latency=0.05) as (orchestra, workers):
+    async with opened(project, latency=60) as (orchestra, workers):  # nothing but the beginning happens here
         fork = await orchestra.fork(run)
         await until(fork.run, RunStarted)
         started = (await orchestra.journal.read(fork.run.id))[0]
@@ -272,3 +274,19 @@ async def test_a_fork_keeps_the_label_of_the_data_and_outlives_its_parent(projec
         await orchestra.journal.delete(run)
         assert (await (await orchestra.resume(fork.run.id))).value == "THE TEA GOOD"
         assert {call.label for call in workers.calls} == {"restricted"}
+
+
+class Measuring(SimulatedWorkers):
+    """Every model call may take a hundred tokens."""
+
+    def measure(self, call: Call) -> Measure:
+        return Measure(prompt_tokens=50, max_output=50, min_output=50) if call.kind == "agent" else Measure()
+
+
+async def test_a_recalled_call_needs_no_room_in_the_budget(project: Path) -> None:
+    settings = Settings.load({"journal": str(project / "runs.db")}, start=project)
+    async with Orchestra.open(settings, workers=Measuring(ANSWERS)) as orchestra:
+        first = await orchestra.start(orchestra.find("naming"), text="tea leaves")
+        await first
+        forked = await orchestra.options(budget=Budget(tokens=20)).fork(first.id)
+        assert (await forked.run).status == "done"

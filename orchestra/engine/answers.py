@@ -22,6 +22,12 @@ async def streamed(workers: Workers, call: Call) -> Done | Refused:
     return Refused(code="E007", reason=f"the worker of {call.name} gave no reply", hint="orchestra doctor", retryable=True)
 
 
+def cancelled_itself(call: Call) -> Refused:
+    """What is said of a worker that ends in a cancellation that nobody asked for: of a task of its own, as a rule."""
+    hint = "catch asyncio.CancelledError where the worker awaits its own tasks"
+    return Refused(code="E007", reason=f"the worker of {call.name} cancelled its own call", hint=hint, retryable=True)
+
+
 def finished(driver: Driver, invoke: Invoke, reply: Done | Refused, began: float, memo: str) -> AttemptFinished:
     """The fact that a call came back. A value that is not of the node's type is refused here."""
     unit, call, used = invoke.unit, invoke.call, reply.usage

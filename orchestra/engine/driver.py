@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestra.doors import Call, Done, Letter, Refused, Workers, direct
-from orchestra.engine.answers import finished, recalled, streamed
+from orchestra.engine.answers import cancelled_itself, finished, recalled, streamed
 from orchestra.engine.decide import decide, give_up
 from orchestra.engine.evolve import evolve
 from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal
@@ -235,8 +235,14 @@ class Driver:
                 answer = recalled(self, invoke, memo, *known)
             else:
                 began = self.clock.monotonic()
-                reply = streamed(self.workers, call) if self.do is None else self.do(call)
-                answer = finished(self, invoke, await (reply if call.timeout is None else self._timed(reply, call)), began, memo)
+                coming = streamed(self.workers, call) if self.do is None else self.do(call)
+                try:
+                    reply = await (coming if call.timeout is None else self._timed(coming, call))
+                except asyncio.CancelledError:
+                    if _wanted():
+                        raise
+                    reply = cancelled_itself(call)
+                answer = finished(self, invoke, reply, began, memo)
             self.tasks[task] = None
             self.begun.pop(call.node, None)
             if invoke.unit.phase is RUNNING and not self.ending:  # else its time was up meanwhile, and nobody wants to know
@@ -273,7 +279,12 @@ class Driver:
             return Refused(code="E006", reason=f"no answer within {call.timeout:g} s", hint=hint, retryable=True)
 
     async def _count(self, unit: Unit, call: Call, bound: int) -> None:
-        counted = await self.workers.count(call)
+        try:
+            counted = await self.workers.count(call)
+        except asyncio.CancelledError:
+            if _wanted():
+                raise
+            counted = None
         if unit.phase is Phase.COUNTING and not self.ending:
             self.record(Measured(**self.stamp(), node=unit.path, prompt_tokens=bound if counted is None else counted))
             self.pump()
@@ -435,3 +446,9 @@ class Driver:
             self.run.flush()
             await self.journal.release(self.run.id)
         self.run.end(None, error)
+
+
+def _wanted() -> bool:
+    """Whether somebody asked for the cancellation that this task meets; else a worker let one of its own out."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

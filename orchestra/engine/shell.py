@@ -106,7 +106,8 @@ class Engine:
             options=dict(options or {}),
         )
         handle.started = started
-        driver = self._drive(program, handle, self._state(), workers or self.workers)
+        workers = workers or self.workers
+        driver = self._drive(program, handle, State(self.concurrency, workers.measure), workers)
         driver.memo = bool(started.options.get("memo"))
         driver.record(started)
         driver.begin()
@@ -148,7 +149,7 @@ class Engine:
         """A run whose lease we have: it goes on where it was, or goes on waiting."""
         program, run = sleeper.program, sleeper.run
         events = await self.journal.read(run.id)
-        state = self.fold(program, events)
+        state = self.fold(program, events, sleeper.workers)
         letters = await self.journal.letters(run.id, state.letters)
         first = events[0]
         run.started = first if isinstance(first, RunStarted) else None
@@ -187,9 +188,9 @@ class Engine:
         self.journal.append(run, last)
         await self.journal.durable(run, seq + 2)
 
-    def fold(self, program: Program, events: Sequence[Event]) -> State:
-        """The state that events tell. Raises `OrchestraError` E018 where they are not of this program."""
-        state = self._state()
+    def fold(self, program: Program, events: Sequence[Event], workers: Workers) -> State:
+        """The state that events tell; `workers` say what calls cost. Raises `OrchestraError` E018 where they are not of this program."""
+        state = State(self.concurrency, workers.measure)
         for event in events:
             try:
                 evolve(state, event, program)
@@ -198,9 +199,6 @@ class Engine:
                 raise OrchestraError("E018", said, hint=f"orchestra runs fork {state.run}") from error
         state.tidy()
         return state
-
-    def _state(self) -> State:
-        return State(self.concurrency, self.workers.measure)
 
     def _drive(self, program: Program, run: Run, state: State, workers: Workers) -> Driver:
         if self._closed:

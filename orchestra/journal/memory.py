@@ -59,8 +59,9 @@ class MemoryJournal:
         self._ended: deque[str] = deque()
         self._bytes = 0
         self._uses: Counter[str] = Counter()
-        """How often remembered runs name each blob; and blobs that were put, and that no event names yet."""
+        """How often remembered runs name each blob: kept where runs are forgotten."""
         self._fresh: set[str] = set()
+        """Blobs that were put, and that no event has named since."""
         self.store.readers.append(self)
         self._epochs: dict[str, int] = {}
         self._mail: set[str] = set()
@@ -82,7 +83,7 @@ class MemoryJournal:
                 raise other_writer(run)
             log.line.extend(events)
         log.events += events
-        if self._keep is not None:
+        if self._keep is not None or self._fresh:
             self._count(events)
         for event in events:
             if type(event) is not AttemptFinished or not event.outbox:
@@ -102,8 +103,9 @@ class MemoryJournal:
 
     def _count(self, events: Sequence[Event]) -> None:
         for name in named(events):
-            self._uses[name] += 1
             self._fresh.discard(name)
+            if self._keep is not None:
+                self._uses[name] += 1
 
     def _forget(self, log: _Log) -> None:
         """The blobs that only this run named go with it."""
@@ -118,12 +120,12 @@ class MemoryJournal:
         """Keeps a blob and gives its digest."""
         name = digest(data)
         blobs = self.store.blobs
+        self._fresh.add(name)
         if self._keep is None:
             blobs.setdefault(name, data)
             return name
         self._bytes += len(data) + BLOB if blobs.pop(name, None) is None else 0
         blobs[name] = data
-        self._fresh.add(name)
         while self._bytes > MAX_BLOBS and len(blobs) > 1:
             oldest = next(iter(blobs))
             self._bytes -= len(blobs.pop(oldest)) + BLOB
@@ -224,8 +226,14 @@ class MemoryJournal:
         if any(found.run == run for found in self.store.messages.values()):
             raise undelivered(run)
         del self.store.logs[run]
+        if run in self._ended:
+            self._ended.remove(run)
         self.store.memo = {memo: answer for memo, answer in self.store.memo.items() if answer[0] != run}
+        if self._keep is not None:
+            self._forget(log)
+            return
         others = {name for other in self.store.logs.values() for name in named(other.events)}
+        others.update(*(reader._fresh for reader in self.store.readers))  # a run that names them is about to be written
         for name in set(named(log.events)) - others:
             self.store.blobs.pop(name, None)
 

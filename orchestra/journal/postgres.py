@@ -1,8 +1,9 @@
 """The journal in Postgres: for several processes, on several machines, that share one log. Needs the extra `postgres` (asyncpg).
 
 What `durable` returned for is committed; under `group` and `strict` it survives whatever the server's `fsync` and
-`synchronous_commit` promise. The database must be UTF-8, and reached directly or through a pooler in session mode: the lease
-of a run rests on a lock that lives as long as a session.
+`synchronous_commit` promise. A connection that is lost comes back by itself, and so do all of them after a restart of the server.
+The database must be UTF-8, and reached directly or through a pooler in session mode: the lease of a run rests on a lock that lives as
+long as a session.
 """
 
 from __future__ import annotations
@@ -19,9 +20,21 @@ import msgspec
 from orchestra.doors import Letter, Message, RunSummary
 from orchestra.events import Event
 from orchestra.journal.bodies import NOT_JSON, body_of, bounded, is_text
-from orchestra.journal.error import JournalError, after_the_end, closed, held, never_appended, no_run, not_a_letter, not_an_answer, not_json
-from orchestra.journal.postgres_connections import Database, Durability
-from orchestra.journal.postgres_error import FAULTS, from_postgres, gone, not_held, passing, place, unreachable
+from orchestra.journal.error import (
+    JournalError,
+    after_the_end,
+    closed,
+    held,
+    never_appended,
+    no_run,
+    not_a_letter,
+    not_an_answer,
+    not_json,
+    other_writer,
+)
+from orchestra.journal.postgres_connections import Database, Durability, session_of_its_own
+from orchestra.journal.postgres_error import FAULTS, from_postgres, gone, not_held, passing, place, pooled, unreachable
+from orchestra.journal.postgres_presence import Presence
 from orchestra.journal.postgres_rows import Tail, key
 from orchestra.journal.postgres_tables import Tables
 from orchestra.journal.postgres_writer import PAUSE, Appended, Kept, Log, Remembered, Report, Writer
@@ -35,36 +48,34 @@ FOUND = 100
 """Ids that `find` gives at most."""
 ENDED = 4096
 """Runs that ended here lately, of which the journal still knows it."""
-HEARTBEAT = 10.0
-"""Seconds between two looks at the connection that shows others that this journal is alive."""
 
 
 class PostgresJournal:
     """Stands behind the `Journal` door; made by `PostgresJournal.open`.
 
     Three kinds of connection: one that the writer commits over, one that is the journal's presence and hears of letters, and up to
-    four for questions. A fault of the database reaches everyone who waits in `durable`, and every later `append`; where only
-    the lease of one run is lost, only that run fails (J005).
+    four for questions. Each is made anew where it is lost. A fault of the database, or that it stays away for longer than `patience`,
+    reaches everyone who waits in `durable`, and every later `append`; where only the lease of one run is lost, only that run fails
+    (J005).
     """
 
-    def __init__(self, database: Database, tables: Tables, presence: asyncpg.Connection, number: int, pool: asyncpg.Pool) -> None:
-        self._database, self._tables, self._presence, self._number, self._pool = database, tables, presence, number, pool
+    def __init__(self, database: Database, tables: Tables, presence: Presence, pool: asyncpg.Pool) -> None:
+        self._database, self._tables, self._presence, self._pool = database, tables, presence, pool
         self._lax = database.durability == "off"
         self._logs: dict[str, Log] = {}
         self._ended: dict[str, None] = {}
         self._fresh: dict[str, bytes] = {}
         self._memo: dict[bytes, tuple[str, bytes]] = {}
-        self._mail: set[str] = set()
-        self._rings = asyncio.Event()
         self._fault: JournalError | None = None
         self._told = False
         self._giving: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._writer = Writer(
-            tables, database.connect, number, self._take_in, one_by_one=database.durability == "strict", patience=database.patience
+            tables, database.connect, presence.number, self._take_in, one_by_one=database.durability == "strict", patience=database.patience
         )
         self._writing = asyncio.create_task(self._writer.run())
-        self._beating = asyncio.create_task(self._beat())
+        self._watching = asyncio.create_task(presence.watch(self._back))
+        self._watching.add_done_callback(self._gone)
 
     @classmethod
     @asynccontextmanager
@@ -75,7 +86,7 @@ class PostgresJournal:
 
         `group` commits many events at once, at most 5 ms later; `strict` gives each append a commit of its own; `off` waits for no
         disk: a crash of the server may take the last moments. `patience` is how many seconds a lost connection may take to come
-        back. Raises `JournalError`: J030 where the database cannot be reached, J018, J020.
+        back. Raises `JournalError`: J030 where the database cannot be reached, J034 behind a pooler in transaction mode, J018, J020.
         """
         database = Database(dsn, place(dsn), durability, patience)
         journal = await cls._opened(database, Tables(schema, database.where))
@@ -89,31 +100,25 @@ class PostgresJournal:
 
     @classmethod
     async def _opened(cls, database: Database, tables: Tables) -> Self:
+        presence = Presence(database, tables.channel)
         try:
-            presence = await database.presence()
+            sql = await presence.connect()
         except (*FAULTS, ValueError) as error:
             raise unreachable(error, database.where) from error
         try:
-            await tables.prepare(presence)
-            number = secrets.randbits(63)
-            await presence.execute("SELECT pg_advisory_lock($1)", number)
+            await tables.prepare(sql)
+            await presence.take()
             pool = await database.pool()
+            if not await session_of_its_own(sql, pool):
+                pool.terminate()
+                raise pooled(database.where)
         except FAULTS as error:
-            presence.terminate()
+            presence.give_up()
             raise from_postgres(error, database.where) from error
         except BaseException:
-            presence.terminate()
+            presence.give_up()
             raise
-        journal = cls(database, tables, presence, number, pool)
-        try:
-            # From here on nobody's letter is missed: what was posted before is read by whoever resumes the run.
-            await presence.add_listener(tables.channel, journal._hear)
-            presence.add_termination_listener(journal._lose)
-        except FAULTS as error:
-            with suppress(JournalError):
-                await journal.close()
-            raise from_postgres(error, database.where) from error
-        return journal
+        return cls(database, tables, presence, pool)
 
     # Events
 
@@ -205,7 +210,9 @@ class PostgresJournal:
             if not log.line.ended:
                 raise held(run)
             await self._settle(run)
-        taking = asyncio.ensure_future(self._ask(lambda sql, again: self._tables.lease(sql, _there(run), self._number, again=again)))
+        taking = asyncio.ensure_future(
+            self._ask(lambda sql, again: self._tables.lease(sql, _there(run), self._presence.number, again=again))
+        )
         try:
             taken = await asyncio.shield(taking)
         except asyncio.CancelledError:
@@ -227,7 +234,7 @@ class PostgresJournal:
             await self._wait(log, log.line.last)
         if log is not None and self._logs.get(run) is log:
             del self._logs[run]
-        await self._ask(lambda sql, _: self._tables.release(sql, _there(run), self._number))
+        await self._ask(lambda sql, _: self._tables.release(sql, _there(run), self._presence.number))
 
     def _give_back(self, run: str) -> None:
         if self._fault is None and self._closing is None:
@@ -269,12 +276,13 @@ class PostgresJournal:
 
     async def mail(self) -> set[str]:
         """Waits for letters, and names the runs that got some. Raises the database's fault, and J002 once the journal is closed."""
-        while not self._mail:
+        presence = self._presence
+        while not presence.mail:
             if self._fault is not None or self._closing is not None:
                 raise self._refusal()
-            self._rings.clear()
-            await self._rings.wait()
-        found, self._mail = self._mail, set()
+            presence.rings.clear()
+            await presence.rings.wait()
+        found, presence.mail = presence.mail, set()
         return found
 
     # Memo and outbox
@@ -322,17 +330,16 @@ class PostgresJournal:
     async def _let_go(self) -> None:
         self._writer.finish()
         await self._writing
-        self._beating.cancel()
-        await asyncio.gather(self._beating, return_exceptions=True)
-        self._presence.remove_termination_listener(self._lose)
-        self._rings.set()
+        self._watching.cancel()
+        await asyncio.gather(self._watching, return_exceptions=True)
+        self._presence.rings.set()
         try:
             async with asyncio.timeout(self._database.patience):
                 await self._pool.close()
                 await self._presence.close()
         except FAULTS:
             self._pool.terminate()
-            self._presence.terminate()
+            self._presence.give_up()
 
     async def _ask(self, question: Callable[[asyncpg.Connection, bool], Awaitable[T]]) -> T:
         """An answer, over another connection where one is lost; then `again` is true, for the first try may have gone through."""
@@ -389,29 +396,30 @@ class PostgresJournal:
         if report.fault is not None:
             self._fault = self._fault or report.fault
             if self._closing is None:
-                self._presence.terminate()  # this journal writes no more: others may take its runs over
+                self._presence.give_up()  # this journal writes no more: others may take its runs over
             for log in self._logs.values():
                 self._told = log.fail(self._fault) or self._told
-            self._rings.set()
+            self._presence.rings.set()
 
-    def _hear(self, _sql: object, _process: int, _channel: str, run: object) -> None:
-        self._mail.add(str(run))
-        self._rings.set()
+    async def _back(self, sql: asyncpg.Connection) -> None:
+        """There is a new presence: which runs were taken meanwhile, and which got letters that nobody announced to us."""
+        logs = dict(self._logs)
+        leases = await self._tables.leases(sql, list(logs))
+        for run, lease in leases.items():
+            log = logs[run]
+            if self._logs.get(run) is log and log.failed is None and (log.epoch, self._presence.number) != lease:
+                log.failed = other_writer(run)
+                log.fail(log.failed)
+        self._presence.mail |= await self._tables.lettered(sql)
+        self._presence.rings.set()
 
-    def _lose(self, _sql: object) -> None:
-        """The presence is gone: others may take the runs over, so nothing more is appended; the commit under way is still settled."""
-        self._fault = self._fault or gone(self._database.where)
+    def _gone(self, watching: asyncio.Task[None]) -> None:
+        """There will be no presence: others may take the runs over, so nothing more is appended; the commit under way is still settled."""
+        if watching.cancelled() or (error := watching.exception()) is None:
+            return
+        self._fault = self._fault or gone(self._database.where, str(error) or type(error).__name__)
         self._writer.stop(self._fault)
-        self._rings.set()
-
-    async def _beat(self) -> None:
-        """Finds out that the other end is gone where the network does not say so."""
-        while not self._presence.is_closed():
-            await asyncio.sleep(HEARTBEAT)
-            try:
-                await self._presence.execute("SELECT 1", timeout=HEARTBEAT)
-            except FAULTS:
-                self._presence.terminate()
+        self._presence.rings.set()
 
 
 def _usable(text: str) -> bool:

@@ -24,7 +24,7 @@ class Database:
 
     async def connect(self) -> asyncpg.Connection:
         """A connection that waits for the disk, except under `off`. Raises what asyncpg raises."""
-        sql = await asyncpg.connect(self.dsn, timeout=self.patience, command_timeout=self.patience, server_settings=_settings("writer"))
+        sql = await asyncpg.connect(self.dsn, timeout=self.patience, command_timeout=self.patience, server_settings=_name("writer"))
         await _durable(sql, wait=self.durability != "off")
         return sql
 
@@ -36,24 +36,36 @@ class Database:
             max_size=READERS,
             timeout=self.patience,
             command_timeout=self.patience,
-            server_settings=_settings("reader"),
+            server_settings=_name("reader"),
             init=_durable,
             reset=_nothing,
         )
 
     async def presence(self) -> asyncpg.Connection:
         """The connection whose session shows that the journal is alive. The server gives a machine up that is silent for half a minute."""
-        silent = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "4"}
-        return await asyncpg.connect(self.dsn, timeout=self.patience, server_settings=_settings("presence") | silent)
+        sql = await asyncpg.connect(self.dsn, timeout=self.patience, server_settings=_name("presence"))
+        await sql.execute("SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 4")
+        return sql
 
 
-def _settings(use: str) -> dict[str, str]:
-    # Just-in-time compilation takes longer than any statement of ours.
-    return {"application_name": f"orchestra journal: {use}", "jit": "off"}
+async def session_of_its_own(presence: asyncpg.Connection, pool: asyncpg.Pool) -> bool:
+    """Whether a connection keeps its session at the server. A pooler in transaction mode lends it to whoever asks next."""
+    before = await presence.fetchval("SELECT pg_backend_pid()")
+    async with pool.acquire() as sql, sql.transaction():
+        # The one that was free a moment ago is the first that a pooler gives away.
+        other = await sql.fetchval("SELECT pg_backend_pid()")
+        after = await presence.fetchval("SELECT pg_backend_pid()")
+    return bool(before == after != other)
+
+
+def _name(use: str) -> dict[str, str]:
+    # Nothing more: a pooler refuses connections that come with settings that it does not know.
+    return {"application_name": f"orchestra journal: {use}"}
 
 
 async def _durable(sql: asyncpg.Connection, wait: bool = True) -> None:
     """Makes commits of a session wait for the disk, or not. A server that asks for more, such as a standby's disk, is left so."""
+    await sql.execute("SET jit = off")  # it takes longer than any statement of ours
     await sql.execute(
         "SELECT set_config('synchronous_commit', CASE WHEN NOT $1 THEN 'off' WHEN now IN ('off', 'local') THEN 'on' ELSE now END, false)"
         " FROM current_setting('synchronous_commit') AS now",

@@ -72,12 +72,21 @@ def unreachable(error: Exception, where: str) -> JournalError:
     )
 
 
-def gone(where: str) -> JournalError:
-    """The error of a journal whose presence broke: others may take its runs over, so it writes no more."""
+def pooled(where: str) -> JournalError:
+    """The error of a pooler that lends a session to others between two transactions: leases and deletions could not tell who is alive."""
+    return JournalError(
+        "J034",
+        f"the journal's database is reached through a pooler in transaction mode: {where}",
+        hint="pool_mode = session for this database, or the server's own address in `journal:`",
+    )
+
+
+def gone(where: str, why: str) -> JournalError:
+    """The error of a journal whose presence broke, and did not come back: others may take its runs over, so it writes no more."""
     return JournalError(
         "J031",
-        f"the connection that shows others that this journal is alive was lost: {where}",
-        why="others may take over its runs, so it writes no more",
+        f"the connection that shows others that this journal is alive was lost and did not come back: {where}",
+        why=why,
         hint="look after the server, then go on with the runs: orchestra runs resume",
     )
 

@@ -212,6 +212,15 @@ class Tables:
         if given == "UPDATE 0" and await self.end(sql, run) == 0:
             raise no_run(run)
 
+    async def leases(self, sql: asyncpg.Connection, runs: Sequence[str]) -> dict[str, tuple[int, int | None]]:
+        """Epoch and holder of those of these runs that are on disk and have not ended."""
+        rows = await sql.fetch(self._sql("SELECT run, epoch, holder FROM @runs WHERE run = ANY($1::text[]) AND NOT ended"), runs)
+        return {run: (epoch, holder) for run, epoch, holder in rows}
+
+    async def lettered(self, sql: asyncpg.Connection) -> set[str]:
+        """The runs that have letters, and have not ended."""
+        return {row["run"] for row in await sql.fetch(self._sql("SELECT run FROM @runs WHERE letters > 0 AND NOT ended"))}
+
     async def end(self, sql: asyncpg.Connection, run: str) -> int:
         """The greatest `seq` of a run; 0 where it is not there."""
         return await sql.fetchval(self._sql("SELECT last FROM @runs WHERE run = $1"), run) or 0

@@ -34,6 +34,7 @@ from orchestra.events import (
 )
 from orchestra.testing import witnesses
 from orchestra.testing.books import Answering, Recorded
+from orchestra.testing.descent import Relative, descent
 from orchestra.testing.oracle import Oracle, alike
 from orchestra.testing.witnesses import Observed
 from orchestra.values.outcome import Failed, Value
@@ -67,6 +68,8 @@ class Case:
     """Whether it was left waiting for a person."""
     quiet: Callable[[], Answering] | None = None
     """The answers of a run in which nothing goes wrong."""
+    relative: Relative | None = None
+    """The run that this one is a fork of, or that left answers in the same memo."""
 
 
 def audit(case: Case) -> list[str]:
@@ -82,6 +85,7 @@ def audit(case: Case) -> list[str]:
         for glance in (witnesses.calls, witnesses.answers, witnesses.effects):
             found += glance(book, oracle, case.seen)
     found += witnesses.remembered(book, case.memo)
+    found += descent(book, oracle, case.relative, case.seen or ())
     if case.messages is not None:
         found += witnesses.outbox(book, oracle, case.messages)
     if not found and case.quiet is not None:

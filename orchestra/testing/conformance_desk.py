@@ -174,6 +174,16 @@ async def a_deleted_run_is_gone(store: Open) -> None:
         await refused("again", two.delete("r1"), "J023")
 
 
+async def a_blob_that_is_put_again_outlives_a_deletion(store: Open) -> None:
+    async with store() as one, store() as two:
+        name = one.put(b"shared")
+        await write(one, "r1", [begun("r1", graph=name), ended(2)])
+        one.put(b"shared")
+        await two.delete("r1")
+        await write(one, "r2", [begun("r2", graph=name)])
+        same("the blob", [await one.blob(name), await two.blob(name)], [b"shared"] * 2)
+
+
 async def a_run_under_way_is_not_deleted(store: Open) -> None:
     async with store() as one, store() as two:
         await write(one, "r1", [begun("r1")])
@@ -239,6 +249,7 @@ PROOFS = (
     a_message_goes_out_once_for_its_key,
     delivered_messages_leave_the_outbox,
     a_deleted_run_is_gone,
+    a_blob_that_is_put_again_outlives_a_deletion,
     a_run_under_way_is_not_deleted,
     messages_are_delivered_before_their_run_is_deleted,
     runs_are_found_by_their_beginning,

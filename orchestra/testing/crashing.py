@@ -19,6 +19,8 @@ from orchestra.doors import Clock, Letter, Message, RunSummary
 from orchestra.events import Event
 from orchestra.journal.error import JournalError
 from orchestra.journal.memory import MemoryJournal, MemoryStore
+from orchestra.journal.summary import named
+from orchestra.values.json import digest
 
 T = TypeVar("T")
 
@@ -135,7 +137,7 @@ class CrashingJournal:
         clock: Clock,
         chance: Random,
         weather: Weather = CALM,
-        committed: Callable[[Sequence[Event]], None] | None = None,
+        committed: Callable[[str, Sequence[Event]], None] | None = None,
     ) -> None:
         self.store, self.weather = store, weather
         self._inner = MemoryJournal(store)
@@ -144,6 +146,8 @@ class CrashingJournal:
         self._commits = 0
         self._committed = committed
         self._due = False
+        self._blobs: dict[str, bytes] = {}
+        """Blobs that no event on disk names yet."""
         self._marks: dict[str, int] = {}
         """Up to where each run's events are on disk, as far as this journal wrote them."""
         self._failed: dict[str, JournalError] = {}
@@ -172,8 +176,10 @@ class CrashingJournal:
         self._process.step()
 
     def put(self, data: bytes) -> str:
-        """Keeps a blob."""
-        return self._inner.put(data)
+        """Keeps a blob until the events that name it are on disk, and it with them."""
+        name = digest(data)
+        self._blobs[name] = data
+        return name
 
     def remember(self, memo: str, run: str, value: Any) -> None:
         """Puts an answer in line."""
@@ -257,9 +263,12 @@ class CrashingJournal:
         except JournalError as error:
             self._failed[run] = error
             return
+        for name in named(events):
+            if (data := self._blobs.pop(name, None)) is not None:
+                self._inner.put(data)
         self._marks[run] = events[-1].seq
         if self._committed is not None:
-            self._committed(events)
+            self._committed(run, events)
 
     def _lose(self) -> None:
         """The process died: some of the line is on disk, and the rest is lost."""
@@ -267,6 +276,7 @@ class CrashingJournal:
             self._write(self._chance.choice((0, len(self._line), self._chance.randint(0, len(self._line)))))
         self.unwritten += len(self._line)
         self._line.clear()
+        self._blobs.clear()
         self._inner._closed = True  # a journal whose process is gone: it said nothing, and its leases are free
         if self._inner in self.store.readers:
             self.store.readers.remove(self._inner)
@@ -341,7 +351,7 @@ class CrashingJournal:
 
     async def blob(self, digest: str) -> bytes | None:
         """A blob."""
-        return await self._inner.blob(digest)
+        return self._blobs.get(digest) or await self._inner.blob(digest)
 
     async def runs(self, limit: int = 50) -> list[RunSummary]:
         """The latest runs."""

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from orchestra.events import AttemptFinished, NodeFinished, RunFinished, encode
+from orchestra.events import AttemptFinished, NodeFinished, encode
 from orchestra.testing.programs import Drawn
 from orchestra.testing.programs import draw as drawn
 from orchestra.testing.storms import Storm
@@ -85,12 +85,17 @@ def simulate(seeds: range) -> Tally:
 def digest(trial: Trial) -> str:
     """A digest of all that a trial was: its events, the calls that the world saw, the virtual time."""
     made = blake2b(digest_size=16)
-    for event in trial.events:
-        made.update(encode(event))
-    for seen in trial.ledger.seen:
-        made.update(repr((seen.call, seen.durable, seen.process, seen.reply)).encode())
-    made.update(repr((trial.fates, trial.seconds, sorted(trial.ledger.struck.items()))).encode())
+    for one in _runs(trial):
+        for event in one.events:
+            made.update(encode(event))
+        for seen in one.ledger.seen:
+            made.update(repr((seen.call, seen.durable, seen.process, seen.reply)).encode())
+        made.update(repr((one.fates, one.seconds, sorted(one.ledger.struck.items()))).encode())
     return made.hexdigest()
+
+
+def _runs(trial: Trial) -> tuple[Trial, ...]:
+    return (trial,) if trial.elder is None else (trial, trial.elder)
 
 
 def executed(trial: Trial) -> int:
@@ -105,9 +110,20 @@ def _count(tally: Tally, trial: Trial) -> None:
     tally.seconds += trial.seconds
     tally.mix.update(f"has {feature}" for feature in trial.drawn.features)
     tally.mix.update(f"fault {fault}" for fault in trial.ledger.struck)
-    last = trial.events[-1] if trial.events else None
-    tally.mix[f"ends {last.status if isinstance(last, RunFinished) else 'waiting'}"] += 1
+    tally.mix[f"ends {_end(trial)}"] += 1
+    if trial.elder is not None:
+        tally.faults.update(trial.elder.ledger.struck)
+        tally.mix["has a neighbour" if not trial.forked else "has a parent"] += 1
+    if trial.elder is not None and trial.forked:
+        tally.mix[f"fault fork of a run that was {trial.parent_was}"] += 1
+        tally.mix["fault fork, answers recalled"] += any(
+            isinstance(event, AttemptFinished) and event.recalled == trial.elder.run for event in trial.events
+        )
     tally.mix["fault more than one crash"] += sum(fate == "crashed" for fate in trial.fates) > 1
+
+
+def _end(trial: Trial) -> str:
+    return trial.ended.status if trial.ended is not None else "waiting"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -172,7 +188,9 @@ def _show(seeds: range) -> int:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             trial = attempt(workflow, storm)
-        print(workflow.text, storm, f"{trial.fates}, {trial.seconds:.3f} s", *trial.events, *trial.ledger.seen, sep="\n")
+        print(workflow.text, storm, sep="\n")
+        for one in reversed(_runs(trial)):
+            print(f"{one.run}: {one.fates}, {one.seconds:.3f} s", *one.events, *one.ledger.seen, sep="\n")
         for found in findings(trial):
             wrong = 1
             print(found)

@@ -20,13 +20,14 @@ from orchestra.testing.programs import MANY, catalog
 from orchestra.testing.witnesses import Observed
 from orchestra.testing.workers import broken, refused, stalled
 from orchestra.values.json import canonical, digest
-from orchestra.values.labels import may_go
+from orchestra.values.labels import Label, may_go
 
 WORKER_FAULTS = (
     "refused", "broken", "stall", "invalid", "wrong_type", "slow",
-    "silent", "usage missing", "usage negative", "usage huge", "cut",
+    "silent", "usage missing", "usage negative", "usage huge", "cut", "cancels itself",
 )  # fmt: skip
-"""What a call may meet. `silent`: the worker ends without a reply; `cut`: the stream ends in an error after some chunks."""
+"""What a call may meet. `silent`: the worker ends without a reply; `cancels itself`: it ends in a cancellation of its own; `cut`: the
+stream ends in an error after some chunks."""
 OVERHEAD = 8
 """Tokens by which the bound of a prompt is above its exact count, at least."""
 MOST_OUTPUT = 40
@@ -52,6 +53,47 @@ class Life:
 
 
 @dataclass(frozen=True, slots=True)
+class Elder:
+    """Another run of the same workflow, begun before: the parent of the run that the storm is about, or its neighbour."""
+
+    forked: bool = True
+    """Whether the run is a fork of it."""
+    text: str = ""
+    """What it runs on; empty for what the younger run runs on."""
+    label: Label = "public"
+    """Its label at least."""
+    chances: dict[str, float] = field(default_factory=dict)
+    life: Life = Life()
+    """Its first process. Where that does not bring it to an end, another one does when the younger run is over."""
+    sweeps: tuple[float, ...] = ()
+    """When somebody deletes what has ended, and finds out that what is under way cannot be deleted."""
+    last: bool = False
+    """Whether the younger run is deleted once it has ended."""
+
+    @classmethod
+    def of(cls, seed: int) -> Elder | None:
+        """That of a seed; most have none."""
+        chance = Random(f"elder {seed}")  # noqa: S311  # chance that can be repeated is the point
+        if chance.random() > 0.24:
+            return None
+        fate = chance.random()
+        life = Life()
+        if fate < 0.3:
+            life = Life(fatal=int(2 ** chance.uniform(3, 9)))
+        elif fate < 0.45:
+            life = Life(closed=chance.uniform(0, 6))
+        return cls(
+            forked=chance.random() < 0.7,
+            text="" if chance.random() < 0.6 else "a bridge of iron",
+            label=chance.choice(("public", "public", "public", "restricted")),
+            chances=dict.fromkeys(WORKER_FAULTS, 0.016) if chance.random() < 0.5 else {},
+            life=life,
+            sweeps=tuple(chance.choice((0.0, chance.uniform(0, 4), chance.uniform(0, 60))) for _ in range(chance.choice((0, 1, 2, 3)))),
+            last=chance.random() < 0.3,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Storm:
     """The plan of one run. `lives` are its processes one after the other; after them comes one that meets only its workers' faults."""
 
@@ -74,6 +116,7 @@ class Storm:
     concurrency: int = 64
     direct: bool = False
     """Whether its workers do calls without a stream as well."""
+    elder: Elder | None = None
 
     @classmethod
     def of(cls, seed: int) -> Storm:
@@ -106,11 +149,16 @@ class Storm:
             memo=chance.random() < 0.3,
             concurrency=chance.choice((1, 2, 64, 64, 256)),
             direct=chance.random() < 0.5,
+            elder=Elder.of(seed),
         )
 
     def calm(self) -> Storm:
         """The same run without anything that goes wrong."""
-        return replace(self, chances={}, lives=(), cancel=None, jumps=(), readers=(), habit="prompt")
+        return replace(self, chances={}, lives=(), cancel=None, jumps=(), readers=(), habit="prompt", elder=None)
+
+    def before(self, elder: Elder) -> Storm:
+        """The storm of the elder run."""
+        return replace(self, chances=elder.chances, lives=(elder.life,), cancel=None, jumps=(), readers=(), elder=None)
 
 
 def _life(chance: Random, number: int) -> Life:
@@ -210,11 +258,11 @@ class StormyWorkers:
             ended = ended or fault == "silent"
         finally:
             self.in_flight -= 1
-            if not ended:
+            if not ended and fault != "cancels itself":
                 seen.cancelled = True
 
     def _fault(self, call: Call) -> str:
-        left = draw(self._storm.seed, "fault", call.node, call.attempt)
+        left = draw(self._storm.seed, "fault", call.run, call.node, call.attempt)
         for name, share in self._storm.chances.items():
             left -= share
             if left < 0:
@@ -222,7 +270,7 @@ class StormyWorkers:
         return ""
 
     async def _replies(self, call: Call, fault: str) -> AsyncGenerator[Reply, None]:
-        pace = draw(self._storm.seed, "pace", call.node, call.attempt)
+        pace = draw(self._storm.seed, "pace", call.run, call.node, call.attempt)
         seconds = (
             0.0 if pace < self._storm.quick else self._storm.latency * (0.2 + 1.6 * draw(self._storm.seed, "time", call.node, call.attempt))
         )
@@ -249,6 +297,8 @@ class StormyWorkers:
         match fault:
             case "silent":
                 return
+            case "cancels itself":
+                raise asyncio.CancelledError
             case "broken":
                 yield broken(call)
             case "cut":

@@ -4,86 +4,39 @@ trial = attempt(draw(12), Storm.of(99))
 trial.events      # what the store has
 trial.ledger      # what the outside world saw
 trial.wrong       # what went wrong on the way, though no fault of the storm explains it
+trial.elder       # where there is one: the run that it is a fork of, or its neighbour
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from random import Random
 from typing import Any
 
-from orchestra.doors import Letter, Message
-from orchestra.engine.run import Run
-from orchestra.engine.shell import Engine
-from orchestra.errors import OrchestraError
-from orchestra.events import Asked, Event
 from orchestra.journal.error import JournalError
 from orchestra.journal.memory import MemoryJournal, MemoryStore
+from orchestra.journal.summary import named
 from orchestra.testing.auditor import Case, audit
 from orchestra.testing.books import Answering
 from orchestra.testing.clock import VirtualClock, run_simulated
-from orchestra.testing.crashing import EXHAUSTED, FAULTS, CrashingJournal, Process, attribute_tasks, expire, nobodys_task
+from orchestra.testing.crashing import nobodys_task
+from orchestra.testing.descent import Relative
 from orchestra.testing.programs import Drawn
-from orchestra.testing.storms import DirectStormyWorkers, Ledger, Life, Storm, StormyWorkers, answer, draw
+from orchestra.testing.stage import Stage, person
+from orchestra.testing.stage import Trial as Trial
+from orchestra.testing.storms import Elder, Storm, answer
+from orchestra.values.labels import join
 from orchestra.workflow.nodes import AskNode
 from orchestra.workflow.program import CompiledNode
-
-LATE = 65.0
-"""Seconds within which a letter reaches a run that somebody has in hand, in whatever weather."""
-PATIENCE = 60_000.0
-"""Virtual seconds after which a run counts as one that never ends."""
-ENDED, CRASHED, BROKEN, CLOSED, WAITING = "ended", "crashed", "broken", "closed", "waiting"
-
-
-@dataclass(slots=True)
-class Read:
-    """What one subscriber saw, and how much of it was on disk by then."""
-
-    after: int
-    events: list[Event] = field(default_factory=list)
-    early: int = 0
-    """Events that it saw before they were on disk."""
-
-
-@dataclass(slots=True)
-class Trial:
-    """What a run came to."""
-
-    drawn: Drawn
-    storm: Storm
-    run: str
-    store: MemoryStore
-    ledger: Ledger = field(default_factory=Ledger)
-    reads: list[Read] = field(default_factory=list)
-    fates: list[str] = field(default_factory=list)
-    """How each of its processes ended."""
-    delivered: list[Message] = field(default_factory=list)
-    """What somebody took from the outbox."""
-    wrong: list[str] = field(default_factory=list)
-    waits: bool = False
-    """Whether it was left waiting for a person."""
-    jumped: bool = False
-    cancels: list[float] = field(default_factory=list)
-    """When a wish to end it had surely reached it."""
-    cancelled: bool = False
-    """Whether somebody asked it to end."""
-    seconds: float = 0.0
-
-    @property
-    def events(self) -> list[Event]:
-        """What the store has of the run."""
-        log = self.store.logs.get(self.run)
-        return log.events if log is not None else []
 
 
 def attempt(drawn: Drawn, storm: Storm) -> Trial:
     """Puts a workflow through a storm."""
-    trial = Trial(drawn, storm, f"r{storm.seed}", MemoryStore())
+    trial = Trial(drawn, storm, f"r{storm.seed}", MemoryStore(), inputs=drawn.inputs, label=drawn.program.label)
 
     async def scene(clock: VirtualClock) -> None:
-        await _Stage(trial, clock).play()
+        if storm.elder is None:
+            await Stage(trial, clock).play()
+        else:
+            await _Family(trial, storm.elder, clock).play()
 
     try:
         run_simulated(scene, storm.seed)
@@ -92,315 +45,85 @@ def attempt(drawn: Drawn, storm: Storm) -> Trial:
     return trial
 
 
-class _Stage:
-    """Plays one trial: processes that come and go, a person, an outsider, an administrator who sets the clock."""
+class _Family:
+    """Two runs in one store: an elder that is begun first, and the younger one of the trial, which may be its fork. Somebody deletes what
+    has ended meanwhile."""
 
-    def __init__(self, trial: Trial, clock: VirtualClock) -> None:
-        self.trial, self.storm, self.clock = trial, trial.storm, clock
-        self.loop = asyncio.get_running_loop()
-        self.chance = Random(f"stage {self.storm.seed}")  # noqa: S311  # chance that can be repeated is the point
-        self.outsiders: dict[asyncio.Task[None], None] = {}
-        self.lingering: list[tuple[Process, asyncio.Task[str]]] = []
-        """Processes that live on though their run was taken over."""
+    def __init__(self, trial: Trial, plan: Elder, clock: VirtualClock) -> None:
+        self.trial, self.plan, self.clock = trial, plan, clock
+        drawn, label = trial.drawn, join((plan.label, trial.drawn.program.label))
+        inputs = {"text": plan.text} if plan.text else drawn.inputs
+        self.elder = Trial(drawn, trial.storm.before(plan), f"e{trial.storm.seed}", trial.store, inputs=inputs, label=label)
         self.desk = MemoryJournal(trial.store)
-        self.answered: set[int] = set()
-        self.over = False
-
-    def outside(self, work: Any) -> None:
-        task = nobodys_task(work)
-        self.outsiders[task] = None
-        task.add_done_callback(lambda task: self.outsiders.pop(task, None))
 
     async def play(self) -> None:
-        attribute_tasks(self.loop)
-        self.loop.set_exception_handler(self._unheard)
-        trial, storm = self.trial, self.storm
-        self.outside(self._deliver())
-        for when, jump in storm.jumps:
-            self.outside(self._jump(when, jump))
-        if storm.cancel is not None and storm.cancel[1] == "letter":
-            self.outside(self._cancel_by_letter(storm.cancel[0]))
+        trial, elder = self.trial, self.elder
+        trial.elder, trial.may_fork = elder, self.plan.forked
+        await Stage(elder, self.clock).begin()
+        sweeper = nobodys_task(self._sweep())
         try:
-            async with asyncio.timeout(PATIENCE):
-                lives = [*storm.lives, Life(), Life(), Life()]
-                for number, life in enumerate(lives):
-                    fate = await self._live(number, life)
-                    trial.fates.append(fate)
-                    if fate in (ENDED, WAITING):
-                        break
-                    if number >= len(storm.lives) and self.lingering:
-                        trial.fates.append(await self.lingering.pop()[1])  # who lives on may hold the lease rightly
-                else:
-                    trial.wrong.append(f"I1 the last process did not bring the run to an end: {trial.fates}")
-                for process, task in self.lingering:
-                    if trial.waits:
-                        process.kill()  # it follows a run that goes on some other day
-                    trial.fates.append(await task)
+            await Stage(trial, self.clock).play()
         finally:
-            self.over = True
-            for outsider in list(self.outsiders):
-                outsider.cancel()
-            await asyncio.gather(*self.outsiders, return_exceptions=True)
-        trial.seconds = self.loop.time()
+            sweeper.cancel()
+        elder.jumped = elder.jumped or trial.jumped
+        if trial.ended is not None and self.plan.last:
+            await self._remove(trial)
+        if elder.ended is None and not elder.waits:
+            await Stage(elder, self.clock).go_on()
 
-    def _unheard(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        self.trial.wrong.append(f"I10 {context.get('message')}: {type(error).__name__}: {error}")
+    async def _sweep(self) -> None:
+        for when in sorted(self.plan.sweeps):
+            await self.clock.sleep(when)
+            await self._try_to_remove_what_is_under_way()
+            if self.elder.ended is not None and self.elder.kept is None:
+                await self._remove(self.elder)
 
-    # Processes
-
-    async def _live(self, number: int, life: Life) -> str:
-        """One process. Gives how it ended; where it is fenced it may live on beside the next."""
-        process = Process(number, life.fatal)
-        work = process.task(self._serve(process, life))
-        fence = None
-        ways: list[asyncio.Future[Any]] = [work, process.gone]
-        if life.fenced is not None:
-            fence = self.loop.create_task(self.clock.sleep(life.fenced))
-            ways.append(fence)
-        done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        if fence is not None:
-            if not fence.done():
-                fence.cancel()
-            elif work not in done:
-                expire(self.trial.store, self.trial.run)
-                self.trial.ledger.strike("lease lost")
-                self.lingering.append((process, self.loop.create_task(self._linger(process, work))))
-                return "fenced"
-        if not process.alive:
-            self.trial.ledger.strike("crash in recovery" if number else "crash")
-            if process.steps >= EXHAUSTED:
-                self.trial.wrong.append("I1 the engine turns on the spot: it does things without end, and no time passes")
-            self._left(await process.bury())
-            return CRASHED if process.steps < EXHAUSTED else ENDED
-        return await work
-
-    async def _linger(self, process: Process, work: asyncio.Task[str]) -> str:
-        ways: list[asyncio.Future[Any]] = [work, process.gone]
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        if not process.alive:
-            self._left(await process.bury())
-            return CRASHED
-        return f"fenced, then {await work}"
-
-    def _left(self, names: Sequence[str]) -> None:
-        if names:
-            self.trial.wrong.append(f"I10 tasks that cannot be cancelled: {', '.join(names)}")
-
-    def _position(self, journal: CrashingJournal) -> tuple[int, bool]:
+    async def _try_to_remove_what_is_under_way(self) -> None:
         log = self.trial.store.logs.get(self.trial.run)
-        return (0 if log is None else log.line.last), not journal.holds(self.trial.run)
-
-    async def _serve(self, process: Process, life: Life) -> str:
-        """What a process does: it takes the run up, waits for its end, and closes."""
-        trial, storm = self.trial, self.storm
-        chance = Random(f"journal {storm.seed} {process.number}")  # noqa: S311  # chance that can be repeated is the point
-        journal = CrashingJournal(trial.store, process, self.clock, chance, life.weather, self._committed)
-        made = DirectStormyWorkers if storm.direct else StormyWorkers
-        workers = made(storm, trial.ledger, process, self.clock, lambda: self._position(journal))
-        engine = Engine(self.clock, journal, workers, concurrency=storm.concurrency, observe=lambda run, event: _step(process))
-        fate = BROKEN
-        helpers: list[asyncio.Task[Any]] = []
-        try:
-            run = await self._take_up(engine, process)
-            if run is None:
-                return ENDED
-            for after, pause, most in storm.readers:
-                helpers.append(asyncio.create_task(self._subscribe(run, journal, process, after, pause, most), name="reader"))
-            if storm.cancel is not None and storm.cancel[1] == "handle":
-                helpers.append(
-                    asyncio.create_task(self._cancel_by_handle(run, storm.cancel[0], fenced=life.fenced is not None), name="canceller")
-                )
-            if life.closed is not None:
-                helpers.append(asyncio.create_task(self._close(engine, life.closed), name="closer"))
-            fate = await self._await(run, life)
-        except OrchestraError as error:
-            fate = self._excuse(error, process, journal, life)
-        finally:
-            for task in helpers:
-                if task.get_name() != "reader":
-                    task.cancel()
-            if process.alive:
-                await engine.close()
-                await journal.close()
-            await asyncio.gather(*helpers, return_exceptions=True)
-            if process.alive:
-                await self._inspect(process, workers)
-        for kind in ("fault", "late_mail"):
-            if (kind == "fault" and journal.struck) or (kind == "late_mail" and life.weather.late_mail and journal.rang):
-                trial.ledger.strike(f"store {life.weather.fault}" if kind == "fault" else "letters late and twice")
-        return fate
-
-    async def _take_up(self, engine: Engine, process: Process) -> Run | None:
-        trial = self.trial
-        program = trial.drawn.program
-        if trial.run not in trial.store.logs:
-            options = {"memo": True} if self.storm.memo else {}
-            return engine.start(program, trial.drawn.inputs, graph="0" * 32, label=program.label, run=trial.run, options=options)
-        try:
-            return await engine.resume(program, trial.run, by=f"process {process.number}")
-        except JournalError as error:
-            if error.code == "J006":
-                return None
-            raise
-
-    async def _await(self, run: Run, life: Life) -> str:
-        finished = await run.pause()
-        if finished is None and self.storm.habit == "nobody" and life.closed is None:
-            self.trial.ledger.strike("nobody answers")
-            await self.clock.sleep(1_000.0)
-            if life.fenced is None and run.finished is None and run.asked and draw(self.storm.seed, "give up") < 0.5:
-                self.trial.waits = True
-                return WAITING
-            if run.finished is None:
-                await self._post(Letter(kind="cancel", by="who waited"))
-        if finished is None:
-            finished = await run.wait()
-        if not self.trial.events or finished != self.trial.events[-1]:
-            self.trial.wrong.append("I1 a run said that it had ended before its last event was on disk")
-        return ENDED
-
-    def _excuse(self, error: OrchestraError, process: Process, journal: CrashingJournal, life: Life) -> str:
-        """Whether the storm explains an error."""
-        struck = {FAULTS[life.weather.fault]} if journal.struck else set()
-        if life.closed is not None:
-            struck.add("E017")
-        if "lease lost" in self.trial.ledger.struck:
-            struck |= {"J005", "J022", "J006"}
-        if error.code not in struck and process.alive:
-            self.trial.wrong.append(f"I1 process {process.number} broke: {error.code} {error.message}")
-        return CLOSED if error.code == "E017" else BROKEN
-
-    async def _inspect(self, process: Process, workers: StormyWorkers) -> None:
-        """After `close` nothing of the process may be left but the task that asks."""
-        me = asyncio.current_task()
-        for _ in range(20):
-            left = [task for task in process.tasks if task is not me and not task.done()]
-            if not left:
-                break
-            await asyncio.sleep(0)
-        else:
-            self.trial.wrong.append(f"I10 tasks left after close: {sorted(task.get_coro().__qualname__ for task in left)}")  # type: ignore[union-attr]  # tasks are made of coroutines
-        if workers.in_flight:
-            self.trial.wrong.append(f"I10 {workers.in_flight} calls left in flight after close")
-
-    # People and accidents
-
-    async def _subscribe(self, run: Run, journal: CrashingJournal, process: Process, after: int, pause: float, most: int) -> None:
-        seen = Read(after)
-        self.trial.reads.append(seen)
-        self.trial.ledger.strike("slow subscriber" if pause else "leaving subscriber" if most else "subscriber")
-        stream = run.events(after)
-        try:
-            async for event in stream:
-                if not process.alive:
-                    return
-                log = self.trial.store.logs.get(self.trial.run)
-                seen.early += log is None or log.line.last < event.seq
-                seen.events.append(event)
-                if most and len(seen.events) >= most:
-                    return
-                if pause:
-                    await self.clock.sleep(pause)
-        except OrchestraError as error:
-            if error.code not in ("J002", "J003", "J005", "J006", *FAULTS.values()):
-                self.trial.wrong.append(f"I7 a subscriber broke: {error.code} {error.message}")
-        finally:
-            await stream.aclose()
-
-    async def _jump(self, when: float, seconds: float) -> None:
-        await self.clock.sleep(when)
-        self.clock.jump(seconds)
-        self.trial.jumped = True
-        self.trial.ledger.strike("clock forward" if seconds > 0 else "clock back")
-
-    async def _deliver(self) -> None:
-        """Somebody who takes messages out of the outbox; now and then he dies before he has marked them, and takes them again."""
-        seen: set[str] = set()
-        for turn in range(12):
-            await self.clock.sleep(3.0 * (1 + turn))
-            messages = await self.desk.outbox()
-            fresh = [message for message in messages if message.key not in seen]
-            seen |= {message.key for message in fresh}
-            self.trial.delivered += fresh
-            if messages and draw(self.storm.seed, "deliver", turn) < 0.8:
-                await self.desk.delivered([message.number for message in messages])
-            elif messages:
-                self.trial.ledger.strike("message delivered twice")
-
-    async def _close(self, engine: Engine, when: float) -> None:
-        await self.clock.sleep(when)
-        self.trial.ledger.strike("close")
-        await engine.close()
-
-    async def _cancel_by_handle(self, run: Run, when: float, *, fenced: bool) -> None:
-        await self.clock.sleep(when)
-        if not run.over:
-            self.trial.cancelled = True
-            self.trial.ledger.strike("cancel by handle")
-            run.cancel("the handle")
-            if not fenced:
-                self.trial.cancels.append(self.clock.now() + LATE)
-
-    async def _cancel_by_letter(self, when: float) -> None:
-        await self.clock.sleep(when)
-        if await self._post(Letter(kind="cancel", by="a letter")):
-            self.trial.ledger.strike("cancel by letter")
-
-    async def _post(self, letter: Letter) -> bool:
-        try:
-            await self.desk.post(self.trial.run, letter)
-        except JournalError as error:
-            if error.code not in ("J023", "J006"):
-                raise
-            return False
-        if letter.kind == "cancel":
-            self.trial.cancelled = True
-            self.trial.cancels.append(self.clock.now() + LATE)
-        return True
-
-    def _committed(self, events: Sequence[Event]) -> None:
-        """What came to disk: people see questions there."""
-        if self.over:
+        if log is None or log.holder is None or log.holder._closed:
             return
-        for event in events:
-            if isinstance(event, Asked) and event.seq not in self.answered:
-                self.answered.add(event.seq)
-                self.outside(self._answer(event))
+        try:
+            await self.desk.delete(self.trial.run)
+        except JournalError as error:
+            self.trial.ledger.strike(f"not deleted: {'under way' if error.code == 'J022' else error.code}")
+        else:
+            self.trial.wrong.append("I1 a run under way was deleted")
 
-    async def _answer(self, asked: Asked) -> None:
-        """Letters to one question, as the person's habit is."""
-        habit = "prompt" if asked.about == "effect" and self.storm.habit == "nobody" else self.storm.habit
-        value = person(self.storm.seed, asked.node, asked.question, asked.options, asked.schema)
-        right = Letter(kind="answer", node=asked.node, value=value, shown=asked.shown, by="ann")
-        match habit:
-            case "prompt":
-                await self.clock.sleep(draw(self.storm.seed, "delay", asked.node) * 2)
-                await self._post(right)
-            case "slow":
-                await self.clock.sleep(draw(self.storm.seed, "delay", asked.node) * 900)
-                await self._post(right)
-            case "twice":
-                await self._post(right)
-                await self.clock.sleep(draw(self.storm.seed, "delay", asked.node) * 2)
-                if await self._post(right):
-                    self.trial.ledger.strike("answer twice")
-            case "clumsy":
-                await self._post(Letter(kind="answer", node=asked.node, value={"no": ["sense"]}, shown=asked.shown, by="bob"))
-                self.trial.ledger.strike("answer of a wrong type")
-                await self.clock.sleep(draw(self.storm.seed, "delay", asked.node) * 2)
-                if await self._post(Letter(kind="answer", node=asked.node, value=value, shown="stale", by="bob")):
-                    self.trial.ledger.strike("answer to a stale question")
-                if await self._post(Letter(kind="answer", node="n999", value=value, shown=asked.shown, by="bob")):
-                    self.trial.ledger.strike("answer to nobody's question")
-                await self.clock.sleep(draw(self.storm.seed, "more", asked.node) * 5)
-                await self._post(right)
-            case _:
-                pass
+    async def _remove(self, of: Trial) -> None:
+        """Deletes a run that has ended, and delivers its messages before, which must be."""
+        ledger, store, run = self.trial.ledger, self.trial.store, of.run
+        events = list(of.events)
+        left = [message for message in await self.desk.outbox() if message.run == run]
+        if left:
+            try:
+                await self.desk.delete(run)
+            except JournalError as error:
+                ledger.strike(f"not deleted: {'messages' if error.code == 'J024' else error.code}")
+            else:
+                self.trial.wrong.append("I3 a run was deleted, and its messages with it")
+                return
+            known = {message.key for message in of.delivered}
+            of.delivered += [message for message in left if message.key not in known]
+            await self.desk.delivered([message.number for message in left])
+        await self.desk.delete(run)
+        of.kept = events
+        ledger.strike(
+            "deleted, the younger" if of is self.trial else "deleted, the parent" if self.trial.forked else "deleted, a neighbour"
+        )
+        if run in store.logs or any(giver == run for giver, _ in store.memo.values()):
+            self.trial.wrong.append("I7 a run was deleted, and something of it is left")
 
 
 def findings(trial: Trial) -> list[str]:
-    """What does not hold of a trial: what went wrong on the way, and what the auditor says."""
+    """What does not hold of a trial: what went wrong on the way, and what the auditor says; of an elder run as well."""
+    found = _findings(trial, trial.elder)
+    if trial.elder is not None:
+        found += [f"{said} (the elder run)" for said in _findings(trial.elder, trial)]
+        found += _blobs(trial)
+    return found
+
+
+def _findings(trial: Trial, other: Trial | None) -> list[str]:
     storm, drawn = trial.storm, trial.drawn
 
     def quiet() -> Answering:
@@ -408,17 +131,18 @@ def findings(trial: Trial) -> list[str]:
             options = node.source.options if isinstance(node.source, AskNode) else ()
             return person(storm.seed, path, question, options, node.output)
 
-        return Answering(drawn.inputs, trial.run, drawn.program.label, lambda call: answer(storm.seed, call), say)
+        return Answering(trial.inputs, trial.run, trial.label, lambda call: answer(storm.seed, call), say)
 
     found = list(trial.wrong)
     if any(read.early for read in trial.reads):
         found.append("I7 a subscriber saw events that were not on disk")
     store = trial.store
+    left = [message for message in store.messages.values() if message.run == trial.run and message not in trial.delivered]
     case = Case(
         program=drawn.program,
         events=trial.events,
         seen=trial.ledger.seen,
-        messages=[*trial.delivered, *(message for message in store.messages.values() if message not in trial.delivered)],
+        messages=[*trial.delivered, *left],
         memo=store.memo,
         reads=[(read.after, read.events) for read in trial.reads],
         jumped=trial.jumped,
@@ -426,17 +150,18 @@ def findings(trial: Trial) -> list[str]:
         cancels=trial.cancels,
         waits=trial.waits,
         quiet=quiet,
+        relative=None
+        if other is None
+        else Relative(other.run, drawn.program, other.events, trial.may_fork, trial.heirs, other.ledger.seen),
     )
     return found + (audit(case) if not found else [])
 
 
-def _step(process: Process) -> None:
-    process.step()
-
-
-def person(seed: int, node: str, question: str, options: Sequence[str], schema: Mapping[str, Any]) -> Any:
-    """What a person answers to a question."""
-    share = draw(seed, "person", node, question)
-    if options:
-        return options[int(share * len(options))]
-    return int(share * 10) if schema.get("type") == "integer" else f"I think {int(share * 100)}"
+def _blobs(trial: Trial) -> list[str]:
+    """I7: what a run that is there names is there as well, whatever was deleted; and what nobody names any more is gone."""
+    store = trial.store
+    wanted = {name for run in store.logs.values() for name in named(run.events)}
+    found = [f"I7 blob {name} is lost" for name in sorted(wanted - store.blobs.keys())]
+    gone = [one for one in (trial, trial.elder) if one is not None and one.kept is not None]
+    orphans = {name for one in gone for name in named(one.kept or ())} - wanted
+    return found + [f"I7 blob {name} is left of a run that was deleted" for name in sorted(orphans & store.blobs.keys())]

@@ -44,7 +44,8 @@ def original(text: str) -> str:
 
 
 def fenced(text: str, names: Iterable[str]) -> str:
-    """The text with every tag `<name>` or `</name>` of these names broken, so that it cannot close the section it stands in.
+    """The text with every tag `<name>` or `</name>` of these names broken, so that it cannot close the section it stands in; and with
+    the beginning of one at its end broken as well, so that no text that comes after it can make it a tag.
 
     `unfenced` with the same names gives the text back.
     """
@@ -57,8 +58,18 @@ def unfenced(text: str, names: Iterable[str]) -> str:
 
 
 def _tag(names: Iterable[str]) -> re.Pattern[str]:
-    choice = "|".join(re.escape(name) for name in names) or "(?!)"
-    return re.compile(rf"<({MARK}*)(?=/?(?:{choice})\s*>)", re.IGNORECASE)
+    known = list(names)
+    whole = "|".join(re.escape(name) for name in known) or "(?!)"
+    begun = "|".join(_beginning(name) for name in known) or "(?!)"
+    return re.compile(rf"<({MARK}*)(?=/?(?:(?:{whole})\s*>|(?:{begun})\Z))", re.IGNORECASE)
+
+
+def _beginning(name: str) -> str:
+    """A pattern of all beginnings of a name, the empty one and the whole with spaces after it among them."""
+    pattern = r"\s*"
+    for char in reversed(name):
+        pattern = f"(?:{re.escape(char)}{pattern})?"
+    return pattern
 
 
 def keepable(text: str, most: int = 4_000) -> str:

@@ -98,6 +98,16 @@ def test_data_is_never_read_as_a_template(text: str) -> None:
     assert text in messages[1].content
 
 
+HALVES = ["<", "</", "</con", "<context", "</context ", "text>", "context>", "/context>", ">", " ", "\u2060", "<\u2060/context"]
+
+
+@given(st.lists(st.lists(st.sampled_from(HALVES), max_size=4).map("".join), min_size=1, max_size=4))
+def test_values_that_stand_beside_each_other_make_no_tag_together(values: list[str]) -> None:
+    safe = [fenced(value, ["context", "question"]) for value in values]
+    assert not re.search(r"</?(context|question)\s*>", "".join(safe), re.IGNORECASE)
+    assert [unfenced(value, ["context", "question"]) for value in safe] == values
+
+
 PIECES = ["<", "|", ">", "im_end", "[", "INST]", "/", "s", "\u2060", "context", " ", "<|im_end|>", "</s>", "</context>"]
 
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import msgspec
 
-from orchestra.doors import Message, RunSummary
+from orchestra.doors import Journal, Message, RunSummary
 from orchestra.engine.replay import replay
 from orchestra.errors import OrchestraError
-from orchestra.events import Answered, AttemptFinished, AttemptStarted, Event, NodeFinished, Resumed, RunFinished, encode
+from orchestra.events import Answered, AttemptFinished, AttemptStarted, CancelRequested, Event, NodeFinished, Resumed, RunFinished, encode
 from orchestra.values.json import digest
 from orchestra.values.outcome import Value
-from tests.crash.child import Acknowledged, Scene
-from tests.crash.stage import CALLED, PROGRAMS, Entry, lines
+from tests.crash.child import Acknowledged, Kept, Scene
+from tests.crash.stage import BRIEF, CALLED, PROGRAMS, Entry, lines
 
 MOVED = {"sent": "d", "last": "f", "wired/inner": "h"}
 """Nodes of `effects` that must happen once, with the part of the output that shows them."""
@@ -34,10 +34,11 @@ OUTPUTS: dict[str, dict[str, Any]] = {
         "g": "paid 2",
         "h": "sent three",
     },
+    "brief": {"a": ["<alpha>", "<beta>", "<gamma>"], "b": "booked alpha"},
 }
 """What the workflows give where nobody is killed."""
-MESSAGES = {"booked": "booked saved one", "note": "booked yes"}
-"""The messages of `effects`, by node."""
+MESSAGES = {"effects": {"booked": "booked saved one", "note": "booked yes"}, "brief": {"booked": "booked alpha"}}
+"""The messages of workflows, by node."""
 
 
 class Told(msgspec.Struct):
@@ -50,6 +51,10 @@ class Told(msgspec.Struct):
     outbox: list[Message]
     summaries: list[RunSummary] = []
     blobs: frozenset[str] = frozenset()
+    deleted: list[str] = []
+    """Runs that were deleted, of which `runs` has what they were."""
+    rest: list[str] = []
+    """What is there of them all the same."""
 
 
 async def gather(scene: Scene) -> Told:
@@ -58,15 +63,36 @@ async def gather(scene: Scene) -> Told:
     told = Told({}, lines(folder / "acknowledged", Acknowledged), lines(folder / "world", Entry), [])
     found = set[str]()
     async with scene.place.opened() as journal:
+        kept: dict[str, Kept] = {}
+        for one in lines(folder / "kept", Kept):
+            kept.setdefault(one.run, one)  # whoever tried again may have found the messages delivered
         for run, name in scene.runs.items():
             events = await journal.read(run)
+            if name == "brief":
+                told.deleted.append(run)
+                told.rest += await _rest(journal, run)
+                told.runs[run] = name, kept[run].events if run in kept else []
+                continue
             told.runs[run] = name, events
             named = {blob for event in events if isinstance(event, AttemptFinished) for blob in (event.sent, event.received) if blob}
             found |= {blob for blob in named if await journal.blob(blob) is not None}
         told.outbox = [message for message in await journal.outbox(limit=1_000_000) if message.run in scene.runs]
         told.summaries = [summary for summary in await journal.runs(1_000_000) if summary.run in scene.runs]
+    told.outbox += [message for one in kept.values() for message in one.messages]
     told.blobs = frozenset(found)
     return told
+
+
+async def _rest(journal: Journal, run: str) -> list[str]:
+    """What is left of a run that was deleted."""
+    found = {
+        "events": await journal.read(run),
+        "letters": await journal.letters(run),
+        "its name": await journal.find(run),
+        "messages": [message for message in await journal.outbox(limit=1_000_000) if message.run == run],
+        "its graph": await journal.blob(digest(BRIEF.encode())),
+    }
+    return [f"{what} of {run}" for what, there in found.items() if there]
 
 
 async def audit(scene: Scene) -> list[str]:
@@ -80,7 +106,8 @@ async def audit(scene: Scene) -> list[str]:
 
 def violations(told: Told) -> list[str]:
     """The same, of what was gathered."""
-    return [f"{run}: {fault}" for run in told.runs for fault in _violations(told, run)]
+    found = [f"{run}: {fault}" for run in told.runs for fault in _violations(told, run)]
+    return [*found, *(f"deleted, and still there: {what}" for what in told.rest)]
 
 
 def _violations(told: Told, run: str) -> Iterator[str]:
@@ -91,9 +118,12 @@ def _violations(told: Told, run: str) -> Iterator[str]:
     yield from _lost(told, run, events)
     yield from _repeated(events, ages, begun)
     yield from _effects(told, run, events, ages, begun)
-    yield from _ending(name, events)
+    yield from _cancelled(events, ages, begun) if name == "stopped" else _ending(name, events)
     yield from _story(name, events)
-    if [(summary.status, summary.nodes) for summary in told.summaries if summary.run == run] != [("done", _ended(events))]:
+    if run in told.deleted:
+        return
+    status = "cancelled" if name == "stopped" else "done"
+    if [(summary.status, summary.nodes) for summary in told.summaries if summary.run == run] != [(status, _ended(events))]:
         yield "its row is not what its events say"
 
 
@@ -104,7 +134,7 @@ def _lost(told: Told, run: str, events: Sequence[Event]) -> Iterator[str]:
         if seen.run == run and digests.get(seen.seq) != seen.digest:
             yield f"event {seen.seq} was acknowledged, and is {'another' if seen.seq in digests else 'not there'}"
     for event in events:
-        if isinstance(event, AttemptFinished):
+        if isinstance(event, AttemptFinished) and run not in told.deleted:
             yield from (
                 f"blob {blob} of event {event.seq} is lost" for blob in (event.sent, event.received) if blob and blob not in told.blobs
             )
@@ -145,7 +175,7 @@ def _effects(told: Told, run: str, events: Sequence[Event], ages: dict[int, int]
     for event in events:
         if isinstance(event, AttemptFinished) and not event.error and not event.recalled and event.node not in done:
             yield f"{event.node} has a value and was never done"
-    wanted = MESSAGES if told.runs[run][0] == "effects" else {}
+    wanted = MESSAGES.get(told.runs[run][0], {})
     if sorted((message.node, message.value) for message in told.outbox if message.run == run) != sorted(wanted.items()):
         yield "the outbox has not exactly one message a node"
 
@@ -162,6 +192,19 @@ def _ending(name: str, events: Sequence[Event]) -> Iterator[str]:
     used = [event.usage for event in events if isinstance(event, AttemptFinished)]
     if (last.usage.calls, last.usage.prompt_tokens) != (sum(use.calls for use in used), sum(use.prompt_tokens for use in used)):
         yield "its usage is not the sum of its calls'"
+
+
+def _cancelled(events: Sequence[Event], ages: dict[int, int], begun: Sequence[Entry]) -> Iterator[str]:
+    """It ended because somebody asked for it, its letter was opened once, and no later process called anything."""
+    asked = [event for event in events if isinstance(event, CancelRequested)]
+    last = events[-1] if events else None
+    if not isinstance(last, RunFinished) or last.status != "cancelled":
+        yield f"it was to be cancelled, and was not: {last}"
+        return
+    if [event.letter for event in asked] != [1]:
+        yield f"its letter was opened as {[event.letter for event in asked]}"
+    elif any(entry.child > ages[asked[0].seq] for entry in begun):
+        yield "something was called in a process that could know that it was cancelled"
 
 
 def _story(name: str, events: Sequence[Event]) -> Iterator[str]:

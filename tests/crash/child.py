@@ -5,29 +5,30 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
 
 from orchestra.clock import SystemClock
-from orchestra.doors import Journal, Letter
+from orchestra.doors import Journal, Letter, Message
 from orchestra.engine.run import Run
 from orchestra.engine.shell import Engine
-from orchestra.events import Answered, Asked, NodeFinished, encode
+from orchestra.events import Answered, Asked, Event, NodeFinished, encode
 from orchestra.journal.error import JournalError
 from orchestra.values.json import digest
 from tests.crash.points import Kill, Points, watched
-from tests.crash.stage import EFFECTS, EVERYTHING, PROGRAMS, TEXTS, Entry, Lines, Quick, World
+from tests.crash.stage import GRAPHS, PROGRAMS, TEXTS, Entry, Lines, Quick, World, lines
 from tests.crash.stores import Place
 
+T = TypeVar("T")
 Answers: TypeAlias = Literal["itself", "between", "outside"]
 """Who answers questions: the process that asks; a process that comes after it; one beside it."""
 OVER, WAITING = 0, 3
 """How a process ends that nobody kills: all runs are over, or some wait for persons."""
 LINGER = 10.0
 """Seconds that a database may take to notice that the holder of a lease is gone."""
-GRAPHS = {"everything": EVERYTHING, "effects": EFFECTS}
 
 
 class Scene(msgspec.Struct, frozen=True):
@@ -43,7 +44,8 @@ class Scene(msgspec.Struct, frozen=True):
     @property
     def runs(self) -> dict[str, str]:
         """The ids of the runs, with the workflow of each: one of them twice, for its answers are remembered."""
-        return {f"p{self.point}-a": "everything", f"p{self.point}-b": "effects", f"p{self.point}-c": "everything"}
+        names = ("everything", "effects", "everything", "stopped", "brief")
+        return {f"p{self.point}-{letter}": name for letter, name in zip("abcde", names, strict=True)}
 
     def lines(self, name: str) -> Lines:
         """A file of whole lines in the point's folder."""
@@ -62,6 +64,14 @@ class Acknowledged(msgspec.Struct, frozen=True):
     run: str
     seq: int
     digest: str
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A run that is about to be deleted: its events, and the messages that were taken out of the outbox."""
+
+    run: str
+    events: list[Event]
+    messages: list[Message]
 
 
 class _Hasty:
@@ -107,9 +117,22 @@ class Child:
         return OVER if all(over) else WAITING
 
     async def _see_through(self, engine: Engine, journal: Journal, run: str, name: str) -> bool:
+        over = await self._seen_through(engine, journal, run, name)
+        if over and name == "brief":
+            await self._remove(journal, run)
+        return over
+
+    async def _seen_through(self, engine: Engine, journal: Journal, run: str, name: str) -> bool:
+        if name == "brief" and any(kept.run == run for kept in self._kept()):
+            return True
+        if name == "stopped" and self.number and self.scene.point % 3 == 0 and await self._close_off(engine, journal, run):
+            return True
         handle = await self._taken(engine, journal, run, name)
         if handle is None:
             return True
+        if name == "stopped" and self.scene.answers == "itself":
+            await asyncio.sleep(self.scene.point % 7 * 0.001)
+            await cancel(journal, run)
         watching = asyncio.create_task(self._watch(handle))
         answered = set[int]()
         while (finished := await handle.pause()) is None:
@@ -118,6 +141,8 @@ class Child:
             match self.scene.answers:
                 case "between":
                     break
+                case "itself" if name == "stopped":
+                    pass
                 case "itself":
                     for asked in new:
                         await journal.post(run, Letter(kind="answer", node=asked.node, value=self.scene.reply(asked), shown=asked.shown))
@@ -129,18 +154,48 @@ class Child:
         watching.cancel()
         return finished is not None
 
+    async def _close_off(self, engine: Engine, journal: Journal, run: str) -> bool:
+        """Ends a run that nobody has in hand, without going on with it, as `orchestra runs cancel` does; whether it was there."""
+        await cancel(journal, run)
+        try:
+            await self._patiently(lambda: engine.close_off(run, f"process {self.number}"))
+        except JournalError as error:
+            if error.code == "J023":
+                return False
+            if error.code != "J006":
+                raise
+        return True
+
+    def _kept(self) -> list[Kept]:
+        return lines(Path(self.scene.folder) / "kept", Kept)
+
+    async def _remove(self, journal: Journal, run: str) -> None:
+        """Deletes a run that has ended, once its message is delivered; what it was is kept beside the journal."""
+        if events := await journal.read(run):
+            messages = [message for message in await journal.outbox(limit=1_000_000) if message.run == run]
+            self.scene.lines("kept").write(msgspec.json.encode(Kept(run, events, messages)))
+            await journal.delivered([message.number for message in messages])
+            await journal.delete(run)
+
     async def _taken(self, engine: Engine, journal: Journal, run: str, name: str) -> Run | None:
         """The run, resumed, or begun where it is not there; None where it has ended."""
+        try:
+            return await self._patiently(lambda: engine.resume(PROGRAMS[name], run, by=f"process {self.number}"))
+        except JournalError as error:
+            if error.code == "J006":
+                return None
+            if error.code != "J023":
+                raise
+        graph = journal.put(GRAPHS[name].encode())
+        return engine.start(PROGRAMS[name], {"text": TEXTS[name]}, graph=graph, run=run, options={"memo": True})
+
+    async def _patiently(self, take: Callable[[], Awaitable[T]]) -> T:
+        """What comes of taking a run over, once its holder is known to be gone."""
         give_up = time.monotonic() + LINGER
         while True:
             try:
-                return await engine.resume(PROGRAMS[name], run, by=f"process {self.number}")
+                return await take()
             except JournalError as error:
-                if error.code == "J006":
-                    return None
-                if error.code == "J023":
-                    graph = journal.put(GRAPHS[name].encode())
-                    return engine.start(PROGRAMS[name], {"text": TEXTS[name]}, graph=graph, run=run, options={"memo": True})
                 # The system lets go of a dead process's file lock at once; a database notices that its client is gone when it looks.
                 if error.code != "J022" or self.scene.place.file or time.monotonic() > give_up:
                     raise
@@ -152,10 +207,28 @@ class Child:
             self._seen.write(msgspec.json.encode(Acknowledged(run.id, event.seq, digest(encode(event)))))
 
 
+async def cancel(journal: Journal, run: str) -> None:
+    """Asks a run to end, by a letter, where nobody has yet."""
+    if not any(letter.kind == "cancel" for letter in await journal.letters(run)):
+        await post(journal, run, Letter(kind="cancel", by="somebody"))
+
+
+async def post(journal: Journal, run: str, letter: Letter) -> None:
+    """Posts a letter to a run that may have ended meanwhile, or that was never begun."""
+    try:
+        await journal.post(run, letter)
+    except JournalError as error:
+        if error.code not in ("J006", "J023"):
+            raise
+
+
 async def bring_letters(scene: Scene) -> int:
-    """Answers what the runs ask, from a process of its own."""
+    """Answers what the runs ask, and cancels the one that is to be, from a process of its own."""
     async with scene.place.opened() as journal:
-        for run in scene.runs:
+        for run, name in scene.runs.items():
+            if name == "stopped":
+                await cancel(journal, run)
+                continue
             asked: dict[str, Asked] = {}
             for event in await journal.read(run):
                 if isinstance(event, Asked):
@@ -163,5 +236,5 @@ async def bring_letters(scene: Scene) -> int:
                 elif isinstance(event, Answered | NodeFinished):
                     asked.pop(event.node, None)
             for node, question in asked.items():
-                await journal.post(run, Letter(kind="answer", node=node, value=scene.reply(question), shown=question.shown))
+                await post(journal, run, Letter(kind="answer", node=node, value=scene.reply(question), shown=question.shown))
     return OVER

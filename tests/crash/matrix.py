@@ -48,8 +48,8 @@ class Store(msgspec.Struct, frozen=True):
     schema: str = ""
 
 
-SQLITE = Store("sqlite", points=901, recovery=400, seconds=0.12, late=0.3)
-POSTGRES = Store("postgres", points=401, recovery=150, seconds=0.25, late=0.6)
+SQLITE = Store("sqlite", points=1381, recovery=600, seconds=0.15, late=0.3)
+POSTGRES = Store("postgres", points=501, recovery=200, seconds=0.25, late=0.6)
 
 
 class Result(msgspec.Struct):

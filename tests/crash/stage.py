@@ -75,7 +75,29 @@ nodes:
       at_most: 3
   wired: {call: {nodes: {inner: {tool: send, with: {text: "${words[2]}"}, fallback: "unsent"}}, output: "${inner}"}}
 """
-TEXTS = {"everything": "alpha beta gamma", "effects": "one two three"}
+# Only a cancellation ends this one: nobody answers what it asks.
+STOPPED = """
+schema: orchestra/v1
+name: stopped
+input: {text: str}
+output: ${sure}
+nodes:
+  words: {tool: split, with: {text: "${input.text}"}}
+  paid: {tool: pay, each: "${words}", as: word, concurrency: 2, with: {text: "${word}"}, retry: {attempts: 3, wait: [0.001, 0.002]}}
+  sure: {ask: "Shall it go on, after ${paid.values[0]}?", options: ["yes", "no"]}
+"""
+# This one is deleted once it has ended. It makes the same calls as `everything`, and so has blobs and answers in common with it.
+BRIEF = """
+schema: orchestra/v1
+name: brief
+input: {text: str}
+output: {a: "${loud.values}", b: "${booked}"}
+nodes:
+  words: {tool: split, with: {text: "${input.text}"}}
+  loud: {agent: writer, each: "${words}", as: word, with: {text: "${word}"}}
+  booked: {tool: book, with: {text: "${words[0]}"}}
+"""
+TEXTS = {"everything": "alpha beta gamma", "effects": "one two three", "stopped": "one two", "brief": "alpha beta gamma"}
 CALLED = {"save": "idempotent", "pay": "keyed", "book": "transactional", "send": "once"}
 """The effect of each tool that has one."""
 
@@ -96,7 +118,8 @@ _CATALOG = Catalog(
         "send": _effect("send", "once"),
     },
 )
-PROGRAMS = {"everything": program(EVERYTHING, _CATALOG), "effects": program(EFFECTS, _CATALOG)}
+GRAPHS = {"everything": EVERYTHING, "effects": EFFECTS, "stopped": STOPPED, "brief": BRIEF}
+PROGRAMS = {name: program(text, _CATALOG) for name, text in GRAPHS.items()}
 
 
 def _reading(call: Call) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from orchestra.events import Answered, AttemptFinished, Event, NodeFinished, Resumed
+from orchestra.events import Answered, AttemptFinished, CancelRequested, Event, NodeFinished, Resumed, RunFinished
 from orchestra.journal.sqlite import SqliteJournal
 from tests.crash.audit import Told, gather, violations
 from tests.crash.child import OVER, Child, Scene
@@ -141,6 +141,24 @@ BROKEN: dict[str, tuple[Callable[[Told], Told], str]] = {
             told, lambda event: [event] if event.seq != 1 else [event, *(Resumed(seq=0, at=event.at, epoch=epoch) for epoch in (3, 2))]
         ),
         "epochs do not rise: [1, 3, 2",
+    ),
+    "a run that was to be cancelled is not": (
+        lambda told: events(told, without(CancelRequested, "")),
+        "its letter was opened as []",
+    ),
+    "a cancellation comes twice": (lambda told: events(told, twice(CancelRequested, "")), "its letter was opened as [1, 1]"),
+    "a cancelled run ends otherwise": (
+        lambda told: events(
+            told,
+            lambda event: [msgspec.structs.replace(event, status="done") if isinstance(event, RunFinished) else event],
+        ),
+        "it was to be cancelled, and was not",
+    ),
+    "a cancelled run goes on": (lambda told: again(told, "paid[1]", run="p1-d", child=2), "could know that it was cancelled"),
+    "a deleted run is still there": (lambda told: msgspec.structs.replace(told, rest=["events of p1-e"]), "deleted, and still there"),
+    "a deleted run was not at its end": (
+        lambda told: msgspec.structs.replace(told, runs={**told.runs, "p1-e": ("brief", told.runs["p1-e"][1][:-1])}),
+        "it did not end well",
     ),
     "a row is behind": (lambda told: msgspec.structs.replace(told, summaries=[]), "its row"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -149,3 +150,21 @@ async def played(clock: VirtualClock, faults: Faults) -> tuple[Any, dict[str, An
     finished = await run.wait()
     await engine.close()
     return finished.outcome, ends(run.log)
+
+
+@pytest.mark.parametrize(("times", "timeout", "status"), [(1, "", "done"), (9, "", "failed"), (1, ", timeout: 4", "done")])
+def test_a_worker_that_cancels_itself_fails_that_attempt(times: int, timeout: str, status: str) -> None:
+    left = [asyncio.CancelledError] * times
+
+    def answer(call: Call) -> str:
+        if left:
+            raise left.pop()
+        return "well"
+
+    text = "output: ${made}\nnodes: {made: {agent: writer, with: {text: a}, retry: {attempts: 2, wait: [0, 1]}" + timeout + "}}"
+    played = play(text, answers={"writer": answer})
+    assert [(event.attempt, event.error) for event in played.of(AttemptFinished)][:1] == [(1, "E007")]
+    assert played.finished.status == status
+    if status == "failed":
+        assert isinstance(played.finished.outcome, Failed)
+        assert (played.finished.outcome.code, "cancelled its own call" in played.finished.outcome.reason) == ("E007", True)

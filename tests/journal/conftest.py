@@ -20,6 +20,15 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def postgres_over_tcp() -> Iterator[PostgresServer]:
+    """The same on a port: addresses, timeouts and endings of connections are others there."""
+    if (lacking := missing()) and not os.environ.get("CI"):
+        pytest.skip(f"no Postgres: {lacking}")
+    with running(tcp=True) as server:
+        yield server
+
+
 @pytest.fixture
 def schema() -> str:
     """A schema of the test's own."""

@@ -1,4 +1,4 @@
-"""A Postgres server of the tests' own: on a socket in a temporary folder, with fsync, gone with the session."""
+"""A Postgres server of the tests' own: on a socket in a temporary folder, or on a port, with fsync, gone with the session."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ PATIENCE = 120.0
 class PostgresServer:
     """A cluster in a folder, and the process that serves it."""
 
-    def __init__(self, folder: Path) -> None:
-        """Makes the cluster. Its programs refuse to run as root, so root runs them as `nobody`."""
-        self.folder, self.log = folder, folder / "server.log"
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        """Makes the cluster. Its programs refuse to run as root, so root runs them as `nobody`. With a `port` it listens on 127.0.0.1."""
+        self.folder, self.log, self.port = folder, folder / "server.log", port
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         if self._user is not None:
             os.chown(folder, self._user.pw_uid, self._user.pw_gid)
@@ -36,11 +36,15 @@ class PostgresServer:
     @property
     def dsn(self) -> str:
         """The database's address."""
+        if self.port:
+            return f"postgresql://orchestra@127.0.0.1:{self.port}/postgres"
         return f"postgresql://orchestra@/postgres?host={self.folder}"
 
     def start(self) -> None:
         """Starts the server and waits until it takes connections."""
         settings = {"listen_addresses": "", "unix_socket_directories": str(self.folder), "fsync": "on", "max_connections": "200"}
+        if self.port:
+            settings |= {"listen_addresses": "127.0.0.1", "port": str(self.port)}
         command = [program("postgres"), "-D", str(self.folder / "data"), *(f"--{name}={value}" for name, value in settings.items())]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -66,7 +70,7 @@ class PostgresServer:
         if len(lines) < 8 or lines[7].strip() != "ready":
             return False
         with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(str(self.folder / ".s.PGSQL.5432")) == 0
+            return probe.connect_ex(str(self.folder / f".s.PGSQL.{self.port or 5432}")) == 0
 
     def _run(self, command: Sequence[str]) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, **self._identity())
@@ -95,12 +99,19 @@ def _found(name: str) -> str | None:
     return shutil.which(name) or next((str(path) for path in debian), None)
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 @contextmanager
-def running() -> Iterator[PostgresServer]:
-    """A server that runs; its log is shown where something fails, its folder is removed afterwards."""
+def running(*, tcp: bool = False) -> Iterator[PostgresServer]:
+    """A server that runs, on a socket, or on a free port; its log is shown where something fails, its folder is removed afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="orchestra-pg-"))  # a short path: a socket's name has 107 bytes
     try:
-        server = PostgresServer(folder)
+        server = PostgresServer(folder, _free_port() if tcp else 0)
         server.start()
         try:
             yield server

@@ -49,6 +49,11 @@ async def test_postgres(law: Law, durability: Any, postgres: PostgresServer, sch
     await law.check(lambda: PostgresJournal.open(postgres.dsn, durability=durability, schema=schema))
 
 
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
+async def test_postgres_over_tcp(law: Law, postgres_over_tcp: PostgresServer, schema: str) -> None:
+    await law.check(lambda: PostgresJournal.open(postgres_over_tcp.dsn, schema=schema))
+
+
 @pytest.mark.parametrize("seed", range(20))
 async def test_sqlite_answers_as_memory_does(seed: int, tmp_path: Path) -> None:
     await follow(lambda: SqliteJournal.open(tmp_path / "j.db"), steps(seed))

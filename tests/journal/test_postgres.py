@@ -135,11 +135,16 @@ async def lose_presence(server: PostgresServer, schema: str) -> None:
     )
 
 
-async def test_who_loses_his_presence_writes_no_more_and_others_take_over(postgres: PostgresServer, schema: str) -> None:
-    async with PostgresJournal.open(postgres.dsn, schema=schema) as other, PostgresJournal.open(postgres.dsn, schema=schema) as journal:
+async def test_who_loses_his_presence_for_good_writes_no_more_and_others_take_over(postgres: PostgresServer, schema: str) -> None:
+    async with (
+        before(postgres) as proxy,
+        PostgresJournal.open(postgres.dsn, schema=schema) as other,
+        PostgresJournal.open(proxy.dsn, schema=schema, patience=0.5) as journal,
+    ):
         await write(journal, "r1", [begun("r1")])
         mail = asyncio.ensure_future(journal.mail())
         await asyncio.sleep(0)
+        proxy.lose = lambda use, request: "request" if use == "presence" else None
         await lose_presence(postgres, schema)
         assert await code_of(mail) == "J031"
         with pytest.raises(JournalError, match="J031"):
@@ -147,6 +152,66 @@ async def test_who_loses_his_presence_writes_no_more_and_others_take_over(postgr
         assert await other.lease("r1") == 2
         await write(other, "r1", middle(2))
         assert len(await other.read("r1")) == 2
+
+
+async def lock_of(server: PostgresServer, schema: str, run: str = "r1") -> list[tuple[Any, ...]]:
+    """The sessions that show that the holder of a run is alive."""
+    return await sql(
+        server,
+        f"SELECT l.pid FROM pg_locks l, {schema}.runs r WHERE l.locktype = 'advisory' AND l.granted"
+        " AND (l.classid::bigint << 32) | l.objid::bigint = r.holder AND r.run = $1",
+        run,
+    )
+
+
+async def test_a_presence_that_is_lost_comes_back_and_hears_of_letters(postgres: PostgresServer, schema: str) -> None:
+    async with (
+        before(postgres) as proxy,
+        PostgresJournal.open(postgres.dsn, schema=schema) as other,
+        PostgresJournal.open(proxy.dsn, schema=schema) as journal,
+    ):
+        await write(journal, "r1", [begun("r1")])
+        old = await lock_of(postgres, schema)
+        away = [True]
+        proxy.lose = lambda use, request: "request" if use == "presence" and away else None
+        await lose_presence(postgres, schema)
+        assert await other.post("r1", Letter(kind="cancel")) == 1  # nobody is there to hear it
+        away.clear()
+        async with asyncio.timeout(30):
+            assert await journal.mail() == {"r1"}
+        assert len(new := await lock_of(postgres, schema)) == 1
+        assert new != old
+        assert await code_of(other.lease("r1")) == "J022"
+        await write(journal, "r1", middle(2))
+        assert await other.post("r1", Letter(kind="cancel")) == 2
+        async with asyncio.timeout(30):
+            assert await journal.mail() == {"r1"}
+
+
+async def test_a_run_that_was_taken_while_its_holder_was_not_seen_fails_alone(postgres: PostgresServer, schema: str) -> None:
+    async with (
+        before(postgres) as proxy,
+        PostgresJournal.open(postgres.dsn, schema=schema) as other,
+        PostgresJournal.open(proxy.dsn, schema=schema) as journal,
+    ):
+        await write(journal, "r1", [begun("r1")])
+        await write(journal, "r2", [begun("r2")])
+        away = [True]
+        proxy.lose = lambda use, request: "request" if away and (use == "presence" or b"attempt_finished" in request) else None
+        await lose_presence(postgres, schema)
+        assert await other.lease("r1") == 2
+        await write(other, "r1", middle(2))
+        journal.append("r1", [sent(2, "a")])
+        journal.append("r2", [sent(2, "a")])
+        waiting = asyncio.ensure_future(code_of(journal.durable("r1", 2)))
+        away.clear()
+        assert await waiting == "J005"
+        await journal.durable("r2", 2)
+        while not await lock_of(postgres, schema, "r2"):
+            pass
+        assert await code_of(other.lease("r2")) == "J022"
+        assert len(await other.read("r1")) == 2
+        assert [message.run for message in await other.outbox()] == ["r2"]
 
 
 @pytest.mark.parametrize("taken", ["epoch = epoch + 1", "holder = 1", "ended = true", "last = 7"])
@@ -220,6 +285,40 @@ async def test_what_was_durable_outlives_the_server(how: signal.Signals) -> None
             for run, seq in durable.items():
                 found = [event.seq for event in await journal.read(run)]
                 assert found in (list(range(1, seq + 1)), list(range(1, seq + 2)))  # the last one was on its way
+
+
+@pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGINT])
+async def test_runs_go_on_after_a_restart_of_the_server(how: signal.Signals) -> None:
+    with running() as server:
+
+        async def one_run(journal: PostgresJournal, run: str) -> None:
+            await write(journal, run, [begun(run)])
+            for seq in range(2, 60):
+                await write(journal, run, [sent(seq, f"n{seq}")])
+                await asyncio.sleep(0.005)
+            await write(journal, run, [ended(60)])
+
+        async def restart() -> None:
+            for _ in range(2):
+                await asyncio.sleep(0.1)
+                await asyncio.to_thread(server.stop, how)
+                await asyncio.to_thread(server.start)
+
+        async with PostgresJournal.open(server.dsn) as journal:
+            mail = asyncio.ensure_future(journal.mail())
+            await asyncio.gather(restart(), *(one_run(journal, f"r{number}") for number in range(6)))
+            await write(journal, "last", [begun("last")])
+            for number in range(6):
+                assert [event.seq for event in await journal.read(f"r{number}")] == list(range(1, 61))
+            found = await journal.outbox(limit=1000)
+            assert sorted(message.key for message in found) == sorted(f"r{run}/n{seq}" for run in range(6) for seq in range(2, 60))
+            async with asyncio.timeout(60), PostgresJournal.open(server.dsn) as other:
+                while not await lock_of(server, "orchestra", "last"):
+                    pass
+                assert await code_of(other.lease("last")) == "J022"
+                await other.post("last", Letter(kind="cancel"))
+                assert await mail == {"last"}
+                journal.append("last", [ended(2)])
 
 
 # Tables

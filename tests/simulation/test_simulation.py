@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from orchestra.events import AttemptFinished, Event
 from orchestra.testing.auditor import Case, audit
+from orchestra.testing.descent import Relative
 from orchestra.testing.programs import draw
-from orchestra.testing.simulate import RARE, digest, executed, simulate
+from orchestra.testing.simulate import RARE, digest, executed, main, simulate
 from orchestra.testing.storms import Storm
 from orchestra.testing.trial import Trial, attempt, findings
 from tests.simulation.mutants import MUTANTS, judge, patched
@@ -42,6 +45,43 @@ def test_every_kind_and_modifier_is_in_many_workflows() -> None:
     few = {feature for feature in features if sum(feature in one.features for one in drawn) < 0.05 * len(drawn)}
     assert few == set()
     assert len(features) > 30
+
+
+def test_forks_and_deletions_are_in_many_runs() -> None:
+    tally = simulate(range(SEED, SEED + 400))
+    kinds = ("fork of a run that was done", "fork of a run that was failed", "fork of a run that was cut off", "fork, answers recalled")
+    deletions = ("deleted, the parent", "deleted, a neighbour", "deleted, the younger", "not deleted: under way", "not deleted: messages")
+    assert {name: tally.mix[f"fault {name}"] for name in (*kinds, *deletions) if tally.mix[f"fault {name}"] < 4} == {}
+    assert min(tally.mix["has a parent"], tally.mix["has a neighbour"]) >= 20
+
+
+def test_a_run_that_fails_is_told_with_the_line_that_repeats_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("orchestra.testing.simulate.findings", lambda trial: ["I0 made up"] if trial.storm.seed == SEED + 3 else [])
+    assert main(["--seed", str(SEED), "--runs", "6", "--jobs", "1"]) == 1
+    assert f"I0 made up\n  python -m orchestra.testing.simulate --seed {SEED + 3} --runs 1 -v\n" in capsys.readouterr().out
+
+
+def test_the_auditor_finds_an_answer_that_the_parent_never_got() -> None:
+    trial = next(found for seed in range(SEED, SEED + 200) if (found := _trial(seed)).forked and _recalled(found))
+    assert trial.elder is not None
+    first = _recalled(trial)[0]
+    parent = [msgspec.structs.replace(event, value="another") if _same_answer(event, first) else event for event in trial.elder.events]
+    relative = Relative(trial.elder.run, trial.drawn.program, parent)
+    said = audit(Case(trial.drawn.program, trial.events, relative=relative, cancelled=trial.cancelled, waits=trial.waits))
+    assert any("was not given to that call" in found for found in said)
+    strangers = audit(Case(trial.drawn.program, trial.events, cancelled=trial.cancelled, waits=trial.waits))
+    assert any("the answer of a stranger" in found for found in strangers)
+
+
+def _recalled(trial: Trial) -> list[AttemptFinished]:
+    events = [event for event in trial.events if isinstance(event, AttemptFinished)]
+    return [event for event in events if trial.elder is not None and event.recalled == trial.elder.run and not event.memo]
+
+
+def _same_answer(event: Event, other: AttemptFinished) -> bool:
+    return isinstance(event, AttemptFinished) and event.value == other.value
 
 
 def test_the_auditor_finds_an_event_that_is_missing() -> None:
