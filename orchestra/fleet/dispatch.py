@@ -25,6 +25,9 @@ from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer, nearest
 from orchestra.fleet.control import Supervision
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.gauge import Gauge
+from orchestra.fleet.metrics import Load
+from orchestra.fleet.order import Turn
+from orchestra.fleet.prefixes import Prefix, prefix
 from orchestra.fleet.progress import Report, silent
 from orchestra.fleet.protocol import Chat, Completion
 from orchestra.fleet.send import Sender
@@ -97,9 +100,16 @@ class Fleet:
         """Brings the local servers up, once, however many ask. Raises `FleetError`; the next call tries again."""
         task = self._starting
         if task is None or (task.done() and not _succeeded(task)):
-            task = self._starting = asyncio.create_task(self._addresses.ready(self._report))
+            task = self._starting = asyncio.create_task(self._up())
         if not task.done():
             await asyncio.shield(task)
+
+    async def _up(self) -> None:
+        await self._addresses.ready(self._report)
+        for name in self.config.local if self.config.order == "programs" else ():
+            load = await self.client.load(name)
+            if isinstance(load, Load) and load.cache_tokens:
+                self._sender.lines[name].gate.order.learn(load.cache_tokens)
 
     async def status(self) -> dict[str, Any]:
         """What `orchestra fleet status --json` prints: the supervisor's word on local servers, our own on endpoints."""
@@ -226,11 +236,15 @@ class Fleet:
             if isinstance(model, Fault):
                 return model
             left = deadline - self._clock.monotonic()
-            result = await self.client.chat(name, chat, model=model, label=call.label, seconds=left, on_text=on_text)
+            turn = Turn(call.run, call.priority, self._prefix(chat.messages, model))
+            result = await self.client.chat(name, chat, model=model, label=call.label, seconds=left, on_text=on_text, turn=turn)
             if again or not (isinstance(result, Fault) and result.code == "F212" and model):
                 break
             self._adapters.forget(name)  # the server has lost it, by a restart that we did not notice
         return result
+
+    def _prefix(self, messages: Sequence[Mapping[str, str]], model: str) -> Prefix:
+        return prefix(messages, f"{model} {self.options.tenant}") if self.config.order == "programs" else ()
 
     def _chat(self, prompt: Prompt, call: Call, card: Card, target: LocalServer | Endpoint) -> Chat:
         constraint = prompt.constraint
