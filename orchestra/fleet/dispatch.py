@@ -169,7 +169,7 @@ class Fleet:
             prompt = self._rendered(call, choice.card, "none")
         except (FleetError, InputError):
             return None
-        name = next((name for name in self._ordered(choice) if self.config.servers[name].dialect == "vllm"), None)
+        name = next((name for name in self._ordered(choice, call) if self.config.servers[name].dialect == "vllm"), None)
         found = None if name is None else await self.client.count(name, _messages(prompt), label=call.label, priority=call.priority)
         return found if isinstance(found, int) else None
 
@@ -201,7 +201,7 @@ class Fleet:
         began = self._clock.monotonic()
         seconds = self.config.limits.request_seconds if call.timeout is None else call.timeout
         tried = 0.0
-        for name in self._ordered(choice):
+        for name in self._ordered(choice, call):
             result = await self._request(name, call, choice.card, seconds - tried, on_text)
             tried = self._clock.monotonic() - began
             if isinstance(result, Completion) or result.seen or not result.retryable or tried >= seconds:
@@ -216,16 +216,19 @@ class Fleet:
         script = self._gauge.cast.of(card).script
         return script.render(call.inputs, evidence=call.evidence, feedback=call.feedback, constraint=constraint)
 
-    def _ordered(self, choice: Choice) -> Sequence[str]:
+    def _ordered(self, choice: Choice, call: Call) -> Sequence[str]:
         """The servers of a choice, the best one first."""
         if len(choice.servers) == 1:
             return choice.servers
-        return sorted(choice.servers, key=lambda name: self._cost(name, choice.card))
+        card = choice.card
+        begins = self._prefix(_messages(self._rendered(call, card, "none")), card.adapter or "")
+        return sorted(choice.servers, key=lambda name: self._cost(name, card, begins))
 
-    def _cost(self, name: str, card: Card) -> tuple[bool, bool, int]:
-        """Least first: a server that answers, that has the adapter, that has least to do."""
+    def _cost(self, name: str, card: Card, begins: Prefix) -> tuple[bool, bool, int]:
+        """Least first: a server that answers, that has the adapter, that has least to do, a block of a prompt counted as a request."""
         line = self._sender.lines[name]
-        return line.breaker.state == "open", not self._adapters.holds(name, card), line.load
+        fresh = len(begins) - line.gate.order.known(begins)
+        return line.breaker.state == "open", not self._adapters.holds(name, card), line.load + fresh
 
     async def _request(self, name: str, call: Call, card: Card, seconds: float, on_text: OnText | None) -> Completion | Fault:
         target = self.config.servers[name]
@@ -236,15 +239,15 @@ class Fleet:
             if isinstance(model, Fault):
                 return model
             left = deadline - self._clock.monotonic()
-            turn = Turn(call.run, call.priority, self._prefix(chat.messages, model))
+            turn = Turn(call.run, call.priority, self._prefix(chat.messages, card.adapter or ""))
             result = await self.client.chat(name, chat, model=model, label=call.label, seconds=left, on_text=on_text, turn=turn)
             if again or not (isinstance(result, Fault) and result.code == "F212" and model):
                 break
             self._adapters.forget(name)  # the server has lost it, by a restart that we did not notice
         return result
 
-    def _prefix(self, messages: Sequence[Mapping[str, str]], model: str) -> Prefix:
-        return prefix(messages, f"{model} {self.options.tenant}") if self.config.order == "programs" else ()
+    def _prefix(self, messages: Sequence[Mapping[str, str]], adapter: str) -> Prefix:
+        return prefix(messages, f"{adapter} {self.options.tenant}") if self.config.order == "programs" else ()
 
     def _chat(self, prompt: Prompt, call: Call, card: Card, target: LocalServer | Endpoint) -> Chat:
         constraint = prompt.constraint

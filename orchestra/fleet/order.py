@@ -17,7 +17,7 @@ import msgspec
 from orchestra.fleet.prefixes import TOKENS, Prefix, Prefixes
 
 Ordering: TypeAlias = Literal["programs", "fifo"]
-SHARE = 2
+SHARE = 3
 """One part in so many of the cache may be in use; the rest remembers what runs come back to."""
 PASSES = 8
 """Requests of younger runs that may go in a row before the oldest run that waits."""

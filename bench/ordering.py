@@ -1,0 +1,182 @@
+"""Programs per second on one real server: requests in our order, against the same ones as they come.
+
+    python -m bench.ordering [--runs 32] [--documents 32] [--questions 3] [--characters 9000] [--rounds 3]
+
+Each run reads one long document: a few questions to it at once, one call that joins the answers, and a last one that holds the join
+against the document. All runs are started together, in an order by chance. Both arms ask the same server, one after the other,
+alternating in who goes first; every prompt begins with words that no other arm and no other round has, so that nobody profits from
+what was cached for another. Needs the local fleet, which it starts or adopts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import re
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from bench.machine import ROOT, code, now
+from orchestra import Orchestra
+from orchestra.config import Settings
+from orchestra.fleet import metrics
+from orchestra.fleet.metrics import Load
+from orchestra.workflow.reader import read
+from orchestra.workflow.steps import Workflow
+
+AGENTS = {
+    "reader": (
+        "Answers a question from a document.",
+        "{document: str, question: str}",
+        40,
+        "Document:\n{{ document }}\n\nAnswer in one sentence: {{ question }}",
+    ),
+    "writer": (
+        "Joins answers to one text.",
+        '{answers: "list[str]"}',
+        40,
+        "Join these answers to one short text:\n{% for answer in answers %}- {{ answer }}\n{% endfor %}",
+    ),
+    "checker": (
+        "Holds a text against a document.",
+        "{document: str, draft: str}",
+        8,
+        "Document:\n{{ document }}\n\nDoes the document say this? Answer yes or no.\n{{ draft }}",
+    ),
+}
+WORKFLOW = """
+schema: orchestra/v1
+name: report
+input: {document: str, questions: "list[str]"}
+output: ${check}
+nodes:
+  answers: {agent: reader, each: "${input.questions}", as: question, with: {document: "${input.document}", question: "${question}"}}
+  draft: {agent: writer, with: {answers: "${answers.values}"}}
+  check: {agent: checker, with: {document: "${input.document}", draft: "${draft}"}}
+"""
+ARMS = ("fifo", "programs")
+
+
+@dataclass(frozen=True)
+class Load_:
+    """What is asked in one round."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one arm did in one round."""
+
+    seconds: float
+    latencies: list[float]
+    calls: int
+    prompt: int
+    output: int
+    hits: int
+
+    @property
+    def row(self) -> tuple[float, ...]:
+        """Programs a minute, tokens a second, p50, p95, the share of prompt tokens that were in the cache."""
+        ordered = sorted(self.latencies)
+        p95 = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
+        tokens = (self.prompt + self.output) / self.seconds
+        return 60 * len(ordered) / self.seconds, tokens, statistics.median(ordered), p95, self.hits / max(1, self.prompt)
+
+
+def project(folder: Path, session: str, order: str) -> Settings:
+    """Writes a project whose prompts all begin with the session's name, and a fleet with the order."""
+    for name, (description, taken, most, prompt) in AGENTS.items():
+        agent = folder / "agents" / name
+        agent.mkdir(parents=True)
+        card = f"name: {name}\ndescription: {description}\ninput: {taken}\noutput: str\nprompt: prompt.md\nmax_output: {most}\n"
+        (agent / "agent.yaml").write_text(f"{card}system: You are a careful clerk of session {session}.\n")
+        (agent / "prompt.md").write_text(prompt)
+    laptop = (ROOT / "configs" / "laptop.yaml").read_text()
+    (folder / "configs").mkdir()
+    (folder / "configs" / "measured.yaml").write_text(f"{laptop}\norder: {order}\n")
+    (folder / "orchestra.toml").write_text("")
+    return Settings.load({"fleet": "measured", "journal": str(folder / "journal.db")}, start=folder)
+
+
+def document(number: int, characters: int) -> str:
+    """A long text: sentences of the example documents in an order of its own."""
+    chance = random.Random(number)
+    texts = [path.read_text() for path in sorted((ROOT / "examples" / "documents").glob("*.txt"))]
+    sentences = [sentence for text in texts for sentence in re.split(r"(?<=[.])\s+", text.strip())]
+    found: list[str] = []
+    while sum(map(len, found)) < characters:
+        found.append(chance.choice(sentences))
+    return " ".join(found)
+
+
+async def arm(order: str, session: str, given: argparse.Namespace) -> Figures:
+    """One arm of one round."""
+    asked = ["What is it about?", "Which place is named?", "Which year is named?", "Who is named?", "What happened?", "Why?"]
+    numbers = [number % given.documents for number in range(given.runs)]
+    random.Random(session.split("-")[0]).shuffle(numbers)
+    documents = {number: document(number, given.characters) for number in set(numbers)}
+    with tempfile.TemporaryDirectory() as folder:
+        settings = project(Path(folder), session, order)
+        async with Orchestra.open(settings, progress=lambda step: print(step.message, file=sys.stderr)) as orchestra:
+            step = Workflow.of(read(WORKFLOW, "report.yaml").graph)
+            await (await orchestra.start(step, document="warm up", questions=["What?"]))
+            address = f"http://127.0.0.1:{(await orchestra.fleet_status())['servers'][0]['port']}"
+            before, began = await load(address), time.perf_counter()
+
+            async def one(number: int) -> tuple[float, Any]:
+                run = await orchestra.start(step, document=documents[number], questions=asked[: given.questions])
+                result = await run
+                return time.perf_counter() - began, result
+
+            done = await asyncio.gather(*(one(number) for number in numbers))
+            seconds, after = time.perf_counter() - began, await load(address)
+    usages = [result.usage for _, result in done]
+    return Figures(
+        seconds,
+        [latency for latency, _ in done],
+        sum(usage.calls for usage in usages),
+        sum(usage.prompt_tokens for usage in usages),
+        sum(usage.output_tokens for usage in usages),
+        after.prefix_hits - before.prefix_hits,
+    )
+
+
+async def load(address: str) -> Load:
+    """A reading of the server's `/metrics`."""
+    async with aiohttp.ClientSession() as session, session.get(f"{address}/metrics") as reply:
+        return metrics.read(await reply.text())
+
+
+async def main() -> int:
+    """Prints a row a round and arm, then the medians."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in {"runs": 32, "documents": 32, "questions": 3, "characters": 9000, "rounds": 3}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    given = parser.parse_args()
+    rows: dict[str, list[tuple[float, ...]]] = {order: [] for order in ARMS}
+    stamp = f"{time.time_ns():x}"
+    print("| round | order | programs/min | tokens/s | p50 s | p95 s | cached | calls | prompt | output |\n|" + "---|" * 10)
+    for turn in range(given.rounds):
+        for order in ARMS if turn % 2 else ARMS[::-1]:
+            found = await arm(order, f"{stamp}{turn}-{order}", given)
+            rows[order].append(found.row)
+            programs, tokens, p50, p95, cached = found.row
+            counts = f"{found.calls} | {found.prompt} | {found.output}"
+            print(f"| {turn} | {order} | {programs:.1f} | {tokens:.0f} | {p50:.1f} | {p95:.1f} | {cached:.1%} | {counts} |", flush=True)
+    for order in ARMS:
+        medians = [statistics.median(column) for column in zip(*rows[order], strict=True)]
+        print(order, [round(value, 2) for value in medians])
+    ratios = [ours[0] / fifo[0] for ours, fifo in zip(rows["programs"], rows["fifo"], strict=True)]
+    print(f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); {now()}; {code()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))
