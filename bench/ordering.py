@@ -5,13 +5,15 @@
 Each run reads one long document: a few questions to it at once, one call that joins the answers, and a last one that holds the join
 against the document. All runs are started together, in an order by chance. Both arms ask the same server, one after the other,
 alternating in who goes first; every prompt begins with words that no other arm and no other round has, so that nobody profits from
-what was cached for another. Needs the local fleet, which it starts or adopts.
+what was cached for another. A round takes about six minutes on two cores; rounds are kept, and the table has all that were measured
+with the code as it is. Needs the local fleet, which it starts or adopts.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 import re
 import statistics
@@ -24,7 +26,7 @@ from typing import Any
 
 import aiohttp
 
-from bench.machine import ROOT, code, now
+from bench.machine import ROOT, code, folder, now
 from orchestra import Orchestra
 from orchestra.config import Settings
 from orchestra.fleet import metrics
@@ -66,11 +68,6 @@ ARMS = ("fifo", "programs")
 
 
 @dataclass(frozen=True)
-class Load_:
-    """What is asked in one round."""
-
-
-@dataclass(frozen=True)
 class Figures:
     """What one arm did in one round."""
 
@@ -90,19 +87,19 @@ class Figures:
         return 60 * len(ordered) / self.seconds, tokens, statistics.median(ordered), p95, self.hits / max(1, self.prompt)
 
 
-def project(folder: Path, session: str, order: str) -> Settings:
+def project(place: Path, session: str, order: str) -> Settings:
     """Writes a project whose prompts all begin with the session's name, and a fleet with the order."""
     for name, (description, taken, most, prompt) in AGENTS.items():
-        agent = folder / "agents" / name
+        agent = place / "agents" / name
         agent.mkdir(parents=True)
         card = f"name: {name}\ndescription: {description}\ninput: {taken}\noutput: str\nprompt: prompt.md\nmax_output: {most}\n"
         (agent / "agent.yaml").write_text(f"{card}system: You are a careful clerk of session {session}.\n")
         (agent / "prompt.md").write_text(prompt)
     laptop = (ROOT / "configs" / "laptop.yaml").read_text()
-    (folder / "configs").mkdir()
-    (folder / "configs" / "measured.yaml").write_text(f"{laptop}\norder: {order}\n")
-    (folder / "orchestra.toml").write_text("")
-    return Settings.load({"fleet": "measured", "journal": str(folder / "journal.db")}, start=folder)
+    (place / "configs").mkdir()
+    (place / "configs" / "measured.yaml").write_text(f"{laptop}\norder: {order}\n")
+    (place / "orchestra.toml").write_text("")
+    return Settings.load({"fleet": "measured", "journal": str(place / "journal.db")}, start=place)
 
 
 def document(number: int, characters: int) -> str:
@@ -116,14 +113,14 @@ def document(number: int, characters: int) -> str:
     return " ".join(found)
 
 
-async def arm(order: str, session: str, given: argparse.Namespace) -> Figures:
-    """One arm of one round."""
+async def arm(order: str, session: str, turn: int, given: argparse.Namespace) -> Figures:
+    """One arm of one round; both arms of a round have the same runs in the same order."""
     asked = ["What is it about?", "Which place is named?", "Which year is named?", "Who is named?", "What happened?", "Why?"]
     numbers = [number % given.documents for number in range(given.runs)]
-    random.Random(session.split("-")[0]).shuffle(numbers)
+    random.Random(turn).shuffle(numbers)
     documents = {number: document(number, given.characters) for number in set(numbers)}
-    with tempfile.TemporaryDirectory() as folder:
-        settings = project(Path(folder), session, order)
+    with tempfile.TemporaryDirectory() as place:
+        settings = project(Path(place), session, order)
         async with Orchestra.open(settings, progress=lambda step: print(step.message, file=sys.stderr)) as orchestra:
             step = Workflow.of(read(WORKFLOW, "report.yaml").graph)
             await (await orchestra.start(step, document="warm up", questions=["What?"]))
@@ -154,27 +151,48 @@ async def load(address: str) -> Load:
         return metrics.read(await reply.text())
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """Medians of both arms over the rounds, and the ratios of rounds: their median, the least and the greatest."""
+    lines = [
+        "| order | programs/min | tokens/s | p50 s | p95 s | of the prompts in the cache | rounds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for order in ARMS:
+        columns = zip(*(row[order] for row in rows), strict=True)
+        programs, tokens, p50, p95, cached = (statistics.median(column) for column in columns)
+        lines.append(f"| {order} | {programs:.1f} | {tokens:.0f} | {p50:.0f} | {p95:.0f} | {cached:.1%} | {len(rows)} |")
+    gains = [row["programs"][0] / row["fifo"][0] for row in rows]
+    tails = [row["programs"][3] / row["fifo"][3] for row in rows]
+    said = [f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})" for found in (gains, tails)]
+    return "\n".join([*lines, "", f"programs over fifo: {said[0]} times the programs; p95 {said[1]} times"])
+
+
+def kept(shape: dict[str, int]) -> list[dict[str, Any]]:
+    """The rounds of this shape that were measured with this code."""
+    file = folder() / "ordering.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return [row for row in rows if (row["shape"], row["code"]) == (shape, code())]
+
+
 async def main() -> int:
-    """Prints a row a round and arm, then the medians."""
+    """Measures the rounds that are asked for, and prints the table of all that were measured with this code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in {"runs": 32, "documents": 32, "questions": 3, "characters": 9000, "rounds": 3}.items():
+    shape = {"runs": 32, "documents": 32, "questions": 3, "characters": 9000}
+    for name, default in {**shape, "rounds": 3}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
-    rows: dict[str, list[tuple[float, ...]]] = {order: [] for order in ARMS}
-    stamp = f"{time.time_ns():x}"
-    print("| round | order | programs/min | tokens/s | p50 s | p95 s | cached | calls | prompt | output |\n|" + "---|" * 10)
-    for turn in range(given.rounds):
-        for order in ARMS if turn % 2 else ARMS[::-1]:
-            found = await arm(order, f"{stamp}{turn}-{order}", given)
-            rows[order].append(found.row)
-            programs, tokens, p50, p95, cached = found.row
-            counts = f"{found.calls} | {found.prompt} | {found.output}"
-            print(f"| {turn} | {order} | {programs:.1f} | {tokens:.0f} | {p50:.1f} | {p95:.1f} | {cached:.1%} | {counts} |", flush=True)
-    for order in ARMS:
-        medians = [statistics.median(column) for column in zip(*rows[order], strict=True)]
-        print(order, [round(value, 2) for value in medians])
-    ratios = [ours[0] / fifo[0] for ours, fifo in zip(rows["programs"], rows["fifo"], strict=True)]
-    print(f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); {now()}; {code()}")
+    shape = {name: getattr(given, name) for name in shape}
+    for _ in range(given.rounds):
+        count = len(kept(shape))
+        found: dict[str, tuple[float, ...]] = {}
+        for order in ARMS if count % 2 else ARMS[::-1]:
+            figures = await arm(order, f"{time.time_ns():x}", count, given)
+            found[order] = figures.row
+            print(order, [round(value, 3) for value in figures.row], figures.calls, figures.prompt, figures.output, file=sys.stderr)
+        with (folder() / "ordering.jsonl").open("a") as file:
+            file.write(json.dumps({"shape": shape, "code": code(), **found}) + "\n")
+    print(table(kept(shape)))
+    print(f"{', '.join(f'{name} {value}' for name, value in shape.items())}; {now()}; {code()}")
     return 0
 
 

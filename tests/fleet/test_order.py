@@ -270,7 +270,7 @@ def workload(kind: str, runs: int, *, seed: int = 1, apart: float = 0.0) -> list
         def ask(prefix: tuple[int, ...] = (), tokens: int = 60, most: int = 40) -> Ask:
             return Ask(prefix, len(prefix) * TOKENS + tokens, chance.randint(most // 4, most))
 
-        join = (ask(tokens=150),)
+        join, stages = (ask(tokens=150),), tuple[tuple[Ask, ...], ...]()
         match kind:
             case "checked":
                 stages = (tuple(ask(document) for _ in range(3)), join, (ask(document, 100, 8),))
