@@ -6,7 +6,7 @@ Each run reads one long document: a few questions to it at once, one call that j
 against the document. All runs are started together, in an order by chance. Both arms ask the same server, one after the other,
 alternating in who goes first; every prompt begins with words that no other arm and no other round has, so that nobody profits from
 what was cached for another. A round takes about six minutes on two cores; rounds are kept, and the table has all that were measured
-with the code as it is. Needs the local fleet, which it starts or adopts.
+with the same code. Needs the local fleet, which it starts or adopts.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ nodes:
   check: {agent: checker, with: {document: "${input.document}", draft: "${draft}"}}
 """
 ARMS = ("fifo", "programs")
+CODE = ("order.py", "prefixes.py", "limits.py")
 
 
 @dataclass(frozen=True)
@@ -168,10 +170,15 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def kept(shape: dict[str, int]) -> list[dict[str, Any]]:
-    """The rounds of this shape that were measured with this code."""
+    """The rounds of this shape that were measured with the line as it is."""
     file = folder() / "ordering.jsonl"
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    return [row for row in rows if (row["shape"], row["code"]) == (shape, code())]
+    rows = [json.loads(text) for text in file.read_text().splitlines()] if file.exists() else []
+    return [row for row in rows if (row["shape"], row["line"]) == (shape, line())]
+
+
+def line() -> str:
+    """A digest of the code that chooses."""
+    return sha256(b"".join((ROOT / "orchestra" / "fleet" / name).read_bytes() for name in CODE)).hexdigest()[:12]
 
 
 async def main() -> int:
@@ -190,7 +197,7 @@ async def main() -> int:
             found[order] = figures.row
             print(order, [round(value, 3) for value in figures.row], figures.calls, figures.prompt, figures.output, file=sys.stderr)
         with (folder() / "ordering.jsonl").open("a") as file:
-            file.write(json.dumps({"shape": shape, "code": code(), **found}) + "\n")
+            file.write(json.dumps({"shape": shape, "line": line(), **found}) + "\n")
     print(table(kept(shape)))
     print(f"{', '.join(f'{name} {value}' for name, value in shape.items())}; {now()}; {code()}")
     return 0

@@ -19,6 +19,8 @@ from orchestra.fleet.prefixes import TOKENS, Prefix, Prefixes
 Ordering: TypeAlias = Literal["programs", "fifo"]
 SHARE = 3
 """One part in so many of the cache may be in use; the rest remembers what runs come back to."""
+FEW = 4
+"""Requests that may be with the server at once also where their prompts take a larger part of the cache: alone, each would be slow."""
 PASSES = 8
 """Requests of younger runs that may go in a row before the oldest run that waits."""
 WINDOW = 64
@@ -260,7 +262,7 @@ class Programs:
         if self.room is None or not turn.prefix or not self._inside:
             return True
         more = self.prefixes.fresh(turn.prefix)
-        return not more or self.prefixes.used + more <= self.room
+        return not more or self.prefixes.used + more <= (self.room if self._inside >= FEW else self.prefixes.room)
 
     def _oldest(self) -> _Run | None:
         ages = self._ages
