@@ -17,7 +17,7 @@ import msgspec
 from orchestra.fleet.prefixes import TOKENS, Prefix, Prefixes
 
 Ordering: TypeAlias = Literal["programs", "fifo"]
-SHARE = 3
+SHARE = 4
 """One part in so many of the cache may be in use; the rest remembers what runs come back to."""
 FEW = 4
 """Requests that may be with the server at once also where their prompts take a larger part of the cache: alone, each would be slow."""

@@ -15,8 +15,8 @@ from orchestra.fleet.prefixes import TOKENS
 
 from .batching import Ask, Program, run
 
-CACHE = 30
-"""Blocks of the servers of these tests; a third of them may be in use."""
+CACHE = 40
+"""Blocks of the servers of these tests."""
 IN_USE = CACHE // SHARE
 
 
@@ -111,7 +111,7 @@ def test_prompts_that_would_push_out_the_rest_wait_and_those_that_share_what_is_
 
 def test_a_few_go_in_also_where_their_prompts_are_large_for_the_cache_but_not_more_than_it_holds() -> None:
     line = programs()
-    assert [line.enter(Turn(str(name), prefix=doc(name, 12))) for name in range(3)] == [True, True, False]
+    assert [line.enter(Turn(str(name), prefix=doc(name, 15))) for name in range(3)] == [True, True, False]
 
 
 def test_a_prompt_larger_than_the_cache_goes_in_alone() -> None:
