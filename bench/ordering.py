@@ -66,6 +66,7 @@ nodes:
   check: {agent: checker, with: {document: "${input.document}", draft: "${draft}"}}
 """
 ARMS = ("fifo", "programs")
+SHAPE = {"runs": 32, "documents": 32, "questions": 3, "characters": 9000}
 CODE = ("order.py", "prefixes.py", "limits.py")
 
 
@@ -156,7 +157,7 @@ async def load(address: str) -> Load:
 def table(rows: list[dict[str, Any]]) -> str:
     """Medians of both arms over the rounds, and the ratios of rounds: their median, the least and the greatest."""
     lines = [
-        "| order | programs/min | tokens/s | p50 s | p95 s | of the prompts in the cache | rounds |",
+        "| order | programs a minute | tokens/s | p50 s | p95 s | of the prompts in the cache | rounds |",
         "|---|---|---|---|---|---|---|",
     ]
     for order in ARMS:
@@ -166,7 +167,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     gains = [row["programs"][0] / row["fifo"][0] for row in rows]
     tails = [row["programs"][3] / row["fifo"][3] for row in rows]
     said = [f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})" for found in (gains, tails)]
-    return "\n".join([*lines, "", f"programs over fifo: {said[0]} times the programs; p95 {said[1]} times"])
+    return "\n".join([*lines, "", f"Over FIFO, the median of the rounds: {said[0]} times the programs, {said[1]} times the p95."])
 
 
 def kept(shape: dict[str, int]) -> list[dict[str, Any]]:
@@ -184,11 +185,10 @@ def line() -> str:
 async def main() -> int:
     """Measures the rounds that are asked for, and prints the table of all that were measured with this code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    shape = {"runs": 32, "documents": 32, "questions": 3, "characters": 9000}
-    for name, default in {**shape, "rounds": 3}.items():
+    for name, default in {**SHAPE, "rounds": 3}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
-    shape = {name: getattr(given, name) for name in shape}
+    shape = {name: getattr(given, name) for name in SHAPE}
     for _ in range(given.rounds):
         count = len(kept(shape))
         found: dict[str, tuple[float, ...]] = {}
@@ -198,8 +198,10 @@ async def main() -> int:
             print(order, [round(value, 3) for value in figures.row], figures.calls, figures.prompt, figures.output, file=sys.stderr)
         with (folder() / "ordering.jsonl").open("a") as file:
             file.write(json.dumps({"shape": shape, "line": line(), **found}) + "\n")
-    print(table(kept(shape)))
-    print(f"{', '.join(f'{name} {value}' for name, value in shape.items())}; {now()}; {code()}")
+    told = f"{table(kept(shape))}\n\n{', '.join(f'{name} {value}' for name, value in shape.items())}; {now()}; {code()}"
+    print(told)
+    if shape == SHAPE:
+        (folder() / "ordering.txt").write_text(f"{told}\n", "utf-8")
     return 0
 
 
