@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import re
 import statistics
@@ -76,10 +77,11 @@ class Figures:
 
     seconds: float
     latencies: list[float]
-    calls: int
     prompt: int
     output: int
     hits: int
+    processor: float
+    """Seconds of processor time of the server."""
 
     @property
     def row(self) -> tuple[float, ...]:
@@ -127,8 +129,9 @@ async def arm(order: str, session: str, turn: int, given: argparse.Namespace) ->
         async with Orchestra.open(settings, progress=lambda step: print(step.message, file=sys.stderr)) as orchestra:
             step = Workflow.of(read(WORKFLOW, "report.yaml").graph)
             await (await orchestra.start(step, document="warm up", questions=["What?"]))
-            address = f"http://127.0.0.1:{(await orchestra.fleet_status())['servers'][0]['port']}"
-            before, began = await load(address), time.perf_counter()
+            server = (await orchestra.fleet_status())["servers"][0]
+            address = f"http://127.0.0.1:{server['port']}"
+            before, worked, began = await load(address), processor(server["pid"]), time.perf_counter()
 
             async def one(number: int) -> tuple[float, Any]:
                 run = await orchestra.start(step, document=documents[number], questions=asked[: given.questions])
@@ -136,16 +139,31 @@ async def arm(order: str, session: str, turn: int, given: argparse.Namespace) ->
                 return time.perf_counter() - began, result
 
             done = await asyncio.gather(*(one(number) for number in numbers))
-            seconds, after = time.perf_counter() - began, await load(address)
+            seconds, worked, after = time.perf_counter() - began, processor(server["pid"]) - worked, await load(address)
     usages = [result.usage for _, result in done]
     return Figures(
         seconds,
         [latency for latency, _ in done],
-        sum(usage.calls for usage in usages),
         sum(usage.prompt_tokens for usage in usages),
         sum(usage.output_tokens for usage in usages),
         after.prefix_hits - before.prefix_hits,
+        worked,
     )
+
+
+def processor(pid: int) -> float:
+    """Seconds of processor time that a process and its descendants have used, on Linux."""
+    parents, ticks = dict[int, int](), dict[int, int]()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended meanwhile
+        parents[int(stat.parent.name)], ticks[int(stat.parent.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
+    family = {pid}
+    while more := {child for child, parent in parents.items() if parent in family} - family:
+        family |= more
+    return sum(ticks.get(member, 0) for member in family) / os.sysconf("SC_CLK_TCK")
 
 
 async def load(address: str) -> Load:
@@ -164,9 +182,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         columns = zip(*(row[order] for row in rows), strict=True)
         programs, tokens, p50, p95, cached = (statistics.median(column) for column in columns)
         lines.append(f"| {order} | {programs:.1f} | {tokens:.0f} | {p50:.0f} | {p95:.0f} | {cached:.1%} | {len(rows)} |")
-    gains = [row["programs"][0] / row["fifo"][0] for row in rows]
-    tails = [row["programs"][3] / row["fifo"][3] for row in rows]
-    said = [f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})" for found in (gains, tails)]
+    ratios = [[row["programs"][column] / row["fifo"][column] for row in rows] for column in (0, 3)]
+    said = [f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})" for found in ratios]
     return "\n".join([*lines, "", f"Over FIFO, the median of the rounds: {said[0]} times the programs, {said[1]} times the p95."])
 
 
@@ -195,7 +212,7 @@ async def main() -> int:
         for order in ARMS if count % 2 else ARMS[::-1]:
             figures = await arm(order, f"{time.time_ns():x}", count, given)
             found[order] = figures.row
-            print(order, [round(value, 3) for value in figures.row], figures.calls, figures.prompt, figures.output, file=sys.stderr)
+            print(order, [round(value, 3) for value in figures.row], f"{figures.processor:.1f} processor s", file=sys.stderr)
         with (folder() / "ordering.jsonl").open("a") as file:
             file.write(json.dumps({"shape": shape, "line": line(), **found}) + "\n")
     told = f"{table(kept(shape))}\n\n{', '.join(f'{name} {value}' for name, value in shape.items())}; {now()}; {code()}"
