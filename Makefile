@@ -4,7 +4,7 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-base demo test test-quick crash crash-full simulate simulate-full mutants lint docs readme bench bench-engine bench-peers bench-fleet lock clean
+.PHONY: help setup setup-base demo test test-quick crash crash-full simulate simulate-full mutants lint docs readme bench bench-engine bench-peers bench-fleet bench-ordering lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,11 @@ bench-peers: setup-base  ## the engine beside other libraries, each in an enviro
 bench-fleet:  ## the tables of the README, from bench/ (minutes; needs the fleet)
 	@$(PYTHON) scripts/bootstrap.py base cpu
 	@$(RUN) scripts/readme.py bench
+
+bench-ordering:  ## programs on one real server, in our order and as they come (20 minutes; needs the fleet)
+	@$(PYTHON) scripts/bootstrap.py base cpu
+	@$(RUN) -m bench.ordering
+	@$(RUN) -m bench.page
 
 lock: setup-base  ## requirements/*.lock anew from pyproject.toml (make lock UPGRADE=--upgrade: newest versions)
 	@$(RUN) scripts/lock.py $(UPGRADE)

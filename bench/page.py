@@ -13,10 +13,15 @@ PAGE = machine.ROOT / "docs" / "performance.md"
 BLOCK = re.compile(r"(?P<head><!-- measured:(?P<name>[a-z]+) -->\n).*?(?P<tail><!-- end:(?P=name) -->)", re.DOTALL)
 
 
-def engine() -> str:
-    """What the last `make bench-engine` printed; empty where there was none."""
-    file = machine.folder() / "engine.txt"
-    return f"```text\n{file.read_text('utf-8')}```\n" if file.exists() else ""
+def printed(name: str) -> str:
+    """What a benchmark printed last; empty where there was none."""
+    file = machine.folder() / f"{name}.txt"
+    return file.read_text("utf-8") if file.exists() else ""
+
+
+def fenced(text: str) -> str:
+    """A text as it stands."""
+    return f"```text\n{text}```\n" if text else ""
 
 
 def peers() -> str:
@@ -35,7 +40,7 @@ def renewed(page: str, measured: dict[str, str]) -> str:
 def main(page: Path = PAGE) -> int:
     """Writes the page."""
     before = page.read_text("utf-8")
-    after = renewed(before, {"engine": engine(), "peers": peers()})
+    after = renewed(before, {"engine": fenced(printed("engine")), "ordering": printed("ordering"), "peers": peers()})
     if after != before:
         page.write_text(after, "utf-8")
         print(f"{page.name} written")

@@ -12,6 +12,7 @@ from orchestra.fleet import metrics, protocol
 from orchestra.fleet.config import Endpoint
 from orchestra.fleet.connection import Block
 from orchestra.fleet.faults import Fault
+from orchestra.fleet.order import NOBODY, Turn
 from orchestra.fleet.protocol import Chat, Completion, Scores, Stream
 from orchestra.fleet.send import Sender, Sent, again, failed
 from orchestra.fleet.wire import Answer, Request
@@ -35,8 +36,9 @@ class Client:
         label: Label = "internal",
         seconds: float | None = None,
         on_text: OnText | None = None,
+        turn: Turn = NOBODY,
     ) -> Completion | Fault:
-        """A chat completion. `model` names an adapter; the server's own model where it is empty.
+        """A chat completion. `model` names an adapter; the server's own model where it is empty. `turn` is for the line before the server.
 
         `on_text` gets the text as it is written, if `chat.stream` is set; of a request that was sent again, from the start.
         """
@@ -44,7 +46,7 @@ class Client:
         name, dialect = model or target.model, target.dialect
         field = target.max_tokens_field if isinstance(target, Endpoint) else "max_tokens"
         body = protocol.chat_body(chat, name, dialect, field)
-        request = Request("/v1/chat/completions", body, label, chat.stream, chat.priority or 0)
+        request = Request("/v1/chat/completions", body, label, chat.stream, turn)
         if not chat.stream:
             sent = await self.sender.send(server, request, seconds=seconds)
             if isinstance(sent.result, Answer):
@@ -119,7 +121,7 @@ class Client:
         """How many tokens a chat is, with the server's own template and tokenizer (vLLM's `/tokenize`)."""
         model = self.sender.config.servers[server].model
         body = msgspec.json.encode({"model": model, "messages": list(messages), "add_generation_prompt": True})
-        sent = await self.sender.send(server, Request("/tokenize", body, label, priority=priority), seconds=seconds)
+        sent = await self.sender.send(server, Request("/tokenize", body, label, turn=Turn(priority=priority)), seconds=seconds)
         if (fault := failed(sent)) is not None:
             return fault
         tokens = protocol.read_tokens(self._received(sent))

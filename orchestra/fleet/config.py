@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from orchestra.errors import FleetError, InputError, InputErrors
 from orchestra.events import Usage
+from orchestra.fleet.order import Ordering
 from orchestra.values import yaml
 from orchestra.values.json import canonical, digest
 from orchestra.values.labels import Label
@@ -257,6 +258,8 @@ class FleetConfig(Frozen):
     """Seconds without a client or a request after which the supervisor ends, and the servers with it."""
     patience: Seconds = 300.0
     """Seconds that a call waits for a server that is starting or restarting."""
+    order: Ordering = "programs"
+    """Who goes first where requests wait for a server: runs one after the other, those with prompts in common together; or as they come."""
     limits: Limits = Limits.model_construct()
 
     @model_validator(mode="after")

@@ -25,6 +25,9 @@ from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer, nearest
 from orchestra.fleet.control import Supervision
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.gauge import Gauge
+from orchestra.fleet.metrics import Load
+from orchestra.fleet.order import Turn
+from orchestra.fleet.prefixes import Prefix, prefix
 from orchestra.fleet.progress import Report, silent
 from orchestra.fleet.protocol import Chat, Completion
 from orchestra.fleet.send import Sender
@@ -97,9 +100,16 @@ class Fleet:
         """Brings the local servers up, once, however many ask. Raises `FleetError`; the next call tries again."""
         task = self._starting
         if task is None or (task.done() and not _succeeded(task)):
-            task = self._starting = asyncio.create_task(self._addresses.ready(self._report))
+            task = self._starting = asyncio.create_task(self._up())
         if not task.done():
             await asyncio.shield(task)
+
+    async def _up(self) -> None:
+        await self._addresses.ready(self._report)
+        for name in self.config.local if self.config.order == "programs" else ():
+            load = await self.client.load(name)
+            if isinstance(load, Load) and load.cache_tokens:
+                self._sender.lines[name].gate.order.learn(load.cache_tokens)
 
     async def status(self) -> dict[str, Any]:
         """What `orchestra fleet status --json` prints: the supervisor's word on local servers, our own on endpoints."""
@@ -159,7 +169,7 @@ class Fleet:
             prompt = self._rendered(call, choice.card, "none")
         except (FleetError, InputError):
             return None
-        name = next((name for name in self._ordered(choice) if self.config.servers[name].dialect == "vllm"), None)
+        name = next((name for name in self._ordered(choice, call) if self.config.servers[name].dialect == "vllm"), None)
         found = None if name is None else await self.client.count(name, _messages(prompt), label=call.label, priority=call.priority)
         return found if isinstance(found, int) else None
 
@@ -191,7 +201,7 @@ class Fleet:
         began = self._clock.monotonic()
         seconds = self.config.limits.request_seconds if call.timeout is None else call.timeout
         tried = 0.0
-        for name in self._ordered(choice):
+        for name in self._ordered(choice, call):
             result = await self._request(name, call, choice.card, seconds - tried, on_text)
             tried = self._clock.monotonic() - began
             if isinstance(result, Completion) or result.seen or not result.retryable or tried >= seconds:
@@ -206,16 +216,19 @@ class Fleet:
         script = self._gauge.cast.of(card).script
         return script.render(call.inputs, evidence=call.evidence, feedback=call.feedback, constraint=constraint)
 
-    def _ordered(self, choice: Choice) -> Sequence[str]:
+    def _ordered(self, choice: Choice, call: Call) -> Sequence[str]:
         """The servers of a choice, the best one first."""
         if len(choice.servers) == 1:
             return choice.servers
-        return sorted(choice.servers, key=lambda name: self._cost(name, choice.card))
+        card = choice.card
+        begins = self._prefix(_messages(self._rendered(call, card, "none")), card.adapter or "")
+        return sorted(choice.servers, key=lambda name: self._cost(name, card, begins))
 
-    def _cost(self, name: str, card: Card) -> tuple[bool, bool, int]:
-        """Least first: a server that answers, that has the adapter, that has least to do."""
+    def _cost(self, name: str, card: Card, begins: Prefix) -> tuple[bool, bool, int]:
+        """Least first: a server that answers, that has the adapter, that has least to do, a block of a prompt counted as a request."""
         line = self._sender.lines[name]
-        return line.breaker.state == "open", not self._adapters.holds(name, card), line.load
+        fresh = len(begins) - line.gate.order.known(begins)
+        return line.breaker.state == "open", not self._adapters.holds(name, card), line.load + fresh
 
     async def _request(self, name: str, call: Call, card: Card, seconds: float, on_text: OnText | None) -> Completion | Fault:
         target = self.config.servers[name]
@@ -226,11 +239,15 @@ class Fleet:
             if isinstance(model, Fault):
                 return model
             left = deadline - self._clock.monotonic()
-            result = await self.client.chat(name, chat, model=model, label=call.label, seconds=left, on_text=on_text)
+            turn = Turn(call.run, call.priority, self._prefix(chat.messages, card.adapter or ""))
+            result = await self.client.chat(name, chat, model=model, label=call.label, seconds=left, on_text=on_text, turn=turn)
             if again or not (isinstance(result, Fault) and result.code == "F212" and model):
                 break
             self._adapters.forget(name)  # the server has lost it, by a restart that we did not notice
         return result
+
+    def _prefix(self, messages: Sequence[Mapping[str, str]], adapter: str) -> Prefix:
+        return prefix(messages, f"{adapter} {self.options.tenant}") if self.config.order == "programs" else ()
 
     def _chat(self, prompt: Prompt, call: Call, card: Card, target: LocalServer | Endpoint) -> Chat:
         constraint = prompt.constraint

@@ -3,65 +3,76 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 from typing import Literal, TypeAlias
+
+from orchestra.fleet.order import NOBODY, Fifo, Order, Ticket, Turn
 
 
 class Gate:
-    """At most `limit` requests at once; those that wait go in by priority, then in the order in which they came.
+    """At most `limit` requests at once; an `Order` says which of those that wait goes in next.
 
     The limit moves by AIMD (Chiu and Jain 1989, https://doi.org/10.1016/0169-7552(89)90019-6): one more after `limit` good
     answers, half as many when the server says that it is busy.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, order: Order | None = None) -> None:
         self.most = most
         self.limit = float(most)
         self.inside = 0
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._ticket = itertools.count()
-        self.waiting = 0
-        """Requests that wait at the gate."""
+        self.order = order or Fifo()
+        self._called: dict[Ticket, asyncio.Future[None]] = {}
 
-    def free(self) -> bool:
+    @property
+    def waiting(self) -> int:
+        """Requests that wait at the gate."""
+        return self.order.waiting
+
+    def free(self, turn: Turn = NOBODY) -> bool:
         """Goes in where there is room and nobody waits; says whether it did. Needs one `leave` then."""
-        if self._waiting or self.inside >= int(self.limit):
+        if self.inside >= int(self.limit) or not self.order.enter(turn):
             return False
         self.inside += 1
         return True
 
-    async def enter(self, priority: int) -> None:
-        """Waits until there is room. Every `enter` that returned needs one `leave`."""
-        if self.free():
+    async def enter(self, turn: Turn = NOBODY) -> None:
+        """Waits until there is room. Every `enter` that returned needs one `leave` of the same turn."""
+        if self.free(turn):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (priority, next(self._ticket), future))
-        self.waiting += 1
+        ticket = self.order.join(turn)
+        self._called[ticket] = future
+        self._call()  # it may share its prompt with what is inside, while those before it have to wait
         try:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
-                self._give_back()
-            else:
-                self.waiting -= 1
+                self._give_back(turn)
+            elif self._called.pop(ticket, None) is not None:
+                self.order.withdraw(ticket)
+                self._call()  # the others may have waited for this one
             raise
 
-    def leave(self, *, good: bool, busy: bool) -> None:
+    def leave(self, turn: Turn = NOBODY, *, good: bool, busy: bool) -> None:
         """The request is over; `busy` is the server's own word."""
         if busy:
             self.limit = max(1.0, self.limit / 2)
         elif good:
             self.limit = min(float(self.most), self.limit + 1 / self.limit)
-        self._give_back()
+        self._give_back(turn)
 
-    def _give_back(self) -> None:
+    def _give_back(self, turn: Turn) -> None:
         self.inside -= 1
-        while self._waiting and self.inside < int(self.limit):
-            future = heapq.heappop(self._waiting)[2]
-            if not future.done():
+        self.order.over(turn)
+        self._call()
+
+    def _call(self) -> None:
+        """Lets in who may go."""
+        while self.inside < int(self.limit) and (ticket := self.order.next()) is not None:
+            future = self._called.pop(ticket)
+            if future.done():
+                self.order.over(ticket.turn)  # cancelled, and it has not had a chance to say so
+            else:
                 self.inside += 1
-                self.waiting -= 1
                 future.set_result(None)
 
 

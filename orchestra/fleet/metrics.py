@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+
+_CACHE_TOKENS = re.compile(r'[{,]kv_cache_size_tokens="(\d{1,15})"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,8 @@ class Load:
     """Prompt and output tokens since the start."""
     prefix_queries: int = 0
     prefix_hits: int = 0
+    cache_tokens: int = 0
+    """Tokens that the key-value cache holds; 0 where the server does not say."""
 
     @property
     def busy(self) -> bool:
@@ -38,7 +43,9 @@ def read(text: str) -> Load:
     """The load in a Prometheus exposition; zero for what is not there."""
     sums: dict[str, float] = {}
     for line in text.splitlines():
-        if line.startswith("vllm:"):
+        if line.startswith("vllm:cache_config_info{") and (told := _CACHE_TOKENS.search(line)) is not None:
+            sums["vllm:cache_tokens"] = float(told[1])
+        elif line.startswith("vllm:"):
             name, _, rest = line.partition("{") if "{" in line else line.partition(" ")
             try:
                 value = float(rest.rpartition(" ")[2])
@@ -58,6 +65,7 @@ def read(text: str) -> Load:
         tokens=count("prompt_tokens_total", "generation_tokens_total"),
         prefix_queries=count("prefix_cache_queries_total"),
         prefix_hits=count("prefix_cache_hits_total"),
+        cache_tokens=count("cache_tokens"),
     )
 
 

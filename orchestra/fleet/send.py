@@ -19,6 +19,7 @@ from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer, secret
 from orchestra.fleet.connection import Block
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.limits import Breaker, Gate
+from orchestra.fleet.order import Turn, ordered
 from orchestra.fleet.wire import Answer, Request, Wire
 from orchestra.values.labels import may_go
 
@@ -67,7 +68,7 @@ class Sender:
 
     def __init__(self, config: FleetConfig, wire: Wire, addresses: Addresses, clock: Clock) -> None:
         self.config = config
-        self.lines = {name: Line(Gate(config.limits.in_flight), Breaker()) for name in config.servers}
+        self.lines = {name: Line(Gate(config.limits.in_flight, ordered(config.order)), Breaker()) for name in config.servers}
         self._wire, self._addresses, self._clock = wire, addresses, clock
 
     async def send(self, server: str, request: Request, *, seconds: float | None = None, fresh: Callable[[], Block] | None = None) -> Sent:
@@ -131,23 +132,23 @@ class Sender:
                 except FleetError as error:
                     return Fault(error.code, error.message, error.hint, seen=False, retryable=False)
         gate = self.lines[server].gate
-        if not gate.free() and not await self._let_in(gate, request.priority, deadline):
+        if not gate.free(request.turn) and not await self._let_in(gate, request.turn, deadline):
             hint = "raise the node's `timeout`, or lower `concurrency`"
             return Fault("F204", f"{server} had no room in time", hint, seen=False, sent=request.body or b"")
         result: Answer | Fault | None = None
         try:
             result = await self._wire.exchange(root, request, headers, deadline - self._clock.monotonic(), fresh() if fresh else None)
         finally:
-            gate.leave(good=isinstance(result, Answer), busy=isinstance(result, Fault) and result.busy)
+            gate.leave(request.turn, good=isinstance(result, Answer), busy=isinstance(result, Fault) and result.busy)
         if isinstance(result, Fault) and result.lost:
             self._addresses.lost(server, root)
         return result
 
-    async def _let_in(self, gate: Gate, priority: int, deadline: float) -> bool:
+    async def _let_in(self, gate: Gate, turn: Turn, deadline: float) -> bool:
         """Waits at a gate, and says whether it opened in time."""
         try:
             async with asyncio.timeout(deadline - self._clock.monotonic()):
-                await gate.enter(priority)
+                await gate.enter(turn)
         except TimeoutError:
             return False
         return True

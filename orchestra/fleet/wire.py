@@ -22,6 +22,7 @@ import msgspec
 from orchestra.fleet.config import Limits
 from orchestra.fleet.connection import Block, Connection, no_answer, no_http
 from orchestra.fleet.faults import Fault, printable
+from orchestra.fleet.order import NOBODY, Turn
 from orchestra.values.labels import Label
 
 KEEP_ALIVE = 3.0
@@ -40,8 +41,8 @@ class Request(msgspec.Struct, frozen=True):
     label: Label = "public"
     """Of the data in the body."""
     stream: bool = False
-    priority: int = 0
-    """Lower goes first where requests wait for each other."""
+    turn: Turn = NOBODY
+    """What decides who goes first where requests wait for each other."""
 
 
 class Answer(msgspec.Struct, frozen=True):

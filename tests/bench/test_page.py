@@ -18,5 +18,5 @@ def test_a_second_writing_changes_nothing() -> None:
     assert renewed(once, measured) == once
 
 
-def test_the_page_has_both_blocks() -> None:
-    assert [found["name"] for found in BLOCK.finditer(PAGE.read_text("utf-8"))] == ["engine", "peers"]
+def test_the_page_has_all_blocks() -> None:
+    assert [found["name"] for found in BLOCK.finditer(PAGE.read_text("utf-8"))] == ["engine", "peers", "ordering"]

@@ -17,9 +17,10 @@ from orchestra.agent.card import Card
 from orchestra.doors import Call, Chunk, Done, Refused, Reply
 from orchestra.errors import InputError
 from orchestra.fleet import dispatch
-from orchestra.fleet.config import FleetConfig
+from orchestra.fleet.config import FleetConfig, Limits
 from orchestra.fleet.dispatch import Fleet, Options
 from orchestra.fleet.folders import Folders
+from orchestra.fleet.prefixes import TOKENS
 from orchestra.fleet.weights import Pantry
 from orchestra.testing.server import SimulatedServer
 
@@ -217,6 +218,44 @@ async def test_a_salt_of_the_tenant_goes_to_vllm_only() -> None:
     assert not any("priority" in json.loads(visit.body) for visit in server.visits), "endpoints may not schedule by priority"
 
 
+@pytest.mark.parametrize(("order", "expected"), [("programs", ["a1", "a2", "b1", "c1"]), ("fifo", ["a1", "b1", "c1", "a2"])])
+async def test_where_requests_wait_runs_are_asked_one_after_the_other(order: str, expected: list[str]) -> None:
+    came, go = asyncio.Event(), asyncio.Event()
+
+    async def play(visit: Visit) -> None:
+        came.set()
+        await go.wait()
+        await visit.answer(chat_answer("x"))
+
+    async with raw_server(play) as server:
+        config = endpoints(server.url, limits=Limits(in_flight=1)).model_copy(update={"order": order})
+        async with opened(config) as fleet:
+            asked = [
+                asyncio.create_task(only(fleet, call("writer", run=name[0], inputs={"text": name}))) for name in ("a1", "b1", "c1", "a2")
+            ]
+            await came.wait()
+            await asyncio.sleep(0)
+            go.set()
+            await asyncio.gather(*asked)
+    assert [json.loads(visit.body)["messages"][-1]["content"].removeprefix("Say: ") for visit in server.visits] == expected
+
+
+async def test_a_prompt_goes_to_the_server_that_has_seen_its_beginning() -> None:
+    async with raw_server(says("x")) as first, raw_server(says("x")) as second, opened(endpoints(first.url, second.url)) as fleet:
+        for asked in ("ab", "b", "a", "b"):
+            await asyncio.gather(*(only(fleet, call("writer", run=name, inputs={"text": 2000 * name})) for name in asked))
+    seen = [[json.loads(visit.body)["messages"][-1]["content"][-1] for visit in server.visits] for server in (first, second)]
+    assert seen == [["a", "a"], ["b", "b", "b"]]
+
+
+async def test_prompts_of_other_tenants_and_adapters_have_nothing_in_common() -> None:
+    found = set()
+    for tenant in ("", "acme"):
+        async with opened(endpoints("http://127.0.0.1:1"), tenant=tenant) as fleet:
+            found |= {fleet._prefix([{"role": "user", "content": 600 * "x"}], adapter) for adapter in ("", "skill")}
+    assert len(found) == 4
+
+
 async def test_feedback_reaches_the_prompt() -> None:
     async with raw_server(says("x")) as server, opened(endpoints(server.url)) as fleet:
         await only(fleet, call("writer", feedback=("the quote is not in the text",)))
@@ -327,6 +366,13 @@ async def test_the_first_call_starts_the_fleet_and_the_second_finds_it(faked: An
     assert isinstance(first, Done)
     assert isinstance(second, Done)
     assert first.value == second.value, "the same process"
+
+
+async def test_a_server_says_how_much_it_remembers(faked: Any, folders: Folders) -> None:
+    async with faked(kept(folders)) as fleet:
+        await fleet.ready()
+        line = fleet._sender.lines["m"].gate.order
+    assert line.prefixes.room == 46592 // TOKENS
 
 
 async def test_a_server_killed_in_the_middle_of_a_call_costs_one_attempt_and_the_next_succeeds(faked: Any, folders: Folders) -> None:

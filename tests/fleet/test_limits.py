@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.fleet.limits import Breaker, Gate
+from orchestra.fleet.order import Turn
 
 
 async def test_the_gate_never_lets_in_more_than_its_limit() -> None:
@@ -15,7 +16,7 @@ async def test_the_gate_never_lets_in_more_than_its_limit() -> None:
 
     async def visit() -> None:
         nonlocal most
-        await gate.enter(0)
+        await gate.enter()
         most = max(most, gate.inside)
         await asyncio.sleep(0)
         gate.leave(good=True, busy=False)
@@ -26,10 +27,10 @@ async def test_the_gate_never_lets_in_more_than_its_limit() -> None:
 
 async def test_who_waits_goes_in_by_priority_then_by_order() -> None:
     gate, order = Gate(1), list[str]()
-    await gate.enter(0)
+    await gate.enter()
 
     async def visit(name: str, priority: int) -> None:
-        await gate.enter(priority)
+        await gate.enter(Turn(priority=priority))
         order.append(name)
         gate.leave(good=True, busy=False)
 
@@ -42,9 +43,9 @@ async def test_who_waits_goes_in_by_priority_then_by_order() -> None:
 
 async def test_a_cancelled_visitor_leaves_no_hole() -> None:
     gate = Gate(1)
-    await gate.enter(0)
-    waiting = asyncio.create_task(gate.enter(0))
-    next_one = asyncio.create_task(gate.enter(1))
+    await gate.enter()
+    waiting = asyncio.create_task(gate.enter())
+    next_one = asyncio.create_task(gate.enter(Turn(priority=1)))
     await asyncio.sleep(0)
     waiting.cancel()
     gate.leave(good=True, busy=False)
@@ -54,8 +55,8 @@ async def test_a_cancelled_visitor_leaves_no_hole() -> None:
 
 async def test_a_visitor_cancelled_in_the_moment_of_entry_gives_its_place_back() -> None:
     gate = Gate(1)
-    await gate.enter(0)
-    waiting = asyncio.create_task(gate.enter(0))
+    await gate.enter()
+    waiting = asyncio.create_task(gate.enter())
     await asyncio.sleep(0)
     gate.leave(good=True, busy=False)
     waiting.cancel()

@@ -17,6 +17,7 @@ from orchestra.doors import Call, Done, Refused
 from orchestra.fleet.config import FleetConfig, LocalServer
 from orchestra.fleet.dispatch import Fleet
 from orchestra.fleet.faults import Fault
+from orchestra.fleet.order import Programs
 from orchestra.fleet.protocol import Chat, Completion, Scores
 
 pytestmark = pytest.mark.real
@@ -50,6 +51,10 @@ MOODS = Card.declared(
     output=record(mood={"enum": ["glad", "sad"]}, score={"type": "integer", "minimum": 1, "maximum": 5}),
     prompt="What is the mood of this text? {{ text }}",
     max_output=40,
+)
+
+TELLER = Card.declared(
+    "teller", input=record(document=STRING, question=STRING), output=STRING, prompt="{{ document }}\n\n{{ question }}", max_output=4
 )
 
 
@@ -163,6 +168,21 @@ async def test_priority_and_salt_are_taken(laptop: FleetConfig) -> None:
         await fleet.ready()
         result = await fleet.client.chat(SERVER, Chat(messages=FRANCE.messages, max_output=4, priority=-5, cache_salt="tenant"))
     assert isinstance(result, Completion), result
+
+
+async def test_the_fleet_knows_what_the_server_remembers(laptop: FleetConfig) -> None:
+    document = " ".join(f"Fact {random.random()}: the Normans came to {number} towns." for number in range(100))
+    async with opened(laptop, TELLER) as fleet:
+        await fleet.ready()
+        line = fleet._sender.lines[SERVER].gate.order
+        assert isinstance(line, Programs)
+        assert line.prefixes.room > 100, "the laptop's cache holds 46,592 tokens"
+        for cold in (True, False):
+            begins = fleet._prefix([{"role": "user", "content": f"{document}\n\nWhy?"}], "")
+            assert line.known(begins) == (0 if cold else len(begins))
+            done = await only(fleet, call("teller", document=document, question="Why?"))
+            assert isinstance(done, Done)
+            assert (done.usage.cached_tokens == 0) == cold
 
 
 async def test_cancelling_a_call_frees_the_server(laptop: FleetConfig) -> None:

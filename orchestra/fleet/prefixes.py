@@ -1,0 +1,84 @@
+"""What prompts have in common, and what a server's prefix cache holds of it, as far as that can be told from outside. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+BLOCK = 512
+"""Characters of a prompt that are looked at together: about 128 tokens of English, the block of vLLM's prefix cache on CPUs."""
+TOKENS = 128
+"""What a block is counted as."""
+UNKNOWN = 1024
+"""Blocks that a server is taken to remember where it does not say."""
+
+Prefix: TypeAlias = tuple[int, ...]
+"""How a prompt begins: a mark for each of its blocks, which says all that stands before it too. Marks mean something in one process."""
+
+
+def prefix(messages: Iterable[Mapping[str, str]], salt: str) -> Prefix:
+    """How a chat begins. `salt` is what keeps caches apart: the model, or the adapter, and the tenant."""
+    found: list[int] = []
+    mark = hash(salt)
+    for message in messages:
+        text = message["content"]
+        mark = hash((mark, message["role"]))
+        whole = len(text) - len(text) % BLOCK
+        for start in range(0, whole, BLOCK):
+            mark = hash((mark, text[start : start + BLOCK]))
+            found.append(mark)
+        if whole < len(text):
+            mark = hash((mark, text[whole:]))
+    return tuple(found)
+
+
+class Prefixes:
+    """The blocks of a prefix cache: those in use, then as many of those used last as there is room for.
+
+    A block is never there without those before it: requests take whole prefixes, and as in vLLM the end is forgotten first.
+    """
+
+    def __init__(self, room: int = UNKNOWN) -> None:
+        self.room = room
+        self._used: dict[int, int] = {}
+        """Blocks of requests that are with the server, and how many requests share each."""
+        self._idle: OrderedDict[int, None] = OrderedDict()
+
+    @property
+    def used(self) -> int:
+        """Different blocks of the requests that are with the server."""
+        return len(self._used)
+
+    def known(self, prefix: Prefix) -> int:
+        """How many of its leading blocks are there."""
+        used, idle = self._used, self._idle
+        return bisect_left(prefix, True, key=lambda mark: mark not in used and mark not in idle)
+
+    def fresh(self, prefix: Prefix) -> int:
+        """How many more blocks would be in use."""
+        used = self._used
+        return len(prefix) - bisect_left(prefix, True, key=lambda mark: mark not in used)
+
+    def use(self, prefix: Prefix) -> None:
+        """A request goes to the server."""
+        for mark in prefix:
+            self._used[mark] = self._used.get(mark, 0) + 1
+            self._idle.pop(mark, None)
+        self._forget()
+
+    def leave(self, prefix: Prefix) -> None:
+        """A request is over. Its blocks stay while there is room."""
+        for mark in reversed(prefix):
+            left = self._used[mark] - 1
+            if left:
+                self._used[mark] = left
+            else:
+                del self._used[mark]
+                self._idle[mark] = None
+        self._forget()
+
+    def _forget(self) -> None:
+        while self._idle and len(self._used) + len(self._idle) > self.room:
+            self._idle.popitem(last=False)
