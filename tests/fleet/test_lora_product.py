@@ -214,7 +214,8 @@ def test_a_version_that_is_not_known_is_left_alone_and_the_log_says_so(version: 
         (tmp_path / f"vllm-{version}.dist-info").mkdir()
         (tmp_path / f"vllm-{version}.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
     program = f"""
-import sys
+import logging, sys
+logging.basicConfig(level=logging.INFO)
 sys.path.insert(0, {str(tmp_path)!r})
 from orchestra.fleet.lora_cpu import register
 register()
