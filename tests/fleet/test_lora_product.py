@@ -111,6 +111,18 @@ def test_every_row_gets_its_own_adapter_and_no_other(mix: str) -> None:
     assert torch.equal(y[bare], before), "to the bit: an adapter may not touch them"
 
 
+def test_a_server_with_one_slot_gives_it_to_nobody_else() -> None:
+    import torch
+
+    down, up = (tuple(part[:1].clone() for part in parts) for parts in adapters())
+    x, y = rows(3, WIDTH), rows(3, sum(SLICES), 5)
+    wanted = plain(y, x, down, up, [-1, 0, -1])
+    before = y[::2].clone()
+    wrapper([-1, 0, -1], layout=(7,)).add_lora_linear(y, x, down, up, 1.0, SLICES)
+    near(y, wanted)
+    assert torch.equal(y[::2], before)
+
+
 def test_vllms_own_product_has_the_fault_that_this_one_mends() -> None:
     """So that the day vLLM mends it is seen."""
     import torch
