@@ -9,6 +9,7 @@ from pathlib import Path
 
 from orchestra.agent.card import Card
 from orchestra.errors import FleetError, InputError
+from orchestra.fleet import lora_cpu
 from orchestra.fleet.client import Client
 from orchestra.fleet.config import FleetConfig, LocalServer
 from orchestra.fleet.faults import Fault
@@ -55,15 +56,16 @@ def read(card: Card, server: LocalServer) -> Adapter:
 def check_slots(config: FleetConfig, cards: Iterable[Card]) -> None:
     """Refuses a fleet with too few slots for the adapters of its cards. Raises `InputError` F102.
 
-    On the CPU one slot always stays free, because vLLM's kernels there read “no adapter” as the last slot (SERVING.md):
-    with all in use, the base model would silently answer with an adapter.
+    On the CPU one slot stays free where vLLM is not one that `lora_cpu` mends: its kernels there read “no adapter” as the last slot,
+    and with all in use the base model would silently answer with an adapter.
     """
     listed = list(cards)
     for name, server in config.local.items():
         wanted = set(server.adapters) | {c.adapter for c in listed if c.adapter and name in config.serving(c.model)}
-        needed = len(wanted) + (server.device == "cpu") if wanted else 0
+        spare = lora_cpu.spare_slots() if wanted and server.device == "cpu" else 0
+        needed = len(wanted) + spare
         if server.max_loras < needed:
-            why = "on the CPU one slot stays free: vLLM reads “no adapter” as the last slot" if server.device == "cpu" else ""
+            why = "on the CPU one slot stays free: this vLLM reads “no adapter” as the last slot" if spare else ""
             message = f"{name} has max_loras: {server.max_loras}, and its {len(wanted)} adapters need {needed}"
             raise InputError("F102", message, why=why, hint=f"write max_loras: {needed} under servers.{name} of the fleet file")
 
@@ -109,7 +111,7 @@ class Residency:
         self._loaded[server] = set(listed)
         if adapter.name in listed:
             return None
-        if target.device == "cpu" and len(listed) + 1 >= target.max_loras:
+        if target.device == "cpu" and len(listed) + 1 >= target.max_loras and lora_cpu.spare_slots():
             reason = f"{server} holds {len(listed)} adapters of other commands, and on the CPU its last slot stays free"
             return Fault("F219", reason, "orchestra fleet stop, or raise `max_loras` in the fleet file", seen=False, retryable=False)
         if (fault := await self._client.load_adapter(server, adapter.name, str(adapter.folder))) is None:

@@ -22,7 +22,7 @@ from orchestra.values import yaml
 from orchestra.values.json import canonical, digest
 from orchestra.values.labels import Label
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of what supervisor and clients say to each other; part of the fleet's digest, so that unlike ones never meet."""
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
@@ -123,15 +123,11 @@ class LocalServer(Frozen):
     max_model_len: Positive
     max_num_seqs: Positive | None = None
     max_loras: Annotated[int, Field(ge=0, le=256)] = 0
-    """Slots for adapters; 0 serves the base model only. On the CPU one slot more than there are adapters, see `adapters`."""
+    """Slots for adapters; 0 serves the base model only. At least as many as there are adapters, see F102."""
     max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 16
     max_cpu_loras: Positive | None = None
     adapters: dict[Name, str] = {}
-    """Folders of adapters by name, beside those of the cards; loaded when first asked for.
-
-    With `device: cpu` there must be fewer than `max_loras`: vLLM 0.32's CPU kernels read “no adapter” as the last slot, so
-    that with all slots in use the base model silently answers with an adapter.
-    """
+    """Folders of adapters by name, beside those of the cards; loaded when first asked for."""
     kv_cache_gib: Positive = 1
     """Memory of the CPU's key-value cache."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -152,10 +148,9 @@ class LocalServer(Frozen):
     dialect: Literal["vllm"] = "vllm"
 
     @model_validator(mode="after")
-    def _leave_the_last_slot(self) -> LocalServer:
-        if self.adapters and self.max_loras <= len(self.adapters) - (self.device == "gpu"):
-            more = "more than" if self.device == "cpu" else "at least"
-            raise ValueError(f"max_loras is {self.max_loras}, and must be {more} the number of adapters, {len(self.adapters)}")
+    def _has_slots(self) -> LocalServer:
+        if self.max_loras < len(self.adapters):
+            raise ValueError(f"max_loras is {self.max_loras}, and must be at least the number of adapters, {len(self.adapters)}")
         return self
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from orchestra.errors import FleetError
+from orchestra.fleet import lora_cpu
 from orchestra.fleet.config import LocalServer
 from orchestra.fleet.process import Launch
 
@@ -90,6 +91,7 @@ def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[st
         kept |= {name: value for name, value in environment.items() if name.startswith(GPU_PREFIXES)}
     else:
         kept |= {"VLLM_CPU_KVCACHE_SPACE": str(server.kv_cache_gib)}
+    ours = server.device == "cpu" and server.max_loras
     return kept | {
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
@@ -97,6 +99,7 @@ def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[st
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True" if server.max_loras else "False",
+        "VLLM_PLUGINS": lora_cpu.PLUGIN if ours else "",  # exactly these: whatever else is installed stays out
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }

