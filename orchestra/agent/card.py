@@ -165,6 +165,12 @@ class Card(CardFile):
             raise InputError("A012", f"{name}: {file.data} has changed since the run began", hint="orchestra runs fork")
         return made
 
+    def varied(self, *, folder: Path | None = None, **settings: Any) -> Card:
+        """The card with some settings of `agent.yaml` otherwise, such as its name or its adapter; with a digest of its own."""
+        mine = self.model_dump(by_alias=True, include=set(CardFile.model_fields))
+        file = CardFile.model_validate({**mine, **settings})
+        return self._made(file, self.input_schema, self.output_schema, self.template, self.data_digest, folder or self.folder)
+
     @property
     def contract(self) -> Contract:
         """Its typed face."""
