@@ -28,7 +28,7 @@ def build_app(opener: Opener | None = None) -> typer.Typer:
     ) -> None:
         context.obj = opener
 
-    for room in (project, checking, run, batch, runs, agents, learn, reference, fleet, doctor):
+    for room in (project, checking, run, batch, runs, agents, reference, fleet, learn, doctor):
         room.register(app)
     return app
 
