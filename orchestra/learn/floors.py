@@ -58,9 +58,48 @@ class Nearest:
         return self._outputs[max(scores, key=lambda number: (scores[number], -number))] if scores else self._outputs[0]
 
 
-def floors(rows: Sequence[Row]) -> tuple[Constant | Nearest, ...]:
+class Dictionary:
+    """Of outputs that are spans of a text: every value that was seen in training, wherever it stands; the longest first."""
+
+    name = "floor: values that were seen in training"
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._field, self._text = next(place for row in rows if (place := _spans_in(row)) is not None)
+        self._slots: dict[str, set[str]] = defaultdict(set)
+        for row in rows:
+            for slot, span in row.output[self._field].items():
+                self._slots[span["value"].lower()].add(slot)
+        self._values = sorted(self._slots, key=lambda value: (-len(value), value))
+
+    def __call__(self, inputs: Mapping[str, Any]) -> Any:
+        text, found, taken = str(inputs[self._text]), dict[str, Any](), set[int]()
+        for value in self._values:
+            match = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text, re.IGNORECASE)
+            free = next((slot for slot in sorted(self._slots[value]) if slot not in found), None)
+            if match and free and not taken & set(range(*match.span())):
+                found[free] = {"value": match[0], "start": match.start(), "end": match.end()}
+                taken |= set(range(*match.span()))
+        return {self._field: found}
+
+
+def _spans_in(row: Row) -> tuple[str, str] | None:
+    """The field of a row's output that has spans, and the input that they stand in."""
+    for name, value in row.output.items() if isinstance(row.output, Mapping) else ():
+        for span in value.values() if isinstance(value, Mapping) else ():
+            if not (isinstance(span, Mapping) and {"value", "start", "end"} <= span.keys()):
+                return None
+            for text_name, text in row.input.items():
+                if isinstance(text, str) and text[span["start"] : span["end"]] == span["value"]:
+                    return name, text_name
+    return None
+
+
+def floors(rows: Sequence[Row]) -> tuple[Constant | Nearest | Dictionary, ...]:
     """The floors of some training rows; none without rows."""
-    return (Constant(rows), Nearest(rows)) if rows else ()
+    if not rows:
+        return ()
+    spans = any(_spans_in(row) is not None for row in rows)
+    return (Constant(rows), Nearest(rows), *((Dictionary(rows),) if spans else ()))
 
 
 def _words(value: Any) -> list[str]:

@@ -12,9 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from orchestra.agent.card import Card
 from orchestra.agent.classical import packed
 from orchestra.agent.tagger import OUTSIDE, Features, labels_of, words_of
 from orchestra.errors import InputError
+from orchestra.values.yaml import load
+
+
+ARRAYS = "weights.npz"
+WORDS = "words.yaml"
+"""A file of an agent's folder: lists of words by the name of their class."""
 
 
 class Row(Protocol):
@@ -46,6 +53,23 @@ class Places:
     words: Mapping[str, Sequence[str]] | None = None
     """Words by the name of their class."""
 
+    @classmethod
+    def of(cls, card: Card) -> Places:
+        """The places of a card of kind `tagger`: its first text, its first list, its output's first field; its `words.yaml`.
+
+        Raises `InputError` N131 for a card without a text or a field, L-codes for a faulty file of words.
+        """
+        fields: Mapping[str, Any] = card.input_schema.get("properties", {})
+        text = next((name for name, schema in fields.items() if schema.get("type") == "string"), None)
+        output = next(iter(card.output_schema.get("properties", {})), None)
+        if text is None or output is None:
+            hint = "input: {text: str}, output: {slots: 'dict[str, Span]'}"
+            raise InputError("N131", f"{card.name} is no tagger: it needs a text to read and a field for its slots", hint=hint)
+        hint = next((name for name, schema in fields.items() if schema.get("type") == "array"), "")
+        path = card.folder / WORDS if card.folder is not None else None
+        words = load(path.read_bytes(), str(path)).value if path is not None and path.is_file() else {}
+        return cls(text, output, hint, words)
+
     @property
     def classes(self) -> dict[str, tuple[str, ...]]:
         """Names of classes by word."""
@@ -71,9 +95,6 @@ class Trained:
         """Puts the files into an agent's folder."""
         (folder / "model.json").write_text(self.layout, "utf-8")
         (folder / ARRAYS).write_bytes(self.arrays)
-
-
-ARRAYS = "weights.npz"
 
 
 def train(rows: Sequence[Row], places: Places, course: Course = Course()) -> Trained:
