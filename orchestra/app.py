@@ -394,6 +394,11 @@ class Orchestra:
         evidence = sources(jsonable(against))
         return start(Situation(value=jsonable(answer), schema=schema, evidence=evidence, checks=tuple(checks), accept=accept))
 
+    async def load(self, agent: str) -> list[str]:
+        """Has the local servers that run load an agent's adapter, before its first call; gives their names. Raises `InputError` A001."""
+        card = self.registry.card(agent)
+        return await self._troupe.load(card) if self._troupe is not None else []
+
     async def fleet_status(self) -> dict[str, Any]:
         """What is known of the servers; `{"running": False}` where none are used."""
         return await self._troupe.status() if self._troupe is not None else {"running": False, "servers": []}

@@ -15,6 +15,7 @@ from orchestra.fleet.versions import current
 from orchestra.project import Project
 
 if TYPE_CHECKING:
+    from orchestra.agent.card import Card
     from orchestra.fleet.dispatch import Fleet
     from orchestra.fleet.gauge import Gauge
     from orchestra.fleet.progress import Progress
@@ -132,6 +133,10 @@ class Troupe:
                 constraint=settings.constraint,
             )
         return self._gauge
+
+    async def load(self, card: Card) -> list[str]:
+        """The names of the running servers that have a card's adapter, which they load where they have not."""
+        return await (await self.fleet()).load(card) if card.kind == "model" and card.adapter is not None else []
 
     async def prepare(self, program: Program) -> None:
         """Brings the servers up for a program that will surely ask a model, before the clock of its run starts.

@@ -22,6 +22,8 @@ from orchestra.values.types import Schema, Validator, nearest
 from orchestra.values.yaml import Marked, load
 
 FILE = "agent.yaml"
+STORED = frozenset({"sklearn", "tagger"})
+"""Kinds whose knowledge lies in a data file of the card's folder, and which run in this process."""
 MAX_BYTES = 1 << 20
 MAX_DATA_BYTES = 64 << 20
 MAX_STORED = 8 << 20
@@ -48,7 +50,7 @@ class CardFile(_Frozen):
     schema_: Literal["orchestra/v1"] = Field(default="orchestra/v1", alias="schema")
     name: Name
     description: str = ""
-    kind: Literal["model", "sklearn", "python"] = "model"
+    kind: Literal["model", "sklearn", "tagger", "python"] = "model"
     input: Mapping[Name, str] = {}
     output: str | Mapping[Name, str]
     types: Mapping[str, Mapping[str, Any]] = {}
@@ -100,7 +102,7 @@ class Card(CardFile):
         if file.kind == "model":
             text = _text(folder, file.prompt, marked)
             template.check(text, file.input, folder / file.prompt)
-        elif file.kind == "sklearn":
+        elif file.kind in STORED:
             data = digest(_bytes(folder, file.data, marked.place(("data",))))
         return cls._made(file, inputs, outputs, text, data, folder)
 
@@ -161,9 +163,15 @@ class Card(CardFile):
         made = cls._made(file, stored.input, stored.output, stored.prompt, stored.data, folder)
         if made.digest != stored.digest:
             raise _not_stored(f"{name} has the digest {made.digest}, and they say {stored.digest}")
-        if folder is not None and file.kind == "sklearn" and digest(made.read(file.data)) != stored.data:
+        if folder is not None and file.kind in STORED and digest(made.read(file.data)) != stored.data:
             raise InputError("A012", f"{name}: {file.data} has changed since the run began", hint="orchestra runs fork")
         return made
+
+    def varied(self, *, folder: Path | None = None, **settings: Any) -> Card:
+        """The card with some settings of `agent.yaml` otherwise, such as its name or its adapter; with a digest of its own."""
+        mine = self.model_dump(by_alias=True, include=set(CardFile.model_fields))
+        file = CardFile.model_validate({**mine, **settings})
+        return self._made(file, self.input_schema, self.output_schema, self.template, self.data_digest, folder or self.folder)
 
     @property
     def contract(self) -> Contract:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli import agents, batch, checking, doctor, fleet, project, reference, run, runs
+from orchestra.cli import agents, batch, checking, doctor, fleet, learn, project, reference, run, runs
 from orchestra.cli.opening import Opener
 
 
@@ -28,7 +28,7 @@ def build_app(opener: Opener | None = None) -> typer.Typer:
     ) -> None:
         context.obj = opener
 
-    for room in (project, checking, run, batch, runs, agents, reference, fleet, doctor):
+    for room in (project, checking, run, batch, runs, agents, reference, fleet, learn, doctor):
         room.register(app)
     return app
 

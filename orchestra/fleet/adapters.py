@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from orchestra.agent.card import Card
 from orchestra.errors import FleetError, InputError
@@ -15,14 +19,17 @@ from orchestra.fleet.config import FleetConfig, LocalServer
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.safetensors import check_folder
 from orchestra.fleet.weights import sha256
+from orchestra.values.json import digest
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+Stamp: TypeAlias = tuple[int, int, int]
+"""What changes when a file is replaced: its time, its inode, its size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoRA that a server can load: the name that requests carry, and its folder. The name holds the digest of its weights."""
+    """A LoRA that a server can load: the name that requests carry, and its folder. The name holds its digest."""
 
     name: str
     folder: Path
@@ -43,14 +50,44 @@ def find(card: Card, server: LocalServer) -> Path:
     raise FleetError("F212", f"the adapter {card.adapter!r} of {card.name!r} is not there", hint=hint)
 
 
-def read(card: Card, server: LocalServer) -> Adapter:
-    """The adapter of a card, its files checked. Raises `FleetError` F007 (not safe to load) or F212 (not there, or no adapter)."""
+def read(card: Card, server: LocalServer, store: Path) -> Adapter:
+    """The adapter of a card, its files checked, and kept in the store. Raises `FleetError` F007 (not safe to load) or F212 (no adapter)."""
     folder = find(card, server)
     for name in (WEIGHTS, CONFIG):
         if not (folder / name).is_file():
             raise FleetError("F212", f"{folder} is no adapter: it has no {name}", hint="save it with peft's `save_pretrained`")
     check_folder(folder)
-    return Adapter(f"{card.adapter}-{sha256(folder / WEIGHTS)[:12]}", folder)
+    mark = mark_of(folder)
+    return Adapter(f"{card.adapter}-{mark[:12]}", kept(folder, mark, store))
+
+
+def mark_of(folder: Path) -> str:
+    """The digest of an adapter: of its weights, and of how they are scaled and where they sit."""
+    return digest(f"{sha256(folder / WEIGHTS)} {sha256(folder / CONFIG)}".encode())
+
+
+def kept(folder: Path, mark: str, store: Path) -> Path:
+    """An adapter's files under its digest, where nobody changes them: servers read them again when its slot was needed meanwhile."""
+    place = store / mark
+    if not (place / WEIGHTS).is_file():
+        store.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{mark[:12]}-", dir=store))
+        for name in (WEIGHTS, CONFIG):
+            shutil.copyfile(folder / name, partial / name)
+        try:
+            os.replace(partial, place)
+        except OSError:  # another process was faster
+            shutil.rmtree(partial)
+    return place
+
+
+def stamp(folder: Path) -> Stamp | None:
+    """Of an adapter's weights; None where they are not there."""
+    try:
+        found = (folder / WEIGHTS).stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def check_slots(config: FleetConfig, cards: Iterable[Card]) -> None:
@@ -70,21 +107,34 @@ def check_slots(config: FleetConfig, cards: Iterable[Card]) -> None:
             raise InputError("F102", message, why=why, hint=f"write max_loras: {needed} under servers.{name} of the fleet file")
 
 
-class Residency:
-    """Which adapters are loaded where. A server that restarted has none: its address is new."""
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """An adapter that was read, and from where."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    source: Path
+    stamp: Stamp | None
+    adapter: Adapter
+
+
+class Residency:
+    """Which adapters are loaded where. A server that restarted has none: its address is new.
+
+    An adapter whose files were replaced, by a promotion, is read anew at the next call and loaded beside the old one, which goes when
+    the new one is there; calls under way end with the one that they began with.
+    """
+
+    def __init__(self, client: Client, store: Path) -> None:
+        self._client, self._store = client, store
         self._loaded: dict[str, set[str]] = {}
-        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
-        self._read: dict[tuple[str, str], Adapter] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._read: dict[tuple[str, str], _Known] = {}
 
     def holds(self, server: str, card: Card) -> bool:
         """Whether a card's adapter, where it has one, is known to be loaded on a server."""
         if card.adapter is None:
             return True
         known = self._read.get((server, card.digest))
-        return known is not None and known.name in self._loaded.get(server, ())
+        return known is not None and known.adapter.name in self._loaded.get(server, ())
 
     async def ensure(self, server: str, card: Card, servers: Mapping[str, object]) -> str | Fault:
         """The model's name for a card's requests to a server, its adapter loaded; empty for the server's own model."""
@@ -93,16 +143,34 @@ class Residency:
         target = servers[server]
         if not isinstance(target, LocalServer):
             return card.adapter  # an endpoint has it under that name, or answers that it has not
-        try:
-            if (adapter := self._read.get((server, card.digest))) is None:
-                adapter = self._read[server, card.digest] = await asyncio.to_thread(read, card, target)
-        except FleetError as error:
-            return Fault(error.code, error.message, error.hint, seen=False, retryable=False)
-        if adapter.name not in self._loaded.get(server, ()):
-            async with self._locks.setdefault((server, adapter.name), asyncio.Lock()):
-                if (fault := await self._load(server, adapter, target)) is not None:
-                    return fault
+        known = self._read.get((server, card.digest))
+        if known is not None and known.adapter.name in self._loaded.get(server, ()) and known.stamp == stamp(known.source):
+            return known.adapter.name
+        async with self._locks.setdefault(server, asyncio.Lock()):
+            try:
+                adapter = await self._current(server, card, target)
+            except FleetError as error:
+                return Fault(error.code, error.message, error.hint, seen=False, retryable=False)
+            if adapter.name not in self._loaded.get(server, ()) and (fault := await self._load(server, adapter, target)) is not None:
+                return fault
+            if known is not None and known.adapter.name != adapter.name:
+                await self._give_up(server, known.adapter.name)
         return adapter.name
+
+    async def _current(self, server: str, card: Card, target: LocalServer) -> Adapter:
+        """The adapter as its files are now. Raises `FleetError`."""
+        known = self._read.get((server, card.digest))
+        if known is None or known.stamp != stamp(known.source):
+            source = find(card, target)
+            mark = stamp(source)  # before the files are read: a change meanwhile is seen at the next call
+            known = self._read[server, card.digest] = _Known(source, mark, await asyncio.to_thread(read, card, target, self._store))
+        return known.adapter
+
+    async def _give_up(self, server: str, name: str) -> None:
+        """Unloads an adapter that no card has any more."""
+        if all(known.adapter.name != name for (where, _), known in self._read.items() if where == server):
+            self._loaded.get(server, set()).discard(name)
+            await self._client.unload_adapter(server, name)  # a server that cannot keeps it: it does no harm there
 
     async def _load(self, server: str, adapter: Adapter, target: LocalServer) -> Fault | None:
         listed = await self._client.adapters(server)

@@ -61,7 +61,7 @@ class Fleet:
         self.options = options
         self._sender, self._addresses, self._report = sender, addresses, report
         self._clock, self._gauge = clock, gauge
-        self._adapters = Residency(self.client)
+        self._adapters = Residency(self.client, gauge.pantry.folders.adapters)
         self._starting: asyncio.Task[None] | None = None
         addresses.on_move = self._adapters.forget
 
@@ -172,6 +172,16 @@ class Fleet:
         name = next((name for name in self._ordered(choice, call) if self.config.servers[name].dialect == "vllm"), None)
         found = None if name is None else await self.client.count(name, _messages(prompt), label=call.label, priority=call.priority)
         return found if isinstance(found, int) else None
+
+    async def load(self, card: Card) -> list[str]:
+        """Loads a card's adapter into the local servers that are up; gives the names of those that have it."""
+        try:
+            await self.ready()
+        except FleetError:
+            return []
+        names = [name for name in self.config.serving(card.model) if isinstance(self.config.servers[name], LocalServer)]
+        loaded = [await self._adapters.ensure(name, card, self.config.servers) for name in names]
+        return [name for name, found in zip(names, loaded, strict=True) if not isinstance(found, Fault)]
 
     def _choice(self, call: Call) -> Choice | Fault:
         try:

@@ -47,6 +47,11 @@ class Folders:
         """What was fetched and is not yet a model; emptied when it is."""
         return self.cache / "downloads"
 
+    @property
+    def adapters(self) -> Path:
+        """Adapters by their digests: what servers load from, and what agents had before."""
+        return self.state / "adapters"
+
     def meeting(self, digest: str) -> Path:
         """The private folder where the supervisor of the fleet `digest` and its clients meet; made if it is not there."""
         place = self.runtime / "fleets" / digest

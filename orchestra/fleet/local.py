@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from orchestra.agent.card import Card
+from orchestra.agent.card import STORED, Card
 from orchestra.agent.contract import Contract
 from orchestra.agent.registry import Registry
 from orchestra.agent.tool import ToolFault, ToolFunction
@@ -18,9 +18,6 @@ from orchestra.fleet.versions import current
 from orchestra.values.json import canonical, digest
 from orchestra.values.labels import may_go
 from orchestra.values.types import Validator
-
-if TYPE_CHECKING:
-    from orchestra.agent.classical import Classifier
 
 HERE = "local"
 """What a reply of this process says as its server."""
@@ -36,15 +33,22 @@ class Registered(Protocol):
         """Agents and tools by name."""
 
 
+class Predictor(Protocol):
+    """A trained agent that runs in this process."""
+
+    def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
+        """The output, and how sure it is of it, in [0, 1]."""
+
+
 class LocalWorkers:
-    """Does tools and agents of kind `python` and `sklearn` in this process. Plain functions run on threads."""
+    """Does tools and agents of kind `python`, and trained ones that need no server, in this process. Plain functions run on threads."""
 
     def __init__(self, known: Registered, kept: Mapping[str, Card] | None = None, *, tenant: str = "") -> None:
         """`kept` has the cards, by digest, that runs began with and that are no longer the current ones of their names."""
         self._known = known
         self._kept: Mapping[str, Card] = {} if kept is None else kept
         self._tenant = tenant
-        self._classifiers: dict[str, Classifier] = {}
+        self._predictors: dict[str, Predictor] = {}
         self._loading = asyncio.Lock()
 
     async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
@@ -80,7 +84,7 @@ class LocalWorkers:
             card = current(call, self._known.registry.cards, self._kept)
         except InputError:
             return UNMEASURED  # it will be refused for this
-        if card is not None and card.kind == "sklearn":
+        if card is not None and card.kind in STORED:
             return Measure(memo=self._memo(call, card.digest))
         function = self._known.registry.code.get(call.name)
         return UNMEASURED if function is None else self._remembered(call, card.contract if card else function.contract, function)
@@ -121,21 +125,32 @@ class LocalWorkers:
             return _done(await function.call(call.inputs), began)
         if not may_go(call.label, card.label):
             raise _forbidden(call, card.label)
-        classifier = await self._classifier(card)
+        predictor = await self._predictor(card)
         _check(card.name, card.input_schema, call.inputs, "T002")
-        value, confidence = await asyncio.to_thread(classifier.predict, call.inputs)
+        value, confidence = await asyncio.to_thread(predictor.predict, call.inputs)
         _check(card.name, card.output_schema, value, "T004")
         return _done(value, began, confidence, card.digest)
 
-    async def _classifier(self, card: Card) -> Classifier:
+    async def _predictor(self, card: Card) -> Predictor:
         async with self._loading:
-            if (found := self._classifiers.get(card.digest)) is None:
-                if card.kind != "sklearn":
-                    raise InputError("F201", f"{card.name} is no agent of this process", hint="ask the fleet")
-                from orchestra.agent.classical import Classifier
-
-                found = self._classifiers[card.digest] = await asyncio.to_thread(Classifier.load, card)
+            if (found := self._predictors.get(card.digest)) is None:
+                found = self._predictors[card.digest] = await asyncio.to_thread(_predictor, card)
             return found
+
+
+def _predictor(card: Card) -> Predictor:
+    """What knows how to do a card's work. Raises `InputError` A011 for damaged files, F201 for work that belongs elsewhere."""
+    match card.kind:
+        case "sklearn":
+            from orchestra.agent.classical import Classifier
+
+            return Classifier.load(card)
+        case "tagger":
+            from orchestra.agent.tagger import Tagger
+
+            return Tagger.load(card)
+        case _:
+            raise InputError("F201", f"{card.name} is no agent of this process", hint="ask the fleet")
 
 
 def _done(value: Any, began: float, confidence: float | None = None, model: str = "") -> Done:

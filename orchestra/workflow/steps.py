@@ -90,6 +90,13 @@ class Agent(Step[P, R]):
         """An agent that is known by its contract alone, such as one of the registry."""
         return Agent(contract.name, of_contract(contract), contract.description)
 
+    @classmethod
+    def carded(cls, card: Card) -> Agent[..., Any]:
+        """An agent with a card of its own, whatever the project knows under its name."""
+        made = cls.of(card.contract)
+        made.__dict__["card"] = card
+        return made
+
     @cached_property
     def card(self) -> Card | None:
         """The card of an agent that is declared in Python; None for one that binds a card of the project.

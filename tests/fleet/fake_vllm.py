@@ -57,6 +57,9 @@ class Handler(BaseHTTPRequestHandler):
             case "/test/hang":
                 hanging.set()
                 self.answer({})
+            case "/v1/unload_lora_adapter":
+                adapters.remove(body["lora_name"])
+                self.answer("Success")
             case "/v1/load_lora_adapter":
                 adapters.append(body["lora_name"])
                 self.answer("Success")

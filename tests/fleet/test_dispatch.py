@@ -458,6 +458,26 @@ async def test_an_adapter_is_loaded_when_it_is_first_needed_and_again_after_a_re
         assert again.model == first.model
 
 
+async def test_an_adapter_that_was_replaced_is_loaded_before_the_old_one_goes_and_no_call_fails(
+    faked: Any, folders: Folders, tmp_path: Path
+) -> None:
+    skill = adapter(tmp_path / "skill")
+    config = kept(folders, device="cpu", max_loras=3, adapters={"skill": str(skill)})
+    card = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
+    async with faked(config, {"writer": card}) as fleet:
+        old = await only(fleet, call("writer"))
+        header = b'{"__metadata__": {"made": "new"}}'
+        (skill / "new").write_bytes(len(header).to_bytes(8, "little") + header)
+        os.replace(skill / "new", skill / "adapter_model.safetensors")
+        done = await asyncio.gather(*(only(fleet, call("writer")) for _ in range(20)))
+        assert all(isinstance(one, Done) for one in done)
+        (new,) = {one.model for one in done}
+        assert isinstance(old, Done)
+        assert new != old.model
+        assert (await fleet.status())["servers"][0]["adapters"] == [new]
+        assert (folders.adapters / adapters.mark_of(skill) / "adapter_config.json").is_file(), "servers load files that nobody changes"
+
+
 @pytest.mark.parametrize("harm", ["pickle", "auto_map", "nothing there"])
 async def test_an_adapter_that_could_run_code_is_not_loaded(harm: str, faked: Any, folders: Folders, tmp_path: Path) -> None:
     folder = adapter(tmp_path / "skill")

@@ -1,0 +1,125 @@
+"""The data set that the agent `extractor` is trained on, made of the training part of Restaurant8k.
+
+    python -m bench.extractor_data --data FOLDER/restaurant8k --out FOLDER [--composed 400]
+
+Restaurant8k (Coope, Farghly, Gerz, Vulić, Henderson 2020), `github.com/PolyAI-LDN/task-specific-datasets`, CC BY 4.0. The rows as they are,
+and *composed* ones: phrases of their slots set beside each other in short requests, for most of the rows fill one slot or none, and people
+write “table for two tomorrow at 7”. Rows are split by text; composed ones use phrases of the training part alone, and are trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestra.agent.card import Card
+from orchestra.learn.contract import contract_digest
+from orchestra.learn.dataset import DataSet, Origin, Row
+from orchestra.learn.splits import Shares, split
+from orchestra.values.json import digest
+
+ROOT = Path(__file__).resolve().parents[1]
+SEED = 1
+SHARES = Shares(tune=0.1, test=0.1)
+LONGEST = 30
+"""Characters of a phrase that is composed with others, at most."""
+OPENINGS = (
+    "I need a table", "table", "Table", "Can I book", "book", "a booking", "reservation", "We need a table", "Could I get a table",
+    "I'd like to book", "please book a table", "hi, table",
+)  # fmt: skip
+ENDS = ("", "", ".", " please", "?")
+_TIMED = re.compile(r"(at|around|in|by|after|before|from|between)\b")
+_DATED = re.compile(r"(on|in|for|this|next|the|today|tomorrow|tonight)\b")
+
+
+def rows_of(path: Path) -> list[Row]:
+    """The rows of a file of Restaurant8k; a group is a text, letter case and punctuation aside."""
+    found = []
+    for line in path.read_text("utf-8").splitlines():
+        item = json.loads(line)
+        group = " ".join(re.findall(r"\w+", item["input"]["text"].lower())) or item["id"]
+        found.append(Row(item["id"], item["input"], {"slots": item["expected"]["slots"]}, digest(group.encode())[:16]))
+    return found
+
+
+class _Request:
+    """A text that grows by phrases, each at a known place."""
+
+    def __init__(self, opening: str) -> None:
+        self.text, self.slots = opening, dict[str, dict[str, Any]]()
+
+    def add(self, before: str, slot: str, phrase: str) -> None:
+        start = len(self.text) + len(before)
+        self.text += before + phrase
+        self.slots[slot] = {"value": phrase, "start": start, "end": len(self.text)}
+
+
+def composed(rows: Sequence[Row], count: int, seed: int) -> Iterator[Row]:
+    """Requests made of phrases of these rows."""
+    chance = random.Random(seed)
+    phrases: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        for slot, span in row.output["slots"].items():
+            if len(span["value"]) < LONGEST:
+                phrases[slot].append(span["value"].strip(".,"))
+    for number in range(count):
+        request = _Request(chance.choice(OPENINGS))
+        wanted = [slot for slot in ("people", "date", "time") if chance.random() < 0.75] or ["people"]
+        chance.shuffle(wanted)
+        for slot in wanted:
+            phrase = chance.choice(phrases[slot])
+            request.add(_before(slot, phrase, chance), slot, phrase)
+        if chance.random() < 0.2:
+            request.add(chance.choice((", name is ", " under ", ", ", " for ")), "first_name", chance.choice(phrases["first_name"]))
+            request.add(" ", "last_name", chance.choice(phrases["last_name"]))
+        request.text += chance.choice(ENDS)
+        yield Row(f"composed-{number:05}", {"text": request.text, "requested": []}, {"slots": request.slots}, f"composed-{number:05}")
+
+
+def _before(slot: str, phrase: str, chance: random.Random) -> str:
+    """What stands between a phrase and the text before it."""
+    match slot:
+        case "people":
+            return " for " if chance.random() < 0.85 else ", "
+        case "time":
+            return " " if _TIMED.match(phrase.lower()) else chance.choice((" at ", " at ", " ", ", ", " around "))
+        case _:
+            return chance.choice((" ", " ", ", ")) if _DATED.match(phrase.lower()) else chance.choice((" on ", " ", " ", ", ", " for "))
+
+
+def made(source: Path, count: int) -> DataSet:
+    """The data set."""
+    rows = rows_of(source)
+    parts: Mapping[Any, list[Row]] = split(rows, SHARES)
+    more = list(composed(parts["train"], count, SEED))
+    name = "Restaurant8k, Coope et al. 2020, train part"
+    origins = [
+        Origin(name, "CC BY 4.0", digest(source.read_bytes()), "as they are", len(rows)),
+        Origin(name, "CC BY 4.0", digest(source.read_bytes()), "phrases of slots composed to short requests", len(more)),
+    ]
+    card = Card.load(ROOT / "agents" / "extractor")
+    return DataSet.made(
+        "restaurant8k", card.name, contract_digest(card), "CC BY 4.0", origins, {**parts, "train": [*parts["train"], *more]}
+    )
+
+
+def main() -> None:
+    """Writes the folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the folder restaurant8k")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--composed", type=int, default=400)
+    given = parser.parse_args()
+    data = made(given.data / "train.jsonl", given.composed)
+    data.write(given.out)
+    print(f"{given.out}: " + ", ".join(f"{part} {record.rows}" for part, record in data.manifest.parts.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,338 @@
+"""The data set that the agent `reader` is trained on, made of the training parts of public sets.
+
+    python -m bench.reader_data --data FOLDER --out FOLDER [--less xquad ...]
+
+FOLDER has `xquad_en/train.jsonl` (XQuAD, English; CC BY-SA 4.0; Artetxe et al. 2020), `tatqa/train.jsonl` (TAT-QA; MIT; Zhu et al. 2021),
+`begin/train.jsonl` (BEGIN; CC BY 4.0; Dziri et al. 2022) and `factcheckgpt/train.jsonl` (Apache-2.0; Wang et al. 2023). Nothing else is
+read. How rows are made, all of it deterministic:
+
+- *asked*: the rows of XQuAD as they are.
+- *siblings*: a question beside another passage of its article, the ones that share most words with it first: not told there.
+- *windows*: two or more sentences of a passage with all of its questions: told, where the answer is still in them; else not.
+- *finance*: questions of TAT-QA over its paragraphs: told, where the answer is a span of one; not told, where it comes from the table.
+- *cloze*: a sentence of a passage with a name, a number or a year asked for in its place; or the same beside another passage.
+
+Rows are split by article, paragraphs and passage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestra.agent.card import Card
+from orchestra.learn.contract import contract_digest
+from orchestra.learn.dataset import DataSet, Origin, Part, Row
+from orchestra.learn.splits import part_of
+from orchestra.values.json import digest
+from orchestra.values.words import content
+
+ROOT = Path(__file__).resolve().parents[1]
+SEED = 11
+SIBLINGS = 3
+"""Further questions of its article that a passage gets and does not answer."""
+WINDOWS = 2
+"""Windows of a passage."""
+TUNE = 0.12
+LONGEST = 1800
+"""Characters of a passage of TAT-QA at most."""
+_SENTENCE = re.compile(r"\S.*?(?:[.!?][\"')\]\u201d\u2019]*(?=\s+[\"'(\u201c]?[A-Z0-9])|$)", re.DOTALL)
+
+
+@dataclass(slots=True)
+class Passage:
+    """A passage with the questions that it answers, and the answers to them."""
+
+    text: str
+    group: str
+    asked: dict[str, str] = field(default_factory=dict)
+    silent: list[str] = field(default_factory=list)
+    """Questions that the source says it does not answer."""
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def row(kind: str, group: str, passage: str, question: str, answer: str | None) -> Row:
+    """A row of the reader."""
+    mark = digest(json.dumps([passage, question]).encode())[:16]
+    return Row(f"{kind}-{mark}", {"question": question, "context": passage}, {"answer": answer}, group)
+
+
+def articles(rows: Sequence[dict[str, Any]]) -> list[list[Passage]]:
+    """XQuAD's passages by article: two that the same question was asked of belong together."""
+    passages: dict[str, Passage] = {}
+    beside: dict[str, list[str]] = defaultdict(list)
+    for item in rows:
+        text, question = item["input"]["context"], item["input"]["question"]
+        passage = passages.setdefault(text, Passage(text, ""))
+        if answers := item["expected"]["answers"]:
+            passage.asked[question] = answers[0]["text"]
+        else:
+            passage.silent.append(question)
+        beside[question].append(text)
+    links: dict[str, set[str]] = defaultdict(set)
+    for texts in beside.values():
+        for text in texts:
+            links[text].update(texts)
+    found: list[list[Passage]] = []
+    left = dict.fromkeys(passages)
+    while left:
+        line, reached = [next(iter(left))], dict[str, None]()
+        while line:
+            here = line.pop()
+            if here not in reached:
+                reached[here] = None
+                line += sorted(links[here])
+        article = [passages[text] for text in reached]
+        group = "xquad-" + digest("".join(sorted(reached)).encode())[:12]
+        for passage in article:
+            passage.group = group
+            del left[passage.text]
+        found.append(article)
+    return found
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text."""
+    return [match[0].strip() for match in _SENTENCE.finditer(text)]
+
+
+def asked(article: Sequence[Passage]) -> Iterator[Row]:
+    """The rows as they are."""
+    for passage in article:
+        for question, answer in passage.asked.items():
+            yield row("asked", passage.group, passage.text, question, answer)
+        for question in passage.silent:
+            yield row("asked", passage.group, passage.text, question, None)
+
+
+def siblings(article: Sequence[Passage], many: int) -> Iterator[Row]:
+    """Questions of other passages of the article, the nearest by words first."""
+    for passage in article:
+        known = content(passage.text)
+        others = [
+            (question, answer)
+            for other in article
+            if other is not passage
+            for question, answer in other.asked.items()
+            if question not in passage.silent and not told(answer, passage.text)
+        ]
+        others.sort(key=lambda pair: (-len(content(pair[0]) & known) / max(1, len(content(pair[0]))), pair))
+        for question, _ in others[:many]:
+            yield row("sibling", passage.group, passage.text, question, None)
+
+
+def windows(article: Sequence[Passage], many: int) -> Iterator[Row]:
+    """Parts of a passage with all of its questions."""
+    for passage in article:
+        parts = sentences(passage.text)
+        chance = random.Random(digest(passage.text.encode()) + str(SEED))
+        texts: list[str] = []
+        for _ in range(8):
+            length = chance.randint(2, max(2, (len(parts) + 1) // 2))
+            start = chance.randint(0, max(0, len(parts) - length))
+            first, last = passage.text.find(parts[start]), passage.text.find(parts[min(start + length, len(parts)) - 1])
+            text = passage.text[first : last + len(parts[min(start + length, len(parts)) - 1])]
+            if len(text) < 0.75 * len(passage.text) and text not in texts:
+                texts.append(text)
+        for text in texts[:many]:
+            told_here = [(q, a) for q, a in passage.asked.items() if a in text]
+            not_here = [(q, a) for q, a in passage.asked.items() if not told(a, text)]
+            for question, answer in told_here:
+                yield row("window", passage.group, text, question, answer)
+            for question, _ in not_here[: max(2, len(told_here))]:
+                yield row("window", passage.group, text, question, None)
+
+
+def told(answer: str, text: str) -> bool:
+    """Whether a text has the words of an answer, whatever their case."""
+    return re.search(rf"(?<!\w){re.escape(answer.casefold())}(?!\w)", text.casefold()) is not None
+
+
+def finance(rows: Iterable[dict[str, Any]]) -> Iterator[Row]:
+    """TAT-QA over its paragraphs: spans of them, and questions that only the table answers."""
+    contexts: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for item in rows:
+        contexts[json.dumps([item["input"]["table"], item["input"]["paragraphs"]])].append(item)
+    for key, items in contexts.items():
+        group = "tatqa-" + digest(key.encode())[:12]
+        paragraphs = [text.strip() for text in items[0]["input"]["paragraphs"] if len(text) > 60]
+        if not paragraphs:
+            continue
+        told_here: list[Row] = []
+        silent: list[Row] = []
+        for item in items:
+            expected, question = item["expected"], item["input"]["question"]
+            answer = expected["answer"][0] if isinstance(expected["answer"], list) else str(expected["answer"])
+            home = next((text for text in paragraphs if answer in text), None)
+            if expected["type"] == "span" and expected["from"] == "text" and home is not None and 1 <= len(answer) <= 120:
+                text = _with_neighbours(paragraphs, home)
+                if told_once(answer, text):
+                    told_here.append(row("finance", group, text, question, answer.strip()))
+            elif expected["type"] == "span" and expected["from"] == "table" and home is None:
+                silent.append(row("finance", group, _with_neighbours(paragraphs, max(paragraphs, key=len)), question, None))
+        yield from told_here
+        yield from silent[: max(1, len(told_here) // 2)]
+
+
+def told_once(answer: str, text: str) -> bool:
+    """Whether an answer stands in a text at word borders."""
+    return re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text) is not None
+
+
+def _with_neighbours(paragraphs: Sequence[str], home: str) -> str:
+    """A paragraph with those that follow it, up to a length."""
+    at = paragraphs.index(home)
+    text = home
+    for other in paragraphs[at + 1 :]:
+        if len(text) + len(other) > LONGEST // 2:
+            break
+        text += "\n" + other
+    return text[:LONGEST]
+
+
+_MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
+_ASKED: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(rf"(?<=\b[Oo]n )(?:{_MONTHS}) \d{{1,2}}(?:, \d{{4}})?(?!\w)"), "what date"),
+    (re.compile(r"(?<=\b[Ii]n )(?:1\d{3}|20[0-2]\d)(?![\w,.]\d)(?!s\b)"), "what year"),
+    (re.compile(r"(?<=\b[Ii]n the )(?:1\d{3}|20[0-2]\d)s(?!\w)"), "what decade"),
+    (re.compile(r"(?<![\w.,$€£-])\d[\d,]*(?:\.\d+)?(?= (?!percent|per cent|million|billion|and|to|or|in|of|on|at|by|for|was|is|were|are|the)[a-z]{4,})"), "how many"),
+    (re.compile(r"(?<![\w.,$€£-])\d[\d,]*(?:\.\d+)? ?(?:%|percent|per cent)(?!\w)"), "what percentage"),
+    (re.compile(r"[$€£]\d[\d,]*(?:\.\d+)?(?: (?:million|billion))?(?!\w)"), "how much money"),
+    (re.compile(r"(?<=\bby )[A-Z][\w'’-]+(?: (?:[A-Z][\w'’-]+|[A-Z]\.))+"), "whom"),
+    (re.compile(r"(?<=[a-z,] )(?:the )?[A-Z][\w'’-]+(?: (?:of|the|de|and|von)(?= [A-Z])| [A-Z][\w'’-]+)*"), "what"),
+    (re.compile(r"^[A-Z][a-z'’-]+(?: [A-Z][\w'’-]+)+(?= (?:was|is|were|are|had|has|became|won|made|led|served|wrote|began|played)\b)"), "who or what"),
+)
+
+
+def cloze(text: str, most: int, chance: random.Random) -> list[tuple[str, str]]:
+    """Questions made of a text's sentences, with their answers: a piece of a sentence is asked for in its place."""
+    found: list[tuple[str, str]] = []
+    parts = [part for part in sentences(text) if 40 <= len(part) <= 260]
+    chance.shuffle(parts)
+    for part in parts:
+        options = [(match, word) for pattern, word in _ASKED for match in pattern.finditer(part)]
+        options = [(match, word) for match, word in options if _whole(part, match) and text.count(match[0]) == 1]
+        if not options:
+            continue
+        match, word = chance.choice(options)
+        before, after = part[: match.start()].strip(), part[match.end() :].rstrip(".!? ")
+        before = _clause(before, last=True)
+        after = _clause(after, last=False)
+        if len(content(before + " " + after)) < 3:
+            continue
+        if word == "who or what" or not before:
+            question = f"{word.capitalize()} {after.strip()}?"
+        else:
+            question = f"{before[0].upper() if chance.random() < 0.5 else before[0]}{before[1:]} {word} {after.strip()}".strip() + "?"
+        found.append((question, match[0].removeprefix("the ")))
+        if len(found) == most:
+            break
+    return found
+
+
+def _whole(sentence: str, match: re.Match[str]) -> bool:
+    """Whether a piece is no part of a longer name or number."""
+    before, after = sentence[: match.start()].split(), sentence[match.end() :]
+    named = match[0][0].isupper() and bool(before) and before[-1][0].isupper() and before[-1][-1].isalpha()
+    return not named and re.match(r"[/.&’'-]\w|\.,| [A-Z&(]|\w", after) is None
+
+
+def _clause(text: str, *, last: bool) -> str:
+    """The clause next to what is asked for, where the rest would make the question long."""
+    if len(text) < 90:
+        return text
+    pieces = re.split(r"(?<=[,;]) ", text)
+    kept = pieces[-1] if last else pieces[0]
+    return kept.rstrip(",;") if len(kept) > 20 else text
+
+
+def clozes(passages: Sequence[tuple[str, str]], kind: str, most: int) -> Iterator[Row]:
+    """Questions of passages (text, group), each also beside the passage that shares most words with it."""
+    chance = random.Random(f"{kind}{SEED}")
+    words = [content(text) for text, _ in passages]
+    index: dict[str, list[int]] = defaultdict(list)
+    for at, known in enumerate(words):
+        for word in known:
+            index[word].append(at)
+    for at, (text, group) in enumerate(passages):
+        made = cloze(text, most, chance)
+        for question, answer in made:
+            yield row(kind, group, text, question, answer)
+        near = Counter(other for word in words[at] for other in index[word] if other != at and len(index[word]) < 200)
+        for other, _ in near.most_common(1):
+            for question, answer in cloze(passages[other][0], 1, random.Random(f"{at}{SEED}")):
+                if not told(answer, text):
+                    yield row(kind, group, text, question, None)
+
+
+def evidence(rows: Iterable[dict[str, Any]], least: int, name: str) -> list[tuple[str, str]]:
+    """The passages of a set of claims with evidence, each once, by a group of its own."""
+    texts = dict.fromkeys(item["input"]["evidence"].strip() for item in rows)
+    return [(text, f"{name}-{digest(text.encode())[:12]}") for text in texts if least <= len(text) <= 900 and text[0].isupper()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the folder of the public sets")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--name", default="reader-v1")
+    parser.add_argument("--whole", action="store_true", help="no article of XQuAD is held out; early stopping then looks at the others")
+    parser.add_argument("--kinds", nargs="*", default=None, help="only rows of these kinds")
+    given = parser.parse_args()
+    files = {name: given.data / name / "train.jsonl" for name in ("xquad_en", "tatqa", "begin", "factcheckgpt")}
+    read = {name: lines(path) for name, path in files.items()}
+    kinds: dict[str, list[Row]] = {"asked": [], "siblings": [], "windows": [], "finance": [], "cloze": []}
+    for article in articles(read["xquad_en"]):
+        kinds["asked"] += asked(article)
+        kinds["siblings"] += siblings(article, SIBLINGS)
+        kinds["windows"] += windows(article, WINDOWS)
+        kinds["cloze"] += clozes([(passage.text, passage.group) for passage in article], "cloze", 2)
+    kinds["finance"] += finance(read["tatqa"])
+    kinds["begin"] = list(clozes(evidence(read["begin"], 150, "begin"), "begin", 2))
+    kinds["claims"] = list(clozes(evidence(read["factcheckgpt"], 300, "claims"), "claims", 1))
+    parts: dict[Part, list[Row]] = {"train": [], "tune": [], "test": []}
+    seen: set[str] = set()
+    for kind, rows in kinds.items():
+        if given.kinds is not None and kind not in given.kinds:
+            continue
+        for one in rows:
+            mark = one.id.partition("-")[2]
+            if mark in seen:
+                continue
+            seen.add(mark)
+            part: Part = part_of(one.group, tune=TUNE, test=0.0)
+            if part == "tune" and kind not in ("asked", "finance"):
+                continue
+            parts[part].append(one)
+        print(f"{kind}: {len(rows)} rows, {sum(r.output['answer'] is None for r in rows)} of them not told")
+    card = Card.load(ROOT / "agents" / "reader")
+    licences = {
+        "xquad_en": ("CC BY-SA 4.0", "asked, siblings, windows, cloze"),
+        "tatqa": ("MIT", "finance"),
+        "begin": ("CC BY 4.0", "cloze"),
+        "factcheckgpt": ("Apache-2.0", "cloze"),
+    }
+    prefixes = {"xquad_en": "xquad-", "tatqa": "tatqa-", "begin": "begin-", "factcheckgpt": "claims-"}
+    taken = [one for rows in parts.values() for one in rows]
+    sources = [
+        Origin(name, licence, digest(files[name].read_bytes()), made, sum(one.group.startswith(prefixes[name]) for one in taken))
+        for name, (licence, made) in licences.items()
+    ]
+    made = DataSet.made(given.name, "reader", contract_digest(card), "CC BY-SA 4.0", sources, parts)
+    made.write(given.out)
+    print(f"{given.out}: {made.manifest.digest}, " + ", ".join(f"{part} {len(rows)}" for part, rows in parts.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What `orchestra learn evaluate` does: all arms asked, figures made, requirements judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestra.agent.card import Card
+from orchestra.app import Orchestra
+from orchestra.cli.opening import Opener
+from orchestra.cli.progress import Meter, Waiting
+from orchestra.cli.screen import note
+from orchestra.config import Settings
+from orchestra.errors import InputError
+from orchestra.learn import evaluation
+from orchestra.learn.dataset import Part
+from orchestra.learn.evaluation import CANDIDATE, INCUMBENT, UNTUNED, Arm, Report
+from orchestra.learn.interval import Figure
+from orchestra.learn.metrics import Metric
+from orchestra.learn.questions import Test, metrics_of, read_test
+from orchestra.learn.requirements import Requirement, junit, read_requirement
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be compared, and on what."""
+
+    agent: str
+    data: Path
+    part: Part
+    train: Path | None
+    candidate: Path | None
+    untuned: bool
+    rows: int
+    seed: int
+    no_checks: bool
+    require: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What came of it."""
+
+    report: Report
+    judged: Mapping[str, Figure]
+    """The figures of the arm that requirements are about: the candidate, where there is one."""
+    requirements: Sequence[Requirement]
+
+    @property
+    def missed(self) -> list[Requirement]:
+        """The requirements that are not met."""
+        return [one for one in self.requirements if not one.met(self.judged)]
+
+    def junit(self) -> bytes:
+        """As JUnit's XML."""
+        return junit(self.report.agent, self.report.test, self.requirements, self.judged)
+
+    def data(self) -> dict[str, Any]:
+        """As plain JSON."""
+        required = [{"require": str(one), "met": one.met(self.judged)} for one in self.requirements]
+        return {**self.report.data(), "requirements": required}
+
+
+async def compare(open_: Opener, chosen: Settings, asked: Asked) -> Compared:
+    """Asks every arm. Raises `InputError` before anything starts, `FleetError` where no server can be had."""
+    waiting = Waiting()
+    try:
+        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
+            card = carded(orchestra, asked)
+            metrics, test = prepared(card, asked)
+            requirements = [read_requirement(text, [one.name for one in metrics]) for text in asked.require]
+            arms = await answered(orchestra, card, test, asked, chosen.concurrency)
+    finally:
+        waiting.close()
+    report = evaluation.report(card, test, metrics, arms, asked.seed)
+    return Compared(report, report.figures(CANDIDATE if asked.candidate else INCUMBENT), requirements)
+
+
+def carded(orchestra: Orchestra, asked: Asked) -> Card:
+    """The card of the agent. Raises `InputError` A001 for one that is not there or has no card."""
+    card = orchestra.registry.card(asked.agent)
+    return card.varied(checks=(), otherwise=()) if asked.no_checks else card
+
+
+def prepared(card: Card, asked: Asked) -> tuple[Sequence[Metric], Test]:
+    """What to measure, and on what."""
+    metrics = metrics_of(card)
+    test = read_test(asked.data, asked.part, asked.train)
+    known = set(card.input_schema.get("properties", {}))
+    strange = next((name for question in test.questions for name in question.input if name not in known), None)
+    if strange is not None:
+        raise InputError("N001", f"{asked.data} has the input {strange!r}, and {card.name} takes {', '.join(known)}")
+    return metrics, evaluation.sampled(test, asked.rows, asked.seed)
+
+
+async def answered(orchestra: Orchestra, card: Card, test: Test, asked: Asked, at_once: int) -> list[Arm]:
+    """The answers of all arms: floors, the untuned base, the agent, a candidate."""
+    cards = {INCUMBENT: card}
+    if asked.untuned and card.adapter is not None:
+        cards = {UNTUNED: evaluation.untuned(card), **cards}
+    if asked.candidate is not None:
+        cards[CANDIDATE] = evaluation.candidate(card, asked.candidate)
+    arms = evaluation.floor_arms(test)
+    for name, one in cards.items():
+        with Meter(len(test.questions), 0) as meter:
+            arm = await evaluation.arm_of(orchestra, name, one, test, at_once, lambda *_: meter.advance())
+        if arm.failed:
+            note(f"{name}: {arm.failed} rows failed; the first: {arm.reason}")
+        arms.append(arm)
+    return arms

@@ -1,0 +1,125 @@
+"""`orchestra learn evaluate`, `promote`, `rollback`: what an agent is worth, and who takes its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from orchestra.cli.failure import Verb
+from orchestra.cli.opening import opener, settings
+from orchestra.cli.screen import note, print_json, say
+
+Data = Annotated[
+    Path,
+    typer.Option("--data", "-d", help="A data set's folder, or rows {id, input, expected}: .jsonl, .jsonl.gz.", show_default=False),
+]
+Rows = Annotated[int, typer.Option("--rows", min=0, help="At most so many rows, drawn by the seed; 0 for all.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of the rows drawn, and of the intervals.")]
+Concurrency = Annotated[int | None, typer.Option("--concurrency", "-c", min=1, help="Rows at once.", show_default="as configured")]
+Fleet = Annotated[str | None, typer.Option(help="A name in configs/, or a path.", show_default="as configured")]
+NoChecks = Annotated[bool, typer.Option("--no-checks", help="Measure what it writes, without the checks of its card.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Agent = Annotated[str, typer.Argument(help="An agent with a card.", show_default=False)]
+
+
+def register(learn: typer.Typer) -> None:
+    """Adds the verbs."""
+
+    @learn.command("evaluate", cls=Verb)
+    def evaluate(
+        context: typer.Context,
+        agent: Agent,
+        data: Data,
+        part: Annotated[Literal["train", "tune", "test"], typer.Option(help="Of a data set.")] = "test",
+        train: Annotated[
+            Path | None, typer.Option(help="Rows that floors are made of; a data set brings its own.", show_default=False)
+        ] = None,
+        candidate: Annotated[Path | None, typer.Option(help="An adapter to hold beside the agent's own.", show_default=False)] = None,
+        untuned: Annotated[bool, typer.Option(help="Ask the base model without an adapter too.")] = True,
+        require: Annotated[
+            list[str] | None,
+            typer.Option(metavar="TEXT", help="Such as 'EM >= 0.65'; exits with 1 if missed.", show_default=False),
+        ] = None,
+        junit: Annotated[
+            Path | None, typer.Option(help="Write what is required and whether it is met, for a CI service.", show_default=False)
+        ] = None,
+        rows: Rows = 0,
+        seed: Seed = 0,
+        no_checks: NoChecks = False,
+        concurrency: Concurrency = None,
+        fleet: Fleet = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Measure an agent through the served model, beside floors without a model and its untuned base.
+
+        Exits with 0, with 1 where a requirement is missed or no server can be had, 2 for bad input.
+        """
+        from orchestra.cli.comparison import Asked, compare
+        from orchestra.cli.signals import carry_out
+
+        asked = Asked(agent, data, part, train, candidate, untuned, rows, seed, no_checks, tuple(require or ()))
+        chosen = settings(fleet=fleet, concurrency=concurrency)
+        compared = carry_out(lambda _: compare(opener(context), chosen, asked))
+        if junit is not None:
+            junit.write_bytes(compared.junit())
+        if as_json:
+            print_json(compared.data())
+        else:
+            say(f"{agent} on {compared.report.test}: {compared.report.rows} rows\n")
+            say(compared.report.markdown())
+        for missed in compared.missed:
+            note(f"missed: {missed}, and it is {compared.judged[missed.metric]}")
+        if compared.missed:
+            raise typer.Exit(1)
+
+    @learn.command("promote", cls=Verb)
+    def promote(
+        context: typer.Context,
+        agent: Agent,
+        candidate: Annotated[Path, typer.Argument(help="The adapter's folder, as orchestra learn train leaves it.", show_default=False)],
+        data: Data,
+        part: Annotated[Literal["tune", "test"], typer.Option(help="Of a data set.")] = "test",
+        force: Annotated[bool, typer.Option("--force", help="Take it even where it is not surely better.")] = False,
+        rows: Rows = 0,
+        seed: Seed = 0,
+        no_checks: NoChecks = False,
+        concurrency: Concurrency = None,
+        fleet: Fleet = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Give an agent a new adapter, if it is surely better than what it has, on rows that neither was trained on.
+
+        A paired test on the first metric of evaluation.yaml decides. A fleet that runs loads the adapter at once; calls under way
+        end with the old one. Exits with 0 where it was taken, 1 where it was not, 2 for bad input.
+        """
+        from orchestra.cli.comparison import Asked
+        from orchestra.cli.promoting import promoted
+        from orchestra.cli.signals import carry_out
+
+        asked = Asked(agent, data, part, None, candidate, untuned=False, rows=rows, seed=seed, no_checks=no_checks)
+        chosen = settings(fleet=fleet, concurrency=concurrency)
+        result = carry_out(lambda _: promoted(opener(context), chosen, asked, force=force))
+        if as_json:
+            print_json(result.data())
+        else:
+            say(f"{agent} on {result.report.test}: {result.report.rows} rows\n")
+            say(f"{result.report.markdown()}\n")
+            say(f"The candidate is {result.judgement}.")
+            say(result.said)
+        if not result.taken:
+            raise typer.Exit(1)
+
+    @learn.command("rollback", cls=Verb)
+    def rollback(context: typer.Context, agent: Agent, fleet: Fleet = None, as_json: AsJson = False) -> None:
+        """Give an agent back what it had before its last promotion."""
+        from orchestra.cli.promoting import rolled_back
+        from orchestra.cli.signals import carry_out
+
+        line = carry_out(lambda _: rolled_back(opener(context), settings(fleet=fleet), agent))
+        if as_json:
+            print_json(line)
+        else:
+            has = f"the adapter {line.taken[:12]}" if line.taken else "no adapter"
+            say(f"{agent} has {has} again, in place of {line.given_up[:12] or 'none'}")

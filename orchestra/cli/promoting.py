@@ -1,0 +1,81 @@
+"""What `orchestra learn promote` and `rollback` do: judge, put in place, and have the running fleet load it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from orchestra.cli.comparison import Asked, answered, carded, prepared
+from orchestra.cli.opening import Opener
+from orchestra.cli.progress import Waiting
+from orchestra.config import Settings
+from orchestra.errors import InputError
+from orchestra.fleet.folders import Folders
+from orchestra.learn import evaluation
+from orchestra.learn.evaluation import CANDIDATE, INCUMBENT, Report
+from orchestra.learn.promotion import Judgement, Promotion, Shelf, check_candidate, judged, promotion
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """What came of a candidate."""
+
+    report: Report
+    judgement: Judgement
+    taken: bool
+    said: str
+
+    def data(self) -> dict[str, Any]:
+        """As plain JSON."""
+        differences = {
+            name: {"value": one.value, "low": one.low, "high": one.high, "chance": one.chance} for name, one in self.judgement.differences
+        }
+        return {**self.report.data(), "better": self.judgement.better, "taken": self.taken, "differences": differences}
+
+
+async def promoted(open_: Opener, chosen: Settings, asked: Asked, *, force: bool) -> Promoted:
+    """Judges a candidate, and takes it where it is better or where it is forced."""
+    assert asked.candidate is not None, "the verb demands one"
+    mark = check_candidate(asked.candidate)
+    waiting = Waiting()
+    try:
+        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
+            card = carded(orchestra, asked)
+            shelf = Shelf.of(orchestra.registry.card(asked.agent), Folders.of().adapters)
+            if mark == shelf.current:
+                raise InputError("N304", f"{asked.agent} has this adapter already: {mark[:12]}", hint="orchestra learn train")
+            metrics, test = prepared(card, asked)
+            arms = await answered(orchestra, card, test, asked, chosen.concurrency)
+            report = evaluation.report(card, test, metrics, arms, asked.seed)
+            old, new = (next(arm for arm in arms if arm.name == name) for name in (INCUMBENT, CANDIDATE))
+            judgement = judged(metrics, old, new, asked.seed)
+            if not (judgement.better or force):
+                return Promoted(report, judgement, False, f"{asked.agent} stays as it is; --force takes the candidate all the same.")
+            figures = [(name, report.figures(name)[judgement.metric].value) for name in (INCUMBENT, CANDIDATE)]
+            shelf.take(asked.candidate, promotion(shelf, mark, _now(), judgement, figures, test))
+            loaded = await _loaded(open_, chosen, asked.agent)
+    finally:
+        waiting.close()
+    return Promoted(
+        report, judgement, True, f"{asked.agent} has the adapter {mark[:12]} now{loaded}. orchestra learn rollback {asked.agent}"
+    )
+
+
+async def rolled_back(open_: Opener, chosen: Settings, agent: str) -> Promotion:
+    """Gives an agent back what it had, in the running fleet too."""
+    async with open_(chosen, fleet="adopt") as orchestra:
+        line = Shelf.of(orchestra.registry.card(agent), Folders.of().adapters).back(_now())
+    await _loaded(open_, chosen, agent)
+    return line
+
+
+async def _loaded(open_: Opener, chosen: Settings, agent: str) -> str:
+    """Has the servers that run load the agent's adapter, so that its first call does not wait for it; which those are, in words."""
+    async with open_(chosen, fleet="adopt") as orchestra:
+        names = await orchestra.load(agent)
+    return f", loaded by {', '.join(names)}" if names else ""
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

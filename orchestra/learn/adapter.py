@@ -1,0 +1,90 @@
+"""Adapters: what a training leaves: bfloat16 safetensors, peft's configuration, and a manifest that says what it was made of."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from orchestra.errors import InputError
+from orchestra.fleet.safetensors import check_folder
+from orchestra.fleet.weights import sha256
+from orchestra.learn.checkpoint import Point
+from orchestra.learn.model import Shape
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS, CONFIG, MANIFEST = "adapter_model.safetensors", "adapter_config.json", "manifest.json"
+MOST = 10_000_000
+"""Bytes of an adapter's weights at most: it is kept in git."""
+
+
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """What an adapter is, and what it was made of."""
+
+    format: str = "orchestra/adapter/v1"
+    agent: str
+    card: str
+    """Digest of the card that it was trained through, without the adapter."""
+    sha256: str
+    """Of the weights."""
+    base: str
+    bases: tuple[str, ...]
+    """Digests of the folders of weights that it was measured on."""
+    rank: int
+    alpha: int
+    targets: str
+    data: str
+    """Name and digest of the data set."""
+    licence: str
+    """Of the data, which the adapter inherits."""
+    command: str
+    versions: dict[str, str]
+    steps: int
+    seconds: float
+    tokens: int
+    best_step: int
+    curve: tuple[Point, ...]
+
+
+def write(folder: Path, weights: dict[str, torch.Tensor], settings: Any, made: Made) -> Made:
+    """Writes an adapter's folder; the folder that was there is replaced when the new one is whole. Gives the manifest with its digest.
+
+    Raises `InputError` N130 for an adapter of more than 10 MB, `FleetError` F007 for one that the fleet would not load.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file({name: value.detach().to("cpu", torch.bfloat16).contiguous() for name, value in weights.items()}, partial / WEIGHTS)
+    if (size := (partial / WEIGHTS).stat().st_size) > MOST:
+        shutil.rmtree(partial)
+        raise InputError("N130", f"the adapter has {size / 1e6:.1f} MB; at most {MOST / 1e6:.0f} MB", hint="a smaller --rank")
+    known = settings.to_dict()
+    config = {key: sorted(value) if isinstance(value, set) else value for key, value in known.items() if key not in ("auto_mapping",)}
+    config |= {"base_model_name_or_path": made.base, "inference_mode": True}
+    (partial / CONFIG).write_bytes(msgspec.json.format(msgspec.json.encode(config, enc_hook=str), indent=2) + b"\n")
+    whole = msgspec.structs.replace(made, sha256=sha256(partial / WEIGHTS))
+    (partial / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n")
+    check_folder(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+    return whole
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that a result depends on."""
+    names = ("torch", "transformers", "peft", "safetensors")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def shape_of(made: Made) -> Shape:
+    """The shape that a manifest tells of."""
+    return Shape(made.rank, made.alpha, made.targets)  # type: ignore[arg-type]  # written from a Shape

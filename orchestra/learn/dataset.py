@@ -1,0 +1,168 @@
+"""Data sets: rows of an agent's work in three parts, with where they come from and what may be done with them.
+
+A folder with `manifest.json` and `train.jsonl`, `tune.jsonl`, `test.jsonl`; each line is a row `{"id", "input", "output", "group"}`. The
+digest of the rows is the version. Rows of one group stand in one part: what is alike is not tested on what was trained.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from orchestra.errors import InputError, Place
+from orchestra.values.json import canonical, digest
+
+Part: TypeAlias = Literal["train", "tune", "test"]
+PARTS: tuple[Part, ...] = ("train", "tune", "test")
+MANIFEST = "manifest.json"
+
+
+class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One piece of an agent's work: what it is given, and what it should write."""
+
+    id: str
+    input: dict[str, Any]
+    output: Any
+    group: str
+    """Rows with something in common, such as the passage that they ask about."""
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where rows come from."""
+
+    name: str
+    licence: str
+    digest: str = ""
+    """Of the file that was read."""
+    made: str = ""
+    """How the rows were made of it."""
+    rows: int = 0
+
+
+class PartRecord(msgspec.Struct, frozen=True):
+    """What a part holds."""
+
+    rows: int
+    groups: int
+    digest: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a data set is."""
+
+    format: Literal["orchestra/dataset/v1"] = "orchestra/dataset/v1"
+    name: str
+    agent: str
+    contract: str
+    """Digest of the agent's types of input and output."""
+    digest: str
+    """Of the rows: the version."""
+    licence: str
+    sources: tuple[Origin, ...]
+    parts: dict[str, PartRecord]
+    left_out: dict[str, int] = {}
+    """Rows that were not taken, by reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """A data set with its rows."""
+
+    manifest: Manifest
+    rows: Mapping[Part, Sequence[Row]]
+
+    @classmethod
+    def made(
+        cls,
+        name: str,
+        agent: str,
+        contract: str,
+        licence: str,
+        sources: Sequence[Origin],
+        rows: Mapping[Part, Sequence[Row]],
+        left_out: Mapping[str, int] | None = None,
+    ) -> DataSet:
+        """A data set of these rows. Raises `InputError` N002 without a licence, N003 for a group in two parts, N004 for an id twice."""
+        if not licence.strip():
+            raise InputError("N002", f"nothing says what may be done with the rows of {name}", hint="--licence 'CC BY 4.0'")
+        whole: dict[Part, Sequence[Row]] = {part: rows.get(part, ()) for part in PARTS}
+        _check(name, whole)
+        records = {part: _record(whole[part]) for part in PARTS}
+        version = digest(canonical({part: record.digest for part, record in records.items()}))
+        manifest = Manifest(
+            name=name,
+            agent=agent,
+            contract=contract,
+            digest=version,
+            licence=licence.strip(),
+            sources=tuple(sources),
+            parts=dict(records),
+            left_out=dict(left_out or {}),
+        )
+        return cls(manifest, whole)
+
+    def write(self, folder: Path) -> None:
+        """Writes the folder; the manifest last, so that a folder with one is whole."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        for part in PARTS:
+            (folder / f"{part}.jsonl").write_bytes(_lines(self.rows[part]))
+        partial = folder / f".{MANIFEST}"
+        partial.write_bytes(msgspec.json.format(msgspec.json.encode(self.manifest)) + b"\n")
+        os.replace(partial, folder / MANIFEST)
+
+    @classmethod
+    def load(cls, folder: Path) -> DataSet:
+        """The data set of a folder, its rows compared with the manifest. Raises `InputError` N001 to N004."""
+        try:
+            manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+            texts = {part: (folder / f"{part}.jsonl").read_bytes() for part in PARTS}
+        except OSError as error:
+            reason = f"{folder} is no data set: {error.strerror or error} ({error.filename})"
+            raise InputError("N001", reason, hint="orchestra learn data") from error
+        except msgspec.MsgspecError as error:
+            raise InputError("N001", f"{folder / MANIFEST} is no manifest: {error}", hint="orchestra learn data") from error
+        rows = {part: _read(folder / f"{part}.jsonl", texts[part]) for part in PARTS}
+        made = cls.made(manifest.name, manifest.agent, manifest.contract, manifest.licence, manifest.sources, rows, manifest.left_out)
+        if made.manifest.digest != manifest.digest:
+            reason = f"the rows in {folder} have the digest {made.manifest.digest}, and its manifest says {manifest.digest}"
+            raise InputError("N001", reason, hint="make it again: orchestra learn data")
+        return made
+
+
+def _check(name: str, rows: Mapping[Part, Sequence[Row]]) -> None:
+    parts_of: dict[str, Part] = {}
+    ids: set[str] = set()
+    for part, these in rows.items():
+        for row in these:
+            if parts_of.setdefault(row.group, part) != part:
+                reason = f"the group {row.group!r} of {name} stands in {parts_of[row.group]} and in {part}"
+                raise InputError("N003", reason, hint="orchestra explain N003")
+            if row.id in ids:
+                raise InputError("N004", f"two rows of {name} have the id {row.id!r}", hint="give each row an id of its own")
+            ids.add(row.id)
+
+
+def _record(rows: Sequence[Row]) -> PartRecord:
+    return PartRecord(len(rows), len({row.group for row in rows}), digest(_lines(rows)))
+
+
+def _lines(rows: Iterable[Row]) -> bytes:
+    return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+
+
+def _read(path: Path, data: bytes) -> list[Row]:
+    decoder = msgspec.json.Decoder(Row)
+    rows: list[Row] = []
+    for number, line in enumerate(data.splitlines(), start=1):
+        try:
+            rows.append(decoder.decode(line))
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            place = Place(str(path), number, text=line.decode("utf-8", "replace"))
+            raise InputError("N001", f"a line that is no row: {error}", place=place, hint="orchestra learn data") from error
+    return rows

@@ -1,0 +1,172 @@
+"""Evaluation: what an agent is worth, through the served model, beside its floors, its untuned base, and a candidate for its place.
+
+All arms answer the same rows. A row that failed or was withheld counts as one without an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+from orchestra.agent.card import Card
+from orchestra.errors import FleetError
+from orchestra.learn.floors import floors
+from orchestra.learn.interval import Figure, figure
+from orchestra.learn.metrics import Case, Metric
+from orchestra.learn.questions import Question, Test, as_record
+from orchestra.result import Result
+from orchestra.values.outcome import Failed
+from orchestra.workflow.steps import Agent, Step
+
+Tell: TypeAlias = Callable[[str, int, int], None]
+"""Hears of progress: the arm, rows answered, rows in all."""
+INCUMBENT, UNTUNED, CANDIDATE = "as it is", "its untuned base", "the candidate"
+
+
+class Runs(Protocol):
+    """What carries out runs: an `Orchestra`."""
+
+    async def start(self, step: Step[..., Any], /, **inputs: Any) -> _Run: ...
+
+
+class _Run(Protocol):
+    def wait(self) -> Awaitable[Result[Any]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to answer, and its answers in the order of the questions."""
+
+    name: str
+    cases: Sequence[Case]
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+    failed: int = 0
+    reason: str = ""
+    """Of the first failure."""
+
+    @property
+    def answered(self) -> float:
+        """The share of rows with an answer."""
+        return sum(case.output is not None for case in self.cases) / max(1, len(self.cases))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The table of an evaluation."""
+
+    agent: str
+    test: str
+    rows: int
+    metrics: Sequence[str]
+    arms: Sequence[tuple[Arm, Sequence[Figure]]]
+
+    def figures(self, arm: str) -> Mapping[str, Figure]:
+        """The figures of an arm by the names of the metrics."""
+        return next(dict(zip(self.metrics, figures, strict=True)) for one, figures in self.arms if one.name == arm)
+
+    def markdown(self) -> str:
+        """The table, with 95 % intervals."""
+        head = ["", *self.metrics, "answered", "tokens in, out a row"]
+        lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+        for arm, figures in self.arms:
+            rows = max(1, len(arm.cases))
+            spent = f"{arm.prompt_tokens / rows:.0f}, {arm.output_tokens / rows:.0f}" if arm.prompt_tokens else "-"
+            lines.append(f"| {' | '.join([arm.name, *map(str, figures), f'{arm.answered:.3f}', spent])} |")
+        return "\n".join(lines)
+
+    def data(self) -> dict[str, Any]:
+        """The report as plain JSON."""
+        return {
+            "agent": self.agent,
+            "test": self.test,
+            "rows": self.rows,
+            "arms": [
+                {
+                    "arm": arm.name,
+                    "metrics": {
+                        name: {"value": one.value, "low": one.low, "high": one.high} if one.value == one.value else None
+                        for name, one in zip(self.metrics, figures, strict=True)
+                    },
+                    "answered": arm.answered,
+                    "failed": arm.failed,
+                    "prompt_tokens": arm.prompt_tokens,
+                    "output_tokens": arm.output_tokens,
+                    "seconds": round(arm.seconds, 3),
+                }
+                for arm, figures in self.arms
+            ],
+        }
+
+
+def report(card: Card, test: Test, metrics: Sequence[Metric], arms: Sequence[Arm], seed: int = 0) -> Report:
+    """The table of some arms' answers to a test."""
+    figured = [(arm, [figure(one, arm.cases, seed=seed) for one in metrics]) for arm in arms]
+    return Report(card.name, test.name, len(test.questions), [one.name for one in metrics], figured)
+
+
+def sampled(test: Test, rows: int, seed: int) -> Test:
+    """A test of at most so many questions, drawn by the seed, in the order of the file."""
+    if not rows or rows >= len(test.questions):
+        return test
+    drawn = sorted(random.Random(seed).sample(range(len(test.questions)), rows))  # noqa: S311 - a draw, not a secret
+    return Test(
+        f"{test.name}, {rows} of {len(test.questions)} rows, seed {seed}", test.digest, [test.questions[at] for at in drawn], test.shown
+    )
+
+
+def untuned(card: Card) -> Card:
+    """The card without its adapter."""
+    return card.varied(name=f"{card.name}_untuned", adapter=None)
+
+
+def candidate(card: Card, folder: Path) -> Card:
+    """The card with the adapter of a folder in place of its own."""
+    return card.varied(name=f"{card.name}_candidate", adapter=folder.name, folder=folder.resolve().parent)
+
+
+def floor_arms(test: Test) -> list[Arm]:
+    """The answers of the floors."""
+    return [Arm(floor.name, [Case(one.expected, as_record(floor(one.input))) for one in test.questions]) for floor in floors(test.shown)]
+
+
+async def arm_of(runs: Runs, name: str, card: Card, test: Test, at_once: int, tell: Tell = lambda *_: None) -> Arm:
+    """The answers of an agent, at most so many asked at once. Raises `FleetError` where no server can be had."""
+    places, step, done = asyncio.Semaphore(at_once), Agent.carded(card), 0
+    began = time.monotonic()
+
+    async def one(question: Question) -> Result[Any]:
+        nonlocal done
+        async with places:
+            result = await (await runs.start(step, **question.input)).wait()
+        if isinstance(result.outcome, Failed) and result.outcome.code.startswith("F0"):
+            raise FleetError(result.outcome.code, result.outcome.reason, hint=result.outcome.hint)
+        done += 1
+        tell(name, done, len(test.questions))
+        return result
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(question)) for question in test.questions]
+    results = [task.result() for task in tasks]
+    cases = [_case(question, result) for question, result in zip(test.questions, results, strict=True)]
+    reasons = [result.outcome.reason for result in results if isinstance(result.outcome, Failed)]
+    return Arm(
+        name,
+        cases,
+        sum(result.usage.prompt_tokens for result in results),
+        sum(result.usage.output_tokens for result in results),
+        time.monotonic() - began,
+        len(reasons),
+        next(iter(reasons), ""),
+    )
+
+
+def _case(question: Question, result: Result[Any]) -> Case:
+    output = None if result.status != "done" else as_record(result.value)
+    return Case(question.expected, output, result.confidence)

@@ -1,0 +1,97 @@
+"""Examples: one row of an agent's work as tokens, made by the same code that serving uses, so that the two cannot drift apart.
+
+The prompt is what `Script.render` gives, put through the model's own chat template. The label is the output as the decoding grammar
+spells it (`agent.grammar`): fields in the order of the type, `, ` and `: ` between the parts; then the token that ends a turn.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from orchestra.agent.card import Card
+from orchestra.agent.output import Parsed, Reader
+from orchestra.agent.prompt import Script, is_plain_text
+from orchestra.errors import InputError
+from orchestra.values.types import Schema
+
+
+class Tokenizer(Protocol):
+    """What is needed of a tokenizer of transformers."""
+
+    eos_token_id: int
+
+    def apply_chat_template(self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool) -> str: ...
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Tokens that a model reads, and those that it should write after them."""
+
+    prompt: tuple[int, ...]
+    label: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.label)
+
+
+class Encoder:
+    """Makes the examples of one card for one model."""
+
+    def __init__(self, card: Card, tokenizer: Tokenizer) -> None:
+        self._card, self._tokenizer = card, tokenizer
+        self._script, self._reader = Script(card), Reader(card)
+
+    def example(self, inputs: Mapping[str, Any], output: Any) -> Example:
+        """The example of a row. Raises `InputError` N110 for an output that serving would not take from the model."""
+        return Example(self.prompt(inputs), self.label(output))
+
+    def prompt(self, inputs: Mapping[str, Any]) -> tuple[int, ...]:
+        """The tokens that a server makes of a call with these inputs."""
+        messages = [{"role": said.role, "content": said.content} for said in self._script.render(inputs, constraint="none").messages]
+        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def label(self, output: Any) -> tuple[int, ...]:
+        """The tokens that the model should write: the output, and the end of the turn."""
+        text = spelt(output, self._card.output_schema)
+        read = self._reader.parse(text)
+        if not isinstance(read, Parsed) or read.value != output:
+            why = f"it reads back as {read.value!r}" if isinstance(read, Parsed) else read.reason
+            raise InputError("N110", f"an output of {self._card.name} cannot be learnt: {why}", hint="orchestra explain N110")
+        return (*self._tokenizer.encode(text, add_special_tokens=False), self._tokenizer.eos_token_id)
+
+
+def spelt(output: Any, schema: Schema) -> str:
+    """An output as the decoding grammar lets a model write it."""
+    if is_plain_text(schema):
+        return str(output)
+    return json.dumps(_ordered(output, schema), ensure_ascii=False)
+
+
+def _ordered(value: Any, schema: Mapping[str, Any]) -> Any:
+    """The value with the fields of its records in the order of their type."""
+    if isinstance(value, Mapping):
+        known: Mapping[str, Any] = schema.get("properties", {})
+        names = [name for name in known if name in value] + [name for name in value if name not in known]
+        return {name: _ordered(value[name], known.get(name, {})) for name in names}
+    if isinstance(value, list | tuple):
+        items = schema.get("items")
+        return [_ordered(item, items if isinstance(items, Mapping) else {}) for item in value]
+    return value
+
+
+def fitting(examples: Iterable[Example], most: int) -> tuple[list[Example], int]:
+    """The examples of at most `most` tokens, and how many were longer."""
+    every = list(examples)
+    kept = [example for example in every if len(example) <= most]
+    return kept, len(every) - len(kept)
+
+
+def tokens(examples: Sequence[Example]) -> int:
+    """Tokens of all examples, each for itself."""
+    return sum(map(len, examples))

@@ -1,0 +1,115 @@
+"""Floors: what anybody gets without a language model. An agent that does not beat them is not worth its electricity."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+
+class Row(Protocol):
+    """A row that shows how the work is done."""
+
+    @property
+    def input(self) -> Mapping[str, Any]: ...
+
+    @property
+    def output(self) -> Any: ...
+
+
+class Constant:
+    """The most frequent output, whatever is asked."""
+
+    name = "floor: the most frequent output"
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        counts = Counter(json.dumps(row.output, sort_keys=True) for row in rows)
+        self._output = json.loads(counts.most_common(1)[0][0])
+
+    def __call__(self, inputs: Mapping[str, Any]) -> Any:
+        return self._output
+
+
+class Nearest:
+    """The output of the training row whose words are most like those asked for: cosine of TF-IDF vectors (Salton and Buckley 1988)."""
+
+    name = "floor: the output of the nearest training row"
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._outputs = [row.output for row in rows]
+        bags = [Counter(_words(row.input)) for row in rows]
+        seen = Counter(word for bag in bags for word in bag)
+        self._weight = {word: math.log(len(rows) / count) + 1 for word, count in seen.items()}
+        self._rows_of: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        for number, bag in enumerate(bags):
+            weights = {word: count * self._weight[word] for word, count in bag.items()}
+            length = math.sqrt(sum(weight**2 for weight in weights.values())) or 1.0
+            for word, weight in weights.items():
+                self._rows_of[word].append((number, weight / length))
+
+    def __call__(self, inputs: Mapping[str, Any]) -> Any:
+        scores: dict[int, float] = defaultdict(float)
+        for word, count in Counter(_words(inputs)).items():
+            for number, weight in self._rows_of.get(word, ()):
+                scores[number] += count * self._weight[word] * weight
+        return self._outputs[max(scores, key=lambda number: (scores[number], -number))] if scores else self._outputs[0]
+
+
+class Dictionary:
+    """Of outputs that are spans of a text: every value that was seen in training, wherever it stands; the longest first."""
+
+    name = "floor: values that were seen in training"
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._field, self._text = next(place for row in rows if (place := _spans_in(row)) is not None)
+        self._slots: dict[str, set[str]] = defaultdict(set)
+        for row in rows:
+            for slot, span in row.output[self._field].items():
+                self._slots[span["value"].lower()].add(slot)
+        self._values = sorted(self._slots, key=lambda value: (-len(value), value))
+
+    def __call__(self, inputs: Mapping[str, Any]) -> Any:
+        text, found, taken = str(inputs[self._text]), dict[str, Any](), set[int]()
+        for value in self._values:
+            match = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text, re.IGNORECASE)
+            free = next((slot for slot in sorted(self._slots[value]) if slot not in found), None)
+            if match and free and not taken & set(range(*match.span())):
+                found[free] = {"value": match[0], "start": match.start(), "end": match.end()}
+                taken |= set(range(*match.span()))
+        return {self._field: found}
+
+
+def _spans_in(row: Row) -> tuple[str, str] | None:
+    """The field of a row's output that has spans, and the input that they stand in."""
+    for name, value in row.output.items() if isinstance(row.output, Mapping) else ():
+        for span in value.values() if isinstance(value, Mapping) else ():
+            if not (isinstance(span, Mapping) and {"value", "start", "end"} <= span.keys()):
+                return None
+            for text_name, text in row.input.items():
+                if isinstance(text, str) and text[span["start"] : span["end"]] == span["value"]:
+                    return name, text_name
+    return None
+
+
+def floors(rows: Sequence[Row]) -> tuple[Constant | Nearest | Dictionary, ...]:
+    """The floors of some training rows; none without rows."""
+    if not rows:
+        return ()
+    spans = any(_spans_in(row) is not None for row in rows)
+    return (Constant(rows), Nearest(rows), *((Dictionary(rows),) if spans else ()))
+
+
+def _words(value: Any) -> list[str]:
+    """The words of all texts in a value, in lower case."""
+    match value:
+        case str():
+            return re.findall(r"\w+", value.lower())
+        case Mapping():
+            return [word for inner in value.values() for word in _words(inner)]
+        case list() | tuple():
+            return [word for inner in value for word in _words(inner)]
+        case _:
+            return [str(value)]

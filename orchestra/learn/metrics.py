@@ -1,0 +1,236 @@
+"""Metrics: what an agent's outputs are worth, held against what was expected. Each is a number over cases.
+
+A metric takes a part of each case, once, and makes its figure of the parts; so an interval is found by drawing parts anew.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Kind: TypeAlias = Literal[
+    "accuracy", "exact", "token_f1", "silence", "wrong", "balanced_accuracy", "macro_f1", "auroc", "span_f1", "joint", "number"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One row and what came of it."""
+
+    expected: Mapping[str, Any]
+    output: Mapping[str, Any] | None
+    """None where it was withheld, or failed."""
+    score: float | None = None
+    """How sure the run was that the output is right, in [0, 1]."""
+
+
+class Measure(BaseModel):
+    """One metric as an evaluation file asks for it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    of: Kind
+    field: str = ""
+    """The field of the output."""
+    expected: str = ""
+    """The key of what was expected; the field's name where it is left out."""
+    positive: str = ""
+    """Of `auroc`: the expected value whose probability the field gives; the others are negative."""
+    without: tuple[str, ...] = Field(default=(), strict=False)
+    """Expected values whose cases are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure of merit."""
+
+    name: str
+    part: Callable[[Case], Any]
+    """What a case has to say; None for nothing."""
+    figure: Callable[[Sequence[Any]], float]
+    """The figure of such parts; NaN where there are none."""
+    less: bool = False
+    """Whether less is better."""
+
+    def of(self, cases: Sequence[Case]) -> float:
+        """The figure of these cases."""
+        return self.figure([part for case in cases if (part := self.part(case)) is not None])
+
+
+def metric(name: str, measure: Measure) -> Metric:
+    """The metric that a line of an evaluation file describes."""
+    read = _Reader(measure)
+    part, figure = _KINDS[measure.of]
+    return Metric(name, lambda case: None if read.left_out(case) else part(read, case), figure, less=measure.of == "wrong")
+
+
+class _Reader:
+    """Finds the two values of a case that a measure is about."""
+
+    def __init__(self, measure: Measure) -> None:
+        self.measure, self.key = measure, measure.expected or measure.field
+
+    def given(self, case: Case) -> Any:
+        return None if case.output is None else case.output.get(self.measure.field)
+
+    def wanted(self, case: Case) -> Any:
+        return case.expected.get(self.key)
+
+    def left_out(self, case: Case) -> bool:
+        return bool(self.measure.without) and self.wanted(case) in self.measure.without
+
+    def texts(self, case: Case) -> list[str]:
+        """The texts that would be right: a list of them, records with a `text`, or one. None at all: right is to give nothing."""
+        wanted = self.wanted(case)
+        several = wanted if isinstance(wanted, list | tuple) else [] if wanted in (None, "") else [wanted]
+        return [str(one["text"] if isinstance(one, Mapping) else one) for one in several]
+
+
+def normal(text: str) -> str:
+    """SQuAD's normal form: lower case, without punctuation and articles, single spaces (https://arxiv.org/abs/1606.05250, section 5)."""
+    plain = "".join(char for char in text.lower() if char not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", plain).split())
+
+
+def token_f1(gold: str, given: str) -> float:
+    """F1 of the bags of normalised tokens, in [0, 1]; 1 where both are empty."""
+    wanted, found = normal(gold).split(), normal(given).split()
+    if not wanted and not found:
+        return 1.0
+    return 2 * sum((Counter(wanted) & Counter(found)).values()) / (len(wanted) + len(found))
+
+
+def _text(given: Any) -> str:
+    return "" if given is None else str(given)
+
+
+def _best(read: _Reader, case: Case, score: Callable[[str, str], float]) -> tuple[float, float]:
+    texts, given = read.texts(case), _text(read.given(case))
+    if not texts or not normal(given):
+        return float(not texts and not normal(given)), 1.0
+    return max(score(one, given) for one in texts), 1.0
+
+
+def _exact(read: _Reader, case: Case) -> tuple[float, float]:
+    return _best(read, case, lambda one, given: float(normal(one) == normal(given)))
+
+
+def _overlap(read: _Reader, case: Case) -> tuple[float, float]:
+    return _best(read, case, token_f1)
+
+
+def _silence(read: _Reader, case: Case) -> tuple[float, float] | None:
+    """Of a case whose right answer is none: whether none was given."""
+    return None if read.texts(case) else (float(not normal(_text(read.given(case)))), 1.0)
+
+
+def _wrong(read: _Reader, case: Case) -> tuple[float, float]:
+    """Whether an answer was given, and is wrong."""
+    return float(bool(normal(_text(read.given(case)))) and not _exact(read, case)[0]), 1.0
+
+
+def _equal(read: _Reader, case: Case) -> tuple[float, float]:
+    given, wanted = read.given(case), read.wanted(case)
+    return float(given == wanted and isinstance(given, bool) == isinstance(wanted, bool)), 1.0
+
+
+def _number(read: _Reader, case: Case) -> tuple[float, float]:
+    """Whether two numbers are the same, within a millionth."""
+    given, wanted = _as_number(read.given(case)), _as_number(read.wanted(case))
+    return float(given is not None and wanted is not None and abs(given - wanted) <= max(1e-6, 1e-6 * abs(wanted))), 1.0
+
+
+def _as_number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value.replace(",", "") if isinstance(value, str) else value)
+    except ValueError:
+        return None
+
+
+def _spans(value: Any) -> set[tuple[str, Any, Any]]:
+    """The spans of a record of slots: name, start and end, in characters."""
+    if not isinstance(value, Mapping):
+        return set()
+    return {(name, span.get("start"), span.get("end")) for name, span in value.items() if isinstance(span, Mapping)}
+
+
+def _span_f1(read: _Reader, case: Case) -> tuple[float, float]:
+    given, wanted = _spans(read.given(case)), _spans(read.wanted(case))
+    return 2.0 * len(given & wanted), float(len(given) + len(wanted))
+
+
+def _joint(read: _Reader, case: Case) -> tuple[float, float]:
+    return float(_spans(read.given(case)) == _spans(read.wanted(case))), 1.0
+
+
+def _pair(read: _Reader, case: Case) -> tuple[Any, Any]:
+    return read.wanted(case), read.given(case)
+
+
+def _ranked(read: _Reader, case: Case) -> tuple[float, bool]:
+    given = read.given(case)
+    likely = float(given) if isinstance(given, int | float) and not isinstance(given, bool) else 0.0
+    return likely, read.wanted(case) == read.measure.positive
+
+
+def _ratio(parts: Sequence[tuple[float, float]]) -> float:
+    below = sum(part[1] for part in parts)
+    return sum(part[0] for part in parts) / below if below else float("nan")
+
+
+def _balanced(parts: Sequence[tuple[Any, Any]]) -> float:
+    """The mean recall over the labels that were expected."""
+    right: dict[Any, list[bool]] = defaultdict(list)
+    for wanted, given in parts:
+        right[wanted].append(wanted == given)
+    return sum(sum(found) / len(found) for found in right.values()) / len(right) if right else float("nan")
+
+
+def _macro_f1(parts: Sequence[tuple[Any, Any]]) -> float:
+    """The mean F1 over the labels that were expected or given."""
+    if not parts:
+        return float("nan")
+    wanted, given = Counter(pair[0] for pair in parts), Counter(pair[1] for pair in parts)
+    both = Counter(pair[0] for pair in parts if pair[0] == pair[1])
+    labels = wanted.keys() | given.keys()
+    return sum(2 * both[label] / (wanted[label] + given[label]) for label in labels) / len(labels)
+
+
+def _auroc(parts: Sequence[tuple[float, bool]]) -> float:
+    """The chance that a positive case scores higher than a negative one; ties count half (the rank sum of Mann and Whitney, 1947)."""
+    ordered = sorted(parts, key=lambda part: part[0])
+    positives = sum(part[1] for part in ordered)
+    negatives = len(ordered) - positives
+    if not positives or not negatives:
+        return float("nan")
+    ranks, at = 0.0, 0
+    while at < len(ordered):
+        end = at
+        while end < len(ordered) and ordered[end][0] == ordered[at][0]:
+            end += 1
+        ranks += (at + 1 + end) / 2 * sum(part[1] for part in ordered[at:end])
+        at = end
+    return (ranks - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+_KINDS: dict[Kind, tuple[Callable[[_Reader, Case], Any], Callable[[Sequence[Any]], float]]] = {
+    "accuracy": (_equal, _ratio),
+    "exact": (_exact, _ratio),
+    "token_f1": (_overlap, _ratio),
+    "silence": (_silence, _ratio),
+    "wrong": (_wrong, _ratio),
+    "balanced_accuracy": (_pair, _balanced),
+    "macro_f1": (_pair, _macro_f1),
+    "auroc": (_ranked, _auroc),
+    "span_f1": (_span_f1, _ratio),
+    "joint": (_joint, _ratio),
+    "number": (_number, _ratio),
+}

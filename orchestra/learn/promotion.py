@@ -1,0 +1,214 @@
+"""Promotion: a candidate takes an adapter's place where it is surely better, and can be sent back by one command.
+
+What an agent had before stays in the folder of adapters, by its digest; `promotions.jsonl` in the agent's folder says who
+was promoted when, and on which figures. The folder changes by renaming: whoever reads it finds the old adapter or the new one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from orchestra.agent.card import FILE, Card
+from orchestra.errors import InputError
+from orchestra.fleet.adapters import CONFIG, WEIGHTS, mark_of
+from orchestra.fleet.safetensors import check_folder
+from orchestra.learn.evaluation import Arm
+from orchestra.learn.interval import Difference, difference
+from orchestra.learn.metrics import Metric
+
+ADAPTER = "adapter"
+"""The folder of an agent's adapter, and the name that its card gives it."""
+LOG = "promotions.jsonl"
+MAX_BYTES = 10_000_000
+"""Bytes of an adapter's weights at most: it is kept in version control."""
+FIELD = "adapter"
+_LINE = re.compile(r"^adapter:.*\n?", re.MULTILINE)
+"""The key of a card that names its adapter, and its line."""
+SURE = 0.05
+"""The chance that two adapters which are alike differ so much: a candidate is taken under it."""
+
+
+class Promotion(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the log."""
+
+    at: str
+    """UTC, ISO 8601."""
+    verb: str
+    """`promote` or `rollback`."""
+    taken: str
+    """Digest of the adapter that the agent has from then on; empty for none."""
+    given_up: str
+    """Digest of those that it had; empty for none."""
+    test: str = ""
+    test_digest: str = ""
+    metric: str = ""
+    figures: dict[str, float] = {}
+    difference: str = ""
+    chance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Whether a candidate is better than what is there."""
+
+    metric: str
+    differences: Sequence[tuple[str, Difference]]
+    """By metric; the first one decides."""
+
+    @property
+    def better(self) -> bool:
+        """Whether it surely is."""
+        return self.differences[0][1].chance < SURE
+
+    def __str__(self) -> str:
+        first = self.differences[0][1]
+        verdict = "surely better" if self.better else "not surely better"
+        return f"{verdict}: {self.metric} {first}, p = {first.chance:.3f}"
+
+
+def judged(metrics: Sequence[Metric], old: Arm, new: Arm, seed: int = 0) -> Judgement:
+    """A candidate's answers held against the incumbent's, case by case."""
+    return Judgement(metrics[0].name, [(one.name, difference(one, old.cases, new.cases, seed=seed)) for one in metrics])
+
+
+def check_candidate(folder: Path) -> str:
+    """Refuses a folder that is no adapter to ship; gives its digest.
+
+    Raises `FleetError` F007 for what could run code, `InputError` N301 where files are missing, or too large.
+    """
+    weights = folder / WEIGHTS
+    for name in (WEIGHTS, CONFIG):
+        if not (folder / name).is_file():
+            raise InputError("N301", f"{folder} is no adapter: it has no {name}", hint="orchestra learn train")
+    check_folder(folder)
+    if (size := weights.stat().st_size) > MAX_BYTES:
+        hint = "train with a lower --rank, or fewer --targets"
+        raise InputError("N301", f"{weights} has {size / 1e6:.1f} MB, and an adapter has at most {MAX_BYTES / 1e6:.0f}", hint=hint)
+    return mark_of(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Where adapters of one agent are: the one in use in its folder, earlier ones on a shelf, by their digests."""
+
+    card: Card
+    folder: Path
+    """The agent's."""
+    shelf: Path
+
+    @classmethod
+    def of(cls, card: Card, shelf: Path) -> Shelf:
+        """The shelf of an agent. Raises `InputError` N302 for an agent that has no folder of its own, or one that cannot be changed."""
+        if card.folder is None:
+            raise InputError("N302", f"{card.name} is declared in Python, and has no folder", hint="write it as a folder under agents/")
+        if not os.access(card.folder, os.W_OK):
+            hint = f"copy it into your project: cp -r {card.folder} agents/"
+            raise InputError("N302", f"{card.folder} cannot be changed", hint=hint)
+        return cls(card, card.folder, shelf)
+
+    @property
+    def current(self) -> str:
+        """Digest of the adapter in use; empty for none."""
+        place = self.folder / ADAPTER
+        return mark_of(place) if (place / WEIGHTS).is_file() and (place / CONFIG).is_file() else ""
+
+    def log(self) -> list[Promotion]:
+        """The promotions so far, the oldest first. Raises `InputError` N303 for a log that cannot be read."""
+        path = self.folder / LOG
+        try:
+            return [msgspec.json.decode(line, type=Promotion) for line in path.read_bytes().splitlines()] if path.exists() else []
+        except msgspec.MsgspecError as error:
+            raise InputError("N303", f"{path} cannot be read: {error}", hint="restore it from version control") from error
+
+    def take(self, candidate: Path, line: Promotion) -> None:
+        """Puts a candidate into the agent's folder, what was there onto the shelf, and a line into the log."""
+        self._keep()
+        self._place(candidate)
+        self._name_it()
+        self._write(line)
+
+    def back(self, at: str) -> Promotion:
+        """Gives the agent back what it had before the last line of its log. Raises `InputError` N303 where there is nothing."""
+        log = self.log()
+        if not log:
+            raise InputError("N303", f"{self.card.name} was never promoted", hint="orchestra learn promote")
+        wanted = log[-1].given_up
+        if wanted and not (self.shelf / wanted).is_dir():
+            raise InputError("N303", f"the adapter {wanted[:12]} is not in {self.shelf} any more", hint="restore it from version control")
+        line = Promotion(at=at, verb="rollback", taken=wanted, given_up=self.current)
+        self._keep()
+        if wanted:
+            self._place(self.shelf / wanted)
+        else:
+            self._forget()
+        self._write(line)
+        return line
+
+    def _keep(self) -> None:
+        """Copies what is in use onto the shelf."""
+        mark = self.current
+        if mark and not (self.shelf / mark).is_dir():
+            self.shelf.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(self.folder / ADAPTER, self.shelf / f".{mark}", dirs_exist_ok=True)
+            os.replace(self.shelf / f".{mark}", self.shelf / mark)
+
+    def _place(self, source: Path) -> None:
+        new, old, place = self.folder / f".{ADAPTER}.new", self.folder / f".{ADAPTER}.old", self.folder / ADAPTER
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
+        shutil.copytree(source, new)
+        if place.exists():
+            os.replace(place, old)
+        os.replace(new, place)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _name_it(self) -> None:
+        """Makes the card name its adapter, where it does not yet."""
+        path = self.folder / FILE
+        text = path.read_text("utf-8")
+        if self.card.adapter == ADAPTER:
+            return
+        line = f"{FIELD}: {ADAPTER}\n"
+        told = _LINE.sub(line, text, count=1) if _LINE.search(text) else f"{text.rstrip()}\n{line}"
+        partial = path.with_name(f".{FILE}")
+        partial.write_text(told, "utf-8")
+        os.replace(partial, path)
+
+    def _forget(self) -> None:
+        """Takes the adapter away, and its line out of the card."""
+        path = self.folder / FILE
+        partial = path.with_name(f".{FILE}")
+        partial.write_text(_LINE.sub("", path.read_text("utf-8"), count=1).rstrip("\n") + "\n", "utf-8")
+        os.replace(partial, path)
+        shutil.rmtree(self.folder / ADAPTER, ignore_errors=True)
+
+    def _write(self, line: Promotion) -> None:
+        with (self.folder / LOG).open("ab") as file:
+            file.write(msgspec.json.encode(line) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def promotion(shelf: Shelf, taken: str, at: str, judgement: Judgement, arms: Sequence[tuple[str, float]], test: Any) -> Promotion:
+    """The line of a promotion."""
+    first = judgement.differences[0][1]
+    return Promotion(
+        at=at,
+        verb="promote",
+        taken=taken,
+        given_up=shelf.current,
+        test=test.name,
+        test_digest=test.digest,
+        metric=judgement.metric,
+        figures=dict(arms),
+        difference=str(first),
+        chance=first.chance,
+    )

@@ -1,0 +1,117 @@
+"""Training an agent: its card, a data set and a base model become an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from orchestra.agent.card import Card
+from orchestra.errors import InputError
+from orchestra.learn import adapter
+from orchestra.learn.batches import Batcher
+from orchestra.learn.checkpoint import Checkpoints
+from orchestra.learn.contract import contract_digest
+from orchestra.learn.dataset import DataSet, Row
+from orchestra.learn.examples import Encoder, Example
+from orchestra.learn.loop import Course, Tick, train
+from orchestra.learn.model import Learner, Shape, available, load_base, load_tokenizer, pick_device
+from orchestra.values.json import digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What is trained, on what, and how."""
+
+    card: Card
+    data: DataSet
+    base: Path
+    """The folder of the base model's weights."""
+    base_name: str
+    base_digest: str
+    cache: Path
+    """Where checkpoints are kept."""
+    shape: Shape = field(default_factory=Shape)
+    course: Course = field(default_factory=Course)
+    most: int = 1400
+    """Tokens of a batch."""
+    longest: int = 2048
+    """Tokens of an example at most; longer ones are left out."""
+    device: str = "auto"
+    command: str = ""
+
+    @property
+    def plan(self) -> str:
+        """The digest of everything that the result follows from."""
+        facts = (self.card.digest, self.data.manifest.digest, self.base_digest, asdict(self.shape), asdict(self.course), self.most, self.longest)
+        return digest(msgspec.json.encode(facts))
+
+    @property
+    def folder(self) -> Path:
+        """Where its checkpoint is kept."""
+        return self.cache / "learn" / self.card.name / self.plan[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The examples of a training, and how many rows were too long for it."""
+
+    train: Sequence[Example]
+    tune: Sequence[Example]
+    long: int
+
+
+def prepare(training: Training) -> Prepared:
+    """The examples. Raises `InputError` N103 for a data set of another type, N104 for one without rows to train or to tune on."""
+    card, data = training.card, training.data
+    if card.kind != "model":
+        raise InputError("N105", f"{card.name} is a classical agent, and has no adapter", hint="orchestra explain N105")
+    if data.manifest.contract != contract_digest(card):
+        reason = f"{data.manifest.name} was made for {data.manifest.agent} with other inputs or outputs than {card.name} has now"
+        raise InputError("N103", reason, hint="make it again: orchestra learn data")
+    encoder = Encoder(card, load_tokenizer(training.base))
+
+    def encoded(rows: Sequence[Row]) -> tuple[list[Example], int]:
+        every = [encoder.example(row.input, row.output) for row in rows]
+        kept = [example for example in every if len(example) <= training.longest]
+        return kept, len(every) - len(kept)
+
+    (first, long), (held, more) = encoded(data.rows["train"]), encoded(data.rows["tune"])
+    for name, examples in (("train", first), ("tune", held)):
+        if not examples:
+            raise InputError("N104", f"{data.manifest.name} has no rows to {name} on", hint="more rows, or other shares of the parts")
+    return Prepared(first, held, long + more)
+
+
+def run(training: Training, prepared: Prepared, out: Path, tell: Callable[[Tick], None], *, fresh: bool = False) -> adapter.Made:
+    """Trains, or goes on where a killed training stopped; writes the adapter to `out`."""
+    available()
+    kept = Checkpoints(training.folder)
+    if fresh:
+        kept.clear()
+    learner = Learner(load_base(training.base), training.shape, training.course.seed, pick_device(training.device))
+    batches, held = (Batcher.of(examples, training.most) for examples in (prepared.train, prepared.tune))
+    state = train(learner, batches, held, training.course, training.plan, kept, tell)
+    data = training.data.manifest
+    made = adapter.Made(
+        agent=training.card.name,
+        card=training.card.digest,
+        sha256="",
+        base=training.base_name,
+        bases=(training.base_digest,),
+        rank=training.shape.rank,
+        alpha=training.shape.alpha,
+        targets=training.shape.targets,
+        data=f"{data.name} {data.digest}",
+        licence=data.licence,
+        command=training.command,
+        versions=adapter.versions(),
+        steps=state.step,
+        seconds=round(state.seconds, 1),
+        tokens=state.seen,
+        best_step=state.best_step,
+        curve=tuple(state.points),
+    )
+    return adapter.write(out, learner.masters, learner.settings, made)  # type: ignore[arg-type]  # parameters are tensors

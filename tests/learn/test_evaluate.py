@@ -1,0 +1,136 @@
+"""`orchestra learn evaluate`: all arms in one table, requirements, JUnit; on simulated workers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from orchestra.doors import Call, Refused
+from tests.cli.shell import Said, Shell
+from tests.cli.stage import AGENT, TEXT, Simulated, furnish
+
+MEASURED = """\
+schema: orchestra/evaluation/v1
+metrics:
+  EM: {of: exact, field: answer, expected: answers}
+  no-answer accuracy: {of: silence, field: answer, expected: answers}
+"""
+
+
+def answer(call: Call) -> Any:
+    """The candidate knows everything, the agent half of it, its base nothing; `broken` fails."""
+    question = call.inputs["question"]
+    if question == "broken":
+        return Refused(code="M001", reason="not JSON")
+    knows = call.name == "answerer_candidate" or (call.name == "answerer" and question.endswith("0"))
+    return {"answer": "1889" if knows else "in", "quote": "in 1889"}
+
+
+def rows(count: int, **more: Any) -> None:
+    lines = [{"id": f"r{n}", "input": {"question": f"q{n % 2}", "context": TEXT}, "expected": {"answers": ["1889"]}} for n in range(count)]
+    Path("rows.jsonl").write_text("".join(json.dumps({**line, **more}) + "\n" for line in lines))
+
+
+@pytest.fixture
+def shell(shell: Shell) -> Shell:
+    furnish()
+    Path("agents/answerer/agent.yaml").write_text(AGENT + "adapter: adapter\n")
+    Path("agents/answerer/evaluation.yaml").write_text(MEASURED)
+    shell.opener = Simulated(answer)
+    return shell
+
+
+def evaluate(shell: Shell, *more: str) -> Said:
+    return shell("learn", "evaluate", "answerer", "--data", "rows.jsonl", *more)
+
+
+def test_arms_stand_side_by_side(shell: Shell) -> None:
+    rows(8)
+    said = evaluate(shell, "--candidate", "new/adapter", "--json")
+    assert said.code == 0, said.err
+    arms = {arm["arm"]: arm["metrics"]["EM"]["value"] for arm in said.json["arms"]}
+    assert arms == {"its untuned base": 0.0, "as it is": 0.5, "the candidate": 1.0}
+    assert said.json["arms"][1]["metrics"]["no-answer accuracy"] is None
+
+
+def test_floors_are_made_of_training_rows(shell: Shell) -> None:
+    rows(4)
+    shown = {"id": "t", "input": {"question": "q1", "context": TEXT}, "output": {"answer": "1889", "quote": "in 1889"}}
+    Path("train.jsonl").write_text(json.dumps(shown) + "\n")
+    said = evaluate(shell, "--train", "train.jsonl", "--no-untuned")
+    assert said.code == 0, said.err
+    assert "| floor: the most frequent output | 1.000 [1.000, 1.000] | - | 1.000 | - |" in said.out
+    assert "| as it is | 0.500 [" in said.out
+    assert "untuned" not in said.out
+
+
+def test_a_requirement_that_is_missed_exits_with_1_and_fails_in_junit(shell: Shell) -> None:
+    rows(8)
+    said = evaluate(shell, "--require", "EM >= 0.4", "--require", "EM>=0.9", "--junit", "out.xml")
+    assert said.code == 1
+    assert "missed: EM >= 0.9, and it is 0.500" in said.err
+    suite = ElementTree.fromstring(Path("out.xml").read_bytes())
+    assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
+    assert [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None] == ["EM >= 0.9"]
+
+
+def test_a_sample_is_the_same_for_the_same_seed(shell: Shell) -> None:
+    rows(40)
+    first, again, other = (evaluate(shell, "--rows", "9", "--seed", seed, "--json").json for seed in ("1", "1", "2"))
+    assert first["rows"] == 9
+    assert first["arms"][1]["metrics"] == again["arms"][1]["metrics"]
+    assert other["test"] != first["test"]
+
+
+def test_a_row_that_fails_counts_as_one_without_an_answer(shell: Shell) -> None:
+    rows(1, input={"question": "broken", "context": TEXT}, expected={"answers": []})
+    said = evaluate(shell, "--json")
+    arm = said.json["arms"][1]
+    assert (arm["failed"], arm["answered"], arm["metrics"]["EM"]["value"]) == (1, 0.0, 1.0)
+    assert "1 rows failed; the first:" in said.err
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("{}\n", "N001"),
+        ('{"id": "1", "input": {"question": "q", "context": "c"}}\n', "N001"),
+        ('{"id": "1", "input": {"question": "q", "text": "c"}, "expected": {}}\n', "N001"),
+        ("", "N202"),
+        ("no json\n", "N001"),
+    ],
+)
+def test_bad_rows_are_refused_before_anything_starts(shell: Shell, text: str, code: str) -> None:
+    Path("rows.jsonl").write_text(text)
+    said = evaluate(shell)
+    assert (said.code, said.err[:4]) == (2, code)
+
+
+@pytest.mark.parametrize("text", ["EM > 1", "EM", "EMM >= 0.5", ">= 0.5"])
+def test_what_is_no_requirement_is_refused(shell: Shell, text: str) -> None:
+    rows(1)
+    said = evaluate(shell, "--require", text)
+    assert (said.code, said.err[:4]) == (2, "N203")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["metrics: {EM: {of: exactness, field: answer}}", "metrics: {}", "metric: {}", "metrics: {EM: {of: exact, fild: x}}"],
+)
+def test_a_faulty_evaluation_file_is_refused_at_its_place(shell: Shell, text: str) -> None:
+    rows(1)
+    Path("agents/answerer/evaluation.yaml").write_text(text)
+    said = evaluate(shell)
+    assert (said.code, said.err[:4]) == (2, "N201")
+    assert "evaluation.yaml:1:" in said.err
+
+
+def test_without_an_evaluation_file_measures_follow_from_the_type(shell: Shell) -> None:
+    rows(2, expected={"answer": "1889", "quote": "in 1889"})
+    Path("agents/answerer/evaluation.yaml").unlink()
+    said = evaluate(shell, "--json", "--no-untuned")
+    assert list(said.json["arms"][0]["metrics"]) == ["answer exact", "answer F1", "quote exact", "quote F1"]

@@ -1,0 +1,104 @@
+"""`orchestra learn promote` and `rollback`: taken where it is surely better, put back by one command; on simulated workers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra.doors import Call
+from tests.cli.shell import Said, Shell
+from tests.cli.stage import AGENT, TEXT, Simulated, furnish
+
+MEASURED = "metrics: {EM: {of: exact, field: answer}}\n"
+
+
+def answer(call: Call) -> Any:
+    """The candidate knows 9 of 10, the agent one of 2."""
+    number = int(call.inputs["question"])
+    knows = number % 10 if call.name == "answerer_candidate" else number % 2
+    return {"answer": "1889" if knows else "in", "quote": "in 1889"}
+
+
+def adapter(folder: Path, content: str) -> Path:
+    """An adapter of one file of safetensors without tensors; `content` tells it from others."""
+    folder.mkdir(parents=True)
+    header = json.dumps({"__metadata__": {"made": content}}).encode()
+    (folder / "adapter_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8}')
+    return folder
+
+
+def weights() -> str:
+    path = Path("agents/answerer/adapter/adapter_model.safetensors")
+    return json.loads(path.read_bytes()[8:])["__metadata__"]["made"] if path.exists() else ""
+
+
+@pytest.fixture
+def shell(shell: Shell) -> Shell:
+    furnish()
+    lines = [{"id": f"r{n}", "input": {"question": str(n), "context": TEXT}, "expected": {"answer": "1889"}} for n in range(40)]
+    Path("rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Path("agents/answerer/evaluation.yaml").write_text(MEASURED)
+    shell.opener = Simulated(answer)
+    adapter(Path("new/adapter"), "new")
+    return shell
+
+
+def promote(shell: Shell, *more: str, candidate: str = "new/adapter") -> Said:
+    return shell("learn", "promote", "answerer", candidate, "--data", "rows.jsonl", *more)
+
+
+def test_a_candidate_that_is_better_is_taken_and_can_be_sent_back(shell: Shell) -> None:
+    said = promote(shell)
+    assert said.code == 0, said.err
+    assert "surely better: EM +0.400" in said.out
+    assert weights() == "new"
+    assert "adapter: adapter\n" in Path("agents/answerer/agent.yaml").read_text()
+    adapter(Path("newer/adapter"), "newer")
+    assert promote(shell, "--force", candidate="newer/adapter").code == 0
+    assert weights() == "newer"
+    assert shell("learn", "rollback", "answerer").code == 0
+    assert weights() == "new"
+    log = [json.loads(line) for line in Path("agents/answerer/promotions.jsonl").read_text().splitlines()]
+    assert [line["verb"] for line in log] == ["promote", "promote", "rollback"]
+    assert log[2]["taken"] == log[0]["taken"] == log[1]["given_up"]
+
+
+def test_going_back_to_no_adapter_takes_it_out_of_the_card(shell: Shell) -> None:
+    before = Path("agents/answerer/agent.yaml").read_text()
+    promote(shell)
+    assert shell("learn", "rollback", "answerer", "--json").json["taken"] == ""
+    assert Path("agents/answerer/agent.yaml").read_text() == before == AGENT
+    assert weights() == ""
+
+
+def test_one_that_is_not_surely_better_is_not_taken(shell: Shell) -> None:
+    said = promote(shell, "--rows", "3")
+    assert said.code == 1
+    assert "not surely better" in said.out
+    assert weights() == ""
+    assert not Path("agents/answerer/promotions.jsonl").exists()
+
+
+def test_what_is_no_adapter_is_refused_before_anything_starts(shell: Shell) -> None:
+    Path("new/adapter/adapter_model.bin").write_bytes(b"")
+    assert promote(shell).err.startswith("F007")
+    Path("new/adapter/adapter_model.bin").unlink()
+    with Path("new/adapter/adapter_model.safetensors").open("ab") as file:
+        file.truncate(11_000_000)
+    assert promote(shell).code == 1
+    assert promote(shell, candidate="nowhere").err.startswith("N301")
+    assert isinstance(shell.opener, Simulated)
+    assert not shell.opener.opened
+
+
+def test_the_same_adapter_is_not_taken_twice(shell: Shell) -> None:
+    promote(shell)
+    assert promote(shell, "--force").err.startswith("N304")
+
+
+def test_an_agent_that_was_never_promoted_has_nothing_to_go_back_to(shell: Shell) -> None:
+    assert shell("learn", "rollback", "answerer").err.startswith("N303")
