@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+
 import msgspec
 import pytest
 
@@ -19,6 +22,15 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tidy() -> Iterator[None]:
+    """What dead processes left behind is thrown away here, where nobody minds, and not under another test."""
+    yield
+    gc.collect()
+
+
 SEED = 700_000
 """Other seeds than those of `make simulate`."""
 
