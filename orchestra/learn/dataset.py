@@ -101,7 +101,7 @@ class DataSet:
             digest=version,
             licence=licence.strip(),
             sources=tuple(sources),
-            parts=dict(records),
+            parts={part: record for part, record in records.items()},
             left_out=dict(left_out or {}),
         )
         return cls(manifest, whole)
