@@ -181,10 +181,10 @@ def _of_json(text: str, path: Path) -> Iterator[_Line]:
 def _of_csv(text: str, path: Path) -> Iterator[_Line]:
     lines = text.splitlines() or [""]
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-    before = 1
+    before = 2
     try:
         for record in reader:
-            number, before = before + 1, reader.line_num
+            number, before = before, reader.line_num + 1
             line = lines[min(number, len(lines)) - 1]
             if None in record or None in record.values():
                 names = len(reader.fieldnames or ())
@@ -194,9 +194,8 @@ def _of_csv(text: str, path: Path) -> Iterator[_Line]:
                 )
             yield _Line(number, line, record, typed=False)
     except csv.Error as error:
-        raise InputError(
-            "N010", f"{path} is no CSV: {error}", place=Place(str(path), reader.line_num), hint="RFC 4180, in UTF-8"
-        ) from error
+        place = Place(str(path), before, text=lines[min(before, len(lines)) - 1])
+        raise InputError("N010", f"{path} is no CSV: {error}", place=place, hint="RFC 4180, in UTF-8") from error
 
 
 def _along(values: Any, path: str) -> Any:
