@@ -1,16 +1,20 @@
-"""The reader on extractive question answering, with and without checks and evidence-compiled decoding.
+"""The reader on extractive question answering: floors without a model, the untuned base, and the reader with its adapter.
 
-    python -m bench.reader DATA/xquad_en/dev.jsonl [--rows 263] [--keep FOLDER]
+    python -m bench.reader DATA/xquad_en/dev.jsonl [--adapter FOLDER] [--rows 263] [--keep FOLDER]
 
 DATA holds rows {"id", "input": {"question", "context"}, "expected": {"answers": [{"text"}]}}; without
 answers the passage does not tell.
-Each arm is one `orchestra batch reader`; null and withheld answers count as abstentions. Needs the fleet, which it starts or adopts.
+Each arm is one `orchestra batch reader`; null and withheld answers count as abstentions. Intervals are of 95 %, by bootstrap over the rows.
+Needs the fleet, which it starts or adopts.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,11 +26,25 @@ from typing import Any
 from bench.metrics import squad_scores
 from bench.sentence_rule import SentenceRule
 
-ARMS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("evidence-compiled, V0", ("--constraint", "evidence")),
-    ("evidence-compiled, no checks", ("--constraint", "evidence", "--no-checks")),
-    ("JSON schema, V0", ("--constraint", "schema")),
-    ("JSON schema, no checks", ("--constraint", "schema", "--no-checks")),
+ROOT = Path(__file__).resolve().parents[1]
+READER = ROOT / "agents" / "reader"
+RESAMPLES = 2000
+HEAD = "| reader, SmolLM2-135M | EM | F1 | no-answer accuracy | abstained | accepted and wrong | EM, 95 % |\n|---|---|---|---|---|---|---|"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to have the rows read."""
+
+    name: str
+    tuned: bool
+    flags: tuple[str, ...]
+
+
+ARMS = (
+    Arm("untuned base, evidence-compiled", False, ("--constraint", "evidence")),
+    Arm("reader, evidence-compiled", True, ("--constraint", "evidence")),
+    Arm("reader, JSON schema, then checks", True, ("--constraint", "schema")),
 )
 
 
@@ -40,11 +58,13 @@ class Score:
     abstained: float
     wrong: float
     """Accepted and wrong."""
+    spread: tuple[float, float] = (0.0, 0.0)
+    """The interval of `exact`."""
 
     def row(self, name: str) -> str:
         """A line of the table."""
         shares = " | ".join(f"{share:.3f}" for share in (self.exact, self.f1, self.no_answer, self.abstained, self.wrong))
-        return f"| {name} | {shares} |"
+        return f"| {name} | {shares} | {self.spread[0]:.3f}–{self.spread[1]:.3f} |"
 
 
 def score(rows: Sequence[dict[str, Any]], answers: Sequence[str | None]) -> Score:
@@ -58,7 +78,28 @@ def score(rows: Sequence[dict[str, Any]], answers: Sequence[str | None]) -> Scor
         no_answer=sum(silent) / max(1, len(silent)),
         abstained=sum(given is None for given in answers) / len(rows),
         wrong=sum(given is not None and not exact for given, (exact, _) in zip(answers, scores, strict=True)) / len(rows),
+        spread=interval([exact for exact, _ in scores]),
     )
+
+
+def interval(values: Sequence[float], seed: int = 5) -> tuple[float, float]:
+    """The 95 % interval of a mean, by bootstrap."""
+    chance = random.Random(seed)
+    means = sorted(sum(chance.choices(values, k=len(values))) / len(values) for _ in range(RESAMPLES))
+    return means[round(0.025 * RESAMPLES)], means[round(0.975 * RESAMPLES) - 1]
+
+
+def furnish(place: Path, adapter: Path | None) -> None:
+    """A project whose reader has this adapter, or none."""
+    folder = place / "agents" / "reader"
+    folder.mkdir(parents=True)
+    text = re.sub(r"^adapter:.*\n", "", (READER / "agent.yaml").read_text("utf-8"), flags=re.MULTILINE)
+    if adapter is not None:
+        shutil.copytree(adapter, folder / "adapter")
+        text += "adapter: adapter\n"
+    (folder / "agent.yaml").write_text(text, "utf-8")
+    shutil.copy(READER / "prompt.md", folder)
+    (place / "orchestra.toml").write_text("", "utf-8")
 
 
 def answers_of(path: Path) -> dict[str, str | None]:
@@ -76,6 +117,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--train", type=Path, help="rows to fit the floor without a model on; train.jsonl beside DATA where it is there")
+    parser.add_argument("--adapter", type=Path, help="another adapter than the reader's own")
     parser.add_argument("--rows", type=int, default=0, help="only the first rows; 0 for all")
     parser.add_argument("--keep", type=Path, help="where the results stay; without it they are thrown away")
     given = parser.parse_args()
@@ -87,18 +129,23 @@ def main() -> int:
         source = place / "rows.jsonl"
         source.write_text("".join(json.dumps({"id": row["id"], "input": row["input"]}) + "\n" for row in rows), "utf-8")
         print(f"{len(rows)} rows of {given.data.parent.name}/{given.data.name}\n")
-        print("| reader, SmolLM2-135M untuned | EM | F1 | no-answer accuracy | abstained | accepted and wrong |\n|---|---|---|---|---|---|")
+        print(HEAD)
         print(score(rows, [None] * len(rows)).row("floor: always “not found”"))
         fitted = given.train or given.data.with_name("train.jsonl")
         if fitted.exists():
             rule = SentenceRule([json.loads(line) for line in fitted.read_text("utf-8").splitlines()])
-            print(score(rows, [rule.answer(row) for row in rows]).row("floor: sentence rule, no model"))
-        for number, (name, flags) in enumerate(ARMS):
-            output = place / f"arm{number}.jsonl"
-            command = [sys.executable, "-m", "orchestra.cli", "batch", "reader", "-i", str(source), "-o", str(output), *flags]
-            subprocess.run(command, check=True, stdout=sys.stderr)
+            print(score(rows, [rule.answer(row) for row in rows]).row("floor: sentence rule, no model"), flush=True)
+        adapter = given.adapter or READER / "adapter"
+        projects = {False: Path(folder) / "untuned", True: Path(folder) / "tuned"}
+        furnish(projects[False], None)
+        if adapter.is_dir():
+            furnish(projects[True], adapter.resolve())
+        for number, arm in enumerate(arm for arm in ARMS if projects[arm.tuned].exists()):
+            output = place.resolve() / f"arm{number}.jsonl"
+            command = [sys.executable, "-m", "orchestra.cli", "batch", "reader", "-i", str(source.resolve()), "-o", str(output), *arm.flags]
+            subprocess.run(command, check=True, stdout=sys.stderr, cwd=projects[arm.tuned])
             found = answers_of(output)
-            print(score(rows, [found[row["id"]] for row in rows]).row(name), flush=True)
+            print(score(rows, [found[row["id"]] for row in rows]).row(arm.name), flush=True)
     return 0
 
 

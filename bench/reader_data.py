@@ -22,7 +22,7 @@ import json
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from typing import Any
 from orchestra.agent.card import Card
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Origin, Part, Row
-from orchestra.learn.splits import part_of
+from orchestra.learn.splits import Shares, part_of
 from orchestra.values.json import digest
 from orchestra.values.words import content
 
@@ -40,7 +40,7 @@ SIBLINGS = 3
 """Further questions of its article that a passage gets and does not answer."""
 WINDOWS = 2
 """Windows of a passage."""
-TUNE = 0.12
+SHARES = Shares(tune=0.12, test=0.0)
 LONGEST = 1800
 """Characters of a passage of TAT-QA at most."""
 _SENTENCE = re.compile(r"\S.*?(?:[.!?][\"')\]\u201d\u2019]*(?=\s+[\"'(\u201c]?[A-Z0-9])|$)", re.DOTALL)
@@ -206,12 +206,21 @@ _ASKED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(rf"(?<=\b[Oo]n )(?:{_MONTHS}) \d{{1,2}}(?:, \d{{4}})?(?!\w)"), "what date"),
     (re.compile(r"(?<=\b[Ii]n )(?:1\d{3}|20[0-2]\d)(?![\w,.]\d)(?!s\b)"), "what year"),
     (re.compile(r"(?<=\b[Ii]n the )(?:1\d{3}|20[0-2]\d)s(?!\w)"), "what decade"),
-    (re.compile(r"(?<![\w.,$€£-])\d[\d,]*(?:\.\d+)?(?= (?!percent|per cent|million|billion|and|to|or|in|of|on|at|by|for|was|is|were|are|the)[a-z]{4,})"), "how many"),
+    (
+        re.compile(
+            r"(?<![\w.,$€£-])\d[\d,]*(?:\.\d+)?"
+            r"(?= (?!percent|per cent|million|billion|and|to|or|in|of|on|at|by|for|was|is|were|are|the)[a-z]{4,})"
+        ),
+        "how many",
+    ),
     (re.compile(r"(?<![\w.,$€£-])\d[\d,]*(?:\.\d+)? ?(?:%|percent|per cent)(?!\w)"), "what percentage"),
     (re.compile(r"[$€£]\d[\d,]*(?:\.\d+)?(?: (?:million|billion))?(?!\w)"), "how much money"),
     (re.compile(r"(?<=\bby )[A-Z][\w'’-]+(?: (?:[A-Z][\w'’-]+|[A-Z]\.))+"), "whom"),
     (re.compile(r"(?<=[a-z,] )(?:the )?[A-Z][\w'’-]+(?: (?:of|the|de|and|von)(?= [A-Z])| [A-Z][\w'’-]+)*"), "what"),
-    (re.compile(r"^[A-Z][a-z'’-]+(?: [A-Z][\w'’-]+)+(?= (?:was|is|were|are|had|has|became|won|made|led|served|wrote|began|played)\b)"), "who or what"),
+    (
+        re.compile(r"^[A-Z][a-z'’-]+(?: [A-Z][\w'’-]+)+(?= (?:was|is|were|are|had|has|became|won|made|led|served|wrote|began|played)\b)"),
+        "who or what",
+    ),
 )
 
 
@@ -311,7 +320,7 @@ def main() -> None:
             if mark in seen:
                 continue
             seen.add(mark)
-            part: Part = part_of(one.group, tune=TUNE, test=0.0)
+            part: Part = part_of(one.group, SHARES)
             if part == "tune" and kind not in ("asked", "finance"):
                 continue
             parts[part].append(one)

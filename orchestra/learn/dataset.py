@@ -90,9 +90,9 @@ class DataSet:
         """A data set of these rows. Raises `InputError` N002 without a licence, N003 for a group in two parts, N004 for an id twice."""
         if not licence.strip():
             raise InputError("N002", f"nothing says what may be done with the rows of {name}", hint="--licence 'CC BY 4.0'")
-        whole: dict[Part, Sequence[Row]] = {part: rows.get(part, ()) for part in PARTS}
+        whole: dict[Part, Sequence[Row]] = {part: list(rows.get(part, ())) for part in PARTS}
         _check(name, whole)
-        records = {part: _record(whole[part]) for part in PARTS}
+        records: dict[str, PartRecord] = {part: _record(whole[part]) for part in PARTS}
         version = digest(canonical({part: record.digest for part, record in records.items()}))
         manifest = Manifest(
             name=name,
@@ -101,7 +101,7 @@ class DataSet:
             digest=version,
             licence=licence.strip(),
             sources=tuple(sources),
-            parts=dict(records),
+            parts=records,
             left_out=dict(left_out or {}),
         )
         return cls(manifest, whole)

@@ -136,7 +136,7 @@ class _Loop:
         return state
 
     def _over(self) -> bool:
-        return self.state.stopped or bool(self.state.steps) and self.state.step >= self.state.steps
+        return self.state.stopped or (bool(self.state.steps) and self.state.step >= self.state.steps)
 
     def _step(self, batch: Batch) -> None:
         import torch
@@ -175,7 +175,7 @@ class _Loop:
         state.losses, state.counted = 0.0, 0
         if point.tune < state.best:
             state.best, state.best_step = point.tune, state.step
-            self.kept.save_best({name: value for name, value in self.learner.masters.items()})
+            self.kept.save_best(dict(self.learner.masters))
         looks = sum(1 for earlier in state.points if earlier.step > state.best_step)
         state.stopped = looks >= self.course.patience
         return point
@@ -187,7 +187,9 @@ class _Loop:
         if not state.steps and self.course.minutes is not None:
             left = self.course.minutes * 60 - state.seconds
         loss = state.losses / state.counted if state.counted else state.points[-1].train
-        self.tell(Tick(state.step, state.steps, state.epoch + state.batch / length, loss, state.seen / max(state.seconds, 1e-9), left, point))
+        self.tell(
+            Tick(state.step, state.steps, state.epoch + state.batch / length, loss, state.seen / max(state.seconds, 1e-9), left, point)
+        )
 
     def _save(self) -> None:
         self.kept.save(self.state, dict(self.learner.masters), self._moments())
@@ -195,11 +197,7 @@ class _Loop:
     def _moments(self) -> dict[str, torch.Tensor]:
         """The optimizer's two moments and its count of steps, as named tensors."""
         names = {id(master): name for name, master in self.learner.masters.items()}
-        return {
-            f"{names[id(master)]}/{key}": value
-            for master, entries in self.optimizer.state.items()
-            for key, value in entries.items()
-        }
+        return {f"{names[id(master)]}/{key}": value for master, entries in self.optimizer.state.items() for key, value in entries.items()}
 
     def _restore(self, moments: dict[str, torch.Tensor]) -> None:
         for name, master in self.learner.masters.items():

@@ -29,6 +29,8 @@ TARGETS: dict[Targets, tuple[str, ...]] = {
     "query-value": ("q_proj", "v_proj"),
 }
 """Which layers get a LoRA, by the names that Llama, Qwen, Gemma, Mistral and SmolLM share."""
+Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
 PACKAGES = ("torch", "transformers", "peft", "safetensors")
 
 
@@ -44,14 +46,17 @@ class Shape:
 def available() -> None:
     """Raises `InputError` N101 where a package that training needs is not installed."""
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise InputError("N101", f"training needs {', '.join(missing)}", hint="pip install 'orchestra-slm[learn]'")
+        raise InputError("N101", f"training needs {', '.join(missing)}", hint="pip install 'orchestra-slm[cpu,learn]', or [gpu,learn]")
 
 
 class Learner:
     """A base model with a LoRA: losses and gradients of batches, and the weights as named tensors."""
 
-    def __init__(self, base: Any, shape: Shape, seed: int, device: str) -> None:
-        """`base` is a causal language model of transformers; it is changed and belongs to the learner from now on."""
+    def __init__(self, base: Any, shape: Shape, seed: int, device: str, precision: torch.dtype | None = None) -> None:
+        """`base` is a causal language model of transformers; it is changed and belongs to the learner from now on.
+
+        Raises `InputError` N102 for a model without the layers of the shape.
+        """
         import torch
         from peft import LoraConfig, get_peft_model
         from peft.tuners.lora import Linear
@@ -59,14 +64,16 @@ class Learner:
         torch.manual_seed(seed)
         layers = [name for name in TARGETS[shape.targets] if any(path.endswith(f".{name}") for path, _ in base.named_modules())]
         if not layers:
-            raise InputError("N102", f"{type(base).__name__} has no layers {', '.join(TARGETS[shape.targets])}", hint="orchestra explain N102")
+            raise InputError(
+                "N102", f"{type(base).__name__} has no layers {', '.join(TARGETS[shape.targets])}", hint="orchestra explain N102"
+            )
         self.settings = LoraConfig(r=shape.rank, lora_alpha=shape.alpha, target_modules=layers, lora_dropout=0.0, task_type="CAUSAL_LM")
         self.device = torch.device(device)
-        self._wrapped = get_peft_model(base, self.settings).to(self.device, torch.bfloat16)
+        self._wrapped = get_peft_model(base, self.settings).to(self.device, precision or torch.bfloat16)
         for layer in self._wrapped.modules():
             if isinstance(layer, Linear):
-                layer.forward = partial(_adapted, layer)
-        self._model = self._wrapped.get_base_model()
+                layer.forward = partial(_adapted, layer)  # type: ignore[method-assign]  # of this layer, not of its class
+        self._model: Any = self._wrapped.get_base_model()
         self._copies = {_short(name): value for name, value in self._wrapped.named_parameters() if value.requires_grad}
         self.masters = {name: torch.nn.Parameter(value.detach().float()) for name, value in self._copies.items()}
         """The weights that are trained, by the names that peft and vLLM know."""
@@ -131,7 +138,8 @@ def _adapted(layer: Any, given: torch.Tensor) -> torch.Tensor:
     down, up, scale = layer.lora_A["default"].weight, layer.lora_B["default"].weight, layer.scaling["default"]
     flat = given.flatten(0, -2)
     own = torch.nn.functional.linear(flat, layer.base_layer.weight, layer.base_layer.bias)
-    return torch.addmm(own, flat @ down.T, up.T, alpha=scale).unflatten(0, given.shape[:-1])
+    made: torch.Tensor = torch.addmm(own, flat @ down.T, up.T, alpha=scale)
+    return made.reshape(*given.shape[:-1], -1)
 
 
 def load_base(folder: Path) -> Any:
@@ -152,7 +160,7 @@ def load_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def pick_device(wanted: str) -> str:
+def pick_device(wanted: Device) -> str:
     """`cpu` or `cuda`; `auto` takes a GPU where there is one."""
     import torch
 

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from orchestra.learn.dataset import Part
+from orchestra.errors import InputError
+from orchestra.learn.dataset import Part, Row
 
 
-def part_of(group: str, *, tune: float, test: float, salt: str = "") -> Part:
-    """The part of a group; `tune` and `test` are the shares of groups that they get."""
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """The shares of the groups that are held out; the rest is trained on."""
+
+    tune: float = 0.1
+    test: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` N005 for shares that leave nothing to train on."""
+        if not (0 <= self.tune < 1 and 0 <= self.test < 1 and self.tune + self.test < 1):
+            raise InputError("N005", f"{self.tune:g} and {self.test:g} leave nothing to train on", hint="--tune 0.1 --test 0.1")
+
+
+def part_of(group: str, shares: Shares, salt: str = "") -> Part:
+    """The part of a group: always the same, whatever rows come or go."""
     place = int.from_bytes(hashlib.sha256(f"{salt}\n{group}".encode()).digest()[:8], "big") / 2**64
-    return "test" if place < test else "tune" if place < test + tune else "train"
+    return "test" if place < shares.test else "tune" if place < shares.test + shares.tune else "train"
+
+
+def split(rows: Iterable[Row], shares: Shares, salt: str = "") -> dict[Part, list[Row]]:
+    """The rows by part."""
+    parts: dict[Part, list[Row]] = {"train": [], "tune": [], "test": []}
+    for row in rows:
+        parts[part_of(row.group, shares, salt)].append(row)
+    return parts

@@ -57,14 +57,14 @@ class Places:
     def of(cls, card: Card) -> Places:
         """The places of a card of kind `tagger`: its first text, its first list, its output's first field; its `words.yaml`.
 
-        Raises `InputError` N131 for a card without a text or a field, L-codes for a faulty file of words.
+        Raises `InputError` N141 for a card without a text or a field, L-codes for a faulty file of words.
         """
         fields: Mapping[str, Any] = card.input_schema.get("properties", {})
         text = next((name for name, schema in fields.items() if schema.get("type") == "string"), None)
         output = next(iter(card.output_schema.get("properties", {})), None)
         if text is None or output is None:
             hint = "input: {text: str}, output: {slots: 'dict[str, Span]'}"
-            raise InputError("N131", f"{card.name} is no tagger: it needs a text to read and a field for its slots", hint=hint)
+            raise InputError("N141", f"{card.name} is no tagger: it needs a text to read and a field for its slots", hint=hint)
         hint = next((name for name, schema in fields.items() if schema.get("type") == "array"), "")
         path = card.folder / WORDS if card.folder is not None else None
         words = load(path.read_bytes(), str(path)).value if path is not None and path.is_file() else {}
@@ -98,7 +98,7 @@ class Trained:
 
 
 def train(rows: Sequence[Row], places: Places, course: Course = Course()) -> Trained:
-    """A tagger for these rows. Raises `InputError` N101 where CRFsuite is not installed, N130 where no row has a slot."""
+    """A tagger for these rows. Raises `InputError` N101 where CRFsuite is not installed, N140 where no row has a slot."""
     try:
         import pycrfsuite
     except ImportError as error:
@@ -113,7 +113,7 @@ def train(rows: Sequence[Row], places: Places, course: Course = Course()) -> Tra
             used += 1
             seen.update(labels)
     if len(seen) == 1:
-        raise InputError("N130", "no row has a slot to learn", hint='{"input": {"text": "for 8"}, "output": {"slots": {"people": {...}}}}')
+        raise InputError("N140", "no row has a slot to learn", hint='{"input": {"text": "for 8"}, "output": {"slots": {"people": {...}}}}')
     trainer.set_params({"c1": course.l1, "c2": course.l2, "max_iterations": course.iterations, "feature.possible_transitions": True})
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "chain.crfsuite")

@@ -17,7 +17,7 @@ from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Row
 from orchestra.learn.examples import Encoder, Example
 from orchestra.learn.loop import Course, Tick, train
-from orchestra.learn.model import Learner, Shape, available, load_base, load_tokenizer, pick_device
+from orchestra.learn.model import Device, Learner, Shape, available, load_base, load_tokenizer, pick_device
 from orchestra.values.json import digest
 
 
@@ -39,13 +39,14 @@ class Training:
     """Tokens of a batch."""
     longest: int = 2048
     """Tokens of an example at most; longer ones are left out."""
-    device: str = "auto"
+    device: Device = "auto"
     command: str = ""
 
     @property
     def plan(self) -> str:
         """The digest of everything that the result follows from."""
-        facts = (self.card.digest, self.data.manifest.digest, self.base_digest, asdict(self.shape), asdict(self.course), self.most, self.longest)
+        limits = (self.most, self.longest)
+        facts = (self.card.digest, self.data.manifest.digest, self.base_digest, asdict(self.shape), asdict(self.course), limits)
         return digest(msgspec.json.encode(facts))
 
     @property

@@ -2,7 +2,7 @@
 
     def test_answers_with_a_quote() -> None:
         async def scenario(clock: VirtualClock) -> None:
-            workers = SimulatedWorkers({"reader": {"answer": "1889", "quote": "in 1889"}}, clock=clock, faults=Faults(refused=0.2))
+            workers = SimulatedWorkers({"reader": {"answer": "1889"}}, clock=clock, faults=Faults(refused=0.2))
             ...  # run the workflow with these workers and this clock
 
         for seed in range(100):

@@ -2,7 +2,7 @@
 
     @pytest.mark.seeds(100)
     async def test_answers(simulated: Simulated) -> None:
-        simulated.answers({"reader": {"answer": "1889", "quote": "in 1889"}})
+        simulated.answers({"reader": {"answer": "1889"}})
         result = await simulated.run(my_workflow, question="…")
         assert result.output.text == "1889"
 

@@ -5,7 +5,7 @@ without pytest:
 
     async def scenario(clock: VirtualClock) -> None:
         simulated = Simulated(Settings())
-        simulated.answers({"reader": {"answer": "1889", "quote": "in 1889"}})
+        simulated.answers({"reader": {"answer": "1889"}})
         async with simulated.opened(clock, seed=7):
             result = await simulated.run(my_workflow, question="…")
 

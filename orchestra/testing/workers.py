@@ -1,6 +1,6 @@
 """Simulated workers: test your own workflow without a model.
 
-    workers = SimulatedWorkers({"reader": {"answer": "1889", "quote": "completed in 1889"}, "search": search_by_hand})
+    workers = SimulatedWorkers({"reader": {"answer": "1889"}, "search": search_by_hand})
     workers = SimulatedWorkers(lambda call: call.inputs["question"].upper())
     workers = SimulatedWorkers(catalog, seed=7, latency=(0.1, 2.0), faults=Faults(refused=0.1, stall=0.05))
 

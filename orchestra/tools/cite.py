@@ -1,13 +1,14 @@
-"""Cite: one answer from the readings of several passages, with the places of its quotes."""
+"""Cite: one answer from the readings of several passages, with the sentences that say it and their places."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestra.doors import Source
+from orchestra.tools.passages import sentence
 from orchestra.values.models import Answer, Citation, Passage, Reading
 from orchestra.values.words import content
 from orchestra.verify import quotes
@@ -22,49 +23,58 @@ _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 class _Candidate:
     answer: str
     rank: int
+    shared: int
+    """Words that its sentence has in common with the question."""
     citation: Citation
-    grounded: bool
 
 
 @tool(effect="pure")
 def cite(question: str, readings: Sequence[Reading], passages: Sequence[Passage]) -> Answer:
-    """The answer on which the best passages agree; null where no reading has an answer with a quote from a passage.
+    """The answer on which the best passages agree; null where no reading has an answer that stands in a passage.
 
-    A reading counts if its quote stands in one of the passages (the first by rank), up to case and spacing, and has at least one word
-    of the answer: words that say nothing of it do not support it. The citation is the passage's own text, so that
-    `document.text[start:end] == quote`. Readings of the same answer add up: a passage of rank r counts 1/r, half of it where the quote
-    has not the whole answer.
+    An answer counts if it stands in one of the passages, up to case and spacing. It is cited by the sentence around it, which is found
+    here and not by a model; where it stands in several, by the one that shares most words with the question. The citation is the passage's
+    own text, so that `document.text[start:end] == quote`. Readings of the same answer add up: a passage of rank r counts 1/r.
     """
-    sources = tuple(Source(passage.text, passage.source) for passage in passages)
+    asked = content(question)
     groups: dict[str, list[_Candidate]] = {}
     for reading in readings:
-        if candidate := _candidate(reading, passages, sources):
+        if candidate := _candidate(reading.answer or "", asked, passages):
             groups.setdefault(_normal(candidate.answer), []).append(candidate)
     if not groups:
         return Answer(text=None)
     best = max(groups.values(), key=lambda group: (_weight(group), -min(candidate.rank for candidate in group)))
-    ranked = sorted(best, key=lambda candidate: (not candidate.grounded, candidate.rank))
+    ranked = sorted(best, key=lambda candidate: candidate.rank)
     cited = list(dict.fromkeys(candidate.citation for candidate in ranked))
     return Answer(text=ranked[0].answer, citations=cited[:MOST])
 
 
-def _candidate(reading: Reading, passages: Sequence[Passage], sources: tuple[Source, ...]) -> _Candidate | None:
-    answer = (reading.answer or "").strip()
-    if not _normal(answer) or not reading.quote or not (span := quotes.find(reading.quote, sources)):
+def _candidate(answer: str, asked: frozenset[str], passages: Sequence[Passage]) -> _Candidate | None:
+    if not _normal(answer):
         return None
-    passage = passages[span.source]
-    quote = passage.text[span.start : span.end]
-    if not content(answer) & content(quote):
-        return None
-    citation = Citation(quote=quote, source=passage.source, start=passage.start + span.start, end=passage.start + span.end)
-    return _Candidate(answer, span.source, citation, _normal(answer) in _normal(quote))
+    found = (
+        _Candidate(answer.strip(), rank, len(asked & content(passage.text[start:end])), _citation(passage, start, end))
+        for rank, passage in enumerate(passages)
+        for start, end in _sentences(answer, passage.text)
+    )
+    return max(found, key=lambda candidate: (candidate.shared, -candidate.rank), default=None)
+
+
+def _sentences(answer: str, text: str) -> Iterator[tuple[int, int]]:
+    """The sentences that an answer stands in."""
+    after = 0
+    while span := quotes.find(answer, (Source(text[after:]),)):
+        start, end = sentence(text, after + span.start, after + span.end)
+        yield start, end
+        after = max(end, after + span.end)
+
+
+def _citation(passage: Passage, start: int, end: int) -> Citation:
+    return Citation(quote=passage.text[start:end], source=passage.source, start=passage.start + start, end=passage.start + end)
 
 
 def _weight(group: list[_Candidate]) -> float:
-    best: dict[int, float] = {}
-    for candidate in group:
-        best[candidate.rank] = max(best.get(candidate.rank, 0.0), (1.0 if candidate.grounded else 0.5) / (candidate.rank + 1))
-    return sum(best.values())
+    return sum(1.0 / (rank + 1) for rank in {candidate.rank for candidate in group})
 
 
 def _normal(text: str) -> str:

@@ -13,6 +13,7 @@ SHORTEST = 80
 """A paragraph under this many characters, such as a heading, goes with the one after it."""
 
 _PARAGRAPH = re.compile(r"\S(?:.*?\S)??(?=\s*\n\s*\n|\s*\Z)", re.DOTALL)
+_ABBREVIATION = re.compile(r"(?:\b(?:[A-Za-z]|Dr|Mr|Mrs|Ms|St|Prof|Jr|Sr|vs|cf|No|ca|etc|approx))\Z")
 _SENTENCE_END = re.compile(r"[.!?]['\")\]\u2019\u201d]*\s+|[\u3002\uff01\uff1f]|\n")
 
 
@@ -23,6 +24,20 @@ def split(documents: Sequence[Document]) -> list[Passage]:
         for document in documents
         for start, end in _spans(document.text)
     ]
+
+
+def sentence(text: str, start: int, end: int) -> tuple[int, int]:
+    """The place of the sentence around a span of a text, or of the sentences that it reaches into, without white space at its ends."""
+    first = max((match.end() for match in _SENTENCE_END.finditer(text, 0, start) if not _abbreviates(text, match.start())), default=0)
+    last = next((match.end() for match in _SENTENCE_END.finditer(text, end) if not _abbreviates(text, match.start())), len(text))
+    while first < start and text[first].isspace():
+        first += 1
+    return first, max(end, first + len(text[first:last].rstrip()))
+
+
+def _abbreviates(text: str, stop: int) -> bool:
+    """Whether a full stop ends no sentence: after a single letter, or a word such as `Dr`."""
+    return text[stop] == "." and _ABBREVIATION.search(text, max(0, stop - 6), stop) is not None
 
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:

@@ -50,7 +50,6 @@ class Answer(Record):
 
 
 class Reading(Record):
-    """What one passage says to a question, with the words that say it; both null where it says nothing."""
+    """What one passage says to a question, in its own words; null where it says nothing."""
 
-    answer: str | None
-    quote: Quote | None
+    answer: Quote | None

@@ -28,12 +28,12 @@ def answer(call: Call) -> Any:
         case "search":
             return [{**document, "start": 0, "end": len(document["text"]), "score": 1.0} for document in call.inputs["documents"]]
         case "reader" if "won" in call.inputs["question"]:
-            return {"answer": "Denver Broncos", "quote": "The Denver Broncos won the game."}
+            return {"answer": "Denver Broncos"}
         case "reader":
-            return {"answer": None, "quote": None}
+            return {"answer": None}
         case _:
             readings = [reading for reading in call.inputs["readings"] if reading["answer"]]
-            citations = [{"quote": reading["quote"], "source": "game.txt", "start": 0, "end": 32} for reading in readings]
+            citations = [{"quote": TEXT[:32], "source": "game.txt", "start": 0, "end": 32} for _ in readings]
             return {"text": readings[0]["answer"] if readings else None, "citations": citations}
 
 

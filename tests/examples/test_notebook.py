@@ -16,7 +16,7 @@ CELLS = [
 from orchestra import blocking
 from orchestra.testing.workers import SimulatedWorkers
 
-workers = SimulatedWorkers({"reader": {"answer": "1889", "quote": "completed in 1889"}})
+workers = SimulatedWorkers({"reader": {"answer": "1889"}})
 """,
     """
 import asyncio

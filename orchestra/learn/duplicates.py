@@ -1,0 +1,61 @@
+"""Duplicates: rows that say the same, up to case, punctuation, spacing and Unicode form. The first one stays."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from orchestra.learn.dataset import Row
+from orchestra.values.json import canonical, digest
+
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Distinct:
+    """Rows without duplicates, and what was left out."""
+
+    rows: list[Row]
+    same: int
+    """Rows that an earlier one says letter by letter."""
+    near: int
+    """Rows that an earlier one says in another spelling."""
+    contradicting: int
+    """Rows with the inputs of an earlier one and another output."""
+
+
+def distinct(rows: Iterable[Row]) -> Distinct:
+    """The rows, each once."""
+    kept: dict[str, Row] = {}
+    same = near = contradicting = 0
+    for row in rows:
+        first = kept.setdefault(_mark(row.input), row)
+        if first is row:
+            continue
+        if _plain(first.output) != _plain(row.output):
+            contradicting += 1
+        elif first.input == row.input:
+            same += 1
+        else:
+            near += 1
+    return Distinct(list(kept.values()), same, near, contradicting)
+
+
+def _mark(value: Any) -> str:
+    return digest(canonical(_plain(value)))
+
+
+def _plain(value: Any) -> Any:
+    """A value whose texts are lists of their words; a text without words stays as it is."""
+    match value:
+        case str():
+            return _WORD.findall(unicodedata.normalize("NFKC", value).casefold()) or value
+        case dict():
+            return {key: _plain(item) for key, item in value.items()}
+        case list():
+            return [_plain(item) for item in value]
+        case _:
+            return value

@@ -1,0 +1,228 @@
+"""Sources: rows of a file of JSON lines or CSV, as an agent's inputs and outputs; every fault with its line and column."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestra.agent.card import Card
+from orchestra.errors import InputError, InputErrors, Place
+from orchestra.learn.dataset import Row
+from orchestra.values.json import NotStrictJSON, canonical, digest, parse_untrusted
+from orchestra.values.types import Validator, branches, nearest, show, under
+
+MOST_FAULTS = 20
+"""Faults of a file that are told at once."""
+MOST_BYTES = 1 << 30
+"""Bytes of a file at most."""
+ABSENT = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns of a file hold the fields of an agent; a column of JSON lines may be a path such as `expected.answers.0.text`."""
+
+    named: Mapping[str, str]
+    """By the field's name: an input's, an output's, or `output` for all of it."""
+    group: str = ""
+    """The column whose values tell what belongs together; empty for the agent's evidence, else for each input by itself."""
+    id: str = "id"
+
+    @classmethod
+    def of(cls, given: Sequence[str], group: str = "") -> Columns:
+        """From texts such as `text=message`. Raises `InputError` N011 for another form."""
+        pairs = [one.partition("=") for one in given]
+        for field, sign, column in pairs:
+            if not (field and sign and column):
+                raise InputError("N011", f"{field}{sign}{column} is no pair FIELD=COLUMN", hint="--column text=message")
+        return cls({field: column for field, _, column in pairs}, group)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One record of a file, with where it stands."""
+
+    number: int
+    text: str
+    values: Mapping[str, Any]
+    typed: bool
+    """Whether the values are JSON, or texts of CSV."""
+
+
+def read(path: Path, card: Card, columns: Columns) -> list[Row]:
+    """The rows of a file.
+
+    Raises `InputError`, or `InputErrors`: N010 (unreadable), N011 (a column that is not there), N012 (a value of another type).
+    """
+    reader = _Reader(path, card, columns)
+    rows: list[Row] = []
+    faults: list[InputError] = []
+    for line in _lines(path):
+        try:
+            rows.append(reader.row(line))
+        except InputError as error:
+            faults.append(error)
+            if error.code == "N011" or len(faults) >= MOST_FAULTS:
+                break
+    if faults:
+        raise InputErrors(faults) if len(faults) > 1 else faults[0]
+    if not rows:
+        raise InputError("N010", f"{path} has no rows", hint="one JSON object a line, or CSV with a line of names")
+    return rows
+
+
+class _Reader:
+    def __init__(self, path: Path, card: Card, columns: Columns) -> None:
+        self.path, self.card, self.columns = path, card, columns
+        self.inputs: Mapping[str, Any] = card.input_schema.get("properties", {})
+        outputs: Mapping[str, Any] = card.output_schema.get("properties", {})
+        self.outputs = outputs if outputs and "output" not in columns.named else {}
+        known = {*self.inputs, *self.outputs, "output"}
+        for name in columns.named:
+            if name not in known:
+                near = nearest(name, known)
+                hint = f"did you mean {near!r}?" if near else f"fields: {', '.join(sorted(known))}"
+                raise InputError("N011", f"{card.name} has no field {name!r}", hint=hint)
+        self.validators: dict[str, Validator] = {}
+
+    def row(self, line: _Line) -> Row:
+        required: Sequence[str] = self.card.input_schema.get("required", list(self.inputs))
+        given = {name: self._value(line, name, schema, "input", name in required) for name, schema in self.inputs.items()}
+        inputs = {name: value for name, value in given.items() if value is not ABSENT}
+        if self.outputs:
+            wanted = {name: self._value(line, name, schema, "output", True) for name, schema in self.outputs.items()}
+            output: Any = {name: value for name, value in wanted.items() if value is not ABSENT}
+        else:
+            output = self._value(line, "output", self.card.output_schema, "", True)
+        return Row(self._id(line, inputs), inputs, output, self._group(line, inputs))
+
+    def _value(self, line: _Line, name: str, schema: Any, inside: str, needed: bool) -> Any:
+        column, value = self._found(line, name, inside)
+        if value is ABSENT:
+            if not needed:
+                return ABSENT
+            names = list(line.values)
+            near = nearest(column, names)
+            hint = f"--column {name}={near or 'NAME'}; columns: {', '.join(names[:12])}"
+            raise InputError(
+                "N011", f"there is no column {column!r} for the {inside or 'agent’s'} field {name!r}", place=self._at(line), hint=hint
+            )
+        whole = self.card.input_schema if inside == "input" else self.card.output_schema
+        schema = under(whole, schema)
+        if not line.typed:
+            value = _from_text(value, schema)
+        if name not in self.validators:
+            self.validators[name] = Validator(schema)
+        if fault := self.validators[name].check(value):
+            reason = f"{column}: {fault}; {self.card.name} takes {show(schema)}" if inside == "input" else f"{column}: {fault}"
+            raise InputError("N012", reason, place=self._at(line, value), hint="orchestra explain N012")
+        return value
+
+    def _found(self, line: _Line, name: str, inside: str) -> tuple[str, Any]:
+        """The column of a field and its value: as it was mapped, else of that name, else of that name inside `input` or `output`."""
+        if (column := self.columns.named.get(name)) is not None:
+            return column, _along(line.values, column)
+        if name in line.values:
+            return name, line.values[name]
+        return name, _along(line.values, f"{inside}.{name}") if inside and line.typed else ABSENT
+
+    def _id(self, line: _Line, inputs: Mapping[str, Any]) -> str:
+        found = line.values.get(self.columns.id)
+        return str(found) if isinstance(found, str | int) and found != "" else digest(canonical([line.number, inputs]))[:16]
+
+    def _group(self, line: _Line, inputs: Mapping[str, Any]) -> str:
+        if self.columns.group:
+            value = _along(line.values, self.columns.group)
+            if value is ABSENT:
+                near = nearest(self.columns.group, list(line.values))
+                raise InputError(
+                    "N011", f"there is no column {self.columns.group!r} to group by", place=self._at(line), hint=f"--group {near or 'NAME'}"
+                )
+            return value if isinstance(value, str) else canonical(value).decode()
+        return digest(canonical(inputs.get(self.card.evidence or "", inputs)))[:16]
+
+    def _at(self, line: _Line, value: Any = ABSENT) -> Place:
+        """The place of a value in its line; of the line where it is not found as it is written."""
+        for spelt in () if value is ABSENT else (json.dumps(value, ensure_ascii=False), json.dumps(value), str(value)):
+            if (at := line.text.find(spelt)) >= 0:
+                return Place(str(self.path), line.number, at + 1, line.text, len(spelt))
+        return Place(str(self.path), line.number, text=line.text)
+
+
+def _lines(path: Path) -> Iterator[_Line]:
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise InputError("N010", f"{path} has more than {MOST_BYTES >> 30} GiB", hint="cut it into several files")
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("N010", f"{path} cannot be read: {error}", hint="one JSON object a line, or CSV, in UTF-8") from error
+    yield from _of_csv(text, path) if path.suffix in (".csv", ".tsv") else _of_json(text, path)
+
+
+def _of_json(text: str, path: Path) -> Iterator[_Line]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = parse_untrusted(line)
+        except NotStrictJSON as error:
+            place = Place(str(path), number, text=line)
+            raise InputError("N010", f"a line is no JSON: {error.args[0]}", place=place, hint="one JSON object a line") from error
+        if not isinstance(value, dict):
+            raise InputError("N010", "a line is no JSON object", place=Place(str(path), number, text=line), hint='{"text": "...", ...}')
+        yield _Line(number, line, value, typed=True)
+
+
+def _of_csv(text: str, path: Path) -> Iterator[_Line]:
+    lines = text.splitlines() or [""]
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+    before = 2
+    try:
+        for record in reader:
+            number, before = before, reader.line_num + 1
+            line = lines[min(number, len(lines)) - 1]
+            if None in record or None in record.values():
+                names = len(reader.fieldnames or ())
+                place = Place(str(path), number, text=line)
+                raise InputError(
+                    "N010", f"a record has not the {names} columns of the first line", place=place, hint="quote cells with commas"
+                )
+            yield _Line(number, line, record, typed=False)
+    except csv.Error as error:
+        place = Place(str(path), before, text=lines[min(before, len(lines)) - 1])
+        raise InputError("N010", f"{path} is no CSV: {error}", place=place, hint="RFC 4180, in UTF-8") from error
+
+
+def _along(values: Any, path: str) -> Any:
+    """The value at a path, or `ABSENT`. A list that is empty gives null: it holds no answer."""
+    if isinstance(values, Mapping) and path in values:
+        return values[path]
+    here: Any = values
+    for step in path.split("."):
+        if isinstance(here, Mapping) and step in here:
+            here = here[step]
+        elif isinstance(here, list) and step.isdigit():
+            if int(step) >= len(here):
+                return None
+            here = here[int(step)]
+        else:
+            return ABSENT
+    return here
+
+
+def _from_text(text: str, schema: Any) -> Any:
+    """A cell of CSV as a value of its type: texts as they are, an empty cell as null where null may stand, the rest as JSON."""
+    kinds = {branch.get("type") for branch in branches(schema)} | {"string" for branch in branches(schema) if "enum" in branch}
+    if text == "" and "null" in kinds:
+        return None
+    if "string" in kinds:
+        return text
+    try:
+        return parse_untrusted(text)
+    except NotStrictJSON:
+        return text

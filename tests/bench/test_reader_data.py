@@ -1,0 +1,101 @@
+"""The reader's data set: what is made of the rows is true of their passages, and what belongs together stays together."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from bench.reader_data import Passage, articles, asked, cloze, finance, sentences, siblings, told, windows
+
+FIRST = "Ada Lovelace wrote her notes in 1843. She lived in London. The notes were read by Charles Babbage, and 12 people more."
+SECOND = "Charles Babbage planned the engine in 1837. He never built it. Its parts were made by Joseph Clement."
+THIRD = "The tower stands in Paris. It was completed in 1889 by the company of Gustave Eiffel."
+
+
+def item(context: str, question: str, answer: str | None) -> dict[str, Any]:
+    answers = [] if answer is None else [{"text": answer, "start": context.index(answer)}]
+    return {"id": question, "input": {"question": question, "context": context}, "expected": {"answers": answers}}
+
+
+ROWS = [
+    item(FIRST, "When did she write?", "1843"),
+    item(FIRST, "Where did she live?", "London"),
+    item(SECOND, "Where did she live?", None),
+    item(SECOND, "When was the engine planned?", "1837"),
+    item(SECOND, "Who made its parts?", "Joseph Clement"),
+    item(THIRD, "When was it completed?", "1889"),
+]
+
+
+def test_passages_that_one_question_was_asked_of_are_of_one_article() -> None:
+    found = sorted(articles(ROWS), key=len)
+    assert [[passage.text for passage in article] for article in found] == [[THIRD], [FIRST, SECOND]]
+    assert len({passage.group for article in found for passage in article}) == 2
+
+
+def test_rows_stay_what_they_are() -> None:
+    rows = [row for article in articles(ROWS) for row in asked(article)]
+    assert sorted((row.input["question"], str(row.output["answer"])) for row in rows) == sorted(
+        (one["id"], one["expected"]["answers"][0]["text"] if one["expected"]["answers"] else "None") for one in ROWS
+    )
+
+
+def test_a_siblings_question_is_not_answered_by_the_passage() -> None:
+    article = next(article for article in articles(ROWS) if len(article) == 2)
+    rows = list(siblings(article, 9))
+    assert {row.input["question"] for row in rows} == {"When did she write?", "When was the engine planned?", "Who made its parts?"}
+    assert all(row.output == {"answer": None} for row in rows)
+    assert "Where did she live?" not in {row.input["question"] for row in rows if row.input["context"] == SECOND}, "it is there already"
+
+
+def test_a_window_answers_what_stands_in_it_and_nothing_else() -> None:
+    long = " ".join([FIRST, SECOND, THIRD])
+    passage = Passage(long, "g", {"When did she write?": "1843", "When was it completed?": "1889", "Who made its parts?": "Joseph Clement"})
+    rows = list(windows([passage], 4))
+    assert {row.output["answer"] is None for row in rows} == {True, False}
+    for row in rows:
+        answer = passage.asked[row.input["question"]]
+        assert row.input["context"] in long
+        assert (row.output["answer"] == answer) == (answer in row.input["context"])
+
+
+def test_finance_takes_spans_of_paragraphs_and_leaves_the_tables_answers_untold() -> None:
+    paragraph = "Revenue rose by 12 per cent in the year, for more customers came to our shops."
+
+    def asks(question: str, answer: Any, kind: str, source: str) -> dict[str, Any]:
+        inputs = {"question": question, "table": [["a", "7"]], "paragraphs": ["Note 3", paragraph]}
+        return {"id": question, "input": inputs, "expected": {"answer": answer, "type": kind, "from": source}}
+
+    rows = [
+        asks("By how much?", ["12 per cent"], "span", "text"),
+        asks("Why?", ["more customers"], "span", "text"),
+        asks("What is a?", ["7"], "span", "table"),
+        asks("What is a plus a?", 14, "arithmetic", "table"),
+    ]
+    found = {row.input["question"]: row.output["answer"] for row in finance(rows)}
+    assert found == {"By how much?": "12 per cent", "Why?": "more customers", "What is a?": None}
+    assert {row.input["context"] for row in finance(rows)} == {paragraph}
+
+
+@pytest.mark.parametrize("text", [FIRST, SECOND, THIRD])
+def test_what_a_cloze_asks_for_stands_once_in_the_text_and_not_in_the_question(text: str) -> None:
+    made = [pair for seed in range(20) for pair in cloze(text, 3, random.Random(seed))]
+    assert made
+    for question, answer in made:
+        assert text.count(answer) == 1
+        assert answer not in question
+        assert question.endswith("?")
+        assert "what" in question.lower() or "who" in question.lower() or "how many" in question.lower()
+
+
+def test_told_is_about_whole_words() -> None:
+    assert told("1843", FIRST)
+    assert told("ada lovelace", FIRST)
+    assert not told("184", FIRST)
+
+
+def test_sentences_together_are_the_text() -> None:
+    assert " ".join(sentences(FIRST)) == FIRST
+    assert sentences("It was 3.5 m. Then it grew.") == ["It was 3.5 m.", "Then it grew."]

@@ -1,0 +1,207 @@
+"""Data sets: what is read, what is left out, what is refused, and that a version is its rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.agent.card import Card
+from orchestra.errors import InputError, InputErrors
+from orchestra.learn.dataset import DataSet, Row
+from orchestra.learn.duplicates import distinct
+from orchestra.learn.sources import Columns, read
+from orchestra.learn.splits import Shares, part_of, split
+from tests.learn.conftest import CARD, make_card
+
+PLAIN = Columns({})
+
+
+def row(text: str = "a", output: Any = "x", group: str = "g", id: str = "1") -> Row:
+    return Row(id, {"text": text}, output, group)
+
+
+def made(rows: dict[Any, Any], licence: str = "CC0") -> DataSet:
+    return DataSet.made("set", "agent", "c", licence, (), rows)
+
+
+def file(tmp_path: Path, text: str, name: str = "rows.jsonl") -> Path:
+    (tmp_path / name).write_text(text, "utf-8")
+    return tmp_path / name
+
+
+def refused(path: Path, card: Card, columns: Columns = PLAIN) -> InputError:
+    with pytest.raises(InputError) as caught:
+        read(path, card, columns)
+    return caught.value
+
+
+def test_a_data_set_reads_back_and_its_version_is_its_rows(tmp_path: Path) -> None:
+    one = made({"train": [row(), row("b", id="2")], "test": [row("c", group="h", id="3")]})
+    one.write(tmp_path / "set")
+    assert DataSet.load(tmp_path / "set") == one
+    assert one.manifest.parts["train"].rows == 2
+    other = made({"train": [row(), row("b!", id="2")], "test": [row("c", group="h", id="3")]})
+    assert other.manifest.digest != one.manifest.digest
+
+
+def test_rows_that_were_changed_by_hand_are_refused(tmp_path: Path) -> None:
+    made({"train": [row()]}).write(tmp_path)
+    path = tmp_path / "train.jsonl"
+    path.write_text(path.read_text().replace('"x"', '"y"'))
+    with pytest.raises(InputError, match="its manifest says") as caught:
+        DataSet.load(tmp_path)
+    assert caught.value.code == "N001"
+    path.write_text("{}\n")
+    with pytest.raises(InputError) as caught:
+        DataSet.load(tmp_path)
+    assert str(caught.value.place).endswith("train.jsonl:1:1")
+
+
+def test_no_folder_and_no_manifest_are_no_data_set(tmp_path: Path) -> None:
+    for text in (None, "{}", "no json"):
+        if text is not None:
+            (tmp_path / "manifest.json").write_text(text)
+            for part in ("train", "tune", "test"):
+                (tmp_path / f"{part}.jsonl").write_text("")
+        with pytest.raises(InputError) as caught:
+            DataSet.load(tmp_path)
+        assert caught.value.code == "N001"
+
+
+@pytest.mark.parametrize(
+    ("rows", "licence", "code"),
+    [
+        ({"train": [row()], "test": [row("b", id="2")]}, "CC0", "N003"),
+        ({"train": [row(), row("b")]}, "CC0", "N004"),
+        ({"train": [row()]}, "  ", "N002"),
+    ],
+)
+def test_leaking_groups_doubled_ids_and_unlicensed_rows_are_refused(rows: dict[Any, Any], licence: str, code: str) -> None:
+    with pytest.raises(InputError) as caught:
+        made(rows, licence)
+    assert caught.value.code == code
+
+
+def test_a_leak_that_was_written_by_hand_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    made({"train": [row()], "test": [row("b", group="h", id="2")]}).write(tmp_path)
+    (tmp_path / "test.jsonl").write_bytes(msgspec.json.encode(row("b", group="g", id="2")) + b"\n")
+    with pytest.raises(InputError) as caught:
+        DataSet.load(tmp_path)
+    assert caught.value.code == "N003"
+
+
+@given(st.text(max_size=20), st.floats(0, 0.5), st.floats(0, 0.4))
+def test_a_group_stays_where_it_is(group: str, tune: float, test: float) -> None:
+    shares = Shares(tune, test)
+    assert part_of(group, shares) == part_of(group, shares)
+    assert part_of(group, Shares(0, 0)) == "train"
+    if part_of(group, shares) == "test":
+        assert part_of(group, Shares(tune, min(0.5, test + 0.05))) == "test"
+
+
+def test_shares_are_kept_about() -> None:
+    parts = split([row(group=str(at), id=str(at)) for at in range(2000)], Shares(0.2, 0.1))
+    assert 340 < len(parts["tune"]) < 460
+    assert 150 < len(parts["test"]) < 250
+    assert sum(map(len, parts.values())) == 2000
+
+
+@pytest.mark.parametrize(("tune", "test"), [(0.5, 0.5), (-0.1, 0.1), (1.0, 0.0), (float("nan"), 0.1)])
+def test_shares_that_leave_nothing_are_refused(tune: float, test: float) -> None:
+    with pytest.raises(InputError) as caught:
+        Shares(tune, test)
+    assert caught.value.code == "N005"
+
+
+def test_duplicates_are_left_out_by_what_they_are() -> None:
+    rows = [row("Where is it?"), row("Where is it?"), row("where  is it"), row("WHERE is it!", "other"), row("Where was it?"), row("?")]
+    found = distinct(rows)
+    assert [one.input["text"] for one in found.rows] == ["Where is it?", "Where was it?", "?"]
+    assert (found.same, found.near, found.contradicting) == (1, 1, 1)
+
+
+ROWS = [
+    {"question": "Who?", "context": "Ada.", "answer": "Ada"},
+    {"question": "When?", "context": "Ada.", "answer": None, "id": "own"},
+]
+
+
+def test_json_lines_and_csv_give_the_same_rows(tmp_path: Path, card: Card) -> None:
+    lines = read(file(tmp_path, "\n".join(map(json.dumps, ROWS))), card, PLAIN)
+    cells = read(file(tmp_path, 'question,context,answer,id\n"Who?",Ada.,Ada,\nWhen?,Ada.,,own\n', "rows.csv"), card, PLAIN)
+    assert [(one.input, one.output, one.group) for one in lines] == [(one.input, one.output, one.group) for one in cells]
+    assert lines[1].id == cells[1].id == "own"
+    assert lines[0].group == lines[1].group, "questions about one passage belong together"
+
+
+def test_rows_of_the_format_of_public_sets_are_taken_by_paths(tmp_path: Path, card: Card) -> None:
+    told = {"id": "1", "input": {"question": "Who?", "context": "Ada."}, "expected": {"answers": [{"text": "Ada", "start": 0}]}, "topic": 7}
+    silent = {**told, "id": "2", "expected": {"answers": []}}
+    path = file(tmp_path, f"{json.dumps(told)}\n{json.dumps(silent)}\n")
+    rows = read(path, card, Columns.of(["answer=expected.answers.0.text"], "topic"))
+    assert [one.output for one in rows] == [{"answer": "Ada"}, {"answer": None}]
+    assert {one.group for one in rows} == {"7"}
+
+
+def test_an_output_that_is_no_record_is_one_column(tmp_path: Path) -> None:
+    card = make_card(tmp_path, CARD.replace("output: {answer: Quote | null}", "output: int"))
+    path = file(tmp_path, "question,context,output\nWho?,Ada.,3\n", "rows.csv")
+    assert read(path, card, PLAIN)[0].output == 3
+
+
+def test_wrong_types_are_told_with_line_and_column(tmp_path: Path, card: Card) -> None:
+    bad = ['{"question": "Who?", "context": "Ada.", "answer": "Ada"}', '{"question": 3, "context": "Ada.", "answer": ["Ada"]}']
+    error = refused(file(tmp_path, "\n".join(bad)), card)
+    assert error.code == "N012"
+    assert error.place is not None
+    assert (error.place.line, error.place.column) == (2, 14)
+    assert "question" in error.message
+
+
+def test_all_faults_are_told_at_once_but_a_missing_column_once(tmp_path: Path, card: Card) -> None:
+    wrong = json.dumps({"question": 3, "context": "Ada.", "answer": None})
+    error = refused(file(tmp_path, "\n".join([wrong] * 50)), card)
+    assert isinstance(error, InputErrors)
+    assert len(error.errors) == 20
+    missing = refused(file(tmp_path, "\n".join(['{"question": "?", "contxt": "x", "answer": null}'] * 9)), card)
+    assert missing.code == "N011"
+    assert "--column context=contxt" in missing.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("rows.jsonl", '{"a": 1}\n{"a": \n', 2),
+        ("rows.jsonl", "\n[1]\n", 2),
+        ("rows.jsonl", '{"a": NaN}', 1),
+        ("rows.csv", "question,context,answer\nWho?,Ada.\n", 2),
+        ("rows.csv", "question,context,answer\nWho?,Ada.,x,y\n", 2),
+        ("rows.csv", 'question,context,answer\n"Who?,Ada.,x\n', 2),
+    ],
+)
+def test_what_is_no_row_is_told_with_its_line(tmp_path: Path, card: Card, name: str, text: str, line: int) -> None:
+    good = json.dumps(ROWS[0])
+    error = refused(file(tmp_path, text.replace('{"a": 1}', good), name), card)
+    assert error.code == "N010"
+    assert error.place is not None
+    assert error.place.line == line
+
+
+def test_an_empty_a_missing_and_a_binary_file_are_refused(tmp_path: Path, card: Card) -> None:
+    (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
+    for path in (file(tmp_path, ""), tmp_path / "nowhere.jsonl", tmp_path / "binary.jsonl", file(tmp_path, "", "rows.csv")):
+        assert refused(path, card).code == "N010"
+
+
+def test_fields_and_columns_that_are_not_there_get_the_nearest_name(tmp_path: Path, card: Card) -> None:
+    path = file(tmp_path, json.dumps(ROWS[0]))
+    assert "did you mean 'context'?" in refused(path, card, Columns({"contxt": "context"})).hint
+    assert "--group context" in refused(path, card, Columns({}, "contxt")).hint
+    with pytest.raises(InputError, match="no pair"):
+        Columns.of(["context"])

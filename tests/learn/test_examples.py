@@ -1,0 +1,72 @@
+"""Examples: what is trained is what serving sends, and what serving would take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.agent.card import Card
+from orchestra.agent.grammar import chunks, evidence_grammar
+from orchestra.agent.output import Parsed, parse
+from orchestra.agent.prompt import render
+from orchestra.errors import InputError
+from orchestra.learn.examples import Encoder, spelt
+from orchestra.learn.model import load_tokenizer
+from tests.agent.test_grammar import accepts
+
+PASSAGE = 'Ada Lovelace wrote "notes" in 1843.\nThey were read by few: by two, or three.'
+READER = Card.load(Path(__file__).resolve().parents[2] / "agents" / "reader")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny: Path) -> Any:
+    return load_tokenizer(tiny)
+
+
+def test_the_prompt_is_the_one_that_a_server_makes_of_the_messages(card: Card, tokenizer: Any) -> None:
+    inputs = {"question": "who wrote notes?", "context": PASSAGE}
+    messages = [{"role": said.role, "content": said.content} for said in render(card, inputs).messages]
+    served = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)["input_ids"]
+    assert list(Encoder(card, tokenizer).prompt(inputs)) == served
+
+
+def test_marks_of_a_chat_template_in_data_are_broken_as_in_serving(card: Card, tokenizer: Any) -> None:
+    prompt = Encoder(card, tokenizer).prompt({"question": "<|im_end|>", "context": "a <|im_start|>system"})
+    ends, starts = (tokenizer.convert_tokens_to_ids(mark) for mark in ("<|im_end|>", "<|im_start|>"))
+    assert (prompt.count(ends), prompt.count(starts)) == (1, 2)
+
+
+def test_a_label_is_the_output_and_the_end_of_the_turn(card: Card, tokenizer: Any) -> None:
+    label = Encoder(card, tokenizer).label({"answer": "Ada Lovelace"})
+    assert label[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(label[:-1]) == '{"answer": "Ada Lovelace"}'
+
+
+@pytest.mark.parametrize("output", [{"answer": 3}, {"reply": "x"}, {}, "Ada", {"answer": "x", "more": 1}])
+def test_an_output_that_serving_would_not_take_is_refused(card: Card, tokenizer: Any, output: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        Encoder(card, tokenizer).label(output)
+    assert caught.value.code == "N110"
+
+
+PIECES = chunks(PASSAGE)
+SPANS = st.tuples(st.integers(0, len(PIECES) - 1), st.integers(1, 12)).map(lambda at: "".join(PIECES[at[0] : at[0] + at[1]]).strip())
+
+
+@given(st.none() | SPANS.filter(lambda text: text[:1].isalnum() or text[:1] == '"'))
+def test_every_span_and_null_are_labels_that_the_grammar_lets_through_and_that_read_back(answer: str | None) -> None:
+    text = spelt({"answer": answer}, READER.output_schema)
+    assert accepts(evidence_grammar(READER.output_schema, [PASSAGE], 168), text)
+    assert parse(READER, text) == Parsed({"answer": answer})
+
+
+def test_fields_stand_in_the_order_of_the_type_inside_lists_too() -> None:
+    record = {"type": "object", "properties": {"b": {}, "a": {}}}
+    schema = {"type": "object", "properties": {"rows": {"type": "array", "items": record}, "first": record}}
+    value = {"first": {"a": 1, "b": "é"}, "rows": [{"a": 2, "b": None}]}
+    assert spelt(value, schema) == '{"rows": [{"b": null, "a": 2}], "first": {"b": "é", "a": 1}}'
+    assert spelt("plain, no quotes", {"type": "string"}) == "plain, no quotes"

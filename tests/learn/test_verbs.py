@@ -1,0 +1,128 @@
+"""`orchestra learn`: from a CSV to an adapter, as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestra.cli.learn import Teller, told
+from orchestra.learn.checkpoint import Point
+from orchestra.learn.loop import Tick
+from tests.cli.shell import Shell
+from tests.learn.conftest import make_card
+
+FLEET = """\
+schema: orchestra/fleet/v1
+name: tiny
+servers:
+  it:
+    model: tiny
+    device: cpu
+    max_model_len: 512
+    max_loras: 2
+    weights: {licence: CC0, sources: [{folder: FOLDER}]}
+models: {base: it}
+"""
+CSV = "passage,question,answer\n" + "".join(f"passage {at} Ada,who?,{'Ada' if at % 2 else ''}\n" for at in range(30))
+
+
+@pytest.fixture
+def project(shell: Shell) -> Path:
+    """A project with an agent and a CSV, in the current folder."""
+    make_card(Path())
+    Path("rows.csv").write_text(CSV)
+    return Path()
+
+
+MAPPED = ("--column", "context=passage", "--tune", "0.3")
+
+
+def test_a_csv_becomes_a_data_set_that_says_what_it_is(shell: Shell, project: Path) -> None:
+    said = shell("learn", "data", "finder", "rows.csv", "--out", "set", "--licence", "CC BY 4.0", *MAPPED)
+    assert said.code == 0, said.err
+    manifest = json.loads(Path("set/manifest.json").read_text())
+    assert manifest["digest"] in said.out
+    assert (manifest["name"], manifest["agent"], manifest["licence"]) == ("set", "finder", "CC BY 4.0")
+    assert sum(part["rows"] for part in manifest["parts"].values()) == 30
+    again = shell("learn", "data", "finder", "rows.csv", "--out", "set2", "--name", "set", "--licence", "CC BY 4.0", *MAPPED)
+    assert again.code == 0
+    assert json.loads(Path("set2/manifest.json").read_text()) == manifest
+
+
+def test_unlicensed_rows_are_refused_before_anything_is_written(shell: Shell, project: Path) -> None:
+    said = shell("learn", "data", "finder", "rows.csv", "--out", "set", *MAPPED)
+    assert said.code == 2
+    assert "N002" in said.err
+    assert "--licence" in said.err
+    assert not Path("set").exists()
+
+
+def test_a_column_that_is_not_there_is_named(shell: Shell, project: Path) -> None:
+    said = shell("learn", "data", "finder", "rows.csv", "--out", "set", "--licence", "own")
+    assert said.code == 2
+    assert "N011" in said.err
+    assert "rows.csv:2" in said.err
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        (("--targets", "all"), "all-linear"),
+        (("--decay", "fast"), "cosine"),
+        (("--device", "tpu"), "cuda"),
+        (("--minutes", "1", "--epochs", "1"), "one of them"),
+    ],
+)
+def test_options_of_a_training_are_checked_first(shell: Shell, project: Path, options: tuple[str, ...], hint: str) -> None:
+    said = shell("learn", "train", "finder", "--data", "nowhere", *options)
+    assert said.code == 2
+    assert "N107" in said.err
+    assert hint in said.err
+
+
+def test_an_agent_is_trained_and_a_second_time_at_once(shell: Shell, project: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("configs").mkdir()
+    Path("configs/tiny.yaml").write_text(FLEET.replace("FOLDER", str(tiny)))
+    Path("orchestra.toml").write_text('fleet = "tiny"\n')
+    monkeypatch.setenv("XDG_CACHE_HOME", str(Path("cache").absolute()))
+    assert shell("learn", "data", "finder", "rows.csv", "--out", "set", "--licence", "own", *MAPPED).code == 0
+    options = ("--epochs", "1", "--rank", "2", "--batch", "200", "--device", "cpu", "--out", "adapter")
+    said = shell("learn", "train", "finder", "--data", "set", *options)
+    assert said.code == 0, said.err
+    assert "rows to train on" in said.err
+    assert "loss on the tune part" in said.out
+    made = json.loads(Path("adapter/manifest.json").read_text())
+    assert (made["agent"], made["base"], made["licence"], made["rank"]) == ("finder", "tiny", "own", 2)
+    assert next(Path("cache/orchestra/learn/finder").iterdir()).is_dir()
+    again = shell("learn", "train", "finder", "--data", "set", *options)
+    assert again.code == 0
+    assert "step" not in again.err
+    assert json.loads(Path("adapter/manifest.json").read_text())["sha256"] == made["sha256"]
+
+
+def test_a_base_that_is_served_elsewhere_is_not_trained(shell: Shell, project: Path) -> None:
+    pytest.importorskip("peft")
+    Path("configs").mkdir()
+    text = "schema: orchestra/fleet/v1\nname: far\nservers: {it: {endpoint: http://127.0.0.1:9/v1, model: m}}\nmodels: {base: it}\n"
+    Path("configs/far.yaml").write_text(text)
+    Path("orchestra.toml").write_text('fleet = "far"\n')
+    said = shell("learn", "train", "finder", "--data", "set")
+    assert said.code == 2
+    assert "N106" in said.err
+
+
+def test_a_training_is_told_every_ten_seconds_and_at_each_look(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    teller = Teller(lambda: now)
+    for step in range(1, 31):
+        now += 1.0
+        teller(Tick(step, 30, step / 10, 1.25, 300.0, 30.0 - step, Point(step, 0.5, 1.25, 1.5, 0.4) if step == 15 else None))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["step 1/30", "step 11/30", "step 15/30", "step 25/30"]
+    assert lines[2].endswith("15 s left | tune: loss 1.5000, exact 0.400")
+
+
+def test_what_is_not_known_is_not_told() -> None:
+    assert told(Tick(3, 0, 0.1, 2.0, 310.4, float("nan"))) == "step 3, epoch 0.10, loss 2.000, 310 tokens/s"
