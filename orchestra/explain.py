@@ -17,6 +17,7 @@ ROOMS = {
     "J": "journal",
     "L": "workflow language",
     "M": "model output",
+    "N": "learning",
     "T": "tools",
     "V": "verification",
     "W": "Python workflows",

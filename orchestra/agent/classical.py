@@ -13,7 +13,8 @@ import math
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -84,25 +85,14 @@ class Classifier:
             raise ValueError("the arrays have other shapes than the vocabulary and the labels")
 
     @classmethod
-    def load(cls, card: Card) -> Classifier:
-        """The classifier of a card's folder. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
-        import numpy
+    def load(cls, card: Card, file: str = "") -> Classifier:
+        """The classifier of a card's folder, by its data file or by another one.
 
-        try:
-            layout = Layout.model_validate_json(card.read(card.data))
-            data = card.read(layout.arrays)
-            if hashlib.sha256(data).hexdigest() != layout.sha256:
-                raise ValueError(f"{layout.arrays} is not the file that {card.data} was written for")
-            if sum(entry.file_size for entry in zipfile.ZipFile(io.BytesIO(data)).infolist()) > MAX_ARRAYS:
-                raise ValueError("the arrays are too large")
-            with numpy.load(io.BytesIO(data), allow_pickle=False) as archive:
-                return cls(layout, {name: archive[name] for name in archive.files})
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            at = ".".join(str(step) for step in first["loc"])
-            raise InputError("A011", f"{card.name}: {card.data}: {at}: {first['msg']}", hint=_MEND) from error
-        except (ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise InputError("A011", f"{card.name}: {error.args[0]}", hint=_MEND) from error
+        Raises `InputError` A011 where the files are missing, damaged or do not fit.
+        """
+        with reading(card, file or card.data):
+            layout = Layout.model_validate_json(card.read(file or card.data))
+            return cls(layout, unpacked(card, layout.arrays, layout.sha256))
 
     def probabilities(self, text: str) -> NDArray[numpy.float32]:
         """The probability of each label."""
@@ -124,6 +114,32 @@ class Classifier:
         chances = self.probabilities(str(inputs[self.layout.input]))
         best = int(chances.argmax())
         return {self.layout.output: self.layout.labels[best]}, float(chances[best])
+
+
+@contextmanager
+def reading(card: Card, file: str = "") -> Iterator[None]:
+    """Makes what is wrong with a card's arrays and with their layout an `InputError` A011."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        at = ".".join(str(step) for step in first["loc"])
+        raise InputError("A011", f"{card.name}: {file or card.data}: {at}: {first['msg']}", hint=_MEND) from error
+    except (ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError("A011", f"{card.name}: {error.args[0]}", hint=_MEND) from error
+
+
+def unpacked(card: Card, file: str, sha256: str) -> dict[str, NDArray[Any]]:
+    """The arrays of a file of the card's folder. Raises `ValueError` for another file than the one of that digest, and for a pickle."""
+    import numpy
+
+    data = card.read(file)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError(f"{file} is not the file that the layout was written for")
+    if sum(entry.file_size for entry in zipfile.ZipFile(io.BytesIO(data)).infolist()) > MAX_ARRAYS:
+        raise ValueError("the arrays are too large")
+    with numpy.load(io.BytesIO(data), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def packed(layout: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> tuple[str, bytes]:
