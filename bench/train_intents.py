@@ -25,6 +25,7 @@ import numpy.typing as npt
 import torch
 
 from orchestra.agent.card import Card
+from orchestra.agent.classical import Features
 from orchestra.agent.committee import Committee, base_of
 from orchestra.fleet.encoders import Encoders, described
 from orchestra.learn.encoder import Plan, Rows, train
@@ -79,10 +80,12 @@ class Recipe:
         return Rows.of(own, *others)
 
 
+SMALLER = Fit(Features(words=(1, 2), characters=(3, 4, 5), gap=2), least=3)
+"""Features for a set of 150 intents, whose weights are 150 for each."""
 RECIPES = {
     "banking_intent": Recipe("banking77", "CC-BY-4.0", Plan(Pace(epochs=6), Fit(), members=2)),
     "assistant_intent": Recipe(
-        "clinc150", "CC-BY-3.0", Plan(Pace(epochs=4), Fit(), members=2, outside=OUTSIDE), (("routellm", "Apache-2.0"),)
+        "clinc150", "CC-BY-3.0", Plan(Pace(epochs=4), SMALLER, members=2, outside=OUTSIDE), (("routellm", "Apache-2.0"),)
     ),
 }
 

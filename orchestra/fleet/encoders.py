@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,6 +94,8 @@ class Encoders:
         return (await weights.ensure(self._known[name], self._pantry, self._report)).folder
 
     async def _load(self, name: str) -> tuple[Mapping[str, str], Encoder]:
+        if missing := [module for module in ("numpy", "tokenizers") if importlib.util.find_spec(module) is None]:
+            raise FleetError("F231", f"{missing[0]} is not installed, and encoders need it", hint="pip install 'orchestra-slm[encoder]'")
         folder = await self.folder(name)
         return await asyncio.to_thread(_loaded, name, folder)
 
