@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -17,6 +17,7 @@ from orchestra.project import Project
 if TYPE_CHECKING:
     from orchestra.agent.card import Card
     from orchestra.fleet.dispatch import Fleet
+    from orchestra.fleet.encoders import Encoders
     from orchestra.fleet.gauge import Gauge
     from orchestra.fleet.progress import Progress
     from orchestra.workflow.program import Program
@@ -29,7 +30,7 @@ class Troupe:
 
     def __init__(self, project: Project, mode: FleetMode, progress: Callable[[Progress], None] | None, stack: AsyncExitStack) -> None:
         self._project, self._mode, self._progress, self._stack = project, mode, progress, stack
-        self._local = LocalWorkers(project, project.kept)
+        self._local = LocalWorkers(project, project.kept, encoders=lambda: _encoders(project, mode, progress))
         self._gauge: Gauge | None = None
         self._fleet: Fleet | None = None
         self._opening = asyncio.Lock()
@@ -139,12 +140,24 @@ class Troupe:
         return await (await self.fleet()).load(card) if card.kind == "model" and card.adapter is not None else []
 
     async def prepare(self, program: Program) -> None:
-        """Brings the servers up for a program that will surely ask a model, before the clock of its run starts.
+        """Brings up the servers and fetches the encoders that a program will surely ask, before the clock of its run starts.
 
         Raises `FleetError` where they do not come up, `InputError` for a faulty fleet file.
         """
         if self._asks(program):
             await (await self.fleet()).ready()
+        for card in self._encoded(program):
+            await self._local.predictor(card)
+
+    def _encoded(self, program: Program) -> Iterator[Card]:
+        """The cards of a program that stand on encoders, those behind a condition left out."""
+        cards = self._project.registry.cards
+        for node in program.nodes:
+            card = cards.get(node.contract.name) if node.contract is not None and node.kind == "agent" else None
+            if node.when is None and card is not None and card.kind == "encoder":
+                yield card
+            if node.body is not None:
+                yield from self._encoded(node.body)
 
     def _asks(self, program: Program) -> bool:
         """Whether the program has a node without a condition that asks a model. Those behind a condition start the fleet when they run."""
@@ -158,3 +171,11 @@ class Troupe:
     async def status(self) -> dict[str, Any]:
         """What is known of the servers."""
         return await (await self.fleet()).status()
+
+
+def _encoders(project: Project, mode: FleetMode, progress: Callable[[Progress], None] | None) -> Encoders:
+    from orchestra.fleet.encoders import Encoders
+    from orchestra.fleet.progress import silent
+    from orchestra.fleet.weights import Pantry
+
+    return Encoders(Pantry.of(hub=project.settings.hub or None), progress or silent, fetch=mode == "start")

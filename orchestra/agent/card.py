@@ -22,12 +22,13 @@ from orchestra.values.types import Schema, Validator, nearest
 from orchestra.values.yaml import Marked, load
 
 FILE = "agent.yaml"
-STORED = frozenset({"sklearn", "tagger"})
-"""Kinds whose knowledge lies in a data file of the card's folder, and which run in this process."""
 MAX_BYTES = 1 << 20
 MAX_DATA_BYTES = 64 << 20
 MAX_STORED = 8 << 20
 """Bytes of a stored card at most."""
+
+WITH_ARRAYS = frozenset({"sklearn", "tagger", "encoder"})
+"""The kinds whose folder has a data file and arrays."""
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 
@@ -50,7 +51,7 @@ class CardFile(_Frozen):
     schema_: Literal["orchestra/v1"] = Field(default="orchestra/v1", alias="schema")
     name: Name
     description: str = ""
-    kind: Literal["model", "sklearn", "tagger", "python"] = "model"
+    kind: Literal["model", "sklearn", "tagger", "encoder", "python"] = "model"
     input: Mapping[Name, str] = {}
     output: str | Mapping[Name, str]
     types: Mapping[str, Mapping[str, Any]] = {}
@@ -58,7 +59,7 @@ class CardFile(_Frozen):
     """A file of the folder."""
     system: str = ""
     model: str = "base"
-    """A name in the fleet."""
+    """A name in the fleet; of kind `encoder`, the encoder that it stands on."""
     adapter: str | None = None
     sampling: Sampling = Sampling.model_construct()
     max_output: Annotated[int, Field(ge=1, le=1 << 20)] = 256
@@ -72,7 +73,7 @@ class CardFile(_Frozen):
     evidence: str | None = None
     """The input that fields of type `Quote` quote from."""
     data: str = "model.json"
-    """Of a classical agent: a file of the folder that says how its arrays are used."""
+    """Of a classical agent and of an encoder: a file of the folder that says how its arrays are used."""
 
 
 class Card(CardFile):
@@ -82,7 +83,7 @@ class Card(CardFile):
     output_schema: Schema = {}
     template: str = ""
     data_digest: str = ""
-    """Of the data file of a classical agent, which in turn names the digest of its arrays; empty for the others."""
+    """Of the data file of an agent with arrays, which in turn names the digest of its arrays; empty for the others."""
     folder: Path | None = None
     digest: str = ""
 
@@ -102,7 +103,7 @@ class Card(CardFile):
         if file.kind == "model":
             text = _text(folder, file.prompt, marked)
             template.check(text, file.input, folder / file.prompt)
-        elif file.kind in STORED:
+        elif file.kind in WITH_ARRAYS:
             data = digest(_bytes(folder, file.data, marked.place(("data",))))
         return cls._made(file, inputs, outputs, text, data, folder)
 
@@ -163,7 +164,7 @@ class Card(CardFile):
         made = cls._made(file, stored.input, stored.output, stored.prompt, stored.data, folder)
         if made.digest != stored.digest:
             raise _not_stored(f"{name} has the digest {made.digest}, and they say {stored.digest}")
-        if folder is not None and file.kind in STORED and digest(made.read(file.data)) != stored.data:
+        if folder is not None and file.kind in WITH_ARRAYS and digest(made.read(file.data)) != stored.data:
             raise InputError("A012", f"{name}: {file.data} has changed since the run began", hint="orchestra runs fork")
         return made
 

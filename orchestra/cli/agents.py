@@ -107,7 +107,7 @@ def _data(name: str, contract: Contract, card: Card | None) -> dict[str, Any]:
         "description": contract.description,
         "takes": _inputs(contract),
         "gives": _output(contract),
-        "model": card.model if card and card.kind == "model" else None,
+        "model": card.model if card and card.kind in ("model", "encoder") else None,
         "adapter": card.adapter if card else None,
         "label": contract.label,
         "checks": list(contract.checks),
@@ -126,6 +126,8 @@ def _show(contract: Contract, card: Card | None) -> None:
     if card.kind == "model":
         adapter = f" with the adapter {card.adapter}" if card.adapter else ""
         say(f"  asks    the fleet's model {card.model!r}{adapter}, for at most {card.max_output} tokens")
+    if card.kind == "encoder":
+        say(f"  stands  on the encoder {card.model!r}, in this process")
     say(f"  card    {card.folder}\n  digest  {card.digest}")
     if card.template:
         say("\nprompt", style="bold")

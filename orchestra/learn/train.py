@@ -115,4 +115,4 @@ def run(training: Training, prepared: Prepared, out: Path, tell: Callable[[Tick]
         best_step=state.best_step,
         curve=tuple(state.points),
     )
-    return adapter.write(out, learner.masters, learner.settings, made)  # type: ignore[arg-type]  # parameters are tensors
+    return adapter.write(out, learner.masters, learner.settings, made)

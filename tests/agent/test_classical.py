@@ -17,11 +17,12 @@ from orchestra.values.types import Validator
 np = pytest.importorskip("numpy")
 
 FOLDER = builtin_folder("agents") / "banking_intent"
+FILE = "linear.json"
 
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    return Classifier.load(Card.load(FOLDER))
+    return Classifier.load(Card.load(FOLDER), FILE)
 
 
 @pytest.mark.parametrize(
@@ -67,24 +68,24 @@ def copy(tmp_path: Path) -> Path:
 
 def refused(folder: Path) -> InputError:
     with pytest.raises(InputError) as caught:
-        Classifier.load(Card.load(folder))
+        Classifier.load(Card.load(folder), FILE)
     return caught.value
 
 
 def test_arrays_that_are_not_the_ones_that_were_written_are_refused(tmp_path: Path) -> None:
     folder = copy(tmp_path)
-    data = bytearray((folder / "weights.npz").read_bytes())
+    data = bytearray((folder / "linear.npz").read_bytes())
     data[len(data) // 2] ^= 1
-    (folder / "weights.npz").write_bytes(data)
+    (folder / "linear.npz").write_bytes(data)
     assert refused(folder).code == "A011"
 
 
 def test_arrays_that_are_missing_or_lie_elsewhere_are_refused(tmp_path: Path) -> None:
     folder = copy(tmp_path)
-    layout = json.loads((folder / "model.json").read_text())
-    (folder / "weights.npz").rename(tmp_path / "weights.npz")
+    layout = json.loads((folder / FILE).read_text())
+    (folder / "linear.npz").rename(tmp_path / "linear.npz")
     assert refused(folder).code == "A004"
-    (folder / "model.json").write_text(json.dumps({**layout, "arrays": "../weights.npz"}))
+    (folder / FILE).write_text(json.dumps({**layout, "arrays": "../linear.npz"}))
     assert refused(folder).code == "A003"
 
 
@@ -93,19 +94,19 @@ def test_arrays_that_are_missing_or_lie_elsewhere_are_refused(tmp_path: Path) ->
 )
 def test_a_layout_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     folder = copy(tmp_path)
-    layout = json.loads((folder / "model.json").read_text())
-    (folder / "model.json").write_text(json.dumps({**layout, **change}))
+    layout = json.loads((folder / FILE).read_text())
+    (folder / FILE).write_text(json.dumps({**layout, **change}))
     assert refused(folder).code == "A011"
 
 
 def test_pickled_arrays_are_not_loaded(tmp_path: Path) -> None:
     folder = copy(tmp_path)
-    layout = json.loads((folder / "model.json").read_text())
-    np.savez(folder / "weights.npz", vocabulary=np.array([{"a": 1}], dtype=object))
+    layout = json.loads((folder / FILE).read_text())
+    np.savez(folder / "linear.npz", vocabulary=np.array([{"a": 1}], dtype=object))
     import hashlib
 
-    mark = hashlib.sha256((folder / "weights.npz").read_bytes()).hexdigest()
-    (folder / "model.json").write_text(json.dumps({**layout, "sha256": mark}))
+    mark = hashlib.sha256((folder / "linear.npz").read_bytes()).hexdigest()
+    (folder / FILE).write_text(json.dumps({**layout, "sha256": mark}))
     assert refused(folder).code == "A011"
 
 

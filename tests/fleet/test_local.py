@@ -132,7 +132,7 @@ async def double(number: int) -> int:
 CHARGE = ToolFunction.of(charge, effect="keyed", version="1")
 DOUBLE = ToolFunction.of(double, effect="pure", version="1")
 UNVERSIONED = ToolFunction.of(double, effect="pure", name="unversioned")
-CLASSICAL = Registry.load().card("banking_intent")
+CLASSICAL = Registry.load().card("banking_intent").model_copy(update={"kind": "sklearn", "data": "linear.json"})
 
 
 def known(*tools: ToolFunction) -> LocalWorkers:

@@ -29,6 +29,7 @@ HEAVY = {
     "bm25s",
     "gguf",
     "safetensors",
+    "tokenizers",
     "starlette",
     "uvicorn",
 }

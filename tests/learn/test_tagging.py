@@ -56,4 +56,4 @@ def test_rows_whose_slots_end_inside_a_word_are_counted_and_left_out() -> None:
 def test_rows_without_any_slot_are_refused() -> None:
     with pytest.raises(InputError) as caught:
         train([Shown({"text": "nothing here"}, {"parts": {}})], PLACES)
-    assert caught.value.code == "N140"
+    assert caught.value.code == "N150"

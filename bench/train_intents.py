@@ -1,0 +1,158 @@
+"""Trains the agents `banking_intent` and `assistant_intent`: committees of tuned sentence encoders and a linear classifier.
+
+    python bench/train_intents.py banking_intent --data PATH [--out agents/banking_intent] [--measure]
+
+`PATH` has the folders banking77 (CC BY 4.0), clinc150 (CC BY 3.0) and routellm (Apache-2.0), each with its training part. Everything is
+chosen on parts of it that members leave out; `--measure` asks the written card about `dev.jsonl`, and writes nothing. Training needs torch,
+scikit-learn and safetensors, the agents themselves numpy and tokenizers only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gzip
+import json
+import re
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from orchestra.agent.card import Card
+from orchestra.agent.classical import Features
+from orchestra.agent.committee import Committee, base_of
+from orchestra.fleet.encoders import Encoders, described
+from orchestra.learn.encoder import Plan, Rows, train
+from orchestra.learn.linear import Fit
+from orchestra.learn.member import Step
+from orchestra.learn.texts import Labelled, plain
+from orchestra.learn.tuned import Pace
+
+ROOT = Path(__file__).resolve().parents[1]
+
+OUTSIDE = "out_of_scope"
+_ABOUT_WORDS = re.compile(r"\b(mean|means|meaning|defin\w*|word|synonym\w*|spell\w*|tax\w*|credit|insurance)\b")
+"""What an assistant has intents for: such questions are not out of its scope."""
+_ABOUT_NUMBERS = ("math", "algebra", "statistics")
+
+
+def labelled(path: Path) -> list[Labelled]:
+    """Texts with their intents."""
+    found = (json.loads(line) for line in path.read_text("utf-8").rstrip("\n").split("\n"))
+    return [Labelled(row["input"]["text"], row["expected"]["intent"]) for row in found]
+
+
+def questions(path: Path) -> list[Labelled]:
+    """Short questions of MMLU from the training part of routellm, in the letters of an assistant's messages: all out of its scope."""
+    found: set[str] = set()
+    for line in gzip.decompress(path.read_bytes()).decode("utf-8").rstrip("\n").split("\n"):
+        row = json.loads(line)
+        question = row["input"]["question"].partition("\n")[0].strip()
+        words = question.lower().split()
+        if row["input"]["set"] != "mmlu" or any(name in row["expected"].get("subject", "") for name in _ABOUT_NUMBERS):
+            continue
+        if 4 <= len(words) <= 14 and question.endswith("?") and "following" not in question and "_" not in question:
+            text = " ".join(re.findall(r"[\w'-]+", question.lower()))
+            if not _ABOUT_WORDS.search(text):
+                found.add(text)
+    return [Labelled(text, OUTSIDE) for text in sorted(found, key=plain)]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an agent is trained on, and how."""
+
+    folder: str
+    licence: str
+    plan: Plan
+    other: tuple[tuple[str, str], ...] = ()
+
+    def rows(self, data: Path) -> Rows:
+        """The rows of a folder of sets."""
+        own = (self.folder, self.licence, labelled(data / self.folder / "train.jsonl"))
+        others = ((name, licence, questions(data / name / "train.jsonl.gz")) for name, licence in self.other)
+        return Rows.of(own, *others)
+
+
+SMALLER = Fit(Features(words=(1, 2), characters=(3, 4, 5), gap=2), least=3)
+"""Features for a set of 150 intents, whose weights are 150 for each."""
+RECIPES = {
+    "banking_intent": Recipe("banking77", "CC-BY-4.0", Plan(Pace(epochs=6), Fit(), members=2)),
+    "assistant_intent": Recipe(
+        "clinc150", "CC-BY-3.0", Plan(Pace(epochs=4), SMALLER, members=2, outside=OUTSIDE), (("routellm", "Apache-2.0"),)
+    ),
+}
+
+
+async def learn(card: Card, recipe: Recipe, data: Path, work: Path) -> None:
+    """Trains a card, and prints what was settled."""
+    folder = await Encoders().folder(card.model)
+    losses: list[float] = []
+    began = time.process_time()
+
+    def told(member: int, step: Step) -> None:
+        losses.append(step.loss)
+        if step.done % 20 == 0 or step.done == step.total:
+            spent = time.process_time() - began
+            print(
+                f"member {member}: step {step.done} of {step.total}, loss {np.mean(losses):.4f}, {spent:.0f} s of a processor", flush=True
+            )
+            losses.clear()
+
+    settled = train(card, recipe.rows(data), (folder, described(card.model, folder)), recipe.plan, work, told)
+    print(f"settled on what members left out: {settled}; {time.process_time() - began:.0f} s of a processor")
+
+
+async def measure(card: Card, path: Path) -> None:
+    """Prints what the written card says of a part of its set."""
+    encoder = await Encoders().encoder(card.model, base_of(card))
+    committee = Committee.load(card, encoder)
+    rows = labelled(path)
+    began = time.process_time()
+    said = [committee.predict({"text": row.text}) for row in rows]
+    each = 1e3 * (time.process_time() - began) / len(rows)
+    right = np.array([output["intent"] == row.label for (output, _), row in zip(said, rows, strict=True)])
+    inside = np.array([row.label != OUTSIDE for row in rows])
+    sure = np.array([probability for _, probability in said])
+    print(f"{path.name}: {right[inside].sum()} of {inside.sum()} right, accuracy {right[inside].mean():.4f}; {each:.1f} ms a text")
+    if not inside.all():
+        odds = np.array([output["p_oos"] for output, _ in said])
+        print(f"  out of scope: AUROC {auroc(~inside, odds):.4f}, recall {right[~inside].mean():.4f}")
+    for least in (0.5, 0.7, 0.9):
+        kept = sure >= least
+        print(f"  probability >= {least}: {kept.mean():.3f} of the texts, accuracy {right[kept].mean():.4f}")
+
+
+def auroc(positive: npt.NDArray[np.bool_], score: npt.NDArray[Any]) -> float:
+    """How often a positive scores higher than a negative; a tie is half."""
+    yes, no = np.sort(score[positive]), np.sort(score[~positive])
+    above = np.searchsorted(no, yes, "left") + np.searchsorted(no, yes, "right")
+    return float(above.sum() / 2 / len(yes) / len(no))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("agent", choices=sorted(RECIPES))
+    parser.add_argument("--data", type=Path, required=True, help="the folder of the sets")
+    parser.add_argument("--out", type=Path, help="the agent's folder")
+    parser.add_argument("--work", type=Path, help="where checkpoints stand; a training that was killed goes on from there")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--measure", action="store_true", help="only measure what is there")
+    chosen = parser.parse_args()
+    recipe, folder = RECIPES[chosen.agent], chosen.out or ROOT / "agents" / chosen.agent
+    if chosen.measure:
+        asyncio.run(measure(Card.load(folder), chosen.data / recipe.folder / "dev.jsonl"))
+        return
+    torch.set_num_threads(chosen.threads)
+    with tempfile.TemporaryDirectory() as temporary:
+        asyncio.run(learn(Card.load(folder), recipe, chosen.data, chosen.work or Path(temporary)))
+
+
+if __name__ == "__main__":
+    main()

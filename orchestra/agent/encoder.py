@@ -1,0 +1,183 @@
+"""A sentence encoder in numpy: a small BERT with several low-rank adapters at once, from text to one vector an adapter.
+
+The weights are read where they lie, as a map of the file, so that agents with one base share its pages. An adapter changes every
+linear layer `W` to `W + B A` (LoRA, https://arxiv.org/abs/2106.09685). The members of a committee are rows of one batch: each matrix of
+the base is read once for all of them, which is what a call costs. A sentence is the mean of its tokens (https://arxiv.org/abs/1908.10084).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+    Array: TypeAlias = NDArray[numpy.float32]
+
+WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.json"
+LINEAR = (
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "intermediate.dense",
+    "output.dense",
+)
+"""The linear layers of a block, by their names in the file: those that adapters change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How large an encoder is."""
+
+    layers: int
+    heads: int
+    width: int
+    inner: int
+    epsilon: float
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Shape:
+        """The shape that `config.json` states. Raises `ValueError` or `KeyError` for another kind of model than BERT."""
+        if config["model_type"] != "bert" or config["hidden_act"] != "gelu" or config["position_embedding_type"] != "absolute":
+            raise ValueError("the encoder is no BERT with GELU and absolute positions")
+        sizes = [int(config[key]) for key in ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")]
+        return cls(sizes[0], sizes[1], sizes[2], sizes[3], float(config["layer_norm_eps"]))
+
+    @property
+    def names(self) -> Iterator[str]:
+        """The linear layers, in the order of the file's names."""
+        return (f"encoder.layer.{layer}.{name}" for layer in range(self.layers) for name in LINEAR)
+
+    def sides(self, name: str) -> tuple[int, int]:
+        """What a linear layer takes and gives."""
+        if name.endswith("intermediate.dense"):
+            return self.width, self.inner
+        return (self.inner if name.endswith("output.dense") and "attention" not in name else self.width), self.width
+
+
+class Change(NamedTuple):
+    """What adapters add to a linear layer, one after the other: `down` (members, rank, in) and `up` (members, out, rank)."""
+
+    down: Array
+    up: Array
+
+
+class Encoder:
+    """An encoder, ready to read texts."""
+
+    def __init__(self, shape: Shape, arrays: Mapping[str, Array], tokenizer: Any) -> None:
+        """Raises `KeyError` or `ValueError` for arrays that are not those of the shape."""
+        self.shape = shape
+        self._arrays = {name.removeprefix("bert."): array for name, array in arrays.items()}
+        self._tokenizer = tokenizer
+        for name in shape.names:
+            taken, given = shape.sides(name)
+            if self._arrays[f"{name}.weight"].shape != (given, taken) or self._arrays[f"{name}.bias"].shape != (given,):
+                raise ValueError(f"{name} has another shape than the configuration says")
+
+    @classmethod
+    def load(cls, folder: Path) -> Encoder:
+        """The encoder of a folder. Raises `ValueError`, `KeyError` or `OSError` for files that are not those of one."""
+        from tokenizers import Tokenizer
+
+        shape = Shape.of(json.loads((folder / CONFIG).read_bytes()))
+        said = (folder / TOKENIZER).read_text("utf-8")
+        if "model" not in json.loads(said):  # of anything else the library says `Exception`, which nothing can catch
+            raise ValueError(f"{TOKENIZER} holds no tokenizer")
+        tokenizer = Tokenizer.from_str(said)
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return cls(shape, mapped(folder / WEIGHTS), tokenizer)
+
+    def tokens(self, text: str, most: int) -> list[int]:
+        """The tokens of a text, the first and the last mark among them. Of a long text the beginning counts: `most` tokens."""
+        clean = text.encode("utf-8", "replace").decode("utf-8")  # the tokenizer refuses a lone surrogate
+        first, *rest = self._tokenizer.encode(clean[: most * CHARACTERS]).ids
+        return [first, *rest[:-1][: most - 2], rest[-1]]
+
+    def embed(self, tokens: Sequence[int], changes: Mapping[str, Change], members: int = 1) -> Array:
+        """The vectors of a text, (members, width)."""
+        import numpy as np
+
+        get = self._arrays
+        first = get["embeddings.word_embeddings.weight"][list(tokens)] + get["embeddings.position_embeddings.weight"][: len(tokens)]
+        start = self._normed(first + get["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
+        x: Array = start[None]
+        for layer in range(self.shape.layers):
+            block = f"encoder.layer.{layer}"
+            if len(x) != members and any(f"{block}.{name}" in changes for name in LINEAR):
+                x = np.repeat(x, members, axis=0)  # up to here they have said the same
+            read = self._attended(x, block, changes)
+            x = self._normed(x + self._linear(read, f"{block}.attention.output.dense", changes), f"{block}.attention.output.LayerNorm")
+            inner = gelu(self._linear(x, f"{block}.intermediate.dense", changes))
+            x = self._normed(x + self._linear(inner, f"{block}.output.dense", changes), f"{block}.output.LayerNorm")
+        mean: Array = np.repeat(x, members // len(x), axis=0).mean(axis=1)
+        return mean
+
+    def _attended(self, x: Array, block: str, changes: Mapping[str, Change]) -> Array:
+        """What each token reads from the others, (members, tokens, width)."""
+        import numpy as np
+
+        members, count, width = x.shape
+        parts = [self._linear(x, f"{block}.attention.self.{name}", changes) for name in ("query", "key", "value")]
+        query, key, value = (part.reshape(members, count, self.shape.heads, -1).transpose(0, 2, 1, 3) for part in parts)
+        scores = query @ key.transpose(0, 1, 3, 2) / np.float32(math.sqrt(width // self.shape.heads))
+        scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        read: Array = (scores / scores.sum(axis=-1, keepdims=True)) @ value
+        return read.transpose(0, 2, 1, 3).reshape(members, count, width)
+
+    def _linear(self, x: Array, name: str, changes: Mapping[str, Change]) -> Array:
+        weight, bias = self._arrays[f"{name}.weight"], self._arrays[f"{name}.bias"]
+        given: Array = (x.reshape(-1, x.shape[-1]) @ weight.T + bias).reshape(*x.shape[:-1], -1)
+        if (change := changes.get(name)) is None:
+            return given
+        given += (x @ change.down.transpose(0, 2, 1)) @ change.up.transpose(0, 2, 1)
+        return given
+
+    def _normed(self, x: Array, name: str) -> Array:
+        import numpy as np
+
+        centred = x - x.mean(axis=-1, keepdims=True)
+        spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(self.shape.epsilon))
+        normed: Array = centred / spread * self._arrays[f"{name}.weight"] + self._arrays[f"{name}.bias"]
+        return normed
+
+
+CHARACTERS = 32
+"""Characters of a text that are read for each token that counts: a word of more is one unknown token anyway."""
+
+
+def gelu(x: Array) -> Array:
+    """`x` times the normal distribution's share below it, the error function by Abramowitz and Stegun, 7.1.26 (within 1.5e-7)."""
+    import numpy as np
+
+    size = np.abs(x) * np.float32(math.sqrt(0.5))
+    t = 1 / (1 + np.float32(0.3275911) * size)
+    poly = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    outside = poly * np.exp(-size * size)
+    given: Array = (x * np.where(x < 0, outside / 2, 1 - outside / 2)).astype(np.float32)
+    return given
+
+
+def mapped(path: Path) -> dict[str, Array]:
+    """The arrays of a safetensors file, mapped, those of 32-bit floats only. Raises `ValueError` for one whose header does not hold."""
+    import numpy as np
+
+    data = np.memmap(path, dtype=np.uint8, mode="r")
+    start = 8 + int.from_bytes(data[:8].tobytes(), "little")
+    if start > len(data):
+        raise ValueError(f"{path.name} is no safetensors file")
+    header: dict[str, Any] = json.loads(data[8:start].tobytes())
+    found: dict[str, Array] = {}
+    for name, entry in header.items():
+        if name != "__metadata__" and entry["dtype"] == "F32":
+            first, last = entry["data_offsets"]
+            found[name] = data[start + first : start + last].view(np.float32).reshape(entry["shape"])
+    return found

@@ -1,0 +1,232 @@
+"""Committees, trained: labelled texts in, the files of a card of kind `encoder` out.
+
+Each member is the base with adapters of its own and leaves out one fold of the rows. On these folds, which that member has not seen, it is
+settled what the members count and what the linear classifier counts, and how the probability of "none of the labels" is calibrated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestra.agent.card import Card
+from orchestra.agent.classical import packed
+from orchestra.agent.committee import FLOOR, FORMAT, Base, Outside, Source, digest_of, logarithms
+from orchestra.errors import InputError
+from orchestra.learn.texts import Labelled, folds
+from orchestra.learn.texts import digest_of as rows_digest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from orchestra.learn.linear import Fit
+    from orchestra.learn.member import Step
+    from orchestra.learn.tuned import Pace
+
+LAYOUT, ARRAYS, LINEAR, LINEAR_ARRAYS = "model.json", "adapters.npz", "linear.json", "linear.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a committee is trained."""
+
+    pace: Pace
+    fit: Fit
+    members: int = 2
+    tokens: int = 64
+    """Tokens of a text that are read at most."""
+    outside: str = ""
+    """The label of texts that have none of the others; empty where every text has one."""
+    outside_times: int = 5
+    """How often a member sees each such text of the rows in an epoch."""
+    outside_share: float = 0.15
+    """What share of texts is taken to be outside when its probability is calibrated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What is learnt from: rows of the agent's own work, and texts of another origin that help."""
+
+    own: Sequence[Labelled]
+    sources: tuple[Source, ...]
+    other: Sequence[Labelled] = ()
+
+    @classmethod
+    def of(cls, own: tuple[str, str, Sequence[Labelled]], *others: tuple[str, str, Sequence[Labelled]]) -> Rows:
+        """Rows with the names and the licences of where they come from."""
+        sources = tuple(
+            Source(name=name, licence=licence, rows=len(rows), digest=rows_digest(rows)) for name, licence, rows in (own, *others)
+        )
+        return cls(own[2], sources, [row for _, _, rows in others for row in rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the parts said of the rows that each member left out, as logarithms of probabilities (rows, labels)."""
+
+    rows: Sequence[Labelled]
+    members: NDArray[Any]
+    linear: NDArray[Any]
+    wanted: NDArray[Any]
+    """The numbers of the labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What the parts count, and the figures on the rows that were left out."""
+
+    share: float
+    linear: float
+    slope: float
+    bias: float
+    accuracy: Mapping[str, float]
+
+
+def train(card: Card, rows: Rows, base: tuple[Path, Base], plan: Plan, work: Path, told: Callable[[int, Step], None]) -> Settled:
+    """Trains a committee and writes its files into the card's folder.
+
+    `base` is the encoder's folder and what the card will say of it; checkpoints stand in `work`. `told` hears the member's number and
+    its step. Raises `InputError` N141 for a card that tells no labels, N142 for a label that the card does not have, N140 for a
+    checkpoint of another training.
+    """
+    from orchestra.learn.linear import fitted
+
+    given, output, outside = fields(card, plan.outside)
+    labels = _labels(card, output, rows)
+    arrays, held = _members(rows, labels, base[0], plan, work, told)
+    fold = dict(zip(rows.own, folds(rows.own), strict=True))
+    seen = [row for row in rows.own if fold[row] >= plan.members]
+    tried = fitted([*seen, *rows.other], (given, output), plan.fit, LINEAR_ARRAYS).classifier
+    settled = settle(held_out(held, labels, tried.probabilities), labels, plan)
+    linear = fitted([*rows.own, *rows.other], (given, output), plan.fit, LINEAR_ARRAYS)
+    layout: dict[str, Any] = {
+        "format": FORMAT,
+        "input": given,
+        "output": output,
+        "outside": None
+        if not plan.outside
+        else Outside(label=plan.outside, output=outside, slope=settled.slope, bias=settled.bias).model_dump(),
+        "base": base[1].model_dump(),
+        "tokens": plan.tokens,
+        "members": plan.members,
+        "share": settled.share,
+        "linear": {"file": LINEAR, "sha256": digest_of(linear.layout.encode()), "share": settled.linear},
+        "data": [source.model_dump() for source in rows.sources],
+        "labels": labels,
+        "arrays": ARRAYS,
+    }
+    text, data = packed(layout, arrays)
+    assert card.folder is not None
+    for name, content in ((LINEAR_ARRAYS, linear.arrays), (LINEAR, linear.layout.encode()), (ARRAYS, data), (LAYOUT, text.encode())):
+        (card.folder / name).write_bytes(content)
+    return settled
+
+
+def fields(card: Card, outside: str) -> tuple[str, str, str]:
+    """The card's input, the field of its output that is a label, and the one that is the probability of being outside (or nothing).
+
+    Raises `InputError` N141 for a card of another form.
+    """
+    inputs, outputs = card.input_schema.get("properties", {}), card.output_schema.get("properties", {})
+    of_labels = [name for name in outputs if _enum(card, outputs[name])]
+    numbers = [name for name in outputs if outputs[name].get("type") == "number"]
+    if len(inputs) == 1 and len(of_labels) == 1 and len(outputs) == 1 + len(numbers) and len(numbers) == bool(outside):
+        return next(iter(inputs)), of_labels[0], numbers[0] if outside else ""
+    wanted = "one field of an enum, and one number for the probability of being outside" if outside else "one field, of an enum"
+    raise InputError("N141", f"{card.name} tells no labels of texts", hint=f"one input; in the output {wanted}")
+
+
+def _enum(card: Card, schema: Mapping[str, Any]) -> list[str]:
+    if "$ref" in schema:
+        schema = card.output_schema.get("$defs", {}).get(str(schema["$ref"]).rpartition("/")[2], {})
+    return list(schema.get("enum", ()))
+
+
+def _labels(card: Card, output: str, rows: Rows) -> list[str]:
+    known = set(_enum(card, card.output_schema["properties"][output]))
+    found = sorted({row.label for row in rows.own})
+    for label in (*found, *(row.label for row in rows.other)):
+        if label not in known:
+            raise InputError("N142", f"{label!r} is no label of {card.name}", hint="add it to the enum, or leave the rows out")
+    return found
+
+
+def _members(
+    rows: Rows, labels: list[str], folder: Path, plan: Plan, work: Path, told: Callable[[int, Step], None]
+) -> tuple[dict[str, NDArray[Any]], list[tuple[Labelled, NDArray[Any]]]]:
+    """The arrays of all members, and of each member's left-out rows what it said."""
+    import numpy as np
+    import torch
+
+    from orchestra.agent.encoder import Encoder
+    from orchestra.learn.member import embedded, trained
+    from orchestra.learn.tuned import Frozen
+
+    reader, frozen, number = Encoder.load(folder), Frozen.load(folder), {label: index for index, label in enumerate(labels)}
+    whole = [*rows.own, *rows.other]
+    hidden = frozen.below([reader.tokens(row.text, plan.tokens) for row in whole], plan.pace.blocks)
+    fold = [*folds(rows.own), *folds(rows.other)]
+    made: list[dict[str, torch.Tensor]] = []
+    held: list[tuple[Labelled, NDArray[Any]]] = []
+    for index in range(plan.members):
+        taken = [at for at in range(len(whole)) if fold[at] != index]
+        taken += [at for at in taken if at < len(rows.own) and whole[at].label == plan.outside] * (plan.outside_times - 1)
+        wanted = [number[whole[at].label] for at in taken]
+        pace = replace(plan.pace, seed=plan.pace.seed + index)
+        checkpoint = work / f"member-{index}.safetensors"
+        member = trained(frozen, [hidden[at] for at in taken], wanted, len(labels), pace, checkpoint, partial(told, index))
+        left = [at for at in range(len(rows.own)) if fold[at] == index]
+        with torch.no_grad():
+            logits = member.logits(embedded(member, [hidden[at] for at in left]))
+        held += zip([whole[at] for at in left], logits.log_softmax(1).numpy(), strict=True)
+        made.append(member.arrays())
+    arrays = {name: torch.stack([one[name] for one in made]).numpy().astype(np.float16) for name in made[0]}
+    return arrays | {"sharpness": arrays["sharpness"].astype(np.float32)}, held
+
+
+def held_out(held: Sequence[tuple[Labelled, NDArray[Any]]], labels: list[str], linear: Callable[[str], NDArray[Any]]) -> Held:
+    """What members and the linear classifier said, side by side."""
+    import numpy as np
+
+    rows = [row for row, _ in held]
+    said = np.log(np.maximum(np.stack([linear(row.text) for row in rows]), FLOOR))
+    return Held(rows, np.stack([voice for _, voice in held]), said, np.array([labels.index(row.label) for row in rows]))
+
+
+SHARES = tuple(round(0.1 * step, 1) for step in range(21))
+"""What a part may count."""
+
+
+def settle(held: Held, labels: list[str], plan: Plan) -> Settled:
+    """The shares with the least log loss on the rows that were left out, and the calibration of the label of those outside."""
+    import numpy as np
+
+    def loss(shares: tuple[float, float]) -> float:
+        said = logarithms(shares[0] * held.members + shares[1] * held.linear)
+        return -float(said[np.arange(len(held.wanted)), held.wanted].mean())
+
+    share, linear = min(((a, b) for a in SHARES[1:] for b in SHARES), key=loss)
+    both = logarithms(share * held.members + linear * held.linear)
+    slope, bias = _calibrated(both, held, labels, plan) if plan.outside else (1.0, 0.0)
+    inside = held.wanted != labels.index(plan.outside) if plan.outside else np.ones(len(held.wanted), dtype=bool)
+    parts = {"members": held.members, "linear": held.linear, "committee": both}
+    right = {name: float((said.argmax(axis=1) == held.wanted)[inside].mean()) for name, said in parts.items()}
+    return Settled(share, linear, slope, bias, right)
+
+
+def _calibrated(both: NDArray[Any], held: Held, labels: list[str], plan: Plan) -> tuple[float, float]:
+    """Slope and bias on the log-odds of the label of those outside."""
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+
+    at = labels.index(plan.outside)
+    outside = held.wanted == at
+    chances = np.clip(np.exp(both[:, at].astype(np.float64)), FLOOR, 1 - FLOOR)
+    odds = np.log(chances) - np.log1p(-chances)
+    weight = np.where(outside, plan.outside_share / outside.mean(), (1 - plan.outside_share) / (1 - outside.mean()))
+    model = LogisticRegression(C=math.inf).fit(odds[:, None], outside, weight)
+    return float(model.coef_[0, 0]), float(model.intercept_[0])

@@ -1,0 +1,156 @@
+"""A member of a committee, trained: epochs of length-bucketed batches, each of which follows from the seed and its own number.
+
+After each epoch a checkpoint is written (safetensors, never a pickle); a training that was killed goes on after the last one to the very
+same result on the same machine with as many threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+from torch.nn import functional
+
+from orchestra.errors import InputError
+from orchestra.learn.tuned import Frozen, Pace, Tuned, padded
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+POOL = 16
+"""Batches among whose texts those of like length are sought."""
+PER_LABEL = 20
+"""Texts of a label whose mean is its first direction."""
+WARMING, DECAY, LONGEST = 0.06, 0.01, 1.0
+"""Share of the steps in which the rate rises; weight decay of the adapters; the longest gradient."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a training stands, told after each step."""
+
+    done: int
+    total: int
+    loss: float
+
+
+Told: TypeAlias = Callable[[Step], None]
+Texts: TypeAlias = "Sequence[Tensor]"
+"""Of each text, what the blocks below the tuned ones give."""
+
+
+def trained(base: Frozen, texts: Texts, labels: Sequence[int], count: int, pace: Pace, checkpoint: Path, told: Told) -> Tuned:
+    """A member that has learnt the labels, of which there are `count`, of these texts."""
+    member = Tuned(base, count, pace)
+    wanted = torch.tensor(labels)
+    plan = _plan(texts, labels, count, pace)
+    optimizer = _optimizer(member, pace.rate)
+    per_epoch = len(_batches(texts, pace.batch, 0))
+    if (first := _resumed(member, optimizer, checkpoint, plan)) == 0:
+        _begin(member, texts, wanted, count)
+    for epoch in range(first, pace.epochs):
+        torch.manual_seed(pace.seed * 1000 + epoch)
+        member.training = True
+        for at, batch in enumerate(_batches(texts, pace.batch, pace.seed * 1000 + epoch)):
+            done, total = epoch * per_epoch + at + 1, pace.epochs * per_epoch
+            share = min(1.0, done / (WARMING * total), (total - done) / ((1 - WARMING) * total))
+            for group in optimizer.param_groups:
+                group["lr"] = pace.rate * share
+            loss = functional.cross_entropy(member.logits(member.embed(*padded([texts[row] for row in batch]))), wanted[batch])
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            torch.nn.utils.clip_grad_norm_(member.learnt.values(), LONGEST)
+            optimizer.step()
+            told(Step(done, total, loss.item()))
+        member.training = False
+        _save(member, optimizer, checkpoint, plan, epoch + 1)
+    return member
+
+
+@torch.no_grad()
+def embedded(member: Tuned, texts: Texts, size: int = 128) -> Tensor:
+    """The vectors of texts."""
+    given = torch.zeros(len(texts), member.base.shape.width)
+    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+    for start in range(0, len(order), size):
+        batch = order[start : start + size]
+        given[batch] = member.embed(*padded([texts[row] for row in batch]))
+    return given
+
+
+@torch.no_grad()
+def _begin(member: Tuned, texts: Texts, labels: Tensor, count: int) -> None:
+    """The first direction of a label: the mean of some of its texts as the base has them."""
+    rows = [row for label in range(count) for row in (labels == label).nonzero()[:PER_LABEL, 0].tolist()]
+    vectors = functional.normalize(embedded(member, [texts[row] for row in rows]), dim=1)
+    member.learnt["prototypes"].copy_(
+        functional.normalize(torch.zeros(count, vectors.shape[1]).index_add_(0, labels[rows], vectors), dim=1)
+    )
+
+
+def _batches(texts: Texts, size: int, seed: int) -> list[list[int]]:
+    """Rows of texts of like length, in random order."""
+    chance = random.Random(seed)  # noqa: S311 - an order, not a secret
+    order = list(range(len(texts)))
+    chance.shuffle(order)
+    made: list[list[int]] = []
+    for start in range(0, len(order), size * POOL):
+        near = sorted(order[start : start + size * POOL], key=lambda row: len(texts[row]))
+        made += [near[at : at + size] for at in range(0, len(near), size)]
+    chance.shuffle(made)
+    return made
+
+
+def _optimizer(member: Tuned, rate: float) -> torch.optim.AdamW:
+    head = [member.learnt["prototypes"], member.learnt["sharpness"]]
+    adapters = [array for name, array in member.learnt.items() if name.startswith(("down.", "up."))]
+    groups = [{"params": adapters, "weight_decay": DECAY}, {"params": head, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
+
+
+def _plan(texts: Texts, labels: Sequence[int], count: int, pace: Pace) -> str:
+    """The digest of everything that the result follows from, but the tuned blocks of the base."""
+    mark = hashlib.sha256(repr((list(labels), count, pace)).encode())
+    for text in texts:
+        mark.update(text.contiguous().view(torch.uint8).numpy().data)
+    return mark.hexdigest()
+
+
+def _save(member: Tuned, optimizer: torch.optim.AdamW, path: Path, plan: str, epochs: int) -> None:
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {f"learnt.{name}": array.detach() for name, array in member.learnt.items()}
+    for name, array in member.learnt.items():
+        for key, value in optimizer.state[array].items():
+            arrays[f"{key}.{name}"] = value.detach()
+    partial = path.with_suffix(".partial")
+    save_file(arrays, partial, {"plan": plan, "epochs": str(epochs)})
+    os.replace(partial, path)
+
+
+def _resumed(member: Tuned, optimizer: torch.optim.AdamW, path: Path, plan: str) -> int:
+    """Takes up the last checkpoint; the number of epochs that are done."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return 0
+    try:
+        with safe_open(path, "pt") as file:
+            said = file.metadata()
+            if said["plan"] != plan:
+                raise InputError("N140", f"the checkpoint {path} is of another training", hint="remove it")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, KeyError) as error:
+        raise InputError("N140", f"the checkpoint {path} cannot be read: {error}", hint="remove it") from error
+    with torch.no_grad():
+        for name, array in member.learnt.items():
+            array.copy_(arrays[f"learnt.{name}"])
+            optimizer.state[array] = {key: arrays[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+    return int(said["epochs"])

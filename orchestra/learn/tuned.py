@@ -1,0 +1,154 @@
+"""A sentence encoder being tuned: the base in bfloat16 and frozen, a LoRA on the linear layers of its last blocks, one direction a label.
+
+The same network as `orchestra.agent.encoder`, in torch, for whole batches and with dropout. Both read the same file. The blocks below the
+tuned ones give the same for a text every time: they are computed once, and an epoch costs no more than the tuned ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+from torch.nn import functional
+
+from orchestra.agent.encoder import CONFIG, WEIGHTS, Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHARPNESS = 16.0
+"""What cosines are multiplied by at first; it is learnt."""
+SCALE = 2.0
+"""What an adapter's change is multiplied by."""
+Linear: TypeAlias = "Callable[[Tensor, str], Tensor]"
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a member is trained."""
+
+    epochs: int = 6
+    rate: float = 1e-3
+    rank: int = 32
+    blocks: int = 3
+    """The last blocks of the base, which are tuned."""
+    batch: int = 64
+    dropout: float = 0.1
+    seed: int = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """The base's arrays, as they are computed with."""
+
+    shape: Shape
+    arrays: Mapping[str, Tensor]
+
+    @classmethod
+    def load(cls, folder: Path, dtype: torch.dtype = torch.bfloat16) -> Frozen:
+        """The base of a folder. Raises `ValueError` or `KeyError` for one of another kind."""
+        import json
+
+        from safetensors.torch import load_file
+
+        arrays = load_file(folder / WEIGHTS)
+        plain = {name.removeprefix("bert."): array.to(dtype) for name, array in arrays.items() if array.is_floating_point()}
+        return cls(Shape.of(json.loads((folder / CONFIG).read_bytes())), plain)
+
+    @torch.no_grad()
+    def below(self, texts: Sequence[Sequence[int]], tuned: int, size: int = 64) -> list[Tensor]:
+        """What the blocks below the `tuned` ones give for token numbers of texts: for each, (tokens, width)."""
+        given: list[Tensor] = [torch.empty(0)] * len(texts)
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            length = max(len(texts[row]) for row in rows)
+            tokens = torch.tensor([[*texts[row], *[0] * (length - len(texts[row]))] for row in rows])
+            mask = torch.arange(length) < torch.tensor([[len(texts[row])] for row in rows])
+            for row, hidden in zip(rows, self._below(tokens, mask, self.shape.layers - tuned), strict=True):
+                given[row] = hidden[: len(texts[row])].clone()
+        return given
+
+    def _below(self, tokens: Tensor, mask: Tensor, blocks: int) -> Tensor:
+        get = self.arrays
+        first = get["embeddings.word_embeddings.weight"][tokens] + get["embeddings.position_embeddings.weight"][: tokens.shape[1]]
+        x = self.normed(first + get["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
+        for layer in range(blocks):
+            x = self.block(x, mask, f"encoder.layer.{layer}", self.linear, 0.0)
+        return x
+
+    def block(self, x: Tensor, mask: Tensor, name: str, linear: Linear, dropout: float) -> Tensor:
+        """One block, with the linear layers as they are given."""
+        rows, length, _ = x.shape
+        seen = torch.zeros(mask.shape, dtype=x.dtype).masked_fill(~mask, -1e4)[:, None, None].expand(rows, 1, length, length)
+        parts = (linear(x, f"{name}.attention.self.{part}") for part in ("query", "key", "value"))
+        query, key, value = (part.view(rows, length, self.shape.heads, -1).transpose(1, 2) for part in parts)
+        read = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen, dropout_p=dropout)
+        read = linear(read.transpose(1, 2).reshape(rows, length, -1), f"{name}.attention.output.dense")
+        x = self.normed(x + functional.dropout(read, dropout), f"{name}.attention.output.LayerNorm")
+        inner = linear(functional.gelu(linear(x, f"{name}.intermediate.dense")), f"{name}.output.dense")
+        return self.normed(x + functional.dropout(inner, dropout), f"{name}.output.LayerNorm")
+
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        """A linear layer as it is in the base."""
+        return functional.linear(x, self.arrays[f"{name}.weight"], self.arrays[f"{name}.bias"])
+
+    def normed(self, x: Tensor, name: str) -> Tensor:
+        """The layer norm of a name."""
+        width = (self.shape.width,)
+        return functional.layer_norm(x, width, self.arrays[f"{name}.weight"], self.arrays[f"{name}.bias"], self.shape.epsilon)
+
+
+class Tuned:
+    """A base with the adapters and the directions that are learnt."""
+
+    def __init__(self, base: Frozen, labels: int, pace: Pace) -> None:
+        """An adapter that changes nothing yet; its half `up` is zero (LoRA, https://arxiv.org/abs/2106.09685)."""
+        made = torch.Generator().manual_seed(pace.seed)
+        self.base, self.dropout, self.training = base, pace.dropout, False
+        self.blocks = [f"encoder.layer.{layer}" for layer in range(base.shape.layers - pace.blocks, base.shape.layers)]
+        self.dtype = next(iter(base.arrays.values())).dtype
+        self.learnt: dict[str, Tensor] = {}
+        for name in base.shape.names:
+            if name.startswith(tuple(f"{block}." for block in self.blocks)):
+                taken, given = base.shape.sides(name)
+                self.learnt[f"down.{name}"] = (torch.randn(pace.rank, taken, generator=made) / math.sqrt(taken)).requires_grad_()
+                self.learnt[f"up.{name}"] = torch.zeros(given, pace.rank).requires_grad_()
+        self.learnt["prototypes"] = torch.zeros(labels, base.shape.width).requires_grad_()
+        self.learnt["sharpness"] = torch.tensor(math.log(SHARPNESS)).requires_grad_()
+
+    def embed(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """The vectors of a batch, from what the blocks below gave: the mean of each text's tokens."""
+        for block in self.blocks:
+            hidden = self.base.block(hidden, mask, block, self._linear, self.dropout if self.training else 0.0)
+        weights = mask[:, :, None].float()
+        return (hidden.float() * weights).sum(1) / weights.sum(1)
+
+    def logits(self, vectors: Tensor) -> Tensor:
+        """Of the labels, from vectors of texts."""
+        cosines = functional.normalize(vectors, dim=1) @ functional.normalize(self.learnt["prototypes"], dim=1).T
+        return self.learnt["sharpness"].exp() * cosines
+
+    def _linear(self, x: Tensor, name: str) -> Tensor:
+        down, up = self.learnt[f"down.{name}"].to(self.dtype), (SCALE * self.learnt[f"up.{name}"]).to(self.dtype)
+        return self.base.linear(x, name) + functional.linear(functional.linear(x, down), up)
+
+    def arrays(self) -> dict[str, Tensor]:
+        """What was learnt, as a card's arrays say it: prototypes of length one, the factor of `up` put into it."""
+        made = {name: SCALE * array if name.startswith("up.") else array for name, array in self.learnt.items()}
+        made["prototypes"] = functional.normalize(made["prototypes"], dim=1)
+        made["sharpness"] = made["sharpness"].exp()
+        return {name: array.detach() for name, array in made.items()}
+
+
+def padded(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Texts of different lengths as one array, and where they are."""
+    length = max(map(len, texts))
+    hidden = torch.zeros(len(texts), length, texts[0].shape[1], dtype=texts[0].dtype)
+    for row, text in enumerate(texts):
+        hidden[row, : len(text)] = text
+    return hidden, torch.arange(length) < torch.tensor([[len(text)] for text in texts])
