@@ -24,7 +24,7 @@ from vllm import _custom_ops as kernels
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 FEW = 128
-"""Tokens in a step up to which the masked product is taken; beyond, its needless arithmetic outweighs the calls that it saves. Chosen, not measured."""
+"""Tokens in a step up to which the masked product is taken: beyond, needless arithmetic outweighs saved calls. Chosen, not measured."""
 
 Product: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
