@@ -1,4 +1,4 @@
-"""The plugin that makes adapters on a CPU right and fast, loaded by vLLM itself (entry point `vllm.general_plugins`).
+"""The plugin that makes adapters on a CPU right, and cheaper, loaded by vLLM itself (entry point `vllm.general_plugins`).
 
 vLLM 0.32 has two faults on CPUs: where every slot is in use, requests without an adapter silently get the last one's, and an adapter
 costs most of the speed. Where the version is one whose source was read, vLLM is given `orchestra.fleet.lora_product` in the place of
@@ -19,7 +19,7 @@ PLUGIN = "orchestra_lora_cpu"
 PRODUCT = "orchestra.fleet.lora_product.GroupedLora"
 
 READ = ("0.32.0",)
-"""Versions of vLLM whose LoRA on CPUs was read, and measured: `bench/adapters.py`, `tests/real/test_adapters.py`."""
+"""Versions of vLLM whose LoRA on CPUs was read; `tests/real/test_adapters.py` holds them to it, `bench/adapters.py` measures them."""
 
 REPLACED = {
     "add_lora_linear": "self y x lora_a_stacked lora_b_stacked scale output_slices buffer kwargs",

@@ -1,4 +1,4 @@
-"""The product of LoRA adapters on a CPU: right for every mix of adapters and none in one batch, at a few per cent of the step.
+"""The product of LoRA adapters on a CPU: right for every mix of adapters and none in one batch.
 
 Imported inside vLLM's process only, by `orchestra.fleet.lora_cpu`. vLLM 0.32 gathers the whole adapter of every token, and reads
 “no adapter” (-1) as the last slot. Here the adapters of a module stand one below the other in one matrix `a` and one matrix `b`:
@@ -24,13 +24,13 @@ from vllm import _custom_ops as kernels
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 FEW = 128
-"""Tokens in a step up to which the masked product is taken: beyond, its share of needless arithmetic grows, and calls cost little."""
+"""Tokens in a step up to which the masked product is taken: beyond, needless arithmetic outweighs saved calls. Chosen, not measured."""
 
 Product: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
 
 def packed(weight: torch.Tensor) -> Product:
-    """`x -> x weightᵀ`, with the weight laid out for oneDNN where vLLM has it: half the time of torch's for matrices as small as these."""
+    """`x -> x weightᵀ`, with the weight laid out for oneDNN where vLLM has it, as the model's own are."""
     if kernels._supports_onednn:
         try:
             handler = kernels.create_onednn_mm(weight.t(), 32)
