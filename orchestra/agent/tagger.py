@@ -1,8 +1,8 @@
 """Taggers: agents that find the parts of a text that fill some slots, with a linear chain over its words. Plain arrays, numpy only.
 
 A conditional random field (Lafferty, McCallum, Pereira 2001, *Conditional Random Fields*): each word gets one of the labels `O`, `B-slot`
-and `I-slot`; features of the word and its neighbours speak for labels, and labels for those that follow. The likeliest sequence is Viterbi's;
-its probability, by the forward sums, is the confidence of the call. Offsets are characters of the text, so that every value is a quote.
+and `I-slot`; features of the word and its neighbours speak for labels, and labels for those that follow. The likeliest sequence is
+Viterbi's; its probability, by the forward sums, is the confidence of the call. Offsets are characters of the text: every value is a quote.
 
 `model.json` is the layout; the arrays beside it are `vocabulary` (features, as UTF-8 lines), `weights` (float32, features by labels) and
 `transitions` (float32, labels by labels).

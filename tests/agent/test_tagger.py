@@ -59,7 +59,8 @@ scores = st.lists(st.lists(st.floats(-3, 3, width=32), min_size=3, max_size=3), 
 @given(scores, st.lists(st.lists(st.floats(-2, 2, width=32), min_size=3, max_size=3), min_size=3, max_size=3))
 def test_the_likeliest_sequence_is_the_best_of_all_and_its_probability_is_its_share(rows: Any, between: Any) -> None:
     def weight(path: tuple[int, ...]) -> float:
-        return 0.0 + sum(rows[at][label] for at, label in enumerate(path)) + sum(between[a][b] for a, b in itertools.pairwise(path))
+        emitted: float = sum(rows[at][label] for at, label in enumerate(path))
+        return emitted + float(sum(between[a][b] for a, b in itertools.pairwise(path)))
 
     paths = {path: weight(path) for path in itertools.product(range(3), repeat=len(rows))}
     found, probability = likeliest(np.array(rows, dtype=np.float32), np.array(between, dtype=np.float32))
