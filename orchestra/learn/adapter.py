@@ -64,6 +64,7 @@ def write(folder: Path, weights: dict[str, torch.Tensor], settings: Any, made: M
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file({name: value.detach().to("cpu", torch.bfloat16).contiguous() for name, value in weights.items()}, partial / WEIGHTS)
+    (partial / WEIGHTS).chmod(0o644)  # safetensors makes it the owner's alone
     if (size := (partial / WEIGHTS).stat().st_size) > MOST:
         shutil.rmtree(partial)
         raise InputError("N130", f"the adapter has {size / 1e6:.1f} MB; at most {MOST / 1e6:.0f} MB", hint="a smaller --rank")

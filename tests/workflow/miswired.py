@@ -149,7 +149,7 @@ def returns(question: str) -> Answer:
 
 
 def nullable(question: str) -> Answer:
-    """W011: calculator(question=...) takes str, got str | None
+    """W011: calculator(question=...) takes str, got Quote | None
     at: calculator(question=r.answer)
     help: or_else(r.answer, ...) says what stands in for None
     """
