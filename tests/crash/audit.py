@@ -18,7 +18,7 @@ from orchestra.events import Answered, AttemptFinished, AttemptStarted, CancelRe
 from orchestra.values.json import digest
 from orchestra.values.outcome import Value
 from tests.crash.child import Acknowledged, Kept, Scene
-from tests.crash.stage import BRIEF, CALLED, PROGRAMS, Entry, lines
+from tests.crash.stage import CALLED, PROGRAMS, Entry, lines, stored
 
 MOVED = {"sent": "d", "last": "f", "wired/inner": "h"}
 """Nodes of `effects` that must happen once, with the part of the output that shows them."""
@@ -90,7 +90,7 @@ async def _rest(journal: Journal, run: str) -> list[str]:
         "letters": await journal.letters(run),
         "its name": await journal.find(run),
         "messages": [message for message in await journal.outbox(limit=1_000_000) if message.run == run],
-        "its graph": await journal.blob(digest(BRIEF.encode())),
+        "its graph": await journal.blob(digest(stored(run, "brief"))),
     }
     return [f"{what} of {run}" for what, there in found.items() if there]
 

@@ -19,7 +19,7 @@ from orchestra.events import Answered, Asked, Event, NodeFinished, encode
 from orchestra.journal.error import JournalError
 from orchestra.values.json import digest
 from tests.crash.points import Kill, Points, watched
-from tests.crash.stage import GRAPHS, PROGRAMS, TEXTS, Entry, Lines, Quick, World, lines
+from tests.crash.stage import PROGRAMS, TEXTS, Entry, Lines, Quick, World, lines, stored
 from tests.crash.stores import Place
 
 T = TypeVar("T")
@@ -186,7 +186,7 @@ class Child:
                 return None
             if error.code != "J023":
                 raise
-        graph = journal.put(GRAPHS[name].encode())
+        graph = journal.put(stored(run, name))
         return engine.start(PROGRAMS[name], {"text": TEXTS[name]}, graph=graph, run=run, options={"memo": True})
 
     async def _patiently(self, take: Callable[[], Awaitable[T]]) -> T:

@@ -119,6 +119,13 @@ _CATALOG = Catalog(
     },
 )
 GRAPHS = {"everything": EVERYTHING, "effects": EFFECTS, "stopped": STOPPED, "brief": BRIEF}
+
+
+def stored(run: str, name: str) -> bytes:
+    """The workflow as a run stores it: each its own, because other points may have the same database."""
+    return f"{GRAPHS[name]}# {run}\n".encode()
+
+
 PROGRAMS = {name: program(text, _CATALOG) for name, text in GRAPHS.items()}
 
 
