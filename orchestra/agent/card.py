@@ -83,7 +83,7 @@ class Card(CardFile):
     output_schema: Schema = {}
     template: str = ""
     data_digest: str = ""
-    """Of the data file of an agent with arrays, which in turn names the digest of its arrays; empty for the others."""
+    """Of the data file of an agent with arrays, which in turn names their digest; empty for the others, and before it is trained."""
     folder: Path | None = None
     digest: str = ""
 
@@ -103,7 +103,7 @@ class Card(CardFile):
         if file.kind == "model":
             text = _text(folder, file.prompt, marked)
             template.check(text, file.input, folder / file.prompt)
-        elif file.kind in WITH_ARRAYS:
+        elif file.kind in WITH_ARRAYS and (folder / file.data).exists():  # one that is not there yet is trained first
             data = digest(_bytes(folder, file.data, marked.place(("data",))))
         return cls._made(file, inputs, outputs, text, data, folder)
 
@@ -169,10 +169,21 @@ class Card(CardFile):
         return made
 
     def varied(self, *, folder: Path | None = None, **settings: Any) -> Card:
-        """The card with some settings of `agent.yaml` otherwise, such as its name or its adapter; with a digest of its own."""
+        """The card with some settings of `agent.yaml` otherwise, or with the files of another folder; with a digest of its own.
+
+        Raises `InputError` A004 for a folder without the data file that the card names.
+        """
         mine = self.model_dump(by_alias=True, include=set(CardFile.model_fields))
         file = CardFile.model_validate({**mine, **settings})
-        return self._made(file, self.input_schema, self.output_schema, self.template, self.data_digest, folder or self.folder)
+        data = self.data_digest
+        if folder is not None and file.kind in WITH_ARRAYS:
+            data = digest(_bytes(folder, file.data, Place(str(folder / file.data), 1)))
+        return self._made(file, self.input_schema, self.output_schema, self.template, data, folder or self.folder)
+
+    @property
+    def trained(self) -> bool:
+        """Whether it can be asked: an agent with arrays has them."""
+        return self.kind not in WITH_ARRAYS or bool(self.data_digest)
 
     @property
     def contract(self) -> Contract:

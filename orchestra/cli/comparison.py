@@ -88,6 +88,8 @@ def prepared(card: Card, asked: Asked) -> tuple[Sequence[Metric], Test]:
     """What to measure, and on what."""
     metrics = metrics_of(card)
     test = read_test(asked.data, asked.part, asked.train)
+    if asked.candidate is None and not card.trained:
+        raise InputError("N305", f"{card.name} is not trained yet", hint=f"orchestra learn train {card.name} --data DATA")
     known = set(card.input_schema.get("properties", {}))
     strange = next((name for question in test.questions for name in question.input if name not in known), None)
     if strange is not None:
@@ -97,7 +99,7 @@ def prepared(card: Card, asked: Asked) -> tuple[Sequence[Metric], Test]:
 
 async def answered(orchestra: Orchestra, card: Card, test: Test, asked: Asked, at_once: int) -> list[Arm]:
     """The answers of all arms: floors, the untuned base, the agent, a candidate."""
-    cards = {INCUMBENT: card}
+    cards = {INCUMBENT: card} if card.trained else {}
     if asked.untuned and card.adapter is not None:
         cards = {UNTUNED: evaluation.untuned(card), **cards}
     if asked.candidate is not None:

@@ -79,7 +79,7 @@ def data(
 def train(
     agent: Agent,
     data: Annotated[Path, typer.Option("--data", help="The folder of a data set.", show_default=False)],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the adapter goes.", show_default="DATA/AGENT-adapter")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the adapter goes.", show_default="in DATA")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Train for about so long.", show_default=False)] = None,
     epochs: Annotated[float | None, typer.Option(min=0.01, help="Passes over the rows.", show_default="3, without --minutes")] = None,
     rank: Annotated[int, typer.Option(min=1, max=256, help="Rank of the LoRA.")] = 16,
@@ -94,7 +94,10 @@ def train(
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget a training that was killed, and begin again.")] = False,
 ) -> None:
-    """Train an agent's adapter on a data set. A training that was killed goes on where it stopped: give the same command."""
+    """Train an agent on a data set: an adapter for a language model; the arrays of a tagger or a classifier, which takes seconds.
+
+    A training of an adapter that was killed goes on where it stopped: give the same command.
+    """
     from orchestra.fleet.folders import Folders
     from orchestra.fleet.weights import verify
     from orchestra.learn.dataset import DataSet
@@ -115,8 +118,11 @@ def train(
         tune_every=tune_every,
     )
     where = _chosen("--device", device, DEVICES)
-    available()
     card = _card(agent)
+    if card.kind != "model":
+        _train_here(card, data, out or data / f"{agent}-trained")
+        return
+    available()
     base_name, folder = _base(card)
     training = Training(
         card=card,
@@ -139,6 +145,16 @@ def train(
     made = run(training, prepared, target, Teller(), fresh=fresh)
     best = min(made.curve, key=lambda point: point.tune)
     say(f"{target}: loss on the tune part {best.tune:.4f}, {best.exact:.3f} of its rows exact (step {made.best_step} of {made.steps})")
+
+
+def _train_here(card: Card, data: Path, out: Path) -> None:
+    from orchestra.learn.dataset import DataSet
+    from orchestra.learn.here import train
+
+    made = train(card, DataSet.load(data))
+    made.write(out, card.data)
+    left = f", {made.left_out:,} left out" if made.left_out else ""
+    say(f"{out}: trained on {made.rows:,} rows{left}; orchestra learn promote {card.name} {out} --data {data}")
 
 
 def _card(agent: str) -> Card:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,8 +14,9 @@ from orchestra.config import Settings
 from orchestra.errors import InputError
 from orchestra.fleet.folders import Folders
 from orchestra.learn import evaluation
-from orchestra.learn.evaluation import CANDIDATE, INCUMBENT, Report
+from orchestra.learn.evaluation import CANDIDATE, INCUMBENT, Arm, Report
 from orchestra.learn.promotion import Judgement, Promotion, Shelf, check_candidate, judged, promotion
+from orchestra.project import Project
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +39,38 @@ class Promoted:
 async def promoted(open_: Opener, chosen: Settings, asked: Asked, *, force: bool) -> Promoted:
     """Judges a candidate, and takes it where it is better or where it is forced."""
     assert asked.candidate is not None, "the verb demands one"
-    mark = check_candidate(asked.candidate)
+    own = Project.load(chosen).registry.card(asked.agent)
+    mark, shelf = check_candidate(own, asked.candidate), Shelf.of(own, Folders.of().adapters)
+    if mark == shelf.current:
+        raise InputError("N304", f"{asked.agent} has this already: {mark[:12]}", hint="orchestra learn train")
     waiting = Waiting()
     try:
         async with open_(chosen, fleet="start", progress=waiting) as orchestra:
             card = carded(orchestra, asked)
-            shelf = Shelf.of(orchestra.registry.card(asked.agent), Folders.of().adapters)
-            if mark == shelf.current:
-                raise InputError("N304", f"{asked.agent} has this adapter already: {mark[:12]}", hint="orchestra learn train")
             metrics, test = prepared(card, asked)
             arms = await answered(orchestra, card, test, asked, chosen.concurrency)
             report = evaluation.report(card, test, metrics, arms, asked.seed)
-            old, new = (next(arm for arm in arms if arm.name == name) for name in (INCUMBENT, CANDIDATE))
+            new, old = arms[-1], before(arms)
             judgement = judged(metrics, old, new, asked.seed)
             if not (judgement.better or force):
                 return Promoted(report, judgement, False, f"{asked.agent} stays as it is; --force takes the candidate all the same.")
-            figures = [(name, report.figures(name)[judgement.metric].value) for name in (INCUMBENT, CANDIDATE)]
+            figures = [(arm.name, report.figures(arm.name)[judgement.metric].value) for arm in (old, new)]
             shelf.take(asked.candidate, promotion(shelf, mark, _now(), judgement, figures, test))
             loaded = await _loaded(open_, chosen, asked.agent)
     finally:
         waiting.close()
-    return Promoted(
-        report, judgement, True, f"{asked.agent} has the adapter {mark[:12]} now{loaded}. orchestra learn rollback {asked.agent}"
-    )
+    return Promoted(report, judgement, True, f"{asked.agent} has {mark[:12]} now{loaded}. orchestra learn rollback {asked.agent}")
+
+
+def before(arms: Sequence[Arm]) -> Arm:
+    """What a candidate must beat: the agent as it is; what knows nothing, the first of the floors, where it was never trained.
+
+    Raises `InputError` N305 where there is neither.
+    """
+    found = next((arm for arm in arms if arm.name == INCUMBENT), arms[0])
+    if found.name == CANDIDATE:
+        raise InputError("N305", "there is nothing that the candidate could be better than", hint="a data set has rows for floors")
+    return found
 
 
 async def rolled_back(open_: Opener, chosen: Settings, agent: str) -> Promotion:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from orchestra.agent.card import Card
+from orchestra.agent.card import WITH_ARRAYS, Card
 from orchestra.errors import FleetError
 from orchestra.learn.floors import floors
 from orchestra.learn.interval import Figure, figure
@@ -127,7 +127,9 @@ def untuned(card: Card) -> Card:
 
 
 def candidate(card: Card, folder: Path) -> Card:
-    """The card with the adapter of a folder in place of its own."""
+    """The card with the adapter, or the arrays, of a folder in place of its own. Raises `InputError` A004."""
+    if card.kind in WITH_ARRAYS:
+        return card.varied(name=f"{card.name}_candidate", folder=folder.resolve())
     return card.varied(name=f"{card.name}_candidate", adapter=folder.name, folder=folder.resolve().parent)
 
 

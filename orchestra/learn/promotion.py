@@ -1,7 +1,7 @@
-"""Promotion: a candidate takes an adapter's place where it is surely better, and can be sent back by one command.
+"""Promotion: a candidate takes the place of what an agent has learnt where it is surely better, and can be sent back by one command.
 
 What an agent had before stays in the folder of adapters, by its digest; `promotions.jsonl` in the agent's folder says who
-was promoted when, and on which figures. The folder changes by renaming: whoever reads it finds the old adapter or the new one.
+was promoted when, and on which figures. The folder changes by renaming: whoever reads it finds the old files or the new ones.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from orchestra.agent.card import FILE, Card
 from orchestra.errors import InputError
 from orchestra.fleet.adapters import CONFIG, WEIGHTS, mark_of
 from orchestra.fleet.safetensors import check_folder
+from orchestra.fleet.weights import sha256
 from orchestra.learn.evaluation import Arm
 from orchestra.learn.interval import Difference, difference
 from orchestra.learn.metrics import Metric
@@ -79,20 +80,52 @@ def judged(metrics: Sequence[Metric], old: Arm, new: Arm, seed: int = 0) -> Judg
     return Judgement(metrics[0].name, [(one.name, difference(one, old.cases, new.cases, seed=seed)) for one in metrics])
 
 
-def check_candidate(folder: Path) -> str:
-    """Refuses a folder that is no adapter to ship; gives its digest.
+def check_candidate(card: Card, folder: Path) -> str:
+    """Refuses a folder that has nothing to ship for an agent; gives the digest of what it has.
 
-    Raises `FleetError` F007 for what could run code, `InputError` N301 where files are missing, or too large.
+    Raises `FleetError` F007 for an adapter that could run code, `InputError` N301 where files are missing or too large, A-codes for arrays
+    that do not fit.
     """
-    weights = folder / WEIGHTS
-    for name in (WEIGHTS, CONFIG):
-        if not (folder / name).is_file():
-            raise InputError("N301", f"{folder} is no adapter: it has no {name}", hint="orchestra learn train")
-    check_folder(folder)
-    if (size := weights.stat().st_size) > MAX_BYTES:
-        hint = "train with a lower --rank, or fewer --targets"
-        raise InputError("N301", f"{weights} has {size / 1e6:.1f} MB, and an adapter has at most {MAX_BYTES / 1e6:.0f}", hint=hint)
-    return mark_of(folder)
+    names = learnt(card, folder)
+    for name in names or (WEIGHTS,):
+        path = folder / name
+        if not path.is_file():
+            raise InputError("N301", f"{folder} has nothing for {card.name}: there is no {name}", hint="orchestra learn train")
+        if (size := path.stat().st_size) > MAX_BYTES:
+            hint = "train with a lower --rank, or fewer --targets" if card.kind == "model" else ""
+            raise InputError("N301", f"{path} has {size / 1e6:.1f} MB; at most {MAX_BYTES / 1e6:.0f}", hint=hint)
+    if card.kind == "model":
+        check_folder(folder)
+    return mark(card, folder)
+
+
+def learnt(card: Card, folder: Path) -> tuple[str, ...]:
+    """The files of a folder that hold what an agent has learnt; the one that names the others comes last. None where there are none."""
+    if card.kind == "model":
+        return (WEIGHTS, CONFIG)
+    if not (folder / card.data).is_file():
+        return ()
+    try:
+        layout = msgspec.json.decode((folder / card.data).read_bytes(), type=_Layout)
+    except msgspec.MsgspecError as error:
+        raise InputError("A011", f"{card.name}: {card.data}: {error}", hint="orchestra learn train") from error
+    if Path(layout.arrays).name != layout.arrays:
+        raise InputError("A003", f"{layout.arrays!r} leads out of the card's folder", hint="put the file beside agent.yaml")
+    return (layout.arrays, card.data)
+
+
+def mark(card: Card, folder: Path) -> str:
+    """The digest of what an agent has learnt, as a folder has it; empty where it has nothing."""
+    names = learnt(card, folder)
+    if not names or not all((folder / name).is_file() for name in names):
+        return ""
+    return mark_of(folder) if card.kind == "model" else sha256(folder / card.data)  # which names the digest of its arrays
+
+
+class _Layout(msgspec.Struct):
+    """What of `model.json` is read here."""
+
+    arrays: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +148,14 @@ class Shelf:
         return cls(card, card.folder, shelf)
 
     @property
+    def place(self) -> Path:
+        """The folder of what it has learnt: its adapter's, or its own."""
+        return self.folder / ADAPTER if self.card.kind == "model" else self.folder
+
+    @property
     def current(self) -> str:
-        """Digest of the adapter in use; empty for none."""
-        place = self.folder / ADAPTER
-        return mark_of(place) if (place / WEIGHTS).is_file() and (place / CONFIG).is_file() else ""
+        """Digest of what it has learnt; empty for nothing."""
+        return mark(self.card, self.place)
 
     def log(self) -> list[Promotion]:
         """The promotions so far, the oldest first. Raises `InputError` N303 for a log that cannot be read."""
@@ -131,8 +168,7 @@ class Shelf:
     def take(self, candidate: Path, line: Promotion) -> None:
         """Puts a candidate into the agent's folder, what was there onto the shelf, and a line into the log."""
         self._keep()
-        self._place(candidate)
-        self._name_it()
+        self._put(candidate)
         self._write(line)
 
     def back(self, at: str) -> Promotion:
@@ -142,11 +178,11 @@ class Shelf:
             raise InputError("N303", f"{self.card.name} was never promoted", hint="orchestra learn promote")
         wanted = log[-1].given_up
         if wanted and not (self.shelf / wanted).is_dir():
-            raise InputError("N303", f"the adapter {wanted[:12]} is not in {self.shelf} any more", hint="restore it from version control")
+            raise InputError("N303", f"{wanted[:12]} is not in {self.shelf} any more", hint="restore it from version control")
         line = Promotion(at=at, verb="rollback", taken=wanted, given_up=self.current)
         self._keep()
         if wanted:
-            self._place(self.shelf / wanted)
+            self._put(self.shelf / wanted)
         else:
             self._forget()
         self._write(line)
@@ -154,13 +190,25 @@ class Shelf:
 
     def _keep(self) -> None:
         """Copies what is in use onto the shelf."""
-        mark = self.current
-        if mark and not (self.shelf / mark).is_dir():
-            self.shelf.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(self.folder / ADAPTER, self.shelf / f".{mark}", dirs_exist_ok=True)
-            os.replace(self.shelf / f".{mark}", self.shelf / mark)
+        found = self.current
+        if found and not (self.shelf / found).is_dir():
+            partial = self.shelf / f".{found}"
+            partial.mkdir(parents=True, exist_ok=True)
+            for name in learnt(self.card, self.place):
+                shutil.copyfile(self.place / name, partial / name)
+            os.replace(partial, self.shelf / found)
+
+    def _put(self, source: Path) -> None:
+        if self.card.kind == "model":
+            self._place(source)
+            self._name_it()
+            return
+        for name in learnt(self.card, source):
+            shutil.copyfile(source / name, self.folder / f".{name}")
+            os.replace(self.folder / f".{name}", self.folder / name)
 
     def _place(self, source: Path) -> None:
+        """Puts an adapter's folder in the place of the one that is there."""
         new, old, place = self.folder / f".{ADAPTER}.new", self.folder / f".{ADAPTER}.old", self.folder / ADAPTER
         for left in (new, old):
             shutil.rmtree(left, ignore_errors=True)
@@ -183,7 +231,9 @@ class Shelf:
         os.replace(partial, path)
 
     def _forget(self) -> None:
-        """Takes the adapter away, and its line out of the card."""
+        """Takes the adapter away, and its line out of the card; what runs on arrays cannot be without them."""
+        if self.card.kind != "model":
+            raise InputError("N303", f"{self.card.name} had nothing before", hint="restore it from version control")
         path = self.folder / FILE
         partial = path.with_name(f".{FILE}")
         partial.write_text(_LINE.sub("", path.read_text("utf-8"), count=1).rstrip("\n") + "\n", "utf-8")

@@ -81,7 +81,7 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The files of a tagger, and what became of the rows."""
+    """A tagger as the texts of its two files, and what became of the rows."""
 
     layout: str
     arrays: bytes
@@ -89,11 +89,6 @@ class Trained:
     left_out: int
     """Rows whose slots begin or end inside a word."""
     features: int
-
-    def write(self, folder: Path) -> None:
-        """Puts the files into an agent's folder."""
-        (folder / "model.json").write_text(self.layout, "utf-8")
-        (folder / ARRAYS).write_bytes(self.arrays)
 
 
 def train(rows: Sequence[Row], places: Places, course: Course = Course()) -> Trained:

@@ -22,11 +22,7 @@ np = pytest.importorskip("numpy")
 
 FOLDER = builtin_folder("agents") / "extractor"
 CARD = Card.load(FOLDER)
-
-
-@pytest.fixture(scope="module")
-def tagger() -> Tagger:
-    return Tagger.load(CARD)
+TAGGER = Tagger.load(CARD)
 
 
 @pytest.mark.parametrize(
@@ -39,15 +35,15 @@ def tagger() -> Tagger:
         ("Do you have parking?", [], {}),
     ],
 )
-def test_slots_are_found_with_what_was_asked_in_mind(tagger: Tagger, text: str, requested: list[str], found: dict[str, str]) -> None:
-    output, probability = tagger.predict({"text": text, "requested": requested})
+def test_slots_are_found_with_what_was_asked_in_mind(text: str, requested: list[str], found: dict[str, str]) -> None:
+    output, probability = TAGGER.predict({"text": text, "requested": requested})
     assert {name: span["value"] for name, span in output["slots"].items()} == found
     assert 0.3 < probability <= 1
 
 
 @given(st.text(max_size=60))
 def test_every_text_gets_an_output_of_the_cards_type_whose_values_stand_where_they_say(text: str) -> None:
-    output, probability = Tagger.load(CARD).predict({"text": text, "requested": []})
+    output, probability = TAGGER.predict({"text": text, "requested": []})
     assert Validator(CARD.output_schema).check(output) is None
     assert all(text[span["start"] : span["end"]] == span["value"] for span in output["slots"].values())
     assert 0 <= probability <= 1

@@ -9,6 +9,7 @@ import pytest
 from orchestra.agent.card import Card
 from orchestra.agent.tagger import Tagger
 from orchestra.errors import InputError
+from orchestra.learn.here import Trained
 from orchestra.learn.questions import Shown
 from orchestra.learn.tagging import Course, Places, train
 
@@ -41,7 +42,7 @@ def test_what_was_trained_finds_what_it_never_saw_and_twice_the_same(tmp_path: P
     assert made == train(ROWS, PLACES, Course(iterations=30))
     assert (made.rows, made.left_out) == (24, 0)
     (tmp_path / "agent.yaml").write_text(CARD)
-    made.write(tmp_path)
+    Trained(made.layout, made.arrays, made.rows).write(tmp_path)
     output, probability = Tagger.load(Card.load(tmp_path)).predict({"text": "paint the barn white please"})
     assert output == {"parts": {"colour": {"value": "white", "start": 15, "end": 20}}}
     assert probability > 0.5
