@@ -3,8 +3,8 @@
     python -m bench.reader_data --data FOLDER --out FOLDER [--kinds asked siblings ...]
 
 FOLDER has `xquad_en/train.jsonl` (XQuAD, English; CC BY-SA 4.0; Artetxe et al. 2020); for further kinds also `tatqa/train.jsonl` (TAT-QA;
-MIT; Zhu et al. 2021), `begin/train.jsonl` (BEGIN; CC BY 4.0; Dziri et al. 2022) and `factcheckgpt/train.jsonl` (Apache-2.0). Nothing else is
-read. How rows are made, all of it deterministic:
+MIT; Zhu et al. 2021), `begin/train.jsonl` (BEGIN; CC BY 4.0; Dziri et al. 2022) and `factcheckgpt/train.jsonl` (Apache-2.0). Nothing else
+is read. How rows are made, all of it deterministic:
 
 - *asked*: the rows of XQuAD as they are.
 - *siblings*: a question beside another passage of its article, the ones that share most words with it first: not told there.
