@@ -1,16 +1,17 @@
 """The data set that the agent `reader` is trained on, made of the training parts of public sets.
 
-    python -m bench.reader_data --data FOLDER --out FOLDER [--less xquad ...]
+    python -m bench.reader_data --data FOLDER --out FOLDER [--kinds asked siblings ...]
 
-FOLDER has `xquad_en/train.jsonl` (XQuAD, English; CC BY-SA 4.0; Artetxe et al. 2020), `tatqa/train.jsonl` (TAT-QA; MIT; Zhu et al. 2021),
-`begin/train.jsonl` (BEGIN; CC BY 4.0; Dziri et al. 2022) and `factcheckgpt/train.jsonl` (Apache-2.0; Wang et al. 2023). Nothing else is
-read. How rows are made, all of it deterministic:
+FOLDER has `xquad_en/train.jsonl` (XQuAD, English; CC BY-SA 4.0; Artetxe et al. 2020); for further kinds also `tatqa/train.jsonl` (TAT-QA;
+MIT; Zhu et al. 2021), `begin/train.jsonl` (BEGIN; CC BY 4.0; Dziri et al. 2022) and `factcheckgpt/train.jsonl` (Apache-2.0). Nothing else
+is read. How rows are made, all of it deterministic:
 
 - *asked*: the rows of XQuAD as they are.
 - *siblings*: a question beside another passage of its article, the ones that share most words with it first: not told there.
 - *windows*: two or more sentences of a passage with all of its questions: told, where the answer is still in them; else not.
 - *finance*: questions of TAT-QA over its paragraphs: told, where the answer is a span of one; not told, where it comes from the table.
-- *cloze*: a sentence of a passage with a name, a number or a year asked for in its place; or the same beside another passage.
+- *cloze*, *begin*, *claims*: a sentence of a passage with a name, a number or a year asked for in its place; or the same beside another
+  passage.
 
 Rows are split by article, paragraphs and passage.
 """
@@ -291,56 +292,89 @@ def evidence(rows: Iterable[dict[str, Any]], least: int, name: str) -> list[tupl
     return [(text, f"{name}-{digest(text.encode())[:12]}") for text in texts if least <= len(text) <= 900 and text[0].isupper()]
 
 
+KINDS = ("asked", "siblings", "windows", "cloze", "finance", "begin", "claims")
+CHOSEN = ("asked", "siblings")
+"""The kinds that the shipped reader is trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Public:
+    """A public set that rows are made of."""
+
+    name: str
+    licence: str
+    prefix: str
+    """What the names of its groups begin with."""
+    kinds: tuple[str, ...]
+
+
+SETS = (
+    Public("xquad_en", "CC BY-SA 4.0", "xquad-", ("asked", "siblings", "windows", "cloze")),
+    Public("tatqa", "MIT", "tatqa-", ("finance",)),
+    Public("begin", "CC BY 4.0", "begin-", ("begin",)),
+    Public("factcheckgpt", "Apache-2.0", "claims-", ("claims",)),
+)
+
+
+def made_of(kind: str, folder: Path) -> list[Row]:
+    """The rows of a kind."""
+    rows = lines(folder / next(one.name for one in SETS if kind in one.kinds) / "train.jsonl")
+    match kind:
+        case "asked":
+            return [row for article in articles(rows) for row in asked(article)]
+        case "siblings":
+            return [row for article in articles(rows) for row in siblings(article, SIBLINGS)]
+        case "windows":
+            return [row for article in articles(rows) for row in windows(article, WINDOWS)]
+        case "cloze":
+            return [row for article in articles(rows) for row in clozes([(one.text, one.group) for one in article], kind, 2)]
+        case "finance":
+            return list(finance(rows))
+        case "begin":
+            return list(clozes(evidence(rows, 150, kind), kind, 2))
+        case _:
+            return list(clozes(evidence(rows, 300, kind), kind, 1))
+
+
+def data_set(folder: Path, name: str, kinds: Sequence[str]) -> DataSet:
+    """The data set of these kinds. The tune part has rows that were asked, and none that was made."""
+    parts: dict[Part, list[Row]] = {"train": [], "tune": [], "test": []}
+    seen: set[str] = set()
+    for kind in kinds:
+        rows = made_of(kind, folder)
+        print(f"{kind}: {len(rows)} rows, {sum(one.output['answer'] is None for one in rows)} of them not told")
+        for one in rows:
+            mark = one.id.partition("-")[2]
+            part = part_of(one.group, SHARES)
+            if mark not in seen and (part != "tune" or kind == "asked"):
+                parts[part].append(one)
+            seen.add(mark)
+    taken = [one for rows in parts.values() for one in rows]
+    sources = [
+        Origin(
+            used.name,
+            used.licence,
+            digest((folder / used.name / "train.jsonl").read_bytes()),
+            ", ".join(kind for kind in used.kinds if kind in kinds),
+            sum(one.group.startswith(used.prefix) for one in taken),
+        )
+        for used in SETS
+        if set(used.kinds) & set(kinds)
+    ]
+    licence = "; ".join(dict.fromkeys(source.licence for source in sources))
+    return DataSet.made(name, "reader", contract_digest(Card.load(ROOT / "agents" / "reader")), licence, sources, parts)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder of the public sets")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--name", default="reader-v1")
-    parser.add_argument("--whole", action="store_true", help="no article of XQuAD is held out; early stopping then looks at the others")
-    parser.add_argument("--kinds", nargs="*", default=None, help="only rows of these kinds")
+    parser.add_argument("--name", default="reader")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=CHOSEN, help=f"kinds of rows; {' '.join(CHOSEN)} without it")
     given = parser.parse_args()
-    files = {name: given.data / name / "train.jsonl" for name in ("xquad_en", "tatqa", "begin", "factcheckgpt")}
-    read = {name: lines(path) for name, path in files.items()}
-    kinds: dict[str, list[Row]] = {"asked": [], "siblings": [], "windows": [], "finance": [], "cloze": []}
-    for article in articles(read["xquad_en"]):
-        kinds["asked"] += asked(article)
-        kinds["siblings"] += siblings(article, SIBLINGS)
-        kinds["windows"] += windows(article, WINDOWS)
-        kinds["cloze"] += clozes([(passage.text, passage.group) for passage in article], "cloze", 2)
-    kinds["finance"] += finance(read["tatqa"])
-    kinds["begin"] = list(clozes(evidence(read["begin"], 150, "begin"), "begin", 2))
-    kinds["claims"] = list(clozes(evidence(read["factcheckgpt"], 300, "claims"), "claims", 1))
-    parts: dict[Part, list[Row]] = {"train": [], "tune": [], "test": []}
-    seen: set[str] = set()
-    for kind, rows in kinds.items():
-        if given.kinds is not None and kind not in given.kinds:
-            continue
-        for one in rows:
-            mark = one.id.partition("-")[2]
-            if mark in seen:
-                continue
-            seen.add(mark)
-            part: Part = part_of(one.group, SHARES)
-            if part == "tune" and kind not in ("asked", "finance"):
-                continue
-            parts[part].append(one)
-        print(f"{kind}: {len(rows)} rows, {sum(r.output['answer'] is None for r in rows)} of them not told")
-    card = Card.load(ROOT / "agents" / "reader")
-    licences = {
-        "xquad_en": ("CC BY-SA 4.0", "asked, siblings, windows, cloze"),
-        "tatqa": ("MIT", "finance"),
-        "begin": ("CC BY 4.0", "cloze"),
-        "factcheckgpt": ("Apache-2.0", "cloze"),
-    }
-    prefixes = {"xquad_en": "xquad-", "tatqa": "tatqa-", "begin": "begin-", "factcheckgpt": "claims-"}
-    taken = [one for rows in parts.values() for one in rows]
-    sources = [
-        Origin(name, licence, digest(files[name].read_bytes()), made, sum(one.group.startswith(prefixes[name]) for one in taken))
-        for name, (licence, made) in licences.items()
-    ]
-    made = DataSet.made(given.name, "reader", contract_digest(card), "CC BY-SA 4.0", sources, parts)
+    made = data_set(given.data, given.name, given.kinds)
     made.write(given.out)
-    print(f"{given.out}: {made.manifest.digest}, " + ", ".join(f"{part} {len(rows)}" for part, rows in parts.items()))
+    print(f"{given.out}: {made.manifest.digest}, " + ", ".join(f"{part} {record.rows}" for part, record in made.manifest.parts.items()))
 
 
 if __name__ == "__main__":

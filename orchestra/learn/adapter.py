@@ -29,8 +29,8 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 
     format: str = "orchestra/adapter/v1"
     agent: str
-    card: str
-    """Digest of the card that it was trained through, without the adapter."""
+    skill: str
+    """Digest of the types and the prompt that it was trained through."""
     sha256: str
     """Of the weights."""
     base: str

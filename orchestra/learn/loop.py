@@ -100,7 +100,6 @@ class _Loop:
         self.held = held.epoch(0, 0)
         self.optimizer = torch.optim.AdamW(learner.masters.values(), lr=course.rate, weight_decay=course.weight_decay)
         self.state = State(plan=plan)
-        self.losses: list[float] = []
         if (found := kept.load(plan)) is not None:
             self.state, weights, moments = found
             learner.adopt(weights)
@@ -123,7 +122,8 @@ class _Loop:
                 if not state.steps and course.minutes is not None and state.step >= MEASURED:
                     state.steps = max(MEASURED, round(state.step * course.minutes * 60 / state.seconds))
                 done = bool(state.steps) and state.step >= state.steps
-                point = self._look(len(epoch)) if state.step % look == 0 or done else None
+                last = state.points[-1].step if state.points else 0
+                point = self._look(len(epoch)) if state.step - last >= look or done else None
                 self._say(len(epoch), point)
                 if state.seconds + began - saved >= course.save_seconds or point is not None:
                     saved = state.seconds + began

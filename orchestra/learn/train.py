@@ -13,7 +13,7 @@ from orchestra.errors import InputError
 from orchestra.learn import adapter
 from orchestra.learn.batches import Batcher
 from orchestra.learn.checkpoint import Checkpoints
-from orchestra.learn.contract import contract_digest
+from orchestra.learn.contract import contract_digest, skill_digest
 from orchestra.learn.dataset import DataSet, Row
 from orchestra.learn.examples import Encoder, Example
 from orchestra.learn.loop import Course, Tick, train
@@ -46,7 +46,7 @@ class Training:
     def plan(self) -> str:
         """The digest of everything that the result follows from."""
         limits = (self.most, self.longest)
-        facts = (self.card.digest, self.data.manifest.digest, self.base_digest, asdict(self.shape), asdict(self.course), limits)
+        facts = (skill_digest(self.card), self.data.manifest.digest, self.base_digest, asdict(self.shape), asdict(self.course), limits)
         return digest(msgspec.json.encode(facts))
 
     @property
@@ -98,7 +98,7 @@ def run(training: Training, prepared: Prepared, out: Path, tell: Callable[[Tick]
     data = training.data.manifest
     made = adapter.Made(
         agent=training.card.name,
-        card=training.card.digest,
+        skill=skill_digest(training.card),
         sha256="",
         base=training.base_name,
         bases=(training.base_digest,),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -202,3 +203,10 @@ def test_a_part_without_rows_is_refused_and_long_rows_are_counted(tmp_path: Path
         prepare(replace(work, longest=16))
     assert caught.value.code == "N104"
     assert prepare(work).long == 0
+
+
+def test_looks_are_evenly_spaced_though_epochs_differ_in_length(tmp_path: Path, tiny: Path, card: Card) -> None:
+    made = trained(training(tmp_path, tiny, card, replace(COURSE, rate=1e-4, epochs=6, tune_every=0.5)), tmp_path / "out")
+    gaps = [later.step - earlier.step for earlier, later in itertools.pairwise(made.curve)]
+    assert max(gaps) - min(gaps[:-1]) <= 1
+    assert [point.epoch for point in made.curve][-1] == pytest.approx(6, abs=0.3)
