@@ -83,7 +83,7 @@ class Recipe:
 SMALLER = Fit(Features(words=(1, 2), characters=(3, 4, 5), gap=2), least=3)
 """Features for a set of 150 intents, whose weights are 150 for each."""
 RECIPES = {
-    "banking_intent": Recipe("banking77", "CC-BY-4.0", Plan(Pace(epochs=6), Fit(), members=2)),
+    "banking_intent": Recipe("banking77", "CC-BY-4.0", Plan(Pace(epochs=6), Fit(), members=3)),
     "assistant_intent": Recipe(
         "clinc150", "CC-BY-3.0", Plan(Pace(epochs=4), SMALLER, members=2, outside=OUTSIDE), (("routellm", "Apache-2.0"),)
     ),

@@ -74,7 +74,9 @@ class Encoder:
 
     def __init__(self, shape: Shape, arrays: Mapping[str, Array], tokenizer: Any) -> None:
         """Raises `KeyError` or `ValueError` for arrays that are not those of the shape."""
-        self.shape = shape
+        from threadpoolctl import ThreadpoolController
+
+        self.shape, self._processors = shape, ThreadpoolController()
         self._arrays = {name.removeprefix("bert."): array for name, array in arrays.items()}
         self._tokenizer = tokenizer
         for name in shape.names:
@@ -104,6 +106,10 @@ class Encoder:
 
     def embed(self, tokens: Sequence[int], changes: Mapping[str, Change], members: int = 1) -> Array:
         """The vectors of a text, (members, width)."""
+        with self._processors.limit(limits=1, user_api="blas"):  # threads of small products wait for one another longer than they work
+            return self._embed(tokens, changes, members)
+
+    def _embed(self, tokens: Sequence[int], changes: Mapping[str, Change], members: int) -> Array:
         import numpy as np
 
         get = self._arrays

@@ -94,7 +94,7 @@ class Encoders:
         return (await weights.ensure(self._known[name], self._pantry, self._report)).folder
 
     async def _load(self, name: str) -> tuple[Mapping[str, str], Encoder]:
-        if missing := [module for module in ("numpy", "tokenizers") if importlib.util.find_spec(module) is None]:
+        if missing := [module for module in ("numpy", "threadpoolctl", "tokenizers") if importlib.util.find_spec(module) is None]:
             raise FleetError("F231", f"{missing[0]} is not installed, and encoders need it", hint="pip install 'orchestra-slm[encoder]'")
         folder = await self.folder(name)
         return await asyncio.to_thread(_loaded, name, folder)

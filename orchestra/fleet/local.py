@@ -60,6 +60,8 @@ class LocalWorkers:
         self._encoders: Encoders | None = None
         self._predictors: dict[str, Predictor] = {}
         self._loading = asyncio.Lock()
+        self._predicting = asyncio.Lock()
+        """One prediction at a time: how many threads numpy may use is settled for the whole process."""
 
     async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
         """Does one call; there are no chunks."""
@@ -137,7 +139,8 @@ class LocalWorkers:
             raise _forbidden(call, card.label)
         predictor = await self.predictor(card)
         _check(card.name, card.input_schema, call.inputs, "T002")
-        value, confidence = await asyncio.to_thread(predictor.predict, call.inputs)
+        async with self._predicting:
+            value, confidence = await asyncio.to_thread(predictor.predict, call.inputs)
         _check(card.name, card.output_schema, value, "T004")
         return _done(value, began, confidence, card.digest)
 

@@ -145,7 +145,7 @@ def test_a_card_declared_in_python_is_a_card() -> None:
         Card.declared("teller", input=inputs, output=quote, prompt="{{ contxt }}")
 
 
-@pytest.mark.parametrize("name", ["reader", "banking_intent"])
+@pytest.mark.parametrize("name", ["reader", "banking_intent", "assistant_intent"])
 def test_the_cards_that_travel_with_the_package_are_read(name: str) -> None:
     card = Card.load(builtin_folder("agents") / name)
     assert card.name == name

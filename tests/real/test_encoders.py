@@ -30,7 +30,7 @@ async def asked(orchestra: Orchestra, agent: str, *texts: str) -> list[Mapping[s
 
 
 async def test_messages_to_a_bank_get_their_intent(orchestra: Orchestra) -> None:
-    texts = ("Somebody nicked my card!", "How long until my new card arrives?", "I was charged twice for one coffee")
+    texts = ("Someone stole my card!", "How long until my new card arrives?", "I was charged twice for one coffee")
     said = await asked(orchestra, "banking_intent", *texts)
     assert [output["intent"] for output in said] == ["lost_or_stolen_card", "card_arrival", "transaction_charged_twice"]
 
