@@ -122,7 +122,7 @@ def read_test(path: Path, part: Part = "test", train: Path | None = None) -> Tes
         questions = [Question(line.id, line.input, _expected(line, path)) for line in lines]
         shown, name = [], path.name
     if train is not None:
-        shown = [Shown(line.input, as_record(line.output)) for line in _lines(train)[0] if line.output is not msgspec.UNSET]
+        shown = [Shown(line.input, _expected(line, train)) for line in _lines(train)[0]]
     if not questions:
         raise InputError("N202", f"{path} has no row to test on", hint="orchestra learn data")
     return Test(name, mark, questions, shown)
