@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -19,7 +18,8 @@ from orchestra.cli.screen import note, say, seconds
 if TYPE_CHECKING:
     from orchestra.agent.card import Card
     from orchestra.errors import InputError
-    from orchestra.learn.loop import Tick
+    from orchestra.learn.loop import Course, Tick
+    from orchestra.learn.model import Shape
 
 EVERY = 10.0
 """Seconds between two lines of a training."""
@@ -128,7 +128,7 @@ def train(
         most=batch,
         longest=longest,
         device=where,
-        command=shlex.join(["orchestra", *sys.argv[1:]]),
+        command=_command(agent, course, shape, batch, longest),
     )
     prepared = prepare(training)
     note(f"{len(prepared.train):,} rows to train on, {len(prepared.tune):,} to tune on; {prepared.long:,} are too long and left out")
@@ -137,6 +137,14 @@ def train(
     made = run(training, prepared, target, Teller(), fresh=fresh)
     best = min(made.curve, key=lambda point: point.tune)
     say(f"{target}: loss on the tune part {best.tune:.4f}, {best.exact:.3f} of its rows exact (step {made.best_step} of {made.steps})")
+
+
+def _command(agent: str, course: Course, shape: Shape, batch: int, longest: int) -> str:
+    """The command that makes the same adapter of the same data set; it names no folder of this machine."""
+    ends = f"--epochs {course.epochs:g}" if course.epochs is not None else f"--minutes {course.minutes:g}"
+    looks = f"--patience {course.patience} --tune-every {course.tune_every:g}"
+    steps = f"--rate {course.rate:g} --decay {course.decay} --seed {course.seed} {looks} --batch {batch} --longest {longest}"
+    return f"orchestra learn train {agent} --data DATA {ends} --rank {shape.rank} --targets {shape.targets} {steps}"
 
 
 def _card(agent: str) -> Card:
