@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -20,7 +19,8 @@ from orchestra.cli.screen import note, say, seconds
 if TYPE_CHECKING:
     from orchestra.agent.card import Card
     from orchestra.errors import InputError
-    from orchestra.learn.loop import Tick
+    from orchestra.learn.loop import Course, Tick
+    from orchestra.learn.model import Shape
 
 EVERY = 10.0
 """Seconds between two lines of a training."""
@@ -136,7 +136,7 @@ def train(
         most=batch,
         longest=longest,
         device=where,
-        command=shlex.join(["orchestra", *sys.argv[1:]]),
+        command=_command(agent, course, shape, batch, longest),
     )
     prepared = prepare(training)
     note(f"{len(prepared.train):,} rows to train on, {len(prepared.tune):,} to tune on; {prepared.long:,} are too long and left out")
@@ -155,6 +155,14 @@ def _train_here(card: Card, data: Path, out: Path) -> None:
     made.write(out, card.data)
     left = f", {made.left_out:,} left out" if made.left_out else ""
     say(f"{out}: trained on {made.rows:,} rows{left}; orchestra learn promote {card.name} {out} --data {data}")
+
+
+def _command(agent: str, course: Course, shape: Shape, batch: int, longest: int) -> str:
+    """The command that makes the same adapter of the same data set; it names no folder of this machine."""
+    ends = f"--epochs {course.epochs:g}" if course.epochs is not None else f"--minutes {course.minutes:g}"
+    looks = f"--patience {course.patience} --tune-every {course.tune_every:g}"
+    steps = f"--rate {course.rate:g} --decay {course.decay} --seed {course.seed} {looks} --batch {batch} --longest {longest}"
+    return f"orchestra learn train {agent} --data DATA {ends} --rank {shape.rank} --targets {shape.targets} {steps}"
 
 
 def _card(agent: str) -> Card:

@@ -98,7 +98,8 @@ def check_slots(config: FleetConfig, cards: Iterable[Card]) -> None:
     """
     listed = list(cards)
     for name, server in config.local.items():
-        wanted = set(server.adapters) | {c.adapter for c in listed if c.adapter and name in config.serving(c.model)}
+        own = {c.name for c in listed if c.adapter and c.adapter not in server.adapters and name in config.serving(c.model)}
+        wanted = [*server.adapters, *own]
         spare = lora_cpu.spare_slots() if wanted and server.device == "cpu" else 0
         needed = len(wanted) + spare
         if server.max_loras < needed:

@@ -19,6 +19,7 @@ from orchestra.errors import FleetError, InputError
 from orchestra.events import NOTHING, Usage
 from orchestra.fleet.adapters import Residency, check_slots
 from orchestra.fleet.addresses import LocalAddresses, Mode
+from orchestra.fleet.bases import Bases
 from orchestra.fleet.choice import Choice, choose, held
 from orchestra.fleet.client import Client, OnText
 from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer, nearest
@@ -61,7 +62,7 @@ class Fleet:
         self.options = options
         self._sender, self._addresses, self._report = sender, addresses, report
         self._clock, self._gauge = clock, gauge
-        self._adapters = Residency(self.client, gauge.pantry.folders.adapters)
+        self._adapters, self._bases = Residency(self.client, gauge.pantry.folders.adapters), Bases()
         self._starting: asyncio.Task[None] | None = None
         addresses.on_move = self._adapters.forget
 
@@ -245,7 +246,7 @@ class Fleet:
         chat = self._chat(self._rendered(call, card, held(target, self.options.constraint)), call, card, target)
         deadline = self._clock.monotonic() + seconds
         for again in (False, True):
-            model = "" if card.adapter is None else await self._adapters.ensure(name, card, self.config.servers)
+            model = "" if not self._bases.adapted(card, target) else await self._adapters.ensure(name, card, self.config.servers)
             if isinstance(model, Fault):
                 return model
             left = deadline - self._clock.monotonic()

@@ -95,6 +95,7 @@ def test_an_agent_is_trained_and_a_second_time_at_once(shell: Shell, project: Pa
     assert "loss on the tune part" in said.out
     made = json.loads(Path("adapter/manifest.json").read_text())
     assert (made["agent"], made["base"], made["licence"], made["rank"]) == ("finder", "tiny", "own", 2)
+    assert made["command"].startswith("orchestra learn train finder --data DATA --epochs 1 --rank 2 --targets all-linear --rate 0.0006")
     assert next(Path("cache/orchestra/learn/finder").iterdir()).is_dir()
     again = shell("learn", "train", "finder", "--data", "set", *options)
     assert again.code == 0
