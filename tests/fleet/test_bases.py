@@ -12,7 +12,8 @@ from orchestra.doors import Call
 from orchestra.fleet.bases import Bases
 from orchestra.fleet.config import Endpoint
 from tests.fleet.conftest import endpoints, raw_server
-from tests.fleet.test_dispatch import only, opened, says
+
+from .calling import only, opened, says
 
 AGENT = "name: finder\ninput: {text: str}\noutput: str\nadapter: adapter\n"
 
