@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -10,7 +11,7 @@ from orchestra.doors import Call, Done, Refused, Reply
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.dispatch import Fleet, Options
 
-from .conftest import HurriedClock
+from .conftest import HurriedClock, Visit, chat_answer
 
 TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"], "additionalProperties": False}
 ANSWER = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"], "additionalProperties": False}
@@ -36,3 +37,7 @@ async def only(fleet: Fleet, what: Call) -> Done | Refused:
     (reply,) = await replies(fleet, what)
     assert isinstance(reply, Done | Refused)
     return reply
+
+
+def says(text: str, model: str = "m") -> Callable[[Visit], Awaitable[None]]:
+    return lambda visit: visit.answer(chat_answer(text, model))

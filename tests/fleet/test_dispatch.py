@@ -15,12 +15,8 @@ from orchestra.fleet.config import Limits
 from orchestra.fleet.folders import Folders
 from orchestra.testing.server import SimulatedServer
 
-from .calling import ANSWER, TEXT, WRITER, call, only, opened, replies
+from .calling import ANSWER, TEXT, WRITER, call, only, opened, replies, says
 from .conftest import Visit, chat_answer, endpoints, eventually, local_config, raw_server
-
-
-def says(text: str, model: str = "m") -> Callable[[Visit], Awaitable[None]]:
-    return lambda visit: visit.answer(chat_answer(text, model))
 
 
 async def test_a_call_becomes_a_value_of_the_cards_type_with_its_cost_and_its_bytes() -> None:
