@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -24,8 +24,11 @@ from orchestra.testing.noise import noisy_adapter
 pytestmark = pytest.mark.real
 
 SERVER = "smol"
-NEAR = 0.3
-"""Nats that a log-probability may move with the batch; the adapters of these tests move them by several."""
+NEAR = 0.5
+"""Nats that a log-probability may move with the batch. Eight requests to the base alone, without any adapter, move them by 0.375, three
+steps of bfloat16; the adapters of these tests move them by more, or change the text where it was no tie."""
+STRONG = 0.1
+"""How strong the adapters' noise is: at half of it two of them may begin alike."""
 QUESTION = "Who built the lighthouse at the harbour, and when was it finished?"
 SENTENCE = "The harbour of the town lies to the north of the old bridge, and the boats come in before the sun goes down. "
 
@@ -48,7 +51,7 @@ async def names(fleet: Fleet, laptop: FleetConfig, tmp_path: Path) -> AsyncItera
     loaded = [""]
     for slot in range(laptop.local[SERVER].max_loras):
         name = f"noise{stamp}_{slot}"
-        folder = noisy_adapter(tmp_path / name, model, slot, rank=(16, 8)[slot % 2])
+        folder = noisy_adapter(tmp_path / name, model, slot, rank=(16, 8)[slot % 2], strength=STRONG)
         assert await fleet.client.load_adapter(SERVER, name, str(folder)) is None
         loaded.append(name)
     yield loaded
@@ -69,11 +72,16 @@ def same(found: Completion, wanted: Completion) -> bool:
     """Whether two texts are one, but for the noise of batches: up to where they part, both found the same tokens as likely."""
     for mine, other in zip(found.tokens, wanted.tokens, strict=True):
         here, there = dict(mine.top), dict(other.top)
-        if mine.text not in there or any(abs(here[token] - there[token]) > NEAR for token in here.keys() & there.keys()):
+        if any(abs(here[token] - there[token]) > NEAR for token in here.keys() & there.keys()):
             return False
-        if mine.text != other.text:
-            return True  # a tie that fell the other way; from here on they are different texts
+        if mine.text != other.text:  # a tie may fall the other way; from there on they are different texts
+            return _tied(there, mine.text, other.text) and _tied(here, mine.text, other.text)
     return True
+
+
+def _tied(likely: Mapping[str, float], one: str, other: str) -> bool:
+    """Whether two tokens are about as likely."""
+    return one in likely and other in likely and abs(likely[one] - likely[other]) <= NEAR
 
 
 async def alone(fleet: Fleet, names: Sequence[str], prompt: str = QUESTION) -> dict[str, Completion]:
