@@ -4,7 +4,7 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-base demo test test-quick crash crash-full simulate simulate-full mutants lint docs readme bench bench-engine bench-peers bench-fleet bench-ordering lock clean
+.PHONY: help setup setup-base demo test test-quick crash crash-full simulate simulate-full mutants lint docs readme bench bench-engine bench-peers bench-fleet bench-ordering evaluate lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,10 @@ bench-ordering:  ## programs on one real server, in our order and as they come (
 	@$(PYTHON) scripts/bootstrap.py base cpu
 	@$(RUN) -m bench.ordering
 	@$(RUN) -m bench.page
+
+evaluate:  ## the shipped specialists on public data, beside floors and goals (make evaluate DATA=FOLDER; needs the fleet)
+	@$(PYTHON) scripts/bootstrap.py base cpu
+	@$(RUN) -m bench.agents --data $(DATA)
 
 lock: setup-base  ## requirements/*.lock anew from pyproject.toml (make lock UPGRADE=--upgrade: newest versions)
 	@$(RUN) scripts/lock.py $(UPGRADE)

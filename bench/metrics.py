@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import string
-from collections import Counter
 from collections.abc import Sequence
 
+from orchestra.learn.metrics import normal as squad_normalize
+from orchestra.learn.metrics import token_f1
 
-def squad_normalize(text: str) -> str:
-    """SQuAD's normal form: lower case, without punctuation and articles, single spaces."""
-    plain = "".join(char for char in text.lower() if char not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", plain).split())
-
-
-def token_f1(gold: str, given: str) -> float:
-    """F1 of the bags of normalised tokens, in [0, 1]; 1 where both are empty."""
-    wanted, found = squad_normalize(gold).split(), squad_normalize(given).split()
-    if not wanted and not found:
-        return 1.0
-    return 2 * sum((Counter(wanted) & Counter(found)).values()) / (len(wanted) + len(found))
+__all__ = ["squad_normalize", "squad_scores", "token_f1"]
 
 
 def squad_scores(gold: Sequence[str], given: str | None) -> tuple[float, float]:

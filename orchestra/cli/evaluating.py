@@ -26,7 +26,11 @@ Agent = Annotated[str, typer.Argument(help="An agent with a card.", show_default
 
 def register(learn: typer.Typer) -> None:
     """Adds the verbs."""
+    for add in (_evaluate, _promote, _rollback):
+        add(learn)
 
+
+def _evaluate(learn: typer.Typer) -> None:
     @learn.command("evaluate", cls=Verb)
     def evaluate(
         context: typer.Context,
@@ -74,6 +78,8 @@ def register(learn: typer.Typer) -> None:
         if compared.missed:
             raise typer.Exit(1)
 
+
+def _promote(learn: typer.Typer) -> None:
     @learn.command("promote", cls=Verb)
     def promote(
         context: typer.Context,
@@ -111,6 +117,8 @@ def register(learn: typer.Typer) -> None:
         if not result.taken:
             raise typer.Exit(1)
 
+
+def _rollback(learn: typer.Typer) -> None:
     @learn.command("rollback", cls=Verb)
     def rollback(context: typer.Context, agent: Agent, fleet: Fleet = None, as_json: AsJson = False) -> None:
         """Give an agent back what it had before its last promotion."""
