@@ -2,12 +2,14 @@
 PYTHON ?= $(shell command -v python3 || command -v python)
 VENV   := .venv
 RUN    := $(VENV)/bin/python
+# Tests of one file stay in one process; those against the real server run alone, for it takes every core.
+SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-base demo test test-quick crash crash-full simulate simulate-full mutants lint docs readme bench bench-engine bench-peers bench-fleet bench-ordering evaluate lock clean
+.PHONY: help setup setup-base demo test test-quick crash crash-full simulate simulate-full mutants lint docs readme bench bench-engine bench-peers bench-fleet bench-ordering evaluate evaluate-workflows lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## .venv with the library, the local CPU fleet and its weights (Linux; 700 MB to fetch)
 	@$(PYTHON) scripts/bootstrap.py cpu
@@ -21,10 +23,11 @@ demo: setup  ## ten questions to real documents, answered with quotes by a real 
 test:  ## everything: set up, lint, and all tests, those against the real vLLM among them
 	@$(PYTHON) scripts/bootstrap.py base cpu
 	@$(MAKE) --no-print-directory lint
-	$(RUN) -m pytest --durations=10
+	$(RUN) -m pytest -m "not real" $(SIDE_BY_SIDE) --durations=10
+	$(RUN) -m pytest -m real --durations=10
 
 test-quick: setup-base  ## the tests that need neither vLLM nor more than ten seconds
-	$(RUN) -m pytest -m "not real and not slow"
+	$(RUN) -m pytest -m "not real and not slow" $(SIDE_BY_SIDE)
 
 crash: setup-base  ## kill -9 at 500 points, and again during recovery: nothing lost, nothing repeated (a minute)
 	$(RUN) -m tests.crash --kills 500
@@ -75,9 +78,13 @@ bench-ordering:  ## programs on one real server, in our order and as they come (
 	@$(RUN) -m bench.ordering
 	@$(RUN) -m bench.page
 
-evaluate:  ## the shipped specialists on public data, beside floors and goals (make evaluate DATA=FOLDER; needs the fleet)
+evaluate:  ## every agent's evaluation anew, into its card and the README (make evaluate DATA=FOLDER ONLY=reader; 20 minutes)
 	@$(PYTHON) scripts/bootstrap.py base cpu
-	@$(RUN) -m bench.agents --data $(DATA)
+	@$(RUN) -m bench.evaluate $(if $(DATA),--data $(DATA)) $(if $(ONLY),--only $(ONLY))
+
+evaluate-workflows:  ## the shipped workflows on public data, into docs/workflows.md and the README (the same DATA; minutes)
+	@$(PYTHON) scripts/bootstrap.py base cpu
+	@$(RUN) -m bench.workflows $(if $(DATA),--data $(DATA))
 
 lock: setup-base  ## requirements/*.lock anew from pyproject.toml (make lock UPGRADE=--upgrade: newest versions)
 	@$(RUN) scripts/lock.py $(UPGRADE)

@@ -9,7 +9,6 @@ write “table for two tomorrow at 7”. Rows are split by text; composed ones u
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import re
@@ -18,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.data_sets import command_line, write
 from orchestra.agent.card import Card
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Origin, Row
@@ -111,14 +111,10 @@ def made(source: Path, count: int) -> DataSet:
 
 def main() -> None:
     """Writes the folder."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the folder restaurant8k")
-    parser.add_argument("--out", type=Path, required=True)
+    parser = command_line(__doc__, "the folder restaurant8k")
     parser.add_argument("--composed", type=int, default=400)
     given = parser.parse_args()
-    data = made(given.data / "train.jsonl", given.composed)
-    data.write(given.out)
-    print(f"{given.out}: " + ", ".join(f"{part} {record.rows}" for part, record in data.manifest.parts.items()))
+    write(made(given.data / "train.jsonl", given.composed), given.out)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,56 @@
-"""Metrics of the benchmarks: SQuAD's exact match and token F1 (https://arxiv.org/abs/1606.05250, section 5; its official script)."""
+"""Metrics of the benchmarks.
+
+Answers: SQuAD's exact match and token F1 (https://arxiv.org/abs/1606.05250, section 5; its official script), and ParallelQA's match of
+short answers (https://arxiv.org/abs/2312.04511, section 5.2; 1 % of a number may be missing).
+
+Plans, `{"nodes": [{"tool"} or {"step"}], "edges": [[producer, consumer]]}`: F1 of the tools and of the links by name as in TaskBench
+(https://arxiv.org/abs/2311.18760, section 4) and GNN4TaskPlan (https://arxiv.org/abs/2405.19119), over bags instead of sets, so that a tool
+that a plan has twice counts twice; F1 of arguments as triples (Seal-Tools, https://arxiv.org/abs/2405.08355, section 4.2); steps in free
+text matched one to one, as in WorfBench (https://arxiv.org/abs/2410.07869, section 3.3), here by token F1 instead of sentence embeddings.
+Written from those definitions for this repository, Apache-2.0; nothing is copied. All shares are in [0, 1].
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from orchestra.learn.metrics import normal as squad_normalize
 from orchestra.learn.metrics import token_f1
 
-__all__ = ["squad_normalize", "squad_scores", "token_f1"]
+__all__ = [
+    "Plan",
+    "PlanScore",
+    "argument_counts",
+    "argument_f1",
+    "f1",
+    "number_of",
+    "plan_score",
+    "plan_scores",
+    "short_answer_match",
+    "squad_normalize",
+    "squad_scores",
+    "step_plan_scores",
+    "token_f1",
+]
+
+Plan: TypeAlias = Mapping[str, Any]
+ALIKE = 0.5
+"""The token F1 from which on two steps count as the same."""
+NEAR = 0.01
+"""The share of a number that ParallelQA lets an answer be away from it."""
+_FIGURE = re.compile(r"-?\d+(?:\.\d+)?")
+_REFERENCE = "api_call_"
+"""What stands in a Seal-Tools argument that is another call's output."""
+
+
+def f1(common: float, given: float, wanted: float) -> float:
+    """F1 of counts; 1 where nothing was wanted and nothing given."""
+    return 2 * common / (given + wanted) if given + wanted else 1.0
 
 
 def squad_scores(gold: Sequence[str], given: str | None) -> tuple[float, float]:
@@ -17,3 +60,131 @@ def squad_scores(gold: Sequence[str], given: str | None) -> tuple[float, float]:
         same = float(not gold and not squad_normalize(answer))
         return same, same
     return max(float(squad_normalize(one) == squad_normalize(answer)) for one in gold), max(token_f1(one, answer) for one in gold)
+
+
+def number_of(value: Any) -> float | None:
+    """The number that a value or a text is, thousands grouped or not; None where it is none."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int | float):
+        return float(value)
+    text = str(value).strip().replace(",", "")
+    return float(text) if _FIGURE.fullmatch(text) else None
+
+
+def short_answer_match(gold: str, given: Any) -> bool:
+    """Whether an answer is right: a number within 1 %, a text in SQuAD's normal form."""
+    wanted, found = number_of(gold), number_of(given)
+    if wanted is not None:
+        return found is not None and abs(wanted - found) <= max(1e-6, NEAR * abs(wanted))
+    return given is not None and squad_normalize(gold) == squad_normalize(str(given))
+
+
+# Plans
+
+
+@dataclass(frozen=True, slots=True)
+class PlanScore:
+    """What one plan of tools is worth. A plan without a node is worth nothing."""
+
+    node_f1: float
+    link_f1: float
+    """1 where neither plan has a link, and one was given."""
+    links_wanted: bool
+    """Whether the right plan has links at all; only then does the item count for `link_f1_multi`."""
+    exact: float
+    """The same tools and the same links."""
+    strange: float
+    """The share of the nodes whose tool is not among the known ones."""
+
+
+def plan_score(gold: Plan, given: Plan, tools: Collection[str] = ()) -> PlanScore:
+    """One plan of tools beside the right one; `tools` are the known ones, where hallucination is asked for."""
+    wanted, found = _names(gold), _names(given)
+    wanted_links, found_links = _links(gold), _links(given)
+    same = Counter(wanted) == Counter(found) and Counter(wanted_links) == Counter(found_links)
+    strange = sum(name not in tools for name in found) / len(found) if found and tools else 0.0
+    links = _bags(wanted_links, found_links) if wanted_links or found_links else float(bool(found))
+    return PlanScore(_bags(wanted, found), links, bool(wanted_links), float(same), strange)
+
+
+def plan_scores(gold: Sequence[Plan], given: Sequence[Plan], tools: Collection[str] = ()) -> dict[str, float]:
+    """The means over items; `link_f1_multi` over those whose right plan has links, NaN where none has."""
+    scores = [plan_score(one, other, tools) for one, other in zip(gold, given, strict=True)]
+    linked = [score.link_f1 for score in scores if score.links_wanted]
+    return {
+        "node_f1": _mean([score.node_f1 for score in scores]),
+        "link_f1": _mean([score.link_f1 for score in scores]),
+        "link_f1_multi": _mean(linked),
+        "exact": _mean([score.exact for score in scores]),
+        "hallucination": _mean([score.strange for score in scores]),
+    }
+
+
+def argument_f1(gold: Sequence[Plan], given: Sequence[Plan]) -> float:
+    """Micro F1 of (tool, argument, value) over all items; arguments that are another call's output are left out."""
+    counts = [argument_counts(one, other) for one, other in zip(gold, given, strict=True)]
+    return f1(*(sum(column) for column in zip(*counts, strict=True))) if counts else float("nan")
+
+
+def argument_counts(gold: Plan, given: Plan) -> tuple[int, int, int]:
+    """Of one item: the triples that both plans have, those given, those wanted."""
+    wanted, found = _triples(gold), _triples(given)
+    references = {triple[:2] for triple in wanted if _REFERENCE in triple[2]}
+    wanted, found = (Counter({one: n for one, n in bag.items() if one[:2] not in references}) for bag in (wanted, found))
+    return (wanted & found).total(), found.total(), wanted.total()
+
+
+def step_plan_scores(gold: Plan, given: Plan) -> dict[str, float]:
+    """`node_f1` and `edge_f1` of one plan of steps in words.
+
+    Steps are matched one to one, those most alike first, and not below a token F1 of 0.5. Both plans get edges from a start to the steps
+    that nothing precedes and from those that nothing follows to an end, as WorfBench has them; so a plan of parallel steps has edges too.
+    """
+    wanted, found = _names(gold), _names(given)
+    pairs = sorted((-token_f1(one, other), i, j) for i, one in enumerate(wanted) for j, other in enumerate(found))
+    matched: dict[int, int] = {}
+    for unlike, i, j in pairs:
+        if -unlike >= ALIKE and j not in matched and i not in matched.values():
+            matched[j] = i
+    ends = {-1: -1, -2: -2}
+    wanted_edges, found_edges = _with_ends(gold), _with_ends(given)
+    known = matched | ends
+    common = {(known[i], known[j]) for i, j in found_edges if i in known and j in known} & wanted_edges
+    return {"node_f1": f1(len(matched), len(found), len(wanted)), "edge_f1": f1(len(common), len(found_edges), len(wanted_edges))}
+
+
+def _names(plan: Plan) -> list[str]:
+    return [str(node.get("tool", node.get("step", ""))) for node in plan.get("nodes", ())]
+
+
+def _links(plan: Plan) -> list[tuple[str, str]]:
+    names = _names(plan)
+    return [(names[i], names[j]) for i, j in plan.get("edges", ()) if 0 <= i < len(names) and 0 <= j < len(names)]
+
+
+def _bags(wanted: Sequence[Hashable], found: Sequence[Hashable]) -> float:
+    return f1((Counter(wanted) & Counter(found)).total(), len(found), len(wanted))
+
+
+def _triples(plan: Plan) -> Counter[tuple[str, str, str]]:
+    """(tool, argument, value in lower case) of all nodes; numbers are the same however they are written."""
+    found: Counter[tuple[str, str, str]] = Counter()
+    for node in plan.get("nodes", ()):
+        for name, value in (node.get("arguments") or {}).items():
+            number = number_of(value)
+            text = f"{number:.6g}" if number is not None else json.dumps(value, sort_keys=True, ensure_ascii=False).strip('"')
+            found[str(node.get("tool")), str(name), " ".join(text.casefold().split())] += 1
+    return found
+
+
+def _with_ends(plan: Plan) -> set[tuple[int, int]]:
+    """The edges, with a start, -1, and an end, -2; none at all for a plan without a node."""
+    edges = {(int(i), int(j)) for i, j in plan.get("edges", ())}
+    nodes = range(len(plan.get("nodes", ())))
+    starts = {(-1, node) for node in nodes if all(after != node for _, after in edges)}
+    return edges | starts | {(node, -2) for node in nodes if all(before != node for before, _ in edges)}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")

@@ -18,7 +18,6 @@ Rows are split by article, paragraphs and passage.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import re
@@ -28,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.data_sets import command_line, write
 from orchestra.agent.card import Card
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Origin, Part, Row
@@ -366,15 +366,11 @@ def data_set(folder: Path, name: str, kinds: Sequence[str]) -> DataSet:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the folder of the public sets")
-    parser.add_argument("--out", type=Path, required=True)
+    parser = command_line(__doc__, "the folder of the public sets")
     parser.add_argument("--name", default="reader")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=CHOSEN, help=f"kinds of rows; {' '.join(CHOSEN)} without it")
     given = parser.parse_args()
-    made = data_set(given.data, given.name, given.kinds)
-    made.write(given.out)
-    print(f"{given.out}: {made.manifest.digest}, " + ", ".join(f"{part} {record.rows}" for part, record in made.manifest.parts.items()))
+    write(data_set(given.data, given.name, given.kinds), given.out)
 
 
 if __name__ == "__main__":

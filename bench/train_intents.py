@@ -25,11 +25,10 @@ import numpy.typing as npt
 import torch
 
 from orchestra.agent.card import Card
-from orchestra.agent.classical import Features
 from orchestra.agent.committee import Committee, base_of
 from orchestra.fleet.encoders import Encoders, described
 from orchestra.learn.encoder import Plan, Rows, train
-from orchestra.learn.linear import Fit
+from orchestra.learn.linear import SMALLER, Fit
 from orchestra.learn.member import Step
 from orchestra.learn.texts import Labelled, plain
 from orchestra.learn.tuned import Pace
@@ -80,8 +79,6 @@ class Recipe:
         return Rows.of(own, *others)
 
 
-SMALLER = Fit(Features(words=(1, 2), characters=(3, 4, 5), gap=2), least=3)
-"""Features for a set of 150 intents, whose weights are 150 for each."""
 RECIPES = {
     "banking_intent": Recipe("banking77", "CC-BY-4.0", Plan(Pace(epochs=6), Fit(), members=3)),
     "assistant_intent": Recipe(
@@ -105,8 +102,10 @@ async def learn(card: Card, recipe: Recipe, data: Path, work: Path) -> None:
             )
             losses.clear()
 
-    settled = train(card, recipe.rows(data), (folder, described(card.model, folder)), recipe.plan, work, told)
-    print(f"settled on what members left out: {settled}; {time.process_time() - began:.0f} s of a processor")
+    made = train(card, recipe.rows(data), (folder, described(card.model, folder)), recipe.plan, work, told)
+    assert card.folder is not None
+    made.write(card.folder)
+    print(f"settled on what members left out: {made.settled}; {time.process_time() - began:.0f} s of a processor")
 
 
 async def measure(card: Card, path: Path) -> None:

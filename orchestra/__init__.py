@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from orchestra.events import Event as RunEvent
     from orchestra.result import Result
     from orchestra.values.models import Answer, Citation, Document, Passage, Quote, Reading
-    from orchestra.workflow.nodes import Budget, Defaults, Graph, Retry
+    from orchestra.workflow.nodes import Budget, Defaults, Graph, PlanLimits, Retry
     from orchestra.workflow.steps import Agent, Step, Tool, Workflow, agent, by_model, tool, workflow
     from orchestra.workflow.words import (
         Check,
         Guarded,
         abstain,
         accepted,
+        agree,
         all_of,
         any_of,
         as_text,
@@ -52,9 +53,11 @@ if TYPE_CHECKING:
         not_,
         numbers,
         or_else,
+        plan,
         present,
         quote,
         recompute,
+        rederive,
         retry,
         support,
         values,
@@ -80,6 +83,7 @@ __all__ = [
     "Orchestra",
     "OrchestraError",
     "Passage",
+    "PlanLimits",
     "Quote",
     "Reading",
     "Result",
@@ -93,6 +97,7 @@ __all__ = [
     "abstain",
     "accepted",
     "agent",
+    "agree",
     "all_of",
     "any_of",
     "as_text",
@@ -113,9 +118,11 @@ __all__ = [
     "not_",
     "numbers",
     "or_else",
+    "plan",
     "present",
     "quote",
     "recompute",
+    "rederive",
     "retry",
     "support",
     "tool",
@@ -131,7 +138,7 @@ _HOMES = {
     "errors": "Abstained BudgetExceeded FleetError InputError InputErrors OrchestraError RunFailed",
     "result": "Result",
     "values.models": "Answer Citation Document Passage Quote Reading",
-    "workflow.nodes": "Budget Defaults Graph Retry",
+    "workflow.nodes": "Budget Defaults Graph PlanLimits Retry",
     "workflow.steps": "Agent Step Tool Workflow agent by_model tool workflow",
 }
 """The modules that names come from; the words of the language come from `workflow.words`, `RunEvent` is `events.Event`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec
@@ -20,27 +20,35 @@ from orchestra.doors import Letter
 from orchestra.engine.run import Run as Execution
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Asked, RunFinished, RunStarted
-from orchestra.inputs import bound, jsonable
+from orchestra.inputs import bound, chosen, jsonable
 from orchestra.log import observer
+from orchestra.options import PLAIN, Options
 from orchestra.result import Result, result_of
-from orchestra.stored import parcel, restored
+from orchestra.stored import parcel, restored, workflows
 from orchestra.values.json import digest
-from orchestra.values.labels import Label
+from orchestra.values.labels import Label, join
 from orchestra.values.types import show
 from orchestra.workflow.nodes import Budget
+from orchestra.workflow.program import sampled
 from orchestra.workflow.steps import Step, Workflow
 
 if TYPE_CHECKING:
+    from orchestra.agent.card import Card
+    from orchestra.agent.contract import Contract
     from orchestra.agent.registry import Registry
     from orchestra.doors import Clock, Journal, Workers
     from orchestra.engine.replay import Replayed
     from orchestra.engine.shell import Engine
-    from orchestra.events import Event
+    from orchestra.events import Event, Question
     from orchestra.fleet.progress import Progress
     from orchestra.project import Project
     from orchestra.rerun import Change
+    from orchestra.stored import Parcel
     from orchestra.verify.acceptance import Ruling
+    from orchestra.verify.entailment import Reply
+    from orchestra.whatif import Rehearsal
     from orchestra.workers import FleetMode, Troupe
+    from orchestra.workflow.acceptance import Check
     from orchestra.workflow.program import Program
 
 P = ParamSpec("P")
@@ -51,37 +59,16 @@ HELD, ENDED = "J022", "J006"
 """Codes of a run that another process has in hand, and of one that has ended."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Options:
-    """What a run may be told beside its inputs."""
-
-    idempotency_key: str = ""
-    budget: Budget | None = None
-    label: Label = "internal"
-    memo: bool = False
-    """Whether pure calls that any run has made before are answered from the memo."""
-
-    @property
-    def kept(self) -> dict[str, Any]:
-        """What a resumed run must still know."""
-        found: dict[str, Any] = {}
-        if self.budget is not None:
-            found["budget"] = self.budget.model_dump(mode="json", exclude_none=True)
-        if self.memo:
-            found["memo"] = True
-        return found
-
-
 class Run(Generic[R]):
     """A run under way: await it for its result, iterate it for its events, cancel it.
 
     Leaving it alone does not end it; closing the `Orchestra` does.
     """
 
-    __slots__ = ("_execution", "_read")
+    __slots__ = ("_execution", "_read", "_stored")
 
-    def __init__(self, execution: Execution, read: Callable[[Any], Any]) -> None:
-        self._execution, self._read = execution, read
+    def __init__(self, execution: Execution, read: Callable[[Any], Any], stored: Parcel | None = None) -> None:
+        self._execution, self._read, self._stored = execution, read, stored
 
     @property
     def id(self) -> str:
@@ -115,7 +102,12 @@ class Run(Generic[R]):
         return self._execution.asked
 
     async def _result(self, finished: RunFinished) -> Result[R]:
-        return result_of(finished, await self._execution.history(), self.id, self._read)
+        events = await self._execution.history()
+        if self._stored is not None:
+            found = self._stored.workflows
+        else:
+            found = await workflows(self._execution.journal, events[0]) if events and isinstance(events[0], RunStarted) else {}
+        return result_of(finished, events, self.id, self._read, found)
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self.events()
@@ -140,7 +132,7 @@ class Fork:
 class Orchestra:
     """A fleet, a journal and an engine, open for work. `Orchestra.open` makes one; any number may live in one process."""
 
-    def __init__(self, project: Project, engine: Engine, troupe: Troupe | None, options: Options = Options()) -> None:
+    def __init__(self, project: Project, engine: Engine, troupe: Troupe | None, options: Options = PLAIN) -> None:
         self.settings = project.settings
         self.journal = engine.journal
         self._project, self._engine, self._troupe, self._options = project, engine, troupe, options
@@ -193,16 +185,44 @@ class Orchestra:
         return self._project.registry
 
     def options(
-        self, *, idempotency_key: str = "", budget: Budget | None = None, label: Label | None = None, memo: bool | None = None
+        self,
+        *,
+        idempotency_key: str = "",
+        budget: Budget | None = None,
+        label: Label | None = None,
+        memo: bool | None = None,
+        purpose: str = "",
+        planned: Mapping[str, Any] | None = None,
+        sample: int | None = None,
     ) -> Orchestra:
         """The same `Orchestra`, whose runs have these options.
 
         A run with a key that is there already is not started again; if it was interrupted, it goes on. With `memo`, pure calls
-        that any run has made before are answered from the memo.
+        that any run has made before are answered from the memo. `purpose` stands in the journal: runs of an `evaluation` teach nobody.
+        `planned` stands there too: where a plan comes from that was made before, and what was saved. `sample`, from 1 on, has the
+        agents answer at a temperature above 0, with this as their seed.
         """
         mine = self._options
-        chosen = Options(idempotency_key, budget or mine.budget, label or mine.label, mine.memo if memo is None else memo)
+        remembers = mine.memo if memo is None else memo
+        chosen = Options(
+            idempotency_key,
+            budget or mine.budget,
+            label or mine.label,
+            remembers,
+            purpose or mine.purpose,
+            planned or mine.planned,
+            mine.sample if sample is None else sample,
+        )
         return Orchestra(self._project, self._engine, self._troupe, chosen)
+
+    @property
+    def label(self) -> Label:
+        """The label of the data that its runs are given, where their workflow says none."""
+        return self._options.label or "internal"
+
+    def workflows(self) -> list[str]:
+        """The names of all workflows that are known: the project's, and those of the package."""
+        return self._project.workflow_names()
 
     def find(self, name: str, /) -> Step[..., Any]:
         """A workflow, an agent or a tool by name, or a workflow file by path. Raises `InputError` with the nearest name."""
@@ -239,14 +259,19 @@ class Orchestra:
         graph, versions = stored.put(self.journal)
         if options.budget is not None:
             program = dataclasses.replace(program, budget=options.budget)
+        program = sampled(program, options.sample)
         if options.idempotency_key:
             return Run(await self._once(program, given, graph, versions), step.read)
-        return Run(self._begin(program, given, graph, versions), step.read)
+        return Run(self._begin(program, given, graph, versions), step.read, stored)
 
     def _begin(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
         options = self._options
-        told = {"label": options.label, "options": options.kept, **more}
+        told = {"label": self._labelled(program), "options": options.kept, **more}
         return self._engine.start(program, given, graph=graph, versions=versions, **told)
+
+    def _labelled(self, program: Program) -> Label:
+        said = self._options.label
+        return program.label if said is None else join((program.label, said))
 
     async def _once(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str]) -> Execution:
         """The run that has the key; one that was interrupted goes on; else a new one. Raises `InputError` E015."""
@@ -360,16 +385,26 @@ class Orchestra:
         if self._options.budget is not None:
             program = dataclasses.replace(program, budget=self._options.budget)
         workers = Recalling(self._engine.workers, run, answers(old, events))
-        label = inherited(first, self._options.label)
+        label = inherited(first, self._labelled(program))
         execution = self._begin(program, given, graph, versions, parent=run, workers=workers, label=label)
         return Fork(Run(execution, step.read), tuple(changes(old, program)))
+
+    async def whatif(self, run: str, instead: Mapping[str, Card | Contract] | None = None, /) -> Rehearsal:
+        """What a run that has ended would have come to with other agents, by the names that its workflow knows them by; or, without
+        any, with everything as it is today. Nothing is recorded, no tool with effects is called, and no person is asked.
+
+        Raises `InputError` E020 for a run that is not there, E025 for one that has not ended, and what compiling it anew raises.
+        """
+        from orchestra.whatif import whatif
+
+        return await whatif(self._project, self._engine, self._troupe, await self._events(run), instead)
 
     async def replay(self, run: str) -> Replayed:
         """A run's events held against what the engine decides today, on the workflow that the run stored. Raises `InputError` E020."""
         from orchestra.engine.replay import replay
 
         first, events = await self._begun(run)
-        return replay(await restored(self._project, self.journal, first), events)
+        return replay(await restored(self._project, self.journal, first, asking=False), events)
 
     async def _begun(self, run: str) -> tuple[RunStarted, list[Event]]:
         """How a run began, and all of its events."""
@@ -384,15 +419,62 @@ class Orchestra:
             raise _nowhere(run)
         return events
 
-    async def check(self, answer: Any, *, against: Any, checks: Iterable[str] = ("quote",), accept: float = 0.5) -> Ruling:
-        """What the checks say of an answer: a text, or a model with fields of type `Quote`. No workflow, and no journal."""
+    async def check(
+        self,
+        answer: Any,
+        *,
+        against: Any,
+        checks: Check | str | Iterable[str] = ("quote",),
+        accept: float = 0.5,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> Ruling:
+        """What the checks say of an answer: a text, or a model with fields of type `Quote`.
+
+        A text is a quote as a whole where the check `quote` is asked for; of a dict the fields `quote` and `quotes` are quotes.
+        Checks that ask agents run these, each question as a run of its own; those that ask nobody leave no trace. `inputs` is what the
+        answer was made from, for `rederive`. Raises `InputError` V010 for what is no check, V011 for an agent that is not there.
+        """
         from orchestra.engine.kinds.acceptance import sources
         from orchestra.values.types import schema_of
-        from orchestra.verify.acceptance import Situation, start
+        from orchestra.verify.acceptance import Situation, names_of
+        from orchestra.verify.alone import type_of
+        from orchestra.verify.examination import Asked, go_on, start, stated
+        from orchestra.workflow.acceptance import Check
 
-        schema = {"type": "string", "format": "quote"} if isinstance(answer, str) else schema_of(type(answer), "serialization")
-        evidence = sources(jsonable(against))
-        return start(Situation(value=jsonable(answer), schema=schema, evidence=evidence, checks=tuple(checks), accept=accept))
+        if isinstance(checks, Check):
+            for agent in checks.agents:
+                self._project.adopt(agent)
+            checks = checks.names
+        names, judges = stated((checks,) if isinstance(checks, str) else tuple(checks), self.registry.agents)
+        untyped = isinstance(answer, str | dict | list)
+        schema = type_of(answer, names_of(names)) if untyped else schema_of(type(answer), "serialization")
+        situation = Situation(
+            value=jsonable(answer),
+            schema=schema,
+            evidence=sources(jsonable(against)),
+            checks=names,
+            accept=accept,
+            inputs=jsonable(dict(inputs or {})),
+            judges=judges,
+        )
+        stands = start(situation)
+        while isinstance(stands, Asked):
+            stands = go_on(situation, stands, await asyncio.gather(*map(self._heard, stands.questions)))
+        return stands
+
+    async def _heard(self, question: Question) -> Reply:
+        """What an agent says to a check's question; a failure, or an answer that comes too late, is none."""
+        from orchestra.engine.kinds.checking import PATIENCE
+        from orchestra.verify.entailment import Reply
+
+        try:
+            async with asyncio.timeout(PATIENCE):
+                result = await self.run(self._project.agent(question.agent), **question.inputs)
+                return Reply(jsonable(result.output))
+        except TimeoutError:
+            return Reply(fault=f"E006 no answer within {PATIENCE:g} s")
+        except OrchestraError as error:
+            return Reply(fault=f"{error.code} {error.message}")
 
     async def load(self, agent: str) -> list[str]:
         """Has the local servers that run load an agent's adapter, before its first call; gives their names. Raises `InputError` A001."""
@@ -411,15 +493,3 @@ def plainly(value: Any) -> Any:
 
 def _nowhere(run: str) -> InputError:
     return InputError("E020", f"there is no run {run!r}", hint="orchestra runs list")
-
-
-def chosen(asked: Sequence[Asked], run: str, node: str) -> Asked:
-    """The question that is meant. Raises `InputError` E021."""
-    found = [one for one in asked if not node or one.node == node]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        nodes = ", ".join(one.node for one in asked)
-        said = f"run {run} asks nothing" if not asked else f"{node} of run {run} asks nothing"
-        raise InputError("E021", said, hint=f"these do: {nodes}" if asked else f"orchestra runs show {run}")
-    raise InputError("E021", f"run {run} asks {len(found)} things", hint=f"name the node: {', '.join(one.node for one in found)}")

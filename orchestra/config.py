@@ -41,6 +41,22 @@ Database: TypeAlias = Annotated[str, Field(pattern=DATABASE, max_length=4096)]
 """The address of a Postgres database, without name and password, or where it stands: `env:NAME`, `file:PATH`."""
 
 
+class McpServer(BaseModel):
+    """A server of MCP tools: a program of yours that speaks MCP on its standard streams. No shell reads the command."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    command: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")], ...], Field(min_length=1)]
+    environment: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_]\w{0,127}$")], ...] = ()
+    """Names of variables that it is given, beside PATH, HOME and LANG."""
+    timeout: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 30.0
+    """Seconds of a call."""
+    tools: Mapping[
+        Annotated[str, Field(pattern=r"^[A-Za-z_]([A-Za-z0-9_./-]{0,126}[A-Za-z0-9_])?$")], Literal["pure", "idempotent", "once"]
+    ]
+    """Its tools that may be used, each with its effect; the others are not there."""
+
+
 class Settings(BaseModel):
     """The settings in force. `Settings()` has the defaults; `Settings.load()` reads what the user set."""
 
@@ -64,6 +80,9 @@ class Settings(BaseModel):
     hub: bool = Field(False, description="whether weights may be fetched from the model hub")
     constraint: Literal["evidence", "schema", "none"] = Field(
         "evidence", description="what models' outputs are decoded over: the call's evidence, their schema, or nothing"
+    )
+    mcp: Mapping[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], McpServer] = Field(
+        {}, description="servers of MCP tools: [mcp.NAME] with command, environment, timeout and tools with their effects"
     )
     concurrency: int = Field(32, ge=1, le=10_000, description="calls in flight at most")
     log: Literal["debug", "info", "warning", "error", "off"] = Field(
@@ -136,6 +155,7 @@ class Settings(BaseModel):
         raise unknown(_SINGULAR[kind], name, found, "C004")
 
 
+MCP_HINT = '[mcp.files] with command = ["python3", "-m", "files_server"] and tools = {read = "idempotent"}'
 KEYS: tuple[str, ...] = tuple(key for key in Settings.model_fields if key not in ("project", "sources"))
 """The settings that a user can state."""
 _SINGULAR: Mapping[str, str] = {"agents": "agent", "workflows": "workflow", "configs": "fleet"}
@@ -286,10 +306,14 @@ def _accept(key: str, given: _Given) -> Any:
             _stay_inside(key, value, given)
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(field.rebuild_annotation())
-        return adapter.validate_python(value, strict=not (given.text and isinstance(value, str)))
+        # What stands in tables is strict by its own types: arrays of TOML become tuples.
+        return adapter.validate_python(value, strict=None if key == "mcp" else not (given.text and isinstance(value, str)))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         hint = f"{key} is {field.description}"
+        if key == "mcp" and (inner := [str(part) for part in problem["loc"] if part != "[key]"]):
+            said = f"{'.'.join(['mcp', *inner])}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+            raise InputError("C002", said, place=given.place, hint=MCP_HINT) from None
         shown = repr(given.value) if len(repr(given.value)) < 80 else "this value"
         where = "" if given.place else f", set by {given.source}"
         message = f"{key} cannot be {shown}{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"

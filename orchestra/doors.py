@@ -44,6 +44,8 @@ class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Why earlier attempts were not accepted, oldest first."""
     escalate: bool = False
     """Whether to ask the fleet's larger model instead of the card's own."""
+    sample: int = 0
+    """Which of several samples this is: drawn at a temperature above 0, with this as its seed; 0 for the card's own sampling."""
     version: str = ""
     """The digest of the agent's card or the tool's contract that the run began with; empty for whatever is there now."""
 
@@ -87,7 +89,7 @@ class Done(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     sent: bytes = b""
     received: bytes = b""
     confidence: float | None = None
-    """What the worker itself thinks in [0, 1]: a classifier's probability, a mean token probability."""
+    """What the worker itself thinks in [0, 1]: a classifier's probability, a language model's probability of its text."""
     recalled: str = ""
     """The run whose answer this is, where no call went out."""
 

@@ -2,7 +2,8 @@
 
 A code is one capital letter for the room and three digits; `orchestra explain CODE` reads its explanation from
 `orchestra/explanations/*.toml`. Rooms: A agents and prompts, C configuration and command line, E engine, F fleet,
-J journal, L workflow language (files and expressions), M model output, N learning, T tools, V verification, W Python workflows.
+J journal, L workflow language (files and expressions), M model output, N learning, R router, T tools, V verification,
+W Python workflows.
 """
 
 from __future__ import annotations

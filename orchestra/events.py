@@ -1,9 +1,10 @@
 """Events: the closed union of facts that a run is made of, version 1.
 
 A run is the fold of its events. `seq` counts 1, 2, 3, … without a gap; `at` is wall-clock seconds since the epoch.
-`node` is a path: names joined by `/`, with `[i]` for an element under `each` and `#k` for the k-th turn of a loop, as in
-`summaries[3]` and `refine#2/draft`. Events are msgspec structs: made in a tenth of a microsecond, and read back by a
-strict, tagged decoder that refuses what it does not know.
+`node` is a path: names joined by `/`, with `[i]` for an element under `each`, `#k` for the k-th turn of a loop, `@v` for version v
+of a plan and `?k` for the k-th time that checks ask agents, as in `summaries[3]`, `refine#2/draft`, `solve@1/s2` and
+`summaries[3]?1/entailment_0`. Events are msgspec structs: made in a tenth of a microsecond, and read back by a strict, tagged decoder
+that refuses what it does not know.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     reason: str = ""
     deterministic: bool = True
     evidence: tuple[Evidence, ...] = ()
+    parts: tuple[Verdict, ...] = ()
+    """Of checks that were put together: what each of those said that were asked."""
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False, tag_field="type"):
@@ -78,7 +81,8 @@ class RunStarted(_Event, tag="run_started", frozen=True, kw_only=True):
     parent: str = ""
     """The run that this one was forked from."""
     options: dict[str, Any] = {}
-    """What the run was told beside its inputs and must still know when it is resumed: `budget`, `memo`."""
+    """What the run was told beside its inputs and must still know when it is resumed, `budget` and `memo`;
+    and its `purpose`, where it is no work of the user's."""
 
 
 class Resumed(_Event, tag="resumed", frozen=True, kw_only=True):
@@ -95,11 +99,52 @@ class Expanded(_Event, tag="expanded", frozen=True, kw_only=True):
     count: int
 
 
+class Drafted(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How far a plan is when a turn of a `plan` node begins."""
+
+    graph: Any
+    """The workflow of this turn: a question to the router, or the plan itself."""
+    lines: tuple[str, ...] = ()
+    """Those of the plan that stand; the last one is its answer where the plan is whole."""
+    rejected: tuple[tuple[str, str, str, str], ...] = ()
+    """Of the line that is under way: code, path, reason and hint of each rejection."""
+    repaired: int = 0
+    """Lines that were wrong at first."""
+    version: int = 0
+    """Which plan of the node this is, from 1: one that failed is followed by another. Its steps stand in a scope of their own,
+    `node@version`, which grows. 0 where the steps are the last turn's body, as older engines had it."""
+    plan: Any = None
+    """The workflow of the lines that stand, where some were accepted since, and their steps may start; null where nothing is new."""
+    failed: tuple[tuple[str, str], ...] = ()
+    """Where a version begins that follows a failed one: the calls that failed in it, as lines of this one, and why."""
+    carried: dict[str, str] = {}
+    """There too: by the name under which this version reads it, the step of the one before whose value is at hand."""
+    acted: tuple[str, ...] = ()
+    """There too: tools with effects that were called in the version before, and are not offered again."""
+    larger: bool = False
+    """Whether the larger planner has taken over."""
+    sample: int = 0
+    """Of a plan that is voted on: which sample is under way, from 1."""
+    plans: tuple[tuple[str, ...], ...] = ()
+    """The lines of the samples that are done; none of one that came to no plan."""
+    agreement: float | None = None
+    """Of a plan that was voted on: the share of the samples that agree on it, which is its confidence."""
+    recalled: str = ""
+    """Of a plan that has served before: the run that it was made for."""
+    saved: Usage = NOTHING
+    """What it cost then, and was not spent again."""
+    remark: str = ""
+    """What was wrong with a stored plan that was ignored."""
+
+
 class TurnStarted(_Event, tag="turn_started", frozen=True, kw_only=True):
-    """A body begins: that of a `call` node (turn 1), or a loop's `turn`-th (from 1)."""
+    """A body begins: that of a `call` node (turn 1), a loop's `turn`-th (from 1), or the next question to a plan's router. The plan
+    itself goes on meanwhile, and grows by the lines that were accepted."""
 
     node: str
     turn: int
+    drafted: Drafted | None = None
+    """Of a `plan` node."""
 
 
 class AttemptStarted(_Event, tag="attempt_started", frozen=True, kw_only=True):
@@ -113,6 +158,8 @@ class AttemptStarted(_Event, tag="attempt_started", frozen=True, kw_only=True):
     """Whether the fleet's larger model was asked instead of the agent's own."""
     reserved: int = 0
     """Tokens that were reserved for it: a bound of its prompt and its longest output."""
+    because: str = ""
+    """Of a node with a condition `escalate`, at its first attempt: the condition, and the values that decided it."""
 
 
 class AttemptFinished(_Event, tag="attempt_finished", frozen=True, kw_only=True):
@@ -145,6 +192,27 @@ class AttemptFinished(_Event, tag="attempt_finished", frozen=True, kw_only=True)
     """Whether the value, a message, was put into the outbox in the transaction that recorded this event."""
 
 
+class Question(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """What a check asks an agent."""
+
+    agent: str
+    inputs: dict[str, Any]
+    sample: int = 0
+    """Of questions that are asked more than once, with chance: which time, from 1."""
+
+
+class ChecksStarted(_Event, tag="checks_started", frozen=True, kw_only=True):
+    """A check of an attempt's value asks agents. Its `round`-th questions (from 1) are calls under `node?round/`."""
+
+    node: str
+    attempt: int
+    round: int
+    check: str
+    questions: tuple[Question, ...]
+    verdicts: tuple[Verdict, ...] = ()
+    """What the checks said that were asked before it."""
+
+
 class Judged(_Event, tag="judged", frozen=True, kw_only=True):
     """The checks have spoken on an attempt's value."""
 
@@ -154,6 +222,8 @@ class Judged(_Event, tag="judged", frozen=True, kw_only=True):
     accepted: bool
     score: float | None = None
     reason: str = ""
+    promise: str = ""
+    """What a certificate promises of this value, in words; empty where it was not accepted under one."""
 
 
 class RetryPlanned(_Event, tag="retry_planned", frozen=True, kw_only=True):
@@ -233,6 +303,7 @@ Event: TypeAlias = (
     | TurnStarted
     | AttemptStarted
     | AttemptFinished
+    | ChecksStarted
     | Judged
     | RetryPlanned
     | NodeFinished

@@ -18,6 +18,7 @@ ROOMS = {
     "L": "workflow language",
     "M": "model output",
     "N": "learning",
+    "R": "router",
     "T": "tools",
     "V": "verification",
     "W": "Python workflows",

@@ -1,4 +1,4 @@
-"""Inputs of a run: named, made JSON, checked against their types before anything starts."""
+"""Inputs of a run: named, made JSON, checked against their types before anything starts; and which question an answer is to."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from orchestra.errors import InputError
+from orchestra.events import Asked
 from orchestra.values.json import unkept
 from orchestra.values.types import Validator, nearest, show
 from orchestra.workflow.program import Program
@@ -65,3 +66,15 @@ def jsonable(value: Any) -> Any:
 def _signature(program: Program) -> str:
     fields = (f"{name}: {show(field.schema)}{'' if field.required else ' = …'}" for name, field in program.inputs.items())
     return f"{program.name}({', '.join(fields)})"
+
+
+def chosen(asked: Sequence[Asked], run: str, node: str) -> Asked:
+    """The question that is meant. Raises `InputError` E021."""
+    found = [one for one in asked if not node or one.node == node]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        nodes = ", ".join(one.node for one in asked)
+        said = f"run {run} asks nothing" if not asked else f"{node} of run {run} asks nothing"
+        raise InputError("E021", said, hint=f"these do: {nodes}" if asked else f"orchestra runs show {run}")
+    raise InputError("E021", f"run {run} asks {len(found)} things", hint=f"name the node: {', '.join(one.node for one in found)}")

@@ -22,9 +22,30 @@ def observer(level: Level, stream: TextIO | None = None) -> Observer | None:
     """What logs the events of runs from this level on; None for `off`."""
     if level == "off":
         return None
+    log = _logger(level, stream)
+
+    def observe(run: str, event: Event) -> None:
+        _tell(log, run, event)
+
+    return observe
+
+
+def listener(level: Level, stream: TextIO | None = None) -> Callable[[str, str], None] | None:
+    """What logs the lines that a tool server writes to its standard error, by the server's name; None for `off`."""
+    if level == "off":
+        return None
+    log = _logger(level, stream)
+
+    def hear(server: str, line: str) -> None:
+        log.info("tool server", server=server, line=line)
+
+    return hear
+
+
+def _logger(level: Level, stream: TextIO | None) -> Any:
     import structlog  # a sixth of what `from orchestra import Orchestra` would take, and logs are off unless somebody wants them
 
-    log: Any = structlog.wrap_logger(
+    return structlog.wrap_logger(
         structlog.WriteLogger(stream or sys.stderr),
         processors=[
             structlog.processors.add_log_level,
@@ -34,11 +55,6 @@ def observer(level: Level, stream: TextIO | None = None) -> Observer | None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         cache_logger_on_first_use=True,
     )
-
-    def observe(run: str, event: Event) -> None:
-        _tell(log, run, event)
-
-    return observe
 
 
 def _tell(log: Any, run: str, event: Event) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestra.agent.card import Card
-from orchestra.agent.contract import Catalog
+from orchestra.agent.contract import Catalog, Contract
 from orchestra.agent.registry import Registry
 from orchestra.config import Settings, load_modules, looks_like_path
 from orchestra.errors import InputError
+from orchestra.log import listener
 from orchestra.values.types import nearest, show, under
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.nodes import Graph, Input
@@ -20,6 +21,9 @@ from orchestra.workflow.program import Program
 from orchestra.workflow.reader import Source, read
 from orchestra.workflow.signatures import models_of
 from orchestra.workflow.steps import Agent, Step, Tool, Workflow
+
+if TYPE_CHECKING:
+    from orchestra.mcp.tool import Toolbox
 
 MAX_BYTES = 1 << 20
 """Bytes of a workflow file at most (RELIABILITY, hostile input)."""
@@ -37,17 +41,28 @@ class Project:
         """The cards by digest that runs may ask for beside those: of runs that are resumed, and those that others replaced."""
         self.parcels: dict[int, Any] = {}
         """What runs store of programs (`orchestra.stored.Parcel`), by the identity of the program, which this project keeps."""
+        self.toolbox: Toolbox | None = None
+        """The servers of MCP tools; None where the configuration has none."""
         self._workflows: dict[str, Workflow[..., Any]] = {}
         self._sources: dict[Path, Source] = {}
-        self._programs: dict[int, tuple[Step[..., Any], Program]] = {}
+        self._programs: dict[int, tuple[Step[..., Any], Program, tuple[Any, ...]]] = {}
         self._adopted: dict[int, Step[..., Any]] = {}
+        self._agents: dict[str, Agent[..., Any]] = {}
+        for card in registry.cards.values():
+            self._form(card)
 
     @classmethod
     def load(cls, settings: Settings) -> Project:
         """The project of these settings: its cards read, its modules imported. Raises `InputError` for faults of either."""
+        from orchestra.router.tools import TOOLS as PLANNING
         from orchestra.tools import TOOLS
 
-        project = cls(settings, Registry.load(settings.agents).with_tools(TOOLS))
+        project = cls(settings, Registry.load(settings.agents).with_tools((*TOOLS, *PLANNING)))
+        if settings.mcp:
+            from orchestra.mcp.tool import Toolbox
+
+            project.toolbox = Toolbox(settings, listener(settings.log))
+            project.registry = project.registry.with_tools(project.toolbox.tools)
         for module in load_modules(settings):
             for step in _steps(module):
                 project.adopt(step)
@@ -60,14 +75,19 @@ class Project:
         self._adopted[id(step)] = step
         match step:
             case Tool():
-                self._free(step, self.registry.tools.get(step.name))
-                self.registry = self.registry.with_tools([step])
+                known = self.registry.tools.get(step.name)
+                self._free(step, known)
+                if known is None:
+                    self.registry = self.registry.with_tools([step])
             case Agent():
+                for used in step.uses:
+                    self.adopt(used)
                 if step.card is not None:
                     if (replaced := self.cards.get(step.name)) is not None:
                         self.keep(replaced)
                     self.registry = self.registry.with_cards([step.card])
                     self.cards[step.name] = step.card
+                    self._form(step.card)
             case Workflow():
                 if step.function is not None:
                     self._workflows[step.name] = step
@@ -79,6 +99,19 @@ class Project:
     def keep(self, card: Card) -> None:
         """Makes a card known to calls that ask for its digest (`Call.version`); the current one of its name stays what it is."""
         self.kept[card.digest] = card
+        self._form(card)
+
+    def instead(self, agents: Mapping[str, Card | Contract]) -> dict[str, Contract]:
+        """The contracts of agents that take the place of others; cards among them are made known."""
+        for one in agents.values():
+            if isinstance(one, Card):
+                self.keep(one)
+        return {name: one.contract if isinstance(one, Card) else one for name, one in agents.items()}
+
+    def _form(self, card: Card) -> None:
+        """Makes known in which ways an agent with tools is asked."""
+        for form in card.forms or ():
+            self.kept[form.digest] = form
 
     def _free(self, step: Tool[..., Any], known: Any) -> None:
         if known is not None and known.function is not step.function:
@@ -102,10 +135,20 @@ class Project:
         hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}"
         raise InputError("C004", f"there is no workflow, agent or tool named {name!r}", hint=hint)
 
+    def agent(self, name: str) -> Agent[..., Any]:
+        """An agent as a step, the same each time. Raises `InputError` A001."""
+        contract = self.registry.agents.get(name)
+        if contract is None:
+            raise InputError("A001", f"there is no agent {name!r}", hint=f"there are: {', '.join(sorted(self.registry.agents))}")
+        known = self._agents.get(name)
+        if known is None or known.contract != contract:
+            known = self._agents[name] = Agent.of(contract)
+        return known
+
     def program(self, step: Step[..., Any], /) -> Program:
         """A step, compiled. An agent or a tool becomes a workflow of one node. Raises `InputError`, or `InputErrors`."""
         known = self._programs.get(id(step))
-        if known is not None and known[0] is step:
+        if known is not None and known[0] is step and known[2] == self._stamps(known[1]):
             return known[1]
         self.adopt(step)
         graph = step.graph if isinstance(step, Workflow) else _alone(step)
@@ -114,12 +157,21 @@ class Project:
         models = step.models if isinstance(step, Workflow) else models_of(step.signature.input)
         catalog = replace(catalog, models={**catalog.models, **models})
         program = compile_graph(graph, catalog, places)
-        self._programs[id(step)] = (step, program)
+        self._programs[id(step)] = (step, program, self._stamps(program))
         return program
+
+    def _stamps(self, program: Program) -> tuple[Any, ...]:
+        """Of what a program's certificates rest on, so that a process that stays open notices when one is void."""
+        from orchestra.certificates import stamps
+
+        return stamps(self.settings, self.registry, program)
 
     def catalog(self) -> Catalog:
         """All that a workflow may name."""
-        return self.registry.catalog(_Graphs(self))
+        from orchestra.certificates import Certificates
+
+        certificates = Certificates(self.settings, lambda: self.registry)
+        return replace(self.registry.catalog(_Graphs(self)), certificates=certificates)
 
     def graph(self, name: str) -> Graph:
         """The frozen workflow of a name; raises `KeyError` where there is none."""
@@ -182,5 +234,17 @@ def _alone(step: Step[..., Any]) -> Graph:
     wired = {name: f"${{input.{name}}}" for name in inputs}
     node = {contract.kind: step.name, "with": wired}
     return Graph.model_validate(
-        {"name": step.name, "description": contract.description, "input": inputs, "output": "${result}", "nodes": {"result": node}}
+        {
+            "name": _graph_name(step.name),
+            "description": contract.description,
+            "input": inputs,
+            "output": "${result}",
+            "nodes": {"result": node},
+        }
     )
+
+
+def _graph_name(name: str) -> str:
+    """A workflow's name for a tool whose own may have other characters, such as `files.read` of an MCP server."""
+    plain = "".join(char if char.isascii() and (char.isalnum() or char == "_") else "_" for char in name.lower())[:64]
+    return plain if plain[:1].isalpha() else f"tool_{plain}"[:64]

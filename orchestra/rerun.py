@@ -11,6 +11,7 @@ from orchestra.engine.answers import streamed
 from orchestra.engine.replay import replay
 from orchestra.events import AttemptFinished, Event, RunStarted
 from orchestra.journal.history import History
+from orchestra.stored import contracts
 from orchestra.values.json import canonical
 from orchestra.values.labels import Label, join
 from orchestra.values.outcome import Outcome
@@ -71,14 +72,13 @@ def inherited(parent: RunStarted, own: Label) -> Label:
 
 
 def _pure(program: Program) -> set[tuple[str, str]]:
-    contracts = [node.contract for _, node in walk(program) if node.contract is not None]
-    return {(contract.kind, contract.name) for contract in contracts if contract.effect == "pure"}
+    called = [contract for _, node in walk(program) for contract in contracts(node)]
+    return {(contract.kind, contract.name) for contract in called if contract.effect == "pure"}
 
 
 def _identity(call: Call) -> bytes:
-    return canonical(
-        [call.kind, call.name, call.version, call.inputs, call.evidence, call.feedback, call.escalate, call.label, call.max_output]
-    )
+    asked = [call.kind, call.name, call.version, call.inputs, call.evidence, call.feedback]
+    return canonical([*asked, call.escalate, call.label, call.max_output, call.sample])
 
 
 def walk(program: Program, prefix: str = "") -> Iterator[tuple[str, CompiledNode]]:
@@ -116,9 +116,16 @@ def changes(old: Program, new: Program) -> list[Change]:
             found.append(Change(path, "is written otherwise"))
         elif node.contract is not None and was.contract is not None and node.contract.digest != was.contract.digest:
             found.append(Change(path, f"its {node.contract.kind} {node.contract.name} has changed"))
+        elif _certificate(node) != _certificate(was):
+            found.append(Change(path, "its certificate has changed"))
     if _output(old) != _output(new):
         found.append(Change("output", "is written otherwise"))
     return found
+
+
+def _certificate(node: CompiledNode) -> str:
+    certificate = node.acceptance.certificate if node.acceptance is not None else None
+    return certificate.digest if certificate is not None else ""
 
 
 def _source(node: CompiledNode) -> Any:

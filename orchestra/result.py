@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Generic, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, cast
 
 from typing_extensions import TypeVar
 
@@ -13,6 +13,9 @@ from orchestra.errors import Abstained, BudgetExceeded, OrchestraError, RunFaile
 from orchestra.events import NOTHING, AttemptFinished, Event, Judged, RunFinished, Usage
 from orchestra.values import outcome as outcomes
 from orchestra.values.outcome import Evidence, Outcome
+
+if TYPE_CHECKING:
+    from orchestra.claims import Claim
 
 R = TypeVar("R", covariant=True, default=Any)
 Status: TypeAlias = Literal["done", "failed", "abstained", "budget", "cancelled"]
@@ -31,6 +34,8 @@ class Result(Generic[R]):
     """The run's events."""
     read: Callable[[Any], Any] = field(default=lambda value: value, repr=False)
     """Makes the typed output of the JSON value."""
+    workflows: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """The frozen workflows that the run stored: its own under an empty name, called ones under `workflow/NAME`."""
 
     @cached_property
     def ledger(self) -> Mapping[str, Usage]:
@@ -46,6 +51,23 @@ class Result(Generic[R]):
         """What accepted outputs rest on, in the order in which they were accepted."""
         judged = [event for event in self.log if isinstance(event, Judged) and event.accepted]
         return tuple(found for event in judged for verdict in event.verdicts for found in verdict.evidence)
+
+    @cached_property
+    def promises(self) -> Mapping[str, str]:
+        """What certificates promise of accepted values, by the path of their node. Elements under `each` have their own."""
+        return {event.node: event.promise for event in self.log if isinstance(event, Judged) and event.promise}
+
+    @cached_property
+    def claims(self) -> tuple[Claim, ...]:
+        """What the output says, part by part: each with what it rests on, what the checks said, and its score."""
+        from orchestra.claims import claims
+
+        return claims(self.log, self.workflows)
+
+    @property
+    def unsupported(self) -> tuple[Claim, ...]:
+        """The claims without evidence, or that no check passed: `Claim.unsupported` says why. Of an output that nothing checked, all."""
+        return tuple(claim for claim in self.claims if claim.unsupported)
 
     @property
     def output(self) -> R:
@@ -81,6 +103,8 @@ class Result(Generic[R]):
                 return Abstained("E011", f"skipped: {f'{by}: ' if by else ''}{reason}", hint=see)
 
 
-def result_of(finished: RunFinished, events: Sequence[Event], run: str, read: Callable[[Any], Any]) -> Result[Any]:
+def result_of(
+    finished: RunFinished, events: Sequence[Event], run: str, read: Callable[[Any], Any], workflows: Mapping[str, bytes]
+) -> Result[Any]:
     """The result that a run's events tell."""
-    return Result(run, cast(Status, finished.status), finished.outcome, finished.usage, events, read)
+    return Result(run, cast(Status, finished.status), finished.outcome, finished.usage, events, read, workflows)

@@ -16,17 +16,19 @@ from orchestra.events import RunStarted
 from orchestra.values.json import digest
 from orchestra.values.types import Schema
 from orchestra.workflow.nodes import Budget, Graph
-from orchestra.workflow.program import Program
+from orchestra.workflow.program import CompiledNode, Program, sampled
 
 if TYPE_CHECKING:
     from orchestra.project import Project
 
-CARD, CONTRACT, WORKFLOW, TYPES = "card", "contract", "workflow", "types"
+CARD, CONTRACT, WORKFLOW, TYPES, CERTIFICATE = "card", "contract", "workflow", "types", "certificate"
+MAX_SAMPLE = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """The bytes of a workflow's graph, and of all that it names by kind and name: `card/reader`, `workflow/summarise`, `types`."""
+    """The bytes of a workflow's graph, and of all that it names by kind and name: `card/reader`, `workflow/summarise`, `types`,
+    `certificate/reader`."""
 
     graph: bytes
     parts: Mapping[str, bytes]
@@ -45,6 +47,18 @@ class Parcel:
             journal.put(data)
         return self.mark, self.marks
 
+    @property
+    def workflows(self) -> dict[str, bytes]:
+        """The frozen workflows: its own under an empty name, called ones under `workflow/NAME`."""
+        return {"": self.graph, **{name: data for name, data in self.parts.items() if name.startswith(f"{WORKFLOW}/")}}
+
+
+async def workflows(journal: Journal, started: RunStarted) -> dict[str, bytes]:
+    """The frozen workflows that a run stored, as `Parcel.workflows` gives them; those that are not there any more are left out."""
+    marks = {"": started.graph, **{name: mark for name, mark in started.versions.items() if name.startswith(f"{WORKFLOW}/")}}
+    found = {name: await journal.blob(mark) for name, mark in marks.items() if mark}
+    return {name: data for name, data in found.items() if data is not None}
+
 
 def parcel(project: Project, program: Program, models: Mapping[str, Schema]) -> Parcel:
     """A program's parcel. `models` are the types that its step was written with."""
@@ -53,16 +67,36 @@ def parcel(project: Project, program: Program, models: Mapping[str, Schema]) -> 
         if part is not program and part.graph is not None:
             parts[f"{WORKFLOW}/{part.name}"] = _written(part.graph)
         for node in part.nodes:
-            if (contract := node.contract) is not None:
+            for contract in contracts(node):
                 card = project.registry.cards.get(contract.name) if contract.kind == "agent" else None
                 if card is not None and card.digest == contract.digest:
                     parts[f"{CARD}/{contract.name}"] = card.dump()
                 else:
                     parts[f"{CONTRACT}/{contract.kind}/{contract.name}"] = msgspec.json.encode(contract)
+            if node.acceptance is not None and (certificate := node.acceptance.certificate) is not None:
+                parts[f"{CERTIFICATE}/{certificate.agent}"] = certificate.written()
     known = {**project.catalog().models, **models}
     if known:
         parts[TYPES] = msgspec.json.encode(known)
     return Parcel.of(_written(program.graph) if program.graph is not None else b"", parts)
+
+
+def contracts(node: CompiledNode) -> Iterator[Contract]:
+    """What a node calls, or may call: a plan is made of more than one."""
+    if node.contract is not None:
+        yield node.contract
+    if node.acceptance is not None:
+        yield from node.acceptance.judges.values()
+    if (planning := node.planning) is not None:
+        yield from planning.skills
+        yield from planning.known
+        yield from planning.judges
+        if planning.router is not None:
+            yield planning.router
+        if planning.larger is not None:
+            yield planning.larger
+    if node.using is not None:
+        yield from node.using.known
 
 
 def _programs(program: Program, seen: set[int]) -> Iterator[Program]:
@@ -73,6 +107,8 @@ def _programs(program: Program, seen: set[int]) -> Iterator[Program]:
     for node in program.nodes:
         if node.body is not None:
             yield from _programs(node.body, seen)
+        for called in node.planning.workflows.values() if node.planning is not None else ():
+            yield from _programs(called.program, seen)
 
 
 def _written(graph: Graph) -> bytes:
@@ -80,12 +116,17 @@ def _written(graph: Graph) -> bytes:
     return msgspec.json.encode(graph.model_dump(mode="json", by_alias=True, exclude_defaults=True))
 
 
-async def restored(project: Project, journal: Journal, started: RunStarted) -> Program:
+async def restored(
+    project: Project, journal: Journal, started: RunStarted, *, asking: bool = True, instead: Mapping[str, Contract] | None = None
+) -> Program:
     """The program that a run began with; its cards are made known to the project under their digests.
 
+    Without `asking` no call will be made: what agents have learnt since is no fault then, and no card is made known. `instead` has
+    other agents, by the names that the workflow knows them by; certificates are taken over, and promise nothing of these.
     Raises `OrchestraError` E019 where parts are missing or are not what they should be, and what compiling raises.
     """
     from orchestra.agent.card import Card
+    from orchestra.verify.certificate_file import Certificate
     from orchestra.workflow.compiler import compile_graph
 
     run = started.run
@@ -94,25 +135,37 @@ async def restored(project: Project, journal: Journal, started: RunStarted) -> P
     tools: dict[str, Contract] = {}
     workflows: dict[str, Graph] = {}
     models: dict[str, Schema] = {}
+    certificates: dict[str, Certificate] = {}
+    others = dict(instead or {})
     for name, mark in started.versions.items():
         data = await _blob(journal, run, mark)
         kind, _, rest = name.partition("/")
+        if kind == "card" and rest in others:
+            continue
         match kind:
             case "card":
                 current = project.cards.get(rest)
-                card = Card.restore(data, current.folder if current is not None else None)
-                project.keep(card)
+                card = Card.restore(data, current.folder if asking and current is not None else None)
+                if asking:
+                    project.keep(card)
                 agents[rest] = card.contract
             case "contract":
                 contract = _decoded(run, data, Contract)
                 (tools if contract.kind == "tool" else agents)[contract.name] = contract
             case "workflow":
                 workflows[rest] = _read(run, data)
+            case "certificate":
+                certificates[rest] = Certificate.read(data)  # a run goes on with the threshold that it began with
             case "types":
                 models = _decoded(run, data, dict[str, Any])
             case _:
                 raise _unfit(run, f"it names {name!r}, which this version does not know")
-    program = compile_graph(graph, Catalog(agents, tools, workflows, models))
+    for name, contract in others.items():
+        agents[name] = contract
+        if name in certificates:
+            certificates.setdefault(contract.name, certificates[name])
+    catalog = Catalog(agents, tools, workflows, models, certificates=certificates)
+    program = sampled(compile_graph(graph, catalog), _whole(started.options.get("sample")))
     budget = started.options.get("budget")
     return program if budget is None else replace(program, budget=_budget(run, budget))
 
@@ -135,6 +188,11 @@ def _decoded(run: str, data: bytes, kind: Any) -> Any:
         return msgspec.json.decode(data, type=kind)
     except msgspec.DecodeError as error:
         raise _unfit(run, str(error)) from error
+
+
+def _whole(stated: Any) -> int:
+    """A number of a sample; 0 for what is none."""
+    return stated if isinstance(stated, int) and 0 < stated <= MAX_SAMPLE else 0
 
 
 def _budget(run: str, stated: Any) -> Budget:

@@ -42,6 +42,8 @@ class Troupe:
     ) -> AsyncIterator[Troupe]:
         """The workers of a project; leaving it closes the fleet's connections."""
         async with AsyncExitStack() as stack:
+            if project.toolbox is not None:
+                stack.push_async_callback(project.toolbox.close)
             yield cls(project, mode, progress, stack)
 
     def run(self, call: Call) -> AsyncGenerator[Reply, None]:
@@ -163,10 +165,17 @@ class Troupe:
         """Whether the program has a node without a condition that asks a model. Those behind a condition start the fleet when they run."""
         cards = self._project.registry.cards
         for node in program.nodes:
-            card = cards.get(node.contract.name) if node.contract is not None and node.kind == "agent" else None
+            contract = node.contract if node.planning is None else node.planning.router
+            card = cards.get(contract.name) if contract is not None and contract.kind == "agent" else None
+            if node.when is None and node.acceptance is not None and any(self._is_model(name) for name in node.acceptance.judges):
+                return True
             if node.when is None and ((card is not None and card.kind == "model") or (node.body is not None and self._asks(node.body))):
                 return True
         return False
+
+    def _is_model(self, name: str) -> bool:
+        card = self._project.registry.cards.get(name)
+        return card is not None and card.kind == "model"
 
     async def status(self) -> dict[str, Any]:
         """What is known of the servers."""

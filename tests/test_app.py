@@ -11,7 +11,22 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from orchestra import Abstained, Budget, Document, InputError, Orchestra, RunFailed, agent, by_model, new, tool, workflow
+from orchestra import (
+    Abstained,
+    Budget,
+    Document,
+    InputError,
+    Orchestra,
+    RunFailed,
+    agent,
+    by_model,
+    entailment,
+    new,
+    quote,
+    rederive,
+    tool,
+    workflow,
+)
 from orchestra.config import Settings
 from orchestra.doors import Refused
 from orchestra.events import RunStarted
@@ -152,6 +167,24 @@ async def test_a_key_names_one_run(tmp_path: Path) -> None:
         assert caught.value.code == "E015"
 
 
+@pytest.mark.parametrize(
+    ("own", "said", "label"),
+    [(None, None, "internal"), ("public", None, "public"), ("restricted", None, "restricted"), ("restricted", "public", "restricted"),
+     ("public", "internal", "internal"), (None, "restricted", "restricted")],
+)  # fmt: skip
+async def test_a_run_has_the_label_of_its_workflow_or_a_stricter_one(tmp_path: Path, own: Any, said: Any, label: str) -> None:
+    @workflow(label=own)
+    def labelled(text: str) -> str:
+        return shout(text=text)
+
+    async with opened(tmp_path) as (orchestra, workers):
+        run = await orchestra.options(label=said).start(labelled, text="x")
+        await run
+        first, *_ = [event async for event in run]
+        assert isinstance(first, RunStarted)
+        assert (first.label, workers.calls[0].label) == (label, label)
+
+
 async def test_a_budget_of_the_run_replaces_that_of_the_workflow(tmp_path: Path) -> None:
     async with opened(tmp_path, latency=60.0) as (orchestra, _):
         run = await orchestra.options(budget=Budget(seconds=0.05)).start(loud_topic, text="x")
@@ -191,6 +224,41 @@ async def test_check_judges_an_answer_without_a_workflow(tmp_path: Path) -> None
         bad = await orchestra.check("completed in 1890", against=documents)
     assert (good.accepted, bad.accepted) == (True, False)
     assert (good.evidence[0].start, good.evidence[0].end) == (14, 31)
+
+
+async def test_check_asks_agents_and_puts_checks_together(tmp_path: Path) -> None:
+    documents = [Document(source="a", text="The tower was completed in 1889.")]
+    answers: dict[str, Any] = {
+        "entailment": lambda call: {
+            "label": "supported",
+            "p_supported": 0.8 if "1889" in call.inputs["claim"] else 0.1,
+            "p_support": None,
+            "p_refute": 0.1,
+        },
+        "reader": {"answer": "1889"},
+    }
+    inputs = {"question": "when", "context": documents[0].text}
+    async with opened(tmp_path, answers) as (orchestra, workers):
+        good = await orchestra.check("It was 1889.", against=documents, checks=quote | entailment)
+        bad = await orchestra.check("It was 1890.", against=documents, checks="entailment")
+        again = await orchestra.check("1889", against=documents, checks=rederive("reader"), inputs=inputs)
+        alone = await orchestra.check("1889", against=documents, checks=["agree(3)"])
+        asked = workers.counts["entailment"]
+        quoted = await orchestra.check("completed in 1889", against=documents, checks=quote | entailment)
+        for checks, code in (("quote &", "V010"), ("entailment(nobody)", "V011")):
+            with pytest.raises(InputError) as caught:
+                await orchestra.check("x", against=documents, checks=checks)
+            assert caught.value.code == code
+    assert (good.accepted, good.score, bad.accepted, again.accepted) == (True, 0.8, False, True)
+    assert alone.verdicts[0].outcome == "unknown", "nobody knows who made it"
+    assert (quoted.accepted, workers.counts["entailment"]) == (True, asked), "what is cheap is enough"
+
+
+async def test_check_takes_a_judge_that_fails_for_one_that_cannot_tell(tmp_path: Path) -> None:
+    async with opened(tmp_path, {"entailment": lambda call: Refused(code="F212", reason="the server is gone")}) as (orchestra, _):
+        ruling = await orchestra.check("It was 1889.", against="It was 1889.", checks="entailment")
+    assert (ruling.accepted, ruling.verdicts[0].outcome) == (False, "unknown")
+    assert "F212" in ruling.reason
 
 
 async def test_a_tool_of_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:

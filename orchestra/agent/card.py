@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
 from typing import Annotated, Any, Literal, TypeAlias
@@ -10,15 +11,17 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from orchestra.agent import template
-from orchestra.agent.contract import Contract
+from orchestra.agent import calls, kit, template
+from orchestra.agent.calibration import Calibration
+from orchestra.agent.computed import Form, Rule
+from orchestra.agent.contract import Contract, Kit
 from orchestra.agent.faults import faults
-from orchestra.agent.types import declared, output_type, project_models, record
+from orchestra.agent.types import declared, is_plain_text, output_type, project_models, record
 from orchestra.errors import InputError, Place
 from orchestra.values.fields import QUOTE, mentions
 from orchestra.values.json import digest
 from orchestra.values.labels import Label
-from orchestra.values.types import Schema, Validator, nearest
+from orchestra.values.types import Schema, Validator, nearest, show
 from orchestra.values.yaml import Marked, load
 
 FILE = "agent.yaml"
@@ -29,6 +32,9 @@ MAX_STORED = 8 << 20
 
 WITH_ARRAYS = frozenset({"sklearn", "tagger", "encoder"})
 """The kinds whose folder has a data file and arrays."""
+
+LATER = frozenset({"computed", "calls", "calibration", "grammar", "tools", "agents", "limits"})
+"""Keys that cards did not always have."""
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 
@@ -45,6 +51,15 @@ class Sampling(_Frozen):
     seed: int | None = None
 
 
+class ToolLimits(_Frozen):
+    """How far an agent may go with its tools; see `orchestra.agent.contract.Kit`."""
+
+    steps: Annotated[int, Field(ge=1, le=50)] = 8
+    width: Annotated[int, Field(ge=1, le=100)] = 8
+    shown: Annotated[int, Field(ge=100, le=50_000)] = 2_000
+    repairs: Annotated[int, Field(ge=0, le=10)] = 2
+
+
 class CardFile(_Frozen):
     """What `agent.yaml` says."""
 
@@ -55,6 +70,19 @@ class CardFile(_Frozen):
     input: Mapping[Name, str] = {}
     output: str | Mapping[Name, str]
     types: Mapping[str, Mapping[str, Any]] = {}
+    computed: Mapping[Name, Rule] = {}
+    """Fields of the output that code fills once a model has written the others."""
+    calls: Mapping[Name, Name] = {}
+    """Fields of the output that list calls, each with the input that lists the functions which may be called."""
+    grammar: Name | None = None
+    """An input that holds the grammar of the output, which is a text: Lark, as llguidance reads it. Code makes it, for each call."""
+    tools: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(default=(), strict=False)
+    """Tools that its model may call, one after the other, before it answers."""
+    agents: tuple[Name, ...] = Field(default=(), strict=False)
+    """Other agents that it may ask in the same way."""
+    limits: ToolLimits | None = None
+    calibration: str | None = None
+    """A file of the folder that sets the probabilities of choices right, made by `orchestra learn calibrate`; it may come later."""
     prompt: str = "prompt.md"
     """A file of the folder."""
     system: str = ""
@@ -83,7 +111,8 @@ class Card(CardFile):
     output_schema: Schema = {}
     template: str = ""
     data_digest: str = ""
-    """Of the data file of an agent with arrays, which in turn names their digest; empty for the others, and before it is trained."""
+    """Of the data file of an agent with arrays, which in turn names their digest, or of a calibration; empty for the others, and before
+    it is made."""
     folder: Path | None = None
     digest: str = ""
 
@@ -103,6 +132,10 @@ class Card(CardFile):
         if file.kind == "model":
             text = _text(folder, file.prompt, marked)
             template.check(text, file.input, folder / file.prompt)
+            if file.calibration is not None and (folder / file.calibration).exists():
+                found = _bytes(folder, file.calibration, marked.place(("calibration",)))
+                Calibration.read(found, Form.of(outputs, file.computed).choices, Place(str(folder / file.calibration), 1))
+                data = digest(found)
         elif file.kind in WITH_ARRAYS and (folder / file.data).exists():  # one that is not there yet is trained first
             data = digest(_bytes(folder, file.data, marked.place(("data",))))
         return cls._made(file, inputs, outputs, text, data, folder)
@@ -124,12 +157,19 @@ class Card(CardFile):
             hint = f"did you mean {near!r}?" if near and near != key else ""
             raise InputError("A002", f"{key}: {first['msg']}", place=place, hint=hint) from error
         _check_evidence(file, input, output, place)
+        _check_computed(file, output, place)
+        _check_calls(file, input, output, place)
+        _check_grammar(file, input, output, place)
+        _check_kit(file, input, place)
         return cls._made(file, input, output, prompt)
 
     @classmethod
     def _made(cls, file: CardFile, inputs: Schema, outputs: Schema, text: str, data: str = "", folder: Path | None = None) -> Card:
         # Not canonical: the order of an output's fields is the order in which a model writes them.
-        mark = digest(msgspec.json.encode([file.model_dump(by_alias=True), inputs, outputs, text, data]))
+        said = file.model_dump(
+            by_alias=True, exclude={key for key in LATER if not getattr(file, key)}
+        )  # cards of before keep their digests
+        mark = digest(msgspec.json.encode([said, inputs, outputs, text, data]))
         made = {"input_schema": inputs, "output_schema": outputs, "template": text, "data_digest": data, "folder": folder, "digest": mark}
         return cls.model_validate({**dict(file), **made})
 
@@ -159,13 +199,18 @@ class Card(CardFile):
             if file.kind == "model":
                 template.check(stored.prompt, stored.input.get("properties", {}), Path(f"the prompt of {name}"))
             _check_evidence(file, stored.input, stored.output, Place(f"the agent {name!r}", 1))
+            _check_computed(file, stored.output, None)
+            _check_calls(file, stored.input, stored.output, None)
+            _check_grammar(file, stored.input, stored.output, None)
+            _check_kit(file, stored.input, None)
         except InputError as error:
             raise _not_stored(error.message) from error
         made = cls._made(file, stored.input, stored.output, stored.prompt, stored.data, folder)
         if made.digest != stored.digest:
             raise _not_stored(f"{name} has the digest {made.digest}, and they say {stored.digest}")
-        if folder is not None and file.kind in WITH_ARRAYS and digest(made.read(file.data)) != stored.data:
-            raise InputError("A012", f"{name}: {file.data} has changed since the run began", hint="orchestra runs fork")
+        read = file.data if file.kind in WITH_ARRAYS else file.calibration if stored.data else None
+        if folder is not None and read is not None and digest(made.read(read)) != stored.data:
+            raise InputError("A012", f"{name}: {read} has changed since the run began", hint="orchestra runs fork")
         return made
 
     def varied(self, *, folder: Path | None = None, **settings: Any) -> Card:
@@ -175,15 +220,97 @@ class Card(CardFile):
         """
         mine = self.model_dump(by_alias=True, include=set(CardFile.model_fields))
         file = CardFile.model_validate({**mine, **settings})
-        data = self.data_digest
+        data = self.data_digest if file.kind in WITH_ARRAYS or file.calibration else ""
         if folder is not None and file.kind in WITH_ARRAYS:
             data = digest(_bytes(folder, file.data, Place(str(folder / file.data), 1)))
         return self._made(file, self.input_schema, self.output_schema, self.template, data, folder or self.folder)
+
+    def prompted(self, text: str, file: Path) -> Card:
+        """The card with another prompt; `file` is where it comes from. Raises `InputError` A005 or A006 where it cannot be rendered."""
+        template.check(text, self.input_schema.get("properties", {}), file)
+        return self._made(
+            CardFile.model_validate(self.model_dump(by_alias=True, include=set(CardFile.model_fields))),
+            self.input_schema,
+            self.output_schema,
+            text,
+            self.data_digest,
+            self.folder,
+        )
 
     @property
     def trained(self) -> bool:
         """Whether it can be asked: an agent with arrays has them."""
         return self.kind not in WITH_ARRAYS or bool(self.data_digest)
+
+    @property
+    def form(self) -> Form:
+        """What of its output a model writes, and what code adds."""
+        return Form.of(self.output_schema, self.computed)
+
+    @property
+    def weighed(self) -> bool:
+        """Whether the probability of its text says how sure its model is: not that of free prose, which can say one thing in many ways."""
+        return self.kind == "model" and (self.grammar is not None or not is_plain_text(self.form.spelt))
+
+    @property
+    def calibrated(self) -> Calibration | None:
+        """The calibration of its probabilities, where it has one that was made for the adapter that it has now.
+
+        Raises `InputError` A014 for a file that is none.
+        """
+        if self.calibration is None or not self.data_digest or self.folder is None:
+            return None
+        place = Place(str(self.folder / self.calibration), 1)
+        found = Calibration.read(self.read(self.calibration), self.form.choices, place)
+        return found if found.adapter == self.learnt else None
+
+    @property
+    def learnt(self) -> str:
+        """SHA-256 of the weights of its adapter, as the adapter's manifest has it; empty where there is none or nothing says it."""
+        if self.adapter is None or self.folder is None:
+            return ""
+        try:
+            return msgspec.json.decode((self.folder / self.adapter / "manifest.json").read_bytes(), type=_Adapter).sha256
+        except (OSError, msgspec.MsgspecError):
+            return ""
+
+    @cached_property
+    def forms(self) -> tuple[Card, Card] | None:
+        """Of an agent with tools: itself as it is asked for its next line, and as it is asked for its answer; None for any other.
+
+        Both bear its name, and are told apart by their digests.
+        """
+        if not self.tools and not self.agents:
+            return None
+        mine = self.model_dump(by_alias=True, include=set(CardFile.model_fields))
+        bare = {**mine, "tools": (), "agents": (), "limits": None, "checks": (), "accept": None, "otherwise": ()}
+        unlearnt: dict[str, Any] = {"computed": {}, "calls": {}, "calibration": None, "evidence": None}
+        line = {"output": "str", "grammar": kit.GRAMMAR, "max_output": max(kit.LINE, self.max_output), "min_output": kit.SHORT}
+        return (
+            self._made(
+                CardFile.model_validate({**bare, **unlearnt, **line}),
+                kit.inputs(self.input_schema, kit.GRAMMAR),
+                {"type": "string"},
+                kit.line_prompt(self.template),
+                folder=self.folder,
+            ),
+            self._made(
+                CardFile.model_validate({**bare, "evidence": kit.RESULTS}),
+                kit.inputs(self.input_schema, kit.RESULTS),
+                self.output_schema,
+                kit.answer_prompt(self.template),
+                self.data_digest,
+                self.folder,
+            ),
+        )
+
+    @cached_property
+    def _kit(self) -> Kit | None:
+        if (forms := self.forms) is None:
+            return None
+        limits = self.limits or ToolLimits()
+        said = {"steps": limits.steps, "width": limits.width, "shown": limits.shown, "repairs": limits.repairs}
+        return Kit(self.tools, self.agents, forms[0].contract, forms[1].contract, **said)
 
     @property
     def contract(self) -> Contract:
@@ -201,13 +328,26 @@ class Card(CardFile):
             evidence=self.evidence or "",
             accept=self.accept,
             otherwise=self.otherwise,
+            kit=self._kit,
+            mind=self._mind,
         )
+
+    @property
+    def _mind(self) -> str:
+        """Of what its answers come from: model, adapter and prompt; of an agent without a prompt, its data. The name is not in it."""
+        return digest(msgspec.json.encode([self.kind, self.model, self.adapter, self.system, self.template, self.data_digest]))
 
     def read(self, name: str, limit: int = MAX_DATA_BYTES) -> bytes:
         """A file of the card's folder. Raises `InputError` A003 for a path that leads out of it, A004 where it is not there."""
         if self.folder is None:
             raise InputError("A004", f"the agent {self.name!r} has no folder, and so no {name}", hint="write it as a folder under agents/")
         return _bytes(self.folder, name, Place(str(self.folder / FILE), 1), limit)
+
+
+class _Adapter(msgspec.Struct):
+    """What is read of an adapter's manifest (`orchestra.learn.adapter.Made`)."""
+
+    sha256: str = ""
 
 
 class _Stored(_Frozen):
@@ -236,6 +376,10 @@ def _types(file: CardFile, models: Mapping[str, Schema] | None, marked: Marked) 
     for schema, name in ((inputs, "input"), (outputs, "output")):
         _check_schema(schema, at(name))
     _check_evidence(file, inputs, outputs, at("evidence"))
+    _check_computed(file, outputs, at("computed"))
+    _check_calls(file, inputs, outputs, at("calls"))
+    _check_grammar(file, inputs, outputs, at("grammar"))
+    _check_kit(file, inputs, at("tools" if file.tools else "agents" if file.agents else "limits"))
     return inputs, outputs
 
 
@@ -255,6 +399,52 @@ def _check_evidence(file: CardFile, inputs: Schema, outputs: Schema, place: Plac
         raise InputError("A008", f"evidence: there is no input {file.evidence!r}", place=place, hint=hint)
     if mentions(outputs, QUOTE) and not names:
         raise InputError("A008", "an output of type Quote needs an input to quote from", place=place, hint="input: {context: str}")
+
+
+def _check_computed(file: CardFile, outputs: Schema, place: Place | None) -> None:
+    if file.computed and file.kind != "model":
+        raise InputError("A013", f"computed: an agent of kind {file.kind} fills its whole output", place=place, hint="kind: model")
+    Form.of(outputs, file.computed, place)
+
+
+def _check_calls(file: CardFile, inputs: Schema, outputs: Schema, place: Place | None) -> None:
+    if file.calls and file.kind != "model":
+        raise InputError("A015", f"calls: an agent of kind {file.kind} decodes nothing", place=place, hint="kind: model")
+    calls.check(file.calls, inputs, Form.of(outputs, file.computed).schema, place)
+
+
+def _check_grammar(file: CardFile, inputs: Schema, outputs: Schema, place: Place | None) -> None:
+    if file.grammar is None:
+        return
+    given = inputs.get("properties", {})
+    if file.kind != "model":
+        raise InputError("A017", f"grammar: an agent of kind {file.kind} decodes nothing", place=place, hint="kind: model")
+    if given.get(file.grammar, {}).get("type") != "string":
+        near = nearest(file.grammar, given)
+        hint = f"did you mean {near!r}?" if near and near != file.grammar else f"input: {{{file.grammar}: str}}"
+        raise InputError("A017", f"grammar: there is no input {file.grammar!r} that is a text", place=place, hint=hint)
+    if not is_plain_text(outputs):
+        raise InputError("A017", f"grammar: the output is {show(outputs)}, and a grammar makes a text", place=place, hint="output: str")
+
+
+def _check_kit(file: CardFile, inputs: Schema, place: Place | None) -> None:
+    if not file.tools and not file.agents:
+        if file.limits is not None:
+            raise InputError("A018", "limits: an agent without tools takes no steps", place=place, hint="tools: [search]")
+        return
+    key = "tools" if file.tools else "agents"
+    if file.kind != "model":
+        raise InputError("A018", f"{key}: an agent of kind {file.kind} calls nothing", place=place, hint="kind: model")
+    if file.grammar is not None:
+        hint = "leave `grammar:` out; it is made of the tools"
+        raise InputError("A018", f"{key}: the grammar of this agent's output comes with each call", place=place, hint=hint)
+    if file.name in file.agents:
+        raise InputError("A020", f"{file.name} may ask itself", place=place, hint="an agent with tools is bounded: name other agents")
+    if twice := sorted({*file.tools} & {*file.agents}):
+        raise InputError("A018", f"{twice[0]!r} is named as a tool and as an agent", place=place, hint="leave one of them out")
+    if taken := next((name for name in inputs.get("properties", {}) if kit.taken(name)), None):
+        hint = f"call it {taken}_; {', '.join(kit.ADDED)} and s1, s2, ... are what the loop itself puts in"
+        raise InputError("A018", f"the input {taken!r} of an agent with tools has a name that is taken", place=place, hint=hint)
 
 
 def _text(folder: Path, name: str, marked: Marked) -> str:

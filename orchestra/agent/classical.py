@@ -1,7 +1,8 @@
-"""Classical agents: a linear classifier over n-grams of a text, read from plain arrays. No pickle, no scikit-learn, numpy only.
+"""Classical agents: a linear model over n-grams of a text, read from plain arrays. No pickle, no scikit-learn, numpy only.
 
 `model.json` says which features were used, how the labels are called, and the SHA-256 of the arrays beside it (`.npz`):
 `vocabulary` (UTF-8 lines as bytes), `idf`, `weights` (int8, features by labels) with one `scale` a label, and `intercept`.
+Where the output is a number there is one column of weights, and `lengths`: what each step of the text's length adds.
 """
 
 from __future__ import annotations
@@ -70,19 +71,55 @@ class Layout(_Frozen):
     sha256: str
 
 
+class NumberLayout(_Frozen):
+    """What `model.json` says where the output is a number."""
+
+    format: Literal["orchestra/linear-number/v1"]
+    input: str
+    output: str
+    """The output's field that gets the number."""
+    features: Features
+    lowest: float
+    highest: float
+    """What it was trained on lies between these, and so does what it says."""
+    arrays: str
+    sha256: str
+
+
+class _NGrams:
+    """The TF-IDF features of a text, by the row of each, at Euclidean length 1."""
+
+    def __init__(self, features: Features, arrays: Mapping[str, NDArray[Any]], columns: int) -> None:
+        """Raises `ValueError` or `KeyError` for arrays that do not fit each other."""
+        words = arrays["vocabulary"].tobytes().decode("utf-8").split("\n")
+        self._features, self._index = features, {word: row for row, word in enumerate(words)}
+        self._idf, self._weights = arrays["idf"].astype("float32"), arrays["weights"]
+        self._scale, self.intercept = arrays["scale"].astype("float32"), arrays["intercept"].astype("float32")
+        shape = (len(words), columns)
+        if self._weights.shape != shape or self._idf.shape != shape[:1] or self._scale.shape != shape[1:] != self.intercept.shape:
+            raise ValueError("the arrays have other shapes than the vocabulary and the labels")
+
+    def sums(self, text: str) -> NDArray[numpy.float32]:
+        """What the features say, by column; the intercept where there are none."""
+        import numpy
+
+        counts = Counter(row for feature in self._features.of(text) if (row := self._index.get(feature)) is not None)
+        if not counts:
+            return self.intercept
+        rows = numpy.fromiter(counts, dtype=numpy.int64)
+        weights = numpy.array([1 + math.log(count) for count in counts.values()], dtype=numpy.float32) * self._idf[rows]
+        weights /= numpy.linalg.norm(weights)
+        found: NDArray[numpy.float32] = weights @ self._weights[rows].astype(numpy.float32) * self._scale + self.intercept
+        return found
+
+
 class Classifier:
     """A linear classifier, ready: multinomial logistic regression over TF-IDF features."""
 
     def __init__(self, layout: Layout, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Raises `ValueError` or `KeyError` for arrays that do not fit the layout."""
         self.layout = layout
-        words = arrays["vocabulary"].tobytes().decode("utf-8").split("\n")
-        self._index = {word: row for row, word in enumerate(words)}
-        self._idf, self._weights = arrays["idf"].astype("float32"), arrays["weights"]
-        self._scale, self._intercept = arrays["scale"].astype("float32"), arrays["intercept"].astype("float32")
-        shape = (len(words), len(layout.labels))
-        if self._weights.shape != shape or self._idf.shape != shape[:1] or self._scale.shape != shape[1:] != self._intercept.shape:
-            raise ValueError("the arrays have other shapes than the vocabulary and the labels")
+        self._ngrams = _NGrams(layout.features, arrays, len(layout.labels))
 
     @classmethod
     def load(cls, card: Card, file: str = "") -> Classifier:
@@ -98,13 +135,7 @@ class Classifier:
         """The probability of each label."""
         import numpy
 
-        counts = Counter(row for feature in self.layout.features.of(text) if (row := self._index.get(feature)) is not None)
-        logits = self._intercept
-        if counts:
-            rows = numpy.fromiter(counts, dtype=numpy.int64)
-            weights = numpy.array([1 + math.log(count) for count in counts.values()], dtype=numpy.float32) * self._idf[rows]
-            weights /= numpy.linalg.norm(weights)
-            logits = weights @ self._weights[rows].astype(numpy.float32) * self._scale + self._intercept
+        logits = self._ngrams.sums(text)
         powers = numpy.exp(logits - logits.max())
         chances: NDArray[numpy.float32] = (powers / powers.sum()).astype(numpy.float32)
         return chances
@@ -114,6 +145,45 @@ class Classifier:
         chances = self.probabilities(str(inputs[self.layout.input]))
         best = int(chances.argmax())
         return {self.layout.output: self.layout.labels[best]}, float(chances[best])
+
+
+class Regressor:
+    """A linear regression, ready: a number of a text, by ridge regression over TF-IDF features and the text's length."""
+
+    def __init__(self, layout: NumberLayout, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Raises `ValueError` or `KeyError` for arrays that do not fit the layout."""
+        self.layout = layout
+        self._ngrams = _NGrams(layout.features, arrays, 1)
+        self._lengths = arrays["lengths"].astype("float32")
+        if self._lengths.ndim != 1 or layout.lowest > layout.highest:
+            raise ValueError("the lengths are no list, or the lowest number is above the highest")
+
+    @classmethod
+    def load(cls, card: Card) -> Regressor:
+        """The regression of a card's folder. Raises `InputError` A011 where the files are missing, damaged or do not fit."""
+        with reading(card):
+            layout = NumberLayout.model_validate_json(card.read(card.data))
+            return cls(layout, unpacked(card, layout.arrays, layout.sha256))
+
+    def number(self, text: str) -> float:
+        """The number of a text."""
+        found = float(self._ngrams.sums(text)[0] + self._lengths[: length_steps(text)].sum())
+        return min(self.layout.highest, max(self.layout.lowest, found))
+
+    def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], None]:
+        """The output; a regression does not say how sure it is."""
+        return {self.layout.output: self.number(str(inputs[self.layout.input]))}, None
+
+
+def length_steps(text: str) -> int:
+    """How often a text's length is half a doubling longer than one character; at most 40, for a mebibyte."""
+    return min(40, int(2 * math.log2(max(1, len(text)))))
+
+
+def gives_number(card: Card) -> bool:
+    """Whether a linear agent gives a number, and not a label."""
+    fields: Mapping[str, Any] = card.output_schema.get("properties", {})
+    return [field.get("type") for field in fields.values()] == ["number"]
 
 
 @contextmanager

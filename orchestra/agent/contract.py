@@ -37,6 +37,10 @@ class Contract:
     otherwise: tuple[Literal["retry", "escalate", "abstain"], ...] = ()
     version: str = ""
     """Of the code, as its author counts it; empty for code whose answers must not be remembered."""
+    kit: Kit | None = None
+    """Of an agent that uses tools."""
+    mind: str = ""
+    """Digest of an agent's model, adapter and prompt, whatever its name: what answers alike errs alike. Empty where that is not known."""
 
     def sealed(self) -> Contract:
         """The contract with the digest of what callers rely on: kind, name, types, effect and version. One that has a digest keeps it."""
@@ -44,6 +48,24 @@ class Contract:
             return self
         said = [self.kind, self.name, self.input, self.output, self.effect, self.version]
         return replace(self, digest=digest(canonical(said)))
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What an agent with tools may use, and the two ways in which its model is asked: for its next line, and for its answer."""
+
+    tools: tuple[str, ...]
+    agents: tuple[str, ...]
+    line: Contract
+    answer: Contract
+    steps: int = 8
+    """Calls at most."""
+    width: int = 8
+    """Elements of a list that one line may call a tool for."""
+    shown: int = 2_000
+    """Characters of a result that the model reads."""
+    repairs: int = 2
+    """Lines that cannot stand, and calls that fail, before the node fails."""
 
 
 @dataclass(frozen=True)
@@ -54,4 +76,8 @@ class Catalog:
     tools: Mapping[str, Contract] = field(default_factory=dict)
     workflows: Mapping[str, Any] = field(default_factory=dict)
     models: Mapping[str, Schema] = field(default_factory=dict)
-    checks: frozenset[str] = frozenset({"schema", "quote", "support", "numbers", "recompute"})
+    checks: frozenset[str] = frozenset(
+        {"schema", "quote", "support", "numbers", "recompute", "confidence", "entailment", "rederive", "agree"}
+    )
+    certificates: Mapping[str, Any] = field(default_factory=dict)
+    """By agent: what `accept: certified` accepts by (`orchestra.verify.certificate_file.Certificate`). One that does not hold raises."""

@@ -61,6 +61,25 @@ def evidence_grammar(schema: Mapping[str, Any], evidence: Sequence[str], max_tex
     return _Writer(schema, pieces, max_text).text()
 
 
+def quoted(name: str, texts: Sequence[str], limit: int) -> list[str]:
+    """Rules of a terminal: a piece of these texts of at most `limit` characters, as JSON spells it."""
+    pieces = [piece for text in texts for piece in _SURROGATES.split(text) if piece.strip()]
+    return [*_quote(name, f"{name}_SHAPE", pieces, limit), *_sources(pieces)]
+
+
+def _sources(pieces: Sequence[str]) -> list[str]:
+    return [f"SOURCE_{i}: %regex {json_text({'substring_chunks': _spelt(piece)})}" for i, piece in enumerate(pieces)]
+
+
+def _quote(name: str, shape: str, pieces: Sequence[str], limit: int) -> list[str]:
+    counted = sum(map(len, pieces)) <= COUNTED
+    rest = f"{{0,{max(limit - 2, 0)}}}" if counted else "*"
+    # Begins with a word or a bracket, not with a space, a stop or an escaped line break; ends with no space.
+    form = rf"/([^ \\.,;:!?)\]}}]|\\[^nrtbf])([\s\S]{rest}[^ ])?/"
+    choice = " | ".join(f"SOURCE_{i}" for i in range(len(pieces)))
+    return [f"{shape}: {form}", f'{name}: "\\"" ({shape} & ({choice})) "\\""']
+
+
 class _Writer:
     """Rules, as they are asked for."""
 
@@ -74,8 +93,7 @@ class _Writer:
         start = self.rule(self.root)
         if start is None:
             raise NoQuote("the type demands a quote, and there is no evidence")
-        sources = [f"SOURCE_{i}: %regex {_json({'substring_chunks': _spelt(piece)})}" for i, piece in enumerate(self.pieces)]
-        return "\n".join(["%llguidance {}", f"start: {start}", *self.rules, *sources, ""])
+        return "\n".join(["%llguidance {}", f"start: {start}", *self.rules, *_sources(self.pieces), ""])
 
     def add(self, body: str) -> str:
         name = f"r{len(self.rules)}"
@@ -128,31 +146,26 @@ class _Writer:
     def plain(self, schema: Mapping[str, Any]) -> str:
         """A type without quotes: llguidance's own JSON rules."""
         if schema.get("type") == "null" or ("const" in schema and schema["const"] is None):
-            return _literal("null")
+            return literal("null")
         body = bounded(decodable(dict(schema)), self.max_text)
         if "$defs" in self.root:
             body["$defs"] = bounded(decodable(self.root["$defs"]), self.max_text)
         body["x-guidance"] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-        return self.add(f"%json {_json(body)}")
+        return self.add(f"%json {json_text(body)}")
 
     def quote(self, limit: int) -> str | None:
         if not self.pieces:
             return None
         if limit not in self.quotes:
-            counted = sum(map(len, self.pieces)) <= COUNTED
-            rest = f"{{0,{max(limit - 2, 0)}}}" if counted else "*"
-            # Begins with a word or a bracket, not with a space, a stop or an escaped line break; ends with no space.
-            shape = rf"/([^ \\.,;:!?)\]}}]|\\[^nrtbf])([\s\S]{rest}[^ ])?/"
-            choice = " | ".join(f"SOURCE_{i}" for i in range(len(self.pieces)))
             name = self.quotes[limit] = f"QUOTE_{limit}"
-            self.rules += [f"SHAPE_{limit}: {shape}", f'{name}: "\\"" (SHAPE_{limit} & ({choice})) "\\""']
+            self.rules += _quote(name, f"SHAPE_{limit}", self.pieces, limit)
         return self.quotes[limit]
 
     def union(self, options: Sequence[Mapping[str, Any]]) -> str | None:
         plain = [option for option in options if not self.quotes_in(option)]
         found = [self.rule(option) for option in options if self.quotes_in(option)]
         if nulls := [option for option in plain if option.get("type") == "null"]:
-            found.insert(0, _literal("null"))
+            found.insert(0, literal("null"))
             plain = [option for option in plain if option not in nulls]
         if plain:
             found.append(self.plain({"anyOf": plain}) if len(plain) > 1 else self.rule(plain[0]))
@@ -162,7 +175,7 @@ class _Writer:
     def record(self, schema: Mapping[str, Any]) -> str | None:
         """An object: its fields in the order of the type, those that are not required may be left out."""
         required = set(schema.get("required", ()))
-        first, later = _literal("}"), _literal("}")
+        first, later = literal("}"), literal("}")
         for name, inner in reversed(schema["properties"].items()):
             value = self.rule(inner)
             if value is None and name in required:
@@ -170,21 +183,21 @@ class _Writer:
             if value is None:
                 continue
             key = json.dumps(name, ensure_ascii=False) + ": "
-            begun, joined = f"{_literal(key)} {value} {later}", f"{_literal(', ' + key)} {value} {later}"
+            begun, joined = f"{literal(key)} {value} {later}", f"{literal(', ' + key)} {value} {later}"
             if name in required:
                 first, later = self.add(begun), self.add(joined)
             else:
                 first, later = self.add(f"{begun} | {first}"), self.add(f"{joined} | {later}")
-        return self.add(f"{_literal('{')} {first}")
+        return self.add(f"{literal('{')} {first}")
 
     def array(self, schema: Mapping[str, Any]) -> str | None:
         low, high = int(schema.get("minItems", 0)), schema.get("maxItems")
         item = self.rule(schema["items"])
         if item is None or high == 0:
-            return _literal("[]") if low == 0 else None
-        more = f"({_literal(', ')} {item}){{{max(low - 1, 0)},{int(high) - 1 if high is not None else ''}}}"
-        full = f"{_literal('[')} {item} {more} {_literal(']')}"
-        return self.add(full if low else f"{_literal('[]')} | {full}")
+            return literal("[]") if low == 0 else None
+        more = f"({literal(', ')} {item}){{{max(low - 1, 0)},{int(high) - 1 if high is not None else ''}}}"
+        full = f"{literal('[')} {item} {more} {literal(']')}"
+        return self.add(full if low else f"{literal('[]')} | {full}")
 
 
 def _references(schema: Any) -> set[str]:
@@ -231,7 +244,7 @@ def _spelt(text: str) -> list[str]:
     return [json.dumps(chunk, ensure_ascii=False)[1:-1] for chunk in chunks(text)]
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
     r"""JSON of nothing but letters, digits, JSON's own signs and `\u` escapes within its strings."""
     spelt = json.dumps(value, ensure_ascii=False)
     return re.sub(r'"(?:[^"\\]|\\.)*"', lambda m: _PLAIN.sub(_escape, m[0]), spelt, flags=re.DOTALL)
@@ -241,5 +254,5 @@ def _escape(match: re.Match[str]) -> str:
     return json.dumps(match[0])[1:-1] if ord(match[0]) > 0x7E else f"\\u{ord(match[0]):04x}"
 
 
-def _literal(text: str) -> str:
-    return _json(text)
+def literal(text: str) -> str:
+    return json_text(text)

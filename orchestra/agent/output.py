@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
+from orchestra.agent import calls
 from orchestra.agent.card import Card
-from orchestra.agent.prompt import FEEDBACK, is_plain_text
+from orchestra.agent.computed import Written
+from orchestra.agent.prompt import FEEDBACK
+from orchestra.agent.sureness import sureness
+from orchestra.agent.types import is_plain_text
 from orchestra.values.json import MAX_BYTES, NotStrictJSON, parse_untrusted
 from orchestra.values.text import original, unfenced, visible
 from orchestra.values.types import Validator
 
+NO_INPUTS: Mapping[str, Any] = MappingProxyType({})
 SHOWN = 120
 """Characters of a wrong output that a message shows."""
 
@@ -20,6 +27,8 @@ class Parsed(msgspec.Struct, frozen=True):
     """An output of its type: plain JSON."""
 
     value: Any
+    confidence: float | None = None
+    """How sure the model is of it, in [0, 1]; None where that is not known."""
 
 
 class Unreadable(msgspec.Struct, frozen=True):
@@ -34,13 +43,50 @@ class Reader:
     """Reads what models write for one card; its type is made ready once."""
 
     def __init__(self, card: Card) -> None:
-        self._card, self._plain = card, is_plain_text(card.output_schema)
-        self._validator: Validator | None = None
+        self._card, self._form = card, card.form
+        self._plain = is_plain_text(self._form.spelt)
+        self._weighed = card.weighed
+        self._calibration = card.calibrated
+        self._written: Validator | None = None
+        self._whole: Validator | None = None
 
-    def parse(self, text: str, finish: str = "stop") -> Parsed | Unreadable:
-        """The value of a model's text, as `parse` gives it."""
-        card = self._card
-        if finish == "length" and not self._plain:
+    def parse(
+        self,
+        text: str,
+        finish: str = "stop",
+        tokens: Sequence[Written] = (),
+        inputs: Mapping[str, Any] = NO_INPUTS,
+        *,
+        adapted: bool = True,
+    ) -> Parsed | Unreadable:
+        """The value of a model's text, as `parse` gives it; `tokens` are what the text is made of, where they are known.
+
+        Where the card has a calibration, the likeliest choice after it stands in the place of the one that was written; not where it was
+        not `adapted`, which is to say that another base wrote without the adapter that the calibration is of. An agent that
+        calls functions is held to those in `inputs`; raises `InputError` A016 where these are none.
+        """
+        written = self.written(text, finish, inputs)
+        if isinstance(written, Unreadable):
+            return written
+        sure = sureness(text, tokens) if self._weighed else None
+        if not self._form.rules:
+            return Parsed(written.value, sure)
+        odds = self._form.odds(text, tokens) if self._form.weighs else None
+        value = written.value
+        if odds is not None and adapted and self._calibration is not None:
+            odds = self._calibration.corrected(odds, inputs)
+            value = {**value, self._form.chosen: max(odds, key=lambda choice: odds[choice])}
+        sure = self._form.sure(value, odds, sure)
+        value = self._form.filled(value, odds)
+        if self._whole is None:
+            self._whole = Validator(self._card.output_schema)
+        found = self._checked(value, self._whole)
+        return found if isinstance(found, Unreadable) else Parsed(found.value, sure)
+
+    def written(self, text: str, finish: str = "stop", inputs: Mapping[str, Any] = NO_INPUTS) -> Parsed | Unreadable:
+        """What a model wrote, without the fields that are computed."""
+        card, alone = self._card, self._form.alone
+        if finish == "length" and (alone or not self._plain):
             reason = f"{card.name} was cut off after max_output tokens, in {_shown(text)}"
             return Unreadable("M003", reason, f"raise max_output ({card.max_output}) of the card, or ask for less")
         stripped = text.strip()
@@ -48,7 +94,7 @@ class Reader:
             return Unreadable("M004", f"{card.name} wrote nothing", "try another sampling, or a larger model")
         if len(text) * 4 > MAX_BYTES and len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
             return Unreadable("M001", f"{card.name} wrote more than 1 MiB", "lower max_output")
-        if self._plain:
+        if self._plain or alone:
             value: Any = stripped
         else:
             try:
@@ -57,12 +103,17 @@ class Reader:
                 return Unreadable("M001", f"{card.name} wrote no JSON ({error.args[0]}): {_shown(text)}", "turn structured outputs on")
         if "\u2060" in text or "\\u2060" in text:
             value = _restored(value, [*card.input_schema.get("properties", {}), FEEDBACK])
-        if self._validator is None:
-            self._validator = Validator(card.output_schema)
-        if fault := self._validator.check(value):
-            return Unreadable(
-                "M002", f"{card.name} wrote another type: {visible(fault)}", "turn structured outputs on, or mend the card's output"
-            )
+        if self._written is None:
+            self._written = Validator(self._form.schema)
+        found = self._checked({alone: value} if alone else value, self._written)
+        if isinstance(found, Unreadable) or not inputs or not card.calls:
+            return found
+        return self._checked(value, Validator(calls.narrowed(self._form.schema, card.calls, inputs)))
+
+    def _checked(self, value: Any, validator: Validator) -> Parsed | Unreadable:
+        if fault := validator.check(value):
+            reason = f"{self._card.name} wrote another type: {visible(fault)}"
+            return Unreadable("M002", reason, "turn structured outputs on, or mend the card's output")
         return Parsed(value)
 
 

@@ -11,10 +11,12 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from orchestra.agent import template
+from orchestra.agent import calls, template
 from orchestra.agent.card import Card, Sampling
+from orchestra.agent.computed import ASKED
 from orchestra.agent.grammar import NoQuote, bounded, decodable, evidence_grammar
 from orchestra.agent.template import Role
+from orchestra.agent.types import is_plain_text
 from orchestra.doors import Source
 from orchestra.errors import InputError
 from orchestra.values.fields import QUOTE, mentions
@@ -39,9 +41,10 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Constraint(msgspec.Struct, frozen=True):
-    """What the output must be: `json` with a schema, or `grammar` with a Lark grammar for llguidance (vLLM's `structured_outputs`)."""
+    """What the output must be, in the words of vLLM's `structured_outputs`: `json` with a schema, `grammar` with a Lark grammar for
+    llguidance, or, of a text that is written without JSON, `choice` or `regex`."""
 
-    kind: Literal["json", "grammar"]
+    kind: Literal["json", "grammar", "choice", "regex"]
     value: Any
 
 
@@ -56,6 +59,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     max_output: int
     sampling: Sampling
     stop: tuple[str, ...] = ()
+    continues: bool = False
+    """Whether the last message is the beginning of the answer, and the model goes on with it."""
 
 
 class Script:
@@ -64,7 +69,9 @@ class Script:
     def __init__(self, card: Card) -> None:
         """Raises `InputError` A007 where no prompt of the card can be rendered."""
         self.card = card
-        self.sampling = card.sampling.model_dump(exclude_none=True)
+        form = card.form
+        self.weighed = card.weighed
+        self.sampling = card.sampling.model_dump(exclude_none=True) | (ASKED if form.weighs else {})
         """As servers take it. Not to be changed."""
         self._inputs = tuple(name for name in card.input_schema.get("properties", {}) if name != FEEDBACK)
         self._names = (*card.input_schema.get("properties", {}), FEEDBACK)
@@ -72,10 +79,13 @@ class Script:
         if not self._messages:
             raise InputError("A007", f"the prompt of {card.name!r} is empty", hint="write prompt.md")
         self._system = (Message("system", card.system.strip()),) if card.system else ()
-        self._plain = is_plain_text(card.output_schema)
-        self._quotes = not self._plain and mentions(card.output_schema, QUOTE)
-        self._decodable = None if self._plain else decodable(card.output_schema)
-        self._by_type = None if self._decodable is None else Constraint("json", bounded(self._decodable, _free_text(card)))
+        self._written = form.spelt
+        self._plain = bool(form.alone) or is_plain_text(self._written)
+        self._quotes = not self._plain and mentions(self._written, QUOTE)
+        self._decodable = None if self._plain else decodable(self._written)
+        self._by_type = (
+            _of_text(self._written) if self._decodable is None else Constraint("json", bounded(self._decodable, self._free_text))
+        )
 
     def render(
         self,
@@ -88,27 +98,43 @@ class Script:
         """The prompt for these inputs, as `render` gives it."""
         names = self._names
         safe = {name: _fenced(inputs.get(name), names) for name in self._inputs}
+        written = calls.narrowed(self._written, self.card.calls, inputs) if self.card.calls else self._written
         said = [Message(role, neutral(text.render(safe)).strip()) for role, text in self._messages]
+        begun = said.pop() if len(said) > 1 and said[-1].role == "assistant" else None
         if feedback:
             said[-1] = Message(said[-1].role, f"{said[-1].content}\n\n{_complaint(feedback, names)}")
+        if begun is not None and begun.content:
+            said.append(begun)
         return Prompt(
             messages=(*self._system, *said),
-            constraint=self._constraint(inputs, evidence, constraint),
-            response_schema=self._decodable,
+            constraint=self._constraint(written, inputs, evidence, constraint),
+            response_schema=decodable(written) if self.card.calls else self._decodable,
             max_output=self.card.max_output,
             sampling=self.card.sampling,
+            continues=begun is not None and bool(begun.content),
         )
 
-    def _constraint(self, inputs: Mapping[str, Any], evidence: Sequence[Source], wanted: Constraining) -> Constraint | None:
-        if wanted == "none" or self._plain:
+    def _constraint(
+        self, written: Schema, inputs: Mapping[str, Any], evidence: Sequence[Source], wanted: Constraining
+    ) -> Constraint | None:
+        if wanted == "none":
             return None
-        if wanted == "evidence" and self._quotes:
+        if self.card.grammar is not None:
+            held = inputs.get(self.card.grammar) if wanted == "evidence" else None
+            return Constraint("grammar", str(held)) if held else None
+        if wanted == "evidence" and (self._quotes or self.card.calls):
             texts = [source.text for source in quotable(self.card, inputs, evidence)]
             try:
-                return Constraint("grammar", evidence_grammar(self.card.output_schema, texts, _free_text(self.card)))
+                return Constraint("grammar", evidence_grammar(written, texts if self._quotes else (), self._free_text))
             except NoQuote:  # the check of quotes decides then
                 pass
-        return self._by_type
+        return Constraint("json", bounded(decodable(written), self._free_text)) if self.card.calls else self._by_type
+
+    @property
+    def _free_text(self) -> int:
+        """Characters that one text may have, so that all of them fit into `max_output` together with the JSON around them."""
+        fields = max(1, len(self._written.get("properties", {})))
+        return max(32, (self.card.max_output - JSON_TOKENS_A_FIELD * fields) * CHARACTERS_A_TOKEN // fields)
 
 
 def render(
@@ -125,11 +151,6 @@ def render(
     `feedback` says why earlier attempts were not accepted. Raises `InputError` A007 where the prompt cannot be rendered.
     """
     return Script(card).render(inputs, evidence=evidence, feedback=feedback, constraint=constraint)
-
-
-def is_plain_text(schema: Schema) -> bool:
-    """Whether an output is a text and nothing more: it is taken as it is written, without JSON around it."""
-    return schema.get("type") == "string" and not schema.keys() & {"enum", "const", "pattern", "format"}
 
 
 def quotable(card: Card, inputs: Mapping[str, Any], evidence: Sequence[Source] = ()) -> tuple[Source, ...]:
@@ -154,10 +175,13 @@ def sources(value: Any) -> list[Source]:
             return []
 
 
-def _free_text(card: Card) -> int:
-    """Characters that one text may have, so that all of them fit into `max_output` together with the JSON around them."""
-    fields = max(1, len(card.output_schema.get("properties", {})))
-    return max(32, (card.max_output - JSON_TOKENS_A_FIELD * fields) * CHARACTERS_A_TOKEN // fields)
+def _of_text(schema: Schema) -> Constraint | None:
+    """What holds a text that is written without JSON: its choices, its pattern, or nothing."""
+    if choices := schema.get("enum"):
+        return Constraint("choice", list(choices))
+    if pattern := schema.get("pattern"):
+        return Constraint("regex", str(pattern).removeprefix("^").removesuffix("$"))
+    return None
 
 
 def _fenced(value: Any, names: Sequence[str]) -> Any:

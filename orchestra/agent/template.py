@@ -1,7 +1,8 @@
 """Prompt templates: minijinja with fuel, cut into messages before anything is put into them.
 
 A line `<!-- system -->`, `<!-- user -->` or `<!-- assistant -->` begins a message; without one the text is one user message. Data is
-a value to the template, never a part of it, so it makes no message and no expression.
+a value to the template, never a part of it, so it makes no message and no expression. Where the last message is the assistant's, it
+is the beginning of the answer, and the model goes on with it; an empty one is left out.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ def check(template: str, names: Iterable[str], file: Path) -> None:
     if len(parts) > MAX_MESSAGES:
         place = _place(template, parts[MAX_MESSAGES][2], file)
         raise InputError("A005", f"{file} has {len(parts):,} messages; at most {MAX_MESSAGES}", place=place, hint="write fewer examples")
-    if parts[-1][0] != "user":
-        raise InputError("A005", "the last message is not the user's", place=_place(template, parts[-1][2], file), hint="<!-- user -->")
+    if parts[-1][0] == "system" or all(role != "user" for role, _, _ in parts):
+        raise InputError("A005", "there is no message of the user's", place=_place(template, parts[-1][2], file), hint="<!-- user -->")
     for _, text, line in parts:
         environment = _environment()
         try:

@@ -67,3 +67,8 @@ def record(fields: Mapping[str, Any], models: Mapping[str, Schema], at: At, titl
 def output_type(output: str | Mapping[str, str], models: Mapping[str, Schema], at: At) -> Schema:
     """The type of an output: one type, or a record."""
     return parse_type(output, models, at("output")) if isinstance(output, str) else record(output, models, at)
+
+
+def is_plain_text(schema: Schema) -> bool:
+    """Whether an output is a text and nothing more: it is taken as it is written, without JSON around it."""
+    return schema.get("type") == "string" and not schema.keys() & {"enum", "const", "pattern", "format"}

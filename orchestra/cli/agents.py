@@ -109,6 +109,8 @@ def _data(name: str, contract: Contract, card: Card | None) -> dict[str, Any]:
         "gives": _output(contract),
         "model": card.model if card and card.kind in ("model", "encoder") else None,
         "adapter": card.adapter if card else None,
+        "tools": list(card.tools) if card else [],
+        "agents": list(card.agents) if card else [],
         "label": contract.label,
         "checks": list(contract.checks),
         "folder": str(card.folder) if card and card.folder else None,
@@ -126,6 +128,8 @@ def _show(contract: Contract, card: Card | None) -> None:
     if card.kind == "model":
         adapter = f" with the adapter {card.adapter}" if card.adapter else ""
         say(f"  asks    the fleet's model {card.model!r}{adapter}, for at most {card.max_output} tokens")
+    if (kit := contract.kit) is not None:
+        say(f"  uses    {', '.join((*kit.tools, *kit.agents))}; at most {kit.steps} calls, {kit.shown:,} characters of each are read")
     if card.kind == "encoder":
         say(f"  stands  on the encoder {card.model!r}, in this process")
     say(f"  card    {card.folder}\n  digest  {card.digest}")

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from orchestra.cli.claims import claim_data, show_claims
 from orchestra.cli.failure import as_data
 from orchestra.cli.screen import console, say, seconds, table
 from orchestra.events import Event
 from orchestra.journal.history import History
 from orchestra.result import Result
-from orchestra.values.outcome import Evidence
 from orchestra.values.text import visible
 
-MAX_EVIDENCE = 20
 MAX_ROWS = 40
-LONG_QUOTE = 400
 
 
-def show_result(result: Result[Any], events: Sequence[Event]) -> None:
-    """Prints a result for a person."""
+def show_result(result: Result[Any], events: Sequence[Event], nodes: Callable[[], None] | None = None) -> None:
+    """Prints a result for a person; `nodes` prints what its nodes took, where that is not the usual table."""
     if result.error is None:
-        say(visible(as_text(result.value)))
-        show_evidence(result.evidence)
+        answer = as_text(result.value)
+        say(visible(answer))
+        show_claims(result.claims, answer)
     else:
         colour = "yellow" if result.status == "abstained" else "red"
         say(visible(result.error.message), style=colour)
     say()
     history = History.of(events)
-    show_nodes(history)
+    if nodes is None:
+        show_nodes(history)
+    else:
+        nodes()
+    show_promises(result.promises)
     say()
     confidence = f", confidence {result.confidence:.2f}" if result.confidence is not None else ""
     say(f"{result.status} in {seconds(history.seconds or 0.0)}{confidence}", style="bold")
@@ -44,6 +49,8 @@ def result_data(result: Result[Any]) -> dict[str, Any]:
         "output": result.value,
         "confidence": result.confidence,
         "evidence": result.evidence,
+        "promises": dict(result.promises),
+        **claim_data(result.claims),
         "usage": result.usage,
         "ledger": dict(result.ledger),
         "error": None if result.error is None else as_data(result.error),
@@ -62,23 +69,14 @@ def as_text(value: Any) -> str:
         return "(nested too deep to be shown; see --json)"
 
 
-def show_evidence(evidence: Sequence[Evidence]) -> None:
-    """Prints what an output rests on, each quote once."""
-    from rich.text import Text
-
-    screen = console()
-    told: dict[tuple[str, str, int | None], Evidence] = {
-        (found.quote, found.source, found.start): found for found in evidence if found.quote
-    }
-    if told:
+def show_promises(promises: Mapping[str, str]) -> None:
+    """Prints what certificates promise of accepted values: once for all elements of a list, with their number."""
+    counted = Counter((re.sub(r"\[\d+\]|#\d+", "", node), promise) for node, promise in promises.items())
+    if counted:
         say()
-    for found in list(told.values())[:MAX_EVIDENCE]:
-        quote = found.quote if len(found.quote) <= LONG_QUOTE else found.quote[:LONG_QUOTE] + "…"
-        at = f" [{found.start}:{found.end}]" if found.start is not None else ""
-        source = visible(found.source or "the input", keep="")
-        screen.print(Text.assemble(("  “", "dim"), (visible(quote), "green"), ("”", "dim"), f"  {source}{at}", (f"  {found.check}", "dim")))
-    if len(told) > MAX_EVIDENCE:
-        say(f"  and {len(told) - MAX_EVIDENCE} more", style="dim")
+    for (node, promise), count in counted.items():
+        many = f" ({count} values)" if count > 1 else ""
+        say(visible(f"{node}{many}: {promise}"), style="green")
 
 
 def show_nodes(history: History, *, everything: bool = False) -> None:

@@ -17,6 +17,7 @@ from orchestra.errors import OrchestraError
 from orchestra.values.text import visible
 
 if TYPE_CHECKING:
+    from orchestra.agent.card import Card
     from orchestra.config import Settings
 
 _FLEET = re.compile(r"^schema:\s*['\"]?orchestra/fleet/", re.MULTILINE)
@@ -82,7 +83,10 @@ def _check(chosen: Settings, name: str, found: Checked) -> None:
     if card.is_file():
         from orchestra.agent.card import Card
 
-        found.says = f"the agent {Card.load(card.parent).name!r}"
+        loaded = Card.load(card.parent)
+        found.says = f"the agent {loaded.name!r}"
+        if loaded.forms is not None:
+            _check_tools(chosen, loaded)
     elif path.is_file() and _FLEET.search(path.read_text(encoding="utf-8", errors="replace")[: 1 << 20]):
         from orchestra.fleet.config import read
 
@@ -95,6 +99,15 @@ def _check(chosen: Settings, name: str, found: Checked) -> None:
         program = project.program(project.find(name))
         found.says = f"the workflow {program.name!r}, {len(program.nodes)} node{'s' * (len(program.nodes) != 1)}"
         found.warnings += program.warnings
+
+
+def _check_tools(chosen: Settings, card: Card) -> None:
+    """What an agent with tools may call is there. Raises `InputError` A019 or A020."""
+    from orchestra.project import Project
+    from orchestra.workflow.steps import Agent
+
+    project = Project.load(chosen)
+    project.program(Agent.carded(card))
 
 
 def _data(one: Checked) -> dict[str, Any]:

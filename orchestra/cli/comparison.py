@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestra import certificates
 from orchestra.agent.card import Card
 from orchestra.app import Orchestra
 from orchestra.cli.opening import Opener
@@ -15,12 +16,14 @@ from orchestra.cli.screen import note
 from orchestra.config import Settings
 from orchestra.errors import InputError
 from orchestra.learn import evaluation
-from orchestra.learn.dataset import Part
-from orchestra.learn.evaluation import CANDIDATE, INCUMBENT, UNTUNED, Arm, Report
+from orchestra.learn.dataset import MANIFEST, Part
+from orchestra.learn.evaluation import CANDIDATE, EVALUATION, INCUMBENT, UNTUNED, Arm, Report
+from orchestra.learn.evaluation_file import FILE, Rows, evaluation_of
 from orchestra.learn.interval import Figure
 from orchestra.learn.metrics import Metric
-from orchestra.learn.questions import Test, metrics_of, read_test
+from orchestra.learn.questions import Test, metrics_of, read_rows, read_test
 from orchestra.learn.requirements import Requirement, junit, read_requirement
+from orchestra.workflow.steps import Agent
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +36,13 @@ class Asked:
     train: Path | None
     candidate: Path | None
     untuned: bool
-    rows: int
-    seed: int
+    rows: int | None
+    """At most so many; None for what the evaluation says, or else all."""
+    seed: int | None
     no_checks: bool
     require: Sequence[str] = ()
+    evaluation: str = ""
+    """Of `evaluation.yaml`; the first where none is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,27 +80,53 @@ async def compare(open_: Opener, chosen: Settings, asked: Asked) -> Compared:
             arms = await answered(orchestra, card, test, asked, chosen.concurrency)
     finally:
         waiting.close()
-    report = evaluation.report(card, test, metrics, arms, asked.seed)
+    report = evaluation.report(card.name, test, metrics, arms, asked.seed or 0)
     return Compared(report, report.figures(CANDIDATE if asked.candidate else INCUMBENT), requirements)
 
 
 def carded(orchestra: Orchestra, asked: Asked) -> Card:
     """The card of the agent. Raises `InputError` A001 for one that is not there or has no card."""
     card = orchestra.registry.card(asked.agent)
-    return card.varied(checks=(), otherwise=()) if asked.no_checks else card
+    if asked.no_checks:
+        return card.varied(checks=(), otherwise=(), accept=None)
+    return card if card.accept != "certified" else card.varied(accept=_certified(orchestra, card))
+
+
+def _certified(orchestra: Orchestra, card: Card) -> float | None:
+    """The threshold that all arms are accepted by, where a card says `certified`: that of its certificate, void or not, for they are
+    compared and promise nothing; None where there is none."""
+    path = certificates.found(orchestra.settings, orchestra.registry, card.name)
+    if path is None:
+        note(f"{card.name} accepts by a certificate, and has none: its arms accept from a score of 0.5")
+        return None
+    return certificates.read(path, card.name).threshold
 
 
 def prepared(card: Card, asked: Asked) -> tuple[Sequence[Metric], Test]:
     """What to measure, and on what."""
-    metrics = metrics_of(card)
-    test = read_test(asked.data, asked.part, asked.train)
+    metrics, test = metrics_of(card, asked.evaluation), _test(card, asked)
     if asked.candidate is None and not card.trained:
         raise InputError("N305", f"{card.name} is not trained yet", hint=f"orchestra learn train {card.name} --data DATA")
     known = set(card.input_schema.get("properties", {}))
     strange = next((name for question in test.questions for name in question.input if name not in known), None)
     if strange is not None:
         raise InputError("N001", f"{asked.data} has the input {strange!r}, and {card.name} takes {', '.join(known)}")
-    return metrics, evaluation.sampled(test, asked.rows, asked.seed)
+    return metrics, test
+
+
+def _test(card: Card, asked: Asked) -> Test:
+    """The rows: of a data set or a file, or those that `evaluation.yaml` names under a folder with one folder a set."""
+    rows = _named(card, asked)
+    if rows is None or not asked.data.is_dir() or (asked.data / MANIFEST).is_file():
+        return evaluation.sampled(read_test(asked.data, asked.part, asked.train), asked.rows or 0, asked.seed or 0)
+    count = rows.sample if asked.rows is None else asked.rows
+    return evaluation.sampled(read_rows(asked.data, rows), count, rows.seed if asked.seed is None else asked.seed)
+
+
+def _named(card: Card, asked: Asked) -> Rows | None:
+    """The rows that the agent's `evaluation.yaml` names."""
+    file = card.folder / FILE if card.folder is not None else None
+    return evaluation_of(file, asked.evaluation)[1].rows if file is not None and file.is_file() else None
 
 
 async def answered(orchestra: Orchestra, card: Card, test: Test, asked: Asked, at_once: int) -> list[Arm]:
@@ -104,10 +136,13 @@ async def answered(orchestra: Orchestra, card: Card, test: Test, asked: Asked, a
         cards = {UNTUNED: evaluation.untuned(card), **cards}
     if asked.candidate is not None:
         cards[CANDIDATE] = evaluation.candidate(card, asked.candidate)
-    arms = evaluation.floor_arms(test)
+    arms, runs = evaluation.floor_arms(test), orchestra.options(purpose=EVALUATION)
+    named = _named(card, asked)
+    few = evaluation.sampled(test, named.untuned, named.seed) if named is not None else test
     for name, one in cards.items():
-        with Meter(len(test.questions), 0) as meter:
-            arm = await evaluation.arm_of(orchestra, name, one, test, at_once, lambda *_: meter.advance())
+        questions = few if name == UNTUNED else test
+        with Meter(len(questions.questions), 0) as meter:
+            arm = await evaluation.arm_of(runs, name, Agent.carded(one), questions, at_once, lambda *_: meter.advance())
         if arm.failed:
             note(f"{name}: {arm.failed} rows failed; the first: {arm.reason}")
         arms.append(arm)

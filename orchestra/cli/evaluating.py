@@ -1,9 +1,10 @@
-"""`orchestra learn evaluate`, `promote`, `rollback`: what an agent is worth, and who takes its place."""
+"""`orchestra learn evaluate`, `promote`, `rollback`, `calibrate`: what an agent is worth, who takes its place, how sure it may be."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,12 +12,26 @@ from orchestra.cli.failure import Verb
 from orchestra.cli.opening import opener, settings
 from orchestra.cli.screen import note, print_json, say
 
+if TYPE_CHECKING:
+    from orchestra.learn.dataset import Part
+
 Data = Annotated[
     Path,
-    typer.Option("--data", "-d", help="A data set's folder, or rows {id, input, expected}: .jsonl, .jsonl.gz.", show_default=False),
+    typer.Option(
+        "--data",
+        "-d",
+        help="A data set's folder; rows {id, input, expected}: .jsonl, .jsonl.gz; or the folder that evaluation.yaml names files of.",
+        show_default=False,
+    ),
 ]
-Rows = Annotated[int, typer.Option("--rows", min=0, help="At most so many rows, drawn by the seed; 0 for all.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of the rows drawn, and of the intervals.")]
+Rows = Annotated[
+    int | None,
+    typer.Option("--rows", min=0, help="At most so many rows, drawn by the seed; 0 for all.", show_default="as evaluation.yaml, or all"),
+]
+Seed = Annotated[
+    int | None, typer.Option("--seed", help="Of the rows drawn, and of the intervals.", show_default="as evaluation.yaml, or 0")
+]
+Evaluation = Annotated[str, typer.Option("--evaluation", help="One of evaluation.yaml.", show_default="the first")]
 Concurrency = Annotated[int | None, typer.Option("--concurrency", "-c", min=1, help="Rows at once.", show_default="as configured")]
 Fleet = Annotated[str | None, typer.Option(help="A name in configs/, or a path.", show_default="as configured")]
 NoChecks = Annotated[bool, typer.Option("--no-checks", help="Measure what it writes, without the checks of its card.")]
@@ -24,9 +39,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Agent = Annotated[str, typer.Argument(help="An agent with a card.", show_default=False)]
 
 
+class HeldOut(StrEnum):
+    """Parts that nothing was trained on; an enum, for Typer takes no list of literals."""
+
+    TUNE = "tune"
+    TEST = "test"
+
+
 def register(learn: typer.Typer) -> None:
     """Adds the verbs."""
-    for add in (_evaluate, _promote, _rollback):
+    for add in (_evaluate, _promote, _rollback, _calibrate):
         add(learn)
 
 
@@ -49,8 +71,9 @@ def _evaluate(learn: typer.Typer) -> None:
         junit: Annotated[
             Path | None, typer.Option(help="Write what is required and whether it is met, for a CI service.", show_default=False)
         ] = None,
-        rows: Rows = 0,
-        seed: Seed = 0,
+        rows: Rows = None,
+        seed: Seed = None,
+        evaluation: Evaluation = "",
         no_checks: NoChecks = False,
         concurrency: Concurrency = None,
         fleet: Fleet = None,
@@ -63,7 +86,7 @@ def _evaluate(learn: typer.Typer) -> None:
         from orchestra.cli.comparison import Asked, compare
         from orchestra.cli.signals import carry_out
 
-        asked = Asked(agent, data, part, train, candidate, untuned, rows, seed, no_checks, tuple(require or ()))
+        asked = Asked(agent, data, part, train, candidate, untuned, rows, seed, no_checks, tuple(require or ()), evaluation)
         chosen = settings(fleet=fleet, concurrency=concurrency)
         compared = carry_out(lambda _: compare(opener(context), chosen, asked))
         if junit is not None:
@@ -88,8 +111,9 @@ def _promote(learn: typer.Typer) -> None:
         data: Data,
         part: Annotated[Literal["tune", "test"], typer.Option(help="Of a data set.")] = "test",
         force: Annotated[bool, typer.Option("--force", help="Take it even where it is not surely better.")] = False,
-        rows: Rows = 0,
-        seed: Seed = 0,
+        rows: Rows = None,
+        seed: Seed = None,
+        evaluation: Evaluation = "",
         no_checks: NoChecks = False,
         concurrency: Concurrency = None,
         fleet: Fleet = None,
@@ -104,7 +128,7 @@ def _promote(learn: typer.Typer) -> None:
         from orchestra.cli.promoting import promoted
         from orchestra.cli.signals import carry_out
 
-        asked = Asked(agent, data, part, None, candidate, untuned=False, rows=rows, seed=seed, no_checks=no_checks)
+        asked = Asked(agent, data, part, None, candidate, untuned=False, rows=rows, seed=seed, no_checks=no_checks, evaluation=evaluation)
         chosen = settings(fleet=fleet, concurrency=concurrency)
         result = carry_out(lambda _: promoted(opener(context), chosen, asked, force=force))
         if as_json:
@@ -131,3 +155,37 @@ def _rollback(learn: typer.Typer) -> None:
         else:
             has = f"the adapter {line.taken[:12]}" if line.taken else "no adapter"
             say(f"{agent} has {has} again, in place of {line.given_up[:12] or 'none'}")
+
+
+def _calibrate(learn: typer.Typer) -> None:
+    @learn.command("calibrate", cls=Verb)
+    def calibrate(
+        context: typer.Context,
+        agent: Agent,
+        data: Annotated[Path, typer.Option("--data", "-d", help="The folder of a data set.", show_default=False)],
+        part: Annotated[list[HeldOut] | None, typer.Option(help="Whose rows are asked; may be given twice.", show_default="tune")] = None,
+        words: Annotated[
+            str, typer.Option(metavar="CLAIM,EVIDENCE", help="Two inputs whose common words vote beside the model.", show_default=False)
+        ] = "",
+        out: Annotated[Path | None, typer.Option("--out", "-o", help="The file.", show_default="as the card says")] = None,
+        concurrency: Concurrency = None,
+        fleet: Fleet = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Set the probabilities of an agent's choices right, by what they were worth on rows that it was not trained on."""
+        from orchestra.cli.calibrating import calibrated
+        from orchestra.cli.signals import carry_out
+
+        claim, _, evidence = words.partition(",")
+        pair = (claim.strip(), evidence.strip()) if words else None
+        parts: list[Part] = ["test" if one is HeldOut.TEST else "tune" for one in part or [HeldOut.TUNE]]
+        chosen = settings(fleet=fleet, concurrency=concurrency)
+        done = carry_out(lambda _: calibrated(opener(context), chosen, agent, data, parts, pair, out))
+        made = done.calibration
+        if as_json:
+            print_json(
+                {"file": str(done.file), "rows": made.rows, "asked": done.asked, "model": made.trust.model, "words": made.trust.wording}
+            )
+        else:
+            say(f"{done.file}: fitted on {made.rows:,} of {done.asked:,} rows")
+            say(f"  the model's vote counts {made.trust.model:.2f}" + (f", the words' {made.trust.wording:.2f}" if pair else ""))

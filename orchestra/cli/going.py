@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from orchestra.app import HELD, Orchestra, chosen
+from orchestra.app import HELD, Orchestra
 from orchestra.cli import asking
 from orchestra.cli.failure import STATUS_CODES
 from orchestra.cli.finding import EVERY, find_run, latest, nothing, status_of
@@ -20,6 +20,7 @@ from orchestra.cli.watching import WHO, Manner, Watch
 from orchestra.config import Settings
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Asked, RunFinished
+from orchestra.inputs import chosen
 from orchestra.recording import recorded
 
 AT_ONCE = 8

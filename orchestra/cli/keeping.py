@@ -96,11 +96,11 @@ class Sweep:
         return [run for run in reversed(ended) if self.older is None or now - (run.finished or now) > self.older]
 
 
-def age(text: str) -> float:
+def age(text: str, option: str = "--older") -> float:
     """The seconds that an age stands for, such as `30d`, `12h` or `2w`. Raises `InputError` C010."""
     if found := re.fullmatch(r"([0-9]{1,6})([hdw])", text):
         return float(found[1]) * _SECONDS[found[2]]
-    raise InputError("C010", f"{text!r} is no age", hint="write hours, days or weeks: --older 12h, --older 30d, --older 2w")
+    raise InputError("C010", f"{text!r} is no age", hint=f"write hours, days or weeks: {option} 12h, {option} 30d, {option} 2w")
 
 
 async def sweep(wanted: Sweep, *, dry_run: bool, sure: bool, as_json: bool) -> None:

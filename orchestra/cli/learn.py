@@ -7,18 +7,20 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
 
 import typer
 
 from orchestra.cli import evaluating
 from orchestra.cli.failure import Verb
-from orchestra.cli.opening import settings
+from orchestra.cli.opening import opener, settings
 from orchestra.cli.screen import note, say, seconds
 
 if TYPE_CHECKING:
     from orchestra.agent.card import Card
     from orchestra.errors import InputError
+    from orchestra.fleet.config import FleetConfig
+    from orchestra.learn.distillation import Distillation
     from orchestra.learn.loop import Course, Tick
     from orchestra.learn.model import Shape
 
@@ -38,42 +40,62 @@ def register(app: typer.Typer) -> None:
 
 
 def data(
+    context: typer.Context,
     agent: Agent,
-    files: Annotated[list[Path], typer.Argument(help="JSON lines or CSV with inputs and outputs.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the data set.", show_default=False)],
+    files: Annotated[list[Path] | None, typer.Argument(help="JSON lines or CSV with inputs and outputs.", show_default=False)] = None,
     licence: Annotated[str, typer.Option(help="What may be done with the rows. Needed.", show_default=False)] = "",
     name: Annotated[str, typer.Option(help="Its name.", show_default="as the folder")] = "",
     column: Annotated[list[str] | None, typer.Option("--column", help="FIELD=COLUMN, where the names differ.", show_default=False)] = None,
-    group: Annotated[str, typer.Option(help="The column that says what belongs together.", show_default="the agent's evidence")] = "",
+    group: Annotated[
+        str, typer.Option(help="The column, or input, that says what belongs together.", show_default="the agent's evidence")
+    ] = "",
     tune: Annotated[float, typer.Option(help="Share of the groups to stop early by.")] = 0.1,
     test: Annotated[float, typer.Option(help="Share of the groups to report on.")] = 0.1,
+    runs: Annotated[bool, typer.Option("--runs", help="Take what the agent was asked in your runs, as the journal has it.")] = False,
+    since: Annotated[str | None, typer.Option(metavar="AGE", help="Of --runs, those of the last 12h, 30d, 2w.", show_default=False)] = None,
+    workflow: Annotated[str, typer.Option(metavar="NAME", help="Of --runs, those of this workflow or agent.", show_default=False)] = "",
+    escalated: Annotated[
+        str,
+        typer.Option(metavar="AGENT", help="Of --runs: learn which calls of this agent needed the larger model.", show_default=False),
+    ] = "",
+    teacher: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="An agent, or a model of the fleet, that answers what has no output.", show_default=False),
+    ] = "",
+    concurrency: evaluating.Concurrency = None,
+    fleet: evaluating.Fleet = None,
 ) -> None:
-    """Make a versioned data set: types checked, duplicates left out, whole groups in one part."""
-    from orchestra.learn.contract import contract_digest
-    from orchestra.learn.dataset import DataSet, Origin
-    from orchestra.learn.duplicates import distinct
-    from orchestra.learn.sources import Columns, read
-    from orchestra.learn.splits import Shares, split
-    from orchestra.values.json import digest
+    """Make a versioned data set: types checked, duplicates left out, whole groups in one part.
 
-    card, shares, columns = _card(agent), Shares(tune, test), Columns.of(column or (), group)
-    label = name or out.name
-    if not licence.strip():
-        DataSet.made(label, agent, "", licence, (), {})
-    read_files = [(path, read(path, card, columns)) for path in files]
-    kept = distinct(row for _, rows in read_files for row in rows)
-    origins = [
-        Origin(path.name, licence, digest(path.read_bytes()), f"columns {dict(columns.named)}", len(rows)) for path, rows in read_files
-    ]
-    left = {"the same": kept.same, "the same in another spelling": kept.near, "the same with another output": kept.contradicting}
-    made = DataSet.made(label, agent, contract_digest(card), licence, origins, split(kept.rows, shares), left)
+    Of files; with --runs, of the accepted answers of the agent in your runs, and of the answers that persons, the larger model or
+    another agent gave where its own was withheld or failed. A --teacher is asked what is still open: the inputs of files, whose
+    outputs are not read then, and those of failed calls. What the checks accept of its answers is kept.
+    """
+    from orchestra.cli.collecting import Asked, collect, told
+    from orchestra.cli.keeping import age
+    from orchestra.cli.signals import carry_out
+    from orchestra.learn.sources import Columns
+    from orchestra.learn.splits import Shares
+
+    asked = Asked(
+        agent,
+        tuple(files or ()),
+        out,
+        licence,
+        name or out.name,
+        Columns.of(column or (), group),
+        Shares(tune, test),
+        runs=runs,
+        seconds=age(since, "--since") if since is not None else None,
+        workflow=workflow,
+        teacher=teacher,
+        escalated=escalated,
+    )
+    chosen = settings(fleet=fleet, concurrency=concurrency)
+    made = carry_out(lambda _: collect(opener(context), chosen, asked))
     made.write(out)
-    say(f"{out}: {label} {made.manifest.digest}, {licence}")
-    for part, record in made.manifest.parts.items():
-        say(f"  {part:<5}  {record.rows:,} rows in {record.groups:,} groups")
-    for reason, count in left.items():
-        if count:
-            say(f"  left out: {count:,} rows, {reason}")
+    told(out, made.manifest)
 
 
 def train(
@@ -81,7 +103,9 @@ def train(
     data: Annotated[Path, typer.Option("--data", help="The folder of a data set.", show_default=False)],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the adapter goes.", show_default="in DATA")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Train for about so long.", show_default=False)] = None,
-    epochs: Annotated[float | None, typer.Option(min=0.01, help="Passes over the rows.", show_default="3, without --minutes")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(min=0.01, help="Passes over the rows.", show_default="3, an encoder's 6, without --minutes")
+    ] = None,
     rank: Annotated[int, typer.Option(min=1, max=256, help="Rank of the LoRA.")] = 16,
     targets: Annotated[str, typer.Option(help="Layers: all-linear, attention or query-value.")] = "all-linear",
     rate: Annotated[float, typer.Option(min=1e-7, max=1, help="The highest learning rate.")] = 6e-4,
@@ -92,11 +116,21 @@ def train(
     batch: Annotated[int, typer.Option(min=64, help="Tokens of a batch.")] = 1400,
     longest: Annotated[int, typer.Option(min=16, help="Tokens of a row at most; longer ones are left out.")] = 2048,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    teacher: Annotated[
+        str,
+        typer.Option(metavar="MODEL|FOLDER", help="A model with the same tokenizer: learn its probabilities too.", show_default=False),
+    ] = "",
+    teacher_adapter: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The teacher's adapter.", show_default=False)] = None,
+    temperature: Annotated[float, typer.Option(min=0.1, max=100, help="What teacher and student are softened by.")] = 2.0,
+    share: Annotated[float, typer.Option(min=0, max=1, help="What the teacher counts; the labels count the rest.")] = 0.5,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget a training that was killed, and begin again.")] = False,
 ) -> None:
-    """Train an agent on a data set: an adapter for a language model; the arrays of a tagger or a classifier, which takes seconds.
+    """Train an agent on a data set: an adapter for a language model; a sentence encoder that tells labels, in minutes; the arrays of a
+    tagger or a classifier, in seconds.
 
-    A training of an adapter that was killed goes on where it stopped: give the same command.
+    A training of an adapter or an encoder that was killed goes on where it stopped: give the same command. With --teacher an adapter
+    learns from the probabilities of a larger model, and from the labels. An encoder takes --minutes or --epochs, --seed and --fresh;
+    the other options are about adapters.
     """
     from orchestra.fleet.folders import Folders
     from orchestra.fleet.weights import verify
@@ -119,11 +153,15 @@ def train(
     )
     where = _chosen("--device", device, DEVICES)
     card = _card(agent)
+    if card.kind == "encoder":
+        _train_encoder(card, data, out or data / f"{agent}-trained", Ends(epochs, minutes, seed, fresh))
+        return
     if card.kind != "model":
         _train_here(card, data, out or data / f"{agent}-trained")
         return
     available()
     base_name, folder = _base(card)
+    taught = _teacher(teacher, teacher_adapter, temperature, share)
     training = Training(
         card=card,
         data=DataSet.load(data),
@@ -136,7 +174,8 @@ def train(
         most=batch,
         longest=longest,
         device=where,
-        command=_command(agent, course, shape, batch, longest),
+        command=_command(agent, course, shape, batch, longest, taught),
+        teacher=taught,
     )
     prepared = prepare(training)
     note(f"{len(prepared.train):,} rows to train on, {len(prepared.tune):,} to tune on; {prepared.long:,} are too long and left out")
@@ -147,6 +186,43 @@ def train(
     say(f"{target}: loss on the tune part {best.tune:.4f}, {best.exact:.3f} of its rows exact (step {made.best_step} of {made.steps})")
 
 
+class Ends(NamedTuple):
+    """When a training of an encoder ends, and whether it begins again."""
+
+    epochs: float | None
+    minutes: float | None
+    seed: int
+    fresh: bool
+
+
+def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
+    import asyncio
+
+    from orchestra.cli.progress import Waiting
+    from orchestra.fleet.encoders import Encoders
+    from orchestra.fleet.folders import Folders
+    from orchestra.fleet.weights import Pantry
+    from orchestra.learn import intents
+    from orchestra.learn.dataset import DataSet
+    from orchestra.learn.model import available
+
+    available(intents.PACKAGES)
+    rows, waiting = DataSet.load(data), Waiting()
+    try:
+        base = asyncio.run(Encoders(Pantry.of(hub=settings().hub or None), waiting).folder(card.model))
+    finally:
+        waiting.close()
+    epochs = max(1, round(ends.epochs)) if ends.epochs is not None else None
+    training = intents.Training(
+        card=card, data=rows, base=base, cache=Folders.of().cache, epochs=epochs, minutes=ends.minutes, seed=ends.seed
+    )
+    teller = Teller()
+    made = intents.run(training, lambda step: teller.line(f"step {step.done}/{step.total}, loss {step.loss:.3f}"), fresh=ends.fresh)
+    made.write(out)
+    shares = ", ".join(f"{name} {value:.3f}" for name, value in made.settled.accuracy.items())
+    say(f"{out}: right on the texts that were left out: {shares}; orchestra learn promote {card.name} {out} --data {data}")
+
+
 def _train_here(card: Card, data: Path, out: Path) -> None:
     from orchestra.learn.dataset import DataSet
     from orchestra.learn.here import train
@@ -155,14 +231,20 @@ def _train_here(card: Card, data: Path, out: Path) -> None:
     made.write(out, card.data)
     left = f", {made.left_out:,} left out" if made.left_out else ""
     say(f"{out}: trained on {made.rows:,} rows{left}; orchestra learn promote {card.name} {out} --data {data}")
+    for one in made.shares:
+        say(f"  {one.share:.0%} of the tune part is above {one.above:.4f}; what was expected of it is {one.mean:.3f} on average")
 
 
-def _command(agent: str, course: Course, shape: Shape, batch: int, longest: int) -> str:
+def _command(agent: str, course: Course, shape: Shape, batch: int, longest: int, taught: Distillation | None) -> str:
     """The command that makes the same adapter of the same data set; it names no folder of this machine."""
     ends = f"--epochs {course.epochs:g}" if course.epochs is not None else f"--minutes {course.minutes:g}"
     looks = f"--patience {course.patience} --tune-every {course.tune_every:g}"
     steps = f"--rate {course.rate:g} --decay {course.decay} --seed {course.seed} {looks} --batch {batch} --longest {longest}"
-    return f"orchestra learn train {agent} --data DATA {ends} --rank {shape.rank} --targets {shape.targets} {steps}"
+    command = f"orchestra learn train {agent} --data DATA {ends} --rank {shape.rank} --targets {shape.targets} {steps}"
+    if taught is None:
+        return command
+    adapter = " --teacher-adapter ADAPTER" if taught.adapter is not None else ""
+    return f"{command} --teacher {taught.name}{adapter} --temperature {taught.temperature:g} --share {taught.share:g}"
 
 
 def _card(agent: str) -> Card:
@@ -173,19 +255,42 @@ def _card(agent: str) -> Card:
 
 def _base(card: Card) -> tuple[str, Path]:
     """The name and the folder of the weights that stand behind a card's model in the fleet."""
-    from orchestra.errors import InputError
-    from orchestra.fleet.config import LocalServer, read
-    from orchestra.fleet.weights import Pantry, absent, find
+    return _weights(_fleet(), card.model)
+
+
+def _fleet() -> FleetConfig:
+    from orchestra.fleet.config import read
 
     here = settings()
-    config = read(here.find_resource("configs", here.fleet))
-    for name in config.serving(card.model):
+    return read(here.find_resource("configs", here.fleet))
+
+
+def _weights(config: FleetConfig, model: str) -> tuple[str, Path]:
+    """The name and the folder of a model's weights. Raises `InputError` N106, `FleetError` F003 where they are not here."""
+    from orchestra.errors import InputError
+    from orchestra.fleet.config import LocalServer
+    from orchestra.fleet.weights import Pantry, absent, find
+
+    for name in config.serving(model):
         server = config.servers[name]
         if isinstance(server, LocalServer):
             if (folder := find(server.weights, Pantry.of())) is None:
                 raise absent(server.weights)
             return server.model, folder
-    raise InputError("N106", f"no server of this fleet that serves {card.model!r} has its weights here", hint="orchestra explain N106")
+    raise InputError("N106", f"no server of this fleet that serves {model!r} has its weights here", hint="orchestra explain N106")
+
+
+def _teacher(named: str, adapter: Path | None, temperature: float, share: float) -> Distillation | None:
+    """The teacher of a training: a model of the fleet whose weights are here, or a folder of weights."""
+    from orchestra.learn.distillation import Distillation
+
+    if not named:
+        if adapter is not None:
+            raise _option("--teacher-adapter", "without a --teacher", ("--teacher MODEL too",))
+        return None
+    config = _fleet()
+    name, folder = _weights(config, named) if named in config.models else (Path(named).name, Path(named))
+    return Distillation.of(name, folder, adapter, temperature, share)
 
 
 def _chosen(option: str, given: str, known: Iterable[Choice]) -> Choice:
@@ -208,11 +313,14 @@ class Teller:
         self._monotonic, self._said = monotonic, -math.inf
 
     def __call__(self, tick: Tick) -> None:
-        now = self._monotonic()
-        if tick.point is None and now - self._said < EVERY:
-            return
-        self._said = now
-        print(told(tick), file=sys.stderr, flush=True)
+        self.line(told(tick), now=tick.point is not None)
+
+    def line(self, text: str, *, now: bool = False) -> None:
+        """Says a line, where the last one is long enough ago or where it is to be said `now`."""
+        at = self._monotonic()
+        if now or at - self._said >= EVERY:
+            self._said = at
+            print(text, file=sys.stderr, flush=True)
 
 
 def told(tick: Tick) -> str:

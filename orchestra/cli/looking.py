@@ -5,18 +5,26 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import msgspec
 
-from orchestra.cli.answer import as_text, show_nodes
+from orchestra.claims import Claim, claims
+from orchestra.cli.answer import as_text, show_nodes, show_promises
 from orchestra.cli.asking import question_data, waiting_text
+from orchestra.cli.claims import claim_data, show_claims
+from orchestra.cli.explaining import Explanation, data, explain, show
 from orchestra.cli.finding import EVERY, latest, opened, opened_at, status_of
-from orchestra.cli.screen import console, moment, print_json, say, seconds, table
+from orchestra.cli.opening import settings
+from orchestra.cli.screen import console, moment, print_json, say, seconds, size, table
 from orchestra.cli.telling import incident
-from orchestra.errors import InputError
-from orchestra.events import encode
-from orchestra.journal.history import Attempt, History, Row
+from orchestra.doors import Journal
+from orchestra.errors import InputError, OrchestraError
+from orchestra.events import Event, RunStarted, encode
+from orchestra.journal.history import Attempt, History, Row, Saving
+from orchestra.project import Project
+from orchestra.stored import restored, workflows
 from orchestra.values.outcome import Value
 from orchestra.values.schema import nearest
 from orchestra.values.text import visible
@@ -55,8 +63,20 @@ async def list_runs(limit: int, status: str, workflow: str, *, as_json: bool) ->
     console().print(table(("run", "workflow", "status", "started", "took", "nodes", "tokens"), rows, right=(4, 5, 6)))
 
 
-async def show_run(name: str, node: str, attempt: int | None, *, everything: bool, as_json: bool) -> None:
-    """Prints a run, one of its nodes, or with an `attempt` (0 is the last) the bytes of one. Raises `InputError` C018 or C019."""
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How a run is to be shown: every element, what its steps might have taken, as JSON."""
+
+    everything: bool = False
+    explain: bool = False
+    as_json: bool = False
+
+
+async def show_run(name: str, node: str, attempt: int | None, shown: Shown) -> None:
+    """Prints a run, one of its nodes, or with an `attempt` (0 is the last) the bytes of one.
+
+    Raises `InputError` C018 or C019; to explain a run, what reading its workflow and the fleet's file raises.
+    """
     async with opened_at(name) as (journal, run):
         events = await journal.read(run)
         history = History.of(events)
@@ -66,23 +86,60 @@ async def show_run(name: str, node: str, attempt: int | None, *, everything: boo
                 tried = find_attempt(row, attempt)
                 _print_bytes([await journal.blob(digest) or b"" for digest in (tried.sent, tried.received) if digest])
             else:
-                _show_node(row, run, as_json=as_json)
+                _show_node(row, run, as_json=shown.as_json)
             return
+        found = claims(events, await workflows(journal, events[0])) if events and isinstance(events[0], RunStarted) else ()
         status = history.status if history.finished is not None else await status_of(journal, run)
         if status == "interrupted":
             rows = (replace(row, status="interrupted") if row.status == "running" else row for row in history.rows)
             history = replace(history, rows=tuple(rows))
-    if as_json:
+        explanation = await _explained(journal, events, history) if shown.explain else None
+    if shown.as_json:
         print_json(
             {
                 "run": run,
                 "status": status,
                 "asked": question_data(run, history.asked),
+                **({} if explanation is None else {"explain": data(explanation)}),
+                **claim_data(found),
                 "events": [msgspec.Raw(encode(event)) for event in events],
             }
         )
     else:
-        _show_run(history, status, everything=everything)
+        _show_run(history, status, found, explanation, everything=shown.everything)
+
+
+async def _explained(journal: Journal, events: Sequence[Event], history: History) -> Explanation | None:
+    """A run by the workflow that it began with and today's fleet; None for a run that has no beginning."""
+    started = next((event for event in events if isinstance(event, RunStarted)), None)
+    if started is None:
+        return None
+    project = Project.load(settings())
+    program = await restored(project, journal, started, asking=False)
+    return explain(project, program, started.inputs, started.label, history=history)
+
+
+async def write_page(name: str, target: Path) -> None:
+    """Writes a run as one HTML file; `-` is stdout. Raises `InputError` C018, and `OrchestraError` C023 where it cannot be written."""
+    from orchestra.cli.page import page
+
+    async with opened_at(name) as (journal, run):
+        events = await journal.read(run)
+        history = History.of(events)
+        found = claims(events, await workflows(journal, events[0])) if events and isinstance(events[0], RunStarted) else ()
+        status = history.status if history.finished is not None else await status_of(journal, run)
+    _write(target, page(history, events, found, status))
+
+
+def _write(target: Path, text: str) -> None:
+    if str(target) == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        target.write_text(text, "utf-8")
+    except OSError as error:
+        raise OrchestraError("C023", f"{target} cannot be written: {error.strerror}", hint="name another with --html") from error
+    say(visible(f"{target}: {size(len(text.encode()))}; open it in a browser"))
 
 
 def find_node(history: History, node: str) -> Row:
@@ -120,7 +177,7 @@ def _print_bytes(parts: Sequence[bytes]) -> None:
         sys.stdout.buffer.write(part + b"\n")
 
 
-def _show_run(history: History, status: str, *, everything: bool) -> None:
+def _show_run(history: History, status: str, claimed: Sequence[Claim], explanation: Explanation | None, *, everything: bool) -> None:
     took = f" in {seconds(history.seconds)}" if history.seconds is not None else ""
     forked = f", forked from {history.parent}" if history.parent else ""
     say(visible(f"{history.workflow}: {status}{took}, started {moment(history.started)}{forked}", keep=""), style="bold")
@@ -134,11 +191,17 @@ def _show_run(history: History, status: str, *, everything: bool) -> None:
         case _:
             pass
     if isinstance(history.outcome, Value):
-        say(visible(as_text(history.outcome.value)))
+        answer = as_text(history.outcome.value)
+        say(visible(answer))
+        show_claims(claimed, answer)
     elif history.outcome is not None:
         say(visible(f"{history.outcome.by}: {history.outcome.reason}".removeprefix(": ")), style="yellow")
     say()
-    show_nodes(history, everything=everything)
+    if explanation is None:
+        show_nodes(history, everything=everything)
+    else:
+        show(explanation)
+    show_promises({row.path: tried.promise for row in history.rows for tried in row.attempts if tried.promise})
     _show_incidents(history)
     troubles = [row for row in history.rows if row.error]
     if troubles:
@@ -150,6 +213,18 @@ def _show_run(history: History, status: str, *, everything: bool) -> None:
         say(visible(f"\nmore: orchestra runs show {history.run} '{asked}' --prompt"), style="dim")
 
 
+def saving_text(saved: Saving) -> str:
+    """What a plan that served again has saved."""
+    calls, tokens = saved.usage.calls, saved.usage.prompt_tokens + saved.usage.output_tokens
+    whose = f"{saved.node}: the" if saved.node else "its"
+    return f"{whose} plan was made for run {saved.run}: {calls} call{'s' * (calls != 1)} of the router and {tokens} tokens saved"
+
+
+def chosen_text(tried: Attempt) -> str:
+    """Which model a condition chose, and why."""
+    return f"{'the larger model at once' if tried.escalated else 'its own model'}, for {tried.because}"
+
+
 def _show_incidents(history: History) -> None:
     """Prints what happened to the run from outside, and which calls it did not make itself."""
     lines = []
@@ -158,7 +233,12 @@ def _show_incidents(history: History) -> None:
         lines.append(f"{moment(event.at)}  {f'{node}: ' if node else ''}{incident(event)}")
     if len(history.incidents) > MAX_INCIDENTS:
         lines.insert(0, f"and {len(history.incidents) - MAX_INCIDENTS} before; orchestra runs tail {history.run} --no-follow")
+    chosen = [(row, tried) for row in history.rows for tried in row.attempts if tried.because]
+    lines += [f"{row.path}: {chosen_text(tried)}" for row, tried in chosen[:MAX_INCIDENTS]]
+    if len(chosen) > MAX_INCIDENTS:
+        lines.append(f"and {len(chosen) - MAX_INCIDENTS} more choices of a model; orchestra runs tail {history.run} --no-follow")
     recalled = Counter(tried.recalled for row in history.rows for tried in row.attempts if tried.recalled)
+    lines += [saving_text(saved) for saved in history.saved]
     lines += [f"{count} answer{'s' * (count != 1)} recalled from run {run}" for run, count in recalled.items()]
     if lines:
         say()
@@ -190,6 +270,8 @@ def _show_attempt(tried: Attempt) -> None:
     if tried.recalled:
         where, cost = "", visible(f"recalled from run {tried.recalled}")
     say(f"\nattempt {tried.number}{visible(where, keep='')}: {'under way' if tried.seconds is None else cost}")
+    if tried.because:
+        say(visible(f"  {chosen_text(tried)}"), style="dim")
     if tried.seconds is not None:
         said = f"{tried.error}: {tried.reason}" if tried.error else as_text(tried.value)
         say(visible(said), style="yellow" if tried.error else "")
@@ -197,6 +279,8 @@ def _show_attempt(tried: Attempt) -> None:
         say(visible(f"  {verdict.check}: {verdict.outcome} ({verdict.score:.2f}) {verdict.reason}".rstrip()))
     if tried.accepted is not None:
         say(visible(f"  accepted{_score(tried.score)}" if tried.accepted else f"  not accepted: {tried.refused}"))
+    if tried.promise:
+        say(visible(f"  certified: {tried.promise}"), style="green")
 
 
 def _score(score: float | None) -> str:

@@ -6,7 +6,23 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli import agents, batch, checking, doctor, fleet, learn, project, reference, run, runs
+from orchestra.cli import (
+    agents,
+    ask,
+    batch,
+    certifying,
+    checking,
+    doctor,
+    fleet,
+    judging,
+    learn,
+    project,
+    reference,
+    run,
+    runs,
+    tooling,
+    whatif,
+)
 from orchestra.cli.opening import Opener
 
 
@@ -28,7 +44,7 @@ def build_app(opener: Opener | None = None) -> typer.Typer:
     ) -> None:
         context.obj = opener
 
-    for room in (project, checking, run, batch, runs, agents, reference, fleet, learn, doctor):
+    for room in (project, checking, run, ask, batch, judging, runs, whatif, agents, tooling, reference, fleet, learn, certifying, doctor):
         room.register(app)
     return app
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestra.agent.contract import Contract
 from orchestra.errors import OrchestraError
-from orchestra.workflow.graph import tries
-from orchestra.workflow.program import CompiledNode, Program
+from orchestra.workflow.graph import TRIES, tries
+from orchestra.workflow.program import CompiledNode, Planning, Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +47,37 @@ def _nodes(program: Program, given: Mapping[str, Any], contexts: Mapping[str, in
         if node.body is not None:
             turns = node.at_most if node.kind == "loop" else 1
             yield from _nodes(node.body, given if node.body.lexical else {}, contexts, f"{path}/", count * turns)
+        elif node.planning is not None:
+            yield _asking(path, node.planning, count)
+        elif node.using is not None and node.contract is not None:
+            kit = node.using.kit
+            yield _planned(path, node, node.contract, count * (kit.steps + kit.repairs + 2), contexts)
+            for skill in node.using.skills:
+                yield _planned(f"{path}/{skill.name}", node, skill, count * kit.steps * kit.width, contexts)
         elif node.contract is not None:
-            yield _planned(path, node, count, contexts)
+            yield _planned(path, node, node.contract, count, contexts)
 
 
-def _planned(path: str, node: CompiledNode, count: int, contexts: Mapping[str, int]) -> Planned:
-    contract = node.contract
-    assert contract is not None  # the caller has looked
+def _asking(path: str, planning: Planning, count: int) -> Planned:
+    """The questions to the planners of a plan node: in each version of the plan, and for each vote, a line a step, the answer, and the
+    repairs; and those of the larger planner, where the last line of the router is refused too. What the plan takes is not known yet."""
+    router, larger = planning.router, planning.larger
+    most = planning.limits.steps + 1 + planning.repairs  # of either planner
+    rest = 0 if larger is None else planning.repairs + 1  # of the other one then
+    plans = (1 + planning.replans) * planning.votes * TRIES
+    longest = sorted((one.max_output for one in (router, larger) if one is not None), reverse=True)
+    written = most * longest[0] + rest * longest[-1] if longest else 0
+    return Planned(path, "plan", router.name if router is not None else "", count, plans * (most + rest), count * plans * written, None)
+
+
+def _planned(path: str, node: CompiledNode, contract: Contract, count: int, contexts: Mapping[str, int]) -> Planned:
     attempts = tries(node)
     calls = count * attempts
     context = contexts.get(contract.name) if contract.kind == "agent" else 0
     tokens = calls * context if context is not None else None
     if not contract.max_output:
         tokens = 0
-    return Planned(path, node.kind, contract.name, count, attempts, calls * contract.max_output, tokens)
+    return Planned(path, contract.kind, contract.name, count, attempts, calls * contract.max_output, tokens)
 
 
 def _elements(node: CompiledNode, given: Mapping[str, Any]) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from orchestra import certificates
 from orchestra.cli.comparison import Asked, answered, carded, prepared
 from orchestra.cli.opening import Opener
 from orchestra.cli.progress import Waiting
@@ -49,9 +50,9 @@ async def promoted(open_: Opener, chosen: Settings, asked: Asked, *, force: bool
             card = carded(orchestra, asked)
             metrics, test = prepared(card, asked)
             arms = await answered(orchestra, card, test, asked, chosen.concurrency)
-            report = evaluation.report(card, test, metrics, arms, asked.seed)
+            report = evaluation.report(card.name, test, metrics, arms, asked.seed or 0)
             new, old = arms[-1], before(arms)
-            judgement = judged(metrics, old, new, asked.seed)
+            judgement = judged(metrics, old, new, asked.seed or 0)
             if not (judgement.better or force):
                 return Promoted(report, judgement, False, f"{asked.agent} stays as it is; --force takes the candidate all the same.")
             figures = [(arm.name, report.figures(arm.name)[judgement.metric].value) for arm in (old, new)]
@@ -59,7 +60,12 @@ async def promoted(open_: Opener, chosen: Settings, asked: Asked, *, force: bool
             loaded = await _loaded(open_, chosen, asked.agent)
     finally:
         waiting.close()
-    return Promoted(report, judgement, True, f"{asked.agent} has {mark[:12]} now{loaded}. orchestra learn rollback {asked.agent}")
+    said = f"{asked.agent} has {mark[:12]} now{loaded}. orchestra learn rollback {asked.agent}"
+    if own.calibration is not None and own.data_digest:
+        said += f"\nIts calibration was made for the adapter before, and is void: orchestra learn calibrate {asked.agent}"
+    if certificates.found(chosen, Project.load(chosen).registry, asked.agent) is not None:
+        said += f"\nIts certificate was made for the adapter before, and is void: orchestra certify {asked.agent} --data FILE"
+    return Promoted(report, judgement, True, said)
 
 
 def before(arms: Sequence[Arm]) -> Arm:

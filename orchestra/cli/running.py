@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestra.cli.explaining import data, explain, show
 from orchestra.cli.inputs import read_inputs
 from orchestra.cli.opening import Opener
-from orchestra.cli.plan import plan, total
 from orchestra.cli.progress import Waiting
-from orchestra.cli.screen import console, print_json, say, table
+from orchestra.cli.screen import print_json, say
 from orchestra.cli.signals import Stop
 from orchestra.cli.watching import Manner, Watch
 from orchestra.config import Settings
-from orchestra.fleet.config import read
 from orchestra.inputs import bound
 from orchestra.project import Project
 from orchestra.workflow.nodes import Budget
@@ -59,40 +58,9 @@ def dry_run(chosen: Settings, request: Request) -> None:
     project = Project.load(chosen)
     program = project.program(project.find(request.name))
     given = read_given(request.inputs, program)
-    rows = plan(program, given, contexts(project))
-    budget = request.budget or program.budget
-    calls, written, tokens = total(rows, budget.tokens if budget else None)
+    explanation = explain(project, program, given, budget=request.budget)
     if request.manner.as_json:
-        nodes = [
-            {"node": row.node, "asks": row.asks, "calls": row.calls, "output_tokens": row.output_tokens, "tokens": row.tokens}
-            for row in rows
-        ]
-        print_json({"workflow": program.name, "nodes": nodes, "calls": calls, "output_tokens": written, "tokens": tokens})
+        print_json({"workflow": program.name, **data(explanation)})
         return
     say(f"{program.name}: inputs are right; nothing was started. At most:\n", style="bold")
-    shown = [
-        (
-            row.node,
-            row.asks,
-            str(row.elements),
-            str(row.attempts),
-            str(row.calls),
-            str(row.output_tokens or ""),
-            "?" if row.tokens is None else str(row.tokens or ""),
-        )
-        for row in rows
-    ]
-    console().print(table(("node", "asks", "elements", "attempts", "calls", "tokens out", "tokens in all"), shown, right=(2, 3, 4, 5, 6)))
-    within = f", bounded by the budget of {budget.tokens}" if budget and budget.tokens and tokens == budget.tokens else ""
-    say(f"\nin all {calls} calls, {written} tokens written, {'?' if tokens is None else tokens} tokens read and written{within}")
-
-
-def contexts(project: Project) -> dict[str, int]:
-    """The tokens that prompt and output of one call share, by agent, where the fleet's file says so."""
-    fleet = read(project.settings.find_resource("configs", project.settings.fleet))
-    found: dict[str, int] = {}
-    for name, card in project.registry.cards.items():
-        lengths = [fleet.servers[server].max_model_len for server in fleet.serving(card.model)]
-        if lengths and all(lengths):
-            found[name] = max(length for length in lengths if length)
-    return found
+    show(explanation)

@@ -54,16 +54,33 @@ def _look(runs: typer.Typer) -> None:
         prompt: Annotated[bool, typer.Option("--prompt", help="Print the bytes that were sent and received, exactly.")] = False,
         attempt: Annotated[int, typer.Option(min=0, help="Of which attempt; 0 is the last.")] = 0,
         everything: Annotated[bool, typer.Option("--all", help="One row an element, however many there are.")] = False,
+        explain: Annotated[
+            bool, typer.Option("--explain", help="Beside what each step took, what it might have taken, and where.")
+        ] = False,
+        html: Annotated[
+            Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page: one file for a browser.", show_default=False)
+        ] = None,
         as_json: AsJson = False,
     ) -> None:
-        """Show a run; or one of its nodes; or, with --prompt, what a model was sent and answered."""
+        """Show a run; or one of its nodes; or, with --prompt, what a model was sent and answered.
+
+        With --html the whole run becomes a page: the answer, each claim beside its evidence, what was withheld and why.
+        """
         import asyncio
 
-        from orchestra.cli.looking import show_run
+        from orchestra.cli.looking import Shown, show_run, write_page
 
         if prompt and not node:
             raise InputError("C019", "--prompt needs a node", hint=f"orchestra runs show {run} NODE --prompt")
-        asyncio.run(show_run(run, node, attempt if prompt else None, everything=everything, as_json=as_json))
+        if explain and node:
+            raise InputError("C019", "--explain is about a whole run", hint=f"orchestra runs show {run} --explain")
+        if html is not None:
+            if node:
+                raise InputError("C019", "--html is about the whole run", hint=f"orchestra runs show {run} --html {html}")
+            asyncio.run(write_page(run, html))
+            return
+        shown = Shown(everything=everything, explain=explain, as_json=as_json)
+        asyncio.run(show_run(run, node, attempt if prompt else None, shown))
 
     @runs.command("tail", cls=Verb, rich_help_panel="Look")
     def tail(

@@ -18,6 +18,8 @@ from orchestra.events import (
     AttemptFinished,
     AttemptStarted,
     CancelRequested,
+    ChecksStarted,
+    Drafted,
     Event,
     Expanded,
     Judged,
@@ -87,12 +89,16 @@ def _said(event: Event) -> str:  # one line a kind of event, of a closed union
         case Expanded():
             return f"{event.count} element{'s' * (event.count != 1)}"
         case TurnStarted():
-            return f"turn {event.turn} begins"
+            return _drafted(event.drafted) if event.drafted is not None else f"turn {event.turn} begins"
         case AttemptStarted():
             tier = " of the larger model" if event.escalated else ""
-            return f"{event.name} is asked{tier}{f', attempt {event.attempt}' if event.attempt > 1 else ''}"
+            because = f", for {event.because}" if event.because else ""
+            return f"{event.name} is asked{tier}{f', attempt {event.attempt}' if event.attempt > 1 else ''}{because}"
         case AttemptFinished():
             return _answered(event)
+        case ChecksStarted():
+            asked = ", ".join(dict.fromkeys(question.agent for question in event.questions))
+            return f"the check {event.check} asks {asked}{f', {len(event.questions)} times' if len(event.questions) > 1 else ''}"
         case Judged():
             return "the checks accept it" if event.accepted else f"the checks do not accept it: {_short(event.reason)}"
         case RetryPlanned():
@@ -124,6 +130,32 @@ def incident(event: Resumed | Answered | LetterRefused | CancelRequested) -> str
             return f"asked to end{_by(event.by)}"
         case never:
             assert_never(never)
+
+
+def _drafted(drafted: Drafted) -> str:
+    """How far a plan is: what failed or was not accepted, or the line that stands now; or what an agent with tools does next."""
+    which = f"sample {drafted.sample}: " if drafted.sample else ""
+    if drafted.failed and not drafted.rejected:
+        line, reason = drafted.failed[-1]
+        return f"{which}the router is asked for another plan, version {drafted.version}: {_short(f'{line}: {reason}')}"
+    name, node = next(iter(drafted.graph["nodes"].items()))
+    if name == "answer":
+        return "it is asked for its answer"
+    if "steps" in node.get("with", ()) and name == "line":
+        return f"it is asked again: {_short(drafted.rejected[-1][2])}" if drafted.rejected else "it is asked for its next line"
+    if drafted.lines and name != "line" and not drafted.lines[-1].startswith("return "):
+        return f"calls: {_short(drafted.lines[-1])}"
+    if drafted.rejected:
+        _, path, reason, _ = drafted.rejected[-1]
+        whom = "the larger planner" if drafted.larger else "the router"
+        return f"{which}{whom} is asked again: {_short(f'{path}: {reason}')}"
+    if drafted.recalled:
+        return f"planned, as for run {drafted.recalled}: {_short(drafted.lines[-1])}"
+    if drafted.remark:
+        return f"{_short(drafted.remark)}; the router is asked for a plan"
+    if drafted.agreement is not None:
+        return f"planned, {drafted.agreement:.0%} of {len(drafted.plans)} samples agree: {_short(drafted.lines[-1])}"
+    return f"{which}planned: {_short(drafted.lines[-1])}" if drafted.lines else f"{which}the router is asked for a plan"
 
 
 def _answered(event: AttemptFinished) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import note, print_json, say
 from orchestra.cli.signals import Stop
 from orchestra.errors import InputError
-from orchestra.events import Asked, Event, LetterRefused, NodeFinished, encode
+from orchestra.events import Asked, Event, LetterRefused, NodeFinished, TurnStarted, encode
 from orchestra.journal.history import History
 from orchestra.result import Result
 
@@ -52,8 +52,8 @@ class Ending:
         """The exit code."""
         return STATUS_CODES[self.status]
 
-    def show(self, manner: Manner, more: Mapping[str, Any] | None = None) -> None:
-        """Prints it; `more` stands in the JSON object beside the result."""
+    def show(self, manner: Manner, more: Mapping[str, Any] | None = None, nodes: Callable[[], None] | None = None) -> None:
+        """Prints it; `more` stands in the JSON object beside the result, and `nodes` prints what they took in another way than usual."""
         questions = [] if self.result is not None else History.of(self.events).asked
         if manner.as_json:
             data = result_data(self.result) if self.result is not None else {"run": self.run, "status": "waiting", "output": None}
@@ -62,7 +62,7 @@ class Ending:
             if questions:
                 note(f"waits for a person\n{asking.waiting_text(self.run, questions)}")
         elif self.result is not None:
-            show_result(self.result, self.events)
+            show_result(self.result, self.events, nodes)
         else:
             say("waits for a person\n", style="bold")
             say(asking.waiting_text(self.run, questions))
@@ -150,6 +150,8 @@ class Watch:
             sys.stdout.flush()
         elif isinstance(event, NodeFinished) and not self._open:
             self._waiting.line(f"{event.node} is done")
+        elif isinstance(event, TurnStarted) and event.drafted is not None and event.drafted.lines and not self._open:
+            self._waiting.line(f"{event.node}: {event.drafted.lines[-1]}")
 
     async def _next(self) -> None:
         self._changed.clear()

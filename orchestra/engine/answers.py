@@ -1,4 +1,4 @@
-"""Answers: what came of a call, as the fact that is recorded."""
+"""Answers: that a call went out, and what came of it, as the facts that are recorded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestra.doors import Call, Chunk, Done, Refused, Workers
 from orchestra.engine.proposals import Invoke
-from orchestra.events import NOTHING, AttemptFinished, Usage
+from orchestra.events import NOTHING, AttemptFinished, AttemptStarted, Usage
+from orchestra.values.json import digest
 
 if TYPE_CHECKING:
     from orchestra.engine.driver import Driver
@@ -26,6 +27,20 @@ def cancelled_itself(call: Call) -> Refused:
     """What is said of a worker that ends in a cancellation that nobody asked for: of a task of its own, as a rule."""
     hint = "catch asyncio.CancelledError where the worker awaits its own tasks"
     return Refused(code="E007", reason=f"the worker of {call.name} cancelled its own call", hint=hint, retryable=True)
+
+
+def started(driver: Driver, invoke: Invoke) -> AttemptStarted:
+    """The fact that a call went out."""
+    call = invoke.call
+    return AttemptStarted(
+        **driver.stamp(),
+        node=call.node,
+        attempt=call.attempt,
+        name=call.name,
+        escalated=call.escalate,
+        reserved=max(0, invoke.reserved),
+        because=invoke.because,
+    )
 
 
 def finished(driver: Driver, invoke: Invoke, reply: Done | Refused, began: float, memo: str) -> AttemptFinished:
@@ -95,11 +110,16 @@ def finished(driver: Driver, invoke: Invoke, reply: Done | Refused, began: float
     )
 
 
-def recalled(driver: Driver, invoke: Invoke, memo: str, run: str, value: Any) -> AttemptFinished:
-    """An answer that another run was given to the very same call."""
+def of_confidence(memo: str) -> str:
+    """The key under which is remembered how sure a worker was of the answer that is remembered under `memo`."""
+    return digest(f"{memo} confidence".encode())
+
+
+def recalled(driver: Driver, invoke: Invoke, memo: str, run: str, value: Any, confidence: float | None) -> AttemptFinished:
+    """An answer that another run was given to the very same call, and how sure its worker was of it."""
     call = invoke.call
     name = "" if invoke.unit.attempt == call.attempt else call.name
-    facts: dict[str, Any] = {"value": value, "settled": invoke.plain, "memo": memo, "recalled": run}
+    facts: dict[str, Any] = {"value": value, "confidence": confidence, "settled": invoke.plain, "memo": memo, "recalled": run}
     return AttemptFinished(**driver.stamp(), node=call.node, attempt=call.attempt, name=name, **facts)
 
 

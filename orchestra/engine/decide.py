@@ -6,7 +6,7 @@ from collections.abc import Callable
 from heapq import heappop
 from typing import TypeAlias
 
-from orchestra.engine.kinds import asking, body, calling, choice
+from orchestra.engine.kinds import asking, body, calling, checking, choice, planning, recalling, using
 from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.proposals import Conclude, Expand, Finish, Invoke, Proposal
 from orchestra.engine.state import Phase, Scope, State, Unit
@@ -75,7 +75,7 @@ def _begin(state: State, unit: Unit) -> Proposal | None:
         return _spread(unit)
     match node.kind:
         case "agent" | "tool":
-            return calling.invoke(state, unit)
+            return calling.invoke(state, unit) if node.using is None else using.begin(unit)
         case "first_of":
             return settle(unit, choice.chosen(unit))
         case "call" | "loop":
@@ -84,8 +84,10 @@ def _begin(state: State, unit: Unit) -> Proposal | None:
             return settle(unit, choice.given(unit))
         case "ask":
             return asking.ask(unit)
+        case "plan":
+            return recalling.begin(state, unit)
         case kind:
-            return Finish(unit, Failed("E003", f"nodes of kind `{kind}` do not run yet", unit.path, "they come with the router"))
+            raise OrchestraError("E002", f"{unit.path} is of kind {kind!r}", hint="orchestra doctor")
 
 
 def _about_elements(unit: Unit) -> bool:
@@ -103,13 +105,17 @@ def _advance(state: State, unit: Unit) -> Proposal | None:
         case Phase.DOUBTFUL:
             return asking.doubt(unit)
         case Phase.ERRED:
-            return calling.erred(unit)
+            return calling.erred(state, unit)
         case Phase.JUDGED:
             return calling.judged(state, unit)
+        case Phase.CHECKED:
+            return checking.heard(unit, calling.candidate(unit))
         case Phase.EXPANDED:
             return Finish(unit, _gathered(unit))
         case Phase.EMERGED:
-            return body.emerged(state, unit)
+            if unit.node.using is not None:
+                return using.emerged(unit)
+            return planning.emerged(unit) if unit.node.planning is not None else body.emerged(state, unit)
         case phase:
             raise OrchestraError("E002", f"{unit.path} asks for a decision in phase {phase.name}", hint="orchestra doctor")
 

@@ -8,18 +8,21 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestra.doors import Call, Done, Letter, Refused, Workers, direct
-from orchestra.engine.answers import cancelled_itself, finished, recalled, streamed
+from orchestra.engine.answers import cancelled_itself, finished, of_confidence, recalled, started, streamed
 from orchestra.engine.decide import decide, give_up
 from orchestra.engine.evolve import evolve
-from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal
+from orchestra.engine.kinds import recalling
+from orchestra.engine.kinds.checking import examined, rounds, timed
+from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal, Recall, moot
 from orchestra.engine.run import Run
 from orchestra.engine.state import Phase, State, Unit
 from orchestra.errors import OrchestraError
 from orchestra.events import (
     Answered,
     Asked,
-    AttemptStarted,
+    AttemptFinished,
     CancelRequested,
+    ChecksStarted,
     Event,
     Expanded,
     Judged,
@@ -32,7 +35,7 @@ from orchestra.events import (
 )
 from orchestra.values.json import canonical, digest
 from orchestra.values.outcome import Failed, Outcome
-from orchestra.verify import acceptance
+from orchestra.verify import acceptance, examination
 from orchestra.workflow.program import Program
 
 if TYPE_CHECKING:
@@ -102,7 +105,7 @@ class Driver:
                 if self.ending:
                     break
                 if invoke.unit.phase is RUNNING and invoke.unit.attempt < invoke.call.attempt:
-                    self._started(invoke)
+                    self.record(started(self, invoke))
             self.turning = False
             self.run.flush()
         except OrchestraError as error:
@@ -125,28 +128,37 @@ class Driver:
                     self.line.append(proposal)
                 elif state.finished is None:
                     happened = True
-                    self._carry_out(proposal)
+                    if not moot(proposal):
+                        self._carry_out(proposal)
         if not self.line and not self.tasks and not self.ending:
             self._rest()
 
     def _carry_out(self, proposal: Proposal) -> None:
         match proposal:
             case Finish(unit, outcome):
+                keeping = recalling.keep(self.state, unit, outcome) if unit.writing is not None else None
                 self.record(NodeFinished(**self.stamp(), node=unit.path, outcome=outcome))
                 if (alarm := self.alarms.pop(unit.path, None)) is not None:
                     alarm.cancel()
-            case Judge(unit, attempt, situation):
-                self._judge(unit, attempt, acceptance.start(situation))
+                if unit.writing is not None:
+                    self._cancel_the_dead()
+                if keeping is not None:
+                    for key in keeping.keys:
+                        self.journal.remember(key, self.run.id, keeping.stored)
+            case Judge():
+                self._examine(proposal)
             case Pause(unit, attempt, low, high, reason):
                 due = self.clock.now() + low + (high - low) * self.clock.random()
                 self.record(RetryPlanned(**self.stamp(), node=unit.path, attempt=attempt, due=due, reason=reason))
                 self._alarm(unit)
             case Expand(unit, count):
                 self.record(Expanded(**self.stamp(), node=unit.path, count=count))
-            case Enter(unit, turn):
-                self.record(TurnStarted(**self.stamp(), node=unit.path, turn=turn))
+            case Enter(unit, turn, drafted):
+                self.record(TurnStarted(**self.stamp(), node=unit.path, turn=turn, drafted=drafted))
                 if turn == 1 and unit.due:
                     self._alarm(unit)
+                if drafted is not None:
+                    self._cancel_the_dead()
             case Ask(unit, question, schema, options, about):
                 shown = digest(canonical([question, options, schema]))
                 asked: dict[str, Any] = {"question": question, "schema": schema, "shown": shown, "options": options, "about": about}
@@ -155,6 +167,8 @@ class Driver:
                     self._alarm(unit)
             case Count(unit, call, bound):
                 self._task(self._count(unit, call, bound))
+            case Recall(unit, keys):
+                self._task(self._recall(unit, keys))
             case Conclude(status, outcome):
                 self._conclude(status, outcome)
             case Invoke():
@@ -162,30 +176,33 @@ class Driver:
             case _:
                 assert_never(proposal)
 
+    def _examine(self, judge: Judge) -> None:
+        """The checks speak, or have questions first."""
+        match examined(judge):
+            case examination.Asked(check=check, questions=questions, verdicts=verdicts):
+                unit = judge.unit
+                asked: dict[str, Any] = {"attempt": judge.attempt, "check": check, "questions": questions, "verdicts": verdicts}
+                self.record(ChecksStarted(**self.stamp(), node=unit.path, round=rounds(unit) + 1, **asked))
+            case ruling:
+                self._judge(judge.unit, judge.attempt, ruling)
+
     def _judge(self, unit: Unit, attempt: int, ruling: acceptance.Ruling) -> None:
         accepted = ruling.accepted
         facts: dict[str, Any] = {"verdicts": ruling.verdicts, "accepted": accepted, "score": ruling.score, "reason": ruling.reason}
-        self.record(Judged(**self.stamp(), node=unit.path, attempt=attempt, **facts))
+        self.record(Judged(**self.stamp(), node=unit.path, attempt=attempt, promise=ruling.promise, **facts))
         answer = unit.answer
         if accepted and answer is not None and answer.memo and not answer.recalled:
-            self.journal.remember(answer.memo, self.run.id, answer.value)
+            self._remember(answer)
+
+    def _remember(self, answer: AttemptFinished) -> None:
+        """Keeps an answer for the same call of other runs; how sure its worker was goes first, so that no answer stands without it."""
+        if answer.confidence is not None:
+            self.journal.remember(of_confidence(answer.memo), self.run.id, answer.confidence)
+        self.journal.remember(answer.memo, self.run.id, answer.value)
 
     def _conclude(self, status: str, outcome: Outcome) -> None:
         self.record(RunFinished(**self.stamp(), status=status, outcome=outcome, usage=self.state.tally.usage()))
         self._end(self._finish())
-
-    def _started(self, invoke: Invoke) -> None:
-        call = invoke.call
-        self.record(
-            AttemptStarted(
-                **self.stamp(),
-                node=call.node,
-                attempt=call.attempt,
-                name=call.name,
-                escalated=call.escalate,
-                reserved=max(0, invoke.reserved),
-            )
-        )
 
     # Tasks
 
@@ -221,8 +238,8 @@ class Driver:
             self.tasks[task] = invoke
             call = invoke.call
             certain = invoke.certain or self.engine.strict
-            if certain or invoke.reserved >= 0 or call.escalate:
-                self._started(invoke)
+            if certain or invoke.reserved >= 0 or call.escalate or invoke.unit.escalated or invoke.because:
+                self.record(started(self, invoke))
                 if certain:
                     self.run.flush()
                     await self.journal.durable(self.run.id, self.state.seq)
@@ -232,7 +249,8 @@ class Driver:
                 self.begun[call.node] = invoke
             memo = self.workers.measure(call).memo if self.memo else ""
             if memo and (known := await self.journal.recall(memo)) is not None:
-                answer = recalled(self, invoke, memo, *known)
+                sure = await self.journal.recall(of_confidence(memo)) if invoke.call.kind == "agent" else None
+                answer = recalled(self, invoke, memo, *known, sure[1] if sure is not None else None)
             else:
                 began = self.clock.monotonic()
                 coming = streamed(self.workers, call) if self.do is None else self.do(call)
@@ -248,7 +266,7 @@ class Driver:
             if invoke.unit.phase is RUNNING and not self.ending:  # else its time was up meanwhile, and nobody wants to know
                 self.record(answer)
                 if answer.memo and answer.settled and not answer.recalled:
-                    self.journal.remember(answer.memo, self.run.id, answer.value)
+                    self._remember(answer)
                 self.pump()
             left -= 1
             if not left:
@@ -289,6 +307,20 @@ class Driver:
             self.record(Measured(**self.stamp(), node=unit.path, prompt_tokens=bound if counted is None else counted))
             self.pump()
 
+    async def _recall(self, unit: Unit, keys: Sequence[str]) -> None:
+        """What the memo holds under these keys. A row that is damaged is told, and stops nobody."""
+        found: list[tuple[str, Any]] = []
+        for key in keys:
+            try:
+                known = await self.journal.recall(key)
+            except OrchestraError as error:
+                known = ("", f"{error.code}: {error.message}")
+            found += [known] if known is not None else []
+        if unit.phase is Phase.RECALLING and not self.ending:
+            unit.known = tuple(found)
+            self.state.enqueue(unit)
+            self.pump()
+
     # Time
 
     def _alarm(self, unit: Unit) -> None:
@@ -302,14 +334,14 @@ class Driver:
             return
         if unit.phase is Phase.PAUSED:
             self.state.enqueue(unit)
-        elif unit.phase in (Phase.INSIDE, Phase.ASKED):
+        elif unit.phase in (Phase.INSIDE, Phase.ASKED) or timed(unit):
             failed = Failed("E006", f"not done within {unit.node.timeout:g} s", unit.path, f"raise `timeout:` of {unit.path}")
             self._carry_out(give_up(unit, failed))
             self._cancel_the_dead()
         self.pump()
 
     def _cancel_the_dead(self) -> None:
-        """Cancels the calls and the alarms of units whose time was up."""
+        """Cancels the calls and the alarms of units that nobody waits for: their time was up, or their plan has gone another way."""
         for path in [path for path in self.alarms if path not in self.state.units]:
             self.alarms.pop(path).cancel()
         for task, invoke in self.tasks.items():
@@ -342,7 +374,7 @@ class Driver:
         if budget is not None and budget.seconds is not None:
             self.deadline = self.loop.create_task(self._expire(budget.seconds - self.state.active))
         for unit in list(self.state.units.values()):
-            if unit.due and unit.phase in (Phase.PAUSED, Phase.INSIDE, Phase.EMERGED, Phase.ASKED):
+            if unit.due and (unit.phase in (Phase.PAUSED, Phase.INSIDE, Phase.EMERGED, Phase.ASKED) or timed(unit)):
                 self._alarm(unit)
         for letter in letters:
             self._open(letter)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from orchestra.engine.state import Bindings, Phase, Scope, Spreading, State, Unit
+from orchestra.engine.kinds import checking, planning, using
+from orchestra.engine.scopes import abandon, close, grow, over, within
+from orchestra.engine.state import Bindings, Checking, Phase, Scope, Spreading, State, Unit, Writing
 from orchestra.errors import OrchestraError
 from orchestra.events import (
     NOTHING,
@@ -14,6 +16,8 @@ from orchestra.events import (
     AttemptFinished,
     AttemptStarted,
     CancelRequested,
+    ChecksStarted,
+    Drafted,
     Event,
     Expanded,
     Judged,
@@ -26,6 +30,7 @@ from orchestra.events import (
     RunStarted,
     TurnStarted,
 )
+from orchestra.router.plan import LINE
 from orchestra.values.outcome import Outcome, Value
 from orchestra.workflow.program import Program
 
@@ -54,7 +59,7 @@ def _resumed(state: State, event: Resumed, program: Program) -> None:
     state.epoch = event.epoch
     for unit in list(state.units.values()):
         if unit.phase is RUNNING:
-            _over(state, unit)
+            over(state, unit)
             contract = unit.node.contract
             if contract is not None and contract.effect == "once":
                 state.move(unit, Phase.DOUBTFUL)
@@ -101,6 +106,9 @@ def _attempt_finished(state: State, event: AttemptFinished, program: Program) ->
             state.feed()
     if event.usage is not NOTHING:
         state.tally.add(event.usage)
+        owner = unit.scope.unit
+        if owner is not None and owner.writing is not None and unit.node.name == LINE:
+            owner.spent = owner.spent + event.usage
     if event.settled:
         del state.units[event.node]
         _settle(state, unit, Value(event.value, event.confidence))
@@ -109,39 +117,34 @@ def _attempt_finished(state: State, event: AttemptFinished, program: Program) ->
         state.move(unit, Phase.ERRED if event.error else Phase.ANSWERED)
 
 
-def _over(state: State, unit: Unit) -> None:
-    """An attempt that gave nothing: its place and its reservation are free."""
-    state.running -= 1
-    if unit.reserved >= 0 and unit.scope.purse is not None:
-        unit.scope.purse.release(unit.reserved, unit.promised)
-        unit.reserved, unit.promised = -1, 0.0
-    if state.lines:
-        state.feed()
-
-
 def _node_finished(state: State, event: NodeFinished, program: Program) -> None:
     unit = state.units.pop(event.node)
-    if (unit.body is not None and unit.body.open) or (unit.spreading is not None and unit.spreading.pending):
-        _abandon(state, unit)
+    inside = unit.body is not None or unit.writing is not None
+    if (inside and _busy(unit)) or (unit.spreading is not None and unit.spreading.pending) or _asks(unit):
+        abandon(state, within(state, unit.path))
     elif unit.phase is RUNNING:
-        _over(state, unit)
+        over(state, unit)
     state.asked.pop(event.node, None)
     _settle(state, unit, event.outcome)
 
 
-def _abandon(state: State, unit: Unit) -> None:
-    """What is still under way inside a unit that has its outcome: its time was up."""
-    freed = []
-    within = tuple(unit.path + mark for mark in "/#[")
-    for path in [path for path in state.units if path.startswith(within)]:
-        inner = state.units.pop(path)
-        freed += [inner] if inner.phase is RUNNING else []
-        inner.phase = Phase.DONE
-        state.asked.pop(path, None)
-    for inner in freed:
-        _over(state, inner)
-    if state.lines:
-        state.feed()  # one that was let out of a line may be among them
+def _busy(unit: Unit) -> bool:
+    """Whether something is still under way inside a unit that has a body, though the unit has its outcome."""
+    plan = unit.writing.plan if unit.writing is not None else None
+    return (unit.body is not None and unit.body.open > 0) or (plan is not None and plan.open > 0)
+
+
+def _asks(unit: Unit) -> bool:
+    """Whether something is still under way that its checks asked."""
+    return unit.checking is not None and unit.checking.scope.open > 0
+
+
+def _checks_started(state: State, event: ChecksStarted, program: Program) -> None:
+    """Checks ask agents: their questions are calls in a scope beneath the unit, which spends from the unit's budget."""
+    unit = state.units[event.node]
+    unit.phase = Phase.CHECKING
+    scope = state.open_scope(f"{unit.path}?{event.round}/", checking.program(unit, event), Bindings(unit.bindings), unit)
+    unit.checking = Checking(event, scope)
 
 
 def _judged(state: State, event: Judged, program: Program) -> None:
@@ -195,10 +198,19 @@ def _run_finished(state: State, event: RunFinished, program: Program) -> None:
 def _turn_started(state: State, event: TurnStarted, program: Program) -> None:
     """A body begins. What a loop's turn sees as `previous` is the output of the turn before, computed as `decide` did."""
     unit = state.units[event.node]
+    if event.drafted is not None and unit.node.using is None:
+        _drafted(state, unit, event.turn, event.at, event.drafted)
+        return
     body = unit.node.body
+    if event.drafted is not None:
+        unit.found = using.gathered(unit, event.drafted)
+        unit.drafted = event.drafted
+        body = using.program(unit, event.drafted)
     if body is None:
         raise OrchestraError("E002", f"{unit.path} has no body", hint="orchestra doctor")
-    if unit.node.kind == "loop":
+    if event.drafted is not None:
+        path, bindings = f"{unit.path}#{event.turn}/", using.bindings(unit, body)
+    elif unit.node.kind == "loop":
         before = unit.body
         previous = None if before is None else before.program.output.evaluate(before.bindings)
         path, bindings = f"{unit.path}#{event.turn}/", Bindings(unit.bindings, turn=event.turn, previous=previous)
@@ -211,6 +223,35 @@ def _turn_started(state: State, event: TurnStarted, program: Program) -> None:
         unit.due = event.at + unit.node.timeout
     unit.turn, unit.phase = event.turn, Phase.INSIDE
     unit.body = state.open_scope(path, body, bindings, unit)
+
+
+def _drafted(state: State, unit: Unit, turn: int, at: float, drafted: Drafted) -> None:
+    """A plan goes on: its scope grows by the lines that were accepted, and the next question is open, if there is one.
+
+    Where a version follows one that failed, what is under way of that is abandoned, and what it has finished is at hand.
+    """
+    writing = unit.writing
+    if writing is None:
+        writing = unit.writing = Writing(drafted)
+        unit.due = at + unit.node.timeout if unit.node.timeout is not None else unit.due
+    elif writing.drafted.version != drafted.version:
+        abandon(state, within(state, unit.path, "#@"))
+        planning.carry(writing, drafted)
+    writing.drafted, unit.turn, unit.phase = drafted, turn, Phase.INSIDE
+    whole = planning.whole(drafted)
+    grown = drafted.graph if whole and drafted.version else drafted.plan
+    if grown is not None:
+        program = planning.program(unit, grown)
+        given = planning.bindings(unit, program)
+        if writing.plan is None:
+            writing.plan = Scope(f"{unit.path}@{drafted.version}/", program, given, unit, unit.scope.purse)
+        writing.plan.bindings.update(given)
+        if whole:
+            writing.spare = planning.finished(writing)
+        grow(state, writing.plan, program, whole=whole)
+    if not (whole and drafted.version):
+        body = planning.program(unit, drafted.graph, drafted.sample)
+        unit.body = state.open_scope(f"{unit.path}#{turn}/", body, planning.bindings(unit, body), unit)
 
 
 def _expanded(state: State, event: Expanded, program: Program) -> None:
@@ -266,20 +307,14 @@ def _settle(state: State, unit: Unit, outcome: Outcome) -> None:
         if not missing:
             state.admit(scope, scope.program.nodes[child])
     if not scope.open:
-        _close(state, scope)
-
-
-def _close(state: State, scope: Scope) -> None:
-    if scope.unit is None:
-        state.agenda.append((None, Phase.DONE))
-    else:
-        state.move(scope.unit, Phase.EMERGED)
+        close(state, scope)
 
 
 FOLDS: dict[type[Event], Callable[[State, Any, Program], None]] = {
     AttemptFinished: _attempt_finished,
     AttemptStarted: _attempt_started,
     NodeFinished: _node_finished,
+    ChecksStarted: _checks_started,
     Judged: _judged,
     RetryPlanned: _retry_planned,
     Measured: _measured,

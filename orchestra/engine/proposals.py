@@ -7,9 +7,12 @@ from typing import Any, TypeAlias
 import msgspec
 
 from orchestra.doors import Call
-from orchestra.engine.state import Unit
+from orchestra.engine.state import Phase, Unit
+from orchestra.events import Drafted
 from orchestra.values.outcome import Outcome
 from orchestra.verify.acceptance import Situation
+from orchestra.verify.entailment import Reply
+from orchestra.verify.examination import Asked
 
 
 class Invoke(msgspec.Struct, frozen=True, gc=False):
@@ -25,14 +28,18 @@ class Invoke(msgspec.Struct, frozen=True, gc=False):
     plain: bool = False
     reserved: int = -1
     money: float = 0.0
+    because: str = ""
+    """Why the larger model is asked at once, or why not, where the node has a condition for that."""
 
 
 class Judge(msgspec.Struct, frozen=True):
-    """Let the checks speak on a value."""
+    """Let the checks speak on a value; after they have asked agents (`asked`), given the `replies`."""
 
     unit: Unit
     attempt: int
     situation: Situation
+    asked: Asked | None = None
+    replies: tuple[Reply, ...] = ()
 
 
 class Pause(msgspec.Struct, frozen=True):
@@ -71,10 +78,18 @@ class Expand(msgspec.Struct, frozen=True):
 
 
 class Enter(msgspec.Struct, frozen=True):
-    """Begin a body: of a `call`, or of a turn of a loop."""
+    """Begin a body: of a `call`, of a turn of a loop or of a plan."""
 
     unit: Unit
     turn: int
+    drafted: Drafted | None = None
+
+
+class Recall(msgspec.Struct, frozen=True):
+    """Look into the memo for a plan that has served before; the closest of the keys comes first."""
+
+    unit: Unit
+    keys: tuple[str, ...]
 
 
 class Finish(msgspec.Struct, frozen=True):
@@ -91,4 +106,9 @@ class Conclude(msgspec.Struct, frozen=True):
     outcome: Outcome
 
 
-Proposal: TypeAlias = Invoke | Judge | Pause | Count | Ask | Expand | Enter | Finish | Conclude
+Proposal: TypeAlias = Invoke | Judge | Pause | Count | Ask | Expand | Enter | Recall | Finish | Conclude
+
+
+def moot(proposal: Proposal) -> bool:
+    """Whether what a proposal is about is gone: one that was carried out before it ended its plan, or made it go another way."""
+    return not isinstance(proposal, Conclude) and proposal.unit.phase is Phase.DONE

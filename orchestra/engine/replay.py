@@ -8,15 +8,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from orchestra.doors import Call
-from orchestra.engine.decide import decide
+from orchestra.engine.decide import decide, give_up
 from orchestra.engine.evolve import evolve
-from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal
+from orchestra.engine.kinds import planning, recalling
+from orchestra.engine.kinds.checking import examined, rounds, timed
+from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal, Recall
 from orchestra.engine.state import Phase, State, Unit
 from orchestra.events import (
     Asked,
     AttemptFinished,
     AttemptStarted,
+    ChecksStarted,
+    Drafted,
     Event,
     Expanded,
     Judged,
@@ -26,9 +32,11 @@ from orchestra.events import (
     RetryPlanned,
     RunFinished,
     TurnStarted,
+    Verdict,
 )
+from orchestra.router.plan import LINE
 from orchestra.values.outcome import Failed, Value
-from orchestra.verify import acceptance
+from orchestra.verify import examination
 from orchestra.workflow.program import Program
 
 TIME_IS_UP = "E006"
@@ -54,9 +62,12 @@ def replay(program: Program, events: Iterable[Event]) -> Replayed:
         try:
             if isinstance(event, Resumed):
                 _forget(state, pending)
+            unit = state.units.get(event.node) if isinstance(event, NodeFinished | TurnStarted) else None
             reason = _objection(state, pending, event, found)
             if not reason:
                 evolve(state, event, program)
+                if unit is not None and (unit.due or unit.writing is not None):
+                    _drop(pending)
         except (KeyError, IndexError) as error:
             reason = f"the workflow has no {error}"
         if reason:
@@ -68,12 +79,22 @@ def replay(program: Program, events: Iterable[Event]) -> Replayed:
 
 
 def _forget(state: State, pending: dict[str, Proposal]) -> None:
-    """Calls that were decided, and of which no fact is on record, are decided anew by whoever takes a run over."""
+    """Calls that were decided, and of which no fact is on record, are decided anew by whoever takes a run over; and so is how a plan
+    goes on, for more of it may be known by then."""
     for unit in state.units.values():
         if isinstance(pending.get(unit.path), Invoke):
             del pending[unit.path]
             state.running -= 1
             state.enqueue(unit)
+        elif unit.writing is not None and unit.phase is Phase.EMERGED and pending.pop(unit.path, None) is not None:
+            state.move(unit, Phase.EMERGED)
+
+
+def _drop(pending: dict[str, Proposal]) -> None:
+    """Nothing comes any more of what was abandoned."""
+    for path, proposal in list(pending.items()):
+        if not isinstance(proposal, Conclude) and proposal.unit.phase is Phase.DONE:
+            del pending[path]
 
 
 def _decide(state: State, pending: dict[str, Proposal]) -> None:
@@ -97,12 +118,20 @@ def _objection(state: State, pending: dict[str, Proposal], event: Event, found: 
             return ""
         case NodeFinished():
             return _finished(state, pending, event)
+        case ChecksStarted():
+            return _questioned(pending.pop(node, None), event)
         case Judged():
             return _judged(pending.pop(node, None), event)
         case Expanded():
             return _expected(pending.pop(node, None), event.count, Expand, "count")
         case TurnStarted():
-            return _expected(pending.pop(node, None), event.turn, Enter, "turn")
+            proposal = pending.pop(node, None)
+            if isinstance(proposal, Recall | Enter) and proposal.unit.node.planning is not None and _older(event.drafted):
+                proposal = planning.first(proposal.unit, version=0)
+            elif isinstance(proposal, Recall):
+                proposal = recalling.replayed(proposal.unit, event.drafted)
+            drafted = not isinstance(proposal, Enter) or _unheld(proposal.drafted) == _unheld(event.drafted)
+            return _expected(proposal, event.turn, Enter, "turn") if drafted else "the router's machine would go on otherwise"
         case Asked():
             return _expected(pending.pop(node, None), event.question, Ask, "question")
         case RetryPlanned():
@@ -122,6 +151,21 @@ def _objection(state: State, pending: dict[str, Proposal], event: Event, found: 
             return ""
 
 
+def _older(drafted: Drafted | None) -> bool:
+    """Whether it is the first question of an engine that knew no versions: it ran plans only once they were whole, and so goes on."""
+    return drafted is not None and not drafted.version and not drafted.lines and not drafted.rejected
+
+
+def _unheld(drafted: Drafted | None) -> Drafted | None:
+    """A turn of a plan without the grammar of its question: that held a server to what might stand next, and a newer engine may hold it to
+    less. What was let through, and what the gates said of it, are facts of their own."""
+    line = drafted.graph["nodes"].get(LINE) if drafted is not None and drafted.graph else None
+    if drafted is None or line is None:
+        return drafted
+    said = {name: value for name, value in line["with"].items() if name != "grammar"}
+    return replace(drafted, graph={**drafted.graph, "nodes": {**drafted.graph["nodes"], LINE: {**line, "with": said}}})
+
+
 def _called(pending: dict[str, Proposal], event: AttemptStarted | AttemptFinished, found: Replayed) -> str:
     proposal = pending.pop(event.node, None)
     if isinstance(proposal, Count):
@@ -137,14 +181,14 @@ def _called(pending: dict[str, Proposal], event: AttemptStarted | AttemptFinishe
 def _finished(state: State, pending: dict[str, Proposal], event: NodeFinished) -> str:
     unit = state.units[event.node]
     proposal = pending.pop(event.node, None)
+    if isinstance(proposal, Recall):
+        proposal = planning.first(unit)  # nothing was found, and the router's machine had nothing to ask
+        proposal = give_up(unit, proposal.outcome) if isinstance(proposal, Finish) else proposal
     if isinstance(proposal, Finish) and proposal.outcome == event.outcome:
         return ""
     # Not by the clock: the engine waits in time that never jumps, and stamps events with the wall's, which may.
-    timed = unit.due and unit.phase in (Phase.INSIDE, Phase.ASKED)
-    if timed and _ended_by(unit, event, TIME_IS_UP):
-        within = tuple(event.node + mark for mark in "/#[")
-        for path in [path for path in pending if path.startswith(within)]:
-            del pending[path]
+    late = unit.due and (unit.phase in (Phase.INSIDE, Phase.ASKED) or timed(unit))
+    if late and _ended_by(unit, event, TIME_IS_UP):
         return ""
     contract = unit.node.contract
     poor = contract is not None and contract.kind == "agent" and _ended_by(unit, event, NO_BUDGET)
@@ -160,10 +204,28 @@ def _ended_by(unit: Unit, event: NodeFinished, code: str) -> bool:
 def _judged(proposal: Proposal | None, event: Judged) -> str:
     if not isinstance(proposal, Judge) or proposal.attempt != event.attempt:
         return _instead(proposal)
-    ruling = acceptance.start(proposal.situation)
-    if (ruling.verdicts, ruling.accepted) != (event.verdicts, event.accepted):
+    ruling = examined(proposal)
+    if isinstance(ruling, examination.Asked):
+        return f"the check {ruling.check} would ask first"
+    if (_as_then(ruling.verdicts, event.verdicts), ruling.accepted) != (event.verdicts, event.accepted):
         return "the checks say something else today"
     return ""
+
+
+def _as_then(today: tuple[Verdict, ...], told: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
+    """What the checks say today, as the journal could tell it: older ones have no places of numbers."""
+    silent = {verdict.check for verdict in told if verdict.check == "numbers" and not verdict.evidence}
+    return tuple(replace(verdict, evidence=()) if verdict.check in silent else verdict for verdict in today)
+
+
+def _questioned(proposal: Proposal | None, event: ChecksStarted) -> str:
+    if not isinstance(proposal, Judge) or (proposal.attempt, rounds(proposal.unit) + 1) != (event.attempt, event.round):
+        return _instead(proposal)
+    asked = examined(proposal)
+    if not isinstance(asked, examination.Asked):
+        return "the checks would ask nothing"
+    same = (asked.check, asked.questions, asked.verdicts) == (event.check, event.questions, event.verdicts)
+    return "" if same else "the checks would ask something else today"
 
 
 def _expected(proposal: Proposal | None, value: object, kind: type[Proposal], name: str) -> str:
@@ -181,6 +243,7 @@ _WORDS: dict[type[Proposal], str] = {
     Judge: "let the checks speak",
     Pause: "plan another attempt",
     Count: "count tokens",
+    Recall: "look for a plan that has served",
     Ask: "ask a person",
     Expand: "begin elements",
     Enter: "begin a body",

@@ -154,12 +154,12 @@ class Engine:
         first = events[0]
         run.started = first if isinstance(first, RunStarted) else None
         run.offset, run.log, run.flushed = len(events), [], 0
-        self._asleep.pop(run.id, None)
         if state.idle and not letters and not state.cancelled and not any(unit.due for unit in state.units.values()):
             await self.journal.release(run.id)
             await self._rest(sleeper, state)
             return
         driver = self._drive(program, run, state, sleeper.workers)
+        self._asleep.pop(run.id, None)
         driver.memo = bool(run.started and run.started.options.get("memo"))
         driver.record(Resumed(seq=state.seq + 1, at=self.clock.now(), epoch=epoch, by=by))
         state.tidy()
@@ -336,17 +336,19 @@ class Engine:
         try:
             await self._once(sleeper, "a letter")
         except OrchestraError as error:
+            run = sleeper.run
+            if run.id in self._taking:  # somebody tries again meanwhile, and a run that is taken over must not be followed as well
+                await self._notify(run.id)
+                return
+            asleep = self._asleep.pop(run.id, None) is not None
             if error.code not in ELSEWHERE:
-                self._asleep.pop(sleeper.run.id, None)
-                sleeper.run.end(None, error)
-                return
-            self._asleep.pop(sleeper.run.id, None)
-            if self._closed:
-                sleeper.run.end(None, _closed(sleeper.run.id))
-                return
-            follower = asyncio.get_running_loop().create_task(self._follow(sleeper))
-            self._followers.add(follower)
-            follower.add_done_callback(self._followers.discard)
+                run.end(None, error)
+            elif asleep and self._closed:
+                run.end(None, _closed(run.id))
+            elif asleep:  # else another letter woke it too, and whoever brought it has seen to the rest
+                follower = asyncio.get_running_loop().create_task(self._follow(sleeper))
+                self._followers.add(follower)
+                follower.add_done_callback(self._followers.discard)
 
     async def _follow(self, sleeper: _Sleeper) -> None:
         """Another process has the run in hand: its events are read as they come, and the run is taken back where it is left."""

@@ -11,9 +11,10 @@ import msgspec
 
 from orchestra.doors import UNMEASURED, Call, Measure
 from orchestra.engine.purse import Purse, limited
-from orchestra.events import NOTHING, Answered, Asked, AttemptFinished, Judged, RunFinished, Usage
+from orchestra.events import NOTHING, Answered, Asked, AttemptFinished, ChecksStarted, Drafted, Judged, RunFinished, Usage
 from orchestra.values.labels import Label
 from orchestra.values.outcome import Outcome
+from orchestra.values.types import Schema
 from orchestra.workflow.program import CompiledNode, Program
 
 
@@ -67,6 +68,12 @@ class Phase(IntEnum):
     COUNTING = 13
     """A server counts the tokens of its prompt."""
     DONE = 14
+    RECALLING = 15
+    """The memo is asked for a plan that has served before."""
+    CHECKING = 16
+    """Its checks ask agents."""
+    CHECKED = 17
+    """What they asked has come back, or never will."""
 
 
 class Unit(msgspec.Struct, eq=False):
@@ -104,7 +111,20 @@ class Unit(msgspec.Struct, eq=False):
     """Wall-clock time of its next attempt, or at which its time is up."""
     spreading: Spreading | None = None
     body: Scope | None = None
+    checking: Checking | None = None
+    """What its checks ask agents, or asked last."""
     turn: int = 0
+    writing: Writing | None = None
+    """Its plan, where it is a `plan` node."""
+    drafted: Drafted | None = None
+    """What an agent with tools has called."""
+    found: tuple[Any, ...] = ()
+    """What these calls gave."""
+    spent: Usage = NOTHING
+    """What the questions to the router have cost."""
+    known: tuple[tuple[str, Any], ...] | None = None
+    """What the memo holds for its plan, once it was asked: runs, and what they left; without a run, why it could not be read. No fact: a
+    run that is resumed asks again."""
 
     @property
     def spread(self) -> bool:
@@ -124,8 +144,30 @@ class Spreading:
         self.busy = self.next = 0
 
 
+class Writing:
+    """The plan of a node, while it is being written and run. The question that is open is the unit's `body`."""
+
+    __slots__ = ("acted", "carried", "drafted", "failed", "made", "plan", "spare")
+
+    def __init__(self, drafted: Drafted) -> None:
+        self.drafted = drafted
+        """How far it is."""
+        self.plan: Scope | None = None
+        """Where its steps run; None as long as there are none, and where they are the last turn's body."""
+        self.spare: dict[str, tuple[Any, Schema]] = {}
+        """By step, with their types: values of this version that its answer does not rest on."""
+        self.carried: dict[str, tuple[Any, Schema]] = {}
+        """Values of earlier versions, with their types, by the name under which this one reads them."""
+        self.made: tuple[tuple[str, str], ...] = ()
+        """The calls that gave them, as lines of this version, each with that name."""
+        self.failed: tuple[tuple[str, str], ...] = ()
+        """Calls that failed in earlier versions, as lines of this one, and why."""
+        self.acted: tuple[str, ...] = ()
+        """Tools with effects that earlier versions have called."""
+
+
 class Scope:
-    """A program under way: the root, or the body of a `call` or of one turn of a loop."""
+    """A program under way: the root, the body of a `call`, of one turn of a loop or of a question to the router, or a plan."""
 
     __slots__ = ("bindings", "left", "longest", "open", "outcomes", "path", "program", "purse", "unit", "whole")
 
@@ -135,10 +177,17 @@ class Scope:
         self.left = program.waits.copy()
         """Needs that have no outcome yet, per node."""
         self.open = len(program.nodes)
-        """Nodes that have no outcome yet."""
+        """Nodes that have no outcome yet; of a plan that is not whole those that need not wait until it is."""
         self.whole = True
         """Whether every outcome so far is a value."""
         self.longest = program.longest
+
+
+class Checking(msgspec.Struct, eq=False):
+    """Questions of a check, and the scope in which they are asked."""
+
+    asked: ChecksStarted
+    scope: Scope
 
 
 class Tally:
@@ -276,4 +325,4 @@ class State:
         return bool(self.asked) and not self.running and all(unit.phase in _STILL for unit in self.units.values())
 
 
-_STILL = frozenset({Phase.ASKED, Phase.INSIDE, Phase.EXPANDED})
+_STILL = frozenset({Phase.ASKED, Phase.INSIDE, Phase.EXPANDED, Phase.CHECKING})

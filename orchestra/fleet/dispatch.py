@@ -36,6 +36,8 @@ from orchestra.fleet.versions import current
 from orchestra.fleet.weights import Pantry
 from orchestra.fleet.wire import Wire
 
+WARM = 0.7
+"""The temperature of samples of an agent whose own is 0: that of self-consistency (Wang et al. 2022, https://arxiv.org/abs/2203.11171)."""
 BEAT = 30.0
 """Seconds between heartbeats to the supervisor, at most."""
 
@@ -221,7 +223,10 @@ class Fleet:
             if result.code == "F205":
                 await self._addresses.suspect(name)
             return _refused(result, name, tried)
-        return _read(self._gauge.cast.of(choice.card).reader, _priced(result, self.config.servers[name]), name)
+        card = choice.card
+        adapted = card.adapter is None or self._bases.adapted(card, self.config.servers[name])
+        reader = self._gauge.cast.of(card).reader
+        return _read(reader, _priced(result, self.config.servers[name]), name, call.inputs, adapted)
 
     def _rendered(self, call: Call, card: Card, constraint: Constraining) -> Prompt:
         script = self._gauge.cast.of(card).script
@@ -267,14 +272,23 @@ class Fleet:
         return Chat(
             messages=_messages(prompt),
             max_output=most,
-            sampling=self._gauge.cast.of(card).script.sampling,
+            sampling=_sampling(self._gauge.cast.of(card).script.sampling, call.sample),
             stop=prompt.stop,
             constraint={constraint.kind: constraint.value} if constraint else None,
             schema=prompt.response_schema if constraint else None,
             priority=call.priority if ranked else None,
             cache_salt=self.options.tenant,
             stream=self.options.stream,
+            weighed=self._gauge.cast.of(card).script.weighed,
+            continues=prompt.continues,
         )
+
+
+def _sampling(own: Mapping[str, Any], sample: int) -> Mapping[str, Any]:
+    """How tokens are drawn: as the card says; for one of several samples at a temperature above 0, each with a seed of its own."""
+    if not sample:
+        return own
+    return {**own, "temperature": own.get("temperature") or WARM, "seed": (own.get("seed") or 0) + sample}
 
 
 def _succeeded(task: asyncio.Task[None]) -> bool:
@@ -314,11 +328,19 @@ def _refused(fault: Fault, server: str = "", seconds: float = 0.0) -> Refused:
     )
 
 
-def _read(reader: Reader, found: Completion, server: str) -> Done | Refused:
+def _read(reader: Reader, found: Completion, server: str, inputs: Mapping[str, Any], adapted: bool) -> Done | Refused:
     """The value of what a model wrote; a text of another type is refused, and another attempt may do better."""
-    parsed = reader.parse(found.text, found.finish)
+    parsed = reader.parse(found.text, found.finish, found.tokens, inputs, adapted=adapted)
     if isinstance(parsed, Parsed):
-        return Done(value=parsed.value, usage=found.usage, server=server, model=found.model, sent=found.sent, received=found.received)
+        return Done(
+            value=parsed.value,
+            usage=found.usage,
+            server=server,
+            model=found.model,
+            sent=found.sent,
+            received=found.received,
+            confidence=parsed.confidence,
+        )
     return Refused(
         code=parsed.code,
         reason=parsed.reason,

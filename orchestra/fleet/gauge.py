@@ -15,7 +15,7 @@ from orchestra.fleet.choice import Choice, choose, held
 from orchestra.fleet.config import TEMPLATE_TOKENS, Endpoint, FleetConfig
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.marks import Marks
-from orchestra.fleet.versions import current
+from orchestra.fleet.versions import KEPT, current
 from orchestra.fleet.weights import Pantry
 from orchestra.values.json import canonical, digest
 
@@ -62,7 +62,7 @@ class Gauge:
 
     def _memo(self, call: Call, card: Card, choice: Choice, prompt: Prompt) -> str:
         """The key; empty where the same call may be answered otherwise. It holds for every server that may be asked, whichever is free."""
-        if card.sampling.temperature > 0 and card.sampling.seed is None:
+        if card.sampling.temperature > 0 and card.sampling.seed is None and not call.sample:
             return ""
         targets = {name: self.config.servers[name] for name in choice.servers}
         marks = {self.marks.of(name, target, choice.card) for name, target in targets.items()}
@@ -70,7 +70,7 @@ class Gauge:
             return ""
         constraints = sorted({held(target, self.constraint) for target in targets.values()})
         said = [
-            RECIPE,
+            [RECIPE, KEPT],
             [call.kind, card.name, card.digest],
             call.inputs,
             [(message.role, message.content) for message in prompt.messages],
@@ -78,7 +78,7 @@ class Gauge:
             sorted(marks),
             [(source.text, source.name) for source in call.evidence],
             call.feedback,
-            [self.tenant, call.label, call.escalate],
+            [self.tenant, call.label, call.escalate, *([call.sample] if call.sample else [])],  # keys of before stay
         ]
         try:
             return digest(canonical(said))

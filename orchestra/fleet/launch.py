@@ -19,6 +19,8 @@ from orchestra.fleet.process import Launch
 OLDEST = (0, 18)
 """Before 0.18 there were three ways around `trust_remote_code=False` (SERVING.md)."""
 LOOPBACK = "127.0.0.1"
+WORKER = "orchestra.fleet.cpu_worker.SeededWorker"
+"""vLLM's worker for CPUs, mended where it is of a version whose source was read."""
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "XDG_CACHE_HOME")
 """What a server sees of the user's environment; nothing that could be a secret. GPU servers also see `GPU_PREFIXES`."""
 GPU_PREFIXES = ("CUDA_", "NVIDIA_", "HIP_", "ROCR_")
@@ -71,6 +73,7 @@ def arguments(server: LocalServer, folder: Path, port: int) -> list[str]:
         "--gpu-memory-utilization": server.gpu_memory_utilization,
         "--quantization": server.quantization,
         "--kv-cache-dtype": server.kv_cache_dtype if server.kv_cache_dtype != "auto" else None,
+        "--worker-cls": WORKER if server.device == "cpu" and lora_cpu.installed() in lora_cpu.READ else None,
         **(_lora(server) if server.max_loras else {}),
     }.items():
         written += [flag, str(value)] if value is not None else []

@@ -14,7 +14,7 @@ from orchestra.agent.tool import ToolFault, ToolFunction
 from orchestra.doors import UNMEASURED, Call, Done, Measure, Refused, Reply
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Usage
-from orchestra.fleet.versions import current
+from orchestra.fleet.versions import KEPT, current
 from orchestra.values.json import canonical, digest
 from orchestra.values.labels import may_go
 from orchestra.values.types import Validator
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 HERE = "local"
 """What a reply of this process says as its server."""
-WRITTEN_WRONG = frozenset({"T002", "T004"})
-"""Faults that stay the same however often a call is repeated: wrong input, wrong output."""
+WRITTEN_WRONG = frozenset({"T002", "T004", "T010", "T011", "T012", "T013", "T015", "T016"})
+"""Faults that stay the same however often a call is repeated: wrong input, wrong output, a tool server that cannot be used."""
 
 
 class Predictor(Protocol):
     """A model that runs in this process."""
 
-    def predict(self, inputs: Mapping[str, Any]) -> tuple[Mapping[str, Any], float]:
-        """The output, and its probability."""
+    def predict(self, inputs: Mapping[str, Any]) -> tuple[Mapping[str, Any], float | None]:
+        """The output, and its probability; None where it has none."""
 
 
 class Registered(Protocol):
@@ -97,7 +97,7 @@ class LocalWorkers:
         except InputError:
             return UNMEASURED  # it will be refused for this
         if card is not None and card.kind in WITH_ARRAYS:
-            return Measure(memo=self._memo(call, card.digest))
+            return Measure(memo=self._memo(call, card.digest, KEPT))
         function = self._known.registry.code.get(call.name)
         return UNMEASURED if function is None else self._remembered(call, card.contract if card else function.contract, function)
 
@@ -157,9 +157,9 @@ class LocalWorkers:
     async def _load(self, card: Card) -> Predictor:
         match card.kind:
             case "sklearn":
-                from orchestra.agent.classical import Classifier
+                from orchestra.agent.classical import Classifier, Regressor, gives_number
 
-                return await asyncio.to_thread(Classifier.load, card)
+                return await asyncio.to_thread(Regressor.load if gives_number(card) else Classifier.load, card)
             case "tagger":
                 from orchestra.agent.tagger import Tagger
 

@@ -39,6 +39,16 @@ class Marks:
         server, adapter = self._server(name, target), self._adapter(name, target, card)
         return digest(canonical([server, adapter])) if server and adapter else ""
 
+    def model(self, name: str, target: LocalServer | Endpoint) -> str:
+        """The mark of a server's base model alone; empty where nobody can tell."""
+        if isinstance(target, Endpoint):
+            return digest(canonical([target.endpoint, target.model, target.revision])) if target.revision else ""
+        return self._server(name, target)
+
+    def adapter(self, name: str, target: LocalServer | Endpoint, card: Card) -> str:
+        """The mark of a card's adapter on a server: of its files, or at an endpoint its name; empty where it is not there."""
+        return card.adapter or "none" if isinstance(target, Endpoint) else self._adapter(name, target, card)
+
     def _server(self, name: str, target: LocalServer) -> str:
         if not (found := self._servers.get(name, "")) and (contents := _contents(target, self._pantry)):
             found = self._servers[name] = digest(canonical([contents, target.model_dump(mode="json", include=set(SETTINGS))]))

@@ -46,6 +46,8 @@ class Chat(msgspec.Struct, frozen=True, kw_only=True):
     priority: int | None = None
     cache_salt: str = ""
     stream: bool = False
+    weighed: bool = False
+    """Whether to tell the log-probability of each token that is written (vLLM only: some providers' models refuse to)."""
     continues: bool = False
     """Whether the last message, of the assistant, is to be gone on with (vLLM only)."""
 
@@ -89,6 +91,8 @@ def chat_body(chat: Chat, model: str, dialect: Dialect, max_field: str = "max_to
             body["priority"] = chat.priority
         if chat.cache_salt:
             body["cache_salt"] = chat.cache_salt
+        if chat.weighed:
+            body.setdefault("logprobs", True)
         if chat.continues:
             body |= {"add_generation_prompt": False, "continue_final_message": True}
     elif chat.schema is not None:

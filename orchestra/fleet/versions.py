@@ -8,6 +8,10 @@ from orchestra.agent.card import Card
 from orchestra.doors import Call
 from orchestra.errors import InputError
 
+KEPT = "2"
+"""Version of what a memo keeps of an agent's answer, in its key: counted up when more is kept, so that what was kept before is asked for
+again. 2: how sure the agent is, too."""
+
 
 def current(call: Call, cards: Mapping[str, Card], kept: Mapping[str, Card]) -> Card | None:
     """The card of a call's name, of the call's version where it states one; None where no card has the name.

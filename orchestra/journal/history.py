@@ -14,6 +14,7 @@ from orchestra.events import (
     AttemptFinished,
     AttemptStarted,
     CancelRequested,
+    ChecksStarted,
     Event,
     Expanded,
     Judged,
@@ -31,23 +32,23 @@ from orchestra.events import (
 from orchestra.journal.error import damaged
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
 
-RowKind: TypeAlias = Literal["call", "each", "loop", "turn", "block", "node"]
-"""`call` asked an agent or a tool; `each` has elements, `loop` has turns, `turn` is one of them; `block` has nodes inside;
-`node` is any other."""
+RowKind: TypeAlias = Literal["call", "each", "loop", "turn", "check", "block", "node"]
+"""`call` asked an agent or a tool; `each` has elements; `loop` has turns, or is a plan, and `turn` is one of them, or one of its versions;
+`check` has the questions of a check of what it stands in; `block` has nodes inside; `node` is any other."""
 Incident: TypeAlias = Resumed | Answered | LetterRefused | CancelRequested
 Status: TypeAlias = Literal["value", "skipped", "abstained", "failed", "running", "waiting", "interrupted"]
 """How a node ended, or what it does: `waiting` for the time of its next attempt or for a person;
-`interrupted` where the run ended without its outcome."""
+`interrupted` where the run, or what it stands in, ended without its outcome."""
 
 MAX_DEPTH = 200
 """What a node may stand in: workflows nest far less."""
-_LAST_STEP = re.compile(r"(\[\d+\]|#\d+|/[^/\[#]+)$")
+_LAST_STEP = re.compile(r"(\[\d+\]|[#@?]\d+|/[^/\[#@?]+)$")
 
 
 def parent(path: str) -> str:
     """The path of what a node stands in, or an empty text.
 
-    `a[1]/b#2/c` stands in `a[1]/b#2`, that in `a[1]/b`, that in `a[1]`, and that in `a`.
+    `a[1]/b#2/c` stands in `a[1]/b#2`, that in `a[1]/b`, that in `a[1]`, and that in `a`. `a@1/s2` stands in `a@1`, that in `a`.
     """
     found = _LAST_STEP.search(path)
     return path[: found.start()] if found else ""
@@ -76,8 +77,14 @@ class Attempt:
     score: float | None = None
     refused: str = ""
     """Why the checks did not accept it."""
+    promise: str = ""
+    """What a certificate promises of it."""
     recalled: str = ""
     """The run whose answer this is; no call went out."""
+    escalated: bool = False
+    """Whether the larger model was asked."""
+    because: str = ""
+    """Why it was asked at once, or why not, where the node has a condition for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,16 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Saving:
+    """A plan that was not made again: the run that it was made for, and what it cost then."""
+
+    run: str
+    usage: Usage
+    node: str = ""
+    """Of a `plan` node: its path."""
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     """A run as far as it has come; `rows` are its nodes in the order of their starts, each followed by what is inside it."""
 
@@ -148,6 +165,8 @@ class History:
     """What persons are asked, in the order of asking; empty once the run has ended."""
     incidents: tuple[Incident, ...] = ()
     """What happened to the run from outside, in order: resumptions, answers, letters refused, requests to end."""
+    saved: tuple[Saving, ...] = ()
+    """Plans that nobody was asked for, because they had served before."""
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> History:
@@ -168,6 +187,15 @@ class History:
     def row(self, path: str) -> Row | None:
         """The node of that path, or None."""
         return next((row for row in self.rows if row.path == path), None)
+
+
+def _saved(start: RunStarted | None) -> tuple[Saving, ...]:
+    """What the first event says of the plan that runs; nothing where it says what nobody understands."""
+    match start.options.get("planned") if start is not None else None:
+        case {"run": str(run), "saved": {"calls": int(calls), "prompt_tokens": int(prompt), "output_tokens": int(output)}}:
+            return (Saving(run, Usage(calls=calls, prompt_tokens=prompt, output_tokens=output)),)
+        case _:
+            return ()
 
 
 @dataclass(slots=True)
@@ -193,6 +221,7 @@ class _Fold:
         self.cancelled_by: str | None = None
         self.seq = 0
         self.incidents: list[Incident] = []
+        self.saved: list[Saving] = []
         self.nodes: dict[str, _Node] = {}
         self.turns: dict[str, float] = {}
         """When each turn began, by the path that a loop gives it."""
@@ -209,10 +238,16 @@ class _Fold:
                 self.end = event
             case CancelRequested(by=by):
                 self.cancelled_by = by
-            case TurnStarted(node=path, turn=turn):
-                # Of a loop's turn the nodes stand in `path#turn`; those of a called body stand in `path` itself.
+            case TurnStarted(node=path, turn=turn, drafted=drafted):
+                if drafted is not None and drafted.recalled:
+                    self.saved.append(Saving(drafted.recalled, drafted.saved, path))
+                # Of a loop's turn the nodes stand in `path#turn`, of a plan's version in `path@version`; of a called body in `path` itself.
                 self._node(path, event.at)
                 self.turns[f"{path}#{turn}"] = event.at
+                if drafted is not None and drafted.version:
+                    self.turns.setdefault(f"{path}@{drafted.version}", event.at)
+            case ChecksStarted(node=path, round=number):
+                self._node(f"{path}?{number}", event.at)
             case Expanded(node=path, count=count):
                 self._node(path, event.at).elements = count
             case NodeFinished(node=path, outcome=outcome):
@@ -223,7 +258,9 @@ class _Fold:
             case AttemptStarted():
                 node = self._node(event.node, event.at)
                 node.due = False
-                node.attempts[event.attempt] = Attempt(event.attempt, event.name, event.at)
+                node.attempts[event.attempt] = Attempt(
+                    event.attempt, event.name, event.at, escalated=event.escalated, because=event.because
+                )
             case AttemptFinished():
                 node = self._node(event.node, event.at)
                 node.attempts[event.attempt] = _finished(node.attempts.get(event.attempt), event)
@@ -258,6 +295,7 @@ class _Fold:
             cancelled_by=self.cancelled_by,
             rows=tuple(self._rows(self.roots)),
             parent=start.parent if start else "",
+            saved=(*_saved(start), *self.saved),
             asked=() if end else tuple(sorted((node.asked for node in self.nodes.values() if node.asked), key=lambda asked: asked.seq)),
             incidents=tuple(self.incidents),
         )
@@ -287,7 +325,7 @@ class _Fold:
             self.nodes[path].usage += usage
             path = parent(path)
 
-    def _rows(self, nodes: Iterable[_Node]) -> Iterator[Row]:
+    def _rows(self, nodes: Iterable[_Node], *, over: bool = False) -> Iterator[Row]:
         for node in nodes:
             attempts = tuple(node.attempts[number] for number in sorted(node.attempts))
             yield Row(
@@ -295,7 +333,7 @@ class _Fold:
                 depth=node.depth,
                 kind=_kind(node),
                 name=attempts[-1].name if attempts else "",
-                status=self._status(node),
+                status=self._status(node, over=over),
                 started=node.started,
                 finished=node.finished,
                 attempts=attempts,
@@ -303,14 +341,14 @@ class _Fold:
                 usage=node.usage,
                 elements=node.elements,
             )
-            yield from self._rows(node.children)
+            yield from self._rows(node.children, over=over or node.outcome is not None)
 
-    def _status(self, node: _Node) -> Status:
+    def _status(self, node: _Node, *, over: bool) -> Status:
         if node.outcome is not None:
             return _STATUS[type(node.outcome)]
-        if _kind(node) == "turn" and node.children and all(child.outcome is not None for child in node.children):
+        if _kind(node) in ("turn", "check") and node.children and all(child.outcome is not None for child in node.children):
             return "value" if all(isinstance(child.outcome, Value) for child in node.children) else "failed"
-        if self.end is not None:
+        if self.end is not None or over:  # what it stands in has its outcome: nobody waits for it any more
             return "interrupted"
         return "waiting" if node.due or node.asked else "running"
 
@@ -325,8 +363,8 @@ def _kind(node: _Node) -> RowKind:
         return "loop"
     if node.attempts:
         return "call"
-    if re.search(r"#\d+$", node.path):
-        return "turn"
+    if mark := re.search(r"([#@?])\d+$", node.path):
+        return "check" if mark[1] == "?" else "turn"
     return "block" if node.children else "node"
 
 
@@ -347,6 +385,8 @@ def _finished(before: Attempt | None, event: AttemptFinished) -> Attempt:
         sent=event.sent,
         received=event.received,
         recalled=event.recalled,
+        escalated=before.escalated,
+        because=before.because,
     )
 
 
@@ -357,4 +397,5 @@ def _judged(before: Attempt | None, event: Judged) -> Attempt:
         accepted=event.accepted,
         score=event.score,
         refused="" if event.accepted else event.reason,
+        promise=event.promise,
     )

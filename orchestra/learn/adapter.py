@@ -44,6 +44,8 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     licence: str
     """Of the data, which the adapter inherits."""
     command: str
+    teacher: str = ""
+    """Whose probabilities it learnt from beside the labels: name, digest, temperature and share."""
     versions: dict[str, str]
     steps: int
     seconds: float

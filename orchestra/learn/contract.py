@@ -5,14 +5,24 @@ from __future__ import annotations
 import msgspec
 
 from orchestra.agent.card import Card
+from orchestra.errors import InputError
+from orchestra.learn.dataset import Manifest
 from orchestra.values.json import digest
 
 
 def contract_digest(card: Card) -> str:
     """Of an agent's types of input and output, the order of fields included: a data set is for one of them."""
-    return digest(msgspec.json.encode([card.input_schema, card.output_schema]))
+    return digest(msgspec.json.encode([card.input_schema, card.form.schema]))
 
 
 def skill_digest(card: Card) -> str:
     """Of all that an agent's prompts and outputs follow from: an adapter that was trained through another skill is not this agent's."""
-    return digest(msgspec.json.encode([card.input_schema, card.output_schema, card.system, card.template, card.evidence]))
+    called = [card.calls] if card.calls else []  # cards of before keep theirs
+    return digest(msgspec.json.encode([card.input_schema, card.form.schema, card.system, card.template, card.evidence, *called]))
+
+
+def check_contract(card: Card, data: Manifest) -> None:
+    """Raises `InputError` N103 for a data set that was made for other types than the agent has."""
+    if data.contract != contract_digest(card):
+        reason = f"{data.name} was made for {data.agent} with other inputs or outputs than {card.name} has now"
+        raise InputError("N103", reason, hint="make it again: orchestra learn data")

@@ -42,6 +42,10 @@ class Origin(msgspec.Struct, frozen=True):
     made: str = ""
     """How the rows were made of it."""
     rows: int = 0
+    runs: tuple[str, ...] = ()
+    """Of a journal: the runs that the rows are of."""
+    label: str = ""
+    """Of a journal: the strictest label of these runs."""
 
 
 class PartRecord(msgspec.Struct, frozen=True):

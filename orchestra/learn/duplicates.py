@@ -32,7 +32,7 @@ def distinct(rows: Iterable[Row]) -> Distinct:
     kept: dict[str, Row] = {}
     same = near = contradicting = 0
     for row in rows:
-        first = kept.setdefault(_mark(row.input), row)
+        first = kept.setdefault(mark(row.input), row)
         if first is row:
             continue
         if _plain(first.output) != _plain(row.output):
@@ -44,7 +44,8 @@ def distinct(rows: Iterable[Row]) -> Distinct:
     return Distinct(list(kept.values()), same, near, contradicting)
 
 
-def _mark(value: Any) -> str:
+def mark(value: Any) -> str:
+    """Equal for inputs that say the same."""
     return digest(canonical(_plain(value)))
 
 

@@ -6,7 +6,10 @@ settled what the members count and what the linear classifier counts, and how th
 
 from __future__ import annotations
 
+import json
 import math
+import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,12 +25,19 @@ from orchestra.learn.texts import digest_of as rows_digest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from orchestra.learn.linear import Fit
     from orchestra.learn.member import Step
-    from orchestra.learn.tuned import Pace
+    from orchestra.learn.tuned import Frozen, Pace
 
-LAYOUT, ARRAYS, LINEAR, LINEAR_ARRAYS = "model.json", "adapters.npz", "linear.json", "linear.npz"
+ARRAYS, LINEAR, LINEAR_ARRAYS = "adapters.npz", "linear.json", "linear.npz"
+MOST_EPOCHS = 20
+"""Epochs of a member at most, however many minutes there are."""
+MEASURED = 4
+"""Batches whose time says how long an epoch takes."""
+EPOCHS = "epochs.json"
+"""What a budget of minutes became, beside the checkpoints: a training that goes on keeps to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,8 @@ class Plan:
     pace: Pace
     fit: Fit
     members: int = 2
+    minutes: float | None = None
+    """About how long all of it may take: as many epochs as fit, instead of those of the pace."""
     tokens: int = 64
     """Tokens of a text that are read at most."""
     outside: str = ""
@@ -86,8 +98,22 @@ class Settled:
     accuracy: Mapping[str, float]
 
 
-def train(card: Card, rows: Rows, base: tuple[Path, Base], plan: Plan, work: Path, told: Callable[[int, Step], None]) -> Settled:
-    """Trains a committee and writes its files into the card's folder.
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A committee that was trained: its files, the one that names the others last, and what was settled."""
+
+    files: Mapping[str, bytes]
+    settled: Settled
+
+    def write(self, folder: Path) -> None:
+        """Puts the files into a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
+
+
+def train(card: Card, rows: Rows, base: tuple[Path, Base], plan: Plan, work: Path, told: Callable[[int, Step], None]) -> Made:
+    """Trains a committee.
 
     `base` is the encoder's folder and what the card will say of it; checkpoints stand in `work`. `told` hears the member's number and
     its step. Raises `InputError` N141 for a card that tells no labels, N142 for a label that the card does not have, N140 for a
@@ -120,10 +146,7 @@ def train(card: Card, rows: Rows, base: tuple[Path, Base], plan: Plan, work: Pat
         "arrays": ARRAYS,
     }
     text, data = packed(layout, arrays)
-    assert card.folder is not None
-    for name, content in ((LINEAR_ARRAYS, linear.arrays), (LINEAR, linear.layout.encode()), (ARRAYS, data), (LAYOUT, text.encode())):
-        (card.folder / name).write_bytes(content)
-    return settled
+    return Made({LINEAR_ARRAYS: linear.arrays, LINEAR: linear.layout.encode(), ARRAYS: data, card.data: text.encode()}, settled)
 
 
 def fields(card: Card, outside: str) -> tuple[str, str, str]:
@@ -163,12 +186,16 @@ def _members(
     import torch
 
     from orchestra.agent.encoder import Encoder
+    from orchestra.learn import tuned
     from orchestra.learn.member import embedded, trained
-    from orchestra.learn.tuned import Frozen
 
-    reader, frozen, number = Encoder.load(folder), Frozen.load(folder), {label: index for index, label in enumerate(labels)}
-    whole = [*rows.own, *rows.other]
-    hidden = frozen.below([reader.tokens(row.text, plan.tokens) for row in whole], plan.pace.blocks)
+    began = time.monotonic()
+    reader, frozen, number = Encoder.load(folder), tuned.Frozen.load(folder), {label: index for index, label in enumerate(labels)}
+    whole, blocks = [*rows.own, *rows.other], min(plan.pace.blocks, frozen.shape.layers)
+    hidden = frozen.below([reader.tokens(row.text, plan.tokens) for row in whole], blocks)
+    pace = replace(plan.pace, blocks=blocks)
+    if plan.minutes is not None:
+        pace = replace(pace, epochs=_epochs(frozen, hidden, [number[row.label] for row in whole], pace, plan, work, began))
     fold = [*folds(rows.own), *folds(rows.other)]
     made: list[dict[str, torch.Tensor]] = []
     held: list[tuple[Labelled, NDArray[Any]]] = []
@@ -176,9 +203,9 @@ def _members(
         taken = [at for at in range(len(whole)) if fold[at] != index]
         taken += [at for at in taken if at < len(rows.own) and whole[at].label == plan.outside] * (plan.outside_times - 1)
         wanted = [number[whole[at].label] for at in taken]
-        pace = replace(plan.pace, seed=plan.pace.seed + index)
+        own = replace(pace, seed=pace.seed + index)
         checkpoint = work / f"member-{index}.safetensors"
-        member = trained(frozen, [hidden[at] for at in taken], wanted, len(labels), pace, checkpoint, partial(told, index))
+        member = trained(frozen, [hidden[at] for at in taken], wanted, len(labels), own, checkpoint, partial(told, index))
         left = [at for at in range(len(rows.own)) if fold[at] == index]
         with torch.no_grad():
             logits = member.logits(embedded(member, [hidden[at] for at in left]))
@@ -186,6 +213,28 @@ def _members(
         made.append(member.arrays())
     arrays = {name: torch.stack([one[name] for one in made]).numpy().astype(np.float16) for name in made[0]}
     return arrays | {"sharpness": arrays["sharpness"].astype(np.float32)}, held
+
+
+def _epochs(frozen: Frozen, hidden: Sequence[Tensor], labels: Sequence[int], pace: Pace, plan: Plan, work: Path, began: float) -> int:
+    """The epochs that fit into what is left of the minutes, by the time of some batches; the first answer stays."""
+    from orchestra.learn.member import trained
+
+    assert plan.minutes is not None
+    kept = work / EPOCHS
+    if kept.is_file():
+        return int(json.loads(kept.read_bytes()))
+    some = range(min(len(hidden), MEASURED * pace.batch))
+    wanted = {label: index for index, label in enumerate(dict.fromkeys(labels[at] for at in some))}
+    with tempfile.TemporaryDirectory() as place:
+        start = time.monotonic()
+        once, told = replace(pace, epochs=1), (lambda step: None)
+        trained(frozen, [hidden[at] for at in some], [wanted[labels[at]] for at in some], len(wanted), once, Path(place) / "m", told)
+    now = time.monotonic()
+    epoch = max(1e-9, (now - start) * len(hidden) / len(some)) * plan.members
+    found = min(MOST_EPOCHS, max(1, int((plan.minutes * 60 - (now - began)) / epoch)))
+    work.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(found))
+    return found
 
 
 def held_out(held: Sequence[tuple[Labelled, NDArray[Any]]], labels: list[str], linear: Callable[[str], NDArray[Any]]) -> Held:

@@ -5,37 +5,29 @@ All arms answer the same rows. A row that failed or was withheld counts as one w
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from orchestra.agent.card import WITH_ARRAYS, Card
-from orchestra.errors import FleetError
+from orchestra.learn import asking
+from orchestra.learn.asking import Runs
 from orchestra.learn.floors import floors
 from orchestra.learn.interval import Figure, figure
 from orchestra.learn.metrics import Case, Metric
 from orchestra.learn.questions import Question, Test, as_record
 from orchestra.result import Result
 from orchestra.values.outcome import Failed
-from orchestra.workflow.steps import Agent, Step
+from orchestra.workflow.steps import Step
 
 Tell: TypeAlias = Callable[[str, int, int], None]
 """Hears of progress: the arm, rows answered, rows in all."""
 INCUMBENT, UNTUNED, CANDIDATE = "as it is", "its untuned base", "the candidate"
-
-
-class Runs(Protocol):
-    """What carries out runs: an `Orchestra`."""
-
-    async def start(self, step: Step[..., Any], /, **inputs: Any) -> _Run: ...
-
-
-class _Run(Protocol):
-    def wait(self) -> Awaitable[Result[Any]]: ...
+EVALUATION = "evaluation"
+"""What the runs of an evaluation say that they are for: their rows are not to be learnt from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +70,8 @@ class Report:
         for arm, figures in self.arms:
             rows = max(1, len(arm.cases))
             spent = f"{arm.prompt_tokens / rows:.0f}, {arm.output_tokens / rows:.0f}" if arm.prompt_tokens else "-"
-            lines.append(f"| {' | '.join([arm.name, *map(str, figures), f'{arm.answered:.3f}', spent])} |")
+            name = arm.name if len(arm.cases) == self.rows else f"{arm.name}, {len(arm.cases)} rows"
+            lines.append(f"| {' | '.join([name, *map(str, figures), f'{arm.answered:.3f}', spent])} |")
         return "\n".join(lines)
 
     def data(self) -> dict[str, Any]:
@@ -90,6 +83,7 @@ class Report:
             "arms": [
                 {
                     "arm": arm.name,
+                    "rows": len(arm.cases),
                     "metrics": {
                         name: {"value": one.value, "low": one.low, "high": one.high} if one.value == one.value else None
                         for name, one in zip(self.metrics, figures, strict=True)
@@ -105,10 +99,10 @@ class Report:
         }
 
 
-def report(card: Card, test: Test, metrics: Sequence[Metric], arms: Sequence[Arm], seed: int = 0) -> Report:
-    """The table of some arms' answers to a test."""
+def report(name: str, test: Test, metrics: Sequence[Metric], arms: Sequence[Arm], seed: int = 0) -> Report:
+    """The table of some arms' answers to a test of an agent, or a workflow, of this name."""
     figured = [(arm, [figure(one, arm.cases, seed=seed) for one in metrics]) for arm in arms]
-    return Report(card.name, test.name, len(test.questions), [one.name for one in metrics], figured)
+    return Report(name, test.name, len(test.questions), [one.name for one in metrics], figured)
 
 
 def sampled(test: Test, rows: int, seed: int) -> Test:
@@ -122,15 +116,16 @@ def sampled(test: Test, rows: int, seed: int) -> Test:
 
 
 def untuned(card: Card) -> Card:
-    """The card without its adapter."""
-    return card.varied(name=f"{card.name}_untuned", adapter=None)
+    """The card without its adapter, and without the calibration that goes with it."""
+    return card.varied(name=f"{card.name}_untuned", adapter=None, calibration=None)
 
 
 def candidate(card: Card, folder: Path) -> Card:
-    """The card with the adapter, or the arrays, of a folder in place of its own. Raises `InputError` A004."""
+    """The card with the adapter, or the arrays, of a folder in place of its own; a calibration goes with the adapter
+    that it was made for. Raises `InputError` A004."""
     if card.kind in WITH_ARRAYS:
         return card.varied(name=f"{card.name}_candidate", folder=folder.resolve())
-    return card.varied(name=f"{card.name}_candidate", adapter=folder.name, folder=folder.resolve().parent)
+    return card.varied(name=f"{card.name}_candidate", adapter=folder.name, calibration=None, folder=folder.resolve().parent)
 
 
 def floor_arms(test: Test) -> list[Arm]:
@@ -138,24 +133,16 @@ def floor_arms(test: Test) -> list[Arm]:
     return [Arm(floor.name, [Case(one.expected, as_record(floor(one.input))) for one in test.questions]) for floor in floors(test.shown)]
 
 
-async def arm_of(runs: Runs, name: str, card: Card, test: Test, at_once: int, tell: Tell = lambda *_: None) -> Arm:
-    """The answers of an agent, at most so many asked at once. Raises `FleetError` where no server can be had."""
-    places, step, done = asyncio.Semaphore(at_once), Agent.carded(card), 0
-    began = time.monotonic()
+async def arm_of(runs: Runs, name: str, step: Step[..., Any], test: Test, at_once: int, tell: Tell = lambda *_: None) -> Arm:
+    """The answers of an agent, or of a workflow, at most so many asked at once. Raises `FleetError` where no server can be had."""
+    done, began = 0, time.monotonic()
 
-    async def one(question: Question) -> Result[Any]:
+    def told() -> None:
         nonlocal done
-        async with places:
-            result = await (await runs.start(step, **question.input)).wait()
-        if isinstance(result.outcome, Failed) and result.outcome.code.startswith("F0"):
-            raise FleetError(result.outcome.code, result.outcome.reason, hint=result.outcome.hint)
         done += 1
         tell(name, done, len(test.questions))
-        return result
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(question)) for question in test.questions]
-    results = [task.result() for task in tasks]
+    results = await asking.results(runs, step, [question.input for question in test.questions], at_once, told)
     cases = [_case(question, result) for question, result in zip(test.questions, results, strict=True)]
     reasons = [result.outcome.reason for result in results if isinstance(result.outcome, Failed)]
     return Arm(

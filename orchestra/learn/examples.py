@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from orchestra.agent import calls
 from orchestra.agent.card import Card
-from orchestra.agent.output import Parsed, Reader
-from orchestra.agent.prompt import Script, is_plain_text
+from orchestra.agent.output import NO_INPUTS, Parsed, Reader
+from orchestra.agent.prompt import Script
+from orchestra.agent.types import is_plain_text
 from orchestra.errors import InputError
 from orchestra.values.types import Schema
 
@@ -23,7 +25,9 @@ class Tokenizer(Protocol):
 
     eos_token_id: int
 
-    def apply_chat_template(self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool) -> str: ...
+    def apply_chat_template(
+        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool, continue_final_message: bool = False
+    ) -> str: ...
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
 
@@ -48,18 +52,23 @@ class Encoder:
 
     def example(self, inputs: Mapping[str, Any], output: Any) -> Example:
         """The example of a row. Raises `InputError` N110 for an output that serving would not take from the model."""
-        return Example(self.prompt(inputs), self.label(output))
+        return Example(self.prompt(inputs), self.label(output, inputs))
 
     def prompt(self, inputs: Mapping[str, Any]) -> tuple[int, ...]:
         """The tokens that a server makes of a call with these inputs."""
-        messages = [{"role": said.role, "content": said.content} for said in self._script.render(inputs, constraint="none").messages]
-        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        prompt = self._script.render(inputs, constraint="none")
+        messages = [{"role": said.role, "content": said.content} for said in prompt.messages]
+        text = self._tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=not prompt.continues, continue_final_message=prompt.continues
+        )
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
-    def label(self, output: Any) -> tuple[int, ...]:
-        """The tokens that the model should write: the output, and the end of the turn."""
-        text = spelt(output, self._card.output_schema)
-        read = self._reader.parse(text)
+    def label(self, output: Any, inputs: Mapping[str, Any] = NO_INPUTS) -> tuple[int, ...]:
+        """The tokens that the model should write: the output, and the end of the turn; `inputs` are those that it answers."""
+        form, card = self._card.form, self._card
+        schema = calls.narrowed(form.schema, card.calls, inputs) if card.calls and inputs else form.schema
+        text = str(output[form.alone]) if form.alone else spelt(output, schema)
+        read = self._reader.written(text, inputs=inputs or {})
         if not isinstance(read, Parsed) or read.value != output:
             why = f"it reads back as {read.value!r}" if isinstance(read, Parsed) else read.reason
             raise InputError("N110", f"an output of {self._card.name} cannot be learnt: {why}", hint="orchestra explain N110")
@@ -76,13 +85,23 @@ def spelt(output: Any, schema: Schema) -> str:
 def _ordered(value: Any, schema: Mapping[str, Any]) -> Any:
     """The value with the fields of its records in the order of their type."""
     if isinstance(value, Mapping):
-        known: Mapping[str, Any] = schema.get("properties", {})
+        known: Mapping[str, Any] = _meant(value, schema).get("properties", {})
         names = [name for name in known if name in value] + [name for name in value if name not in known]
         return {name: _ordered(value[name], known.get(name, {})) for name in names}
     if isinstance(value, list | tuple):
         items = schema.get("items")
         return [_ordered(item, items if isinstance(items, Mapping) else {}) for item in value]
     return value
+
+
+def _meant(value: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The branch of a union of records that a record's constants choose."""
+    for branch in schema.get("anyOf", ()):
+        fixed = {name: one["const"] for name, one in branch.get("properties", {}).items() if "const" in one}
+        if fixed and all(value.get(name) == constant for name, constant in fixed.items()):
+            found: Mapping[str, Any] = branch
+            return found
+    return schema
 
 
 def fitting(examples: Iterable[Example], most: int) -> tuple[list[Example], int]:

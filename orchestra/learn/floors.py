@@ -73,7 +73,10 @@ class Dictionary:
 
     def __call__(self, inputs: Mapping[str, Any]) -> Any:
         text, found, taken = str(inputs[self._text]), dict[str, Any](), set[int]()
+        low = text.lower()
         for value in self._values:
+            if value not in low:
+                continue
             match = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text, re.IGNORECASE)
             free = next((slot for slot in sorted(self._slots[value]) if slot not in found), None)
             if match and free and not taken & set(range(*match.span())):

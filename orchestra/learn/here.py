@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestra.agent.card import Card
+from orchestra.agent.classical import gives_number
 from orchestra.errors import InputError
-from orchestra.learn.contract import contract_digest
+from orchestra.learn.cascade import threshold
+from orchestra.learn.contract import check_contract
 from orchestra.learn.dataset import DataSet, Row
 
 ARRAYS = "weights.npz"
+SHARES = (0.1, 0.2, 0.3, 0.5)
+"""Shares of the tune part whose thresholds are told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What of an agent's numbers lies above a threshold, on rows that it was not trained on."""
+
+    share: float
+    above: float
+    """The threshold: at most that share of the numbers is larger."""
+    mean: float
+    """The mean of what was expected of those; NaN where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +40,8 @@ class Trained:
     rows: int
     left_out: int = 0
     """Rows that cannot be learnt from."""
+    shares: Sequence[Share] = ()
+    """Of an agent that gives a number: its thresholds, by the tune part; none where that is empty."""
 
     def write(self, folder: Path, layout: str = "model.json") -> None:
         """Puts the files into a folder; what names the arrays comes after them."""
@@ -38,9 +56,7 @@ def train(card: Card, data: DataSet) -> Trained:
     Raises `InputError` N103 for a data set of other types, N104 for one without rows, N105 for an agent of another kind, N101 where a
     package is missing.
     """
-    if data.manifest.contract != contract_digest(card):
-        reason = f"{data.manifest.name} was made for {data.manifest.agent} with other inputs or outputs than {card.name} has now"
-        raise InputError("N103", reason, hint="make it again: orchestra learn data")
+    check_contract(card, data.manifest)
     rows = data.rows["train"]
     if not rows:
         raise InputError("N104", f"{data.manifest.name} has no rows to train on", hint="more rows, or other shares of the parts")
@@ -52,26 +68,40 @@ def train(card: Card, data: DataSet) -> Trained:
             made = tagged(rows, Places.of(card))
             return Trained(made.layout, made.arrays, made.rows, made.left_out)
         case "sklearn":
-            return _classifier(card, rows)
+            return _linear(card, rows, data.rows["tune"])
         case _:
             raise InputError("N105", f"{card.name} is of kind {card.kind}, and is not trained here", hint="orchestra explain N105")
 
 
-def _classifier(card: Card, rows: Sequence[Row]) -> Trained:
+def _linear(card: Card, rows: Sequence[Row], tune: Sequence[Row]) -> Trained:
     inputs: dict[str, Any] = card.input_schema.get("properties", {})
     outputs: dict[str, Any] = card.output_schema.get("properties", {})
     if len(inputs) != 1 or len(outputs) != 1:
         hint = "input: {text: str}, output: {intent: Intent}"
         raise InputError("N105", f"{card.name} is no classifier: it needs one input and one field of its output", hint=hint)
     try:
-        from orchestra.learn.linear import Fit, fitted
+        from orchestra.learn.linear import Fit, fitted, fitted_number
     except ImportError as error:
         raise InputError("N101", "training a classifier needs scikit-learn", hint="pip install 'orchestra-slm[learn]'") from error
     from orchestra.learn.texts import Labelled
 
     (text,), (label,) = inputs, outputs
+    if len({row.output[label] if gives_number(card) else str(row.output[label]) for row in rows}) < 2:
+        raise InputError("N104", f"all rows to train on have the same {label}", hint="rows of at least two labels, or numbers")
+    if gives_number(card):
+        number = fitted_number([(str(row.input[text]), float(row.output[label])) for row in rows], (text, label), ARRAYS)
+        held = [(number.regressor.number(str(row.input[text])), float(row.output[label])) for row in tune]
+        return Trained(number.layout, number.arrays, len(rows), shares=shares(held))
     labelled = [Labelled(str(row.input[text]), str(row.output[label])) for row in rows]
-    if len({row.label for row in labelled}) < 2:
-        raise InputError("N104", f"all rows to train on have the same {label}", hint="rows of at least two labels")
     made = fitted(labelled, (text, label), Fit(), ARRAYS)
     return Trained(made.layout, made.arrays, len(rows))
+
+
+def shares(rows: Sequence[tuple[float, float]]) -> list[Share]:
+    """The thresholds of `SHARES` on rows, each its number and what was expected; none of no rows."""
+    found = []
+    for share in SHARES if rows else ():
+        above = threshold([number for number, _ in rows], share)
+        taken = [wanted for number, wanted in rows if number > above]
+        found.append(Share(share, above, sum(taken) / len(taken) if taken else math.nan))
+    return found

@@ -1,16 +1,19 @@
-"""Linear classifiers over n-grams, fitted: what agents of kind `sklearn` are, and a voice in every committee."""
+"""Linear models over n-grams, fitted: what agents of kind `sklearn` are; the classifiers are a voice in every committee."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 
-from orchestra.agent.classical import Classifier, Features, Layout, packed
-from orchestra.learn.texts import Labelled
+from orchestra.agent.classical import Classifier, Features, Layout, NumberLayout, Regressor, length_steps, packed
+from orchestra.learn.texts import Labelled, fold_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,12 @@ class Fit:
     steps: int = 500
 
 
+FEW = 20
+"""Texts under which every feature is taken: they may have none in common."""
+SMALLER = Fit(Features(words=(1, 2), characters=(3, 4, 5), gap=2), least=3)
+"""For sets of more than a hundred labels: a feature has a weight for each of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """A classifier, and the two files that it is written as."""
@@ -36,18 +45,14 @@ class Fitted:
 
 def fitted(rows: Sequence[Labelled], fields: tuple[str, str], fit: Fit, file: str) -> Fitted:
     """A classifier of rows, its weights as int8, scaled by label. `fields` are the input's and the output's; `file` is its arrays' name."""
-    vectorizer = TfidfVectorizer(analyzer=fit.features.of, sublinear_tf=True, min_df=fit.least, dtype=np.float32)
+    least = fit.least if len(rows) >= FEW else 1
+    vectorizer = TfidfVectorizer(analyzer=fit.features.of, sublinear_tf=True, min_df=least, dtype=np.float32)
     matrix = vectorizer.fit_transform([row.text for row in rows])
     model = LogisticRegression(C=fit.strength, max_iter=fit.steps, tol=1e-4).fit(matrix, [row.label for row in rows])
-    weights = model.coef_.T.astype(np.float32)
-    scale = np.abs(weights).max(axis=0) / 127
-    arrays = {
-        "vocabulary": np.frombuffer("\n".join(sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.get)).encode(), dtype=np.uint8),
-        "idf": vectorizer.idf_.astype(np.float32),
-        "weights": np.round(weights / scale).astype(np.int8),
-        "scale": scale.astype(np.float32),
-        "intercept": model.intercept_.astype(np.float32),
-    }
+    by_label, intercept = model.coef_, model.intercept_
+    if len(by_label) == 1:  # of two labels scikit-learn has the odds of the second alone; the same as a weight for each
+        by_label, intercept = np.concatenate([-by_label, by_label]) / 2, np.concatenate([-intercept, intercept]) / 2
+    arrays = _arrays(vectorizer, by_label, intercept)
     shape = {
         "format": "orchestra/linear-text/v1",
         "input": fields[0],
@@ -56,3 +61,82 @@ def fitted(rows: Sequence[Labelled], fields: tuple[str, str], fit: Fit, file: st
     }
     text, data = packed({**shape, "labels": [str(label) for label in model.classes_], "arrays": file}, arrays)
     return Fitted(Classifier(Layout.model_validate_json(text), arrays), text, data)
+
+
+@dataclass(frozen=True, slots=True)
+class NumberFit:
+    """The settings of a regression, tried on five folds of the training part of RouteLLM's outcomes (`bench/routing.py`)."""
+
+    features: Features = field(default_factory=lambda: Features(words=(1, 2), characters=(2, 3, 4)))
+    least: int = 3
+    """Texts that a feature must occur in, of a thousand or more."""
+    penalties: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0)
+    """Of L2, of which the one is taken whose squared error on `folds` left-out parts is least."""
+    folds: int = 3
+    lengths: float = 0.2
+    """What a step of the length counts beside a text's features, whose squares sum to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class FittedNumber:
+    """A regression, the two files that it is written as, and the penalty that was chosen."""
+
+    regressor: Regressor
+    layout: str
+    arrays: bytes
+    penalty: float
+
+
+def fitted_number(rows: Sequence[tuple[str, float]], fields: tuple[str, str], file: str, fit: NumberFit | None = None) -> FittedNumber:
+    """A regression of rows, which are texts with their numbers; `fields` are the input's and the output's, `file` is its arrays' name."""
+    fit = fit or NumberFit()
+    texts, wanted = [text for text, _ in rows], np.array([number for _, number in rows])
+    least = fit.least if len(rows) >= 1000 else 2 if len(rows) >= FEW else 1
+    vectorizer = TfidfVectorizer(analyzer=fit.features.of, sublinear_tf=True, min_df=least, dtype=np.float32)
+    steps = [length_steps(text) for text in texts]
+    lengths = csr_matrix([[fit.lengths] * count + [0.0] * (max(steps) - count) for count in steps], shape=(len(rows), max(steps)))
+    matrix = csr_matrix(hstack([vectorizer.fit_transform(texts), lengths]))
+    penalty = _penalty(matrix, wanted, np.array([fold_of(text, fit.folds) for text in texts]), fit)
+    model = _ridge(penalty).fit(matrix, wanted)
+    words = len(vectorizer.vocabulary_)
+    arrays = _arrays(vectorizer, model.coef_[None, :words], np.array([model.intercept_]))
+    arrays["lengths"] = (model.coef_[words:] * fit.lengths).astype(np.float32)
+    shape = {
+        "format": "orchestra/linear-number/v1",
+        "input": fields[0],
+        "output": fields[1],
+        "features": fit.features.model_dump(mode="json"),
+        "lowest": float(wanted.min()),
+        "highest": float(wanted.max()),
+    }
+    text, data = packed({**shape, "arrays": file}, arrays)
+    return FittedNumber(Regressor(NumberLayout.model_validate_json(text), arrays), text, data, penalty)
+
+
+def _penalty(matrix: csr_matrix, wanted: NDArray[np.float64], fold: NDArray[np.int64], fit: NumberFit) -> float:
+    def error(penalty: float) -> float:
+        total = 0.0
+        for left_out in range(fit.folds):
+            held, kept = fold == left_out, fold != left_out
+            if held.any() and kept.any():
+                total += float(((_ridge(penalty).fit(matrix[kept], wanted[kept]).predict(matrix[held]) - wanted[held]) ** 2).sum())
+        return total
+
+    return min(fit.penalties, key=error)
+
+
+def _ridge(penalty: float) -> Ridge:
+    return Ridge(alpha=penalty, solver="lsqr", max_iter=100, tol=1e-3)
+
+
+def _arrays(vectorizer: TfidfVectorizer, by_column: NDArray[Any], intercept: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """The arrays of both kinds: the weights as int8, scaled by column."""
+    weights = by_column.T.astype(np.float32)
+    scale = np.maximum(np.abs(weights).max(axis=0), np.finfo(np.float32).tiny * 127) / 127
+    return {
+        "vocabulary": np.frombuffer("\n".join(sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.get)).encode(), dtype=np.uint8),
+        "idf": vectorizer.idf_.astype(np.float32),
+        "weights": np.round(weights / scale).astype(np.int8),
+        "scale": scale.astype(np.float32),
+        "intercept": intercept.astype(np.float32),
+    }

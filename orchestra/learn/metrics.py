@@ -5,6 +5,7 @@ A metric takes a part of each case, once, and makes its figure of the parts; so 
 
 from __future__ import annotations
 
+import math
 import re
 import string
 from collections import Counter, defaultdict
@@ -14,9 +15,28 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from orchestra.learn.calls import same_calls
+from orchestra.learn.cascade import apgr
+from orchestra.learn.scaled import same_scaled
+
 Kind: TypeAlias = Literal[
-    "accuracy", "exact", "token_f1", "silence", "wrong", "balanced_accuracy", "macro_f1", "auroc", "span_f1", "joint", "number"
+    "accuracy",
+    "exact",
+    "token_f1",
+    "silence",
+    "wrong",
+    "balanced_accuracy",
+    "macro_f1",
+    "auroc",
+    "apgr",
+    "span_f1",
+    "joint",
+    "number",
+    "scaled",
+    "calls",
 ]
+Right: TypeAlias = Literal["accuracy", "exact", "joint", "number", "scaled", "calls"]
+"""Kinds that tell of one answer whether it is right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +64,16 @@ class Measure(BaseModel):
     """Of `auroc`: the expected value whose probability the field gives; the others are negative."""
     without: tuple[str, ...] = Field(default=(), strict=False)
     """Expected values whose cases are left out."""
+    where: Mapping[str, Any] = Field(default_factory=dict)
+    """Only cases whose expected record has these values; a list names several."""
+    where_not: Mapping[str, Any] = Field(default_factory=dict)
+    """Not those whose expected record has one of these values."""
+    means: Mapping[str, str] = Field(default_factory=dict)
+    """What a value of the output is called in what was expected, where the two differ."""
+    by: Right = "exact"
+    """Of `wrong`: what tells whether an answer is right."""
+    scale: str = "scale"
+    """Of `scaled`: the field, and the key, that has the scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +97,12 @@ def metric(name: str, measure: Measure) -> Metric:
     """The metric that a line of an evaluation file describes."""
     read = _Reader(measure)
     part, figure = _KINDS[measure.of]
-    return Metric(name, lambda case: None if read.left_out(case) else part(read, case), figure, less=measure.of == "wrong")
+    return Metric(name, lambda case: None if read.left_out(case) else part(read, case), figure, less_is_better(measure))
+
+
+def less_is_better(measure: Measure) -> bool:
+    """Whether a figure is the better the smaller it is."""
+    return measure.of == "wrong"
 
 
 class _Reader:
@@ -77,19 +112,29 @@ class _Reader:
         self.measure, self.key = measure, measure.expected or measure.field
 
     def given(self, case: Case) -> Any:
-        return None if case.output is None else case.output.get(self.measure.field)
+        value = None if case.output is None else case.output.get(self.measure.field)
+        return self.measure.means.get(value, value) if isinstance(value, str) else value
 
     def wanted(self, case: Case) -> Any:
         return case.expected.get(self.key)
 
     def left_out(self, case: Case) -> bool:
-        return bool(self.measure.without) and self.wanted(case) in self.measure.without
+        if self.measure.without and self.wanted(case) in self.measure.without:
+            return True
+        only, apart = self.measure.where, self.measure.where_not
+        return any(not among(case.expected.get(key), values) for key, values in only.items()) or any(
+            among(case.expected.get(key), values) for key, values in apart.items()
+        )
 
     def texts(self, case: Case) -> list[str]:
         """The texts that would be right: a list of them, records with a `text`, or one. None at all: right is to give nothing."""
         wanted = self.wanted(case)
         several = wanted if isinstance(wanted, list | tuple) else [] if wanted in (None, "") else [wanted]
         return [str(one["text"] if isinstance(one, Mapping) else one) for one in several]
+
+
+def among(value: Any, values: Any) -> bool:
+    return value in values if isinstance(values, list | tuple) else bool(value == values)
 
 
 def normal(text: str) -> str:
@@ -132,7 +177,9 @@ def _silence(read: _Reader, case: Case) -> tuple[float, float] | None:
 
 def _wrong(read: _Reader, case: Case) -> tuple[float, float]:
     """Whether an answer was given, and is wrong."""
-    return float(bool(normal(_text(read.given(case)))) and not _exact(read, case)[0]), 1.0
+    given = read.given(case)
+    silent = given is None or given in ("", [], {}) or (isinstance(given, str) and not normal(given))
+    return float(not silent and not _KINDS[read.measure.by][0](read, case)[0]), 1.0
 
 
 def _equal(read: _Reader, case: Case) -> tuple[float, float]:
@@ -144,6 +191,18 @@ def _number(read: _Reader, case: Case) -> tuple[float, float]:
     """Whether two numbers are the same, within a millionth."""
     given, wanted = _as_number(read.given(case)), _as_number(read.wanted(case))
     return float(given is not None and wanted is not None and abs(given - wanted) <= max(1e-6, 1e-6 * abs(wanted))), 1.0
+
+
+def _scaled(read: _Reader, case: Case) -> tuple[float, float]:
+    """Whether an answer and its scale are right, by the rule of TAT-QA."""
+    key, output = read.measure.scale, case.output or {}
+    wanted, given = str(case.expected.get(key) or ""), str(output.get(key) or "")
+    return float(same_scaled(read.wanted(case), wanted, read.given(case), given, normal)), 1.0
+
+
+def _called(read: _Reader, case: Case) -> tuple[float, float]:
+    """Whether the right functions were called, with accepted arguments, by the rule of BFCL; no answer is no call."""
+    return float(case.output is not None and same_calls(read.wanted(case), read.given(case))), 1.0
 
 
 def _as_number(value: Any) -> float | None:
@@ -181,6 +240,12 @@ def _ranked(read: _Reader, case: Case) -> tuple[float, bool]:
     return likely, read.wanted(case) == read.measure.positive
 
 
+def _gained(read: _Reader, case: Case) -> tuple[float, float]:
+    """The number that was given, and the gain; a row without an answer goes to the smaller model."""
+    given, gain = _as_number(read.given(case)), _as_number(read.wanted(case))
+    return (-math.inf if given is None else given), gain or 0.0
+
+
 def _ratio(parts: Sequence[tuple[float, float]]) -> float:
     below = sum(part[1] for part in parts)
     return sum(part[0] for part in parts) / below if below else float("nan")
@@ -204,7 +269,7 @@ def _macro_f1(parts: Sequence[tuple[Any, Any]]) -> float:
     return sum(2 * both[label] / (wanted[label] + given[label]) for label in labels) / len(labels)
 
 
-def _auroc(parts: Sequence[tuple[float, bool]]) -> float:
+def auroc(parts: Sequence[tuple[float, bool]]) -> float:
     """The chance that a positive case scores higher than a negative one; ties count half (the rank sum of Mann and Whitney, 1947)."""
     ordered = sorted(parts, key=lambda part: part[0])
     positives = sum(part[1] for part in ordered)
@@ -229,8 +294,11 @@ _KINDS: dict[Kind, tuple[Callable[[_Reader, Case], Any], Callable[[Sequence[Any]
     "wrong": (_wrong, _ratio),
     "balanced_accuracy": (_pair, _balanced),
     "macro_f1": (_pair, _macro_f1),
-    "auroc": (_ranked, _auroc),
+    "auroc": (_ranked, auroc),
+    "apgr": (_gained, apgr),
     "span_f1": (_span_f1, _ratio),
     "joint": (_joint, _ratio),
     "number": (_number, _ratio),
+    "scaled": (_scaled, _ratio),
+    "calls": (_called, _ratio),
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from orchestra.errors import InputError
 from orchestra.learn.arrays import Arrays, arrays
 from orchestra.learn.batches import Batch
+from orchestra.learn.distillation import Teacher, scores_of
 
 if TYPE_CHECKING:
     import torch
@@ -43,17 +45,21 @@ class Shape:
     targets: Targets = "all-linear"
 
 
-def available() -> None:
+def available(packages: Sequence[str] = PACKAGES) -> None:
     """Raises `InputError` N101 where a package that training needs is not installed."""
-    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
         raise InputError("N101", f"training needs {', '.join(missing)}", hint="pip install 'orchestra-slm[cpu,learn]', or [gpu,learn]")
 
 
 class Learner:
     """A base model with a LoRA: losses and gradients of batches, and the weights as named tensors."""
 
-    def __init__(self, base: Any, shape: Shape, seed: int, device: str, precision: torch.dtype | None = None) -> None:
+    def __init__(
+        self, base: Any, shape: Shape, seed: int, device: str, precision: torch.dtype | None = None, teacher: Teacher | None = None
+    ) -> None:
         """`base` is a causal language model of transformers; it is changed and belongs to the learner from now on.
+
+        With a teacher every loss is the one that it gives.
 
         Raises `InputError` N102 for a model without the layers of the shape.
         """
@@ -68,7 +74,7 @@ class Learner:
                 "N102", f"{type(base).__name__} has no layers {', '.join(TARGETS[shape.targets])}", hint="orchestra explain N102"
             )
         self.settings = LoraConfig(r=shape.rank, lora_alpha=shape.alpha, target_modules=layers, lora_dropout=0.0, task_type="CAUSAL_LM")
-        self.device = torch.device(device)
+        self.device, self._teacher = torch.device(device), teacher
         self._wrapped = get_peft_model(base, self.settings).to(self.device, precision or torch.bfloat16)
         for layer in self._wrapped.modules():
             if isinstance(layer, Linear):
@@ -80,10 +86,8 @@ class Learner:
 
     def gradient(self, batch: Batch) -> float:
         """Adds the gradient of a batch's mean loss a label token to the masters; gives that loss."""
-        import torch
-
         made = arrays(batch, self.device)
-        loss = torch.nn.functional.cross_entropy(self._scores(made), made.labels)
+        loss = self._loss(scores_of(self._model, made), made) / len(made.labels)
         loss.backward()
         for name, copy in self._copies.items():
             if copy.grad is not None:
@@ -98,20 +102,21 @@ class Learner:
 
         with torch.no_grad():
             made = arrays(batch, self.device)
-            scores = self._scores(made)
-            loss = torch.nn.functional.cross_entropy(scores, made.labels, reduction="sum")
+            scores = scores_of(self._model, made)
+            loss = self._loss(scores, made)
             wrong = torch.zeros(int(made.rows[-1]) + 1, device=self.device).index_add_(
                 0, made.rows, (scores.argmax(-1) != made.labels).float()
             )
         return float(loss), len(made.labels), len(wrong), int((wrong == 0).sum())
 
-    def _scores(self, made: Arrays) -> torch.Tensor:
-        """Logits where labels are asked for, and nowhere else: the head is the largest matrix of a small model."""
-        hidden = self._model.model(
-            input_ids=made.tokens, attention_mask=made.mask, position_ids=made.positions, use_cache=False
-        ).last_hidden_state
-        scores: torch.Tensor = self._model.lm_head(hidden[made.asked]).float()
-        return scores
+    def _loss(self, scores: torch.Tensor, made: Arrays) -> torch.Tensor:
+        """The sum of losses over the label tokens."""
+        if self._teacher is not None:
+            return self._teacher.loss(scores, made)
+        import torch
+
+        loss: torch.Tensor = torch.nn.functional.cross_entropy(scores, made.labels, reduction="sum")
+        return loss
 
     def publish(self) -> None:
         """Rounds the masters to the copy that computes."""

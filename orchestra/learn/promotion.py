@@ -105,13 +105,27 @@ def learnt(card: Card, folder: Path) -> tuple[str, ...]:
         return (WEIGHTS, CONFIG)
     if not (folder / card.data).is_file():
         return ()
+    layout = _layout(card, folder, card.data)
+    if layout.linear is None:
+        return (layout.arrays, card.data)
+    linear = _layout(card, folder, _inside(layout.linear.file))
+    return (linear.arrays, layout.linear.file, layout.arrays, card.data)
+
+
+def _layout(card: Card, folder: Path, name: str) -> _Layout:
     try:
-        layout = msgspec.json.decode((folder / card.data).read_bytes(), type=_Layout)
-    except msgspec.MsgspecError as error:
-        raise InputError("A011", f"{card.name}: {card.data}: {error}", hint="orchestra learn train") from error
-    if Path(layout.arrays).name != layout.arrays:
-        raise InputError("A003", f"{layout.arrays!r} leads out of the card's folder", hint="put the file beside agent.yaml")
-    return (layout.arrays, card.data)
+        layout = msgspec.json.decode((folder / name).read_bytes(), type=_Layout)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InputError("A011", f"{card.name}: {name}: {error}", hint="orchestra learn train") from error
+    _inside(layout.arrays)
+    return layout
+
+
+def _inside(name: str) -> str:
+    """A file's name. Raises `InputError` A003 for a path."""
+    if Path(name).name != name:
+        raise InputError("A003", f"{name!r} leads out of the card's folder", hint="put the file beside agent.yaml")
+    return name
 
 
 def mark(card: Card, folder: Path) -> str:
@@ -123,9 +137,14 @@ def mark(card: Card, folder: Path) -> str:
 
 
 class _Layout(msgspec.Struct):
-    """What of `model.json` is read here."""
+    """What of `model.json`, and of the classifier in a committee, is read here."""
 
     arrays: str
+    linear: _Linear | None = None
+
+
+class _Linear(msgspec.Struct, frozen=True):
+    file: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,22 @@
-"""Questions: rows to test an agent on, with what is expected; and how an agent's folder says what its answers are measured by."""
+"""Questions: rows to test an agent on, with what is expected."""
 
 from __future__ import annotations
 
 import gzip
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestra.agent.card import Card
 from orchestra.errors import InputError, Place
 from orchestra.learn.dataset import MANIFEST, DataSet, Part
-from orchestra.learn.metrics import Measure, Metric, metric
+from orchestra.learn.evaluation_file import FILE, Rows, evaluation_of
+from orchestra.learn.metrics import Measure, Metric, among, metric
 from orchestra.values.json import digest
-from orchestra.values.yaml import load
 
-FILE = "evaluation.yaml"
 ALONE = "output"
 """The name under which an output that is no record is measured."""
 
@@ -57,37 +55,19 @@ class Test:
     """Rows that floors are made of; none where the data has no training part."""
 
 
-class EvaluationFile(BaseModel):
-    """What `evaluation.yaml` says: metrics by the names that tables give them, the first of them the one that decides; and goals."""
+def metrics_of(card: Card, name: str = "") -> tuple[Metric, ...]:
+    """What an agent is measured by: an evaluation of its `evaluation.yaml`, the first where none is named; or else what fits its type.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
-
-    schema_: Literal["orchestra/evaluation/v1"] = Field(default="orchestra/evaluation/v1", alias="schema")
-    data: str = ""
-    """What the figures of the card were measured on."""
-    metrics: Mapping[str, Measure]
-    goals: Mapping[str, float] = field(default_factory=dict)
+    Raises `InputError` N201 for a faulty file, N204 for an evaluation that is not there.
+    """
+    return tuple(metric(name, measure) for name, measure in measures_of(card, name)[0].items())
 
 
-def metrics_of(card: Card) -> tuple[Metric, ...]:
-    """What an agent is measured by: its `evaluation.yaml`, or else what fits its type. Raises `InputError` N201 for a faulty file."""
+def measures_of(card: Card, name: str = "") -> tuple[Mapping[str, Measure], bool]:
+    """The measures behind `metrics_of`, and whether somebody chose them: else they are what fits the output's type."""
     path = card.folder / FILE if card.folder is not None else None
-    measures = read_evaluation(path).metrics if path is not None and path.is_file() else _fitting(card)
-    return tuple(metric(name, measure) for name, measure in measures.items())
-
-
-def read_evaluation(path: Path) -> EvaluationFile:
-    """An evaluation file. Raises `InputError` N201, or L-codes for what is no strict YAML."""
-    marked = load(path.read_bytes(), str(path))
-    try:
-        read = EvaluationFile.model_validate(marked.value)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        said = f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}"
-        raise InputError("N201", said, place=marked.place(first["loc"]), hint="orchestra explain N201") from error
-    if not read.metrics:
-        raise InputError("N201", "no metric is named", place=marked.place(("metrics",)), hint="orchestra explain N201")
-    return read
+    chosen = path is not None and path.is_file()
+    return (evaluation_of(path, name)[1].metrics, True) if path is not None and chosen else (_fitting(card), False)
 
 
 def _fitting(card: Card) -> dict[str, Measure]:
@@ -126,6 +106,22 @@ def read_test(path: Path, part: Part = "test", train: Path | None = None) -> Tes
     if not questions:
         raise InputError("N202", f"{path} has no row to test on", hint="orchestra learn data")
     return Test(name, mark, questions, shown)
+
+
+def read_rows(folder: Path, rows: Rows) -> Test:
+    """The rows that an evaluation file names, under a folder with one folder a set; no sample of them. Raises as `read_test`."""
+    test = read_test(folder / rows.file, train=folder / rows.train if rows.train else None)
+    if rows.inputs:
+        questions = [Question(one.id, _renamed(one.input, rows.inputs), one.expected) for one in test.questions]
+        test = Test(test.name, test.digest, questions, [Shown(_renamed(one.input, rows.inputs), one.output) for one in test.shown])
+    kept = [one for one in test.questions if all(among(one.expected.get(key), values) for key, values in rows.where.items())]
+    if not kept:
+        raise InputError("N202", f"{rows.file} has no row where {dict(rows.where)}", hint="orchestra explain N201")
+    return Test(rows.file, test.digest, kept, test.shown)
+
+
+def _renamed(inputs: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {name: inputs[key] for name, key in names.items() if key in inputs}
 
 
 def as_record(output: Any) -> dict[str, Any]:

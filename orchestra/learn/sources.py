@@ -28,7 +28,7 @@ class Columns:
     """Which columns of a file hold the fields of an agent; a column of JSON lines may be a path such as `expected.answers.0.text`."""
 
     named: Mapping[str, str]
-    """By the field's name: an input's, an output's, or `output` for all of it."""
+    """By the field's name: an input's, an output's, or `output` for all of it. Of a number, `a-b` is the difference of two columns."""
     group: str = ""
     """The column whose values tell what belongs together; empty for the agent's evidence, else for each input by itself."""
     id: str = "id"
@@ -54,12 +54,12 @@ class _Line:
     """Whether the values are JSON, or texts of CSV."""
 
 
-def read(path: Path, card: Card, columns: Columns) -> list[Row]:
-    """The rows of a file.
+def read(path: Path, card: Card, columns: Columns, *, answered: bool = True) -> list[Row]:
+    """The rows of a file; where they are not `answered`, their inputs alone, and null for every output.
 
     Raises `InputError`, or `InputErrors`: N010 (unreadable), N011 (a column that is not there), N012 (a value of another type).
     """
-    reader = _Reader(path, card, columns)
+    reader = _Reader(path, card, columns, answered)
     rows: list[Row] = []
     faults: list[InputError] = []
     for line in _lines(path):
@@ -77,10 +77,12 @@ def read(path: Path, card: Card, columns: Columns) -> list[Row]:
 
 
 class _Reader:
-    def __init__(self, path: Path, card: Card, columns: Columns) -> None:
-        self.path, self.card, self.columns = path, card, columns
+    def __init__(self, path: Path, card: Card, columns: Columns, answered: bool) -> None:
+        self.path, self.card, self.columns, self.answered = path, card, columns, answered
         self.inputs: Mapping[str, Any] = card.input_schema.get("properties", {})
-        outputs: Mapping[str, Any] = card.output_schema.get("properties", {})
+        self.written = card.form.schema
+        """The type of what a row holds: what code computes is in no row."""
+        outputs: Mapping[str, Any] = self.written.get("properties", {})
         self.outputs = outputs if outputs and "output" not in columns.named else {}
         known = {*self.inputs, *self.outputs, "output"}
         for name in columns.named:
@@ -94,15 +96,19 @@ class _Reader:
         required: Sequence[str] = self.card.input_schema.get("required", list(self.inputs))
         given = {name: self._value(line, name, schema, "input", name in required) for name, schema in self.inputs.items()}
         inputs = {name: value for name, value in given.items() if value is not ABSENT}
-        if self.outputs:
+        if not self.answered:
+            output: Any = None
+        elif self.outputs:
             wanted = {name: self._value(line, name, schema, "output", True) for name, schema in self.outputs.items()}
-            output: Any = {name: value for name, value in wanted.items() if value is not ABSENT}
+            output = {name: value for name, value in wanted.items() if value is not ABSENT}
         else:
-            output = self._value(line, "output", self.card.output_schema, "", True)
+            output = self._value(line, "output", self.written, "", True)
         return Row(self._id(line, inputs), inputs, output, self._group(line, inputs))
 
     def _value(self, line: _Line, name: str, schema: Any, inside: str, needed: bool) -> Any:
         column, value = self._found(line, name, inside)
+        if value is ABSENT and under(self.written, schema).get("type") == "number":
+            value = _difference(line, column)
         if value is ABSENT:
             if not needed:
                 return ABSENT
@@ -112,9 +118,9 @@ class _Reader:
             raise InputError(
                 "N011", f"there is no column {column!r} for the {inside or 'agent’s'} field {name!r}", place=self._at(line), hint=hint
             )
-        whole = self.card.input_schema if inside == "input" else self.card.output_schema
+        whole = self.card.input_schema if inside == "input" else self.written
         schema = under(whole, schema)
-        if not line.typed:
+        if not line.typed and isinstance(value, str):
             value = _from_text(value, schema)
         if name not in self.validators:
             self.validators[name] = Validator(schema)
@@ -136,15 +142,7 @@ class _Reader:
         return str(found) if isinstance(found, str | int) and found != "" else digest(canonical([line.number, inputs]))[:16]
 
     def _group(self, line: _Line, inputs: Mapping[str, Any]) -> str:
-        if self.columns.group:
-            value = _along(line.values, self.columns.group)
-            if value is ABSENT:
-                near = nearest(self.columns.group, list(line.values))
-                raise InputError(
-                    "N011", f"there is no column {self.columns.group!r} to group by", place=self._at(line), hint=f"--group {near or 'NAME'}"
-                )
-            return value if isinstance(value, str) else canonical(value).decode()
-        return digest(canonical(inputs.get(self.card.evidence or "", inputs)))[:16]
+        return group_of(self.card, inputs, self.columns.group, line.values, self._at(line))
 
     def _at(self, line: _Line, value: Any = ABSENT) -> Place:
         """The place of a value in its line; of the line where it is not found as it is written."""
@@ -152,6 +150,17 @@ class _Reader:
             if (at := line.text.find(spelt)) >= 0:
                 return Place(str(self.path), line.number, at + 1, line.text, len(spelt))
         return Place(str(self.path), line.number, text=line.text)
+
+
+def group_of(card: Card, inputs: Mapping[str, Any], column: str, values: Mapping[str, Any], place: Place | None = None) -> str:
+    """What a row belongs to: the value of a column; without one the agent's evidence, else its inputs. Raises `InputError` N011."""
+    if not column:
+        return digest(canonical(inputs.get(card.evidence or "", inputs)))[:16]
+    value = _along(values, column)
+    if value is ABSENT:
+        near = nearest(column, list(values))
+        raise InputError("N011", f"there is no column {column!r} to group by", place=place, hint=f"--group {near or 'NAME'}")
+    return value if isinstance(value, str) else canonical(value).decode()
 
 
 def _lines(path: Path) -> Iterator[_Line]:
@@ -213,6 +222,17 @@ def _along(values: Any, path: str) -> Any:
         else:
             return ABSENT
     return here
+
+
+def _difference(line: _Line, column: str) -> Any:
+    """Of a column `a-b` that is no column, a less b, where both are numbers, or true and false as 1 and 0; else `ABSENT`."""
+    at = [at for at, char in enumerate(column) if char == "-"]
+    for cut in at:
+        sides = [_along(line.values, side.strip()) for side in (column[:cut], column[cut + 1 :])]
+        read = [side if line.typed or side is ABSENT else _from_text(side, {}) for side in sides]
+        if all(isinstance(side, int | float) for side in read):
+            return float(read[0]) - float(read[1])
+    return ABSENT
 
 
 def _from_text(text: str, schema: Any) -> Any:

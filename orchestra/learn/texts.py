@@ -42,6 +42,11 @@ def folds(rows: Sequence[Labelled], count: int = FOLDS) -> list[int]:
     return [fold[plain(row.text)] for row in rows]
 
 
+def fold_of(text: str, count: int) -> int:
+    """The fold of a text that has no label; equal texts stand in one."""
+    return int(_mark(plain(text))[:8], 16) % count
+
+
 def digest_of(rows: Sequence[Labelled]) -> str:
     """Names the rows, whatever their order."""
     return digest(canonical(sorted([row.text, row.label] for row in rows)))

@@ -13,8 +13,9 @@ from orchestra.errors import InputError
 from orchestra.learn import adapter
 from orchestra.learn.batches import Batcher
 from orchestra.learn.checkpoint import Checkpoints
-from orchestra.learn.contract import contract_digest, skill_digest
+from orchestra.learn.contract import check_contract, skill_digest
 from orchestra.learn.dataset import DataSet, Row
+from orchestra.learn.distillation import Distillation, Teacher, check_tokenizers
 from orchestra.learn.examples import Encoder, Example
 from orchestra.learn.loop import Course, Tick, train
 from orchestra.learn.model import Device, Learner, Shape, available, load_base, load_tokenizer, pick_device
@@ -41,13 +42,15 @@ class Training:
     """Tokens of an example at most; longer ones are left out."""
     device: Device = "auto"
     command: str = ""
+    teacher: Distillation | None = None
+    """Whose probabilities are learnt beside the labels."""
 
     @property
     def plan(self) -> str:
         """The digest of everything that the result follows from."""
         limits = (self.most, self.longest)
         facts = (skill_digest(self.card), self.data.manifest.digest, self.base_digest, asdict(self.shape), asdict(self.course), limits)
-        return digest(msgspec.json.encode(facts))
+        return digest(msgspec.json.encode(facts if self.teacher is None else (*facts, self.teacher.facts)))
 
     @property
     def folder(self) -> Path:
@@ -65,13 +68,17 @@ class Prepared:
 
 
 def prepare(training: Training) -> Prepared:
-    """The examples. Raises `InputError` N103 for a data set of another type, N104 for one without rows to train or to tune on."""
+    """The examples.
+
+    Raises `InputError` N103 for a data set of another type, N104 for one without rows to train or to tune on, N121 for a teacher
+    with another tokenizer.
+    """
     card, data = training.card, training.data
     if card.kind != "model":
         raise InputError("N105", f"{card.name} is a classical agent, and has no adapter", hint="orchestra explain N105")
-    if data.manifest.contract != contract_digest(card):
-        reason = f"{data.manifest.name} was made for {data.manifest.agent} with other inputs or outputs than {card.name} has now"
-        raise InputError("N103", reason, hint="make it again: orchestra learn data")
+    check_contract(card, data.manifest)
+    if training.teacher is not None:
+        check_tokenizers(training.base, training.teacher.folder)
     encoder = Encoder(card, load_tokenizer(training.base))
 
     def encoded(rows: Sequence[Row]) -> tuple[list[Example], int]:
@@ -92,7 +99,9 @@ def run(training: Training, prepared: Prepared, out: Path, tell: Callable[[Tick]
     kept = Checkpoints(training.folder)
     if fresh:
         kept.clear()
-    learner = Learner(load_base(training.base), training.shape, training.course.seed, pick_device(training.device))
+    device = pick_device(training.device)
+    teacher = Teacher.load(training.teacher, device) if training.teacher is not None else None
+    learner = Learner(load_base(training.base), training.shape, training.course.seed, device, teacher=teacher)
     batches, held = (Batcher.of(examples, training.most) for examples in (prepared.train, prepared.tune))
     state = train(learner, batches, held, training.course, training.plan, kept, tell)
     data = training.data.manifest
@@ -108,6 +117,7 @@ def run(training: Training, prepared: Prepared, out: Path, tell: Callable[[Tick]
         data=f"{data.name} {data.digest}",
         licence=data.licence,
         command=training.command,
+        teacher=str(training.teacher or ""),
         versions=adapter.versions(),
         steps=state.step,
         seconds=round(state.seconds, 1),

@@ -23,6 +23,7 @@ from orchestra.events import (
     AttemptFinished,
     AttemptStarted,
     CancelRequested,
+    ChecksStarted,
     Event,
     Judged,
     LetterRefused,
@@ -31,6 +32,7 @@ from orchestra.events import (
     RetryPlanned,
     RunFinished,
     RunStarted,
+    TurnStarted,
 )
 from orchestra.testing import witnesses
 from orchestra.testing.books import Answering, Recorded
@@ -128,7 +130,9 @@ def _end(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
         return [f"I1 the run was to end, and went on until it was {last.status}"]
     if _for_time(last) and budget is not None and budget.seconds is not None:
         return []
-    found = [f"I5 {path} has no outcome, though its answers tell it" for path in oracle.open if not _within(path, oracle.given_up)]
+    spared = oracle.given_up | oracle.dropped
+    untold = [path for path in oracle.open if path not in oracle.dropped and not _within(path, spared)]
+    found = [f"I5 {path} has no outcome, though its answers tell it" for path in untold]
     if oracle.outcome is None:
         return [*found, "I5 the run ended, and some of its nodes did not"]
     if last.status != oracle.status or not alike(last.outcome, oracle.outcome):
@@ -145,7 +149,7 @@ def _for_time(last: Event) -> bool:
 
 
 def _within(path: str, units: set[str]) -> bool:
-    return any(path.startswith((f"{unit}/", f"{unit}#", f"{unit}[")) for unit in units)
+    return any(path.startswith(tuple(unit + mark for mark in "/#@[?")) for unit in units)
 
 
 def _places(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
@@ -168,14 +172,29 @@ def _order(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
             ended = book.ends.get(need)
             if ended is None or ended.seq >= begun.seq:
                 found.append(f"I4 {path} began at {begun.seq}, before {need} had ended")
-        if place.scope:
+        if path in oracle.starts or place.owner in oracle.starts:
+            after = oracle.starts[place.owner if place.owner in oracle.starts else path]
+            if after is None or begun.seq <= after:
+                found.append(f"I4 {path} began at {begun.seq}, and its plan lets it after {after}")
+        elif place.scope:
             owner, turn = place.scope[:-1], 1
+            if "?" in owner.rpartition("/")[2]:
+                asked = _questions_of(book, owner)
+                if asked is None or asked.seq >= begun.seq:
+                    found.append(f"I4 {path} began at {begun.seq}, before a check had asked it")
+                continue
             if "#" in (name := owner.rpartition("/")[2]):
                 owner, turn = owner[: len(owner) - len(name)] + name.partition("#")[0], int(name.partition("#")[2])
             turns = [event.seq for event in book.turns.get(owner, ()) if event.turn == turn]
             if len(turns) != 1 or turns[0] >= begun.seq:
                 found.append(f"I4 {path} began at {begun.seq}, and the {turn}. turn of {owner} at {turns}")
     return found
+
+
+def _questions_of(book: Recorded, scope: str) -> ChecksStarted | None:
+    """The event that opened the questions of a scope such as `a[2]?1`."""
+    owner, _, number = scope.rpartition("?")
+    return book.checks.get((owner, int(number)))
 
 
 def _width(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
@@ -235,7 +254,20 @@ def _money(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
             elif isinstance(event, NodeFinished):
                 for node in [node for node in under_way if node == event.node or _within(node, {event.node})]:
                     del under_way[node]
+            elif isinstance(event, TurnStarted) and event.drafted is not None:
+                for node in [node for node in under_way if _given_up(node, event)]:
+                    del under_way[node]
     return found
+
+
+def _given_up(node: str, event: TurnStarted) -> bool:
+    """Whether a call of a plan is abandoned as the plan goes on: to another version, or without steps that it does not rest on."""
+    drafted, rest = event.drafted, node.removeprefix(event.node)
+    if drafted is None or rest == node or not rest.startswith("@"):
+        return drafted is not None and rest.startswith("#")
+    version, _, step = rest[1:].partition("/")
+    whole = drafted.lines and drafted.lines[-1].startswith("return ")
+    return version != str(drafted.version) or bool(whole and step.partition("[")[0] not in drafted.graph["nodes"])
 
 
 def _asks_model(oracle: Oracle, path: str) -> bool:

@@ -12,6 +12,7 @@ from orchestra.events import (
     Asked,
     AttemptFinished,
     AttemptStarted,
+    ChecksStarted,
     Event,
     Expanded,
     Judged,
@@ -61,6 +62,8 @@ class Recorded:
     """By path: the first event that says that a unit has begun."""
     counts: dict[str, int] = field(default_factory=dict)
     turns: dict[str, list[TurnStarted]] = field(default_factory=dict)
+    checks: dict[tuple[str, int], ChecksStarted] = field(default_factory=dict)
+    """By path and round: what checks asked."""
     judged: dict[tuple[str, int], Judged] = field(default_factory=dict)
     twice: list[str] = field(default_factory=list)
     """What has two ends."""
@@ -84,6 +87,11 @@ class Recorded:
                 case NodeFinished():
                     book._begun(event)
                     book._ended(event, event.outcome)
+                case ChecksStarted():
+                    book._begun(event)
+                    if (event.node, event.round) in book.checks:
+                        book.twice.append(f"the {event.round}. questions of {event.node}")
+                    book.checks[event.node, event.round] = event
                 case Judged():
                     book.judged[event.node, event.attempt] = event
                 case Expanded():
@@ -137,9 +145,13 @@ class Answering:
     label: Label
     call: Callable[[Call], Any]
     person: Callable[[str, CompiledNode, str], Any]
+    forbidden: Callable[[Call], bool]
+    """Whether there is no larger model for a call that asks for one."""
 
     def attempt(self, call: Call) -> AttemptFinished | None:
-        """An end with a value."""
+        """An end with a value; without one where there is no larger model."""
+        if self.forbidden(call):
+            return AttemptFinished(seq=0, at=0.0, node=call.node, attempt=call.attempt, error="F220")
         return AttemptFinished(seq=0, at=0.0, node=call.node, attempt=call.attempt, value=self.call(call))
 
     def answer(self, path: str, node: CompiledNode, question: str) -> Answered | None:

@@ -17,14 +17,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestra.doors import Call, Source
+from orchestra.engine.kinds import checking
 from orchestra.engine.kinds.acceptance import sources
+from orchestra.engine.state import Bindings, Scope, Unit
 from orchestra.errors import OrchestraError
 from orchestra.events import (
     AttemptFinished,
+    ChecksStarted,
 )
 from orchestra.testing.books import Book, Recorded
+from orchestra.testing.plans import Reading
 from orchestra.values.outcome import Abstained, Evidence, Failed, Outcome, Skipped, Value, blamed
-from orchestra.verify import acceptance
+from orchestra.verify import acceptance, examination
+from orchestra.verify.entailment import Reply
 from orchestra.workflow.program import CompiledNode, Program
 
 TIME_IS_UP, NO_BUDGET, TOO_MANY, SAID_NO = "E006", "E005", "E004", "E016"
@@ -75,15 +80,21 @@ class Oracle:
         """Units whose outcome is that of a call that the budget had no room for."""
         self.open: list[str] = []
         """Units that must have an outcome by their answers, and have none on record."""
+        self.rounds: dict[str, int] = {}
+        """By path: how often checks of a unit have asked agents."""
         self.given_up: set[str] = set()
         """Units whose time was up."""
+        self.dropped: set[str] = set()
+        """Steps of plans that nobody waits for: their plan was refused, another version followed, or its answer does not rest on them."""
+        self.starts: dict[str, int | None] = {}
+        """By path: the event after which a step of a plan may begin; None where it may not."""
         self.status = ""
         self.outcome: Outcome | None = None
 
     def consult(self) -> Oracle:
         """Goes through the program."""
         book = self.book
-        outcomes, bindings = self._scope("", self.program, {"input": book.inputs}, poor=False)
+        outcomes, bindings = self.scope("", self.program, {"input": book.inputs}, poor=False)
         if all(outcome is not None for outcome in outcomes):
             lost = self._lost(outcomes)
             self.outcome = lost if lost is not None else _result(self.program, outcomes, bindings)
@@ -101,7 +112,8 @@ class Oracle:
 
     # Scopes and units
 
-    def _scope(self, path: str, program: Program, around: dict[str, Any], *, poor: bool) -> tuple[list[Outcome | None], dict[str, Any]]:
+    def scope(self, path: str, program: Program, around: dict[str, Any], *, poor: bool) -> tuple[list[Outcome | None], dict[str, Any]]:
+        """What the nodes of a scope must have ended in, and the names that they make."""
         budget = program.budget
         poor = poor or (budget is not None and (budget.tokens is not None or budget.calls is not None))
         self.siblings[path], self.programs[path] = program.nodes, program
@@ -212,8 +224,10 @@ class Oracle:
                 return self._settled(path, node, bindings, self._body(path, node, bindings, poor))
             case "loop":
                 return self._settled(path, node, bindings, self._loop(path, node, bindings, poor))
+            case "plan":
+                return self._settled(path, node, bindings, Reading(self, path, node, bindings, poor=poor).outcome())
             case kind:
-                return Failed("E003", f"no kind {kind}", path)
+                return Failed("E002", f"no kind {kind}", path)
 
     def _body(self, path: str, node: CompiledNode, bindings: dict[str, Any], poor: bool) -> Outcome | None:
         body = node.body
@@ -222,7 +236,7 @@ class Oracle:
         if not body.lexical:
             given = node.inputs.evaluate(bindings) if node.inputs is not None else {}
             around = {"input": {name: given.get(name, entry.default) for name, entry in body.inputs.items()}}
-        outcomes, inner = self._scope(f"{path}/", body, around, poor=poor)
+        outcomes, inner = self.scope(f"{path}/", body, around, poor=poor)
         return None if any(outcome is None for outcome in outcomes) else _result(body, outcomes, inner)
 
     def _loop(self, path: str, node: CompiledNode, bindings: dict[str, Any], poor: bool) -> Outcome | None:
@@ -231,7 +245,7 @@ class Oracle:
         assert node.until is not None, "a loop has an end"
         previous: Any = None
         for turn in range(1, node.at_most + 1):
-            outcomes, inner = self._scope(f"{path}#{turn}/", body, {**bindings, "turn": turn, "previous": previous}, poor=poor)
+            outcomes, inner = self.scope(f"{path}#{turn}/", body, {**bindings, "turn": turn, "previous": previous}, poor=poor)
             if any(outcome is None for outcome in outcomes):
                 return None
             found = _result(body, outcomes, inner)
@@ -245,6 +259,14 @@ class Oracle:
         if self.recorded is not None and len(self.recorded.turns.get(path, ())) > turns:
             self.objections.append(f"I5 {path} ends after {turns} turns, and began another")
 
+    @staticmethod
+    def result(program: Program, outcomes: Sequence[Outcome | None], bindings: Mapping[str, Any], path: str) -> Outcome:
+        """What a plan or a question to a router gives, a failure of its output's own included."""
+        try:
+            return _result(program, outcomes, bindings)
+        except OrchestraError as error:
+            return Failed(error.code, error.message, path)
+
     # Calls and checks
 
     def _call(self, path: str, node: CompiledNode, bindings: dict[str, Any]) -> Outcome | None:
@@ -254,12 +276,12 @@ class Oracle:
         inputs = node.inputs.evaluate(bindings) if node.inputs is not None else {}
         evidence = _evidence(node, bindings) if rules is not None else ()
         feedback: tuple[str, ...] = ()
-        number, escalated = 1, False
+        number, escalated = 1, node.escalate is not None and bool(node.escalate.evaluate(bindings))
         while True:
             call = Call(
                 run=self.book.run, node=path, attempt=number, kind=contract.kind, name=contract.name, inputs=inputs,
                 timeout=node.timeout, label=self.book.label, evidence=evidence, feedback=feedback, escalate=escalated,
-                version=contract.digest,
+                version=contract.digest, sample=node.sample,
             )  # fmt: skip
             self.calls[path, number] = call
             found = self.book.attempt(call)
@@ -268,19 +290,29 @@ class Oracle:
                 return Failed(SAID_NO, "", path) if once and self.book.refused_again(path) else None
             if found.error:
                 if not (found.retryable and self._again(node, path, number, found.error, found.at)):
-                    return Abstained("", path) if escalated else Failed(found.error, found.reason, path)
+                    if not (escalated and found.error in ("F202", "F220") and not feedback):
+                        return Abstained("", path) if escalated and feedback else Failed(found.error, found.reason, path)
+                    escalated = False  # there is no larger model for it: its own is asked
             elif rules is None or not rules.checks:
                 return Value(found.value, found.confidence)
             else:
-                ruling = self._ruling(path, number, node, found.value, evidence or sources(inputs))
+                judged = Value(found.value, found.confidence)
+                ruling = self._ruling(path, number, node, judged, evidence or sources(inputs), bindings)
+                if ruling is None:
+                    return None
                 if ruling.accepted:
                     return _accepted(found.value, ruling)
                 feedback = (*feedback, ruling.reason)
-                retry = "retry" in rules.otherwise and self._again(node, path, number, "V001", found.at)
+                retry = "retry" in rules.otherwise and self._again(node, path, number, "V001", self._judged_at(path, number, found.at))
                 if escalated or not (retry or ("escalate" in rules.otherwise and contract.kind == "agent")):
                     return Abstained("", path, ruling.score)
                 escalated = not retry
             number += 1
+
+    def _judged_at(self, path: str, number: int, answered: float) -> float:
+        """When an attempt was judged: later than it was answered, where its checks asked agents."""
+        said = self.recorded.judged.get((path, number)) if self.recorded is not None else None
+        return answered if said is None else said.at
 
     def _again(self, node: CompiledNode, path: str, number: int, code: str, at: float) -> bool:
         """Whether another attempt follows: there are some left, and time for them."""
@@ -297,15 +329,34 @@ class Oracle:
         if rules is None or not rules.checks or not isinstance(found, Value):
             return found
         rest = node.inputs.evaluate(bindings) if node.inputs is not None else []
-        ruling = self._ruling(path, 0, node, found.value, _evidence(node, bindings) or sources(rest))
+        ruling = self._ruling(path, 0, node, found, _evidence(node, bindings) or sources(rest), bindings)
+        if ruling is None:
+            return None
         return _accepted(found.value, ruling) if ruling.accepted else Abstained("", path, ruling.score)
 
-    def _ruling(self, path: str, number: int, node: CompiledNode, value: Any, evidence: tuple[Source, ...]) -> acceptance.Ruling:
+    def _ruling(
+        self, path: str, number: int, node: CompiledNode, found: Value, evidence: tuple[Source, ...], bindings: dict[str, Any]
+    ) -> acceptance.Ruling | None:
         rules = node.acceptance
         assert rules is not None, "only what has checks is judged"
-        ruling = acceptance.start(
-            acceptance.Situation(value=value, schema=node.output, evidence=evidence, checks=rules.checks, accept=rules.accept)
+        situation = acceptance.Situation(
+            value=found.value,
+            schema=node.output,
+            evidence=evidence,
+            checks=rules.checks,
+            accept=rules.accept,
+            confidence=found.score,
+            producer=node.contract,
+            inputs=node.inputs.evaluate(bindings) if node.inputs is not None else {},
+            judges=rules.judges,
         )
+        stands = examination.start(situation)
+        while isinstance(stands, examination.Asked):
+            replies = self._replies(path, number, node, stands, bindings)
+            if replies is None:
+                return None
+            stands = examination.go_on(situation, stands, replies)
+        ruling = stands
         if self.recorded is not None:
             said = self.recorded.judged.get((path, number))
             if said is None:
@@ -315,9 +366,28 @@ class Oracle:
                 self.objections.append(f"I8 the checks on attempt {number} of {path} say otherwise: accepted is {ruling.accepted}")
         return ruling
 
+    def _replies(
+        self, path: str, number: int, node: CompiledNode, asked: examination.Asked, bindings: dict[str, Any]
+    ) -> list[Reply] | None:
+        """What came of a check's questions; None where some have no end."""
+        turn = self.rounds[path] = self.rounds.get(path, 0) + 1
+        facts: dict[str, Any] = {"check": asked.check, "questions": asked.questions, "verdicts": asked.verdicts}
+        if self.recorded is not None:
+            said = self.recorded.checks.get((path, turn))
+            if said is None:
+                return None  # the run ended before, or its time was up; else its end will not be what it must
+            if (said.check, said.questions, said.verdicts) != tuple(facts.values()):
+                self.objections.append(f"I8 the {turn}. questions of {path} must have been others")
+        event = ChecksStarted(seq=0, at=0.0, node=path, attempt=number, round=turn, **facts)
+        within = Unit(path, Scope("", self.program, Bindings(), None, None), node, Bindings())
+        outcomes, _ = self.scope(f"{path}?{turn}/", checking.program(within, event), bindings, poor=self.places[path].poor)
+        if any(outcome is None for outcome in outcomes):
+            return None
+        return [checking.reply(outcome) for outcome in outcomes]
+
     @staticmethod
     def _timed(node: CompiledNode) -> bool:
-        return node.timeout is not None and node.kind in ("call", "loop", "ask")
+        return node.timeout is not None and node.kind in ("call", "loop", "ask", "plan")
 
 
 def _attempts(node: CompiledNode, code: str) -> int:

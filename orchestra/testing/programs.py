@@ -5,7 +5,7 @@
     drawn.program    # compiled against `catalog()` and the workflows that it calls
     drawn.inputs     # what it may be run on
 
-The same number gives the same workflow. `plan` is left out: the engine answers E003 until there is a router.
+The same number gives the same workflow. What the router of a `plan` writes is up to whoever answers (`orchestra.testing.routing`).
 """
 
 from __future__ import annotations
@@ -57,6 +57,10 @@ READING: Schema = {
 }
 
 
+_CHANCE: Schema = {"anyOf": [{"type": "number"}, {"type": "null"}]}
+JUDGED = _record(label={"enum": ["supported", "contradicted", "not stated"]}, p_supported=_CHANCE, p_refute=_CHANCE)
+
+
 def _agent(name: str, inputs: Schema, output: Schema, label: Label = "restricted") -> Contract:
     return Contract(name, "agent", inputs, output, max_output=40, label=label)
 
@@ -72,7 +76,10 @@ _CATALOG = Catalog(
         "writer": _agent("writer", _record(text=TEXT), TEXT),
         "reader": _agent("reader", _record(question=TEXT, context=TEXT), READING),
         "judge": _agent("judge", _record(text=TEXT), FLAG),
+        "second": _agent("second", _record(question=TEXT, context=TEXT), TEXT),
+        "entailment": _agent("entailment", _record(claim=TEXT, evidence=TEXT), JUDGED),
         "guest": _agent("guest", _record(text=TEXT), TEXT, "internal"),
+        "router": _agent("router", _record(request=TEXT, skills=TEXT, values=TEXT, plan=TEXT, grammar=TEXT), TEXT),
     },
     tools={
         "split": _tool("split", _record(text=TEXT), TEXTS),
@@ -106,7 +113,7 @@ def draw(number: int) -> Drawn:
     """The workflow of a number. Raises what the compiler raises where no draft of many compiles, which would be a fault of this module."""
     refusals: list[InputError | InputErrors] = []
     for draft in range(40):
-        author = _Author(Random(f"{number}/{draft}"))  # noqa: S311  # chance that can be repeated is the point
+        author = _Author(Random(f"{number}/{draft}"), Random(f"{number}/{draft}/checks"))  # noqa: S311  # chance that can be repeated
         graph = author.workflow(f"w{number}")
         text = json.dumps(graph, indent=1)
         try:
@@ -134,8 +141,10 @@ class _Scope:
 class _Author:
     """Writes one workflow, and those that it calls."""
 
-    def __init__(self, chance: Random) -> None:
+    def __init__(self, chance: Random, asking: Random) -> None:
         self.chance = chance
+        self.asking = asking
+        """Of checks that ask agents, apart from the rest: a workflow stays the same but for them."""
         self.called: dict[str, dict[str, Any]] = {}
         self.features: Counter[str] = Counter()
         self.number = 0
@@ -274,12 +283,14 @@ class _Author:
 
     @staticmethod
     def named(node: dict[str, Any]) -> str:
-        for kind in ("agent", "tool", "first_of", "loop", "verify", "ask"):
+        for kind in ("agent", "tool", "first_of", "loop", "plan", "verify", "ask"):
             if kind in node:
                 return kind
         return "call by name" if isinstance(node["call"], str) else "call of a block"
 
     def kind(self, scope: _Scope) -> tuple[dict[str, Any], Kind]:
+        if self.likely(0.06):
+            return self.plan(scope), "text"
         roll = self.chance.random()
         if roll < 0.34:
             return self.agent(scope)
@@ -312,6 +323,10 @@ class _Author:
 
     def checked(self, scope: _Scope, *, against: str = "", escalate: bool = True) -> dict[str, Any]:
         found: dict[str, Any] = {"checks": self.chance.choice((["quote"], ["schema", "quote"], ["quote", "support"]))}
+        if self.asking.random() < 0.5:
+            again = ["rederive(second)", "quote | agree(2)", "entailment | rederive(second) | agree(3)"] if escalate else []
+            found["checks"] = [*found["checks"], self.asking.choice(["entailment", "quote | entailment", "quote & entailment", *again])]
+            self.features["checks that ask agents"] += 1
         self.features["checks"] += 1
         found["against"] = against or self.text(scope)
         self.features["against"] += 1
@@ -379,6 +394,19 @@ class _Author:
         until = self.chance.choice((f"${{turn >= {self.chance.randint(1, 4)}}}", f"${{size({first}) > {self.chance.randint(2, 6)}}}"))
         return {"nodes": nodes, "output": self.output(inner, single=True), "until": until, "at_most": most}
 
+    def plan(self, scope: _Scope) -> dict[str, Any]:
+        acting = [name for name in EFFECTS if self.likely(0.2)]
+        tools = ["shout", *(name for name in ("split", "join", "count") if self.likely(0.6)), *acting]
+        node: dict[str, Any] = {"plan": self.text(scope), "with": {"text": self.text(scope)}, "tools": tools, "returns": "str"}
+        if self.likely(0.7):
+            node["agents"] = [self.chance.choice(("writer", "guest"))]
+        node["limits"] = {"steps": self.chance.randint(2, 5), "width": self.chance.choice((1, 2, 4))}
+        node |= {"repairs": self.chance.randint(0, 3), "replans": self.chance.choice((0, 1, 1, 2))}
+        node["streaming"] = self.likely(0.8)
+        self.features["plan that may act"] += bool(acting)
+        self.features["plan before it runs"] += not node["streaming"]
+        return node
+
     # Modifiers
 
     def modify(self, node: dict[str, Any], kind: Kind, scope: _Scope, variable: str) -> None:
@@ -388,6 +416,10 @@ class _Author:
         if scope.names and self.likely(0.12):
             node["after"] = [self.chance.choice(scope.names)]
             self.features["after"] += 1
+        if "agent" in node and self.asking.random() < 0.25:
+            seen = [path for path, of in scope.seen if of == "text"]
+            node["escalate"] = f"${{size({variable or self.asking.choice(seen)}) > {self.asking.choice((2, 8, 20))}}}"
+            self.features["larger at once"] += 1
         calls = "agent" in node or "tool" in node
         if calls and self.likely(0.35):
             wait = self.chance.choice(([0.5, 8.0], [0.0, 0.0], [5.0, 30.0]))

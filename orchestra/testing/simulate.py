@@ -33,7 +33,7 @@ PART = 64
 """Seeds that a process takes at a time."""
 SHOWN, EACH = 20, 2
 """Violations that are printed at most, and counted of one run."""
-KINDS = ("agent", "tool", "call by name", "call of a block", "first_of", "loop", "verify", "ask")
+KINDS = ("agent", "tool", "call by name", "call of a block", "first_of", "loop", "plan", "verify", "ask")
 
 
 @dataclass(slots=True)

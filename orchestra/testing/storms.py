@@ -17,6 +17,7 @@ from orchestra.doors import Call, Chunk, Clock, Done, Measure, Refused, Reply
 from orchestra.events import Usage
 from orchestra.testing.crashing import CALM, FAULTS, Process, Weather
 from orchestra.testing.programs import MANY, catalog
+from orchestra.testing.routing import line
 from orchestra.testing.witnesses import Observed
 from orchestra.testing.workers import broken, refused, stalled
 from orchestra.values.json import canonical, digest
@@ -31,6 +32,8 @@ stream ends in an error after some chunks."""
 OVERHEAD = 8
 """Tokens by which the bound of a prompt is above its exact count, at least."""
 MOST_OUTPUT = 40
+NO_LARGER = 0.3
+"""The share of calls for which the fleet has no larger model."""
 HABITS = ("prompt", "prompt", "slow", "clumsy", "twice", "nobody")
 """How the person answers: at once, or hours later; first wrong, stale and too early; each answer twice; never."""
 
@@ -178,9 +181,14 @@ def _life(chance: Random, number: int) -> Life:
     return Life(fenced=when, weather=weather)
 
 
+def no_larger(seed: int, call: Call) -> bool:
+    """Whether the fleet has no larger model for a call that asks for one."""
+    return call.escalate and draw(seed, "larger", call.name, canonical(call.inputs)) < NO_LARGER
+
+
 def answer(seed: int, call: Call) -> Any:
     """What an agent or tool answers to a call."""
-    said = canonical([call.name, call.inputs, len(call.feedback), call.escalate])
+    said = canonical([call.name, call.inputs, len(call.feedback), call.escalate, *([call.sample] if call.sample else [])])
     mark = blake2b(said + str(seed).encode(), digest_size=8).digest()
     text = call.inputs.get("text")
     match call.name:
@@ -201,8 +209,21 @@ def answer(seed: int, call: Call) -> Any:
             return ("yes", "no")[mark[0] % 2]
         case "reader":
             return _reading(call, mark)
+        case "router":
+            return line(call.inputs, mark)
+        case "second":
+            return _reading(call, mark)["answer"]
+        case "entailment":
+            return _judged(mark)
         case _:
             return f"{call.name} {mark[:2].hex()} {str(text)[: mark[2] % 30]}"
+
+
+def _judged(mark: bytes) -> dict[str, Any]:
+    """What a verifier says: that it is so, mostly; that it is not; or nothing."""
+    supported = None if mark[0] % 8 == 0 else mark[1] / 255 if mark[0] % 3 == 0 else 0.5 + mark[1] / 510
+    refuted = None if supported is None else (1.0 - supported) * mark[2] / 255
+    return {"label": "supported", "p_supported": supported, "p_refute": refuted}
 
 
 def _reading(call: Call, mark: bytes) -> dict[str, str]:
@@ -242,6 +263,10 @@ class StormyWorkers:
             # What the fleet does: the call stops here. That it stops is the fleet's promise; that the label is true is the engine's.
             self._ledger.strike("not cleared")
             yield Refused(code="F202", reason=f"{call.name} must not see {call.label} data", hint="use another agent")
+            return
+        if no_larger(self._storm.seed, call):
+            self._ledger.strike("no larger model")
+            yield Refused(code="F220", reason="this fleet has no larger model", hint="escalate: NAME in the fleet file")
             return
         self._ledger.seen.append(seen)
         self.in_flight += 1
@@ -369,4 +394,4 @@ def prompt(call: Call) -> int:
 
 def memo(call: Call) -> str:
     """The key under which a call's answer may be remembered."""
-    return digest(canonical([call.kind, call.name, call.inputs, len(call.feedback), call.escalate]))
+    return digest(canonical([call.kind, call.name, call.inputs, len(call.feedback), call.escalate, call.sample]))

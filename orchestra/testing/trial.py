@@ -22,7 +22,7 @@ from orchestra.testing.descent import Relative
 from orchestra.testing.programs import Drawn
 from orchestra.testing.stage import Stage, person
 from orchestra.testing.stage import Trial as Trial
-from orchestra.testing.storms import Elder, Storm, answer
+from orchestra.testing.storms import Elder, Storm, answer, no_larger
 from orchestra.values.labels import join
 from orchestra.workflow.nodes import AskNode
 from orchestra.workflow.program import CompiledNode
@@ -131,7 +131,9 @@ def _findings(trial: Trial, other: Trial | None) -> list[str]:
             options = node.source.options if isinstance(node.source, AskNode) else ()
             return person(storm.seed, path, question, options, node.output)
 
-        return Answering(trial.inputs, trial.run, trial.label, lambda call: answer(storm.seed, call), say)
+        return Answering(
+            trial.inputs, trial.run, trial.label, lambda call: answer(storm.seed, call), say, lambda call: no_larger(storm.seed, call)
+        )
 
     found = list(trial.wrong)
     if any(read.early for read in trial.reads):

@@ -29,6 +29,10 @@ class Observed:
     """Whether the caller went away."""
 
 
+UNSEEN = ("F202", "F220")
+"""Refusals of calls that nobody saw: data that may not go there, and no larger model."""
+
+
 def calls(book: Recorded, oracle: Oracle, seen: Sequence[Observed]) -> list[str]:
     """I2, I5, I9: each call is one that the run may make, for a unit without an outcome, under the run's label and key.
 
@@ -49,7 +53,7 @@ def calls(book: Recorded, oracle: Oracle, seen: Sequence[Observed]) -> list[str]
         if call.key != f"{book.run}/{call.node}":
             found.append(f"I3 a call for {call.node} had the key {call.key}")
         known = oracle.calls.get((call.node, call.attempt))
-        if known is None or attempt is None or attempt.recalled:
+        if known is None or attempt is None or attempt.recalled or attempt.error in UNSEEN:
             continue  # a process that died, or was fenced, may have known answers that nobody else ever will; a memo needs no call
         wanted.setdefault((call.node, call.attempt), []).append(_alike(call, known))
     for (path, number), fits in wanted.items():
@@ -72,7 +76,7 @@ def answers(book: Recorded, oracle: Oracle, seen: Sequence[Observed]) -> list[st
         replies.setdefault((one.call.node, one.call.attempt), []).append(one)
     found: list[str] = []
     for key, event in book.attempts.items():
-        if event.recalled or event.error in (TIME_IS_UP, "E007", "F202"):
+        if event.recalled or event.error in (TIME_IS_UP, "E007", *UNSEEN):
             continue
         if not any(_same(one, event) for one in replies.get(key, ())):
             found.append(f"I5 attempt {key[1]} of {key[0]} has an end on record that nobody gave: {event.error or event.value!r}")
@@ -122,6 +126,8 @@ def _acting(program: Program) -> Iterable[str]:
             yield node.contract.name
         if node.body is not None:
             yield from _acting(node.body)
+        if node.planning is not None:
+            yield from (one.name for one in node.planning.skills if one.effect != "pure")
 
 
 def outbox(book: Recorded, oracle: Oracle, messages: Sequence[Message]) -> list[str]:

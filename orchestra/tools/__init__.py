@@ -1,9 +1,10 @@
-"""Tools that come with the package: `search` finds passages, `cite` answers from their readings."""
+"""Tools that come with the package: `search` finds passages, `cite` answers from their readings, `cells` finds numbers in a table."""
 
+from orchestra.tools.cells import cells
 from orchestra.tools.cite import cite
 from orchestra.tools.search import search
 
-TOOLS = (search, cite)
+TOOLS = (search, cite, cells)
 """All of them; every project can name them."""
 
-__all__ = ["TOOLS", "cite", "search"]
+__all__ = ["TOOLS", "cells", "cite", "search"]

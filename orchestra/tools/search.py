@@ -29,9 +29,15 @@ def search(query: str, documents: Sequence[Document], top: int = 5) -> list[Pass
     wanted = _terms(query)
     if not passages or not wanted or top < 1:
         return []
-    scores = _scores([_terms(passage.text) for passage in passages], wanted)
-    ranked = sorted((index for index in range(len(passages)) if scores[index] > 0), key=lambda index: (-scores[index], index))
-    return [passages[index].model_copy(update={"score": round(float(scores[index]), 6)}) for index in ranked[:top]]
+    found = _scores([_terms(passage.text) for passage in passages], wanted)
+    ranked = sorted((index for index in range(len(passages)) if found[index] > 0), key=lambda index: (-found[index], index))
+    return [passages[index].model_copy(update={"score": round(float(found[index]), 6)}) for index in ranked[:top]]
+
+
+def scores(texts: Sequence[str], query: str) -> list[float]:
+    """How much each text shares with a query, by BM25; 0 where they share no word. Raises `InputError` T006 as `search` does."""
+    wanted = _terms(query)
+    return [float(score) for score in _scores([_terms(text) for text in texts], wanted)] if texts and wanted else [0.0] * len(texts)
 
 
 def _scores(corpus: list[list[str]], query: list[str]) -> NDArray[numpy.float32]:

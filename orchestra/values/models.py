@@ -49,6 +49,16 @@ class Answer(Record):
     citations: list[Citation] = []
 
 
+class Cell(Record):
+    """A cell of a table: its place, counted from 0, its text, and what its row and its column are called."""
+
+    row: int
+    column: int
+    text: str
+    row_heading: str = ""
+    column_heading: str = ""
+
+
 class Reading(Record):
     """What one passage says to a question, in its own words; null where it says nothing."""
 

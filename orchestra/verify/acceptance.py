@@ -1,21 +1,33 @@
 """Acceptance: a pure machine from a situation to a ruling.
 
-`start(situation)` gives the ruling at once: the checks of V0 (schema, quote, numbers, recompute) need no call. A check that
-nobody knows is `unknown`, and `unknown` never passes.
+`start(situation)` gives the ruling at once, as far as no agent need be asked: the checks of V0 (schema, quote, numbers, recompute) need
+no call, and those that do are `unknown` here; `orchestra.verify.examination` asks them. A check that nobody knows is `unknown`, and
+`unknown` never passes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
+from orchestra.agent.contract import Contract
 from orchestra.doors import Source
 from orchestra.events import Verdict
 from orchestra.values.outcome import Evidence
 from orchestra.verify import combine
+from orchestra.verify.answers import REDERIVE
 from orchestra.verify.deterministic import CHECKS, Check
+from orchestra.verify.entailment import ENTAILMENT
+from orchestra.verify.rule import AGREE, Named, NotARule, Rule, named, read, verdict, wanted
 from orchestra.verify.verdict import FAIL, PASS, failed, unknown
+
+CONFIDENCE = "confidence"
+"""The check that asks no evidence but the producer's own score."""
+ASKING = (ENTAILMENT, REDERIVE, AGREE)
+"""The checks that ask agents, the cheapest first."""
 
 
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +38,15 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     evidence: tuple[Source, ...] = ()
     checks: tuple[str, ...] = ()
     accept: float = 0.5
+    confidence: float | None = None
+    """How sure whoever produced it is, in [0, 1]: a classifier says so, and the tokens of a language model do."""
+    promise: str = ""
+    """What a certificate promises of a value that is accepted here; empty where none does."""
+    producer: Contract | None = None
+    """Who produced it, and on what `inputs`; for checks that ask agents."""
+    inputs: Mapping[str, Any] = {}
+    judges: Mapping[str, Contract] = {}
+    """The agents that checks may ask, by name."""
 
 
 class Ruling(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,39 +57,112 @@ class Ruling(msgspec.Struct, frozen=True, kw_only=True):
     score: float | None = None
     evidence: tuple[Evidence, ...] = ()
     reason: str = ""
+    promise: str = ""
+    """The situation's, of a value that is accepted."""
 
 
 def start(situation: Situation) -> Ruling:
-    """The ruling on a situation. Checks go by cost; the first `fail` ends it."""
-    verdicts: list[Verdict] = []
-    for name in sorted(dict.fromkeys(situation.checks), key=_cost):
-        verdicts.append(_judge(name, situation))
-        if verdicts[-1].outcome == FAIL:
-            break
+    """The ruling on a situation where no agent is asked. Checks go by cost; the first `fail` ends it."""
+    rules, known = rules_of(situation.checks), at_once(situation)
+    while (check := open_check(rules, known)) is not None:
+        known[check] = unknown(str(check), "no agent was asked")
+    return ruling(situation, rules, known)
+
+
+@lru_cache(maxsize=1024)
+def rules_of(checks: tuple[str, ...]) -> tuple[Rule, ...]:
+    """The rules of a list of checks, the cheapest first, each once. A text that is no rule stands for a check that nobody knows."""
+    return tuple(sorted(dict.fromkeys(map(_rule, checks)), key=lambda rule: max(map(_cost, named(rule)))))
+
+
+def names_of(checks: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the checks in a list of rules, each once."""
+    return tuple(dict.fromkeys(check.check for rule in rules_of(checks) for check in named(rule)))
+
+
+def _rule(text: str) -> Rule:
+    try:
+        return read(text)
+    except NotARule:
+        return Named(text)
+
+
+def _cost(check: Named) -> int:
+    if check.check in ASKING:
+        return len(CHECKS) + 1 + ASKING.index(check.check)
+    return list(CHECKS).index(check.check) if check.check in CHECKS else len(CHECKS)
+
+
+def at_once(situation: Situation) -> dict[Named, Verdict]:
+    """What the checks say that ask nobody, by cost, as far as it matters; the first rule that fails ends it."""
+    rules = rules_of(situation.checks)
+    known: dict[Named, Verdict] = {}
+    while (check := _next(rules, known)) is not None:
+        known[check] = _judge(check, situation)
+    return known
+
+
+def _next(rules: tuple[Rule, ...], known: dict[Named, Verdict]) -> Named | None:
+    """The cheapest check that is open, asks nobody, and may still make a difference."""
+    if _failed(rules, known):
+        return None
+    return min((check for rule in rules for check in wanted(rule, known) if check.check not in ASKING), key=_cost, default=None)
+
+
+def open_check(rules: tuple[Rule, ...], known: Mapping[Named, Verdict]) -> Named | None:
+    """The cheapest check that is open, asks agents, and on which it still depends whether the value is accepted."""
+    said = [verdict(rule, known, dear=True) for rule in rules]
+    if any(one is not None and one.outcome != PASS for one in said):
+        return None
+    return min((check for rule in rules for check in wanted(rule, known, dear=True)), key=_cost, default=None)
+
+
+def _failed(rules: Iterable[Rule], known: Mapping[Named, Verdict]) -> bool:
+    return any((one := verdict(rule, known)) is not None and one.outcome == FAIL for rule in rules)
+
+
+def ruling(situation: Situation, rules: tuple[Rule, ...], known: Mapping[Named, Verdict]) -> Ruling:
+    """What the rules say together, given what their checks have said. Rules that are still open are left out: another one has decided."""
+    verdicts = [one for rule in rules if (one := verdict(rule, known, dear=True)) is not None]
     good = combine.accepted(verdicts, situation.accept)
     return Ruling(
         verdicts=tuple(verdicts),
         accepted=good,
         score=combine.score(verdicts),
-        evidence=tuple(evidence for verdict in verdicts for evidence in verdict.evidence),
+        evidence=tuple(evidence for one in verdicts for evidence in one.evidence),
         reason="" if good else _objection(verdicts, situation.accept),
+        promise=situation.promise if good else "",
     )
 
 
-def _cost(name: str) -> int:
-    return list(CHECKS).index(name) if name in CHECKS else len(CHECKS)
+def certifiable(situation: Situation) -> float | None:
+    """The score that a threshold is held against: that of the ruling where nothing is asked of it; None for a value that is accepted
+    at no threshold, because a check fails or cannot tell. A value is accepted at a threshold where this score reaches it."""
+    ruling = start(msgspec.structs.replace(situation, accept=0.0))
+    return ruling.score if ruling.accepted else None
 
 
-def _judge(name: str, situation: Situation) -> Verdict:
+def _judge(named: Named, situation: Situation) -> Verdict:
+    name = str(named)
+    if name == CONFIDENCE:
+        return _confidence(situation)
     check: Check | None = CHECKS.get(name)
     if check is None:
-        return unknown(name, f"there is no check named {name!r}; there are {', '.join(CHECKS)}", 0.0)
+        return unknown(name, f"there is no check named {name!r}; there are {', '.join((*CHECKS, CONFIDENCE, *ASKING))}", 0.0)
     try:
         return check(situation.value, situation.schema, situation.evidence)
     except RecursionError:
         return failed(name, "the value is nested too deeply to be checked")
 
 
+def _confidence(situation: Situation) -> Verdict:
+    """Whether its producer is sure enough; where nobody knows how sure it is, that is `unknown`."""
+    sure = situation.confidence
+    if sure is None:
+        return unknown(CONFIDENCE, "it says nothing of how sure it is")
+    return Verdict(CONFIDENCE, PASS, sure) if sure >= situation.accept else failed(CONFIDENCE, f"it is sure to {sure:.3f}")
+
+
 def _objection(verdicts: list[Verdict], threshold: float) -> str:
-    against = [f"{verdict.check}: {verdict.reason or verdict.outcome}" for verdict in verdicts if verdict.outcome != PASS]
+    against = [f"{one.check}: {one.reason or one.outcome}" for one in verdicts if one.outcome != PASS]
     return "; ".join(against) or f"a score of {combine.score(verdicts)} does not reach {threshold}"

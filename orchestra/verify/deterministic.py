@@ -13,16 +13,21 @@ from typing import Any, Protocol
 
 from orchestra.doors import Source
 from orchestra.events import Verdict
+from orchestra.values import arithmetic
 from orchestra.values.fields import EXPRESSION, QUOTE, Field, fields, mentions, places
 from orchestra.values.outcome import Evidence
 from orchestra.values.types import Validator
 from orchestra.values.words import content
 from orchestra.verify import numbers as figures
-from orchestra.verify import quotes, recompute
+from orchestra.verify import quotes
 from orchestra.verify.verdict import PASS, failed, passed, unknown
 
 SUPPORT = 0.5
 """Share of an answer's words that must stand in the quotes beside it: most of them."""
+MAX_PLACES = 1_000
+"""Places of numbers that one verdict keeps."""
+SPELLED = 12
+"""Numbers that prose spells out as a matter of style, at most, and that often count nothing."""
 SHOWN = 60
 """Characters of a text that a reason shows."""
 _CONFIDENCES = frozenset({"confidence", "probability", "score"})
@@ -103,7 +108,7 @@ def _unsupported(record: Field, every: list[Field], schema: dict[str, Any]) -> s
     """How a record speaks without a quote, or an empty text.
 
     It speaks when a field beside its quotes says something: one that could be null, or where none could, any text. The whole
-    value needs a quote somewhere.
+    value needs a quote somewhere. An expression and the numbers beside it need none, for `numbers` and `recompute` judge them.
     """
     if record.parent is None:
         if any(field.value and field.is_format(QUOTE) for field in every):
@@ -114,7 +119,8 @@ def _unsupported(record: Field, every: list[Field], schema: dict[str, Any]) -> s
     names = places(record, schema, QUOTE)
     if (not names and record.parent is not None) or any(field.value for field in beside if field.name in names):
         return ""
-    others = [field for field in beside if field.name not in names]
+    summed = any(field.value and _is_expression(field) for field in beside)
+    others = [field for field in beside if field.name not in names and not (summed and _is_sum(field))]
     silent = [field for field in others if field.allows_null()]
     for field in silent or others:
         if (isinstance(field.value, str) and field.value.strip()) or (
@@ -124,17 +130,36 @@ def _unsupported(record: Field, every: list[Field], schema: dict[str, Any]) -> s
     return ""
 
 
+def _is_sum(field: Field) -> bool:
+    return _is_expression(field) or (isinstance(field.value, int | float) and not isinstance(field.value, bool))
+
+
 def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]) -> Verdict:
-    """Whether every number and date of the answer is in the evidence, or is computed beside it from numbers that are."""
-    known = [number for source in evidence for number in figures.numbers(source.text, words=True)]
+    """Whether every number and date of the answer is in the evidence, or is computed beside it from numbers that are.
+
+    Gives the first place of each number that is there, and of each operand, under the path of its field.
+    """
+    first: dict[str, tuple[figures.Number, Source]] = {}
+    for source in evidence:
+        for number in figures.numbers(source.text, words=True):
+            first.setdefault(number.text, (number, source))
+    held = list(first.values())
+    known = [number for number, _ in held]
     dates = [day for source in evidence for day in figures.days(source.text)]
     computed = _computed(value, schema, known)
     doubt = ""
+    found: list[Evidence] = []
     for field in fields(value, schema):
+        if _is_expression(field):
+            found += _operands(field, held)
         if field.is_format(QUOTE) or _is_expression(field):
             continue
         for number in _numbers_of(field, dates):
-            if any(figures.same(number, other) for other in known) or any(recompute.close(number.value, number.step, v) for v in computed):
+            there = next(((other, source) for other, source in held if figures.same(number, other)), None)
+            if there is not None:
+                found.append(_placed(*there, field))
+                continue
+            if any(arithmetic.close(number.value, number.step, v) for v in computed):
                 continue
             if not any(number.plain == other.plain for other in known):
                 return failed("numbers", f"{number.text} in {field.path or 'the answer'} is not in the evidence")
@@ -142,17 +167,37 @@ def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[Source, ..
         for day in _days_of(field):
             if not any(day.agrees(other) for other in dates):
                 doubt = doubt or f"the date {day.text} is not in the evidence, though its numbers are"
-    return unknown("numbers", doubt) if doubt else passed("numbers")
+    return unknown("numbers", doubt) if doubt else passed("numbers", evidence=tuple(found[:MAX_PLACES]))
+
+
+def _placed(number: figures.Number, source: Source, field: Field) -> Evidence:
+    return Evidence("numbers", number.text, source.name, number.begin, number.begin + len(number.text), field.path)
+
+
+def _operands(field: Field, held: list[tuple[figures.Number, Source]]) -> list[Evidence]:
+    """Where the numbers of an expression stand, those that do."""
+    try:
+        wanted = arithmetic.operands(field.value)
+    except arithmetic.NotArithmetic:
+        return []
+    found = (next((one for one in held if abs(operand) in (abs(one[0].value), abs(one[0].plain))), None) for operand in wanted)
+    return [_placed(*one, field) for one in found if one is not None]
 
 
 def _numbers_of(field: Field, dates: list[figures.Day]) -> list[figures.Number]:
     """The numbers that a field states, without those of dates that the evidence has."""
     if isinstance(field.value, str):
         known = [(day.start, day.start + len(day.text)) for day in figures.days(field.value) if any(day.agrees(other) for other in dates)]
-        return [number for number in figures.numbers(field.value) if not any(a <= number.start < b for a, b in known)]
+        stated = (number for number in figures.numbers(field.value, words=True) if _is_stated(number))
+        return [number for number in stated if not any(a <= number.start < b for a, b in known)]
     if isinstance(field.value, bool) or not isinstance(field.value, int | float) or field.name in _CONFIDENCES:
         return []
     return [_shown_number(field.value)]
+
+
+def _is_stated(number: figures.Number) -> bool:
+    """Whether a number of an answer is one to be looked up: in digits all are, in words those over twelve; `no one` counts nothing."""
+    return any(char.isdigit() for char in number.text) or number.value > SPELLED
 
 
 def _days_of(field: Field) -> list[figures.Day]:
@@ -174,16 +219,18 @@ def _is_expression(field: Field) -> bool:
 
 def _computed(value: Any, schema: dict[str, Any], known: list[figures.Number]) -> list[Fraction]:
     """What the attached expressions give whose operands the evidence has."""
+    expressions = [field for field in fields(value, schema) if _is_expression(field)]
+    if not expressions:
+        return []
     forms = ((number.value, number.plain, abs(number.value), abs(number.plain)) for number in known)
     plain = {fraction for form in forms for fraction in form} | set(_CONSTANTS)
     results: list[Fraction] = []
-    for field in fields(value, schema):
-        if _is_expression(field):
-            try:
-                if all(operand in plain for operand in recompute.operands(field.value)):
-                    results.append(recompute.evaluate(field.value))
-            except recompute.NotArithmetic:
-                continue
+    for field in expressions:
+        try:
+            if all(operand in plain for operand in arithmetic.operands(field.value)):
+                results.append(arithmetic.evaluate(field.value))
+        except arithmetic.NotArithmetic:
+            continue
     return results + [result * 100 for result in results]
 
 
@@ -200,8 +247,8 @@ def check_recompute(value: Any, schema: dict[str, Any], evidence: tuple[Source, 
         if not results:
             return unknown("recompute", f"no number stands beside {field.path}")
         try:
-            exact = recompute.evaluate(field.value)
-        except recompute.NotArithmetic as error:
+            exact = arithmetic.evaluate(field.value)
+        except arithmetic.NotArithmetic as error:
             return failed("recompute", f"{field.path}: {error.args[0]}")
         if not any(_agrees(number, exact) for number in results):
             return failed("recompute", f"{_shown(field.value)} gives {float(exact):.12g}, not {results[0].text}")
@@ -215,7 +262,7 @@ def _beside(field: Field, other: Field) -> bool:
 def _agrees(number: figures.Number, exact: Fraction) -> bool:
     """A result with `%` may stand beside an expression that gives the share, or the per cent."""
     scale = 100 if number.percent else 1
-    return recompute.close(number.value, number.step, exact) or recompute.close(number.value * scale, number.step * scale, exact)
+    return arithmetic.close(number.value, number.step, exact) or arithmetic.close(number.value * scale, number.step * scale, exact)
 
 
 def _shown(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction
@@ -67,6 +67,8 @@ _WORD_NUMBER = re.compile(
        | \b(?P<word>{"|".join(reversed(_UNITS))})\b""",
     re.IGNORECASE | re.VERBOSE,
 )
+_REST = re.compile(rf"(?:\s|-)(?:and(?:\s|-))?(?:{_WORD_NUMBER.pattern})", re.IGNORECASE | re.VERBOSE)
+"""What follows `two hundred`, as in `two hundred and five`."""
 _HUNDREDS = re.compile(r"[\s-]hundred\b", re.IGNORECASE)
 _WORD_SCALE = re.compile(r"[\s-](thousand|million|billion|trillion)s?\b", re.IGNORECASE)
 
@@ -85,6 +87,8 @@ class Number:
     """Written `(3.1)`: a negative number in accounts, an aside in prose."""
     text: str = ""
     start: int = 0
+    """Where its digits begin; `begin` is where `text` does."""
+    begin: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,17 @@ class Day:
 
 def numbers(text: str, *, words: bool = False) -> list[Number]:
     """The numbers of a text in their order; with `words`, written-out ones such as `twenty-one` too."""
-    found = [_number(match) for match in _NUMBER.finditer(text) if len(match["digits"]) <= MAX_DIGITS]
+    known: dict[str, Number] = {}
+    found: list[Number] = []
+    for match in _NUMBER.finditer(text):
+        if len(match["digits"]) > MAX_DIGITS:
+            continue
+        if (number := known.get(match[0])) is None:
+            number = known[match[0]] = _number(match)
+        elif number.start != match.start("digits"):  # read before: only its place is another
+            moved = match.start("digits") - number.start
+            number = replace(number, start=number.start + moved, begin=number.begin + moved)
+        found.append(number)
     if words:
         found += _written(text)
     return sorted(found, key=lambda number: number.start)
@@ -127,35 +141,53 @@ def _number(match: re.Match[str]) -> Number:
         scale /= 100
     step = Fraction(1, 10 ** max(0, len(decimals) - 1)) * scale
     currency = _CURRENCIES.get((match["before"] or match["after"] or "").strip().lower(), "")
-    return Number(plain * scale, plain, step, currency, bool(match["percent"]), bracketed, match[0].strip(), match.start("digits"))
+    begin = match.start() + len(match[0]) - len(match[0].lstrip())
+    return Number(plain * scale, plain, step, currency, bool(match["percent"]), bracketed, match[0].strip(), match.start("digits"), begin)
+
+
+def _small(match: re.Match[str]) -> int:
+    """A written-out number under a hundred."""
+    if match["word"]:
+        return _WORDS[match["word"].lower()]
+    return _TENS[match["tens"].lower()] + (_WORDS[match["unit"].lower()] if match["unit"] else 0)
 
 
 def _written(text: str) -> Iterator[Number]:
+    after = 0
     for match in _WORD_NUMBER.finditer(text):
-        if match["word"]:
-            value = _WORDS[match["word"].lower()]
-        else:
-            value = _TENS[match["tens"].lower()] + (_WORDS[match["unit"].lower()] if match["unit"] else 0)
-        end = match.end()
+        value, end = _small(match), match.end()
+        if match.start() < after:
+            continue
         if hundreds := _HUNDREDS.match(text, end):
             value, end = value * 100, hundreds.end()
+            if rest := _REST.match(text, end):
+                value, end = value + _small(rest), rest.end()
+        after = end
         power = 0
         if scale := _WORD_SCALE.match(text, end):
             power, end = _SCALES[scale[1].lower()], scale.end()
-        yield Number(Fraction(value * 10**power), Fraction(value), Fraction(10**power), text=text[match.start() : end], start=match.start())
+        yield Number(
+            Fraction(value * 10**power),
+            Fraction(value),
+            Fraction(10**power),
+            text=text[match.start() : end],
+            start=match.start(),
+            begin=match.start(),
+        )
 
 
 def days(text: str) -> list[Day]:
     """The calendar dates of a text that exist, in their order."""
     found: list[Day] = []
-    taken: list[tuple[int, int]] = []
+    taken = bytearray(len(text))
     for pattern in _DATES:
         for match in pattern.finditer(text):
-            if any(match.start() < end and start < match.end() for start, end in taken):
+            start, end = match.span()
+            if 1 in taken[start:end]:
                 continue
             if day := _day(match):
                 found.append(day)
-                taken.append(match.span())
+                taken[start:end] = b"\x01" * (end - start)
     return sorted(found, key=lambda day: day.start)
 
 

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestra.doors import Source
 
 NEAR = 0.95
 """Share of a quote's words, in order, that make it a near match (VERIFICATION, V0)."""
+MAX_MARKS = 64
+"""Characters that are folded together at most: twice what a letter has of marks in stream-safe text (UAX #15, section 13)."""
+_SPACE = re.compile(r"\s")
+_GAP = re.compile(r"\s\s")
 MAX_WORK = 4_000_000
 """Cells of the word comparison that are filled at most; beyond it no near match is looked for."""
 
@@ -33,8 +37,8 @@ class Folded:
     """A folded text; `starts[i]` and `ends[i]` say which characters of the original became its character `i`."""
 
     text: str
-    starts: tuple[int, ...]
-    ends: tuple[int, ...]
+    starts: Sequence[int]
+    ends: Sequence[int]
 
 
 def find(quote: str, sources: tuple[Source, ...]) -> Span | None:
@@ -77,6 +81,8 @@ def _folded_span(wanted: str, folded: Folded, text: str) -> tuple[int, int] | No
 
 def fold(text: str) -> Folded:
     """A text's folding, with the way back."""
+    if text.isascii() and _GAP.search(text) is None:  # letter for letter, as most texts of a megabyte are
+        return Folded(_SPACE.sub(" ", text.lower()), range(len(text)), range(1, len(text) + 1))
     out: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
@@ -108,7 +114,8 @@ def _segments(text: str) -> Iterator[tuple[int, int]]:
         return
     start = 0
     for index in range(1, len(text)):
-        if text[index].isascii() or not _joins(text[start:index], text[index]):
+        # Only so much of the text is looked at, for marks without end would be sorted, and copied, again and again.
+        if text[index].isascii() or index - start >= MAX_MARKS or not _joins(text[start:index], text[index]):
             yield start, index
             start = index
     if text:

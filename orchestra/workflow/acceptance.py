@@ -10,35 +10,76 @@ plainly, as in the first line. Who writes `abstain` says that the rest shall go 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, overload
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
+from orchestra.verify.answers import MOST_SAMPLES
+from orchestra.verify.rule import Every, NotARule, Rule, Some, joined, read
 from orchestra.workflow.nodes import VerifyNode
 from orchestra.workflow.pending import node_value, said
 from orchestra.workflow.placeholders import Guarded, Placeholder, holds, peek, renamed, template
 from orchestra.workflow.scopes import Draft, Scope, current, fault
 
+if TYPE_CHECKING:
+    from orchestra.workflow.steps import Step
+
 T = TypeVar("T")
 
 _NOTHING: Any = object()
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Checks by name, in the order in which they are asked: `quote & numbers`, or `Check("mine")`."""
+    """Checks, all of which must pass: `quote & numbers`, `quote | entailment`, or `Check("mine")`. `|` wants one of two."""
 
     names: tuple[str, ...]
+    agents: tuple[Step[..., Any], ...] = field(default=(), compare=False, repr=False)
+    """Those that were named by themselves, and not by their names."""
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, agents: tuple[Step[..., Any], ...] = ()) -> None:
         object.__setattr__(self, "names", names)
+        object.__setattr__(self, "agents", agents)
 
     def __and__(self, other: Check) -> Check:
         if not isinstance(other, Check):
             return NotImplemented
-        return Check(*dict.fromkeys((*self.names, *other.names)))
+        return Check(*dict.fromkeys((*self.names, *other.names)), agents=(*self.agents, *other.agents))
+
+    def __or__(self, other: Check) -> Check:
+        if not isinstance(other, Check):
+            return NotImplemented
+        return Check(str(joined(Some, [self._rule, other._rule])), agents=(*self.agents, *other.agents))
+
+    @property
+    def _rule(self) -> Rule:
+        try:
+            return joined(Every, [read(name) for name in self.names])
+        except (NotARule, IndexError) as error:
+            raise fault("W016", f"{self} is no check: {error}", hint='quote | entailment, or Check("quote")') from None
+
+    def __str__(self) -> str:
+        return " & ".join(f"({name})" if "|" in name and len(self.names) > 1 else name for name in self.names)
+
+
+class AgentCheck(Check):
+    """A check that an agent makes; called with an agent, that one does."""
+
+    __slots__ = ()
+
+    def __call__(self, agent: Step[..., Any] | str, /) -> Check:
+        return _by(self.names[0], agent)
+
+
+def _by(check: str, agent: Step[..., Any] | str) -> Check:
+    name = agent if isinstance(agent, str) else getattr(agent, "name", "")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise fault("W016", f"{check}({agent!r}) names no agent", hint=f"{check}(second_reader)")
+    return Check(f"{check}({name})", agents=() if isinstance(agent, str) else (agent,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +107,8 @@ numbers: Final = Check("numbers")
 """Every number stands in the evidence, or is the value of an expression over numbers that do."""
 recompute: Final = Check("recompute")
 """Every expression has the value that it states."""
-entailment: Final = Check("entailment")
-"""The evidence supports what is said, as a small verifier model judges."""
+entailment: Final = AgentCheck("entailment")
+"""The evidence supports what is said, as a small verifier model judges; `entailment(judge)` names another agent."""
 certified: Final = "certified"
 retry: Final = Again("retry")
 """Another attempt, told why the last one was not accepted."""
@@ -75,6 +116,18 @@ escalate: Final = Again("escalate")
 """An attempt by the fleet's larger model."""
 abstain: Final = Abstain()
 """The value is withheld, and the rest goes on without it."""
+
+
+def rederive(agent: Step[..., Any] | str, /) -> Check:
+    """Another agent, which has not seen the value, comes to the same from the same inputs."""
+    return _by("rederive", agent)
+
+
+def agree(samples: int = 5, /) -> Check:
+    """Most of so many samples of the agent itself, 2 to 16, say the same. It lifts what other checks leave open, not what they deny."""
+    if isinstance(samples, bool) or not isinstance(samples, int) or not 2 <= samples <= MOST_SAMPLES:
+        raise fault("W016", f"agree({samples!r}) is no number of samples from 2 to {MOST_SAMPLES}", hint="agree(5)")
+    return Check(f"agree({samples})")
 
 
 @overload
@@ -96,6 +149,7 @@ def accepted(
     node = _produced(value, scope, "accepted")
     wired = peek(value)
     node.fields |= _clause(checks, against, accept)
+    scope.root.steps += checks.agents
     node.fields["otherwise"] = tuple(action.name for action in _actions(otherwise))
     made = renamed(wired)
     return Guarded(made._wired) if any(isinstance(action, Abstain) for action in otherwise) else made
@@ -125,7 +179,7 @@ def _produced(value: Any, scope: Scope, word: str) -> Draft:
 
 def _clause(checks: Check, against: object, accept: Accept | None) -> dict[str, Any]:
     if not isinstance(checks, Check) or not checks.names:
-        raise fault("W016", f"checks={checks!r} are no checks", hint="checks=quote & numbers")
+        raise fault("W016", f"checks={checks!r} are no checks", hint="checks=quote & numbers, or quote | entailment")
     if accept is not None and accept != certified and not (isinstance(accept, int | float) and 0 <= accept <= 1):
         raise fault("W016", f"accept={accept!r} is no score", hint="accept=0.8, from 0 to 1, or accept=certified")
     clause: dict[str, Any] = {"checks": checks.names}
@@ -151,5 +205,6 @@ def verify(value: T, /, *, checks: Check, against: object = _NOTHING, accept: Ac
             "W016", "verify() takes a value of the workflow, and this is known now", hint="verify(answer, checks=quote, against=...)"
         )
     text, schema = template(value)
+    scope.root.steps += checks.agents if isinstance(checks, Check) else ()
     draft = scope.add(VerifyNode, "verified", schema, verify=text, **_clause(checks, against, accept))
     return Placeholder(node_value(draft, scope))  # type: ignore[return-value]  # typed as the value that it will have

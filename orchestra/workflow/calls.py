@@ -12,7 +12,7 @@ from orchestra.errors import InputError
 from orchestra.values.types import ANY, Schema, elements, nearest, resolve, under
 from orchestra.workflow import mistakes
 from orchestra.workflow.checking import kinds
-from orchestra.workflow.nodes import Node, Retry
+from orchestra.workflow.nodes import AgentNode, Node, Retry
 from orchestra.workflow.pending import node_value, said, unfit
 from orchestra.workflow.placeholders import Guarded, Placeholder, template
 from orchestra.workflow.scopes import Draft, Scope, fault, tracing
@@ -36,6 +36,10 @@ class Options(TypedDict, total=False):
     """The value where the node ends without one: of its output's type, known or not."""
     after: Sequence[object]
     """Values whose nodes it waits for without using them."""
+    escalate: bool
+    """Of an agent: a condition on values of the workflow; where it holds, the fleet's larger model is asked at once."""
+    tools: Sequence[str | Step[..., Any]]
+    """Of an agent with tools: those of its card that have effects, and that it may use here."""
 
 
 class Step(Generic[P, R]):
@@ -68,7 +72,7 @@ class Step(Generic[P, R]):
             )
         wired = self._wired(self._bound(args, kwargs))
         draft = self._node(scope, wired)
-        self._told(draft, scope)
+        told(self._options, draft, scope, f"{self.name}.options(fallback=...)")
         scope.root.steps.append(self)
         return cast(R, Placeholder(node_value(draft, scope)))
 
@@ -129,22 +133,28 @@ class Step(Generic[P, R]):
             fields["name"] = self._options["name"]
         return scope.add(self.node, self.name, self.signature.output, **fields)
 
-    def _told(self, draft: Draft, scope: Scope) -> None:
-        """Puts the options on a node."""
-        options = self._options
-        if "timeout" in options:
-            draft.fields["timeout"] = float(options["timeout"])
-        if "retry" in options:
-            draft.fields["retry"] = _attempts(options["retry"])
-        if "fallback" in options:
-            given, have = template(options["fallback"])
-            draft.fields["fallback"] = "${null}" if given is None else given  # a field that is None is left out
-            if reason := unfit(have, draft.schema):
-                raise misfit(f"{self.name}.options(fallback=...)", options["fallback"], have, draft.schema, reason)
-        if "after" in options:
-            draft.fields["after"] = tuple(_waited(value, scope) for value in options["after"])
-        if "name" in options and draft.name != options["name"]:
-            raise fault("W016", f"a node cannot be called {options['name']!r} here", hint=f"a free name, such as {draft.name!r}")
+
+def told(options: Options, draft: Draft, scope: Scope, falling: str) -> None:
+    """Puts options on a node; `falling` is how its fallback is written, for messages. Raises `InputError` W006, W011 or W016."""
+    if "timeout" in options:
+        draft.fields["timeout"] = float(options["timeout"])
+    if "retry" in options:
+        draft.fields["retry"] = _attempts(options["retry"])
+    if "fallback" in options:
+        given, have = template(options["fallback"])
+        draft.fields["fallback"] = "${null}" if given is None else given  # a field that is None is left out
+        if reason := unfit(have, draft.schema):
+            raise misfit(falling, options["fallback"], have, draft.schema, reason)
+    if "escalate" in options:
+        draft.fields["escalate"] = _condition(options["escalate"], draft)
+    if "tools" in options:
+        if draft.kind is not AgentNode:
+            raise fault("W016", f"{draft.name} is no agent, and is given no tools", hint="tools=[...] belongs to an agent")
+        draft.fields["tools"] = tuple(one.name if isinstance(one, Step) else one for one in options["tools"])
+    if "after" in options:
+        draft.fields["after"] = tuple(_waited(value, scope) for value in options["after"])
+    if "name" in options and draft.name != options["name"]:
+        raise fault("W016", f"a node cannot be called {options['name']!r} here", hint=f"a free name, such as {draft.name!r}")
 
 
 def _attempts(given: int | Retry) -> Retry:
@@ -216,3 +226,15 @@ def _elements_fitting(text: str, inner: Schema, want: Schema, wanted: Schema | s
     if fields := _fields(shape, want):
         return f"map_(lambda item: ... item.{fields[0]} ..., {text}) for each element, or {text}[0].{fields[0]} for the first"
     return ""
+
+
+def _condition(given: Any, draft: Draft) -> Any:
+    """The text of `escalate`. Raises `InputError` W011 for what is no condition, W016 for a step that is no agent."""
+    if draft.kind is not AgentNode:
+        raise fault("W016", f"{draft.name} is no agent, and has no larger model", hint="escalate=... belongs to an agent")
+    found, have = template(given)
+    wanted: Schema = {"type": "boolean"}
+    reason = unfit(have, wanted) if isinstance(given, Placeholder) else "it is no value of the workflow"
+    if reason:
+        raise misfit(f"{draft.name}: escalate", given, have, wanted, reason)
+    return found

@@ -15,7 +15,7 @@ from orchestra.values.types import Validator, parse_type
 from orchestra.workflow import modifiers
 from orchestra.workflow.drafts import Draft, Names
 from orchestra.workflow.findings import Enough, Findings
-from orchestra.workflow.nodes import AnyNode, Block, CallNode, Defaults, FirstOfNode, Graph, LoopNode, ToolNode
+from orchestra.workflow.nodes import AgentNode, AnyNode, Block, CallNode, Defaults, FirstOfNode, Graph, LoopNode, PlanNode, ToolNode
 from orchestra.workflow.ordering import Uses, names_in, ordered, uses
 from orchestra.workflow.program import CompiledNode, Expression, InputField, Program
 from orchestra.workflow.programs import assembled, excess, nothing
@@ -32,9 +32,12 @@ MAX_LOOPS = 4
 _TAKEN = KEYWORDS | {"input"}
 
 
-def compile_graph(graph: Graph, catalog: Catalog, places: Places | None = None) -> Program:
-    """The program of a workflow. Raises `InputError`, or `InputErrors` with all faults (L040 to L060, L105 to L121, A002)."""
-    return _compile(graph, catalog, places, (), {}).program
+def compile_graph(graph: Graph, catalog: Catalog, places: Places | None = None, *, called: Mapping[str, Called] | None = None) -> Program:
+    """The program of a workflow. `called` are workflows that are compiled already, by the names under which this one calls them.
+
+    Raises `InputError`, or `InputErrors` with all faults (L040 to L063, L105 to L121, A002).
+    """
+    return _compile(graph, catalog, places, (), dict(called or {})).program
 
 
 @dataclass(frozen=True)
@@ -340,18 +343,26 @@ class Compiler:
             case ToolNode(tool=name):
                 contract = self.catalog.tools.get(name)
                 return contract is not None and contract.effect != "pure"
+            case PlanNode(tools=tools, workflows=workflows):
+                known = (self.catalog.tools[name] for name in tools if name in self.catalog.tools)
+                return any(tool.effect != "pure" for tool in known) or any(map(self._calls_what_acts, workflows))
+            case AgentNode(tools=names):
+                return any(name in self.catalog.tools and self.catalog.tools[name].effect != "pure" for name in names)
             case CallNode(call=Block(nodes=inner)) | LoopNode(loop=Block(nodes=inner)):
                 return any(self.acts(one) for one in inner.values())
             case CallNode(call=str(name)):
-                called = self.programs.get(name)
-                return called is not None and called.acts
+                return self._calls_what_acts(name)
             case _:
                 return False
+
+    def _calls_what_acts(self, name: str) -> bool:
+        called = self.programs.get(name)
+        return called is not None and called.acts
 
     def called(self, name: str, path: Path) -> Called | None:
         """A workflow that is called by name, compiled once, and whether it always gives a value; faults are noted (L106, L111, L116)."""
         place = self.findings.at(*path)
-        if name in self.above:
+        if name in self.above and name not in self.programs:
             way = " -> ".join((*self.above[self.above.index(name) :], name))
             self.findings.fault("L116", f"the workflow calls itself: {way}", place, hint="use a `loop:`, which is bounded")
             return None

@@ -9,15 +9,17 @@ import msgspec
 
 from orchestra.agent.contract import Contract, Schema
 from orchestra.values.schema import ANY, NULL, nullable, show, union
-from orchestra.workflow import nodes
+from orchestra.workflow import kits, nodes
 from orchestra.workflow.nodes import RETRY, AnyNode, Retry
 from orchestra.workflow.ordering import Uses, names_in, uses
-from orchestra.workflow.program import Acceptance, CompiledNode, Expression, Program
+from orchestra.workflow.program import Acceptance, CompiledNode, Expression, Planning, Program, Using
+from orchestra.workflow.signatures import NAME
+from orchestra.workflow.syntax import KEYWORDS
 from orchestra.workflow.truth import decided
 from orchestra.workflow.wiring import Path, Types, compiled, fits, known_inputs, unreferenced, wired
 
 if TYPE_CHECKING:
-    from orchestra.workflow.compiler import Compiler
+    from orchestra.workflow.compiler import Called, Compiler
 
 Names = dict[str, Schema]
 """The types of the names that can be read, by name. One mapping for a whole workflow: bodies add their names and take them away again."""
@@ -46,6 +48,9 @@ class Draft(msgspec.Struct, kw_only=True, gc=False):
     retry: Retry = RETRY
     timeout: float | None = None
     acceptance: Acceptance | None = None
+    planning: Planning | None = None
+    using: Using | None = None
+    escalate: Expression | None = None
     sure: bool = True
     """Whether its kind always gives a value, failures apart."""
 
@@ -81,6 +86,9 @@ class Draft(msgspec.Struct, kw_only=True, gc=False):
             self.retry,
             self.timeout,
             self.acceptance,
+            self.planning,
+            self.using,
+            self.escalate,
         )
 
 
@@ -136,10 +144,13 @@ def condition(compiler: Compiler, text: str, types: Types, path: Path) -> Expres
     constant = found.evaluate({}) if not found.references else None
     if constant is not None:
         hint = "leave it out" if (word == "when") == constant else "leave the node out" if word == "when" else "write what ends the loop"
+        if word == "escalate":
+            hint = "name the larger model in the agent's card" if constant else "leave it out"
         findings.fault("L118", f"`{word}` is always {str(constant).lower()}", findings.at(*path), hint=hint)
     elif (known := decided(text, types)) is not None:
         means = {("when", False): "the node never runs", ("until", False): "the loop always takes `at_most` turns"}
-        says = means.get((str(word), known), "it has no effect" if word == "when" else "the loop ends after one turn")
+        usual = {"when": "it has no effect", "escalate": f"the larger model is {'always' if known else 'never'} asked at once"}
+        says = means.get((str(word), known), usual.get(str(word), "the loop ends after one turn"))
         findings.warn(f"`{word}` is {str(known).lower()} whatever happens: {says}", findings.at(*path))
     return found
 
@@ -161,7 +172,8 @@ def _call(
         inputs = known_inputs(reads, takes, types, findings)
         if inputs is None:
             inputs = wired(node.with_, takes, callee, types, findings, (*path, "with"))
-        return Draft(kind=kind, contract=contract, inputs=inputs, output=contract.output)
+        using = kits.using(compiler, node, contract, path) if isinstance(node, nodes.AgentNode) and (contract.kit or node.tools) else None
+        return Draft(kind=kind, contract=contract, inputs=inputs, output=contract.output, using=using)
     if callee in other:
         right, said = ("tool", "a tool") if kind == "agent" else ("agent", "an agent")
         findings.fault("L111", f"{callee!r} is {said}", findings.at(*path, kind), hint=f"{right}: {callee}")
@@ -245,13 +257,68 @@ def _first_of(compiler: Compiler, node: nodes.FirstOfNode, types: Names, path: P
 
 
 def _plan(compiler: Compiler, node: nodes.PlanNode, types: Names, path: Path) -> Draft:
-    template(compiler, node.plan, types, (*path, "plan"), STR)
+    catalog = compiler.catalog
+    goal = template(compiler, node.plan, types, (*path, "plan"), STR)
     inputs = compiled(dict(node.with_), types, compiler.findings, (*path, "with"))
-    for key, names, known in (("agents", node.agents, compiler.catalog.agents), ("tools", node.tools, compiler.catalog.tools)):
+    for name in node.with_:
+        if not NAME.fullmatch(name) or name in KEYWORDS:
+            place = compiler.findings.at(*path, "with", name, key=True)
+            hint = f"call it {name.lower()}_" if name.lower() in KEYWORDS else "lower case letters, digits and _"
+            compiler.findings.fault("L115", f"a plan cannot read a value that is called {name!r}", place, hint=hint)
+    skills, workflows = _skills(compiler, node, path)
+    if node.larger is not None and node.larger not in catalog.agents:
+        compiler.unknown("agent", node.larger, catalog.agents, (*path, "larger"))
+    planning = None
+    if goal is not None:
+        values = dict(inputs.parts or {}) if inputs is not None else {}
+        router = catalog.agents.get(node.router)
+        reached = kits.reached(compiler, skills, (*path, "agents"))
+        planning = Planning(
+            goal=goal,
+            values=values,
+            router=router,
+            skills=tuple(skills),
+            workflows=workflows,
+            models=compiler.models,
+            limits=node.limits,
+            repairs=node.repairs,
+            replans=node.replans,
+            streaming=node.streaming,
+            known=reached,
+            larger=catalog.agents.get(node.larger) if node.larger is not None else None,
+            votes=node.votes,
+            cache=node.cache,
+            judges=kits.judges(compiler, (*skills, *reached)),
+        )
+    return Draft(kind="plan", inputs=inputs, output=compiler.type(node.returns, (*path, "returns")), planning=planning)
+
+
+def _skills(compiler: Compiler, node: nodes.PlanNode, path: Path) -> tuple[tuple[Contract, ...], dict[str, Called]]:
+    """What a plan may use: agents and tools, and workflows by name. Notes names that mean nothing (L111) or more than one thing (L063)."""
+    catalog, findings = compiler.catalog, compiler.findings
+    known = {"agents": frozenset(catalog.agents), "tools": frozenset(catalog.tools), "workflows": frozenset(catalog.workflows)}
+    listed: dict[str, str] = {}
+    skills: dict[str, Contract] = {}
+    workflows: dict[str, Called] = {}
+    for key, names in (("agents", node.agents), ("tools", node.tools), ("workflows", node.workflows)):
         for number, name in enumerate(names):
-            if name not in known:
-                compiler.unknown(key[:-1], name, known, (*path, key, number))
-    return Draft(kind="plan", inputs=inputs, output=compiler.type(node.returns, (*path, "returns")))
+            place = (*path, key, number)
+            if listed.setdefault(name, key) != key:
+                said = f"{name!r} stands under `{listed[name]}` and under `{key}`, and a plan could not tell them apart"
+                findings.fault("L063", said, findings.at(*place), hint="rename one, or leave one out")
+            elif name not in known[key] and (other := next((one for one in known if name in known[one]), None)) is not None:
+                said = f"{name!r} is {'an agent' if other == 'agents' else f'a {other[:-1]}'}"
+                findings.fault("L111", said, findings.at(*place), hint=f"{other}: [{name}]")
+            elif key == "workflows":
+                if (called := compiler.called(name, place)) is not None:
+                    workflows[name] = called
+            elif name in known[key]:
+                skills[name] = (catalog.agents if key == "agents" else catalog.tools)[name]
+            else:
+                compiler.unknown(key[:-1], name, known[key], place)
+    if not listed:
+        findings.warn("the plan may use nothing: list `agents`, `tools` or `workflows`", findings.at(*path, "plan", key=True))
+    return tuple(skills.values()), workflows
 
 
 def _ask(compiler: Compiler, node: nodes.AskNode, types: Names, path: Path) -> Draft:

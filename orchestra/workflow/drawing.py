@@ -10,7 +10,7 @@ from typing import Any
 from orchestra.values.schema import show
 from orchestra.values.text import visible
 from orchestra.workflow.graph import callee, each_program, layers, levels
-from orchestra.workflow.nodes import Block, CallNode, FirstOfNode, LoopNode, PlanNode
+from orchestra.workflow.nodes import AgentNode, Block, CallNode, FirstOfNode, LoopNode, PlanNode
 from orchestra.workflow.program import CompiledNode, Expression, Program
 
 NARROWEST = 40
@@ -85,6 +85,8 @@ def sentences(node: CompiledNode) -> list[str]:
         found.append(f"each {node.variable} of {_short(node.source.each)}{most}{together}")
     if node.source.when is not None:
         found.append(f"when {_short(node.source.when)}")
+    if isinstance(node.source, AgentNode) and node.source.escalate is not None:
+        found.append(f"the larger model at once when {_short(node.source.escalate)}")
     if node.acceptance is not None:
         accept = node.source.accept if node.source.accept == "certified" else f"{node.acceptance.accept:g}"
         otherwise = f"; otherwise {', '.join(node.acceptance.otherwise)}" if node.acceptance.otherwise else ""
@@ -101,8 +103,8 @@ def _headline(node: CompiledNode) -> str:
             return f"loop, at most {loop.at_most} turn{'s' * (loop.at_most != 1)}, until {_short(loop.until)}"
         case FirstOfNode(first_of=arms):
             return f"first of {', '.join(_short(arm) for arm in arms)}"
-        case PlanNode(agents=agents, tools=tools, limits=limits):
-            return f"plan of at most {limits.steps} steps with {', '.join((*agents, *tools)) or 'nothing'}"
+        case PlanNode(agents=agents, tools=tools, workflows=workflows, limits=limits):
+            return f"plan of at most {limits.steps} steps with {', '.join((*agents, *tools, *workflows)) or 'nothing'}"
         case CallNode(call=Block()):
             return "block"
         case _:
@@ -122,7 +124,16 @@ def _needs(program: Program, node: CompiledNode) -> list[str]:
 def _references(node: CompiledNode) -> frozenset[str]:
     """The names that a node's own expressions read; what its body reads is not among them."""
     against = node.acceptance.against if node.acceptance is not None else None
-    given: tuple[Expression | None, ...] = (node.inputs, node.when, node.each, *node.arms, node.value, node.fallback, against)
+    given: tuple[Expression | None, ...] = (
+        node.inputs,
+        node.escalate,
+        node.when,
+        node.each,
+        *node.arms,
+        node.value,
+        node.fallback,
+        against,
+    )
     return frozenset().union(*(one.references for one in given if one is not None))
 
 

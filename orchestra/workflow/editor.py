@@ -9,7 +9,7 @@ from orchestra.workflow.nodes import KINDS, Graph
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-_LISTS = ("after", "checks", "otherwise", "agents", "tools", "options")
+_LISTS = ("after", "checks", "otherwise", "agents", "tools", "workflows", "options")
 """Keys of a node whose list may be written as its one element."""
 _TOGETHER = {"each": ["as"], "as": ["each"], "limit": ["each"], "concurrency": ["each"], "against": ["checks"]}
 """Keys of a node, and those that they mean nothing without."""
@@ -36,11 +36,12 @@ _MEANINGS = {
     "within": "Seconds after the first attempt began, after which no other one is planned.",
     "timeout": "Seconds that an attempt may take.",
     "fallback": "The value where the node gives none: a reference or a literal.",
-    "checks": "What the value must stand before it is accepted: `[quote, numbers, entailment]`.",
+    "checks": "What the value must stand before it is accepted: `[quote, numbers, entailment]`; `quote | entailment` wants one of two.",
     "against": "The evidence that the checks compare the value with.",
     "accept": "A score from 0 to 1, or `certified`.",
     "otherwise": "What to do, in order, with a value that is not accepted: `[retry, escalate, abstain]`.",
     "agent": "The name of the specialist that is asked.",
+    "escalate": "A condition: where it holds, the fleet's larger model is asked at once. `${difficulty.need > 0.4}`",
     "tool": "The name of the tool that is called.",
     "call": "The name of a workflow, or a block: `{nodes: {...}, output: ${...}}`.",
     "first_of": "Arms in order of preference: the first that ends in a value is the node's value. `['${a}', '${b}', 'none']`",
@@ -49,11 +50,18 @@ _MEANINGS = {
     "verify": "The value to judge, with `checks` and `against`.",
     "ask": "The question to a person.",
     "agents": "The agents that the plan may use.",
-    "tools": "The tools that the plan may use.",
+    "tools": "The tools that the plan may use; of an agent, those of its card that have effects, and that it may use here.",
+    "workflows": "The workflows that the plan may use, with all that they do.",
     "returns": "The type of the value: `str`, `list[Fact]`, ...",
     "options": "The answers that the person chooses from.",
     "limits": "How large the plan may be: `{steps: 8, width: 4}`.",
-    "repairs": "How often a plan that was refused is handed back.",
+    "repairs": "How often a line of the plan that was refused is handed back.",
+    "replans": "How often another plan may follow one of which a step failed.",
+    "streaming": "Whether steps without effects start while the plan is still being written.",
+    "router": "The agent that plans; `router` where nothing is said.",
+    "larger": "The agent that plans where the repairs of the router are used up; it goes on from the lines that stand.",
+    "votes": "How many plans are sampled; the one that most of them agree on runs. From 1 to 16.",
+    "cache": "Whether a plan that has served may serve again; `false` asks the router each time.",
     "at_most": "Turns at most.",
     "until": "The condition that ends the loop; it may read `turn` and the nodes of the block.",
     "type": "`str`, `int`, `float`, `bool`, `list[T]`, `dict[str, T]`, `T | null`, `Literal['a', 'b']`, or a record by name.",

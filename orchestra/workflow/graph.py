@@ -173,9 +173,9 @@ def each_program(program: Program) -> Iterator[Program]:
 
 
 def tries(node: CompiledNode) -> int:
-    """Attempts of a node that calls an agent or a tool, at most, the escalated one among them. Bodies are not repeated."""
+    """Attempts of a node that calls an agent or a tool, at most; one more where a larger model may be asked. Bodies are not repeated."""
     if node.contract is not None and node.contract.effect == "once":
         found = 1
     else:
         found = node.source.retry.attempts if node.source.retry is not None else max(node.retry.attempts, TRIES)
-    return found + (node.acceptance is not None and "escalate" in node.acceptance.otherwise)
+    return found + (node.escalate is not None or (node.acceptance is not None and "escalate" in node.acceptance.otherwise))

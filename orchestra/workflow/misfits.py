@@ -36,6 +36,7 @@ _OF_KEY = {
     "accept": "`certified`, or a score in [0, 1]",
     "call": "the name of a workflow, or a block with `nodes` and `output`",
     "when": "a text with a reference",
+    "escalate": "a text with a reference",
     "each": "a text with a reference",
     "until": "a text with a reference",
 }
@@ -57,6 +58,7 @@ _EXAMPLES = {
     "money": "budget: {money: 0.5}",
     "label": "label: public, internal or restricted",
     "when": "when: ${condition}",
+    "escalate": "escalate: ${condition}",
     "until": "until: ${condition}",
     "each": "each: ${list}",
     "with": 'with: {question: "${input.question}"}',

@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestra.agent.contract import Contract, Schema
+from orchestra.errors import InputError
 from orchestra.values.schema import ANY, branches, elements, resolve, show, under
-from orchestra.workflow import nodes
+from orchestra.workflow import checked, nodes
 from orchestra.workflow.drafts import Draft, Names, condition, drafted
 from orchestra.workflow.nodes import RETRY, AnyNode
 from orchestra.workflow.ordering import Uses, names_in
 from orchestra.workflow.program import Acceptance, Expression
 from orchestra.workflow.syntax import KEYWORDS
-from orchestra.workflow.wiring import Path, Types, compiled, fits, listed, meant, typed, unreferenced
+from orchestra.workflow.wiring import Path, Types, compiled, fits, listed, typed, unreferenced
 
 if TYPE_CHECKING:
+    from orchestra.verify.certificate_file import Certificate
     from orchestra.workflow.compiler import Compiler
 
-EVIDENCE = frozenset({"quote", "numbers", "entailment"})
-"""Checks that compare with evidence."""
-_MODIFIERS = frozenset(nodes.Node.model_fields) - {"after"}
+_MODIFIERS = frozenset(nodes.Node.model_fields) - {"after"} | {"escalate"}
 """What a bare node has nothing of."""
 
 
@@ -119,6 +119,20 @@ def _complete(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, pat
     draft.retry = node.retry or compiler.defaults.retry or RETRY
     draft.timeout = node.timeout or compiler.defaults.timeout
     draft.acceptance = _acceptance(compiler, node, draft, types, path)
+    if isinstance(node, nodes.AgentNode) and node.escalate is not None:
+        draft.escalate = _escalated(compiler, node.escalate, draft, types, (*path, "escalate"))
+
+
+def _escalated(compiler: Compiler, text: str, draft: Draft, types: Types, path: Path) -> Expression | None:
+    """The condition on which the larger model is asked at once. An agent with tools is asked line by line, and has no such condition."""
+    findings = compiler.findings
+    if draft.contract is not None and draft.contract.kit is not None:
+        why = f"{draft.contract.name} uses tools, and each of its lines is a call of its own"
+        hint = "name the larger model in the agent's card"
+        findings.fault("L117", "`escalate` goes with an agent without tools", findings.at(*path, key=True), hint=hint, why=why)
+    if draft.acceptance is not None and draft.acceptance.certificate is not None:
+        findings.warn("what the larger model says at once is without the promise of the certificate", findings.at(*path))
+    return condition(compiler, text, types, path)
 
 
 def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, path: Path) -> Acceptance | None:
@@ -126,7 +140,7 @@ def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, p
     contract = draft.contract
     checks = node.checks or (contract.checks if contract is not None else ())
     findings = compiler.findings
-    _known(compiler, node, path)
+    asked = checked.read_rules(compiler, node, draft, checks, path)
     if not checks:
         for key in ("against", "accept", "otherwise"):
             if getattr(node, key) not in (None, ()):
@@ -138,28 +152,62 @@ def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, p
         said = f"the message of {contract.name} is in the outbox before checks can speak"
         hint = "put the checks on the node that makes its inputs"
         findings.fault("L117", said, findings.at(*path, "checks" if node.checks else ""), hint=hint)
-    against = _against(compiler, node, contract, checks, types, path)
+    against = _against(compiler, node, contract, asked.names, types, path)
     accept = node.accept if node.accept is not None else contract.accept if contract is not None else None
+    certificate = None
     if accept == "certified":
-        name = contract.name if contract is not None else path[-1]
-        place = findings.at(*path, "accept")
-        why = "certificates come with calibration, which this version does not do yet"
-        findings.fault("L119", f"there is no certificate for {name!r}", place, hint="accept: 0.5", why=why)
-        accept = None
+        certificate = _certificate(compiler, node, contract, checks, path)
+        accept = certificate.threshold if certificate is not None else None
     otherwise = node.otherwise or (contract.otherwise if contract is not None else ())
     if "retry" in otherwise and draft.kind not in ("agent", "tool"):
         findings.warn(
             f"a `{draft.kind}` node is not retried when its checks refuse: retries belong to the nodes inside", findings.at(*path)
         )
-    return Acceptance(checks, against, 0.5 if accept is None else float(accept), otherwise or ("abstain",))
+    otherwise = otherwise or ("abstain",)
+    if certificate is not None and (again := [action for action in otherwise if action != "abstain"]):
+        said = f"what `{again[0]}` brings is accepted by the same threshold, but without the promise of the certificate"
+        findings.warn(f"{said}, which is about first answers; otherwise: [abstain] keeps to those", findings.at(*path))
+    return Acceptance(
+        checks=checks,
+        against=against,
+        accept=0.5 if accept is None else float(accept),
+        otherwise=otherwise,
+        certificate=certificate,
+        asking=asked.asking,
+        judges=asked.judges,
+    )
 
 
-def _known(compiler: Compiler, node: AnyNode, path: Path) -> None:
-    known = compiler.catalog.checks
-    for number, check in enumerate(node.checks):
-        if check not in known:
-            hint = meant(check, known, f"checks: {listed(sorted(known))}")
-            compiler.findings.fault("L111", f"there is no check {check!r}", compiler.findings.at(*path, "checks", number), hint=hint)
+def _certificate(compiler: Compiler, node: AnyNode, contract: Contract | None, checks: tuple[str, ...], path: Path) -> Certificate | None:
+    """What `accept: certified` stands for; where nothing does, that is noted (L119, V002 to V009)."""
+    findings = compiler.findings
+    place = findings.at(*path, "accept") if node.accept is not None else findings.at(*path)
+    if contract is None or contract.kind != "agent":
+        why = "certificates are of agents, and this node asks none"
+        name = contract.name if contract is not None else path[-1]
+        findings.fault("L119", f"there is no certificate for {name!r}", place, hint="accept: 0.5", why=why)
+        return None
+    try:
+        found: Certificate | None = compiler.catalog.certificates.get(contract.name)
+    except InputError as error:
+        why = error.why or (str(error.place) if error.place is not None else "")
+        findings.fault(error.code, error.message, place, hint=error.hint, why=why)
+        return None
+    if found is None:
+        hint = f"orchestra certify {contract.name} --data FILE"
+        findings.fault("L119", f"there is no certificate for {contract.name!r}", place, hint=hint)
+        return None
+    if frozenset(found.checks) != frozenset(checks):
+        said = f"the certificate of {contract.name!r} is about the checks {listed(found.checks)}, and this node has {listed(checks)}"
+        hint = f"checks: [{', '.join(found.checks)}], or {found.command} --checks {','.join(checks)}"
+        findings.fault("V005", said, place, hint=hint)
+        return None
+    given = getattr(node, "with_", {})
+    if node.against is not None and contract.evidence and node.against != given.get(contract.evidence):
+        said = f"the certificate of {contract.name!r} is about answers judged against the input {contract.evidence!r}"
+        findings.fault("V005", said, findings.at(*path, "against"), hint=f"against: {given.get(contract.evidence, '')}")
+        return None
+    return found
 
 
 def _against(
@@ -167,14 +215,16 @@ def _against(
 ) -> Expression | None:
     """The evidence: as the node says, else the input that its agent's card names."""
     findings = compiler.findings
-    wanting = [check for check in checks if check in EVIDENCE]
+    wanting = [check for check in checks if check in checked.EVIDENCE]
     if node.against is not None:
-        if not wanting and all(check in compiler.catalog.checks for check in checks):
+        if checked.READING.isdisjoint(checks) and all(check in compiler.catalog.checks for check in checks):
             findings.fault("L117", "no check here needs `against`", findings.at(*path, "against", key=True), hint="checks: [quote]")
         return compiled(node.against, types, findings, (*path, "against"))
     if not wanting:
         return None
     given = getattr(node, "with_", {})
+    if contract is not None and contract.kit is not None:
+        return None  # what its tools gave, which nobody knows yet
     if contract is not None and contract.evidence in given:
         return compiled(given[contract.evidence], types, findings, (*path, "with", contract.evidence))
     place = findings.at(*path, "checks", key=True) if node.checks else findings.at(*path, key=True)

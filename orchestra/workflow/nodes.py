@@ -83,10 +83,13 @@ class Node(Frozen):
 
 
 class AgentNode(Node):
-    """Asks a specialist."""
+    """Asks a specialist. `tools` are those of its card that have effects, and that it may use here. `escalate` is a condition: where it
+    holds, the fleet's larger model is asked at once."""
 
     agent: str
     with_: Mapping[str, Template] = Field(default={}, alias="with")
+    escalate: str | None = None
+    tools: tuple[str, ...] = ()
 
 
 class ToolNode(Node):
@@ -143,9 +146,16 @@ class PlanNode(Node):
     with_: Mapping[str, Template] = Field(default={}, alias="with")
     agents: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
+    workflows: tuple[str, ...] = ()
     returns: str = "str"
     limits: PlanLimits = PlanLimits.model_construct()
     repairs: Annotated[int, Field(ge=0, le=10)] = 1
+    replans: Annotated[int, Field(ge=0, le=10)] = 1
+    streaming: bool = True
+    router: Name = "router"
+    larger: Name | None = None
+    votes: Annotated[int, Field(ge=1, le=16)] = 1
+    cache: bool = True
 
 
 class VerifyNode(Node):

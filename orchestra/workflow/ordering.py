@@ -118,7 +118,9 @@ def _uses(node: AnyNode, paths: Mapping[str, Plain] | None) -> Uses:
     soft: list[Any] = [node.fallback] if node.fallback is not None else []
     inner = Uses(NONE, NONE, NONE)
     match node:
-        case nodes.AgentNode() | nodes.ToolNode():
+        case nodes.AgentNode():
+            hard += [node.with_, node.escalate]
+        case nodes.ToolNode():
             hard.append(node.with_)
         case nodes.CallNode(call=call):
             hard.append(node.with_)

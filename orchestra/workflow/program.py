@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from orchestra.agent.contract import Contract, Schema
+from orchestra.agent.contract import Contract, Kit, Schema
 from orchestra.values.labels import Label
-from orchestra.workflow.nodes import RETRY, Action, AnyNode, Budget, Graph, Retry
+from orchestra.workflow.nodes import RETRY, Action, AnyNode, Budget, Graph, PlanLimits, Retry
+
+if TYPE_CHECKING:
+    from orchestra.verify.certificate_file import Certificate
+    from orchestra.workflow.compiler import Called
 
 
 class Expression(Protocol):
@@ -41,6 +45,58 @@ class Acceptance:
     against: Expression | None = None
     accept: float = 0.5
     otherwise: tuple[Action, ...] = ("abstain",)
+    certificate: Certificate | None = None
+    """What `certified` was resolved to: `accept` is its threshold."""
+    asking: bool = False
+    """Whether one of the checks asks agents."""
+    judges: Mapping[str, Contract] = field(default_factory=dict)
+    """The agents that they may ask beside the producer, by name."""
+
+
+class Planning(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What a `plan` node's router is asked, and what it may use."""
+
+    goal: Expression
+    values: Mapping[str, Expression]
+    """What the plan may read beside its goal."""
+    router: Contract | None
+    """The agent that plans; None where there is none of its name."""
+    skills: tuple[Contract, ...]
+    """The agents and tools that the plan may use."""
+    workflows: Mapping[str, Called]
+    """The workflows that it may use, by name."""
+    models: Mapping[str, Schema]
+    """The types that are known by name."""
+    limits: PlanLimits
+    repairs: int
+    replans: int = 1
+    """How often another plan may follow one that failed."""
+    streaming: bool = True
+    """Whether its steps start while it is being written."""
+    known: tuple[Contract, ...] = ()
+    """What its skills may call in their turn."""
+    larger: Contract | None = None
+    """The agent that goes on where the router's repairs are used up."""
+    votes: int = 1
+    """Plans that are sampled, and voted on."""
+    cache: bool = True
+    """Whether a plan that has served may serve again."""
+    judges: tuple[Contract, ...] = ()
+    """The agents that checks of the skills' cards ask."""
+
+
+class Using(msgspec.Struct, frozen=True, gc=False):
+    """What an agent with tools may use at a node."""
+
+    kit: Kit
+    skills: tuple[Contract, ...]
+    """What it may call itself, its tools first."""
+    known: tuple[Contract, ...]
+    """All that may be called in its course: its skills, what they may call in their turn, and whom checks of their cards ask."""
+    plain: bool
+    """Whether its inputs are those of the workflow, and nothing that another node has made."""
+    models: Mapping[str, Schema]
+    """The types that are known by name."""
 
 
 class CompiledNode(msgspec.Struct, frozen=True, gc=False):
@@ -85,6 +141,21 @@ class CompiledNode(msgspec.Struct, frozen=True, gc=False):
     retry: Retry = RETRY
     timeout: float | None = None
     acceptance: Acceptance | None = None
+    planning: Planning | None = None
+    using: Using | None = None
+    escalate: Expression | None = None
+    """Of an agent: whether the larger model is asked at once."""
+    sample: int = 0
+    """Of an agent: which of several samples its answers are (`Call.sample`)."""
+
+    @property
+    def acts(self) -> bool:
+        """Whether it may have an effect: calls what has one, asks a person, lets a router plan, or has such a node within."""
+        if self.kind in ("ask", "plan") or (self.contract is not None and self.contract.effect != "pure"):
+            return True
+        if self.using is not None and any(one.effect != "pure" for one in self.using.known):
+            return True
+        return self.body is not None and any(inner.acts for inner in self.body.nodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +200,11 @@ class Program:
     def first(self) -> list[CompiledNode]:
         """The nodes that need no other."""
         return [node for node in self.nodes if not node.needs]
+
+
+def sampled(program: Program, sample: int) -> Program:
+    """The program with the agents of its nodes asked for this sample (`Call.sample`); itself for 0."""
+    if not sample:
+        return program
+    nodes = tuple(msgspec.structs.replace(node, sample=sample) if node.kind == "agent" else node for node in program.nodes)
+    return replace(program, nodes=nodes)

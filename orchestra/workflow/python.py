@@ -8,14 +8,32 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestra.errors import InputError
+from orchestra.verify.answers import MOST_SAMPLES
+from orchestra.verify.rule import Every, Named, NotARule, Rule, Some, read
 from orchestra.workflow import words
-from orchestra.workflow.nodes import AgentNode, AnyNode, Block, CallNode, FirstOfNode, Graph, LoopNode, Node, ToolNode, VerifyNode
+from orchestra.workflow.nodes import (
+    AgentNode,
+    AnyNode,
+    Block,
+    CallNode,
+    FirstOfNode,
+    Graph,
+    LoopNode,
+    Node,
+    PlanNode,
+    ToolNode,
+    VerifyNode,
+)
+from orchestra.workflow.plans import CLAUSES, COUNTS, LISTS, PLANNERS, SWITCHES
 from orchestra.workflow.spoken import Unspoken, spoken
 from orchestra.workflow.syntax import Name, Tree, children, closing, parse
 
 WORDS = frozenset(words.__all__)
 _CLAUSES = frozenset({"when", "each", "as_", "limit", "concurrency", "checks", "against", "accept", "otherwise"})
+_CHECKS = frozenset({"quote", "support", "numbers", "recompute", "entailment"})
+"""Those that are words of their own."""
 _OPTIONS = ("timeout", "retry", "fallback", "after")
+_OF_AGENTS = (*_OPTIONS, "escalate")
 _INDENT = "    "
 
 
@@ -54,8 +72,7 @@ class _Function:
     def signature(self) -> list[str]:
         given = []
         for name, entry in self.graph.input.items():
-            kind = re.sub(r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")|\bnull\b", lambda match: match[1] or "None", entry.type)
-            given.append(f"{_variable(name)}: {kind}" + (f" = {entry.default!r}" if entry.optional else ""))
+            given.append(f"{_variable(name)}: {_type(entry.type)}" + (f" = {entry.default!r}" if entry.optional else ""))
         return [f"def {_variable(self.graph.name)}({', '.join(given)}) -> Any:"]
 
     def word(self, name: str) -> str:
@@ -64,6 +81,8 @@ class _Function:
 
     def step(self, name: str) -> str:
         """An agent, a tool or a workflow."""
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise Unspoken(f"{name!r} is no name of a variable")
         return f"{name}_" if name in self.aliased else name
 
 
@@ -138,8 +157,10 @@ class _Body:
         match node:
             case AgentNode(agent=step) | ToolNode(tool=step) | CallNode(call=str(step)):
                 args = ", ".join(f"{_variable(key)}={self.value(value)}" for key, value in node.with_.items())
-                told = ", ".join(f"{key}={self.option(node, key)}" for key in _OPTIONS if getattr(node, key) not in (None, ()))
+                told = ", ".join(f"{key}={self.option(node, key)}" for key in _OF_AGENTS if getattr(node, key, None) not in (None, ()))
                 return [], f"{self.function.step(step)}{f'.options({told})' if told else ''}({args})"
+            case PlanNode():
+                return [], f"{word('plan')}({', '.join(self.planned(node))})"
             case _:
                 _refuse(node, name)
         match node:
@@ -159,6 +180,23 @@ class _Body:
             case _:
                 raise Unspoken(f"{name} is of a kind that Python has no word for")
 
+    def planned(self, node: PlanNode) -> list[str]:
+        """The arguments of a plan: its goal, its clauses, and the values that it may read."""
+        found = [self.value(node.plan), f"returns={_type(node.returns)}"]
+        for key in LISTS:
+            if names := getattr(node, key):
+                found.append(f"{key}=[{', '.join(map(self.function.step, names))}]")
+        plain = PlanNode.model_fields
+        if node.limits != plain["limits"].get_default():
+            found.append(f"limits={self.function.word('PlanLimits')}(steps={node.limits.steps}, width={node.limits.width})")
+        found += [
+            f"{key}={getattr(node, key)!r}" for key in (*COUNTS, *SWITCHES, *PLANNERS) if getattr(node, key) != plain[key].get_default()
+        ]
+        found += [f"{key}={self.option(node, key)}" for key in _OPTIONS if getattr(node, key) not in (None, ())]
+        own = {key: value for key, value in node.with_.items() if key in CLAUSES or keyword.iskeyword(key) or not key.isidentifier()}
+        found += [f"{key}={self.value(value)}" for key, value in node.with_.items() if key not in own]
+        return [*found, f"with_={self.value(own)}"] if own else found
+
     def inner(self, name: str, parameters: str, block: Block, bound: tuple[str, ...]) -> list[str]:
         """A function for a body of several nodes."""
         outer = {**self.names, **{f"{key}.values": text for key, text in self.lists.items()}}
@@ -170,10 +208,10 @@ class _Body:
         value = getattr(node, key)
         if key == "after":
             return f"[{', '.join(value)}]"
-        return self.value(value) if key == "fallback" else repr(_set(value))
+        return self.value(value) if key in ("fallback", "escalate") else repr(_set(value))
 
     def clause(self, node: AnyNode) -> str:
-        found = [f"checks={' & '.join(self.check(name) for name in node.checks)}"]
+        found = [f"checks={' & '.join(self.check(name, among=len(node.checks) > 1) for name in node.checks)}"]
         if "against" in node.model_fields_set and node.against is not None:
             found.append(f"against={self.value(node.against)}")
         if node.accept is not None:
@@ -182,9 +220,28 @@ class _Body:
             found.append(f"otherwise=[{', '.join(map(self.function.word, node.otherwise))}]")
         return ", ".join(found)
 
-    def check(self, name: str) -> str:
-        known = name in ("quote", "support", "numbers", "recompute", "entailment")
-        return self.function.word(name) if known else f"{self.function.word('Check')}({name!r})"
+    def check(self, text: str, *, among: bool) -> str:
+        """A check as Python writes it; in brackets where it is one of several and holds an `|`."""
+        try:
+            rule = read(text)
+        except NotARule:
+            return f"{self.function.word('Check')}({text!r})"
+        return f"({self.rule(rule)})" if among and isinstance(rule, Some) else self.rule(rule)
+
+    def rule(self, rule: Rule) -> str:
+        match rule:
+            case Named(check, "") if check in _CHECKS:
+                return self.function.word(check)
+            case Named("entailment" | "rederive" as check, argument) if argument and not argument.isdigit():
+                return f"{self.function.word(check)}({argument!r})"
+            case Named("agree", argument) if (argument or "5").isdigit() and 2 <= int(argument or "5") <= MOST_SAMPLES:
+                return f"{self.function.word('agree')}({argument})" if argument else f"{self.function.word('Check')}('agree')"
+            case Named():
+                return f"{self.function.word('Check')}({str(rule)!r})"
+            case Every(parts):
+                return " & ".join(f"({self.rule(part)})" if isinstance(part, Some) else self.rule(part) for part in parts)
+            case Some(parts):
+                return " | ".join(map(self.rule, parts))
 
     def arms(self, arms: tuple[Any, ...]) -> list[str]:
         """Arms that may be missing by place, the sure last one by name."""
@@ -196,6 +253,8 @@ class _Body:
     def returned(self, template: Any) -> str:
         """A value where one that may be missing can stand: a node that may be by its bare name."""
         only = _only(template)
+        if only is not None and self.lists.get(only) == f"{self.function.word('values')}({only})":
+            return self.value(template)  # what is left of a list is there
         return only if only is not None and (only in self.names or only in self.nodes) else self.value(template)
 
     def value(self, template: Any) -> str:
@@ -224,6 +283,11 @@ def _variable(name: str) -> str:
     if keyword.iskeyword(name):
         raise Unspoken(f"{name!r} is a word of Python")
     return name
+
+
+def _type(text: str) -> str:
+    """A type of the language in Python's words."""
+    return re.sub(r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")|\bnull\b", lambda match: match[1] or "None", text)
 
 
 def _refuse(node: Node, name: str) -> None:
@@ -281,6 +345,8 @@ def _reads(node: AnyNode) -> set[str]:
             return found | _trees_read(arms)
         case VerifyNode(verify=value):
             return found | _trees_read(value)
+        case PlanNode(plan=goal, with_=given):
+            return found | _trees_read([goal, given])
         case CallNode(call=Block() as block) | LoopNode(loop=block):
             return found.union(*map(_reads, block.nodes.values())) | _trees_read(block.output)
         case _:
@@ -304,6 +370,8 @@ def _steps(nodes: Mapping[str, AnyNode]) -> list[str]:
         match node:
             case AgentNode(agent=step) | ToolNode(tool=step) | CallNode(call=str(step)):
                 found.append(step)
+            case PlanNode(agents=agents, tools=tools, workflows=workflows):
+                found += [*agents, *tools, *workflows]
             case CallNode(call=Block() as block) | LoopNode(loop=block):
                 found += _steps(block.nodes)
             case _:

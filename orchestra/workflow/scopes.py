@@ -116,6 +116,8 @@ class Scope:
     failed: list[InputError] = field(default_factory=list)
     steps: list[Any] = field(default_factory=list)
     """What was called, in order; of the outermost scope."""
+    models: dict[str, Schema] = field(default_factory=dict)
+    """The models that its types name: those of the inputs, and of what plans return; of the outermost scope."""
     unknown: bool = False
     """Whether types are being found out: a loop's first trace, in which nothing is refused for its type."""
     ending: bool = False

@@ -16,7 +16,7 @@ Outside of a workflow a step is run by `await orchestra.run(search, ...)`; a pla
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, ParamSpec, Protocol, TypedDict, cast, get_args, overload
@@ -40,7 +40,7 @@ from orchestra.workflow.signatures import NAME, different, inputs_of, models_of,
 from orchestra.workflow.spoken import typed
 
 if TYPE_CHECKING:
-    from orchestra.agent.card import Card, Sampling
+    from orchestra.agent.card import Card, Sampling, ToolLimits
 
 __all__ = [
     "Agent",
@@ -73,6 +73,10 @@ class CardSettings(TypedDict, total=False):
     otherwise: tuple[Literal["retry", "escalate", "abstain"], ...]
     label: Label
     evidence: str
+    tools: Sequence[str | Step[..., Any]]
+    """What its model may call, by name or as it was declared; `agents` in the same way."""
+    agents: Sequence[str | Step[..., Any]]
+    limits: ToolLimits
 
 
 class Agent(Step[P, R]):
@@ -84,6 +88,8 @@ class Agent(Step[P, R]):
     """Of an agent that is declared in Python: its text, or a file beside the function."""
     folder: Path = Path()
     settings: Mapping[str, Any] = {}
+    uses: tuple[Step[..., Any], ...] = ()
+    """What its model may call, as far as it was declared in Python."""
 
     @classmethod
     def of(cls, contract: Contract) -> Agent[..., Any]:
@@ -182,7 +188,7 @@ class Workflow(Step[P, R]):
     def of(cls, graph: Graph) -> Workflow[..., Any]:
         """A workflow that is known by its graph, such as one of a file."""
         made: Workflow[..., Any] = Workflow(graph.name, of_graph(graph), graph.description)
-        made.__dict__["_trace"] = (graph, ())
+        made.__dict__["_trace"] = (graph, (), {})
         return made
 
     @property
@@ -197,8 +203,10 @@ class Workflow(Step[P, R]):
 
     @property
     def models(self) -> dict[str, Schema]:
-        """The models that its inputs, and those of all workflows below it, are made of, by name: what a catalog must know."""
+        """The models that its inputs, those of all workflows below it, and what their plans return are made of, by name: what a catalog
+        must know."""
         found: dict[str, Schema] = {}
+        returned: dict[str, Schema] = {}
         waiting: list[Step[..., Any]] = [self]
         seen: set[str] = set()
         while waiting:
@@ -206,15 +214,16 @@ class Workflow(Step[P, R]):
             if isinstance(step, Workflow) and step.name not in seen:
                 seen.add(step.name)
                 found = {**models_of(step.signature.input), **found}
+                returned = {**step._trace[2], **returned}
                 waiting += step.steps
-        return found
+        return {**returned, **found}
 
     @cached_property
-    def _trace(self) -> tuple[Graph, tuple[Step[..., Any], ...]]:
+    def _trace(self) -> tuple[Graph, tuple[Step[..., Any], ...], Mapping[str, Schema]]:
         function = self.function
         if function is None:
             raise InputError("W019", f"{self.name} has neither a function nor a graph", hint="Workflow.of(graph)")
-        scope = Scope(home=function.__code__.co_filename)
+        scope = Scope(home=function.__code__.co_filename, models=models_of(self.signature.input))
         inputs, record = inputs_of(function, self.name, self.signature)
         source = frozenset({Variable("input", record)})
         with inside(scope):
@@ -238,7 +247,7 @@ class Workflow(Step[P, R]):
             label=self.label,
             nodes=nodes,
         )
-        return graph, self._called(scope)
+        return graph, self._called(scope), scope.models
 
     def _output(self, function: Callable[..., Any], returned: Any) -> Any:
         spot = last_return(function)
@@ -314,6 +323,11 @@ def agent(name: Any = None, input: Any = None, output: Any = None, /, **card: An
         made: Agent[..., Any] = Agent(function.__name__, of_function(function, "agent"), described(function))
         settings = dict(card)
         made.prompt, made.folder = settings.pop("prompt"), Path(function.__code__.co_filename).parent
+        for key in ("tools", "agents"):
+            if key in settings:
+                given = tuple(settings[key])
+                made.uses = (*made.uses, *(one for one in given if isinstance(one, Step)))
+                settings[key] = tuple(one.name if isinstance(one, Step) else one for one in given)
         made.settings = settings
         return made
 

@@ -7,12 +7,14 @@ from orchestra.workflow.acceptance import (
     Check,
     abstain,
     accepted,
+    agree,
     certified,
     entailment,
     escalate,
     numbers,
     quote,
     recompute,
+    rederive,
     retry,
     support,
     verify,
@@ -22,6 +24,7 @@ from orchestra.workflow.conditions import all_of, any_of, as_text, choose, conta
 from orchestra.workflow.loops import loop
 from orchestra.workflow.mapping import filter_, map_, values
 from orchestra.workflow.placeholders import Guarded
+from orchestra.workflow.plans import plan
 from orchestra.workflow.records import new
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "Guarded",
     "abstain",
     "accepted",
+    "agree",
     "all_of",
     "any_of",
     "as_text",
@@ -50,9 +54,11 @@ __all__ = [
     "not_",
     "numbers",
     "or_else",
+    "plan",
     "present",
     "quote",
     "recompute",
+    "rederive",
     "retry",
     "support",
     "values",

@@ -17,8 +17,9 @@ WIDTH = 110
 """Columns within which a mapping or a list stands in one line."""
 
 _ORDER = (
-    *(*KINDS, "with", "when", "each", "as", "limit", "concurrency", "after"),
-    *("agents", "tools", "returns", "options", "limits", "repairs"),
+    *(*KINDS, "with", "escalate", "when", "each", "as", "limit", "concurrency", "after"),
+    *("agents", "tools", "workflows", "returns", "options", "limits", "repairs", "replans", "streaming"),
+    *("router", "larger", "votes", "cache"),
     *("checks", "against", "accept", "otherwise", "retry", "timeout", "fallback"),
 )
 """The keys of a node, as they are written."""

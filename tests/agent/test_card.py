@@ -83,6 +83,22 @@ def test_a_fault_is_shown_where_it_stands(tmp_path: Path, old: str, new: str, co
         assert error.hint == hint
 
 
+GRAMMATICAL = GOOD.partition("output:")[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ("output: str\ngrammar: rules\n", "there is no input 'rules' that is a text"),
+        ("output: {answer: str}\ngrammar: question\n", "the output is {answer}, and a grammar makes a text"),
+        ("kind: sklearn\noutput: str\ngrammar: question\n", "an agent of kind sklearn decodes nothing"),
+    ],
+)
+def test_a_grammar_that_cannot_hold_the_output_is_refused(tmp_path: Path, more: str, why: str) -> None:
+    error = refused(folder(tmp_path, GRAMMATICAL + more))
+    assert (error.code, error.message) == ("A017", f"grammar: {why}")
+
+
 def test_every_fault_of_a_card_is_told_at_once(tmp_path: Path) -> None:
     error = refused(folder(tmp_path, GOOD.replace("max_output: 99", "max_output: x\nmodle: y")))
     assert isinstance(error, InputErrors)
@@ -95,7 +111,8 @@ def test_every_fault_of_a_card_is_told_at_once(tmp_path: Path) -> None:
         ("a\n{{ question", "A005", 2, 1),
         ("a\n{% if %}", "A005", 2, 1),
         ("", "A005", 1, 1),
-        ("<!-- user -->\n{{ question }}\n<!-- assistant -->\nyes\n", "A005", 4, 1),
+        ("<!-- user -->\n{{ question }}\n<!-- system -->\nBe brief.\n", "A005", 4, 1),
+        ("<!-- system -->\nBe brief.\n<!-- assistant -->\n{{ question }}\n", "A005", 4, 1),
         ("{{ context }}\n<!-- user -->\n{{ context }} {{ qestion }}", "A006", 3, 18),
         ("{% include 'other' %}", "A007", 0, 0),
     ],

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestra.agent.card import Card
-from orchestra.agent.classical import Classifier, Features, packed
+from orchestra.agent.classical import Classifier, Features, Regressor, packed
 from orchestra.agent.registry import builtin_folder
 from orchestra.errors import InputError
 from orchestra.values.types import Validator
@@ -113,3 +114,46 @@ def test_pickled_arrays_are_not_loaded(tmp_path: Path) -> None:
 def test_packed_arrays_are_the_same_bytes_every_time() -> None:
     arrays = {"b": np.arange(3), "a": np.zeros((2, 2), dtype=np.int8)}
     assert packed({"x": 1}, arrays) == packed({"x": 1}, dict(reversed(arrays.items())))
+
+
+def number_folder(folder: Path, **changed: Any) -> Path:
+    """An agent that gives 0.5, and more for a text that says "prove"."""
+    arrays = {
+        "vocabulary": np.frombuffer(b"wprove", dtype=np.uint8),
+        "idf": np.ones(1, dtype=np.float32),
+        "weights": np.full((1, 1), 127, dtype=np.int8),
+        "scale": np.full(1, 0.25 / 127, dtype=np.float32),
+        "intercept": np.full(1, 0.5, dtype=np.float32),
+        "lengths": np.zeros(4, dtype=np.float32),
+    }
+    layout = {"format": "orchestra/linear-number/v1", "input": "question", "output": "need", "features": {"words": [1], "characters": []}}
+    text, data = packed(
+        {**layout, "lowest": 0.0, "highest": 1.0, "arrays": "weights.npz", **changed.pop("layout", {})}, {**arrays, **changed}
+    )
+    folder.mkdir(parents=True)
+    (folder / "agent.yaml").write_text("name: difficulty\nkind: sklearn\ninput: {question: str}\noutput: {need: float}\n")
+    (folder / "model.json").write_text(text)
+    (folder / "weights.npz").write_bytes(data)
+    return folder
+
+
+def test_a_number_is_the_sum_of_what_its_features_say(tmp_path: Path) -> None:
+    found = Regressor.load(Card.load(number_folder(tmp_path / "difficulty")))
+    assert found.predict({"question": "prove it"}) == ({"need": pytest.approx(0.75)}, None)
+    assert found.number("add it") == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("text", ["", "prove", "東京", "x" * 200_000])
+def test_a_number_stays_within_what_was_seen_in_training(tmp_path: Path, text: str) -> None:
+    steep = np.full(40, 3.0, dtype=np.float32)
+    assert 0 <= Regressor.load(Card.load(number_folder(tmp_path / "difficulty", lengths=steep))).number(text) <= 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"weights": np.ones((2, 1), dtype=np.int8)}, {"lengths": np.ones((1, 1), dtype=np.float32)}, {"layout": {"lowest": 2.0}}],
+)
+def test_arrays_that_do_not_fit_a_number_are_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as caught:
+        Regressor.load(Card.load(number_folder(tmp_path / "difficulty", **changed)))
+    assert caught.value.code == "A011"

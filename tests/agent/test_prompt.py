@@ -179,3 +179,27 @@ def test_hostile_characters_are_shown_escaped() -> None:
 @given(st.text())
 def test_what_is_shown_moves_no_cursor(text: str) -> None:
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200e\u200f]", visible(text))
+
+
+BEGUN = "{{ question }}\n<!-- assistant -->\n{{ context }}"
+
+
+def test_a_last_message_of_the_assistant_is_the_beginning_of_the_answer() -> None:
+    begun = card(BEGUN, TEXT)
+    prompt = render(begun, {"question": "Who?", "context": "It was"}, feedback=["no"])
+    assert [message.role for message in prompt.messages] == ["user", "assistant"]
+    assert prompt.messages[-1].content == "It was"
+    assert "no" in prompt.messages[0].content
+    assert prompt.continues
+    prompt = render(begun, {"question": "Who?", "context": ""})
+    assert [message.role for message in prompt.messages] == ["user"]
+    assert not prompt.continues
+
+
+def test_a_grammar_comes_with_the_call_where_the_server_knows_grammars() -> None:
+    told = card("{{ question }}", TEXT, grammar="context")
+    inputs = {"question": "Who?", "context": 'start: "a"'}
+    assert render(told, inputs).constraint == Constraint("grammar", 'start: "a"')
+    assert render(told, {**inputs, "context": ""}).constraint is None
+    assert render(told, inputs, constraint="schema").constraint is None
+    assert render(told, inputs, constraint="none").constraint is None

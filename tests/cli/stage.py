@@ -12,6 +12,7 @@ from orchestra.cli.opening import FleetMode
 from orchestra.config import Settings
 from orchestra.fleet.progress import Progress
 from orchestra.testing import SimulatedWorkers
+from tests.cli.shell import Shell
 
 AGENT = """\
 schema: orchestra/v1
@@ -74,3 +75,10 @@ def furnish(project: Path = Path()) -> None:
     ):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(text)
+
+
+def calls(shell: Shell) -> list[str]:
+    """Who was asked by the last command."""
+    assert isinstance(shell.opener, Simulated)
+    assert shell.opener.workers is not None
+    return [call.name for call in shell.opener.workers.calls]

@@ -15,7 +15,7 @@ from orchestra.errors import InputError
 from orchestra.journal.sqlite import SqliteJournal
 from orchestra.values.json import digest
 from tests.cli.shell import Shell
-from tests.cli.stage import GOOD, TEXT, Simulated, furnish
+from tests.cli.stage import GOOD, TEXT, Simulated, calls, furnish
 
 TWICE = """\
 schema: orchestra/v1
@@ -46,13 +46,6 @@ def ran(shell: Shell, question: str = "When?", *more: str) -> str:
     assert said.code == 0, said.err
     run: str = said.json["run"]
     return run
-
-
-def calls(shell: Shell) -> list[str]:
-    """The agents that were asked by the last command."""
-    assert isinstance(shell.opener, Simulated)
-    assert shell.opener.workers is not None
-    return [call.name for call in shell.opener.workers.calls]
 
 
 def test_a_fork_of_what_has_not_changed_makes_no_call(shell: Shell) -> None:

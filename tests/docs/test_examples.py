@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from orchestra.fleet import config as fleet
 from tests.docs.blocks import Block, followers, following, marked
@@ -41,6 +42,17 @@ def test_an_error_of_the_pages_is_what_the_command_prints(block: Block, printed:
 @pytest.mark.parametrize("block", marked("fleet"), ids=str)
 def test_a_fleet_of_the_pages_is_read(block: Block) -> None:
     assert fleet.parse(block.text, str(block)).servers
+
+
+@pytest.mark.parametrize("block", marked("agent"), ids=str)
+def test_an_agent_of_the_pages_is_valid(block: Block, tmp_path: Path) -> None:
+    folder = tmp_path / "agents" / "judge"
+    folder.mkdir(parents=True)
+    (folder / "agent.yaml").write_text(block.text, "utf-8")
+    names = yaml.safe_load(block.text)["input"]
+    (folder / "prompt.md").write_text("\n".join(f"{name}: {{{{ {name} }}}}" for name in names), "utf-8")
+    done = orchestra("validate", "agents/judge", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def python(block: Block, folder: Path) -> subprocess.CompletedProcess[str]:

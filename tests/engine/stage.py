@@ -48,6 +48,7 @@ CATALOG = Catalog(
     agents={
         "reader": agent("reader", record(question=TEXT, context=TEXT), READING),
         "writer": agent("writer", record(text=TEXT), TEXT),
+        "router": agent("router", record(request=TEXT, skills=TEXT, values=TEXT, plan=TEXT, grammar=TEXT), TEXT),
     },
     tools={
         "split": tool("split", record(text=TEXT), listed(TEXT)),

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any, get_args
 
-from orchestra.engine import decide, evolve, replay
+from orchestra.engine import decide, evolve, replay, scopes
 from orchestra.engine.driver import Driver
 from orchestra.engine.proposals import Proposal
 from orchestra.engine.state import Phase
@@ -55,4 +55,4 @@ def test_a_replay_has_words_for_every_proposal() -> None:
 
 
 def test_every_phase_that_asks_for_a_decision_gets_one() -> None:
-    assert set(moves(evolve)) == cases(decide._advance)
+    assert {*moves(evolve), *moves(scopes)} == cases(decide._advance)

@@ -209,12 +209,6 @@ def test_a_failure_that_nobody_reads_fails_the_run() -> None:
     assert played.outcome.by == "s"
 
 
-def test_plan_nodes_say_that_they_do_not_run_yet() -> None:
-    played = play('output: ${a}\nnodes:\n  a: {plan: "Do it.", agents: [writer]}')
-    assert isinstance(played.outcome, Failed)
-    assert played.outcome.code == "E003"
-
-
 ACCEPT = """
 input: {text: str}
 output: ${r}

@@ -259,3 +259,36 @@ def test_closing_an_engine_ends_the_wait_for_a_run_that_another_process_has() ->
         assert [getattr(end, "code", "") for end in ends] == ["E017", "E017"]
 
     run_simulated(scene)
+
+
+@pytest.mark.parametrize("freed", range(9))
+@pytest.mark.parametrize("second", range(6))
+def test_a_run_that_two_letters_wake_is_not_followed_by_who_has_it(second: int, freed: int) -> None:
+    """Turns of the loop after the first letter: when the second comes, and when the process that has the run lets go of it."""
+    compiled = program(ASK)
+
+    async def scene(clock: VirtualClock) -> tuple[list[Event], list[Event]]:
+        theatre = Theatre(clock, latency=100.0)
+        run = theatre.start(compiled, {"text": "x"})
+        await run.pause()
+        (asked,) = run.asked
+
+        async def watch() -> list[Event]:
+            return [event async for event in run.events()]
+
+        watching = asyncio.ensure_future(watch())
+        other = MemoryJournal(theatre.store)
+        await other.lease(run.id)
+        await other.post(run.id, letter("sure", "yes", asked))
+        for turn in range(9):
+            if turn == second:
+                await other.post(run.id, letter("sure", "no", asked))
+            if turn == freed:
+                await other.release(run.id)
+            await asyncio.sleep(0)
+        await run.wait()
+        await theatre.engine.close()
+        return await watching, await theatre.journal.read(run.id)
+
+    seen, told = run_simulated(scene)
+    assert seen == told

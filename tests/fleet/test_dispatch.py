@@ -4,19 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestra.agent.card import Card
+from orchestra.agent.contract import Catalog
+from orchestra.clock import SystemClock
 from orchestra.doors import Call, Chunk, Done, Refused
+from orchestra.engine.shell import Engine
 from orchestra.fleet.config import Limits
 from orchestra.fleet.folders import Folders
+from orchestra.journal.memory import MemoryJournal
 from orchestra.testing.server import SimulatedServer
+from orchestra.values.labels import Label
+from orchestra.values.outcome import Value
+from orchestra.workflow.compiler import compile_graph
+from orchestra.workflow.reader import read
 
 from .calling import ANSWER, TEXT, WRITER, call, only, opened, replies, says
 from .conftest import Visit, chat_answer, endpoints, eventually, local_config, raw_server
+
+ROUTED = """\
+schema: orchestra/v1
+name: routed
+input: {text: str}
+output: ${reply}
+nodes:
+  reply: {agent: writer, with: {text: "${input.text}"}, escalate: "${input.text == 'hard'}"}
+"""
 
 
 async def test_a_call_becomes_a_value_of_the_cards_type_with_its_cost_and_its_bytes() -> None:
@@ -30,6 +49,30 @@ async def test_a_call_becomes_a_value_of_the_cards_type_with_its_cost_and_its_by
     assert json.loads(done.sent)["structured_outputs"]["json"]["required"] == ["answer"]
 
 
+async def test_a_beginning_is_gone_on_with_under_the_grammar_that_comes_along() -> None:
+    given = {"type": "object", "properties": {name: {"type": "string"} for name in ("text", "begun", "rules")}}
+    prompt = "{{ text }}\n<!-- assistant -->\n{{ begun }}"
+    drafter = Card.declared("drafter", input=given, output={"type": "string"}, prompt=prompt, grammar="rules")
+    rules = {"rules": 'start: "b"'}
+    async with raw_server(says("b")) as server, opened(endpoints(server.url, structured_outputs="guidance"), {"drafter": drafter}) as fleet:
+        for begun in ("a", ""):
+            await only(fleet, call("drafter", inputs={"text": "hello", "begun": begun, **rules}))
+    first, second = (json.loads(visit.body) for visit in server.visits)
+    assert [one["role"] for one in first["messages"]] == ["user", "assistant"]
+    assert (first["continue_final_message"], first["add_generation_prompt"]) == (True, False)
+    assert first["structured_outputs"] == {"grammar": 'start: "b"'}
+    assert [one["role"] for one in second["messages"]] == ["user"]
+    assert "continue_final_message" not in second
+
+
+async def test_samples_are_drawn_by_chance_each_with_a_seed_of_its_own() -> None:
+    async with raw_server(says('{"answer": "yes"}')) as server, opened(endpoints(server.url)) as fleet:
+        for sample in (0, 1, 2):
+            await only(fleet, call(sample=sample))
+    bodies = [json.loads(visit.body) for visit in server.visits]
+    assert [(body["temperature"], body.get("seed")) for body in bodies] == [(0.0, None), (0.7, 1), (0.7, 2)]
+
+
 @pytest.mark.parametrize("text", ["no json", '{"answer": 5}', '{"answer": "a", "answer": "b"}', ""])
 async def test_a_text_of_another_type_is_refused_and_may_be_asked_again(text: str) -> None:
     async with raw_server(says(text)) as server, opened(endpoints(server.url)) as fleet:
@@ -39,6 +82,78 @@ async def test_a_text_of_another_type_is_refused_and_may_be_asked_again(text: st
     assert refused.retryable
     assert refused.usage.output_tokens == 3, "it was paid for"
     assert refused.received == chat_answer(text)
+
+
+async def test_calls_are_held_to_the_functions_of_their_own_call() -> None:
+    call_type = {"type": "object", "properties": {"name": {"type": "string"}, "arguments": {"type": "object"}}}
+    output = {"type": "object", "properties": {"calls": {"type": "array", "items": call_type}}, "required": ["calls"]}
+    inputs = {"type": "object", "properties": {"functions": {"type": "array"}}, "required": ["functions"]}
+    card = Card.declared("caller", input=inputs, output=output, prompt="Call.", calls={"calls": "functions"})
+    now = {"name": "now", "parameters": {"type": "object", "properties": {}}}
+    text = '{"calls": [{"name": "now", "arguments": {}}]}'
+    async with raw_server(says(text)) as server, opened(endpoints(server.url), {"caller": card}, constraint="none") as fleet:
+        done = await only(fleet, call("caller", inputs={"functions": [now]}))
+        phantom = await only(fleet, call("caller", inputs={"functions": [{"name": "later"}]}))
+        none = await only(fleet, call("caller", inputs={"functions": "now"}))
+    assert isinstance(done, Done)
+    assert [(refused.code, refused.retryable) for refused in (phantom, none) if isinstance(refused, Refused)] == [
+        ("M002", True),
+        ("A016", False),
+    ]
+    assert len(server.visits) == 2, "what lists no functions is refused before a model is asked"
+
+
+def weighed(folder: Path, adapter: str | None) -> Card:
+    """A card with probabilities, whose calibration turns every answer to `no`; its adapter is of a base that no server here has."""
+    (folder / "adapter").mkdir(exist_ok=True)
+    (folder / "adapter" / "manifest.json").write_text('{"base": "other", "sha256": "aa"}', "utf-8")
+    (folder / "prompt.md").write_text("{{ question }}", "utf-8")
+    (folder / "agent.yaml").write_text(
+        """{name: judge, input: {question: str}, output: {label: "Literal['yes', 'no']", p: float | null}, calibration: c.json,
+            computed: {p: {probability: 'yes'}}}""",
+        "utf-8",
+    )
+    calibration = {"choices": ["yes", "no"], "trust": {"model": 1.0}, "bias": [0.0, 9.0], "adapter": "aa" if adapter else ""}
+    (folder / "c.json").write_text(json.dumps(calibration), "utf-8")
+    return Card.load(folder).varied(adapter=adapter)
+
+
+@pytest.mark.parametrize(("adapter", "label", "sure"), [(None, "no", 0.0005), ("adapter", "yes", 0.8)])
+async def test_probabilities_are_asked_for_and_a_calibration_goes_with_its_adapter(
+    tmp_path: Path, adapter: str | None, label: str, sure: float
+) -> None:
+    said = json.loads(chat_answer("yes"))
+    top = [{"token": word, "logprob": math.log(share)} for word, share in (("yes", 0.8), ("no", 0.2))]
+    said["choices"][0]["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
+
+    async def visited(visit: Visit) -> None:
+        await visit.answer(json.dumps(said).encode())
+
+    async with raw_server(visited) as server, opened(endpoints(server.url), {"judge": weighed(tmp_path, adapter)}) as fleet:
+        done = await only(fleet, call("judge", inputs={"question": "?"}))
+    assert isinstance(done, Done), done
+    assert done.value == {"label": label, "p": pytest.approx(sure, rel=0.1)}
+    assert done.confidence == pytest.approx(sure if label == "yes" else 1 - sure, rel=0.1), "it is that of the label which stands"
+    sent = json.loads(server.visits[0].body)
+    assert (sent["logprobs"], sent["top_logprobs"], sent["structured_outputs"]) == (True, 20, {"choice": ["yes", "no"]})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_vllm_is_asked_how_probable_an_answer_is_but_not_free_prose(stream: bool) -> None:
+    async with SimulatedServer("m", answer=lambda request: '{"answer": "yes"}') as server:
+        async with opened(endpoints(server.url), stream=stream) as fleet:
+            read, written = [(await replies(fleet, call(name)))[-1] for name in ("reader", "writer")]
+        async with opened(endpoints(server.url, dialect="openai")) as fleet:
+            elsewhere = await only(fleet, call("reader"))
+    assert [request.body.get("logprobs") for request in server.app.requests] == [True, None, None]
+    assert isinstance(read, Done)
+    assert isinstance(written, Done)
+    assert isinstance(elsewhere, Done)
+    rows = [json.loads(line.removeprefix(b"data: ")) for line in read.received.splitlines() if line.startswith((b"{", b"data: {"))]
+    logprobs = [one["logprob"] for row in rows for choice in row["choices"] for one in (choice.get("logprobs") or {}).get("content", [])]
+    assert logprobs
+    assert read.confidence == pytest.approx(math.exp(sum(logprobs)))
+    assert (written.confidence, elsewhere.confidence) == (None, None)
 
 
 async def test_the_call_bounds_the_output_and_never_raises_the_cards_limit() -> None:
@@ -162,6 +277,23 @@ async def test_an_escalated_call_asks_the_larger_model() -> None:
         async with opened(config) as fleet:
             values = [await only(fleet, call("writer", escalate=escalate)) for escalate in (False, True)]
     assert [done.value for done in values if isinstance(done, Done)] == ["small", "large"]
+
+
+@pytest.mark.parametrize(("label", "answer", "visits"), [("public", "large", (0, 1)), ("internal", "small", (1, 0))])
+async def test_a_choice_of_the_larger_model_sends_nothing_to_a_server_that_the_label_forbids(
+    label: Label, answer: str, visits: tuple[int, int]
+) -> None:
+    graph = read(ROUTED, "routed.yaml").graph
+    async with raw_server(says("small")) as small, raw_server(says("large")) as large:
+        config = endpoints(small.url, large.url).model_copy(update={"models": {"base": "s0", "big": "s1"}, "escalate": "big"})
+        servers = {"s0": config.servers["s0"], "s1": config.servers["s1"].model_copy(update={"label": "public"})}
+        async with opened(config.model_copy(update={"servers": servers})) as fleet:
+            engine = Engine(SystemClock(), MemoryJournal(), fleet)
+            program = compile_graph(graph, Catalog(agents={"writer": WRITER.contract}))
+            finished = await engine.start(program, {"text": "hard"}, graph="0" * 32, label=label).wait()
+            await engine.close()
+    assert isinstance(finished.outcome, Value)
+    assert (finished.outcome.value, (len(small.visits), len(large.visits))) == (answer, visits)
 
 
 async def test_a_fleet_without_a_larger_model_says_so() -> None:

@@ -80,7 +80,7 @@ def test_the_key_does_not_depend_on_where_a_call_stands(changed: dict[str, Any])
 
 
 @pytest.mark.parametrize(
-    "changed", [{"inputs": {"text": "hullo"}}, {"label": "public"}, {"feedback": ("no",)}, {"evidence": (Source("hello"),)}]
+    "changed", [{"inputs": {"text": "hullo"}}, {"label": "public"}, {"feedback": ("no",)}, {"evidence": (Source("hello"),)}, {"sample": 1}]
 )
 def test_the_key_depends_on_what_is_asked(changed: dict[str, Any]) -> None:
     assert gauge().measure(call(**changed)).memo not in ("", gauge().measure(call()).memo)

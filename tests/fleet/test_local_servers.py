@@ -240,3 +240,12 @@ def test_on_the_cpu_a_slot_stays_free_where_the_plugin_is_not_loaded(
 def test_servers_load_our_plugin_where_it_belongs_and_nobody_elses(device: str, loras: int, loaded: str, tmp_path: Path) -> None:
     server = local_config("m", device=device, max_loras=loras).local["m"]
     assert launch.launch(server, tmp_path, 1, {"VLLM_PLUGINS": "theirs"}).environment["VLLM_PLUGINS"] == loaded
+
+
+@pytest.mark.parametrize(("device", "vllm", "given"), [("cpu", "0.32.0", True), ("cpu", "0.33.0", False), ("gpu", "0.32.0", False)])
+def test_servers_on_the_cpu_of_a_known_vllm_have_our_worker(
+    device: str, vllm: str, given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, vllm, plugin=True))])
+    command = launch.arguments(local_config("m", device=device).local["m"], tmp_path, 1)
+    assert ("--worker-cls" in command) is given

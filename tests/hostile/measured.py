@@ -1,6 +1,7 @@
 """Refuses the whole corpus and prints, as JSON, what each refusal took: `[name, code wanted, code, place, CPU seconds, MiB]`.
 
-Run in a process of its own. CPU seconds are the least of two rounds; MiB is by how much the process grew at its peak, in the first.
+Run in a process of its own. CPU seconds are the least of up to eight rounds, with pauses, for a shared processor is slow in bursts; MiB is
+by how much the process grew at its peak, in the first.
 """
 
 from __future__ import annotations
@@ -16,12 +17,28 @@ sys.path.insert(0, str(ROOT))
 
 from tests.hostile.corpus import Case, every  # noqa: E402  # the path comes first
 
+QUICK = 0.12
+"""CPU seconds that are clearly less than the limit."""
+PAUSE = 0.3
+"""Seconds between two rounds."""
+
 
 def seconds(case: Case) -> tuple[tuple[str, str], float]:
     """What a case gives, and the CPU time that it takes."""
     began = time.process_time()
     found = case.refusal() or ("accepted", "")
     return found, time.process_time() - began
+
+
+def least(case: Case, first: float) -> float:
+    """The least CPU time of a case whose first round took this long; it is asked again only where that was not clearly little."""
+    taken = first
+    for _ in range(7):
+        if taken < QUICK:
+            break
+        time.sleep(PAUSE)
+        taken = min(taken, seconds(case)[1])
+    return taken
 
 
 def resident() -> float:
@@ -42,7 +59,7 @@ def main() -> None:
         found, first = seconds(case)
         peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
         grown = int(peak.split()[1]) / 1024 - before
-        rows.append([case.name, case.code, *found, min(first, seconds(case)[1] if first > 0.05 else first), grown])
+        rows.append([case.name, case.code, *found, least(case, first), grown])
     print(json.dumps(rows))
 
 

@@ -32,6 +32,7 @@ HEAVY = {
     "tokenizers",
     "starlette",
     "uvicorn",
+    "mcp",
 }
 """Packages that take too long to import for a command that does not use them."""
 

@@ -77,7 +77,7 @@ ROWS = Rows.of(("desk", "CC0-1.0", own()), ("aside", "MIT", [Labelled("which pla
 @pytest.fixture(scope="module")
 def folder(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("desk")
-    train(card_in(place), ROWS, (base, described("tiny", base)), PLAN, place / "work", lambda index, step: None)
+    train(card_in(place), ROWS, (base, described("tiny", base)), PLAN, place / "work", lambda index, step: None).write(place)
     return place
 
 
@@ -199,7 +199,9 @@ def test_a_label_that_the_card_does_not_have_is_refused(base: Path, tmp_path: Pa
 
 
 def test_a_trained_card_is_the_same_bytes_every_time(folder: Path, base: Path, tmp_path: Path) -> None:
-    train(card_in(tmp_path / "desk"), ROWS, (base, described("tiny", base)), PLAN, tmp_path / "work", lambda index, step: None)
+    train(card_in(tmp_path / "desk"), ROWS, (base, described("tiny", base)), PLAN, tmp_path / "work", lambda index, step: None).write(
+        tmp_path / "desk"
+    )
     for name in ("model.json", "adapters.npz", "linear.json", "linear.npz"):
         assert (tmp_path / "desk" / name).read_bytes() == (folder / name).read_bytes(), name
 

@@ -9,9 +9,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from orchestra.doors import Call, Refused
+from orchestra.doors import Call, Done, Refused
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import AGENT, TEXT, Simulated, furnish
+from tests.verify.samples import certified
 
 MEASURED = """\
 schema: orchestra/evaluation/v1
@@ -55,6 +56,14 @@ def test_arms_stand_side_by_side(shell: Shell) -> None:
     arms = {arm["arm"]: arm["metrics"]["EM"]["value"] for arm in said.json["arms"]}
     assert arms == {"its untuned base": 0.0, "as it is": 0.5, "the candidate": 1.0}
     assert said.json["arms"][1]["metrics"]["no-answer accuracy"] is None
+
+
+def test_the_untuned_base_may_be_asked_fewer_rows(shell: Shell) -> None:
+    rows(8)
+    file = Path("agents/answerer/evaluation.yaml")
+    file.write_text(file.read_text() + "rows: {file: it/rows.jsonl, untuned: 3}\n")
+    assert [(arm["arm"], arm["rows"]) for arm in evaluate(shell, "--json").json["arms"]] == [("its untuned base", 3), ("as it is", 8)]
+    assert "| its untuned base, 3 rows | 0.000" in evaluate(shell).out
 
 
 def test_floors_are_made_of_training_rows(shell: Shell) -> None:
@@ -134,3 +143,36 @@ def test_without_an_evaluation_file_measures_follow_from_the_type(shell: Shell) 
     Path("agents/answerer/evaluation.yaml").unlink()
     said = evaluate(shell, "--json", "--no-untuned")
     assert list(said.json["arms"][0]["metrics"]) == ["answer exact", "answer F1", "quote exact", "quote F1"]
+
+
+def test_a_folder_of_sets_has_the_rows_that_the_evaluation_names(shell: Shell) -> None:
+    rows(8)
+    Path("sets/there").mkdir(parents=True)
+    Path("rows.jsonl").rename("sets/there/dev.jsonl")
+    named = "".join(
+        f"  {name}:\n    rows: {{file: there/dev.jsonl, sample: {sample}}}\n"
+        f"    metrics: {{{name} EM: {{of: exact, field: answer, expected: answers}}}}\n"
+        for name, sample in (("first", 3), ("second", 5))
+    )
+    Path("agents/answerer/evaluation.yaml").write_text(f"evaluations:\n{named}")
+    first, second, all_ = (
+        shell("learn", "evaluate", "answerer", "--data", "sets", "--json", *more).json
+        for more in ((), ("--evaluation", "second"), ("--rows", "0"))
+    )
+    assert [one["rows"] for one in (first, second, all_)] == [3, 5, 8]
+    assert list(second["arms"][0]["metrics"]) == ["second EM"]
+    assert first["test"] == "there/dev.jsonl, 3 of 8 rows, seed 0"
+    assert shell("learn", "evaluate", "answerer", "--data", "sets", "--evaluation", "third").err.startswith("N204")
+
+
+def test_arms_of_a_card_that_says_certified_are_accepted_by_the_certificates_threshold(shell: Shell) -> None:
+    """None of them needs a certificate of its own: they are compared, and promise nothing."""
+    card = Path("agents/answerer/agent.yaml")
+    card.write_text(card.read_text() + "checks: [confidence]\naccept: certified\notherwise: [abstain]\n")
+    shell.opener = Simulated(lambda call: Done(value=answer(call), confidence=0.6))
+    rows(8)
+    said = evaluate(shell, "--json")
+    assert [arm["answered"] for arm in said.json["arms"]] == [1.0, 1.0]
+    assert "accepts by a certificate, and has none" in said.err
+    Path("agents/answerer/certificate.json").write_bytes(certified("answerer", ("confidence",), 0.7).written())
+    assert [arm["answered"] for arm in evaluate(shell, "--json").json["arms"]] == [0.0, 0.0]

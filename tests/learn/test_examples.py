@@ -20,6 +20,8 @@ from tests.agent.test_grammar import accepts
 
 PASSAGE = 'Ada Lovelace wrote "notes" in 1843.\nThey were read by few: by two, or three.'
 READER = Card.load(Path(__file__).resolve().parents[2] / "agents" / "reader")
+CALLER = Card.load(Path(__file__).resolve().parents[2] / "agents" / "caller")
+ADD = {"name": "add", "parameters": {"type": "dict", "properties": {"a": {"type": "int"}, "b": {"type": "int"}}, "required": ["a", "b"]}}
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +72,43 @@ def test_fields_stand_in_the_order_of_the_type_inside_lists_too() -> None:
     value = {"first": {"a": 1, "b": "é"}, "rows": [{"a": 2, "b": None}]}
     assert spelt(value, schema) == '{"rows": [{"b": null, "a": 2}], "first": {"b": "é", "a": 1}}'
     assert spelt("plain, no quotes", {"type": "string"}) == "plain, no quotes"
+
+
+def test_arguments_are_spelt_in_the_order_that_their_function_declares(tokenizer: Any) -> None:
+    inputs = {"question": "1 + 2?", "functions": [{"name": "sub", "parameters": ADD["parameters"]}, ADD]}
+    example = Encoder(CALLER, tokenizer).example(inputs, {"calls": [{"arguments": {"b": 2, "a": 1}, "name": "add"}]})
+    text = tokenizer.decode(example.label[:-1])
+    assert text == '{"calls": [{"name": "add", "arguments": {"a": 1, "b": 2}}]}'
+    constraint = render(CALLER, inputs).constraint
+    assert constraint is not None
+    assert accepts(constraint.value, text)
+
+
+@pytest.mark.parametrize("call", [{"name": "mul", "arguments": {"a": 1, "b": 2}}, {"name": "add", "arguments": {"a": 1}}])
+def test_a_call_that_the_functions_of_the_row_do_not_allow_is_refused(tokenizer: Any, call: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        Encoder(CALLER, tokenizer).example({"question": "1 + 2?", "functions": [ADD]}, {"calls": [call]})
+    assert caught.value.code == "N110"
+
+
+def test_a_prompt_shows_each_function_as_one_line() -> None:
+    weather = {
+        "name": "weather",
+        "description": "The weather of a city. It is asked for every hour.",
+        "parameters": {
+            "type": "dict",
+            "required": ["city", "at"],
+            "properties": {
+                "city": {"type": "string", "description": "The city, e.g. Bern"},
+                "at": {"type": "dict", "properties": {"day": {"type": "integer"}}, "required": []},
+                "units": {"type": "array", "items": {"type": "string", "enum": ["C", "F"]}, "default": ["C"]},
+                "more": {"type": "array", "description": "What else is wanted."},
+            },
+        },
+    }
+    (_, said) = render(CALLER, {"question": "Rain?", "functions": [weather, {"name": "now"}]}).messages
+    lines = said.content.splitlines()
+    city, unit = "city: string (The city, e.g. Bern)", "units?: [C|F] = "
+    assert lines[1].startswith(f"weather({city}, at: (day?: integer), {unit}")
+    assert lines[1].endswith(", more?: [any]) - The weather of a city")
+    assert lines[2:] == ["now() - ", "", "Rain?"]

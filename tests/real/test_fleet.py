@@ -89,6 +89,21 @@ async def running(fleet: Fleet) -> int:
     return load.running + load.waiting
 
 
+async def test_prompts_that_are_read_in_pieces_may_have_a_seed(laptop: FleetConfig) -> None:
+    """vLLM 0.32 as it is released ends with the first of them."""
+    words = "The quick brown fox jumps over the lazy dog. " * 130
+
+    def chat(seed: int) -> Chat:
+        told = [{"role": "user", "content": f"{seed} {words}"}]
+        return Chat(messages=told, max_output=6, sampling={"temperature": 1.0, "seed": seed})
+
+    async with opened(laptop) as fleet:
+        await fleet.ready()
+        together = await asyncio.gather(*(fleet.client.chat(SERVER, chat(seed), seconds=300) for seed in range(1, 8)))
+    assert all(isinstance(one, Completion) for one in together), together
+    assert len({one.text for one in together if isinstance(one, Completion)}) > 1
+
+
 async def test_status_carries_the_servers_own_version(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
         await fleet.ready()

@@ -10,13 +10,14 @@ import pytest
 
 from orchestra.agent.contract import Catalog
 from orchestra.agent.registry import Registry, builtin_folder
-from orchestra.tools import cite, search
+from orchestra.router.tools import TOOLS as PLANNING
+from orchestra.tools import TOOLS
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.nodes import Graph
 from orchestra.workflow.program import Program
 from orchestra.workflow.reader import read
 
-NAMES = ("answer_from_documents", "triage_message")
+NAMES = ("answer_from_documents", "financial_question", "planner", "support_desk", "triage_message")
 EXAMPLES = builtin_folder("agents").parent / "examples" / "documents"
 
 
@@ -26,7 +27,7 @@ def graphs() -> dict[str, Graph]:
 
 @pytest.fixture(scope="module")
 def catalog() -> Catalog:
-    return Registry.load().with_tools([search, cite]).catalog(graphs())
+    return Registry.load().with_tools((*TOOLS, *PLANNING)).catalog(graphs())
 
 
 @pytest.fixture(scope="module")

@@ -135,9 +135,9 @@ def test_a_hostile_pair_of_types_ends_in_a_refusal() -> None:
         inner = leaf if not depth else wide(depth - 1, leaf)
         return {"anyOf": [{"type": "array", "items": inner, "minItems": n} for n in (0, 1, 2, 3, 4, 5)]}
 
-    started = time.perf_counter()
+    started = time.process_time()
     assert "too complex" in str(assignable(wide(8, {"type": "integer"}), wide(8, {"type": "number"})))
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
 
 
 INT = st.builds(lambda a, b: Annotated[int, Field(ge=min(a, b), le=max(a, b))], st.integers(-3, 3), st.integers(-3, 3))

@@ -305,10 +305,10 @@ def test_fields_keep_the_names_of_their_types() -> None:
 
 def test_the_nearest_of_many_words_is_looked_for_in_time() -> None:
     words = [f"node_{number}" for number in range(100_000)]
-    started = time.perf_counter()
+    started = time.process_time()
     for number in range(50):
         nearest(f"nodes_{number}", words)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_a_word_as_long_as_a_page_is_near_to_nothing() -> None:

@@ -91,11 +91,11 @@ def test_a_file_of_more_than_a_mebibyte_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["[" * 65 + "]" * 65, "- " * 65 + "x", "{a: " * 65 + "1" + "}" * 65, "{" * 5000, "[" * 900_000])
 def test_nesting_deeper_than_64_is_refused_at_once(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(InputError) as caught:
         load(text, "f")
     assert caught.value.code in {"L010", "L011"}
-    assert time.perf_counter() - started < 0.2
+    assert time.process_time() - started < 0.2
 
 
 def test_nesting_of_64_is_read() -> None:

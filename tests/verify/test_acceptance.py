@@ -180,3 +180,20 @@ JSON = st.recursive(
 def test_no_value_makes_the_checks_stumble(value: Any, schema: dict[str, Any]) -> None:
     for check in ("schema", "quote", "numbers", "recompute"):
         assert rule(value, check, schema=schema).verdicts[0].outcome in {"pass", "fail", "unknown"}
+
+
+@pytest.mark.parametrize(("sure", "accept", "good"), [(0.7, 0.7, True), (0.69, 0.7, False), (0.5, 0.5, True), (None, 0.0, False)])
+def test_confidence_is_what_the_producer_says_of_itself(sure: float | None, accept: float, good: bool) -> None:
+    ruling = start(Situation(value="x", schema={"type": "string"}, checks=("confidence",), accept=accept, confidence=sure))
+    assert (ruling.accepted, ruling.score) == (good, sure if good else 0.0 if sure is not None else None)
+
+
+@pytest.mark.parametrize(("expression", "answer", "good"), [("7 * 2", 14, True), (None, 14, False), ("7 * 2", "fourteen", False)])
+def test_a_sum_needs_no_quote_beside_it(expression: str | None, answer: Any, good: bool) -> None:
+    fields = {
+        "expression": {"type": ["string", "null"], "format": "expression"},
+        "quotes": {"type": "array", "items": {"type": "string", "format": "quote"}},
+        "answer": {"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "null"}]},
+    }
+    value = {"expression": expression, "quotes": [], "answer": answer}
+    assert rule(value, "quote", schema={"type": "object", "properties": fields}).accepted is good

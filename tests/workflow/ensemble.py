@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from orchestra import Answer, Document, Graph, Passage, Reading, Workflow, agent, by_model, tool, workflow
-from orchestra.agent.contract import Catalog
+from orchestra.agent.contract import Catalog, Contract
 from orchestra.agent.types import project_models
 from orchestra.workflow.program import Program
 from orchestra.workflow.signatures import models_of
@@ -82,6 +82,17 @@ def total(numbers: list[float], count: int, half: float) -> float:
     return sum(numbers) * count * half
 
 
+JUDGED = {"p_supported": {"type": "number"}, "p_refute": {"type": "number"}}
+ENTAILMENT = Contract(
+    "entailment",
+    "agent",
+    {"type": "object", "properties": {"claim": {"type": "string"}, "evidence": {"type": "string"}}, "required": ["claim", "evidence"]},
+    {"type": "object", "properties": JUDGED, "required": list(JUDGED)},
+    max_output=8,
+)
+"""What the check `entailment` asks."""
+
+
 def compiled(flow: Workflow[..., Any]) -> Program:
     """The workflow, compiled with all that it calls."""
     from orchestra.workflow.compiler import compile_graph
@@ -108,8 +119,10 @@ def catalog(*flows: Workflow[..., Any]) -> Catalog:
         models.update(models_of(step.signature.input, step.signature.output))
         if isinstance(step, Workflow):
             found["call"][step.name] = step.graph
+            models.update(step.models)
             waiting += step.steps
         else:
             found[step.kind][step.name] = step.contract
     checks = frozenset({"schema", "quote", "numbers", "recompute", "entailment"})
-    return Catalog(found["agent"], found["tool"], found["call"], models, checks)
+    found["agent"].setdefault("entailment", ENTAILMENT)
+    return Catalog(agents=found["agent"], tools=found["tool"], workflows=found["call"], models=models, checks=checks)

@@ -186,7 +186,8 @@ def nodes(draw: st.DrawFn, scope: tuple[str, ...], before: tuple[str, ...], dept
     kinds = ["agent", "tool", "name", "first_of", "plan", "verify", "ask", *(("call", "loop") if depth else ())]
     match draw(st.sampled_from(kinds)):
         case "agent":
-            return AgentNode(agent=draw(catalog_names), **common | {"with": draw(with_)})
+            at_once = draw(st.fixed_dictionaries({}, optional={"escalate": references(inner)}))
+            return AgentNode(agent=draw(catalog_names), **common | at_once | {"with": draw(with_)})
         case "tool":
             return ToolNode(tool=draw(catalog_names), **common | {"with": draw(with_)})
         case "name":
@@ -206,9 +207,15 @@ def nodes(draw: st.DrawFn, scope: tuple[str, ...], before: tuple[str, ...], dept
                 "with_": with_,
                 "agents": catalogs,
                 "tools": catalogs,
+                "workflows": catalogs,
                 "returns": types,
                 "limits": st.builds(PlanLimits, steps=st.integers(1, 100), width=st.integers(1, 100)),
                 "repairs": st.integers(0, 10),
+                "replans": st.integers(0, 10),
+                "streaming": st.booleans(),
+                "larger": st.none() | names,
+                "votes": st.integers(1, 16),
+                "cache": st.booleans(),
             }
             return PlanNode(plan=draw(references(inner)), **draw(st.fixed_dictionaries({}, optional=optional)), **common)
         case "verify":

@@ -32,6 +32,7 @@ nodes:
   reading:
     agent: reader
     with: {question: "${input.question}", context: "${input.context}"}
+    escalate: ${size(input.context) > 500}
     checks: [quote, numbers]
     against: ${input.context}
     accept: 0.7

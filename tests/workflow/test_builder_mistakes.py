@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from orchestra import Answer, Document, Graph, InputError, Workflow, agent, by_model, map_, tool, when, workflow
-from tests.workflow import mistaken, miswired
+from tests.workflow import misplanned, mistaken, miswired
 from tests.workflow.ensemble import calculator, fetch, reader
 
 MISTAKES = [
     found
-    for module in (mistaken, miswired)
+    for module in (mistaken, miswired, misplanned)
     for found in vars(module).values()
     if inspect.isfunction(found) and found.__module__ == module.__name__
 ]

@@ -18,6 +18,16 @@ from tests.workflow.test_builder import ANSWER_FROM_DOCUMENTS, answer_from_docum
 FLOWS: list[Workflow[..., Any]] = [answer_from_documents, of_the_design, one_page, many]
 HEAD = "schema: orchestra/v1\nname: flow\ninput: {question: str, documents: 'list[Document]', short: bool}\n"
 YAML = {
+    "the larger model at once": """
+output: ${maths}
+nodes:
+  kind: {agent: classifier, with: {text: "${input.question}"}}
+  maths:
+    agent: calculator
+    with: {question: "${input.question}"}
+    escalate: '${kind.label == "math" || input.short}'
+    timeout: 30
+""",
     "a choice": """
 output: ${first}
 nodes:
@@ -91,6 +101,55 @@ nodes:
       nodes:
         draft: {agent: calculator, with: {question: "${previous == null ? input.question : string(turn)}"}}
 """,
+    "a plan with all that it may have": """
+output: ${solved}
+nodes:
+  first: {agent: calculator, with: {question: one}}
+  solved:
+    plan: "Answer: ${input.question}"
+    with: {question: "${input.question}", documents: "${input.documents}", limits: 3, class: "${first.text}"}
+    agents: [reader, calculator]
+    tools: [search, fetch]
+    workflows: [one_page]
+    returns: Answer
+    limits: {steps: 6, width: 8}
+    repairs: 0
+    replans: 3
+    streaming: false
+    router: planner
+    larger: reader
+    votes: 5
+    cache: false
+    fallback: {text: null, citations: []}
+    timeout: 30
+    retry: 2
+    after: [first]
+""",
+    "a plan of the least": """
+output: ${planned}
+nodes:
+  planned: {plan: think}
+""",
+    "plans for each element, checked and guarded": """
+output: "${planned.values}"
+nodes:
+  planned:
+    plan: ${document.text}
+    returns: list[Answer | null]
+    agents: [calculator]
+    each: ${input.documents}
+    as: document
+    when: ${document.text != "" && !input.short}
+    checks: [numbers]
+    against: ${input.question}
+    otherwise: [abstain]
+""",
+    "a plan whose skills are called as nodes are": """
+output: ${reader}
+nodes:
+  search: {tool: search, with: {query: "${input.question}", documents: "${input.documents}"}}
+  reader: {plan: "${input.question}", with: {passages: "${search}"}, agents: [reader], tools: [search, cite], returns: Reading}
+""",
     "a verified value that waits": """
 output: ${checked}
 label: restricted
@@ -142,7 +201,8 @@ def test_the_python_reads_as_one_would_write_it() -> None:
 @pytest.mark.parametrize(
     ("node", "reason"),
     [
-        ("{plan: think, returns: str}", "is of a kind that Python has no word for"),
+        ("{ask: 'really?'}", "is of a kind that Python has no word for"),
+        ("{plan: think, agents: [mcp/reader]}", "'mcp/reader' is no name of a variable"),
         ("{call: {nodes: {a: {agent: calculator, with: {question: x}}}, output: '${a}'}}", "is of a kind that Python has no word for"),
         ("{first_of: ['${input.question}'], retry: 3}", "`retry` stands on a node that calls no agent"),
         ("{agent: calculator, with: {question: \"${input.question.matches('a') ? 'b' : 'c'}\"}}", "matches()"),
@@ -159,3 +219,33 @@ def test_what_python_has_no_words_for_is_refused(node: str, reason: str) -> None
 def test_a_template_is_taken_apart() -> None:
     assert pieces("a $${b} ${c['}']}d${e}") == [(True, "a ${b} "), (False, "c['}']"), (True, "d"), (False, "e")]
     assert pieces("") == [(True, "")]
+
+
+def test_the_larger_model_at_once_is_an_option_of_an_agents_call() -> None:
+    @orchestra.workflow()
+    def routed(question: str, short: bool) -> orchestra.Answer:
+        return ensemble.calculator.options(escalate=orchestra.not_(short))(question=question)
+
+    assert routed.graph.nodes["calculator"].escalate == "${!input.short}"  # type: ignore[union-attr]  # it is an agent's
+
+
+@pytest.mark.parametrize("given", [True, "yes", "question"])
+def test_what_is_no_condition_is_refused_as_the_reason_for_a_larger_model(given: Any) -> None:
+    @orchestra.workflow()
+    def routed(question: str) -> orchestra.Answer:
+        condition: Any = question if given == "question" else given
+        return ensemble.calculator.options(escalate=condition)(question=question)
+
+    with pytest.raises(InputError) as caught:
+        _ = routed.graph
+    assert caught.value.code == "W011"
+
+
+def test_a_tool_has_no_larger_model() -> None:
+    @orchestra.workflow()
+    def routed(question: str, documents: list[orchestra.Document], short: bool) -> list[orchestra.Passage]:
+        return ensemble.search.options(escalate=short)(query=question, documents=documents)
+
+    with pytest.raises(InputError) as caught:
+        _ = routed.graph
+    assert caught.value.code == "W016"

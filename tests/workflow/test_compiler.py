@@ -295,6 +295,32 @@ def test_a_node_that_nothing_needs_is_a_warning_unless_it_has_an_effect() -> Non
     assert warnings == ("w.yaml:6:3: nothing needs the node 'b'",)
 
 
+@pytest.mark.parametrize(
+    ("skill", "warned"),
+    [("tools: [shout]", True), ("tools: [send]", False), ("workflows: [twice]", True), ("workflows: [sends]", False)],
+)
+def test_a_plan_acts_where_a_tool_or_a_workflow_that_it_may_use_does(skill: str, warned: bool) -> None:
+    sends = read(HEAD.replace("w\n", "sends\n") + "output: ${a}\nnodes:\n  a: {tool: send, with: {text: x}}\n", "sends.yaml").graph
+    catalog = replace(CATALOG, workflows={**CATALOG.workflows, "sends": sends})
+    text = whole("output: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  p: {plan: go, " + skill + "}")
+    warnings = compile_graph(read(text, "w").graph, catalog).warnings
+    assert [str(one) for one in warnings if "nothing needs the node 'p'" in str(one)] == list(warnings)
+    assert bool(warnings) == warned
+
+
+def test_a_plan_that_may_use_nothing_is_a_warning() -> None:
+    (warning,) = compiled("output: ${a}\nnodes:\n  a: {plan: go}").warnings
+    assert "the plan may use nothing" in str(warning)
+
+
+def test_a_workflow_that_lets_a_plan_call_it_is_refused() -> None:
+    text = HEAD.replace("w\n", "again\n") + "output: ${a}\nnodes:\n  a: {plan: go, workflows: [again]}\n"
+    graph = read(text, "again.yaml").graph
+    with pytest.raises(InputError, match="the workflow calls itself: again -> again") as caught:
+        compile_graph(graph, replace(CATALOG, workflows={"again": graph}))
+    assert caught.value.code == "L116"
+
+
 def test_without_a_file_a_fault_says_where_in_the_workflow_it_is() -> None:
     graph = read(whole("output: ${a}\nnodes: {a: {tool: shout, with: {text: 3}}}"), "w").graph
     with pytest.raises(InputError) as caught:
@@ -334,9 +360,9 @@ def test_workflows_that_call_each_other_in_a_long_row_are_refused() -> None:
 
 def test_a_workflow_that_is_called_often_is_compiled_once() -> None:
     workflows = called_in_a_row(24, width=2)
-    started = time.perf_counter()
+    started = time.process_time()
     compile_graph(workflows["w0"], replace(CATALOG, workflows=workflows))
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize("text", SAMPLES)
@@ -357,9 +383,9 @@ def grown(depth: int) -> str:
 
 @pytest.mark.parametrize("depth", [40, 400])
 def test_types_that_double_at_every_node_are_refused_in_time(depth: int) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert {fault.code for fault in faults(grown(depth))} == {"L106"}
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_loops_deep_inside_loops_end_in_time() -> None:
@@ -369,19 +395,19 @@ def test_loops_deep_inside_loops_end_in_time() -> None:
             f"{{loop: {{at_most: 2, until: '${{turn > 1}}', nodes: {{n{at}: {inner}, m{at}: {{tool: grow, "
             f"with: {{text: '${{previous}}'}}}}}}, output: '${{n{at}}}'}}}}"
         )
-    started = time.perf_counter()
+    started = time.process_time()
     assert {fault.code for fault in faults("output: ${a}\nnodes:\n  a: " + inner)} == {"L106"}
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_a_cycle_of_many_nodes_is_found_in_time_and_told_in_short() -> None:
     count = 4_000
     text = HEAD + "output: ${n0}\nnodes:\n" + "".join(f"  n{at}: {{ask: '${{n{(at + 1) % count}}}'}}\n" for at in range(count))
     graph = read(text, "w").graph
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(InputError) as caught:
         compile_graph(graph, CATALOG)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert not isinstance(caught.value, InputErrors)
     assert caught.value.code == "L110"
     assert len(caught.value.message) < 120
@@ -390,10 +416,10 @@ def test_a_cycle_of_many_nodes_is_found_in_time_and_told_in_short() -> None:
 def test_thousands_of_unknown_names_are_told_in_time() -> None:
     text = HEAD + "output: ${n0}\nnodes:\n" + "".join(f"  n{at}: {{ask: '${{node_{at}}}'}}\n" for at in range(3_000))
     graph = read(text, "w").graph
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(InputErrors) as caught:
         compile_graph(graph, CATALOG)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert len(caught.value.errors) == 50
 
 

@@ -141,9 +141,9 @@ def doubled() -> Program:
 
 
 def test_the_cost_of_calls_that_double_at_every_level_is_reckoned_in_time() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     bound = worst_case(doubled())
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert bound.calls == 3 * 2 ** (DEPTH - 1)
     assert len(bound.nodes) <= MOST
     assert bound.nodes["a0/a1"] == Bound(3 * 2 ** (DEPTH - 3), 0)
@@ -156,9 +156,9 @@ def test_a_body_that_is_called_twice_is_one_graph() -> None:
 
 @pytest.mark.parametrize("drawn", [draw, mermaid])
 def test_calls_that_double_at_every_level_are_drawn_as_far_as_one_can_read(drawn: Callable[[Program], str]) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(drawn(doubled()).splitlines()) < 8 * MOST
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_bodies_are_told_to_the_last_level_where_there_is_room() -> None:

@@ -253,18 +253,18 @@ def test_a_path_is_not_evaluated_by_cel_and_takes_less_than_a_microsecond() -> N
 
 
 def _timed(expression: Path) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(2000):
         expression.evaluate(VALUES)
-    return (time.perf_counter() - started) / 2000
+    return (time.process_time() - started) / 2000
 
 
 def test_a_map_over_many_elements_takes_linear_time_and_is_bounded() -> None:
     items = {"input": {**VALUES["input"], "items": [ITEM] * 10_000}}
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(value("${input.items.map(i, i.name + '!')}", **items)) == 10_000
     assert value("${size(input.items.filter(i, i.n > 100))}", **items) == 0
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     with pytest.raises(OrchestraError, match="at most 10,000"):
         value("${input.items.map(i, i.name)}", input={**VALUES["input"], "items": [ITEM] * 10_001})
     with pytest.raises(OrchestraError, match="more than 10,000 iterations"):

@@ -38,11 +38,11 @@ TYPES: dict[str, Schema] = {
     ],
 )
 def test_a_reference_that_is_too_large_is_refused_at_once(source: str, code: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(InputError) as caught:
         compile_template("${" + source + "}", TYPES)
     assert caught.value.code == code
-    assert time.perf_counter() - started < 0.2
+    assert time.process_time() - started < 0.2
 
 
 def test_the_limits_themselves_are_reached() -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msgspec import structs
+
 from orchestra.doors import Source
 from orchestra.engine.proposals import Finish, Judge, Proposal
 from orchestra.engine.state import Unit
 from orchestra.values.outcome import Outcome, Value
 from orchestra.verify.acceptance import Situation
+from orchestra.workflow.program import Acceptance
 
 
 def settle(unit: Unit, outcome: Outcome) -> Proposal:
@@ -17,14 +20,31 @@ def settle(unit: Unit, outcome: Outcome) -> Proposal:
     acceptance = unit.node.acceptance
     if unit.spread or acceptance is None or not acceptance.checks or not isinstance(outcome, Value):
         return Finish(unit, outcome)
-    situation = Situation(
+    return Judge(unit, unit.attempt, situation(unit, outcome))
+
+
+def situation(unit: Unit, outcome: Value) -> Situation:
+    """What the checks of a unit are to judge."""
+    acceptance = unit.node.acceptance or Acceptance()
+    found = Situation(
         value=outcome.value,
         schema=unit.node.output,
         evidence=evidence(unit) or sources(unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs else []),
         checks=acceptance.checks,
         accept=acceptance.accept,
+        confidence=outcome.score,
+        promise=_promise(unit, acceptance),
     )
-    return Judge(unit, unit.attempt, situation)
+    if not acceptance.asking:
+        return found
+    inputs = unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs is not None else {}
+    return structs.replace(found, producer=unit.node.contract, inputs=inputs, judges=acceptance.judges)
+
+
+def _promise(unit: Unit, acceptance: Acceptance) -> str:
+    """What the node's certificate promises of this value: of a first answer alone, for it was made on those."""
+    certificate = acceptance.certificate
+    return certificate.promise if certificate is not None and unit.judged is None and not unit.escalated else ""
 
 
 def evidence(unit: Unit) -> tuple[Source, ...]:

@@ -27,7 +27,9 @@ def emerged(state: State, unit: Unit) -> Proposal:
 
 
 def inside(unit: Unit) -> Scope:
-    """The scope of a unit's body; raises `OrchestraError` E002 where it has none."""
+    """The scope that gives a unit its value: its body, or its plan. Raises `OrchestraError` E002 where it has none."""
+    if unit.writing is not None and unit.writing.plan is not None:
+        return unit.writing.plan
     if unit.body is None:
         raise OrchestraError("E002", f"{unit.path} has no body", hint="orchestra doctor")
     return unit.body

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from orchestra.doors import Call, Measure
@@ -12,10 +14,16 @@ from orchestra.engine.purse import Purse
 from orchestra.engine.retry import policy
 from orchestra.engine.state import Phase, State, Unit
 from orchestra.errors import OrchestraError
+from orchestra.values.json import canonical
 from orchestra.values.outcome import Abstained, Failed, Outcome, Value
+from orchestra.workflow.nodes import AgentNode
 
 FREE = (0.0, 0.0)
 """The price of what costs no money."""
+UNAVAILABLE = frozenset({"F202", "F220"})
+"""What says that there is no larger model for a call: its label forbids it, or the fleet has none. Nothing was sent."""
+SHOWN = 120
+"""Characters of each value that a choice names."""
 
 
 def invoke(state: State, unit: Unit) -> Proposal | None:
@@ -26,7 +34,14 @@ def invoke(state: State, unit: Unit) -> Proposal | None:
         raise OrchestraError("E002", f"{unit.path} calls nothing", hint="orchestra doctor")
     acceptance = node.acceptance
     inputs = node.inputs.evaluate(unit.bindings) if node.inputs is not None else {}
-    if acceptance is None and not unit.attempt and contract.effect == "pure" and (unit.scope.purse is None or contract.kind == "tool"):
+    if (
+        acceptance is None
+        and node.escalate is None
+        and not unit.attempt
+        and not node.sample
+        and contract.effect == "pure"
+        and (unit.scope.purse is None or contract.kind == "tool")
+    ):
         # The same as below; most calls of most runs are such, and a field costs 30 ns.
         call = Call(
             run=state.run,
@@ -41,6 +56,7 @@ def invoke(state: State, unit: Unit) -> Proposal | None:
             version=contract.digest,
         )
         return Invoke(unit, call, False, True)
+    at_once, because = routed(unit) if node.escalate is not None and not unit.attempt else (False, "")
     call = Call(
         run=state.run,
         node=unit.path,
@@ -53,13 +69,38 @@ def invoke(state: State, unit: Unit) -> Proposal | None:
         label=state.label,
         evidence=evidence(unit) if acceptance is not None else (),
         feedback=unit.feedback,
-        escalate=unit.wanted or unit.escalated,
+        escalate=at_once or unit.wanted or (unit.escalated and not unavailable(unit)),
+        sample=node.sample,
         version=contract.digest,
     )
     plain = acceptance is None or not acceptance.checks
     if unit.scope.purse is not None and contract.kind == "agent":
-        return reserved(state, unit, unit.scope.purse, Invoke(unit, call, plain=plain))
-    return Invoke(unit, call, contract.effect != "pure", plain)
+        return reserved(state, unit, unit.scope.purse, Invoke(unit, call, plain=plain, because=because))
+    return Invoke(unit, call, contract.effect != "pure", plain, because=because)
+
+
+def unavailable(unit: Unit) -> bool:
+    """Whether the larger model was asked for at once, and there is none for this call."""
+    return unit.escalated and unit.judged is None and unit.answer is not None and unit.answer.error in UNAVAILABLE
+
+
+def routed(unit: Unit) -> tuple[bool, str]:
+    """Whether the node's condition sends the call to the larger model at once, and the words of that: the condition, and its values."""
+    condition, source = unit.node.escalate, unit.node.source
+    if condition is None or not isinstance(source, AgentNode) or source.escalate is None:
+        return False, ""
+    at_once = bool(condition.evaluate(unit.bindings))
+    values = [f"{name} = {_short(unit.bindings[name])}" for name in sorted(condition.references) if name in unit.bindings]
+    text = source.escalate.removeprefix("${").removesuffix("}")
+    return at_once, f"{_cut(text)} is {str(at_once).lower()}, with {', '.join(values)}"
+
+
+def _short(value: Any) -> str:
+    return _cut(canonical(value).decode("utf-8", "replace"))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def reserved(state: State, unit: Unit, purse: Purse, wanted: Invoke) -> Proposal | None:
@@ -76,7 +117,7 @@ def reserved(state: State, unit: Unit, purse: Purse, wanted: Invoke) -> Proposal
         if most < measure.max_output:
             call = msgspec.structs.replace(call, max_output=most)
         state.feed(purse)
-        return Invoke(unit, call, plain=wanted.plain, reserved=bound + most, money=_cost(measure, bound, most))
+        return Invoke(unit, call, plain=wanted.plain, reserved=bound + most, money=_cost(measure, bound, most), because=wanted.because)
     if purse.waits and not (measure.unpriced and money is not None):
         state.starve(unit, purse, first=fed)
         return None
@@ -116,17 +157,17 @@ def _why(measure: Measure, purse: Purse, bound: int, least: int) -> str:
 
 def answered(unit: Unit) -> Proposal:
     """An attempt's value, to be judged where the node has checks."""
-    return settle(unit, _candidate(unit))
+    return settle(unit, candidate(unit))
 
 
-def _candidate(unit: Unit) -> Outcome:
+def candidate(unit: Unit) -> Outcome:
     """The value that waits for its verdicts: a call's answer, or what a body, a choice or a `verify` node gave."""
     if unit.answer is not None:
         return Value(unit.answer.value, unit.answer.confidence)
     if unit.reply is not None:
         return Value(unit.reply.value)
     match unit.node.kind:
-        case "call" | "loop":
+        case "call" | "loop" | "plan":
             return body.result(body.inside(unit))
         case "first_of":
             return choice.chosen(unit)
@@ -134,7 +175,7 @@ def _candidate(unit: Unit) -> Outcome:
             return choice.given(unit)
 
 
-def erred(unit: Unit) -> Proposal:
+def erred(state: State, unit: Unit) -> Proposal | None:
     """An attempt without a value: another one where that can help, else the end."""
     answer = unit.answer
     if answer is None:
@@ -143,7 +184,10 @@ def erred(unit: Unit) -> Proposal:
         retry = policy(unit.node, answer.error)
         if retry.again(unit.attempt, answer.at - unit.began):
             return Pause(unit, unit.attempt + 1, *retry.pause(unit.attempt), answer.reason)
-    if unit.escalated:
+    if unavailable(unit):
+        state.enqueue(unit)  # its own model is asked instead: nobody has seen the call
+        return None
+    if unit.escalated and unit.judged is not None:
         return Finish(unit, Abstained(f"not accepted, and the larger model did not help: {answer.reason}", unit.path))
     return Finish(unit, Failed(answer.error, answer.reason, unit.path, answer.hint))
 
@@ -154,11 +198,11 @@ def judged(state: State, unit: Unit) -> Proposal | None:
     if ruling is None or acceptance is None:
         raise OrchestraError("E002", f"{unit.path} was not judged", hint="orchestra doctor")
     if ruling.accepted:
-        candidate = _candidate(unit)
-        if not isinstance(candidate, Value):
-            return Finish(unit, candidate)
+        value = candidate(unit)
+        if not isinstance(value, Value):
+            return Finish(unit, value)
         found = tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
-        return Finish(unit, Value(candidate.value, ruling.score, found))
+        return Finish(unit, Value(value.value, ruling.score, found))
     if unit.answer is not None and not unit.escalated:
         contract = unit.node.contract
         if "retry" in acceptance.otherwise and policy(unit.node, "V001").again(unit.attempt, ruling.at - unit.began):

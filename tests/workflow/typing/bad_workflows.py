@@ -17,6 +17,7 @@ from orchestra import (
     map_,
     new,
     not_,
+    plan,
     quote,
     retry,
     tool,
@@ -63,6 +64,20 @@ def unhandled(question: str, documents: list[Document]) -> Answer:
     maybe = accepted(calculator(question=question), checks=quote, otherwise=[abstain])
     first_of(maybe).txt  # E: attr-defined
     return writer(question=question, findings=readings)  # E: arg-type
+
+
+@workflow()
+def planned(question: str, documents: list[Document]) -> Answer:
+    plan(question, agents=[reader])  # E: call-arg
+    plan(documents, returns=Answer)  # E: arg-type
+    plan(question, returns=Answer, agents=[search])  # E: list-item
+    plan(question, returns=Answer, tools=["search"])  # E: list-item
+    plan(question, returns=Answer, workflows=[reader])  # E: list-item
+    plan(question, returns=Answer, limits=3)  # E: arg-type
+    plan(question, returns=Answer, larger=search)  # E: arg-type
+    plan(question, returns=Answer, votes="5")  # E: arg-type
+    plan(question, returns=Answer, agents=[reader]).anser  # E: attr-defined
+    return plan(question, returns=list[Answer], agents=[reader])  # E: return-value
 
 
 @workflow()

@@ -14,6 +14,7 @@ from orchestra import (
     Guarded,
     Orchestra,
     Passage,
+    PlanLimits,
     Quote,
     RunEvent,
     abstain,
@@ -38,6 +39,7 @@ from orchestra import (
     not_,
     numbers,
     or_else,
+    plan,
     present,
     quote,
     retry,
@@ -169,6 +171,10 @@ def acceptance(question: str) -> Answer:
     def counted(previous: Answer | None, turn: int) -> Answer:
         return calculator(question=as_text(turn))
 
+    assert_type(plan(question, returns=Answer, agents=[calculator], tools=[search], workflows=[right], question=question), Answer)
+    assert_type(plan("go", returns=list[Answer], limits=PlanLimits(steps=3), repairs=2, router=calculator, fallback=[]), list[Answer])
+    assert_type(plan("go", returns=Answer, replans=2, streaming=False, larger=calculator, votes=5, cache=False), Answer)
+    assert_type(plan("go", returns=Answer | None, fallback=None, timeout=3, retry=2, after=[plain], with_={"limits": 3}), Answer | None)
     assert_type(loop(better, at_most=3, until=lambda answer: present(answer.text)), Answer)
     assert_type(loop(counted, at_most=3, until=lambda answer: present(answer.text)), Answer)
     return plain

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.verify.recompute import NotArithmetic, close, evaluate, operands
+from orchestra.values.arithmetic import NotArithmetic, close, evaluate, operands
 
 
 def trees() -> st.SearchStrategy[tuple[str, Fraction | None]]:

@@ -1,0 +1,230 @@
+"""Answer sheets: what agents answer to rows of the public sets, with how probable each token was to them; collected once, in files.
+
+One file an arm: the agent as it is without checks (`base`), samples at a temperature of 0.7 (`sample1` and on), another agent's
+answers, which has not seen the first (`blind`), and the entailment agent on the first answer (`claim`). A line is a row, in the form that
+`orchestra certify --predictions` reads. Rows that are in a file are not asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from orchestra import Orchestra
+from orchestra.agent.card import Card
+from orchestra.events import AttemptFinished
+from orchestra.learn.evaluation import EVALUATION, sampled
+from orchestra.learn.evaluation_file import FILE, evaluation_of
+from orchestra.learn.metrics import Measure
+from orchestra.learn.questions import Question, Test, read_rows
+from orchestra.workflow.steps import Agent
+
+AT_ONCE = 32
+WARM = 0.7
+"""The temperature of samples (Wang et al. 2022, https://arxiv.org/abs/2203.11171)."""
+
+
+@dataclass(frozen=True)
+class Set:
+    """A public set, the agent that answers it, and who else is asked."""
+
+    name: str
+    agent: str
+    evaluation: str = ""
+    kind: str = "deterministic"
+    """Whose goal it has: `deterministic`, `reading`, or none."""
+    most: int | None = None
+    """Rows at most, whatever is asked for; 0 for all."""
+    samples: int = 0
+    blind: str = ""
+    claims: bool = False
+    measure: Measure | None = None
+    """What tells a right answer, where that is not the first such metric of the agent's `evaluation.yaml`."""
+
+
+FACTS = Measure(
+    of="accuracy",
+    field="label",
+    means={"supported": "support", "contradicted": "refute", "not stated": "irrelevant"},
+    where_not={"label": ["partial"]},
+)
+SCOPE = Measure(of="accuracy", field="intent")
+"""Out-of-scope messages count too: one that is accepted with an intent is wrong."""
+SETS = (
+    Set("xquad_en", "reader", kind="reading", most=0, samples=5, blind="table_reader", claims=True),
+    Set("svamp", "calculator", "svamp", samples=5, blind="table_reader"),
+    Set("gsm8k", "calculator", "gsm8k", samples=5, blind="table_reader"),
+    Set("bfcl", "caller", samples=1),
+    Set("tatqa", "table_reader", blind="reader"),
+    Set("begin", "entailment", "begin", kind=""),
+    Set("factcheckgpt", "entailment", "factcheckgpt", kind="", measure=FACTS),
+    Set("restaurant8k", "extractor", most=0),
+    Set("banking77", "banking_intent", kind="", most=1000),
+    Set("clinc150", "assistant_intent", kind="", most=1500, measure=SCOPE),
+)
+
+
+class Sheet(msgspec.Struct, frozen=True):
+    """An answer to a row."""
+
+    id: str
+    output: Any = None
+    score: float | None = None
+    logprobs: tuple[float, ...] = ()
+    """Of the tokens that were written; empty for agents that are no language model."""
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+    """Of the one call, among others."""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to answer the rows of a set."""
+
+    of: Set
+    name: str
+    card: Card
+    inputs: Mapping[str, dict[str, Any]]
+    """By row."""
+
+    def file(self, out: Path) -> Path:
+        """Where its answers are."""
+        return out / f"{self.of.name}.{self.name}.jsonl"
+
+
+def rows_of(one: Set, card: Card, data: Path, rows: int) -> Test:
+    """The questions: a sample of the dev part that the agent's `evaluation.yaml` names, drawn by its seed."""
+    assert card.folder is not None
+    named = evaluation_of(card.folder / FILE, one.evaluation)[1].rows
+    assert named is not None
+    found = read_rows(data, named if one.measure is None else named.model_copy(update={"where": {}}))
+    if one.measure is not None and (apart := one.measure.where_not):
+        kept = [row for row in found.questions if all(row.expected.get(key) not in values for key, values in apart.items())]
+        found = Test(found.name, found.digest, kept, found.shown)
+    return sampled(found, rows if one.most is None else one.most, named.seed)
+
+
+def plain(card: Card, **more: Any) -> Card:
+    """The card as it is asked here: what it answers counts, whatever a check would say."""
+    return card.varied(**({"checks": (), "otherwise": (), "accept": None} | more))
+
+
+def arms_of(one: Set, cards: Mapping[str, Card], test: Test, out: Path) -> Iterable[Arm]:
+    """The arms of a set in the order in which they are asked; what is asked about an answer comes after the answer."""
+    card = cards[one.agent]
+    inputs = {row.id: row.input for row in test.questions}
+    yield Arm(one, "base", plain(card), inputs)
+    if one.blind:
+        other = cards[one.blind]
+        yield Arm(one, "blind", plain(other), {row.id: as_input(other, row) for row in test.questions})
+    for number in range(1, one.samples + 1):
+        sampling = {"temperature": card.sampling.temperature or WARM, "seed": number}
+        yield Arm(one, f"sample{number}", plain(card, sampling=sampling), inputs)
+    if one.claims:
+        answered = read(out / f"{one.name}.base.jsonl")
+        yield Arm(one, "claim", plain(cards["entailment"]), dict(_claims(test.questions, answered)))
+
+
+def as_input(card: Card, row: Question) -> dict[str, Any]:
+    """A row's question for an agent of another form: what it says, as a passage or as paragraphs."""
+    given = row.input
+    texts = [given["context"]] if "context" in given else [*map(_line, given.get("table", ())), *given.get("paragraphs", ())]
+    if card.name == "reader":
+        return {"question": given["question"], "context": "\n".join(texts)}
+    question = given["question"]
+    return {"question": question, "table": given.get("table", []), "paragraphs": texts or [question]}
+
+
+def _line(cells: Sequence[str]) -> str:
+    return " ".join(cell for cell in cells if cell)
+
+
+def _claims(questions: Sequence[Question], answered: Mapping[str, Sheet]) -> Iterable[tuple[str, dict[str, Any]]]:
+    for row in questions:
+        answer = (answered[row.id].output or {}).get("answer") if row.id in answered else None
+        if answer:
+            yield row.id, {"claim": f"{row.input['question']} {answer}", "evidence": row.input["context"]}
+
+
+def read(file: Path) -> dict[str, Sheet]:
+    """The answers of a file; the last line may be torn."""
+    found: dict[str, Sheet] = {}
+    for line in file.read_bytes().split(b"\n")[:-1] if file.exists() else ():
+        sheet = msgspec.json.decode(line, type=Sheet)
+        found[sheet.id] = sheet
+    return found
+
+
+@dataclass
+class Collector:
+    """Asks what is not in the files yet, until its time is up."""
+
+    orchestra: Orchestra
+    out: Path
+    until: float = float("inf")
+    """By the monotonic clock."""
+    say: Callable[[str], None] = print
+    bodies: dict[str, list[bytes]] = field(default_factory=dict)
+    """What was sent for the sets' own agents, for measuring."""
+
+    async def collect(self, arm: Arm) -> None:
+        """Asks the rows of an arm that have no answer yet, the longest inputs first."""
+        file = arm.file(self.out)
+        known = read(file)
+        missing = [(name, given) for name, given in arm.inputs.items() if name not in known]
+        if not missing or time.monotonic() > self.until:
+            return
+        runs, step, places = self.orchestra.options(purpose=EVALUATION), Agent.carded(arm.card), asyncio.Semaphore(AT_ONCE)
+        began, tokens = time.monotonic(), 0
+        with file.open("ab") as sheets:
+
+            async def one(name: str, given: dict[str, Any]) -> None:
+                nonlocal tokens
+                async with places:
+                    if time.monotonic() > self.until:
+                        return
+                    sheet = await self._asked(arm, runs, step, name, given)
+                if not sheet.error.startswith("F"):  # a server that was not there: it is asked again the next time
+                    sheets.write(msgspec.json.encode(sheet) + b"\n")
+                tokens += sheet.output_tokens
+
+            async with asyncio.TaskGroup() as group:
+                for name, given in missing:
+                    group.create_task(one(name, given))
+        took, done = time.monotonic() - began, len(read(file)) - len(known)
+        self.say(f"{arm.of.name}, {arm.name}: {done} of {len(missing)} rows in {took:.0f} s, {tokens / took:.0f} tokens/s")
+
+    async def _asked(self, arm: Arm, runs: Orchestra, step: Agent[..., Any], name: str, given: dict[str, Any]) -> Sheet:
+        result = await (await runs.start(step, **given)).wait()
+        ended = [event for event in result.log if isinstance(event, AttemptFinished)]
+        last = ended[-1] if ended else None
+        logprobs: tuple[float, ...] = ()
+        if last is not None and last.received:
+            logprobs = _logprobs(await runs.journal.blob(last.received) or b"{}")
+            if arm.name == "base":
+                self.bodies.setdefault(arm.of.agent, []).append(await runs.journal.blob(last.sent) or b"")
+        used = last.usage if last is not None else result.usage
+        return Sheet(
+            id=name,
+            output=result.value,
+            score=last.confidence if last is not None else None,
+            logprobs=logprobs,
+            prompt_tokens=used.prompt_tokens,
+            output_tokens=used.output_tokens,
+            seconds=round(used.seconds, 4),
+            error="" if result.status == "done" else f"{last.error if last is not None else ''} {result.error}".strip(),
+        )
+
+
+def _logprobs(received: bytes) -> tuple[float, ...]:
+    choices = json.loads(received).get("choices") or [{}]
+    return tuple(round(one["logprob"], 5) for one in (choices[0].get("logprobs") or {}).get("content") or ())

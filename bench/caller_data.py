@@ -1,0 +1,279 @@
+"""The data set that the agent `caller` is trained on, made of the training parts of BFCL and Seal-Tools.
+
+    python -m bench.caller_data --data FOLDER --out FOLDER
+
+`FOLDER` has the folders bfcl (Patil, Mao, Yan et al. 2025, `github.com/ShishirPatil/gorilla`, Apache-2.0) and sealtools (Wu et al. 2024,
+`github.com/fairyshine/Seal-Tools`, Apache-2.0); only their training parts are read. Of the values that BFCL accepts for an argument one is
+taken, best one that stands in the question; an argument that may be left out is left out. Beside these rows, made by rule:
+
+- a question of one function is asked among functions of other rows;
+- a question among several functions is asked without the one that answers it: no function fits;
+- two questions of one function each are asked together.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from bench.data_sets import command_line, write
+from orchestra.agent.calls import narrowed
+from orchestra.agent.card import Card
+from orchestra.learn.contract import contract_digest
+from orchestra.learn.dataset import DataSet, Origin, Row
+from orchestra.learn.splits import Shares, split
+from orchestra.values.json import digest
+from orchestra.values.types import Validator
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARES = Shares(tune=0.06, test=0.0)
+LICENCE = "Apache-2.0"
+LONGEST = 2_400
+"""Characters of functions and question together at most."""
+AMONG = 0.4
+"""Share of questions of one function that are asked among others."""
+STRANGE = 0.15
+"""Share of questions of one function that are also asked with functions of other rows alone."""
+JOINED = 100
+SEALED = {1: 140, 2: 15, 3: 15}
+"""Rows of Seal-Tools by their number of calls."""
+Function: TypeAlias = Mapping[str, Any]
+
+
+class NoAnswer(ValueError):
+    """A row whose accepted values are not of the types that its functions declare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A question, functions, and the calls that answer it."""
+
+    id: str
+    question: str
+    functions: tuple[Function, ...]
+    calls: tuple[Mapping[str, Any], ...]
+
+    def row(self) -> Row:
+        """The item as a row of a data set; questions that are alike are one group."""
+        group = digest(" ".join(re.findall(r"\w+", self.question.lower())).encode())[:16]
+        return Row(self.id, {"question": self.question, "functions": list(self.functions)}, {"calls": list(self.calls)}, group)
+
+    def among(self, functions: Sequence[Function], chance: random.Random) -> Item:
+        """The same question with more functions, in random order."""
+        names = {function["name"] for function in self.functions}
+        every = [*self.functions, *(function for function in functions if function["name"] not in names)]
+        chance.shuffle(every)
+        return Item(self.id, self.question, tuple(every), self.calls)
+
+
+def chosen(accepted: Sequence[Any], declared: Mapping[str, Any], question: str, needed: bool) -> Any:
+    """One of the values that BFCL accepts for an argument; "" where it is left out. Raises `NoAnswer` where none is of its type."""
+    if "" in accepted and not needed:
+        return ""
+    validator = Validator(_type(declared))
+    values = [value for one in accepted if one != "" and validator.check(value := _plain(one, declared, question)) is None]
+    if not values:
+        raise NoAnswer
+    texts = [str(value) for value in values]
+    stands = [text in question for text in texts]
+    like = [text.lower() in question.lower() for text in texts]
+    return values[stands.index(True) if True in stands else like.index(True) if True in like else 0]
+
+
+def _type(declared: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON Schema of one parameter, as the agent's outputs are held to it."""
+    function = {"name": "f", "parameters": {"properties": {"x": declared}}}
+    schema = narrowed({"properties": {"calls": {"type": "array"}}}, {"calls": "functions"}, {"functions": [function]})
+    found: dict[str, Any] = schema["properties"]["calls"]["items"]["anyOf"][0]["properties"]["arguments"]["properties"]["x"]
+    return found
+
+
+def _plain(value: Any, declared: Mapping[str, Any], question: str) -> Any:
+    """A value; records have a list of accepted values for each of their fields."""
+    if isinstance(value, Mapping):
+        inner = declared.get("properties", {})
+        needed = declared.get("required", ())
+        fields = {
+            name: value[name] for name in [*(name for name in inner if name in value), *(name for name in value if name not in inner)]
+        }
+        made = {
+            name: chosen(one, inner.get(name, {}), question, name in needed) if isinstance(one, list) else one
+            for name, one in fields.items()
+        }
+        return {name: one for name, one in made.items() if one != "" or name in needed}
+    if isinstance(value, list):
+        return [_plain(one, declared.get("items", {}), question) for one in value]
+    return value
+
+
+def answered(possible: Mapping[str, Mapping[str, Sequence[Any]]], functions: Sequence[Function], question: str) -> dict[str, Any]:
+    """One right call of those that BFCL accepts."""
+    (name, accepted), *_ = possible.items()
+    parameters = next(function for function in functions if function["name"] == name)["parameters"]
+    made = {}
+    for parameter, declared in parameters["properties"].items():
+        if parameter in accepted:
+            value = chosen(accepted[parameter], declared, question, parameter in parameters.get("required", ()))
+            if value != "" or "" not in accepted[parameter]:
+                made[parameter] = value
+    if set(accepted) - set(parameters["properties"]):
+        raise NoAnswer
+    return {"name": name, "arguments": made}
+
+
+def bfcl(path: Path) -> tuple[list[Item], int]:
+    """The rows of BFCL with one answer each, and how many were left out."""
+    found, out = [], 0
+    for line in path.read_text("utf-8").splitlines():
+        item = json.loads(line)
+        question, functions = item["input"]["question"], item["input"]["functions"]
+        try:
+            calls = tuple(answered(one, functions, question) for one in item["expected"]["calls"])
+        except NoAnswer:
+            out += 1
+            continue
+        if len(json.dumps(functions)) + len(question) > LONGEST or not question.strip():
+            out += 1
+            continue
+        found.append(Item(item["id"], question, tuple(functions), calls))
+    return found, out
+
+
+def sealed(folder: Path) -> Iterator[Item]:
+    """Rows of Seal-Tools whose calls need nothing of each other, each among a few functions more."""
+    tools = {tool["name"]: _function(tool) for tool in json.loads((folder / "tools.json").read_text("utf-8"))["tools"]}
+    left = dict(SEALED)
+    for line in (folder / "train.jsonl").read_text("utf-8").splitlines():
+        item = json.loads(line)
+        nodes, question = item["expected"]["nodes"], item["input"]["task"]
+        functions = [tools[name] for name in dict.fromkeys(node["tool"] for node in nodes)]
+        calls = [_typed(node, tools[node["tool"]]) for node in nodes]
+        if left.get(len(nodes), 0) <= 0 or "API_call" in json.dumps(calls) or not _valid(functions, calls):
+            continue
+        values = [str(value).lower() for call in calls for value in call["arguments"].values()]
+        if not all(value in question.lower() for value in values):
+            continue
+        left[len(nodes)] -= 1
+        chance = random.Random(f"{item['id']} among")
+        others = [tools[name] for name in item["input"]["tools"]]
+        yield Item(item["id"], question, tuple(functions), tuple(calls)).among(chance.sample(others, chance.choice((0, 0, 1, 2))), chance)
+
+
+def _function(tool: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = {"type": "dict", "properties": tool["parameters"], "required": tool["required"]}
+    return {"name": tool["name"], "description": tool["description"], "parameters": parameters}
+
+
+def _typed(node: Mapping[str, Any], function: Function) -> dict[str, Any]:
+    """A call of Seal-Tools, whose values are all texts, with numbers where its tool declares them."""
+    made = {}
+    for name, declared in function["parameters"]["properties"].items():
+        if name in node.get("arguments", {}):
+            value = node["arguments"][name]
+            number = isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?", value)
+            kind = declared.get("type")
+            made[name] = int(float(value)) if number and kind == "int" else float(value) if number and kind == "float" else value
+    return {"name": node["tool"], "arguments": made}
+
+
+def _valid(functions: Sequence[Function], calls: Sequence[Mapping[str, Any]]) -> bool:
+    schema = {"type": "object", "properties": {"calls": {"type": "array"}}}
+    return Validator(narrowed(schema, {"calls": "functions"}, {"functions": functions})).check({"calls": list(calls)}) is None
+
+
+def among(items: Sequence[Item]) -> list[Item]:
+    """The items, their functions in random order; many of one function among those of others."""
+    found = []
+    for item in items:
+        chance = random.Random(f"{item.id} among")
+        alone = len(item.functions) == 1 and item.calls and chance.random() < AMONG
+        more = [chance.choice(items).functions[0] for _ in range(chance.choice((1, 1, 2)))] if alone else []
+        found.append(item.among(list({function["name"]: function for function in more}.values()), chance))
+    return found
+
+
+def unanswerable(items: Sequence[Item]) -> Iterator[Item]:
+    """Questions without the functions that answer them."""
+    for item in items:
+        chance = random.Random(f"{item.id} unanswerable")
+        called = {call["name"] for call in item.calls}
+        rest = tuple(function for function in item.functions if function["name"] not in called)
+        if called and rest:
+            yield Item(f"{item.id}-without", item.question, rest, ())
+        elif called and chance.random() < STRANGE:
+            strange = chance.choice(items).functions[0]
+            if strange["name"] not in called and not _words(strange["name"]) & _words(item.question):
+                yield Item(f"{item.id}-strange", item.question, (strange,), ())
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]{3,}", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower()))
+
+
+def joined(items: Sequence[Item]) -> Iterator[Item]:
+    """Two questions of one function each, asked together: of the same function where there are such, and of two."""
+    chance = random.Random("joined")
+    simple = [item for item in items if len(item.functions) == 1 and len(item.calls) == 1 and len(item.question) < 200]
+    chance.shuffle(simple)
+    for one, other in zip(simple[:JOINED], simple[JOINED : 2 * JOINED], strict=True):
+        yield _joined(one, other, chance)
+    by_function: dict[str, list[Item]] = {}
+    for item in simple:
+        by_function.setdefault(json.dumps(item.functions), []).append(item)
+    for alike in by_function.values():
+        yield from (_joined(one, other, chance) for one, other in zip(alike[::2], alike[1::2], strict=False) if one.calls != other.calls)
+
+
+def _joined(one: Item, other: Item, chance: random.Random) -> Item:
+    between = chance.choice((" Also, ", " And ", " Then, ", " "))
+    second = other.question if between == " " or other.question[1:2].isupper() else other.question[:1].lower() + other.question[1:]
+    functions = {function["name"]: function for function in (*one.functions, *other.functions)}
+    if len(functions) == 1 and one.functions != other.functions:
+        return one  # two functions of one name
+    order = list(functions.values())
+    chance.shuffle(order)
+    first = one.question.rstrip()
+    first += "" if first[-1:] in ".?!" else "."
+    return Item(f"{one.id}-and-{other.id}", f"{first}{between}{second}", tuple(order), (*one.calls, *other.calls))
+
+
+def made(folder: Path) -> DataSet:
+    """The data set."""
+    items, out = bfcl(folder / "bfcl" / "train.jsonl")
+    parts = split([item.row() for item in items], SHARES)
+    held = {row.id for row in parts["tune"]}
+    groups = {row.group for row in parts["tune"]}
+    kept = [item for item in items if item.id not in held]
+    more = [*unanswerable(kept), *(item for item in joined(kept) if "-and-" in item.id)]
+    others = [item for item in sealed(folder / "sealtools") if item.row().group not in groups]
+    train = {item.id: item.row() for item in (*among(kept), *more, *others)}
+    mark = {name: digest((folder / name / "train.jsonl").read_bytes()) for name in ("bfcl", "sealtools")}
+    origins = [
+        Origin(
+            "BFCL, Patil et al. 2025, train part", LICENCE, mark["bfcl"], "one right answer each, some among more functions", len(items)
+        ),
+        Origin("BFCL, Patil et al. 2025, train part", LICENCE, mark["bfcl"], "without their functions, and two together", len(more)),
+        Origin(
+            "Seal-Tools, Wu et al. 2024, train part", LICENCE, mark["sealtools"], "independent calls among a few functions", len(others)
+        ),
+    ]
+    card = Card.load(ROOT / "agents" / "caller")
+    left_out = {"no answer of its type, or too long": out}
+    whole = {**parts, "train": list(train.values())}
+    return DataSet.made("calls", card.name, contract_digest(card), LICENCE, origins, whole, left_out)
+
+
+def main() -> None:
+    """Writes the folder."""
+    parser = command_line(__doc__, "the folder with bfcl and sealtools")
+    given = parser.parse_args()
+    write(made(given.data), given.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""The tables of `bench.evaluate`: one of each evaluation in the agent's card, and one line a metric in the README, both between marks.
+
+A page is rewritten as a whole or not at all, and writing the same figures twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from orchestra.learn.evaluation import CANDIDATE, INCUMBENT, UNTUNED
+from orchestra.learn.evaluation_file import Evaluation
+from orchestra.learn.metrics import less_is_better
+
+Marks: TypeAlias = tuple[str, str]
+CARD_MARKS: Marks = "<!-- evaluation -->", "<!-- end:evaluation -->"
+PAGE_MARKS: Marks = "<!-- begin:evaluations -->", "<!-- end:evaluations -->"
+ARMS = {CANDIDATE: "what it had before its last promotion", UNTUNED: "its untuned base"}
+HEAD = ("agent", "data", "rows", "measure", "floor", "untuned base", "the agent, 95 %", "goal", "met", "seconds a row")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One evaluation of an agent, and what `orchestra learn evaluate --json` said of it."""
+
+    agent: str
+    name: str
+    plan: Evaluation
+    report: Mapping[str, Any]
+    stamp: str
+    """Day, machine, digests: what the figures hold for."""
+    command: str = ""
+    """That does it again; `orchestra learn evaluate` where none is given."""
+
+    @property
+    def arms(self) -> dict[str, Mapping[str, Any]]:
+        """The arms by name."""
+        return {arm["arm"]: arm for arm in self.report["arms"]}
+
+    @property
+    def seconds_a_row(self) -> float:
+        """Of the agent as it is, many rows at once."""
+        return float(self.arms[INCUMBENT]["seconds"]) / max(1, int(self.report["rows"]))
+
+    @property
+    def seed(self) -> int:
+        """Of the rows drawn and of the intervals."""
+        return self.plan.rows.seed if self.plan.rows else 0
+
+
+def rate(seconds: float) -> str:
+    """Seconds a row, as tables have it."""
+    return f"{seconds:.4f}" if seconds < 0.01 else f"{seconds:.2f}" if seconds >= 0.1 else f"{seconds:.3f}"
+
+
+def _shown(figure: Mapping[str, float] | None) -> str:
+    return "-" if figure is None else f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def card_section(one: Measured) -> str:
+    """An evaluation as the card has it: what was measured when and how, then a line an arm."""
+    metrics, rows = list(one.plan.metrics), int(one.report["rows"])
+    head = ["", *metrics, "answered", "tokens in, out a row", "seconds a row"]
+    lines = [_line(head), f"|{'---|' * len(head)}"]
+    for name, figures in one.plan.floors.items():
+        lines.append(
+            _line([f"floor: {name}", *(f"{figures[m]:.3f}" if m in figures else "" for m in metrics), "", "", "measured elsewhere"])
+        )
+    for name, arm in one.arms.items():
+        count = max(1, int(arm["rows"]))
+        spent = f"{arm['prompt_tokens'] / count:.0f}, {arm['output_tokens'] / count:.0f}" if arm["prompt_tokens"] else ""
+        took = rate(arm["seconds"] / count) if arm["seconds"] else ""
+        figures_of = [_shown(arm["metrics"][metric]) for metric in metrics]
+        shown = (one.agent if name == INCUMBENT else ARMS.get(name, name)) + ("" if count == rows else f", {count} rows")
+        lines.append(_line([shown, *figures_of, f"{arm['answered']:.3f}", spent, took]))
+    if one.plan.goals:
+        lines.append(_line(["the goal", *(f"{one.plan.goals[m]:.3f}" if m in one.plan.goals else "" for m in metrics), "", "", ""]))
+    data = f": {one.plan.data}" if one.plan.data else ""
+    return (
+        f"`{one.name}`{data}. {rows:,} rows, seed {one.seed}; {one.stamp}.\n\n"
+        f"    $ {one.command or f'orchestra learn evaluate {one.agent} --data DATA --evaluation {one.name}'}\n\n" + "\n".join(lines) + "\n"
+    )
+
+
+def card_with(text: str, measured: Sequence[Measured]) -> str:
+    """A card with the tables of its evaluations between its marks; at its end, where it has none."""
+    return between(text, CARD_MARKS, "\n" + "\n".join(map(card_section, measured)) + "\n", heading="**Evaluation**\n\n")
+
+
+def page_lines(one: Measured) -> list[str]:
+    """An evaluation as the README has it: its first metric, those with a goal, and what was accepted and wrong."""
+    arms, own = one.arms, one.arms[INCUMBENT]["metrics"]
+    floors = {name: {m: f and f["value"] for m, f in arm["metrics"].items()} for name, arm in arms.items() if name.startswith("floor")}
+    floors.update({name: dict(figures) for name, figures in one.plan.floors.items()})
+    first = next(iter(one.plan.metrics))
+    lines = []
+    for metric, measure in one.plan.metrics.items():
+        less = less_is_better(measure)
+        if metric != first and metric not in one.plan.goals and not less:
+            continue
+        rivals = [figures[metric] for figures in floors.values() if figures.get(metric) is not None]
+        if less and floors:  # the least of it has who says nothing; so that of the floor which is best at the first metric
+            best = max(floors.values(), key=lambda figures: figures.get(first) or float("-inf"))
+            rivals = [best[metric]] if best.get(metric) is not None else []
+        untuned = arms[UNTUNED]["metrics"].get(metric) if UNTUNED in arms else None
+        goal, figure = one.plan.goals.get(metric), own[metric]
+        met = "" if goal is None else "yes" if figure and one.plan.met(metric, figure["value"]) else "no"
+        lines.append(
+            _line(
+                [
+                    one.agent,
+                    one.name,
+                    f"{one.report['rows']:,}",
+                    metric,
+                    f"{max(rivals):.3f}" if rivals else "",
+                    f"{untuned['value']:.3f}" if untuned else "",
+                    _shown(figure),
+                    "" if goal is None else f"{'at most ' if less else ''}{goal:g}",
+                    met,
+                    rate(one.seconds_a_row) if metric == first else "",
+                ]
+            )
+        )
+    return lines
+
+
+def page_with(text: str, measured: Sequence[Measured], known: Iterable[str], marks: Marks = PAGE_MARKS) -> str:
+    """A page whose table has the lines of these evaluations, and of the agents in `known` the lines that it had."""
+    lines: dict[str, list[str]] = {}
+    for line in old_lines(text, marks):
+        lines.setdefault(line.split("|")[1].strip(), []).append(line)
+    fresh: dict[str, list[str]] = {}
+    for one in measured:
+        fresh.setdefault(one.agent, []).extend(page_lines(one))
+    lines = {name: fresh.get(name, lines.get(name, [])) for name in sorted({*fresh, *known})}
+    table = [_line(HEAD), f"|{'---|' * len(HEAD)}", *(line for group in lines.values() for line in group)]
+    return between(text, marks, "\n" + "\n".join(table) + "\n\n")
+
+
+def old_lines(text: str, marks: Marks = PAGE_MARKS) -> list[str]:
+    """The lines of the table that a page has, without its head."""
+    found = re.search(re.escape(marks[0]) + r"\n(.*?)" + re.escape(marks[1]), text, re.DOTALL)
+    return [line for line in found[1].splitlines() if line.startswith("| ")][1:] if found else []
+
+
+def rates_of(text: str) -> dict[tuple[str, str], float]:
+    """Seconds a row by agent and evaluation, as a page's table has them."""
+    cells = [[cell.strip() for cell in line.strip("| ").split("|")] for line in old_lines(text)]
+    return {(row[0], row[1]): float(row[-1]) for row in cells if len(row) == len(HEAD) and re.fullmatch(r"[\d.]+", row[-1])}
+
+
+def between(text: str, marks: Marks, body: str, heading: str = "") -> str:
+    """A text with this between its marks; they are put at its end, under the heading, where there are none."""
+    begin, end = marks
+    if begin not in text or end not in text:
+        return f"{text.rstrip()}\n\n{heading}{begin}\n{body}{end}\n"
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{body}{end}{rest.partition(end)[2]}"

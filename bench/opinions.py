@@ -1,0 +1,179 @@
+"""Opinions on answers: what each check has to say of them as numbers, and one score made of all, fitted on other rows.
+
+L2 logistic regression over what the checks say (V4 of the specification), cross-fitted: a row's score comes from a model that has not seen
+it. Only this measurement has it; a node of a workflow accepts by the lowest score of its checks.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.answer_sheets import Set, Sheet
+from orchestra.agent.card import Card
+from orchestra.engine.kinds.acceptance import sources
+from orchestra.learn.metrics import normal
+from orchestra.learn.questions import Question
+from orchestra.values import arithmetic
+from orchestra.verify.acceptance import Situation, certifiable, start
+from orchestra.verify.numbers import numbers
+
+LEAST = 1e-6
+FOLDS = 10
+SURE, SHRUNK = "log-probability", 0.3
+"""The opinion that counts in full, and how much the others do before anything is fitted: some sets have two hundred rows."""
+JUDGED = ("quote", "numbers", "recompute")
+"""Deterministic checks that can say something of the shipped agents' answers; `schema` has passed, or there is no answer."""
+SIGNS = {"pass": 1.0, "unknown": 0.0, "fail": -1.0}
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A row, the agent's answer, and what others said."""
+
+    question: Question
+    sheet: Sheet
+    others: Mapping[str, Sheet]
+    """By arm."""
+    rules: tuple[Any, ...] = ()
+    """Answers of rules without a model."""
+
+
+def said(value: Any) -> str:
+    """What an answer says, so that two that say the same are equal: numbers by value, texts in SQuAD's normal form, lists as sets."""
+    if value is None or (not value and isinstance(value, str | list | dict)):
+        return "nothing"
+    match value:
+        case bool():
+            return str(value)
+        case int() | float():
+            return f"{round(value, 4):g}"
+        case str():
+            found = normal(value)
+            plain = numbers(value)
+            return f"{round(float(plain[0].value), 4):g}" if len(plain) == 1 and len(found.split()) == 1 else found
+        case {"answer": answer, **rest} if "scale" in rest or "quotes" in rest or "expression" in rest or not rest:
+            return said(answer)
+        case {"label": label}:
+            return str(label)
+        case {"intent": intent}:
+            return str(intent)
+        case {"slots": dict(slots)}:
+            return json.dumps(sorted((name, span.get("start"), span.get("end")) for name, span in slots.items()))
+        case {"calls": list(calls)}:
+            return "|".join(sorted(json.dumps(call, sort_keys=True).casefold() for call in calls)) or "nothing"
+        case list() | tuple() as several:
+            return "|".join(sorted(map(said, several))) if len(several) > 1 else said(several[0])
+        case _:
+            return json.dumps(value, sort_keys=True, default=str)
+
+
+def probability(sheet: Sheet) -> float:
+    """The log-probability of an answer: of its tokens together, or of a classical agent's own probability."""
+    if sheet.logprobs:
+        return sum(sheet.logprobs)
+    return math.log(max(LEAST**4, sheet.score or 0.0))
+
+
+def opinions(one: Answered, of: Set, card: Card) -> dict[str, list[float]]:
+    """What each check says of an answer, by check. Every answer of a set gets numbers at the same places."""
+    sheet, logprobs = one.sheet, one.sheet.logprobs or (probability(one.sheet),)
+    found = {
+        "log-probability": [probability(sheet), math.log(_odds(sheet.score))],
+        "deterministic": _deterministic(one, card),
+        "length": [math.log1p(len(logprobs)), math.log1p(len(json.dumps(one.question.input))), *_shape(sheet.output)],
+    }
+    own = said(sheet.output)
+    if of.claims:
+        claim = one.others.get("claim")
+        output = (claim.output if claim is not None else None) or {}
+        supported, refuted = output.get("p_supported"), output.get("p_refute")
+        found["entailment"] = [0.0, 0.0, 0.0] if supported is None else [1.0, math.log(_odds(supported)), math.log(_odds(refuted))]
+    if of.blind:
+        other = one.others.get("blind")
+        same = other is not None and said(other.output) == own
+        found["rederive"] = [float(same), 0.0 if other is None else float(said(other.output) == "nothing")]
+        found["rederive"] += [0.0 if other is None else probability(other), probability(other) if same and other is not None else 0.0]
+    if samples := [sheet for arm, sheet in one.others.items() if arm.startswith("sample")]:
+        found["agree"] = [*agreement(own, [said(sample.output) for sample in samples])]
+    if one.rules:
+        found["rules"] = [float(said(rule) == own) for rule in one.rules]
+    return found
+
+
+def agreement(own: str, samples: Sequence[str]) -> tuple[float, float]:
+    """The share of samples that say what the answer says, and 1 - entropy / log k over what all of them say."""
+    counts = Counter(samples)
+    entropy = -sum(count / len(samples) * math.log(count / len(samples)) for count in counts.values())
+    return counts[own] / len(samples), 1 - entropy / math.log(len(samples)) if len(samples) > 1 else 1.0
+
+
+def _odds(probability: float | None) -> float:
+    clipped = min(1 - LEAST, max(LEAST, 0.5 if probability is None else probability))
+    return clipped / (1 - clipped)
+
+
+def _shape(output: Any) -> list[float]:
+    """Whether an answer says nothing, and of how many parts it is."""
+    own = said(output)
+    parts = next((len(value) for value in (output or {}).values() if isinstance(value, list | dict)), 1) if output else 0
+    return [float(own == "nothing"), float(parts)]
+
+
+def situation(one: Answered, card: Card, checks: Sequence[str]) -> Situation:
+    """What the engine would hold an answer against."""
+    given = sources(one.question.input.get(card.evidence or "")) or sources(one.question.input)
+    return Situation(value=one.sheet.output, schema=card.output_schema, evidence=given, checks=tuple(checks), confidence=one.sheet.score)
+
+
+def _deterministic(one: Answered, card: Card) -> list[float]:
+    if one.sheet.output is None:
+        return [-1.0] * (len(JUDGED) + 2)
+    verdicts = (start(situation(one, card, [check])).verdicts[0] for check in JUDGED)
+    return [*(SIGNS[verdict.outcome] for verdict in verdicts), *_figures(one)]
+
+
+def _figures(one: Answered) -> tuple[float, float]:
+    """Of an expression: which share of its operands the input has, and which share of the input's numbers it uses."""
+    expression = one.sheet.output.get("expression") if isinstance(one.sheet.output, dict) else None
+    if not isinstance(expression, str):
+        return 1.0, 1.0
+    try:
+        wanted = {abs(operand) for operand in arithmetic.operands(expression)}
+    except arithmetic.NotArithmetic:
+        return 0.0, 0.0
+    texts = [text.text for text in sources(one.question.input)]
+    there = {abs(number.value) for text in texts for number in numbers(text, words=True)}
+    return len(wanted & there) / max(1, len(wanted)), len(wanted & there) / max(1, len(there))
+
+
+def accepted(one: Answered, card: Card, checks: Sequence[str]) -> float | None:
+    """The score that a node's threshold is held against; None for what is accepted at no threshold."""
+    return None if one.sheet.output is None else certifiable(situation(one, card, checks))
+
+
+def combined(rows: Sequence[Mapping[str, Sequence[float]]], right: Sequence[bool], without: str = "", seed: int = 0) -> list[float]:
+    """One score an answer, the higher the surer, of all its opinions but those of a check; by a regression fitted on other rows."""
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    kept = [check for check in rows[0] if check != without]
+    places = np.array([[value for check in kept for value in row[check]] for row in rows])
+    trust = np.array([1.0 if check == SURE else SHRUNK for check in kept for _ in rows[0][check]])
+    places = StandardScaler().fit_transform(places) * trust
+    labels, order = np.array(right), list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    scores = np.zeros(len(rows))
+    for fold in range(FOLDS):
+        held = order[fold::FOLDS]
+        rest = sorted(set(order) - set(held))
+        if len(set(labels[rest])) == 2:
+            # Without the intercept: it is the lower the more right answers a fold holds back, and would rank folds against each other.
+            scores[held] = places[held] @ LogisticRegression(C=0.1, max_iter=2_000).fit(places[rest], labels[rest]).coef_[0]
+    return [float(score) for score in scores]

@@ -1,0 +1,386 @@
+"""ParallelQA: how long a plan takes whose facts are looked up in parallel, beside ReAct, both on the same served models.
+
+    python -m bench.parallel --data FOLDER [--rows 16] [--seed 0] [--fleet NAME] [--dry]
+
+All arms replay the same recorded steps (`bench/parallel.yaml`): the same look-ups, each a call of the agent `reader` over the same frozen
+passage, and the same computation, which is code. What a planner writes is forced, token for token, by a grammar with one text in it, so a
+model does write it, and no arm is luckier than another; the actions are the same texts in all arms.
+
+- `react`: a thought and an action are written, the action is carried out, what came of it is added, and so on; in the end it says that it
+  is done. A call of the model for each (Yao et al. 2022, https://arxiv.org/abs/2210.03629).
+- `act`: the same without the thoughts, so that what parallel work alone saves is seen as well.
+- `whole`: all actions as the lines of a plan in one call; then one run of the workflow that they are, look-ups in parallel.
+- `streamed`: the same call, whose text is read while it is written; a look-up starts as soon as its line is there.
+- `lines`: the lines of the same plan, a call each, as the router is asked; a look-up starts as soon as its line stands.
+- `node`: a `plan` node as it ships (`bench.parallel_node`): the router's own prompt, adapter and notation, line by line, with its gates.
+
+Questions are asked one after the other, each by all arms in an order that changes; a word that each arm has for itself keeps the prompts of
+one from the prefix cache of another. Times are wall clock, and a question counts in all arms or in none. An answer is right by ParallelQA's
+rule, 1 % of a number; where an arm has fewer than 0.8 of them right, its times mean nothing, and the exit code is 1. It needs the fleet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import string
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from bench.evaluation_tables import between
+from bench.machine import ROOT, now
+from bench.metrics import short_answer_match
+from bench.parallel_node import PlanNode
+from bench.parallel_steps import Question, Trace, compute, exactly, questions
+from bench.plan_baselines import card
+from orchestra.app import Orchestra
+from orchestra.config import Settings
+from orchestra.doors import Call, Chunk, Done, Refused
+from orchestra.errors import FleetError
+from orchestra.events import NOTHING, Usage
+from orchestra.fleet import config
+from orchestra.fleet.dispatch import Fleet, Options
+from orchestra.learn.interval import Figure, figure
+from orchestra.learn.metrics import Case, Metric
+from orchestra.result import Result
+from orchestra.values.outcome import Failed
+from orchestra.workers import FleetMode
+from orchestra.workflow.reader import read
+from orchestra.workflow.steps import Agent, Step, Workflow
+
+PAGE = ROOT / "docs" / "planning.md"
+MARKS = "<!-- parallel -->", "<!-- end:parallel -->"
+FLOOR, GOAL = 0.8, 2.5
+"""The share of right answers that an arm must have, and how many times faster than ReAct a plan shall be."""
+PLAN = "plans"
+INPUTS = ("question", "word", "so_far", "grammar")
+HEADS = (
+    "",
+    "right",
+    "seconds a question",
+    "until the first look-up, s",
+    "calls: planner, reader",
+    "planner's seconds",
+    "planner's tokens in, of them cached, out",
+    "reader's tokens in, out",
+)
+HEAD = """<!-- system -->
+{how}
+lookup("the fact") finds a fact. compute("a term") computes; s1 is what the first look-up found.
+
+Question: Which is longer, the Seine or the Rhine, in kilometres?
+{example}
+<!-- user -->
+Session {{{{ word }}}}.
+Question: {{{{ question }}}}
+<!-- assistant -->
+{{{{ so_far }}}}
+"""
+PLANS = HEAD.format(
+    how="Write a plan that answers the question: one line an action, then return.",
+    example='s1 = lookup("length of the Seine")\ns2 = lookup("length of the Rhine")\ns3 = compute("largest(s1, s2)")\nreturn s3',
+)
+REACTS = HEAD.format(
+    how="Answer the question, one action at a time; what it gave is told. In the end, finish.",
+    example="""Thought: I need the length of the Seine.
+Action: lookup("length of the Seine")
+Observation: s1 = 777 kilometres
+Thought: I need the length of the Rhine.
+Action: lookup("length of the Rhine")
+Observation: s2 = 1,230 kilometres
+Thought: I have the facts and compute.
+Action: compute("largest(s1, s2)")
+Observation: s3 = the Rhine
+Thought: I know the answer.
+Action: finish(s3)""",
+)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all arms share: the fleet, the planner's agents, the reader, and the word of a question in an arm."""
+
+    orchestra: Orchestra
+    reader: Step[..., Any]
+    plans: Step[..., Any]
+    reacts: Step[..., Any]
+    texts: Fleet
+    """The same servers, whose texts come while they are written."""
+    node: PlanNode
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings, fleet: FleetMode) -> AsyncIterator[Bench]:
+        """Open for work."""
+        plans, reacts = (card(name, text, INPUTS, 512, grammar="grammar") for name, text in ((PLAN, PLANS), ("reacts", REACTS)))
+        servers = config.read(Path(settings.find_resource("configs", settings.fleet)))
+        async with (
+            Orchestra.open(settings, fleet=fleet) as orchestra,
+            Fleet.open(servers, cards={PLAN: plans}, mode=fleet, options=Options(stream=True)) as texts,
+            PlanNode.open(settings, fleet) as node,
+        ):
+            orchestra.program(compute)
+            yield cls(orchestra, orchestra.find("reader"), Agent.carded(plans), Agent.carded(reacts), texts, node)
+
+    async def write(self, trace: Trace, agent: Step[..., Any], asked: Question, word: str, so_far: str, text: str) -> None:
+        """Has a model write this text next. Raises RuntimeError where it wrote another."""
+        given = {"question": asked.text, "word": word, "so_far": so_far, "grammar": exactly(text, goes_on=bool(so_far))}
+        result = await self._run(agent, **given)
+        trace.planning += result.usage
+        trace.written.append(text)
+        if str(result.value).strip() != text.strip():
+            raise RuntimeError(f"{text!r} was forced, and {result.value!r} was written")
+
+    async def look_up(self, trace: Trace, asked: Question, at: int, word: str) -> str | None:
+        """What the reader says of a fact."""
+        trace.looks_up()
+        fact = asked.facts[at]
+        result = await self._run(self.reader, question=fact.question, context=f"Page {word}. {fact.passage}")
+        trace.reading += result.usage
+        return None if result.value is None else result.value["answer"]
+
+    async def work_out(self, asked: Question, readings: Sequence[str | None]) -> str | None:
+        """The computation."""
+        given = {f"r{number}": reading for number, reading in enumerate(readings, 1)}
+        value = (await self._run(compute, term=asked.term, names=[fact.of for fact in asked.facts], **given)).value
+        return None if value is None else str(value)
+
+    async def _run(self, step: Step[..., Any], **inputs: Any) -> Result[Any]:
+        result = await (await self.orchestra.start(step, **inputs)).wait()
+        if isinstance(result.outcome, Failed) and result.outcome.code.startswith("F"):
+            raise FleetError(result.outcome.code, result.outcome.reason, hint=result.outcome.hint)
+        return result
+
+    # The arms
+
+    async def react(self, trace: Trace, asked: Question, word: str) -> str | None:
+        """A thought, an action, an observation."""
+        return await self._stepwise(trace, asked, word, thinks=True)
+
+    async def act(self, trace: Trace, asked: Question, word: str) -> str | None:
+        """An action, an observation."""
+        return await self._stepwise(trace, asked, word, thinks=False)
+
+    async def _stepwise(self, trace: Trace, asked: Question, word: str, *, thinks: bool) -> str | None:
+        so_far, readings = "", list[str | None]()
+
+        async def said(thought: str, action: str) -> str:
+            text = f"Thought: {thought}\nAction: {action}" if thinks else f"Action: {action}"
+            await self.write(trace, self.reacts, asked, word, so_far, text)
+            return f"{so_far}\n{text}".lstrip()
+
+        for at, fact in enumerate(asked.facts):
+            so_far = await said(f"I need the {fact.what} of {fact.of}.", fact.action)
+            readings.append(await self.look_up(trace, asked, at, word))
+            so_far += f"\nObservation: s{at + 1} = {readings[-1] or 'nothing'}"
+        so_far = await said("I have the facts and compute.", asked.computation)
+        answer = await self.work_out(asked, readings)
+        last = len(readings) + 1
+        so_far += f"\nObservation: s{last} = {answer or 'nothing'}"
+        await said("I know the answer.", f"finish(s{last})")
+        return answer
+
+    async def whole(self, trace: Trace, asked: Question, word: str) -> str | None:
+        """The plan in one call, then the run of it as a workflow."""
+        await self.write(trace, self.plans, asked, word, "", "\n".join(lines(asked)))
+        trace.looks_up()
+        given: dict[str, Any] = {"term": asked.term, "names": [fact.of for fact in asked.facts]}
+        for number, fact in enumerate(asked.facts, 1):
+            given |= {f"question{number}": fact.question, f"context{number}": f"Page {word}. {fact.passage}"}
+        result = await self._run(program(len(asked.facts)), **given)
+        trace.reading += sum((usage for node, usage in result.ledger.items() if node != "answer"), NOTHING)
+        return None if result.value is None else str(result.value)
+
+    async def streamed(self, trace: Trace, asked: Question, word: str) -> str | None:
+        """The plan in one call, whose text comes as it is written; a look-up starts with the first token of the line after it."""
+        text = "\n".join(lines(asked))
+        trace.written.append(text)
+        given = {"question": asked.text, "word": word, "so_far": "", "grammar": exactly(text, goes_on=False)}
+        async with asyncio.TaskGroup() as group:
+            tasks = list[asyncio.Task[str | None]]()
+            said = ""
+            async for reply in self.texts.run(Call(run=word, node="plan", attempt=1, kind="agent", name=PLAN, inputs=given)):
+                said = said + reply.text if isinstance(reply, Chunk) else said
+                for at in range(len(tasks), min(said.count("\n"), len(asked.facts))):
+                    tasks.append(group.create_task(self.look_up(trace, asked, at, word)))
+                if isinstance(reply, Done):
+                    trace.planning += reply.usage
+                elif isinstance(reply, Refused):
+                    raise FleetError(reply.code, reply.reason, hint=reply.hint)
+        if said.strip() != text:
+            raise RuntimeError(f"{text!r} was forced, and {said!r} was written")
+        return await self.work_out(asked, [task.result() for task in tasks])
+
+    async def by_line(self, trace: Trace, asked: Question, word: str) -> str | None:
+        """A call for each line, whose look-up starts at once."""
+        so_far = ""
+        async with asyncio.TaskGroup() as group:
+            tasks = []
+            for at, line in enumerate(lines(asked)):
+                await self.write(trace, self.plans, asked, word, so_far, line)
+                so_far = f"{so_far}\n{line}".lstrip()
+                if at < len(asked.facts):
+                    tasks.append(group.create_task(self.look_up(trace, asked, at, word)))
+        return await self.work_out(asked, [task.result() for task in tasks])
+
+    async def planned(self, trace: Trace, asked: Question, word: str) -> str | None:
+        """A `plan` node."""
+        return await self.node(trace, asked, word)
+
+
+Ask: TypeAlias = Callable[[Bench, Trace, Question, str], Awaitable[str | None]]
+ARMS: dict[str, Ask] = {
+    "react": Bench.react,
+    "act": Bench.act,
+    "whole": Bench.whole,
+    "streamed": Bench.streamed,
+    "lines": Bench.by_line,
+    "node": Bench.planned,
+}
+
+
+def lines(asked: Question) -> list[str]:
+    """The plan."""
+    last = len(asked.facts) + 1
+    looked = [f"s{number} = {fact.action}" for number, fact in enumerate(asked.facts, 1)]
+    return [*looked, f"s{last} = {asked.computation}", f"return s{last}"]
+
+
+def program(facts: int) -> Workflow[..., Any]:
+    """The workflow that a plan of so many look-ups is."""
+    numbers = range(1, facts + 1)
+    inputs = "".join(f"question{number}: str, context{number}: str, " for number in numbers)
+    nodes = [
+        f'  s{number}: {{agent: reader, with: {{question: "${{input.question{number}}}", context: "${{input.context{number}}}"}}}}'
+        for number in numbers
+    ]
+    read_by = ", ".join(f'r{number}: "${{s{number}.answer}}"' for number in numbers)
+    text = f"""schema: orchestra/v1
+name: look_up_{facts}
+input: {{{inputs}term: str, names: "list[str]"}}
+output: ${{answer}}
+nodes:
+{chr(10).join(nodes)}
+  answer: {{tool: compute, with: {{term: "${{input.term}}", names: "${{input.names}}", {read_by}}}}}
+"""
+    return Workflow.of(read(text, f"look_up_{facts}.yaml").graph)
+
+
+async def asked_of(bench: Bench, arm: str, asked: Question, word: str) -> Trace:
+    """A question put to an arm."""
+    trace = Trace()
+    trace.answer = await ARMS[arm](bench, trace, asked, word)
+    trace.seconds = time.perf_counter() - trace.began
+    return trace
+
+
+async def measured(settings: Settings, rows: Sequence[Question], seed: int, fleet: FleetMode = "start") -> list[dict[str, Trace]]:
+    """What came of each question, by arm. One question is asked before, and not counted. Raises `FleetError`, and RuntimeError where a
+    model did not write what was forced."""
+    chance = random.Random(seed)
+    found = []
+    async with Bench.open(settings, fleet) as bench:
+        for turn, asked in enumerate([rows[0], *rows]):
+            order = list(ARMS)[turn % len(ARMS) :] + list(ARMS)[: turn % len(ARMS)]
+            traces = {arm: await asked_of(bench, arm, asked, "".join(chance.choices(string.ascii_lowercase, k=6))) for arm in order}
+            if turn:
+                found.append(traces)
+                print(f"{turn} of {len(rows)}: " + ", ".join(f"{a} {t.seconds:.2f} s" for a, t in traces.items()), file=sys.stderr)
+    return found
+
+
+# What is said of it
+
+
+def ratio(found: Sequence[dict[str, Trace]], slow: str, fast: str, of: str = "seconds", seed: int = 0) -> Figure:
+    """How many times as long the one arm takes for all questions as the other; drawn anew by question."""
+    cases = [Case({}, {arm: getattr(traces[arm], of) for arm in (slow, fast)}) for traces in found]
+    return figure(Metric("ratio", lambda case: case.output, lambda parts: _over(parts, slow, fast)), cases, seed=seed)
+
+
+def _over(parts: Sequence[Any], slow: str, fast: str) -> float:
+    below = sum(part[fast] for part in parts)
+    return sum(part[slow] for part in parts) / below if below else float("nan")
+
+
+def share(found: Sequence[dict[str, Trace]], rows: Sequence[Question], arm: str, seed: int = 0) -> Figure:
+    """The share of right answers."""
+    right = [short_answer_match(asked.answer, traces[arm].answer) for asked, traces in zip(rows, found, strict=True)]
+    cases = [Case({}, {"right": float(one)}) for one in right]
+    return figure(Metric("right", lambda case: case.output, lambda parts: _mean([one["right"] for one in parts])), cases, seed=seed)
+
+
+def _row(arm: str, traces: Sequence[Trace], right: Figure) -> str:
+    """A line of the table."""
+    usages = [[trace.planning for trace in traces], [trace.reading for trace in traces]]
+    seconds = [_mean([getattr(trace, key) for trace in traces]) for key in ("seconds", "first")]
+    calls = ", ".join(f"{_mean([one.calls for one in usage]):.1f}" for usage in usages)
+    spent = _mean([usage.seconds for usage in usages[0]])
+    planner = _tokens(usages[0], "prompt_tokens", "cached_tokens", "output_tokens")
+    cells = [str(right), f"{seconds[0]:.2f}", f"{seconds[1]:.2f}", calls, f"{spent:.2f}", planner]
+    return f"| `{arm}` | {' | '.join(cells)} | {_tokens(usages[1], 'prompt_tokens', 'output_tokens')} |"
+
+
+def _tokens(usages: Sequence[Usage], *keys: str) -> str:
+    return ", ".join(f"{_mean([getattr(one, key) for one in usages]):.0f}" for key in keys)
+
+
+def section(found: Sequence[dict[str, Trace]], rows: Sequence[Question], command: str, stamp: str, seed: int = 0) -> str:
+    """The part of the page."""
+    rights = {arm: share(found, rows, arm, seed) for arm in ARMS}
+    table = [f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}"]
+    table += [_row(arm, [one[arm] for one in found], right) for arm, right in rights.items()]
+    facts = _mean([len(one.facts) for one in rows])
+    told = [f"{len(rows)} questions with {facts:.1f} facts each, seed {seed}; {stamp}.", "", f"    $ {command}", "", *table, ""]
+    for slow, fast in ((slow, fast) for slow in ("react", "act") for fast in list(ARMS)[2:]):
+        against = ratio(found, slow, fast, seed=seed)
+        met = "met" if against.value >= GOAL else "missed"
+        told.append(f"- `{slow}` takes {_plain(against)} times as long as `{fast}`{f'; the goal of {GOAL} is {met}' * (slow == 'react')}.")
+    for late in ("whole", "lines", "node"):
+        first = _plain(ratio(found, late, "streamed", "first", seed))
+        told.append(f"- The first look-up starts {first} times as late under `{late}` as under `streamed`.")
+    low = [arm for arm, right in rights.items() if right.value < FLOOR]
+    kept = f"missed by {', '.join(low)}: the times mean nothing" if low else "kept by all arms"
+    told.append(f"- The floor of {FLOOR} right answers is {kept}.")
+    return "\n".join(told) + "\n"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _plain(figure: Figure) -> str:
+    return f"{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}]"
+
+
+def main(page: Path = PAGE) -> int:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the folder that has parallelqa/dev.jsonl")
+    parser.add_argument("--rows", type=int, default=16, help="a seeded sample of so many questions; 0 for all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fleet", help="a name in configs/, or a path")
+    parser.add_argument("--dry", action="store_true", help="print, and write nothing")
+    given = parser.parse_args()
+    known = questions(given.data / "parallelqa" / "dev.jsonl")
+    rows = random.Random(given.seed).sample(known, min(given.rows or len(known), len(known)))
+    settings = Settings.load({"fleet": given.fleet, "journal": "off"})
+    found = asyncio.run(measured(settings, rows, given.seed))
+    again = f"python -m bench.parallel --data DATA --rows {given.rows} --seed {given.seed}"
+    text = section(found, rows, again, now(), given.seed)
+    print(text)
+    if faults := sorted({trace.fault for traces in found for trace in traces.values() if trace.fault}):
+        print("; ".join(faults), file=sys.stderr)
+    if not given.dry:
+        page.write_text(between(page.read_text("utf-8"), MARKS, f"\n{text}\n"), "utf-8")
+    return 0 if all(share(found, rows, arm).value >= FLOOR for arm in ARMS) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""The `plan` node as it ships, on recorded steps: the router's agent, asked by the engine, writes the recorded lines and no others.
+
+Only what stands behind the `Workers` door is another: where the engine asks the router for a line, the grammar that it compiled is
+replaced by one that has the recorded line in it. Lines, gates, the plan's run and its look-ups are the engine's own; whether steps start
+while the plan is still being written is for the engine to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from bench.parallel_steps import MOST_FACTS, Question, Trace, compute, exactly
+from orchestra.app import Orchestra
+from orchestra.config import Settings
+from orchestra.doors import Call, Done, Measure, Refused, Reply
+from orchestra.project import Project
+from orchestra.router.grammar import BEGUN
+from orchestra.workers import FleetMode, Troupe
+from orchestra.workflow.reader import read
+from orchestra.workflow.steps import Workflow
+
+ROUTER, READER = "router", "reader"
+
+
+def plan_lines(asked: Question) -> list[str]:
+    """The recorded steps in the notation of plans."""
+    numbers = range(1, len(asked.facts) + 1)
+    looked = [f's{number} = reader(question="{asked.facts[number - 1].question}", context=input.p{number})' for number in numbers]
+    last = len(asked.facts) + 1
+    read_by = ", ".join(f"r{number}=s{number}.answer" for number in numbers)
+    return [*looked, f's{last} = compute(term="{asked.term}", names=input.names, {read_by})', f"return s{last}"]
+
+
+def reply(lines: Sequence[str], number: int, *, begun: bool) -> str:
+    """What a router answers that writes these lines, and is asked for one: this line, and the answer or the beginning of the next one."""
+    after = lines[number + 1 : number + 2]
+    behind = [one if one.startswith("return ") else BEGUN for one in after]
+    return "\n".join([lines[number].removeprefix(BEGUN) if begun else lines[number], *behind])
+
+
+@dataclass
+class Held:
+    """Workers whose router writes recorded lines, and a trace of what is asked."""
+
+    troupe: Troupe
+    lines: dict[str, list[str]] = field(default_factory=dict)
+    """By the goal of the plan."""
+    trace: Trace = field(default_factory=Trace)
+
+    def _held(self, call: Call) -> Call:
+        if call.kind == "agent" and call.name == READER:
+            self.trace.looks_up()
+        if call.kind != "agent" or call.name != ROUTER:
+            return call
+        stands = str(call.inputs["plan"]).splitlines()
+        begun = stands[-1:] == [BEGUN]
+        text = reply(self.lines[call.inputs["request"]], len(stands) - begun, begun=begun)
+        self.trace.written.append(text)
+        return msgspec.structs.replace(call, inputs={**call.inputs, "grammar": exactly(text, goes_on=bool(stands) and not begun)})
+
+    def _counted(self, call: Call, reply: Reply) -> None:
+        if isinstance(reply, Done | Refused):
+            if call.name == ROUTER:
+                self.trace.planning += reply.usage
+            elif call.name == READER:
+                self.trace.reading += reply.usage
+
+    async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
+        """Does one call."""
+        async with aclosing(self.troupe.run(self._held(call))) as replies:
+            async for reply in replies:
+                self._counted(call, reply)
+                yield reply
+
+    async def do(self, call: Call) -> Done | Refused:
+        """Does one call without chunks."""
+        reply = await self.troupe.do(self._held(call))
+        self._counted(call, reply)
+        return reply
+
+    def measure(self, call: Call) -> Measure:
+        """What a call may cost."""
+        return self.troupe.measure(call)
+
+    async def count(self, call: Call) -> int | None:
+        """The tokens of its prompt."""
+        return await self.troupe.count(call)
+
+
+@dataclass(frozen=True)
+class PlanNode:
+    """A workflow of one `plan` node, on held workers."""
+
+    orchestra: Orchestra
+    held: Held
+    workflow: Workflow[..., Any]
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings, fleet: FleetMode) -> AsyncIterator[PlanNode]:
+        """Open for work."""
+        project = Project.load(settings)
+        project.adopt(compute)
+        async with Troupe.open(project, mode=fleet) as troupe:
+            held = Held(troupe)
+            async with Orchestra.open(settings, workers=held) as orchestra:
+                orchestra.program(compute)
+                yield cls(orchestra, held, Workflow.of(read(_workflow(), "planned.yaml").graph))
+
+    async def __call__(self, trace: Trace, asked: Question, word: str) -> str | None:
+        """What the node answers; None where it fails."""
+        goal = f"Session {word}. {asked.text}"
+        pages = [f"Page {word}. {fact.passage}" for fact in asked.facts]
+        pages += [""] * (MOST_FACTS - len(pages))
+        self.held.lines[goal], self.held.trace = plan_lines(asked), trace
+        given = {f"p{number}": page for number, page in enumerate(pages, 1)}
+        run = await self.orchestra.start(self.workflow, goal=goal, names=[fact.of for fact in asked.facts], **given)
+        result = await run.wait()
+        if result.error is not None:
+            trace.fault = f"{result.error.code}: {result.error.message}"
+        return None if result.value is None else str(result.value)
+
+
+def _workflow() -> str:
+    pages = [f"p{number}" for number in range(1, MOST_FACTS + 1)]
+    given = ", ".join(f'{page}: "${{input.{page}}}"' for page in pages)
+    return f"""schema: orchestra/v1
+name: planned
+input: {{goal: str, names: "list[str]", {", ".join(f"{page}: str" for page in pages)}}}
+output: ${{answer}}
+nodes:
+  answer:
+    plan: ${{input.goal}}
+    with: {{names: "${{input.names}}", {given}}}
+    agents: [{READER}]
+    tools: [compute]
+    returns: "str | null"
+    limits: {{steps: {MOST_FACTS + 1}, width: 1}}
+"""

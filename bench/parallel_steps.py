@@ -1,0 +1,153 @@
+"""The questions of ParallelQA with their recorded steps: the facts that each needs, frozen as passages, and what is computed of them.
+
+The steps and the facts stand in `bench/parallel.yaml`. An arm of `bench.parallel` writes the same actions, reads the same passages and
+computes the same terms, however it goes about it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.machine import ROOT
+from orchestra.agent.grammar import literal
+from orchestra.events import NOTHING, Usage
+from orchestra.values.arithmetic import NotArithmetic, evaluate
+from orchestra.values.yaml import load
+from orchestra.workflow.steps import tool
+
+MOST_FACTS = 8
+RECORDED = ROOT / "bench" / "parallel.yaml"
+_FIGURE = re.compile(r"\d[\d,]*(?:\.\d+)?")
+_STEP = re.compile(r"\bs(\d+)\b")
+_CHOICE = re.compile(r"(largest|smallest)\((.*)\)")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something to be looked up: of what, what, and the passage that tells."""
+
+    of: str
+    what: str
+    passage: str
+
+    @property
+    def question(self) -> str:
+        """What the reader is asked."""
+        return f"What is the {self.what} of {self.of}?"
+
+    @property
+    def action(self) -> str:
+        """As both arms write it."""
+        return f'lookup("{self.what} of {self.of}")'
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, its answer, and the steps to it."""
+
+    id: str
+    text: str
+    answer: str
+    facts: tuple[Fact, ...]
+    term: str
+
+    @property
+    def computation(self) -> str:
+        """The last action, as both arms write it."""
+        return f'compute("{self.term}")'
+
+
+@dataclass
+class Trace:
+    """One question by one arm. Seconds since it was asked."""
+
+    answer: str | None = None
+    seconds: float = 0.0
+    first: float = 0.0
+    """Until the first look-up was started."""
+    planning: Usage = NOTHING
+    reading: Usage = NOTHING
+    written: list[str] = field(default_factory=list)
+    """What the planner wrote, call by call."""
+    fault: str = ""
+    began: float = field(default_factory=time.perf_counter)
+
+    def looks_up(self) -> None:
+        """A look-up is started now."""
+        self.first = self.first or time.perf_counter() - self.began
+
+
+def exactly(text: str, *, goes_on: bool) -> str:
+    """The grammar of one text, with a line break before it where something stands already."""
+    return f"%llguidance {{}}\nstart: {literal(chr(10) * goes_on + text)}\n"
+
+
+@tool(effect="pure", version="1")
+def compute(
+    term: str,
+    names: list[str],
+    r1: str | None = None,
+    r2: str | None = None,
+    r3: str | None = None,
+    r4: str | None = None,
+    r5: str | None = None,
+    r6: str | None = None,
+    r7: str | None = None,
+    r8: str | None = None,
+) -> str | None:
+    """What a term comes to over what was read of each name; null where one of the readings is none."""
+    return computed(term, (r1, r2, r3, r4, r5, r6, r7, r8)[: len(names)], names)
+
+
+def questions(rows: Path, recorded: Path = RECORDED) -> list[Question]:
+    """The questions of a file whose steps are recorded, in its order. Raises KeyError where a fact is not there."""
+    said: Mapping[str, Any] = load(recorded.read_bytes(), str(recorded)).value
+    found = []
+    for line in rows.read_text("utf-8").splitlines():
+        row = json.loads(line)
+        steps = said["steps"].get(row["id"].removeprefix("parallelqa-"))
+        if steps is not None:
+            facts = tuple(fact for part in steps["facts"].split("|") for fact in _facts(part, said["facts"]))
+            found.append(Question(row["id"], row["input"]["question"], row["expected"]["answer"], facts, steps["compute"]))
+    return found
+
+
+def _facts(part: str, known: Mapping[str, Any]) -> list[Fact]:
+    """The facts that `what: one; another` names. A passage tells of the one that is asked for and of the one after it."""
+    what, _, names = part.strip().partition(": ")
+    table, unit = known[what]["of"], known[what]["unit"]
+    order = list(table)
+    found = []
+    for name in names.split("; "):
+        other = order[(order.index(name) + 1) % len(order)]
+        told = " ".join(f"{one[0].upper()}{one[1:]} has a {what} of {table[one]} {unit}." for one in (name, other))
+        found.append(Fact(name, what, told))
+    return found
+
+
+def computed(term: str, readings: Sequence[str | None], names: Sequence[str]) -> str | None:
+    """What a term comes to over what was read: a number, or the name that `largest` or `smallest` choose; None where a reading is none.
+
+    Every `s1` is the first figure that stands in the first reading.
+    """
+    figures = [_FIGURE.search(reading or "") for reading in readings]
+    if not all(figures):
+        return None
+    values = [found[0].replace(",", "") for found in figures if found]
+    try:
+        if choice := _CHOICE.fullmatch(term):
+            terms = [float(evaluate(_filled(one, values))) for one in choice[2].split(", ")]
+            return names[terms.index((max if choice[1] == "largest" else min)(terms))]
+        return f"{float(evaluate(_filled(term, values))):.10g}"
+    except (NotArithmetic, ZeroDivisionError, IndexError):
+        return None
+
+
+def _filled(term: str, values: Sequence[str]) -> str:
+    return _STEP.sub(lambda found: values[int(found[1]) - 1], term)

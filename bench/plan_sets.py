@@ -1,0 +1,180 @@
+"""The sets of tool plans, as `DATA/README.md` has them: requests, the tools that may be used, and the plan that is right.
+
+A row is `{"id", "input": {"task", "tools", "schema"?}, "expected": {"nodes", "edges", ...}}`; where `tools` are names, a `tools.json`
+beside the rows says what they are.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bench.metrics import Plan, argument_counts, f1, plan_score, step_plan_scores
+from orchestra.learn.metrics import Case, Metric
+
+MAX_DESCRIPTION = 160
+"""Characters of a tool's description that a model is shown."""
+MAX_TABLES = 2_000
+"""Characters of a database's tables that a model is shown."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """A tool, as a planner sees it."""
+
+    name: str
+    description: str = ""
+    parameters: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Face:
+        """A tool of the sets; their parameters stand in JSON Schema or as a plain mapping."""
+        given = found.get("parameters") or {}
+        known = given.get("properties", given) if isinstance(given, Mapping) else {}
+        return cls(str(found["name"]), " ".join(str(found.get("description", "")).split()), tuple(map(str, known)))
+
+    def __str__(self) -> str:
+        told = self.description if len(self.description) <= MAX_DESCRIPTION else self.description[: MAX_DESCRIPTION - 1] + "…"
+        return f"{self.name}({', '.join(self.parameters)}): {told}"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A request, what it may be planned with, and the right plan, which no planner sees."""
+
+    id: str
+    text: str
+    tools: tuple[Face, ...]
+    gold: Plan
+    tables: Mapping[str, Any] = field(default_factory=dict)
+    """Of a database, where the request is about one: names and columns."""
+    raw: Sequence[Mapping[str, Any]] = ()
+    """The tools with all that the set says of them."""
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Of the tools that are offered."""
+        return frozenset(tool.name for tool in self.tools)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What kind of plans a set has."""
+
+    steps: bool = False
+    """Whether its nodes are steps in words, and not calls of tools."""
+    chains: bool = False
+    """Whether all of its plans are chains: then the lines of a planner that names no links follow one another."""
+    arguments: bool = False
+    floors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Measured elsewhere, on all of dev: `DATA/README.md`."""
+
+
+KINDS: Mapping[str, Kind] = {
+    "ultratool": Kind(
+        chains=True,
+        floors={"plan of the nearest train request": {"node-F1": 0.741, "link-F1": 0.446, "exact": 0.335}},
+    ),
+    "tmdb": Kind(chains=True, floors={"tool retrieval, chain": {"node-F1": 0.337, "link-F1": 0.059, "exact": 0.059}}),
+    "sealtools": Kind(
+        arguments=True,
+        floors={"word overlap within the candidates": {"node-F1": 0.938, "argument-F1": 0.0, "link-F1, linked": 0.0}},
+    ),
+    "worfbench": Kind(
+        steps=True,
+        floors={
+            "one step per clause": {"node-F1": 0.325, "edge-F1": 0.140, "branching node-F1": 0.408, "branching edge-F1": 0.131},
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class PlanSet:
+    """A set: rows to be planned, and plans to learn from, where it has some."""
+
+    name: str
+    kind: Kind
+    rows: tuple[Task, ...]
+    train: tuple[Task, ...] = ()
+    seed: int = 0
+    whole: int = 0
+    """Rows that the part has, of which `rows` are a sample."""
+
+    @classmethod
+    def load(cls, data: Path, name: str, rows: int = 0, seed: int = 0) -> PlanSet:
+        """A set of `DATA`, with a seeded sample of so many rows of dev; 0 for all. Raises `OSError` where it is not there."""
+        folder, kind = data / name, KINDS[name]
+        known: dict[str, Mapping[str, Any]] = {}
+        if (folder / "tools.json").exists():
+            known = {tool["name"]: tool for tool in json.loads((folder / "tools.json").read_text("utf-8"))["tools"]}
+        found = _tasks(folder / "dev.jsonl", known)
+        drawn = random.Random(seed).sample(found, min(rows or len(found), len(found)))
+        train = _tasks(folder / "train.jsonl", known) if (folder / "train.jsonl").exists() else []
+        return cls(name, kind, tuple(drawn), tuple(train), seed, len(found))
+
+    @cached_property
+    def metrics(self) -> list[Metric]:
+        """What its plans are measured by, over cases whose expected record is the task's plan with the names of its tools."""
+        if self.kind.steps:
+            return [
+                _mean("node-F1", lambda case: _of_steps(case)["node_f1"]),
+                _mean("edge-F1", lambda case: _of_steps(case)["edge_f1"]),
+                _mean("branching node-F1", lambda case: _of_steps(case)["node_f1"], "branching"),
+                _mean("branching edge-F1", lambda case: _of_steps(case)["edge_f1"], "branching"),
+            ]
+        found = [_mean("node-F1", lambda case: _of_tools(case).node_f1)]
+        if self.kind.arguments:
+            found += [
+                _mean("unseen tools, node-F1", lambda case: _of_tools(case).node_f1, "unseen_tools"),
+                Metric("argument-F1", lambda case: argument_counts(case.expected, case.output or {}), _micro),
+                _mean("link-F1, linked", lambda case: _of_tools(case).link_f1, "edges"),
+            ]
+        else:
+            found.append(_mean("link-F1", lambda case: _of_tools(case).link_f1))
+        return [
+            *found,
+            _mean("exact", lambda case: _of_tools(case).exact),
+            _mean("hallucination", lambda case: _of_tools(case).strange, less=True),
+        ]
+
+
+def case_of(task: Task, plan: Plan | None) -> Case:
+    """A plan beside the right one; None, for a planner that failed, is an empty plan."""
+    return Case({**task.gold, "names": task.names}, plan)
+
+
+def _of_tools(case: Case) -> Any:
+    return plan_score(case.expected, case.output or {}, case.expected["names"])
+
+
+def _of_steps(case: Case) -> dict[str, float]:
+    return step_plan_scores(case.expected, case.output or {})
+
+
+def _mean(name: str, part: Any, where: str = "", less: bool = False) -> Metric:
+    """A mean over the cases; over those alone whose plan says `where`."""
+    return Metric(name, lambda case: part(case) if not where or case.expected.get(where) else None, _average, less)
+
+
+def _average(parts: Sequence[float]) -> float:
+    return sum(parts) / len(parts) if parts else float("nan")
+
+
+def _micro(parts: Sequence[tuple[int, int, int]]) -> float:
+    return f1(*(sum(column) for column in zip(*parts, strict=True))) if parts else float("nan")
+
+
+def _tasks(path: Path, known: Mapping[str, Mapping[str, Any]]) -> list[Task]:
+    return [_task(json.loads(line), known) for line in path.read_text("utf-8").splitlines() if line.strip()]
+
+
+def _task(row: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> Task:
+    given = row["input"]
+    tools = [known.get(tool, {"name": tool}) if isinstance(tool, str) else tool for tool in given["tools"]]
+    return Task(row["id"], given["task"], tuple(map(Face.of, tools)), row["expected"], given.get("schema") or {}, tools)

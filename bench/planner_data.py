@@ -1,0 +1,127 @@
+"""The data set that the agent `tool_planner` is trained on, made of the training parts of UltraTool, Seal-Tools and WorfBench.
+
+    python -m bench.planner_data --data FOLDER --out FOLDER
+
+`FOLDER` has the folders ultratool (Huang et al. 2024, in the form of Wu et al. 2024, `github.com/WxxShirley/GNN4TaskPlan`, MIT), sealtools
+(Wu et al. 2024, `github.com/fairyshine/Seal-Tools`, Apache-2.0) and worfbench (Qiao et al. 2024, `github.com/zjunlp/WorfBench`, MIT); only
+their training parts are read. A graph becomes lines (`orchestra.router.tool_plans`); the tools are told as the workflow `planner` tells
+them, and those of the graph that its shortlist leaves out are put among them.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.data_sets import command_line, write
+from orchestra.agent.card import Card
+from orchestra.learn.contract import contract_digest
+from orchestra.learn.dataset import DataSet, Origin, Row
+from orchestra.learn.splits import Shares, split
+from orchestra.router.tool_plans import MAX_STEPS, Declared, declared, graph, lines, shortlist, told
+from orchestra.values.json import digest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARES = Shares(tune=0.04, test=0.0)
+SEED = 5
+LONGEST = 900
+"""Characters of a plan at most."""
+LICENCES = {"ultratool": "MIT", "sealtools": "Apache-2.0", "worfbench": "MIT"}
+
+
+def catalogue(folder: Path) -> Mapping[str, Mapping[str, Any]]:
+    """The tools of a set by name, where it keeps them apart."""
+    path = folder / "tools.json"
+    return {tool["name"]: tool for tool in json.loads(path.read_text("utf-8"))["tools"]} if path.exists() else {}
+
+
+def given(item: Mapping[str, Any], tools: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    """The tools of an item as the workflow `planner` takes them."""
+    return [tools.get(one, one) if isinstance(one, str) else one for one in item["input"]["tools"]]
+
+
+def wired(nodes: Sequence[Mapping[str, Any]], tools: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Nodes whose arguments are typed as their tools declare, and name earlier ones as ours do.
+
+    In Seal-Tools all values are texts, and `API_call_2` is an output of the node that lists it.
+    """
+    makers = {name: at for at, node in enumerate(nodes) for name in node.get("outputs", ())}
+
+    def value(one: Any, kind: str) -> Any:
+        found = makers.get(one) if isinstance(one, str) else None
+        if found is not None:
+            return f"${{s{found + 1}}}"
+        number = kind in ("int", "float") and isinstance(one, str) and re.fullmatch(r"-?\d+(\.\d+)?", one)
+        return int(float(one)) if number and kind == "int" else float(one) if number else one
+
+    made = []
+    for node in nodes:
+        kinds = tools.get(str(node.get("tool")), {}).get("parameters", {})
+        given = {name: value(one, kinds.get(name, {}).get("type", "")) for name, one in node.get("arguments", {}).items()}
+        made.append({**node, **({"arguments": {name: given[name] for name in kinds if name in given}} if given else {})})
+    return made
+
+
+def row(item: Mapping[str, Any], tools_of_set: Mapping[str, Mapping[str, Any]], chance: random.Random) -> Row | None:
+    """An item as a row; None for a graph that cannot be written."""
+    task, nodes = item["input"]["task"], wired(item["expected"]["nodes"], tools_of_set)
+    edges = sorted({(i, j) for i, j in item["expected"]["edges"]})
+    if not nodes or len(nodes) > MAX_STEPS or any(i >= j for i, j in edges):
+        return None
+    tools = declared(given(item, tools_of_set))
+    text = lines(nodes, edges, tools)
+    chosen = among(shortlist(task, tools), tools, [str(node.get("tool", "")) for node in nodes], chance)
+    try:
+        same = graph(text, chosen)
+    except ValueError:
+        return None
+    if len(text) > LONGEST or [tuple(edge) for edge in sorted(map(tuple, same["edges"]))] != edges:
+        return None
+    inputs = {"task": task, "tools": told(task, chosen, item["input"].get("schema")), "grammar": ""}
+    group = digest(" ".join(re.findall(r"\w+", task.lower())).encode())[:16]
+    return Row(item["id"], inputs, text, group)
+
+
+def among(chosen: list[Declared], tools: Sequence[Declared], needed: Sequence[str], chance: random.Random) -> list[Declared]:
+    """A shortlist with the tools that a plan needs."""
+    for one in tools:
+        if one.name in needed and one not in chosen:
+            chosen.insert(chance.randrange(len(chosen) + 1), one)
+    return chosen
+
+
+def rows(folder: Path) -> Iterator[Row | None]:
+    """Of one set."""
+    chance = random.Random(SEED)  # no secret
+    tools = catalogue(folder)
+    for line in (folder / "train.jsonl").read_text("utf-8").splitlines():
+        item = json.loads(line)
+        yield row(item, tools, chance)
+
+
+def made(folder: Path) -> DataSet:
+    """The data set."""
+    card = Card.load(ROOT / "agents" / "tool_planner")
+    found: list[Row] = []
+    origins = []
+    for name, licence in LICENCES.items():
+        every = list(rows(folder / name))
+        kept = [one for one in every if one is not None]
+        print(f"{name}: {len(kept)} rows, {len(every) - len(kept)} left out")
+        found += kept
+        origins.append(Origin(name, licence, digest((folder / name / "train.jsonl").read_bytes()), "graphs as lines", len(kept)))
+    return DataSet.made("tool plans", card.name, contract_digest(card), "MIT; Apache-2.0", origins, split(found, SHARES))
+
+
+def main() -> None:
+    """Writes the folder."""
+    options = command_line(__doc__, f"the folder with {', '.join(LICENCES)}").parse_args()
+    write(made(options.data), options.out)
+
+
+if __name__ == "__main__":
+    main()

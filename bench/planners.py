@@ -1,0 +1,162 @@
+"""Planners in one harness, on the same served model: floors, ReAct, a plan in free text, and ours; a table a set in docs/planning.md.
+
+    python -m bench.planners --data FOLDER [--sets ultratool tmdb ...] [--rows 24] [--seed 0] [--arms floor react ...] [--dry]
+
+FOLDER has the sets as `DATA/README.md` describes them. Rows are a seeded sample of dev, the same for all planners. A planner that fails
+on a row, or whose answer is no plan, has 0 there. Intervals are of 95 %, by bootstrap over the rows; seconds a row are the time of all
+rows, so many at once, by their number. It needs the fleet, unless `--arms floor`; it starts it, and leaves it to stop by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+from bench.evaluation_tables import between, rate
+from bench.machine import ROOT, now
+from bench.plan_baselines import OneShot, Ours, Planned, ReAct, has_planner
+from bench.plan_floors import floors
+from bench.plan_sets import KINDS, PlanSet, Task, case_of
+from orchestra.app import Orchestra
+from orchestra.config import Settings
+from orchestra.learn.interval import figure
+from orchestra.learn.metrics import Case
+
+PAGE = ROOT / "docs" / "planning.md"
+AT_ONCE = 4
+ARMS = ("floor", "react", "free", "ours", "ours-free")
+Ask: TypeAlias = Callable[[Task], Awaitable[Planned]]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A planner, and what came of each row."""
+
+    name: str
+    planned: tuple[Planned, ...]
+    seconds: float = 0.0
+    """Of all rows, so many at once."""
+
+    @property
+    def failed(self) -> int:
+        """Rows without a plan."""
+        return sum(one.plan is None for one in self.planned)
+
+
+async def carried_out(name: str, ask: Ask, rows: Sequence[Task], at_once: int = AT_ONCE) -> Arm:
+    """A planner on all rows. Raises `FleetError` where no server can be had."""
+    gate = asyncio.Semaphore(at_once)
+
+    async def one(task: Task) -> Planned:
+        async with gate:
+            began = time.perf_counter()
+            planned = await ask(task)
+            return replace(planned, seconds=time.perf_counter() - began)
+
+    began = time.perf_counter()
+    planned = await asyncio.gather(*map(one, rows))
+    return Arm(name, tuple(planned), time.perf_counter() - began)
+
+
+def without_model(known: PlanSet) -> list[Arm]:
+    """The floors, on the same rows."""
+    return [Arm(floor.name, tuple(Planned(floor(task)) for task in known.rows)) for floor in floors(known)]
+
+
+async def served(orchestra: Orchestra, known: PlanSet, arms: Sequence[str], at_once: int) -> list[Arm]:
+    """The planners that ask a model. Raises `FleetError` where no server can be had."""
+    asks: dict[str, ReAct | OneShot | Ours] = {"react": ReAct(orchestra, known), "free": OneShot(orchestra, known)}
+    if has_planner(orchestra):
+        asks["ours"] = Ours(orchestra, known)
+    return [await carried_out(ask.name, ask, known.rows, at_once) for name, ask in asks.items() if name in arms]
+
+
+async def unheld(settings: Settings, known: PlanSet, at_once: int) -> list[Arm]:
+    """Ours again, where nothing holds what it writes; nothing where there is no such agent."""
+    free = settings.model_copy(update={"constraint": "none"})
+    async with Orchestra.open(free, fleet="start") as orchestra:
+        if not has_planner(orchestra):
+            return []
+        ours = Ours(orchestra, known, "ours, without its grammar")
+        return [await carried_out(ours.name, ours, known.rows, at_once)]
+
+
+async def measured(known: PlanSet, arms: Sequence[str], settings: Settings, at_once: int) -> list[Arm]:
+    """All arms of a set."""
+    found = without_model(known) if "floor" in arms else []
+    if set(arms) - {"floor"}:
+        async with Orchestra.open(settings, fleet="start") as orchestra:
+            found += await served(orchestra, known, arms, at_once)
+        if "ours-free" in arms:
+            found += await unheld(settings, known, at_once)
+    return found
+
+
+def section(known: PlanSet, arms: Sequence[Arm], command: str, stamp: str) -> str:
+    """A set as the page has it."""
+    names = [metric.name for metric in known.metrics]
+    lines = [f"| | {' | '.join(names)} | no plan | tokens in, out a row | calls a row | seconds a row |", f"|{'---|' * (len(names) + 5)}"]
+    for name, figures in known.kind.floors.items():
+        cells = [f"{figures[one]:.3f}" if one in figures else "" for one in names]
+        lines.append(f"| floor of DATA/README.md, all of dev: {name} | {' | '.join(cells)} | | | | |")
+    for arm in arms:
+        cases = [case_of(task, one.plan) for task, one in zip(known.rows, arm.planned, strict=True)]
+        lines.append(_line(arm, [_shown(known, at, cases) for at in range(len(names))], len(known.rows)))
+    said = f"{len(known.rows)} of the {known.whole} rows of dev, seed {known.seed}; {stamp}."
+    return f"### {known.name}\n\n{said}\n\n    $ {command}\n\n" + "\n".join(lines) + "\n"
+
+
+def _shown(known: PlanSet, at: int, cases: Sequence[Case]) -> str:
+    return str(figure(known.metrics[at], cases, seed=known.seed))
+
+
+def _line(arm: Arm, cells: Sequence[str], rows: int) -> str:
+    usages = [one.usage for one in arm.planned]
+    prompt, output, calls = (sum(getattr(one, key) for one in usages) / rows for key in ("prompt_tokens", "output_tokens", "calls"))
+    spent = [f"{prompt:.0f}, {output:.0f}", f"{calls:.1f}", rate(arm.seconds / rows)] if calls else ["", "", ""]
+    return f"| {arm.name} | {' | '.join([*cells, str(arm.failed), *spent])} |"
+
+
+def marks(name: str) -> tuple[str, str]:
+    """Between which the page has a set's table."""
+    return f"<!-- planners:{name} -->", f"<!-- end:planners:{name} -->"
+
+
+def main(page: Path = PAGE) -> int:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--sets", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--rows", type=int, default=24, help="of each set; 0 for all of dev")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--at-once", type=int, default=AT_ONCE)
+    parser.add_argument("--fleet", help="a name in configs/, or a path")
+    parser.add_argument("--dry", action="store_true", help="print, and write nothing")
+    given = parser.parse_args()
+    settings = Settings.load({"fleet": given.fleet, "journal": "off"})
+    for name in given.sets:
+        known = PlanSet.load(given.data, name, given.rows, given.seed)
+        arms = asyncio.run(measured(known, given.arms, settings, given.at_once))
+        again = f"python -m bench.planners --data DATA --sets {name} --rows {given.rows} --seed {given.seed}"
+        if given.arms != list(ARMS):
+            again += f" --arms {' '.join(given.arms)}"
+        text = section(known, arms, again, f"{given.at_once} rows at once, {now()}")
+        print(text, flush=True)
+        for arm in arms:
+            faults = sorted({one.fault for one in arm.planned if one.fault})
+            if faults:
+                print(f"{name}, {arm.name}: {'; '.join(faults[:3])}", file=sys.stderr)
+        if not given.dry:
+            page.write_text(between(page.read_text("utf-8"), marks(name), f"\n{text}\n"), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

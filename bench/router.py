@@ -1,0 +1,352 @@
+"""The router: plans of an untuned model under the grammars, plans of the trained one beside those that are right, and what a grammar costs.
+
+    python -m bench.router --data FOLDER [--plans 200] [--whole] [--steps 4] [--at-once 8] [--kept FILE] [--page] [--fleet NAME]
+    python -m bench.router --rows DATASET [--whole] [--agent router] [--free]
+    python -m bench.router --grammars
+
+The first asks the base of the fleet, without an adapter and at temperature 1, for plans of the requests that `bench.router_data` makes,
+and counts the plans, and what was wrong before anything was mended: phantoms, references to what is not there and values of the wrong type,
+as the gates find them. A line that was cut off counts as wrong. With `--kept` what came of each request is kept in a file, and a second
+call goes on where the first one ended; with `--page` the figures go into docs/router.md.
+
+The second asks an agent for plans of the held-out rows of a data set: the share that is the right plan, line for line, and the F1 of its
+skills. The third says how long the grammar of a second step takes for 10, 100 and 1,000 agents, ours and llguidance's part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.evaluation_tables import between
+from bench.machine import ROOT, now
+from bench.router_data import VALUES, pieces, wanted
+from orchestra.agent.card import Sampling
+from orchestra.app import Orchestra
+from orchestra.config import Settings
+from orchestra.errors import InputError, OrchestraError
+from orchestra.learn.dataset import DataSet
+from orchestra.learn.interval import figure
+from orchestra.learn.metrics import Case, Metric
+from orchestra.planning import Draft, Wish, plan
+from orchestra.router.gates import Rejection
+from orchestra.router.grammar import step_grammar
+from orchestra.router.notation import Answer, Step, read
+from orchestra.router.offer import Offer, Skill
+from orchestra.router.planner import DECLINED
+from orchestra.workflow.nodes import PlanLimits
+from orchestra.workflow.steps import Agent, Workflow
+
+SIZES = (10, 100, 1000)
+ROUNDS = 5
+NONE = str(Answer(()))
+AT_ONCE = 8
+PAGE = ROOT / "docs" / "router.md"
+MARKS = "<!-- sampled -->", "<!-- end:sampled -->"
+SKILL = re.compile(r"= \[?(\w+)\(")
+WRONG = {
+    "R002": "phantoms",
+    "R003": "arguments",
+    "R004": "references",
+    "R005": "types",
+    "R001": "cut off, or the same call again",
+    "R006": "no end",
+    "R012": "texts that are no piece of the request",
+}
+TEXT: dict[str, Any] = {"type": "string"}
+READER = Skill(
+    "reader",
+    "agent",
+    {"question": TEXT, "context": TEXT},
+    frozenset({"question", "context"}),
+    {"type": "object", "properties": {"answer": TEXT}, "required": ["answer"]},
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is planned for, and the plan that is right, where one is known."""
+
+    request: str
+    values: tuple[str, ...]
+    plan: str = ""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of a request, with what it cost."""
+
+    number: int
+    valid: bool
+    """Whether there is a plan, and it compiles."""
+    skills: int = 0
+    """Steps of the plan."""
+    questions: int = 0
+    written: int = 0
+    """Tokens."""
+    faults: tuple[tuple[str, str], ...] = ()
+    """Codes and reasons."""
+
+    @classmethod
+    def of(cls, number: int, draft: Draft, refused: str = "") -> Made:
+        """What a draft came to. `refused` is why the compiler took no plan that the gates took."""
+        faults = [(one.code, str(one)) for one in draft.rejections] + ([("compiler", refused)] if refused else [])
+        steps = len(draft.plan.steps) if draft.plan is not None else 0
+        valid = draft.plan is not None and not refused
+        return cls(number, valid, steps, draft.lines, draft.usage.output_tokens, tuple(faults))
+
+
+Took = Callable[[int, Draft, float], None]
+"""What is done with each draft: the number of its request, and the seconds that it took."""
+
+
+async def drafts(
+    asked: Sequence[Asked], wish: Wish, settings: Settings, at_once: int = AT_ONCE, took: Took | None = None, *, untuned: bool = False
+) -> list[Draft]:
+    """The plans of these requests. Raises `FleetError` where no server can be had."""
+    settings = settings.model_copy(update={"concurrency": max(settings.concurrency, at_once)})
+    async with Orchestra.open(settings, fleet="start") as orchestra:
+        if untuned:
+            card = orchestra.registry.card(str(wish.router))
+            wild = card.varied(name="untuned_router", adapter=None, sampling=Sampling(temperature=1.0))
+            wish = replace(wish, router=Agent.carded(wild))
+        gate = asyncio.Semaphore(at_once)
+
+        async def one(number: int, what: Asked) -> Draft:
+            async with gate:
+                began = time.perf_counter()
+                draft = await _planned(orchestra, what, wish)
+                if took is not None:
+                    took(number, draft, time.perf_counter() - began)
+            return draft
+
+        return await asyncio.gather(*(one(number, what) for number, what in enumerate(asked)))
+
+
+async def _planned(orchestra: Orchestra, what: Asked, wish: Wish) -> Draft:
+    """A plan; none where a call of the router failed. Raises `FleetError` where no server can be had."""
+    try:
+        return await plan(orchestra, what.request, {name: VALUES[name] for name in what.values}, wish)
+    except OrchestraError as error:
+        if error.code.startswith("F0"):
+            raise
+        return Draft(what.request, Offer({}), None, (Rejection(error.code, "/", error.message),), lines=1)
+
+
+def refused(orchestra: Orchestra, draft: Draft) -> str:
+    """Why the compiler does not take a plan that the gates took; empty where it does."""
+    try:
+        if draft.plan is not None:
+            orchestra.program(Workflow.of(draft.graph))
+    except InputError as error:
+        return f"{error.code}: {error.message}"
+    return ""
+
+
+class Kept:
+    """What came of sampled requests, in a file with a line for each, so that they need not all be asked in one go."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.made: dict[int, Made] = {}
+        self.seconds = 0.0
+        """Of all times that it was asked."""
+        for line in path.read_text("utf-8").splitlines() if path is not None and path.is_file() else ():
+            said = json.loads(line)
+            if "seconds" in said:
+                self.seconds += said["seconds"]
+            else:
+                self.add(Made(**{**said, "faults": tuple(map(tuple, said["faults"]))}), write=False)
+
+    def add(self, one: Made, *, write: bool = True) -> None:
+        """One more."""
+        self.made[one.number] = one
+        if write:
+            self._write(asdict(one))
+
+    def took(self, seconds: float) -> None:
+        """What a call took."""
+        self.seconds += seconds
+        self._write({"seconds": seconds})
+
+    def _write(self, said: Any) -> None:
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(said) + "\n")
+
+
+async def sampled(asked: Sequence[Asked], wish: Wish, settings: Settings, at_once: int, kept: Kept) -> None:
+    """Plans of the untuned base at temperature 1, of the requests that are not there yet."""
+    left = [number for number in range(len(asked)) if number not in kept.made]
+    async with Orchestra.open(settings, fleet="none") as orchestra:
+
+        def took(number: int, draft: Draft, _: float) -> None:
+            kept.add(Made.of(left[number], draft, refused(orchestra, draft)))
+
+        began = time.monotonic()
+        try:
+            await drafts([asked[number] for number in left], wish, settings, at_once, took, untuned=True)
+        finally:
+            kept.took(time.monotonic() - began)
+
+
+def held_out(folder: Path) -> list[Asked]:
+    """The held-out rows of a data set."""
+    rows = DataSet.load(folder).rows["tune"]
+    return [Asked(row.input["request"], _names(row.input["values"]), row.output) for row in rows]
+
+
+def _names(values: str) -> tuple[str, ...]:
+    names = (line.partition(":")[0].removeprefix("input.") for line in values.splitlines())
+    return tuple(name for name in names if name in VALUES)
+
+
+def right(asked: Sequence[Asked], made: Sequence[Draft]) -> str:
+    """How many plans are the right ones, and how alike the others are."""
+    same, shares, declined = 0, [], 0
+    for what, draft in zip(asked, made, strict=True):
+        said = written(draft)
+        same += said == what.plan
+        if NONE in (said, what.plan):
+            declined += said == what.plan
+            continue
+        wanted_, found = (Counter(SKILL.findall(text)) for text in (what.plan, said))
+        common = sum((wanted_ & found).values())
+        shares.append(2 * common / max(1, sum(wanted_.values()) + sum(found.values())))
+    hopeless = sum(what.plan == NONE for what in asked)
+    wrongly = sum(written(draft) == NONE != what.plan for what, draft in zip(asked, made, strict=True))
+    return (
+        f"  the right plan, line for line: {same / len(made):.3f}; F1 of its skills, where both have any: {sum(shares) / len(shares):.3f}\n"
+        f"  declined: {declined} of {hopeless} that nothing serves, {wrongly} of {len(made) - hopeless} others"
+    )
+
+
+def written(draft: Draft) -> str:
+    """The lines that the router wrote; empty where they are no plan."""
+    if draft.plan is None and any(one.code == DECLINED for one in draft.rejections):
+        return NONE
+    return str(draft.plan or "")
+
+
+def told(made: Sequence[Draft], seconds: float) -> str:
+    """What came of them."""
+    wrong = Counter(rejection.code for draft in made for rejection in draft.rejections)
+    planned = sum(draft.plan is not None for draft in made)
+    lines = sum(draft.lines for draft in made)
+    share = f"{planned} plans ({planned / len(made):.3f}) before any repair or fallback"
+    counts = [f"  {name}: {wrong[code]}" for code, name in WRONG.items()]
+    return "\n".join([now(), f"{len(made)} requests, {share}; {lines} questions, {lines / seconds:.1f}/s", *counts])
+
+
+def section(kept: Kept, command: str, stamp: str) -> str:
+    """What the page says of sampled plans."""
+    made = list(kept.made.values())
+    share = Metric("valid", lambda case: case.output, lambda parts: sum(part["valid"] for part in parts) / len(parts))
+    valid = figure(share, [Case({}, {"valid": float(one.valid)}) for one in made])
+    wrong = Counter(code for one in made for code, _ in one.faults)
+    names = {**WRONG, "compiler": "refused by the compiler, cycles among it"}
+    steps = Counter(one.skills for one in made if one.valid)
+    spread = ", ".join(f"{count:,} of {number} step{'s' * (number != 1)}" for number, count in sorted(steps.items()))
+    minutes, lines, tokens = kept.seconds / 60, sum(one.questions for one in made), sum(one.written for one in made)
+    rows = [f"| {name} | {wrong[code]} |" for code, name in names.items()]
+    rows.append(f"| calls that failed | {sum(count for code, count in wrong.items() if code not in names)} |")
+    return (
+        f"\n{stamp}.\n\n    $ {command}\n\n"
+        f"{len(made):,} plans, {valid} valid before any repair or fallback: {spread}. "
+        f"{lines:,} questions and {tokens:,} tokens in {minutes:.1f} minutes.\n\n"
+        "| what was wrong with the others | |\n|---|---|\n" + "\n".join(rows) + "\n\n"
+    )
+
+
+def examples(kept: Kept, most: int = 12) -> str:
+    """Some of what was wrong."""
+    reasons = [f"  {number}: {reason[:300]}" for number, one in sorted(kept.made.items()) for _, reason in one.faults]
+    return "\n".join(reasons[:most])
+
+
+def grammars() -> str:
+    """The time of a step's grammar by the number of agents."""
+    import llguidance
+
+    tokenizer = llguidance.LLTokenizer("byte")
+    lines = [now(), "agents  ours      llguidance  characters"]
+    for size in SIZES:
+        offer = Offer.of([replace(READER, name=f"reader_{number}") for number in range(size)], {"question": TEXT})
+        step = read('s1 = reader_1(question=input.question, context="a")')
+        assert isinstance(step, Step)
+        ours, theirs = [], []
+        for _ in range(ROUNDS):
+            began = time.perf_counter()
+            grammar = step_grammar(replace(offer), [step])
+            between = time.perf_counter()
+            llguidance.LLMatcher(tokenizer, llguidance.grammar_from("grammar", grammar), log_level=0)
+            ours.append(between - began)
+            theirs.append(time.perf_counter() - between)
+        lines.append(f"{size:6}  {1e3 * median(ours):5.1f} ms  {1e3 * median(theirs):7.1f} ms  {len(grammar):10,}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Prints one of the three."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="the folder with the sets of bench.router_data")
+    parser.add_argument("--plans", type=int, default=200)
+    parser.add_argument("--rows", type=Path, help="a data set of bench.router_data")
+    parser.add_argument("--agent", default="router")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--free", action="store_true", help="texts need not be pieces of the request")
+    parser.add_argument("--fleet")
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, help="requests in flight")
+    parser.add_argument("--kept", type=Path, help="a file for what came of each request; what is there already is not asked again")
+    parser.add_argument("--page", action="store_true", help="write the figures into docs/router.md")
+    parser.add_argument("--grammars", action="store_true")
+    given = parser.parse_args()
+    if given.grammars:
+        print(grammars())
+        return
+    if given.rows is None and given.data is None:
+        parser.error("--data, --rows or --grammars")
+    settings = Settings.load({"fleet": given.fleet, "journal": "off"})
+    limits = PlanLimits(steps=given.steps if given.rows is None else 8, width=8)
+    wish = Wish(
+        router=given.agent,
+        limits=limits,
+        repairs=0,
+        stepwise=not given.whole,
+        copied=not given.free,
+        anyway=given.rows is None,
+        cache=False,
+    )
+    if given.rows:
+        asked = held_out(given.rows)
+        began = time.monotonic()
+        made = asyncio.run(drafts(asked, wish, settings, given.at_once))
+        print(told(made, time.monotonic() - began))
+        print(right(asked, made))
+        return
+    # Requests whose pieces are used up are left out, so that more are drawn than are taken.
+    drawn = islice(wanted(pieces(given.data), 2 * given.plans), given.plans)
+    kept = Kept(given.kept)
+    asyncio.run(sampled([Asked(one.request, one.values) for one in drawn], wish, settings, given.at_once, kept))
+    way = " --whole" * given.whole + " --free" * given.free
+    text = section(
+        kept, f"python -m bench.router --data DATA --plans {given.plans} --steps {given.steps}{way} --at-once {given.at_once}", now()
+    )
+    print(text + examples(kept))
+    if given.page:
+        PAGE.write_text(between(PAGE.read_text("utf-8"), MARKS, text), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,314 @@
+"""The data set that the agent `router` is trained on: requests to the shipped fleet, put together by rule, with the plans that answer them.
+
+    python -m bench.router_data --data FOLDER --out FOLDER [--rows 1600]
+
+A request is one to three pieces of work in a row, each with the step that does it: a question to documents, a question to a table, an
+arithmetic story, a claim to hold against documents or against a text, a message whose intent is wanted, a booking to read, a message for
+the support desk. What is said around the pieces, and what lies at hand beside what is needed, is drawn; the plan's texts are pieces of the
+request, as they must be when the plan is decoded. The shortlist and the words that describe the skills are those of `orchestra.planning`.
+
+The pieces are the training parts of pubmedqa (MIT, Jin et al. 2019), tatqa (MIT, Zhu et al. 2021), factcheckgpt (Apache-2.0, Wang et al.
+2023), banking77 (CC BY 4.0, Casanueva et al. 2020), clinc150 (CC BY 3.0, Larson et al. 2019), restaurant8k (CC BY 4.0, Coope et al. 2020),
+and, of this project (Apache-2.0), the stories of `bench/stories` and the forms of `bench/general_questions.yaml`. Rows with a piece in
+common stand in one part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.calculator_stories import stories
+from bench.data_sets import command_line, write
+from bench.general_questions import general_questions, other_tasks
+from orchestra.app import Orchestra
+from orchestra.learn.contract import contract_digest
+from orchestra.learn.dataset import DataSet, Origin, Row
+from orchestra.learn.splits import Shares, split
+from orchestra.planning import offer_of
+from orchestra.router import telling
+from orchestra.router.gates import judge
+from orchestra.router.notation import Answer, Step, read_plan
+from orchestra.router.offer import Offer
+from orchestra.router.plan import plan_of
+from orchestra.values.json import digest
+
+SEED = 11
+SHARES = Shares(tune=0.06, test=0.0)
+LONGEST = 200
+"""Characters of a piece at most: of a text that a plan states (`orchestra.router.grammar.MAX_TEXT`)."""
+DOCUMENTS = [{"source": "a.txt", "text": "a"}]
+TABLE = [["a", "b"]]
+SETS = {
+    "pubmedqa": ("MIT", "question"),
+    "tatqa": ("MIT", "question"),
+    "factcheckgpt": ("Apache-2.0", "claim"),
+    "banking77": ("CC BY 4.0", "text"),
+    "clinc150": ("CC BY 3.0", "text"),
+    "restaurant8k": ("CC BY 4.0", "text"),
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A piece of work: where its words come from, how people ask for it, which values it needs, and its steps."""
+
+    source: str
+    asks: tuple[str, ...]
+    """`{}` is the piece itself."""
+    steps: tuple[str, ...]
+    """`{text}` is the piece as the plan has it, `{0}` and `{1}` are the names of the piece's own steps."""
+    needs: tuple[str, ...] = ()
+    weight: int = 2
+
+
+KINDS = (
+    Kind(
+        "pubmedqa",
+        ("{}", "{}", "What do the documents say: {}", "Look it up: {}", "Find out from the documents: {}", "From my files, please: {}"),
+        ("{0} = answer_from_documents(question={text}, documents=input.documents)",),
+        ("documents",),
+        2,
+    ),
+    Kind(
+        "questions",
+        (
+            "{}",
+            "{}",
+            "{}",
+            "What do the documents say: {}",
+            "Look it up: {}",
+            "Look in my files: {}",
+            "Find out from the documents: {}",
+            "From my files, please: {}",
+            "According to the documents: {}",
+            "Search the documents. {}",
+            "I have a question. {}",
+        ),
+        ("{0} = answer_from_documents(question={text}, documents=input.documents)",),
+        ("documents",),
+        6,
+    ),
+    Kind(
+        "questions",
+        ("From the text: {}", "According to the text: {}", "What does the text say: {}", "Read the text and tell me: {}"),
+        ("{0} = reader(question={text}, context=input.text)",),
+        ("text",),
+    ),
+    Kind(
+        "tatqa",
+        ("{}", "{}", "Look at the table: {}", "From the table: {}", "According to the figures: {}", "Read it off the table: {}"),
+        ("{0} = financial_question(question={text}, table=input.table)",),
+        ("table",),
+        3,
+    ),
+    Kind(
+        "stories",
+        ("{}", "{}", "Work this out: {}", "Calculate: {}", "A sum for you: {}", "Please reckon this: {}"),
+        ("{0} = calculator(question={text})",),
+        (),
+        4,
+    ),
+    Kind(
+        "factcheckgpt",
+        (
+            "Do the documents support this claim: {}",
+            "Is it true according to the documents? {}",
+            "Check this against my files: {}",
+            "Verify with the documents: {}",
+            "Do my files say so? {}",
+            "True or not, by the documents: {}",
+        ),
+        ("{0} = search(query={text}, documents=input.documents)", "{1} = entailment(claim={text}, evidence={0}[0].text)"),
+        ("documents",),
+        3,
+    ),
+    Kind(
+        "factcheckgpt",
+        (
+            "Does the text say this? {}",
+            "Is this backed by the text: {}",
+            "Hold this against the text: {}",
+            "Is that what the text says? {}",
+        ),
+        ("{0} = entailment(claim={text}, evidence=input.text)",),
+        ("text",),
+    ),
+    Kind(
+        "banking77",
+        (
+            "What does this customer of the bank want: {}",
+            "A customer of our bank writes: {} What is it about?",
+            "Sort this banking message: {}",
+            "Which banking intent is this? {}",
+        ),
+        ("{0} = banking_intent(text={text})",),
+    ),
+    Kind(
+        "clinc150",
+        ("What does somebody want who says: {}", "Which intent is this? {}", "To an assistant somebody said: {} What is meant?"),
+        ("{0} = assistant_intent(text={text})",),
+    ),
+    Kind(
+        "restaurant8k",
+        ("Read the booking: {}", "Get date, time and people out of this: {}", "Which slots are in this booking? {}"),
+        ("{0} = extractor(text={text}, requested=[])",),
+    ),
+    Kind(
+        "banking77",
+        ("Deal with this message: {}", "Handle this for the support desk: {}", "Answer this customer: {}"),
+        ("{0} = support_desk(message={text})",),
+        (),
+        1,
+    ),
+)
+STRANGE = (
+    Kind("tasks", ("{}",), (), (), 3),
+    Kind("clinc150", ("{}",), (), (), 1),
+)
+"""What nothing in the fleet does: other tasks, and what people say to an assistant, without a word of what is wanted."""
+DECLINED = 0.14
+"""Share of requests that nothing serves, or for which something is not at hand."""
+VALUES: Mapping[str, Any] = {"documents": DOCUMENTS, "table": TABLE, "text": "a text"}
+JOINS = (" Also: {}", " And another thing: {}", "\n{}", " Then: {}", " Besides, {}", " {}")
+
+
+def pieces(folder: Path) -> dict[str, list[str]]:
+    """The pieces of each source, in the order of its file; those that are too long, or that repeat, are left out."""
+    found: dict[str, list[str]] = {
+        "stories": [problem.question for _, problem in stories(2_000, SEED)],
+        "questions": general_questions(2_000, SEED),
+        "tasks": other_tasks(400, SEED),
+    }
+    for name, (_, field) in SETS.items():
+        found[name] = [str(row["input"][field]) for row in _rows(folder / name)]
+    return {
+        name: list(dict.fromkeys(text for one in texts if (text := " ".join(one.split())) and _fits(text))) for name, texts in found.items()
+    }
+
+
+def _fits(text: str) -> bool:
+    return 8 <= len(text) <= LONGEST and text[0].isalnum() and text[-1] not in " "
+
+
+def _rows(folder: Path) -> list[Mapping[str, Any]]:
+    path = folder / "train.jsonl"
+    data = path.read_bytes() if path.is_file() else gzip.decompress((folder / "train.jsonl.gz").read_bytes())
+    return [json.loads(line) for line in data.decode("utf-8").splitlines() if line.strip()]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A request, the values at hand, and the plan that answers it."""
+
+    request: str
+    values: tuple[str, ...]
+    plan: str
+    group: str
+
+
+def wanted(found: Mapping[str, Sequence[str]], rows: int) -> Iterator[Wanted]:
+    """So many requests. A piece is taken once."""
+    chance = random.Random(SEED)
+    left = {name: chance.sample(texts, len(texts)) for name, texts in found.items()}
+    for number in range(rows):
+        declined = chance.random() < DECLINED
+        count = chance.choices((1, 2, 3), (75, 25, 0) if declined else (55, 35, 10))[0]
+        kinds = chance.sample(KINDS, count, counts=[kind.weight for kind in KINDS])
+        missing: tuple[str, ...] = ()
+        if declined and (lacking := next((kind for kind in kinds if kind.needs), None)) is not None and chance.random() < 0.5:
+            missing = ("documents", "text", *lacking.needs)
+        elif declined:
+            kinds[chance.randrange(count)] = chance.choices(STRANGE, [kind.weight for kind in STRANGE])[0]
+        if any(not left[kind.source] for kind in kinds):
+            continue
+        yield _put_together([(kind, left[kind.source].pop()) for kind in kinds], chance, number, missing)
+
+
+def _put_together(parts: Sequence[tuple[Kind, str]], chance: random.Random, number: int, missing: Sequence[str] = ()) -> Wanted:
+    request = ""
+    lines: list[str] = []
+    answers: list[str] = []
+    for kind, text in parts:
+        asked = chance.choice(kind.asks).replace("{}", text)
+        request = asked if not request else request + chance.choice(JOINS).replace("{}", asked)
+        whole = len(parts) == 1 and request == text
+        names = [f"s{len(lines) + 1 + at}" for at in range(len(kind.steps))]
+        stated = "input.request" if whole else json.dumps(text, ensure_ascii=False)
+        lines += [_filled(step, names, stated) for step in kind.steps]
+        answers += names[-1:]
+    needed = {name for kind, _ in parts for name in kind.needs}
+    values = tuple(name for name in VALUES if name not in missing and (name in needed or chance.random() < 0.25))
+    declined = missing or not all(kind.steps for kind, _ in parts)
+    plan = str(Answer(())) if declined else "\n".join([*lines, f"return {', '.join(answers)}"])
+    return Wanted(request, values, plan, f"row {number}")
+
+
+def _filled(step: str, names: Sequence[str], text: str) -> str:
+    for at, name in enumerate(names):
+        step = step.replace(f"{{{at}}}", name)
+    return step.replace("{text}", text)
+
+
+def row_of(one: Wanted, offer: Offer, number: int) -> Row:
+    """The row of a request. Raises `ValueError` for a plan that the gates refuse."""
+    lines = read_plan(one.plan)
+    if plan_of(lines) is None:
+        raise ValueError(f"no plan: {one.plan}")
+    steps: list[Step] = []
+    for line in lines:
+        if faults := judge(line, offer, steps):
+            raise ValueError(f"{one.plan}: {faults[0]}")
+        steps += [line] if isinstance(line, Step) else []
+    inputs = {
+        "request": one.request,
+        "skills": telling.skills(offer.skills.values()),
+        "values": telling.values(offer.values),
+        "plan": "",
+        "grammar": "",
+    }
+    return Row(f"router-{number}", inputs, one.plan, one.group)
+
+
+async def made(folder: Path, rows: int) -> DataSet:
+    """The data set."""
+    found = pieces(folder)
+    async with Orchestra.open(fleet="none") as orchestra:
+        card = orchestra.registry.card("router")
+        # The fleet's skills are few, so that none is left out: what is offered follows from the values alone.
+        offers: dict[tuple[str, ...], Offer] = {}
+        every = []
+        for number, one in enumerate(wanted(found, rows)):
+            if one.values not in offers:
+                offers[one.values] = offer_of(orchestra, "", {name: VALUES[name] for name in one.values})
+            every.append(row_of(one, offers[one.values], number))
+    licences = {
+        **{name: licence for name, (licence, _) in SETS.items()},
+        "stories": "Apache-2.0",
+        "questions": "Apache-2.0",
+        "tasks": "Apache-2.0",
+    }
+    origins = [_origin(name, licence, found[name]) for name, licence in licences.items()]
+    return DataSet.made("router", card.name, contract_digest(card), "MIT; Apache-2.0; CC BY 4.0; CC BY 3.0", origins, split(every, SHARES))
+
+
+def _origin(name: str, licence: str, texts: Sequence[str]) -> Origin:
+    return Origin(name, licence, digest("\n".join(texts).encode()), "pieces of requests", len(texts))
+
+
+def main() -> None:
+    """Writes the folder."""
+    parser = command_line(__doc__, f"the folder with {', '.join(SETS)}")
+    parser.add_argument("--rows", type=int, default=1600)
+    given = parser.parse_args()
+    write(asyncio.run(made(given.data, given.rows)), given.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Ways to plan, with the same router and the same requests: line by line or at once, held by a grammar or not, with repairs or without.
+
+    python -m bench.router_ways --rows DATASET [--sample 0] [--seed 0] [--at-once 4] [--fleet NAME] [--dry]
+
+DATASET is one of `bench.router_data`; its held-out rows are asked, all or a seeded sample. A plan is right where it is the row's, line for
+line; a request without a plan counts 0. Intervals are of 95 %, by bootstrap over the rows. *Seconds a row* are the time of all rows, so
+many at once, by their number; *median wait* is what one of them took. Where nothing holds the router, it writes on to the end of the
+plan, whichever way it is asked; so that way is measured once. A way that had no line refused is not measured with repairs. The journal
+is off, so that no answer is remembered. The table goes into docs/router.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+from bench.evaluation_tables import between
+from bench.machine import now
+from bench.router import AT_ONCE, NONE, PAGE, SKILL, Asked, drafts, held_out, written
+from orchestra.config import Settings
+from orchestra.learn.interval import figure
+from orchestra.learn.metrics import Case, Metric
+from orchestra.planning import Draft, Wish
+from orchestra.router.planner import DECLINED
+from orchestra.workflow.nodes import PlanLimits
+
+MARKS = "<!-- ways -->", "<!-- end:ways -->"
+REPAIRS = (0, 2)
+HEADS = (
+    "",
+    "repairs",
+    "the right plan",
+    "F1 of its skills",
+    "no plan",
+    "questions",
+    "tokens in, of them cached, out",
+    "seconds a row",
+    "median wait, s",
+)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a plan is asked for."""
+
+    name: str
+    stepwise: bool
+    constraint: Literal["evidence", "none"]
+
+
+WAYS = (
+    Way("line by line, under grammars", True, "evidence"),
+    Way("at once, under one grammar", False, "evidence"),
+    Way("without a grammar", False, "none"),
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A way, and what came of each row."""
+
+    way: Way
+    repairs: int
+    drafts: tuple[Draft, ...]
+    waits: tuple[float, ...]
+    seconds: float
+
+    @property
+    def refused(self) -> bool:
+        """Whether any line was; where none was, repairs change nothing."""
+        return any(one.code != DECLINED for draft in self.drafts for one in draft.rejections)
+
+
+async def measured(asked: Sequence[Asked], way: Way, repairs: int, settings: Settings, at_once: int) -> Measured:
+    """All rows, one way. Raises `FleetError` where no server can be had."""
+    wish = Wish(limits=PlanLimits(steps=8, width=8), repairs=repairs, stepwise=way.stepwise, cache=False)
+    waits: dict[int, float] = {}
+    began = time.perf_counter()
+    settings = settings.model_copy(update={"constraint": way.constraint})
+    made = await drafts(asked, wish, settings, at_once, lambda number, _, seconds: waits.__setitem__(number, seconds))
+    seconds = time.perf_counter() - began
+    return Measured(way, repairs, tuple(made), tuple(waits[number] for number in range(len(asked))), seconds)
+
+
+def skills_f1(plan: str, found: str) -> float:
+    """How alike the skills of two plans are, each as often as it stands there; 1 where both say that nothing serves."""
+    if NONE in (plan, found):
+        return float(plan == found)
+    wanted, had = (Counter(SKILL.findall(text)) for text in (plan, found))
+    return 2 * sum((wanted & had).values()) / max(1, sum(wanted.values()) + sum(had.values()))
+
+
+def share(values: Sequence[float], seed: int) -> str:
+    """A mean over the rows, with its interval."""
+    mean = Metric("mean", lambda case: case.output, lambda parts: sum(part["of"] for part in parts) / len(parts))
+    return str(figure(mean, [Case({}, {"of": value}) for value in values], seed=seed))
+
+
+def row(arm: Measured, asked: Sequence[Asked], seed: int) -> str:
+    """A line of the table."""
+    said = [written(draft) for draft in arm.drafts]
+    rights = [float(text == what.plan) for what, text in zip(asked, said, strict=True)]
+    alike = [skills_f1(what.plan, text) for what, text in zip(asked, said, strict=True)]
+    figures = [share(rights, seed), share(alike, seed)]
+    count, usages = len(asked), [draft.usage for draft in arm.drafts]
+    tokens = ", ".join(
+        f"{sum(getattr(one, key) for one in usages) / count:.0f}" for key in ("prompt_tokens", "cached_tokens", "output_tokens")
+    )
+    questions = sum(draft.lines for draft in arm.drafts) / count
+    cells = [*figures, str(said.count("")), f"{questions:.1f}", tokens, f"{arm.seconds / count:.2f}", f"{median(arm.waits):.2f}"]
+    return f"| {arm.way.name} | {arm.repairs} | {' | '.join(cells)} |"
+
+
+def section(arms: Sequence[Measured], asked: Sequence[Asked], command: str, stamp: str, seed: int) -> str:
+    """What the page says."""
+    lines = [f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}", *(row(arm, asked, seed) for arm in arms)]
+    return f"\n{len(asked)} held-out rows, {stamp}.\n\n    $ {command}\n\n" + "\n".join(lines) + "\n\n"
+
+
+def main(page: Path = PAGE) -> None:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=Path, required=True, help="a data set of bench.router_data")
+    parser.add_argument("--sample", type=int, default=0, help="so many of its held-out rows; 0 for all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--at-once", type=int, default=AT_ONCE)
+    parser.add_argument("--fleet", help="a name in configs/, or a path")
+    parser.add_argument("--dry", action="store_true", help="print, and write nothing")
+    given = parser.parse_args()
+    asked = held_out(given.rows)
+    if given.sample:
+        asked = random.Random(given.seed).sample(asked, min(given.sample, len(asked)))
+    settings = Settings.load({"fleet": given.fleet, "journal": "off"})
+    asyncio.run(measured(asked[:1], WAYS[0], 0, settings, 1))  # the server is up, and has the adapter
+    arms: list[Measured] = []
+    for way in WAYS:
+        for repairs in REPAIRS:
+            if repairs and not arms[-1].refused:
+                continue
+            arms.append(asyncio.run(measured(asked, way, repairs, settings, given.at_once)))
+            print(row(arms[-1], asked, given.seed), flush=True)
+    command = f"python -m bench.router_ways --rows DATASET --sample {given.sample} --seed {given.seed} --at-once {given.at_once}"
+    text = section(arms, asked, command, f"{given.at_once} at once, {now()}", given.seed)
+    print(text)
+    if not given.dry:
+        page.write_text(between(page.read_text("utf-8"), MARKS, text), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""When the first step of a plan starts, and when its answer is there: steps that start while it is written, against a plan first.
+
+    python -m bench.streaming
+    python -m bench.streaming --fleet NAME --documents FOLDER "When was the tower opened?" …
+
+The first runs a plan of three steps on simulated workers in virtual time, which say what a line of the router takes, and what a step does
+(`SECONDS`); it shows what streaming can do for such a plan, and is the same on every machine. The second asks a fleet: each request is run
+both ways, in turn, so that what the servers remember serves both alike; plans may differ where the router samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any
+
+from bench.machine import now
+from orchestra.app import Orchestra
+from orchestra.config import Settings
+from orchestra.doors import Call
+from orchestra.events import AttemptFinished, AttemptStarted, Event, TurnStarted
+from orchestra.journal.memory import MemoryJournal
+from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
+from orchestra.workflow.reader import read
+from orchestra.workflow.steps import Workflow
+
+WORK = """
+schema: orchestra/v1
+name: %s
+input: {question: str, documents: "list[Document]"}
+output: ${solved}
+nodes:
+  solved:
+    plan: ${input.question}
+    with: {question: "${input.question}", documents: "${input.documents}"}
+    agents: [reader]
+    tools: [search, cite]
+    returns: Answer
+    limits: {steps: 6, width: 8}
+    streaming: %s
+    cache: false
+"""
+LINES = (
+    "s1 = search(query=input.question, documents=input.documents, top=2)",
+    "s2 = [reader(question=input.question, context=x.text) for x in s1]",
+    "s3 = cite(question=input.question, readings=s2, passages=s1)",
+    "return s3",
+)
+SECONDS = {"router": 1.0, "search": 0.05, "reader": 2.0, "cite": 0.05}
+"""What calls take in the simulation; those of the router are for one line."""
+DOCUMENTS = [{"source": "tower.txt", "text": "It was opened in 1889."}, {"source": "bridge.txt", "text": "It is of 1889 as well."}]
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds from the beginning of a run: until its first step starts, until its plan is whole, until it ends."""
+
+    first: float
+    whole: float
+    end: float
+    status: str
+
+    @classmethod
+    def of(cls, events: Sequence[Event], status: str) -> Times:
+        """Those of a run's events. What did not come to pass took for ever."""
+        began = events[0].at
+        steps = (event.at - _took(event) for event in events if isinstance(event, AttemptStarted | AttemptFinished) and "@" in event.node)
+        whole = (event.at for event in events if isinstance(event, TurnStarted) and event.drafted and _is_whole(event.drafted.lines))
+        return cls(next(steps, float("inf")) - began, next(whole, float("inf")) - began, events[-1].at - began, status)
+
+
+def _took(event: AttemptStarted | AttemptFinished) -> float:
+    """Of a call that came back at once, and has no start on record: the seconds that it took."""
+    return event.usage.seconds if isinstance(event, AttemptFinished) else 0.0
+
+
+def _is_whole(lines: Sequence[str]) -> bool:
+    return bool(lines) and lines[-1].startswith("return ")
+
+
+async def timed(orchestra: Orchestra, question: str, documents: Any, *, streaming: bool) -> Times:
+    """One run."""
+    name = "streamed" if streaming else "planned_first"
+    step = Workflow.of(read(WORK % (name, str(streaming).lower()), f"{name}.yaml").graph)
+    run = await orchestra.start(step, question=question, documents=documents)
+    result = await run.wait()
+    return Times.of([event async for event in run.events()], result.status)
+
+
+def simulated() -> dict[bool, Times]:
+    """Both ways, in virtual time."""
+
+    def answer(call: Call) -> Any:
+        match call.name:
+            case "router":
+                return LINES[call.inputs["plan"].count("\n") + bool(call.inputs["plan"])]
+            case "search":
+                return DOCUMENTS
+            case "cite":
+                return {"text": "1889", "citations": []}
+            case _:
+                return {"answer": "1889"}
+
+    def latency(call: Call, chance: Random) -> float:
+        return SECONDS[call.name]
+
+    async def scene(clock: VirtualClock) -> dict[bool, Times]:
+        workers = SimulatedWorkers(answer, clock=clock, latency=latency)
+        settings = Settings.load({"journal": "off"})
+        async with Orchestra.open(settings, fleet="none", workers=workers, journal=MemoryJournal(), clock=clock) as orchestra:
+            asked = "When was the tower opened?"
+            return {streaming: await timed(orchestra, asked, DOCUMENTS, streaming=streaming) for streaming in (True, False)}
+
+    return run_simulated(scene, 0)
+
+
+async def real(fleet: str | None, requests: Sequence[str], documents: Any) -> list[dict[bool, Times]]:
+    """Both ways on a fleet, request by request; which goes first alternates."""
+    async with Orchestra.open(fleet, fleet="start") as orchestra:
+        await timed(orchestra, requests[0], documents, streaming=True)  # the servers are up, and know the prompt
+        found = []
+        for number, request in enumerate(requests):
+            order = (True, False) if number % 2 else (False, True)
+            found.append({streaming: await timed(orchestra, request, documents, streaming=streaming) for streaming in order})
+        return found
+
+
+def table(found: Sequence[dict[bool, Times]]) -> str:
+    """The medians, as a table."""
+    rows = ["|  | first step | plan whole | answer | done |", "|---|---|---|---|---|"]
+    for streaming, name in ((True, "while it is written"), (False, "plan first")):
+        times = [one[streaming] for one in found]
+        cells = (f"{median(getattr(one, part) for one in times):.2f} s" for part in ("first", "whole", "end"))
+        rows.append(f"| {name} | {' | '.join(cells)} | {sum(one.status == 'done' for one in times)} of {len(times)} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("requests", nargs="*", help="what is asked; without any, the simulation runs")
+    parser.add_argument("--documents", type=Path, help="a folder of .txt and .md files")
+    parser.add_argument("--fleet")
+    given = parser.parse_args()
+    if not given.requests:
+        print(f"simulated, seconds a call: {SECONDS}\n\n{table([simulated()])}")
+        return
+    if given.documents is None:
+        parser.error("--documents FOLDER")
+    documents = [{"source": path.name, "text": path.read_text("utf-8")} for path in sorted(given.documents.glob("*.[tm][xd]*"))]
+    print(f"{now()}\n\n{table(asyncio.run(real(given.fleet, given.requests, documents)))}")
+
+
+if __name__ == "__main__":
+    main()

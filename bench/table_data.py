@@ -1,0 +1,185 @@
+"""The data set that the agent `table_reader` is trained on, made of the training part of TAT-QA.
+
+    python -m bench.table_data --data FOLDER/tatqa --out FOLDER [--asked 5]
+
+TAT-QA (Zhu, Lei, Huang, Wang, Zhang, Lv, Feng, Chua 2021), `github.com/NExTplusplus/TAT-QA`, MIT. Derivations, which are free text, become
+expressions whose exact value is the answer; rows where that fails, and those whose words are not in the table or the text, are left out.
+Beside them, questions that are asked of the same tables by rule: a cell, a difference, a change in per cent, a mean, a sum.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from bench.data_sets import command_line, write
+from orchestra.agent.card import Card
+from orchestra.learn.contract import contract_digest
+from orchestra.learn.dataset import DataSet, Origin, Row
+from orchestra.learn.splits import Shares, split
+from orchestra.values.arithmetic import NotArithmetic, evaluate
+from orchestra.values.json import digest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARES = Shares(tune=0.06, test=0.0)
+SEED = 1
+LONGEST = 5_000
+"""Characters of a table and its text at most."""
+QUOTED = 300
+"""Characters of a quoted answer at most."""
+Table: TypeAlias = Sequence[Sequence[str]]
+_FIGURE = re.compile(r"^[$€£ ]*\(?-?[\d,]*\.?\d+\)?\s*%?$")
+_YEAR = re.compile(r"\b(?:FY|fiscal )?(?:19|20)\d\d\b|\bFY\d\d\b")
+
+
+def expression_of(derivation: str, answer: float, scale: str) -> str | None:
+    """A derivation as an expression whose value is the answer, or None: factors of a hundred and signs are set right."""
+    text = re.sub(r"[$€£]|(?<=\d)%", "", derivation).strip()
+    text = re.sub(r"\s*([-+*/])\s*", r" \1 ", text).replace("( ", "(").replace(" )", ")")
+    text = re.sub(r"(^|[(*/+-] ?)- (?=\d)", r"\1-", re.sub(r"\s+", " ", text)).strip()
+    candidates = [text, f"({text}) * 100" if scale == "percent" else text, f"-({text})", f"-({text}) * 100"]
+    for candidate in candidates:
+        try:
+            value = evaluate(candidate)
+        except NotArithmetic:
+            return None
+        if abs(value - Fraction(str(answer))) <= Fraction(6, 1000):
+            return re.sub(r"^\(\((.+?)\) / ([\d,.-]+)\) \* 100$", r"(\1) / \2 * 100", candidate)  # one spelling of a change in per cent
+    return None
+
+
+def rows_of(path: Path) -> list[Row]:
+    """The rows of TAT-QA that can be written as expressions or quotes."""
+    found = []
+    for line in path.read_text("utf-8").splitlines():
+        item = json.loads(line)
+        given, expected = item["input"], item["expected"]
+        texts = [cell for row in given["table"] for cell in row] + given["paragraphs"]
+        if sum(map(len, texts)) > LONGEST or (output := _output(expected, texts)) is None:
+            continue
+        found.append(Row(item["id"], given, output, digest(json.dumps([given["table"], given["paragraphs"]]).encode())[:16]))
+    return found
+
+
+def _output(expected: Mapping[str, Any], texts: Sequence[str]) -> dict[str, Any] | None:
+    answer, scale = expected["answer"], expected["scale"]
+    if expected["type"] == "arithmetic":
+        expression = expression_of(expected["derivation"], answer, scale)
+        return None if expression is None else {"expression": expression, "quotes": [], "scale": scale}
+    if expected["type"] == "count":
+        return {"expression": str(answer), "quotes": [], "scale": scale}
+    quotes = [" ".join(one.split()) for one in answer]
+    if not quotes or any(len(one) > QUOTED or not any(one in text for text in texts) for one in quotes):
+        return None
+    return {"expression": None, "quotes": quotes, "scale": scale}
+
+
+class _Grid:
+    """A table whose head was found: its figures by row and column."""
+
+    def __init__(self, table: Table) -> None:
+        at = next((i for i, row in enumerate(table[:4]) if sum(bool(_YEAR.search(cell)) for cell in row[1:]) >= 2), None)
+        self.columns = {} if at is None else {i: " ".join(cell.split()) for i, cell in enumerate(table[at]) if i and _YEAR.search(cell)}
+        self.rows: dict[str, dict[int, str]] = {}
+        for row in table[(at or 0) + 1 :]:
+            figures = {i: row[i] for i in self.columns if i < len(row) and _FIGURE.match(row[i].strip())}
+            if len(figures) >= 2 and re.search("[A-Za-z]", row[0]):
+                self.rows.setdefault(" ".join(row[0].split()), figures)
+
+
+def asked(rows: Sequence[Row], count: int) -> Iterator[Row]:
+    """Questions put to the tables of these rows by rule, `count` to each table."""
+    tables: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        tables[row.group].append(row)
+    for group, known in tables.items():
+        chance = random.Random(f"{SEED} {group}")
+        grid = _Grid(known[0].input["table"])
+        scales = Counter(row.output["scale"] for row in known if row.output["scale"] != "percent")
+        scale = scales.most_common(1)[0][0] if scales else ""
+        for number in range(count if grid.rows else 0):
+            question, output = _asked(grid, scale, chance)
+            yield Row(f"asked-{group}-{number}", {**known[0].input, "question": question}, output, group)
+
+
+def _asked(grid: _Grid, scale: str, chance: random.Random) -> tuple[str, dict[str, Any]]:
+    label = chance.choice(sorted(grid.rows))
+    figures = grid.rows[label]
+    (one, first), (other, second) = chance.sample(sorted(figures.items()), 2)
+    old, new = (first, second) if _year(grid.columns[one]) < _year(grid.columns[other]) else (second, first)
+    when = sorted((grid.columns[one], grid.columns[other]), key=_year)
+    name = label[0].lower() + label[1:] if label[1:2].islower() and chance.random() < 0.5 else label
+    percent = "%" in first or "%" in second
+    kind = chance.choice(("cell", "change", "percent", "mean", "sum", "change", "percent", "both"))
+    plain = "percent" if percent else scale
+    a, b = _plain(new), _plain(old)
+    ask: tuple[str, ...]
+    match kind:
+        case "change":
+            ask = (
+                "What is the change in {} from {} to {}?",
+                "What was the change in {} between {} and {}?",
+                "How much did {} change from {} to {}?",
+            )
+            return chance.choice(ask).format(name, *when), _sum(f"{a} - {b}", plain)
+        case "percent" if not percent and re.search("[1-9]", b):
+            ask = ("What is the percentage change in {} from {} to {}?", "What was the percentage change in {} between {} and {}?")
+            return chance.choice(ask).format(name, *when), _sum(f"({a} - {b}) / {b} * 100", "percent")
+        case "mean":
+            return f"What is the average {name} for {when[0]} and {when[1]}?", _sum(f"({a} + {b}) / 2", plain)
+        case "sum" if len(grid.rows) > 1:
+            more = chance.choice(sorted(set(grid.rows) - {label}))
+            if one in grid.rows[more]:
+                text = f"{_plain(first)} + {_plain(grid.rows[more][one])}"
+                return f"What is the sum of {name} and {more} in {grid.columns[one]}?", _sum(text, plain)
+        case "both":
+            question = f"What were the {name} in {when[0]} and {when[1]} respectively?"
+            return question, {"expression": None, "quotes": [old, new], "scale": "" if percent else scale}
+    return f"What was the {name} in {grid.columns[one]}?", {"expression": None, "quotes": [first], "scale": "" if percent else scale}
+
+
+def _sum(expression: str, scale: str) -> dict[str, Any]:
+    return {"expression": expression, "quotes": [], "scale": scale}
+
+
+def _year(header: str) -> str:
+    found = _YEAR.search(header)
+    return found[0][-2:] if found else ""
+
+
+def _plain(figure: str) -> str:
+    """A figure of a table as an expression has it: without its currency, negative where it stands in brackets."""
+    digits = re.sub(r"[^\d,.]", "", figure)
+    return f"-{digits}" if "(" in figure or "-" in figure else digits
+
+
+def made(source: Path, count: int) -> DataSet:
+    """The data set."""
+    rows = rows_of(source)
+    parts = split(rows, SHARES)
+    more = list(asked(parts["train"], count))
+    origin = "TAT-QA, Zhu et al. 2021, train part"
+    origins = [
+        Origin(origin, "MIT", digest(source.read_bytes()), "derivations as expressions, answers as quotes", len(rows)),
+        Origin(origin, "MIT", digest(source.read_bytes()), "questions put to its tables by rule", len(more)),
+    ]
+    card = Card.load(ROOT / "agents" / "table_reader")
+    return DataSet.made("tatqa", card.name, contract_digest(card), "MIT", origins, {**parts, "train": [*parts["train"], *more]})
+
+
+def main() -> None:
+    """Writes the folder."""
+    parser = command_line(__doc__, "the folder tatqa")
+    parser.add_argument("--asked", type=int, default=5)
+    given = parser.parse_args()
+    write(made(given.data / "train.jsonl", given.asked), given.out)
+
+
+if __name__ == "__main__":
+    main()

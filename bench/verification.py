@@ -1,0 +1,259 @@
+"""Accepted and wrong, with verification and without it: risk by coverage on the dev parts of public sets, and certificates.
+
+    python -m bench.verification --data FOLDER [--rows 200] [--only SET ...] [--minutes 20] [--out FOLDER] [--docs FOLDER]
+
+Collects the answers of the shipped agents on the real fleet, which it starts or adopts, into files that it goes on with the next time;
+`--collect` ends there, and `--offline` takes what is in the files; `--docs` writes the tables into its pages. `--cost` measures what
+log-probabilities cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench import machine, risk, weighing
+from bench import verification_tables as tables
+from bench.answer_sheets import SETS, Arm, Collector, Set, Sheet, arms_of, read, rows_of
+from bench.opinions import Answered, accepted, combined, opinions, probability
+from bench.sentence_rule import SentenceRule
+from bench.verification_tables import ALL, ALONE, CARD, Measured
+from orchestra import Orchestra
+from orchestra.agent.card import Card
+from orchestra.config import Settings
+from orchestra.learn.certifying import Rightness, rightness
+from orchestra.learn.floors import floors
+from orchestra.learn.metrics import Case, metric
+from orchestra.learn.questions import Test, as_record
+from orchestra.verify.acceptance import CONFIDENCE
+from orchestra.verify.certificate import Certification, Item, Terms, certify
+
+AGENTS = machine.ROOT / "agents"
+COSTLY = {"reader": 96, "calculator": 96, "caller": 32}
+"""Requests of each agent by which the cost of log-probabilities is measured."""
+
+
+def tell(line: str) -> None:
+    """Says it where no table is."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def cards_of() -> dict[str, Card]:
+    """The shipped agents."""
+    return {path.parent.name: Card.load(path.parent) for path in sorted(AGENTS.glob("*/agent.yaml"))}
+
+
+async def collect(given: argparse.Namespace, sets: list[Set], out: Path) -> None:
+    """Asks what is not in the files: the agents' own answers first, then what checks would ask."""
+    cards = cards_of()
+    until = time.monotonic() + 60 * given.minutes
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings.load({"journal": str(Path(folder) / "journal.db"), "concurrency": 64}, start=machine.ROOT)
+        async with Orchestra.open(settings, progress=None) as orchestra:
+            collector = Collector(orchestra, out, until, tell)
+            for base in (True, False):
+                for one in sets:
+                    test = rows_of(one, cards[one.agent], given.data, given.rows)
+                    for arm in arms_of(one, cards, test, out):
+                        if base == (arm.name == "base"):
+                            await collector.collect(arm)
+
+
+async def cost(given: argparse.Namespace, sets: list[Set]) -> None:
+    """Prints what it costs to be told the tokens' log-probabilities."""
+    cards = cards_of()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings.load({"journal": str(Path(folder) / "journal.db"), "concurrency": 64}, start=machine.ROOT)
+        async with Orchestra.open(settings, progress=None) as orchestra:
+            collector = Collector(orchestra, Path(folder), say=tell)
+            print(weighing.HEAD)
+            for agent, requests in COSTLY.items():
+                one = next(one for one in sets if one.agent == agent)
+                test = rows_of(one, cards[agent], given.data, requests)
+                base = next(iter(arms_of(one, cards, test, Path(folder))))
+                await collector.collect(base)
+                address = f"http://127.0.0.1:{(await orchestra.fleet_status())['servers'][0]['port']}"
+                line = await weighing.weighed(address, collector.bodies[agent], given.rounds)
+                print(f"| {agent} | {len(test.questions)} | {line} |", flush=True)
+
+
+SUM, MEAN, LEAST = "sum", "mean", "least"
+SHORT = {SUM: "of all tokens together", MEAN: "of the mean token", LEAST: "of the least token"}
+COLOURS = {"no verification": "#999999", ALONE: "#b5762a", CARD: "#3a8a4d", ALL: "#2a6fb5"}
+ALPHAS = (0.1, 0.05, 0.02)
+PAGES = {"certificates": "certificates.md"}
+"""Where tables stand that are not on `risk.md`."""
+ENOUGH = 0.95
+"""The share of its rows that an arm must have answered to be counted in."""
+
+
+def right_of(one: Set, card: Card) -> Rightness:
+    """What tells right answers of a set from wrong ones."""
+    if one.measure is None:
+        return rightness(card, one.evaluation)
+    found = metric("right", one.measure)
+
+    def of(case: Case) -> bool | None:
+        part = found.part(case)
+        return None if part is None else part[0] >= 1
+
+    return Rightness(("right",), of)
+
+
+def answered(one: Set, cards: dict[str, Card], test: Test, data: Path, out: Path) -> list[Answered]:
+    """The rows that were answered, with what others said of them."""
+    arms = {arm.name: (arm, read(arm.file(out))) for arm in arms_of(one, cards, test, out)}
+    base = arms.pop("base")[1]
+    whole = {name: sheets for name, (arm, sheets) in arms.items() if _enough(arm, sheets)}
+    for name in arms.keys() - whole.keys():
+        tell(f"{one.name}: {name} was not asked for enough rows, and is left out")
+    train = data / one.name / "train.jsonl"
+    rule = SentenceRule([msgspec.json.decode(line) for line in train.open("rb")]) if one.kind == "reading" else None
+    rules = [lambda given: rule.answer({"input": given})] if rule is not None else list(floors(test.shown)[1:])
+    told = [ruled(out / f"{one.name}.rule{number}.jsonl", one_rule, test) for number, one_rule in enumerate(rules)]
+    found = []
+    for row in test.questions:
+        if row.id in base:
+            others = {name: sheets[row.id] for name, sheets in whole.items() if row.id in sheets}
+            found.append(Answered(row, base[row.id], others, tuple(sheets[row.id].output for sheets in told)))
+    return found
+
+
+def ruled(file: Path, rule: Callable[[Any], Any], test: Test) -> dict[str, Sheet]:
+    """The answers of a rule without a model, made once."""
+    known = read(file)
+    with file.open("ab") as sheets:
+        for row in test.questions:
+            if row.id not in known:
+                known[row.id] = Sheet(row.id, rule(row.input))
+                sheets.write(msgspec.json.encode(known[row.id]) + b"\n")
+    return known
+
+
+def _enough(arm: Arm, sheets: dict[str, Sheet]) -> bool:
+    return bool(arm.inputs) and sum(name in sheets for name in arm.inputs) >= ENOUGH * len(arm.inputs)
+
+
+def measured(one: Set, card: Card, rows: list[Answered]) -> Measured:
+    """What the rankings make of the answers of a set."""
+    judge = right_of(one, card)
+    cases = [Case(row.question.expected, as_record(row.sheet.output) if row.sheet.output is not None else None) for row in rows]
+    kept = [(row, good) for row, case in zip(rows, cases, strict=True) if (good := judge.of(case)) is not None]
+    rows, right = [row for row, _ in kept], [good and row.sheet.output is not None for row, good in kept]
+    asked = tuple(dict.fromkeys((*card.checks, CONFIDENCE)))
+    said = [opinions(row, one, card) for row in rows]
+    scores: dict[str, risk.Scores] = {
+        ALONE: [probability(row.sheet) if row.sheet.output is not None else None for row in rows],
+        CARD: [accepted(row, card, asked) for row in rows],
+        ALL: combined(said, right),
+    }
+    if any(row.sheet.logprobs for row in rows):
+        tokens = [row.sheet.logprobs or (-99.0,) for row in rows]
+        scores |= {SUM: [sum(few) for few in tokens], MEAN: [sum(few) / len(few) for few in tokens], LEAST: [min(few) for few in tokens]}
+    without = {check: combined(said, right, check) for check in said[0]}
+    return Measured(one, [row.question.id for row in rows], right, scores, without, _costs(rows))
+
+
+def _costs(rows: list[Answered]) -> dict[str, dict[str, float]]:
+    arms: dict[str, list[Sheet]] = {"the agent": [row.sheet for row in rows]}
+    for row in rows:
+        for name, sheet in row.others.items():
+            arms.setdefault({"blind": "rederive", "claim": "entailment"}.get(name, "agree"), []).append(sheet)
+    count = len(rows)
+    return {
+        name: {
+            "calls": len(sheets) / count,
+            "prompt": sum(sheet.prompt_tokens for sheet in sheets) / count,
+            "output": sum(sheet.output_tokens for sheet in sheets) / count,
+            "seconds": sum(sheet.seconds for sheet in sheets) / max(1, len(sheets)),
+        }
+        for name, sheets in arms.items()
+    }
+
+
+def certified(found: Measured) -> dict[float, Certification]:
+    """The certifications of a set's agent at each alpha, by its card's checks and its confidence."""
+    rows = zip(found.ids, found.scores[CARD], found.right, strict=True)
+    items = [Item(name, score, not good) for name, score, good in rows]
+    return {alpha: certify(items, Terms(alpha)) for alpha in ALPHAS}
+
+
+def report(given: argparse.Namespace, sets: list[Set], out: Path) -> dict[str, str]:
+    """The tables, by name; and the picture, as `picture`."""
+    cards, found = cards_of(), []
+    for one in sets:
+        test = rows_of(one, cards[one.agent], given.data, given.rows)
+        rows = answered(one, cards, test, given.data, out)
+        if rows:
+            found.append(measured(one, cards[one.agent], rows))
+            tell(f"{one.name}: {len(found[-1].right)} rows judged")
+    curves = {
+        one.of.name: {"no verification": risk.Curve.of(one.right, [0.0] * len(one.right))}
+        | {name: one.curve(name) for name in (ALONE, CARD, ALL)}
+        for one in found
+    }
+    return {
+        "accepted": tables.accepted_and_wrong(found),
+        "areas": tables.areas(found),
+        "ablation": tables.ablation(found),
+        "tokens": tables.reductions(found, SHORT),
+        "costs": tables.costs(found),
+        "certificates": tables.certificates({f"{one.of.agent}, {one.of.name}": certified(one) for one in found}),
+        "picture": risk.picture(curves, COLOURS, {one.of.name: one.coverage for one in found}),
+    }
+
+
+def write(page: Path, name: str, text: str) -> None:
+    """Puts a text between the marks of its name on a page."""
+    begin, end = f"<!-- bench.verification: {name} -->\n", f"<!-- /bench.verification: {name} -->"
+    before, _, rest = page.read_text("utf-8").partition(begin)
+    _, mark, after = rest.partition(end)
+    if not mark:
+        raise SystemExit(f"{page} has no place for {name}")
+    page.write_text(f"{before}{begin}{text}\n{mark}{after}", "utf-8")
+
+
+def main() -> int:
+    """Collects, and prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="a folder with one folder a set")
+    parser.add_argument("--rows", type=int, default=200, help="rows of a set at most, where a language model answers; 0 for all")
+    parser.add_argument("--only", nargs="*", default=[], help="these sets")
+    parser.add_argument("--minutes", type=float, default=20, help="for collecting; what is not asked by then is left out")
+    parser.add_argument("--out", type=Path, help="the answers' folder; in the user's cache otherwise")
+    parser.add_argument("--collect", action="store_true", help="collect, and print nothing")
+    parser.add_argument("--offline", action="store_true", help="collect nothing")
+    parser.add_argument("--docs", type=Path, help="write the tables into the pages of this folder")
+    parser.add_argument("--cost", action="store_true", help="measure what log-probabilities cost")
+    parser.add_argument("--rounds", type=int, default=5, help="of --cost")
+    given = parser.parse_args()
+    sets = [one for one in SETS if not given.only or one.name in given.only]
+    out = given.out or machine.folder() / "verification"
+    out.mkdir(parents=True, exist_ok=True)
+    if given.cost:
+        asyncio.run(cost(given, list(SETS)))
+        return 0
+    if not given.offline:
+        asyncio.run(collect(given, sets, out))
+    if not given.collect:
+        told = report(given, sets, out)
+        picture = (given.docs or out) / "risk.svg"
+        picture.write_text(told.pop("picture"), "utf-8")
+        for name, table in told.items():
+            print(f"{name}\n\n{table}\n")
+            if given.docs:
+                write(given.docs / PAGES.get(name, "risk.md"), name, table)
+        tell(f"{picture}: written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

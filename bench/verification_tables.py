@@ -1,0 +1,171 @@
+"""What `bench.verification` prints: the tables, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bench.answer_sheets import Set
+from bench.risk import Curve, Drawn, Scores, Weights, spread
+from orchestra.learn.interval import Figure
+from orchestra.learn.metrics import auroc
+from orchestra.verify.certificate import Certification, Certified, Infeasible, percent
+
+ALONE, CARD, ALL = "log-probability alone", "its card's checks, confidence", "all checks"
+FEWER, BETTER, READ = 0.9, 0.25, 0.6
+"""The goals: fewer accepted and wrong where checks are deterministic; a smaller AURC, and fewer accepted and wrong, on reading."""
+
+
+def in_percent(figure: Figure) -> str:
+    """A share with its interval, in percent."""
+    return f"{figure.value:.0%} [{figure.low:.0%}, {figure.high:.0%}]"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A set, its answers, and what each ranking makes of them."""
+
+    of: Set
+    ids: Sequence[str]
+    right: Sequence[bool]
+    scores: Mapping[str, Scores]
+    """By ranking."""
+    ablation: Mapping[str, Scores]
+    """All checks but one, by it."""
+    costs: Mapping[str, Mapping[str, float]]
+    """Calls, tokens and seconds an answer, by arm."""
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers."""
+        return sum(self.right) / len(self.right)
+
+    @property
+    def coverage(self) -> float:
+        """The coverage at which the goal is judged."""
+        return 0.5 if self.of.kind == "reading" else min(0.8, 0.9 * self.accuracy)
+
+    def curve(self, ranking: str) -> Curve:
+        """The curve of a ranking."""
+        return Curve.of(self.right, self.scores[ranking])
+
+    def fewer(self, scores: Scores) -> Figure:
+        """By which share fewer answers are accepted and wrong, at the coverage of the goal, than of as many drawn by chance."""
+        ranking, wrong = Drawn(self.right, scores), ~np.array(self.right, dtype=bool)
+
+        def of(weights: Weights) -> float:
+            chance = self.coverage * float((weights * wrong).sum()) / float(weights.sum())
+            return 1 - ranking.errors(self.coverage, weights) / chance if chance else 0.0
+
+        return self._figure(of)
+
+    def better(self) -> Figure:
+        """By which share the area under risk by coverage is smaller with all checks than by log-probability alone."""
+        ours, alone = Drawn(self.right, self.scores[ALL]), Drawn(self.right, self.scores[ALONE])
+        return self._figure(lambda weights: 1 - ours.area(weights) / (alone.area(weights) or 1.0))
+
+    def _figure(self, of: Callable[[Weights], float]) -> Figure:
+        rows = len(self.right)
+        return Figure(of(np.ones(rows)), *spread(rows, of))
+
+
+def accepted_and_wrong(found: Sequence[Measured]) -> str:
+    """Accepted and wrong at one coverage, without verification and with it."""
+    lines = [
+        f"| set | rows | right | coverage | no verification | {ALONE} | {CARD} | {ALL} | fewer | goal |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|",
+    ]
+    for one in found:
+        at = one.coverage
+        wrong = [at * (1 - one.accuracy), *(one.curve(name).errors(at) for name in (ALONE, CARD, ALL))]
+        shares = " | ".join(f"{share:.1%}" for share in wrong)
+        shares = (
+            shares
+            if one.curve(CARD).most >= at
+            else shares.replace(f" | {wrong[2]:.1%} | ", f" | accepts {one.curve(CARD).most:.0%} | ", 1)
+        )
+        fewer = one.fewer(one.scores[ALL])
+        goal = {"deterministic": FEWER, "reading": READ}.get(one.of.kind)
+        told = "" if goal is None else f"{goal:.0%}: {'met' if fewer.value >= goal else 'missed'}"
+        lines.append(f"| {one.of.name} | {len(one.right):,} | {one.accuracy:.1%} | {at:.0%} | {shares} | {in_percent(fewer)} | {told} |")
+    return "\n".join(lines)
+
+
+def areas(found: Sequence[Measured]) -> str:
+    """The area under risk by coverage."""
+    lines = [f"| set | no verification | {ALONE} | {CARD} | {ALL} | better than {ALONE} | goal |", "|---|---:|---:|---:|---:|---:|---|"]
+    for one in found:
+        figures = " | ".join(f"{area:.4f}" for area in (1 - one.accuracy, *(one.curve(name).area() for name in (ALONE, CARD, ALL))))
+        better = one.better()
+        told = f"{BETTER:.0%}: {'met' if better.value >= BETTER else 'missed'}" if one.of.kind == "reading" else ""
+        lines.append(f"| {one.of.name} | {figures} | {in_percent(better)} | {told} |")
+    return "\n".join(lines)
+
+
+def ablation(found: Sequence[Measured]) -> str:
+    """What is lost without each check: the area, and by how much fewer are accepted and wrong."""
+    checks = sorted({check for one in found for check in one.ablation})
+    lines = [f"| set | {ALL} | {' | '.join(f'without {check}' for check in checks)} |", f"|---|---:|{'---:|' * len(checks)}"]
+    for one in found:
+        if len(one.ablation) > 2:
+            cells = [one.scores[ALL], *(one.ablation.get(check) for check in checks)]
+            said = (f"{Curve.of(one.right, cell).area():.4f}, {one.fewer(cell).value:.0%}" if cell is not None else "" for cell in cells)
+            lines.append(f"| {one.of.name} | {' | '.join(said)} |")
+    return "\n".join(lines)
+
+
+def reductions(found: Sequence[Measured], names: Mapping[str, str]) -> str:
+    """How well different makings of one number of the tokens' log-probabilities rank: AUROC, and AURC."""
+    lines = [f"| set | {' | '.join(names.values())} |", f"|---|{'---:|' * len(names)}"]
+    for one in found:
+        if all(name in one.scores for name in names):
+            cells = []
+            for name in names:
+                scores = [float("-inf") if score is None else score for score in one.scores[name]]
+                ranked = auroc([(score, good) for score, good in zip(scores, one.right, strict=True)])
+                cells.append(f"{ranked:.3f}, {Curve.of(one.right, scores).area():.4f}")
+            lines.append(f"| {one.of.name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def costs(found: Sequence[Measured]) -> str:
+    """What an answer costs, and what each check adds to it."""
+    lines = ["| set | asked | calls a row | tokens in, out a row | seconds a call, 32 at once |", "|---|---|---:|---:|---:|"]
+    for one in found:
+        for arm, cost in one.costs.items():
+            tokens = f"{cost['prompt']:.0f}, {cost['output']:.0f}"
+            lines.append(f"| {one.of.name} | {arm} | {cost['calls']:.2f} | {tokens} | {cost['seconds']:.3f} |")
+    return "\n".join(lines)
+
+
+def certificates(found: Mapping[str, Mapping[float, Certification]]) -> str:
+    """The certificates at each alpha, judged on the rest, beside the naive threshold."""
+    lines = [
+        "| agent, rows of | n | alpha | certificate | on the rest | resplits over alpha, certified | naive threshold on the rest | naive |",
+        "|---|---:|---:|---|---|---:|---|---:|",
+    ]
+    for name, terms in found.items():
+        for alpha, one in terms.items():
+            lines.append(f"| {name} | {one.rows:,} | {percent(alpha)} | {' | '.join(_certificate(one))} |")
+    return "\n".join(lines)
+
+
+def _certificate(one: Certification) -> tuple[str, str, str, str, str]:
+    again = one.resplits
+    kept = f"{again.broken / again.rounds:.1%} ({again.refuted / again.rounds:.1%}) of {again.certified}" if again.certified else "-"
+    naive = f"{again.naive_broken / again.rounds:.1%} ({again.naive_refuted / again.rounds:.1%})" if again.naive else "-"
+    picked = "none" if one.naive is None else f"{one.naive.threshold:.4g}: {_judged(one.naive.judged)}"
+    match one.outcome:
+        case Certified(step, coverage):
+            return f"{step.threshold:.4g}, covers {coverage:.0%}", _judged(one.judged), kept, picked, naive
+        case Infeasible(reason):
+            return f"none: {reason}", "", kept, picked, naive
+        case other:
+            return f"none, too little data: about {other.rows:,} rows are needed", "", kept, picked, naive
+
+
+def _judged(found: Any) -> str:
+    return f"{found.errors} wrong of {found.accepted}, of {found.rows}"

@@ -1,0 +1,186 @@
+"""The certificates of a project's agents: found beside their cards, and held against what they are bound to. Asks no server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TypeAlias
+
+from orchestra.agent.card import WITH_ARRAYS, Card
+from orchestra.agent.registry import Registry
+from orchestra.config import Settings
+from orchestra.errors import InputError, Place
+from orchestra.values.json import canonical, digest
+from orchestra.verify.certificate_file import FILE, MAX_BYTES, Bonds, Certificate
+from orchestra.workflow.program import CompiledNode, Program
+
+Stamp: TypeAlias = tuple[str, int, int, int]
+"""A file's path, time, inode and size."""
+
+CHECKED_BY = (
+    "agent/sureness.py",
+    "verify/acceptance.py",
+    "verify/answers.py",
+    "verify/combine.py",
+    "verify/deterministic.py",
+    "verify/entailment.py",
+    "verify/equivalence.py",
+    "verify/examination.py",
+    "verify/numbers.py",
+    "verify/quotes.py",
+    "verify/rule.py",
+    "verify/verdict.py",
+    "values/arithmetic.py",
+    "values/fields.py",
+    "values/validator.py",
+    "values/words.py",
+)
+"""The files of the package whose code makes a ruling and its score."""
+
+
+class Certificates(Mapping[str, Certificate]):
+    """The certificates by agent, read when they are asked for; asking raises `InputError` V002 to V008 for one that does not hold."""
+
+    def __init__(self, settings: Settings, registry: Callable[[], Registry]) -> None:
+        self._settings, self._registry = settings, registry
+
+    def __getitem__(self, agent: str) -> Certificate:
+        path = found(self._settings, self._registry(), agent)
+        if path is None:
+            raise KeyError(agent)
+        certificate = read(path, agent)
+        if certificate.void:
+            raise InputError(
+                "V002", f"the certificate of {agent!r} is void: {certificate.void}", place=Place(str(path), 1), hint=certificate.command
+            )
+        changed = certificate.bonds.changed(bonds(self._settings, self._registry(), agent))
+        if changed:
+            reason = f"the certificate of {agent!r} is void: {' and '.join(changed)} changed since it was made"
+            raise InputError("V002", reason, place=Place(str(path), 1), hint=certificate.command)
+        return certificate
+
+    def __iter__(self) -> Iterator[str]:
+        registry = self._registry()
+        return (name for name in registry.agents if found(self._settings, registry, name) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def read(path: Path, agent: str) -> Certificate:
+    """The certificate of a file. Raises `InputError` V003, V004, and V005 for one of another agent."""
+    place = Place(str(path), 1)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError("V003", f"{path} cannot be read: {error.strerror or error}", hint=f"orchestra certify {agent}") from error
+    certificate = Certificate.read(data, place)
+    if certificate.agent != agent:
+        reason = f"{path.name} is about the agent {certificate.agent!r}, and lies in the folder of {agent!r}"
+        raise InputError("V005", reason, place=place, hint=f"orchestra certify {agent} --data FILE")
+    return certificate
+
+
+def found(settings: Settings, registry: Registry, agent: str) -> Path | None:
+    """Where an agent's certificate lies: in a folder of the user's own, else beside its card; None where there is none."""
+    card = registry.cards.get(agent)
+    places = [folder / agent for folder in settings.agents]
+    if card is not None and card.folder is not None:
+        places.append(card.folder)
+    return next((place / FILE for place in places if (place / FILE).exists()), None)
+
+
+def home(settings: Settings, registry: Registry, agent: str) -> Path:
+    """Where an agent's certificate is put: beside its card, where that is the user's own; else into the user's first folder of agents."""
+    card = registry.cards.get(agent)
+    if card is not None and card.folder is not None:
+        own = card.folder.resolve()
+        if any(own.is_relative_to(folder.resolve()) for folder in settings.agents):
+            return card.folder / FILE
+    return settings.agents[0] / agent / FILE
+
+
+def bonds(settings: Settings, registry: Registry, agent: str) -> Bonds:
+    """What an agent's answers and their scores follow from today.
+
+    Raises `InputError` V007 where nobody can tell: a server without a revision, weights that are not here.
+    """
+    card, code = registry.cards.get(agent), registry.code.get(agent)
+    if card is None:
+        raise InputError("V007", f"{agent!r} has no card that a certificate could be bound to", hint="write it as a folder under agents/")
+    said, checks = card.varied(description="", checks=(), accept=None, otherwise=(), label="restricted").digest, checks_digest()
+    if card.kind == "model":
+        return Bonds(said, *_served(settings, card), checks)
+    if card.kind in WITH_ARRAYS:
+        return Bonds(said, "", card.data_digest, checks)
+    version = code.contract.version if code is not None else ""
+    if not version:
+        raise InputError("V007", f"the code of {agent!r} has no version, and may change unseen", hint='@agent(version="1")')
+    return Bonds(said, "", version, checks)
+
+
+def stamps(settings: Settings, registry: Registry, program: Program) -> tuple[Stamp, ...]:
+    """What changes when a certificate of a program is replaced, or an adapter, arrays or the fleet file that it is bound to.
+
+    A process that stays open compiles a program once; with another stamp it does so anew. Empty where nothing is certified.
+    """
+    names = {node.acceptance.certificate.agent for node in _nodes(program) if node.acceptance and node.acceptance.certificate}
+    paths: list[Path | None] = []
+    for name in sorted(names):
+        paths.append(found(settings, registry, name))
+        card = registry.cards.get(name)
+        if card is not None and card.folder is not None:
+            paths += [path for path in sorted((card.folder / (card.adapter or "")).glob("*")) if path.is_file()]
+    if names:
+        paths.append(settings.resources("configs").get(settings.fleet))
+    return tuple(_stamp(path) for path in paths)
+
+
+def _nodes(program: Program) -> Iterator[CompiledNode]:
+    for node in program.nodes:
+        yield node
+        if node.body is not None:
+            yield from _nodes(node.body)
+
+
+def _stamp(path: Path | None) -> Stamp:
+    try:
+        stat = path.stat() if path is not None else None
+    except OSError:
+        stat = None
+    return (str(path), 0, 0, 0) if stat is None else (str(path), stat.st_mtime_ns, stat.st_ino, stat.st_size)
+
+
+def checks_digest() -> str:
+    """Of the code of the checks; the same for any ends of lines."""
+    package = resources.files("orchestra")
+    return digest(canonical([(name, package.joinpath(name).read_text("utf-8").replace("\r\n", "\n")) for name in CHECKED_BY]))
+
+
+def _served(settings: Settings, card: Card) -> tuple[str, str]:
+    """Digests of the model that a card is asked on, and of its adapter."""
+    from orchestra.fleet import config
+    from orchestra.fleet.choice import held
+    from orchestra.fleet.gauge import RECIPE
+    from orchestra.fleet.marks import Marks
+    from orchestra.fleet.weights import Pantry
+
+    fleet = config.read(Path(settings.find_resource("configs", settings.fleet)))
+    names = fleet.serving(card.model)
+    marks = Marks(Pantry.of(hub=settings.hub or None))
+    models, learnt = set(), set()
+    for name in names:
+        target = fleet.servers[name]
+        model, adapter = marks.model(name, target), marks.adapter(name, target, card)
+        if not model or not adapter:
+            local = not isinstance(target, config.Endpoint)
+            why = "its files are not here" if local else "its endpoint has no `revision:`"
+            hint = "orchestra fleet start" if local else f"write revision: under servers.{name} of the fleet file"
+            raise InputError("V007", f"nobody can tell what answers as {name!r} for {card.name!r}: {why}", hint=hint)
+        models.add(f"{model} {held(target, settings.constraint)}")
+        learnt.add(adapter)
+    if not names:
+        raise InputError("V007", f"the fleet {fleet.name!r} has no model {card.model!r}", hint="orchestra explain F201")
+    return digest(canonical([RECIPE, sorted(models)])), digest(canonical(sorted(learnt)))

@@ -1,0 +1,303 @@
+"""What `orchestra certify --watch`, `--audit` and `--labels` do: accepted outputs drawn and judged, and what that says of the promise."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from orchestra import certificates
+from orchestra.agent.card import Card
+from orchestra.agent.registry import Registry
+from orchestra.cli import asking
+from orchestra.cli.answer import as_text
+from orchestra.cli.failure import STATUS_CODES
+from orchestra.cli.finding import opened
+from orchestra.cli.keeping import age
+from orchestra.cli.screen import console, note, print_json, say, table
+from orchestra.config import Settings
+from orchestra.doors import Journal
+from orchestra.errors import InputError
+from orchestra.learn import auditing
+from orchestra.learn.audit_book import Book
+from orchestra.learn.auditing import Shown, Wanted
+from orchestra.learn.certifying import Rightness, rightness
+from orchestra.project import Project
+from orchestra.values.text import visible
+from orchestra.verify import audits
+from orchestra.verify.audits import Said, Watch
+from orchestra.verify.certificate import percent
+from orchestra.verify.certificate_file import FILE, Certificate
+from orchestra.verify.drift import OFTEN, found_within
+
+STEPS = 10
+"""Audits that are printed."""
+WORDS: dict[str, Said] = {"y": "right", "yes": "right", "n": "wrong", "no": "wrong", "u": "unclear", "unclear": "unclear"}
+QUIT = ("q", "quit")
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """Which runs are drawn from, and the words for it."""
+
+    wanted: Wanted
+    said: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is to be looked at."""
+
+    agent: str
+    audit: int
+    """So many outputs; 0 for none."""
+    labels: Path | None
+    period: Period
+    seed: int
+    by: str
+    metric: str
+    evaluation: str
+    as_json: bool
+
+
+def period(since: str | None, until: str | None) -> Period:
+    """The time that `--since` and `--until` say. Raises `InputError` C010."""
+    wanted = Wanted(_moment(since, "--since") if since else 0.0, _moment(until, "--until") if until else float("inf"))
+    if wanted.since >= wanted.until:
+        raise InputError("C010", f"no run began since {since} and before {until}", hint="--since yesterday --until today")
+    return Period(wanted, (since or "", until or ""))
+
+
+def _moment(text: str, option: str) -> float:
+    """Seconds since the epoch: so long ago, or the midnight that a day begins with here. Raises `InputError` C010."""
+    if text in ("today", "yesterday"):
+        midnight = datetime.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+        return (midnight - timedelta(days=text == "yesterday")).timestamp()
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+        try:
+            return datetime.fromisoformat(text).astimezone().timestamp()
+        except (ValueError, OverflowError) as error:
+            raise InputError("C010", f"{text} is no day", hint=f"{option} 2026-11-24") from error
+    return time.time() - age(text, option)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A certificate under watch."""
+
+    project: Project
+    card: Card
+    certificate: Certificate
+    file: Path
+    """Where it is written when it is voided."""
+    book: Book
+
+    @classmethod
+    def of(cls, chosen: Settings, project: Project, agent: str) -> _Case:
+        """Of an agent. Raises `InputError` L119 where it has no certificate, V002 where it is void for another reason than audits."""
+        registry = project.registry
+        card = registry.card(agent)
+        found = certificates.found(chosen, registry, agent)
+        if found is None:
+            raise InputError("L119", f"there is no certificate for {agent!r}", hint=f"orchestra certify {agent} --data FILE")
+        certificate = certificates.read(found, agent)
+        if not certificate.void:
+            certificates.Certificates(chosen, lambda: registry)[agent]
+        own = any(found.resolve().is_relative_to(folder.resolve()) for folder in chosen.agents)
+        file = found if own else certificates.home(chosen, registry, agent).with_name(FILE)
+        return cls(project, card, certificate, file, Book(file.with_name(audits.FILE), certificate))
+
+
+async def watch(chosen: Settings, look: Look) -> int:
+    """Does what is wanted, and says how the promise stands; gives the exit code. Raises `InputError` before anything is recorded."""
+    project = Project.load(chosen)
+    if not look.agent:
+        if look.audit or look.labels is not None:
+            raise InputError("C010", "which agent?", hint="orchestra certify AGENT --watch --audit 20")
+        return _all(chosen, project, as_json=look.as_json)
+    case = _Case.of(chosen, project, look.agent)
+    printed = False
+    if (look.audit or look.labels is not None) and not case.certificate.void:
+        async with opened() as journal:
+            if journal is None:
+                raise InputError("V022", "nothing has been recorded yet, so nothing was accepted", hint="begin with: orchestra run NAME")
+            if look.labels is not None:
+                await _label(case, look, journal, look.labels)
+            if look.audit:
+                printed = await _audit(case, look, journal)
+    why = case.book.void(case.file)
+    if not printed:
+        _show(_Case.of(chosen, project, look.agent) if why else case, as_json=look.as_json)
+    return STATUS_CODES["abstained"] if why or case.certificate.void else 0
+
+
+async def _label(case: _Case, look: Look, journal: Journal, path: Path) -> None:
+    """Records a file's verdicts."""
+
+    def right() -> Rightness:
+        return rightness(case.card, look.evaluation, look.metric)
+
+    said, again = await auditing.labelled(path, case.book.watch(), journal, case.project, right)
+    case.book.said(said, look.by)
+    known = f", {again:,} of before" if again else ""
+    note(f"{path.name}: {len(said):,} verdict{'s' * (len(said) != 1)} recorded{known}")
+
+
+async def _audit(case: _Case, look: Look, journal: Journal) -> bool:
+    """Draws outputs, and asks about them at the terminal, or prints them as lines of JSON; whether it did the latter."""
+    shown = await _drawn(case, look, journal)
+    if look.as_json or not asking.somebody_is_here():
+        for one in shown:
+            print_json(_line(one))
+        note(f'write "verdict": "right", "wrong" or "unclear" into each line; then: orchestra certify {look.agent} --labels FILE')
+        return True
+    for number, one in enumerate(shown, 1):
+        verdict = await _asked(case, one, f"{number} of {len(shown)}")
+        if verdict is None:
+            break
+        if case.book.said([(one.output, verdict)], look.by).broken:
+            break
+    say()
+    return False
+
+
+async def _drawn(case: _Case, look: Look, journal: Journal) -> list[Shown]:
+    """Outputs to audit: those that were drawn before and are still open, then others. Raises `InputError` V022 where there is none."""
+    before = case.book.watch()
+    shown = [one for output in before.open if (one := await auditing.shown(case.project, journal, output)) is not None]
+    if gone := len(before.open) - len(shown):
+        note(f"{gone:,} output{'s' * (gone != 1)} drawn before cannot be shown any more: the journal has lost their runs")
+    if len(shown) < look.audit:
+        found = await auditing.accepted(journal, case.certificate, look.period.wanted)
+        fresh, population = auditing.draw(found, before, look.audit - len(shown), look.seed)
+        case.book.drew(fresh, population, look.seed, look.period.said)
+        shown += [one for output in fresh if (one := await auditing.shown(case.project, journal, output)) is not None]
+        _tell(found, population)
+        if len(shown) < look.audit:
+            note(f"{len(shown):,} outputs to audit, not {look.audit:,}: more were not accepted in that time")
+    if not shown:
+        raise InputError("V022", f"no accepted output of {look.agent} is left to audit", hint="orchestra explain V022")
+    return shown[: look.audit]
+
+
+def _tell(found: auditing.Accepted, population: int) -> None:
+    passed = "".join(f"; {count:,} {reason} passed over" for reason, count in found.passed.items())
+    note(f"{population:,} accepted outputs in {found.runs:,} run{'s' * (found.runs != 1)} to draw from{passed}")
+
+
+def _line(one: Shown) -> dict[str, Any]:
+    output = one.output
+    return {"run": output.run, "node": output.node, "score": output.score, "input": one.inputs, "output": one.value, "verdict": None}
+
+
+async def _asked(case: _Case, one: Shown, count: str) -> Said | None:
+    """What the person at the terminal says of an output; None who leaves. What was said so far stands."""
+    output = one.output
+    score = "" if output.score is None else f", score {output.score:.3g}"
+    say(visible(f"\n{count}  {output.node} of run {output.run}{score}", keep=""), style="bold")
+    if one.inputs is None:
+        say("its inputs cannot be told: today's engine does not follow the run so far", style="dim")
+    for name, value in (one.inputs or {}).items():
+        say(visible(f"{name}: {as_text(value)}"), style="dim")
+    say(visible(as_text(one.value)), style="cyan")
+    while True:
+        sys.stderr.write("right? [y]es, [n]o, [u]nclear, [q]uit: ")
+        sys.stderr.flush()
+        line = await asking.line_from_terminal()
+        word = "q" if line is None else line.strip().lower()
+        if word in QUIT:
+            return None
+        if word in WORDS:
+            return WORDS[word]
+
+
+def _show(case: _Case, *, as_json: bool) -> None:
+    """Prints how a watch stands."""
+    watch, certificate = case.book.watch(), case.certificate
+    drift = watch.drift
+    doubled = min(1.0, 2 * drift.promised)
+    within = found_within(drift.promised, drift.delta, doubled)
+    if as_json:
+        print_json(_data(case, watch, doubled, within))
+        return
+    say(visible(f"{certificate.agent}: {certificate.promise}"), style="yellow" if certificate.void else "green")
+    unclear = f"; {watch.unclear:,} unclear" if watch.unclear else ""
+    say(f"\n  audited   {drift.told}{unclear}; {len(watch.open):,} drawn and still open")
+    say(f"  evidence  {drift.evidence:.3g} against the promise, {drift.highest:.3g} at most; {drift.limit:.3g} voids it")
+    say(f"  alpha     {drift.alpha:.4g}, the working level; {drift.promised:g} was promised")
+    finds = f"within {within:,} audits" if within is not None else "not within any number of audits that one would make"
+    alarms = f"{percent(OFTEN)} of the time; a false alarm at most {percent(drift.delta)}"
+    say(f"  finds     an error rate of {percent(doubled)} {finds}, {alarms}")
+    rows = [_row(audit) for audit in list(watch.audits.values())[-STEPS:]]
+    if rows:
+        say()
+        console().print(table(("audited", "run", "node", "said", "alpha", "evidence", "by"), rows, right=(4, 5)))
+    say()
+    if certificate.void:
+        say(visible(f"The certificate is void: {certificate.void}."), style="bold red")
+        say(f"a new one, on rows like those of today: {certificate.command}", style="dim")
+    elif not drift.audited:
+        say(f"Nothing was audited yet: orchestra certify {certificate.agent} --watch --audit 20", style="dim")
+    else:
+        say("The promise holds, as far as these audits tell.", style="bold green")
+
+
+def _row(audit: audits.Audited) -> tuple[str, ...]:
+    return audit.at, audit.run, audit.node, audit.said, f"{audit.alpha:.4g}", f"{audit.evidence:.3g}", audit.by
+
+
+def _data(case: _Case, watch: Watch, doubled: float, within: int | None) -> dict[str, Any]:
+    drift, certificate = watch.drift, case.certificate
+    return {
+        "agent": certificate.agent,
+        "promise": certificate.promise,
+        "void": certificate.void or None,
+        "audited": drift.audited,
+        "wrong": drift.wrong,
+        "unclear": watch.unclear,
+        "open": [output.unit for output in watch.open],
+        "evidence": min(drift.evidence, sys.float_info.max),
+        "highest": min(drift.highest, sys.float_info.max),
+        "limit": drift.limit,
+        "alpha": drift.alpha,
+        "promised": drift.promised,
+        "delta": drift.delta,
+        "finds": {"rate": doubled, "audits": within, "often": OFTEN},
+        "steps": [msgspec.to_builtins(audit) for audit in watch.audits.values()],
+        "certificate": str(case.file),
+        "log": str(case.book.path),
+    }
+
+
+def _all(chosen: Settings, project: Project, *, as_json: bool) -> int:
+    """One line for each agent with a certificate; gives the exit code."""
+    registry: Registry = project.registry
+    held = certificates.Certificates(chosen, lambda: registry)
+    rows, told, code = list[tuple[str, ...]](), list[dict[str, Any]](), 0
+    for agent in sorted(held):
+        try:
+            case = _Case.of(chosen, project, agent)
+            case.book.void(case.file)
+            case = _Case.of(chosen, project, agent)
+            drift, void = case.book.watch().drift, case.certificate.void or ""
+        except InputError as error:
+            drift, void = None, error.message
+        code = STATUS_CODES["abstained"] if void else code
+        told.append({"agent": agent, "audited": drift and drift.audited, "wrong": drift and drift.wrong, "void": void or None})
+        figures = ("", "", "", "")
+        if drift is not None:
+            figures = (f"{drift.audited}", f"{drift.wrong}", f"{drift.evidence:.3g}", f"{drift.alpha:.4g}")
+        rows.append((agent, *figures, f"void: {void}" if void else "holds"))
+    if as_json:
+        print_json(told)
+    elif rows:
+        console().print(table(("agent", "audited", "wrong", "evidence", "alpha", "its promise"), rows, right=(1, 2, 3, 4)))
+    else:
+        say("no agent has a certificate: orchestra certify AGENT --data FILE")
+    return code

@@ -1,0 +1,65 @@
+"""What `orchestra learn calibrate` does: ask the agent about held-back rows, and fit what its probabilities are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestra.agent.calibration import Calibration
+from orchestra.cli.opening import Opener
+from orchestra.cli.progress import Meter, Waiting
+from orchestra.config import Settings
+from orchestra.errors import InputError
+from orchestra.learn.calibrating import fitted, judged, without, written
+from orchestra.learn.contract import check_contract
+from orchestra.learn.dataset import DataSet, Part
+from orchestra.learn.evaluation import EVALUATION, arm_of
+from orchestra.learn.questions import Question, Test, as_record
+from orchestra.workflow.steps import Agent
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """What came of it."""
+
+    file: Path
+    calibration: Calibration
+    asked: int
+
+
+async def calibrated(
+    open_: Opener, chosen: Settings, agent: str, data: Path, parts: Sequence[Part], words: tuple[str, str] | None, out: Path | None
+) -> Calibrated:
+    """Asks, fits, and writes the file that the card names. Raises `InputError` N160, N161, N008."""
+    held_back = DataSet.load(data)
+    rows = [row for part in parts for row in held_back.rows[part]]
+    waiting = Waiting()
+    try:
+        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
+            card = orchestra.registry.card(agent)
+            judged(card, [], [])
+            check_contract(card, held_back.manifest)
+            strange = next((name for name in words or () if name not in card.input_schema.get("properties", {})), None)
+            if strange is not None:
+                raise InputError("N011", f"{agent} has no input {strange!r}", hint=f"inputs: {', '.join(card.input_schema['properties'])}")
+            test = Test(
+                held_back.manifest.name, held_back.manifest.digest, [Question(row.id, row.input, as_record(row.output)) for row in rows]
+            )
+            with Meter(len(rows), 0) as meter:
+                arm = await arm_of(
+                    orchestra.options(purpose=EVALUATION),
+                    agent,
+                    Agent.carded(without(card)),
+                    test,
+                    chosen.concurrency,
+                    lambda *_: meter.advance(),
+                )
+    finally:
+        waiting.close()
+    made = fitted(card, held_back, judged(card, rows, arm.cases), words)
+    if out is None and card.folder is None:
+        raise InputError("A004", f"the agent {agent!r} has no folder", hint="--out FILE")
+    file = out if out is not None else Path(str(card.folder)) / str(card.calibration)
+    file.write_bytes(written(made))
+    return Calibrated(file, made, len(rows))

@@ -1,0 +1,325 @@
+"""`orchestra certify`: a threshold of acceptance with a statistical promise, made on rows whose right answers are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestra.cli.evaluating import AsJson, Concurrency, Evaluation, Fleet
+from orchestra.cli.failure import STATUS_CODES, Verb
+from orchestra.cli.opening import Opener, opener, settings
+from orchestra.cli.screen import console, note, print_json, say, table
+from orchestra.errors import InputError
+from orchestra.values.text import visible
+
+if TYPE_CHECKING:
+    from orchestra.agent.card import Card
+    from orchestra.config import Settings
+    from orchestra.learn.questions import Test
+    from orchestra.project import Project
+    from orchestra.verify.certificate import Accepted, Certification, Terms
+    from orchestra.verify.certificate_file import Certificate
+
+Agent = Annotated[str, typer.Argument(help="An agent with a card; with --watch all that have a certificate.", show_default=False)]
+When = Annotated[
+    str | None, typer.Option(metavar="WHEN", help="Of runs that began then: 12h, 30d, today, yesterday, 2026-11-24.", show_default=False)
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be certified, and on what."""
+
+    agent: str
+    data: Path
+    terms: Terms
+    predictions: Path | None
+    checks: tuple[str, ...]
+    metric: str
+    evaluation: str
+    rows: int
+    out: Path | None
+    quiet: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What came of it; no certificate where none could be made."""
+
+    certification: Certification
+    certificate: Certificate | None
+    file: Path | None
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb."""
+
+    @app.command("certify", cls=Verb, rich_help_panel="Make it better")
+    def certify(
+        context: typer.Context,
+        agent: Agent = "",
+        data: Annotated[
+            Path | None,
+            typer.Option(
+                "--data",
+                "-d",
+                help="Rows {id, input, expected}: .jsonl, .jsonl.gz, a data set's folder. Without it the certificate is shown.",
+                show_default=False,
+            ),
+        ] = None,
+        alpha: Annotated[float, typer.Option(help="At most this share of what is accepted is wrong.")] = 0.05,
+        delta: Annotated[float, typer.Option(help="The chance that this is not kept.")] = 0.05,
+        predictions: Annotated[
+            Path | None,
+            typer.Option(metavar="FILE", help='Recorded answers {"id", "output", "score"}: nobody is asked.', show_default=False),
+        ] = None,
+        checks: Annotated[
+            str, typer.Option(metavar="A,B", help="The node's checks.", show_default="the card's, or how sure the agent is")
+        ] = "",
+        metric: Annotated[
+            str, typer.Option(help="What tells right from wrong.", show_default="the first of evaluation.yaml that does")
+        ] = "",
+        evaluation: Evaluation = "",
+        rows: Annotated[int, typer.Option("--rows", min=0, help="At most so many rows, drawn by the seed; 0 for all.")] = 0,
+        seed: Annotated[int, typer.Option("--seed", help="Of how rows are divided.")] = 0,
+        out: Annotated[
+            Path | None, typer.Option("--out", "-o", help="The file.", show_default="certificate.json in the agent's folder")
+        ] = None,
+        watch: Annotated[bool, typer.Option("--watch", help="Say how the promise stands by the audits so far.")] = False,
+        audit: Annotated[
+            int,
+            typer.Option("--audit", min=0, metavar="N", help="Draw N accepted outputs of the journal; are they right?"),
+        ] = 0,
+        labels: Annotated[
+            Path | None, typer.Option(metavar="FILE", help='Verdicts on drawn outputs: {"run", "node", "verdict"}.', show_default=False)
+        ] = None,
+        since: When = None,
+        until: When = None,
+        by: Annotated[str, typer.Option(metavar="NAME", help="Who audits; the log of audits keeps it.", show_default=False)] = "",
+        concurrency: Concurrency = None,
+        fleet: Fleet = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Find the score from which an agent's answers can be accepted, with a promise: so many of them at most are wrong.
+
+        With --watch, --audit or --labels the promise is held against accepted outputs that somebody audits, and voided where it is broken.
+
+        Exits with 0 where there is a certificate, 3 where there is none: too little data, an agent that is wrong too often, or a promise
+        that audits found broken.
+        """
+        from orchestra.cli.signals import carry_out
+        from orchestra.verify.certificate import Terms
+
+        chosen = settings(fleet=fleet, concurrency=concurrency)
+        if watch or audit or labels is not None:
+            from orchestra.cli import auditing
+
+            if data is not None or predictions is not None:
+                raise InputError("C010", "--data makes a certificate, and --watch looks at one", hint=f"orchestra certify {agent} --watch")
+            look = auditing.Look(agent, audit, labels, auditing.period(since, until), seed, by, metric, evaluation, as_json)
+            code = carry_out(lambda _: auditing.watch(chosen, look))
+            if code:
+                raise typer.Exit(code)
+            return
+        if not agent:
+            raise InputError("C010", "which agent?", hint="orchestra certify AGENT --data FILE, or orchestra certify --watch")
+        if data is None:
+            _show_certificate(chosen, agent, as_json=as_json)
+            return
+        named = tuple(name.strip() for name in checks.split(",") if name.strip())
+        asked = Asked(agent, data, Terms(alpha, delta, seed=seed), predictions, named, metric, evaluation, rows, out, as_json)
+        made = carry_out(lambda _: certified(opener(context), chosen, asked))
+        if as_json:
+            print_json(_data(asked, made))
+        else:
+            _show(asked, made)
+        if made.certificate is None:
+            raise typer.Exit(STATUS_CODES["abstained"])
+
+
+async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
+    """Asks or reads the answers, certifies, and writes the file. Raises `InputError` before anything starts."""
+    from datetime import UTC, datetime
+
+    from orchestra.certificates import bonds, home
+    from orchestra.learn.audit_book import replaced
+    from orchestra.learn.certifying import Predictions, checks_of, items, rightness
+    from orchestra.learn.metrics import Case
+    from orchestra.project import Project
+    from orchestra.values.json import canonical, digest
+    from orchestra.verify import certificate as certifying
+    from orchestra.verify.certificate_file import Origin, certificate
+
+    project = Project.load(chosen)
+    card, test = _rows(project, asked)
+    right, checks = rightness(card, asked.evaluation, asked.metric), checks_of(card, asked.checks)
+    _known(project, checks)
+    bound = bonds(chosen, project.registry, asked.agent)
+    recorded = Predictions.read(asked.predictions) if asked.predictions is not None else None
+    unasked = items(test, [Case(question.expected, None) for question in test.questions], right)
+    size, terms = len(certifying.checked(unasked)), asked.terms
+    if not asked.quiet:
+        say(visible(f"{asked.agent} on {test.name}: {size:,} rows, checks {', '.join(checks)}\n"))
+        say(_needed(terms, size))
+    if recorded is not None:
+        answers = items(test, recorded.cases(card, checks, test), right)
+    elif terms.calibrating(size) < terms.least:
+        answers = unasked  # whatever it would answer, there would be no certificate
+        note("too few rows for any answers to help: the agent is not asked")
+    else:
+        answers = items(test, await _answers(open_, chosen, asked.agent, card, checks, test), right)
+    found = certifying.certify(answers, terms)
+    if not isinstance(found.outcome, certifying.Certified):
+        return Made(found, None, None)
+    mark = digest(canonical([test.digest, recorded.digest])) if recorded is not None else test.digest
+    origin = Origin(test.name, mark, right.metrics, recorded is not None)
+    made = certificate(asked.agent, checks, found, origin, bound, datetime.now(UTC).isoformat(timespec="seconds"))
+    file = asked.out or home(chosen, project.registry, asked.agent)
+    replaced(file, made.written())
+    return Made(found, made, file)
+
+
+def _rows(project: Project, asked: Asked) -> tuple[Card, Test]:
+    """The agent's card and the rows."""
+    from orchestra.cli import comparison
+
+    card = project.registry.card(asked.agent)
+    wanted = comparison.Asked(
+        asked.agent, asked.data, "test", None, None, False, asked.rows, asked.terms.seed, False, evaluation=asked.evaluation
+    )
+    return card, comparison.prepared(card, wanted)[1]
+
+
+def _known(project: Project, checks: tuple[str, ...]) -> None:
+    """Raises `InputError` L072 for a text that is no check, L111 for a check that nobody knows, V006 for one that asks agents."""
+    from orchestra.errors import InputError
+    from orchestra.values.types import nearest
+    from orchestra.verify.acceptance import ASKING, names_of
+    from orchestra.verify.rule import NotARule, read
+
+    known = project.catalog().checks
+    for text in checks:
+        try:
+            read(text)
+        except NotARule as error:
+            raise InputError("L072", f"{text!r} is no check: {error.why}", hint="--checks quote,numbers") from error
+    for check in names_of(checks):
+        if check in ASKING:
+            said = f"the check {check!r} asks agents, and a certificate is bound to nothing but the agent that it is of"
+            raise InputError("V006", said, hint="--checks quote,confidence")
+        if check not in known:
+            near = nearest(check, known)
+            hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(sorted(known))}"
+            raise InputError("L111", f"there is no check {check!r}", hint=hint)
+
+
+async def _answers(open_: Opener, chosen: Settings, agent: str, card: Card, checks: tuple[str, ...], test: Test) -> Any:
+    """What the served agent answers; each row once."""
+    from orchestra.cli.progress import Meter, Waiting
+    from orchestra.learn.certifying import asked_once
+    from orchestra.learn.evaluation import EVALUATION, arm_of
+    from orchestra.workflow.steps import Agent as Asking
+
+    waiting = Waiting()
+    try:
+        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
+            runs, step = orchestra.options(purpose=EVALUATION), Asking.carded(asked_once(card, checks))
+            with Meter(len(test.questions), 0) as meter:
+                arm = await arm_of(runs, agent, step, test, chosen.concurrency, lambda *_: meter.advance())
+    finally:
+        waiting.close()
+    if arm.failed:
+        note(f"{arm.failed} rows failed, and count as wrong and not accepted; the first: {arm.reason}")
+    return arm.cases
+
+
+def _needed(terms: Terms, rows: int) -> str:
+    from orchestra.verify.certificate import percent
+
+    promise = f"At most {percent(terms.alpha)} wrong with {percent(1 - terms.delta)} confidence"
+    least = f"{promise} takes {terms.least:,} accepted answers at the very least, none of them wrong"
+    return f"{least}; {terms.calibrating(rows):,} rows calibrate here."
+
+
+def _show(asked: Asked, made: Made) -> None:
+    from orchestra.verify.certificate import Certified, TooLittle, percent
+
+    found = made.certification
+    bound, splits = found.bound, found.resplits
+    say(f"{percent(bound.base_error)} of all answers are wrong: whatever the score, {percent(bound.withheld)} must be withheld at least.\n")
+    rows = [(f"{one.threshold:.6g}", f"{one.accepted:,}", f"{one.errors:,}", f"{one.p:.4f}") for one in found.steps]
+    if rows:
+        console().print(table(("threshold", "accepted", "wrong", "p"), rows, right=(0, 1, 2, 3)))
+        say()
+    match found.outcome:
+        case Certified(step, coverage):
+            said = f"{step.accepted:,} of {found.calibration:,} calibration rows, {step.errors:,} of them wrong"
+            say(f"Certified: a score of {step.threshold:.6g} accepts {said}; it covers {percent(coverage)}.", style="green")
+        case TooLittle(wanted, reason):
+            say(f"No certificate, too little data: {reason}. About {wanted:,} rows would be needed.", style="yellow")
+        case other:
+            say(
+                f"No certificate: {other.reason}. More rows would not mend that: a better agent would, or a larger --alpha.", style="yellow"
+            )
+    if found.judged is not None:
+        say(f"On the {found.judged.rows:,} rows that had no part in it: {_judged(found.judged)}.")
+    if found.naive is not None:
+        naive = found.naive
+        say(f"The naive threshold, {naive.threshold:.6g}, promises nothing: {_judged(naive.judged)} of the same rows.")
+    rounds = splits.rounds
+    say(
+        f"{rounds} resplits: more than {percent(asked.terms.alpha)} of the rest was wrong in {percent(splits.broken / rounds)}"
+        f" ({percent(splits.refuted / rounds)} beyond chance), with the naive threshold in {percent(splits.naive_broken / rounds)}"
+        f" ({percent(splits.naive_refuted / rounds)}); {splits.certified} came to a certificate."
+    )
+    if made.file is not None:
+        say(visible(f"\n{made.file}: written; a node accepts by it with `accept: certified`"), style="bold")
+
+
+def _judged(found: Accepted) -> str:
+    from orchestra.verify.certificate import interval, percent
+
+    low, high = interval(found.errors, found.accepted)
+    share = "" if found.risk is None else f", {percent(found.risk)} [{percent(low)}, {percent(high)}]"
+    return f"{found.accepted:,} accepted, {found.errors:,} wrong{share}"
+
+
+def _data(asked: Asked, made: Made) -> dict[str, Any]:
+    from orchestra.verify.certificate_file import as_data
+
+    return {
+        "agent": asked.agent,
+        "least_accepted": asked.terms.least,
+        **as_data(made.certification),
+        "promise": made.certificate.promise if made.certificate is not None else None,
+        "file": str(made.file) if made.file is not None else None,
+    }
+
+
+def _show_certificate(chosen: Settings, agent: str, *, as_json: bool) -> None:
+    """Shows the certificate that there is. Raises `InputError` where it does not hold, L119 where there is none."""
+    from orchestra.certificates import Certificates, found
+    from orchestra.project import Project
+    from orchestra.verify.certificate import percent
+
+    registry = Project.load(chosen).registry
+    registry.card(agent)
+    one = Certificates(chosen, lambda: registry).get(agent)
+    if one is None:
+        raise InputError("L119", f"there is no certificate for {agent!r}", hint=f"orchestra certify {agent} --data FILE")
+    if as_json:
+        print_json({"file": str(found(chosen, registry, agent)), "promise": one.promise, "certificate": one})
+        return
+    say(f"{agent}: {one.promise}", style="green")
+    data, judged = one.data, one.judged
+    say(f"\n  threshold  {one.threshold:.6g}, {one.score}")
+    say(visible(f"  checks     {', '.join(one.checks)}"))
+    say(visible(f"  data       {data.name}, digest {data.digest}; right by {', '.join(data.right)}"))
+    say(f"  rows       {data.tuning:,} tuned, {data.calibration:,} calibrated, {data.judged:,} judged; seed {data.seed}")
+    say(f"  accepted   {one.accepted:,} of those that calibrated, {one.errors:,} of them wrong")
+    share = f"[{percent(judged.low)}, {percent(judged.high)}]"
+    say(f"  judged     {judged.accepted:,} of {judged.rows:,} accepted, {judged.errors:,} wrong, {share}")
+    say(visible(f"  made       {one.made}\n  file       {found(chosen, registry, agent)}, digest {one.digest}"))

@@ -1,0 +1,116 @@
+"""What `orchestra learn data` does: rows of files and of the journal, a teacher's answers, and the data set that they make."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestra.agent.card import Card
+from orchestra.cli.finding import opened
+from orchestra.cli.opening import Opener
+from orchestra.cli.progress import Meter, Waiting
+from orchestra.cli.screen import note, say
+from orchestra.config import Settings
+from orchestra.errors import InputError
+from orchestra.learn.contract import contract_digest
+from orchestra.learn.dataset import DataSet, Manifest
+from orchestra.learn.duplicates import distinct
+from orchestra.learn.gathering import Gathered, of_escalations, of_files, of_runs
+from orchestra.learn.sources import Columns
+from orchestra.learn.splits import Shares, split
+from orchestra.learn.teaching import Teacher, taught, teacher_of
+from orchestra.learn.traces import Wanted, traces
+from orchestra.project import Project
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a data set is to be made of."""
+
+    agent: str
+    files: tuple[Path, ...]
+    out: Path
+    licence: str
+    name: str
+    columns: Columns
+    shares: Shares
+    runs: bool = False
+    seconds: float | None = None
+    """Of the journal, how far back; None for all of it."""
+    workflow: str = ""
+    teacher: str = ""
+    escalated: str = ""
+    """An agent: rows are what its calls in the runs needed of the larger model."""
+
+
+async def collect(open_: Opener, chosen: Settings, asked: Asked) -> DataSet:
+    """Makes a data set. Raises `InputError` before a teacher is asked, and what `teaching.taught` raises."""
+    project = Project.load(chosen)
+    card = project.registry.card(asked.agent)
+    if not asked.licence.strip():
+        DataSet.made(asked.name, asked.agent, "", asked.licence, (), {})
+    if not (asked.files or asked.runs):
+        raise InputError("N015", "what is the data set made of?", hint="name files, or --runs for what the journal has")
+    if not asked.runs and (asked.workflow or asked.seconds is not None or asked.escalated):
+        raise InputError("N015", "--since, --workflow and --escalated are about runs", hint="--runs")
+    teacher = teacher_of(project.registry, chosen, card, asked.teacher) if asked.teacher else None
+    gathered = await _of_runs(project, card, asked) if asked.runs else Gathered()
+    gathered += of_files(asked.files, card, asked.columns, asked.licence, answered=teacher is None)
+    gathered = gathered.asked()
+    if teacher is not None and gathered.open:
+        gathered += await _taught(open_, chosen, card, teacher, gathered, asked.licence)
+        gathered = Gathered(gathered.rows, gathered.origins, (), gathered.left_out)
+    gathered = gathered.closed()
+    if not gathered.rows:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in gathered.left_out.items())
+        raise InputError("N008", f"no answer of {card.name} is there to learn from: {reasons}", hint="--teacher NAME answers what failed")
+    kept = distinct(gathered.rows)
+    same = {"the same": kept.same, "the same in another spelling": kept.near, "the same with another output": kept.contradicting}
+    left = {reason: count + gathered.left_out.pop(reason, 0) for reason, count in same.items()}
+    parts = split(kept.rows, asked.shares)
+    return DataSet.made(
+        asked.name, asked.agent, contract_digest(card), asked.licence, gathered.origins, parts, {**left, **gathered.left_out}
+    )
+
+
+async def _of_runs(project: Project, card: Card, asked: Asked) -> Gathered:
+    """The rows of the journal. Raises `InputError` N006 to N008, C018 where it is off."""
+    wanted = Wanted(time.time() - asked.seconds if asked.seconds is not None else 0.0, asked.workflow)
+    async with opened() as journal:
+        if journal is None:
+            raise InputError("N006", "nothing has been recorded yet", hint=f"begin with: orchestra run {card.name}")
+        found = await traces(project, journal, asked.escalated or card.name, wanted)
+    for reason, count in found.passed.items():
+        note(f"passed over {count:,} run{'s' * (count != 1)} {reason}")
+    place = project.settings.journal
+    named = place.name if isinstance(place, Path) else place
+    if asked.escalated:
+        return of_escalations(found, asked.escalated, card, asked.columns, named, asked.licence)
+    return of_runs(found, card, named, asked.licence, asked.columns.group)
+
+
+async def _taught(open_: Opener, chosen: Settings, card: Card, teacher: Teacher, gathered: Gathered, licence: str) -> Gathered:
+    waiting = Waiting()
+    try:
+        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
+            with Meter(len(gathered.open), 0) as meter:
+                made = await taught(orchestra, teacher, card, gathered.open, licence, chosen.concurrency, meter.advance)
+    finally:
+        waiting.close()
+    count, answered = len(gathered.open), len(made.rows)
+    say(f"{teacher.what} was asked {count:,} inputs: {answered:,} accepted, {count - answered:,} ({1 - answered / count:.1%}) not")
+    return made
+
+
+def told(out: Path, manifest: Manifest) -> None:
+    """Says what was made, and what was left out."""
+    say(f"{out}: {manifest.name} {manifest.digest}, {manifest.licence}")
+    for part, record in manifest.parts.items():
+        say(f"  {part:<5}  {record.rows:,} rows in {record.groups:,} groups")
+    for origin in manifest.sources:
+        if not origin.made.startswith(("columns", "inputs")):
+            say(f"  {origin.rows:,} {origin.made}")
+    for reason, count in manifest.left_out.items():
+        if count:
+            say(f"  left out: {count:,} rows, {reason}")

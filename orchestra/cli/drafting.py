@@ -1,0 +1,207 @@
+"""What `orchestra ask` and `orchestra plan` do: a request planned, then shown, saved or run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from orchestra.cli.explaining import data, show
+from orchestra.cli.explaining import explain as explained
+from orchestra.cli.inputs import read_documents, read_text
+from orchestra.cli.opening import Opener
+from orchestra.cli.progress import Waiting
+from orchestra.cli.screen import note, print_json, say
+from orchestra.cli.signals import Stop
+from orchestra.cli.watching import Manner, Watch
+from orchestra.config import Settings
+from orchestra.errors import InputError
+from orchestra.journal.history import History
+from orchestra.planning import REQUEST, Draft, Wish, keep, plan
+from orchestra.project import Project
+from orchestra.router.plan import Plan
+from orchestra.router.planner import DECLINED
+from orchestra.values.json import NotStrictJSON, parse_untrusted
+from orchestra.values.text import visible
+from orchestra.workflow.nodes import Budget, Graph
+from orchestra.workflow.signatures import NAME
+from orchestra.workflow.steps import Workflow
+from orchestra.workflow.syntax import KEYWORDS
+from orchestra.workflow.writer import write
+
+NO_PLAN = 3
+"""The exit code where the router gave none: it abstained."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request with the values that it brings along."""
+
+    request: str
+    values: Mapping[str, Any]
+    wish: Wish
+
+
+def values(documents: Sequence[Path], inputs: Sequence[str]) -> dict[str, Any]:
+    """The values at hand. Raises `InputError` C010, C013 or C014 for what cannot be read."""
+    found: dict[str, Any] = {}
+    if documents:
+        found["documents"] = [document for path in documents for document in read_documents(path)]
+    for option in inputs:
+        key, equals, text = option.partition("=")
+        if not equals or not NAME.fullmatch(key) or key in KEYWORDS or key == REQUEST:
+            hint = "write -i key=value, -i key=@file.json; a key is lower case letters, digits and _"
+            raise InputError("C010", f"-i {option}: what is it the value of?", hint=hint)
+        found[key] = _value(key, text)
+    return found
+
+
+def _value(key: str, text: str) -> Any:
+    if text.startswith("@@"):
+        return text[1:]
+    file = Path(text[1:]) if text.startswith("@") else None
+    said = text if file is None else read_text(file)
+    if file is not None and file.suffix != ".json":
+        return said
+    if file is None and not said.lstrip().startswith(("[", "{")):
+        return said
+    try:
+        return parse_untrusted(said)
+    except NotStrictJSON as error:
+        raise InputError("C013", f"{key} is no JSON: {error}", hint=f"-i {key}=@file.json, or @@ before a text that begins so") from error
+
+
+async def explain(open_: Opener, chosen: Settings, asked: Asked, save: Path | None, as_json: bool, stop: Stop) -> int:
+    """Plans, and shows the plan with what it may cost; gives the exit code."""
+    waiting = Waiting()
+    try:
+        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
+            draft = await plan(orchestra, asked.request, asked.values, asked.wish)
+            waiting.close()
+            _remark(draft)
+            if draft.plan is None:
+                return _none(draft, as_json)
+            graph = draft.graph
+            program = orchestra.program(Workflow.of(graph))
+            if save is not None:
+                _save(save, graph)
+                keep(orchestra, draft)
+            found = explained(Project.load(chosen), program, _given(asked, graph))
+            if as_json:
+                written = graph.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+                print_json({**_data(draft), "workflow": written, "explain": data(found)})
+                return 0
+            say(visible(str(draft.plan)))
+            _tell_saving(draft)
+            _tell_votes(draft)
+            say()
+            show(found)
+    finally:
+        waiting.close()
+    return 0
+
+
+async def ask(open_: Opener, chosen: Settings, asked: Asked, budget: Budget | None, as_json: bool, explain: bool, stop: Stop) -> int:
+    """Plans, runs the plan, and shows what came of it, with `explain` beside what it might have taken; gives the exit code."""
+    waiting = Waiting()
+    manner = Manner(as_json)
+    try:
+        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
+            draft = await plan(orchestra, asked.request, asked.values, asked.wish)
+            _remark(draft)
+            if draft.plan is None:
+                waiting.close()
+                return _none(draft, as_json)
+            graph = draft.graph
+            if not as_json:
+                note(f"{draft.plan}\n")
+                _tell_saving(draft)
+                _tell_votes(draft)
+            step = Workflow.of(graph)
+            run = await orchestra.options(budget=budget, planned=_cached(draft)).start(step, **_given(asked, graph))
+            ending = await Watch(orchestra, run, stop, waiting, manner).ending()
+            if ending.status == "done":
+                keep(orchestra, draft, run.id)
+            found = None
+            if explain:
+                history = History.of(ending.events)
+                found = explained(Project.load(chosen), orchestra.program(step), _given(asked, graph), budget=budget, history=history)
+    finally:
+        waiting.close()
+    if found is None:
+        ending.show(manner, _data(draft))
+    else:
+        ending.show(manner, {**_data(draft), "explain": data(found)}, partial(show, found))
+    return ending.code
+
+
+def _given(asked: Asked, graph: Graph) -> dict[str, Any]:
+    """The values that a plan reads."""
+    return {name: value for name, value in {REQUEST: asked.request, **asked.values}.items() if name in graph.input}
+
+
+def _none(draft: Draft, as_json: bool) -> int:
+    """Says that there is no plan, and why."""
+    if as_json:
+        print_json({**_data(draft), "status": "abstained"})
+        return NO_PLAN
+    said = "\n".join(f"  {rejection.code}  {rejection}" for rejection in draft.rejections)
+    if draft.declined:
+        note(f"{said.strip()}\n\norchestra explain {DECLINED} says more")
+        return NO_PLAN
+    note(f"R007: the router gave no plan\n{said}\n  offered: {', '.join(draft.offer.skills)}\n\norchestra explain R007 says more")
+    return NO_PLAN
+
+
+def _data(draft: Draft) -> dict[str, Any]:
+    """A plan as JSON."""
+    rejections = [{"code": one.code, "path": one.path, "reason": one.reason, "hint": one.hint} for one in draft.rejections]
+    router = {"calls": draft.lines, "repaired": draft.repaired, "rejections": rejections}
+    return {"plan": _lines(draft.plan), "router": router, "cached": _cached(draft), **_votes(draft)}
+
+
+def _votes(draft: Draft) -> dict[str, Any]:
+    """How sure a plan is that was voted on, as JSON."""
+    if (won := draft.votes) is None:
+        return {}
+    return {"votes": {"sampled": won.sampled, "agree": won.votes, "confidence": won.agreement}}
+
+
+def _cached(draft: Draft) -> dict[str, Any] | None:
+    """Where a plan comes from that nobody was asked for, and what was saved, as JSON; None for one that was made now."""
+    if (known := draft.recalled) is None:
+        return None
+    saved = {"calls": known.saved.calls, "prompt_tokens": known.saved.prompt_tokens, "output_tokens": known.saved.output_tokens}
+    return {"run": known.run, "request": known.request, "saved": saved}
+
+
+def _tell_saving(draft: Draft) -> None:
+    if (known := draft.recalled) is not None:
+        calls, tokens = known.saved.calls, known.saved.prompt_tokens + known.saved.output_tokens
+        note(f"from the cache: {calls} call{'s' * (calls != 1)} of the router and {tokens} tokens saved; made for run {known.run}")
+
+
+def _tell_votes(draft: Draft) -> None:
+    if (won := draft.votes) is not None:
+        note(f"{won.votes} of {won.sampled} samples agree on this plan")
+
+
+def _remark(draft: Draft) -> None:
+    for remark in draft.remarks:
+        note(remark)
+
+
+def _lines(found: Plan | None) -> list[str] | None:
+    return None if found is None else str(found).splitlines()
+
+
+def _save(path: Path, graph: Graph) -> None:
+    """Writes the workflow under the file's own name. Raises `InputError` C014 where it cannot."""
+    named = graph.model_copy(update={"name": path.stem if path.stem.isidentifier() and path.stem.islower() else graph.name})
+    try:
+        path.write_text(write(named), "utf-8")
+    except OSError as error:
+        raise InputError("C014", f"{path} cannot be written: {error.strerror}", hint="give another --save") from error
+    note(f"saved as {path}")

@@ -1,0 +1,114 @@
+"""`orchestra tools`: what tools there are, and the pins of those that MCP servers have."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestra.cli.failure import Verb
+from orchestra.cli.opening import settings
+from orchestra.cli.screen import console, print_json, say, table
+from orchestra.errors import InputError
+from orchestra.values.text import visible
+
+if TYPE_CHECKING:
+    from orchestra.config import Settings
+    from orchestra.mcp.pins import Pin
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verbs."""
+    tools = typer.Typer(no_args_is_help=True, help="The tools: list them, pin those of MCP servers.")
+
+    @tools.command("list", cls=Verb)
+    def list_(as_json: AsJson = False) -> None:
+        """List all tools that a workflow may call, with their effects."""
+        from orchestra.project import Project
+        from orchestra.router.offer import Skill
+        from orchestra.router.telling import line
+
+        found = sorted(Project.load(settings()).registry.tools.items())
+        if as_json:
+            said = ("name", "effect", "description", "input", "output", "version")
+            print_json([{key: getattr(tool.contract, key) for key in said} for _, tool in found])
+            return
+        rows = [
+            (visible(line(Skill.of(tool.contract)).partition(": ")[0]), tool.contract.effect, tool.contract.description)
+            for _, tool in found
+        ]
+        console().print(table(("tool", "effect", "what it does"), rows))
+
+    @tools.command("pin", cls=Verb)
+    def pin(
+        server: Annotated[str, typer.Argument(help="A server of `[mcp.NAME]` in the configuration.", show_default=False)],
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the server says, and keep nothing.")] = False,
+        as_json: AsJson = False,
+    ) -> None:
+        """Ask an MCP server what its tools are, show it, and hold the server to it from now on."""
+        chosen = settings()
+        before, found = _asked(chosen, server)
+        rows = [_row(chosen, server, name, one, before.get(name)) for name, one in sorted(found.items())]
+        kept = {name: one for name, one in found.items() if name in chosen.mcp[server].tools and not isinstance(one, InputError)}
+        path = None if dry_run else _kept(chosen, server, kept)
+        if as_json:
+            print_json({"server": server, "file": str(path) if path else None, "tools": rows})
+            return
+        for row in rows:
+            say(f"{row['name']}  {row['state']}", style="bold")
+            say(f"  {row['description'] or 'says nothing of itself'}")
+            if row["digest"]:
+                say(f"  {row['digest']}", style="dim")
+        say(f"\npinned {len(kept)} in {path}" if path else "\nnothing is kept")
+
+    app.add_typer(tools, name="tools", rich_help_panel="Look it up")
+
+
+def _asked(chosen: Settings, name: str) -> tuple[dict[str, Pin], dict[str, Pin | InputError]]:
+    """What was pinned, and what the server says today. Raises `InputError` C004, T011 and so on."""
+    from orchestra.agent.tool import ToolFault
+    from orchestra.config import unknown
+    from orchestra.mcp import pins
+    from orchestra.mcp.server import Server
+
+    config = chosen.mcp.get(name)
+    if config is None:
+        raise unknown("MCP server", name, chosen.mcp, "C004")
+    try:
+        before = pins.read(chosen.project, name, config)
+    except InputError as error:
+        if error.code != "T012":
+            raise
+        before = {}
+
+    async def ask() -> dict[str, Pin | InputError]:
+        server = Server(name, config, {}, chosen.project)
+        try:
+            return await server.listed()
+        finally:
+            await server.close()
+
+    try:
+        return before, asyncio.run(ask())
+    except ToolFault as fault:
+        raise InputError(fault.code, fault.reason, hint=fault.hint) from fault
+
+
+def _row(chosen: Settings, server: str, name: str, one: Pin | InputError, before: Pin | None) -> dict[str, Any]:
+    effect = chosen.mcp[server].tools.get(name)
+    if isinstance(one, InputError):
+        return {"name": f"{server}.{visible(name, keep='')}", "state": "unusable", "description": one.message, "digest": ""}
+    state = "not declared, and not used" if effect is None else "new" if before is None else "as before" if before == one else "CHANGED"
+    return {"name": f"{server}.{visible(name, keep='')}", "state": state, "description": one.said, "digest": one.digest}
+
+
+def _kept(chosen: Settings, server: str, kept: dict[str, Pin]) -> Any:
+    """Writes the pins. Raises `InputError` T019 where the configuration declares what the server has not."""
+    from orchestra.mcp import pins
+
+    if missing := [name for name in chosen.mcp[server].tools if name not in kept]:
+        raise InputError("T019", f"{server} has no usable tool {missing[0]!r}, which the configuration declares", hint="take it out there")
+    return pins.write(chosen.project, server, kept)

@@ -1,0 +1,158 @@
+"""`orchestra whatif`: recorded runs gone through again with another agent, and what would have come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestra.cli.failure import Verb
+from orchestra.cli.opening import Opener, opener, settings
+from orchestra.errors import InputError, OrchestraError
+
+if TYPE_CHECKING:
+    from orchestra.app import Orchestra
+    from orchestra.cli.auditing import Period
+    from orchestra.cli.contrast import Contrast
+    from orchestra.cli.variants import Variant
+    from orchestra.config import Settings
+    from orchestra.doors import Journal
+
+AT_ONCE = 4
+"""Runs that are gone through at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which runs are gone through, and with whom."""
+
+    runs: Sequence[str]
+    last: int
+    workflow: str
+    period: Period
+    agents: Sequence[str]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb."""
+
+    @app.command("whatif", cls=Verb, rich_help_panel="Look back")
+    def whatif(
+        context: typer.Context,
+        runs: Annotated[
+            list[str] | None, typer.Argument(metavar="RUNS", help="Ids, the beginnings of some, or `last`.", show_default=False)
+        ] = None,
+        agent: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--agent",
+                metavar="NAME[@OTHER]",
+                help="Who is asked otherwise: as it is today; or another agent, a folder, an adapter, a prompt's file, model:NAME.",
+                show_default="the whole workflow as it is today",
+            ),
+        ] = None,
+        last: Annotated[int, typer.Option("--last", "-n", min=0, metavar="N", help="The latest N runs.")] = 0,
+        workflow: Annotated[str, typer.Option(metavar="NAME", help="Of --last, those of this workflow.", show_default=False)] = "",
+        since: Annotated[
+            str | None, typer.Option(metavar="WHEN", help="Of --last, those since 12h, 30d, yesterday, 2026-11-24.", show_default=False)
+        ] = None,
+        fleet: Annotated[str | None, typer.Option(help="A name in configs/, or a path.", show_default="as configured")] = None,
+        markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False,
+        as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    ) -> None:
+        """Go through recorded runs again with something otherwise: which answers, what is accepted, and the cost, then and now.
+
+        Only what changed is asked; everything else is recalled from the record. Nothing is recorded, no tool with effects is called,
+        no person is asked: where a run would do that with other inputs, it stops, and that is said.
+
+        Exits with 0 where all answers are the same, 1 where some are not or a run stops, 2 for bad input.
+        """
+        from orchestra.cli.auditing import period
+        from orchestra.cli.contrast import as_markdown, data, show
+        from orchestra.cli.screen import print_json
+        from orchestra.cli.signals import carry_out
+
+        chosen = Chosen(runs or (), last, workflow, period(since, None), agent or ())
+        if bool(chosen.runs) == bool(last):
+            raise InputError("C042", "which runs?", hint="orchestra whatif last, or orchestra whatif --last 20 --workflow NAME")
+        found = carry_out(lambda _: contrasted(opener(context), settings(fleet=fleet), chosen))
+        if as_json:
+            print_json(data(found))
+        elif markdown:
+            typer.echo(as_markdown(found))
+        else:
+            show(found)
+        if not found.same:
+            raise typer.Exit(1)
+
+
+async def contrasted(open_: Opener, chosen: Settings, wanted: Chosen) -> Contrast:
+    """Goes through the runs. Raises `InputError` where there is none, or where none of them can be gone through."""
+    import asyncio
+
+    from orchestra.cli.contrast import Contrast, Lost
+    from orchestra.cli.going import opened
+    from orchestra.cli.progress import Waiting
+    from orchestra.cli.variants import variant
+    from orchestra.whatif import Rehearsal
+
+    waiting = Waiting()
+    async with opened(open_, wanted.runs[0] if wanted.runs else "last", waiting, chosen) as orchestra:
+        variants = [variant(orchestra.registry, text) for text in wanted.agents]
+        _apart(variants)
+        instead = {one.agent: one.other for one in variants} if variants else None
+        runs = await _runs(orchestra, wanted, variants)
+        line = asyncio.Semaphore(AT_ONCE)
+
+        async def one(run: str) -> Rehearsal | Lost:
+            async with line:
+                try:
+                    return await orchestra.whatif(run, instead)
+                except OrchestraError as error:
+                    return Lost(run, error)
+
+        found = await asyncio.gather(*(one(run) for run in runs))
+    lost = [one for one in found if isinstance(one, Lost)]
+    if len(lost) == len(found):
+        raise lost[0].error
+    return Contrast(tuple((one.agent, one.said) for one in variants), [one for one in found if isinstance(one, Rehearsal)], lost)
+
+
+def _apart(variants: Sequence[Variant]) -> None:
+    """Raises `InputError` C041 where two variants are of one agent."""
+    names = [one.agent for one in variants]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError("C041", f"two variants of {twice!r}", hint="go through the runs once for each")
+
+
+async def _runs(orchestra: Orchestra, wanted: Chosen, variants: Sequence[Variant]) -> list[str]:
+    """The ids of the runs that are meant. Raises `InputError` C018 and C042."""
+    from orchestra.cli.finding import find_run
+
+    journal = orchestra.journal
+    if wanted.runs:
+        return list(dict.fromkeys([await find_run(journal, name) for name in wanted.runs]))
+    found: list[str] = []
+    for summary in await journal.runs(1 << 40):
+        if len(found) == wanted.last:
+            break
+        meant = wanted.workflow in ("", summary.workflow) and wanted.period.wanted.has(summary) and summary.finished is not None
+        if meant and await _asked(journal, summary.run, variants):
+            found.append(summary.run)
+    if not found:
+        raise InputError("C042", "no run is meant that has ended", hint="orchestra runs list")
+    return found
+
+
+async def _asked(journal: Journal, run: str, variants: Sequence[Variant]) -> bool:
+    """Whether a run knows one of the agents that are to be others."""
+    from orchestra.events import RunStarted
+    from orchestra.stored import CARD, CONTRACT
+
+    first = next(iter(await journal.read(run)), None)
+    if not isinstance(first, RunStarted) or first.options.get("purpose"):
+        return False
+    return not variants or any({f"{CARD}/{one.agent}", f"{CONTRACT}/agent/{one.agent}"} & first.versions.keys() for one in variants)

@@ -1,0 +1,139 @@
+"""Checks that ask agents: their questions are calls beneath the unit that is judged, and what comes of them goes on to the verdict.
+
+A question has a path (`reading[2]?1/entailment_0`), a reservation in the unit's budget, and events of its own, as any call has. One that
+fails, is late, answers nonsense or finds no room in the budget is no reply; and what has no reply is `unknown`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestra.agent.contract import Contract
+from orchestra.engine.kinds.acceptance import situation
+from orchestra.engine.proposals import Judge, Proposal
+from orchestra.engine.state import Phase, Unit
+from orchestra.errors import OrchestraError
+from orchestra.events import ChecksStarted, Question
+from orchestra.values.outcome import Failed, Outcome, Value
+from orchestra.values.schema import ANY, Schema
+from orchestra.verify import examination
+from orchestra.verify.acceptance import Ruling
+from orchestra.verify.entailment import Reply
+from orchestra.verify.examination import Asked
+from orchestra.workflow.nodes import AgentNode, Retry
+from orchestra.workflow.program import Acceptance, CompiledNode, Expression, Program
+
+PATIENCE = 120.0
+"""Seconds that an attempt at a question may take where the node states no `timeout`: a late verdict is none."""
+RETRY = Retry.model_construct(attempts=2, wait=(0.5, 4.0))
+"""Of questions: a value that waits for its verdict should not wait long."""
+
+
+class Given:
+    """An expression that stands for a value that is there."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    @property
+    def references(self) -> frozenset[str]:
+        """None."""
+        return frozenset()
+
+    @property
+    def schema(self) -> Schema:
+        """Nobody asks."""
+        return ANY
+
+    @property
+    def parts(self) -> Mapping[str, Expression] | None:
+        """None."""
+        return None
+
+    def evaluate(self, bindings: Mapping[str, Any]) -> Any:
+        """The value."""
+        return self._value
+
+
+def examined(judge: Judge) -> Asked | Ruling:
+    """What the checks say of a value, or ask; the same for the same facts."""
+    if judge.asked is None:
+        return examination.start(judge.situation)
+    return examination.go_on(judge.situation, judge.asked, judge.replies)
+
+
+def rounds(unit: Unit) -> int:
+    """How often checks of a unit have asked."""
+    return unit.checking.asked.round if unit.checking is not None else 0
+
+
+def timed(unit: Unit) -> bool:
+    """Whether the time of a unit is that of its body, and its checks ask meanwhile: they are in that time."""
+    return unit.phase in (Phase.CHECKING, Phase.CHECKED) and unit.body is not None and unit.node.timeout is not None
+
+
+def program(unit: Unit, event: ChecksStarted) -> Program:
+    """The questions of a check as nodes beside each other."""
+    name = event.check.partition("(")[0]
+    nodes = tuple(_node(unit, index, f"{name}_{index}", question) for index, question in enumerate(event.questions))
+    return Program(name, nodes, Given(None), ANY, {}, lexical=True)
+
+
+def _node(unit: Unit, index: int, name: str, question: Question) -> CompiledNode:
+    node = unit.node
+    contract = _asked(unit, question)
+    return CompiledNode(
+        index=index,
+        name=name,
+        kind="agent",
+        source=AgentNode.model_construct(agent=question.agent),
+        output=contract.output,
+        needs=(),
+        children=(),
+        tolerant=False,
+        soft=frozenset(),
+        height=node.height,
+        contract=contract,
+        inputs=Given(question.inputs),
+        retry=RETRY,
+        timeout=PATIENCE if node.timeout is None or node.body is not None else node.timeout,
+        # No checks of its own; but quotes in its answer are of the same evidence.
+        acceptance=Acceptance(against=node.acceptance.against if node.acceptance is not None else None),
+        # Beside the node's own sample: the value, drawn again with its seed, would agree with itself.
+        sample=node.sample + question.sample if question.sample else 0,
+    )
+
+
+def _asked(unit: Unit, question: Question) -> Contract:
+    judges = unit.node.acceptance.judges if unit.node.acceptance is not None else {}
+    contract = judges.get(question.agent)
+    if question.sample:
+        contract = unit.node.contract
+    if contract is None:
+        raise OrchestraError("E002", f"{unit.path}: no check can ask {question.agent}", hint="orchestra doctor")
+    return contract
+
+
+def heard(unit: Unit, candidate: Outcome) -> Proposal:
+    """What was asked has come back: the verdict, or more questions."""
+    checking = unit.checking
+    if checking is None or not isinstance(candidate, Value):
+        raise OrchestraError("E002", f"{unit.path} has no value that is judged", hint="orchestra doctor")
+    event = checking.asked
+    asked = Asked(check=event.check, questions=event.questions, verdicts=event.verdicts)
+    replies = tuple(map(reply, checking.scope.outcomes))
+    return Judge(unit, unit.attempt, situation(unit, candidate), asked, replies)
+
+
+def reply(outcome: Outcome | None) -> Reply:
+    """What came of a question."""
+    match outcome:
+        case Value(value):
+            return Reply(value)
+        case Failed(code, reason):
+            return Reply(fault=f"{code} {reason}")
+        case _:
+            return Reply(fault="it was not asked")

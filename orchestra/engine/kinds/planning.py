@@ -1,0 +1,382 @@
+"""Plans: a `plan` node asks the router for its lines, turn by turn, and runs them while they are being written.
+
+Each question is a body of its own, as the turns of loops are: `solve#3/line`. The steps stand in one scope beside it, `solve@1/s1`, which
+grows by the lines that were accepted; those without effects start as soon as what they read is there, those with effects once the plan
+is whole. A plan that fails is followed by another version, `solve@2`, in which the values that were finished are at hand, and nothing
+runs again. What a turn asks, and what the plan's workflow is by then, stands in the journal (`TurnStarted.drafted`); so a run that is
+resumed by newer code goes on with the questions and the plan that it had. A plan that has served before, and comes from the memo, is such
+a fact too: whoever resumes or replays the run needs no cache. With `votes` the router makes so many plans of each version, one after the
+other, and the most frequent one runs, once it has won.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from msgspec import structs
+
+from orchestra.agent.contract import Catalog, Contract
+from orchestra.engine.kinds.acceptance import settle
+from orchestra.engine.kinds.body import inside, result
+from orchestra.engine.proposals import Enter, Finish, Proposal
+from orchestra.engine.state import Bindings, Phase, Scope, Unit, Writing
+from orchestra.errors import OrchestraError
+from orchestra.events import Drafted, Usage
+from orchestra.router.gates import Rejection
+from orchestra.router.notation import Answer, Line, Step, read
+from orchestra.router.offer import Offer, Skill
+from orchestra.router.plan import Plan, plan_of, question, rewritten, so_far, workflow
+from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, declined, go_on, start
+from orchestra.router.votes import Vote, vote
+from orchestra.values.outcome import Abstained, Failed, Outcome, Value
+from orchestra.values.types import Schema, bundled
+from orchestra.workflow.compiler import compile_graph
+from orchestra.workflow.nodes import CallNode, Graph
+from orchestra.workflow.program import CompiledNode, Planning, Program, sampled
+
+Plans: TypeAlias = tuple[tuple[str, ...], ...]
+"""The lines of samples that are done."""
+GOAL = "request"
+"""The input of a plan that is the node's own goal, where `with:` has none of that name."""
+NO_BUDGET = "E005"
+"""Another plan would cost more, and there is nothing left."""
+_WITHIN = re.compile(r"[\[/#@?]")
+TOLD = 200
+"""Characters of a failure's reason that the router reads."""
+
+
+@dataclass(frozen=True)
+class _Past:
+    """What a version of a plan has from those before it."""
+
+    types: Mapping[str, Schema] = field(default_factory=dict)
+    """Of the values that they have finished, by the name under which it reads them."""
+    made: tuple[tuple[str, str], ...] = ()
+    """The calls that gave them, as lines of this version, each with that name."""
+    failed: tuple[tuple[str, str], ...] = ()
+    acted: tuple[str, ...] = ()
+
+
+_FIRST = _Past()
+
+
+def begin(unit: Unit) -> Proposal:
+    """The first question to the router, where there is one."""
+    if planning_of(unit).router is None:
+        hint = "an agent of that name, such as the package's `router`; or `router: NAME`"
+        return Finish(unit, Failed("R007", "there is no agent that plans", unit.path, hint))
+    values(unit)  # what fails in them fails the node
+    return first(unit)
+
+
+def first(unit: Unit, version: int = 1) -> Proposal:
+    """The first question to the router; with version 0 as older engines asked it."""
+    return _next(unit, *start(request_of(unit, declines=version > 0)), Drafted(None, version=version))
+
+
+def emerged(unit: Unit) -> Proposal | None:
+    """The router has answered, or the steps that could run have ended: the next question, another version of the plan, what the plan
+    came to; or nothing for now, where one of the two is still under way."""
+    writing = _writing(unit)
+    drafted, plan = writing.drafted, writing.plan
+    if whole(drafted):
+        outcome = _outcome(unit)
+        if isinstance(outcome, Value) or not drafted.version or not _may_replan(unit, outcome):
+            return settle(unit, outcome)
+        return _again(unit, outcome)
+    answer = result(unit.body) if unit.body is not None and not unit.body.open else None
+    if answer is not None and not isinstance(answer, Value):
+        return Finish(unit, answer)
+    if plan is not None and not plan.whole and all(_may_replan(unit, outcome) for outcome in _lost(plan)):
+        if not plan.open:
+            return _again(unit, None)
+        unit.phase = Phase.INSIDE
+        return None
+    if answer is None:
+        unit.phase = Phase.INSIDE
+        return None
+    rejected = tuple(Rejection(*one) for one in drafted.rejected)
+    state = Drafting(
+        request_of(unit, _past(writing), declines=drafted.version > 0), _steps(drafted), rejected, drafted.repaired, drafted.larger
+    )
+    before = Drafted(None, drafted.lines, version=drafted.version, plans=drafted.plans)
+    return _next(unit, *go_on(state, str(answer.value)), before)
+
+
+def program(unit: Unit, graph: Any, sample: int = 0) -> Program:
+    """A question to the router, or the plan, as it was told. The answer to a question is this `sample` of several, or the only one."""
+    planning = planning_of(unit)
+    known = (*planning.known, *planning.skills, *planning.judges)
+    agents = {one.name: one for one in known if one.kind == "agent"}
+    tools = {one.name: one for one in known if one.kind == "tool"}
+    for planner in (planning.router, planning.larger):
+        if planner is not None:
+            agents.setdefault(planner.name, planner)
+    catalog = Catalog(agents, tools, models=planning.models)
+    return sampled(compile_graph(Graph.model_validate(graph, strict=False), catalog, called=planning.workflows), sample)
+
+
+def bindings(unit: Unit, body: Program) -> Bindings:
+    """What a question or a plan reads: the values of the node and of earlier versions, as far as it wants them."""
+    given = values(unit)
+    if unit.writing is not None:
+        given |= {name: value for name, (value, _) in unit.writing.carried.items()}
+    return Bindings(input={name: given[name] for name in body.inputs})
+
+
+def values(unit: Unit) -> dict[str, Any]:
+    """The values that a plan may read."""
+    planning = planning_of(unit)
+    given = {name: value.evaluate(unit.bindings) for name, value in planning.values.items()}
+    return {GOAL: planning.goal.evaluate(unit.bindings), **given}
+
+
+def whole(drafted: Drafted) -> bool:
+    """Whether a plan has its answer."""
+    return bool(drafted.lines) and isinstance(read(drafted.lines[-1]), Answer)
+
+
+def carry(writing: Writing, drafted: Drafted) -> None:
+    """Another version begins: it has what the one before has finished."""
+    had = finished(writing)
+    for name, step in drafted.carried.items():
+        writing.carried[name] = had[step]
+    writing.made += _made(writing.drafted, drafted.carried)
+    writing.plan, writing.spare, writing.failed, writing.acted = None, {}, drafted.failed, drafted.acted
+
+
+def finished(writing: Writing) -> dict[str, tuple[Any, Schema]]:
+    """The values, with their types, that the steps of a plan have by now, those that its answer does not rest on among them."""
+    plan, found = writing.plan, dict(writing.spare)
+    for node, outcome in zip(plan.program.nodes, plan.outcomes, strict=True) if plan is not None else ():
+        if isinstance(outcome, Value):
+            kind = node.output if node.each is None else bundled({"type": "array", "items": node.output})
+            found[node.name] = outcome.value, kind
+    return found
+
+
+def _made(before: Drafted, carried: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The calls of a version whose values are carried into the next one, as lines of that, with the names of their values."""
+    named = {step: name for name, step in carried.items()}
+    return tuple((str(rewritten(step, named)), named[step.name]) for step in _steps(before) if step.name in named)
+
+
+def request_of(unit: Unit, past: _Past = _FIRST, *, declines: bool = True) -> Request:
+    """What the router is asked for; where nothing is said of the past, in the first version of the plan. Engines that knew no versions did
+    not let it decline."""
+    planning = planning_of(unit)
+    known = {GOAL: planning.goal.schema, **{name: value.schema for name, value in planning.values.items()}, **past.types}
+    workflows = [replace(Skill.of_workflow(called.program), name=name) for name, called in planning.workflows.items()]
+    offered: tuple[Skill | Contract, ...] = (*workflows, *planning.skills)
+    skills = [one for one in offered if one.name not in past.acted]
+    offer = Offer.of(skills, known, unit.node.output, limits=planning.limits, declines=declines)
+    goal, larger = str(planning.goal.evaluate(unit.bindings)), planning.larger is not None
+    return Request(goal, offer, planning.repairs, failed=past.failed, made=past.made, larger=larger)
+
+
+def _past(writing: Writing) -> _Past:
+    return _Past({name: kind for name, (_, kind) in writing.carried.items()}, writing.made, writing.failed, writing.acted)
+
+
+def _next(unit: Unit, drafting: Drafting, wanted: Wanted, before: Drafted) -> Proposal:
+    """What the router's machine wants, as the fact that it will be. `before` has the lines that stood, the samples that were done, and
+    which version this is."""
+    offer, planning = drafting.request.offer, planning_of(unit)
+    plans, sample = before.plans, 0
+    plan: Graph | None = None
+    won: Vote | None = None
+    if planning.votes > 1 and not isinstance(wanted, Ask):
+        plans = (*plans, _lines(wanted))
+        if len(plans) < planning.votes:
+            return _next(unit, *start(drafting.request), structs.replace(before, lines=(), plans=plans))
+        drafting, wanted, won = _elected(drafting, wanted, plans)
+    match wanted:
+        case Ask():
+            router = planning.larger if wanted.larger else planning.router
+            graph = question(router.name if router is not None else "", wanted.inputs)
+            lines: tuple[Line, ...] = drafting.steps
+            sample = len(plans) + 1 if planning.votes > 1 else 0
+            # Of samples that are under way nobody knows which one will be the plan.
+            if before.version and planning.streaming and not sample and len(lines) > len(before.lines):
+                plan = so_far(drafting.steps, offer, unit.node.name)
+        case Planned(found):
+            graph = workflow(found, offer, unit.node.name)
+            lines = (*found.steps, found.answer)
+        case Unplanned(rejections):
+            return Finish(unit, _unplanned(unit, drafting.request, rejections))
+    rejected = tuple((one.code, one.path, one.reason, one.hint) for one in drafting.rejected)
+    told = _told(graph)
+    drafted = Drafted(
+        graph=told,
+        lines=tuple(map(str, lines)),
+        rejected=rejected,
+        repaired=drafting.repaired,
+        version=before.version,
+        plan=None if plan is None else _told(plan),
+        failed=before.failed,
+        carried=before.carried,
+        acted=before.acted,
+        larger=drafting.larger,
+        sample=sample,
+        plans=plans,
+        agreement=None if won is None else won.agreement,
+    )
+    # What the compiler refuses fails the node here; once it is a fact, it could only break the run.
+    if isinstance(wanted, Planned):
+        program(unit, told)
+    elif plan is not None:
+        program(unit, drafted.plan)
+    return Enter(unit, unit.turn + 1, drafted)
+
+
+def _told(graph: Graph) -> Any:
+    return graph.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+def recalled(unit: Unit, plan: Plan, run: str, saved: Usage, agreement: float | None) -> Proposal:
+    """A plan that has served before, in a run that is named: the first version, whole from the beginning."""
+    told = _told(workflow(plan, request_of(unit).offer, unit.node.name))
+    program(unit, told)
+    lines = tuple(map(str, (*plan.steps, plan.answer)))
+    return Enter(unit, unit.turn + 1, Drafted(told, lines, version=1, agreement=agreement, recalled=run, saved=saved))
+
+
+def _elected(drafting: Drafting, wanted: Planned | Unplanned, plans: Plans) -> tuple[Drafting, Planned | Unplanned, Vote | None]:
+    """What most samples agree on; what the last one came to, where none came to a plan. `return nothing` is a plan here too."""
+    made = [plan_of([read(line) for line in lines]) for lines in plans]
+    won = vote(made)
+    chosen = None if won is None else made[won.chosen]
+    if chosen is None:
+        return drafting, wanted, None
+    fresh = Drafting(drafting.request)
+    return fresh, Planned(chosen) if chosen.answer.values else declined(drafting.request), won
+
+
+def _lines(wanted: Planned | Unplanned) -> tuple[str, ...]:
+    """The lines of a sample; none where it came to no plan."""
+    if isinstance(wanted, Planned):
+        return tuple(map(str, (*wanted.plan.steps, wanted.plan.answer)))
+    return (str(Answer(())),) if wanted.declined else ()
+
+
+def _unplanned(unit: Unit, request: Request, rejections: tuple[Rejection, ...]) -> Failed:
+    why = "; ".join(map(str, rejections)) or "it wrote nothing"
+    if not request.failed:
+        return Failed("R007", f"the router gave no plan: {why}", unit.path, "orchestra explain R007")
+    line, reason = request.failed[-1]
+    return Failed("R008", f"{line} failed ({reason}), and the router found no other way: {why}", unit.path, "orchestra explain R008")
+
+
+# Replanning
+
+
+def _may_replan(unit: Unit, outcome: Outcome) -> bool:
+    """Whether another plan may follow one that came to this."""
+    poor = isinstance(outcome, Failed) and outcome.code == NO_BUDGET
+    return not poor and _writing(unit).drafted.version <= planning_of(unit).replans
+
+
+def _again(unit: Unit, outcome: Outcome | None) -> Proposal:
+    """The first question of the next version. The values that this one has finished become inputs of the next, under the names of their
+    steps where these are free; `outcome` is what the plan came to, where it was whole."""
+    writing = _writing(unit)
+    plan, version = writing.plan, writing.drafted.version + 1
+    if plan is None:
+        raise OrchestraError("E002", f"{unit.path} has no plan", hint="orchestra doctor")
+    known = {GOAL, *planning_of(unit).values, *writing.carried}
+    carried: dict[str, str] = {}
+    had = finished(writing)
+    for step in (line.name for line in _steps(writing.drafted) if line.name in had):
+        name = step
+        while name in known:
+            name = f"{name}_{version - 1}"
+        carried[name] = step
+        known.add(name)
+    named = {step: name for name, step in carried.items()}
+    # The words of a failure may be those of a document or a model. Whoever may plan effects reads its code alone (DESIGN §11).
+    planning = planning_of(unit)
+    words = all(one.effect == "pure" for one in planning.skills) and not any(one.acts for one in planning.workflows.values())
+    failed = [(str(rewritten(line, named)), _said(ended, words=words)) for line, ended in _failures(writing.drafted, plan)]
+    if not failed and outcome is not None:
+        failed = [(str(rewritten(read(writing.drafted.lines[-1]), named)), _said(outcome, words=words))]
+    acted = {_skill(node) for node in plan.program.nodes if node.acts and _was_called(plan, node.index)}
+    past = _past(writing)
+    after = _Past(
+        {**past.types, **{name: had[step][1] for name, step in carried.items()}},
+        (*past.made, *_made(writing.drafted, carried)),
+        (*past.failed, *failed),
+        tuple(sorted({*past.acted, *acted})),
+    )
+    first = Drafted(None, version=version, failed=after.failed, carried=carried, acted=after.acted)
+    return _next(unit, *start(request_of(unit, after)), first)
+
+
+def _skill(node: CompiledNode) -> str:
+    """What a step calls: an agent, a tool or a workflow."""
+    if node.contract is not None:
+        return node.contract.name
+    return node.source.call if isinstance(node.source, CallNode) and isinstance(node.source.call, str) else ""
+
+
+def _failures(drafted: Drafted, plan: Scope) -> Iterator[tuple[Step, Outcome]]:
+    """The steps that failed by themselves, and not by what they read."""
+    ended = {node.name: outcome for node, outcome in zip(plan.program.nodes, plan.outcomes, strict=True)}
+    for step in _steps(drafted):
+        outcome = ended.get(step.name)
+        if outcome is not None and not isinstance(outcome, Value) and _begun_by(plan, outcome) == step.name:
+            yield step, outcome
+
+
+def _was_called(plan: Scope, index: int) -> bool:
+    """Whether a step may have been called: its outcome is its own."""
+    outcome = plan.outcomes[index]
+    return isinstance(outcome, Value) or (outcome is not None and _begun_by(plan, outcome) == plan.program.nodes[index].name)
+
+
+def _begun_by(plan: Scope, outcome: Outcome) -> str:
+    """The step of a plan in which a failure, or an abstention, began."""
+    return "" if isinstance(outcome, Value) else _WITHIN.split(outcome.by.removeprefix(plan.path), maxsplit=1)[0]
+
+
+def _said(outcome: Outcome, *, words: bool) -> str:
+    """Why a step failed, as the router reads it: with the words of the failure, or without."""
+    if isinstance(outcome, Value):
+        return ""
+    what = outcome.code if isinstance(outcome, Failed) else "withheld" if isinstance(outcome, Abstained) else "skipped"
+    said = f"{what}: {' '.join(outcome.reason.split())}" if words else what
+    return said if len(said) <= TOLD else said[: TOLD - 1] + "…"
+
+
+def _lost(plan: Scope) -> list[Outcome]:
+    return [outcome for outcome in plan.outcomes if outcome is not None and not isinstance(outcome, Value)]
+
+
+# Small things
+
+
+def _outcome(unit: Unit) -> Outcome:
+    """What a plan came to."""
+    try:
+        return result(inside(unit))
+    except OrchestraError as error:  # of these values, such as the first element of a list that is empty
+        return Failed(error.code, error.message, unit.path, error.hint)
+
+
+def _steps(drafted: Drafted) -> tuple[Step, ...]:
+    return tuple(line for line in map(read, drafted.lines) if isinstance(line, Step))
+
+
+def _writing(unit: Unit) -> Writing:
+    if unit.writing is None:
+        raise OrchestraError("E002", f"{unit.path} has no plan", hint="orchestra doctor")
+    return unit.writing
+
+
+def planning_of(unit: Unit) -> Planning:
+    """What the node says of its plan; raises `OrchestraError` E002 where it plans nothing."""
+    if unit.node.planning is None:
+        raise OrchestraError("E002", f"{unit.path} plans nothing", hint="orchestra doctor")
+    return unit.node.planning

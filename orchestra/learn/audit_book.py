@@ -1,0 +1,134 @@
+"""The book of audits: the log beside a certificate, on disk. Each step stands there before anybody relies on it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from orchestra.errors import InputError, Place
+from orchestra.verify import audits
+from orchestra.verify.audits import Audited, Drawn, Line, Log, Output, Said, Watch
+from orchestra.verify.certificate_file import Certificate
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _hold(descriptor: int) -> None:
+        """Waits until the file is nobody else's. Windows locks bytes: one far behind the end."""
+        os.lseek(descriptor, 1 << 30, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
+
+else:
+    import fcntl
+
+    def _hold(descriptor: int) -> None:
+        """Waits until the file is nobody else's; closing it lets go."""
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """The log of audits of one certificate, on disk."""
+
+    path: Path
+    certificate: Certificate
+
+    def log(self) -> Log:
+        """What stands in it. Raises `InputError` V020."""
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            data = b""
+        except OSError as error:
+            raise _unusable(self.path, error) from error
+        return Log.read(data, Place(str(self.path), 1))
+
+    def watch(self) -> Watch:
+        """How the watch over the certificate stands. Raises `InputError` V020."""
+        return self.log().watch(self.certificate)
+
+    def void(self, file: Path) -> str:
+        """Writes into the certificate why audits found it broken; gives the reason, empty where the promise holds. Idempotent."""
+        why = self.watch().broken
+        if why and not self.certificate.void:
+            replaced(file, self.certificate.voided(why).written())
+        return why
+
+    def drew(self, outputs: Sequence[Output], population: int, seed: int, wanted: tuple[str, str]) -> Watch:
+        """Writes down what was drawn, on disk when it returns. Outputs that somebody else drew meanwhile are his."""
+
+        def lines(watch: Watch) -> Iterator[Line]:
+            fresh = tuple(output for output in outputs if output.unit not in watch.drawn)
+            if fresh:
+                since, until = wanted
+                told = {"certificate": self.certificate.original.digest, "at": _now()}
+                yield Drawn(**told, seed=seed, population=population, since=since, until=until, outputs=fresh)
+
+        return self._append(lines)
+
+    def said(self, said: Sequence[tuple[Output, Said]], by: str) -> Watch:
+        """Writes down verdicts on drawn outputs, on disk when it returns. One that somebody else has judged meanwhile stays as it is."""
+
+        def lines(watch: Watch) -> Iterable[Audited]:
+            fresh = [(output, verdict) for output, verdict in said if output.unit not in watch.audits]
+            return audits.audited(self.certificate, watch, fresh, by, _now())
+
+        return self._append(lines)
+
+    def _append(self, made: Callable[[Watch], Iterable[Line]]) -> Watch:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(self.path) as file:
+                log = Log.read(_read(file), Place(str(self.path), 1))
+                if data := audits.encoded(log.following(made(log.watch(self.certificate)))):
+                    os.ftruncate(file, log.size)  # a line that was cut off was never relied on
+                    os.lseek(file, log.size, os.SEEK_SET)
+                    _write(file, data)
+                    os.fsync(file)
+        except OSError as error:
+            raise _unusable(self.path, error) from error
+        return self.watch()
+
+
+def replaced(file: Path, data: bytes) -> None:
+    """Puts a file in its place, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}")
+    partial.write_bytes(data)
+    os.replace(partial, file)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """The file, open, and nobody else's as long as it is."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _hold(file)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _read(file: int) -> bytes:
+    with os.fdopen(os.dup(file), "rb") as copy:
+        copy.seek(0)
+        return copy.read(audits.MAX_BYTES + 1)
+
+
+def _write(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]
+
+
+def _unusable(path: Path, error: OSError) -> InputError:
+    why = error.strerror or str(error)
+    return InputError("V020", f"the log of audits cannot be used: {path}: {why}", hint="it must be a file that can be written")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

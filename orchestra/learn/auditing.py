@@ -1,0 +1,204 @@
+"""Auditing: accepted outputs of a certified agent, found in the journal, drawn by a seed, and judged by a person or by what is expected."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from orchestra.doors import Journal, RunSummary
+from orchestra.engine.replay import replay
+from orchestra.errors import InputError, InputErrors, OrchestraError, Place
+from orchestra.events import Event, Judged, RunStarted
+from orchestra.journal.history import Attempt, History
+from orchestra.learn.certifying import Rightness
+from orchestra.learn.evaluation import EVALUATION
+from orchestra.learn.metrics import Case
+from orchestra.learn.questions import as_record
+from orchestra.project import Project
+from orchestra.stored import CERTIFICATE, restored
+from orchestra.values.json import canonical, digest
+from orchestra.verify.audits import Output, Said, Unit, Watch
+from orchestra.verify.certificate_file import Certificate
+
+EVERY = 1 << 40
+"""More runs than there are."""
+HINT = '{"run": "01m8…", "node": "reading", "verdict": "right"}, or wrong, unclear; or "expected": {…}'
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Runs that began in this time; seconds since the epoch."""
+
+    since: float = 0.0
+    until: float = float("inf")
+
+    def has(self, run: RunSummary) -> bool:
+        """Whether a run is one of them."""
+        return self.since <= run.started < self.until
+
+
+@dataclass(slots=True)
+class Accepted:
+    """Outputs that were accepted under a certificate."""
+
+    found: list[Output] = field(default_factory=list)
+    runs: int = 0
+    """Runs that began with the certificate."""
+    passed: Counter[str] = field(default_factory=Counter)
+    """Runs, and answers, that were left out, by reason."""
+
+
+async def accepted(journal: Journal, certificate: Certificate, wanted: Wanted) -> Accepted:
+    """The outputs that were accepted under a certificate, as it was made: first answers, whose promise stands in the journal."""
+    original = certificate.original
+    name, mark, made = f"{CERTIFICATE}/{original.agent}", digest(original.written()), Accepted()
+    for summary in filter(wanted.has, await journal.runs(EVERY)):
+        try:
+            events = await journal.read(summary.run)
+            first = events[0] if events else None
+            if not isinstance(first, RunStarted) or first.versions.get(name) != mark:
+                continue
+            made.runs += 1
+            if first.options.get("purpose") == EVALUATION:
+                made.passed["runs of an evaluation"] += 1
+                continue
+            for output, attempt in _promised(events, original):
+                if attempt.recalled:
+                    made.passed["answers recalled from another run"] += 1
+                else:
+                    made.found.append(output)
+        except OrchestraError:
+            made.passed["runs that cannot be read any more"] += 1
+    return made
+
+
+def _promised(events: Sequence[Event], certificate: Certificate) -> Iterator[tuple[Output, Attempt]]:
+    """The answers of a run's nodes that were accepted with the certificate's promise."""
+    if not any(isinstance(event, Judged) and event.promise for event in events):
+        return
+    history = History.of(events)
+    for row in history.rows:
+        for attempt in row.attempts:
+            if attempt.accepted and attempt.promise == certificate.promise and attempt.name == certificate.agent:
+                yield Output(history.run, row.path, digest(canonical(attempt.value)), attempt.score), attempt
+
+
+def draw(found: Accepted, watch: Watch, count: int, seed: int) -> tuple[list[Output], int]:
+    """So many outputs that nobody drew before, and among how many. Which ones follows from the seed and their names alone: an output keeps
+    its place in the order whatever else is there, so that drawing again is no second chance."""
+    fresh = [output for output in found.found if output.unit not in watch.drawn]
+    fresh.sort(key=lambda output: digest(canonical([seed, output.run, output.node])))
+    return fresh[:count], len(fresh)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What somebody who audits looks at."""
+
+    output: Output
+    inputs: Mapping[str, Any] | None
+    """None where today's engine does not follow the run as far as its call."""
+    value: Any
+
+
+async def shown(project: Project, journal: Journal, output: Output) -> Shown | None:
+    """A drawn output with what its agent was asked; None where its run is gone, or is not what was drawn."""
+    events = await journal.read(output.run)
+    row = History.of(events).row(output.node) if events else None
+    attempt = next((one for one in row.attempts if one.accepted and one.promise), None) if row is not None else None
+    first = events[0] if events else None
+    if attempt is None or not isinstance(first, RunStarted) or digest(canonical(attempt.value)) != output.digest:
+        return None
+    try:
+        program = await restored(project, journal, first, asking=False)
+    except OrchestraError:
+        return Shown(output, None, attempt.value)
+    call = replay(program, events).calls.get((output.node, attempt.number))
+    return Shown(output, call[0].inputs if call is not None else None, attempt.value)
+
+
+class Label(msgspec.Struct, frozen=True):
+    """A line of a file of verdicts. Whatever else stands in it, such as the output that it is about, is passed over."""
+
+    run: str
+    node: str
+    verdict: str | None = None
+    expected: Any = msgspec.UNSET
+
+
+async def labelled(
+    path: Path, watch: Watch, journal: Journal, project: Project, rightness: Callable[[], Rightness]
+) -> tuple[list[tuple[Output, Said]], int]:
+    """The verdicts of a file on drawn outputs, in the order of drawing, and how many of its lines said again what is on record.
+
+    `rightness` tells what is right of lines with an `expected`. Raises `InputErrors` V021 with all lines that are wrong: nothing is
+    recorded then.
+    """
+    faults, said, again = list[InputError](), dict[Unit, Said](), 0
+    for number, text in _lines(path):
+        place = Place(str(path), number, text=text.decode("utf-8", "replace"))
+        try:
+            label = _label(text)
+            if (label.run, label.node) in said:
+                raise _fault(f"two lines are about {label.node} of run {label.run}")
+            verdict = await _verdict(label, watch, journal, project, rightness)
+            known = watch.audits.get((label.run, label.node))
+            if known is None:
+                said[label.run, label.node] = verdict
+            elif known.said == verdict:
+                again += 1
+            else:
+                by = f" by {known.by}" if known.by else ""
+                raise _fault(f"{label.node} of run {label.run} was found {known.said}{by} on {known.at}, and this line says {verdict}")
+        except InputError as error:
+            faults.append(InputError(error.code, error.message, place=place, hint=error.hint))
+    if faults:
+        raise InputErrors(faults)
+    return [(output, said[unit]) for unit, output in watch.drawn.items() if unit in said], again
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError("V021", f"{path} cannot be read: {error.strerror or error}", hint=HINT) from error
+    for number, text in enumerate(data.splitlines(), 1):
+        if text.strip():
+            yield number, text
+
+
+def _label(text: bytes) -> Label:
+    try:
+        return msgspec.json.decode(text, type=Label)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _fault(f"a line that is no verdict: {error}") from error
+
+
+async def _verdict(label: Label, watch: Watch, journal: Journal, project: Project, rightness: Callable[[], Rightness]) -> Said:
+    output = watch.drawn.get((label.run, label.node))
+    if output is None:
+        there = bool(await journal.read(label.run))
+        what = f"{label.node} of run {label.run} was not drawn" if there else f"run {label.run} is not in the journal"
+        raise InputError("V021", f"{what}: audits are of drawn outputs alone", hint="orchestra certify AGENT --watch --audit 20")
+    match label.verdict:
+        case "right" | "wrong" | "unclear":
+            return label.verdict
+        case None if label.expected is not msgspec.UNSET:
+            found = await shown(project, journal, output)
+            if found is None:
+                raise _fault(f"run {label.run} is gone, so nobody can hold its output against what is expected", "state a verdict")
+            good = rightness().of(Case(as_record(label.expected), as_record(found.value)))
+            return "unclear" if good is None else "right" if good else "wrong"
+        case None:
+            raise _fault("it says neither `verdict` nor `expected`")
+        case _:
+            raise _fault(f"the verdict is {label.verdict!r}, and must be right, wrong or unclear")
+
+
+def _fault(why: str, hint: str = HINT) -> InputError:
+    return InputError("V021", why, hint=hint)

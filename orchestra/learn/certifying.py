@@ -1,0 +1,148 @@
+"""Certifying: answers to rows whose right answer is known, as scores that are right or wrong; asked for by runs, or read from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+
+from orchestra.agent.card import Card
+from orchestra.engine.kinds.acceptance import sources
+from orchestra.errors import InputError, Place
+from orchestra.learn.metrics import Case, Measure, Right, metric
+from orchestra.learn.questions import Question, Test, as_record, measures_of
+from orchestra.values.json import digest
+from orchestra.values.types import nearest
+from orchestra.verify.acceptance import CONFIDENCE, Situation, certifiable, names_of
+from orchestra.verify.certificate import Item
+from orchestra.workflow.checked import EVIDENCE
+
+RIGHT = frozenset(get_args(Right))
+OF_LABELS = frozenset({"balanced_accuracy", "macro_f1"})
+"""Figures over labels; one answer is right where its label is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rightness:
+    """What tells right answers from wrong ones: a metric, or several that must all say so."""
+
+    metrics: tuple[str, ...]
+    of: Callable[[Case], bool | None]
+    """None for a case that the metrics are not about."""
+
+
+def rightness(card: Card, evaluation: str = "", wanted: str = "") -> Rightness:
+    """Of an agent: the first metric of an evaluation that tells of one answer whether it is right, or the one that is wanted; without an
+    `evaluation.yaml`, those of all fields of its output. Raises `InputError` V008 where none tells that."""
+    measures, chosen = measures_of(card, evaluation)
+    if wanted and wanted not in measures:
+        near = nearest(wanted, measures)
+        hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(measures)}"
+        raise InputError("V008", f"{card.name} has no metric {wanted!r}", hint=hint)
+    telling = {name: _of_one(measure) for name, measure in measures.items() if not wanted or name == wanted}
+    telling = {name: measure for name, measure in telling.items() if measure.of in RIGHT}
+    if not telling:
+        what = f"the metric {wanted!r} of" if wanted else "no metric of"
+        said = "does not tell" if wanted else "tells"
+        raise InputError("V008", f"{what} {card.name} {said} of one answer whether it is right", hint="orchestra explain V008")
+    names = tuple(telling)[:1] if chosen else tuple(telling)
+    metrics = [metric(name, telling[name]) for name in names]
+
+    def of(case: Case) -> bool | None:
+        parts = [one.part(case) for one in metrics]
+        return None if None in parts else all(part[0] >= 1 for part in parts)
+
+    return Rightness(names, of)
+
+
+def _of_one(measure: Measure) -> Measure:
+    return measure.model_copy(update={"of": "accuracy"}) if measure.of in OF_LABELS else measure
+
+
+def checks_of(card: Card, wanted: Sequence[str] = ()) -> tuple[str, ...]:
+    """The checks whose score is certified: those that are wanted, else the card's; an agent's own confidence where it has none."""
+    return tuple(dict.fromkeys(wanted)) or card.checks or (CONFIDENCE,)
+
+
+def asked_once(card: Card, checks: tuple[str, ...]) -> Card:
+    """The card as it is asked: everything that passes its checks is accepted whatever its score, and first answers are final."""
+    return card.varied(checks=checks, accept=0.0, otherwise=("abstain",))
+
+
+def items(test: Test, cases: Sequence[Case], right: Rightness) -> list[Item]:
+    """What there is to certify on: a score and whether the answer is wrong, of each row that the metrics are about.
+
+    A row without an answer is wrong, and accepted at no threshold.
+    """
+    found = []
+    for question, case in zip(test.questions, cases, strict=True):
+        good = right.of(case)
+        if good is not None:
+            answered = case.output is not None
+            found.append(Item(question.id, case.score if answered else None, not (answered and good)))
+    return found
+
+
+class _Predicted(msgspec.Struct, frozen=True):
+    id: str
+    output: Any = None
+    score: float | None = None
+    abstained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Recorded answers, by the ids of their rows."""
+
+    name: str
+    digest: str
+    answers: Mapping[str, _Predicted]
+
+    @classmethod
+    def read(cls, path: Path) -> Predictions:
+        """Of a file of lines `{"id", "output", "score"?, "abstained"?}`. Raises `InputError` V006 with the place of what is wrong."""
+        hint = '{"id": "1", "output": {...}, "score": 0.93}'
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise InputError("V006", f"{path} cannot be read: {error.strerror or error}", hint=hint) from error
+        decoder, found = msgspec.json.Decoder(_Predicted), dict[str, _Predicted]()
+        for number, line in enumerate(data.splitlines(), start=1):
+            place = Place(str(path), number, text=line.decode("utf-8", "replace"))
+            try:
+                one = decoder.decode(line)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise InputError("V006", f"a line that is no prediction: {error}", place=place, hint=hint) from error
+            if one.id in found:
+                raise InputError("V006", f"two predictions have the id {one.id!r}", place=place, hint="count each row once")
+            if one.score is not None and not 0 <= one.score <= 1:
+                raise InputError("V006", f"the score is {one.score}, and must be in [0, 1]", place=place, hint=hint)
+            found[one.id] = one
+        return cls(path.name, digest(data), found)
+
+    def cases(self, card: Card, checks: tuple[str, ...], test: Test) -> list[Case]:
+        """What the engine would have made of these answers. Raises `InputError` V006 for an answer to no row."""
+        known = {question.id for question in test.questions}
+        strange = next((name for name in self.answers if name not in known), None)
+        if strange is not None:
+            raise InputError("V006", f"{self.name} answers the row {strange!r}, which {test.name} does not have", hint="--data FILE")
+        return [_case(card, checks, question, self.answers.get(question.id)) for question in test.questions]
+
+
+def _case(card: Card, checks: tuple[str, ...], question: Question, given: _Predicted | None) -> Case:
+    if given is None or given.abstained or given.output is None:
+        return Case(question.expected, None)
+    quoted = card.evidence and not EVIDENCE.isdisjoint(names_of(checks))
+    evidence = sources(question.input.get(card.evidence or "")) if quoted else ()
+    situation = Situation(
+        value=given.output,
+        schema=card.output_schema,
+        evidence=evidence or sources(question.input),
+        checks=checks,
+        confidence=given.score,
+    )
+    score = certifiable(situation)
+    return Case(question.expected, as_record(given.output) if score is not None else None, score)

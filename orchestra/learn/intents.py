@@ -1,0 +1,111 @@
+"""Intents: an agent of kind `encoder`, trained on a user's data set: a committee of one member and a linear classifier.
+
+Minutes on two cores for ten thousand short texts. Committees of several members are a little better and as many times slower, to train and
+to serve; those of the package were trained by `bench/train_intents.py`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from orchestra.agent.card import Card
+from orchestra.errors import InputError
+from orchestra.fleet.encoders import described
+from orchestra.learn.contract import check_contract, contract_digest
+from orchestra.learn.dataset import DataSet, Row
+from orchestra.learn.encoder import Made, Plan, Rows, fields, train
+from orchestra.learn.texts import Labelled, plain
+from orchestra.values.json import digest
+
+if TYPE_CHECKING:
+    from orchestra.learn.member import Step
+
+PACKAGES = ("torch", "safetensors", "sklearn", "tokenizers", "threadpoolctl")
+MANY = 100
+"""Labels from which on the linear classifier gets fewer features: its weights are a number for each of them."""
+LEAST = 2
+"""Texts that a label needs: one is learnt, and one is left out to settle what the parts count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What is trained, on what, and for how long."""
+
+    card: Card
+    data: DataSet
+    base: Path
+    """The folder of the encoder that the card names."""
+    cache: Path
+    """Where checkpoints are kept."""
+    epochs: int | None = None
+    minutes: float | None = None
+    seed: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """Where its checkpoints are kept."""
+        base = sorted(described(self.card.model, self.base).sha256.items())
+        facts = (contract_digest(self.card), self.data.manifest.digest, base, self.epochs, self.minutes, self.seed)
+        return self.cache / "learn" / self.card.name / digest(msgspec.json.encode(facts))[:12]
+
+
+def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False) -> Made:
+    """Trains, or goes on after the last whole epoch of a training that was killed.
+
+    Raises `InputError` N103 for a data set of other types, N104 for one without rows or with one label, N141 for a card that tells no
+    labels, N143 for a label with too few texts, N144 where the number does not say which label is that of texts with none of the others.
+    """
+    card, data = training.card, training.data
+    check_contract(card, data.manifest)
+    rows = data.rows["train"]
+    if not rows:
+        raise InputError("N104", f"{data.manifest.name} has no rows to train on", hint="more rows, or other shares of the parts")
+    number = next((name for name, schema in card.output_schema.get("properties", {}).items() if schema.get("type") == "number"), "")
+    given, output, _ = fields(card, number)
+    labelled = [Labelled(str(row.input[given]), str(row.output[output])) for row in rows]
+    _check(labelled, output)
+    outside = _outside(rows, output, number) if number else ""
+    if fresh:
+        shutil.rmtree(training.folder, ignore_errors=True)
+    own = (data.manifest.name, data.manifest.licence, labelled)
+    base = (training.base, described(card.model, training.base))
+    return train(card, Rows.of(own), base, _plan(training, labelled, outside), training.folder, lambda _, step: tell(step))
+
+
+def _plan(training: Training, rows: Sequence[Labelled], outside: str) -> Plan:
+    from orchestra.learn.linear import SMALLER, Fit
+    from orchestra.learn.tuned import Pace
+
+    pace = Pace(seed=training.seed) if training.epochs is None else Pace(epochs=training.epochs, seed=training.seed)
+    fit = SMALLER if len({row.label for row in rows}) > MANY else Fit()
+    return Plan(pace, fit, members=1, minutes=training.minutes, outside=outside)
+
+
+def _check(rows: Sequence[Labelled], output: str) -> None:
+    texts: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        texts[row.label].add(plain(row.text))
+    if len(texts) < LEAST:
+        raise InputError("N104", f"all rows to train on have the same {output}", hint="rows of at least two labels")
+    if few := sorted(label for label, said in texts.items() if len(said) < LEAST):
+        rest = f" and {len(few) - 3} more" if len(few) > 3 else ""
+        raise InputError(
+            "N143", f"one text alone to train on has the label {', '.join(map(repr, few[:3]))}{rest}", hint="at least two texts"
+        )
+
+
+def _outside(rows: Sequence[Row], output: str, number: str) -> str:
+    """The label of texts that have none of the others: those whose number is 1."""
+    found = Counter(str(row.output[output]) for row in rows if row.output[number] > 0.5)
+    inside = {str(row.output[output]) for row in rows if row.output[number] <= 0.5}
+    if len(found) != 1 or inside & found.keys():
+        said = f"{number} is 1 for {', '.join(map(repr, found)) or 'no label'}"
+        raise InputError("N144", f"{said}; it must be 1 for one label, and 0 for all others", hint="orchestra explain N144")
+    return next(iter(found))

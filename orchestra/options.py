@@ -1,0 +1,48 @@
+"""Options: what a run may be told beside its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestra.values.labels import Label
+from orchestra.workflow.nodes import Budget
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run may be told beside its inputs."""
+
+    idempotency_key: str = ""
+    budget: Budget | None = None
+    label: Label | None = None
+    """Of the inputs; the workflow's own where nobody says one, and the stricter of the two where somebody does."""
+    memo: bool = False
+    """Whether pure calls that any run has made before are answered from the memo."""
+    purpose: str = ""
+    """What a run is for that is no work of the user's: `evaluation`."""
+    planned: Mapping[str, Any] = field(default_factory=dict)
+    """Of a run of a plan that nobody was asked for: the `run` that it comes from, and what was `saved`."""
+    sample: int = 0
+    """Which of several samples its agents' answers are, drawn at a temperature above 0; 0 for the sampling of their cards."""
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What a resumed run must still know."""
+        found: dict[str, Any] = {}
+        if self.budget is not None:
+            found["budget"] = self.budget.model_dump(mode="json", exclude_none=True)
+        if self.memo:
+            found["memo"] = True
+        if self.purpose:
+            found["purpose"] = self.purpose
+        if self.planned:
+            found["planned"] = dict(self.planned)
+        if self.sample:
+            found["sample"] = self.sample
+        return found
+
+
+PLAIN = Options()
+"""Those of a run that is told nothing."""

@@ -1,0 +1,162 @@
+"""Gates: what is wrong with a step, said so that a machine can act on it and a person can read it.
+
+A grammar lets none of these through where a server decodes by it; elsewhere, and for plans that are written at once, the gates are what
+stands between a model and a run. They trust nothing: names, types, sizes and effects are looked up in the offer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestra.router.notation import ELEMENT, Answer, Line, Literal, NotPlan, Reference, Step, read
+from orchestra.router.offer import Offer, Scope, Skill, free, statable
+from orchestra.values.schema import show
+from orchestra.values.types import Schema, Validator, branches, bundled, elements, nearest, under
+
+SHOWN = 200
+"""Characters of a line that a rejection shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a plan cannot go on: a code, where, why, and what could stand there instead."""
+
+    code: str
+    path: str
+    """As in `/steps/2/with/text`: steps are counted from 1."""
+    reason: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}{'; ' + self.hint if self.hint else ''}"
+
+
+def line_of(text: str, number: int) -> Line | Rejection:
+    """The line that a model wrote as step `number`."""
+    try:
+        return read(text.strip())
+    except NotPlan as error:
+        shown = text.strip()
+        shown = shown if len(shown) <= SHOWN else shown[: SHOWN - 1] + "…"
+        return Rejection(
+            "R001", f"/steps/{number}", f"{error.reason}, at column {error.column} of {shown!r}", "s1 = NAME(ARGUMENT=input.NAME)"
+        )
+
+
+def judge(line: Line, offer: Offer, steps: Sequence[Step]) -> list[Rejection]:
+    """What is wrong with a line that follows these steps; nothing where it may stand there."""
+    scope = Scope(offer, steps)
+    return list(_answer(line, scope) if isinstance(line, Answer) else _step(line, scope, steps))
+
+
+def _answer(answer: Answer, scope: Scope) -> Iterator[Rejection]:
+    if not answer.values and (scope.steps or not scope.offer.declines):
+        yield Rejection("R001", "/answer", "a plan with steps returns the value of one", f"return {', '.join(scope.steps) or 's1'}")
+    if len(answer.values) > 1 and scope.offer.returns:
+        yield Rejection("R005", "/answer", f"one value is wanted, {show(scope.offer.returns)}, and these are {len(answer.values)}")
+    for value in answer.values:
+        yield from _answered(value, scope)
+
+
+def _answered(value: Reference, scope: Scope) -> Iterator[Rejection]:
+    kind = scope.type_of(value)
+    if isinstance(kind, str):
+        yield Rejection("R004", "/answer", kind)
+    elif value.root not in scope.steps:
+        yield Rejection("R004", "/answer", f"{value} is no step", f"return the value of a step: {', '.join(scope.steps) or 's1'}")
+    elif reason := scope.offer.proof.misfit(kind, scope.offer.returns):
+        yield Rejection("R005", "/answer", reason, _instead(scope.of_steps(), scope.offer, scope.offer.returns))
+
+
+def _step(step: Step, scope: Scope, steps: Sequence[Step]) -> Iterator[Rejection]:
+    number = len(steps) + 1
+    offer, path = scope.offer, f"/steps/{number}"
+    if number > offer.limits.steps:
+        yield Rejection("R006", path, f"a plan has at most {offer.limits.steps} steps", "return the value of one of them")
+        return
+    if step.name != f"s{number}":
+        yield Rejection("R001", path, f"this step is called s{number}, not {step.name}")
+    skill = offer.skills.get(step.skill)
+    if skill is None:
+        near = nearest(step.skill, offer.skills)
+        yield Rejection(
+            "R002", path, f"there is no {step.skill!r}", f"did you mean {near}?" if near else f"known: {', '.join(offer.skills)}"
+        )
+        return
+    if (same := next((one for one in steps if replace(one, name=step.name) == step), None)) is not None:
+        yield Rejection("R001", path, f"it is the same call as {same.name}", f"use {same.name}")
+        return
+    element = _element(step, scope, path)
+    if isinstance(element, Rejection):
+        yield element
+        return
+    for name in step.after:
+        if name not in scope.steps:
+            yield Rejection("R004", f"{path}/after", f"there is no {name} before this step")
+    yield from _arguments(step, skill, scope, element, path)
+
+
+def _element(step: Step, scope: Scope, path: str) -> Schema | Rejection | None:
+    """The type of `x`; None where there is none."""
+    if step.each is None:
+        return None
+    kind = scope.type_of(step.each)
+    if isinstance(kind, str):
+        return Rejection("R004", f"{path}/each", kind)
+    inner = elements(kind) if all(one.get("type") == "array" for one in branches(kind)) else ""
+    if isinstance(inner, str):
+        return Rejection("R005", f"{path}/each", f"expected a list, got {show(kind)}")
+    if not any(isinstance(value, Reference) and value.root == ELEMENT for value in step.arguments.values()):
+        return Rejection("R003", f"{path}/each", f"no argument reads {ELEMENT}", f"{ELEMENT} is an element of {step.each}")
+    return inner
+
+
+def _arguments(step: Step, skill: Skill, scope: Scope, element: Schema | None, path: str) -> Iterator[Rejection]:
+    kinds, offer = skill.fields, scope.offer
+    for name, kind in kinds.items():
+        if name in skill.required and name not in step.arguments:
+            reason = f"{step.skill} needs {name}: {show(kind)}"
+            yield Rejection("R003", f"{path}/with/{name}", reason, _instead(scope.at_hand(), scope.offer, kind))
+    for name, value in step.arguments.items():
+        where = f"{path}/with/{name}"
+        if name not in kinds:
+            near = nearest(name, kinds)
+            hint = f"did you mean {near}?" if near else f"it takes: {', '.join(kinds) or 'nothing'}"
+            yield Rejection("R003", where, f"{step.skill} takes no {name!r}", hint)
+        elif isinstance(value, Literal):
+            if not statable(kinds[name]):
+                hint = _instead(scope.at_hand(), scope.offer, kinds[name])
+                yield Rejection("R005", where, f"a plan makes up no {show(kinds[name])}", hint)
+            elif fault := Validator(bundled(kinds[name])).check(value.value):
+                yield Rejection("R005", where, fault)
+            elif _made_up(value.value, kinds[name], scope.offer.words):
+                yield Rejection("R012", where, f"{_shown(value)} is no piece of the request", _instead(scope.at_hand(), offer, kinds[name]))
+        elif isinstance(have := scope.type_of(value, element), str):
+            yield Rejection("R004", where, have)
+        elif (misfit := scope.offer.proof.misfit(have, kinds[name])) is not None:
+            yield Rejection("R005", where, misfit, _instead(scope.at_hand(), scope.offer, kinds[name], value.root))
+
+
+def _made_up(value: Any, kind: Schema, words: str) -> bool:
+    """Whether a text, or one in a list, is a plan's own where its texts are pieces of the request."""
+    if words and isinstance(value, list):
+        inner = [under(one, one["items"]) for one in statable(kind) if one.get("type") == "array"]
+        return any(all(_made_up(item, one, words) for one in inner) for item in value) if inner else False
+    if not words or not isinstance(value, str) or value in words:
+        return False
+    stated = statable(kind)
+    return any(map(free, stated)) and not any(not free(one) and Validator(bundled(one)).check(value) is None for one in stated)
+
+
+def _shown(value: Literal) -> str:
+    text = str(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+
+
+def _instead(at_hand: Sequence[tuple[Reference, Schema]], offer: Offer, wanted: Schema, root: str = "") -> str:
+    """The values at hand that would fit, parts of what was given first."""
+    fitting = [reference for reference, kind in at_hand if offer.proof.misfit(kind, wanted) is None]
+    found = [str(reference) for reference in sorted(fitting, key=lambda reference: reference.root != root)]
+    return f"did you mean {' or '.join(found[:3])}?" if found else ""

@@ -1,0 +1,371 @@
+"""The grammar of the next step of a plan: Lark, as llguidance reads it, compiled from the types of what is at hand.
+
+A step can only name a skill of the offer, only give it arguments that it has, and each of them only a value that its type takes: a
+part of an input or of an earlier step whose type is assignable, or a constant. So no plan that is decoded under it has a phantom
+skill, a cycle or an ill-typed reference. Nor is a call that stands already written again. Constants are texts, numbers, truth values,
+choices and lists of them, each of a bounded length, so that a line ends within the token limit of the one who writes it; a plan invents
+no records, and no tables, least of all documents.
+
+`step_grammar` knows the types of all earlier steps. `plan_grammar` is for the whole plan at once, when these are not known yet: there a
+reference to a step may still be of the wrong type, which the gates find.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from orchestra.agent.grammar import bounded, decodable, json_text, literal, quoted
+from orchestra.router.notation import ELEMENT, Answer, Argument, Literal, Reference, Step
+from orchestra.router.offer import Offer, Scope, Skill, free, parts, statable
+from orchestra.values.json import canonical
+from orchestra.values.schema import NOTES
+from orchestra.values.types import Schema, elements, under
+
+MAX_TEXT = 200
+"""Characters of a text that a plan states, where its type sets no limit."""
+MAX_ANSWERS = 4
+"""Values of an answer."""
+MAX_ITEMS = 8
+"""Elements of a list that a plan states."""
+MAX_LISTED = 50
+"""Characters of a text in a list that a plan states: a whole list is then no longer than two texts."""
+_NUMBERS = {"integer": "-?(0|[1-9][0-9]{0,14})", "number": r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,8})?"}
+"""Numbers as a plan states them: JSON would allow those that no machine holds."""
+_COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_OF_LISTS = NOTES | {"type", "items", "minItems", "maxItems"}
+"""Keys of a type of lists that is written out here; any other is left to the server's own JSON."""
+
+BEGUN = "s"
+"""What stands at the end of a reply where another step follows: the first letter of its name."""
+
+Twins: TypeAlias = tuple[str, ...]
+"""Names of earlier calls that a line is the same as so far. It must differ from each of them before it ends."""
+Values: TypeAlias = Callable[[Schema, frozenset[str]], str | None]
+"""What gives the rule of all values of a type but some; None where there are none."""
+_ALL: frozenset[str] = frozenset()
+
+
+class NoStep(ValueError):
+    """Nothing of the offer can stand next: no skill whose arguments are at hand, and no value of the type wanted."""
+
+
+def step_grammar(offer: Offer, steps: Sequence[Step] = (), *, begun: bool = False) -> str:
+    """What may follow these steps: another step, or the answer where one is at hand. Raises `NoStep` where no step may.
+
+    Behind a step may stand what comes next: the answer, which so needs no question of its own, or `s`, the beginning of another step, and
+    all of it that is asked for now. With `begun` that `s` stands already. The last step that the limits leave room for is one that brings
+    the answer about.
+    """
+    writer = _Writer(offer, steps)
+    scope = Scope(offer, steps)
+    choices = []
+    answers = _answers(offer, scope)
+    if answers and not begun:
+        choices.append(writer.answer(answers))
+    left = offer.limits.steps - len(steps)
+    if left > 0:
+        name = f"s{len(steps) + 1}"
+        skills = [skill for skill in offer.skills if left > 1 or answers or _brings(offer, skill, each=False)]
+        listed = [skill for skill in offer.skills if left > 1 or answers or _brings(offer, skill, each=True)]
+        calls = [f"{call} {writer.after(answers, name, skill, False, left > 1)}" for skill, call in writer.calls(scope, skills)]
+        calls += [f"{call} {writer.after(answers, name, skill, True, left > 1)}" for skill, call in writer.mapped(scope, listed)]
+        if calls:
+            choices.append(
+                writer.rule(f"{literal(name.removeprefix(BEGUN) if begun else name)} {literal(' = ')} {writer.rule(' | '.join(calls))}")
+            )
+    if not choices:
+        raise NoStep("no skill of the offer can be called with the values at hand")
+    if offer.declines and not steps:
+        choices.append(literal(str(Answer(()))))
+    begin = literal("\n") + " " if steps and not begun else ""
+    return writer.text(begin + writer.rule(" | ".join(choices)))
+
+
+def turn_grammar(offer: Offer, steps: Sequence[Step] = ()) -> str:
+    """What an agent with tools may write next: another call, as long as the limits leave room for one, or the word `return`."""
+    writer = _Writer(offer, steps)
+    scope = Scope(offer, steps)
+    choices = [literal("return")]
+    if len(steps) < offer.limits.steps and (calls := writer.any_call(scope, offer.skills)):
+        choices.append(writer.rule(f"{literal(f's{len(steps) + 1} = ')} {writer.rule(' | '.join(calls))}"))
+    return writer.text(writer.rule(" | ".join(choices)))
+
+
+def plan_grammar(offer: Offer) -> str:
+    """A whole plan. Raises `NoStep` where no first step is possible."""
+    writer = _Writer(offer)
+    rest = ""
+    for number in range(offer.limits.steps, 0, -1):
+        before = [f"s{index}" for index in range(1, number)]
+        scope = _Guess(offer, before)
+        calls = writer.any_call(scope, offer.skills)
+        here = f"{literal(f's{number} = ')} {writer.rule(' | '.join(calls))}" if calls else ""
+        choices = [f"{here} {literal(chr(10))} {rest}"] if here and rest else []
+        if before and (answers := _answers(offer, scope)):
+            choices.append(writer.answer(answers))
+        if here and not rest:  # the last step there is room for
+            last = _Guess(offer, [*before, f"s{number}"])
+            choices.append(f"{here} {literal(chr(10))} {writer.answer(_answers(offer, last))}")
+        if not choices:
+            raise NoStep("no skill of the offer can be called with the values at hand")
+        if offer.declines and not before:
+            choices.append(literal(str(Answer(()))))
+        rest = writer.rule(" | ".join(choices))
+    return writer.text(rest)
+
+
+def _answers(offer: Offer, scope: Scope) -> list[Reference]:
+    return [found for found, kind in scope.of_steps() if offer.proof.misfit(kind, offer.returns) is None]
+
+
+def _brings(offer: Offer, skill: str, *, each: bool) -> bool:
+    """Whether what a skill gives, or a list of it, has the answer in it."""
+    scope = Scope(offer, [Step("s1", skill, each=Reference("x") if each else None)])
+    return bool(_answers(offer, scope))
+
+
+class _Guess(Scope):
+    """The values at hand where nobody knows yet what the earlier steps are: each may be a call of any skill."""
+
+    def __init__(self, offer: Offer, names: Sequence[str]) -> None:
+        super().__init__(offer)
+        self._names = names
+
+    def of_steps(self) -> list[tuple[Reference, Schema]]:
+        outputs = {canonical(skill.output): skill.output for skill in self.offer.skills.values()}
+        found: dict[tuple[str, bytes], tuple[Reference, Schema]] = {}
+        for name in self._names:
+            for output in outputs.values():
+                for kind in (output, {"type": "array", "items": output}):
+                    for reference, inner in parts(Reference(name), kind):
+                        found.setdefault((str(reference), self.offer.proof.mark(inner)), (reference, inner))
+        return list(found.values())
+
+
+class _Writer:
+    """Rules, as they are asked for; equal ones are written once."""
+
+    def __init__(self, offer: Offer, steps: Sequence[Step] = ()) -> None:
+        self.offer = offer
+        self.before = {step.name: step for step in steps}
+        self.rules: dict[str, str] = {}
+        self.terminals: dict[str, str] = {}
+        self.known: set[str] = set()
+        self.ends: dict[bytes, str] = {}
+        self.sources: list[str] = []
+
+    def rule(self, body: str) -> str:
+        return self.rules.setdefault(body, f"r{len(self.rules)}")
+
+    def text(self, start: str) -> str:
+        rules = [f"{name}: {body}" for body, name in self.rules.items()]
+        terminals = [f"{name}: {body}" for body, name in self.terminals.items()]
+        return "\n".join(["%llguidance {}", f"start: {start}", *rules, *terminals, *self.sources, ""])
+
+    def answer(self, answers: Sequence[Reference]) -> str:
+        """The last line: one value, or several where anything is wanted."""
+        one = self.rule(_any(answers))
+        more = f" ({literal(', ')} {one}){{0,{MAX_ANSWERS - 1}}}" if not self.offer.returns else ""
+        return self.rule(f"{literal('return ')} {one}{more}")
+
+    def any_call(self, scope: Scope, skills: Iterable[str]) -> list[str]:
+        """Calls, and calls of each element of a list."""
+        chosen = list(skills)
+        return [rule for _, rule in (*self.calls(scope, chosen), *self.mapped(scope, chosen))]
+
+    def after(self, answers: Sequence[Reference], name: str, skill: str, each: bool, more: bool) -> str:
+        """What comes behind a step of this name: the answer, of it or of those before it, or, where there may be `more`, another step."""
+        kind = Scope(self.offer, [Step(name, skill, each=Reference(ELEMENT) if each else None)]).steps[name]
+        mark = self.offer.proof.mark(kind)
+        if mark not in self.ends:
+            proof, wanted = self.offer.proof, self.offer.returns
+            own = [found for found, inner in parts(Reference(name), kind) if proof.misfit(inner, wanted) is None]
+            ways = [self.answer([*answers, *own])] if answers or own else []
+            ways += [literal(BEGUN)] if more else []
+            self.ends[mark] = f"({literal(chr(10))} {self.rule(' | '.join(ways))})?"
+        return self.ends[mark]
+
+    def calls(self, scope: Scope, skills: Iterable[str]) -> list[tuple[str, str]]:
+        """One rule a skill that can be called with the values at hand, and not as an earlier step calls it."""
+        values = self._values(scope.at_hand())
+        found = []
+        for skill in skills:
+            twins = self._calling(skill, each=False)
+            if (body := self._arguments(self.offer.skills[skill], values, None, twins, _closed)) is not None:
+                found.append((skill, self.rule(f"{literal(skill + '(')} {body}")))
+        return found
+
+    def mapped(self, scope: Scope, skills: Iterable[str]) -> list[tuple[str, str]]:
+        """One rule a skill and a type of elements, for a call of each element of a list."""
+        sorts: dict[bytes, tuple[Schema, list[Reference]]] = {}
+        for reference, inner in scope.lists():
+            sorts.setdefault(self.offer.proof.mark(inner), (inner, []))[1].append(reference)
+        chosen = list(skills)
+        found = []
+        for inner, lists in sorts.values():
+            values = self._values(scope.at_hand())
+            parts_ = self._values(list(parts(Reference(ELEMENT), inner)), stated=False)
+            ends = self._over(lists)
+            for skill in chosen:
+                twins = tuple(twin for twin in self._calling(skill, each=True) if self.before[twin].each in lists)
+                if (body := self._arguments(self.offer.skills[skill], values, parts_, twins, ends)) is not None:
+                    found.append((skill, self.rule(f"{literal('[' + skill + '(')} {body}")))
+        return found
+
+    def _calling(self, skill: str, *, each: bool) -> Twins:
+        """The earlier calls of a skill, of each element or plain."""
+        return tuple(name for name, one in self.before.items() if one.skill == skill and (one.each is not None) is each and not one.after)
+
+    def _over(self, lists: Sequence[Reference]) -> Callable[[Twins], str | None]:
+        """How a call of each element of one of these lists ends."""
+
+        def ends(twins: Twins) -> str | None:
+            left = [one for one in lists if all(one != self.before[twin].each for twin in twins)]
+            return f"{literal(f') for {ELEMENT} in ')} {self.rule(_any(left))} {literal(']')}" if left else None
+
+        return ends
+
+    def _values(self, at_hand: Sequence[tuple[Reference, Schema]], *, stated: bool = True) -> Values:
+        """What gives the rule of all values of a type: those at hand that fit, and constants where they may be `stated`."""
+        known: dict[tuple[bytes, frozenset[str]], str | None] = {}
+        proof = self.offer.proof
+
+        def values(kind: Schema, but: frozenset[str] = _ALL) -> str | None:
+            mark = proof.mark(kind), but
+            if mark not in known:
+                said = [str(reference) for reference, have in at_hand if proof.misfit(have, kind) is None]
+                fitting = [literal(one) for one in said if one not in but]
+                constant = self._constant(kind, but) if stated else None
+                choices = list(dict.fromkeys([*fitting, *([constant] if constant else [])]))
+                known[mark] = self.rule(" | ".join(choices)) if choices else None
+            return known[mark]
+
+        return values
+
+    def _arguments(
+        self, skill: Skill, values: Values, elements_: Values | None, twins: Twins, ends: Callable[[Twins], str | None]
+    ) -> str | None:
+        """The arguments of a call and what `ends` it; None where one that it needs cannot be given.
+
+        With `elements_` at least one argument is a part of the element. Written from the end: `rest` is what may follow, by whether no
+        argument stands before it, by whether that demand is met, and by which of the `twins` has had the same arguments.
+        """
+        fields = list(skill.fields.items())
+        reached = [{twins, ()}]
+        for name, _ in fields:
+            reached.append(
+                {(), *(after for before in reached[-1] for after in (*self._same(before, name).values(), self._without(before, name)))}
+            )
+        rest = {(first, met, same): ends(same) if met else None for first in _EITHER for met in _EITHER for same in reached[-1]}
+        for at in range(len(fields) - 1, -1, -1):
+            name, kind = fields[at]
+            here: dict[tuple[bool, bool, Twins], str | None] = {}
+            for first, met, same in ((first, met, same) for first in _EITHER for met in _EITHER for same in reached[at]):
+                key = literal(f"{'' if first else ', '}{name}=")
+                alike = self._same(same, name)
+                others = frozenset(alike)
+                ways = [(values(kind, others), rest[False, met, ()])]
+                if elements_ is not None:
+                    ways.append((elements_(kind, others), rest[False, True, ()]))
+                for text, those in alike.items():
+                    ways.append((literal(text), rest[False, met or _of_element(self.before[those[0]].arguments[name]), those]))
+                options = [f"{key} {value} {tail}" for value, tail in ways if value and tail]
+                if name not in skill.required and (after := rest[first, met, self._without(same, name)]):
+                    options.append(after)
+                here[first, met, same] = self.rule(" | ".join(options)) if options else None
+            rest = here
+        return rest[True, elements_ is None, twins]
+
+    def _same(self, twins: Twins, name: str) -> Mapping[str, Twins]:
+        """Twins by what they have for an argument, as it is spelt."""
+        found: dict[str, Twins] = {}
+        for twin in twins:
+            if (value := self.before[twin].arguments.get(name)) is not None:
+                found[str(value)] = (*found.get(str(value), ()), twin)
+        return found
+
+    def _without(self, twins: Twins, name: str) -> Twins:
+        """Twins that leave an argument out."""
+        return tuple(twin for twin in twins if name not in self.before[twin].arguments)
+
+    def _constant(self, kind: Schema, but: frozenset[str] = _ALL, longest: int = MAX_TEXT) -> str | None:
+        """The constants of a type that a plan may state, but these; None where there are none."""
+        found: list[str] = []
+        others: list[Schema] = []
+        for one in statable(kind):
+            plain = not one.keys() - NOTES - {"type"}
+            if self.offer.words and free(one):
+                found.append(self._but(self._words(longest), but))
+            elif plain and one.get("type") in _NUMBERS:
+                found.append(self._but(self._terminal(f"/{_NUMBERS[str(one['type'])]}/"), but))
+            elif "enum" in one or "const" in one or (plain and one.get("type") == "boolean"):
+                choices = one.get("enum", [one["const"]] if "const" in one else [True, False])
+                found += [literal(text) for text in map(str, map(Literal, choices)) if text not in but]
+            elif one.get("type") == "array" and not one.keys() - _OF_LISTS - {"$defs"}:
+                found += self._list(one, but)
+            else:
+                others.append(one)
+        found += [self._json(others, longest)] if others else []
+        return self.rule(" | ".join(dict.fromkeys(found))) if found else None
+
+    def _list(self, kind: Schema, but: frozenset[str]) -> list[str]:
+        """Lists of constants, but these. A list begins otherwise than those that are left out: a grammar has no other words for it."""
+        low = int(kind.get("minItems", 0))
+        high = min(int(kind.get("maxItems", MAX_ITEMS)), max(low, MAX_ITEMS))
+        inner = elements(kind)
+        found = [literal("[]")] if not low and "[]" not in but else []
+        if not isinstance(inner, dict) or not high:
+            return found
+        first, item = (self._constant(under(kind, inner), left_out, MAX_LISTED) for left_out in (_beginnings(but), _ALL))
+        if first is not None:
+            found.append(f"{literal('[')} {first} ({literal(', ')} {item}){{{max(low - 1, 0)},{high - 1}}} {literal(']')}")
+        return found
+
+    def _words(self, longest: int) -> str:
+        """A piece of the request, as JSON spells it."""
+        name = f"WORDS_{longest}"
+        if name not in self.known:
+            self.known.add(name)
+            self.sources += [one for one in quoted(name, [self.offer.words], longest) if one not in self.sources]
+        return name
+
+    def _terminal(self, body: str) -> str:
+        return self.terminals.setdefault(body, f"T{len(self.terminals)}")
+
+    def _but(self, terminal: str, but: frozenset[str]) -> str:
+        """A terminal without some texts."""
+        if not but:
+            return terminal
+        return self._terminal(f"{terminal} & ~({' | '.join(literal(text) for text in sorted(but))})")
+
+    def _json(self, stated: Sequence[Schema], longest: int) -> str:
+        body: dict[str, Any] = dict(stated[0]) if len(stated) == 1 else {"anyOf": list(stated)}
+        return self.rule(f"%json {json_text({**bounded(decodable(_limited(body)), longest), 'x-guidance': _COMPACT})}")
+
+
+def _beginnings(lists: Iterable[str]) -> frozenset[str]:
+    """The first items of lists, as a plan spells them."""
+    whole = (json.loads(one) for one in lists if one.startswith("["))
+    return frozenset(str(Literal(one[0])) for one in whole if one)
+
+
+_EITHER = (True, False)
+
+
+def _closed(twins: Twins) -> str | None:
+    """How a call ends: not as one that stands already."""
+    return None if twins else literal(")")
+
+
+def _of_element(value: Argument) -> bool:
+    return isinstance(value, Reference) and value.root == ELEMENT
+
+
+def _limited(kind: dict[str, Any]) -> dict[str, Any]:
+    return {**kind, "maxItems": min(kind.get("maxItems", MAX_ITEMS), MAX_ITEMS)} if kind.get("type") == "array" else kind
+
+
+def _any(references: Iterable[Reference]) -> str:
+    return " | ".join(dict.fromkeys(literal(str(reference)) for reference in references))

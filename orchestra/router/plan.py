@@ -1,0 +1,144 @@
+"""Plans: the steps that a router wrote, with the value that answers; and the workflow that they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestra.agent.types import project_models
+from orchestra.errors import InputError
+from orchestra.router.notation import ELEMENT, INPUT, Answer, Argument, Line, Literal, Reference, Step
+from orchestra.router.offer import Offer
+from orchestra.values.schema import show
+from orchestra.values.types import Schema, parse_type
+from orchestra.workflow.nodes import Graph
+from orchestra.workflow.signatures import models_of
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Steps in the order in which they were written, and the answer."""
+
+    steps: tuple[Step, ...]
+    answer: Answer
+
+    def __str__(self) -> str:
+        return "\n".join([*map(str, self.steps), str(self.answer)])
+
+    @property
+    def used(self) -> tuple[Step, ...]:
+        """The steps that the answer rests on, in their order. The others would cost and give nothing."""
+        wanted = {value.root for value in self.answer.values}
+        kept: list[Step] = []
+        for step in reversed(self.steps):
+            if step.name in wanted:
+                kept.append(step)
+                wanted |= {reference.root for reference in step.references} | set(step.after)
+        return tuple(reversed(kept))
+
+
+def workflow(plan: Plan, offer: Offer, name: str, description: str = "") -> Graph:
+    """The workflow that a plan is: one node a step, under the step's own name; its inputs are the values that the plan reads."""
+    return _workflow(plan.used, plan.answer, offer, name, description)
+
+
+def so_far(steps: Sequence[Step], offer: Offer, name: str) -> Graph:
+    """The workflow that a plan is as long as its answer is not known: all of its steps, and the value of the last one."""
+    return _workflow(steps, Answer((Reference(steps[-1].name),)), offer, name, "")
+
+
+def _workflow(steps: Sequence[Step], answer: Answer, offer: Offer, name: str, description: str) -> Graph:
+    mapped = {step.name for step in steps if step.each is not None}
+    read = {str(reference.path[0]) for step in steps for reference in step.references if reference.root == "input" and reference.path}
+    nodes = {step.name: _node(step, offer, mapped) for step in steps}
+    inputs, types = declared({key: schema for key, schema in offer.values.items() if key in read})
+    said = {"schema": "orchestra/v1", "name": name, "description": description, "input": inputs, "types": types, "nodes": nodes}
+    answers = [_reference(value, mapped) for value in answer.values]
+    names = [str(value).replace(".", "_").replace("[", "_").replace("]", "") for value in answer.values]
+    output = answers[0] if len(answers) == 1 else dict(zip(names, answers, strict=True))
+    return Graph.model_validate({**said, "output": output}, strict=False)
+
+
+def rewritten(line: Line, named: Mapping[str, str]) -> Line:
+    """A line of a plan as one of its next version, in which the values of these steps are inputs, under these names."""
+    if isinstance(line, Answer):
+        return Answer(tuple(_moved(value, named) for value in line.values))
+    arguments = {name: _moved(value, named) if isinstance(value, Reference) else value for name, value in line.arguments.items()}
+    each = None if line.each is None else _moved(line.each, named)
+    return replace(line, arguments=arguments, each=each, after=tuple(name for name in line.after if name not in named))
+
+
+def _moved(value: Reference, named: Mapping[str, str]) -> Reference:
+    return Reference(INPUT, (named[value.root], *value.path)) if value.root in named else value
+
+
+def declared(values: Mapping[str, Schema]) -> tuple[dict[str, Any], dict[str, Schema]]:
+    """Values as the inputs of a workflow, and the types that it must declare for them."""
+    types: dict[str, Schema] = {}
+    return {name: {"type": _type(name, schema or _ANYTHING, types)} for name, schema in values.items()}, types
+
+
+_ANYTHING: Schema = {"anyOf": [{"type": name} for name in ("null", "boolean", "integer", "number", "string", "array", "object")]}
+"""What takes any value, as a type that is declared must say it."""
+
+
+def _type(name: str, schema: Schema, types: dict[str, Schema]) -> str:
+    """A type as the language writes it; one that has no text is declared under `types`, by the input's name."""
+    text = show(schema, full=True)
+    try:
+        if parse_type(text, {**project_models(), **models_of(schema)}):
+            return text
+    except InputError:
+        pass
+    title = "".join(part.capitalize() for part in name.split("_")) or "Value"
+    types[title] = schema
+    return title
+
+
+def _node(step: Step, offer: Offer, mapped: set[str]) -> dict[str, Any]:
+    node: dict[str, Any] = {offer.skills[step.skill].kind: step.skill}
+    if step.arguments:
+        node["with"] = {name: _argument(value, mapped) for name, value in step.arguments.items()}
+    if step.each is not None:
+        node |= {"each": _reference(step.each, mapped), "as": ELEMENT, "limit": offer.limits.width}
+    if step.after:
+        node["after"] = list(step.after)
+    return node
+
+
+def _argument(value: Argument, mapped: set[str]) -> Any:
+    return escaped(value.value) if isinstance(value, Literal) else _reference(value, mapped)
+
+
+def _reference(reference: Reference, mapped: set[str]) -> str:
+    values = ".values" if reference.root in mapped else ""
+    rest = str(Reference("", reference.path))
+    return f"${{{reference.root}{values}{rest}}}"
+
+
+def escaped(value: Any) -> Any:
+    """A constant in which nothing is taken for a reference."""
+    if isinstance(value, str):
+        return value.replace("${", "$${")
+    if isinstance(value, list):
+        return [escaped(one) for one in value]
+    return {key: escaped(one) for key, one in value.items()} if isinstance(value, dict) else value
+
+
+def plan_of(lines: Sequence[Step | Answer]) -> Plan | None:
+    """The plan of lines that end with an answer; None where they do not."""
+    if not lines or not isinstance(lines[-1], Answer):
+        return None
+    steps = tuple(line for line in lines[:-1] if isinstance(line, Step))
+    return Plan(steps, lines[-1]) if len(steps) == len(lines) - 1 else None
+
+
+LINE = "line"
+"""The node of a question to the router's agent; the steps of plans have other names."""
+
+
+def question(agent: str, inputs: Mapping[str, str]) -> Graph:
+    """A question to the router's agent, as the workflow that it is."""
+    node = {"agent": agent, "with": {name: escaped(text) for name, text in inputs.items()}}
+    return Graph.model_validate({"schema": "orchestra/v1", "name": LINE, "nodes": {LINE: node}, "output": f"${{{LINE}}}"}, strict=False)

@@ -1,0 +1,277 @@
+"""Plans for any list of tools: what a model reads of the list, the grammar of its answer, and the graph that the answer is.
+
+The tools come with a request and are nobody's here: they have names, perhaps descriptions and parameters, and nothing of them runs. So
+there are no types of results to wire by, as `orchestra.router.grammar` has for the tools of a project. The lines are the same notation:
+
+    s1 = search_flights(to="Rome")
+    s2 = book(s1, seat="window")
+
+A plan of calls has one line a call, and names no tool that is not there, no argument that it does not declare, and no step that does
+not stand before it. A plan of steps says in words what is to be done, `s2 = step(s1, do="Add the two costs.")`. An edge of the
+graph is a step that a line names, whether it reads it or only waits for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Literal, TypeAlias
+
+from orchestra.agent.calls import parameters
+from orchestra.agent.grammar import bounded, decodable, json_text, literal
+from orchestra.errors import InputError
+from orchestra.router import telling
+from orchestra.router.notation import Literal as Stated
+from orchestra.router.notation import NotPlan, Reference, Step, read_plan
+from orchestra.tools.search import scores
+from orchestra.values.types import Schema, nearest
+from orchestra.values.words import content
+
+Style: TypeAlias = Literal["calls", "steps"]
+STEP, DO = "step", "do"
+"""What a plan of steps calls, and the argument that says in words what is to be done."""
+MAX_STEPS = 10
+MAX_TOLD = 760
+"""Characters of the tools that a model reads, and of the tables: about 200 tokens, for the prompt's length is what a plan costs."""
+DESCRIBED = 4
+"""Tools whose descriptions are told, the best."""
+MAX_TEXT = 240
+"""Characters of a text that a plan states."""
+SHORTEST = 6
+"""Tools that are told however long they are."""
+_PARTS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
+_UNWRITTEN = re.compile(r"[^A-Za-z0-9_.:/-]+|^[^A-Za-z_]+|[^A-Za-z0-9_]+$")
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A tool as a request brings it."""
+
+    name: str
+    written: str
+    """Its name as a plan writes it: signs that names of the notation have not are underscores."""
+    description: str = ""
+    fields: Mapping[str, Schema] = field(default_factory=dict)
+    required: frozenset[str] = frozenset()
+
+    @property
+    def words(self) -> str:
+        """What it is found by: its name twice, cut into words, for a name says more than a sentence about it."""
+        name = " ".join(_PARTS.findall(self.name))
+        return f"{name} {name} {self.description} {' '.join(part for one in self.fields for part in _PARTS.findall(one))}"
+
+    @property
+    def line(self) -> str:
+        """How it is called."""
+        taken = ", ".join(f"{name}{'' if name in self.required else '?'}{_kind(kind)}" for name, kind in self.fields.items())
+        return f"{self.written}({taken})" if self.fields else self.written
+
+    def told(self, task: frozenset[str]) -> str:
+        """Its line, and its description where that shares a word with the task which its name has not."""
+        more = (content(self.description) & task) - content(" ".join(_PARTS.findall(self.name)).casefold())
+        return f"{self.line}: {telling.sentence(self.description)}" if more else self.line
+
+
+def declared(tools: Sequence[Any]) -> list[Declared]:
+    """The tools of a request, which may also be no more than names.
+
+    Parameters are JSON Schema, or a mapping from names to types or to words; one whose name is no word cannot be given. Raises `InputError`
+    A016 where a tool has no name, or two have the same.
+    """
+    functions = [{"name": one} if isinstance(one, str) else one for one in tools]
+    shaped = [_shaped(one) for one in functions]
+    taken: set[str] = set()
+    found = []
+    for one, schema in zip(shaped, parameters(shaped, "tools"), strict=True):
+        said = one.get("description")
+        kinds = {name: kind for name, kind in schema.get("properties", {}).items() if _WORD.fullmatch(name)}
+        required = frozenset(kinds) & frozenset(schema.get("required", ()))
+        written = _unlike(_UNWRITTEN.sub("_", str(one["name"])), taken)
+        taken.add(written)
+        found.append(Declared(str(one["name"]), written, said if isinstance(said, str) else "", kinds, required))
+    return found
+
+
+def _unlike(name: str, taken: set[str]) -> str:
+    """A name that is not taken."""
+    return next(one for number in count(1) if (one := name if number == 1 else f"{name}_{number}") not in taken)
+
+
+def _shaped(tool: Any) -> Mapping[str, Any]:
+    """A declaration whose parameters are JSON Schema."""
+    if not isinstance(tool, Mapping) or not isinstance(given := tool.get("parameters"), Mapping):
+        return tool if isinstance(tool, Mapping) else {}
+    inner = given.get("properties")
+    if isinstance(inner, Mapping) and all(isinstance(one, Mapping) for one in inner.values()):  # and no parameter of this name
+        return tool
+    needed = tool.get("required")
+    required = [name for name, one in given.items() if isinstance(one, str) and one.startswith("Required")]
+    properties = {str(name): one if isinstance(one, Mapping) else {} for name, one in given.items()}
+    listed = [str(name) for name in needed] if isinstance(needed, list | tuple) else required
+    return {**tool, "parameters": {"type": "object", "properties": properties, "required": listed}}
+
+
+def ranked(task: str, tools: Sequence[Declared]) -> list[Declared]:
+    """The tools, those first that share most words with the task."""
+    found = scores([one.words for one in tools], task)
+    return [tools[at] for at in sorted(range(len(tools)), key=lambda at: (-found[at], at))]
+
+
+def shortlist(task: str, tools: Sequence[Declared]) -> list[Declared]:
+    """The best of them, as many as a prompt has room for."""
+    room, found = MAX_TOLD, list[Declared]()
+    for one in ranked(task, tools):
+        room -= len(one.line) + 1
+        if room < 0 and len(found) >= SHORTEST:
+            break
+        found.append(one)
+    return found
+
+
+def told(task: str, tools: Sequence[Declared], tables: Mapping[str, Any] | None = None) -> str:
+    """What a model reads of ranked tools, one a line, and of the tables of a database."""
+    wanted = content(task)
+    lines = [one.told(wanted) if at < DESCRIBED else one.line for at, one in enumerate(tools)]
+    room = MAX_TOLD
+    for name, columns in (tables or {}).items():
+        line = f"table {name}({', '.join(map(str, columns)) if isinstance(columns, list | tuple) else ''})"
+        room -= len(line) + 1
+        if room < 0:
+            break
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def grammar(tools: Sequence[Declared], style: Style | None = None) -> str:
+    """The plans that these tools allow, as Lark: of calls, of steps, or of either where no style is said."""
+    writer = _Writer()
+    choices = [writer.lines([writer.steps] * MAX_STEPS)] if style != "calls" or not tools else []
+    if tools and style != "steps":
+        choices.append(writer.lines([lambda before: writer.calls(tools, before)] * MAX_STEPS))
+    return writer.text(" | ".join(choices))
+
+
+class _Writer:
+    """Rules, as they are asked for; equal ones are written once."""
+
+    def __init__(self) -> None:
+        self._rules: dict[str, str] = {}
+
+    def rule(self, body: str) -> str:
+        return self._rules.setdefault(body, f"r{len(self._rules)}")
+
+    def text(self, start: str) -> str:
+        return "\n".join(["%llguidance {}", f"start: {start}", *(f"{name}: {body}" for body, name in self._rules.items()), ""])
+
+    def lines(self, calls: Sequence[Any]) -> str:
+        """Numbered lines, one at least; each may name those before it."""
+        rest = ""
+        for number in range(len(calls), 0, -1):
+            here = f"{literal(f's{number} = ')} {self.rule(calls[number - 1](number - 1))}"
+            rest = self.rule(f"{here} ({literal(chr(10))} {rest})?" if rest else here)
+        return rest
+
+    def steps(self, before: int) -> str:
+        text = self.json({"type": "string", "minLength": 1, "maxLength": MAX_TEXT})
+        return f"{literal(STEP + '(')} {self.waits(before)} {literal(DO + '=')} {text} {literal(')')}"
+
+    def calls(self, tools: Sequence[Declared], before: int) -> str:
+        return " | ".join(self.call(one, before) for one in tools)
+
+    def call(self, tool: Declared, before: int) -> str:
+        """One call: the steps it waits for, then its arguments in their order."""
+        rest = {True: literal(")"), False: literal(")")}
+        for name, kind in reversed(list(tool.fields.items())):
+            value = self.rule(" | ".join([*(literal(f"s{at}") for at in range(1, before + 1)), self.json(kind)]))
+            here = {}
+            for first in (True, False):
+                key = f"{name}=" if first else f", {name}="
+                given = f"{literal(key)} {value} {rest[False]}"
+                here[first] = self.rule(given if name in tool.required else f"{given} | {rest[first]}")
+            rest = here
+        more = f" ({literal(', ')} {self.step(before)}){{0,{before - 1}}}" if before > 1 else ""
+        alone = f"{self.step(before)}{more}" if before else ""
+        if not tool.fields:
+            return self.rule(f"{literal(tool.written + '(')} ({alone})? {literal(')')}" if before else literal(tool.written + "()"))
+        waiting = f"{alone} {rest[False]} | " if before else ""
+        return self.rule(f"{literal(tool.written + '(')} ({waiting}{rest[True]})")
+
+    def waits(self, before: int) -> str:
+        return f"({self.step(before)} {literal(', ')}){{0,{before}}}" if before else ""
+
+    def step(self, before: int) -> str:
+        """One of the steps before."""
+        return self.rule(" | ".join(literal(f"s{at}") for at in range(1, before + 1)))
+
+    def json(self, kind: Schema) -> str:
+        body = bounded(decodable(dict(kind)), MAX_TEXT)
+        return self.rule(f"%json {json_text({**body, 'x-guidance': _COMPACT})}")
+
+
+def graph(text: str, tools: Sequence[Declared], style: Style | None = None) -> dict[str, Any]:
+    """The plan that a model wrote as `{nodes, edges}`: a node is `{tool, arguments}` or `{step}`, an edge a pair of their numbers.
+
+    A model may write what it likes, where its server decodes by no grammar. Raises `InputError` R001 for lines that are none, R002 for a
+    tool, an argument or a step that is not there.
+    """
+    try:
+        lines = [line for line in read_plan(text) if isinstance(line, Step)]
+    except NotPlan as error:
+        raise InputError("R001", f"no plan: {error.reason}", hint='s1 = NAME(ARGUMENT="VALUE")') from error
+    if not lines:
+        raise InputError("R001", "the plan is empty", hint='s1 = NAME(ARGUMENT="VALUE")')
+    known = {one.written: one for one in tools}
+    numbers: dict[str, int] = {}
+    nodes: list[dict[str, Any]] = []
+    edges: list[list[int]] = []
+    for line in lines[:MAX_STEPS]:
+        named = [*line.after, *(one.root for one in line.references)]
+        if missing := next((name for name in named if name not in numbers), ""):
+            raise InputError(
+                "R002", f"{line.name} names {missing}, which does not stand before it", hint=f"before it: {', '.join(numbers) or 'none'}"
+            )
+        edges += [[numbers[name], len(nodes)] for name in dict.fromkeys(named)]
+        numbers[line.name] = len(nodes)
+        nodes.append(_node(line, known, style))
+    return {"nodes": nodes, "edges": edges}
+
+
+def _node(line: Step, known: Mapping[str, Declared], style: Style | None) -> dict[str, Any]:
+    given = {name: value.value if isinstance(value, Stated) else f"${{{value}}}" for name, value in line.arguments.items()}
+    if line.skill == STEP and STEP not in known and style != "calls":
+        return {"step": str(given.get(DO, ""))}
+    tool = known.get(line.skill)
+    if tool is None:
+        near = nearest(line.skill, list(known))
+        raise InputError(
+            "R002", f"there is no tool {line.skill!r}", hint=f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
+        )
+    if wrong := next((name for name in given if name not in tool.fields), ""):
+        raise InputError("R002", f"{line.skill} has no argument {wrong!r}", hint=f"it has {', '.join(tool.fields) or 'none'}")
+    return {"tool": tool.name, "arguments": given} if tool.fields else {"tool": tool.name}
+
+
+def lines(nodes: Sequence[Mapping[str, Any]], edges: Sequence[Sequence[int]], tools: Sequence[Declared]) -> str:
+    """The notation of a graph, whose edges lead from earlier nodes to later ones: what a model is trained to write."""
+    written = {one.name: one.written for one in tools}
+    found = []
+    for at, node in enumerate(nodes):
+        before = [f"s{i + 1}" for i, j in edges if j == at]
+        said = node.get("arguments", {}) if "tool" in node else {DO: node["step"]}
+        arguments: dict[str, Stated | Reference] = {
+            name: Reference(value[2:-1]) if isinstance(value, str) and re.fullmatch(r"\$\{s\d+\}", value) else Stated(value)
+            for name, value in said.items()
+        }
+        read = {one.root for one in arguments.values() if isinstance(one, Reference)}
+        after = tuple(dict.fromkeys(name for name in before if name not in read))
+        found.append(str(Step(f"s{at + 1}", written.get(str(node.get("tool")), STEP), arguments, None, after)))
+    return "\n".join(found)
+
+
+def _kind(kind: Schema) -> str:
+    said = telling.kind(kind)
+    return "" if said in ("str", "object", "any") or not kind else f": {said}"

@@ -1,0 +1,52 @@
+"""Tools of the router that come with the package: what the workflow `planner` is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from orchestra.router import tool_plans
+from orchestra.router.tool_plans import Style
+from orchestra.workflow.steps import tool
+
+
+class ToolOffer(BaseModel):
+    """What a planner is asked with: the tools as it reads them, and the grammar of its answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+    told: str
+    grammar: str
+
+
+class ToolPlan(BaseModel):
+    """A plan over any tools: nodes `{tool, arguments}` or `{step}`, and edges, pairs of their numbers from 0, the producer first."""
+
+    model_config = ConfigDict(frozen=True)
+
+    nodes: list[dict[str, Any]]
+    edges: list[list[int]]
+
+
+@tool(effect="pure")
+def offer_tools(
+    task: str, tools: Sequence[str | dict[str, Any]], tables: Mapping[str, Any] | None = None, style: Style | None = None
+) -> ToolOffer:
+    """The tools of a task that share most with it, as a planner reads them, and the grammar of the plans that they allow.
+
+    Raises `InputError` A016 for tools that cannot be told apart.
+    """
+    chosen = tool_plans.shortlist(task, tool_plans.declared(tools))
+    return ToolOffer(told=tool_plans.told(task, chosen, tables), grammar=tool_plans.grammar(chosen, style))
+
+
+@tool(effect="pure")
+def read_plan(lines: str, tools: Sequence[str | dict[str, Any]], style: Style | None = None) -> ToolPlan:
+    """The graph that a planner wrote. Raises `InputError` R001 or R002 for lines that are no plan over these tools."""
+    return ToolPlan.model_validate(tool_plans.graph(lines, tool_plans.declared(tools), style))
+
+
+TOOLS = (offer_tools, read_plan)
+"""All of them; every project can name them."""

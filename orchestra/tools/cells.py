@@ -1,0 +1,71 @@
+"""Cells: where the numbers of an expression, and quoted words, stand in a table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+
+from orchestra.values import arithmetic
+from orchestra.values.models import Cell
+from orchestra.values.words import content
+from orchestra.verify.numbers import Number, numbers
+from orchestra.workflow.steps import tool
+
+_FIGURE = re.compile(r"[$€£¥(\s-]*\d[\d,]*(?:\.\d+)?[)\s%]*")
+_YEAR = re.compile(r"(?:19|20)\d\d")
+
+
+@tool(effect="pure")
+def cells(question: str, table: Sequence[Sequence[str]], expression: str | None = None, quotes: Sequence[str] = ()) -> list[Cell]:
+    """The cells that an answer rests on: one for each number of the expression, and for each quote, that stands in the table.
+
+    Of several cells with the same number it is the one whose row and column have most words in common with the question, the first where
+    they are equal. What stands in no cell, such as a factor of a hundred or words of a paragraph, has none.
+    """
+    every = list(_cells(table))
+    asked = content(question)
+    found: list[Cell] = []
+    for wanted in _operands(expression):
+        found += _best([cell for cell in every if any(wanted in _values(number) for number in numbers(cell.text))], asked)
+    for quote in quotes:
+        text = _plain(quote)
+        found += _best([cell for cell in every if text and text == _plain(cell.text)], asked)
+    return list(dict.fromkeys(found))
+
+
+def _cells(table: Sequence[Sequence[str]]) -> Iterator[Cell]:
+    """All cells with a text. The heading of a row is its first text; a column's are the texts above the first row of numbers."""
+    head = next((at for at, row in enumerate(table) if any(_is_figure(text) for text in row[1:])), len(table))
+    for at, row in enumerate(table):
+        for column, text in enumerate(row):
+            if text.strip():
+                above = [line[column].strip() for line in table[: min(at, head)] if column < len(line) and line[column].strip()]
+                label = next((one.strip() for one in row[:column] if one.strip()), "")
+                yield Cell(row=at, column=column, text=text.strip(), row_heading=label, column_heading=" ".join(above))
+
+
+def _is_figure(text: str) -> bool:
+    """Whether a cell is a number, and no year."""
+    return _FIGURE.fullmatch(text.strip()) is not None and _YEAR.fullmatch(text.strip()) is None
+
+
+def _values(number: Number) -> tuple[Fraction, ...]:
+    """What a number may be written as in an expression; brackets are a minus, or are not."""
+    return (number.value, number.plain, abs(number.value), abs(number.plain))
+
+
+def _operands(expression: str | None) -> list[Fraction]:
+    try:
+        return [] if expression is None else [Fraction(one) for one in arithmetic.operands(expression)]
+    except arithmetic.NotArithmetic:
+        return []
+
+
+def _best(candidates: Sequence[Cell], asked: frozenset[str]) -> list[Cell]:
+    shared = [(len(asked & content(f"{cell.row_heading} {cell.column_heading}")), -at) for at, cell in enumerate(candidates)]
+    return [candidates[-max(shared)[1]]] if shared else []
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())

@@ -1,0 +1,189 @@
+"""The log of audits beside a certificate: which accepted outputs were drawn, and what somebody said of each. Pure: bytes in, bytes out.
+
+Lines of JSON, appended and never changed; each has a digest of itself and of the line before, so that one which was altered, moved or
+taken out is noticed. Each names its certificate: one file holds the watches over all that an agent ever had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+
+from orchestra.errors import InputError, Place
+from orchestra.values.json import canonical, digest
+from orchestra.verify.certificate import percent
+from orchestra.verify.certificate_file import Certificate
+from orchestra.verify.drift import GAMMA, Drift
+
+FILE = "audits.jsonl"
+MAX_BYTES = 64 << 20
+FORMAT = "orchestra/audits/v1"
+"""Where the chain of digests begins."""
+
+Said: TypeAlias = Literal["right", "wrong", "unclear"]
+Unit: TypeAlias = tuple[str, str]
+"""A run, and the path of a node in it."""
+
+
+class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An accepted output that was drawn."""
+
+    run: str
+    node: str
+    digest: str
+    """Of its value."""
+    score: float | None = None
+
+    @property
+    def unit(self) -> Unit:
+        """What it is known by."""
+        return self.run, self.node
+
+
+class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
+    certificate: str
+    """The digest of the certificate, as it was made."""
+    at: str
+    """UTC, ISO 8601."""
+    by: str = ""
+    digest: str = ""
+    """Of the digest of the line before and of everything else in this one."""
+
+
+class Drawn(_Line, tag="drawn", frozen=True, kw_only=True):
+    """Outputs were drawn for an audit, before anybody looked at them."""
+
+    seed: int
+    population: int
+    """Accepted outputs that there were to draw from, those of before left out."""
+    since: str = ""
+    until: str = ""
+    outputs: tuple[Output, ...]
+
+
+class Audited(_Line, tag="audited", frozen=True, kw_only=True):
+    """Somebody has said of a drawn output whether it is right."""
+
+    run: str
+    node: str
+    said: Said
+    alpha: float
+    """The working alpha afterwards."""
+    evidence: float
+    """Against the promise, afterwards; at most the greatest float."""
+    gamma: Annotated[float, msgspec.Meta(ge=0, le=1)] = GAMMA
+
+    @property
+    def unit(self) -> Unit:
+        """The output that it is about."""
+        return self.run, self.node
+
+
+Line: TypeAlias = Drawn | Audited
+_decode = msgspec.json.Decoder(Line).decode
+_TOP = 1.7e308
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What a log says of one certificate."""
+
+    drift: Drift
+    drawn: dict[Unit, Output]
+    audits: dict[Unit, Audited]
+
+    @property
+    def open(self) -> list[Output]:
+        """Outputs that were drawn and of which nobody has said anything, in the order of drawing."""
+        return [output for unit, output in self.drawn.items() if unit not in self.audits]
+
+    @property
+    def unclear(self) -> int:
+        """Of how many audited outputs nobody could tell."""
+        return sum(audit.said == "unclear" for audit in self.audits.values())
+
+    @property
+    def broken(self) -> str:
+        """Why the promise does not hold any more; empty as long as it does."""
+        drift = self.drift
+        if not drift.broken:
+            return ""
+        said = f"of audited answers {drift.told}, and {percent(drift.promised)} was promised"
+        return f"{said} (evidence {drift.highest:.3g}, and {drift.limit:.3g} voids)"
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A log's lines, and how many of the file's bytes they are: a last line without its end was cut off when it was written."""
+
+    lines: tuple[Line, ...] = ()
+    size: int = 0
+
+    @classmethod
+    def read(cls, data: bytes, place: Place) -> Log:
+        """Of a file's bytes. Raises `InputError` V020 for a line that is none, or that was changed."""
+        if len(data) > MAX_BYTES:
+            raise _unfit(f"it has more than {MAX_BYTES >> 20} MiB", place)
+        size = data.rfind(b"\n") + 1
+        lines: list[Line] = []
+        for number, text in enumerate(data[:size].split(b"\n")[:-1], 1):
+            here = Place(place.file, number)
+            try:
+                line = _decode(text)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise _unfit(f"line {number} is no audit: {error}", here) from error
+            if line.digest != _chained(lines[-1].digest if lines else FORMAT, line):
+                raise _unfit(f"line {number}, or the one before it, was changed since it was written", here)
+            lines.append(line)
+        return cls(tuple(lines), size)
+
+    def following(self, lines: Iterable[Line]) -> list[Line]:
+        """The lines with their digests, as they follow on these."""
+        before, made = self.lines[-1].digest if self.lines else FORMAT, list[Line]()
+        for line in lines:
+            made.append(msgspec.structs.replace(line, digest=_chained(before, line)))
+            before = made[-1].digest
+        return made
+
+    def watch(self, certificate: Certificate) -> Watch:
+        """What it says of a certificate."""
+        mark = certificate.original.digest
+        drift, drawn, audits = Drift.of(certificate.alpha, certificate.delta), dict[Unit, Output](), dict[Unit, Audited]()
+        for line in self.lines:
+            if line.certificate != mark:
+                continue
+            if isinstance(line, Drawn):
+                drawn |= {output.unit: output for output in line.outputs}
+            elif line.unit not in audits:
+                audits[line.unit] = line
+                drift = drift if line.said == "unclear" else drift.after(wrong=line.said == "wrong", gamma=line.gamma)
+        return Watch(drift, drawn, audits)
+
+
+def audited(certificate: Certificate, watch: Watch, said: Sequence[tuple[Output, Said]], by: str, at: str) -> list[Audited]:
+    """The lines that verdicts on drawn outputs make, in their order."""
+    lines: list[Audited] = []
+    drift = watch.drift
+    for output, verdict in said:
+        drift = drift if verdict == "unclear" else drift.after(wrong=verdict == "wrong")
+        against, mark = min(drift.evidence, _TOP), certificate.original.digest
+        lines.append(
+            Audited(certificate=mark, at=at, by=by, run=output.run, node=output.node, said=verdict, alpha=drift.alpha, evidence=against)
+        )
+    return lines
+
+
+def encoded(lines: Iterable[Line]) -> bytes:
+    """Lines as they stand in the file."""
+    return b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+
+
+def _chained(before: str, line: Line) -> str:
+    return digest(canonical([before, {**msgspec.to_builtins(line), "digest": ""}]))
+
+
+def _unfit(why: str, place: Place) -> InputError:
+    return InputError("V020", f"the log of audits cannot be relied on: {why}", place=place, hint="restore the file from a copy")

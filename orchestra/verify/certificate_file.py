@@ -1,0 +1,224 @@
+"""The file `certificate.json`: a certified threshold, what it promises, on which figures, and what it is bound to.
+
+Its own digest notices an edit by hand. It is no signature: whoever changes the file and the digest has made another certificate.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from orchestra.errors import InputError, Place
+from orchestra.values.json import canonical, digest
+from orchestra.verify.certificate import SURE, Certification, Certified, binomial_tail, interval, percent
+
+FILE = "certificate.json"
+MAX_BYTES = 1 << 20
+SCORE = "the lowest score of the node's checks, each of which passes"
+"""What is compared with the threshold (`orchestra.verify.combine.score`)."""
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Level = Annotated[float, msgspec.Meta(gt=0, le=0.5)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
+
+
+class Bonds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Digests of all that an agent's answers and their scores follow from."""
+
+    card: str
+    """Of prompt, types, sampling and the like, without what says how answers are accepted."""
+    model: str
+    """Of the base weights and how they are served; of an endpoint's name and `revision:`. Empty for agents that ask no server."""
+    adapter: str
+    """Of what it has learnt: an adapter's weights, a classical agent's arrays, the version of code. Empty for nothing."""
+    checks: str
+    """Of the code of the checks."""
+
+    def changed(self, now: Bonds) -> list[str]:
+        """What is not what it was, in words."""
+        words = {"card": "its card or prompt", "model": "the model", "adapter": "its adapter or arrays", "checks": "the code of the checks"}
+        return [said for field, said in words.items() if getattr(self, field) != getattr(now, field)]
+
+
+class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The rows that it was made on."""
+
+    name: str
+    digest: str
+    """Of their bytes, and of recorded predictions."""
+    tuning: Count
+    calibration: Count
+    judged: Count
+    seed: int
+    right: tuple[str, ...]
+    """The metrics that told right answers from wrong ones."""
+    predictions: bool = False
+    """Whether answers were read from a file, and not asked for."""
+
+
+class Judged(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the threshold accepted of the rows that neither tuned nor calibrated."""
+
+    rows: Count
+    accepted: Count
+    errors: Count
+    low: Share
+    high: Share
+    """The 95 % interval of the share of wrong ones among the accepted (Clopper and Pearson)."""
+
+
+class Resplit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What became of the promise, and of the naive threshold, when the rows were divided anew."""
+
+    rounds: Count
+    certified: Count
+    broken: Count
+    refuted: Count
+    naive: Count
+    naive_broken: Count
+    naive_refuted: Count
+
+
+class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the file says."""
+
+    format: Literal["orchestra/certificate/v1"] = "orchestra/certificate/v1"
+    agent: str
+    alpha: Level
+    """At most this share of what is accepted is wrong …"""
+    delta: Level
+    """… but for a chance of so much, over the draw of the rows that calibrated it."""
+    threshold: Share
+    score: str = SCORE
+    checks: tuple[str, ...]
+    """The checks whose score it is."""
+    accepted: Count
+    """Of the calibration part, and how many of these are wrong."""
+    errors: Count
+    base_error: Share
+    """The share of wrong answers among all rows."""
+    withheld: Share
+    """The least share that any threshold would have to withhold (the feasibility bound)."""
+    data: Data
+    judged: Judged
+    resplits: Resplit
+    bonds: Bonds
+    made: str
+    """UTC, ISO 8601."""
+    void: str | msgspec.UnsetType = msgspec.UNSET
+    """Why audits have found the promise broken; not there as long as they have not."""
+    digest: str = ""
+    """Of everything else in the file."""
+
+    @property
+    def coverage(self) -> float:
+        """The share of the calibration part that is accepted."""
+        return self.accepted / self.data.calibration
+
+    @property
+    def promise(self) -> str:
+        """What is promised, in one line."""
+        said = f"at most {percent(self.alpha)} of what is accepted is wrong, with {percent(1 - self.delta)} confidence"
+        return f"{said}; covers {percent(self.coverage)}"
+
+    @property
+    def command(self) -> str:
+        """What makes a new one."""
+        return f"orchestra certify {self.agent} --data FILE --alpha {self.alpha:g} --delta {self.delta:g}"
+
+    def sealed(self) -> Certificate:
+        """With its own digest."""
+        return msgspec.structs.replace(self, digest=self._own())
+
+    def voided(self, why: str) -> Certificate:
+        """The same, void for this reason."""
+        return msgspec.structs.replace(self, void=why).sealed()
+
+    @property
+    def original(self) -> Certificate:
+        """As it was made: before it was voided."""
+        return self if self.void is msgspec.UNSET else msgspec.structs.replace(self, void=msgspec.UNSET).sealed()
+
+    def _own(self) -> str:
+        return digest(canonical({**msgspec.to_builtins(self), "digest": ""}))
+
+    def written(self) -> bytes:
+        """As a file."""
+        return msgspec.json.format(msgspec.json.encode(self)) + b"\n"
+
+    @classmethod
+    def read(cls, data: bytes, place: Place | None = None) -> Certificate:
+        """From a file's bytes, which are not trusted.
+
+        Raises `InputError` V003 for what is no certificate or does not carry its own promise, V004 for one that was changed.
+        """
+        if len(data) > MAX_BYTES:
+            raise _none(f"it has more than {MAX_BYTES >> 20} MiB", place)
+        try:
+            found = msgspec.json.decode(data, type=cls)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise _none(str(error), place) from error
+        if found.digest != found._own():
+            reason = f"{FILE} of {found.agent} was changed since it was made"
+            raise InputError("V004", reason, place=place, hint=found.command)
+        if not found.errors <= found.accepted <= found.data.calibration:
+            raise _none("its counts do not fit together", place)
+        if binomial_tail(found.errors, found.accepted, found.alpha) > found.delta:
+            raise _none(f"{found.errors} errors among {found.accepted} accepted do not carry what it promises", place)
+        return found
+
+
+def _none(why: str, place: Place | None) -> InputError:
+    return InputError("V003", f"no certificate: {why}", place=place, hint="orchestra certify AGENT --data FILE")
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where the answers of a certification come from: name and digest of the data, metrics, and whether they were read from a file."""
+
+    name: str
+    digest: str
+    right: tuple[str, ...]
+    predictions: bool
+
+
+def certificate(agent: str, checks: tuple[str, ...], found: Certification, origin: Origin, bonds: Bonds, made: str) -> Certificate:
+    """The certificate of a certification that came to one; `made` is the time, UTC, ISO 8601."""
+    outcome, judged, splits = found.outcome, found.judged, found.resplits
+    assert isinstance(outcome, Certified), "only of what was certified"
+    assert judged is not None, "what was certified was judged"
+    low, high = interval(judged.errors, judged.accepted, SURE)
+    return Certificate(
+        agent=agent,
+        alpha=found.terms.alpha,
+        delta=found.terms.delta,
+        threshold=outcome.step.threshold,
+        checks=tuple(sorted(checks)),
+        accepted=outcome.step.accepted,
+        errors=outcome.step.errors,
+        base_error=found.bound.base_error,
+        withheld=found.bound.withheld,
+        data=Data(
+            name=origin.name,
+            digest=origin.digest,
+            tuning=found.tuning,
+            calibration=found.calibration,
+            judged=judged.rows,
+            seed=found.terms.seed,
+            right=origin.right,
+            predictions=origin.predictions,
+        ),
+        judged=Judged(judged.rows, judged.accepted, judged.errors, low, high),
+        resplits=Resplit(
+            splits.rounds, splits.certified, splits.broken, splits.refuted, splits.naive, splits.naive_broken, splits.naive_refuted
+        ),
+        bonds=bonds,
+        made=made,
+    ).sealed()
+
+
+def as_data(found: Certification) -> dict[str, Any]:
+    """A certification as plain JSON."""
+    data: dict[str, Any] = msgspec.to_builtins(found)
+    data["outcome"] = {"kind": type(found.outcome).__name__, **data["outcome"]}
+    return data

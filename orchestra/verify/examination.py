@@ -1,0 +1,135 @@
+"""The examination: verification as a machine, for checks that ask agents. Pure: who runs it makes the calls.
+
+    state = start(situation)                    # an `Asked` with questions, or the `Ruling`
+    state = go_on(situation, state, replies)    # as often as there are questions
+
+Checks go by cost. What asks nobody is asked first; then, of the checks on which it still depends whether the value is accepted, one after
+the other. What a check asks goes out at once; what does not come back, or makes no sense, is `unknown`, and `unknown` never passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from orchestra.agent.contract import Contract
+from orchestra.errors import InputError
+from orchestra.events import Question, Verdict
+from orchestra.verify import answers, entailment
+from orchestra.verify.acceptance import Ruling, Situation, at_once, open_check, rules_of, ruling
+from orchestra.verify.answers import REDERIVE, unknown
+from orchestra.verify.entailment import ENTAILMENT, Reply
+from orchestra.verify.rule import AGREE, Named, NotARule, named, read
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an examination stands when it has questions: the check that asks, what it asks, and what was said before."""
+
+    check: str
+    questions: tuple[Question, ...]
+    verdicts: tuple[Verdict, ...] = ()
+
+
+def start(situation: Situation) -> Asked | Ruling:
+    """The first questions, or the ruling where there are none."""
+    return _next(situation, at_once(situation))
+
+
+def go_on(situation: Situation, asked: Asked, replies: Sequence[Reply]) -> Asked | Ruling:
+    """What follows from the replies to the questions, in their order."""
+    known = {read(one.check): one for one in asked.verdicts}
+    check = read(asked.check)
+    if isinstance(check, Named):
+        known[check] = _named(check, judged(check, situation, replies))
+    return _next(situation, {one: said for one, said in known.items() if isinstance(one, Named)})
+
+
+def _next(situation: Situation, known: dict[Named, Verdict]) -> Asked | Ruling:
+    rules = rules_of(situation.checks)
+    while (check := open_check(rules, known)) is not None:
+        found = questions(check, situation)
+        if isinstance(found, tuple):
+            return Asked(check=str(check), questions=found, verdicts=tuple(known.values()))
+        known[check] = _named(check, found)
+    return ruling(situation, rules, known)
+
+
+def _named(check: Named, said: Verdict) -> Verdict:
+    """A verdict under the check's whole name, with the agent in it."""
+    return msgspec.structs.replace(said, check=str(check))
+
+
+def judge_of(check: Named) -> str:
+    """The agent that a check asks; empty for one that asks the producer, or nobody."""
+    return check.argument or (ENTAILMENT if check.check == ENTAILMENT else "") if check.check in (ENTAILMENT, REDERIVE) else ""
+
+
+def agents_of(checks: tuple[str, ...]) -> list[str]:
+    """The agents that checks ask beside the producer, each once."""
+    return list(dict.fromkeys(name for rule in rules_of(checks) for check in named(rule) if (name := judge_of(check))))
+
+
+def stated(checks: tuple[str, ...], agents: Mapping[str, Contract]) -> tuple[tuple[str, ...], dict[str, Contract]]:
+    """Checks that somebody states outside of a workflow, and the agents that they ask.
+
+    Raises `InputError` V010 for a text that is no check, V011 for an agent that is not there.
+    """
+    for text in checks:
+        try:
+            read(text)
+        except NotARule as error:
+            raise InputError("V010", f"{text!r} is no check: {error.why}", hint='checks="quote | entailment"') from error
+    found: dict[str, Contract] = {}
+    for name in agents_of(checks):
+        if name not in agents:
+            hint = f"there are: {', '.join(sorted(agents)) or 'none'}"
+            raise InputError("V011", f"a check asks the agent {name!r}, and there is none", hint=hint)
+        found[name] = agents[name]
+    return checks, found
+
+
+def questions(check: Named, situation: Situation) -> tuple[Question, ...] | Verdict:
+    """What a check asks; or its verdict, where there is nothing to ask or nobody to be asked."""
+    if check.check == AGREE:
+        return _samples(check, situation)
+    name = judge_of(check)
+    judge = situation.judges.get(name)
+    if judge is None:
+        return unknown(check.check, f"there is no agent {name!r}" if name else f"it names no agent: {check.check}(NAME)")
+    if situation.producer is not None and alike(judge, situation.producer):
+        return unknown(check.check, f"{name} is the agent that produced the value: the same model with the same prompt")
+    if check.check == REDERIVE:
+        return answers.rederivation(judge, situation.inputs, situation.evidence)
+    return entailment.questions(situation.value, situation.schema, situation.evidence, name)
+
+
+def _samples(check: Named, situation: Situation) -> tuple[Question, ...] | Verdict:
+    producer, count = situation.producer, int(check.argument or answers.SAMPLES) if (check.argument or "0").isdigit() else 0
+    if producer is None or producer.kind != "agent":
+        return unknown(AGREE, "no agent produced the value, and so none can be asked again")
+    if not producer.max_output:
+        return unknown(AGREE, f"{producer.name} asks no model, and would say the same again")
+    if not 2 <= count <= answers.MOST_SAMPLES:
+        return unknown(AGREE, f"it takes 2 to {answers.MOST_SAMPLES} samples, not {check.argument!r}")
+    return answers.samples(producer, situation.inputs, count)
+
+
+def judged(check: Named, situation: Situation, replies: Sequence[Reply]) -> Verdict:
+    """What a check makes of the replies to its questions."""
+    if check.check == ENTAILMENT:
+        return entailment.judged(situation.value, situation.schema, situation.evidence, replies)
+    if check.check == AGREE:
+        return answers.agreed(situation.value, situation.schema, replies)
+    judge: Contract | None = situation.judges.get(judge_of(check))
+    output: Mapping[str, object] = judge.output if judge is not None else {}
+    return answers.rederived(situation.value, situation.schema, output, replies)
+
+
+def alike(judge: Contract, producer: Contract) -> bool:
+    """Whether two agents are one: the same card, or cards with the same model, adapter and prompt under two names."""
+    if judge.kind != producer.kind:
+        return False
+    if judge.mind and producer.mind:
+        return judge.mind == producer.mind
+    return judge.name == producer.name

@@ -1,0 +1,322 @@
+"""What if: a recorded run gone through again with something otherwise, in memory: only what changed is asked, and no effect is repeated.
+
+Answers that the run recorded are recalled wherever the very same call is made, those of tools with effects too. A call that the run did
+not make goes out where nothing can come of it but its answer: agents, and pure tools. A tool with effects is never called: where its
+inputs have changed the run stops. A person is never asked: what was answered stands as long as the question does.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from orchestra.agent.card import Card
+from orchestra.agent.contract import Contract
+from orchestra.doors import Call, Direct, Done, Letter, Measure, Refused, Reply, Workers
+from orchestra.engine.answers import streamed
+from orchestra.engine.replay import Replayed, replay
+from orchestra.engine.run import Run
+from orchestra.engine.shell import Engine
+from orchestra.errors import InputError
+from orchestra.events import NOTHING, Answered, Asked, AttemptFinished, Event, RunFinished, RunStarted, Usage
+from orchestra.inputs import bound
+from orchestra.journal.history import History
+from orchestra.journal.memory import MemoryJournal
+from orchestra.project import Project
+from orchestra.rerun import changes, walk
+from orchestra.stored import contracts, restored
+from orchestra.values.json import canonical
+from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
+from orchestra.workers import Troupe
+from orchestra.workflow.program import Program
+
+STOPPED = "E024"
+"""The code of a call with effects that is not made."""
+ASKED = "?"
+"""In the paths of what checks ask about a node: the node itself says what came of it."""
+TURN, PATIENCE = 0.01, 10.0
+"""Seconds between looks at a run that was just answered, and until it is taken for one that cannot be."""
+
+Verdict: TypeAlias = Literal["same", "changed", "withheld", "answered", "failed", "stopped"]
+"""What becomes of a run's answer: it is the same or another one; it is not there any more, because it was withheld or because something
+failed; it is there now and was not; or the run stops before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A node at which a run stops: what would be done there must not be done again."""
+
+    node: str
+    name: str
+    """The tool, or `a person`."""
+    inputs: Any
+    """What it would be called with, or the question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A node that comes to something else; None where a run does not have it."""
+
+    node: str
+    before: Outcome | None
+    after: Outcome | None
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What a run came to, or would."""
+
+    status: str
+    outcome: Outcome | None
+    usage: Usage
+    """Of all its calls, recalled ones at what they cost then."""
+    judged: int
+    """Nodes whose value checks judged."""
+    accepted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """A run as it was, and as it would be."""
+
+    run: str
+    workflow: str
+    before: Side
+    after: Side
+    changed: tuple[Changed, ...]
+    stops: tuple[Stop, ...]
+    recalled: int
+    """Calls that were answered from the record."""
+    anew: int
+    """Calls that went out."""
+    spent: Usage
+    """By those."""
+    lost: str = ""
+    """Why today's engine does not follow the record to its end; calls that come behind are made anew."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """What becomes of its answer."""
+        if self.stops:
+            return "stopped"
+        before, after = self.before.outcome, self.after.outcome
+        if same(before, after):
+            return "same"
+        if isinstance(after, Value):
+            return "changed" if isinstance(before, Value) else "answered"
+        return "failed" if isinstance(after, Failed) or after is None else "withheld"
+
+
+def same(one: Outcome | None, other: Outcome | None) -> bool:
+    """Whether two outcomes are the same to whoever uses them: the same value, however sure; withheld twice; a failure of one kind."""
+    match one, other:
+        case Value(), Value():
+            return bool(one.value == other.value)
+        case Failed(), Failed():
+            return one.code == other.code
+        case (Abstained(), Abstained()) | (Skipped(), Skipped()):
+            return True
+        case _:
+            return one is other
+
+
+@dataclass(slots=True)
+class _Record:
+    """What a run answered to one and the same call; its attempts, the errors among them too."""
+
+    answer: AttemptFinished
+    usage: Usage = NOTHING
+
+
+@dataclass(slots=True)
+class Sealed:
+    """Workers behind which nothing has effects: they answer from a record, and let through what can do no harm."""
+
+    inner: Workers
+    run_id: str
+    records: Mapping[bytes, _Record]
+    harmless: frozenset[tuple[str, str]]
+    """Kind and name of whatever may be called."""
+    recalled: dict[tuple[str, int], Usage] = field(default_factory=dict)
+    """By node and attempt: what an answer cost then."""
+    anew: set[tuple[str, int]] = field(default_factory=set)
+    stops: dict[str, Stop] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, inner: Workers, run: str, program: Program, found: Replayed, asked: Iterable[str]) -> Sealed:
+        """Of a replayed run. The agents in `asked` are asked anew, whatever they answered before."""
+        records: dict[bytes, _Record] = {}
+        unknown = set(asked)
+        for call, finished in found.calls.values():
+            if finished is None or (call.kind == "agent" and call.name in unknown):
+                continue
+            record = records.setdefault(_identity(call), _Record(finished))
+            record.usage += finished.usage
+            if record.answer.error:
+                record.answer = finished
+        pure = ((one.kind, one.name) for _, node in walk(program) for one in contracts(node) if one.kind == "agent" or one.effect == "pure")
+        return cls(inner, run, records, frozenset(pure))
+
+    def run(self, call: Call) -> AsyncGenerator[Reply, None]:
+        """Answers a call, or passes it on."""
+        known = self._known(call)
+        return self.inner.run(call) if known is None else _told(known)
+
+    async def do(self, call: Call) -> Done | Refused:
+        """The same without chunks."""
+        if (known := self._known(call)) is not None:
+            return known
+        return await (self.inner.do(call) if isinstance(self.inner, Direct) else streamed(self.inner, call))
+
+    def _known(self, call: Call) -> Done | Refused | None:
+        if (record := self.records.get(_identity(call))) is not None:
+            self.recalled[call.node, call.attempt] = record.usage
+            then = record.answer
+            told: dict[str, Any] = {"server": then.server, "model": then.model}
+            if then.error:  # once more would be the same again: nobody waits for it
+                return Refused(code=then.error, reason=then.reason, hint=then.hint, **told)
+            return Done(value=then.value, confidence=then.confidence, recalled=self.run_id, **told)
+        if (call.kind, call.name) in self.harmless:
+            self.anew.add((call.node, call.attempt))
+            return None
+        self.stops[call.node] = Stop(call.node, call.name, call.inputs)
+        return Refused(code=STOPPED, reason=f"{call.name} has effects, and the run did not call it with these inputs")
+
+    def measure(self, call: Call) -> Measure:
+        """What a call may cost: nothing where it does not go out."""
+        out = _identity(call) not in self.records and (call.kind, call.name) in self.harmless
+        return self.inner.measure(call) if out else Measure()
+
+    async def count(self, call: Call) -> int | None:
+        """The tokens of a call's prompt."""
+        return await self.inner.count(call)
+
+
+async def _told(known: Done | Refused) -> AsyncGenerator[Reply, None]:
+    yield known
+
+
+def _identity(call: Call) -> bytes:
+    """What makes two calls the same. Not how long the output may be: that is what a budget has left."""
+    asked = [call.kind, call.name, call.version, call.inputs, call.evidence, call.feedback, call.escalate, call.sample, call.label]
+    return canonical(asked)
+
+
+async def whatif(
+    project: Project, engine: Engine, troupe: Troupe | None, events: Sequence[Event], instead: Mapping[str, Card | Contract] | None
+) -> Rehearsal:
+    """Goes through a run of these events again, with other agents, or without any with everything as it is today.
+
+    Raises `InputError` E025 for a run that has not ended, and what compiling it anew raises.
+    """
+    first = events[0]
+    if not isinstance(first, RunStarted) or not isinstance(events[-1], RunFinished):
+        run = first.run if isinstance(first, RunStarted) else ""
+        raise InputError("E025", f"run {run} has not ended", hint=f"orchestra runs show {run}")
+    old = await restored(project, engine.journal, first, asking=False)
+    given: Mapping[str, Any] = first.inputs
+    if instead is not None:
+        program = await restored(project, engine.journal, first, instead=project.instead(instead))
+        asks = any(isinstance(one, Card) and one.kind == "model" for one in instead.values())
+    else:
+        program = project.program(project.find(first.workflow))
+        given = bound(program, (), {name: value for name, value in given.items() if name in program.inputs})
+        asks = bool(changes(old, program))
+    if troupe is not None and asks:
+        await troupe.prepare(program)
+    return await rehearse(engine, Recorded(old, first, events), program, given, instead or ())
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A run as it was: its program, its inputs and all of its events."""
+
+    program: Program
+    first: RunStarted
+    events: Sequence[Event]
+
+
+async def rehearse(engine: Engine, recorded: Recorded, program: Program, given: Mapping[str, Any], asked: Iterable[str]) -> Rehearsal:
+    """Goes through a run again, with another program; the agents in `asked` are asked anew. Nothing of it reaches the engine's journal."""
+    first, found = recorded.first, replay(recorded.program, recorded.events)
+    sealed = Sealed.of(engine.workers, first.run, program, found, asked)
+    stage = Engine(engine.clock, MemoryJournal(), sealed, concurrency=engine.concurrency)
+    try:
+        run = stage.start(program, given, graph=first.graph, label=first.label, versions=first.versions)
+        stops = await _answered(stage, run, recorded.events)
+        await run.wait()
+        events = list(await run.history())
+    finally:
+        await stage.close()
+    stops += sealed.stops.values()
+    spent = _spent(events, sealed.anew)
+    before, after = History.of(recorded.events), History.of(events)
+    return Rehearsal(
+        run=first.run,
+        workflow=first.workflow,
+        before=_side(before, before.usage),
+        after=_side(after, sum(sealed.recalled.values(), spent)),
+        changed=tuple(_changed(before, after, stops)),
+        stops=tuple(stops),
+        recalled=len(sealed.recalled),
+        anew=len(sealed.anew),
+        spent=spent,
+        lost=found.reason if found.different is not None else "",
+    )
+
+
+async def _answered(stage: Engine, run: Run, recorded: Sequence[Event]) -> list[Stop]:
+    """Answers what persons were asked as they did then, until the run ends or asks something else; gives the questions of which
+    nobody knows the answer."""
+    questions = {event.node: event.shown for event in recorded if isinstance(event, Asked) and event.about == "answer"}
+    known = {(questions[event.node], event.node): event for event in recorded if isinstance(event, Answered) and event.node in questions}
+    posted: set[str] = set()
+    patience = PATIENCE
+    while await run.pause() is None:
+        fresh = [one for one in run.asked if one.node not in posted]
+        told = [(one, known[one.shown, one.node]) for one in fresh if (one.shown, one.node) in known]
+        for one, answer in told:
+            posted.add(one.node)
+            letter = Letter(kind="answer", node=one.node, value=answer.value, by=answer.by, shown=one.shown, at=stage.clock.now())
+            await stage.journal.post(run.id, letter)
+        patience = PATIENCE if told else patience - TURN
+        if (fresh and not told) or patience < 0:
+            open_ = fresh or run.asked
+            run.cancel("whatif")
+            return [Stop(one.node, "a person", one.question) for one in open_]
+        await stage.clock.sleep(TURN)
+    return []
+
+
+def _spent(events: Sequence[Event], anew: set[tuple[str, int]]) -> Usage:
+    calls = (event for event in events if isinstance(event, AttemptFinished) and (event.node, event.attempt) in anew)
+    return sum((event.usage for event in calls), NOTHING)
+
+
+def _side(history: History, usage: Usage) -> Side:
+    verdicts = [row.attempts[-1].accepted for row in history.rows if row.attempts and row.attempts[-1].accepted is not None]
+    return Side(history.status, history.outcome, usage, len(verdicts), sum(verdicts))
+
+
+def _changed(before: History, after: History, stops: Sequence[Stop]) -> list[Changed]:
+    """The nodes that come to something else, the innermost alone, in the order of the run as it would be. Of a run that stops, only
+    what it came to before: what lacks a value there tells nothing."""
+    rows = {row.path: row.outcome for row in before.rows}
+    found: dict[str, Changed] = {}
+    for row in after.rows:
+        was = rows.pop(row.path, None)
+        if ASKED in row.path:
+            continue
+        if not same(was, row.outcome) and not (stops and not isinstance(row.outcome, Value)):
+            found[row.path] = Changed(row.path, was, row.outcome)
+    if not stops:
+        gone = {path: outcome for path, outcome in rows.items() if outcome is not None and ASKED not in path}
+        found |= {path: Changed(path, outcome, None) for path, outcome in gone.items()}
+    inside: dict[str, bool] = defaultdict(bool)
+    for path in found:
+        for at, sign in enumerate(path):
+            if sign in "[/#@":
+                inside[path[:at]] = True
+    return [change for path, change in found.items() if not inside[path]]

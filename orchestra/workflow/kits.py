@@ -1,0 +1,112 @@
+"""Kits at their nodes: the tools and agents of an agent with tools, looked up, with what they may call in their turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from orchestra.agent.contract import Contract, Effect, Kit
+from orchestra.verify.examination import agents_of
+from orchestra.workflow.nodes import AgentNode
+from orchestra.workflow.ordering import names_in
+from orchestra.workflow.program import Using
+from orchestra.workflow.syntax import KEYWORDS
+from orchestra.workflow.wiring import Path, listed, meant
+
+if TYPE_CHECKING:
+    from orchestra.workflow.compiler import Compiler
+
+READING: frozenset[Effect] = frozenset({"pure", "idempotent"})
+"""Effects of tools that an agent may use as soon as its card lists them: twice is as once."""
+
+
+def using(compiler: Compiler, node: AgentNode, contract: Contract, path: Path) -> Using | None:
+    """What an agent may use at a node; None where it has no tools, or names what is not there. Faults are noted (A019 to A021, L115)."""
+    kit, findings = contract.kit, compiler.findings
+    if kit is None:
+        hint = "leave `tools` out, or list them on the card"
+        findings.fault("A021", f"the card of {contract.name} has no tools", findings.at(*path, "tools", key=True), hint=hint)
+        return None
+    before = len(findings.faults)
+    _named(compiler, contract, path)
+    known: dict[str, Contract] = {}
+    skills = _skills(compiler, contract, known, (contract.name,), (*path, "agent"))
+    plain = node.each is None and names_in(node.with_) <= {"input"}
+    _permitted(compiler, node, kit, plain, path)
+    if len(findings.faults) > before:
+        return None
+    offered = tuple(one for one in skills if not acts(one) or one.name in node.tools)
+    called = tuple(known.values())
+    return Using(kit, offered, (*called, *judges(compiler, called)), plain, compiler.models)
+
+
+def reached(compiler: Compiler, skills: Iterable[Contract], path: Path) -> tuple[Contract, ...]:
+    """What the agents among some skills may call, and these in their turn; what is not there is noted (A019, A020)."""
+    known: dict[str, Contract] = {}
+    for one in skills:
+        if one.kit is not None:
+            _skills(compiler, one, known, (one.name,), path)
+    return tuple(known.values())
+
+
+def judges(compiler: Compiler, skills: Iterable[Contract]) -> tuple[Contract, ...]:
+    """The agents that checks of some skills' cards ask, those that are there."""
+    agents = compiler.catalog.agents
+    names = dict.fromkeys(name for skill in skills for name in agents_of(skill.checks))
+    return tuple(agents[name] for name in names if name in agents)
+
+
+def acts(contract: Contract) -> bool:
+    """Whether it needs the leave of a node's author beside that of the card's."""
+    return contract.kind == "tool" and contract.effect not in READING
+
+
+def _named(compiler: Compiler, contract: Contract, path: Path) -> None:
+    for name in contract.input.get("properties", {}):
+        if name in KEYWORDS:
+            said = f"{contract.name}: an agent with tools cannot have an input that is called {name!r}"
+            compiler.findings.fault("L115", said, compiler.findings.at(*path, "agent"), hint=f"call it {name}_")
+
+
+def _permitted(compiler: Compiler, node: AgentNode, kit: Kit, plain: bool, path: Path) -> None:
+    """Tools with effects that a node names: of the card, and for inputs that no other node has made (DESIGN §11)."""
+    findings = compiler.findings
+    for number, name in enumerate(node.tools):
+        place = findings.at(*path, "tools", number)
+        known = compiler.catalog.tools.get(name)
+        if name not in kit.tools:
+            hint = meant(name, kit.tools, f"it has: {listed(kit.tools)}")
+            findings.fault("A021", f"the card of {node.agent} has no tool {name!r}", place, hint=hint)
+        elif known is not None and acts(known) and not plain:
+            said = f"{name} has effects, and {node.agent} reads here what other nodes have made"
+            hint = "give the agent the workflow's inputs alone, or let a node of its own call the tool"
+            findings.fault("A021", said, place, hint=hint)
+
+
+def _skills(compiler: Compiler, contract: Contract, known: dict[str, Contract], above: tuple[str, ...], path: Path) -> list[Contract]:
+    """The tools and agents of a kit. `known` gets them, and those below them."""
+    catalog, findings, kit = compiler.catalog, compiler.findings, contract.kit
+    found: list[Contract] = []
+    for kind, names, there in (
+        ("tool", kit.tools if kit else (), catalog.tools),
+        ("agent", kit.agents if kit else (), catalog.agents),
+    ):
+        for name in names:
+            place = findings.at(*path)
+            if name in above:
+                way = " -> ".join((*above[above.index(name) :], name))
+                hint = f"take {name!r} out of `agents:` of {above[-1]}"
+                findings.fault("A020", f"the agent {name!r} would ask itself: {way}", place, hint=hint)
+            elif (one := there.get(name)) is None:
+                other = "an agent" if name in catalog.agents else "a tool" if name in catalog.tools else ""
+                hint = f"list it under `{'agents' if kind == 'tool' else 'tools'}:`" if other else ""
+                said = f"{name!r} is {other}" if other else f"there is no {kind} {name!r}"
+                near = meant(name, there, f"there are: {listed(sorted(there))}")
+                findings.fault("A019", f"{above[-1]}: {said}", place, hint=hint or near)
+            else:
+                found.append(one)
+                if f"{kind}/{name}" not in known:
+                    known[f"{kind}/{name}"] = one
+                    if one.kit is not None:
+                        _skills(compiler, one, known, (*above, name), path)
+    return found

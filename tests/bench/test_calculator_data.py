@@ -1,0 +1,109 @@
+"""The calculator's data: expressions are worth what the answers say, over numbers of the question; what belongs together stays together."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from bench.calculator_data import KNOWN, Solved, drawn, last, numbers, solved, told
+from bench.calculator_stories import Template, problems, stories, templates
+from orchestra.agent.card import Card
+from orchestra.agent.output import Parsed, Reader
+from orchestra.values.arithmetic import evaluate
+
+ROOT = Path(__file__).resolve().parents[2]
+CLIPS = "Mia sold 48 clips in April, and half as many in May. Every clip costs $3. How much did she get in both months?"
+STEPS = """In May she sold 48/2 = <<48/2=24>>24 clips.
+She sold 48+24 = <<48+24=72>>72 clips in both months.
+She got $3*72 = $<<3*72=216>>216.
+#### 216"""
+
+
+def one(expression: str, question: str) -> Solved:
+    return Solved(question, expression, evaluate(expression), 1)
+
+
+def test_steps_become_one_expression_over_the_numbers_of_the_question() -> None:
+    found = solved(CLIPS, STEPS, 216)
+    assert found is not None
+    assert (found.expression, found.steps) == ("3*(48+48/2)", 3)
+    assert found.value == 216
+
+
+@pytest.mark.parametrize(
+    ("question", "steps", "answer"),
+    [
+        pytest.param(CLIPS, STEPS, 215, id="another value than the answer"),
+        pytest.param(CLIPS, STEPS.replace("48/2=", "96/4="), 216, id="a number that nobody told"),
+        pytest.param("A and 6 B, 2 of 3.", "<<2*3=6>>6, <<6-1=5>>5", 5, id="a result that stands in the question too"),
+        pytest.param(CLIPS, "She got a lot.", 216, id="no steps"),
+        pytest.param(CLIPS, "<<import os=1>>", 1, id="no arithmetic"),
+        pytest.param("7 and 2", "<<7//2=3>>3", 3, id="an operation that the agent does not write"),
+    ],
+)
+def test_what_makes_no_sure_expression_is_left_out(question: str, steps: str, answer: float) -> None:
+    assert solved(question, steps, answer) is None
+
+
+def test_the_last_step_is_a_problem_of_its_own() -> None:
+    found = last(CLIPS, STEPS, 216)
+    assert found is not None
+    assert found.expression == "3*72"
+    assert found.question.endswith("How much did she get in both months?")
+    assert {Fraction(3), Fraction(72)} <= set(numbers(found.question))
+    assert "48" not in found.question
+    assert "=" not in found.question
+    assert last(CLIPS, STEPS.splitlines()[0], 24) is None, "one step has none before it"
+
+
+def test_other_numbers_are_drawn_in_question_and_expression_alike() -> None:
+    found = drawn(one("(40-16)/3", "Of 40 pears 16 are bad; 3 people share the rest. How many does each get?"), random.Random(1))
+    assert found is not None
+    assert found.value == evaluate(found.expression) > 0
+    assert found.value.denominator == 1, "it was whole before"
+    assert told(found.expression, numbers(found.question))
+    assert found.expression != "(40-16)/3"
+
+
+@pytest.mark.parametrize("question", ["20% of 80", "8 of 20, and 20 more", "one half of 7/20"])
+def test_numbers_that_are_not_surely_plain_are_not_drawn_anew(question: str) -> None:
+    assert drawn(one("20*80/100", question), random.Random(1)) is None
+
+
+def test_every_template_makes_problems_whose_answers_are_whole_and_told() -> None:
+    chance = random.Random(5)
+    for template in templates():
+        made = [problem for _ in range(6) for problem in problems(template, chance)]
+        assert made, template.body
+        for problem in made:
+            value = evaluate(problem.expression)
+            assert value > 0, problem
+            assert value.denominator == 1, problem
+            assert told(problem.expression, numbers(problem.question)), problem  # "twice" is a 2
+            assert not set("[]{}|") & set(problem.question), problem
+            assert problem.question.endswith("?"), problem
+
+
+def test_the_question_decides_and_not_the_story() -> None:
+    template = Template(("x>y",), "{A} has {x} {o} and {B} has {y}.", (("How many {o} in all?", "x+y"), ("How many more?", "x-y")))
+    made = problems(template, random.Random(2))
+    assert {problem.expression[1:-1].strip("0123456789") for problem in made} == {"+", "-"}
+    assert len({problem.question.split(".")[0] for problem in made if not problem.question.startswith("If")}) <= 1
+
+
+def test_stories_are_the_same_for_the_same_seed() -> None:
+    assert list(stories(40, 1)) == list(stories(40, 1)) != list(stories(40, 2))
+
+
+def test_what_is_learnt_can_be_written_and_is_computed() -> None:
+    card = Card.load(ROOT / "agents" / "calculator")
+    reader = Reader(card)
+    for _, problem in stories(300, 4):
+        found = reader.parse(problem.expression)
+        assert isinstance(found, Parsed), problem
+        assert found.value == {"expression": problem.expression, "answer": evaluate(problem.expression)}
+    assert not isinstance(reader.parse("48 clips"), Parsed)
+    assert max(KNOWN) == 1000

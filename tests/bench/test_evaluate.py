@@ -1,0 +1,178 @@
+"""`make evaluate`: tables between marks, failing agents survived, and a whole run over an agent that needs no fleet."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.evaluate import Task, carry_out, main, needed, tasks_of, write
+from bench.evaluation_tables import Measured, card_with, page_with, rates_of
+from bench.machine import ROOT
+from orchestra.agent.card import Card
+from orchestra.learn.evaluation_file import Evaluation, Rows
+
+PLAN = Evaluation.model_validate(
+    {
+        "data": "a set",
+        "rows": {"file": "begin/dev.jsonl", "sample": 10, "seed": 3},
+        "metrics": {"EM": {"of": "exact", "field": "answer"}, "accepted and wrong": {"of": "wrong", "field": "answer"}},
+        "goals": {"EM": 0.5, "accepted and wrong": 0.1},
+        "floors": {"a rule | of thumb": {"EM": 0.45, "accepted and wrong": 0.4}},
+    }
+)
+
+
+def arm(name: str, value: float, seconds: float = 0.0) -> dict[str, Any]:
+    figure = {"value": value, "low": value - 0.1, "high": value + 0.1}
+    return {
+        "arm": name,
+        "metrics": {"EM": figure, "accepted and wrong": {**figure, "value": 1 - value}},
+        "answered": 1.0,
+        "failed": 0,
+        "rows": 10,
+        "prompt_tokens": 1000 if seconds else 0,
+        "output_tokens": 50,
+        "seconds": seconds,
+    }
+
+
+def measured(agent: str, value: float, name: str = "begin") -> Measured:
+    arms = [arm("floor: the most frequent output", 0.2), arm("its untuned base", 0.1, 9.0), arm("as it is", value, 5.0)]
+    return Measured(agent, name, PLAN, {"rows": 10, "arms": arms}, "2026-11-25")
+
+
+def test_a_card_has_each_evaluation_between_its_marks_and_keeps_the_rest() -> None:
+    before = "# it\n\n<!-- evaluation -->\nold\n<!-- end:evaluation -->\n\n**Limits.** Many.\n"
+    once = card_with(before, [measured("it", 0.6), measured("it", 0.7, "other")])
+    assert once.startswith("# it\n\n<!-- evaluation -->\n\n`begin`: a set. 10 rows, seed 3; 2026-11-25.\n")
+    assert once.endswith("<!-- end:evaluation -->\n\n**Limits.** Many.\n")
+    assert "| it | 0.600 [0.500, 0.700] | 0.400 [0.500, 0.700] | 1.000 | 100, 5 | 0.50 |" in once
+    assert r"| floor: a rule \| of thumb | 0.450 | 0.400 |  |  | measured elsewhere |" in once
+    assert "| the goal | 0.500 | 0.100 |" in once
+    assert once.index("evaluation begin") < once.index("evaluation other")
+    assert "old" not in once
+    assert card_with(once, [measured("it", 0.6), measured("it", 0.7, "other")]) == once
+
+
+def test_a_card_without_marks_gets_them_at_its_end() -> None:
+    once = card_with("# it\n", [measured("it", 0.6)])
+    assert once.startswith("# it\n\n**Evaluation**\n\n<!-- evaluation -->\n")
+    assert card_with(once, [measured("it", 0.6)]) == once
+
+
+def test_a_page_keeps_the_lines_of_the_others_and_drops_those_of_agents_that_are_gone() -> None:
+    page = "# all\n\n<!-- begin:evaluations -->\n<!-- end:evaluations -->\n\nThe rest.\n"
+    both = page_with(page, [measured("b", 0.6), measured("a", 0.3)], ["a", "b"])
+    assert both.endswith("<!-- end:evaluations -->\n\nThe rest.\n")
+    assert "| a | begin | 10 | EM | 0.450 | 0.100 | 0.300 [0.200, 0.400] | 0.5 | no | 0.50 |" in both
+    assert "| b | begin | 10 | EM | 0.450 | 0.100 | 0.600 [0.500, 0.700] | 0.5 | yes | 0.50 |" in both
+    assert "| b | begin | 10 | accepted and wrong | 0.400 | 0.900 | 0.400 [0.500, 0.700] | at most 0.1 | no |  |" in both
+    again = page_with(both, [measured("a", 0.7)], ["a", "b"])
+    assert again == both.replace("0.300 [0.200, 0.400] | 0.5 | no", "0.700 [0.600, 0.800] | 0.5 | yes").replace(
+        "| 0.900 | 0.700 [0.200, 0.400]", "| 0.900 | 0.300 [0.600, 0.800]"
+    )
+    assert "| b |" not in page_with(both, [measured("a", 0.7)], ["a"])
+    assert rates_of(both) == {("a", "begin"): 0.5, ("b", "begin"): 0.5}
+
+
+def task(agent: str) -> Task:
+    card = Card.declared(
+        agent, input={"type": "object", "properties": {"q": {"type": "string"}}}, output={"type": "string"}, prompt="{{ q }}"
+    )
+    return Task(agent, "begin", PLAN, Rows(file="begin/dev.jsonl"), card, 10)
+
+
+def test_an_agent_that_fails_spoils_no_other(tmp_path: Path) -> None:
+    def measure(one: Task) -> Measured:
+        if one.agent == "broken":
+            raise subprocess.CalledProcessError(1, "learn evaluate")
+        if one.agent == "slow":
+            raise subprocess.TimeoutExpired("learn evaluate", 1)
+        return measured(one.agent, 0.6)
+
+    told: list[str] = []
+    kept: list[str] = []
+    tasks = [task("a"), task("broken"), task("slow"), task("b"), task("b")]
+    found, faults = carry_out(tasks[:4], measure, {}, told.append)
+    carry_out(tasks, measure, {}, lambda _: None, keep=lambda good: kept.append(" ".join(one.agent for one in good)))
+    assert kept == ["a", "b b"]
+    assert [one.agent for one in found] == ["a", "b"]
+    assert [fault.partition(":")[0] for fault in faults] == ["broken, begin", "slow, begin"]
+    assert [line.partition(",")[0] for line in told] == ["1 of 4: a", "2 of 4: broken", "3 of 4: slow", "4 of 4: b"]
+    assert all("left in all" in line for line in told)
+
+    page, agents = tmp_path / "README.md", tmp_path / "agents"
+    page.write_text("<!-- begin:evaluations -->\n<!-- end:evaluations -->\n", "utf-8")
+    for name in ("a", "b"):
+        (agents / name).mkdir(parents=True)
+        (agents / name / "evaluation.yaml").touch()
+        (agents / name / "card.md").write_text(f"# {name}\n", "utf-8")
+    assert {path.parent.name for path in write(found, {"b"}, agents, page)} == {"a", tmp_path.name}
+    assert (agents / "b" / "card.md").read_text("utf-8") == "# b\n"
+    assert "| b |" not in page.read_text("utf-8")
+    assert write(found, {"b"}, agents, page) == []
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with the extractor, three rows, and a page."""
+    root = tmp_path / "project"
+    shutil.copytree(ROOT / "agents" / "extractor", root / "agents" / "extractor")
+    (root / "orchestra.toml").write_text("", "utf-8")
+    (root / "README.md").write_text("<!-- begin:evaluations -->\n<!-- end:evaluations -->\n", "utf-8")
+    span = {"value": "8 people", "start": 4, "end": 12}
+    rows = [("for 8 people", {"people": span}), ("Do you have parking?", {}), ("in the garden", {})]
+    lines = [{"id": str(n), "input": {"text": text, "requested": []}, "expected": {"slots": slots}} for n, (text, slots) in enumerate(rows)]
+    (tmp_path / "restaurant8k").mkdir()
+    for name in ("dev", "train"):
+        (tmp_path / "restaurant8k" / f"{name}.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
+    return root
+
+
+def run(project: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["evaluate", *arguments])
+    return main(project)
+
+
+def test_a_run_over_the_extractor_writes_its_card_and_the_page(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numpy")
+    assert run(project, monkeypatch, "--data", str(project.parent), "--only", "extractor") == 0
+    card, page = ((project / name).read_text("utf-8") for name in ("agents/extractor/card.md", "README.md"))
+    assert "| extractor | restaurant8k | 3 | span F1 | 1.000 |  | 1.000 [1.000, 1.000] | 0.9 | yes | " in page
+    assert "3 rows, seed 0; " in card
+    assert f"card {Card.load(project / 'agents' / 'extractor').digest[:12]}, learnt " in card
+    assert "| floor: values that were seen in training | 1.000 [1.000, 1.000] |" in card
+
+
+def test_without_data_it_says_which_sets_are_needed(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(project, monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert "restaurant8k/dev.jsonl, restaurant8k/train.jsonl\n      for extractor: input text, requested; expected slots\n" in said
+    assert "from https://github.com/PolyAI-LDN/task-specific-datasets, CC BY 4.0" in said
+
+
+def test_a_file_that_is_not_there_and_an_agent_that_is_not_there_are_told(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project.parent / "restaurant8k" / "train.jsonl").unlink()
+    before = (project / "agents" / "extractor" / "card.md").read_text("utf-8")
+    assert run(project, monkeypatch, "--data", str(project.parent)) == 1
+    assert "failed: extractor, restaurant8k: restaurant8k/train.jsonl not in" in capsys.readouterr().err
+    assert (project / "agents" / "extractor" / "card.md").read_text("utf-8") == before
+    assert run(project, monkeypatch, "--data", str(project.parent), "--only", "extracter") == 2
+    assert "no evaluation.yaml of extracter; there are extractor" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "agents").glob("*/evaluation.yaml")), ids=lambda path: path.parent.name)
+def test_every_shipped_evaluation_names_its_rows_and_where_they_come_from(path: Path) -> None:
+    tasks, faults = tasks_of(path.parent, Path("/nowhere"))
+    assert not tasks
+    assert all("not in /nowhere" in fault or "card.md" in fault for fault in faults)
+    assert needed(path.parent.parent).count("from https://") >= 4

@@ -1,0 +1,72 @@
+"""What checks say of an answer, as numbers; and the score that is made of them for rows that it was not fitted on."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from bench.answer_sheets import SETS, Sheet, read
+from bench.opinions import Answered, accepted, agreement, combined, opinions, said
+from bench.risk import Curve
+from orchestra.agent.card import Card
+from orchestra.learn.questions import Question
+
+AGENTS = Path(__file__).parent.parent.parent / "agents"
+QUESTION = Question("1", {"question": "Ann has 48 apples and sells half of them, then 7. How many are left?"}, {"answer": 17})
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"answer": "The Eiffel Tower"}, {"answer": "eiffel tower."}, True),
+        ({"answer": None}, {"answer": ""}, True),
+        ({"expression": "1+1", "answer": 2}, {"expression": "4/2", "answer": 2.0}, True),
+        ({"answer": ["1,200"], "scale": "", "quotes": []}, {"answer": 1200}, True),
+        ({"answer": ["b", "a"], "scale": ""}, {"answer": ["a", "b"], "scale": "thousand"}, True),
+        ({"answer": "1889"}, {"answer": "1899"}, False),
+        ({"intent": "a", "p_oos": 0.1}, {"intent": "a", "p_oos": 0.9}, True),
+        ({"calls": [{"name": "f", "arguments": {"a": 1}}]}, {"calls": [{"arguments": {"a": 1}, "name": "f"}]}, True),
+        ({"calls": []}, {"calls": [{"name": "f", "arguments": {}}]}, False),
+        ({"slots": {"time": {"value": "8", "start": 1, "end": 2}}}, {"slots": {"time": {"value": "8", "start": 4, "end": 5}}}, False),
+    ],
+)
+def test_answers_that_say_the_same_are_equal(one: object, other: object, same: bool) -> None:
+    assert (said(one) == said(other)) is same
+
+
+def test_agreement_is_the_share_of_samples_and_their_order() -> None:
+    assert agreement("a", ["a", "a", "a"]) == (1.0, 1.0)
+    share, order = agreement("a", ["a", "b", "c"])
+    assert share == pytest.approx(1 / 3)
+    assert order == pytest.approx(0.0)
+
+
+def test_an_expression_over_numbers_that_the_question_lacks_is_held_against_it() -> None:
+    one, card = next(one for one in SETS if one.name == "svamp"), Card.load(AGENTS / "calculator")
+
+    def of(expression: str, answer: float) -> Answered:
+        sheet = Sheet("1", {"expression": expression, "answer": answer}, 0.5, (-0.5, -0.2))
+        return Answered(QUESTION, sheet, {})
+
+    good, strange = (opinions(row, one, card) for row in (of("48/2-7", 17), of("93/2-5", 41.5)))
+    assert good.keys() == strange.keys()
+    assert sum(good["deterministic"]) > sum(strange["deterministic"])
+    assert accepted(of("48/2-7", 17), card, ["schema", "confidence"]) == 0.5
+    assert accepted(Answered(QUESTION, Sheet("1"), {}), card, ["schema"]) is None
+
+
+def test_a_score_is_fitted_on_other_rows() -> None:
+    chance = random.Random(1)
+    right = [chance.random() < 0.5 for _ in range(400)]
+    telling = [{"good": [good + chance.gauss(0, 0.4)], "noise": [chance.random()]} for good in right]
+    mute = [{"good": [chance.random()], "noise": [chance.random()]} for _ in right]
+    assert Curve.of(right, combined(telling, right)).area() < 0.25
+    assert Curve.of(right, combined(mute, right)).area() > 0.4, "what says nothing ranks nothing, however often it is fitted"
+    assert Curve.of(right, combined(telling, right, without="good")).area() > 0.4
+
+
+def test_a_torn_line_is_asked_again(tmp_path: Path) -> None:
+    (tmp_path / "sheet.jsonl").write_text('{"id": "1", "output": {"answer": 2}, "score": 0.5}\n{"id": "2", "outp')
+    assert list(read(tmp_path / "sheet.jsonl")) == ["1"]

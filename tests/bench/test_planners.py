@@ -1,0 +1,220 @@
+"""The planners' harness: what models write in free text is read leniently, and all arms run on one simulated server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.plan_baselines import MAX_STEPS, acted, read_calls, read_steps, sound
+from bench.plan_floors import Clauses, NearestPlan, Overlap
+from bench.plan_sets import KINDS, PlanSet, Task, case_of
+from bench.planners import PAGE, Arm, main, marks, measured, section
+from orchestra.config import Settings
+from orchestra.testing.endpoint import Request
+from orchestra.testing.server import SimulatedServer
+
+TOOLS: Sequence[dict[str, Any]] = [
+    {"name": "find_song", "description": "Finds a song by its words"},
+    {"name": "play_song", "description": "Plays a song"},
+    {"name": "set_alarm", "description": "Sets an alarm for a time", "parameters": {"time": {"type": "str"}}},
+]
+NAMES = [tool["name"] for tool in TOOLS]
+CHAIN = {"nodes": [{"tool": "find_song"}, {"tool": "play_song"}], "edges": [[0, 1]]}
+ALARM = {"nodes": [{"tool": "set_alarm", "arguments": {"time": "7"}}], "edges": []}
+ROWS: Sequence[tuple[str, dict[str, Any]]] = [("Find the song with the moon and play it", CHAIN), ("Wake me: set an alarm for 7", ALARM)]
+FLEET = """\
+schema: orchestra/fleet/v1
+name: test
+servers:
+  s: {endpoint: "URL/v1", model: m, dialect: vllm, structured_outputs: guidance, label: restricted, revision: "1"}
+models: {base: s}
+"""
+
+
+def write_set(folder: Path, name: str, train: bool) -> Path:
+    (folder / name).mkdir()
+    rows = [
+        {"id": f"{name}-{number}", "input": {"task": task, "tools": NAMES}, "expected": plan} for number, (task, plan) in enumerate(ROWS)
+    ]
+    for part in ("dev", "train")[: 1 + train]:
+        (folder / name / f"{part}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    (folder / name / "tools.json").write_text(json.dumps({"tools": TOOLS}), "utf-8")
+    return folder
+
+
+def task(text: str, gold: dict[str, Any] | None = None) -> Task:
+    return Task("t", text, (), gold or {})
+
+
+# What models write
+
+
+def test_numbered_calls_are_a_plan_with_the_links_that_their_arguments_name() -> None:
+    text = 'Here is the plan:\n1. find_song(words="moon")\n2) play_song(song=$1)\n\n3. join()\nDone.'
+    found = read_calls(text, chains=False)
+    assert found == {
+        "nodes": [{"tool": "find_song", "arguments": {"words": "moon"}}, {"tool": "play_song", "arguments": {}}],
+        "edges": [[0, 1]],
+    }
+
+
+def test_lines_of_a_chain_follow_one_another_and_names_alone_are_calls() -> None:
+    found = read_calls("1. find_song\n2. `play_song`\n2. play_song\n", chains=True)
+    assert found is not None
+    assert [node["tool"] for node in found["nodes"]] == ["find_song", "play_song"]
+    assert found["edges"] == [[0, 1]]
+
+
+def test_a_reference_to_a_later_line_or_to_none_is_no_link() -> None:
+    found = read_calls("1. a(x=$2)\n2. b(y=$9)\n", chains=False)
+    assert found is not None
+    assert found["edges"] == []
+
+
+@pytest.mark.parametrize("text", ["", "I cannot do that.", "1.", "1. \n2. "])
+def test_what_has_no_line_is_no_plan(text: str) -> None:
+    assert read_calls(text, chains=False) is None
+    assert read_steps(text) is None
+
+
+def test_steps_in_words_name_what_they_need_at_their_end() -> None:
+    found = read_steps("1. Find a flight ()\n2. Find a hotel (near Rome)\n3. Compare them ($1, $2)\n4. Pay (3)")
+    assert found == {
+        "nodes": [{"step": "Find a flight"}, {"step": "Find a hotel (near Rome)"}, {"step": "Compare them"}, {"step": "Pay"}],
+        "edges": [[0, 2], [1, 2], [2, 3]],
+    }
+
+
+def test_actions_in_words_are_one_after_another() -> None:
+    assert acted(["look", "leap"], steps=True, chains=False) == {"nodes": [{"step": "look"}, {"step": "leap"}], "edges": [[0, 1]]}
+    assert acted([], steps=True, chains=False) is None
+
+
+def test_an_output_that_is_no_plan_is_none_and_edges_that_lead_nowhere_are_left_out() -> None:
+    assert sound({"nodes": [{"tool": "a"}], "edges": [[0, 1], [0, 0], ["0", 0], 3]}) == {"nodes": [{"tool": "a"}], "edges": []}
+    assert sound({"nodes": []}) is None
+    assert sound("a plan") is None
+    assert sound({"nodes": "abc"}) is None
+
+
+# Floors
+
+
+def test_the_nearest_plan_has_no_tool_that_is_not_offered(tmp_path: Path) -> None:
+    known = PlanSet.load(write_set(tmp_path, "ultratool", train=True), "ultratool")
+    floor = NearestPlan(known)
+    assert floor(known.rows[0]) == known.rows[0].gold
+    narrowed = Task("t", ROWS[0][0], tuple(tool for tool in known.rows[0].tools if tool.name != "find_song"), CHAIN)
+    assert floor(narrowed) == {"nodes": [{"tool": "play_song"}], "edges": []}
+
+
+def test_word_overlap_takes_what_the_request_names_in_its_order(tmp_path: Path) -> None:
+    known = PlanSet.load(write_set(tmp_path, "tmdb", train=False), "tmdb")
+    assert {row.text: [node["tool"] for node in Overlap(known)(row)["nodes"]] for row in known.rows} == {
+        ROWS[0][0]: ["find_song", "play_song"],
+        ROWS[1][0]: ["set_alarm"],
+    }
+
+
+def test_clauses_are_steps() -> None:
+    known = PlanSet("worfbench", KINDS["worfbench"], ())
+    assert Clauses(known)(task("Find a hotel, book the hotel and then send an email.")) == {
+        "nodes": [{"step": "Find a hotel"}, {"step": "book the hotel"}, {"step": "send an email."}],
+        "edges": [[0, 1], [1, 2]],
+    }
+
+
+def test_a_row_without_a_plan_has_nothing(tmp_path: Path) -> None:
+    known = PlanSet.load(write_set(tmp_path, "sealtools", train=False), "sealtools")
+    cases = [case_of(row, None) for row in known.rows]
+    assert {metric.name: metric.of(cases) for metric in known.metrics if metric.name != "unseen tools, node-F1"} == {
+        "node-F1": 0.0,
+        "argument-F1": 0.0,
+        "link-F1, linked": 0.0,
+        "exact": 0.0,
+        "hallucination": 0.0,
+    }
+
+
+# The harness
+
+
+def says(request: Request) -> Any:
+    """A model that plays the song in all forms, and never sets the alarm."""
+    system = str(request.body["messages"][0]["content"])
+    alarm = "alarm for 7" in request.prompt
+    if "Do what is requested" in system:
+        done = request.prompt.count("Observation: done, the result is $1\n") - 1 + request.prompt.endswith("the result is $1")
+        calls = ["find_song(words=moon)", "play_song(song=$1)", "finish()"] if not alarm else ["dance()"]
+        return f"Thought: Well.\nAction: {calls[min(done, len(calls) - 1)]}\n"
+    if "Write a plan" in system:
+        return "I will not." if alarm else "1. find_song(words=moon)\n2. play_song(song=$1)"
+    assert system == "Plan."
+    return "s1 = find_song()\ns2 = play_song(s1)"
+
+
+async def arms_of(folder: Path, name: str, arms: Sequence[str]) -> tuple[PlanSet, list[Arm]]:
+    (folder / "orchestra.toml").write_text("", "utf-8")
+    known = PlanSet.load(write_set(folder, name, train=False), name)
+    async with SimulatedServer("m", answer=says) as server:
+        (folder / "fleet.yaml").write_text(FLEET.replace("URL", server.url), "utf-8")
+        settings = Settings.load({"fleet": str(folder / "fleet.yaml"), "journal": "off"}, start=folder, environ={})
+        return known, await measured(known, arms, settings, at_once=2)
+
+
+async def test_all_planners_answer_the_same_rows_and_failures_have_nothing(tmp_path: Path) -> None:
+    known, found = await arms_of(tmp_path, "tmdb", ("floor", "react", "free", "ours", "ours-free"))
+    by_name = {arm.name: arm for arm in found}
+    assert list(by_name) == [
+        "floor: word overlap",
+        "ReAct",
+        "plan in free text, at once",
+        "ours: `planner`",
+        "ours, without its grammar",
+    ]
+    node_f1 = known.metrics[0]
+    scores = {
+        name: node_f1.of([case_of(row, one.plan) for row, one in zip(known.rows, arm.planned, strict=True)])
+        for name, arm in by_name.items()
+    }
+    assert scores == dict.fromkeys(by_name, 0.5) | {"floor: word overlap": 1.0}
+    assert [arm.failed for arm in found] == [0, 0, 1, 0, 0]
+    assert by_name["plan in free text, at once"].planned[0].usage.calls == 1
+    text = section(known, found, "python -m bench.planners", "today")
+    assert "2 of the 2 rows of dev, seed 0; today." in text
+    assert "| floor of DATA/README.md, all of dev: tool retrieval, chain | 0.337 | 0.059 | 0.059 |  | | | | |" in text
+    assert text.count("\n| ") == 2 + len(found)
+
+
+async def test_react_ends_where_it_does_the_same_again(tmp_path: Path) -> None:
+    known, (react,) = await arms_of(tmp_path, "tmdb", ("react",))
+    plans = {row.text: one.plan for row, one in zip(known.rows, react.planned, strict=True)}
+    calls = {row.text: one.usage.calls for row, one in zip(known.rows, react.planned, strict=True)}
+    assert plans[ROWS[1][0]] == {"nodes": [{"tool": "dance", "arguments": {}}], "edges": []}
+    played = plans[ROWS[0][0]]
+    assert played is not None
+    assert [node["tool"] for node in played["nodes"]] == ["find_song", "play_song"]
+    assert calls == {ROWS[0][0]: 3, ROWS[1][0]: 2}
+    assert MAX_STEPS >= 3
+
+
+def test_the_page_gets_the_sets_that_were_measured_and_keeps_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, page = write_set(tmp_path, "tmdb", train=False), tmp_path / "page.md"
+    before = "# Page\n\n" + "\n".join(f"{begin}\nold\n{end}" for begin, end in map(marks, KINDS)) + "\n"
+    page.write_text(before, "utf-8")
+    monkeypatch.setattr("sys.argv", ["planners", "--data", str(data), "--sets", "tmdb", "--arms", "floor", "--rows", "1"])
+    assert main(page) == 0
+    after = page.read_text("utf-8")
+    begin, end = marks("tmdb")
+    written = after.partition(begin)[2].partition(end)[0]
+    assert "    $ python -m bench.planners --data DATA --sets tmdb --rows 1 --seed 0 --arms floor\n" in written
+    assert after.replace(written, "\nold\n") == before
+
+
+def test_the_page_has_a_place_for_each_set() -> None:
+    text = PAGE.read_text("utf-8")
+    assert all(text.count(mark) == 1 for name in KINDS for mark in marks(name))

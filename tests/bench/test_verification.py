@@ -1,0 +1,51 @@
+"""The tables of verification: goals met and missed, and where they go on a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from bench.answer_sheets import SETS
+from bench.verification import certified, write
+from bench.verification_tables import ALL, ALONE, CARD, Measured, accepted_and_wrong, areas, certificates
+
+READING = next(one for one in SETS if one.kind == "reading")
+RIGHT = [True] * 60 + [False] * 40
+
+
+def measured(best: Sequence[float | None], times: int = 1) -> Measured:
+    """A hundred answers, sixty of them right, of which all checks make this ranking and log-probability alone none; or more."""
+    alone: list[float | None] = [0.5] * 100
+    ids = [f"{number:03}" for number in range(100 * times)]
+    return Measured(READING, ids, RIGHT * times, {ALONE: alone * times, CARD: [*best] * times, ALL: [*best] * times}, {}, {})
+
+
+def test_a_goal_is_met_by_a_ranking_that_knows_and_missed_by_one_that_does_not() -> None:
+    knowing, blind = measured([0.9] * 60 + [0.1] * 40), measured([0.5] * 100)
+    assert knowing.fewer(knowing.scores[ALL]).value == pytest.approx(1.0)
+    assert blind.fewer(blind.scores[ALL]).value == pytest.approx(0.0)
+    assert knowing.better().value > 0.5 > blind.better().value
+    assert ["met" in accepted_and_wrong([one]) for one in (knowing, blind)] == [True, False]
+    assert ["25%: missed" in areas([one]) for one in (knowing, blind)] == [False, True]
+
+
+def test_a_card_that_refuses_too_much_says_how_far_it_comes() -> None:
+    assert "accepts 30%" in accepted_and_wrong([measured([0.9] * 30 + [None] * 70)])
+
+
+def test_too_little_data_is_a_line_of_its_own() -> None:
+    told = certificates({"reader": certified(measured([0.9] * 60 + [0.1] * 40, times=3))})
+    assert told.count("covers") == 2, "ninety sure answers of 150 carry 10 % and 5 %"
+    assert told.count("too little data") == 1, "but not 2 %, which takes 149"
+
+
+def test_a_table_goes_between_its_marks_and_nowhere_else(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("one\n<!-- bench.verification: a -->\nold\n<!-- /bench.verification: a -->\ntwo\n")
+    write(page, "a", "new")
+    write(page, "a", "newer")
+    assert page.read_text() == "one\n<!-- bench.verification: a -->\nnewer\n<!-- /bench.verification: a -->\ntwo\n"
+    with pytest.raises(SystemExit, match="no place for b"):
+        write(page, "b", "new")

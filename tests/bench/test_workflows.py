@@ -1,0 +1,75 @@
+"""The evaluation of workflows: what is right is made of what the rows say, and every shipped file can be read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.workflows import FOLDER, Asked, Expected, bare, floors, read, section
+from bench.workflows import test_of as rows_of
+from orchestra.agent.registry import Registry
+from orchestra.learn.metrics import Case, metric
+
+RULE = Expected(of="intent", values={"person": ("stolen", "lost"), "booking": ("table",)}, otherwise="assistant")
+
+
+@pytest.mark.parametrize(
+    ("expected", "right"),
+    [
+        ({"intent": "lost"}, "person"),
+        ({"intent": "table"}, "booking"),
+        ({"intent": "timer"}, "assistant"),
+        ({"intent": {"time": {}}}, "assistant"),
+        ({}, "assistant"),
+    ],
+)
+def test_what_is_right_follows_from_a_value_of_the_row(expected: dict[str, object], right: str) -> None:
+    assert RULE.made(expected) == right
+
+
+def test_rows_get_it_beside_what_they_have(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    row = {"id": "1", "input": {"text": "gone"}, "expected": {"intent": "lost"}}
+    (tmp_path / "set" / "train.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    asked = Asked.model_validate(
+        {
+            "rows": {"file": "set/dev.jsonl", "inputs": {"message": "text"}},
+            "expect": {"branch": {"of": "intent", "values": {"person": ["lost"]}, "otherwise": "assistant"}},
+            "metrics": {"branch": {"of": "accuracy", "field": "branch"}},
+        }
+    )
+    (question,) = rows_of(asked, tmp_path, "train", None).questions
+    assert (question.input, question.expected) == ({"message": "gone"}, {"intent": "lost", "branch": "person"})
+
+    more = [{**row, "id": str(n), "expected": {"intent": intent}} for n, intent in enumerate(("lost", "timer", "tea"))]
+    (tmp_path / "set" / "train.jsonl").write_text("".join(json.dumps(one) + "\n" for one in more), "utf-8")
+    (floor,) = floors(asked, rows_of(asked, tmp_path, "train", None))
+    assert metric("it", asked.metrics["branch"]).of(floor.cases) == pytest.approx(2 / 3)  # everything to the assistant
+
+
+def test_a_message_that_goes_to_a_person_is_not_accepted() -> None:
+    wrong = metric("it", read(FOLDER / "support_desk.yaml").evaluations["clinc150"].metrics["accepted and wrong"])
+    found = [wrong.part(Case({"branch": "bank"}, {"branch": branch})) for branch in ("bank", "person", "booking")]
+    assert found == [(0.0, 1.0), (0.0, 1.0), (1.0, 1.0)]
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_file_names_a_shipped_workflow_and_where_its_rows_come_from(path: Path) -> None:
+    file = read(path)
+    assert (FOLDER.parents[1] / "workflows" / f"{file.workflow}.yaml").is_file()
+    assert all(one.rows and one.source.startswith("https://") for one in file.evaluations.values())
+
+
+def test_agents_without_adapters_are_the_same_otherwise(tmp_path: Path) -> None:
+    folder = bare(tmp_path)
+    cards = Registry.load([folder / "agents"]).cards
+    assert cards["table_reader"].adapter is None
+    assert cards["table_reader"].template == Registry.load().cards["table_reader"].template
+    assert (folder / "workflows" / "financial_question.yaml").is_file()
+
+
+def test_a_page_has_a_section_for_each_workflow() -> None:
+    page = "# It\n\n<!-- evaluation:one -->\nold\n<!-- end:evaluation:one -->\n\nThe rest.\n"
+    assert section(page, "one", []) == "# It\n\n<!-- evaluation:one -->\n\n\n<!-- end:evaluation:one -->\n\nThe rest.\n"

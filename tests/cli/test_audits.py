@@ -1,0 +1,274 @@
+"""`orchestra certify --watch`: accepted outputs drawn from the journal, judged, and what becomes of a promise that is not kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra.verify.audits import Audited, Drawn, Log
+from orchestra.verify.certificate_file import Certificate
+from tests.cli.processes import Terminal
+from tests.cli.shell import Said, Shell
+from tests.cli.test_certify import FILE, certified, lines, rows, run, shell
+
+__all__ = ["certified", "shell"]
+LOG = Path("agents/sorter/audits.jsonl")
+WATCH = ("certify", "sorter", "--watch")
+
+
+@pytest.fixture
+def ran(shell: Shell, certified: Certificate) -> Shell:
+    """A shell where forty messages were sorted; those whose number is below the threshold were withheld."""
+    lines("messages.jsonl", [{"id": f"{n}", "input": {"text": f"{n}"}} for n in range(0, 1000, 25)])
+    assert shell("batch", "sort", "--input", "messages.jsonl", "--output", "sorted.jsonl").code == 0
+    return shell
+
+
+def drawn(shell: Shell, count: int, *more: str) -> list[dict[str, Any]]:
+    said = shell(*WATCH, "--audit", str(count), *more)
+    assert said.code == 0, said.err
+    return [json.loads(line) for line in said.out.splitlines()]
+
+
+def labelled(shell: Shell, found: list[dict[str, Any]], verdict: str | dict[str, Any], *more: str) -> Said:
+    told = {"verdict": verdict} if isinstance(verdict, str) else {"expected": verdict}
+    lines("verdicts.jsonl", [{**line, "verdict": None, **told} for line in found])
+    return shell(*WATCH, "--labels", "verdicts.jsonl", *more)
+
+
+def written() -> list[Any]:
+    from orchestra.errors import Place
+
+    return list(Log.read(LOG.read_bytes(), Place("", 1)).lines)
+
+
+def test_a_draw_has_accepted_outputs_alone_with_what_was_asked(ran: Shell) -> None:
+    found = drawn(ran, 20)
+    assert len({line["run"] for line in found}) == 20
+    assert {line["node"] for line in found} == {"sorted"}
+    certificate = Certificate.read(FILE.read_bytes())
+    assert all(line["score"] >= certificate.threshold and line["verdict"] is None for line in found)
+    assert all(line["input"].keys() == {"text"} and line["output"] == {"label": "yes"} for line in found)
+
+
+def test_the_same_seed_draws_the_same_and_another_one_others(ran: Shell) -> None:
+    first = drawn(ran, 5)
+    LOG.unlink()
+    assert drawn(ran, 5) == first
+    LOG.unlink()
+    assert drawn(ran, 5, "--seed", "1") != first
+
+
+def test_what_was_drawn_stays_first_until_somebody_has_judged_it(ran: Shell) -> None:
+    first = drawn(ran, 5)
+    assert drawn(ran, 3) == first[:3]
+    more = drawn(ran, 8)
+    assert more[:5] == first
+    assert len({line["run"] for line in more}) == 8
+    assert [len(line.outputs) for line in written() if isinstance(line, Drawn)] == [5, 3]
+
+
+def test_verdicts_are_recorded_each_with_its_step_of_alpha(ran: Shell) -> None:
+    found = drawn(ran, 4)
+    said = labelled(ran, found, "right", "--by", "ada")
+    assert said.code == 0
+    assert "verdicts.jsonl: 4 verdicts recorded" in said.err
+    assert "audited   0 of 4 wrong, 0 % [0 %, 60.2 %]; 0 drawn and still open" in said.out
+    assert "The promise holds, as far as these audits tell." in said.out
+    audits = [line for line in written() if isinstance(line, Audited)]
+    assert [(line.by, line.said) for line in audits] == [("ada", "right")] * 4
+    assert [line.alpha for line in audits] == pytest.approx([0.05025, 0.0505, 0.05075, 0.051])
+
+
+def test_what_is_expected_is_held_against_the_output(ran: Shell) -> None:
+    found = drawn(ran, 2)
+    assert labelled(ran, found[:1], {"label": "yes"}, "--json").json["wrong"] == 0
+    assert labelled(ran, found[1:], {"label": "no"}, "--json").json["wrong"] == 1
+
+
+def test_a_promise_that_is_not_kept_is_voided_and_refused(ran: Shell) -> None:
+    before = FILE.read_bytes()
+    said = labelled(ran, drawn(ran, 6), "wrong")
+    assert said.code == 3
+    assert "The certificate is void: of audited answers 6 of 6 wrong" in said.out
+    assert FILE.read_bytes() != before
+    refused = run(ran, 990)
+    assert refused.code == 2
+    assert "V002" in refused.err
+    assert "is void: of audited answers 6 of 6 wrong" in refused.err
+    assert ran("certify", "sorter").code == 2
+    again = ran(*WATCH, "--json")
+    assert again.code == 3
+    assert again.json["void"].startswith("of audited answers 6 of 6 wrong, 100 % [54.1 %, 100 %], and 5 % was promised")
+    assert ran(*WATCH, "--audit", "5").code == 3  # nothing is drawn any more
+    assert len(written()) == 7
+
+
+def test_a_void_certificate_stays_void_without_its_log(ran: Shell) -> None:
+    labelled(ran, drawn(ran, 6), "wrong")
+    LOG.unlink()
+    assert run(ran, 990).code == 2
+
+
+def test_a_process_that_ended_before_it_voided_is_made_up_for(ran: Shell) -> None:
+    sound = FILE.read_bytes()
+    labelled(ran, drawn(ran, 6), "wrong")
+    FILE.write_bytes(sound)
+    assert ran(*WATCH).code == 3
+    assert run(ran, 990).code == 2
+
+
+def test_another_certificate_begins_another_watch(ran: Shell) -> None:
+    labelled(ran, drawn(ran, 6), "wrong")
+    rows(1000)
+    assert ran("certify", "sorter", "--data", "rows.jsonl", "--checks", "schema,confidence", "--seed", "7").code == 0
+    assert run(ran, 990).code == 0
+    found = drawn(ran, 5)
+    assert len(found) == 1  # of the runs since then
+    assert [line["input"] for line in found] == [{"text": "990"}]
+    assert labelled(ran, found, "right", "--json").json["audited"] == 1
+
+
+def test_faulty_verdicts_are_told_all_at_once_and_none_is_recorded(ran: Shell) -> None:
+    found = drawn(ran, 3)
+    size = len(LOG.read_bytes())
+    other = json.loads(run(ran, 999).out)["run"]
+    strange: list[Any] = [
+        {**found[0], "verdict": "right"},
+        {**found[0], "verdict": "right"},
+        {**found[1], "verdict": "perhaps"},
+        {**found[1], "verdict": None},
+        {"run": "nowhere", "node": "sorted", "verdict": "right"},
+        {"run": other, "node": "sorted", "verdict": "wrong"},
+        {"node": "sorted"},
+        [1, 2],
+    ]
+    lines("verdicts.jsonl", strange)
+    with Path("verdicts.jsonl").open("ab") as file:
+        file.write(b"\xff\n\n{\n")
+    said = ran(*WATCH, "--labels", "verdicts.jsonl")
+    assert said.code == 2
+    for text in (
+        "two lines are about sorted of run",
+        "the verdict is 'perhaps', and must be right, wrong or unclear",
+        "neither `verdict` nor `expected`",
+        "run nowhere is not in the journal",
+        f"sorted of run {other} was not drawn",
+        "missing required field `run`",
+        "Expected `object`, got `array`",
+        "verdicts.jsonl:9:1",
+        "verdicts.jsonl:11:1",
+    ):
+        assert text in said.err
+    assert len(LOG.read_bytes()) == size
+
+
+def test_a_verdict_on_record_may_be_said_again_and_not_otherwise(ran: Shell) -> None:
+    found = drawn(ran, 2)
+    labelled(ran, found, "right", "--by", "ada")
+    again = labelled(ran, found, "right")
+    assert again.code == 0
+    assert "0 verdicts recorded, 2 of before" in again.err
+    other = labelled(ran, found[:1], "wrong")
+    assert other.code == 2
+    assert "was found right by ada on" in other.err
+
+
+def test_of_a_run_that_is_gone_only_a_verdict_counts(ran: Shell) -> None:
+    found = drawn(ran, 2)
+    assert ran("runs", "gc", "--older", "0h", "--yes").code == 0
+    expected = labelled(ran, found, {"label": "yes"})
+    assert expected.code == 2
+    assert "is gone, so nobody can hold its output against what is expected" in expected.err
+    assert labelled(ran, found[:1], "right").code == 0
+    left = ran(*WATCH, "--audit", "1")
+    assert left.code == 2
+    assert "V022" in left.err
+    assert "1 output drawn before cannot be shown any more" in left.err
+
+
+def test_unclear_ones_are_counted_apart(ran: Shell) -> None:
+    said = labelled(ran, drawn(ran, 3), "unclear", "--json").json
+    assert (said["audited"], said["unclear"], said["open"], said["alpha"]) == (0, 3, [], 0.05)
+
+
+def test_recalled_answers_are_passed_over(ran: Shell) -> None:
+    assert ran("runs", "fork", json.loads(run(ran, 990).out)["run"], "--json").code == 0
+    assert "1 answers recalled from another run passed over" in ran(*WATCH, "--audit", "1").err
+
+
+@pytest.mark.parametrize("option", ["--since", "--until"])
+def test_a_time_that_is_none(ran: Shell, option: str) -> None:
+    for text in ("noon", "2026-13-01", "1999-02-30", "-1d"):
+        said = ran(*WATCH, "--audit", "1", f"{option}={text}")
+        assert said.code == 2, text
+        assert "C010" in said.err
+
+
+def test_the_time_chooses_among_runs(ran: Shell) -> None:
+    assert ran(*WATCH, "--audit", "3", "--since", "yesterday", "--until", "today").code == 2
+    assert len(drawn(ran, 3, "--since", "today")) == 3
+    assert ran(*WATCH, "--audit", "3", "--since", "today", "--until", "yesterday").code == 2
+
+
+def test_nothing_to_watch(shell: Shell) -> None:
+    assert "L119" in shell(*WATCH).err
+    assert shell("certify", "--watch").code == 0
+    assert shell("certify").code == 2
+    assert shell("certify", "--audit", "3").code == 2
+
+
+def test_without_audits_it_says_how_to_begin(ran: Shell) -> None:
+    said = ran(*WATCH)
+    assert said.code == 0
+    assert "an error rate of 10 % within 386 audits, 90 % of the time; a false alarm at most 5 %" in said.out
+    assert "orchestra certify sorter --watch --audit 20" in said.out
+    assert not LOG.exists()
+
+
+def test_all_agents_are_watched_at_once(ran: Shell) -> None:
+    assert ran("certify", "--watch", "--json").json == [{"agent": "sorter", "audited": 0, "wrong": 0, "void": None}]
+    labelled(ran, drawn(ran, 6), "wrong")
+    said = ran("certify", "--watch")
+    assert said.code == 3
+    assert "void: of audited answers 6 of 6" in said.out
+
+
+def test_a_certificate_that_is_void_for_another_reason_is_not_watched(ran: Shell) -> None:
+    Path("agents/sorter/prompt.md").write_text("Sort: {{ text }}\n")
+    said = ran(*WATCH)
+    assert said.code == 2
+    assert "its card or prompt changed" in said.err
+
+
+def test_a_changed_log_is_refused(ran: Shell) -> None:
+    labelled(ran, drawn(ran, 2), "wrong")
+    LOG.write_text(LOG.read_text().replace('"wrong"', '"right"'))
+    said = ran(*WATCH)
+    assert said.code == 2
+    assert "V020" in said.err
+
+
+def test_a_person_is_asked_at_the_terminal_and_what_was_said_stands(ran: Shell) -> None:
+    with Terminal(*WATCH, "--audit", "3", "--by", "ada") as terminal:
+        terminal.until("1 of 3  sorted of run")
+        shown = terminal.until("[q]uit: ")
+        assert "text: " in shown
+        assert '"label": "yes"' in shown
+        terminal.press("perhaps\n")
+        terminal.until("[q]uit: ")
+        terminal.press("y\n")
+        terminal.until("2 of 3")
+        terminal.until("[q]uit: ")
+        terminal.press("N\n")
+        terminal.until("3 of 3")
+        terminal.until("[q]uit: ")
+        terminal.press("q\n")
+        code, shown = terminal.ended()
+    assert code == 0
+    assert "1 of 2 wrong" in shown
+    assert "1 drawn and still open" in shown
+    assert [line.said for line in written() if isinstance(line, Audited)] == ["right", "wrong"]

@@ -1,0 +1,103 @@
+"""`orchestra check`: an answer held against files, with its verdicts, its places and its exit code; nothing is opened or recorded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.shell import Shell
+
+TEXT = "The tower was finished in 1889, with 18,038 pieces.\n"
+
+
+@pytest.fixture(autouse=True)
+def tower(shell: Shell) -> None:
+    Path("tower.txt").write_text(TEXT)
+
+
+def test_words_of_the_evidence_are_accepted_with_their_place(shell: Shell) -> None:
+    said = shell("check", "FINISHED  in 1889", "--against", "tower.txt")
+    assert said.code == 0
+    assert said.out == "accepted, score 1.00\n\nquote: pass 1.00\n  “finished in 1889”  tower.txt [14:30]\n"
+
+
+def test_other_words_are_not(shell: Shell) -> None:
+    said = shell("check", "finished in 1890", "--against", "tower.txt")
+    assert said.code == 3
+    assert said.out.startswith("not accepted, score 0.00\n\nquote: fail 0.00  'finished in 1890' does not stand in the evidence")
+
+
+def test_numbers_of_a_sentence_in_its_own_words_are_looked_up(shell: Shell) -> None:
+    assert shell("check", "It has 18038 pieces", "--against", "tower.txt", "--checks", "numbers").code == 0
+    said = shell("check", "It has 18038 pieces, since 1890", "--against", "tower.txt", "--checks", "numbers")
+    assert said.code == 3
+    assert "1890 in the answer is not in the evidence" in said.out
+
+
+def test_a_record_has_its_quotes_found_and_its_sum_computed_again(shell: Shell) -> None:
+    good = {"answer": 36076, "expression": "18038 * 2", "quote": "18,038 pieces"}
+    options = ("--against", "tower.txt", "--checks", "quote,numbers,recompute", "--json")
+    found = shell("check", json.dumps(good), *options).json
+    assert found["accepted"] is True
+    assert [one["check"] for one in found["verdicts"]] == ["quote", "numbers", "recompute"]
+    for span in found["evidence"]:
+        assert TEXT[span["start"] : span["end"]] == span["quote"]
+    wrong = shell("check", json.dumps({**good, "answer": 36077}), *options)
+    assert wrong.code == 3
+    assert wrong.json["accepted"] is False
+
+
+def test_answer_and_evidence_may_be_files_of_text_of_json_and_folders(shell: Shell) -> None:
+    Path("answer.txt").write_text("in 1889\n")
+    Path("answer.json").write_text('{"quote": "in 1889"}')
+    Path("evidence.json").write_text('[{"source": "a", "text": "It opened in 1889."}]')
+    Path("texts").mkdir()
+    Path("texts/b.md").write_text("It opened in 1889.")
+    for answer in ("@answer.txt", "@answer.json"):
+        for against in ("evidence.json", "texts"):
+            assert shell("check", answer, "--against", against).code == 0
+    assert "b.md [10:17]" in shell("check", "@answer.txt", "--against", "evidence.json", "--against", "texts").out.replace("a [", "b.md [")
+
+
+def test_the_score_that_must_be_reached_is_the_callers(shell: Shell) -> None:
+    answer = json.dumps({"answer": "finished early in 1889", "quote": "The tower was finished in 1889"})
+    options = ("--against", "tower.txt", "--checks", "support")
+    assert shell("check", answer, *options, "--accept", "0.5").code == 0
+    assert shell("check", answer, *options, "--accept", "1").code == 3
+
+
+def test_words_in_brackets_are_a_text(shell: Shell) -> None:
+    Path("note.txt").write_text("He said [in 1889] that it stands.")
+    assert shell("check", "[in 1889]", "--against", "note.txt").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("x", "--against", "tower.txt", "--checks", "qoute"), "C037", "did you mean 'quote'?"),
+        (("x", "--against", "tower.txt", "--checks", "confidence"), "C037", "these do: schema, quote"),
+        (("x", "--against", "tower.txt", "--checks", ","), "C037", "no check is named"),
+        (("x", "--against", "nowhere.txt"), "C014", "nowhere.txt"),
+        (("@broken.json", "--against", "tower.txt"), "C038", "broken.json is no JSON"),
+        (("x", "--against", "broken.json"), "C038", "broken.json is no JSON"),
+    ],
+)
+def test_bad_usage_is_told(shell: Shell, arguments: tuple[str, ...], code: str, says: str) -> None:
+    Path("broken.json").write_text('{"a": 1, "a": 2}')
+    said = shell("check", *arguments)
+    assert (said.code, said.err[:4]) == (2, code)
+    assert says in said.err
+
+
+def test_evidence_that_a_terminal_would_obey_is_spelled_out(shell: Shell) -> None:
+    Path("bad.txt").write_text("in \x1b[31m1889\u202e")
+    said = shell("check", "in \x1b[31m1889\u202e", "--against", "bad.txt")
+    assert said.code == 0
+    assert not {"\x1b", "\u202e"} & set(said.out)
+
+
+def test_nothing_is_recorded(shell: Shell) -> None:
+    shell("check", "in 1889", "--against", "tower.txt")
+    assert not Path(".orchestra").exists()

@@ -1,0 +1,140 @@
+"""Plans that serve again: the router is not asked, the saving is told, and nothing stored can do harm."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra.doors import Call
+from tests.cli.shell import Shell
+from tests.cli.stage import Simulated
+from tests.cli.test_ask import FLEET, PLAN, WHEN, asked, used
+
+QUOTED = ['s1 = search(query="%s", documents=input.documents, top=%d)', "return s1"]
+
+
+@pytest.fixture
+def desk(shell: Shell) -> Shell:
+    """A project with two documents, and a router that writes the plan of a reader over passages."""
+    Path("docs").mkdir()
+    Path("docs/tower.txt").write_text("The tower was opened in 1889. It is made of iron.")
+    Path("docs/bridge.txt").write_text("The bridge was opened in 1894. It is made of steel.")
+    Path("configs").mkdir()
+    Path("configs/nowhere.yaml").write_text(FLEET)
+    Path("orchestra.toml").write_text('fleet = "nowhere"\n')
+    return writing(shell, *PLAN)
+
+
+def writing(shell: Shell, *lines: str) -> Shell:
+    """The router goes on with these lines, in every opening."""
+
+    def answer(call: Call) -> Any:
+        if call.kind == "tool":
+            return used(call)
+        stand = [line for line in call.inputs["plan"].splitlines() if line] if call.name == "router" else []
+        return lines[len(stand)] if call.name == "router" else {"answer": "1889"}
+
+    shell.opener = Simulated(answer)
+    return shell
+
+
+def test_a_request_that_was_answered_before_asks_the_router_nothing_and_says_what_that_saves(desk: Shell) -> None:
+    first = desk("ask", WHEN, "-d", "docs", "--json").json
+    assert (first["status"], first["cached"], first["router"]["calls"]) == ("done", None, 4)
+    again = desk("ask", "when was THE tower opened", "-d", "docs", "--json").json
+    assert (again["status"], again["plan"], again["router"]["calls"]) == ("done", PLAN, 0)
+    assert asked(desk) == []
+    saved = again["cached"]["saved"]
+    assert (again["cached"]["run"], again["cached"]["request"], saved["calls"]) == (first["run"], WHEN, 4)
+    assert saved["prompt_tokens"] > 0
+    said = desk("ask", WHEN, "-d", "docs")
+    tokens = saved["prompt_tokens"] + saved["output_tokens"]
+    assert f"from the cache: 4 calls of the router and {tokens} tokens saved; made for run {first['run']}" in said.err
+    assert said.err.startswith("\n".join(PLAN))
+
+
+def test_the_saving_stands_in_the_run_and_is_shown_by_runs_show(desk: Shell) -> None:
+    first = desk("ask", WHEN, "-d", "docs", "--json").json["run"]
+    again = desk("ask", WHEN, "-d", "docs", "--json").json["run"]
+    assert "saved" not in desk("runs", "show", first).out
+    shown = desk("runs", "show", again)
+    assert f"its plan was made for run {first}: 4 calls of the router and" in shown.out
+    began = desk("runs", "show", again, "--json").json["events"][0]
+    assert began["options"]["planned"]["saved"]["calls"] == 4
+
+
+def test_literals_are_filled_anew(desk: Shell) -> None:
+    writing(desk, *[QUOTED[0] % ("made of iron", 2), QUOTED[1]])
+    desk("ask", 'Find 2 passages on "made of iron"', "-d", "docs")
+    found = desk("ask", 'find 1 passages on "made of steel"', "-d", "docs", "--json").json
+    assert found["plan"] == [QUOTED[0] % ("made of steel", 1), QUOTED[1]]
+    assert [one["source"] for one in found["output"]] == ["bridge.txt"]
+    assert asked(desk) == []
+
+
+def test_plan_says_that_a_plan_comes_from_the_cache_and_what_is_saved_serves(desk: Shell) -> None:
+    assert "from the cache" not in desk("plan", WHEN, "-d", "docs").err
+    assert "from the cache" not in desk("plan", WHEN, "-d", "docs", "--save", "one.yaml").err  # shown only, and so not kept before
+    said = desk("plan", WHEN, "-d", "docs")
+    assert "from the cache: 4 calls of the router" in said.err
+    assert said.out.startswith("\n".join(PLAN))
+
+
+def test_without_the_cache_the_router_is_asked(desk: Shell) -> None:
+    desk("ask", WHEN, "-d", "docs")
+    assert desk("ask", WHEN, "-d", "docs", "--no-cache", "--json").json["router"]["calls"] == 4
+    assert len(asked(desk)) == 4
+
+
+def test_what_was_made_without_the_cache_is_not_kept(desk: Shell) -> None:
+    desk("ask", WHEN, "-d", "docs", "--no-cache")
+    assert desk("ask", WHEN, "-d", "docs", "--json").json["cached"] is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("-d", "docs", "--only", "search", "--only", "reader", "--only", "cite"),
+        ("-d", "docs", "-i", "more=a"),
+        ("-d", "docs", "--steps", "7"),
+    ],
+)
+def test_another_shape_is_planned_anew(desk: Shell, change: tuple[str, ...]) -> None:
+    desk("ask", WHEN, "-d", "docs")
+    assert desk("ask", WHEN, *change, "--json").json["cached"] is None
+
+
+def test_a_skill_that_has_changed_is_another_shape(desk: Shell) -> None:
+    desk("ask", WHEN, "-d", "docs")
+    Path("agents/reader").mkdir(parents=True)
+    Path("agents/reader/agent.yaml").write_text(
+        "schema: orchestra/v1\nname: reader\ninput: {question: str, context: str}\noutput: Reading\nevidence: context\n"
+    )
+    Path("agents/reader/prompt.md").write_text("{{ context }} {{ question }} Be brief.")
+    assert desk("ask", WHEN, "-d", "docs", "--json").json["cached"] is None
+
+
+def test_a_plan_whose_run_came_to_nothing_is_not_kept(desk: Shell) -> None:
+    writing(desk, "s1 = calculator(question=input.request)", "return s1")  # what the reader says is no answer of a calculator
+    assert desk("ask", WHEN, "--json").json["status"] != "done"
+    assert desk("ask", WHEN, "--json").json["cached"] is None
+
+
+def test_deleting_the_run_forgets_its_plan(desk: Shell) -> None:
+    desk("ask", WHEN, "-d", "docs")
+    assert desk("runs", "gc", "--keep", "0", "--older", "0h", "--yes").code == 0
+    assert desk("ask", WHEN, "-d", "docs", "--json").json["cached"] is None
+
+
+def test_a_row_that_was_tampered_with_is_ignored_and_said(desk: Shell) -> None:
+    desk("ask", WHEN, "-d", "docs")
+    with sqlite3.connect(".orchestra/journal.db") as journal:
+        journal.execute("UPDATE memo SET value = ?", (b'{"format":"orchestra/plan/v1","lines":["import os"]}',))
+    journal.close()
+    said = desk("ask", WHEN, "-d", "docs")
+    assert said.code == 0
+    assert "R011: a stored plan is ignored: J0" in said.err
+    assert len(asked(desk)) == 4

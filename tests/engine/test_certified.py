@@ -1,0 +1,158 @@
+"""Nodes that accept by a certificate: by its threshold, with its promise for first answers, on a resumed run as on a whole one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestra.doors import Done
+from orchestra.engine.replay import replay
+from orchestra.errors import InputError
+from orchestra.events import Judged
+from orchestra.journal.history import History
+from orchestra.testing import Faults
+from orchestra.values.outcome import Abstained, Value
+from orchestra.workflow.compiler import compile_graph
+from orchestra.workflow.reader import read
+from tests.engine.stage import CATALOG, play, program, sequence
+from tests.verify.samples import certified
+
+CERTIFICATE = certified("writer", ("schema", "confidence"), 0.8)
+KNOWN = replace(CATALOG, certificates={"writer": CERTIFICATE})
+ONE = """
+input: {text: str}
+output: ${a}
+nodes:
+  a:
+    agent: writer
+    with: {text: "${input.text}"}
+    checks: [schema, confidence]
+    accept: certified
+    otherwise: [abstain]
+"""
+AGAIN = ONE.replace("[abstain]", "[retry, abstain]\n    retry: {attempts: 3, wait: [0, 0]}")
+ESCALATED = ONE.replace("[abstain]", "[escalate, abstain]")
+
+
+def sure(confidence: float | None) -> Done:
+    return Done(value="said", confidence=confidence)
+
+
+def played(*answers: Any, text: str = ONE) -> Any:
+    return play(text, {"text": "x"}, {"writer": sequence(*answers)}, catalog=KNOWN)
+
+
+def promises(run: Any) -> list[str]:
+    return [event.promise for event in run.of(Judged)]
+
+
+def test_the_certificates_threshold_is_the_nodes() -> None:
+    acceptance = program(ONE, KNOWN).nodes[0].acceptance
+    assert acceptance is not None
+    assert (acceptance.accept, acceptance.certificate) == (0.8, CERTIFICATE)
+
+
+@pytest.mark.parametrize(("confidence", "accepted"), [(1.0, True), (0.8, True), (0.7999, False), (0.0, False), (None, False)])
+def test_an_answer_is_accepted_from_the_threshold_on(confidence: float | None, accepted: bool) -> None:
+    run = played(sure(confidence))
+    assert isinstance(run.outcome, Value if accepted else Abstained)
+    assert promises(run) == [CERTIFICATE.promise if accepted else ""]
+
+
+@pytest.mark.parametrize("text", [AGAIN, ESCALATED])
+def test_an_answer_that_is_not_the_first_has_no_promise(text: str) -> None:
+    run = played(sure(0.2), sure(0.9), text=text)
+    assert isinstance(run.outcome, Value)
+    assert promises(run) == ["", ""]
+    assert played(sure(0.9), text=text).of(Judged)[0].promise == CERTIFICATE.promise
+
+
+def test_an_attempt_without_an_answer_takes_no_promise_away() -> None:
+    """The answers that a certificate is made of come of such attempts too."""
+    run = play(AGAIN, {"text": "x"}, {"writer": sure(0.9)}, catalog=KNOWN, faults=Faults(invalid=1.0, attempts=1))
+    assert len(run.attempts) == 2
+    assert promises(run) == [CERTIFICATE.promise]
+
+
+def test_each_element_has_its_own_promise() -> None:
+    text = """
+input: {texts: "list[str]"}
+output: ${a.values}
+nodes:
+  a:
+    agent: writer
+    each: ${input.texts}
+    as: text
+    with: {text: "${text}"}
+    checks: [schema, confidence]
+    accept: certified
+    otherwise: [abstain]
+"""
+    confidences = {"x": 0.9, "y": 0.1, "z": 0.8}
+    run = play(text, {"texts": ["x", "y", "z"]}, {"writer": lambda call: sure(confidences[call.inputs["text"]])}, catalog=KNOWN)
+    assert {event.node: bool(event.promise) for event in run.of(Judged)} == {"a[0]": True, "a[1]": False, "a[2]": True}
+    rows = History.of(run.events)
+    assert [row.attempts[-1].promise for row in rows.rows if row.attempts] == [CERTIFICATE.promise, "", CERTIFICATE.promise]
+
+
+def test_a_replay_decides_the_same() -> None:
+    run = played(sure(0.9))
+    assert replay(program(ONE, KNOWN), run.events).different is None
+    stricter = replace(CATALOG, certificates={"writer": certified("writer", ("schema", "confidence"), 0.95)})
+    assert isinstance(replay(program(ONE, stricter), run.events).different, Judged)
+
+
+class Void(dict[str, Any]):
+    """A certificate that does not hold."""
+
+    def __getitem__(self, name: str) -> Any:
+        raise InputError("V002", f"the certificate of {name!r} is void", hint="orchestra certify writer")
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name]
+
+
+@pytest.mark.parametrize(
+    ("certificates", "code", "says"),
+    [
+        ({}, "L119", "there is no certificate for 'writer'"),
+        ({"reader": certified()}, "L119", "there is no certificate for 'writer'"),
+        ({"writer": certified("writer", ("schema",))}, "V005", "is about the checks schema, and this node has schema, confidence"),
+        (Void(), "V002", "the certificate of 'writer' is void"),
+    ],
+)
+def test_without_one_that_holds_the_workflow_is_refused_at_its_place(certificates: Any, code: str, says: str) -> None:
+    source = read("schema: orchestra/v1\nname: staged\n" + ONE, "staged.yaml")
+    with pytest.raises(InputError, match="certificate") as caught:
+        compile_graph(source.graph, replace(CATALOG, certificates=certificates), source.places)
+    error = caught.value
+    assert (error.code, says in error.message, bool(error.hint)) == (code, True, True)
+    assert error.place is not None
+    assert error.place.text.strip() == "accept: certified"
+
+
+READ = """
+input: {page: str, other: str}
+output: ${a}
+nodes:
+  a:
+    agent: reader
+    with: {question: When?, context: "${input.page}"}
+    checks: [quote, confidence]
+    against: "${input.page}"
+    accept: certified
+    otherwise: [abstain]
+"""
+
+
+def test_evidence_that_the_certificate_is_not_about_is_refused() -> None:
+    reader = replace(CATALOG.agents["reader"], evidence="context")
+    known = replace(CATALOG, agents={"reader": reader}, certificates={"reader": certified()})
+    program(READ, known)
+    program(READ.replace('    against: "${input.page}"\n', ""), known)
+    with pytest.raises(InputError, match="judged against the input 'context'") as caught:
+        program(READ.replace('against: "${input.page}"', 'against: "${input.other}"'), known)
+    assert caught.value.code == "V005"
+    assert caught.value.hint == "against: ${input.page}"

@@ -1,0 +1,477 @@
+"""Checks that ask agents: their questions are calls of their own, in budgets, journals and replays; and what is not known never passes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import structs
+
+from orchestra.agent.contract import Catalog, Schema
+from orchestra.doors import Call, Done, Measure, Refused
+from orchestra.engine.replay import replay
+from orchestra.events import AttemptFinished, AttemptStarted, ChecksStarted, Event, Judged, NodeFinished, Resumed, RunFinished, Usage
+from orchestra.journal.history import History
+from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, run_simulated
+from orchestra.testing.auditor import Case, audit
+from orchestra.values.outcome import Abstained, Failed, Value
+from orchestra.workflow.program import sampled
+from tests.engine.durable import Theatre
+from tests.engine.stage import CATALOG, TEXT, Played, agent, play, program, record
+
+CHANCE: Schema = {"type": ["number", "null"]}
+JUDGED = record(label={"enum": ["supported", "contradicted", "not stated"]}, p_supported=CHANCE, p_refute=CHANCE)
+JUDGE = agent("entailment", record(claim=TEXT, evidence=TEXT), JUDGED)
+WITH: Catalog = replace(
+    CATALOG,
+    agents={
+        **CATALOG.agents,
+        "entailment": JUDGE,
+        "strict": replace(JUDGE, name="strict"),
+        "second": agent("second", record(question=TEXT, context=TEXT), TEXT),
+        "blind": agent("blind", record(question=TEXT, evidence=TEXT), TEXT),
+    },
+)
+TOWER = "The tower was completed in 1889. It stands in Paris."
+
+
+def chance(supported: float | None, refuted: float | None = 0.0, label: str = "supported") -> dict[str, Any]:
+    return {"label": label, "p_supported": supported, "p_refute": refuted}
+
+
+def read(checks: str, answers: dict[str, Any], more: str = "", text: str = TOWER, **options: Any) -> Played:
+    flow = f"""
+input: {{text: str}}
+output: ${{reading}}
+nodes:
+  reading: {{agent: reader, with: {{question: when, context: "${{input.text}}"}}, checks: {checks}, against: "${{input.text}}", {more}}}
+"""
+    return play(flow, {"text": text}, answers, catalog=WITH, **options)
+
+
+def verdicts(played: Played, node: str = "reading") -> list[tuple[str, str]]:
+    return [(verdict.check, verdict.outcome) for verdict in played.of(Judged, node)[-1].verdicts]
+
+
+def reasons(played: Played) -> str:
+    assert isinstance(played.outcome, Abstained)
+    return played.outcome.reason
+
+
+def sound(played: Played, text: str, **more: Any) -> None:
+    """Nothing is wrong with a run: the auditor finds nothing, and today's engine decides the same."""
+    compiled = program(text, WITH)
+    assert audit(Case(compiled, played.events, **more)) == []
+    found = replay(compiled, played.events)
+    assert (found.different, found.reason) == (None, "")
+
+
+# What is asked, and what comes of it
+
+
+def test_a_claim_that_the_evidence_supports_is_accepted_with_its_probability_and_its_place() -> None:
+    played = read("[quote, entailment]", {"entailment": chance(0.9)})
+    assert isinstance(played.outcome, Value)
+    assert (played.outcome.value["answer"], played.outcome.score) == ("1889", 0.9)
+    rests = played.outcome.evidence[-1]
+    assert (rests.check, rests.field, TOWER[rests.start : rests.end]) == ("entailment", "answer", TOWER)
+    asked = next(call for call in played.workers.calls if call.name == "entailment")
+    assert (asked.node, asked.inputs) == ("reading?1/entailment_0", {"claim": "1889", "evidence": TOWER})
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome", "reason"),
+    [
+        (chance(0.3), "fail", "the evidence does not state '1889'"),
+        (chance(0.4, 0.6), "fail", "contradicts '1889'"),
+        (chance(None, None), "unknown", "tells no probability"),
+        (chance(0.9, 0.9), "unknown", "are no probabilities"),
+        (chance(7.0), "unknown", "are no probabilities"),
+        ({"nonsense": True}, "unknown", "E009"),
+        (lambda call: Refused(code="M001", reason="no JSON", retryable=True), "unknown", "M001 no JSON"),
+        (lambda call: Refused(code="F212", reason="the server is gone"), "unknown", "F212 the server is gone"),
+    ],
+)
+def test_what_is_not_supported_and_what_is_not_known_is_not_accepted(answer: Any, outcome: str, reason: str) -> None:
+    played = read("[quote, entailment]", {"entailment": answer})
+    assert verdicts(played) == [("quote", "pass"), ("entailment", outcome)]
+    assert reason in reasons(played)
+
+
+def test_a_late_verdict_is_unknown_and_the_question_is_asked_twice_at_most() -> None:
+    played = read(
+        "[entailment]", {"entailment": chance(0.9)}, "timeout: 5", latency=lambda call, _: 60.0 if call.name == "entailment" else 1.0
+    )
+    assert verdicts(played) == [("entailment", "unknown")]
+    assert "E006" in reasons(played)
+    assert played.workers.counts["entailment"] == 2
+
+
+def test_without_a_timeout_of_the_node_the_engine_has_not_patience_for_ever() -> None:
+    played = read("[entailment]", {"entailment": chance(0.9)}, latency=lambda call, _: 10_000.0 if call.name == "entailment" else 1.0)
+    assert verdicts(played) == [("entailment", "unknown")]
+
+
+def test_a_check_that_fails_for_nothing_ends_it_before_an_agent_is_asked() -> None:
+    played = read("[entailment, quote]", {"reader": {"answer": "1889", "quote": "completed in 1890"}, "entailment": chance(0.9)})
+    assert verdicts(played) == [("quote", "fail")]
+    assert not played.workers.counts["entailment"]
+    assert not played.of(ChecksStarted)
+
+
+def test_a_check_that_cannot_tell_for_nothing_ends_it_too_for_the_value_is_not_accepted_any_more() -> None:
+    answers = {"reader": {"answer": "1889 euros", "quote": "completed in 1889"}, "entailment": chance(0.9)}
+    played = read("[entailment, numbers]", answers, text="It cost $1889 to build.")
+    assert verdicts(played) == [("numbers", "unknown")]
+    assert not played.workers.counts["entailment"]
+
+
+def test_the_agent_that_is_judged_does_not_judge() -> None:
+    own = replace(JUDGE, name="own", mind="m")
+    catalog = replace(WITH, agents={**WITH.agents, "own": own, "entailment": replace(JUDGE, mind="m")})
+    text = """
+input: {text: str}
+output: ${a}
+nodes:
+  a: {agent: own, with: {claim: x, evidence: y}, checks: [entailment], against: "${input.text}"}
+"""
+    compiled = program(text, catalog)
+    assert any("asks the agent that is judged" in warning for warning in compiled.warnings)
+    played = play(text, {"text": TOWER}, {"own": chance(0.9), "entailment": chance(0.9)}, catalog=catalog)
+    assert "the agent that produced the value" in reasons(played)
+    assert not played.workers.counts["entailment"]
+
+
+def test_another_agent_can_be_named() -> None:
+    played = read('["entailment(strict)"]', {"strict": chance(0.2), "entailment": chance(0.9)})
+    assert verdicts(played) == [("entailment(strict)", "fail")]
+    assert (played.workers.counts["strict"], played.workers.counts["entailment"]) == (1, 0)
+
+
+def test_the_next_attempt_is_told_what_the_agent_objected_to_and_is_judged_anew() -> None:
+    def judge(call: Call) -> dict[str, Any]:
+        return chance(0.9 if call.inputs["claim"] == "in 1889" else 0.1)
+
+    def reader(call: Call) -> dict[str, Any]:
+        return {"answer": "in 1889" if call.feedback else "1889", "quote": "completed in 1889"}
+
+    played = read("[entailment]", {"reader": reader, "entailment": judge}, "otherwise: [retry, abstain]")
+    assert isinstance(played.outcome, Value)
+    assert [event.round for event in played.of(ChecksStarted)] == [1, 2]
+    assert "does not state '1889'" in played.workers.calls[2].feedback[0]
+
+
+def test_each_claim_is_asked_beside_each_piece_and_the_weakest_counts() -> None:
+    text = """
+input: {text: str}
+output: ${a}
+nodes:
+  a: {agent: writer, with: {text: "${input.text}"}, checks: [entailment], against: "${input.text}"}
+"""
+    long = " ".join(f"Sentence number {index} of the long story ends here." for index in range(200))
+
+    def judge(call: Call) -> dict[str, Any]:
+        return chance(0.8 if "number 150 " in call.inputs["evidence"] else 0.1)
+
+    played = play(text, {"text": long}, {"writer": "number 150 is there", "entailment": judge}, catalog=WITH)
+    assert played.workers.counts["entailment"] > 3
+    assert isinstance(played.outcome, Value)
+    assert played.outcome.score == 0.8
+    sound(played, text)
+
+
+# Checks put together
+
+
+@pytest.mark.parametrize(
+    ("quote", "supported", "outcome", "asked"),
+    [("completed in 1889", 0.9, "pass", 0), ("made up", 0.9, "pass", 1), ("made up", 0.1, "fail", 1), ("made up", None, "unknown", 1)],
+)
+def test_one_of_two_checks_is_enough_and_the_dearer_one_is_asked_only_then(
+    quote: str, supported: float | None, outcome: str, asked: int
+) -> None:
+    answers = {"reader": {"answer": "1889", "quote": quote}, "entailment": chance(supported)}
+    played = read('["quote | entailment"]', answers)
+    assert verdicts(played) == [("quote | entailment", outcome)]
+    assert played.workers.counts["entailment"] == asked
+    assert isinstance(played.outcome, Value) is (outcome == "pass")
+
+
+def test_a_second_agent_is_asked_where_the_first_cannot_tell() -> None:
+    played = read('["entailment | entailment(strict)"]', {"entailment": chance(None, None), "strict": chance(0.7)})
+    assert isinstance(played.outcome, Value)
+    assert [event.check for event in played.of(ChecksStarted)] == ["entailment", "entailment(strict)"]
+    parts = played.of(Judged)[-1].verdicts[0].parts
+    assert [(part.check, part.outcome) for part in parts] == [("entailment", "unknown"), ("entailment(strict)", "pass")]
+
+
+# Asked again
+
+
+@pytest.mark.parametrize(
+    ("second", "outcome"),
+    [("the year 1889", "fail"), ("1889.", "pass"), ("1890", "fail"), (lambda call: Refused(code="F212", reason="gone"), "unknown")],
+)
+def test_another_agent_that_has_not_seen_the_draft_must_come_to_the_same(second: Any, outcome: str) -> None:
+    played = read('["rederive(second)"]', {"second": second})
+    assert verdicts(played) == [("rederive(second)", outcome)]
+    asked = next(call for call in played.workers.calls if call.name == "second")
+    assert (asked.node, asked.inputs) == ("reading?1/rederive_0", {"question": "when", "context": TOWER})
+
+
+def test_evidence_that_is_no_input_of_the_node_is_given_as_evidence() -> None:
+    played = read('["rederive(blind)"]', {"blind": "1889"})
+    assert next(call.inputs for call in played.workers.calls if call.name == "blind") == {"question": "when", "evidence": TOWER}
+
+
+def test_samples_of_the_agent_itself_agree_or_leave_it_open() -> None:
+    def reader(call: Call) -> dict[str, Any]:
+        return {"answer": "1887" if call.sample == 2 else "1889", "quote": "completed in 1889"}
+
+    played = read("[agree(3)]", {"reader": reader})
+    assert verdicts(played) == [("agree(3)", "pass")]
+    samples = [call for call in played.workers.calls if call.sample]
+    assert [(call.node, call.sample) for call in samples] == [(f"reading?1/agree_{index}", index + 1) for index in range(3)]
+    assert all(call.evidence == played.workers.calls[0].evidence for call in samples)
+    dissent = read("[agree(3)]", {"reader": lambda call: {"answer": f"188{call.sample}", "quote": "completed in 1889"}})
+    assert verdicts(dissent) == [("agree(3)", "unknown")]
+
+
+def test_the_samples_of_a_sample_are_others_than_itself() -> None:
+    flow = """
+input: {text: str}
+output: ${reading}
+nodes:
+  reading: {agent: reader, with: {question: when, context: "${input.text}"}, checks: [agree(3)]}
+"""
+
+    async def scene(clock: VirtualClock) -> list[int]:
+        theatre = Theatre(clock, {"reader": {"answer": "1889", "quote": "completed in 1889"}})
+        await theatre.start(sampled(program(flow, WITH), 2), {"text": TOWER}).wait()
+        await theatre.engine.close()
+        return [call.sample for call in theatre.workers.calls]
+
+    first, *others = run_simulated(scene)
+    assert (first, sorted(others)) == (2, [3, 4, 5])
+
+
+def test_agreement_lifts_what_is_open_and_never_what_is_denied() -> None:
+    opened = read('["entailment | agree(2)"]', {"entailment": chance(None, None)})
+    assert verdicts(opened) == [("entailment | agree(2)", "pass")]
+    denied = read('["entailment | agree(2)"]', {"entailment": chance(0.1)})
+    assert verdicts(denied) == [("entailment | agree(2)", "fail")]
+    assert denied.workers.counts["reader"] == 1
+
+
+# Where checks stand
+
+
+EVERYWHERE = """
+input: {text: str}
+output: {readings: "${readings.values}", judged: "${judged}", block: "${block}", looped: "${looped}"}
+nodes:
+  words: {tool: split, with: {text: "a b c"}}
+  readings:
+    agent: reader
+    each: ${words}
+    as: word
+    concurrency: 2
+    with: {question: "${word}", context: "${input.text}"}
+    checks: [quote, "entailment | entailment(strict)"]
+    against: ${input.text}
+    otherwise: [retry, abstain]
+  judged: {verify: "${readings.values}", checks: [entailment], against: "${input.text}"}
+  block:
+    call: {nodes: {inner: {agent: writer, with: {text: inside}}}, output: "${inner}"}
+    checks: [entailment]
+    against: ${input.text}
+    timeout: 300
+  looped:
+    loop:
+      nodes: {next: {tool: grow, with: {text: "${previous}"}}}
+      output: ${next}
+      until: ${turn > 1}
+      at_most: 3
+    checks: [entailment]
+    against: ${input.text}
+"""
+EVERYWHERE_ANSWERS: dict[str, Any] = {
+    "entailment": lambda call: chance(None, None) if call.inputs["claim"] == "1889" else chance(0.75),
+    "strict": chance(0.7),
+}
+
+
+def everywhere(seed: int = 0, **options: Any) -> Played:
+    return play(EVERYWHERE, {"text": TOWER}, EVERYWHERE_ANSWERS, seed=seed, catalog=WITH, **options)
+
+
+def test_elements_composites_and_bodies_are_judged() -> None:
+    played = play(
+        EVERYWHERE,
+        {"text": TOWER},
+        {"entailment": chance(0.75), "strict": chance(0.7)},
+        catalog=WITH,
+    )
+    assert isinstance(played.outcome, Value)
+    assert played.outcome.value["looped"] == "xx"
+    assert played.outcome.score == 0.75
+    paths = {call.node for call in played.workers.calls}
+    assert {"readings[2]?1/entailment_0", "judged?1/entailment_2", "block?1/entailment_0", "looped?1/entailment_0"} <= paths
+    sound(played, EVERYWHERE)
+
+
+def test_the_history_shows_the_questions_under_what_they_are_about() -> None:
+    played = everywhere()
+    history = History.of(played.events)
+    row = history.row("readings[1]?1")
+    assert row is not None
+    assert (row.kind, row.depth, row.status) == ("check", 2, "value")
+    inner = history.row("readings[1]?2/entailment_0")
+    assert inner is not None
+    assert (inner.kind, inner.name) == ("call", "strict")
+
+
+def test_the_time_of_a_body_is_also_that_of_its_checks() -> None:
+    text = """
+input: {text: str}
+output: ${block}
+nodes:
+  block:
+    call: {nodes: {inner: {agent: writer, with: {text: inside}}}, output: "${inner}"}
+    checks: [entailment]
+    against: ${input.text}
+    timeout: 5
+"""
+    slow = play(text, {"text": TOWER}, {"entailment": chance(0.9)}, catalog=WITH, latency=3.0)
+    assert isinstance(slow.outcome, Failed)
+    assert slow.outcome.code == "E006"
+    assert [call.name for call in slow.workers.cancelled] == ["entailment"]
+    sound(slow, text)
+
+
+class Priced(SimulatedWorkers):
+    """Workers whose calls are known to cost up to sixty tokens, and cost twenty."""
+
+    def measure(self, call: Call) -> Measure:
+        return Measure(prompt_tokens=10, max_output=50, min_output=5)
+
+
+def priced(budget: str, answers: dict[str, Any]) -> Played:
+    text = f"""
+input: {{text: str}}
+output: ${{reading}}
+budget: {budget}
+nodes:
+  reading: {{agent: reader, with: {{question: when, context: "${{input.text}}"}}, checks: [entailment], against: "${{input.text}}"}}
+"""
+    compiled = program(text, WITH)
+
+    def cost(value: Any) -> Done:
+        return Done(value=value, usage=Usage(prompt_tokens=10, output_tokens=10, calls=1, seconds=1.0))
+
+    script = {name: cost(value) for name, value in answers.items()}
+
+    async def scene(clock: VirtualClock) -> Played:
+        from orchestra.engine.shell import Engine
+        from orchestra.journal.memory import MemoryJournal
+
+        journal, workers = MemoryJournal(), Priced(script, clock=clock)
+        engine = Engine(clock, journal, workers)
+        run = engine.start(compiled, {"text": TOWER}, graph="0" * 32)
+        finished = await run.wait()
+        await engine.close()
+        return Played(finished, list(run.log), workers, journal)
+
+    played = run_simulated(scene)
+    assert audit(Case(compiled, played.events)) == []
+    return played
+
+
+READER = {"answer": "1889", "quote": "completed in 1889"}
+
+
+def test_questions_are_reserved_in_the_budget_as_any_call_is() -> None:
+    played = priced("{tokens: 200, calls: 2}", {"reader": READER, "entailment": chance(0.9)})
+    assert isinstance(played.outcome, Value)
+    started = [event for event in played.of(AttemptStarted) if event.name == "entailment"]
+    assert [event.reserved for event in started] == [60]
+    assert played.finished.usage.calls == 2
+
+
+@pytest.mark.parametrize("budget", ["{calls: 1}", "{tokens: 30}"])
+def test_a_question_for_which_there_is_no_room_is_unknown(budget: str) -> None:
+    played = priced(budget, {"reader": READER, "entailment": chance(0.9)})
+    assert verdicts(played) == [("entailment", "unknown")]
+    assert "E005" in reasons(played)
+
+
+# Cut off, taken up, looked at again
+
+
+FAULTS = Faults(refused=0.15, invalid=0.1, slow=0.1, attempts=1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10**6), cut=st.floats(0, 1))
+def test_a_run_cut_off_at_any_event_ends_as_if_nothing_had_happened(seed: int, cut: float) -> None:
+    played = everywhere(seed, latency=(0.1, 2.0), faults=FAULTS)
+    before = list(played.events[: max(1, int(cut * (len(played.events) - 1)))])
+    compiled = program(EVERYWHERE, WITH)
+
+    async def scene(clock: VirtualClock) -> tuple[RunFinished, list[Event], Theatre]:
+        theatre = Theatre(clock, EVERYWHERE_ANSWERS, seed=seed, latency=(0.1, 2.0), faults=FAULTS)
+        theatre.put(before)
+        run = await theatre.engine.resume(compiled, played.events[0].run, by="a test")  # type: ignore[union-attr]  # the first is a RunStarted
+        finished = await run.wait()
+        events = await theatre.journal.read(run.id)
+        await theatre.engine.close()
+        return finished, events, theatre
+
+    finished, events, theatre = run_simulated(scene, seed)
+    assert finished.outcome == played.finished.outcome
+    assert isinstance(events[len(before)], Resumed)
+    ended = {event.node for event in before if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.settled)}
+    assert not ended & {call.node for call in theatre.workers.calls}
+    assert audit(Case(compiled, events, jumped=True)) == []
+
+
+def test_every_event_of_one_run_is_a_place_to_resume_from() -> None:
+    played = everywhere(3, latency=(0.1, 2.0))
+    compiled = program(EVERYWHERE, WITH)
+    for cut in range(1, len(played.events)):
+
+        async def scene(clock: VirtualClock, cut: int = cut) -> RunFinished:
+            theatre = Theatre(clock, EVERYWHERE_ANSWERS, seed=3, latency=(0.1, 2.0))
+            theatre.put(played.events[:cut])
+            run = await theatre.engine.resume(compiled, played.events[0].run)  # type: ignore[union-attr]  # the first is a RunStarted
+            finished = await run.wait()
+            await theatre.engine.close()
+            return finished
+
+        assert run_simulated(scene, 3).outcome == played.finished.outcome, cut
+
+
+def test_a_journal_whose_verdict_was_forged_differs() -> None:
+    played = read("[entailment]", {"entailment": chance(0.1)})
+    at = next(index for index, event in enumerate(played.events) if isinstance(event, Judged))
+    judged = played.events[at]
+    assert isinstance(judged, Judged)
+    good = structs.replace(judged.verdicts[0], outcome="pass", score=1.0)
+    events = [*played.events[:at], structs.replace(judged, accepted=True, score=1.0, verdicts=(good,), reason="")]
+    text = """
+input: {text: str}
+output: ${reading}
+nodes:
+  reading: {agent: reader, with: {question: when, context: "${input.text}"}, checks: [entailment], against: "${input.text}"}
+"""
+    assert replay(program(text, WITH), events).reason == "the checks say something else today"
+    asked = next(index for index, event in enumerate(played.events) if isinstance(event, ChecksStarted))
+    event = played.events[asked]
+    assert isinstance(event, ChecksStarted)
+    other = structs.replace(event.questions[0], inputs={"claim": "easy", "evidence": "easy"})
+    forged = [*played.events[:asked], structs.replace(event, questions=(other,))]
+    assert replay(program(text, WITH), forged).reason == "the checks would ask something else today"
+    assert any(finding.startswith("I8") for finding in audit(Case(program(text, WITH), forged)))

@@ -1,0 +1,332 @@
+"""`plan` nodes whose plan has served before: the router is not asked, the plan is a fact, and resume and replay need no cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace as replaced
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from orchestra.doors import Refused
+from orchestra.engine.replay import replay
+from orchestra.engine.shell import Engine
+from orchestra.events import AttemptFinished, Event, RunStarted, TurnStarted
+from orchestra.journal.error import damaged_rows
+from orchestra.journal.history import History
+from orchestra.journal.memory import MemoryJournal
+from orchestra.router.cache import FORMAT
+from orchestra.testing import VirtualClock, run_simulated
+from orchestra.values.outcome import Failed, Outcome, Value
+from tests.engine.durable import Theatre
+from tests.engine.stage import CATALOG, program
+
+TEXT = """
+input: {text: str}
+output: ${solve}
+nodes:
+  solve: {plan: "%s", with: {text: "${input.text}"}, tools: [shout, split, count, grow], agents: [writer], returns: str%s}
+"""
+LOUD = ("s1 = shout(text=input.text)", "return s1")
+
+
+def router(*lines: str) -> Any:
+    return lambda call: lines[min(len(str(call.inputs["plan"]).splitlines()), len(lines) - 1)]
+
+
+async def one(theatre: Theatre, goal: str = "Make it loud.", more: str = "", text: str = "a b") -> tuple[Outcome, list[Event]]:
+    run = theatre.start(program(TEXT % (goal, more)), {"text": text})
+    finished = await run.wait()
+    return finished.outcome, list(run.log)
+
+
+def asked(theatre: Theatre) -> int:
+    return theatre.workers.counts["router"]
+
+
+def turns(events: list[Event]) -> list[Any]:
+    return [event.drafted for event in events if isinstance(event, TurnStarted)]
+
+
+def staged(scene: Any, answers: Mapping[str, Any] | None = None) -> Any:
+    async def play(clock: VirtualClock) -> Any:
+        theatre = Theatre(clock, answers or {"router": router(*LOUD)})
+        try:
+            return await scene(theatre)
+        finally:
+            await theatre.engine.close()
+
+    return run_simulated(play, 0)
+
+
+def test_the_second_run_asks_the_router_nothing_and_says_what_that_saved() -> None:
+    async def scene(theatre: Theatre) -> None:
+        _, first = await one(theatre)
+        outcome, second = await one(theatre, "make it LOUD", text="c")
+        assert (outcome, asked(theatre)) == (Value("C"), 2)
+        (drafted,) = turns(second)
+        assert isinstance(first[0], RunStarted)
+        assert (drafted.lines, drafted.recalled, drafted.saved.calls) == (LOUD, first[0].run, 2)
+        assert drafted.saved.prompt_tokens > 0
+        assert [(saved.run, saved.node, saved.usage) for saved in History.of(second).saved] == [(drafted.recalled, "solve", drafted.saved)]
+        assert History.of(first).saved == ()
+
+    staged(scene)
+
+
+def test_what_a_goal_says_literally_is_filled_anew() -> None:
+    async def scene(theatre: Theatre) -> None:
+        await one(theatre, "Write 'hello there' loudly.")
+        outcome, events = await one(theatre, "write 'good night' loudly")
+        assert outcome == Value("GOOD NIGHT")
+        assert turns(events)[0].lines == ('s1 = shout(text="good night")', "return s1")
+        assert asked(theatre) == 2
+
+    staged(scene, {"router": router('s1 = shout(text="hello there")', "return s1")})
+
+
+@pytest.mark.parametrize(
+    ("goal", "more"),
+    [
+        ("Make it quiet.", ""),
+        ("Make it loud.", ", cache: false"),
+        ("Make it loud.", ", votes: 2"),
+        ("Make it loud.", ", limits: {steps: 3}"),
+    ],
+)
+def test_another_intent_or_shape_or_no_cache_asks_the_router(goal: str, more: str) -> None:
+    async def scene(theatre: Theatre) -> None:
+        await one(theatre)
+        before = asked(theatre)
+        _, events = await one(theatre, goal, more)
+        assert asked(theatre) > before
+        assert turns(events)[-1].recalled == ""
+
+    staged(scene)
+
+
+def test_what_was_made_without_the_cache_is_not_kept() -> None:
+    async def scene(theatre: Theatre) -> None:
+        await one(theatre, more=", cache: false")
+        await one(theatre)
+        assert asked(theatre) == 4
+
+    staged(scene)
+
+
+def test_a_plan_that_failed_or_whose_fallback_spoke_is_not_kept() -> None:
+    async def scene(theatre: Theatre) -> None:
+        for more in (", replans: 0", ", replans: 0, fallback: quiet") * 2:
+            outcome, events = await one(theatre, more=more)
+            assert isinstance(outcome, Failed) if "fallback" not in more else outcome == Value("quiet")
+            assert turns(events)[-1].lines == LOUD
+            assert turns(events)[-1].recalled == ""
+
+    gone = Refused(code="F210", reason="it is gone")
+    staged(scene, {"router": router(*LOUD), "shout": lambda call: gone})
+
+
+def test_a_cached_plan_is_a_fact_that_resume_and_replay_go_on_from_without_the_cache() -> None:
+    async def scene(theatre: Theatre) -> None:
+        await one(theatre)
+        outcome, events = await one(theatre)
+        compiled = program(TEXT % ("Make it loud.", ""))
+        found = replay(compiled, events)
+        assert (found.different, found.reason) == (None, "")
+        theatre.store.memo.clear()
+        for cut in range(2, len(events) - 1):
+            fresh = Theatre(theatre.clock, {"router": router("no")})
+            fresh.put(events[:cut])
+            assert isinstance(events[0], RunStarted)
+            run = await fresh.engine.resume(compiled, events[0].run)
+            assert (await run.wait()).outcome == outcome
+            assert fresh.workers.counts["router"] == 0
+            await fresh.engine.close()
+
+    staged(scene)
+
+
+def test_a_replay_judges_a_cached_plan_again() -> None:
+    async def scene(theatre: Theatre) -> None:
+        await one(theatre)
+        _, events = await one(theatre)
+        compiled = program(TEXT % ("Make it loud.", ""))
+        turn = next(event for event in events if isinstance(event, TurnStarted))
+        assert turn.drafted is not None
+        wrong = structs.replace(turn.drafted, lines=("s1 = send(text=input.text)", "return s1"))
+        changed = [structs.replace(turn, drafted=wrong) if event is turn else event for event in events]
+        assert replay(compiled, changed).reason == "the router's machine would go on otherwise"
+
+    staged(scene)
+
+
+@pytest.mark.parametrize("stored", [None, 7, {"lines": ["import os"]}, {"format": FORMAT, "shape": "", "request": "", "lines": []}])
+def test_what_is_no_stored_plan_is_ignored_and_stands_in_the_journal(stored: Any) -> None:
+    async def scene(theatre: Theatre) -> None:
+        await one(theatre)
+        theatre.store.memo.update({key: (run, stored) for key, (run, _) in theatre.store.memo.items()})
+        outcome, events = await one(theatre)
+        assert (outcome, asked(theatre)) == (Value("A B"), 4)
+        assert turns(events)[0].remark.startswith("R011: a stored plan is ignored: ")
+        assert replay(program(TEXT % ("Make it loud.", "")), events).reason == ""
+
+    staged(scene)
+
+
+class Damaged(MemoryJournal):
+    """A journal whose memo cannot be read."""
+
+    async def recall(self, memo: str) -> tuple[str, Any] | None:
+        raise damaged_rows("an answer", "it is not what was stored")
+
+
+def test_a_memo_that_cannot_be_read_stops_nobody() -> None:
+    async def scene(theatre: Theatre) -> None:
+        theatre.engine = Engine(theatre.clock, Damaged(theatre.store), theatre.workers)
+        outcome, events = await one(theatre)
+        assert outcome == Value("A B")
+        assert "R011: a stored plan is ignored: J" in turns(events)[0].remark
+
+    staged(scene)
+
+
+def test_a_changed_contract_of_a_skill_is_another_shape() -> None:
+    async def scene(theatre: Theatre) -> None:
+        await one(theatre)
+        shout = CATALOG.tools["shout"]
+        changed = replaced(CATALOG, tools={**CATALOG.tools, "shout": replaced(shout, version="2")})
+        run = theatre.start(program(TEXT % ("Make it loud.", ""), changed), {"text": "a"})
+        await run.wait()
+        assert asked(theatre) == 4
+
+    staged(scene)
+
+
+def test_a_skill_with_effects_that_the_node_lists_is_called_by_a_cached_plan_too() -> None:
+    """The author has listed it; a stored plan can call nothing that the node does not list."""
+    text = TEXT.replace("grow]", "send]")
+
+    async def scene(theatre: Theatre) -> None:
+        for _ in range(2):
+            run = theatre.start(program(text % ("Send it.", "")), {"text": "a"})
+            assert (await run.wait()).outcome == Value("sent")
+        assert (asked(theatre), theatre.workers.counts["send"]) == (2, 2)
+        _, events = await one(theatre, "Send it.")
+        assert turns(events)[-1].recalled == ""
+
+    staged(scene, {"router": router("s1 = send(text=input.text)", "return s1")})
+
+
+def test_votes_are_kept_with_the_plan() -> None:
+    async def scene(theatre: Theatre) -> None:
+        await one(theatre, more=", votes: 3")
+        _, events = await one(theatre, more=", votes: 3")
+        (drafted,) = turns(events)
+        assert (drafted.agreement, drafted.saved.calls) == (1.0, 6)
+
+    staged(scene)
+
+
+AROUND = ("s1 = split(text=input.text)", "s2 = shout(text=input.text)", "return s2")
+
+
+def other_way(call: Any) -> Any:
+    """Writes `QUIET`, which the writer fails in, and goes around it once that was told."""
+    return router(*(LOUD if "These calls failed" in call.inputs["request"] else QUIET))(call)
+
+
+QUIET = ("s1 = writer(text=input.text)", "return s1")
+FAILS = {"router": other_way, "writer": lambda call: Refused(code="T009", reason="the pen is dry")}
+
+
+def test_a_plan_that_follows_a_failed_one_is_not_kept() -> None:
+    async def scene(theatre: Theatre) -> None:
+        for count in (4, 8):
+            outcome, events = await one(theatre, more=", streaming: false")
+            assert (outcome, asked(theatre), turns(events)[-1].version) == (Value("A B"), count, 2)
+        assert theatre.store.memo == {}
+
+    staged(scene, FAILS)
+
+
+def test_a_cached_plan_that_fails_is_planned_around_and_what_follows_is_asked_of_the_router() -> None:
+    async def scene(theatre: Theatre) -> None:
+        await one(theatre)
+        kept = dict(theatre.store.memo)
+        assert len(kept) == 2
+        gone = Theatre(theatre.clock, FAILS)
+        gone.store.memo.update(kept)
+        outcome, events = await one(gone)
+        assert outcome == Value("A B")
+        first, *others = turns(events)
+        assert (first.lines, first.version, first.recalled != "") == (QUIET, 1, True)
+        assert {(drafted.version, drafted.recalled) for drafted in others} == {(2, "")}
+        assert (asked(gone), gone.store.memo) == (2, kept)
+        found = replay(program(TEXT % ("Make it loud.", "")), events)
+        assert (found.different, found.reason) == (None, "")
+        await gone.engine.close()
+
+    staged(scene, {"router": router(*QUIET)})
+
+
+def test_a_cached_plan_begins_as_a_whole_one() -> None:
+    async def scene(theatre: Theatre) -> None:
+        await one(theatre)
+        _, events = await one(theatre)
+        (drafted,) = turns(events)
+        assert (drafted.lines[-1], drafted.plan, drafted.version) == ("return s1", None, 1)
+        assert [event.node for event in events if isinstance(event, AttemptFinished)] == ["solve@1/s1"]
+
+    staged(scene)
+
+
+def test_a_cached_plan_whose_time_is_up_abandons_its_steps() -> None:
+    """The run goes on for longer than the step would have taken."""
+    text = (
+        TEXT.replace("output: ${solve}", 'output: {said: "${solve}", late: "${late}"}')
+        + "  late: {tool: count, with: {items: [a]}, after: [solve]}\n"
+    )
+    compiled = program(text % ("Make it loud.", ", timeout: 2, fallback: none"))
+    slow = {"seconds": 0.1}
+
+    async def scene(clock: VirtualClock) -> None:
+        pace = {"shout": lambda: slow["seconds"], "count": lambda: 30.0}
+        theatre = Theatre(clock, {"router": router(*LOUD)}, latency=lambda call, chance: pace.get(call.name, lambda: 0.1)())
+        await theatre.start(compiled, {"text": "a"}).wait()
+        slow["seconds"] = 9.0
+        finished = await theatre.start(compiled, {"text": "b"}).wait()
+        assert asked(theatre) == 2, "the plan was known"
+        assert finished.outcome == Value({"said": "none", "late": 1})
+        assert [call.node for call in theatre.workers.cancelled] == ["solve@1/s1"]
+        await theatre.engine.close()
+
+    run_simulated(scene, 0)
+
+
+def test_return_nothing_is_never_kept_and_never_taken_from_the_memo() -> None:
+    said = ["return nothing"]
+
+    async def scene(theatre: Theatre) -> None:
+        outcome, _ = await one(theatre)
+        assert isinstance(outcome, Failed)
+        assert "nothing that is offered serves the request" in outcome.reason
+        assert theatre.store.memo == {}
+        said[:] = LOUD
+        await one(theatre)
+        nothing = {key: (run, {**entry, "lines": ["return nothing"]}) for key, (run, entry) in theatre.store.memo.items()}
+        theatre.store.memo.update(nothing)
+        outcome, events = await one(theatre)
+        assert (outcome, turns(events)[0].remark) == (Value("A B"), "R011: a stored plan is ignored: it is no plan: it returns nothing")
+
+    staged(scene, {"router": lambda call: router(*said)(call)})
+
+
+def test_a_plan_that_was_written_while_it_ran_serves_again() -> None:
+    async def scene(theatre: Theatre) -> None:
+        _, first = await one(theatre)
+        assert turns(first)[-2].plan is not None
+        _, second = await one(theatre)
+        assert turns(second)[0].lines == AROUND
+
+    staged(scene, {"router": router(*AROUND)})

@@ -1,0 +1,167 @@
+"""`plan` nodes that vote, and those with a larger planner: what is asked of whom, and what is on record."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestra.doors import Call, Refused
+from orchestra.engine.replay import replay
+from orchestra.events import AttemptFinished, TurnStarted
+from orchestra.testing import VirtualClock, run_simulated
+from orchestra.values.outcome import Failed, Value
+from tests.engine.durable import Theatre
+from tests.engine.stage import CATALOG, TEXT, Played, agent, play, program, record
+from tests.engine.test_planning import PLAN, WORK
+
+PLANNER = agent("planner", record(request=TEXT, skills=TEXT, values=TEXT, plan=TEXT, grammar=TEXT), TEXT)
+WITH_LARGER = replace(CATALOG, agents={**CATALOG.agents, "planner": PLANNER})
+LOUD = ("s1 = shout(text=input.text)", "return s1")
+LOUD_AGAIN = ("s1 = split(text=input.text)", "s2 = shout(text=input.text)", "return s2")
+QUIET = ("s1 = writer(text=input.text)", "return s1")
+
+
+def line(lines: tuple[str, ...], call: Call) -> str:
+    """The next line of a plan, as far as it has come."""
+    stand = len(str(call.inputs["plan"]).splitlines())
+    return lines[min(stand, len(lines) - 1)]
+
+
+def voted(*plans: tuple[str, ...], more: str = "", **options: Any) -> Played:
+    """Each sample writes a plan of its own."""
+    answer = {"router": lambda call: line(plans[call.sample - 1], call)}
+    return play(WORK % f"returns: str, repairs: 0, votes: {len(plans)}{more}", {"text": "a b"}, answers=answer, **options)
+
+
+def decided(played: Played) -> Any:
+    return played.of(TurnStarted)[-1].drafted
+
+
+def test_most_samples_decide_whatever_their_steps_are_called() -> None:
+    played = voted(QUIET, LOUD, LOUD_AGAIN)
+    assert played.outcome == Value("A B")
+    assert (decided(played).lines, decided(played).agreement) == (LOUD, 2 / 3)
+    assert decided(played).plans == (QUIET, LOUD, LOUD_AGAIN)
+
+
+def test_ties_go_to_the_first_and_samples_without_a_plan_count() -> None:
+    played = voted(("no",), QUIET, LOUD, ("no",))
+    assert played.outcome == Value("<a b>")
+    assert decided(played).agreement == 0.25
+
+
+def test_each_sample_has_its_own_seed_and_the_steps_of_the_plan_have_none() -> None:
+    played = voted(QUIET, QUIET)
+    assert [call.sample for call in played.workers.calls] == [1, 1, 2, 2, 0]
+
+
+def test_without_votes_the_card_decides_how_it_is_sampled() -> None:
+    played = play(WORK % "returns: str", {"text": "a"}, answers={"router": lambda call: line(LOUD, call)})
+    assert {call.sample for call in played.workers.calls} == {0}
+    assert decided(played).agreement is None
+
+
+def test_where_no_sample_comes_to_a_plan_the_node_fails_or_takes_its_fallback() -> None:
+    played = voted(("no",), ("no",))
+    assert isinstance(played.outcome, Failed)
+    assert played.outcome.code == "R007"
+    assert voted(("no",), ("no",), more=", fallback: quiet").outcome == Value("quiet")
+
+
+def larger(router: tuple[str, ...], planner: tuple[str, ...], more: str = "repairs: 1") -> Played:
+    answers = {"router": lambda call: line(router, call), "planner": lambda call: line(planner, call)}
+    return play(WORK % f'returns: "list[str]", larger: planner, {more}', {"text": "a b"}, answers=answers, catalog=WITH_LARGER)
+
+
+def test_after_the_repairs_the_larger_planner_goes_on_from_the_lines_that_stand() -> None:
+    played = larger((PLAN[0], "I cannot"), PLAN)
+    assert played.outcome == Value(["A", "B"])
+    assert (played.workers.counts["router"], played.workers.counts["planner"]) == (3, 2)
+    first = next(call for call in played.workers.calls if call.name == "planner")
+    assert first.inputs["plan"] == PLAN[0]
+    assert "Not accepted, write another line:" in first.inputs["request"]
+    asked = [(event.drafted.larger, event.drafted.lines) for event in played.of(TurnStarted)]
+    assert asked == [(False, ()), (False, PLAN[:1]), (False, PLAN[:1]), (True, PLAN[:1]), (True, PLAN[:2]), (True, PLAN)]
+
+
+def test_the_larger_planner_has_as_many_repairs_and_then_the_node_fails() -> None:
+    played = larger(("no",), ("never",), "repairs: 2")
+    assert isinstance(played.outcome, Failed)
+    assert played.outcome.code == "R007"
+    assert (played.workers.counts["router"], played.workers.counts["planner"]) == (3, 3)
+    assert larger(("no",), ("never",), "repairs: 0, fallback: []").outcome == Value([])
+
+
+def test_a_router_that_needs_no_help_never_asks_the_larger_one() -> None:
+    assert "planner" not in larger(PLAN, ("no",)).workers.counts
+
+
+def test_samples_that_fail_go_to_the_larger_planner_each() -> None:
+    played = larger((PLAN[0], "I cannot"), PLAN, "repairs: 0, votes: 2")
+    assert played.outcome == Value(["A", "B"])
+    assert [call.sample for call in played.workers.calls if call.name == "planner"] == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("more", ["votes: 3, repairs: 1", "larger: planner, repairs: 1", "larger: planner, repairs: 0, votes: 2"])
+def test_a_run_is_replayed_and_resumed_at_every_event(more: str) -> None:
+    text = WORK % f'returns: "list[str]", {more}'
+    answers = {
+        "router": lambda call: line((PLAN[0], "I cannot") if call.sample < 2 else PLAN, call),
+        "planner": lambda call: line(PLAN, call),
+    }
+    whole = play(text, {"text": "a b"}, answers=answers, catalog=WITH_LARGER)
+    compiled = program(text, WITH_LARGER)
+    assert isinstance(whole.outcome, Value)
+    found = replay(compiled, whole.events)
+    assert (found.different, found.reason) == (None, "")
+
+    async def scene(clock: VirtualClock) -> None:
+        for cut in range(2, len(whole.events) - 1):
+            theatre = Theatre(clock, answers)
+            theatre.put(whole.events[:cut])
+            run = await theatre.engine.resume(compiled, whole.events[0].run)  # type: ignore[union-attr]  # the first is a RunStarted
+            assert (await run.wait()).outcome == whole.outcome
+            again = [event.drafted for event in run.log if isinstance(event, TurnStarted)]
+            before = [event.drafted for event in whole.events[:cut] if isinstance(event, TurnStarted)]
+            assert [*before, *again] == [event.drafted for event in whole.of(TurnStarted)]
+            await theatre.engine.close()
+
+    run_simulated(scene, 0)
+
+
+def test_what_votes_cost_is_in_the_ledger() -> None:
+    played = voted(QUIET, LOUD)
+    asked = [event.usage for event in played.of(AttemptFinished) if event.node.endswith("/line")]
+    assert [usage.calls for usage in asked] == [1, 1, 1, 1]
+    assert played.finished.usage.calls == 4 + 1  # and the writer of the plan that won
+
+
+def test_return_nothing_is_a_vote() -> None:
+    nothing = ("return nothing",)
+    played = voted(LOUD, nothing, nothing)
+    assert isinstance(played.outcome, Failed)
+    assert "nothing that is offered serves the request" in played.outcome.reason
+    assert voted(LOUD, nothing, LOUD_AGAIN).outcome == Value("A B")
+    assert decided(voted(LOUD, nothing, LOUD_AGAIN)).plans == (LOUD, nothing, LOUD_AGAIN)
+
+
+def test_nothing_starts_before_the_votes_are_counted() -> None:
+    played = voted(LOUD_AGAIN, LOUD_AGAIN)
+    assert [event.drafted.plan for event in played.of(TurnStarted)] == [None] * 7
+    last = played.of(TurnStarted)[-1].seq
+    assert all(event.seq > last for event in played.of(AttemptFinished) if event.node.startswith("solve@"))
+
+
+def test_another_version_is_voted_on_as_well() -> None:
+    def written(call: Call) -> str:
+        return line(LOUD if "These calls failed" in call.inputs["request"] else QUIET, call)
+
+    text = WORK % "returns: str, repairs: 0, votes: 2"
+    played = play(text, {"text": "a b"}, answers={"router": written, "writer": lambda call: Refused(code="T009", reason="the pen is dry")})
+    assert played.outcome == Value("A B")
+    whole = [event.drafted for event in played.of(TurnStarted) if event.drafted.agreement is not None]
+    assert [(drafted.version, drafted.plans) for drafted in whole] == [(1, (QUIET, QUIET)), (2, (LOUD, LOUD))]
+    found = replay(program(text), played.events)
+    assert (found.different, found.reason) == (None, "")

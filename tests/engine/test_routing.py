@@ -1,0 +1,165 @@
+"""`escalate: ${condition}`: the larger model at once, why, and what happens where there is none for a call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+import pytest
+
+from orchestra.doors import Call, Done, Refused, Reply
+from orchestra.engine.replay import replay
+from orchestra.engine.shell import Engine
+from orchestra.errors import InputErrors
+from orchestra.events import AttemptStarted
+from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
+from orchestra.testing.auditor import Case, audit
+from orchestra.values.outcome import Abstained, Failed, Value
+from tests.engine.durable import Theatre
+from tests.engine.stage import Played, play, program
+
+FLOW = """
+input: {text: str}
+output: ${reply}
+nodes:
+  length: {tool: split, with: {text: "${input.text}"}}
+  reply: {agent: writer, with: {text: "${input.text}"}, escalate: "${size(length) > 2}"MORE}
+"""
+CHECKED = FLOW.replace("agent: writer", "agent: reader").replace(
+    'with: {text: "${input.text}"}, escalate',
+    'with: {question: when, context: "${input.text}"}, checks: [quote], against: "${input.text}", escalate',
+)
+TIER: dict[str, Any] = {"writer": lambda call: "large" if call.escalate else "small"}
+LONG = "a b c"
+
+
+def answered(flow: str, text: str, answers: dict[str, Any] | None = None, **options: Any) -> Played:
+    """Plays a workflow, and has its journal audited and decided anew."""
+    played = play(flow.replace("MORE", ""), {"text": text}, answers or TIER, **options)
+    compiled = program(flow.replace("MORE", ""))
+    assert audit(Case(compiled, played.events)) == []
+    found = replay(compiled, played.events)
+    assert (found.different, found.reason) == (None, "")
+    return played
+
+
+def asked(played: Played) -> list[tuple[int, bool]]:
+    return [(call.attempt, call.escalate) for call in played.workers.calls if call.node == "reply"]
+
+
+@pytest.mark.parametrize(("text", "answer", "at_once"), [(LONG, "large", True), ("a b", "small", False)])
+def test_the_condition_chooses_the_model_of_the_first_attempt(text: str, answer: str, at_once: bool) -> None:
+    played = answered(FLOW, text)
+    assert isinstance(played.outcome, Value)
+    assert (played.outcome.value, asked(played)) == (answer, [(1, at_once)])
+
+
+@pytest.mark.parametrize(("text", "said"), [(LONG, 'true, with length = ["a","b","c"]'), ("a b", 'false, with length = ["a","b"]')])
+def test_the_choice_and_its_reason_are_facts_either_way(text: str, said: str) -> None:
+    (begun,) = answered(FLOW, text).of(AttemptStarted, "reply")
+    assert (begun.escalated, begun.because) == (said.startswith("true"), f"size(length) > 2 is {said}")
+
+
+def test_what_a_reason_quotes_is_cut() -> None:
+    (begun,) = answered(FLOW, "word " * 5000).of(AttemptStarted, "reply")
+    assert len(begun.because) < 300
+
+
+@pytest.mark.parametrize("code", ["F202", "F220"])
+def test_a_larger_model_that_is_forbidden_or_not_there_is_not_needed(code: str) -> None:
+    def writer(call: Any) -> Any:
+        return Refused(code=code, reason="not cleared", hint="") if call.escalate else "small"
+
+    played = answered(FLOW, LONG, {"writer": writer})
+    assert isinstance(played.outcome, Value)
+    assert (played.outcome.value, asked(played)) == ("small", [(1, True), (2, False)])
+
+
+class AtOnce(SimulatedWorkers):
+    """Answers in the very turn in which it is asked, so that a call need not leave its start in the journal."""
+
+    said: Mapping[int, Done | Refused]
+
+    async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
+        self.calls.append(call)
+        yield Done(value=["a", "b", "c"]) if call.kind == "tool" else self.said[call.attempt]
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_once_its_own_model_is_asked_instead_it_is_asked_again_too(interrupted: bool) -> None:
+    compiled = program(FLOW.replace("MORE", ", retry: {attempts: 3, wait: [10, 10]}"))
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock)
+        theatre.workers = workers = AtOnce({}, clock=clock)
+        workers.said = {
+            1: Refused(code="F220", reason="none"),
+            2: Refused(code="F203", reason="gone", retryable=True),
+            3: Done(value="small"),
+        }
+        theatre.engine = Engine(clock, theatre.journal, workers)
+        run = theatre.start(compiled, {"text": LONG})
+        if interrupted:
+            await clock.sleep(5)
+            await theatre.crash()
+            run = await theatre.engine.resume(compiled, run.id)
+        assert (await run.wait()).outcome == Value("small")
+        assert [call.escalate for call in workers.calls if call.node == "reply"] == [True, False, False]
+        await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+def test_other_errors_of_the_larger_model_are_those_of_the_node() -> None:
+    played = answered(FLOW, LONG, {"writer": lambda call: Refused(code="F300", reason="it broke", hint="")})
+    assert isinstance(played.outcome, Failed)
+    assert (played.outcome.code, asked(played)) == ("F300", [(1, True)])
+
+
+def test_what_the_larger_model_says_at_once_is_judged_once() -> None:
+    flow = CHECKED.replace("MORE", ", otherwise: [retry, escalate, abstain]")
+    played = answered(flow, "built in 1889, says nobody")
+    assert isinstance(played.outcome, Abstained)
+    assert asked(played) == [(1, True)]
+
+
+def test_a_short_one_is_asked_as_ever_and_escalated_after_its_verdict() -> None:
+    flow = CHECKED.replace("MORE", ", otherwise: [escalate]")
+    assert asked(answered(flow, "in 1889")) == [(1, False), (2, True)]
+
+
+def test_a_transport_error_is_retried_with_the_same_model() -> None:
+    def writer(call: Any) -> Any:
+        return Refused(code="F300", reason="busy", hint="", retryable=True) if call.attempt == 1 else "large"
+
+    played = answered(FLOW, LONG, {"writer": writer})
+    assert asked(played) == [(1, True), (2, True)]
+
+
+def test_each_element_has_its_own_choice() -> None:
+    flow = """
+input: {text: str}
+output: ${replies.values}
+nodes:
+  words: {tool: split, with: {text: "${input.text}"}}
+  replies: {agent: writer, each: "${words}", as: word, with: {text: "${word}"}, escalate: "${size(word) > 3}"}
+"""
+    played = answered(flow, "iron a tower")
+    assert isinstance(played.outcome, Value)
+    assert played.outcome.value == ["large", "small", "large"]
+
+
+def test_the_choice_is_made_once_where_the_budget_makes_it_wait() -> None:
+    played = answered(FLOW.replace("output:", "budget: {tokens: 4000}\noutput:"), LONG)
+    assert [begun.because for begun in played.of(AttemptStarted, "reply")] == ['size(length) > 2 is true, with length = ["a","b","c"]']
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [("${length}", "L114"), ("yes", "L114"), ("${true}", "L118"), ("${nobody > 1}", "L051"), ("${size(length) >}", "L05")],
+)
+def test_what_is_no_condition_is_refused_where_it_stands(given: str, code: str) -> None:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - one error, or several
+        program(FLOW.replace("MORE", "").replace("${size(length) > 2}", given))
+    faults = caught.value.errors if isinstance(caught.value, InputErrors) else [caught.value]
+    assert any(str(getattr(fault, "code", "")).startswith(code) for fault in faults)

@@ -1,0 +1,88 @@
+"""A number learnt of a text: an agent that says how much a question needs the larger model, from outcomes to its first answer."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("sklearn")
+
+from orchestra.agent.card import Card
+from orchestra.agent.classical import Regressor
+from orchestra.learn.here import shares
+from orchestra.learn.linear import fitted_number
+from tests.cli.shell import Shell
+
+CARD = "name: difficulty\nkind: sklearn\ninput: {question: str}\noutput: {need: float}\n"
+LEARN = ("learn", "data", "difficulty", "--out", "set", "--licence", "own", "--tune", "0.2")
+
+
+def outcomes(count: int = 120) -> list[dict[str, object]]:
+    chance, rows = random.Random(3), []
+    for number in range(count):
+        hard = number % 3 == 0
+        text = f"{'prove that' if hard else 'what is'} {chance.choice(('a', 'b', 'c', 'd'))} {number}?"
+        rows.append({"prompt": text, "weak_right": not hard, "strong_right": True})
+    return rows
+
+
+@pytest.fixture
+def project(shell: Shell) -> Shell:
+    """A project with the card, and outcomes as JSON lines and as CSV."""
+    Path("agents/difficulty").mkdir(parents=True)
+    Path("agents/difficulty/agent.yaml").write_text(CARD)
+    rows = outcomes()
+    Path("rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    lines = [f"{row['prompt']},{str(row['weak_right']).lower()},{str(row['strong_right']).lower()}" for row in rows]
+    Path("rows.csv").write_text("\n".join(["prompt,weak_right,strong_right", *lines]))
+    return shell
+
+
+@pytest.mark.parametrize("file", ["rows.jsonl", "rows.csv"])
+def test_outcomes_of_two_models_become_an_agent_that_tells_what_is_needed(project: Shell, file: str) -> None:
+    mapped = ("--column", "question=prompt", "--column", "need=strong_right-weak_right")
+    assert (made := project(*LEARN, file, *mapped)).code == 0, made.err
+    assert (said := project("learn", "train", "difficulty", "--data", "set", "--out", "agents/difficulty")).code == 0, said.err
+    assert "30% of the tune part is above" in said.out
+    card = Card.load(Path("agents/difficulty"))
+    hard, plain = (Regressor.load(card).number(text) for text in ("prove that b 7?", "what is b 7?"))
+    assert 1 >= hard > 0.7 > 0.3 > plain >= 0
+    answer = project("run", "difficulty", "-i", "question=prove that b 7?", "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["output"]["need"] == pytest.approx(hard)
+
+
+@pytest.mark.parametrize(
+    ("column", "code"), [("strong_right-weak", "N011"), ("prompt-weak_right", "N011"), ("strong_right", "N012"), ("-", "N011")]
+)
+def test_a_difference_of_what_is_no_number_is_refused(project: Shell, column: str, code: str) -> None:
+    said = project(*LEARN, "rows.jsonl", "--column", "question=prompt", "--column", f"need={column}")
+    assert (said.code, code in said.err) == (2, True)
+    assert not Path("set").exists()
+
+
+def test_one_number_alone_teaches_nothing(project: Shell) -> None:
+    Path("rows.jsonl").write_text("".join(f'{{"question": "what is {at}?", "need": 1}}\n' for at in range(20)))
+    assert project(*LEARN, "rows.jsonl").code == 0
+    said = project("learn", "train", "difficulty", "--data", "set")
+    assert (said.code, "N104" in said.err) == (2, True)
+
+
+def test_a_share_of_the_rows_is_above_its_threshold() -> None:
+    rows = [(at / 100, float(at >= 80)) for at in range(100)]
+    assert [(one.share, one.above, one.mean) for one in shares(rows)] == [
+        (0.1, 0.89, 1.0),
+        (0.2, 0.79, 1.0),
+        (0.3, 0.69, 2 / 3),
+        (0.5, 0.49, 0.4),
+    ]
+    assert shares([]) == []
+
+
+def test_the_same_rows_give_the_same_files() -> None:
+    rows = [(str(row["prompt"]), float(not row["weak_right"])) for row in outcomes(60)]
+    first, second = (fitted_number(rows, ("question", "need"), "weights.npz") for _ in range(2))
+    assert (first.layout, first.arrays) == (second.layout, second.arrays)

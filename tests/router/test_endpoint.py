@@ -1,0 +1,117 @@
+"""Any OpenAI-compatible model can be the router: no grammar holds it there, so the gates and the repairs do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra.app import Orchestra
+from orchestra.config import Settings
+from orchestra.planning import Draft, Wish, plan
+from orchestra.testing import Request, SimulatedServer, first
+from orchestra.workflow.nodes import PlanLimits
+
+FLEET = """\
+schema: orchestra/fleet/v1
+name: hosted
+servers:
+  provider: {{endpoint: "{url}/v1", model: chat, dialect: {dialect}, label: internal}}
+models: {{hosted: provider}}
+"""
+CARD = """\
+schema: orchestra/v1
+name: hosted
+description: Plans on somebody else's model.
+input: {request: str, skills: str, values: str, plan: str, grammar: str}
+output: str
+grammar: grammar
+model: hosted
+"""
+PROMPT = "<!-- system -->\nPlan.\n<!-- user -->\n{{ skills }}\n{{ values }}\nRequest: {{ request }}\n<!-- assistant -->\n{{ plan }}\n"
+DOCUMENTS = [{"source": "tower.txt", "text": "The tower was opened in 1889."}]
+PLAN = ["s1 = search(query=input.request, documents=input.documents)", "s2 = [reader(question=input.request, context=x.text) for x in s1]"]
+WHOLE = [*PLAN, "return s2"]
+FENCED = "Here is the plan:\n```python\n" + "\n".join(WHOLE) + "\n```\nIt searches, then reads."
+
+
+async def planned(
+    folder: Path, answer: Callable[[Request], Any], *, dialect: str = "openai", wish: Wish | None = None, **behaviour: Any
+) -> tuple[Draft, list[Request]]:
+    """A plan by a simulated provider, and what it was sent."""
+    card = folder / "agents" / "hosted"
+    card.mkdir(parents=True)
+    (card / "agent.yaml").write_text(CARD)
+    (card / "prompt.md").write_text(PROMPT)
+    (folder / "orchestra.toml").write_text("")
+    async with SimulatedServer("chat", answer=answer, **behaviour) as server:
+        (folder / "fleet.yaml").write_text(FLEET.format(url=server.url, dialect=dialect))
+        settings = Settings.load({"fleet": str(folder / "fleet.yaml"), "journal": "off"}, start=folder, environ={})
+        chosen = wish or Wish(("search", "reader"), router="hosted", limits=PlanLimits(steps=4), repairs=2)
+        async with Orchestra.open(settings, fleet="none") as orchestra:
+            return await plan(orchestra, "When was the tower opened?", {"documents": DOCUMENTS}, chosen), list(server.app.requests)
+
+
+def said(request: Request) -> list[dict[str, str]]:
+    messages: list[dict[str, str]] = request.body["messages"]
+    return messages
+
+
+@pytest.mark.parametrize("dialect", ["openai", "ollama", "llamacpp"])
+async def test_a_model_that_writes_all_at_once_in_a_fence_is_taken_at_its_word(tmp_path: Path, dialect: str) -> None:
+    draft, requests = await planned(tmp_path, lambda request: FENCED, dialect=dialect)
+    assert str(draft.plan).splitlines() == WHOLE
+    assert (draft.lines, draft.repaired) == (1, 0)
+    body = requests[0].body
+    assert not body.keys() & {"structured_outputs", "response_format", "continue_final_message"}
+    assert "%llguidance" not in json.dumps(body)
+
+
+async def test_line_by_line_a_model_goes_on_from_what_stands(tmp_path: Path) -> None:
+    def answer(request: Request) -> str:
+        stand = said(request)[-1]["content"].splitlines() if said(request)[-1]["role"] == "assistant" else []
+        return WHOLE[len(stand)]
+
+    draft, requests = await planned(tmp_path, answer)
+    assert str(draft.plan).splitlines() == WHOLE
+    assert [said(request)[-1]["role"] for request in requests] == ["user", "assistant", "assistant"]
+
+
+async def test_what_is_wrong_goes_back_with_the_reason_and_is_mended(tmp_path: Path) -> None:
+    wrong = iter(["I would search first.", "s1 = serch(query=input.request)", FENCED])
+    draft, requests = await planned(tmp_path, lambda request: next(wrong))
+    assert str(draft.plan).splitlines() == WHOLE
+    assert draft.repaired == 2
+    asked_last = next(message["content"] for message in said(requests[-1]) if message["role"] == "user")
+    assert "there is no 'serch'; did you mean search?" in asked_last
+
+
+async def test_a_text_that_it_makes_up_goes_back_too(tmp_path: Path) -> None:
+    made_up = [PLAN[0].replace("input.request", '"send me all"'), PLAN[0].replace("input.request", '"the tower"')]
+    lines = iter([*made_up, "return s1"])
+    draft, _ = await planned(tmp_path, lambda request: next(lines))
+    assert str(draft.plan).splitlines() == [made_up[1], "return s1"]
+    assert draft.repaired == 1
+
+
+async def test_it_comes_to_an_end_with_its_reasons(tmp_path: Path) -> None:
+    draft, requests = await planned(tmp_path, lambda request: "As a language model I cannot plan.")
+    assert draft.plan is None
+    assert [rejection.code for rejection in draft.rejections] == ["R001", "R001", "R001"]
+    assert len(requests) == 3
+
+
+async def test_a_provider_that_is_busy_is_asked_again_by_the_fleet(tmp_path: Path) -> None:
+    draft, _ = await planned(tmp_path, lambda request: FENCED, faults=first("unavailable"))
+    assert draft.plan is not None
+
+
+async def test_samples_of_a_vote_have_a_temperature_and_seeds_of_their_own(tmp_path: Path) -> None:
+    wish = Wish(("search", "reader"), router="hosted", limits=PlanLimits(steps=4), votes=3)
+    draft, requests = await planned(tmp_path, lambda request: FENCED, wish=wish)
+    assert draft.votes is not None
+    assert draft.votes.agreement == 1.0
+    assert sorted((request.body["temperature"], request.body["seed"]) for request in requests) == [(0.7, 1), (0.7, 2), (0.7, 3)]

@@ -1,0 +1,101 @@
+"""Plans as workflows: what a step becomes, what is left out, and that constants stay constants."""
+
+from __future__ import annotations
+
+from orchestra.router.notation import Answer, Step, read_plan
+from orchestra.router.offer import Offer
+from orchestra.router.plan import Plan, plan_of, workflow
+from orchestra.router.shortlist import shortlist
+from orchestra.router.values import type_of
+from orchestra.workflow.reader import read
+from orchestra.workflow.writer import write
+from tests.router.house import ALL, CITE, COMPARE, READER, SEARCH, SUM, contract, offer
+
+
+def planned(text: str) -> Plan:
+    found = plan_of(read_plan(text))
+    assert found is not None
+    return found
+
+
+def test_a_plan_is_a_workflow_that_can_be_saved_and_read() -> None:
+    plan = planned(
+        "s1 = search(query=input.question, documents=input.documents, top=3)\n"
+        "s2 = [reader(question=input.question, context=x.text) for x in s1]\n"
+        "s3 = cite(question=input.question, readings=s2, passages=s1)\n"
+        "return s3"
+    )
+    graph = workflow(plan, offer(), "answer", "Where?")
+    text = write(graph)
+    assert read(text, "answer.yaml").graph == graph
+    nodes = {name: node.model_dump(by_alias=True, exclude_defaults=True) for name, node in graph.nodes.items()}
+    assert nodes["s2"]["each"] == "${s1}"
+    assert nodes["s2"]["with"] == {"question": "${input.question}", "context": "${x.text}"}
+    assert nodes["s3"]["with"]["readings"] == "${s2.values}"
+    assert graph.input["documents"].type == "list[Document]"
+    assert graph.output == "${s3}"
+
+
+def test_steps_that_the_answer_does_not_rest_on_are_left_out() -> None:
+    plan = planned(
+        's1 = calculator(question=input.question)\ns2 = calculator(question="2+2")\n'
+        's3 = compare(first=s1.answer, second=1, how="more")\nreturn s3'
+    )
+    assert [step.name for step in plan.used] == ["s1", "s3"]
+    assert set(workflow(plan, offer(), "sums").nodes) == {"s1", "s3"}
+
+
+def test_several_values_are_a_record() -> None:
+    plan = planned(
+        "s1 = calculator(question=input.question)\ns2 = search(query=input.question, documents=input.documents)\n"
+        "return s1.answer, s2[0].text"
+    )
+    assert workflow(plan, offer(), "both").output == {"s1_answer": "${s1.answer}", "s2_0_text": "${s2[0].text}"}
+
+
+def test_what_looks_like_a_reference_in_a_constant_is_none() -> None:
+    plan = planned('s1 = calculator(question="${input.documents}")\nreturn s1')
+    (node,) = workflow(plan, offer(), "tricky").nodes.values()
+    assert node.model_dump(by_alias=True)["with"] == {"question": "$${input.documents}"}
+
+
+def test_a_step_that_only_waits() -> None:
+    plan = planned("s1 = calculator(question=input.question)\ns2 = calculator(s1, question=input.question)\nreturn s2")
+    assert workflow(plan, offer(), "waits").nodes["s2"].after == ("s1",)
+    assert [step.name for step in plan.used] == ["s1", "s2"]
+
+
+def test_a_value_of_a_type_without_a_name_gets_one() -> None:
+    value = {"total": 3, "lines": [{"text": "a"}]}
+    given = Offer.of([contract("pay", "tool", {"invoice": type_of(value)}, {"type": "string"})], {"the_invoice": type_of(value)})
+    graph = workflow(planned("s1 = pay(invoice=input.the_invoice)\nreturn s1"), given, "pays")
+    assert graph.input["the_invoice"].type == "TheInvoice"
+    assert read(write(graph), "pays.yaml").graph == graph
+
+
+def test_lines_without_an_answer_are_no_plan() -> None:
+    assert plan_of([]) is None
+    assert plan_of([Step("s1", "a")]) is None
+    assert plan_of([Answer(()), Answer(())]) is None
+
+
+def test_the_types_of_values() -> None:
+    assert type_of([["a", "b"], ["c"]]) == {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}
+    assert offer(READER).proof.misfit(type_of([{"source": "a", "text": "b"}]), SEARCH.input["properties"]["documents"]) is None
+
+
+def test_a_shortlist_has_what_the_request_names_and_what_that_needs() -> None:
+    others = [
+        contract(f"weather_{n}", "tool", {"city": {"type": "string"}}, {"type": "string"}, says="The weather of a city.") for n in range(50)
+    ]
+    given = Offer.of([*others, *ALL], offer().values)
+    found = shortlist(given, "one answer from the readings of several passages", most=6)
+    assert len(found.skills) == 6
+    assert {"cite", "search", "reader"} <= set(found.skills)
+    assert shortlist(given, "nothing alike", most=100).skills == given.skills
+
+
+def test_what_no_plan_can_call_is_not_on_the_list() -> None:
+    given = Offer.of([CITE, SUM, COMPARE, SEARCH], {"question": {"type": "string"}})
+    assert list(shortlist(given, "Where?").skills) == ["calculator", "compare"]
+    assert "cite" in shortlist(Offer.of(ALL, offer().values), "Where?").skills

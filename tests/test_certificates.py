@@ -1,0 +1,151 @@
+"""Certificates of a project: what their code digest covers, runs that were cut off, processes that stay open."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra import InputError, Orchestra
+from orchestra.certificates import CHECKED_BY, bonds, checks_digest, found, home
+from orchestra.config import Settings
+from orchestra.doors import Done
+from orchestra.events import AttemptFinished, Judged, RunStarted
+from orchestra.project import Project
+from orchestra.testing import SimulatedWorkers
+from orchestra.verify.certificate_file import FILE
+from tests.verify.samples import certified
+
+ROOT = Path(__file__).parents[1]
+CARD = "name: namer\ninput: {text: str}\noutput: str\n"
+FLEET = """
+schema: orchestra/fleet/v1
+name: nowhere
+servers: {it: {endpoint: "http://127.0.0.1:9/v1", model: m, max_model_len: 1000, revision: "1"}}
+models: {base: it}
+"""
+WORKFLOW = """
+schema: orchestra/v1
+name: naming
+input: {text: str}
+output: ${named}
+nodes:
+  first: {agent: namer, with: {text: "${input.text}"}}
+  named: {agent: namer, with: {text: "${first}"}, checks: [schema, confidence], accept: certified, otherwise: [abstain]}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for name, text in (
+        ("agents/namer/agent.yaml", CARD),
+        ("agents/namer/prompt.md", "Name it: {{ text }}\n"),
+        ("configs/nowhere.yaml", FLEET),
+        ("workflows/naming.yaml", WORKFLOW),
+        ("orchestra.toml", 'fleet = "nowhere"\n'),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    put(tmp_path, 0.8)
+    return tmp_path
+
+
+def settings(project: Path) -> Settings:
+    return Settings.load({"journal": str(project / "runs.db")}, start=project)
+
+
+def put(project: Path, threshold: float) -> None:
+    """A certificate that holds today."""
+    import msgspec
+
+    chosen = settings(project)
+    now = bonds(chosen, Project.load(chosen).registry, "namer")
+    made = msgspec.structs.replace(certified("namer", ("schema", "confidence"), threshold), bonds=now).sealed()
+    (project / "agents" / "namer" / FILE).write_bytes(made.written())
+
+
+@asynccontextmanager
+async def opened(project: Path, **simulation: Any) -> AsyncIterator[Orchestra]:
+    workers = SimulatedWorkers({"namer": lambda call: Done(value="tea", confidence=0.9)}, **simulation)
+    async with Orchestra.open(settings(project), workers=workers) as orchestra:
+        yield orchestra
+
+
+async def test_a_run_that_was_cut_off_goes_on_with_its_threshold_when_the_certificate_is_gone(project: Path) -> None:
+    async with opened(project, latency=0.05) as orchestra:
+        run = await orchestra.start(orchestra.find("naming"), text="leaves")
+        async for event in run:
+            if isinstance(event, AttemptFinished):
+                break
+    (project / "agents" / "namer" / FILE).unlink()
+    async with opened(project) as orchestra:
+        result = await (await orchestra.resume(run.id))
+        events = await orchestra.journal.read(run.id)
+        assert (await orchestra.replay(run.id)).different is None
+        with pytest.raises(InputError, match="no certificate for 'namer'"):
+            await orchestra.run(orchestra.find("naming"), text="leaves")
+    assert result.promises == {"named": certified("namer").promise}
+    assert isinstance(events[0], RunStarted)
+    assert "certificate/namer" in events[0].versions
+    assert [event.accepted for event in events if isinstance(event, Judged)] == [True]
+
+
+async def test_a_process_that_stays_open_notices_what_voids_a_certificate(project: Path) -> None:
+    async with opened(project) as orchestra:
+        naming = orchestra.find("naming")
+        assert (await orchestra.run(naming, text="leaves")).promises
+        put(project, 0.95)
+        assert (await (await orchestra.start(naming, text="leaves")).wait()).status == "abstained"
+        fleet = project / "configs" / "nowhere.yaml"
+        fleet.write_text(FLEET.replace('revision: "1"', 'revision: "of June"'))
+        with pytest.raises(InputError, match="void: the model changed"):
+            await orchestra.run(naming, text="leaves")
+
+
+async def test_a_fork_says_that_the_certificate_is_another(project: Path) -> None:
+    async with opened(project) as orchestra:
+        run = (await orchestra.run(orchestra.find("naming"), text="leaves")).run
+    put(project, 0.85)
+    async with opened(project) as orchestra:
+        fork = await orchestra.fork(run)
+        await fork.run
+    assert [(change.node, change.why) for change in fork.changes] == [("named", "its certificate has changed")]
+
+
+def test_a_packaged_agents_certificate_goes_into_a_folder_of_the_users_own(project: Path) -> None:
+    chosen = settings(project)
+    registry = Project.load(chosen).registry
+    assert home(chosen, registry, "reader") == project / "agents" / "reader" / FILE
+    assert home(chosen, registry, "namer") == project / "agents" / "namer" / FILE
+    assert found(chosen, registry, "reader") is None
+    (project / "agents" / "reader").mkdir()
+    (project / "agents" / "reader" / FILE).write_bytes(certified().written())
+    assert found(chosen, Project.load(chosen).registry, "reader") == project / "agents" / "reader" / FILE
+    assert "reader" in Project.load(chosen).registry.cards, "the packaged card is still found"
+
+
+def test_arrays_and_packaged_classifiers_are_bound_to_without_a_fleet(project: Path) -> None:
+    chosen = settings(project)
+    registry = Project.load(chosen).registry
+    mine = bonds(chosen, registry, "banking_intent")
+    assert (mine.model, mine.adapter) == ("", registry.card("banking_intent").data_digest)
+
+
+def test_the_digest_of_the_checks_covers_all_code_that_they_use() -> None:
+    """Modules of `verify` and `values` that the covered files import; those that hold plain data or JSON Schema apart."""
+    apart = {"values/outcome.py", "values/types.py", "values/schema.py", "values/growth.py", "values/json.py", "values/text.py"}
+    wanted: set[str] = set()
+    for name in CHECKED_BY:
+        for node in ast.walk(ast.parse((ROOT / "orchestra" / name).read_text("utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(("orchestra.verify", "orchestra.values")):
+                continue
+            module = str(node.module).removeprefix("orchestra.").replace(".", "/")
+            whole = (ROOT / "orchestra" / f"{module}.py").is_file()
+            wanted |= {f"{module}.py"} if whole else {f"{module}/{alias.name}.py" for alias in node.names}
+    assert wanted - apart <= set(CHECKED_BY)
+    assert all((ROOT / "orchestra" / name).is_file() for name in CHECKED_BY)
+    assert len(checks_digest()) == 32

@@ -1,0 +1,80 @@
+"""How sure a language model is of an answer, through a run: its checks, the journal, the memo, a fork, the line of a batch."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from orchestra import Orchestra
+from orchestra.cli.batching import row_result
+from orchestra.config import Settings
+from orchestra.events import AttemptFinished
+from orchestra.testing.server import SimulatedServer
+
+FLEET = """\
+schema: orchestra/fleet/v1
+name: test
+servers:
+  s: {endpoint: "URL/v1", model: m, dialect: vllm, label: restricted, revision: "1"}
+models: {base: s}
+"""
+AGENT = """\
+schema: orchestra/v1
+name: answerer
+description: Answers.
+input: {question: str}
+output: {answer: str}
+model: base
+"""
+WORKFLOW = """\
+schema: orchestra/v1
+name: answering
+input: {question: str}
+output: ${answer}
+nodes:
+  answer: {agent: answerer, with: {question: "${input.question}"}, checks: [schema, confidence], accept: ACCEPT, otherwise: [abstain]}
+"""
+
+
+def project(folder: Path, url: str, accept: float) -> Settings:
+    (folder / "agents" / "answerer").mkdir(parents=True)
+    (folder / "agents" / "answerer" / "agent.yaml").write_text(AGENT)
+    (folder / "agents" / "answerer" / "prompt.md").write_text("{{ question }}\n")
+    (folder / "workflows").mkdir()
+    (folder / "workflows" / "answering.yaml").write_text(WORKFLOW.replace("ACCEPT", str(accept)))
+    (folder / "fleet.yaml").write_text(FLEET.replace("URL", url))
+    (folder / "orchestra.toml").write_text("")
+    return Settings.load({"journal": str(folder / "runs.db"), "fleet": str(folder / "fleet.yaml")}, start=folder, environ={})
+
+
+async def test_it_is_judged_journalled_remembered_and_told(tmp_path: Path) -> None:
+    async with (
+        SimulatedServer("m", answer=lambda request: {"answer": "yes"}) as server,
+        Orchestra.open(project(tmp_path, server.url, 0.0)) as orchestra,
+    ):
+        remembering = orchestra.options(memo=True)
+        first = await remembering.run(orchestra.find("answering"), question="Is it?")
+        (ended,) = [event for event in await orchestra.journal.read(first.run) if isinstance(event, AttemptFinished)]
+        said = json.loads(await orchestra.journal.blob(ended.received) or b"")["choices"][0]["logprobs"]["content"]
+        probability = math.exp(sum(one["logprob"] for one in said))
+        assert ended.confidence == pytest.approx(probability)
+        assert first.confidence == row_result("1", first).score == ended.confidence
+
+        second = await remembering.run(orchestra.find("answering"), question="Is it?")
+        third = await orchestra.fork(second.run, None)
+        assert len(server.app.requests) == 1, "it was asked once"
+        assert [second.confidence, (await third.run.wait()).confidence] == [first.confidence] * 2
+
+
+async def test_what_is_not_sure_enough_is_withheld(tmp_path: Path) -> None:
+    async with (
+        SimulatedServer("m", answer=lambda request: {"answer": "yes"}) as server,
+        Orchestra.open(project(tmp_path, server.url, 0.999)) as orchestra,
+    ):
+        result = await orchestra.run(orchestra.find("answering"), question="Is it?")
+    assert (result.status, result.confidence) == ("abstained", 0.0)
+    assert result.error is not None
+    assert "it is sure to 0." in str(result.error)

@@ -1,0 +1,97 @@
+"""What if, over random workflows: with nothing otherwise nothing is asked and all is the same; and whatever is otherwise, nothing acts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from orchestra.doors import Call, Letter
+from orchestra.engine.shell import Engine
+from orchestra.events import AttemptFinished, AttemptStarted, Event, RunStarted
+from orchestra.journal.history import History
+from orchestra.journal.memory import MemoryJournal
+from orchestra.testing import SimulatedWorkers
+from orchestra.testing.clock import VirtualClock, run_simulated
+from orchestra.testing.programs import EFFECTS, Drawn, catalog, draw
+from orchestra.testing.stage import person
+from orchestra.testing.storms import answer
+from orchestra.whatif import Recorded, Rehearsal, rehearse
+
+PROGRAMS = range(100)
+NO_BUDGET, TIME_IS_UP = "E005", "E006"
+AGENTS = frozenset(catalog().agents)
+
+
+def engine(clock: VirtualClock, seed: int) -> tuple[Engine, SimulatedWorkers]:
+    workers = SimulatedWorkers(lambda call: answer(seed, call), latency=0.0)
+    return Engine(clock, MemoryJournal(), workers), workers
+
+
+async def ran(clock: VirtualClock, drawn: Drawn) -> Recorded:
+    """A run of a random workflow, whose persons answer at once."""
+    stage, _ = engine(clock, 1)
+    run = stage.start(drawn.program, drawn.inputs, graph="", label=drawn.program.label)
+    while await run.pause() is None:
+        for one in run.asked:
+            value = person(1, one.node, one.question, one.options, one.schema)
+            await stage.journal.post(run.id, Letter(kind="answer", node=one.node, value=value, shown=one.shown, by="ann", at=clock.now()))
+        await clock.sleep(1)
+    events = await stage.journal.read(run.id)
+    await stage.close()
+    first = events[0]
+    assert isinstance(first, RunStarted)
+    return Recorded(drawn.program, first, events)
+
+
+def gone_through(number: int, seed: int, asked: Sequence[str]) -> tuple[Recorded, Rehearsal, list[Call]]:
+    """A run, what becomes of it when these agents are asked anew, and the calls that went out."""
+
+    async def scene(clock: VirtualClock) -> tuple[Recorded, Rehearsal, list[Call]]:
+        recorded = await ran(clock, drawn)
+        stage, workers = engine(clock, seed)
+        found = await rehearse(stage, recorded, drawn.program, drawn.inputs, asked)
+        await stage.close()
+        return recorded, found, list(workers.calls)
+
+    drawn = draw(number)
+    return run_simulated(scene, number)
+
+
+def timed(events: Sequence[Event]) -> bool:
+    """Whether time or a budget decided something: recalled calls take none of either, so they last longer."""
+    return any(code in row.error for row in History.of(events).rows for code in (NO_BUDGET, TIME_IS_UP))
+
+
+def cut_off(events: Sequence[Event]) -> set[tuple[str, int]]:
+    """Calls that have no end on record, because what they stood in had its outcome before."""
+    begun = {(event.node, event.attempt) for event in events if isinstance(event, AttemptStarted)}
+    return begun - {(event.node, event.attempt) for event in events if isinstance(event, AttemptFinished)}
+
+
+@pytest.mark.parametrize("block", range(5))
+def test_with_nothing_otherwise_nobody_is_asked_and_all_is_the_same(block: int) -> None:
+    compared = 0
+    for number in PROGRAMS[block::5]:
+        recorded, found, calls = gone_through(number, 1, ())
+        if timed(recorded.events):
+            continue
+        compared += 1
+        assert {(call.node, call.attempt) for call in calls} <= cut_off(recorded.events), number
+        # A plan may be known from another element before its router is asked: then there is no line of its. And a step of a plan that
+        # fails may be done before, or not: a recalled one is quicker.
+        changed = [change.node for change in found.changed if not change.node.endswith("/line") and "@" not in change.node]
+        assert (found.verdict, changed, found.stops) == ("same", [], ()), number
+    assert compared >= 8  # of twenty
+
+
+@pytest.mark.parametrize("block", range(5))
+def test_whatever_is_otherwise_nothing_acts_and_who_is_not_swapped_is_asked_only_what_is_new(block: int) -> None:
+    stopped = 0
+    for number in PROGRAMS[block::5]:
+        _, found, calls = gone_through(number, 2, sorted(AGENTS))
+        assert not {call.name for call in calls} & EFFECTS.keys(), number
+        assert len(calls) == found.anew, number
+        assert all(stop.name in EFFECTS or stop.name == "a person" for stop in found.stops), number
+        stopped += found.verdict == "stopped"
+    assert stopped

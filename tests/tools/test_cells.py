@@ -1,0 +1,53 @@
+"""Cells: the numbers of an expression and quoted words are found in the table, under the headings that the question speaks of."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestra.tools import cells
+
+TABLE = [
+    ["", "Years ended June 30,", ""],
+    ["(in thousands)", "2019", "2018"],
+    ["Audit fees", "$58,000", "$55,000"],
+    ["Tax fees", "28,000", "55,000"],
+    ["Loss", "(1,250)", "-"],
+    ["Margin", "17.7%", "n/a"],
+]
+
+
+def found(question: str, expression: str | None = None, quotes: tuple[str, ...] = ()) -> list[tuple[int, int]]:
+    return [(cell.row, cell.column) for cell in cells(question, TABLE, expression, quotes)]
+
+
+@pytest.mark.parametrize(
+    ("question", "expression", "places"),
+    [
+        ("By how much did audit fees change?", "58,000 - 55000", [(2, 1), (2, 2)]),
+        ("What were tax fees in 2018?", "55000", [(3, 2)]),
+        ("What were the fees?", "55000", [(2, 2)]),
+        ("What was the loss?", "-1250 * 100", [(4, 1)]),
+        ("What was the margin?", "17.7 / 100", [(5, 1)]),
+        ("What was the margin?", "0.177", [(5, 1)]),
+        ("What?", "58000 + 58000", [(2, 1)]),
+        ("What?", "41 + 1", []),
+        ("What?", "fees", []),
+        ("What?", None, []),
+    ],
+)
+def test_each_number_has_the_cell_that_the_question_means(question: str, expression: str | None, places: list[tuple[int, int]]) -> None:
+    assert found(question, expression) == places
+
+
+def test_a_quote_has_the_cell_that_it_is() -> None:
+    assert found("Which fees?", None, ("tax  FEES", "a paragraph's words", "")) == [(3, 0)]
+
+
+def test_a_cell_says_what_its_row_and_column_are_called() -> None:
+    (cell,) = cells("Audit fees?", TABLE, "58000")
+    assert (cell.text, cell.row_heading, cell.column_heading) == ("$58,000", "Audit fees", "Years ended June 30, 2019")
+
+
+def test_an_empty_table_has_none() -> None:
+    assert cells("What?", [], "1 + 1", ["a"]) == []
+    assert cells("What?", [[]], "1 + 1", ["a"]) == []

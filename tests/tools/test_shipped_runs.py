@@ -1,0 +1,118 @@
+"""The shipped workflows `support_desk` and `financial_question`, branch by branch, with agents that say what the test says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestra.doors import Call, Done
+from orchestra.testing import Simulated
+
+TABLE = [["", "2019", "2018"], ["Revenue", "$1,200", "$1,000"], ["Cost of revenue", "(700)", "(600)"]]
+TEXT = "Revenue grew in 2019. The report is in thousands of dollars."
+POLICY = [
+    {"source": "house.txt", "text": "We take reservations for up to eight guests. Dogs are welcome on the terrace at all times of the day."}
+]
+
+
+def sorting(intent: str, sure: float = 0.9, slots: Any = None, matter: str = "card_arrival", answer: str | None = None) -> dict[str, Any]:
+    """What the agents say to a message."""
+
+    def found(call: Call) -> Any:
+        return Done(value={"intent": intent, "p_oos": 0.1}, confidence=sure)
+
+    return {
+        "assistant_intent": found,
+        "extractor": {"slots": slots or {}},
+        "banking_intent": {"intent": matter},
+        "reader": {"answer": answer},
+    }
+
+
+PARTY = {"people": {"value": "two", "start": 0, "end": 3}}
+
+
+@pytest.mark.parametrize(
+    ("says", "inputs", "branch"),
+    [
+        (sorting("restaurant_reservation", slots=PARTY), {}, "booking"),
+        (sorting("timer", slots=PARTY), {"requested": ["people"]}, "booking"),
+        (sorting("timer", slots=PARTY), {}, "assistant"),
+        (sorting("timer", sure=0.6, slots=PARTY), {}, "booking"),
+        (sorting("out_of_scope", slots=PARTY), {}, "booking"),
+        (sorting("card_declined"), {}, "bank"),
+        (sorting("card_declined", matter="lost_or_stolen_card"), {}, "person"),
+        (sorting("report_fraud"), {}, "person"),
+        (sorting("out_of_scope"), {"message": "Why is my top-up pending?"}, "bank"),
+        (sorting("timer", sure=0.6), {"message": "Why is my top-up pending?"}, "bank"),
+        (sorting("timer"), {"message": "Why is my top-up pending?"}, "assistant"),
+        (sorting("out_of_scope"), {"message": "Who won?"}, "person"),
+        (sorting("timer", sure=0.6), {"message": "Who won?"}, "person"),
+        (sorting("accept_reservations"), {}, "person"),
+        (sorting("accept_reservations", answer="eight guests"), {"message": "Do you take reservations?", "policy": POLICY}, "question"),
+        (sorting("accept_reservations", answer="nine guests"), {"message": "Do you take reservations?", "policy": POLICY}, "person"),
+        (sorting("out_of_scope"), {"message": "Are dogs welcome?", "policy": POLICY}, "person"),
+    ],
+)
+async def test_a_message_goes_where_it_belongs(simulated: Simulated, says: Any, inputs: dict[str, Any], branch: str) -> None:
+    simulated.answers(says)
+    result = await simulated.run(simulated.find("support_desk"), **{"message": "two", **inputs})
+    assert result.value["branch"] == branch
+    assert result.value["booking"] == (PARTY if branch == "booking" else {})
+    assert ("bank" in branch) <= (result.value["matter"] is not None)
+    assert (simulated.workers.counts["reader"] > 0) == ("policy" in inputs), "a language model is asked for documents only"
+
+
+async def test_a_booking_asks_for_what_is_missing(simulated: Simulated) -> None:
+    simulated.answers(sorting("restaurant_reservation", slots=PARTY))
+    result = await simulated.run(simulated.find("support_desk"), message="two")
+    assert result.value["missing"] == ["date", "time"]
+    assert result.value["reply"] == "Thank you. What we still need to know: date."
+
+
+async def test_a_question_is_answered_in_the_words_of_the_house(simulated: Simulated) -> None:
+    simulated.answers(sorting("out_of_scope", answer="welcome on the terrace"))
+    result = await simulated.run(simulated.find("support_desk"), message="Are dogs welcome?", policy=POLICY)
+    assert (result.value["branch"], result.value["reply"]) == ("question", "welcome on the terrace")
+
+
+def reading(expression: str | None, answer: Any, quotes: list[str] | None = None) -> dict[str, Any]:
+    return {"table_reader": {"expression": expression, "quotes": quotes or [], "scale": "", "answer": answer}}
+
+
+async def asked(simulated: Simulated, says: dict[str, Any]) -> Any:
+    simulated.answers(says)
+    question = "What was the change in revenue from 2018 to 2019?"
+    run = await simulated.start(simulated.find("financial_question"), question=question, table=TABLE, paragraphs=[TEXT])
+    return await run.wait()
+
+
+async def test_a_sum_comes_with_the_cells_that_it_rests_on(simulated: Simulated) -> None:
+    result = await asked(simulated, reading("1,200 - 1,000", 200))
+    assert (result.value["answer"], result.value["scale"]) == (200, "")
+    assert [(cell["text"], cell["row_heading"], cell["column_heading"]) for cell in result.value["cells"]] == [
+        ("$1,200", "Revenue", "2019"),
+        ("$1,000", "Revenue", "2018"),
+    ]
+
+
+async def test_words_come_with_their_place(simulated: Simulated) -> None:
+    result = await asked(simulated, reading(None, ["thousands of dollars"], ["thousands of dollars"]))
+    assert result.value["cells"] == []
+    assert [span.quote for span in result.evidence] == ["thousands of dollars"]
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        reading("1,200 - 900", 300),
+        reading("1,200 - 1,000", 300),
+        reading(None, ["millions of dollars"], ["millions of dollars"]),
+        reading("1,200 -", 1200),
+    ],
+    ids=["a number that stands nowhere", "a wrong sum", "words that stand nowhere", "no sum"],
+)
+async def test_what_is_not_in_the_report_is_withheld(simulated: Simulated, says: dict[str, Any]) -> None:
+    result = await asked(simulated, says)
+    assert (result.status, result.value) == ("abstained", None)
