@@ -116,6 +116,7 @@ def train(
     batch: Annotated[int, typer.Option(min=64, help="Tokens of a batch.")] = 1400,
     longest: Annotated[int, typer.Option(min=16, help="Tokens of a row at most; longer ones are left out.")] = 2048,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    start: Annotated[Path | None, typer.Option(metavar="FOLDER", help="An adapter to go on from.", show_default="the base alone")] = None,
     teacher: Annotated[
         str,
         typer.Option(metavar="MODEL|FOLDER", help="A model with the same tokenizer: learn its probabilities too.", show_default=False),
@@ -129,11 +130,12 @@ def train(
     tagger or a classifier, in seconds.
 
     A training of an adapter or an encoder that was killed goes on where it stopped: give the same command. With --teacher an adapter
-    learns from the probabilities of a larger model, and from the labels. An encoder takes --minutes or --epochs, --seed and --fresh;
-    the other options are about adapters.
+    learns from the probabilities of a larger model, and from the labels; with --start it goes on from an adapter that is there. An
+    encoder takes --minutes or --epochs, --seed and --fresh; the other options are about adapters.
     """
     from orchestra.fleet.folders import Folders
     from orchestra.fleet.weights import verify
+    from orchestra.learn.adapter import Start
     from orchestra.learn.dataset import DataSet
     from orchestra.learn.loop import Course
     from orchestra.learn.model import DEVICES, TARGETS, Shape, available
@@ -174,8 +176,9 @@ def train(
         most=batch,
         longest=longest,
         device=where,
-        command=_command(agent, course, shape, batch, longest, taught),
+        command=_command(agent, course, shape, batch, longest, taught) + (" --start ADAPTER" if start is not None else ""),
         teacher=taught,
+        start=Start.of(start, shape) if start is not None else None,
     )
     prepared = prepare(training)
     note(f"{len(prepared.train):,} rows to train on, {len(prepared.tune):,} to tune on; {prepared.long:,} are too long and left out")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from orchestra.errors import InputError
+from orchestra.fleet.adapters import mark_of
 from orchestra.fleet.safetensors import check_folder
 from orchestra.fleet.weights import sha256
 from orchestra.learn import curve
 from orchestra.learn.checkpoint import Point
+from orchestra.learn.model import Learner, Shape
 
 if TYPE_CHECKING:
     import torch
@@ -46,12 +51,52 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     command: str
     teacher: str = ""
     """Whose probabilities it learnt from beside the labels: name, digest, temperature and share."""
+    start: str = ""
+    """Digest of the adapter that it went on from; empty for one that began with the base alone."""
     versions: dict[str, str]
     steps: int
     seconds: float
     tokens: int
     best_step: int
     curve: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """An adapter that a training goes on from."""
+
+    folder: Path
+    digest: str
+
+    @classmethod
+    def of(cls, folder: Path, shape: Shape) -> Start:
+        """The adapter of a folder.
+
+        Raises `InputError` N123 where there is none, or one of another shape, `FleetError` F007 for one that is not safe to load.
+        """
+        if not all((folder / file).is_file() for file in (WEIGHTS, CONFIG)):
+            raise InputError("N123", f"{folder} is no adapter", hint=f"a folder with {WEIGHTS} and {CONFIG}")
+        check_folder(folder)
+        told = json.loads((folder / CONFIG).read_bytes())
+        rank, alpha = (told.get(key) if isinstance(told, dict) else None for key in ("r", "lora_alpha"))
+        if (rank, alpha) != (shape.rank, shape.alpha):
+            wanted = f"rank {shape.rank} and alpha {shape.alpha}"
+            raise InputError("N123", f"{folder} has rank {rank} and alpha {alpha}, and {wanted} are to be trained", hint=f"--rank {rank}")
+        return cls(folder, mark_of(folder))
+
+    def give(self, learner: Learner) -> None:
+        """Its weights to a learner. Raises `InputError` N123 where they are of another model, or sit on other layers."""
+        from safetensors.torch import load_file
+
+        weights, wanted = load_file(self.folder / WEIGHTS), learner.masters
+        if strange := sorted(name for name in {*weights, *wanted} if _shape(weights, name) != _shape(wanted, name)):
+            reason = f"{self.folder} is an adapter of another model, or of other layers: {strange[0]} and {len(strange) - 1} more differ"
+            raise InputError("N123", reason, hint="orchestra explain N123")
+        learner.adopt(weights)
+
+
+def _shape(weights: Mapping[str, torch.Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(weights[name].shape) if name in weights else None
 
 
 def write(folder: Path, weights: dict[str, torch.Tensor], settings: Any, made: Made) -> Made:

@@ -44,13 +44,17 @@ class Training:
     command: str = ""
     teacher: Distillation | None = None
     """Whose probabilities are learnt beside the labels."""
+    start: adapter.Start | None = None
+    """The adapter that it goes on from; without it from the base alone."""
 
     @property
     def plan(self) -> str:
         """The digest of everything that the result follows from."""
         limits = (self.most, self.longest)
         facts = (skill_digest(self.card), self.data.manifest.digest, self.base_digest, asdict(self.shape), asdict(self.course), limits)
-        return digest(msgspec.json.encode(facts if self.teacher is None else (*facts, self.teacher.facts)))
+        taught = () if self.teacher is None else (self.teacher.facts,)
+        begun = () if self.start is None else (f"start {self.start.digest}",)
+        return digest(msgspec.json.encode((*facts, *taught, *begun)))
 
     @property
     def folder(self) -> Path:
@@ -102,6 +106,8 @@ def run(training: Training, prepared: Prepared, out: Path, tell: Callable[[Tick]
     device = pick_device(training.device)
     teacher = Teacher.load(training.teacher, device) if training.teacher is not None else None
     learner = Learner(load_base(training.base), training.shape, training.course.seed, device, teacher=teacher)
+    if training.start is not None:
+        training.start.give(learner)
     batches, held = (Batcher.of(examples, training.most) for examples in (prepared.train, prepared.tune))
     state = train(learner, batches, held, training.course, training.plan, kept, tell)
     data = training.data.manifest
@@ -118,6 +124,7 @@ def run(training: Training, prepared: Prepared, out: Path, tell: Callable[[Tick]
         licence=data.licence,
         command=training.command,
         teacher=str(training.teacher or ""),
+        start="" if training.start is None else training.start.digest,
         versions=adapter.versions(),
         steps=state.step,
         seconds=round(state.seconds, 1),

@@ -14,7 +14,7 @@ import pytest
 from orchestra.agent.card import Card
 from orchestra.errors import InputError
 from orchestra.fleet.safetensors import check_folder
-from orchestra.learn.adapter import CONFIG, CURVE, MANIFEST, MOST, WEIGHTS, Made
+from orchestra.learn.adapter import CONFIG, CURVE, MANIFEST, MOST, WEIGHTS, Made, Start
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Row
 from orchestra.learn.loop import MEASURED, Course, Tick
@@ -210,3 +210,49 @@ def test_looks_are_evenly_spaced_though_epochs_differ_in_length(tmp_path: Path, 
     gaps = [later.step - earlier.step for earlier, later in itertools.pairwise(made.curve)]
     assert max(gaps) - min(gaps[:-1]) <= 1
     assert [point.epoch for point in made.curve][-1] == pytest.approx(6, abs=0.3)
+
+
+def test_a_training_goes_on_from_an_adapter(tmp_path: Path, tiny: Path, card: Card) -> None:
+    first = training(tmp_path, tiny, card, replace(COURSE, epochs=8, rate=5e-2))
+    made = trained(first, tmp_path / "a")
+    start = Start.of(tmp_path / "a", first.shape)
+    course = replace(COURSE, epochs=1, rate=1e-7, warmup=1)
+    on, anew = replace(first, course=course, start=start), replace(first, course=course)
+    assert on.folder != anew.folder
+    went_on = trained(on, tmp_path / "b")
+    best = min(point.tune for point in made.curve)
+    assert went_on.curve[0].tune == pytest.approx(best, rel=0.02)
+    assert trained(anew, tmp_path / "c").curve[0].tune > best * 1.2
+    assert (went_on.start, made.start) == (start.digest, "")
+
+
+@pytest.mark.parametrize("at", [1, 5])
+def test_one_that_goes_on_and_is_killed_ends_the_same(tmp_path: Path, tiny: Path, card: Card, at: int) -> None:
+    trained(training(tmp_path, tiny, card, replace(COURSE, epochs=1)), tmp_path / "a")
+    work = replace(training(tmp_path, tiny, card, replace(COURSE, epochs=2)), start=Start.of(tmp_path / "a", Shape(rank=4, alpha=8)))
+    whole = trained(replace(work, cache=tmp_path / "elsewhere"), tmp_path / "b")
+
+    def kill(tick: Tick) -> None:
+        if tick.step == at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        trained(work, tmp_path / "c", kill)
+    assert trained(work, tmp_path / "c").sha256 == whole.sha256
+
+
+def test_an_adapter_that_does_not_fit_is_no_start(tmp_path: Path, tiny: Path, card: Card) -> None:
+    work = training(tmp_path, tiny, card, replace(COURSE, epochs=1))
+    trained(work, tmp_path / "a")
+    attention = replace(work, shape=Shape(rank=4, alpha=8, targets="attention"))
+    trained(attention, tmp_path / "b")
+    for folder, said in (
+        (tmp_path / "nothing", "is no adapter"),
+        (tmp_path / "a", "has rank 4 and alpha 8, and rank 8 and alpha 16 are to be trained"),
+    ):
+        with pytest.raises(InputError, match=said) as refused:
+            Start.of(folder, Shape(rank=8, alpha=16))
+        assert refused.value.code == "N123"
+    with pytest.raises(InputError, match="of other layers") as refused:
+        trained(replace(work, start=Start.of(tmp_path / "b", work.shape)), tmp_path / "c")
+    assert refused.value.code == "N123"

@@ -50,7 +50,10 @@ async def fault(tool: McpTool, **arguments: Any) -> ToolFault:
 
 
 def alive(pid: int) -> bool:
-    """Whether it runs: one that has ended and that nobody has waited for yet does not. It may be gone between opening the file and reading it."""
+    """Whether it runs: one that has ended, and that nobody has waited for yet, does not.
+
+    It may be gone between the moment at which the file is opened and that at which it is read.
+    """
     try:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
