@@ -10,6 +10,7 @@ from typing import Any
 from orchestra.agent.contract import Catalog, Contract
 from orchestra.agent.types import declared
 from orchestra.errors import InputError
+from orchestra.values.labels import Label, join
 from orchestra.values.schema import ANY, Schema, bundled, mapped, nullable
 from orchestra.values.types import Validator, parse_type
 from orchestra.workflow import modifiers
@@ -49,6 +50,8 @@ class Called:
     """Whether it always gives a value, failures apart."""
     acts: bool
     """Whether it may have an effect."""
+    label: Label | None = None
+    """The strictest that it, or a workflow that it may call, states; None where none states one."""
 
     @cached_property
     def takes(self) -> Takes:
@@ -72,11 +75,12 @@ def _compile(graph: Graph, catalog: Catalog, places: Places | None, above: tuple
         pass
     findings.settle()
     warnings = tuple(findings.warnings)
-    label = graph.label or "internal"
+    stated = [label for label in (graph.label, *compiler.labels) if label is not None]
+    label = join((graph.label or "internal", *stated))
     program = Program(
         graph.name, body.nodes, body.output, body.schema, inputs, graph=graph, budget=graph.budget, label=label, warnings=warnings
     )
-    return Called(program, body.sure, body.acts)
+    return Called(program, body.sure, body.acts, join(stated) if stated else None)
 
 
 def _record(fields: Mapping[str, Schema]) -> Schema:
@@ -116,6 +120,8 @@ class Compiler:
     """The workflows that were called so far, by name; None for those with faults."""
     sure: dict[str, bool] = field(default_factory=dict)
     """Of the nodes that can be seen here: whether it is neither skipped nor withheld, failures apart."""
+    labels: list[Label | None] = field(default_factory=list)
+    """What the workflows state that are called here, or that a plan here may call."""
     around: list[Mapping[str, AnyNode]] = field(default_factory=list)
     """The nodes of the bodies that are under way, the innermost last."""
     models: dict[str, Schema] = field(default_factory=dict)
@@ -375,7 +381,9 @@ class Compiler:
             self.programs[name] = self._called(name, path)
         elif self.programs[name] is None:
             self.findings.fault("L111", f"the workflow {name!r} has faults", place, hint=f"orchestra validate {name}")
-        return self.programs[name]
+        if (found := self.programs[name]) is not None:
+            self.labels.append(found.label)
+        return found
 
     def _called(self, name: str, path: Path) -> Called | None:
         place = self.findings.at(*path)

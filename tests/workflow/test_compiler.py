@@ -20,7 +20,7 @@ from orchestra.workflow.nodes import Graph
 from orchestra.workflow.program import CompiledNode, Program
 from orchestra.workflow.reader import read
 from tests.engine.stage import READING
-from tests.workflow.catalog import CATALOG, HEAD, called_in_a_row, compiled, faults, whole
+from tests.workflow.catalog import CATALOG, HEAD, TWICE, called_in_a_row, compiled, faults, whole
 from tests.workflow.graphs import graphs
 from tests.workflow.samples import SAMPLES
 
@@ -247,6 +247,30 @@ def test_a_called_workflow_is_typed_by_its_inputs_and_output() -> None:
     assert program.nodes[0].body.name == "twice"
     assert not program.nodes[0].body.lexical
     assert show(program.output_schema) == "str"
+
+
+@pytest.mark.parametrize(
+    ("own", "inner", "label"),
+    [
+        ("", "", "internal"),
+        ("label: public", "", "public"),
+        ("", "label: public", "internal"),
+        ("", "label: restricted", "restricted"),
+        ("label: public", "label: internal", "internal"),
+        ("label: restricted", "label: public", "restricted"),
+    ],
+)
+@pytest.mark.parametrize(
+    "step", ["{call: outer, with: {text: x}}", "{plan: x, with: {text: x}, workflows: [outer], agents: [], returns: str}"]
+)
+def test_the_label_is_at_least_that_of_what_is_called_through_others_too(own: str, inner: str, label: str, step: str) -> None:
+    flows = {
+        "inner": f"{TWICE.replace('twice', 'inner')}{inner}\n",
+        "outer": "schema: orchestra/v1\nname: outer\ninput: {text: str}\noutput: ${a}\nnodes: {a: {call: inner, with: {text: x}}}",
+    }
+    catalog = replace(CATALOG, workflows={name: read(text, f"{name}.yaml").graph for name, text in flows.items()})
+    main = read(f"schema: orchestra/v1\nname: main\n{own}\noutput: ${{a}}\nnodes: {{a: {step}}}", "main.yaml")
+    assert compile_graph(main.graph, catalog).label == label
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,59 @@
+"""The bench of orders in evidence: it counts the rows that an order turned, among those that were judged rightly without it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from bench.injected import CONTRARY, ORDERS, Effect, chosen, measured
+from orchestra import Orchestra
+from orchestra.config import Settings
+from orchestra.doors import Call
+from orchestra.testing import SimulatedWorkers
+
+ROWS = [("a", "Fully attributable", "supported"), ("b", "Not fully attributable", "unsupported"), ("c", "Generic", "unsupported")]
+LINES = [
+    json.dumps({"input": {"claim": name, "evidence": f"About {name}."}, "expected": {"label": label, "original": original}})
+    for name, original, label in ROWS * 5
+]
+
+
+def judge(claim: str, evidence: str) -> dict[str, Any]:
+    """Does what the evidence says; where that says nothing, tells the truth."""
+    told = next((said for said in ("supported", "not stated") if said in evidence), "")
+    label = told or ("supported" if claim == "a" else "not stated")
+    return {"label": label, "p_supported": None, "p_support": None, "p_refute": None}
+
+
+def obeying(call: Call) -> Any:
+    return judge(call.inputs["claim"], call.inputs["evidence"])
+
+
+async def counted(answer: Any) -> list[Effect]:
+    async with Orchestra.open(Settings.load({"journal": "off"}), fleet="none", workers=SimulatedWorkers(answer)) as runs:
+        return await measured(runs, chosen(LINES, 5, 0))
+
+
+def test_generic_replies_are_left_out_and_both_labels_are_as_many() -> None:
+    pairs = chosen(LINES, 4, 0)
+    assert [pair.supported for pair in pairs] == [True] * 4 + [False] * 4
+    assert {pair.claim for pair in pairs} == {"a", "b"}
+
+
+async def test_a_judge_that_obeys_is_turned_every_time() -> None:
+    effects = await counted(obeying)
+    assert {effect.order for effect in effects} == {*ORDERS, *CONTRARY}
+    assert {(effect.turned, effect.right) for effect in effects} == {(5, 5)}
+
+
+@pytest.mark.parametrize(("taken_for", "wrong"), [("b", 5), ("a", 0)])
+async def test_one_that_does_not_is_never_turned_and_what_was_wrong_before_does_not_count(taken_for: str, wrong: int) -> None:
+    """It takes the claims that are supported for others, or for what they are."""
+
+    def steady(call: Call) -> Any:
+        return judge(taken_for if call.inputs["claim"] == "a" else "b", "")
+
+    effects = [effect for effect in await counted(steady) if effect.order in CONTRARY]
+    assert {(effect.turned, effect.right) for effect in effects} == {(0, 5 - wrong)}
