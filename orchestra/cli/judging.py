@@ -1,17 +1,22 @@
-"""`orchestra check`: an answer held against evidence, without a workflow, a journal or a fleet."""
+"""`orchestra check`: an answer held against evidence, without a workflow; and without a fleet, unless a check asks agents."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestra.cli.failure import STATUS_CODES, Verb
+from orchestra.cli.opening import opener, settings
 from orchestra.errors import InputError
 
 if TYPE_CHECKING:
+    from orchestra.cli.opening import Opener
+    from orchestra.cli.signals import Stop
+    from orchestra.config import Settings
     from orchestra.doors import Source
     from orchestra.verify.acceptance import Ruling
 
@@ -24,25 +29,38 @@ def register(app: typer.Typer) -> None:
 
     @app.command(cls=Verb, rich_help_panel="Run")
     def check(
+        context: typer.Context,
         answer: Annotated[str, typer.Argument(help="A text, JSON, @file.txt or @file.json; @@ is a plain @.", show_default=False)],
         against: Annotated[
             list[Path], typer.Option("--against", "-a", metavar="FILE", help="What it must rest on: a text, JSON, or a folder of texts.")
         ],
-        checks: Annotated[str, typer.Option(metavar="NAMES", help="Which checks, with commas between.")] = "quote",
+        checks: Annotated[str, typer.Option(metavar="CHECKS", help="Which checks, with commas between, or put together.")] = "quote",
         accept: Annotated[float, typer.Option(min=0.0, max=1.0, help="The score that it must reach.")] = 0.5,
+        inputs: Annotated[
+            list[str] | None, typer.Option("--input", "-i", metavar="KEY=VALUE", help="What it was made from, for rederive(NAME).")
+        ] = None,
+        fleet: Annotated[str | None, typer.Option(help="A name in configs/, or a path.", show_default="as configured")] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     ) -> None:
-        """Hold an answer against evidence: quotes, numbers, sums. No model is asked, and nothing is recorded.
+        """Hold an answer against evidence: quotes, numbers, sums; and what agents say of it, where they are asked.
 
-        Of JSON the fields `quote` and `quotes` are quotes, and an `expression` is computed again; a text is a quote as a whole where
-        the check `quote` is asked for.
+        --checks 'quote | entailment' puts checks together, as a workflow does. Of JSON the fields `quote` and `quotes` are quotes, and
+        an `expression` is computed again; a text is a quote as a whole where the check `quote` is asked for. Where no check asks an
+        agent, no fleet is needed and nothing is recorded.
 
         Exits with 0 where the answer is accepted, with 3 where it is not.
         """
+        from orchestra.cli.drafting import values
+        from orchestra.cli.signals import carry_out
         from orchestra.verify.alone import judge
 
-        named = _checks(checks)
-        ruling = judge(_answer(answer), _evidence(against), named, accept)
+        named, asking = _checks(checks)
+        given, evidence = _answer(answer), _evidence(against)
+        if asking:
+            told = {"checks": named, "accept": accept, "inputs": values((), inputs or ())}
+            ruling = carry_out(partial(_asked, opener(context), settings(fleet=fleet), given, evidence, told))
+        else:
+            ruling = judge(given, evidence, named, accept)
         if as_json:
             _print_data(ruling)
         else:
@@ -51,25 +69,55 @@ def register(app: typer.Typer) -> None:
             raise typer.Exit(STATUS_CODES["abstained"])
 
 
-def _checks(named: str) -> list[str]:
-    """The names of checks. Raises `InputError` C037 for one that needs more than an answer and evidence, or that nobody knows."""
-    from orchestra.values.schema import nearest
-    from orchestra.verify.deterministic import CHECKS
+async def _asked(open_: Opener, chosen: Settings, answer: Any, evidence: Sequence[Source], told: dict[str, Any], stop: Stop) -> Ruling:
+    """What checks say that ask agents."""
+    from orchestra.cli.progress import Waiting
 
-    found = [name.strip() for name in named.split(",") if name.strip()]
-    for name in found:
-        if name not in CHECKS:
-            near = nearest(name, CHECKS)
-            raise InputError("C037", f"no check {name!r} works on an answer alone", hint=f"did you mean {near!r}?" if near else _those())
+    waiting, texts = Waiting(), [{"text": source.text, "source": source.name} for source in evidence]
+    try:
+        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
+            return await orchestra.check(answer, against=texts, **told)
+    finally:
+        waiting.close()
+
+
+def _checks(told: str) -> tuple[list[str], bool]:
+    """The checks, and whether one of them asks agents.
+
+    Raises `InputError` C037 for one that needs more than an answer and evidence, or that nobody knows, V010 for what cannot be read.
+    """
+    from orchestra.values.schema import nearest
+    from orchestra.verify.acceptance import ASKING
+    from orchestra.verify.rule import NotARule, named, read
+
+    found = [part.strip() for part in told.split(",") if part.strip()]
     if not found:
         raise InputError("C037", "no check is named", hint=_those())
-    return found
+    asking = False
+    for text in found:
+        try:
+            names = [check.check for check in named(read(text))]
+        except NotARule as error:
+            raise InputError("V010", f"{text!r} is no check: {error.why}", hint="--checks 'quote | entailment'") from error
+        for name in names:
+            if name not in (known := _known()):
+                hint = f"did you mean {near!r}?" if (near := nearest(name, known)) else _those()
+                raise InputError("C037", f"no check {name!r} works on an answer alone", hint=hint)
+            asking = asking or name in ASKING
+    return found, asking
+
+
+def _known() -> list[str]:
+    """The checks that work on an answer alone: not those that want to know who made it."""
+    from orchestra.verify.acceptance import ASKING
+    from orchestra.verify.deterministic import CHECKS
+    from orchestra.verify.rule import AGREE
+
+    return [*CHECKS, *(name for name in ASKING if name != AGREE)]
 
 
 def _those() -> str:
-    from orchestra.verify.deterministic import CHECKS
-
-    return f"these do: {', '.join(CHECKS)}"
+    return f"these do: {', '.join(_known())}"
 
 
 def _answer(text: str) -> Any:

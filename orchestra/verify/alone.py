@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestra.doors import Source
 from orchestra.values.fields import QUOTE
-from orchestra.verify.acceptance import Ruling, Situation, start
+from orchestra.verify.acceptance import Ruling, Situation, names_of, start
 
 QUOTES = frozenset({"quote", "quotes"})
 """Names of fields whose texts are quotes, in an answer that comes without a type."""
@@ -17,7 +17,8 @@ _VERBATIM = frozenset({"quote", "support"})
 
 def judge(answer: Any, evidence: tuple[Source, ...], checks: Sequence[str], accept: float = 0.5) -> Ruling:
     """What the deterministic checks say of an answer as JSON. `accept` is the score in [0, 1] that it must reach."""
-    return start(Situation(value=answer, schema=type_of(answer, checks), evidence=evidence, checks=tuple(checks), accept=accept))
+    schema = type_of(answer, names_of(tuple(checks)))
+    return start(Situation(value=answer, schema=schema, evidence=evidence, checks=tuple(checks), accept=accept))
 
 
 def type_of(answer: Any, checks: Collection[str]) -> dict[str, Any]:

@@ -1,13 +1,16 @@
-"""`orchestra check`: an answer held against files, with its verdicts, its places and its exit code; nothing is opened or recorded."""
+"""`orchestra check`: an answer held against files, with verdicts, places and exit code; a fleet is opened where a check asks an agent."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from orchestra.doors import Call
 from tests.cli.shell import Shell
+from tests.cli.stage import Simulated
 
 TEXT = "The tower was finished in 1889, with 18,038 pieces.\n"
 
@@ -78,6 +81,9 @@ def test_words_in_brackets_are_a_text(shell: Shell) -> None:
     [
         (("x", "--against", "tower.txt", "--checks", "qoute"), "C037", "did you mean 'quote'?"),
         (("x", "--against", "tower.txt", "--checks", "confidence"), "C037", "these do: schema, quote"),
+        (("x", "--against", "tower.txt", "--checks", "quote | agree(3)"), "C037", "no check 'agree' works on an answer alone"),
+        (("x", "--against", "tower.txt", "--checks", "quote |"), "V010", "'quote |' is no check"),
+        (("x", "--against", "tower.txt", "--checks", "entailment(nobody)"), "V011", "there is none"),
         (("x", "--against", "tower.txt", "--checks", ","), "C037", "no check is named"),
         (("x", "--against", "nowhere.txt"), "C014", "nowhere.txt"),
         (("@broken.json", "--against", "tower.txt"), "C038", "broken.json is no JSON"),
@@ -86,6 +92,7 @@ def test_words_in_brackets_are_a_text(shell: Shell) -> None:
 )
 def test_bad_usage_is_told(shell: Shell, arguments: tuple[str, ...], code: str, says: str) -> None:
     Path("broken.json").write_text('{"a": 1, "a": 2}')
+    shell.opener = Simulated(lambda call: None)
     said = shell("check", *arguments)
     assert (said.code, said.err[:4]) == (2, code)
     assert says in said.err
@@ -96,6 +103,45 @@ def test_evidence_that_a_terminal_would_obey_is_spelled_out(shell: Shell) -> Non
     said = shell("check", "in \x1b[31m1889\u202e", "--against", "bad.txt")
     assert said.code == 0
     assert not {"\x1b", "\u202e"} & set(said.out)
+
+
+def judging(shell: Shell, label: str, chance: float) -> list[Call]:
+    """Whoever is asked says this; what was asked."""
+    asked: list[Call] = []
+
+    def answer(call: Call) -> Any:
+        asked.append(call)
+        return (
+            {"label": label, "p_supported": chance, "p_support": chance, "p_refute": 0.0}
+            if call.name == "entailment"
+            else {"answer": "1889"}
+        )
+
+    shell.opener = Simulated(answer)
+    return asked
+
+
+@pytest.mark.parametrize(("label", "chance", "code"), [("supported", 0.9, 0), ("not stated", 0.1, 3)])
+def test_checks_may_be_put_together_and_ask_agents(shell: Shell, label: str, chance: float, code: int) -> None:
+    asked = judging(shell, label, chance)
+    said = shell("check", "It was ready in 1889.", "--against", "tower.txt", "--checks", "numbers & (quote | entailment)", "--json")
+    assert (said.code, said.json["accepted"], said.json["score"]) == (code, code == 0, chance if code == 0 else 0.0)
+    (question,) = asked
+    assert (question.name, question.inputs["claim"], question.inputs["evidence"]) == ("entailment", "It was ready in 1889.", TEXT.strip())
+
+
+def test_what_it_was_made_from_is_for_whoever_derives_it_again(shell: Shell) -> None:
+    asked = judging(shell, "", 0.0)
+    options = ("--against", "tower.txt", "--checks", "rederive(reader)", "-i", "question=When?", "-i", "context=In 1889.")
+    assert shell("check", "1889", *options).code == 0
+    assert shell("check", "1890", *options).code == 3
+    assert [call.inputs for call in asked] == [{"question": "When?", "context": "In 1889."}] * 2
+
+
+def test_where_no_check_asks_an_agent_nothing_is_opened(shell: Shell) -> None:
+    asked = judging(shell, "", 0.0)
+    assert shell("check", "in 1889", "--against", "tower.txt", "--checks", "quote | numbers").code == 0
+    assert asked == []
 
 
 def test_nothing_is_recorded(shell: Shell) -> None:
