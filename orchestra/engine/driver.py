@@ -191,7 +191,8 @@ class Driver:
         facts: dict[str, Any] = {"verdicts": ruling.verdicts, "accepted": accepted, "score": ruling.score, "reason": ruling.reason}
         self.record(Judged(**self.stamp(), node=unit.path, attempt=attempt, promise=ruling.promise, **facts))
         answer = unit.answer
-        if accepted and answer is not None and answer.memo and not answer.recalled:
+        dropped = any(one.dropped for one in ruling.verdicts)  # what was not accepted as a whole is not shared
+        if accepted and not dropped and answer is not None and answer.memo and not answer.recalled:
             self._remember(answer)
 
     def _remember(self, answer: AttemptFinished) -> None:

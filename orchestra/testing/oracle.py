@@ -30,6 +30,7 @@ from orchestra.testing.plans import Reading
 from orchestra.values.outcome import Abstained, Evidence, Failed, Outcome, Skipped, Value, blamed
 from orchestra.verify import acceptance, examination
 from orchestra.verify.entailment import Reply
+from orchestra.verify.parts import rest
 from orchestra.workflow.program import CompiledNode, Program
 
 TIME_IS_UP, NO_BUDGET, TOO_MANY, SAID_NO = "E006", "E005", "E004", "E016"
@@ -349,6 +350,7 @@ class Oracle:
             producer=node.contract,
             inputs=node.inputs.evaluate(bindings) if node.inputs is not None else {},
             judges=rules.judges,
+            back_off="back_off" in rules.otherwise,
         )
         stands = examination.start(situation)
         while isinstance(stands, examination.Asked):
@@ -400,7 +402,7 @@ def _attempts(node: CompiledNode, code: str) -> int:
 
 
 def _accepted(value: Any, ruling: acceptance.Ruling) -> Value:
-    return Value(value, ruling.score, tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence))
+    return Value(rest(value, ruling.verdicts), ruling.score, tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence))
 
 
 def _evidence(node: CompiledNode, bindings: Mapping[str, Any]) -> tuple[Source, ...]:

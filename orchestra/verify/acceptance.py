@@ -47,6 +47,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     inputs: Mapping[str, Any] = {}
     judges: Mapping[str, Contract] = {}
     """The agents that checks may ask, by name."""
+    back_off: bool = False
+    """Whether parts that `entailment` does not pass at `accept` are taken out of the value, and the rest is judged."""
 
 
 class Ruling(msgspec.Struct, frozen=True, kw_only=True):

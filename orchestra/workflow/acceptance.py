@@ -84,9 +84,9 @@ def _by(check: str, agent: Step[..., Any] | str) -> Check:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """What can be done about a value that is not accepted: another attempt."""
+    """What can be done about a value that is not accepted: another attempt, or less of it."""
 
-    name: Literal["retry", "escalate"]
+    name: Literal["retry", "escalate", "back_off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +114,8 @@ retry: Final = Again("retry")
 """Another attempt, told why the last one was not accepted."""
 escalate: Final = Again("escalate")
 """An attempt by the fleet's larger model."""
+back_off: Final = Again("back_off")
+"""The parts of the value that `entailment` does not pass are taken out of it, and the rest is accepted."""
 abstain: Final = Abstain()
 """The value is withheld, and the rest goes on without it."""
 

@@ -16,6 +16,7 @@ from orchestra.engine.state import Phase, State, Unit
 from orchestra.errors import OrchestraError
 from orchestra.values.json import canonical
 from orchestra.values.outcome import Abstained, Failed, Outcome, Value
+from orchestra.verify.parts import rest
 from orchestra.workflow.nodes import AgentNode
 
 FREE = (0.0, 0.0)
@@ -202,7 +203,7 @@ def judged(state: State, unit: Unit) -> Proposal | None:
         if not isinstance(value, Value):
             return Finish(unit, value)
         found = tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
-        return Finish(unit, Value(value.value, ruling.score, found))
+        return Finish(unit, Value(rest(value.value, ruling.verdicts), ruling.score, found))
     if unit.answer is not None and not unit.escalated:
         contract = unit.node.contract
         if "retry" in acceptance.otherwise and policy(unit.node, "V001").again(unit.attempt, ruling.at - unit.began):
