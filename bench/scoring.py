@@ -1,9 +1,9 @@
-"""Why claims are asked one by one: k claims beside one document as k chats, as one call of `/generative_scoring`, and as one list of prompts.
+"""Why claims are asked one by one: k claims beside one document as k chats, as a call of `/generative_scoring`, as a list of prompts.
 
     python -m bench.scoring [--rounds 7] [--claims 1 4 16] [--tokens 350] [--docs FOLDER]
 
-Asks the shipped agent `entailment` on the laptop's fleet, which it starts or adopts. Every round has documents that the server has not seen;
-arms take turns in going first. Each arm asks for the probabilities of all three labels, of the very same tokens, which it makes sure of:
+Asks the shipped agent `entailment` on the laptop's fleet, which it starts or adopts. Every round has documents that the server has not
+seen; arms take turns in going first. Each one asks for the probabilities of all three labels, of the very same tokens:
 
 - *one by one*: what the engine does. k chats at once, each written to its end under a choice of three labels;
 - *one token*: the same k chats, each cut after its first token, which tells the labels apart already;
@@ -22,13 +22,14 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from bench import machine, page
+from bench import machine
+from bench.verification import write
 from orchestra.agent.card import Card
 from orchestra.doors import Call, Done
 from orchestra.fleet import config
@@ -59,11 +60,12 @@ class Spent:
 
 def document(chance: random.Random, tokens: int, count: int) -> tuple[str, list[str]]:
     """A text of about so many tokens that nobody has seen, and so many claims, each of its own; every second one is wrong."""
-    sentences, claims = [], []
-    while sum(map(len, sentences)) < CHARACTERS * tokens or len(claims) < count:
+    sentences: list[str] = []
+    claims: list[str] = []
+    while len("".join(sentences)) < CHARACTERS * tokens or len(claims) < count:
         who, what, where, year = chance.choice(NAMES), chance.choice(THINGS), chance.choice(PLACES), chance.randint(1500, 1999)
         made = chance.randint(3, 90)
-        if sum(map(len, sentences)) < CHARACTERS * tokens:
+        if len("".join(sentences)) < CHARACTERS * tokens:
             sentences.append(f"In {year} {who} made {made} {what} for the town of {where}.")
         stated = made if len(claims) % 2 else made + chance.randint(1, 9)
         claims.append(f"{who} made {stated} {what} for {where} in {year}.")
@@ -92,8 +94,19 @@ class Ways:
     async def one_by_one(self, evidence: str, claims: Sequence[str]) -> Spent:
         """As the engine asks."""
         began = time.perf_counter()
-        calls = [Call(run="bench", node=f"n{at}", attempt=1, kind="agent", name=self.card.name, inputs={"claim": claim, "evidence": evidence},
-                      label="internal", version=self.card.digest) for at, claim in enumerate(claims)]
+        calls = [
+            Call(
+                run="bench",
+                node=f"n{at}",
+                attempt=1,
+                kind="agent",
+                name=self.card.name,
+                inputs={"claim": claim, "evidence": evidence},
+                label="internal",
+                version=self.card.digest,
+            )
+            for at, claim in enumerate(claims)
+        ]
         replies = await asyncio.gather(*(self.fleet.do(call) for call in calls))
         seconds = time.perf_counter() - began
         done = [reply for reply in replies if isinstance(reply, Done)]
@@ -108,10 +121,14 @@ class Ways:
         """As the engine asks, but for the length of what is written."""
         began = time.perf_counter()
         system, user = self.body["messages"]
-        bodies = [{**self.body, "max_tokens": 1, "messages": [system, {**user, "content": f"{evidence}\n\nClaim: {claim}"}]} for claim in claims]
+        bodies = [
+            {**self.body, "max_tokens": 1, "messages": [system, {**user, "content": f"{evidence}\n\nClaim: {claim}"}]} for claim in claims
+        ]
         replies = [msgspec.json.decode(one) for one in await asyncio.gather(*(self._post("/v1/chat/completions", body) for body in bodies))]
         seconds = time.perf_counter() - began
-        tops = [{one["token"]: one["logprob"] for one in reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]} for reply in replies]
+        tops = [
+            {one["token"]: one["logprob"] for one in reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]} for reply in replies
+        ]
         return _counted(seconds, [reply["usage"] for reply in replies], tops)
 
     def parts(self, evidence: str, claims: Sequence[str]) -> tuple[str, list[str]]:
@@ -124,8 +141,11 @@ class Ways:
         begin, rests = self.parts(evidence, claims)
         first = await self.fleet.client.tokenize(SERVER, begin)
         for claim, rest in zip(claims, rests, strict=True):
-            body = {"model": config_model(self.fleet), "messages": [{"role": "system", "content": "Judge."},
-                    {"role": "user", "content": f"{evidence}\n\nClaim: {claim}"}], "add_generation_prompt": True}
+            body = {
+                "model": config_model(self.fleet),
+                "messages": [{"role": "system", "content": "Judge."}, {"role": "user", "content": f"{evidence}\n\nClaim: {claim}"}],
+                "add_generation_prompt": True,
+            }
             chat = msgspec.json.decode(await self._post("/tokenize", body))["tokens"]
             second = await self.fleet.client.tokenize(SERVER, rest)
             if not isinstance(first, tuple) or not isinstance(second, tuple) or [*first, *second] != chat:
@@ -137,13 +157,12 @@ class Ways:
         begin, rests = self.parts(evidence, claims)
         began = time.perf_counter()
         turned = [self.labels, [*self.labels[1:], self.labels[0]]]
-        found = await asyncio.gather(
-            *(self.fleet.client.score(SERVER, begin, rests, labels, model=self.model) for labels in turned)
-        )
+        found = await asyncio.gather(*(self.fleet.client.score(SERVER, begin, rests, labels, model=self.model) for labels in turned))
         seconds = time.perf_counter() - began
-        assert not any(isinstance(one, Fault) for one in found), found
         first, second = found
-        usages = [one.usage for one in found]
+        assert not isinstance(first, Fault), first
+        assert not isinstance(second, Fault), second
+        usages = [first.usage, second.usage]
         chances = list(zip(first.scores, second.scores, strict=True))
         prompt, cached, output = (sum(getattr(one, key) for one in usages) for key in ("prompt_tokens", "cached_tokens", "output_tokens"))
         return Spent(seconds, prompt, cached, output, chances)
@@ -151,8 +170,15 @@ class Ways:
     async def listed(self, evidence: str, claims: Sequence[str]) -> Spent:
         """One call of `/v1/completions` with a list of prompts."""
         begin, rests = self.parts(evidence, claims)
-        body = {"model": self.model, "prompt": [begin + rest for rest in rests], "max_tokens": 1, "temperature": 0, "logprobs": 20,
-                "add_special_tokens": False, "structured_outputs": {"choice": list(LABELS)}}
+        body = {
+            "model": self.model,
+            "prompt": [begin + rest for rest in rests],
+            "max_tokens": 1,
+            "temperature": 0,
+            "logprobs": 20,
+            "add_special_tokens": False,
+            "structured_outputs": {"choice": list(LABELS)},
+        }
         began = time.perf_counter()
         reply = msgspec.json.decode(await self._post("/v1/completions", body))
         seconds = time.perf_counter() - began
@@ -185,41 +211,62 @@ def config_model(fleet: Fleet) -> str:
     return fleet.config.servers[SERVER].model
 
 
+HEAD = """\
+| claims | way | requests | seconds a claim | prompt tokens a claim, of them cached | written | P(label) differs by |
+|---:|---|---:|---:|---:|---:|---:|"""
+
+
+@dataclass
+class Told:
+    """What came of one way to ask so many claims."""
+
+    requests: int
+    rounds: list[Spent] = field(default_factory=list)
+    apart: float = 0.0
+    """The most that a probability differs from the one that was told when the claims of a round were asked one by one, on a document
+    that the server knows by then."""
+
+    def line(self, count: int, name: str) -> str:
+        """Its line of the table: the median over the rounds, in brackets the least and the most."""
+        seconds = sorted(one.seconds / count for one in self.rounds)
+        spread = f"{statistics.median(seconds):.3f} [{seconds[0]:.3f}, {seconds[-1]:.3f}]"
+        prompt, cached, output = (
+            statistics.mean(getattr(one, key) for one in self.rounds) / count for key in ("prompt", "cached", "output")
+        )
+        cells = [count, name, self.requests, spread, f"{prompt:.0f}, {cached:.0f}", f"{output:.1f}", f"{self.apart:.3f}"]
+        return f"| {' | '.join(map(str, cells))} |"
+
+    def compare(self, one: Spent, other: Spent) -> None:
+        """Notes how far the probabilities are apart."""
+        pairs = zip(one.chances, other.chances, strict=True)
+        self.apart = max(self.apart, *(abs(a - b) for mine, theirs in pairs for a, b in zip(mine, theirs, strict=True)))
+
+
 async def measured(given: argparse.Namespace) -> str:
     """The table."""
     card = Card.load(machine.ROOT / "agents" / "entailment").varied(calibration=None)
     described = config.read(machine.ROOT / "configs" / "laptop.yaml")
     chance = random.Random(given.seed)
-    lines = ["| claims | way | seconds a claim | prompt tokens a claim, cached | output tokens a claim | requests | P(label) beside one by one |",
-             "|---:|---|---:|---:|---:|---:|---|"]
+    lines = [HEAD]
     async with Fleet.open(described, cards={card.name: card}) as fleet:
         ways = Ways(fleet, card)
         await ways.prepare()
         arms = {"one by one": ways.one_by_one, "one token": ways.one_token, "scored": ways.scored, "listed": ways.listed}
         for count in given.claims:
-            found: dict[str, list[Spent]] = {name: [] for name in arms}
-            apart: dict[str, float] = dict.fromkeys(arms, 0.0)
+            found = {name: Told({"scored": 2, "listed": 1}.get(name, count)) for name in arms}
             for turn, order in zip(range(given.rounds), itertools.cycle(itertools.permutations(arms)), strict=False):
                 text, claims = document(chance, given.tokens, count)
                 if not turn:
                     assert await ways.same(text, claims), "the tokens are others"
                 for name in order:
-                    # A document of its own for each arm, as long as the others', so that none reads what another has left in the cache;
-                    # the probabilities are compared on the same one, afterwards.
+                    # A document of its own for each way, as long as the others', so that none reads what another has left in the cache.
                     mine = f"{name} {turn} {chance.random():.6f}. {text}"
-                    found[name].append(await arms[name](mine, claims))
-                base = (await ways.one_by_one(text, claims)).chances
-                for name in arms:
-                    other = (await arms[name](text, claims)).chances  # of "one by one", what it says when it is asked once more
-                    apart[name] = max(apart[name], *(abs(a - b) for one, two in zip(base, other, strict=True) for a, b in zip(one, two, strict=True)))
-            for name, several in found.items():
-                seconds = sorted(one.seconds / count for one in several)
-                middle = several[len(several) // 2]
-                requests = {"one by one": count, "one token": count, "scored": 2, "listed": 1}[name]
-                spread = f"{statistics.median(seconds):.3f} [{seconds[0]:.3f}, {seconds[-1]:.3f}]"
-                noise = f"at most {apart[name]:.4f} off"
-                lines.append(f"| {count} | {name} | {spread} | {middle.prompt / count:.0f}, {middle.cached / count:.0f} | {middle.output / count:.1f} | {requests} | {noise} |")
-                print(lines[-1], file=sys.stderr, flush=True)
+                    found[name].rounds.append(await arms[name](mine, claims))
+                base = await ways.one_by_one(text, claims)
+                for name in arms:  # of "one by one", how far it is from itself when it is asked once more
+                    found[name].compare(base, await arms[name](text, claims))
+            lines += [told.line(count, name) for name, told in found.items()]
+            print(*lines[-len(found) :], sep="\n", file=sys.stderr, flush=True)
     return "\n".join(lines)
 
 
@@ -234,6 +281,8 @@ def main() -> int:
     given = parser.parse_args()
     table = f"{asyncio.run(measured(given))}\n\n{machine.now()}; {machine.code()}."
     print(table)
+    if given.docs:
+        write(given.docs / "verification.md", "scoring", table, "bench.scoring")
     return 0
 
 

@@ -74,7 +74,7 @@ class Certificates(Mapping[str, Certificate]):
 
 
 class Claims(Mapping[str, ClaimsCertificate]):
-    """The certificates of agents' claims, read when they are asked for; asking raises `InputError` V002 to V007 for one that does not hold."""
+    """The certificates of agents' claims, read when they are asked for; raises `InputError` V002 to V007 for one that does not hold."""
 
     def __init__(self, settings: Settings, registry: Callable[[], Registry]) -> None:
         self._settings, self._registry = settings, registry

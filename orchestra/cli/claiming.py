@@ -140,15 +140,23 @@ def show(asked: Asked, made: Made) -> None:
     if found.threshold is None or found.calibrated is None or found.judged is None:
         say(f"No certificate: {found.reason}.", style="yellow")
         return
-    say(f"Certified: parts with a score of at least {found.threshold:.6g} are kept, {_kept(found.calibrated)} that calibrated.", style="green")
+    say(
+        f"Certified: parts with a score of at least {found.threshold:.6g} are kept, {_kept(found.calibrated)} that calibrated.",
+        style="green",
+    )
     low, high = interval(found.judged.broken, found.judged.answers)
     wrong = f"something wrong was kept in {found.judged.broken:,}, {percent(found.judged.violated)} [{percent(low)}, {percent(high)}]"
     say(f"On the {found.judged.answers:,} answers that had no part in it: {_kept(found.judged)}; {wrong}.")
     if (splits := found.resplits) is not None:
         mean = f"something wrong was kept in {percent(splits.violated)} of the rest on average"
-        say(f"{splits.rounds} resplits: {mean}, {percent(found.alpha)} at most are promised; {percent(splits.kept)} of the parts were kept.")
+        say(
+            f"{splits.rounds} resplits: {mean}, {percent(found.alpha)} at most are promised; {percent(splits.kept)} of the parts were kept."
+        )
     if made.file is not None:
-        say(visible(f"\n{made.file}: written; a node keeps parts by it with `accept: certified` and `otherwise: [back_off, abstain]`"), style="bold")
+        say(
+            visible(f"\n{made.file}: written; a node keeps parts by it with `accept: certified` and `otherwise: [back_off, abstain]`"),
+            style="bold",
+        )
 
 
 def _kept(found: Kept) -> str:

@@ -29,7 +29,7 @@ class Label(msgspec.Struct, frozen=True):
 
     claim: str
     right: bool | None = None
-    score: float | None | msgspec.UnsetType = msgspec.UNSET
+    score: float | msgspec.UnsetType | None = msgspec.UNSET
     """What the check said of it, in [0, 1], null where it does not pass; left out where the check is to be asked."""
 
 
@@ -125,7 +125,9 @@ def _row(card: Card, line: _Line, place: Place) -> Row:
     if line.claims is None:
         return Row(line.id, line.input, line.output, evidence, found, ())
     if len(labels) != len(found):
-        raise InputError("V006", f"the output of row {line.id!r} has {len(found)} parts, and {len(labels)} are judged", place=place, hint=HINT)
+        raise InputError(
+            "V006", f"the output of row {line.id!r} has {len(found)} parts, and {len(labels)} are judged", place=place, hint=HINT
+        )
     for part, label in zip(found, labels, strict=True):
         if " ".join(label.claim.split()) != " ".join(part.text.split()):
             reason = f"row {line.id!r} judges {label.claim!r}, where its output says {part.text!r}"

@@ -402,7 +402,9 @@ def _attempts(node: CompiledNode, code: str) -> int:
 
 
 def _accepted(value: Any, ruling: acceptance.Ruling) -> Value:
-    return Value(rest(value, ruling.verdicts), ruling.score, tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence))
+    return Value(
+        rest(value, ruling.verdicts), ruling.score, tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
+    )
 
 
 def _evidence(node: CompiledNode, bindings: Mapping[str, Any]) -> tuple[Source, ...]:

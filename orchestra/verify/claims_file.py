@@ -1,4 +1,4 @@
-"""The file `claims.json`: from which score parts of an agent's answers are kept, what is promised of what is kept, and what that is bound to.
+"""The file `claims.json`: from which score parts of an agent's answers are kept, what is promised of them, and what that is bound to.
 
 As `orchestra.verify.certificate_file` of a threshold for whole answers; this one is bound to the agent that judges the claims as well.
 """

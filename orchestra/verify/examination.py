@@ -57,7 +57,7 @@ def go_on(situation: Situation, asked: Asked, replies: Sequence[Reply]) -> Asked
     if isinstance(check, Named):
         said = known[check] = _named(check, judged(check, situation, replies))
         if situation.back_off:
-            known |= at_once(msgspec.structs.replace(situation, value=without(situation.value, said.dropped).value))
+            known.update(at_once(msgspec.structs.replace(situation, value=without(situation.value, said.dropped).value)))
     return _next(situation, {one: said for one, said in known.items() if isinstance(one, Named)})
 
 

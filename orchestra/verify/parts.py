@@ -18,7 +18,9 @@ from orchestra.verify.entailment import Claim, claiming
 
 Steps: TypeAlias = tuple[str | int, ...]
 _END = re.compile(r"[.!?…][\"'”’)\]]*\s+|\s*\n\s*")
-_SHORT = re.compile(r"(?:^|[\s(])(?:[A-Za-z]|Dr|Mr|Mrs|Ms|Prof|St|Jr|Sr|Inc|Ltd|Co|No|Nos|Fig|Vol|Art|vs|cf|ca|approx|etc|e\.g|i\.e|[A-Z]\.[A-Z])\.$")
+_SHORT = re.compile(
+    r"(?:^|[\s(])(?:[A-Za-z]|Dr|Mr|Mrs|Ms|Prof|St|Jr|Sr|Inc|Ltd|Co|No|Nos|Fig|Vol|Art|vs|cf|ca|approx|etc|e\.g|i\.e|[A-Z]\.[A-Z])\.$"
+)
 """What ends in a full stop that ends no sentence: initials and abbreviations of English."""
 
 
@@ -111,7 +113,7 @@ def _left(value: Any, old: Steps, new: Steps, gone: Mapping[Steps, list[tuple[in
         return {name: _left(part, (*old, name), (*new, name), gone, moved) for name, part in value.items()}
     if not isinstance(value, Sequence):
         return value
-    kept = []
+    kept: list[Any] = []
     for index, part in enumerate(value):
         before = (*old, index)
         if before in gone and not gone[before]:

@@ -185,7 +185,7 @@ def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, p
 def _certificate(
     compiler: Compiler, node: AnyNode, contract: Contract | None, checks: tuple[str, ...], path: Path, *, claims: bool
 ) -> Certificate | ClaimsCertificate | None:
-    """What `accept: certified` stands for, of whole answers or of their `claims`; where nothing does, that is noted (L119, V002 to V009)."""
+    """What `accept: certified` stands for, of whole answers or of their `claims`; where nothing does, that is noted (L119, V002 on)."""
     findings = compiler.findings
     place = findings.at(*path, "accept") if node.accept is not None else findings.at(*path)
     if contract is None or contract.kind != "agent":

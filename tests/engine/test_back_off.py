@@ -55,7 +55,12 @@ def made(alpha: float = 0.2) -> ClaimsCertificate:
 
 WITH = replace(
     CATALOG,
-    agents={**CATALOG.agents, "teller": agent("teller", record(text=TEXT), TEXT), "lister": agent("lister", record(text=TEXT), listed(TEXT)), "entailment": JUDGE},
+    agents={
+        **CATALOG.agents,
+        "teller": agent("teller", record(text=TEXT), TEXT),
+        "lister": agent("lister", record(text=TEXT), listed(TEXT)),
+        "entailment": JUDGE,
+    },
 )
 
 
@@ -82,7 +87,12 @@ def test_a_sentence_that_is_not_borne_out_is_dropped(text: str) -> None:
     assert {TOWER[one.start : one.end] for one in played.outcome.evidence} == {TOWER}
     [event] = played.of(Judged)
     [part] = event.verdicts[0].dropped
-    assert (event.accepted, part.text, part.score, SAID[part.start : part.end].strip()) == (True, "It is made of wood.", 0.2, "It is made of wood.")
+    assert (event.accepted, part.text, part.score, SAID[part.start : part.end].strip()) == (
+        True,
+        "It is made of wood.",
+        0.2,
+        "It is made of wood.",
+    )
     compiled = program(text, WITH)
     assert audit(Case(compiled, played.events)) == []
     assert replay(compiled, played.events).different is None

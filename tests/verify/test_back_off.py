@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -29,9 +30,13 @@ def texts(value: Any, schema: dict[str, Any]) -> list[str]:
     return [part.text for part in parts(value, schema)]
 
 
-def backed(value: Any, schema: dict[str, Any], *scores: float | Reply | None, accept: float = 0.5, checks: tuple[str, ...] = ("entailment",)) -> Ruling:
+def backed(
+    value: Any, schema: dict[str, Any], *scores: float | Reply | None, accept: float = 0.5, checks: tuple[str, ...] = ("entailment",)
+) -> Ruling:
     """The ruling where the judge gives the claims these probabilities, in their order."""
-    situation = Situation(value=value, schema=schema, evidence=TOWER, checks=checks, accept=accept, judges={"entailment": JUDGE}, back_off=True)
+    situation = Situation(
+        value=value, schema=schema, evidence=TOWER, checks=checks, accept=accept, judges={"entailment": JUDGE}, back_off=True
+    )
     asked = start(situation)
     if isinstance(asked, Ruling):
         return asked
@@ -55,14 +60,21 @@ def left(value: Any, ruling: Ruling) -> Any:
 def test_a_text_goes_by_sentences_and_a_list_by_elements() -> None:
     assert texts("It is tall. It is old!", TEXT) == ["It is tall.", "It is old!"]
     assert texts(["It is tall. It is old!", "It is iron."], TEXTS) == ["It is tall. It is old!", "It is iron."]
-    value = {"facts": [{"who": "Eiffel", "what": "built it", "year": 1889}, {"who": "Ada", "what": "saw it", "year": 1}], "note": "See. There."}
+    value = {
+        "facts": [{"who": "Eiffel", "what": "built it", "year": 1889}, {"who": "Ada", "what": "saw it", "year": 1}],
+        "note": "See. There.",
+    }
     assert texts(value, FACTS) == ["Eiffel; built it", "Ada; saw it", "See.", "There."]
 
 
 def test_an_element_inside_an_element_is_a_part_of_its_own() -> None:
     schema = {"type": "array", "items": {"type": "object", "properties": {"title": TEXT, "facts": TEXTS}}}
     value = [{"title": "Tower", "facts": ["tall", "old"]}]
-    assert [(part.steps, part.text) for part in parts(value, schema)] == [((0,), "Tower"), ((0, "facts", 0), "tall"), ((0, "facts", 1), "old")]
+    assert [(part.steps, part.text) for part in parts(value, schema)] == [
+        ((0,), "Tower"),
+        ((0, "facts", 0), "tall"),
+        ((0, "facts", 1), "old"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +100,7 @@ def test_sentences_are_all_of_a_text(text: str) -> None:
     assert all(text[start:end].strip() for start, end in spans)
     if spans:
         assert spans[0][0] == 0
-        assert all(before[1] == after[0] for before, after in zip(spans, spans[1:], strict=False))
+        assert all(before[1] == after[0] for before, after in itertools.pairwise(spans))
         assert spans[-1][1] == len(text)
 
 
@@ -134,9 +146,10 @@ def test_elements_move_up_and_their_evidence_with_them() -> None:
 
 
 def test_an_element_is_as_probable_as_its_weakest_claim() -> None:
-    value = {"facts": [{"who": "Eiffel", "what": "built it", "year": 1889}, {"who": "Ada", "what": "saw it", "year": 1}], "note": None}
+    facts = [{"who": "Eiffel", "what": "built it", "year": 1889}, {"who": "Ada", "what": "saw it", "year": 1}]
+    value = {"facts": facts, "note": None}
     ruling = backed(value, FACTS, 0.9, 0.6, 0.9, 0.2)
-    assert left(value, ruling) == {"facts": value["facts"][:1], "note": None}
+    assert left(value, ruling) == {"facts": facts[:1], "note": None}
     assert ruling.score == 0.6
     assert [one.score for one in of(ruling).dropped] == [0.2]
 

@@ -102,7 +102,13 @@ def test_without_anything_wrong_everything_above_the_floor_is_kept() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "alpha"),
-    [([], 0.1), ([Answer("1", ()), Answer("1", ())], 0.1), ([Answer("1", (Part(math.nan, True),))], 0.1), ([Answer("1", ())], 0.0), ([Answer("1", ())], 0.6)],
+    [
+        ([], 0.1),
+        ([Answer("1", ()), Answer("1", ())], 0.1),
+        ([Answer("1", (Part(math.nan, True),))], 0.1),
+        ([Answer("1", ())], 0.0),
+        ([Answer("1", ())], 0.6),
+    ],
 )
 def test_what_is_no_answer_is_refused(rows: list[Answer], alpha: float) -> None:
     with pytest.raises(InputError) as caught:
