@@ -5,8 +5,8 @@
 Asks the shipped agent `entailment` on the laptop's fleet, which it starts or adopts. Every round has documents that the server has not
 seen; arms take turns in going first. Each one asks for the probabilities of all three labels, of the very same tokens:
 
-- *one by one*: what the engine does. k chats at once, each written to its end under a choice of three labels;
-- *one token*: the same k chats, each cut after its first token, which tells the labels apart already;
+- *one by one*: what the engine does. k chats at once under a choice of three labels, each cut after its first token, which tells all;
+- *to the end*: the same k chats, each written to its end;
 - *scored*: two calls of `/generative_scoring` at once, for it tells the probability of the first label alone, and two of three are needed;
 - *listed*: one call of `/v1/completions` with k prompts, one token each, with the log-probabilities of the likeliest twenty.
 """
@@ -117,12 +117,12 @@ class Ways:
         prompt, cached, output = (sum(getattr(one, key) for one in usages) for key in ("prompt_tokens", "cached_tokens", "output_tokens"))
         return Spent(seconds, prompt, cached, output, chances)
 
-    async def one_token(self, evidence: str, claims: Sequence[str]) -> Spent:
+    async def to_the_end(self, evidence: str, claims: Sequence[str]) -> Spent:
         """As the engine asks, but for the length of what is written."""
         began = time.perf_counter()
         system, user = self.body["messages"]
         bodies = [
-            {**self.body, "max_tokens": 1, "messages": [system, {**user, "content": f"{evidence}\n\nClaim: {claim}"}]} for claim in claims
+            {**self.body, "max_tokens": 8, "messages": [system, {**user, "content": f"{evidence}\n\nClaim: {claim}"}]} for claim in claims
         ]
         replies = [msgspec.json.decode(one) for one in await asyncio.gather(*(self._post("/v1/chat/completions", body) for body in bodies))]
         seconds = time.perf_counter() - began
@@ -251,7 +251,7 @@ async def measured(given: argparse.Namespace) -> str:
     async with Fleet.open(described, cards={card.name: card}) as fleet:
         ways = Ways(fleet, card)
         await ways.prepare()
-        arms = {"one by one": ways.one_by_one, "one token": ways.one_token, "scored": ways.scored, "listed": ways.listed}
+        arms = {"one by one": ways.one_by_one, "to the end": ways.to_the_end, "scored": ways.scored, "listed": ways.listed}
         for count in given.claims:
             found = {name: Told({"scored": 2, "listed": 1}.get(name, count)) for name in arms}
             for turn, order in zip(range(given.rounds), itertools.cycle(itertools.permutations(arms)), strict=False):
