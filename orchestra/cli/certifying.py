@@ -163,7 +163,8 @@ def _certify_claims(
     from orchestra.cli.signals import carry_out
 
     if data is None:
-        raise InputError("C010", "--claims wants the answers", hint=f"orchestra certify {agent} --claims --data FILE")
+        claiming.show_certificate(chosen, agent, as_json=as_json)
+        return
     named = tuple(name.strip() for name in checks.split(",") if name.strip())
     asked = claiming.Asked(agent, data, alpha, named, seed, out, as_json)
     made = carry_out(lambda _: claiming.certified(opener(context), chosen, asked))

@@ -175,3 +175,33 @@ def show_data(asked: Asked, made: Made) -> None:
     promise = made.certificate.promise if made.certificate is not None else None
     file = str(made.file) if made.file is not None else None
     print_json({"agent": asked.agent, **msgspec.to_builtins(made.found), "promise": promise, "file": file})
+
+
+def show_certificate(chosen: Settings, agent: str, *, as_json: bool) -> None:
+    """Shows the certificate that there is. Raises `InputError` where it does not hold, L119 where there is none."""
+    from orchestra.certificates import Claims, found
+    from orchestra.project import Project
+    from orchestra.verify.certificate import percent
+    from orchestra.verify.claims_file import FILE
+
+    registry = Project.load(chosen).registry
+    registry.card(agent)
+    one = Claims(chosen, lambda: registry).get(agent)
+    if one is None:
+        raise InputError(
+            "L119", f"there is no certificate of {agent!r} about claims", hint=f"orchestra certify {agent} --claims --data FILE"
+        )
+    if as_json:
+        print_json({"file": str(found(chosen, registry, agent, FILE)), "promise": one.promise, "certificate": one})
+        return
+    say(f"{agent}: {one.promise}", style="green")
+    data, judged = one.data, one.judged
+    say(f"\n  threshold  {one.threshold:.6g}, {one.score}")
+    say(visible(f"  check      {one.check}"))
+    say(visible(f"  data       {data.name}, digest {data.digest}"))
+    say(f"  answers    {data.calibration:,} calibrated, {data.judged:,} judged; seed {data.seed}")
+    share = f"[{percent(one.low)}, {percent(one.high)}]"
+    say(
+        f"  judged     something wrong kept in {judged.broken:,} of {judged.answers:,}, {share}; {judged.kept:,} of {judged.parts:,} parts kept"
+    )
+    say(visible(f"  made       {one.made}\n  file       {found(chosen, registry, agent, FILE)}, digest {one.digest}"))

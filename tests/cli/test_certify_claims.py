@@ -129,6 +129,18 @@ def test_judged_answers_come_to_a_certificate_and_a_node_keeps_parts_by_it(shell
     assert "dropped from told" in shell("runs", "show", told["run"]).out
 
 
+def test_it_is_shown_where_no_answers_are_named(shell: Shell) -> None:
+    assert "L119: there is no certificate of 'teller' about claims" in shell("certify", "teller", "--claims").err
+    rows(200)
+    assert certify(shell).code == 0
+    made = ClaimsCertificate.read(FILE.read_bytes())
+    said = shell("certify", "teller", "--claims")
+    assert said.code == 0
+    assert f"teller: {made.promise}" in said.out
+    assert "entailment(checker)" in said.out
+    assert shell("certify", "teller", "--claims", "--json").json["certificate"]["digest"] == made.digest
+
+
 def test_recorded_scores_come_to_the_same_and_ask_nobody(shell: Shell) -> None:
     rows(200)
     assert certify(shell).code == 0
