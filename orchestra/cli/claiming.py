@@ -201,7 +201,6 @@ def show_certificate(chosen: Settings, agent: str, *, as_json: bool) -> None:
     say(visible(f"  data       {data.name}, digest {data.digest}"))
     say(f"  answers    {data.calibration:,} calibrated, {data.judged:,} judged; seed {data.seed}")
     share = f"[{percent(one.low)}, {percent(one.high)}]"
-    say(
-        f"  judged     something wrong kept in {judged.broken:,} of {judged.answers:,}, {share}; {judged.kept:,} of {judged.parts:,} parts kept"
-    )
+    wrong = f"something wrong kept in {judged.broken:,} of {judged.answers:,}, {share}"
+    say(f"  judged     {wrong}; {judged.kept:,} of {judged.parts:,} parts kept")
     say(visible(f"  made       {one.made}\n  file       {found(chosen, registry, agent, FILE)}, digest {one.digest}"))
