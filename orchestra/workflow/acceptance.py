@@ -199,8 +199,17 @@ def _actions(otherwise: Sequence[Again | Abstain]) -> Sequence[Again | Abstain]:
     return otherwise
 
 
-def verify(value: T, /, *, checks: Check, against: object = _NOTHING, accept: Accept | None = None) -> T:
-    """A finished value, made of several, once checks accept it; a node of its own. What it cannot accept it withholds."""
+@overload
+def verify(value: T, /, *, checks: Check, against: object = ..., accept: Accept | None = None, otherwise: Sequence[Again] = ()) -> T: ...  # type: ignore[overload-overlap]  # as of `accepted`
+@overload
+def verify(
+    value: T, /, *, checks: Check, against: object = ..., accept: Accept | None = None, otherwise: Sequence[Again | Abstain]
+) -> Guarded[T]: ...
+def verify(
+    value: Any, /, *, checks: Check, against: object = _NOTHING, accept: Accept | None = None, otherwise: Sequence[Again | Abstain] = ()
+) -> Any:
+    """A finished value, made of several, once checks accept it; a node of its own. What it cannot accept it withholds, or, where
+    `otherwise` says `back_off`, the parts of it that the evidence does not bear out."""
     scope = current("verify")
     if not holds(value):
         raise fault(
@@ -208,5 +217,7 @@ def verify(value: T, /, *, checks: Check, against: object = _NOTHING, accept: Ac
         )
     text, schema = template(value)
     scope.root.steps += checks.agents if isinstance(checks, Check) else ()
-    draft = scope.add(VerifyNode, "verified", schema, verify=text, **_clause(checks, against, accept))
-    return Placeholder(node_value(draft, scope))  # type: ignore[return-value]  # typed as the value that it will have
+    actions = tuple(action.name for action in _actions(otherwise))
+    draft = scope.add(VerifyNode, "verified", schema, verify=text, **_clause(checks, against, accept), otherwise=actions)
+    made = Placeholder(node_value(draft, scope))
+    return Guarded(made._wired) if "abstain" in actions else made
