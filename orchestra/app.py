@@ -266,7 +266,7 @@ class Orchestra:
 
     def _begin(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
         options = self._options
-        told = {"label": self._labelled(program), "options": options.kept, **more}
+        told = {"label": self._labelled(program), "options": options.kept, "tiers": self._project.tiers(program), **more}
         return self._engine.start(program, given, graph=graph, versions=versions, **told)
 
     def _labelled(self, program: Program) -> Label:

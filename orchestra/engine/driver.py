@@ -11,7 +11,7 @@ from orchestra.doors import Call, Done, Letter, Refused, Workers, direct
 from orchestra.engine.answers import cancelled_itself, finished, of_confidence, recalled, started, streamed
 from orchestra.engine.decide import decide, give_up
 from orchestra.engine.evolve import evolve
-from orchestra.engine.kinds import recalling
+from orchestra.engine.kinds import asking, recalling
 from orchestra.engine.kinds.checking import examined, rounds, timed
 from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal, Recall, moot
 from orchestra.engine.run import Run
@@ -33,7 +33,6 @@ from orchestra.events import (
     RunFinished,
     TurnStarted,
 )
-from orchestra.values.json import canonical, digest
 from orchestra.values.outcome import Failed, Outcome
 from orchestra.verify import acceptance, examination
 from orchestra.workflow.program import Program
@@ -159,10 +158,8 @@ class Driver:
                     self._alarm(unit)
                 if drafted is not None:
                     self._cancel_the_dead()
-            case Ask(unit, question, schema, options, about):
-                shown = digest(canonical([question, options, schema]))
-                asked: dict[str, Any] = {"question": question, "schema": schema, "shown": shown, "options": options, "about": about}
-                self.record(Asked(**self.stamp(), node=unit.path, **asked))
+            case Ask(unit):
+                self.record(Asked(**self.stamp(), node=unit.path, **asking.facts(proposal)))
                 if unit.due:
                     self._alarm(unit)
             case Count(unit, call, bound):
@@ -238,7 +235,7 @@ class Driver:
             self.tasks[task] = invoke
             call = invoke.call
             certain = invoke.certain or self.engine.strict
-            if certain or invoke.reserved >= 0 or call.escalate or invoke.unit.escalated or invoke.because:
+            if certain or invoke.reserved >= 0 or call.tier or invoke.unit.tier or invoke.because:
                 self.record(started(self, invoke))
                 if certain:
                     self.run.flush()

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestra.engine.kinds import checking, planning, using
 from orchestra.engine.scopes import abandon, close, grow, over, within
-from orchestra.engine.state import Bindings, Checking, Phase, Scope, Spreading, State, Unit, Writing
+from orchestra.engine.state import Bindings, Checking, Phase, Rung, Scope, Spreading, State, Unit, Writing
 from orchestra.errors import OrchestraError
 from orchestra.events import (
     NOTHING,
@@ -50,7 +50,7 @@ def evolve(state: State, event: Event, program: Program) -> None:
 
 
 def _run_started(state: State, event: RunStarted, program: Program) -> None:
-    state.run, state.label, state.active = event.run, event.label, 0.0
+    state.run, state.label, state.tiers, state.active = event.run, event.label, event.tiers, 0.0
     state.root = state.open_scope("", program, Bindings(input=event.inputs), None)
 
 
@@ -70,7 +70,7 @@ def _resumed(state: State, event: Resumed, program: Program) -> None:
 
 def _attempt_started(state: State, event: AttemptStarted, program: Program) -> None:
     unit = state.units[event.node]
-    unit.attempt, unit.escalated = event.attempt, event.escalated
+    unit.attempt, unit.tier = event.attempt, event.tier or int(event.escalated)
     if not unit.began:
         unit.began = event.at
     if unit.phase is not RUNNING:
@@ -114,6 +114,8 @@ def _attempt_finished(state: State, event: AttemptFinished, program: Program) ->
         _settle(state, unit, Value(event.value, event.confidence))
     else:
         unit.answer = event
+        if unit.tier:
+            unit.climbed = (*unit.climbed, Rung(unit.tier, event.error, event.reason))
         state.move(unit, Phase.ERRED if event.error else Phase.ANSWERED)
 
 
@@ -152,6 +154,7 @@ def _judged(state: State, event: Judged, program: Program) -> None:
     unit.judged = event
     if not event.accepted:
         unit.feedback = (*unit.feedback, event.reason)
+        unit.offered = unit.answer.value if unit.answer is not None else None
     state.move(unit, Phase.JUDGED)
 
 

@@ -90,10 +90,12 @@ class Unit(msgspec.Struct, eq=False):
     attempt: int = 0
     began: float = 0.0
     """Wall-clock time of its first attempt."""
-    escalated: bool = False
-    """Whether its last attempt asked the larger model."""
-    wanted: bool = False
-    """Whether its next attempt shall."""
+    tier: int = 0
+    """Which larger model its last attempt asked, from 1; 0 for its own."""
+    wanted: int = 0
+    """Which one its next attempt shall ask, where that is decided."""
+    climbed: tuple[Rung, ...] = ()
+    """What came of each larger model that was asked."""
     fed: bool = False
     """Whether it comes from the line of those that wait for room in the budget."""
     reserved: int = -1
@@ -104,6 +106,8 @@ class Unit(msgspec.Struct, eq=False):
     """Tokens of its prompt as a server counted them; -1 where nobody did."""
     answer: AttemptFinished | None = None
     judged: Judged | None = None
+    offered: Any = None
+    """The last value of an attempt that its checks did not accept."""
     asked: Asked | None = None
     reply: Answered | None = None
     feedback: tuple[str, ...] = ()
@@ -130,6 +134,14 @@ class Unit(msgspec.Struct, eq=False):
     def spread(self) -> bool:
         """Whether this is the node of an `each`, and not one of its elements."""
         return self.node.each is not None and self.owner is None
+
+
+class Rung(msgspec.Struct, frozen=True, gc=False):
+    """A larger model that a unit asked for: with an error where it gave no value."""
+
+    tier: int
+    error: str = ""
+    reason: str = ""
 
 
 class Spreading:
@@ -226,12 +238,14 @@ class State:
 
     __slots__ = (
         "active", "agenda", "asked", "at", "budgeted", "cancelled", "cancelled_by", "epoch", "finished", "label", "letters", "limit",
-        "lines", "measure", "order", "ready", "root", "run", "running", "seq", "tally", "units",
+        "lines", "measure", "order", "ready", "root", "run", "running", "seq", "tally", "tiers", "units",
     )  # fmt: skip
 
     def __init__(self, limit: int = 1 << 30, measure: Callable[[Call], Measure] = unmeasured, *, budgeted: bool = True) -> None:
         self.run = ""
         self.label: Label = "internal"
+        self.tiers: tuple[str, ...] = ()
+        """The fleet's larger models, as the run began."""
         self.root: Scope | None = None
         self.seq = 0
         self.at = 0.0

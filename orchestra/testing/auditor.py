@@ -382,6 +382,8 @@ def _undisturbed(case: Case, book: Recorded, oracle: Oracle, quiet: Callable[[],
         return []  # whether another attempt followed depends on the time that had passed, and calm runs take none
     if any(isinstance(outcome, Failed) for outcome in book.outcomes.values()) or any(map(book.refused_again, book.answers)):
         return []
+    if any(turn.drafted is not None and turn.drafted.recalled for turns in book.turns.values() for turn in turns):
+        return []  # a plan that served another request with other words in it need not be the one that the router would write now
     calm = Oracle(case.program, quiet()).consult()
     if calm.status == last.status and alike(calm.outcome, last.outcome):
         return []

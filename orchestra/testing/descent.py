@@ -73,5 +73,5 @@ def _same(call: Call | None) -> bytes:
     """What makes two calls the same; empty for none."""
     if call is None:
         return b""
-    said: list[Any] = [call.name, call.version, call.inputs, call.evidence, call.feedback, call.escalate, call.label, call.sample]
+    said: list[Any] = [call.name, call.version, call.inputs, call.evidence, call.feedback, call.tier, call.label, call.sample]
     return canonical(said)

@@ -46,6 +46,19 @@ class Place:
     """Whether a budget of tokens or calls is around it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A value that was not accepted, and what the checks said of it."""
+
+    value: Any
+    ruling: acceptance.Ruling
+
+    @property
+    def score(self) -> float | None:
+        """That of the ruling."""
+        return self.ruling.score
+
+
 def alike(one: Outcome | None, two: Outcome | None) -> bool:
     """Whether two outcomes are the same, but for the words of their reasons."""
     match one, two:
@@ -217,7 +230,9 @@ class Oracle:
             case "ask":
                 question = str(node.value.evaluate(bindings)) if node.value is not None else ""
                 answer = self.book.answer(path, node, question)
-                if self.recorded is not None and any(asked.question != question for asked in self.recorded.asked.get(path, ())):
+                if self.recorded is not None and any(
+                    asked.about == "answer" and asked.question != question for asked in self.recorded.asked.get(path, ())
+                ):
                     self.objections.append(f"I5 {path} asked another question than {question!r}")
                 return None if answer is None else self._settled(path, node, bindings, Value(answer.value))
             case "call":
@@ -276,11 +291,12 @@ class Oracle:
         inputs = node.inputs.evaluate(bindings) if node.inputs is not None else {}
         evidence = _evidence(node, bindings) if rules is not None else ()
         feedback: tuple[str, ...] = ()
-        number, escalated = 1, node.escalate is not None and bool(node.escalate.evaluate(bindings))
+        number, tier = 1, int(node.escalate is not None and bool(node.escalate.evaluate(bindings)))
+        refused: Answer | None = None
         while True:
             call = Call(
                 run=self.book.run, node=path, attempt=number, kind=contract.kind, name=contract.name, inputs=inputs,
-                timeout=node.timeout, label=self.book.label, evidence=evidence, feedback=feedback, escalate=escalated,
+                timeout=node.timeout, label=self.book.label, evidence=evidence, feedback=feedback, tier=tier,
                 version=contract.digest, sample=node.sample,
             )  # fmt: skip
             self.calls[path, number] = call
@@ -290,9 +306,14 @@ class Oracle:
                 return Failed(SAID_NO, "", path) if once and self.book.refused_again(path) else None
             if found.error:
                 if not (found.retryable and self._again(node, path, number, found.error, found.at)):
-                    if not (escalated and found.error in ("F202", "F220") and not feedback):
-                        return Abstained("", path) if escalated and feedback else Failed(found.error, found.reason, path)
-                    escalated = False  # there is no larger model for it: its own is asked
+                    if tier and refused is not None:
+                        if found.error == "F220" or not self._higher(node, tier):
+                            return self._unaccepted(path, node, refused, refused.score if self.book.tiers else None)
+                        tier += 1
+                    elif tier and found.error in ("F202", "F220"):
+                        tier = 0  # there is no larger model for it: its own is asked
+                    else:
+                        return Failed(found.error, found.reason, path)
             elif rules is None or not rules.checks:
                 return Value(found.value, found.confidence)
             else:
@@ -303,11 +324,30 @@ class Oracle:
                 if ruling.accepted:
                     return _accepted(found.value, ruling)
                 feedback = (*feedback, ruling.reason)
+                refused = Answer(found.value, ruling)
                 retry = "retry" in rules.otherwise and self._again(node, path, number, "V001", self._judged_at(path, number, found.at))
-                if escalated or not (retry or ("escalate" in rules.otherwise and contract.kind == "agent")):
-                    return Abstained("", path, ruling.score)
-                escalated = not retry
+                if not (retry and not tier):
+                    if not self._higher(node, tier):
+                        return self._unaccepted(path, node, refused, refused.score)
+                    tier += 1
             number += 1
+
+    def _higher(self, node: CompiledNode, tier: int) -> bool:
+        """Whether a larger model than this one may be asked."""
+        escalates = node.acceptance is not None and "escalate" in node.acceptance.otherwise and node.kind == "agent"
+        return escalates and tier < (len(self.book.tiers) or 1)
+
+    def _unaccepted(self, path: str, node: CompiledNode, refused: Answer, score: float | None) -> Outcome | None:
+        """What becomes of a value that no model mends: a person gives another, or it is withheld."""
+        if node.acceptance is None or "ask" not in node.acceptance.otherwise:
+            return Abstained("", path, score)
+        if self.recorded is not None:
+            asked = [one for one in self.recorded.asked.get(path, ()) if one.about == "acceptance"]
+            shown = [one.withheld for one in asked if one.withheld is not None]
+            if len(asked) > 1 or any((one.value, one.verdicts) != (refused.value, refused.ruling.verdicts) for one in shown):
+                self.objections.append(f"I8 a person was shown something else than the last value of {path}, or more than once")
+        answer = self.book.correction(path, node)
+        return None if answer is None else Value(answer.value)
 
     def _judged_at(self, path: str, number: int, answered: float) -> float:
         """When an attempt was judged: later than it was answered, where its checks asked agents."""
@@ -332,7 +372,7 @@ class Oracle:
         ruling = self._ruling(path, 0, node, found, _evidence(node, bindings) or sources(rest), bindings)
         if ruling is None:
             return None
-        return _accepted(found.value, ruling) if ruling.accepted else Abstained("", path, ruling.score)
+        return _accepted(found.value, ruling) if ruling.accepted else self._unaccepted(path, node, Answer(found.value, ruling), ruling.score)
 
     def _ruling(
         self, path: str, number: int, node: CompiledNode, found: Value, evidence: tuple[Source, ...], bindings: dict[str, Any]

@@ -337,6 +337,9 @@ class _Author:
             found["otherwise"] = self.chance.choice((["retry"], ["retry", "escalate", "abstain"], ["escalate"], ["retry", "abstain"]))
             self.features["otherwise"] += 1
             self.features["escalate"] += "escalate" in found["otherwise"]
+        if self.asking.random() < 0.3:
+            found["otherwise"] = [*(one for one in found.get("otherwise", ()) if one != "abstain"), "ask"]
+            self.features["ask where not accepted"] += 1
         return found
 
     def tool(self, scope: _Scope) -> tuple[dict[str, Any], Kind]:

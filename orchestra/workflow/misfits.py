@@ -46,7 +46,7 @@ _EXAMPLES = {
     "attempts": "at most 10 attempts",
     "wait": "wait: [0.5, 8], in seconds, each at most 3,600",
     "timeout": "timeout: 30, in seconds, at most 86,400",
-    "otherwise": "otherwise: [retry, escalate, abstain]",
+    "otherwise": "otherwise: [retry, escalate, ask, abstain]",
     "accept": "accept: 0.5",
     "limit": "limit: 100, at most 10,000",
     "concurrency": "concurrency: 8",

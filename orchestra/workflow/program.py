@@ -151,7 +151,9 @@ class CompiledNode(msgspec.Struct, frozen=True, gc=False):
     @property
     def acts(self) -> bool:
         """Whether it may have an effect: calls what has one, asks a person, lets a router plan, or has such a node within."""
-        if self.kind in ("ask", "plan") or (self.contract is not None and self.contract.effect != "pure"):
+        if self.kind in ("ask", "plan") or (self.acceptance is not None and "ask" in self.acceptance.otherwise):
+            return True
+        if self.contract is not None and self.contract.effect != "pure":
             return True
         if self.using is not None and any(one.effect != "pure" for one in self.using.known):
             return True
@@ -187,6 +189,11 @@ class Program:
     """Whether it sees the bindings around it (blocks and loops), or only its inputs (workflows)."""
 
     @cached_property
+    def climbs(self) -> bool:
+        """Whether one of its nodes may ask a larger model."""
+        return any(map(_climbs, self.nodes))
+
+    @cached_property
     def waits(self) -> list[int]:
         """How many needs each node has."""
         return [len(node.needs) for node in self.nodes]
@@ -200,6 +207,15 @@ class Program:
     def first(self) -> list[CompiledNode]:
         """The nodes that need no other."""
         return [node for node in self.nodes if not node.needs]
+
+
+def _climbs(node: CompiledNode) -> bool:
+    if node.escalate is not None or (node.acceptance is not None and "escalate" in node.acceptance.otherwise):
+        return True
+    if node.planning is not None and node.planning.workflows:
+        return True
+    skills = node.planning.skills if node.planning is not None else node.using.known if node.using is not None else ()
+    return any("escalate" in one.otherwise for one in skills) or (node.body is not None and node.body.climbs)
 
 
 def sampled(program: Program, sample: int) -> Program:

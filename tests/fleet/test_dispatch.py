@@ -275,7 +275,7 @@ async def test_an_escalated_call_asks_the_larger_model() -> None:
     async with raw_server(says("small")) as small, raw_server(says("large")) as large:
         config = endpoints(small.url, large.url).model_copy(update={"models": {"base": "s0", "big": "s1"}, "escalate": "big"})
         async with opened(config) as fleet:
-            values = [await only(fleet, call("writer", escalate=escalate)) for escalate in (False, True)]
+            values = [await only(fleet, call("writer", tier=tier)) for tier in (0, 1)]
     assert [done.value for done in values if isinstance(done, Done)] == ["small", "large"]
 
 
@@ -298,7 +298,7 @@ async def test_a_choice_of_the_larger_model_sends_nothing_to_a_server_that_the_l
 
 async def test_a_fleet_without_a_larger_model_says_so() -> None:
     async with opened(endpoints("http://127.0.0.1:1")) as fleet:
-        refused = await only(fleet, call("writer", escalate=True))
+        refused = await only(fleet, call("writer", tier=1))
     assert isinstance(refused, Refused)
     assert (refused.code, refused.retryable) == ("F220", False)
 
