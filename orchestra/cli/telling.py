@@ -91,7 +91,7 @@ def _said(event: Event) -> str:  # one line a kind of event, of a closed union
         case TurnStarted():
             return _drafted(event.drafted) if event.drafted is not None else f"turn {event.turn} begins"
         case AttemptStarted():
-            tier = " of the larger model" if event.escalated else ""
+            tier = f" of larger model {event.tier}" if event.tier else " of the larger model" if event.escalated else ""
             because = f", for {event.because}" if event.because else ""
             return f"{event.name} is asked{tier}{f', attempt {event.attempt}' if event.attempt > 1 else ''}{because}"
         case AttemptFinished():

@@ -372,7 +372,9 @@ class Oracle:
         ruling = self._ruling(path, 0, node, found, _evidence(node, bindings) or sources(rest), bindings)
         if ruling is None:
             return None
-        return _accepted(found.value, ruling) if ruling.accepted else self._unaccepted(path, node, Answer(found.value, ruling), ruling.score)
+        return (
+            _accepted(found.value, ruling) if ruling.accepted else self._unaccepted(path, node, Answer(found.value, ruling), ruling.score)
+        )
 
     def _ruling(
         self, path: str, number: int, node: CompiledNode, found: Value, evidence: tuple[Source, ...], bindings: dict[str, Any]
