@@ -315,7 +315,8 @@ def _remarks(explanation: Explanation) -> Iterator[str]:
     for step in explanation.steps:
         for target in step.targets if step.allowed else ():
             if target.escalated and not may_go(step.label, target.cleared):
-                said = f"{_external(target.name, target.external)} is passed over: the inputs are {step.label}, and it is cleared for {target.cleared}"
+                name = _external(target.name, target.external)
+                said = f"{name} is passed over: the inputs are {step.label}, and it is cleared for {target.cleared}"
                 over.setdefault(said, []).append(step.path)
     yield from (f"{', '.join(paths)}: {said}" for said, paths in over.items())
     outside = dict.fromkeys(name for step in explanation.steps for name in _outside(step))

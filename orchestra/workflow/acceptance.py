@@ -115,7 +115,7 @@ retry: Final = Again("retry")
 escalate: Final = Again("escalate")
 """An attempt by the fleet's larger model; by each of them in turn where it has several."""
 ask: Final = Again("ask")
-"""A person is shown the value that was not accepted, and gives the right one. The run waits for that, for days, and costs nothing meanwhile."""
+"""A person is shown the value that was not accepted, and gives the right one. The run waits for that, for days and at no cost."""
 abstain: Final = Abstain()
 """The value is withheld, and the rest goes on without it."""
 

@@ -1,4 +1,4 @@
-"""Tiers at the terminal: a person is shown what was not accepted, and gives the right value; what each tier took; before a run, who may be asked."""
+"""Tiers at the terminal: what a person is shown and gives in the place of it, what each tier took, and before a run who may be asked."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Climbing: what happens to a value that is not accepted. Another attempt, a larger model, one still larger, a person, or nobody.
 
-The tiers are those of the fleet file when the run began (`RunStarted.tiers`). Which of them may see the data of a call the fleet alone knows:
-one that may not is passed over, with its refusal as the fact that says why, and nothing was sent.
+The tiers are those of the fleet file when the run began (`RunStarted.tiers`). Which of them may see the data of a call the fleet alone
+knows: one that may not is passed over, with its refusal as the fact that says why, and nothing was sent.
 """
 
 from __future__ import annotations
