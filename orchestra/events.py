@@ -197,6 +197,26 @@ class AttemptFinished(_Event, tag="attempt_finished", frozen=True, kw_only=True)
     """Whether the value, a message, was put into the outbox in the transaction that recorded this event."""
 
 
+class Stake(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """What a check is about under a budget for checks, and what it costs."""
+
+    doubt: float
+    """1 - P(correct), in [0, 1]."""
+    influence: float
+    """The share of what leads to the output that rests on the value, in [0, 1]."""
+    cost: float
+    """Tokens that were expected of it."""
+    bound: int
+    """Tokens that it may take at most; these are reserved."""
+    why: str = ""
+    """Why it got nothing."""
+
+    @property
+    def worth(self) -> float:
+        """What it is worth for each token."""
+        return self.doubt * self.influence / max(1.0, self.cost)
+
+
 class Question(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What a check asks an agent."""
 
@@ -216,6 +236,8 @@ class ChecksStarted(_Event, tag="checks_started", frozen=True, kw_only=True):
     questions: tuple[Question, ...]
     verdicts: tuple[Verdict, ...] = ()
     """What the checks said that were asked before it."""
+    stake: Stake | None = None
+    """Where the run has a budget for checks: what this one got some of it for."""
 
 
 class Judged(_Event, tag="judged", frozen=True, kw_only=True):
@@ -229,6 +251,8 @@ class Judged(_Event, tag="judged", frozen=True, kw_only=True):
     reason: str = ""
     promise: str = ""
     """What a certificate promises of this value, in words; empty where it was not accepted under one."""
+    unasked: Stake | None = None
+    """Where its checks asked nobody, because the budget for checks had nothing for them: what they would have been about."""
 
 
 class RetryPlanned(_Event, tag="retry_planned", frozen=True, kw_only=True):

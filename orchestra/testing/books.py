@@ -123,8 +123,8 @@ class Recorded:
 
     def corrects(self, event: Answered) -> bool:
         """Whether an answer is to a question about acceptance."""
-        asked = self.asked.get(event.node, ())
-        return bool(asked) and asked[-1].about == "acceptance"
+        asked = self.asked.get(event.node)
+        return asked is not None and asked[-1].about == "acceptance"
 
     def _begun(self, event: Any) -> None:
         self.begins.setdefault(event.node, event)

@@ -219,6 +219,9 @@ class _Author:
             if self.likely(0.5):
                 limits[key] = self.chance.choice((tight, tight, wide) if small else (tight, wide, wide))
                 self.features[f"{where} {key}"] += 1
+        if not small and self.asking.random() < 0.4:
+            limits["checks"] = self.asking.choice((60, 300, 300, 2_000))
+            self.features["budget checks"] += 1
         return limits or {"calls": 50}
 
     def nodes(self, scope: _Scope, count: int) -> dict[str, Any]:

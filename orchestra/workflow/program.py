@@ -189,6 +189,32 @@ class Program:
     """Whether it sees the bindings around it (blocks and loops), or only its inputs (workflows)."""
 
     @cached_property
+    def influence(self) -> tuple[float, ...]:
+        """By node: the share of the nodes that lead to the output, or to an effect, that rest on it, itself among them; 0 for one that does
+        not lead there."""
+        rest = [0] * len(self.nodes)
+        for node in reversed(self.nodes):
+            below = 0
+            for child in node.children:
+                below |= rest[child]
+            if below or node.acts or node.name in self.output.references:
+                rest[node.index] = below | 1 << node.index
+        leading = sum(map(bool, rest))
+        return tuple(found.bit_count() / leading if found else 0.0 for found in rest)
+
+    @cached_property
+    def stakes(self) -> tuple[tuple[float, float], ...]:
+        """What its checks will ask about, as far as that is known before it runs: of each node whose checks ask agents, those in bodies
+        among them, the influence of one value and how many there will be. Of a list nobody knows the length, and it counts as one."""
+        found: list[tuple[float, float]] = []
+        for node, share in zip(self.nodes, self.influence, strict=True):
+            if node.acceptance is not None and node.acceptance.asking:
+                found.append((share, 1.0))
+            if node.body is not None:
+                found += [(share * inner, count) for inner, count in node.body.stakes]
+        return tuple(found)
+
+    @cached_property
     def climbs(self) -> bool:
         """Whether one of its nodes may ask a larger model."""
         return any(map(_climbs, self.nodes))

@@ -30,6 +30,8 @@ def refused(state: State, unit: Unit, value: Any) -> Proposal | None:
     ruling, acceptance = unit.judged, unit.node.acceptance
     if ruling is None or acceptance is None:
         raise OrchestraError("E002", f"{unit.path} was not judged", hint="orchestra doctor")
+    if ruling.unasked is not None:  # nothing is held against the value, and another one would find no more in the budget
+        return _unaccepted(state, unit, value, ruling.reason, ruling.score)
     again = unit.answer is not None and not unit.tier and "retry" in acceptance.otherwise
     if again and policy(unit.node, "V001").again(unit.attempt, ruling.at - unit.began):
         state.enqueue(unit)
