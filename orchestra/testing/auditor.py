@@ -263,7 +263,7 @@ def _money(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
 def _checks(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
     """I6: where checks ask under a budget of their own, what was spent and reserved left room for that."""
     budget = case.program.budget
-    if budget is None or budget.checks is None:
+    if budget is None or budget.check_tokens is None:
         return []
     found: list[str] = []
     scopes = _scopes(book)
@@ -273,8 +273,9 @@ def _checks(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
         match event:
             case ChecksStarted() if event.stake is not None:
                 held = sum(bound for bound, _ in open_.values())
-                if spent + held + event.stake.bound > budget.checks:
-                    found.append(f"I6 checks have spent {spent}, {held} are reserved and {event.stake.bound} more, of {budget.checks}")
+                if spent + held + event.stake.bound > budget.check_tokens:
+                    more = event.stake.bound
+                    found.append(f"I6 checks have spent {spent}, {held} are reserved and {more} more, of {budget.check_tokens}")
                 open_[f"{event.node}?{event.round}"] = (event.stake.bound, len(event.questions))
             case ChecksStarted():
                 found.append(f"I6 {event.node} asked without the budget for checks")

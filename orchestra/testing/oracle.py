@@ -424,7 +424,7 @@ class Oracle:
         said = self.recorded.judged.get((path, number)) if self.recorded is not None else None
         if self.recorded is None or said is None or said.unasked is None or (path, self.rounds.get(path, 0) + 1) in self.recorded.checks:
             return ""
-        if self.program.budget is None or self.program.budget.checks is None:
+        if self.program.budget is None or self.program.budget.check_tokens is None:
             self.objections.append(f"I6 {path} was not checked for want of a budget that nobody stated")
         return said.unasked.why
 

@@ -220,7 +220,7 @@ class _Author:
                 limits[key] = self.chance.choice((tight, tight, wide) if small else (tight, wide, wide))
                 self.features[f"{where} {key}"] += 1
         if not small and self.asking.random() < 0.4:
-            limits["checks"] = self.asking.choice((60, 300, 300, 2_000))
+            limits["check_tokens"] = self.asking.choice((60, 300, 300, 2_000))
             self.features["budget checks"] += 1
         return limits or {"calls": 50}
 

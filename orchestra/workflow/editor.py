@@ -72,6 +72,7 @@ _MEANINGS = {
     "tokens": "Tokens of prompts and outputs.",
     "seconds": "Active wall-clock time.",
     "calls": "Calls.",
+    "check_tokens": "Tokens that checks may spend on asking agents; they go where they are worth most.",
     "money": "Money at most, in the currency of the fleet's prices.",
     "steps": "Steps at most.",
     "width": "Steps that run side by side, at most.",

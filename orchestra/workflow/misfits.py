@@ -56,6 +56,7 @@ _EXAMPLES = {
     "seconds": "budget: {seconds: 60}, at most 86,400",
     "calls": "budget: {calls: 100}",
     "money": "budget: {money: 0.5}",
+    "check_tokens": "budget: {check_tokens: 2000}",
     "label": "label: public, internal or restricted",
     "when": "when: ${condition}",
     "escalate": "escalate: ${condition}",

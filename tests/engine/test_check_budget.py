@@ -28,7 +28,7 @@ CHECKED = Catalog(
 )
 MAP = """
 input: {texts: "list[str]"}
-budget: {checks: LIMIT}
+budget: {check_tokens: LIMIT}
 output: ${read.values}
 nodes:
   read:
@@ -37,7 +37,7 @@ nodes:
 """
 CHAIN = """
 input: {text: str}
-budget: {checks: LIMIT}
+budget: {check_tokens: LIMIT}
 output: ${last}
 nodes:
   aside: {agent: writer, with: {text: "${input.text}"}, checks: [entailment], against: "${input.text}", fallback: none}
@@ -143,7 +143,7 @@ def test_a_sure_value_does_not_take_what_doubtful_ones_will_need() -> None:
 
 
 def test_without_a_budget_for_checks_all_are_asked() -> None:
-    flow = MAP.replace("budget: {checks: LIMIT}\n", "").replace("OTHERWISE", "abstain")
+    flow = MAP.replace("budget: {check_tokens: LIMIT}\n", "").replace("OTHERWISE", "abstain")
     played = play(flow, texts(0.1, 0.9), ANSWERS, catalog=CHECKED)
     assert asked(played) == ["read[0]", "read[1]"]
     assert all(event.stake is None for event in played.of(ChecksStarted))
