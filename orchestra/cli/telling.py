@@ -98,7 +98,10 @@ def _said(event: Event) -> str:  # one line a kind of event, of a closed union
             return _answered(event)
         case ChecksStarted():
             asked = ", ".join(dict.fromkeys(question.agent for question in event.questions))
-            return f"the check {event.check} asks {asked}{f', {len(event.questions)} times' if len(event.questions) > 1 else ''}"
+            times = f", {len(event.questions)} times" if len(event.questions) > 1 else ""
+            stake = event.stake
+            why = "" if stake is None else f", for a doubt of {stake.doubt:.2f} with influence {stake.influence:.2f}"
+            return f"the check {event.check} asks {asked}{times}{why}"
         case Judged():
             return "the checks accept it" if event.accepted else f"the checks do not accept it: {_short(event.reason)}"
         case RetryPlanned():
