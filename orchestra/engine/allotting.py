@@ -11,7 +11,6 @@ from orchestra.engine.kinds.checking import asked_of
 from orchestra.engine.proposals import Judge
 from orchestra.engine.state import Checking, Phase, Scope, State, Unit
 from orchestra.events import AttemptFinished, Question, Stake
-from orchestra.values.json import canonical
 from orchestra.verify.allotment import UNSURE, Allotment, Coming
 from orchestra.verify.examination import Asked
 
@@ -36,11 +35,11 @@ def reserve(allotment: Allotment, checking: Checking, stake: Stake) -> None:
 def spend(allotment: Allotment, unit: Unit, event: AttemptFinished) -> None:
     """What a question has taken; who does not say what it was is taken to have taken its part of what was reserved."""
     checking = unit.scope.unit.checking if unit.scope.unit is not None else None
-    if checking is None or checking.scope is not unit.scope or not checking.reserved:
+    if checking is None or checking.scope is not unit.scope or checking.asked.stake is None:
         return
     used = max(0, event.usage.prompt_tokens) + max(0, event.usage.output_tokens)
     if not used and not event.error and not event.recalled:
-        used = checking.reserved // len(checking.asked.questions)
+        used = checking.asked.stake.bound // len(checking.asked.questions)
     checking.took += used
     allotment.spent += used
 
@@ -104,6 +103,7 @@ def _objection(allotment: Allotment, stake: Stake, expected: Iterable[Coming]) -
 
 
 def _bound(state: State, unit: Unit, question: Question) -> int:
+    """Tokens that a question may take; 0 where no model is asked."""
     contract = asked_of(unit, question)
     call = Call(
         run=state.run,
@@ -117,9 +117,7 @@ def _bound(state: State, unit: Unit, question: Question) -> int:
         version=contract.digest,
     )
     measure = state.measure(call)
-    if measure.prompt_tokens:
-        return measure.prompt_tokens + measure.max_output
-    return len(canonical(question.inputs)) + contract.max_output  # nobody knows: no token is shorter than a byte
+    return measure.prompt_tokens + measure.max_output if measure.prompt_tokens else 0
 
 
 def influence(unit: Unit) -> float:
