@@ -266,7 +266,7 @@ class Orchestra:
 
     def _begin(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
         options = self._options
-        told = {"label": self._labelled(program), "options": options.kept, **more}
+        told = {"label": self._labelled(program), "options": options.kept, "tiers": self._project.tiers(program), **more}
         return self._engine.start(program, given, graph=graph, versions=versions, **told)
 
     def _labelled(self, program: Program) -> Label:
@@ -434,7 +434,8 @@ class Orchestra:
         A text is a quote as a whole where the check `quote` is asked for; of a dict the fields `quote` and `quotes` are quotes.
         Checks that ask agents run these, each question as a run of its own; those that ask nobody leave no trace. `inputs` is what the
         answer was made from, for `rederive`. With `back_off` the parts that `entailment` does not pass are left out of the judgement:
-        `ruling.dropped` are these, and `ruling.rest(answer)` is the answer as JSON without them. Raises `InputError` V010 for what is no check, V011 for an agent that is not there.
+        `ruling.dropped` are these, and `ruling.rest(answer)` is the answer as JSON without them. Raises `InputError` V010 for what is no
+        check, V011 for an agent that is not there.
         """
         from orchestra.engine.kinds.acceptance import sources
         from orchestra.values.types import schema_of

@@ -42,8 +42,8 @@ class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What fields of type `Quote` must be substrings of; where empty, the string inputs themselves."""
     feedback: tuple[str, ...] = ()
     """Why earlier attempts were not accepted, oldest first."""
-    escalate: bool = False
-    """Whether to ask the fleet's larger model instead of the card's own."""
+    tier: int = 0
+    """Whom to ask: 0 for the card's own model, 1 for the first of the fleet's larger ones (`escalate` of its file), and so on."""
     sample: int = 0
     """Which of several samples this is: drawn at a temperature above 0, with this as its seed; 0 for the card's own sampling."""
     version: str = ""
@@ -53,6 +53,11 @@ class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def key(self) -> str:
         """A stable idempotency key: the same for every attempt of one node of one run."""
         return f"{self.run}/{self.node}"
+
+    @property
+    def escalate(self) -> bool:
+        """Whether a larger model is asked instead of the card's own."""
+        return self.tier > 0
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):

@@ -105,6 +105,9 @@ class RunStarted(_Event, tag="run_started", frozen=True, kw_only=True):
     options: dict[str, Any] = {}
     """What the run was told beside its inputs and must still know when it is resumed, `budget` and `memo`;
     and its `purpose`, where it is no work of the user's."""
+    tiers: tuple[str, ...] = ()
+    """The larger models that the fleet had, as its file names them, in the order in which they are asked. Where none is named there may be
+    one: it is asked once, and the fleet says whether it is there."""
 
 
 class Resumed(_Event, tag="resumed", frozen=True, kw_only=True):
@@ -177,7 +180,9 @@ class AttemptStarted(_Event, tag="attempt_started", frozen=True, kw_only=True):
     name: str = ""
     """The agent or tool that was asked."""
     escalated: bool = False
-    """Whether the fleet's larger model was asked instead of the agent's own."""
+    """Whether a larger model of the fleet was asked instead of the agent's own."""
+    tier: int = 0
+    """Which one, where it was not the first of them, from 1."""
     reserved: int = 0
     """Tokens that were reserved for it: a bound of its prompt and its longest output."""
     because: str = ""
@@ -214,6 +219,26 @@ class AttemptFinished(_Event, tag="attempt_finished", frozen=True, kw_only=True)
     """Whether the value, a message, was put into the outbox in the transaction that recorded this event."""
 
 
+class Stake(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """What a check is about under a budget for checks, and what it costs."""
+
+    doubt: float
+    """1 - P(correct), in [0, 1]."""
+    influence: float
+    """The share of what leads to the output that rests on the value, in [0, 1]."""
+    cost: float
+    """Tokens that were expected of it."""
+    bound: int
+    """Tokens that it may take at most; these are reserved."""
+    why: str = ""
+    """Why it got nothing."""
+
+    @property
+    def worth(self) -> float:
+        """What it is worth for each token."""
+        return self.doubt * self.influence / max(1.0, self.cost)
+
+
 class Question(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What a check asks an agent."""
 
@@ -233,6 +258,8 @@ class ChecksStarted(_Event, tag="checks_started", frozen=True, kw_only=True):
     questions: tuple[Question, ...]
     verdicts: tuple[Verdict, ...] = ()
     """What the checks said that were asked before it."""
+    stake: Stake | None = None
+    """Where the run has a budget for checks: what this one got some of it for."""
 
 
 class Judged(_Event, tag="judged", frozen=True, kw_only=True):
@@ -246,6 +273,8 @@ class Judged(_Event, tag="judged", frozen=True, kw_only=True):
     reason: str = ""
     promise: str = ""
     """What a certificate promises of this value, in words; empty where it was not accepted under one."""
+    unasked: Stake | None = None
+    """Where its checks asked nobody, because the budget for checks had nothing for them: what they would have been about."""
 
 
 class RetryPlanned(_Event, tag="retry_planned", frozen=True, kw_only=True):
@@ -264,11 +293,31 @@ class NodeFinished(_Event, tag="node_finished", frozen=True, kw_only=True):
     outcome: Outcome
 
 
+class Text(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """A text that a person is shown, and where it comes from."""
+
+    text: str
+    source: str = ""
+
+
+class Withheld(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A value that was not accepted, as a person is shown it who is asked for the right one."""
+
+    value: Any
+    reason: str = ""
+    verdicts: tuple[Verdict, ...] = ()
+    evidence: tuple[Text, ...] = ()
+    """What it had to rest on; long texts are cut."""
+    tiers: str = ""
+    """Which models were asked, and which were passed over and why."""
+
+
 class Asked(_Event, tag="asked", frozen=True, kw_only=True):
-    """A person is asked. `shown` is the digest of question, options and type: an answer is bound to it.
+    """A person is asked. `shown` is the digest of question, options, type and what is withheld: an answer is bound to it.
 
     `about` is `answer` for an `ask` node; `effect` where nobody knows whether a call that must happen once did happen before the
-    run was interrupted. Then the options are `again` and `fail`.
+    run was interrupted: then the options are `again` and `fail`. It is `acceptance` where a node's value was not accepted, and a person is
+    asked for the right one (`otherwise: [ask]`).
     """
 
     node: str
@@ -277,6 +326,8 @@ class Asked(_Event, tag="asked", frozen=True, kw_only=True):
     shown: str
     options: tuple[str, ...] = ()
     about: str = "answer"
+    withheld: Withheld | None = None
+    """Of a question about acceptance."""
 
 
 class Answered(_Event, tag="answered", frozen=True, kw_only=True):

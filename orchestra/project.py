@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,19 @@ class Project:
             if isinstance(one, Card):
                 self.keep(one)
         return {name: one.contract if isinstance(one, Card) else one for name, one in agents.items()}
+
+    def tiers(self, program: Program) -> tuple[str, ...]:
+        """The larger models that the fleet has for a program, in the order in which they are asked; none where it asks for none."""
+        return self._tiers if program.climbs else ()
+
+    @cached_property
+    def _tiers(self) -> tuple[str, ...]:
+        from orchestra.fleet.config import read as fleet
+
+        try:
+            return fleet(Path(self.settings.find_resource("configs", self.settings.fleet))).tiers
+        except InputError:
+            return ()  # there is none, or a faulty one: whoever needs it says so
 
     def _form(self, card: Card) -> None:
         """Makes known in which ways an agent with tools is asked."""

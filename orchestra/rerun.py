@@ -78,7 +78,7 @@ def _pure(program: Program) -> set[tuple[str, str]]:
 
 def _identity(call: Call) -> bytes:
     asked = [call.kind, call.name, call.version, call.inputs, call.evidence, call.feedback]
-    return canonical([*asked, call.escalate, call.label, call.max_output, call.sample])
+    return canonical([*asked, call.tier, call.label, call.max_output, call.sample])
 
 
 def walk(program: Program, prefix: str = "") -> Iterator[tuple[str, CompiledNode]]:

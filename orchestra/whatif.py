@@ -200,7 +200,7 @@ async def _told(known: Done | Refused) -> AsyncGenerator[Reply, None]:
 
 def _identity(call: Call) -> bytes:
     """What makes two calls the same. Not how long the output may be: that is what a budget has left."""
-    asked = [call.kind, call.name, call.version, call.inputs, call.evidence, call.feedback, call.escalate, call.sample, call.label]
+    asked = [call.kind, call.name, call.version, call.inputs, call.evidence, call.feedback, call.tier, call.sample, call.label]
     return canonical(asked)
 
 
@@ -244,7 +244,7 @@ async def rehearse(engine: Engine, recorded: Recorded, program: Program, given: 
     sealed = Sealed.of(engine.workers, first.run, program, found, asked)
     stage = Engine(engine.clock, MemoryJournal(), sealed, concurrency=engine.concurrency)
     try:
-        run = stage.start(program, given, graph=first.graph, label=first.label, versions=first.versions)
+        run = stage.start(program, given, graph=first.graph, label=first.label, versions=first.versions, tiers=first.tiers)
         stops = await _answered(stage, run, recorded.events)
         await run.wait()
         events = list(await run.history())
@@ -270,15 +270,20 @@ async def rehearse(engine: Engine, recorded: Recorded, program: Program, given: 
 async def _answered(stage: Engine, run: Run, recorded: Sequence[Event]) -> list[Stop]:
     """Answers what persons were asked as they did then, until the run ends or asks something else; gives the questions of which
     nobody knows the answer."""
-    questions = {event.node: event.shown for event in recorded if isinstance(event, Asked) and event.about == "answer"}
-    known = {(questions[event.node], event.node): event for event in recorded if isinstance(event, Answered) and event.node in questions}
-    posted: set[str] = set()
+    questions: dict[str, Asked] = {}
+    known: dict[tuple[str, str], Answered] = {}
+    for event in recorded:
+        if isinstance(event, Asked):
+            questions[event.node] = event
+        elif isinstance(event, Answered) and questions[event.node].about != "effect":
+            known[questions[event.node].shown, event.node] = event
+    posted: set[tuple[str, str]] = set()
     patience = PATIENCE
     while await run.pause() is None:
-        fresh = [one for one in run.asked if one.node not in posted]
+        fresh = [one for one in run.asked if (one.shown, one.node) not in posted]
         told = [(one, known[one.shown, one.node]) for one in fresh if (one.shown, one.node) in known]
         for one, answer in told:
-            posted.add(one.node)
+            posted.add((one.shown, one.node))
             letter = Letter(kind="answer", node=one.node, value=answer.value, by=answer.by, shown=one.shown, at=stage.clock.now())
             await stage.journal.post(run.id, letter)
         patience = PATIENCE if told else patience - TURN

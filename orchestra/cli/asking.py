@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from orchestra.cli.inputs import Type
 from orchestra.errors import InputError
-from orchestra.events import Asked
-from orchestra.values.json import NotStrictJSON, parse_untrusted
+from orchestra.events import Asked, Withheld
+from orchestra.values.json import NotStrictJSON, canonical, parse_untrusted
 from orchestra.values.text import visible
 
 
@@ -23,17 +24,30 @@ def somebody_is_here() -> bool:
 
 def question_text(asked: Asked) -> str:
     """A question as a person reads it: who asks, what, and the options, numbered, or the type of the answer."""
-    lines = [f"{asked.node}: {asked.question}"]
+    lines = [f"{asked.node}: {asked.question}", *(_withheld_text(asked.withheld) if asked.withheld is not None else ())]
     lines += [f"  {number}  {option}" for number, option in enumerate(asked.options, 1)]
     if not asked.options and not _bare(asked):
         lines.append(f"  an answer of type {Type(asked.schema)}, as JSON")
     return visible("\n".join(lines))
 
 
+def _withheld_text(withheld: Withheld) -> Iterator[str]:
+    """A value that was not accepted, what was said of it, and what it had to rest on."""
+    yield from ("", json.dumps(withheld.value, indent=2, ensure_ascii=False), "")
+    yield from (f"  {one.check}: {one.outcome} ({one.score:.2f}) {one.reason}".rstrip() for one in withheld.verdicts)
+    if withheld.tiers:
+        yield f"  asked: {withheld.tiers}"
+    for text in withheld.evidence:
+        yield from ("", f"{text.source or 'evidence'}:", *(f"  {line}" for line in text.text.splitlines()))
+    yield ""
+
+
 def answer_command(run: str, asked: Asked, questions: Sequence[Asked]) -> str:
     """What to type in order to answer: with the first of the options, or with an example of the type."""
     node = f" --node {shlex.quote(asked.node)}" if len(questions) > 1 else ""
     value = asked.options[0] if asked.options else "your text" if _bare(asked) else Type(asked.schema).example
+    if asked.withheld is not None and not _bare(asked):
+        value = canonical(asked.withheld.value).decode("utf-8", "replace")  # to be mended
     return f"orchestra runs answer {run}{node} {'-- ' if value.startswith('-') else ''}{shlex.quote(value)}"
 
 
@@ -51,6 +65,7 @@ def question_data(run: str, questions: Sequence[Asked]) -> list[dict[str, Any]]:
             "options": asked.options,
             "schema": asked.schema,
             "about": asked.about,
+            "withheld": asked.withheld,
             "shown": asked.shown,
             "answer": answer_command(run, asked, questions),
         }

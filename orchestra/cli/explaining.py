@@ -41,6 +41,8 @@ class Target:
     """The strictest label of data that may go there, the agent's own ceiling included."""
     escalated: bool = False
     """Whether it is asked only where a smaller model was not good enough."""
+    tier: int = 0
+    """Of such a one: which of the fleet's larger models it serves, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ def explain(
     """
     label = label or program.label
     fleet = read(project.settings.find_resource("configs", project.settings.fleet))
-    planned = {row.node: row for row in plan(program, given, contexts(project, fleet))}
+    planned = {row.node: row for row in plan(program, given, contexts(project, fleet), len(fleet.tiers))}
     critical = frozenset(_critical(program, ""))
     rows = _rows(history) if history is not None else {}
     found: list[Step] = []
@@ -192,13 +194,12 @@ def _servers(fleet: FleetConfig, card: Card | None, *, escalates: bool) -> tuple
     """The servers of a card's model, and those of the larger one; none where the fleet has no such model."""
     if card is None or card.kind != "model":
         return (Target(HERE, False, card.label if card is not None else "restricted"),)
-    models = [(card.model, False)] + ([(fleet.escalate, True)] if escalates and fleet.escalate is not None else [])
     found = []
-    for model, escalated in models:
+    for tier, model in enumerate((card.model, *(fleet.tiers if escalates else ()))):
         for name in fleet.serving(model):
             server = fleet.servers[name]
             cleared = server.label if may_go(server.label, card.label) else card.label
-            found.append(Target(name, server.external, cleared, escalated))
+            found.append(Target(name, server.external, cleared, tier > 0, tier))
     return tuple(found)
 
 
@@ -310,6 +311,14 @@ def _remarks(explanation: Explanation) -> Iterator[str]:
         why = f"the inputs are {step.label}, and {_targeted(step)} is cleared for {cleared}: refused (F202)"
         refused.setdefault(why if first else f"the fleet has no model for {step.asks}: refused (F201)", []).append(step.path)
     yield from (f"{', '.join(paths)}: {why}" for why, paths in refused.items())
+    over: dict[str, list[str]] = {}
+    for step in explanation.steps:
+        for target in step.targets if step.allowed else ():
+            if target.escalated and not may_go(step.label, target.cleared):
+                name = _external(target.name, target.external)
+                said = f"{name} is passed over: the inputs are {step.label}, and it is cleared for {target.cleared}"
+                over.setdefault(said, []).append(step.path)
+    yield from (f"{', '.join(paths)}: {said}" for said, paths in over.items())
     outside = dict.fromkeys(name for step in explanation.steps for name in _outside(step))
     if outside:
         yield f"data {'may leave' if explanation.history is None else 'left'} your machines: {', '.join(outside)}"
@@ -328,8 +337,12 @@ def _targeted(step: Step) -> str:
     """The servers that a step would ask, the larger model's last; those that are cleared, where some are."""
     going = step.cleared if step.allowed else [target for target in step.targets if not target.escalated]
     texts = [_external(target.name, target.external) for target in going if not target.escalated]
-    larger = [_external(target.name, target.external) for target in going if target.escalated]
-    return ", ".join(texts) + (f", {'or' if step.at_once else 'then'} {', '.join(larger)}" if larger else "")
+    tiers: dict[int, list[str]] = {}
+    for target in going:
+        if target.escalated:
+            tiers.setdefault(target.tier, []).append(_external(target.name, target.external))
+    words = [f", {'or' if step.at_once and not number else 'then'} {', '.join(names)}" for number, names in enumerate(tiers.values())]
+    return ", ".join(texts) + "".join(words)
 
 
 def _external(name: str, external: bool) -> str:
@@ -462,7 +475,8 @@ def _step(step: Step) -> dict[str, Any]:
         **{name: None if planned is None else getattr(planned, name) for name in most},
         "critical": step.critical,
         "servers": [
-            {"name": one.name, "external": one.external, "cleared_for": one.cleared, "escalated": one.escalated} for one in step.targets
+            {"name": one.name, "external": one.external, "cleared_for": one.cleared, "escalated": one.escalated, "tier": one.tier}
+            for one in step.targets
         ],
         "label": step.label,
         "allowed": step.allowed,

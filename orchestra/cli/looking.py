@@ -23,6 +23,7 @@ from orchestra.doors import Journal
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Event, RunStarted, encode
 from orchestra.journal.history import Attempt, History, Row, Saving
+from orchestra.journal.tiers import PERSON, Spent, spent_by_tier, tier_name
 from orchestra.project import Project
 from orchestra.stored import restored, workflows
 from orchestra.values.outcome import Value
@@ -86,7 +87,7 @@ async def show_run(name: str, node: str, attempt: int | None, shown: Shown) -> N
                 tried = find_attempt(row, attempt)
                 _print_bytes([await journal.blob(digest) or b"" for digest in (tried.sent, tried.received) if digest])
             else:
-                _show_node(row, run, as_json=shown.as_json)
+                _show_node(row, run, history.tiers, as_json=shown.as_json)
             return
         found = claims(events, await workflows(journal, events[0])) if events and isinstance(events[0], RunStarted) else ()
         status = history.status if history.finished is not None else await status_of(journal, run)
@@ -102,6 +103,7 @@ async def show_run(name: str, node: str, attempt: int | None, shown: Shown) -> N
                 "asked": question_data(run, history.asked),
                 **({} if explanation is None else {"explain": data(explanation)}),
                 **claim_data(found, dropped(events)),
+                "tiers": spent_by_tier(history),
                 "events": [msgspec.Raw(encode(event)) for event in events],
             }
         )
@@ -227,6 +229,22 @@ def chosen_text(tried: Attempt) -> str:
     return f"{'the larger model at once' if tried.escalated else 'its own model'}, for {tried.because}"
 
 
+def tiers_text(tiers: Sequence[Spent]) -> list[str]:
+    """What each tier was asked for, what came of it and what it cost, a line each."""
+    lines = []
+    for one in tiers:
+        used = one.usage
+        money = f", {used.money:.6g} of money" if used.money else ""
+        cost = f", {used.prompt_tokens:,} tokens in, {used.output_tokens:,} out{money}, {seconds(used.seconds)}" if used.calls else ""
+        asked = f"{one.calls} call{'s' * (one.calls != 1)}, {one.accepted} accepted{cost}"
+        if one.name == PERSON:
+            asked = f"{one.calls} answer{'s' * (one.calls != 1)}"
+        parts = [asked] if one.calls else []
+        parts += [f"passed over {count} time{'s' * (count != 1)}: {reason}" for reason, count in one.passed_over.items()]
+        lines.append(f"{one.name}: {'; '.join(parts)}")
+    return lines
+
+
 def _show_incidents(history: History) -> None:
     """Prints what happened to the run from outside, and which calls it did not make itself."""
     lines = []
@@ -240,6 +258,7 @@ def _show_incidents(history: History) -> None:
     if len(chosen) > MAX_INCIDENTS:
         lines.append(f"and {len(chosen) - MAX_INCIDENTS} more choices of a model; orchestra runs tail {history.run} --no-follow")
     recalled = Counter(tried.recalled for row in history.rows for tried in row.attempts if tried.recalled)
+    lines += tiers_text(spent_by_tier(history))
     lines += [saving_text(saved) for saved in history.saved]
     lines += [f"{count} answer{'s' * (count != 1)} recalled from run {run}" for run, count in recalled.items()]
     if lines:
@@ -248,29 +267,41 @@ def _show_incidents(history: History) -> None:
         say(visible(line), style="dim")
 
 
-def _show_node(row: Row, run: str, *, as_json: bool) -> None:
+def _show_node(row: Row, run: str, tiers: tuple[str, ...], *, as_json: bool) -> None:
     if as_json:
         print_json(
-            {"run": run, "node": row.path, "status": row.status, "outcome": row.outcome, "attempts": row.attempts, "usage": row.usage}
+            {
+                "run": run,
+                "node": row.path,
+                "status": row.status,
+                "outcome": row.outcome,
+                "attempts": row.attempts,
+                "corrected": row.corrected,
+                "usage": row.usage,
+            }
         )
         return
     took = f" in {seconds(row.seconds)}" if row.seconds is not None else ""
     status = "done" if row.status == "value" else row.status
     say(visible(f"{row.path}: {status}{took}{f', asked {row.name}' if row.name else ''}", keep=""), style="bold")
     for tried in row.attempts:
-        _show_attempt(tried)
+        _show_attempt(tried, tier_name(tiers, tried.tier) if tried.tier else "")
+    if row.corrected is not None:
+        say(visible(f"\nanswered{f' by {row.corrected.by}' if row.corrected.by else ' by a person'}, {moment(row.corrected.at)}"))
+        say(visible(as_text(row.corrected.value)))
     if row.error:
         say(visible(f"\n{row.error}"), style="yellow")
     elif not row.attempts and isinstance(row.outcome, Value):
         say(visible(as_text(row.outcome.value)))
 
 
-def _show_attempt(tried: Attempt) -> None:
+def _show_attempt(tried: Attempt, tier: str) -> None:
     usage = tried.usage
     cost = f"{usage.prompt_tokens} tokens in, {usage.output_tokens} out, {seconds(usage.seconds)}"
     where = f" on {tried.server} ({tried.model})" if tried.server else ""
     if tried.recalled:
         where, cost = "", visible(f"recalled from run {tried.recalled}")
+    where = f", {tier}{where}" if tier else where
     say(f"\nattempt {tried.number}{visible(where, keep='')}: {'under way' if tried.seconds is None else cost}")
     if tried.because:
         say(visible(f"  {chosen_text(tried)}"), style="dim")

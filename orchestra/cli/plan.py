@@ -31,31 +31,39 @@ class Planned:
         return self.elements * self.attempts
 
 
-def plan(program: Program, given: Mapping[str, Any], contexts: Mapping[str, int]) -> list[Planned]:
+def plan(program: Program, given: Mapping[str, Any], contexts: Mapping[str, int], tiers: int = 1) -> list[Planned]:
     """The calls of a program, node by node, bodies included.
 
     `contexts` has, by agent, the tokens that prompt and output of one call share: the bound of what it can take. A list that only the
-    inputs decide is counted; any other counts as long as its `limit` allows.
+    inputs decide is counted; any other counts as long as its `limit` allows. `tiers` is the number of larger models that the fleet has.
     """
-    return list(_nodes(program, given, contexts, "", 1))
+    return list(_nodes(program, given, _Models(contexts, tiers), "", 1))
 
 
-def _nodes(program: Program, given: Mapping[str, Any], contexts: Mapping[str, int], above: str, times: int) -> Iterator[Planned]:
+@dataclass(frozen=True, slots=True)
+class _Models:
+    """What a fleet says of its models."""
+
+    contexts: Mapping[str, int]
+    tiers: int
+
+
+def _nodes(program: Program, given: Mapping[str, Any], models: _Models, above: str, times: int) -> Iterator[Planned]:
     for node in program.nodes:
         count = times * _elements(node, given)
         path = f"{above}{node.name}"
         if node.body is not None:
             turns = node.at_most if node.kind == "loop" else 1
-            yield from _nodes(node.body, given if node.body.lexical else {}, contexts, f"{path}/", count * turns)
+            yield from _nodes(node.body, given if node.body.lexical else {}, models, f"{path}/", count * turns)
         elif node.planning is not None:
             yield _asking(path, node.planning, count)
         elif node.using is not None and node.contract is not None:
             kit = node.using.kit
-            yield _planned(path, node, node.contract, count * (kit.steps + kit.repairs + 2), contexts)
+            yield _planned(path, node, node.contract, count * (kit.steps + kit.repairs + 2), models)
             for skill in node.using.skills:
-                yield _planned(f"{path}/{skill.name}", node, skill, count * kit.steps * kit.width, contexts)
+                yield _planned(f"{path}/{skill.name}", node, skill, count * kit.steps * kit.width, models)
         elif node.contract is not None:
-            yield _planned(path, node, node.contract, count, contexts)
+            yield _planned(path, node, node.contract, count, models)
 
 
 def _asking(path: str, planning: Planning, count: int) -> Planned:
@@ -70,10 +78,10 @@ def _asking(path: str, planning: Planning, count: int) -> Planned:
     return Planned(path, "plan", router.name if router is not None else "", count, plans * (most + rest), count * plans * written, None)
 
 
-def _planned(path: str, node: CompiledNode, contract: Contract, count: int, contexts: Mapping[str, int]) -> Planned:
-    attempts = tries(node)
+def _planned(path: str, node: CompiledNode, contract: Contract, count: int, models: _Models) -> Planned:
+    attempts = tries(node, models.tiers)
     calls = count * attempts
-    context = contexts.get(contract.name) if contract.kind == "agent" else 0
+    context = models.contexts.get(contract.name) if contract.kind == "agent" else 0
     tokens = calls * context if context is not None else None
     if not contract.max_output:
         tokens = 0

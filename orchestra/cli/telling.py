@@ -91,14 +91,17 @@ def _said(event: Event) -> str:  # one line a kind of event, of a closed union
         case TurnStarted():
             return _drafted(event.drafted) if event.drafted is not None else f"turn {event.turn} begins"
         case AttemptStarted():
-            tier = " of the larger model" if event.escalated else ""
+            tier = f" of larger model {event.tier}" if event.tier else " of the larger model" if event.escalated else ""
             because = f", for {event.because}" if event.because else ""
             return f"{event.name} is asked{tier}{f', attempt {event.attempt}' if event.attempt > 1 else ''}{because}"
         case AttemptFinished():
             return _answered(event)
         case ChecksStarted():
             asked = ", ".join(dict.fromkeys(question.agent for question in event.questions))
-            return f"the check {event.check} asks {asked}{f', {len(event.questions)} times' if len(event.questions) > 1 else ''}"
+            times = f", {len(event.questions)} times" if len(event.questions) > 1 else ""
+            stake = event.stake
+            why = "" if stake is None else f", for a doubt of {stake.doubt:.2f} with influence {stake.influence:.2f}"
+            return f"the check {event.check} asks {asked}{times}{why}"
         case Judged():
             return "the checks accept it" if event.accepted else f"the checks do not accept it: {_short(event.reason)}"
         case RetryPlanned():

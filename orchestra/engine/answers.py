@@ -38,6 +38,7 @@ def started(driver: Driver, invoke: Invoke) -> AttemptStarted:
         attempt=call.attempt,
         name=call.name,
         escalated=call.escalate,
+        tier=call.tier if call.tier > 1 else 0,
         reserved=max(0, invoke.reserved),
         because=invoke.because,
     )

@@ -8,11 +8,13 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestra.doors import Call, Done, Letter, Refused, Workers, direct
+from orchestra.engine import examining
+from orchestra.engine.allotting import Wanting
 from orchestra.engine.answers import cancelled_itself, finished, of_confidence, recalled, started, streamed
 from orchestra.engine.decide import decide, give_up
 from orchestra.engine.evolve import evolve
-from orchestra.engine.kinds import recalling
-from orchestra.engine.kinds.checking import examined, rounds, timed
+from orchestra.engine.kinds import asking, recalling
+from orchestra.engine.kinds.checking import timed
 from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal, Recall, moot
 from orchestra.engine.run import Run
 from orchestra.engine.state import Phase, State, Unit
@@ -22,10 +24,8 @@ from orchestra.events import (
     Asked,
     AttemptFinished,
     CancelRequested,
-    ChecksStarted,
     Event,
     Expanded,
-    Judged,
     LetterRefused,
     Measured,
     NodeFinished,
@@ -33,9 +33,7 @@ from orchestra.events import (
     RunFinished,
     TurnStarted,
 )
-from orchestra.values.json import canonical, digest
 from orchestra.values.outcome import Failed, Outcome
-from orchestra.verify import acceptance, examination
 from orchestra.workflow.program import Program
 
 if TYPE_CHECKING:
@@ -55,7 +53,7 @@ class Driver:
 
     __slots__ = (
         "alarms", "begun", "clock", "deadline", "do", "ending", "engine", "head", "journal", "line", "loop", "memo", "program", "run",
-        "starting", "state", "tasks", "turning", "workers",
+        "starting", "state", "tasks", "turning", "wanting", "workers",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, program: Program, run: Run, state: State, workers: Workers) -> None:
@@ -69,6 +67,8 @@ class Driver:
         self.head = 0
         self.tasks: dict[asyncio.Task[None], Invoke | None] = {}
         """The tasks of the run, each with the call that it does now."""
+        self.wanting: list[Wanting] = []
+        """Values whose checks wait for the budget for checks."""
         self.starting = 0
         """Tasks that have not had their first turn."""
         self.alarms: dict[str, asyncio.Task[None]] = {}
@@ -87,13 +87,14 @@ class Driver:
     def record(self, event: Event) -> None:
         """A fact: into the state, to who watches, and with the end of this turn of the loop into the journal."""
         if not self.turning:
-            self._await_the_turn()
+            self.await_the_turn()
         evolve(self.state, event, self.program)
         self.run.log.append(event)
         if self.engine.observe is not None:
             self.engine.observe(self.run.id, event)
 
-    def _await_the_turn(self) -> None:
+    def await_the_turn(self) -> None:
+        """Sees to it that this turn has an end."""
         self.turning = True
         self.loop.call_soon(self._turn)
 
@@ -110,6 +111,10 @@ class Driver:
             self.run.flush()
         except OrchestraError as error:
             self._break(error)
+        if self.wanting and not self.ending:
+            with self._guarded():
+                if examining.allot(self):  # here, so that values that came in the same turn are held against each other
+                    self._go_on()
 
     def stamp(self) -> dict[str, Any]:
         """What every fact carries: its number, and the time."""
@@ -121,16 +126,16 @@ class Driver:
         """Carries out proposals until none is left, and sees to it that somebody does the calls."""
         state = self.state
         happened = True
-        while happened and (proposals := decide(state)):
+        while happened:
             happened = False  # calls alone change nothing yet
-            for proposal in proposals:
+            for proposal in decide(state):
                 if type(proposal) is Invoke:
                     self.line.append(proposal)
                 elif state.finished is None:
                     happened = True
                     if not moot(proposal):
                         self._carry_out(proposal)
-        if not self.line and not self.tasks and not self.ending:
+        if not self.line and not self.tasks and not self.ending and not self.wanting:
             self._rest()
 
     def _carry_out(self, proposal: Proposal) -> None:
@@ -146,7 +151,7 @@ class Driver:
                     for key in keeping.keys:
                         self.journal.remember(key, self.run.id, keeping.stored)
             case Judge():
-                self._examine(proposal)
+                examining.examine(self, proposal)
             case Pause(unit, attempt, low, high, reason):
                 due = self.clock.now() + low + (high - low) * self.clock.random()
                 self.record(RetryPlanned(**self.stamp(), node=unit.path, attempt=attempt, due=due, reason=reason))
@@ -159,10 +164,8 @@ class Driver:
                     self._alarm(unit)
                 if drafted is not None:
                     self._cancel_the_dead()
-            case Ask(unit, question, schema, options, about):
-                shown = digest(canonical([question, options, schema]))
-                asked: dict[str, Any] = {"question": question, "schema": schema, "shown": shown, "options": options, "about": about}
-                self.record(Asked(**self.stamp(), node=unit.path, **asked))
+            case Ask(unit):
+                self.record(Asked(**self.stamp(), node=unit.path, **asking.facts(proposal)))
                 if unit.due:
                     self._alarm(unit)
             case Count(unit, call, bound):
@@ -176,26 +179,7 @@ class Driver:
             case _:
                 assert_never(proposal)
 
-    def _examine(self, judge: Judge) -> None:
-        """The checks speak, or have questions first."""
-        match examined(judge):
-            case examination.Asked(check=check, questions=questions, verdicts=verdicts):
-                unit = judge.unit
-                asked: dict[str, Any] = {"attempt": judge.attempt, "check": check, "questions": questions, "verdicts": verdicts}
-                self.record(ChecksStarted(**self.stamp(), node=unit.path, round=rounds(unit) + 1, **asked))
-            case ruling:
-                self._judge(judge.unit, judge.attempt, ruling)
-
-    def _judge(self, unit: Unit, attempt: int, ruling: acceptance.Ruling) -> None:
-        accepted = ruling.accepted
-        facts: dict[str, Any] = {"verdicts": ruling.verdicts, "accepted": accepted, "score": ruling.score, "reason": ruling.reason}
-        self.record(Judged(**self.stamp(), node=unit.path, attempt=attempt, promise=ruling.promise, **facts))
-        answer = unit.answer
-        dropped = any(one.dropped for one in ruling.verdicts)  # what was not accepted as a whole is not shared
-        if accepted and not dropped and answer is not None and answer.memo and not answer.recalled:
-            self._remember(answer)
-
-    def _remember(self, answer: AttemptFinished) -> None:
+    def remember(self, answer: AttemptFinished) -> None:
         """Keeps an answer for the same call of other runs; how sure its worker was goes first, so that no answer stands without it."""
         if answer.confidence is not None:
             self.journal.remember(of_confidence(answer.memo), self.run.id, answer.confidence)
@@ -219,7 +203,7 @@ class Driver:
             self._break(error)
         elif not self.ending:
             self.staff()
-            if not self.line and not self.tasks:
+            if not self.line and not self.tasks and not self.wanting:
                 self._rest()
 
     def staff(self) -> None:
@@ -239,14 +223,14 @@ class Driver:
             self.tasks[task] = invoke
             call = invoke.call
             certain = invoke.certain or self.engine.strict
-            if certain or invoke.reserved >= 0 or call.escalate or invoke.unit.escalated or invoke.because:
+            if certain or invoke.reserved >= 0 or call.tier or invoke.unit.tier or invoke.because:
                 self.record(started(self, invoke))
                 if certain:
                     self.run.flush()
                     await self.journal.durable(self.run.id, self.state.seq)
             else:
                 if not self.turning:
-                    self._await_the_turn()
+                    self.await_the_turn()
                 self.begun[call.node] = invoke
             memo = self.workers.measure(call).memo if self.memo else ""
             if memo and (known := await self.journal.recall(memo)) is not None:
@@ -267,7 +251,7 @@ class Driver:
             if invoke.unit.phase is RUNNING and not self.ending:  # else its time was up meanwhile, and nobody wants to know
                 self.record(answer)
                 if answer.memo and answer.settled and not answer.recalled:
-                    self._remember(answer)
+                    self.remember(answer)
                 self.pump()
             left -= 1
             if not left:

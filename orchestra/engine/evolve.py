@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from orchestra.engine import allotting
 from orchestra.engine.kinds import checking, planning, using
 from orchestra.engine.scopes import abandon, close, grow, over, within
-from orchestra.engine.state import Bindings, Checking, Phase, Scope, Spreading, State, Unit, Writing
+from orchestra.engine.state import Bindings, Checking, Phase, Rung, Scope, Spreading, State, Unit, Writing
 from orchestra.errors import OrchestraError
 from orchestra.events import (
     NOTHING,
@@ -32,6 +33,7 @@ from orchestra.events import (
 )
 from orchestra.router.plan import LINE
 from orchestra.values.outcome import Outcome, Value
+from orchestra.verify.allotment import Allotment
 from orchestra.workflow.program import Program
 
 RUNNING, READY = Phase.RUNNING, Phase.READY
@@ -50,7 +52,9 @@ def evolve(state: State, event: Event, program: Program) -> None:
 
 
 def _run_started(state: State, event: RunStarted, program: Program) -> None:
-    state.run, state.label, state.active = event.run, event.label, 0.0
+    state.run, state.label, state.tiers, state.active = event.run, event.label, event.tiers, 0.0
+    if state.budgeted and program.budget is not None and program.budget.check_tokens is not None:
+        state.allotment = Allotment(program.budget.check_tokens)
     state.root = state.open_scope("", program, Bindings(input=event.inputs), None)
 
 
@@ -70,7 +74,7 @@ def _resumed(state: State, event: Resumed, program: Program) -> None:
 
 def _attempt_started(state: State, event: AttemptStarted, program: Program) -> None:
     unit = state.units[event.node]
-    unit.attempt, unit.escalated = event.attempt, event.escalated
+    unit.attempt, unit.tier = event.attempt, event.tier or int(event.escalated)
     if not unit.began:
         unit.began = event.at
     if unit.phase is not RUNNING:
@@ -104,6 +108,8 @@ def _attempt_finished(state: State, event: AttemptFinished, program: Program) ->
                 purse.spend(usage.prompt_tokens + usage.output_tokens, usage.calls, usage.money)
         if state.lines:
             state.feed()
+    if state.allotment is not None and unit.scope.unit is not None and unit.scope.unit.checking is not None:
+        allotting.spend(state.allotment, unit, event)
     if event.usage is not NOTHING:
         state.tally.add(event.usage)
         owner = unit.scope.unit
@@ -114,6 +120,8 @@ def _attempt_finished(state: State, event: AttemptFinished, program: Program) ->
         _settle(state, unit, Value(event.value, event.confidence))
     else:
         unit.answer = event
+        if unit.tier:
+            unit.climbed = (*unit.climbed, Rung(unit.tier, event.error, event.reason))
         state.move(unit, Phase.ERRED if event.error else Phase.ANSWERED)
 
 
@@ -125,6 +133,8 @@ def _node_finished(state: State, event: NodeFinished, program: Program) -> None:
     elif unit.phase is RUNNING:
         over(state, unit)
     state.asked.pop(event.node, None)
+    if state.allotment is not None:
+        allotting.release(state.allotment, unit)
     _settle(state, unit, event.outcome)
 
 
@@ -145,13 +155,19 @@ def _checks_started(state: State, event: ChecksStarted, program: Program) -> Non
     unit.phase = Phase.CHECKING
     scope = state.open_scope(f"{unit.path}?{event.round}/", checking.program(unit, event), Bindings(unit.bindings), unit)
     unit.checking = Checking(event, scope)
+    if event.stake is not None and state.allotment is not None:
+        allotting.met(state.allotment, unit, event.stake)
+        allotting.reserve(state.allotment, unit.checking, event.stake)
 
 
 def _judged(state: State, event: Judged, program: Program) -> None:
     unit = state.units[event.node]
     unit.judged = event
+    if event.unasked is not None and state.allotment is not None:
+        allotting.met(state.allotment, unit, event.unasked)
     if not event.accepted:
         unit.feedback = (*unit.feedback, event.reason)
+        unit.offered = unit.answer.value if unit.answer is not None else None
     state.move(unit, Phase.JUDGED)
 
 
@@ -292,6 +308,7 @@ def _settle(state: State, unit: Unit, outcome: Outcome) -> None:
             spreading.outcomes[unit.index] = outcome
             spreading.pending -= 1
             spreading.busy -= 1
+            spreading.staked -= unit.staked
             _feed(state, owner, spreading)
         return
     scope, node = unit.scope, unit.node

@@ -8,7 +8,7 @@ import msgspec
 
 from orchestra.doors import Call
 from orchestra.engine.state import Phase, Unit
-from orchestra.events import Drafted
+from orchestra.events import Drafted, Withheld
 from orchestra.values.outcome import Outcome
 from orchestra.verify.acceptance import Situation
 from orchestra.verify.entailment import Reply
@@ -68,6 +68,7 @@ class Ask(msgspec.Struct, frozen=True):
     schema: dict[str, Any]
     options: tuple[str, ...] = ()
     about: str = "answer"
+    withheld: Withheld | None = None
 
 
 class Expand(msgspec.Struct, frozen=True):

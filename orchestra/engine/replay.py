@@ -187,7 +187,7 @@ def _finished(state: State, pending: dict[str, Proposal], event: NodeFinished) -
     if isinstance(proposal, Finish) and proposal.outcome == event.outcome:
         return ""
     # Not by the clock: the engine waits in time that never jumps, and stamps events with the wall's, which may.
-    late = unit.due and (unit.phase in (Phase.INSIDE, Phase.ASKED) or timed(unit))
+    late = unit.due and (unit.phase in (Phase.INSIDE, Phase.ASKED) or timed(unit) or isinstance(proposal, Judge))
     if late and _ended_by(unit, event, TIME_IS_UP):
         return ""
     contract = unit.node.contract
@@ -206,7 +206,9 @@ def _judged(proposal: Proposal | None, event: Judged) -> str:
         return _instead(proposal)
     ruling = examined(proposal)
     if isinstance(ruling, examination.Asked):
-        return f"the check {ruling.check} would ask first"
+        if event.unasked is None:
+            return f"the check {ruling.check} would ask first"
+        ruling = examination.unasked(proposal.situation, ruling, event.unasked.why)
     if (_as_then(ruling.verdicts, event.verdicts), ruling.accepted) != (event.verdicts, event.accepted):
         return "the checks say something else today"
     return ""

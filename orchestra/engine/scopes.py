@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from orchestra.engine import allotting
 from orchestra.engine.state import Phase, Scope, State, Unit
 from orchestra.values.outcome import Value
 from orchestra.workflow.program import CompiledNode, Program
@@ -18,6 +19,8 @@ def close(state: State, scope: Scope) -> None:
     if scope.unit is None:
         state.agenda.append((None, Phase.DONE))
     elif scope.unit.checking is not None and scope.unit.checking.scope is scope:
+        if state.allotment is not None:
+            allotting.release(state.allotment, scope.unit)
         state.move(scope.unit, Phase.CHECKED)
     elif scope.unit.phase is not Phase.EMERGED:
         state.move(scope.unit, Phase.EMERGED)
@@ -40,6 +43,8 @@ def abandon(state: State, paths: Iterable[str]) -> None:
         inner = state.units.pop(path)
         freed += [inner] if inner.phase is Phase.RUNNING else []
         inner.phase = Phase.DONE
+        if state.allotment is not None:
+            allotting.release(state.allotment, inner)
         state.asked.pop(path, None)
     for inner in freed:
         over(state, inner)

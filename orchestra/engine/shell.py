@@ -85,12 +85,13 @@ class Engine:
         parent: str = "",
         options: Mapping[str, Any] | None = None,
         workers: Workers | None = None,
+        tiers: tuple[str, ...] = (),
     ) -> Run:
         """Begins a run of `program` on inputs that are already of its types.
 
         `graph` is the digest of its source in the journal, `versions` those of what it calls; `run` is an id that nobody has, a
         new one where it is empty; `parent` is the run that it is forked from; `options` are kept for a resumption; `workers` do its
-        calls instead of the engine's own.
+        calls instead of the engine's own; `tiers` are the fleet's larger models, in the order in which they are asked.
         """
         handle = Run(run or self.clock.new_id(), self.journal)
         started = RunStarted(
@@ -104,6 +105,7 @@ class Engine:
             versions={} if versions is None else versions,
             parent=parent,
             options=dict(options or {}),
+            tiers=tiers,
         )
         handle.started = started
         workers = workers or self.workers

@@ -15,6 +15,7 @@ from orchestra.events import NOTHING, Answered, Asked, AttemptFinished, ChecksSt
 from orchestra.values.labels import Label
 from orchestra.values.outcome import Outcome
 from orchestra.values.types import Schema
+from orchestra.verify.allotment import Allotment
 from orchestra.workflow.program import CompiledNode, Program
 
 
@@ -74,6 +75,8 @@ class Phase(IntEnum):
     """Its checks ask agents."""
     CHECKED = 17
     """What they asked has come back, or never will."""
+    QUEUED = 18
+    """Its checks would ask agents, and wait for the budget for checks."""
 
 
 class Unit(msgspec.Struct, eq=False):
@@ -90,10 +93,12 @@ class Unit(msgspec.Struct, eq=False):
     attempt: int = 0
     began: float = 0.0
     """Wall-clock time of its first attempt."""
-    escalated: bool = False
-    """Whether its last attempt asked the larger model."""
-    wanted: bool = False
-    """Whether its next attempt shall."""
+    tier: int = 0
+    """Which larger model its last attempt asked, from 1; 0 for its own."""
+    wanted: int = 0
+    """Which one its next attempt shall ask, where that is decided."""
+    climbed: tuple[Rung, ...] = ()
+    """What came of each larger model that was asked."""
     fed: bool = False
     """Whether it comes from the line of those that wait for room in the budget."""
     reserved: int = -1
@@ -104,6 +109,8 @@ class Unit(msgspec.Struct, eq=False):
     """Tokens of its prompt as a server counted them; -1 where nobody did."""
     answer: AttemptFinished | None = None
     judged: Judged | None = None
+    offered: Any = None
+    """The last value of an attempt that its checks did not accept."""
     asked: Asked | None = None
     reply: Answered | None = None
     feedback: tuple[str, ...] = ()
@@ -113,6 +120,8 @@ class Unit(msgspec.Struct, eq=False):
     body: Scope | None = None
     checking: Checking | None = None
     """What its checks ask agents, or asked last."""
+    staked: bool = False
+    """Whether the budget for checks has met it."""
     turn: int = 0
     writing: Writing | None = None
     """Its plan, where it is a `plan` node."""
@@ -132,16 +141,25 @@ class Unit(msgspec.Struct, eq=False):
         return self.node.each is not None and self.owner is None
 
 
-class Spreading:
-    """The elements of an `each` node: of those without an outcome (`pending`) `busy` have begun; `next` is the first that has not."""
+class Rung(msgspec.Struct, frozen=True, gc=False):
+    """A larger model that a unit asked for: with an error where it gave no value."""
 
-    __slots__ = ("busy", "items", "next", "outcomes", "pending")
+    tier: int
+    error: str = ""
+    reason: str = ""
+
+
+class Spreading:
+    """The elements of an `each` node: of those without an outcome (`pending`) `busy` have begun, and the budget for checks has met
+    `staked`; `next` is the first that has not begun."""
+
+    __slots__ = ("busy", "items", "next", "outcomes", "pending", "staked")
 
     def __init__(self, items: list[Any]) -> None:
         self.items = items
         self.outcomes: list[Outcome | None] = [None] * len(items)
         self.pending = len(items)
-        self.busy = self.next = 0
+        self.busy = self.next = self.staked = 0
 
 
 class Writing:
@@ -188,6 +206,10 @@ class Checking(msgspec.Struct, eq=False):
 
     asked: ChecksStarted
     scope: Scope
+    reserved: int = 0
+    """Tokens of the budget for checks."""
+    took: int = 0
+    """Tokens that the questions have taken."""
 
 
 class Tally:
@@ -225,13 +247,15 @@ class State:
     """Everything that is known of a run. `limit` bounds the calls in flight; `measure` says what a call may cost."""
 
     __slots__ = (
-        "active", "agenda", "asked", "at", "budgeted", "cancelled", "cancelled_by", "epoch", "finished", "label", "letters", "limit",
-        "lines", "measure", "order", "ready", "root", "run", "running", "seq", "tally", "units",
+        "active", "agenda", "allotment", "asked", "at", "budgeted", "cancelled", "cancelled_by", "epoch", "finished", "label", "letters",
+        "limit", "lines", "measure", "order", "ready", "root", "run", "running", "seq", "tally", "tiers", "units",
     )  # fmt: skip
 
     def __init__(self, limit: int = 1 << 30, measure: Callable[[Call], Measure] = unmeasured, *, budgeted: bool = True) -> None:
         self.run = ""
         self.label: Label = "internal"
+        self.tiers: tuple[str, ...] = ()
+        """The fleet's larger models, as the run began."""
         self.root: Scope | None = None
         self.seq = 0
         self.at = 0.0
@@ -252,6 +276,8 @@ class State:
         self.measure = measure
         self.budgeted = budgeted
         """Whether budgets of tokens and calls are kept; a replay takes what they brought about from the facts."""
+        self.allotment: Allotment | None = None
+        """The budget for checks, where there is one."""
         self.lines: list[Purse] = []
         """The purses in which units wait for room."""
         self.asked: dict[str, Asked] = {}

@@ -1,4 +1,4 @@
-"""Which servers may do a call: those of its model, or of the larger one, that are cleared for its data."""
+"""Which servers may do a call: those of its model, or of a larger one, that are cleared for its data."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ class Choice:
 
 
 def choose(config: FleetConfig, call: Call, card: Card) -> Choice | Fault:
-    """The servers for a call. A `Fault` F201 where the fleet has no such model, F202 for labels, F220 without a larger model."""
+    """The servers for a call. A `Fault` F201 where the fleet has no such model, F202 for labels, F220 without such a larger model."""
     if not may_go(call.label, card.label):
         reason = f"data labelled {call.label!r} must not be seen by {card.name!r}, which is cleared for {card.label!r}"
         return _never("F202", reason, f"use another agent, or change the `label:` of {card.name}")
     if call.escalate:
-        if config.escalate is None:
+        tiers = config.tiers
+        if call.tier > len(tiers):
             hint = "write `escalate: NAME` into the fleet file, with a larger model under `models:`"
-            return _never("F220", f"the fleet {config.name!r} has no larger model", hint)
+            return _never("F220", f"the fleet {config.name!r} has no {'still ' if tiers else ''}larger model", hint)
         # An adapter belongs to the model that it was trained on.
-        card = card.model_copy(update={"model": config.escalate, "adapter": None})
+        card = card.model_copy(update={"model": tiers[call.tier - 1], "adapter": None})
     names = config.serving(card.model)
     if not names:
         hint = f"add it under `models:` of the fleet file{nearest(card.model, config.models)}"

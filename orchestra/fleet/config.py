@@ -282,8 +282,8 @@ class FleetConfig(Frozen):
     servers: Annotated[dict[Name, Server], Field(min_length=1)]
     models: Annotated[dict[Name, Name | tuple[Name, ...]], Field(min_length=1)]
     """Names that cards use, each with the server, or servers, that answer for it."""
-    escalate: Name | None = None
-    """The name in `models` that is asked where a smaller model was not good enough."""
+    escalate: Name | Annotated[tuple[Name, ...], Field(min_length=1, max_length=8)] | None = None
+    """The name in `models` that is asked where a smaller model was not good enough; or several, each where the one before was not."""
     idle_stop: Seconds = 900.0
     """Seconds without a client or a request after which the supervisor ends, and the servers with it."""
     patience: Seconds = 300.0
@@ -298,9 +298,17 @@ class FleetConfig(Frozen):
             for name in (names,) if isinstance(names, str) else names:
                 if name not in self.servers:
                     raise ValueError(f"models.{model} names the server {name!r}, which is not there{nearest(name, self.servers)}")
-        if self.escalate is not None and self.escalate not in self.models:
-            raise ValueError(f"escalate names the model {self.escalate!r}, which is not there{nearest(self.escalate, self.models)}")
+        for number, model in enumerate(self.tiers):
+            if model not in self.models:
+                raise ValueError(f"escalate names the model {model!r}, which is not there{nearest(model, self.models)}")
+            if model in self.tiers[:number]:
+                raise ValueError(f"escalate names the model {model!r} twice")
         return self
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """The larger models, in the order in which they are asked; none where the fleet has none."""
+        return () if self.escalate is None else (self.escalate,) if isinstance(self.escalate, str) else self.escalate
 
     def serving(self, model: str) -> tuple[str, ...]:
         """The names of the servers that answer for a model; empty for one that is not there."""

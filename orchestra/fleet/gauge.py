@@ -78,7 +78,12 @@ class Gauge:
             sorted(marks),
             [(source.text, source.name) for source in call.evidence],
             call.feedback,
-            [self.tenant, call.label, call.escalate, *([call.sample] if call.sample else [])],  # keys of before stay
+            [
+                self.tenant,
+                call.label,
+                call.tier if call.tier > 1 else call.escalate,
+                *([call.sample] if call.sample else []),
+            ],  # keys of before stay
         ]
         try:
             return digest(canonical(said))

@@ -82,7 +82,9 @@ class Attempt:
     recalled: str = ""
     """The run whose answer this is; no call went out."""
     escalated: bool = False
-    """Whether the larger model was asked."""
+    """Whether a larger model was asked."""
+    tier: int = 0
+    """Which one, from 1; 0 for its own."""
     because: str = ""
     """Why it was asked at once, or why not, where the node has a condition for that."""
 
@@ -105,6 +107,8 @@ class Row:
     """Its own attempts' and those of everything inside it."""
     elements: int | None = None
     """Of an `each` node: how many there are."""
+    corrected: Answered | None = None
+    """A person's answer, where that stands for what its checks did not accept."""
 
     @property
     def seconds(self) -> float | None:
@@ -167,6 +171,8 @@ class History:
     """What happened to the run from outside, in order: resumptions, answers, letters refused, requests to end."""
     saved: tuple[Saving, ...] = ()
     """Plans that nobody was asked for, because they had served before."""
+    tiers: tuple[str, ...] = ()
+    """The larger models that the fleet had, by name, in the order in which they are asked."""
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> History:
@@ -208,6 +214,7 @@ class _Node:
     outcome: Outcome | None = None
     due: bool = False
     asked: Asked | None = None
+    corrected: Answered | None = None
     elements: int | None = None
     loop: bool = False
     children: list[_Node] = field(default_factory=list)
@@ -259,7 +266,12 @@ class _Fold:
                 node = self._node(event.node, event.at)
                 node.due = False
                 node.attempts[event.attempt] = Attempt(
-                    event.attempt, event.name, event.at, escalated=event.escalated, because=event.because
+                    event.attempt,
+                    event.name,
+                    event.at,
+                    escalated=event.escalated,
+                    tier=event.tier or int(event.escalated),
+                    because=event.because,
                 )
             case AttemptFinished():
                 node = self._node(event.node, event.at)
@@ -270,7 +282,10 @@ class _Fold:
             case Asked(node=path):
                 self._node(path, event.at).asked = event
             case Answered(node=path):
-                self._node(path, event.at).asked = None
+                node = self._node(path, event.at)
+                if node.asked is not None and node.asked.about == "acceptance":
+                    node.corrected = event
+                node.asked = None
             case Resumed() | LetterRefused() | Measured():
                 pass
             case Judged():
@@ -298,6 +313,7 @@ class _Fold:
             saved=(*_saved(start), *self.saved),
             asked=() if end else tuple(sorted((node.asked for node in self.nodes.values() if node.asked), key=lambda asked: asked.seq)),
             incidents=tuple(self.incidents),
+            tiers=start.tiers if start else (),
         )
 
     def _node(self, path: str, at: float) -> _Node:
@@ -340,6 +356,7 @@ class _Fold:
                 outcome=node.outcome,
                 usage=node.usage,
                 elements=node.elements,
+                corrected=node.corrected,
             )
             yield from self._rows(node.children, over=over or node.outcome is not None)
 
@@ -386,6 +403,7 @@ def _finished(before: Attempt | None, event: AttemptFinished) -> Attempt:
         received=event.received,
         recalled=event.recalled,
         escalated=before.escalated,
+        tier=before.tier,
         because=before.because,
     )
 

@@ -145,6 +145,8 @@ def _told(program: Program, row: Row, calls: Mapping[int, Call], outcomes: Mappi
     outcome, last = row.outcome, row.attempts[-1]
     for output, by in _others(program, row.path, outcomes):
         return output, by
+    if row.corrected is not None and isinstance(outcome, Value):
+        return row.corrected.value, "a person"
     own = isinstance(outcome, Value) and not last.error and last.accepted is not False and outcome.value == last.value
     if own and last.number in calls:
         return last.value, "the larger model" if calls[last.number].escalate else "itself"

@@ -253,11 +253,10 @@ class _Writer:
         argument stands before it, by whether that demand is met, and by which of the `twins` has had the same arguments.
         """
         fields = list(skill.fields.items())
-        reached = [{twins, ()}]
+        reached = [list(dict.fromkeys([twins, ()]))]  # no sets: a grammar is spelt the same in every process
         for name, _ in fields:
-            reached.append(
-                {(), *(after for before in reached[-1] for after in (*self._same(before, name).values(), self._without(before, name)))}
-            )
+            after = [one for before in reached[-1] for one in (*self._same(before, name).values(), self._without(before, name))]
+            reached.append(list(dict.fromkeys([(), *after])))
         rest = {(first, met, same): ends(same) if met else None for first in _EITHER for met in _EITHER for same in reached[-1]}
         for at in range(len(fields) - 1, -1, -1):
             name, kind = fields[at]
@@ -272,8 +271,8 @@ class _Writer:
                 for text, those in alike.items():
                     ways.append((literal(text), rest[False, met or _of_element(self.before[those[0]].arguments[name]), those]))
                 options = [f"{key} {value} {tail}" for value, tail in ways if value and tail]
-                if name not in skill.required and (after := rest[first, met, self._without(same, name)]):
-                    options.append(after)
+                if name not in skill.required and (without := rest[first, met, self._without(same, name)]):
+                    options.append(without)
                 here[first, met, same] = self.rule(" | ".join(options)) if options else None
             rest = here
         return rest[True, elements_ is None, twins]

@@ -81,7 +81,7 @@ def audit(case: Case) -> list[str]:
     book = Recorded.of(case.events)
     oracle = Oracle(case.program, book).consult()
     found = [f"I5 two ends: {what}" for what in book.twice] + oracle.objections
-    for look in (_line, _end, _places, _order, _width, _money, _time, _people, _decisions):
+    for look in (_line, _end, _places, _order, _width, _money, _checks, _time, _people, _decisions):
         found += look(case, book, oracle)
     if case.seen is not None:
         for glance in (witnesses.calls, witnesses.answers, witnesses.effects):
@@ -260,6 +260,58 @@ def _money(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
     return found
 
 
+def _checks(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """I6: where checks ask under a budget of their own, what was spent and reserved left room for that."""
+    budget = case.program.budget
+    if budget is None or budget.check_tokens is None:
+        return []
+    found: list[str] = []
+    scopes = _scopes(book)
+    spent = 0
+    open_: dict[str, tuple[int, int]] = {}
+    for event in case.events:
+        match event:
+            case ChecksStarted() if event.stake is not None:
+                held = sum(bound for bound, _ in open_.values())
+                if spent + held + event.stake.bound > budget.check_tokens:
+                    more = event.stake.bound
+                    found.append(f"I6 checks have spent {spent}, {held} are reserved and {more} more, of {budget.check_tokens}")
+                open_[f"{event.node}?{event.round}"] = (event.stake.bound, len(event.questions))
+            case ChecksStarted():
+                found.append(f"I6 {event.node} asked without the budget for checks")
+            case AttemptFinished() if (scope := event.node.rpartition("/")[0]) in scopes:
+                used = max(0, event.usage.prompt_tokens) + max(0, event.usage.output_tokens)
+                bound, questions = scopes[scope]
+                spent += used if used or event.error or event.recalled else bound // questions
+                if event.settled:
+                    _answered(open_, scope)
+            case NodeFinished():
+                _answered(open_, event.node.rpartition("/")[0])
+                for scope in [scope for scope in open_ if _within(scope, {event.node})]:
+                    del open_[scope]
+            case TurnStarted() if event.drafted is not None:
+                for scope in [scope for scope in open_ if _given_up(scope, event)]:
+                    del open_[scope]
+            case _:
+                pass
+    return found
+
+
+def _scopes(book: Recorded) -> dict[str, tuple[int, int]]:
+    """By scope of questions: what was reserved for them, and how many there are."""
+    return {f"{path}?{turn}": (said.stake.bound if said.stake else 0, len(said.questions)) for (path, turn), said in book.checks.items()}
+
+
+def _answered(open_: dict[str, tuple[int, int]], scope: str) -> None:
+    """A question of a scope has its end; with the last one what was reserved is free."""
+    if scope in open_:
+        bound, left = open_[scope]
+        if left > 1:
+            open_[scope] = (bound, left - 1)
+        else:
+            del open_[scope]
+
+
 def _given_up(node: str, event: TurnStarted) -> bool:
     """Whether a call of a plan is abandoned as the plan goes on: to another version, or without steps that it does not rest on."""
     drafted, rest = event.drafted, node.removeprefix(event.node)
@@ -382,6 +434,8 @@ def _undisturbed(case: Case, book: Recorded, oracle: Oracle, quiet: Callable[[],
         return []  # whether another attempt followed depends on the time that had passed, and calm runs take none
     if any(isinstance(outcome, Failed) for outcome in book.outcomes.values()) or any(map(book.refused_again, book.answers)):
         return []
+    if any(turn.drafted is not None and turn.drafted.recalled for turns in book.turns.values() for turn in turns):
+        return []  # a plan that served another request with other words in it need not be the one that the router would write now
     calm = Oracle(case.program, quiet()).consult()
     if calm.status == last.status and alike(calm.outcome, last.outcome):
         return []

@@ -31,12 +31,17 @@ class Book(Protocol):
     inputs: Mapping[str, Any]
     run: str
     label: Label
+    tiers: tuple[str, ...]
+    """The fleet's larger models, as the run began."""
 
     def attempt(self, call: Call) -> AttemptFinished | None:
         """How an attempt ended; None where it never did."""
 
     def answer(self, path: str, node: CompiledNode, question: str) -> Answered | None:
         """What a person answered."""
+
+    def correction(self, path: str, node: CompiledNode) -> Answered | None:
+        """What a person answered who was shown a value that was not accepted."""
 
     def refused_again(self, path: str) -> bool:
         """Whether a person said not to call again what must happen once."""
@@ -52,9 +57,12 @@ class Recorded:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     run: str = ""
     label: Label = "internal"
+    tiers: tuple[str, ...] = ()
     attempts: dict[tuple[str, int], AttemptFinished] = field(default_factory=dict)
     answers: dict[str, list[Answered]] = field(default_factory=dict)
     asked: dict[str, list[Asked]] = field(default_factory=dict)
+    corrections: dict[str, Answered] = field(default_factory=dict)
+    """By path: what a person gave in the place of a value that was not accepted."""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     ends: dict[str, Event] = field(default_factory=dict)
     """By path: the event that gave a unit its outcome."""
@@ -103,13 +111,20 @@ class Recorded:
                 case Asked():
                     book._begun(event)
                     book.asked.setdefault(event.node, []).append(event)
+                case Answered() if book.corrects(event):
+                    book.corrections[event.node] = event
                 case Answered():
                     book.answers.setdefault(event.node, []).append(event)
                 case RunStarted():
-                    book.inputs, book.run, book.label = event.inputs, event.run, event.label
+                    book.inputs, book.run, book.label, book.tiers = event.inputs, event.run, event.label, event.tiers
                 case _:
                     pass
         return book
+
+    def corrects(self, event: Answered) -> bool:
+        """Whether an answer is to a question about acceptance."""
+        asked = self.asked.get(event.node)
+        return asked is not None and asked[-1].about == "acceptance"
 
     def _begun(self, event: Any) -> None:
         self.begins.setdefault(event.node, event)
@@ -126,6 +141,10 @@ class Recorded:
     def answer(self, path: str, node: CompiledNode, question: str) -> Answered | None:
         """The first answer on record."""
         return next(iter(self.answers.get(path, ())), None)
+
+    def correction(self, path: str, node: CompiledNode) -> Answered | None:
+        """The person's answer on record."""
+        return self.corrections.get(path)
 
     def refused_again(self, path: str) -> bool:
         """Whether the last answer on record is a no."""
@@ -145,18 +164,23 @@ class Answering:
     label: Label
     call: Callable[[Call], Any]
     person: Callable[[str, CompiledNode, str], Any]
-    forbidden: Callable[[Call], bool]
-    """Whether there is no larger model for a call that asks for one."""
+    forbidden: Callable[[Call], str]
+    """Why no larger model answers a call that asks for one, as a code; empty where it does."""
+    tiers: tuple[str, ...] = ()
 
     def attempt(self, call: Call) -> AttemptFinished | None:
         """An end with a value; without one where there is no larger model."""
-        if self.forbidden(call):
-            return AttemptFinished(seq=0, at=0.0, node=call.node, attempt=call.attempt, error="F220")
+        if code := self.forbidden(call):
+            return AttemptFinished(seq=0, at=0.0, node=call.node, attempt=call.attempt, error=code)
         return AttemptFinished(seq=0, at=0.0, node=call.node, attempt=call.attempt, value=self.call(call))
 
     def answer(self, path: str, node: CompiledNode, question: str) -> Answered | None:
         """The person's answer."""
         return Answered(seq=0, at=0.0, node=path, value=self.person(path, node, question))
+
+    def correction(self, path: str, node: CompiledNode) -> Answered | None:
+        """The person's answer."""
+        return self.answer(path, node, "")
 
     def refused_again(self, path: str) -> bool:
         """Nobody is asked."""

@@ -114,6 +114,7 @@ class Recorder:
             "evidence": tuple(Text(source.text, source.name) for source in call.evidence),
             "feedback": call.feedback,
             "escalate": call.escalate,
+            "tier": call.tier if call.tier > 1 else 0,
             "attempt": call.attempt,
             "label": call.label,
             "prompt": self._prompts(call) if self._prompts else "",

@@ -26,11 +26,11 @@ from orchestra.events import (
     ChecksStarted,
 )
 from orchestra.testing.books import Book, Recorded
+from orchestra.testing.meanings import accepted, attempts, evidence_of, first_arm, or_fallback, result_of
 from orchestra.testing.plans import Reading
-from orchestra.values.outcome import Abstained, Evidence, Failed, Outcome, Skipped, Value, blamed
+from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value, blamed
 from orchestra.verify import acceptance, examination
 from orchestra.verify.entailment import Reply
-from orchestra.verify.parts import rest
 from orchestra.workflow.program import CompiledNode, Program
 
 TIME_IS_UP, NO_BUDGET, TOO_MANY, SAID_NO = "E006", "E005", "E004", "E016"
@@ -45,6 +45,19 @@ class Place:
     owner: str = ""
     poor: bool = False
     """Whether a budget of tokens or calls is around it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A value that was not accepted, and what the checks said of it."""
+
+    value: Any
+    ruling: acceptance.Ruling
+
+    @property
+    def score(self) -> float | None:
+        """That of the ruling."""
+        return self.ruling.score
 
 
 def alike(one: Outcome | None, two: Outcome | None) -> bool:
@@ -98,7 +111,7 @@ class Oracle:
         outcomes, bindings = self.scope("", self.program, {"input": book.inputs}, poor=False)
         if all(outcome is not None for outcome in outcomes):
             lost = self._lost(outcomes)
-            self.outcome = lost if lost is not None else _result(self.program, outcomes, bindings)
+            self.outcome = lost if lost is not None else result_of(self.program, outcomes, bindings)
             self.status = {Value: "done", Skipped: "abstained", Abstained: "abstained", Failed: "failed"}[type(self.outcome)]
             if isinstance(self.outcome, Failed) and self.outcome.code == NO_BUDGET:
                 self.status = "budget"
@@ -179,7 +192,7 @@ class Oracle:
     def _agreed(self, path: str, node: CompiledNode, bindings: Mapping[str, Any], wanted: Outcome | None) -> Outcome | None:
         """What a unit must end in, held against what it did end in."""
         spread = node.each is not None and self.places[path].owner == ""
-        wanted = wanted if spread else _or_fallback(node, path, bindings, wanted)
+        wanted = wanted if spread else or_fallback(node, path, bindings, wanted)
         if self.recorded is None:
             return wanted
         had = self.recorded.outcomes.get(path)
@@ -196,11 +209,11 @@ class Oracle:
 
     def _excused(self, path: str, node: CompiledNode, bindings: Mapping[str, Any], had: Outcome) -> bool:
         """Whether time or money explain an outcome."""
-        if self._timed(node) and alike(had, _or_fallback(node, path, bindings, Failed(TIME_IS_UP, "", path))):
+        if self._timed(node) and alike(had, or_fallback(node, path, bindings, Failed(TIME_IS_UP, "", path))):
             self.given_up.add(path)
             return True
         poor = node.kind == "agent" and self.places[path].poor
-        if poor and alike(had, _or_fallback(node, path, bindings, Failed(NO_BUDGET, "", path))):
+        if poor and alike(had, or_fallback(node, path, bindings, Failed(NO_BUDGET, "", path))):
             self.rescued.add(path)
             return True
         return False
@@ -212,13 +225,15 @@ class Oracle:
             case "agent" | "tool":
                 return self._call(path, node, bindings)
             case "first_of":
-                return self._settled(path, node, bindings, _first(node, bindings, outcomes, program))
+                return self._settled(path, node, bindings, first_arm(node, bindings, outcomes, program))
             case "verify":
                 return self._settled(path, node, bindings, Value(node.value.evaluate(bindings)) if node.value else Skipped("", path))
             case "ask":
                 question = str(node.value.evaluate(bindings)) if node.value is not None else ""
                 answer = self.book.answer(path, node, question)
-                if self.recorded is not None and any(asked.question != question for asked in self.recorded.asked.get(path, ())):
+                if self.recorded is not None and any(
+                    asked.about == "answer" and asked.question != question for asked in self.recorded.asked.get(path, ())
+                ):
                     self.objections.append(f"I5 {path} asked another question than {question!r}")
                 return None if answer is None else self._settled(path, node, bindings, Value(answer.value))
             case "call":
@@ -238,7 +253,7 @@ class Oracle:
             given = node.inputs.evaluate(bindings) if node.inputs is not None else {}
             around = {"input": {name: given.get(name, entry.default) for name, entry in body.inputs.items()}}
         outcomes, inner = self.scope(f"{path}/", body, around, poor=poor)
-        return None if any(outcome is None for outcome in outcomes) else _result(body, outcomes, inner)
+        return None if any(outcome is None for outcome in outcomes) else result_of(body, outcomes, inner)
 
     def _loop(self, path: str, node: CompiledNode, bindings: dict[str, Any], poor: bool) -> Outcome | None:
         body = node.body
@@ -249,7 +264,7 @@ class Oracle:
             outcomes, inner = self.scope(f"{path}#{turn}/", body, {**bindings, "turn": turn, "previous": previous}, poor=poor)
             if any(outcome is None for outcome in outcomes):
                 return None
-            found = _result(body, outcomes, inner)
+            found = result_of(body, outcomes, inner)
             if not isinstance(found, Value) or turn == node.at_most or node.until.evaluate(inner):
                 self._turns(path, turn)
                 return found
@@ -264,7 +279,7 @@ class Oracle:
     def result(program: Program, outcomes: Sequence[Outcome | None], bindings: Mapping[str, Any], path: str) -> Outcome:
         """What a plan or a question to a router gives, a failure of its output's own included."""
         try:
-            return _result(program, outcomes, bindings)
+            return result_of(program, outcomes, bindings)
         except OrchestraError as error:
             return Failed(error.code, error.message, path)
 
@@ -275,13 +290,14 @@ class Oracle:
         contract, rules = node.contract, node.acceptance
         assert contract is not None, "a call names an agent or a tool"
         inputs = node.inputs.evaluate(bindings) if node.inputs is not None else {}
-        evidence = _evidence(node, bindings) if rules is not None else ()
+        evidence = evidence_of(node, bindings) if rules is not None else ()
         feedback: tuple[str, ...] = ()
-        number, escalated = 1, node.escalate is not None and bool(node.escalate.evaluate(bindings))
+        number, tier = 1, int(node.escalate is not None and bool(node.escalate.evaluate(bindings)))
+        refused: Answer | None = None
         while True:
             call = Call(
                 run=self.book.run, node=path, attempt=number, kind=contract.kind, name=contract.name, inputs=inputs,
-                timeout=node.timeout, label=self.book.label, evidence=evidence, feedback=feedback, escalate=escalated,
+                timeout=node.timeout, label=self.book.label, evidence=evidence, feedback=feedback, tier=tier,
                 version=contract.digest, sample=node.sample,
             )  # fmt: skip
             self.calls[path, number] = call
@@ -291,9 +307,14 @@ class Oracle:
                 return Failed(SAID_NO, "", path) if once and self.book.refused_again(path) else None
             if found.error:
                 if not (found.retryable and self._again(node, path, number, found.error, found.at)):
-                    if not (escalated and found.error in ("F202", "F220") and not feedback):
-                        return Abstained("", path) if escalated and feedback else Failed(found.error, found.reason, path)
-                    escalated = False  # there is no larger model for it: its own is asked
+                    if tier and refused is not None:
+                        if found.error == "F220" or not self._higher(node, tier):
+                            return self._unaccepted(path, node, refused, refused.score if self.book.tiers else None)
+                        tier += 1
+                    elif tier and found.error in ("F202", "F220"):
+                        tier = 0  # there is no larger model for it: its own is asked
+                    else:
+                        return Failed(found.error, found.reason, path)
             elif rules is None or not rules.checks:
                 return Value(found.value, found.confidence)
             else:
@@ -302,13 +323,39 @@ class Oracle:
                 if ruling is None:
                     return None
                 if ruling.accepted:
-                    return _accepted(found.value, ruling)
+                    return accepted(found.value, ruling)
                 feedback = (*feedback, ruling.reason)
+                refused = Answer(found.value, ruling)
+                if self._unpaid(path, number):
+                    return self._unaccepted(path, node, refused, refused.score)
                 retry = "retry" in rules.otherwise and self._again(node, path, number, "V001", self._judged_at(path, number, found.at))
-                if escalated or not (retry or ("escalate" in rules.otherwise and contract.kind == "agent")):
-                    return Abstained("", path, ruling.score)
-                escalated = not retry
+                if not (retry and not tier):
+                    if not self._higher(node, tier):
+                        return self._unaccepted(path, node, refused, refused.score)
+                    tier += 1
             number += 1
+
+    def _unpaid(self, path: str, number: int) -> bool:
+        """Whether the budget for checks had nothing for an attempt: another one would find no more."""
+        said = self.recorded.judged.get((path, number)) if self.recorded is not None else None
+        return said is not None and said.unasked is not None
+
+    def _higher(self, node: CompiledNode, tier: int) -> bool:
+        """Whether a larger model than this one may be asked."""
+        escalates = node.acceptance is not None and "escalate" in node.acceptance.otherwise and node.kind == "agent"
+        return escalates and tier < (len(self.book.tiers) or 1)
+
+    def _unaccepted(self, path: str, node: CompiledNode, refused: Answer, score: float | None) -> Outcome | None:
+        """What becomes of a value that no model mends: a person gives another, or it is withheld."""
+        if node.acceptance is None or "ask" not in node.acceptance.otherwise:
+            return Abstained("", path, score)
+        if self.recorded is not None:
+            asked = [one for one in self.recorded.asked.get(path, ()) if one.about == "acceptance"]
+            shown = [one.withheld for one in asked if one.withheld is not None]
+            if len(asked) > 1 or any((one.value, one.verdicts) != (refused.value, refused.ruling.verdicts) for one in shown):
+                self.objections.append(f"I8 a person was shown something else than the last value of {path}, or more than once")
+        answer = self.book.correction(path, node)
+        return None if answer is None else Value(answer.value)
 
     def _judged_at(self, path: str, number: int, answered: float) -> float:
         """When an attempt was judged: later than it was answered, where its checks asked agents."""
@@ -317,7 +364,7 @@ class Oracle:
 
     def _again(self, node: CompiledNode, path: str, number: int, code: str, at: float) -> bool:
         """Whether another attempt follows: there are some left, and time for them."""
-        if number >= _attempts(node, code):
+        if number >= attempts(node, code):
             return False
         within, begun = node.retry.within, self.recorded.begins.get(path) if self.recorded is not None else None
         if within is None or begun is None:
@@ -330,10 +377,10 @@ class Oracle:
         if rules is None or not rules.checks or not isinstance(found, Value):
             return found
         rest = node.inputs.evaluate(bindings) if node.inputs is not None else []
-        ruling = self._ruling(path, 0, node, found, _evidence(node, bindings) or sources(rest), bindings)
+        ruling = self._ruling(path, 0, node, found, evidence_of(node, bindings) or sources(rest), bindings)
         if ruling is None:
             return None
-        return _accepted(found.value, ruling) if ruling.accepted else Abstained("", path, ruling.score)
+        return accepted(found.value, ruling) if ruling.accepted else self._unaccepted(path, node, Answer(found.value, ruling), ruling.score)
 
     def _ruling(
         self, path: str, number: int, node: CompiledNode, found: Value, evidence: tuple[Source, ...], bindings: dict[str, Any]
@@ -354,11 +401,16 @@ class Oracle:
         )
         stands = examination.start(situation)
         while isinstance(stands, examination.Asked):
+            unasked = self._unasked(path, number)
+            if unasked:
+                stands = examination.unasked(situation, stands, unasked)
+                break
             replies = self._replies(path, number, node, stands, bindings)
             if replies is None:
                 return None
             stands = examination.go_on(situation, stands, replies)
         ruling = stands
+        assert isinstance(ruling, acceptance.Ruling), "it asks no more"
         if self.recorded is not None:
             said = self.recorded.judged.get((path, number))
             if said is None:
@@ -367,6 +419,15 @@ class Oracle:
             elif (said.accepted, said.verdicts) != (ruling.accepted, ruling.verdicts):
                 self.objections.append(f"I8 the checks on attempt {number} of {path} say otherwise: accepted is {ruling.accepted}")
         return ruling
+
+    def _unasked(self, path: str, number: int) -> str:
+        """Why the budget for checks had nothing for an attempt's next questions; empty where they were asked, or never came to that."""
+        said = self.recorded.judged.get((path, number)) if self.recorded is not None else None
+        if self.recorded is None or said is None or said.unasked is None or (path, self.rounds.get(path, 0) + 1) in self.recorded.checks:
+            return ""
+        if self.program.budget is None or self.program.budget.check_tokens is None:
+            self.objections.append(f"I6 {path} was not checked for want of a budget that nobody stated")
+        return said.unasked.why
 
     def _replies(
         self, path: str, number: int, node: CompiledNode, asked: examination.Asked, bindings: dict[str, Any]
@@ -390,63 +451,3 @@ class Oracle:
     @staticmethod
     def _timed(node: CompiledNode) -> bool:
         return node.timeout is not None and node.kind in ("call", "loop", "ask", "plan")
-
-
-def _attempts(node: CompiledNode, code: str) -> int:
-    """Attempts in all: one for what must happen once; as the file says; two where a model, or a check, is not content; else three."""
-    if node.contract is not None and node.contract.effect == "once":
-        return 1
-    if node.source.retry is not None:
-        return node.source.retry.attempts
-    return 2 if code[:1] in ("M", "V") else node.retry.attempts
-
-
-def _accepted(value: Any, ruling: acceptance.Ruling) -> Value:
-    return Value(
-        rest(value, ruling.verdicts), ruling.score, tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
-    )
-
-
-def _evidence(node: CompiledNode, bindings: Mapping[str, Any]) -> tuple[Source, ...]:
-    rules = node.acceptance
-    return () if rules is None or rules.against is None else sources(rules.against.evaluate(bindings))
-
-
-def _or_fallback(node: CompiledNode, path: str, bindings: Mapping[str, Any], found: Outcome | None) -> Outcome | None:
-    fallback = node.fallback
-    if fallback is None or found is None or isinstance(found, Value) or any(name not in bindings for name in fallback.references):
-        return found
-    try:
-        return Value(fallback.evaluate(bindings))
-    except OrchestraError as error:
-        return Failed(error.code, error.message, path)
-
-
-def _first(node: CompiledNode, bindings: Mapping[str, Any], outcomes: Sequence[Outcome | None], program: Program | None) -> Outcome:
-    for arm in node.arms:
-        if all(name in bindings for name in arm.references):
-            return Value(arm.evaluate(bindings))
-    for kind in (Failed, Abstained, Skipped):
-        for need in node.needs if program is not None else ():
-            if isinstance(outcome := outcomes[need], kind) and program is not None:
-                return blamed(outcome, program.nodes[need].name)
-    return Skipped("no arm is a value", node.name)
-
-
-def _result(program: Program, outcomes: Sequence[Outcome | None], bindings: Mapping[str, Any]) -> Outcome:
-    """What a body or a workflow gives: its output; where a part is no value, the failure; else what is left of a mapping."""
-    read = [(node.name, outcomes[node.index]) for node in program.nodes if node.name in program.output.references]
-    values = [outcome for _, outcome in read if isinstance(outcome, Value)]
-    absent = {name: blamed(outcome, name) for name, outcome in read if outcome is not None and not isinstance(outcome, Value)}
-    score = min((value.score for value in values if value.score is not None), default=None)
-    evidence: tuple[Evidence, ...] = tuple(one for value in values for one in value.evidence)
-    if not absent:
-        return Value(program.output.evaluate(bindings), score, evidence)
-    for outcome in absent.values():
-        if isinstance(outcome, Failed):
-            return outcome
-    parts = program.output.parts
-    kept = {key for key, part in parts.items() if part.references.isdisjoint(absent)} if parts is not None else set()
-    if parts is None or not kept:
-        return next(iter(absent.values()))
-    return Value({key: part.evaluate(bindings) if key in kept else None for key, part in parts.items()}, score, evidence)

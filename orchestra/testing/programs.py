@@ -223,6 +223,9 @@ class _Author:
             if self.likely(0.5):
                 limits[key] = self.chance.choice((tight, tight, wide) if small else (tight, wide, wide))
                 self.features[f"{where} {key}"] += 1
+        if not small and self.asking.random() < 0.4:
+            limits["check_tokens"] = self.asking.choice((60, 300, 300, 2_000))
+            self.features["budget checks"] += 1
         return limits or {"calls": 50}
 
     def nodes(self, scope: _Scope, count: int) -> dict[str, Any]:
@@ -353,6 +356,9 @@ class _Author:
             found["otherwise"] = self.chance.choice((["retry"], ["retry", "escalate", "abstain"], ["escalate"], ["retry", "abstain"]))
             self.features["otherwise"] += 1
             self.features["escalate"] += "escalate" in found["otherwise"]
+        if self.asking.random() < 0.3:
+            found["otherwise"] = [*(one for one in found.get("otherwise", ()) if one != "abstain"), "ask"]
+            self.features["ask where not accepted"] += 1
         return found
 
     def tool(self, scope: _Scope) -> tuple[dict[str, Any], Kind]:

@@ -266,7 +266,15 @@ class Stage:
             ended = trial.elder.ended
             trial.parent_was = "cut off" if ended is None else "done" if ended.status == "done" else "failed"
         return engine.start(
-            program, trial.inputs, graph=graph, label=trial.label, run=trial.run, options=options, parent=parent, workers=heir
+            program,
+            trial.inputs,
+            graph=graph,
+            label=trial.label,
+            run=trial.run,
+            options=options,
+            parent=parent,
+            workers=heir,
+            tiers=self.storm.tiers,
         )
 
     async def _recalling(self, engine: Engine, process: Process, workers: StormyWorkers) -> tuple[Recalling | None, Label]:
@@ -406,7 +414,8 @@ class Stage:
     async def _answer(self, asked: Asked) -> None:
         """Letters to one question, as the person's habit is."""
         habit = "prompt" if asked.about == "effect" and self.storm.habit == "nobody" else self.storm.habit
-        value = person(self.storm.seed, asked.node, asked.question, asked.options, asked.schema)
+        question = "" if asked.about == "acceptance" else asked.question
+        value = person(self.storm.seed, asked.node, question, asked.options, asked.schema)
         right = Letter(kind="answer", node=asked.node, value=value, shown=asked.shown, by="ann")
         match habit:
             case "prompt":
@@ -441,6 +450,8 @@ def _step(process: Process) -> None:
 def person(seed: int, node: str, question: str, options: Sequence[str], schema: Mapping[str, Any]) -> Any:
     """What a person answers to a question."""
     share = draw(seed, "person", node, question)
-    if options:
-        return options[int(share * len(options))]
+    if chosen := options or schema.get("enum", ()):
+        return chosen[int(share * len(chosen))]
+    if "properties" in schema:
+        return {name: person(seed, node, name, (), inner) for name, inner in schema["properties"].items()}
     return int(share * 10) if schema.get("type") == "integer" else f"I think {int(share * 100)}"

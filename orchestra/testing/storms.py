@@ -33,6 +33,7 @@ OVERHEAD = 8
 """Tokens by which the bound of a prompt is above its exact count, at least."""
 MOST_OUTPUT = 40
 NO_LARGER = 0.3
+LADDERS: tuple[tuple[str, ...], ...] = ((), ("large",), ("large", "larger"), ("large", "outside", "largest"))
 """The share of calls for which the fleet has no larger model."""
 HABITS = ("prompt", "prompt", "slow", "clumsy", "twice", "nobody")
 """How the person answers: at once, or hours later; first wrong, stale and too early; each answer twice; never."""
@@ -155,6 +156,11 @@ class Storm:
             elder=Elder.of(seed),
         )
 
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """The larger models of its fleet."""
+        return LADDERS[int(draw(self.seed, "tiers") * len(LADDERS))]
+
     def calm(self) -> Storm:
         """The same run without anything that goes wrong."""
         return replace(self, chances={}, lives=(), cancel=None, jumps=(), readers=(), habit="prompt", elder=None)
@@ -181,14 +187,18 @@ def _life(chance: Random, number: int) -> Life:
     return Life(fenced=when, weather=weather)
 
 
-def no_larger(seed: int, call: Call) -> bool:
-    """Whether the fleet has no larger model for a call that asks for one."""
-    return call.escalate and draw(seed, "larger", call.name, canonical(call.inputs)) < NO_LARGER
+def refusal(seed: int, call: Call) -> str:
+    """The code with which the fleet refuses a call to a larger model, because it has none or the label forbids it; else empty."""
+    if not call.tier:
+        return ""
+    share = draw(seed, f"larger {call.tier}" if call.tier > 1 else "larger", call.name, canonical(call.inputs))
+    return "" if share >= NO_LARGER else "F202" if call.tier > 1 or share < NO_LARGER / 2 else "F220"
 
 
 def answer(seed: int, call: Call) -> Any:
     """What an agent or tool answers to a call."""
-    said = canonical([call.name, call.inputs, len(call.feedback), call.escalate, *([call.sample] if call.sample else [])])
+    tier = call.tier if call.tier > 1 else call.escalate
+    said = canonical([call.name, call.inputs, len(call.feedback), tier, *([call.sample] if call.sample else [])])
     mark = blake2b(said + str(seed).encode(), digest_size=8).digest()
     text = call.inputs.get("text")
     match call.name:
@@ -266,9 +276,9 @@ class StormyWorkers:
             self._ledger.strike("not cleared")
             yield Refused(code="F202", reason=f"{call.name} must not see {call.label} data", hint="use another agent")
             return
-        if no_larger(self._storm.seed, call):
-            self._ledger.strike("no larger model")
-            yield Refused(code="F220", reason="this fleet has no larger model", hint="escalate: NAME in the fleet file")
+        if code := refusal(self._storm.seed, call):
+            self._ledger.strike("no larger model" if code == "F220" else "a larger model that is not cleared")
+            yield Refused(code=code, reason="no such model for this call", hint="escalate: NAME in the fleet file")
             return
         self._ledger.seen.append(seen)
         self.in_flight += 1
@@ -396,4 +406,4 @@ def prompt(call: Call) -> int:
 
 def memo(call: Call) -> str:
     """The key under which a call's answer may be remembered."""
-    return digest(canonical([call.kind, call.name, call.inputs, len(call.feedback), call.escalate, call.sample]))
+    return digest(canonical([call.kind, call.name, call.inputs, len(call.feedback), call.tier, call.sample]))

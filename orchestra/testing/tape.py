@@ -59,6 +59,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     evidence: tuple[Text, ...] = ()
     feedback: tuple[str, ...] = ()
     escalate: bool = False
+    tier: Annotated[int, msgspec.Meta(ge=0, le=8)] = 0
+    """Which of several larger models, where it was not the first."""
     attempt: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
     label: Label = "internal"
     prompt: str = ""
@@ -105,7 +107,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     def asked(self) -> dict[str, Any]:
         """What the call says: the parts by which it is found again."""
         evidence = [[source.name, source.text] for source in self.evidence]
-        return _asked(self.kind, self.name, self.inputs, evidence, self.feedback, self.escalate, self.attempt)
+        return _asked(self.kind, self.name, self.inputs, evidence, self.feedback, self.tier or int(self.escalate), self.attempt)
 
     def reply(self) -> Done | Refused | None:
         """What came back; None where the caller did not wait for it."""
@@ -123,7 +125,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
 
 
 def _asked(
-    kind: str, name: str, inputs: dict[str, Any], evidence: list[list[str]], feedback: tuple[str, ...], escalate: bool, attempt: int
+    kind: str, name: str, inputs: dict[str, Any], evidence: list[list[str]], feedback: tuple[str, ...], tier: int, attempt: int
 ) -> dict[str, Any]:
     return {
         "kind": kind,
@@ -131,7 +133,7 @@ def _asked(
         "inputs": inputs,
         "evidence": evidence,
         "feedback": list(feedback),
-        "escalate": escalate,
+        "escalate": tier if tier > 1 else tier > 0,
         "attempt": attempt,
     }
 
@@ -139,7 +141,7 @@ def _asked(
 def asked(call: Call) -> dict[str, Any]:
     """What a call says, without node, run, budget and label: calls that say the same get the same recorded answers."""
     evidence = [[source.name, source.text] for source in call.evidence]
-    return _asked(call.kind, call.name, call.inputs, evidence, call.feedback, call.escalate, call.attempt)
+    return _asked(call.kind, call.name, call.inputs, evidence, call.feedback, call.tier, call.attempt)
 
 
 def read(path: Path) -> list[Entry]:

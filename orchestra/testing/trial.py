@@ -22,7 +22,7 @@ from orchestra.testing.descent import Relative
 from orchestra.testing.programs import Drawn
 from orchestra.testing.stage import Stage, person
 from orchestra.testing.stage import Trial as Trial
-from orchestra.testing.storms import Elder, Storm, answer, no_larger
+from orchestra.testing.storms import Elder, Storm, answer, refusal
 from orchestra.values.labels import join
 from orchestra.workflow.nodes import AskNode
 from orchestra.workflow.program import CompiledNode
@@ -132,7 +132,13 @@ def _findings(trial: Trial, other: Trial | None) -> list[str]:
             return person(storm.seed, path, question, options, node.output)
 
         return Answering(
-            trial.inputs, trial.run, trial.label, lambda call: answer(storm.seed, call), say, lambda call: no_larger(storm.seed, call)
+            trial.inputs,
+            trial.run,
+            trial.label,
+            lambda call: answer(storm.seed, call),
+            say,
+            lambda call: refusal(storm.seed, call),
+            storm.tiers,
         )
 
     found = list(trial.wrong)

@@ -65,7 +65,7 @@ def calls(book: Recorded, oracle: Oracle, seen: Sequence[Observed]) -> list[str]
 
 
 def _alike(call: Call, known: Call) -> bool:
-    parts = ("name", "inputs", "evidence", "feedback", "escalate")
+    parts = ("name", "inputs", "evidence", "feedback", "tier")
     return all(getattr(call, part) == getattr(known, part) for part in parts)
 
 

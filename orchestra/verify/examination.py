@@ -61,6 +61,17 @@ def go_on(situation: Situation, asked: Asked, replies: Sequence[Reply]) -> Asked
     return _next(situation, {one: said for one, said in known.items() if isinstance(one, Named)})
 
 
+def unasked(situation: Situation, asked: Asked, reason: str) -> Ruling:
+    """The ruling where the questions are not asked: what they would have told is `unknown`, for this reason."""
+    rules = rules_of(situation.checks)
+    known = {name: one for one in asked.verdicts if isinstance(name := read(one.check), Named)}
+    if situation.back_off:  # the other checks were to judge what is left, and that is all of it
+        known = at_once(situation)
+    while (check := open_check(rules, known)) is not None:
+        known[check] = unknown(str(check), reason)
+    return ruling(situation, rules, known)
+
+
 def _next(situation: Situation, known: dict[Named, Verdict]) -> Asked | Ruling:
     rules = rules_of(situation.checks)
     while (check := open_check(rules, known)) is not None:

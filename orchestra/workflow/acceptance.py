@@ -84,9 +84,9 @@ def _by(check: str, agent: Step[..., Any] | str) -> Check:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """What can be done about a value that is not accepted: another attempt, or less of it."""
+    """What can be done about a value that is not accepted: to have another one in its place, or less of it."""
 
-    name: Literal["retry", "escalate", "back_off"]
+    name: Literal["retry", "escalate", "ask", "back_off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,9 @@ certified: Final = "certified"
 retry: Final = Again("retry")
 """Another attempt, told why the last one was not accepted."""
 escalate: Final = Again("escalate")
-"""An attempt by the fleet's larger model."""
+"""An attempt by the fleet's larger model; by each of them in turn where it has several."""
+ask: Final = Again("ask")
+"""A person is shown the value that was not accepted, and gives the right one. The run waits for that, for days and at no cost."""
 back_off: Final = Again("back_off")
 """The parts of the value that `entailment` does not pass are taken out of it, and the rest is accepted."""
 abstain: Final = Abstain()
@@ -195,7 +197,7 @@ def _clause(checks: Check, against: object, accept: Accept | None) -> dict[str, 
 def _actions(otherwise: Sequence[Again | Abstain]) -> Sequence[Again | Abstain]:
     for action in otherwise:
         if not isinstance(action, Again | Abstain):
-            raise fault("W016", f"otherwise=[{action!r}] is not known", hint="otherwise=[retry, escalate, abstain]")
+            raise fault("W016", f"otherwise=[{action!r}] is not known", hint="otherwise=[retry, escalate, ask, abstain]")
     return otherwise
 
 

@@ -74,7 +74,7 @@ def back_off(
         if name in (REDERIVE, AGREE):
             findings.fault("L075", f"`{name}` is about whole values, and `back_off` takes parts out of them", place, hint="leave it out")
     for again in otherwise:
-        if again not in ("back_off", "abstain"):
+        if again in ("retry", "escalate"):
             said = f"`back_off` keeps what is borne out of the first answer, and so `{again}` would never come"
             findings.fault("L075", said, place, hint="otherwise: [back_off, abstain]")
 

@@ -172,10 +172,13 @@ def each_program(program: Program) -> Iterator[Program]:
                 waiting.append(node.body)
 
 
-def tries(node: CompiledNode) -> int:
-    """Attempts of a node that calls an agent or a tool, at most; one more where a larger model may be asked. Bodies are not repeated."""
+def tries(node: CompiledNode, tiers: int = 1) -> int:
+    """Attempts of a node that calls an agent or a tool, at most; where larger models may be asked, one more for each of these `tiers`, one
+    at least: the fleet says whether it is there. Bodies are not repeated."""
     if node.contract is not None and node.contract.effect == "once":
         found = 1
     else:
         found = node.source.retry.attempts if node.source.retry is not None else max(node.retry.attempts, TRIES)
-    return found + (node.escalate is not None or (node.acceptance is not None and "escalate" in node.acceptance.otherwise))
+    if node.acceptance is not None and "escalate" in node.acceptance.otherwise:
+        return found + max(1, tiers)
+    return found + (node.escalate is not None)

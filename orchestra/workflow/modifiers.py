@@ -168,7 +168,7 @@ def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, p
             f"a `{draft.kind}` node is not retried when its checks refuse: retries belong to the nodes inside", findings.at(*path)
         )
     otherwise = otherwise or ("abstain",)
-    if certificate is not None and (again := [action for action in otherwise if action not in ("back_off", "abstain")]):
+    if certificate is not None and (again := [action for action in otherwise if action in ("retry", "escalate")]):
         said = f"what `{again[0]}` brings is accepted by the same threshold, but without the promise of the certificate"
         findings.warn(f"{said}, which is about first answers; otherwise: [abstain] keeps to those", findings.at(*path))
     return Acceptance(

@@ -18,7 +18,7 @@ Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=
 Template: TypeAlias = Any
 """JSON whose strings may hold `${...}`."""
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-Action: TypeAlias = Literal["retry", "escalate", "back_off", "abstain"]
+Action: TypeAlias = Literal["retry", "escalate", "ask", "back_off", "abstain"]
 
 
 class Frozen(BaseModel):
@@ -41,12 +41,14 @@ class Input(Frozen):
 
 class Budget(Frozen):
     """Limits of a run. `tokens` counts prompt and output; `seconds` is wall-clock time that is active; `calls` counts those to models and
-    other agents; `money` is in the currency of the fleet's prices."""
+    other agents; `money` is in the currency of the fleet's prices. `check_tokens`, of the tokens, are those that checks may spend on asking
+    agents; they go where they are worth most. That of the run's own workflow holds, and not those of workflows that it calls."""
 
     tokens: Annotated[int, Field(gt=0)] | None = None
     seconds: Seconds | None = None
     calls: Annotated[int, Field(gt=0)] | None = None
     money: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    check_tokens: Annotated[int, Field(gt=0)] | None = None
 
 
 class Retry(Frozen):

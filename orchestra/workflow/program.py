@@ -152,7 +152,9 @@ class CompiledNode(msgspec.Struct, frozen=True, gc=False):
     @property
     def acts(self) -> bool:
         """Whether it may have an effect: calls what has one, asks a person, lets a router plan, or has such a node within."""
-        if self.kind in ("ask", "plan") or (self.contract is not None and self.contract.effect != "pure"):
+        if self.kind in ("ask", "plan") or (self.acceptance is not None and "ask" in self.acceptance.otherwise):
+            return True
+        if self.contract is not None and self.contract.effect != "pure":
             return True
         if self.using is not None and any(one.effect != "pure" for one in self.using.known):
             return True
@@ -188,6 +190,37 @@ class Program:
     """Whether it sees the bindings around it (blocks and loops), or only its inputs (workflows)."""
 
     @cached_property
+    def influence(self) -> tuple[float, ...]:
+        """By node: the share of the nodes that lead to the output, or to an effect, that rest on it, itself among them; 0 for one that does
+        not lead there."""
+        rest = [0] * len(self.nodes)
+        for node in reversed(self.nodes):
+            below = 0
+            for child in node.children:
+                below |= rest[child]
+            if below or node.acts or node.name in self.output.references:
+                rest[node.index] = below | 1 << node.index
+        leading = sum(map(bool, rest))
+        return tuple(found.bit_count() / leading if found else 0.0 for found in rest)
+
+    @cached_property
+    def stakes(self) -> tuple[tuple[float, float], ...]:
+        """What its checks will ask about, as far as that is known before it runs: of each node whose checks ask agents, those in bodies
+        among them, the influence of one value and how many there will be. Of a list nobody knows the length, and it counts as one."""
+        found: list[tuple[float, float]] = []
+        for node, share in zip(self.nodes, self.influence, strict=True):
+            if node.acceptance is not None and node.acceptance.asking:
+                found.append((share, 1.0))
+            if node.body is not None:
+                found += [(share * inner, count) for inner, count in node.body.stakes]
+        return tuple(found)
+
+    @cached_property
+    def climbs(self) -> bool:
+        """Whether one of its nodes may ask a larger model."""
+        return any(map(_climbs, self.nodes))
+
+    @cached_property
     def waits(self) -> list[int]:
         """How many needs each node has."""
         return [len(node.needs) for node in self.nodes]
@@ -201,6 +234,15 @@ class Program:
     def first(self) -> list[CompiledNode]:
         """The nodes that need no other."""
         return [node for node in self.nodes if not node.needs]
+
+
+def _climbs(node: CompiledNode) -> bool:
+    if node.escalate is not None or (node.acceptance is not None and "escalate" in node.acceptance.otherwise):
+        return True
+    if node.planning is not None and node.planning.workflows:
+        return True
+    skills = node.planning.skills if node.planning is not None else node.using.known if node.using is not None else ()
+    return any("escalate" in one.otherwise for one in skills) or (node.body is not None and node.body.climbs)
 
 
 def sampled(program: Program, sample: int) -> Program:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.injected import CONTRARY, ORDERS, Effect, chosen, measured
+from bench.injected import CONTRARY, CONTROL, ORDERS, Effect, chosen, measured
 from orchestra import Orchestra
 from orchestra.config import Settings
 from orchestra.doors import Call
@@ -44,8 +44,8 @@ def test_generic_replies_are_left_out_and_both_labels_are_as_many() -> None:
 
 async def test_a_judge_that_obeys_is_turned_every_time() -> None:
     effects = await counted(obeying)
-    assert {effect.order for effect in effects} == {*ORDERS, *CONTRARY}
-    assert {(effect.turned, effect.right) for effect in effects} == {(5, 5)}
+    assert {effect.order for effect in effects} == {*ORDERS, *CONTRARY, CONTROL}
+    assert {(effect.order == CONTROL, effect.turned, effect.right) for effect in effects} == {(True, 0, 5), (False, 5, 5)}
 
 
 @pytest.mark.parametrize(("taken_for", "wrong"), [("b", 5), ("a", 0)])

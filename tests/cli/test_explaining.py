@@ -90,10 +90,11 @@ def test_a_plan_says_of_each_step_where_it_goes_and_what_it_takes(desk: Shell) -
     found = desk("plan", WHEN, "-d", "docs", "--json").json["explain"]
     reading = nodes(found)["s2"]
     assert (reading["asks"], reading["critical"], reading["certificate"]) == ("reader", True, False)
-    assert reading["servers"] == [{"name": "small", "external": False, "cleared_for": "restricted", "escalated": False}]
+    small = {"external": False, "cleared_for": "restricted", "escalated": False, "tier": 0}
+    assert reading["servers"] == [{"name": "small", **small}]
     assert (reading["label"], reading["allowed"]) == ("internal", True)
     assert reading["tokens"] == reading["calls"] * 4096
-    assert nodes(found)["s1"]["servers"] == [{"name": "here", "external": False, "cleared_for": "restricted", "escalated": False}]
+    assert nodes(found)["s1"]["servers"] == [{"name": "here", **small}]
     assert (nodes(found)["s1"]["certificate"], nodes(found)["s1"]["tokens"]) == (None, 0)
     assert found["critical_path"] == ["s1", "s2", "s3"]
     assert found["tokens"] == reading["tokens"]
@@ -130,7 +131,10 @@ def test_where_data_leaves_the_machines_is_told(desk: Shell) -> None:
     assert "small, then provider (external)" in out
     assert "data may leave your machines: provider" in out
     fleet("label: internal", "label: public")
-    assert "provider" not in desk(*RUN, "--dry-run").out
+    out = " ".join(desk(*RUN, "--dry-run").out.split())
+    assert "may leave your machines" not in out
+    assert "then provider" not in out
+    assert "provider (external) is passed over: the inputs are internal, and it is cleared for public" in out
 
 
 def test_a_node_that_may_ask_the_larger_model_at_once_shows_both_servers(desk: Shell) -> None:

@@ -38,5 +38,5 @@ class Theatre:
         other._closed = True
         self.store.readers.remove(other)
 
-    def start(self, program: Program, inputs: Mapping[str, Any] | None = None) -> Run:
-        return self.engine.start(program, dict(inputs or {}), graph="0" * 32)
+    def start(self, program: Program, inputs: Mapping[str, Any] | None = None, tiers: tuple[str, ...] = ()) -> Run:
+        return self.engine.start(program, dict(inputs or {}), graph="0" * 32, tiers=tiers)

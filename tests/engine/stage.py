@@ -118,6 +118,7 @@ def play(
     seed: int = 0,
     catalog: Catalog = CATALOG,
     concurrency: int = 64,
+    tiers: tuple[str, ...] = (),
     **simulation: Any,
 ) -> Played:
     """Runs a workflow to its end in virtual time."""
@@ -127,7 +128,7 @@ def play(
         journal = MemoryJournal()
         workers = SimulatedWorkers({**ANSWERS, **(answers or {})}, seed=seed, clock=clock, **simulation)
         engine = Engine(clock, journal, workers, concurrency=concurrency)
-        run = engine.start(compiled, dict(inputs or {}), graph="0" * 32)
+        run = engine.start(compiled, dict(inputs or {}), graph="0" * 32, tiers=tiers)
         finished = await run.wait()
         await engine.close()
         return Played(finished, list(run.log), workers, journal)

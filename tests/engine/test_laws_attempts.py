@@ -58,17 +58,18 @@ def test_a_tool_that_must_happen_once_is_called_once_whatever_goes_wrong(faults:
     otherwise=st.lists(st.sampled_from(["retry", "escalate", "abstain"]), min_size=1, unique=True),
     attempts=st.none() | st.integers(1, 4),
     latency=st.sampled_from([0.0, 1.0]),
+    tiers=st.integers(0, 3),
 )
 def test_what_is_not_accepted_is_tried_again_then_asked_of_the_larger_model_then_withheld(
-    good: list[bool], otherwise: list[str], attempts: int | None, latency: float
+    good: list[bool], otherwise: list[str], attempts: int | None, latency: float, tiers: int
 ) -> None:
-    plan = [False] + [False] * ((attempts or 2) - 1) * ("retry" in otherwise) + [True] * ("escalate" in otherwise)
+    plan = [0] + [0] * ((attempts or 2) - 1) * ("retry" in otherwise) + list(range(1, max(1, tiers) + 1)) * ("escalate" in otherwise)
     made = next((index + 1 for index in range(len(plan)) if good[index]), len(plan))
     policy = "" if attempts is None else f", retry: {{attempts: {attempts}}}"
     text = "output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, checks: [numbers], against: none, otherwise: [%s]%s}"
     answers = {"writer": lambda call: "fine" if good[call.attempt - 1] else f"no {call.attempt}7"}
-    played = play(text % (", ".join(otherwise), policy), answers=answers, latency=latency)
-    assert [call.escalate for call in played.workers.calls] == plan[:made]
+    played = play(text % (", ".join(otherwise), policy), answers=answers, latency=latency, tiers=("one", "two", "three")[:tiers])
+    assert [call.tier for call in played.workers.calls] == plan[:made]
     assert [len(call.feedback) for call in played.workers.calls] == list(range(made))
     assert isinstance(played.outcome, Value if good[made - 1] else Abstained)
 

@@ -16,7 +16,9 @@ from orchestra.agent.contract import Catalog
 from orchestra.clock import SystemClock
 from orchestra.doors import Call, Chunk, Done, Refused
 from orchestra.engine.shell import Engine
-from orchestra.fleet.config import Limits
+from orchestra.errors import InputErrors
+from orchestra.events import AttemptFinished
+from orchestra.fleet.config import Limits, parse
 from orchestra.fleet.folders import Folders
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing.server import SimulatedServer
@@ -301,7 +303,7 @@ async def test_an_escalated_call_asks_the_larger_model() -> None:
     async with raw_server(says("small")) as small, raw_server(says("large")) as large:
         config = endpoints(small.url, large.url).model_copy(update={"models": {"base": "s0", "big": "s1"}, "escalate": "big"})
         async with opened(config) as fleet:
-            values = [await only(fleet, call("writer", escalate=escalate)) for escalate in (False, True)]
+            values = [await only(fleet, call("writer", tier=tier)) for tier in (0, 1)]
     assert [done.value for done in values if isinstance(done, Done)] == ["small", "large"]
 
 
@@ -322,9 +324,43 @@ async def test_a_choice_of_the_larger_model_sends_nothing_to_a_server_that_the_l
     assert (finished.outcome.value, (len(small.visits), len(large.visits))) == (answer, visits)
 
 
+@pytest.mark.parametrize(("label", "answer", "visits"), [("public", "large", (1, 0)), ("internal", "largest", (0, 1))])
+async def test_a_climb_passes_over_an_endpoint_that_the_label_forbids(label: Label, answer: str, visits: tuple[int, int]) -> None:
+    """Small, then one that only public data may go to, then one that may see more; what is not accepted climbs."""
+    text = ROUTED.replace(", escalate: \"${input.text == 'hard'}\"", ", checks: [numbers], against: none, otherwise: [escalate]")
+    graph = read(text, "routed.yaml").graph
+    async with raw_server(says("1")) as small, raw_server(says("large")) as large, raw_server(says("largest")) as top:
+        config = endpoints(small.url, large.url, top.url)
+        models: dict[str, str] = {"base": "s0", "outside": "s1", "inside": "s2"}
+        config = config.model_copy(update={"models": models, "escalate": ("outside", "inside")})
+        servers = {**config.servers, "s1": config.servers["s1"].model_copy(update={"label": "public"})}
+        async with opened(config.model_copy(update={"servers": servers})) as fleet:
+            engine = Engine(SystemClock(), MemoryJournal(), fleet)
+            program = compile_graph(graph, Catalog(agents={"writer": WRITER.contract}))
+            run = engine.start(program, {"text": "hard"}, graph="0" * 32, label=label, tiers=config.tiers)
+            finished = await run.wait()
+            refused = [event.reason for event in run.log if isinstance(event, AttemptFinished) and event.error]
+            await engine.close()
+    assert isinstance(finished.outcome, Value)
+    assert finished.outcome.value == answer
+    assert (len(small.visits), len(large.visits), len(top.visits)) == (1, *visits)
+    assert refused == ([] if label == "public" else ["data labelled 'internal' may go to no server of the model 'outside'"])
+
+
+@pytest.mark.parametrize(("escalate", "said"), [("[big, base]", ""), ("[big, bgi]", "did you mean 'big'"), ("[big, big]", "twice")])
+def test_larger_models_are_a_list_of_models_that_are_there(escalate: str, said: str) -> None:
+    text = "schema: orchestra/fleet/v1\nname: f\nservers: {s: {endpoint: 'http://127.0.0.1:9/v1', model: m}}\nmodels: {base: s, big: s}\n"
+    if not said:
+        assert parse(f"{text}escalate: {escalate}\n", "f.yaml").tiers == ("big", "base")
+        return
+    with pytest.raises(InputErrors) as caught:
+        parse(f"{text}escalate: {escalate}\n", "f.yaml")
+    assert said in str(caught.value.errors[0])
+
+
 async def test_a_fleet_without_a_larger_model_says_so() -> None:
     async with opened(endpoints("http://127.0.0.1:1")) as fleet:
-        refused = await only(fleet, call("writer", escalate=True))
+        refused = await only(fleet, call("writer", tier=1))
     assert isinstance(refused, Refused)
     assert (refused.code, refused.retryable) == ("F220", False)
 

@@ -106,7 +106,7 @@ def test_the_key_depends_on_who_is_asked(other: Gauge) -> None:
 def test_the_larger_model_has_keys_of_its_own() -> None:
     config = endpoints("http://127.0.0.1:1", "http://127.0.0.1:2", revision="1")
     config = config.model_copy(update={"models": {"base": "s0", "big": "s1"}, "escalate": "big"})
-    memos = {gauge(config).measure(call(escalate=escalate)).memo for escalate in (False, True)}
+    memos = {gauge(config).measure(call(tier=tier)).memo for tier in (0, 1, 2)}
     assert len(memos - {""}) == 2
 
 
@@ -116,7 +116,7 @@ def test_the_larger_model_has_keys_of_its_own() -> None:
         (gauge(endpoints("http://127.0.0.1:1")), call()),
         (gauge(REMOTE, reader(sampling={"temperature": 0.5})), call()),
         (gauge(REMOTE, reader(model="bas")), call()),
-        (gauge(REMOTE), call(escalate=True)),
+        (gauge(REMOTE), call(tier=1)),
         (gauge(REMOTE), call(inputs={"text": "\ud800"})),
         (gauge(endpoints("http://127.0.0.1:1", revision="1", label="public")), call()),
     ],

@@ -165,7 +165,7 @@ def modifiers(draw: st.DrawFn, scope: tuple[str, ...], before: tuple[str, ...]) 
     if draw(st.booleans()):
         found |= {"checks": draw(st.sampled_from([("quote",), ("quote", "numbers"), ("schema", "recompute")]))}
         found |= {"against": draw(references(inner))}
-        actions: Any = st.lists(st.sampled_from(["retry", "escalate", "abstain"]), min_size=1, max_size=3, unique=True).map(tuple)
+        actions: Any = st.lists(st.sampled_from(["retry", "escalate", "ask", "abstain"]), min_size=1, max_size=4, unique=True).map(tuple)
         found |= draw(st.fixed_dictionaries({}, optional={"accept": st.just("certified") | st.floats(0, 1), "otherwise": actions}))
     more: dict[Any, st.SearchStrategy[Any]] = {
         "when": references(inner),

@@ -45,7 +45,7 @@ def situation(unit: Unit, outcome: Value) -> Situation:
 def _promise(unit: Unit, acceptance: Acceptance) -> str:
     """What the node's certificate promises of this value: of a first answer alone, for it was made on those."""
     certificate = acceptance.certificate
-    return certificate.promise if certificate is not None and unit.judged is None and not unit.escalated else ""
+    return certificate.promise if certificate is not None and unit.judged is None and not unit.tier else ""
 
 
 def evidence(unit: Unit) -> tuple[Source, ...]:

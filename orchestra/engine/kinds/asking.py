@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.proposals import Ask, Finish, Proposal
 from orchestra.engine.state import State, Unit
 from orchestra.errors import OrchestraError
+from orchestra.values.json import canonical, digest
 from orchestra.values.outcome import Failed, Value
 from orchestra.workflow.nodes import AskNode
 
@@ -29,6 +32,20 @@ def doubt(unit: Unit) -> Proposal:
     return Ask(unit, question, {"enum": [AGAIN, FAIL]}, (AGAIN, FAIL), about="effect")
 
 
+def facts(ask: Ask) -> dict[str, Any]:
+    """What is on record of a question, with the digest of all that the person is shown."""
+    shown: list[Any] = [ask.question, ask.options, ask.schema]
+    shown += [ask.withheld] if ask.withheld is not None else []
+    return {
+        "question": ask.question,
+        "schema": ask.schema,
+        "shown": digest(canonical(shown)),
+        "options": ask.options,
+        "about": ask.about,
+        "withheld": ask.withheld,
+    }
+
+
 def replied(state: State, unit: Unit) -> Proposal | None:
     """What follows from a person's answer."""
     asked, reply = unit.asked, unit.reply
@@ -36,6 +53,8 @@ def replied(state: State, unit: Unit) -> Proposal | None:
         raise OrchestraError("E002", f"{unit.path} was not asked", hint="orchestra doctor")
     if asked.about == "answer":
         return settle(unit, Value(reply.value))
+    if asked.about == "acceptance":
+        return Finish(unit, Value(reply.value))  # as it stands: who asks a person does not judge the answer
     unit.reply = None
     if reply.value == AGAIN:
         unit.attempt -= 1

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from orchestra.doors import Call, Measure
-from orchestra.engine.kinds import body, choice
+from orchestra.engine.kinds import body, choice, climbing
 from orchestra.engine.kinds.acceptance import evidence, settle
 from orchestra.engine.proposals import Count, Finish, Invoke, Pause, Proposal
 from orchestra.engine.purse import Purse
@@ -15,7 +15,7 @@ from orchestra.engine.retry import policy
 from orchestra.engine.state import Phase, State, Unit
 from orchestra.errors import OrchestraError
 from orchestra.values.json import canonical
-from orchestra.values.outcome import Abstained, Failed, Outcome, Value
+from orchestra.values.outcome import Failed, Outcome, Value
 from orchestra.verify.parts import rest
 from orchestra.workflow.nodes import AgentNode
 
@@ -70,7 +70,7 @@ def invoke(state: State, unit: Unit) -> Proposal | None:
         label=state.label,
         evidence=evidence(unit) if acceptance is not None else (),
         feedback=unit.feedback,
-        escalate=at_once or unit.wanted or (unit.escalated and not unavailable(unit)),
+        tier=1 if at_once else unit.wanted or (0 if unavailable(unit) else unit.tier),
         sample=node.sample,
         version=contract.digest,
     )
@@ -81,8 +81,8 @@ def invoke(state: State, unit: Unit) -> Proposal | None:
 
 
 def unavailable(unit: Unit) -> bool:
-    """Whether the larger model was asked for at once, and there is none for this call."""
-    return unit.escalated and unit.judged is None and unit.answer is not None and unit.answer.error in UNAVAILABLE
+    """Whether a larger model was asked for at once, and there is none for this call."""
+    return unit.tier > 0 and unit.judged is None and unit.answer is not None and unit.answer.error in UNAVAILABLE
 
 
 def routed(unit: Unit) -> tuple[bool, str]:
@@ -188,29 +188,19 @@ def erred(state: State, unit: Unit) -> Proposal | None:
     if unavailable(unit):
         state.enqueue(unit)  # its own model is asked instead: nobody has seen the call
         return None
-    if unit.escalated and unit.judged is not None:
-        return Finish(unit, Abstained(f"not accepted, and the larger model did not help: {answer.reason}", unit.path))
+    if unit.tier and unit.judged is not None:
+        return climbing.failed(state, unit)
     return Finish(unit, Failed(answer.error, answer.reason, unit.path, answer.hint))
 
 
 def judged(state: State, unit: Unit) -> Proposal | None:
     """Accepted: the value, with its evidence. Not accepted: what `otherwise` says, and at last an abstention."""
-    ruling, acceptance = unit.judged, unit.node.acceptance
-    if ruling is None or acceptance is None:
+    ruling, value = unit.judged, candidate(unit)
+    if ruling is None:
         raise OrchestraError("E002", f"{unit.path} was not judged", hint="orchestra doctor")
-    if ruling.accepted:
-        value = candidate(unit)
-        if not isinstance(value, Value):
-            return Finish(unit, value)
-        found = tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
-        return Finish(unit, Value(rest(value.value, ruling.verdicts), ruling.score, found))
-    if unit.answer is not None and not unit.escalated:
-        contract = unit.node.contract
-        if "retry" in acceptance.otherwise and policy(unit.node, "V001").again(unit.attempt, ruling.at - unit.began):
-            state.enqueue(unit)
-            return None
-        if "escalate" in acceptance.otherwise and contract is not None and contract.kind == "agent":
-            unit.wanted = True
-            state.enqueue(unit)
-            return None
-    return Finish(unit, Abstained(ruling.reason, unit.path, ruling.score))
+    if not isinstance(value, Value):
+        return Finish(unit, value)
+    if not ruling.accepted:
+        return climbing.refused(state, unit, value.value)
+    found = tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
+    return Finish(unit, Value(rest(value.value, ruling.verdicts), ruling.score, found))

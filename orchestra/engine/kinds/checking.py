@@ -72,7 +72,7 @@ def rounds(unit: Unit) -> int:
 
 def timed(unit: Unit) -> bool:
     """Whether the time of a unit is that of its body, and its checks ask meanwhile: they are in that time."""
-    return unit.phase in (Phase.CHECKING, Phase.CHECKED) and unit.body is not None and unit.node.timeout is not None
+    return unit.phase in (Phase.CHECKING, Phase.CHECKED, Phase.QUEUED) and unit.body is not None and unit.node.timeout is not None
 
 
 def program(unit: Unit, event: ChecksStarted) -> Program:
@@ -84,7 +84,7 @@ def program(unit: Unit, event: ChecksStarted) -> Program:
 
 def _node(unit: Unit, index: int, name: str, question: Question) -> CompiledNode:
     node = unit.node
-    contract = _asked(unit, question)
+    contract = asked_of(unit, question)
     return CompiledNode(
         index=index,
         name=name,
@@ -107,7 +107,8 @@ def _node(unit: Unit, index: int, name: str, question: Question) -> CompiledNode
     )
 
 
-def _asked(unit: Unit, question: Question) -> Contract:
+def asked_of(unit: Unit, question: Question) -> Contract:
+    """The agent that a question is for. Raises `OrchestraError` E002 for one that nobody knows."""
     judges = unit.node.acceptance.judges if unit.node.acceptance is not None else {}
     contract = judges.get(question.agent)
     if question.sample:

@@ -23,6 +23,7 @@ from orchestra import (
     all_of,
     any_of,
     as_text,
+    ask,
     by_model,
     certified,
     choose,
@@ -159,7 +160,7 @@ def right(question: str, documents: list[Document], urls: list[str]) -> Answer:
 def acceptance(question: str) -> Answer:
     plain = accepted(calculator(question=question), checks=numbers, against=question)
     assert_type(plain, Answer)
-    assert_type(accepted(calculator(question=question), checks=numbers, accept=0.9, otherwise=[retry, escalate]), Answer)
+    assert_type(accepted(calculator(question=question), checks=numbers, accept=0.9, otherwise=[retry, escalate, ask]), Answer)
     assert_type(accepted(calculator(question=question), checks=numbers, accept=certified, otherwise=[abstain]), Guarded[Answer])
     assert_type(accepted(calculator(question=question), checks=quote & numbers, otherwise=[retry, abstain]), Guarded[Answer])
     assert_type(verify(plain, checks=numbers, against=question), Answer)

@@ -1,0 +1,316 @@
+"""Where a limited budget for checks goes: to the values that are worth most, or to whoever comes first; on recorded answers of real rows.
+
+    python -m bench.check_budget --data FOLDER [--minutes 20] [--offline] [--docs FOLDER]
+
+Asks the shipped reader the rows of the dev part of XQuAD (en), and the calculator those of SVAMP; then others: `table_reader` the same,
+blindly, `entailment` whether the passage supports the answer, the calculator three times more. The answers lie in the user's cache, and are
+asked for once. Then runs are drawn: rows by chance on the nodes of a workflow; the values come one after the other, each with its agent's
+own confidence, and a check takes the tokens that it took. Both rules spend from the same budget: `first` asks as long as something is left,
+`worth` asks what `orchestra.verify.allotment` admits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import machine
+from bench.answer_sheets import Collector, Set, Sheet, arms_of, read, rows_of
+from bench.opinions import said
+from bench.page import renewed
+from bench.verification import cards_of, right_of
+from orchestra import Orchestra
+from orchestra.agent.contract import Catalog, Contract
+from orchestra.config import Settings
+from orchestra.events import Stake
+from orchestra.learn.metrics import Case
+from orchestra.learn.questions import as_record
+from orchestra.verify.allotment import UNSURE, Allotment, Coming
+from orchestra.workflow.compiler import compile_graph
+from orchestra.workflow.reader import read as read_workflow
+
+DERIVED, SUPPORTED, AGREED = "another agent's answer", "entailment", "three more samples"
+SETS = {
+    Set("xquad_en", "reader", kind="reading", most=0, blind="table_reader", claims=True): (DERIVED, SUPPORTED),
+    Set("svamp", "calculator", "svamp", most=200, samples=3, blind="table_reader"): (DERIVED, AGREED),
+}
+"""The sets, and the checks that are measured on each."""
+ARMS = {DERIVED: ("blind",), SUPPORTED: ("claim",), AGREED: ("sample1", "sample2", "sample3")}
+SHARES = (0.1, 0.2, 0.35, 0.5, 0.75)
+"""Budgets, as shares of what all checks of a run take."""
+RESAMPLES, SEED = 400, 0
+SLACK = 1.3
+"""The bound of a check, as a multiple of what it takes: what is reserved is more than what is spent."""
+FLAT = 24
+"""Values of a run whose values all count the same."""
+TREE = """
+schema: orchestra/v1
+name: report
+input: {question: str, text: str}
+output: ${report}
+nodes:
+  subject: {agent: reader, with: {question: "${input.question}", context: "${input.text}"}}
+  place: {agent: reader, with: {question: "${subject.answer}", context: "${input.text}"}}
+  date: {agent: reader, with: {question: "${subject.answer}", context: "${input.text}"}}
+  maker: {agent: reader, with: {question: "${subject.answer}", context: "${input.text}"}}
+  region: {agent: reader, with: {question: "${place.answer}", context: "${input.text}"}}
+  country: {agent: reader, with: {question: "${region.answer}", context: "${input.text}"}}
+  era: {agent: reader, with: {question: "${date.answer}", context: "${input.text}"}}
+  school: {agent: reader, with: {question: "${maker.answer}", context: "${input.text}"}}
+  aside: {agent: reader, with: {question: "${input.question}", context: "${input.text}"}}
+  note: {agent: reader, with: {question: "${input.question}", context: "${input.text}"}}
+  detail: {agent: reader, with: {question: "${input.question}", context: "${input.text}"}}
+  remark: {agent: reader, with: {question: "${input.question}", context: "${input.text}"}}
+  report:
+    agent: writer
+    with: {text: "${country.answer} ${era.answer} ${school.answer} ${aside.answer} ${note.answer} ${detail.answer} ${remark.answer}"}
+"""
+"""Twelve readings, on some of which most of the others rest."""
+
+
+def tell(line: str) -> None:
+    """Says it where no table is."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An answer: how sure its agent was, whether it is right, whether the check passes it, and what that takes."""
+
+    doubt: float
+    right: bool
+    passes: bool
+    tokens: int
+
+
+async def collect(given: argparse.Namespace, out: Path) -> None:
+    """Asks what is not in the files."""
+    cards, until = cards_of(), time.monotonic() + 60 * given.minutes
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings.load({"journal": str(Path(folder) / "journal.db"), "concurrency": 64}, start=machine.ROOT)
+        async with Orchestra.open(settings, progress=None) as orchestra:
+            collector = Collector(orchestra, out, until, tell)
+            for one in SETS:
+                for arm in arms_of(one, cards, rows_of(one, cards[one.agent], given.data, 0), out):
+                    await collector.collect(arm)
+
+
+def rows(given: argparse.Namespace, out: Path) -> Iterator[tuple[Set, str, list[Row]]]:
+    """The recorded rows, by set and check; those alone about which it asks."""
+    cards = cards_of()
+    for one, checks in SETS.items():
+        test, judge = rows_of(one, cards[one.agent], given.data, 0), right_of(one, cards[one.agent])
+        base = read(out / f"{one.name}.base.jsonl")
+        for check in checks:
+            others = [read(out / f"{one.name}.{arm}.jsonl") for arm in ARMS[check]]
+            found = []
+            for question in test.questions:
+                sheet, said_by = base.get(question.id), [other[question.id] for other in others if question.id in other]
+                if sheet is None or len(said_by) < len(others):
+                    continue
+                right = judge.of(Case(question.expected, as_record(sheet.output) if sheet.output is not None else None))
+                if right is not None:
+                    doubt = UNSURE if sheet.score is None else 1.0 - sheet.score
+                    tokens = sum(other.prompt_tokens + other.output_tokens for other in said_by)
+                    found.append(Row(doubt, right and sheet.output is not None, _passes(check, sheet, said_by), tokens))
+            if found:
+                yield one, check, found
+
+
+def _passes(check: str, sheet: Sheet, others: Sequence[Sheet]) -> bool:
+    """Whether the check passes an answer: more than half of the others say the same, or the evidence supports it with 0.5."""
+    if check == SUPPORTED:
+        output = others[0].output if isinstance(others[0].output, dict) else {}
+        return (output.get("p_supported") or 0.0) >= 0.5
+    return 2 * sum(other.output is not None and said(other.output) == said(sheet.output) for other in others) > len(others)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The values of a run: the influence of each."""
+
+    name: str
+    influence: tuple[float, ...]
+
+
+def shapes() -> list[Shape]:
+    """A list whose elements all count the same; and a workflow in which they do not."""
+    text = {"type": "string"}
+    record = {"type": "object", "properties": {"answer": text}, "required": ["answer"]}
+    asked = {"type": "object", "properties": {"question": text, "context": text}, "required": ["question", "context"]}
+    written = {"type": "object", "properties": {"text": text}, "required": ["text"]}
+    agents = {"reader": Contract("reader", "agent", asked, record), "writer": Contract("writer", "agent", written, text)}
+    program = compile_graph(read_workflow(TREE, "report.yaml").graph, Catalog(agents=agents))
+    tree = tuple(share for node, share in zip(program.nodes, program.influence, strict=True) if node.name != "report")
+    return [Shape(f"a list of {FLAT} values", (1 / FLAT,) * FLAT), Shape(f"a workflow of {len(tree)} readings", tree)]
+
+
+Rule = Callable[[Sequence[Row], Sequence[float], int], list[bool]]
+"""Which values of a run are checked, in the order in which they come, under a budget of tokens."""
+
+
+def first(run: Sequence[Row], influence: Sequence[float], budget: int) -> list[bool]:
+    """Whoever comes, as long as it fits."""
+    left, chosen = budget, []
+    for row in run:
+        chosen.append(_bound(row) <= left)
+        left -= row.tokens * chosen[-1]
+    return chosen
+
+
+def worth(run: Sequence[Row], influence: Sequence[float], budget: int) -> list[bool]:
+    """What the allotment admits, as the engine asks it; each check is over before the next value comes."""
+    allotment, chosen = Allotment(budget), []
+    for number, (row, share) in enumerate(zip(run, influence, strict=True)):
+        bound = _bound(row)
+        stake = Stake(row.doubt, share, allotment.expected(bound), bound)
+        coming = [Coming(one, 1) for one in influence[number + 1 :]]
+        chosen.append(bound <= allotment.room and allotment.fits(stake, coming))
+        allotment.met(stake, first=True)
+        if chosen[-1]:
+            allotment.spent += row.tokens
+            allotment.bounds += bound
+            allotment.took += row.tokens
+    return chosen
+
+
+def known(run: Sequence[Row], influence: Sequence[float], budget: int) -> list[bool]:
+    """The values that are worth most, by who knows all of them before: what no rule can know."""
+    order = sorted(range(len(run)), key=lambda at: run[at].doubt * influence[at] / run[at].tokens, reverse=True)
+    chosen, left = [False] * len(run), budget
+    for at in order:
+        if _bound(run[at]) <= left:
+            chosen[at], left = True, left - run[at].tokens
+    return chosen
+
+
+def _bound(row: Row) -> int:
+    return round(SLACK * row.tokens)
+
+
+RULES: Mapping[str, Rule] = {"first": first, "worth": worth, "known": known}
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """What came of one way to spend, over all runs of a sample; shares of all values, weighted by influence."""
+
+    wrong_left: float
+    """Wrong, and no check has stopped it: not asked, or passed."""
+    spent: float
+    """Of what all checks would take."""
+    accepted: float
+    """Checked, and passed."""
+    accepted_wrong: float
+    """Of those, wrong."""
+
+
+def came(runs: Sequence[tuple[Sequence[Row], Sequence[float]]], rule: Rule, share: float) -> Came:
+    """What comes of a rule under a budget that is a share of what all checks of a mean run take."""
+    weight = wrong = passed = passed_wrong = 0.0
+    tokens = spent = 0
+    mean = sum(row.tokens for run, _ in runs for row in run) / len(runs)
+    for run, influence in runs:
+        for row, part, checked in zip(run, influence, rule(run, influence, round(share * mean)), strict=True):
+            weight += part
+            wrong += part * (not row.right and not (checked and not row.passes))
+            passed += part * (checked and row.passes)
+            passed_wrong += part * (checked and row.passes and not row.right)
+            tokens += row.tokens
+            spent += row.tokens * checked
+    return Came(wrong / weight, spent / tokens, passed / weight, passed_wrong / weight)
+
+
+def drawn(found: Sequence[Row], shape: Shape, chance: random.Random) -> list[tuple[list[Row], tuple[float, ...]]]:
+    """Runs of a sample of the rows, drawn with replacement: rows on nodes by chance. Of a list the order is that of chance too."""
+    sample = chance.choices(found, k=len(found))
+    size = len(shape.influence)
+    return [(sample[at : at + size], shape.influence) for at in range(0, len(sample) - size + 1, size)]
+
+
+def measured(found: Sequence[Row], shape: Shape) -> dict[tuple[str, float], list[Came]]:
+    """By rule and budget: what came of it, in each resample of the rows; the same runs for all."""
+    chance = random.Random(SEED)  # chance that can be repeated is the point
+    results: dict[tuple[str, float], list[Came]] = {}
+    for _ in range(RESAMPLES):
+        runs = drawn(found, shape, chance)
+        for name, rule in RULES.items():
+            for share in SHARES:
+                results.setdefault((name, share), []).append(came(runs, rule, share))
+    return results
+
+
+def _interval(values: Sequence[float]) -> str:
+    """The mean, with the interval that 95 % of the resamples lie in, in per cent."""
+    ordered = sorted(values)
+    low, high = ordered[round(0.025 * (len(ordered) - 1))], ordered[round(0.975 * (len(ordered) - 1))]
+    return f"{100 * sum(values) / len(values):.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def table(name: str, found: Sequence[Row], shape: Shape) -> Iterator[str]:
+    """The table of a set, a check and a shape, in Markdown."""
+    results = measured(found, shape)
+    wrong = [not row.right for row in found]
+    stopped = sum(not row.right and not row.passes for row in found) / max(1, sum(wrong))
+    alarms = sum(row.right and not row.passes for row in found) / max(1, len(found) - sum(wrong))
+    told = f"{sum(wrong) / len(found):.1%} wrong; it stops {stopped:.0%} of these, and {alarms:.0%} of the others"
+    yield f"{name}, {shape.name}; {len(found)} rows, {told}"
+    yield ""
+    yield "| budget | spent: first | worth | wrong left: first | worth | difference | all known before | accepted: first | worth |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for share in SHARES:
+        one, two, best = (results[name, share] for name in RULES)
+        differences = [b.wrong_left - a.wrong_left for a, b in zip(one, two, strict=True)]
+        cells = [
+            f"{share:.0%}",
+            *(f"{sum(way.spent for way in ways) / len(ways):.1%}" for ways in (one, two)),
+            *(_interval([way.wrong_left for way in ways]) for ways in (one, two)),
+            _interval(differences),
+            f"{100 * sum(way.wrong_left for way in best) / len(best):.1f}",
+            *(
+                f"{100 * sum(w.accepted for w in ways) / len(ways):.1f}, {100 * sum(w.accepted_wrong for w in ways) / len(ways):.1f} wrong"
+                for ways in (one, two)
+            ),
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+def report(given: argparse.Namespace, out: Path) -> str:
+    """All tables."""
+    lines = [f"{machine.now()}, {machine.code()}", ""]
+    for one, check, found in rows(given, out):
+        for shape in shapes():
+            lines += [*table(f"{one.name}, {check}", found, shape), ""]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Collects, and prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="a folder with one folder a set")
+    parser.add_argument("--minutes", type=float, default=20, help="for collecting")
+    parser.add_argument("--out", type=Path, help="the answers' folder; in the user's cache otherwise")
+    parser.add_argument("--offline", action="store_true", help="collect nothing")
+    parser.add_argument("--docs", type=Path, help="write the tables into verification.md of this folder")
+    given = parser.parse_args()
+    out = given.out or machine.folder() / "check_budget"
+    out.mkdir(parents=True, exist_ok=True)
+    if not given.offline:
+        asyncio.run(collect(given, out))
+    text = report(given, out)
+    print(text)
+    if given.docs is not None:
+        page = given.docs / "verification.md"
+        page.write_text(renewed(page.read_text("utf-8"), {"budget": text}), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

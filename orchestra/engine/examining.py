@@ -1,0 +1,63 @@
+"""Examining: a value is judged by its checks, and what comes of that is recorded: questions to agents, or a ruling."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from orchestra.engine import allotting
+from orchestra.engine.kinds.checking import examined, rounds
+from orchestra.engine.proposals import Judge
+from orchestra.events import ChecksStarted, Judged, Stake
+from orchestra.verify import examination
+from orchestra.verify.acceptance import Ruling
+
+if TYPE_CHECKING:
+    from orchestra.engine.driver import Driver
+
+
+def examine(driver: Driver, judge: Judge) -> None:
+    """The checks speak, or have questions first; under a budget for checks these wait until it is known who gets some of it."""
+    match examined(judge):
+        case examination.Asked() as asked:
+            allotment = driver.state.allotment
+            if allotment is None:
+                _ask(driver, judge, asked)
+            else:
+                if not driver.turning:
+                    driver.await_the_turn()
+                driver.wanting.append(allotting.wanting(driver.state, allotment, judge, asked))
+        case ruling:
+            _judge(driver, judge, ruling)
+
+
+def allot(driver: Driver) -> bool:
+    """Gives of the budget for checks to those that wait for some, or tells them that they get none; whether there was such a one."""
+    allotment, happened = driver.state.allotment, False
+    while allotment is not None and (found := allotting.decided(driver.state, allotment, driver.wanting)) is not None:
+        one, why = found
+        happened = True
+        if why:
+            ruling = examination.unasked(one.judge.situation, one.asked, why)
+            _judge(driver, one.judge, ruling, msgspec.structs.replace(one.stake, why=why))
+        else:
+            _ask(driver, one.judge, one.asked, one.stake)
+    return happened
+
+
+def _ask(driver: Driver, judge: Judge, asked: examination.Asked, stake: Stake | None = None) -> None:
+    unit = judge.unit
+    told: dict[str, Any] = {"attempt": judge.attempt, "check": asked.check, "questions": asked.questions, "verdicts": asked.verdicts}
+    driver.record(ChecksStarted(**driver.stamp(), node=unit.path, round=rounds(unit) + 1, stake=stake, **told))
+
+
+def _judge(driver: Driver, judge: Judge, ruling: Ruling, unasked: Stake | None = None) -> None:
+    accepted = ruling.accepted
+    facts: dict[str, Any] = {"verdicts": ruling.verdicts, "accepted": accepted, "score": ruling.score, "reason": ruling.reason}
+    unit = judge.unit
+    driver.record(Judged(**driver.stamp(), node=unit.path, attempt=judge.attempt, promise=ruling.promise, unasked=unasked, **facts))
+    answer = unit.answer
+    # What was not accepted as a whole is no answer for other runs.
+    if accepted and answer is not None and answer.memo and not answer.recalled and not ruling.dropped:
+        driver.remember(answer)

@@ -1,0 +1,51 @@
+"""Tiers: what a run has spent on each of the models that a value went through before it was accepted, and what each brought. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from orchestra.events import NOTHING, Usage
+from orchestra.journal.history import Attempt, History, Row
+
+OWN, LARGER, PERSON = "its own model", "the larger model", "a person"
+PASSED_OVER = ("F202", "F220")
+"""Codes of calls that nobody saw: the label forbids that model, or there is none."""
+
+
+@dataclass(slots=True)
+class Spent:
+    """One tier, over all nodes of a run that asked more than one."""
+
+    name: str
+    calls: int = 0
+    accepted: int = 0
+    """Values that checks accepted; a person's answers."""
+    passed_over: dict[str, int] = field(default_factory=dict)
+    """By reason: calls for which it was not asked."""
+    usage: Usage = NOTHING
+
+
+def tier_name(tiers: tuple[str, ...], tier: int) -> str:
+    """What the fleet calls a tier, from 1; 0 is the agent's own model."""
+    return OWN if not tier else tiers[tier - 1] if tier <= len(tiers) else LARGER
+
+
+def spent_by_tier(history: History) -> tuple[Spent, ...]:
+    """The tiers that a run went through, the agents' own models first, a person last; empty for a run that asked no larger one."""
+    rows = [row for row in history.rows if row.corrected is not None or any(one.tier for one in row.attempts)]
+    found: dict[int, Spent] = {}
+    for tried in _attempts(rows):
+        spent = found.setdefault(tried.tier, Spent(tier_name(history.tiers, tried.tier)))
+        if tried.error in PASSED_OVER:
+            spent.passed_over[tried.reason] = spent.passed_over.get(tried.reason, 0) + 1
+        else:
+            spent.calls += 1
+            spent.accepted += bool(tried.accepted)
+            spent.usage += tried.usage
+    given = sum(row.corrected is not None for row in rows)
+    return (*(found[tier] for tier in sorted(found)), *([Spent(PERSON, given, given)] if given else ()))
+
+
+def _attempts(rows: Iterable[Row]) -> Iterable[Attempt]:
+    return (tried for row in rows for tried in row.attempts if tried.seconds is not None)

@@ -1,0 +1,78 @@
+"""Meanings: small parts of what a workflow means, without an order or a time, for the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestra.doors import Source
+from orchestra.engine.kinds.acceptance import sources
+from orchestra.errors import OrchestraError
+from orchestra.values.outcome import Abstained, Evidence, Failed, Outcome, Skipped, Value, blamed
+from orchestra.verify import acceptance
+from orchestra.verify.parts import rest
+from orchestra.workflow.program import CompiledNode, Program
+
+
+def attempts(node: CompiledNode, code: str) -> int:
+    """Attempts in all: one for what must happen once; as the file says; two where a model, or a check, is not content; else three."""
+    if node.contract is not None and node.contract.effect == "once":
+        return 1
+    if node.source.retry is not None:
+        return node.source.retry.attempts
+    return 2 if code[:1] in ("M", "V") else node.retry.attempts
+
+
+def accepted(value: Any, ruling: acceptance.Ruling) -> Value:
+    """A value that its checks accept, without what they dropped of it."""
+    return Value(
+        rest(value, ruling.verdicts), ruling.score, tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
+    )
+
+
+def evidence_of(node: CompiledNode, bindings: Mapping[str, Any]) -> tuple[Source, ...]:
+    """What a node's `against` says."""
+    rules = node.acceptance
+    return () if rules is None or rules.against is None else sources(rules.against.evaluate(bindings))
+
+
+def or_fallback(node: CompiledNode, path: str, bindings: Mapping[str, Any], found: Outcome | None) -> Outcome | None:
+    """What a unit ends in, or its fallback."""
+    fallback = node.fallback
+    if fallback is None or found is None or isinstance(found, Value) or any(name not in bindings for name in fallback.references):
+        return found
+    try:
+        return Value(fallback.evaluate(bindings))
+    except OrchestraError as error:
+        return Failed(error.code, error.message, path)
+
+
+def first_arm(node: CompiledNode, bindings: Mapping[str, Any], outcomes: Sequence[Outcome | None], program: Program | None) -> Outcome:
+    """What a `first_of` comes to."""
+    for arm in node.arms:
+        if all(name in bindings for name in arm.references):
+            return Value(arm.evaluate(bindings))
+    for kind in (Failed, Abstained, Skipped):
+        for need in node.needs if program is not None else ():
+            if isinstance(outcome := outcomes[need], kind) and program is not None:
+                return blamed(outcome, program.nodes[need].name)
+    return Skipped("no arm is a value", node.name)
+
+
+def result_of(program: Program, outcomes: Sequence[Outcome | None], bindings: Mapping[str, Any]) -> Outcome:
+    """What a body or a workflow gives: its output; where a part is no value, the failure; else what is left of a mapping."""
+    read = [(node.name, outcomes[node.index]) for node in program.nodes if node.name in program.output.references]
+    values = [outcome for _, outcome in read if isinstance(outcome, Value)]
+    absent = {name: blamed(outcome, name) for name, outcome in read if outcome is not None and not isinstance(outcome, Value)}
+    score = min((value.score for value in values if value.score is not None), default=None)
+    evidence: tuple[Evidence, ...] = tuple(one for value in values for one in value.evidence)
+    if not absent:
+        return Value(program.output.evaluate(bindings), score, evidence)
+    for outcome in absent.values():
+        if isinstance(outcome, Failed):
+            return outcome
+    parts = program.output.parts
+    kept = {key for key, part in parts.items() if part.references.isdisjoint(absent)} if parts is not None else set()
+    if parts is None or not kept:
+        return next(iter(absent.values()))
+    return Value({key: part.evaluate(bindings) if key in kept else None for key, part in parts.items()}, score, evidence)

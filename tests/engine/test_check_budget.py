@@ -1,0 +1,182 @@
+"""A budget for checks: they go where doubt times influence per token is greatest; what gets none of it is `unknown`, and says why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestra.agent.contract import Catalog, Contract
+from orchestra.doors import UNMEASURED, Call, Done, Measure
+from orchestra.engine.replay import replay
+from orchestra.events import ChecksStarted, Judged, Usage
+from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
+from orchestra.testing.auditor import Case, audit
+from orchestra.values.outcome import Abstained, Value
+from tests.engine.durable import Theatre
+from tests.engine.stage import CATALOG, TEXT, Played, agent, play, program, record
+
+NUMBER = {"type": "number"}
+JUDGED = record(label={"enum": ["supported", "contradicted", "not stated"]}, p_supported=NUMBER, p_refute=NUMBER)
+CHECKED = Catalog(
+    agents={
+        **CATALOG.agents,
+        "entailment": agent("entailment", record(claim=TEXT, evidence=TEXT), JUDGED),
+        "small": Contract("small", "agent", record(text=TEXT), TEXT, max_output=50),
+    },
+    tools=CATALOG.tools,
+)
+MAP = """
+input: {texts: "list[str]"}
+budget: {check_tokens: LIMIT}
+output: ${read.values}
+nodes:
+  read:
+    {agent: writer, each: "${input.texts}", as: text, with: {text: "${text}"}, checks: [entailment], against: "${text}",
+     otherwise: [OTHERWISE]}
+"""
+CHAIN = """
+input: {text: str}
+budget: {check_tokens: LIMIT}
+output: ${last}
+nodes:
+  aside: {agent: writer, with: {text: "${input.text}"}, checks: [entailment], against: "${input.text}", fallback: none}
+  first: {agent: writer, with: {text: "${input.text}"}, checks: [entailment], against: "${input.text}"}
+  second: {agent: small, with: {text: "${first}"}}
+  third: {agent: small, with: {text: "${second}"}}
+  last: {agent: small, with: {text: "${third} and ${aside}"}}
+"""
+SUPPORTED = {"label": "supported", "p_supported": 0.9, "p_refute": 0.0}
+
+
+class Measured(SimulatedWorkers):
+    """Workers that say what a call may cost: a question 100 tokens."""
+
+    def measure(self, call: Call) -> Measure:
+        return Measure(prompt_tokens=90, max_output=10) if call.kind == "agent" else UNMEASURED
+
+
+def sure(call: Call) -> Any:
+    """A writer that is as sure as its text says."""
+    found, _, _ = call.inputs["text"].partition(" ")
+    confidence = float(found) if found.replace(".", "").isdigit() else None
+    return Done(value=f"it is {call.inputs['text']}", confidence=confidence, usage=Usage(prompt_tokens=20, output_tokens=5, calls=1))
+
+
+ANSWERS: dict[str, Any] = {
+    "writer": sure,
+    "small": lambda call: call.inputs["text"],
+    "entailment": lambda call: Done(value=SUPPORTED, usage=Usage(prompt_tokens=90, output_tokens=10, calls=1)),
+}
+CHEAP = {"entailment": lambda call: Done(value=SUPPORTED, usage=Usage(prompt_tokens=45, output_tokens=5, calls=1))}
+
+
+def spent(flow: str, inputs: dict[str, Any], limit: int, otherwise: str = "abstain", answers: Any = (), **simulation: Any) -> Played:
+    """Plays a workflow under a budget for checks, and has its journal audited and decided anew."""
+    compiled = program(flow.replace("LIMIT", str(limit)).replace("OTHERWISE", otherwise), CHECKED)
+
+    async def scene(clock: VirtualClock) -> Played:
+        theatre = Theatre(clock)
+        theatre.workers = workers = Measured({**ANSWERS, **dict(answers)}, clock=clock, **simulation)
+        theatre.engine.workers, theatre.engine.do = workers, None
+        run = theatre.start(compiled, inputs)
+        finished = await run.wait()
+        events = list(await run.history())
+        await theatre.engine.close()
+        return Played(finished, events, workers, theatre.journal)
+
+    played = run_simulated(scene)
+    assert audit(Case(compiled, played.events)) == []
+    assert replay(compiled, played.events).reason == ""
+    return played
+
+
+def asked(played: Played) -> list[str]:
+    return [event.node for event in played.of(ChecksStarted)]
+
+
+def unasked(played: Played) -> list[Judged]:
+    return [event for event in played.of(Judged) if event.unasked is not None]
+
+
+def texts(*doubts: float) -> dict[str, Any]:
+    return {"texts": [f"{1 - doubt:.2f} n{number}" for number, doubt in enumerate(doubts)]}
+
+
+def test_of_values_that_are_there_at_once_the_doubtful_are_checked() -> None:
+    played = spent(MAP, texts(0.1, 0.9, 0.2, 0.8, 0.05), 230)
+    assert {*asked(played)} >= {"read[1]", "read[3]"}
+    assert "read[4]" not in asked(played)
+
+
+def test_what_gets_nothing_is_unknown_with_the_reason_and_never_passes() -> None:
+    played = spent(MAP, texts(0.1, 0.9), 100)
+    (one,) = unasked(played)
+    assert (one.node, one.accepted) == ("read[0]", False)
+    assert [(verdict.check, verdict.outcome) for verdict in one.verdicts] == [("entailment", "unknown")]
+    assert "budget for checks" in one.verdicts[0].reason
+    assert isinstance(played.outcomes["read[0]"], Abstained)
+    assert isinstance(played.outcomes["read[1]"], Value)
+
+
+def test_numbers_that_decided_it_are_on_record() -> None:
+    (one,) = spent(MAP, texts(0.25), 400).of(ChecksStarted)
+    assert one.stake is not None
+    assert (one.stake.doubt, one.stake.influence, one.stake.bound) == (0.25, 1.0, 100)
+
+
+def test_a_value_on_which_more_rests_goes_first() -> None:
+    played = spent(CHAIN, {"text": "x"}, 100)
+    assert asked(played) == ["first"]
+    (one,) = unasked(played)
+    assert one.node == "aside"
+    assert one.unasked.influence < played.of(ChecksStarted)[0].stake.influence  # type: ignore[union-attr]
+
+
+def test_a_sure_value_does_not_take_what_doubtful_ones_will_need() -> None:
+    """They come one after the other, the sure ones first; who comes first would have all of it."""
+    played = spent(
+        MAP.replace("as: text,", "as: text, concurrency: 1,"), texts(0.02, 0.9, 0.04, 0.95, 0.03, 0.9, 0.02, 0.97), 250, latency=1.0
+    )
+    assert len(asked(played)) == 2
+    assert {*asked(played)} <= {"read[1]", "read[3]", "read[5]", "read[7]"}
+
+
+def test_without_a_budget_for_checks_all_are_asked() -> None:
+    flow = MAP.replace("budget: {check_tokens: LIMIT}\n", "").replace("OTHERWISE", "abstain")
+    played = play(flow, texts(0.1, 0.9), ANSWERS, catalog=CHECKED)
+    assert asked(played) == ["read[0]", "read[1]"]
+    assert all(event.stake is None for event in played.of(ChecksStarted))
+
+
+@pytest.mark.parametrize("otherwise", ["retry, abstain", "retry, escalate, abstain"])
+def test_what_nobody_checked_is_not_asked_again(otherwise: str) -> None:
+    played = spent(MAP, texts(0.5), 50, otherwise)
+    assert [call.node for call in played.workers.calls] == ["read[0]"]
+
+
+def test_what_comes_back_makes_room_for_those_that_wait() -> None:
+    """A check takes half of what is reserved for it: three fit into 250 tokens one after the other, and two at once."""
+    played = spent(MAP, texts(0.5, 0.5, 0.5), 250, answers=CHEAP, latency=1.0)
+    assert len(asked(played)) == 3
+    assert not unasked(played)
+
+
+def test_the_budget_holds_across_a_crash() -> None:
+    compiled = program(MAP.replace("LIMIT", "200").replace("OTHERWISE", "abstain"), CHECKED)
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock)
+        theatre.workers = Measured(ANSWERS, clock=clock, latency=(1.0, 9.0))
+        theatre.engine.workers, theatre.engine.do = theatre.workers, None
+        run = theatre.start(compiled, texts(0.5, 0.9, 0.7, 0.2, 0.6))
+        await clock.sleep(8)
+        await theatre.crash()
+        run = await theatre.engine.resume(compiled, run.id)
+        await run.wait()
+        events = list(await run.history())
+        assert audit(Case(compiled, events)) == []
+        assert any(isinstance(event, ChecksStarted) for event in events)
+        await theatre.engine.close()
+
+    run_simulated(scene)

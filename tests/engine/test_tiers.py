@@ -1,0 +1,253 @@
+"""Tiers: several larger models one after the other, those that the label forbids passed over, and at last a person."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestra.doors import Call, Letter, Refused
+from orchestra.engine.replay import replay
+from orchestra.events import Answered, Asked, AttemptFinished, AttemptStarted, Judged
+from orchestra.journal.history import History
+from orchestra.journal.tiers import spent_by_tier
+from orchestra.testing import VirtualClock, run_simulated
+from orchestra.testing.auditor import Case, audit
+from orchestra.values.outcome import Abstained, Failed, Value
+from tests.engine.durable import Theatre
+from tests.engine.stage import Played, play, program
+
+FLOW = """
+input: {text: str}
+output: ${reading}
+nodes:
+  reading:
+    agent: reader
+    with: {question: when, context: "${input.text}"}
+    checks: [quote]
+    against: ${input.text}
+    otherwise: [OTHERWISE]
+"""
+EACH = """
+input: {texts: "list[str]"}
+output: ${readings.values.map(r, r.answer)}
+nodes:
+  readings:
+    agent: reader
+    each: ${input.texts}
+    as: text
+    with: {question: when, context: "${text}"}
+    checks: [quote]
+    against: ${text}
+    otherwise: [escalate, ask]
+"""
+VERIFIED = """
+input: {text: str}
+output: ${checked}
+nodes:
+  reading: {agent: reader, with: {question: when, context: "${input.text}"}}
+  checked: {verify: "${reading}", checks: [quote], against: "${input.text}", otherwise: [ask]}
+"""
+TEXT = "The tower was completed in 1889."
+GOOD = {"answer": "1889", "quote": "completed in 1889"}
+BAD = {"answer": "1890", "quote": "completed in 1890"}
+PERSONAL = {"answer": "1889", "quote": "as everybody knows"}
+TIERS = ("large", "outside", "largest")
+FORBIDDEN = Refused(code="F202", reason="data labelled 'restricted' may go to no server of the model 'outside'")
+
+
+def flow(otherwise: str) -> str:
+    return FLOW.replace("OTHERWISE", otherwise)
+
+
+def climbed(otherwise: str, by_tier: dict[int, Any], tiers: tuple[str, ...] = TIERS) -> Played:
+    """Plays a reading whose answers depend on the tier, and has its journal audited and decided anew."""
+    text = flow(otherwise)
+    played = play(text, {"text": TEXT}, {"reader": lambda call: by_tier.get(call.tier, BAD)}, tiers=tiers)
+    assert audit(Case(program(text), played.events)) == []
+    assert replay(program(text), played.events).reason == ""
+    return played
+
+
+def asked(played: Played) -> list[int]:
+    return [call.tier for call in played.workers.calls]
+
+
+def test_each_larger_model_is_asked_where_the_one_before_was_not_accepted() -> None:
+    played = climbed("escalate", {3: GOOD})
+    assert isinstance(played.outcome, Value)
+    assert (played.outcome.value, asked(played)) == (GOOD, [0, 1, 2, 3])
+    assert [(one.attempt, one.escalated, one.tier) for one in played.of(AttemptStarted)] == [
+        (1, False, 0),
+        (2, True, 0),
+        (3, True, 2),
+        (4, True, 3),
+    ]
+    assert len(played.of(Judged)) == 4
+
+
+def test_the_climb_ends_with_the_first_that_is_accepted() -> None:
+    assert asked(climbed("retry, escalate", {1: GOOD})) == [0, 0, 1]
+
+
+def test_a_model_that_the_label_forbids_is_passed_over_and_the_next_one_asked() -> None:
+    played = climbed("escalate", {2: FORBIDDEN, 3: GOOD})
+    assert isinstance(played.outcome, Value)
+    assert asked(played) == [0, 1, 2, 3]
+    assert [one.reason for one in played.of(AttemptFinished) if one.error] == [FORBIDDEN.reason]
+
+
+def test_an_abstention_says_who_was_asked_and_who_was_passed_over() -> None:
+    outcome = climbed("escalate", {2: FORBIDDEN, 3: Refused(code="F203", reason="it is gone")}).outcome
+    assert isinstance(outcome, Abstained)
+    assert outcome.reason.endswith(
+        f"; its own model, then large (asked), outside (passed over: {FORBIDDEN.reason}), largest (F203: it is gone)"
+    )
+    assert outcome.reason.startswith("quote: ")
+    assert outcome.score is not None
+
+
+def test_a_fleet_that_has_fewer_models_now_ends_the_climb() -> None:
+    assert asked(climbed("escalate", {2: Refused(code="F220", reason="no still larger model")})) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("tiers", [(), ("large",)])
+def test_one_larger_model_is_asked_once(tiers: tuple[str, ...]) -> None:
+    played = climbed("escalate", {}, tiers)
+    assert isinstance(played.outcome, Abstained)
+    assert asked(played) == [0, 1]
+
+
+def test_what_the_larger_model_says_at_once_goes_on_to_the_next() -> None:
+    text = flow("retry, escalate").replace("    checks", "    escalate: ${size(input.text) > 3}\n    checks")
+    played = play(text, {"text": TEXT}, {"reader": lambda call: GOOD if call.tier == 2 else BAD}, tiers=TIERS)
+    assert asked(played) == [1, 2]
+    assert audit(Case(program(text), played.events)) == []
+
+
+def waits(text: str, inputs: dict[str, Any], reader: Any, letters: list[tuple[str, Any]], *, crash: bool = False) -> tuple[Any, list[Any]]:
+    """Plays a run that waits for a person for a week, and has it audited; with a crash meanwhile, another process takes it up."""
+    compiled = program(text)
+
+    async def scene(clock: VirtualClock) -> tuple[Any, list[Any]]:
+        theatre = Theatre(clock, {"reader": reader})
+        run = theatre.start(compiled, inputs, tiers=("large",))
+        assert await run.pause() is None
+        if crash:
+            await theatre.crash()
+        await clock.sleep(7 * 86_400)
+        for node, value in letters:
+            (question,) = [one for one in run.asked if one.node == node]
+            assert theatre.engine.objection(question, value, question.shown) == ""
+            await theatre.journal.post(run.id, Letter(kind="answer", node=node, value=value, by="ada", shown=question.shown))
+        if crash:
+            run = await theatre.engine.resume(compiled, run.id)
+        finished = await run.wait()
+        events = list(await run.history())
+        await theatre.engine.close()
+        assert audit(Case(compiled, events)) == []
+        assert replay(compiled, events).reason == ""
+        return finished.outcome, events
+
+    return run_simulated(scene)
+
+
+def bad(call: Call) -> Any:
+    return {**BAD, "answer": f"189{call.tier}"}
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_at_last_a_person_is_shown_the_value_and_gives_the_right_one(crash: bool) -> None:
+    text = flow("escalate, ask, abstain").replace("    checks", "    timeout: 5\n    checks")
+    outcome, events = waits(text, {"text": TEXT}, bad, [("reading", PERSONAL)], crash=crash)
+    assert outcome == Value(PERSONAL), "it stands as it is, and nothing judges it"
+    (question,) = [event for event in events if isinstance(event, Asked)]
+    assert (question.about, question.schema["title"]) == ("acceptance", "Reading")
+    assert question.withheld is not None
+    assert question.withheld.value["answer"] == "1891", "the last that was not accepted"
+    assert [(one.check, one.outcome) for one in question.withheld.verdicts] == [("quote", "fail")]
+    assert [one.text for one in question.withheld.evidence] == [TEXT]
+    assert question.withheld.tiers == "its own model, then large (asked)"
+    (answer,) = [event for event in events if isinstance(event, Answered)]
+    assert (answer.by, answer.value) == ("ada", PERSONAL)
+    row = History.of(events).row("reading")
+    assert row is not None
+    assert row.corrected == answer
+    assert [(one.name, one.calls, one.accepted) for one in spent_by_tier(History.of(events))] == [
+        ("its own model", 1, 0),
+        ("large", 1, 0),
+        ("a person", 1, 1),
+    ]
+
+
+def test_an_answer_of_another_type_is_refused() -> None:
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock, {"reader": BAD})
+        run = theatre.start(program(flow("ask")), {"text": TEXT})
+        assert await run.pause() is None
+        (question,) = run.asked
+        assert "quote" in theatre.engine.objection(question, {"answer": "1889"}, question.shown)
+        assert "has changed" in theatre.engine.objection(question, GOOD, "another")
+        await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+def test_the_person_is_shown_the_value_of_before_where_the_last_model_gave_none() -> None:
+    def reader(call: Call) -> Any:
+        return FORBIDDEN if call.tier else BAD
+
+    _, events = waits(flow("escalate, ask"), {"text": TEXT}, reader, [("reading", GOOD)])
+    (question,) = [event for event in events if isinstance(event, Asked)]
+    assert question.withheld is not None
+    assert question.withheld.value == BAD
+    assert "passed over" in question.withheld.tiers
+
+
+def test_each_element_has_its_own_person() -> None:
+    def reader(call: Call) -> Any:
+        return {"answer": call.inputs["context"], "quote": call.inputs["context"] if call.inputs["context"] == "b" else "x"}
+
+    letters = [(f"readings[{index}]", {"answer": f"person {index}", "quote": ""}) for index in (2, 0)]
+    outcome, _ = waits(EACH, {"texts": ["a", "b", "c"]}, reader, letters)
+    assert outcome == Value(["person 0", "b", "person 2"])
+
+
+def test_a_verdict_on_a_finished_value_may_go_to_a_person_too() -> None:
+    outcome, events = waits(VERIFIED, {"text": TEXT}, BAD, [("checked", GOOD)])
+    assert outcome == Value(GOOD)
+    assert spent_by_tier(History.of(events))[-1].name == "a person"
+
+
+def test_long_evidence_is_cut_for_the_person() -> None:
+    _, events = waits(flow("ask"), {"text": "word " * 5_000}, BAD, [("reading", GOOD)])
+    (question,) = [event for event in events if isinstance(event, Asked)]
+    assert question.withheld is not None
+    assert [len(one.text) for one in question.withheld.evidence] == [4_001]
+
+
+def test_a_failure_is_not_put_to_a_person() -> None:
+    outcome = play(flow("escalate, ask"), {"text": TEXT}, {"reader": Refused(code="F300", reason="it broke")}).outcome
+    assert isinstance(outcome, Failed)
+
+
+def test_a_tier_survives_the_crash_of_its_process() -> None:
+    compiled = program(flow("escalate"))
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock, {"reader": lambda call: GOOD if call.tier == 3 else BAD}, latency=10.0)
+        run = theatre.start(compiled, {"text": TEXT}, tiers=TIERS)
+        await clock.sleep(25)  # the second of them is under way
+        await theatre.crash()
+        run = await theatre.engine.resume(compiled, run.id)
+        assert (await run.wait()).outcome == Value(GOOD, 1.0, History.of(await run.history()).rows[0].outcome.evidence)  # type: ignore[union-attr]
+        assert [call.tier for call in theatre.workers.calls] == [0, 1, 2, 2, 3]
+        await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+def test_engines_take_the_ladder_of_the_beginning() -> None:
+    """A run goes on with the tiers that it began with: they are a fact of its first event."""
+    played = climbed("escalate", {}, ("one", "two"))
+    assert played.events[0].tiers == ("one", "two")  # type: ignore[union-attr]
