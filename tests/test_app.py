@@ -256,11 +256,12 @@ async def test_check_asks_agents_and_puts_checks_together(tmp_path: Path) -> Non
 
 async def test_check_backs_off(tmp_path: Path) -> None:
     documents = [Document(source="a", text="The tower was completed in 1889.")]
-    answers = {
-        "entailment": lambda call: {"label": "supported", "p_supported": 0.8 if "1889" in call.inputs["claim"] else 0.1, "p_refute": 0.0}
-    }
-    async with opened(tmp_path, answers) as (orchestra, _):
-        answer = "It was completed in 1889. It is made of wood."
+
+    def judge(call: Any) -> dict[str, Any]:
+        return {"label": "supported", "p_supported": 0.8 if "1889" in call.inputs["claim"] else 0.1, "p_support": None, "p_refute": 0.0}
+
+    answer = "It was completed in 1889. It is made of wood."
+    async with opened(tmp_path, {"entailment": judge}) as (orchestra, _):
         ruling = await orchestra.check(answer, against=documents, checks="entailment", back_off=True)
         whole = await orchestra.check(answer, against=documents, checks="entailment")
     assert (ruling.accepted, whole.accepted, whole.dropped) == (True, False, ())
