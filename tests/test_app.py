@@ -258,7 +258,7 @@ async def test_check_backs_off(tmp_path: Path) -> None:
     documents = [Document(source="a", text="The tower was completed in 1889.")]
 
     def judge(call: Any) -> dict[str, Any]:
-        return {"label": "supported", "p_supported": 0.8 if "1889" in call.inputs["claim"] else 0.1, "p_support": None, "p_refute": 0.0}
+        return {"label": "supported", "p_supported": 0.1 if "wood" in call.inputs["claim"] else 0.8, "p_support": None, "p_refute": 0.0}
 
     answer = "It was completed in 1889. It is made of wood."
     async with opened(tmp_path, {"entailment": judge}) as (orchestra, _):
