@@ -17,7 +17,7 @@ from orchestra.agent.types import project_models
 from orchestra.errors import InputError
 from orchestra.values.types import Schema, nearest, parse_type, schema_of, show
 from orchestra.workflow.calls import Options, Step, misfit, told
-from orchestra.workflow.nodes import PlanLimits, PlanNode, Retry
+from orchestra.workflow.nodes import ANYTHING, PlanLimits, PlanNode, Retry
 from orchestra.workflow.pending import node_value, plain_json, unfit
 from orchestra.workflow.placeholders import Guarded, Placeholder, template
 from orchestra.workflow.scopes import Scope, current, fault
@@ -152,6 +152,8 @@ def _returned(returns: Any, scope: Scope) -> tuple[str, Schema]:
         raise fault("W010", "plan() does not say what it returns", hint=_FORM)
     if (said := _no_type(returns)) is not None:
         raise fault("W016", f"returns=... takes a type, and {said}", hint="returns=Answer")
+    if returns is Any:
+        return ANYTHING, {}
     try:
         schema = schema_of(type(None) if returns is None else returns, "serialization")
         text = show(schema, full=True)
@@ -213,13 +215,14 @@ def _limits(given: Any) -> PlanLimits:
 def _count(name: str, given: Any) -> int:
     least, most, shown = COUNTS[name]
     if type(given) is not int or not least <= given <= most:
-        raise fault("W016", f"{name}={given!r} is no number of {name}", hint=f"{name}={shown}, from {least} to {most}")
+        counted = "skills" if name == "shortlist" else name
+        raise fault("W016", f"{name}={given!r} is no number of {counted}", hint=f"{name}={shown}, from {least} to {most}")
     return given
 
 
 def _switch(name: str, given: Any) -> bool:
     if type(given) is not bool:
-        raise fault("W016", f"{name}={given!r} is neither True nor False", hint=f"{name}=False")
+        raise fault("W016", f"{name}={given!r} is neither True nor False", hint=f"{name}={not PlanNode.model_fields[name].default}")
     return given
 
 
