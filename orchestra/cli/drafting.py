@@ -16,7 +16,7 @@ from orchestra.cli.opening import Opener
 from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import note, print_json, say
 from orchestra.cli.signals import Stop
-from orchestra.cli.watching import Manner, Watch
+from orchestra.cli.watching import Ending, Manner, Watch
 from orchestra.config import Settings
 from orchestra.engine.kinds.planning import whole
 from orchestra.errors import InputError
@@ -118,10 +118,12 @@ async def ask(open_: Opener, chosen: Settings, asked: Asked, budget: Budget | No
             run = await orchestra.options(budget=budget).start(step, **given)
             ending = await Watch(orchestra, run, stop, waiting, manner).ending()
             draft = await drafted(orchestra, step, asked.request, ending.events)
+            if as_json:
+                _remark(draft)
             if draft.rejections:
-                return _none(draft, as_json)
-            if draft.plan is None and ending.status == "failed" and ending.result is not None and ending.result.error is not None:
-                raise ending.result.error  # the router could not be asked
+                return _none(draft, as_json, run.id)
+            if draft.plan is None and draft.version == 1 and ending.status == "failed":
+                _raise(ending)  # the router could not be asked
             if not as_json:
                 _tell_saving(draft)
                 _tell_votes(draft)
@@ -138,6 +140,12 @@ async def ask(open_: Opener, chosen: Settings, asked: Asked, budget: Budget | No
     else:
         ending.show(manner, {**_data(draft), "explain": data(found)}, partial(show, found))
     return ending.code
+
+
+def _raise(ending: Ending) -> None:
+    """Raises what a run failed with."""
+    if ending.result is not None and ending.result.error is not None:
+        raise ending.result.error
 
 
 def _silent(event: Event) -> None:
@@ -213,10 +221,10 @@ def _given(asked: Asked, graph: Graph) -> dict[str, Any]:
     return {name: value for name, value in {REQUEST: asked.request, **asked.values}.items() if name in graph.input}
 
 
-def _none(draft: Draft, as_json: bool) -> int:
-    """Says that there is no plan, and why."""
+def _none(draft: Draft, as_json: bool, run: str = "") -> int:
+    """Says that there is no plan, and why; `run` is that of a request."""
     if as_json:
-        print_json({**_data(draft), "status": "abstained"})
+        print_json({**({"run": run} if run else {}), **_data(draft), "status": "abstained"})
         return NO_PLAN
     said = "\n".join(f"  {rejection.code}  {rejection}" for rejection in draft.rejections)
     if draft.declined:
