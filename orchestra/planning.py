@@ -26,10 +26,11 @@ from orchestra.router.planner import DECLINED, Ask, Planned, Request, Unplanned,
 from orchestra.router.shortlist import MOST, nearest_skill
 from orchestra.router.values import type_of
 from orchestra.router.votes import Vote, vote
+from orchestra.stored import graph_of
 from orchestra.values.labels import join
 from orchestra.values.outcome import Failed
 from orchestra.values.types import Schema
-from orchestra.workflow.nodes import ANYTHING, Graph, PlanLimits
+from orchestra.workflow.nodes import ANYTHING, Graph, PlanLimits, PlanNode
 from orchestra.workflow.program import CompiledNode
 from orchestra.workflow.steps import Agent, Step, Tool, Workflow
 
@@ -195,6 +196,14 @@ def _acts(orchestra: Orchestra, name: str) -> bool:
         return any(node.acts for node in orchestra.program(orchestra.find(name)).nodes)
     except InputError:
         return True  # `orchestra validate` says why
+
+
+async def asked_in(orchestra: Orchestra, started: RunStarted) -> Workflow[..., Any] | None:
+    """What `asking` made for a run, over what its node names today; None for a run of another workflow. Raises `OrchestraError` E019."""
+    if started.workflow != ASK:
+        return None
+    graph = await graph_of(orchestra.journal, started)
+    return Workflow.of(graph) if isinstance(graph.nodes.get(NODE), PlanNode) and len(graph.nodes) == 1 else None
 
 
 def node_of(orchestra: Orchestra, asked: Workflow[..., Any]) -> CompiledNode:

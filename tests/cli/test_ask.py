@@ -130,6 +130,13 @@ def test_the_steps_of_a_plan_are_explained_with_what_they_took(desk: Shell) -> N
     ]
 
 
+def test_a_request_is_made_again_of_what_it_was_answered_with(desk: Shell) -> None:
+    desk("ask", WHEN, "-d", "docs")
+    again = desk("runs", "fork", "last", "--json").json
+    assert (again["status"], again["output"]["text"], again["anew"]) == ("done", "1889", 0)
+    assert asked(desk) == []
+
+
 def test_as_json_the_plan_stands_beside_the_answer(desk: Shell) -> None:
     found = desk("ask", WHEN, "-d", "docs", "--json").json
     assert (found["status"], found["output"]["text"], found["plan"]) == ("done", "1889", PLAN)
