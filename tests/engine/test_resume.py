@@ -329,7 +329,7 @@ def test_a_run_that_is_resumed_while_it_is_followed_ends_for_all_who_wait(later:
         await other.release(run.id)
         await clock.sleep(later * FOLLOW)
         again = await engine.resume(compiled, run.id)
-        ends = await asyncio.wait_for(asyncio.gather(run.wait(), again.wait()), 1000)
+        ends = list(await asyncio.wait_for(asyncio.gather(run.wait(), again.wait()), 1000))
         told = await theatre.journal.read(run.id)
         seen = await watching
         await engine.close()
