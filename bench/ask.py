@@ -20,11 +20,9 @@ from typing import Any
 from bench.machine import ROOT, now
 from orchestra.app import Orchestra
 from orchestra.cli.inputs import read_documents
-from orchestra.errors import OrchestraError
-from orchestra.planning import REQUEST, Draft, Wish, plan
+from orchestra.planning import REQUEST, Draft, Wish, asking, drafted
 from orchestra.result import Result
 from orchestra.values.yaml import load
-from orchestra.workflow.steps import Workflow
 
 REQUESTS = ROOT / "bench" / "ask.yaml"
 DOCUMENTS = ROOT / "examples" / "documents"
@@ -86,16 +84,13 @@ async def answered(asked: Sequence[Asked], fleet: str | None, router: str) -> li
     async with Orchestra.open(fleet) as orchestra:
         for one in asked:
             began = time.monotonic()
-            draft = await plan(orchestra, one.request, one.values, Wish(router=router, cache=False))
-            result, fault = None, "; ".join(map(str, draft.rejections)) if draft.plan is None else ""
-            if draft.plan is not None:
-                graph = draft.graph
-                given = {name: value for name, value in {REQUEST: one.request, **one.values}.items() if name in graph.input}
-                try:
-                    result = await (await orchestra.start(Workflow.of(graph), **given)).wait()
-                except OrchestraError as error:
-                    fault = f"{error.code}: {error.message}"
-            found.append(Told(one, draft, result, fault, time.monotonic() - began))
+            step = asking(orchestra, one.request, one.values, Wish(router=router, cache=False))
+            run = await orchestra.start(step, **{REQUEST: one.request, **one.values})
+            result = await run.wait()
+            took = time.monotonic() - began
+            draft = await drafted(orchestra, step, one.request, [event async for event in run.events()])
+            fault = "; ".join(map(str, draft.rejections))
+            found.append(Told(one, draft, result if draft.plan is not None else None, fault, took))
     return found
 
 

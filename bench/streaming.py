@@ -2,16 +2,19 @@
 
     python -m bench.streaming
     python -m bench.streaming --fleet NAME --documents FOLDER "When was the tower opened?" …
+    python -m bench.streaming --fleet NAME --ask 1 16 23 25 26 --rounds 3
 
 The first runs a plan of three steps on simulated workers in virtual time, which say what a line of the router takes, and what a step does
 (`SECONDS`); it shows what streaming can do for such a plan, and is the same on every machine. The second asks a fleet: each request is run
-both ways, in turn, so that what the servers remember serves both alike; plans may differ where the router samples.
+both ways, in turn, so that what the servers remember serves both alike; plans may differ where the router samples. The third asks what
+`orchestra ask` asks, requests of `bench/ask.yaml` by their numbers, as one run; and as it did before, the plan first and then a run of it.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +22,14 @@ from random import Random
 from statistics import median
 from typing import Any
 
+from bench.ask import Asked, requests
 from bench.machine import now
 from orchestra.app import Orchestra
 from orchestra.config import Settings
 from orchestra.doors import Call
 from orchestra.events import AttemptFinished, AttemptStarted, Event, TurnStarted
 from orchestra.journal.memory import MemoryJournal
+from orchestra.planning import REQUEST, Wish, asking, plan
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
 from orchestra.workflow.reader import read
 from orchestra.workflow.steps import Workflow
@@ -66,9 +71,9 @@ class Times:
     status: str
 
     @classmethod
-    def of(cls, events: Sequence[Event], status: str) -> Times:
-        """Those of a run's events. What did not come to pass took for ever."""
-        began = events[0].at
+    def of(cls, events: Sequence[Event], status: str, began: float | None = None) -> Times:
+        """Those of a run's events, from its first one on or since `began`. What did not come to pass took for ever."""
+        began = events[0].at if began is None else began
         steps = (event.at - _took(event) for event in events if isinstance(event, AttemptStarted | AttemptFinished) and "@" in event.node)
         whole = (event.at for event in events if isinstance(event, TurnStarted) and event.drafted and _is_whole(event.drafted.lines))
         return cls(next(steps, float("inf")) - began, next(whole, float("inf")) - began, events[-1].at - began, status)
@@ -90,6 +95,44 @@ async def timed(orchestra: Orchestra, question: str, documents: Any, *, streamin
     run = await orchestra.start(step, question=question, documents=documents)
     result = await run.wait()
     return Times.of([event async for event in run.events()], result.status)
+
+
+async def answered(orchestra: Orchestra, asked: Asked, *, streaming: bool) -> Times:
+    """One request, as one run or planned first; from the moment at which it is made."""
+    wish, given, began = Wish(cache=False), {REQUEST: asked.request, **asked.values}, time.time()
+    if streaming:
+        run = await orchestra.start(asking(orchestra, asked.request, asked.values, wish), **given)
+        result = await run.wait()
+        return Times.of([event async for event in run.events()], result.status, began)
+    draft = await plan(orchestra, asked.request, asked.values, wish)
+    whole = time.time() - began
+    graph = draft.graph
+    run = await orchestra.start(Workflow.of(graph), **{name: value for name, value in given.items() if name in graph.input})
+    result = await run.wait()
+    events = [event async for event in run.events()]
+    first = min(event.at - _took(event) for event in events if isinstance(event, AttemptStarted | AttemptFinished))
+    return Times(first - began, whole, events[-1].at - began, result.status)
+
+
+async def rounds(fleet: str | None, asked: Sequence[Asked], number: int) -> list[list[dict[bool, Times]]]:
+    """Each request so many times, both ways, after one time that does not count; which goes first alternates."""
+    async with Orchestra.open(fleet, fleet="start") as orchestra:
+        found = []
+        for one in asked:
+            await answered(orchestra, one, streaming=True)
+            orders = [(True, False) if turn % 2 else (False, True) for turn in range(number)]
+            found.append([{streaming: await answered(orchestra, one, streaming=streaming) for streaming in order} for order in orders])
+        return found
+
+
+def by_request(asked: Sequence[Asked], found: Sequence[Sequence[dict[bool, Times]]]) -> str:
+    """The medians of each request, and of all of them together."""
+    rows = ["|  | first step | plan first | answer | plan first |", "|---|---|---|---|---|"]
+    everything = [times for one in found for times in one]
+    for name, times in [*((one.request, part) for one, part in zip(asked, found, strict=True)), ("all", everything)]:
+        cells = [f"{median(getattr(one[way], part) for one in times):.2f} s" for part in ("first", "end") for way in (True, False)]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(rows)
 
 
 def simulated() -> dict[bool, Times]:
@@ -145,8 +188,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("requests", nargs="*", help="what is asked; without any, the simulation runs")
     parser.add_argument("--documents", type=Path, help="a folder of .txt and .md files")
+    parser.add_argument("--ask", nargs="+", type=int, metavar="NUMBER", help="requests of bench/ask.yaml, counted from 1")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--fleet")
     given = parser.parse_args()
+    if given.ask:
+        asked = [requests()[number - 1] for number in given.ask]
+        print(f"{now()}\n\n{by_request(asked, asyncio.run(rounds(given.fleet, asked, given.rounds)))}")
+        return
     if not given.requests:
         print(f"simulated, seconds a call: {SECONDS}\n\n{table([simulated()])}")
         return

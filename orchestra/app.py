@@ -192,15 +192,13 @@ class Orchestra:
         label: Label | None = None,
         memo: bool | None = None,
         purpose: str = "",
-        planned: Mapping[str, Any] | None = None,
         sample: int | None = None,
     ) -> Orchestra:
         """The same `Orchestra`, whose runs have these options.
 
         A run with a key that is there already is not started again; if it was interrupted, it goes on. With `memo`, pure calls
         that any run has made before are answered from the memo. `purpose` stands in the journal: runs of an `evaluation` teach nobody.
-        `planned` stands there too: where a plan comes from that was made before, and what was saved. `sample`, from 1 on, has the
-        agents answer at a temperature above 0, with this as their seed.
+        `sample`, from 1 on, has the agents answer at a temperature above 0, with this as their seed.
         """
         mine = self._options
         remembers = mine.memo if memo is None else memo
@@ -210,7 +208,6 @@ class Orchestra:
             label or mine.label,
             remembers,
             purpose or mine.purpose,
-            planned or mine.planned,
             mine.sample if sample is None else sample,
         )
         return Orchestra(self._project, self._engine, self._troupe, chosen)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from orchestra.values.labels import Label
@@ -22,8 +21,6 @@ class Options:
     """Whether pure calls that any run has made before are answered from the memo."""
     purpose: str = ""
     """What a run is for that is no work of the user's: `evaluation`."""
-    planned: Mapping[str, Any] = field(default_factory=dict)
-    """Of a run of a plan that nobody was asked for: the `run` that it comes from, and what was `saved`."""
     sample: int = 0
     """Which of several samples its agents' answers are, drawn at a temperature above 0; 0 for the sampling of their cards."""
 
@@ -37,8 +34,6 @@ class Options:
             found["memo"] = True
         if self.purpose:
             found["purpose"] = self.purpose
-        if self.planned:
-            found["planned"] = dict(self.planned)
         if self.sample:
             found["sample"] = self.sample
         return found

@@ -1,37 +1,48 @@
-"""Planning: the router's questions carried to the router's agent, and the plan as a workflow that runs.
+"""Planning: a request as a workflow of one `plan` node, which `orchestra ask` runs; and the router alone, for `orchestra plan`.
 
-`plan` is what `orchestra plan` and `orchestra ask` do. The router itself (`orchestra.router`) is pure; here its questions become calls, and
-plans that served are kept in the journal's memo, under keys of intent and shape (`orchestra.router.cache`).
+The router itself (`orchestra.router`) is pure. In a run the engine carries its questions to the router's agent, and steps of the plan run
+while it is being written (`orchestra.engine.kinds.planning`); what came of the planning is read off the run's journal (`drafted`). `plan`
+asks the same questions in runs of their own, and runs nothing of the plan. Plans that served are kept in the journal's memo, under keys of
+intent and shape (`orchestra.router.cache`), which are the same for both.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestra.app import Orchestra
+from orchestra.engine.kinds import planning
 from orchestra.errors import InputError, OrchestraError
-from orchestra.events import NOTHING, Usage
+from orchestra.events import NOTHING, AttemptFinished, Drafted, Event, NodeFinished, RunStarted, TurnStarted, Usage
 from orchestra.router import cache, telling
 from orchestra.router.gates import Rejection
-from orchestra.router.notation import Answer
-from orchestra.router.offer import Offer, Skill, statable
-from orchestra.router.plan import Plan, workflow
-from orchestra.router.planner import DECLINED, Ask, Planned, Request, Unplanned, go_on, shortened, start
-from orchestra.router.shortlist import MOST, nearest_skill, shortlist
+from orchestra.router.notation import Answer, read
+from orchestra.router.offer import Offer, statable
+from orchestra.router.plan import LINE, Plan, declared, plan_of, workflow
+from orchestra.router.planner import DECLINED, Ask, Planned, Request, Unplanned, go_on, start
+from orchestra.router.shortlist import MOST, nearest_skill
 from orchestra.router.values import type_of
 from orchestra.router.votes import Vote, vote
+from orchestra.stored import graph_of
+from orchestra.values.labels import join
+from orchestra.values.outcome import Failed
 from orchestra.values.types import Schema
-from orchestra.workflow.nodes import Graph, PlanLimits
-from orchestra.workflow.steps import Agent, Step, Workflow
+from orchestra.workflow.nodes import ANYTHING, Graph, PlanLimits, PlanNode
+from orchestra.workflow.program import CompiledNode
+from orchestra.workflow.steps import Agent, Step, Tool, Workflow
 
 ROUTER = "router"
 PLANNERS = frozenset({ROUTER, "planner", "tool_planner"})
 """What plans, and is no skill of a plan."""
-REQUEST = "request"
+REQUEST = planning.GOAL
 """The input that holds the request itself."""
+ASK, NODE = "ask", "answer"
+"""The workflow that a request becomes, and its one node."""
+NO_PLAN = "R007"
+"""The code of a node whose router gave none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +80,10 @@ class Draft:
     """The run of the last question."""
     shape: str = ""
     """What the plan may be made of, as the cache tells it; empty where the cache is not used."""
+    version: int = 1
+    """Which plan of a run it is, where others before it failed."""
+    told: Any = None
+    """The plan as a workflow, where a journal tells it."""
 
     @property
     def declined(self) -> bool:
@@ -80,23 +95,27 @@ class Draft:
         """The plan as a workflow. Raises `InputError` R007 where there is no plan."""
         if self.plan is None:
             why = "; ".join(map(str, self.rejections)) or "it wrote nothing"
-            raise InputError("R007", f"the router gave no plan: {why}", hint="orchestra explain R007")
+            raise InputError(NO_PLAN, f"the router gave no plan: {why}", hint=f"orchestra explain {NO_PLAN}")
+        if self.told is not None:
+            return Graph.model_validate(self.told, strict=False)
         return workflow(self.plan, self.offer, "plan", self.request[:200])
 
 
 @dataclass(frozen=True)
 class Wish:
-    """How a plan shall be made."""
+    """How a plan shall be made: the keys of a `plan` node."""
 
     only: tuple[str, ...] = ()
     """Agents, tools and workflows that it may use; empty for all that have no effects."""
     returns: Schema = field(default_factory=dict)
-    router: str | Step[..., Any] = ROUTER
+    router: str | Agent[..., Any] = ROUTER
     """The agent that plans, or its name."""
     limits: PlanLimits = field(default_factory=lambda: PlanLimits(steps=8, width=16))
     repairs: int = 2
+    replans: int = 0
+    """How often another plan may follow one of which a step failed."""
     stepwise: bool = True
-    most: int = MOST
+    shortlist: int = MOST
     """Skills that the router is shown at most."""
     copied: bool = True
     """Whether the texts that a plan states are pieces of the request."""
@@ -104,47 +123,164 @@ class Wish:
     """Whether what can be done is planned even where the router finds that nothing serves the request."""
     cache: bool = True
     """Whether a plan that has served may serve again."""
-    larger: str | Step[..., Any] | None = None
+    larger: str | Agent[..., Any] | None = None
     """The agent that goes on where the repairs are used up, or its name."""
     votes: int = 1
     """Plans that are sampled, at a temperature above 0; the one that most of them agree on is taken."""
 
 
+def asking(orchestra: Orchestra, request: str, values: Mapping[str, Any], wish: Wish | None = None) -> Workflow[..., Any]:
+    """A request as a workflow of one `plan` node, over the request and the values at hand as its inputs.
+
+        run = await orchestra.start(asking(orchestra, request, values), request=request, **values)
+
+    It is the same workflow for all requests over values of the same types. Raises `InputError` C004 for a skill or a router that is not
+    there.
+    """
+    wish = wish or Wish()
+    inputs, types = declared({REQUEST: type_of(request), **{name: type_of(value) for name, value in values.items()}})
+    returns: dict[str, Any] = {"returns": ANYTHING}
+    if wish.returns:
+        (wanted,), more = declared({"returned": wish.returns})[0].values(), declared({"returned": wish.returns})[1]
+        returns, types = {"returns": wanted["type"]}, {**types, **more}
+    node = {
+        "plan": f"${{input.{REQUEST}}}",
+        "with": {name: f"${{input.{name}}}" for name in values},
+        **_listed(orchestra, wish.only),
+        **returns,
+        "limits": wish.limits,
+        "router": _planner(orchestra, wish.router),
+        **({} if wish.larger is None else {"larger": _planner(orchestra, wish.larger)}),
+        **{key: getattr(wish, key) for key in ("repairs", "replans", "stepwise", "shortlist", "copied", "anyway", "cache", "votes")},
+    }
+    said = "A request in a person's words: the router plans which agents and tools to use, and the plan runs meanwhile."
+    graph = {"schema": "orchestra/v1", "name": ASK, "description": said, "input": inputs, "types": types, "nodes": {NODE: node}}
+    return Workflow.of(Graph.model_validate({**graph, "output": f"${{{NODE}}}"}, strict=False))
+
+
+def _planner(orchestra: Orchestra, named: str | Agent[..., Any]) -> str:
+    """The name of an agent that plans; one that is declared in Python is made known. Raises `InputError` C004."""
+    if not isinstance(named, str):
+        orchestra.program(named)
+        return named.name
+    if named not in orchestra.registry.agents:
+        other = orchestra.find(named)
+        raise InputError("C004", f"{other.name} is no agent, and cannot plan", hint="orchestra agents list  tells what there is")
+    return named
+
+
+def _listed(orchestra: Orchestra, only: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What a plan may use, by the key of the node that lists it. Raises `InputError` C004 for what is not there."""
+    found: dict[str, dict[str, None]] = {"workflows": {}, "agents": {}, "tools": {}}
+    for name in only or _harmless(orchestra):
+        step = orchestra.find(name)
+        key = "workflows" if isinstance(step, Workflow) else "tools" if isinstance(step, Tool) else "agents"
+        found[key][name] = None
+    return {key: tuple(names) for key, names in found.items()}
+
+
+def _harmless(orchestra: Orchestra) -> Iterable[str]:
+    """Everything that has no effects. Workflows first: what somebody has put together and named serves better than its parts.
+
+    An agent that is told the grammar of its output with each call is somebody's router, and no step.
+    """
+    registry = orchestra.registry
+    yield from (name for name in orchestra.workflows() if name not in PLANNERS and not _acts(orchestra, name))
+    yield from (name for name, card in registry.cards.items() if name not in PLANNERS and card.grammar is None and card.trained)
+    yield from (name for name, tool in registry.tools.items() if tool.contract.effect == "pure")
+
+
+def _acts(orchestra: Orchestra, name: str) -> bool:
+    """Whether a workflow may have an effect or ask a person, or cannot run at all."""
+    try:
+        return any(node.acts for node in orchestra.program(orchestra.find(name)).nodes)
+    except InputError:
+        return True  # `orchestra validate` says why
+
+
+async def asked_in(orchestra: Orchestra, started: RunStarted) -> Workflow[..., Any] | None:
+    """What `asking` made for a run, over what its node names today; None for a run of another workflow. Raises `OrchestraError` E019."""
+    if started.workflow != ASK:
+        return None
+    graph = await graph_of(orchestra.journal, started)
+    return Workflow.of(graph) if isinstance(graph.nodes.get(NODE), PlanNode) and len(graph.nodes) == 1 else None
+
+
+def node_of(orchestra: Orchestra, asked: Workflow[..., Any]) -> CompiledNode:
+    """The node that plans of what `asking` made."""
+    return orchestra.program(asked).nodes[0]
+
+
+async def drafted(orchestra: Orchestra, asked: Workflow[..., Any], request: str, events: Sequence[Event]) -> Draft:
+    """What came of the planning in a run of what `asking` made, as far as its events go."""
+    node = node_of(orchestra, asked)
+    wanted, votes = planning.asked(node, request), planning.stated(node).votes
+    turns = [(event.turn, event.drafted) for event in events if isinstance(event, TurnStarted) and event.node == NODE and event.drafted]
+    known = [one for _, one in turns]
+    questions = sum(not planning.whole(one) for one in known)
+    remarks = tuple(one.remark for one in known if one.remark)
+    last = known[-1] if known else Drafted(None, version=1)
+    draft = Draft(request, wanted.offer, None, (), questions, last.repaired, remarks=remarks, version=last.version)
+    if planning.whole(last):
+        sampled = len(last.plans) or votes
+        won = None if last.agreement is None else Vote(0, round(last.agreement * sampled), sampled)
+        recalled = await _source(orchestra, last) if last.recalled else None
+        made = plan_of([read(line) for line in last.lines])
+        return replace(draft, plan=made, recalled=recalled, votes=won, told=last.graph)
+    ended = next((event.outcome for event in events if isinstance(event, NodeFinished) and event.node == NODE), None)
+    if not isinstance(ended, Failed) or ended.code != NO_PLAN:
+        return draft
+    unplanned, won = _why_not(wanted, turns[-1] if turns else None, votes, events)
+    return replace(draft, rejections=_helped(orchestra, node, wanted, unplanned), votes=won)
+
+
+async def _source(orchestra: Orchestra, known: Drafted) -> Recalled:
+    """Where a plan comes from that the memo had."""
+    began = next(iter(await orchestra.journal.read(known.recalled)), None)
+    said = began.inputs.get(REQUEST, "") if isinstance(began, RunStarted) and isinstance(began.inputs, Mapping) else ""
+    return Recalled(known.recalled, str(said), known.saved)
+
+
+def _why_not(request: Request, last: tuple[int, Drafted] | None, votes: int, events: Sequence[Event]) -> tuple[Unplanned, Vote | None]:
+    """Why a run has no plan: what the router's machine says to the last answer, or before it asks anything."""
+    if last is None:
+        _, wanted = start(request)
+        return (wanted if isinstance(wanted, Unplanned) else Unplanned(())), None
+    turn, told = last
+    path, won = f"{NODE}#{turn}/{LINE}", None
+    replies = [event.value for event in events if isinstance(event, AttemptFinished) and event.node == path and not event.error]
+    state = planning.drafting(request, told)
+    state, wanted = go_on(state, str(replies[-1])) if replies else (state, Unplanned(()))
+    if votes > 1 and not isinstance(wanted, Ask):
+        state, wanted, won = planning.elected(state, wanted, (*told.plans, planning.sample_of(wanted)))
+    return (wanted if isinstance(wanted, Unplanned) else Unplanned(())), won
+
+
 async def plan(orchestra: Orchestra, request: str, values: Mapping[str, Any], wish: Wish | None = None) -> Draft:
-    """A plan for a request over the values at hand: one that has served (`keep`), or else one by the router's agent.
+    """A plan for a request over the values at hand: one that has served (`keep`), or else one by the router's agent. Only that is asked.
 
     Raises `InputError` C004 for a skill or a router that is not there, and what a call of the agent raises.
     """
     wish = wish or Wish()
-    allowed = _allowed(orchestra, request, values, wish)
-    agent = _agent(orchestra, wish.router)
-    larger = None if wish.larger is None else _agent(orchestra, wish.larger)
+    step = asking(orchestra, request, values, wish)
+    program = orchestra.program(step)
+    node, told = program.nodes[0], planning.stated(program.nodes[0])
+    agents = [Agent.of(one) for one in (told.router, told.larger) if one is not None]
+    agent, larger = agents[0], agents[1] if len(agents) > 1 else None
     remarks: tuple[str, ...] = ()
     shape = ""
     if wish.cache:
-        planners = [Skill.of_workflow(orchestra.program(one)).digest for one in (agent, larger) if one is not None]
-        shape = cache.shape(allowed, "/".join(planners), orchestra.label, str(wish.votes))
-        found, remarks = await _recalled(orchestra, request, allowed, shape)
+        shape = planning.shape(node, request, join((program.label, orchestra.label)))
+        found, remarks = await _recalled(orchestra, request, planning.offered(node, request), shape)
         if found is not None:
             return found
-    offer = shortlist(allowed, request, wish.most)
-    asked = Request(request, offer, wish.repairs, wish.stepwise, larger=larger is not None)
+    asked = planning.asked(node, request)
     if wish.votes > 1:
-        drafted = await _voted(orchestra, asked, agent, larger, wish.votes)
+        made = await _voted(orchestra, asked, agent, larger, wish.votes)
     else:
-        drafted = await _asked(orchestra.options(purpose="planning"), asked, agent, larger)
-    rejections = drafted.rejections
-    if drafted.declined:
-        rejections = tuple(replace(one, hint=_nearest(orchestra, request, values, wish)) for one in rejections)
-    return replace(drafted, rejections=rejections, remarks=remarks, shape=shape)
-
-
-def _agent(orchestra: Orchestra, named: str | Step[..., Any]) -> Step[..., Any]:
-    """What plans. A name means an agent, though a workflow may have it too, as `planner` has."""
-    if not isinstance(named, str):
-        return named
-    contract = orchestra.registry.agents.get(named)
-    return Agent.of(contract) if contract is not None else orchestra.find(named)
+        made = await _asked(orchestra.options(purpose="planning"), asked, agent, larger)
+    rejections = _helped(orchestra, node, asked, Unplanned(made.rejections)) if made.declined else made.rejections
+    return replace(made, rejections=rejections, remarks=remarks, shape=shape)
 
 
 async def _asked(router: Orchestra, request: Request, agent: Step[..., Any], larger: Step[..., Any] | None) -> Draft:
@@ -224,56 +360,24 @@ def keep(orchestra: Orchestra, draft: Draft, run: str = "") -> None:
         orchestra.journal.remember(key, run or draft.run, stored)
 
 
-def _nearest(orchestra: Orchestra, request: str, values: Mapping[str, Any], wish: Wish) -> str:
+def _helped(orchestra: Orchestra, node: CompiledNode, request: Request, unplanned: Unplanned) -> tuple[Rejection, ...]:
+    """Why there is no plan; where the router declined, with the skill that is nearest."""
+    if not unplanned.declined:
+        return unplanned.rejections
+    return tuple(replace(one, hint=_nearest(planning.offered(node, request.text), request.text)) for one in unplanned.rejections)
+
+
+def _nearest(offer: Offer, request: str) -> str:
     """Of all skills, those too that cannot be called, the one that shares most words with the request, and what it needs and has not."""
-    one = nearest_skill(list(_skills(orchestra, wish.only).values()), request)
+    one = nearest_skill(list(offer.skills.values()), request)
     if one is None:
         return "orchestra agents list  tells what there is"
     needs = [f"{name}: {telling.kind(kind)}" for name, kind in one.fields.items() if name in one.required and not statable(kind)]
-    missing = [need for need in needs if need.partition(":")[0] not in values]
+    missing = [need for need in needs if need.partition(":")[0] not in offer.values]
     wanting = f", which needs {' and '.join(missing)}" if missing else ""
     return f"the nearest is {one.name}{wanting}; --anyway plans what can be done"
 
 
 def offer_of(orchestra: Orchestra, request: str, values: Mapping[str, Any], wish: Wish | None = None) -> Offer:
     """What a plan for a request may be made of. Raises `InputError` C004 for a skill that is not there."""
-    wish = wish or Wish()
-    return shortlist(_allowed(orchestra, request, values, wish), request, wish.most)
-
-
-def _allowed(orchestra: Orchestra, request: str, values: Mapping[str, Any], wish: Wish) -> Offer:
-    """All that a plan may be made of, before a shortlist is drawn up."""
-    given = {REQUEST: type_of(request), **{name: type_of(value) for name, value in values.items()}}
-    copied = shortened(request) if wish.copied else ""
-    return Offer(_skills(orchestra, wish.only), given, wish.returns, wish.limits, copied, not wish.anyway)
-
-
-def _skills(orchestra: Orchestra, only: Iterable[str]) -> dict[str, Skill]:
-    names = tuple(only) or tuple(_harmless(orchestra))
-    return {name: _skill(orchestra, name) for name in names}
-
-
-def _harmless(orchestra: Orchestra) -> Iterable[str]:
-    """Everything that has no effects. Workflows first: what somebody has put together and named serves better than its parts.
-
-    An agent that is told the grammar of its output with each call is somebody's router, and no step.
-    """
-    registry = orchestra.registry
-    yield from (name for name in orchestra.workflows() if name not in PLANNERS and not _acts(orchestra, name))
-    yield from (name for name, card in registry.cards.items() if name not in PLANNERS and card.grammar is None and card.trained)
-    yield from (name for name, tool in registry.tools.items() if tool.contract.effect == "pure")
-
-
-def _acts(orchestra: Orchestra, name: str) -> bool:
-    """Whether a workflow may have an effect or ask a person, or cannot run at all."""
-    try:
-        return any(node.acts for node in orchestra.program(orchestra.find(name)).nodes)
-    except InputError:
-        return True  # `orchestra validate` says why
-
-
-def _skill(orchestra: Orchestra, name: str) -> Skill:
-    step, registry = orchestra.find(name), orchestra.registry
-    if isinstance(step, Workflow):
-        return Skill.of_workflow(orchestra.program(step))
-    return Skill.of(registry.agents[name] if name in registry.agents else registry.tools[name].contract)
+    return planning.asked(node_of(orchestra, asking(orchestra, request, values, wish)), request).offer

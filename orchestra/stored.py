@@ -134,7 +134,7 @@ async def restored(
     from orchestra.workflow.compiler import compile_graph
 
     run = started.run
-    graph = _read(run, await _blob(journal, run, started.graph))
+    graph = await graph_of(journal, started)
     agents: dict[str, Contract] = {}
     tools: dict[str, Contract] = {}
     workflows: dict[str, Graph] = {}
@@ -177,6 +177,11 @@ async def restored(
     program = sampled(compile_graph(graph, catalog), _whole(started.options.get("sample")))
     budget = started.options.get("budget")
     return program if budget is None else replace(program, budget=_budget(run, budget))
+
+
+async def graph_of(journal: Journal, started: RunStarted) -> Graph:
+    """The graph that a run began with. Raises `OrchestraError` E019 where it is missing, or is none."""
+    return _read(started.run, await _blob(journal, started.run, started.graph))
 
 
 async def _blob(journal: Journal, run: str, mark: str) -> bytes:

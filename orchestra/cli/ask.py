@@ -31,6 +31,7 @@ Only = Annotated[
 Router = Annotated[str, typer.Option(metavar="AGENT", help="The agent that plans.")]
 Steps = Annotated[int, typer.Option(min=1, max=100, help="Steps of a plan at most.")]
 Repairs = Annotated[int, typer.Option(min=0, max=10, help="How often a line that was refused is handed back.")]
+Replans = Annotated[int, typer.Option(min=0, max=10, help="How often another plan may follow one of which a step failed.")]
 Whole = Annotated[bool, typer.Option("--whole", help="Let the router write the whole plan at once, not line by line.")]
 Free = Annotated[bool, typer.Option("--free", help="Let it state texts of its own; else they are pieces of the request.")]
 Anyway = Annotated[
@@ -62,14 +63,18 @@ def register(app: typer.Typer) -> None:
         cache: Cache = True,
         larger: Larger = None,
         votes: Votes = 1,
-        budget: Annotated[list[str] | None, typer.Option(metavar="LIMITS", help="Of the run: tokens=20000,seconds=60.")] = None,
+        replans: Replans = 0,
+        budget: Annotated[
+            list[str] | None, typer.Option(metavar="LIMITS", help="Of the run, its planning included: tokens=20000,seconds=60.")
+        ] = None,
         explain: Annotated[bool, typer.Option("--explain", help="Show what each step took beside what it might have taken.")] = False,
         fleet: Fleet = None,
         as_json: Json = False,
     ) -> None:
-        """Answer a request: the router plans which agents and tools to use, and the plan runs.
+        """Answer a request: the router plans which agents and tools to use, and the plan runs while it is being written.
 
-        A plan uses only what has no effects, unless --only names it. It stands on stderr; the answer, with what it rests on, on stdout.
+        A plan uses only what has no effects, unless --only names it. Its lines stand on stderr, each as it is accepted; the answer, with
+        what it rests on, on stdout.
 
         Exits as `orchestra run` does, and with 3 where the router gave no plan.
         """
@@ -78,7 +83,7 @@ def register(app: typer.Typer) -> None:
         from orchestra.cli.signals import carry_out
 
         asked = _asked(request, documents, inputs, only, router, steps, repairs, whole, free, anyway)
-        asked = _tuned(asked, cache, larger, votes)
+        asked = _tuned(asked, cache, larger, votes, replans)
         if code := carry_out(
             partial(drafting.ask, opener(context), settings(fleet=fleet), asked, read_budget(budget or ()), as_json, explain)
         ):
@@ -138,6 +143,6 @@ def _asked(
     return Asked(request, values(documents or (), inputs or ()), wish)
 
 
-def _tuned(asked: Asked, cache: bool, larger: str | None, votes: int) -> Asked:
-    """A request with how its plan comes about: from the cache, with whose help, of how many samples."""
-    return replace(asked, wish=replace(asked.wish, cache=cache, larger=larger, votes=votes))
+def _tuned(asked: Asked, cache: bool, larger: str | None, votes: int, replans: int = 0) -> Asked:
+    """A request with how its plan comes about: from the cache, with whose help, of how many samples; and how often anew."""
+    return replace(asked, wish=replace(asked.wish, cache=cache, larger=larger, votes=votes, replans=replans))

@@ -20,6 +20,7 @@ from orchestra.cli.watching import Ending, Manner, Watch
 from orchestra.errors import InputError
 from orchestra.events import AttemptFinished, AttemptStarted, Event, RunStarted, encode
 from orchestra.journal.history import History
+from orchestra.planning import asked_in
 from orchestra.rerun import Change, compare
 from orchestra.values.outcome import Outcome, Value
 from orchestra.values.text import visible
@@ -66,6 +67,8 @@ async def _step(orchestra: Orchestra, run: str, workflow: str) -> Step[..., Any]
         return orchestra.find(workflow)
     first = (await orchestra.journal.read(run))[0]
     name = first.workflow if isinstance(first, RunStarted) else ""
+    if isinstance(first, RunStarted) and (asked := await asked_in(orchestra, first)) is not None:
+        return asked
     try:
         return orchestra.find(name)
     except InputError as error:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from orchestra.cli.answer import show_nodes
 from orchestra.cli.explaining import data, show
 from orchestra.cli.explaining import explain as explained
 from orchestra.cli.inputs import read_documents, read_text
@@ -15,11 +16,13 @@ from orchestra.cli.opening import Opener
 from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import note, print_json, say
 from orchestra.cli.signals import Stop
-from orchestra.cli.watching import Manner, Watch
+from orchestra.cli.watching import Ending, Manner, Watch
 from orchestra.config import Settings
+from orchestra.engine.kinds.planning import whole
 from orchestra.errors import InputError
-from orchestra.journal.history import History
-from orchestra.planning import REQUEST, Draft, Wish, keep, plan
+from orchestra.events import NOTHING, AttemptStarted, Drafted, Event, NodeFinished, TurnStarted
+from orchestra.journal.history import History, Row
+from orchestra.planning import NODE, REQUEST, Draft, Wish, asking, drafted, keep, plan
 from orchestra.project import Project
 from orchestra.router.plan import Plan
 from orchestra.router.planner import DECLINED
@@ -104,37 +107,113 @@ async def explain(open_: Opener, chosen: Settings, asked: Asked, save: Path | No
 
 
 async def ask(open_: Opener, chosen: Settings, asked: Asked, budget: Budget | None, as_json: bool, explain: bool, stop: Stop) -> int:
-    """Plans, runs the plan, and shows what came of it, with `explain` beside what it might have taken; gives the exit code."""
+    """Runs a request, whose plan runs while it is being written, and shows what came of it; gives the exit code. With `explain` each step
+    stands beside what it might have taken."""
     waiting = Waiting()
-    manner = Manner(as_json)
+    manner = Manner(as_json, seen=_silent if as_json else Lines(waiting))
+    given = {REQUEST: asked.request, **asked.values}
     try:
         async with open_(chosen, fleet="start", progress=waiting) as orchestra:
-            draft = await plan(orchestra, asked.request, asked.values, asked.wish)
-            _remark(draft)
-            if draft.plan is None:
-                waiting.close()
-                return _none(draft, as_json)
-            graph = draft.graph
+            step = asking(orchestra, asked.request, asked.values, asked.wish)
+            run = await orchestra.options(budget=budget).start(step, **given)
+            ending = await Watch(orchestra, run, stop, waiting, manner).ending()
+            draft = await drafted(orchestra, step, asked.request, ending.events)
+            if as_json:
+                _remark(draft)
+            if draft.rejections:
+                return _none(draft, as_json, run.id)
+            if draft.plan is None and draft.version == 1 and ending.status == "failed":
+                _raise(ending)  # the router could not be asked
             if not as_json:
-                note(f"{draft.plan}\n")
                 _tell_saving(draft)
                 _tell_votes(draft)
-            step = Workflow.of(graph)
-            run = await orchestra.options(budget=budget, planned=_cached(draft)).start(step, **_given(asked, graph))
-            ending = await Watch(orchestra, run, stop, waiting, manner).ending()
-            if ending.status == "done":
-                keep(orchestra, draft, run.id)
+            history = History.of(ending.events)
             found = None
-            if explain:
-                history = History.of(ending.events)
-                found = explained(Project.load(chosen), orchestra.program(step), _given(asked, graph), budget=budget, history=history)
+            if explain and draft.plan is not None:
+                program = orchestra.program(Workflow.of(draft.graph))
+                steps = history.inside(f"{NODE}@{draft.version}")
+                found = explained(Project.load(chosen), program, _given(asked, draft.graph), budget=budget, history=steps)
     finally:
         waiting.close()
     if found is None:
-        ending.show(manner, _data(draft))
+        ending.show(manner, _data(draft), partial(show_nodes, of_plan(history, draft.version)))
     else:
         ending.show(manner, {**_data(draft), "explain": data(found)}, partial(show, found))
     return ending.code
+
+
+def _raise(ending: Ending) -> None:
+    """Raises what a run failed with."""
+    if ending.result is not None and ending.result.error is not None:
+        raise ending.result.error
+
+
+def _silent(event: Event) -> None:
+    """Tells nothing."""
+
+
+class Lines:
+    """Tells the lines of a plan on stderr, each as it is accepted, and at a terminal which step is under way."""
+
+    def __init__(self, waiting: Waiting) -> None:
+        self._waiting, self._version, self._told = waiting, 1, 0
+
+    def __call__(self, event: Event) -> None:
+        """Tells what there is to tell of an event."""
+        match event:
+            case TurnStarted(node=path, drafted=Drafted() as told) if path == NODE:
+                self._waiting.close()
+                self._plan(told)
+            case AttemptStarted(node=path, name=name) if path.startswith(f"{NODE}@"):
+                self._waiting.line(f"{_step(path)}: {name} is asked")
+            case NodeFinished(node=path) if path.startswith(f"{NODE}@"):
+                self._waiting.line(f"{_step(path)} is done")
+            case _:
+                pass
+
+    def _plan(self, told: Drafted) -> None:
+        if told.remark:
+            note(told.remark)
+        if told.version > self._version:
+            line, reason = told.failed[-1]
+            note(f"\n{line} failed: {reason}; another plan:\n")
+            self._version, self._told = told.version, 0
+        if told.sample:
+            return  # of samples that are under way nobody knows which one will be the plan
+        for line in told.lines[self._told :]:
+            note(line)
+        self._told = len(told.lines)
+        if whole(told):
+            note("")
+
+
+def _step(path: str) -> str:
+    """The path of a step of a plan in the plan."""
+    return path.partition("/")[2]
+
+
+def of_plan(history: History, version: int) -> History:
+    """What the steps of a plan took, and before them what its planning took. Of several plans all is told."""
+    if version > 1 or (node := history.row(NODE)) is None:
+        return history
+    questions = [row for row in history.rows if row.path.startswith(f"{NODE}#") and row.name]
+    steps = history.inside(f"{NODE}@{version}")
+    if not questions:
+        return steps
+    ended = [row.finished for row in questions if row.finished is not None]
+    asked = Row(
+        path="plan",
+        depth=0,
+        kind="call",
+        name=questions[-1].name,
+        status=questions[-1].status,
+        started=node.started,
+        finished=max(ended) if len(ended) == len(questions) else None,
+        attempts=tuple(attempt for row in questions for attempt in row.attempts),
+        outcome=questions[-1].outcome,
+        usage=sum((row.usage for row in questions), NOTHING),
+    )
+    return replace(steps, rows=(asked, *steps.rows))
 
 
 def _given(asked: Asked, graph: Graph) -> dict[str, Any]:
@@ -142,10 +221,10 @@ def _given(asked: Asked, graph: Graph) -> dict[str, Any]:
     return {name: value for name, value in {REQUEST: asked.request, **asked.values}.items() if name in graph.input}
 
 
-def _none(draft: Draft, as_json: bool) -> int:
-    """Says that there is no plan, and why."""
+def _none(draft: Draft, as_json: bool, run: str = "") -> int:
+    """Says that there is no plan, and why; `run` is that of a request."""
     if as_json:
-        print_json({**_data(draft), "status": "abstained"})
+        print_json({**({"run": run} if run else {}), **_data(draft), "status": "abstained"})
         return NO_PLAN
     said = "\n".join(f"  {rejection.code}  {rejection}" for rejection in draft.rejections)
     if draft.declined:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Event, RunStarted, encode
 from orchestra.journal.history import Attempt, History, Row, Saving
 from orchestra.journal.tiers import PERSON, Spent, spent_by_tier, tier_name
+from orchestra.planning import ASK, REQUEST
 from orchestra.project import Project
 from orchestra.stored import restored, workflows
 from orchestra.values.outcome import Value
@@ -31,6 +32,8 @@ from orchestra.values.schema import nearest
 from orchestra.values.text import visible
 
 MAX_TROUBLES = 20
+LONGEST = 50
+"""Characters of a request in a row of a table."""
 MAX_INCIDENTS = 20
 STATUSES = ("running", "waiting", "interrupted", "done", "failed", "abstained", "budget", "cancelled")
 
@@ -42,7 +45,9 @@ async def list_runs(limit: int, status: str, workflow: str, *, as_json: bool) ->
         raise InputError("C010", f"no run is {status!r}", hint=f"did you mean {near!r}?" if near else f"one of: {', '.join(STATUSES)}")
     async with opened() as journal:
         everything = await latest(journal, EVERY if status or workflow else limit) if journal else []
-    found = [run for run in everything if status in ("", run.status) and workflow in ("", run.workflow)][:limit]
+        found = [run for run in everything if status in ("", run.status) and workflow in ("", run.workflow)][:limit]
+        asked = [run.run for run in found if run.workflow == ASK and journal is not None and not as_json]
+        wanted = {run: short(request_of(History.of((await journal.read(run))[:1]))) for run in asked if journal is not None}
     if as_json:
         print_json(found)
         return
@@ -52,7 +57,7 @@ async def list_runs(limit: int, status: str, workflow: str, *, as_json: bool) ->
     rows = [
         (
             summary.run,
-            summary.workflow,
+            summary.workflow + (f": {wanted[summary.run]}" if wanted.get(summary.run) else ""),
             summary.status,
             moment(summary.started),
             seconds(summary.finished - summary.started) if summary.finished else "",
@@ -144,6 +149,18 @@ def _write(target: Path, text: str) -> None:
     say(visible(f"{target}: {size(len(text.encode()))}; open it in a browser"))
 
 
+def request_of(history: History) -> str:
+    """What a run of `orchestra ask` was asked; empty for one of another workflow."""
+    said = history.inputs.get(REQUEST) if history.workflow == ASK and isinstance(history.inputs, Mapping) else None
+    return said if isinstance(said, str) else ""
+
+
+def short(request: str) -> str:
+    """A request in a row of a table."""
+    line = " ".join(request.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+
+
 def find_node(history: History, node: str) -> Row:
     """The row of a node. Raises `InputError` C019 with the nearest path."""
     if row := history.row(node):
@@ -185,6 +202,8 @@ def _show_run(
     took = f" in {seconds(history.seconds)}" if history.seconds is not None else ""
     forked = f", forked from {history.parent}" if history.parent else ""
     say(visible(f"{history.workflow}: {status}{took}, started {moment(history.started)}{forked}", keep=""), style="bold")
+    if request := request_of(history):
+        say(visible(f"> {request}"))
     match status:
         case "waiting":
             say(f"\n{waiting_text(history.run, history.asked)}", style="yellow")

@@ -32,6 +32,8 @@ class Manner:
 
     as_json: bool = False
     stream: bool = False
+    seen: Callable[[Event], None] | None = None
+    """What is told of each event, where that is not the usual line of progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,9 @@ class Watch:
         if self._manner.stream:
             sys.stdout.write(encode(event).decode() + "\n")
             sys.stdout.flush()
+        elif self._manner.seen is not None:
+            if not self._open:
+                self._manner.seen(event)
         elif isinstance(event, NodeFinished) and not self._open:
             self._waiting.line(f"{event.node} is done")
         elif isinstance(event, TurnStarted) and event.drafted is not None and event.drafted.lines and not self._open:

@@ -67,7 +67,8 @@ class Engine:
         self._taking: dict[str, tuple[asyncio.Task[None], Run]] = {}
         """Runs that are being taken over: each by one task, however many want it."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._followers: set[asyncio.Task[None]] = set()
+        self._followers: dict[str, tuple[asyncio.Task[None], Run]] = {}
+        """Runs that another process has in hand, and whose events are read as they come."""
         self._postman: asyncio.Task[None] | None = None
         self._checks: dict[int, tuple[dict[str, Any], type | None, Validator]] = {}
         """By the identity of a schema, which is kept alive here: the one type of a plain schema, and its validator."""
@@ -216,12 +217,14 @@ class Engine:
             self._postman = asyncio.get_running_loop().create_task(self._deliver(), name="inbox")
 
     def running(self, run: str) -> Run | None:
-        """The run of this engine that has the id, and is under way or waits for a person."""
+        """The run of this engine that has the id, and is under way, waits for a person, or is followed."""
         if run in self._drivers:
             return self._drivers[run].run
         if run in self._taking:
             return self._taking[run][1]
-        return self._asleep[run].run if run in self._asleep else None
+        if run in self._asleep:
+            return self._asleep[run].run
+        return self._followers[run][1] if run in self._followers else None
 
     # What drivers need
 
@@ -349,21 +352,26 @@ class Engine:
                 run.end(None, _closed(run.id))
             elif asleep:  # else another letter woke it too, and whoever brought it has seen to the rest
                 follower = asyncio.get_running_loop().create_task(self._follow(sleeper))
-                self._followers.add(follower)
-                follower.add_done_callback(self._followers.discard)
+                self._followers[run.id] = (follower, run)
+                follower.add_done_callback(lambda _: self._followers.pop(run.id, None))
 
     async def _follow(self, sleeper: _Sleeper) -> None:
         """Another process has the run in hand: its events are read as they come, and the run is taken back where it is left."""
         run = sleeper.run
         try:
             while True:
-                if events := await self.journal.read(run.id, run.offset):
+                events = await self.journal.read(run.id, run.offset)
+                if self._has(run):
+                    return
+                if events and run.id not in self._taking:
                     run.offset += len(events)
                     run.wake()
                     if isinstance(events[-1], RunFinished):
                         run.end(events[-1])
                         return
                 await self.clock.sleep(FOLLOW)
+                if self._has(run):
+                    return
                 try:
                     await self._once(sleeper, "who watched it")
                 except OrchestraError as error:
@@ -376,6 +384,10 @@ class Engine:
         finally:
             if self._closed and not run.over:
                 run.end(None, _closed(run.id))
+
+    def _has(self, run: Run) -> bool:
+        """Whether this engine has a run itself, or had it to its end."""
+        return run.over or run.id in self._drivers or run.id in self._asleep
 
     def _dismiss(self) -> None:
         """Without runs there is nobody to deliver letters to."""
@@ -390,7 +402,7 @@ class Engine:
             driver.stop(_closed(driver.run.id))
         for sleeper in self._asleep.values():
             sleeper.run.end(None, _closed(sleeper.run.id))
-        idle = [*self._followers, *([self._postman] if self._postman is not None else [])]
+        idle = [*(task for task, _ in self._followers.values()), *([self._postman] if self._postman is not None else [])]
         for task in idle:
             task.cancel()
         taking = [task for task, _ in self._taking.values()]

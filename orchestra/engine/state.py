@@ -134,6 +134,8 @@ class Unit(msgspec.Struct, eq=False):
     known: tuple[tuple[str, Any], ...] | None = None
     """What the memo holds for its plan, once it was asked: runs, and what they left; without a run, why it could not be read. No fact: a
     run that is resumed asks again."""
+    request: tuple[Any, Any] | None = None
+    """What its router is asked for, and of which version of the plan: worked out once for all of its lines. No fact."""
 
     @property
     def spread(self) -> bool:

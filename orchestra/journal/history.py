@@ -190,6 +190,13 @@ class History:
         """From the run's first event to its last; None while it goes on."""
         return None if self.finished is None else self.finished - self.started
 
+    def inside(self, path: str) -> History:
+        """What stands in a node, or in one of its turns, as if that were the run."""
+        above = f"{path}/"
+        rows = [row for row in self.rows if row.path.startswith(above)]
+        least = min((row.depth for row in rows), default=0)
+        return replace(self, rows=tuple(replace(row, path=row.path.removeprefix(above), depth=row.depth - least) for row in rows))
+
     def row(self, path: str) -> Row | None:
         """The node of that path, or None."""
         return next((row for row in self.rows if row.path == path), None)

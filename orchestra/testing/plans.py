@@ -16,7 +16,8 @@ from orchestra.router.gates import judge
 from orchestra.router.notation import Step, read
 from orchestra.router.offer import Offer
 from orchestra.router.plan import Plan, plan_of, question, rewritten, so_far, workflow
-from orchestra.router.planner import Ask, Planned, Request, Unplanned, go_on, start
+from orchestra.router.planner import Ask, Planned, Request, Unplanned, go_on, shortened, start
+from orchestra.router.shortlist import shortlist
 from orchestra.values.outcome import Failed, Outcome, Value
 from orchestra.values.types import Schema, bundled
 from orchestra.workflow.compiler import compile_graph
@@ -214,13 +215,16 @@ class Reading:
     # Programs
 
     def _request(self) -> Request:
-        planning = self.planning
-        return Request(str(self.goal), self._offer(), planning.repairs, failed=self.told.failed, made=self.told.made)
+        planning, offer, goal = self.planning, self._offer(), str(self.goal)
+        if planning.shortlist is not None:
+            offer = shortlist(offer, goal, planning.shortlist)
+        return Request(goal, offer, planning.repairs, planning.stepwise, failed=self.told.failed, made=self.told.made)
 
     def _offer(self) -> Offer:
         known = {**self.types, **{name: kind for name, (_, kind) in self.told.values.items()}}
         skills = [one for one in self.planning.skills if one.name not in self.told.acted]
-        return Offer.of(skills, known, self.node.output, limits=self.planning.limits, declines=True)
+        words = shortened(str(self.goal)) if self.planning.copied else ""
+        return Offer.of(skills, known, self.node.output, limits=self.planning.limits, words=words, declines=not self.planning.anyway)
 
     def _compiled(self, graph: Graph) -> Program:
         return compile_graph(graph, _catalog(self.planning))

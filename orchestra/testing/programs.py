@@ -425,8 +425,14 @@ class _Author:
         node["limits"] = {"steps": self.chance.randint(2, 5), "width": self.chance.choice((1, 2, 4))}
         node |= {"repairs": self.chance.randint(0, 3), "replans": self.chance.choice((0, 1, 1, 2))}
         node["streaming"] = self.likely(0.8)
+        node |= {"stepwise": self.likely(0.85), "copied": self.likely(0.3), "anyway": self.likely(0.3)}
+        if self.likely(0.2):
+            node["shortlist"] = self.chance.randint(1, 3)
         self.features["plan that may act"] += bool(acting)
         self.features["plan before it runs"] += not node["streaming"]
+        self.features["plan at once"] += not node["stepwise"]
+        self.features["plan anyway"] += node["anyway"]
+        self.features["plan of a shortlist"] += "shortlist" in node
         return node
 
     # Modifiers

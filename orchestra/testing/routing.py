@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from orchestra.router.notation import Step, read
 
 TEXT, TEXTS, NUMBER = "str", "list[str]", "int"
-_WRONG = ("I would shout it", "s{next} = splat(text=input.text)", "s{next} = shout(text=17)", "return input.text")
-"""Lines that are refused."""
+_WRONG = ("I would shout it", "s{next} = splat(text=input.text)", "s{next} = shout(text=17)", "return input.text", "return nothing")
+"""Lines that are refused; the last one not where nothing stands yet, and the plan may be declined."""
 _GIVES = {"split": TEXTS, "count": NUMBER}
 """What a skill gives that does not give a text."""
 _TAKES = {"count": TEXTS, "join": TEXTS}
@@ -16,7 +16,16 @@ _TAKES = {"count": TEXTS, "join": TEXTS}
 
 
 def line(inputs: Mapping[str, str], mark: bytes, *, wrong: float = 0.08) -> str:
-    """The next line of a plan. `mark` are eight bytes of chance, and `wrong` is the share of lines that do not hold."""
+    """The next line of a plan, and sometimes the one behind it. `mark` are eight bytes of chance, and `wrong` is the share of lines that do
+    not hold."""
+    first = _line(inputs, mark, wrong)
+    if mark[7] % 5 or not first.startswith("s"):
+        return first
+    plan = "\n".join([*inputs["plan"].splitlines(), first])
+    return f"{first}\n{_line({**inputs, 'plan': plan}, mark[1:] + mark[:1], wrong)}"
+
+
+def _line(inputs: Mapping[str, str], mark: bytes, wrong: float) -> str:
     skills = [told.partition("(")[0] for told in inputs["skills"].splitlines()]
     steps = [step for step in map(read, inputs["plan"].splitlines()) if isinstance(step, Step)]
     at_hand = [tuple(told.split(": ", 1)) for told in inputs["values"].splitlines()]

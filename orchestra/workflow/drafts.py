@@ -288,9 +288,15 @@ def _plan(compiler: Compiler, node: nodes.PlanNode, types: Names, path: Path) ->
             larger=catalog.agents.get(node.larger) if node.larger is not None else None,
             votes=node.votes,
             cache=node.cache,
+            stepwise=node.stepwise,
+            copied=node.copied,
+            anyway=node.anyway,
+            shortlist=node.shortlist,
             judges=kits.judges(compiler, (*skills, *reached)),
         )
-    return Draft(kind="plan", inputs=inputs, output=compiler.type(node.returns, (*path, "returns")), planning=planning)
+    anything = node.returns == nodes.ANYTHING and nodes.ANYTHING not in compiler.models
+    output = ANY if anything else compiler.type(node.returns, (*path, "returns"))
+    return Draft(kind="plan", inputs=inputs, output=output, planning=planning)
 
 
 def _skills(compiler: Compiler, node: nodes.PlanNode, path: Path) -> tuple[tuple[Contract, ...], dict[str, Called]]:

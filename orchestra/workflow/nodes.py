@@ -141,6 +141,10 @@ class PlanLimits(Frozen):
     width: Annotated[int, Field(ge=1, le=100)] = 4
 
 
+ANYTHING = "anything"
+"""What a plan `returns` that may give any value, and more than one."""
+
+
 class PlanNode(Node):
     """Lets the router write a fragment of workflow at run time."""
 
@@ -158,6 +162,10 @@ class PlanNode(Node):
     larger: Name | None = None
     votes: Annotated[int, Field(ge=1, le=16)] = 1
     cache: bool = True
+    stepwise: bool = True
+    copied: bool = False
+    anyway: bool = False
+    shortlist: Annotated[int, Field(ge=1, le=100)] | None = None
 
 
 class VerifyNode(Node):

@@ -17,7 +17,7 @@ from orchestra.agent.types import project_models
 from orchestra.errors import InputError
 from orchestra.values.types import Schema, nearest, parse_type, schema_of, show
 from orchestra.workflow.calls import Options, Step, misfit, told
-from orchestra.workflow.nodes import PlanLimits, PlanNode, Retry
+from orchestra.workflow.nodes import ANYTHING, PlanLimits, PlanNode, Retry
 from orchestra.workflow.pending import node_value, plain_json, unfit
 from orchestra.workflow.placeholders import Guarded, Placeholder, template
 from orchestra.workflow.scopes import Scope, current, fault
@@ -29,9 +29,9 @@ T = TypeVar("T")
 
 LISTS: Mapping[str, type[Step[..., Any]]] = {"agents": Agent, "tools": Tool, "workflows": Workflow}
 """What a plan may be made of, by the keyword that lists it."""
-COUNTS: Mapping[str, tuple[int, int, int]] = {"repairs": (0, 10, 2), "replans": (0, 10, 2), "votes": (1, 16, 5)}
+COUNTS: Mapping[str, tuple[int, int, int]] = {"repairs": (0, 10, 2), "replans": (0, 10, 2), "votes": (1, 16, 5), "shortlist": (1, 100, 16)}
 """Clauses that are numbers: the least, the most, and one to show."""
-SWITCHES = ("streaming", "cache")
+SWITCHES = ("streaming", "cache", "stepwise", "copied", "anyway")
 """Clauses that are true or false."""
 PLANNERS: Mapping[str, str] = {"router": "router", "larger": "planner"}
 """Clauses that name an agent which plans, and a name to show."""
@@ -59,6 +59,10 @@ if TYPE_CHECKING:
         larger: str | Agent[..., Any] | None = None,
         votes: int = 1,
         cache: bool = True,
+        stepwise: bool = True,
+        copied: bool = False,
+        anyway: bool = False,
+        shortlist: int = ...,
         fallback: object = ...,
         timeout: float = ...,
         retry: int | Retry = ...,
@@ -79,9 +83,10 @@ else:
         `limits=PlanLimits(steps=8, width=4)` bounds it: steps, and elements of a list. `repairs` is how often a line that was refused is
         handed back, `replans` how often another plan may follow one that failed. `router` is the agent that plans, or its name, `larger`
         the one that goes on where the repairs are used up. Of several `votes` the plan runs that most agree on. `streaming=False` lets no
-        step start before the plan is whole, `cache=False` takes no plan that has served before. `fallback`, `timeout`, `retry` and
-        `after` are as for other calls. All other keywords are values that the plan may read; one that is called like a keyword goes into
-        `with_={"limits": ...}`.
+        step start before the plan is whole, `cache=False` takes no plan that has served before, `stepwise=False` has the router write
+        the plan at once. With `copied=True` the texts that it states are pieces of the goal, with `anyway=True` the router may not
+        decline. `shortlist=16` shows it so many skills at most. `fallback`, `timeout`, `retry` and `after` are as for other calls. All
+        other keywords are values that the plan may read; one that is called like a keyword goes into `with_={"limits": ...}`.
 
         Raises `InputError`: W010 for arguments that are none, W011 for a value of another type, W016 for a clause that is not one, W018
         for a type or a name that cannot be written.
@@ -147,6 +152,8 @@ def _returned(returns: Any, scope: Scope) -> tuple[str, Schema]:
         raise fault("W010", "plan() does not say what it returns", hint=_FORM)
     if (said := _no_type(returns)) is not None:
         raise fault("W016", f"returns=... takes a type, and {said}", hint="returns=Answer")
+    if returns is Any:
+        return ANYTHING, {}
     try:
         schema = schema_of(type(None) if returns is None else returns, "serialization")
         text = show(schema, full=True)
@@ -208,13 +215,14 @@ def _limits(given: Any) -> PlanLimits:
 def _count(name: str, given: Any) -> int:
     least, most, shown = COUNTS[name]
     if type(given) is not int or not least <= given <= most:
-        raise fault("W016", f"{name}={given!r} is no number of {name}", hint=f"{name}={shown}, from {least} to {most}")
+        counted = "skills" if name == "shortlist" else name
+        raise fault("W016", f"{name}={given!r} is no number of {counted}", hint=f"{name}={shown}, from {least} to {most}")
     return given
 
 
 def _switch(name: str, given: Any) -> bool:
     if type(given) is not bool:
-        raise fault("W016", f"{name}={given!r} is neither True nor False", hint=f"{name}=False")
+        raise fault("W016", f"{name}={given!r} is neither True nor False", hint=f"{name}={not PlanNode.model_fields[name].default}")
     return given
 
 

@@ -82,6 +82,14 @@ class Planning(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Plans that are sampled, and voted on."""
     cache: bool = True
     """Whether a plan that has served may serve again."""
+    stepwise: bool = True
+    """Whether the router is asked for one line at a time, and not for the whole plan at once."""
+    copied: bool = False
+    """Whether the texts that a plan states are pieces of its goal."""
+    anyway: bool = False
+    """Whether what can be done is planned even where the router finds that nothing serves the goal."""
+    shortlist: int | None = None
+    """Skills that the router is shown at most; None for all."""
     judges: tuple[Contract, ...] = ()
     """The agents that checks of the skills' cards ask."""
 

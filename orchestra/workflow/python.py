@@ -12,6 +12,7 @@ from orchestra.verify.answers import MOST_SAMPLES
 from orchestra.verify.rule import Every, Named, NotARule, Rule, Some, read
 from orchestra.workflow import words
 from orchestra.workflow.nodes import (
+    ANYTHING,
     AgentNode,
     AnyNode,
     Block,
@@ -182,7 +183,7 @@ class _Body:
 
     def planned(self, node: PlanNode) -> list[str]:
         """The arguments of a plan: its goal, its clauses, and the values that it may read."""
-        found = [self.value(node.plan), f"returns={_type(node.returns)}"]
+        found = [self.value(node.plan), f"returns={'Any' if node.returns == ANYTHING else _type(node.returns)}"]
         for key in LISTS:
             if names := getattr(node, key):
                 found.append(f"{key}=[{', '.join(map(self.function.step, names))}]")

@@ -33,7 +33,10 @@ async def deaf(call):
         except asyncio.CancelledError:
             print("asked to end", flush=True, file=sys.stderr)
 
-build_app(Simulated({"answerer": {SCRIPT}}))(prog_name="orchestra")
+def router(call):
+    return "return s1" if call.inputs["plan"] else "s1 = answerer(question=input.request, context=input.text)"
+
+build_app(Simulated({"answerer": {SCRIPT}, "router": router}))(prog_name="orchestra")
 """
 
 

@@ -76,6 +76,67 @@ def test_a_request_is_planned_and_answered_with_its_evidence(desk: Shell) -> Non
     assert [line.split()[:2] for line in said.out.splitlines() if line.startswith("s")] == [["s1", "search"], ["s2", "1"], ["s3", "cite"]]
 
 
+def test_a_request_is_one_run_whose_first_step_begins_before_the_last_line_of_its_plan(desk: Shell) -> None:
+    desk("ask", WHEN, "-d", "docs")
+    events = desk("runs", "show", "last", "--json").json["events"]
+    assert len(desk("runs", "list", "--json").json) == 1
+    whole = next(number for number, event in enumerate(events) if (event.get("drafted") or {}).get("lines", [""])[-1] == PLAN[-1])
+    begun = [number for number, event in enumerate(events) if event["type"] == "attempt_started" and event["node"] == "answer@1/s1"]
+    assert begun[0] < whole
+
+
+def test_the_run_of_a_request_says_what_was_asked(desk: Shell) -> None:
+    desk("ask", f"{WHEN}\n{'And by whom, do tell. ' * 5}", "-d", "docs")
+    assert f"ask: {WHEN} And by whom, do tell. …" in desk("runs", "list").out
+    assert f"\n> {WHEN}\n" in desk("runs", "show", "last").out
+    assert desk("runs", "replay", "last").code == 0
+
+
+def test_a_line_is_told_as_soon_as_it_is_accepted_though_no_plan_comes_of_it(desk: Shell) -> None:
+    said = planning(desk, PLAN[0], "no", "no", "no")("ask", WHEN, "-d", "docs")
+    assert said.code == 3
+    assert said.err.startswith(f"{PLAN[0]}\nR007: the router gave no plan\n  R001  /steps/2: ")
+
+
+def test_another_plan_may_follow_one_of_which_a_step_failed(desk: Shell) -> None:
+    lines = (PLAN[0], "return s1[7].text", 's1 = search(query="tower", documents=input.documents, top=1)', "return s1[0].text")
+    assert planning(desk, *lines)("ask", WHEN, "-d", "docs").code == 1
+    said = planning(desk, *lines)("ask", WHEN, "-d", "docs", "--replans", "1", "--free")
+    assert (said.code, said.out.partition("\n")[0]) == (0, "The tower was opened in 1889. It is made of iron.")
+    assert "return input.s1[7].text failed: L" in said.err
+    assert said.err.endswith(f"another plan:\n\n{lines[2]}\n{lines[3]}\n\n")
+
+
+def test_the_budget_of_a_request_holds_for_its_planning_too(desk: Shell) -> None:
+    said = desk("ask", WHEN, "-d", "docs", "--budget", "calls=2")
+    assert said.code == 4
+    assert said.err == "\n".join(PLAN[:2]) + "\n"
+
+
+def test_a_plan_that_was_saved_serves_a_request_and_that_of_a_request_is_shown_by_plan(desk: Shell) -> None:
+    desk("plan", WHEN, "-d", "docs", "--save", "tower.yaml")
+    assert desk("ask", WHEN, "-d", "docs", "--json").json["router"]["calls"] == 0
+    planning(desk, 's1 = search(query="iron", documents=input.documents)', "return s1")
+    desk("ask", "find iron", "-d", "docs")
+    assert "from the cache: 2 calls of the router" in desk("plan", "find iron", "-d", "docs").err
+
+
+def test_the_steps_of_a_plan_are_explained_with_what_they_took(desk: Shell) -> None:
+    found = desk("ask", WHEN, "-d", "docs", "--explain", "--json").json["explain"]
+    assert [(one["node"], one["actual"]["came_to"], one["actual"]["calls"]) for one in found["nodes"]] == [
+        ("s1", "done", 1),
+        ("s2", "done", 1),
+        ("s3", "done", 1),
+    ]
+
+
+def test_a_request_is_made_again_of_what_it_was_answered_with(desk: Shell) -> None:
+    desk("ask", WHEN, "-d", "docs")
+    again = desk("runs", "fork", "last", "--json").json
+    assert (again["status"], again["output"]["text"], again["anew"]) == ("done", "1889", 0)
+    assert asked(desk) == []
+
+
 def test_as_json_the_plan_stands_beside_the_answer(desk: Shell) -> None:
     found = desk("ask", WHEN, "-d", "docs", "--json").json
     assert (found["status"], found["output"]["text"], found["plan"]) == ("done", "1889", PLAN)

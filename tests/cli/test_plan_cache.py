@@ -61,9 +61,9 @@ def test_the_saving_stands_in_the_run_and_is_shown_by_runs_show(desk: Shell) -> 
     again = desk("ask", WHEN, "-d", "docs", "--json").json["run"]
     assert "saved" not in desk("runs", "show", first).out
     shown = desk("runs", "show", again)
-    assert f"its plan was made for run {first}: 4 calls of the router and" in shown.out
-    began = desk("runs", "show", again, "--json").json["events"][0]
-    assert began["options"]["planned"]["saved"]["calls"] == 4
+    assert f"answer: the plan was made for run {first}: 4 calls of the router and" in shown.out
+    turn = desk("runs", "show", again, "--json").json["events"][1]
+    assert (turn["drafted"]["recalled"], turn["drafted"]["saved"]["calls"]) == (first, 4)
 
 
 def test_literals_are_filled_anew(desk: Shell) -> None:

@@ -59,6 +59,30 @@ def test_the_first_ctrl_c_cancels_the_run_and_records_it(shell: Shell, called: S
     assert (process.returncode, status(shell)) == (130, "cancelled")
 
 
+ASKED = ("ask", "When?", "-i", "text=It was opened in 1889.", "--only", "answerer")
+PLAN = ["s1 = answerer(question=input.request, context=input.text)", "return s1"]
+
+
+def test_a_request_is_cancelled_as_one_run_while_its_plan_runs(shell: Shell, called: Starter) -> None:
+    process = called("forever", *ASKED)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=PATIENCE)
+    assert (process.returncode, status(shell)) == (130, "cancelled")
+    assert len(shell("runs", "list", "--json").json) == 1
+
+
+def test_a_request_that_was_let_go_of_goes_on_with_its_plan(shell: Shell, called: Starter) -> None:
+    process = called("forever", *ASKED)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=PATIENCE)
+    assert (process.returncode, status(shell)) == (143, "interrupted")
+    shell.opener = Simulated({"answerer": GOOD, "router": lambda call: PLAN[bool(call.inputs["plan"])]})
+    found = shell("runs", "resume", "last", "--json").json
+    assert (found["status"], found["output"]) == ("done", GOOD)
+    assert shell.opener.workers is not None
+    assert [call.inputs["plan"] for call in shell.opener.workers.calls if call.name == "router"] in ([], [PLAN[0]])
+
+
 def test_the_second_ctrl_c_leaves_at_once_and_the_run_can_be_resumed(shell: Shell, called: Starter) -> None:
     process = called("deaf")
     process.send_signal(signal.SIGINT)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from orchestra.doors import Letter
 from orchestra.engine.replay import replay
-from orchestra.engine.shell import Engine
+from orchestra.engine.shell import FOLLOW, Engine
 from orchestra.errors import OrchestraError
 from orchestra.events import Asked, AttemptFinished, CancelRequested, Event, LetterRefused, NodeFinished, Resumed, RunFinished
-from orchestra.journal.memory import MemoryJournal
+from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.testing import Faults, VirtualClock, run_simulated
 from orchestra.values.outcome import Failed, Value
 from tests.engine.durable import Theatre
@@ -291,4 +291,50 @@ def test_a_run_that_two_letters_wake_is_not_followed_by_who_has_it(second: int, 
         return await watching, await theatre.journal.read(run.id)
 
     seen, told = run_simulated(scene)
+    assert seen == told
+
+
+class Slow(MemoryJournal):
+    """A store far away: a lease takes its time."""
+
+    def __init__(self, store: MemoryStore, clock: VirtualClock) -> None:
+        super().__init__(store)
+        self._clock = clock
+
+    async def lease(self, run: str) -> int:
+        await self._clock.sleep(FOLLOW / 2)
+        return await super().lease(run)
+
+
+@pytest.mark.parametrize("later", [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+def test_a_run_that_is_resumed_while_it_is_followed_ends_for_all_who_wait(later: float) -> None:
+    """The process that had it is gone; somebody resumes it between two looks of who follows it."""
+    compiled = program(ASK)
+
+    async def scene(clock: VirtualClock) -> tuple[list[Any], list[Event], list[Event]]:
+        theatre = Theatre(clock, latency=100.0)
+        engine = Engine(clock, Slow(theatre.store, clock), theatre.workers)
+        run = engine.start(compiled, {"text": "x"}, graph="0" * 32)
+        await run.pause()
+        (asked,) = run.asked
+
+        async def watch() -> list[Event]:
+            return [event async for event in run.events()]
+
+        watching = asyncio.ensure_future(watch())
+        other = MemoryJournal(theatre.store)
+        await other.lease(run.id)
+        await other.post(run.id, letter("sure", "yes", asked))
+        await clock.sleep(2 * FOLLOW)  # it was woken, found the run in other hands, and follows it
+        await other.release(run.id)
+        await clock.sleep(later * FOLLOW)
+        again = await engine.resume(compiled, run.id)
+        ends = list(await asyncio.wait_for(asyncio.gather(run.wait(), again.wait()), 1000))
+        told = await theatre.journal.read(run.id)
+        seen = await watching
+        await engine.close()
+        return ends, seen, told
+
+    ends, seen, told = run_simulated(scene)
+    assert [end.status for end in ends] == ["done", "done"]
     assert seen == told

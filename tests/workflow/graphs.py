@@ -216,6 +216,10 @@ def nodes(draw: st.DrawFn, scope: tuple[str, ...], before: tuple[str, ...], dept
                 "larger": st.none() | names,
                 "votes": st.integers(1, 16),
                 "cache": st.booleans(),
+                "stepwise": st.booleans(),
+                "copied": st.booleans(),
+                "anyway": st.booleans(),
+                "shortlist": st.none() | st.integers(1, 100),
             }
             return PlanNode(plan=draw(references(inner)), **draw(st.fixed_dictionaries({}, optional=optional)), **common)
         case "verify":

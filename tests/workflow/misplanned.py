@@ -120,6 +120,22 @@ def plan_with_no_votes(question: str) -> Answer:
     return plan(question, returns=Answer, votes=0)
 
 
+def plan_with_an_empty_shortlist(question: str) -> Answer:
+    """W016: shortlist=0 is no number of skills
+    at: plan(question, returns=Answer, shortlist=0)
+    help: shortlist=16, from 1 to 100
+    """
+    return plan(question, returns=Answer, shortlist=0)
+
+
+def plan_that_copies_a_text(question: str) -> Answer:
+    """W016: copied='all' is neither True nor False
+    at: plan(question, returns=Answer, copied="all")
+    help: copied=True
+    """
+    return plan(question, returns=Answer, copied="all")
+
+
 def plan_with_true_replans(question: str) -> Answer:
     """W016: replans=True is no number of replans
     at: plan(question, returns=Answer, replans=True)

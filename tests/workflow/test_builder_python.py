@@ -120,10 +120,19 @@ nodes:
     larger: reader
     votes: 5
     cache: false
+    stepwise: false
+    copied: true
+    anyway: true
+    shortlist: 12
     fallback: {text: null, citations: []}
     timeout: 30
     retry: 2
     after: [first]
+""",
+    "a plan of anything": """
+output: ${planned}
+nodes:
+  planned: {plan: "${input.question}", agents: [reader], returns: anything}
 """,
     "a plan of the least": """
 output: ${planned}

@@ -25,11 +25,13 @@ from orchestra.engine.proposals import Enter, Finish, Proposal
 from orchestra.engine.state import Bindings, Phase, Scope, Unit, Writing
 from orchestra.errors import OrchestraError
 from orchestra.events import Drafted, Usage
+from orchestra.router import cache
 from orchestra.router.gates import Rejection
 from orchestra.router.notation import Answer, Line, Step, read
 from orchestra.router.offer import Offer, Skill
 from orchestra.router.plan import Plan, plan_of, question, rewritten, so_far, workflow
-from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, declined, go_on, start
+from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, declined, go_on, shortened, start
+from orchestra.router.shortlist import shortlist
 from orchestra.router.votes import Vote, vote
 from orchestra.values.outcome import Abstained, Failed, Outcome, Value
 from orchestra.values.types import Schema, bundled
@@ -89,7 +91,7 @@ def emerged(unit: Unit) -> Proposal | None:
         return _again(unit, outcome)
     answer = result(unit.body) if unit.body is not None and not unit.body.open else None
     if answer is not None and not isinstance(answer, Value):
-        return Finish(unit, answer)
+        return _unanswered(unit, drafted, answer)
     if plan is not None and not plan.whole and all(_may_replan(unit, outcome) for outcome in _lost(plan)):
         if not plan.open:
             return _again(unit, None)
@@ -98,12 +100,29 @@ def emerged(unit: Unit) -> Proposal | None:
     if answer is None:
         unit.phase = Phase.INSIDE
         return None
+    state = drafting(request_of(unit, _past(writing), declines=drafted.version > 0), drafted)
+    return _next(unit, *go_on(state, str(answer.value)), _before(drafted))
+
+
+def drafting(request: Request, drafted: Drafted) -> Drafting:
+    """Where the router's machine stands, as a turn of the plan tells it."""
     rejected = tuple(Rejection(*one) for one in drafted.rejected)
-    state = Drafting(
-        request_of(unit, _past(writing), declines=drafted.version > 0), _steps(drafted), rejected, drafted.repaired, drafted.larger
-    )
-    before = Drafted(None, drafted.lines, version=drafted.version, plans=drafted.plans)
-    return _next(unit, *go_on(state, str(answer.value)), before)
+    return Drafting(request, _steps(drafted), rejected, drafted.repaired, drafted.larger)
+
+
+def _before(drafted: Drafted) -> Drafted:
+    return Drafted(None, drafted.lines, version=drafted.version, plans=drafted.plans)
+
+
+def _unanswered(unit: Unit, drafted: Drafted, failure: Outcome) -> Proposal:
+    """A question that came to no answer ends the node. Of several samples it ends only its own, which has no plan and counts all the same;
+    where none has one, the failure is what is told."""
+    poor = isinstance(failure, Failed) and failure.code == NO_BUDGET
+    if not drafted.sample or poor:
+        return Finish(unit, failure)
+    state = drafting(request_of(unit, _past(_writing(unit)), declines=drafted.version > 0), drafted)
+    proposal = _next(unit, state, Unplanned(()), _before(drafted))
+    return Finish(unit, failure) if isinstance(proposal, Finish) else proposal
 
 
 def program(unit: Unit, graph: Any, sample: int = 0) -> Program:
@@ -167,14 +186,49 @@ def _made(before: Drafted, carried: Mapping[str, str]) -> tuple[tuple[str, str],
 def request_of(unit: Unit, past: _Past = _FIRST, *, declines: bool = True) -> Request:
     """What the router is asked for; where nothing is said of the past, in the first version of the plan. Engines that knew no versions did
     not let it decline."""
-    planning = planning_of(unit)
+    version = (past, declines)
+    if unit.request is None or unit.request[0] != version:
+        unit.request = version, asked(unit.node, goal_of(unit), past, declines=declines)
+    found: Request = unit.request[1]
+    return found
+
+
+def asked(node: CompiledNode, goal: str, past: _Past = _FIRST, *, declines: bool = True) -> Request:
+    """What the router is asked for, at a node with this goal."""
+    planning, offer = stated(node), offered(node, goal, past, declines=declines)
+    if planning.shortlist is not None:
+        offer = shortlist(offer, goal, planning.shortlist)
+    larger = planning.larger is not None
+    return Request(goal, offer, planning.repairs, planning.stepwise, failed=past.failed, made=past.made, larger=larger)
+
+
+def offer_of(unit: Unit) -> Offer:
+    """All that the first version of a plan may be made of."""
+    return offered(unit.node, goal_of(unit))
+
+
+def offered(node: CompiledNode, goal: str, past: _Past = _FIRST, *, declines: bool = True) -> Offer:
+    """All that a plan may be made of, before a shortlist is drawn up."""
+    planning = stated(node)
     known = {GOAL: planning.goal.schema, **{name: value.schema for name, value in planning.values.items()}, **past.types}
     workflows = [replace(Skill.of_workflow(called.program), name=name) for name, called in planning.workflows.items()]
-    offered: tuple[Skill | Contract, ...] = (*workflows, *planning.skills)
-    skills = [one for one in offered if one.name not in past.acted]
-    offer = Offer.of(skills, known, unit.node.output, limits=planning.limits, declines=declines)
-    goal, larger = str(planning.goal.evaluate(unit.bindings)), planning.larger is not None
-    return Request(goal, offer, planning.repairs, failed=past.failed, made=past.made, larger=larger)
+    listed: tuple[Skill | Contract, ...] = (*workflows, *planning.skills)
+    skills = [one for one in listed if one.name not in past.acted]
+    words = shortened(goal) if planning.copied else ""
+    return Offer.of(skills, known, node.output, limits=planning.limits, words=words, declines=declines and not planning.anyway)
+
+
+def shape(node: CompiledNode, goal: str, label: str) -> str:
+    """What a plan may be made of and by whom, as the cache tells it."""
+    planning, offer = stated(node), offered(node, goal)
+    planners = [one.sealed().digest for one in (planning.router, planning.larger) if one is not None]
+    if GOAL not in planning.values:  # a goal that stands in the workflow has itself for its type, and is a matter of the intent
+        offer = replace(offer, values={**offer.values, GOAL: {"type": "string"}})
+    return cache.shape(offer, "/".join(planners), label, str(planning.votes))
+
+
+def goal_of(unit: Unit) -> str:
+    return str(planning_of(unit).goal.evaluate(unit.bindings))
 
 
 def _past(writing: Writing) -> _Past:
@@ -189,10 +243,10 @@ def _next(unit: Unit, drafting: Drafting, wanted: Wanted, before: Drafted) -> Pr
     plan: Graph | None = None
     won: Vote | None = None
     if planning.votes > 1 and not isinstance(wanted, Ask):
-        plans = (*plans, _lines(wanted))
+        plans = (*plans, sample_of(wanted))
         if len(plans) < planning.votes:
             return _next(unit, *start(drafting.request), structs.replace(before, lines=(), plans=plans))
-        drafting, wanted, won = _elected(drafting, wanted, plans)
+        drafting, wanted, won = elected(drafting, wanted, plans)
     match wanted:
         case Ask():
             router = planning.larger if wanted.larger else planning.router
@@ -238,13 +292,13 @@ def _told(graph: Graph) -> Any:
 
 def recalled(unit: Unit, plan: Plan, run: str, saved: Usage, agreement: float | None) -> Proposal:
     """A plan that has served before, in a run that is named: the first version, whole from the beginning."""
-    told = _told(workflow(plan, request_of(unit).offer, unit.node.name))
+    told = _told(workflow(plan, offer_of(unit), unit.node.name))
     program(unit, told)
     lines = tuple(map(str, (*plan.steps, plan.answer)))
     return Enter(unit, unit.turn + 1, Drafted(told, lines, version=1, agreement=agreement, recalled=run, saved=saved))
 
 
-def _elected(drafting: Drafting, wanted: Planned | Unplanned, plans: Plans) -> tuple[Drafting, Planned | Unplanned, Vote | None]:
+def elected(drafting: Drafting, wanted: Planned | Unplanned, plans: Plans) -> tuple[Drafting, Planned | Unplanned, Vote | None]:
     """What most samples agree on; what the last one came to, where none came to a plan. `return nothing` is a plan here too."""
     made = [plan_of([read(line) for line in lines]) for lines in plans]
     won = vote(made)
@@ -255,7 +309,7 @@ def _elected(drafting: Drafting, wanted: Planned | Unplanned, plans: Plans) -> t
     return fresh, Planned(chosen) if chosen.answer.values else declined(drafting.request), won
 
 
-def _lines(wanted: Planned | Unplanned) -> tuple[str, ...]:
+def sample_of(wanted: Planned | Unplanned) -> tuple[str, ...]:
     """The lines of a sample; none where it came to no plan."""
     if isinstance(wanted, Planned):
         return tuple(map(str, (*wanted.plan.steps, wanted.plan.answer)))
@@ -377,6 +431,11 @@ def _writing(unit: Unit) -> Writing:
 
 def planning_of(unit: Unit) -> Planning:
     """What the node says of its plan; raises `OrchestraError` E002 where it plans nothing."""
-    if unit.node.planning is None:
-        raise OrchestraError("E002", f"{unit.path} plans nothing", hint="orchestra doctor")
-    return unit.node.planning
+    return stated(unit.node)
+
+
+def stated(node: CompiledNode) -> Planning:
+    """What a node says of its plan; raises `OrchestraError` E002 where it plans nothing."""
+    if node.planning is None:
+        raise OrchestraError("E002", f"{node.name} plans nothing", hint="orchestra doctor")
+    return node.planning

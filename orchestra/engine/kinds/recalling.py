@@ -7,7 +7,7 @@ gates, and stands in the journal as the first turn's plan (`TurnStarted.drafted`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -42,15 +42,15 @@ def begin(state: State, unit: Unit) -> Proposal:
 
 def _recalled(state: State, unit: Unit, known: Sequence[tuple[str, Any]]) -> Proposal:
     """What the memo holds, fitted to this request; or the first question to the router, with a remark on what was none."""
-    request, shape = planning.request_of(unit), _shape(unit, state.label)
+    text, offer, shape = planning.goal_of(unit), planning.offer_of(unit), _shape(unit, state.label)
     given = planning.values(unit)
-    whole = [name for name, value in given.items() if value == request.text]
+    whole = [name for name, value in given.items() if value == text]
     remark = ""
     for run, stored in known:
         try:
             if not run:
                 raise cache.Unfit(str(stored), foreign=True)
-            plan, entry = cache.recalled(stored, request.text, request.offer, shape, whole)
+            plan, entry = cache.recalled(stored, text, offer, shape, whole)
             return planning.recalled(unit, plan, run, entry.cost, entry.vote.agreement if entry.vote is not None else None)
         except cache.Unfit as error:
             remark = cache.ignored(error.reason) if error.foreign else remark
@@ -65,7 +65,7 @@ def replayed(unit: Unit, drafted: Drafted | None) -> Proposal:
         return _remarked(planning.first(unit), "" if drafted is None else drafted.remark)
     lines = [read(line) for line in drafted.lines]
     plan = plan_of(lines)
-    offer = planning.request_of(unit).offer
+    offer = planning.offer_of(unit)
     if plan is None or not plan.answer.values or any(judge(line, offer, plan.steps[:number]) for number, line in enumerate(lines)):
         return planning.first(unit)
     return planning.recalled(unit, plan, drafted.recalled, drafted.saved, drafted.agreement)
@@ -97,11 +97,10 @@ def keep(state: State, unit: Unit, outcome: Outcome) -> Keeping | None:
     plan = plan_of([read(line) for line in drafted.lines])
     if plan is None or drafted.version > 1 or drafted.recalled or not _gave(inside(unit), outcome):
         return None
-    text = planning.request_of(unit).text
     won = None
     if drafted.agreement is not None:
         won = Vote(0, round(drafted.agreement * len(drafted.plans)), len(drafted.plans))
-    return Keeping(_keys(unit, state.label), cache.entry(plan, text, _shape(unit, state.label), unit.spent, won))
+    return Keeping(_keys(unit, state.label), cache.entry(plan, planning.goal_of(unit), _shape(unit, state.label), unit.spent, won))
 
 
 def _gave(body: Scope, outcome: Value) -> bool:
@@ -117,13 +116,8 @@ def _gave(body: Scope, outcome: Value) -> bool:
 
 def _keys(unit: Unit, label: str) -> tuple[str, ...]:
     """Under which keys a plan is kept; none where it must not be."""
-    return cache.keys(planning.request_of(unit).text, _shape(unit, label)) if planning.planning_of(unit).cache else ()
+    return cache.keys(planning.goal_of(unit), _shape(unit, label)) if planning.planning_of(unit).cache else ()
 
 
 def _shape(unit: Unit, label: str) -> str:
-    said = planning.planning_of(unit)
-    planners = [one.sealed().digest for one in (said.router, said.larger) if one is not None]
-    offer = planning.request_of(unit).offer
-    if planning.GOAL not in said.values:  # a goal that stands in the workflow has itself for its type, and is a matter of the intent
-        offer = replace(offer, values={**offer.values, planning.GOAL: {"type": "string"}})
-    return cache.shape(offer, "/".join(planners), label, str(said.votes))
+    return planning.shape(unit.node, planning.goal_of(unit), label)

@@ -1,0 +1,130 @@
+"""Keys of a `plan` node that say how its plan is written: at once, of whose words, whether it may be declined, out of how many skills."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from orchestra.doors import Call, Refused
+from orchestra.engine.replay import replay
+from orchestra.events import TurnStarted
+from orchestra.testing import VirtualClock, run_simulated
+from orchestra.values.outcome import Failed, Value
+from tests.engine.durable import Theatre
+from tests.engine.stage import Played, play, program
+from tests.engine.test_planning import PLAN, WORK, router
+from tests.engine.test_streaming import began
+
+LOUD = ("s1 = shout(text=input.text)", "return s1")
+
+
+def planned(more: str, *lines: str, answer: Callable[[Call], Any] | None = None) -> Played:
+    return play(WORK % f"returns: {more}", {"text": "a b"}, answers={"router": answer or router(*lines)}, latency=lambda call, chance: 1.0)
+
+
+def questions(played: Played) -> list[Call]:
+    return [call for call in played.workers.calls if call.name == "router"]
+
+
+def test_at_once_the_router_is_asked_one_question_and_nothing_starts_before_its_answer() -> None:
+    played = planned('"list[str]", stepwise: false', "\n".join(PLAN))
+    assert played.outcome == Value(["A", "B"])
+    assert len(questions(played)) == 1
+    assert began(played)["solve@1/s1"] == 1.0
+    assert [event.drafted.lines for event in played.of(TurnStarted) if event.drafted] == [(), PLAN]
+
+
+def test_of_a_plan_at_once_the_good_beginning_stands_and_the_rest_is_asked_for_line_by_line() -> None:
+    def answer(call: Call) -> str:
+        stand = len(call.inputs["plan"].splitlines())
+        return PLAN[stand] if "Not accepted" in call.inputs["request"] or stand else f"{PLAN[0]}\nnonsense"
+
+    played = planned('"list[str]", stepwise: false', answer=answer)
+    assert played.outcome == Value(["A", "B"])
+    assert [call.inputs["plan"] for call in questions(played)] == ["", PLAN[0], "\n".join(PLAN[:2])]
+
+
+def test_copied_texts_are_pieces_of_the_goal_and_others_are_refused() -> None:
+    made_up = ('s1 = shout(text="hush")', "return s1")
+    assert planned("str, repairs: 0", *made_up).outcome == Value("HUSH")
+    refused = planned("str, repairs: 0, copied: true", *made_up).outcome
+    assert isinstance(refused, Failed)
+    assert "hush" in refused.reason
+    assert planned("str, copied: true", 's1 = shout(text="loud")', "return s1").outcome == Value("LOUD")
+
+
+def test_the_router_may_decline_unless_something_is_planned_anyway() -> None:
+    refused = planned("str", "return nothing").outcome
+    assert isinstance(refused, Failed)
+    assert "nothing that is offered serves the request" in refused.reason
+
+    def declining(call: Call) -> str:
+        return "return nothing" if "Not accepted" not in call.inputs["request"] and not call.inputs["plan"] else router(*LOUD)(call)
+
+    played = planned("str, anyway: true", answer=declining)
+    assert played.outcome == Value("A B")
+    assert "nothing" not in questions(played)[0].inputs["grammar"]
+
+
+def test_of_a_shortlist_the_router_is_shown_the_nearest_and_no_others() -> None:
+    played = planned("str, shortlist: 2", *LOUD)
+    shown = questions(played)[0].inputs["skills"].splitlines()
+    assert len(shown) == 2
+    assert len(questions(planned("str", *LOUD))[0].inputs["skills"].splitlines()) == 4
+
+
+def test_a_plan_of_anything_may_give_several_values_by_their_steps() -> None:
+    two = (LOUD[0], "s2 = split(text=input.text)", "return s1, s2")
+    assert planned("anything", *two).outcome == Value({"s1": "A B", "s2": ["a", "b"]})
+    refused = planned("str, repairs: 0", *two).outcome
+    assert isinstance(refused, Failed)
+    assert "one value is wanted" in refused.reason
+
+
+@pytest.mark.parametrize("lost", [{1}, {2}, {1, 2}])
+def test_a_sample_whose_question_fails_counts_and_has_no_plan(lost: set[int]) -> None:
+    def answer(call: Call) -> Any:
+        return Refused(code="F210", reason="the server is gone") if call.sample in lost else router(*LOUD)(call)
+
+    played = planned("str, votes: 3", answer=answer)
+    assert played.outcome == Value("A B")
+    decided = played.of(TurnStarted)[-1].drafted
+    assert decided is not None
+    assert decided.plans == tuple(() if number in lost else LOUD for number in (1, 2, 3))
+    assert decided.agreement == (3 - len(lost)) / 3
+
+
+def test_where_the_questions_of_all_samples_fail_their_failure_is_told() -> None:
+    played = planned("str, votes: 2", answer=lambda call: Refused(code="F210", reason="the server is gone"))
+    assert isinstance(played.outcome, Failed)
+    assert played.outcome.code == "F210"
+
+
+@pytest.mark.parametrize(
+    "more", ["stepwise: false", "copied: true, anyway: true, shortlist: 3", "votes: 2, stepwise: false", "votes: 3, copied: true"]
+)
+def test_such_a_run_is_replayed_and_resumed_at_every_event(more: str) -> None:
+    text = WORK % f'returns: "list[str]", {more}'
+
+    def answer(call: Call) -> Any:
+        if call.sample == 3:
+            return Refused(code="F210", reason="the server is gone")
+        return "\n".join(PLAN) if "stepwise" in more else router(*PLAN)(call)
+
+    whole = play(text, {"text": "a b"}, answers={"router": answer})
+    compiled = program(text)
+    assert whole.outcome == Value(["A", "B"])
+    found = replay(compiled, whole.events)
+    assert (found.different, found.reason) == (None, "")
+
+    async def scene(clock: VirtualClock) -> None:
+        for cut in range(2, len(whole.events) - 1):
+            theatre = Theatre(clock, {"router": answer})
+            theatre.put(whole.events[:cut])
+            run = await theatre.engine.resume(compiled, whole.events[0].run)  # type: ignore[union-attr]  # the first is a RunStarted
+            assert (await run.wait()).outcome == whole.outcome
+            await theatre.engine.close()
+
+    run_simulated(scene, 0)
