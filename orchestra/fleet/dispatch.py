@@ -269,7 +269,8 @@ class Fleet:
         constraint = prompt.constraint
         script = self._gauge.cast.of(card).script
         most = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
-        if script.one_token and constraint is not None and constraint.kind == "choice" and target.dialect == "vllm":
+        told = script.one_token and not self.options.stream and target.dialect == "vllm"
+        if told and constraint is not None and constraint.kind == "choice":
             most = 1  # docs/verification.md has what that saves
         ranked = isinstance(target, LocalServer) and target.scheduling == "priority"
         return Chat(
