@@ -20,7 +20,7 @@ from orchestra.verify import answers, back_off, entailment
 from orchestra.verify.acceptance import Ruling, Situation, at_once, open_check, rules_of, ruling
 from orchestra.verify.answers import REDERIVE, unknown
 from orchestra.verify.entailment import ENTAILMENT, Reply
-from orchestra.verify.parts import parts, without
+from orchestra.verify.parts import parts, rest
 from orchestra.verify.rule import AGREE, Named, NotARule, named, read
 
 
@@ -52,13 +52,14 @@ def _backing_off(situation: Situation) -> Asked | Ruling:
 
 def go_on(situation: Situation, asked: Asked, replies: Sequence[Reply]) -> Asked | Ruling:
     """What follows from the replies to the questions, in their order."""
-    known = {read(one.check): one for one in asked.verdicts}
+    found = {read(one.check): one for one in asked.verdicts}
     check = read(asked.check)
     if isinstance(check, Named):
-        said = known[check] = _named(check, judged(check, situation, replies))
-        if situation.back_off:
-            known.update(at_once(msgspec.structs.replace(situation, value=without(situation.value, said.dropped).value)))
-    return _next(situation, {one: said for one, said in known.items() if isinstance(one, Named)})
+        found[check] = _named(check, judged(check, situation, replies))
+    known = {one: said for one, said in found.items() if isinstance(one, Named)}
+    if situation.back_off:
+        known |= at_once(msgspec.structs.replace(situation, value=rest(situation.value, known.values())))
+    return _next(situation, known)
 
 
 def unasked(situation: Situation, asked: Asked, reason: str) -> Ruling:
