@@ -127,6 +127,8 @@ def test_judged_answers_come_to_a_certificate_and_a_node_keeps_parts_by_it(shell
     assert "dropped from told: fact 400 of 0: the evidence does not state 'fact 400 of 0'" in shown.out
     assert "all that is kept is right in at least 80 % of answers; keeps" in shown.out
     assert "dropped from told" in shell("runs", "show", told["run"]).out
+    assert shell("runs", "show", told["run"], "--html", "run.html").code == 0
+    assert "dropped: the evidence does not state" in Path("run.html").read_text("utf-8")
 
 
 def test_it_is_shown_where_no_answers_are_named(shell: Shell) -> None:
