@@ -1,11 +1,13 @@
 """Back-off on real claims with real scores: which share of parts is kept, and in how many answers something wrong is, at each promise.
 
-    python -m bench.factuality --data FOLDER [--docs FOLDER] [--offline]
+    python -m bench.factuality --data FOLDER [--docs FOLDER] [--offline] [--wording]
 
 Asks the shipped agent `entailment` on the laptop's fleet, which it starts or adopts, about the dev parts of BEGIN and Factcheck-GPT; what
 is answered is kept in a file, and not asked again. Neither set has answers of several claims as they were written, so they are put
 together: an answer is all replies of BEGIN to one text of knowledge (`generic` ones left out), and all five passages beside a claim of
 Factcheck-GPT, each of which supports it or does not.
+
+`--wording` takes the scores of the agent's linear model over words alone (`orchestra.agent.wording`), and needs no server.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from orchestra.verify.certificate import interval, percent
 from orchestra.verify.entailment import CLAIM, EVIDENCE, LIKELY, Claim, Reply
 from orchestra.verify.factuality import Answer, Part
 
-ALPHAS = (0.4, 0.3, 0.2, 0.1)
+ALPHAS = (0.2, 0.1, 0.05, 0.02)
 ROUNDS = 2_000
 GROUPS = {"begin": EVIDENCE, "factcheckgpt": CLAIM}
 """The input by which pairs are put together."""
@@ -90,6 +92,18 @@ async def asked(found: Sequence[Pair], file: Path) -> None:
     print(f"{len(given)} questions in {arm.seconds:.0f} s, {arm.failed} failed", file=sys.stderr)
 
 
+def worded(found: Sequence[Pair]) -> dict[str, list[Any]]:
+    """What the words alone say, as the agent would."""
+    calibration = Card.load(machine.ROOT / "agents" / "entailment").calibrated
+    assert calibration is not None, "the shipped agent has one"
+    assert calibration.words is not None, "and it has a part about words"
+    said: dict[str, list[Any]] = {}
+    for one in found:
+        told = [dict(zip(calibration.choices, calibration.words.chances(inputs), strict=True)) for inputs in one.questions]
+        said[one.id] = [{"p_supported": chances["supported"], "p_refute": chances["contradicted"]} for chances in told]
+    return said
+
+
 def answers(file: Path) -> dict[str, list[Any]]:
     """What the agent said, by the ids of the pairs."""
     return {row["id"]: row["outputs"] for row in map(msgspec.json.decode, file.read_bytes().splitlines())} if file.exists() else {}
@@ -136,12 +150,16 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="a folder with one folder a set")
     parser.add_argument("--docs", type=Path, help="write the table into certificates.md of this folder")
     parser.add_argument("--offline", action="store_true", help="ask nobody; what is not in the files is an error")
+    parser.add_argument("--wording", action="store_true", help="ask nobody; the words alone say")
     given = parser.parse_args()
     out = machine.folder() / "factuality"
     out.mkdir(parents=True, exist_ok=True)
     sets = {}
     for name in GROUPS:
         found = list(pairs(given.data, name))
+        if given.wording:
+            sets[f"{name}, by its words alone"] = grouped(found, worded(found))
+            continue
         if not given.offline:
             asyncio.run(asked(found, out / f"{name}.jsonl"))
         sets[name] = grouped(found, answers(out / f"{name}.jsonl"))
