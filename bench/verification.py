@@ -211,9 +211,9 @@ def report(given: argparse.Namespace, sets: list[Set], out: Path) -> dict[str, s
     }
 
 
-def write(page: Path, name: str, text: str) -> None:
+def write(page: Path, name: str, text: str, bench: str = "bench.verification") -> None:
     """Puts a text between the marks of its name on a page."""
-    begin, end = f"<!-- bench.verification: {name} -->\n", f"<!-- /bench.verification: {name} -->"
+    begin, end = f"<!-- {bench}: {name} -->\n", f"<!-- /{bench}: {name} -->"
     before, _, rest = page.read_text("utf-8").partition(begin)
     _, mark, after = rest.partition(end)
     if not mark:

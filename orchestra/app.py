@@ -424,12 +424,15 @@ class Orchestra:
         checks: Check | str | Iterable[str] = ("quote",),
         accept: float = 0.5,
         inputs: Mapping[str, Any] | None = None,
+        back_off: bool = False,
     ) -> Ruling:
         """What the checks say of an answer: a text, or a model with fields of type `Quote`.
 
         A text is a quote as a whole where the check `quote` is asked for; of a dict the fields `quote` and `quotes` are quotes.
         Checks that ask agents run these, each question as a run of its own; those that ask nobody leave no trace. `inputs` is what the
-        answer was made from, for `rederive`. Raises `InputError` V010 for what is no check, V011 for an agent that is not there.
+        answer was made from, for `rederive`. With `back_off` the parts that `entailment` does not pass are left out of the judgement:
+        `ruling.dropped` are these, and `ruling.rest(answer)` is the answer as JSON without them. Raises `InputError` V010 for what is no
+        check, V011 for an agent that is not there.
         """
         from orchestra.engine.kinds.acceptance import sources
         from orchestra.values.types import schema_of
@@ -453,6 +456,7 @@ class Orchestra:
             accept=accept,
             inputs=jsonable(dict(inputs or {})),
             judges=judges,
+            back_off=back_off,
         )
         stands = start(situation)
         while isinstance(stands, Asked):

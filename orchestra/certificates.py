@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from orchestra.agent.card import WITH_ARRAYS, Card
 from orchestra.agent.registry import Registry
@@ -13,8 +13,11 @@ from orchestra.config import Settings
 from orchestra.errors import InputError, Place
 from orchestra.values.json import canonical, digest
 from orchestra.verify.certificate_file import FILE, MAX_BYTES, Bonds, Certificate
+from orchestra.verify.claims_file import FILE as CLAIMS
+from orchestra.verify.claims_file import ClaimsCertificate
 from orchestra.workflow.program import CompiledNode, Program
 
+C = TypeVar("C", Certificate, ClaimsCertificate)
 Stamp: TypeAlias = tuple[str, int, int, int]
 """A file's path, time, inode and size."""
 
@@ -22,12 +25,14 @@ CHECKED_BY = (
     "agent/sureness.py",
     "verify/acceptance.py",
     "verify/answers.py",
+    "verify/back_off.py",
     "verify/combine.py",
     "verify/deterministic.py",
     "verify/entailment.py",
     "verify/equivalence.py",
     "verify/examination.py",
     "verify/numbers.py",
+    "verify/parts.py",
     "verify/quotes.py",
     "verify/rule.py",
     "verify/verdict.py",
@@ -68,28 +73,63 @@ class Certificates(Mapping[str, Certificate]):
         return sum(1 for _ in self)
 
 
+class Claims(Mapping[str, ClaimsCertificate]):
+    """The certificates of agents' claims, read when they are asked for; raises `InputError` V002 to V007 for one that does not hold."""
+
+    def __init__(self, settings: Settings, registry: Callable[[], Registry]) -> None:
+        self._settings, self._registry = settings, registry
+
+    def __getitem__(self, agent: str) -> ClaimsCertificate:
+        settings, registry = self._settings, self._registry()
+        path = found(settings, registry, agent, CLAIMS)
+        if path is None:
+            raise KeyError(agent)
+        place = Place(str(path), 1)
+        certificate = _of(ClaimsCertificate.read(_bytes(path, agent), place), agent, place)
+        changed = certificate.void or " and ".join(
+            certificate.changed(bonds(settings, registry, agent), bonds(settings, registry, certificate.judge))
+        )
+        if changed:
+            why = changed if certificate.void else f"{changed} changed since it was made"
+            raise InputError("V002", f"the certificate of {agent!r} about claims is void: {why}", place=place, hint=certificate.command)
+        return certificate
+
+    def __iter__(self) -> Iterator[str]:
+        registry = self._registry()
+        return (name for name in registry.agents if found(self._settings, registry, name, CLAIMS) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 def read(path: Path, agent: str) -> Certificate:
     """The certificate of a file. Raises `InputError` V003, V004, and V005 for one of another agent."""
     place = Place(str(path), 1)
+    return _of(Certificate.read(_bytes(path, agent), place), agent, place)
+
+
+def _bytes(path: Path, agent: str) -> bytes:
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise InputError("V003", f"{path} cannot be read: {error.strerror or error}", hint=f"orchestra certify {agent}") from error
-    certificate = Certificate.read(data, place)
+
+
+def _of(certificate: C, agent: str, place: Place) -> C:
     if certificate.agent != agent:
-        reason = f"{path.name} is about the agent {certificate.agent!r}, and lies in the folder of {agent!r}"
+        reason = f"{Path(place.file).name} is about the agent {certificate.agent!r}, and lies in the folder of {agent!r}"
         raise InputError("V005", reason, place=place, hint=f"orchestra certify {agent} --data FILE")
     return certificate
 
 
-def found(settings: Settings, registry: Registry, agent: str) -> Path | None:
+def found(settings: Settings, registry: Registry, agent: str, file: str = FILE) -> Path | None:
     """Where an agent's certificate lies: in a folder of the user's own, else beside its card; None where there is none."""
     card = registry.cards.get(agent)
     places = [folder / agent for folder in settings.agents]
     if card is not None and card.folder is not None:
         places.append(card.folder)
-    return next((place / FILE for place in places if (place / FILE).exists()), None)
+    return next((place / file for place in places if (place / file).exists()), None)
 
 
 def home(settings: Settings, registry: Registry, agent: str) -> Path:
@@ -126,10 +166,11 @@ def stamps(settings: Settings, registry: Registry, program: Program) -> tuple[St
 
     A process that stays open compiles a program once; with another stamp it does so anew. Empty where nothing is certified.
     """
-    names = {node.acceptance.certificate.agent for node in _nodes(program) if node.acceptance and node.acceptance.certificate}
+    made = [node.acceptance.certificate for node in _nodes(program) if node.acceptance and node.acceptance.certificate]
+    names = {one.agent for one in made} | {one.judge for one in made if isinstance(one, ClaimsCertificate)}
     paths: list[Path | None] = []
     for name in sorted(names):
-        paths.append(found(settings, registry, name))
+        paths += [found(settings, registry, name), found(settings, registry, name, CLAIMS)]
         card = registry.cards.get(name)
         if card is not None and card.folder is not None:
             paths += [path for path in sorted((card.folder / (card.adapter or "")).glob("*")) if path.is_file()]

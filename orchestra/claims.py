@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from orchestra.events import Event
+from orchestra.events import Event, Judged
 from orchestra.journal.history import Attempt, History, Row
 from orchestra.lineage import Lineage, Origin, Steps
 from orchestra.places import Place, Span, TableCell, Texts, is_cell, is_citation
@@ -23,7 +23,7 @@ from orchestra.values import arithmetic
 from orchestra.values.fields import EXPRESSION
 from orchestra.values.outcome import Value
 from orchestra.verify.numbers import Number, numbers
-from orchestra.verify.verdict import FAIL, PASS
+from orchestra.verify.verdict import FAIL, PASS, UNKNOWN
 
 MAX_CLAIMS = 1_000
 """Claims of one output that are looked at one by one; what is beyond them is one claim more, and unsupported."""
@@ -80,6 +80,8 @@ class Claim(msgspec.Struct, frozen=True):
     """In [0, 1]: the lowest of the nodes' scores; None where nothing gave one."""
     unsupported: str = ""
     """Why it is not supported; empty where it is."""
+    dropped: bool = False
+    """Whether the output does not say it any more: a node that backs off took it out of its value, at this path."""
 
 
 def claims(events: Iterable[Event], workflows: Mapping[str, bytes]) -> tuple[Claim, ...]:
@@ -92,6 +94,21 @@ def claims(events: Iterable[Event], workflows: Mapping[str, bytes]) -> tuple[Cla
     if not isinstance(history.outcome, Value):
         return ()
     return tuple(_Reading(history, Lineage.of(history, events, workflows), Texts.of(history)).claims(history.outcome.value))
+
+
+def dropped(events: Iterable[Event]) -> tuple[Claim, ...]:
+    """What nodes that back off took out of values that they accepted, with the reason; `path` is the way to it in the node's own answer."""
+    found: list[Claim] = []
+    for event in events:
+        if not isinstance(event, Judged) or not event.accepted:
+            continue
+        for verdict in event.verdicts:
+            for part in verdict.dropped:
+                outcome = UNKNOWN if part.score is None else FAIL
+                said = Judgement(event.node, verdict.check, outcome, 0.0 if part.score is None else part.score, part.reason)
+                why = f"dropped: {part.reason}"
+                found.append(Claim(part.path, part.text, (event.node,), verdicts=(said,), score=part.score, unsupported=why, dropped=True))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

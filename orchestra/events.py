@@ -50,6 +50,26 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
 NOTHING = Usage()
 
 
+class Dropped(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """A part that was taken out of a value, because the evidence does not bear it out: an element of a list, or a sentence of a text."""
+
+    steps: tuple[str | int, ...]
+    """The way to the element, or to the text that the sentence stands in."""
+    text: str
+    """What it claims."""
+    reason: str
+    score: float | None = None
+    """How probable it is that the evidence supports it, in [0, 1]; None where that is not known."""
+    start: int | None = None
+    """Of a sentence: its place in the text, in characters."""
+    end: int | None = None
+
+    @property
+    def path(self) -> str:
+        """The way as people read it: `items[1]`."""
+        return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.steps).removeprefix(".")
+
+
 class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """The result of one check: `outcome` is `pass`, `fail` or `unknown`; `unknown` never passes."""
 
@@ -61,6 +81,8 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     evidence: tuple[Evidence, ...] = ()
     parts: tuple[Verdict, ...] = ()
     """Of checks that were put together: what each of those said that were asked."""
+    dropped: tuple[Dropped, ...] = ()
+    """Where the node backs off: the parts of the value that did not pass. The verdict is about what is left."""
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False, tag_field="type"):

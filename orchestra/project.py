@@ -182,10 +182,10 @@ class Project:
 
     def catalog(self) -> Catalog:
         """All that a workflow may name."""
-        from orchestra.certificates import Certificates
+        from orchestra.certificates import Certificates, Claims
 
-        certificates = Certificates(self.settings, lambda: self.registry)
-        return replace(self.registry.catalog(_Graphs(self)), certificates=certificates)
+        certificates, claims = Certificates(self.settings, lambda: self.registry), Claims(self.settings, lambda: self.registry)
+        return replace(self.registry.catalog(_Graphs(self)), certificates=certificates, claims=claims)
 
     def graph(self, name: str) -> Graph:
         """The frozen workflow of a name; raises `KeyError` where there is none."""

@@ -64,10 +64,18 @@ class Result(Generic[R]):
 
         return claims(self.log, self.workflows)
 
+    @cached_property
+    def dropped(self) -> tuple[Claim, ...]:
+        """What nodes that back off took out of their answers, each with the reason and its score. `path` is that in the node's answer."""
+        from orchestra.claims import dropped
+
+        return dropped(self.log)
+
     @property
     def unsupported(self) -> tuple[Claim, ...]:
-        """The claims without evidence, or that no check passed: `Claim.unsupported` says why. Of an output that nothing checked, all."""
-        return tuple(claim for claim in self.claims if claim.unsupported)
+        """The claims without evidence, or that no check passed: `Claim.unsupported` says why. Of an output that nothing checked, all.
+        What was dropped comes last."""
+        return (*(claim for claim in self.claims if claim.unsupported), *self.dropped)
 
     @property
     def output(self) -> R:

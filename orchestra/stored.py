@@ -21,7 +21,7 @@ from orchestra.workflow.program import CompiledNode, Program, sampled
 if TYPE_CHECKING:
     from orchestra.project import Project
 
-CARD, CONTRACT, WORKFLOW, TYPES, CERTIFICATE = "card", "contract", "workflow", "types", "certificate"
+CARD, CONTRACT, WORKFLOW, TYPES, CERTIFICATE, CLAIMS = "card", "contract", "workflow", "types", "certificate", "claims"
 MAX_SAMPLE = 1 << 31
 
 
@@ -62,6 +62,8 @@ async def workflows(journal: Journal, started: RunStarted) -> dict[str, bytes]:
 
 def parcel(project: Project, program: Program, models: Mapping[str, Schema]) -> Parcel:
     """A program's parcel. `models` are the types that its step was written with."""
+    from orchestra.verify.certificate_file import Certificate
+
     parts: dict[str, bytes] = {}
     for part in _programs(program, set()):
         if part is not program and part.graph is not None:
@@ -74,7 +76,8 @@ def parcel(project: Project, program: Program, models: Mapping[str, Schema]) -> 
                 else:
                     parts[f"{CONTRACT}/{contract.kind}/{contract.name}"] = msgspec.json.encode(contract)
             if node.acceptance is not None and (certificate := node.acceptance.certificate) is not None:
-                parts[f"{CERTIFICATE}/{certificate.agent}"] = certificate.written()
+                kind = CERTIFICATE if isinstance(certificate, Certificate) else CLAIMS
+                parts[f"{kind}/{certificate.agent}"] = certificate.written()
     known = {**project.catalog().models, **models}
     if known:
         parts[TYPES] = msgspec.json.encode(known)
@@ -127,6 +130,7 @@ async def restored(
     """
     from orchestra.agent.card import Card
     from orchestra.verify.certificate_file import Certificate
+    from orchestra.verify.claims_file import ClaimsCertificate
     from orchestra.workflow.compiler import compile_graph
 
     run = started.run
@@ -136,6 +140,7 @@ async def restored(
     workflows: dict[str, Graph] = {}
     models: dict[str, Schema] = {}
     certificates: dict[str, Certificate] = {}
+    claims: dict[str, ClaimsCertificate] = {}
     others = dict(instead or {})
     for name, mark in started.versions.items():
         data = await _blob(journal, run, mark)
@@ -156,6 +161,8 @@ async def restored(
                 workflows[rest] = _read(run, data)
             case "certificate":
                 certificates[rest] = Certificate.read(data)  # a run goes on with the threshold that it began with
+            case "claims":
+                claims[rest] = ClaimsCertificate.read(data)
             case "types":
                 models = _decoded(run, data, dict[str, Any])
             case _:
@@ -164,7 +171,9 @@ async def restored(
         agents[name] = contract
         if name in certificates:
             certificates.setdefault(contract.name, certificates[name])
-    catalog = Catalog(agents, tools, workflows, models, certificates=certificates)
+        if name in claims:
+            claims.setdefault(contract.name, claims[name])
+    catalog = Catalog(agents, tools, workflows, models, certificates=certificates, claims=claims)
     program = sampled(compile_graph(graph, catalog), _whole(started.options.get("sample")))
     budget = started.options.get("budget")
     return program if budget is None else replace(program, budget=_budget(run, budget))

@@ -254,6 +254,21 @@ async def test_check_asks_agents_and_puts_checks_together(tmp_path: Path) -> Non
     assert (quoted.accepted, workers.counts["entailment"]) == (True, asked), "what is cheap is enough"
 
 
+async def test_check_backs_off(tmp_path: Path) -> None:
+    documents = [Document(source="a", text="The tower was completed in 1889.")]
+
+    def judge(call: Any) -> dict[str, Any]:
+        return {"label": "supported", "p_supported": 0.1 if "wood" in call.inputs["claim"] else 0.8, "p_support": None, "p_refute": 0.0}
+
+    answer = "It was completed in 1889. It is made of wood."
+    async with opened(tmp_path, {"entailment": judge}) as (orchestra, _):
+        ruling = await orchestra.check(answer, against=documents, checks="entailment", back_off=True)
+        whole = await orchestra.check(answer, against=documents, checks="entailment")
+    assert (ruling.accepted, whole.accepted, whole.dropped) == (True, False, ())
+    assert [one.text for one in ruling.dropped] == ["It is made of wood."]
+    assert ruling.rest(answer) == "It was completed in 1889."
+
+
 async def test_check_takes_a_judge_that_fails_for_one_that_cannot_tell(tmp_path: Path) -> None:
     async with opened(tmp_path, {"entailment": lambda call: Refused(code="F212", reason="the server is gone")}) as (orchestra, _):
         ruling = await orchestra.check("It was 1889.", against="It was 1889.", checks="entailment")

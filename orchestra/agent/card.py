@@ -95,7 +95,7 @@ class CardFile(_Frozen):
     """Output tokens, at most and at least, that a budget must leave."""
     checks: tuple[str, ...] = Field(default=(), strict=False)
     accept: Literal["certified"] | Annotated[float, Field(ge=0, le=1)] | None = None
-    otherwise: tuple[Literal["retry", "escalate", "abstain"], ...] = Field(default=(), strict=False)
+    otherwise: tuple[Literal["retry", "escalate", "back_off", "abstain"], ...] = Field(default=(), strict=False)
     label: Label = "restricted"
     """The strictest label of data that it may see."""
     evidence: str | None = None

@@ -106,6 +106,16 @@ class Form:
         """Whether probabilities are read."""
         return any(rule.probability is not None for rule in self.rules.values())
 
+    @property
+    def one_token(self) -> bool:
+        """Whether the first token of what a model writes tells all: a choice alone, whose probabilities are read, and no two begin alike.
+        Under a constraint the rest of it is forced, and need not be written."""
+        return bool(self.alone) and self.weighs and len({choice[:1] for choice in self.choices} - {""}) == len(self.choices)
+
+    def begun(self, text: str) -> str | None:
+        """The choice that a text is the beginning of, where one token tells it; None for any other text."""
+        return next((choice for choice in self.choices if text and choice.startswith(text)), None) if self.one_token else None
+
     def left(self, output: Any) -> Any:
         """What of an output a model writes."""
         return {name: value for name, value in output.items() if name not in self.rules} if isinstance(output, Mapping) else output

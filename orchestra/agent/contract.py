@@ -34,7 +34,7 @@ class Contract:
     evidence: str = ""
     """The input that fields of type `Quote` quote from; what a node is judged against where it states no `against`."""
     accept: float | Literal["certified"] | None = None
-    otherwise: tuple[Literal["retry", "escalate", "abstain"], ...] = ()
+    otherwise: tuple[Literal["retry", "escalate", "back_off", "abstain"], ...] = ()
     version: str = ""
     """Of the code, as its author counts it; empty for code whose answers must not be remembered."""
     kit: Kit | None = None
@@ -81,3 +81,5 @@ class Catalog:
     )
     certificates: Mapping[str, Any] = field(default_factory=dict)
     """By agent: what `accept: certified` accepts by (`orchestra.verify.certificate_file.Certificate`). One that does not hold raises."""
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    """By agent: what it keeps parts by where the node backs off (`orchestra.verify.claims_file.ClaimsCertificate`). Likewise."""

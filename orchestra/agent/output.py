@@ -86,7 +86,9 @@ class Reader:
     def written(self, text: str, finish: str = "stop", inputs: Mapping[str, Any] = NO_INPUTS) -> Parsed | Unreadable:
         """What a model wrote, without the fields that are computed."""
         card, alone = self._card, self._form.alone
-        if finish == "length" and (alone or not self._plain):
+        if finish == "length" and (whole := self._form.begun(text)) is not None:
+            text = whole
+        elif finish == "length" and (alone or not self._plain):
             reason = f"{card.name} was cut off after max_output tokens, in {_shown(text)}"
             return Unreadable("M003", reason, f"raise max_output ({card.max_output}) of the card, or ask for less")
         stripped = text.strip()

@@ -80,6 +80,8 @@ class Script:
             raise InputError("A007", f"the prompt of {card.name!r} is empty", hint="write prompt.md")
         self._system = (Message("system", card.system.strip()),) if card.system else ()
         self._written = form.spelt
+        self.one_token = form.one_token
+        """Whether a text under `choice` may be cut after its first token."""
         self._plain = bool(form.alone) or is_plain_text(self._written)
         self._quotes = not self._plain and mentions(self._written, QUOTE)
         self._decodable = None if self._plain else decodable(self._written)

@@ -24,7 +24,7 @@ def show_result(result: Result[Any], events: Sequence[Event], nodes: Callable[[]
     if result.error is None:
         answer = as_text(result.value)
         say(visible(answer))
-        show_claims(result.claims, answer)
+        show_claims(result.claims, answer, result.dropped)
     else:
         colour = "yellow" if result.status == "abstained" else "red"
         say(visible(result.error.message), style=colour)
@@ -50,7 +50,7 @@ def result_data(result: Result[Any]) -> dict[str, Any]:
         "confidence": result.confidence,
         "evidence": result.evidence,
         "promises": dict(result.promises),
-        **claim_data(result.claims),
+        **claim_data(result.claims, result.dropped),
         "usage": result.usage,
         "ledger": dict(result.ledger),
         "error": None if result.error is None else as_data(result.error),

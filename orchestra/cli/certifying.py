@@ -88,6 +88,10 @@ def register(app: typer.Typer) -> None:
         out: Annotated[
             Path | None, typer.Option("--out", "-o", help="The file.", show_default="certificate.json in the agent's folder")
         ] = None,
+        claims: Annotated[
+            bool,
+            typer.Option("--claims", help="Certify parts of answers, which somebody has judged in --data, and not whole ones."),
+        ] = False,
         watch: Annotated[bool, typer.Option("--watch", help="Say how the promise stands by the audits so far.")] = False,
         audit: Annotated[
             int,
@@ -126,6 +130,9 @@ def register(app: typer.Typer) -> None:
             return
         if not agent:
             raise InputError("C010", "which agent?", hint="orchestra certify AGENT --data FILE, or orchestra certify --watch")
+        if claims:
+            _certify_claims(context, chosen, agent, data, alpha, checks, seed, out, as_json=as_json)
+            return
         if data is None:
             _show_certificate(chosen, agent, as_json=as_json)
             return
@@ -138,6 +145,32 @@ def register(app: typer.Typer) -> None:
             _show(asked, made)
         if made.certificate is None:
             raise typer.Exit(STATUS_CODES["abstained"])
+
+
+def _certify_claims(
+    context: typer.Context,
+    chosen: Settings,
+    agent: str,
+    data: Path | None,
+    alpha: float,
+    checks: str,
+    seed: int,
+    out: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    from orchestra.cli import claiming
+    from orchestra.cli.signals import carry_out
+
+    if data is None:
+        claiming.show_certificate(chosen, agent, as_json=as_json)
+        return
+    named = tuple(name.strip() for name in checks.split(",") if name.strip())
+    asked = claiming.Asked(agent, data, alpha, named, seed, out, as_json)
+    made = carry_out(lambda _: claiming.certified(opener(context), chosen, asked))
+    (claiming.show_data if as_json else claiming.show)(asked, made)
+    if made.found is not None and made.certificate is None:
+        raise typer.Exit(STATUS_CODES["abstained"])
 
 
 async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:

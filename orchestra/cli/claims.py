@@ -16,8 +16,8 @@ LONG_QUOTE = 400
 LONG_VALUE = 120
 
 
-def show_claims(claims: Sequence[Claim], answer: str) -> None:
-    """Prints the claims of an answer. One that is all of the answer is not said again."""
+def show_claims(claims: Sequence[Claim], answer: str, dropped: Sequence[Claim] = ()) -> None:
+    """Prints the claims of an answer, and what was dropped from it. One that is all of the answer is not said again."""
     from rich.text import Text
 
     screen = console()
@@ -36,11 +36,18 @@ def show_claims(claims: Sequence[Claim], answer: str) -> None:
     if len(supported) > MAX_CLAIMS:
         say(f"\nand {len(supported) - MAX_CLAIMS} more claims that are supported; see --json", style="dim")
     _show_unsupported(claims)
+    if dropped:
+        say()
+    for claim in dropped[:MAX_CLAIMS]:
+        said = f"dropped from {', '.join(claim.nodes)}: {short(claim.value, LONG_VALUE)}: {claim.unsupported.removeprefix('dropped: ')}"
+        say(visible(said, keep=""), style="yellow")
+    if len(dropped) > MAX_CLAIMS:
+        say(f"and {len(dropped) - MAX_CLAIMS} more that were dropped; see --json", style="dim")
 
 
-def claim_data(claims: Sequence[Claim]) -> dict[str, Any]:
+def claim_data(claims: Sequence[Claim], dropped: Sequence[Claim] = ()) -> dict[str, Any]:
     """Claims as parts of a JSON object; `unsupported` are the paths of those that nothing supports."""
-    return {"claims": claims, "unsupported": [claim.path for claim in claims if claim.unsupported]}
+    return {"claims": claims, "unsupported": [claim.path for claim in claims if claim.unsupported], "dropped": dropped}
 
 
 def told(evidence: Iterable[Support]) -> list[Support]:

@@ -39,6 +39,9 @@ def register(app: typer.Typer) -> None:
         inputs: Annotated[
             list[str] | None, typer.Option("--input", "-i", metavar="KEY=VALUE", help="What it was made from, for rederive(NAME).")
         ] = None,
+        back_off: Annotated[
+            bool, typer.Option("--back-off", help="Take out the parts that entailment does not pass, and print what is left.")
+        ] = False,
         fleet: Annotated[str | None, typer.Option(help="A name in configs/, or a path.", show_default="as configured")] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     ) -> None:
@@ -55,16 +58,19 @@ def register(app: typer.Typer) -> None:
         from orchestra.verify.alone import judge
 
         named, asking = _checks(checks)
+        if back_off and "entailment" not in (text.partition("(")[0] for text in named):
+            raise InputError("C037", "--back-off needs the check 'entailment' by itself", hint="--checks entailment")
         given, evidence = _answer(answer), _evidence(against)
         if asking:
-            told = {"checks": named, "accept": accept, "inputs": values((), inputs or ())}
+            told = {"checks": named, "accept": accept, "inputs": values((), inputs or ()), "back_off": back_off}
             ruling = carry_out(partial(_asked, opener(context), settings(fleet=fleet), given, evidence, told))
         else:
             ruling = judge(given, evidence, named, accept)
+        rest = {"rest": ruling.rest(given) if ruling.accepted else None, "dropped": ruling.dropped} if back_off else {}
         if as_json:
-            _print_data(ruling)
+            _print_data(ruling, rest)
         else:
-            _show(ruling)
+            _show(ruling, rest)
         if not ruling.accepted:
             raise typer.Exit(STATUS_CODES["abstained"])
 
@@ -159,7 +165,7 @@ def _json(path: Path, text: str) -> Any:
         raise InputError("C038", f"{path} is no JSON: {error}", hint="a file of another name is read as a text") from error
 
 
-def _print_data(ruling: Ruling) -> None:
+def _print_data(ruling: Ruling, rest: dict[str, Any]) -> None:
     from orchestra.cli.screen import print_json
 
     print_json(
@@ -169,13 +175,15 @@ def _print_data(ruling: Ruling) -> None:
             "reason": ruling.reason,
             "verdicts": ruling.verdicts,
             "evidence": ruling.evidence,
+            **rest,
         }
     )
 
 
-def _show(ruling: Ruling) -> None:
+def _show(ruling: Ruling, rest: dict[str, Any]) -> None:
     from rich.text import Text
 
+    from orchestra.cli.answer import as_text
     from orchestra.cli.screen import console, say
     from orchestra.values.text import visible
 
@@ -190,3 +198,7 @@ def _show(ruling: Ruling) -> None:
             screen.print(Text.assemble(("  “", "dim"), (visible(found.quote), "green"), ("”", "dim"), f"  {source}{at}"))
         if len(verdict.evidence) > MAX_PLACES:
             say(f"  and {len(verdict.evidence) - MAX_PLACES} more", style="dim")
+    for part in ruling.dropped:
+        say(visible(f"\ndropped: {part.text}: {part.reason}"), style="yellow")
+    if rest and ruling.accepted:
+        say(visible(f"\n{as_text(rest['rest'])}"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from orchestra.claims import Claim, claims
+from orchestra.claims import Claim, claims, dropped
 from orchestra.cli.answer import as_text, show_nodes, show_promises
 from orchestra.cli.asking import question_data, waiting_text
 from orchestra.cli.claims import claim_data, show_claims
@@ -107,13 +107,13 @@ async def show_run(name: str, node: str, attempt: int | None, shown: Shown) -> N
                 "status": status,
                 "asked": question_data(run, history.asked),
                 **({} if explanation is None else {"explain": data(explanation)}),
-                **claim_data(found),
+                **claim_data(found, dropped(events)),
                 "tiers": spent_by_tier(history),
                 "events": [msgspec.Raw(encode(event)) for event in events],
             }
         )
     else:
-        _show_run(history, status, found, explanation, everything=shown.everything)
+        _show_run(history, status, found, explanation, dropped(events), everything=shown.everything)
 
 
 async def _explained(journal: Journal, events: Sequence[Event], history: History) -> Explanation | None:
@@ -196,7 +196,9 @@ def _print_bytes(parts: Sequence[bytes]) -> None:
         sys.stdout.buffer.write(part + b"\n")
 
 
-def _show_run(history: History, status: str, claimed: Sequence[Claim], explanation: Explanation | None, *, everything: bool) -> None:
+def _show_run(
+    history: History, status: str, claimed: Sequence[Claim], explanation: Explanation | None, less: Sequence[Claim], *, everything: bool
+) -> None:
     took = f" in {seconds(history.seconds)}" if history.seconds is not None else ""
     forked = f", forked from {history.parent}" if history.parent else ""
     say(visible(f"{history.workflow}: {status}{took}, started {moment(history.started)}{forked}", keep=""), style="bold")
@@ -214,7 +216,7 @@ def _show_run(history: History, status: str, claimed: Sequence[Claim], explanati
     if isinstance(history.outcome, Value):
         answer = as_text(history.outcome.value)
         say(visible(answer))
-        show_claims(claimed, answer)
+        show_claims(claimed, answer, less)
     elif history.outcome is not None:
         say(visible(f"{history.outcome.by}: {history.outcome.reason}".removeprefix(": ")), style="yellow")
     say()

@@ -12,7 +12,7 @@ from typing import Any, assert_never
 
 from minijinja import Environment
 
-from orchestra.claims import Claim, Computation, Judgement, Support
+from orchestra.claims import Claim, Computation, Judgement, Support, dropped
 from orchestra.cli.answer import as_text
 from orchestra.cli.claims import told
 from orchestra.cli.screen import moment, seconds
@@ -48,6 +48,7 @@ def _parts(history: History, events: Sequence[Event], claims: Sequence[Claim], s
     texts = Texts.of(history)
     outcome = history.outcome
     supported = sum(not claim.unsupported for claim in claims)
+    shown = (*claims, *dropped(events))
     return {
         "run": _line(history.run),
         "workflow": _line(history.workflow),
@@ -56,8 +57,8 @@ def _parts(history: History, events: Sequence[Event], claims: Sequence[Claim], s
         "inputs": [(_line(name), _cut(value)) for name, value in _inputs(history.inputs)],
         "answer": _cut(outcome.value) if isinstance(outcome, Value) else None,
         "why": "" if outcome is None or isinstance(outcome, Value) else _line(f"{outcome.by}: {outcome.reason}".removeprefix(": ")),
-        "claims": [_claim(claim, texts) for claim in claims[:MAX_CLAIMS]],
-        "claims_left": max(0, len(claims) - MAX_CLAIMS),
+        "claims": [_claim(claim, texts) for claim in shown[:MAX_CLAIMS]],
+        "claims_left": max(0, len(shown) - MAX_CLAIMS),
         "supported": supported,
         "claimed": len(claims),
         "withheld": list(_withheld(history.rows))[:MAX_WITHHELD],

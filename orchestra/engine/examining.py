@@ -58,5 +58,6 @@ def _judge(driver: Driver, judge: Judge, ruling: Ruling, unasked: Stake | None =
     unit = judge.unit
     driver.record(Judged(**driver.stamp(), node=unit.path, attempt=judge.attempt, promise=ruling.promise, unasked=unasked, **facts))
     answer = unit.answer
-    if accepted and answer is not None and answer.memo and not answer.recalled:
+    # What was not accepted as a whole is no answer for other runs.
+    if accepted and answer is not None and answer.memo and not answer.recalled and not ruling.dropped:
         driver.remember(answer)

@@ -267,19 +267,23 @@ class Fleet:
 
     def _chat(self, prompt: Prompt, call: Call, card: Card, target: LocalServer | Endpoint) -> Chat:
         constraint = prompt.constraint
+        script = self._gauge.cast.of(card).script
         most = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
+        told = script.one_token and not self.options.stream and target.dialect == "vllm"
+        if told and constraint is not None and constraint.kind == "choice":
+            most = 1  # docs/verification.md has what that saves
         ranked = isinstance(target, LocalServer) and target.scheduling == "priority"
         return Chat(
             messages=_messages(prompt),
             max_output=most,
-            sampling=_sampling(self._gauge.cast.of(card).script.sampling, call.sample),
+            sampling=_sampling(script.sampling, call.sample),
             stop=prompt.stop,
             constraint={constraint.kind: constraint.value} if constraint else None,
             schema=prompt.response_schema if constraint else None,
             priority=call.priority if ranked else None,
             cache_salt=self.options.tenant,
             stream=self.options.stream,
-            weighed=self._gauge.cast.of(card).script.weighed,
+            weighed=script.weighed,
             continues=prompt.continues,
         )
 

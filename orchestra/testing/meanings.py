@@ -10,6 +10,7 @@ from orchestra.engine.kinds.acceptance import sources
 from orchestra.errors import OrchestraError
 from orchestra.values.outcome import Abstained, Evidence, Failed, Outcome, Skipped, Value, blamed
 from orchestra.verify import acceptance
+from orchestra.verify.parts import rest
 from orchestra.workflow.program import CompiledNode, Program
 
 
@@ -23,8 +24,10 @@ def attempts(node: CompiledNode, code: str) -> int:
 
 
 def accepted(value: Any, ruling: acceptance.Ruling) -> Value:
-    """A value that its checks accept."""
-    return Value(value, ruling.score, tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence))
+    """A value that its checks accept, without what they dropped of it."""
+    return Value(
+        rest(value, ruling.verdicts), ruling.score, tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
+    )
 
 
 def evidence_of(node: CompiledNode, bindings: Mapping[str, Any]) -> tuple[Source, ...]:

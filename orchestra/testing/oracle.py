@@ -397,6 +397,7 @@ class Oracle:
             producer=node.contract,
             inputs=node.inputs.evaluate(bindings) if node.inputs is not None else {},
             judges=rules.judges,
+            back_off="back_off" in rules.otherwise,
         )
         stands = examination.start(situation)
         while isinstance(stands, examination.Asked):

@@ -78,6 +78,7 @@ _CATALOG = Catalog(
         "judge": _agent("judge", _record(text=TEXT), FLAG),
         "second": _agent("second", _record(question=TEXT, context=TEXT), TEXT),
         "entailment": _agent("entailment", _record(claim=TEXT, evidence=TEXT), JUDGED),
+        "lister": _agent("lister", _record(text=TEXT), TEXTS),
         "guest": _agent("guest", _record(text=TEXT), TEXT, "internal"),
         "router": _agent("router", _record(request=TEXT, skills=TEXT, values=TEXT, plan=TEXT, grammar=TEXT), TEXT),
     },
@@ -113,7 +114,8 @@ def draw(number: int) -> Drawn:
     """The workflow of a number. Raises what the compiler raises where no draft of many compiles, which would be a fault of this module."""
     refusals: list[InputError | InputErrors] = []
     for draft in range(40):
-        author = _Author(Random(f"{number}/{draft}"), Random(f"{number}/{draft}/checks"))  # noqa: S311  # chance that can be repeated
+        lines = (f"{number}/{draft}", f"{number}/{draft}/checks", f"{number}/{draft}/parts")
+        author = _Author(*map(Random, lines))
         graph = author.workflow(f"w{number}")
         text = json.dumps(graph, indent=1)
         try:
@@ -141,10 +143,12 @@ class _Scope:
 class _Author:
     """Writes one workflow, and those that it calls."""
 
-    def __init__(self, chance: Random, asking: Random) -> None:
+    def __init__(self, chance: Random, asking: Random, parting: Random) -> None:
         self.chance = chance
         self.asking = asking
         """Of checks that ask agents, apart from the rest: a workflow stays the same but for them."""
+        self.parting = parting
+        """Of nodes that back off, likewise."""
         self.called: dict[str, dict[str, Any]] = {}
         self.features: Counter[str] = Counter()
         self.number = 0
@@ -321,8 +325,20 @@ class _Author:
             return {"agent": "guest", "with": {"text": self.text(scope)}}, "text"
         if roll < 0.65:
             return {"agent": "judge", "with": {"text": self.text(scope)}}, "flag"
+        if self.parting.random() < 0.15:
+            return self.backing_off(scope), "texts"
         node = {"agent": "reader", "with": {"question": self.words(3), "context": self.text(scope)}}
         return node | (self.checked(scope, against=node["with"]["context"]) if self.likely(0.7) else {}), "reading"  # type: ignore[index]
+
+    def backing_off(self, scope: _Scope) -> dict[str, Any]:
+        """An answer of several parts, which keeps those that the evidence bears out."""
+        node: dict[str, Any] = {"agent": "lister", "with": {"text": self.text(scope)}, "against": self.text(scope)}
+        node["checks"] = self.parting.choice((["entailment"], ["schema", "entailment"], ["entailment", "confidence"]))
+        node["otherwise"] = self.parting.choice((["back_off", "abstain"], ["back_off"]))
+        if self.parting.random() < 0.5:
+            node["accept"] = self.parting.choice((0.2, 0.7, 0.9))
+        self.features["backs off"] += 1
+        return node
 
     def checked(self, scope: _Scope, *, against: str = "", escalate: bool = True) -> dict[str, Any]:
         found: dict[str, Any] = {"checks": self.chance.choice((["quote"], ["schema", "quote"], ["quote", "support"]))}

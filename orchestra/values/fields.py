@@ -25,6 +25,8 @@ class Field:
     """The path of the record or list that holds it; None for the whole value."""
     name: str = ""
     """Its name in a record."""
+    steps: tuple[str | int, ...] = ()
+    """The way to it: names of records and places in lists. A path says the same to people, and two ways may have one."""
 
     def is_format(self, wanted: str) -> bool:
         """Whether one of its schemas has this `format`."""
@@ -93,12 +95,19 @@ def _inside(field: Field, root: Schema) -> list[Field]:
                 tuple(plain for one in field.schemas for plain in alternatives(_property(one, name), root)),
                 path,
                 str(name),
+                (*field.steps, name),
             )
             for name, item in value.items()
         ]
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [
-            Field(f"{path}[{index}]", item, tuple(plain for one in field.schemas for plain in alternatives(_item(one, index), root)), path)
+            Field(
+                f"{path}[{index}]",
+                item,
+                tuple(plain for one in field.schemas for plain in alternatives(_item(one, index), root)),
+                path,
+                steps=(*field.steps, index),
+            )
             for index, item in enumerate(value)
         ]
     return []

@@ -15,12 +15,13 @@ import msgspec
 
 from orchestra.agent.contract import Contract
 from orchestra.doors import Source
-from orchestra.events import Verdict
+from orchestra.events import Dropped, Verdict
 from orchestra.values.outcome import Evidence
 from orchestra.verify import combine
 from orchestra.verify.answers import REDERIVE
 from orchestra.verify.deterministic import CHECKS, Check
 from orchestra.verify.entailment import ENTAILMENT
+from orchestra.verify.parts import without
 from orchestra.verify.rule import AGREE, Named, NotARule, Rule, named, read, verdict, wanted
 from orchestra.verify.verdict import FAIL, PASS, failed, unknown
 
@@ -47,6 +48,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     inputs: Mapping[str, Any] = {}
     judges: Mapping[str, Contract] = {}
     """The agents that checks may ask, by name."""
+    back_off: bool = False
+    """Whether parts that `entailment` does not pass at `accept` are taken out of the value, and the rest is judged."""
 
 
 class Ruling(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +62,15 @@ class Ruling(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     promise: str = ""
     """The situation's, of a value that is accepted."""
+
+    @property
+    def dropped(self) -> tuple[Dropped, ...]:
+        """The parts of the value that the ruling is not about."""
+        return tuple(one for verdict in self.verdicts for one in verdict.dropped)
+
+    def rest(self, value: Any) -> Any:
+        """The value that the ruling is about: without the parts that were dropped."""
+        return without(value, self.dropped).value if self.dropped else value
 
 
 def start(situation: Situation) -> Ruling:

@@ -65,7 +65,12 @@ class Reply(msgspec.Struct, frozen=True):
 
 def claims(value: Any, schema: Mapping[str, Any]) -> list[Claim]:
     """The texts of a value that claim something, in its order."""
-    return [Claim(field.value, field.path) for field in fields(value, schema) if _claims(field)]
+    return [Claim(field.value, field.path) for field in claiming(value, schema)]
+
+
+def claiming(value: Any, schema: Mapping[str, Any]) -> Iterator[Field]:
+    """The fields of a value whose texts claim something, in its order."""
+    return (field for field in fields(value, schema) if _claims(field))
 
 
 def _claims(field: Field) -> bool:
@@ -152,36 +157,44 @@ def _runs(text: str, low: int, high: int, most: int) -> Iterator[tuple[int, int]
         yield start, end
 
 
-def questions(value: Any, schema: Mapping[str, Any], sources: Sequence[Source], agent: str) -> tuple[Question, ...] | Verdict:
-    """What is asked of the agent: each claim beside each piece; or the verdict, where nothing need be asked or nothing can."""
-    said = claims(value, schema)
+def questions(
+    value: Any, schema: Mapping[str, Any], sources: Sequence[Source], agent: str, said: Sequence[Claim] | None = None
+) -> tuple[Question, ...] | Verdict:
+    """What is asked of the agent: each claim beside each piece; or the verdict, where nothing need be asked or nothing can. `said` are
+    the claims of the value where it is to be judged by others than its texts as they are."""
+    said = claims(value, schema) if said is None else said
     if not said:
         if speaks(schema):
             return Verdict(ENTAILMENT, PASS, 1.0, "nothing is claimed", deterministic=False)
-        return _unknown("the type has no text that claims anything")
+        return unknown("the type has no text that claims anything")
     cut = pieces(sources)
     if not cut:
-        return _unknown("there is no evidence")
+        return unknown("there is no evidence")
     if len(said) * len(cut) > MAX_QUESTIONS:
-        return _unknown(f"{len(said)} claims beside {len(cut)} pieces of evidence are more than {MAX_QUESTIONS} questions")
+        return unknown(f"{len(said)} claims beside {len(cut)} pieces of evidence are more than {MAX_QUESTIONS} questions")
     texts = [sources[piece.source].text[piece.start : piece.end] for piece in cut]
     return tuple(Question(agent, {CLAIM: claim.text, EVIDENCE: text}) for claim in said for text in texts)
 
 
 def judged(value: Any, schema: Mapping[str, Any], sources: Sequence[Source], replies: Sequence[Reply]) -> Verdict:
     """The verdict of an agent's replies, in the order of `questions`. One that is missing or makes no sense is never for a claim."""
-    said, cut = claims(value, schema), pieces(sources)
-    if len(replies) != len(said) * len(cut):
-        return _unknown("its questions were others")  # a journal that was tampered with, or evidence that is cut otherwise today
-    verdicts: list[Verdict] = []
-    for index, claim in enumerate(said):
-        heard = replies[index * len(cut) : (index + 1) * len(cut)]
-        verdicts.append(_claim(claim, cut, sources, [chances(reply) for reply in heard]))
+    verdicts = each(claims(value, schema), sources, replies)
+    if not verdicts:
+        return unknown("its questions were others")  # a journal that was tampered with, or evidence that is cut otherwise today
     for outcome in (FAIL, UNKNOWN):
         if against := [one for one in verdicts if one.outcome == outcome]:
             return min(against, key=lambda one: one.score)
     least = min(verdicts, key=lambda one: one.score)
     return msgspec.structs.replace(least, evidence=tuple(evidence for one in verdicts for evidence in one.evidence))
+
+
+def each(said: Sequence[Claim], sources: Sequence[Source], replies: Sequence[Reply]) -> list[Verdict]:
+    """The verdict on each claim by itself; none at all where the replies are not those to its questions."""
+    cut = pieces(sources)
+    if len(replies) != len(said) * len(cut):
+        return []
+    heard = (replies[index * len(cut) : (index + 1) * len(cut)] for index in range(len(said)))
+    return [_claim(claim, cut, sources, [chances(reply) for reply in some]) for claim, some in zip(said, heard, strict=True)]
 
 
 def _claim(claim: Claim, cut: Sequence[Piece], sources: Sequence[Source], heard: Sequence[tuple[float, float] | str]) -> Verdict:
@@ -192,7 +205,7 @@ def _claim(claim: Claim, cut: Sequence[Piece], sources: Sequence[Source], heard:
             said = f"the evidence{f' of {name}' if name else ''} contradicts {_shown(claim.text)} (probability {refuted:.2f})"
             return Verdict(ENTAILMENT, FAIL, 0.0, said, deterministic=False)
     if faults := [chance for chance in heard if isinstance(chance, str)]:
-        return _unknown(f"{_shown(claim.text)}: {faults[0]}")
+        return unknown(f"{_shown(claim.text)}: {faults[0]}")
     (score, _), best = max(known, key=lambda one: one[0][0])
     if score < LIKELY:
         return Verdict(ENTAILMENT, FAIL, score, f"the evidence does not state {_shown(claim.text)}", deterministic=False)
@@ -220,7 +233,8 @@ def _share(number: Any) -> bool:
     return isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number <= 1
 
 
-def _unknown(reason: str) -> Verdict:
+def unknown(reason: str) -> Verdict:
+    """A verdict that says that the check cannot tell."""
     return Verdict(ENTAILMENT, UNKNOWN, 0.5, reason, deterministic=False)
 
 

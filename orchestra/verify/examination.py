@@ -16,10 +16,11 @@ import msgspec
 from orchestra.agent.contract import Contract
 from orchestra.errors import InputError
 from orchestra.events import Question, Verdict
-from orchestra.verify import answers, entailment
+from orchestra.verify import answers, back_off, entailment
 from orchestra.verify.acceptance import Ruling, Situation, at_once, open_check, rules_of, ruling
 from orchestra.verify.answers import REDERIVE, unknown
 from orchestra.verify.entailment import ENTAILMENT, Reply
+from orchestra.verify.parts import parts, rest
 from orchestra.verify.rule import AGREE, Named, NotARule, named, read
 
 
@@ -33,22 +34,40 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 def start(situation: Situation) -> Asked | Ruling:
     """The first questions, or the ruling where there are none."""
+    if situation.back_off:
+        return _backing_off(situation)
     return _next(situation, at_once(situation))
+
+
+def _backing_off(situation: Situation) -> Asked | Ruling:
+    """Where parts may be dropped `entailment` is asked first: the other checks are about what it leaves."""
+    check = next((one for one in rules_of(situation.checks) if isinstance(one, Named) and one.check == ENTAILMENT), None)
+    if check is None:
+        return _next(situation, at_once(situation))
+    found = questions(check, situation)
+    if isinstance(found, tuple):
+        return Asked(check=str(check), questions=found)
+    return _next(situation, {**at_once(situation), check: _named(check, found)})
 
 
 def go_on(situation: Situation, asked: Asked, replies: Sequence[Reply]) -> Asked | Ruling:
     """What follows from the replies to the questions, in their order."""
-    known = {read(one.check): one for one in asked.verdicts}
+    found = {read(one.check): one for one in asked.verdicts}
     check = read(asked.check)
     if isinstance(check, Named):
-        known[check] = _named(check, judged(check, situation, replies))
-    return _next(situation, {one: said for one, said in known.items() if isinstance(one, Named)})
+        found[check] = _named(check, judged(check, situation, replies))
+    known = {one: said for one, said in found.items() if isinstance(one, Named)}
+    if situation.back_off:
+        known |= at_once(msgspec.structs.replace(situation, value=rest(situation.value, known.values())))
+    return _next(situation, known)
 
 
 def unasked(situation: Situation, asked: Asked, reason: str) -> Ruling:
     """The ruling where the questions are not asked: what they would have told is `unknown`, for this reason."""
     rules = rules_of(situation.checks)
     known = {name: one for one in asked.verdicts if isinstance(name := read(one.check), Named)}
+    if situation.back_off:  # the other checks were to judge what is left, and that is all of it
+        known = at_once(situation)
     while (check := open_check(rules, known)) is not None:
         known[check] = unknown(str(check), reason)
     return ruling(situation, rules, known)
@@ -110,7 +129,10 @@ def questions(check: Named, situation: Situation) -> tuple[Question, ...] | Verd
         return unknown(check.check, f"{name} is the agent that produced the value: the same model with the same prompt")
     if check.check == REDERIVE:
         return answers.rederivation(judge, situation.inputs, situation.evidence)
-    return entailment.questions(situation.value, situation.schema, situation.evidence, name)
+    said = None
+    if situation.back_off:
+        said = [claim for part in parts(situation.value, situation.schema) for claim in part.claims]
+    return entailment.questions(situation.value, situation.schema, situation.evidence, name, said)
 
 
 def _samples(check: Named, situation: Situation) -> tuple[Question, ...] | Verdict:
@@ -127,6 +149,8 @@ def _samples(check: Named, situation: Situation) -> tuple[Question, ...] | Verdi
 def judged(check: Named, situation: Situation, replies: Sequence[Reply]) -> Verdict:
     """What a check makes of the replies to its questions."""
     if check.check == ENTAILMENT:
+        if situation.back_off:
+            return back_off.judged(situation, replies)
         return entailment.judged(situation.value, situation.schema, situation.evidence, replies)
     if check.check == AGREE:
         return answers.agreed(situation.value, situation.schema, replies)

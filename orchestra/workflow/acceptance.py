@@ -84,9 +84,9 @@ def _by(check: str, agent: Step[..., Any] | str) -> Check:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """What can be done about a value that is not accepted: to have another one in its place."""
+    """What can be done about a value that is not accepted: to have another one in its place, or less of it."""
 
-    name: Literal["retry", "escalate", "ask"]
+    name: Literal["retry", "escalate", "ask", "back_off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,8 @@ escalate: Final = Again("escalate")
 """An attempt by the fleet's larger model; by each of them in turn where it has several."""
 ask: Final = Again("ask")
 """A person is shown the value that was not accepted, and gives the right one. The run waits for that, for days and at no cost."""
+back_off: Final = Again("back_off")
+"""The parts of the value that `entailment` does not pass are taken out of it, and the rest is accepted."""
 abstain: Final = Abstain()
 """The value is withheld, and the rest goes on without it."""
 
@@ -199,8 +201,17 @@ def _actions(otherwise: Sequence[Again | Abstain]) -> Sequence[Again | Abstain]:
     return otherwise
 
 
-def verify(value: T, /, *, checks: Check, against: object = _NOTHING, accept: Accept | None = None) -> T:
-    """A finished value, made of several, once checks accept it; a node of its own. What it cannot accept it withholds."""
+@overload
+def verify(value: T, /, *, checks: Check, against: object = ..., accept: Accept | None = None, otherwise: Sequence[Again] = ()) -> T: ...  # type: ignore[overload-overlap]  # as of `accepted`
+@overload
+def verify(
+    value: T, /, *, checks: Check, against: object = ..., accept: Accept | None = None, otherwise: Sequence[Again | Abstain]
+) -> Guarded[T]: ...
+def verify(
+    value: Any, /, *, checks: Check, against: object = _NOTHING, accept: Accept | None = None, otherwise: Sequence[Again | Abstain] = ()
+) -> Any:
+    """A finished value, made of several, once checks accept it; a node of its own. What it cannot accept it withholds, or, where
+    `otherwise` says `back_off`, the parts of it that the evidence does not bear out."""
     scope = current("verify")
     if not holds(value):
         raise fault(
@@ -208,5 +219,7 @@ def verify(value: T, /, *, checks: Check, against: object = _NOTHING, accept: Ac
         )
     text, schema = template(value)
     scope.root.steps += checks.agents if isinstance(checks, Check) else ()
-    draft = scope.add(VerifyNode, "verified", schema, verify=text, **_clause(checks, against, accept))
-    return Placeholder(node_value(draft, scope))  # type: ignore[return-value]  # typed as the value that it will have
+    actions = tuple(action.name for action in _actions(otherwise))
+    draft = scope.add(VerifyNode, "verified", schema, verify=text, **_clause(checks, against, accept), otherwise=actions)
+    made = Placeholder(node_value(draft, scope))
+    return Guarded(made._wired) if "abstain" in actions else made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from orchestra.agent.contract import Contract
 from orchestra.errors import Place
 from orchestra.values.schema import ANY
-from orchestra.verify.acceptance import ASKING
+from orchestra.verify.acceptance import ASKING, rules_of
 from orchestra.verify.answers import MOST_SAMPLES, REDERIVE, SAMPLES
 from orchestra.verify.entailment import CLAIM, CONTRADICTED, ENTAILMENT, SUPPORTED, speaks
 from orchestra.verify.entailment import EVIDENCE as EVIDENCE_INPUT
@@ -59,6 +59,24 @@ def read_rules(compiler: Compiler, node: AnyNode, draft: Draft, checks: tuple[st
             elif (judge := _asked(compiler, draft, check, place, why)) is not None:
                 judges[judge.name] = judge
     return Checked(tuple(names), any(name in ASKING for name in names), judges)
+
+
+def back_off(
+    compiler: Compiler, node: AnyNode, checks: tuple[str, ...], names: tuple[str, ...], otherwise: Sequence[object], path: Path
+) -> None:
+    """Notes what keeps a node from backing off (L075): its checks must say part by part what the evidence bears out, of a first answer."""
+    findings = compiler.findings
+    place = findings.at(*path, "otherwise", key=True) if node.otherwise else findings.at(*path, key=True)
+    if not any(isinstance(rule, Named) and rule.check == ENTAILMENT for rule in rules_of(checks)):
+        said = f"`back_off` needs the check `{ENTAILMENT}` by itself, which says part by part what the evidence bears out"
+        findings.fault("L075", said, place, hint=f"checks: [{ENTAILMENT}]")
+    for name in names:
+        if name in (REDERIVE, AGREE):
+            findings.fault("L075", f"`{name}` is about whole values, and `back_off` takes parts out of them", place, hint="leave it out")
+    for again in otherwise:
+        if again in ("retry", "escalate"):
+            said = f"`back_off` keeps what is borne out of the first answer, and so `{again}` would never come"
+            findings.fault("L075", said, place, hint="otherwise: [back_off, abstain]")
 
 
 def _named(compiler: Compiler, text: str, place: Place, why: str) -> Iterator[Named]:

@@ -39,7 +39,7 @@ _MEANINGS = {
     "checks": "What the value must stand before it is accepted: `[quote, numbers, entailment]`; `quote | entailment` wants one of two.",
     "against": "The evidence that the checks compare the value with.",
     "accept": "A score from 0 to 1, or `certified`.",
-    "otherwise": "What to do, in order, with a value that is not accepted: `[retry, escalate, ask, abstain]`.",
+    "otherwise": "What to do, in order, with a value that is not accepted: `[retry, escalate, ask, abstain]`, or `[back_off, abstain]`.",
     "agent": "The name of the specialist that is asked.",
     "escalate": "A condition: where it holds, the fleet's larger model is asked at once. `${difficulty.need > 0.4}`",
     "tool": "The name of the tool that is called.",

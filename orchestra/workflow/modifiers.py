@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from orchestra.agent.contract import Contract, Schema
 from orchestra.errors import InputError
 from orchestra.values.schema import ANY, branches, elements, resolve, show, under
+from orchestra.verify.claims_file import ClaimsCertificate
 from orchestra.workflow import checked, nodes
 from orchestra.workflow.drafts import Draft, Names, condition, drafted
 from orchestra.workflow.nodes import RETRY, AnyNode
@@ -154,11 +155,14 @@ def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, p
         findings.fault("L117", said, findings.at(*path, "checks" if node.checks else ""), hint=hint)
     against = _against(compiler, node, contract, asked.names, types, path)
     accept = node.accept if node.accept is not None else contract.accept if contract is not None else None
+    otherwise = node.otherwise or (contract.otherwise if contract is not None else ())
+    backs_off = "back_off" in otherwise
+    if backs_off:
+        checked.back_off(compiler, node, checks, asked.names, otherwise, path)
     certificate = None
     if accept == "certified":
-        certificate = _certificate(compiler, node, contract, checks, path)
+        certificate = _certificate(compiler, node, contract, checks, path, claims=backs_off)
         accept = certificate.threshold if certificate is not None else None
-    otherwise = node.otherwise or (contract.otherwise if contract is not None else ())
     if "retry" in otherwise and draft.kind not in ("agent", "tool"):
         findings.warn(
             f"a `{draft.kind}` node is not retried when its checks refuse: retries belong to the nodes inside", findings.at(*path)
@@ -178,8 +182,10 @@ def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, p
     )
 
 
-def _certificate(compiler: Compiler, node: AnyNode, contract: Contract | None, checks: tuple[str, ...], path: Path) -> Certificate | None:
-    """What `accept: certified` stands for; where nothing does, that is noted (L119, V002 to V009)."""
+def _certificate(
+    compiler: Compiler, node: AnyNode, contract: Contract | None, checks: tuple[str, ...], path: Path, *, claims: bool
+) -> Certificate | ClaimsCertificate | None:
+    """What `accept: certified` stands for, of whole answers or of their `claims`; where nothing does, that is noted (L119, V002 on)."""
     findings = compiler.findings
     place = findings.at(*path, "accept") if node.accept is not None else findings.at(*path)
     if contract is None or contract.kind != "agent":
@@ -187,17 +193,25 @@ def _certificate(compiler: Compiler, node: AnyNode, contract: Contract | None, c
         name = contract.name if contract is not None else path[-1]
         findings.fault("L119", f"there is no certificate for {name!r}", place, hint="accept: 0.5", why=why)
         return None
+    option = " --claims" if claims else ""
     try:
-        found: Certificate | None = compiler.catalog.certificates.get(contract.name)
+        known = compiler.catalog.claims if claims else compiler.catalog.certificates
+        found: Certificate | ClaimsCertificate | None = known.get(contract.name)
     except InputError as error:
         why = error.why or (str(error.place) if error.place is not None else "")
         findings.fault(error.code, error.message, place, hint=error.hint, why=why)
         return None
     if found is None:
-        hint = f"orchestra certify {contract.name} --data FILE"
-        findings.fault("L119", f"there is no certificate for {contract.name!r}", place, hint=hint)
+        of = f"of {contract.name!r} about claims" if claims else f"for {contract.name!r}"
+        findings.fault("L119", f"there is no certificate {of}", place, hint=f"orchestra certify {contract.name}{option} --data FILE")
         return None
-    if frozenset(found.checks) != frozenset(checks):
+    if isinstance(found, ClaimsCertificate):
+        # Other checks only withhold more, which no promise about what is kept suffers from.
+        if found.check not in checks:
+            said = f"the certificate of {contract.name!r} is about claims that {found.check} scores, and this node has {listed(checks)}"
+            findings.fault("V005", said, place, hint=f"checks: [{found.check}]")
+            return None
+    elif frozenset(found.checks) != frozenset(checks):
         said = f"the certificate of {contract.name!r} is about the checks {listed(found.checks)}, and this node has {listed(checks)}"
         hint = f"checks: [{', '.join(found.checks)}], or {found.command} --checks {','.join(checks)}"
         findings.fault("V005", said, place, hint=hint)

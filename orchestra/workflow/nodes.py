@@ -18,7 +18,7 @@ Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=
 Template: TypeAlias = Any
 """JSON whose strings may hold `${...}`."""
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-Action: TypeAlias = Literal["retry", "escalate", "ask", "abstain"]
+Action: TypeAlias = Literal["retry", "escalate", "ask", "back_off", "abstain"]
 
 
 class Frozen(BaseModel):

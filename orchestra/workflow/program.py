@@ -15,6 +15,7 @@ from orchestra.workflow.nodes import RETRY, Action, AnyNode, Budget, Graph, Plan
 
 if TYPE_CHECKING:
     from orchestra.verify.certificate_file import Certificate
+    from orchestra.verify.claims_file import ClaimsCertificate
     from orchestra.workflow.compiler import Called
 
 
@@ -45,7 +46,7 @@ class Acceptance:
     against: Expression | None = None
     accept: float = 0.5
     otherwise: tuple[Action, ...] = ("abstain",)
-    certificate: Certificate | None = None
+    certificate: Certificate | ClaimsCertificate | None = None
     """What `certified` was resolved to: `accept` is its threshold."""
     asking: bool = False
     """Whether one of the checks asks agents."""

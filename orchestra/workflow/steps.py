@@ -70,7 +70,7 @@ class CardSettings(TypedDict, total=False):
     min_output: int
     checks: tuple[str, ...]
     accept: float | Literal["certified"]
-    otherwise: tuple[Literal["retry", "escalate", "abstain"], ...]
+    otherwise: tuple[Literal["retry", "escalate", "back_off", "abstain"], ...]
     label: Label
     evidence: str
     tools: Sequence[str | Step[..., Any]]

@@ -147,3 +147,21 @@ def test_where_no_check_asks_an_agent_nothing_is_opened(shell: Shell) -> None:
 def test_nothing_is_recorded(shell: Shell) -> None:
     shell("check", "in 1889", "--against", "tower.txt")
     assert not Path(".orchestra").exists()
+
+
+def test_parts_that_the_evidence_does_not_bear_out_are_taken_out(shell: Shell) -> None:
+    def judge(call: Call) -> Any:
+        supported = 0.1 if "wood" in call.inputs["claim"] else 0.8
+        return {"label": "supported", "p_supported": supported, "p_support": None, "p_refute": 0.0}
+
+    shell.opener = Simulated(judge)
+    options = ("--against", "tower.txt", "--back-off", "--checks")
+    answer = "It was ready in 1889. It is of wood."
+    said = shell("check", answer, *options, "entailment")
+    assert said.code == 0
+    assert "dropped: It is of wood.: the evidence does not state 'It is of wood.'" in said.out
+    assert said.out.endswith("\nIt was ready in 1889.\n")
+    told = shell("check", answer, *options, "entailment", "--json").json
+    assert (told["rest"], [one["text"] for one in told["dropped"]]) == ("It was ready in 1889.", ["It is of wood."])
+    refused = shell("check", answer, *options, "quote | entailment")
+    assert (refused.code, "C037" in refused.err) == (2, True)

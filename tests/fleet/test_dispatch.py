@@ -140,6 +140,32 @@ async def test_probabilities_are_asked_for_and_a_calibration_goes_with_its_adapt
     assert (sent["logprobs"], sent["top_logprobs"], sent["structured_outputs"]) == (True, 20, {"choice": ["yes", "no"]})
 
 
+@pytest.mark.parametrize(("choices", "most"), [(("yes", "no"), 1), (("no", "not stated"), 8)])
+async def test_a_choice_that_its_first_token_tells_is_not_written_to_its_end(tmp_path: Path, choices: tuple[str, str], most: int) -> None:
+    (tmp_path / "prompt.md").write_text("{{ question }}", "utf-8")
+    (tmp_path / "agent.yaml").write_text(
+        f"""{{name: judge, input: {{question: str}}, output: {{label: "Literal{list(choices)}", p: float | null}}, max_output: 8,
+            computed: {{p: {{probability: '{choices[0]}'}}}}}}""",
+        "utf-8",
+    )
+    said = json.loads(chat_answer(choices[1][:2] if most == 1 else choices[1]))
+    said["choices"][0]["finish_reason"] = "length" if most == 1 else "stop"
+    top = [{"token": choices[1][:2], "logprob": math.log(0.7)}, {"token": choices[0][:2], "logprob": math.log(0.3)}]
+    said["choices"][0]["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
+
+    async def visited(visit: Visit) -> None:
+        assert json.loads(visit.body)["max_tokens"] == most
+        await visit.answer(json.dumps(said).encode())
+
+    async with raw_server(visited) as server, opened(endpoints(server.url), {"judge": Card.load(tmp_path)}) as fleet:
+        done = await only(fleet, call("judge", inputs={"question": "?"}))
+    assert isinstance(done, Done), done
+    assert done.value["label"] == choices[1]
+    if most == 1:
+        assert done.value["p"] == pytest.approx(0.3)
+        assert done.confidence == pytest.approx(0.7)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_vllm_is_asked_how_probable_an_answer_is_but_not_free_prose(stream: bool) -> None:
     async with SimulatedServer("m", answer=lambda request: '{"answer": "yes"}') as server:

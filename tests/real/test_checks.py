@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from bench.scoring import Ways, document
 from orchestra import Orchestra, Reading, abstain, accepted, agent, agree, by_model, needed, rederive, workflow
+from orchestra.agent.card import Card
 from orchestra.events import AttemptFinished, ChecksStarted, Event, Judged, Verdict
 from orchestra.fleet.config import FleetConfig
+from orchestra.fleet.dispatch import Fleet
 from orchestra.result import Result
 from orchestra.workflow.reader import read
 from orchestra.workflow.steps import Step, Workflow
@@ -100,3 +104,39 @@ async def test_another_agent_and_the_same_one_answer_again(
     assert [question.agent for question in round_.questions] == [name] * count
     assert [(event.error, event.attempt) for event in asked(events)] == [("", 1)] * count
     assert result.usage.output_tokens > sum(event.usage.output_tokens for event in asked(events)) > 0
+
+
+BACKED = """
+schema: orchestra/v1
+name: backed
+input: {statement: str, text: str}
+output: ${checked}
+nodes:
+  checked: {verify: "${input.statement}", checks: [entailment], against: "${input.text}", otherwise: [back_off, abstain]}
+"""
+
+
+async def test_sentences_that_the_evidence_does_not_bear_out_are_dropped(laptop: FleetConfig, tmp_path: Path) -> None:
+    flow = Workflow.of(read(BACKED, "backed.yaml").graph)
+    statement = "The tower was completed in 1889. The tower was painted by four thousand elephants. It was the tallest building until 1930."
+    async with opened(laptop, tmp_path) as orchestra:
+        result = await orchestra.run(flow, statement=statement, text=TOWER)
+    assert result.output == "The tower was completed in 1889. It was the tallest building until 1930."
+    assert [claim.value for claim in result.dropped] == ["The tower was painted by four thousand elephants."]
+    assert result.unsupported[-1:] == result.dropped
+
+
+async def test_one_token_tells_what_the_whole_label_did(laptop: FleetConfig) -> None:
+    """20 claims beside one document, cut after the first token and written to their end: the same labels, and probabilities within the
+    noise of bfloat16 in batches of other sizes, which `python -m bench.scoring` puts at 0.07."""
+    chance = random.Random(5)
+    text, claims = document(chance, 350, 20)
+    card = Card.load(Path(__file__).parents[2] / "agents" / "entailment").varied(calibration=None)
+    async with Fleet.open(laptop, cards={card.name: card}) as fleet:
+        ways = Ways(fleet, card)
+        await ways.prepare()
+        cut, whole = await ways.one_by_one(text, claims), await ways.to_the_end(text, claims)
+    assert (cut.output, cut.prompt) == (20, whole.prompt)
+    assert whole.output > 40
+    for one, other in zip(cut.chances, whole.chances, strict=True):
+        assert one == pytest.approx(other, abs=0.1)

@@ -34,6 +34,23 @@ def test_checks_that_cannot_be_asked_are_refused_when_compiled(checks: str, code
     assert says in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("checks", "otherwise", "says"),
+    [
+        ("[quote]", "[back_off]", "needs the check `entailment` by itself"),
+        ('["quote | entailment"]', "[back_off, abstain]", "needs the check `entailment` by itself"),
+        ("[entailment, agree]", "[back_off]", "`agree` is about whole values"),
+        ("[entailment]", "[retry, back_off, abstain]", "so `retry` would never come"),
+        ("[entailment]", "[back_off, escalate]", "so `escalate` would never come"),
+    ],
+)
+def test_what_cannot_be_backed_off_is_refused_when_compiled(checks: str, otherwise: str, says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read(checks, {}, f"otherwise: {otherwise}")
+    assert caught.value.code == "L075"
+    assert says in caught.value.message
+
+
 def test_only_what_asks_an_agent_can_be_sampled() -> None:
     with pytest.raises(InputError) as caught:
         program("output: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}, checks: [agree]}", WITH)

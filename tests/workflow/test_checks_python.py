@@ -6,14 +6,18 @@ import pytest
 from pydantic import BaseModel
 
 from orchestra import (
+    Guarded,
     InputError,
     Reading,
     Workflow,
+    abstain,
     accepted,
     agent,
     agree,
+    back_off,
     by_model,
     entailment,
+    first_of,
     numbers,
     quote,
     rederive,
@@ -47,6 +51,31 @@ def careful(question: str, context: str) -> Reading:
         against=context,
     )
     return verify(reading, checks=entailment | quote & support, against=context)
+
+
+@workflow()
+def backed(question: str, context: str) -> Reading:
+    reading = accepted(reader(question=question, context=context), checks=entailment, against=context, otherwise=[back_off])
+    return verify(reading, checks=entailment, against=context, otherwise=[back_off])
+
+
+@workflow()
+def guarded(question: str, context: str) -> Reading | None:
+    kept = verify(reader(question=question, context=context), checks=entailment, against=context, otherwise=[back_off, abstain])
+    assert isinstance(kept, Guarded)
+    return first_of(kept, otherwise=None)
+
+
+def test_backing_off_is_written_as_the_language_writes_it() -> None:
+    assert [node.otherwise for node in backed.graph.nodes.values()] == [("back_off",), ("back_off",)]
+    source = to_python(backed.graph)
+    assert source.count("checks=entailment, against=context, otherwise=[back_off]") == 2
+    names = {"reader": reader, "Reading": Reading}
+    exec("from typing import Any\nfrom orchestra import *\nfrom orchestra.workflow.words import *", names)  # our own text
+    exec(source, names)  # our own text
+    again = names["backed"]
+    assert isinstance(again, Workflow)
+    assert {name: node.otherwise for name, node in again.graph.nodes.items()} == {"reading": ("back_off",), "verified": ("back_off",)}
 
 
 def test_checks_are_values_that_are_written_as_the_language_writes_them() -> None:

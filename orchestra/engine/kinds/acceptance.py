@@ -38,7 +38,8 @@ def situation(unit: Unit, outcome: Value) -> Situation:
     if not acceptance.asking:
         return found
     inputs = unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs is not None else {}
-    return structs.replace(found, producer=unit.node.contract, inputs=inputs, judges=acceptance.judges)
+    back_off = "back_off" in acceptance.otherwise
+    return structs.replace(found, producer=unit.node.contract, inputs=inputs, judges=acceptance.judges, back_off=back_off)
 
 
 def _promise(unit: Unit, acceptance: Acceptance) -> str:

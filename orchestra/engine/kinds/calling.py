@@ -16,6 +16,7 @@ from orchestra.engine.state import Phase, State, Unit
 from orchestra.errors import OrchestraError
 from orchestra.values.json import canonical
 from orchestra.values.outcome import Failed, Outcome, Value
+from orchestra.verify.parts import rest
 from orchestra.workflow.nodes import AgentNode
 
 FREE = (0.0, 0.0)
@@ -202,4 +203,4 @@ def judged(state: State, unit: Unit) -> Proposal | None:
     if not ruling.accepted:
         return climbing.refused(state, unit, value.value)
     found = tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
-    return Finish(unit, Value(value.value, ruling.score, found))
+    return Finish(unit, Value(rest(value.value, ruling.verdicts), ruling.score, found))

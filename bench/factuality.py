@@ -1,0 +1,156 @@
+"""Back-off on real claims with real scores: which share of parts is kept, and in how many answers something wrong is, at each promise.
+
+    python -m bench.factuality --data FOLDER [--docs FOLDER] [--offline]
+
+Asks the shipped agent `entailment` on the laptop's fleet, which it starts or adopts, about the dev parts of BEGIN and Factcheck-GPT; what
+is answered is kept in a file, and not asked again. Neither set has answers of several claims as they were written, so they are put
+together: an answer is all replies of BEGIN to one text of knowledge (`generic` ones left out), and all five passages beside a claim of
+Factcheck-GPT, each of which supports it or does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench import machine
+from bench.verification import write
+from orchestra import Orchestra
+from orchestra.agent.card import Card
+from orchestra.config import Settings
+from orchestra.doors import Source
+from orchestra.learn.evaluation import EVALUATION, arm_of
+from orchestra.learn.questions import Question, Test
+from orchestra.verify import back_off, entailment, factuality
+from orchestra.verify.certificate import interval, percent
+from orchestra.verify.entailment import CLAIM, EVIDENCE, LIKELY, Claim, Reply
+from orchestra.verify.factuality import Answer, Part
+
+ALPHAS = (0.4, 0.3, 0.2, 0.1)
+ROUNDS = 2_000
+GROUPS = {"begin": EVIDENCE, "factcheckgpt": CLAIM}
+"""The input by which pairs are put together."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A claim beside its evidence, and whether the evidence supports it."""
+
+    id: str
+    claim: str
+    evidence: str
+    right: bool
+    group: str
+
+    @property
+    def questions(self) -> list[dict[str, str]]:
+        """What is asked, a piece of the evidence each."""
+        source = (Source(self.evidence),)
+        return [{CLAIM: self.claim, EVIDENCE: self.evidence[one.start : one.end]} for one in entailment.pieces(source)]
+
+
+def pairs(data: Path, name: str) -> Iterator[Pair]:
+    """The dev part of a set."""
+    for line in (data / name / "dev.jsonl").open("rb"):
+        row = msgspec.json.decode(line)
+        given, label = row["input"], row["expected"]["label"]
+        if row["expected"].get("original") != "Generic":
+            yield Pair(row["id"], given[CLAIM], given[EVIDENCE], label in ("supported", "support"), given[GROUPS[name]])
+
+
+async def asked(found: Sequence[Pair], file: Path) -> None:
+    """Asks what is not in the file yet, and puts it there."""
+    known = answers(file)
+    open_ = [one for one in found if one.id not in known]
+    if not open_:
+        return
+    card = Card.load(machine.ROOT / "agents" / "entailment").varied(checks=(), accept=None, otherwise=())
+    from orchestra.workflow.steps import Agent
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings.load({"journal": str(Path(folder) / "journal.db"), "concurrency": 32}, start=machine.ROOT)
+        async with Orchestra.open(settings, progress=None) as orchestra:
+            given = [(one.id, inputs) for one in open_ for inputs in one.questions]
+            test = Test("claims", "", [Question(str(at), inputs, {}) for at, (_, inputs) in enumerate(given)])
+            arm = await arm_of(orchestra.options(purpose=EVALUATION), "entailment", Agent.carded(card), test, 32)
+    said: dict[str, list[Any]] = {}
+    for (name, _), case in zip(given, arm.cases, strict=True):
+        said.setdefault(name, []).append(case.output)
+    with file.open("ab") as lines:
+        for name, outputs in said.items():
+            lines.write(msgspec.json.encode({"id": name, "outputs": outputs}) + b"\n")
+    print(f"{len(given)} questions in {arm.seconds:.0f} s, {arm.failed} failed", file=sys.stderr)
+
+
+def answers(file: Path) -> dict[str, list[Any]]:
+    """What the agent said, by the ids of the pairs."""
+    return {row["id"]: row["outputs"] for row in map(msgspec.json.decode, file.read_bytes().splitlines())} if file.exists() else {}
+
+
+def grouped(found: Sequence[Pair], known: dict[str, list[Any]]) -> list[Answer]:
+    """The pairs as answers of several parts, with their scores."""
+    groups: dict[str, list[Part]] = {}
+    for one in found:
+        replies = [Reply(output) if output is not None else Reply(fault="no answer") for output in known[one.id]]
+        [verdict] = entailment.each([Claim(one.claim, "")], (Source(one.evidence),), replies)
+        groups.setdefault(one.group, []).append(Part(back_off.score(verdict), not one.right))
+    return [Answer(f"{at}", tuple(parts)) for at, parts in enumerate(groups.values())]
+
+
+HEAD = """\
+| set | answers, parts | wrong | promised | calibrated | kept from | kept of the rest | something wrong in | resplits: in | kept |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"""
+
+
+def table(sets: dict[str, list[Answer]]) -> str:
+    """A line for each set and promise."""
+    lines = [HEAD]
+    for name, rows in sets.items():
+        for alpha in ALPHAS:
+            found = factuality.calibrate(rows, alpha, floor=LIKELY, rounds=ROUNDS)
+            whole = found.everything
+            wrong = percent(whole.wrong / whole.parts)
+            begin = f"| {name} | {whole.answers}, {whole.parts:,} | {wrong} | {percent(1 - alpha)} | {found.calibration} "
+            if found.threshold is None or found.judged is None or found.resplits is None:
+                lines.append(f"{begin}| none: {found.reason} | | | | |")
+                continue
+            judged, splits = found.judged, found.resplits
+            low, high = interval(judged.broken, judged.answers)
+            broken = f"{judged.broken} of {judged.answers}, {percent(judged.violated)} [{percent(low)}, {percent(high)}]"
+            kept = f"{percent(judged.share)}, {judged.empty} answers withheld"
+            lines.append(f"{begin}| {found.threshold:.4g} | {kept} | {broken} | {percent(splits.violated)} | {percent(splits.kept)} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Asks, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="a folder with one folder a set")
+    parser.add_argument("--docs", type=Path, help="write the table into certificates.md of this folder")
+    parser.add_argument("--offline", action="store_true", help="ask nobody; what is not in the files is an error")
+    given = parser.parse_args()
+    out = machine.folder() / "factuality"
+    out.mkdir(parents=True, exist_ok=True)
+    sets = {}
+    for name in GROUPS:
+        found = list(pairs(given.data, name))
+        if not given.offline:
+            asyncio.run(asked(found, out / f"{name}.jsonl"))
+        sets[name] = grouped(found, answers(out / f"{name}.jsonl"))
+    told = table(sets)
+    print(told)
+    if given.docs:
+        write(given.docs / "certificates.md", "factuality", told, "bench.factuality")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,290 @@
+"""Why claims are asked one by one: k claims beside one document as k chats, as a call of `/generative_scoring`, as a list of prompts.
+
+    python -m bench.scoring [--rounds 7] [--claims 1 4 16] [--tokens 350] [--docs FOLDER]
+
+Asks the shipped agent `entailment` on the laptop's fleet, which it starts or adopts. Every round has documents that the server has not
+seen; arms take turns in going first. Each one asks for the probabilities of all three labels, of the very same tokens:
+
+- *one by one*: what the engine does. k chats at once under a choice of three labels, each cut after its first token, which tells all;
+- *to the end*: the same k chats, each written to its end;
+- *scored*: two calls of `/generative_scoring` at once, for it tells the probability of the first label alone, and two of three are needed;
+- *listed*: one call of `/v1/completions` with k prompts, one token each, with the log-probabilities of the likeliest twenty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import math
+import random
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench import machine
+from bench.verification import write
+from orchestra.agent.card import Card
+from orchestra.doors import Call, Done
+from orchestra.fleet import config
+from orchestra.fleet.dispatch import Fleet
+from orchestra.fleet.faults import Fault
+from orchestra.fleet.wire import Answer, Request
+
+SERVER = "smol"
+CHARACTERS = 2.3
+"""A token of these documents, which are full of numbers and names."""
+LABELS = ("supported", "contradicted", "not stated")
+NAMES = ("Amara", "Bruno", "Chiara", "Dmitri", "Elif", "Femi", "Greta", "Hamid", "Ines", "Jonas")
+THINGS = ("bridges", "clocks", "paintings", "letters", "maps", "songs", "chairs", "lamps", "gardens", "engines")
+PLACES = ("Lyon", "Turin", "Porto", "Ghent", "Bergen", "Tartu", "Cadiz", "Graz", "Split", "Delft")
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What one way took for some claims."""
+
+    seconds: float
+    prompt: int
+    cached: int
+    output: int
+    chances: Sequence[tuple[float, float]]
+    """Of each claim: supported, contradicted."""
+
+
+def document(chance: random.Random, tokens: int, count: int) -> tuple[str, list[str]]:
+    """A text of about so many tokens that nobody has seen, and so many claims, each of its own; every second one is wrong."""
+    sentences: list[str] = []
+    claims: list[str] = []
+    while len("".join(sentences)) < CHARACTERS * tokens or len(claims) < count:
+        who, what, where, year = chance.choice(NAMES), chance.choice(THINGS), chance.choice(PLACES), chance.randint(1500, 1999)
+        made = chance.randint(3, 90)
+        if len("".join(sentences)) < CHARACTERS * tokens:
+            sentences.append(f"In {year} {who} made {made} {what} for the town of {where}.")
+        stated = made if len(claims) % 2 else made + chance.randint(1, 9)
+        claims.append(f"{who} made {stated} {what} for {where} in {year}.")
+    return " ".join(sentences), claims[:count]
+
+
+class Ways:
+    """The three ways to ask, on one server."""
+
+    def __init__(self, fleet: Fleet, card: Card) -> None:
+        self.fleet, self.card, self.model = fleet, card, ""
+        self.labels: list[int] = []
+        self.body: dict[str, Any] = {}
+        """Of a chat, as the fleet sends it."""
+
+    async def prepare(self) -> None:
+        """Brings up the server with the adapter, and learns the labels' first tokens."""
+        await self.fleet.ready()
+        warm = await self.one_by_one("The bridge is old.", ["The bridge is old.", "The bridge is new."])
+        assert self.model, warm
+        for label in LABELS:
+            found = await self.fleet.client.tokenize(SERVER, label)
+            assert isinstance(found, tuple), found
+            self.labels.append(found[0])
+
+    async def one_by_one(self, evidence: str, claims: Sequence[str]) -> Spent:
+        """As the engine asks."""
+        began = time.perf_counter()
+        calls = [
+            Call(
+                run="bench",
+                node=f"n{at}",
+                attempt=1,
+                kind="agent",
+                name=self.card.name,
+                inputs={"claim": claim, "evidence": evidence},
+                label="internal",
+                version=self.card.digest,
+            )
+            for at, claim in enumerate(claims)
+        ]
+        replies = await asyncio.gather(*(self.fleet.do(call) for call in calls))
+        seconds = time.perf_counter() - began
+        done = [reply for reply in replies if isinstance(reply, Done)]
+        assert len(done) == len(claims), replies
+        self.model, self.body = done[0].model, msgspec.json.decode(done[0].sent)
+        usages = [one.usage for one in done]
+        chances = [(one.value["p_supported"], one.value["p_refute"]) for one in done]
+        prompt, cached, output = (sum(getattr(one, key) for one in usages) for key in ("prompt_tokens", "cached_tokens", "output_tokens"))
+        return Spent(seconds, prompt, cached, output, chances)
+
+    async def to_the_end(self, evidence: str, claims: Sequence[str]) -> Spent:
+        """As the engine asks, but for the length of what is written."""
+        began = time.perf_counter()
+        system, user = self.body["messages"]
+        bodies = [
+            {**self.body, "max_tokens": 8, "messages": [system, {**user, "content": f"{evidence}\n\nClaim: {claim}"}]} for claim in claims
+        ]
+        replies = [msgspec.json.decode(one) for one in await asyncio.gather(*(self._post("/v1/chat/completions", body) for body in bodies))]
+        seconds = time.perf_counter() - began
+        tops = [
+            {one["token"]: one["logprob"] for one in reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]} for reply in replies
+        ]
+        return _counted(seconds, [reply["usage"] for reply in replies], tops)
+
+    def parts(self, evidence: str, claims: Sequence[str]) -> tuple[str, list[str]]:
+        """The prompt of the agent as one beginning and the rest of each claim."""
+        begin = f"<|im_start|>system\nJudge.<|im_end|>\n<|im_start|>user\n{evidence}\n\nClaim:"
+        return begin, [f" {claim}<|im_end|>\n<|im_start|>assistant\n" for claim in claims]
+
+    async def same(self, evidence: str, claims: Sequence[str]) -> bool:
+        """Whether beginning and rest are the very tokens of the chat."""
+        begin, rests = self.parts(evidence, claims)
+        first = await self.fleet.client.tokenize(SERVER, begin)
+        for claim, rest in zip(claims, rests, strict=True):
+            body = {
+                "model": config_model(self.fleet),
+                "messages": [{"role": "system", "content": "Judge."}, {"role": "user", "content": f"{evidence}\n\nClaim: {claim}"}],
+                "add_generation_prompt": True,
+            }
+            chat = msgspec.json.decode(await self._post("/tokenize", body))["tokens"]
+            second = await self.fleet.client.tokenize(SERVER, rest)
+            if not isinstance(first, tuple) or not isinstance(second, tuple) or [*first, *second] != chat:
+                return False
+        return True
+
+    async def scored(self, evidence: str, claims: Sequence[str]) -> Spent:
+        """Two calls of `/generative_scoring`: one asks how probable *supported* is among the three, one *contradicted*."""
+        begin, rests = self.parts(evidence, claims)
+        began = time.perf_counter()
+        turned = [self.labels, [*self.labels[1:], self.labels[0]]]
+        found = await asyncio.gather(*(self.fleet.client.score(SERVER, begin, rests, labels, model=self.model) for labels in turned))
+        seconds = time.perf_counter() - began
+        first, second = found
+        assert not isinstance(first, Fault), first
+        assert not isinstance(second, Fault), second
+        usages = [first.usage, second.usage]
+        chances = list(zip(first.scores, second.scores, strict=True))
+        prompt, cached, output = (sum(getattr(one, key) for one in usages) for key in ("prompt_tokens", "cached_tokens", "output_tokens"))
+        return Spent(seconds, prompt, cached, output, chances)
+
+    async def listed(self, evidence: str, claims: Sequence[str]) -> Spent:
+        """One call of `/v1/completions` with a list of prompts."""
+        begin, rests = self.parts(evidence, claims)
+        body = {
+            "model": self.model,
+            "prompt": [begin + rest for rest in rests],
+            "max_tokens": 1,
+            "temperature": 0,
+            "logprobs": 20,
+            "add_special_tokens": False,
+            "structured_outputs": {"choice": list(LABELS)},
+        }
+        began = time.perf_counter()
+        reply = msgspec.json.decode(await self._post("/v1/completions", body))
+        seconds = time.perf_counter() - began
+        choices = sorted(reply["choices"], key=lambda one: one["index"])
+        return _counted(seconds, [reply["usage"]], [choice["logprobs"]["top_logprobs"][0] for choice in choices])
+
+    async def _post(self, path: str, body: Any) -> bytes:
+        sent = await self.fleet.client.sender.send(SERVER, Request(path, msgspec.json.encode(body)), seconds=600)
+        assert isinstance(sent.result, Answer), sent.result
+        return sent.result.received
+
+
+def _counted(seconds: float, usages: Sequence[Any], tops: Sequence[dict[str, float]]) -> Spent:
+    """What the server counted, and the chances that the first tokens tell."""
+    chances = []
+    for top in tops:
+        masses = dict.fromkeys(LABELS, 0.0)
+        for text, logprob in top.items():
+            meant = [label for label in LABELS if text and label.startswith(text)]
+            if len(meant) == 1:
+                masses[meant[0]] += math.exp(logprob)
+        whole = sum(masses.values())
+        chances.append((masses["supported"] / whole, masses["contradicted"] / whole))
+    cached = sum((one.get("prompt_tokens_details") or {}).get("cached_tokens") or 0 for one in usages)
+    return Spent(seconds, sum(one["prompt_tokens"] for one in usages), cached, sum(one["completion_tokens"] for one in usages), chances)
+
+
+def config_model(fleet: Fleet) -> str:
+    """The name of the server's own model."""
+    return fleet.config.servers[SERVER].model
+
+
+HEAD = """\
+| claims | way | requests | seconds a claim | prompt tokens a claim, of them cached | written | P(label) differs by |
+|---:|---|---:|---:|---:|---:|---:|"""
+
+
+@dataclass
+class Told:
+    """What came of one way to ask so many claims."""
+
+    requests: int
+    rounds: list[Spent] = field(default_factory=list)
+    apart: float = 0.0
+    """The most that a probability differs from the one that was told when the claims of a round were asked one by one, on a document
+    that the server knows by then."""
+
+    def line(self, count: int, name: str) -> str:
+        """Its line of the table: the median over the rounds, in brackets the least and the most."""
+        seconds = sorted(one.seconds / count for one in self.rounds)
+        spread = f"{statistics.median(seconds):.3f} [{seconds[0]:.3f}, {seconds[-1]:.3f}]"
+        prompt, cached, output = (
+            statistics.mean(getattr(one, key) for one in self.rounds) / count for key in ("prompt", "cached", "output")
+        )
+        cells = [count, name, self.requests, spread, f"{prompt:.0f}, {cached:.0f}", f"{output:.1f}", f"{self.apart:.3f}"]
+        return f"| {' | '.join(map(str, cells))} |"
+
+    def compare(self, one: Spent, other: Spent) -> None:
+        """Notes how far the probabilities are apart."""
+        pairs = zip(one.chances, other.chances, strict=True)
+        self.apart = max(self.apart, *(abs(a - b) for mine, theirs in pairs for a, b in zip(mine, theirs, strict=True)))
+
+
+async def measured(given: argparse.Namespace) -> str:
+    """The table."""
+    card = Card.load(machine.ROOT / "agents" / "entailment").varied(calibration=None)
+    described = config.read(machine.ROOT / "configs" / "laptop.yaml")
+    chance = random.Random(given.seed)
+    lines = [HEAD]
+    async with Fleet.open(described, cards={card.name: card}) as fleet:
+        ways = Ways(fleet, card)
+        await ways.prepare()
+        arms = {"one by one": ways.one_by_one, "to the end": ways.to_the_end, "scored": ways.scored, "listed": ways.listed}
+        for count in given.claims:
+            found = {name: Told({"scored": 2, "listed": 1}.get(name, count)) for name in arms}
+            for turn, order in zip(range(given.rounds), itertools.cycle(itertools.permutations(arms)), strict=False):
+                text, claims = document(chance, given.tokens, count)
+                if not turn:
+                    assert await ways.same(text, claims), "the tokens are others"
+                for name in order:
+                    # A document of its own for each way, as long as the others', so that none reads what another has left in the cache.
+                    mine = f"{name} {turn} {chance.random():.6f}. {text}"
+                    found[name].rounds.append(await arms[name](mine, claims))
+                base = await ways.one_by_one(text, claims)
+                for name in arms:  # of "one by one", how far it is from itself when it is asked once more
+                    found[name].compare(base, await arms[name](text, claims))
+            lines += [told.line(count, name) for name, told in found.items()]
+            print(*lines[-len(found) :], sep="\n", file=sys.stderr, flush=True)
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measures, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--claims", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--tokens", type=int, default=350, help="of the document, about")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--docs", type=Path, help="write the table into verification.md of this folder")
+    given = parser.parse_args()
+    table = f"{asyncio.run(measured(given))}\n\n{machine.now()}; {machine.code()}."
+    print(table)
+    if given.docs:
+        write(given.docs / "verification.md", "scoring", table, "bench.scoring")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

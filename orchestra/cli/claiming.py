@@ -1,0 +1,206 @@
+"""`orchestra certify AGENT --claims`: from which score parts of an agent's answers are kept, made on answers that somebody has judged."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestra.cli.opening import Opener
+from orchestra.cli.screen import note, print_json, say
+from orchestra.errors import InputError
+from orchestra.values.text import visible
+
+if TYPE_CHECKING:
+    from orchestra.config import Settings
+    from orchestra.learn.claims import Labelled
+    from orchestra.project import Project
+    from orchestra.verify.claims_file import ClaimsCertificate
+    from orchestra.verify.factuality import Factuality, Kept
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be calibrated, and on what."""
+
+    agent: str
+    data: Path
+    alpha: float
+    checks: tuple[str, ...]
+    seed: int
+    out: Path | None
+    quiet: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What came of it; nothing where rows are to be judged first, and no certificate where none could be made."""
+
+    found: Factuality | None
+    certificate: ClaimsCertificate | None = None
+    file: Path | None = None
+
+
+async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
+    """Reads the answers, asks the judge where they have no scores, calibrates, and writes the file."""
+    from datetime import UTC, datetime
+
+    from orchestra.certificates import bonds, home
+    from orchestra.learn.audit_book import replaced
+    from orchestra.learn.claims import read
+    from orchestra.project import Project
+    from orchestra.verify import factuality
+    from orchestra.verify.claims_file import FILE, Data, Scorer, certificate
+    from orchestra.verify.entailment import LIKELY
+
+    project = Project.load(chosen)
+    card = project.registry.card(asked.agent)
+    check, judge = _judge(project, asked, card.checks)
+    rows = read(asked.data, card)
+    if not rows.labelled:
+        for line in rows.to_label():
+            sys.stdout.write(line.decode() + "\n")
+        note(f'write true or false for each "right": null, and name the file: orchestra certify {asked.agent} --claims --data FILE')
+        return Made(None)
+    bound, theirs = bonds(chosen, project.registry, asked.agent), bonds(chosen, project.registry, judge)
+    count, parts = len(rows.rows), sum(len(row.parts) for row in rows.rows)
+    if not asked.quiet:
+        say(visible(f"{asked.agent} on {rows.name}: {count:,} answers of {parts:,} parts, scored by {check}\n"))
+    calibrating = round(factuality.CALIBRATION * count)
+    if not rows.scored and calibrating < factuality.needed(asked.alpha):
+        note("too few answers for any scores to help: nobody is asked")
+        replies: list[Any] = []
+        found = factuality.calibrate([factuality.Answer(row.id, ()) for row in rows.rows], asked.alpha, asked.seed, LIKELY)
+    else:
+        replies = [] if rows.scored else await _replies(open_, chosen, project, judge, rows)
+        found = factuality.calibrate(rows.answers(replies), asked.alpha, asked.seed, LIKELY)
+    if found.threshold is None or found.judged is None:
+        return Made(found)
+    data = Data(rows.name, rows.digest, found.calibration, found.judged.answers, asked.seed, rows.scored)
+    made = certificate(asked.agent, bound, Scorer(check, judge, theirs), found, data, datetime.now(UTC).isoformat(timespec="seconds"))
+    file = asked.out or home(chosen, project.registry, asked.agent).with_name(FILE)
+    replaced(file, made.written())
+    return Made(found, made, file)
+
+
+def _judge(project: Project, asked: Asked, checks: tuple[str, ...]) -> tuple[str, str]:
+    """The check that scores claims, and the agent that it asks. Raises `InputError` V006 for others, V011 where that agent is not there."""
+    from orchestra.verify.acceptance import rules_of
+    from orchestra.verify.entailment import ENTAILMENT
+    from orchestra.verify.examination import judge_of
+    from orchestra.verify.rule import Named
+
+    named = [one for one in rules_of(asked.checks or checks) if isinstance(one, Named) and one.check == ENTAILMENT]
+    if asked.checks and not named:
+        said = f"claims are scored by the check {ENTAILMENT!r}, not by {', '.join(asked.checks)}"
+        raise InputError("V006", said, hint="--checks entailment, or --checks 'entailment(NAME)'")
+    check = named[0] if named else Named(ENTAILMENT)
+    judge = judge_of(check)
+    if judge not in project.registry.agents:
+        hint = f"there are: {', '.join(sorted(project.registry.agents)) or 'none'}"
+        raise InputError("V011", f"the check {check} asks the agent {judge!r}, and there is none", hint=hint)
+    return str(check), judge
+
+
+async def _replies(open_: Opener, chosen: Settings, project: Project, judge: str, rows: Labelled) -> list[Any]:
+    """What the judge says to each question."""
+    from orchestra.cli.progress import Meter, Waiting
+    from orchestra.learn.evaluation import EVALUATION, arm_of
+    from orchestra.verify.entailment import Reply
+    from orchestra.workflow.steps import Agent as Asking
+
+    waiting, test = Waiting(), rows.questions()
+    card = project.registry.cards.get(judge)
+    step = Asking.carded(card.varied(checks=(), accept=None, otherwise=())) if card is not None else project.agent(judge)
+    try:
+        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
+            with Meter(len(test.questions), 0) as meter:
+                runs = orchestra.options(purpose=EVALUATION)
+                arm = await arm_of(runs, judge, step, test, chosen.concurrency, lambda *_: meter.advance())
+    finally:
+        waiting.close()
+    if arm.failed:
+        note(f"{arm.failed} questions failed, and what they are about is never kept; the first: {arm.reason}")
+    return [Reply(case.output) if case.output is not None else Reply(fault=arm.reason or "it was withheld") for case in arm.cases]
+
+
+def show(asked: Asked, made: Made) -> None:
+    """Prints what was found out."""
+    from orchestra.verify.certificate import interval, percent
+
+    found = made.found
+    if found is None:
+        return
+    promise = f"All that is kept shall be right in at least {percent(1 - found.alpha)} of answers"
+    say(f"{promise}: that takes {found.needed:,} answers at the very least; {found.calibration:,} calibrate here.")
+    whole = found.everything
+    said = f"{whole.wrong:,} of {whole.parts:,} parts are wrong" if whole.parts else "nothing was scored"
+    say(f"Before anything is dropped, {said}; something wrong stands in {percent(whole.violated)} of the answers.\n")
+    if found.threshold is None or found.calibrated is None or found.judged is None:
+        say(f"No certificate: {found.reason}.", style="yellow")
+        return
+    say(
+        f"Certified: parts with a score of at least {found.threshold:.6g} are kept, {_kept(found.calibrated)} that calibrated.",
+        style="green",
+    )
+    low, high = interval(found.judged.broken, found.judged.answers)
+    wrong = f"something wrong was kept in {found.judged.broken:,}, {percent(found.judged.violated)} [{percent(low)}, {percent(high)}]"
+    say(f"On the {found.judged.answers:,} answers that had no part in it: {_kept(found.judged)}; {wrong}.")
+    if (splits := found.resplits) is not None:
+        mean = f"something wrong was kept in {percent(splits.violated)} of the rest on average"
+        say(
+            f"{splits.rounds} resplits: {mean}, {percent(found.alpha)} at most are promised; {percent(splits.kept)} of the parts were kept."
+        )
+    if made.file is not None:
+        say(
+            visible(f"\n{made.file}: written; a node keeps parts by it with `accept: certified` and `otherwise: [back_off, abstain]`"),
+            style="bold",
+        )
+
+
+def _kept(found: Kept) -> str:
+    from orchestra.verify.certificate import percent
+
+    empty = f", and {found.empty:,} answers are left with none" if found.empty else ""
+    return f"{percent(found.share)} of the parts of the {found.answers:,}{empty}"
+
+
+def show_data(asked: Asked, made: Made) -> None:
+    """Prints it as JSON."""
+    import msgspec
+
+    if made.found is None:
+        return
+    promise = made.certificate.promise if made.certificate is not None else None
+    file = str(made.file) if made.file is not None else None
+    print_json({"agent": asked.agent, **msgspec.to_builtins(made.found), "promise": promise, "file": file})
+
+
+def show_certificate(chosen: Settings, agent: str, *, as_json: bool) -> None:
+    """Shows the certificate that there is. Raises `InputError` where it does not hold, L119 where there is none."""
+    from orchestra.certificates import Claims, found
+    from orchestra.project import Project
+    from orchestra.verify.certificate import percent
+    from orchestra.verify.claims_file import FILE
+
+    registry = Project.load(chosen).registry
+    registry.card(agent)
+    one = Claims(chosen, lambda: registry).get(agent)
+    if one is None:
+        raise InputError(
+            "L119", f"there is no certificate of {agent!r} about claims", hint=f"orchestra certify {agent} --claims --data FILE"
+        )
+    if as_json:
+        print_json({"file": str(found(chosen, registry, agent, FILE)), "promise": one.promise, "certificate": one})
+        return
+    say(f"{agent}: {one.promise}", style="green")
+    data, judged = one.data, one.judged
+    say(f"\n  threshold  {one.threshold:.6g}, {one.score}")
+    say(visible(f"  check      {one.check}"))
+    say(visible(f"  data       {data.name}, digest {data.digest}"))
+    say(f"  answers    {data.calibration:,} calibrated, {data.judged:,} judged; seed {data.seed}")
+    share = f"[{percent(one.low)}, {percent(one.high)}]"
+    wrong = f"something wrong kept in {judged.broken:,} of {judged.answers:,}, {share}"
+    say(f"  judged     {wrong}; {judged.kept:,} of {judged.parts:,} parts kept")
+    say(visible(f"  made       {one.made}\n  file       {found(chosen, registry, agent, FILE)}, digest {one.digest}"))

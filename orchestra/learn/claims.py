@@ -1,0 +1,139 @@
+"""Claims that somebody has judged: recorded answers, part by part right or wrong, as what a back-off threshold is calibrated on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from orchestra.agent.card import Card
+from orchestra.doors import Source
+from orchestra.engine.kinds.acceptance import sources
+from orchestra.errors import InputError, Place
+from orchestra.learn.questions import Question, Test
+from orchestra.values.json import digest
+from orchestra.verify import back_off, entailment
+from orchestra.verify.entailment import CLAIM, EVIDENCE, Reply
+from orchestra.verify.factuality import Answer
+from orchestra.verify.factuality import Part as Scored
+from orchestra.verify.parts import Part, parts
+
+HINT = '{"id": "1", "input": {...}, "output": ..., "claims": [{"claim": "It was built in 1889.", "right": true}]}'
+
+
+class Label(msgspec.Struct, frozen=True):
+    """What somebody said of a part of an answer."""
+
+    claim: str
+    right: bool | None = None
+    score: float | msgspec.UnsetType | None = msgspec.UNSET
+    """What the check said of it, in [0, 1], null where it does not pass; left out where the check is to be asked."""
+
+
+class _Line(msgspec.Struct, frozen=True):
+    id: str
+    input: dict[str, Any]
+    output: Any
+    claims: tuple[Label, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An answer, the parts of it, and what was said of each."""
+
+    id: str
+    input: dict[str, Any]
+    output: Any
+    evidence: tuple[Source, ...]
+    parts: tuple[Part, ...]
+    labels: tuple[Label, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """The rows of a file."""
+
+    name: str
+    digest: str
+    rows: tuple[Row, ...]
+    labelled: bool
+    """Whether they have labels; else somebody is to write them first."""
+    scored: bool
+    """Whether every label has its score, so that nobody need be asked."""
+
+    def questions(self) -> Test:
+        """What the judge is asked: each claim of each part beside each piece of the evidence."""
+        return Test(self.name, self.digest, [Question(str(at), given, {}) for at, given in enumerate(self._asked())])
+
+    def _asked(self) -> Iterator[dict[str, Any]]:
+        for row in self.rows:
+            texts = [row.evidence[one.source].text[one.start : one.end] for one in entailment.pieces(row.evidence)]
+            yield from ({CLAIM: claim.text, EVIDENCE: text} for part in row.parts for claim in part.claims for text in texts)
+
+    def answers(self, replies: Sequence[Reply] = ()) -> list[Answer]:
+        """The answers with their scores: those of the file, or what the judge's replies to `questions` say."""
+        line, found = iter(replies), []
+        for row in self.rows:
+            scores = [label.score if isinstance(label.score, float | int) else None for label in row.labels]
+            if not self.scored:
+                claims, count = [claim for part in row.parts for claim in part.claims], len(entailment.pieces(row.evidence))
+                verdicts = entailment.each(claims, row.evidence, [next(line) for _ in range(len(claims) * count)])
+                scores = [back_off.score(one) for one in back_off.weighed(row.parts, verdicts)]
+            rated = zip(scores, row.labels, strict=True)
+            found.append(Answer(row.id, tuple(Scored(score, not label.right) for score, label in rated)))
+        return found
+
+    def to_label(self) -> Iterator[bytes]:
+        """The rows as lines in which somebody writes what is right."""
+        for row in self.rows:
+            claims = [{"claim": part.text, "right": None} for part in row.parts]
+            yield msgspec.json.encode({"id": row.id, "input": row.input, "output": row.output, "claims": claims})
+
+
+def read(path: Path, card: Card) -> Labelled:
+    """The rows of a file. Raises `InputError` V006 with the place of what is wrong."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError("V006", f"{path} cannot be read: {error.strerror or error}", hint=HINT) from error
+    decoder, rows, bare = msgspec.json.Decoder(_Line), list[Row](), 0
+    for number, text in enumerate(data.splitlines(), start=1):
+        place = Place(str(path), number, text=text.decode("utf-8", "replace"))
+        try:
+            line = decoder.decode(text)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise InputError("V006", f"a line that is no judged answer: {error}", place=place, hint=HINT) from error
+        rows.append(_row(card, line, place))
+        bare += line.claims is None
+    if not rows:
+        raise InputError("V006", f"{path} has no row", hint=HINT)
+    if bare not in (0, len(rows)):
+        raise InputError("V006", f"{bare} of {len(rows)} rows of {path.name} have no `claims`", hint=HINT)
+    scored = {isinstance(label.score, msgspec.UnsetType) for row in rows for label in row.labels}
+    if len(scored) > 1:
+        raise InputError("V006", f"some claims of {path.name} have a score, and some have none", hint="all of them, or none")
+    return Labelled(path.name, digest(data), tuple(rows), not bare, scored == {False})
+
+
+def _row(card: Card, line: _Line, place: Place) -> Row:
+    evidence = sources(line.input.get(card.evidence or "")) or sources(line.input)
+    found = tuple(parts(line.output, card.output_schema))
+    labels = line.claims or ()
+    if line.claims is None:
+        return Row(line.id, line.input, line.output, evidence, found, ())
+    if len(labels) != len(found):
+        raise InputError(
+            "V006", f"the output of row {line.id!r} has {len(found)} parts, and {len(labels)} are judged", place=place, hint=HINT
+        )
+    for part, label in zip(found, labels, strict=True):
+        if " ".join(label.claim.split()) != " ".join(part.text.split()):
+            reason = f"row {line.id!r} judges {label.claim!r}, where its output says {part.text!r}"
+            raise InputError("V006", reason, place=place, hint="the parts of the output, in their order")
+        if label.right is None:
+            raise InputError("V006", f"nobody has said whether {label.claim!r} of row {line.id!r} is right", place=place, hint=HINT)
+        if isinstance(label.score, float | int) and not 0 <= label.score <= 1:
+            raise InputError("V006", f"the score is {label.score}, and must be in [0, 1]", place=place, hint=HINT)
+    return Row(line.id, line.input, line.output, evidence, found, labels)

@@ -1,0 +1,172 @@
+"""The file `claims.json`: from which score parts of an agent's answers are kept, what is promised of them, and what that is bound to.
+
+As `orchestra.verify.certificate_file` of a threshold for whole answers; this one is bound to the agent that judges the claims as well.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from orchestra.errors import InputError, Place
+from orchestra.values.json import canonical, digest
+from orchestra.verify.certificate import interval, percent
+from orchestra.verify.certificate_file import MAX_BYTES, Bonds, Count, Level, Share
+from orchestra.verify.factuality import Factuality, rank
+
+FILE = "claims.json"
+SCORE = "the probability that the evidence supports the weakest claim of a part"
+"""What is compared with the threshold."""
+
+
+class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The answers that it was made on."""
+
+    name: str
+    digest: str
+    calibration: Count
+    judged: Count
+    seed: int
+    scores: bool = False
+    """Whether scores were read from a file, and not asked for."""
+
+
+class Shares(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the threshold keeps of some answers: see `orchestra.verify.factuality.Kept`."""
+
+    answers: Count
+    parts: Count
+    kept: Count
+    broken: Count
+    empty: Count
+
+
+class Resplit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The promise, when the answers were divided anew."""
+
+    rounds: Count
+    violated: Share
+    kept: Share
+
+
+class ClaimsCertificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the file says."""
+
+    format: Literal["orchestra/claims/v1"] = "orchestra/claims/v1"
+    agent: str
+    check: str
+    """The check that scores claims, such as `entailment`, with the agent that it asks."""
+    judge: str
+    """That agent."""
+    alpha: Level
+    """In at most this share of answers something wrong is kept."""
+    threshold: Share
+    """Parts are kept from this score on."""
+    score: str = SCORE
+    calibrated: Shares
+    judged: Shares
+    low: Share
+    """The 95 % interval of the share of judged answers of which something wrong is kept."""
+    high: Share
+    data: Data
+    resplits: Resplit
+    bonds: Bonds
+    judges: Bonds
+    """What the scores follow from: the agent that judges, as `bonds` are of the one that answers."""
+    made: str
+    """UTC, ISO 8601."""
+    void: str | msgspec.UnsetType = msgspec.UNSET
+    """Why somebody has found the promise broken; not there otherwise."""
+    digest: str = ""
+    """Of everything else in the file."""
+
+    @property
+    def promise(self) -> str:
+        """What is promised, in one line."""
+        share = self.calibrated.kept / self.calibrated.parts if self.calibrated.parts else 0.0
+        return f"all that is kept is right in at least {percent(1 - self.alpha)} of answers; keeps {percent(share)} of their parts"
+
+    @property
+    def command(self) -> str:
+        """What makes a new one."""
+        return f"orchestra certify {self.agent} --claims --data FILE --alpha {self.alpha:g}"
+
+    def changed(self, bonds: Bonds, judges: Bonds) -> list[str]:
+        """What is not what it was, in words."""
+        mine = self.bonds.changed(bonds)
+        theirs = [what for what in self.judges.changed(judges) if what not in mine or what != "the code of the checks"]
+        return mine + [f"{what.removeprefix('its ').removeprefix('the ')} of {self.judge}" for what in theirs]
+
+    def sealed(self) -> ClaimsCertificate:
+        """With its own digest."""
+        return msgspec.structs.replace(self, digest=self._own())
+
+    def voided(self, why: str) -> ClaimsCertificate:
+        """The same, void for this reason."""
+        return msgspec.structs.replace(self, void=why).sealed()
+
+    def _own(self) -> str:
+        return digest(canonical({**msgspec.to_builtins(self), "digest": ""}))
+
+    def written(self) -> bytes:
+        """As a file."""
+        return msgspec.json.format(msgspec.json.encode(self)) + b"\n"
+
+    @classmethod
+    def read(cls, data: bytes, place: Place | None = None) -> ClaimsCertificate:
+        """From a file's bytes, which are not trusted.
+
+        Raises `InputError` V003 for what is no such certificate or does not carry its own promise, V004 for one that was changed.
+        """
+        if len(data) > MAX_BYTES:
+            raise _none(f"it has more than {MAX_BYTES >> 20} MiB", place)
+        try:
+            found = msgspec.json.decode(data, type=cls)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise _none(str(error), place) from error
+        if found.digest != found._own():
+            raise InputError("V004", f"{FILE} of {found.agent} was changed since it was made", place=place, hint=found.command)
+        seen = found.calibrated
+        if not (seen.kept <= seen.parts and seen.broken <= seen.answers == found.data.calibration):
+            raise _none("its counts do not fit together", place)
+        if seen.answers - seen.broken < rank(seen.answers, found.alpha):
+            raise _none(f"{seen.broken} of {seen.answers} answers with something wrong kept do not carry what it promises", place)
+        return found
+
+
+def _none(why: str, place: Place | None) -> InputError:
+    return InputError("V003", f"no certificate of claims: {why}", place=place, hint="orchestra certify AGENT --claims --data FILE")
+
+
+class Scorer(msgspec.Struct, frozen=True):
+    """The check that scored the claims, and the agent that it asks."""
+
+    check: str
+    judge: str
+    bonds: Bonds
+
+
+def certificate(agent: str, bonds: Bonds, scorer: Scorer, found: Factuality, data: Data, made: str) -> ClaimsCertificate:
+    """The certificate of a calibration that came to a threshold; `made` is the time, UTC, ISO 8601."""
+    assert found.threshold is not None, "only of what came to a threshold"
+    assert found.calibrated is not None, "what came to a threshold was calibrated"
+    assert found.judged is not None, "and judged"
+    low, high = interval(found.judged.broken, found.judged.answers)
+    seen, rest, splits = found.calibrated, found.judged, found.resplits
+    return ClaimsCertificate(
+        agent=agent,
+        check=scorer.check,
+        judge=scorer.judge,
+        alpha=found.alpha,
+        threshold=found.threshold,
+        calibrated=Shares(seen.answers, seen.parts, seen.kept, seen.broken, seen.empty),
+        judged=Shares(rest.answers, rest.parts, rest.kept, rest.broken, rest.empty),
+        low=low,
+        high=high,
+        data=data,
+        resplits=Resplit(splits.rounds, splits.violated, splits.kept) if splits is not None else Resplit(0, 0.0, 0.0),
+        bonds=bonds,
+        judges=scorer.bonds,
+        made=made,
+    ).sealed()

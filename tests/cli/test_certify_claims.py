@@ -1,0 +1,231 @@
+"""`orchestra certify --claims`, and nodes that keep parts of answers by what it made: judged rows, a simulated judge, all that voids it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra.doors import Call
+from orchestra.verify.claims_file import ClaimsCertificate
+from tests.cli.shell import Said, Shell
+from tests.cli.stage import Simulated
+
+AGENT = """\
+schema: orchestra/v1
+name: teller
+description: Tells what a text says.
+input: {text: str}
+output: {facts: "list[str]"}
+evidence: text
+"""
+JUDGE = """\
+schema: orchestra/v1
+name: checker
+description: Judges a claim.
+input: {claim: str, evidence: str}
+output: {p_supported: float | null, p_refute: float | null}
+"""
+FLEET = """\
+schema: orchestra/fleet/v1
+name: nowhere
+servers: {it: {endpoint: "http://127.0.0.1:9/v1", model: m, max_model_len: 1000, revision: "1"}}
+models: {base: it}
+"""
+TELL = """\
+schema: orchestra/v1
+name: tell
+input: {text: str}
+output: ${told}
+nodes:
+  told:
+    agent: teller
+    with: {text: "${input.text}"}
+    checks: ["entailment(checker)"]
+    accept: certified
+    otherwise: [back_off, abstain]
+"""
+CHECKS = ("--checks", "entailment(checker)")
+FILE = Path("agents/teller/claims.json")
+
+
+def score(claim: str) -> float:
+    """`fact 870 of 3` is supported to 0.87."""
+    return int(claim.split()[1]) / 1000
+
+
+def answer(call: Call) -> Any:
+    if call.name == "checker":
+        return {"p_supported": score(call.inputs["claim"]), "p_refute": 0.0}
+    return {"facts": ["fact 990 of 0", "fact 400 of 0", "fact 700 of 0"]}
+
+
+def facts(number: int) -> list[tuple[str, bool]]:
+    """The parts of an answer, and whether each is right: surer ones are, but for one in eight answers."""
+    low = 500 + 10 * (number % 20)
+    return [(f"fact {950 + number % 40} of {number}", number % 8 > 0), (f"fact {low} of {number}", False)]
+
+
+def rows(count: int, *, judged: bool = True, scored: bool = False) -> None:
+    lines = []
+    for number in range(count):
+        parts = facts(number)
+        row: dict[str, Any] = {"id": f"{number}", "input": {"text": "A text."}, "output": {"facts": [text for text, _ in parts]}}
+        if judged:
+            row["claims"] = [{"claim": text, "right": right} | ({"score": score(text)} if scored else {}) for text, right in parts]
+        lines.append(json.dumps(row) + "\n")
+    Path("rows.jsonl").write_text("".join(lines))
+
+
+@pytest.fixture
+def shell(shell: Shell) -> Shell:
+    for name, text in (
+        ("agents/teller/agent.yaml", AGENT),
+        ("agents/teller/prompt.md", "{{ text }}\n"),
+        ("agents/checker/agent.yaml", JUDGE),
+        ("agents/checker/prompt.md", "{{ claim }} {{ evidence }}\n"),
+        ("workflows/tell.yaml", TELL),
+        ("configs/nowhere.yaml", FLEET),
+        ("orchestra.toml", 'fleet = "nowhere"\n'),
+    ):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(text)
+    shell.opener = Simulated(answer)
+    return shell
+
+
+def certify(shell: Shell, *more: str) -> Said:
+    return shell("certify", "teller", "--claims", "--data", "rows.jsonl", "--alpha", "0.2", *CHECKS, *more)
+
+
+def run(shell: Shell, *more: str) -> Said:
+    return shell("run", "tell", "-i", "text=A text.", *more)
+
+
+def test_judged_answers_come_to_a_certificate_and_a_node_keeps_parts_by_it(shell: Shell) -> None:
+    rows(200)
+    said = certify(shell)
+    assert said.code == 0, said.out + said.err
+    for text in (
+        "takes 4 answers at the very least; 140 calibrate",
+        "Certified: parts with a score of at least",
+        "200 resplits",
+        "claims.json: written",
+    ):
+        assert text in said.out
+    made = ClaimsCertificate.read(FILE.read_bytes())
+    assert (made.agent, made.judge, made.check, made.alpha) == ("teller", "checker", "entailment(checker)", 0.2)
+    assert made.calibrated.broken <= 0.2 * made.calibrated.answers
+    assert 0.7 > made.threshold > 0.5
+    told = run(shell, "--json").json
+    assert told["output"] == {"facts": ["fact 990 of 0", "fact 700 of 0"]}
+    assert told["promises"] == {"told": made.promise}
+    assert [(one["path"], one["value"], one["score"]) for one in told["dropped"]] == [("facts[1]", "fact 400 of 0", 0.4)]
+    shown = run(shell)
+    assert "dropped from told: fact 400 of 0: the evidence does not state 'fact 400 of 0'" in shown.out
+    assert "all that is kept is right in at least 80 % of answers; keeps" in shown.out
+    assert "dropped from told" in shell("runs", "show", told["run"]).out
+    assert shell("runs", "show", told["run"], "--html", "run.html").code == 0
+    assert "dropped: the evidence does not state" in Path("run.html").read_text("utf-8")
+
+
+def test_it_is_shown_where_no_answers_are_named(shell: Shell) -> None:
+    assert "L119: there is no certificate of 'teller' about claims" in shell("certify", "teller", "--claims").err
+    rows(200)
+    assert certify(shell).code == 0
+    made = ClaimsCertificate.read(FILE.read_bytes())
+    said = shell("certify", "teller", "--claims")
+    assert said.code == 0
+    assert f"teller: {made.promise}" in said.out
+    assert "entailment(checker)" in said.out
+    assert shell("certify", "teller", "--claims", "--json").json["certificate"]["digest"] == made.digest
+
+
+def test_recorded_scores_come_to_the_same_and_ask_nobody(shell: Shell) -> None:
+    rows(200)
+    assert certify(shell).code == 0
+    asked = ClaimsCertificate.read(FILE.read_bytes())
+    rows(200, scored=True)
+    shell.opener = Simulated({})
+    assert certify(shell, "--json").json["threshold"] == asked.threshold
+    assert ClaimsCertificate.read(FILE.read_bytes()).data.scores
+
+
+def test_answers_that_nobody_has_judged_are_printed_to_be_judged(shell: Shell) -> None:
+    rows(2, judged=False)
+    said = certify(shell)
+    assert said.code == 0
+    first = json.loads(said.out.splitlines()[0])
+    assert first["claims"] == [{"claim": "fact 950 of 0", "right": None}, {"claim": "fact 500 of 0", "right": None}]
+    assert 'write true or false for each "right": null' in said.err
+    Path("rows.jsonl").write_text(said.out)
+    again = certify(shell)
+    assert (again.code, "nobody has said whether 'fact 950 of 0' of row '0' is right" in again.err) == (2, True)
+
+
+def test_too_few_answers_ask_nobody_and_say_how_many_are_needed(shell: Shell) -> None:
+    rows(5)
+    shell.opener = Simulated({})
+    said = certify(shell, "--alpha", "0.1")
+    assert said.code == 3
+    assert "4 answers calibrate, and 9 are needed at the least" in said.out.replace("\n", " ")
+    assert not FILE.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"claims": [{"claim": "fact 950 of 0", "right": True}]}, "has 2 parts, and 1 are judged"),
+        ({"claims": [{"claim": "another", "right": True}, {"claim": "b", "right": True}]}, "judges 'another', where its output says"),
+        ({"claims": "none"}, "no judged answer"),
+    ],
+)
+def test_labels_that_do_not_fit_the_answer_are_refused_at_their_line(shell: Shell, change: dict[str, Any], says: str) -> None:
+    rows(1)
+    Path("rows.jsonl").write_text(json.dumps(json.loads(Path("rows.jsonl").read_text()) | change) + "\n")
+    said = certify(shell)
+    assert (said.code, "rows.jsonl:1" in said.err) == (2, True)
+    assert says in " ".join(said.err.split())
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "says"),
+    [
+        ("agents/teller/prompt.md", "text", "text | upper", "its card or prompt changed"),
+        ("agents/checker/prompt.md", "claim", "claim | upper", "card or prompt of checker changed"),
+        ("configs/nowhere.yaml", '"1"', '"2"', "the model and model of checker changed"),
+    ],
+)
+def test_what_it_is_bound_to_voids_it(shell: Shell, file: str, old: str, new: str, says: str) -> None:
+    rows(200)
+    assert certify(shell).code == 0
+    assert run(shell).code == 0
+    Path(file).write_text(Path(file).read_text().replace(old, new))
+    said = run(shell)
+    assert said.code == 2
+    assert "V002" in said.err
+    assert says in " ".join(said.err.split())
+
+
+def test_a_threshold_that_was_moved_and_a_promise_that_is_not_carried_are_refused(shell: Shell) -> None:
+    rows(200)
+    assert certify(shell).code == 0
+    good = json.loads(FILE.read_text())
+    FILE.write_text(json.dumps(good | {"threshold": 0.1}))
+    assert "V004" in run(shell).err
+    forged = ClaimsCertificate.read(json.dumps(good).encode())
+    import msgspec
+
+    FILE.write_bytes(msgspec.structs.replace(forged, calibrated=msgspec.structs.replace(forged.calibrated, broken=60)).sealed().written())
+    assert "V003" in run(shell).err
+    FILE.write_bytes(forged.voided("an audit").written())
+    assert "is void: an audit" in " ".join(run(shell).err.split())
+
+
+def test_without_one_a_node_says_how_to_make_it(shell: Shell) -> None:
+    said = run(shell)
+    assert said.code == 2
+    assert "L119: there is no certificate of 'teller' about claims" in said.err
+    assert "orchestra certify teller --claims --data FILE" in said.err

@@ -1,0 +1,177 @@
+"""Nodes that back off: what the evidence does not bear out is taken out of the value, said in the journal and the result, and replayed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestra.claims import dropped
+from orchestra.doors import Call, Measure, Refused
+from orchestra.engine.replay import replay
+from orchestra.events import AttemptFinished, Event, Judged, NodeFinished, RunFinished, decode, encode
+from orchestra.testing import VirtualClock, run_simulated
+from orchestra.testing.auditor import Case, audit
+from orchestra.values.outcome import Abstained, Value
+from orchestra.verify.claims_file import ClaimsCertificate, Data, Scorer, certificate
+from orchestra.verify.factuality import Answer, Part, calibrate
+from tests.engine.durable import Theatre
+from tests.engine.stage import CATALOG, TEXT, Played, agent, listed, play, program, record
+from tests.engine.test_checks import JUDGE, chance
+from tests.verify.samples import BONDS
+
+FLOW = """
+input: {text: str}
+output: ${said}
+nodes:
+  said:
+    agent: teller
+    with: {text: "${input.text}"}
+    checks: [entailment]
+    against: ${input.text}
+    otherwise: [back_off, abstain]
+"""
+VERIFIED = """
+input: {text: str}
+output: ${checked}
+nodes:
+  said: {agent: teller, with: {text: "${input.text}"}}
+  checked: {verify: "${said}", checks: [entailment], against: "${input.text}", otherwise: [back_off, abstain]}
+"""
+CERTIFIED = FLOW.replace("otherwise:", "accept: certified\n    otherwise:")
+TOWER = "The tower was completed in 1889. It stands in Paris."
+SAID = "It was completed in 1889. It is made of wood. It stands in Paris."
+LIKELY = {"It was completed in 1889.": 0.9, "It is made of wood.": 0.2, "It stands in Paris.": 0.7}
+
+
+def made(alpha: float = 0.2) -> ClaimsCertificate:
+    rows = [Answer(f"{at}", (Part(0.5 + at / 1000, True), Part(0.9, False))) for at in range(40)]
+    found = calibrate(rows, alpha, rounds=3)
+    assert found.judged is not None
+    data = Data("rows.jsonl", "d" * 32, found.calibration, found.judged.answers, 0)
+    return certificate("teller", BONDS, Scorer("entailment", "entailment", BONDS), found, data, "2026-11-26T00:00:00+00:00")
+
+
+WITH = replace(
+    CATALOG,
+    agents={
+        **CATALOG.agents,
+        "teller": agent("teller", record(text=TEXT), TEXT),
+        "lister": agent("lister", record(text=TEXT), listed(TEXT)),
+        "entailment": JUDGE,
+    },
+)
+
+
+def judge(call: Call) -> Any:
+    return chance(LIKELY.get(call.inputs["claim"], 0.1))
+
+
+def told(said: Any = SAID, text: str = FLOW, agent: str = "teller", **options: Any) -> Played:
+    options.setdefault("catalog", WITH)
+    return play(text.replace("teller", agent), {"text": TOWER}, {agent: said, "entailment": judge, **options.pop("answers", {})}, **options)
+
+
+def value(played: Played) -> Any:
+    assert isinstance(played.outcome, Value), played.outcome
+    return played.outcome.value
+
+
+@pytest.mark.parametrize("text", [FLOW, VERIFIED])
+def test_a_sentence_that_is_not_borne_out_is_dropped(text: str) -> None:
+    played = told(text=text)
+    assert value(played) == "It was completed in 1889. It stands in Paris."
+    assert isinstance(played.outcome, Value)
+    assert played.outcome.score == 0.7
+    assert {TOWER[one.start : one.end] for one in played.outcome.evidence} == {TOWER}
+    [event] = played.of(Judged)
+    [part] = event.verdicts[0].dropped
+    assert (event.accepted, part.text, part.score, SAID[part.start : part.end].strip()) == (
+        True,
+        "It is made of wood.",
+        0.2,
+        "It is made of wood.",
+    )
+    compiled = program(text, WITH)
+    assert audit(Case(compiled, played.events)) == []
+    assert replay(compiled, played.events).different is None
+
+
+def test_the_journal_keeps_what_was_said_and_what_is_left_of_it() -> None:
+    played = told()
+    events: list[Event] = [decode(encode(event)) for event in played.events]
+    assert events == list(played.events)
+    assert next(one for one in events if isinstance(one, AttemptFinished) and one.node == "said").value == SAID
+    finished = next(one for one in events if isinstance(one, NodeFinished) and one.node == "said").outcome
+    assert isinstance(finished, Value)
+    assert finished.value == value(played)
+
+
+def test_the_result_says_what_was_dropped_and_why() -> None:
+    [claim] = dropped(told().events)
+    assert (claim.path, claim.value, claim.nodes, claim.score, claim.dropped) == ("", "It is made of wood.", ("said",), 0.2, True)
+    assert claim.unsupported == "dropped: the evidence does not state 'It is made of wood.'"
+    assert [(one.check, one.outcome) for one in claim.verdicts] == [("entailment", "fail")]
+    assert dropped(told("It stands in Paris.").events) == ()
+
+
+def test_elements_of_a_list_are_dropped() -> None:
+    played = told(["It is made of wood.", "It stands in Paris."], agent="lister")
+    assert value(played) == ["It stands in Paris."]
+    assert [claim.path for claim in dropped(played.events)] == ["[0]"]
+
+
+def test_where_nothing_is_borne_out_the_value_is_withheld() -> None:
+    played = told("It is made of wood.")
+    assert isinstance(played.outcome, Abstained)
+    assert "none of 1 parts is borne out" in played.outcome.reason
+    assert dropped(played.events) == ()
+
+
+def test_a_judge_that_is_gone_lets_nothing_through() -> None:
+    played = told(answers={"entailment": lambda call: Refused(code="F212", reason="the server is gone")})
+    assert isinstance(played.outcome, Abstained)
+    assert "the server is gone" in played.outcome.reason
+
+
+def test_under_a_certificate_parts_are_kept_by_its_threshold_with_its_promise() -> None:
+    found = made()
+    assert found.threshold > 0.5
+    known = replace(WITH, claims={"teller": found})
+    acceptance = program(CERTIFIED, known).nodes[0].acceptance
+    assert acceptance is not None
+    assert (acceptance.accept, acceptance.certificate) == (found.threshold, found)
+    just = {"It was completed in 1889.": 0.9, "It is made of wood.": found.threshold, "It stands in Paris.": found.threshold - 1e-9}
+    played = told(text=CERTIFIED, catalog=known, answers={"entailment": lambda call: chance(just[call.inputs["claim"]])})
+    assert value(played) == "It was completed in 1889. It is made of wood."
+    assert played.of(Judged)[0].promise == found.promise
+
+
+def test_every_event_is_a_place_to_resume_from() -> None:
+    whole, compiled = told(), program(FLOW, WITH)
+
+    for cut in range(1, len(whole.events)):
+
+        async def scene(clock: VirtualClock, cut: int = cut) -> tuple[RunFinished, Theatre]:
+            theatre = Theatre(clock, {"teller": SAID, "entailment": judge})
+            theatre.put(whole.events[:cut])
+            run = await theatre.engine.resume(compiled, whole.events[0].run)  # type: ignore[union-attr]  # the first is a RunStarted
+            finished = await run.wait()
+            await theatre.engine.close()
+            return finished, theatre
+
+        assert run_simulated(scene)[0].outcome == whole.outcome, cut
+
+
+@pytest.mark.parametrize(("said", "kept"), [(SAID, False), ("It stands in Paris.", True)])
+def test_an_answer_is_remembered_for_other_runs_where_nothing_of_it_was_dropped(said: str, kept: bool) -> None:
+    async def scene(clock: VirtualClock) -> dict[str, Any]:
+        theatre = Theatre(clock, {"teller": said, "entailment": judge})
+        theatre.workers.measure = lambda call: Measure(memo=call.name if call.name == "teller" else "")  # type: ignore[method-assign]
+        run = theatre.engine.start(program(FLOW, WITH), {"text": TOWER}, graph="0" * 32, options={"memo": True})
+        await run.wait()
+        await theatre.engine.close()
+        return dict(theatre.store.memo)
+
+    assert bool(run_simulated(scene)) is kept
