@@ -48,7 +48,7 @@ def go_on(situation: Situation, asked: Asked, replies: Sequence[Reply]) -> Asked
 def unasked(situation: Situation, asked: Asked, reason: str) -> Ruling:
     """The ruling where the questions are not asked: what they would have told is `unknown`, for this reason."""
     rules = rules_of(situation.checks)
-    known = {check: one for one in asked.verdicts if isinstance(check := read(one.check), Named)}
+    known = {rule: one for one in asked.verdicts if isinstance(rule := read(one.check), Named)}
     while (check := open_check(rules, known)) is not None:
         known[check] = unknown(str(check), reason)
     return ruling(situation, rules, known)
