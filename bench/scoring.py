@@ -1,6 +1,6 @@
 """Why claims are asked one by one: k claims beside one document as k chats, as a call of `/generative_scoring`, as a list of prompts.
 
-    python -m bench.scoring [--rounds 7] [--claims 1 4 16] [--tokens 350] [--docs FOLDER]
+    python -m bench.scoring [--rounds 9] [--claims 1 4 16] [--tokens 350] [--docs FOLDER]
 
 Asks the shipped agent `entailment` on the laptop's fleet, which it starts or adopts. Every round has documents that the server has not
 seen; arms take turns in going first. Each one asks for the probabilities of all three labels, of the very same tokens:
@@ -273,7 +273,7 @@ async def measured(given: argparse.Namespace) -> str:
 def main() -> int:
     """Measures, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--claims", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--tokens", type=int, default=350, help="of the document, about")
     parser.add_argument("--seed", type=int, default=0)

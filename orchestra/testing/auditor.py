@@ -432,6 +432,8 @@ def _undisturbed(case: Case, book: Recorded, oracle: Oracle, quiet: Callable[[],
         oracle.places[event.node].node.retry.within is not None for event in case.events if isinstance(event, Judged) and not event.accepted
     ):
         return []  # whether another attempt followed depends on the time that had passed, and calm runs take none
+    if any(isinstance(event, Judged) and event.unasked is not None for event in case.events):
+        return []  # who gets of a budget for checks depends on what came first; the calm run below asks them all
     if any(isinstance(outcome, Failed) for outcome in book.outcomes.values()) or any(map(book.refused_again, book.answers)):
         return []
     if any(turn.drafted is not None and turn.drafted.recalled for turns in book.turns.values() for turn in turns):
