@@ -127,7 +127,7 @@ async def rounds(fleet: str | None, asked: Sequence[Asked], number: int) -> list
 
 def by_request(asked: Sequence[Asked], found: Sequence[Sequence[dict[bool, Times]]]) -> str:
     """The medians of each request, and of all of them together."""
-    rows = ["|  | first step | plan first | answer | plan first |", "|---|---|---|---|---|"]
+    rows = ["| request | first step | planned first | answer | planned first |", "|---|---|---|---|---|"]
     everything = [times for one in found for times in one]
     for name, times in [*((one.request, part) for one, part in zip(asked, found, strict=True)), ("all", everything)]:
         cells = [f"{median(getattr(one[way], part) for one in times):.2f} s" for part in ("first", "end") for way in (True, False)]

@@ -436,6 +436,8 @@ def _undisturbed(case: Case, book: Recorded, oracle: Oracle, quiet: Callable[[],
         return []  # who gets of a budget for checks depends on what came first; the calm run below asks them all
     if any(isinstance(outcome, Failed) for outcome in book.outcomes.values()) or any(map(book.refused_again, book.answers)):
         return []
+    if any(said.unasked is not None for said in book.judged.values()):
+        return []  # which values the budget for checks had nothing for depends on the order in which they came
     if any(turn.drafted is not None and turn.drafted.recalled for turns in book.turns.values() for turn in turns):
         return []  # a plan that served another request with other words in it need not be the one that the router would write now
     calm = Oracle(case.program, quiet()).consult()

@@ -31,7 +31,9 @@ def questions(played: Played) -> list[Call]:
 def test_at_once_the_router_is_asked_one_question_and_nothing_starts_before_its_answer() -> None:
     played = planned('"list[str]", stepwise: false', "\n".join(PLAN))
     assert played.outcome == Value(["A", "B"])
-    assert len(questions(played)) == 1
+    (asked,) = questions(played)
+    line_by_line = questions(planned('"list[str]"', *PLAN))[0]
+    assert ['"s7"' in call.inputs["grammar"] for call in (asked, line_by_line)] == [True, False]
     assert began(played)["solve@1/s1"] == 1.0
     assert [event.drafted.lines for event in played.of(TurnStarted) if event.drafted] == [(), PLAN]
 
