@@ -12,9 +12,10 @@ from orchestra.agent.registry import Registry
 from orchestra.config import Settings
 from orchestra.errors import InputError, Place
 from orchestra.values.json import canonical, digest
-from orchestra.verify.certificate_file import FILE, MAX_BYTES, Bonds, Certificate
+from orchestra.verify.certificate_file import FILE, Bonds, Certificate
 from orchestra.verify.claims_file import FILE as CLAIMS
 from orchestra.verify.claims_file import ClaimsCertificate
+from orchestra.verify.sealed import MAX_BYTES
 from orchestra.workflow.program import CompiledNode, Program
 
 C = TypeVar("C", Certificate, ClaimsCertificate)

@@ -1,20 +1,15 @@
-"""The file `certificate.json`: a certified threshold, what it promises, on which figures, and what it is bound to.
-
-Its own digest notices an edit by hand. It is no signature: whoever changes the file and the digest has made another certificate.
-"""
+"""The file `certificate.json`: a certified threshold, what it promises, on which figures, and what it is bound to."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-from orchestra.errors import InputError, Place
-from orchestra.values.json import canonical, digest
 from orchestra.verify.certificate import SURE, Certification, Certified, binomial_tail, interval, percent
+from orchestra.verify.sealed import Sealed
 
 FILE = "certificate.json"
-MAX_BYTES = 1 << 20
 SCORE = "the lowest score of the node's checks, each of which passes"
 """What is compared with the threshold (`orchestra.verify.combine.score`)."""
 
@@ -80,11 +75,14 @@ class Resplit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     naive_refuted: Count
 
 
-class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Certificate(Sealed, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the file says."""
 
+    file: ClassVar[str] = FILE
+    what: ClassVar[str] = "certificate"
+    made_by: ClassVar[str] = "orchestra certify AGENT --data FILE"
+
     format: Literal["orchestra/certificate/v1"] = "orchestra/certificate/v1"
-    agent: str
     alpha: Level
     """At most this share of what is accepted is wrong …"""
     delta: Level
@@ -127,50 +125,18 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """What makes a new one."""
         return f"orchestra certify {self.agent} --data FILE --alpha {self.alpha:g} --delta {self.delta:g}"
 
-    def sealed(self) -> Certificate:
-        """With its own digest."""
-        return msgspec.structs.replace(self, digest=self._own())
-
-    def voided(self, why: str) -> Certificate:
-        """The same, void for this reason."""
-        return msgspec.structs.replace(self, void=why).sealed()
-
     @property
     def original(self) -> Certificate:
         """As it was made: before it was voided."""
         return self if self.void is msgspec.UNSET else msgspec.structs.replace(self, void=msgspec.UNSET).sealed()
 
-    def _own(self) -> str:
-        return digest(canonical({**msgspec.to_builtins(self), "digest": ""}))
-
-    def written(self) -> bytes:
-        """As a file."""
-        return msgspec.json.format(msgspec.json.encode(self)) + b"\n"
-
-    @classmethod
-    def read(cls, data: bytes, place: Place | None = None) -> Certificate:
-        """From a file's bytes, which are not trusted.
-
-        Raises `InputError` V003 for what is no certificate or does not carry its own promise, V004 for one that was changed.
-        """
-        if len(data) > MAX_BYTES:
-            raise _none(f"it has more than {MAX_BYTES >> 20} MiB", place)
-        try:
-            found = msgspec.json.decode(data, type=cls)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise _none(str(error), place) from error
-        if found.digest != found._own():
-            reason = f"{FILE} of {found.agent} was changed since it was made"
-            raise InputError("V004", reason, place=place, hint=found.command)
-        if not found.errors <= found.accepted <= found.data.calibration:
-            raise _none("its counts do not fit together", place)
-        if binomial_tail(found.errors, found.accepted, found.alpha) > found.delta:
-            raise _none(f"{found.errors} errors among {found.accepted} accepted do not carry what it promises", place)
-        return found
-
-
-def _none(why: str, place: Place | None) -> InputError:
-    return InputError("V003", f"no certificate: {why}", place=place, hint="orchestra certify AGENT --data FILE")
+    def unsound(self) -> str:
+        """Why its own figures do not carry what it promises; empty where they do."""
+        if not self.errors <= self.accepted <= self.data.calibration:
+            return "its counts do not fit together"
+        if binomial_tail(self.errors, self.accepted, self.alpha) > self.delta:
+            return f"{self.errors} errors among {self.accepted} accepted do not carry what it promises"
+        return ""
 
 
 class Origin(msgspec.Struct, frozen=True):

@@ -5,15 +5,14 @@ As `orchestra.verify.certificate_file` of a threshold for whole answers; this on
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
-from orchestra.errors import InputError, Place
-from orchestra.values.json import canonical, digest
 from orchestra.verify.certificate import interval, percent
-from orchestra.verify.certificate_file import MAX_BYTES, Bonds, Count, Level, Share
+from orchestra.verify.certificate_file import Bonds, Count, Level, Share
 from orchestra.verify.factuality import Factuality, rank
+from orchestra.verify.sealed import Sealed
 
 FILE = "claims.json"
 SCORE = "the probability that the evidence supports the weakest claim of a part"
@@ -50,11 +49,14 @@ class Resplit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kept: Share
 
 
-class ClaimsCertificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ClaimsCertificate(Sealed, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the file says."""
 
+    file: ClassVar[str] = FILE
+    what: ClassVar[str] = "certificate of claims"
+    made_by: ClassVar[str] = "orchestra certify AGENT --claims --data FILE"
+
     format: Literal["orchestra/claims/v1"] = "orchestra/claims/v1"
-    agent: str
     check: str
     """The check that scores claims, such as `entailment`, with the agent that it asks."""
     judge: str
@@ -98,45 +100,14 @@ class ClaimsCertificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         theirs = [what for what in self.judges.changed(judges) if what not in mine or what != "the code of the checks"]
         return mine + [f"{what.removeprefix('its ').removeprefix('the ')} of {self.judge}" for what in theirs]
 
-    def sealed(self) -> ClaimsCertificate:
-        """With its own digest."""
-        return msgspec.structs.replace(self, digest=self._own())
-
-    def voided(self, why: str) -> ClaimsCertificate:
-        """The same, void for this reason."""
-        return msgspec.structs.replace(self, void=why).sealed()
-
-    def _own(self) -> str:
-        return digest(canonical({**msgspec.to_builtins(self), "digest": ""}))
-
-    def written(self) -> bytes:
-        """As a file."""
-        return msgspec.json.format(msgspec.json.encode(self)) + b"\n"
-
-    @classmethod
-    def read(cls, data: bytes, place: Place | None = None) -> ClaimsCertificate:
-        """From a file's bytes, which are not trusted.
-
-        Raises `InputError` V003 for what is no such certificate or does not carry its own promise, V004 for one that was changed.
-        """
-        if len(data) > MAX_BYTES:
-            raise _none(f"it has more than {MAX_BYTES >> 20} MiB", place)
-        try:
-            found = msgspec.json.decode(data, type=cls)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise _none(str(error), place) from error
-        if found.digest != found._own():
-            raise InputError("V004", f"{FILE} of {found.agent} was changed since it was made", place=place, hint=found.command)
-        seen = found.calibrated
-        if not (seen.kept <= seen.parts and seen.broken <= seen.answers == found.data.calibration):
-            raise _none("its counts do not fit together", place)
-        if seen.answers - seen.broken < rank(seen.answers, found.alpha):
-            raise _none(f"{seen.broken} of {seen.answers} answers with something wrong kept do not carry what it promises", place)
-        return found
-
-
-def _none(why: str, place: Place | None) -> InputError:
-    return InputError("V003", f"no certificate of claims: {why}", place=place, hint="orchestra certify AGENT --claims --data FILE")
+    def unsound(self) -> str:
+        """Why its own figures do not carry what it promises; empty where they do."""
+        seen = self.calibrated
+        if not (seen.kept <= seen.parts and seen.broken <= seen.answers == self.data.calibration):
+            return "its counts do not fit together"
+        if seen.answers - seen.broken < rank(seen.answers, self.alpha):
+            return f"{seen.broken} of {seen.answers} answers with something wrong kept do not carry what it promises"
+        return ""
 
 
 class Scorer(msgspec.Struct, frozen=True):
