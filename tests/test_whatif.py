@@ -8,7 +8,7 @@ import pytest
 
 from orchestra.doors import Call, Letter
 from orchestra.engine.shell import Engine
-from orchestra.events import AttemptFinished, AttemptStarted, Event, Judged, RunStarted
+from orchestra.events import AttemptFinished, AttemptStarted, Event, Judged, RunStarted, TurnStarted
 from orchestra.journal.history import History
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers
@@ -59,12 +59,16 @@ def gone_through(number: int, seed: int, asked: Sequence[str]) -> tuple[Recorded
 
 
 def timed(recorded: Recorded) -> bool:
-    """Whether time or a budget decided something, or nearly: recalled calls take none of either, so they last longer."""
+    """Whether time or a budget decided something, or nearly: recalled calls take none of either, so they last longer.
+
+    Nor is it told which line of a plan is asked for when a step of it fails, where another plan follows.
+    """
     events, budget = recorded.events, recorded.program.budget
     if budget is not None and budget.seconds is not None and events[-1].at - events[0].at >= budget.seconds:
         return True
     unasked = any(isinstance(event, Judged) and event.unasked is not None for event in events)
-    return unasked or any(code in row.error for row in History.of(events).rows for code in (NO_BUDGET, TIME_IS_UP))
+    replanned = any(isinstance(event, TurnStarted) and event.drafted is not None and event.drafted.version > 1 for event in events)
+    return unasked or replanned or any(code in row.error for row in History.of(events).rows for code in (NO_BUDGET, TIME_IS_UP))
 
 
 def cut_off(events: Sequence[Event]) -> set[tuple[str, int]]:

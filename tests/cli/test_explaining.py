@@ -217,7 +217,7 @@ def test_as_json_the_actuals_stand_beside_the_estimates(desk: Shell) -> None:
     assert reading["calls"] == 300
     actual = reading["actual"]
     assert (actual["came_to"], actual["calls"], actual["servers"]) == ("done", 1, ["simulated"])
-    assert actual["prompt_tokens"] == found["usage"]["prompt_tokens"] > 0
+    assert 0 < actual["prompt_tokens"] < found["usage"]["prompt_tokens"]  # the run's are those of its planning, too
     assert actual["seconds"] >= 0
     assert "explain" not in desk("ask", WHEN, "-d", "docs", "--json").json
 
