@@ -24,8 +24,8 @@ from orchestra.values.labels import Label
 
 LATE = 65.0
 """Seconds within which a letter reaches a run that somebody has in hand, in whatever weather."""
-PATIENCE = 60_000.0
-"""Virtual seconds after which a run counts as one that never ends."""
+PATIENCE = 200_000.0
+"""Virtual seconds after which a run counts as one that never ends: a thousand persons, asked three at a time, take more than a day."""
 ENDED, CRASHED, BROKEN, CLOSED, WAITING = "ended", "crashed", "broken", "closed", "waiting"
 
 
