@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from orchestra.cli.failure import Verb
 from orchestra.cli.opening import opener, settings
 
-if TYPE_CHECKING:
-    from orchestra.cli.drafting import Asked
-
+WIDTH = 100
+"""Elements of a list that a step of a plan may go through at most."""
 Words = Annotated[str, typer.Argument(metavar="REQUEST", help="What is wanted, in your words.", show_default=False)]
 Documents = Annotated[
     list[Path] | None,
@@ -79,11 +77,26 @@ def register(app: typer.Typer) -> None:
         Exits as `orchestra run` does, and with 3 where the router gave no plan.
         """
         from orchestra.cli import drafting
+        from orchestra.cli.drafting import Asked
         from orchestra.cli.limits import read_budget
         from orchestra.cli.signals import carry_out
+        from orchestra.planning import Wish
+        from orchestra.workflow.nodes import PlanLimits
 
-        asked = _asked(request, documents, inputs, only, router, steps, repairs, whole, free, anyway)
-        asked = _tuned(asked, cache, larger, votes, replans)
+        wish = Wish(
+            only=tuple(only or ()),
+            router=router,
+            limits=PlanLimits(steps=steps, width=WIDTH),
+            repairs=repairs,
+            stepwise=not whole,
+            copied=not free,
+            anyway=anyway,
+            cache=cache,
+            larger=larger,
+            votes=votes,
+            replans=replans,
+        )
+        asked = Asked(request, drafting.values(documents or (), inputs or ()), wish)
         if code := carry_out(
             partial(drafting.ask, opener(context), settings(fleet=fleet), asked, read_budget(budget or ()), as_json, explain)
         ):
@@ -114,35 +127,23 @@ def register(app: typer.Typer) -> None:
         Exits with 3 where the router gave no plan.
         """
         from orchestra.cli import drafting
+        from orchestra.cli.drafting import Asked
         from orchestra.cli.signals import carry_out
+        from orchestra.planning import Wish
+        from orchestra.workflow.nodes import PlanLimits
 
-        asked = _asked(request, documents, inputs, only, router, steps, repairs, whole, free, anyway)
-        asked = _tuned(asked, cache, larger, votes)
+        wish = Wish(
+            only=tuple(only or ()),
+            router=router,
+            limits=PlanLimits(steps=steps, width=WIDTH),
+            repairs=repairs,
+            stepwise=not whole,
+            copied=not free,
+            anyway=anyway,
+            cache=cache,
+            larger=larger,
+            votes=votes,
+        )
+        asked = Asked(request, drafting.values(documents or (), inputs or ()), wish)
         if code := carry_out(partial(drafting.explain, opener(context), settings(fleet=fleet), asked, save, as_json)):
             raise typer.Exit(code)
-
-
-def _asked(
-    request: str,
-    documents: list[Path] | None,
-    inputs: list[str] | None,
-    only: list[str] | None,
-    router: str,
-    steps: int,
-    repairs: int,
-    whole: bool,
-    free: bool,
-    anyway: bool,
-) -> Asked:
-    from orchestra.cli.drafting import Asked, values
-    from orchestra.planning import Wish
-    from orchestra.workflow.nodes import PlanLimits
-
-    limits = PlanLimits(steps=steps, width=100)
-    wish = Wish(tuple(only or ()), router=router, limits=limits, repairs=repairs, stepwise=not whole, copied=not free, anyway=anyway)
-    return Asked(request, values(documents or (), inputs or ()), wish)
-
-
-def _tuned(asked: Asked, cache: bool, larger: str | None, votes: int, replans: int = 0) -> Asked:
-    """A request with how its plan comes about: from the cache, with whose help, of how many samples; and how often anew."""
-    return replace(asked, wish=replace(asked.wish, cache=cache, larger=larger, votes=votes, replans=replans))
