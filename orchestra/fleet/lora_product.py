@@ -6,6 +6,9 @@ Imported inside vLLM's process only, by `orchestra.fleet.lora_cpu`. vLLM 0.32 ga
     y += ((x aᵀ) ∘ mask) b             few tokens, as when decoding: two products for all adapters; the mask keeps what is a token's own
     y[rows] += (x[rows] a[s]ᵀ) b[s]    many tokens, as when reading prompts: two products for each adapter
 
+Where neighbours share an adapter, as the tokens of a prompt do, rows are a part of `y` as they lie, and the second product adds to it in
+place: to write it elsewhere, and add that, costs more than the product.
+
 Small products cost more in calls than in arithmetic. So the slices of a fused layer (q, k, v; gate, up) share both products, matrices
 are packed once for oneDNN, as vLLM does with the model's own, an adapter takes only the rows of its own rank, and what an adapter
 leaves alone (most leave the embedding and the head) costs nothing.
@@ -15,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
 import torch
@@ -25,6 +28,9 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 FEW = 128
 """Tokens in a step up to which the masked product is taken: beyond, needless arithmetic outweighs saved calls. Chosen, not measured."""
+
+LONG = 64
+"""Tokens that neighbours with the same adapter have on average, from which on they are taken as they lie instead of gathered. Chosen."""
 
 Product: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
@@ -47,11 +53,13 @@ class Pair:
 
     down: Product
     up: Product
+    b: torch.Tensor
+    """(rows, out)"""
 
     @staticmethod
     def of(a: torch.Tensor, b: torch.Tensor) -> Pair:
         """From `a` (rows, in) and `b` (rows, out)."""
-        return Pair(packed(a.contiguous()), packed(b.t().contiguous()))
+        return Pair(packed(a.contiguous()), packed(b.t().contiguous()), b)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +132,10 @@ class Step:
         self.count = slots.shape[0]
         self.active = sorted(set(slots.tolist()) - {-1})
         self.whole = self.active[0] if len(self.active) == 1 and bool((slots >= 0).all()) else None
+        owners, counts = (part.tolist() for part in torch.unique_consecutive(slots, return_counts=True))
+        runs = [(slot, low, high) for slot, (low, high) in zip(owners, pairwise(accumulate(counts, initial=0)), strict=True) if slot >= 0]
+        self.runs = runs if self.count >= LONG * len(owners) else []
+        """Neighbours with the same slot, and where they begin and end; nothing where they are short."""
         self._masks: dict[tuple[int, ...], torch.Tensor] = {}
         self._rows: dict[int, torch.Tensor] = {}
 
@@ -158,7 +170,12 @@ def add_product(y: torch.Tensor, x: torch.Tensor, stack: Stack, step: Step, scal
         outer = pair.up(inner if scale == 1.0 else inner.mul_(scale))
         return outer if width == outer.shape[1] else outer[:, :width]
 
-    if step.whole is not None:
+    if step.runs and y.dtype == x.dtype:
+        for slot, low, high in step.runs:
+            if stack.rows(slot):
+                pair = stack.one(slot)
+                y[low:high].addmm_(pair.down(x[low:high]), pair.b[:, :width], alpha=scale)
+    elif step.whole is not None:
         y.add_(delta(stack.one(step.whole), x))
     elif step.count <= FEW:
         y.add_(delta(stack.all, x, step.mask(stack.ends, x.dtype)))
