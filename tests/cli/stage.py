@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -64,15 +64,18 @@ class Simulated:
         return Orchestra.open(config, fleet=fleet, workers=self.workers, progress=progress)
 
 
-def furnish(project: Path = Path()) -> None:
-    """Writes the project's files."""
-    for name, text in (
-        ("agents/answerer/agent.yaml", AGENT),
-        ("agents/answerer/prompt.md", PROMPT),
-        ("workflows/ask.yaml", ASK),
-        ("configs/nowhere.yaml", FLEET),
-        ("orchestra.toml", 'fleet = "nowhere"\n'),
-    ):
+FILES = {
+    "agents/answerer/agent.yaml": AGENT,
+    "agents/answerer/prompt.md": PROMPT,
+    "workflows/ask.yaml": ASK,
+    "configs/nowhere.yaml": FLEET,
+    "orchestra.toml": 'fleet = "nowhere"\n',
+}
+
+
+def furnish(project: Path = Path(), files: Mapping[str, str] = FILES) -> None:
+    """Writes a project's files."""
+    for name, text in files.items():
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(text)
 

@@ -15,7 +15,7 @@ from orchestra.doors import Call, Done, Refused
 from orchestra.testing import in_turn
 from orchestra.verify.certificate_file import Certificate
 from tests.cli.shell import Said, Shell
-from tests.cli.stage import Simulated
+from tests.cli.stage import Simulated, furnish
 
 AGENT = """\
 schema: orchestra/v1
@@ -77,15 +77,14 @@ def predictions(count: int, change: Callable[[int], dict[str, Any]] = lambda n: 
 
 @pytest.fixture
 def shell(shell: Shell) -> Shell:
-    for name, text in (
-        ("agents/sorter/agent.yaml", AGENT),
-        ("agents/sorter/prompt.md", "{{ text }}\n"),
-        ("workflows/sort.yaml", SORT),
-        ("configs/nowhere.yaml", FLEET),
-        ("orchestra.toml", 'fleet = "nowhere"\n'),
-    ):
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_text(text)
+    files = {
+        "agents/sorter/agent.yaml": AGENT,
+        "agents/sorter/prompt.md": "{{ text }}\n",
+        "workflows/sort.yaml": SORT,
+        "configs/nowhere.yaml": FLEET,
+        "orchestra.toml": 'fleet = "nowhere"\n',
+    }
+    furnish(files=files)
     shell.opener = Simulated(answer)
     return shell
 

@@ -11,7 +11,7 @@ import pytest
 from orchestra.doors import Call
 from orchestra.verify.claims_file import ClaimsCertificate
 from tests.cli.shell import Said, Shell
-from tests.cli.stage import Simulated
+from tests.cli.stage import Simulated, furnish
 
 AGENT = """\
 schema: orchestra/v1
@@ -81,17 +81,16 @@ def rows(count: int, *, judged: bool = True, scored: bool = False) -> None:
 
 @pytest.fixture
 def shell(shell: Shell) -> Shell:
-    for name, text in (
-        ("agents/teller/agent.yaml", AGENT),
-        ("agents/teller/prompt.md", "{{ text }}\n"),
-        ("agents/checker/agent.yaml", JUDGE),
-        ("agents/checker/prompt.md", "{{ claim }} {{ evidence }}\n"),
-        ("workflows/tell.yaml", TELL),
-        ("configs/nowhere.yaml", FLEET),
-        ("orchestra.toml", 'fleet = "nowhere"\n'),
-    ):
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_text(text)
+    files = {
+        "agents/teller/agent.yaml": AGENT,
+        "agents/teller/prompt.md": "{{ text }}\n",
+        "agents/checker/agent.yaml": JUDGE,
+        "agents/checker/prompt.md": "{{ claim }} {{ evidence }}\n",
+        "workflows/tell.yaml": TELL,
+        "configs/nowhere.yaml": FLEET,
+        "orchestra.toml": 'fleet = "nowhere"\n',
+    }
+    furnish(files=files)
     shell.opener = Simulated(answer)
     return shell
 

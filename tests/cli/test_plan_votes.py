@@ -9,7 +9,7 @@ import pytest
 
 from orchestra.doors import Call, Refused
 from tests.cli.shell import Shell
-from tests.cli.stage import Simulated
+from tests.cli.stage import Simulated, furnish
 from tests.cli.test_ask import FLEET, PLAN, WHEN, asked, used
 
 CARD = """\
@@ -29,9 +29,7 @@ def desk(shell: Shell) -> Shell:
     """A project with one document, and a second agent that plans."""
     Path("docs").mkdir()
     Path("docs/tower.txt").write_text("The tower was opened in 1889. It is made of iron.")
-    for path, text in {"configs/nowhere.yaml": FLEET, "agents/planner/agent.yaml": CARD, "agents/planner/prompt.md": "{{ plan }}"}.items():
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(text)
+    furnish(files={"configs/nowhere.yaml": FLEET, "agents/planner/agent.yaml": CARD, "agents/planner/prompt.md": "{{ plan }}"})
     Path("orchestra.toml").write_text('fleet = "nowhere"\n')
     return shell
 
