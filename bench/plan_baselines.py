@@ -225,11 +225,14 @@ class Ours:
     orchestra: Orchestra
     known: PlanSet
     name: str = "ours: `planner`"
+    styled: bool = True
+    """Whether it is told which kind of plan is wanted."""
 
     async def __call__(self, task: Task) -> Planned:
         planner = self.orchestra.find(PLANNER)
         tools = [{key: tool[key] for key in ("name", "description", "parameters") if key in tool} for tool in task.raw]
-        more = {"style": "steps" if self.known.kind.steps else "calls", "schema": task.tables or None}
+        style = "steps" if self.known.kind.steps else "calls"
+        more = {"style": style if self.styled else None, "schema": task.tables or None}
         taken = planner.signature.input.get("properties", {})
         tally = Tally()
         inputs = {"task": task.text, "tools": tools} | {name: value for name, value in more.items() if name in taken and value}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,10 @@ class Kind:
     arguments: bool = False
     floors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Measured elsewhere, on all of dev: `DATA/README.md`."""
+    folder: str = ""
+    """Where it stands, if not in one of its own name."""
+    catalogue: bool = False
+    """Whether every tool that the set knows is offered, and not the candidates of the row."""
 
 
 KINDS: Mapping[str, Kind] = {
@@ -84,6 +88,12 @@ KINDS: Mapping[str, Kind] = {
     "sealtools": Kind(
         arguments=True,
         floors={"word overlap within the candidates": {"node-F1": 0.938, "argument-F1": 0.0, "link-F1, linked": 0.0}},
+    ),
+    "sealtools_catalogue": Kind(
+        arguments=True,
+        floors={"word overlap over all 4,076 tools": {"node-F1": 0.735}},
+        folder="sealtools",
+        catalogue=True,
     ),
     "worfbench": Kind(
         steps=True,
@@ -109,11 +119,13 @@ class PlanSet:
     @classmethod
     def load(cls, data: Path, name: str, rows: int = 0, seed: int = 0) -> PlanSet:
         """A set of `DATA`, with a seeded sample of so many rows of dev; 0 for all. Raises `OSError` where it is not there."""
-        folder, kind = data / name, KINDS[name]
+        kind = KINDS[name]
+        folder = data / (kind.folder or name)
         known: dict[str, Mapping[str, Any]] = {}
         if (folder / "tools.json").exists():
             known = {tool["name"]: tool for tool in json.loads((folder / "tools.json").read_text("utf-8"))["tools"]}
-        found = _tasks(folder / "dev.jsonl", known)
+        offered = list(known.values()) if kind.catalogue else None
+        found = _tasks(folder / "dev.jsonl", known, offered)
         drawn = random.Random(seed).sample(found, min(rows or len(found), len(found)))
         train = _tasks(folder / "train.jsonl", known) if (folder / "train.jsonl").exists() else []
         return cls(name, kind, tuple(drawn), tuple(train), seed, len(found))
@@ -170,8 +182,10 @@ def _micro(parts: Sequence[tuple[int, int, int]]) -> float:
     return f1(*(sum(column) for column in zip(*parts, strict=True))) if parts else float("nan")
 
 
-def _tasks(path: Path, known: Mapping[str, Mapping[str, Any]]) -> list[Task]:
-    return [_task(json.loads(line), known) for line in path.read_text("utf-8").splitlines() if line.strip()]
+def _tasks(path: Path, known: Mapping[str, Mapping[str, Any]], offered: Sequence[Mapping[str, Any]] | None = None) -> list[Task]:
+    faces = tuple(map(Face.of, offered or ()))
+    found = [_task(json.loads(line), known) for line in path.read_text("utf-8").splitlines() if line.strip()]
+    return found if offered is None else [replace(task, tools=faces, raw=offered) for task in found]
 
 
 def _task(row: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> Task:

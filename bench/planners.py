@@ -13,16 +13,17 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol
 
 from bench.evaluation_tables import between, rate
 from bench.machine import ROOT, now
 from bench.plan_baselines import OneShot, Ours, Planned, ReAct, has_planner
 from bench.plan_floors import floors
 from bench.plan_sets import KINDS, PlanSet, Task, case_of
+from bench.plan_ways import Repaired, Stepwise
 from orchestra.app import Orchestra
 from orchestra.config import Settings
 from orchestra.learn.interval import figure
@@ -30,8 +31,22 @@ from orchestra.learn.metrics import Case
 
 PAGE = ROOT / "docs" / "planning.md"
 AT_ONCE = 4
-ARMS = ("floor", "react", "free", "ours", "ours-free")
-Ask: TypeAlias = Callable[[Task], Awaitable[Planned]]
+ARMS = ("floor", "react", "free", "ours", "ours-lines", "ours-unstyled", "ours-free", "ours-repaired")
+UNHELD = ("ours-free", "ours-repaired")
+"""Arms for which nothing holds what models write."""
+
+
+class Planner(Protocol):
+    """What plans a task."""
+
+    @property
+    def name(self) -> str:
+        """As the table has it."""
+        ...
+
+    async def __call__(self, task: Task) -> Planned:
+        """What came of a task."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +64,7 @@ class Arm:
         return sum(one.plan is None for one in self.planned)
 
 
-async def carried_out(name: str, ask: Ask, rows: Sequence[Task], at_once: int = AT_ONCE) -> Arm:
+async def carried_out(ask: Planner, rows: Sequence[Task], at_once: int = AT_ONCE) -> Arm:
     """A planner on all rows. Raises `FleetError` where no server can be had."""
     gate = asyncio.Semaphore(at_once)
 
@@ -61,7 +76,7 @@ async def carried_out(name: str, ask: Ask, rows: Sequence[Task], at_once: int = 
 
     began = time.perf_counter()
     planned = await asyncio.gather(*map(one, rows))
-    return Arm(name, tuple(planned), time.perf_counter() - began)
+    return Arm(ask.name, tuple(planned), time.perf_counter() - began)
 
 
 def without_model(known: PlanSet) -> list[Arm]:
@@ -69,32 +84,28 @@ def without_model(known: PlanSet) -> list[Arm]:
     return [Arm(floor.name, tuple(Planned(floor(task)) for task in known.rows)) for floor in floors(known)]
 
 
-async def served(orchestra: Orchestra, known: PlanSet, arms: Sequence[str], at_once: int) -> list[Arm]:
+async def served(settings: Settings, known: PlanSet, arms: Sequence[str], at_once: int) -> list[Arm]:
     """The planners that ask a model. Raises `FleetError` where no server can be had."""
-    asks: dict[str, ReAct | OneShot | Ours] = {"react": ReAct(orchestra, known), "free": OneShot(orchestra, known)}
-    if has_planner(orchestra):
-        asks["ours"] = Ours(orchestra, known)
-    return [await carried_out(ask.name, ask, known.rows, at_once) for name, ask in asks.items() if name in arms]
-
-
-async def unheld(settings: Settings, known: PlanSet, at_once: int) -> list[Arm]:
-    """Ours again, where nothing holds what it writes; nothing where there is no such agent."""
-    free = settings.model_copy(update={"constraint": "none"})
-    async with Orchestra.open(free, fleet="start") as orchestra:
-        if not has_planner(orchestra):
-            return []
-        ours = Ours(orchestra, known, "ours, without its grammar")
-        return [await carried_out(ours.name, ours, known.rows, at_once)]
+    async with Orchestra.open(settings, fleet="start") as orchestra:
+        asks: dict[str, Planner] = {"react": ReAct(orchestra, known), "free": OneShot(orchestra, known)}
+        if has_planner(orchestra):
+            asks |= {
+                "ours": Ours(orchestra, known),
+                "ours-lines": Stepwise(orchestra, known),
+                "ours-unstyled": Ours(orchestra, known, "ours, not told which style", styled=False),
+                "ours-free": Ours(orchestra, known, "ours, without its grammar"),
+                "ours-repaired": Repaired(orchestra, known),
+            }
+        return [await carried_out(ask, known.rows, at_once) for name, ask in asks.items() if name in arms]
 
 
 async def measured(known: PlanSet, arms: Sequence[str], settings: Settings, at_once: int) -> list[Arm]:
     """All arms of a set."""
     found = without_model(known) if "floor" in arms else []
-    if set(arms) - {"floor"}:
-        async with Orchestra.open(settings, fleet="start") as orchestra:
-            found += await served(orchestra, known, arms, at_once)
-        if "ours-free" in arms:
-            found += await unheld(settings, known, at_once)
+    free = settings.model_copy(update={"constraint": "none"})
+    for held, wanted in ((settings, set(arms) - {"floor", *UNHELD}), (free, set(arms) & set(UNHELD))):
+        if wanted:
+            found += await served(held, known, sorted(wanted), at_once)
     return found
 
 

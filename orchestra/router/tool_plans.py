@@ -155,6 +155,16 @@ def grammar(tools: Sequence[Declared], style: Style | None = None) -> str:
     return writer.text(" | ".join(choices))
 
 
+def next_line(tools: Sequence[Declared], before: int, style: Style) -> str:
+    """The line behind so many others, for a model that is asked line by line; where another one follows, the first letter of its name
+    stands behind it, and that letter stands before this one already."""
+    writer = _Writer()
+    head = f"{before + 1} = " if before else "s1 = "
+    call = writer.steps(before) if style == "steps" else writer.calls(tools, before)
+    more = f" {literal(chr(10) + 's')}?" if before + 1 < MAX_STEPS else ""
+    return writer.text(f"{literal(head)} {writer.rule(call)}{more}")
+
+
 class _Writer:
     """Rules, as they are asked for; equal ones are written once."""
 

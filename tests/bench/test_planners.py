@@ -12,7 +12,7 @@ import pytest
 from bench.plan_baselines import MAX_STEPS, acted, read_calls, read_steps, sound
 from bench.plan_floors import Clauses, NearestPlan, Overlap
 from bench.plan_sets import KINDS, PlanSet, Task, case_of
-from bench.planners import PAGE, Arm, main, marks, measured, section
+from bench.planners import ARMS, PAGE, Arm, main, marks, measured, section
 from orchestra.config import Settings
 from orchestra.testing.endpoint import Request
 from orchestra.testing.server import SimulatedServer
@@ -104,6 +104,14 @@ def test_an_output_that_is_no_plan_is_none_and_edges_that_lead_nowhere_are_left_
 # Floors
 
 
+def test_of_a_catalogue_every_tool_is_offered(tmp_path: Path) -> None:
+    write_set(tmp_path, "sealtools", train=False)
+    (tmp_path / "sealtools" / "tools.json").write_text(json.dumps({"tools": [*TOOLS, {"name": "dance"}]}), "utf-8")
+    known = PlanSet.load(tmp_path, "sealtools_catalogue")
+    assert [row.names for row in known.rows] == [frozenset([*NAMES, "dance"])] * 2
+    assert PlanSet.load(tmp_path, "sealtools").rows[0].names == frozenset(NAMES)
+
+
 def test_the_nearest_plan_has_no_tool_that_is_not_offered(tmp_path: Path) -> None:
     known = PlanSet.load(write_set(tmp_path, "ultratool", train=True), "ultratool")
     floor = NearestPlan(known)
@@ -154,6 +162,13 @@ def says(request: Request) -> Any:
     if "Write a plan" in system:
         return "I will not." if alarm else "1. find_song(words=moon)\n2. play_song(song=$1)"
     assert system == "Plan."
+    if request.body["messages"][-1]["role"] == "assistant":  # line by line
+        return "2 = play_song(s1)"
+    held = request.body.get("structured_outputs", {}).get("grammar", "")
+    if alarm and not held:
+        return 's1 = set_alarm(time="7")' if "This was refused: there is no tool 'dance'" in request.prompt else "s1 = dance()"
+    if 'start: "s1 ' in held:
+        return "s1 = find_song()\ns"
     return "s1 = find_song()\ns2 = play_song(s1)"
 
 
@@ -167,22 +182,28 @@ async def arms_of(folder: Path, name: str, arms: Sequence[str]) -> tuple[PlanSet
 
 
 async def test_all_planners_answer_the_same_rows_and_failures_have_nothing(tmp_path: Path) -> None:
-    known, found = await arms_of(tmp_path, "tmdb", ("floor", "react", "free", "ours", "ours-free"))
+    known, found = await arms_of(tmp_path, "tmdb", ARMS)
     by_name = {arm.name: arm for arm in found}
     assert list(by_name) == [
         "floor: word overlap",
         "ReAct",
         "plan in free text, at once",
         "ours: `planner`",
+        "ours, line by line",
+        "ours, not told which style",
         "ours, without its grammar",
+        "ours, without its grammar, one repair",
     ]
     node_f1 = known.metrics[0]
     scores = {
         name: node_f1.of([case_of(row, one.plan) for row, one in zip(known.rows, arm.planned, strict=True)])
         for name, arm in by_name.items()
     }
-    assert scores == dict.fromkeys(by_name, 0.5) | {"floor: word overlap": 1.0}
-    assert [arm.failed for arm in found] == [0, 0, 1, 0, 0]
+    assert scores == dict.fromkeys(by_name, 0.5) | {"floor: word overlap": 1.0, "ours, without its grammar, one repair": 1.0}
+    assert [arm.failed for arm in found] == [0, 0, 1, 0, 0, 0, 1, 0]
+    calls = {name: sum(one.usage.calls for one in arm.planned) for name, arm in by_name.items()}
+    assert calls["ours, line by line"] == 4  # two lines of each
+    assert calls["ours, without its grammar, one repair"] == 3
     assert by_name["plan in free text, at once"].planned[0].usage.calls == 1
     text = section(known, found, "python -m bench.planners", "today")
     assert "2 of the 2 rows of dev, seed 0; today." in text

@@ -1,0 +1,103 @@
+"""Other ways to ask the shipped planner, in the harness of `bench.planners`: line by line, and with repairs.
+
+They ask the agent `tool_planner` as the workflow `planner` does, with the same tools and the same adapter.
+
+- Line by line: each question's grammar allows one line more, and the lines that stand are the beginning of the model's message.
+- With a repair: what is refused goes back with the reason and is asked for once more. It matters where no grammar holds the lines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from bench.metrics import Plan
+from bench.plan_baselines import Planned, Tally, card, sound
+from bench.plan_sets import PlanSet, Task
+from orchestra.app import Orchestra
+from orchestra.errors import InputError
+from orchestra.router import tool_plans
+from orchestra.router.tool_plans import Declared, Style
+from orchestra.workflow.steps import Agent, Step
+
+WRITER = "tool_planner"
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """The agent, and what a task is asked with."""
+
+    orchestra: Orchestra
+    known: PlanSet
+    name: str
+
+    @property
+    def style(self) -> Style:
+        """What kind of plans the set has."""
+        return "steps" if self.known.kind.steps else "calls"
+
+    def offer(self, task: Task) -> tuple[list[Declared], str]:
+        """The tools that the model reads, and how it reads them."""
+        chosen = tool_plans.shortlist(task.text, tool_plans.declared(task.raw))
+        return chosen, tool_plans.told(task.text, chosen, task.tables or None)
+
+    def read(self, text: str, task: Task) -> Plan | None:
+        """The graph that lines are. Raises `InputError` for lines that are none."""
+        return sound(tool_plans.graph(text, tool_plans.declared(task.raw), self.style))
+
+
+@dataclass(frozen=True)
+class Stepwise(_Asking):
+    """A question for each line."""
+
+    name: str = "ours, line by line"
+
+    @cached_property
+    def writer(self) -> Step[..., Any]:
+        """The shipped agent, whose message begins with the lines that stand."""
+        shipped = self.orchestra.registry.cards[WRITER]
+        prompt = f"{shipped.template.rstrip()}\n<!-- assistant -->\n{{{{ so_far }}}}\n"
+        kept = {"system": shipped.system, "model": shipped.model, "adapter": shipped.adapter}
+        inputs = ("task", "tools", "so_far", "grammar")
+        made = card("tool_planner_by_line", prompt, inputs, shipped.max_output, grammar="grammar", **kept)
+        return Agent.carded(made.model_copy(update={"folder": shipped.folder}))
+
+    async def __call__(self, task: Task) -> Planned:
+        chosen, told = self.offer(task)
+        tally, so_far = Tally(), ""
+        for before in range(tool_plans.MAX_STEPS):
+            grammar = tool_plans.next_line(chosen, before, self.style)
+            said = await tally.ask(self.orchestra, self.writer, task=task.text, tools=told, so_far=so_far, grammar=grammar)
+            if said is None:
+                return Planned(None, tally.usage, fault=tally.fault)
+            so_far += said
+            if not said.endswith("\ns"):
+                break
+        try:
+            return Planned(self.read(so_far.removesuffix("\ns"), task), tally.usage)
+        except InputError as error:
+            return Planned(None, tally.usage, fault=f"{error.code}: {error.message}")
+
+
+@dataclass(frozen=True)
+class Repaired(_Asking):
+    """The plan at once; where it is refused, it is asked for again with the reason."""
+
+    name: str = "ours, without its grammar, one repair"
+    repairs: int = 1
+
+    async def __call__(self, task: Task) -> Planned:
+        chosen, told = self.offer(task)
+        writer, tally, asked = self.orchestra.find(WRITER), Tally(), task.text
+        for _ in range(self.repairs + 1):
+            given = {"task": asked, "tools": told, "grammar": tool_plans.grammar(chosen, self.style)}
+            said = await tally.ask(self.orchestra, writer, **given)
+            if said is None:
+                break
+            try:
+                return Planned(self.read(said, task), tally.usage)
+            except InputError as error:
+                tally.fault = f"{error.code}: {error.message}"
+                asked = f"{task.text}\n\nThis was refused: {error.message}; {error.hint}\n{said}"
+        return Planned(None, tally.usage, fault=tally.fault)
