@@ -93,6 +93,12 @@ class Layout(_Frozen):
     sha256: Digest
 
 
+class _Standing(BaseModel):
+    """What all layouts of encoders say."""
+
+    base: Base
+
+
 class Committee:
     """A committee, ready."""
 
@@ -175,9 +181,9 @@ def _linear(card: Card, named: Linear | None) -> Classifier | None:
 
 
 def base_of(card: Card) -> Base:
-    """The encoder that a card stands on. Raises `InputError` A011 where the card's data file says none."""
+    """The encoder that a card of kind `encoder` stands on. Raises `InputError` A011 where the card's data file says none."""
     with reading(card):
-        return _layout(card).base
+        return _Standing.model_validate_json(card.read(card.data)).base
 
 
 def _layout(card: Card) -> Layout:

@@ -1,8 +1,11 @@
-"""A sentence encoder in numpy: a small BERT with several low-rank adapters at once, from text to one vector an adapter.
+"""A sentence encoder in numpy: a small BERT or MPNet with several low-rank adapters at once, from text to one vector an adapter or a token.
 
 The weights are read where they lie, as a map of the file, so that agents with one base share its pages. An adapter changes every
 linear layer `W` to `W + B A` (LoRA, https://arxiv.org/abs/2106.09685). The members of a committee are rows of one batch: each matrix of
 the base is read once for all of them, which is what a call costs. A sentence is the mean of its tokens (https://arxiv.org/abs/1908.10084).
+
+MPNet (https://arxiv.org/abs/2004.09297) differs from BERT in what its arrays are called, in where its positions begin, and in a bias of its
+attention by how far apart two tokens are, as T5 has it. Its arrays get BERT's names when they are read.
 """
 
 from __future__ import annotations
@@ -30,6 +33,18 @@ LINEAR = (
     "output.dense",
 )
 """The linear layers of a block, by their names in the file: those that adapters change."""
+OF_MPNET = (
+    ("attention.attn.q.", "attention.self.query."),
+    ("attention.attn.k.", "attention.self.key."),
+    ("attention.attn.v.", "attention.self.value."),
+    ("attention.attn.o.", "attention.output.dense."),
+    ("attention.LayerNorm.", "attention.output.LayerNorm."),
+)
+"""Parts of names of MPNet's arrays, and BERT's names for the same."""
+NEARNESS = "encoder.relative_attention_bias.weight"
+"""MPNet's array of what distance says for attention: (buckets, heads), one for all blocks."""
+FARTHEST = 128
+"""Tokens from which on all distances are alike to MPNet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +56,20 @@ class Shape:
     width: int
     inner: int
     epsilon: float
+    first: int = 0
+    """The position of the first token."""
+    buckets: int = 0
+    """How many distances attention tells apart; 0 where it tells none."""
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Shape:
-        """The shape that `config.json` states. Raises `ValueError` or `KeyError` for another kind of model than BERT."""
-        if config["model_type"] != "bert" or config["hidden_act"] != "gelu" or config["position_embedding_type"] != "absolute":
-            raise ValueError("the encoder is no BERT with GELU and absolute positions")
+        """The shape that `config.json` states. Raises `ValueError` or `KeyError` for another kind of model than BERT and MPNet."""
+        kind, places = config["model_type"], config.get("position_embedding_type", "absolute")
+        if kind not in ("bert", "mpnet") or config["hidden_act"] != "gelu" or places != "absolute":
+            raise ValueError("the encoder is no BERT or MPNet with GELU and absolute positions")
         sizes = [int(config[key]) for key in ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")]
-        return cls(sizes[0], sizes[1], sizes[2], sizes[3], float(config["layer_norm_eps"]))
+        more = (int(config["pad_token_id"]) + 1, int(config["relative_attention_num_buckets"])) if kind == "mpnet" else (0, 0)
+        return cls(sizes[0], sizes[1], sizes[2], sizes[3], float(config["layer_norm_eps"]), *more)
 
     @property
     def names(self) -> Iterator[str]:
@@ -69,6 +90,16 @@ class Change(NamedTuple):
     up: Array
 
 
+class Pair(NamedTuple):
+    """Two texts as tokens of one input: `head`, the first text with the marks around it; `body`, the second; `tail`, the last mark."""
+
+    head: list[int]
+    body: list[int]
+    spans: list[tuple[int, int]]
+    """Where each token of `body` stands in the second text, in characters."""
+    tail: list[int]
+
+
 class Encoder:
     """An encoder, ready to read texts."""
 
@@ -77,8 +108,10 @@ class Encoder:
         from threadpoolctl import ThreadpoolController
 
         self.shape, self._processors = shape, ThreadpoolController()
-        self._arrays = {name.removeprefix("bert."): array for name, array in arrays.items()}
+        self._arrays = named(arrays)
         self._tokenizer = tokenizer
+        if shape.buckets and self._arrays[NEARNESS].shape != (shape.buckets, shape.heads):
+            raise ValueError(f"{NEARNESS} has another shape than the configuration says")
         for name in shape.names:
             taken, given = shape.sides(name)
             if self._arrays[f"{name}.weight"].shape != (given, taken) or self._arrays[f"{name}.bias"].shape != (given,):
@@ -104,37 +137,54 @@ class Encoder:
         first, *rest = self._tokenizer.encode(clean[: most * CHARACTERS]).ids
         return [first, *rest[:-1][: most - 2], rest[-1]]
 
+    def pair(self, first: str, second: str) -> Pair:
+        """Two texts, all of them."""
+        made = self._tokenizer.encode(*(text.encode("utf-8", "replace").decode("utf-8") for text in (first, second)))
+        body = [at for at, text in enumerate(made.sequence_ids) if text == 1]
+        start, end = (body[0], body[-1] + 1) if body else (len(made.ids) - 1, len(made.ids) - 1)
+        return Pair(made.ids[:start], made.ids[start:end], made.offsets[start:end], made.ids[end:])
+
     def embed(self, tokens: Sequence[int], changes: Mapping[str, Change], members: int = 1) -> Array:
         """The vectors of a text, (members, width)."""
         with self._processors.limit(limits=1, user_api="blas"):  # threads of small products wait for one another longer than they work
-            return self._embed(tokens, changes, members)
+            read = self.read(tokens, changes, members)
+        mean: Array = read.mean(axis=1)
+        return mean
 
-    def _embed(self, tokens: Sequence[int], changes: Mapping[str, Change], members: int) -> Array:
+    def read(self, tokens: Sequence[int], changes: Mapping[str, Change], members: int = 1) -> Array:
+        """The vectors of a text's tokens, (members, tokens, width)."""
         import numpy as np
 
         get = self._arrays
-        first = get["embeddings.word_embeddings.weight"][list(tokens)] + get["embeddings.position_embeddings.weight"][: len(tokens)]
-        start = self._normed(first + get["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
+        places = get["embeddings.position_embeddings.weight"][self.shape.first :][: len(tokens)]
+        first = get["embeddings.word_embeddings.weight"][list(tokens)] + places
+        if "embeddings.token_type_embeddings.weight" in get:
+            first = first + get["embeddings.token_type_embeddings.weight"][0]
+        start = self._normed(first, "embeddings.LayerNorm")
+        near = get[NEARNESS][distances(len(tokens), self.shape.buckets)].transpose(2, 0, 1) if self.shape.buckets else None
         x: Array = start[None]
         for layer in range(self.shape.layers):
             block = f"encoder.layer.{layer}"
             if len(x) != members and any(f"{block}.{name}" in changes for name in LINEAR):
                 x = np.repeat(x, members, axis=0)  # up to here they have said the same
-            read = self._attended(x, block, changes)
+            read = self._attended(x, block, changes, near)
             x = self._normed(x + self._linear(read, f"{block}.attention.output.dense", changes), f"{block}.attention.output.LayerNorm")
             inner = gelu(self._linear(x, f"{block}.intermediate.dense", changes))
             x = self._normed(x + self._linear(inner, f"{block}.output.dense", changes), f"{block}.output.LayerNorm")
-        mean: Array = np.repeat(x, members // len(x), axis=0).mean(axis=1)
-        return mean
+        given: Array = np.repeat(x, members // len(x), axis=0)
+        return given
 
-    def _attended(self, x: Array, block: str, changes: Mapping[str, Change]) -> Array:
+    def _attended(self, x: Array, block: str, changes: Mapping[str, Change], near: Array | None) -> Array:
         """What each token reads from the others, (members, tokens, width)."""
         import numpy as np
 
         members, count, width = x.shape
         parts = [self._linear(x, f"{block}.attention.self.{name}", changes) for name in ("query", "key", "value")]
-        query, key, value = (part.reshape(members, count, self.shape.heads, -1).transpose(0, 2, 1, 3) for part in parts)
+        split = (part.reshape(members, count, self.shape.heads, -1).transpose(0, 2, 1, 3) for part in parts)
+        query, key, value = map(np.ascontiguousarray, split)  # of others products are slow
         scores = query @ key.transpose(0, 1, 3, 2) / np.float32(math.sqrt(width // self.shape.heads))
+        if near is not None:
+            scores = scores + near
         scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
         read: Array = (scores / scores.sum(axis=-1, keepdims=True)) @ value
         return read.transpose(0, 2, 1, 3).reshape(members, count, width)
@@ -154,6 +204,30 @@ class Encoder:
         spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(self.shape.epsilon))
         normed: Array = centred / spread * self._arrays[f"{name}.weight"] + self._arrays[f"{name}.bias"]
         return normed
+
+
+def named(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Arrays of a file by BERT's names."""
+    found = {}
+    for name, array in arrays.items():
+        for theirs, ours in OF_MPNET:
+            name = name.replace(theirs, ours)
+        found[name.removeprefix("bert.").removeprefix("mpnet.")] = array
+    return found
+
+
+def distances(count: int, buckets: int) -> NDArray[Any]:
+    """The bucket of each pair of so many tokens, (from, to): half of them for what stands behind, of each half one half for near distances
+    one by one, and the other for longer ones in equal ratios (T5, https://arxiv.org/abs/1910.10683, section 2.1)."""
+    import numpy as np
+
+    apart = np.arange(count)[None, :] - np.arange(count)[:, None]
+    half, far = buckets // 2, np.abs(apart)
+    exact = half // 2
+    ratio = np.log(np.maximum(far, 1) / exact) / math.log(FARTHEST / exact)
+    longer = np.minimum(exact + (ratio * (half - exact)).astype(np.int64), half - 1)
+    found: NDArray[Any] = np.where(apart > 0, half, 0) + np.where(far < exact, far, longer)
+    return found
 
 
 CHARACTERS = 32

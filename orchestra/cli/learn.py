@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from orchestra.fleet.config import FleetConfig
     from orchestra.learn.distillation import Distillation
     from orchestra.learn.loop import Course, Tick
+    from orchestra.learn.member import Step
     from orchestra.learn.model import Shape
 
 EVERY = 10.0
@@ -104,7 +105,7 @@ def train(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the adapter goes.", show_default="in DATA")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Train for about so long.", show_default=False)] = None,
     epochs: Annotated[
-        float | None, typer.Option(min=0.01, help="Passes over the rows.", show_default="3, an encoder's 6, without --minutes")
+        float | None, typer.Option(min=0.01, help="Passes over the rows.", show_default="3, an encoder's 6 or 4, without --minutes")
     ] = None,
     rank: Annotated[int, typer.Option(min=1, max=256, help="Rank of the LoRA.")] = 16,
     targets: Annotated[str, typer.Option(help="Layers: all-linear, attention or query-value.")] = "all-linear",
@@ -126,8 +127,8 @@ def train(
     share: Annotated[float, typer.Option(min=0, max=1, help="What the teacher counts; the labels count the rest.")] = 0.5,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget a training that was killed, and begin again.")] = False,
 ) -> None:
-    """Train an agent on a data set: an adapter for a language model; a sentence encoder that tells labels, in minutes; the arrays of a
-    tagger or a classifier, in seconds.
+    """Train an agent on a data set: an adapter for a language model; a sentence encoder that tells labels, or points at words, in
+    minutes; the arrays of a tagger or a classifier, in seconds.
 
     A training of an adapter or an encoder that was killed goes on where it stopped: give the same command. With --teacher an adapter
     learns from the probabilities of a larger model, and from the labels; with --start it goes on from an adapter that is there. An
@@ -201,29 +202,40 @@ class Ends(NamedTuple):
 def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
     import asyncio
 
+    from orchestra.agent.spans import points
     from orchestra.cli.progress import Waiting
+    from orchestra.errors import InputError
     from orchestra.fleet.encoders import Encoders
     from orchestra.fleet.folders import Folders
     from orchestra.fleet.weights import Pantry
-    from orchestra.learn import intents
+    from orchestra.learn import intents, spans
     from orchestra.learn.dataset import DataSet
     from orchestra.learn.model import available
 
-    available(intents.PACKAGES)
+    pointing = points(card)
+    available(spans.PACKAGES if pointing else intents.PACKAGES)
+    if pointing and ends.minutes is not None:
+        raise InputError("K010", f"{card.name} points at words, and is trained by epochs", hint="--epochs 4 instead of --minutes")
     rows, waiting = DataSet.load(data), Waiting()
     try:
         base = asyncio.run(Encoders(Pantry.of(hub=settings().hub or None), waiting).folder(card.model))
     finally:
         waiting.close()
     epochs = max(1, round(ends.epochs)) if ends.epochs is not None else None
-    training = intents.Training(
-        card=card, data=rows, base=base, cache=Folders.of().cache, epochs=epochs, minutes=ends.minutes, seed=ends.seed
-    )
-    teller = Teller()
-    made = intents.run(training, lambda step: teller.line(f"step {step.done}/{step.total}, loss {step.loss:.3f}"), fresh=ends.fresh)
+    cache, teller = Folders.of().cache, Teller()
+
+    def tell(step: Step) -> None:
+        teller.line(f"step {step.done}/{step.total}, loss {step.loss:.3f}")
+
+    if pointing:
+        lesson = spans.Training(card=card, data=rows, base=base, cache=cache, epochs=epochs or spans.EPOCHS, seed=ends.seed)
+        made, judged = spans.run(lesson, tell, fresh=ends.fresh), "of the tune part"
+    else:
+        training = intents.Training(card=card, data=rows, base=base, cache=cache, epochs=epochs, minutes=ends.minutes, seed=ends.seed)
+        made, judged = intents.run(training, tell, fresh=ends.fresh), "on the texts that were left out"
     made.write(out)
     shares = ", ".join(f"{name} {value:.3f}" for name, value in made.settled.accuracy.items())
-    say(f"{out}: right on the texts that were left out: {shares}; orchestra learn promote {card.name} {out} --data {data}")
+    say(f"{out}: right {judged}: {shares or 'not known'}; orchestra learn promote {card.name} {out} --data {data}")
 
 
 def _train_here(card: Card, data: Path, out: Path) -> None:

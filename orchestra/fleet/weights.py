@@ -22,7 +22,7 @@ import msgspec
 
 from orchestra.errors import FleetError
 from orchestra.fleet import download
-from orchestra.fleet.config import FilesSource, FolderSource, HubSource, PackageSource, Source, Weights
+from orchestra.fleet.config import FilesSource, FolderSource, HubSource, PackageSource, Source, SplitSource, Weights
 from orchestra.fleet.folders import Folders
 from orchestra.fleet.progress import Progress, Report, silent
 from orchestra.fleet.safetensors import check_folder
@@ -95,9 +95,9 @@ class Pantry:
         return self.folders.models / digest(canonical({"recipe": RECIPE, **_identity(source)}))
 
 
-def _identity(source: FilesSource | PackageSource | HubSource) -> dict[str, str]:
+def _identity(source: FilesSource | SplitSource | PackageSource | HubSource) -> dict[str, str]:
     match source:
-        case FilesSource():
+        case FilesSource() | SplitSource():
             return {name: file.sha256 for name, file in source.files.items()}
         case PackageSource():
             return {"gguf": source.sha256}
@@ -169,11 +169,15 @@ async def ensure(weights: Weights, pantry: Pantry, report: Report = silent) -> P
 
 def absent(weights: Weights) -> FleetError:
     """The error of weights that nobody has fetched yet."""
-    names = [str(next(iter(source.model_dump().values()))) for source in weights.sources]
+    names = [_named(source) for source in weights.sources]
     return FleetError("F003", f"the weights are not on this machine (from {' or '.join(names)})", hint="orchestra fleet start")
 
 
-async def _fill(source: FilesSource | PackageSource | HubSource, licence: str, pantry: Pantry, report: Report) -> None:
+def _named(source: Source) -> str:
+    return source.pieces[0].package if isinstance(source, SplitSource) else str(next(iter(source.model_dump().values())))
+
+
+async def _fill(source: FilesSource | SplitSource | PackageSource | HubSource, licence: str, pantry: Pantry, report: Report) -> None:
     target = pantry.folder(source)
     _announce(source, licence, pantry, report)
     partial = target.with_name(f".{target.name}.partial")
@@ -183,6 +187,9 @@ async def _fill(source: FilesSource | PackageSource | HubSource, licence: str, p
             case FilesSource():
                 _clear(partial)
                 await download.files_from_package(source, partial, pantry.folders.downloads, pantry.mirror, pantry.environment, report)
+            case SplitSource():
+                _clear(partial)
+                await download.files_from_pieces(source, partial, pantry.folders.downloads, pantry.mirror, pantry.environment, report)
             case PackageSource():
                 gguf = await download.from_package(source, pantry.folders.downloads, pantry.mirror, pantry.environment, report)
                 _clear(partial)
@@ -197,11 +204,13 @@ async def _fill(source: FilesSource | PackageSource | HubSource, licence: str, p
     _clear(pantry.folders.downloads)
 
 
-def _announce(source: FilesSource | PackageSource | HubSource, licence: str, pantry: Pantry, report: Report) -> None:
+def _announce(source: FilesSource | SplitSource | PackageSource | HubSource, licence: str, pantry: Pantry, report: Report) -> None:
     """Says sizes and licence, and makes sure that there is room. Raises `FleetError` F004 where there is none."""
     match source:
         case FilesSource():
             made, kept, name = source.bytes, 0, source.package
+        case SplitSource():
+            made, kept, name = source.bytes, source.download_bytes, f"{source.pieces[0].package} and {len(source.pieces) - 1} more"
         case PackageSource():
             made, kept, name = int(source.bytes * BF16_PER_Q4_BYTE), source.bytes, source.package
         case HubSource():

@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 
 from orchestra.errors import InputError
-from orchestra.learn.tuned import Frozen, Pace, Tuned, padded
+from orchestra.learn.tuned import Adapted, Frozen, Pace, Tuned, padded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,28 +49,50 @@ def trained(base: Frozen, texts: Texts, labels: Sequence[int], count: int, pace:
     """A member that has learnt the labels, of which there are `count`, of these texts."""
     member = Tuned(base, count, pace)
     wanted = torch.tensor(labels)
-    plan = _plan(texts, labels, count, pace)
-    optimizer = _optimizer(member, pace.rate)
-    per_epoch = len(_batches(texts, pace.batch, 0))
-    if (first := _resumed(member, optimizer, checkpoint, plan)) == 0:
-        _begin(member, texts, wanted, count)
-    for epoch in range(first, pace.epochs):
-        torch.manual_seed(pace.seed * 1000 + epoch)
-        member.training = True
-        for at, batch in enumerate(_batches(texts, pace.batch, pace.seed * 1000 + epoch)):
-            done, total = epoch * per_epoch + at + 1, pace.epochs * per_epoch
-            share = min(1.0, done / (WARMING * total), (total - done) / ((1 - WARMING) * total))
-            for group in optimizer.param_groups:
-                group["lr"] = pace.rate * share
-            loss = functional.cross_entropy(member.logits(member.embed(*padded([texts[row] for row in batch]))), wanted[batch])
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(member.learnt.values(), LONGEST)
-            optimizer.step()
-            told(Step(done, total, loss.item()))
-        member.training = False
-        _save(member, optimizer, checkpoint, plan, epoch + 1)
+
+    def loss(batch: Sequence[int]) -> Tensor:
+        return functional.cross_entropy(member.logits(member.embed(*padded([texts[row] for row in batch]))), wanted[list(batch)])
+
+    run = Epochs(loss, lambda seed: _batches(texts, pace.batch, seed), _plan(texts, labels, count, pace), checkpoint)
+    run.through(member, pace, lambda: _begin(member, texts, wanted, count), told)
     return member
+
+
+@dataclass(frozen=True, slots=True)
+class Epochs:
+    """Passes over rows: what they are, and where they are kept."""
+
+    loss: Callable[[Sequence[int]], Tensor]
+    """Of the rows of a batch."""
+    batches: Callable[[int], Sequence[Sequence[int]]]
+    """Of an epoch, by its seed."""
+    plan: str
+    """The digest of everything that the result follows from, but the blocks of the base that are tuned."""
+    checkpoint: Path
+
+    def through(self, member: Adapted, pace: Pace, begin: Callable[[], None], told: Told) -> None:
+        """Trains a member to the end, from its last checkpoint on; `begin` sets up one that has none. Raises `InputError` N140 for a
+        checkpoint of another training."""
+        optimizer = _optimizer(member, pace.rate)
+        per_epoch = len(self.batches(0))
+        if (first := _resumed(member, optimizer, self.checkpoint, self.plan)) == 0:
+            begin()
+        for epoch in range(first, pace.epochs):
+            torch.manual_seed(pace.seed * 1000 + epoch)
+            member.training = True
+            for at, batch in enumerate(self.batches(pace.seed * 1000 + epoch)):
+                done, total = epoch * per_epoch + at + 1, pace.epochs * per_epoch
+                share = min(1.0, done / (WARMING * total), (total - done) / ((1 - WARMING) * total))
+                for group in optimizer.param_groups:
+                    group["lr"] = pace.rate * share
+                loss = self.loss(batch)
+                optimizer.zero_grad()
+                torch.autograd.backward(loss)
+                torch.nn.utils.clip_grad_norm_(member.learnt.values(), LONGEST)
+                optimizer.step()
+                told(Step(done, total, loss.item()))
+            member.training = False
+            _save(member, optimizer, self.checkpoint, self.plan, epoch + 1)
 
 
 @torch.no_grad()
@@ -107,9 +129,9 @@ def _batches(texts: Texts, size: int, seed: int) -> list[list[int]]:
     return made
 
 
-def _optimizer(member: Tuned, rate: float) -> torch.optim.AdamW:
-    head = [member.learnt["prototypes"], member.learnt["sharpness"]]
+def _optimizer(member: Adapted, rate: float) -> torch.optim.AdamW:
     adapters = [array for name, array in member.learnt.items() if name.startswith(("down.", "up."))]
+    head = [array for name, array in member.learnt.items() if not name.startswith(("down.", "up."))]
     groups = [{"params": adapters, "weight_decay": DECAY}, {"params": head, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
 
@@ -122,7 +144,7 @@ def _plan(texts: Texts, labels: Sequence[int], count: int, pace: Pace) -> str:
     return mark.hexdigest()
 
 
-def _save(member: Tuned, optimizer: torch.optim.AdamW, path: Path, plan: str, epochs: int) -> None:
+def _save(member: Adapted, optimizer: torch.optim.AdamW, path: Path, plan: str, epochs: int) -> None:
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +157,7 @@ def _save(member: Tuned, optimizer: torch.optim.AdamW, path: Path, plan: str, ep
     os.replace(partial, path)
 
 
-def _resumed(member: Tuned, optimizer: torch.optim.AdamW, path: Path, plan: str) -> int:
+def _resumed(member: Adapted, optimizer: torch.optim.AdamW, path: Path, plan: str) -> int:
     """Takes up the last checkpoint; the number of epochs that are done."""
     from safetensors import SafetensorError, safe_open
 

