@@ -105,7 +105,7 @@ def train(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the adapter goes.", show_default="in DATA")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Train for about so long.", show_default=False)] = None,
     epochs: Annotated[
-        float | None, typer.Option(min=0.01, help="Passes over the rows.", show_default="3, an encoder's 6 or 4, without --minutes")
+        float | None, typer.Option(min=0.01, help="Passes over the rows.", show_default="3, an encoder's 6 or 3, without --minutes")
     ] = None,
     rank: Annotated[int, typer.Option(min=1, max=256, help="Rank of the LoRA.")] = 16,
     targets: Annotated[str, typer.Option(help="Layers: all-linear, attention or query-value.")] = "all-linear",
@@ -215,7 +215,7 @@ def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
     pointing = points(card)
     available(spans.PACKAGES if pointing else intents.PACKAGES)
     if pointing and ends.minutes is not None:
-        raise InputError("K010", f"{card.name} points at words, and is trained by epochs", hint="--epochs 4 instead of --minutes")
+        raise InputError("K010", f"{card.name} points at words, and is trained by epochs", hint="--epochs 3 instead of --minutes")
     rows, waiting = DataSet.load(data), Waiting()
     try:
         base = asyncio.run(Encoders(Pantry.of(hub=settings().hub or None), waiting).folder(card.model))

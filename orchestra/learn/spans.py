@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "safetensors", "tokenizers", "threadpoolctl")
 ARRAYS = "spans.npz"
-EPOCHS = 4
+EPOCHS = 3
 """Passes over the rows, where nothing is said."""
 SILENCES = tuple(step / 4 for step in range(-16, 17))
 """What is tried on the rows to tune on as the logit that is added to "no answer here"."""
@@ -64,7 +64,7 @@ class Training:
     cache: Path
     """Where checkpoints are kept."""
     epochs: int = EPOCHS
-    rate: float = 5e-4
+    rate: float = 3e-4
     rank: int = 16
     seed: int = 0
     tokens: int = 384
