@@ -67,7 +67,7 @@ def rewritten(found: Plan, random: Random) -> Plan:
         left.remove(step)
         renamed = {name: _renamed(value, names) for name, value in step.arguments.items()}
         arguments = dict(random.sample(list(renamed.items()), len(renamed)))
-        each = None if step.each is None else _reference(step.each, names)
+        each = None if step.each is None else _renamed(step.each, names)
         after = tuple(random.sample([names[name] for name in step.after], len(step.after)))
         names[step.name] = f"s{len(made) + 1}"
         made.append(Step(names[step.name], step.skill, arguments, each, after))
