@@ -125,8 +125,8 @@ def listed(stated: Literal) -> str:
     return f"${{{spelt}}}"
 
 
-_SPELT = re.compile("[$\x7f-\x9f]")
-"""What a text in an expression spells by its number: `$`, which before a brace would begin a reference, and what no file may hold."""
+_SPELT = re.compile("[\x7f-\x9f]")
+"""Characters that no file may hold; a text in an expression spells them by their numbers."""
 
 
 def escaped(value: Any) -> Any:
