@@ -91,7 +91,7 @@ def _planned(path: str, node: CompiledNode, contract: Contract, count: int, mode
 def _elements(node: CompiledNode, given: Mapping[str, Any]) -> int:
     if node.each is None:
         return 1
-    if node.each.references == {"input"}:
+    if node.each.references <= {"input"}:
         try:
             return min(len(node.each.evaluate({"input": given})), node.limit)
         except (OrchestraError, KeyError, TypeError):

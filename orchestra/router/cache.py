@@ -22,7 +22,7 @@ import msgspec
 from orchestra.events import NOTHING, Usage
 from orchestra.router.gates import judge
 from orchestra.router.intents import MAX_REQUEST, Intent, Pair, aligned
-from orchestra.router.notation import INPUT, Answer, Argument, Line, Literal, NotPlan, Reference, Step, read
+from orchestra.router.notation import ELEMENT, INPUT, Answer, Argument, Line, Literal, NotPlan, Reference, Step, read
 from orchestra.router.offer import Offer, Skill
 from orchestra.router.plan import Plan, plan_of
 from orchestra.router.votes import Vote
@@ -166,13 +166,15 @@ class _Filling:
 
     def step(self, step: Step, skill: Skill) -> Step:
         arguments = {name: self.argument(value, skill, name) for name, value in step.arguments.items()}
-        return replace(step, arguments=arguments)
+        if not isinstance(step.each, Literal):
+            return replace(step, arguments=arguments)
+        choice = any(_chosen(skill, name) for name, value in step.arguments.items() if value == Reference(ELEMENT))
+        return replace(step, arguments=arguments, each=Literal(self.constant(step.each.value, choice=choice)))
 
     def argument(self, value: Argument, skill: Skill, name: str) -> Argument:
         if isinstance(value, Reference):
             return value
-        choice = any("enum" in one or "const" in one for one in branches(skill.fields[name]))
-        return Literal(self.constant(value.value, choice=choice))
+        return Literal(self.constant(value.value, choice=_chosen(skill, name)))
 
     def constant(self, value: Any, *, choice: bool) -> Any:
         match value:
@@ -234,15 +236,22 @@ class _Filling:
 
 
 def _numbers_of(plan: Plan) -> Iterator[int]:
-    """Numbers that a plan's build could come from: places in lists, counted from 0 and from 1, and how many steps there are of a kind."""
+    """Numbers that a plan's build could come from: places in lists, counted from 0 and from 1, how long the lists are that it states to go
+    over, and how many steps there are of a kind."""
     lines: Iterable[Step | Answer] = (*plan.steps, plan.answer)
     for line in lines:
         for reference in line.values if isinstance(line, Answer) else [*line.references, *_inside(line.arguments)]:
             for part in reference.path:
                 if isinstance(part, int):
                     yield from (part, part + 1)
+    yield from (len(step.each.value) for step in plan.steps if isinstance(step.each, Literal))
     skills = [step.skill for step in plan.steps]
     yield from {len(skills), *map(skills.count, skills)} - {1}
+
+
+def _chosen(skill: Skill, name: str) -> bool:
+    """Whether an argument is a choice."""
+    return any("enum" in one or "const" in one for one in branches(skill.fields[name]))
 
 
 def _inside(arguments: Mapping[str, Argument]) -> list[Reference]:

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestra.router.notation import ELEMENT, Answer, Line, Literal, NotPlan, Reference, Step, read
-from orchestra.router.offer import Offer, Scope, Skill, free, statable
+from orchestra.router.offer import Offer, Scope, Skill, element_of, free, statable
+from orchestra.router.plan import listed
 from orchestra.values.schema import show
 from orchestra.values.types import Schema, Validator, branches, bundled, elements, nearest, under
+from orchestra.workflow.syntax import MAX_LENGTH
 
 SHOWN = 200
 """Characters of a line that a rejection shows."""
@@ -102,19 +104,48 @@ def _element(step: Step, scope: Scope, path: str) -> Schema | Rejection | None:
     """The type of `x`; None where there is none."""
     if step.each is None:
         return None
-    kind = scope.type_of(step.each)
-    if isinstance(kind, str):
-        return Rejection("R004", f"{path}/each", kind)
-    inner = elements(kind) if all(one.get("type") == "array" for one in branches(kind)) else ""
-    if isinstance(inner, str):
-        return Rejection("R005", f"{path}/each", f"expected a list, got {show(kind)}")
+    inner = _stated(step.each.value, scope.offer, path) if isinstance(step.each, Literal) else _at_hand(step.each, scope, path)
+    if isinstance(inner, Rejection):
+        return inner
     if not any(isinstance(value, Reference) and value.root == ELEMENT for value in step.arguments.values()):
         return Rejection("R003", f"{path}/each", f"no argument reads {ELEMENT}", f"{ELEMENT} is an element of {step.each}")
     return inner
 
 
+def _at_hand(each: Reference, scope: Scope, path: str) -> Schema | Rejection:
+    """The type of the elements of a list that is at hand."""
+    kind = scope.type_of(each)
+    if isinstance(kind, str):
+        return Rejection("R004", f"{path}/each", kind)
+    inner = elements(kind) if all(one.get("type") == "array" for one in branches(kind)) else ""
+    return Rejection("R005", f"{path}/each", f"expected a list, got {show(kind)}") if isinstance(inner, str) else inner
+
+
+def _stated(values: Any, offer: Offer, path: str) -> Schema | Rejection:
+    """The type of the elements of a list that the plan states. Whether each may stand where `x` does is for the arguments to say."""
+    where, width = f"{path}/each", offer.limits.width
+    if not isinstance(values, list) or not values or not all(map(_plain, values)):
+        return Rejection("R005", where, "a list to go over that a plan states has texts, numbers or truth values")
+    if len(values) > width:
+        hint = "go over a part of them, or over a list that is at hand"
+        return Rejection("R006", where, f"a list has at most {width} elements, and this one has {len(values)}", hint)
+    if len(listed(Literal(values))) > MAX_LENGTH:
+        reason = f"a list to go over that a plan states has at most {MAX_LENGTH:,} characters"
+        return Rejection("R006", where, reason, "state shorter texts")
+    return element_of(values)
+
+
+def _plain(value: Any) -> bool:
+    """Whether a value may stand in a list to go over: what an expression can write."""
+    return isinstance(value, str | float | bool) or (isinstance(value, int) and abs(value) <= _LARGEST)
+
+
+_LARGEST = 2**53
+"""Beside a number with a fraction, CEL makes an integer one as well: the largest that stays what it is."""
+
+
 def _arguments(step: Step, skill: Skill, scope: Scope, element: Schema | None, path: str) -> Iterator[Rejection]:
-    kinds, offer = skill.fields, scope.offer
+    kinds = skill.fields
     for name, kind in kinds.items():
         if name in skill.required and name not in step.arguments:
             reason = f"{step.skill} needs {name}: {show(kind)}"
@@ -126,17 +157,32 @@ def _arguments(step: Step, skill: Skill, scope: Scope, element: Schema | None, p
             hint = f"did you mean {near}?" if near else f"it takes: {', '.join(kinds) or 'nothing'}"
             yield Rejection("R003", where, f"{step.skill} takes no {name!r}", hint)
         elif isinstance(value, Literal):
-            if not statable(kinds[name]):
-                hint = _instead(scope.at_hand(), scope.offer, kinds[name])
-                yield Rejection("R005", where, f"a plan makes up no {show(kinds[name])}", hint)
-            elif fault := Validator(bundled(kinds[name])).check(value.value):
-                yield Rejection("R005", where, fault)
-            elif _made_up(value.value, kinds[name], scope.offer.words):
-                yield Rejection("R012", where, f"{_shown(value)} is no piece of the request", _instead(scope.at_hand(), offer, kinds[name]))
+            yield from _constant(value, kinds[name], scope, where)
+        elif isinstance(step.each, Literal) and value.root == ELEMENT and not value.path:
+            yield from _each_constant(step.each.value, kinds[name], scope, path, where)
         elif isinstance(have := scope.type_of(value, element), str):
             yield Rejection("R004", where, have)
         elif (misfit := scope.offer.proof.misfit(have, kinds[name])) is not None:
             yield Rejection("R005", where, misfit, _instead(scope.at_hand(), scope.offer, kinds[name], value.root))
+
+
+def _each_constant(values: Sequence[Any], kind: Schema, scope: Scope, path: str, where: str) -> Iterator[Rejection]:
+    """What is wrong with the elements of a list that a plan states, in an argument that is given them."""
+    faults = [fault for at, one in enumerate(values) for fault in _constant(Literal(one), kind, scope, f"{path}/each/{at}")]
+    yield from faults
+    if not faults and (misfit := scope.offer.proof.misfit(element_of(values), kind)) is not None:
+        yield Rejection("R005", where, misfit)
+
+
+def _constant(value: Literal, kind: Schema, scope: Scope, where: str) -> Iterator[Rejection]:
+    """What is wrong with a constant in an argument of this type, or in the list whose elements it is given."""
+    if not statable(kind):
+        yield Rejection("R005", where, f"a plan makes up no {show(kind)}", _instead(scope.at_hand(), scope.offer, kind))
+    elif fault := Validator(bundled(kind)).check(value.value):
+        yield Rejection("R005", where, fault)
+    elif _made_up(value.value, kind, scope.offer.words):
+        hint = _instead(scope.at_hand(), scope.offer, kind)
+        yield Rejection("R012", where, f"{_shown(value)} is no piece of the request", hint)
 
 
 def _made_up(value: Any, kind: Schema, words: str) -> bool:

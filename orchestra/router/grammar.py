@@ -4,7 +4,8 @@ A step can only name a skill of the offer, only give it arguments that it has, a
 part of an input or of an earlier step whose type is assignable, or a constant. So no plan that is decoded under it has a phantom
 skill, a cycle or an ill-typed reference. Nor is a call that stands already written again. Constants are texts, numbers, truth values,
 choices and lists of them, each of a bounded length, so that a line ends within the token limit of the one who writes it; a plan invents
-no records, and no tables, least of all documents.
+no records, and no tables, least of all documents. A list to go over, `for x in ["…", "…"]`, has constants that the arguments which are
+given `x` could have had themselves.
 
 `step_grammar` knows the types of all earlier steps. `plan_grammar` is for the whole plan at once, when these are not known yet: there a
 reference to a step may still be of the wrong type, which the gates find.
@@ -30,12 +31,16 @@ MAX_ANSWERS = 4
 MAX_ITEMS = 8
 """Elements of a list that a plan states."""
 MAX_LISTED = 50
-"""Characters of a text in a list that a plan states: a whole list is then no longer than two texts."""
+"""Characters of a text in a list that a plan states: a whole list is then no longer than two texts. Of a list to go over, whose length the
+limits set, the elements share as many characters."""
 _NUMBERS = {"integer": "-?(0|[1-9][0-9]{0,14})", "number": r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,8})?"}
 """Numbers as a plan states them: JSON would allow those that no machine holds."""
 _COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _OF_LISTS = NOTES | {"type", "items", "minItems", "maxItems"}
 """Keys of a type of lists that is written out here; any other is left to the server's own JSON."""
+
+FEWEST = 2
+"""Elements of a list to go over that a plan states: of one, it would be a plain call."""
 
 BEGUN = "s"
 """What stands at the end of a reply where another step follows: the first letter of its name."""
@@ -70,7 +75,8 @@ def step_grammar(offer: Offer, steps: Sequence[Step] = (), *, begun: bool = Fals
         skills = [skill for skill in offer.skills if left > 1 or answers or _brings(offer, skill, each=False)]
         listed = [skill for skill in offer.skills if left > 1 or answers or _brings(offer, skill, each=True)]
         calls = [f"{call} {writer.after(answers, name, skill, False, left > 1)}" for skill, call in writer.calls(scope, skills)]
-        calls += [f"{call} {writer.after(answers, name, skill, True, left > 1)}" for skill, call in writer.mapped(scope, listed)]
+        over = [f"{call} {writer.after(answers, name, skill, True, left > 1)}" for skill, call in writer.mapped(scope, listed)]
+        calls += writer.bracketed(over)
         if calls:
             choices.append(
                 writer.rule(f"{literal(name.removeprefix(BEGUN) if begun else name)} {literal(' = ')} {writer.rule(' | '.join(calls))}")
@@ -155,6 +161,8 @@ class _Writer:
         self.known: set[str] = set()
         self.ends: dict[bytes, str] = {}
         self.sources: list[str] = []
+        self.sorts: dict[bytes, Mapping[bytes, Schema]] = {}
+        self.stated: dict[tuple[bytes, frozenset[str]], str | None] = {}
 
     def rule(self, body: str) -> str:
         return self.rules.setdefault(body, f"r{len(self.rules)}")
@@ -173,7 +181,7 @@ class _Writer:
     def any_call(self, scope: Scope, skills: Iterable[str]) -> list[str]:
         """Calls, and calls of each element of a list."""
         chosen = list(skills)
-        return [rule for _, rule in (*self.calls(scope, chosen), *self.mapped(scope, chosen))]
+        return [*(rule for _, rule in self.calls(scope, chosen)), *self.bracketed([rule for _, rule in self.mapped(scope, chosen)])]
 
     def after(self, answers: Sequence[Reference], name: str, skill: str, each: bool, more: bool) -> str:
         """What comes behind a step of this name: the answer, of it or of those before it, or, where there may be `more`, another step."""
@@ -197,12 +205,23 @@ class _Writer:
                 found.append((skill, self.rule(f"{literal(skill + '(')} {body}")))
         return found
 
+    def bracketed(self, mapped: Sequence[str]) -> list[str]:
+        """Calls of each element, behind their bracket: one choice among the plain ones, so that of a thousand skills none stands twice."""
+        return [self.rule(f"{literal('[')} {self.rule(' | '.join(mapped))}")] if mapped else []
+
     def mapped(self, scope: Scope, skills: Iterable[str]) -> list[tuple[str, str]]:
-        """One rule a skill and a type of elements, for a call of each element of a list."""
+        """One rule a skill, for what stands in the bracket of a call of each element of a list: of one at hand, or one that is stated."""
+        chosen = list(skills)
+        found: dict[str, list[str]] = {}
+        for skill, body in (*self._over_those_at_hand(scope, chosen), *self._over_stated(scope, chosen)):
+            found.setdefault(skill, []).append(body)
+        return [(skill, self.rule(f"{literal(skill + '(')} {self.rule(' | '.join(bodies))}")) for skill, bodies in found.items()]
+
+    def _over_those_at_hand(self, scope: Scope, chosen: Sequence[str]) -> list[tuple[str, str]]:
+        """The arguments of such calls, and their ends, by skill."""
         sorts: dict[bytes, tuple[Schema, list[Reference]]] = {}
         for reference, inner in scope.lists():
             sorts.setdefault(self.offer.proof.mark(inner), (inner, []))[1].append(reference)
-        chosen = list(skills)
         found = []
         for inner, lists in sorts.values():
             values = self._values(scope.at_hand())
@@ -211,8 +230,54 @@ class _Writer:
             for skill in chosen:
                 twins = tuple(twin for twin in self._calling(skill, each=True) if self.before[twin].each in lists)
                 if (body := self._arguments(self.offer.skills[skill], values, parts_, twins, ends)) is not None:
-                    found.append((skill, self.rule(f"{literal('[' + skill + '(')} {body}")))
+                    found.append((skill, body))
         return found
+
+    def _over_stated(self, scope: Scope, chosen: Sequence[str]) -> list[tuple[str, str]]:
+        values, found = self._values(scope.at_hand()), []
+        for skill in chosen if self.offer.limits.width >= FEWEST else ():
+            one = self.offer.skills[skill]
+            for mark, sort in {mark: sort for field in one.fields.values() for mark, sort in self._sorts(field).items()}.items():
+                twins = tuple(twin for twin in self._calling(skill, each=True) if self._goes_over(self.before[twin], mark))
+                if (body := self._arguments(one, values, self._given(mark), twins, self._of_stated(mark, sort))) is not None:
+                    found.append((skill, body))
+        return found
+
+    def _sorts(self, kind: Schema) -> Mapping[bytes, Schema]:
+        """Of the constants of a type, by their marks, those that a plan may state a list of to go over."""
+        mark = self.offer.proof.mark(kind)
+        if mark not in self.sorts:
+            self.sorts[mark] = {canonical(sort): sort for sort in _sorts(kind)}
+        return self.sorts[mark]
+
+    def _goes_over(self, twin: Step, mark: bytes) -> bool:
+        """Whether an earlier call goes over a list that was stated, and could have such constants in it."""
+        given = [name for name, value in twin.arguments.items() if _of_element(value)]
+        fields = self.offer.skills[twin.skill].fields
+        return isinstance(twin.each, Literal) and all(mark in self._sorts(fields[name]) for name in given)
+
+    def _given(self, mark: bytes) -> Values:
+        """What gives the element of such a list to the arguments that could state it themselves, and to no others."""
+
+        def values(kind: Schema, but: frozenset[str] = _ALL) -> str | None:
+            return literal(ELEMENT) if mark in self._sorts(kind) and ELEMENT not in but else None
+
+        return values
+
+    def _of_stated(self, mark: bytes, sort: Schema) -> Callable[[Twins], str | None]:
+        """How a call of each element of a list of such constants ends."""
+        most = min(MAX_ITEMS, self.offer.limits.width)
+        kind = {"type": "array", "items": sort, "minItems": FEWEST, "maxItems": most}
+
+        def ends(twins: Twins) -> str | None:
+            said = frozenset(str(self.before[twin].each) for twin in twins)
+            if (mark, said) not in self.stated:
+                lists = self._list(kind, said, min(MAX_TEXT, MAX_ITEMS * MAX_LISTED // most))
+                over = literal(f") for {ELEMENT} in ")
+                self.stated[mark, said] = f"{over} {self.rule(' | '.join(lists))} {literal(']')}" if lists else None
+            return self.stated[mark, said]
+
+        return ends
 
     def _calling(self, skill: str, *, each: bool) -> Twins:
         """The earlier calls of a skill, of each element or plain."""
@@ -309,7 +374,7 @@ class _Writer:
         found += [self._json(others, longest)] if others else []
         return self.rule(" | ".join(dict.fromkeys(found))) if found else None
 
-    def _list(self, kind: Schema, but: frozenset[str]) -> list[str]:
+    def _list(self, kind: Schema, but: frozenset[str], longest: int = MAX_LISTED) -> list[str]:
         """Lists of constants, but these. A list begins otherwise than those that are left out: a grammar has no other words for it."""
         low = int(kind.get("minItems", 0))
         high = min(int(kind.get("maxItems", MAX_ITEMS)), max(low, MAX_ITEMS))
@@ -317,7 +382,7 @@ class _Writer:
         found = [literal("[]")] if not low and "[]" not in but else []
         if not isinstance(inner, dict) or not high:
             return found
-        first, item = (self._constant(under(kind, inner), left_out, MAX_LISTED) for left_out in (_beginnings(but), _ALL))
+        first, item = (self._constant(under(kind, inner), left_out, longest) for left_out in (_beginnings(but), _ALL))
         if first is not None:
             found.append(f"{literal('[')} {first} ({literal(', ')} {item}){{{max(low - 1, 0)},{high - 1}}} {literal(']')}")
         return found
@@ -348,6 +413,13 @@ def _beginnings(lists: Iterable[str]) -> frozenset[str]:
     """The first items of lists, as a plan spells them."""
     whole = (json.loads(one) for one in lists if one.startswith("["))
     return frozenset(str(Literal(one[0])) for one in whole if one)
+
+
+def _sorts(kind: Schema) -> list[Schema]:
+    """Of the constants of a type, those that a plan may state a list of to go over: neither truth values, of which there are two, nor what
+    can have one value only."""
+    bare = [{key: value for key, value in one.items() if key == "$defs" or key not in NOTES} for one in statable(kind)]
+    return [one for one in bare if one.get("type") not in ("array", "boolean") and "const" not in one and len(one.get("enum", "..")) > 1]
 
 
 _EITHER = (True, False)

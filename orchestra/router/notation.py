@@ -6,10 +6,11 @@
     return s3
 
 Steps are called `s1`, `s2` and so on. What stands behind `=` in a call is a reference to an input or to an earlier step, or JSON. The
-comprehension is an `each`: one call for every element. A step that only waits for another one names it without an argument:
-`s4 = send(s3, text=input.text)`. A plan of one line, `return nothing`, says that nothing which is offered serves the request. It looks
-like Python because models have read much of it, and takes half the tokens of the same steps as JSON (decision 014); but it is read by
-the few rules below, and nothing is ever executed.
+comprehension is an `each`: one call for every element of a list, which is one at hand or one that the line itself states, so that
+several like calls are one line: `s1 = [reader(question=x, context=input.text) for x in ["Where is it?", "How high is it?"]]`. A step that
+only waits for another one names it without an argument: `s4 = send(s3, text=input.text)`. A plan of one line, `return nothing`, says that
+nothing which is offered serves the request. It looks like Python because models have read much of it, and takes half the tokens of the
+same steps as JSON (decision 014); but it is read by the few rules below, and nothing is ever executed.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ class Step:
     name: str
     skill: str
     arguments: Mapping[str, Argument] = field(default_factory=dict)
-    each: Reference | None = None
+    each: Reference | Literal | None = None
+    """The list: one at hand, or one that the plan states."""
     after: tuple[str, ...] = ()
     """Steps that it waits for without reading them."""
 
@@ -83,7 +85,7 @@ class Step:
     def references(self) -> tuple[Reference, ...]:
         """What it reads of inputs and other steps."""
         read = [value for value in self.arguments.values() if isinstance(value, Reference) and (not self.each or value.root != ELEMENT)]
-        return (*read, self.each) if self.each else tuple(read)
+        return (*read, self.each) if isinstance(self.each, Reference) else tuple(read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ class _Reader:
         self._keyword("for")
         self._keyword(ELEMENT)
         self._keyword("in")
-        each = self.reference()
+        each = Literal(self._json(self._end())) if self.text.startswith("[", self.at) else self.reference()
         self._sign("]")
         return Step(name, skill, arguments, each, after)
 

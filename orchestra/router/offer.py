@@ -12,7 +12,7 @@ from orchestra.agent.contract import Contract
 from orchestra.router.notation import ELEMENT, INPUT, Reference, Step
 from orchestra.values.assign import assignable
 from orchestra.values.json import canonical, digest
-from orchestra.values.types import Schema, branches, bundled, elements, item, under
+from orchestra.values.types import Schema, branches, bundled, elements, item, under, union
 from orchestra.values.types import field as part
 from orchestra.workflow.nodes import PlanLimits
 from orchestra.workflow.program import Program
@@ -236,6 +236,11 @@ def _statable(kind: Schema) -> bool:
             return False
         return all(one.get("type") != "array" and _statable(one) for one in branches(under(kind, inner)))
     return kind.get("type") in _PLAIN and kind.get("format") != "quote"
+
+
+def element_of(stated: Sequence[Any]) -> Schema:
+    """The type of an element of a list that a plan states: one of these values."""
+    return union([{"const": one} for one in stated])
 
 
 def free(kind: Schema) -> bool:

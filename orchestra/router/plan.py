@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -65,7 +66,7 @@ def rewritten(line: Line, named: Mapping[str, str]) -> Line:
     if isinstance(line, Answer):
         return Answer(tuple(_moved(value, named) for value in line.values))
     arguments = {name: _moved(value, named) if isinstance(value, Reference) else value for name, value in line.arguments.items()}
-    each = None if line.each is None else _moved(line.each, named)
+    each = _moved(line.each, named) if isinstance(line.each, Reference) else line.each
     return replace(line, arguments=arguments, each=each, after=tuple(name for name in line.after if name not in named))
 
 
@@ -101,7 +102,8 @@ def _node(step: Step, offer: Offer, mapped: set[str]) -> dict[str, Any]:
     if step.arguments:
         node["with"] = {name: _argument(value, mapped) for name, value in step.arguments.items()}
     if step.each is not None:
-        node |= {"each": _reference(step.each, mapped), "as": ELEMENT, "limit": offer.limits.width}
+        each = listed(step.each) if isinstance(step.each, Literal) else _reference(step.each, mapped)
+        node |= {"each": each, "as": ELEMENT, "limit": offer.limits.width}
     if step.after:
         node["after"] = list(step.after)
     return node
@@ -115,6 +117,16 @@ def _reference(reference: Reference, mapped: set[str]) -> str:
     values = ".values" if reference.root in mapped else ""
     rest = str(Reference("", reference.path))
     return f"${{{reference.root}{values}{rest}}}"
+
+
+def listed(stated: Literal) -> str:
+    """A list that a plan states, as the expression that it is."""
+    spelt = _SPELT.sub(lambda found: rf"\u{ord(found[0]):04x}", str(stated))
+    return f"${{{spelt}}}"
+
+
+_SPELT = re.compile("[\x7f-\x9f]")
+"""Characters that no file may hold; a text in an expression spells them by their numbers."""
 
 
 def escaped(value: Any) -> Any:

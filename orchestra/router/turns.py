@@ -109,7 +109,7 @@ def step_workflow(step: Step, offer: Offer, steps: Sequence[Step], name: str) ->
     alone = replace(
         step,
         arguments={key: value if isinstance(value, Literal) else _as_input(value, kinds) for key, value in step.arguments.items()},
-        each=None if step.each is None else _as_input(step.each, kinds),
+        each=_as_input(step.each, kinds) if isinstance(step.each, Reference) else step.each,
         after=(),
     )
     return workflow(Plan((alone,), Answer((Reference(step.name),))), replace(offer, values={**offer.values, **kinds}), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 from orchestra.router.notation import Step, read
@@ -35,7 +36,7 @@ def _line(inputs: Mapping[str, str], mark: bytes, wrong: float) -> str:
     made = [step.name for step in steps if _kind(step) == TEXT]
     if made and mark[2] % 3 < len(made):
         return f"return {made[0] if mark[3] % 4 == 0 else made[-1]}"
-    return f"s{len(steps) + 1} = {_call(skills, known, mark)}"
+    return f"s{len(steps) + 1} = {_call(skills, known, inputs['request'].split(), mark)}"
 
 
 def _kind(step: Step) -> str:
@@ -43,8 +44,8 @@ def _kind(step: Step) -> str:
     return given if step.each is None else TEXTS if given == TEXT else "list"
 
 
-def _call(skills: Sequence[str], known: Sequence[tuple[str, str]], mark: bytes) -> str:
-    """A call that can be made with what is at hand."""
+def _call(skills: Sequence[str], known: Sequence[tuple[str, str]], words: Sequence[str], mark: bytes) -> str:
+    """A call that can be made with what is at hand, or of each of a few words of the request."""
     texts = [name for name, kind in known if kind == TEXT]
     lists = [name for name, kind in known if kind == TEXTS]
     usable = [name for name in skills if _TAKES.get(name, TEXT) == TEXT or lists] or ["shout"]
@@ -53,4 +54,6 @@ def _call(skills: Sequence[str], known: Sequence[tuple[str, str]], mark: bytes) 
         return f"{skill}(items={lists[-1 - mark[5] % min(2, len(lists))]})"
     if lists and mark[6] % 3 == 0 and skill not in _GIVES:
         return f"[{skill}(text=x) for x in {lists[-1]}]"
+    if words and mark[6] % 5 == 1 and skill not in _GIVES:
+        return f"[{skill}(text=x) for x in {json.dumps(words[: 1 + mark[5] % 3], ensure_ascii=False)}]"
     return f"{skill}(text={texts[-1 - mark[5] % min(3, len(texts))]})"

@@ -61,23 +61,23 @@ def _template(value: Any, types: Mapping[str, Schema], place_of: PlaceOf, steps:
         raise InputError("L011", f"nested deeper than {MAX_DEPTH}", place=place_of(()), hint="build the value in a tool")
     if isinstance(value, str):
         if "${" not in value:
-            return _constant(value)
+            return constant(value)
         if (found := path(value, types)) is not None:
             return found
         return _text(value, types, place_of(steps))
     if isinstance(value, dict | Mapping):
         inner = _parts(value.items(), types, place_of, steps)
         if all(isinstance(part, Constant) for part in inner.values()):
-            return _constant({key: part.evaluate({}) for key, part in inner.items()})
+            return constant({key: part.evaluate({}) for key, part in inner.items()})
         return Record(inner, _references(inner.values()))
     if isinstance(value, list | tuple):
         listed = tuple(_parts(enumerate(value), types, place_of, steps).values())
         if all(isinstance(part, Constant) for part in listed):
-            return _constant([part.evaluate({}) for part in listed])
+            return constant([part.evaluate({}) for part in listed])
         schemas = [part.schema for part in listed]
         size = len(schemas)
         return Listing(listed, _references(listed), bundled({"type": "array", "prefixItems": schemas, "minItems": size, "maxItems": size}))
-    return _constant(value)
+    return constant(value)
 
 
 def _parts(entries: Any, types: Mapping[str, Schema], place_of: PlaceOf, steps: tuple[str | int, ...]) -> dict[Any, Expression]:
@@ -106,7 +106,8 @@ _NONE: frozenset[str] = frozenset()
 _SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
 
-def _constant(value: Any) -> Constant:
+def constant(value: Any) -> Constant:
+    """A value as it is: no text in it is a template."""
     kind = _SCALARS.get(type(value))
     return Constant(value, {"const": value} if kind is None else {"const": value, "type": kind})
 
@@ -135,7 +136,7 @@ def _text(text: str, types: Mapping[str, Schema], place: Place | None) -> Expres
         literal, at = "", end + 1
     literal += text[at:]
     if not parts:
-        return _constant(literal)
+        return constant(literal)
     parts += [literal] if literal else []
     return Text(tuple(parts), _references(part for part in parts if not isinstance(part, str)), STR)
 
@@ -259,7 +260,7 @@ def _reference(source: str, types: Mapping[str, Schema]) -> Expression:
 
 def _expression(tree: Tree, checker: Checker) -> Expression:
     if isinstance(tree, Literal):
-        return _constant(tree.value)
+        return constant(tree.value)
     if path_of(tree) is not None:
         return _path(tree, checker)
     if hoistable(tree, checker) and isinstance(tree, Macro):
@@ -312,7 +313,7 @@ def _formula(tree: Tree, checker: Checker) -> Expression:
     if any(isinstance(feed.source, Comprehension) for feed in formula.feeds):
         formula = replace(formula, plainly=_written(tree, checker, hoist=False))
     if not formula.feeds:
-        return _constant(formula.program.run({}, formula.source))
+        return constant(formula.program.run({}, formula.source))
     return formula
 
 

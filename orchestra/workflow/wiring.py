@@ -11,7 +11,7 @@ from orchestra.values.assign import assignable
 from orchestra.values.schema import ANY, MAPPED, Schema, branches, nearest, resolve, show, under, union
 from orchestra.workflow.evaluation import Path as PathExpression
 from orchestra.workflow.evaluation import Record
-from orchestra.workflow.expressions import compile_template, followed
+from orchestra.workflow.expressions import compile_template, constant, followed
 from orchestra.workflow.findings import Findings
 from orchestra.workflow.ordering import Uses
 from orchestra.workflow.program import Expression
@@ -161,7 +161,7 @@ def typed(schema: Schema) -> Schema:
     value = schema.get("const")
     if not isinstance(value, list):
         return schema
-    return {"type": "array", "items": union([compile_template(one, {}).schema for one in value]) if value else ANY}
+    return {"type": "array", "items": union([constant(one).schema for one in value]) if value else ANY}
 
 
 def _suggestion(source: Schema, target: Schema, written: Any) -> str:

@@ -58,6 +58,14 @@ def test_the_router_is_told_the_goal_the_values_and_the_skills() -> None:
     assert first.inputs["grammar"].startswith("%llguidance")
 
 
+def test_a_list_that_a_line_states_is_gone_over_and_is_no_longer_than_the_limits_say() -> None:
+    line = 's1 = [writer(text=x) for x in ["a", "b", "c"]]'
+    assert planned('returns: "list[str]"', line, "return s1").outcome == Value(["<a>", "<b>", "<c>"])
+    refused = planned('returns: "list[str]", limits: {steps: 3, width: 2}, repairs: 0', line, "return s1")
+    assert isinstance(refused.outcome, Failed)
+    assert "a list has at most 2 elements, and this one has 3" in refused.outcome.reason
+
+
 def test_the_goal_can_be_read_by_the_plan() -> None:
     assert planned("returns: str", "s1 = shout(text=input.request)", "return s1").outcome == Value("MAKE IT LOUD: A B")
 

@@ -72,6 +72,18 @@ def test_the_first_step_starts_after_one_line_and_without_streaming_after_all_of
     assert (streamed.events[-1].at - streamed.events[0].at, whole.events[-1].at - whole.events[0].at) == (4.0, 7.0)
 
 
+LISTED = ('s1 = [writer(text=x) for x in ["a", "b", "c"]]', "s2 = [shout(text=x) for x in s1]", "return s2[2]")
+
+
+def test_the_calls_of_a_list_that_a_line_states_start_together_when_it_is_accepted() -> None:
+    played = planned("repairs: 0", *LISTED)
+    assert played.outcome == Value("<C>")
+    times = began(played)
+    assert [times[f"solve@1/s1[{number}]"] for number in range(3)] == [1.0, 1.0, 1.0]
+    assert times["solve#3/line"] == times["solve@1/s2[0]"] == 2.0
+    assert audit(Case(program(WORK % "repairs: 0"), played.events)) == []
+
+
 def test_what_has_effects_waits_for_the_whole_plan_and_so_does_what_reads_it() -> None:
     played = planned("repairs: 0", *SENDING)
     times = began(played)

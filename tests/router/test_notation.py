@@ -19,7 +19,8 @@ JSON = st.recursive(
     max_leaves=5,
 ).filter(lambda value: "\ud800" not in repr(value))
 ARGUMENTS = st.dictionaries(NAMES, REFERENCES | st.builds(Literal, JSON), max_size=4)
-LINES = st.builds(Step, STEPS, SKILLS, ARGUMENTS, st.none() | REFERENCES, st.lists(STEPS, max_size=2).map(tuple)) | st.builds(
+STATED = st.lists(JSON, max_size=3).map(Literal)
+LINES = st.builds(Step, STEPS, SKILLS, ARGUMENTS, st.none() | REFERENCES | STATED, st.lists(STEPS, max_size=2).map(tuple)) | st.builds(
     Answer, st.lists(REFERENCES.filter(lambda one: str(one) != "nothing"), max_size=3).map(tuple)
 )
 

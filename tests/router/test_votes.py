@@ -45,7 +45,7 @@ def plans(draw: st.DrawFn) -> Plan:
         arguments: dict[str, Argument] = {}
         for name in draw(st.lists(st.sampled_from(["a", "b", "c"]), max_size=3, unique=True)):
             arguments[name] = reference() if draw(truth) else Literal(draw(constants))
-        each = reference() if draw(truth) else None
+        each = draw(st.none() | st.lists(constants, min_size=1, max_size=3).map(Literal)) if draw(truth) else reference()
         if each is not None:
             arguments["x"] = Reference("x")
         after = tuple(draw(st.lists(st.sampled_from(names), unique=True, max_size=2))) if names else ()
@@ -67,7 +67,7 @@ def rewritten(found: Plan, random: Random) -> Plan:
         left.remove(step)
         renamed = {name: _renamed(value, names) for name, value in step.arguments.items()}
         arguments = dict(random.sample(list(renamed.items()), len(renamed)))
-        each = None if step.each is None else _reference(step.each, names)
+        each = None if step.each is None else _renamed(step.each, names)
         after = tuple(random.sample([names[name] for name in step.after], len(step.after)))
         names[step.name] = f"s{len(made) + 1}"
         made.append(Step(names[step.name], step.skill, arguments, each, after))
@@ -122,6 +122,8 @@ TWO = "s1 = search(query=input.a)\ns2 = search(query=input.b)\ns3 = cite(first=%
         ("s1 = a(k=true)\nreturn s1", "s1 = a(k=1)\nreturn s1"),
         ("s1 = a(k=[1, 2])\nreturn s1", "s1 = a(k=[2, 1])\nreturn s1"),
         ('s1 = a(k="$5")\nreturn s1', 's1 = a(k="€5")\nreturn s1'),
+        ("s1 = [a(k=x) for x in [1, 2]]\nreturn s1", "s1 = [a(k=x) for x in [2, 1]]\nreturn s1"),
+        ("s1 = [a(k=x) for x in [1]]\nreturn s1", "s1 = a(k=1)\nreturn s1"),  # a list of one value is no value
     ],
 )
 def test_plans_that_differ(one: str, other: str) -> None:
@@ -134,6 +136,7 @@ def test_plans_that_differ(one: str, other: str) -> None:
         ("s1 = a(k=5)\nreturn s1", "s1 = a(k=5.0)\nreturn s1"),
         ('s1 = a(k="iron  works")\nreturn s1', 's1 = a(k="Iron Works ")\nreturn s1'),
         ('s1 = a(k="1,000")\nreturn s1', 's1 = a(k="1000")\nreturn s1'),
+        ('s1 = [a(k=x) for x in ["Iron  works", "1,000"]]\nreturn s1', 's1 = [a(k=x) for x in ["iron works", "1000"]]\nreturn s1'),
         ("s1 = a()\ns2 = b(s1, y=s1)\nreturn s2", "s1 = a()\ns2 = b(y=s1)\nreturn s2"),
         ("s1 = a()\ns2 = b(y=s1)\ns3 = c(s1, y=s2)\nreturn s3", "s1 = a()\ns2 = b(y=s1)\ns3 = c(y=s2)\nreturn s3"),
     ],

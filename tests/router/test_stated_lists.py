@@ -1,0 +1,220 @@
+"""Lists that a plan states to go over: several like calls in one line, from the notation to the workflow that they are."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.cli.plan import _elements
+from orchestra.router.gates import judge
+from orchestra.router.grammar import MAX_ITEMS, plan_grammar, step_grammar
+from orchestra.router.notation import Answer, Literal, NotPlan, Reference, Step, read
+from orchestra.router.offer import Offer
+from orchestra.router.plan import Plan, rewritten, workflow
+from orchestra.router.turns import step_workflow
+from orchestra.values.types import Schema
+from orchestra.workflow.compiler import compile_graph
+from orchestra.workflow.nodes import PlanLimits
+from orchestra.workflow.reader import read as read_file
+from orchestra.workflow.syntax import MAX_LENGTH
+from orchestra.workflow.writer import write
+from tests.agent.test_grammar import accepts
+from tests.router.house import ALL, DOCUMENTS, STR, contract, offer, walked
+from tests.router.test_grammar import CATALOG, steps
+
+READINGS = 's1 = [reader(question=x, context=input.question) for x in ["Where is it?", "How high is it?"]]'
+WORDS = "Where is it? How high is it? Is 2 more than 1, or 3 less?"
+TAG = contract("tag", "tool", {"text": STR, "tags": {"type": "array", "items": STR}}, STR)
+DATE = contract("on", "tool", {"day": {"type": "string", "format": "date"}}, STR)
+
+
+def narrow(width: int, words: str = "", steps: int = 6) -> Offer:
+    """All skills, for lists of at most so many elements."""
+    made = offer(*ALL, TAG, DATE, words=words)
+    return Offer(made.skills, made.values, made.returns, PlanLimits(steps=steps, width=width), made.words)
+
+
+def test_a_list_that_is_stated_is_read_and_written_the_same() -> None:
+    line = read(READINGS)
+    assert isinstance(line, Step)
+    assert line.each == Literal(["Where is it?", "How high is it?"])
+    assert line.references == (Reference("input", ("question",)),)
+    assert str(line) == READINGS
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "column"),
+    [
+        ('s1 = [a(b=x) for x in ["c", "d"]', "here stands ']'", 33),
+        ('s1 = [a(b=x) for x in ["c", "d"', "the text or the list that begins here does not end", 23),
+        ("s1 = [a(b=x) for x in [1, 2,]]", "no JSON", 23),
+        ('s1 = [a(b=x) for x in "cd"]', "here stands a value", 23),
+        ('s1 = [a(b=x) for x in {"c": 1}]', "here stands a value", 23),
+    ],
+)
+def test_what_is_no_list_says_where(text: str, reason: str, column: int) -> None:
+    with pytest.raises(NotPlan) as caught:
+        read(text)
+    assert caught.value.reason.startswith(reason)
+    assert caught.value.column == column
+
+
+@pytest.mark.parametrize(
+    ("line", "codes"),
+    [
+        (READINGS, []),
+        ('s1 = [compare(first=x, second=1, how="more") for x in [2, 3]]', []),
+        ('s1 = [compare(first=x, second=x, how="more") for x in [2, 3.5]]', []),
+        ('s1 = [compare(first=2, second=1, how=x) for x in ["more", "less"]]', []),
+        ('s1 = [on(day=x) for x in ["2020-01-31", "2021-12-01"]]', []),
+        ('s1 = [calculator(question=x) for x in ["more", "less"]]', []),  # they stand in the request too
+        ('s1 = [calculator(question=x) for x in ["Where", "Here"]]', ["R012"]),  # no piece of it
+        ('s1 = [calculator(question=x) for x in ["Here", "There"]]', ["R012", "R012"]),
+        ('s1 = [calculator(question=x) for x in ["Where", 2]]', ["R005"]),
+        ('s1 = [compare(first=x, second=1, how="more") for x in ["Where", "is"]]', ["R005", "R005"]),
+        ('s1 = [compare(first=2, second=1, how=x) for x in ["more", "most"]]', ["R005"]),
+        ('s1 = [on(day=x) for x in ["2020-01-31", "2021-13-01"]]', ["R005"]),
+        ('s1 = [calculator(question=x.text) for x in ["Where", "is"]]', ["R004"]),
+        ('s1 = [calculator(question=input.question) for x in ["Where", "is"]]', ["R003"]),
+        ("s1 = [tag(text=input.question, tags=x) for x in [2, 3]]", ["R005", "R005"]),
+        ("s1 = [calculator(question=x) for x in []]", ["R005"]),
+        ("s1 = [calculator(question=x) for x in [null, null]]", ["R005"]),
+        ('s1 = [tag(text=input.question, tags=x) for x in [["Where"], ["is"]]]', ["R005"]),
+        ('s1 = [search(query="it", documents=x) for x in [[{"source": "a", "text": "b"}]]]', ["R005"]),
+        (f's1 = [calculator(question=x) for x in {json.dumps(["it"] * 5)}]', ["R006"]),
+        (f"s1 = [compare(first=x, second=1, how=\"more\") for x in [1, {2**53 + 1}]]", ["R005"]),
+    ],
+)  # fmt: skip
+def test_the_grammar_lets_through_what_the_gates_take(line: str, codes: list[str]) -> None:
+    offered = narrow(4, WORDS)
+    assert [one.code for one in judge(read(line), offered, [])] == codes
+    assert accepts(step_grammar(offered), line) is (not codes)
+
+
+def test_a_list_has_as_many_elements_as_the_limits_say_and_a_line_as_many_characters() -> None:
+    for width in (1, 2, 4, 20):
+        grammar = step_grammar(narrow(width, words=WORDS))
+        for count in (1, 2, 4, MAX_ITEMS, MAX_ITEMS + 1):
+            line = f"s1 = [calculator(question=x) for x in {json.dumps(['it'] * count)}]"
+            assert accepts(grammar, line) is (2 <= count <= min(width, MAX_ITEMS)), line
+            assert (judge(read(line), narrow(width, words=WORDS), []) == []) is (count <= width)
+    for width, most in ((2, 200), (4, 100), (8, 50)):
+        grammar = step_grammar(narrow(width))
+        for count in (most, most + 1):
+            assert accepts(grammar, f's1 = [calculator(question=x) for x in ["{"a" * count}", "b"]]') is (count <= most)
+
+
+def test_a_list_that_no_expression_holds_is_refused() -> None:
+    fits, longer = (read(f's1 = [calculator(question=x) for x in ["{"a" * size}"]]') for size in (MAX_LENGTH - 7, MAX_LENGTH - 6))
+    assert judge(fits, offer(), []) == []
+    assert [one.code for one in judge(longer, offer(), [])] == ["R006"]
+    program(fits, offer())
+
+
+@pytest.mark.parametrize(
+    ("again", "otherwise"),
+    [
+        (READINGS, READINGS.replace("context=input.question", 'context="it"')),
+        (READINGS, READINGS.replace('["Where is it?"', '["Where"')),
+        (READINGS, "s1 = [reader(question=x.text, context=input.question) for x in input.documents]"),
+        (
+            's1 = [compare(first=x, second=1, how="more") for x in [2, 3]]',
+            's1 = [compare(first=x, second=1, how="more") for x in [3, 2]]',
+        ),
+        (
+            's1 = [compare(first=x, second=1, how="more") for x in [2, 3]]',
+            's1 = [compare(first=2, second=1, how=x) for x in ["less", "more"]]',
+        ),
+        ("s1 = [tag(text=x, tags=[]) for x in [\"it\", \"is\"]]", "s1 = [tag(text=x, tags=[]) for x in [\"is\", \"it\"]]"),
+    ],
+)  # fmt: skip
+def test_a_list_of_calls_that_stands_is_not_written_again(again: str, otherwise: str) -> None:
+    offered, taken = narrow(4, WORDS), steps(again)
+    grammar = step_grammar(offered, taken)
+    for line, good in ((again, False), (otherwise, True)):
+        line = line.replace("s1 =", "s2 =")
+        assert (judge(read(line), offered, taken) == []) is good, line
+        assert accepts(grammar, f"\n{line}") is good, line
+
+
+def test_what_an_earlier_list_gave_to_one_argument_another_sort_of_list_does_not() -> None:
+    """`x` of numbers stands in `first`; so it must not slip in there where the list is one of choices."""
+    offered, taken = narrow(4, WORDS), steps('s1 = [compare(first=x, second=1, how="more") for x in [2, 3]]')
+    line = 's2 = [compare(first=x, second=1, how=x) for x in ["more", "less"]]'
+    assert judge(read(line), offered, taken)
+    assert not accepts(step_grammar(offered, taken), f"\n{line}")
+
+
+def program(line: Any, offered: Offer, answer: str = "s1") -> Any:
+    return compile_graph(workflow(Plan((line,), Answer((Reference(answer),))), offered, "listed"), CATALOG)
+
+
+@pytest.mark.parametrize("words", ["", WORDS])
+def test_lists_that_are_drawn_pass_the_gates_and_compile(words: str) -> None:
+    offered, found = offer(words=words), 0
+    for seed in range(150):
+        text = walked(step_grammar(offered), Random(seed))
+        line = read(text.splitlines()[0]) if text is not None else None
+        if isinstance(line, Step) and isinstance(line.each, Literal):
+            found += 1
+            assert judge(line, offered, []) == []
+            (node,) = program(line, offered).nodes
+            assert node.each is not None
+            assert node.each.evaluate({}) == line.each.value
+    assert found >= 5
+
+
+def test_a_whole_plan_may_go_over_a_list_that_it_states() -> None:
+    text = f"{READINGS}\ns2 = cite(question=input.question, readings=s1, passages=s1)\nreturn s2"
+    assert accepts(plan_grammar(offer()), text.replace(", passages=s1", "")) is False  # cite needs passages
+    assert accepts(plan_grammar(offer()), f"{READINGS}\nreturn s1")
+    assert not accepts(plan_grammar(offer(words="it")), f"{READINGS}\nreturn s1")
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
+    ["${input.question}", "$${x}", "a } b", "{", '"""', "'", "\\", "\\u0024", "$", "a\nb\t\r", "\u2028\x00\x7f", "\N{GRINNING FACE}", ""]
+)
+NUMBERS = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+ANYTHING: Schema = {"anyOf": [STR, {"type": "number"}, {"type": "boolean"}]}
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=4) | st.lists(NUMBERS | st.booleans() | TEXTS, min_size=1, max_size=4))
+def test_a_list_is_a_list_in_the_workflow_and_in_its_file_whatever_stands_in_it(values: list[Any]) -> None:
+    anything = contract("anything", "tool", {"of": ANYTHING}, STR)
+    offered = Offer.of([anything], {})
+    line = Step("s1", "anything", {"of": Reference("x")}, Literal(values))
+    assert read(str(line)) == line
+    assert judge(line, offered, []) == []
+    graph = workflow(Plan((line,), Answer((Reference("s1"),))), offered, "listed")
+    assert read_file(write(graph), "listed.yaml").graph == graph
+    catalog = CATALOG.__class__(tools={"anything": anything}, models=CATALOG.models)
+    (node,) = compile_graph(graph, catalog).nodes
+    assert node.each is not None
+    assert node.each.evaluate({}) == values
+
+
+def test_the_file_of_such_a_plan() -> None:
+    graph = workflow(Plan((read(READINGS),), Answer((Reference("s1"),))), offer(), "listed")  # type: ignore[arg-type]
+    assert 'each: ${["Where is it?", "How high is it?"]}' in write(graph).replace("'", "")
+    node = graph.nodes["s1"].model_dump(by_alias=True, exclude_defaults=True)
+    assert node["with"] == {"question": "${x}", "context": "${input.question}"}
+    assert graph.output == "${s1.values}"
+
+
+def test_what_is_counted_beforehand_is_the_length_of_the_list() -> None:
+    (node,) = program(read(READINGS), offer()).nodes
+    assert node.limit == 8
+    assert _elements(node, {}) == 2
+
+
+def test_the_next_version_of_a_plan_and_the_turn_of_an_agent_go_over_the_same_list() -> None:
+    line = read(READINGS)
+    assert isinstance(line, Step)
+    assert str(rewritten(line, {"s9": "s9"})) == READINGS
+    graph = step_workflow(line, offer(values={"question": STR, "documents": DOCUMENTS}), [], "turn")
+    assert graph.nodes["s1"].each == '${["Where is it?", "How high is it?"]}'
