@@ -58,7 +58,7 @@ FACTS = Measure(
 SCOPE = Measure(of="accuracy", field="intent")
 """Out-of-scope messages count too: one that is accepted with an intent is wrong."""
 SETS = (
-    Set("xquad_en", "reader", kind="reading", most=0, samples=5, blind="table_reader", claims=True),
+    Set("xquad_en", "reader", kind="reading", most=0, samples=5, blind="span_reader", claims=True),
     Set("svamp", "calculator", "svamp", samples=5, blind="table_reader"),
     Set("gsm8k", "calculator", "gsm8k", samples=5, blind="table_reader"),
     Set("bfcl", "caller", samples=1),
@@ -138,7 +138,7 @@ def as_input(card: Card, row: Question) -> dict[str, Any]:
     """A row's question for an agent of another form: what it says, as a passage or as paragraphs."""
     given = row.input
     texts = [given["context"]] if "context" in given else [*map(_line, given.get("table", ())), *given.get("paragraphs", ())]
-    if card.name == "reader":
+    if card.evidence == "context":
         return {"question": given["question"], "context": "\n".join(texts)}
     question = given["question"]
     return {"question": question, "table": given.get("table", []), "paragraphs": texts or [question]}

@@ -3,8 +3,8 @@
     python -m bench.verification --data FOLDER [--rows 200] [--only SET ...] [--minutes 20] [--out FOLDER] [--docs FOLDER]
 
 Collects the answers of the shipped agents on the real fleet, which it starts or adopts, into files that it goes on with the next time;
-`--collect` ends there, and `--offline` takes what is in the files; `--docs` writes the tables into its pages. `--cost` measures what
-log-probabilities cost.
+`--collect` ends there, and `--offline` takes what is in the files; `--docs` writes the tables into its pages, of `--only` some sets their
+lines alone, and no picture. `--cost` measures what log-probabilities cost.
 """
 
 from __future__ import annotations
@@ -211,14 +211,28 @@ def report(given: argparse.Namespace, sets: list[Set], out: Path) -> dict[str, s
     }
 
 
-def write(page: Path, name: str, text: str, bench: str = "bench.verification") -> None:
-    """Puts a text between the marks of its name on a page."""
+def write(page: Path, name: str, text: str, bench: str = "bench.verification", *, merge: bool = False) -> None:
+    """Puts a text between the marks of its name on a page; with `merge` into the table that stands there."""
     begin, end = f"<!-- {bench}: {name} -->\n", f"<!-- /{bench}: {name} -->"
     before, _, rest = page.read_text("utf-8").partition(begin)
-    _, mark, after = rest.partition(end)
+    old, mark, after = rest.partition(end)
     if not mark:
         raise SystemExit(f"{page} has no place for {name}")
-    page.write_text(f"{before}{begin}{text}\n{mark}{after}", "utf-8")
+    page.write_text(f"{before}{begin}{merged(old, text) if merge else text}\n{mark}{after}", "utf-8")
+
+
+def merged(old: str, new: str) -> str:
+    """A table with the lines of another one in the place of those that begin alike. Raises SystemExit where the columns differ."""
+    head = old.splitlines()[:2]
+    if new.splitlines()[:2] != head:
+        raise SystemExit("the table has other columns than the one that stands there: measure all sets")
+    found: dict[str, list[str]] = {}
+    for table in (old, new):
+        lines: dict[str, list[str]] = {}
+        for line in table.splitlines()[2:]:
+            lines.setdefault(line.split(" | ")[0], []).append(line)
+        found |= lines  # what is there already keeps its place
+    return "\n".join([*head, *(line for lines in found.values() for line in lines)])
 
 
 def main() -> int:
@@ -245,12 +259,12 @@ def main() -> int:
         asyncio.run(collect(given, sets, out))
     if not given.collect:
         told = report(given, sets, out)
-        picture = (given.docs or out) / "risk.svg"
+        picture = (out if given.only else given.docs or out) / "risk.svg"
         picture.write_text(told.pop("picture"), "utf-8")
         for name, table in told.items():
             print(f"{name}\n\n{table}\n")
             if given.docs:
-                write(given.docs / PAGES.get(name, "risk.md"), name, table)
+                write(given.docs / PAGES.get(name, "risk.md"), name, table, merge=bool(given.only))
         tell(f"{picture}: written")
     return 0
 

@@ -15,6 +15,8 @@ from orchestra.learn.metrics import auroc
 from orchestra.verify.certificate import Certification, Certified, Infeasible, percent
 
 ALONE, CARD, ALL = "log-probability alone", "its card's checks, confidence", "all checks"
+CHECKS = ("agree", "deterministic", "entailment", "length", "log-probability", "rederive", "rules")
+"""What `bench.opinions` knows."""
 FEWER, BETTER, READ = 0.9, 0.25, 0.6
 """The goals: fewer accepted and wrong where checks are deterministic; a smaller AURC, and fewer accepted and wrong, on reading."""
 
@@ -107,11 +109,10 @@ def areas(found: Sequence[Measured]) -> str:
 
 def ablation(found: Sequence[Measured]) -> str:
     """What is lost without each check: the area, and by how much fewer are accepted and wrong."""
-    checks = sorted({check for one in found for check in one.ablation})
-    lines = [f"| set | {ALL} | {' | '.join(f'without {check}' for check in checks)} |", f"|---|---:|{'---:|' * len(checks)}"]
+    lines = [f"| set | {ALL} | {' | '.join(f'without {check}' for check in CHECKS)} |", f"|---|---:|{'---:|' * len(CHECKS)}"]
     for one in found:
         if len(one.ablation) > 2:
-            cells = [one.scores[ALL], *(one.ablation.get(check) for check in checks)]
+            cells = [one.scores[ALL], *(one.ablation.get(check) for check in CHECKS)]
             said = (f"{Curve.of(one.right, cell).area():.4f}, {one.fewer(cell).value:.0%}" if cell is not None else "" for cell in cells)
             lines.append(f"| {one.of.name} | {' | '.join(said)} |")
     return "\n".join(lines)

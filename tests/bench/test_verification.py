@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.answer_sheets import SETS
-from bench.verification import certified, write
+from bench.verification import certified, merged, write
 from bench.verification_tables import ALL, ALONE, CARD, Measured, accepted_and_wrong, areas, certificates
 
 READING = next(one for one in SETS if one.kind == "reading")
@@ -39,6 +39,14 @@ def test_too_little_data_is_a_line_of_its_own() -> None:
     told = certificates({"reader": certified(measured([0.9] * 60 + [0.1] * 40, times=3))})
     assert told.count("covers") == 2, "ninety sure answers of 150 carry 10 % and 5 %"
     assert told.count("too little data") == 1, "but not 2 %, which takes 149"
+
+
+def test_lines_of_some_sets_take_the_place_of_those_that_stand_there() -> None:
+    old = "| set | n |\n|---|---|\n| a | 1 |\n| b | 2 |\n| b | 3 |\n| c | 4 |"
+    new = "| set | n |\n|---|---|\n| b | 5 |\n| d | 6 |"
+    assert merged(old, new) == "| set | n |\n|---|---|\n| a | 1 |\n| b | 5 |\n| c | 4 |\n| d | 6 |"
+    with pytest.raises(SystemExit, match="other columns"):
+        merged(old, new.replace("| n |", "| m |"))
 
 
 def test_a_table_goes_between_its_marks_and_nowhere_else(tmp_path: Path) -> None:
