@@ -15,10 +15,12 @@ from orchestra.values.json import canonical, digest
 from orchestra.verify.certificate_file import FILE, Bonds, Certificate
 from orchestra.verify.claims_file import FILE as CLAIMS
 from orchestra.verify.claims_file import ClaimsCertificate
+from orchestra.verify.combination import FILE as COMBINATION
+from orchestra.verify.combination import Combination
 from orchestra.verify.sealed import MAX_BYTES
 from orchestra.workflow.program import CompiledNode, Program
 
-C = TypeVar("C", Certificate, ClaimsCertificate)
+C = TypeVar("C", Certificate, ClaimsCertificate, Combination)
 Stamp: TypeAlias = tuple[str, int, int, int]
 """A file's path, time, inode and size."""
 
@@ -27,6 +29,7 @@ CHECKED_BY = (
     "verify/acceptance.py",
     "verify/answers.py",
     "verify/back_off.py",
+    "verify/combination.py",
     "verify/combine.py",
     "verify/deterministic.py",
     "verify/entailment.py",
@@ -103,6 +106,33 @@ class Claims(Mapping[str, ClaimsCertificate]):
         return sum(1 for _ in self)
 
 
+class Combinations(Mapping[str, Combination]):
+    """The combinations of agents' checks, read when they are asked for; raises `InputError` V002 to V007 for one that does not hold."""
+
+    def __init__(self, settings: Settings, registry: Callable[[], Registry]) -> None:
+        self._settings, self._registry = settings, registry
+
+    def __getitem__(self, agent: str) -> Combination:
+        settings, registry = self._settings, self._registry()
+        path = found(settings, registry, agent, COMBINATION)
+        if path is None:
+            raise KeyError(agent)
+        place = Place(str(path), 1)
+        combination = _of(Combination.read(_bytes(path, agent), place), agent, place)
+        judges = {name: bonds(settings, registry, name) for name in combination.judges}
+        if changed := combination.changed(bonds(settings, registry, agent), judges):
+            why = f"the combination of checks of {agent!r} is void: {' and '.join(changed)} changed since it was made"
+            raise InputError("V002", why, place=place, hint=combination.command)
+        return combination
+
+    def __iter__(self) -> Iterator[str]:
+        registry = self._registry()
+        return (name for name in registry.agents if found(self._settings, registry, name, COMBINATION) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 def read(path: Path, agent: str) -> Certificate:
     """The certificate of a file. Raises `InputError` V003, V004, and V005 for one of another agent."""
     place = Place(str(path), 1)
@@ -133,14 +163,14 @@ def found(settings: Settings, registry: Registry, agent: str, file: str = FILE) 
     return next((place / file for place in places if (place / file).exists()), None)
 
 
-def home(settings: Settings, registry: Registry, agent: str) -> Path:
+def home(settings: Settings, registry: Registry, agent: str, file: str = FILE) -> Path:
     """Where an agent's certificate is put: beside its card, where that is the user's own; else into the user's first folder of agents."""
     card = registry.cards.get(agent)
     if card is not None and card.folder is not None:
         own = card.folder.resolve()
         if any(own.is_relative_to(folder.resolve()) for folder in settings.agents):
-            return card.folder / FILE
-    return settings.agents[0] / agent / FILE
+            return card.folder / file
+    return settings.agents[0] / agent / file
 
 
 def bonds(settings: Settings, registry: Registry, agent: str) -> Bonds:
@@ -167,11 +197,14 @@ def stamps(settings: Settings, registry: Registry, program: Program) -> tuple[St
 
     A process that stays open compiles a program once; with another stamp it does so anew. Empty where nothing is certified.
     """
-    made = [node.acceptance.certificate for node in _nodes(program) if node.acceptance and node.acceptance.certificate]
+    accepting = [node.acceptance for node in _nodes(program) if node.acceptance]
+    made = [one.certificate for one in accepting if one.certificate]
     names = {one.agent for one in made} | {one.judge for one in made if isinstance(one, ClaimsCertificate)}
+    for combination in (one.combination for one in accepting if one.combination):
+        names |= {combination.agent, *combination.judges}
     paths: list[Path | None] = []
     for name in sorted(names):
-        paths += [found(settings, registry, name), found(settings, registry, name, CLAIMS)]
+        paths += [found(settings, registry, name, file) for file in (FILE, CLAIMS, COMBINATION)]
         card = registry.cards.get(name)
         if card is not None and card.folder is not None:
             paths += [path for path in sorted((card.folder / (card.adapter or "")).glob("*")) if path.is_file()]

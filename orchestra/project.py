@@ -182,10 +182,14 @@ class Project:
 
     def catalog(self) -> Catalog:
         """All that a workflow may name."""
-        from orchestra.certificates import Certificates, Claims
+        from orchestra.certificates import Certificates, Claims, Combinations
 
-        certificates, claims = Certificates(self.settings, lambda: self.registry), Claims(self.settings, lambda: self.registry)
-        return replace(self.registry.catalog(_Graphs(self)), certificates=certificates, claims=claims)
+        def registry() -> Registry:
+            return self.registry
+
+        certificates, claims = Certificates(self.settings, registry), Claims(self.settings, registry)
+        combinations = Combinations(self.settings, registry)
+        return replace(self.registry.catalog(_Graphs(self)), certificates=certificates, claims=claims, combinations=combinations)
 
     def graph(self, name: str) -> Graph:
         """The frozen workflow of a name; raises `KeyError` where there is none."""

@@ -118,6 +118,8 @@ def changes(old: Program, new: Program) -> list[Change]:
             found.append(Change(path, f"its {node.contract.kind} {node.contract.name} has changed"))
         elif _certificate(node) != _certificate(was):
             found.append(Change(path, "its certificate has changed"))
+        elif _combination(node) != _combination(was):
+            found.append(Change(path, "the combination of its checks has changed"))
     if _output(old) != _output(new):
         found.append(Change("output", "is written otherwise"))
     return found
@@ -126,6 +128,11 @@ def changes(old: Program, new: Program) -> list[Change]:
 def _certificate(node: CompiledNode) -> str:
     certificate = node.acceptance.certificate if node.acceptance is not None else None
     return certificate.digest if certificate is not None else ""
+
+
+def _combination(node: CompiledNode) -> str:
+    combination = node.acceptance.combination if node.acceptance is not None else None
+    return combination.digest if combination is not None else ""
 
 
 def _source(node: CompiledNode) -> Any:

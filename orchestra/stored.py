@@ -21,7 +21,8 @@ from orchestra.workflow.program import CompiledNode, Program, sampled
 if TYPE_CHECKING:
     from orchestra.project import Project
 
-CARD, CONTRACT, WORKFLOW, TYPES, CERTIFICATE, CLAIMS = "card", "contract", "workflow", "types", "certificate", "claims"
+CARD, CONTRACT, WORKFLOW, TYPES = "card", "contract", "workflow", "types"
+CERTIFICATE, CLAIMS, COMBINATION = "certificate", "claims", "combination"
 MAX_SAMPLE = 1 << 31
 
 
@@ -78,6 +79,8 @@ def parcel(project: Project, program: Program, models: Mapping[str, Schema]) -> 
             if node.acceptance is not None and (certificate := node.acceptance.certificate) is not None:
                 kind = CERTIFICATE if isinstance(certificate, Certificate) else CLAIMS
                 parts[f"{kind}/{certificate.agent}"] = certificate.written()
+            if node.acceptance is not None and (combination := node.acceptance.combination) is not None:
+                parts[f"{COMBINATION}/{combination.agent}"] = combination.written()
     known = {**project.catalog().models, **models}
     if known:
         parts[TYPES] = msgspec.json.encode(known)
@@ -131,6 +134,7 @@ async def restored(
     from orchestra.agent.card import Card
     from orchestra.verify.certificate_file import Certificate
     from orchestra.verify.claims_file import ClaimsCertificate
+    from orchestra.verify.combination import Combination
     from orchestra.workflow.compiler import compile_graph
 
     run = started.run
@@ -141,6 +145,7 @@ async def restored(
     models: dict[str, Schema] = {}
     certificates: dict[str, Certificate] = {}
     claims: dict[str, ClaimsCertificate] = {}
+    combinations: dict[str, Combination] = {}
     others = dict(instead or {})
     for name, mark in started.versions.items():
         data = await _blob(journal, run, mark)
@@ -163,6 +168,8 @@ async def restored(
                 certificates[rest] = Certificate.read(data)  # a run goes on with the threshold that it began with
             case "claims":
                 claims[rest] = ClaimsCertificate.read(data)
+            case "combination":
+                combinations[rest] = Combination.read(data)
             case "types":
                 models = _decoded(run, data, dict[str, Any])
             case _:
@@ -173,7 +180,9 @@ async def restored(
             certificates.setdefault(contract.name, certificates[name])
         if name in claims:
             claims.setdefault(contract.name, claims[name])
-    catalog = Catalog(agents, tools, workflows, models, certificates=certificates, claims=claims)
+        if name in combinations:
+            combinations.setdefault(contract.name, combinations[name])
+    catalog = Catalog(agents, tools, workflows, models, certificates=certificates, claims=claims, combinations=combinations)
     program = sampled(compile_graph(graph, catalog), _whole(started.options.get("sample")))
     budget = started.options.get("budget")
     return program if budget is None else replace(program, budget=_budget(run, budget))

@@ -11,11 +11,13 @@ from orchestra.engine.shell import Engine
 from orchestra.events import AttemptFinished, AttemptStarted, Event, Judged, RunStarted, TurnStarted
 from orchestra.journal.history import History
 from orchestra.journal.memory import MemoryJournal
+from orchestra.rerun import walk
 from orchestra.testing import SimulatedWorkers
 from orchestra.testing.clock import VirtualClock, run_simulated
 from orchestra.testing.programs import EFFECTS, Drawn, catalog, draw
 from orchestra.testing.stage import person
 from orchestra.testing.storms import answer
+from orchestra.values.outcome import Value
 from orchestra.whatif import Recorded, Rehearsal, rehearse
 
 PROGRAMS = range(100)
@@ -67,8 +69,12 @@ def timed(recorded: Recorded) -> bool:
     if budget is not None and budget.seconds is not None and events[-1].at - events[0].at >= budget.seconds:
         return True
     unasked = any(isinstance(event, Judged) and event.unasked is not None for event in events)
+    # A budget that was spent fails a node, and a fallback that takes its place tells nothing of that.
+    rows = History.of(events).rows
+    excused = {path for path, node in walk(recorded.program) if node.fallback is not None and node.contract is not None}
+    hidden = budget is not None and any(row.path in excused and not row.attempts and isinstance(row.outcome, Value) for row in rows)
     replanned = any(isinstance(event, TurnStarted) and event.drafted is not None and event.drafted.version > 1 for event in events)
-    return unasked or replanned or any(code in row.error for row in History.of(events).rows for code in (NO_BUDGET, TIME_IS_UP))
+    return unasked or hidden or replanned or any(code in row.error for row in rows for code in (NO_BUDGET, TIME_IS_UP))
 
 
 def cut_off(events: Sequence[Event]) -> set[tuple[str, int]]:

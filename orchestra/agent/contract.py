@@ -83,3 +83,5 @@ class Catalog:
     """By agent: what `accept: certified` accepts by (`orchestra.verify.certificate_file.Certificate`). One that does not hold raises."""
     claims: Mapping[str, Any] = field(default_factory=dict)
     """By agent: what it keeps parts by where the node backs off (`orchestra.verify.claims_file.ClaimsCertificate`). Likewise."""
+    combinations: Mapping[str, Any] = field(default_factory=dict)
+    """By agent: what `score: combined` stands for (`orchestra.verify.combination.Combination`). Likewise."""

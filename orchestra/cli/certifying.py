@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from orchestra.project import Project
     from orchestra.verify.certificate import Accepted, Certification, Terms
     from orchestra.verify.certificate_file import Certificate
+    from orchestra.verify.combination import Combination
 
 Agent = Annotated[str, typer.Argument(help="An agent with a card; with --watch all that have a certificate.", show_default=False)]
 When = Annotated[
@@ -43,6 +44,8 @@ class Asked:
     rows: int
     out: Path | None
     quiet: bool
+    combined: bool = False
+    """Whether the score is what the agent's combination makes of its checks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,9 @@ def register(app: typer.Typer) -> None:
         out: Annotated[
             Path | None, typer.Option("--out", "-o", help="The file.", show_default="certificate.json in the agent's folder")
         ] = None,
+        combined: Annotated[
+            bool, typer.Option("--combined", help="The score is what the agent's combination makes of its checks: `score: combined`.")
+        ] = False,
         claims: Annotated[
             bool,
             typer.Option("--claims", help="Certify parts of answers, which somebody has judged in --data, and not whole ones."),
@@ -137,7 +143,7 @@ def register(app: typer.Typer) -> None:
             _show_certificate(chosen, agent, as_json=as_json)
             return
         named = tuple(name.strip() for name in checks.split(",") if name.strip())
-        asked = Asked(agent, data, Terms(alpha, delta, seed=seed), predictions, named, metric, evaluation, rows, out, as_json)
+        asked = Asked(agent, data, Terms(alpha, delta, seed=seed), predictions, named, metric, evaluation, rows, out, as_json, combined)
         made = carry_out(lambda _: certified(opener(context), chosen, asked))
         if as_json:
             print_json(_data(asked, made))
@@ -178,6 +184,7 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
     from datetime import UTC, datetime
 
     from orchestra.certificates import bonds, home
+    from orchestra.cli import combining
     from orchestra.learn.audit_book import replaced
     from orchestra.learn.certifying import Predictions, checks_of, items, rightness
     from orchestra.learn.metrics import Case
@@ -189,7 +196,11 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
     project = Project.load(chosen)
     card, test = _rows(project, asked)
     right, checks = rightness(card, asked.evaluation, asked.metric), checks_of(card, asked.checks)
-    _known(project, checks)
+    combination = _combination(project, asked) if asked.combined else None
+    if combination is None:
+        _known(project, checks)
+    else:
+        checks = combination.checks
     bound = bonds(chosen, project.registry, asked.agent)
     recorded = Predictions.read(asked.predictions) if asked.predictions is not None else None
     unasked = items(test, [Case(question.expected, None) for question in test.questions], right)
@@ -197,7 +208,10 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
     if not asked.quiet:
         say(visible(f"{asked.agent} on {test.name}: {size:,} rows, checks {', '.join(checks)}\n"))
         say(_needed(terms, size))
-    if recorded is not None:
+    if combination is not None and (recorded is not None or terms.calibrating(size) >= terms.least):
+        cases = await combining.answered(open_, chosen, project, card, combination, test, recorded)
+        answers = items(test, [case for case, _ in cases], right)
+    elif recorded is not None:
         answers = items(test, recorded.cases(card, checks, test), right)
     elif terms.calibrating(size) < terms.least:
         answers = unasked  # whatever it would answer, there would be no certificate
@@ -209,10 +223,26 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
         return Made(found, None, None)
     mark = digest(canonical([test.digest, recorded.digest])) if recorded is not None else test.digest
     origin = Origin(test.name, mark, right.metrics, recorded is not None)
-    made = certificate(asked.agent, checks, found, origin, bound, datetime.now(UTC).isoformat(timespec="seconds"))
+    mark_of = combination.digest if combination is not None else ""
+    made = certificate(asked.agent, checks, found, origin, bound, datetime.now(UTC).isoformat(timespec="seconds"), mark_of)
     file = asked.out or home(chosen, project.registry, asked.agent)
     replaced(file, made.written())
     return Made(found, made, file)
+
+
+def _combination(project: Project, asked: Asked) -> Combination:
+    """The agent's combination. Raises `InputError` L076 where there is none, V005 for one of other checks, V002 to V007 where it does not
+    hold."""
+    from orchestra.verify.acceptance import rules_of
+
+    found: Combination | None = project.catalog().combinations.get(asked.agent)
+    if found is None:
+        hint = f"orchestra learn combine {asked.agent} --data FILE"
+        raise InputError("L076", f"there is no combination of checks for {asked.agent!r}", hint=hint)
+    if asked.checks and frozenset(map(str, rules_of(asked.checks))) != frozenset(found.checks):
+        said = f"the combination of {asked.agent!r} is of the checks {', '.join(found.checks)}, and not of {', '.join(asked.checks)}"
+        raise InputError("V005", said, hint="leave --checks out, or orchestra learn combine")
+    return found
 
 
 def _rows(project: Project, asked: Asked) -> tuple[Card, Test]:

@@ -1,4 +1,4 @@
-"""`orchestra learn evaluate`, `promote`, `rollback`, `calibrate`: what an agent is worth, who takes its place, how sure it may be."""
+"""`orchestra learn evaluate`, `promote`, `rollback`, `calibrate`, `combine`: what an agent is worth, who takes its place, how sure."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class HeldOut(StrEnum):
 
 def register(learn: typer.Typer) -> None:
     """Adds the verbs."""
-    for add in (_evaluate, _promote, _rollback, _calibrate):
+    for add in (_evaluate, _promote, _rollback, _calibrate, _combine):
         add(learn)
 
 
@@ -189,3 +189,45 @@ def _calibrate(learn: typer.Typer) -> None:
         else:
             say(f"{done.file}: fitted on {made.rows:,} of {done.asked:,} rows")
             say(f"  the model's vote counts {made.trust.model:.2f}" + (f", the words' {made.trust.wording:.2f}" if pair else ""))
+
+
+def _combine(learn: typer.Typer) -> None:
+    @learn.command("combine", cls=Verb)
+    def combine(
+        context: typer.Context,
+        agent: Agent,
+        data: Data,
+        checks: Annotated[
+            str, typer.Option(metavar="A,B", help="The node's checks.", show_default="the card's, or how sure the agent is")
+        ] = "",
+        unlabelled: Annotated[
+            bool, typer.Option("--unlabelled", help="Weigh checks by each other, where nobody says what is right.")
+        ] = False,
+        predictions: Annotated[
+            Path | None,
+            typer.Option(metavar="FILE", help='Recorded answers {"id", "output", "score"}: the agent is not asked.', show_default=False),
+        ] = None,
+        metric: Annotated[
+            str, typer.Option(help="What tells right from wrong.", show_default="the first of evaluation.yaml that does")
+        ] = "",
+        evaluation: Evaluation = "",
+        rows: Annotated[int, typer.Option("--rows", min=0, help="At most so many rows, drawn by the seed; 0 for all.")] = 0,
+        seed: Annotated[int, typer.Option("--seed", help="Of the rows drawn, and of the folds.")] = 0,
+        out: Annotated[
+            Path | None, typer.Option("--out", "-o", help="The file.", show_default="combination.json in the agent's folder")
+        ] = None,
+        concurrency: Concurrency = None,
+        fleet: Fleet = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Make one score of several checks, each weighed by what it was worth on rows of the agent; `score: combined` takes it.
+
+        It takes 300 rows whose right answers are known; with --unlabelled 300 rows and three checks. What each check brings is printed.
+        """
+        from orchestra.cli.combining import Asked, combined, show, show_data
+        from orchestra.cli.signals import carry_out
+
+        named = tuple(name.strip() for name in checks.split(",") if name.strip())
+        asked = Asked(agent, data, named, unlabelled, predictions, metric, evaluation, rows, seed, out)
+        made = carry_out(lambda _: combined(opener(context), settings(fleet=fleet, concurrency=concurrency), asked))
+        (show_data if as_json else show)(asked, made)

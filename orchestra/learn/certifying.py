@@ -10,15 +10,14 @@ from typing import Any, get_args
 import msgspec
 
 from orchestra.agent.card import Card
-from orchestra.engine.kinds.acceptance import sources
 from orchestra.errors import InputError, Place
 from orchestra.learn.metrics import Case, Measure, Right, metric
 from orchestra.learn.questions import Question, Test, as_record, measures_of
+from orchestra.learn.rulings import situation
 from orchestra.values.json import digest
 from orchestra.values.types import nearest
-from orchestra.verify.acceptance import CONFIDENCE, Situation, certifiable, names_of
+from orchestra.verify.acceptance import CONFIDENCE, certifiable
 from orchestra.verify.certificate import Item
-from orchestra.workflow.checked import EVIDENCE
 
 RIGHT = frozenset(get_args(Right))
 OF_LABELS = frozenset({"balanced_accuracy", "macro_f1"})
@@ -123,26 +122,23 @@ class Predictions:
             found[one.id] = one
         return cls(path.name, digest(data), found)
 
-    def cases(self, card: Card, checks: tuple[str, ...], test: Test) -> list[Case]:
-        """What the engine would have made of these answers. Raises `InputError` V006 for an answer to no row."""
+    def given(self, test: Test) -> list[tuple[Any, float | None] | None]:
+        """The answers to the rows of a test, each with how sure its agent was of it; None where a row has none. Raises `InputError` V006
+        for an answer to no row."""
         known = {question.id for question in test.questions}
         strange = next((name for name in self.answers if name not in known), None)
         if strange is not None:
             raise InputError("V006", f"{self.name} answers the row {strange!r}, which {test.name} does not have", hint="--data FILE")
-        return [_case(card, checks, question, self.answers.get(question.id)) for question in test.questions]
+        said = [self.answers.get(question.id) for question in test.questions]
+        return [None if one is None or one.abstained or one.output is None else (one.output, one.score) for one in said]
+
+    def cases(self, card: Card, checks: tuple[str, ...], test: Test) -> list[Case]:
+        """What the engine would have made of these answers. Raises `InputError` V006 for an answer to no row."""
+        return [_case(card, checks, question, given) for question, given in zip(test.questions, self.given(test), strict=True)]
 
 
-def _case(card: Card, checks: tuple[str, ...], question: Question, given: _Predicted | None) -> Case:
-    if given is None or given.abstained or given.output is None:
+def _case(card: Card, checks: tuple[str, ...], question: Question, given: tuple[Any, float | None] | None) -> Case:
+    if given is None:
         return Case(question.expected, None)
-    quoted = card.evidence and not EVIDENCE.isdisjoint(names_of(checks))
-    evidence = sources(question.input.get(card.evidence or "")) if quoted else ()
-    situation = Situation(
-        value=given.output,
-        schema=card.output_schema,
-        evidence=evidence or sources(question.input),
-        checks=checks,
-        confidence=given.score,
-    )
-    score = certifiable(situation)
-    return Case(question.expected, as_record(given.output) if score is not None else None, score)
+    score = certifiable(situation(card, checks, question.input, *given))
+    return Case(question.expected, as_record(given[0]) if score is not None else None, score)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestra.doors import Source
 from orchestra.engine.kinds.acceptance import sources
 from orchestra.errors import OrchestraError
+from orchestra.events import Judged, Verdict
 from orchestra.values.outcome import Abstained, Evidence, Failed, Outcome, Skipped, Value, blamed
 from orchestra.verify import acceptance
+from orchestra.verify.combination import Combination
 from orchestra.verify.parts import rest
 from orchestra.workflow.program import CompiledNode, Program
 
@@ -28,6 +31,35 @@ def accepted(value: Any, ruling: acceptance.Ruling) -> Value:
     return Value(
         rest(value, ruling.verdicts), ruling.score, tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
     )
+
+
+def weighed(combination: Combination, verdicts: Sequence[Verdict]) -> float | None:
+    """What a combination makes of verdicts: nothing where one is unknown, 0 where one fails that asked nobody."""
+    if any(one.outcome == "fail" and one.deterministic for one in verdicts):
+        return 0.0
+    said = {one.check: one for one in verdicts}
+    if any(one.outcome == "unknown" for one in verdicts) or set(combination.checks) - set(said):
+        return None
+    total = combination.bias
+    for voice in combination.voices:
+        one = said[voice.check]
+        chance = min(1 - 1e-6, max(1e-6, one.score))
+        total += voice.weight * (math.log(chance) - math.log(1 - chance)) + (voice.passed if one.outcome == "pass" else voice.failed)
+    if not combination.steps:
+        return 1 / (1 + math.exp(-total))
+    above = next((number for number, step in enumerate(combination.steps) if step.at > total), len(combination.steps))
+    low, high = combination.steps[max(0, above - 1)], combination.steps[min(above, len(combination.steps) - 1)]
+    return low.share if high.at <= low.at else low.share + (total - low.at) / (high.at - low.at) * (high.share - low.share)
+
+
+def fits(said: Judged, combination: Combination, accept: float) -> bool:
+    """Whether what was recorded of an attempt has the score that a combination makes of its verdicts, and follows from it."""
+    score = weighed(combination, said.verdicts)
+    if score is None or said.score is None:
+        return score is None and said.score is None and not said.accepted
+    refused = any(one.outcome == "fail" and one.deterministic for one in said.verdicts)
+    near = abs(score - accept) < 1e-9
+    return abs(score - said.score) < 1e-9 and (near or said.accepted == (score >= accept and not refused))
 
 
 def evidence_of(node: CompiledNode, bindings: Mapping[str, Any]) -> tuple[Source, ...]:

@@ -26,7 +26,7 @@ from orchestra.events import (
     ChecksStarted,
 )
 from orchestra.testing.books import Book, Recorded
-from orchestra.testing.meanings import accepted, attempts, evidence_of, first_arm, or_fallback, result_of
+from orchestra.testing.meanings import accepted, attempts, evidence_of, first_arm, fits, or_fallback, result_of
 from orchestra.testing.plans import Reading
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value, blamed
 from orchestra.verify import acceptance, examination
@@ -398,6 +398,7 @@ class Oracle:
             inputs=node.inputs.evaluate(bindings) if node.inputs is not None else {},
             judges=rules.judges,
             back_off="back_off" in rules.otherwise,
+            combination=rules.combination,
         )
         stands = examination.start(situation)
         while isinstance(stands, examination.Asked):
@@ -418,6 +419,8 @@ class Oracle:
                     self.objections.append(f"I8 attempt {number} of {path} was not judged")
             elif (said.accepted, said.verdicts) != (ruling.accepted, ruling.verdicts):
                 self.objections.append(f"I8 the checks on attempt {number} of {path} say otherwise: accepted is {ruling.accepted}")
+            elif rules.combination is not None and not fits(said, rules.combination, rules.accept):
+                self.objections.append(f"I8 attempt {number} of {path} has another score than its checks come to: {said.score}")
         return ruling
 
     def _unasked(self, path: str, number: int) -> str:

@@ -19,6 +19,8 @@ from typing import Any, Literal, TypeAlias
 from orchestra.agent.contract import Catalog, Contract, Effect, Schema
 from orchestra.errors import InputError, InputErrors
 from orchestra.values.labels import Label
+from orchestra.verify.certificate_file import Bonds
+from orchestra.verify.combination import Combination, Data, Step, Voice
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.program import Program
 from orchestra.workflow.reader import read
@@ -69,6 +71,18 @@ def _tool(name: str, inputs: Schema, output: Schema, effect: Effect = "pure") ->
     return Contract(name, "tool", inputs, output, effect=effect)
 
 
+COMBINED = ("quote", "confidence", "entailment", "rederive(second)")
+"""The checks of the reader that have a combination."""
+
+
+def _combination(agent: str) -> Combination:
+    """One that weighs two scores, and whether another agent agrees, by steps."""
+    voices = (Voice("confidence", 0.7), Voice("entailment", 1.3), Voice("rederive(second)", passed=0.8, failed=-0.8))
+    nothing, steps = Bonds("", "", "", ""), (Step(-3.0, 0.1), Step(0.0, 0.45), Step(2.5, 0.9))
+    told: dict[str, Any] = {"checks": tuple(sorted(COMBINED)), "bias": 0.3, "voices": voices, "steps": steps, "bonds": nothing, "made": ""}
+    return Combination(agent=agent, method="regression", data=Data("", "", 0, 0, 0), **told).sealed()
+
+
 EFFECTS: dict[str, Effect] = {"put": "idempotent", "charge": "keyed", "mail": "transactional", "send": "once"}
 """The tools that act, with the class of their effect."""
 _CATALOG = Catalog(
@@ -82,6 +96,7 @@ _CATALOG = Catalog(
         "guest": _agent("guest", _record(text=TEXT), TEXT, "internal"),
         "router": _agent("router", _record(request=TEXT, skills=TEXT, values=TEXT, plan=TEXT, grammar=TEXT), TEXT),
     },
+    combinations={"reader": _combination("reader")},
     tools={
         "split": _tool("split", _record(text=TEXT), TEXTS),
         "shout": _tool("shout", _record(text=TEXT), TEXT),
@@ -327,6 +342,8 @@ class _Author:
             return {"agent": "judge", "with": {"text": self.text(scope)}}, "flag"
         if self.parting.random() < 0.15:
             return self.backing_off(scope), "texts"
+        if self.parting.random() < 0.15:
+            return self.combined(scope), "reading"
         node = {"agent": "reader", "with": {"question": self.words(3), "context": self.text(scope)}}
         return node | (self.checked(scope, against=node["with"]["context"]) if self.likely(0.7) else {}), "reading"  # type: ignore[index]
 
@@ -338,6 +355,16 @@ class _Author:
         if self.parting.random() < 0.5:
             node["accept"] = self.parting.choice((0.2, 0.7, 0.9))
         self.features["backs off"] += 1
+        return node
+
+    def combined(self, scope: _Scope) -> dict[str, Any]:
+        """An answer that is accepted by what its checks say together."""
+        context = self.text(scope)
+        node: dict[str, Any] = {"agent": "reader", "with": {"question": self.words(3), "context": context}, "against": context}
+        node |= {"checks": list(COMBINED), "score": "combined", "accept": self.parting.choice((0.2, 0.4, 0.6))}
+        if self.parting.random() < 0.6:
+            node["otherwise"] = self.parting.choice((["retry", "abstain"], ["escalate"], ["ask"], ["abstain"]))
+        self.features["score combined"] += 1
         return node
 
     def checked(self, scope: _Scope, *, against: str = "", escalate: bool = True) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from orchestra.events import Dropped, Verdict
 from orchestra.values.outcome import Evidence
 from orchestra.verify import combine
 from orchestra.verify.answers import REDERIVE
+from orchestra.verify.combination import Combination
 from orchestra.verify.deterministic import CHECKS, Check
 from orchestra.verify.entailment import ENTAILMENT
 from orchestra.verify.parts import without
@@ -50,6 +51,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """The agents that checks may ask, by name."""
     back_off: bool = False
     """Whether parts that `entailment` does not pass at `accept` are taken out of the value, and the rest is judged."""
+    combination: Combination | None = None
+    """How the scores of the checks become one; the lowest of them where there is none."""
 
 
 class Ruling(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +79,7 @@ class Ruling(msgspec.Struct, frozen=True, kw_only=True):
 def start(situation: Situation) -> Ruling:
     """The ruling on a situation where no agent is asked. Checks go by cost; the first `fail` ends it."""
     rules, known = rules_of(situation.checks), at_once(situation)
-    while (check := open_check(rules, known)) is not None:
+    while (check := open_check(rules, known, situation.combination)) is not None:
         known[check] = unknown(str(check), "no agent was asked")
     return ruling(situation, rules, known)
 
@@ -121,10 +124,10 @@ def _next(rules: tuple[Rule, ...], known: dict[Named, Verdict]) -> Named | None:
     return min((check for rule in rules for check in wanted(rule, known) if check.check not in ASKING), key=_cost, default=None)
 
 
-def open_check(rules: tuple[Rule, ...], known: Mapping[Named, Verdict]) -> Named | None:
+def open_check(rules: tuple[Rule, ...], known: Mapping[Named, Verdict], combination: Combination | None = None) -> Named | None:
     """The cheapest check that is open, asks agents, and on which it still depends whether the value is accepted."""
     said = [verdict(rule, known, dear=True) for rule in rules]
-    if any(one is not None and one.outcome != PASS for one in said):
+    if any(one is not None and combine.decides(one, combination) for one in said):
         return None
     return min((check for rule in rules for check in wanted(rule, known, dear=True)), key=_cost, default=None)
 
@@ -136,13 +139,13 @@ def _failed(rules: Iterable[Rule], known: Mapping[Named, Verdict]) -> bool:
 def ruling(situation: Situation, rules: tuple[Rule, ...], known: Mapping[Named, Verdict]) -> Ruling:
     """What the rules say together, given what their checks have said. Rules that are still open are left out: another one has decided."""
     verdicts = [one for rule in rules if (one := verdict(rule, known, dear=True)) is not None]
-    good = combine.accepted(verdicts, situation.accept)
+    good = combine.accepted(verdicts, situation.accept, situation.combination)
     return Ruling(
         verdicts=tuple(verdicts),
         accepted=good,
-        score=combine.score(verdicts),
+        score=combine.score(verdicts, situation.combination),
         evidence=tuple(evidence for one in verdicts for evidence in one.evidence),
-        reason="" if good else _objection(verdicts, situation.accept),
+        reason="" if good else _objection(verdicts, situation),
         promise=situation.promise if good else "",
     )
 
@@ -172,9 +175,17 @@ def _confidence(situation: Situation) -> Verdict:
     sure = situation.confidence
     if sure is None:
         return unknown(CONFIDENCE, "it says nothing of how sure it is")
+    if situation.combination is not None:  # `accept` is about what is made of all scores
+        return Verdict(CONFIDENCE, PASS, sure)
     return Verdict(CONFIDENCE, PASS, sure) if sure >= situation.accept else failed(CONFIDENCE, f"it is sure to {sure:.3f}")
 
 
-def _objection(verdicts: list[Verdict], threshold: float) -> str:
-    against = [f"{one.check}: {one.reason or one.outcome}" for one in verdicts if one.outcome != PASS]
-    return "; ".join(against) or f"a score of {combine.score(verdicts)} does not reach {threshold}"
+def _objection(verdicts: list[Verdict], situation: Situation) -> str:
+    combination = situation.combination
+    against = [f"{one.check}: {one.reason or one.outcome}" for one in verdicts if combine.decides(one, combination)]
+    if against:
+        return "; ".join(against)
+    reached = combine.score(verdicts, combination)
+    if combination is None or reached is None:
+        return f"a score of {reached} does not reach {situation.accept}"
+    return f"a score of {reached:.3f}, of {combination.told(verdicts)} together, does not reach {situation.accept:.6g}"

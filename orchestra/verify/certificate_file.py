@@ -12,6 +12,8 @@ from orchestra.verify.sealed import Sealed
 FILE = "certificate.json"
 SCORE = "the lowest score of the node's checks, each of which passes"
 """What is compared with the threshold (`orchestra.verify.combine.score`)."""
+COMBINED = "what the agent's combination makes of the scores of the node's checks"
+"""And where the node says `score: combined`."""
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Level = Annotated[float, msgspec.Meta(gt=0, le=0.5)]
@@ -104,6 +106,8 @@ class Certificate(Sealed, frozen=True, kw_only=True, forbid_unknown_fields=True)
     bonds: Bonds
     made: str
     """UTC, ISO 8601."""
+    combination: str | msgspec.UnsetType = msgspec.UNSET
+    """The digest of the combination that makes the score; not there where it is the lowest of the checks."""
     void: str | msgspec.UnsetType = msgspec.UNSET
     """Why audits have found the promise broken; not there as long as they have not."""
     digest: str = ""
@@ -123,7 +127,8 @@ class Certificate(Sealed, frozen=True, kw_only=True, forbid_unknown_fields=True)
     @property
     def command(self) -> str:
         """What makes a new one."""
-        return f"orchestra certify {self.agent} --data FILE --alpha {self.alpha:g} --delta {self.delta:g}"
+        more = " --combined" if self.combination else ""
+        return f"orchestra certify {self.agent} --data FILE --alpha {self.alpha:g} --delta {self.delta:g}{more}"
 
     @property
     def original(self) -> Certificate:
@@ -148,8 +153,11 @@ class Origin(msgspec.Struct, frozen=True):
     predictions: bool
 
 
-def certificate(agent: str, checks: tuple[str, ...], found: Certification, origin: Origin, bonds: Bonds, made: str) -> Certificate:
-    """The certificate of a certification that came to one; `made` is the time, UTC, ISO 8601."""
+def certificate(
+    agent: str, checks: tuple[str, ...], found: Certification, origin: Origin, bonds: Bonds, made: str, combination: str = ""
+) -> Certificate:
+    """The certificate of a certification that came to one; `made` is the time, UTC, ISO 8601; `combination` the digest of the one that
+    makes the score, where one does."""
     outcome, judged, splits = found.outcome, found.judged, found.resplits
     assert isinstance(outcome, Certified), "only of what was certified"
     assert judged is not None, "what was certified was judged"
@@ -159,7 +167,9 @@ def certificate(agent: str, checks: tuple[str, ...], found: Certification, origi
         alpha=found.terms.alpha,
         delta=found.terms.delta,
         threshold=outcome.step.threshold,
+        score=COMBINED if combination else SCORE,
         checks=tuple(sorted(checks)),
+        combination=combination or msgspec.UNSET,
         accepted=outcome.step.accepted,
         errors=outcome.step.errors,
         base_error=found.bound.base_error,

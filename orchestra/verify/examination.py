@@ -68,14 +68,14 @@ def unasked(situation: Situation, asked: Asked, reason: str) -> Ruling:
     known = {name: one for one in asked.verdicts if isinstance(name := read(one.check), Named)}
     if situation.back_off:  # the other checks were to judge what is left, and that is all of it
         known = at_once(situation)
-    while (check := open_check(rules, known)) is not None:
+    while (check := open_check(rules, known, situation.combination)) is not None:
         known[check] = unknown(str(check), reason)
     return ruling(situation, rules, known)
 
 
 def _next(situation: Situation, known: dict[Named, Verdict]) -> Asked | Ruling:
     rules = rules_of(situation.checks)
-    while (check := open_check(rules, known)) is not None:
+    while (check := open_check(rules, known, situation.combination)) is not None:
         found = questions(check, situation)
         if isinstance(found, tuple):
             return Asked(check=str(check), questions=found, verdicts=tuple(known.values()))

@@ -109,7 +109,10 @@ recompute: Final = Check("recompute")
 """Every expression has the value that it states."""
 entailment: Final = AgentCheck("entailment")
 """The evidence supports what is said, as a small verifier model judges; `entailment(judge)` names another agent."""
+Score: TypeAlias = Literal["combined"]
+"""How the scores of the checks become one: the lowest where nothing is said, or as the agent's combination has it."""
 certified: Final = "certified"
+combined: Final = "combined"
 retry: Final = Again("retry")
 """Another attempt, told why the last one was not accepted."""
 escalate: Final = Again("escalate")
@@ -135,24 +138,52 @@ def agree(samples: int = 5, /) -> Check:
 
 
 @overload
-def accepted(value: T, /, *, checks: Check, against: object = ..., accept: Accept | None = None, otherwise: Sequence[Again] = ()) -> T: ...  # type: ignore[overload-overlap]  # who hides `abstain` behind a wider type must say `needed`, no more
+def accepted(  # type: ignore[overload-overlap]  # who hides `abstain` behind a wider type must say `needed`, no more
+    value: T,
+    /,
+    *,
+    checks: Check,
+    against: object = ...,
+    score: Score | None = None,
+    accept: Accept | None = None,
+    otherwise: Sequence[Again] = (),
+) -> T: ...
 @overload
 def accepted(
-    value: T, /, *, checks: Check, against: object = ..., accept: Accept | None = None, otherwise: Sequence[Again | Abstain]
+    value: T,
+    /,
+    *,
+    checks: Check,
+    against: object = ...,
+    score: Score | None = None,
+    accept: Accept | None = None,
+    otherwise: Sequence[Again | Abstain],
 ) -> Guarded[T]: ...
 def accepted(
-    value: Any, /, *, checks: Check, against: object = _NOTHING, accept: Accept | None = None, otherwise: Sequence[Again | Abstain] = ()
+    value: Any,
+    /,
+    *,
+    checks: Check,
+    against: object = _NOTHING,
+    score: Score | None = None,
+    accept: Accept | None = None,
+    otherwise: Sequence[Again | Abstain] = (),
 ) -> Any:
     """The value of a call, once checks accept it; the clause of the node that produces it.
 
     `against` is the evidence, known or not; without it the card's own. `accept` is a score (0.5 where neither this nor the
-    card says another), or `certified`. `otherwise` says, in order, what happens to a value that is not accepted.
+    card says another), or `certified`; it is compared with the lowest score of the checks, or with what the agent's combination
+    makes of them where `score` is `combined`. `otherwise` says, in order, what happens to a value that is not accepted.
     Raises `InputError` W016 for what is not the result of one call.
     """
     scope = current("accepted")
     node = _produced(value, scope, "accepted")
     wired = peek(value)
     node.fields |= _clause(checks, against, accept)
+    if score is not None:
+        if score != combined:
+            raise fault("W016", f"score={score!r} is no way to make one score of many", hint="score=combined, or leave it out")
+        node.fields["score"] = score
     scope.root.steps += checks.agents
     node.fields["otherwise"] = tuple(action.name for action in _actions(otherwise))
     made = renamed(wired)

@@ -90,7 +90,8 @@ def sentences(node: CompiledNode) -> list[str]:
     if node.acceptance is not None:
         accept = node.source.accept if node.source.accept == "certified" else f"{node.acceptance.accept:g}"
         otherwise = f"; otherwise {', '.join(node.acceptance.otherwise)}" if node.acceptance.otherwise else ""
-        found.append(f"checks {', '.join(node.acceptance.checks)}; accept {accept}{otherwise}")
+        score = "; score combined" if node.source.score else ""
+        found.append(f"checks {', '.join(node.acceptance.checks)}{score}; accept {accept}{otherwise}")
     limits = [f"retry {node.source.retry.attempts}"] if node.source.retry is not None else []
     limits += [f"timeout {node.timeout:g} s"] if node.timeout is not None else []
     limits += ["with a fallback"] if node.fallback is not None else []

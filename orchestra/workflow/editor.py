@@ -11,7 +11,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 _LISTS = ("after", "checks", "otherwise", "agents", "tools", "workflows", "options")
 """Keys of a node whose list may be written as its one element."""
-_TOGETHER = {"each": ["as"], "as": ["each"], "limit": ["each"], "concurrency": ["each"], "against": ["checks"]}
+_TOGETHER = {"each": ["as"], "as": ["each"], "limit": ["each"], "concurrency": ["each"], "against": ["checks"], "score": ["checks"]}
 """Keys of a node, and those that they mean nothing without."""
 
 _MEANINGS = {
@@ -38,6 +38,7 @@ _MEANINGS = {
     "fallback": "The value where the node gives none: a reference or a literal.",
     "checks": "What the value must stand before it is accepted: `[quote, numbers, entailment]`; `quote | entailment` wants one of two.",
     "against": "The evidence that the checks compare the value with.",
+    "score": "How the scores of the checks become one: `combined`, as `orchestra learn combine` found; left out it is the lowest.",
     "accept": "A score from 0 to 1, or `certified`.",
     "otherwise": "What to do, in order, with a value that is not accepted: `[retry, escalate, ask, abstain]`, or `[back_off, abstain]`.",
     "agent": "The name of the specialist that is asked.",

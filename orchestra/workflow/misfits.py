@@ -33,6 +33,7 @@ _FORMS = {
 }
 """What a value must be, by the kind of pydantic's finding."""
 _OF_KEY = {
+    "score": "`combined`, or left out",
     "accept": "`certified`, or a score in [0, 1]",
     "call": "the name of a workflow, or a block with `nodes` and `output`",
     "when": "a text with a reference",
@@ -47,6 +48,7 @@ _EXAMPLES = {
     "wait": "wait: [0.5, 8], in seconds, each at most 3,600",
     "timeout": "timeout: 30, in seconds, at most 86,400",
     "otherwise": "otherwise: [retry, escalate, ask, abstain]",
+    "score": "score: combined",
     "accept": "accept: 0.5",
     "limit": "limit: 100, at most 10,000",
     "concurrency": "concurrency: 8",

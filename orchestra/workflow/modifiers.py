@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from orchestra.agent.contract import Contract, Schema
 from orchestra.errors import InputError
 from orchestra.values.schema import ANY, branches, elements, resolve, show, under
+from orchestra.verify.acceptance import rules_of
+from orchestra.verify.certificate_file import Certificate
 from orchestra.verify.claims_file import ClaimsCertificate
+from orchestra.verify.combination import Combination
 from orchestra.workflow import checked, nodes
 from orchestra.workflow.drafts import Draft, Names, condition, drafted
 from orchestra.workflow.nodes import RETRY, AnyNode
@@ -17,7 +20,6 @@ from orchestra.workflow.syntax import KEYWORDS
 from orchestra.workflow.wiring import Path, Types, compiled, fits, listed, typed, unreferenced
 
 if TYPE_CHECKING:
-    from orchestra.verify.certificate_file import Certificate
     from orchestra.workflow.compiler import Compiler
 
 _MODIFIERS = frozenset(nodes.Node.model_fields) - {"after"} | {"escalate"}
@@ -143,7 +145,7 @@ def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, p
     findings = compiler.findings
     asked = checked.read_rules(compiler, node, draft, checks, path)
     if not checks:
-        for key in ("against", "accept", "otherwise"):
+        for key in ("against", "score", "accept", "otherwise"):
             if getattr(node, key) not in (None, ()):
                 findings.fault("L117", f"`{key}` goes with `checks`", findings.at(*path, key, key=True), hint="checks: [quote]")
         if isinstance(node, nodes.VerifyNode):
@@ -159,9 +161,11 @@ def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, p
     backs_off = "back_off" in otherwise
     if backs_off:
         checked.back_off(compiler, node, checks, asked.names, otherwise, path)
-    certificate = None
+    certificate, combination = None, _combination(compiler, node, contract, checks, path, backs_off=backs_off)
     if accept == "certified":
         certificate = _certificate(compiler, node, contract, checks, path, claims=backs_off)
+        if isinstance(certificate, Certificate) and not (node.score and combination is None):
+            _same_score(compiler, node, certificate, combination, path)
         accept = certificate.threshold if certificate is not None else None
     if "retry" in otherwise and draft.kind not in ("agent", "tool"):
         findings.warn(
@@ -177,6 +181,7 @@ def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, p
         accept=0.5 if accept is None else float(accept),
         otherwise=otherwise,
         certificate=certificate,
+        combination=combination,
         asking=asked.asking,
         judges=asked.judges,
     )
@@ -222,6 +227,55 @@ def _certificate(
         findings.fault("V005", said, findings.at(*path, "against"), hint=f"against: {given.get(contract.evidence, '')}")
         return None
     return found
+
+
+def _combination(
+    compiler: Compiler, node: AnyNode, contract: Contract | None, checks: tuple[str, ...], path: Path, *, backs_off: bool
+) -> Combination | None:
+    """What `score: combined` stands for; where nothing does, that is noted (L076, V002 on)."""
+    if node.score is None:
+        return None
+    findings, place = compiler.findings, compiler.findings.at(*path, "score")
+    if backs_off:
+        said = "`back_off` keeps parts by what `entailment` says of each, and a combination is about whole values"
+        findings.fault("L076", said, place, hint="leave one of them out")
+        return None
+    if contract is None or contract.kind != "agent":
+        name = contract.name if contract is not None else path[-1]
+        why = "combinations are of agents, and this node asks none"
+        findings.fault("L076", f"there is no combination of checks for {name!r}", place, hint="leave `score` out", why=why)
+        return None
+    stated = f"--checks '{','.join(checks)}'"
+    try:
+        found: Combination | None = compiler.catalog.combinations.get(contract.name)
+    except InputError as error:
+        why = error.why or (str(error.place) if error.place is not None else "")
+        findings.fault(error.code, error.message, place, hint=error.hint, why=why)
+        return None
+    if found is None:
+        said = f"there is no combination of checks for {contract.name!r}"
+        findings.fault("L076", said, place, hint=f"orchestra learn combine {contract.name} --data FILE {stated}")
+        return None
+    if frozenset(found.checks) != frozenset(map(str, rules_of(checks))):
+        said = f"the combination of {contract.name!r} is of the checks {listed(found.checks)}, and this node has {listed(checks)}"
+        hint = f"checks: [{', '.join(found.checks)}], or orchestra learn combine {contract.name} --data FILE {stated}"
+        findings.fault("V005", said, place, hint=hint)
+        return None
+    return found
+
+
+def _same_score(compiler: Compiler, node: AnyNode, certificate: Certificate, combination: Combination | None, path: Path) -> None:
+    """Notes a certificate of another score than the node's (V005)."""
+    mark = combination.digest if combination is not None else ""
+    if (certificate.combination or "") == mark:
+        return
+    of = "the lowest score of the checks" if not certificate.combination else "what a combination makes of the scores of the checks"
+    said = f"the certificate of {certificate.agent!r} is about {of}, and this node has another score"
+    if certificate.combination and mark:
+        said = f"the certificate of {certificate.agent!r} is about a combination of checks that is not the one of today"
+    more = " --combined" if mark else ""
+    place = compiler.findings.at(*path, "accept") if node.accept is not None else compiler.findings.at(*path)
+    compiler.findings.fault("V005", said, place, hint=f"orchestra certify {certificate.agent} --data FILE{more}")
 
 
 def _against(

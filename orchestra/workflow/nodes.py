@@ -80,6 +80,8 @@ class Node(Frozen):
     fallback: Template = None
     checks: tuple[str, ...] = ()
     against: Template = None
+    score: Literal["combined"] | None = None
+    """How the scores of the checks become one: as the agent's combination says, and not the lowest of them."""
     accept: Literal["certified"] | Annotated[float, Field(ge=0, le=1)] | None = None
     otherwise: tuple[Action, ...] = ()
 

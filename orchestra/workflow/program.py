@@ -16,6 +16,7 @@ from orchestra.workflow.nodes import RETRY, Action, AnyNode, Budget, Graph, Plan
 if TYPE_CHECKING:
     from orchestra.verify.certificate_file import Certificate
     from orchestra.verify.claims_file import ClaimsCertificate
+    from orchestra.verify.combination import Combination
     from orchestra.workflow.compiler import Called
 
 
@@ -48,6 +49,8 @@ class Acceptance:
     otherwise: tuple[Action, ...] = ("abstain",)
     certificate: Certificate | ClaimsCertificate | None = None
     """What `certified` was resolved to: `accept` is its threshold."""
+    combination: Combination | None = None
+    """What `score: combined` was resolved to."""
     asking: bool = False
     """Whether one of the checks asks agents."""
     judges: Mapping[str, Contract] = field(default_factory=dict)

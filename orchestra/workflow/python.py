@@ -30,7 +30,7 @@ from orchestra.workflow.spoken import Unspoken, spoken
 from orchestra.workflow.syntax import Name, Tree, children, closing, parse
 
 WORDS = frozenset(words.__all__)
-_CLAUSES = frozenset({"when", "each", "as_", "limit", "concurrency", "checks", "against", "accept", "otherwise"})
+_CLAUSES = frozenset({"when", "each", "as_", "limit", "concurrency", "checks", "against", "score", "accept", "otherwise"})
 _CHECKS = frozenset({"quote", "support", "numbers", "recompute", "entailment"})
 """Those that are words of their own."""
 _OPTIONS = ("timeout", "retry", "fallback", "after")
@@ -215,6 +215,8 @@ class _Body:
         found = [f"checks={' & '.join(self.check(name, among=len(node.checks) > 1) for name in node.checks)}"]
         if "against" in node.model_fields_set and node.against is not None:
             found.append(f"against={self.value(node.against)}")
+        if node.score is not None:
+            found.append(f"score={self.function.word('combined')}")
         if node.accept is not None:
             found.append(f"accept={self.function.word('certified') if node.accept == 'certified' else node.accept}")
         if node.otherwise:

@@ -20,7 +20,7 @@ _ORDER = (
     *(*KINDS, "with", "escalate", "when", "each", "as", "limit", "concurrency", "after"),
     *("agents", "tools", "workflows", "returns", "options", "limits", "repairs", "replans", "streaming"),
     *("router", "larger", "votes", "cache", "stepwise", "copied", "anyway", "shortlist"),
-    *("checks", "against", "accept", "otherwise", "retry", "timeout", "fallback"),
+    *("checks", "against", "score", "accept", "otherwise", "retry", "timeout", "fallback"),
 )
 """The keys of a node, as they are written."""
 

@@ -34,6 +34,7 @@ def situation(unit: Unit, outcome: Value) -> Situation:
         accept=acceptance.accept,
         confidence=outcome.score,
         promise=_promise(unit, acceptance),
+        combination=acceptance.combination,
     )
     if not acceptance.asking:
         return found

@@ -74,7 +74,10 @@ def program(unit: Unit, drafted: Drafted) -> Program:
         agents.setdefault(judge.name, judge)
     if contract is not None and (asked := _asked(drafted)) in (LINE, ANSWER):
         agents[contract.name] = using.kit.line if asked == LINE else using.kit.answer
-    return compile_graph(Graph.model_validate(drafted.graph, strict=False), Catalog(agents, tools, models=using.models))
+    combination = unit.node.acceptance.combination if unit.node.acceptance is not None else None
+    combined = {combination.agent: combination} if combination is not None else {}
+    catalog = Catalog(agents, tools, models=using.models, combinations=combined)
+    return compile_graph(Graph.model_validate(drafted.graph, strict=False), catalog)
 
 
 def bindings(unit: Unit, body: Program) -> Bindings:
@@ -143,6 +146,8 @@ def _answer(unit: Unit, offer: Offer, steps: tuple[Step, ...]) -> Graph:
     values: dict[str, Schema] = {kits.RESULTS: _using(unit).kit.answer.input["properties"][kits.RESULTS]}
     if (acceptance := unit.node.acceptance) is not None and acceptance.checks:
         node |= {"checks": acceptance.checks, "accept": acceptance.accept, "otherwise": acceptance.otherwise}
+        if acceptance.combination is not None:
+            node["score"] = "combined"
         if acceptance.against is not None:
             values[kits.AGAINST] = acceptance.against.schema
             node["against"] = f"${{input.{kits.AGAINST}}}"

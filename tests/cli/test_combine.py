@@ -1,0 +1,274 @@
+"""`orchestra learn combine`, `certify --combined`, nodes with `score: combined`: a simulated agent and its judge, all that voids it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from orchestra.doors import Call, Done
+from orchestra.verify.certificate_file import COMBINED, Certificate
+from orchestra.verify.combination import Combination
+from tests.cli.shell import Said, Shell
+from tests.cli.stage import Simulated, calls, furnish
+
+AGENT = """\
+schema: orchestra/v1
+name: teller
+description: Tells what a text says.
+input: {text: str}
+output: {fact: str}
+evidence: text
+"""
+JUDGE = """\
+schema: orchestra/v1
+name: checker
+description: Judges a claim.
+input: {claim: str, evidence: str}
+output: {p_supported: float | null, p_refute: float | null}
+"""
+FLEET = """\
+schema: orchestra/fleet/v1
+name: nowhere
+servers: {it: {endpoint: "http://127.0.0.1:9/v1", model: m, max_model_len: 1000, revision: "1"}}
+models: {base: it}
+"""
+TELL = """\
+schema: orchestra/v1
+name: tell
+input: {text: str}
+output: ${told}
+nodes:
+  told:
+    agent: teller
+    with: {text: "${input.text}"}
+    checks: [confidence, "entailment(checker)"]
+    score: combined
+    accept: 0.8
+    otherwise: [abstain]
+"""
+CHECKS = ("--checks", "confidence,entailment(checker)")
+FILE = Path("agents/teller/combination.json")
+
+
+def sure(number: int) -> float:
+    return 0.02 + 0.96 * (number * 37 % 100) / 100
+
+
+def supported(number: int) -> float:
+    return 0.02 + 0.96 * (number * 61 // 7 % 100) / 100
+
+
+def right(number: int) -> bool:
+    """Where both together are likely: neither tells it alone."""
+    return sure(number) + supported(number) > 1 or number % 25 == 0
+
+
+def answer(call: Call) -> Any:
+    if call.name == "checker":
+        return {"p_supported": supported(int(call.inputs["claim"].split()[1])), "p_refute": 0.0}
+    number = int(call.inputs["text"])
+    return Done(value={"fact": f"fact {number} {'holds' if right(number) else 'fails'}"}, confidence=sure(number))
+
+
+def rows(count: int) -> None:
+    made = [{"id": f"{n}", "input": {"text": f"{n}"}, "expected": {"fact": f"fact {n} holds"}} for n in range(count)]
+    Path("rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in made))
+
+
+@pytest.fixture
+def shell(shell: Shell) -> Shell:
+    files = {
+        "agents/teller/agent.yaml": AGENT,
+        "agents/teller/prompt.md": "{{ text }}\n",
+        "agents/checker/agent.yaml": JUDGE,
+        "agents/checker/prompt.md": "{{ claim }} {{ evidence }}\n",
+        "workflows/tell.yaml": TELL,
+        "configs/nowhere.yaml": FLEET,
+        "orchestra.toml": 'fleet = "nowhere"\n',
+    }
+    furnish(files=files)
+    shell.opener = Simulated(answer)
+    return shell
+
+
+def combine(shell: Shell, *more: str) -> Said:
+    return shell("learn", "combine", "teller", "--data", "rows.jsonl", *CHECKS, *more)
+
+
+@pytest.fixture
+def combined(shell: Shell, made: list[bytes]) -> Combination:
+    """The teller's combination; asked for once, as every project of these tests is the same."""
+    if not made:
+        rows(320)
+        said = combine(shell)
+        assert said.code == 0, said.out + said.err
+        made.append(FILE.read_bytes())
+    FILE.write_bytes(made[0])
+    return Combination.read(made[0])
+
+
+@pytest.fixture(scope="module")
+def made() -> list[bytes]:
+    return []
+
+
+def run(shell: Shell, number: int) -> Said:
+    return shell("run", "tell", "-i", f"text={number}", "--json")
+
+
+def edited(old: str, new: str, file: str = "workflows/tell.yaml") -> None:
+    text = Path(file).read_text()
+    assert old in text
+    Path(file).write_text(text.replace(old, new))
+
+
+def test_both_checks_are_asked_of_every_row_and_both_count(shell: Shell) -> None:
+    rows(320)
+    assert combine(shell).code == 0
+    combined = Combination.read(FILE.read_bytes())
+    assert (calls(shell).count("teller"), calls(shell).count("checker")) == (320, 320)
+    assert combined.checks == ("confidence", "entailment(checker)")
+    assert all(voice.weight > 0.5 for voice in combined.voices)
+    assert (combined.data.rows, combined.data.right) == (320, sum(map(right, range(320))))
+    assert set(combined.judges) == {"checker"}
+
+
+def test_what_each_check_brings_is_printed(shell: Shell) -> None:
+    rows(320)
+    said = combine(shell)
+    wanted = ("combined on 320 rows", "weight", "AURC", "all checks", "the lowest score", "without confidence", "written")
+    places = [said.out.index(text) for text in wanted]
+    assert places == sorted(places)
+
+
+def test_a_node_accepts_by_it_what_one_check_alone_would_refuse(shell: Shell, combined: Combination) -> None:
+    doubted = next(n for n in range(400) if 0.35 < supported(n) < 0.5 and sure(n) > 0.9)
+    said = run(shell, doubted)
+    assert (said.code, said.json["output"]["fact"]) == (0, f"fact {doubted} holds")
+    shown = shell("runs", "show", said.json["run"], "told").out
+    assert "entailment(checker)" in shown
+    edited("    score: combined\n    accept: 0.8\n", "")
+    assert run(shell, doubted).code == 3
+
+
+def test_what_stays_under_the_score_is_withheld_with_what_each_check_says(shell: Shell, combined: Combination) -> None:
+    doubtful = next(n for n in range(400) if sure(n) < 0.3 and supported(n) < 0.3)
+    said = run(shell, doubtful)
+    assert said.code == 3
+    reason = shell("runs", "show", said.json["run"], "told").out
+    assert f"of confidence {sure(doubtful):.3g}, entailment(checker) {supported(doubtful):.3g} together" in " ".join(reason.split())
+
+
+def test_what_the_judge_cannot_tell_never_passes(shell: Shell, combined: Combination) -> None:
+    shell.opener = Simulated(lambda call: {"p_supported": None, "p_refute": None} if call.name == "checker" else answer(call))
+    assert run(shell, next(n for n in range(400) if sure(n) > 0.95)).code == 3
+
+
+def test_the_combined_score_is_certified_and_the_node_accepts_by_that(shell: Shell, combined: Combination) -> None:
+    rows(800)
+    said = shell("certify", "teller", "--combined", "--data", "rows.jsonl", "--alpha", "0.1", "--json")
+    assert said.code == 0, said.out + said.err
+    found = Certificate.read(Path("agents/teller/certificate.json").read_bytes())
+    assert (found.combination, found.score, found.checks) == (combined.digest, COMBINED, combined.checks)
+    edited("accept: 0.8", "accept: certified")
+    good = next(n for n in range(400) if sure(n) > 0.8 and supported(n) > 0.8)
+    told = run(shell, good)
+    assert told.json["promises"] == {"told": found.promise}
+    FILE.write_bytes(msgspec.structs.replace(combined, made="later").sealed().written())
+    assert "about a combination of checks that is not the one of today" in run(shell, good).err
+    edited("    score: combined\n", "")
+    refused = run(shell, good)
+    assert "V005: the certificate of 'teller' is about what a combination makes of the scores of the checks" in refused.err
+
+
+def test_certify_says_where_there_is_no_combination(shell: Shell) -> None:
+    rows(3)
+    said = shell("certify", "teller", "--combined", "--data", "rows.jsonl")
+    assert (said.code, "L076" in said.err) == (2, True)
+
+
+def test_without_one_a_node_says_how_to_make_it(shell: Shell) -> None:
+    said = run(shell, 1)
+    assert said.code == 2
+    assert "L076: there is no combination of checks for 'teller'" in said.err
+    assert "tell.yaml:10:12" in said.err
+    assert "orchestra learn combine teller --data FILE --checks 'confidence,entailment(checker)'" in said.err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "file", "says"),
+    [
+        ("{{ text }}", "Tell: {{ text }}", "agents/teller/prompt.md", "its card or prompt changed"),
+        ("{{ claim }}", "Claim: {{ claim }}", "agents/checker/prompt.md", "card or prompt of checker changed"),
+        ('revision: "1"', 'revision: "2"', "configs/nowhere.yaml", "the model and model of checker changed"),
+    ],
+)
+def test_it_is_void_when_the_agent_or_a_judge_changes(
+    shell: Shell, combined: Combination, old: str, new: str, file: str, says: str
+) -> None:
+    edited(old, new, file)
+    said = run(shell, 1)
+    assert said.code == 2
+    assert "V002: the combination of checks of 'teller' is void" in said.err
+    assert says in said.err
+    assert "orchestra learn combine teller" in said.err
+
+
+def test_a_node_with_other_checks_or_one_that_backs_off_is_refused(shell: Shell, combined: Combination) -> None:
+    edited('[confidence, "entailment(checker)"]', '["entailment(checker)"]')
+    assert "V005: the combination of 'teller' is of the checks confidence" in run(shell, 1).err
+    edited("otherwise: [abstain]", "otherwise: [back_off, abstain]")
+    assert "L076: `back_off` keeps parts" in run(shell, 1).err
+
+
+def test_a_moved_weight_is_noticed(shell: Shell, combined: Combination) -> None:
+    weight = combined.voices[0].weight
+    FILE.write_bytes(FILE.read_bytes().replace(f"{weight}".encode(), b"99.0"))
+    assert "V004" in run(shell, 1).err
+
+
+def test_a_run_goes_on_with_the_combination_that_it_began_with(shell: Shell, combined: Combination) -> None:
+    edited("otherwise: [abstain]", "otherwise: [ask]")
+    waiting = run(shell, next(n for n in range(400) if sure(n) < 0.3 and supported(n) < 0.3))
+    assert waiting.code == 5
+    FILE.unlink()
+    said = shell("runs", "answer", "last", '{"fact": "fact 1 holds"}', "--json")
+    assert (said.code, said.json["output"]) == (0, {"fact": "fact 1 holds"})
+    assert shell("runs", "replay", "last").code == 0
+
+
+def test_a_fork_says_that_it_is_another(shell: Shell, combined: Combination) -> None:
+    assert run(shell, 1).code in (0, 3)
+    FILE.write_bytes(msgspec.structs.replace(combined, made="later").sealed().written())
+    assert "the combination of its checks has changed" in shell("runs", "fork", "last").out
+
+
+def test_recorded_answers_are_combined_without_the_agent(shell: Shell) -> None:
+    rows(320)
+    given = [{"id": f"{n}", "output": {"fact": f"fact {n} {'holds' if right(n) else 'fails'}"}, "score": sure(n)} for n in range(320)]
+    Path("answers.jsonl").write_text("".join(json.dumps(one) + "\n" for one in given))
+    assert combine(shell, "--predictions", "answers.jsonl").code == 0
+    assert set(calls(shell)) == {"checker"}
+    offline = shell(
+        "learn", "combine", "teller", "--data", "rows.jsonl", "--checks", "confidence", "--predictions", "answers.jsonl", "--json"
+    )
+    assert [voice["check"] for voice in offline.json["voices"]] == ["confidence"]
+
+
+def test_too_few_rows_are_refused_with_how_many_more(shell: Shell) -> None:
+    rows(280)
+    said = combine(shell)
+    assert said.code == 2
+    assert "N162: 280 labelled rows can be combined: 20 more are needed, 300 in all" in said.err
+    assert not FILE.exists()
+
+
+def test_without_labels_three_checks_are_needed(shell: Shell) -> None:
+    rows(310)
+    said = combine(shell, "--unlabelled")
+    assert "N163" in said.err
+    assert "passes 100.0% of the rows" in said.err  # `confidence` says how sure, and not pass or fail

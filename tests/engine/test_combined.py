@@ -1,0 +1,142 @@
+"""Nodes with `score: combined`: what agents doubt is weighed, what nobody can tell and what is plainly wrong is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestra.doors import Done
+from orchestra.engine.replay import replay
+from orchestra.errors import InputError, InputErrors
+from orchestra.events import Judged
+from orchestra.testing.auditor import Case, audit
+from orchestra.values.outcome import Abstained, Value
+from orchestra.verify.combination import Combination, Data, Voice
+from orchestra.workflow.python import to_python
+from orchestra.workflow.reader import read
+from orchestra.workflow.writer import write
+from tests.engine.stage import Played, play, program
+from tests.engine.test_checks import TOWER, WITH, chance
+from tests.verify.samples import BONDS
+
+CHECKS = ("quote", "confidence", "entailment", "rederive(second)")
+FLOW = """
+input: {text: str}
+output: ${reading}
+nodes:
+  reading:
+    agent: reader
+    with: {question: when, context: "${input.text}"}
+    checks: [quote, confidence, entailment, rederive(second)]
+    against: ${input.text}
+    score: combined
+    accept: 0.7
+"""
+READ = {"answer": "1889", "quote": "completed in 1889"}
+
+
+def combination(**weights: float) -> Combination:
+    """Of the checks of `FLOW`: those that are named count so much; the agreement of the second agent counts up to 1 either way."""
+    voices = (*(Voice(check, weight=weight) for check, weight in weights.items()), Voice("rederive(second)", passed=1.0, failed=-1.0))
+    data, told = Data("rows", "d" * 32, 300, 200, 0), {"made": "2026-11-26", "bonds": BONDS}
+    made = Combination(agent="reader", method="regression", checks=tuple(sorted(CHECKS)), bias=0.0, voices=voices, data=data, **told)  # type: ignore[arg-type]
+    return made.sealed()
+
+
+KNOWN = replace(WITH, combinations={"reader": combination(confidence=1.0, entailment=1.0)})
+
+
+def played(*, sure: float | None = 0.9, supported: Any = 0.9, second: Any = "1889", reading: Any = READ, text: str = FLOW) -> Played:
+    judged = chance(supported) if isinstance(supported, float) else supported
+    answers = {"reader": Done(value=reading, confidence=sure), "entailment": judged, "second": second}
+    return play(text, {"text": TOWER}, answers, catalog=KNOWN)
+
+
+def said(run: Played) -> dict[str, str]:
+    return {verdict.check: verdict.outcome for verdict in run.of(Judged)[-1].verdicts}
+
+
+@pytest.mark.parametrize(
+    ("sure", "supported", "second", "accepted"),
+    [
+        (0.9, 0.9, "1889", True),
+        (0.99, 0.3, "1889", True),  # the judge doubts it, and is outvoted
+        (0.3, 0.99, "1889", True),  # `confidence` is one of several, and not under `accept` by itself
+        (0.99, 0.9, "1890", True),  # another agent found something else
+        (0.6, 0.3, "1889", False),
+        (0.9, 0.3, "1890", False),
+    ],
+)
+def test_what_agents_doubt_is_weighed(sure: float, supported: float, second: str, accepted: bool) -> None:
+    run = played(sure=sure, supported=supported, second=second)
+    assert isinstance(run.outcome, Value if accepted else Abstained)
+    assert len(said(run)) == 4  # all were asked, for each may still outweigh the others
+    found = run.of(Judged)[-1].score
+    assert found == KNOWN.combinations["reader"].of(run.of(Judged)[-1].verdicts)
+    assert found is not None
+    assert (found >= 0.7) == accepted
+    if isinstance(run.outcome, Value):
+        assert run.outcome.score == found
+
+
+def test_a_quote_that_stands_nowhere_fails_and_nobody_is_asked() -> None:
+    run = played(sure=0.999, supported=0.999, reading={"answer": "1889", "quote": "completed in 1890"})
+    assert isinstance(run.outcome, Abstained)
+    assert (run.of(Judged)[-1].score, said(run)["quote"]) == (0.0, "fail")
+    assert {call.name for call in run.workers.calls} == {"reader"}
+
+
+@pytest.mark.parametrize("who", ["confidence", "entailment", "rederive(second)"])
+def test_what_one_cannot_tell_never_passes_and_no_more_are_asked(who: str) -> None:
+    silent: dict[str, dict[str, Any]] = {"confidence": {"sure": None}, "entailment": {"supported": chance(None, None)}}
+    run = played(**silent.get(who, {"second": {"no": 1}}))
+    assert isinstance(run.outcome, Abstained)
+    assert (said(run)[who], run.of(Judged)[-1].score) == ("unknown", None)
+    asked = {"confidence": set[str](), "entailment": {"entailment"}}.get(who, {"entailment", "second"})
+    assert {call.name for call in run.workers.calls} - {"reader"} == asked
+
+
+def test_the_reason_has_the_score_and_what_each_check_said() -> None:
+    run = played(sure=0.6, supported=0.3)
+    assert isinstance(run.outcome, Abstained)
+    assert run.outcome.reason.startswith("a score of 0.636, of confidence 0.6, entailment 0.3, rederive(second) 1 together")
+    assert run.outcome.reason.endswith("does not reach 0.7")
+
+
+@pytest.mark.parametrize("given", [{}, {"sure": 0.6, "supported": 0.3}, {"supported": chance(None, None)}])
+def test_a_replay_decides_the_same_and_the_auditor_finds_nothing(given: dict[str, Any]) -> None:
+    run, compiled = played(**given), program(FLOW, KNOWN)
+    found = replay(compiled, run.events)
+    assert (found.different, found.reason) == (None, "")
+    assert audit(Case(compiled, run.events)) == []
+
+
+def test_with_another_combination_a_replay_decides_otherwise() -> None:
+    run = played(sure=0.6, supported=0.8)
+    other = replace(WITH, combinations={"reader": combination(confidence=9.0, entailment=-9.0)})
+    assert isinstance(replay(program(FLOW, other), run.events).different, Judged)
+
+
+def test_the_key_is_written_as_it_was_read_and_in_python() -> None:
+    graph = read(f"schema: orchestra/v1\nname: one{FLOW}", "one.yaml").graph
+    assert "score: combined" in write(graph)
+    assert read(write(graph), "one.yaml").graph == graph
+    assert "score=combined, accept=0.7" in to_python(graph)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "says"),
+    [
+        ("score: combined", "score: lowest", "L103", "must be `combined`"),
+        ("    checks: [quote, confidence, entailment, rederive(second)]\n    against: ${input.text}\n", "", "L117", "goes with `checks`"),
+        ("entailment, rederive(second)]", "entailment]", "V005", "is of the checks"),
+        ("accept: 0.7", "otherwise: [back_off]", "L076", "keeps parts"),
+    ],
+)
+def test_what_does_not_fit_is_refused_where_it_stands(old: str, new: str, code: str, says: str) -> None:
+    with pytest.raises((InputError, InputErrors)) as caught:
+        program(FLOW.replace(old, new), KNOWN)
+    faults = caught.value.errors if isinstance(caught.value, InputErrors) else [caught.value]
+    assert any(fault.code == code and says in fault.message for fault in faults), [str(fault) for fault in faults]
