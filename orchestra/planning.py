@@ -182,14 +182,11 @@ def _listed(orchestra: Orchestra, only: Sequence[str]) -> dict[str, tuple[str, .
 def _harmless(orchestra: Orchestra) -> Iterable[str]:
     """Everything that has no effects. Workflows first: what somebody has put together and named serves better than its parts.
 
-    An agent that is told the grammar of its output with each call is somebody's router, and no step. One that is an alternative to another
-    would be the same step twice.
+    An agent that is told the grammar of its output with each call is somebody's router, and no step.
     """
     registry = orchestra.registry
-    offered = {name for name, card in registry.cards.items() if card.grammar is None and card.trained}
-    offered -= {*PLANNERS, *(name for name in offered if registry.cards[name].alternative_to in offered)}
     yield from (name for name in orchestra.workflows() if name not in PLANNERS and not _acts(orchestra, name))
-    yield from (name for name in registry.cards if name in offered)
+    yield from (name for name, card in registry.cards.items() if name not in PLANNERS and card.grammar is None and card.trained)
     yield from (name for name, tool in registry.tools.items() if tool.contract.effect == "pure")
 
 

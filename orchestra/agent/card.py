@@ -33,7 +33,7 @@ MAX_STORED = 8 << 20
 WITH_ARRAYS = frozenset({"sklearn", "tagger", "encoder"})
 """The kinds whose folder has a data file and arrays."""
 
-LATER = frozenset({"computed", "calls", "calibration", "grammar", "tools", "agents", "limits", "alternative_to"})
+LATER = frozenset({"computed", "calls", "calibration", "grammar", "tools", "agents", "limits"})
 """Keys that cards did not always have."""
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
@@ -100,8 +100,6 @@ class CardFile(_Frozen):
     """The strictest label of data that it may see."""
     evidence: str | None = None
     """The input that fields of type `Quote` quote from."""
-    alternative_to: Name | None = None
-    """An agent of the same types that comes first where both would do: routers are offered that one alone."""
     data: str = "model.json"
     """Of a classical agent and of an encoder: a file of the folder that says how its arrays are used."""
 

@@ -74,14 +74,15 @@ class Epochs:
         """Trains a member to the end, from its last checkpoint on; `begin` sets up one that has none. Raises `InputError` N140 for a
         checkpoint of another training."""
         optimizer = _optimizer(member, pace.rate)
-        per_epoch = len(self.batches(0))
+        seeds = [pace.seed * 1000 + epoch for epoch in range(pace.epochs)]
+        counts = [len(self.batches(seed)) for seed in seeds]
         if (first := _resumed(member, optimizer, self.checkpoint, self.plan)) == 0:
             begin()
         for epoch in range(first, pace.epochs):
-            torch.manual_seed(pace.seed * 1000 + epoch)
+            torch.manual_seed(seeds[epoch])
             member.training = True
-            for at, batch in enumerate(self.batches(pace.seed * 1000 + epoch)):
-                done, total = epoch * per_epoch + at + 1, pace.epochs * per_epoch
+            for at, batch in enumerate(self.batches(seeds[epoch])):
+                done, total = sum(counts[:epoch]) + at + 1, sum(counts)
                 share = min(1.0, done / (WARMING * total), (total - done) / ((1 - WARMING) * total))
                 for group in optimizer.param_groups:
                     group["lr"] = pace.rate * share

@@ -44,12 +44,3 @@ async def test_an_assistant_knows_what_it_is_not_for(orchestra: Orchestra) -> No
     assert max(output["p_oos"] for output in inside) < 0.5 < min(output["p_oos"] for output in outside)
     assert {output["intent"] for output in outside} == {"out_of_scope"}
 
-
-async def test_a_reader_points_at_words_of_the_passage_and_is_silent_where_it_does_not_tell(orchestra: Orchestra) -> None:
-    passage = "The Eiffel Tower was built by Gustave Eiffel's company. It was opened to the public on 15 May 1889."
-    reader = orchestra.find("span_reader")
-    told = await orchestra.run(reader, question="When was the Eiffel Tower opened to the public?", context=passage)
-    assert "1889" in told.output["answer"]
-    assert told.output["answer"] in passage
-    asked = await orchestra.run(reader, question="How many people live in the city of Lyon?", context=passage)
-    assert asked.output["answer"] is None
