@@ -1,7 +1,7 @@
 """Opinions on answers: what each check has to say of them as numbers, and one score made of all, fitted on other rows.
 
 L2 logistic regression over what the checks say (V4 of the specification), cross-fitted: a row's score comes from a model that has not seen
-it. Only this measurement has it; a node of a workflow accepts by the lowest score of its checks.
+it. A node of a workflow has the same of its verdicts alone (`score: combined`, `orchestra.learn.combining`).
 """
 
 from __future__ import annotations

@@ -349,20 +349,21 @@ class Orchestra:
 
         return list(History.of(await self._events(run)).asked)
 
-    async def answer(self, run: str, value: Any, *, node: str = "", by: str = "", shown: str = "") -> None:
-        """Answers what a run asks. The letter lies in the run's inbox when this returns: who has the run, or resumes it, takes it.
+    async def answer(self, run: str, value: Any, *, node: str = "", by: str = "", shown: str = "", declined: str = "") -> None:
+        """Answers what a run asks, or says why nobody does (`declined`): the node is withheld then. The letter lies in the run's inbox when
+        this returns: who has the run, or resumes it, takes it.
 
         `node` may be left out where one question is open. `shown` is the digest of the question that the person saw
         (`Asked.shown`); left out, it is that of the question as it is now. Raises `InputError` E020 for a run that is not there,
         E021 where nobody asks, E022 for an answer that is none, or to a question that has changed.
         """
-        asked = chosen(await self.asked(run), run, node)
-        answer = jsonable(value)
-        if refusal := self._engine.objection(asked, answer, shown or asked.shown):
+        asked, now = chosen(await self.asked(run), run, node), self._engine.clock.now()
+        said, seen = None if declined else jsonable(value), shown or asked.shown
+        letter = Letter(kind="answer", node=asked.node, value=said, by=by, shown=seen, at=now, declined=declined)
+        if refusal := self._engine.objection(asked, letter):
             hint = f"one of: {', '.join(asked.options)}" if asked.options else f"a value of type {show(asked.schema)}"
             raise InputError("E022", f"{asked.node} of run {run}: {refusal}", hint=hint)
-        now = self._engine.clock.now()
-        await self.journal.post(run, Letter(kind="answer", node=asked.node, value=answer, by=by, shown=asked.shown, at=now))
+        await self.journal.post(run, letter)
 
     async def fork(self, run: str, step: Step[..., Any] | None = None, /, **inputs: Any) -> Fork:
         """A new run of a run's workflow as it is today, or of `step`, on its inputs; `inputs` replace some of them.

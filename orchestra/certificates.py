@@ -88,8 +88,7 @@ class Claims(Mapping[str, ClaimsCertificate]):
         path = found(settings, registry, agent, CLAIMS)
         if path is None:
             raise KeyError(agent)
-        place = Place(str(path), 1)
-        certificate = _of(ClaimsCertificate.read(_bytes(path, agent), place), agent, place)
+        place, certificate = Place(str(path), 1), read_claims(path, agent)
         changed = certificate.void or " and ".join(
             certificate.changed(bonds(settings, registry, agent), bonds(settings, registry, certificate.judge))
         )
@@ -137,6 +136,12 @@ def read(path: Path, agent: str) -> Certificate:
     """The certificate of a file. Raises `InputError` V003, V004, and V005 for one of another agent."""
     place = Place(str(path), 1)
     return _of(Certificate.read(_bytes(path, agent), place), agent, place)
+
+
+def read_claims(path: Path, agent: str) -> ClaimsCertificate:
+    """The certificate of claims of a file. Raises as `read`."""
+    place = Place(str(path), 1)
+    return _of(ClaimsCertificate.read(_bytes(path, agent), place), agent, place)
 
 
 def _bytes(path: Path, agent: str) -> bytes:

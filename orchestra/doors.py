@@ -159,6 +159,8 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     value: Any = None
     shown: str = ""
     """Of an answer: the digest of what was shown (`Asked.shown`)."""
+    declined: str = ""
+    """Of an answer that is none: why the person does not give one."""
     at: float = 0.0
     number: int = 0
     """Its place in the run's inbox, from 1; given by `post`."""

@@ -331,12 +331,14 @@ class Asked(_Event, tag="asked", frozen=True, kw_only=True):
 
 
 class Answered(_Event, tag="answered", frozen=True, kw_only=True):
-    """A person answered. `letter` is its number in the run's inbox; 0 where it did not come through the inbox."""
+    """A person answered, or declined to. `letter` is its number in the run's inbox; 0 where it did not come through the inbox."""
 
     node: str
     value: Any
     by: str = ""
     letter: int = 0
+    declined: str = ""
+    """Why the person does not answer; `value` is null then. Empty for an answer."""
 
 
 class LetterRefused(_Event, tag="letter_refused", frozen=True, kw_only=True):

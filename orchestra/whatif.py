@@ -284,7 +284,8 @@ async def _answered(stage: Engine, run: Run, recorded: Sequence[Event]) -> list[
         told = [(one, known[one.shown, one.node]) for one in fresh if (one.shown, one.node) in known]
         for one, answer in told:
             posted.add((one.shown, one.node))
-            letter = Letter(kind="answer", node=one.node, value=answer.value, by=answer.by, shown=one.shown, at=stage.clock.now())
+            said = {"value": answer.value, "declined": answer.declined, "by": answer.by, "shown": one.shown}
+            letter = Letter(kind="answer", node=one.node, at=stage.clock.now(), **said)
             await stage.journal.post(run.id, letter)
         patience = PATIENCE if told else patience - TURN
         if (fresh and not told) or patience < 0:

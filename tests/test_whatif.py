@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from orchestra.doors import Call, Letter
@@ -15,7 +16,7 @@ from orchestra.rerun import walk
 from orchestra.testing import SimulatedWorkers
 from orchestra.testing.clock import VirtualClock, run_simulated
 from orchestra.testing.programs import EFFECTS, Drawn, catalog, draw
-from orchestra.testing.stage import person
+from orchestra.testing.stage import declines, person
 from orchestra.testing.storms import answer
 from orchestra.values.outcome import Value
 from orchestra.whatif import Recorded, Rehearsal, rehearse
@@ -37,7 +38,9 @@ async def ran(clock: VirtualClock, drawn: Drawn) -> Recorded:
     while await run.pause() is None:
         for one in run.asked:
             value = person(1, one.node, one.question, one.options, one.schema)
-            await stage.journal.post(run.id, Letter(kind="answer", node=one.node, value=value, shown=one.shown, by="ann", at=clock.now()))
+            letter = Letter(kind="answer", node=one.node, value=value, shown=one.shown, by="ann", at=clock.now())
+            why = declines(1, one.node, one.question) if one.about != "effect" else ""
+            await stage.journal.post(run.id, msgspec.structs.replace(letter, declined=why))
         await clock.sleep(1)
     events = await stage.journal.read(run.id)
     await stage.close()

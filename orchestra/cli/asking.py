@@ -16,6 +16,9 @@ from orchestra.events import Asked, Withheld
 from orchestra.values.json import NotStrictJSON, canonical, parse_untrusted
 from orchestra.values.text import visible
 
+DECLINE = "/decline"
+"""How a line at the terminal begins that says why nobody answers."""
+
 
 def somebody_is_here() -> bool:
     """Whether a person sits at this process's terminal, and can be asked there."""
@@ -68,9 +71,26 @@ def question_data(run: str, questions: Sequence[Asked]) -> list[dict[str, Any]]:
             "withheld": asked.withheld,
             "shown": asked.shown,
             "answer": answer_command(run, asked, questions),
+            "decline": decline_command(run, asked, questions),
         }
         for asked in questions
     ]
+
+
+def decline_command(run: str, asked: Asked, questions: Sequence[Asked]) -> str | None:
+    """What to type in order to say that one does not answer; None where somebody must."""
+    node = f" --node {shlex.quote(asked.node)}" if len(questions) > 1 else ""
+    return f"orchestra runs answer {run}{node} --decline 'your reason'" if asked.about != "effect" else None
+
+
+def declined(asked: Asked, line: str) -> str:
+    """The reason on a line at the terminal that declines to answer; empty for one that does not. Raises `InputError` C024 without one."""
+    word, _, reason = line.strip().partition(" ")
+    if word != DECLINE or asked.about == "effect":
+        return ""
+    if not reason.strip():
+        raise InputError("C024", f"why is {asked.node} not answered?", hint=f"{DECLINE} I was not there")
+    return reason.strip()
 
 
 def parsed(run: str, asked: Asked, text: str) -> Any:
@@ -97,7 +117,8 @@ def chosen_at_terminal(run: str, asked: Asked, line: str) -> Any:
 
 def prompt(asked: Asked) -> None:
     """Shows a question at the terminal, beside the output that a program may read."""
-    sys.stderr.write(f"\n{question_text(asked)}\n> ")
+    more = f"  {DECLINE} REASON, where you cannot say\n" if asked.about != "effect" else ""
+    sys.stderr.write(f"\n{question_text(asked)}\n{more}> ")
     sys.stderr.flush()
 
 

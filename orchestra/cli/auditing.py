@@ -31,9 +31,11 @@ from orchestra.learn.certifying import Rightness, rightness
 from orchestra.project import Project
 from orchestra.values.text import visible
 from orchestra.verify import audits
-from orchestra.verify.audits import Said, Watch
+from orchestra.verify.audits import Said, Watch, Watched
 from orchestra.verify.certificate import percent
-from orchestra.verify.certificate_file import FILE, Certificate
+from orchestra.verify.certificate_file import FILE
+from orchestra.verify.claims_file import FILE as CLAIMS
+from orchestra.verify.claims_file import ClaimsCertificate
 from orchestra.verify.drift import OFTEN, found_within
 
 STEPS = 10
@@ -64,6 +66,8 @@ class Look:
     metric: str
     evaluation: str
     as_json: bool
+    claims: bool = False
+    """Whether the certificate of claims is watched over."""
 
 
 def period(since: str | None, until: str | None) -> Period:
@@ -93,25 +97,33 @@ class _Case:
 
     project: Project
     card: Card
-    certificate: Certificate
+    certificate: Watched
     file: Path
     """Where it is written when it is voided."""
     book: Book
 
     @classmethod
-    def of(cls, chosen: Settings, project: Project, agent: str) -> _Case:
+    def of(cls, chosen: Settings, project: Project, agent: str, *, claims: bool = False) -> _Case:
         """Of an agent. Raises `InputError` L119 where it has no certificate, V002 where it is void for another reason than audits."""
         registry = project.registry
-        card = registry.card(agent)
-        found = certificates.found(chosen, registry, agent)
+        card, name = registry.card(agent), CLAIMS if claims else FILE
+        found = certificates.found(chosen, registry, agent, name)
         if found is None:
-            raise InputError("L119", f"there is no certificate for {agent!r}", hint=f"orchestra certify {agent} --data FILE")
-        certificate = certificates.read(found, agent)
+            of, option = (f"of {agent!r} about claims", " --claims") if claims else (f"for {agent!r}", "")
+            raise InputError("L119", f"there is no certificate {of}", hint=f"orchestra certify {agent}{option} --data FILE")
+        certificate: Watched = certificates.read_claims(found, agent) if claims else certificates.read(found, agent)
         if not certificate.void:
-            certificates.Certificates(chosen, lambda: registry)[agent]
+            held = certificates.Claims if claims else certificates.Certificates
+            held(chosen, lambda: registry)[agent]
         own = any(found.resolve().is_relative_to(folder.resolve()) for folder in chosen.agents)
-        file = found if own else certificates.home(chosen, registry, agent).with_name(FILE)
+        file = found if own else certificates.home(chosen, registry, agent, name)
         return cls(project, card, certificate, file, Book(file.with_name(audits.FILE), certificate))
+
+    @property
+    def verb(self) -> str:
+        """The command that watches over it."""
+        option = " --claims" if isinstance(self.certificate, ClaimsCertificate) else ""
+        return f"orchestra certify {self.certificate.agent}{option}"
 
 
 async def watch(chosen: Settings, look: Look) -> int:
@@ -121,7 +133,7 @@ async def watch(chosen: Settings, look: Look) -> int:
         if look.audit or look.labels is not None:
             raise InputError("C010", "which agent?", hint="orchestra certify AGENT --watch --audit 20")
         return _all(chosen, project, as_json=look.as_json)
-    case = _Case.of(chosen, project, look.agent)
+    case = _Case.of(chosen, project, look.agent, claims=look.claims)
     printed = False
     if (look.audit or look.labels is not None) and not case.certificate.void:
         async with opened() as journal:
@@ -133,7 +145,7 @@ async def watch(chosen: Settings, look: Look) -> int:
                 printed = await _audit(case, look, journal)
     why = case.book.void(case.file)
     if not printed:
-        _show(_Case.of(chosen, project, look.agent) if why else case, as_json=look.as_json)
+        _show(_Case.of(chosen, project, look.agent, claims=look.claims) if why else case, as_json=look.as_json)
     return STATUS_CODES["abstained"] if why or case.certificate.void else 0
 
 
@@ -141,6 +153,8 @@ async def _label(case: _Case, look: Look, journal: Journal, path: Path) -> None:
     """Records a file's verdicts."""
 
     def right() -> Rightness:
+        if look.claims:
+            raise InputError("V021", "whether all that was kept is right, no metric tells", hint='"verdict": "right", "wrong" or "unclear"')
         return rightness(case.card, look.evaluation, look.metric)
 
     said, again = await auditing.labelled(path, case.book.watch(), journal, case.project, right)
@@ -155,7 +169,7 @@ async def _audit(case: _Case, look: Look, journal: Journal) -> bool:
     if look.as_json or not asking.somebody_is_here():
         for one in shown:
             print_json(_line(one))
-        note(f'write "verdict": "right", "wrong" or "unclear" into each line; then: orchestra certify {look.agent} --labels FILE')
+        note(f'write "verdict": "right", "wrong" or "unclear" into each line; then: {case.verb} --labels FILE')
         return True
     for number, one in enumerate(shown, 1):
         verdict = await _asked(case, one, f"{number} of {len(shown)}")
@@ -170,17 +184,26 @@ async def _audit(case: _Case, look: Look, journal: Journal) -> bool:
 async def _drawn(case: _Case, look: Look, journal: Journal) -> list[Shown]:
     """Outputs to audit: those that were drawn before and are still open, then others. Raises `InputError` V022 where there is none."""
     before = case.book.watch()
-    shown = [one for output in before.open if (one := await auditing.shown(case.project, journal, output)) is not None]
-    if gone := len(before.open) - len(shown):
+    waiting = [output for output in before.open if not output.withheld]
+    shown = [one for output in waiting if (one := await auditing.shown(case.project, journal, output)) is not None]
+    if gone := len(waiting) - len(shown):
         note(f"{gone:,} output{'s' * (gone != 1)} drawn before cannot be shown any more: the journal has lost their runs")
     if len(shown) < look.audit:
-        found = await auditing.accepted(journal, case.certificate, look.period.wanted)
+        found = await auditing.accepted(case.project, journal, case.certificate, look.period.wanted)
         fresh, population = auditing.draw(found, before, look.audit - len(shown), look.seed)
         case.book.drew(fresh, population, look.seed, look.period.said)
-        shown += [one for output in fresh if (one := await auditing.shown(case.project, journal, output)) is not None]
+        case.book.said((), look.by)  # where all of them were withheld, nobody need say anything
+        withheld = sum(bool(output.withheld) for output in fresh)
+        shown += [one for output in fresh if not output.withheld and (one := await auditing.shown(case.project, journal, output))]
         _tell(found, population)
-        if len(shown) < look.audit:
-            note(f"{len(shown):,} outputs to audit, not {look.audit:,}: more were not accepted in that time")
+        if withheld:
+            note(f"of {withheld:,} drawn answer{'s' * (withheld != 1)} nothing was kept, and so nothing wrong")
+        if len(fresh) + len(waiting) < look.audit:
+            note(
+                f"{len(shown):,} outputs to audit, not {look.audit:,}: more were not {'judged' if look.claims else 'accepted'} in that time"
+            )
+        if not shown and withheld:
+            return []
     if not shown:
         raise InputError("V022", f"no accepted output of {look.agent} is left to audit", hint="orchestra explain V022")
     return shown[: look.audit]
@@ -188,12 +211,14 @@ async def _drawn(case: _Case, look: Look, journal: Journal) -> list[Shown]:
 
 def _tell(found: auditing.Accepted, population: int) -> None:
     passed = "".join(f"; {count:,} {reason} passed over" for reason, count in found.passed.items())
-    note(f"{population:,} accepted outputs in {found.runs:,} run{'s' * (found.runs != 1)} to draw from{passed}")
+    kind = "judged answers" if any(output.withheld for output in found.found) else "accepted outputs"
+    note(f"{population:,} {kind} in {found.runs:,} run{'s' * (found.runs != 1)} to draw from{passed}")
 
 
 def _line(one: Shown) -> dict[str, Any]:
     output = one.output
-    return {"run": output.run, "node": output.node, "score": output.score, "input": one.inputs, "output": one.value, "verdict": None}
+    line = {"run": output.run, "node": output.node, "score": output.score, "input": one.inputs, "output": one.value, "verdict": None}
+    return line | ({"dropped": one.dropped} if one.dropped else {})
 
 
 async def _asked(case: _Case, one: Shown, count: str) -> Said | None:
@@ -206,8 +231,10 @@ async def _asked(case: _Case, one: Shown, count: str) -> Said | None:
     for name, value in (one.inputs or {}).items():
         say(visible(f"{name}: {as_text(value)}"), style="dim")
     say(visible(as_text(one.value)), style="cyan")
+    if one.dropped:
+        say(f"{one.dropped:,} part{'s' * (one.dropped != 1)} of it dropped", style="dim")
     while True:
-        sys.stderr.write("right? [y]es, [n]o, [u]nclear, [q]uit: ")
+        sys.stderr.write(f"{'all of it ' * isinstance(case.certificate, ClaimsCertificate)}right? [y]es, [n]o, [u]nclear, [q]uit: ")
         sys.stderr.flush()
         line = await asking.line_from_terminal()
         word = "q" if line is None else line.strip().lower()
@@ -221,15 +248,16 @@ def _show(case: _Case, *, as_json: bool) -> None:
     """Prints how a watch stands."""
     watch, certificate = case.book.watch(), case.certificate
     drift = watch.drift
-    doubled = min(1.0, 2 * drift.promised)
-    within = found_within(drift.promised, drift.delta, doubled)
+    doubled = min(1.0, 2 * drift.bound)
+    within = found_within(drift.bound, 1 / drift.limit, doubled)
     if as_json:
         print_json(_data(case, watch, doubled, within))
         return
     say(visible(f"{certificate.agent}: {certificate.promise}"), style="yellow" if certificate.void else "green")
     unclear = f"; {watch.unclear:,} unclear" if watch.unclear else ""
     say(f"\n  audited   {drift.told}{unclear}; {len(watch.open):,} drawn and still open")
-    say(f"  evidence  {drift.evidence:.3g} against the promise, {drift.highest:.3g} at most; {drift.limit:.3g} voids it")
+    against = "the promise" if drift.bound == drift.promised else f"{percent(drift.bound)}, the most that this very threshold may have"
+    say(f"  evidence  {drift.evidence:.3g} against {against}, {drift.highest:.3g} at most; {drift.limit:.3g} voids it")
     say(f"  alpha     {drift.alpha:.4g}, the working level; {drift.promised:g} was promised")
     finds = f"within {within:,} audits" if within is not None else "not within any number of audits that one would make"
     alarms = f"{percent(OFTEN)} of the time; a false alarm at most {percent(drift.delta)}"
@@ -243,7 +271,7 @@ def _show(case: _Case, *, as_json: bool) -> None:
         say(visible(f"The certificate is void: {certificate.void}."), style="bold red")
         say(f"a new one, on rows like those of today: {certificate.command}", style="dim")
     elif not drift.audited:
-        say(f"Nothing was audited yet: orchestra certify {certificate.agent} --watch --audit 20", style="dim")
+        say(f"Nothing was audited yet: {case.verb} --watch --audit 20", style="dim")
     else:
         say("The promise holds, as far as these audits tell.", style="bold green")
 
@@ -267,6 +295,7 @@ def _data(case: _Case, watch: Watch, doubled: float, within: int | None) -> dict
         "limit": drift.limit,
         "alpha": drift.alpha,
         "promised": drift.promised,
+        "bound": drift.bound,
         "delta": drift.delta,
         "finds": {"rate": doubled, "audits": within, "often": OFTEN},
         "steps": [msgspec.to_builtins(audit) for audit in watch.audits.values()],
@@ -278,22 +307,24 @@ def _data(case: _Case, watch: Watch, doubled: float, within: int | None) -> dict
 def _all(chosen: Settings, project: Project, *, as_json: bool) -> int:
     """One line for each agent with a certificate; gives the exit code."""
     registry: Registry = project.registry
-    held = certificates.Certificates(chosen, lambda: registry)
+    held = [(agent, False) for agent in certificates.Certificates(chosen, lambda: registry)]
+    held += [(agent, True) for agent in certificates.Claims(chosen, lambda: registry)]
     rows, told, code = list[tuple[str, ...]](), list[dict[str, Any]](), 0
-    for agent in sorted(held):
+    for agent, claims in sorted(held):
         try:
-            case = _Case.of(chosen, project, agent)
+            case = _Case.of(chosen, project, agent, claims=claims)
             case.book.void(case.file)
-            case = _Case.of(chosen, project, agent)
+            case = _Case.of(chosen, project, agent, claims=claims)
             drift, void = case.book.watch().drift, case.certificate.void or ""
         except InputError as error:
             drift, void = None, error.message
         code = STATUS_CODES["abstained"] if void else code
-        told.append({"agent": agent, "audited": drift and drift.audited, "wrong": drift and drift.wrong, "void": void or None})
+        about = {"claims": True} if claims else {}
+        told.append({"agent": agent, **about, "audited": drift and drift.audited, "wrong": drift and drift.wrong, "void": void or None})
         figures = ("", "", "", "")
         if drift is not None:
             figures = (f"{drift.audited}", f"{drift.wrong}", f"{drift.evidence:.3g}", f"{drift.alpha:.4g}")
-        rows.append((agent, *figures, f"void: {void}" if void else "holds"))
+        rows.append((f"{agent}, claims" if claims else agent, *figures, f"void: {void}" if void else "holds"))
     if as_json:
         print_json(told)
     elif rows:

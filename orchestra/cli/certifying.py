@@ -129,7 +129,7 @@ def register(app: typer.Typer) -> None:
 
             if data is not None or predictions is not None:
                 raise InputError("C010", "--data makes a certificate, and --watch looks at one", hint=f"orchestra certify {agent} --watch")
-            look = auditing.Look(agent, audit, labels, auditing.period(since, until), seed, by, metric, evaluation, as_json)
+            look = auditing.Look(agent, audit, labels, auditing.period(since, until), seed, by, metric, evaluation, as_json, claims)
             code = carry_out(lambda _: auditing.watch(chosen, look))
             if code:
                 raise typer.Exit(code)

@@ -114,6 +114,8 @@ class Answer:
     node: str = ""
     by: str = ""
     later: bool = False
+    declined: str | None = None
+    """Why nobody answers."""
 
 
 async def answer(open_: Opener, given: Answer, manner: Manner, stop: Stop) -> int:
@@ -122,26 +124,31 @@ async def answer(open_: Opener, given: Answer, manner: Manner, stop: Stop) -> in
     async with opened(open_, given.run, waiting) as orchestra:
         run = await find_run(orchestra.journal, given.run)
         questions = await orchestra.asked(run)
-        asked = chosen(questions, run, given.node)
-        if given.value is None:
-            value = await _typed(run, asked, questions)
+        asked, value, declined = chosen(questions, run, given.node), None, (given.declined or "").strip()
+        if given.declined is not None:
+            if given.value is not None or not declined:
+                raise InputError("C024", f"{asked.node} takes an answer, or the reason why there is none", hint="--decline 'your reason'")
+        elif given.value is None:
+            value, declined = await _typed(run, asked, questions)
         else:
             value = asking.parsed(run, asked, given.value)
-        await orchestra.answer(run, value, node=asked.node, by=given.by, shown=asked.shown)
+        await orchestra.answer(run, value, node=asked.node, by=given.by, shown=asked.shown, declined=declined)
+        done = "declined" if declined else "answered"
         if given.later:
-            note(f"{asked.node} is answered; go on with: orchestra runs resume {run}")
+            note(f"{asked.node} is {done}; go on with: orchestra runs resume {run}")
             return 0
         try:
             return await _go_on(orchestra, run, given.by, manner, stop, waiting)
         except OrchestraError as error:
             if error.code != HELD:
                 raise
-    note(f"{asked.node} is answered; another process has the run in hand and goes on with it: orchestra runs tail {run}")
+    note(f"{asked.node} is {done}; another process has the run in hand and goes on with it: orchestra runs tail {run}")
     return 0
 
 
-async def _typed(run: str, asked: Asked, questions: Sequence[Asked]) -> object:
-    """What a person answers at the terminal. Raises `InputError` C024 where nobody sits there, or says nothing."""
+async def _typed(run: str, asked: Asked, questions: Sequence[Asked]) -> tuple[object, str]:
+    """What a person answers at the terminal, and why nothing, where he declines. Raises `InputError` C024 where nobody sits there, or
+    says nothing."""
     hint = asking.answer_command(run, asked, questions)
     if not asking.somebody_is_here():
         raise InputError("C024", f"what is the answer?\n\n{asking.question_text(asked)}\n", hint=hint)
@@ -151,7 +158,8 @@ async def _typed(run: str, asked: Asked, questions: Sequence[Asked]) -> object:
         if line is None:
             raise InputError("C024", f"{asked.node} was not answered", hint=hint)
         try:
-            return asking.chosen_at_terminal(run, asked, line)
+            declined = asking.declined(asked, line)
+            return (None, declined) if declined else (asking.chosen_at_terminal(run, asked, line), "")
         except InputError as error:
             note(error.message)
 

@@ -105,12 +105,16 @@ def _go_on(runs: typer.Typer) -> None:
             str | None, typer.Argument(help="The answer; left out, it is asked for at the terminal.", show_default=False)
         ] = None,
         node: Annotated[str, typer.Option(help="Which question, where several are open.", show_default=False)] = "",
+        decline: Annotated[
+            str | None,
+            typer.Option("--decline", metavar="REASON", help="Why nobody answers; the node is withheld.", show_default=False),
+        ] = None,
         by: By = "",
         later: Annotated[bool, typer.Option("--later", help="Only put the answer down; who resumes the run takes it.")] = False,
         as_json: AsJson = False,
         stream: Stream = False,
     ) -> None:
-        """Answer what a run asks, and go on with it.
+        """Answer what a run asks, or say why nobody does, and go on with it.
 
         A text is taken as it is where the question takes a text; an answer of another type is written as JSON.
         """
@@ -118,7 +122,7 @@ def _go_on(runs: typer.Typer) -> None:
         from orchestra.cli.signals import carry_out
         from orchestra.cli.watching import Manner
 
-        given = going.Answer(run, value, node, by, later)
+        given = going.Answer(run, value, node, by, later, decline)
         _leave(carry_out(partial(going.answer, opener(context), given, Manner(as_json, stream))))
 
     @runs.command("resume", cls=Verb, rich_help_panel="Go on", epilog=CODES)

@@ -125,6 +125,8 @@ def incident(event: Resumed | Answered | LetterRefused | CancelRequested) -> str
     match event:
         case Resumed():
             return f"resumed{_by(event.by)}"
+        case Answered() if event.declined:
+            return f"declined{_by(event.by)}: {_short(event.declined)}"
         case Answered():
             return f"answered{_by(event.by)}: {_short(as_text(event.value))}"
         case LetterRefused():

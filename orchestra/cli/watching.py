@@ -208,8 +208,9 @@ class Watch:
 
     async def _post(self, asked: Asked, line: str) -> None:
         try:
-            value = asking.chosen_at_terminal(self._run.id, asked, line)
-            await self._orchestra.answer(self._run.id, value, node=asked.node, shown=asked.shown)
+            declined = asking.declined(asked, line)
+            value = None if declined else asking.chosen_at_terminal(self._run.id, asked, line)
+            await self._orchestra.answer(self._run.id, value, node=asked.node, shown=asked.shown, declined=declined)
         except InputError as error:
             note(report(error))
             return

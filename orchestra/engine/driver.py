@@ -394,11 +394,12 @@ class Driver:
             self.cancel(letter.by, letter.number)
             return
         asked = self.state.asked.get(letter.node)
-        refusal = "nobody asks this" if asked is None else self.engine.objection(asked, letter.value, letter.shown)
+        refusal = "nobody asks this" if asked is None else self.engine.objection(asked, letter)
         if refusal:
             self.record(LetterRefused(**self.stamp(), letter=letter.number, node=letter.node, reason=refusal))
         else:
-            self.record(Answered(**self.stamp(), node=letter.node, value=letter.value, by=letter.by, letter=letter.number))
+            value, number, why = None if letter.declined else letter.value, letter.number, letter.declined
+            self.record(Answered(**self.stamp(), node=letter.node, value=value, by=letter.by, letter=number, declined=why))
 
     async def collect(self) -> None:
         """Opens the letters that have come."""

@@ -240,14 +240,16 @@ class Engine:
             return None
         return known[2].check(value)
 
-    def objection(self, asked: Asked, value: Any, shown: str) -> str:
+    def objection(self, asked: Asked, letter: Letter) -> str:
         """Why a person's answer does not count; empty where it does."""
-        if shown != asked.shown:
+        if letter.shown != asked.shown:
             return "the question has changed since it was shown"
-        if asked.options and value not in asked.options:
+        if letter.declined:
+            return f"nobody else can say it: {' or '.join(asked.options)}" if asked.about == "effect" else ""
+        if asked.options and letter.value not in asked.options:
             return f"the answer is none of {', '.join(asked.options)}"
         # Not `fault`: that keeps the schema, and questions come and go.
-        return (Validator(asked.schema).check(value) if asked.schema else None) or ""
+        return (Validator(asked.schema).check(letter.value) if asked.schema else None) or ""
 
     def finish(self, driver: Driver, last: Coroutine[Any, Any, None]) -> None:
         """Carries the last step of a driver out, and lets go of it."""

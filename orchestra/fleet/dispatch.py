@@ -90,7 +90,8 @@ class Fleet:
         check_slots(config, cards.values())
         clock, pantry = clock or SystemClock(), pantry or Pantry.of()
         addresses = LocalAddresses(config, Supervision(config, pantry.folders), pantry, mode, clock)
-        gauge = Gauge(config=config, cards=cards, kept=kept or {}, pantry=pantry, constraint=options.constraint, tenant=options.tenant)
+        known = {} if kept is None else kept  # an empty one too is the caller's, and is filled later
+        gauge = Gauge(config=config, cards=cards, kept=known, pantry=pantry, constraint=options.constraint, tenant=options.tenant)
         async with Wire(config.limits) as wire:
             fleet = cls(Sender(config, wire, addresses, clock), addresses, gauge, clock, progress or silent, options)
             beat = asyncio.create_task(addresses.beat(min(BEAT, config.idle_stop / 3)))

@@ -290,7 +290,7 @@ class _Fold:
                 self._node(path, event.at).asked = event
             case Answered(node=path):
                 node = self._node(path, event.at)
-                if node.asked is not None and node.asked.about == "acceptance":
+                if node.asked is not None and node.asked.about == "acceptance" and not event.declined:
                     node.corrected = event
                 node.asked = None
             case Resumed() | LetterRefused() | Measured():

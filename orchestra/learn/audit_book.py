@@ -12,8 +12,7 @@ from pathlib import Path
 
 from orchestra.errors import InputError, Place
 from orchestra.verify import audits
-from orchestra.verify.audits import Audited, Drawn, Line, Log, Output, Said, Watch
-from orchestra.verify.certificate_file import Certificate
+from orchestra.verify.audits import Audited, Drawn, Line, Log, Output, Said, Watch, Watched
 
 if sys.platform == "win32":
     import msvcrt
@@ -36,7 +35,7 @@ class Book:
     """The log of audits of one certificate, on disk."""
 
     path: Path
-    certificate: Certificate
+    certificate: Watched
 
     def log(self) -> Log:
         """What stands in it. Raises `InputError` V020."""
@@ -72,11 +71,12 @@ class Book:
         return self._append(lines)
 
     def said(self, said: Sequence[tuple[Output, Said]], by: str) -> Watch:
-        """Writes down verdicts on drawn outputs, on disk when it returns. One that somebody else has judged meanwhile stays as it is."""
+        """Writes down verdicts on drawn outputs, and on withheld answers that were drawn between them, on disk when it returns. One that
+        somebody else has judged meanwhile stays as it is."""
 
         def lines(watch: Watch) -> Iterable[Audited]:
             fresh = [(output, verdict) for output, verdict in said if output.unit not in watch.audits]
-            return audits.audited(self.certificate, watch, fresh, by, _now())
+            return audits.audited(self.certificate, watch, audits.among(watch, fresh), by, _now())
 
         return self._append(lines)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,19 @@ import msgspec
 from orchestra.doors import Journal, RunSummary
 from orchestra.engine.replay import replay
 from orchestra.errors import InputError, InputErrors, OrchestraError, Place
-from orchestra.events import Event, Judged, RunStarted
-from orchestra.journal.history import Attempt, History
+from orchestra.events import RunStarted
+from orchestra.journal.history import Attempt, History, Row
 from orchestra.learn.certifying import Rightness
 from orchestra.learn.evaluation import EVALUATION
 from orchestra.learn.metrics import Case
 from orchestra.learn.questions import as_record
 from orchestra.project import Project
-from orchestra.stored import CERTIFICATE, restored
+from orchestra.stored import CERTIFICATE, CLAIMS, restored
 from orchestra.values.json import canonical, digest
-from orchestra.verify.audits import Output, Said, Unit, Watch
-from orchestra.verify.certificate_file import Certificate
+from orchestra.verify.audits import Output, Said, Unit, Watch, Watched
+from orchestra.verify.claims_file import ClaimsCertificate
+from orchestra.verify.parts import rest
+from orchestra.workflow.program import CompiledNode, Program
 
 EVERY = 1 << 40
 """More runs than there are."""
@@ -53,10 +56,13 @@ class Accepted:
     """Runs, and answers, that were left out, by reason."""
 
 
-async def accepted(journal: Journal, certificate: Certificate, wanted: Wanted) -> Accepted:
-    """The outputs that were accepted under a certificate, as it was made: first answers, whose promise stands in the journal."""
+async def accepted(project: Project, journal: Journal, certificate: Watched, wanted: Wanted) -> Accepted:
+    """The outputs that were accepted under a certificate, as it was made: first answers, whose promise stands in the journal. Of a
+    certificate of claims those of which nothing was kept, too: its promise is about all answers."""
     original = certificate.original
-    name, mark, made = f"{CERTIFICATE}/{original.agent}", digest(original.written()), Accepted()
+    kind = CLAIMS if isinstance(original, ClaimsCertificate) else CERTIFICATE
+    name, mark, made = f"{kind}/{original.agent}", digest(original.written()), Accepted()
+    withheld = Withheld(project, journal, original) if isinstance(original, ClaimsCertificate) else None
     for summary in filter(wanted.has, await journal.runs(EVERY)):
         try:
             events = await journal.read(summary.run)
@@ -67,7 +73,11 @@ async def accepted(journal: Journal, certificate: Certificate, wanted: Wanted) -
             if first.options.get("purpose") == EVALUATION:
                 made.passed["runs of an evaluation"] += 1
                 continue
-            for output, attempt in _promised(events, original):
+            history = History.of(events)
+            found = list(_promised(history, original))
+            if withheld is not None:
+                found += await withheld.of(first, history)
+            for output, attempt in found:
                 if attempt.recalled:
                     made.passed["answers recalled from another run"] += 1
                 else:
@@ -77,15 +87,57 @@ async def accepted(journal: Journal, certificate: Certificate, wanted: Wanted) -
     return made
 
 
-def _promised(events: Sequence[Event], certificate: Certificate) -> Iterator[tuple[Output, Attempt]]:
+def _promised(history: History, certificate: Watched) -> Iterator[tuple[Output, Attempt]]:
     """The answers of a run's nodes that were accepted with the certificate's promise."""
-    if not any(isinstance(event, Judged) and event.promise for event in events):
-        return
-    history = History.of(events)
     for row in history.rows:
         for attempt in row.attempts:
             if attempt.accepted and attempt.promise == certificate.promise and attempt.name == certificate.agent:
                 yield Output(history.run, row.path, digest(canonical(attempt.value)), attempt.score), attempt
+
+
+class Withheld:
+    """Answers of which a node that keeps parts by a certificate kept nothing. The journal has no promise of them, so the run's own workflow
+    says which nodes these are; each workflow is compiled once."""
+
+    def __init__(self, project: Project, journal: Journal, certificate: ClaimsCertificate) -> None:
+        self._project, self._journal, self._certificate = project, journal, certificate
+        self._known: dict[bytes, Program] = {}
+
+    async def of(self, first: RunStarted, history: History) -> list[tuple[Output, Attempt]]:
+        """Those of a run."""
+        found = [(row, attempt) for row in history.rows if (attempt := self._refused(row)) is not None]
+        if not found:
+            return []
+        key = canonical([first.graph, dict(first.versions)])
+        if key not in self._known:
+            self._known[key] = await restored(self._project, self._journal, first, asking=False)
+        program, certificate = self._known[key], self._certificate
+        return [
+            (Output(history.run, row.path, digest(canonical(attempt.value)), withheld=True), attempt)
+            for row, attempt in found
+            if (node := node_at(program, row.path)) is not None
+            and node.acceptance is not None
+            and node.acceptance.certificate is not None
+            and node.acceptance.certificate.digest == certificate.digest
+        ]
+
+    def _refused(self, row: Row) -> Attempt | None:
+        """A row's first answer of the agent that was judged, where it was not accepted."""
+        judged = next((one for one in row.attempts if one.accepted is not None), None)
+        if judged is None or judged.accepted or judged.tier or judged.name != self._certificate.agent:
+            return None
+        return judged
+
+
+def node_at(program: Program, path: str) -> CompiledNode | None:
+    """The node of a program that a path in a run leads to, through elements, turns and bodies; None where it has none."""
+    found: CompiledNode | None = None
+    inside: Program | None = program
+    for part in path.split("/"):
+        name = re.split(r"[\[#@?]", part, maxsplit=1)[0]
+        found = next((node for node in inside.nodes if node.name == name), None) if inside is not None else None
+        inside = found.body if found is not None else None
+    return found
 
 
 def draw(found: Accepted, watch: Watch, count: int, seed: int) -> tuple[list[Output], int]:
@@ -104,6 +156,9 @@ class Shown:
     inputs: Mapping[str, Any] | None
     """None where today's engine does not follow the run as far as its call."""
     value: Any
+    """What was accepted: of an answer of which parts were dropped, the others."""
+    dropped: int = 0
+    """How many parts were."""
 
 
 async def shown(project: Project, journal: Journal, output: Output) -> Shown | None:
@@ -114,12 +169,13 @@ async def shown(project: Project, journal: Journal, output: Output) -> Shown | N
     first = events[0] if events else None
     if attempt is None or not isinstance(first, RunStarted) or digest(canonical(attempt.value)) != output.digest:
         return None
+    value, dropped = rest(attempt.value, attempt.verdicts), sum(len(verdict.dropped) for verdict in attempt.verdicts)
     try:
         program = await restored(project, journal, first, asking=False)
     except OrchestraError:
-        return Shown(output, None, attempt.value)
+        return Shown(output, None, value, dropped)
     call = replay(program, events).calls.get((output.node, attempt.number))
-    return Shown(output, call[0].inputs if call is not None else None, attempt.value)
+    return Shown(output, call[0].inputs if call is not None else None, value, dropped)
 
 
 class Label(msgspec.Struct, frozen=True):

@@ -385,6 +385,9 @@ def _people(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
                 question = asked.pop(event.node, None)
                 if question is None:
                     found.append(f"I5 {event.node} was answered at {event.seq}, and not asked")
+                elif event.declined:
+                    if event.value is not None or question.about == "effect" or event.by == "bob":
+                        found.append(f"I5 {event.node} took {event.declined!r} for an answer")
                 elif question.options and event.value not in question.options:
                     found.append(f"I5 {event.node} has options, and {event.value!r} is none")
                 elif question.schema.get("type") == "integer" and type(event.value) is not int:

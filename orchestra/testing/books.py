@@ -163,7 +163,8 @@ class Answering:
     run: str
     label: Label
     call: Callable[[Call], Any]
-    person: Callable[[str, CompiledNode, str], Any]
+    person: Callable[[str, CompiledNode, str], tuple[Any, str]]
+    """What a person answers, and why he does not, where he declines."""
     forbidden: Callable[[Call], str]
     """Why no larger model answers a call that asks for one, as a code; empty where it does."""
     tiers: tuple[str, ...] = ()
@@ -176,7 +177,8 @@ class Answering:
 
     def answer(self, path: str, node: CompiledNode, question: str) -> Answered | None:
         """The person's answer."""
-        return Answered(seq=0, at=0.0, node=path, value=self.person(path, node, question))
+        value, declined = self.person(path, node, question)
+        return Answered(seq=0, at=0.0, node=path, value=value, declined=declined)
 
     def correction(self, path: str, node: CompiledNode) -> Answered | None:
         """The person's answer."""

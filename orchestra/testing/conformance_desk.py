@@ -30,15 +30,16 @@ async def letters_are_numbered_and_read_after_a_number(store: Open) -> None:
         Letter(kind="answer", by="ann", node="q[0]", value={"x": ["ß", 1.5, None]}, shown="1" * 32, at=12.5),
         Letter(kind="answer", node="q", value="x" * 40_000),
         Letter(kind="cancel"),
+        Letter(kind="answer", node="q", declined="nobody was there"),
     ]
     async with store() as one, store() as two:
         await write(one, "r1", [begun("r1")])
         await write(one, "r2", [begun("r2")])
-        same("numbers", [await (one, two)[index % 2].post("r1", letter) for index, letter in enumerate(letters)], [1, 2, 3])
+        same("numbers", [await (one, two)[index % 2].post("r1", letter) for index, letter in enumerate(letters)], [1, 2, 3, 4])
         same("of another run", await two.post("r2", letters[2]), 1)
         wanted = [structs.replace(letter, number=number) for number, letter in enumerate(letters, 1)]
         for journal in (one, two):
-            for after in range(4):
+            for after in range(5):
                 same(f"after {after}", await journal.letters("r1", after), wanted[after:])
 
 

@@ -235,6 +235,8 @@ class Oracle:
                     asked.about == "answer" and asked.question != question for asked in self.recorded.asked.get(path, ())
                 ):
                     self.objections.append(f"I5 {path} asked another question than {question!r}")
+                if answer is not None and answer.declined:
+                    return Abstained("", path)  # withheld, or what its fallback says
                 return None if answer is None else self._settled(path, node, bindings, Value(answer.value))
             case "call":
                 return self._settled(path, node, bindings, self._body(path, node, bindings, poor))
@@ -355,6 +357,8 @@ class Oracle:
             if len(asked) > 1 or any((one.value, one.verdicts) != (refused.value, refused.ruling.verdicts) for one in shown):
                 self.objections.append(f"I8 a person was shown something else than the last value of {path}, or more than once")
         answer = self.book.correction(path, node)
+        if answer is not None and answer.declined:
+            return Abstained("", path, refused.ruling.score)  # as if no person had been asked
         return None if answer is None else Value(answer.value)
 
     def _judged_at(self, path: str, number: int, answered: float) -> float:

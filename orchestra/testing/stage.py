@@ -416,7 +416,10 @@ class Stage:
         habit = "prompt" if asked.about == "effect" and self.storm.habit == "nobody" else self.storm.habit
         question = "" if asked.about == "acceptance" else asked.question
         value = person(self.storm.seed, asked.node, question, asked.options, asked.schema)
-        right = Letter(kind="answer", node=asked.node, value=value, shown=asked.shown, by="ann")
+        why = declines(self.storm.seed, asked.node, question) if asked.about != "effect" else ""
+        right = Letter(kind="answer", node=asked.node, value=value, shown=asked.shown, by="ann", declined=why)
+        if why:
+            self.trial.ledger.strike("declines")
         match habit:
             case "prompt":
                 await self.clock.sleep(draw(self.storm.seed, "delay", asked.node) * 2)
@@ -432,6 +435,9 @@ class Stage:
             case "clumsy":
                 await self._post(Letter(kind="answer", node=asked.node, value={"no": ["sense"]}, shown=asked.shown, by="bob"))
                 self.trial.ledger.strike("answer of a wrong type")
+                if asked.about == "effect":
+                    await self._post(Letter(kind="answer", node=asked.node, shown=asked.shown, by="bob", declined="nobody knows"))
+                    self.trial.ledger.strike("declines where somebody must say")
                 await self.clock.sleep(draw(self.storm.seed, "delay", asked.node) * 2)
                 if await self._post(Letter(kind="answer", node=asked.node, value=value, shown="stale", by="bob")):
                     self.trial.ledger.strike("answer to a stale question")
@@ -445,6 +451,11 @@ class Stage:
 
 def _step(process: Process) -> None:
     process.step()
+
+
+def declines(seed: int, node: str, question: str) -> str:
+    """Why a person does not answer a question; empty for most."""
+    return "I was not there" if draw(seed, "declines", node, question) < 0.15 else ""
 
 
 def person(seed: int, node: str, question: str, options: Sequence[str], schema: Mapping[str, Any]) -> Any:

@@ -20,7 +20,7 @@ from orchestra.testing.clock import VirtualClock, run_simulated
 from orchestra.testing.crashing import nobodys_task
 from orchestra.testing.descent import Relative
 from orchestra.testing.programs import Drawn
-from orchestra.testing.stage import Stage, person
+from orchestra.testing.stage import Stage, declines, person
 from orchestra.testing.stage import Trial as Trial
 from orchestra.testing.storms import Elder, Storm, answer, refusal
 from orchestra.values.labels import join
@@ -127,9 +127,9 @@ def _findings(trial: Trial, other: Trial | None) -> list[str]:
     storm, drawn = trial.storm, trial.drawn
 
     def quiet() -> Answering:
-        def say(path: str, node: CompiledNode, question: str) -> Any:
+        def say(path: str, node: CompiledNode, question: str) -> tuple[Any, str]:
             options = node.source.options if isinstance(node.source, AskNode) else ()
-            return person(storm.seed, path, question, options, node.output)
+            return person(storm.seed, path, question, options, node.output), declines(storm.seed, path, question)
 
         return Answering(
             trial.inputs,

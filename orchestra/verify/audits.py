@@ -16,6 +16,7 @@ from orchestra.errors import InputError, Place
 from orchestra.values.json import canonical, digest
 from orchestra.verify.certificate import percent
 from orchestra.verify.certificate_file import Certificate
+from orchestra.verify.claims_file import ClaimsCertificate
 from orchestra.verify.drift import GAMMA, Drift
 
 FILE = "audits.jsonl"
@@ -24,18 +25,22 @@ FORMAT = "orchestra/audits/v1"
 """Where the chain of digests begins."""
 
 Said: TypeAlias = Literal["right", "wrong", "unclear"]
+Watched: TypeAlias = Certificate | ClaimsCertificate
+"""What is watched over: of whole answers those that were accepted; of claims all, for a withheld one has nothing wrong in it."""
 Unit: TypeAlias = tuple[str, str]
 """A run, and the path of a node in it."""
 
 
 class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An accepted output that was drawn."""
+    """An output that was drawn."""
 
     run: str
     node: str
     digest: str
     """Of its value."""
     score: float | None = None
+    withheld: bool | msgspec.UnsetType = msgspec.UNSET
+    """Whether nothing of it was kept; not there of one that was accepted."""
 
     @property
     def unit(self) -> Unit:
@@ -58,7 +63,7 @@ class Drawn(_Line, tag="drawn", frozen=True, kw_only=True):
 
     seed: int
     population: int
-    """Accepted outputs that there were to draw from, those of before left out."""
+    """Outputs that there were to draw from, those of before left out."""
     since: str = ""
     until: str = ""
     outputs: tuple[Output, ...]
@@ -111,7 +116,8 @@ class Watch:
         drift = self.drift
         if not drift.broken:
             return ""
-        said = f"of audited answers {drift.told}, and {percent(drift.promised)} was promised"
+        more = f", no more than {percent(drift.bound)} of this very threshold" if drift.bound > drift.promised else ""
+        said = f"of audited answers {drift.told}, and {percent(drift.promised)} was promised{more}"
         return f"{said} (evidence {drift.highest:.3g}, and {drift.limit:.3g} voids)"
 
 
@@ -148,10 +154,10 @@ class Log:
             before = made[-1].digest
         return made
 
-    def watch(self, certificate: Certificate) -> Watch:
+    def watch(self, certificate: Watched) -> Watch:
         """What it says of a certificate."""
         mark = certificate.original.digest
-        drift, drawn, audits = Drift.of(certificate.alpha, certificate.delta), dict[Unit, Output](), dict[Unit, Audited]()
+        drift, drawn, audits = certificate.drift, dict[Unit, Output](), dict[Unit, Audited]()
         for line in self.lines:
             if line.certificate != mark:
                 continue
@@ -163,15 +169,31 @@ class Log:
         return Watch(drift, drawn, audits)
 
 
-def audited(certificate: Certificate, watch: Watch, said: Sequence[tuple[Output, Said]], by: str, at: str) -> list[Audited]:
-    """The lines that verdicts on drawn outputs make, in their order."""
+def among(watch: Watch, said: Sequence[tuple[Output, Said]]) -> list[tuple[Output, Said]]:
+    """Verdicts in the order of drawing, with those on withheld answers, which are right, between them: were these told first, the bets
+    would know beforehand which answers are the doubtful ones. Behind the last open answer they are told as well."""
+    told = {output.unit: verdict for output, verdict in said}
+    found, pending = list[tuple[Output, Said]](), list[tuple[Output, Said]]()
+    for output in watch.open:
+        if output.withheld:
+            pending.append((output, "right"))
+        elif output.unit in told:
+            found += [*pending, (output, told[output.unit])]
+            pending = []
+    waits = any(not output.withheld and output.unit not in told for output in watch.open)
+    return found if waits else found + pending
+
+
+def audited(certificate: Watched, watch: Watch, said: Sequence[tuple[Output, Said]], by: str, at: str) -> list[Audited]:
+    """The lines that verdicts on drawn outputs make, in their order. Nobody has to look at what was withheld."""
     lines: list[Audited] = []
     drift = watch.drift
     for output, verdict in said:
         drift = drift if verdict == "unclear" else drift.after(wrong=verdict == "wrong")
         against, mark = min(drift.evidence, _TOP), certificate.original.digest
+        who = "" if output.withheld else by
         lines.append(
-            Audited(certificate=mark, at=at, by=by, run=output.run, node=output.node, said=verdict, alpha=drift.alpha, evidence=against)
+            Audited(certificate=mark, at=at, by=who, run=output.run, node=output.node, said=verdict, alpha=drift.alpha, evidence=against)
         )
     return lines
 

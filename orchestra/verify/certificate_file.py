@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 
 from orchestra.verify.certificate import SURE, Certification, Certified, binomial_tail, interval, percent
+from orchestra.verify.drift import Drift
 from orchestra.verify.sealed import Sealed
 
 FILE = "certificate.json"
@@ -134,6 +135,11 @@ class Certificate(Sealed, frozen=True, kw_only=True, forbid_unknown_fields=True)
     def original(self) -> Certificate:
         """As it was made: before it was voided."""
         return self if self.void is msgspec.UNSET else msgspec.structs.replace(self, void=msgspec.UNSET).sealed()
+
+    @property
+    def drift(self) -> Drift:
+        """A watch over it that begins."""
+        return Drift.of(self.alpha, self.delta)
 
     def unsound(self) -> str:
         """Why its own figures do not carry what it promises; empty where they do."""

@@ -11,6 +11,7 @@ import msgspec
 
 from orchestra.verify.certificate import interval, percent
 from orchestra.verify.certificate_file import Bonds, Count, Level, Share
+from orchestra.verify.drift import Drift
 from orchestra.verify.factuality import Factuality, rank
 from orchestra.verify.sealed import Sealed
 
@@ -93,6 +94,17 @@ class ClaimsCertificate(Sealed, frozen=True, kw_only=True, forbid_unknown_fields
     def command(self) -> str:
         """What makes a new one."""
         return f"orchestra certify {self.agent} --claims --data FILE --alpha {self.alpha:g}"
+
+    @property
+    def original(self) -> ClaimsCertificate:
+        """As it was made: before it was voided."""
+        return self if self.void is msgspec.UNSET else msgspec.structs.replace(self, void=msgspec.UNSET).sealed()
+
+    @property
+    def drift(self) -> Drift:
+        """A watch over it that begins."""
+        answers = self.calibrated.answers
+        return Drift.of_claims(self.alpha, answers, answers - rank(answers, self.alpha))
 
     def changed(self, bonds: Bonds, judges: Bonds) -> list[str]:
         """What is not what it was, in words."""

@@ -1,4 +1,4 @@
-"""Drift: whether the promise of a certificate still holds, told from accepted answers that are audited one after the other. Pure.
+"""Drift: whether the promise of a certificate still holds, told from answers that are audited one after the other. Pure.
 
 Two things follow from the same verdicts, in their order:
 
@@ -11,6 +11,9 @@ Two things follow from the same verdicts, in their order:
 - *the working alpha*, by adaptive conformal inference: `alpha + gamma (alpha - wrong)` after each audit (Gibbs and Candès 2021, *Adaptive
   conformal inference under distribution shift*, https://arxiv.org/abs/2106.00170, equation 2). It is the level that a certificate made
   today would have to be made at, for the long-run share of wrong answers to come back to what was promised.
+
+The promise of a certificate of claims is over the draw of the answers that calibrated it as well: of one threshold the rate may be higher
+than `alpha`. By half of `delta` it is at most `claims_bound`, and the bets are against that, with the other half.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ ODDS = (1.5, 2.0, 3.0, 6.0, 20.0)
 within a dozen audits; five of them cost at most a factor of five in evidence, whichever is right."""
 OFTEN = 0.9
 """The share of watches that `found_within` speaks of."""
+DELTA = 0.05
+"""The chance of a false alarm, of certificates that have no `delta` of their own."""
 PATIENCE = 20_000
 """Audits that `found_within` looks ahead, at most."""
 
@@ -41,6 +46,10 @@ class Drift:
     """The chance of a false alarm, at most."""
     alpha: float
     """The working alpha. At 0 or below nothing should be accepted."""
+    bound: float
+    """The rate of wrong answers that the bets are against: what was promised, or what the rate of this one threshold may be."""
+    limit: float
+    """The evidence from which on the promise is broken."""
     audited: int = 0
     wrong: int = 0
     highest: float = 1.0
@@ -49,24 +58,25 @@ class Drift:
     @classmethod
     def of(cls, alpha: float, delta: float) -> Drift:
         """A watch that begins."""
-        return cls(alpha, delta, alpha)
+        return cls(alpha, delta, alpha, alpha, 1 / delta)
+
+    @classmethod
+    def of_claims(cls, alpha: float, answers: int, broken: int, delta: float = DELTA) -> Drift:
+        """A watch over a certificate of claims that begins: it was calibrated by so many answers, of which so many are above the threshold
+        that it had to stay under."""
+        return cls(alpha, delta, alpha, claims_bound(answers, broken, delta / 2), 2 / delta)
 
     def after(self, *, wrong: bool, gamma: float = GAMMA) -> Drift:
         """The watch after one more audit."""
         audited, errors = self.audited + 1, self.wrong + wrong
         alpha = self.alpha + gamma * (self.promised - wrong)
-        highest = max(self.highest, evidence(audited, errors, self.promised))
+        highest = max(self.highest, evidence(audited, errors, self.bound))
         return replace(self, audited=audited, wrong=errors, alpha=alpha, highest=highest)
 
     @property
     def evidence(self) -> float:
         """Against the promise, now; 1 at the beginning."""
-        return evidence(self.audited, self.wrong, self.promised)
-
-    @property
-    def limit(self) -> float:
-        """The evidence from which on the promise is broken."""
-        return 1 / self.delta
+        return evidence(self.audited, self.wrong, self.bound)
 
     @property
     def broken(self) -> bool:
@@ -79,6 +89,13 @@ class Drift:
         low, high = interval(self.wrong, self.audited)
         share = f", {percent(self.wrong / self.audited)} [{percent(low)}, {percent(high)}]" if self.audited else ""
         return f"{self.wrong:,} of {self.audited:,} wrong{share}"
+
+
+def claims_bound(answers: int, broken: int, delta: float) -> float:
+    """The rate of answers with something wrong kept that a threshold stays under, but for a chance of `delta` over the draw of the answers
+    that calibrated it: `broken` of so many have a risk above it, so the rate has Beta(broken + 1, answers - broken) at worst (Vovk 2012,
+    *Conditional validity of inductive conformal predictors*, https://arxiv.org/abs/1209.2673, proposition 2b)."""
+    return interval(broken, answers, 1 - 2 * delta)[1]
 
 
 def evidence(audited: int, wrong: int, alpha: float) -> float:

@@ -130,6 +130,50 @@ def test_where_two_questions_are_open_the_node_is_named(shell: Shell) -> None:
     assert "--node one" in shell("runs", "show", run).out
 
 
+def test_who_cannot_say_declines_with_a_reason_and_what_rests_on_it_is_withheld(shell: Shell) -> None:
+    run = asked(shell)
+    said = shell("runs", "answer", run, "--decline", "I was never there", "--by", "ada", "--json")
+    assert (said.code, said.json["status"]) == (3, "abstained")
+    assert "ada declined to answer: I was never there" in said.json["error"]["message"]
+    shown = shell("runs", "show", run).out
+    assert "sure: declined by ada: I was never there" in shown
+    assert "nights" in shown
+    assert shell("runs", "replay", run).code == 0
+    assert "declined by ada: I was never there" in shell("runs", "tail", run).out
+
+
+def test_a_decline_for_later_is_taken_when_the_run_is_resumed(shell: Shell) -> None:
+    run = asked(shell)
+    said = shell("runs", "answer", run, "--decline", "no idea", "--later")
+    assert (said.code, "sure is declined; go on with: orchestra runs resume" in said.err) == (0, True)
+    assert shell("runs", "resume", run).code == 3
+
+
+@pytest.mark.parametrize("value", [("yes", "--decline", "no idea"), ("--decline", " ")], ids=["both", "no reason"])
+def test_an_answer_and_a_reason_exclude_each_other_and_a_reason_is_needed(shell: Shell, value: tuple[str, ...]) -> None:
+    run = asked(shell)
+    said = shell("runs", "answer", run, *value)
+    assert (said.code, said.err[:4]) == (2, "C024")
+    assert shell("runs", "list", "--json").json[0]["status"] == "waiting"
+
+
+def test_the_questions_of_a_waiting_run_say_how_to_decline(shell: Shell) -> None:
+    found = shell("run", "both", "--json").json
+    assert [question["decline"] for question in found["asked"]] == [
+        f"orchestra runs answer {found['run']} --node {node} --decline 'your reason'" for node in ("one", "two")
+    ]
+
+
+def test_at_a_terminal_a_line_declines(shell: Shell) -> None:
+    with Terminal(*RUN) as terminal:
+        assert "/decline REASON, where you cannot say" in terminal.until("> ")
+        terminal.press("/decline\n")
+        assert "why is sure not answered?" in terminal.until("> ")
+        terminal.press("/decline I was never there\n")
+        code, shown = terminal.ended()
+    assert (code, "declined to answer: I was never there" in shown) == (3, True)
+
+
 def test_a_run_that_asks_nothing_is_not_answered(shell: Shell) -> None:
     run = asked(shell)
     shell("runs", "cancel", run)
@@ -164,7 +208,7 @@ def test_a_question_that_waits_for_a_while_is_told_beside_the_output(shell: Shel
 
 def test_at_a_terminal_the_questions_are_asked_right_there(shell: Shell) -> None:
     with Terminal(*RUN, "--json") as terminal:
-        terminal.until("Is Rome right?\n  1  yes\n  2  no\n> ")
+        terminal.until("Is Rome right?\n  1  yes\n  2  no\n  /decline REASON, where you cannot say\n> ")
         terminal.press("perhaps\n")
         assert "E022" in terminal.until("> ")
         terminal.press("2\n")

@@ -138,8 +138,9 @@ def waits(text: str, inputs: dict[str, Any], reader: Any, letters: list[tuple[st
         await clock.sleep(7 * 86_400)
         for node, value in letters:
             (question,) = [one for one in run.asked if one.node == node]
-            assert theatre.engine.objection(question, value, question.shown) == ""
-            await theatre.journal.post(run.id, Letter(kind="answer", node=node, value=value, by="ada", shown=question.shown))
+            letter = Letter(kind="answer", node=node, value=value, by="ada", shown=question.shown)
+            assert theatre.engine.objection(question, letter) == ""
+            await theatre.journal.post(run.id, letter)
         if crash:
             run = await theatre.engine.resume(compiled, run.id)
         finished = await run.wait()
@@ -186,8 +187,8 @@ def test_an_answer_of_another_type_is_refused() -> None:
         run = theatre.start(program(flow("ask")), {"text": TEXT})
         assert await run.pause() is None
         (question,) = run.asked
-        assert "quote" in theatre.engine.objection(question, {"answer": "1889"}, question.shown)
-        assert "has changed" in theatre.engine.objection(question, GOOD, "another")
+        assert "quote" in theatre.engine.objection(question, Letter(kind="answer", value={"answer": "1889"}, shown=question.shown))
+        assert "has changed" in theatre.engine.objection(question, Letter(kind="answer", value=GOOD, shown="another"))
         await theatre.engine.close()
 
     run_simulated(scene)

@@ -435,6 +435,15 @@ async def test_a_call_asks_the_card_that_its_run_began_with() -> None:
     assert [prompt.partition(":")[0] for prompt in prompts] == ["Once", "Say", "Say"]
 
 
+async def test_a_card_that_is_made_known_after_the_fleet_was_opened_is_asked() -> None:
+    older = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="Once: {{ text }}")
+    kept: dict[str, Card] = {}
+    async with raw_server(says("x")) as server, opened(endpoints(server.url), kept=kept) as fleet:
+        kept[older.digest] = older
+        await only(fleet, call("writer", version=older.digest))
+    assert json.loads(server.visits[0].body)["messages"][0]["content"].startswith("Once: ")
+
+
 async def test_a_version_that_nobody_has_is_refused() -> None:
     async with raw_server(says("x")) as server, opened(endpoints(server.url)) as fleet:
         refused = await only(fleet, call("writer", version="0" * 32))

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.errors import InputError, Place
-from orchestra.verify.audits import Audited, Drawn, Line, Log, Output, audited, encoded
-from orchestra.verify.drift import GAMMA, Drift, alarms, evidence, fewest_wrong, found_within
+from orchestra.verify.audits import Audited, Drawn, Line, Log, Output, among, audited, encoded
+from orchestra.verify.drift import DELTA, GAMMA, Drift, alarms, claims_bound, evidence, fewest_wrong, found_within
+from orchestra.verify.factuality import rank
 from tests.verify.samples import certified
 
 PLACE = Place("audits.jsonl", 1)
@@ -108,6 +109,38 @@ def test_the_working_alpha_comes_to_rest_where_the_promise_is_kept() -> None:
     assert Drift.of(0.1, 0.05).after(wrong=True).alpha < 0.1
 
 
+# Certificates of claims: the rate of their own threshold may be above what is promised
+
+
+@pytest.mark.parametrize(("answers", "alpha"), [(20, 0.1), (140, 0.2), (220, 0.05)])
+def test_false_alarms_over_the_draw_of_the_answers_that_calibrated_stay_under_delta(answers: int, alpha: float) -> None:
+    drawn, broken, alarmed = random.Random(answers), answers - rank(answers, alpha), 0
+    for _ in range(400):
+        rate = drawn.betavariate(broken + 1, answers - broken)  # of a threshold at the k-th smallest risk, where no two are the same
+        drift = Drift.of_claims(alpha, answers, broken)
+        for _ in range(400):
+            drift = drift.after(wrong=drawn.random() < rate)
+        alarmed += drift.broken
+    assert alarmed <= DELTA * 400
+    naive = sum(alarms(alpha, DELTA, drawn.betavariate(broken + 1, answers - broken), 400) for _ in range(100)) / 100
+    assert naive > DELTA  # bets against what is promised would alarm too often
+
+
+def test_the_rate_that_a_threshold_may_have_is_that_of_a_beta_distribution() -> None:
+    drawn = random.Random(3)
+    bound = claims_bound(100, 9, 0.1)
+    assert sum(drawn.betavariate(10, 91) > bound for _ in range(4000)) / 4000 == pytest.approx(0.1, abs=0.02)
+    assert claims_bound(10_000, 999, 0.025) == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_judge_that_has_become_useless_is_found_at_once() -> None:
+    drift = Drift.of_claims(0.1, 220, 21)
+    for _ in range(12):
+        drift = drift.after(wrong=True)
+    assert drift.broken
+    assert drift.alpha == pytest.approx(0.1 + 12 * GAMMA * (0.1 - 1))
+
+
 # The log
 
 
@@ -135,6 +168,26 @@ def test_a_log_says_how_the_watch_stands() -> None:
     steps = [audit.alpha for audit in watch.audits.values()]
     assert steps == pytest.approx([0.05025, 0.0505, 0.04575, 0.04575, 0.046])
     assert list(watch.audits.values())[-1].evidence == pytest.approx(watch.drift.evidence)
+
+
+def test_withheld_answers_are_told_among_the_others_and_only_when_those_before_them_were() -> None:
+    outputs = [msgspec.structs.replace(output(at), withheld=True) if kept == "." else output(at) for at, kept in enumerate(".a.b..c.")]
+    line = Log().following([msgspec.structs.replace(drawn(0), outputs=tuple(outputs))])
+    watch = Log(tuple(line)).watch(certified())
+
+    def told(*said: int) -> list[int]:
+        return [outputs.index(one) for one, _ in among(watch, [(outputs[at], "wrong") for at in said])]
+
+    assert told() == []
+    assert told(1) == [0, 1]
+    assert told(3) == [0, 2, 3]
+    assert told(1, 3) == [0, 1, 2, 3]
+    assert told(1, 3, 6) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert {said for one, said in among(watch, [(outputs[1], "wrong")]) if one.withheld} == {"right"}
+
+
+def test_lines_about_accepted_answers_are_written_as_they_always_were() -> None:
+    assert b"withheld" not in logged("rw")
 
 
 def test_audits_of_another_certificate_do_not_count() -> None:

@@ -8,8 +8,9 @@ from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.proposals import Ask, Finish, Proposal
 from orchestra.engine.state import State, Unit
 from orchestra.errors import OrchestraError
+from orchestra.events import Answered, Asked
 from orchestra.values.json import canonical, digest
-from orchestra.values.outcome import Failed, Value
+from orchestra.values.outcome import Abstained, Failed, Value
 from orchestra.workflow.nodes import AskNode
 
 AGAIN, FAIL = "again", "fail"
@@ -46,11 +47,20 @@ def facts(ask: Ask) -> dict[str, Any]:
     }
 
 
+def _declined(unit: Unit, asked: Asked, reply: Answered) -> Abstained:
+    """What a unit ends in whose question nobody answers: withheld, as what its checks did not accept was before."""
+    why = f"{reply.by or 'a person'} declined to answer: {reply.declined}"
+    ruling = unit.judged if asked.about == "acceptance" else None
+    return Abstained(why, unit.path) if ruling is None else Abstained(f"{ruling.reason}; {why}", unit.path, ruling.score)
+
+
 def replied(state: State, unit: Unit) -> Proposal | None:
     """What follows from a person's answer."""
     asked, reply = unit.asked, unit.reply
     if asked is None or reply is None:
         raise OrchestraError("E002", f"{unit.path} was not asked", hint="orchestra doctor")
+    if reply.declined and asked.about != "effect":
+        return Finish(unit, _declined(unit, asked, reply))
     if asked.about == "answer":
         return settle(unit, Value(reply.value))
     if asked.about == "acceptance":

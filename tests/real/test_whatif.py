@@ -1,0 +1,69 @@
+"""What if, on the real fleet: a recorded run gone through again with another prompt for the shipped reader; only what changed is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestra.cli.variants import variant
+from orchestra.fleet.config import FleetConfig
+from orchestra.values.outcome import Value
+from tests.real.test_workflows import opened
+
+pytestmark = pytest.mark.real
+READ = """
+schema: orchestra/v1
+name: read_and_judge
+input: {question: str, text: str, statement: str}
+output: {reading: "${reading}", stated: "${stated}", told: "${told}"}
+nodes:
+  reading: {agent: reader, with: {question: "${input.question}", context: "${input.text}"}, checks: [schema]}
+  stated: {agent: entailment, with: {claim: "${input.statement}", evidence: "${input.text}"}, checks: [schema]}
+  told:
+    agent: entailment
+    with: {claim: "${reading.answer == null ? 'nothing is said of it' : reading.answer}", evidence: "${input.text}"}
+    checks: [schema]
+"""
+GIVEN = {
+    "question": "When was the tower completed?",
+    "text": "The iron tower beside the river was completed in 1889, and it was the tallest building of the world until 1930.",
+    "statement": "The tower was completed in 1889.",
+}
+PROMPT = "Passage: {{ context }}\nWhich year, if the passage says one: {{ question }}\n"
+
+
+async def test_only_what_changed_is_asked_again_and_nothing_is_recorded(laptop: FleetConfig, tmp_path: Path) -> None:
+    (tmp_path / "orchestra.toml").touch()
+    (tmp_path / "workflows").mkdir()
+    (tmp_path / "workflows" / "read_and_judge.yaml").write_text(READ)
+    (tmp_path / "other.md").write_text(PROMPT)
+    async with opened(laptop, tmp_path) as orchestra:
+        run = (await orchestra.run(orchestra.find("read_and_judge"), **GIVEN)).run
+        recorded = await orchestra.journal.read(run)
+        registry = orchestra.registry
+
+        nothing = await orchestra.whatif(run)
+        assert (nothing.verdict, nothing.anew, nothing.recalled, nothing.spent.calls) == ("same", 0, 3, 0)
+
+        again = await orchestra.whatif(run, {"reader": variant(registry, "reader").other})
+        assert (again.verdict, again.anew, again.recalled) == ("same", 1, 2)  # greedy, so the same agent says the same
+
+        other = variant(registry, f"reader@{tmp_path / 'other.md'}").other
+        found = await orchestra.whatif(run, {"reader": other})
+        assert not found.stops
+        assert not found.lost
+        assert isinstance(found.before.outcome, Value)
+        assert isinstance(found.after.outcome, Value)
+        before, after = found.before.outcome.value, found.after.outcome.value
+        # The reader once, with the other prompt; and what rests on its answer only where there is one, and another one.
+        rests = 0 if after["reading"] is None else 1
+        kept = before["reading"] == after["reading"]
+        assert (found.anew, found.recalled) == (1 + rests * (not kept), 1 + rests * kept)
+        assert found.spent.calls == found.anew
+        assert min(found.spent.prompt_tokens, again.spent.prompt_tokens) > 0
+        assert {change.node for change in found.changed} <= {"reading", "told"}
+        assert before["stated"] == after["stated"]
+
+        assert [summary.run for summary in await orchestra.journal.runs(10)] == [run]
+        assert await orchestra.journal.read(run) == recorded
