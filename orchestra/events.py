@@ -170,6 +170,8 @@ class TurnStarted(_Event, tag="turn_started", frozen=True, kw_only=True):
     turn: int
     drafted: Drafted | None = None
     """Of a `plan` node."""
+    because: str = ""
+    """Of a node that chooses its agent: the one that is asked, and the label that decided it."""
 
 
 class AttemptStarted(_Event, tag="attempt_started", frozen=True, kw_only=True):

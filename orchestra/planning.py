@@ -36,6 +36,8 @@ from orchestra.workflow.steps import Agent, Step, Tool, Workflow
 
 ROUTER = "router"
 PLANNERS = frozenset({ROUTER, "planner", "tool_planner"})
+ADVISERS = frozenset({"difficulty"})
+"""Agents that say something about a call, and answer nothing: no steps of a plan, unless they are named."""
 """What plans, and is no skill of a plan."""
 REQUEST = planning.GOAL
 """The input that holds the request itself."""
@@ -182,11 +184,11 @@ def _listed(orchestra: Orchestra, only: Sequence[str]) -> dict[str, tuple[str, .
 def _harmless(orchestra: Orchestra) -> Iterable[str]:
     """Everything that has no effects. Workflows first: what somebody has put together and named serves better than its parts.
 
-    An agent that is told the grammar of its output with each call is somebody's router, and no step.
+    Those that say how a call is to be routed are no steps either. An agent that is told the grammar of its output with each call is somebody's router, and no step.
     """
     registry = orchestra.registry
     yield from (name for name in orchestra.workflows() if name not in PLANNERS and not _acts(orchestra, name))
-    yield from (name for name, card in registry.cards.items() if name not in PLANNERS and card.grammar is None and card.trained)
+    yield from (name for name, card in registry.cards.items() if name not in PLANNERS | ADVISERS and card.grammar is None and card.trained)
     yield from (name for name, tool in registry.tools.items() if tool.contract.effect == "pure")
 
 

@@ -130,6 +130,8 @@ def _objection(state: State, pending: dict[str, Proposal], event: Event, found: 
                 proposal = planning.first(proposal.unit, version=0)
             elif isinstance(proposal, Recall):
                 proposal = recalling.replayed(proposal.unit, event.drafted)
+            if isinstance(proposal, Enter) and proposal.because != event.because:
+                return "another agent would be asked"
             drafted = not isinstance(proposal, Enter) or _unheld(proposal.drafted) == _unheld(event.drafted)
             return _expected(proposal, event.turn, Enter, "turn") if drafted else "the router's machine would go on otherwise"
         case Asked():
