@@ -77,7 +77,8 @@ def _words(choice: Choice, name: str, labels: list[str]) -> str:
     """The condition of an agent in words; `Chosen` is what is evaluated."""
     if name != choice.otherwise:
         return f"{choice.by} is {' or '.join(labels)}"
-    return f"{choice.by} is not {' or '.join(label for label, agent in choice.of.items() if agent != name) or 'missing'}"
+    others = [label for label, agent in choice.of.items() if agent != name]
+    return f"{choice.by} is not {' or '.join(others)}" if others else f"{choice.by} is anything"
 
 
 class Chosen:
