@@ -173,6 +173,7 @@ class Collector:
     until: float = float("inf")
     """By the monotonic clock."""
     say: Callable[[str], None] = print
+    at_once: int = AT_ONCE
     bodies: dict[str, list[bytes]] = field(default_factory=dict)
     """What was sent for the sets' own agents, for measuring."""
 
@@ -183,7 +184,7 @@ class Collector:
         missing = [(name, given) for name, given in arm.inputs.items() if name not in known]
         if not missing or time.monotonic() > self.until:
             return
-        runs, step, places = self.orchestra.options(purpose=EVALUATION), Agent.carded(arm.card), asyncio.Semaphore(AT_ONCE)
+        runs, step, places = self.orchestra.options(purpose=EVALUATION), Agent.carded(arm.card), asyncio.Semaphore(self.at_once)
         began, tokens = time.monotonic(), 0
         with file.open("ab") as sheets:
 

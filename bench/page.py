@@ -32,9 +32,12 @@ def peers() -> str:
 
 def renewed(page: str, measured: dict[str, str]) -> str:
     """The page with what was measured in its blocks; a block that nothing was measured for stays as it is."""
-    return BLOCK.sub(
-        lambda found: f"{found['head']}\n{measured[found['name']]}\n{found['tail']}" if measured[found["name"]] else found[0], page
-    )
+
+    def block(found: re.Match[str]) -> str:
+        text = measured.get(found["name"], "")
+        return f"{found['head']}\n{text}\n{found['tail']}" if text else found[0]
+
+    return BLOCK.sub(block, page)
 
 
 def main(page: Path = PAGE) -> int:

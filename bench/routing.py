@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from sklearn.decomposition import TruncatedSVD
@@ -168,7 +168,14 @@ def scored(train: Sequence[Outcome], judged: Sequence[Outcome]) -> dict[str, Sco
     return arms
 
 
-def figures(judged: Sequence[Outcome], scores: Scores, draws: int, seed: int = 0) -> list[Figure]:
+class Gaining(Protocol):
+    """A row, with what the stronger model is worth there."""
+
+    @property
+    def gain(self) -> float: ...
+
+
+def figures(judged: Sequence[Gaining], scores: Scores, draws: int, seed: int = 0) -> list[Figure]:
     """APGR and CPT of 50, 80 and 95 %, with percentile intervals."""
     kinds: list[Callable[[Sequence[Scored]], float]] = [apgr, *(lambda calls, x=x: cpt(calls, x) for x in CLOSED)]
     calls = [(score, one.gain) for score, one in zip(scores, judged, strict=True)]

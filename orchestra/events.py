@@ -150,8 +150,10 @@ class Drafted(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     """Whether the larger planner has taken over."""
     sample: int = 0
     """Of a plan that is voted on: which sample is under way, from 1."""
+    beside: bool = False
+    """Whether the samples are made side by side; older engines made them one after the other."""
     plans: tuple[tuple[str, ...], ...] = ()
-    """The lines of the samples that are done; none of one that came to no plan."""
+    """The lines of the samples that are done; none of one that came to no plan. Of samples side by side they stand at the plan that won."""
     agreement: float | None = None
     """Of a plan that was voted on: the share of the samples that agree on it, which is its confidence."""
     recalled: str = ""
@@ -170,6 +172,8 @@ class TurnStarted(_Event, tag="turn_started", frozen=True, kw_only=True):
     turn: int
     drafted: Drafted | None = None
     """Of a `plan` node."""
+    because: str = ""
+    """Of a node that chooses its agent: the one that is asked, and the label that decided it."""
 
 
 class AttemptStarted(_Event, tag="attempt_started", frozen=True, kw_only=True):

@@ -18,12 +18,14 @@ from pydantic import ValidationError
 from orchestra.events import Event, TurnStarted
 from orchestra.journal.history import History, Row
 from orchestra.values.outcome import Value
+from orchestra.workflow.alternatives import choice_of, inner
 from orchestra.workflow.nodes import (
     AgentNode,
     AnyNode,
     AskNode,
     Block,
     CallNode,
+    Choice,
     FirstOfNode,
     Graph,
     LoopNode,
@@ -155,6 +157,9 @@ class Lineage:
                 yield _Item(scope, node.fallback if arm is None else arm, steps, exact, False)
             case VerifyNode():
                 yield _Item(scope, node.verify, steps, exact, False)
+            case AgentNode(agent=Choice() as choice):
+                if (ran := self._ran(unit, node, choice)) is not None:
+                    yield _Item(ran, ran.output, steps, exact, False)
             case CallNode() | LoopNode() | PlanNode():
                 if (body := self._body(unit, node)) is not None:
                     yield _Item(body, body.output, steps, exact, False)
@@ -183,6 +188,15 @@ class Lineage:
                 return _inputs(graph, f"{unit.path}{behind}/", {"request": node.plan, **node.with_}, unit.scope)
             case _:
                 return None
+
+    def _ran(self, unit: _Unit, node: AgentNode, choice: Choice) -> _Scope | None:
+        """The names inside a choice of agents: the one that gave its value."""
+        prefix = f"{unit.path}/"
+        for name, one in inner(node, choice).items():
+            row = self.rows.get(prefix + name)
+            if row is not None and isinstance(row.outcome, Value):
+                return _Scope(prefix, {name: one}, f"${{{name}}}", outer=unit.scope)
+        return None
 
     def _is_value(self, scope: _Scope, name: str) -> bool:
         """Whether a name has a value; inputs, elements and turns do."""
@@ -253,7 +267,7 @@ class _Trace:
             self.line.append(_Item(unit.scope, node.fallback, unit.steps, unit.exact, covered))
             return
         judged = bool(row.attempts) and row.attempts[-1].accepted is True
-        kind = _KINDS.get(type(node), "judge")
+        kind = _KINDS.get(type(node), "judge") if choice_of(node) is None else "judge"
         if kind != "judge" or judged:
             self.found[Origin(unit.path, unit.steps, unit.exact, kind, covered)] = None
         for item in self.lineage.made_of(unit, node):

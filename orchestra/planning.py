@@ -22,7 +22,7 @@ from orchestra.router.gates import Rejection
 from orchestra.router.notation import Answer, read
 from orchestra.router.offer import Offer, statable
 from orchestra.router.plan import LINE, Plan, declared, plan_of, workflow
-from orchestra.router.planner import DECLINED, Ask, Planned, Request, Unplanned, go_on, start
+from orchestra.router.planner import DECLINED, Ask, Drafting, Planned, Request, Unplanned, go_on, start
 from orchestra.router.shortlist import MOST, nearest_skill
 from orchestra.router.values import type_of
 from orchestra.router.votes import Vote, vote
@@ -36,6 +36,8 @@ from orchestra.workflow.steps import Agent, Step, Tool, Workflow
 
 ROUTER = "router"
 PLANNERS = frozenset({ROUTER, "planner", "tool_planner"})
+ADVISERS = frozenset({"difficulty"})
+"""Agents that say something about a call, and answer nothing: no steps of a plan, unless they are named."""
 """What plans, and is no skill of a plan."""
 REQUEST = planning.GOAL
 """The input that holds the request itself."""
@@ -182,11 +184,12 @@ def _listed(orchestra: Orchestra, only: Sequence[str]) -> dict[str, tuple[str, .
 def _harmless(orchestra: Orchestra) -> Iterable[str]:
     """Everything that has no effects. Workflows first: what somebody has put together and named serves better than its parts.
 
-    An agent that is told the grammar of its output with each call is somebody's router, and no step.
+    An agent that is told the grammar of its output with each call is somebody's router, and no step. Nor are those that say how a call is
+    to be routed.
     """
     registry = orchestra.registry
     yield from (name for name in orchestra.workflows() if name not in PLANNERS and not _acts(orchestra, name))
-    yield from (name for name, card in registry.cards.items() if name not in PLANNERS and card.grammar is None and card.trained)
+    yield from (name for name, card in registry.cards.items() if name not in PLANNERS | ADVISERS and card.grammar is None and card.trained)
     yield from (name for name, tool in registry.tools.items() if tool.contract.effect == "pure")
 
 
@@ -230,7 +233,7 @@ async def drafted(orchestra: Orchestra, asked: Workflow[..., Any], request: str,
     ended = next((event.outcome for event in events if isinstance(event, NodeFinished) and event.node == NODE), None)
     if not isinstance(ended, Failed) or ended.code != NO_PLAN:
         return draft
-    unplanned, won = _why_not(wanted, turns[-1] if turns else None, votes, events)
+    unplanned, won = _why_not(wanted, turns, votes, events)
     return replace(draft, rejections=_helped(orchestra, node, wanted, unplanned), votes=won)
 
 
@@ -241,18 +244,28 @@ async def _source(orchestra: Orchestra, known: Drafted) -> Recalled:
     return Recalled(known.recalled, str(said), known.saved)
 
 
-def _why_not(request: Request, last: tuple[int, Drafted] | None, votes: int, events: Sequence[Event]) -> tuple[Unplanned, Vote | None]:
-    """Why a run has no plan: what the router's machine says to the last answer, or before it asks anything."""
-    if last is None:
+def _why_not(request: Request, turns: Sequence[tuple[int, Drafted]], votes: int, events: Sequence[Event]) -> tuple[Unplanned, Vote | None]:
+    """Why a run has no plan: what the router's machine says to the last answer, of each sample, or before it asks anything."""
+    if not turns:
         _, wanted = start(request)
         return (wanted if isinstance(wanted, Unplanned) else Unplanned(())), None
-    turn, told = last
-    path, won = f"{NODE}#{turn}/{LINE}", None
-    replies = [event.value for event in events if isinstance(event, AttemptFinished) and event.node == path and not event.error]
-    state = planning.drafting(request, told)
-    state, wanted = go_on(state, str(replies[-1])) if replies else (state, Unplanned(()))
-    if votes > 1 and not isinstance(wanted, Ask):
-        state, wanted, won = planning.elected(state, wanted, (*told.plans, planning.sample_of(wanted)))
+    replies = {event.node: event.value for event in events if isinstance(event, AttemptFinished) and not event.error}
+    latest = turns[-1][1]
+    # Of samples that were made one after the other the last one's turn has the plans of those before it.
+    last = {told.sample: (turn, told) for turn, told in turns if told.version == latest.version} if latest.beside else {0: turns[-1]}
+    plans, won = latest.plans, None
+    state, wanted, heard = Drafting(request), Unplanned(()), False
+    for _, (turn, told) in sorted(last.items()):
+        before = planning.drafting(request, told)
+        reply = replies.get(f"{NODE}#{turn}/{LINE}")
+        after, came = (before, Unplanned(())) if reply is None else go_on(before, str(reply))
+        if isinstance(came, Ask):
+            return Unplanned(()), None
+        plans = (*plans, planning.sample_of(came))
+        if reply is not None or not heard:
+            state, wanted, heard = after, came, reply is not None
+    if votes > 1:
+        state, wanted, won = planning.elected(state, wanted, plans)
     return (wanted if isinstance(wanted, Unplanned) else Unplanned(())), won
 
 

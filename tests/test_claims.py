@@ -65,6 +65,16 @@ async def test_a_cited_answer_rests_on_its_sentence_in_the_document_and_on_the_c
     assert result.unsupported == ()
 
 
+async def test_an_answer_of_one_agent_of_several_rests_on_what_the_chosen_one_quoted(simulated: Simulated, flow: Flow) -> None:
+    simulated.answers({"reader": {"answer": "1889"}})
+    reading = READING.replace("agent: reader", """agent: {by: "${input.text.contains('tower')}", of: {"true": reader, "false": reader}}""")
+    result = await flow("input: {text: str}\noutput: {answer: '${reading.answer}'}\nnodes:" + reading)
+    [claim] = result.claims
+    assert (claim.value, claim.nodes, claim.score) == ("1889", ("reading/reader",), 1.0)
+    assert {one.quote for one in claim.evidence if isinstance(one, Span)} == {"1889"}
+    assert (result.confidence, len(result.evidence)) == (1.0, 1)
+
+
 async def test_of_several_readings_those_that_say_the_same_speak_for_the_answer(simulated: Simulated) -> None:
     other = {"source": "paint.txt", "text": "When was the tower painted? In 1907, and the tower was finished before."}
     simulated.answers({"reader": lambda call: {"answer": "1889" if "1889" in call.inputs["context"] else "1907"}})

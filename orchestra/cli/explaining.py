@@ -17,6 +17,7 @@ from orchestra.journal.history import History, Row
 from orchestra.project import Project
 from orchestra.values.labels import Label, may_go
 from orchestra.values.text import visible
+from orchestra.workflow.alternatives import choice_of
 from orchestra.workflow.graph import callee, critical_path
 from orchestra.workflow.nodes import AgentNode, Budget
 from orchestra.workflow.program import CompiledNode, Program
@@ -72,6 +73,10 @@ class Step:
     certificate: bool | None
     """Whether the agent has one; None for tools."""
     actual: Actual | None = None
+    choice: str = ""
+    """Of a node that chooses its agent: what gives the label."""
+    only: str = ""
+    """Of one agent of several: on which labels it is asked."""
     at_once: str = ""
     """The condition on which the larger model is asked at once; empty where there is none."""
 
@@ -127,13 +132,17 @@ def explain(
     critical = frozenset(_critical(program, ""))
     rows = _rows(history) if history is not None else {}
     found: list[Step] = []
+    only: dict[str, str] = {}
     for path, node in _nodes(program, ""):
         if path not in planned and node.body is None:
             continue  # it calls nothing
         targets, certificate = _targets(project, fleet, node) if path in planned else ((), None)
-        asks = planned[path].asks if path in planned else callee(node)
+        asks = planned[path].asks if path in planned else "one of them" if choice_of(node.source) else callee(node)
         at_once = node.source.escalate or "" if isinstance(node.source, AgentNode) else ""
+        choice = choice_of(node.source)
         step = Step(path, asks, planned.get(path), path in critical, label, targets, certificate, at_once=at_once)
+        step = replace(step, choice=choice.by if choice is not None else "", only=only.get(path, ""))
+        only |= {f"{path}/{inner.name}": inner.source.when or "" for inner in (node.body.nodes if choice is not None and node.body else ())}
         if node.planning is not None and history is not None:
             # What it asked stands behind it: the router, and then what the plan was made of.
             found.append(replace(step, asks="", planned=None, targets=(), certificate=None))
@@ -280,6 +289,9 @@ def _left_out(explanation: Explanation, headings: Container[str]) -> Iterator[st
     if _CLEARED not in headings and asking:
         cleared = {target.name: target.cleared for step in asking for target in step.targets}
         yield f"inputs are {asking[0].label}; cleared: {', '.join(f'{name} for {label}' for name, label in cleared.items())}"
+    for step in explanation.steps:
+        if step.only:
+            yield f"{step.path} where {step.only}"
     if _CERTIFICATE not in headings:
         certified = dict.fromkeys(step.asks for step in asking if step.certificate)
         yield f"certificates: {', '.join(certified) or 'none'}"
@@ -482,5 +494,6 @@ def _step(step: Step) -> dict[str, Any]:
         "allowed": step.allowed,
         "certificate": step.certificate,
         "at_once": step.at_once,
+        "only": step.only,
     }
     return found if step.actual is None else {**found, "actual": step.actual}

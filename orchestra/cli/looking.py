@@ -18,7 +18,7 @@ from orchestra.cli.explaining import Explanation, data, explain, show
 from orchestra.cli.finding import EVERY, latest, opened, opened_at, status_of
 from orchestra.cli.opening import settings
 from orchestra.cli.screen import console, moment, print_json, say, seconds, size, table
-from orchestra.cli.telling import incident
+from orchestra.cli.telling import choices, chosen_text, incident
 from orchestra.doors import Journal
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Event, RunStarted, encode
@@ -243,11 +243,6 @@ def saving_text(saved: Saving) -> str:
     return f"{whose} plan was made for run {saved.run}: {calls} call{'s' * (calls != 1)} of the router and {tokens} tokens saved"
 
 
-def chosen_text(tried: Attempt) -> str:
-    """Which model a condition chose, and why."""
-    return f"{'the larger model at once' if tried.escalated else 'its own model'}, for {tried.because}"
-
-
 def tiers_text(tiers: Sequence[Spent]) -> list[str]:
     """What each tier was asked for, what came of it and what it cost, a line each."""
     lines = []
@@ -272,10 +267,11 @@ def _show_incidents(history: History) -> None:
         lines.append(f"{moment(event.at)}  {f'{node}: ' if node else ''}{incident(event)}")
     if len(history.incidents) > MAX_INCIDENTS:
         lines.insert(0, f"and {len(history.incidents) - MAX_INCIDENTS} before; orchestra runs tail {history.run} --no-follow")
-    chosen = [(row, tried) for row in history.rows for tried in row.attempts if tried.because]
-    lines += [f"{row.path}: {chosen_text(tried)}" for row, tried in chosen[:MAX_INCIDENTS]]
+    chosen = list(choices(history.rows))
+    lines += chosen[:MAX_INCIDENTS]
     if len(chosen) > MAX_INCIDENTS:
-        lines.append(f"and {len(chosen) - MAX_INCIDENTS} more choices of a model; orchestra runs tail {history.run} --no-follow")
+        more = f"and {len(chosen) - MAX_INCIDENTS} more choices of an agent or a model"
+        lines.append(f"{more}; orchestra runs tail {history.run} --no-follow")
     recalled = Counter(tried.recalled for row in history.rows for tried in row.attempts if tried.recalled)
     lines += tiers_text(spent_by_tier(history))
     lines += [saving_text(saved) for saved in history.saved]
@@ -293,6 +289,7 @@ def _show_node(row: Row, run: str, tiers: tuple[str, ...], *, as_json: bool) -> 
                 "run": run,
                 "node": row.path,
                 "status": row.status,
+                "because": row.because,
                 "outcome": row.outcome,
                 "attempts": row.attempts,
                 "corrected": row.corrected,
@@ -303,6 +300,8 @@ def _show_node(row: Row, run: str, tiers: tuple[str, ...], *, as_json: bool) -> 
     took = f" in {seconds(row.seconds)}" if row.seconds is not None else ""
     status = "done" if row.status == "value" else row.status
     say(visible(f"{row.path}: {status}{took}{f', asked {row.name}' if row.name else ''}", keep=""), style="bold")
+    if row.because:
+        say(visible(f"  chose {row.because}"), style="dim")
     for tried in row.attempts:
         _show_attempt(tried, tier_name(tiers, tried.tier) if tried.tier else "")
     if row.corrected is not None:

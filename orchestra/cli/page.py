@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
+from itertools import islice
 from typing import Any, assert_never
 
 from minijinja import Environment
@@ -16,6 +17,7 @@ from orchestra.claims import Claim, Computation, Judgement, Support, dropped
 from orchestra.cli.answer import as_text
 from orchestra.cli.claims import told
 from orchestra.cli.screen import moment, seconds
+from orchestra.cli.telling import choices
 from orchestra.events import Event, RunStarted, TurnStarted
 from orchestra.journal.history import History, Row
 from orchestra.places import Place, Span, TableCell, Texts
@@ -28,6 +30,7 @@ FOLDED, FOLDED_LINES = 1_200, 12
 """Characters, and lines, from which on a text is folded away until it is asked for."""
 AROUND = 240
 """Characters of a source that are shown before and after the words that a claim rests on."""
+MAX_CHOICES = 100
 MAX_CLAIMS = 200
 MAX_DOCUMENTS = 50
 MAX_EVIDENCE = 20
@@ -64,6 +67,7 @@ def _parts(history: History, events: Sequence[Event], claims: Sequence[Claim], s
         "withheld": list(_withheld(history.rows))[:MAX_WITHHELD],
         "plans": list(_plans(events)),
         "rows": [_row(row) for row in history.rows[:MAX_ROWS]],
+        "choices": [_line(text) for text in islice(choices(history.rows), MAX_CHOICES)],
         "rows_left": max(0, len(history.rows) - MAX_ROWS),
         "digests": list(_digests(history, events)),
     }

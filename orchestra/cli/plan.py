@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestra.agent.contract import Contract
@@ -24,6 +24,8 @@ class Planned:
     attempts: int
     output_tokens: int
     tokens: int | None
+    choice: str = ""
+    """Of one agent of several: the node that chooses among them, of which one is asked."""
 
     @property
     def calls(self) -> int:
@@ -54,7 +56,8 @@ def _nodes(program: Program, given: Mapping[str, Any], models: _Models, above: s
         path = f"{above}{node.name}"
         if node.body is not None:
             turns = node.at_most if node.kind == "loop" else 1
-            yield from _nodes(node.body, given if node.body.lexical else {}, models, f"{path}/", count * turns)
+            inner = _nodes(node.body, given if node.body.lexical else {}, models, f"{path}/", count * turns)
+            yield from (replace(row, choice=path) for row in inner) if node.body.one_of else inner
         elif node.planning is not None:
             yield _asking(path, node.planning, count)
         elif node.using is not None and node.contract is not None:
@@ -100,8 +103,18 @@ def _elements(node: CompiledNode, given: Mapping[str, Any]) -> int:
 
 
 def total(rows: list[Planned], budget: int | None) -> tuple[int, int, int | None]:
-    """Calls, output tokens, and tokens in all, at most; a budget of tokens bounds the last."""
-    known = [row.tokens for row in rows]
-    tokens = math.inf if any(count is None for count in known) else sum(count or 0 for count in known)
+    """Calls, output tokens, and tokens in all, at most; a budget of tokens bounds the last. Of one agent of several the dearest counts."""
+    tokens = _dearest(rows, lambda row: math.inf if row.tokens is None else row.tokens)
     bounded = min(tokens, budget if budget is not None else math.inf)
-    return sum(row.calls for row in rows), sum(row.output_tokens for row in rows), None if bounded == math.inf else int(bounded)
+    calls, written = _dearest(rows, lambda row: row.calls), _dearest(rows, lambda row: row.output_tokens)
+    return int(calls), int(written), None if bounded == math.inf else int(bounded)
+
+
+def _dearest(rows: list[Planned], of: Callable[[Planned], float]) -> float:
+    """The sum of what rows take; of the agents of one choice, what the dearest takes."""
+    chosen: dict[str, dict[str, float]] = {}
+    for row in rows:
+        name = row.node.removeprefix(f"{row.choice}/").partition("/")[0] if row.choice else row.node
+        agents = chosen.setdefault(row.choice or row.node, {})
+        agents[name] = agents.get(name, 0) + of(row)
+    return sum(max(agents.values()) for agents in chosen.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import assert_never
 
 from orchestra.cli import asking
@@ -33,7 +33,7 @@ from orchestra.events import (
     TurnStarted,
     encode,
 )
-from orchestra.journal.history import History
+from orchestra.journal.history import Attempt, History, Row
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
 from orchestra.values.text import visible
 
@@ -89,6 +89,8 @@ def _said(event: Event) -> str:  # one line a kind of event, of a closed union
         case Expanded():
             return f"{event.count} element{'s' * (event.count != 1)}"
         case TurnStarted():
+            if event.because:
+                return f"chooses {event.because}"
             return _drafted(event.drafted) if event.drafted is not None else f"turn {event.turn} begins"
         case AttemptStarted():
             tier = f" of larger model {event.tier}" if event.tier else " of the larger model" if event.escalated else ""
@@ -135,6 +137,19 @@ def incident(event: Resumed | Answered | LetterRefused | CancelRequested) -> str
             return f"asked to end{_by(event.by)}"
         case never:
             assert_never(never)
+
+
+def chosen_text(tried: Attempt) -> str:
+    """Which model a condition chose, and why."""
+    return f"{'the larger model at once' if tried.escalated else 'its own model'}, for {tried.because}"
+
+
+def choices(rows: Iterable[Row]) -> Iterator[str]:
+    """Which agents, and which models, were chosen, and why."""
+    for row in rows:
+        if row.because:
+            yield f"{row.path}: chose {row.because}"
+        yield from (f"{row.path}: {chosen_text(tried)}" for tried in row.attempts if tried.because)
 
 
 def _drafted(drafted: Drafted) -> str:

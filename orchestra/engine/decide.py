@@ -6,7 +6,7 @@ from collections.abc import Callable
 from heapq import heappop
 from typing import TypeAlias
 
-from orchestra.engine.kinds import asking, body, calling, checking, choice, planning, recalling, using
+from orchestra.engine.kinds import asking, body, calling, checking, choice, planning, recalling, using, voting
 from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.proposals import Conclude, Expand, Finish, Invoke, Proposal
 from orchestra.engine.state import Phase, Scope, State, Unit
@@ -115,7 +115,9 @@ def _advance(state: State, unit: Unit) -> Proposal | None:
         case Phase.EMERGED:
             if unit.node.using is not None:
                 return using.emerged(unit)
-            return planning.emerged(unit) if unit.node.planning is not None else body.emerged(state, unit)
+            if unit.node.planning is None:
+                return body.emerged(state, unit)
+            return voting.emerged(unit) if voting.under_way(unit) else planning.emerged(unit)
         case phase:
             raise OrchestraError("E002", f"{unit.path} asks for a decision in phase {phase.name}", hint="orchestra doctor")
 

@@ -158,8 +158,8 @@ class Driver:
                 self._alarm(unit)
             case Expand(unit, count):
                 self.record(Expanded(**self.stamp(), node=unit.path, count=count))
-            case Enter(unit, turn, drafted):
-                self.record(TurnStarted(**self.stamp(), node=unit.path, turn=turn, drafted=drafted))
+            case Enter(unit, turn, drafted, because):
+                self.record(TurnStarted(**self.stamp(), node=unit.path, turn=turn, drafted=drafted, because=because))
                 if turn == 1 and unit.due:
                     self._alarm(unit)
                 if drafted is not None:

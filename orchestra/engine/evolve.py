@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from orchestra.engine import allotting
-from orchestra.engine.kinds import checking, planning, using
+from orchestra.engine.kinds import checking, planning, using, voting
 from orchestra.engine.scopes import abandon, close, grow, over, within
-from orchestra.engine.state import Bindings, Checking, Phase, Rung, Scope, Spreading, State, Unit, Writing
+from orchestra.engine.state import Bindings, Checking, Phase, Rung, Sample, Scope, Spreading, State, Unit, Writing
 from orchestra.errors import OrchestraError
 from orchestra.events import (
     NOTHING,
@@ -141,6 +141,8 @@ def _node_finished(state: State, event: NodeFinished, program: Program) -> None:
 def _busy(unit: Unit) -> bool:
     """Whether something is still under way inside a unit that has a body, though the unit has its outcome."""
     plan = unit.writing.plan if unit.writing is not None else None
+    if unit.writing is not None and any(sample.body.open > 0 for sample in unit.writing.samples.values()):
+        return True
     return (unit.body is not None and unit.body.open > 0) or (plan is not None and plan.open > 0)
 
 
@@ -253,6 +255,8 @@ def _drafted(state: State, unit: Unit, turn: int, at: float, drafted: Drafted) -
     elif writing.drafted.version != drafted.version:
         abandon(state, within(state, unit.path, "#@"))
         planning.carry(writing, drafted)
+    if not drafted.sample:
+        writing.samples, writing.answered = {}, []
     writing.drafted, unit.turn, unit.phase = drafted, turn, Phase.INSIDE
     whole = planning.whole(drafted)
     grown = drafted.graph if whole and drafted.version else drafted.plan
@@ -268,6 +272,11 @@ def _drafted(state: State, unit: Unit, turn: int, at: float, drafted: Drafted) -
     if not (whole and drafted.version):
         body = planning.program(unit, drafted.graph, drafted.sample)
         unit.body = state.open_scope(f"{unit.path}#{turn}/", body, planning.bindings(unit, body), unit)
+        if drafted.beside:
+            writing.samples[drafted.sample] = Sample(drafted, unit.body)
+            writing.answered = [number for number in writing.answered if number != drafted.sample]
+            if voting.waits(unit):
+                state.move(unit, Phase.EMERGED)
 
 
 def _expanded(state: State, event: Expanded, program: Program) -> None:

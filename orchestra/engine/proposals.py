@@ -84,6 +84,8 @@ class Enter(msgspec.Struct, frozen=True):
     unit: Unit
     turn: int
     drafted: Drafted | None = None
+    because: str = ""
+    """Which agent of a choice is asked, and for which label."""
 
 
 class Recall(msgspec.Struct, frozen=True):

@@ -130,7 +130,9 @@ def _objection(state: State, pending: dict[str, Proposal], event: Event, found: 
                 proposal = planning.first(proposal.unit, version=0)
             elif isinstance(proposal, Recall):
                 proposal = recalling.replayed(proposal.unit, event.drafted)
-            drafted = not isinstance(proposal, Enter) or _unheld(proposal.drafted) == _unheld(event.drafted)
+            if isinstance(proposal, Enter) and proposal.because != event.because:
+                return "another agent would be asked"
+            drafted = not isinstance(proposal, Enter) or _unheld(_as_made(proposal.drafted, event.drafted)) == _unheld(event.drafted)
             return _expected(proposal, event.turn, Enter, "turn") if drafted else "the router's machine would go on otherwise"
         case Asked():
             return _expected(pending.pop(node, None), event.question, Ask, "question")
@@ -154,6 +156,12 @@ def _objection(state: State, pending: dict[str, Proposal], event: Event, found: 
 def _older(drafted: Drafted | None) -> bool:
     """Whether it is the first question of an engine that knew no versions: it ran plans only once they were whole, and so goes on."""
     return drafted is not None and not drafted.version and not drafted.lines and not drafted.rejected
+
+
+def _as_made(drafted: Drafted | None, told: Drafted | None) -> Drafted | None:
+    """A first question of several samples as an engine asked it that made them one after the other, where the record is of such a one."""
+    older = drafted is not None and told is not None and told.sample and not told.beside
+    return replace(drafted, beside=False) if older and drafted is not None else drafted
 
 
 def _unheld(drafted: Drafted | None) -> Drafted | None:

@@ -22,8 +22,11 @@ def close(state: State, scope: Scope) -> None:
         if state.allotment is not None:
             allotting.release(state.allotment, scope.unit)
         state.move(scope.unit, Phase.CHECKED)
-    elif scope.unit.phase is not Phase.EMERGED:
-        state.move(scope.unit, Phase.EMERGED)
+    else:
+        if scope.unit.writing is not None:
+            scope.unit.writing.closed(scope)
+        if scope.unit.phase is not Phase.EMERGED:
+            state.move(scope.unit, Phase.EMERGED)
 
 
 def over(state: State, unit: Unit) -> None:

@@ -164,10 +164,21 @@ class Spreading:
         self.busy = self.next = self.staked = 0
 
 
+class Sample(msgspec.Struct, eq=False):
+    """One of several plans that are made side by side, to be voted on."""
+
+    drafted: Drafted
+    """How far it is."""
+    body: Scope
+    """The question that is open, or that was answered last."""
+    ended: Any = None
+    """What the router's machine makes of the answer, once that was asked for; it follows from the facts."""
+
+
 class Writing:
     """The plan of a node, while it is being written and run. The question that is open is the unit's `body`."""
 
-    __slots__ = ("acted", "carried", "drafted", "failed", "made", "plan", "spare")
+    __slots__ = ("acted", "answered", "carried", "drafted", "failed", "made", "plan", "samples", "spare")
 
     def __init__(self, drafted: Drafted) -> None:
         self.drafted = drafted
@@ -184,6 +195,14 @@ class Writing:
         """Calls that failed in earlier versions, as lines of this one, and why."""
         self.acted: tuple[str, ...] = ()
         """Tools with effects that earlier versions have called."""
+        self.samples: dict[int, Sample] = {}
+        """Plans that are made side by side, by number from 1."""
+        self.answered: list[int] = []
+        """Those whose question is not open any more, in the order in which they came to that."""
+
+    def closed(self, scope: Scope) -> None:
+        """A question has its answer."""
+        self.answered += [number for number, sample in self.samples.items() if sample.body is scope]
 
 
 class Scope:

@@ -109,6 +109,8 @@ class Row:
     """Of an `each` node: how many there are."""
     corrected: Answered | None = None
     """A person's answer, where that stands for what its checks did not accept."""
+    because: str = ""
+    """Of a node that chooses its agent: the one that it chose, and for which label."""
 
     @property
     def seconds(self) -> float | None:
@@ -224,6 +226,7 @@ class _Node:
     corrected: Answered | None = None
     elements: int | None = None
     loop: bool = False
+    because: str = ""
     children: list[_Node] = field(default_factory=list)
     usage: Usage = NOTHING
 
@@ -256,7 +259,8 @@ class _Fold:
                 if drafted is not None and drafted.recalled:
                     self.saved.append(Saving(drafted.recalled, drafted.saved, path))
                 # Of a loop's turn the nodes stand in `path#turn`, of a plan's version in `path@version`; of a called body in `path` itself.
-                self._node(path, event.at)
+                node = self._node(path, event.at)
+                node.because = event.because or node.because
                 self.turns[f"{path}#{turn}"] = event.at
                 if drafted is not None and drafted.version:
                     self.turns.setdefault(f"{path}@{drafted.version}", event.at)
@@ -364,6 +368,7 @@ class _Fold:
                 usage=node.usage,
                 elements=node.elements,
                 corrected=node.corrected,
+                because=node.because,
             )
             yield from self._rows(node.children, over=over or node.outcome is not None)
 

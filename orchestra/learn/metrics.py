@@ -59,7 +59,7 @@ class Measure(BaseModel):
     field: str = ""
     """The field of the output."""
     expected: str = ""
-    """The key of what was expected; the field's name where it is left out."""
+    """The key of what was expected; the field's name where it is left out. Of `apgr` also `strong-weak`, the difference of two."""
     positive: str = ""
     """Of `auroc`: the expected value whose probability the field gives; the others are negative."""
     without: tuple[str, ...] = Field(default=(), strict=False)
@@ -242,8 +242,16 @@ def _ranked(read: _Reader, case: Case) -> tuple[float, bool]:
 
 def _gained(read: _Reader, case: Case) -> tuple[float, float]:
     """The number that was given, and the gain; a row without an answer goes to the smaller model."""
-    given, gain = _as_number(read.given(case)), _as_number(read.wanted(case))
-    return (-math.inf if given is None else given), gain or 0.0
+    given = _as_number(read.given(case))
+    more, _, less = read.key.partition("-")
+    keys = (read.key, "") if read.key in case.expected else (more, less)
+    gain, lost = (_worth(case.expected.get(key)) for key in keys)
+    return (-math.inf if given is None else given), gain - lost
+
+
+def _worth(value: Any) -> float:
+    """What an outcome is worth: right as 1, wrong as 0."""
+    return float(value) if isinstance(value, bool) else _as_number(value) or 0.0
 
 
 def _ratio(parts: Sequence[tuple[float, float]]) -> float:

@@ -14,6 +14,7 @@ from orchestra.values.outcome import Abstained, Evidence, Failed, Outcome, Skipp
 from orchestra.verify import acceptance
 from orchestra.verify.combination import Combination
 from orchestra.verify.parts import rest
+from orchestra.workflow.nodes import AgentNode, Choice
 from orchestra.workflow.program import CompiledNode, Program
 
 
@@ -62,6 +63,16 @@ def fits(said: Judged, combination: Combination, accept: float) -> bool:
     return abs(score - said.score) < 1e-9 and (near or said.accepted == (score >= accept and not refused))
 
 
+def agent_for(node: CompiledNode, bindings: Mapping[str, Any]) -> str:
+    """The agent that a choice names for the label of these values."""
+    choice = node.source.agent if isinstance(node.source, AgentNode) else ""
+    if not isinstance(choice, Choice) or node.value is None:
+        return ""
+    label = node.value.evaluate(bindings)
+    words = {True: "true", False: "false"} if isinstance(label, bool) else {}
+    return next((name for key, name in choice.of.items() if key == words.get(label, label)), choice.otherwise or "")
+
+
 def evidence_of(node: CompiledNode, bindings: Mapping[str, Any]) -> tuple[Source, ...]:
     """What a node's `against` says."""
     rules = node.acceptance
@@ -93,6 +104,11 @@ def first_arm(node: CompiledNode, bindings: Mapping[str, Any], outcomes: Sequenc
 
 def result_of(program: Program, outcomes: Sequence[Outcome | None], bindings: Mapping[str, Any]) -> Outcome:
     """What a body or a workflow gives: its output; where a part is no value, the failure; else what is left of a mapping."""
+    if program.one_of:
+        ran = [(node.name, outcome) for node in program.nodes if not isinstance(outcome := outcomes[node.index], Skipped)]
+        name, only = ran[0] if ran else (program.nodes[0].name, outcomes[0])
+        assert only is not None, "a scope is at its end"
+        return only if isinstance(only, Value) else blamed(only, name)
     read = [(node.name, outcomes[node.index]) for node in program.nodes if node.name in program.output.references]
     values = [outcome for _, outcome in read if isinstance(outcome, Value)]
     absent = {name: blamed(outcome, name) for name, outcome in read if outcome is not None and not isinstance(outcome, Value)}

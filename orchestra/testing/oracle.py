@@ -26,7 +26,7 @@ from orchestra.events import (
     ChecksStarted,
 )
 from orchestra.testing.books import Book, Recorded
-from orchestra.testing.meanings import accepted, attempts, evidence_of, first_arm, fits, or_fallback, result_of
+from orchestra.testing.meanings import accepted, agent_for, attempts, evidence_of, first_arm, fits, or_fallback, result_of
 from orchestra.testing.plans import Reading
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value, blamed
 from orchestra.verify import acceptance, examination
@@ -255,7 +255,20 @@ class Oracle:
             given = node.inputs.evaluate(bindings) if node.inputs is not None else {}
             around = {"input": {name: given.get(name, entry.default) for name, entry in body.inputs.items()}}
         outcomes, inner = self.scope(f"{path}/", body, around, poor=poor)
+        if body.one_of:
+            self._chosen(path, node, bindings, outcomes)
         return None if any(outcome is None for outcome in outcomes) else result_of(body, outcomes, inner)
+
+    def _chosen(self, path: str, node: CompiledNode, bindings: dict[str, Any], outcomes: Sequence[Outcome | None]) -> None:
+        """Holds a choice of agents against the table that its file has."""
+        agent = agent_for(node, bindings)
+        for one, outcome in zip(node.body.nodes if node.body is not None else (), outcomes, strict=True):
+            passed = isinstance(outcome, Skipped) and outcome.by == f"{path}/{one.name}"
+            if outcome is not None and passed == (one.name == agent):
+                self.objections.append(f"I5 {path} is for {agent}, and {one.name} ended in {outcome}")
+        for begun in self.recorded.turns.get(path, ()) if self.recorded is not None else ():
+            if not begun.because.startswith(f"{agent}, for "):
+                self.objections.append(f"I5 {path} is for {agent}, and says {begun.because!r}")
 
     def _loop(self, path: str, node: CompiledNode, bindings: dict[str, Any], poor: bool) -> Outcome | None:
         body = node.body

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 from orchestra.agent.contract import Catalog
 from orchestra.events import Drafted, TurnStarted
 from orchestra.router.gates import judge
-from orchestra.router.notation import Step, read
+from orchestra.router.notation import Answer, Step, read
 from orchestra.router.offer import Offer
 from orchestra.router.plan import Plan, plan_of, question, rewritten, so_far, workflow
-from orchestra.router.planner import Ask, Planned, Request, Unplanned, go_on, shortened, start
+from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, shortened, start
 from orchestra.router.shortlist import shortlist
+from orchestra.router.votes import vote
 from orchestra.values.outcome import Failed, Outcome, Value
 from orchestra.values.types import Schema, bundled
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.nodes import Graph
-from orchestra.workflow.program import CompiledNode, Planning, Program
+from orchestra.workflow.program import CompiledNode, Planning, Program, sampled
 
 if TYPE_CHECKING:
     from orchestra.testing.oracle import Oracle
@@ -80,12 +81,18 @@ class Reading:
                 if not self._jump(self._steps(state.steps), state.steps, whole=False):
                     return None
                 state, wanted = start(self._request())
+            if self.planning.votes > 1 and served is None:
+                elected = Poll(self, self._request()).elected()
+                if not isinstance(elected, Planned | Unplanned):
+                    return elected
+                state, wanted = Drafting(self._request()), elected
+            served = None
             if isinstance(wanted, Unplanned):
                 return self._refused(state.steps)
             if not self._on_record(wanted, state.steps):
                 return self._cut_off(state.steps)
             if isinstance(wanted, Ask):
-                answer = self._answer(wanted.inputs)
+                answer = self.ask(wanted.inputs)
                 self.turn += 1
                 if isinstance(answer, Value):
                     state, wanted = go_on(state, str(answer.value))
@@ -116,13 +123,13 @@ class Reading:
 
     # The record
 
-    def _event(self) -> Drafted | None:
+    def event(self) -> Drafted | None:
         """How far the plan was at this turn."""
         return self.turns[self.turn - 1].drafted if self.turns is not None and self.turn <= len(self.turns) else None
 
     def _served(self) -> Plan | None:
         """The plan that the record begins with because it had served before: a fact, and it must pass the gates."""
-        drafted = self._event()
+        drafted = self.event()
         if drafted is None or not drafted.recalled:
             return None
         lines = [read(line) for line in drafted.lines]
@@ -136,14 +143,14 @@ class Reading:
 
     def _goes_on(self) -> bool:
         """Whether another version begins here."""
-        drafted = self._event()
+        drafted = self.event()
         return drafted is not None and drafted.version != self.version
 
     def _on_record(self, wanted: Ask | Planned, steps: Sequence[Step]) -> bool:
         """Whether the record goes on, and as the router's machine wants. Without a record it does."""
         if self.turns is None:
             return True
-        drafted = self._event()
+        drafted = self.event()
         if drafted is None:
             return False
         lines = steps if isinstance(wanted, Ask) else (*wanted.plan.steps, wanted.plan.answer)
@@ -175,7 +182,7 @@ class Reading:
 
     def _jump(self, before: Run, steps: Sequence[Step], *, whole: bool) -> bool:
         """Another version begins: whether it may, and with what it has from the one that is given up."""
-        drafted = self._event()
+        drafted = self.event()
         if drafted is None or drafted.version != self.version + 1:
             self.oracle.objections.append(f"I5 turn {self.turn} of {self.path} is of another version than {self.version + 1}")
             return False
@@ -229,10 +236,10 @@ class Reading:
     def _compiled(self, graph: Graph) -> Program:
         return compile_graph(graph, _catalog(self.planning))
 
-    def _answer(self, inputs: Mapping[str, str]) -> Outcome | None:
-        """What the router answered to a question."""
+    def ask(self, inputs: Mapping[str, str], sample: int = 0) -> Outcome | None:
+        """What the router answered to a question, of one of several samples."""
         router = self.planning.router
-        program = self._compiled(question(router.name if router is not None else "", inputs))
+        program = sampled(self._compiled(question(router.name if router is not None else "", inputs)), sample)
         outcomes, inner = self.oracle.scope(f"{self.path}#{self.turn}/", program, {"input": {}}, poor=self.poor)
         return None if any(one is None for one in outcomes) else self.oracle.result(program, outcomes, inner, self.path)
 
@@ -266,6 +273,77 @@ class Reading:
             late = node.index in held or not self.planning.streaming
             stands = [event for event in stands if not late or (event.drafted is not None and _whole(event.drafted))]
             self.oracle.starts[f"{self.path}@{self.version}/{node.name}"] = stands[0].seq if stands else None
+
+
+class Poll:
+    """Samples of one version of a plan, each gone through by itself; the record says whose question each turn is."""
+
+    def __init__(self, reading: Reading, request: Request) -> None:
+        self.reading, self.request, self.votes = reading, request, reading.planning.votes
+        self.states: dict[int, tuple[Drafting, Wanted | None]] = {}
+        """Of each sample: where its machine stands, and what it wants; None while its question is open."""
+        self.failed: dict[int, Outcome] = {}
+
+    def elected(self) -> Planned | Unplanned | Outcome | None:
+        """The plan that most samples agree on; the failure that ends the node; None where the record does not tell."""
+        if self.reading.turns is None:
+            for number in range(1, self.votes + 1):
+                while isinstance(self._wanted(number), Ask):
+                    self._turn(number)
+        else:
+            while (drafted := self.reading.event()) is not None and drafted.sample:
+                self._told(drafted)
+        poor = next((one for one in self.failed.values() if isinstance(one, Failed) and one.code == NO_BUDGET), None)
+        if poor is not None:
+            return poor
+        ended = [self.states.get(number, (None, None))[1] for number in range(1, self.votes + 1)]
+        if any(one is None or isinstance(one, Ask) for one in ended):
+            return self._nothing(ended)
+        if len(self.failed) == self.votes:
+            return self.failed[1]
+        return self._counted([one for one in ended if isinstance(one, Planned | Unplanned)])
+
+    def _nothing(self, ended: list[Wanted | None]) -> Unplanned | None:
+        """The record ends before all have; or no question could be asked at all."""
+        first = start(self.request)[1]
+        return first if isinstance(first, Unplanned) and not self.states else None
+
+    def _counted(self, ended: Sequence[Planned | Unplanned]) -> Planned | Unplanned:
+        nothing = Plan((), Answer(()))
+        plans = [one.plan if isinstance(one, Planned) else nothing if one.declined else None for one in ended]
+        won = vote(plans)
+        chosen = None if won is None else plans[won.chosen]
+        if won is None or chosen is None or not chosen.answer.values:
+            return Unplanned(())
+        drafted, told = self.reading.event(), tuple(() if one is None else tuple(map(str, (*one.steps, one.answer))) for one in plans)
+        if drafted is not None and (drafted.plans, drafted.agreement) != (told, won.agreement):
+            self.reading.oracle.objections.append(f"I5 {self.reading.path} has counted other votes than its samples have")
+        return Planned(chosen)
+
+    def _wanted(self, number: int) -> Wanted | None:
+        if number not in self.states:
+            self.states[number] = start(self.request)
+        return self.states[number][1]
+
+    def _told(self, drafted: Drafted) -> None:
+        """A turn on record: the next question of a sample, and no other one."""
+        number, wanted = drafted.sample, self._wanted(drafted.sample)
+        lines = tuple(map(str, self.states[number][0].steps))
+        if not isinstance(wanted, Ask) or drafted.lines != lines or number > self.votes or not drafted.beside:
+            self.reading.oracle.objections.append(f"I5 turn {self.reading.turn} of {self.reading.path} is no question of sample {number}")
+        self._turn(number)
+
+    def _turn(self, number: int) -> None:
+        state, wanted = self.states[number]
+        reading = self.reading
+        reading.oracle.dropped.add(f"{reading.path}#{reading.turn}/line")  # nobody waits for it where the node ends before
+        answer = reading.ask(wanted.inputs, number) if isinstance(wanted, Ask) else None
+        reading.turn += 1
+        if isinstance(answer, Value):
+            self.states[number] = go_on(state, str(answer.value))
+        else:
+            self.states[number] = state, None if answer is None else Unplanned(())
+            self.failed |= {} if answer is None else {number: answer}
 
 
 def _stands(step: str, drafted: Drafted) -> bool:

@@ -129,7 +129,7 @@ def draw(number: int) -> Drawn:
     """The workflow of a number. Raises what the compiler raises where no draft of many compiles, which would be a fault of this module."""
     refusals: list[InputError | InputErrors] = []
     for draft in range(40):
-        lines = (f"{number}/{draft}", f"{number}/{draft}/checks", f"{number}/{draft}/parts")
+        lines = [f"{number}/{draft}{part}" for part in ("", "/checks", "/parts", "/choices")]
         author = _Author(*map(Random, lines))
         graph = author.workflow(f"w{number}")
         text = json.dumps(graph, indent=1)
@@ -158,12 +158,14 @@ class _Scope:
 class _Author:
     """Writes one workflow, and those that it calls."""
 
-    def __init__(self, chance: Random, asking: Random, parting: Random) -> None:
+    def __init__(self, chance: Random, asking: Random, parting: Random, choosing: Random) -> None:
         self.chance = chance
         self.asking = asking
         """Of checks that ask agents, apart from the rest: a workflow stays the same but for them."""
         self.parting = parting
         """Of nodes that back off, likewise."""
+        self.choosing = choosing
+        """Of nodes that ask one agent of several, likewise."""
         self.called: dict[str, dict[str, Any]] = {}
         self.features: Counter[str] = Counter()
         self.number = 0
@@ -334,6 +336,8 @@ class _Author:
 
     def agent(self, scope: _Scope) -> tuple[dict[str, Any], Kind]:
         roll = self.chance.random()
+        if roll < 0.5 and self.choosing.random() < 0.2:
+            return {"agent": self.choice(scope), "with": {"text": self.text(scope)}}, "text"
         if roll < 0.4:
             return {"agent": "writer", "with": {"text": self.text(scope)}}, "text"
         if roll < 0.5:
@@ -346,6 +350,21 @@ class _Author:
             return self.combined(scope), "reading"
         node = {"agent": "reader", "with": {"question": self.words(3), "context": self.text(scope)}}
         return node | (self.checked(scope, against=node["with"]["context"]) if self.likely(0.7) else {}), "reading"  # type: ignore[index]
+
+    def choice(self, scope: _Scope) -> dict[str, Any]:
+        """One agent of several, by a label of any type."""
+        text = self.choosing.choice([path for path, kind in scope.seen if kind == "text"][-4:])
+        flags = [path for path, kind in scope.seen if kind == "flag"]
+        by, labels = self.choosing.choice(((f"${{{text}}}", ["iron", "a", "of"]), (f"${{size({text}) > 8}}", ["true", "false"])))
+        if flags and self.choosing.random() < 0.6:
+            by, labels = f"${{{self.choosing.choice(flags)}}}", ["yes", "no"]
+        agents = ["writer", "guest", self.choosing.choice(("writer", "guest"))]
+        choice: dict[str, Any] = {"by": by, "of": dict(zip(labels, agents, strict=False))}
+        if by == f"${{{text}}}" or self.choosing.random() < 0.4:
+            del choice["of"][labels[1]]
+            choice["otherwise"] = self.choosing.choice(("writer", "guest"))
+        self.features["one agent of several"] += 1
+        return choice
 
     def backing_off(self, scope: _Scope) -> dict[str, Any]:
         """An answer of several parts, which keeps those that the evidence bears out."""
@@ -453,6 +472,9 @@ class _Author:
         node |= {"repairs": self.chance.randint(0, 3), "replans": self.chance.choice((0, 1, 1, 2))}
         node["streaming"] = self.likely(0.8)
         node |= {"stepwise": self.likely(0.85), "copied": self.likely(0.3), "anyway": self.likely(0.3)}
+        if self.choosing.random() < 0.25:
+            node["votes"] = self.choosing.randint(2, 4)
+            self.features["votes"] += 1
         if self.likely(0.2):
             node["shortlist"] = self.chance.randint(1, 3)
         self.features["plan that may act"] += bool(acting)

@@ -73,7 +73,7 @@ class Step(Generic[P, R]):
         wired = self._wired(self._bound(args, kwargs))
         draft = self._node(scope, wired)
         told(self._options, draft, scope, f"{self.name}.options(fallback=...)")
-        scope.root.steps.append(self)
+        scope.root.steps += self._callees()
         return cast(R, Placeholder(node_value(draft, scope)))
 
     def options(self, **options: Unpack[Options]) -> Self:
@@ -96,6 +96,10 @@ class Step(Generic[P, R]):
         """Whether another step of this name is no other thing."""
         mine, theirs = self.signature, other.signature
         return type(self) is type(other) and mine.input == theirs.input and mine.output == theirs.output
+
+    def _callees(self) -> tuple[Step[..., Any], ...]:
+        """What a node of it may call."""
+        return (self,)
 
     def _why_not(self) -> str:
         return "an agent needs servers, a budget and a journal: an Orchestra has them"

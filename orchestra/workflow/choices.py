@@ -73,7 +73,8 @@ def when(condition: Any, then: Any, /) -> Any:
     if node is None or node.scope is not scope or wired.cel not in (node.name, f"{node.name}.values"):
         raise _not_called(then, wired)
     if node.used:
-        hint = f"when(condition, lambda: {node.fields.get('agent') or node.fields.get('tool') or node.name}(...))"
+        called = node.fields.get("agent") or node.fields.get("tool")
+        hint = f"when(condition, lambda: {called if isinstance(called, str) else node.name}(...))"
         raise fault("W016", f"{said(wired)} is used already, as if it were sure to be there", hint=hint)
     node.guards, node.own = (*node.guards, guard), node.own + 1
     return Guarded(renamed(wired)._wired)

@@ -9,7 +9,7 @@ import msgspec
 
 from orchestra.agent.contract import Contract, Schema
 from orchestra.values.schema import ANY, NULL, nullable, show, union
-from orchestra.workflow import kits, nodes
+from orchestra.workflow import alternatives, kits, nodes
 from orchestra.workflow.nodes import RETRY, AnyNode, Retry
 from orchestra.workflow.ordering import Uses, names_in, uses
 from orchestra.workflow.program import Acceptance, CompiledNode, Expression, Planning, Program, Using
@@ -98,6 +98,8 @@ def drafted(compiler: Compiler, name: str, node: AnyNode, types: Names, path: Pa
         case nodes.ToolNode():
             return _call(compiler, node, "tool", node.tool, types, path, reads)
         case nodes.AgentNode():
+            if isinstance(node.agent, nodes.Choice):
+                return alternatives.drafted(compiler, node, node.agent, types, path)
             return _call(compiler, node, "agent", node.agent, types, path, reads)
         case nodes.CallNode():
             return _workflow(compiler, node, types, path)

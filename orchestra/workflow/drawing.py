@@ -10,7 +10,7 @@ from typing import Any
 from orchestra.values.schema import show
 from orchestra.values.text import visible
 from orchestra.workflow.graph import callee, each_program, layers, levels
-from orchestra.workflow.nodes import AgentNode, Block, CallNode, FirstOfNode, LoopNode, PlanNode
+from orchestra.workflow.nodes import AgentNode, Block, CallNode, Choice, FirstOfNode, LoopNode, PlanNode
 from orchestra.workflow.program import CompiledNode, Expression, Program
 
 NARROWEST = 40
@@ -100,6 +100,8 @@ def sentences(node: CompiledNode) -> list[str]:
 
 def _headline(node: CompiledNode) -> str:
     match node.source:
+        case AgentNode(agent=Choice() as choice):
+            return f"one agent by {_short(choice.by)}"
         case LoopNode(loop=loop):
             return f"loop, at most {loop.at_most} turn{'s' * (loop.at_most != 1)}, until {_short(loop.until)}"
         case FirstOfNode(first_of=arms):

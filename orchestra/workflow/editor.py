@@ -41,7 +41,7 @@ _MEANINGS = {
     "score": "How the scores of the checks become one: `combined`, as `orchestra learn combine` found; left out it is the lowest.",
     "accept": "A score from 0 to 1, or `certified`.",
     "otherwise": "What to do, in order, with a value that is not accepted: `[retry, escalate, ask, abstain]`, or `[back_off, abstain]`.",
-    "agent": "The name of the specialist that is asked.",
+    "agent": "The name of the specialist that is asked; or one by a label: `{by: ${intent.intent}, of: {lost: desk}, otherwise: general}`.",
     "escalate": "A condition: where it holds, the fleet's larger model is asked at once. `${difficulty.need > 0.4}`",
     "tool": "The name of the tool that is called.",
     "call": "The name of a workflow, or a block: `{nodes: {...}, output: ${...}}`.",
@@ -83,6 +83,12 @@ _MEANINGS = {
     "width": "Steps that run side by side, at most.",
 }
 """What a key means, as an editor shows it."""
+_OF_A_CHOICE = {
+    "by": "What gives the label: a text, a choice of texts, or a bool.",
+    "of": "The agents by label; true and false are written in quotes.",
+    "otherwise": "The agent for all labels that are not listed.",
+}
+"""What keys mean inside a choice of agents."""
 
 
 def schema() -> dict[str, Any]:
@@ -92,6 +98,8 @@ def schema() -> dict[str, Any]:
     """
     model = Graph.model_json_schema(by_alias=True)
     parts: dict[str, Any] = {name: _part(part) for name, part in model.pop("$defs").items()}
+    for key, means in _OF_A_CHOICE.items():
+        parts["Choice"]["properties"][key]["description"] = means
     parts["Retry"] = {"description": _MEANINGS["retry"], "anyOf": [_attempts(parts["Retry"]), parts["Retry"]]}
     parts["Input"] = {"anyOf": [{"type": "string", "description": _MEANINGS["type"]}, parts["Input"]]}
     parts["Node"] = _node([name for name in parts if name.endswith("Node")], parts)
@@ -138,7 +146,7 @@ def _field(key: str, given: Mapping[str, Any]) -> dict[str, Any]:
         found |= {"patternProperties": named, "additionalProperties": False}
     if key == "nodes":
         found["minProperties"] = 1
-    if key in _LISTS:
+    if key in _LISTS and "items" in found:
         found = {"anyOf": [found["items"], found]}
     if key in _MEANINGS:
         found["description"] = _MEANINGS[key]

@@ -111,7 +111,8 @@ class _Costs:
         """Calls and tokens of one run, and whether there are plans in it."""
         if (found := self._known.get(id(program))) is None:
             each = [self.node(node) for node in program.nodes]
-            found = (sum(calls for calls, _, _ in each), sum(tokens for _, tokens, _ in each), any(plans for _, _, plans in each))
+            add = max if program.one_of else sum
+            found = (add(calls for calls, _, _ in each), add(tokens for _, tokens, _ in each), any(plans for _, _, plans in each))
             self._known[id(program)] = found
         return found
 

@@ -35,6 +35,7 @@ _FORMS = {
 _OF_KEY = {
     "score": "`combined`, or left out",
     "accept": "`certified`, or a score in [0, 1]",
+    "agent": "the name of an agent, or a choice with `by` and `of`",
     "call": "the name of a workflow, or a block with `nodes` and `output`",
     "when": "a text with a reference",
     "escalate": "a text with a reference",
@@ -65,6 +66,7 @@ _EXAMPLES = {
     "until": "until: ${condition}",
     "each": "each: ${list}",
     "with": 'with: {question: "${input.question}"}',
+    "agent": "agent: reader, or agent: {by: ${label}, of: {label: reader}, otherwise: writer}",
     "call": "call: my_workflow",
     "first_of": 'first_of: ["${a}", "${b}", nothing found]',
     "after": "after: [node]",

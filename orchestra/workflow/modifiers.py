@@ -11,7 +11,7 @@ from orchestra.verify.acceptance import rules_of
 from orchestra.verify.certificate_file import Certificate
 from orchestra.verify.claims_file import ClaimsCertificate
 from orchestra.verify.combination import Combination
-from orchestra.workflow import checked, nodes
+from orchestra.workflow import alternatives, checked, nodes
 from orchestra.workflow.drafts import Draft, Names, condition, drafted
 from orchestra.workflow.nodes import RETRY, AnyNode
 from orchestra.workflow.ordering import Uses, names_in
@@ -47,7 +47,10 @@ def _modified(compiler: Compiler, name: str, node: AnyNode, types: Names, reads:
         types[node.as_] = found
     draft = drafted(compiler, name, node, types, path, reads)
     draft.each = items
-    if bare and not isinstance(node, nodes.VerifyNode) and (draft.contract is None or not draft.contract.checks):
+    if isinstance(node, nodes.AgentNode) and alternatives.choice_of(node) is not None:
+        _complete(compiler, alternatives.outer(node), draft, types, path)
+        draft.timeout = None  # of an attempt, and so its agents'
+    elif bare and not isinstance(node, nodes.VerifyNode) and (draft.contract is None or not draft.contract.checks):
         draft.retry, draft.timeout = compiler.defaults.retry or RETRY, compiler.defaults.timeout
     else:
         _complete(compiler, node, draft, types, path)

@@ -86,11 +86,19 @@ class Node(Frozen):
     otherwise: tuple[Action, ...] = ()
 
 
-class AgentNode(Node):
-    """Asks a specialist. `tools` are those of its card that have effects, and that it may use here. `escalate` is a condition: where it
-    holds, the fleet's larger model is asked at once."""
+class Choice(Frozen):
+    """One agent of several: `by` gives a label, `of` has the agents by label, and `otherwise` the one for all other labels."""
 
-    agent: str
+    by: str
+    of: Annotated[Mapping[str, str], Field(min_length=1)]
+    otherwise: str | None = None
+
+
+class AgentNode(Node):
+    """Asks a specialist, by name or as a choice says. `tools` are those of its card that have effects, and that it may use here.
+    `escalate` is a condition: where it holds, the fleet's larger model is asked at once."""
+
+    agent: str | Choice
     with_: Mapping[str, Template] = Field(default={}, alias="with")
     escalate: str | None = None
     tools: tuple[str, ...] = ()

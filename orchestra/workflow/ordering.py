@@ -94,7 +94,7 @@ _CALLS = (nodes.ToolNode, nodes.AgentNode)
 def uses(node: AnyNode) -> Uses:
     """The names that a node reads, those of its body included where they are not the body's own."""
     paths: dict[str, Plain] | None = None
-    if isinstance(node, _CALLS):
+    if isinstance(node, _CALLS) and not (isinstance(node, nodes.AgentNode) and isinstance(node.agent, nodes.Choice)):
         paths = _paths(node.with_)
         if paths is not None and node.model_fields_set <= _CALL:
             wanted = frozenset([path.root for path in paths.values()])
@@ -119,7 +119,7 @@ def _uses(node: AnyNode, paths: Mapping[str, Plain] | None) -> Uses:
     inner = Uses(NONE, NONE, NONE)
     match node:
         case nodes.AgentNode():
-            hard += [node.with_, node.escalate]
+            hard += [node.with_, node.escalate, node.agent.by if isinstance(node.agent, nodes.Choice) else None]
         case nodes.ToolNode():
             hard.append(node.with_)
         case nodes.CallNode(call=call):

@@ -148,7 +148,7 @@ class CompiledNode(msgspec.Struct, frozen=True, gc=False):
     until: Expression | None = None
     at_most: int = 1
     value: Expression | None = None
-    """What a `verify` node judges."""
+    """What a `verify` node judges, what an `ask` node asks, and the label by which a choice of agents goes."""
     fallback: Expression | None = None
     retry: Retry = RETRY
     timeout: float | None = None
@@ -199,6 +199,8 @@ class Program:
     warnings: tuple[str, ...] = ()
     lexical: bool = False
     """Whether it sees the bindings around it (blocks and loops), or only its inputs (workflows)."""
+    one_of: bool = False
+    """Whether one of its nodes runs and the others are skipped, as a choice of agents has it: what that one ends in is its outcome."""
 
     @cached_property
     def influence(self) -> tuple[float, ...]:

@@ -11,12 +11,14 @@ from orchestra.errors import InputError
 from orchestra.verify.answers import MOST_SAMPLES
 from orchestra.verify.rule import Every, Named, NotARule, Rule, Some, read
 from orchestra.workflow import words
+from orchestra.workflow.alternatives import named
 from orchestra.workflow.nodes import (
     ANYTHING,
     AgentNode,
     AnyNode,
     Block,
     CallNode,
+    Choice,
     FirstOfNode,
     Graph,
     LoopNode,
@@ -156,10 +158,10 @@ class _Body:
         """The expression that makes a node, and what must stand before it."""
         word = self.function.word
         match node:
-            case AgentNode(agent=step) | ToolNode(tool=step) | CallNode(call=str(step)):
+            case AgentNode(agent=str() | Choice() as step) | ToolNode(tool=step) | CallNode(call=str(step)):
                 args = ", ".join(f"{_variable(key)}={self.value(value)}" for key, value in node.with_.items())
                 told = ", ".join(f"{key}={self.option(node, key)}" for key in _OF_AGENTS if getattr(node, key, None) not in (None, ()))
-                return [], f"{self.function.step(step)}{f'.options({told})' if told else ''}({args})"
+                return [], f"{self.step(step)}{f'.options({told})' if told else ''}({args})"
             case PlanNode():
                 return [], f"{word('plan')}({', '.join(self.planned(node))})"
             case _:
@@ -180,6 +182,14 @@ class _Body:
                 return body, f"{word('loop')}({name}_body, at_most={loop.at_most}, until={until})"
             case _:
                 raise Unspoken(f"{name} is of a kind that Python has no word for")
+
+    def step(self, step: str | Choice) -> str:
+        """What is called: by its name, or one agent of several."""
+        if isinstance(step, str):
+            return self.function.step(step)
+        of = ", ".join(f"{label!r}: {self.function.step(name)}" for label, name in step.of.items())
+        rest = f", otherwise={self.function.step(step.otherwise)}" if step.otherwise is not None else ""
+        return f"{self.function.word('agent_by')}({self.value(step.by)}, {{{of}}}{rest})"
 
     def planned(self, node: PlanNode) -> list[str]:
         """The arguments of a plan: its goal, its clauses, and the values that it may read."""
@@ -342,7 +352,9 @@ def _reads(node: AnyNode) -> set[str]:
     """The names that a node reads or waits for, its body included."""
     found = set(node.after) | _trees_read([node.when, node.each, node.fallback, node.against])
     match node:
-        case AgentNode() | ToolNode() | CallNode(call=str()):
+        case AgentNode(agent=called):
+            return found | _trees_read([node.with_, node.escalate, called.by if isinstance(called, Choice) else None])
+        case ToolNode() | CallNode(call=str()):
             return found | _trees_read(node.with_)
         case FirstOfNode(first_of=arms):
             return found | _trees_read(arms)
@@ -371,7 +383,9 @@ def _steps(nodes: Mapping[str, AnyNode]) -> list[str]:
     found: list[str] = []
     for node in nodes.values():
         match node:
-            case AgentNode(agent=step) | ToolNode(tool=step) | CallNode(call=str(step)):
+            case AgentNode(agent=Choice() as choice):
+                found += named(choice)
+            case AgentNode(agent=str(step)) | ToolNode(tool=step) | CallNode(call=str(step)):
                 found.append(step)
             case PlanNode(agents=agents, tools=tools, workflows=workflows):
                 found += [*agents, *tools, *workflows]

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from orchestra.errors import InputError, InputErrors, Place
 from orchestra.values.schema import nearest
+from orchestra.values.validator import shown
 from orchestra.values.yaml import Marked, Path, load
 from orchestra.workflow import nodes
 from orchestra.workflow.misfits import misfits
@@ -51,6 +52,7 @@ _BODY_KEYS = {
     "nodes": "nodes: {draft: {agent: NAME, with: {...}}}",
     "output": "output: ${draft}",
 }
+_CHOICE_KEYS = {"by": "by: ${intent.intent}", "of": "of: {label: AGENT}"}
 _ELSEWHERE = {
     "needs": "references make edges; `after: [node]` orders without one",
     "depends_on": "references make edges; `after: [node]` orders without one",
@@ -104,7 +106,9 @@ def read(text: str | bytes, file: str) -> Source:
 
 def _plainly_right(node: Any) -> bool:
     """Whether a node has the keys of a node that calls something, and a value for each; other nodes are looked at key by key."""
-    return isinstance(node, dict) and ("tool" in node) != ("agent" in node) and node.keys() <= _CALLING and None not in node.values()
+    if not isinstance(node, dict) or ("tool" in node) == ("agent" in node) or None in node.values():
+        return False
+    return node.keys() <= _CALLING and not isinstance(node.get("agent"), dict)
 
 
 def _together(faults: list[InputError]) -> InputError:
@@ -171,7 +175,9 @@ class _Shape:
         kind = found[0]
         yield from self._keys(path, node, _MODELS[kind], f"`{kind}` nodes")
         body = node[kind]
-        if kind in _BODIES and isinstance(body, dict):
+        if kind == "agent" and isinstance(body, dict):
+            yield from self._choice((*path, kind), name, body)
+        elif kind in _BODIES and isinstance(body, dict):
             yield from self._body((*path, kind), name, kind, body)
         elif kind == "loop" and body is not None:
             hint = "loop: {at_most: 5, until: ${...}, nodes: {...}, output: ${...}}"
@@ -189,6 +195,23 @@ class _Shape:
             if key in _ELSEWHERE:
                 return self._fault("L104", f"the node {name!r} has no kind, and there is no key {key!r}", (*path, key), kinds, key=True)
         return self._fault("L104", f"the node {name!r} has no kind", path, kinds, key=True)
+
+    def _choice(self, path: Path, name: str, body: dict[str, Any]) -> Iterator[InputError]:
+        yield from self._keys(path, body, nodes.Choice, f"the choice of {name!r}")
+        for key, example in _CHOICE_KEYS.items():
+            if key not in body:
+                yield self._fault("L102", f"the choice of {name!r} needs `{key}:`", path, example, key=True)
+        for key, value in body.items():
+            place, hint = (*path, key), _CHOICE_KEYS.get(key, "otherwise: AGENT")
+            if key == "of" and value is not None and not (isinstance(value, dict) and value):
+                yield self._fault("L103", "`of:` maps labels to agents, at least one", place, hint)
+            elif key == "of":
+                for label, agent in (value or {}).items():
+                    if not isinstance(agent, str):
+                        yield self._fault("L103", f"the agent for {label!r} must be a name", (*place, label), hint)
+            elif key in ("by", "otherwise") and value is not None and not isinstance(value, str):
+                must = "a text with a reference" if key == "by" else "the name of an agent"
+                yield self._fault("L103", f"`{key}` must be {must}, got {shown(value)}", place, hint)
 
     def _body(self, path: Path, name: str, kind: str, body: dict[str, Any]) -> Iterator[InputError]:
         yield from self._keys(path, body, _BODIES[kind], f"the body of {name!r}")

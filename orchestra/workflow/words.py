@@ -23,6 +23,7 @@ from orchestra.workflow.acceptance import (
     verify,
 )
 from orchestra.workflow.choices import first_of, needed, when
+from orchestra.workflow.choosing import agent_by
 from orchestra.workflow.conditions import all_of, any_of, as_text, choose, contains, length, not_, or_else, present
 from orchestra.workflow.loops import loop
 from orchestra.workflow.mapping import filter_, map_, values
@@ -38,6 +39,7 @@ __all__ = [
     "Guarded",
     "abstain",
     "accepted",
+    "agent_by",
     "agree",
     "all_of",
     "any_of",

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestra.errors import InputError
-from orchestra.workflow.nodes import KINDS, RETRY, AnyNode, Block, Budget, Defaults, Graph, Input, Loop, Node, PlanLimits, Retry
+from orchestra.workflow.nodes import KINDS, RETRY, AnyNode, Block, Budget, Choice, Defaults, Graph, Input, Loop, Node, PlanLimits, Retry
 
 WIDTH = 110
 """Columns within which a mapping or a list stands in one line."""
@@ -102,6 +102,8 @@ def _node(node: Node) -> _Open:
 
 def _modifier(key: str, value: Any) -> Any:
     match value:
+        case Choice():
+            return {"by": value.by, "of": dict(value.of), **_present(otherwise=value.otherwise)}
         case Loop():
             return _Open(at_most=value.at_most, until=value.until, nodes=_nodes(value.nodes), output=value.output)
         case Block():

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
 
 from orchestra.doors import Call, Refused
 from orchestra.engine.replay import replay
-from orchestra.events import AttemptFinished, TurnStarted
+from orchestra.events import AttemptFinished, Drafted, Event, TurnStarted
 from orchestra.testing import VirtualClock, run_simulated
 from orchestra.values.outcome import Failed, Value
 from tests.engine.durable import Theatre
@@ -54,7 +56,48 @@ def test_ties_go_to_the_first_and_samples_without_a_plan_count() -> None:
 
 def test_each_sample_has_its_own_seed_and_the_steps_of_the_plan_have_none() -> None:
     played = voted(QUIET, QUIET)
-    assert [call.sample for call in played.workers.calls] == [1, 1, 2, 2, 0]
+    assert sorted(call.sample for call in played.workers.calls) == [0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("votes", [2, 5])
+def test_samples_are_made_side_by_side(votes: int) -> None:
+    played = voted(*[LOUD] * votes, latency=1.0)
+    assert played.outcome == Value("A B")
+    last = played.of(TurnStarted)[-1]
+    assert last.at - played.events[0].at == pytest.approx(2.0)  # two lines, however many samples
+    begun = [event.drafted.sample for event in played.of(TurnStarted)]
+    assert begun[:votes] == [*range(1, votes + 1)]
+    assert [*sorted(begun[votes:-1]), begun[-1]] == [*range(1, votes + 1), 0]
+
+
+def test_a_sample_that_is_slow_holds_up_no_other() -> None:
+    def seconds(call: Call, chance: Random) -> float:
+        return {1: 10.0, 2: 1.0, 3: 1.5}.get(call.sample, 0.0)
+
+    played = voted(QUIET, LOUD, LOUD_AGAIN, latency=seconds)
+    turns = [(event.drafted.sample, event.at - played.events[0].at) for event in played.of(TurnStarted)]
+    assert turns == [(1, 0.0), (2, 0.0), (3, 0.0), (2, 1.0), (3, 1.5), (3, 3.0), (1, 10.0), (0, 20.0)]
+    assert decided(played).plans == (QUIET, LOUD, LOUD_AGAIN)
+
+
+def test_calls_of_samples_that_nobody_waits_for_end_with_the_node() -> None:
+    played = voted(QUIET, LOUD, more=", fallback: quiet, timeout: 5", latency=20.0)
+    assert played.outcome == Value("quiet")
+    assert played.events[-1].at - played.events[0].at == pytest.approx(5.0)
+
+
+def test_a_server_that_is_gone_costs_its_sample_the_vote_and_only_all_of_them_the_node() -> None:
+    gone = Refused(code="F210", reason="the server is gone")
+
+    def of(*without: int) -> Played:
+        answer = {"router": lambda call: gone if call.sample in without else line(LOUD, call)}
+        return play(WORK % "returns: str, repairs: 0, votes: 3", {"text": "a b"}, answers=answer)
+
+    assert (of(1).outcome, decided(of(1)).agreement) == (Value("A B"), 2 / 3)
+    assert of(2, 3).outcome == Value("A B")
+    lost = of(1, 2, 3).outcome
+    assert isinstance(lost, Failed)
+    assert lost.code == "F210"
 
 
 def test_without_votes_the_card_decides_how_it_is_sampled() -> None:
@@ -101,17 +144,27 @@ def test_a_router_that_needs_no_help_never_asks_the_larger_one() -> None:
 def test_samples_that_fail_go_to_the_larger_planner_each() -> None:
     played = larger((PLAN[0], "I cannot"), PLAN, "repairs: 0, votes: 2")
     assert played.outcome == Value(["A", "B"])
-    assert [call.sample for call in played.workers.calls if call.name == "planner"] == [1, 1, 2, 2]
+    assert sorted(call.sample for call in played.workers.calls if call.name == "planner") == [1, 1, 2, 2]
 
 
+def by_sample(events: Sequence[Event]) -> dict[int, list[Drafted]]:
+    """The questions of each sample in their order; which of them comes next hangs on the order of answers."""
+    found: dict[int, list[Drafted]] = {}
+    for event in events:
+        if isinstance(event, TurnStarted) and event.drafted is not None:
+            found.setdefault(event.drafted.sample, []).append(event.drafted)
+    return found
+
+
+@pytest.mark.parametrize("latency", [0.0, 1.0])
 @pytest.mark.parametrize("more", ["votes: 3, repairs: 1", "larger: planner, repairs: 1", "larger: planner, repairs: 0, votes: 2"])
-def test_a_run_is_replayed_and_resumed_at_every_event(more: str) -> None:
+def test_a_run_is_replayed_and_resumed_at_every_event(more: str, latency: float) -> None:
     text = WORK % f'returns: "list[str]", {more}'
     answers = {
         "router": lambda call: line((PLAN[0], "I cannot") if call.sample < 2 else PLAN, call),
         "planner": lambda call: line(PLAN, call),
     }
-    whole = play(text, {"text": "a b"}, answers=answers, catalog=WITH_LARGER)
+    whole = play(text, {"text": "a b"}, answers=answers, catalog=WITH_LARGER, latency=latency)
     compiled = program(text, WITH_LARGER)
     assert isinstance(whole.outcome, Value)
     found = replay(compiled, whole.events)
@@ -119,13 +172,14 @@ def test_a_run_is_replayed_and_resumed_at_every_event(more: str) -> None:
 
     async def scene(clock: VirtualClock) -> None:
         for cut in range(2, len(whole.events) - 1):
-            theatre = Theatre(clock, answers)
+            theatre = Theatre(clock, answers, latency=latency)
             theatre.put(whole.events[:cut])
             run = await theatre.engine.resume(compiled, whole.events[0].run)  # type: ignore[union-attr]  # the first is a RunStarted
             assert (await run.wait()).outcome == whole.outcome
-            again = [event.drafted for event in run.log if isinstance(event, TurnStarted)]
-            before = [event.drafted for event in whole.events[:cut] if isinstance(event, TurnStarted)]
-            assert [*before, *again] == [event.drafted for event in whole.of(TurnStarted)]
+            log = [*whole.events[:cut], *run.log]
+            assert by_sample(log) == by_sample(whole.events)
+            again = replay(compiled, log)
+            assert (again.different, again.reason) == (None, "")
             await theatre.engine.close()
 
     run_simulated(scene, 0)

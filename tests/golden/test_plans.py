@@ -1,23 +1,27 @@
-"""Runs of engines that ran a plan only once it was whole (`Drafted.version` 0) are replayed and resumed, at every event, as they began.
+"""Runs of older engines with plans are replayed and resumed, at every event, as they began.
 
-They were written by the engine of commit 2c6d2a7: a plan with a line that was repaired, one that was refused, one of which a step failed.
+`plans-1` is of engines that ran a plan only once it was whole (`Drafted.version` 0), written by that of commit 2c6d2a7: a plan with a line
+that was repaired, one that was refused, one of which a step failed. `plans-2` is of engines that made the samples of a vote one after the
+other (`Drafted.beside` false), by that of commit fc20942: three samples, and two in each of two versions.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from orchestra.doors import Call
+from orchestra.doors import Call, Refused
 from orchestra.engine.replay import replay
 from orchestra.events import AttemptFinished, Event, RunFinished, RunStarted, TurnStarted, decode
 from orchestra.testing import VirtualClock, run_simulated
+from tests.engine import test_plan_votes as votes
 from tests.engine.durable import Theatre
 from tests.engine.stage import program
 from tests.engine.test_planning import PLAN, WORK, router
 
-FOLDER = Path(__file__).parent / "plans-1"
+FOLDER, VOTED = Path(__file__).parent / "plans-1", Path(__file__).parent / "plans-2"
 MORE = {
     "repaired": 'returns: "list[str]"',
     "refused": "returns: str",
@@ -25,8 +29,8 @@ MORE = {
 }
 
 
-def events(name: str) -> list[Event]:
-    return [decode(line) for line in (FOLDER / f"{name}.jsonl").read_bytes().splitlines()]
+def events(name: str, folder: Path = FOLDER) -> list[Event]:
+    return [decode(line) for line in (folder / f"{name}.jsonl").read_bytes().splitlines()]
 
 
 def answer(name: str) -> object:
@@ -61,6 +65,47 @@ def test_an_older_plan_is_replayed_and_goes_on_as_it_began(name: str) -> None:
     async def scene(clock: VirtualClock) -> None:
         for cut in range(2, len(before)):  # of one that had not begun to plan, today's engine plans as today
             theatre = Theatre(clock, {"router": answer(name)}, latency=0.5)
+            theatre.put(before[:cut])
+            run = await theatre.engine.resume(compiled, first.run)
+            assert (await run.wait()).outcome == last.outcome
+            done = {event.node for event in before[:cut] if isinstance(event, AttemptFinished)}
+            assert not done & {call.node for call in theatre.workers.calls}
+            again = replay(compiled, await theatre.journal.read(first.run))
+            assert (again.different, again.reason) == (None, "")
+            await theatre.engine.close()
+
+    run_simulated(scene, 0)
+
+
+def sampled(call: Call) -> str:
+    return votes.line((votes.QUIET, votes.LOUD, votes.LOUD_AGAIN)[call.sample - 1], call)
+
+
+def sampled_again(call: Call) -> str:
+    return votes.line(votes.LOUD if "These calls failed" in call.inputs["request"] else votes.QUIET, call)
+
+
+VOTES: dict[str, tuple[int, dict[str, Any]]] = {
+    "voted": (3, {"router": sampled}),
+    "voted_again": (2, {"router": sampled_again, "writer": lambda call: Refused(code="T009", reason="the pen is dry")}),
+}
+
+
+@pytest.mark.parametrize("name", VOTES)
+def test_samples_that_an_older_engine_made_one_after_the_other_go_on_so(name: str) -> None:
+    before = events(name, VOTED)
+    count, answers = VOTES[name]
+    compiled = program(WORK % f"returns: str, repairs: 0, votes: {count}")
+    found = replay(compiled, before)
+    assert (found.different, found.reason, found.events) == (None, "", len(before))
+    assert not any(event.drafted.beside for event in before if isinstance(event, TurnStarted) and event.drafted is not None)
+    first, last = before[0], before[-1]
+    assert isinstance(first, RunStarted)
+    assert isinstance(last, RunFinished)
+
+    async def scene(clock: VirtualClock) -> None:
+        for cut in range(2, len(before)):
+            theatre = Theatre(clock, answers, latency=0.5)
             theatre.put(before[:cut])
             run = await theatre.engine.resume(compiled, first.run)
             assert (await run.wait()).outcome == last.outcome

@@ -51,3 +51,10 @@ def test_an_evaluation_may_ask_for_it() -> None:
     of = metric("APGR", Measure(of="apgr", field="need"))
     assert of.of(cases) == pytest.approx(apgr(CALLS))
     assert of.of([Case(case.expected, None) for case in cases]) == pytest.approx(0.5)
+
+
+def test_the_gain_may_be_the_difference_of_two_outcomes() -> None:
+    of = metric("APGR", Measure(of="apgr", field="need", expected="strong-weak"))
+    outcomes = {1.0: (True, False), -1.0: (False, True), 0.0: (True, True)}
+    cases = [Case({"strong": outcomes[gain][0], "weak": outcomes[gain][1]}, {"need": score}) for score, gain in CALLS]
+    assert of.of(cases) == pytest.approx(apgr(CALLS))

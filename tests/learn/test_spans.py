@@ -18,7 +18,7 @@ from orchestra.errors import InputError
 from orchestra.fleet.config import FolderSource, Weights
 from orchestra.fleet.encoders import KNOWN
 from orchestra.learn.contract import contract_digest
-from orchestra.learn.dataset import DataSet, Row
+from orchestra.learn.dataset import DataSet, Part, Row
 from orchestra.learn.member import Step
 from orchestra.learn.spans import BATCH, Example, Face, Training, batches, examples, run
 from orchestra.testing.encoder import write_encoder
@@ -77,9 +77,9 @@ def data_set(card: Card, train: int = 60, tune: int = 40) -> DataSet:
     return DataSet.made("rows", "finder", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]})
 
 
-def training(tmp_path: Path, base: Path, **changes: int) -> Training:
+def training(tmp_path: Path, base: Path) -> Training:
     card = make_card(tmp_path)
-    return replace(Training(card=card, data=data_set(card), base=base, cache=tmp_path / "cache", epochs=2, tokens=64), **changes)
+    return Training(card=card, data=data_set(card), base=base, cache=tmp_path / "cache", epochs=2, tokens=64)
 
 
 def quiet(step: Step) -> None:
@@ -129,7 +129,7 @@ def test_batches_have_every_example_once_and_no_more_tokens_than_they_may(base: 
 
 def test_a_reader_learns_to_point_and_its_files_are_an_agent(tmp_path: Path, base: Path) -> None:
     card, losses = make_card(tmp_path), list[float]()
-    rows = {"train": [named(number) for number in range(60)], "tune": [named(number) for number in range(60, 100)]}
+    rows: dict[Part, list[Row]] = {"train": [named(number) for number in range(60)], "tune": [named(number) for number in range(60, 100)]}
     wanted = replace(training(tmp_path, base), data=DataSet.made("rows", "finder", contract_digest(card), "CC0", (), rows))
     made = run(replace(wanted, epochs=40, rate=2e-2), lambda step: losses.append(step.loss))
     assert losses[-1] < losses[0] / 3

@@ -43,4 +43,3 @@ async def test_an_assistant_knows_what_it_is_not_for(orchestra: Orchestra) -> No
     assert [output["intent"] for output in inside] == ["alarm", "balance"]
     assert max(output["p_oos"] for output in inside) < 0.5 < min(output["p_oos"] for output in outside)
     assert {output["intent"] for output in outside} == {"out_of_scope"}
-

@@ -21,6 +21,7 @@ from orchestra.workflow.nodes import (
     Block,
     Budget,
     CallNode,
+    Choice,
     Defaults,
     FirstOfNode,
     Graph,
@@ -187,7 +188,13 @@ def nodes(draw: st.DrawFn, scope: tuple[str, ...], before: tuple[str, ...], dept
     match draw(st.sampled_from(kinds)):
         case "agent":
             at_once = draw(st.fixed_dictionaries({}, optional={"escalate": references(inner)}))
-            return AgentNode(agent=draw(catalog_names), **common | at_once | {"with": draw(with_)})
+            choices = st.builds(
+                Choice,
+                by=references(inner),
+                of=st.dictionaries(literal_texts, catalog_names, min_size=1, max_size=3),
+                otherwise=st.none() | catalog_names,
+            )
+            return AgentNode(agent=draw(catalog_names | choices), **common | at_once | {"with": draw(with_)})
         case "tool":
             return ToolNode(tool=draw(catalog_names), **common | {"with": draw(with_)})
         case "name":
@@ -308,7 +315,7 @@ def _compiled(given: Mapping[str, AnyNode], max_output: int) -> tuple[CompiledNo
         body = getattr(node, kind) if kind in ("loop", "call") and not isinstance(getattr(node, kind), str) else None
         contract = None
         if isinstance(node, AgentNode):
-            contract = Contract(node.agent, "agent", {}, {}, max_output=max_output)
+            contract = Contract(str(node.agent), "agent", {}, {}, max_output=max_output)
         elif isinstance(node, ToolNode):
             contract = Contract(node.tool, "tool", {}, {})
         acceptance = Acceptance(node.checks, expression(node.against), 0.5, node.otherwise or ("abstain",)) if node.checks else None

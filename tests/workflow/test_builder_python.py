@@ -28,6 +28,15 @@ nodes:
     escalate: '${kind.label == "math" || input.short}'
     timeout: 30
 """,
+    "one agent of several": """
+output: ${maths}
+nodes:
+  kind: {agent: classifier, with: {text: "${input.question}"}}
+  maths:
+    agent: {by: "${kind.label}", of: {math: calculator}, otherwise: calculator}
+    with: {question: "${input.question}"}
+    escalate: ${input.short}
+""",
     "a choice": """
 output: ${first}
 nodes:

@@ -6,14 +6,17 @@ from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.proposals import Enter, Proposal
 from orchestra.engine.state import Scope, State, Unit
 from orchestra.errors import OrchestraError
-from orchestra.values.outcome import Evidence, Failed, Outcome, Value, blamed
+from orchestra.values.outcome import Evidence, Failed, Outcome, Skipped, Value, blamed
+from orchestra.workflow import alternatives
 
 
 def enter(unit: Unit) -> Proposal:
     """The first turn. The inputs of a called workflow are evaluated here once, so that what fails in them fails the node."""
-    if unit.node.inputs is not None:
-        unit.node.inputs.evaluate(unit.bindings)
-    return Enter(unit, 1)
+    node = unit.node
+    if node.inputs is not None:
+        node.inputs.evaluate(unit.bindings)
+    chosen = alternatives.reason(node, unit.bindings) if node.body is not None and node.body.one_of else ""
+    return Enter(unit, 1, because=chosen)
 
 
 def emerged(state: State, unit: Unit) -> Proposal:
@@ -41,6 +44,8 @@ def result(scope: Scope) -> Outcome:
     An output that is one reference takes the outcome of what it refers to. An output of several named parts has null for
     a part that was skipped or withheld; it fails if a part failed, and is no value if no part is one.
     """
+    if scope.program.one_of:
+        return _one_of(scope)
     output = scope.program.output
     missing = _missing(scope, output.references)
     if not missing:
@@ -53,6 +58,13 @@ def result(scope: Scope) -> Outcome:
     if parts is None or not given:
         return next(iter(missing.values()))
     return Value({key: given[key].evaluate(scope.bindings) if key in given else None for key in parts}, *_support(scope, output.references))
+
+
+def _one_of(scope: Scope) -> Outcome:
+    """Of a choice: what the one node ended in that was not skipped, with its score and its evidence; a skip where all were."""
+    ended = [(node.name, outcome) for node, outcome in zip(scope.program.nodes, scope.outcomes, strict=True) if outcome is not None]
+    name, outcome = next(((name, outcome) for name, outcome in ended if not isinstance(outcome, Skipped)), ended[0])
+    return outcome if isinstance(outcome, Value) else blamed(outcome, name)
 
 
 def _missing(scope: Scope, references: frozenset[str]) -> dict[str, Outcome]:

@@ -5,8 +5,8 @@ grows by the lines that were accepted; those without effects start as soon as wh
 is whole. A plan that fails is followed by another version, `solve@2`, in which the values that were finished are at hand, and nothing
 runs again. What a turn asks, and what the plan's workflow is by then, stands in the journal (`TurnStarted.drafted`); so a run that is
 resumed by newer code goes on with the questions and the plan that it had. A plan that has served before, and comes from the memo, is such
-a fact too: whoever resumes or replays the run needs no cache. With `votes` the router makes so many plans of each version, one after the
-other, and the most frequent one runs, once it has won.
+a fact too: whoever resumes or replays the run needs no cache. With `votes` the router makes so many plans of each version, side by
+side (`voting`), and the most frequent one runs, once it has won; a run that an older engine began makes them one after the other.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ TOLD = 200
 
 
 @dataclass(frozen=True)
-class _Past:
+class Past:
     """What a version of a plan has from those before it."""
 
     types: Mapping[str, Schema] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class _Past:
     acted: tuple[str, ...] = ()
 
 
-_FIRST = _Past()
+_FIRST = Past()
 
 
 def begin(unit: Unit) -> Proposal:
@@ -76,13 +76,13 @@ def begin(unit: Unit) -> Proposal:
 
 def first(unit: Unit, version: int = 1) -> Proposal:
     """The first question to the router; with version 0 as older engines asked it."""
-    return _next(unit, *start(request_of(unit, declines=version > 0)), Drafted(None, version=version))
+    return following(unit, *start(request_of(unit, declines=version > 0)), _sampled(unit, Drafted(None, version=version)))
 
 
 def emerged(unit: Unit) -> Proposal | None:
     """The router has answered, or the steps that could run have ended: the next question, another version of the plan, what the plan
     came to; or nothing for now, where one of the two is still under way."""
-    writing = _writing(unit)
+    writing = writing_of(unit)
     drafted, plan = writing.drafted, writing.plan
     if whole(drafted):
         outcome = _outcome(unit)
@@ -100,8 +100,8 @@ def emerged(unit: Unit) -> Proposal | None:
     if answer is None:
         unit.phase = Phase.INSIDE
         return None
-    state = drafting(request_of(unit, _past(writing), declines=drafted.version > 0), drafted)
-    return _next(unit, *go_on(state, str(answer.value)), _before(drafted))
+    state = drafting(request_of(unit, past(writing), declines=drafted.version > 0), drafted)
+    return following(unit, *go_on(state, str(answer.value)), _before(drafted))
 
 
 def drafting(request: Request, drafted: Drafted) -> Drafting:
@@ -120,8 +120,8 @@ def _unanswered(unit: Unit, drafted: Drafted, failure: Outcome) -> Proposal:
     poor = isinstance(failure, Failed) and failure.code == NO_BUDGET
     if not drafted.sample or poor:
         return Finish(unit, failure)
-    state = drafting(request_of(unit, _past(_writing(unit)), declines=drafted.version > 0), drafted)
-    proposal = _next(unit, state, Unplanned(()), _before(drafted))
+    state = drafting(request_of(unit, past(writing_of(unit)), declines=drafted.version > 0), drafted)
+    proposal = following(unit, state, Unplanned(()), _before(drafted))
     return Finish(unit, failure) if isinstance(proposal, Finish) else proposal
 
 
@@ -183,7 +183,7 @@ def _made(before: Drafted, carried: Mapping[str, str]) -> tuple[tuple[str, str],
     return tuple((str(rewritten(step, named)), named[step.name]) for step in _steps(before) if step.name in named)
 
 
-def request_of(unit: Unit, past: _Past = _FIRST, *, declines: bool = True) -> Request:
+def request_of(unit: Unit, past: Past = _FIRST, *, declines: bool = True) -> Request:
     """What the router is asked for; where nothing is said of the past, in the first version of the plan. Engines that knew no versions did
     not let it decline."""
     version = (past, declines)
@@ -193,7 +193,7 @@ def request_of(unit: Unit, past: _Past = _FIRST, *, declines: bool = True) -> Re
     return found
 
 
-def asked(node: CompiledNode, goal: str, past: _Past = _FIRST, *, declines: bool = True) -> Request:
+def asked(node: CompiledNode, goal: str, past: Past = _FIRST, *, declines: bool = True) -> Request:
     """What the router is asked for, at a node with this goal."""
     planning, offer = stated(node), offered(node, goal, past, declines=declines)
     if planning.shortlist is not None:
@@ -207,7 +207,7 @@ def offer_of(unit: Unit) -> Offer:
     return offered(unit.node, goal_of(unit))
 
 
-def offered(node: CompiledNode, goal: str, past: _Past = _FIRST, *, declines: bool = True) -> Offer:
+def offered(node: CompiledNode, goal: str, past: Past = _FIRST, *, declines: bool = True) -> Offer:
     """All that a plan may be made of, before a shortlist is drawn up."""
     planning = stated(node)
     known = {GOAL: planning.goal.schema, **{name: value.schema for name, value in planning.values.items()}, **past.types}
@@ -231,28 +231,33 @@ def goal_of(unit: Unit) -> str:
     return str(planning_of(unit).goal.evaluate(unit.bindings))
 
 
-def _past(writing: Writing) -> _Past:
-    return _Past({name: kind for name, (_, kind) in writing.carried.items()}, writing.made, writing.failed, writing.acted)
+def past(writing: Writing) -> Past:
+    """What the version that is under way has from those before it."""
+    return Past({name: kind for name, (_, kind) in writing.carried.items()}, writing.made, writing.failed, writing.acted)
 
 
-def _next(unit: Unit, drafting: Drafting, wanted: Wanted, before: Drafted) -> Proposal:
-    """What the router's machine wants, as the fact that it will be. `before` has the lines that stood, the samples that were done, and
-    which version this is."""
+def _sampled(unit: Unit, first: Drafted) -> Drafted:
+    """The beginning of a version: of the first of several samples, where the node votes."""
+    return structs.replace(first, sample=1, beside=True) if first.version and planning_of(unit).votes > 1 else first
+
+
+def following(unit: Unit, drafting: Drafting, wanted: Wanted, before: Drafted, won: Vote | None = None) -> Proposal:
+    """What the router's machine wants, as the fact that it will be. `before` has the lines that stood, which version this is, and of
+    several samples which one, or those that were done; of a plan that has `won` these are all."""
     offer, planning = drafting.request.offer, planning_of(unit)
     plans, sample = before.plans, 0
     plan: Graph | None = None
-    won: Vote | None = None
-    if planning.votes > 1 and not isinstance(wanted, Ask):
+    if planning.votes > 1 and not isinstance(wanted, Ask) and not before.beside:
         plans = (*plans, sample_of(wanted))
         if len(plans) < planning.votes:
-            return _next(unit, *start(drafting.request), structs.replace(before, lines=(), plans=plans))
+            return following(unit, *start(drafting.request), structs.replace(before, lines=(), plans=plans))
         drafting, wanted, won = elected(drafting, wanted, plans)
     match wanted:
         case Ask():
             router = planning.larger if wanted.larger else planning.router
             graph = question(router.name if router is not None else "", wanted.inputs)
             lines: tuple[Line, ...] = drafting.steps
-            sample = len(plans) + 1 if planning.votes > 1 else 0
+            sample = before.sample if before.beside else len(plans) + 1 if planning.votes > 1 else 0
             # Of samples that are under way nobody knows which one will be the plan.
             if before.version and planning.streaming and not sample and len(lines) > len(before.lines):
                 plan = so_far(drafting.steps, offer, unit.node.name)
@@ -275,6 +280,7 @@ def _next(unit: Unit, drafting: Drafting, wanted: Wanted, before: Drafted) -> Pr
         acted=before.acted,
         larger=drafting.larger,
         sample=sample,
+        beside=before.beside,
         plans=plans,
         agreement=None if won is None else won.agreement,
     )
@@ -330,13 +336,13 @@ def _unplanned(unit: Unit, request: Request, rejections: tuple[Rejection, ...]) 
 def _may_replan(unit: Unit, outcome: Outcome) -> bool:
     """Whether another plan may follow one that came to this."""
     poor = isinstance(outcome, Failed) and outcome.code == NO_BUDGET
-    return not poor and _writing(unit).drafted.version <= planning_of(unit).replans
+    return not poor and writing_of(unit).drafted.version <= planning_of(unit).replans
 
 
 def _again(unit: Unit, outcome: Outcome | None) -> Proposal:
     """The first question of the next version. The values that this one has finished become inputs of the next, under the names of their
     steps where these are free; `outcome` is what the plan came to, where it was whole."""
-    writing = _writing(unit)
+    writing = writing_of(unit)
     plan, version = writing.plan, writing.drafted.version + 1
     if plan is None:
         raise OrchestraError("E002", f"{unit.path} has no plan", hint="orchestra doctor")
@@ -357,15 +363,15 @@ def _again(unit: Unit, outcome: Outcome | None) -> Proposal:
     if not failed and outcome is not None:
         failed = [(str(rewritten(read(writing.drafted.lines[-1]), named)), _said(outcome, words=words))]
     acted = {_skill(node) for node in plan.program.nodes if node.acts and _was_called(plan, node.index)}
-    past = _past(writing)
-    after = _Past(
-        {**past.types, **{name: had[step][1] for name, step in carried.items()}},
-        (*past.made, *_made(writing.drafted, carried)),
-        (*past.failed, *failed),
-        tuple(sorted({*past.acted, *acted})),
+    before = past(writing)
+    after = Past(
+        {**before.types, **{name: had[step][1] for name, step in carried.items()}},
+        (*before.made, *_made(writing.drafted, carried)),
+        (*before.failed, *failed),
+        tuple(sorted({*before.acted, *acted})),
     )
     first = Drafted(None, version=version, failed=after.failed, carried=carried, acted=after.acted)
-    return _next(unit, *start(request_of(unit, after)), first)
+    return following(unit, *start(request_of(unit, after)), _sampled(unit, first))
 
 
 def _skill(node: CompiledNode) -> str:
@@ -423,7 +429,8 @@ def _steps(drafted: Drafted) -> tuple[Step, ...]:
     return tuple(line for line in map(read, drafted.lines) if isinstance(line, Step))
 
 
-def _writing(unit: Unit) -> Writing:
+def writing_of(unit: Unit) -> Writing:
+    """The plan that is under way; raises `OrchestraError` E002 where there is none."""
     if unit.writing is None:
         raise OrchestraError("E002", f"{unit.path} has no plan", hint="orchestra doctor")
     return unit.writing

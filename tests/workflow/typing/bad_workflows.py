@@ -10,6 +10,7 @@ from orchestra import (
     abstain,
     accepted,
     agent,
+    agent_by,
     all_of,
     filter_,
     first_of,
@@ -26,7 +27,7 @@ from orchestra import (
     workflow,
 )
 
-from .good_workflows import ReaderInput, Reading, answer_from_documents, calculator, classifier, reader, search, writer
+from .good_workflows import ReaderInput, Reading, answer_from_documents, calculator, classifier, picker, reader, search, writer
 
 
 @workflow()
@@ -78,6 +79,15 @@ def planned(question: str, documents: list[Document]) -> Answer:
     plan(question, returns=Answer, votes="5")  # E: arg-type
     plan(question, returns=Answer, agents=[reader]).anser  # E: attr-defined
     return plan(question, returns=list[Answer], agents=[reader])  # E: return-value
+
+
+@workflow()
+def one_of_several(question: str) -> Reading:
+    kind = classifier(text=question)
+    agent_by(kind.label, {"math": search})  # E: arg-type
+    agent_by(kind.label, {"math": reader}, otherwise=reader)(question=question)  # E: call-arg
+    agent_by(kind.label, {3: reader})  # E: type-var
+    return agent_by(kind.label, {"math": reader}, otherwise=picker)(question=question, context=question)  # E: return-value
 
 
 @workflow()

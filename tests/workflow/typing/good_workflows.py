@@ -20,6 +20,7 @@ from orchestra import (
     abstain,
     accepted,
     agent,
+    agent_by,
     all_of,
     any_of,
     as_text,
@@ -105,6 +106,17 @@ def cite(question: str, readings: Sequence[Reading]) -> Answer:
 @tool(effect="idempotent")
 async def fetch(url: str) -> Page:
     return Page(title=url, passages=[])
+
+
+@workflow()
+def one_of_several(question: str, context: str) -> Reading | list[Reading] | None:
+    kind = classifier(text=question)
+    same = agent_by(kind.label, {"math": reader, "lookup": reader})(question=question, context=context)
+    assert_type(same, Reading)
+    other = agent_by(kind.label, {"math": reader}, otherwise=picker).options(timeout=3)(question=question, context=context)
+    assert_type(other, Reading | list[Reading] | None)
+    agent_by(kind.label == "math", {True: reader, False: reader})(question=question, context=context)
+    return other
 
 
 @workflow(budget=Budget(tokens=20_000, seconds=60))

@@ -1,0 +1,243 @@
+"""A live cascade: the untuned base, the shipped adapter, and several samples of it with a vote, each asked only where the one before it may
+be wrong.
+
+    python -m bench.cascade --data FOLDER [--rows 200] [--only SET ...] [--minutes 20] [--out FOLDER] [--collect | --offline] [--page]
+
+Collects on the real fleet, which it starts or adopts, what each tier answers to rows of the dev parts, into files of `--out` that it goes
+on with the next time; `--collect` ends there, and `--offline` takes what is in the files. What routing would have made of them is reckoned
+from the answers. `--page` puts the tables into docs/routing.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from bench import machine
+from bench.answer_sheets import WARM, Arm, Collector, Set, Sheet, plain, read, rows_of
+from bench.machine import now
+from bench.page import renewed
+from bench.risk import spread
+from bench.routing import figures
+from bench.verification import cards_of, tell
+from orchestra import Orchestra
+from orchestra.agent.card import Card
+from orchestra.agent.classical import Regressor
+from orchestra.config import Settings
+from orchestra.learn.certifying import rightness
+from orchestra.learn.evaluation import untuned
+from orchestra.learn.interval import Figure
+from orchestra.learn.metrics import Case
+from orchestra.learn.questions import Question, Test, as_record
+from orchestra.verify.equivalence import clusters, essence
+
+SETS = (
+    Set("svamp", "calculator", "svamp"),
+    Set("xquad_en", "reader"),
+    Set("tatqa", "table_reader"),
+    Set("bfcl", "caller"),
+)
+VOTES = 5
+"""Samples of the dearest tier."""
+TIMED = 16
+"""Rows that are asked one after the other."""
+LEAST = 50
+"""Rows of a set, at least, for a table."""
+BASE, ADAPTER, VOTE = "base without the adapter", "adapter", f"vote of {VOTES} samples of the adapter"
+AFTER = "after the cheaper one has answered: 1 - its confidence"
+HEADS = ("who goes to the dearer tier", "APGR", "CPT 50 %", "CPT 80 %", "CPT 95 %", "tokens in, out a row at CPT 80 %")
+PAGE = machine.ROOT / "docs" / "routing.md"
+
+
+def arms_of(one: Set, card: Card, test: Test) -> Iterable[Arm]:
+    """What is asked for a set: the adapter, the base without it, then the samples of the adapter, one after the other."""
+    inputs = {row.id: row.input for row in test.questions}
+    yield Arm(one, "adapter", plain(card), inputs)
+    yield Arm(one, "untuned", plain(untuned(card)), inputs)
+    for number in range(1, VOTES + 1):
+        yield Arm(one, f"sample{number}", plain(card, sampling={"temperature": WARM, "seed": number}), inputs)
+
+
+def timed(arms: Iterable[Arm]) -> Iterable[Arm]:
+    """The same for a few rows, which are asked one after the other: what one call takes alone."""
+    for arm in arms:
+        few = {name: arm.inputs[name] for name in sorted(arm.inputs)[:TIMED]}
+        yield Arm(arm.of, f"{arm.name}.alone", arm.card, few)
+
+
+async def collect(given: argparse.Namespace, sets: Sequence[Set], out: Path) -> None:
+    """Asks what is not in the files."""
+    cards = cards_of()
+    until = time.monotonic() + 60 * given.minutes
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings.load({"journal": str(Path(folder) / "journal.db"), "concurrency": 64}, start=machine.ROOT)
+        async with Orchestra.open(settings, progress=None) as orchestra:
+            many, alone = Collector(orchestra, out, until, tell), Collector(orchestra, out, until, tell, at_once=1)
+            for one in sets:
+                arms = list(arms_of(one, cards[one.agent], rows_of(one, cards[one.agent], given.data, given.rows)))
+                for arm in arms:
+                    await many.collect(arm)
+                for arm in timed(arms[:3]):
+                    await alone.collect(arm)
+
+
+@dataclass(frozen=True)
+class Tier:
+    """What one tier answered: whether each row is right, how sure it was, and what a row took."""
+
+    name: str
+    right: Sequence[bool]
+    doubt: Sequence[float]
+    """1 less the confidence of the answer; 1 where there is none."""
+    tokens: tuple[float, float]
+    """In and out, a row."""
+    seconds: float
+    """Of one call alone, in the middle; of several samples the sum."""
+
+    @property
+    def share(self) -> float:
+        """Of the rows that are right."""
+        return sum(self.right) / len(self.right)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A row, as `bench.routing` counts it."""
+
+    gain: float
+
+
+def voted(card: Card, sheets: Sequence[Sheet]) -> Any:
+    """What most samples answer, by value; of as many the one that came first; None where nobody answered."""
+    outputs = [sheet.output for sheet in sheets if sheet.output is not None]
+    if not outputs:
+        return None
+    groups = clusters([essence(output, card.output_schema) for output in outputs])
+    return outputs[max(groups, key=len)[0]]
+
+
+def tiers_of(one: Set, card: Card, test: Test, out: Path) -> tuple[Sequence[Question], list[Tier]]:
+    """The rows that all tiers have answered, and what each of them made of them."""
+    names = ["untuned", "adapter", *(f"sample{number}" for number in range(1, VOTES + 1))]
+    files = {name: read(out / f"{one.name}.{name}.jsonl") for name in names}
+    alone = {name: read(out / f"{one.name}.{name}.alone.jsonl") for name in ("untuned", "adapter", "sample1")}
+    judge = rightness(card, one.evaluation)
+    rows = [row for row in test.questions if all(row.id in sheets for sheets in files.values())]
+
+    def right(row: Question, output: Any) -> bool:
+        return output is not None and bool(judge.of(Case(row.expected, as_record(output))))
+
+    found = []
+    for name, title in (("untuned", BASE), ("adapter", ADAPTER)):
+        sheets = [files[name][row.id] for row in rows]
+        doubt = [1.0 if sheet.score is None or sheet.output is None else 1.0 - sheet.score for sheet in sheets]
+        answers = [right(row, sheet.output) for row, sheet in zip(rows, sheets, strict=True)]
+        found.append(Tier(title, answers, doubt, _tokens([sheets]), _seconds(alone[name])))
+    samples = [[files[name][row.id] for row in rows] for name in names[2:]]
+    answers = [right(row, voted(card, several)) for row, several in zip(rows, zip(*samples, strict=True), strict=True)]
+    found.append(Tier(VOTE, answers, [0.0] * len(rows), _tokens(samples), VOTES * _seconds(alone["sample1"])))
+    return rows, found
+
+
+def _tokens(arms: Sequence[Sequence[Sheet]]) -> tuple[float, float]:
+    rows = max(1, len(arms[0]))
+    given, written = (sum(getattr(sheet, key) for sheets in arms for sheet in sheets) for key in ("prompt_tokens", "output_tokens"))
+    return given / rows, written / rows
+
+
+def _seconds(sheets: Mapping[str, Sheet]) -> float:
+    return median(sheet.seconds for sheet in sheets.values()) if sheets else float("nan")
+
+
+def scores_of(rows: Sequence[Question], weak: Tier, regressor: Regressor) -> dict[str, Sequence[float]]:
+    """What tells which rows need the dearer tier: after the cheaper one has answered, or before anybody is asked."""
+    texts = [str(row.input["question"]) for row in rows]
+    return {
+        AFTER: weak.doubt,
+        "before it: the length of what is asked": [len(json.dumps(row.input)) for row in rows],
+        "before it: the agent `difficulty`": [regressor.number(text) for text in texts],
+    }
+
+
+def gap(weak: Tier, strong: Tier, draws: int) -> Figure:
+    """How much more often the dearer tier is right, with a 95 % interval by drawing rows anew."""
+    gains = np.array(strong.right, dtype=float) - np.array(weak.right, dtype=float)
+    low, high = spread(len(gains), lambda weights: float((weights * gains).sum() / weights.sum()), draws)
+    return Figure(float(gains.mean()), low, high)
+
+
+def pair(rows: Sequence[Question], weak: Tier, strong: Tier, regressor: Regressor, draws: int) -> list[str]:
+    """The table of one pair of tiers."""
+    between = gap(weak, strong, draws)
+    said = f"{weak.name} {weak.share:.1%} right, {strong.name} {strong.share:.1%}; the gap is {between}"
+    judged = [Gain(float(two) - float(one)) for one, two in zip(weak.right, strong.right, strict=True)]
+    if between.value <= 0 or between.low <= 0:
+        return [f"{said}: no gap that is surely there, and so nothing to close.", ""]
+    lines = [f"{said}.", "", f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}", "| chance | 0.5 | 0.5 | 0.8 | 0.95 | |"]
+    for name, scores in scores_of(rows, weak, regressor).items():
+        found = figures(judged, scores, draws)
+        share = found[2].value
+        first = weak.tokens if name == AFTER else tuple(count * (1 - share) for count in weak.tokens)
+        spent = [one + share * two for one, two in zip(first, strong.tokens, strict=True)]
+        lines.append(f"| {name} | {' | '.join(map(str, found))} | {spent[0]:.0f}, {spent[1]:.0f} |")
+    return [*lines, ""]
+
+
+def section(one: Set, card: Card, given: argparse.Namespace, regressor: Regressor) -> list[str]:
+    """What the page says of a set."""
+    rows, tiers = tiers_of(one, card, rows_of(one, card, given.data, given.rows), given.out)
+    if len(rows) < LEAST:
+        tell(f"{one.name}: {len(rows)} rows were answered by all tiers, and it is left out")
+        return []
+    lines = [f"**{one.name}**, `{card.name}`: {len(rows)} rows that all tiers have answered.", ""]
+    lines += ["| tier | right | tokens in, out a row | seconds of a call alone |", "|---|---|---|---|"]
+    for tier in tiers:
+        took = f"{tier.seconds:.2f}" if tier.seconds == tier.seconds else "not measured"
+        lines.append(f"| {tier.name} | {tier.share:.1%} | {tier.tokens[0]:.0f}, {tier.tokens[1]:.0f} | {took} |")
+    for weak, strong in ((0, 1), (1, 2), (0, 2)):
+        lines += ["", *pair(rows, tiers[weak], tiers[strong], regressor, given.draws)]
+    return [line for at, line in enumerate(lines) if line or lines[at - 1]]
+
+
+def main() -> None:
+    """Collects, reckons and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="a folder with one folder a set")
+    parser.add_argument("--rows", type=int, default=200, help="of each set")
+    parser.add_argument("--only", nargs="*", default=[], help="these sets")
+    parser.add_argument("--minutes", type=float, default=20, help="of asking, at most")
+    parser.add_argument("--out", type=Path, default=machine.folder() / "cascade", help="where the answers are")
+    parser.add_argument("--draws", type=int, default=1000, help="of the intervals")
+    parser.add_argument("--collect", action="store_true", help="ask, and reckon nothing")
+    parser.add_argument("--offline", action="store_true", help="ask nothing")
+    parser.add_argument("--page", action="store_true", help="put the tables into docs/routing.md")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    sets = [one for one in SETS if not given.only or one.name in given.only]
+    if not given.offline:
+        asyncio.run(collect(given, sets, given.out))
+    if given.collect:
+        return
+    cards = cards_of()
+    regressor = Regressor.load(cards["difficulty"])
+    said = [now()]
+    for one in sets:
+        said += ["", *section(one, cards[one.agent], given, regressor)]
+    text = "\n".join(said).strip() + "\n"
+    print(text)
+    if given.page:
+        PAGE.write_text(renewed(PAGE.read_text("utf-8"), {"cascade": text}), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""`agent: {by, of, otherwise}`: one agent of several, by a label; which one, why, and that nothing is lost on the way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestra.agent.contract import Catalog
+from orchestra.doors import Call, Done, Refused
+from orchestra.engine.replay import replay
+from orchestra.engine.shell import Engine
+from orchestra.errors import InputError
+from orchestra.events import Judged, TurnStarted
+from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
+from orchestra.testing.auditor import Case, audit
+from orchestra.values.outcome import Abstained, Failed, Skipped, Value
+from orchestra.workflow.graph import worst_case
+from tests.engine.durable import Theatre
+from tests.engine.stage import CATALOG, READING, TEXT, Played, agent, listed, play, program, record
+from tests.verify.samples import certified
+
+LABELS: Any = {"enum": ["lost", "late", "other"]}
+KNOWN = replace(
+    CATALOG,
+    agents={
+        **CATALOG.agents,
+        "intent": agent("intent", record(text=TEXT), LABELS),
+        "unsure": agent("unsure", record(text=TEXT), {"anyOf": [LABELS, {"type": "null"}]}),
+        "card": agent("card", record(text=TEXT), TEXT),
+        "post": agent("post", record(text=TEXT), TEXT),
+        "finder": agent("finder", record(question=TEXT, context=TEXT), READING),
+        "lister": agent("lister", record(text=TEXT), listed(TEXT)),
+    },
+)
+FLOW = """
+input: {text: str}
+output: ${reply}
+nodes:
+  intent: {agent: intent, with: {text: "${input.text}"}}
+  reply:
+    agent: {by: "${intent}", of: {lost: card, late: post}, otherwise: writer}
+    with: {text: "${input.text}"}
+"""
+ANSWERS: dict[str, Any] = {
+    "intent": lambda call: call.inputs["text"].split()[0],
+    "card": lambda call: f"card: {call.inputs['text']}",
+    "post": lambda call: f"post: {call.inputs['text']}",
+    "writer": lambda call: f"writer: {call.inputs['text']}",
+}
+
+
+def answered(flow: str, text: str, answers: dict[str, Any] | None = None, catalog: Catalog = KNOWN, **inputs: Any) -> Played:
+    """Plays a workflow, and has its journal audited and decided anew."""
+    played = play(flow, {"text": text, **inputs}, {**ANSWERS, **(answers or {})}, catalog=catalog)
+    compiled = program(flow, catalog)
+    assert audit(Case(compiled, played.events)) == []
+    found = replay(compiled, played.events)
+    assert (found.different, found.reason) == (None, "")
+    return played
+
+
+def asked(played: Played) -> list[str]:
+    return [call.name for call in played.workers.calls if call.node.startswith("reply")]
+
+
+@pytest.mark.parametrize(("label", "name"), [("lost", "card"), ("late", "post"), ("other", "writer")])
+def test_the_label_chooses_the_agent_and_no_other_is_asked(label: str, name: str) -> None:
+    played = answered(FLOW, f"{label} it")
+    assert played.outcome == Value(f"{name}: {label} it")
+    assert asked(played) == [name]
+
+
+@pytest.mark.parametrize(("label", "name"), [("lost", "card"), ("other", "writer")])
+def test_the_choice_and_its_reason_are_a_fact(label: str, name: str) -> None:
+    (begun,) = answered(FLOW, label).of(TurnStarted, "reply")
+    assert begun.because == f'{name}, for intent is "{label}"'
+
+
+def test_a_long_label_is_cut_in_the_reason() -> None:
+    flow = FLOW.replace('by: "${intent}"', 'by: "${input.text}"').replace("output:", "label: public\noutput:")
+    (begun,) = answered(flow, "other " * 5000, {"intent": lambda call: "other"}).of(TurnStarted, "reply")
+    assert len(begun.because) < 300
+
+
+@pytest.mark.parametrize(("given", "name"), [(True, "card"), (False, "post")])
+def test_a_bool_is_a_label_too(given: bool, name: str) -> None:
+    flow = FLOW.replace(
+        'by: "${intent}", of: {lost: card, late: post}, otherwise: writer', 'by: "${input.go}", of: {"true": card, "false": post}'
+    )
+    assert asked(answered(flow.replace("text: str}", "text: str, go: bool}"), "lost", go=given)) == [name]
+
+
+@pytest.mark.parametrize(("given", "name"), [(None, "writer"), ("late", "post")])
+def test_null_is_what_otherwise_is_for(given: str | None, name: str) -> None:
+    played = answered(FLOW.replace("{agent: intent,", "{agent: unsure,"), "x", {"unsure": lambda call: given})
+    assert asked(played) == [name]
+
+
+def test_a_label_of_several_agents_goes_to_the_one_that_has_it_though_it_is_the_others_too() -> None:
+    flow = FLOW.replace("of: {lost: card, late: post}, otherwise: writer", "of: {lost: card, late: post}, otherwise: card")
+    assert [asked(answered(flow, label)) for label in ("lost", "late", "other")] == [["card"], ["post"], ["card"]]
+
+
+def test_each_element_has_its_own_choice() -> None:
+    flow = """
+input: {text: str}
+output: ${reply.values}
+nodes:
+  words: {tool: split, with: {text: "${input.text}"}}
+  reply: {each: "${words}", as: word, agent: {by: "${word}", of: {lost: card}, otherwise: writer}, with: {text: "${word}"}}
+"""
+    played = answered(flow, "lost iron lost")
+    assert played.outcome == Value(["card: lost", "writer: iron", "card: lost"])
+    assert [event.because.partition(",")[0] for event in played.of(TurnStarted)] == ["card", "writer", "card"]
+
+
+def test_more_labels_than_an_expression_may_be_long() -> None:
+    of = ", ".join(f"label_number_{number}_of_a_long_list: {('card', 'post')[number % 2]}" for number in range(200))
+    flow = FLOW.replace("lost: card, late: post", of).replace('"${intent}"', '"${input.text}"')
+    found = [asked(answered(flow, text, {"intent": lambda call: "other"})) for text in ("label_number_199_of_a_long_list", "label")]
+    assert found == [["post"], ["writer"]]
+
+
+def test_an_agent_may_be_called_as_another_node_is() -> None:
+    flow = FLOW.replace("  reply:", '  card: {tool: shout, with: {text: "${input.text}"}}\n  reply:')
+    flow = flow.replace('otherwise: writer}\n    with: {text: "${input.text}"}', 'otherwise: writer}\n    with: {text: "${card}"}')
+    assert answered(flow, "lost it").outcome == Value("card: LOST IT")
+
+
+def test_score_and_evidence_of_the_chosen_one_are_the_nodes() -> None:
+    flow = """
+input: {text: str}
+output: ${reply}
+nodes:
+  reply:
+    agent: {by: "${input.text}", of: {lost: reader}, otherwise: finder}
+    with: {question: when, context: "it was completed in 1889"}
+    checks: [quote]
+    against: "it was completed in 1889"
+"""
+    outcome = answered(flow, "lost", {"finder": {"answer": "no", "quote": "not there"}}).outcome
+    assert isinstance(outcome, Value)
+    assert (outcome.score, [one.quote for one in outcome.evidence]) == (1.0, ["completed in 1889"])
+    withheld = answered(flow, "other", {"finder": {"answer": "no", "quote": "not there"}})
+    assert isinstance(withheld.outcome, Abstained)
+    assert withheld.outcome.by == "reply/finder"
+
+
+def test_each_agent_has_its_own_certificate() -> None:
+    known = replace(KNOWN, certificates={"card": certified("card", ("confidence",), 0.8), "post": certified("post", ("confidence",), 0.3)})
+    flow = FLOW.replace("lost: card, late: post", "lost: card, late: post, other: card").replace(", otherwise: writer", "")
+    flow = f"{flow}    checks: [confidence]\n    accept: certified\n"
+    said = {name: Done(value="said", confidence=0.5) for name in ("card", "post")}
+    assert isinstance(answered(flow, "lost", said, known).outcome, Abstained)
+    kept = answered(flow, "late", said, known)
+    assert isinstance(kept.outcome, Value)
+    assert [event.promise for event in kept.of(Judged)] == [known.certificates["post"].promise]
+    with pytest.raises(InputError, match="no certificate for 'post'"):
+        program(flow, replace(known, certificates={"card": known.certificates["card"]}))
+
+
+def test_retries_and_time_are_those_of_the_agent_that_is_asked() -> None:
+    calls: list[int] = []
+
+    def card(call: Call) -> Any:
+        calls.append(call.attempt)
+        return Refused(code="F300", reason="busy", retryable=True) if call.attempt < 3 else "at last"
+
+    played = answered(f"{FLOW}    retry: {{attempts: 3, wait: [1, 1]}}\n    timeout: 2\n", "lost", {"card": card})
+    assert (played.outcome, calls) == (Value("at last"), [1, 2, 3])
+
+
+def test_a_failure_is_the_chosen_ones_and_a_fallback_the_nodes() -> None:
+    broken = {"card": lambda call: Refused(code="F300", reason="it broke")}
+    failed = answered(FLOW, "lost", broken).outcome
+    assert isinstance(failed, Failed)
+    assert (failed.code, failed.by) == ("F300", "reply/card")
+    assert answered(f"{FLOW}    fallback: none\n", "lost", broken).outcome == Value("none")
+
+
+def test_a_node_that_is_skipped_chooses_nobody() -> None:
+    played = answered(f"{FLOW}    when: \"${{intent != 'lost'}}\"\n", "lost")
+    assert isinstance(played.outcome, Skipped)
+    assert asked(played) == []
+
+
+def test_the_larger_model_at_once_goes_with_whoever_is_chosen() -> None:
+    played = answered(f'{FLOW}    escalate: "${{size(input.text) > 6}}"\n', "lost at sea", {"card": lambda call: str(call.escalate)})
+    assert played.outcome == Value("True")
+
+
+def test_at_most_one_of_them_counts() -> None:
+    assert worst_case(program(FLOW, KNOWN)).calls == 2 * 3
+
+
+@pytest.mark.parametrize("at", [0.5, 1.5])
+def test_a_run_that_is_taken_over_keeps_its_choice(at: float) -> None:
+    compiled = program(FLOW, KNOWN)
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock)
+        theatre.workers = workers = SimulatedWorkers({**ANSWERS}, clock=clock, latency=1.0)
+        theatre.engine = Engine(clock, theatre.journal, workers)
+        run = theatre.start(compiled, {"text": "late it"})
+        await clock.sleep(at)
+        await theatre.crash()
+        finished = await (await theatre.engine.resume(compiled, run.id)).wait()
+        assert finished.outcome == Value("post: late it")
+        assert {call.name for call in workers.calls} == {"intent", "post"}
+        await theatre.engine.close()
+
+    run_simulated(scene)
