@@ -12,7 +12,10 @@ model does write it, and no arm is luckier than another; the actions are the sam
 - `whole`: all actions as the lines of a plan in one call; then one run of the workflow that they are, look-ups in parallel.
 - `streamed`: the same call, whose text is read while it is written; a look-up starts as soon as its line is there.
 - `lines`: the lines of the same plan, a call each, as the router is asked; a look-up starts as soon as its line stands.
+- `mapped`: as `whole`, but look-ups that are alike are one line, which goes over a list: what they have in common is written once.
+- `mapped_streamed`: the same call, read while it is written; a look-up starts as soon as its element is there.
 - `node`: a `plan` node as it ships (`bench.parallel_node`): the router's own prompt, adapter and notation, line by line, with its gates.
+- `node_mapped`: the same with look-ups that are alike as one line; its look-up is a workflow that finds the passage and asks the reader.
 
 Questions are asked one after the other, each by all arms in an order that changes; a word that each arm has for itself keeps the prompts of
 one from the prefix cache of another. Times are wall clock, and a question counts in all arms or in none. An answer is right by ParallelQA's
@@ -23,7 +26,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
+import re
 import string
 import sys
 import time
@@ -58,7 +63,7 @@ PAGE = ROOT / "docs" / "planning.md"
 MARKS = "<!-- parallel -->", "<!-- end:parallel -->"
 FLOOR, GOAL = 0.8, 2.5
 """The share of right answers that an arm must have, and how many times faster than ReAct a plan shall be."""
-PLAN = "plans"
+PLAN, MAPPED = "plans", "maps"
 INPUTS = ("question", "word", "so_far", "grammar")
 HEADS = (
     "",
@@ -86,6 +91,10 @@ PLANS = HEAD.format(
     how="Write a plan that answers the question: one line an action, then return.",
     example='s1 = lookup("length of the Seine")\ns2 = lookup("length of the Rhine")\ns3 = compute("largest(s1, s2)")\nreturn s3',
 )
+MAPS = HEAD.format(
+    how="Write a plan that answers the question: one line for look-ups that are alike, one for the computation, then return.",
+    example='s1 = [lookup("length", x) for x in ["the Seine", "the Rhine"]]\ns2 = compute("largest(s1, s2)")\nreturn s2',
+)
 REACTS = HEAD.format(
     how="Answer the question, one action at a time; what it gave is told. In the end, finish.",
     example="""Thought: I need the length of the Seine.
@@ -109,6 +118,7 @@ class Bench:
     orchestra: Orchestra
     reader: Step[..., Any]
     plans: Step[..., Any]
+    maps: Step[..., Any]
     reacts: Step[..., Any]
     texts: Fleet
     """The same servers, whose texts come while they are written."""
@@ -118,15 +128,16 @@ class Bench:
     @asynccontextmanager
     async def open(cls, settings: Settings, fleet: FleetMode) -> AsyncIterator[Bench]:
         """Open for work."""
-        plans, reacts = (card(name, text, INPUTS, 512, grammar="grammar") for name, text in ((PLAN, PLANS), ("reacts", REACTS)))
+        prompts = ((PLAN, PLANS), (MAPPED, MAPS), ("reacts", REACTS))
+        plans, maps, reacts = (card(name, text, INPUTS, 512, grammar="grammar") for name, text in prompts)
         servers = config.read(Path(settings.find_resource("configs", settings.fleet)))
         async with (
             Orchestra.open(settings, fleet=fleet) as orchestra,
-            Fleet.open(servers, cards={PLAN: plans}, mode=fleet, options=Options(stream=True)) as texts,
+            Fleet.open(servers, cards={PLAN: plans, MAPPED: maps}, mode=fleet, options=Options(stream=True)) as texts,
             PlanNode.open(settings, fleet) as node,
         ):
             orchestra.program(compute)
-            yield cls(orchestra, orchestra.find("reader"), Agent.carded(plans), Agent.carded(reacts), texts, node)
+            yield cls(orchestra, orchestra.find("reader"), Agent.carded(plans), Agent.carded(maps), Agent.carded(reacts), texts, node)
 
     async def write(self, trace: Trace, agent: Step[..., Any], asked: Question, word: str, so_far: str, text: str) -> None:
         """Has a model write this text next. Raises RuntimeError where it wrote another."""
@@ -188,7 +199,14 @@ class Bench:
 
     async def whole(self, trace: Trace, asked: Question, word: str) -> str | None:
         """The plan in one call, then the run of it as a workflow."""
-        await self.write(trace, self.plans, asked, word, "", "\n".join(lines(asked)))
+        return await self._at_once(trace, asked, word, self.plans, lines(asked))
+
+    async def mapped(self, trace: Trace, asked: Question, word: str) -> str | None:
+        """The same with look-ups that are alike as one line."""
+        return await self._at_once(trace, asked, word, self.maps, mapped_lines(asked))
+
+    async def _at_once(self, trace: Trace, asked: Question, word: str, agent: Step[..., Any], plan: list[str]) -> str | None:
+        await self.write(trace, agent, asked, word, "", "\n".join(plan))
         trace.looks_up()
         given: dict[str, Any] = {"term": asked.term, "names": [fact.of for fact in asked.facts]}
         for number, fact in enumerate(asked.facts, 1):
@@ -199,15 +217,25 @@ class Bench:
 
     async def streamed(self, trace: Trace, asked: Question, word: str) -> str | None:
         """The plan in one call, whose text comes as it is written; a look-up starts with the first token of the line after it."""
-        text = "\n".join(lines(asked))
+        return await self._streamed(trace, asked, word, PLAN, lines(asked), lambda said: said.count("\n"))
+
+    async def mapped_streamed(self, trace: Trace, asked: Question, word: str) -> str | None:
+        """The same with look-ups that are alike as one line; each starts as soon as its element is whole."""
+        return await self._streamed(trace, asked, word, MAPPED, mapped_lines(asked), lambda said: len(ELEMENT.findall(said)))
+
+    async def _streamed(
+        self, trace: Trace, asked: Question, word: str, agent: str, plan: list[str], there: Callable[[str], int]
+    ) -> str | None:
+        """`there` says how many look-ups there are in what was written so far."""
+        text = "\n".join(plan)
         trace.written.append(text)
         given = {"question": asked.text, "word": word, "so_far": "", "grammar": exactly(text, goes_on=False)}
         async with asyncio.TaskGroup() as group:
             tasks = list[asyncio.Task[str | None]]()
             said = ""
-            async for reply in self.texts.run(Call(run=word, node="plan", attempt=1, kind="agent", name=PLAN, inputs=given)):
+            async for reply in self.texts.run(Call(run=word, node="plan", attempt=1, kind="agent", name=agent, inputs=given)):
                 said = said + reply.text if isinstance(reply, Chunk) else said
-                for at in range(len(tasks), min(said.count("\n"), len(asked.facts))):
+                for at in range(len(tasks), min(there(said), len(asked.facts))):
                     tasks.append(group.create_task(self.look_up(trace, asked, at, word)))
                 if isinstance(reply, Done):
                     trace.planning += reply.usage
@@ -231,7 +259,11 @@ class Bench:
 
     async def planned(self, trace: Trace, asked: Question, word: str) -> str | None:
         """A `plan` node."""
-        return await self.node(trace, asked, word)
+        return await self.node.apart(trace, asked, word)
+
+    async def planned_mapped(self, trace: Trace, asked: Question, word: str) -> str | None:
+        """A `plan` node whose look-ups are one line."""
+        return await self.node.together(trace, asked, word)
 
 
 Ask: TypeAlias = Callable[[Bench, Trace, Question, str], Awaitable[str | None]]
@@ -241,7 +273,10 @@ ARMS: dict[str, Ask] = {
     "whole": Bench.whole,
     "streamed": Bench.streamed,
     "lines": Bench.by_line,
+    "mapped": Bench.mapped,
+    "mapped_streamed": Bench.mapped_streamed,
     "node": Bench.planned,
+    "node_mapped": Bench.planned_mapped,
 }
 
 
@@ -250,6 +285,17 @@ def lines(asked: Question) -> list[str]:
     last = len(asked.facts) + 1
     looked = [f"s{number} = {fact.action}" for number, fact in enumerate(asked.facts, 1)]
     return [*looked, f"s{last} = {asked.computation}", f"return s{last}"]
+
+
+def mapped_lines(asked: Question) -> list[str]:
+    """The plan, in which look-ups that are alike are one line."""
+    looked = [f's{number} = [lookup("{what}", x) for x in {json.dumps(of)}]' for number, (what, of) in enumerate(asked.alike, 1)]
+    last = len(looked) + 1
+    return [*looked, f"s{last} = {asked.computation}", f"return s{last}"]
+
+
+ELEMENT = re.compile(r'(?:\[|, )"[^"]*"')
+"""An element of the list of a line."""
 
 
 def program(facts: int) -> Workflow[..., Any]:
@@ -342,7 +388,7 @@ def section(found: Sequence[dict[str, Trace]], rows: Sequence[Question], command
         against = ratio(found, slow, fast, seed=seed)
         met = "met" if against.value >= GOAL else "missed"
         told.append(f"- `{slow}` takes {_plain(against)} times as long as `{fast}`{f'; the goal of {GOAL} is {met}' * (slow == 'react')}.")
-    for late in ("whole", "lines", "node"):
+    for late in ("whole", "lines", "mapped_streamed", "node", "node_mapped"):
         first = _plain(ratio(found, late, "streamed", "first", seed))
         told.append(f"- The first look-up starts {first} times as late under `{late}` as under `streamed`.")
     low = [arm for arm, right in rights.items() if right.value < FLOOR]

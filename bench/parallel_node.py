@@ -7,6 +7,7 @@ while the plan is still being written is for the engine to say.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from bench.parallel_steps import MOST_FACTS, Question, Trace, compute, exactly
+from bench.parallel_steps import MOST_FACTS, Question, Trace, compute, exactly, found, lookup, page, reckon
 from orchestra.app import Orchestra
 from orchestra.config import Settings
 from orchestra.doors import Call, Done, Measure, Refused, Reply
@@ -36,6 +37,16 @@ def plan_lines(asked: Question) -> list[str]:
     return [*looked, f's{last} = compute(term="{asked.term}", names=input.names, {read_by})', f"return s{last}"]
 
 
+def mapped_lines(asked: Question) -> list[str]:
+    """The same steps, where the look-ups that are alike are one line."""
+    looked = [
+        f's{number} = [lookup(what="{what}", of=x) for x in {json.dumps(names)}]' for number, (what, names) in enumerate(asked.alike, 1)
+    ]
+    last = len(looked) + 1
+    read_by = ", ".join(f"{name}=s{number}" for number, name in zip(range(1, last), ("facts", "more"), strict=False))
+    return [*looked, f's{last} = reckon(term="{asked.term}", {read_by})', f"return s{last}"]
+
+
 def reply(lines: Sequence[str], number: int, *, begun: bool) -> str:
     """What a router answers that writes these lines, and is asked for one: this line, and the answer or the beginning of the next one."""
     after = lines[number + 1 : number + 2]
@@ -51,10 +62,13 @@ class Held:
     lines: dict[str, list[str]] = field(default_factory=dict)
     """By the goal of the plan."""
     trace: Trace = field(default_factory=Trace)
+    page: str = ""
+    """What a page begins with that a tool has found, so that it is in nobody's cache."""
 
     def _held(self, call: Call) -> Call:
         if call.kind == "agent" and call.name == READER:
             self.trace.looks_up()
+            call = msgspec.structs.replace(call, inputs={**call.inputs, "context": f"{self.page}{call.inputs['context']}"})
         if call.kind != "agent" or call.name != ROUTER:
             return call
         stands = str(call.inputs["plan"]).splitlines()
@@ -94,36 +108,65 @@ class Held:
 
 @dataclass(frozen=True)
 class PlanNode:
-    """A workflow of one `plan` node, on held workers."""
+    """Workflows of one `plan` node, on held workers: with a line for each look-up, and with one for those that are alike."""
 
     orchestra: Orchestra
     held: Held
     workflow: Workflow[..., Any]
+    mapped: Workflow[..., Any]
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings, fleet: FleetMode) -> AsyncIterator[PlanNode]:
         """Open for work."""
         project = Project.load(settings)
-        project.adopt(compute)
+        for step in (compute, reckon, page, found, lookup):
+            project.adopt(step)
         async with Troupe.open(project, mode=fleet) as troupe:
             held = Held(troupe)
             async with Orchestra.open(settings, workers=held) as orchestra:
-                orchestra.program(compute)
-                yield cls(orchestra, held, Workflow.of(read(_workflow(), "planned.yaml").graph))
+                for step in (compute, reckon, lookup):
+                    orchestra.program(step)
+                texts = (_workflow(), MAPPED)
+                yield cls(orchestra, held, *(Workflow.of(read(text, "planned.yaml").graph) for text in texts))
 
-    async def __call__(self, trace: Trace, asked: Question, word: str) -> str | None:
-        """What the node answers; None where it fails."""
-        goal = f"Session {word}. {asked.text}"
+    async def apart(self, trace: Trace, asked: Question, word: str) -> str | None:
+        """What the node answers that has a line for each look-up; None where it fails."""
         pages = [f"Page {word}. {fact.passage}" for fact in asked.facts]
         pages += [""] * (MOST_FACTS - len(pages))
-        self.held.lines[goal], self.held.trace = plan_lines(asked), trace
+        self.held.page = ""
         given = {f"p{number}": page for number, page in enumerate(pages, 1)}
-        run = await self.orchestra.start(self.workflow, goal=goal, names=[fact.of for fact in asked.facts], **given)
+        return await self._ran(self.workflow, trace, asked, word, plan_lines(asked), names=[fact.of for fact in asked.facts], **given)
+
+    async def together(self, trace: Trace, asked: Question, word: str) -> str | None:
+        """What the node answers whose look-ups are one line; None where it fails."""
+        self.held.page = f"Page {word}. "
+        return await self._ran(self.mapped, trace, asked, word, mapped_lines(asked))
+
+    async def _ran(
+        self, workflow: Workflow[..., Any], trace: Trace, asked: Question, word: str, lines: list[str], **given: Any
+    ) -> str | None:
+        goal = f"Session {word}. {asked.text}"
+        self.held.lines[goal], self.held.trace = lines, trace
+        run = await self.orchestra.start(workflow, goal=goal, **given)
         result = await run.wait()
         if result.error is not None:
             trace.fault = f"{result.error.code}: {result.error.message}"
         return None if result.value is None else str(result.value)
+
+
+MAPPED = f"""schema: orchestra/v1
+name: planned_together
+input: {{goal: str}}
+output: ${{answer}}
+nodes:
+  answer:
+    plan: ${{input.goal}}
+    workflows: [lookup]
+    tools: [reckon]
+    returns: "str | null"
+    limits: {{steps: 3, width: {MOST_FACTS}}}
+"""
 
 
 def _workflow() -> str:

@@ -11,15 +11,20 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from bench.machine import ROOT
 from orchestra.agent.grammar import literal
 from orchestra.events import NOTHING, Usage
 from orchestra.values.arithmetic import NotArithmetic, evaluate
+from orchestra.values.models import Reading
 from orchestra.values.yaml import load
-from orchestra.workflow.steps import tool
+from orchestra.workflow.steps import agent, tool, workflow
 
 MOST_FACTS = 8
 RECORDED = ROOT / "bench" / "parallel.yaml"
@@ -61,6 +66,11 @@ class Question:
     def computation(self) -> str:
         """The last action, as both arms write it."""
         return f'compute("{self.term}")'
+
+    @property
+    def alike(self) -> list[tuple[str, list[str]]]:
+        """The facts, those that stand side by side and tell the same together: what, and of which."""
+        return [(what, [fact.of for fact in facts]) for what, facts in groupby(self.facts, key=lambda fact: fact.what)]
 
 
 @dataclass
@@ -105,9 +115,68 @@ def compute(
     return computed(term, (r1, r2, r3, r4, r5, r6, r7, r8)[: len(names)], names)
 
 
-def questions(rows: Path, recorded: Path = RECORDED) -> list[Question]:
+class Found(BaseModel):
+    """What a look-up gives."""
+
+    of: str
+    answer: str | None
+
+
+class Page(BaseModel):
+    """The passage that tells a fact, and what a reader is asked."""
+
+    question: str
+    passage: str
+
+
+class ReaderInput(BaseModel):
+    """What the reader takes."""
+
+    question: str
+    context: str
+
+
+@tool(effect="pure", version="1")
+def page(what: str, of: str) -> Page:
+    """The frozen passage that tells a fact."""
+    (fact,) = _facts(f"{what}: {of}", recorded()["facts"])
+    return Page(question=fact.question, passage=fact.passage)
+
+
+@tool(effect="pure", version="1")
+def found(of: str, answer: str | None) -> Found:
+    """What was found, of what."""
+    return Found(of=of, answer=answer)
+
+
+reader = agent("reader", ReaderInput, Reading)
+
+
+@workflow()
+def lookup(what: str, of: str) -> Found:
+    """Finds a fact, such as the length of a river."""
+    told = page(what=what, of=of)
+    reading = reader(question=told.question, context=told.passage)
+    return found(of=of, answer=reading.answer)
+
+
+@tool(effect="pure", version="1")
+def reckon(term: str, facts: list[Found], more: list[Found] | None = None) -> str | None:
+    """What a term comes to over facts; null where one of them was not found."""
+    known = [*facts, *(more or ())]
+    return computed(term, [one.answer for one in known], [one.of for one in known])
+
+
+@lru_cache(maxsize=1)
+def recorded() -> Mapping[str, Any]:
+    """The recorded steps and facts."""
+    said: Mapping[str, Any] = load(RECORDED.read_bytes(), str(RECORDED)).value
+    return said
+
+
+def questions(rows: Path) -> list[Question]:
     """The questions of a file whose steps are recorded, in its order. Raises KeyError where a fact is not there."""
-    said: Mapping[str, Any] = load(recorded.read_bytes(), str(recorded)).value
+    said = recorded()
     found = []
     for line in rows.read_text("utf-8").splitlines():
         row = json.loads(line)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from bench.machine import ROOT
-from bench.parallel import ARMS, measured, ratio, section, share
+from bench.parallel import ARMS, ELEMENT, mapped_lines, measured, ratio, section, share
+from bench.parallel_node import mapped_lines as node_lines
 from bench.parallel_node import plan_lines
 from bench.parallel_steps import Question, Trace, computed, questions
 from orchestra.config import Settings
@@ -101,17 +102,30 @@ async def test_all_arms_do_the_same_work_and_answer_the_same(tmp_path: Path, row
             "whole": (1, facts),
             "streamed": (1, facts),
             "lines": (facts + 2, facts),
+            "mapped": (1, facts),
+            "mapped_streamed": (1, facts),
             "node": (facts + 1, facts),  # the answer stands behind the last step
+            "node_mapped": (2, facts),
         }
         assert "".join(traces["node"].written).splitlines() == plan_lines(asked)
-        assert traces["node"].fault == ""
-        written = {arm: "\n".join(trace.written) for arm, trace in traces.items()}
-        del written["node"]
+        assert "".join(traces["node_mapped"].written).splitlines() == node_lines(asked)
+        assert traces["node"].fault == traces["node_mapped"].fault == ""
+        written = {arm: "\n".join(trace.written) for arm, trace in traces.items() if not arm.startswith("node")}
+        assert written.pop("mapped") == written.pop("mapped_streamed") == "\n".join(mapped_lines(asked))
         for text in written.values():
             assert re.findall(r"(?:lookup|compute)\(.*\)", text) == [*(fact.action for fact in asked.facts), asked.computation]
         assert written["whole"] == written["streamed"] == written["lines"]
         assert written["act"] == "\n".join(line for line in written["react"].splitlines() if line.startswith("Action"))
         assert all(0 < trace.first < trace.seconds for trace in traces.values())
+
+
+def test_look_ups_that_are_alike_are_one_line_and_its_elements_the_facts_in_their_order(rows: list[Question]) -> None:
+    names = ["the Mariana Trench", "the Puerto Rico Trench"]
+    assert rows[0].alike == [("depth", names)]
+    assert mapped_lines(rows[0])[0] == 's1 = [lookup("depth", x) for x in ["the Mariana Trench", "the Puerto Rico Trench"]]'
+    for asked in rows:
+        text = "\n".join(mapped_lines(asked))
+        assert [one.lstrip('[, "').rstrip('"') for one in ELEMENT.findall(text)] == [fact.of for fact in asked.facts]
 
 
 async def test_what_was_saved_is_said_with_its_interval_and_the_floor(tmp_path: Path, rows: list[Question]) -> None:
@@ -128,7 +142,7 @@ async def test_what_was_saved_is_said_with_its_interval_and_the_floor(tmp_path: 
 async def test_a_reader_that_knows_nothing_misses_the_floor(tmp_path: Path, rows: list[Question]) -> None:
     found = await traces_of(tmp_path, rows[:1], lambda request: {"answer": None} if READS in request.prompt else None)
     assert {arm: trace.answer for arm, trace in found[0].items()} == dict.fromkeys(ARMS)
-    assert "missed by react, act, whole, streamed, lines, node: the times mean nothing" in section(found, rows[:1], "", "")
+    assert f"missed by {', '.join(ARMS)}: the times mean nothing" in section(found, rows[:1], "", "")
 
 
 def test_a_ratio_is_of_all_questions_together() -> None:

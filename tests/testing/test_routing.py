@@ -1,0 +1,32 @@
+"""The router by rule: what it writes of lists is what a plan may state, or what the gates must refuse."""
+
+from __future__ import annotations
+
+from random import Random
+
+from orchestra.router import telling
+from orchestra.router.gates import judge
+from orchestra.router.notation import Literal, NotPlan, Step, read
+from orchestra.router.offer import Offer
+from orchestra.testing.programs import catalog
+from orchestra.testing.routing import line
+from orchestra.workflow.nodes import PlanLimits
+
+
+def test_some_lines_go_over_a_list_that_they_state_and_those_that_are_too_long_are_refused() -> None:
+    tools = catalog().tools
+    values = {"request": {"type": "string"}, "text": {"type": "string"}}
+    goal = "go on and on"
+    offered = Offer.of([tools[name] for name in ("shout", "split", "join")], values, limits=PlanLimits(steps=4, width=2), words=goal)
+    told = {"skills": telling.skills(offered.skills.values()), "values": telling.values(values), "plan": "", "request": goal}
+    chance, counts = Random(5), {True: 0, False: 0}
+    for _ in range(400):
+        try:
+            found = read(line(told, chance.randbytes(8), wrong=0.0).splitlines()[0])
+        except NotPlan:
+            continue
+        if isinstance(found, Step) and isinstance(found.each, Literal):
+            fits = len(found.each.value) <= 2
+            assert [one.code for one in judge(found, offered, [])] == ([] if fits else ["R006"])
+            counts[fits] += 1
+    assert min(counts.values()) >= 5
