@@ -82,7 +82,10 @@ class Recipe:
 RECIPES = {
     "banking_intent": Recipe("banking77", "CC-BY-4.0", Plan(Pace(epochs=6), Fit(), members=3)),
     "assistant_intent": Recipe(
-        "clinc150", "CC-BY-3.0", Plan(Pace(epochs=4), SMALLER, members=2, outside=OUTSIDE), (("routellm", "Apache-2.0"),)
+        "clinc150",
+        "CC-BY-3.0",
+        Plan(Pace(epochs=5, blocks=4, rate=7e-4), SMALLER, members=1, outside=OUTSIDE),
+        (("routellm", "Apache-2.0"),),
     ),
 }
 
