@@ -14,8 +14,9 @@ from orchestra.journal.history import History
 from orchestra.journal.memory import MemoryJournal
 from orchestra.rerun import walk
 from orchestra.testing import SimulatedWorkers
+from orchestra.testing.catalog import EFFECTS, catalog
 from orchestra.testing.clock import VirtualClock, run_simulated
-from orchestra.testing.programs import EFFECTS, Drawn, catalog, draw
+from orchestra.testing.programs import Drawn, draw
 from orchestra.testing.stage import declines, person
 from orchestra.testing.storms import answer
 from orchestra.values.outcome import Value

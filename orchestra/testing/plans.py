@@ -293,9 +293,10 @@ class Poll:
         else:
             while (drafted := self.reading.event()) is not None and drafted.sample:
                 self._told(drafted)
-        poor = next((one for one in self.failed.values() if isinstance(one, Failed) and one.code == NO_BUDGET), None)
-        if poor is not None:
-            return poor
+        if poor := [one for one in self.failed.values() if isinstance(one, Failed) and one.code == NO_BUDGET]:
+            recorded = self.reading.oracle.recorded
+            had = None if recorded is None else recorded.outcome(self.reading.path)
+            return had if had in poor else poor[0]  # which of them came first is a matter of time
         ended = [self.states.get(number, (None, None))[1] for number in range(1, self.votes + 1)]
         if any(one is None or isinstance(one, Ask) for one in ended):
             return self._nothing(ended)

@@ -15,8 +15,9 @@ from typing import Any
 
 from orchestra.doors import Call, Chunk, Clock, Done, Measure, Refused, Reply
 from orchestra.events import Usage
+from orchestra.testing.catalog import catalog
 from orchestra.testing.crashing import CALM, FAULTS, Process, Weather
-from orchestra.testing.programs import MANY, catalog
+from orchestra.testing.programs import MANY
 from orchestra.testing.routing import line
 from orchestra.testing.witnesses import Observed
 from orchestra.testing.workers import broken, refused, stalled

@@ -8,7 +8,7 @@ from orchestra.router import telling
 from orchestra.router.gates import judge
 from orchestra.router.notation import Literal, NotPlan, Step, read
 from orchestra.router.offer import Offer
-from orchestra.testing.programs import catalog
+from orchestra.testing.catalog import catalog
 from orchestra.testing.routing import line
 from orchestra.workflow.nodes import PlanLimits
 
