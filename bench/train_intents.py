@@ -84,7 +84,7 @@ RECIPES = {
     "assistant_intent": Recipe(
         "clinc150",
         "CC-BY-3.0",
-        Plan(Pace(epochs=5, blocks=4, rate=7e-4), SMALLER, members=1, outside=OUTSIDE),
+        Plan(Pace(epochs=5, blocks=4, rate=7e-4), SMALLER, members=2, outside=OUTSIDE),
         (("routellm", "Apache-2.0"),),
     ),
 }
