@@ -86,7 +86,9 @@ def declared(tools: Sequence[Any]) -> list[Declared]:
     shaped = [_shaped(one) for one in functions]
     taken: set[str] = set()
     found = []
-    for one, schema in zip(shaped, parameters(shaped, "tools"), strict=True):
+    parameters([{"name": one.get("name")} for one in shaped], "tools")  # all can be told apart
+    for one in shaped:
+        (schema,) = parameters([one], "tools")  # each by itself: of a catalogue of thousands few are told
         said = one.get("description")
         kinds = {name: kind for name, kind in schema.get("properties", {}).items() if _WORD.fullmatch(name)}
         required = frozenset(kinds) & frozenset(schema.get("required", ()))

@@ -175,3 +175,8 @@ async def test_a_plan_with_a_tool_that_is_not_there_fails(simulated: Simulated) 
     simulated.answers({"tool_planner": "s1 = delete_all()"})
     with pytest.raises(RunFailed, match="R002: there is no tool 'delete_all'"):
         await simulated.run(simulated.find("planner"), task="Find a flight to Rome.", tools=TOOLS)
+
+
+def test_a_catalogue_of_thousands_keeps_the_parameters_of_its_tools() -> None:
+    many = [{"name": f"tool_{at}", "parameters": {f"p{number}": {"type": "str"} for number in range(8)}} for at in range(4000)]
+    assert all(len(one.fields) == 8 for one in declared(many))
