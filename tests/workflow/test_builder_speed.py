@@ -57,4 +57,4 @@ def test_a_node_costs_the_same_in_a_long_function() -> None:
         return time.process_time() - began
 
     short = min(seconds(1000) for _ in range(3))
-    assert seconds(9000) < 18 * short
+    assert min(seconds(9000) for _ in range(3)) < 18 * short
