@@ -36,9 +36,9 @@ from orchestra.workflow.steps import Agent, Step, Tool, Workflow
 
 ROUTER = "router"
 PLANNERS = frozenset({ROUTER, "planner", "tool_planner"})
+"""What plans, and is no skill of a plan."""
 ADVISERS = frozenset({"difficulty"})
 """Agents that say something about a call, and answer nothing: no steps of a plan, unless they are named."""
-"""What plans, and is no skill of a plan."""
 REQUEST = planning.GOAL
 """The input that holds the request itself."""
 ASK, NODE = "ask", "answer"

@@ -22,9 +22,10 @@ from orchestra.errors import InputError
 from orchestra.learn import rulings
 from orchestra.learn.audit_book import replaced
 from orchestra.learn.certifying import Predictions, checks_of, rightness
-from orchestra.learn.combining import Fit, Row, blank, fitted
+from orchestra.learn.combining import PACKAGES, Fit, Row, blank, fitted
 from orchestra.learn.evaluation import EVALUATION, arm_of
 from orchestra.learn.metrics import Case
+from orchestra.learn.model import available
 from orchestra.learn.questions import Test, as_record
 from orchestra.project import Project
 from orchestra.values.json import canonical, digest
@@ -62,6 +63,7 @@ class Made:
 
 async def combined(open_: Opener, chosen: Settings, asked: Asked) -> Made:
     """Asks or reads the answers, has the checks speak, fits, and writes the file. Raises `InputError` before anything starts."""
+    available(PACKAGES)
     project = Project.load(chosen)
     card = project.registry.card(asked.agent)
     wanted = comparison.Asked(

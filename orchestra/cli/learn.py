@@ -215,7 +215,8 @@ def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
     pointing = points(card)
     available(spans.PACKAGES if pointing else intents.PACKAGES)
     if pointing and ends.minutes is not None:
-        raise InputError("K010", f"{card.name} points at words, and is trained by epochs", hint="--epochs 3 instead of --minutes")
+        reason = f"{card.name} points at words: its training ends after epochs, not after minutes"
+        raise InputError("N107", reason, hint="--epochs 3 instead of --minutes")
     rows, waiting = DataSet.load(data), Waiting()
     try:
         base = asyncio.run(Encoders(Pantry.of(hub=settings().hub or None), waiting).folder(card.model))

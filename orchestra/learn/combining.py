@@ -2,7 +2,6 @@
 
 With labels: logistic regression with an L2 penalty over the log-odds of the checks' scores, and an isotonic regression over what it
 makes of rows that it has not seen (ten folds). Without: the model of Dawid and Skene over pass and not pass.
-Neither needs more than numpy.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from orchestra.errors import InputError
 from orchestra.events import Verdict
+from orchestra.learn.metrics import auroc
 from orchestra.verify.certificate_file import Bonds
 from orchestra.verify.combination import Combination, Data, Step, Voice, denies, odds
 from orchestra.verify.verdict import PASS, UNKNOWN
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     Numbers: TypeAlias = NDArray[Any]
 
+PACKAGES = ("numpy", "sklearn")
 LABELS = 300
 """Labelled rows that a regression takes, at the least (VERIFICATION, V4)."""
 EACH = 20
@@ -168,20 +169,12 @@ def _crossed(places: Numbers, right: Numbers, seed: int) -> Numbers:
 
 
 def _logistic(places: Numbers, right: Numbers) -> Numbers:
-    """Weights and, last, the intercept of a logistic regression with an L2 penalty on the weights; by Newton's method."""
+    """Weights and, last, the intercept of a logistic regression with an L2 penalty on the weights."""
     import numpy as np
+    from sklearn.linear_model import LogisticRegression
 
-    design = np.column_stack([places, np.ones(len(places))])
-    penalty = np.diag([PULL] * places.shape[1] + [1e-6])  # a little on the intercept, so that there is always one best
-    weights = np.zeros(design.shape[1])
-    for _ in range(100):
-        chances = 1 / (1 + np.exp(-np.clip(design @ weights, -500, 500)))
-        slope = design.T @ (chances - right) + penalty @ weights
-        curve = (design * (chances * (1 - chances))[:, None]).T @ design + penalty
-        step = np.linalg.solve(curve, slope)
-        weights = weights - step
-        if float(np.abs(step).max()) < 1e-9:
-            break
+    found = LogisticRegression(C=1 / PULL, solver="newton-cholesky", tol=1e-9).fit(places, right)
+    weights: Numbers = np.append(found.coef_[0], found.intercept_)
     return weights
 
 
@@ -249,7 +242,8 @@ def _observers(votes: Numbers) -> tuple[float, Numbers, Numbers]:
 
 
 def _ranked(name: str, scores: Numbers, right: Numbers) -> Ranked:
-    return Ranked(name, area(list(map(float, scores)), list(map(bool, right))), _auroc(scores, right))
+    parts = list(zip(map(float, scores), map(bool, right), strict=True))
+    return Ranked(name, area(*zip(*parts, strict=True)), auroc(parts))
 
 
 def area(scores: Sequence[float], right: Sequence[bool]) -> float:
@@ -262,15 +256,3 @@ def area(scores: Sequence[float], right: Sequence[bool]) -> float:
             found += wrong / number * (number - before) / len(ranked)
             before = number
     return found
-
-
-def _auroc(scores: Numbers, right: Numbers) -> float:
-    """The chance that a right answer has a higher score than a wrong one; equal ones count half."""
-    import numpy as np
-
-    good, bad = np.sort(scores[right > 0]), scores[right <= 0]
-    if not len(good) or not len(bad):
-        return math.nan
-    above = len(good) - np.searchsorted(good, bad, side="right")
-    level = np.searchsorted(good, bad, side="right") - np.searchsorted(good, bad, side="left")
-    return float((above + level / 2).sum() / (len(good) * len(bad)))
