@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 from orchestra.agent.card import Card
 from orchestra.agent.encoder import Encoder
-from orchestra.agent.spans import Layout, Spans
+from orchestra.agent.spans import Layout, Spans, windows
 from orchestra.errors import InputError
 from orchestra.fleet.config import FolderSource, Weights
 from orchestra.fleet.encoders import KNOWN
@@ -109,11 +109,17 @@ def test_examples_point_at_the_words_of_the_answer(base: Path) -> None:
 
 def test_of_a_long_passage_the_windows_without_the_answer_are_silent_and_those_with_a_part_of_it_are_left_out(base: Path) -> None:
     encoder = Encoder.load(base)
-    passage = "The boat was built by Ada. " * 12 + "The tower was built by Grace Alan."
-    long = Row("1", {"question": "Who built the tower?", "context": passage}, {"answer": "Grace Alan"}, "1")
-    found = list(examples(long, FACE, encoder, draft(tokens=32)))
-    assert len(found) > 3
-    assert [bool(one.first) for one in found].count(True) == 1
+    cut = 0
+    for before in range(40):
+        passage = "the " * before + "The tower was built by Grace Alan. " + "The boat was built by Ada. " * 8
+        long = Row("1", {"question": "Who built the tower?", "context": passage}, {"answer": "Grace Alan"}, "1")
+        found, read = list(examples(long, FACE, encoder, draft(tokens=32))), encoder.pair("Who built the tower?", passage)
+        cut += len(list(windows(read, 32, 8))) - len(found)
+        assert any(one.first for one in found)
+        for one in found:
+            spans, start = one.window.spans, one.window.start
+            assert not one.first or passage[spans[one.first - start][0] : spans[one.last - start][1]] == "Grace Alan"
+    assert cut > 0
     assert list(examples(Row("2", long.input, {"answer": "Edsger"}, "1"), FACE, encoder, draft())) == []
 
 
