@@ -1,9 +1,11 @@
-"""Thirty requests to the shipped fleet through `orchestra ask`: the plans, the answers and how many are right, into docs/ask.md.
+"""Requests to the shipped fleet through `orchestra ask`: the plans, the answers and how many are right, into a page of docs/.
 
-    python -m bench.ask [--fleet NAME] [--router AGENT] [--out FILE]
+    python -m bench.ask [FILE] [--part PART] [--fleet NAME] [--router AGENT] [--out FILE]
 
-The requests stand in `bench/ask.yaml`. A request is right where every text that it expects stands in the answer, or, where the
-documents do not tell, where the answer is null. Nothing is left out of the page, failures least of all.
+The requests of docs/ask.md stand in `bench/ask.yaml`. Those of `bench/ask_strangers.yaml` are another author's, who had not seen what the
+router was trained on; the part `test` makes docs/ask_strangers.md. A request is right where every text that it expects stands in the
+answer, a number as a whole one, or, where the documents do not tell, where the answer is null. Nothing is left out of a page, failures
+least of all.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +29,6 @@ from orchestra.values.yaml import load
 
 REQUESTS = ROOT / "bench" / "ask.yaml"
 DOCUMENTS = ROOT / "examples" / "documents"
-PAGE = ROOT / "docs" / "ask.md"
 LONGEST = 220
 """Characters of an answer and of a quote on the page."""
 
@@ -59,12 +61,20 @@ class Told:
         said = json.dumps(self.result.value, ensure_ascii=False)
         if self.asked.nothing:
             return isinstance(self.result.value, dict) and self.result.value.get("text", "") is None
-        return all(text.casefold() in said.casefold() for text in self.asked.expect)
+        return all(_stands(text, said) for text in self.asked.expect)
 
 
-def requests() -> list[Asked]:
-    """The requests of the file."""
-    said: dict[str, Any] = load(REQUESTS.read_bytes(), str(REQUESTS)).value
+def _stands(text: str, said: str) -> bool:
+    """Whether a text stands in another; a number not as a part of another number."""
+    if not text.replace(".", "", 1).isdecimal():
+        return text.casefold() in said.casefold()
+    zeros = "0*" if "." in text else r"(?:\.0+)?"
+    return re.search(rf"(?<![\d.,]){re.escape(text)}{zeros}(?![.,]?\d)", said) is not None
+
+
+def requests(file: Path = REQUESTS, part: str = "") -> list[Asked]:
+    """The requests of a file, or of a part of it."""
+    said: dict[str, Any] = load(file.read_bytes(), str(file)).value
     known = {"documents": read_documents(DOCUMENTS)} | said["tables"] | said["texts"]
     names = {"documents": "documents", **dict.fromkeys(said["tables"], "table"), **dict.fromkeys(said["texts"], "text")}
     return [
@@ -75,6 +85,7 @@ def requests() -> list[Asked]:
             bool(one.get("nothing", False)),
         )
         for one in said["requests"]
+        if not part or one["part"] == part
     ]
 
 
@@ -94,17 +105,11 @@ async def answered(asked: Sequence[Asked], fleet: str | None, router: str) -> li
     return found
 
 
-def page(told: Sequence[Told], stamp: str) -> str:
-    """The page."""
+def page(told: Sequence[Told], about: str, stamp: str) -> str:
+    """The page: `about` is its title and what it is, as the file of requests says it."""
     right, planned = sum(one.right for one in told), sum(one.draft.plan is not None for one in told)
     lines = [
-        "# Thirty requests",
-        "",
-        "What `orchestra ask` makes of thirty requests, over the documents of `examples/documents`, a table, a text, and nothing.",
-        "The requests, and what would be right, are in `bench/ask.yaml`. They were written before the trained router was",
-        "asked, by the author of the phrases that it was trained on, and many use them. `python -m bench.ask` wrote this page, and left",
-        "nothing out. The first training got 20 of them right, and mostly failed at questions of general knowledge; forms of such",
-        "questions were then added to it (`bench/general_questions.yaml`), none of them of this page.",
+        about.strip(),
         "",
         f"**{right} of {len(told)} are right**; {planned} were planned. {stamp}.",
         "",
@@ -136,13 +141,16 @@ def _short(text: str) -> str:
 def main() -> None:
     """Asks, and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", nargs="?", type=Path, default=REQUESTS)
+    parser.add_argument("--part", default="", help="only this part of the requests")
     parser.add_argument("--fleet")
     parser.add_argument("--router", default="router")
-    parser.add_argument("--out", type=Path, default=PAGE)
+    parser.add_argument("--out", type=Path, help="the page; docs/FILE.md without it")
     given = parser.parse_args()
-    told = asyncio.run(answered(requests(), given.fleet, given.router))
-    given.out.write_text(page(told, now()), "utf-8")
-    print(f"{sum(one.right for one in told)} of {len(told)} right; {given.out} written")
+    told = asyncio.run(answered(requests(given.file, given.part), given.fleet, given.router))
+    out = given.out or ROOT / "docs" / f"{given.file.stem}.md"
+    out.write_text(page(told, load(given.file.read_bytes(), str(given.file)).value["about"], now()), "utf-8")
+    print(f"{sum(one.right for one in told)} of {len(told)} right; {out} written")
 
 
 if __name__ == "__main__":

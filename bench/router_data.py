@@ -1,6 +1,6 @@
 """The data set that the agent `router` is trained on: requests to the shipped fleet, put together by rule, with the plans that answer them.
 
-    python -m bench.router_data --data FOLDER --out FOLDER [--rows 1600]
+    python -m bench.router_data --data FOLDER --out FOLDER [--rows 1800]
 
 A request is one to three pieces of work in a row, each with the step that does it: a question to documents, a question to a table, an
 arithmetic story, a claim to hold against documents or against a text, a message whose intent is wanted, a booking to read, a message for
@@ -9,8 +9,9 @@ request, as they must be when the plan is decoded. The shortlist and the words t
 
 The pieces are the training parts of pubmedqa (MIT, Jin et al. 2019), tatqa (MIT, Zhu et al. 2021), factcheckgpt (Apache-2.0, Wang et al.
 2023), banking77 (CC BY 4.0, Casanueva et al. 2020), clinc150 (CC BY 3.0, Larson et al. 2019), restaurant8k (CC BY 4.0, Coope et al. 2020),
-and, of this project (Apache-2.0), the stories of `bench/stories` and the forms of `bench/general_questions.yaml`. Rows with a piece in
-common stand in one part.
+and, of this project (Apache-2.0), the stories of `bench/stories`, the forms of `bench/general_questions.yaml`, and the requests of
+`bench/requests`: forms around the pieces, and requests that were written as a whole, which stand in the set beside those of the rule. Rows
+with a piece in common stand in one part.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 from bench.calculator_stories import stories
 from bench.data_sets import command_line, write
 from bench.general_questions import general_questions, other_tasks
+from bench.request_forms import Forms, bare_messages
 from orchestra.app import Orchestra
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Origin, Row
@@ -62,6 +64,8 @@ class Kind:
     source: str
     asks: tuple[str, ...]
     """`{}` is the piece itself."""
+    name: str
+    """What `bench.request_forms` calls it."""
     steps: tuple[str, ...]
     """`{text}` is the piece as the plan has it, `{0}` and `{1}` are the names of the piece's own steps."""
     needs: tuple[str, ...] = ()
@@ -72,6 +76,7 @@ KINDS = (
     Kind(
         "pubmedqa",
         ("{}", "{}", "What do the documents say: {}", "Look it up: {}", "Find out from the documents: {}", "From my files, please: {}"),
+        "documents",
         ("{0} = answer_from_documents(question={text}, documents=input.documents)",),
         ("documents",),
         2,
@@ -91,6 +96,7 @@ KINDS = (
             "Search the documents. {}",
             "I have a question. {}",
         ),
+        "documents",
         ("{0} = answer_from_documents(question={text}, documents=input.documents)",),
         ("documents",),
         6,
@@ -98,12 +104,14 @@ KINDS = (
     Kind(
         "questions",
         ("From the text: {}", "According to the text: {}", "What does the text say: {}", "Read the text and tell me: {}"),
+        "text_question",
         ("{0} = reader(question={text}, context=input.text)",),
         ("text",),
     ),
     Kind(
         "tatqa",
         ("{}", "{}", "Look at the table: {}", "From the table: {}", "According to the figures: {}", "Read it off the table: {}"),
+        "table",
         ("{0} = financial_question(question={text}, table=input.table)",),
         ("table",),
         3,
@@ -111,6 +119,7 @@ KINDS = (
     Kind(
         "stories",
         ("{}", "{}", "Work this out: {}", "Calculate: {}", "A sum for you: {}", "Please reckon this: {}"),
+        "sum",
         ("{0} = calculator(question={text})",),
         (),
         4,
@@ -125,6 +134,7 @@ KINDS = (
             "Do my files say so? {}",
             "True or not, by the documents: {}",
         ),
+        "claim_documents",
         ("{0} = search(query={text}, documents=input.documents)", "{1} = entailment(claim={text}, evidence={0}[0].text)"),
         ("documents",),
         3,
@@ -137,6 +147,7 @@ KINDS = (
             "Hold this against the text: {}",
             "Is that what the text says? {}",
         ),
+        "claim_text",
         ("{0} = entailment(claim={text}, evidence=input.text)",),
         ("text",),
     ),
@@ -148,31 +159,37 @@ KINDS = (
             "Sort this banking message: {}",
             "Which banking intent is this? {}",
         ),
+        "bank_intent",
         ("{0} = banking_intent(text={text})",),
     ),
     Kind(
         "clinc150",
         ("What does somebody want who says: {}", "Which intent is this? {}", "To an assistant somebody said: {} What is meant?"),
+        "assistant_intent",
         ("{0} = assistant_intent(text={text})",),
     ),
     Kind(
         "restaurant8k",
         ("Read the booking: {}", "Get date, time and people out of this: {}", "Which slots are in this booking? {}"),
+        "booking",
         ("{0} = extractor(text={text}, requested=[])",),
     ),
     Kind(
         "banking77",
         ("Deal with this message: {}", "Handle this for the support desk: {}", "Answer this customer: {}"),
+        "desk",
         ("{0} = support_desk(message={text})",),
         (),
         1,
     ),
+    Kind("matters", ("{}",), "desk", ("{0} = support_desk(message={text})",), (), 2),
 )
-STRANGE = (
-    Kind("tasks", ("{}",), (), (), 3),
-    Kind("clinc150", ("{}",), (), (), 1),
-)
-"""What nothing in the fleet does: other tasks, and what people say to an assistant, without a word of what is wanted."""
+STRANGE = (Kind("tasks", ("{}",), "nothing", (), (), 3), Kind("talk", ("{}",), "nothing", (), (), 1))
+"""What nothing in the fleet does: other tasks, and small talk."""
+BY_HAND = 0.7
+"""Share of the forms and joins that are taken from `bench.request_forms`, and not from here."""
+TIMES = 2
+"""Rows of each whole request, each with other things at hand."""
 DECLINED = 0.14
 """Share of requests that nothing serves, or for which something is not at hand."""
 VALUES: Mapping[str, Any] = {"documents": DOCUMENTS, "table": TABLE, "text": "a text"}
@@ -180,7 +197,8 @@ JOINS = (" Also: {}", " And another thing: {}", "\n{}", " Then: {}", " Besides, 
 
 
 def pieces(folder: Path) -> dict[str, list[str]]:
-    """The pieces of each source, in the order of its file; those that are too long, or that repeat, are left out."""
+    """The pieces of each source, in the order of its file; those that are too long, or that repeat, are left out, and so are those that are
+    small talk or a matter for the desk where they stand as such."""
     found: dict[str, list[str]] = {
         "stories": [problem.question for _, problem in stories(2_000, SEED)],
         "questions": general_questions(2_000, SEED),
@@ -188,6 +206,12 @@ def pieces(folder: Path) -> dict[str, list[str]]:
     }
     for name, (_, field) in SETS.items():
         found[name] = [str(row["input"][field]) for row in _rows(folder / name)]
+    said = [(str(row["input"]["text"]), row["expected"]["intent"]) for row in _rows(folder / "clinc150")]
+    half = [text for text, _ in said[::2]]  # the others of the same intents are asked about
+    for name, intents in bare_messages().items():
+        taken = {text for text, intent in said if intent in intents}
+        found[name] = [text for text in half if text in taken]
+    found["clinc150"] = [text for text in found["clinc150"] if text not in {*found["talk"], *found["matters"]}]
     return {
         name: list(dict.fromkeys(text for one in texts if (text := " ".join(one.split())) and _fits(text))) for name, texts in found.items()
     }
@@ -213,8 +237,8 @@ class Wanted:
     group: str
 
 
-def wanted(found: Mapping[str, Sequence[str]], rows: int) -> Iterator[Wanted]:
-    """So many requests. A piece is taken once."""
+def wanted(found: Mapping[str, Sequence[str]], rows: int, forms: Forms) -> Iterator[Wanted]:
+    """So many requests by rule, in which a piece is taken once; and then those that were written as a whole."""
     chance = random.Random(SEED)
     left = {name: chance.sample(texts, len(texts)) for name, texts in found.items()}
     for number in range(rows):
@@ -228,26 +252,45 @@ def wanted(found: Mapping[str, Sequence[str]], rows: int) -> Iterator[Wanted]:
             kinds[chance.randrange(count)] = chance.choices(STRANGE, [kind.weight for kind in STRANGE])[0]
         if any(not left[kind.source] for kind in kinds):
             continue
-        yield _put_together([(kind, left[kind.source].pop()) for kind in kinds], chance, number, missing)
+        parts = [(kind, left[kind.source].pop()) for kind in kinds]
+        request = _request(parts, forms, chance)
+        yield _put_together(request, parts, chance, f"row {number}", missing)
+    of_name = {kind.name: kind for kind in (*KINDS[::-1], *STRANGE[:1])}
+    for number, one in enumerate(forms.whole):
+        for _ in range(TIMES):
+            pairs = [(of_name[name], one.said if piece is None else piece) for name, piece in zip(one.kinds, one.pieces, strict=True)]
+            missing = ("documents", "text", "table") if one.kinds == ("nothing",) else ()
+            yield _put_together(one.said, pairs, chance, f"whole {number}", missing)
 
 
-def _put_together(parts: Sequence[tuple[Kind, str]], chance: random.Random, number: int, missing: Sequence[str] = ()) -> Wanted:
+def _request(parts: Sequence[tuple[Kind, str]], forms: Forms, chance: random.Random) -> str:
     request = ""
+    for kind, text in parts:
+        by_hand = forms.forms.get(kind.name, ())
+        asked = chance.choice(by_hand if by_hand and chance.random() < BY_HAND else kind.asks).replace("{}", text)
+        if request and forms.joins and chance.random() < BY_HAND:
+            before, between, after = chance.choice(forms.joins).split("{}")
+            request = f"{before}{request}{between}{asked}{after}"
+        else:
+            request = asked if not request else request + chance.choice(JOINS).replace("{}", asked)
+    return request
+
+
+def _put_together(
+    request: str, parts: Sequence[tuple[Kind, str]], chance: random.Random, group: str, missing: Sequence[str] = ()
+) -> Wanted:
     lines: list[str] = []
     answers: list[str] = []
     for kind, text in parts:
-        asked = chance.choice(kind.asks).replace("{}", text)
-        request = asked if not request else request + chance.choice(JOINS).replace("{}", asked)
-        whole = len(parts) == 1 and request == text
         names = [f"s{len(lines) + 1 + at}" for at in range(len(kind.steps))]
-        stated = "input.request" if whole else json.dumps(text, ensure_ascii=False)
+        stated = "input.request" if request == text else json.dumps(text, ensure_ascii=False)
         lines += [_filled(step, names, stated) for step in kind.steps]
         answers += names[-1:]
     needed = {name for kind, _ in parts for name in kind.needs}
     values = tuple(name for name in VALUES if name not in missing and (name in needed or chance.random() < 0.25))
     declined = missing or not all(kind.steps for kind, _ in parts)
     plan = str(Answer(())) if declined else "\n".join([*lines, f"return {', '.join(answers)}"])
-    return Wanted(request, values, plan, f"row {number}")
+    return Wanted(request, values, plan, group)
 
 
 def _filled(step: str, names: Sequence[str], text: str) -> str:
@@ -278,13 +321,13 @@ def row_of(one: Wanted, offer: Offer, number: int) -> Row:
 
 async def made(folder: Path, rows: int) -> DataSet:
     """The data set."""
-    found = pieces(folder)
+    found, forms = pieces(folder), Forms.read()
     async with Orchestra.open(fleet="none") as orchestra:
         card = orchestra.registry.card("router")
         # The fleet's skills are few, so that none is left out: what is offered follows from the values alone.
         offers: dict[tuple[str, ...], Offer] = {}
         every = []
-        for number, one in enumerate(wanted(found, rows)):
+        for number, one in enumerate(wanted(found, rows, forms)):
             if one.values not in offers:
                 offers[one.values] = offer_of(orchestra, "", {name: VALUES[name] for name in one.values})
             every.append(row_of(one, offers[one.values], number))
@@ -294,6 +337,8 @@ async def made(folder: Path, rows: int) -> DataSet:
         "questions": "Apache-2.0",
         "tasks": "Apache-2.0",
     }
+    found["requests"] = [one.request for one in forms.whole]
+    licences["requests"] = "Apache-2.0"
     origins = [_origin(name, licence, found[name]) for name, licence in licences.items()]
     return DataSet.made("router", card.name, contract_digest(card), "MIT; Apache-2.0; CC BY 4.0; CC BY 3.0", origins, split(every, SHARES))
 
@@ -305,7 +350,7 @@ def _origin(name: str, licence: str, texts: Sequence[str]) -> Origin:
 def main() -> None:
     """Writes the folder."""
     parser = command_line(__doc__, f"the folder with {', '.join(SETS)}")
-    parser.add_argument("--rows", type=int, default=1600)
+    parser.add_argument("--rows", type=int, default=1800)
     given = parser.parse_args()
     write(asyncio.run(made(given.data, given.rows)), given.out)
 

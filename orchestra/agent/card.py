@@ -128,17 +128,14 @@ class Card(CardFile):
         except ValidationError as error:
             raise faults(error, CardFile, marked) from error
         inputs, outputs = _types(file, models, marked)
-        text, data = "", ""
+        text = ""
         if file.kind == "model":
             text = _text(folder, file.prompt, marked)
             template.check(text, file.input, folder / file.prompt)
-            if file.calibration is not None and (folder / file.calibration).exists():
-                found = _bytes(folder, file.calibration, marked.place(("calibration",)))
-                Calibration.read(found, Form.of(outputs, file.computed).choices, Place(str(folder / file.calibration), 1))
-                data = digest(found)
-        elif file.kind in WITH_ARRAYS and (folder / file.data).exists():  # one that is not there yet is trained first
-            data = digest(_bytes(folder, file.data, marked.place(("data",))))
-        return cls._made(file, inputs, outputs, text, data, folder)
+        if file.calibration is not None and (folder / file.calibration).exists():
+            found = _bytes(folder, file.calibration, marked.place(("calibration",)))
+            Calibration.read(found, Form.of(outputs, file.computed).choices, Place(str(folder / file.calibration), 1))
+        return cls._made(file, inputs, outputs, text, _data(file, folder, marked), folder)
 
     @classmethod
     def declared(cls, name: str, *, input: Schema, output: Schema, prompt: str, **settings: Any) -> Card:
@@ -208,8 +205,8 @@ class Card(CardFile):
         made = cls._made(file, stored.input, stored.output, stored.prompt, stored.data, folder)
         if made.digest != stored.digest:
             raise _not_stored(f"{name} has the digest {made.digest}, and they say {stored.digest}")
-        read = file.data if file.kind in WITH_ARRAYS else file.calibration if stored.data else None
-        if folder is not None and read is not None and digest(made.read(read)) != stored.data:
+        if folder is not None and (stored.data or file.kind in WITH_ARRAYS) and _data(file, folder) != stored.data:
+            read = " or ".join(named for named in (file.data if file.kind in WITH_ARRAYS else "", file.calibration) if named)
             raise InputError("A012", f"{name}: {read} has changed since the run began", hint="orchestra runs fork")
         return made
 
@@ -222,7 +219,7 @@ class Card(CardFile):
         file = CardFile.model_validate({**mine, **settings})
         data = self.data_digest if file.kind in WITH_ARRAYS or file.calibration else ""
         if folder is not None and file.kind in WITH_ARRAYS:
-            data = digest(_bytes(folder, file.data, Place(str(folder / file.data), 1)))
+            data = _data(file, folder)
         return self._made(file, self.input_schema, self.output_schema, self.template, data, folder or self.folder)
 
     def prompted(self, text: str, file: Path) -> Card:
@@ -260,13 +257,18 @@ class Card(CardFile):
         """
         if self.calibration is None or not self.data_digest or self.folder is None:
             return None
+        if self.kind in WITH_ARRAYS and self.data_digest == self.learnt:
+            return None  # the digest is of the data alone: there was no calibration when the card was loaded
         place = Place(str(self.folder / self.calibration), 1)
         found = Calibration.read(self.read(self.calibration), self.form.choices, place)
         return found if found.adapter == self.learnt else None
 
     @property
     def learnt(self) -> str:
-        """SHA-256 of the weights of its adapter, as the adapter's manifest has it; empty where there is none or nothing says it."""
+        """SHA-256 of the weights of its adapter, as the adapter's manifest has it, or of its data file, which names that of its arrays;
+        empty where there is none or nothing says it."""
+        if self.kind in WITH_ARRAYS:
+            return digest(self.read(self.data)) if self.folder is not None and self.data_digest else ""
         if self.adapter is None or self.folder is None:
             return ""
         try:
@@ -402,7 +404,8 @@ def _check_evidence(file: CardFile, inputs: Schema, outputs: Schema, place: Plac
 
 
 def _check_computed(file: CardFile, outputs: Schema, place: Place | None) -> None:
-    if file.computed and file.kind != "model":
+    weighs = file.kind == "encoder" and all(rule.probability is not None for rule in file.computed.values())
+    if file.computed and file.kind != "model" and not weighs:
         raise InputError("A013", f"computed: an agent of kind {file.kind} fills its whole output", place=place, hint="kind: model")
     Form.of(outputs, file.computed, place)
 
@@ -445,6 +448,24 @@ def _check_kit(file: CardFile, inputs: Schema, place: Place | None) -> None:
     if taken := next((name for name in inputs.get("properties", {}) if kit.taken(name)), None):
         hint = f"call it {taken}_; {', '.join(kit.ADDED)} and s1, s2, ... are what the loop itself puts in"
         raise InputError("A018", f"the input {taken!r} of an agent with tools has a name that is taken", place=place, hint=hint)
+
+
+def _data(file: CardFile, folder: Path, marked: Marked | None = None) -> str:
+    """The digest of a card's data file, of its calibration, or of both; empty where there is none.
+
+    `marked` is the card's file where it is loaded for the first time, when its data file need not be there. Raises `InputError` A003, A004.
+    """
+    named = ["data"] if file.kind in WITH_ARRAYS else []
+    named += ["calibration"] if file.calibration is not None else []
+    found: list[str] = []
+    for key in named:
+        name = str(getattr(file, key))
+        if (folder / name).exists() or (marked is None and key == "data"):
+            place = Place(str(folder / FILE), 1) if marked is None else marked.place((key,))
+            found.append(digest(_bytes(folder, name, place, MAX_DATA_BYTES if marked is None else MAX_BYTES)))
+        elif key == "data":  # one that is not there yet is trained first
+            return ""
+    return found[0] if len(found) == 1 else digest(msgspec.json.encode(found)) if found else ""
 
 
 def _text(folder: Path, name: str, marked: Marked) -> str:

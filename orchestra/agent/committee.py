@@ -1,10 +1,11 @@
-"""Committees: fine-tuned sentence encoders and a linear classifier over n-grams, which tell a text's label together.
+"""Committees: fine-tuned sentence encoders and a linear classifier over n-grams, which tell the label of a text, or of a pair, together.
 
 `model.json` says how the labels are called, on what base the encoders stand, and the SHA-256 of the arrays beside it (`.npz`): for each
 linear layer of the base the adapters of all members, `down.NAME` and `up.NAME`, and for each member its `prototypes` (one direction a
 label) and its `sharpness`. A member's logits are its sharpness times the cosines of the text with the prototypes. The linear classifier
 stands in files of its own, as in a card of kind `sklearn`. What the committee says are the shares of what its parts say, each as the
-logarithm of a probability.
+logarithm of a probability. Of pairs there is no linear classifier: n-grams of each text alone do not say how they stand to one another.
+The card may name fields for the probabilities of labels, and a calibration of them, as one of a language model does.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from orchestra.agent.calibration import Calibration
 from orchestra.agent.card import Card
 from orchestra.agent.classical import Classifier, reading, unpacked
+from orchestra.agent.computed import Form
 from orchestra.agent.encoder import Change, Encoder
 
 if TYPE_CHECKING:
@@ -77,6 +80,8 @@ class Layout(_Frozen):
     format: Literal["orchestra/committee/v1"]
     input: str
     """The input that is read."""
+    beside: str = ""
+    """The input that is read beside it, as one text; empty where texts stand alone."""
     output: str
     """The output's field that gets the label."""
     labels: tuple[str, ...] = Field(min_length=2)
@@ -102,11 +107,21 @@ class _Standing(BaseModel):
 class Committee:
     """A committee, ready."""
 
-    def __init__(self, layout: Layout, arrays: Mapping[str, NDArray[Any]], encoder: Encoder, linear: Classifier | None) -> None:
-        """Raises `ValueError` or `KeyError` for arrays that do not fit the layout or the encoder."""
+    def __init__(
+        self,
+        layout: Layout,
+        arrays: Mapping[str, NDArray[Any]],
+        encoder: Encoder,
+        linear: Classifier | None,
+        form: Form | None = None,
+        calibration: Calibration | None = None,
+    ) -> None:
+        """`form` says which fields get the probabilities of labels. Raises `ValueError` or `KeyError` for arrays that do not fit the layout
+        or the encoder."""
         import numpy as np
 
         self.layout, self.encoder, self._linear = layout, encoder, linear
+        self._form, self._calibration = form, calibration
         shape, wide = encoder.shape, {name: array.astype(np.float32) for name, array in arrays.items()}
         members, width = layout.members, shape.width
         self._changes = {name: Change(wide[f"down.{name}"], wide[f"up.{name}"]) for name in shape.names if f"down.{name}" in wide}
@@ -128,11 +143,12 @@ class Committee:
         with reading(card):
             layout = _layout(card)
             arrays = unpacked(card, layout.arrays, layout.sha256)
-            return cls(layout, arrays, encoder, _linear(card, layout.linear))
+            return cls(layout, arrays, encoder, _linear(card, layout.linear), card.form, card.calibrated)
 
-    def logits(self, text: str) -> NDArray[Any]:
+    def logits(self, text: str, beside: str = "") -> NDArray[Any]:
         """What the committee gives each label: logarithms of weights that need not sum to one."""
-        tokens = self.encoder.tokens(text, self.layout.tokens)
+        most = self.layout.tokens
+        tokens = self.encoder.both(text, beside, most) if self.layout.beside else self.encoder.tokens(text, most)
         members = self.voices(self.encoder.embed(tokens, self._changes, self.layout.members))
         given: NDArray[Any] = self.layout.share * members.mean(axis=0)
         if self._linear is not None and self.layout.linear is not None:
@@ -154,10 +170,9 @@ class Committee:
         import numpy as np
 
         layout = self.layout
-        chances = np.exp(logarithms(self.logits(str(inputs[layout.input]))))
+        chances = np.exp(logarithms(self.logits(str(inputs[layout.input]), str(inputs[layout.beside]) if layout.beside else "")))
         if layout.outside is None:
-            best = int(chances.argmax())
-            return {layout.output: layout.labels[best]}, float(chances[best])
+            return self._told(dict(zip(layout.labels, map(float, chances), strict=True)), inputs)
         at = layout.labels.index(layout.outside.label)
         outside = _logistic(layout.outside.bias + layout.outside.slope * _odds(float(chances[at])))
         chances[at] = 0
@@ -165,6 +180,14 @@ class Committee:
         sure = (1 - outside) * float(chances[best] / max(chances.sum(), FLOOR))
         label, probability = (layout.outside.label, outside) if outside >= ODDS_EVEN else (layout.labels[best], sure)
         return {layout.output: label, layout.outside.output: outside}, probability
+
+    def _told(self, chances: Mapping[str, float], inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
+        """The likeliest label, and the fields of probabilities, after the calibration where there is one."""
+        if self._calibration is not None:
+            chances = self._calibration.corrected(chances, inputs)
+        best = max(chances, key=lambda label: chances[label])
+        said = {self.layout.output: best}
+        return said if self._form is None else self._form.filled(said, chances), chances[best]
 
 
 FLOOR = 1e-12

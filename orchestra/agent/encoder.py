@@ -144,6 +144,13 @@ class Encoder:
         start, end = (body[0], body[-1] + 1) if body else (len(made.ids) - 1, len(made.ids) - 1)
         return Pair(made.ids[:start], made.ids[start:end], made.offsets[start:end], made.ids[end:])
 
+    def both(self, first: str, second: str, most: int) -> list[int]:
+        """The tokens of two texts as one input, `most` of them: of each the beginning counts, and of the first at most half of that."""
+        pair = self.pair(first[: most * CHARACTERS], second[: most * CHARACTERS])
+        marks = len(self.pair("", "").head) - 1  # behind the first text
+        head = pair.head if len(pair.head) <= most // 2 else [*pair.head[: most // 2 - marks], *pair.head[-marks:]]
+        return [*head, *pair.body[: most - len(head) - len(pair.tail)], *pair.tail]
+
     def embed(self, tokens: Sequence[int], changes: Mapping[str, Change], members: int = 1) -> Array:
         """The vectors of a text, (members, width)."""
         with self._processors.limit(limits=1, user_api="blas"):  # threads of small products wait for one another longer than they work

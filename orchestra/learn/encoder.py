@@ -1,4 +1,4 @@
-"""Committees, trained: labelled texts in, the files of a card of kind `encoder` out.
+"""Committees, trained: labelled texts, or pairs, in, the files of a card of kind `encoder` out.
 
 Each member is the base with adapters of its own and leaves out one fold of the rows. On these folds, which that member has not seen, it is
 settled what the members count and what the linear classifier counts, and how the probability of "none of the labels" is calibrated.
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from orchestra.agent.encoder import Encoder
     from orchestra.learn.linear import Fit
     from orchestra.learn.member import Step
     from orchestra.learn.tuned import Frozen, Pace
@@ -45,7 +46,8 @@ class Plan:
     """How a committee is trained."""
 
     pace: Pace
-    fit: Fit
+    fit: Fit | None
+    """Of the linear classifier; None where what is labelled are pairs."""
     members: int = 2
     minutes: float | None = None
     """About how long all of it may take: as many epochs as fit, instead of those of the pace."""
@@ -121,46 +123,64 @@ def train(card: Card, rows: Rows, base: tuple[Path, Base], plan: Plan, work: Pat
     """
     from orchestra.learn.linear import fitted
 
-    given, output, outside = fields(card, plan.outside)
-    labels = _labels(card, output, rows)
+    face = Face.of(card, plan.outside)
+    labels = _labels(card, face.output, rows)
     arrays, held = _members(rows, labels, base[0], plan, work, told)
-    fold = dict(zip(rows.own, folds(rows.own), strict=True))
-    seen = [row for row in rows.own if fold[row] >= plan.members]
-    tried = fitted([*seen, *rows.other], (given, output), plan.fit, LINEAR_ARRAYS).classifier
-    settled = settle(held_out(held, labels, tried.probabilities), labels, plan)
-    linear = fitted([*rows.own, *rows.other], (given, output), plan.fit, LINEAR_ARRAYS)
+    files: dict[str, bytes] = {}
+    said: Callable[[str], NDArray[Any]] | None = None
+    if plan.fit is not None:
+        fold = dict(zip(rows.own, folds(rows.own), strict=True))
+        seen = [row for row in rows.own if fold[row] >= plan.members]
+        said = fitted([*seen, *rows.other], (face.given, face.output), plan.fit, LINEAR_ARRAYS).classifier.probabilities
+        linear = fitted([*rows.own, *rows.other], (face.given, face.output), plan.fit, LINEAR_ARRAYS)
+        files = {LINEAR_ARRAYS: linear.arrays, LINEAR: linear.layout.encode()}
+    settled = settle(held_out(held, labels, said), labels, plan)
+    outside = Outside(label=plan.outside, output=face.outside, slope=settled.slope, bias=settled.bias) if plan.outside else None
     layout: dict[str, Any] = {
         "format": FORMAT,
-        "input": given,
-        "output": output,
-        "outside": None
-        if not plan.outside
-        else Outside(label=plan.outside, output=outside, slope=settled.slope, bias=settled.bias).model_dump(),
+        "input": face.given,
+        **({"beside": face.beside} if face.beside else {}),
+        "output": face.output,
+        "outside": None if outside is None else outside.model_dump(),
         "base": base[1].model_dump(),
         "tokens": plan.tokens,
         "members": plan.members,
         "share": settled.share,
-        "linear": {"file": LINEAR, "sha256": digest_of(linear.layout.encode()), "share": settled.linear},
+        "linear": {"file": LINEAR, "sha256": digest_of(files[LINEAR]), "share": settled.linear} if files else None,
         "data": [source.model_dump() for source in rows.sources],
         "labels": labels,
         "arrays": ARRAYS,
     }
     text, data = packed(layout, arrays)
-    return Made({LINEAR_ARRAYS: linear.arrays, LINEAR: linear.layout.encode(), ARRAYS: data, card.data: text.encode()}, settled)
+    return Made(files | {ARRAYS: data, card.data: text.encode()}, settled)
 
 
-def fields(card: Card, outside: str) -> tuple[str, str, str]:
-    """The card's input, the field of its output that is a label, and the one that is the probability of being outside (or nothing).
+@dataclass(frozen=True, slots=True)
+class Face:
+    """Which fields of a card are read and told."""
 
-    Raises `InputError` N141 for a card of another form.
-    """
-    inputs, outputs = card.input_schema.get("properties", {}), card.output_schema.get("properties", {})
-    of_labels = [name for name in outputs if _enum(card, outputs[name])]
-    numbers = [name for name in outputs if outputs[name].get("type") == "number"]
-    if len(inputs) == 1 and len(of_labels) == 1 and len(outputs) == 1 + len(numbers) and len(numbers) == bool(outside):
-        return next(iter(inputs)), of_labels[0], numbers[0] if outside else ""
-    wanted = "one field of an enum, and one number for the probability of being outside" if outside else "one field, of an enum"
-    raise InputError("N141", f"{card.name} tells no labels of texts", hint=f"one input; in the output {wanted}")
+    given: str
+    """The input."""
+    beside: str
+    """The second input, which is read beside the first; empty where there is one."""
+    output: str
+    """The label."""
+    outside: str
+    """The probability of being outside; empty where every text has one of the labels."""
+
+    @classmethod
+    def of(cls, card: Card, outside: str) -> Face:
+        """Raises `InputError` N141 for a card of another form."""
+        inputs, outputs = list(card.input_schema.get("properties", {})), card.form.schema.get("properties", {})
+        of_labels = [name for name in outputs if _enum(card, outputs[name])]
+        numbers = [name for name in outputs if outputs[name].get("type") == "number"]
+        fits = len(of_labels) == 1 and len(outputs) == 1 + len(numbers) and len(numbers) == bool(outside)
+        if fits and (len(inputs) == 1 or (len(inputs) == 2 and not outside)):
+            return cls(inputs[0], inputs[1] if len(inputs) == 2 else "", of_labels[0], numbers[0] if outside else "")
+        wanted = "one field of an enum, and one number for the probability of being outside" if outside else "one field, of an enum"
+        raise InputError(
+            "N141", f"{card.name} tells no labels of texts", hint=f"one input{'' if outside else ', or two'}; in the output {wanted}"
+        )
 
 
 def _enum(card: Card, schema: Mapping[str, Any]) -> list[str]:
@@ -192,7 +212,7 @@ def _members(
     began = time.monotonic()
     reader, frozen, number = Encoder.load(folder), tuned.Frozen.load(folder), {label: index for index, label in enumerate(labels)}
     whole, blocks = [*rows.own, *rows.other], min(plan.pace.blocks, frozen.shape.layers)
-    hidden = frozen.below([reader.tokens(row.text, plan.tokens) for row in whole], blocks)
+    hidden = frozen.below([_tokens(reader, row, plan) for row in whole], blocks)
     pace = replace(plan.pace, blocks=blocks)
     if plan.minutes is not None:
         pace = replace(pace, epochs=_epochs(frozen, hidden, [number[row.label] for row in whole], pace, plan, work, began))
@@ -213,6 +233,11 @@ def _members(
         made.append(member.arrays())
     arrays = {name: torch.stack([one[name] for one in made]).numpy().astype(np.float16) for name in made[0]}
     return arrays | {"sharpness": arrays["sharpness"].astype(np.float32)}, held
+
+
+def _tokens(reader: Encoder, row: Labelled, plan: Plan) -> list[int]:
+    """Of a text, or, where there is no linear classifier, of a pair."""
+    return reader.both(row.text, row.beside, plan.tokens) if plan.fit is None else reader.tokens(row.text, plan.tokens)
 
 
 def _epochs(frozen: Frozen, hidden: Sequence[Tensor], labels: Sequence[int], pace: Pace, plan: Plan, work: Path, began: float) -> int:
@@ -237,13 +262,13 @@ def _epochs(frozen: Frozen, hidden: Sequence[Tensor], labels: Sequence[int], pac
     return found
 
 
-def held_out(held: Sequence[tuple[Labelled, NDArray[Any]]], labels: list[str], linear: Callable[[str], NDArray[Any]]) -> Held:
-    """What members and the linear classifier said, side by side."""
+def held_out(held: Sequence[tuple[Labelled, NDArray[Any]]], labels: list[str], linear: Callable[[str], NDArray[Any]] | None) -> Held:
+    """What members and the linear classifier said, side by side; of a classifier that is not there, that all labels are as likely."""
     import numpy as np
 
-    rows = [row for row, _ in held]
-    said = np.log(np.maximum(np.stack([linear(row.text) for row in rows]), FLOOR))
-    return Held(rows, np.stack([voice for _, voice in held]), said, np.array([labels.index(row.label) for row in rows]))
+    rows, members = [row for row, _ in held], np.stack([voice for _, voice in held])
+    said = np.zeros_like(members) if linear is None else np.log(np.maximum(np.stack([linear(row.text) for row in rows]), FLOOR))
+    return Held(rows, members, said, np.array([labels.index(row.label) for row in rows]))
 
 
 SHARES = tuple(round(0.1 * step, 1) for step in range(21))
@@ -258,11 +283,11 @@ def settle(held: Held, labels: list[str], plan: Plan) -> Settled:
         said = logarithms(shares[0] * held.members + shares[1] * held.linear)
         return -float(said[np.arange(len(held.wanted)), held.wanted].mean())
 
-    share, linear = min(((a, b) for a in SHARES[1:] for b in SHARES), key=loss)
+    share, linear = min(((a, b) for a in SHARES[1:] for b in (SHARES if plan.fit is not None else SHARES[:1])), key=loss)
     both = logarithms(share * held.members + linear * held.linear)
     slope, bias = _calibrated(both, held, labels, plan) if plan.outside else (1.0, 0.0)
     inside = held.wanted != labels.index(plan.outside) if plan.outside else np.ones(len(held.wanted), dtype=bool)
-    parts = {"members": held.members, "linear": held.linear, "committee": both}
+    parts = {"members": held.members, "linear": held.linear, "committee": both} if plan.fit is not None else {"members": held.members}
     right = {name: float((said.argmax(axis=1) == held.wanted)[inside].mean()) for name, said in parts.items()}
     return Settled(share, linear, slope, bias, right)
 

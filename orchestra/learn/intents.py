@@ -1,4 +1,5 @@
-"""Intents: an agent of kind `encoder`, trained on a user's data set: a committee of one member and a linear classifier.
+"""Intents: an agent of kind `encoder`, trained on a user's data set: a committee of one member and a linear classifier; or, of pairs of
+texts, one member alone, all of whose blocks are tuned.
 
 Minutes on two cores for ten thousand short texts. Committees of several members are a little better and as many times slower, to train and
 to serve; those of the package were trained by `bench/train_intents.py`.
@@ -20,7 +21,7 @@ from orchestra.errors import InputError
 from orchestra.fleet.encoders import described
 from orchestra.learn.contract import check_contract, contract_digest
 from orchestra.learn.dataset import DataSet, Row
-from orchestra.learn.encoder import Made, Plan, Rows, fields, train
+from orchestra.learn.encoder import Face, Made, Plan, Rows, train
 from orchestra.learn.texts import Labelled, plain
 from orchestra.values.json import digest
 
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "safetensors", "sklearn", "tokenizers", "threadpoolctl")
 MANY = 100
 """Labels from which on the linear classifier gets fewer features: its weights are a number for each of them."""
+PAIR_EPOCHS, PAIR_TOKENS = 3, 256
+"""Passes over pairs where nothing is said, and the tokens of one that are read at most."""
+ALL = 1_000
+"""Blocks of an encoder, however many it has."""
 LEAST = 2
 """Texts that a label needs: one is learnt, and one is left out to settle what the parts count."""
 
@@ -68,15 +73,19 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
     if not rows:
         raise InputError("N104", f"{data.manifest.name} has no rows to train on", hint="more rows, or other shares of the parts")
     number = next((name for name, schema in card.output_schema.get("properties", {}).items() if schema.get("type") == "number"), "")
-    given, output, _ = fields(card, number)
-    labelled = [Labelled(str(row.input[given]), str(row.output[output])) for row in rows]
+    face = Face.of(card, number)
+    output = face.output
+    labelled = [
+        Labelled(str(row.input[face.given]), str(row.output[output]), str(row.input[face.beside]) if face.beside else "") for row in rows
+    ]
     _check(labelled, output)
     outside = _outside(rows, output, number) if number else ""
     if fresh:
         shutil.rmtree(training.folder, ignore_errors=True)
     own = (data.manifest.name, data.manifest.licence, labelled)
     base = (training.base, described(card.model, training.base))
-    return train(card, Rows.of(own), base, _plan(training, labelled, outside), training.folder, lambda _, step: tell(step))
+    plan = _pairs(training) if face.beside else _plan(training, labelled, outside)
+    return train(card, Rows.of(own), base, plan, training.folder, lambda _, step: tell(step))
 
 
 def _plan(training: Training, rows: Sequence[Labelled], outside: str) -> Plan:
@@ -86,6 +95,14 @@ def _plan(training: Training, rows: Sequence[Labelled], outside: str) -> Plan:
     pace = Pace(seed=training.seed) if training.epochs is None else Pace(epochs=training.epochs, seed=training.seed)
     fit = SMALLER if len({row.label for row in rows}) > MANY else Fit()
     return Plan(pace, fit, members=1, minutes=training.minutes, outside=outside)
+
+
+def _pairs(training: Training) -> Plan:
+    """How pairs are learnt: what one text says of another is not in a few last blocks."""
+    from orchestra.learn.tuned import Pace
+
+    pace = Pace(epochs=training.epochs or PAIR_EPOCHS, rate=5e-4, rank=16, blocks=ALL, batch=16, seed=training.seed)
+    return Plan(pace, None, members=1, minutes=training.minutes, tokens=PAIR_TOKENS)
 
 
 def _check(rows: Sequence[Labelled], output: str) -> None:

@@ -1,6 +1,6 @@
 """Readers that point, trained: rows with a question, a passage and words of the passage in, the files of a card of kind `encoder` out.
 
-The base is frozen in bfloat16 but for adapters on the linear layers of its blocks, and a head says for each token of the passage whether
+The base is frozen but for adapters on the linear layers of its blocks, and a head says for each token of the passage whether
 the answer begins or ends there (`orchestra.agent.spans`). The rows to tune on settle how readily it is silent and how sure it says that
 it is; nothing else is chosen by them.
 """
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "safetensors", "tokenizers", "threadpoolctl")
 ARRAYS = "spans.npz"
-EPOCHS = 3
+EPOCHS = 7
 """Passes over the rows, where nothing is said."""
 SILENCES = tuple(step / 4 for step in range(-16, 17))
 """What is tried on the rows to tune on as the logit that is added to "no answer here"."""
@@ -64,7 +64,7 @@ class Training:
     cache: Path
     """Where checkpoints are kept."""
     epochs: int = EPOCHS
-    rate: float = 3e-4
+    rate: float = 5e-4
     rank: int = 16
     seed: int = 0
     tokens: int = 384

@@ -20,6 +20,8 @@ class Labelled:
 
     text: str
     label: str
+    beside: str = ""
+    """The text that is read beside it, where what is labelled is a pair."""
 
 
 def plain(text: str) -> str:
@@ -28,7 +30,8 @@ def plain(text: str) -> str:
 
 
 def folds(rows: Sequence[Labelled], count: int = FOLDS) -> list[int]:
-    """The fold of each row: the labels are spread evenly, equal texts stand in one fold, and the order of the rows does not matter."""
+    """The fold of each row: the labels are spread evenly, equal texts stand in one fold, and so do
+    pairs whose first texts are equal; the order of the rows does not matter."""
     of_label: dict[str, list[str]] = defaultdict(list)
     first: dict[str, str] = {}
     for text, label in sorted((plain(row.text), row.label) for row in rows):
@@ -49,7 +52,7 @@ def fold_of(text: str, count: int) -> int:
 
 def digest_of(rows: Sequence[Labelled]) -> str:
     """Names the rows, whatever their order."""
-    return digest(canonical(sorted([row.text, row.label] for row in rows)))
+    return digest(canonical(sorted([row.text, row.label, *([row.beside] if row.beside else [])] for row in rows)))
 
 
 def _mark(text: str) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.router_data import SETS, made, pieces, wanted
+from bench.request_forms import Forms, Whole, bare_messages
+from bench.router_data import SETS, TIMES, made, pieces, wanted
 from orchestra.router.notation import Answer, Literal, Step, read_plan
 
 WORDS = (
@@ -18,22 +19,33 @@ WORDS = (
     "book me a table",
     "for 3 people at 7 pm",
 )
+FORMS = Forms(
+    {"sum": ["be so kind: {}"], "table": ["{} quickly"]},
+    ["{} - that, and {}"],
+    [
+        Whole(kinds=("table",), request="Sales, 2019?"),
+        Whole(kinds=("documents", "sum"), request="[[Who won]], and [[what is 2 and 2]]?"),
+        Whole(kinds=("assistant_intent", "booking"), request="intent and details: [[a table for two]]"),
+        Whole(kinds=("nothing",), request="Sing."),
+    ],
+)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for (name, (_, field)), text in zip(SETS.items(), WORDS, strict=True):
         (tmp_path / name).mkdir()
-        rows = [{"input": {field: f"{text} number {number}"}} for number in range(30)] + [
-            {"input": {field: "x" * 300}},
-            {"input": {field: "?"}},
+        intents = ["tell_joke", "alarm", "weather"]
+        rows = [{"input": {field: f"{text} number {number}"}, "expected": {"intent": intents[number % 3]}} for number in range(30)] + [
+            {"input": {field: "x" * 300}, "expected": {"intent": "weather"}},
+            {"input": {field: "?"}, "expected": {"intent": "weather"}},
         ]
         (tmp_path / name / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return tmp_path
 
 
 def test_texts_of_a_plan_are_pieces_of_its_request(folder: Path) -> None:
-    for one in wanted(pieces(folder), 40):
+    for one in wanted(pieces(folder), 40, FORMS):
         stated = [
             value.value
             for step in read_plan(one.plan)
@@ -46,14 +58,14 @@ def test_texts_of_a_plan_are_pieces_of_its_request(folder: Path) -> None:
 
 def test_pieces_are_short_and_taken_once(folder: Path) -> None:
     found = pieces(folder)
-    assert all(len(texts) == 30 for name, texts in found.items() if name in SETS)
-    plans = "\n".join(one.plan for one in wanted(found, 60))
+    assert all(len(texts) == 30 for name, texts in found.items() if name in SETS and name != "clinc150")
+    plans = "\n".join(one.plan for one in wanted(found, 60, FORMS))
     assert all(plans.count(f'claim="{text}"') <= 1 for text in found["factcheckgpt"])
 
 
 async def test_rows_are_made_of_plans_that_the_gates_accept(folder: Path) -> None:
     data = await made(folder, 30)
-    assert sum(len(rows) for rows in data.rows.values()) == 30
+    assert sum(len(rows) for rows in data.rows.values()) == 30 + TIMES * len(Forms.read().whole)
     row = data.rows["train"][0]
     assert row.input["plan"] == row.input["grammar"] == ""
     assert row.output.splitlines()[-1].startswith("return ")
@@ -62,9 +74,61 @@ async def test_rows_are_made_of_plans_that_the_gates_accept(folder: Path) -> Non
 
 def test_what_nothing_serves_or_lacks_what_it_needs_has_no_plan(folder: Path) -> None:
     found = pieces(folder)
-    hopeless = [one for one in wanted(found, 100) if one.plan == str(Answer(()))]
-    strange = [one for one in hopeless if any(text in one.request for name in ("tasks", "clinc150") for text in found[name])]
+    hopeless = [one for one in wanted(found, 100, FORMS) if one.plan == str(Answer(()))]
+    strange = [one for one in hopeless if any(text in one.request for name in ("tasks", "talk") for text in found[name])]
     lacking = [one for one in hopeless if one not in strange]
     assert len(strange) > 2
     assert len(lacking) > 2
     assert not any("documents" in one.values and "text" in one.values for one in lacking)
+
+
+def test_bare_messages_are_small_talk_or_a_matter_for_the_desk(folder: Path) -> None:
+    found = pieces(folder)
+    assert found["talk"]
+    assert found["matters"]
+    apart = [set(found[name]) for name in ("talk", "matters", "clinc150")]
+    assert len(set.union(*apart)) == sum(map(len, apart)) == 30
+    known = bare_messages()
+    assert not {*known["talk"]} & {*known["matters"]}
+    desk = [one for one in wanted(found, 200, FORMS) if any(one.request == text for text in found["matters"])]
+    assert desk
+    assert all("support_desk(message=input.request)" in one.plan for one in desk)
+
+
+def test_forms_and_joins_of_the_files_are_taken_beside_those_of_the_rule(folder: Path) -> None:
+    made = [one.request for one in wanted(pieces(folder), 200, FORMS)]
+    assert any(request.startswith("be so kind: ") for request in made)
+    assert any(" - that, and " in request for request in made)
+    assert not any("{}" in request for request in made)
+
+
+def test_whole_requests_get_the_steps_of_their_kinds(folder: Path) -> None:
+    plans: dict[str, set[str]] = {}
+    for one in [*wanted(pieces(folder), 10, FORMS)][-TIMES * len(FORMS.whole) :]:
+        plans.setdefault(one.request, set()).add(one.plan)
+    assert plans == {
+        "Sales, 2019?": {"s1 = financial_question(question=input.request, table=input.table)\nreturn s1"},
+        "Who won, and what is 2 and 2?": {
+            's1 = answer_from_documents(question="Who won", documents=input.documents)\n'
+            's2 = calculator(question="what is 2 and 2")\nreturn s1, s2'
+        },
+        "intent and details: a table for two": {
+            's1 = assistant_intent(text="a table for two")\ns2 = extractor(text="a table for two", requested=[])\nreturn s1, s2'
+        },
+        "Sing.": {str(Answer(()))},
+    }
+
+
+def test_marks_must_fit_the_kinds() -> None:
+    with pytest.raises(ValueError, match="2 pieces for sum"):
+        _ = Whole(kinds=("sum",), request="[[a]] [[b]]").pieces
+
+
+def test_the_files_have_forms_for_every_kind_and_pieces_that_a_plan_may_state() -> None:
+    forms = Forms.read()
+    assert {*forms.forms} == {
+        "documents", "text_question", "table", "sum", "claim_documents", "claim_text", "bank_intent", "assistant_intent", "booking", "desk",
+    }  # fmt: skip
+    assert all(form.count("{}") == 1 for asks in forms.forms.values() for form in asks)
+    assert all(join.count("{}") == 2 for join in forms.joins)
+    assert all(piece is None or len(piece) <= 200 for one in forms.whole for piece in one.pieces)

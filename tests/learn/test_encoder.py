@@ -19,7 +19,7 @@ from orchestra.agent.committee import Committee  # noqa: E402
 from orchestra.agent.encoder import Encoder  # noqa: E402
 from orchestra.errors import InputError  # noqa: E402
 from orchestra.fleet.encoders import described  # noqa: E402
-from orchestra.learn.encoder import Held, Plan, Rows, fields, settle, train  # noqa: E402
+from orchestra.learn.encoder import Face, Held, Plan, Rows, settle, train  # noqa: E402
 from orchestra.learn.linear import Fit  # noqa: E402
 from orchestra.learn.member import Step, embedded, trained  # noqa: E402
 from orchestra.learn.texts import Labelled, digest_of, folds  # noqa: E402
@@ -187,7 +187,7 @@ def test_what_parts_count_follows_from_who_is_right() -> None:
 )
 def test_a_card_of_another_form_is_refused(tmp_path: Path, text: str, outside: str) -> None:
     with pytest.raises(InputError) as caught:
-        fields(card_in(tmp_path, text), outside)
+        Face.of(card_in(tmp_path, text), outside)
     assert caught.value.code == "N141"
 
 

@@ -1,0 +1,85 @@
+"""Requests as many people would put them, written by hand: what the router is trained on beside what is put together by rule.
+
+The files of `bench/requests` were written for this project (Apache-2.0) by language models, each for itself, that had not seen the
+requests of `bench/ask.yaml` and `bench/ask_strangers.yaml`. A file has `forms`, by kind of work, with `{}` where a piece goes; `joins`, in
+which two requests become one; and `whole` requests, with the pieces that the plan states marked by `[[ ]]`, or none where a step gets the
+request as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from orchestra.values.yaml import load
+
+FOLDER = Path(__file__).with_name("requests")
+_MARKED = re.compile(r"\[\[(.+?)\]\]", re.DOTALL)
+
+
+class Whole(BaseModel):
+    """A request, and the kinds of work in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kinds: tuple[str, ...]
+    request: str
+
+    @property
+    def said(self) -> str:
+        """The request without its marks."""
+        return _MARKED.sub(lambda found: found[1], self.request)
+
+    @property
+    def pieces(self) -> tuple[str | None, ...]:
+        """For each kind the words that its steps get; None for all of the request. Raises `ValueError` for marks that do not fit."""
+        marked: list[str | None] = [*_MARKED.findall(self.request)] or [None]
+        if len(marked) == 1:
+            return tuple(marked * len(self.kinds))
+        if len(marked) != len(self.kinds):
+            raise ValueError(f"{len(marked)} pieces for {', '.join(self.kinds)}: {self.request}")
+        return tuple(marked)
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    forms: dict[str, list[str]]
+    joins: list[str]
+    whole: list[Whole]
+
+
+@dataclass(frozen=True)
+class Forms:
+    """All files together."""
+
+    forms: Mapping[str, Sequence[str]]
+    joins: Sequence[str]
+    whole: Sequence[Whole]
+
+    @classmethod
+    def read(cls, folder: Path = FOLDER) -> Forms:
+        """Each line once, in the order of the files."""
+        files = list(_files(folder))
+        kinds = dict.fromkeys(kind for file in files for kind in file.forms)
+        return cls(
+            {kind: list(dict.fromkeys(form for file in files for form in file.forms.get(kind, ()))) for kind in kinds},
+            list(dict.fromkeys(join for file in files for join in file.joins)),
+            list({one.said: one for file in files for one in file.whole}.values()),
+        )
+
+
+def bare_messages() -> dict[str, list[str]]:
+    """The intents of CLINC150 whose messages stand alone in requests, by what they are: `talk` or `matters`."""
+    path = FOLDER.with_name("bare_messages.yaml")
+    said: dict[str, list[str]] = load(path.read_bytes(), str(path)).value
+    return said
+
+
+def _files(folder: Path) -> Iterator[_File]:
+    for path in sorted(folder.glob("*.yaml")):
+        yield _File.model_validate(load(path.read_bytes(), str(path)).value, strict=False)

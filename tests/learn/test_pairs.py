@@ -1,0 +1,152 @@
+"""Pairs of texts are labelled by an encoder that reads them beside one another; the probabilities of labels are fields, and are calibrated."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import pytest
+
+np = pytest.importorskip("numpy")
+torch = pytest.importorskip("torch")
+
+from orchestra.agent.calibration import Calibration, Trust  # noqa: E402
+from orchestra.agent.card import Card  # noqa: E402
+from orchestra.agent.committee import Committee  # noqa: E402
+from orchestra.agent.encoder import Encoder  # noqa: E402
+from orchestra.errors import InputError  # noqa: E402
+from orchestra.fleet.encoders import described  # noqa: E402
+from orchestra.learn.encoder import Plan, Rows, train  # noqa: E402
+from orchestra.learn.texts import Labelled, digest_of, folds  # noqa: E402
+from orchestra.learn.tuned import Pace  # noqa: E402
+from orchestra.testing.encoder import write_encoder  # noqa: E402
+
+COLOURS = ("red", "green", "blue", "white", "black", "brown")
+CARD = """
+name: judge
+kind: encoder
+model: tiny
+input: {claim: str, evidence: str}
+output: {label: Verdict, p_same: float | null, p_other: float | null}
+types: {Verdict: {type: string, enum: [same, other]}}
+computed: {p_same: {probability: same}, p_other: {probability: other}}
+calibration: calibration.json
+"""
+PLAN = Plan(Pace(epochs=60, rate=2e-2, rank=4, blocks=2, batch=12, dropout=0.0), None, members=1, tokens=16)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads of tiny matrices wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def pairs() -> list[Labelled]:
+    """Neither text alone says the label: each colour stands as often in pairs of both labels."""
+    same = [Labelled(f"it is {one}", "same", one) for one in COLOURS for _ in range(5)]
+    return same + [Labelled(f"it is {one}", "other", other) for one, other in itertools.permutations(COLOURS, 2)]
+
+
+@pytest.fixture(scope="module", params=["bert", "mpnet"])
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    kind: Literal["bert", "mpnet"] = request.param
+    return write_encoder(tmp_path_factory.mktemp(kind), {*COLOURS, "it", "is"}, kind=kind)
+
+
+def card_in(folder: Path) -> Card:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "agent.yaml").write_text(CARD)
+    return Card.load(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("judge")
+    rows = Rows.of(("colours", "CC0-1.0", pairs()))
+    train(card_in(place), rows, (base, described("tiny", base)), PLAN, place / "work", lambda index, step: None).write(place)
+    return place
+
+
+def test_a_pair_is_judged_by_both_texts(folder: Path, base: Path) -> None:
+    card = Card.load(folder)
+    assert card.trained
+    judge = Committee.load(card, Encoder.load(base))
+    said = [judge.predict({"claim": row.text, "evidence": row.beside}) for row in pairs()]
+    right = np.mean([output["label"] == row.label for (output, _), row in zip(said, pairs(), strict=True)])
+    assert right > 0.85, right
+    for output, sure in said:
+        assert list(output) == ["label", "p_same", "p_other"]
+        assert output["p_same"] + output["p_other"] == pytest.approx(1)
+        assert sure == max(output["p_same"], output["p_other"]) == output[f"p_{output['label']}"]
+
+
+def test_the_files_say_that_pairs_are_read(folder: Path) -> None:
+    said = json.loads((folder / "model.json").read_text())
+    assert (said["input"], said["beside"], said["linear"], said["outside"]) == ("claim", "evidence", None, None)
+    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == ["adapters.npz", "agent.yaml", "model.json"]
+
+
+def test_a_calibration_changes_what_is_likeliest(folder: Path, base: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(folder, tmp_path / "judge"))
+    plain = Card.load(place)
+    read = {"claim": "it is red", "evidence": "red"}
+    assert Committee.load(plain, Encoder.load(base)).predict(read)[0]["label"] == "same"
+
+    def calibrated(adapter: str) -> Card:
+        found = Calibration(choices=("same", "other"), trust=Trust(1.0), bias=(0.0, 50.0), adapter=adapter)
+        (place / "calibration.json").write_bytes(msgspec.json.encode(found))
+        return Card.load(place)
+
+    output, sure = Committee.load(calibrated(plain.learnt), Encoder.load(base)).predict(read)
+    assert output["label"] == "other"
+    assert sure == output["p_other"] > 0.9
+    assert calibrated(plain.learnt).digest != plain.digest, "a run that is resumed would not see that it was calibrated"
+    assert calibrated(plain.learnt).learnt == plain.learnt
+    stale = Committee.load(calibrated("of another training"), Encoder.load(base))
+    assert stale.predict(read)[0]["label"] == "same", "a calibration of other arrays is void"
+
+
+def test_a_stored_card_is_the_same_or_has_changed(folder: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(folder, tmp_path / "judge"))
+    stored = Card.load(place).dump()
+    assert Card.restore(stored, place).digest == Card.load(place).digest
+    found = Calibration(choices=("same", "other"), trust=Trust(1.0), bias=(0.0, 0.0))
+    (place / "calibration.json").write_bytes(msgspec.json.encode(found))
+    with pytest.raises(InputError, match="calibration.json has changed"):
+        Card.restore(stored, place)
+    again = Card.load(place).dump()
+    assert Card.restore(again, place).digest == Card.load(place).digest
+    (place / "model.json").write_bytes((place / "model.json").read_bytes() + b"\n")
+    with pytest.raises(InputError, match="has changed"):
+        Card.restore(again, place)
+
+
+def test_of_both_texts_the_beginning_counts(base: Path) -> None:
+    encoder = Encoder.load(base)
+    whole = encoder.pair("red green", "blue white")
+    assert encoder.both("red green", "blue white", 64) == [*whole.head, *whole.body, *whole.tail]
+    long = encoder.both("red " * 500, "blue " * 500, 16)
+    assert len(long) == 16
+    marks = len(encoder.pair("", "").head)
+    red, blue = encoder.pair("red", "blue").head[1], encoder.pair("red", "blue").body[0]
+    assert long.count(red) == 8 - marks
+    assert long.count(blue) == 16 - 8 - 1
+    assert long[-1:] == whole.tail
+    assert encoder.both("red", "", 16) == encoder.pair("red", "").head + whole.tail
+
+
+def test_pairs_with_one_first_text_stand_in_one_fold_and_have_digests_of_their_own() -> None:
+    rows = pairs()
+    of = dict(zip([row.text for row in rows], folds(rows), strict=True))
+    assert [of[row.text] for row in rows] == folds(rows)
+    alone = [Labelled(row.text, row.label) for row in rows]
+    assert digest_of(rows) != digest_of(alone)
+    assert digest_of(rows) != digest_of([Labelled(row.text, row.label, "red") for row in rows])
