@@ -32,6 +32,10 @@ class Field:
         """Whether one of its schemas has this `format`."""
         return any(schema.get("format") == wanted for schema in self.schemas)
 
+    def is_choice(self) -> bool:
+        """Whether its type lists the values that it may have."""
+        return any("enum" in schema or "const" in schema for schema in self.schemas)
+
     def allows_null(self) -> bool:
         """Whether null is a value of its type."""
         return any(nullable(schema) for schema in self.schemas)

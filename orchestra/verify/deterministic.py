@@ -108,7 +108,8 @@ def _unsupported(record: Field, every: list[Field], schema: dict[str, Any]) -> s
     """How a record speaks without a quote, or an empty text.
 
     It speaks when a field beside its quotes says something: one that could be null, or where none could, any text. The whole
-    value needs a quote somewhere. An expression and the numbers beside it need none, for `numbers` and `recompute` judge them.
+    value needs a quote somewhere. An expression and the numbers beside it need none, for `numbers` and `recompute` judge them, and neither
+    does a choice beside an expression, as the scale of a sum is: no words of the evidence could bear it out.
     """
     if record.parent is None:
         if any(field.value and field.is_format(QUOTE) for field in every):
@@ -120,7 +121,7 @@ def _unsupported(record: Field, every: list[Field], schema: dict[str, Any]) -> s
     if (not names and record.parent is not None) or any(field.value for field in beside if field.name in names):
         return ""
     summed = any(field.value and _is_expression(field) for field in beside)
-    others = [field for field in beside if field.name not in names and not (summed and _is_sum(field))]
+    others = [field for field in beside if field.name not in names and not (summed and (_is_sum(field) or field.is_choice()))]
     silent = [field for field in others if field.allows_null()]
     for field in silent or others:
         if (isinstance(field.value, str) and field.value.strip()) or (

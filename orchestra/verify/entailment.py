@@ -77,7 +77,7 @@ def _claims(field: Field) -> bool:
     if not isinstance(field.value, str) or not field.value.strip() or field.name in ABOUT:
         return False
     judged = (EXPRESSION,) if field.parent is None else (QUOTE, EXPRESSION)
-    return not any(schema.get("format") in judged or "enum" in schema or "const" in schema for schema in field.schemas)
+    return not field.is_choice() and not any(schema.get("format") in judged for schema in field.schemas)
 
 
 def speaks(schema: Mapping[str, Any]) -> bool:

@@ -103,6 +103,26 @@ def test_every_item_of_a_list_needs_its_own_quote() -> None:
     ]
 
 
+def test_a_choice_beside_an_expression_needs_no_quote() -> None:
+    """The scale of a sum stands nowhere in a table; `numbers` and `recompute` judge the sum."""
+    schema = {
+        "type": "object",
+        "properties": {
+            "expression": {"anyOf": [{"type": "string", "format": "expression"}, {"type": "null"}]},
+            "quotes": {"type": "array", "items": {"type": "string", "format": "quote"}},
+            "scale": {"$ref": "#/$defs/Scale"},
+            "answer": {"anyOf": [{"type": "number"}, {"type": "null"}]},
+        },
+        "$defs": {"Scale": {"type": "string", "enum": ["", "percent", "thousand"]}},
+    }
+    summed = {"expression": "(54 - 48) / 48 * 100", "quotes": [], "scale": "percent", "answer": 12.5}
+    assert rule(summed, "quote", schema=schema).accepted
+    made_up = rule({**summed, "quotes": ["scottish engineers"]}, "quote", schema=schema)
+    assert made_up.reason == "quote: 'scottish engineers' does not stand in the evidence"
+    free = {**schema, "$defs": {"Scale": {"type": "string"}}}
+    assert rule(summed, "quote", schema=free).reason == "quote: scale is 'percent', without a quote"
+
+
 def test_a_list_of_quotes_counts_as_support() -> None:
     schema = {
         "type": "object",
