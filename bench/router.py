@@ -30,6 +30,7 @@ from typing import Any
 
 from bench.evaluation_tables import between
 from bench.machine import ROOT, now
+from bench.request_forms import Forms
 from bench.router_data import VALUES, pieces, wanted
 from orchestra.agent.card import Sampling
 from orchestra.app import Orchestra
@@ -336,7 +337,7 @@ def main() -> None:
         print(right(asked, made))
         return
     # Requests whose pieces are used up are left out, so that more are drawn than are taken.
-    drawn = islice(wanted(pieces(given.data), 2 * given.plans), given.plans)
+    drawn = islice(wanted(pieces(given.data), 2 * given.plans, Forms.read()), given.plans)
     kept = Kept(given.kept)
     asyncio.run(sampled([Asked(one.request, one.values) for one in drawn], wish, settings, given.at_once, kept))
     way = " --whole" * given.whole + " --free" * given.free

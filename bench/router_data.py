@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +37,8 @@ from orchestra.learn.splits import Shares, split
 from orchestra.planning import offer_of
 from orchestra.router import telling
 from orchestra.router.gates import judge
-from orchestra.router.notation import Answer, Step, read_plan
+from orchestra.router.grammar import MAX_LISTED
+from orchestra.router.notation import ELEMENT, Answer, Step, read_plan
 from orchestra.router.offer import Offer
 from orchestra.router.plan import plan_of
 from orchestra.values.json import digest
@@ -45,6 +47,8 @@ SEED = 11
 SHARES = Shares(tune=0.06, test=0.0)
 LONGEST = 200
 """Characters of a piece at most: of a text that a plan states (`orchestra.router.grammar.MAX_TEXT`)."""
+LISTED = MAX_LISTED
+"""Characters of a piece at most that stands in a list of a plan's line."""
 DOCUMENTS = [{"source": "a.txt", "text": "a"}]
 TABLE = [["a", "b"]]
 SETS = {
@@ -281,16 +285,30 @@ def _put_together(
 ) -> Wanted:
     lines: list[str] = []
     answers: list[str] = []
-    for kind, text in parts:
+    for kind, texts in _runs(parts):
         names = [f"s{len(lines) + 1 + at}" for at in range(len(kind.steps))]
-        stated = "input.request" if request == text else json.dumps(text, ensure_ascii=False)
-        lines += [_filled(step, names, stated) for step in kind.steps]
+        if len(texts) > 1:
+            call = kind.steps[0].partition(" = ")[2].replace("{text}", ELEMENT)
+            lines.append(f"{names[0]} = [{call} for {ELEMENT} in {json.dumps(texts, ensure_ascii=False)}]")
+        else:
+            stated = "input.request" if request == texts[0] else json.dumps(texts[0], ensure_ascii=False)
+            lines += [_filled(step, names, stated) for step in kind.steps]
         answers += names[-1:]
     needed = {name for kind, _ in parts for name in kind.needs}
     values = tuple(name for name in VALUES if name not in missing and (name in needed or chance.random() < 0.25))
     declined = missing or not all(kind.steps for kind, _ in parts)
     plan = str(Answer(())) if declined else "\n".join([*lines, f"return {', '.join(answers)}"])
     return Wanted(request, values, plan, group)
+
+
+def _runs(parts: Sequence[tuple[Kind, str]]) -> Iterator[tuple[Kind, list[str]]]:
+    """Short pieces of one kind in a row are one call of each, where that is one step."""
+    for steps, run in itertools.groupby(parts, key=lambda part: part[0].steps):
+        kinds, texts = zip(*run, strict=True)
+        if len(steps) == 1 and len({*texts}) == len(texts) > 1 and max(map(len, texts)) <= LISTED:
+            yield kinds[0], list(texts)
+        else:
+            yield from ((kind, [text]) for kind, text in zip(kinds, texts, strict=True))
 
 
 def _filled(step: str, names: Sequence[str], text: str) -> str:

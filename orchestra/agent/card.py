@@ -218,8 +218,9 @@ class Card(CardFile):
         mine = self.model_dump(by_alias=True, include=set(CardFile.model_fields))
         file = CardFile.model_validate({**mine, **settings})
         data = self.data_digest if file.kind in WITH_ARRAYS or file.calibration else ""
-        if folder is not None and file.kind in WITH_ARRAYS:
-            data = _data(file, folder)
+        where = folder or (self.folder if "calibration" in settings else None)
+        if where is not None and file.kind in WITH_ARRAYS:
+            data = _data(file, where)
         return self._made(file, self.input_schema, self.output_schema, self.template, data, folder or self.folder)
 
     def prompted(self, text: str, file: Path) -> Card:

@@ -56,12 +56,13 @@ async def promoted(open_: Opener, chosen: Settings, asked: Asked, *, force: bool
             if not (judgement.better or force):
                 return Promoted(report, judgement, False, f"{asked.agent} stays as it is; --force takes the candidate all the same.")
             figures = [(arm.name, report.figures(arm.name)[judgement.metric].value) for arm in (old, new)]
+            calibrated = own.calibrated is not None
             shelf.take(asked.candidate, promotion(shelf, mark, _now(), judgement, figures, test))
             loaded = await _loaded(open_, chosen, asked.agent)
     finally:
         waiting.close()
     said = f"{asked.agent} has {mark[:12]} now{loaded}. orchestra learn rollback {asked.agent}"
-    if own.calibration is not None and own.data_digest:
+    if calibrated:
         said += f"\nIts calibration was made for the adapter before, and is void: orchestra learn calibrate {asked.agent}"
     if certificates.found(chosen, Project.load(chosen).registry, asked.agent) is not None:
         said += f"\nIts certificate was made for the adapter before, and is void: orchestra certify {asked.agent} --data FILE"

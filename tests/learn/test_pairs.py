@@ -129,6 +129,18 @@ def test_a_stored_card_is_the_same_or_has_changed(folder: Path, tmp_path: Path) 
         Card.restore(again, place)
 
 
+def test_a_card_without_its_calibration_is_stored_and_read_back(folder: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(folder, tmp_path / "judge"))
+    bare = Card.load(place)
+    found = Calibration(choices=("same", "other"), trust=Trust(1.0), bias=(0.0, 0.0), adapter=bare.learnt)
+    (place / "calibration.json").write_bytes(msgspec.json.encode(found))
+    without = Card.load(place).varied(calibration=None)
+    assert without.calibrated is None
+    assert Card.restore(without.dump(), place).digest == without.digest
+    candidate = Card.load(place).varied(folder=folder)
+    assert (candidate.calibrated, candidate.data_digest) == (None, bare.data_digest), "a candidate has no calibration yet"
+
+
 def test_of_both_texts_the_beginning_counts(base: Path) -> None:
     encoder = Encoder.load(base)
     whole = encoder.pair("red green", "blue white")
