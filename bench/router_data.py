@@ -1,6 +1,6 @@
 """The data set that the agent `router` is trained on: requests to the shipped fleet, put together by rule, with the plans that answer them.
 
-    python -m bench.router_data --data FOLDER --out FOLDER [--rows 1800]
+    python -m bench.router_data --data FOLDER --out FOLDER [--rows 1800] [--seed 11]
 
 A request is one to three pieces of work in a row, each with the step that does it: a question to documents, a question to a table, an
 arithmetic story, a claim to hold against documents or against a text, a message whose intent is wanted, a booking to read, a message for
@@ -241,9 +241,9 @@ class Wanted:
     group: str
 
 
-def wanted(found: Mapping[str, Sequence[str]], rows: int, forms: Forms) -> Iterator[Wanted]:
+def wanted(found: Mapping[str, Sequence[str]], rows: int, forms: Forms, seed: int = SEED) -> Iterator[Wanted]:
     """So many requests by rule, in which a piece is taken once; and then those that were written as a whole."""
-    chance = random.Random(SEED)
+    chance = random.Random(seed)
     left = {name: chance.sample(texts, len(texts)) for name, texts in found.items()}
     for number in range(rows):
         declined = chance.random() < DECLINED
@@ -337,7 +337,7 @@ def row_of(one: Wanted, offer: Offer, number: int) -> Row:
     return Row(f"router-{number}", inputs, one.plan, one.group)
 
 
-async def made(folder: Path, rows: int) -> DataSet:
+async def made(folder: Path, rows: int, seed: int = SEED) -> DataSet:
     """The data set."""
     found, forms = pieces(folder), Forms.read()
     async with Orchestra.open(fleet="none") as orchestra:
@@ -345,7 +345,7 @@ async def made(folder: Path, rows: int) -> DataSet:
         # The fleet's skills are few, so that none is left out: what is offered follows from the values alone.
         offers: dict[tuple[str, ...], Offer] = {}
         every = []
-        for number, one in enumerate(wanted(found, rows, forms)):
+        for number, one in enumerate(wanted(found, rows, forms, seed)):
             if one.values not in offers:
                 offers[one.values] = offer_of(orchestra, "", {name: VALUES[name] for name in one.values})
             every.append(row_of(one, offers[one.values], number))
@@ -369,8 +369,9 @@ def main() -> None:
     """Writes the folder."""
     parser = command_line(__doc__, f"the folder with {', '.join(SETS)}")
     parser.add_argument("--rows", type=int, default=1800)
+    parser.add_argument("--seed", type=int, default=SEED, help="of what is drawn")
     given = parser.parse_args()
-    write(asyncio.run(made(given.data, given.rows)), given.out)
+    write(asyncio.run(made(given.data, given.rows, given.seed)), given.out)
 
 
 if __name__ == "__main__":
