@@ -422,56 +422,55 @@ class Orchestra:
         answer: Any,
         *,
         against: Any,
-        checks: Check | str | Iterable[str] = ("quote",),
-        accept: float = 0.5,
+        checks: Check | str | Iterable[str] | None = None,
+        accept: float | None = None,
         inputs: Mapping[str, Any] | None = None,
+        confidence: float | None = None,
+        combined: str | Path = "",
         back_off: bool = False,
     ) -> Ruling:
-        """What the checks say of an answer: a text, or a model with fields of type `Quote`.
+        """What the checks say of an answer: a text, or a model with fields of type `Quote`. `quote` is asked where none is stated.
 
         A text is a quote as a whole where the check `quote` is asked for; of a dict the fields `quote` and `quotes` are quotes.
         Checks that ask agents run these, each question as a run of its own; those that ask nobody leave no trace. `inputs` is what the
-        answer was made from, for `rederive`. With `back_off` the parts that `entailment` does not pass are left out of the judgement:
-        `ruling.dropped` are these, and `ruling.rest(answer)` is the answer as JSON without them. Raises `InputError` V010 for what is no
-        check, V011 for an agent that is not there.
+        answer was made from, for `rederive` and `agree`; `confidence` is how sure its producer was, in [0, 1].
+
+        `combined` names the agent whose answer it is, or the file of a combination: its checks are asked, and what they say becomes one
+        score, as with `score: combined`. It is accepted from `accept` on; where that is not said, by the agent's certificate over the
+        combined score (`ruling.promise`), or from 0.5 on. With `back_off` the parts that `entailment` does not pass are left out of the
+        judgement: `ruling.dropped` are these, and `ruling.rest(answer)` is the answer as JSON without them.
+
+        Raises `InputError` V010 for what is no check, V011 for an agent that is not there, and with `combined` what
+        `orchestra.judging.combined` does.
         """
-        from orchestra.engine.kinds.acceptance import sources
-        from orchestra.values.types import schema_of
-        from orchestra.verify.acceptance import Situation, names_of
-        from orchestra.verify.alone import type_of
-        from orchestra.verify.examination import Asked, go_on, start, stated
+        from orchestra import judging
+        from orchestra.verify.examination import Asked, go_on, start
         from orchestra.workflow.acceptance import Check
 
         if isinstance(checks, Check):
             for agent in checks.agents:
                 self._project.adopt(agent)
             checks = checks.names
-        names, judges = stated((checks,) if isinstance(checks, str) else tuple(checks), self.registry.agents)
-        untyped = isinstance(answer, str | dict | list)
-        schema = type_of(answer, names_of(names)) if untyped else schema_of(type(answer), "serialization")
-        situation = Situation(
-            value=jsonable(answer),
-            schema=schema,
-            evidence=sources(jsonable(against)),
-            checks=names,
-            accept=accept,
-            inputs=jsonable(dict(inputs or {})),
-            judges=judges,
-            back_off=back_off,
-        )
+        names = (checks,) if isinstance(checks, str) else None if checks is None else tuple(checks)
+        given = judging.Answer(value=answer, against=against, inputs=inputs or {}, confidence=confidence)
+        if combined:
+            situation = judging.combined(self._project, given, combined, names, accept, back_off=back_off)
+        else:
+            situation = judging.alone(self._project, given, ("quote",) if names is None else names, accept, back_off=back_off)
         stands = start(situation)
         while isinstance(stands, Asked):
             stands = go_on(situation, stands, await asyncio.gather(*map(self._heard, stands.questions)))
         return stands
 
     async def _heard(self, question: Question) -> Reply:
-        """What an agent says to a check's question; a failure, or an answer that comes too late, is none."""
+        """What an agent says to a check's question, without checks of its own; a failure, or an answer that comes too late, is none."""
         from orchestra.engine.kinds.checking import PATIENCE
         from orchestra.verify.entailment import Reply
 
+        runs = self.options(sample=question.sample) if question.sample else self
         try:
             async with asyncio.timeout(PATIENCE):
-                result = await self.run(self._project.agent(question.agent), **question.inputs)
+                result = await runs.run(self._project.unchecked(question.agent), **question.inputs)
                 return Reply(jsonable(result.output))
         except TimeoutError:
             return Reply(fault=f"E006 no answer within {PATIENCE:g} s")

@@ -116,13 +116,7 @@ class Combinations(Mapping[str, Combination]):
         path = found(settings, registry, agent, COMBINATION)
         if path is None:
             raise KeyError(agent)
-        place = Place(str(path), 1)
-        combination = _of(Combination.read(_bytes(path, agent), place), agent, place)
-        judges = {name: bonds(settings, registry, name) for name in combination.judges}
-        if changed := combination.changed(bonds(settings, registry, agent), judges):
-            why = f"the combination of checks of {agent!r} is void: {' and '.join(changed)} changed since it was made"
-            raise InputError("V002", why, place=place, hint=combination.command)
-        return combination
+        return combination(settings, registry, path, agent)
 
     def __iter__(self) -> Iterator[str]:
         registry = self._registry()
@@ -142,6 +136,19 @@ def read_claims(path: Path, agent: str) -> ClaimsCertificate:
     """The certificate of claims of a file. Raises as `read`."""
     place = Place(str(path), 1)
     return _of(ClaimsCertificate.read(_bytes(path, agent), place), agent, place)
+
+
+def combination(settings: Settings, registry: Registry, path: Path, agent: str = "") -> Combination:
+    """The combination of a file, held against what it is bound to; of `agent`, where one is named. Raises `InputError` V002 to V007."""
+    place = Place(str(path), 1)
+    found = Combination.read(_bytes(path, agent or "AGENT"), place)
+    if agent:
+        _of(found, agent, place)
+    judges = {name: bonds(settings, registry, name) for name in found.judges}
+    if changed := found.changed(bonds(settings, registry, found.agent), judges):
+        why = f"the combination of checks of {found.agent!r} is void: {' and '.join(changed)} changed since it was made"
+        raise InputError("V002", why, place=place, hint=found.command)
+    return found
 
 
 def _bytes(path: Path, agent: str) -> bytes:

@@ -49,6 +49,7 @@ class Project:
         self._programs: dict[int, tuple[Step[..., Any], Program, tuple[Any, ...]]] = {}
         self._adopted: dict[int, Step[..., Any]] = {}
         self._agents: dict[str, Agent[..., Any]] = {}
+        self._unchecked: dict[str, tuple[Card, Agent[..., Any]]] = {}
         for card in registry.cards.values():
             self._form(card)
 
@@ -159,6 +160,18 @@ class Project:
             known = self._agents[name] = Agent.of(contract)
         return known
 
+    def unchecked(self, name: str) -> Agent[..., Any]:
+        """An agent as a step that is asked for its answer alone: without checks of its own. Raises `InputError` A001."""
+        card = self.registry.cards.get(name)
+        if card is None or not card.checks:
+            return self.agent(name)
+        bare = card.varied(checks=(), accept=None, otherwise=())
+        known = self._unchecked.get(name)
+        if known is None or known[0].digest != bare.digest:
+            self.keep(bare)
+            known = self._unchecked[name] = bare, Agent.of(bare.contract)
+        return known[1]
+
     def program(self, step: Step[..., Any], /) -> Program:
         """A step, compiled. An agent or a tool becomes a workflow of one node. Raises `InputError`, or `InputErrors`."""
         known = self._programs.get(id(step))
@@ -170,6 +183,9 @@ class Project:
         catalog = self.catalog()
         models = step.models if isinstance(step, Workflow) else models_of(step.signature.input)
         catalog = replace(catalog, models={**catalog.models, **models})
+        bare, unchecked = self._unchecked.get(step.name, (None, None))
+        if bare is not None and unchecked is step:
+            catalog = replace(catalog, agents={**catalog.agents, step.name: bare.contract})
         program = compile_graph(graph, catalog, places)
         self._programs[id(step)] = (step, program, self._stamps(program))
         return program

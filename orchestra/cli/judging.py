@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,10 +35,32 @@ def register(app: typer.Typer) -> None:
         against: Annotated[
             list[Path], typer.Option("--against", "-a", metavar="FILE", help="What it must rest on: a text, JSON, or a folder of texts.")
         ],
-        checks: Annotated[str, typer.Option(metavar="CHECKS", help="Which checks, with commas between, or put together.")] = "quote",
-        accept: Annotated[float, typer.Option(min=0.0, max=1.0, help="The score that it must reach.")] = 0.5,
+        checks: Annotated[
+            str | None,
+            typer.Option(
+                metavar="CHECKS",
+                help="Which checks, with commas between, or put together.",
+                show_default="quote, or those of the combination",
+            ),
+        ] = None,
+        accept: Annotated[
+            float | None,
+            typer.Option(min=0.0, max=1.0, help="The score that it must reach.", show_default="0.5, or as certified with --combined"),
+        ] = None,
+        combined: Annotated[
+            str,
+            typer.Option(
+                metavar="AGENT|FILE",
+                help="Whose answer it is: what the checks of its combination say becomes one score.",
+                show_default=False,
+            ),
+        ] = "",
+        confidence: Annotated[
+            float | None, typer.Option(min=0.0, max=1.0, help="How sure its producer was, for confidence.", show_default=False)
+        ] = None,
         inputs: Annotated[
-            list[str] | None, typer.Option("--input", "-i", metavar="KEY=VALUE", help="What it was made from, for rederive(NAME).")
+            list[str] | None,
+            typer.Option("--input", "-i", metavar="KEY=VALUE", help="What it was made from, for rederive(NAME) and agree(N)."),
         ] = None,
         back_off: Annotated[
             bool, typer.Option("--back-off", help="Take out the parts that entailment does not pass, and print what is left.")
@@ -51,54 +74,87 @@ def register(app: typer.Typer) -> None:
         an `expression` is computed again; a text is a quote as a whole where the check `quote` is asked for. Where no check asks an
         agent, no fleet is needed and nothing is recorded.
 
+        --combined AGENT weighs the checks as `orchestra learn combine` found for that agent, and accepts as its certificate says that
+        `orchestra certify --combined` made, or from --accept on.
+
         Exits with 0 where the answer is accepted, with 3 where it is not.
         """
         from orchestra.cli.drafting import values
-        from orchestra.cli.signals import carry_out
-        from orchestra.verify.alone import judge
 
-        named, asking = _checks(checks)
-        if back_off and "entailment" not in (text.partition("(")[0] for text in named):
-            raise InputError("C037", "--back-off needs the check 'entailment' by itself", hint="--checks entailment")
-        given, evidence = _answer(answer), _evidence(against)
-        if asking:
-            told = {"checks": named, "accept": accept, "inputs": values((), inputs or ()), "back_off": back_off}
-            ruling = carry_out(partial(_asked, opener(context), settings(fleet=fleet), given, evidence, told))
-        else:
-            ruling = judge(given, evidence, named, accept)
-        rest = {"rest": ruling.rest(given) if ruling.accepted else None, "dropped": ruling.dropped} if back_off else {}
+        wanted = Wanted(checks, accept, combined, values((), inputs or ()), confidence, back_off)
+        ruling, given = ruled(opener(context), settings(fleet=fleet), wanted, answer, against)
+        more = {"rest": ruling.rest(given) if ruling.accepted else None, "dropped": ruling.dropped} if back_off else {}
+        more |= {"promise": ruling.promise or None} if combined else {}
         if as_json:
-            _print_data(ruling, rest)
+            _print_data(ruling, more)
         else:
-            _show(ruling, rest)
+            _show(ruling, more)
         if not ruling.accepted:
             raise typer.Exit(STATUS_CODES["abstained"])
 
 
-async def _asked(open_: Opener, chosen: Settings, answer: Any, evidence: Sequence[Source], told: dict[str, Any], stop: Stop) -> Ruling:
-    """What checks say that ask agents."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How an answer is to be judged."""
+
+    checks: str | None
+    accept: float | None
+    combined: str
+    """Whose combination weighs the checks, or its file; empty for none."""
+    inputs: Mapping[str, Any]
+    confidence: float | None
+    back_off: bool
+
+
+def ruled(open_: Opener, chosen: Settings, wanted: Wanted, answer: str, against: Sequence[Path]) -> tuple[Ruling, Any]:
+    """What the checks say, and the answer as it was read. Raises `InputError` before anything starts."""
+    from orchestra.cli.signals import carry_out
+    from orchestra.verify.alone import ACCEPT, judge
+
+    named, asking = _checks(wanted)
+    given, evidence = _answer(answer), _evidence(against)
+    if asking:
+        return carry_out(partial(_asked, open_, chosen, wanted, named, given, evidence)), given
+    return judge(given, evidence, named or (), ACCEPT if wanted.accept is None else wanted.accept, wanted.confidence), given
+
+
+async def _asked(
+    open_: Opener, chosen: Settings, wanted: Wanted, checks: list[str] | None, answer: Any, evidence: Sequence[Source], stop: Stop
+) -> Ruling:
+    """What checks say that ask agents, or that a combination weighs."""
     from orchestra.cli.progress import Waiting
 
     waiting, texts = Waiting(), [{"text": source.text, "source": source.name} for source in evidence]
+    told = {name: getattr(wanted, name) for name in ("accept", "combined", "inputs", "confidence", "back_off")}
     try:
         async with open_(chosen, fleet="start", progress=waiting) as orchestra:
-            return await orchestra.check(answer, against=texts, **told)
+            return await orchestra.check(answer, against=texts, checks=checks, **told)
     finally:
         waiting.close()
 
 
-def _checks(told: str) -> tuple[list[str], bool]:
-    """The checks, and whether one of them asks agents.
+def _checks(wanted: Wanted) -> tuple[list[str] | None, bool]:
+    """The checks, None for those of the combination; and whether an open `Orchestra` is needed.
 
-    Raises `InputError` C037 for one that needs more than an answer and evidence, or that nobody knows, V010 for what cannot be read.
+    Raises `InputError` C037 for one that needs more than is given, or that nobody knows, V010 for what cannot be read.
     """
+    if wanted.combined and wanted.checks is None:
+        return None, True
+    found, asking = _named(wanted.checks or "quote", _known(wanted))
+    if wanted.back_off and "entailment" not in (text.partition("(")[0] for text in found):
+        raise InputError("C037", "--back-off needs the check 'entailment' by itself", hint="--checks entailment")
+    return found, asking or bool(wanted.combined)
+
+
+def _named(told: str, known: list[str]) -> tuple[list[str], bool]:
+    """Checks as they are written, and whether one of them asks agents."""
     from orchestra.values.schema import nearest
     from orchestra.verify.acceptance import ASKING
     from orchestra.verify.rule import NotARule, named, read
 
     found = [part.strip() for part in told.split(",") if part.strip()]
     if not found:
-        raise InputError("C037", "no check is named", hint=_those())
+        raise InputError("C037", "no check is named", hint=_those(known))
     asking = False
     for text in found:
         try:
@@ -106,24 +162,25 @@ def _checks(told: str) -> tuple[list[str], bool]:
         except NotARule as error:
             raise InputError("V010", f"{text!r} is no check: {error.why}", hint="--checks 'quote | entailment'") from error
         for name in names:
-            if name not in (known := _known()):
-                hint = f"did you mean {near!r}?" if (near := nearest(name, known)) else _those()
+            if name not in known:
+                hint = f"did you mean {near!r}?" if (near := nearest(name, known)) else _those(known)
                 raise InputError("C037", f"no check {name!r} works on an answer alone", hint=hint)
             asking = asking or name in ASKING
     return found, asking
 
 
-def _known() -> list[str]:
-    """The checks that work on an answer alone: not those that want to know who made it."""
-    from orchestra.verify.acceptance import ASKING
+def _known(wanted: Wanted) -> list[str]:
+    """The checks that can be asked: not those that want to know who made the answer, or how sure that was, where nobody says so."""
+    from orchestra.verify.acceptance import ASKING, CONFIDENCE
     from orchestra.verify.deterministic import CHECKS
     from orchestra.verify.rule import AGREE
 
-    return [*CHECKS, *(name for name in ASKING if name != AGREE)]
+    sure = [CONFIDENCE] if wanted.combined or wanted.confidence is not None else []
+    return [*CHECKS, *sure, *(name for name in ASKING if name != AGREE or wanted.combined)]
 
 
-def _those() -> str:
-    return f"these do: {', '.join(_known())}"
+def _those(known: list[str]) -> str:
+    return f"these do: {', '.join(known)}"
 
 
 def _answer(text: str) -> Any:
@@ -165,7 +222,7 @@ def _json(path: Path, text: str) -> Any:
         raise InputError("C038", f"{path} is no JSON: {error}", hint="a file of another name is read as a text") from error
 
 
-def _print_data(ruling: Ruling, rest: dict[str, Any]) -> None:
+def _print_data(ruling: Ruling, more: dict[str, Any]) -> None:
     from orchestra.cli.screen import print_json
 
     print_json(
@@ -175,12 +232,12 @@ def _print_data(ruling: Ruling, rest: dict[str, Any]) -> None:
             "reason": ruling.reason,
             "verdicts": ruling.verdicts,
             "evidence": ruling.evidence,
-            **rest,
+            **more,
         }
     )
 
 
-def _show(ruling: Ruling, rest: dict[str, Any]) -> None:
+def _show(ruling: Ruling, more: dict[str, Any]) -> None:
     from rich.text import Text
 
     from orchestra.cli.answer import as_text
@@ -189,6 +246,10 @@ def _show(ruling: Ruling, rest: dict[str, Any]) -> None:
 
     score = "" if ruling.score is None else f", score {ruling.score:.2f}"
     say(f"accepted{score}" if ruling.accepted else f"not accepted{score}", style="bold green" if ruling.accepted else "bold yellow")
+    if ruling.promise:
+        say(visible(f"certified: {ruling.promise}"))
+    elif "promise" in more and not ruling.accepted:
+        say(visible(ruling.reason))
     screen = console()
     for verdict in ruling.verdicts:
         say(visible(f"\n{verdict.check}: {verdict.outcome} {verdict.score:.2f}  {verdict.reason}".rstrip()))
@@ -200,5 +261,5 @@ def _show(ruling: Ruling, rest: dict[str, Any]) -> None:
             say(f"  and {len(verdict.evidence) - MAX_PLACES} more", style="dim")
     for part in ruling.dropped:
         say(visible(f"\ndropped: {part.text}: {part.reason}"), style="yellow")
-    if rest and ruling.accepted:
-        say(visible(f"\n{as_text(rest['rest'])}"))
+    if "rest" in more and ruling.accepted:
+        say(visible(f"\n{as_text(more['rest'])}"))

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -124,8 +124,9 @@ class Residency:
     the new one is there; calls under way end with the one that they began with.
     """
 
-    def __init__(self, client: Client, store: Path) -> None:
-        self._client, self._store = client, store
+    def __init__(self, client: Client, store: Path, spare_slots: Callable[[str], int]) -> None:
+        """`spare_slots` says of a server how many slots must stay free."""
+        self._client, self._store, self._spare_slots = client, store, spare_slots
         self._loaded: dict[str, set[str]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._read: dict[tuple[str, str], _Known] = {}
@@ -180,7 +181,8 @@ class Residency:
         self._loaded[server] = set(listed)
         if adapter.name in listed:
             return None
-        if target.device == "cpu" and len(listed) + 1 >= target.max_loras and lora_cpu.spare_slots():
+        spare = self._spare_slots(server)
+        if spare and len(listed) + spare >= target.max_loras:
             reason = f"{server} holds {len(listed)} adapters of other commands, and on the CPU its last slot stays free"
             return Fault("F219", reason, "orchestra fleet stop, or raise `max_loras` in the fleet file", seen=False, retryable=False)
         if (fault := await self._client.load_adapter(server, adapter.name, str(adapter.folder))) is None:

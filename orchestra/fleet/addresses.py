@@ -29,6 +29,7 @@ class LocalAddresses:
         self.supervision = supervision
         self._pantry, self._clock = pantry, clock
         self._roots: dict[str, str] = {}
+        self._spare: dict[str, int] = {}
         self._asking = asyncio.Lock()
         self.on_move: Callable[[str], None] = lambda server: None
         """Called with the name of a server that has another address than before."""
@@ -54,7 +55,12 @@ class LocalAddresses:
         for server in status["servers"]:
             if server["phase"] == "ready" and server["url"] != self._roots.get(server["name"]):
                 self._roots[server["name"]] = server["url"]
+                self._spare[server["name"]] = server["spare_slots"]
                 self.on_move(server["name"])
+
+    def spare_slots(self, server: str) -> int:
+        """How many slots for adapters must stay free, as whoever started the server says: its vLLM may be another than ours."""
+        return self._spare.get(server, 0)
 
     async def root(self, server: str, seconds: float) -> str | Fault:
         """The address of a server; waits for at most `seconds` while it restarts."""

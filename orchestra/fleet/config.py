@@ -22,7 +22,7 @@ from orchestra.values import yaml
 from orchestra.values.json import canonical, digest
 from orchestra.values.labels import Label
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of what supervisor and clients say to each other; part of the fleet's digest, so that unlike ones never meet."""
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from orchestra.errors import FleetError
-from orchestra.fleet import launch, process
+from orchestra.fleet import launch, process, weights
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.folders import CONFIG, LOCK, SOCKET, Folders
 from orchestra.fleet.progress import Progress, Report, silent
@@ -104,7 +104,10 @@ class Supervision:
             raise FleetError("F011", f"the fleet's supervisor ended with status {status}", why=why, hint=f"look into {self.log}")
 
     async def healthy(self, report: Report = silent, patience: float = 900.0) -> dict[str, Any]:
-        """Waits until every server is ready, and gives the status. Raises `FleetError` as the supervisor found it, or F005."""
+        """Waits until every server is ready, and gives the status.
+
+        Raises `FleetError` as the supervisor found it, F005, or F012 for a server that has other weights than this fleet's.
+        """
         began = time.monotonic()
         told = False
         while (status := await self.ask("status")) is not None:
@@ -114,6 +117,7 @@ class Supervision:
                     raise failure(server)
             waiting = [server for server in servers if server["phase"] != "ready"]
             if not waiting:
+                self._compare(servers)
                 if told:
                     report(Progress("ready", f"ready after {time.monotonic() - began:.0f} s"))
                 return status
@@ -125,6 +129,15 @@ class Supervision:
             report(Progress("wait", f"vLLM is {verb} with {first['model']}", first["since"], USUAL_START, "seconds"))
             await asyncio.sleep(0.2)
         raise FleetError("F008", f"the fleet {self.config.name!r} has stopped", hint="orchestra fleet start")
+
+    def _compare(self, servers: Sequence[Mapping[str, Any]]) -> None:
+        """A supervisor that was found may have started its servers long ago, or with another cache. Raises `FleetError` F012."""
+        pantry = weights.Pantry(self.folders)
+        for server in servers:
+            own = weights.looks(self.config.local[server["name"]].weights, pantry)
+            if own and server["weights"] and server["weights"] not in own:
+                message = f"{server['name']} of the fleet that runs was started with other weights than are here now"
+                raise FleetError("F012", message, hint="orchestra fleet stop, then try again")
 
     async def stop(self, seconds: float = 30.0) -> bool:
         """Ends the supervisor and its servers, and waits for it; whether there was one."""

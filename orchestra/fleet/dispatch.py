@@ -64,7 +64,7 @@ class Fleet:
         self.options = options
         self._sender, self._addresses, self._report = sender, addresses, report
         self._clock, self._gauge = clock, gauge
-        self._adapters, self._bases = Residency(self.client, gauge.pantry.folders.adapters), Bases()
+        self._adapters, self._bases = Residency(self.client, gauge.pantry.folders.adapters, addresses.spare_slots), Bases()
         self._starting: asyncio.Task[None] | None = None
         addresses.on_move = self._adapters.forget
 

@@ -51,6 +51,8 @@ class Keeper:
         self._turn = turn
         self.phase: Phase = "starting"
         self.log = logs / f"{name}.log"
+        self.launch: Launch | None = None
+        """What the server was started with."""
         self.child: Child | None = None
         self.port = 0
         self.restarts = 0
@@ -120,7 +122,8 @@ class Keeper:
         try:
             self.port = launch.choose_port(self.server.port)
             # The launcher reads every byte of the weights: not on this loop.
-            self.child = await process.start(await asyncio.to_thread(self._launcher, self.server, self.port), self.log)
+            self.launch = await asyncio.to_thread(self._launcher, self.server, self.port)
+            self.child = await process.start(self.launch, self.log)
         except FleetError as error:
             self.fault = error
             return None
@@ -232,6 +235,8 @@ class Keeper:
             "since": round(now - self._began, 1),
             "restarts": self.restarts,
             "version": self.version,
+            "weights": self.launch.weights if self.launch else "",
+            "spare_slots": self.launch.spare_slots if self.launch else 0,
             "memory_bytes": process.resident_bytes(self.child.pid) if self.child else 0,
             "running": 0,
             "waiting": 0,

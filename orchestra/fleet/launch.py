@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from orchestra.errors import FleetError
-from orchestra.fleet import lora_cpu
+from orchestra.fleet import lora_cpu, weights
 from orchestra.fleet.config import LocalServer
 from orchestra.fleet.process import Launch
 
@@ -51,6 +51,8 @@ def launch(server: LocalServer, folder: Path, port: int, environment: Mapping[st
     return Launch(
         (sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server", *arguments(server, folder, port)),
         _environment(server, environment),
+        weights.look(folder),
+        lora_cpu.spare_slots() if server.device == "cpu" and server.max_loras else 0,
     )
 
 

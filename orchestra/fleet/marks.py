@@ -5,15 +5,11 @@ Each is read once: a manifest of some kilobytes, or an adapter's weights.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import msgspec
-
 from orchestra.agent.card import Card
 from orchestra.errors import FleetError
 from orchestra.fleet import adapters, weights
 from orchestra.fleet.config import Endpoint, LocalServer
-from orchestra.fleet.weights import MANIFEST, Manifest, Pantry, sha256
+from orchestra.fleet.weights import Pantry, sha256
 from orchestra.values.json import canonical, digest
 
 SETTINGS = frozenset({"model", "device", "dtype", "quantization", "kv_cache_dtype", "max_model_len", "structured_outputs"})
@@ -50,9 +46,14 @@ class Marks:
         return card.adapter or "none" if isinstance(target, Endpoint) else self._adapter(name, target, card)
 
     def _server(self, name: str, target: LocalServer) -> str:
-        if not (found := self._servers.get(name, "")) and (contents := _contents(target, self._pantry)):
+        if not (found := self._servers.get(name, "")) and (contents := self._contents(target)):
             found = self._servers[name] = digest(canonical([contents, target.model_dump(mode="json", include=set(SETTINGS))]))
         return found
+
+    def _contents(self, target: LocalServer) -> str:
+        """A digest of a model's files, chat template and all; empty where they are not here, or their manifest is damaged."""
+        folder = weights.find(target.weights, Pantry(self._pantry.folders))  # as the supervisor finds them
+        return "" if folder is None else weights.look(folder)
 
     def _adapter(self, name: str, target: LocalServer, card: Card) -> str:
         if card.adapter is None:
@@ -65,21 +66,3 @@ class Marks:
                 return ""
             found = self._adapters[name, card.digest] = digest(canonical(files))
         return found
-
-
-def _contents(target: LocalServer, pantry: Pantry) -> str:
-    """A digest of a model's files, chat template and all; empty where they are not here, or their manifest is damaged."""
-    try:
-        if (folder := weights.find(target.weights, pantry)) is None:
-            return ""
-        if (folder / MANIFEST).is_file():
-            return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest).digest
-        return _looks(folder)
-    except (OSError, msgspec.MsgspecError):
-        return ""
-
-
-def _looks(folder: Path) -> str:
-    """Of a folder of the user's own, whose gigabytes nobody reads for this: path, names, sizes, and times of the last change."""
-    found = [(str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
-    return digest(canonical([str(folder), [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]]))

@@ -25,6 +25,10 @@ class Launch:
 
     command: Sequence[str]
     environment: Mapping[str, str]
+    weights: str = ""
+    """What the weights looked like when it was started (`orchestra.fleet.weights.look`); empty where nobody looked."""
+    spare_slots: int = 0
+    """Slots for adapters that must stay free (`orchestra.fleet.lora_cpu`)."""
 
 
 class Child:

@@ -114,6 +114,25 @@ def find(weights: Weights, pantry: Pantry) -> Path | None:
     return None
 
 
+def look(folder: Path) -> str:
+    """A digest of a folder of weights without a look into the large files; empty where they are not here, or their manifest is damaged.
+
+    Of a folder with a manifest, of the contents; of one of the user's own, of path, names, sizes, and times of the last change.
+    """
+    try:
+        if (folder / MANIFEST).is_file():
+            return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest).digest
+        found = [(str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    except (OSError, msgspec.MsgspecError):
+        return ""
+    return digest(canonical([str(folder), [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]]))
+
+
+def looks(weights: Weights, pantry: Pantry) -> frozenset[str]:
+    """What the weights look like that are here, by whichever source."""
+    return frozenset(look(folder) for source in weights.sources if (folder := pantry.folder(source)).is_dir()) - {""}
+
+
 def verify(folder: Path) -> Prepared:
     """Reads every file of a folder of weights and compares it with the manifest.
 

@@ -9,16 +9,22 @@ from orchestra.doors import Source
 from orchestra.values.fields import QUOTE
 from orchestra.verify.acceptance import Ruling, Situation, names_of, start
 
+ACCEPT = 0.5
+"""The score in [0, 1] from which an answer is accepted, where nobody says another one."""
 QUOTES = frozenset({"quote", "quotes"})
 """Names of fields whose texts are quotes, in an answer that comes without a type."""
 _VERBATIM = frozenset({"quote", "support"})
 """Checks that want to know which texts are quotes. The others would pass over the numbers of what they take for a quote."""
 
 
-def judge(answer: Any, evidence: tuple[Source, ...], checks: Sequence[str], accept: float = 0.5) -> Ruling:
-    """What the deterministic checks say of an answer as JSON. `accept` is the score in [0, 1] that it must reach."""
+def judge(
+    answer: Any, evidence: tuple[Source, ...], checks: Sequence[str], accept: float = ACCEPT, confidence: float | None = None
+) -> Ruling:
+    """What the checks that ask nobody say of an answer as JSON. `accept` is the score in [0, 1] that it must reach, `confidence` how sure
+    its producer was, in [0, 1]."""
     schema = type_of(answer, names_of(tuple(checks)))
-    return start(Situation(value=answer, schema=schema, evidence=evidence, checks=tuple(checks), accept=accept))
+    situation = Situation(value=answer, schema=schema, evidence=evidence, checks=tuple(checks), accept=accept, confidence=confidence)
+    return start(situation)
 
 
 def type_of(answer: Any, checks: Collection[str]) -> dict[str, Any]:

@@ -185,6 +185,44 @@ def test_the_combined_score_is_certified_and_the_node_accepts_by_that(shell: She
     assert "V005: the certificate of 'teller' is about what a combination makes of the scores of the checks" in refused.err
 
 
+def check(shell: Shell, number: int, *more: str) -> Said:
+    """The answer to a row held against its text alone, as the teller's."""
+    Path("text.txt").write_text(f"{number}")
+    given = json.dumps({"fact": f"fact {number} holds"})
+    return shell("check", given, "--against", "text.txt", "--combined", "teller", "--confidence", f"{sure(number)}", *more)
+
+
+def test_an_answer_alone_has_the_combined_score_that_a_node_gives_it(shell: Shell, combined: Combination) -> None:
+    for number in (*range(3), next(n for n in range(400) if 0.35 < supported(n) < 0.5 and sure(n) > 0.9)):
+        node, said = run(shell, number), check(shell, number, "--accept", "0.8", "--json")
+        assert (said.code, said.json["accepted"]) == (node.code, node.code == 0), number
+        assert [one["check"] for one in said.json["verdicts"]] == ["confidence", "entailment(checker)"]
+        assert node.code == 3 or said.json["score"] == node.json["confidence"]
+        assert said.json["promise"] is None
+
+
+def test_an_answer_alone_is_accepted_as_the_certificate_says(shell: Shell, combined: Combination) -> None:
+    rows(800)
+    assert shell("certify", "teller", "--combined", "--data", "rows.jsonl", "--alpha", "0.1").code == 0
+    found = Certificate.read(Path("agents/teller/certificate.json").read_bytes())
+    good = check(shell, next(n for n in range(400) if sure(n) > 0.8 and supported(n) > 0.8))
+    assert (good.code, f"certified: {found.promise}" in " ".join(good.out.split())) == (0, True)
+    doubtful = next(n for n in range(400) if sure(n) < 0.3 and supported(n) < 0.3)
+    poor = check(shell, doubtful)
+    assert poor.code == 3
+    assert f"entailment(checker) {supported(doubtful):.3g} together, does not reach {found.threshold:.6g}" in " ".join(poor.out.split())
+    assert check(shell, doubtful, "--accept", "0").code == 0
+
+
+def test_an_answer_alone_without_what_a_check_wants_to_know_says_how_to_say_it(shell: Shell, combined: Combination) -> None:
+    Path("text.txt").write_text("1")
+    said = shell("check", '{"fact": "fact 1 holds"}', "--against", "text.txt", "--combined", str(FILE))
+    assert said.code == 2
+    assert "V012: the combination of 'teller' weighs what nobody can tell of this answer: confidence" in said.err
+    assert "--confidence 0.9" in said.err
+    assert not calls(shell)
+
+
 def test_certify_says_where_there_is_no_combination(shell: Shell) -> None:
     rows(3)
     said = shell("certify", "teller", "--combined", "--data", "rows.jsonl")

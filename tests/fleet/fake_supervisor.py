@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from orchestra.fleet import weights
 from orchestra.fleet.config import LocalServer
 from orchestra.fleet.keeper import Timing
 from orchestra.fleet.process import Launch
@@ -16,7 +17,10 @@ TIMING = Timing(start=10, poll=0.1, answer=0.5, stall=1.0, first_pause=0.05, lon
 
 
 def launcher(server: LocalServer, port: int) -> Launch:
-    return Launch((sys.executable, "-I", SERVER, server.model, str(port)), {"PATH": os.environ.get("PATH", "")})
+    """A server whose model is named `stock` needs a slot that stays free."""
+    command, environment = (sys.executable, "-I", SERVER, server.model, str(port)), {"PATH": os.environ.get("PATH", "")}
+    folder = weights.find(server.weights, weights.Pantry())
+    return Launch(command, environment, weights.look(folder) if folder else "", int(server.model == "stock"))
 
 
 if os.fork():

@@ -127,9 +127,15 @@ async def test_adopting_a_fleet_that_does_not_run_says_what_to_type(faked: Any, 
     assert (refused.code, refused.hint) == ("F008", "orchestra fleet start")
 
 
-def adapter(folder: Path) -> Path:
+def tensors(made: str = "") -> bytes:
+    """A safetensors file without tensors; `made` makes it another one."""
+    header = b'{"__metadata__": {"made": "%s"}}' % made.encode() if made else b"{}"
+    return len(header).to_bytes(8, "little") + header
+
+
+def adapter(folder: Path, made: str = "") -> Path:
     folder.mkdir(parents=True)
-    (folder / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    (folder / "adapter_model.safetensors").write_bytes(tensors(made))
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8}')
     return folder
 
@@ -160,8 +166,7 @@ async def test_an_adapter_that_was_replaced_is_loaded_before_the_old_one_goes_an
     card = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
     async with faked(config, {"writer": card}) as fleet:
         old = await only(fleet, call("writer"))
-        header = b'{"__metadata__": {"made": "new"}}'
-        (skill / "new").write_bytes(len(header).to_bytes(8, "little") + header)
+        (skill / "new").write_bytes(tensors("new"))
         os.replace(skill / "new", skill / "adapter_model.safetensors")
         done = await asyncio.gather(*(only(fleet, call("writer")) for _ in range(20)))
         assert all(isinstance(one, Done) for one in done)
@@ -170,6 +175,76 @@ async def test_an_adapter_that_was_replaced_is_loaded_before_the_old_one_goes_an
         assert new != old.model
         assert (await fleet.status())["servers"][0]["adapters"] == [new]
         assert (folders.adapters / adapters.mark_of(skill) / "adapter_config.json").is_file(), "servers load files that nobody changes"
+
+
+def specialist(checkout: Path, made: str) -> dict[str, Card]:
+    """The agent `writer` of one checkout, with an adapter of its own in its folder."""
+    adapter(checkout / "writer" / "skill", made)
+    (checkout / "writer" / "agent.yaml").write_text(
+        "schema: orchestra/v1\nname: writer\ninput: {text: str}\noutput: str\nadapter: skill\nprompt: prompt.md\n"
+    )
+    (checkout / "writer" / "prompt.md").write_text("Say: {{ text }}")
+    return {"writer": Card.load(checkout / "writer")}
+
+
+async def test_projects_that_share_a_fleet_are_each_answered_by_their_own_adapter_of_one_name(
+    faked: Any, folders: Folders, tmp_path: Path
+) -> None:
+    config = kept(folders, device="cpu", max_loras=4)
+    one, other = specialist(tmp_path / "one", "here"), specialist(tmp_path / "other", "there")
+    async with faked(config, one) as ours, faked(config, other) as theirs:
+        said = [await only(fleet, call("writer")) for fleet in (ours, theirs, ours, theirs)]
+        assert len({reply.value for reply in said if isinstance(reply, Done)}) == 1, "one process answers both"
+        names = [f"skill-{adapters.mark_of(tmp_path / where / 'writer' / 'skill')[:12]}" for where in ("one", "other")]
+        assert [reply.model for reply in said if isinstance(reply, Done)] == names * 2
+        assert (await ours.status())["servers"][0]["adapters"] == sorted(names)
+
+
+async def test_a_project_that_gives_up_its_adapter_takes_nobody_elses(faked: Any, folders: Folders, tmp_path: Path) -> None:
+    """Two checkouts begin with the same adapter; one promotes another, and the server forgets the old one."""
+    config = kept(folders, device="cpu", max_loras=4)
+    one, other = specialist(tmp_path / "one", "same"), specialist(tmp_path / "other", "same")
+    async with faked(config, one) as ours, faked(config, other) as theirs:
+        before = [await only(fleet, call("writer")) for fleet in (ours, theirs)]
+        promoted = tmp_path / "one" / "writer" / "skill"
+        (promoted / "new").write_bytes(tensors("better"))
+        os.replace(promoted / "new", promoted / "adapter_model.safetensors")
+        after = [await only(fleet, call("writer")) for fleet in (ours, theirs)]
+    assert all(isinstance(reply, Done) for reply in (*before, *after))
+    (ours_then, theirs_then), (ours_now, theirs_now) = ([reply.model for reply in pair] for pair in (before, after))
+    assert ours_then == theirs_then == theirs_now != ours_now
+
+
+async def test_a_fleet_that_was_started_with_other_weights_is_not_taken(faked: Any, folders: Folders) -> None:
+    config = kept(folders)
+    async with faked(config) as fleet:
+        assert isinstance(await only(fleet, call("writer")), Done)
+    (folders.cache / "weights" / "model.safetensors").write_bytes(tensors("trained on"))
+    for mode in ("start", "adopt"):
+        async with faked(config, mode=mode) as fleet:
+            refused = await only(fleet, call("writer"))
+        assert isinstance(refused, Refused)
+        assert (refused.code, refused.hint) == ("F012", "orchestra fleet stop, then try again")
+    assert await FakeSupervision(config, folders).stop()
+    async with faked(config) as fleet:
+        assert isinstance(await only(fleet, call("writer")), Done)
+
+
+@pytest.mark.parametrize("model", ["stock", "mended"])
+async def test_the_last_slot_stays_free_where_whoever_started_the_server_says_so(
+    model: str, faked: Any, folders: Folders, tmp_path: Path
+) -> None:
+    """Not by the vLLM of whoever asks: the server may be of another environment."""
+    cards = specialist(tmp_path / "one", "here")
+    async with faked(kept(folders, device="cpu", max_loras=1 + lora_cpu.spare_slots(), model=model), cards) as fleet:
+        for name in range(lora_cpu.spare_slots()):
+            assert await fleet.client.load_adapter("m", f"others{name}", "/nowhere") is None
+        reply = await only(fleet, call("writer"))
+    if model == "stock":
+        assert isinstance(reply, Refused)
+        assert (reply.code, reply.retryable) == ("F219", False)
+    else:
+        assert isinstance(reply, Done)
 
 
 @pytest.mark.parametrize("harm", ["pickle", "auto_map", "nothing there"])

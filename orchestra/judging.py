@@ -1,0 +1,150 @@
+"""Judging: an answer from elsewhere, before its checks: what it is held against, and how their scores become one. Asks nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestra import certificates
+from orchestra.agent.contract import Contract
+from orchestra.config import looks_like_path
+from orchestra.engine.kinds.acceptance import sources
+from orchestra.errors import InputError
+from orchestra.inputs import jsonable
+from orchestra.project import Project
+from orchestra.values.types import Validator, schema_of
+from orchestra.verify.acceptance import CONFIDENCE, Situation, names_of, rules_of
+from orchestra.verify.alone import ACCEPT, type_of
+from orchestra.verify.answers import REDERIVE, rederivation
+from orchestra.verify.certificate_file import Certificate
+from orchestra.verify.combination import Combination
+from orchestra.verify.examination import judge_of, stated
+from orchestra.verify.rule import AGREE, named
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An answer, and what is known of how it came about."""
+
+    value: Any
+    against: Any
+    """The evidence: whatever has texts in it."""
+    inputs: Mapping[str, Any]
+    """What it was made from."""
+    confidence: float | None = None
+    """How sure its producer was of it, in [0, 1]."""
+
+
+def alone(project: Project, answer: Answer, checks: tuple[str, ...], accept: float | None, *, back_off: bool) -> Situation:
+    """The situation of an answer of which nobody says who made it: the lowest score of its checks counts.
+
+    Raises `InputError` V010 for what is no check, V011 for an agent that is not there.
+    """
+    names, judges = stated(checks, project.registry.agents)
+    untyped = isinstance(answer.value, str | dict | list)
+    return Situation(
+        value=jsonable(answer.value),
+        schema=type_of(answer.value, names_of(names)) if untyped else schema_of(type(answer.value), "serialization"),
+        evidence=sources(jsonable(answer.against)),
+        checks=names,
+        accept=ACCEPT if accept is None else accept,
+        confidence=answer.confidence,
+        inputs=jsonable(dict(answer.inputs)),
+        judges=judges,
+        back_off=back_off,
+    )
+
+
+def combined(
+    project: Project, answer: Answer, which: str | Path, checks: tuple[str, ...] | None, accept: float | None, *, back_off: bool = False
+) -> Situation:
+    """The situation of an answer of an agent whose combination makes one score of what its checks say.
+
+    `which` is the agent, or the file of a combination; `checks` are None, or those of the combination. Without `accept` a certificate over
+    the combined score says from where on it is accepted, and 0.5 where there is none.
+
+    Raises `InputError` A001 for an agent that is not there, L076 for one without a combination, and for `back_off`; V002 to V008 for a
+    combination or a certificate that does not hold, V012 where a check wants to know more than is given, V013 for an answer that is none
+    of this agent.
+    """
+    if back_off:
+        said = "`back_off` keeps parts by what `entailment` says of each, and a combination is about whole values"
+        raise InputError("L076", said, hint="leave one of them out")
+    combination = _combination(project, which)
+    card = project.registry.card(combination.agent)
+    if checks is not None and frozenset(map(str, rules_of(checks))) != frozenset(combination.checks):
+        said = f"the combination of {card.name!r} is of the checks {', '.join(combination.checks)}, and not of {', '.join(checks)}"
+        raise InputError("V005", said, hint="leave the checks out: they are those of the combination")
+    value = jsonable(answer.value)
+    if (fault := Validator(card.output_schema).check(value)) is not None:
+        raise InputError("V013", f"this is no answer of {card.name!r}: {fault}", hint=f"orchestra agents show {card.name}")
+    own = not _is_file(which)
+    certificate = _certificate(project, combination, own=own) if accept is None else None
+    if accept is None:
+        accept = certificate.threshold if certificate is not None else ACCEPT
+    names, judges = stated(combination.checks, project.registry.agents)
+    situation = Situation(
+        value=value,
+        schema=card.output_schema,
+        evidence=sources(jsonable(answer.against)),
+        checks=names,
+        accept=accept,
+        confidence=answer.confidence,
+        promise=certificate.promise if certificate is not None else "",
+        producer=card.contract,
+        inputs=jsonable(dict(answer.inputs)),
+        judges=judges,
+        combination=combination,
+    )
+    if missing := dict(_missing(situation, card.contract)):
+        said = f"the combination of {card.name!r} weighs what nobody can tell of this answer: {', '.join(missing)}"
+        raise InputError("V012", said, hint="; ".join(dict.fromkeys(missing.values())))
+    return situation
+
+
+def _is_file(which: str | Path) -> bool:
+    return isinstance(which, Path) or looks_like_path(which) or which.endswith(".json")
+
+
+def _combination(project: Project, which: str | Path) -> Combination:
+    if _is_file(which):
+        return certificates.combination(project.settings, project.registry, Path(which))
+    agent = project.registry.card(str(which)).name
+    found: Combination | None = project.catalog().combinations.get(agent)
+    if found is None:
+        raise InputError("L076", f"there is no combination of checks for {agent!r}", hint=f"orchestra learn combine {agent} --data FILE")
+    return found
+
+
+def _certificate(project: Project, combination: Combination, *, own: bool) -> Certificate | None:
+    """What is promised of the combined score; None where the agent's certificate is about another one. One that was about the agent's
+    own combination, and is out of date, is not passed over. Raises `InputError` V002 to V008."""
+    agent = combination.agent
+    path = certificates.found(project.settings, project.registry, agent)
+    about = certificates.read(path, agent).combination if path is not None else ""
+    if not about:
+        return None
+    if about == combination.digest:
+        found: Certificate = project.catalog().certificates[agent]
+        return found
+    if own:
+        said = f"the certificate of {agent!r} is about a combination of checks that is not the one of today"
+        raise InputError("V005", said, hint=f"orchestra certify {agent} --data FILE --combined, or say from which score on: accept=0.8")
+    return None
+
+
+def _missing(situation: Situation, producer: Contract) -> Iterator[tuple[str, str]]:
+    """The checks that want to know more than is given, each with how that is said."""
+    lacking = [name for name in producer.input.get("required", ()) if name not in situation.inputs]
+    asked = "what the agent was asked: inputs={...}, or --input KEY=VALUE"
+    for check in (one for rule in rules_of(situation.checks) for one in named(rule)):
+        if check.check == CONFIDENCE and situation.confidence is None:
+            yield str(check), "how sure the agent was of it: confidence=0.9, or --confidence 0.9"
+        elif check.check == AGREE and lacking:
+            yield str(check), asked
+        elif check.check == REDERIVE:
+            judge = situation.judges[judge_of(check)]
+            if not isinstance(rederivation(judge, situation.inputs, situation.evidence), tuple):
+                yield str(check), asked
