@@ -1,6 +1,6 @@
 """The data set that the agent `router` is trained on: requests to the shipped fleet, put together by rule, with the plans that answer them.
 
-    python -m bench.router_data --data FOLDER --out FOLDER [--rows 1800] [--seed 11]
+    python -m bench.router_data --data FOLDER --out FOLDER [--rows 1800] [--seed 11] [--times 2]
 
 A request is one to three pieces of work in a row, each with the step that does it: a question to documents, a question to a table, an
 arithmetic story, a claim to hold against documents or against a text, a message whose intent is wanted, a booking to read, a message for
@@ -193,7 +193,7 @@ STRANGE = (Kind("tasks", ("{}",), "nothing", (), (), 3), Kind("talk", ("{}",), "
 BY_HAND = 0.7
 """Share of the forms and joins that are taken from `bench.request_forms`, and not from here."""
 TIMES = 2
-"""Rows of each whole request, each with other things at hand."""
+"""Rows of each whole request, each with other things at hand, where nothing else is said."""
 DECLINED = 0.14
 """Share of requests that nothing serves, or for which something is not at hand."""
 VALUES: Mapping[str, Any] = {"documents": DOCUMENTS, "table": TABLE, "text": "a text"}
@@ -241,7 +241,7 @@ class Wanted:
     group: str
 
 
-def wanted(found: Mapping[str, Sequence[str]], rows: int, forms: Forms, seed: int = SEED) -> Iterator[Wanted]:
+def wanted(found: Mapping[str, Sequence[str]], rows: int, forms: Forms, seed: int = SEED, times: int = TIMES) -> Iterator[Wanted]:
     """So many requests by rule, in which a piece is taken once; and then those that were written as a whole."""
     chance = random.Random(seed)
     left = {name: chance.sample(texts, len(texts)) for name, texts in found.items()}
@@ -261,7 +261,7 @@ def wanted(found: Mapping[str, Sequence[str]], rows: int, forms: Forms, seed: in
         yield _put_together(request, parts, chance, f"row {number}", missing)
     of_name = {kind.name: kind for kind in (*KINDS[::-1], *STRANGE[:1])}
     for number, one in enumerate(forms.whole):
-        for _ in range(TIMES):
+        for _ in range(times):
             pairs = [(of_name[name], one.said if piece is None else piece) for name, piece in zip(one.kinds, one.pieces, strict=True)]
             missing = ("documents", "text", "table") if one.kinds == ("nothing",) else ()
             yield _put_together(one.said, pairs, chance, f"whole {number}", missing)
@@ -337,7 +337,7 @@ def row_of(one: Wanted, offer: Offer, number: int) -> Row:
     return Row(f"router-{number}", inputs, one.plan, one.group)
 
 
-async def made(folder: Path, rows: int, seed: int = SEED) -> DataSet:
+async def made(folder: Path, rows: int, seed: int = SEED, times: int = TIMES) -> DataSet:
     """The data set."""
     found, forms = pieces(folder), Forms.read()
     async with Orchestra.open(fleet="none") as orchestra:
@@ -345,7 +345,7 @@ async def made(folder: Path, rows: int, seed: int = SEED) -> DataSet:
         # The fleet's skills are few, so that none is left out: what is offered follows from the values alone.
         offers: dict[tuple[str, ...], Offer] = {}
         every = []
-        for number, one in enumerate(wanted(found, rows, forms, seed)):
+        for number, one in enumerate(wanted(found, rows, forms, seed, times)):
             if one.values not in offers:
                 offers[one.values] = offer_of(orchestra, "", {name: VALUES[name] for name in one.values})
             every.append(row_of(one, offers[one.values], number))
@@ -370,8 +370,9 @@ def main() -> None:
     parser = command_line(__doc__, f"the folder with {', '.join(SETS)}")
     parser.add_argument("--rows", type=int, default=1800)
     parser.add_argument("--seed", type=int, default=SEED, help="of what is drawn")
+    parser.add_argument("--times", type=int, default=TIMES, help="rows of each request that was written as a whole")
     given = parser.parse_args()
-    write(asyncio.run(made(given.data, given.rows, given.seed)), given.out)
+    write(asyncio.run(made(given.data, given.rows, given.seed, given.times)), given.out)
 
 
 if __name__ == "__main__":
