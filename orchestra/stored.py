@@ -183,9 +183,15 @@ async def restored(
         if name in combinations:
             combinations.setdefault(contract.name, combinations[name])
     catalog = Catalog(agents, tools, workflows, models, certificates=certificates, claims=claims, combinations=combinations)
-    program = sampled(compile_graph(graph, catalog), _whole(started.options.get("sample")))
+    return as_told(compile_graph(graph, catalog), started)
+
+
+def as_told(program: Program, started: RunStarted) -> Program:
+    """A program with what its run was told beside its inputs: the samples that its agents draw, and its budget. Raises `OrchestraError`
+    E019 for a budget that is none."""
+    program = sampled(program, _whole(started.options.get("sample")))
     budget = started.options.get("budget")
-    return program if budget is None else replace(program, budget=_budget(run, budget))
+    return program if budget is None else replace(program, budget=_budget(started.run, budget))
 
 
 async def graph_of(journal: Journal, started: RunStarted) -> Graph:

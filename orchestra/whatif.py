@@ -3,12 +3,17 @@
 Answers that the run recorded are recalled wherever the very same call is made, those of tools with effects too. A call that the run did
 not make goes out where nothing can come of it but its answer: agents, and pure tools. A tool with effects is never called: where its
 inputs have changed the run stops. A person is never asked: what was answered stands as long as the question does.
+
+Budgets hold: a recalled call takes of them what it took then. Time is not told again, for a recalled call takes none.
 """
 
 from __future__ import annotations
 
+import asyncio
+import heapq
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -26,7 +31,7 @@ from orchestra.journal.history import History
 from orchestra.journal.memory import MemoryJournal
 from orchestra.project import Project
 from orchestra.rerun import changes, walk
-from orchestra.stored import contracts, restored
+from orchestra.stored import as_told, contracts, restored
 from orchestra.values.json import canonical
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
 from orchestra.workers import Troupe
@@ -36,6 +41,8 @@ STOPPED = "E024"
 """The code of a call with effects that is not made."""
 ASKED = "?"
 """In the paths of what checks ask about a node: the node itself says what came of it."""
+STILL = 8
+"""Turns of the loop without another call, after which what an answer leads to has been asked for."""
 TURN, PATIENCE = 0.01, 10.0
 """Seconds between looks at a run that was just answered, and until it is taken for one that cannot be."""
 
@@ -95,6 +102,9 @@ class Rehearsal:
     """By those."""
     lost: str = ""
     """Why today's engine does not follow the record to its end; calls that come behind are made anew."""
+    late: tuple[str, ...] = ()
+    """Nodes whose time was up then, and an empty path for the run itself. Recalled calls take no time: these may come to something else
+    though nothing is otherwise."""
 
     @property
     def verdict(self) -> Verdict:
@@ -124,10 +134,39 @@ def same(one: Outcome | None, other: Outcome | None) -> bool:
 
 @dataclass(slots=True)
 class _Record:
-    """What a run answered to one and the same call; its attempts, the errors among them too."""
+    """What a run answered to one and the same call of a node; its attempts, the errors among them too."""
 
     answer: AttemptFinished
     usage: Usage = NOTHING
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Recalled answers that are waited for: they go out one after the other, as they came then, so that who was first is first again."""
+
+    waiting: list[tuple[int, int, asyncio.Future[None]]] = field(default_factory=list)
+    come: int = 0
+    task: asyncio.Task[None] | None = None
+
+    async def turn(self, seq: int) -> None:
+        """Waits until no answer is waited for that came before the one with this number."""
+        loop = asyncio.get_running_loop()
+        free: asyncio.Future[None] = loop.create_future()
+        self.come += 1
+        heapq.heappush(self.waiting, (seq, self.come, free))
+        if self.task is None or self.task.done():
+            self.task = loop.create_task(self._serve())
+        await free
+
+    async def _serve(self) -> None:
+        while self.waiting:
+            come, still = self.come, 0
+            while still < STILL:  # whatever follows from the last answer may ask for one that came sooner
+                await asyncio.sleep(0)
+                come, still = self.come, still + 1 if come == self.come else 0
+            _, _, free = heapq.heappop(self.waiting)
+            if not free.done():  # else nobody waits for it any longer
+                free.set_result(None)
 
 
 @dataclass(slots=True)
@@ -135,49 +174,58 @@ class Sealed:
     """Workers behind which nothing has effects: they answer from a record, and let through what can do no harm."""
 
     inner: Workers
-    run_id: str
-    records: Mapping[bytes, _Record]
+    records: Mapping[bytes, Mapping[str, _Record]]
+    """By what makes a call the same, and by node: the same question asked twice may have had two answers."""
     harmless: frozenset[tuple[str, str]]
     """Kind and name of whatever may be called."""
+    counts: Mapping[bytes, int] = field(default_factory=dict)
+    """Tokens of prompts, as servers counted them."""
     recalled: dict[tuple[str, int], Usage] = field(default_factory=dict)
     """By node and attempt: what an answer cost then."""
     anew: set[tuple[str, int]] = field(default_factory=set)
     stops: dict[str, Stop] = field(default_factory=dict)
+    queue: _Queue = field(default_factory=_Queue)
 
     @classmethod
-    def of(cls, inner: Workers, run: str, program: Program, found: Replayed, asked: Iterable[str]) -> Sealed:
+    def of(cls, inner: Workers, program: Program, found: Replayed, asked: Iterable[str]) -> Sealed:
         """Of a replayed run. The agents in `asked` are asked anew, whatever they answered before."""
-        records: dict[bytes, _Record] = {}
+        records: dict[bytes, dict[str, _Record]] = {}
         unknown = set(asked)
         for call, finished in found.calls.values():
             if finished is None or (call.kind == "agent" and call.name in unknown):
                 continue
-            record = records.setdefault(_identity(call), _Record(finished))
+            record = records.setdefault(_identity(call), {}).setdefault(call.node, _Record(finished))
             record.usage += finished.usage
             if record.answer.error:
                 record.answer = finished
         pure = ((one.kind, one.name) for _, node in walk(program) for one in contracts(node) if one.kind == "agent" or one.effect == "pure")
-        return cls(inner, run, records, frozenset(pure))
+        return cls(inner, records, frozenset(pure), {_identity(call): tokens for call, tokens in found.counts})
 
-    def run(self, call: Call) -> AsyncGenerator[Reply, None]:
+    async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
         """Answers a call, or passes it on."""
-        known = self._known(call)
-        return self.inner.run(call) if known is None else _told(known)
+        if (known := await self._known(call)) is not None:
+            yield known
+            return
+        async with aclosing(self.inner.run(call)) as replies:
+            async for reply in replies:
+                yield reply
 
     async def do(self, call: Call) -> Done | Refused:
         """The same without chunks."""
-        if (known := self._known(call)) is not None:
+        if (known := await self._known(call)) is not None:
             return known
         return await (self.inner.do(call) if isinstance(self.inner, Direct) else streamed(self.inner, call))
 
-    def _known(self, call: Call) -> Done | Refused | None:
-        if (record := self.records.get(_identity(call))) is not None:
+    async def _known(self, call: Call) -> Done | Refused | None:
+        if (known := self.records.get(_identity(call))) is not None:
+            record = known.get(call.node) or next(iter(known.values()))
             self.recalled[call.node, call.attempt] = record.usage
             then = record.answer
-            told: dict[str, Any] = {"server": then.server, "model": then.model}
+            await self.queue.turn(then.seq)
+            told: dict[str, Any] = {"server": then.server, "model": then.model, "usage": record.usage}
             if then.error:  # once more would be the same again: nobody waits for it
                 return Refused(code=then.error, reason=then.reason, hint=then.hint, **told)
-            return Done(value=then.value, confidence=then.confidence, recalled=self.run_id, **told)
+            return Done(value=then.value, confidence=then.confidence, recalled=then.recalled, **told)
         if (call.kind, call.name) in self.harmless:
             self.anew.add((call.node, call.attempt))
             return None
@@ -185,17 +233,13 @@ class Sealed:
         return Refused(code=STOPPED, reason=f"{call.name} has effects, and the run did not call it with these inputs")
 
     def measure(self, call: Call) -> Measure:
-        """What a call may cost: nothing where it does not go out."""
-        out = _identity(call) not in self.records and (call.kind, call.name) in self.harmless
-        return self.inner.measure(call) if out else Measure()
+        """What a call may cost, whether it goes out or not: budgets are to have room for the same calls as then."""
+        return self.inner.measure(call)
 
     async def count(self, call: Call) -> int | None:
-        """The tokens of a call's prompt."""
-        return await self.inner.count(call)
-
-
-async def _told(known: Done | Refused) -> AsyncGenerator[Reply, None]:
-    yield known
+        """The tokens of a call's prompt, from the record where a server has counted them."""
+        known = self.counts.get(_identity(call))
+        return await self.inner.count(call) if known is None else known
 
 
 def _identity(call: Call) -> bytes:
@@ -221,7 +265,7 @@ async def whatif(
         program = await restored(project, engine.journal, first, instead=project.instead(instead))
         asks = any(isinstance(one, Card) and one.kind == "model" for one in instead.values())
     else:
-        program = project.program(project.find(first.workflow))
+        program = as_told(project.program(project.find(first.workflow)), first)
         given = bound(program, (), {name: value for name, value in given.items() if name in program.inputs})
         asks = bool(changes(old, program))
     if troupe is not None and asks:
@@ -241,7 +285,7 @@ class Recorded:
 async def rehearse(engine: Engine, recorded: Recorded, program: Program, given: Mapping[str, Any], asked: Iterable[str]) -> Rehearsal:
     """Goes through a run again, with another program; the agents in `asked` are asked anew. Nothing of it reaches the engine's journal."""
     first, found = recorded.first, replay(recorded.program, recorded.events)
-    sealed = Sealed.of(engine.workers, first.run, program, found, asked)
+    sealed = Sealed.of(engine.workers, program, found, asked)
     stage = Engine(engine.clock, MemoryJournal(), sealed, concurrency=engine.concurrency)
     try:
         run = stage.start(program, given, graph=first.graph, label=first.label, versions=first.versions, tiers=first.tiers)
@@ -264,7 +308,14 @@ async def rehearse(engine: Engine, recorded: Recorded, program: Program, given: 
         anew=len(sealed.anew),
         spent=spent,
         lost=found.reason if found.different is not None else "",
+        late=tuple(dict.fromkeys((*found.late, *([""] if _overdue(recorded) else [])))),
     )
+
+
+def _overdue(recorded: Recorded) -> bool:
+    """Whether a run had no more time."""
+    budget, events = recorded.program.budget, recorded.events
+    return budget is not None and budget.seconds is not None and events[-1].at - events[0].at >= budget.seconds
 
 
 async def _answered(stage: Engine, run: Run, recorded: Sequence[Event]) -> list[Stop]:

@@ -9,21 +9,17 @@ import pytest
 
 from orchestra.doors import Call, Letter
 from orchestra.engine.shell import Engine
-from orchestra.events import AttemptFinished, AttemptStarted, Event, Judged, RunStarted, TurnStarted
-from orchestra.journal.history import History
+from orchestra.events import AttemptFinished, AttemptStarted, Event, RunStarted
 from orchestra.journal.memory import MemoryJournal
-from orchestra.rerun import walk
 from orchestra.testing import SimulatedWorkers
 from orchestra.testing.catalog import EFFECTS, catalog
 from orchestra.testing.clock import VirtualClock, run_simulated
 from orchestra.testing.programs import Drawn, draw
 from orchestra.testing.stage import declines, person
 from orchestra.testing.storms import answer
-from orchestra.values.outcome import Value
 from orchestra.whatif import Recorded, Rehearsal, rehearse
 
 PROGRAMS = range(100)
-NO_BUDGET, TIME_IS_UP = "E005", "E006"
 AGENTS = frozenset(catalog().agents)
 
 
@@ -64,23 +60,6 @@ def gone_through(number: int, seed: int, asked: Sequence[str]) -> tuple[Recorded
     return run_simulated(scene, number)
 
 
-def timed(recorded: Recorded) -> bool:
-    """Whether time or a budget decided something, or nearly: recalled calls take none of either, so they last longer.
-
-    Nor is it told which line of a plan is asked for when a step of it fails, where another plan follows.
-    """
-    events, budget = recorded.events, recorded.program.budget
-    if budget is not None and budget.seconds is not None and events[-1].at - events[0].at >= budget.seconds:
-        return True
-    unasked = any(isinstance(event, Judged) and event.unasked is not None for event in events)
-    # A budget that was spent fails a node, and a fallback that takes its place tells nothing of that.
-    rows = History.of(events).rows
-    excused = {path for path, node in walk(recorded.program) if node.fallback is not None and node.contract is not None}
-    hidden = budget is not None and any(row.path in excused and not row.attempts and isinstance(row.outcome, Value) for row in rows)
-    replanned = any(isinstance(event, TurnStarted) and event.drafted is not None and event.drafted.version > 1 for event in events)
-    return unasked or hidden or replanned or any(code in row.error for row in rows for code in (NO_BUDGET, TIME_IS_UP))
-
-
 def cut_off(events: Sequence[Event]) -> set[tuple[str, int]]:
     """Calls that have no end on record, because what they stood in had its outcome before."""
     begun = {(event.node, event.attempt) for event in events if isinstance(event, AttemptStarted)}
@@ -92,15 +71,15 @@ def test_with_nothing_otherwise_nobody_is_asked_and_all_is_the_same(block: int) 
     compared = 0
     for number in PROGRAMS[block::5]:
         recorded, found, calls = gone_through(number, 1, ())
-        if timed(recorded):
-            continue
+        if found.late:
+            continue  # recalled calls take no time, so they last longer
         compared += 1
-        assert {(call.node, call.attempt) for call in calls} <= cut_off(recorded.events), number
-        # A plan may be known from another element before its router is asked: then there is no line of its. And a step of a plan that
-        # fails may be done before, or not: a recalled one is quicker.
+        assert {(call.node, call.attempt) for call in calls if "@" not in call.node} <= cut_off(recorded.events), number
+        # A plan may be known from another element before its router is asked: then there is no line of its. And whether a step of a plan
+        # that fails is done before the next line is there, no order of answers says.
         changed = [change.node for change in found.changed if not change.node.endswith("/line") and "@" not in change.node]
         assert (found.verdict, changed, found.stops) == ("same", [], ()), number
-    assert compared >= 8  # of twenty
+    assert compared >= 10  # of twenty
 
 
 @pytest.mark.parametrize("block", range(5))

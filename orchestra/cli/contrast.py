@@ -125,6 +125,8 @@ def show(found: Contrast) -> None:
             say(visible(f"  {_cut(as_text(stop.inputs))}"), style="dim")
         if one.lost:
             say(visible(f"\n{one.run} is not followed to its end by today's engine: {one.lost}"), style="yellow")
+        if one.late:
+            say(visible(f"\n{one.run}: {_late(one)}"), style="yellow")
     changes = [(one, change) for one in found.found for change in one.changed]
     for one, change in changes[:SHOWN]:
         say(visible(f"\n{change.node} of run {one.run}"), style="bold")
@@ -143,6 +145,11 @@ def _about(found: Contrast) -> str:
     whole = len(found.whole)
     ends = f"{whole:,} run{'s come to their ends' if whole != 1 else ' comes to its end'}; " if left or found.lost else ""
     return ends + found.effort
+
+
+def _late(one: Rehearsal) -> str:
+    where = ", ".join(node or "the run" for node in one.late)
+    return f"time was up then at {where}; recalled calls take none, so this may come out otherwise though nothing is"
 
 
 def _why(stop: Stop) -> str:
@@ -174,7 +181,9 @@ def as_markdown(found: Contrast) -> str:
         nodes = ", ".join(_code(change.node) for change in one.changed)
         stops = "; ".join(f"{_code(stop.node)}: {_code(_why(stop))}" for stop in one.stops)
         lines.append(f"| {_code(one.run)} | {SAID[one.verdict]} | {'; '.join(part for part in (nodes, stops) if part)} |")
+    late = [f"- {_code(one.run)}: {_code(_late(one))}" for one in found.found if one.late]
     lines += [f"| {_code(one.run)} | cannot be gone through | {_code(one.error.message)} |" for one in found.lost]
+    lines += ["", *late] if late else []
     changes = [(one, change) for one in found.found for change in one.changed]
     if changes:
         lines += ["", f"<details><summary>{min(len(changes), SHOWN)} of {len(changes):,} nodes, then and now</summary>", ""]
@@ -226,6 +235,7 @@ def _run(one: Rehearsal) -> dict[str, Any]:
         "anew": one.anew,
         "spent": one.spent,
         "lost": one.lost or None,
+        "late": one.late,
     }
 
 

@@ -49,6 +49,10 @@ class Replayed:
     would not have brought about, with what it would have."""
 
     calls: dict[tuple[str, int], tuple[Call, AttemptFinished | None]] = field(default_factory=dict)
+    counts: list[tuple[Call, int]] = field(default_factory=list)
+    """Calls whose prompt a server was asked to count, with its tokens."""
+    late: list[str] = field(default_factory=list)
+    """Nodes whose time was up: the clock decided their outcome, and no answer."""
     different: Event | None = None
     reason: str = ""
     events: int = 0
@@ -115,9 +119,11 @@ def _objection(state: State, pending: dict[str, Proposal], event: Event, found: 
             if ((node, event.attempt) not in found.calls or node in pending) and (reason := _called(pending, event, found)):
                 return reason
             found.calls[node, event.attempt] = (found.calls[node, event.attempt][0], event)
+            if event.error == TIME_IS_UP:
+                found.late.append(node)
             return ""
         case NodeFinished():
-            return _finished(state, pending, event)
+            return _finished(state, pending, event, found)
         case ChecksStarted():
             return _questioned(pending.pop(node, None), event)
         case Judged():
@@ -140,8 +146,9 @@ def _objection(state: State, pending: dict[str, Proposal], event: Event, found: 
             proposal = pending.pop(node, None)
             return "" if isinstance(proposal, Pause) and proposal.attempt == event.attempt else _instead(proposal)
         case Measured():
-            if isinstance(pending.pop(node, None), Invoke):
+            if isinstance(counted := pending.pop(node, None), Invoke):
                 state.running -= 1
+                found.counts.append((counted.call, event.prompt_tokens))
             return ""
         case RunFinished():
             proposal = pending.pop("", None)
@@ -186,7 +193,7 @@ def _called(pending: dict[str, Proposal], event: AttemptStarted | AttemptFinishe
     return ""
 
 
-def _finished(state: State, pending: dict[str, Proposal], event: NodeFinished) -> str:
+def _finished(state: State, pending: dict[str, Proposal], event: NodeFinished, found: Replayed) -> str:
     unit = state.units[event.node]
     proposal = pending.pop(event.node, None)
     if isinstance(proposal, Recall):
@@ -197,6 +204,7 @@ def _finished(state: State, pending: dict[str, Proposal], event: NodeFinished) -
     # Not by the clock: the engine waits in time that never jumps, and stamps events with the wall's, which may.
     late = unit.due and (unit.phase in (Phase.INSIDE, Phase.ASKED) or timed(unit) or isinstance(proposal, Judge))
     if late and _ended_by(unit, event, TIME_IS_UP):
+        found.late.append(event.node)
         return ""
     contract = unit.node.contract
     poor = contract is not None and contract.kind == "agent" and _ended_by(unit, event, NO_BUDGET)

@@ -57,6 +57,28 @@ def mail(text: str) -> str:
 def log(text: str) -> str:
     return text
 """
+FRUGAL = """\
+schema: orchestra/v1
+name: frugal
+input: {question: str, text: str}
+output: {reading: "${reading}", more: "${more}"}
+budget: {tokens: 15}
+nodes:
+  reading: {agent: answerer, with: {question: "${input.question}", context: "${input.text}"}}
+  more:
+    agent: critic
+    with: {question: "${reading.answer}", context: "${input.text}"}
+    fallback: ${reading}
+"""
+TWICE = """\
+schema: orchestra/v1
+name: twice
+input: {question: str, text: str}
+output: {one: "${one}", other: "${other}"}
+nodes:
+  one: {agent: critic, with: {question: "${input.question}", context: "${input.text}"}}
+  other: {agent: critic, with: {question: "${input.question}", context: "${input.text}"}, after: [one]}
+"""
 OTHER = {"answer": "of 1889", "quote": "in 1889"}
 
 
@@ -297,6 +319,55 @@ def test_a_variant_that_is_none(shell: Shell, other: str, code: str) -> None:
 
 def test_two_variants_of_one_agent(shell: Shell) -> None:
     assert "two variants of 'answerer'" in whatif(shell, ran(shell), "--agent", "answerer", "--agent", "answerer@critic").err
+
+
+@pytest.mark.parametrize("budget", ["tokens=15", "calls=1"])
+@pytest.mark.parametrize("written", [True, False])
+def test_a_budget_that_was_spent_is_spent_again_though_a_fallback_hid_that(shell: Shell, budget: str, written: bool) -> None:
+    name, _, limit = budget.partition("=")
+    told = FRUGAL.replace("{tokens: 15}", f"{{{name}: {limit}}}") if written else FRUGAL.replace("budget: {tokens: 15}\n", "")
+    Path("workflows/frugal.yaml").write_text(told)
+    given = () if written else ("--budget", budget)
+    answering(shell, critic=cost(OTHER))
+    run = shell("run", "frugal", "-i", "question=When?", "-i", f"text={TEXT}", *given, "--json")
+    assert (calls(shell), run.json["output"]["more"]) == (["answerer"], GOOD), run.err
+    nothing = whatif(shell, "last")
+    assert (nothing.code, calls(shell)) == (0, [])
+    assert nothing.json["runs"][0]["changed"] == []
+    again = whatif(shell, "last", "--agent", "answerer")
+    assert (again.code, calls(shell)) == (0, ["answerer"]), "as much is spent as then"
+
+
+def test_who_is_asked_instead_spends_of_the_same_budget(shell: Shell) -> None:
+    Path("workflows/frugal.yaml").write_text(FRUGAL.replace("tokens: 15", "tokens: 40"))
+    answering(shell, critic=cost(GOOD))
+    ran(shell, "frugal")
+    assert calls(shell) == ["answerer", "critic"]
+    said = whatif(shell, "last", "--agent", "answerer@answerer_v2")
+    (found,) = said.json["runs"]
+    assert [change["node"] for change in found["changed"]] == ["reading", "more"]
+    assert found["after"]["outcome"]["value"]["more"] == OTHER, "45 of 40 tokens are spent before it"
+    assert calls(shell) == ["answerer_v2"]
+
+
+def test_the_same_question_asked_twice_keeps_both_of_its_answers_and_what_each_cost(shell: Shell) -> None:
+    Path("workflows/twice.yaml").write_text(TWICE)
+    answering(shell, critic=lambda call: (cost(GOOD) if call.node == "one" else cost(OTHER, 30))(call))
+    run = ran(shell, "twice")
+    found = whatif(shell, run)
+    assert (found.code, calls(shell)) == (0, [])
+    (one,) = found.json["runs"]
+    assert (one["recalled"], one["after"]["usage"]) == (2, one["before"]["usage"])
+
+
+def test_that_time_decided_something_is_told(shell: Shell) -> None:
+    answering(shell, critic=Refused(code="E006", reason="no answer within 1 s", retryable=False))
+    Path("workflows/frugal.yaml").write_text(FRUGAL.replace("tokens: 15", "tokens: 4000"))
+    run = ran(shell, "frugal")
+    assert whatif(shell, run).json["runs"][0]["late"] == ["more"]
+    assert f"{run}: time was up then at more" in shell("whatif", run).out
+    assert "time was up then at more" in shell("whatif", run, "--markdown").out
+    assert whatif(shell, ran(shell)).json["runs"][0]["late"] == []
 
 
 def test_the_latest_runs_that_asked_the_agent(shell: Shell) -> None:
