@@ -183,7 +183,13 @@ def test_what_parts_count_follows_from_who_is_right() -> None:
 
 @pytest.mark.parametrize(
     ("text", "outside"),
-    [(CARD, ""), (PLAIN, "outside"), (PLAIN.replace("{text: str}", "{a: str, b: str}"), ""), (PLAIN.replace("Intent}", "str}"), "")],
+    [
+        (CARD, ""),
+        (PLAIN, "outside"),
+        (PLAIN.replace("{text: str}", "{a: str, b: str, c: str}"), ""),
+        (CARD.replace("{text: str}", "{a: str, b: str}"), "outside"),
+        (PLAIN.replace("Intent}", "str}"), ""),
+    ],
 )
 def test_a_card_of_another_form_is_refused(tmp_path: Path, text: str, outside: str) -> None:
     with pytest.raises(InputError) as caught:
