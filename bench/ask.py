@@ -15,7 +15,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,19 @@ class Told:
         """Whether the answer is right."""
         if self.result is None or self.result.status != "done":
             return False
-        said = json.dumps(self.result.value, ensure_ascii=False)
+        said = "\n".join(_leaves(self.result.value))
         if self.asked.nothing:
             return isinstance(self.result.value, dict) and self.result.value.get("text", "") is None
         return all(_stands(text, said) for text in self.asked.expect)
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """What an answer says, without the names of its fields."""
+    if isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _leaves(item)
+    else:
+        yield value if isinstance(value, str) else json.dumps(value)
 
 
 def _stands(text: str, said: str) -> bool:
@@ -69,7 +78,7 @@ def _stands(text: str, said: str) -> bool:
     if not text.replace(".", "", 1).isdecimal():
         return text.casefold() in said.casefold()
     zeros = "0*" if "." in text else r"(?:\.0+)?"
-    return re.search(rf"(?<![\d.,]){re.escape(text)}{zeros}(?![.,]?\d)", said) is not None
+    return re.search(rf"(?<![\d.,-]){re.escape(text)}{zeros}(?![.,]?\d)", said) is not None
 
 
 def requests(file: Path = REQUESTS, part: str = "") -> list[Asked]:
@@ -148,6 +157,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the page; docs/FILE.md without it")
     given = parser.parse_args()
     told = asyncio.run(answered(requests(given.file, given.part), given.fleet, given.router))
+    if given.out is None and given.part not in ("", "test"):
+        parser.error("the pages of docs/ are of whole files or of their part `test`: --out FILE")
     out = given.out or ROOT / "docs" / f"{given.file.stem}.md"
     out.write_text(page(told, load(given.file.read_bytes(), str(given.file)).value["about"], now()), "utf-8")
     print(f"{sum(one.right for one in told)} of {len(told)} right; {out} written")

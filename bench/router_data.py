@@ -193,7 +193,7 @@ STRANGE = (Kind("tasks", ("{}",), "nothing", (), (), 3), Kind("talk", ("{}",), "
 BY_HAND = 0.7
 """Share of the forms and joins that are taken from `bench.request_forms`, and not from here."""
 TIMES = 2
-"""Rows of each whole request, each with other things at hand, where nothing else is said."""
+"""Rows of each whole request, each with what is at hand drawn anew (nothing, where nothing serves it), where nothing else is said."""
 DECLINED = 0.14
 """Share of requests that nothing serves, or for which something is not at hand."""
 VALUES: Mapping[str, Any] = {"documents": DOCUMENTS, "table": TABLE, "text": "a text"}

@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 from orchestra.agent.card import Card
@@ -25,7 +26,7 @@ from orchestra.engine.replay import Replayed, replay
 from orchestra.engine.run import Run
 from orchestra.engine.shell import Engine
 from orchestra.errors import InputError
-from orchestra.events import NOTHING, Answered, Asked, AttemptFinished, Event, RunFinished, RunStarted, Usage
+from orchestra.events import NOTHING, Answered, Asked, AttemptFinished, Event, Resumed, RunFinished, RunStarted, Usage
 from orchestra.inputs import bound
 from orchestra.journal.history import History
 from orchestra.journal.memory import MemoryJournal
@@ -313,9 +314,11 @@ async def rehearse(engine: Engine, recorded: Recorded, program: Program, given: 
 
 
 def _overdue(recorded: Recorded) -> bool:
-    """Whether a run had no more time."""
+    """Whether a run had no more time: what passed before it was resumed does not count."""
     budget, events = recorded.program.budget, recorded.events
-    return budget is not None and budget.seconds is not None and events[-1].at - events[0].at >= budget.seconds
+    if budget is None or budget.seconds is None:
+        return False
+    return sum(max(0.0, two.at - one.at) for one, two in pairwise(events) if not isinstance(two, Resumed)) >= budget.seconds
 
 
 async def _answered(stage: Engine, run: Run, recorded: Sequence[Event]) -> list[Stop]:

@@ -260,6 +260,8 @@ class Card(CardFile):
             return None
         if self.kind in WITH_ARRAYS and self.data_digest == self.learnt:
             return None  # the digest is of the data alone: there was no calibration when the card was loaded
+        if self.kind in WITH_ARRAYS and not (self.folder / self.calibration).exists():
+            return None  # the arrays were replaced since, and nothing was ever calibrated
         place = Place(str(self.folder / self.calibration), 1)
         found = Calibration.read(self.read(self.calibration), self.form.choices, place)
         return found if found.adapter == self.learnt else None

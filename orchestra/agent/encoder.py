@@ -148,8 +148,8 @@ class Encoder:
         """The tokens of two texts as one input, `most` of them: of each the beginning counts, and of the first at most half of that."""
         pair = self.pair(first[: most * CHARACTERS], second[: most * CHARACTERS])
         marks = len(self.pair("", "").head) - 1  # behind the first text
-        head = pair.head if len(pair.head) <= most // 2 else [*pair.head[: most // 2 - marks], *pair.head[-marks:]]
-        return [*head, *pair.body[: most - len(head) - len(pair.tail)], *pair.tail]
+        head = pair.head if len(pair.head) <= most // 2 else [*pair.head[: max(1, most // 2 - marks)], *pair.head[-marks:]]
+        return [*head, *pair.body[: max(0, most - len(head) - len(pair.tail))], *pair.tail]
 
     def embed(self, tokens: Sequence[int], changes: Mapping[str, Change], members: int = 1) -> Array:
         """The vectors of a text, (members, width)."""

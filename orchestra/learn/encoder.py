@@ -175,6 +175,7 @@ class Face:
         of_labels = [name for name in outputs if _enum(card, outputs[name])]
         numbers = [name for name in outputs if outputs[name].get("type") == "number"]
         fits = len(of_labels) == 1 and len(outputs) == 1 + len(numbers) and len(numbers) == bool(outside)
+        fits = fits and not (outside and (card.computed or card.calibration))  # the calibration of the outside is another
         if fits and (len(inputs) == 1 or (len(inputs) == 2 and not outside)):
             return cls(inputs[0], inputs[1] if len(inputs) == 2 else "", of_labels[0], numbers[0] if outside else "")
         wanted = "one field of an enum, and one number for the probability of being outside" if outside else "one field, of an enum"

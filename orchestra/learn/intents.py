@@ -72,7 +72,7 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
     rows = data.rows["train"]
     if not rows:
         raise InputError("N104", f"{data.manifest.name} has no rows to train on", hint="more rows, or other shares of the parts")
-    number = next((name for name, schema in card.output_schema.get("properties", {}).items() if schema.get("type") == "number"), "")
+    number = next((name for name, schema in card.form.schema.get("properties", {}).items() if schema.get("type") == "number"), "")
     face = Face.of(card, number)
     output = face.output
     labelled = [

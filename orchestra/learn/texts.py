@@ -30,8 +30,8 @@ def plain(text: str) -> str:
 
 
 def folds(rows: Sequence[Labelled], count: int = FOLDS) -> list[int]:
-    """The fold of each row: the labels are spread evenly, equal texts stand in one fold, and so do
-    pairs whose first texts are equal; the order of the rows does not matter."""
+    """The fold of each row: the labels are spread evenly, equal texts stand in one fold, and pairs of
+    which the first texts are equal; the order of the rows does not matter."""
     of_label: dict[str, list[str]] = defaultdict(list)
     first: dict[str, str] = {}
     for text, label in sorted((plain(row.text), row.label) for row in rows):

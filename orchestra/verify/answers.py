@@ -64,8 +64,9 @@ def rederived(value: Any, schema: Mapping[str, Any], output: Mapping[str, Any], 
 
 
 def samples(producer: Contract, given: Mapping[str, Any], count: int) -> tuple[Question, ...]:
-    """The producer's own question, so many times; each with a chance of its own."""
-    return tuple(Question(producer.name, dict(given), number) for number in range(1, count + 1))
+    """The producer's own question, so many times; each with a chance of its own. What else is `given` is for other checks."""
+    own = {name: value for name, value in given.items() if name in producer.input.get("properties", {})}
+    return tuple(Question(producer.name, own, number) for number in range(1, count + 1))
 
 
 def agreed(value: Any, schema: Mapping[str, Any], replies: Sequence[Reply]) -> Verdict:

@@ -189,6 +189,7 @@ def test_what_parts_count_follows_from_who_is_right() -> None:
         (PLAIN.replace("{text: str}", "{a: str, b: str, c: str}"), ""),
         (CARD.replace("{text: str}", "{a: str, b: str}"), "outside"),
         (PLAIN.replace("Intent}", "str}"), ""),
+        (CARD.replace("p_oos: float}", "p_oos: float, p: float}") + "computed: {p: {probability: lost}}\n", "outside"),
     ],
 )
 def test_a_card_of_another_form_is_refused(tmp_path: Path, text: str, outside: str) -> None:

@@ -21,7 +21,10 @@ from orchestra.agent.committee import Committee  # noqa: E402
 from orchestra.agent.encoder import Encoder  # noqa: E402
 from orchestra.errors import InputError  # noqa: E402
 from orchestra.fleet.encoders import described  # noqa: E402
+from orchestra.learn.contract import contract_digest  # noqa: E402
+from orchestra.learn.dataset import DataSet, Row  # noqa: E402
 from orchestra.learn.encoder import Plan, Rows, train  # noqa: E402
+from orchestra.learn.intents import Training, run  # noqa: E402
 from orchestra.learn.texts import Labelled, digest_of, folds  # noqa: E402
 from orchestra.learn.tuned import Pace  # noqa: E402
 from orchestra.testing.encoder import write_encoder  # noqa: E402
@@ -162,3 +165,22 @@ def test_pairs_with_one_first_text_stand_in_one_fold_and_have_digests_of_their_o
     alone = [Labelled(row.text, row.label) for row in rows]
     assert digest_of(rows) != digest_of(alone)
     assert digest_of(rows) != digest_of([Labelled(row.text, row.label, "red") for row in rows])
+
+
+def test_probabilities_may_be_typed_as_never_null(base: Path, tmp_path: Path) -> None:
+    """A field of a probability is not taken for that of being outside."""
+    (tmp_path / "judge").mkdir()
+    (tmp_path / "judge" / "agent.yaml").write_text(CARD.replace("float | null", "float"))
+    card = Card.load(tmp_path / "judge")
+    rows = [Row(f"row {at}", {"claim": one.text, "evidence": one.beside}, {"label": one.label}, str(at)) for at, one in enumerate(pairs())]
+    data = DataSet.made("colours", card.name, contract_digest(card), "CC0-1.0", [], {"train": rows, "tune": [], "test": []})
+    run(Training(card=card, data=data, base=base, cache=tmp_path, epochs=1), lambda step: None).write(tmp_path / "judge")
+    output, _ = Committee.load(Card.load(tmp_path / "judge"), Encoder.load(base)).predict({"claim": "it is red", "evidence": "blue"})
+    assert output["p_same"] + output["p_other"] == pytest.approx(1)
+
+
+def test_a_card_whose_arrays_were_replaced_has_no_calibration_to_read(folder: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(folder, tmp_path / "judge"))
+    card = Card.load(place)
+    (place / "model.json").write_bytes((place / "model.json").read_bytes() + b"\n")
+    assert card.calibrated is None
