@@ -355,7 +355,8 @@ async def made(folder: Path, rows: int, seed: int = SEED, times: int = TIMES) ->
         "questions": "Apache-2.0",
         "tasks": "Apache-2.0",
     }
-    found["requests"] = [one.request for one in forms.whole]
+    asks = [form for kind in forms.forms.values() for form in kind]
+    found["requests"] = [*asks, *forms.joins, *(one.request for one in forms.whole)]
     licences["requests"] = "Apache-2.0"
     origins = [_origin(name, licence, found[name]) for name, licence in licences.items()]
     return DataSet.made("router", card.name, contract_digest(card), "MIT; Apache-2.0; CC BY 4.0; CC BY 3.0", origins, split(every, SHARES))

@@ -429,7 +429,8 @@ class Orchestra:
         combined: str | Path = "",
         back_off: bool = False,
     ) -> Ruling:
-        """What the checks say of an answer: a text, or a model with fields of type `Quote`. `quote` is asked where none is stated.
+        """What the checks say of an answer: a text, or a model with fields of type `Quote`. `quote` is asked where neither checks
+        nor a combination are stated.
 
         A text is a quote as a whole where the check `quote` is asked for; of a dict the fields `quote` and `quotes` are quotes.
         Checks that ask agents run these, each question as a run of its own; those that ask nobody leave no trace. `inputs` is what the
@@ -440,8 +441,8 @@ class Orchestra:
         combined score (`ruling.promise`), or from 0.5 on. With `back_off` the parts that `entailment` does not pass are left out of the
         judgement: `ruling.dropped` are these, and `ruling.rest(answer)` is the answer as JSON without them.
 
-        Raises `InputError` V010 for what is no check, V011 for an agent that is not there, and with `combined` what
-        `orchestra.judging.combined` does.
+        Raises `InputError` V010 for what is no check, V011 for an agent that is not there, V014 for an `accept` or a `confidence` that is
+        none, and with `combined` what `orchestra.judging.combined` does.
         """
         from orchestra import judging
         from orchestra.verify.examination import Asked, go_on, start
@@ -452,6 +453,9 @@ class Orchestra:
                 self._project.adopt(agent)
             checks = checks.names
         names = (checks,) if isinstance(checks, str) else None if checks is None else tuple(checks)
+        for name, number in (("accept", accept), ("confidence", confidence)):
+            if number is not None and not 0 <= number <= 1:
+                raise InputError("V014", f"{name}={number:g} is not in [0, 1]", hint=f"{name}=0.8")
         given = judging.Answer(value=answer, against=against, inputs=inputs or {}, confidence=confidence)
         if combined:
             situation = judging.combined(self._project, given, combined, names, accept, back_off=back_off)

@@ -12,22 +12,16 @@ import pytest
 
 from orchestra import InputError, Orchestra
 from orchestra.certificates import CHECKED_BY, bonds, checks_digest, found, home
-from orchestra.config import Settings
 from orchestra.doors import Done
 from orchestra.events import AttemptFinished, Judged, RunStarted
 from orchestra.project import Project
 from orchestra.testing import SimulatedWorkers
 from orchestra.verify.certificate_file import FILE
+from tests.nowhere import FLEET, settings, write
 from tests.verify.samples import certified
 
 ROOT = Path(__file__).parents[1]
 CARD = "name: namer\ninput: {text: str}\noutput: str\n"
-FLEET = """
-schema: orchestra/fleet/v1
-name: nowhere
-servers: {it: {endpoint: "http://127.0.0.1:9/v1", model: m, max_model_len: 1000, revision: "1"}}
-models: {base: it}
-"""
 WORKFLOW = """
 schema: orchestra/v1
 name: naming
@@ -41,21 +35,14 @@ nodes:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    for name, text in (
-        ("agents/namer/agent.yaml", CARD),
-        ("agents/namer/prompt.md", "Name it: {{ text }}\n"),
-        ("configs/nowhere.yaml", FLEET),
-        ("workflows/naming.yaml", WORKFLOW),
-        ("orchestra.toml", 'fleet = "nowhere"\n'),
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    files = {
+        "agents/namer/agent.yaml": CARD,
+        "agents/namer/prompt.md": "Name it: {{ text }}\n",
+        "workflows/naming.yaml": WORKFLOW,
+    }
+    write(tmp_path, files)
     put(tmp_path, 0.8)
     return tmp_path
-
-
-def settings(project: Path) -> Settings:
-    return Settings.load({"journal": str(project / "runs.db")}, start=project)
 
 
 def put(project: Path, threshold: float) -> None:

@@ -12,7 +12,6 @@ import pytest
 
 from orchestra import InputError, Orchestra
 from orchestra.certificates import bonds
-from orchestra.config import Settings
 from orchestra.doors import Done
 from orchestra.events import Judged
 from orchestra.project import Project
@@ -20,6 +19,7 @@ from orchestra.testing import SimulatedWorkers
 from orchestra.verify.certificate_file import COMBINED
 from orchestra.verify.certificate_file import FILE as CERTIFICATE
 from orchestra.verify.combination import FILE, Combination, Data, Voice, logistic, odds
+from tests.nowhere import settings, write
 from tests.verify.samples import certified
 
 TELLER = "name: teller\ninput: {text: str}\noutput: {fact: str}\nevidence: text\n"
@@ -29,12 +29,6 @@ input: {claim: str, evidence: str}
 output: {p_supported: float | null, p_refute: float | null}
 checks: [confidence]
 accept: 0.99
-"""
-FLEET = """
-schema: orchestra/fleet/v1
-name: nowhere
-servers: {it: {endpoint: "http://127.0.0.1:9/v1", model: m, max_model_len: 1000, revision: "1"}}
-models: {base: it}
 """
 TELL = """
 schema: orchestra/v1
@@ -56,22 +50,15 @@ ANSWER, TEXT = {"fact": "It was built in 1889."}, "The tower was built in 1889."
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    for name, text in (
-        ("agents/teller/agent.yaml", TELLER),
-        ("agents/teller/prompt.md", "Tell: {{ text }}\n"),
-        ("agents/checker/agent.yaml", CHECKER),
-        ("agents/checker/prompt.md", "{{ claim }} {{ evidence }}\n"),
-        ("configs/nowhere.yaml", FLEET),
-        ("workflows/tell.yaml", TELL),
-        ("orchestra.toml", 'fleet = "nowhere"\n'),
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    files = {
+        "agents/teller/agent.yaml": TELLER,
+        "agents/teller/prompt.md": "Tell: {{ text }}\n",
+        "agents/checker/agent.yaml": CHECKER,
+        "agents/checker/prompt.md": "{{ claim }} {{ evidence }}\n",
+        "workflows/tell.yaml": TELL,
+    }
+    write(tmp_path, files)
     return tmp_path
-
-
-def settings(project: Path) -> Settings:
-    return Settings.load({"journal": str(project / "runs.db")}, start=project)
 
 
 def put(project: Path, checks: tuple[str, ...] = CHECKS, file: str = f"agents/teller/{FILE}", bias: float = 0.5) -> Combination:
@@ -227,6 +214,14 @@ async def test_with_its_inputs_the_agent_is_asked_again_by_samples(project: Path
     assert ruling.score is not None
 
 
+async def test_what_is_told_for_another_check_is_not_asked_of_the_agent(project: Path) -> None:
+    put(project, ("agree(3)", "entailment(checker)"))
+    async with opened(project) as (orchestra, workers):
+        ruling = await orchestra.check(ANSWER, against=TEXT, combined="teller", inputs={"text": TEXT, "page": 3})
+    assert [one.outcome for one in ruling.verdicts] == ["pass", "pass"]
+    assert [call.inputs for call in workers.calls if call.name == "teller"] == [{"text": TEXT}] * 3
+
+
 @pytest.mark.parametrize(
     ("more", "code"),
     [
@@ -254,6 +249,14 @@ async def test_an_answer_of_another_type_is_refused(project: Path, answer: Any) 
             await orchestra.check(answer, against=TEXT, combined="teller", confidence=0.9)
         assert not workers.counts
     assert caught.value.code == "V013"
+
+
+@pytest.mark.parametrize("number", [{"confidence": 93}, {"confidence": float("nan")}, {"accept": -0.1}])
+async def test_a_score_that_is_none_is_refused(project: Path, number: dict[str, float]) -> None:
+    async with opened(project) as (orchestra, _):
+        with pytest.raises(InputError, match=rf"{next(iter(number))}=.* is not in \[0, 1\]") as caught:
+            await orchestra.check("1889", against=TEXT, **number)
+    assert (caught.value.code, bool(caught.value.hint)) == ("V014", True)
 
 
 async def test_a_combination_of_an_agent_that_has_changed_is_void(project: Path) -> None:

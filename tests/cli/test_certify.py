@@ -16,6 +16,7 @@ from orchestra.testing import in_turn
 from orchestra.verify.certificate_file import Certificate
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import Simulated, furnish
+from tests.nowhere import FLEET
 
 AGENT = """\
 schema: orchestra/v1
@@ -23,12 +24,6 @@ name: sorter
 description: Sorts a message.
 input: {text: str}
 output: {label: str}
-"""
-FLEET = """\
-schema: orchestra/fleet/v1
-name: nowhere
-servers: {it: {endpoint: "http://127.0.0.1:9/v1", model: m, max_model_len: 1000, revision: "1"}}
-models: {base: it}
 """
 SORT = """\
 schema: orchestra/v1

@@ -12,6 +12,7 @@ from orchestra.doors import Call
 from orchestra.verify.claims_file import ClaimsCertificate
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import Simulated, furnish
+from tests.nowhere import FLEET
 
 AGENT = """\
 schema: orchestra/v1
@@ -27,12 +28,6 @@ name: checker
 description: Judges a claim.
 input: {claim: str, evidence: str}
 output: {p_supported: float | null, p_refute: float | null}
-"""
-FLEET = """\
-schema: orchestra/fleet/v1
-name: nowhere
-servers: {it: {endpoint: "http://127.0.0.1:9/v1", model: m, max_model_len: 1000, revision: "1"}}
-models: {base: it}
 """
 TELL = """\
 schema: orchestra/v1

@@ -14,6 +14,7 @@ from orchestra.verify.certificate_file import COMBINED, Certificate
 from orchestra.verify.combination import Combination
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import Simulated, calls, furnish
+from tests.nowhere import FLEET
 
 AGENT = """\
 schema: orchestra/v1
@@ -29,12 +30,6 @@ name: checker
 description: Judges a claim.
 input: {claim: str, evidence: str}
 output: {p_supported: float | null, p_refute: float | null}
-"""
-FLEET = """\
-schema: orchestra/fleet/v1
-name: nowhere
-servers: {it: {endpoint: "http://127.0.0.1:9/v1", model: m, max_model_len: 1000, revision: "1"}}
-models: {base: it}
 """
 TELL = """\
 schema: orchestra/v1

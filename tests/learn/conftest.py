@@ -66,9 +66,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """One thread of PyTorch: quicker for so small a model, and the same sums every time."""
+    """One thread of PyTorch, for what fixtures train too: quicker for so small a model, and the same sums every time."""
     torch = pytest.importorskip("torch")
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,15 +38,6 @@ types: {Intent: {type: string, enum: [balance, transfer, lost, outside]}}
 """
 PLAIN = "name: desk\nkind: encoder\ninput: {text: str}\noutput: {intent: Intent}\ntypes: {Intent: {type: string, enum: [balance, lost]}}\n"
 PLAN = Plan(Pace(epochs=4, rate=2e-2, rank=2, blocks=1, batch=16), Fit(least=1), members=2, tokens=16, outside="outside", outside_times=2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads of tiny matrices wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def own() -> list[Labelled]:

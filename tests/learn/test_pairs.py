@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -41,15 +40,6 @@ computed: {p_same: {probability: same}, p_other: {probability: other}}
 calibration: calibration.json
 """
 PLAN = Plan(Pace(epochs=60, rate=2e-2, rank=4, blocks=2, batch=12, dropout=0.0), None, members=1, tokens=16)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads of tiny matrices wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def pairs() -> list[Labelled]:
