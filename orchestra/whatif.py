@@ -282,6 +282,11 @@ class Recorded:
     first: RunStarted
     events: Sequence[Event]
 
+    @property
+    def seconds(self) -> float:
+        """How long it was under way: what passed before it was resumed does not count."""
+        return sum(max(0.0, two.at - one.at) for one, two in pairwise(self.events) if not isinstance(two, Resumed))
+
 
 async def rehearse(engine: Engine, recorded: Recorded, program: Program, given: Mapping[str, Any], asked: Iterable[str]) -> Rehearsal:
     """Goes through a run again, with another program; the agents in `asked` are asked anew. Nothing of it reaches the engine's journal."""
@@ -314,11 +319,9 @@ async def rehearse(engine: Engine, recorded: Recorded, program: Program, given: 
 
 
 def _overdue(recorded: Recorded) -> bool:
-    """Whether a run had no more time: what passed before it was resumed does not count."""
-    budget, events = recorded.program.budget, recorded.events
-    if budget is None or budget.seconds is None:
-        return False
-    return sum(max(0.0, two.at - one.at) for one, two in pairwise(events) if not isinstance(two, Resumed)) >= budget.seconds
+    """Whether a run had no more time."""
+    budget = recorded.program.budget
+    return budget is not None and budget.seconds is not None and recorded.seconds >= budget.seconds
 
 
 async def _answered(stage: Engine, run: Run, recorded: Sequence[Event]) -> list[Stop]:

@@ -252,7 +252,7 @@ async def test_an_answer_of_another_type_is_refused(project: Path, answer: Any) 
 
 
 @pytest.mark.parametrize("number", [{"confidence": 93}, {"confidence": float("nan")}, {"accept": -0.1}])
-async def test_a_score_that_is_none_is_refused(project: Path, number: dict[str, float]) -> None:
+async def test_a_score_that_is_none_is_refused(project: Path, number: dict[str, Any]) -> None:
     async with opened(project) as (orchestra, _):
         with pytest.raises(InputError, match=rf"{next(iter(number))}=.* is not in \[0, 1\]") as caught:
             await orchestra.check("1889", against=TEXT, **number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import msgspec
@@ -9,7 +10,7 @@ import pytest
 
 from orchestra.doors import Call, Letter
 from orchestra.engine.shell import Engine
-from orchestra.events import AttemptFinished, AttemptStarted, Event, RunStarted
+from orchestra.events import AttemptFinished, AttemptStarted, Event, Resumed, RunStarted
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers
 from orchestra.testing.catalog import EFFECTS, catalog
@@ -68,18 +69,35 @@ def cut_off(events: Sequence[Event]) -> set[tuple[str, int]]:
 
 @pytest.mark.parametrize("block", range(5))
 def test_with_nothing_otherwise_nobody_is_asked_and_all_is_the_same(block: int) -> None:
-    compared = 0
+    compared, renewed = 0, set()
     for number in PROGRAMS[block::5]:
         recorded, found, calls = gone_through(number, 1, ())
         if found.late:
             continue  # recalled calls take no time, so they last longer
         compared += 1
-        assert {(call.node, call.attempt) for call in calls if "@" not in call.node} <= cut_off(recorded.events), number
+        anew = {(call.node, call.attempt) for call in calls} - cut_off(recorded.events)
+        assert all("@" in node for node, _ in anew), number
+        renewed |= {number for _ in anew}
         # A plan may be known from another element before its router is asked: then there is no line of its. And whether a step of a plan
         # that fails is done before the next line is there, no order of answers says.
         changed = [change.node for change in found.changed if not change.node.endswith("/line") and "@" not in change.node]
         assert (found.verdict, changed, found.stops) == ("same", [], ()), number
     assert compared >= 10  # of twenty
+    assert len(renewed) <= 1, (
+        "steps of plans are asked anew where an order decided which of them were asked at all: one program in a hundred"
+    )
+
+
+def test_the_time_before_a_run_was_resumed_is_none_of_its_own() -> None:
+    async def scene(clock: VirtualClock) -> Recorded:
+        return await ran(clock, draw(0))
+
+    whole = run_simulated(scene, 0)
+    last = msgspec.structs.replace(whole.events[-1], at=whole.events[-2].at + 90_010)
+    late = dataclasses.replace(whole, events=[*whole.events[:-1], last])
+    resumed = Resumed(seq=last.seq, at=last.at - 10, epoch=2)
+    again = dataclasses.replace(whole, events=[*whole.events[:-1], resumed, last])
+    assert late.seconds == pytest.approx(again.seconds + 90_000)
 
 
 @pytest.mark.parametrize("block", range(5))
