@@ -19,6 +19,7 @@ WORDS = (
     "book me a table",
     "for 3 people at 7 pm",
 )
+LONG = "what do six boxes of fourteen pens and five more come to"
 FORMS = Forms(
     {"sum": ["be so kind: {}"], "table": ["{} quickly"]},
     ["{} - that, and {}"],
@@ -27,6 +28,9 @@ FORMS = Forms(
         Whole(kinds=("documents", "sum"), request="[[Who won]], and [[what is 2 and 2]]?"),
         Whole(kinds=("assistant_intent", "booking"), request="intent and details: [[a table for two]]"),
         Whole(kinds=("nothing",), request="Sing."),
+        Whole(kinds=("documents", "documents"), request="[[Who won]] and [[who lost]]?"),
+        Whole(kinds=("sum", "sum"), request="[[2 and 2]], [[2 and 2]]"),
+        Whole(kinds=("sum", "sum"), request=f"[[2 and 2]], [[{LONG}]]"),
     ],
 )
 
@@ -116,6 +120,11 @@ def test_whole_requests_get_the_steps_of_their_kinds(folder: Path) -> None:
             's1 = assistant_intent(text="a table for two")\ns2 = extractor(text="a table for two", requested=[])\nreturn s1, s2'
         },
         "Sing.": {str(Answer(()))},
+        "Who won and who lost?": {
+            's1 = [answer_from_documents(question=x, documents=input.documents) for x in ["Who won", "who lost"]]\nreturn s1'
+        },
+        "2 and 2, 2 and 2": {'s1 = calculator(question="2 and 2")\ns2 = calculator(question="2 and 2")\nreturn s1, s2'},
+        f"2 and 2, {LONG}": {f's1 = calculator(question="2 and 2")\ns2 = calculator(question="{LONG}")\nreturn s1, s2'},
     }
 
 

@@ -107,6 +107,17 @@ def test_numpy_says_what_torch_said(base: Path) -> None:
     assert np.abs(ours - np.stack([reader.embed(text, {})[0] for text in texts])).max() > 1e-3, "the adapters change nothing"
 
 
+def test_what_runs_from_block_to_block_has_32_bits_where_products_have_16(base: Path) -> None:
+    frozen, reader = Frozen.load(base), Encoder.load(base)
+    hidden = frozen.below([reader.tokens(own()[0].text, 16)], PLAN.pace.blocks)[0]
+    member = Tuned(frozen, 2, PLAN.pace)
+    mask = torch.ones(1, len(hidden), dtype=torch.bool)
+    read = member.read(hidden[None], mask)
+    assert hidden.dtype == torch.bfloat16
+    assert torch.equal(read, member.read(hidden[None].float(), mask))
+    assert not torch.equal(read, read.bfloat16().float()), "the sums were rounded"
+
+
 class Killed(Exception):
     pass
 

@@ -134,6 +134,16 @@ def test_a_card_without_its_calibration_is_stored_and_read_back(folder: Path, tm
     assert (candidate.calibrated, candidate.data_digest) == (None, bare.data_digest), "a candidate has no calibration yet"
 
 
+def test_a_calibration_that_comes_later_is_none_of_a_card_that_is_loaded(folder: Path, tmp_path: Path) -> None:
+    """A run that goes on answers as it did, and its digest says by what."""
+    place = Path(shutil.copytree(folder, tmp_path / "judge"))
+    card = Card.load(place)
+    found = Calibration(choices=("same", "other"), trust=Trust(1.0), bias=(0.0, 0.0), adapter=card.learnt)
+    (place / "calibration.json").write_bytes(msgspec.json.encode(found))
+    assert card.calibrated is None
+    assert Card.load(place).calibrated == found
+
+
 def test_of_both_texts_the_beginning_counts(base: Path) -> None:
     encoder = Encoder.load(base)
     whole = encoder.pair("red green", "blue white")
