@@ -38,7 +38,7 @@ from orchestra.workflow.reader import read as read_workflow
 
 DERIVED, SUPPORTED, AGREED = "another agent's answer", "entailment", "three more samples"
 SETS = {
-    Set("xquad_en", "reader", kind="reading", most=0, blind="table_reader", claims=True): (DERIVED, SUPPORTED),
+    Set("xquad_en", "generative_reader", kind="reading", most=0, blind="table_reader", claims=True): (DERIVED, SUPPORTED),
     Set("svamp", "calculator", "svamp", most=200, samples=3, blind="table_reader"): (DERIVED, AGREED),
 }
 """The sets, and the checks that are measured on each."""

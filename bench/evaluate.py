@@ -23,7 +23,9 @@ from typing import Any, TypeAlias
 
 from bench.evaluation_tables import Measured, card_with, page_with, rates_of
 from bench.machine import ROOT, now
+from orchestra.agent.card import FILE as AGENT
 from orchestra.agent.card import Card
+from orchestra.agent.ensemble import joined
 from orchestra.errors import InputError
 from orchestra.fleet.folders import Folders
 from orchestra.learn.evaluation_file import FILE, Evaluation, Rows, read_evaluations
@@ -31,7 +33,7 @@ from orchestra.learn.promotion import Shelf, mark
 
 OPENING, FLEET = 4.0, 90.0
 """Seconds that a command takes before its first row, and that a fleet may take to start."""
-RATES = {"model": 0.3, "encoder": 0.02}
+RATES = {"model": 0.3, "encoder": 0.02, "ensemble": 2.0}
 """Seconds a row of a kind of agent that was not measured yet, on two cores; the others take next to nothing."""
 LIMIT = 1200
 """Seconds after which an evaluation counts as failed."""
@@ -57,13 +59,14 @@ class Task:
         """How long it will take, as far as one knows."""
         each = rates.get((self.agent, self.name), RATES.get(self.card.kind, 0.002))
         untuned = min(self.questions, self.rows.untuned or self.questions) if self.card.adapter is not None else 0
-        return OPENING + ((1 + (self.before is not None)) * self.questions + untuned) * each
+        return OPENING + ((1 + len(self.card.parts) + (self.before is not None)) * self.questions + untuned) * each
 
 
 def tasks_of(folder: Path, data: Path) -> tuple[list[Task], list[str]]:
     """What there is to do for an agent, and what stands against it."""
     try:
         card, plans = Card.load(folder), read_evaluations(folder / FILE)
+        card = joined(card, _beside(folder) if card.members else {})
     except InputError as error:
         return [], [f"{folder.name}: {error}"]
     if not (folder / "card.md").is_file():
@@ -80,6 +83,11 @@ def tasks_of(folder: Path, data: Path) -> tuple[list[Task], list[str]]:
     return tasks, faults
 
 
+def _beside(folder: Path) -> dict[str, Card]:
+    """The cards of the folders beside one, by name: an ensemble's members are among them."""
+    return {path.parent.name: Card.load(path.parent) for path in folder.parent.glob(f"*/{AGENT}")}
+
+
 def predecessor(card: Card) -> Path | None:
     """The folder of what an agent had before its last promotion; None where it had nothing, or it is not on this machine."""
     if card.folder is None:
@@ -92,7 +100,8 @@ def predecessor(card: Card) -> Path | None:
 
 def stamp_of(card: Card) -> str:
     """What figures hold for: day and machine, the card, and what it has learnt."""
-    learnt = mark(card, card.folder / card.adapter if card.adapter and card.folder else card.folder or Path())
+    own = card.folder / card.adapter if card.adapter and card.folder else card.folder or Path()
+    learnt = card.learnt if card.parts else mark(card, own)
     return f"{now().partition(', load')[0]}; card {card.digest[:12]}" + (f", learnt {learnt[:12]}" if learnt else "")
 
 

@@ -137,7 +137,10 @@ class Bench:
             PlanNode.open(settings, fleet) as node,
         ):
             orchestra.program(compute)
-            yield cls(orchestra, orchestra.find("reader"), Agent.carded(plans), Agent.carded(maps), Agent.carded(reacts), texts, node)
+            # One model, by the name in the recorded steps: what is compared is when calls are made, not who answers them best.
+            reader = Agent.carded(orchestra.registry.card("generative_reader").varied(name="reader"))
+            orchestra.program(reader)
+            yield cls(orchestra, reader, Agent.carded(plans), Agent.carded(maps), Agent.carded(reacts), texts, node)
 
     async def write(self, trace: Trace, agent: Step[..., Any], asked: Question, word: str, so_far: str, text: str) -> None:
         """Has a model write this text next. Raises RuntimeError where it wrote another."""

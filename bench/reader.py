@@ -1,10 +1,11 @@
-"""The reader on extractive question answering: floors without a model, the untuned base, and the reader with its adapter.
+"""`generative_reader` on extractive question answering: floors without a model, the untuned base, and the reader with its adapter.
 
     python -m bench.reader DATA/xquad_en/dev.jsonl [--adapter FOLDER] [--rows 263] [--keep FOLDER]
 
 DATA holds rows {"id", "input": {"question", "context"}, "expected": {"answers": [{"text"}]}}; without
 answers the passage does not tell.
-Each arm is one `orchestra batch reader`; null and withheld answers count as abstentions. Intervals are of 95 %, by bootstrap over the rows.
+Each arm is one `orchestra batch generative_reader`; null and withheld answers count as abstentions.
+Intervals are of 95 %, by bootstrap over the rows.
 Needs the fleet, which it starts or adopts.
 """
 
@@ -27,7 +28,8 @@ from bench.metrics import squad_scores
 from bench.sentence_rule import SentenceRule
 
 ROOT = Path(__file__).resolve().parents[1]
-READER = ROOT / "agents" / "reader"
+NAME = "generative_reader"
+READER = ROOT / "agents" / NAME
 RESAMPLES = 2000
 HEAD = "| reader, SmolLM2-135M | EM | F1 | no-answer accuracy | abstained | accepted and wrong | EM, 95 % |\n|---|---|---|---|---|---|---|"
 
@@ -43,8 +45,8 @@ class Arm:
 
 ARMS = (
     Arm("untuned base, evidence-compiled", False, ("--constraint", "evidence")),
-    Arm("reader, evidence-compiled", True, ("--constraint", "evidence")),
-    Arm("reader, JSON schema, then checks", True, ("--constraint", "schema")),
+    Arm("generative_reader, evidence-compiled", True, ("--constraint", "evidence")),
+    Arm("generative_reader, JSON schema, then checks", True, ("--constraint", "schema")),
 )
 
 
@@ -91,7 +93,7 @@ def interval(values: Sequence[float], seed: int = 5) -> tuple[float, float]:
 
 def furnish(place: Path, adapter: Path | None) -> None:
     """A project whose reader has this adapter, or none."""
-    folder = place / "agents" / "reader"
+    folder = place / "agents" / NAME
     folder.mkdir(parents=True)
     text = re.sub(r"^adapter:.*\n", "", (READER / "agent.yaml").read_text("utf-8"), flags=re.MULTILINE)
     if adapter is not None:
@@ -142,7 +144,7 @@ def main() -> int:
             furnish(projects[True], adapter.resolve())
         for number, arm in enumerate(arm for arm in ARMS if projects[arm.tuned].exists()):
             output = place.resolve() / f"arm{number}.jsonl"
-            command = [sys.executable, "-m", "orchestra.cli", "batch", "reader", "-i", str(source.resolve()), "-o", str(output), *arm.flags]
+            command = [sys.executable, "-m", "orchestra.cli", "batch", NAME, "-i", str(source.resolve()), "-o", str(output), *arm.flags]
             subprocess.run(command, check=True, stdout=sys.stderr, cwd=projects[arm.tuned])
             found = answers_of(output)
             print(score(rows, [found[row["id"]] for row in rows]).row(arm.name), flush=True)

@@ -362,7 +362,7 @@ def data_set(folder: Path, name: str, kinds: Sequence[str]) -> DataSet:
         if set(used.kinds) & set(kinds)
     ]
     licence = "; ".join(dict.fromkeys(source.licence for source in sources))
-    return DataSet.made(name, "reader", contract_digest(Card.load(ROOT / "agents" / "reader")), licence, sources, parts)
+    return DataSet.made(name, "reader", contract_digest(Card.load(ROOT / "agents" / "generative_reader")), licence, sources, parts)
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ from bench.evaluation_tables import between
 from bench.machine import ROOT, now
 from bench.request_forms import Forms
 from bench.router_data import VALUES, pieces, wanted
-from orchestra.agent.card import Sampling
+from orchestra.agent.card_file import Sampling
 from orchestra.app import Orchestra
 from orchestra.config import Settings
 from orchestra.errors import InputError, OrchestraError

@@ -7,7 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from orchestra.agent.card import WITH_ARRAYS, Card
+from orchestra.agent.card import Card
+from orchestra.agent.card_file import WITH_ARRAYS
 from orchestra.agent.registry import Registry
 from orchestra.config import Settings
 from orchestra.errors import InputError, Place
@@ -25,6 +26,7 @@ Stamp: TypeAlias = tuple[str, int, int, int]
 """A file's path, time, inode and size."""
 
 CHECKED_BY = (
+    "agent/pooling.py",
     "agent/sureness.py",
     "verify/acceptance.py",
     "verify/answers.py",
@@ -198,6 +200,9 @@ def bonds(settings: Settings, registry: Registry, agent: str) -> Bonds:
         return Bonds(said, *_served(settings, card), checks)
     if card.kind in WITH_ARRAYS:
         return Bonds(said, "", card.data_digest, checks)
+    if card.parts:
+        found = [bonds(settings, registry, part.name) for part in card.parts]
+        return Bonds(said, digest(canonical([one.model for one in found])), digest(canonical([one.adapter for one in found])), checks)
     version = code.contract.version if code is not None else ""
     if not version:
         raise InputError("V007", f"the code of {agent!r} has no version, and may change unseen", hint='@agent(version="1")')
@@ -218,8 +223,9 @@ def stamps(settings: Settings, registry: Registry, program: Program) -> tuple[St
     for name in sorted(names):
         paths += [found(settings, registry, name, file) for file in (FILE, CLAIMS, COMBINATION)]
         card = registry.cards.get(name)
-        if card is not None and card.folder is not None:
-            paths += [path for path in sorted((card.folder / (card.adapter or "")).glob("*")) if path.is_file()]
+        for one in () if card is None else (card, *card.parts):
+            if one.folder is not None:
+                paths += [path for path in sorted((one.folder / (one.adapter or "")).glob("*")) if path.is_file()]
     if names:
         paths.append(settings.resources("configs").get(settings.fleet))
     return tuple(_stamp(path) for path in paths)

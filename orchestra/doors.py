@@ -90,6 +90,7 @@ class Done(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     value: Any
     usage: Usage = NOTHING
     server: str = ""
+    """Who answered; of an ensemble on several servers all of them, with a + between them."""
     model: str = ""
     sent: bytes = b""
     received: bytes = b""

@@ -185,11 +185,12 @@ def _harmless(orchestra: Orchestra) -> Iterable[str]:
     """Everything that has no effects. Workflows first: what somebody has put together and named serves better than its parts.
 
     An agent that is told the grammar of its output with each call is somebody's router, and no step. Nor are those that say how a call is
-    to be routed.
+    to be routed, and the members of an ensemble, which serves better.
     """
     registry = orchestra.registry
+    apart = PLANNERS | ADVISERS | {name for card in registry.cards.values() for name in card.members}
     yield from (name for name in orchestra.workflows() if name not in PLANNERS and not _acts(orchestra, name))
-    yield from (name for name, card in registry.cards.items() if name not in PLANNERS | ADVISERS and card.grammar is None and card.trained)
+    yield from (name for name, card in registry.cards.items() if name not in apart and card.grammar is None and card.trained)
     yield from (name for name, tool in registry.tools.items() if tool.contract.effect == "pure")
 
 

@@ -51,6 +51,7 @@ class Project:
         self._agents: dict[str, Agent[..., Any]] = {}
         self._unchecked: dict[str, tuple[Card, Agent[..., Any]]] = {}
         for card in registry.cards.values():
+            self._members(card)
             self._form(card)
 
     @classmethod
@@ -88,7 +89,8 @@ class Project:
                     if (replaced := self.cards.get(step.name)) is not None:
                         self.keep(replaced)
                     self.registry = self.registry.with_cards([step.card])
-                    self.cards[step.name] = step.card
+                    self.cards[step.name] = self.registry.cards[step.name]
+                    self._members(self.cards[step.name])
                     self._form(step.card)
             case Workflow():
                 if step.function is not None:
@@ -101,6 +103,7 @@ class Project:
     def keep(self, card: Card) -> None:
         """Makes a card known to calls that ask for its digest (`Call.version`); the current one of its name stays what it is."""
         self.kept[card.digest] = card
+        self._members(card)
         self._form(card)
 
     def instead(self, agents: Mapping[str, Card | Contract]) -> dict[str, Contract]:
@@ -122,6 +125,11 @@ class Project:
             return fleet(Path(self.settings.find_resource("configs", self.settings.fleet))).tiers
         except InputError:
             return ()  # there is none, or a faulty one: whoever needs it says so
+
+    def _members(self, card: Card) -> None:
+        """Makes an ensemble's members known by their digests: another agent may have the name of one."""
+        for part in card.parts:
+            self.kept[part.digest] = part
 
     def _form(self, card: Card) -> None:
         """Makes known in which ways an agent with tools is asked."""

@@ -154,8 +154,8 @@ async def restored(
             continue
         match kind:
             case "card":
-                current = project.cards.get(rest)
-                card = Card.restore(data, current.folder if asking and current is not None else None)
+                folders = {one.name: one.folder for one in project.cards.values()} if asking else {}
+                card = Card.restore(data, folders.get(rest), folders)
                 if asking:
                     project.keep(card)
                 agents[rest] = card.contract

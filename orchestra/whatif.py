@@ -264,7 +264,7 @@ async def whatif(
     given: Mapping[str, Any] = first.inputs
     if instead is not None:
         program = await restored(project, engine.journal, first, instead=project.instead(instead))
-        asks = any(isinstance(one, Card) and one.kind == "model" for one in instead.values())
+        asks = any(isinstance(one, Card) and one.asks_model for one in instead.values())
     else:
         program = as_told(project.program(project.find(first.workflow)), first)
         given = bound(program, (), {name: value for name, value in given.items() if name in program.inputs})

@@ -1,4 +1,4 @@
-"""Workers in production: the fleet for models, this process for tools and for classical and code agents."""
+"""Workers in production: the fleet for models, this process for tools and for classical and code agents, both for ensembles."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from orchestra.doors import UNMEASURED, Call, Done, Measure, Refused, Reply
 from orchestra.errors import InputError, OrchestraError
+from orchestra.fleet import ensemble
 from orchestra.fleet.local import LocalWorkers
 from orchestra.fleet.versions import current
 from orchestra.project import Project
@@ -48,11 +49,20 @@ class Troupe:
 
     def run(self, call: Call) -> AsyncGenerator[Reply, None]:
         """Does one call, where it belongs."""
-        return self._modelled(call) if self._models(call) else self._local.run(call)
+        card = self._card(call)
+        if card is not None and card.parts:
+            return self._whole(call)
+        return self._modelled(call) if card is not None and card.kind == "model" else self._local.run(call)
 
     def do(self, call: Call) -> Coroutine[Any, Any, Done | Refused]:
         """Does one call without chunks."""
-        return self._model(call) if call.kind != "tool" and self._models(call) else self._local.do(call)
+        card = self._card(call)
+        if card is not None and card.parts:
+            return ensemble.ask(call, card, self.do)
+        return self._model(call) if card is not None and card.kind == "model" else self._local.do(call)
+
+    async def _whole(self, call: Call) -> AsyncGenerator[Reply, None]:
+        yield await self.do(call)
 
     async def _model(self, call: Call) -> Done | Refused:
         try:
@@ -61,15 +71,14 @@ class Troupe:
             return Refused(code=error.code, reason=error.message, hint=error.hint)
         return await fleet.do(call)
 
-    def _models(self, call: Call) -> bool:
-        """Whether a model is asked."""
+    def _card(self, call: Call) -> Card | None:
+        """The card of the agent that is asked; None for tools, for agents that are code alone, and for a version that nobody has."""
         if call.kind == "tool":
-            return False
+            return None
         try:
-            card = current(call, self._project.registry.cards, self._project.kept)
+            return current(call, self._project.registry.cards, self._project.kept)
         except InputError:
-            return False  # this process refuses it as well as the fleet would
-        return card is not None and card.kind == "model"
+            return None  # this process refuses it as well as the fleet would
 
     async def _modelled(self, call: Call) -> AsyncGenerator[Reply, None]:
         try:
@@ -83,7 +92,10 @@ class Troupe:
 
     def measure(self, call: Call) -> Measure:
         """What a call may cost, and its memo key. The first call to a model reads the fleet file."""
-        if not self._models(call):
+        card = self._card(call)
+        if card is not None and card.parts:
+            return ensemble.measure(call, card, self.measure)
+        if card is None or card.kind != "model":
             return self._local.measure(call)
         try:
             return self._gauged().measure(call)
@@ -92,7 +104,13 @@ class Troupe:
 
     async def count(self, call: Call) -> int | None:
         """The tokens of a call's prompt as its server counts them; None where nobody can tell."""
-        if not self._models(call):
+        card = self._card(call)
+        if card is not None and card.parts:
+            counted = [
+                await self.count(asked) for asked, part in zip(ensemble.calls(call, card), card.parts, strict=True) if part.kind == "model"
+            ]
+            return None if None in counted else sum(one for one in counted if one is not None)
+        if card is None or card.kind != "model":
             return None
         try:
             return await (await self.fleet()).count(call)
@@ -156,8 +174,8 @@ class Troupe:
         cards = self._project.registry.cards
         for node in program.nodes:
             card = cards.get(node.contract.name) if node.contract is not None and node.kind == "agent" else None
-            if node.when is None and card is not None and card.kind == "encoder":
-                yield card
+            if node.when is None and card is not None:
+                yield from (one for one in (card, *card.parts) if one.kind == "encoder")
             if node.body is not None:
                 yield from self._encoded(node.body)
 
@@ -169,13 +187,13 @@ class Troupe:
             card = cards.get(contract.name) if contract is not None and contract.kind == "agent" else None
             if node.when is None and node.acceptance is not None and any(self._is_model(name) for name in node.acceptance.judges):
                 return True
-            if node.when is None and ((card is not None and card.kind == "model") or (node.body is not None and self._asks(node.body))):
+            if node.when is None and ((card is not None and card.asks_model) or (node.body is not None and self._asks(node.body))):
                 return True
         return False
 
     def _is_model(self, name: str) -> bool:
         card = self._project.registry.cards.get(name)
-        return card is not None and card.kind == "model"
+        return card is not None and card.asks_model
 
     async def status(self) -> dict[str, Any]:
         """What is known of the servers."""

@@ -122,6 +122,22 @@ def test_arrays_and_packaged_classifiers_are_bound_to_without_a_fleet(project: P
     assert (mine.model, mine.adapter) == ("", registry.card("banking_intent").data_digest)
 
 
+BOTH = "name: both\nkind: ensemble\nmembers: [namer, other]\ninput: {text: str}\noutput: str\n"
+
+
+def test_an_ensembles_certificate_is_bound_to_all_that_its_members_are(project: Path) -> None:
+    other = CARD.replace("name: namer", "name: other")
+    write(project, {"agents/both/agent.yaml": BOTH, "agents/other/agent.yaml": other, "agents/other/prompt.md": "Or so: {{ text }}\n"})
+    chosen = settings(project)
+    before = bonds(chosen, Project.load(chosen).registry, "both")
+    (project / "agents" / "other" / "prompt.md").write_text("Or so, then: {{ text }}\n")
+    reworded = bonds(chosen, Project.load(chosen).registry, "both")
+    assert before.changed(reworded) == ["its card or prompt"]
+    fleet = project / "configs" / "nowhere.yaml"
+    fleet.write_text(fleet.read_text().replace('revision: "1"', 'revision: "2"'))
+    assert reworded.changed(bonds(chosen, Project.load(chosen).registry, "both")) == ["the model"]
+
+
 def test_the_digest_of_the_checks_covers_all_code_that_they_use() -> None:
     """Modules of `verify` and `values` that the covered files import; those that hold plain data, JSON Schema or forms of files apart."""
     apart = {"verify/certificate_file.py", "verify/sealed.py"}

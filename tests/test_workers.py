@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -132,3 +133,115 @@ async def test_a_card_that_another_replaces_is_kept_for_the_runs_that_have_it(tm
     async with Troupe.open(made) as troupe:
         done = [await only(troupe, call(version=version)) for version in (before.digest, "")]
     assert [one.sent.partition(b": hello")[0][-3:] for one in done if isinstance(one, Done)] == [b"Say", b"Now"]
+
+
+MEMBER = """\
+name: {name}
+input: {{text: str}}
+output: {{label: "Literal['yes', 'no']"}}
+max_output: {most}
+min_output: 4
+"""
+
+
+class Chosen:
+    """What each member says, and how sure it is; a status in its place is a server's error."""
+
+    def __init__(self, **said: Any) -> None:
+        self.said = said
+
+    def __call__(self, request: Any) -> Any:
+        return self.said[next(name for name in self.said if f"{name}: " in str(request.body))]
+
+
+def ensemble(folder: Path, url: str, more: str = "") -> Project:
+    for name, most in (("first", 20), ("second", 30)):
+        (folder / "agents" / name).mkdir(parents=True, exist_ok=True)
+        (folder / "agents" / name / "agent.yaml").write_text(MEMBER.format(name=name, most=most))
+        (folder / "agents" / name / "prompt.md").write_text(f"{name}: {{{{ text }}}}")
+    (folder / "agents" / "both").mkdir(exist_ok=True)
+    (folder / "agents" / "both" / "agent.yaml").write_text(
+        MEMBER.format(name="both", most=256) + "kind: ensemble\nmembers: [first, second]\n" + more
+    )
+    return project(folder, url)
+
+
+@pytest.fixture
+async def torn() -> AsyncIterator[SimulatedServer]:
+    async with SimulatedServer("m", answer=Chosen(first='{"label": "yes"}', second='{"label": "no"}')) as server:
+        yield server
+
+
+async def test_an_ensemble_asks_all_its_members_and_says_what_each_said(tmp_path: Path, torn: SimulatedServer) -> None:
+    async with Troupe.open(ensemble(tmp_path, torn.url)) as troupe:
+        both = await only(troupe, call("both"))
+        alone = {name: await only(troupe, call(name)) for name in ("first", "second")}
+    assert isinstance(both, Done)
+    told = json.loads(both.received)
+    assert {name: said["value"] for name, said in told.items()} == {"first": {"label": "yes"}, "second": {"label": "no"}}
+    best = max(told.values(), key=lambda said: said["confidence"])
+    assert (both.value, both.confidence) == (best["value"], pytest.approx(best["confidence"] / 2))
+    assert "first: hello" in json.loads(both.sent)["first"]
+    assert (both.usage.calls, both.server, both.model) == (1, "s", "m")
+    spent = [reply.usage for reply in alone.values()]
+    assert both.usage.output_tokens == sum(usage.output_tokens for usage in spent)
+    assert both.usage.prompt_tokens == sum(usage.prompt_tokens for usage in spent)
+
+
+async def test_an_ensemble_is_measured_and_counted_as_its_members_together(tmp_path: Path, torn: SimulatedServer) -> None:
+    async with Troupe.open(ensemble(tmp_path, torn.url)) as troupe:
+        whole, parts = troupe.measure(call("both")), [troupe.measure(call(name)) for name in ("first", "second")]
+        assert (whole.max_output, whole.min_output) == (50, 8)
+        assert whole.prompt_tokens == sum(part.prompt_tokens for part in parts)
+        assert whole.memo not in ("", *(part.memo for part in parts))
+        assert whole.memo == troupe.measure(call("both", node="other")).memo
+        assert whole.memo != troupe.measure(call("both", inputs={"text": "other"})).memo
+        counted = [await troupe.count(call(name)) for name in ("both", "first", "second")]
+        assert counted[0] == (counted[1] or 0) + (counted[2] or 0) > 0
+        cut = await only(troupe, call("both", max_output=30))
+    assert isinstance(cut, Done)
+    assert [json.loads(sent)["max_tokens"] for sent in json.loads(cut.sent).values()] == [15, 15]
+
+
+async def test_an_ensemble_gives_nothing_where_a_member_gives_nothing(tmp_path: Path) -> None:
+    broken = SimulatedServer("m", answer=Chosen(first='{"label": "yes"}', second="neither"))
+    async with broken as server, Troupe.open(ensemble(tmp_path, server.url)) as troupe:
+        refused = await only(troupe, call("both"))
+    assert isinstance(refused, Refused)
+    assert refused.code.startswith("M")
+    assert refused.reason.startswith("second, of the ensemble both: ")
+    assert set(json.loads(refused.received)) == {"first", "second"}
+    assert refused.usage.output_tokens > 0
+
+
+async def test_a_run_goes_on_with_the_members_that_it_began_with(tmp_path: Path, torn: SimulatedServer) -> None:
+    made = ensemble(tmp_path, torn.url)
+    older = Card.restore(made.registry.card("both").dump())
+    (tmp_path / "agents" / "first" / "prompt.md").write_text("first: now {{ text }}")
+    made = project(tmp_path, torn.url)
+    assert made.registry.card("both").digest != older.digest
+    made.keep(older)
+    async with Troupe.open(made) as troupe:
+        kept, now = await only(troupe, call("both", version=older.digest)), await only(troupe, call("both"))
+    assert b"first: hello" in kept.sent
+    assert b"first: now hello" in now.sent
+
+
+@pytest.mark.parametrize(("enough", "asked"), [(None, 2), (1.0, 2), (0.0001, 1)])
+async def test_an_ensemble_asks_no_more_members_than_it_takes(
+    tmp_path: Path, torn: SimulatedServer, enough: float | None, asked: int
+) -> None:
+    made = ensemble(tmp_path, torn.url, "" if enough is None else f"enough: {enough}\n")
+    async with Troupe.open(made) as troupe:
+        both = await only(troupe, call("both"))
+        alone = await only(troupe, call("first"))
+    assert isinstance(both, Done)
+    assert isinstance(alone, Done)
+    told = json.loads(both.received)
+    assert list(told) == ["first", "second"][:asked]
+    if asked == 1:
+        assert (both.value, both.confidence, both.usage.output_tokens) == (
+            alone.value,
+            told["first"]["confidence"],
+            alone.usage.output_tokens,
+        )

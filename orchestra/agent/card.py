@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from orchestra.agent import calls, kit, template
+from orchestra.agent import kit, template
 from orchestra.agent.calibration import Calibration
-from orchestra.agent.computed import Form, Rule
+from orchestra.agent.card_file import (
+    LATER,
+    WITH_ARRAYS,
+    CardFile,
+    ToolLimits,
+    check_calls,
+    check_computed,
+    check_evidence,
+    check_grammar,
+    check_kit,
+    check_members,
+    check_schema,
+)
+from orchestra.agent.computed import Form
 from orchestra.agent.contract import Contract, Kit
 from orchestra.agent.faults import faults
 from orchestra.agent.types import declared, is_plain_text, output_type, project_models, record
 from orchestra.errors import InputError, Place
-from orchestra.values.fields import QUOTE, mentions
 from orchestra.values.json import digest
-from orchestra.values.labels import Label
-from orchestra.values.types import Schema, Validator, nearest, show
+from orchestra.values.types import Schema, Validator, nearest
 from orchestra.values.yaml import Marked, load
 
 FILE = "agent.yaml"
@@ -30,90 +41,19 @@ MAX_DATA_BYTES = 64 << 20
 MAX_STORED = 8 << 20
 """Bytes of a stored card at most."""
 
-WITH_ARRAYS = frozenset({"sklearn", "tagger", "encoder"})
-"""The kinds whose folder has a data file and arrays."""
-
-LATER = frozenset({"computed", "calls", "calibration", "grammar", "tools", "agents", "limits"})
-"""Keys that cards did not always have."""
-
-Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True, defer_build=True)
-
-
-class Sampling(_Frozen):
-    """How tokens are drawn. At temperature 0 the likeliest is taken."""
-
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    seed: int | None = None
-
-
-class ToolLimits(_Frozen):
-    """How far an agent may go with its tools; see `orchestra.agent.contract.Kit`."""
-
-    steps: Annotated[int, Field(ge=1, le=50)] = 8
-    width: Annotated[int, Field(ge=1, le=100)] = 8
-    shown: Annotated[int, Field(ge=100, le=50_000)] = 2_000
-    repairs: Annotated[int, Field(ge=0, le=10)] = 2
-
-
-class CardFile(_Frozen):
-    """What `agent.yaml` says."""
-
-    schema_: Literal["orchestra/v1"] = Field(default="orchestra/v1", alias="schema")
-    name: Name
-    description: str = ""
-    kind: Literal["model", "sklearn", "tagger", "encoder", "python"] = "model"
-    input: Mapping[Name, str] = {}
-    output: str | Mapping[Name, str]
-    types: Mapping[str, Mapping[str, Any]] = {}
-    computed: Mapping[Name, Rule] = {}
-    """Fields of the output that code fills once a model has written the others."""
-    calls: Mapping[Name, Name] = {}
-    """Fields of the output that list calls, each with the input that lists the functions which may be called."""
-    grammar: Name | None = None
-    """An input that holds the grammar of the output, which is a text: Lark, as llguidance reads it. Code makes it, for each call."""
-    tools: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(default=(), strict=False)
-    """Tools that its model may call, one after the other, before it answers."""
-    agents: tuple[Name, ...] = Field(default=(), strict=False)
-    """Other agents that it may ask in the same way."""
-    limits: ToolLimits | None = None
-    calibration: str | None = None
-    """A file of the folder that sets the probabilities of choices right, made by `orchestra learn calibrate`; it may come later."""
-    prompt: str = "prompt.md"
-    """A file of the folder."""
-    system: str = ""
-    model: str = "base"
-    """A name in the fleet; of kind `encoder`, the encoder that it stands on."""
-    adapter: str | None = None
-    sampling: Sampling = Sampling.model_construct()
-    max_output: Annotated[int, Field(ge=1, le=1 << 20)] = 256
-    min_output: Annotated[int, Field(ge=1, le=1 << 20)] = 16
-    """Output tokens, at most and at least, that a budget must leave."""
-    checks: tuple[str, ...] = Field(default=(), strict=False)
-    accept: Literal["certified"] | Annotated[float, Field(ge=0, le=1)] | None = None
-    otherwise: tuple[Literal["retry", "escalate", "back_off", "abstain"], ...] = Field(default=(), strict=False)
-    label: Label = "restricted"
-    """The strictest label of data that it may see."""
-    evidence: str | None = None
-    """The input that fields of type `Quote` quote from."""
-    data: str = "model.json"
-    """Of a classical agent and of an encoder: a file of the folder that says how its arrays are used."""
-
 
 class Card(CardFile):
     """A specialist, ready: the file with its types read, its prompt checked, and a digest of everything that it says."""
 
-    input_schema: Schema = {}
-    output_schema: Schema = {}
+    input_schema: Schema = Field(default_factory=dict)
+    output_schema: Schema = Field(default_factory=dict)
     template: str = ""
     data_digest: str = ""
     """Of the data file of an agent with arrays, which in turn names their digest, or of a calibration; empty for the others, and before
     it is made."""
     folder: Path | None = None
+    parts: tuple[Card, ...] = ()
+    """The members of an ensemble, once they are known (`orchestra.agent.ensemble.joined`)."""
     digest: str = ""
 
     @classmethod
@@ -153,32 +93,58 @@ class Card(CardFile):
             near = nearest(key, CardFile.model_fields)
             hint = f"did you mean {near!r}?" if near and near != key else ""
             raise InputError("A002", f"{key}: {first['msg']}", place=place, hint=hint) from error
-        _check_evidence(file, input, output, place)
-        _check_computed(file, output, place)
-        _check_calls(file, input, output, place)
-        _check_grammar(file, input, output, place)
-        _check_kit(file, input, place)
+        check_evidence(file, input, output, place)
+        check_computed(file, output, place)
+        check_calls(file, input, output, place)
+        check_grammar(file, input, output, place)
+        check_kit(file, input, place)
+        check_members(file, place)
         return cls._made(file, input, output, prompt)
 
     @classmethod
-    def _made(cls, file: CardFile, inputs: Schema, outputs: Schema, text: str, data: str = "", folder: Path | None = None) -> Card:
+    def _made(
+        cls,
+        file: CardFile,
+        inputs: Schema,
+        outputs: Schema,
+        text: str,
+        data: str = "",
+        folder: Path | None = None,
+        parts: tuple[Card, ...] = (),
+    ) -> Card:
         # Not canonical: the order of an output's fields is the order in which a model writes them.
         said = file.model_dump(
             by_alias=True, exclude={key for key in LATER if not getattr(file, key)}
         )  # cards of before keep their digests
         mark = digest(msgspec.json.encode([said, inputs, outputs, text, data]))
         made = {"input_schema": inputs, "output_schema": outputs, "template": text, "data_digest": data, "folder": folder, "digest": mark}
-        return cls.model_validate({**dict(file), **made})
+        return cls.model_validate({**dict(file), **made, "parts": parts})
+
+    def joined(self, parts: Sequence[Card]) -> Card:
+        """An ensemble with its members; `orchestra.agent.ensemble.joined` finds them, and looks whether they fit."""
+        return self._made(self._file, self.input_schema, self.output_schema, self.template, _together(parts), self.folder, tuple(parts))
+
+    @property
+    def _file(self) -> CardFile:
+        return CardFile.model_validate(self._settings)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return self.model_dump(by_alias=True, include=set(CardFile.model_fields))
 
     def dump(self) -> bytes:
         """The card as a run stores it: its settings, its types, its prompt, and the digest of its data file; without its folder."""
-        settings = self.model_dump(by_alias=True, include=set(CardFile.model_fields))
-        stored = {"settings": settings, "input": self.input_schema, "output": self.output_schema, "prompt": self.template}
-        return msgspec.json.encode({"format": "orchestra/card/v1", **stored, "data": self.data_digest, "digest": self.digest})
+        return msgspec.json.encode(self._stored())
+
+    def _stored(self) -> dict[str, Any]:
+        stored = {"settings": self._settings, "input": self.input_schema, "output": self.output_schema, "prompt": self.template}
+        members = {"members": [part._stored() for part in self.parts]} if self.parts else {}
+        return {"format": "orchestra/card/v1", **stored, "data": self.data_digest, "digest": self.digest, **members}
 
     @classmethod
-    def restore(cls, data: bytes, folder: Path | None = None) -> Card:
-        """The card that `dump` wrote, with the same digest. `folder` is where its data file and its adapter are looked for.
+    def restore(cls, data: bytes, folder: Path | None = None, folders: Mapping[str, Path | None] | None = None) -> Card:
+        """The card that `dump` wrote, with the same digest. `folder` is where its data file and its adapter are looked for; `folders`
+        has those of an ensemble's members by name.
 
         The bytes are not trusted. Raises `InputError` A012 where they are no card, or not the one that they say, or where the data
         file has changed; A003 or A004 where it cannot be read.
@@ -190,22 +156,32 @@ class Card(CardFile):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             raise _not_stored(f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}".removeprefix(": ")) from error
+        return cls._restored(stored, folder, folders or {})
+
+    @classmethod
+    def _restored(cls, stored: _Stored, folder: Path | None, folders: Mapping[str, Path | None]) -> Card:
         file, name = stored.settings, stored.settings.name
         try:
             Validator(stored.input), Validator(stored.output)
             if file.kind == "model":
                 template.check(stored.prompt, stored.input.get("properties", {}), Path(f"the prompt of {name}"))
-            _check_evidence(file, stored.input, stored.output, Place(f"the agent {name!r}", 1))
-            _check_computed(file, stored.output, None)
-            _check_calls(file, stored.input, stored.output, None)
-            _check_grammar(file, stored.input, stored.output, None)
-            _check_kit(file, stored.input, None)
+            check_evidence(file, stored.input, stored.output, Place(f"the agent {name!r}", 1))
+            check_computed(file, stored.output, None)
+            check_calls(file, stored.input, stored.output, None)
+            check_grammar(file, stored.input, stored.output, None)
+            check_kit(file, stored.input, None)
+            check_members(file, None)
         except InputError as error:
             raise _not_stored(error.message) from error
-        made = cls._made(file, stored.input, stored.output, stored.prompt, stored.data, folder)
+        parts = tuple(cls._restored(one, folders.get(one.settings.name), {}) for one in stored.members)
+        known = tuple(part.name for part in parts) == file.members and _together(parts) == stored.data
+        if (parts or (stored.data and file.kind == "ensemble")) and not known:
+            raise _not_stored(f"the members of {name} are others")
+        made = cls._made(file, stored.input, stored.output, stored.prompt, stored.data, folder, parts)
         if made.digest != stored.digest:
             raise _not_stored(f"{name} has the digest {made.digest}, and they say {stored.digest}")
-        if folder is not None and (stored.data or file.kind in WITH_ARRAYS) and _data(file, folder) != stored.data:
+        named = file.kind in WITH_ARRAYS or file.calibration is not None
+        if folder is not None and named and (stored.data or file.kind in WITH_ARRAYS) and _data(file, folder) != stored.data:
             read = " or ".join(named for named in (file.data if file.kind in WITH_ARRAYS else "", file.calibration) if named)
             raise InputError("A012", f"{name}: {read} has changed since the run began", hint="orchestra runs fork")
         return made
@@ -215,30 +191,29 @@ class Card(CardFile):
 
         Raises `InputError` A004 for a folder without the data file that the card names.
         """
-        mine = self.model_dump(by_alias=True, include=set(CardFile.model_fields))
-        file = CardFile.model_validate({**mine, **settings})
-        data = self.data_digest if file.kind in WITH_ARRAYS or file.calibration else ""
+        file = CardFile.model_validate({**self._settings, **settings})
+        data = self.data_digest if file.kind in WITH_ARRAYS or file.calibration or self.parts else ""
         where = folder or (self.folder if "calibration" in settings else None)
         if where is not None and file.kind in WITH_ARRAYS:
             data = _data(file, where)
-        return self._made(file, self.input_schema, self.output_schema, self.template, data, folder or self.folder)
+        return self._made(file, self.input_schema, self.output_schema, self.template, data, folder or self.folder, self.parts)
 
     def prompted(self, text: str, file: Path) -> Card:
         """The card with another prompt; `file` is where it comes from. Raises `InputError` A005 or A006 where it cannot be rendered."""
         template.check(text, self.input_schema.get("properties", {}), file)
-        return self._made(
-            CardFile.model_validate(self.model_dump(by_alias=True, include=set(CardFile.model_fields))),
-            self.input_schema,
-            self.output_schema,
-            text,
-            self.data_digest,
-            self.folder,
-        )
+        return self._made(self._file, self.input_schema, self.output_schema, text, self.data_digest, self.folder)
 
     @property
     def trained(self) -> bool:
-        """Whether it can be asked: an agent with arrays has them."""
+        """Whether it can be asked: an agent with arrays has them, and an ensemble trained members."""
+        if self.kind == "ensemble":
+            return bool(self.parts) and all(part.trained for part in self.parts)
         return self.kind not in WITH_ARRAYS or bool(self.data_digest)
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether a model of the fleet is asked."""
+        return self.kind == "model" or any(part.kind == "model" for part in self.parts)
 
     @property
     def form(self) -> Form:
@@ -269,7 +244,9 @@ class Card(CardFile):
     @property
     def learnt(self) -> str:
         """SHA-256 of the weights of its adapter, as the adapter's manifest has it, or of its data file, which names that of its arrays;
-        empty where there is none or nothing says it."""
+        of an ensemble a digest of what its members have learnt. Empty where there is none or nothing says it."""
+        if self.parts:
+            return digest(msgspec.json.encode([part.learnt for part in self.parts]))
         if self.kind in WITH_ARRAYS:
             return digest(self.read(self.data)) if self.folder is not None and self.data_digest else ""
         if self.adapter is None or self.folder is None:
@@ -287,8 +264,7 @@ class Card(CardFile):
         """
         if not self.tools and not self.agents:
             return None
-        mine = self.model_dump(by_alias=True, include=set(CardFile.model_fields))
-        bare = {**mine, "tools": (), "agents": (), "limits": None, "checks": (), "accept": None, "otherwise": ()}
+        bare = {**self._settings, "tools": (), "agents": (), "limits": None, "checks": (), "accept": None, "otherwise": ()}
         unlearnt: dict[str, Any] = {"computed": {}, "calls": {}, "calibration": None, "evidence": None}
         line = {"output": "str", "grammar": kit.GRAMMAR, "max_output": max(kit.LINE, self.max_output), "min_output": kit.SHORT}
         return (
@@ -326,7 +302,7 @@ class Card(CardFile):
             input=self.input_schema,
             output=self.output_schema,
             description=self.description,
-            max_output=self.max_output if self.kind == "model" else 0,
+            max_output=self.max_output if self.kind == "model" else sum(part.contract.max_output for part in self.parts),
             label=self.label,
             checks=self.checks,
             digest=self.digest,
@@ -339,7 +315,10 @@ class Card(CardFile):
 
     @property
     def _mind(self) -> str:
-        """Of what its answers come from: model, adapter and prompt; of an agent without a prompt, its data. The name is not in it."""
+        """Of what its answers come from: model, adapter and prompt; of an agent without a prompt, its data. The name is not in it.
+        Of an ensemble those of its members, with a + between them."""
+        if self.parts:
+            return "+".join(part._mind for part in self.parts)
         return digest(msgspec.json.encode([self.kind, self.model, self.adapter, self.system, self.template, self.data_digest]))
 
     def read(self, name: str, limit: int = MAX_DATA_BYTES) -> bytes:
@@ -355,8 +334,10 @@ class _Adapter(msgspec.Struct):
     sha256: str = ""
 
 
-class _Stored(_Frozen):
+class _Stored(BaseModel):
     """What `Card.dump` writes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True, defer_build=True)
 
     format: Literal["orchestra/card/v1"]
     settings: CardFile
@@ -365,6 +346,11 @@ class _Stored(_Frozen):
     prompt: str
     data: str
     digest: str
+    members: tuple[_Stored, ...] = ()
+
+
+def _together(parts: Sequence[Card]) -> str:
+    return digest(msgspec.json.encode([part.digest for part in parts]))
 
 
 def _not_stored(why: str) -> InputError:
@@ -379,78 +365,14 @@ def _types(file: CardFile, models: Mapping[str, Schema] | None, marked: Marked) 
     inputs = record(file.input, known, lambda name: at("input", name))
     outputs = output_type(file.output, known, lambda name: at("output", name) if name != "output" else at("output"))
     for schema, name in ((inputs, "input"), (outputs, "output")):
-        _check_schema(schema, at(name))
-    _check_evidence(file, inputs, outputs, at("evidence"))
-    _check_computed(file, outputs, at("computed"))
-    _check_calls(file, inputs, outputs, at("calls"))
-    _check_grammar(file, inputs, outputs, at("grammar"))
-    _check_kit(file, inputs, at("tools" if file.tools else "agents" if file.agents else "limits"))
+        check_schema(schema, at(name))
+    check_evidence(file, inputs, outputs, at("evidence"))
+    check_computed(file, outputs, at("computed"))
+    check_calls(file, inputs, outputs, at("calls"))
+    check_grammar(file, inputs, outputs, at("grammar"))
+    check_kit(file, inputs, at("tools" if file.tools else "agents" if file.agents else "limits"))
+    check_members(file, at("members"))
     return inputs, outputs
-
-
-def _check_schema(schema: Schema, place: Place) -> None:
-    """Refuses JSON Schema under `types:` that is no good one, before a call meets it."""
-    try:
-        Validator(schema)
-    except InputError as error:
-        raise InputError(error.code, error.message, place=place, hint=error.hint) from error
-
-
-def _check_evidence(file: CardFile, inputs: Schema, outputs: Schema, place: Place) -> None:
-    names = list(inputs.get("properties", {}))
-    if file.evidence is not None and file.evidence not in names:
-        near = nearest(file.evidence, names)
-        hint = f"did you mean {near!r}?" if near else f"inputs: {', '.join(names)}"
-        raise InputError("A008", f"evidence: there is no input {file.evidence!r}", place=place, hint=hint)
-    if mentions(outputs, QUOTE) and not names:
-        raise InputError("A008", "an output of type Quote needs an input to quote from", place=place, hint="input: {context: str}")
-
-
-def _check_computed(file: CardFile, outputs: Schema, place: Place | None) -> None:
-    weighs = file.kind == "encoder" and all(rule.probability is not None for rule in file.computed.values())
-    if file.computed and file.kind != "model" and not weighs:
-        raise InputError("A013", f"computed: an agent of kind {file.kind} fills its whole output", place=place, hint="kind: model")
-    Form.of(outputs, file.computed, place)
-
-
-def _check_calls(file: CardFile, inputs: Schema, outputs: Schema, place: Place | None) -> None:
-    if file.calls and file.kind != "model":
-        raise InputError("A015", f"calls: an agent of kind {file.kind} decodes nothing", place=place, hint="kind: model")
-    calls.check(file.calls, inputs, Form.of(outputs, file.computed).schema, place)
-
-
-def _check_grammar(file: CardFile, inputs: Schema, outputs: Schema, place: Place | None) -> None:
-    if file.grammar is None:
-        return
-    given = inputs.get("properties", {})
-    if file.kind != "model":
-        raise InputError("A017", f"grammar: an agent of kind {file.kind} decodes nothing", place=place, hint="kind: model")
-    if given.get(file.grammar, {}).get("type") != "string":
-        near = nearest(file.grammar, given)
-        hint = f"did you mean {near!r}?" if near and near != file.grammar else f"input: {{{file.grammar}: str}}"
-        raise InputError("A017", f"grammar: there is no input {file.grammar!r} that is a text", place=place, hint=hint)
-    if not is_plain_text(outputs):
-        raise InputError("A017", f"grammar: the output is {show(outputs)}, and a grammar makes a text", place=place, hint="output: str")
-
-
-def _check_kit(file: CardFile, inputs: Schema, place: Place | None) -> None:
-    if not file.tools and not file.agents:
-        if file.limits is not None:
-            raise InputError("A018", "limits: an agent without tools takes no steps", place=place, hint="tools: [search]")
-        return
-    key = "tools" if file.tools else "agents"
-    if file.kind != "model":
-        raise InputError("A018", f"{key}: an agent of kind {file.kind} calls nothing", place=place, hint="kind: model")
-    if file.grammar is not None:
-        hint = "leave `grammar:` out; it is made of the tools"
-        raise InputError("A018", f"{key}: the grammar of this agent's output comes with each call", place=place, hint=hint)
-    if file.name in file.agents:
-        raise InputError("A020", f"{file.name} may ask itself", place=place, hint="an agent with tools is bounded: name other agents")
-    if twice := sorted({*file.tools} & {*file.agents}):
-        raise InputError("A018", f"{twice[0]!r} is named as a tool and as an agent", place=place, hint="leave one of them out")
-    if taken := next((name for name in inputs.get("properties", {}) if kit.taken(name)), None):
-        hint = f"call it {taken}_; {', '.join(kit.ADDED)} and s1, s2, ... are what the loop itself puts in"
-        raise InputError("A018", f"the input {taken!r} of an agent with tools has a name that is taken", place=place, hint=hint)
 
 
 def _data(file: CardFile, folder: Path, marked: Marked | None = None) -> str:

@@ -40,7 +40,8 @@ class Contract:
     kit: Kit | None = None
     """Of an agent that uses tools."""
     mind: str = ""
-    """Digest of an agent's model, adapter and prompt, whatever its name: what answers alike errs alike. Empty where that is not known."""
+    """Digest of an agent's model, adapter and prompt, whatever its name: what answers alike errs alike. Empty where that is not known; of
+    an ensemble those of its members, with a + between them."""
 
     def sealed(self) -> Contract:
         """The contract with the digest of what callers rely on: kind, name, types, effect and version. One that has a digest keeps it."""

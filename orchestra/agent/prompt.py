@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from orchestra.agent import calls, template
-from orchestra.agent.card import Card, Sampling
+from orchestra.agent.card import Card
+from orchestra.agent.card_file import Sampling
 from orchestra.agent.computed import ASKED
 from orchestra.agent.grammar import NoQuote, bounded, decodable, evidence_grammar
 from orchestra.agent.template import Role

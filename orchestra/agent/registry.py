@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestra.agent.card import FILE, Card
 from orchestra.agent.contract import Catalog, Contract, Schema
+from orchestra.agent.ensemble import joined
 from orchestra.agent.faults import together
 from orchestra.agent.tool import Declared, ToolFunction
 from orchestra.agent.types import project_models
@@ -36,8 +37,9 @@ class Registry:
         known = {**project_models(), **(models or {})}
         cards: dict[str, Card] = {}
         found: list[InputError] = []
+        beside: dict[Path, dict[str, Card]] = {}
         for folder in [*folders, *([builtin_folder("agents")] if builtin else [])]:
-            here: dict[str, Path] = {}
+            here = beside[folder] = {}
             for path in _cards(folder):
                 try:
                     card = Card.load(path, known)
@@ -48,17 +50,18 @@ class Registry:
                     found.append(error)
                     continue
                 if card.name in here:
-                    hint = f"{here[card.name] / FILE} has it already; rename one"
+                    hint = f"{here[card.name].folder}/{FILE} has it already; rename one"
                     found.append(InputError("A009", f"two agents are named {card.name!r}", place=Place(str(path / FILE), 1), hint=hint))
-                here[card.name] = path
+                here[card.name] = card
                 cards.setdefault(card.name, card)
         if found:
             raise together(found)
-        return cls(cards=cards, models=known)
+        return cls(cards=_joined(cards, beside), models=known)
 
     def with_cards(self, cards: Iterable[Card]) -> Registry:
-        """The registry with these agents."""
-        return replace(self, cards={**self.cards, **{card.name: card for card in cards}})
+        """The registry with these agents. Raises `InputError` A019 or A024 for an ensemble whose members are not there, or cannot be."""
+        every = {**self.cards, **{card.name: card for card in cards}}
+        return replace(self, cards={name: joined(card, every) for name, card in every.items()})
 
     def with_tools(self, tools: Iterable[Declared | ToolFunction]) -> Registry:
         """The registry with these tools, and with agents that are Python code (a contract of kind `agent`)."""
@@ -111,6 +114,20 @@ def builtin_folder(name: str) -> Path:
     """A folder that travels with the package (`agents`, `workflows`, `configs`): in the wheel, else in the source tree."""
     packaged = Path(str(resources.files("orchestra"))) / "_builtin" / name
     return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / name
+
+
+def _joined(cards: Mapping[str, Card], beside: Mapping[Path, Mapping[str, Card]]) -> dict[str, Card]:
+    """The cards, ensembles with their members. Those beside it come first: what a project names otherwise changes no packaged ensemble."""
+    made: dict[str, Card] = {}
+    found: list[InputError] = []
+    for name, card in cards.items():
+        try:
+            made[name] = joined(card, {**cards, **(beside[card.folder.parent] if card.folder is not None else {})})
+        except InputError as error:
+            found.append(error)
+    if found:
+        raise together(found)
+    return made
 
 
 def _cards(folder: Path) -> Iterator[Path]:

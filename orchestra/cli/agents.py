@@ -111,6 +111,7 @@ def _data(name: str, contract: Contract, card: Card | None) -> dict[str, Any]:
         "adapter": card.adapter if card else None,
         "tools": list(card.tools) if card else [],
         "agents": list(card.agents) if card else [],
+        "members": list(card.members) if card else [],
         "label": contract.label,
         "checks": list(contract.checks),
         "folder": str(card.folder) if card and card.folder else None,
@@ -130,6 +131,8 @@ def _show(contract: Contract, card: Card | None) -> None:
         say(f"  asks    the fleet's model {card.model!r}{adapter}, for at most {card.max_output} tokens")
     if (kit := contract.kit) is not None:
         say(f"  uses    {', '.join((*kit.tools, *kit.agents))}; at most {kit.steps} calls, {kit.shown:,} characters of each are read")
+    if card.parts:
+        say(f"  pools   {', '.join(part.name for part in card.parts)}: the answer that they find likeliest between them")
     if card.kind == "encoder":
         say(f"  stands  on the encoder {card.model!r}, in this process")
     say(f"  card    {card.folder}\n  digest  {card.digest}")

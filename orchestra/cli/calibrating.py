@@ -12,7 +12,7 @@ from orchestra.cli.progress import Meter, Waiting
 from orchestra.config import Settings
 from orchestra.errors import InputError
 from orchestra.learn.calibrating import fitted, judged, without, written
-from orchestra.learn.contract import check_contract
+from orchestra.learn.contract import check_contract, learning
 from orchestra.learn.dataset import DataSet, Part
 from orchestra.learn.evaluation import EVALUATION, arm_of
 from orchestra.learn.questions import Question, Test, as_record
@@ -37,7 +37,7 @@ async def calibrated(
     waiting = Waiting()
     try:
         async with open_(chosen, fleet="start", progress=waiting) as orchestra:
-            card = orchestra.registry.card(agent)
+            card = learning(orchestra.registry.card(agent))
             judged(card, [], [])
             check_contract(card, held_back.manifest)
             strange = next((name for name in words or () if name not in card.input_schema.get("properties", {})), None)

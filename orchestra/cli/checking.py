@@ -85,8 +85,8 @@ def _check(chosen: Settings, name: str, found: Checked) -> None:
 
         loaded = Card.load(card.parent)
         found.says = f"the agent {loaded.name!r}"
-        if loaded.forms is not None:
-            _check_tools(chosen, loaded)
+        if loaded.forms is not None or loaded.members:
+            _check_named(chosen, loaded)
     elif path.is_file() and _FLEET.search(path.read_text(encoding="utf-8", errors="replace")[: 1 << 20]):
         from orchestra.fleet.config import read
 
@@ -101,8 +101,8 @@ def _check(chosen: Settings, name: str, found: Checked) -> None:
         found.warnings += program.warnings
 
 
-def _check_tools(chosen: Settings, card: Card) -> None:
-    """What an agent with tools may call is there. Raises `InputError` A019 or A020."""
+def _check_named(chosen: Settings, card: Card) -> None:
+    """What an agent with tools may call is there, and what an ensemble asks. Raises `InputError` A019, A020 or A024."""
     from orchestra.project import Project
     from orchestra.workflow.steps import Agent
 

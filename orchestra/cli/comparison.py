@@ -130,8 +130,10 @@ def _named(card: Card, asked: Asked) -> Rows | None:
 
 
 async def answered(orchestra: Orchestra, card: Card, test: Test, asked: Asked, at_once: int) -> list[Arm]:
-    """The answers of all arms: floors, the untuned base, the agent, a candidate."""
+    """The answers of all arms: floors, the untuned base, an ensemble's members, the agent, a candidate."""
     cards = {INCUMBENT: card} if card.trained else {}
+    if card.trained:
+        cards = {**{part.name: part.varied(checks=(), otherwise=(), accept=None) for part in card.parts}, **cards}
     if asked.untuned and card.adapter is not None:
         cards = {UNTUNED: evaluation.untuned(card), **cards}
     if asked.candidate is not None:

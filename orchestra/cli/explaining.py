@@ -12,6 +12,7 @@ from typing import Any
 from orchestra.agent.card import Card
 from orchestra.cli.plan import Planned, plan, total
 from orchestra.cli.screen import console, say, seconds, table
+from orchestra.cli.targets import HERE, Target, certified, servers, targets
 from orchestra.fleet.config import FleetConfig, read
 from orchestra.journal.history import History, Row
 from orchestra.project import Project
@@ -22,28 +23,10 @@ from orchestra.workflow.graph import callee, critical_path
 from orchestra.workflow.nodes import AgentNode, Budget
 from orchestra.workflow.program import CompiledNode, Program
 
-HERE = "here"
-"""Where tools and the agents run that ask no server: in this process."""
-CERTIFICATE = "certificate.json"
-"""The file of an agent's folder that certifies a threshold."""
 QUESTION = "line"
 """The node in which a plan asks its router, as `orchestra.router.plan.question` calls it."""
 _TURNS = re.compile(r"\[\d+\]|[#@?]\d+")
 _ENDED = {"value": "done", "abstained": "withheld"}
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a call may go: a server of the fleet, or this process."""
-
-    name: str
-    external: bool
-    cleared: Label
-    """The strictest label of data that may go there, the agent's own ceiling included."""
-    escalated: bool = False
-    """Whether it is asked only where a smaller model was not good enough."""
-    tier: int = 0
-    """Of such a one: which of the fleet's larger models it serves, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +119,11 @@ def explain(
     for path, node in _nodes(program, ""):
         if path not in planned and node.body is None:
             continue  # it calls nothing
-        targets, certificate = _targets(project, fleet, node) if path in planned else ((), None)
+        goes_to, certificate = targets(project, fleet, node) if path in planned else ((), None)
         asks = planned[path].asks if path in planned else "one of them" if choice_of(node.source) else callee(node)
         at_once = node.source.escalate or "" if isinstance(node.source, AgentNode) else ""
         choice = choice_of(node.source)
-        step = Step(path, asks, planned.get(path), path in critical, label, targets, certificate, at_once=at_once)
+        step = Step(path, asks, planned.get(path), path in critical, label, goes_to, certificate, at_once=at_once)
         step = replace(step, choice=choice.by if choice is not None else "", only=only.get(path, ""))
         only |= {f"{path}/{inner.name}": inner.source.when or "" for inner in (node.body.nodes if choice is not None and node.body else ())}
         if node.planning is not None and history is not None:
@@ -155,14 +138,20 @@ def explain(
 
 
 def contexts(project: Project, fleet: FleetConfig | None = None) -> dict[str, int]:
-    """The tokens that prompt and output of one call share, by agent, where the fleet's file says so."""
+    """The tokens that prompt and output of one call share, by agent, where the fleet's file says so: of an ensemble all members'."""
     fleet = fleet or read(project.settings.find_resource("configs", project.settings.fleet))
     found: dict[str, int] = {}
     for name, card in project.registry.cards.items():
-        lengths = [fleet.servers[server].max_model_len for server in fleet.serving(card.model)]
-        if lengths and all(lengths):
-            found[name] = max(length for length in lengths if length)
+        asked = [_context(fleet, part) for part in card.parts or (card,) if part.kind == "model"]
+        if asked and all(asked):
+            found[name] = sum(asked)
     return found
+
+
+def _context(fleet: FleetConfig, card: Card) -> int:
+    """The longest context among a card's servers; 0 where one of them does not tell, or there is none."""
+    lengths = [fleet.servers[server].max_model_len or 0 for server in fleet.serving(card.model)]
+    return max(lengths) if lengths and all(lengths) else 0
 
 
 def _nodes(program: Program, above: str) -> Iterator[tuple[str, CompiledNode]]:
@@ -181,37 +170,6 @@ def _critical(program: Program, above: str) -> Iterator[str]:
             yield from _critical(body, f"{above}{name}/")
 
 
-def _targets(project: Project, fleet: FleetConfig, node: CompiledNode) -> tuple[tuple[Target, ...], bool | None]:
-    """Where a node's calls may go, and whether its agent has a certificate."""
-    contract = node.contract if node.planning is None else node.planning.router
-    if contract is None or contract.kind == "tool":
-        return (Target(HERE, False, "restricted" if contract is None else contract.label),), None
-    card = project.registry.cards.get(contract.name)
-    escalates = node.escalate is not None or (node.acceptance is not None and "escalate" in node.acceptance.otherwise)
-    targets = _servers(fleet, card, escalates=escalates)
-    if node.planning is not None and (larger := node.planning.larger) is not None:
-        more = _servers(fleet, project.registry.cards.get(larger.name), escalates=False)
-        targets += tuple(replace(one, escalated=True) for one in more if one.name not in {target.name for target in targets})
-    return targets, card is not None and _certified(card)
-
-
-def _certified(card: Card) -> bool:
-    return card.folder is not None and (card.folder / CERTIFICATE).is_file()
-
-
-def _servers(fleet: FleetConfig, card: Card | None, *, escalates: bool) -> tuple[Target, ...]:
-    """The servers of a card's model, and those of the larger one; none where the fleet has no such model."""
-    if card is None or card.kind != "model":
-        return (Target(HERE, False, card.label if card is not None else "restricted"),)
-    found = []
-    for tier, model in enumerate((card.model, *(fleet.tiers if escalates else ()))):
-        for name in fleet.serving(model):
-            server = fleet.servers[name]
-            cleared = server.label if may_go(server.label, card.label) else card.label
-            found.append(Target(name, server.external, cleared, tier > 0, tier))
-    return tuple(found)
-
-
 def _of_plan(step: Step, rows: Mapping[str, list[Row]], project: Project, fleet: FleetConfig) -> Iterator[Step]:
     """The steps of a plan that was written at run time, the questions to its router first."""
     for path, inside in rows.items():
@@ -222,8 +180,8 @@ def _of_plan(step: Step, rows: Mapping[str, list[Row]], project: Project, fleet:
             yield replace(step, path=path)
             continue
         card = project.registry.cards.get(name)
-        certificate = None if card is None else _certified(card)
-        yield Step(path, name, None, step.critical, step.label, _servers(fleet, card, escalates=False), certificate)
+        certificate = None if card is None else certified(card)
+        yield Step(path, name, None, step.critical, step.label, servers(fleet, card, escalates=False), certificate)
 
 
 def _rows(history: History) -> dict[str, list[Row]]:
@@ -246,7 +204,7 @@ def _actual(rows: list[Row]) -> Actual:
         sum(call.usage.prompt_tokens for call in calls),
         sum(call.usage.output_tokens for call in calls),
         took if rows and None not in ended else None,
-        tuple(dict.fromkeys(call.server for call in calls if call.server)),
+        tuple(dict.fromkeys(name for call in calls if call.server for name in call.server.split("+"))),
     )
 
 

@@ -264,9 +264,10 @@ def _command(agent: str, course: Course, shape: Shape, batch: int, longest: int,
 
 
 def _card(agent: str) -> Card:
+    from orchestra.learn.contract import learning
     from orchestra.project import Project
 
-    return Project.load(settings()).registry.card(agent)
+    return learning(Project.load(settings()).registry.card(agent))
 
 
 def _base(card: Card) -> tuple[str, Path]:

@@ -15,6 +15,7 @@ from orchestra.config import Settings
 from orchestra.errors import InputError
 from orchestra.fleet.folders import Folders
 from orchestra.learn import evaluation
+from orchestra.learn.contract import learning
 from orchestra.learn.evaluation import CANDIDATE, INCUMBENT, Arm, Report
 from orchestra.learn.promotion import Judgement, Promotion, Shelf, check_candidate, judged, promotion
 from orchestra.project import Project
@@ -40,7 +41,7 @@ class Promoted:
 async def promoted(open_: Opener, chosen: Settings, asked: Asked, *, force: bool) -> Promoted:
     """Judges a candidate, and takes it where it is better or where it is forced."""
     assert asked.candidate is not None, "the verb demands one"
-    own = Project.load(chosen).registry.card(asked.agent)
+    own = learning(Project.load(chosen).registry.card(asked.agent))
     mark, shelf = check_candidate(own, asked.candidate), Shelf.of(own, Folders.of().adapters)
     if mark == shelf.current:
         raise InputError("N304", f"{asked.agent} has this already: {mark[:12]}", hint="orchestra learn train")
@@ -83,7 +84,7 @@ def before(arms: Sequence[Arm]) -> Arm:
 async def rolled_back(open_: Opener, chosen: Settings, agent: str) -> Promotion:
     """Gives an agent back what it had, in the running fleet too."""
     async with open_(chosen, fleet="adopt") as orchestra:
-        line = Shelf.of(orchestra.registry.card(agent), Folders.of().adapters).back(_now())
+        line = Shelf.of(learning(orchestra.registry.card(agent)), Folders.of().adapters).back(_now())
     await _loaded(open_, chosen, agent)
     return line
 

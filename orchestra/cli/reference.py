@@ -49,7 +49,7 @@ def schema_of_file(what: Literal["workflow", "fleet", "agent"]) -> dict[str, Any
 
             body = FleetConfig.model_json_schema(by_alias=True)
         case "agent":
-            from orchestra.agent.card import CardFile
+            from orchestra.agent.card_file import CardFile
 
             body = CardFile.model_json_schema(by_alias=True)
         case "workflow":

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestra.agent.card import FILE, WITH_ARRAYS, Card
+from orchestra.agent.card import FILE, Card
+from orchestra.agent.card_file import WITH_ARRAYS
 from orchestra.agent.contract import Contract
+from orchestra.agent.ensemble import joined
 from orchestra.agent.registry import Registry
 from orchestra.cli.inputs import read_text
 from orchestra.errors import InputError
@@ -35,12 +37,12 @@ def variant(registry: Registry, text: str) -> Variant:
     if other in registry.agents:
         return Variant(name, other, _named(registry, other))
     if other.startswith(MODEL):
-        return Variant(name, f"{name} on {other.removeprefix(MODEL)}", registry.card(name).varied(model=other.removeprefix(MODEL)))
+        return Variant(name, f"{name} on {other.removeprefix(MODEL)}", _alone(registry, name).varied(model=other.removeprefix(MODEL)))
     path = Path(other)
     if path.is_dir():
         return Variant(name, f"{name} of {other}", _apart(registry, _folder(registry, name, path)))
     if path.is_file():
-        return Variant(name, f"{name} with {other}", registry.card(name).prompted(read_text(path), path))
+        return Variant(name, f"{name} with {other}", _alone(registry, name).prompted(read_text(path), path))
     near = nearest(other, registry.agents)
     hint = f"did you mean {name}@{near}?" if near else "orchestra explain C041"
     raise InputError("C041", f"{other!r} is no agent, no file and no folder", hint=hint)
@@ -52,10 +54,19 @@ def _named(registry: Registry, name: str) -> Card | Contract:
     return coded or registry.card(name)
 
 
+def _alone(registry: Registry, name: str) -> Card:
+    """A card with a model, a prompt or arrays of its own. Raises `InputError` A001, C041."""
+    card = registry.card(name)
+    if card.kind == "ensemble":
+        reason = f"{name} is an ensemble, and has no model, prompt or adapter of its own"
+        raise InputError("C041", reason, hint=f"{name}@OTHER with another agent, or a run of one of its members: {', '.join(card.members)}")
+    return card
+
+
 def _folder(registry: Registry, name: str, path: Path) -> Card:
     if (path / FILE).is_file():
-        return Card.load(path.resolve())
-    card, folder = registry.card(name), path.resolve()
+        return joined(Card.load(path.resolve()), registry.cards)
+    card, folder = _alone(registry, name), path.resolve()
     if card.kind in WITH_ARRAYS:
         return card.varied(folder=folder)
     if any((path / file).is_file() for file in ADAPTER):

@@ -7,7 +7,8 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from orchestra.agent.card import WITH_ARRAYS, Card
+from orchestra.agent.card import Card
+from orchestra.agent.card_file import WITH_ARRAYS
 from orchestra.agent.contract import Contract
 from orchestra.agent.registry import Registry
 from orchestra.agent.tool import ToolFault, ToolFunction
@@ -173,7 +174,7 @@ class LocalWorkers:
                     self._encoders = Encoders() if self._open is None else self._open()
                 encoder = await self._encoders.encoder(card.model, base_of(card))
                 return await asyncio.to_thread(Spans.load if points(card) else Committee.load, card, encoder)
-            case "model" | "python":
+            case "model" | "ensemble" | "python":
                 raise InputError("F201", f"{card.name} is no agent of this process", hint="ask the fleet")
 
 

@@ -21,6 +21,14 @@ def skill_digest(card: Card) -> str:
     return digest(msgspec.json.encode([card.input_schema, card.form.schema, card.system, card.template, card.evidence, *called]))
 
 
+def learning(card: Card) -> Card:
+    """The card, of an agent that can learn. Raises `InputError` N105 for an ensemble, whose members do."""
+    if card.kind == "ensemble":
+        reason = f"{card.name} is an ensemble, and learns nothing itself: its members are {', '.join(card.members)}"
+        raise InputError("N105", reason, hint=f"name one of its members, such as {card.members[0]}")
+    return card
+
+
 def check_contract(card: Card, data: Manifest) -> None:
     """Raises `InputError` N103 for a data set that was made for other types than the agent has."""
     if data.contract != contract_digest(card):

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from orchestra.agent.card import WITH_ARRAYS, Card
+from orchestra.agent.card import Card
+from orchestra.agent.card_file import WITH_ARRAYS
 from orchestra.learn import asking
 from orchestra.learn.asking import Runs
 from orchestra.learn.floors import floors

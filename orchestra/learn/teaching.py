@@ -24,6 +24,7 @@ from orchestra.learn.gathering import Gathered, Open
 from orchestra.result import Result
 from orchestra.values.labels import Label
 from orchestra.values.outcome import Abstained, Failed
+from orchestra.values.schema import bare
 from orchestra.values.types import Validator, nearest, show
 from orchestra.workflow.steps import Agent, Step
 
@@ -86,19 +87,12 @@ def teacher_of(registry: Registry, settings: Settings, card: Card, name: str) ->
 
 
 def _same(card: Card, teacher: Contract) -> None:
-    outputs = card.form.schema if _bare(teacher.output) == _bare(card.form.schema) else card.output_schema  # who fills nothing in, too
+    outputs = card.form.schema if bare(teacher.output) == bare(card.form.schema) else card.output_schema  # who fills nothing in, too
     for what, mine, theirs in (("inputs", card.input_schema, teacher.input), ("output", outputs, teacher.output)):
-        if _bare(mine) != _bare(theirs):
+        if bare(mine) != bare(theirs):
             reason = f"{teacher.name} has other {what} than {card.name}: {show(theirs, full=True)}, and {card.name} {show(mine, full=True)}"
             more = ", or a model of the fleet" if card.kind == "model" else ""
             raise InputError("N009", reason, hint=f"name an agent with the same inputs and outputs{more}")
-
-
-def _bare(schema: Any) -> Any:
-    """A schema without what only people read."""
-    if isinstance(schema, dict):
-        return {key: _bare(value) for key, value in schema.items() if key not in ("title", "description") or isinstance(value, dict)}
-    return [_bare(one) for one in schema] if isinstance(schema, list | tuple) else schema
 
 
 def _unreached(teacher: Teacher, first: Result[Any]) -> FleetError | None:

@@ -358,3 +358,10 @@ def _references(schema: Any) -> list[str]:
         return []
     here = [schema["$ref"].removeprefix(_REF)] if str(schema.get("$ref", "")).startswith(_REF) else []
     return here + [name for part in _parts(schema) for name in _references(part)]
+
+
+def bare(schema: Any) -> Any:
+    """A schema without what only people read."""
+    if isinstance(schema, dict):
+        return {key: bare(value) for key, value in schema.items() if key not in ("title", "description") or isinstance(value, dict)}
+    return [bare(one) for one in schema] if isinstance(schema, list | tuple) else schema

@@ -160,9 +160,10 @@ def judged(check: Named, situation: Situation, replies: Sequence[Reply]) -> Verd
 
 
 def alike(judge: Contract, producer: Contract) -> bool:
-    """Whether two agents are one: the same card, or cards with the same model, adapter and prompt under two names."""
+    """Whether two agents are one: the same card, or cards with the same model, adapter and prompt under two names; or have one in common,
+    where they are ensembles."""
     if judge.kind != producer.kind:
         return False
     if judge.mind and producer.mind:
-        return judge.mind == producer.mind
+        return not set(judge.mind.split("+")).isdisjoint(producer.mind.split("+"))
     return judge.name == producer.name

@@ -40,7 +40,8 @@ from orchestra.workflow.signatures import NAME, different, inputs_of, models_of,
 from orchestra.workflow.spoken import typed
 
 if TYPE_CHECKING:
-    from orchestra.agent.card import Card, Sampling, ToolLimits
+    from orchestra.agent.card import Card
+    from orchestra.agent.card_file import Sampling, ToolLimits
 
 __all__ = [
     "Agent",

@@ -213,6 +213,7 @@ def test_a_router_of_your_own_is_no_step_of_a_plan(desk: Shell) -> None:
     skills = asked(desk)[0].inputs["skills"]
     assert "reader(" in skills
     assert "router(" not in skills
+    assert "generative_reader(" not in skills, "it serves in an ensemble"
 
 
 def test_a_document_that_gives_orders_changes_nothing_of_what_is_offered(desk: Shell) -> None:

@@ -19,7 +19,7 @@ from orchestra.learn.model import load_tokenizer
 from tests.agent.test_grammar import accepts
 
 PASSAGE = 'Ada Lovelace wrote "notes" in 1843.\nThey were read by few: by two, or three.'
-READER = Card.load(Path(__file__).resolve().parents[2] / "agents" / "reader")
+READER = Card.load(Path(__file__).resolve().parents[2] / "agents" / "generative_reader")
 CALLER = Card.load(Path(__file__).resolve().parents[2] / "agents" / "caller")
 ADD = {"name": "add", "parameters": {"type": "dict", "properties": {"a": {"type": "int"}, "b": {"type": "int"}}, "required": ["a", "b"]}}
 

@@ -38,7 +38,7 @@ class ReaderInput(BaseModel):
     context: str
 
 
-reader = agent("reader", ReaderInput, Reading)
+reader = agent("generative_reader", ReaderInput, Reading)
 
 
 @agent(prompt="{{ context }}\n\n{{ question }} Answer with a few words.", max_output=16)
@@ -91,7 +91,7 @@ async def test_a_claim_is_judged_by_the_shipped_agent(laptop: FleetConfig, tmp_p
     assert true[1].score > 0.5 > false[1].score
 
 
-@pytest.mark.parametrize(("step", "name", "count"), [(derived_again, "second", 1), (drawn_again, "reader", 3)])
+@pytest.mark.parametrize(("step", "name", "count"), [(derived_again, "second", 1), (drawn_again, "generative_reader", 3)])
 async def test_another_agent_and_the_same_one_answer_again(
     laptop: FleetConfig, step: Step[..., Any], name: str, count: int, tmp_path: Path
 ) -> None:

@@ -37,7 +37,7 @@ def record(**fields: Any) -> dict[str, Any]:
 
 STRING: dict[str, Any] = {"type": "string"}
 READER = Card.declared(
-    "reader",
+    "generative_reader",
     input=record(question=STRING, context=STRING),
     output=record(quote={"type": "string", "format": "quote"}),
     prompt="<context>\n{{ context }}\n</context>\n\nQuestion: {{ question }}",
@@ -62,7 +62,7 @@ def call(name: str, attempt: int = 1, **inputs: Any) -> Call:
     return Call(run="r", node="n", attempt=attempt, kind="agent", name=name, inputs=inputs)
 
 
-PACKAGED = Path(__file__).resolve().parents[2] / "agents" / "reader"
+PACKAGED = Path(__file__).resolve().parents[2] / "agents" / "generative_reader"
 
 
 async def only(fleet: Fleet, what: Call) -> Done | Refused:
@@ -127,7 +127,9 @@ async def test_only_quotes_of_the_evidence_can_be_written(laptop: FleetConfig) -
     """At a temperature that would otherwise give nonsense, so that it is the grammar that holds the quote, not the model."""
     questions = ["Where is Normandy?", "Who were the Normans?", "What is 7 times 8?", "Sing a song."]
     async with opened(laptop, READER) as fleet:
-        replies = await asyncio.gather(*(only(fleet, call("reader", question=question, context=PASSAGE)) for question in questions))
+        replies = await asyncio.gather(
+            *(only(fleet, call("generative_reader", question=question, context=PASSAGE)) for question in questions)
+        )
     done = [reply for reply in replies if isinstance(reply, Done)]
     assert len(done) == len(questions), replies
     assert all(reply.value["quote"] in PASSAGE for reply in done)
@@ -276,7 +278,9 @@ async def test_the_bound_of_a_prompt_is_no_less_than_what_the_server_counts(lapt
     async with opened(laptop, reader) as fleet:
         await fleet.ready()
         for text in ("The tower was built in 1889.", "Тысяча восемьсот 一八八九年。 🎼 " * 20, "\x00\u200b\u0301" * 50):
-            call = Call(run="r", node="n", attempt=1, kind="agent", name="reader", inputs={"question": "Wann? 何時?", "context": text})
+            call = Call(
+                run="r", node="n", attempt=1, kind="agent", name="generative_reader", inputs={"question": "Wann? 何時?", "context": text}
+            )
             counted = await fleet.count(call)
             assert counted is not None
             assert 0 < counted <= fleet.measure(call).prompt_tokens

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from orchestra import Orchestra, agent, by_model, tool
-from orchestra.agent.card import ToolLimits
+from orchestra.agent.card_file import ToolLimits
 from orchestra.config import Settings
 from orchestra.engine.replay import replay
 from orchestra.events import AttemptFinished

@@ -18,7 +18,7 @@ name: read_and_judge
 input: {question: str, text: str, statement: str}
 output: {reading: "${reading}", stated: "${stated}", told: "${told}"}
 nodes:
-  reading: {agent: reader, with: {question: "${input.question}", context: "${input.text}"}, checks: [schema]}
+  reading: {agent: generative_reader, with: {question: "${input.question}", context: "${input.text}"}, checks: [schema]}
   stated: {agent: entailment, with: {claim: "${input.statement}", evidence: "${input.text}"}, checks: [schema]}
   told:
     agent: entailment
@@ -46,11 +46,11 @@ async def test_only_what_changed_is_asked_again_and_nothing_is_recorded(laptop: 
         nothing = await orchestra.whatif(run)
         assert (nothing.verdict, nothing.anew, nothing.recalled, nothing.spent.calls) == ("same", 0, 3, 0)
 
-        again = await orchestra.whatif(run, {"reader": variant(registry, "reader").other})
+        again = await orchestra.whatif(run, {"generative_reader": variant(registry, "generative_reader").other})
         assert (again.verdict, again.anew, again.recalled) == ("same", 1, 2)  # greedy, so the same agent says the same
 
-        other = variant(registry, f"reader@{tmp_path / 'other.md'}").other
-        found = await orchestra.whatif(run, {"reader": other})
+        other = variant(registry, f"generative_reader@{tmp_path / 'other.md'}").other
+        found = await orchestra.whatif(run, {"generative_reader": other})
         assert not found.stops
         assert not found.lost
         assert isinstance(found.before.outcome, Value)

@@ -1,0 +1,177 @@
+"""What `agent.yaml` says, and whether its keys fit one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from orchestra.agent import calls, kit
+from orchestra.agent.computed import Form, Rule
+from orchestra.agent.types import is_plain_text
+from orchestra.errors import InputError, Place
+from orchestra.values.fields import QUOTE, mentions
+from orchestra.values.labels import Label
+from orchestra.values.types import Schema, Validator, nearest, show
+
+WITH_ARRAYS = frozenset({"sklearn", "tagger", "encoder"})
+"""The kinds whose folder has a data file and arrays."""
+
+LEAST = 2
+"""Members of an ensemble."""
+
+LATER = frozenset({"computed", "calls", "calibration", "grammar", "tools", "agents", "limits", "members", "enough"})
+"""Keys that cards did not always have."""
+
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True, defer_build=True)
+
+
+class Sampling(_Frozen):
+    """How tokens are drawn. At temperature 0 the likeliest is taken."""
+
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: int | None = None
+
+
+class ToolLimits(_Frozen):
+    """How far an agent may go with its tools; see `orchestra.agent.contract.Kit`."""
+
+    steps: Annotated[int, Field(ge=1, le=50)] = 8
+    width: Annotated[int, Field(ge=1, le=100)] = 8
+    shown: Annotated[int, Field(ge=100, le=50_000)] = 2_000
+    repairs: Annotated[int, Field(ge=0, le=10)] = 2
+
+
+class CardFile(_Frozen):
+    """What `agent.yaml` says."""
+
+    schema_: Literal["orchestra/v1"] = Field(default="orchestra/v1", alias="schema")
+    name: Name
+    description: str = ""
+    kind: Literal["model", "sklearn", "tagger", "encoder", "ensemble", "python"] = "model"
+    members: tuple[Name, ...] = Field(default=(), strict=False)
+    """Of kind `ensemble`: the agents of the same types that answer each call together."""
+    enough: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Of an ensemble: how probable an answer must be for the members behind those that were asked not to be asked; all side by side
+    where it is not stated."""
+    input: Mapping[Name, str] = {}
+    output: str | Mapping[Name, str]
+    types: Mapping[str, Mapping[str, Any]] = {}
+    computed: Mapping[Name, Rule] = {}
+    """Fields of the output that code fills once a model has written the others."""
+    calls: Mapping[Name, Name] = {}
+    """Fields of the output that list calls, each with the input that lists the functions which may be called."""
+    grammar: Name | None = None
+    """An input that holds the grammar of the output, which is a text: Lark, as llguidance reads it. Code makes it, for each call."""
+    tools: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(default=(), strict=False)
+    """Tools that its model may call, one after the other, before it answers."""
+    agents: tuple[Name, ...] = Field(default=(), strict=False)
+    """Other agents that it may ask in the same way."""
+    limits: ToolLimits | None = None
+    calibration: str | None = None
+    """A file of the folder that sets the probabilities of choices right, made by `orchestra learn calibrate`; it may come later."""
+    prompt: str = "prompt.md"
+    """A file of the folder."""
+    system: str = ""
+    model: str = "base"
+    """A name in the fleet; of kind `encoder`, the encoder that it stands on."""
+    adapter: str | None = None
+    sampling: Sampling = Sampling.model_construct()
+    max_output: Annotated[int, Field(ge=1, le=1 << 20)] = 256
+    min_output: Annotated[int, Field(ge=1, le=1 << 20)] = 16
+    """Output tokens, at most and at least, that a budget must leave."""
+    checks: tuple[str, ...] = Field(default=(), strict=False)
+    accept: Literal["certified"] | Annotated[float, Field(ge=0, le=1)] | None = None
+    otherwise: tuple[Literal["retry", "escalate", "back_off", "abstain"], ...] = Field(default=(), strict=False)
+    label: Label = "restricted"
+    """The strictest label of data that it may see."""
+    evidence: str | None = None
+    """The input that fields of type `Quote` quote from."""
+    data: str = "model.json"
+    """Of a classical agent and of an encoder: a file of the folder that says how its arrays are used."""
+
+
+def check_schema(schema: Schema, place: Place) -> None:
+    """Refuses JSON Schema under `types:` that is no good one, before a call meets it."""
+    try:
+        Validator(schema)
+    except InputError as error:
+        raise InputError(error.code, error.message, place=place, hint=error.hint) from error
+
+
+def check_evidence(file: CardFile, inputs: Schema, outputs: Schema, place: Place) -> None:
+    names = list(inputs.get("properties", {}))
+    if file.evidence is not None and file.evidence not in names:
+        near = nearest(file.evidence, names)
+        hint = f"did you mean {near!r}?" if near else f"inputs: {', '.join(names)}"
+        raise InputError("A008", f"evidence: there is no input {file.evidence!r}", place=place, hint=hint)
+    if mentions(outputs, QUOTE) and not names:
+        raise InputError("A008", "an output of type Quote needs an input to quote from", place=place, hint="input: {context: str}")
+
+
+def check_computed(file: CardFile, outputs: Schema, place: Place | None) -> None:
+    weighs = file.kind == "encoder" and all(rule.probability is not None for rule in file.computed.values())
+    if file.computed and file.kind != "model" and not weighs:
+        raise InputError("A013", f"computed: an agent of kind {file.kind} fills its whole output", place=place, hint="kind: model")
+    Form.of(outputs, file.computed, place)
+
+
+def check_calls(file: CardFile, inputs: Schema, outputs: Schema, place: Place | None) -> None:
+    if file.calls and file.kind != "model":
+        raise InputError("A015", f"calls: an agent of kind {file.kind} decodes nothing", place=place, hint="kind: model")
+    calls.check(file.calls, inputs, Form.of(outputs, file.computed).schema, place)
+
+
+def check_grammar(file: CardFile, inputs: Schema, outputs: Schema, place: Place | None) -> None:
+    if file.grammar is None:
+        return
+    given = inputs.get("properties", {})
+    if file.kind != "model":
+        raise InputError("A017", f"grammar: an agent of kind {file.kind} decodes nothing", place=place, hint="kind: model")
+    if given.get(file.grammar, {}).get("type") != "string":
+        near = nearest(file.grammar, given)
+        hint = f"did you mean {near!r}?" if near and near != file.grammar else f"input: {{{file.grammar}: str}}"
+        raise InputError("A017", f"grammar: there is no input {file.grammar!r} that is a text", place=place, hint=hint)
+    if not is_plain_text(outputs):
+        raise InputError("A017", f"grammar: the output is {show(outputs)}, and a grammar makes a text", place=place, hint="output: str")
+
+
+def check_kit(file: CardFile, inputs: Schema, place: Place | None) -> None:
+    if not file.tools and not file.agents:
+        if file.limits is not None:
+            raise InputError("A018", "limits: an agent without tools takes no steps", place=place, hint="tools: [search]")
+        return
+    key = "tools" if file.tools else "agents"
+    if file.kind != "model":
+        raise InputError("A018", f"{key}: an agent of kind {file.kind} calls nothing", place=place, hint="kind: model")
+    if file.grammar is not None:
+        hint = "leave `grammar:` out; it is made of the tools"
+        raise InputError("A018", f"{key}: the grammar of this agent's output comes with each call", place=place, hint=hint)
+    if file.name in file.agents:
+        raise InputError("A020", f"{file.name} may ask itself", place=place, hint="an agent with tools is bounded: name other agents")
+    if twice := sorted({*file.tools} & {*file.agents}):
+        raise InputError("A018", f"{twice[0]!r} is named as a tool and as an agent", place=place, hint="leave one of them out")
+    if taken := next((name for name in inputs.get("properties", {}) if kit.taken(name)), None):
+        hint = f"call it {taken}_; {', '.join(kit.ADDED)} and s1, s2, ... are what the loop itself puts in"
+        raise InputError("A018", f"the input {taken!r} of an agent with tools has a name that is taken", place=place, hint=hint)
+
+
+def check_members(file: CardFile, place: Place | None) -> None:
+    """Refuses members of a card of another kind, and an ensemble without two of them."""
+    if file.kind != "ensemble":
+        if file.members or file.enough is not None:
+            key = "members" if file.members else "enough"
+            raise InputError("A024", f"{key}: an agent of kind {file.kind} answers by itself", place=place, hint="kind: ensemble")
+        return
+    if len(file.members) < LEAST or len(set(file.members)) < len(file.members) or file.name in file.members:
+        hint = "members: [first_reader, second_reader]"
+        raise InputError("A024", "members: an ensemble is two other agents or more", place=place, hint=hint)
+    stated = [key for key in ("adapter", "calibration") if getattr(file, key) is not None]
+    if stated:
+        raise InputError("A024", f"{stated[0]}: an ensemble has what its members have", place=place, hint=f"leave `{stated[0]}:` out")

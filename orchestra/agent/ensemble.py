@@ -1,0 +1,51 @@
+"""Ensembles: agents of the same types that answer a call together (`orchestra.agent.pooling`), and who can be one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestra.agent.card import FILE, Card
+from orchestra.errors import InputError, Place
+from orchestra.values.labels import may_go
+from orchestra.values.schema import bare, show, under
+from orchestra.values.types import Schema, nearest
+
+
+def joined(card: Card, cards: Mapping[str, Card]) -> Card:
+    """An ensemble with its members, which `cards` has by their names; any other card as it is.
+
+    Raises `InputError` A019 for a member that is not there, A024 for one that cannot be.
+    """
+    if card.kind != "ensemble" or card.parts:
+        return card
+    place = Place(str(card.folder / FILE), 1) if card.folder is not None else Place(f"the agent {card.name!r}", 1)
+    parts: list[Card] = []
+    for name in card.members:
+        if (part := cards.get(name)) is None:
+            near = nearest(name, cards)
+            hint = f"did you mean {near!r}?" if near else "orchestra agents list"
+            raise InputError("A019", f"members: there is no agent {name!r} with a card", place=place, hint=hint)
+        if (why := _unfit(card, part)) is not None:
+            raise InputError("A024", f"members: {name} cannot be one of {card.name}: {why}", place=place, hint="orchestra explain A024")
+        parts.append(part)
+    return card.joined(parts)
+
+
+def _unfit(card: Card, part: Card) -> str | None:
+    if part.kind in ("ensemble", "python"):
+        return f"an agent of kind {part.kind} does not say how sure it is"
+    if part.tools or part.agents:
+        return "it uses tools, and each of its calls is a step of its node"
+    if not may_go(card.label, part.label):
+        return f"it may see data up to {part.label}, and the ensemble up to {card.label}"
+    for what, mine, theirs in (("input", card.input_schema, part.input_schema), ("output", card.output_schema, part.output_schema)):
+        if bare(mine) != bare(theirs):
+            return f"its {what} is {_told(theirs)}, and the ensemble's {_told(mine)}"
+    return None
+
+
+def _told(schema: Schema) -> str:
+    fields = schema.get("properties", {})
+    if not fields:
+        return show(schema)
+    return "{" + ", ".join(f"{name}: {show(under(schema, field))}" for name, field in fields.items()) + "}"

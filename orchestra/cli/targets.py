@@ -1,0 +1,65 @@
+"""Where the calls of a step may go: servers of the fleet, or this process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from orchestra.agent.card import Card
+from orchestra.fleet.config import FleetConfig
+from orchestra.project import Project
+from orchestra.values.labels import Label, may_go
+from orchestra.workflow.program import CompiledNode
+
+HERE = "here"
+"""Where tools and the agents run that ask no server: in this process."""
+CERTIFICATE = "certificate.json"
+"""The file of an agent's folder that certifies a threshold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a call may go: a server of the fleet, or this process."""
+
+    name: str
+    external: bool
+    cleared: Label
+    """The strictest label of data that may go there, the agent's own ceiling included."""
+    escalated: bool = False
+    """Whether it is asked only where a smaller model was not good enough."""
+    tier: int = 0
+    """Of such a one: which of the fleet's larger models it serves, from 1."""
+
+
+def targets(project: Project, fleet: FleetConfig, node: CompiledNode) -> tuple[tuple[Target, ...], bool | None]:
+    """Where a node's calls may go, and whether its agent has a certificate."""
+    contract = node.contract if node.planning is None else node.planning.router
+    if contract is None or contract.kind == "tool":
+        return (Target(HERE, False, "restricted" if contract is None else contract.label),), None
+    card = project.registry.cards.get(contract.name)
+    escalates = node.escalate is not None or (node.acceptance is not None and "escalate" in node.acceptance.otherwise)
+    targets = servers(fleet, card, escalates=escalates)
+    if node.planning is not None and (larger := node.planning.larger) is not None:
+        more = servers(fleet, project.registry.cards.get(larger.name), escalates=False)
+        targets += tuple(replace(one, escalated=True) for one in more if one.name not in {target.name for target in targets})
+    return targets, card is not None and certified(card)
+
+
+def certified(card: Card) -> bool:
+    return card.folder is not None and (card.folder / CERTIFICATE).is_file()
+
+
+def servers(fleet: FleetConfig, card: Card | None, *, escalates: bool) -> tuple[Target, ...]:
+    """The servers of a card's model, and those of the larger one, of an ensemble those of all its members; none where the fleet has no
+    such model."""
+    if card is not None and card.parts:
+        found = [target for part in card.parts for target in servers(fleet, part, escalates=escalates)]
+        return tuple(dict.fromkeys(found))
+    if card is None or card.kind != "model":
+        return (Target(HERE, False, card.label if card is not None else "restricted"),)
+    found = []
+    for tier, model in enumerate((card.model, *(fleet.tiers if escalates else ()))):
+        for name in fleet.serving(model):
+            server = fleet.servers[name]
+            cleared = server.label if may_go(server.label, card.label) else card.label
+            found.append(Target(name, server.external, cleared, tier > 0, tier))
+    return tuple(found)

@@ -1,0 +1,121 @@
+"""Calls to ensembles: each member is asked what the ensemble is asked, and their answers are pooled into one reply.
+
+For the engine it is one call, with the tokens of all. What each member was sent and said stands in the reply's bytes, as JSON by member.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from orchestra.agent.card import Card
+from orchestra.agent.pooling import Answer, pooled
+from orchestra.doors import Call, Done, Measure, Refused
+from orchestra.events import NOTHING, Usage
+from orchestra.fleet.local import HERE
+from orchestra.values.json import canonical, digest
+
+Do: TypeAlias = Callable[[Call], Awaitable[Done | Refused]]
+"""Does one call to a member."""
+
+
+async def ask(call: Call, card: Card, do: Do) -> Done | Refused:
+    """The pooled answer of an ensemble's members. Where one of them gives none the ensemble gives none either, for that reason: it was
+    measured as a whole, and promises nothing in parts. Being cancelled cancels all."""
+    began = time.monotonic()
+    asked = calls(call, card)
+    replies = await (_side_by_side(asked, do) if card.enough is None else _in_order(asked, card.enough, do))
+    usage = _usage(replies, time.monotonic() - began)
+    sent = _bytes(card, [reply.sent for reply in replies])
+    failed = next(((part, reply) for part, reply in zip(card.parts, replies, strict=False) if isinstance(reply, Refused)), None)
+    if failed is not None:
+        part, refused = failed
+        reason = f"{part.name}, of the ensemble {card.name}: {refused.reason}"
+        received = _bytes(card, [reply.received for reply in replies])
+        return msgspec.structs.replace(refused, reason=reason, usage=usage, sent=sent, received=received)
+    done = [reply for reply in replies if isinstance(reply, Done)]
+    best = _pooled(done)
+    return Done(
+        value=best.value,
+        usage=usage,
+        server=_joined(reply.server for reply in done if reply.server != HERE) or HERE,
+        model=_joined(reply.model for reply in done),
+        sent=sent,
+        received=_said(card, done),
+        confidence=best.confidence,
+    )
+
+
+def measure(call: Call, card: Card, measured: Callable[[Call], Measure]) -> Measure:
+    """What a call to an ensemble may cost: what its members may cost together, at the dearest price among them."""
+    found = [measured(asked) for asked in calls(call, card)]
+    return Measure(
+        prompt_tokens=sum(one.prompt_tokens for one in found),
+        max_output=sum(one.max_output for one in found),
+        min_output=sum(one.min_output for one in found),
+        price=(max(one.price[0] for one in found), max(one.price[1] for one in found)),
+        unpriced=next((one.unpriced for one in found if one.unpriced), ""),
+        memo=digest(canonical([card.name, card.digest, [one.memo for one in found]])) if all(one.memo for one in found) else "",
+    )
+
+
+def calls(call: Call, card: Card) -> list[Call]:
+    """The calls to the members. Where a budget leaves less output than all may write, those that write share it alike."""
+    writing = sum(part.kind == "model" for part in card.parts)
+    most = None if call.max_output is None or not writing else max(1, call.max_output // writing)
+    return [msgspec.structs.replace(call, name=part.name, version=part.digest, max_output=most) for part in card.parts]
+
+
+async def _side_by_side(asked: Sequence[Call], do: Do) -> list[Done | Refused]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_told(do, call)) for call in asked]
+    return [task.result() for task in tasks]
+
+
+async def _in_order(asked: Sequence[Call], enough: float, do: Do) -> list[Done | Refused]:
+    """The replies of the first members, until one fails or an answer is probable enough."""
+    replies: list[Done | Refused] = []
+    for call in asked:
+        replies.append(await do(call))
+        done = [reply for reply in replies if isinstance(reply, Done)]
+        if len(done) < len(replies) or (_pooled(done).confidence or 0.0) >= enough:
+            break
+    return replies
+
+
+def _pooled(done: Sequence[Done]) -> Answer:
+    return pooled([Answer(reply.value, reply.confidence) for reply in done])
+
+
+async def _told(do: Do, call: Call) -> Done | Refused:
+    return await do(call)
+
+
+def _usage(replies: Sequence[Done | Refused], seconds: float) -> Usage:
+    """The tokens of all, as one call."""
+    spent = sum((reply.usage for reply in replies), NOTHING)
+    return msgspec.structs.replace(spent, calls=1, seconds=seconds)
+
+
+def _joined(names: Iterable[str]) -> str:
+    return "+".join(dict.fromkeys(name for name in names if name))
+
+
+def _bytes(card: Card, parts: Sequence[bytes]) -> bytes:
+    if not any(parts):
+        return b""
+    return msgspec.json.encode({part.name: data.decode("utf-8", "replace") for part, data in zip(card.parts, parts, strict=False) if data})
+
+
+def _said(card: Card, replies: Sequence[Done]) -> bytes:
+    """What each member said, how sure it was, and the bytes of its server."""
+    told = {}
+    for part, reply in zip(card.parts, replies, strict=False):
+        told[part.name] = {"value": reply.value, "confidence": reply.confidence}
+        if reply.received:
+            told[part.name]["received"] = reply.received.decode("utf-8", "replace")
+    return canonical(told)

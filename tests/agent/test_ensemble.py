@@ -1,0 +1,162 @@
+"""Ensembles: what members answer between them, and who can be a member."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra.agent.card import Card
+from orchestra.agent.ensemble import joined
+from orchestra.agent.pooling import Answer, pooled
+from orchestra.agent.registry import Registry
+from orchestra.errors import InputError, InputErrors
+from orchestra.verify.examination import alike
+
+TYPES = "input: {question: str, context: str}\noutput: {answer: Quote | null}\n"
+ENSEMBLE = f"name: both\nkind: ensemble\nmembers: [first, second]\n{TYPES}"
+
+
+def member(name: str, more: str = "", types: str = TYPES) -> str:
+    return f"name: {name}\n{types}{more}"
+
+
+def folder(place: Path, **cards: str) -> Path:
+    for name, text in cards.items():
+        (place / name).mkdir(parents=True)
+        (place / name / "agent.yaml").write_text(text)
+        (place / name / "prompt.md").write_text(f"{name}: {{{{ question }}}}")
+    return place
+
+
+def load(place: Path, **cards: str) -> Registry:
+    return Registry.load([folder(place, **cards)], builtin=False)
+
+
+@pytest.mark.parametrize(
+    ("answers", "value", "confidence"),
+    [
+        ([("a", 0.6), ("b", 0.9)], "b", 0.45),  # the surer one, where they differ
+        ([("a", 0.6), ("a", 0.9)], "a", 0.75),  # the mean, where they agree
+        ([("a", 0.5), ("b", 0.9), ("a", 0.6)], "a", 1.1 / 3),  # two are likelier than a surer third
+        ([("a", 0.6), ("b", 0.6)], "a", 0.3),  # the first, of two that are as sure
+        ([("a", None), ("b", 0.2)], "b", 0.1),  # who cannot tell how sure it is counts nothing
+        ([("a", None), ("b", None)], "a", None),
+        ([(None, 0.7), ("b", 0.6)], None, 0.35),  # no answer is one too
+        ([("a", 0.0), ("b", 0.0)], "a", 0.0),
+    ],
+)
+def test_the_likeliest_answer_of_all_is_the_ensembles(answers: Any, value: Any, confidence: float | None) -> None:
+    best = pooled([Answer({"answer": said}, sure) for said, sure in answers])
+    assert best.value == {"answer": value}
+    assert best.confidence == pytest.approx(confidence) if confidence is not None else best.confidence is None
+
+
+def test_values_are_compared_by_what_they_say_and_not_by_the_order_of_their_fields() -> None:
+    best = pooled([Answer({"a": 1, "b": 2}, 0.4), Answer({"c": 3}, 0.5), Answer({"b": 2, "a": 1}, 0.4)])
+    assert (best.value, best.confidence) == ({"a": 1, "b": 2}, pytest.approx(0.8 / 3))
+
+
+def test_a_probability_is_no_more_than_one() -> None:
+    assert pooled([Answer("a", 1.0)] * 3).confidence == 1.0
+
+
+def test_an_ensemble_has_its_members_and_a_digest_of_them(tmp_path: Path) -> None:
+    registry = load(tmp_path / "a", both=ENSEMBLE, first=member("first"), second=member("second"))
+    card = registry.card("both")
+    assert [part.name for part in card.parts] == ["first", "second"]
+    assert (card.trained, card.asks_model, card.contract.max_output) == (True, True, 512)
+    other = load(tmp_path / "b", both=ENSEMBLE, first=member("first", "system: Otherwise.\n"), second=member("second"))
+    assert other.card("both").digest != card.digest
+    assert other.card("both").varied(checks=("schema",)).parts == other.card("both").parts
+
+
+def test_a_stored_ensemble_has_the_members_that_it_had(tmp_path: Path) -> None:
+    card = load(tmp_path, both=ENSEMBLE, first=member("first"), second=member("second")).card("both")
+    folders = {part.name: part.folder for part in card.parts}
+    assert Card.restore(card.dump(), card.folder, folders) == card
+    assert [part.folder for part in Card.restore(card.dump()).parts] == [None, None]
+    forged = card.dump().replace(b"first: {{", b"worst: {{")
+    with pytest.raises(InputError) as caught:
+        Card.restore(forged)
+    assert caught.value.code == "A012"
+
+
+def test_members_cannot_be_taken_out_of_a_stored_ensemble(tmp_path: Path) -> None:
+    import json
+
+    card = load(tmp_path, both=ENSEMBLE, first=member("first"), second=member("second")).card("both")
+    said = json.loads(card.dump())
+    for members in ([], said["members"][:1], said["members"][::-1]):
+        with pytest.raises(InputError, match="members of both") as caught:
+            Card.restore(json.dumps({**said, "members": members}).encode())
+        assert caught.value.code == "A012"
+
+
+@pytest.mark.parametrize(
+    ("cards", "code", "said"),
+    [
+        ({"both": ENSEMBLE, "first": member("first")}, "A019", "there is no agent 'second'"),
+        ({"both": ENSEMBLE.replace("[first, second]", "[first]")}, "A024", "two other agents or more"),
+        ({"both": ENSEMBLE.replace("[first, second]", "[first, first]")}, "A024", "two other agents or more"),
+        ({"both": ENSEMBLE.replace("[first, second]", "[both, first]")}, "A024", "two other agents or more"),
+        ({"both": ENSEMBLE + "adapter: adapter\n"}, "A024", "an ensemble has what its members have"),
+        ({"both": ENSEMBLE + "tools: [search]\n"}, "A018", "an agent of kind ensemble calls nothing"),
+        ({"both": member("both", "members: [first, second]\n")}, "A024", "an agent of kind model answers by itself"),
+        ({"both": ENSEMBLE, "first": member("first"), "second": member("second", "tools: [search]\n")}, "A024", "it uses tools"),
+        ({"both": ENSEMBLE, "first": member("first"), "second": member("second", "label: public\n")}, "A024", "data up to public"),
+        ({"both": ENSEMBLE, "first": member("first"), "second": member("second", "kind: python\n")}, "A024", "kind python does not say"),
+        (
+            {"both": ENSEMBLE, "first": member("first"), "second": member("second", types=TYPES.replace("Quote | null", "str"))},
+            "A024",
+            "its output is {answer: str}, and the ensemble's {answer: Quote | null}",
+        ),
+        (
+            {"both": ENSEMBLE, "first": member("first"), "second": member("second", types=TYPES.replace("context: str", "context: int"))},
+            "A024",
+            "its input is {question: str, context: int}",
+        ),
+        (
+            {
+                "both": ENSEMBLE,
+                "first": member("first"),
+                "second": ENSEMBLE.replace("both", "second").replace("[first, second]", "[first, both]"),
+            },
+            "A024",
+            "kind ensemble does not say",
+        ),
+    ],
+)
+def test_who_cannot_be_a_member_is_told_with_the_place(tmp_path: Path, cards: dict[str, str], code: str, said: str) -> None:
+    with pytest.raises((InputError, InputErrors)) as caught:
+        load(tmp_path, **cards)
+    error = caught.value if isinstance(caught.value, InputError) else caught.value.errors[0]
+    assert error.code == code
+    assert said in error.message
+    assert error.place is not None
+    assert error.place.file.endswith("agent.yaml")
+
+
+def test_descriptions_may_differ(tmp_path: Path) -> None:
+    registry = load(tmp_path, both=ENSEMBLE, first=member("first", "description: One.\n"), second=member("second", "description: Other.\n"))
+    assert registry.card("both").parts
+
+
+def test_members_beside_an_ensemble_come_before_those_of_a_project(tmp_path: Path) -> None:
+    own = folder(tmp_path / "own", second=member("second", "system: Of the project.\n"))
+    packaged = folder(tmp_path / "packaged", both=ENSEMBLE, first=member("first"), second=member("second"))
+    registry = Registry.load([own, packaged], builtin=False)
+    assert registry.card("second").system == "Of the project."
+    assert [part.system for part in registry.card("both").parts] == ["", ""]
+
+
+def test_a_member_is_no_second_opinion_of_its_ensemble(tmp_path: Path) -> None:
+    registry = load(
+        tmp_path, both=ENSEMBLE, first=member("first"), second=member("second", "system: More.\n"), third=member("third", "system: Else.\n")
+    )
+    contracts = registry.agents
+    assert alike(contracts["first"], contracts["both"])
+    assert alike(contracts["both"], contracts["second"])
+    assert not alike(contracts["third"], contracts["both"])
+    assert joined(registry.card("third"), registry.cards) is registry.card("third")

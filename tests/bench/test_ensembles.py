@@ -1,0 +1,46 @@
+"""What an ensemble would be worth, from its members' recorded answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.ensembles import ENOUGH, line, oracle, until, ways
+from orchestra.agent.pooling import Answer
+from orchestra.learn.metrics import Measure, metric
+from orchestra.learn.questions import Question
+from orchestra.learn.questions import Test as Rows
+
+ROWS = [
+    [Answer({"answer": "one"}, 0.97), Answer({"answer": "two"}, 0.98)],
+    [Answer({"answer": "one"}, 0.6), Answer({"answer": "one"}, 0.8)],
+    [Answer({"answer": None}, 0.55), Answer({"answer": "two"}, 0.5)],
+    [Answer({"answer": "c"}, 0.3), Answer({"answer": "d"}, 0.2)],
+]
+WANTED = [["two"], ["one"], [], ["e"]]
+TEST = Rows("rows", "", [Question(str(at), {}, {"answers": [{"text": text} for text in texts]}) for at, texts in enumerate(WANTED)])
+EM = metric("EM", Measure(of="exact", field="answer", expected="answers"))
+
+
+def test_members_are_asked_until_an_answer_is_probable_enough() -> None:
+    assert [len(until(row, 0.95)) for row in ROWS] == [1, 2, 2, 2]
+    assert [len(until(row, 0.5)) for row in ROWS] == [1, 1, 1, 2]
+
+
+def test_the_table_has_each_member_the_pool_and_the_pool_cut_short() -> None:
+    lines = [line(way, TEST, EM) for way in ways(("first", "second"), ROWS)]
+    cells = {row.split(" | ")[0].removeprefix("| "): row.strip("| ").split(" | ")[1:] for row in lines}
+    assert list(cells) == ["first", "second", "pooled", *(f"pooled, enough: {enough:g}" for enough in ENOUGH)]
+    assert cells["first"][0] == "0.500"
+    assert cells["second"][0] == "0.500"
+    assert cells["pooled"][0] == "0.750"  # the surer one of the first row is right
+    assert cells["pooled, enough: 0.95"][0] == "0.500"  # and is not asked here
+    assert [cells[name][3] for name in ("first", "pooled", "pooled, enough: 0.95", "pooled, enough: 0.5")] == [
+        "1.00",
+        "2.00",
+        "1.75",
+        "1.25",
+    ]
+
+
+def test_what_no_member_gets_right_no_pool_gets_right() -> None:
+    assert oracle(ROWS, TEST, EM) == pytest.approx(0.75)
