@@ -1,28 +1,33 @@
-"""What an ensemble would be worth: its members' recorded answers, pooled, and pooled only where the first was not sure enough.
+"""What an ensemble is worth: its members, their answers pooled, and pooled only where the first was not sure enough.
 
-    orchestra batch MEMBER -i ROWS -o FILE      # for each member
-    python -m bench.ensembles AGENT ROWS FILE FILE ...
+    python -m bench.ensembles AGENT ROWS [--keep FOLDER] [--fleet NAME]
 
-AGENT is an ensemble, and the files are in the order of its members. Right is what the first metric of its `evaluation.yaml` says. The
-answers are pooled by the product's own code. Asks nobody.
+AGENT is an ensemble; right is what the first metric of its `evaluation.yaml` says. The members are asked without checks, by runs of the
+product, and pooled by its code; what is in FOLDER already is not asked again. Asks the fleet, which it starts or adopts.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.risk import Curve
+from orchestra import Orchestra
+from orchestra.agent.card import Card
 from orchestra.agent.pooling import Answer, pooled
 from orchestra.agent.registry import Registry
-from orchestra.learn.certifying import Predictions
+from orchestra.config import Settings
+from orchestra.learn import asking
 from orchestra.learn.metrics import Case, Metric
 from orchestra.learn.questions import Test, as_record, metrics_of, read_test
+from orchestra.workflow.steps import Agent
 
 ENOUGH = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
+LAST = (0.5, 0.7, 1.0, 1.3, 1.5, 2.0)
 HEAD = "| answers | {metric} | wrong of the surer half | AURC | members asked a row |\n|---|---|---|---|---|"
 
 
@@ -36,20 +41,24 @@ class Way:
     """Members a row, on average."""
 
 
-def ways(members: Sequence[str], rows: Sequence[Sequence[Answer]]) -> list[Way]:
-    """Each member alone; all of them pooled; and in order until one is sure enough. `rows` has the members' answers by row."""
+def ways(members: Sequence[str], rows: Sequence[Sequence[Answer]], weights: Sequence[float] = ()) -> list[Way]:
+    """Each member alone; all of them pooled, the last one counting so much; and with the card's own weights in order, until an answer is
+    probable enough. `rows` has the members' answers by row."""
     found = [Way(name, [row[at] for row in rows], 1.0) for at, name in enumerate(members)]
-    found.append(Way("pooled", [pooled(row) for row in rows], float(len(members))))
+    for last in LAST:
+        counts = [1.0] * (len(members) - 1) + [last]
+        found.append(Way(f"pooled, the last counts {last:g}", [pooled(row, counts) for row in rows], float(len(members))))
     for enough in ENOUGH:
-        taken = [until(row, enough) for row in rows]
-        found.append(Way(f"pooled, enough: {enough:g}", [pooled(row) for row in taken], sum(map(len, taken)) / len(taken)))
+        taken = [until(row, enough, weights) for row in rows]
+        asked = sum(map(len, taken)) / len(taken)
+        found.append(Way(f"pooled, enough: {enough:g}", [pooled(row, weights) for row in taken], asked))
     return found
 
 
-def until(row: Sequence[Answer], enough: float) -> Sequence[Answer]:
+def until(row: Sequence[Answer], enough: float, weights: Sequence[float] = ()) -> Sequence[Answer]:
     """The answers that are asked for, in order, until those so far are sure enough."""
     for count in range(1, len(row)):
-        if (pooled(row[:count]).confidence or 0.0) >= enough:
+        if (pooled(row[:count], weights).confidence or 0.0) >= enough:
             return row[:count]
     return row
 
@@ -71,26 +80,42 @@ def oracle(rows: Sequence[Sequence[Answer]], test: Test, metric: Metric) -> floa
     return sum(some) / len(some)
 
 
-def read(test: Test, files: Sequence[Path]) -> list[list[Answer]]:
-    """The members' answers by row; one that is missing is no answer, of no probability."""
-    columns: list[list[tuple[Any, float | None] | None]] = [Predictions.read(file).given(test) for file in files]
-    return [[Answer(*one) if one is not None else Answer(None, 0.0) for one in row] for row in zip(*columns, strict=True)]
+async def answers(card: Card, test: Test, keep: Path | None, fleet: str | None) -> list[list[Answer]]:
+    """The members' answers by row; one that failed is no answer, of no probability."""
+    columns: list[list[Answer]] = []
+    settings = Settings.load({"journal": "off", **({"fleet": fleet} if fleet else {})})
+    async with Orchestra.open(settings) as orchestra:
+        for part in card.parts:
+            file = keep / f"{part.name}.json" if keep is not None else None
+            if file is None or not file.is_file():
+                step = Agent.carded(part.varied(checks=(), otherwise=(), accept=None))
+                inputs = [question.input for question in test.questions]
+                found = await asking.results(orchestra, step, inputs, settings.concurrency, lambda: None)
+                column = [Answer(result.value, result.confidence if result.value is not None else 0.0) for result in found]
+                if file is not None:
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_text(json.dumps([[answer.value, answer.confidence] for answer in column]), "utf-8")
+            else:
+                column = [Answer(*one) for one in json.loads(file.read_text("utf-8"))]
+            columns.append(column)
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("agent")
     parser.add_argument("rows", type=Path)
-    parser.add_argument("answers", type=Path, nargs="+")
+    parser.add_argument("--keep", type=Path, help="a folder for the members' answers")
+    parser.add_argument("--fleet")
     given = parser.parse_args()
     card = Registry.load().card(given.agent)
-    if len(given.answers) != len(card.members):
-        parser.error(f"{given.agent} has {len(card.members)} members: {', '.join(card.members)}")
+    if not card.parts:
+        parser.error(f"{given.agent} is no ensemble")
     test, metric = read_test(given.rows), metrics_of(card)[0]
-    rows = read(test, given.answers)
+    rows = asyncio.run(answers(card, test, given.keep, given.fleet))
     print(HEAD.format(metric=metric.name))
-    for way in ways(card.members, rows):
+    for way in ways(card.members, rows, card.weights):
         print(line(way, test, metric))
     print(f"\n{len(rows)} rows; some member is right in {oracle(rows, test, metric):.3f}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from orchestra.agent.card import Card
 from orchestra.config import Settings
 from orchestra.doors import UNMEASURED, Call, Done, Refused
+from orchestra.fleet.ensemble import ask
 from orchestra.project import Project
 from orchestra.testing.server import SimulatedServer
 from orchestra.workers import Troupe
@@ -181,7 +183,7 @@ async def test_an_ensemble_asks_all_its_members_and_says_what_each_said(tmp_path
     assert {name: said["value"] for name, said in told.items()} == {"first": {"label": "yes"}, "second": {"label": "no"}}
     best = max(told.values(), key=lambda said: said["confidence"])
     assert (both.value, both.confidence) == (best["value"], pytest.approx(best["confidence"] / 2))
-    assert "first: hello" in json.loads(both.sent)["first"]
+    assert "first: hello" in json.loads(both.sent)["first"]["messages"][-1]["content"]
     assert (both.usage.calls, both.server, both.model) == (1, "s", "m")
     spent = [reply.usage for reply in alone.values()]
     assert both.usage.output_tokens == sum(usage.output_tokens for usage in spent)
@@ -200,7 +202,7 @@ async def test_an_ensemble_is_measured_and_counted_as_its_members_together(tmp_p
         assert counted[0] == (counted[1] or 0) + (counted[2] or 0) > 0
         cut = await only(troupe, call("both", max_output=30))
     assert isinstance(cut, Done)
-    assert [json.loads(sent)["max_tokens"] for sent in json.loads(cut.sent).values()] == [15, 15]
+    assert [sent["max_tokens"] for sent in json.loads(cut.sent).values()] == [15, 15]
 
 
 async def test_an_ensemble_gives_nothing_where_a_member_gives_nothing(tmp_path: Path) -> None:
@@ -245,3 +247,40 @@ async def test_an_ensemble_asks_no_more_members_than_it_takes(
             told["first"]["confidence"],
             alone.usage.output_tokens,
         )
+
+
+async def test_members_that_are_asked_in_order_share_the_time_of_the_call(tmp_path: Path, torn: SimulatedServer) -> None:
+    card = ensemble(tmp_path, torn.url, "enough: 1.0\n").registry.card("both")
+    times: list[float | None] = []
+
+    async def slow(asked: Call) -> Done:
+        times.append(asked.timeout)
+        await asyncio.sleep(0.05)
+        return Done(value={"label": "yes"}, confidence=0.5)
+
+    for timeout in (10.0, 0.01, None):
+        await ask(call("both", timeout=timeout), card, slow)
+    assert times[0] == pytest.approx(10, abs=0.01)
+    assert 5 < (times[1] or 0) <= 9.95
+    assert times[2:] == [pytest.approx(0.01, rel=0.5), 0.001, None, None]
+
+
+async def test_cancelling_a_call_to_an_ensemble_cancels_all_its_members(tmp_path: Path, torn: SimulatedServer) -> None:
+    card = ensemble(tmp_path, torn.url).registry.card("both")
+    begun, ended = asyncio.Event(), list[str]()
+
+    async def stuck(asked: Call) -> Done:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            ended.append(asked.name)
+        raise AssertionError
+
+    task = asyncio.create_task(ask(call("both"), card, stuck))
+    await begun.wait()
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sorted(ended) == ["first", "second"]

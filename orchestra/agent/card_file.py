@@ -21,7 +21,7 @@ WITH_ARRAYS = frozenset({"sklearn", "tagger", "encoder"})
 LEAST = 2
 """Members of an ensemble."""
 
-LATER = frozenset({"computed", "calls", "calibration", "grammar", "tools", "agents", "limits", "members", "enough"})
+LATER = frozenset({"computed", "calls", "calibration", "grammar", "tools", "agents", "limits", "members", "weights", "enough"})
 """Keys that cards did not always have."""
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
@@ -57,6 +57,8 @@ class CardFile(_Frozen):
     kind: Literal["model", "sklearn", "tagger", "encoder", "ensemble", "python"] = "model"
     members: tuple[Name, ...] = Field(default=(), strict=False)
     """Of kind `ensemble`: the agents of the same types that answer each call together."""
+    weights: tuple[Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)], ...] = Field(default=(), strict=False)
+    """Of an ensemble: what each member's probability counts, in their order; alike where they are not stated."""
     enough: Annotated[float, Field(gt=0, le=1)] | None = None
     """Of an ensemble: how probable an answer must be for the members behind those that were asked not to be asked; all side by side
     where it is not stated."""
@@ -165,13 +167,15 @@ def check_kit(file: CardFile, inputs: Schema, place: Place | None) -> None:
 def check_members(file: CardFile, place: Place | None) -> None:
     """Refuses members of a card of another kind, and an ensemble without two of them."""
     if file.kind != "ensemble":
-        if file.members or file.enough is not None:
-            key = "members" if file.members else "enough"
+        if key := next((key for key in ("members", "weights", "enough") if getattr(file, key)), None):
             raise InputError("A024", f"{key}: an agent of kind {file.kind} answers by itself", place=place, hint="kind: ensemble")
         return
     if len(file.members) < LEAST or len(set(file.members)) < len(file.members) or file.name in file.members:
         hint = "members: [first_reader, second_reader]"
         raise InputError("A024", "members: an ensemble is two other agents or more", place=place, hint=hint)
+    if file.weights and len(file.weights) != len(file.members):
+        reason = f"weights: there are {len(file.weights)} of them for {len(file.members)} members"
+        raise InputError("A024", reason, place=place, hint="one for each member, in their order; or leave them out")
     stated = [key for key in ("adapter", "calibration") if getattr(file, key) is not None]
     if stated:
         raise InputError("A024", f"{stated[0]}: an ensemble has what its members have", place=place, hint=f"leave `{stated[0]}:` out")

@@ -132,7 +132,10 @@ def _show(contract: Contract, card: Card | None) -> None:
     if (kit := contract.kit) is not None:
         say(f"  uses    {', '.join((*kit.tools, *kit.agents))}; at most {kit.steps} calls, {kit.shown:,} characters of each are read")
     if card.parts:
-        say(f"  pools   {', '.join(part.name for part in card.parts)}: the answer that they find likeliest between them")
+        weights = card.weights or (1.0,) * len(card.parts)
+        named = ", ".join(f"{part.name} × {weight:g}" for part, weight in zip(card.parts, weights, strict=True))
+        order = "side by side" if card.enough is None else f"in this order, until an answer has a probability of {card.enough:g}"
+        say(f"  asks    {named}, {order}; the likeliest of their answers is its own")
     if card.kind == "encoder":
         say(f"  stands  on the encoder {card.model!r}, in this process")
     say(f"  card    {card.folder}\n  digest  {card.digest}")

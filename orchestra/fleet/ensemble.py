@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -19,6 +19,8 @@ from orchestra.events import NOTHING, Usage
 from orchestra.fleet.local import HERE
 from orchestra.values.json import canonical, digest
 
+SOON = 1e-3
+"""Seconds that a member has where those before it took all the time."""
 Do: TypeAlias = Callable[[Call], Awaitable[Done | Refused]]
 """Does one call to a member."""
 
@@ -28,7 +30,7 @@ async def ask(call: Call, card: Card, do: Do) -> Done | Refused:
     measured as a whole, and promises nothing in parts. Being cancelled cancels all."""
     began = time.monotonic()
     asked = calls(call, card)
-    replies = await (_side_by_side(asked, do) if card.enough is None else _in_order(asked, card.enough, do))
+    replies = await (_side_by_side(asked, do) if card.enough is None else _in_order(asked, card, card.enough, do))
     usage = _usage(replies, time.monotonic() - began)
     sent = _bytes(card, [reply.sent for reply in replies])
     failed = next(((part, reply) for part, reply in zip(card.parts, replies, strict=False) if isinstance(reply, Refused)), None)
@@ -38,7 +40,7 @@ async def ask(call: Call, card: Card, do: Do) -> Done | Refused:
         received = _bytes(card, [reply.received for reply in replies])
         return msgspec.structs.replace(refused, reason=reason, usage=usage, sent=sent, received=received)
     done = [reply for reply in replies if isinstance(reply, Done)]
-    best = _pooled(done)
+    best = _pooled(card, done)
     return Done(
         value=best.value,
         usage=usage,
@@ -76,19 +78,21 @@ async def _side_by_side(asked: Sequence[Call], do: Do) -> list[Done | Refused]:
     return [task.result() for task in tasks]
 
 
-async def _in_order(asked: Sequence[Call], enough: float, do: Do) -> list[Done | Refused]:
-    """The replies of the first members, until one fails or an answer is probable enough."""
+async def _in_order(asked: Sequence[Call], card: Card, enough: float, do: Do) -> list[Done | Refused]:
+    """The replies of the first members, until one fails or an answer is probable enough. The time of the call is that of all."""
     replies: list[Done | Refused] = []
+    began = time.monotonic()
     for call in asked:
-        replies.append(await do(call))
+        left = None if call.timeout is None else max(SOON, call.timeout - (time.monotonic() - began))
+        replies.append(await do(msgspec.structs.replace(call, timeout=left)))
         done = [reply for reply in replies if isinstance(reply, Done)]
-        if len(done) < len(replies) or (_pooled(done).confidence or 0.0) >= enough:
+        if len(done) < len(replies) or (_pooled(card, done).confidence or 0.0) >= enough:
             break
     return replies
 
 
-def _pooled(done: Sequence[Done]) -> Answer:
-    return pooled([Answer(reply.value, reply.confidence) for reply in done])
+def _pooled(card: Card, done: Sequence[Done]) -> Answer:
+    return pooled([Answer(reply.value, reply.confidence) for reply in done], card.weights)
 
 
 async def _told(do: Do, call: Call) -> Done | Refused:
@@ -108,14 +112,22 @@ def _joined(names: Iterable[str]) -> str:
 def _bytes(card: Card, parts: Sequence[bytes]) -> bytes:
     if not any(parts):
         return b""
-    return msgspec.json.encode({part.name: data.decode("utf-8", "replace") for part, data in zip(card.parts, parts, strict=False) if data})
+    return msgspec.json.encode({part.name: _whole(data) for part, data in zip(card.parts, parts, strict=False) if data})
+
+
+def _whole(data: bytes) -> msgspec.Raw | str:
+    """What was exchanged, to the byte where it is JSON, as a text where it is a stream of events."""
+    try:
+        msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return data.decode("utf-8", "replace")
+    return msgspec.Raw(data)
 
 
 def _said(card: Card, replies: Sequence[Done]) -> bytes:
     """What each member said, how sure it was, and the bytes of its server."""
-    told = {}
+    told: dict[str, dict[str, Any]] = {}
     for part, reply in zip(card.parts, replies, strict=False):
-        told[part.name] = {"value": reply.value, "confidence": reply.confidence}
-        if reply.received:
-            told[part.name]["received"] = reply.received.decode("utf-8", "replace")
-    return canonical(told)
+        bytes_of = {"received": _whole(reply.received)} if reply.received else {}
+        told[part.name] = {"value": reply.value, "confidence": reply.confidence, **bytes_of}
+    return msgspec.json.encode(told)

@@ -53,6 +53,20 @@ def test_the_likeliest_answer_of_all_is_the_ensembles(answers: Any, value: Any, 
     assert best.confidence == pytest.approx(confidence) if confidence is not None else best.confidence is None
 
 
+@pytest.mark.parametrize(
+    ("answers", "weights", "value", "confidence"),
+    [
+        ([("a", 0.8), ("b", 0.7)], (1, 1.3), "b", 0.7 * 1.3 / 2.3),
+        ([("a", 0.8), ("b", 0.7)], (2.6, 2.6), "a", 0.4),
+        ([("a", 0.8), ("a", 0.5)], (1, 3), "a", 2.3 / 4),
+        ([("a", 0.8)], (1, 3), "a", 0.8),  # the other was not asked
+    ],
+)
+def test_weights_say_what_each_member_counts(answers: Any, weights: Any, value: str, confidence: float) -> None:
+    best = pooled([Answer(said, sure) for said, sure in answers], weights)
+    assert (best.value, best.confidence) == (value, pytest.approx(confidence))
+
+
 def test_values_are_compared_by_what_they_say_and_not_by_the_order_of_their_fields() -> None:
     best = pooled([Answer({"a": 1, "b": 2}, 0.4), Answer({"c": 3}, 0.5), Answer({"b": 2, "a": 1}, 0.4)])
     assert (best.value, best.confidence) == ({"a": 1, "b": 2}, pytest.approx(0.8 / 3))
@@ -102,6 +116,10 @@ def test_members_cannot_be_taken_out_of_a_stored_ensemble(tmp_path: Path) -> Non
         ({"both": ENSEMBLE.replace("[first, second]", "[first, first]")}, "A024", "two other agents or more"),
         ({"both": ENSEMBLE.replace("[first, second]", "[both, first]")}, "A024", "two other agents or more"),
         ({"both": ENSEMBLE + "adapter: adapter\n"}, "A024", "an ensemble has what its members have"),
+        ({"both": ENSEMBLE + "weights: [1, 2, 3]\n"}, "A024", "there are 3 of them for 2 members"),
+        ({"both": ENSEMBLE + "weights: [1, 0]\n"}, "A002", "greater than 0"),
+        ({"both": member("both", "weights: [1, 2]\n")}, "A024", "weights: an agent of kind model"),
+        ({"both": member("both", "enough: 0.9\n")}, "A024", "enough: an agent of kind model"),
         ({"both": ENSEMBLE + "tools: [search]\n"}, "A018", "an agent of kind ensemble calls nothing"),
         ({"both": member("both", "members: [first, second]\n")}, "A024", "an agent of kind model answers by itself"),
         ({"both": ENSEMBLE, "first": member("first"), "second": member("second", "tools: [search]\n")}, "A024", "it uses tools"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.ensembles import ENOUGH, line, oracle, until, ways
+from bench.ensembles import ENOUGH, LAST, line, oracle, until, ways
 from orchestra.agent.pooling import Answer
 from orchestra.learn.metrics import Measure, metric
 from orchestra.learn.questions import Question
@@ -29,12 +29,17 @@ def test_members_are_asked_until_an_answer_is_probable_enough() -> None:
 def test_the_table_has_each_member_the_pool_and_the_pool_cut_short() -> None:
     lines = [line(way, TEST, EM) for way in ways(("first", "second"), ROWS)]
     cells = {row.split(" | ")[0].removeprefix("| "): row.strip("| ").split(" | ")[1:] for row in lines}
-    assert list(cells) == ["first", "second", "pooled", *(f"pooled, enough: {enough:g}" for enough in ENOUGH)]
+    assert list(cells) == [
+        "first",
+        "second",
+        *(f"pooled, the last counts {last:g}" for last in LAST),
+        *(f"pooled, enough: {enough:g}" for enough in ENOUGH),
+    ]
     assert cells["first"][0] == "0.500"
     assert cells["second"][0] == "0.500"
-    assert cells["pooled"][0] == "0.750"  # the surer one of the first row is right
+    assert cells["pooled, the last counts 1"][0] == "0.750"  # the surer one of the first row is right
     assert cells["pooled, enough: 0.95"][0] == "0.500"  # and is not asked here
-    assert [cells[name][3] for name in ("first", "pooled", "pooled, enough: 0.95", "pooled, enough: 0.5")] == [
+    assert [cells[name][3] for name in ("first", "pooled, the last counts 1", "pooled, enough: 0.95", "pooled, enough: 0.5")] == [
         "1.00",
         "2.00",
         "1.75",
