@@ -193,10 +193,10 @@ def with_fleet(
     keep: Keep,
 ) -> tuple[list[Measured], list[str]]:
     """All tasks, with a fleet that is started at the first one which needs it, and stopped where it was not running before."""
-    adopted = running(fleet) or not any(task.card.kind == "model" for task in tasks)
+    adopted = running(fleet) or not any(task.card.asks_model for task in tasks)
 
     def measure(task: Task) -> Measured:
-        if task.card.kind == "model" and not adopted and not running(fleet):
+        if task.card.asks_model and not adopted and not running(fleet):
             start(fleet)
         return measured(task, data, fleet, root)
 
@@ -265,7 +265,7 @@ def main(root: Path = ROOT) -> int:
     for agent in sorted(known & set(given.only) if given.only else known):
         mine, against = tasks_of(agents / agent, Path(given.data))
         tasks, faults = tasks + mine, faults + against
-    tasks.sort(key=lambda task: task.card.kind == "model")  # the fleet starts when it is needed
+    tasks.sort(key=lambda task: task.card.asks_model)  # the fleet starts when it is needed
 
     def told(line: str) -> None:
         print(line, file=sys.stderr, flush=True)

@@ -42,7 +42,7 @@ from bench.evaluation_tables import between
 from bench.machine import ROOT, now
 from bench.metrics import short_answer_match
 from bench.parallel_node import PlanNode
-from bench.parallel_steps import Question, Trace, compute, exactly, questions
+from bench.parallel_steps import Question, Trace, compute, exactly, one_model, questions
 from bench.plan_baselines import card
 from orchestra.app import Orchestra
 from orchestra.config import Settings
@@ -137,8 +137,7 @@ class Bench:
             PlanNode.open(settings, fleet) as node,
         ):
             orchestra.program(compute)
-            # One model, by the name in the recorded steps: what is compared is when calls are made, not who answers them best.
-            reader = Agent.carded(orchestra.registry.card("generative_reader").varied(name="reader"))
+            reader = one_model(orchestra.registry)
             orchestra.program(reader)
             yield cls(orchestra, reader, Agent.carded(plans), Agent.carded(maps), Agent.carded(reacts), texts, node)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from bench.parallel_steps import MOST_FACTS, Question, Trace, compute, exactly, found, lookup, page, reckon
+from bench.parallel_steps import MOST_FACTS, Question, Trace, compute, exactly, found, lookup, one_model, page, reckon
 from orchestra.app import Orchestra
 from orchestra.config import Settings
 from orchestra.doors import Call, Done, Measure, Refused, Reply
@@ -120,12 +120,13 @@ class PlanNode:
     async def open(cls, settings: Settings, fleet: FleetMode) -> AsyncIterator[PlanNode]:
         """Open for work."""
         project = Project.load(settings)
-        for step in (compute, reckon, page, found, lookup):
+        reader = one_model(project.registry)
+        for step in (reader, compute, reckon, page, found, lookup):
             project.adopt(step)
         async with Troupe.open(project, mode=fleet) as troupe:
             held = Held(troupe)
             async with Orchestra.open(settings, workers=held) as orchestra:
-                for step in (compute, reckon, lookup):
+                for step in (reader, compute, reckon, lookup):
                     orchestra.program(step)
                 texts = (_workflow(), MAPPED)
                 yield cls(orchestra, held, *(Workflow.of(read(text, "planned.yaml").graph) for text in texts))

@@ -20,11 +20,12 @@ from pydantic import BaseModel
 
 from bench.machine import ROOT
 from orchestra.agent.grammar import literal
+from orchestra.agent.registry import Registry
 from orchestra.events import NOTHING, Usage
 from orchestra.values.arithmetic import NotArithmetic, evaluate
 from orchestra.values.models import Reading
 from orchestra.values.yaml import load
-from orchestra.workflow.steps import agent, tool, workflow
+from orchestra.workflow.steps import Agent, agent, tool, workflow
 
 MOST_FACTS = 8
 RECORDED = ROOT / "bench" / "parallel.yaml"
@@ -150,6 +151,12 @@ def found(of: str, answer: str | None) -> Found:
 
 
 reader = agent("reader", ReaderInput, Reading)
+
+
+def one_model(registry: Registry) -> Agent[..., Any]:
+    """The reader of all arms: one model, by the name in the recorded steps. What is compared is when calls are made, and not who answers
+    them best."""
+    return Agent.carded(registry.card("generative_reader").varied(name="reader"))
 
 
 @workflow()

@@ -195,18 +195,30 @@ def bonds(settings: Settings, registry: Registry, agent: str) -> Bonds:
     card, code = registry.cards.get(agent), registry.code.get(agent)
     if card is None:
         raise InputError("V007", f"{agent!r} has no card that a certificate could be bound to", hint="write it as a folder under agents/")
-    said, checks = card.varied(description="", checks=(), accept=None, otherwise=(), label="restricted").digest, checks_digest()
+    if card.parts:
+        return _together(settings, card)
+    said, checks = _said(card), checks_digest()
     if card.kind == "model":
         return Bonds(said, *_served(settings, card), checks)
     if card.kind in WITH_ARRAYS:
         return Bonds(said, "", card.data_digest, checks)
-    if card.parts:
-        found = [bonds(settings, registry, part.name) for part in card.parts]
-        return Bonds(said, digest(canonical([one.model for one in found])), digest(canonical([one.adapter for one in found])), checks)
     version = code.contract.version if code is not None else ""
     if not version:
         raise InputError("V007", f"the code of {agent!r} has no version, and may change unseen", hint='@agent(version="1")')
     return Bonds(said, "", version, checks)
+
+
+def _together(settings: Settings, card: Card) -> Bonds:
+    """Of an ensemble: of the members that it has, whatever other agents have their names."""
+    served = [_served(settings, part) if part.kind == "model" else ("", part.data_digest) for part in card.parts]
+    models, learnt = (digest(canonical(list(one))) for one in zip(*served, strict=True))
+    said = [[_said(part) for part in card.parts], list(card.weights), card.enough, card.evidence]
+    return Bonds(digest(canonical(said)), models, learnt, checks_digest())
+
+
+def _said(card: Card) -> str:
+    """The digest of a card without what says how its answers are accepted."""
+    return card.varied(description="", checks=(), accept=None, otherwise=(), label="restricted").digest
 
 
 def stamps(settings: Settings, registry: Registry, program: Program) -> tuple[Stamp, ...]:

@@ -13,10 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from orchestra.agent.card import Card
 from orchestra.app import Orchestra
 from orchestra.engine.kinds import planning
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import NOTHING, AttemptFinished, Drafted, Event, NodeFinished, RunStarted, TurnStarted, Usage
+from orchestra.fleet.encoders import missing
 from orchestra.router import cache, telling
 from orchestra.router.gates import Rejection
 from orchestra.router.notation import Answer, read
@@ -185,13 +187,20 @@ def _harmless(orchestra: Orchestra) -> Iterable[str]:
     """Everything that has no effects. Workflows first: what somebody has put together and named serves better than its parts.
 
     An agent that is told the grammar of its output with each call is somebody's router, and no step. Nor are those that say how a call is
-    to be routed, and the members of an ensemble, which serves better.
+    to be routed, and the members of an ensemble that can be asked here, which serves better.
     """
     registry = orchestra.registry
-    apart = PLANNERS | ADVISERS | {name for card in registry.cards.values() for name in card.members}
+    cards = {name: card for name, card in registry.cards.items() if name not in PLANNERS | ADVISERS and card.grammar is None}
+    offered = {name: card for name, card in cards.items() if card.trained and _here(card)}
+    members = {part.digest for card in offered.values() for part in card.parts}
     yield from (name for name in orchestra.workflows() if name not in PLANNERS and not _acts(orchestra, name))
-    yield from (name for name, card in registry.cards.items() if name not in apart and card.grammar is None and card.trained)
+    yield from (name for name, card in offered.items() if card.digest not in members)
     yield from (name for name, tool in registry.tools.items() if tool.contract.effect == "pure")
+
+
+def _here(card: Card) -> bool:
+    """Whether this installation can ask an ensemble: encoders need libraries that do not come with the core."""
+    return not any(part.kind == "encoder" for part in card.parts) or not missing()
 
 
 def _acts(orchestra: Orchestra, name: str) -> bool:

@@ -129,7 +129,7 @@ class Project:
     def _members(self, card: Card) -> None:
         """Makes an ensemble's members known by their digests: another agent may have the name of one."""
         for part in card.parts:
-            self.kept[part.digest] = part
+            self.kept.setdefault(part.digest, part)
 
     def _form(self, card: Card) -> None:
         """Makes known in which ways an agent with tools is asked."""

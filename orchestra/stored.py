@@ -19,6 +19,7 @@ from orchestra.workflow.nodes import Budget, Graph
 from orchestra.workflow.program import CompiledNode, Program, sampled
 
 if TYPE_CHECKING:
+    from orchestra.agent.card import Card
     from orchestra.project import Project
 
 CARD, CONTRACT, WORKFLOW, TYPES = "card", "contract", "workflow", "types"
@@ -131,7 +132,6 @@ async def restored(
     other agents, by the names that the workflow knows them by; certificates are taken over, and promise nothing of these.
     Raises `OrchestraError` E019 where parts are missing or are not what they should be, and what compiling raises.
     """
-    from orchestra.agent.card import Card
     from orchestra.verify.certificate_file import Certificate
     from orchestra.verify.claims_file import ClaimsCertificate
     from orchestra.verify.combination import Combination
@@ -154,8 +154,7 @@ async def restored(
             continue
         match kind:
             case "card":
-                folders = {one.name: one.folder for one in project.cards.values()} if asking else {}
-                card = Card.restore(data, folders.get(rest), folders)
+                card = _card(project, rest, data, asking=asking)
                 if asking:
                     project.keep(card)
                 agents[rest] = card.contract
@@ -184,6 +183,19 @@ async def restored(
             combinations.setdefault(contract.name, combinations[name])
     catalog = Catalog(agents, tools, workflows, models, certificates=certificates, claims=claims, combinations=combinations)
     return as_told(compile_graph(graph, catalog), started)
+
+
+def _card(project: Project, name: str, data: bytes, *, asking: bool) -> Card:
+    """A card as a run stored it; its files are those of the current one, and its members' those of the current members."""
+    from orchestra.agent.card import Card as Stored
+    from orchestra.agent.ensemble import checked
+
+    current = project.cards.get(name)
+    if not asking or current is None:
+        return checked(Stored.restore(data))
+    beside = {part.name: part.folder for part in current.parts}
+    folders = {**{one.name: one.folder for one in project.cards.values()}, **beside}
+    return checked(Stored.restore(data, current.folder, folders))
 
 
 def as_told(program: Program, started: RunStarted) -> Program:

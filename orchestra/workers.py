@@ -106,9 +106,7 @@ class Troupe:
         """The tokens of a call's prompt as its server counts them; None where nobody can tell."""
         card = self._card(call)
         if card is not None and card.parts:
-            counted = [
-                await self.count(asked) for asked, part in zip(ensemble.calls(call, card), card.parts, strict=True) if part.kind == "model"
-            ]
+            counted = [await self.count(asked) for asked in ensemble.calls(call, card) if card.writes(asked.name)]
             return None if None in counted else sum(one for one in counted if one is not None)
         if card is None or card.kind != "model":
             return None

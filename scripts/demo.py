@@ -117,7 +117,7 @@ def show_sum(answers: Sequence[Told], took: float) -> None:
     silent = sum(not told.text for told in answers if not told.question.told)
     say(f"Of {len(known)} questions that the documents answer, {right} were answered with the right words.")
     say(f"Of {len(answers) - len(known)} that they do not answer, {silent} were left without an answer.")
-    run, read = answers[0].result.run, next((row.path for row in answers[0].history.rows if row.name == "reader"), "readings[0]")
+    run, read = answers[0].result.run, next((row.path for row in answers[0].history.rows if row.name == "generative_reader"), "readings[0]")
     say("\nLook next", style="bold")
     say(f"  orchestra runs show {run}")
     say(f"  orchestra runs show {run} '{read}' --prompt")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from orchestra.agent.card import Card
+from orchestra.agent.registry import Registry
 from orchestra.config import Settings
 from orchestra.doors import UNMEASURED, Call, Done, Refused
 from orchestra.fleet.ensemble import ask
@@ -146,6 +147,15 @@ min_output: 4
 """
 
 
+BOTH = """\
+name: both
+kind: ensemble
+members: [first, second]
+input: {text: str}
+output: {label: "Literal['yes', 'no']"}
+"""
+
+
 class Chosen:
     """What each member says, and how sure it is; a status in its place is a server's error."""
 
@@ -162,9 +172,7 @@ def ensemble(folder: Path, url: str, more: str = "") -> Project:
         (folder / "agents" / name / "agent.yaml").write_text(MEMBER.format(name=name, most=most))
         (folder / "agents" / name / "prompt.md").write_text(f"{name}: {{{{ text }}}}")
     (folder / "agents" / "both").mkdir(exist_ok=True)
-    (folder / "agents" / "both" / "agent.yaml").write_text(
-        MEMBER.format(name="both", most=256) + "kind: ensemble\nmembers: [first, second]\n" + more
-    )
+    (folder / "agents" / "both" / "agent.yaml").write_text(BOTH + more)
     return project(folder, url)
 
 
@@ -202,7 +210,10 @@ async def test_an_ensemble_is_measured_and_counted_as_its_members_together(tmp_p
         assert counted[0] == (counted[1] or 0) + (counted[2] or 0) > 0
         cut = await only(troupe, call("both", max_output=30))
     assert isinstance(cut, Done)
-    assert [sent["max_tokens"] for sent in json.loads(cut.sent).values()] == [15, 15]
+    assert [sent["max_tokens"] for sent in json.loads(cut.sent).values()] == [
+        12,
+        17,
+    ]  # 4 each at least, and of the rest what each may write more
 
 
 async def test_an_ensemble_gives_nothing_where_a_member_gives_nothing(tmp_path: Path) -> None:
@@ -284,3 +295,34 @@ async def test_cancelling_a_call_to_an_ensemble_cancels_all_its_members(tmp_path
     with pytest.raises(asyncio.CancelledError):
         await task
     assert sorted(ended) == ["first", "second"]
+
+
+async def test_data_that_an_ensemble_may_not_see_is_shown_to_no_member(tmp_path: Path, torn: SimulatedServer) -> None:
+    async with Troupe.open(ensemble(tmp_path, torn.url, "label: internal\n")) as troupe:
+        refused = await only(troupe, call("both", label="restricted"))
+        done = await only(troupe, call("both", label="internal"))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.sent) == ("F202", b"")
+    assert isinstance(done, Done)
+
+
+@pytest.mark.parametrize(
+    ("more", "names"),
+    [
+        ({}, ["generative_reader", "extractive_reader"]),
+        ({"feedback": ("no quote",)}, ["generative_reader"]),
+        ({"sample": 2}, ["generative_reader"]),
+        ({"tier": 1}, ["generative_reader"]),
+    ],
+)
+async def test_who_would_say_the_same_again_is_not_asked_again(more: dict[str, Any], names: list[str]) -> None:
+    asked: list[str] = []
+
+    async def unsure(one: Call) -> Done:
+        asked.append(one.name)
+        return Done(value={"answer": one.name}, confidence=0.5)
+
+    done = await ask(call("reader", inputs={"question": "a", "context": "b"}, **more), Registry.load().card("reader"), unsure)
+    assert isinstance(done, Done)
+    assert (asked, done.value) == (names, {"answer": names[-1]})
+    assert list(json.loads(done.received)) == names

@@ -215,6 +215,10 @@ class Card(CardFile):
         """Whether a model of the fleet is asked."""
         return self.kind == "model" or any(part.kind == "model" for part in self.parts)
 
+    def writes(self, name: str) -> bool:
+        """Whether one of an ensemble's members is asked of a model."""
+        return any(part.name == name and part.kind == "model" for part in self.parts)
+
     @property
     def form(self) -> Form:
         """What of its output a model writes, and what code adds."""

@@ -18,6 +18,8 @@ from orchestra.values.types import Schema, Validator, nearest, show
 WITH_ARRAYS = frozenset({"sklearn", "tagger", "encoder"})
 """The kinds whose folder has a data file and arrays."""
 
+OF_MEMBERS = ("prompt", "system", "model", "adapter", "calibration", "sampling", "max_output", "min_output", "data")
+"""Keys that say how an agent is asked: an ensemble is not."""
 LEAST = 2
 """Members of an ensemble."""
 
@@ -176,6 +178,6 @@ def check_members(file: CardFile, place: Place | None) -> None:
     if file.weights and len(file.weights) != len(file.members):
         reason = f"weights: there are {len(file.weights)} of them for {len(file.members)} members"
         raise InputError("A024", reason, place=place, hint="one for each member, in their order; or leave them out")
-    stated = [key for key in ("adapter", "calibration") if getattr(file, key) is not None]
+    stated = next((key for key in OF_MEMBERS if getattr(file, key) != CardFile.model_fields[key].get_default()), None)
     if stated:
-        raise InputError("A024", f"{stated[0]}: an ensemble has what its members have", place=place, hint=f"leave `{stated[0]}:` out")
+        raise InputError("A024", f"{stated}: an ensemble has what its members have", place=place, hint=f"leave `{stated}:` out")

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from orchestra.agent.threads import Threads
+
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
@@ -103,11 +105,9 @@ class Pair(NamedTuple):
 class Encoder:
     """An encoder, ready to read texts."""
 
-    def __init__(self, shape: Shape, arrays: Mapping[str, Array], tokenizer: Any) -> None:
-        """Raises `KeyError` or `ValueError` for arrays that are not those of the shape."""
-        from threadpoolctl import ThreadpoolController
-
-        self.shape, self._processors = shape, ThreadpoolController()
+    def __init__(self, shape: Shape, arrays: Mapping[str, Array], tokenizer: Any, threads: Threads | None = None) -> None:
+        """`threads` are those of the process. Raises `KeyError` or `ValueError` for arrays that are not those of the shape."""
+        self.shape, self._threads = shape, threads or Threads()
         self._arrays = named(arrays)
         self._tokenizer = tokenizer
         if shape.buckets and self._arrays[NEARNESS].shape != (shape.buckets, shape.heads):
@@ -118,8 +118,9 @@ class Encoder:
                 raise ValueError(f"{name} has another shape than the configuration says")
 
     @classmethod
-    def load(cls, folder: Path) -> Encoder:
-        """The encoder of a folder. Raises `ValueError`, `KeyError` or `OSError` for files that are not those of one."""
+    def load(cls, folder: Path, threads: Threads | None = None) -> Encoder:
+        """The encoder of a folder; all encoders of a process share its `threads`. Raises `ValueError`, `KeyError` or `OSError` for files
+        that are not those of one."""
         from tokenizers import Tokenizer
 
         shape = Shape.of(json.loads((folder / CONFIG).read_bytes()))
@@ -129,7 +130,7 @@ class Encoder:
         tokenizer = Tokenizer.from_str(said)
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        return cls(shape, mapped(folder / WEIGHTS), tokenizer)
+        return cls(shape, mapped(folder / WEIGHTS), tokenizer, threads)
 
     def tokens(self, text: str, most: int) -> list[int]:
         """The tokens of a text, the first and the last mark among them. Of a long text the beginning counts: `most` tokens."""
@@ -153,13 +154,15 @@ class Encoder:
 
     def embed(self, tokens: Sequence[int], changes: Mapping[str, Change], members: int = 1) -> Array:
         """The vectors of a text, (members, width)."""
-        with self._processors.limit(limits=1, user_api="blas"):  # threads of small products wait for one another longer than they work
-            read = self.read(tokens, changes, members)
-        mean: Array = read.mean(axis=1)
+        mean: Array = self.read(tokens, changes, members).mean(axis=1)
         return mean
 
     def read(self, tokens: Sequence[int], changes: Mapping[str, Change], members: int = 1) -> Array:
         """The vectors of a text's tokens, (members, tokens, width)."""
+        with self._threads.single():
+            return self._read(tokens, changes, members)
+
+    def _read(self, tokens: Sequence[int], changes: Mapping[str, Change], members: int) -> Array:
         import numpy as np
 
         get = self._arrays

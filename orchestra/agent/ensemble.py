@@ -31,6 +31,15 @@ def joined(card: Card, cards: Mapping[str, Card]) -> Card:
     return card.joined(parts)
 
 
+def checked(card: Card) -> Card:
+    """A card as it came from a run. Raises `InputError` A012 where its members could not be those of an ensemble."""
+    for part in card.parts:
+        if (why := _unfit(card, part)) is not None:
+            reason = f"stored bytes are not the card that they should be: {part.name} cannot be one of {card.name}: {why}"
+            raise InputError("A012", reason, hint="orchestra runs fork")
+    return card
+
+
 def _unfit(card: Card, part: Card) -> str | None:
     if part.kind in ("ensemble", "python"):
         return f"an agent of kind {part.kind} does not say how sure it is"

@@ -16,6 +16,7 @@ from orchestra.cli.screen import note
 from orchestra.config import Settings
 from orchestra.errors import InputError
 from orchestra.learn import evaluation
+from orchestra.learn.contract import learning
 from orchestra.learn.dataset import MANIFEST, Part
 from orchestra.learn.evaluation import CANDIDATE, EVALUATION, INCUMBENT, UNTUNED, Arm, Report
 from orchestra.learn.evaluation_file import FILE, Rows, evaluation_of
@@ -137,7 +138,7 @@ async def answered(orchestra: Orchestra, card: Card, test: Test, asked: Asked, a
     if asked.untuned and card.adapter is not None:
         cards = {UNTUNED: evaluation.untuned(card), **cards}
     if asked.candidate is not None:
-        cards[CANDIDATE] = evaluation.candidate(card, asked.candidate)
+        cards[CANDIDATE] = evaluation.candidate(learning(card), asked.candidate)
     arms, runs = evaluation.floor_arms(test), orchestra.options(purpose=EVALUATION)
     named = _named(card, asked)
     few = evaluation.sampled(test, named.untuned, named.seed) if named is not None else test

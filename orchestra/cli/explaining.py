@@ -74,9 +74,15 @@ class Step:
         return tuple(target for target in self.targets if may_go(self.label, target.cleared))
 
     @property
+    def barred(self) -> tuple[Target, ...]:
+        """Those of the targets that are asked first that its data may not go to."""
+        return tuple(target for target in self.targets if not target.escalated and not may_go(self.label, target.cleared))
+
+    @property
     def allowed(self) -> bool:
-        """Whether its data may go to one of the targets that are asked first."""
-        return any(not target.escalated for target in self.cleared)
+        """Whether its data may go to one of the targets that are asked first; of an ensemble, to one of each member."""
+        members = {target.member for target in self.targets}
+        return bool(members) and {target.member for target in self.cleared if not target.escalated} == members
 
 
 @dataclass(frozen=True)
@@ -274,12 +280,11 @@ def _remarks(explanation: Explanation) -> Iterator[str]:
     """What stands out: data that may not go where it would, or that leaves the user's machines; plans that are not written yet."""
     refused: dict[str, list[str]] = {}
     for step in explanation.steps:
-        first = [target for target in step.targets if not target.escalated]
         if step.allowed or step.made:
             continue
-        cleared = " or ".join(dict.fromkeys(target.cleared for target in first))
+        cleared = " or ".join(dict.fromkeys(target.cleared for target in step.barred))
         why = f"the inputs are {step.label}, and {_targeted(step)} is cleared for {cleared}: refused (F202)"
-        refused.setdefault(why if first else f"the fleet has no model for {step.asks}: refused (F201)", []).append(step.path)
+        refused.setdefault(why if step.barred else f"the fleet has no model for {step.asks}: refused (F201)", []).append(step.path)
     yield from (f"{', '.join(paths)}: {why}" for why, paths in refused.items())
     over: dict[str, list[str]] = {}
     for step in explanation.steps:
@@ -305,8 +310,8 @@ def _outside(step: Step) -> list[str]:
 
 def _targeted(step: Step) -> str:
     """The servers that a step would ask, the larger model's last; those that are cleared, where some are."""
-    going = step.cleared if step.allowed else [target for target in step.targets if not target.escalated]
-    texts = [_external(target.name, target.external) for target in going if not target.escalated]
+    going = step.cleared if step.allowed else step.barred
+    texts = dict.fromkeys(_external(target.name, target.external) for target in going if not target.escalated)
     tiers: dict[int, list[str]] = {}
     for target in going:
         if target.escalated:
@@ -323,7 +328,7 @@ def _ceiling(step: Step) -> str:
     """The label of a step's inputs against what its servers are cleared for."""
     if not step.targets:
         return ""
-    cleared = (step.cleared if step.allowed else step.targets)[0].cleared
+    cleared = (step.cleared if step.allowed else step.barred or step.targets)[0].cleared
     return f"{step.label} {'≤' if step.allowed else '>'} {cleared}"
 
 

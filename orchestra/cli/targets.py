@@ -28,6 +28,8 @@ class Target:
     """Whether it is asked only where a smaller model was not good enough."""
     tier: int = 0
     """Of such a one: which of the fleet's larger models it serves, from 1."""
+    member: str = ""
+    """Of an ensemble: whose calls go there."""
 
 
 def targets(project: Project, fleet: FleetConfig, node: CompiledNode) -> tuple[tuple[Target, ...], bool | None]:
@@ -45,21 +47,27 @@ def targets(project: Project, fleet: FleetConfig, node: CompiledNode) -> tuple[t
 
 
 def certified(card: Card) -> bool:
+    """Whether a certificate lies beside a card."""
     return card.folder is not None and (card.folder / CERTIFICATE).is_file()
 
 
 def servers(fleet: FleetConfig, card: Card | None, *, escalates: bool) -> tuple[Target, ...]:
-    """The servers of a card's model, and those of the larger one, of an ensemble those of all its members; none where the fleet has no
-    such model."""
+    """The servers of a card's model, and those of the larger one, of an ensemble those of each member; none where the fleet has no model
+    for one of them."""
     if card is not None and card.parts:
-        found = [target for part in card.parts for target in servers(fleet, part, escalates=escalates)]
-        return tuple(dict.fromkeys(found))
+        each = [(part.name, servers(fleet, part, escalates=escalates)) for part in card.parts]
+        if not all(found for _, found in each):
+            return ()
+        return tuple(replace(one, member=name, cleared=_lower(one.cleared, card.label)) for name, found in each for one in found)
     if card is None or card.kind != "model":
         return (Target(HERE, False, card.label if card is not None else "restricted"),)
     found = []
     for tier, model in enumerate((card.model, *(fleet.tiers if escalates else ()))):
         for name in fleet.serving(model):
             server = fleet.servers[name]
-            cleared = server.label if may_go(server.label, card.label) else card.label
-            found.append(Target(name, server.external, cleared, tier > 0, tier))
+            found.append(Target(name, server.external, _lower(server.label, card.label), tier > 0, tier))
     return tuple(found)
+
+
+def _lower(one: Label, other: Label) -> Label:
+    return one if may_go(one, other) else other

@@ -65,7 +65,9 @@ def _alone(registry: Registry, name: str) -> Card:
 
 def _folder(registry: Registry, name: str, path: Path) -> Card:
     if (path / FILE).is_file():
-        return joined(Card.load(path.resolve()), registry.cards)
+        own = registry.cards.get(name)
+        members = {part.name: part for part in own.parts} if own is not None else {}
+        return joined(Card.load(path.resolve()), {**registry.cards, **members})
     card, folder = _alone(registry, name), path.resolve()
     if card.kind in WITH_ARRAYS:
         return card.varied(folder=folder)

@@ -18,6 +18,7 @@ from orchestra.fleet.progress import Report, silent
 
 if TYPE_CHECKING:
     from orchestra.agent.encoder import Encoder
+    from orchestra.agent.threads import Threads
 
 KNOWN: Mapping[str, Weights] = {
     "minilm": Weights(
@@ -110,6 +111,8 @@ class Encoders:
         self._report, self._known, self._fetch = report, known, fetch
         self._loaded: dict[str, tuple[Mapping[str, str], Encoder]] = {}
         self._loading = asyncio.Lock()
+        self.threads: Threads | None = None
+        """Of numpy, once an encoder was loaded."""
 
     async def encoder(self, name: str, base: Base) -> Encoder:
         """The encoder of a name, which must be the one that an agent was trained on.
@@ -137,10 +140,18 @@ class Encoders:
         return (await weights.ensure(self._known[name], self._pantry, self._report)).folder
 
     async def _load(self, name: str) -> tuple[Mapping[str, str], Encoder]:
-        if missing := [module for module in ("numpy", "threadpoolctl", "tokenizers") if importlib.util.find_spec(module) is None]:
-            raise FleetError("F231", f"{missing[0]} is not installed, and encoders need it", hint="pip install 'orchestra-slm[encoder]'")
+        if lacking := missing():
+            raise FleetError("F231", f"{lacking[0]} is not installed, and encoders need it", hint="pip install 'orchestra-slm[encoder]'")
+        from orchestra.agent.threads import Threads
+
+        self.threads = self.threads or Threads()
         folder = await self.folder(name)
-        return await asyncio.to_thread(_loaded, name, folder)
+        return await asyncio.to_thread(_loaded, name, folder, self.threads)
+
+
+def missing() -> list[str]:
+    """The libraries that encoders need and that are not installed."""
+    return [module for module in ("numpy", "threadpoolctl", "tokenizers") if importlib.util.find_spec(module) is None]
 
 
 def described(name: str, folder: Path) -> Base:
@@ -148,11 +159,11 @@ def described(name: str, folder: Path) -> Base:
     return Base(licence=KNOWN[name].licence if name in KNOWN else "unknown", sha256=_digests(folder))
 
 
-def _loaded(name: str, folder: Path) -> tuple[Mapping[str, str], Encoder]:
+def _loaded(name: str, folder: Path, threads: Threads) -> tuple[Mapping[str, str], Encoder]:
     from orchestra.agent.encoder import Encoder
 
     try:
-        return _digests(folder), Encoder.load(folder)
+        return _digests(folder), Encoder.load(folder, threads)
     except (ValueError, KeyError, OSError, msgspec.MsgspecError) as error:
         raise FleetError(
             "F006", f"the encoder {name!r} in {folder} cannot be read: {error}", hint=f"rm -r {folder}, then try again"

@@ -16,8 +16,9 @@ from orchestra.agent.card import Card
 from orchestra.agent.pooling import Answer, pooled
 from orchestra.doors import Call, Done, Measure, Refused
 from orchestra.events import NOTHING, Usage
-from orchestra.fleet.local import HERE
+from orchestra.fleet.local import HERE, forbidden
 from orchestra.values.json import canonical, digest
+from orchestra.values.labels import may_go
 
 SOON = 1e-3
 """Seconds that a member has where those before it took all the time."""
@@ -29,25 +30,29 @@ async def ask(call: Call, card: Card, do: Do) -> Done | Refused:
     """The pooled answer of an ensemble's members. Where one of them gives none the ensemble gives none either, for that reason: it was
     measured as a whole, and promises nothing in parts. Being cancelled cancels all."""
     began = time.monotonic()
+    if not may_go(call.label, card.label):
+        return forbidden(call, card.label)
     asked = calls(call, card)
-    replies = await (_side_by_side(asked, do) if card.enough is None else _in_order(asked, card, card.enough, do))
+    parts = [part for part in card.parts if part.name in {one.name for one in asked}]
+    weights = [weight for part, weight in zip(card.parts, card.weights, strict=False) if part in parts]
+    replies = await (_side_by_side(asked, do) if card.enough is None else _in_order(asked, weights, card.enough, do))
     usage = _usage(replies, time.monotonic() - began)
-    sent = _bytes(card, [reply.sent for reply in replies])
-    failed = next(((part, reply) for part, reply in zip(card.parts, replies, strict=False) if isinstance(reply, Refused)), None)
+    sent = _bytes(parts, [reply.sent for reply in replies])
+    failed = next(((part, reply) for part, reply in zip(parts, replies, strict=False) if isinstance(reply, Refused)), None)
     if failed is not None:
         part, refused = failed
         reason = f"{part.name}, of the ensemble {card.name}: {refused.reason}"
-        received = _bytes(card, [reply.received for reply in replies])
+        received = _bytes(parts, [reply.received for reply in replies])
         return msgspec.structs.replace(refused, reason=reason, usage=usage, sent=sent, received=received)
     done = [reply for reply in replies if isinstance(reply, Done)]
-    best = _pooled(card, done)
+    best = _pooled(weights, done)
     return Done(
         value=best.value,
         usage=usage,
         server=_joined(reply.server for reply in done if reply.server != HERE) or HERE,
         model=_joined(reply.model for reply in done),
         sent=sent,
-        received=_said(card, done),
+        received=_said(parts, done),
         confidence=best.confidence,
     )
 
@@ -66,10 +71,24 @@ def measure(call: Call, card: Card, measured: Callable[[Call], Measure]) -> Meas
 
 
 def calls(call: Call, card: Card) -> list[Call]:
-    """The calls to the members. Where a budget leaves less output than all may write, those that write share it alike."""
-    writing = sum(part.kind == "model" for part in card.parts)
-    most = None if call.max_output is None or not writing else max(1, call.max_output // writing)
-    return [msgspec.structs.replace(call, name=part.name, version=part.digest, max_output=most) for part in card.parts]
+    """The calls to the members. Who would say the same again is not asked again: what is tried once more, sampled, or asked of a larger
+    model is asked of the members that models stand behind, where there are some. Where a budget leaves less output than all may write,
+    each has what it needs at least, and of the rest a share by what it may write."""
+    writing = [part for part in card.parts if part.kind == "model"]
+    again = bool(call.feedback) or call.sample > 0 or call.tier > 0
+    parts = writing if again and writing else card.parts
+    rooms = _rooms(writing, call.max_output)
+    return [msgspec.structs.replace(call, name=part.name, version=part.digest, max_output=rooms.get(part.name)) for part in parts]
+
+
+def _rooms(writing: Sequence[Card], most: int | None) -> dict[str, int]:
+    """The output tokens of each member that writes, where a budget bounds those of all."""
+    if most is None:
+        return {}
+    least = {part.name: min(part.min_output, part.max_output) for part in writing}
+    wished = {part.name: part.max_output - least[part.name] for part in writing}
+    spare = max(0, most - sum(least.values()))
+    return {name: least[name] + min(wish, spare * wish // max(1, sum(wished.values()))) for name, wish in wished.items()}
 
 
 async def _side_by_side(asked: Sequence[Call], do: Do) -> list[Done | Refused]:
@@ -78,7 +97,7 @@ async def _side_by_side(asked: Sequence[Call], do: Do) -> list[Done | Refused]:
     return [task.result() for task in tasks]
 
 
-async def _in_order(asked: Sequence[Call], card: Card, enough: float, do: Do) -> list[Done | Refused]:
+async def _in_order(asked: Sequence[Call], weights: Sequence[float], enough: float, do: Do) -> list[Done | Refused]:
     """The replies of the first members, until one fails or an answer is probable enough. The time of the call is that of all."""
     replies: list[Done | Refused] = []
     began = time.monotonic()
@@ -86,13 +105,13 @@ async def _in_order(asked: Sequence[Call], card: Card, enough: float, do: Do) ->
         left = None if call.timeout is None else max(SOON, call.timeout - (time.monotonic() - began))
         replies.append(await do(msgspec.structs.replace(call, timeout=left)))
         done = [reply for reply in replies if isinstance(reply, Done)]
-        if len(done) < len(replies) or (_pooled(card, done).confidence or 0.0) >= enough:
+        if len(done) < len(replies) or (_pooled(weights, done).confidence or 0.0) >= enough:
             break
     return replies
 
 
-def _pooled(card: Card, done: Sequence[Done]) -> Answer:
-    return pooled([Answer(reply.value, reply.confidence) for reply in done], card.weights)
+def _pooled(weights: Sequence[float], done: Sequence[Done]) -> Answer:
+    return pooled([Answer(reply.value, reply.confidence) for reply in done], weights)
 
 
 async def _told(do: Do, call: Call) -> Done | Refused:
@@ -109,10 +128,10 @@ def _joined(names: Iterable[str]) -> str:
     return "+".join(dict.fromkeys(name for name in names if name))
 
 
-def _bytes(card: Card, parts: Sequence[bytes]) -> bytes:
-    if not any(parts):
+def _bytes(parts: Sequence[Card], exchanged: Sequence[bytes]) -> bytes:
+    if not any(exchanged):
         return b""
-    return msgspec.json.encode({part.name: _whole(data) for part, data in zip(card.parts, parts, strict=False) if data})
+    return msgspec.json.encode({part.name: _whole(data) for part, data in zip(parts, exchanged, strict=False) if data})
 
 
 def _whole(data: bytes) -> msgspec.Raw | str:
@@ -124,10 +143,10 @@ def _whole(data: bytes) -> msgspec.Raw | str:
     return msgspec.Raw(data)
 
 
-def _said(card: Card, replies: Sequence[Done]) -> bytes:
+def _said(parts: Sequence[Card], replies: Sequence[Done]) -> bytes:
     """What each member said, how sure it was, and the bytes of its server."""
     told: dict[str, dict[str, Any]] = {}
-    for part, reply in zip(card.parts, replies, strict=False):
+    for part, reply in zip(parts, replies, strict=False):
         bytes_of = {"received": _whole(reply.received)} if reply.received else {}
         told[part.name] = {"value": reply.value, "confidence": reply.confidence, **bytes_of}
     return msgspec.json.encode(told)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestra.agent.card import Card
@@ -61,8 +63,8 @@ class LocalWorkers:
         self._encoders: Encoders | None = None
         self._predictors: dict[str, Predictor] = {}
         self._loading = asyncio.Lock()
-        self._predicting = asyncio.Lock()
-        """One prediction at a time: how many threads numpy may use is settled for the whole process."""
+        self._predicting = asyncio.Semaphore(processors())
+        """As many predictions at once as there are processors: each takes one (`orchestra.agent.threads`)."""
 
     async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
         """Does one call; there are no chunks."""
@@ -121,7 +123,7 @@ class LocalWorkers:
             raise _changed(call, "tool")
         return function, call.key if function.contract.effect == "keyed" else ""
 
-    async def _do(self, call: Call) -> Done:
+    async def _do(self, call: Call) -> Done | Refused:
         began = time.monotonic()
         registry = self._known.registry
         if call.kind == "tool":
@@ -134,16 +136,22 @@ class LocalWorkers:
                 raise _changed(call, "agent")
             label = card.label if card else function.contract.label
             if not may_go(call.label, label):
-                raise _forbidden(call, label)
+                return forbidden(call, label)
             return _done(await function.call(call.inputs), began)
         if not may_go(call.label, card.label):
-            raise _forbidden(call, card.label)
+            return forbidden(call, card.label)
         predictor = await self.predictor(card)
         _check(card.name, card.input_schema, call.inputs, "T002")
         async with self._predicting:
-            value, confidence = await asyncio.to_thread(predictor.predict, call.inputs)
+            with self._threads():
+                value, confidence = await asyncio.to_thread(predictor.predict, call.inputs)
         _check(card.name, card.output_schema, value, "T004")
         return _done(value, began, confidence, card.digest)
+
+    def _threads(self) -> AbstractContextManager[None]:
+        """Has numpy's products take one thread each; entered and left on the loop's thread."""
+        threads = None if self._encoders is None else self._encoders.threads
+        return nullcontext() if threads is None else threads.single()
 
     async def predictor(self, card: Card) -> Predictor:
         """The model of a card that has arrays, loaded once; an encoder is fetched where it is not there yet.
@@ -178,6 +186,11 @@ class LocalWorkers:
                 raise InputError("F201", f"{card.name} is no agent of this process", hint="ask the fleet")
 
 
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _done(value: Any, began: float, confidence: float | None = None, model: str = "") -> Done:
     return Done(value=value, usage=Usage(calls=1, seconds=time.monotonic() - began), server=HERE, model=model, confidence=confidence)
 
@@ -193,6 +206,7 @@ def _check(name: str, schema: dict[str, Any], value: Any, code: str) -> None:
         raise ToolFault(code, f"{name}: {fault}", "compare with `orchestra agents show`")
 
 
-def _forbidden(call: Call, ceiling: str) -> InputError:
+def forbidden(call: Call, ceiling: str) -> Refused:
+    """F202: an agent of this process, or an ensemble, may not see such data."""
     reason = f"data labelled {call.label!r} must not be seen by {call.name!r}, which is cleared for {ceiling!r}"
-    return InputError("F202", reason, hint=f"use another agent, or change the `label:` of {call.name}")
+    return Refused(code="F202", reason=reason, hint=f"use another agent, or change the `label:` of {call.name}", server=HERE)

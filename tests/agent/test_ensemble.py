@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestra.agent.card import Card
-from orchestra.agent.ensemble import joined
+from orchestra.agent.ensemble import checked, joined
 from orchestra.agent.pooling import Answer, pooled
 from orchestra.agent.registry import Registry
 from orchestra.errors import InputError, InputErrors
@@ -108,6 +108,16 @@ def test_members_cannot_be_taken_out_of_a_stored_ensemble(tmp_path: Path) -> Non
         assert caught.value.code == "A012"
 
 
+def test_members_that_could_be_none_are_not_taken_from_a_stored_ensemble(tmp_path: Path) -> None:
+    other = member("second", types=TYPES.replace("Quote | null", "str"))
+    registry = load(tmp_path, first=member("first"), second=other, both=member("both"))
+    card = registry.card("both").varied(kind="ensemble", members=("first", "second"))
+    forged = card.joined([registry.card("first"), registry.card("second")])
+    with pytest.raises(InputError, match="second cannot be one of both") as caught:
+        checked(Card.restore(forged.dump()))
+    assert caught.value.code == "A012"
+
+
 @pytest.mark.parametrize(
     ("cards", "code", "said"),
     [
@@ -120,6 +130,8 @@ def test_members_cannot_be_taken_out_of_a_stored_ensemble(tmp_path: Path) -> Non
         ({"both": ENSEMBLE + "weights: [1, 0]\n"}, "A002", "greater than 0"),
         ({"both": member("both", "weights: [1, 2]\n")}, "A024", "weights: an agent of kind model"),
         ({"both": member("both", "enough: 0.9\n")}, "A024", "enough: an agent of kind model"),
+        ({"both": ENSEMBLE + "max_output: 20\n"}, "A024", "max_output: an ensemble has what its members have"),
+        ({"both": ENSEMBLE + "system: Read.\n"}, "A024", "system: an ensemble has what its members have"),
         ({"both": ENSEMBLE + "tools: [search]\n"}, "A018", "an agent of kind ensemble calls nothing"),
         ({"both": member("both", "members: [first, second]\n")}, "A024", "an agent of kind model answers by itself"),
         ({"both": ENSEMBLE, "first": member("first"), "second": member("second", "tools: [search]\n")}, "A024", "it uses tools"),

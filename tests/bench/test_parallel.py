@@ -79,11 +79,11 @@ def reads(request: Request) -> Any:
 
 async def traces_of(folder: Path, rows: list[Question], answer: Any = reads) -> list[dict[str, Trace]]:
     pytest.importorskip("llguidance")
-    agent = folder / "agents" / "reader"
+    packaged, agent = ROOT / "agents" / "generative_reader", folder / "agents" / "generative_reader"
     agent.mkdir(parents=True)
-    card = (ROOT / "agents" / "reader" / "agent.yaml").read_text("utf-8").replace("adapter: adapter\n", "")
+    card = (packaged / "agent.yaml").read_text("utf-8").replace("adapter: adapter\n", "")
     (agent / "agent.yaml").write_text(card, "utf-8")
-    (agent / "prompt.md").write_text((ROOT / "agents" / "reader" / "prompt.md").read_text("utf-8"), "utf-8")
+    (agent / "prompt.md").write_text((packaged / "prompt.md").read_text("utf-8"), "utf-8")
     (folder / "orchestra.toml").write_text("", "utf-8")
     async with SimulatedServer("m", answer=answer, first_token=0.02) as server:
         (folder / "fleet.yaml").write_text(FLEET.replace("URL", server.url), "utf-8")

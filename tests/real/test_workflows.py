@@ -17,6 +17,7 @@ from orchestra import Answer, Document, Orchestra, agent, by_model
 from orchestra.config import Settings
 from orchestra.events import AttemptFinished, AttemptStarted
 from orchestra.fleet.config import FleetConfig
+from orchestra.workflow.steps import Agent
 
 pytestmark = pytest.mark.real
 AGENTS = Path(__file__).resolve().parents[2] / "agents"
@@ -70,7 +71,7 @@ async def test_every_accepted_quote_stands_in_its_document(
 
 async def test_the_journal_has_the_exact_bytes_that_were_exchanged(laptop: FleetConfig, question: str, tmp_path: Path) -> None:
     async with opened(laptop, tmp_path) as orchestra:
-        run = await orchestra.start(orchestra.find("reader"), question=question, context="The tower was completed in 1889.")
+        run = await orchestra.start(orchestra.find("generative_reader"), question=question, context="The tower was completed in 1889.")
         await run.wait()
         (attempt, *_) = [event for event in await orchestra.journal.read(run.id) if isinstance(event, AttemptFinished)]
         sent, received = await orchestra.journal.blob(attempt.sent), await orchestra.journal.blob(attempt.received)
@@ -79,6 +80,23 @@ async def test_the_journal_has_the_exact_bytes_that_were_exchanged(laptop: Fleet
     asked, answered = json.loads(sent), json.loads(received)
     assert question in asked["messages"][-1]["content"]
     assert answered["usage"]["completion_tokens"] == attempt.usage.output_tokens
+
+
+async def test_two_readers_of_different_kinds_answer_together(laptop: FleetConfig, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    async with opened(laptop, tmp_path) as orchestra:
+        both = Agent.carded(orchestra.registry.card("reader").varied(enough=None))
+        run = await orchestra.start(both, question="When was the tower completed?", context="The tower was completed in 1889.")
+        result = await run.wait()
+        (attempt,) = [event for event in await orchestra.journal.read(run.id) if isinstance(event, AttemptFinished)]
+        said = json.loads(await orchestra.journal.blob(attempt.received) or b"{}")
+    assert result.output == {"answer": "1889"}
+    assert {name: one["value"] for name, one in said.items()} == {
+        name: {"answer": "1889"} for name in ("generative_reader", "extractive_reader")
+    }
+    sure = [one["confidence"] for one in said.values()]
+    assert attempt.confidence == pytest.approx((sure[0] + 1.3 * sure[1]) / 2.3)
+    assert attempt.usage.output_tokens == said["generative_reader"]["received"]["usage"]["completion_tokens"]
 
 
 async def test_cancelling_a_run_stops_the_server_working_on_it(laptop: FleetConfig, tmp_path: Path) -> None:
@@ -109,7 +127,7 @@ async def test_a_run_goes_on_after_its_server_was_killed_and_came_back(laptop: F
 async def test_edit_one_prompt_and_only_the_reader_is_asked_again(
     laptop: FleetConfig, documents: list[Document], question: str, tmp_path: Path
 ) -> None:
-    shutil.copytree(AGENTS / "reader", tmp_path / "agents" / "reader")
+    shutil.copytree(AGENTS / "generative_reader", tmp_path / "agents" / "generative_reader")
     (tmp_path / "orchestra.toml").touch()
     async with opened(laptop, tmp_path) as orchestra:
         first = await orchestra.run(orchestra.find("answer_from_documents"), question=question, documents=documents)
@@ -117,7 +135,7 @@ async def test_edit_one_prompt_and_only_the_reader_is_asked_again(
         assert (await same.run).value == first.value
         assert same.changes == ()
         assert all(event.recalled for event in await orchestra.journal.read(same.run.id) if isinstance(event, AttemptFinished))
-    prompt = tmp_path / "agents" / "reader" / "prompt.md"
+    prompt = tmp_path / "agents" / "generative_reader" / "prompt.md"
     prompt.write_text("Read with care.\n" + prompt.read_text("utf-8"), "utf-8")
     async with opened(laptop, tmp_path) as orchestra:
         again = await orchestra.fork(first.run)
