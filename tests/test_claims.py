@@ -51,7 +51,7 @@ READING = """
 
 
 async def test_a_cited_answer_rests_on_its_sentence_in_the_document_and_on_the_check_of_its_reading(simulated: Simulated) -> None:
-    simulated.answers({"reader": {"answer": "1889"}})
+    simulated.answers({"generative_reader": {"answer": "1889"}})
     result = await simulated.run(simulated.find("answer_from_documents"), question="When was the tower finished?", documents=[DOCUMENT])
     [claim] = result.claims
     assert (claim.path, claim.value, claim.score, claim.unsupported) == ("text", "1889", 1.0, "")
@@ -77,7 +77,7 @@ async def test_an_answer_of_one_agent_of_several_rests_on_what_the_chosen_one_qu
 
 async def test_of_several_readings_those_that_say_the_same_speak_for_the_answer(simulated: Simulated) -> None:
     other = {"source": "paint.txt", "text": "When was the tower painted? In 1907, and the tower was finished before."}
-    simulated.answers({"reader": lambda call: {"answer": "1889" if "1889" in call.inputs["context"] else "1907"}})
+    simulated.answers({"generative_reader": lambda call: {"answer": "1889" if "1889" in call.inputs["context"] else "1907"}})
     result = await simulated.run(
         simulated.find("answer_from_documents"), question="When was the tower finished?", documents=[DOCUMENT, other]
     )
@@ -189,10 +189,10 @@ async def test_a_run_without_an_output_and_an_output_that_says_nothing_have_no_c
 
 
 async def test_a_journal_of_old_gives_the_same_claims(simulated: Simulated) -> None:
-    simulated.answers({"reader": {"answer": "1889"}, "banking_intent": {"intent": "x"}})
+    simulated.answers({"generative_reader": {"answer": "1889"}, "banking_intent": {"intent": "x"}})
     orchestra: Orchestra = simulated.orchestra
     help_ = [{"source": "tower.txt", "text": DOCUMENT["text"]}]
-    simulated.answers({"reader": {"answer": "1889"}, "banking_intent": {"intent": "card_arrival"}})
+    simulated.answers({"generative_reader": {"answer": "1889"}, "banking_intent": {"intent": "card_arrival"}})
     result = await simulated.run(simulated.find("triage_message"), message="When was the tower finished?", help=help_)
     events = [decode(encode(event)) for event in await orchestra.journal.read(result.run)]
     again = claims(events, await workflows(orchestra.journal, events[0]))
@@ -204,7 +204,7 @@ async def test_a_journal_of_old_gives_the_same_claims(simulated: Simulated) -> N
 
 
 async def test_without_the_workflow_nothing_is_traced_and_nothing_is_supported(simulated: Simulated) -> None:
-    simulated.answers({"reader": {"answer": "1889"}})
+    simulated.answers({"generative_reader": {"answer": "1889"}})
     result = await simulated.run(simulated.find("answer_from_documents"), question="When was the tower finished?", documents=[DOCUMENT])
     [claim] = claims(result.log, {})
     assert claim.evidence, "what the answer itself cites can still be seen"

@@ -140,7 +140,7 @@ def test_a_misspelt_fleet_gets_the_nearest_name(shell: Shell) -> None:
 def test_the_starter_project_runs_as_it_is(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shell("init", "hello").code == 0
     monkeypatch.chdir("hello")
-    shell.opener = Simulated({"reader": {"answer": "Bernoulli numbers"}, "title": {"title": "Note G"}})
+    shell.opener = Simulated({"generative_reader": {"answer": "Bernoulli numbers"}, "title": {"title": "Note G"}})
     assert shell("validate", "hello").code == 0
     said = shell("run", "hello", "-i", "question=What?", "-i", "text=@documents/ada.txt", "--json")
     assert said.json["output"] == {"answer": "Bernoulli numbers", "title": "Note G"}

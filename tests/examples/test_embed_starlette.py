@@ -27,9 +27,9 @@ def answer(call: Call) -> Any:
     match call.name:
         case "search":
             return [{**document, "start": 0, "end": len(document["text"]), "score": 1.0} for document in call.inputs["documents"]]
-        case "reader" if "won" in call.inputs["question"]:
+        case "generative_reader" if "won" in call.inputs["question"]:
             return {"answer": "Denver Broncos"}
-        case "reader":
+        case "generative_reader":
             return {"answer": None}
         case _:
             readings = [reading for reading in call.inputs["readings"] if reading["answer"]]
@@ -112,7 +112,7 @@ async def test_a_repeated_request_with_a_key_runs_once(example: Any) -> None:
         body = {"question": "Who won?", "documents": DOCUMENTS}
         first, second = [await client.post(body, idempotency_key="order-42") for _ in range(2)]
     assert first == second
-    assert workers.counts["reader"] == 1
+    assert workers.counts["generative_reader"] == 1
 
 
 @pytest.mark.parametrize("body", [{"question": "Who won?"}, [], {"question": 7, "documents": DOCUMENTS}])

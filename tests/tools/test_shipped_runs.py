@@ -26,7 +26,7 @@ def sorting(intent: str, sure: float = 0.9, slots: Any = None, matter: str = "ca
         "assistant_intent": found,
         "extractor": {"slots": slots or {}},
         "banking_intent": {"intent": matter},
-        "reader": {"answer": answer},
+        "generative_reader": {"answer": answer},
     }
 
 
@@ -61,7 +61,7 @@ async def test_a_message_goes_where_it_belongs(simulated: Simulated, says: Any, 
     assert result.value["branch"] == branch
     assert result.value["booking"] == (PARTY if branch == "booking" else {})
     assert ("bank" in branch) <= (result.value["matter"] is not None)
-    assert (simulated.workers.counts["reader"] > 0) == ("policy" in inputs), "a language model is asked for documents only"
+    assert (simulated.workers.counts["generative_reader"] > 0) == ("policy" in inputs), "a language model is asked for documents only"
 
 
 async def test_a_booking_asks_for_what_is_missing(simulated: Simulated) -> None:
