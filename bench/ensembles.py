@@ -19,11 +19,11 @@ from bench.risk import Curve
 from orchestra import Orchestra
 from orchestra.agent.card import Card
 from orchestra.agent.pooling import Answer, pooled
-from orchestra.agent.registry import Registry
 from orchestra.config import Settings
 from orchestra.learn import asking
 from orchestra.learn.metrics import Case, Metric
 from orchestra.learn.questions import Test, as_record, metrics_of, read_test
+from orchestra.project import Project
 from orchestra.workflow.steps import Agent
 
 ENOUGH = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
@@ -86,7 +86,7 @@ async def answers(card: Card, test: Test, keep: Path | None, fleet: str | None) 
     settings = Settings.load({"journal": "off", **({"fleet": fleet} if fleet else {})})
     async with Orchestra.open(settings) as orchestra:
         for part in card.parts:
-            file = keep / f"{part.name}.json" if keep is not None else None
+            file = keep / f"{part.name}-{part.digest[:8]}-{test.digest[:8]}.json" if keep is not None else None
             if file is None or not file.is_file():
                 step = Agent.carded(part.varied(checks=(), otherwise=(), accept=None))
                 inputs = [question.input for question in test.questions]
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a folder for the members' answers")
     parser.add_argument("--fleet")
     given = parser.parse_args()
-    card = Registry.load().card(given.agent)
+    card = Project.load(Settings.load()).registry.card(given.agent)
     if not card.parts:
         parser.error(f"{given.agent} is no ensemble")
     test, metric = read_test(given.rows), metrics_of(card)[0]
