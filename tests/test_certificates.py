@@ -15,6 +15,7 @@ from orchestra.certificates import CHECKED_BY, bonds, checks_digest, found, home
 from orchestra.doors import Done
 from orchestra.events import AttemptFinished, Judged, RunStarted
 from orchestra.project import Project
+from orchestra.stored import restored
 from orchestra.testing import SimulatedWorkers
 from orchestra.verify.certificate_file import FILE
 from tests.nowhere import FLEET, settings, write
@@ -136,6 +137,23 @@ def test_an_ensembles_certificate_is_bound_to_all_that_its_members_are(project: 
     fleet = project / "configs" / "nowhere.yaml"
     fleet.write_text(fleet.read_text().replace('revision: "1"', 'revision: "2"'))
     assert reworded.changed(bonds(chosen, Project.load(chosen).registry, "both")) == ["the model"]
+
+
+async def test_a_run_of_a_packaged_ensemble_has_the_packaged_members_whatever_the_project_calls_so(project: Path) -> None:
+    other = CARD.replace("name: namer", "name: extractive_reader").replace("text: str", "invoice: str")
+    write(project, {"agents/extractive_reader/agent.yaml": other, "agents/extractive_reader/prompt.md": "{{ invoice }}\n"})
+    chosen = settings(project)
+    known = Project.load(chosen)
+    parts = known.registry.card("reader").parts
+    workers = SimulatedWorkers({"reader": {"answer": "1889"}})
+    async with Orchestra.open(chosen, workers=workers) as orchestra:
+        run = (await orchestra.run(orchestra.find("reader"), question="When?", context="In 1889.")).run
+        (first, *_) = await orchestra.journal.read(run)
+        assert isinstance(first, RunStarted)
+        again = Project.load(chosen)
+        await restored(again, orchestra.journal, first)
+    assert [again.kept[part.digest].folder for part in parts] == [part.folder for part in parts]
+    assert again.registry.card("extractive_reader").folder == project / "agents" / "extractive_reader"
 
 
 def test_the_digest_of_the_checks_covers_all_code_that_they_use() -> None:

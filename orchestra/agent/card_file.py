@@ -110,6 +110,7 @@ def check_schema(schema: Schema, place: Place) -> None:
 
 
 def check_evidence(file: CardFile, inputs: Schema, outputs: Schema, place: Place) -> None:
+    """Refuses evidence that is no input, and quotes that nothing could be quoted from (A008)."""
     names = list(inputs.get("properties", {}))
     if file.evidence is not None and file.evidence not in names:
         near = nearest(file.evidence, names)
@@ -120,6 +121,7 @@ def check_evidence(file: CardFile, inputs: Schema, outputs: Schema, place: Place
 
 
 def check_computed(file: CardFile, outputs: Schema, place: Place | None) -> None:
+    """Refuses fields that code cannot fill (A013)."""
     weighs = file.kind == "encoder" and all(rule.probability is not None for rule in file.computed.values())
     if file.computed and file.kind != "model" and not weighs:
         raise InputError("A013", f"computed: an agent of kind {file.kind} fills its whole output", place=place, hint="kind: model")
@@ -127,12 +129,14 @@ def check_computed(file: CardFile, outputs: Schema, place: Place | None) -> None
 
 
 def check_calls(file: CardFile, inputs: Schema, outputs: Schema, place: Place | None) -> None:
+    """Refuses lists of calls that cannot be typed (A015)."""
     if file.calls and file.kind != "model":
         raise InputError("A015", f"calls: an agent of kind {file.kind} decodes nothing", place=place, hint="kind: model")
     calls.check(file.calls, inputs, Form.of(outputs, file.computed).schema, place)
 
 
 def check_grammar(file: CardFile, inputs: Schema, outputs: Schema, place: Place | None) -> None:
+    """Refuses a grammar that is no input, and an output that none can hold (A017)."""
     if file.grammar is None:
         return
     given = inputs.get("properties", {})
@@ -147,6 +151,7 @@ def check_grammar(file: CardFile, inputs: Schema, outputs: Schema, place: Place 
 
 
 def check_kit(file: CardFile, inputs: Schema, place: Place | None) -> None:
+    """Refuses tools and agents that cannot be used as the card says (A018, A020)."""
     if not file.tools and not file.agents:
         if file.limits is not None:
             raise InputError("A018", "limits: an agent without tools takes no steps", place=place, hint="tools: [search]")
@@ -167,7 +172,7 @@ def check_kit(file: CardFile, inputs: Schema, place: Place | None) -> None:
 
 
 def check_members(file: CardFile, place: Place | None) -> None:
-    """Refuses members of a card of another kind, and an ensemble without two of them."""
+    """Refuses members of a card of another kind, an ensemble without two of them, and what only its members can have (A024)."""
     if file.kind != "ensemble":
         if key := next((key for key in ("members", "weights", "enough") if getattr(file, key)), None):
             raise InputError("A024", f"{key}: an agent of kind {file.kind} answers by itself", place=place, hint="kind: ensemble")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from orchestra.agent.card import Card
 from orchestra.fleet.config import FleetConfig
 from orchestra.project import Project
-from orchestra.values.labels import Label, may_go
+from orchestra.values.labels import Label, meet
 from orchestra.workflow.program import CompiledNode
 
 HERE = "here"
@@ -58,16 +58,12 @@ def servers(fleet: FleetConfig, card: Card | None, *, escalates: bool) -> tuple[
         each = [(part.name, servers(fleet, part, escalates=escalates)) for part in card.parts]
         if not all(found for _, found in each):
             return ()
-        return tuple(replace(one, member=name, cleared=_lower(one.cleared, card.label)) for name, found in each for one in found)
+        return tuple(replace(one, member=name, cleared=meet((one.cleared, card.label))) for name, found in each for one in found)
     if card is None or card.kind != "model":
         return (Target(HERE, False, card.label if card is not None else "restricted"),)
     found = []
     for tier, model in enumerate((card.model, *(fleet.tiers if escalates else ()))):
         for name in fleet.serving(model):
             server = fleet.servers[name]
-            found.append(Target(name, server.external, _lower(server.label, card.label), tier > 0, tier))
+            found.append(Target(name, server.external, meet((server.label, card.label)), tier > 0, tier))
     return tuple(found)
-
-
-def _lower(one: Label, other: Label) -> Label:
-    return one if may_go(one, other) else other

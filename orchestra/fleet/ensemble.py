@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -22,7 +22,7 @@ from orchestra.values.labels import may_go
 
 SOON = 1e-3
 """Seconds that a member has where those before it took all the time."""
-Do: TypeAlias = Callable[[Call], Awaitable[Done | Refused]]
+Do: TypeAlias = Callable[[Call], Coroutine[Any, Any, Done | Refused]]
 """Does one call to a member."""
 
 
@@ -93,7 +93,7 @@ def _rooms(writing: Sequence[Card], most: int | None) -> dict[str, int]:
 
 async def _side_by_side(asked: Sequence[Call], do: Do) -> list[Done | Refused]:
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_told(do, call)) for call in asked]
+        tasks = [group.create_task(do(call)) for call in asked]
     return [task.result() for task in tasks]
 
 
@@ -112,10 +112,6 @@ async def _in_order(asked: Sequence[Call], weights: Sequence[float], enough: flo
 
 def _pooled(weights: Sequence[float], done: Sequence[Done]) -> Answer:
     return pooled([Answer(reply.value, reply.confidence) for reply in done], weights)
-
-
-async def _told(do: Do, call: Call) -> Done | Refused:
-    return await do(call)
 
 
 def _usage(replies: Sequence[Done | Refused], seconds: float) -> Usage:

@@ -14,6 +14,11 @@ def join(labels: Iterable[Label]) -> Label:
     return max(labels, key=_ORDER.index, default="public")
 
 
+def meet(labels: Iterable[Label]) -> Label:
+    """The least strict of the labels; `restricted` for none."""
+    return min(labels, key=_ORDER.index, default="restricted")
+
+
 def may_go(label: Label, ceiling: Label) -> bool:
     """Whether data with this label may go where at most `ceiling` is cleared."""
     return _ORDER.index(label) <= _ORDER.index(ceiling)

@@ -49,6 +49,44 @@ def evaluate(shell: Shell, *more: str) -> Said:
     return shell("learn", "evaluate", "answerer", "--data", "rows.jsonl", *more)
 
 
+def ensemble() -> None:
+    """An ensemble of the agent and another one."""
+    both = AGENT.replace("name: answerer", "name: both\nkind: ensemble\nmembers: [answerer, other]")
+    for name, text in (("both", both), ("other", AGENT.replace("name: answerer", "name: other"))):
+        Path(f"agents/{name}").mkdir()
+        Path(f"agents/{name}/agent.yaml").write_text(text)
+        Path(f"agents/{name}/evaluation.yaml").write_text(MEASURED)
+        Path(f"agents/{name}/prompt.md").write_text(Path("agents/answerer/prompt.md").read_text())
+
+
+def test_the_members_of_an_ensemble_stand_beside_it(shell: Shell) -> None:
+    rows(8)
+    ensemble()
+    known = {"both": "1889", "other": "1889"}
+    shell.opener = Simulated(lambda call: {"answer": known.get(call.name, "in"), "quote": "in 1889"})
+    said = shell("learn", "evaluate", "both", "--data", "rows.jsonl", "--json")
+    assert said.code == 0, said.err
+    arms = {arm["arm"]: arm["metrics"]["EM"]["value"] for arm in said.json["arms"]}
+    assert arms == {"answerer": 0.0, "other": 1.0, "as it is": 1.0}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("learn", "train", "both", "--data", "rows.jsonl"),
+        ("learn", "promote", "both", "new/adapter", "--data", "rows.jsonl"),
+        ("learn", "rollback", "both"),
+        ("learn", "evaluate", "both", "--data", "rows.jsonl", "--candidate", "new/adapter"),
+    ],
+)
+def test_an_ensemble_learns_nothing_itself(shell: Shell, command: tuple[str, ...]) -> None:
+    rows(2)
+    ensemble()
+    said = shell(*command)
+    assert said.code == 2
+    assert "N105: both is an ensemble, and learns nothing itself: its members are answerer, other" in said.err
+
+
 def test_arms_stand_side_by_side(shell: Shell) -> None:
     rows(8)
     said = evaluate(shell, "--candidate", "new/adapter", "--json")
