@@ -13,8 +13,8 @@ import pytest
 from orchestra.agent.card import Card
 from orchestra.agent.registry import Registry
 from orchestra.config import Settings
-from orchestra.doors import UNMEASURED, Call, Done, Refused
-from orchestra.fleet.ensemble import ask
+from orchestra.doors import UNMEASURED, Call, Done, Measure, Refused
+from orchestra.fleet.ensemble import ask, measure
 from orchestra.project import Project
 from orchestra.testing.server import SimulatedServer
 from orchestra.workers import Troupe
@@ -327,3 +327,15 @@ async def test_who_would_say_the_same_again_is_not_asked_again(more: dict[str, A
     assert isinstance(done, Done)
     assert (asked, done.value) == (names, {"answer": names[-1]})
     assert list(json.loads(done.received)) == names
+
+
+def test_a_call_to_an_ensemble_costs_at_most_the_dearest_price_and_is_unpriced_where_one_is() -> None:
+    card = Registry.load().card("reader")
+    told = {
+        "generative_reader": Measure(prompt_tokens=10, max_output=5, min_output=2, price=(1.0, 4.0), memo="a"),
+        "extractive_reader": Measure(price=(2.0, 3.0), unpriced="far", memo="b"),
+    }
+    whole = measure(call("reader", inputs={"question": "a", "context": "b"}), card, lambda one: told[one.name])
+    assert (whole.price, whole.unpriced, whole.prompt_tokens, whole.max_output, whole.min_output) == ((2.0, 4.0), "far", 10, 5, 2)
+    told["extractive_reader"] = UNMEASURED
+    assert measure(call("reader", inputs={"question": "a", "context": "b"}), card, lambda one: told[one.name]).memo == ""
