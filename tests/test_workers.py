@@ -339,3 +339,8 @@ def test_a_call_to_an_ensemble_costs_at_most_the_dearest_price_and_is_unpriced_w
     assert (whole.price, whole.unpriced, whole.prompt_tokens, whole.max_output, whole.min_output) == ((2.0, 4.0), "far", 10, 5, 2)
     told["extractive_reader"] = UNMEASURED
     assert measure(call("reader", inputs={"question": "a", "context": "b"}), card, lambda one: told[one.name]).memo == ""
+
+
+async def test_nobody_counts_what_one_of_the_members_servers_cannot_count(tmp_path: Path) -> None:
+    async with Troupe.open(ensemble(tmp_path, "http://127.0.0.1:1"), mode="none") as troupe:
+        assert await troupe.count(call("both")) is None

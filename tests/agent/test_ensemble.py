@@ -171,6 +171,12 @@ def test_who_cannot_be_a_member_is_told_with_the_place(tmp_path: Path, cards: di
     assert error.place.file.endswith("agent.yaml")
 
 
+def test_an_ensemble_can_be_asked_once_all_its_members_can(tmp_path: Path) -> None:
+    registry = load(tmp_path, both=ENSEMBLE, first=member("first"), second=member("second", "kind: encoder\nmodel: mpnet\n"))
+    card = registry.card("both")
+    assert (card.parts[1].trained, card.trained, card.asks_model) == (False, False, True)
+
+
 def test_descriptions_may_differ(tmp_path: Path) -> None:
     registry = load(tmp_path, both=ENSEMBLE, first=member("first", "description: One.\n"), second=member("second", "description: Other.\n"))
     assert registry.card("both").parts
