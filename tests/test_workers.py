@@ -344,3 +344,15 @@ def test_a_call_to_an_ensemble_costs_at_most_the_dearest_price_and_is_unpriced_w
 async def test_nobody_counts_what_one_of_the_members_servers_cannot_count(tmp_path: Path) -> None:
     async with Troupe.open(ensemble(tmp_path, "http://127.0.0.1:1"), mode="none") as troupe:
         assert await troupe.count(call("both")) is None
+
+
+async def test_an_answer_that_is_just_as_probable_as_is_enough_is_enough(tmp_path: Path, torn: SimulatedServer) -> None:
+    card = ensemble(tmp_path, torn.url, "enough: 0.5\n").registry.card("both")
+    asked: list[str] = []
+
+    async def half(one: Call) -> Done:
+        asked.append(one.name)
+        return Done(value={"label": "yes"}, confidence=0.5)
+
+    await ask(call("both"), card, half)
+    assert asked == ["first"]
