@@ -58,7 +58,7 @@ FACTS = Measure(
 SCOPE = Measure(of="accuracy", field="intent")
 """Out-of-scope messages count too: one that is accepted with an intent is wrong."""
 SETS = (
-    Set("xquad_en", "generative_reader", kind="reading", most=0, samples=5, blind="table_reader", claims=True),
+    Set("xquad_en", "generative_reader", kind="reading", most=0, samples=5, blind="extractive_reader", claims=True),
     Set("svamp", "calculator", "svamp", samples=5, blind="table_reader"),
     Set("gsm8k", "calculator", "gsm8k", samples=5, blind="table_reader"),
     Set("bfcl", "caller", samples=1),

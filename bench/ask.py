@@ -29,6 +29,7 @@ from orchestra.values.yaml import load
 
 REQUESTS = ROOT / "bench" / "ask.yaml"
 DOCUMENTS = ROOT / "examples" / "documents"
+PLACES = frozenset({"row", "column", "start", "end"})
 LONGEST = 220
 """Characters of an answer and of a quote on the page."""
 
@@ -65,9 +66,11 @@ class Told:
 
 
 def _leaves(value: Any) -> Iterator[str]:
-    """What an answer says, without the names of its fields."""
-    if isinstance(value, Mapping | list | tuple):
-        for item in value.values() if isinstance(value, Mapping) else value:
+    """What an answer says, without the names of its fields, and without the places where something stands."""
+    if isinstance(value, Mapping):
+        value = [item for name, item in value.items() if name not in PLACES]
+    if isinstance(value, list | tuple):
+        for item in value:
             yield from _leaves(item)
     else:
         yield value if isinstance(value, str) else json.dumps(value)

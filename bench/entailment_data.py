@@ -1,11 +1,13 @@
-"""The data set that the agent `entailment` is trained on: BEGIN, Factcheck-GPT, and deterministic edits of their true evidence.
+"""The data set that the agent `entailment` is trained on: BEGIN, Factcheck-GPT, edits of their true evidence, and written claims.
 
-    python -m bench.entailment_data --data FOLDER --out FOLDER [--held-edits]
+    python -m bench.entailment_data --data FOLDER --out FOLDER [--held-edits] [--again 0.35]
 
 `FOLDER` has the folders begin (CC BY 4.0, Dziri et al. 2022, `github.com/google/BEGIN-dataset`) and factcheckgpt (Apache-2.0, Wang et al.
 2023, `github.com/yuxiaw/Factcheck-GPT`); their training parts are read. A true claim is edited (`bench.claim_edits`) in three ways, so that
 neither the claim alone nor common words tell which it is: the claim, which then is contradicted; the evidence, with the same outcome; and
-both alike, which leaves the claim supported. Without the sentence that it rests on, a claim is not stated.
+both alike, which leaves the claim supported. Without the sentence that it rests on, a claim is not stated. The written claims
+(`bench.written_rows`) are of authors who had seen no row of these sets. A training that goes on from an adapter has seen the public
+sets before: `--again` is the share of them that it sees once more.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 
 from bench.claim_edits import Edit, edits, names_in
 from bench.data_sets import command_line, write
+from bench.written_rows import written
 from orchestra.agent.card import Card
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Origin, Row
@@ -117,7 +120,7 @@ def _without(pair: Pair) -> str | None:
     return rest if len(rest) > 80 else None
 
 
-def made(folder: Path, held_edits: bool = False) -> DataSet:
+def made(folder: Path, held_edits: bool = False, again: float = 1.0) -> DataSet:
     """The data set; with the edits of the held-back groups in its tune part, for the calibration, where they are asked for."""
     sources = {name: folder / name / "train.jsonl" for name in LABELS}
     pairs = {name: pairs_of(name, path) for name, path in sources.items()}
@@ -128,12 +131,18 @@ def made(folder: Path, held_edits: bool = False) -> DataSet:
     parts = {**parts, "train": [*parts["train"], *(pair.row() for pair in more if pair.group not in held)]}
     if held_edits:
         parts["tune"] = [*parts["tune"], *(pair.row() for pair in more if pair.group in held)]
+    kept = random.Random("again")
+    parts = {**parts, "train": [row for row in parts["train"] if kept.random() < again]}
+    ours, origin = written("claims")
+    for part, rows in split(ours, SHARES).items():
+        parts[part] = [*parts[part], *rows]
     licences = {"begin": "CC BY 4.0", "factcheckgpt": "Apache-2.0"}
     origins = [
         Origin(f"{name}, train part", licences[name], digest(sources[name].read_bytes()), "as they are", len(pairs[name]))
         for name in LABELS
     ]
     origins.append(Origin("both", "CC BY 4.0, Apache-2.0", "", "deterministic edits of true pairs", len(more)))
+    origins.append(origin)
     card = Card.load(ROOT / "agents" / "entailment")
     return DataSet.made("claims", card.name, contract_digest(card), "CC BY 4.0 and Apache-2.0", origins, parts)
 
@@ -142,8 +151,9 @@ def main() -> None:
     """Writes the folder."""
     parser = command_line(__doc__, "the folder with begin and factcheckgpt")
     parser.add_argument("--held-edits", action="store_true", help="edits of the held-back rows in the tune part too, for the calibration")
+    parser.add_argument("--again", type=float, default=1.0, help="the share of the public sets' rows and edits that is trained on")
     given = parser.parse_args()
-    write(made(given.data, given.held_edits), given.out)
+    write(made(given.data, given.held_edits, given.again), given.out)
 
 
 if __name__ == "__main__":

@@ -326,6 +326,7 @@ def main() -> None:
         repairs=0,
         stepwise=not given.whole,
         copied=not given.free,
+        grounded=False,  # of the rows many have values at hand that nobody needs
         anyway=given.rows is None,
         cache=False,
     )

@@ -34,7 +34,7 @@ from orchestra.app import Orchestra
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Origin, Row
 from orchestra.learn.splits import Shares, split
-from orchestra.planning import offer_of
+from orchestra.planning import Wish, offer_of
 from orchestra.router import telling
 from orchestra.router.gates import judge
 from orchestra.router.grammar import MAX_LISTED
@@ -347,7 +347,7 @@ async def made(folder: Path, rows: int, seed: int = SEED, times: int = TIMES) ->
         every = []
         for number, one in enumerate(wanted(found, rows, forms, seed, times)):
             if one.values not in offers:
-                offers[one.values] = offer_of(orchestra, "", {name: VALUES[name] for name in one.values})
+                offers[one.values] = offer_of(orchestra, "", {name: VALUES[name] for name in one.values}, Wish(grounded=False))
             every.append(row_of(one, offers[one.values], number))
     licences = {
         **{name: licence for name, (licence, _) in SETS.items()},

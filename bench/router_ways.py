@@ -81,7 +81,7 @@ class Measured:
 
 async def measured(asked: Sequence[Asked], way: Way, repairs: int, settings: Settings, at_once: int) -> Measured:
     """All rows, one way. Raises `FleetError` where no server can be had."""
-    wish = Wish(limits=PlanLimits(steps=8, width=8), repairs=repairs, stepwise=way.stepwise, cache=False)
+    wish = Wish(limits=PlanLimits(steps=8, width=8), repairs=repairs, stepwise=way.stepwise, grounded=False, cache=False)
     waits: dict[int, float] = {}
     began = time.perf_counter()
     settings = settings.model_copy(update={"constraint": way.constraint})

@@ -1,10 +1,12 @@
 """The data set that the agent `table_reader` is trained on, made of the training part of TAT-QA.
 
-    python -m bench.table_data --data FOLDER/tatqa --out FOLDER [--asked 5]
+    python -m bench.table_data --data FOLDER/tatqa --out FOLDER [--asked 5] [--again 0.4]
 
 TAT-QA (Zhu, Lei, Huang, Wang, Zhang, Lv, Feng, Chua 2021), `github.com/NExTplusplus/TAT-QA`, MIT. Derivations, which are free text, become
 expressions whose exact value is the answer; rows where that fails, and those whose words are not in the table or the text, are left out.
-Beside them, questions that are asked of the same tables by rule: a cell, a difference, a change in per cent, a mean, a sum.
+Beside them, questions that are asked of the same tables by rule: a cell, a difference, a change in per cent, a mean, a sum; and written
+ones, to tables of all kinds (`bench.written_rows`). A training that goes on from an adapter has seen TAT-QA before: `--again` is the
+share of it that it sees once more.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from bench.data_sets import command_line, write
+from bench.written_rows import written
 from orchestra.agent.card import Card
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Origin, Row
@@ -159,26 +162,33 @@ def _plain(figure: str) -> str:
     return f"-{digits}" if "(" in figure or "-" in figure else digits
 
 
-def made(source: Path, count: int) -> DataSet:
+def made(source: Path, count: int, again: float = 1.0) -> DataSet:
     """The data set."""
     rows = rows_of(source)
     parts = split(rows, SHARES)
     more = list(asked(parts["train"], count))
+    kept = random.Random("again")
+    parts["train"] = [row for row in (*parts["train"], *more) if kept.random() < again]
+    ours, origin_of_ours = written("tables")
+    for part, some in split(ours, SHARES).items():
+        parts[part] = [*parts[part], *some]
     origin = "TAT-QA, Zhu et al. 2021, train part"
     origins = [
         Origin(origin, "MIT", digest(source.read_bytes()), "derivations as expressions, answers as quotes", len(rows)),
         Origin(origin, "MIT", digest(source.read_bytes()), "questions put to its tables by rule", len(more)),
+        origin_of_ours,
     ]
     card = Card.load(ROOT / "agents" / "table_reader")
-    return DataSet.made("tatqa", card.name, contract_digest(card), "MIT", origins, {**parts, "train": [*parts["train"], *more]})
+    return DataSet.made("tatqa", card.name, contract_digest(card), "MIT and Apache-2.0", origins, parts)
 
 
 def main() -> None:
     """Writes the folder."""
     parser = command_line(__doc__, "the folder tatqa")
     parser.add_argument("--asked", type=int, default=5)
+    parser.add_argument("--again", type=float, default=1.0, help="the share of TAT-QA's rows that is trained on")
     given = parser.parse_args()
-    write(made(given.data / "train.jsonl", given.asked), given.out)
+    write(made(given.data / "train.jsonl", given.asked, given.again), given.out)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ ADVISERS = frozenset({"difficulty"})
 """Agents that say something about a call, and answer nothing: no steps of a plan, unless they are named."""
 REQUEST = planning.GOAL
 """The input that holds the request itself."""
+_KEYS = ("repairs", "replans", "stepwise", "shortlist", "copied", "grounded", "anyway", "cache", "votes")
+"""Of a wish: the keys that a `plan` node has too."""
 ASK, NODE = "ask", "answer"
 """The workflow that a request becomes, and its one node."""
 NO_PLAN = "R007"
@@ -123,6 +125,8 @@ class Wish:
     """Skills that the router is shown at most."""
     copied: bool = True
     """Whether the texts that a plan states are pieces of the request."""
+    grounded: bool = True
+    """Whether the first step of a plan reads one of the values at hand, where some skill can: what somebody brings along is meant."""
     anyway: bool = False
     """Whether what can be done is planned even where the router finds that nothing serves the request."""
     cache: bool = True
@@ -155,7 +159,7 @@ def asking(orchestra: Orchestra, request: str, values: Mapping[str, Any], wish: 
         "limits": wish.limits,
         "router": _planner(orchestra, wish.router),
         **({} if wish.larger is None else {"larger": _planner(orchestra, wish.larger)}),
-        **{key: getattr(wish, key) for key in ("repairs", "replans", "stepwise", "shortlist", "copied", "anyway", "cache", "votes")},
+        **{key: getattr(wish, key) for key in _KEYS},
     }
     said = "A request in a person's words: the router plans which agents and tools to use, and the plan runs meanwhile."
     graph = {"schema": "orchestra/v1", "name": ASK, "description": said, "input": inputs, "types": types, "nodes": {NODE: node}}

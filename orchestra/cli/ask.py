@@ -32,6 +32,9 @@ Repairs = Annotated[int, typer.Option(min=0, max=10, help="How often a line that
 Replans = Annotated[int, typer.Option(min=0, max=10, help="How often another plan may follow one of which a step failed.")]
 Whole = Annotated[bool, typer.Option("--whole", help="Let the router write the whole plan at once, not line by line.")]
 Free = Annotated[bool, typer.Option("--free", help="Let it state texts of its own; else they are pieces of the request.")]
+Ungrounded = Annotated[
+    bool, typer.Option("--ungrounded", help="Let a plan begin without what is brought along; else its first step reads some of it.")
+]
 Anyway = Annotated[
     bool, typer.Option("--anyway", help="Plan what can be done, even where the router finds that nothing here serves the request.")
 ]
@@ -57,6 +60,7 @@ def register(app: typer.Typer) -> None:
         repairs: Repairs = 2,
         whole: Whole = False,
         free: Free = False,
+        ungrounded: Ungrounded = False,
         anyway: Anyway = False,
         cache: Cache = True,
         larger: Larger = None,
@@ -90,6 +94,7 @@ def register(app: typer.Typer) -> None:
             repairs=repairs,
             stepwise=not whole,
             copied=not free,
+            grounded=not ungrounded,
             anyway=anyway,
             cache=cache,
             larger=larger,
@@ -114,6 +119,7 @@ def register(app: typer.Typer) -> None:
         repairs: Repairs = 2,
         whole: Whole = False,
         free: Free = False,
+        ungrounded: Ungrounded = False,
         anyway: Anyway = False,
         cache: Cache = True,
         larger: Larger = None,
@@ -139,6 +145,7 @@ def register(app: typer.Typer) -> None:
             repairs=repairs,
             stepwise=not whole,
             copied=not free,
+            grounded=not ungrounded,
             anyway=anyway,
             cache=cache,
             larger=larger,

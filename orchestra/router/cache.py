@@ -72,7 +72,8 @@ def shape(offer: Offer, router: str, *more: str) -> str:
     """The digest of what a plan may be made of, and by whom. `more` is whatever else keeps plans apart, such as a label."""
     skills = sorted((_told(skill) for skill in offer.skills.values()), key=lambda told: str(told[0]))
     limits = [offer.limits.steps, offer.limits.width]
-    return digest(canonical([FORMAT, dict(offer.values), offer.returns, skills, limits, bool(offer.words), offer.declines, router, *more]))
+    switches = [bool(offer.words), offer.declines, *(["grounded"] if offer.grounds else [])]
+    return digest(canonical([FORMAT, dict(offer.values), offer.returns, skills, limits, *switches, router, *more]))
 
 
 def _told(skill: Skill) -> list[Any]:

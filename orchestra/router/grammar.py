@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from orchestra.agent.grammar import bounded, decodable, json_text, literal, quoted
-from orchestra.router.notation import ELEMENT, Answer, Argument, Literal, Reference, Step
+from orchestra.router.notation import ELEMENT, INPUT, Answer, Argument, Literal, Reference, Step
 from orchestra.router.offer import Offer, Scope, Skill, free, parts, statable
 from orchestra.values.json import canonical
 from orchestra.values.schema import NOTES
@@ -72,10 +72,11 @@ def step_grammar(offer: Offer, steps: Sequence[Step] = (), *, begun: bool = Fals
     left = offer.limits.steps - len(steps)
     if left > 0:
         name = f"s{len(steps) + 1}"
+        demands = writer.grounds(scope) if not steps else []
         skills = [skill for skill in offer.skills if left > 1 or answers or _brings(offer, skill, each=False)]
         listed = [skill for skill in offer.skills if left > 1 or answers or _brings(offer, skill, each=True)]
-        calls = [f"{call} {writer.after(answers, name, skill, False, left > 1)}" for skill, call in writer.calls(scope, skills)]
-        over = [f"{call} {writer.after(answers, name, skill, True, left > 1)}" for skill, call in writer.mapped(scope, listed)]
+        calls = [f"{call} {writer.after(answers, name, skill, False, left > 1)}" for skill, call in writer.calls(scope, skills, demands)]
+        over = [f"{call} {writer.after(answers, name, skill, True, left > 1)}" for skill, call in writer.mapped(scope, listed, demands)]
         calls += writer.bracketed(over)
         if calls:
             choices.append(
@@ -106,7 +107,7 @@ def plan_grammar(offer: Offer) -> str:
     for number in range(offer.limits.steps, 0, -1):
         before = [f"s{index}" for index in range(1, number)]
         scope = _Guess(offer, before)
-        calls = writer.any_call(scope, offer.skills)
+        calls = writer.any_call(scope, offer.skills, writer.grounds(scope) if not before else [])
         here = f"{literal(f's{number} = ')} {writer.rule(' | '.join(calls))}" if calls else ""
         choices = [f"{here} {literal(chr(10))} {rest}"] if here and rest else []
         if before and (answers := _answers(offer, scope)):
@@ -178,10 +179,17 @@ class _Writer:
         more = f" ({literal(', ')} {one}){{0,{MAX_ANSWERS - 1}}}" if not self.offer.returns else ""
         return self.rule(f"{literal('return ')} {one}{more}")
 
-    def any_call(self, scope: Scope, skills: Iterable[str]) -> list[str]:
+    def grounds(self, scope: Scope) -> list[Values]:
+        """What a first step is held to: that it reads one of the inputs that the offer says. Calls of each element of a list that is at
+        hand do so by the list."""
+        read = [(found, kind) for found, kind in scope.at_hand() if found.root == INPUT and found.path[0] in self.offer.must_read]
+        return [self._values(read, stated=False)] if read else []
+
+    def any_call(self, scope: Scope, skills: Iterable[str], demands: Sequence[Values] = ()) -> list[str]:
         """Calls, and calls of each element of a list."""
         chosen = list(skills)
-        return [*(rule for _, rule in self.calls(scope, chosen)), *self.bracketed([rule for _, rule in self.mapped(scope, chosen)])]
+        over = [rule for _, rule in self.mapped(scope, chosen, demands)]
+        return [*(rule for _, rule in self.calls(scope, chosen, demands)), *self.bracketed(over)]
 
     def after(self, answers: Sequence[Reference], name: str, skill: str, each: bool, more: bool) -> str:
         """What comes behind a step of this name: the answer, of it or of those before it, or, where there may be `more`, another step."""
@@ -195,13 +203,14 @@ class _Writer:
             self.ends[mark] = f"({literal(chr(10))} {self.rule(' | '.join(ways))})?"
         return self.ends[mark]
 
-    def calls(self, scope: Scope, skills: Iterable[str]) -> list[tuple[str, str]]:
-        """One rule a skill that can be called with the values at hand, and not as an earlier step calls it."""
+    def calls(self, scope: Scope, skills: Iterable[str], demands: Sequence[Values] = ()) -> list[tuple[str, str]]:
+        """One rule a skill that can be called with the values at hand, one of them of each of the `demands`, and not as an earlier step
+        calls it."""
         values = self._values(scope.at_hand())
         found = []
         for skill in skills:
             twins = self._calling(skill, each=False)
-            if (body := self._arguments(self.offer.skills[skill], values, None, twins, _closed)) is not None:
+            if (body := self._arguments(self.offer.skills[skill], values, demands, twins, _closed)) is not None:
                 found.append((skill, self.rule(f"{literal(skill + '(')} {body}")))
         return found
 
@@ -209,11 +218,11 @@ class _Writer:
         """Calls of each element, behind their bracket: one choice among the plain ones, so that of a thousand skills none stands twice."""
         return [self.rule(f"{literal('[')} {self.rule(' | '.join(mapped))}")] if mapped else []
 
-    def mapped(self, scope: Scope, skills: Iterable[str]) -> list[tuple[str, str]]:
+    def mapped(self, scope: Scope, skills: Iterable[str], demands: Sequence[Values] = ()) -> list[tuple[str, str]]:
         """One rule a skill, for what stands in the bracket of a call of each element of a list: of one at hand, or one that is stated."""
         chosen = list(skills)
         found: dict[str, list[str]] = {}
-        for skill, body in (*self._over_those_at_hand(scope, chosen), *self._over_stated(scope, chosen)):
+        for skill, body in (*self._over_those_at_hand(scope, chosen), *self._over_stated(scope, chosen, demands)):
             found.setdefault(skill, []).append(body)
         return [(skill, self.rule(f"{literal(skill + '(')} {self.rule(' | '.join(bodies))}")) for skill, bodies in found.items()]
 
@@ -229,17 +238,18 @@ class _Writer:
             ends = self._over(lists)
             for skill in chosen:
                 twins = tuple(twin for twin in self._calling(skill, each=True) if self.before[twin].each in lists)
-                if (body := self._arguments(self.offer.skills[skill], values, parts_, twins, ends)) is not None:
+                if (body := self._arguments(self.offer.skills[skill], values, [parts_], twins, ends)) is not None:
                     found.append((skill, body))
         return found
 
-    def _over_stated(self, scope: Scope, chosen: Sequence[str]) -> list[tuple[str, str]]:
+    def _over_stated(self, scope: Scope, chosen: Sequence[str], demands: Sequence[Values]) -> list[tuple[str, str]]:
         values, found = self._values(scope.at_hand()), []
         for skill in chosen if self.offer.limits.width >= FEWEST else ():
             one = self.offer.skills[skill]
             for mark, sort in {mark: sort for field in one.fields.values() for mark, sort in self._sorts(field).items()}.items():
                 twins = tuple(twin for twin in self._calling(skill, each=True) if self._goes_over(self.before[twin], mark))
-                if (body := self._arguments(one, values, self._given(mark), twins, self._of_stated(mark, sort))) is not None:
+                wanted = [self._given(mark), *demands]
+                if (body := self._arguments(one, values, wanted, twins, self._of_stated(mark, sort))) is not None:
                     found.append((skill, body))
         return found
 
@@ -310,37 +320,38 @@ class _Writer:
         return values
 
     def _arguments(
-        self, skill: Skill, values: Values, elements_: Values | None, twins: Twins, ends: Callable[[Twins], str | None]
+        self, skill: Skill, values: Values, demands: Sequence[Values], twins: Twins, ends: Callable[[Twins], str | None]
     ) -> str | None:
         """The arguments of a call and what `ends` it; None where one that it needs cannot be given.
 
-        With `elements_` at least one argument is a part of the element. Written from the end: `rest` is what may follow, by whether no
-        argument stands before it, by whether that demand is met, and by which of the `twins` has had the same arguments.
+        Of each of the `demands`, such as parts of the element, at least one argument is a value. Written from the end: `rest` is what may
+        follow, by whether no argument stands before it, by which demands are met (a bit each, that of elements the first), and by which of
+        the `twins` has had the same arguments.
         """
+        every = range(2 ** len(demands))
         fields = list(skill.fields.items())
         reached = [list(dict.fromkeys([twins, ()]))]  # no sets: a grammar is spelt the same in every process
         for name, _ in fields:
             after = [one for before in reached[-1] for one in (*self._same(before, name).values(), self._without(before, name))]
             reached.append(list(dict.fromkeys([(), *after])))
-        rest = {(first, met, same): ends(same) if met else None for first in _EITHER for met in _EITHER for same in reached[-1]}
+        rest = {(first, met, same): ends(same) if met == every[-1] else None for first in _EITHER for met in every for same in reached[-1]}
         for at in range(len(fields) - 1, -1, -1):
             name, kind = fields[at]
-            here: dict[tuple[bool, bool, Twins], str | None] = {}
-            for first, met, same in ((first, met, same) for first in _EITHER for met in _EITHER for same in reached[at]):
+            here: dict[tuple[bool, int, Twins], str | None] = {}
+            for first, met, same in ((first, met, same) for first in _EITHER for met in every for same in reached[at]):
                 key = literal(f"{'' if first else ', '}{name}=")
                 alike = self._same(same, name)
                 others = frozenset(alike)
                 ways = [(values(kind, others), rest[False, met, ()])]
-                if elements_ is not None:
-                    ways.append((elements_(kind, others), rest[False, True, ()]))
+                ways += [(demand(kind, others), rest[False, met | 1 << bit, ()]) for bit, demand in enumerate(demands)]
                 for text, those in alike.items():
-                    ways.append((literal(text), rest[False, met or _of_element(self.before[those[0]].arguments[name]), those]))
+                    ways.append((literal(text), rest[False, met | _of_element(self.before[those[0]].arguments[name]), those]))
                 options = [f"{key} {value} {tail}" for value, tail in ways if value and tail]
                 if name not in skill.required and (without := rest[first, met, self._without(same, name)]):
                     options.append(without)
                 here[first, met, same] = self.rule(" | ".join(options)) if options else None
             rest = here
-        return rest[True, elements_ is None, twins]
+        return rest[True, 0, twins]
 
     def _same(self, twins: Twins, name: str) -> Mapping[str, Twins]:
         """Twins by what they have for an argument, as it is spelt."""

@@ -231,7 +231,9 @@ class Reading:
         known = {**self.types, **{name: kind for name, (_, kind) in self.told.values.items()}}
         skills = [one for one in self.planning.skills if one.name not in self.told.acted]
         words = shortened(str(self.goal)) if self.planning.copied else ""
-        return Offer.of(skills, known, self.node.output, limits=self.planning.limits, words=words, declines=not self.planning.anyway)
+        grounds = [name for name in known if name != "request"] if self.planning.grounded else ()
+        declines = not self.planning.anyway
+        return Offer.of(skills, known, self.node.output, limits=self.planning.limits, words=words, declines=declines, grounds=grounds)
 
     def _compiled(self, graph: Graph) -> Program:
         return compile_graph(graph, _catalog(self.planning))

@@ -397,6 +397,9 @@ class _Author:
         node |= {"repairs": self.chance.randint(0, 3), "replans": self.chance.choice((0, 1, 1, 2))}
         node["streaming"] = self.likely(0.8)
         node |= {"stepwise": self.likely(0.85), "copied": self.likely(0.3), "anyway": self.likely(0.3)}
+        if self.choosing.random() < 0.3:
+            node["grounded"] = True
+            self.features["plan grounded"] += 1
         if self.choosing.random() < 0.25:
             node["votes"] = self.choosing.randint(2, 4)
             self.features["votes"] += 1

@@ -292,6 +292,7 @@ def _plan(compiler: Compiler, node: nodes.PlanNode, types: Names, path: Path) ->
             cache=node.cache,
             stepwise=node.stepwise,
             copied=node.copied,
+            grounded=node.grounded,
             anyway=node.anyway,
             shortlist=node.shortlist,
             judges=kits.judges(compiler, (*skills, *reached)),

@@ -174,6 +174,7 @@ class PlanNode(Node):
     cache: bool = True
     stepwise: bool = True
     copied: bool = False
+    grounded: bool = False
     anyway: bool = False
     shortlist: Annotated[int, Field(ge=1, le=100)] | None = None
 

@@ -31,7 +31,7 @@ LISTS: Mapping[str, type[Step[..., Any]]] = {"agents": Agent, "tools": Tool, "wo
 """What a plan may be made of, by the keyword that lists it."""
 COUNTS: Mapping[str, tuple[int, int, int]] = {"repairs": (0, 10, 2), "replans": (0, 10, 2), "votes": (1, 16, 5), "shortlist": (1, 100, 16)}
 """Clauses that are numbers: the least, the most, and one to show."""
-SWITCHES = ("streaming", "cache", "stepwise", "copied", "anyway")
+SWITCHES = ("streaming", "cache", "stepwise", "copied", "grounded", "anyway")
 """Clauses that are true or false."""
 PLANNERS: Mapping[str, str] = {"router": "router", "larger": "planner"}
 """Clauses that name an agent which plans, and a name to show."""
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         cache: bool = True,
         stepwise: bool = True,
         copied: bool = False,
+        grounded: bool = False,
         anyway: bool = False,
         shortlist: int = ...,
         fallback: object = ...,
@@ -84,9 +85,10 @@ else:
         handed back, `replans` how often another plan may follow one that failed. `router` is the agent that plans, or its name, `larger`
         the one that goes on where the repairs are used up. Of several `votes` the plan runs that most agree on. `streaming=False` lets no
         step start before the plan is whole, `cache=False` takes no plan that has served before, `stepwise=False` has the router write
-        the plan at once. With `copied=True` the texts that it states are pieces of the goal, with `anyway=True` the router may not
-        decline. `shortlist=16` shows it so many skills at most. `fallback`, `timeout`, `retry` and `after` are as for other calls. All
-        other keywords are values that the plan may read; one that is called like a keyword goes into `with_={"limits": ...}`.
+        the plan at once. With `copied=True` the texts that it states are pieces of the goal, with `grounded=True` its first step reads
+        one of the values, with `anyway=True` the router may not decline. `shortlist=16` shows it so many skills at most. `fallback`,
+        `timeout`, `retry` and `after` are as for other calls. All other keywords are values that the plan may read; one that is called
+        like a keyword goes into `with_={"limits": ...}`.
 
         Raises `InputError`: W010 for arguments that are none, W011 for a value of another type, W016 for a clause that is not one, W018
         for a type or a name that cannot be written.

@@ -225,6 +225,7 @@ def nodes(draw: st.DrawFn, scope: tuple[str, ...], before: tuple[str, ...], dept
                 "cache": st.booleans(),
                 "stepwise": st.booleans(),
                 "copied": st.booleans(),
+                "grounded": st.booleans(),
                 "anyway": st.booleans(),
                 "shortlist": st.none() | st.integers(1, 100),
             }

@@ -215,7 +215,9 @@ def offered(node: CompiledNode, goal: str, past: Past = _FIRST, *, declines: boo
     listed: tuple[Skill | Contract, ...] = (*workflows, *planning.skills)
     skills = [one for one in listed if one.name not in past.acted]
     words = shortened(goal) if planning.copied else ""
-    return Offer.of(skills, known, node.output, limits=planning.limits, words=words, declines=declines and not planning.anyway)
+    grounds = [name for name in known if name != GOAL] if planning.grounded else ()
+    declines = declines and not planning.anyway
+    return Offer.of(skills, known, node.output, limits=planning.limits, words=words, declines=declines, grounds=grounds)
 
 
 def shape(node: CompiledNode, goal: str, label: str) -> str:

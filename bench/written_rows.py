@@ -1,0 +1,155 @@
+"""Rows that were written for training: claims with their evidence, and questions to tables.
+
+    python -m bench.written_rows claims FILE ...
+    python -m bench.written_rows tables FILE ...
+
+The files of `bench/written` were written for this project (Apache-2.0) by language models, each for itself, that had seen no row of a
+public set and none of `bench/ask_strangers.yaml`. This checks files and says how many rows they have. Blocks are apart by an empty
+line; a line that begins with a semicolon is a remark.
+
+A block of claims is a passage in one line, and claims below it: `+` it is supported, `-` it is contradicted, `?` it is not stated.
+
+    The bridge was closed for repairs in May 1931 and opened again in the autumn.
+    + Nobody could cross the bridge in the summer of 1931.
+    - The bridge was closed in the autumn.
+    ? The repairs of the bridge were expensive.
+
+A block of questions is a table, a line a row and its cells apart by `|`, paragraphs that stand beside it (`>`), and questions (`?`), each
+followed by what answers it: quotes (`=`, apart by ` ; `) or an expression over figures that stand there (`#`), and the scale in brackets
+where there is one.
+
+    Branch | Opened | Books
+    Northgate | 1962 | 14,200
+    Quay Street | 1998 | 9,350
+    > Opening hours are from nine to five.
+    ? When did Quay Street open?
+    = 1998
+    ? How many books do the two have together?
+    # 14,200 + 9,350
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from orchestra.learn.dataset import Origin, Row
+from orchestra.values.arithmetic import NotArithmetic, evaluate
+from orchestra.values.json import digest
+
+FOLDER = Path(__file__).with_name("written")
+VERDICTS = {"+": "supported", "-": "contradicted", "?": "not stated"}
+SCALES = ("percent", "thousand", "million", "billion")
+_FIGURE = re.compile(r"\d[\d,]*(?:\.\d+)?")
+_SCALED = re.compile(r"^(.*?)(?: \[(\w+)\])?$")
+
+
+class Unusable(ValueError):
+    """A file that cannot be read, with the line."""
+
+
+def blocks(path: Path) -> Iterator[list[tuple[int, str]]]:
+    """The blocks of a file, each line with its number."""
+    block: list[tuple[int, str]] = []
+    for number, line in enumerate([*path.read_text("utf-8").splitlines(), ""], 1):
+        text = line.strip()
+        if text.startswith(";"):
+            continue
+        if text:
+            block.append((number, text))
+        elif block:
+            yield block
+            block = []
+
+
+def claims(path: Path) -> list[Row]:
+    """The claims of a file, those to one passage in one group. Raises `Unusable`."""
+    found = []
+    for (_, evidence), *said in blocks(path):
+        group = digest(evidence.encode())[:16]
+        if not said or evidence[:2] in ("+ ", "- ", "? "):
+            raise Unusable(f"{path}: a passage and claims to it were to stand here: {evidence[:60]}")
+        for number, line in said:
+            label = VERDICTS.get(line[0])
+            if label is None or line[1:2] != " ":
+                raise Unusable(f"{path}:{number}: a claim begins with one of {' '.join(VERDICTS)} and a blank")
+            given = {"claim": line[2:].strip(), "evidence": evidence}
+            found.append(Row(f"written-{path.stem}-{number}", given, {"label": label}, group))
+    return found
+
+
+def tables(path: Path) -> list[Row]:
+    """The questions of a file, those to one table in one group. Raises `Unusable`."""
+    found = []
+    for block in blocks(path):
+        rows = [[cell.strip() for cell in line.split("|")] for _, line in block if "|" in line and line[0] not in ">?=#"]
+        paragraphs = [line[1:].strip() for _, line in block if line.startswith(">")]
+        number = block[0][0]
+        if len({len(row) for row in rows}) != 1:
+            raise Unusable(f"{path}:{number}: the rows of a table have equally many cells, and here {sorted({len(row) for row in rows})}")
+        group = digest("\n".join("|".join(row) for row in rows).encode())[:16]
+        asked = [(number, line) for number, line in block if line[0] in "?=#"]
+        for (number, question), (_, answer) in zip_longest(asked[::2], asked[1::2], fillvalue=(0, "?")):
+            if question[0] != "?" or answer[0] not in "=#":
+                raise Unusable(f"{path}:{number}: a question (?) and its answer (= or #) take turns")
+            given = {"question": question[1:].strip(), "table": rows, "paragraphs": paragraphs}
+            try:
+                output = _output(answer, [*(cell for row in rows for cell in row), *paragraphs])
+            except ValueError as error:
+                raise Unusable(f"{path}:{number}: {error}") from error
+            found.append(Row(f"written-{path.stem}-{number}", given, output, group))
+    return found
+
+
+def _output(answer: str, texts: list[str]) -> dict[str, Any]:
+    text, scale = _SCALED.fullmatch(answer[1:].strip()).groups(default="")  # type: ignore[union-attr]  # it fits any line
+    if scale and scale not in SCALES:
+        raise Unusable(f"[{scale}] is no scale; there are {', '.join(SCALES)}")
+    if answer[0] == "=":
+        quotes = [quote.strip() for quote in text.split(" ; ")]
+        if unknown := [quote for quote in quotes if not quote or not any(quote in one for one in texts)]:
+            raise Unusable(f"{unknown[0]!r} does not stand in the table or a paragraph")
+        return {"expression": None, "quotes": quotes, "scale": scale}
+    try:
+        evaluate(text)
+    except NotArithmetic as error:
+        raise Unusable(f"{text!r} is no arithmetic: {error}") from error
+    stands = {figure for one in texts for figure in _FIGURE.findall(one)}
+    figures = _FIGURE.findall(text)
+    counts = {"100", *map(str, range(1, 20))} if len(figures) > 1 else set(map(str, range(30)))
+    if unknown := [figure for figure in figures if figure not in stands | counts]:
+        raise Unusable(f"{unknown[0]} does not stand in the table or a paragraph")
+    return {"expression": text, "quotes": [], "scale": scale}
+
+
+READERS = {"claims": claims, "tables": tables}
+
+
+def written(kind: str) -> tuple[list[Row], Origin]:
+    """All rows of a kind that are in the tree, and where they come from. Raises `Unusable`."""
+    paths = sorted((FOLDER / kind).glob("*.txt"))
+    rows = [row for path in paths for row in READERS[kind](path)]
+    return rows, Origin(
+        f"bench/written/{kind}", "Apache-2.0", digest(b"".join(path.read_bytes() for path in paths)), "as they are", len(rows)
+    )
+
+
+def main() -> None:
+    """Says what is in files."""
+    kind, *paths = sys.argv[1:]
+    for path in map(Path, paths):
+        try:
+            rows = READERS[kind](path)
+        except Unusable as error:
+            sys.exit(str(error))
+        what = Counter(str(row.output["label"]) if kind == "claims" else "quote" if row.output["quotes"] else "expression" for row in rows)
+        print(f"{path}: {len(rows)} rows of {len({row.group for row in rows})} groups: {dict(what)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Rows that were written for training: both forms are read, and what cannot be right is refused with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.written_rows import Unusable, claims, tables, written
+from orchestra.values.arithmetic import evaluate
+
+CLAIMS = """; a remark
+The bridge was closed in May 1931.
++ In May 1931 nobody crossed it.
+- It was closed in June.
+
+Another passage.
+? It is long.
+"""
+TABLE = """Branch | Opened | Books
+Northgate | 1962 | 14,200
+Quay Street | 1998 | 9,350
+> It is closed on Mondays.
+"""
+
+
+def file(folder: Path, text: str) -> Path:
+    path = folder / "some.txt"
+    path.write_text(text)
+    return path
+
+
+def test_claims_of_one_passage_are_a_group(tmp_path: Path) -> None:
+    first, second, third = claims(file(tmp_path, CLAIMS))
+
+    assert first.input == {"claim": "In May 1931 nobody crossed it.", "evidence": "The bridge was closed in May 1931."}
+    assert [row.output["label"] for row in (first, second, third)] == ["supported", "contradicted", "not stated"]
+    assert first.group == second.group != third.group
+    assert len({row.id for row in (first, second, third)}) == 3
+
+
+def test_questions_have_the_table_and_its_paragraphs(tmp_path: Path) -> None:
+    asked = "? When?\n= 1962 ; 1998\n? How many?\n# 14,200 + 9,350\n? More, in percent?\n# (14,200 - 9,350) / 9,350 * 100 [percent]\n"
+    quoted, added, percent = tables(file(tmp_path, TABLE + asked))
+
+    assert quoted.input["table"][1] == ["Northgate", "1962", "14,200"]
+    assert quoted.input["paragraphs"] == ["It is closed on Mondays."]
+    assert quoted.output == {"expression": None, "quotes": ["1962", "1998"], "scale": ""}
+    assert evaluate(added.output["expression"]) == 23_550
+    assert percent.output["scale"] == "percent"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("= 1963", "does not stand"),
+        ("# 14,201 + 9,350", "does not stand"),
+        ("# 14,200 +", "no arithmetic"),
+        ("= 1962 [dozen]", "no scale"),
+        ("? And then?", "take turns"),
+        ("", "take turns"),
+    ],
+)
+def test_an_answer_that_cannot_be_right_is_refused(tmp_path: Path, answer: str, said: str) -> None:
+    with pytest.raises(Unusable, match=rf"some\.txt:5: .*{said}"):
+        tables(file(tmp_path, f"{TABLE}? When?\n{answer}\n"))
+
+
+def test_a_table_of_uneven_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Unusable, match=r"some\.txt:1: .*\[2, 3\]"):
+        tables(file(tmp_path, TABLE.replace("Opened | ", "") + "? When?\n= 1962\n"))
+
+
+def test_claims_without_a_sign_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Unusable, match=r"some\.txt:2"):
+        claims(file(tmp_path, "A passage.\nA claim.\n"))
+
+
+@pytest.mark.parametrize("kind", ["claims", "tables"])
+def test_what_is_in_the_tree_can_be_read(kind: str) -> None:
+    rows, origin = written(kind)
+
+    assert origin.rows == len(rows) > 500
+    assert len({row.id for row in rows}) == len(rows)
