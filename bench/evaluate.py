@@ -35,6 +35,8 @@ OPENING, FLEET = 4.0, 90.0
 """Seconds that a command takes before its first row, and that a fleet may take to start."""
 RATES = {"model": 0.3, "encoder": 0.02, "ensemble": 2.0}
 """Seconds a row of a kind of agent that was not measured yet, on two cores; the others take next to nothing."""
+OWN = ROOT / "bench" / "evaluations"
+"""Rows that were written for this project, and need no public set."""
 LIMIT = 1200
 """Seconds after which an evaluation counts as failed."""
 Keep: TypeAlias = Callable[[Sequence[Measured]], None]
@@ -52,6 +54,8 @@ class Task:
     card: Card
     questions: int
     """How many of them will be asked."""
+    data: Path = Path()
+    """The folder with the rows."""
     before: Path | None = None
     """What the agent had before its last promotion, where it is still there."""
 
@@ -75,11 +79,14 @@ def tasks_of(folder: Path, data: Path) -> tuple[list[Task], list[str]]:
     for name, plan in plans.items():
         if plan.rows is None:
             faults.append(f"{folder.name}, {name}: evaluation.yaml names no rows")
-        elif missing := [file for file in (plan.rows.file, plan.rows.train) if file and not (data / file).is_file()]:
-            faults.append(f"{folder.name}, {name}: {', '.join(missing)} not in {data}")
+            continue
+        where = OWN if (OWN / plan.rows.file).is_file() else data
+        if missing := [file for file in (plan.rows.file, plan.rows.train) if file and not (where / file).is_file()]:
+            faults.append(f"{folder.name}, {name}: {', '.join(missing)} not in {where}")
         else:
-            count = sum(1 for line in (data / plan.rows.file).open("rb") if line.strip())
-            tasks.append(Task(folder.name, name, plan, plan.rows, card, min(plan.rows.sample or count, count), predecessor(card)))
+            count = sum(1 for line in (where / plan.rows.file).open("rb") if line.strip())
+            asked = min(plan.rows.sample or count, count)
+            tasks.append(Task(folder.name, name, plan, plan.rows, card, asked, where, predecessor(card)))
     return tasks, faults
 
 
@@ -105,10 +112,10 @@ def stamp_of(card: Card) -> str:
     return f"{now().partition(', load')[0]}; card {card.digest[:12]}" + (f", learnt {learnt[:12]}" if learnt else "")
 
 
-def measured(task: Task, data: Path, fleet: str | None, root: Path) -> Measured:
+def measured(task: Task, fleet: str | None, root: Path) -> Measured:
     """What came of an evaluation. Raises `CalledProcessError` or `TimeoutExpired` where it failed, ValueError where rows did."""
     command = [sys.executable, "-m", "orchestra.cli", "learn", "evaluate", task.agent, "--json"]
-    command += ["--data", str(data.resolve()), "--evaluation", task.name, *(["--fleet", fleet] if fleet else [])]
+    command += ["--data", str(task.data.resolve()), "--evaluation", task.name, *(["--fleet", fleet] if fleet else [])]
     command += ["--candidate", str(task.before)] if task.before else []
     done = subprocess.run(command, cwd=root, env=_environment(), stdout=subprocess.PIPE, text=True, check=True, timeout=LIMIT)
     report: dict[str, Any] = json.loads(done.stdout)
@@ -185,7 +192,6 @@ def agent_of(fault: str) -> str:
 
 def with_fleet(
     tasks: Sequence[Task],
-    data: Path,
     fleet: str | None,
     root: Path,
     rates: dict[tuple[str, str], float],
@@ -198,7 +204,7 @@ def with_fleet(
     def measure(task: Task) -> Measured:
         if task.card.asks_model and not adopted and not running(fleet):
             start(fleet)
-        return measured(task, data, fleet, root)
+        return measured(task, fleet, root)
 
     try:
         return carry_out(tasks, measure, rates, told, 0.0 if adopted else FLEET, keep)
@@ -283,7 +289,7 @@ def main(root: Path = ROOT) -> int:
         for path in write(good, spoilt, agents, page):
             told(f"{path.relative_to(root)} written")
 
-    found, failed = with_fleet(tasks, Path(given.data), given.fleet, root, rates, told, keep)
+    found, failed = with_fleet(tasks, given.fleet, root, rates, told, keep)
     faults += failed
     told(f"{len(found)} evaluations in {minutes(time.monotonic() - began)}")
     for fault in faults:

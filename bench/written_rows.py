@@ -1,7 +1,7 @@
 """Rows that were written for training: claims with their evidence, and questions to tables.
 
-    python -m bench.written_rows claims FILE ...
-    python -m bench.written_rows tables FILE ...
+    python -m bench.written_rows claims FILE ... [--rows OUT]
+    python -m bench.written_rows tables FILE ... [--rows OUT]
 
 The files of `bench/written` were written for this project (Apache-2.0) by language models, each for itself, that had seen no row of a
 public set and none of `bench/ask_strangers.yaml`. This checks files and says how many rows they have. Blocks are apart by an empty
@@ -30,10 +30,12 @@ where there is one.
 
 from __future__ import annotations
 
+import argparse
+import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -139,16 +141,36 @@ def written(kind: str) -> tuple[list[Row], Origin]:
     )
 
 
+def as_test(rows: Iterable[Row]) -> bytes:
+    """Rows to evaluate on, one a line; what an expression comes to stands beside it."""
+    lines = []
+    for row in rows:
+        expected = dict(row.output)
+        if "quotes" in expected:
+            expression = expected["expression"]
+            expected["answer"] = expected["quotes"] if expression is None else float(evaluate(expression))
+        lines.append(json.dumps({"id": row.id, "input": row.input, "expected": expected}, ensure_ascii=False) + "\n")
+    return "".join(lines).encode()
+
+
 def main() -> None:
-    """Says what is in files."""
-    kind, *paths = sys.argv[1:]
-    for path in map(Path, paths):
+    """Says what is in files, and writes rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=READERS)
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--rows", type=Path, help="write them here, to evaluate on")
+    given = parser.parse_args()
+    found: list[Row] = []
+    for path in given.files:
         try:
-            rows = READERS[kind](path)
+            rows = READERS[given.kind](path)
         except Unusable as error:
             sys.exit(str(error))
-        what = Counter(str(row.output["label"]) if kind == "claims" else "quote" if row.output["quotes"] else "expression" for row in rows)
+        what = Counter(str(row.output.get("label") or ("quote" if row.output["quotes"] else "expression")) for row in rows)
         print(f"{path}: {len(rows)} rows of {len({row.group for row in rows})} groups: {dict(what)}")
+        found += rows
+    if given.rows is not None:
+        given.rows.write_bytes(as_test(found))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.written_rows import Unusable, claims, tables, written
+from bench.evaluate import OWN
+from bench.written_rows import READERS, Unusable, as_test, claims, tables, written
 from orchestra.values.arithmetic import evaluate
 
 CLAIMS = """; a remark
@@ -82,3 +83,11 @@ def test_what_is_in_the_tree_can_be_read(kind: str) -> None:
 
     assert origin.rows == len(rows) > 500
     assert len({row.id for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize("kind", ["claims", "tables"])
+def test_rows_to_evaluate_on_are_those_of_the_file_beside_them_and_none_is_trained_on(kind: str) -> None:
+    rows = READERS[kind](OWN / f"{kind}.txt")
+
+    assert (OWN / f"{kind}.jsonl").read_bytes() == as_test(rows)
+    assert not {row.group for row in rows} & {row.group for row in written(kind)[0]}

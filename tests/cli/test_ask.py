@@ -349,3 +349,28 @@ def test_anyway_the_router_may_not_decline(desk: Shell) -> None:
     first, second, *_ = asked(desk)
     assert "nothing" not in first.inputs["grammar"]
     assert "/answer: a plan with steps returns the value of one" in second.inputs["request"]
+
+
+def test_what_is_brought_along_is_read_first_unless_it_is_said_otherwise(desk: Shell) -> None:
+    def summing(*lines: str) -> None:
+        left = iter(lines)
+
+        def answer(call: Call) -> Any:
+            if call.name == "calculator":
+                return {"expression": "1880 + 9", "answer": 1889}
+            return used(call) if call.kind == "tool" else next(left) if call.name == "router" else {"answer": "1889"}
+
+        desk.opener = Simulated(answer)
+
+    aside = ["s1 = calculator(question=input.request)", "return s1"]
+    summing(aside[0], *PLAN)
+    said = desk("ask", WHEN, "-d", "docs")
+    assert said.code == 0, said.err
+    assert "it reads nothing of what was brought along; the first step reads one of input.documents" in asked(desk)[1].inputs["request"]
+    for more in (("-d", "docs", "--ungrounded"), ()):  # in the end nothing was brought along
+        summing(*aside)
+        said = desk("ask", WHEN, *more, "--no-cache")
+        assert said.code == 0, said.err
+        assert len(asked(desk)) == 2
+    summing(*aside)
+    assert desk("plan", WHEN, "-d", "docs", "--ungrounded", "--no-cache").code == 0

@@ -57,6 +57,21 @@ def test_copied_texts_are_pieces_of_the_goal_and_others_are_refused() -> None:
     assert planned("str, copied: true", 's1 = shout(text="loud")', "return s1").outcome == Value("LOUD")
 
 
+def test_a_grounded_plan_begins_with_a_value_and_another_line_is_handed_back() -> None:
+    aside = ('s1 = shout(text="hush")', "return s1")
+    assert planned("str", *aside).outcome == Value("HUSH")
+    refused = planned("str, repairs: 0, grounded: true", *aside).outcome
+    assert isinstance(refused, Failed)
+    assert "the first step reads one of input.text" in refused.reason
+
+    def mending(call: Call) -> str:
+        return router(*LOUD)(call) if "Not accepted" in call.inputs["request"] or call.inputs["plan"] else aside[0]
+
+    played = planned("str, repairs: 1, grounded: true", answer=mending)
+    assert played.outcome == Value("A B")
+    assert "it reads nothing of what was brought along" in questions(played)[1].inputs["request"]
+
+
 def test_the_router_may_decline_unless_something_is_planned_anyway() -> None:
     refused = planned("str", "return nothing").outcome
     assert isinstance(refused, Failed)

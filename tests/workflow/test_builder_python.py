@@ -131,6 +131,7 @@ nodes:
     cache: false
     stepwise: false
     copied: true
+    grounded: true
     anyway: true
     shortlist: 12
     fallback: {text: null, citations: []}
