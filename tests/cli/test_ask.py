@@ -357,7 +357,7 @@ def test_what_is_brought_along_is_read_first_unless_it_is_said_otherwise(desk: S
 
         def answer(call: Call) -> Any:
             if call.name == "calculator":
-                return {"expression": "1880 + 9", "answer": 1889}
+                return {"expression": "1880+9", "answer": 1889}
             return used(call) if call.kind == "tool" else next(left) if call.name == "router" else {"answer": "1889"}
 
         desk.opener = Simulated(answer)
