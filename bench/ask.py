@@ -30,6 +30,7 @@ from orchestra.values.yaml import load
 REQUESTS = ROOT / "bench" / "ask.yaml"
 DOCUMENTS = ROOT / "examples" / "documents"
 PLACES = frozenset({"row", "column", "start", "end"})
+"""Fields whose numbers say where something stands, and not what."""
 LONGEST = 220
 """Characters of an answer and of a quote on the page."""
 
@@ -68,7 +69,7 @@ class Told:
 def _leaves(value: Any) -> Iterator[str]:
     """What an answer says, without the names of its fields, and without the places where something stands."""
     if isinstance(value, Mapping):
-        value = [item for name, item in value.items() if name not in PLACES]
+        value = [item for name, item in value.items() if name not in PLACES or not isinstance(item, int)]
     if isinstance(value, list | tuple):
         for item in value:
             yield from _leaves(item)

@@ -133,14 +133,12 @@ def made(folder: Path, held_edits: bool = False, again: float = 1.0) -> DataSet:
         parts["tune"] = [*parts["tune"], *(pair.row() for pair in more if pair.group in held)]
     kept = random.Random("again")
     parts = {**parts, "train": [row for row in parts["train"] if kept.random() < again]}
+    said = "as they are" if again == 1 else f"as they are; {again:.0%} of those to train on"
     ours, origin = written("claims")
     for part, rows in split(ours, SHARES).items():
         parts[part] = [*parts[part], *rows]
     licences = {"begin": "CC BY 4.0", "factcheckgpt": "Apache-2.0"}
-    origins = [
-        Origin(f"{name}, train part", licences[name], digest(sources[name].read_bytes()), "as they are", len(pairs[name]))
-        for name in LABELS
-    ]
+    origins = [Origin(f"{name}, train part", licences[name], digest(sources[name].read_bytes()), said, len(pairs[name])) for name in LABELS]
     origins.append(Origin("both", "CC BY 4.0, Apache-2.0", "", "deterministic edits of true pairs", len(more)))
     origins.append(origin)
     card = Card.load(ROOT / "agents" / "entailment")

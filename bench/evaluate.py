@@ -235,6 +235,8 @@ def needed(agents: Path) -> str:
         inputs = ", ".join(Card.load(path.parent).input)
         for name, plan in read_evaluations(path).items():
             rows = plan.rows
+            if rows is not None and (OWN / rows.file).is_file():
+                continue
             files = ", ".join(file for file in (rows.file, rows.train) if file) if rows else "(no rows are named)"
             keys = sorted({measure.expected or measure.field for measure in plan.metrics.values()})
             asked = ", ".join(rows.inputs.values()) if rows and rows.inputs else inputs

@@ -167,15 +167,15 @@ def made(source: Path, count: int, again: float = 1.0) -> DataSet:
     rows = rows_of(source)
     parts = split(rows, SHARES)
     more = list(asked(parts["train"], count))
-    kept = random.Random("again")
+    kept, said = random.Random("again"), "" if again == 1 else f"; {again:.0%} of those to train on"
     parts["train"] = [row for row in (*parts["train"], *more) if kept.random() < again]
     ours, origin_of_ours = written("tables")
     for part, some in split(ours, SHARES).items():
         parts[part] = [*parts[part], *some]
     origin = "TAT-QA, Zhu et al. 2021, train part"
     origins = [
-        Origin(origin, "MIT", digest(source.read_bytes()), "derivations as expressions, answers as quotes", len(rows)),
-        Origin(origin, "MIT", digest(source.read_bytes()), "questions put to its tables by rule", len(more)),
+        Origin(origin, "MIT", digest(source.read_bytes()), f"derivations as expressions, answers as quotes{said}", len(rows)),
+        Origin(origin, "MIT", digest(source.read_bytes()), f"questions put to its tables by rule{said}", len(more)),
         origin_of_ours,
     ]
     card = Card.load(ROOT / "agents" / "table_reader")

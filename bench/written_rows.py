@@ -96,6 +96,10 @@ def tables(path: Path) -> list[Row]:
             raise Unusable(f"{path}:{number}: the rows of a table have equally many cells, and here {sorted({len(row) for row in rows})}")
         group = digest("\n".join("|".join(row) for row in rows).encode())[:16]
         asked = [(number, line) for number, line in block if line[0] in "?=#"]
+        if strange := [number for number, line in block if line[0] not in ">?=#" and "|" not in line]:
+            raise Unusable(f"{path}:{strange[0]}: a line is a row of the table, or begins with one of > ? = #")
+        if not asked:
+            raise Unusable(f"{path}:{number}: nothing is asked of this table")
         for (number, question), (_, answer) in zip_longest(asked[::2], asked[1::2], fillvalue=(0, "?")):
             if question[0] != "?" or answer[0] not in "=#":
                 raise Unusable(f"{path}:{number}: a question (?) and its answer (= or #) take turns")

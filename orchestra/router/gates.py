@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orchestra.router.grounds import reads
 from orchestra.router.notation import ELEMENT, INPUT, Answer, Line, Literal, NotPlan, Reference, Step, read
 from orchestra.router.offer import Offer, Scope, Skill, element_of, free, statable
 from orchestra.router.plan import listed
@@ -94,8 +95,8 @@ def _step(step: Step, scope: Scope, steps: Sequence[Step]) -> Iterator[Rejection
     if isinstance(element, Rejection):
         yield element
         return
-    if not steps and offer.must_read and not any(one.root == INPUT and one.path[0] in offer.must_read for one in step.references):
-        unread = ", ".join(f"{INPUT}.{name}" for name in offer.values if name in offer.must_read)
+    if not steps and not reads(offer, step):
+        unread = ", ".join(f"{INPUT}.{name}" for name in offer.values if name in offer.grounds)
         yield Rejection("R015", path, "it reads nothing of what was brought along", f"the first step reads one of {unread}")
     for name in step.after:
         if name not in scope.steps:

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from orchestra.agent.grammar import bounded, decodable, json_text, literal, quoted
-from orchestra.router.notation import ELEMENT, INPUT, Answer, Argument, Literal, Reference, Step
+from orchestra.router.grounds import is_ground
+from orchestra.router.notation import ELEMENT, Answer, Argument, Literal, Reference, Step
 from orchestra.router.offer import Offer, Scope, Skill, free, parts, statable
 from orchestra.values.json import canonical
 from orchestra.values.schema import NOTES
@@ -73,8 +74,8 @@ def step_grammar(offer: Offer, steps: Sequence[Step] = (), *, begun: bool = Fals
     if left > 0:
         name = f"s{len(steps) + 1}"
         demands = writer.grounds(scope) if not steps else []
-        skills = [skill for skill in offer.skills if left > 1 or answers or _brings(offer, skill, each=False)]
-        listed = [skill for skill in offer.skills if left > 1 or answers or _brings(offer, skill, each=True)]
+        skills = [skill for skill in offer.skills if left > 1 or answers or offer.brings(skill, each=False)]
+        listed = [skill for skill in offer.skills if left > 1 or answers or offer.brings(skill, each=True)]
         calls = [f"{call} {writer.after(answers, name, skill, False, left > 1)}" for skill, call in writer.calls(scope, skills, demands)]
         over = [f"{call} {writer.after(answers, name, skill, True, left > 1)}" for skill, call in writer.mapped(scope, listed, demands)]
         calls += writer.bracketed(over)
@@ -127,12 +128,6 @@ def _answers(offer: Offer, scope: Scope) -> list[Reference]:
     return [found for found, kind in scope.of_steps() if offer.proof.misfit(kind, offer.returns) is None]
 
 
-def _brings(offer: Offer, skill: str, *, each: bool) -> bool:
-    """Whether what a skill gives, or a list of it, has the answer in it."""
-    scope = Scope(offer, [Step("s1", skill, each=Reference("x") if each else None)])
-    return bool(_answers(offer, scope))
-
-
 class _Guess(Scope):
     """The values at hand where nobody knows yet what the earlier steps are: each may be a call of any skill."""
 
@@ -180,9 +175,8 @@ class _Writer:
         return self.rule(f"{literal('return ')} {one}{more}")
 
     def grounds(self, scope: Scope) -> list[Values]:
-        """What a first step is held to: that it reads one of the inputs that the offer says. Calls of each element of a list that is at
-        hand do so by the list."""
-        read = [(found, kind) for found, kind in scope.at_hand() if found.root == INPUT and found.path[0] in self.offer.must_read]
+        """What a first step is held to: that it reads one of the inputs that the offer says."""
+        read = [(found, kind) for found, kind in scope.at_hand() if is_ground(self.offer, found)]
         return [self._values(read, stated=False)] if read else []
 
     def any_call(self, scope: Scope, skills: Iterable[str], demands: Sequence[Values] = ()) -> list[str]:
@@ -222,23 +216,26 @@ class _Writer:
         """One rule a skill, for what stands in the bracket of a call of each element of a list: of one at hand, or one that is stated."""
         chosen = list(skills)
         found: dict[str, list[str]] = {}
-        for skill, body in (*self._over_those_at_hand(scope, chosen), *self._over_stated(scope, chosen, demands)):
+        for skill, body in (*self._over_those_at_hand(scope, chosen, demands), *self._over_stated(scope, chosen, demands)):
             found.setdefault(skill, []).append(body)
         return [(skill, self.rule(f"{literal(skill + '(')} {self.rule(' | '.join(bodies))}")) for skill, bodies in found.items()]
 
-    def _over_those_at_hand(self, scope: Scope, chosen: Sequence[str]) -> list[tuple[str, str]]:
-        """The arguments of such calls, and their ends, by skill."""
-        sorts: dict[bytes, tuple[Schema, list[Reference]]] = {}
+    def _over_those_at_hand(self, scope: Scope, chosen: Sequence[str], demands: Sequence[Values]) -> list[tuple[str, str]]:
+        """The arguments of such calls, and their ends, by skill. Whoever goes over a ground has read it."""
+        sorts: dict[tuple[bytes, bool], tuple[Schema, list[Reference]]] = {}
         for reference, inner in scope.lists():
-            sorts.setdefault(self.offer.proof.mark(inner), (inner, []))[1].append(reference)
+            key = self.offer.proof.mark(inner), is_ground(self.offer, reference)
+            sorts.setdefault(key, (inner, []))[1].append(reference)
         found = []
-        for inner, lists in sorts.values():
+        for (_, read), (inner, lists) in sorts.items():
             values = self._values(scope.at_hand())
             parts_ = self._values(list(parts(Reference(ELEMENT), inner)), stated=False)
             ends = self._over(lists)
             for skill in chosen:
                 twins = tuple(twin for twin in self._calling(skill, each=True) if self.before[twin].each in lists)
-                if (body := self._arguments(self.offer.skills[skill], values, [parts_], twins, ends)) is not None:
+                if (
+                    body := self._arguments(self.offer.skills[skill], values, [parts_, *([] if read else demands)], twins, ends)
+                ) is not None:
                     found.append((skill, body))
         return found
 

@@ -78,8 +78,8 @@ class Offer:
     """The text that the plan's own texts are pieces of, which is to say the request; empty where a plan may state any text."""
     declines: bool = False
     """Whether the plan may be `return nothing`."""
-    grounds: tuple[str, ...] = ()
-    """Inputs of which the first step is to read one."""
+    grounds: frozenset[str] = frozenset()
+    """Inputs of which the first step reads one (`orchestra.router.grounds`)."""
     known: Mapping[str, Schema] = field(default_factory=dict)
     """The types of steps that have run, where their values tell more than their skills do."""
 
@@ -93,37 +93,20 @@ class Offer:
         limits: PlanLimits | None = None,
         words: str = "",
         declines: bool = False,
-        grounds: Iterable[str] = (),
     ) -> Offer:
         """An offer of these skills."""
         known = [one if isinstance(one, Skill) else Skill.of(one) for one in skills]
-        return cls({one.name: one for one in known}, dict(values), returns or {}, limits or PlanLimits(), words, declines, tuple(grounds))
+        return cls({one.name: one for one in known}, dict(values), returns or {}, limits or PlanLimits(), words, declines)
 
     @cached_property
     def proof(self) -> Proof:
         """What was proved of its types so far; an offer is asked the same at every step."""
         return Proof()
 
-    @cached_property
-    def must_read(self) -> frozenset[str]:
-        """The inputs of which the first step reads one: its grounds, as far as some skill can read them in a first step; empty where
-        none can."""
-        return frozenset(name for name in self.grounds if any(self._reads(skill, name) for skill in self.skills.values()))
-
-    def _reads(self, skill: Skill, name: str) -> bool:
-        """Whether a first step can be a call of this skill that reads an input, or goes over it."""
-
-        def takes(kind: Schema, values: Iterable[tuple[Reference, Schema]]) -> bool:
-            return any(self.proof.misfit(have, kind) is None for _, have in values)
-
-        given = Reference(INPUT, (name,)), self.values[name]
-        over = [found for reference, inner in Scope(self).lists() if reference == given[0] for found in parts(Reference(ELEMENT), inner)]
-        for values, at_hand in ((list(parts(*given)), []), (over, over)):
-            if any(takes(kind, values) for kind in skill.fields.values()):
-                at_hand = [*Scope(self).at_hand(), *at_hand]
-                if all(statable(skill.fields[one]) or takes(skill.fields[one], at_hand) for one in skill.required):
-                    return True
-        return False
+    def brings(self, skill: str, *, each: bool) -> bool:
+        """Whether what a skill gives, or a list of it, has a value of the type that is wanted."""
+        scope = Scope(self, [Step("s1", skill, each=Reference(ELEMENT) if each else None)])
+        return any(self.proof.misfit(kind, self.returns) is None for _, kind in scope.of_steps())
 
     def of_only(self, names: Sequence[str]) -> Offer:
         """The offer with these skills alone."""

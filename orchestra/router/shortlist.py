@@ -1,8 +1,8 @@
 """Shortlists: of a registry of thousands, the skills that a request is likely to need, few enough for a prompt.
 
 What can be called at all comes first: skills whose arguments are at hand, may be stated, or are made by others that can be called. Of
-these, what shares most words with the request (BM25 over names, descriptions and the names of arguments); then, as long as there is room,
-what makes the values that those need and nobody has.
+these, what shares most words with the request (BM25 over names, descriptions and the names of arguments); one at least that can
+read what was brought along, where that is demanded; then, as long as there is room, what makes the values that those need and nobody has.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from orchestra.router.grounds import readers
 from orchestra.router.notation import ELEMENT, Reference, Step
 from orchestra.router.offer import Offer, Scope, Skill, parts, statable
 from orchestra.tools.search import scores
@@ -34,7 +35,11 @@ def shortlist(offer: Offer, request: str, most: int = MOST) -> Offer:
     skills = list(offer.skills.values())
     ranked = scores([words(one) for one in skills], request)
     order = [skills[index] for index in sorted(range(len(skills)), key=lambda index: (-ranked[index], index))]
-    return offer.of_only([one.name for one in _supplied(offer, order[: max(1, most * 2 // 3)], order, most)])
+    chosen = order[: max(1, most * 2 // 3)]
+    reading = [one for name in offer.grounds for one in readers(offer, order, name)]
+    if reading and not any(one in reading for one in chosen):
+        chosen = [*chosen[:-1], min(reading, key=order.index)]
+    return offer.of_only([one.name for one in _supplied(offer, chosen, order, most)])
 
 
 def nearest_skill(skills: Sequence[Skill], request: str) -> Skill | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from orchestra.agent.contract import Catalog
 from orchestra.events import Drafted, TurnStarted
 from orchestra.router.gates import judge
+from orchestra.router.grounds import grounded
 from orchestra.router.notation import Answer, Step, read
 from orchestra.router.offer import Offer
 from orchestra.router.plan import Plan, plan_of, question, rewritten, so_far, workflow
@@ -231,9 +232,9 @@ class Reading:
         known = {**self.types, **{name: kind for name, (_, kind) in self.told.values.items()}}
         skills = [one for one in self.planning.skills if one.name not in self.told.acted]
         words = shortened(str(self.goal)) if self.planning.copied else ""
-        grounds = [name for name in known if name != "request"] if self.planning.grounded else ()
         declines = not self.planning.anyway
-        return Offer.of(skills, known, self.node.output, limits=self.planning.limits, words=words, declines=declines, grounds=grounds)
+        offer = Offer.of(skills, known, self.node.output, limits=self.planning.limits, words=words, declines=declines)
+        return grounded(offer, self.planning.grounds if self.version == 1 else ())
 
     def _compiled(self, graph: Graph) -> Program:
         return compile_graph(graph, _catalog(self.planning))

@@ -65,7 +65,7 @@ _MEANINGS = {
     "cache": "Whether a plan that has served may serve again; `false` asks the router each time.",
     "stepwise": "Whether the router writes the plan line by line; `false` asks for the whole plan at once, and nothing starts before.",
     "copied": "Whether the texts that the plan states are pieces of its goal.",
-    "grounded": "Whether the first step of the plan reads one of the values of `with`, where some skill can.",
+    "grounded": "Whether the first step of the plan reads one of the values of `with` beside its goal, where some skill can.",
     "anyway": "Whether what can be done is planned even where the router finds that nothing serves the goal.",
     "shortlist": "How many of the skills the router is shown at most: those that the goal is likely to need.",
     "at_most": "Turns at most.",

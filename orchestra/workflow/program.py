@@ -89,8 +89,8 @@ class Planning(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Whether the router is asked for one line at a time, and not for the whole plan at once."""
     copied: bool = False
     """Whether the texts that a plan states are pieces of its goal."""
-    grounded: bool = False
-    """Whether its first step reads one of its values, where some skill can."""
+    grounds: tuple[str, ...] = ()
+    """The values of which the first step of its first plan reads one, where some skill can."""
     anyway: bool = False
     """Whether what can be done is planned even where the router finds that nothing serves the goal."""
     shortlist: int | None = None

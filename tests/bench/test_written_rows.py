@@ -72,6 +72,12 @@ def test_a_table_of_uneven_rows_is_refused(tmp_path: Path) -> None:
         tables(file(tmp_path, TABLE.replace("Opened | ", "") + "? When?\n= 1962\n"))
 
 
+@pytest.mark.parametrize(("text", "line"), [(TABLE, 1), (TABLE + "A paragraph.\n? When?\n= 1962\n", 5)])
+def test_what_belongs_to_no_question_is_refused(tmp_path: Path, text: str, line: int) -> None:
+    with pytest.raises(Unusable, match=rf"some\.txt:{line}: "):
+        tables(file(tmp_path, text))
+
+
 def test_claims_without_a_sign_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Unusable, match=r"some\.txt:2"):
         claims(file(tmp_path, "A passage.\nA claim.\n"))

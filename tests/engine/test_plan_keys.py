@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from orchestra.doors import Call, Refused
+from orchestra.engine.kinds import planning
 from orchestra.engine.replay import replay
 from orchestra.events import TurnStarted
 from orchestra.testing import VirtualClock, run_simulated
@@ -70,6 +71,15 @@ def test_a_grounded_plan_begins_with_a_value_and_another_line_is_handed_back() -
     played = planned("str, repairs: 1, grounded: true", answer=mending)
     assert played.outcome == Value("A B")
     assert "it reads nothing of what was brought along" in questions(played)[1].inputs["request"]
+
+
+def test_another_version_of_a_plan_may_begin_otherwise_and_the_goal_itself_is_no_ground() -> None:
+    node = program(WORK % "returns: str, grounded: true").nodes[0]
+    failed = planning.Past(failed=(("s1 = shout(text=input.text)", "too loud"),))
+    assert planning.offered(node, "go").grounds == {"text"}
+    assert not planning.offered(node, "go", failed).grounds
+    again = (WORK % "returns: str, grounded: true").replace('"make it loud: ${input.text}"', '"${input.text}"')
+    assert not planning.offered(program(again).nodes[0], "go").grounds
 
 
 def test_the_router_may_decline_unless_something_is_planned_anyway() -> None:

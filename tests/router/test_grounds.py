@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 
+from orchestra.agent.contract import Contract
 from orchestra.router import cache
 from orchestra.router.gates import judge
-from orchestra.router.grammar import plan_grammar, step_grammar
+from orchestra.router.grammar import NoStep, plan_grammar, step_grammar
+from orchestra.router.grounds import grounded
 from orchestra.router.notation import Step, read
 from orchestra.router.offer import Offer
 from orchestra.router.planner import Ask, Planned, Request, go_on, start
-from orchestra.values.types import Schema
+from orchestra.router.shortlist import shortlist
 from tests.agent.test_grammar import accepts
-from tests.router.house import COMPARE, DOCUMENTS, READER, SEARCH, STR, SUM, contract, offer, walked
+from tests.router.house import COMPARE, DOCUMENTS, READER, SEARCH, STR, SUM, contract, offer, record, walked
 
 TEXT = {"question": STR, "text": STR}
 
 
-def grounded(*skills: object, values: dict[str, Schema] | None = None, grounds: tuple[str, ...] = ("documents",)) -> Offer:
-    return replace(offer(*skills, values=values), grounds=grounds)  # type: ignore[arg-type]
+def brought(*skills: Contract, grounds: tuple[str, ...] = ("documents",), **more: Any) -> Offer:
+    return grounded(offer(*skills, **more), grounds)
 
 
 @pytest.mark.parametrize("stepwise", [True, False])
 @pytest.mark.parametrize("seed", range(12))
 def test_a_plan_that_is_drawn_begins_with_what_was_brought_along(seed: int, stepwise: bool) -> None:
-    random, given = Random(seed), grounded()
+    random, given = Random(seed), brought()
     state, wanted = start(Request("", given, repairs=0, stepwise=stepwise))
     for _ in range(20):
         if not isinstance(wanted, Ask):
@@ -46,17 +48,17 @@ def test_a_plan_that_is_drawn_begins_with_what_was_brought_along(seed: int, step
     ("line", "good"),
     [
         ("s1 = search(query=input.question, documents=input.documents)", True),
-        ("s1 = reader(question=input.question, context=input.documents[0].text)", True),
+        ("s1 = reader(question=input.question, context=input.documents[0].text)", False),  # one of them is too little
         ("s1 = [reader(question=input.question, context=x.text) for x in input.documents]", True),
         ('s1 = [search(query=x, documents=input.documents) for x in ["a", "b"]]', True),
         ("s1 = calculator(question=input.question)", False),
-        ("s1 = calculator(question=input.documents[0].source)", True),
+        ("s1 = calculator(question=input.documents[0].source)", False),
         ('s1 = [calculator(question=x) for x in ["a", "b"]]', False),
         ('s1 = compare(first=1, second=2, how="more")', False),
     ],
 )
 def test_grammar_and_gates_agree_on_a_first_step(line: str, good: bool) -> None:
-    given = grounded()
+    given = brought()
     assert accepts(step_grammar(given), line) is good
     assert accepts(plan_grammar(given), f"{line}\nreturn s1") is good
     assert [fault.code for fault in judge(read(line), given, [])] == ([] if good else ["R015"])
@@ -67,13 +69,13 @@ def test_any_other_step_reads_what_it_likes() -> None:
     first = read("s1 = search(query=input.question, documents=input.documents)")
     assert isinstance(first, Step)
     line = "s2 = calculator(question=input.question)"
-    assert accepts(step_grammar(grounded(), [first]), f"\n{line}")
-    assert judge(read(line), grounded(), [first]) == []
-    assert accepts(plan_grammar(grounded()), f"{first}\n{line}\nreturn s2")
+    assert accepts(step_grammar(brought(), [first]), f"\n{line}")
+    assert judge(read(line), brought(), [first]) == []
+    assert accepts(plan_grammar(brought()), f"{first}\n{line}\nreturn s2")
 
 
 def test_one_of_several_values_is_enough_and_the_question_is_none_of_them() -> None:
-    given = grounded(READER, SUM, values=TEXT | {"documents": DOCUMENTS}, grounds=("text", "documents"))
+    given = brought(READER, SUM, values=TEXT | {"documents": DOCUMENTS}, grounds=("text", "documents"))
     assert accepts(step_grammar(given), "s1 = calculator(question=input.text)")
     assert accepts(step_grammar(given), "s1 = reader(question=input.question, context=input.text)")
     assert not accepts(step_grammar(given), "s1 = reader(question=input.question, context=input.question)")
@@ -84,21 +86,63 @@ def test_one_of_several_values_is_enough_and_the_question_is_none_of_them() -> N
 @pytest.mark.parametrize(
     "given",
     [
-        grounded(COMPARE),  # nobody takes documents, nor texts
-        grounded(contract("reading", "agent", {"documents": DOCUMENTS, "sums": {"type": "array", "items": DOCUMENTS}}, STR), COMPARE),
-        grounded(COMPARE, grounds=()),
+        brought(COMPARE),  # nobody takes documents, nor texts
+        brought(contract("reading", "agent", {"documents": DOCUMENTS, "sums": {"type": "array", "items": DOCUMENTS}}, STR), COMPARE),
+        brought(COMPARE, grounds=()),
     ],
 )
 def test_where_no_skill_can_read_it_at_once_nothing_is_demanded(given: Offer) -> None:
-    assert given.must_read == frozenset()
+    assert given.grounds == frozenset()
     assert accepts(step_grammar(given), 's1 = compare(first=1, second=2, how="more")')
 
 
 def test_a_list_counts_where_only_its_elements_can_be_read() -> None:
-    assert grounded(READER).must_read == {"documents"}
+    assert brought(READER).grounds == {"documents"}
     each = contract("sizes", "tool", {"document": {**DOCUMENTS["items"], "$defs": DOCUMENTS["$defs"]}}, STR)
-    assert grounded(each).must_read == {"documents"}
+    assert brought(each).grounds == {"documents"}
 
 
 def test_a_plan_that_served_without_the_rule_is_not_recalled_under_it() -> None:
-    assert cache.shape(grounded(SEARCH), "router") != cache.shape(offer(SEARCH), "router")
+    assert cache.shape(brought(SEARCH), "router") != cache.shape(offer(SEARCH), "router")
+
+
+def test_a_line_that_names_no_input_is_refused_like_any_other() -> None:
+    faults = judge(read("s1 = calculator(question=input)"), brought(), [])
+    assert [fault.code for fault in faults] == ["R015", "R004"]
+
+
+def test_a_list_that_nobody_brought_along_is_not_enough() -> None:
+    texts = {"type": "array", "items": STR}
+    given = brought(SUM, READER, values=TEXT | {"texts": texts}, grounds=("text",))
+    line = "s1 = [calculator(question=x) for x in input.texts]"
+    assert not accepts(step_grammar(given), line)
+    assert [fault.code for fault in judge(read(line), given, [])] == ["R015"]
+    both = "s1 = [reader(question=x, context=input.text) for x in input.texts]"
+    assert accepts(step_grammar(given), both)
+    assert judge(read(both), given, []) == []
+
+
+def test_a_field_of_a_record_is_enough_and_so_is_a_list_in_it() -> None:
+    report = record({"title": STR, "rows": {"type": "array", "items": record({"name": STR})}})
+    given = brought(SUM, values={"question": STR, "report": report}, grounds=("report",))
+    for line in ("s1 = calculator(question=input.report.title)", "s1 = [calculator(question=x.name) for x in input.report.rows]"):
+        assert accepts(step_grammar(given), line)
+        assert judge(read(line), given, []) == []
+
+
+def test_of_a_plan_of_one_step_nothing_is_demanded_that_does_not_bring_the_answer_about() -> None:
+    truth = {"type": "boolean"}
+    assert brought(SEARCH, COMPARE, steps=2, returns=truth).grounds == {"documents"}
+    given = brought(SEARCH, COMPARE, steps=1, returns=truth)
+    assert accepts(step_grammar(given), 's1 = compare(first=1, second=2, how="more")')
+    assert not given.grounds
+    with pytest.raises(NoStep):
+        step_grammar(brought(SEARCH, steps=1, returns=truth))
+
+
+def test_a_shortlist_keeps_somebody_who_can_read_what_was_brought_along() -> None:
+    sums = [contract(f"calc{number}", "agent", {"question": STR}, STR, says="Computes a sum of numbers.") for number in range(6)]
+    given = shortlist(brought(*sums, SEARCH), "the sum of these numbers", 3)
+    assert "search" in given.skills
+    assert len(given.skills) == 3
+    assert "search" not in shortlist(offer(*sums, SEARCH), "the sum of these numbers", 3).skills

@@ -27,6 +27,7 @@ from orchestra.errors import OrchestraError
 from orchestra.events import Drafted, Usage
 from orchestra.router import cache
 from orchestra.router.gates import Rejection
+from orchestra.router.grounds import grounded
 from orchestra.router.notation import Answer, Line, Step, read
 from orchestra.router.offer import Offer, Skill
 from orchestra.router.plan import Plan, plan_of, question, rewritten, so_far, workflow
@@ -215,9 +216,8 @@ def offered(node: CompiledNode, goal: str, past: Past = _FIRST, *, declines: boo
     listed: tuple[Skill | Contract, ...] = (*workflows, *planning.skills)
     skills = [one for one in listed if one.name not in past.acted]
     words = shortened(goal) if planning.copied else ""
-    grounds = [name for name in known if name != GOAL] if planning.grounded else ()
-    declines = declines and not planning.anyway
-    return Offer.of(skills, known, node.output, limits=planning.limits, words=words, declines=declines, grounds=grounds)
+    offer = Offer.of(skills, known, node.output, limits=planning.limits, words=words, declines=declines and not planning.anyway)
+    return grounded(offer, planning.grounds if past == _FIRST else ())  # another version goes another way
 
 
 def shape(node: CompiledNode, goal: str, label: str) -> str:

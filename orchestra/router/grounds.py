@@ -1,0 +1,65 @@
+"""Grounds: the values that somebody brought along with a request, of which the first step of its plan reads one (decision 033).
+
+To read a value is to be given it, or a field of it, or to go over it, if it is a list. One element of a list is too little: whoever
+brings a folder of documents does not mean the first one's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from orchestra.router.notation import ELEMENT, INPUT, Reference, Step
+from orchestra.router.offer import Offer, Scope, Skill, parts, statable
+from orchestra.values.types import Schema
+
+
+def grounded(offer: Offer, names: Iterable[str]) -> Offer:
+    """The offer, of whose plans the first step reads one of these inputs; those that no skill can read in a first step are left out."""
+    return replace(offer, grounds=frozenset(name for name in names if readers(offer, list(offer.skills.values()), name)))
+
+
+def is_ground(offer: Offer, reference: Reference) -> bool:
+    """Whether a reference is to a value that the first step is to read, or to a field of one."""
+    path = reference.path
+    return reference.root == INPUT and bool(path) and path[0] in offer.grounds and not any(isinstance(one, int) for one in path)
+
+
+def reads(offer: Offer, step: Step) -> bool:
+    """Whether a first step reads what it is to read; any does where it is nothing."""
+    return not offer.grounds or any(is_ground(offer, one) for one in step.references)
+
+
+def readers(offer: Offer, skills: Sequence[Skill], name: str) -> list[Skill]:
+    """Of these skills, those whose call can be a first step that is given an input; where there are none, those that can go over it."""
+    alone = replace(offer, grounds=frozenset({name}))
+    return [one for one in skills if _takes(alone, one)] or [one for one in skills if _goes_over(alone, one)]
+
+
+def _takes(offer: Offer, skill: Skill) -> bool:
+    scope = Scope(offer)
+    given = [kind for reference, kind in scope.at_hand() if is_ground(offer, reference)]
+    return _callable(offer, skill, scope, given, []) and _ends(offer, skill, each=False)
+
+
+def _goes_over(offer: Offer, skill: Skill) -> bool:
+    scope = Scope(offer)
+    lists = [inner for reference, inner in scope.lists() if is_ground(offer, reference)]
+    over = [[kind for _, kind in parts(Reference(ELEMENT), inner)] for inner in lists]
+    return any(_callable(offer, skill, scope, kinds, kinds) for kinds in over) and _ends(offer, skill, each=True)
+
+
+def _callable(offer: Offer, skill: Skill, scope: Scope, wanted: list[Schema], more: list[Schema]) -> bool:
+    """Whether all arguments can be given, at least one of them a value of the types that are wanted."""
+
+    def takes(kind: Schema, values: Iterable[Schema]) -> bool:
+        return any(offer.proof.misfit(have, kind) is None for have in values)
+
+    at_hand = [*(kind for _, kind in scope.at_hand()), *more]
+    needed = [skill.fields[name] for name in skill.required]
+    return any(takes(kind, wanted) for kind in skill.fields.values()) and all(statable(kind) or takes(kind, at_hand) for kind in needed)
+
+
+def _ends(offer: Offer, skill: Skill, *, each: bool) -> bool:
+    """Whether it brings the answer about, where it is the last step too."""
+    return offer.limits.steps > 1 or offer.brings(skill.name, each=each)
