@@ -54,7 +54,7 @@ def draw(number: int) -> Drawn:
     """The workflow of a number. Raises what the compiler raises where no draft of many compiles, which would be a fault of this module."""
     refusals: list[InputError | InputErrors] = []
     for draft in range(40):
-        lines = [f"{number}/{draft}{part}" for part in ("", "/checks", "/parts", "/choices")]
+        lines = [f"{number}/{draft}{part}" for part in ("", "/checks", "/parts", "/choices", "/grounds")]
         author = _Author(*map(Random, lines))
         graph = author.workflow(f"w{number}")
         text = json.dumps(graph, indent=1)
@@ -83,7 +83,7 @@ class _Scope:
 class _Author:
     """Writes one workflow, and those that it calls."""
 
-    def __init__(self, chance: Random, asking: Random, parting: Random, choosing: Random) -> None:
+    def __init__(self, chance: Random, asking: Random, parting: Random, choosing: Random, grounding: Random) -> None:
         self.chance = chance
         self.asking = asking
         """Of checks that ask agents, apart from the rest: a workflow stays the same but for them."""
@@ -91,6 +91,8 @@ class _Author:
         """Of nodes that back off, likewise."""
         self.choosing = choosing
         """Of nodes that ask one agent of several, likewise."""
+        self.grounding = grounding
+        """Of plans that begin with what they are given, likewise."""
         self.called: dict[str, dict[str, Any]] = {}
         self.features: Counter[str] = Counter()
         self.number = 0
@@ -397,7 +399,7 @@ class _Author:
         node |= {"repairs": self.chance.randint(0, 3), "replans": self.chance.choice((0, 1, 1, 2))}
         node["streaming"] = self.likely(0.8)
         node |= {"stepwise": self.likely(0.85), "copied": self.likely(0.3), "anyway": self.likely(0.3)}
-        if self.choosing.random() < 0.3:
+        if self.grounding.random() < 0.3:
             node["grounded"] = True
             self.features["plan grounded"] += 1
         if self.choosing.random() < 0.25:
