@@ -84,7 +84,7 @@ def test_with_nothing_otherwise_nobody_is_asked_and_all_is_the_same(block: int) 
         assert (found.verdict, changed, found.stops) == ("same", [], ()), number
     assert compared >= 10  # of twenty
     assert len(renewed) <= 1, (
-        "steps of plans, and lines of their next version, are asked anew where an order decided which were asked at all: one program in a hundred"
+        "steps of plans, and lines of their next version, are asked anew where an order decided which were asked at all: one in a hundred"
     )
 
 
