@@ -6,8 +6,8 @@
 2023, `github.com/yuxiaw/Factcheck-GPT`); their training parts are read. A true claim is edited (`bench.claim_edits`) in three ways, so that
 neither the claim alone nor common words tell which it is: the claim, which then is contradicted; the evidence, with the same outcome; and
 both alike, which leaves the claim supported. Without the sentence that it rests on, a claim is not stated. The written claims
-(`bench.written_rows`) are of authors who had seen no row of these sets. A training that goes on from an adapter has seen the public
-sets before: `--again` is the share of them that it sees once more.
+(`bench.written_rows`) are of authors who had seen no row of these sets; they are for a training that goes on from an adapter, which has
+seen the public sets before: `--again` is the share of these that it sees once more. Without it the set is of the public ones alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from bench.claim_edits import Edit, edits, names_in
 from bench.data_sets import command_line, write
-from bench.written_rows import written
+from bench.written_rows import renewed
 from orchestra.agent.card import Card
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Origin, Row
@@ -120,7 +120,7 @@ def _without(pair: Pair) -> str | None:
     return rest if len(rest) > 80 else None
 
 
-def made(folder: Path, held_edits: bool = False, again: float = 1.0) -> DataSet:
+def made(folder: Path, held_edits: bool = False, again: float | None = None) -> DataSet:
     """The data set; with the edits of the held-back groups in its tune part, for the calibration, where they are asked for."""
     sources = {name: folder / name / "train.jsonl" for name in LABELS}
     pairs = {name: pairs_of(name, path) for name, path in sources.items()}
@@ -131,16 +131,15 @@ def made(folder: Path, held_edits: bool = False, again: float = 1.0) -> DataSet:
     parts = {**parts, "train": [*parts["train"], *(pair.row() for pair in more if pair.group not in held)]}
     if held_edits:
         parts["tune"] = [*parts["tune"], *(pair.row() for pair in more if pair.group in held)]
-    kept = random.Random("again")
-    parts = {**parts, "train": [row for row in parts["train"] if kept.random() < again]}
-    said = "as they are" if again == 1 else f"as they are; {again:.0%} of those to train on"
-    ours, origin = written("claims")
-    for part, rows in split(ours, SHARES).items():
-        parts[part] = [*parts[part], *rows]
     licences = {"begin": "CC BY 4.0", "factcheckgpt": "Apache-2.0"}
-    origins = [Origin(f"{name}, train part", licences[name], digest(sources[name].read_bytes()), said, len(pairs[name])) for name in LABELS]
+    origins = [
+        Origin(f"{name}, train part", licences[name], digest(sources[name].read_bytes()), "as they are", len(pairs[name]))
+        for name in LABELS
+    ]
     origins.append(Origin("both", "CC BY 4.0, Apache-2.0", "", "deterministic edits of true pairs", len(more)))
-    origins.append(origin)
+    if again is not None:
+        parts, origin = renewed(parts, "claims", again, SHARES)
+        origins.append(origin)
     card = Card.load(ROOT / "agents" / "entailment")
     return DataSet.made("claims", card.name, contract_digest(card), "CC BY 4.0 and Apache-2.0", origins, parts)
 
@@ -149,7 +148,7 @@ def main() -> None:
     """Writes the folder."""
     parser = command_line(__doc__, "the folder with begin and factcheckgpt")
     parser.add_argument("--held-edits", action="store_true", help="edits of the held-back rows in the tune part too, for the calibration")
-    parser.add_argument("--again", type=float, default=1.0, help="the share of the public sets' rows and edits that is trained on")
+    parser.add_argument("--again", type=float, help="written claims too, and this share of the public sets' rows and edits")
     given = parser.parse_args()
     write(made(given.data, given.held_edits, given.again), given.out)
 

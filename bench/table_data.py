@@ -4,9 +4,9 @@
 
 TAT-QA (Zhu, Lei, Huang, Wang, Zhang, Lv, Feng, Chua 2021), `github.com/NExTplusplus/TAT-QA`, MIT. Derivations, which are free text, become
 expressions whose exact value is the answer; rows where that fails, and those whose words are not in the table or the text, are left out.
-Beside them, questions that are asked of the same tables by rule: a cell, a difference, a change in per cent, a mean, a sum; and written
-ones, to tables of all kinds (`bench.written_rows`). A training that goes on from an adapter has seen TAT-QA before: `--again` is the
-share of it that it sees once more.
+Beside them, questions that are asked of the same tables by rule: a cell, a difference, a change in per cent, a mean, a sum. A
+training that goes on from an adapter has seen these before: with `--again` it sees that share of them once more, beside written questions
+to tables of all kinds (`bench.written_rows`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from bench.data_sets import command_line, write
-from bench.written_rows import written
+from bench.written_rows import renewed
 from orchestra.agent.card import Card
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Origin, Row
@@ -162,31 +162,31 @@ def _plain(figure: str) -> str:
     return f"-{digits}" if "(" in figure or "-" in figure else digits
 
 
-def made(source: Path, count: int, again: float = 1.0) -> DataSet:
+def made(source: Path, count: int, again: float | None = None) -> DataSet:
     """The data set."""
     rows = rows_of(source)
     parts = split(rows, SHARES)
     more = list(asked(parts["train"], count))
-    kept, said = random.Random("again"), "" if again == 1 else f"; {again:.0%} of those to train on"
-    parts["train"] = [row for row in (*parts["train"], *more) if kept.random() < again]
-    ours, origin_of_ours = written("tables")
-    for part, some in split(ours, SHARES).items():
-        parts[part] = [*parts[part], *some]
+    parts["train"] = [*parts["train"], *more]
     origin = "TAT-QA, Zhu et al. 2021, train part"
     origins = [
-        Origin(origin, "MIT", digest(source.read_bytes()), f"derivations as expressions, answers as quotes{said}", len(rows)),
-        Origin(origin, "MIT", digest(source.read_bytes()), f"questions put to its tables by rule{said}", len(more)),
-        origin_of_ours,
+        Origin(origin, "MIT", digest(source.read_bytes()), "derivations as expressions, answers as quotes", len(rows)),
+        Origin(origin, "MIT", digest(source.read_bytes()), "questions put to its tables by rule", len(more)),
     ]
+    licence = "MIT"
+    if again is not None:
+        parts, found = renewed(parts, "tables", again, SHARES)
+        origins.append(found)
+        licence = "MIT and Apache-2.0"
     card = Card.load(ROOT / "agents" / "table_reader")
-    return DataSet.made("tatqa", card.name, contract_digest(card), "MIT and Apache-2.0", origins, parts)
+    return DataSet.made("tatqa", card.name, contract_digest(card), licence, origins, parts)
 
 
 def main() -> None:
     """Writes the folder."""
     parser = command_line(__doc__, "the folder tatqa")
     parser.add_argument("--asked", type=int, default=5)
-    parser.add_argument("--again", type=float, default=1.0, help="the share of TAT-QA's rows that is trained on")
+    parser.add_argument("--again", type=float, help="written questions too, and this share of the others")
     given = parser.parse_args()
     write(made(given.data / "train.jsonl", given.asked, given.again), given.out)
 

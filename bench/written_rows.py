@@ -32,15 +32,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from orchestra.learn.dataset import Origin, Row
+import msgspec
+
+from orchestra.learn.dataset import Origin, Part, Row
+from orchestra.learn.splits import Shares, split
 from orchestra.values.arithmetic import NotArithmetic, evaluate
 from orchestra.values.json import digest
 
@@ -143,6 +147,18 @@ def written(kind: str) -> tuple[list[Row], Origin]:
     return rows, Origin(
         f"bench/written/{kind}", "Apache-2.0", digest(b"".join(path.read_bytes() for path in paths)), "as they are", len(rows)
     )
+
+
+def renewed(parts: Mapping[Part, list[Row]], kind: str, again: float, shares: Shares) -> tuple[dict[Part, list[Row]], Origin]:
+    """The parts for a training that goes on from an adapter: of the rows that it was trained on a share once more, and those that were
+    written beside them; and where the latter come from. Raises `Unusable`."""
+    kept = random.Random("again")
+    rows, origin = written(kind)
+    ours = split(rows, shares)
+    train = [row for row in parts["train"] if kept.random() < again]
+    made = {**parts, "train": train}
+    said = f"as they are, beside {again:.0%} of the other rows to train on"
+    return {part: [*made[part], *ours[part]] for part in made}, msgspec.structs.replace(origin, made=said)
 
 
 def as_test(rows: Iterable[Row]) -> bytes:
