@@ -21,8 +21,12 @@ def grounded(offer: Offer, names: Iterable[str]) -> Offer:
 
 def is_ground(offer: Offer, reference: Reference) -> bool:
     """Whether a reference is to a value that the first step is to read, or to a field of one."""
+    return _of(reference, offer.grounds)
+
+
+def _of(reference: Reference, names: frozenset[str]) -> bool:
     path = reference.path
-    return reference.root == INPUT and bool(path) and path[0] in offer.grounds and not any(isinstance(one, int) for one in path)
+    return reference.root == INPUT and bool(path) and path[0] in names and not any(isinstance(one, int) for one in path)
 
 
 def reads(offer: Offer, step: Step) -> bool:
@@ -32,30 +36,23 @@ def reads(offer: Offer, step: Step) -> bool:
 
 def readers(offer: Offer, skills: Sequence[Skill], name: str) -> list[Skill]:
     """Of these skills, those whose call can be a first step that is given an input; where there are none, those that can go over it."""
-    alone = replace(offer, grounds=frozenset({name}))
-    return [one for one in skills if _takes(alone, one)] or [one for one in skills if _goes_over(alone, one)]
-
-
-def _takes(offer: Offer, skill: Skill) -> bool:
-    scope = Scope(offer)
-    given = [kind for reference, kind in scope.at_hand() if is_ground(offer, reference)]
-    return _callable(offer, skill, scope, given, []) and _ends(offer, skill, each=False)
-
-
-def _goes_over(offer: Offer, skill: Skill) -> bool:
-    scope = Scope(offer)
-    lists = [inner for reference, inner in scope.lists() if is_ground(offer, reference)]
+    scope, own = Scope(offer), frozenset({name})
+    at_hand = [kind for _, kind in scope.at_hand()]
+    whole = [kind for reference, kind in scope.at_hand() if _of(reference, own)]
+    lists = [inner for reference, inner in scope.lists() if _of(reference, own)]
     over = [[kind for _, kind in parts(Reference(ELEMENT), inner)] for inner in lists]
-    return any(_callable(offer, skill, scope, kinds, kinds) for kinds in over) and _ends(offer, skill, each=True)
+    given = [one for one in skills if _callable(offer, one, whole, at_hand) and _ends(offer, one, each=False)]
+    return given or [
+        one for one in skills if any(_callable(offer, one, each, at_hand + each) for each in over) and _ends(offer, one, each=True)
+    ]
 
 
-def _callable(offer: Offer, skill: Skill, scope: Scope, wanted: list[Schema], more: list[Schema]) -> bool:
+def _callable(offer: Offer, skill: Skill, wanted: Sequence[Schema], at_hand: Sequence[Schema]) -> bool:
     """Whether all arguments can be given, at least one of them a value of the types that are wanted."""
 
-    def takes(kind: Schema, values: Iterable[Schema]) -> bool:
+    def takes(kind: Schema, values: Sequence[Schema]) -> bool:
         return any(offer.proof.misfit(have, kind) is None for have in values)
 
-    at_hand = [*(kind for _, kind in scope.at_hand()), *more]
     needed = [skill.fields[name] for name in skill.required]
     return any(takes(kind, wanted) for kind in skill.fields.values()) and all(statable(kind) or takes(kind, at_hand) for kind in needed)
 

@@ -250,6 +250,9 @@ class Reading:
         """The steps of this version, evaluated in their scope."""
         if not steps:
             return Run({}, {}, {})
+        grounds = self.planning.grounds if self.version == 1 else ()  # all plans here have a tool that takes any text
+        if grounds and not any(f"input.{name}" in str(steps[0]) for name in grounds):
+            self.oracle.objections.append(f"I5 the plan of {self.path} begins with {steps[0]}, and was to read one of {', '.join(grounds)}")
         program = self._compiled(so_far(steps, self._offer(), self.node.name))
         given = {**self.given, **{name: value for name, (value, _) in self.told.values.items()}}
         around = {"input": {name: given[name] for name in program.inputs}}

@@ -145,4 +145,5 @@ def test_a_shortlist_keeps_somebody_who_can_read_what_was_brought_along() -> Non
     given = shortlist(brought(*sums, SEARCH), "the sum of these numbers", 3)
     assert "search" in given.skills
     assert len(given.skills) == 3
+    assert given.grounds == {"documents"}, "what was settled on the whole offer holds of the shortlist too"
     assert "search" not in shortlist(offer(*sums, SEARCH), "the sum of these numbers", 3).skills
