@@ -250,9 +250,7 @@ class Reading:
         """The steps of this version, evaluated in their scope."""
         if not steps:
             return Run({}, {}, {})
-        grounds = self.planning.grounds if self.version == 1 else ()  # all plans here have a tool that takes any text
-        if grounds and not any(f"input.{name}" in str(steps[0]) for name in grounds):
-            self.oracle.objections.append(f"I5 the plan of {self.path} begins with {steps[0]}, and was to read one of {', '.join(grounds)}")
+        self._begins(steps[0])
         program = self._compiled(so_far(steps, self._offer(), self.node.name))
         given = {**self.given, **{name: value for name, (value, _) in self.told.values.items()}}
         around = {"input": {name: given[name] for name in program.inputs}}
@@ -260,6 +258,12 @@ class Reading:
         run = Run({node.name: outcomes[node.index] for node in program.nodes}, {node.name: node for node in program.nodes}, inner)
         self._windows(run)
         return run
+
+    def _begins(self, step: Step) -> None:
+        """The first step reads what it is to read: all plans here have a tool that takes any text."""
+        texts = [name for name in self.planning.grounds if self.planning.values[name].schema == {"type": "string"}]
+        if self.version == 1 and texts and not any(f"input.{name}" in str(step) for name in self.planning.grounds):
+            self.oracle.objections.append(f"I5 the plan of {self.path} begins with {step}, and was to read one of {', '.join(texts)}")
 
     def _drop(self, run: Run, used: set[str]) -> None:
         """Nobody waits for the steps that are not used."""

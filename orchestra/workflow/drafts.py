@@ -292,7 +292,7 @@ def _plan(compiler: Compiler, node: nodes.PlanNode, types: Names, path: Path) ->
             cache=node.cache,
             stepwise=node.stepwise,
             copied=node.copied,
-            grounds=tuple(name for name, value in node.with_.items() if value != node.plan) if node.grounded else (),
+            grounds=tuple(name for name in values if node.with_[name] != node.plan) if node.grounded else (),
             anyway=node.anyway,
             shortlist=node.shortlist,
             judges=kits.judges(compiler, (*skills, *reached)),
