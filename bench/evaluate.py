@@ -122,7 +122,8 @@ def measured(task: Task, fleet: str | None, root: Path) -> Measured:
     failed = {arm["arm"]: arm["failed"] for arm in report["arms"] if arm["failed"] > report["rows"] / 2}
     if failed:
         raise ValueError(f"of {report['rows']} rows failed: {', '.join(f'{count} of {arm}' for arm, count in failed.items())}")
-    return Measured(task.agent, task.name, task.plan, report, stamp_of(task.card))
+    own = f"orchestra learn evaluate {task.agent} --data {OWN.relative_to(ROOT)} --evaluation {task.name}" if task.data == OWN else ""
+    return Measured(task.agent, task.name, task.plan, report, stamp_of(task.card), own)
 
 
 def _environment() -> dict[str, str]:

@@ -22,6 +22,7 @@ from bench.ask import _leaves, _stands
         ("12.5", {"answer": 112.5}, False),
         ("12.5", [{"answer": 12.5}], True),
         ("27", {"text": "27/100"}, True),
+        ("19:00", {"start": "19:00", "end": "21:00"}, True),
         ("3", {"answer": 2, "cells": [{"row": 3, "column": 3, "text": "2"}]}, False),
     ],
 )
