@@ -138,8 +138,8 @@ def made(folder: Path, held_edits: bool = False, again: float | None = None) -> 
     ]
     origins.append(Origin("both", "CC BY 4.0, Apache-2.0", "", "deterministic edits of true pairs", len(more)))
     if again is not None:
-        parts, origin = renewed(parts, "claims", again, SHARES)
-        origins.append(origin)
+        parts, found = renewed(parts, ("claims", "sentences"), again, SHARES)
+        origins += found
     card = Card.load(ROOT / "agents" / "entailment")
     return DataSet.made("claims", card.name, contract_digest(card), "CC BY 4.0 and Apache-2.0", origins, parts)
 

@@ -175,8 +175,8 @@ def made(source: Path, count: int, again: float | None = None) -> DataSet:
     ]
     licence = "MIT"
     if again is not None:
-        parts, found = renewed(parts, "tables", again, SHARES)
-        origins.append(found)
+        parts, found = renewed(parts, ("tables",), again, SHARES)
+        origins += found
         licence = "MIT and Apache-2.0"
     card = Card.load(ROOT / "agents" / "table_reader")
     return DataSet.made("tatqa", card.name, contract_digest(card), licence, origins, parts)

@@ -1,6 +1,7 @@
 """Rows that were written for training: claims with their evidence, and questions to tables.
 
     python -m bench.written_rows claims FILE ... [--rows OUT]
+    python -m bench.written_rows sentences FILE ... [--rows OUT]
     python -m bench.written_rows tables FILE ... [--rows OUT]
 
 The files of `bench/written` were written for this project (Apache-2.0) by language models, each for itself, that had seen no row of a
@@ -13,6 +14,10 @@ A block of claims is a passage in one line, and claims below it: `+` it is suppo
     + Nobody could cross the bridge in the summer of 1931.
     - The bridge was closed in the autumn.
     ? The repairs of the bridge were expensive.
+
+Of the same files `sentences` takes two sentences of each passage as claims: as they stand, which is supported, and with an edit
+(`bench.claim_edits`), which is contradicted. Authors put their errors into a passage's own words and the truth into others: an adapter
+that saw their claims alone called 72 of 100 sentences contradicted that stood in the evidence, letter by letter.
 
 A block of questions is a table, a line a row and its cells apart by `|`, paragraphs that stand beside it (`>`), and questions (`?`), each
 followed by what answers it: quotes (`=`, apart by ` ; `) or an expression over figures that stand there (`#`), and the scale in brackets
@@ -36,13 +41,14 @@ import random
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from bench.claim_edits import edits, names_in
 from orchestra.learn.dataset import Origin, Part, Row
 from orchestra.learn.splits import Shares, split
 from orchestra.values.arithmetic import NotArithmetic, evaluate
@@ -51,6 +57,8 @@ from orchestra.values.json import digest
 FOLDER = Path(__file__).with_name("written")
 VERDICTS = {"+": "supported", "-": "contradicted", "?": "not stated"}
 SCALES = ("percent", "thousand", "million", "billion")
+SENTENCES, SHORTEST, LONGEST = 2, 25, 250
+"""Sentences of a passage that are taken for claims, and the characters of one, at least and at most."""
 _FIGURE = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _SCALED = re.compile(r"^(.*?)(?: \[(\w+)\])?$")
 
@@ -86,6 +94,24 @@ def claims(path: Path) -> list[Row]:
                 raise Unusable(f"{path}:{number}: a claim begins with one of {' '.join(VERDICTS)} and a blank")
             given = {"claim": line[2:].strip(), "evidence": evidence}
             found.append(Row(f"written-{path.stem}-{number}", given, {"label": label}, group))
+    return found
+
+
+def sentences(path: Path) -> list[Row]:
+    """Sentences of the passages of a file of claims, as they stand there and with an edit. Raises `Unusable`."""
+    found = []
+    passages = {str(row.input["evidence"]): row.group for row in claims(path)}
+    names = sorted({name for evidence in passages for name in names_in(evidence) if len(name) > 3})
+    for evidence, group in passages.items():
+        chance = random.Random(f"{group} sentences")
+        every = [one for one in re.split(r"(?<=[.!?])\s+", evidence) if SHORTEST <= len(one) <= LONGEST]
+        for number, claim in enumerate(chance.sample(every, min(SENTENCES, len(every)))):
+            name = f"sentence-{group}-{number}"
+            found.append(Row(name, {"claim": claim, "evidence": evidence}, {"label": "supported"}, group))
+            wrong = [edit for edit in edits(claim, evidence, names, chance) if edit.kind != "denial"]
+            if wrong:
+                changed = chance.choice(wrong).applied(claim)
+                found.append(Row(f"{name}-edited", {"claim": changed, "evidence": evidence}, {"label": "contradicted"}, group))
     return found
 
 
@@ -137,28 +163,33 @@ def _output(answer: str, texts: list[str]) -> dict[str, Any]:
     return {"expression": text, "quotes": [], "scale": scale}
 
 
-READERS = {"claims": claims, "tables": tables}
+READERS = {"claims": claims, "sentences": sentences, "tables": tables}
+PLACES = {"sentences": "claims"}
+"""The folders of kinds that have none of their own name."""
 
 
 def written(kind: str) -> tuple[list[Row], Origin]:
     """All rows of a kind that are in the tree, and where they come from. Raises `Unusable`."""
-    paths = sorted((FOLDER / kind).glob("*.txt"))
+    paths = sorted((FOLDER / PLACES.get(kind, kind)).glob("*.txt"))
     rows = [row for path in paths for row in READERS[kind](path)]
-    return rows, Origin(
-        f"bench/written/{kind}", "Apache-2.0", digest(b"".join(path.read_bytes() for path in paths)), "as they are", len(rows)
-    )
+    place, made = (f"bench/written/{PLACES.get(kind, kind)}", "sentences of the passages and edits" if kind in PLACES else "as they are")
+    return rows, Origin(place, "Apache-2.0", digest(b"".join(path.read_bytes() for path in paths)), made, len(rows))
 
 
-def renewed(parts: Mapping[Part, list[Row]], kind: str, again: float, shares: Shares) -> tuple[dict[Part, list[Row]], Origin]:
-    """The parts for a training that goes on from an adapter: of the rows that it was trained on a share once more, and those that were
-    written beside them; and where the latter come from. Raises `Unusable`."""
+def renewed(
+    parts: Mapping[Part, list[Row]], kinds: Sequence[str], again: float, shares: Shares
+) -> tuple[dict[Part, list[Row]], list[Origin]]:
+    """The parts for a training on what was written too: of the rows to train on a share, and beside them all of these kinds; and where the
+    latter come from. Raises `Unusable`."""
     kept = random.Random("again")
-    rows, origin = written(kind)
-    ours = split(rows, shares)
-    train = [row for row in parts["train"] if kept.random() < again]
-    made = {**parts, "train": train}
-    said = f"as they are, beside {again:.0%} of the other rows to train on"
-    return {part: [*made[part], *ours[part]] for part in made}, msgspec.structs.replace(origin, made=said)
+    made = {**parts, "train": [row for row in parts["train"] if kept.random() < again]}
+    origins = []
+    for kind in kinds:
+        rows, origin = written(kind)
+        ours = split(rows, shares)
+        made = {part: [*made[part], *ours[part]] for part in made}
+        origins.append(msgspec.structs.replace(origin, made=f"{origin.made}, beside {again:.0%} of the other rows to train on"))
+    return made, origins
 
 
 def as_test(rows: Iterable[Row]) -> bytes:

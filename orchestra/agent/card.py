@@ -325,6 +325,16 @@ class Card(CardFile):
             return "+".join(part._mind for part in self.parts)
         return digest(msgspec.json.encode([self.kind, self.model, self.adapter, self.system, self.template, self.data_digest]))
 
+    def at(self, *path: str | int) -> Place:
+        """Where a key of the card's file stands, for a fault found after it was loaded; its first line where it is not there now."""
+        if self.folder is None:
+            return Place(f"the agent {self.name!r}", 1)
+        file = self.folder / FILE
+        try:
+            return load(_bytes(self.folder, FILE, Place(str(file), 1)), str(file)).place(path)
+        except InputError:
+            return Place(str(file), 1)
+
     def read(self, name: str, limit: int = MAX_DATA_BYTES) -> bytes:
         """A file of the card's folder. Raises `InputError` A003 for a path that leads out of it, A004 where it is not there."""
         if self.folder is None:

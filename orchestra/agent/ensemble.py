@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from orchestra.agent.card import FILE, Card
-from orchestra.errors import InputError, Place
+from orchestra.agent.card import Card
+from orchestra.errors import InputError
 from orchestra.values.labels import may_go
 from orchestra.values.schema import bare, show, under
 from orchestra.values.types import Schema, nearest
@@ -18,15 +18,15 @@ def joined(card: Card, cards: Mapping[str, Card]) -> Card:
     """
     if card.kind != "ensemble" or card.parts:
         return card
-    place = Place(str(card.folder / FILE), 1) if card.folder is not None else Place(f"the agent {card.name!r}", 1)
     parts: list[Card] = []
-    for name in card.members:
+    for number, name in enumerate(card.members):
         if (part := cards.get(name)) is None:
             near = nearest(name, cards)
             hint = f"did you mean {near!r}?" if near else "orchestra agents list"
-            raise InputError("A019", f"members: there is no agent {name!r} with a card", place=place, hint=hint)
+            raise InputError("A019", f"members: there is no agent {name!r} with a card", place=card.at("members", number), hint=hint)
         if (why := _unfit(card, part)) is not None:
-            raise InputError("A024", f"members: {name} cannot be one of {card.name}: {why}", place=place, hint="orchestra explain A024")
+            said, place = f"members: {name} cannot be one of {card.name}: {why}", card.at("members", number)
+            raise InputError("A024", said, place=place, hint="orchestra explain A024")
         parts.append(part)
     return card.joined(parts)
 

@@ -16,6 +16,7 @@ MAX_BYTES = 1 << 20
 """Bytes of one file at most."""
 MAX_FILES = 10_000
 TEXT_FILES = (".txt", ".md")
+STDIN = ("-", "@-")
 
 
 _EXAMPLES = {"integer": "3", "number": "0.5", "boolean": "true", "array": '["…"]', "object": '{"key": "…"}', "null": "null"}
@@ -68,15 +69,15 @@ def read_inputs(given: Sequence[str], fields: Mapping[str, Schema]) -> dict[str,
     """The inputs that `-i` options state; `fields` has the type of each input.
 
     An option is `key=value`, `key=@file`, `key=@folder` (documents), `key=-` (the text on stdin), `@file.json` or `-` (a whole
-    JSON object). `@@` begins a value with one `@`. A key that is a list may be given many times, an element each. Raises
+    JSON object); `@-` is stdin too. `@@` begins a value with one `@`. A key that is a list may be given many times, an element each. Raises
     `InputError` C010 (an option of another form), C011 (no such input), C012 (not of the type), C013 (no JSON object) or
     C014 (unreadable file).
     """
     objects: dict[str, Any] = {}
     texts: dict[str, list[str]] = {}
     for option in given:
-        if option == "-" or (option.startswith("@") and "=" not in option):
-            source, text = ("stdin", sys.stdin.read()) if option == "-" else (option[1:], read_text(Path(option[1:])))
+        if option in STDIN or (option.startswith("@") and "=" not in option):
+            source, text = ("stdin", sys.stdin.read()) if option in STDIN else (option[1:], read_text(Path(option[1:])))
             objects |= json_object(text, source)
             continue
         key, equals, value = option.partition("=")
@@ -151,7 +152,7 @@ def _value(key: str, given: Sequence[str], wanted: Type) -> Any:
     values: list[Any] = []
     for text in given:
         path = Path(text[1:])
-        if not text.startswith("@") or text.startswith("@@"):
+        if not text.startswith("@") or text.startswith("@@") or text in STDIN:
             values.append(_single(key, text, items))
         elif items.is_document and path.suffix != ".json":
             values += read_documents(path)
@@ -164,8 +165,10 @@ def _value(key: str, given: Sequence[str], wanted: Type) -> Any:
 
 
 def _single(key: str, text: str, wanted: Type) -> Any:
-    if text == "-":
+    if text in STDIN:
         text = sys.stdin.read()
+        if wanted.is_document and not text.lstrip().startswith("{"):
+            return {"source": "stdin", "text": text}
     elif text.startswith("@@"):
         text = text[1:]
     elif text.startswith("@"):

@@ -171,6 +171,16 @@ def test_who_cannot_be_a_member_is_told_with_the_place(tmp_path: Path, cards: di
     assert error.place.file.endswith("agent.yaml")
 
 
+def test_the_fault_of_a_member_is_told_where_it_is_named(tmp_path: Path) -> None:
+    text = ENSEMBLE.replace("[first, second]", "\n- first\n- second")
+    with pytest.raises(InputError) as caught:
+        load(tmp_path, both=text, first=member("first"))
+    assert (caught.value.place and caught.value.place.line) == 5
+    with pytest.raises(InputError) as caught:
+        load(tmp_path / "b", both=text, first=member("first"), second=member("second", "tools: [search]\n"))
+    assert (caught.value.place and caught.value.place.line) == 5
+
+
 def test_an_ensemble_can_be_asked_once_all_its_members_can(tmp_path: Path) -> None:
     registry = load(tmp_path, both=ENSEMBLE, first=member("first"), second=member("second", "kind: encoder\nmodel: mpnet\n"))
     card = registry.card("both")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.evaluate import OWN
-from bench.written_rows import READERS, Unusable, as_test, claims, renewed, tables, written
+from bench.written_rows import PLACES, READERS, Unusable, as_test, claims, renewed, sentences, tables, written
 from orchestra.learn.dataset import Row
 from orchestra.learn.splits import Shares
 from orchestra.values.arithmetic import evaluate
@@ -40,6 +40,15 @@ def test_claims_of_one_passage_are_a_group(tmp_path: Path) -> None:
     assert [row.output["label"] for row in (first, second, third)] == ["supported", "contradicted", "not stated"]
     assert first.group == second.group != third.group
     assert len({row.id for row in (first, second, third)}) == 3
+
+
+def test_sentences_of_a_passage_are_supported_and_an_edit_of_one_is_not(tmp_path: Path) -> None:
+    stands, edited = sentences(file(tmp_path, CLAIMS))
+
+    assert stands.input["claim"] == stands.input["evidence"] == "The bridge was closed in May 1931."
+    assert edited.input["claim"] != edited.input["evidence"] == stands.input["evidence"]
+    assert [row.output["label"] for row in (stands, edited)] == ["supported", "contradicted"]
+    assert stands.group == edited.group == claims(file(tmp_path, CLAIMS))[0].group
 
 
 def test_questions_have_the_table_and_its_paragraphs(tmp_path: Path) -> None:
@@ -85,7 +94,7 @@ def test_claims_without_a_sign_are_refused(tmp_path: Path) -> None:
         claims(file(tmp_path, "A passage.\nA claim.\n"))
 
 
-@pytest.mark.parametrize("kind", ["claims", "tables"])
+@pytest.mark.parametrize("kind", READERS)
 def test_what_is_in_the_tree_can_be_read(kind: str) -> None:
     rows, origin = written(kind)
 
@@ -93,9 +102,9 @@ def test_what_is_in_the_tree_can_be_read(kind: str) -> None:
     assert len({row.id for row in rows}) == len(rows)
 
 
-@pytest.mark.parametrize("kind", ["claims", "tables"])
+@pytest.mark.parametrize("kind", READERS)
 def test_rows_to_evaluate_on_are_those_of_the_file_beside_them_and_none_is_trained_on(kind: str) -> None:
-    rows = READERS[kind](OWN / f"{kind}.txt")
+    rows = READERS[kind](OWN / f"{PLACES.get(kind, kind)}.txt")
 
     assert (OWN / f"{kind}.jsonl").read_bytes() == as_test(rows)
     assert not {row.group for row in rows} & {row.group for row in written(kind)[0]}
@@ -104,11 +113,11 @@ def test_rows_to_evaluate_on_are_those_of_the_file_beside_them_and_none_is_train
 def test_a_training_that_goes_on_sees_a_share_of_the_old_rows_and_all_that_were_written() -> None:
     old = [Row(str(number), {}, {}, str(number)) for number in range(1000)]
     ours, origin = written("claims")
-    parts, found = renewed({"train": old, "tune": old[:7], "test": []}, "claims", 0.3, Shares(tune=0.06, test=0.0))
+    parts, (found,) = renewed({"train": old, "tune": old[:7], "test": []}, ("claims",), 0.3, Shares(tune=0.06, test=0.0))
 
     kept = [row for row in parts["train"] if row in old]
     assert 250 < len(kept) < 350
     assert parts["tune"][:7] == old[:7]
     assert len(parts["train"]) + len(parts["tune"]) == len(kept) + 7 + len(ours)
     assert (found.digest, found.made) == (origin.digest, "as they are, beside 30% of the other rows to train on")
-    assert renewed({"train": old, "tune": [], "test": []}, "claims", 0.3, Shares())[0]["train"][:9] == kept[:9]
+    assert renewed({"train": old, "tune": [], "test": []}, ("claims",), 0.3, Shares())[0]["train"][:9] == kept[:9]

@@ -98,6 +98,9 @@ def test_a_file_of_json_is_its_value(tmp_path: Path) -> None:
     assert read(f"numbers=@{tmp_path}/n.json") == {"numbers": [1, 2]}
 
 
+DOCUMENT = {"source": "stdin", "text": "all of it"}
+
+
 def test_files_and_folders_are_documents(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     for name in ("b.md", "a.txt", "deep/c.txt", "ignored.pdf"):
@@ -118,6 +121,15 @@ def test_stdin_is_an_object_or_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read("-") == {"text": "a"}
     monkeypatch.setattr("sys.stdin", io.StringIO("all of it"))
     assert read("text=-") == {"text": "all of it"}
+
+
+@pytest.mark.parametrize("dash", ["-", "@-"])
+def test_stdin_is_a_document_where_documents_are_wanted(monkeypatch: pytest.MonkeyPatch, dash: str) -> None:
+    for wanted, given in (("document", {"document": DOCUMENT}), ("documents", {"documents": [DOCUMENT]}), ("text", {"text": "all of it"})):
+        monkeypatch.setattr("sys.stdin", io.StringIO("all of it"))
+        assert read(f"{wanted}={dash}") == given
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"source": "a.txt", "text": "b"}'))
+    assert read(f"document={dash}") == {"document": {"source": "a.txt", "text": "b"}}
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", '{"text": 1, "text": 2}', '{"text": NaN}'])
