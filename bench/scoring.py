@@ -2,7 +2,8 @@
 
     python -m bench.scoring [--rounds 9] [--claims 1 4 16] [--tokens 350] [--docs FOLDER]
 
-Asks the shipped agent `entailment` on the laptop's fleet, which it starts or adopts. Every round has documents that the server has not
+Asks a judge of the laptop's fleet, which it starts or adopts: its base without an adapter, which judges badly; how long that takes does
+not hang on it. Every round has documents that the server has not
 seen; arms take turns in going first. Each one asks for the probabilities of all three labels, of the very same tokens:
 
 - *one by one*: what the engine does. k chats at once under a choice of three labels, each cut after its first token, which tells all;
@@ -44,6 +45,23 @@ LABELS = ("supported", "contradicted", "not stated")
 NAMES = ("Amara", "Bruno", "Chiara", "Dmitri", "Elif", "Femi", "Greta", "Hamid", "Ines", "Jonas")
 THINGS = ("bridges", "clocks", "paintings", "letters", "maps", "songs", "chairs", "lamps", "gardens", "engines")
 PLACES = ("Lyon", "Turin", "Porto", "Ghent", "Bergen", "Tartu", "Cadiz", "Graz", "Split", "Delft")
+
+
+def judge() -> Card:
+    """A language model that tells one of the labels, and how probable two of them are."""
+    text, chance = {"type": "string"}, {"anyOf": [{"type": "number"}, {"type": "null"}]}
+    fields = {"label": {"enum": list(LABELS)}, "p_supported": chance, "p_refute": chance}
+    return Card.declared(
+        "judge",
+        input={"type": "object", "properties": {"claim": text, "evidence": text}, "required": ["claim", "evidence"]},
+        output={"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False},
+        prompt="<!-- user -->\n{{ evidence }}\n\nClaim: {{ claim }}",
+        computed={"p_supported": {"probability": "supported"}, "p_refute": {"probability": "contradicted"}},
+        model="base",
+        system="Judge.",
+        max_output=8,
+        min_output=4,
+    )
 
 
 @dataclass(frozen=True)
@@ -244,7 +262,7 @@ class Told:
 
 async def measured(given: argparse.Namespace) -> str:
     """The table."""
-    card = Card.load(machine.ROOT / "agents" / "entailment").varied(calibration=None)
+    card = judge()
     described = config.read(machine.ROOT / "configs" / "laptop.yaml")
     chance = random.Random(given.seed)
     lines = [HEAD]

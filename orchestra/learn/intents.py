@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "safetensors", "sklearn", "tokenizers", "threadpoolctl")
 MANY = 100
 """Labels from which on the linear classifier gets fewer features: its weights are a number for each of them."""
-PAIR_EPOCHS, PAIR_TOKENS = 3, 256
+PAIR_EPOCHS, PAIR_TOKENS = 3, 512
 """Passes over pairs where nothing is said, and the tokens of one that are read at most."""
 ALL = 1_000
 """Blocks of an encoder, however many it has."""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from orchestra.agent.grammar import bounded, decodable, json_text, literal, quoted
-from orchestra.router.grounds import is_ground
+from orchestra.router.grounds import is_ground, is_whole
 from orchestra.router.notation import ELEMENT, Answer, Argument, Literal, Reference, Step
 from orchestra.router.offer import Offer, Scope, Skill, free, parts, statable
 from orchestra.values.json import canonical
@@ -221,22 +221,23 @@ class _Writer:
         return [(skill, self.rule(f"{literal(skill + '(')} {self.rule(' | '.join(bodies))}")) for skill, bodies in found.items()]
 
     def _over_those_at_hand(self, scope: Scope, chosen: Sequence[str], demands: Sequence[Values]) -> list[tuple[str, str]]:
-        """The arguments of such calls, and their ends, by skill. Whoever goes over a ground has read it."""
+        """The arguments of such calls, and their ends, by skill. Whoever goes over a ground and is given its elements has read it."""
         sorts: dict[tuple[bytes, bool], tuple[Schema, list[Reference]]] = {}
         for reference, inner in scope.lists():
             key = self.offer.proof.mark(inner), is_ground(self.offer, reference)
             sorts.setdefault(key, (inner, []))[1].append(reference)
         found = []
         for (_, read), (inner, lists) in sorts.items():
-            values = self._values(scope.at_hand())
-            parts_ = self._values(list(parts(Reference(ELEMENT), inner)), stated=False)
-            ends = self._over(lists)
+            values, ends = self._values(scope.at_hand()), self._over(lists)
+            every = list(parts(Reference(ELEMENT), inner))
+            whole = [one for one in every if is_whole(one[0])] if read and demands else []
+            some, enough = self._values(every, stated=False), self._values(whole, stated=False)
+            wanted = [[enough]] if whole else []
+            wanted += [[some, *demands], *([[some, enough]] if whole else [])] if whole != every else []
             for skill in chosen:
                 twins = tuple(twin for twin in self._calling(skill, each=True) if self.before[twin].each in lists)
-                if (
-                    body := self._arguments(self.offer.skills[skill], values, [parts_, *([] if read else demands)], twins, ends)
-                ) is not None:
-                    found.append((skill, body))
+                bodies = (self._arguments(self.offer.skills[skill], values, one, twins, ends) for one in wanted)
+                found += [(skill, body) for body in bodies if body is not None]
         return found
 
     def _over_stated(self, scope: Scope, chosen: Sequence[str], demands: Sequence[Values]) -> list[tuple[str, str]]:

@@ -1,7 +1,8 @@
 """Grounds: the values that somebody brought along with a request, of which the first step of its plan reads one (decision 033).
 
-To read a value is to be given it, or a field of it, or to go over it, if it is a list. One element of a list is too little: whoever
-brings a folder of documents does not mean the first one's name.
+To read a value is to be given it, or a field of it, or to go over it, if it is a list, and be given its elements or a field of theirs.
+One element of a list is too little: whoever brings a folder of documents does not mean the first one's name, nor the first cell of each
+row who brings a table.
 """
 
 from __future__ import annotations
@@ -26,12 +27,19 @@ def is_ground(offer: Offer, reference: Reference) -> bool:
 
 def _of(reference: Reference, names: frozenset[str]) -> bool:
     path = reference.path
-    return reference.root == INPUT and bool(path) and path[0] in names and not any(isinstance(one, int) for one in path)
+    return reference.root == INPUT and bool(path) and path[0] in names and is_whole(reference)
+
+
+def is_whole(reference: Reference) -> bool:
+    """Whether it is to a value or to a field of it, and to no single element of a list."""
+    return not any(isinstance(one, int) for one in reference.path)
 
 
 def reads(offer: Offer, step: Step) -> bool:
     """Whether a first step reads what it is to read; any does where it is nothing."""
-    return not offer.grounds or any(is_ground(offer, one) for one in step.references)
+    over = isinstance(step.each, Reference) and is_ground(offer, step.each)
+    given = [value for value in step.arguments.values() if isinstance(value, Reference)]
+    return not offer.grounds or any(is_ground(offer, one) or (over and one.root == ELEMENT and is_whole(one)) for one in given)
 
 
 def readers(offer: Offer, skills: Sequence[Skill], name: str) -> list[Skill]:
@@ -40,7 +48,7 @@ def readers(offer: Offer, skills: Sequence[Skill], name: str) -> list[Skill]:
     at_hand = [kind for _, kind in scope.at_hand()]
     whole = [kind for reference, kind in scope.at_hand() if _of(reference, own)]
     lists = [inner for reference, inner in scope.lists() if _of(reference, own)]
-    over = [[kind for _, kind in parts(Reference(ELEMENT), inner)] for inner in lists]
+    over = [[kind for reference, kind in parts(Reference(ELEMENT), inner) if is_whole(reference)] for inner in lists]
     given = [one for one in skills if _callable(offer, one, whole, at_hand) and _ends(offer, one, each=False)]
     return given or [
         one for one in skills if any(_callable(offer, one, each, at_hand + each) for each in over) and _ends(offer, one, each=True)

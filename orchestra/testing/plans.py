@@ -6,6 +6,7 @@ time; so where the record says that another version began, the oracle asks only 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -262,7 +263,10 @@ class Reading:
     def _begins(self, step: Step) -> None:
         """The first step reads what it is to read: all plans here have a tool that takes any text."""
         texts = [name for name in self.planning.grounds if self.planning.values[name].schema == {"type": "string"}]
-        if self.version == 1 and texts and not any(f"input.{name}" in str(step) for name in self.planning.grounds):
+        call, _, over = str(step).partition(" for x in ")
+        each = re.search(r"=x(\.\w+)*[,)]", call) is not None  # an element, or a field of it
+        read = [name for name in self.planning.grounds if f"input.{name}" in call or (each and over.startswith(f"input.{name}"))]
+        if self.version == 1 and texts and not read:
             self.oracle.objections.append(f"I5 the plan of {self.path} begins with {step}, and was to read one of {', '.join(texts)}")
 
     def _drop(self, run: Run, used: set[str]) -> None:

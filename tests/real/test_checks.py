@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from bench.scoring import Ways, document
+from bench.scoring import Ways, document, judge
 from orchestra import Orchestra, Reading, abstain, accepted, agent, agree, by_model, needed, rederive, workflow
-from orchestra.agent.card import Card
 from orchestra.events import AttemptFinished, ChecksStarted, Event, Judged, Verdict
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.dispatch import Fleet
@@ -131,7 +130,7 @@ async def test_one_token_tells_what_the_whole_label_did(laptop: FleetConfig) -> 
     noise of bfloat16 in batches of other sizes, which `python -m bench.scoring` puts at 0.07."""
     chance = random.Random(5)
     text, claims = document(chance, 350, 20)
-    card = Card.load(Path(__file__).parents[2] / "agents" / "entailment").varied(calibration=None)
+    card = judge()
     async with Fleet.open(laptop, cards={card.name: card}) as fleet:
         ways = Ways(fleet, card)
         await ways.prepare()

@@ -102,6 +102,37 @@ def test_a_list_counts_where_only_its_elements_can_be_read() -> None:
     assert brought(each).grounds == {"documents"}
 
 
+ROWS = {"type": "array", "items": {"type": "array", "items": STR, "minItems": 1}}
+PAIR = contract("pair", "tool", {"first": STR, "second": STR}, STR)
+CELLS = contract("cells", "tool", {"row": ROWS["items"], "cell": STR}, STR)
+
+
+@pytest.mark.parametrize(
+    ("line", "good"),
+    [
+        ("s1 = look(question=input.question, table=input.table)", True),
+        ("s1 = [calculator(question=x[0]) for x in input.table]", False),  # one cell of each row is not the table
+        ("s1 = [pair(first=x[0], second=input.question) for x in input.table]", False),
+        ("s1 = [pair(first=x[0], second=input.text) for x in input.table]", True),  # it reads the text
+        ('s1 = [cells(row=x, cell="a") for x in input.table]', True),
+        ("s1 = [cells(row=x, cell=x[0]) for x in input.table]", True),
+        ('s1 = [pair(first=x, second="a") for x in input.names]', False),  # nobody brought them along
+    ],
+)
+def test_one_cell_of_each_row_is_not_the_table(line: str, good: bool) -> None:
+    look = contract("look", "agent", {"question": STR, "table": ROWS}, STR)
+    values = {"question": STR, "table": ROWS, "text": STR, "names": {"type": "array", "items": STR}}
+    given = brought(SUM, PAIR, CELLS, look, values=values, grounds=("table", "text"))
+    assert given.grounds == {"table", "text"}
+    assert accepts(step_grammar(given), line) is good
+    assert accepts(plan_grammar(given), f"{line}\nreturn s1") is good
+    assert [fault.code for fault in judge(read(line), given, [])] == ([] if good else ["R015"])
+
+
+def test_a_table_is_no_ground_where_its_cells_alone_can_be_read() -> None:
+    assert brought(SUM, PAIR, values={"question": STR, "table": ROWS}, grounds=("table",)).grounds == frozenset()
+
+
 def test_a_plan_that_served_without_the_rule_is_not_recalled_under_it() -> None:
     assert cache.shape(brought(SEARCH), "router") != cache.shape(offer(SEARCH), "router")
 
