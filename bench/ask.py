@@ -3,7 +3,7 @@
     python -m bench.ask [FILE] [--part PART] [--fleet NAME] [--router AGENT] [--out FILE]
 
 The requests of docs/ask.md stand in `bench/ask.yaml`. Those of `bench/ask_strangers.yaml` are another author's, who had not seen what the
-router was trained on; the part `test` makes docs/ask_strangers.md. A request is right where every text that it expects stands in the
+router was trained on; the part that a file says is `shown` makes its page. A request is right where every text that it expects stands in the
 answer, a number as a whole one, or, where the documents do not tell, where the answer is null. Nothing is left out of a page, failures
 least of all.
 """
@@ -160,11 +160,12 @@ def main() -> None:
     parser.add_argument("--router", default="router")
     parser.add_argument("--out", type=Path, help="the page; docs/FILE.md without it")
     given = parser.parse_args()
+    said = load(given.file.read_bytes(), str(given.file)).value
+    if given.out is None and given.part not in ("", shown := said.get("shown", "")):
+        parser.error(f"the page of docs/ is of {f'the part {shown!r}' if shown else 'the whole file'}: --out FILE")
     told = asyncio.run(answered(requests(given.file, given.part), given.fleet, given.router))
-    if given.out is None and given.part not in ("", "test"):
-        parser.error("the pages of docs/ are of whole files or of their part `test`: --out FILE")
     out = given.out or ROOT / "docs" / f"{given.file.stem}.md"
-    out.write_text(page(told, load(given.file.read_bytes(), str(given.file)).value["about"], now()), "utf-8")
+    out.write_text(page(told, said["about"], now()), "utf-8")
     print(f"{sum(one.right for one in told)} of {len(told)} right; {out} written")
 
 

@@ -171,8 +171,9 @@ class Troupe:
         """The cards of a program that stand on encoders, those behind a condition left out."""
         cards = self._project.registry.cards
         for node in program.nodes:
-            card = cards.get(node.contract.name) if node.contract is not None and node.kind == "agent" else None
-            if node.when is None and card is not None:
+            asked = [node.contract.name] if node.contract is not None and node.kind == "agent" else []
+            asked += node.acceptance.judges if node.acceptance is not None else ()
+            for card in (cards[name] for name in asked if node.when is None and name in cards):
                 yield from (one for one in (card, *card.parts) if one.kind == "encoder")
             if node.body is not None:
                 yield from self._encoded(node.body)

@@ -15,10 +15,12 @@ from orchestra.agent.registry import Registry
 from orchestra.config import Settings
 from orchestra.doors import UNMEASURED, Call, Done, Measure, Refused
 from orchestra.fleet.ensemble import ask, measure
+from orchestra.fleet.faults import FleetError
 from orchestra.project import Project
 from orchestra.testing.server import SimulatedServer
 from orchestra.workers import Troupe
-from orchestra.workflow.steps import agent, by_model, tool
+from orchestra.workflow.reader import read
+from orchestra.workflow.steps import Workflow, agent, by_model, tool
 
 FLEET = """\
 schema: orchestra/fleet/v1
@@ -356,3 +358,21 @@ async def test_an_answer_that_is_just_as_probable_as_is_enough_is_enough(tmp_pat
 
     await ask(call("both"), card, half)
     assert asked == ["first"]
+
+
+JUDGING = """
+schema: orchestra/v1
+name: judging
+input: {statement: str, text: str}
+output: ${checked}
+nodes:
+  checked: {verify: "${input.statement}", checks: [entailment], against: "${input.text}", otherwise: [abstain]}
+"""
+
+
+async def test_the_encoder_of_a_judge_is_there_before_the_clock_of_a_run_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    made = project(tmp_path)
+    async with Troupe.open(made, "adopt") as troupe:
+        with pytest.raises(FleetError, match="the encoder 'mpnet' is not on this machine"):
+            await troupe.prepare(made.program(Workflow.of(read(JUDGING, "judging.yaml").graph)))
