@@ -192,16 +192,20 @@ class Encoder:
         parts = [self._linear(x, f"{block}.attention.self.{name}", changes) for name in ("query", "key", "value")]
         split = (part.reshape(members, count, self.shape.heads, -1).transpose(0, 2, 1, 3) for part in parts)
         query, key, value = map(np.ascontiguousarray, split)  # of others products are slow
-        scores = query @ key.transpose(0, 1, 3, 2) / np.float32(math.sqrt(width // self.shape.heads))
+        query /= np.float32(math.sqrt(width // self.shape.heads))
+        scores = query @ key.transpose(0, 1, 3, 2)
         if near is not None:
-            scores = scores + near
-        scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        read: Array = (scores / scores.sum(axis=-1, keepdims=True)) @ value
+            scores += near
+        scores -= scores.max(axis=-1, keepdims=True)
+        np.exp(scores, out=scores)
+        scores /= scores.sum(axis=-1, keepdims=True)
+        read: Array = scores @ value
         return read.transpose(0, 2, 1, 3).reshape(members, count, width)
 
     def _linear(self, x: Array, name: str, changes: Mapping[str, Change]) -> Array:
         weight, bias = self._arrays[f"{name}.weight"], self._arrays[f"{name}.bias"]
-        given: Array = (x.reshape(-1, x.shape[-1]) @ weight.T + bias).reshape(*x.shape[:-1], -1)
+        given: Array = (x.reshape(-1, x.shape[-1]) @ weight.T).reshape(*x.shape[:-1], -1)
+        given += bias
         if (change := changes.get(name)) is None:
             return given
         given += (x @ change.down.transpose(0, 2, 1)) @ change.up.transpose(0, 2, 1)
@@ -210,10 +214,11 @@ class Encoder:
     def _normed(self, x: Array, name: str) -> Array:
         import numpy as np
 
-        centred = x - x.mean(axis=-1, keepdims=True)
-        spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(self.shape.epsilon))
-        normed: Array = centred / spread * self._arrays[f"{name}.weight"] + self._arrays[f"{name}.bias"]
-        return normed
+        centred: Array = x - x.mean(axis=-1, keepdims=True)
+        centred /= np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(self.shape.epsilon))
+        centred *= self._arrays[f"{name}.weight"]
+        centred += self._arrays[f"{name}.bias"]
+        return centred
 
 
 def named(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -244,16 +249,30 @@ CHARACTERS = 32
 """Characters of a text that are read for each token that counts: a word of more is one unknown token anyway."""
 
 
+PIECE = 1 << 15
+"""Numbers that a function goes through at once: those of all its steps stay in a processor's cache, which takes a sixth of the time."""
+ERF = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+
+
 def gelu(x: Array) -> Array:
     """`x` times the normal distribution's share below it, the error function by Abramowitz and Stegun, 7.1.26 (within 1.5e-7)."""
     import numpy as np
 
-    size = np.abs(x) * np.float32(math.sqrt(0.5))
-    t = 1 / (1 + np.float32(0.3275911) * size)
-    poly = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    outside = poly * np.exp(-size * size)
-    given: Array = (x * np.where(x < 0, outside / 2, 1 - outside / 2)).astype(np.float32)
-    return given
+    flat = x.reshape(-1)
+    given = np.empty_like(flat)
+    for start in range(0, flat.size, PIECE):
+        here, out = flat[start : start + PIECE], given[start : start + PIECE]
+        size = np.abs(here)
+        size *= np.float32(math.sqrt(0.5))
+        t = np.reciprocal(size * np.float32(0.3275911) + np.float32(1))
+        poly = t * np.float32(ERF[0])
+        for factor in ERF[1:]:
+            poly += np.float32(factor)
+            poly *= t
+        poly *= np.exp(size * -size)  # twice the share beyond the size
+        np.maximum(here, 0, out=out)
+        out -= np.abs(here) * poly * np.float32(0.5)
+    return given.reshape(x.shape)
 
 
 def mapped(path: Path) -> dict[str, Array]:

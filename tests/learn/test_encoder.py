@@ -22,7 +22,7 @@ from orchestra.learn.encoder import Face, Held, Plan, Rows, settle, train  # noq
 from orchestra.learn.linear import Fit  # noqa: E402
 from orchestra.learn.member import Step, embedded, trained  # noqa: E402
 from orchestra.learn.texts import Labelled, digest_of, folds  # noqa: E402
-from orchestra.learn.tuned import Frozen, Pace, Tuned  # noqa: E402
+from orchestra.learn.tuned import Frozen, Pace, Tuned, dropped  # noqa: E402
 from orchestra.testing.encoder import write_encoder  # noqa: E402
 from orchestra.values.types import Validator  # noqa: E402
 
@@ -105,6 +105,17 @@ def test_numpy_says_what_torch_said(base: Path) -> None:
     ours = np.stack([reader.embed(text, changes)[0] for text in texts])
     assert np.abs(theirs - ours).max() < 1e-5
     assert np.abs(ours - np.stack([reader.embed(text, {})[0] for text in texts])).max() > 1e-3, "the adapters change nothing"
+
+
+def test_what_is_dropped_of_a_row_is_dropped_of_all_its_tokens() -> None:
+    torch.manual_seed(3)
+    x = torch.ones(4, 5, 1000)
+    kept = dropped(x, 0.1)
+    assert torch.equal(kept, kept[:, :1].expand_as(kept))
+    assert 0.05 < (kept == 0).float().mean() < 0.15
+    assert kept.mean() == pytest.approx(1, abs=0.05)
+    assert not torch.equal(kept[0], kept[1])
+    assert torch.equal(dropped(x, 0), x)
 
 
 def test_what_runs_from_block_to_block_has_32_bits_where_products_have_16(base: Path) -> None:
