@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the page; docs/FILE.md without it")
     given = parser.parse_args()
     said = load(given.file.read_bytes(), str(given.file)).value
-    if given.out is None and given.part not in ("", shown := said.get("shown", "")):
+    if given.out is None and given.part != (shown := said.get("shown", "")):
         parser.error(f"the page of docs/ is of {f'the part {shown!r}' if shown else 'the whole file'}: --out FILE")
     told = asyncio.run(answered(requests(given.file, given.part), given.fleet, given.router))
     out = given.out or ROOT / "docs" / f"{given.file.stem}.md"

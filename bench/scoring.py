@@ -100,7 +100,7 @@ class Ways:
         """Of a chat, as the fleet sends it."""
 
     async def prepare(self) -> None:
-        """Brings up the server with the adapter, and learns the labels' first tokens."""
+        """Brings up the server, and learns the labels' first tokens."""
         await self.fleet.ready()
         warm = await self.one_by_one("The bridge is old.", ["The bridge is old.", "The bridge is new."])
         assert self.model, warm

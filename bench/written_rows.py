@@ -59,6 +59,7 @@ VERDICTS = {"+": "supported", "-": "contradicted", "?": "not stated"}
 SCALES = ("percent", "thousand", "million", "billion")
 SENTENCES, SHORTEST, LONGEST = 2, 25, 250
 """Sentences of a passage that are taken for claims, and the characters of one, at least and at most."""
+_SENTENCE = re.compile(r"[A-Z0-9“\"‘'(].*[^.?]{3}[.!]")
 _FIGURE = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _SCALED = re.compile(r"^(.*?)(?: \[(\w+)\])?$")
 
@@ -104,11 +105,13 @@ def sentences(path: Path) -> list[Row]:
     names = sorted({name for evidence in passages for name in names_in(evidence) if len(name) > 3})
     for evidence, group in passages.items():
         chance = random.Random(f"{group} sentences")
-        every = [one for one in re.split(r"(?<=[.!?])\s+", evidence) if SHORTEST <= len(one) <= LONGEST]
+        own = names_in(evidence)
+        every = [one for one in re.split(r"(?<=[.!?])\s+", evidence) if _SENTENCE.fullmatch(one) and SHORTEST <= len(one) <= LONGEST]
         for number, claim in enumerate(chance.sample(every, min(SENTENCES, len(every)))):
             name = f"sentence-{group}-{number}"
             found.append(Row(name, {"claim": claim, "evidence": evidence}, {"label": "supported"}, group))
-            wrong = [edit for edit in edits(claim, evidence, names, chance) if edit.kind != "denial"]
+            made = (edit for edit in edits(claim, evidence, names, chance) if edit.kind != "denial")
+            wrong = [edit for edit in made if edit.kind != "name" or edit.old in own]  # a capital may only begin a sentence
             if wrong:
                 changed = chance.choice(wrong).applied(claim)
                 found.append(Row(f"{name}-edited", {"claim": changed, "evidence": evidence}, {"label": "contradicted"}, group))

@@ -173,7 +173,9 @@ class Troupe:
         for node in program.nodes:
             asked = [node.contract.name] if node.contract is not None and node.kind == "agent" else []
             asked += node.acceptance.judges if node.acceptance is not None else ()
-            for card in (cards[name] for name in asked if node.when is None and name in cards):
+            if node.when is not None:
+                continue
+            for card in (cards[name] for name in asked if name in cards):
                 yield from (one for one in (card, *card.parts) if one.kind == "encoder")
             if node.body is not None:
                 yield from self._encoded(node.body)

@@ -326,7 +326,7 @@ class Card(CardFile):
         return digest(msgspec.json.encode([self.kind, self.model, self.adapter, self.system, self.template, self.data_digest]))
 
     def at(self, *path: str | int) -> Place:
-        """Where a key of the card's file stands, for a fault found after it was loaded; its first line where it is not there now."""
+        """Where a key of the card's file stands, for a fault found after it was loaded; the nearest key around one that is not there."""
         if self.folder is None:
             return Place(f"the agent {self.name!r}", 1)
         file = self.folder / FILE

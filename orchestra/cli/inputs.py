@@ -152,7 +152,9 @@ def _value(key: str, given: Sequence[str], wanted: Type) -> Any:
     values: list[Any] = []
     for text in given:
         path = Path(text[1:])
-        if not text.startswith("@") or text.startswith("@@") or text in STDIN:
+        if text in STDIN and items.is_document:
+            values += _piped(key)
+        elif not text.startswith("@") or text.startswith("@@") or text in STDIN:
             values.append(_single(key, text, items))
         elif items.is_document and path.suffix != ".json":
             values += read_documents(path)
@@ -165,10 +167,13 @@ def _value(key: str, given: Sequence[str], wanted: Type) -> Any:
 
 
 def _single(key: str, text: str, wanted: Type) -> Any:
+    if text in STDIN and wanted.is_document:
+        found = _piped(key)
+        if len(found) != 1:
+            raise InputError("C012", f"the input {key!r} is one document, and stdin has {len(found)}")
+        return found[0]
     if text in STDIN:
         text = sys.stdin.read()
-        if wanted.is_document and not text.lstrip().startswith("{"):
-            return {"source": "stdin", "text": text}
     elif text.startswith("@@"):
         text = text[1:]
     elif text.startswith("@"):
@@ -177,6 +182,22 @@ def _single(key: str, text: str, wanted: Type) -> Any:
             return {"source": path.name, "text": read_text(path)}
         text = read_text(path)
     return text if wanted.accepts_text else _parsed(key, text, wanted)
+
+
+def _piped(key: str) -> list[Any]:
+    """The documents on stdin: JSON of one or of a list of them, or the text of one."""
+    text = sys.stdin.read()
+    if not text.strip():
+        raise InputError(
+            "C014", f"stdin is empty, and the input {key!r} is read from it", hint=f"cat notes.txt | orchestra run … -i {key}=-"
+        )
+    try:
+        found = parse_untrusted(text)
+    except NotStrictJSON:
+        found = None
+    if isinstance(found, dict):
+        return [found]
+    return found if isinstance(found, list) else [{"source": "stdin", "text": text}]
 
 
 def _parsed(key: str, text: str, wanted: Type) -> Any:

@@ -1,7 +1,7 @@
 """A member of a committee, trained: epochs of length-bucketed batches, each of which follows from the seed and its own number.
 
 After each epoch a checkpoint is written (safetensors, never a pickle); a training that was killed goes on after the last one to the very
-same result on the same machine with as many threads.
+same result on the same machine with as many threads and the same code.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 POOL = 16
 """Batches among whose texts those of like length are sought."""
+ATTENDED = 1 << 21
+"""Pairs of tokens that attention sees at once where nothing is learnt, so that long texts take no more memory than short ones: of 128 texts
+of 128 tokens."""
 PER_LABEL = 20
 """Texts of a label whose mean is its first direction."""
 WARMING, DECAY, LONGEST = 0.06, 0.01, 1.0
@@ -100,9 +103,10 @@ class Epochs:
 def embedded(member: Tuned, texts: Texts, size: int = 128) -> Tensor:
     """The vectors of texts."""
     given = torch.zeros(len(texts), member.base.shape.width)
-    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-    for start in range(0, len(order), size):
-        batch = order[start : start + size]
+    left = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+    while left:
+        most = max(1, min(size, ATTENDED // max(1, len(texts[left[min(size, len(left)) - 1]])) ** 2))
+        batch, left = left[:most], left[most:]
         given[batch] = member.embed(*padded([texts[row] for row in batch]))
     return given
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestra.router.grounds import reads
+from orchestra.router.grounds import is_ground, reads
 from orchestra.router.notation import ELEMENT, INPUT, Answer, Line, Literal, NotPlan, Reference, Step, read
 from orchestra.router.offer import Offer, Scope, Skill, element_of, free, statable
 from orchestra.router.plan import listed
@@ -97,7 +97,9 @@ def _step(step: Step, scope: Scope, steps: Sequence[Step]) -> Iterator[Rejection
         return
     if not steps and not reads(offer, step):
         unread = ", ".join(f"{INPUT}.{name}" for name in offer.values if name in offer.grounds)
-        yield Rejection("R015", path, "it reads nothing of what was brought along", f"the first step reads one of {unread}")
+        over = isinstance(step.each, Reference) and is_ground(offer, step.each)
+        how = f"give it {ELEMENT}, or a field of it: one element of each is too little" if over else f"the first step reads one of {unread}"
+        yield Rejection("R015", path, "it reads nothing of what was brought along", how)
     for name in step.after:
         if name not in scope.steps:
             yield Rejection("R004", f"{path}/after", f"there is no {name} before this step")

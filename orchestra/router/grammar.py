@@ -228,15 +228,14 @@ class _Writer:
             sorts.setdefault(key, (inner, []))[1].append(reference)
         found = []
         for (_, read), (inner, lists) in sorts.items():
-            values, ends = self._values(scope.at_hand()), self._over(lists)
-            every = list(parts(Reference(ELEMENT), inner))
-            whole = [one for one in every if is_whole(one[0])] if read and demands else []
-            some, enough = self._values(every, stated=False), self._values(whole, stated=False)
-            wanted = [[enough]] if whole else []
-            wanted += [[some, *demands], *([[some, enough]] if whole else [])] if whole != every else []
+            ends, every = self._over(lists), list(parts(Reference(ELEMENT), inner))
+            ways = [(self._values(scope.at_hand()), [self._values(every, stated=False), *demands])]
+            if read and demands:
+                whole = [one for one in every if is_whole(one[0])]
+                ways.append((self._values([*scope.at_hand(), *every]), [self._values(whole, stated=False)]))
             for skill in chosen:
                 twins = tuple(twin for twin in self._calling(skill, each=True) if self.before[twin].each in lists)
-                bodies = (self._arguments(self.offer.skills[skill], values, one, twins, ends) for one in wanted)
+                bodies = (self._arguments(self.offer.skills[skill], values, wanted, twins, ends) for values, wanted in ways)
                 found += [(skill, body) for body in bodies if body is not None]
         return found
 

@@ -48,11 +48,15 @@ def readers(offer: Offer, skills: Sequence[Skill], name: str) -> list[Skill]:
     at_hand = [kind for _, kind in scope.at_hand()]
     whole = [kind for reference, kind in scope.at_hand() if _of(reference, own)]
     lists = [inner for reference, inner in scope.lists() if _of(reference, own)]
-    over = [[kind for reference, kind in parts(Reference(ELEMENT), inner) if is_whole(reference)] for inner in lists]
+    over = [list(parts(Reference(ELEMENT), inner)) for inner in lists]
     given = [one for one in skills if _callable(offer, one, whole, at_hand) and _ends(offer, one, each=False)]
-    return given or [
-        one for one in skills if any(_callable(offer, one, each, at_hand + each) for each in over) and _ends(offer, one, each=True)
-    ]
+    return given or [one for one in skills if any(_over(offer, one, each, at_hand) for each in over) and _ends(offer, one, each=True)]
+
+
+def _over(offer: Offer, skill: Skill, elements: Sequence[tuple[Reference, Schema]], at_hand: Sequence[Schema]) -> bool:
+    """Whether a skill can be called of each element of a list, and be given all of it or a field of it."""
+    whole = [kind for reference, kind in elements if is_whole(reference)]
+    return _callable(offer, skill, whole, [*at_hand, *(kind for _, kind in elements)])
 
 
 def _callable(offer: Offer, skill: Skill, wanted: Sequence[Schema], at_hand: Sequence[Schema]) -> bool:

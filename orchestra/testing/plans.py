@@ -6,7 +6,6 @@ time; so where the record says that another version began, the oracle asks only 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from orchestra.agent.contract import Catalog
 from orchestra.events import Drafted, TurnStarted
 from orchestra.router.gates import judge
 from orchestra.router.grounds import grounded
-from orchestra.router.notation import Answer, Step, read
+from orchestra.router.notation import Answer, Reference, Step, read
 from orchestra.router.offer import Offer
 from orchestra.router.plan import Plan, plan_of, question, rewritten, so_far, workflow
 from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, shortened, start
@@ -263,10 +262,10 @@ class Reading:
     def _begins(self, step: Step) -> None:
         """The first step reads what it is to read: all plans here have a tool that takes any text."""
         texts = [name for name in self.planning.grounds if self.planning.values[name].schema == {"type": "string"}]
-        call, _, over = str(step).partition(" for x in ")
-        each = re.search(r"=x(\.\w+)*[,)]", call) is not None  # an element, or a field of it
-        read = [name for name in self.planning.grounds if f"input.{name}" in call or (each and over.startswith(f"input.{name}"))]
-        if self.version == 1 and texts and not read:
+        named = [value for value in (*step.arguments.values(), step.each) if isinstance(value, Reference) and "[" not in str(value)]
+        mine = [one for one in named if one.root == "input" and one.path and one.path[0] in self.planning.grounds]
+        over = step.each in mine and any(one.root == "x" for one in named)
+        if self.version == 1 and texts and not over and all(one is step.each for one in mine):
             self.oracle.objections.append(f"I5 the plan of {self.path} begins with {step}, and was to read one of {', '.join(texts)}")
 
     def _drop(self, run: Run, used: set[str]) -> None:

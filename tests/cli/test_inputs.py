@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,17 @@ def test_stdin_is_a_document_where_documents_are_wanted(monkeypatch: pytest.Monk
     for wanted, given in (("document", {"document": DOCUMENT}), ("documents", {"documents": [DOCUMENT]}), ("text", {"text": "all of it"})):
         monkeypatch.setattr("sys.stdin", io.StringIO("all of it"))
         assert read(f"{wanted}={dash}") == given
-    monkeypatch.setattr("sys.stdin", io.StringIO('{"source": "a.txt", "text": "b"}'))
-    assert read(f"document={dash}") == {"document": {"source": "a.txt", "text": "b"}}
+    one = {"source": "a.txt", "text": "b"}
+    for said, found in ((one, [one]), ([one, one], [one, one])):
+        monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(said)))
+        assert read(f"documents={dash}") == {"documents": found}
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(one)))
+    assert read(f"document={dash}") == {"document": one}
+    monkeypatch.setattr("sys.stdin", io.StringIO("{{ no JSON }}"))
+    assert read(f"document={dash}") == {"document": {"source": "stdin", "text": "{{ no JSON }}"}}
+    for given, expected in (("", "C014"), (json.dumps([one, one]), "C012")):
+        monkeypatch.setattr("sys.stdin", io.StringIO(given))
+        assert code(f"document={dash}") == expected
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", '{"text": 1, "text": 2}', '{"text": NaN}'])

@@ -129,6 +129,22 @@ def test_one_cell_of_each_row_is_not_the_table(line: str, good: bool) -> None:
     assert [fault.code for fault in judge(read(line), given, [])] == ([] if good else ["R015"])
 
 
+def test_a_row_and_a_cell_of_it_are_read_together() -> None:
+    rows = {"type": "array", "items": {"type": "array", "items": record({"name": STR}), "minItems": 1}}
+    two = contract("two", "tool", {"row": rows["items"], "first": record({"name": STR})}, STR)
+    given = brought(two, COMPARE, values={"question": STR, "table": rows}, grounds=("table",))
+    line = "s1 = [two(row=x, first=x[0]) for x in input.table]"
+    assert given.grounds == {"table"}
+    assert accepts(step_grammar(given), line)
+    assert judge(read(line), given, []) == []
+
+
+def test_it_is_said_that_one_cell_of_each_row_is_too_little() -> None:
+    given = brought(SUM, CELLS, values={"question": STR, "table": ROWS}, grounds=("table",))
+    (fault,) = judge(read("s1 = [calculator(question=x[0]) for x in input.table]"), given, [])
+    assert fault.hint == "give it x, or a field of it: one element of each is too little"
+
+
 def test_a_table_is_no_ground_where_its_cells_alone_can_be_read() -> None:
     assert brought(SUM, PAIR, values={"question": STR, "table": ROWS}, grounds=("table",)).grounds == frozenset()
 
