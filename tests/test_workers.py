@@ -14,8 +14,8 @@ from orchestra.agent.card import Card
 from orchestra.agent.registry import Registry
 from orchestra.config import Settings
 from orchestra.doors import UNMEASURED, Call, Done, Measure, Refused
+from orchestra.errors import FleetError
 from orchestra.fleet.ensemble import ask, measure
-from orchestra.fleet.faults import FleetError
 from orchestra.project import Project
 from orchestra.testing.server import SimulatedServer
 from orchestra.workers import Troupe
@@ -373,6 +373,6 @@ nodes:
 async def test_the_encoder_of_a_judge_is_there_before_the_clock_of_a_run_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     made = project(tmp_path)
-    async with Troupe.open(made, "adopt") as troupe:
+    async with Troupe.open(made, mode="adopt") as troupe:
         with pytest.raises(FleetError, match="the encoder 'mpnet' is not on this machine"):
             await troupe.prepare(made.program(Workflow.of(read(JUDGING, "judging.yaml").graph)))
