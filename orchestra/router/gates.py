@@ -98,7 +98,7 @@ def _step(step: Step, scope: Scope, steps: Sequence[Step]) -> Iterator[Rejection
     if not steps and not reads(offer, step):
         unread = ", ".join(f"{INPUT}.{name}" for name in offer.values if name in offer.grounds)
         over = isinstance(step.each, Reference) and is_ground(offer, step.each)
-        how = f"give it {ELEMENT}, or a field of it: one element of each is too little" if over else f"the first step reads one of {unread}"
+        how = f"give a skill all of {step.each}, not row by row" if over else f"the first step reads one of {unread}"
         yield Rejection("R015", path, "it reads nothing of what was brought along", how)
     for name in step.after:
         if name not in scope.steps:

@@ -1,8 +1,8 @@
 """Grounds: the values that somebody brought along with a request, of which the first step of its plan reads one (decision 033).
 
 To read a value is to be given it, or a field of it, or to go over it, if it is a list, and be given its elements or a field of theirs.
-One element of a list is too little: whoever brings a folder of documents does not mean the first one's name, nor the first cell of each
-row who brings a table.
+One element of a list is too little: whoever brings a folder of documents does not mean the first one's name. And the rows of a table are
+nothing of their own, for what they mean stands in its head: nobody reads a table who goes over its rows.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from orchestra.router.notation import ELEMENT, INPUT, Reference, Step
 from orchestra.router.offer import Offer, Scope, Skill, parts, statable
+from orchestra.values.schema import branches
 from orchestra.values.types import Schema
 
 
@@ -37,9 +38,15 @@ def is_whole(reference: Reference) -> bool:
 
 def reads(offer: Offer, step: Step) -> bool:
     """Whether a first step reads what it is to read; any does where it is nothing."""
-    over = isinstance(step.each, Reference) and is_ground(offer, step.each)
+    over = isinstance(step.each, Reference) and any(one == step.each for one, _ in grounds_over(offer))
     given = [value for value in step.arguments.values() if isinstance(value, Reference)]
     return not offer.grounds or any(is_ground(offer, one) or (over and one.root == ELEMENT and is_whole(one)) for one in given)
+
+
+def grounds_over(offer: Offer, names: frozenset[str] | None = None) -> list[tuple[Reference, Schema]]:
+    """The lists that are read by whoever goes over them, with the types of their elements: of the grounds, or of these inputs."""
+    found = [(one, inner) for one, inner in Scope(offer).lists() if _of(one, offer.grounds if names is None else names)]
+    return [(one, inner) for one, inner in found if all(branch.get("type") != "array" for branch in branches(inner))]
 
 
 def readers(offer: Offer, skills: Sequence[Skill], name: str) -> list[Skill]:
@@ -47,8 +54,7 @@ def readers(offer: Offer, skills: Sequence[Skill], name: str) -> list[Skill]:
     scope, own = Scope(offer), frozenset({name})
     at_hand = [kind for _, kind in scope.at_hand()]
     whole = [kind for reference, kind in scope.at_hand() if _of(reference, own)]
-    lists = [inner for reference, inner in scope.lists() if _of(reference, own)]
-    over = [list(parts(Reference(ELEMENT), inner)) for inner in lists]
+    over = [list(parts(Reference(ELEMENT), inner)) for _, inner in grounds_over(offer, own)]
     given = [one for one in skills if _callable(offer, one, whole, at_hand) and _ends(offer, one, each=False)]
     return given or [one for one in skills if any(_over(offer, one, each, at_hand) for each in over) and _ends(offer, one, each=True)]
 

@@ -102,51 +102,67 @@ def test_a_list_counts_where_only_its_elements_can_be_read() -> None:
     assert brought(each).grounds == {"documents"}
 
 
-ROWS = {"type": "array", "items": {"type": "array", "items": STR, "minItems": 1}}
+ROWS: dict[str, Any] = {"type": "array", "items": {"type": "array", "items": STR, "minItems": 1}}
 PAIR = contract("pair", "tool", {"first": STR, "second": STR}, STR)
 CELLS = contract("cells", "tool", {"row": ROWS["items"], "cell": STR}, STR)
+LOOK = contract("look", "agent", {"question": STR, "table": ROWS}, STR)
 
 
 @pytest.mark.parametrize(
     ("line", "good"),
     [
         ("s1 = look(question=input.question, table=input.table)", True),
-        ("s1 = [calculator(question=x[0]) for x in input.table]", False),  # one cell of each row is not the table
+        ("s1 = [calculator(question=x[0]) for x in input.table]", False),  # the rows of a table are nothing of their own
+        ('s1 = [cells(row=x, cell="a") for x in input.table]', False),
         ("s1 = [pair(first=x[0], second=input.question) for x in input.table]", False),
         ("s1 = [pair(first=x[0], second=input.text) for x in input.table]", True),  # it reads the text
-        ('s1 = [cells(row=x, cell="a") for x in input.table]', True),
-        ("s1 = [cells(row=x, cell=x[0]) for x in input.table]", True),
         ('s1 = [pair(first=x, second="a") for x in input.names]', False),  # nobody brought them along
     ],
 )
-def test_one_cell_of_each_row_is_not_the_table(line: str, good: bool) -> None:
-    look = contract("look", "agent", {"question": STR, "table": ROWS}, STR)
+def test_who_goes_over_the_rows_of_a_table_has_not_read_it(line: str, good: bool) -> None:
     values = {"question": STR, "table": ROWS, "text": STR, "names": {"type": "array", "items": STR}}
-    given = brought(SUM, PAIR, CELLS, look, values=values, grounds=("table", "text"))
+    given = brought(SUM, PAIR, CELLS, LOOK, values=values, grounds=("table", "text"))
     assert given.grounds == {"table", "text"}
     assert accepts(step_grammar(given), line) is good
     assert accepts(plan_grammar(given), f"{line}\nreturn s1") is good
     assert [fault.code for fault in judge(read(line), given, [])] == ([] if good else ["R015"])
 
 
-def test_a_row_and_a_cell_of_it_are_read_together() -> None:
-    rows = {"type": "array", "items": {"type": "array", "items": record({"name": STR}), "minItems": 1}}
-    two = contract("two", "tool", {"row": rows["items"], "first": record({"name": STR})}, STR)
-    given = brought(two, COMPARE, values={"question": STR, "table": rows}, grounds=("table",))
-    line = "s1 = [two(row=x, first=x[0]) for x in input.table]"
-    assert given.grounds == {"table"}
+@pytest.mark.parametrize(
+    ("line", "good"),
+    [
+        ("s1 = [calculator(question=x.name) for x in input.sheets]", True),
+        ("s1 = [calculator(question=x.notes[0]) for x in input.sheets]", False),  # one element of a list is too little
+        ("s1 = [pair(first=x.notes[0], second=x.name) for x in input.sheets]", True),
+    ],
+)
+def test_of_the_elements_of_a_list_one_of_a_list_in_them_is_too_little(line: str, good: bool) -> None:
+    sheets: dict[str, Any] = {"type": "array", "items": record({"name": STR, "notes": {"type": "array", "items": STR, "minItems": 1}})}
+    given = brought(SUM, PAIR, values={"question": STR, "sheets": sheets}, grounds=("sheets",))
+    assert given.grounds == {"sheets"}
+    assert accepts(step_grammar(given), line) is good
+    assert [fault.code for fault in judge(read(line), given, [])] == ([] if good else ["R015"])
+
+
+def test_a_list_in_an_element_and_one_of_its_own_are_read_together() -> None:
+    sheets: dict[str, Any] = {"type": "array", "items": record({"notes": {"type": "array", "items": record({"name": STR}), "minItems": 1}})}
+    notes = sheets["items"]["properties"]["notes"]
+    two = contract("two", "tool", {"all": notes, "first": record({"name": STR})}, STR)
+    given = brought(two, COMPARE, values={"question": STR, "sheets": sheets}, grounds=("sheets",))
+    line = "s1 = [two(all=x.notes, first=x.notes[0]) for x in input.sheets]"
+    assert given.grounds == {"sheets"}
     assert accepts(step_grammar(given), line)
     assert judge(read(line), given, []) == []
 
 
-def test_it_is_said_that_one_cell_of_each_row_is_too_little() -> None:
-    given = brought(SUM, CELLS, values={"question": STR, "table": ROWS}, grounds=("table",))
-    (fault,) = judge(read("s1 = [calculator(question=x[0]) for x in input.table]"), given, [])
-    assert fault.hint == "give it x, or a field of it: one element of each is too little"
+def test_it_is_said_that_a_table_is_read_as_a_whole() -> None:
+    given = brought(SUM, CELLS, LOOK, values={"question": STR, "table": ROWS}, grounds=("table",))
+    (fault,) = judge(read("s1 = [cells(row=x, cell=x[0]) for x in input.table]"), given, [])
+    assert fault.hint == "give a skill all of input.table, not row by row"
 
 
-def test_a_table_is_no_ground_where_its_cells_alone_can_be_read() -> None:
-    assert brought(SUM, PAIR, values={"question": STR, "table": ROWS}, grounds=("table",)).grounds == frozenset()
+def test_a_table_is_no_ground_where_nobody_can_be_given_it() -> None:
+    assert brought(SUM, PAIR, CELLS, values={"question": STR, "table": ROWS}, grounds=("table",)).grounds == frozenset()
 
 
 def test_a_plan_that_served_without_the_rule_is_not_recalled_under_it() -> None:
