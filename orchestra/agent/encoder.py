@@ -193,7 +193,7 @@ class Encoder:
         split = (part.reshape(members, count, self.shape.heads, -1).transpose(0, 2, 1, 3) for part in parts)
         query, key, value = map(np.ascontiguousarray, split)  # of others products are slow
         query /= np.float32(math.sqrt(width // self.shape.heads))
-        scores = query @ key.transpose(0, 1, 3, 2)
+        scores: Array = query @ key.transpose(0, 1, 3, 2)
         if near is not None:
             scores += near
         scores -= scores.max(axis=-1, keepdims=True)

@@ -137,8 +137,8 @@ def test_stdin_is_a_document_where_documents_are_wanted(monkeypatch: pytest.Monk
     assert read(f"document={dash}") == {"document": one}
     monkeypatch.setattr("sys.stdin", io.StringIO("{{ no JSON }}"))
     assert read(f"document={dash}") == {"document": {"source": "stdin", "text": "{{ no JSON }}"}}
-    for given, expected in (("", "C014"), (json.dumps([one, one]), "C012")):
-        monkeypatch.setattr("sys.stdin", io.StringIO(given))
+    for said_so, expected in (("", "C014"), (json.dumps([one, one]), "C012")):
+        monkeypatch.setattr("sys.stdin", io.StringIO(said_so))
         assert code(f"document={dash}") == expected
 
 
