@@ -81,8 +81,7 @@ async def test_a_claim_is_judged_by_the_shipped_agent(laptop: FleetConfig, tmp_p
         for statement in ("The tower was completed in 1889.", "The tower was completed in 1925."):
             result, events = await told(orchestra, stated, statement=statement, text=TOWER)
             (question,) = asked(events)
-            assert question.usage.prompt_tokens > 0
-            assert result.usage.output_tokens == question.usage.output_tokens > 0
+            assert question.usage.prompt_tokens == result.usage.prompt_tokens == 0, "it runs here, and asks no server"
             said[statement] = (result.status, verdict(events))
     true, false = said.values()
     assert (true[0], true[1].outcome) == ("done", "pass")
