@@ -2,7 +2,7 @@
 
     python -m bench.factuality --data FOLDER [--docs FOLDER] [--offline] [--wording]
 
-Asks the shipped agent `entailment` on the laptop's fleet, which it starts or adopts, about the dev parts of BEGIN and Factcheck-GPT; what
+Asks the shipped agent `entailment`, which runs in this process, about the dev parts of BEGIN and Factcheck-GPT; what
 is answered is kept in a file, and not asked again. Neither set has answers of several claims as they were written, so they are put
 together: an answer is all replies of BEGIN to one text of knowledge (`generic` ones left out), and all five passages beside a claim of
 Factcheck-GPT, each of which supports it or does not.
