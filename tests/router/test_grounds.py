@@ -144,6 +144,13 @@ def test_of_the_elements_of_a_list_one_of_a_list_in_them_is_too_little(line: str
     assert [fault.code for fault in judge(read(line), given, [])] == ([] if good else ["R015"])
 
 
+def test_a_list_of_which_nothing_whole_can_be_given_is_no_ground() -> None:
+    note = record({"name": STR})
+    sheets: dict[str, Any] = {"type": "array", "items": record({"notes": {"type": "array", "items": note, "minItems": 1}})}
+    first = contract("first", "tool", {"note": note}, STR)
+    assert brought(first, COMPARE, values={"question": STR, "sheets": sheets}, grounds=("sheets",)).grounds == frozenset()
+
+
 def test_a_list_in_an_element_and_one_of_its_own_are_read_together() -> None:
     sheets: dict[str, Any] = {"type": "array", "items": record({"notes": {"type": "array", "items": record({"name": STR}), "minItems": 1}})}
     notes = sheets["items"]["properties"]["notes"]
