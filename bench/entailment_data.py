@@ -6,8 +6,9 @@
 2023, `github.com/yuxiaw/Factcheck-GPT`); their training parts are read. A true claim is edited (`bench.claim_edits`) in three ways, so that
 neither the claim alone nor common words tell which it is: the claim, which then is contradicted; the evidence, with the same outcome; and
 both alike, which leaves the claim supported. Without the sentence that it rests on, a claim is not stated. The written claims
-(`bench.written_rows`) are of authors who had seen no row of these sets; they are for a training that goes on from an adapter, which has
-seen the public sets before: `--again` is the share of these that it sees once more. Without it the set is of the public ones alone.
+(`bench.written_rows`), and sentences of their passages, are of authors who had seen no row of these sets. They stand in the set where
+`--again` says which share of the public rows stands beside them: 1 for a training from the start, less for one that goes on from what was
+trained on these already. Without it the set is of the public ones alone.
 """
 
 from __future__ import annotations

@@ -182,8 +182,8 @@ def written(kind: str) -> tuple[list[Row], Origin]:
 def renewed(
     parts: Mapping[Part, list[Row]], kinds: Sequence[str], again: float, shares: Shares
 ) -> tuple[dict[Part, list[Row]], list[Origin]]:
-    """The parts for a training on what was written too: of the rows to train on a share, and beside them all of these kinds; and where the
-    latter come from. Raises `Unusable`."""
+    """The parts with what was written: of the other rows to train on a share, and beside them all of these kinds; and where these come
+    from. Raises `Unusable`."""
     kept = random.Random("again")
     made = {**parts, "train": [row for row in parts["train"] if kept.random() < again]}
     origins = []

@@ -171,10 +171,10 @@ class Troupe:
         """The cards of a program that stand on encoders, those behind a condition left out."""
         cards = self._project.registry.cards
         for node in program.nodes:
-            asked = [node.contract.name] if node.contract is not None and node.kind == "agent" else []
-            asked += node.acceptance.judges if node.acceptance is not None else ()
             if node.when is not None:
                 continue
+            asked = [node.contract.name] if node.contract is not None and node.kind == "agent" else []
+            asked += node.acceptance.judges if node.acceptance is not None else ()
             for card in (cards[name] for name in asked if name in cards):
                 yield from (one for one in (card, *card.parts) if one.kind == "encoder")
             if node.body is not None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from orchestra.agent.grammar import bounded, decodable, json_text, literal, quoted
-from orchestra.router.grounds import grounds_over, is_ground, is_whole
+from orchestra.router.grounds import is_ground, is_whole, read_by_going_over
 from orchestra.router.notation import ELEMENT, Answer, Argument, Literal, Reference, Step
 from orchestra.router.offer import Offer, Scope, Skill, free, parts, statable
 from orchestra.values.json import canonical
@@ -223,7 +223,7 @@ class _Writer:
     def _over_those_at_hand(self, scope: Scope, chosen: Sequence[str], demands: Sequence[Values]) -> list[tuple[str, str]]:
         """The arguments of such calls, and their ends, by skill. Whoever goes over a ground and is given its elements has read it."""
         sorts: dict[tuple[bytes, bool], tuple[Schema, list[Reference]]] = {}
-        over = [one for one, _ in grounds_over(self.offer)] if demands else []
+        over = [one for one, _ in read_by_going_over(self.offer, self.offer.grounds)] if demands else []
         for reference, inner in scope.lists():
             key = self.offer.proof.mark(inner), reference in over
             sorts.setdefault(key, (inner, []))[1].append(reference)

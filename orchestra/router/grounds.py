@@ -38,14 +38,14 @@ def is_whole(reference: Reference) -> bool:
 
 def reads(offer: Offer, step: Step) -> bool:
     """Whether a first step reads what it is to read; any does where it is nothing."""
-    over = isinstance(step.each, Reference) and any(one == step.each for one, _ in grounds_over(offer))
+    over = step.each in [one for one, _ in read_by_going_over(offer, offer.grounds)]
     given = [value for value in step.arguments.values() if isinstance(value, Reference)]
     return not offer.grounds or any(is_ground(offer, one) or (over and one.root == ELEMENT and is_whole(one)) for one in given)
 
 
-def grounds_over(offer: Offer, names: frozenset[str] | None = None) -> list[tuple[Reference, Schema]]:
-    """The lists that are read by whoever goes over them, with the types of their elements: of the grounds, or of these inputs."""
-    found = [(one, inner) for one, inner in Scope(offer).lists() if _of(one, offer.grounds if names is None else names)]
+def read_by_going_over(offer: Offer, names: frozenset[str]) -> list[tuple[Reference, Schema]]:
+    """The lists of these inputs that whoever goes over them has read, with the types of their elements: those of tables are lists."""
+    found = [(one, inner) for one, inner in Scope(offer).lists() if _of(one, names)]
     return [(one, inner) for one, inner in found if all(branch.get("type") != "array" for branch in branches(inner))]
 
 
@@ -54,7 +54,7 @@ def readers(offer: Offer, skills: Sequence[Skill], name: str) -> list[Skill]:
     scope, own = Scope(offer), frozenset({name})
     at_hand = [kind for _, kind in scope.at_hand()]
     whole = [kind for reference, kind in scope.at_hand() if _of(reference, own)]
-    over = [list(parts(Reference(ELEMENT), inner)) for _, inner in grounds_over(offer, own)]
+    over = [list(parts(Reference(ELEMENT), inner)) for _, inner in read_by_going_over(offer, own)]
     given = [one for one in skills if _callable(offer, one, whole, at_hand) and _ends(offer, one, each=False)]
     return given or [one for one in skills if any(_over(offer, one, each, at_hand) for each in over) and _ends(offer, one, each=True)]
 
