@@ -105,7 +105,9 @@ def embedded(member: Tuned, texts: Texts, size: int = 128) -> Tensor:
     given = torch.zeros(len(texts), member.base.shape.width)
     left = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     while left:
-        most = max(1, min(size, ATTENDED // max(1, len(texts[left[min(size, len(left)) - 1]])) ** 2))
+        most = 1
+        while most < min(size, len(left)) and (most + 1) * len(texts[left[most]]) ** 2 <= ATTENDED:
+            most += 1
         batch, left = left[:most], left[most:]
         given[batch] = member.embed(*padded([texts[row] for row in batch]))
     return given

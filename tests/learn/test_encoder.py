@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,6 +106,23 @@ def test_numpy_says_what_torch_said(base: Path) -> None:
     ours = np.stack([reader.embed(text, changes)[0] for text in texts])
     assert np.abs(theirs - ours).max() < 1e-5
     assert np.abs(ours - np.stack([reader.embed(text, {})[0] for text in texts])).max() > 1e-3, "the adapters change nothing"
+
+
+def test_long_texts_are_read_by_fewer_at_once_to_the_same_vectors(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen, reader = Frozen.load(base, torch.float32), Encoder.load(base)
+    texts = frozen.below([reader.tokens("card lost " * count, 64) for count in (1, 20, 2, 9, 30, 3)], PLAN.pace.blocks)
+    member, sizes = Tuned(frozen, 2, PLAN.pace), list[tuple[int, int]]()
+    whole, embed = embedded(member, texts), member.embed
+
+    def counted(hidden: Any, mask: Any) -> Any:
+        sizes.append((len(mask), mask.shape[1]))
+        return embed(hidden, mask)
+
+    monkeypatch.setattr(member, "embed", counted)
+    monkeypatch.setattr("orchestra.learn.member.ATTENDED", 2000)
+    assert torch.allclose(embedded(member, texts), whole, atol=1e-5)
+    assert sum(rows for rows, _ in sizes) == len(texts) > len(sizes) > 1
+    assert all(rows == 1 or rows * tokens**2 <= 2000 for rows, tokens in sizes)
 
 
 def test_what_is_dropped_of_a_row_is_dropped_of_all_its_tokens() -> None:

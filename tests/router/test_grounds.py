@@ -152,11 +152,12 @@ def test_a_list_of_which_nothing_whole_can_be_given_is_no_ground() -> None:
 
 
 def test_a_list_in_an_element_and_one_of_its_own_are_read_together() -> None:
-    sheets: dict[str, Any] = {"type": "array", "items": record({"notes": {"type": "array", "items": record({"name": STR}), "minItems": 1}})}
-    notes = sheets["items"]["properties"]["notes"]
-    two = contract("two", "tool", {"all": notes, "first": record({"name": STR})}, STR)
-    given = brought(two, COMPARE, values={"question": STR, "sheets": sheets}, grounds=("sheets",))
-    line = "s1 = [two(all=x.notes, first=x.notes[0]) for x in input.sheets]"
+    mark = record({"name": STR})
+    notes = {"type": "array", "items": record({"mark": mark}), "minItems": 1}
+    two = contract("two", "tool", {"all": notes, "first": mark}, STR)
+    values = {"question": STR, "sheets": {"type": "array", "items": record({"notes": notes})}}
+    given = brought(two, COMPARE, values=values, grounds=("sheets",))
+    line = "s1 = [two(all=x.notes, first=x.notes[0].mark) for x in input.sheets]"
     assert given.grounds == {"sheets"}
     assert accepts(step_grammar(given), line)
     assert judge(read(line), given, []) == []
