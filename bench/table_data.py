@@ -1,12 +1,12 @@
-"""The data set that the agent `table_reader` is trained on, made of the training part of TAT-QA.
+"""The data set that the agent `table_reader` is trained on, made of the training part of TAT-QA and of written questions.
 
-    python -m bench.table_data --data FOLDER/tatqa --out FOLDER [--asked 5] [--again 0.4]
+    python -m bench.table_data --data FOLDER/tatqa --out FOLDER [--asked 1] [--share 0.4]
 
 TAT-QA (Zhu, Lei, Huang, Wang, Zhang, Lv, Feng, Chua 2021), `github.com/NExTplusplus/TAT-QA`, MIT. Derivations, which are free text, become
 expressions whose exact value is the answer; rows where that fails, and those whose words are not in the table or the text, are left out.
-Beside them, questions that are asked of the same tables by rule: a cell, a difference, a change in per cent, a mean, a sum. A
-training that goes on from an adapter has seen these before: with `--again` it sees that share of them once more, beside written questions
-to tables of all kinds (`bench.written_rows`).
+Beside them, questions that are asked of the same tables by rule: a cell, a difference, a change in per cent, a mean, a sum; and written
+questions to tables of all kinds (`bench.written_rows`). Of each row it is told in which way the answer comes about
+(`orchestra.agent.table_ways`); rows that no way leads to are left out.
 """
 
 from __future__ import annotations
@@ -15,17 +15,21 @@ import json
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import msgspec
+
 from bench.data_sets import command_line, write
 from bench.written_rows import renewed
 from orchestra.agent.card import Card
+from orchestra.agent.table_ways import COUNT
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Origin, Row
 from orchestra.learn.splits import Shares, split
+from orchestra.learn.tables import way_of
 from orchestra.values.arithmetic import NotArithmetic, evaluate
 from orchestra.values.json import digest
 
@@ -57,14 +61,14 @@ def expression_of(derivation: str, answer: float, scale: str) -> str | None:
     return None
 
 
-def rows_of(path: Path) -> list[Row]:
+def rows_of(path: Path, longest: int = LONGEST) -> list[Row]:
     """The rows of TAT-QA that can be written as expressions or quotes."""
     found = []
     for line in path.read_text("utf-8").splitlines():
         item = json.loads(line)
         given, expected = item["input"], item["expected"]
         texts = [cell for row in given["table"] for cell in row] + given["paragraphs"]
-        if sum(map(len, texts)) > LONGEST or (output := _output(expected, texts)) is None:
+        if sum(map(len, texts)) > longest or (output := _output(expected, texts)) is None:
             continue
         found.append(Row(item["id"], given, output, digest(json.dumps([given["table"], given["paragraphs"]]).encode())[:16]))
     return found
@@ -76,7 +80,7 @@ def _output(expected: Mapping[str, Any], texts: Sequence[str]) -> dict[str, Any]
         expression = expression_of(expected["derivation"], answer, scale)
         return None if expression is None else {"expression": expression, "quotes": [], "scale": scale}
     if expected["type"] == "count":
-        return {"expression": str(answer), "quotes": [], "scale": scale}
+        return None  # of what, nothing says
     quotes = [" ".join(one.split()) for one in answer]
     if not quotes or any(len(one) > QUOTED or not any(one in text for text in texts) for one in quotes):
         return None
@@ -162,33 +166,42 @@ def _plain(figure: str) -> str:
     return f"-{digits}" if "(" in figure or "-" in figure else digits
 
 
-def made(source: Path, count: int, again: float | None = None) -> DataSet:
+def told(rows: Iterable[Row]) -> Iterator[Row]:
+    """Rows with the way in which the answer comes about; without those that no way leads to."""
+    for row in rows:
+        output, compared = {"way": "", "rows": [], "column": None, **row.output}, row.output.get("way")
+        if not compared or (compared != COUNT and output["expression"] is not None):  # of a sum in such a row the way is that of the sum
+            way = way_of(output["expression"], output["quotes"], row.input["table"])
+            output |= {"way": way, "rows": [], "column": None}
+        if output["way"]:
+            yield msgspec.structs.replace(row, output=output)
+
+
+def made(source: Path, count: int, share: float, longest: int = LONGEST) -> DataSet:
     """The data set."""
-    rows = rows_of(source)
+    rows = rows_of(source, longest)
     parts = split(rows, SHARES)
     more = list(asked(parts["train"], count))
     parts["train"] = [*parts["train"], *more]
     origin = "TAT-QA, Zhu et al. 2021, train part"
     origins = [
-        Origin(origin, "MIT", digest(source.read_bytes()), "derivations as expressions, answers as quotes", len(rows)),
-        Origin(origin, "MIT", digest(source.read_bytes()), "questions put to its tables by rule", len(more)),
+        Origin(origin, "MIT", digest(source.read_bytes()), f"derivations as expressions, and quotes; {share:.0%} of them", len(rows)),
+        Origin(origin, "MIT", digest(source.read_bytes()), f"questions put to its tables by rule; {share:.0%} of them", len(more)),
     ]
-    licence = "MIT"
-    if again is not None:
-        parts, found = renewed(parts, ("tables",), again, SHARES)
-        origins += found
-        licence = "MIT and Apache-2.0"
+    parts, found = renewed(parts, ("tables",), share, SHARES)
     card = Card.load(ROOT / "agents" / "table_reader")
-    return DataSet.made("tatqa", card.name, contract_digest(card), licence, origins, parts)
+    whole = {part: list(told(rows)) for part, rows in parts.items()}
+    return DataSet.made("tables", card.name, contract_digest(card), "MIT and Apache-2.0", [*origins, *found], whole)
 
 
 def main() -> None:
     """Writes the folder."""
     parser = command_line(__doc__, "the folder tatqa")
-    parser.add_argument("--asked", type=int, default=5)
-    parser.add_argument("--again", type=float, help="written questions too, and this share of the others")
+    parser.add_argument("--asked", type=int, default=1, help="questions put to each table by rule")
+    parser.add_argument("--share", type=float, default=1.0, help="of the rows of TAT-QA and of those questions, how many")
+    parser.add_argument("--longest", type=int, default=LONGEST, help="characters of a table and its text at most")
     given = parser.parse_args()
-    write(made(given.data / "train.jsonl", given.asked, given.again), given.out)
+    write(made(given.data / "train.jsonl", given.asked, given.share, given.longest), given.out)
 
 
 if __name__ == "__main__":

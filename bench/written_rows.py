@@ -21,7 +21,9 @@ that saw their claims alone called 72 of 100 sentences contradicted that stood i
 
 A block of questions is a table, a line a row and its cells apart by `|`, paragraphs that stand beside it (`>`), and questions (`?`), each
 followed by what answers it: quotes (`=`, apart by ` ; `) or an expression over figures that stand there (`#`), and the scale in brackets
-where there is one.
+where there is one. Where rows have to be compared or counted for it, a third line says how (`@`): in the row with the `most` or the
+`least` of a column, of all rows but the head, of those behind a colon, or of all but those behind ` ! `; or which rows the `count` is of.
+A row is named by a cell that stands in no other, its first one rather than another, or by its number, `#1` the first below the head.
 
     Branch | Opened | Books
     Northgate | 1962 | 14,200
@@ -31,6 +33,12 @@ where there is one.
     = 1998
     ? How many books do the two have together?
     # 14,200 + 9,350
+    ? Which is the older one?
+    = Northgate
+    @ least Opened
+    ? How many opened after 1990?
+    # 1
+    @ count Quay Street
 """
 
 from __future__ import annotations
@@ -42,7 +50,6 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +60,7 @@ from orchestra.learn.dataset import Origin, Part, Row
 from orchestra.learn.splits import Shares, split
 from orchestra.values.arithmetic import NotArithmetic, evaluate
 from orchestra.values.json import digest
+from orchestra.values.measure import measures
 
 FOLDER = Path(__file__).with_name("written")
 VERDICTS = {"+": "supported", "-": "contradicted", "?": "not stated"}
@@ -61,6 +69,8 @@ SENTENCES, SHORTEST, LONGEST = 2, 25, 250
 """Sentences of a passage that are taken for claims, and the characters of one, at least and at most."""
 _SENTENCE = re.compile(r"[A-Z0-9“\"‘'(].*[^.?]{3}[.!]")
 _FIGURE = re.compile(r"\d[\d,]*(?:\.\d+)?")
+MARKS = ">?=#@"
+"""What the lines of a block of questions begin with that are no rows."""
 _SCALED = re.compile(r"^(.*?)(?: \[(\w+)\])?$")
 
 
@@ -122,27 +132,79 @@ def tables(path: Path) -> list[Row]:
     """The questions of a file, those to one table in one group. Raises `Unusable`."""
     found = []
     for block in blocks(path):
-        rows = [[cell.strip() for cell in line.split("|")] for _, line in block if "|" in line and line[0] not in ">?=#"]
+        rows = [[cell.strip() for cell in line.split("|")] for _, line in block if "|" in line and line[0] not in MARKS]
         paragraphs = [line[1:].strip() for _, line in block if line.startswith(">")]
         number = block[0][0]
         if len({len(row) for row in rows}) != 1:
             raise Unusable(f"{path}:{number}: the rows of a table have equally many cells, and here {sorted({len(row) for row in rows})}")
         group = digest("\n".join("|".join(row) for row in rows).encode())[:16]
-        asked = [(number, line) for number, line in block if line[0] in "?=#"]
-        if strange := [number for number, line in block if line[0] not in ">?=#" and "|" not in line]:
-            raise Unusable(f"{path}:{strange[0]}: a line is a row of the table, or begins with one of > ? = #")
+        if strange := [number for number, line in block if line[0] not in MARKS and "|" not in line]:
+            raise Unusable(f"{path}:{strange[0]}: a line is a row of the table, or begins with one of {' '.join(MARKS)}")
+        asked = list(_asked(path, [(number, line) for number, line in block if line[0] in MARKS and line[0] != ">"]))
         if not asked:
             raise Unusable(f"{path}:{number}: nothing is asked of this table")
-        for (number, question), (_, answer) in zip_longest(asked[::2], asked[1::2], fillvalue=(0, "?")):
-            if question[0] != "?" or answer[0] not in "=#":
-                raise Unusable(f"{path}:{number}: a question (?) and its answer (= or #) take turns")
-            given = {"question": question[1:].strip(), "table": rows, "paragraphs": paragraphs}
+        for number, question, answer, how in asked:
+            given = {"question": question, "table": rows, "paragraphs": paragraphs}
             try:
                 output = _output(answer, [*(cell for row in rows for cell in row), *paragraphs])
+                output |= _compared(how, rows, output)
             except ValueError as error:
                 raise Unusable(f"{path}:{number}: {error}") from error
             found.append(Row(f"written-{path.stem}-{number}", given, output, group))
     return found
+
+
+def _asked(path: Path, lines: Sequence[tuple[int, str]]) -> Iterator[tuple[int, str, str, str]]:
+    """Of each question its line's number, the question, the answer, and how rows are compared or counted, or nothing."""
+    at = 0
+    while at < len(lines):
+        number, question = lines[at]
+        answer = lines[at + 1][1] if at + 1 < len(lines) else " "
+        if question[0] != "?" or answer[0] not in "=#":
+            raise Unusable(f"{path}:{number}: a question (?) and its answer (= or #) take turns")
+        how = lines[at + 2][1] if at + 2 < len(lines) and lines[at + 2][1][0] == "@" else ""
+        yield number, question[1:].strip(), answer, how[1:].strip()
+        at += 3 if how else 2
+
+
+def _compared(how: str, table: Sequence[Sequence[str]], output: Mapping[str, Any]) -> dict[str, Any]:
+    """Which rows of a table are compared by which column, or counted, as a line says it; it must come to the answer."""
+    if not how:
+        return {}
+    way, _, rest = how.partition(" ")
+    if way == "count":
+        rows = [_row(name, table) for name in rest.split(" ; ")] if rest else []
+        if output["quotes"] or evaluate(str(output["expression"])) != len(set(rows)):
+            raise Unusable(f"{len(set(rows))} rows are counted, and the answer is {output['expression'] or output['quotes']}")
+        return {"way": way, "rows": sorted(set(rows)), "column": None}
+    if way not in ("most", "least"):
+        raise Unusable(f"{way!r} is none of most, least, count")
+    name, _, only = rest.partition(" : ")
+    name, _, without = name.partition(" ! ")
+    if table[0].count(name.strip()) != 1:
+        raise Unusable(f"{name.strip()!r} is not the head of one column")
+    column = table[0].index(name.strip())
+    rows = [_row(one, table) for one in only.split(" ; ")] if only else list(range(1, len(table)))
+    rows = sorted(set(rows) - ({_row(one, table) for one in without.split(" ; ")} if without else set()))
+    measured = dict(zip(rows, measures([table[row][column] for row in rows]), strict=True))
+    known = {row: value if way == "most" else -value for row, value in measured.items() if value is not None}
+    tops = [row for row, value in known.items() if value == max(known.values())]
+    texts = [*output["quotes"], *_FIGURE.findall(output["expression"] or "")]
+    if not any(text in cell for row in tops for cell in table[row] for text in texts):
+        raise Unusable(f"the {way} of {name.strip()} stands in {[table[row][0] for row in tops]}, and the answer does not")
+    return {"way": way, "rows": rows, "column": column}
+
+
+def _row(name: str, table: Sequence[Sequence[str]]) -> int:
+    """The number of a row by its name."""
+    text = name.strip()
+    if text.startswith("#") and text[1:].isdigit() and 0 < int(text[1:]) < len(table):
+        return int(text[1:])
+    for column in range(len(table[0])):
+        found = [at for at, row in enumerate(table) if at and row[column] == text]
+        if len(found) == 1:
+            return found[0]
+    raise Unusable(f"{text!r} is no cell that stands in one row")
 
 
 def _output(answer: str, texts: list[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from orchestra.agent import calls, kit
 from orchestra.agent.computed import Form, Rule
+from orchestra.agent.table_ways import FIELDS
 from orchestra.agent.types import is_plain_text
 from orchestra.errors import InputError, Place
 from orchestra.values.fields import QUOTE, mentions
@@ -122,8 +123,9 @@ def check_evidence(file: CardFile, inputs: Schema, outputs: Schema, place: Place
 
 def check_computed(file: CardFile, outputs: Schema, place: Place | None) -> None:
     """Refuses fields that code cannot fill (A013)."""
-    weighs = file.kind == "encoder" and all(rule.probability is not None for rule in file.computed.values())
-    if file.computed and file.kind != "model" and not weighs:
+    of_labels = all(rule.probability is not None for rule in file.computed.values())
+    of_tables = set(FIELDS) <= set(outputs.get("properties", {}))
+    if file.computed and file.kind != "model" and not (file.kind == "encoder" and (of_labels or of_tables)):
         raise InputError("A013", f"computed: an agent of kind {file.kind} fills its whole output", place=place, hint="kind: model")
     Form.of(outputs, file.computed, place)
 

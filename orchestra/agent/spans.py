@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from orchestra.agent.card import Card
 from orchestra.agent.classical import reading, unpacked
 from orchestra.agent.committee import Base, Digest, Source
-from orchestra.agent.encoder import Change, Encoder, Pair
+from orchestra.agent.encoder import Change, Encoder, Pair, Shape
 from orchestra.errors import InputError
 from orchestra.values.fields import QUOTE, mentions
 
@@ -88,6 +88,16 @@ def windows(pair: Pair, tokens: int, overlap: int) -> Iterator[Window]:
         yield Window([*head, *pair.body[piece], *pair.tail], len(head), pair.spans[piece])
 
 
+def changes_of(arrays: Mapping[str, NDArray[Any]], shape: Shape) -> dict[str, Change]:
+    """The adapters among arrays, each of one member. Raises `ValueError` or `KeyError` for others than those of the shape."""
+    changes = {name: Change(arrays[f"down.{name}"], arrays[f"up.{name}"]) for name in shape.names if f"down.{name}" in arrays}
+    for name, (down, up) in changes.items():
+        taken, given = shape.sides(name)
+        if down.shape != (1, down.shape[1], taken) or up.shape != (1, given, down.shape[1]):
+            raise ValueError(f"the adapters of {name} have other shapes than the encoder")
+    return changes
+
+
 class Spans:
     """A reader that points, ready."""
 
@@ -96,14 +106,10 @@ class Spans:
         import numpy as np
 
         self.layout, self.encoder = layout, encoder
-        shape, wide = encoder.shape, {name: array.astype(np.float32) for name, array in arrays.items()}
-        self._changes = {name: Change(wide[f"down.{name}"], wide[f"up.{name}"]) for name in shape.names if f"down.{name}" in wide}
-        for name, (down, up) in self._changes.items():
-            taken, given = shape.sides(name)
-            if down.shape != (1, down.shape[1], taken) or up.shape != (1, given, down.shape[1]):
-                raise ValueError(f"the adapters of {name} have other shapes than the encoder")
+        wide = {name: array.astype(np.float32) for name, array in arrays.items()}
+        self._changes = changes_of(wide, encoder.shape)
         self._weight, self._bias = wide["weight"], wide["bias"]
-        if self._weight.shape != (2, shape.width) or self._bias.shape != (2,):
+        if self._weight.shape != (2, encoder.shape.width) or self._bias.shape != (2,):
             raise ValueError("the head has another shape than the encoder")
 
     @classmethod

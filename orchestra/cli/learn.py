@@ -203,12 +203,13 @@ def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
     import asyncio
 
     from orchestra.agent.spans import points
+    from orchestra.agent.tables import of_tables
     from orchestra.cli.progress import Waiting
     from orchestra.errors import InputError
     from orchestra.fleet.encoders import Encoders
     from orchestra.fleet.folders import Folders
     from orchestra.fleet.weights import Pantry
-    from orchestra.learn import intents, spans
+    from orchestra.learn import intents, spans, tables
     from orchestra.learn.dataset import DataSet
     from orchestra.learn.model import available
 
@@ -228,7 +229,11 @@ def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
     def tell(step: Step) -> None:
         teller.line(f"step {step.done}/{step.total}, loss {step.loss:.3f}")
 
-    if pointing:
+    if of_tables(card):
+        long = tables.TOKENS
+        course = spans.Training(card=card, data=rows, base=base, cache=cache, epochs=epochs or tables.EPOCHS, seed=ends.seed, tokens=long)
+        made, judged = tables.run(course, tell, fresh=ends.fresh), "of the tune part"
+    elif pointing:
         lesson = spans.Training(card=card, data=rows, base=base, cache=cache, epochs=epochs or spans.EPOCHS, seed=ends.seed)
         made, judged = spans.run(lesson, tell, fresh=ends.fresh), "of the tune part"
     else:

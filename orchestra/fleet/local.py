@@ -176,12 +176,14 @@ class LocalWorkers:
             case "encoder":
                 from orchestra.agent.committee import Committee, base_of
                 from orchestra.agent.spans import Spans, points
+                from orchestra.agent.tables import Tables, of_tables
                 from orchestra.fleet.encoders import Encoders
 
                 if self._encoders is None:
                     self._encoders = Encoders() if self._open is None else self._open()
                 encoder = await self._encoders.encoder(card.model, base_of(card))
-                return await asyncio.to_thread(Spans.load if points(card) else Committee.load, card, encoder)
+                load = Tables.load if of_tables(card) else Spans.load if points(card) else Committee.load
+                return await asyncio.to_thread(load, card, encoder)
             case "model" | "ensemble" | "python":
                 raise InputError("F201", f"{card.name} is no agent of this process", hint="ask the fleet")
 

@@ -130,21 +130,22 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
         "output": face.output,
         "base": described(card.model, training.base).model_dump(),
         "tokens": training.tokens,
-        "data": [_source(data).model_dump()],
+        "data": [source_of(data).model_dump()],
         "arrays": ARRAYS,
     }
     draft = Layout.model_validate({**layout, "sha256": "0" * 64})
     found = [example for row in data.rows["train"] for example in examples(row, face, reader, draft)]
     pace = Pace(epochs=training.epochs, rate=training.rate, rank=training.rank, blocks=frozen.shape.layers, seed=training.seed)
     member = trained(frozen, found, pace, training.folder / "member.safetensors", tell)
-    arrays = _arrays(member)
+    arrays = arrays_of(member)
     tune = data.rows["tune"]
     settled = _settled(Spans(draft, arrays, reader), [(row, _said(row, face)) for row in tune], face, member)
     text, content = packed(layout | {"silence": settled.bias, "heat": settled.slope}, arrays)
     return Made({ARRAYS: content, card.data: text.encode()}, settled)
 
 
-def _source(data: DataSet) -> Source:
+def source_of(data: DataSet) -> Source:
+    """What a card says of the rows that it was trained on."""
     manifest = data.manifest
     return Source(name=manifest.name, licence=manifest.licence, rows=len(data.rows["train"]), digest=manifest.digest)
 
@@ -187,7 +188,8 @@ def trained(base: Frozen, found: Sequence[Example], pace: Pace, checkpoint: Path
         return (functional.cross_entropy(logits[..., 0], first) + functional.cross_entropy(logits[..., 1], last)) / 2
 
     mark = hashlib.sha256(repr((pace, BATCH, [(row.window.tokens, row.first, row.last) for row in found])).encode()).hexdigest()
-    Epochs(loss, lambda seed: batches(found, seed), mark, checkpoint).through(member, pace, lambda: None, tell)
+    lengths = [len(row.window.tokens) for row in found]
+    Epochs(loss, lambda seed: batches(lengths, seed), mark, checkpoint).through(member, pace, lambda: None, tell)
     return member
 
 
@@ -205,16 +207,16 @@ def _logits(member: Pointing, read: Sequence[Window]) -> Tensor:
     return member.logits(member.base.begun(tokens), mask).masked_fill(~allowed[:, :, None], -1e4)
 
 
-def batches(found: Sequence[Example], seed: int) -> list[list[int]]:
+def batches(lengths: Sequence[int], seed: int) -> list[list[int]]:
     """Rows of like length, so many that a batch has `BATCH` tokens, in random order."""
     chance = random.Random(seed)  # noqa: S311 - an order, not a secret
-    order = list(range(len(found)))
+    order = list(range(len(lengths)))
     chance.shuffle(order)
     made: list[list[int]] = []
     for start in range(0, len(order), POOL):
         batch: list[int] = []
-        for row in sorted(order[start : start + POOL], key=lambda row: len(found[row].window.tokens)):
-            if batch and (len(batch) + 1) * len(found[row].window.tokens) > BATCH:
+        for row in sorted(order[start : start + POOL], key=lambda row: lengths[row]):
+            if batch and (len(batch) + 1) * lengths[row] > BATCH:
                 made.append(batch)
                 batch = []
             batch.append(row)
@@ -223,7 +225,8 @@ def batches(found: Sequence[Example], seed: int) -> list[list[int]]:
     return made
 
 
-def _arrays(member: Pointing) -> dict[str, NDArray[Any]]:
+def arrays_of(member: Pointing) -> dict[str, NDArray[Any]]:
+    """What a member has learnt, as a card's arrays have it."""
     import numpy as np
 
     halves = ("down.", "up.")

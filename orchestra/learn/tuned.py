@@ -197,16 +197,17 @@ class Tuned(Adapted):
 
 
 class Pointing(Adapted):
-    """A base with adapters, and a head that gives each token two logits: of an answer that begins there, and of one that ends there."""
+    """A base with adapters, and a head that gives each token some logits, such as of an answer that begins there, and of one that ends
+    there."""
 
-    def __init__(self, base: Frozen, pace: Pace) -> None:
+    def __init__(self, base: Frozen, pace: Pace, outputs: int = 2) -> None:
         """A head of small random weights."""
         super().__init__(base, pace)
-        self.learnt["weight"] = (torch.randn(2, base.shape.width, generator=self.made) * HEAD).requires_grad_()
-        self.learnt["bias"] = torch.zeros(2).requires_grad_()
+        self.learnt["weight"] = (torch.randn(outputs, base.shape.width, generator=self.made) * HEAD).requires_grad_()
+        self.learnt["bias"] = torch.zeros(outputs).requires_grad_()
 
     def logits(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """(rows, tokens, 2)."""
+        """(rows, tokens, outputs)."""
         return functional.linear(self.read(hidden, mask), self.learnt["weight"], self.learnt["bias"])
 
 

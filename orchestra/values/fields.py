@@ -12,6 +12,8 @@ QUOTE = "quote"
 """The `format` of text that stands word for word in the evidence."""
 EXPRESSION = "expression"
 """The `format` of a sum that can be recomputed; a field of that name counts too."""
+INDEX = "index"
+"""The `format` of a number that says where something stands, such as a row of a table, and nothing of what stands there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from orchestra.doors import Source
 from orchestra.events import Verdict
 from orchestra.values import arithmetic
-from orchestra.values.fields import EXPRESSION, QUOTE, Field, fields, mentions, places
+from orchestra.values.fields import EXPRESSION, INDEX, QUOTE, Field, fields, mentions, places
 from orchestra.values.outcome import Evidence
 from orchestra.values.types import Validator
 from orchestra.values.words import content
@@ -191,7 +191,7 @@ def _numbers_of(field: Field, dates: list[figures.Day]) -> list[figures.Number]:
         known = [(day.start, day.start + len(day.text)) for day in figures.days(field.value) if any(day.agrees(other) for other in dates)]
         stated = (number for number in figures.numbers(field.value, words=True) if _is_stated(number))
         return [number for number in stated if not any(a <= number.start < b for a, b in known)]
-    if isinstance(field.value, bool) or not isinstance(field.value, int | float) or field.name in _CONFIDENCES:
+    if isinstance(field.value, bool) or not isinstance(field.value, int | float) or field.name in _CONFIDENCES or field.is_format(INDEX):
         return []
     return [_shown_number(field.value)]
 

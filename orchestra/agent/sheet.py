@@ -1,0 +1,201 @@
+"""Sheets: a question, a table and the text around it as an encoder reads them, with the places in them that may be pointed at.
+
+The table is read once, row by row, its head on top; what is longer than the encoder reads at once is read in windows, each of which begins
+with the question and the head. A place (`Spot`) is a cell, a figure of the text, or one of the question, in words too, for a sum may
+need it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+
+from orchestra.agent.table_ways import figure
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from orchestra.agent.encoder import Encoder
+
+MAX_QUESTION = 128
+"""Tokens of a question that are read at most."""
+MAX_HEAD = 3
+"""Rows of a table that are taken for its head at most."""
+NUMBERS: Final = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+WORDS: Final = {
+    **{word: number for number, word in enumerate(NUMBERS, 2)},
+    "both": 2,
+    "pair": 2,
+    "couple": 2,
+    "twice": 2,
+    "double": 2,
+    "dozen": 12,
+}
+"""Words of a question that are figures."""
+_FIGURES = re.compile(r"\(?[-−–]?[$€£¥]?\d[\d,]*(?:\.\d+)?\)?")
+_ASKED = re.compile(r"\d[\d,]*(?:\.\d+)?|" + "|".join(rf"\b{word}\b" for word in WORDS), re.IGNORECASE)
+A = TypeVar("A")
+
+
+class Spot(NamedTuple):
+    """A place that may be pointed at."""
+
+    text: str
+    """What stands there, blanks made one."""
+    row: int = -1
+    """The row of the table, from 0; -1 outside of it."""
+    column: int = -1
+    figure: str | None = None
+    """Its first figure, as an expression has it."""
+    asked: bool = False
+    """Whether the question gives it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame(Generic[A]):
+    """Which tokens make a place, and which places make a row and a column: arrays that average, so that products do all."""
+
+    starts: A
+    """(1, tokens): the first mark of each window."""
+    spots: A
+    """(spots, tokens)"""
+    label: A
+    """(rows, spots): the first filled cell of each row."""
+    body: A
+    """(rows, spots): the others."""
+    head: A
+    """(columns, spots): the cells of a column in the head."""
+    below: A
+    """(columns, spots): those below."""
+    in_row: A
+    """(spots, rows): 1 where a place is in a row."""
+    in_column: A
+    """(spots, columns)"""
+
+
+def heads(table: Sequence[Sequence[str]]) -> int:
+    """How many rows of a table are its head: the first, and those behind it until there is a row with a name."""
+    full = any(cell.strip() for cell in table[0][1:]) if table else False
+    count = min(1, len(table))
+    while count < min(MAX_HEAD, len(table) - 1) and not (full and table[count][0].strip()):
+        full = full or any(cell.strip() for cell in table[count][1:])
+        count += 1
+    return count
+
+
+class Sheet:
+    """What is read for one question."""
+
+    def __init__(self, encoder: Encoder, question: str, table: Sequence[Sequence[str]], paragraphs: Sequence[str], tokens: int) -> None:
+        """`tokens` are those of a window at most."""
+        self.question, self.table, self.paragraphs = question, table, paragraphs
+        self.top = heads(table)
+        self.spots: list[Spot] = []
+        self.text = ""
+        """The table and the text, as they are read behind the question."""
+        self._places: list[tuple[int, int, int]] = []  # of spots: begin, end, number; in order
+        self._prose: list[tuple[int, int]] = []
+        after_head = self._written(question, table, paragraphs)
+        self._owner: list[int] = []
+        """Of each token the place that it is of, or -1."""
+        self._read(encoder, after_head, tokens)
+
+    def _written(self, question: str, table: Sequence[Sequence[str]], paragraphs: Sequence[str]) -> int:
+        """Puts the text together; where the head ends in it."""
+        after_head = 0
+        for row, cells in enumerate(table):
+            for column, cell in enumerate(cells):
+                plain = " ".join(cell.split())
+                if plain:
+                    self._add(Spot(plain, row, column, figure(plain)), plain)
+                self.text += " | "
+            self.text += "\n"
+            after_head = len(self.text) if row < self.top else after_head
+        for asked in _ASKED.finditer(question):
+            said = asked[0].lower()
+            self._add(Spot(said, figure=str(WORDS.get(said, said)), asked=True), said)
+            self.text += " | "
+        self.text += "\n"
+        for paragraph in paragraphs:
+            start = len(self.text)
+            self._prose.append((start, start + len(paragraph)))
+            for found in _FIGURES.finditer(paragraph):
+                self._places.append((start + found.start(), start + found.end(), len(self.spots)))
+                self.spots.append(Spot(found[0], figure=figure(found[0])))
+            self.text += f"{paragraph}\n"
+        return after_head
+
+    def _add(self, spot: Spot, text: str) -> None:
+        self._places.append((len(self.text), len(self.text) + len(text), len(self.spots)))
+        self.spots.append(spot)
+        self.text += text
+
+    def _read(self, encoder: Encoder, after_head: int, tokens: int) -> None:
+        pair = encoder.pair(self.question, self.text)
+        ask = pair.head if len(pair.head) <= MAX_QUESTION else [*pair.head[: MAX_QUESTION - 2], *pair.head[-2:]]
+        spans = list(pair.spans)
+        top = next((at for at, (start, _) in enumerate(spans) if start >= after_head), len(spans))
+        room = tokens - len(ask) - len(pair.tail)
+        again = pair.body[:top] if top <= room // 2 else []
+        self.windows: list[list[int]] = []
+        self.chars: list[tuple[int, int] | None] = []
+        """Of each token of all windows, one after the other, where it stands in `text`; None for marks and for what is repeated."""
+        at = 0
+        while at < len(pair.body) or not self.windows:
+            first = again if self.windows else []
+            piece = slice(at, at + room - len(first))
+            self.windows.append([*ask, *first, *pair.body[piece], *pair.tail])
+            self.chars += [*[None] * (len(ask) + len(first)), *spans[piece], *[None] * len(pair.tail)]
+            at = piece.stop
+        self._owner = list(self._owners())
+
+    def _owners(self) -> Iterator[int]:
+        places, at = self._places, 0
+        for span in self.chars:
+            if span is None:
+                yield -1
+                continue
+            while at < len(places) and places[at][1] <= span[0]:
+                at += 1
+            yield places[at][2] if at < len(places) and places[at][0] <= span[0] < places[at][1] else -1
+
+    def frame(self) -> Frame[NDArray[Any]]:
+        """The arrays that average."""
+        import numpy as np
+
+        count, tokens = len(self.spots), len(self.chars)
+        wide = max((len(row) for row in self.table), default=0)
+        starts, at = np.zeros((1, tokens), np.float32), 0
+        for window in self.windows:
+            starts[0, at] = 1 / len(self.windows)
+            at += len(window)
+        spots = np.zeros((count, tokens), np.float32)
+        for token, owner in enumerate(self._owner):
+            if owner >= 0:
+                spots[owner, token] = 1
+        in_row, in_column = np.zeros((count, len(self.table)), np.float32), np.zeros((count, wide), np.float32)
+        label, body = np.zeros((len(self.table), count), np.float32), np.zeros((len(self.table), count), np.float32)
+        head, below = np.zeros((wide, count), np.float32), np.zeros((wide, count), np.float32)
+        for number, spot in enumerate(self.spots):
+            if spot.row >= 0:
+                in_row[number, spot.row] = in_column[number, spot.column] = 1
+                (body if label[spot.row].any() else label)[spot.row, number] = 1
+                (head if spot.row < self.top else below)[spot.column, number] = 1
+        return Frame(starts, _mean(spots), _mean(label), _mean(body), _mean(head), _mean(below), in_row, in_column)
+
+    def prose(self) -> NDArray[Any]:
+        """Of each token, whether it is one of the text around the table."""
+        import numpy as np
+
+        inside = [span is not None and any(start <= span[0] < end for start, end in self._prose) for span in self.chars]
+        return np.array(inside, dtype=bool)
+
+
+def _mean(ones: NDArray[Any]) -> NDArray[Any]:
+    """Ones and noughts as what averages over the last axis."""
+    import numpy as np
+
+    made: NDArray[Any] = ones / np.maximum(ones.sum(axis=-1, keepdims=True), 1)
+    return made

@@ -1,0 +1,76 @@
+"""Ways in which an answer comes out of a table and the text around it, and the expressions of those that compute."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+CELLS, TEXT, COUNT, MOST, LEAST = "cells", "text", "count", "most", "least"
+SUM, MEAN = "sum", "mean"
+PAIRS: Final = {
+    "difference": "{a} - {b}",
+    "change": "({a} - {b}) / {b} * 100",
+    "share": "{a} / {b} * 100",
+    "ratio": "{a} / {b}",
+    "product": "{a} * {b}",
+}
+"""Ways that take two figures, and their expressions."""
+WAYS: Final = (CELLS, TEXT, COUNT, MOST, LEAST, SUM, MEAN, *PAIRS)
+"""`cells` and `text` are read off; `count` is of rows; `most` and `least` read a cell off in the row where a column has its extreme."""
+SCALES: Final = ("", "percent", "thousand", "million", "billion")
+FIELDS: Final = ("way", "quotes", "expression", "scale", "rows", "column")
+"""The fields of an answer: the way; what is read off, or what computes it; the rows that are counted or compared, and by which column."""
+
+_DIGITS = r"-?\d[\d,]*(?:\.\d+)?"
+_FIGURE = re.compile(r"\(?\s*(?P<sign>[-−–])?\s*[$€£¥]?\s*(?P<digits>\d[\d,]*(?:\.\d+)?|\.\d+)\s*%?\s*\)?")
+_SUM = re.compile(rf"(?P<all>{_DIGITS}(?: \+ {_DIGITS})+)")
+_MEAN = re.compile(rf"\((?P<all>{_DIGITS}(?: \+ {_DIGITS})+)\) / (?P<count>\d+)")
+_PAIR: Final = {
+    "change": re.compile(rf"\((?P<a>{_DIGITS}) - (?P<b>{_DIGITS})\) / (?P<c>{_DIGITS}) \* 100"),
+    "share": re.compile(rf"\(?(?P<a>{_DIGITS}) / (?P<b>{_DIGITS})\)? \* 100"),
+    "difference": re.compile(rf"(?P<a>{_DIGITS}) - (?P<b>{_DIGITS})"),
+    "ratio": re.compile(rf"(?P<a>{_DIGITS}) / (?P<b>{_DIGITS})"),
+    "product": re.compile(rf"(?P<a>{_DIGITS}) \* (?P<b>{_DIGITS})"),
+}
+
+
+def figure(text: str) -> str | None:
+    """The first figure of a text as an expression has it: without its currency, negative behind a minus or in brackets. None without."""
+    found = _FIGURE.search(text)
+    if found is None:
+        return None
+    digits = found["digits"].rstrip(",")
+    around = text.strip()
+    bracketed = around.startswith("(") and around.rstrip("%").endswith(")") and found[0].strip().startswith("(")
+    signed = found["sign"] is not None and not text[: found.start("sign")].strip(" $€£¥(")
+    return f"-{digits}" if signed or bracketed else digits
+
+
+def expression(way: str, figures: Sequence[str]) -> str:
+    """What computes the answer: of all figures for `sum` and `mean`, of two for the ways of `PAIRS`."""
+    if way in PAIRS:
+        return PAIRS[way].format(a=figures[0], b=figures[1])
+    total = " + ".join(figures)
+    return total if way == SUM else f"({total}) / {len(figures)}"
+
+
+def parsed(text: str) -> tuple[str, list[str]] | None:
+    """The way and the figures that an expression is of; None for an expression of another form."""
+    text = _plain(text)
+    if (found := _MEAN.fullmatch(text)) is not None:
+        figures = found["all"].split(" + ")
+        return (MEAN, figures) if int(found["count"]) == len(figures) else None
+    if (found := _SUM.fullmatch(text)) is not None:
+        return SUM, found["all"].split(" + ")
+    for way, form in _PAIR.items():
+        if (found := form.fullmatch(text)) is not None and found.groupdict().get("c", found["b"]) == found["b"]:
+            return way, [found["a"], found["b"]]
+    return None
+
+
+def _plain(text: str) -> str:
+    """An expression without brackets around a figure or around all of it, and without a blank behind its first minus."""
+    text = re.sub(rf"\(({_DIGITS})\)", r"\1", re.sub(r"(^|\()- (?=[\d.])", r"\1-", text.strip()))
+    inner = text[1:-1]
+    return inner if text.startswith("(") and text.endswith(")") and not set(inner) & set("()") else text

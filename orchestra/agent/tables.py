@@ -1,0 +1,323 @@
+"""Tables: a fine-tuned encoder that reads a question beside a table and its text, and says in which way which places answer it.
+
+It writes nothing. A head gives each token some logits; averaged over the tokens of a place, of a row and of a column they say which cells
+the answer stands in, which figures are computed with and how, which rows count, and by which column rows are put in order. Code does the
+rest: it reads off, counts, compares and writes the expression. The idea of tagging cells and choosing an operator is TagOp's (Zhu et al.
+2021, https://arxiv.org/abs/2105.07624) and TAPAS' (Herzig et al. 2020, https://arxiv.org/abs/2004.02349); that a comparison names a column
+and is then computed, as a query would, is ours.
+
+`model.json` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it (`.npz`): the adapters
+`down.NAME` and `up.NAME`, each of one member, and the head: `weight` (outputs, width) and `bias` (outputs).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from orchestra.agent.card import Card
+from orchestra.agent.classical import reading, unpacked
+from orchestra.agent.committee import Base, Digest, Source
+from orchestra.agent.encoder import Encoder
+from orchestra.agent.sheet import Frame, Sheet
+from orchestra.agent.spans import changes_of
+from orchestra.agent.table_ways import CELLS, COUNT, FIELDS, LEAST, MEAN, MOST, PAIRS, SCALES, SUM, TEXT, WAYS, expression
+from orchestra.errors import InputError
+from orchestra.values.measure import measures
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT: Literal["orchestra/table/v1"] = "orchestra/table/v1"
+MAX_WINDOWS = 16
+"""Windows of a table and its text at most: about eight thousand tokens."""
+ROLES: Final = ("cells", "first", "second")
+"""What a place may be: one of those that are read off or summed up, or one of two figures. Each has five logits: of the place itself, of
+the name of its row and the rest of it, of the head of its column and the rest of that."""
+NAMES: Final = (
+    *(f"{role}.{part}" for role in ROLES for part in ("own", "label", "body", "head", "below")),
+    *(f"{role}.{part}" for role in ("asked", "by") for part in ("head", "below")),
+    *(f"rows.{part}" for part in ("label", "body")),
+    "begin",
+    "end",
+    *(f"way.{way}" for way in WAYS),
+    *(f"scale.{scale}" for scale in SCALES),
+)
+"""The outputs of the head."""
+AT: Final = {name: number for number, name in enumerate(NAMES)}
+A = TypeVar("A")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Layout(_Frozen):
+    """What `model.json` says."""
+
+    format: Literal["orchestra/table/v1"]
+    question: str
+    """The input that asks."""
+    table: str
+    """The input that is the table."""
+    paragraphs: str
+    """The input that is the text beside it."""
+    base: Base
+    tokens: Annotated[int, Field(ge=64, le=512)] = 512
+    """Tokens of a window at most."""
+    longest: Annotated[int, Field(ge=1, le=256)] = 40
+    """Tokens of words of the text at most."""
+    heat: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """The power of which the probability of an answer is taken, so that it says how often answers are right."""
+    data: tuple[Source, ...]
+    arrays: str
+    sha256: Digest
+
+
+class Logits(NamedTuple, Generic[A]):
+    """What the head says of a sheet."""
+
+    ways: A
+    scales: A
+    cells: A
+    """Of each place."""
+    first: A
+    second: A
+    rows: A
+    """Of each row of the table."""
+    asked: A
+    """Of each column: that it is read off."""
+    by: A
+    """Of each column: that rows are put in order by it."""
+    begin: A
+    """Of each token."""
+    end: A
+
+
+def of_tables(card: Card) -> bool:
+    """Whether an agent of kind `encoder` answers questions to tables."""
+    return set(FIELDS) <= set(card.output_schema.get("properties", {}))
+
+
+def weighed(read: Any, frame: Frame[Any]) -> Logits[Any]:
+    """The logits of a sheet from the head's outputs, (tokens, outputs); of arrays of numpy and of torch alike."""
+    places = frame.spots @ read
+    marks = (frame.starts @ read)[0]
+
+    def of(name: str) -> Any:
+        return places[:, AT[name]]
+
+    def rows(name: str) -> Any:
+        return frame.label @ of(f"{name}.label") + frame.body @ of(f"{name}.body")
+
+    def columns(name: str) -> Any:
+        return frame.head @ of(f"{name}.head") + frame.below @ of(f"{name}.below")
+
+    def role(name: str) -> Any:
+        return of(f"{name}.own") + frame.in_row @ rows(name) + frame.in_column @ columns(name)
+
+    ways, scales = AT[f"way.{WAYS[0]}"], AT[f"scale.{SCALES[0]}"]
+    return Logits(
+        ways=marks[ways:scales],
+        scales=marks[scales:],
+        cells=role("cells"),
+        first=role("first"),
+        second=role("second"),
+        rows=rows("rows"),
+        asked=columns("asked"),
+        by=columns("by"),
+        begin=read[:, AT["begin"]],
+        end=read[:, AT["end"]],
+    )
+
+
+class Found(NamedTuple):
+    """An answer before it is written: which places, rows and column in which way, and how probable that is."""
+
+    way: str
+    sure: float
+    spots: tuple[int, ...] = ()
+    rows: tuple[int, ...] = ()
+    column: int | None = None
+    words: str = ""
+
+
+class Tables:
+    """A reader of tables, ready."""
+
+    def __init__(self, layout: Layout, arrays: Mapping[str, NDArray[Any]], encoder: Encoder, card: Card) -> None:
+        """Raises `ValueError` or `KeyError` for arrays that do not fit the encoder."""
+        import numpy as np
+
+        self.layout, self.encoder, self._card = layout, encoder, card
+        wide = {name: array.astype(np.float32) for name, array in arrays.items()}
+        self._changes = changes_of(wide, encoder.shape)
+        self._weight, self._bias = wide["weight"], wide["bias"]
+        if self._weight.shape != (len(NAMES), encoder.shape.width) or self._bias.shape != (len(NAMES),):
+            raise ValueError("the head has another shape than the encoder")
+
+    @classmethod
+    def load(cls, card: Card, encoder: Encoder) -> Tables:
+        """The reader of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
+        with reading(card):
+            layout = Layout.model_validate_json(card.read(card.data))
+            return cls(layout, unpacked(card, layout.arrays, layout.sha256), encoder, card)
+
+    def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
+        """The answer and its probability. Raises `InputError` A023 for a table and a text that are too long."""
+        sheet = self.sheet(inputs)
+        if len(sheet.windows) > MAX_WINDOWS:
+            reason = f"{self.layout.table} and {self.layout.paragraphs} have about {len(sheet.chars):,} tokens, which is too long to read"
+            raise InputError("A023", reason, hint="give the rows and the paragraphs that matter")
+        found, scale = self.choose(sheet, self.logits(sheet))
+        return self._card.form.filled(written(found, scale, sheet), None), found.sure**self.layout.heat
+
+    def sheet(self, inputs: Mapping[str, Any]) -> Sheet:
+        """What is read of a call's inputs."""
+        layout = self.layout
+        return Sheet(self.encoder, str(inputs[layout.question]), inputs[layout.table], inputs[layout.paragraphs], layout.tokens)
+
+    def logits(self, sheet: Sheet) -> Logits[NDArray[Any]]:
+        """What the head says of a sheet."""
+        import numpy as np
+
+        read = np.concatenate([self.encoder.read(window, self._changes)[0] @ self._weight.T for window in sheet.windows])
+        return weighed(read + self._bias, sheet.frame())
+
+    def choose(self, sheet: Sheet, logits: Logits[NDArray[Any]]) -> tuple[Found, str]:
+        """The likeliest way in which there is an answer at all, with its places, and the scale."""
+        chances = _shares(logits.ways)
+        for number in chances.argsort()[::-1]:
+            found = self._found(WAYS[int(number)], sheet, logits)
+            if found is not None:
+                return found._replace(sure=found.sure * float(chances[number])), SCALES[int(logits.scales.argmax())]
+        return Found(CELLS, 0.0), ""
+
+    def _found(self, way: str, sheet: Sheet, logits: Logits[NDArray[Any]]) -> Found | None:
+        if way == TEXT:
+            return self._words(sheet, logits)
+        if way in (MOST, LEAST):
+            return _extreme(way, sheet, logits)
+        if way == COUNT:
+            chances = _sigmoid(logits.rows[sheet.top :])
+            rows = [sheet.top + at for at, chance in enumerate(chances) if chance > 0.5]
+            return Found(way, _all(chances), rows=tuple(rows)) if len(chances) else None
+        if way in PAIRS:
+            return _pair(way, sheet, logits)
+        return _set(way, sheet, logits)
+
+    def _words(self, sheet: Sheet, logits: Logits[NDArray[Any]]) -> Found | None:
+        """The likeliest words of one paragraph."""
+        import numpy as np
+
+        prose = sheet.prose()
+        if not prose.any():
+            return None
+        begin, end = (np.where(prose, one, -np.inf) for one in (logits.begin, logits.end))
+        best, span = -math.inf, (0, 0)
+        for start in np.flatnonzero(prose)[np.argsort(-begin[prose])[:20]]:
+            stop = start + self.layout.longest
+            run = prose[start:stop].cumprod().astype(bool)
+            sums = np.where(run, end[start:stop], -np.inf)
+            last = int(sums.argmax())
+            if begin[start] + sums[last] > best and "\n" not in _between(sheet, int(start), int(start) + last):
+                best, span = begin[start] + sums[last], (int(start), int(start) + last)
+        if best == -math.inf:
+            return None
+        sure = float(_shares(begin)[span[0]] * _shares(end)[span[1]])
+        return Found(TEXT, sure, words=_between(sheet, *span))
+
+
+def written(found: Found, scale: str, sheet: Sheet) -> dict[str, Any]:
+    """The fields of the output, but the answer, which is computed."""
+    spots = [sheet.spots[at] for at in found.spots]
+    quotes = [found.words] if found.way == TEXT else [spot.text for spot in spots]
+    said = None
+    if found.way == COUNT:
+        said, quotes = " + ".join("1" for _ in found.rows) or "0", []  # what is counted is summed up, one by one
+    elif found.way not in (CELLS, TEXT, MOST, LEAST):
+        said, quotes = expression(found.way, [str(spot.figure) for spot in spots]), []
+    return {"way": found.way, "quotes": quotes, "expression": said, "scale": scale, "rows": list(found.rows), "column": found.column}
+
+
+def _set(way: str, sheet: Sheet, logits: Logits[NDArray[Any]]) -> Found | None:
+    """Those of the places that are likelier in the answer than not, and the likeliest one anyway; two at least where they are summed up."""
+    import numpy as np
+
+    sums = way in (SUM, MEAN)
+    fit = [
+        at
+        for at, spot in enumerate(sheet.spots)
+        if not spot.asked and (spot.figure is not None and spot.row != 0 if sums else spot.row >= 0)
+    ]
+    if len(fit) < (2 if sums else 1):
+        return None
+    said = logits.cells[fit]
+    chances = _sigmoid(said)
+    order = np.argsort(-said)
+    taken = [int(at) for rank, at in enumerate(order) if rank < (2 if sums else 1) or chances[at] > 0.5]
+    sure = _all(chances) if len(taken) > 1 else float(_shares(said)[taken[0]])
+    return Found(way, sure, spots=tuple(sorted(fit[at] for at in taken)))
+
+
+def _pair(way: str, sheet: Sheet, logits: Logits[NDArray[Any]]) -> Found | None:
+    """The likeliest two figures."""
+    import numpy as np
+
+    fit = [at for at, spot in enumerate(sheet.spots) if spot.figure is not None]
+    if len(fit) < 2:
+        return None
+    first, second = _shares(logits.first[fit]), _shares(logits.second[fit])
+    both = np.outer(first, second)
+    np.fill_diagonal(both, 0)
+    one, other = divmod(int(both.argmax()), len(fit))
+    return Found(way, float(both[one, other]), spots=(fit[one], fit[other]))
+
+
+def _extreme(way: str, sheet: Sheet, logits: Logits[NDArray[Any]]) -> Found | None:
+    """The cell of the column that is asked for, in the row where the column that is compared by has its extreme among rows that count."""
+    import numpy as np
+
+    chances = _sigmoid(logits.rows[sheet.top :])
+    rows = [sheet.top + at for at, chance in enumerate(chances) if chance > 0.5]
+    rows = rows or list(range(sheet.top, len(sheet.table)))
+    cells = {(spot.row, spot.column): at for at, spot in enumerate(sheet.spots) if spot.row >= 0}
+    for column in np.argsort(-logits.by):
+        texts = [sheet.spots[cells[row, int(column)]].text if (row, int(column)) in cells else "" for row in rows]
+        known = [(value, row) for value, row in zip(measures(texts), rows, strict=True) if value is not None]
+        if not known:
+            continue
+        top = max(known)[1] if way == MOST else min(known)[1]
+        for asked in np.argsort(-logits.asked):
+            if (top, int(asked)) in cells:
+                sure = float(_shares(logits.by)[column] * _shares(logits.asked)[asked]) * _all(chances)
+                return Found(way, sure, (cells[top, int(asked)],), tuple(rows), int(column))
+    return None
+
+
+def _between(sheet: Sheet, first: int, last: int) -> str:
+    start, end = sheet.chars[first], sheet.chars[last]
+    return "" if start is None or end is None else sheet.text[start[0] : end[1]]
+
+
+def _shares(logits: NDArray[Any]) -> NDArray[Any]:
+    import numpy as np
+
+    powers = np.exp(logits - logits.max())
+    shares: NDArray[Any] = powers / powers.sum()
+    return shares
+
+
+def _sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
+    import numpy as np
+
+    given: NDArray[Any] = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
+    return given
+
+
+def _all(chances: Sequence[float] | NDArray[Any]) -> float:
+    """How probable it is that all are as they are likelier."""
+    return math.prod(float(max(chance, 1 - chance)) for chance in chances)

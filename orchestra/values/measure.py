@@ -1,0 +1,103 @@
+"""Measures: what the cells of a column are put in order by, such as sums of money, times of a day, durations and dates.
+
+A column is measured as one: what stands in it says whether `9.40` is a price or a time, and the unit of most cells is that of all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+GREAT: Final = {"thousand": 1e3, "million": 1e6, "mn": 1e6, "billion": 1e9, "bn": 1e9}
+"""Words behind a number that multiply it; a letter alone may be a unit."""
+LEAST_SHARE = 0.5
+"""Of a column's texts that a kind of measure must read."""
+
+_MONTH = "(?P<month>" + "|".join(MONTHS) + r")[a-z]*\.?"
+_CLOCK = re.compile(r"(?:\w+ )?(?P<hour>\d{1,2})[:.h](?P<minute>[0-5]\d)(?::[0-5]\d)?\s*(?P<half>[ap]\.?m\.?)?", re.IGNORECASE)
+_HOUR = re.compile(r"(?P<hour>1[0-2]|[1-9])\s*(?P<half>[ap]\.?m\.?)|(?P<noon>noon|midday|midnight)", re.IGNORECASE)
+_DURATION = re.compile(r"(?:(?P<hours>\d+)\s*(?:hours?|hrs?|h)\b\.?)?\s*(?:(?P<minutes>\d+)\s*(?:minutes?|mins?|m)?\b\.?)?", re.IGNORECASE)
+_LAP = re.compile(r"(?P<minutes>\d+)[:'′]\s*(?P<seconds>[0-5]\d(?:\.\d+)?)[\"″]?")
+_DATES = tuple(
+    re.compile(one, re.IGNORECASE)
+    for one in (
+        rf"(?:\w{{2,9}},? )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\.? {_MONTH},?(?: (?P<year>\d{{4}}))?",
+        rf"(?:\w{{2,9}},? )?{_MONTH} (?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:,? (?P<year>\d{{4}}))?",
+        rf"{_MONTH},?(?: (?P<year>\d{{4}}))?",
+        r"(?P<year>\d{4})-(?P<number>\d\d)-(?P<day>\d\d)",
+        r"(?P<day>\d{1,2})[./](?P<number>\d{1,2})[./](?P<year>\d{2,4})",
+    )
+)
+_DAY = re.compile("(" + "|".join(DAYS) + r")[a-z]*\b.*", re.IGNORECASE)
+_NUMBER = re.compile(r"(?P<minus>[-−–(]\s*[$€£¥]?\s*)?(?P<digits>\d[\d,' ]*(?:\.\d+)?|\.\d+)")
+
+
+def measures(column: Sequence[str]) -> list[float | None]:
+    """What each text of a column is put in order by, None for one that has no measure. All None where no kind reads half of them."""
+    texts = [" ".join(text.split()) for text in column]
+    filled = [text for text in texts if any(letter.isalnum() for letter in text)]
+    for kind in (_clock, _date, _lap, _duration, _day, _number):
+        read = [kind(text) if text in filled else None for text in texts]
+        enough = 0.9 if kind is not _number else LEAST_SHARE
+        if filled and sum(one is not None for one in read) >= max(1.0, enough * len(filled)):
+            return read
+    return [None] * len(texts)
+
+
+def _clock(text: str) -> float | None:
+    found = _CLOCK.fullmatch(text)
+    if found is not None:
+        if not (":" in text or "h" in text[:3] or found["half"]):
+            return None  # a number, which is in the same order
+        return _minutes(int(found["hour"]), int(found["minute"]), found["half"])
+    if (found := _HOUR.fullmatch(text)) is None:
+        return None
+    return _minutes(int(found["hour"]), 0, found["half"]) if found["hour"] else (0.0 if found["noon"].lower() == "midnight" else 720.0)
+
+
+def _minutes(hour: int, minute: int, half: str | None) -> float:
+    if half is not None:
+        hour = hour % 12 + (12 if half.lower().startswith("p") else 0)
+    return float(hour * 60 + minute)
+
+
+def _date(text: str) -> float | None:
+    for form in _DATES:
+        if (found := form.fullmatch(text)) is None:
+            continue
+        said = found.groupdict()
+        month = MONTHS.index(said["month"].lower()) + 1 if said.get("month") else int(said["number"])
+        year = int(said["year"] or 0)
+        year += 2000 if 0 < year < 50 else 1900 if 50 <= year < 100 else 0
+        return year * 372.0 + month * 31.0 + int(said.get("day") or 0)
+    return None
+
+
+def _lap(text: str) -> float | None:
+    found = _LAP.fullmatch(text)
+    return None if found is None or "." not in text else int(found["minutes"]) * 60 + float(found["seconds"])
+
+
+def _duration(text: str) -> float | None:
+    found = _DURATION.fullmatch(text)
+    if found is None or not (found["hours"] or (found["minutes"] and not text.isdigit())):
+        return None
+    return int(found["hours"] or 0) * 60.0 + int(found["minutes"] or 0)
+
+
+def _day(text: str) -> float | None:
+    found = _DAY.fullmatch(text)
+    return None if found is None else float(DAYS.index(found[1].lower()))
+
+
+def _number(text: str) -> float | None:
+    found = _NUMBER.search(text)
+    if found is None:
+        return None
+    value = float(re.sub(r"[,' ]", "", found["digits"]) or "nan")
+    rest = text[found.end() :].strip(" )+").lower().split(" ")[0]
+    value *= GREAT.get(rest, 1.0)
+    return -value if found["minus"] and (found["minus"].strip()[0] in "-−(" or found.start() == 0) else value
