@@ -117,7 +117,9 @@ def train(
     batch: Annotated[int, typer.Option(min=64, help="Tokens of a batch.")] = 1400,
     longest: Annotated[int, typer.Option(min=16, help="Tokens of a row at most; longer ones are left out.")] = 2048,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
-    start: Annotated[Path | None, typer.Option(metavar="FOLDER", help="An adapter to go on from.", show_default="the base alone")] = None,
+    start: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="What is trained already, to go on from.", show_default="the base alone")
+    ] = None,
     teacher: Annotated[
         str,
         typer.Option(metavar="MODEL|FOLDER", help="A model with the same tokenizer: learn its probabilities too.", show_default=False),
@@ -127,12 +129,13 @@ def train(
     share: Annotated[float, typer.Option(min=0, max=1, help="What the teacher counts; the labels count the rest.")] = 0.5,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget a training that was killed, and begin again.")] = False,
 ) -> None:
-    """Train an agent on a data set: an adapter for a language model; a sentence encoder that tells labels, or points at words, in
-    minutes; the arrays of a tagger or a classifier, in seconds.
+    """Train an agent on a data set: an adapter for a language model; a sentence encoder that tells labels, or points at words or at
+    cells of tables; the arrays of a tagger or a classifier, in seconds.
 
     A training of an adapter or an encoder that was killed goes on where it stopped: give the same command. With --teacher an adapter
-    learns from the probabilities of a larger model, and from the labels; with --start it goes on from an adapter that is there. An
-    encoder takes --minutes or --epochs, --seed and --fresh; the other options are about adapters.
+    learns from the probabilities of a larger model, and from the labels; with --start it goes on from an adapter that is there, or an
+    encoder from one that was trained. An encoder takes --minutes or --epochs, --seed, --start and --fresh; the other options are about
+    adapters.
     """
     from orchestra.fleet.folders import Folders
     from orchestra.fleet.weights import verify
@@ -157,7 +160,7 @@ def train(
     where = _chosen("--device", device, DEVICES)
     card = _card(agent)
     if card.kind == "encoder":
-        _train_encoder(card, data, out or data / f"{agent}-trained", Ends(epochs, minutes, seed, fresh))
+        _train_encoder(card, data, out or data / f"{agent}-trained", Ends(epochs, minutes, seed, fresh, start))
         return
     if card.kind != "model":
         _train_here(card, data, out or data / f"{agent}-trained")
@@ -191,12 +194,13 @@ def train(
 
 
 class Ends(NamedTuple):
-    """When a training of an encoder ends, and whether it begins again."""
+    """When a training of an encoder ends, whether it begins again, and with what."""
 
     epochs: float | None
     minutes: float | None
     seed: int
     fresh: bool
+    start: Path | None
 
 
 def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
@@ -231,13 +235,18 @@ def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
 
     if of_tables(card):
         long = tables.TOKENS
-        course = spans.Training(card=card, data=rows, base=base, cache=cache, epochs=epochs or tables.EPOCHS, seed=ends.seed, tokens=long)
+        passes, first = epochs or tables.EPOCHS, ends.start
+        course = spans.Training(card=card, data=rows, base=base, cache=cache, epochs=passes, seed=ends.seed, tokens=long, start=first)
         made, judged = tables.run(course, tell, fresh=ends.fresh), "of the tune part"
     elif pointing:
-        lesson = spans.Training(card=card, data=rows, base=base, cache=cache, epochs=epochs or spans.EPOCHS, seed=ends.seed)
+        passes, first = epochs or spans.EPOCHS, ends.start
+        lesson = spans.Training(card=card, data=rows, base=base, cache=cache, epochs=passes, seed=ends.seed, start=first)
         made, judged = spans.run(lesson, tell, fresh=ends.fresh), "of the tune part"
     else:
-        training = intents.Training(card=card, data=rows, base=base, cache=cache, epochs=epochs, minutes=ends.minutes, seed=ends.seed)
+        within, first = ends.minutes, ends.start
+        training = intents.Training(
+            card=card, data=rows, base=base, cache=cache, epochs=epochs, minutes=within, seed=ends.seed, start=first
+        )
         made, judged = intents.run(training, tell, fresh=ends.fresh), "on the texts that were left out"
     made.write(out)
     shares = ", ".join(f"{name} {value:.3f}" for name, value in made.settled.accuracy.items())

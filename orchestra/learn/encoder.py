@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from orchestra.agent.encoder import Encoder
+    from orchestra.learn.begun import Begun
     from orchestra.learn.linear import Fit
     from orchestra.learn.member import Step
     from orchestra.learn.tuned import Frozen, Pace
@@ -53,6 +54,8 @@ class Plan:
     """About how long all of it may take: as many epochs as fit, instead of those of the pace."""
     tokens: int = 64
     """Tokens of a text that are read at most."""
+    begun: Begun | None = None
+    """What the only member goes on from; None for the base."""
     outside: str = ""
     """The label of texts that have none of the others; empty where every text has one."""
     outside_times: int = 5
@@ -118,13 +121,16 @@ def train(card: Card, rows: Rows, base: tuple[Path, Base], plan: Plan, work: Pat
     """Trains a committee.
 
     `base` is the encoder's folder and what the card will say of it; checkpoints stand in `work`. `told` hears the member's number and
-    its step. Raises `InputError` N141 for a card that tells no labels, N142 for a label that the card does not have, N140 for a
-    checkpoint of another training.
+    its step. Raises `InputError` N141 for a card that tells no labels, N142 for a label that the card does not have, N123 for something
+    else to go on from, N140 for a checkpoint of another training.
     """
     from orchestra.learn.linear import fitted
 
     face = Face.of(card, plan.outside)
     labels = _labels(card, face.output, rows)
+    if plan.begun is not None and list(plan.begun.labels) != labels:
+        reason = f"{plan.begun.folder} tells {', '.join(plan.begun.labels) or 'no labels'}, and the rows have {', '.join(labels)}"
+        raise InputError("N123", reason, hint="rows of all of its labels, and of no others")
     arrays, held = _members(rows, labels, base[0], plan, work, told)
     files: dict[str, bytes] = {}
     said: Callable[[str], NDArray[Any]] | None = None
@@ -147,7 +153,7 @@ def train(card: Card, rows: Rows, base: tuple[Path, Base], plan: Plan, work: Pat
         "members": plan.members,
         "share": settled.share,
         "linear": {"file": LINEAR, "sha256": digest_of(files[LINEAR]), "share": settled.linear} if files else None,
-        "data": [source.model_dump() for source in rows.sources],
+        "data": [source.model_dump() for source in (*(plan.begun.sources if plan.begun else ()), *rows.sources)],
         "labels": labels,
         "arrays": ARRAYS,
     }
@@ -226,7 +232,8 @@ def _members(
         wanted = [number[whole[at].label] for at in taken]
         own = replace(pace, seed=pace.seed + index)
         checkpoint = work / f"member-{index}.safetensors"
-        member = trained(frozen, [hidden[at] for at in taken], wanted, len(labels), own, checkpoint, partial(told, index))
+        told_of = partial(told, index)
+        member = trained(frozen, [hidden[at] for at in taken], wanted, len(labels), own, checkpoint, told_of, plan.begun)
         left = [at for at in range(len(rows.own)) if fold[at] == index]
         with torch.no_grad():
             logits = member.logits(embedded(member, [hidden[at] for at in left]))

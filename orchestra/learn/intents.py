@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ import msgspec
 from orchestra.agent.card import Card
 from orchestra.errors import InputError
 from orchestra.fleet.encoders import described
+from orchestra.learn.begun import Begun
 from orchestra.learn.contract import check_contract, contract_digest
 from orchestra.learn.dataset import DataSet, Row
 from orchestra.learn.encoder import Face, Made, Plan, Rows, train
@@ -33,6 +34,8 @@ MANY = 100
 """Labels from which on the linear classifier gets fewer features: its weights are a number for each of them."""
 PAIR_EPOCHS, PAIR_TOKENS = 3, 512
 """Passes over pairs where nothing is said, and the tokens of one that are read at most."""
+RATE, RATE_AGAIN = 5e-4, 2e-4
+"""The highest learning rate where all blocks are tuned, from the start and from what was learnt before."""
 ALL = 1_000
 """Blocks of an encoder, however many it has."""
 LEAST = 2
@@ -52,12 +55,14 @@ class Training:
     epochs: int | None = None
     minutes: float | None = None
     seed: int = 0
+    start: Path | None = None
+    """The folder of an encoder that it goes on from; None for the base alone."""
 
     @property
     def folder(self) -> Path:
         """Where its checkpoints are kept."""
         base = sorted(described(self.card.model, self.base).sha256.items())
-        facts = (contract_digest(self.card), self.data.manifest.digest, base, self.epochs, self.minutes, self.seed)
+        facts = (contract_digest(self.card), self.data.manifest.digest, base, self.epochs, self.minutes, self.seed, str(self.start or ""))
         return self.cache / "learn" / self.card.name / digest(msgspec.json.encode(facts))[:12]
 
 
@@ -65,7 +70,8 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
     """Trains, or goes on after the last whole epoch of a training that was killed.
 
     Raises `InputError` N103 for a data set of other types, N104 for one without rows or with one label, N141 for a card that tells no
-    labels, N143 for a label with too few texts, N144 where the number does not say which label is that of texts with none of the others.
+    labels, N123 for a start that does not fit, N143 for a label with too few texts, N144 where the number does not say which label is
+    that of texts with none of the others.
     """
     card, data = training.card, training.data
     check_contract(card, data.manifest)
@@ -84,7 +90,11 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
         shutil.rmtree(training.folder, ignore_errors=True)
     own = (data.manifest.name, data.manifest.licence, labelled)
     base = (training.base, described(card.model, training.base))
-    plan = _pairs(training) if face.beside else _plan(training, labelled, outside)
+    begun = None if training.start is None else Begun.of(card, training.start, base[1])
+    if begun is not None and not face.beside:
+        reason = f"{card.name} tells labels of texts, and its classifier over n-grams learns from all rows at once"
+        raise InputError("N123", reason, hint="leave --start out, and give it the rows of before too")
+    plan = replace(_pairs(training), begun=begun) if face.beside else _plan(training, labelled, outside)
     return train(card, Rows.of(own), base, plan, training.folder, lambda _, step: tell(step))
 
 
@@ -101,7 +111,8 @@ def _pairs(training: Training) -> Plan:
     """How pairs are learnt: what one text says of another is not in a few last blocks."""
     from orchestra.learn.tuned import Pace
 
-    pace = Pace(epochs=training.epochs or PAIR_EPOCHS, rate=5e-4, rank=16, blocks=ALL, batch=16, seed=training.seed)
+    rate = RATE if training.start is None else RATE_AGAIN
+    pace = Pace(epochs=training.epochs or PAIR_EPOCHS, rate=rate, rank=16, blocks=ALL, batch=16, seed=training.seed)
     return Plan(pace, None, members=1, minutes=training.minutes, tokens=PAIR_TOKENS)
 
 

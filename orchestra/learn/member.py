@@ -23,6 +23,8 @@ from orchestra.learn.tuned import Adapted, Frozen, Pace, Tuned, padded
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from orchestra.learn.begun import Begun
+
 POOL = 16
 """Batches among whose texts those of like length are sought."""
 ATTENDED = 1 << 21
@@ -48,16 +50,19 @@ Texts: TypeAlias = "Sequence[Tensor]"
 """Of each text, what the blocks below the tuned ones give."""
 
 
-def trained(base: Frozen, texts: Texts, labels: Sequence[int], count: int, pace: Pace, checkpoint: Path, told: Told) -> Tuned:
-    """A member that has learnt the labels, of which there are `count`, of these texts."""
+def trained(
+    base: Frozen, texts: Texts, labels: Sequence[int], count: int, pace: Pace, checkpoint: Path, told: Told, begun: Begun | None = None
+) -> Tuned:
+    """A member that has learnt the labels, of which there are `count`, of these texts; `begun` is what it goes on from."""
     member = Tuned(base, count, pace)
     wanted = torch.tensor(labels)
 
     def loss(batch: Sequence[int]) -> Tensor:
         return functional.cross_entropy(member.logits(member.embed(*padded([texts[row] for row in batch]))), wanted[list(batch)])
 
-    run = Epochs(loss, lambda seed: _batches(texts, pace.batch, seed), _plan(texts, labels, count, pace), checkpoint)
-    run.through(member, pace, lambda: _begin(member, texts, wanted, count), told)
+    plan = _plan(texts, labels, count, pace) + (begun.sha256 if begun else "")
+    run = Epochs(loss, lambda seed: _batches(texts, pace.batch, seed), plan, checkpoint)
+    run.through(member, pace, lambda: _begin(member, texts, wanted, count) if begun is None else begun.give(member), told)
     return member
 
 

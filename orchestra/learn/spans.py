@@ -24,6 +24,7 @@ from orchestra.agent.committee import Source
 from orchestra.agent.spans import FORMAT, Layout, Spans, Window, points, windows
 from orchestra.errors import InputError
 from orchestra.fleet.encoders import described
+from orchestra.learn.begun import Begun
 from orchestra.learn.contract import check_contract, contract_digest
 from orchestra.learn.dataset import DataSet, Row
 from orchestra.learn.encoder import Made, Settled
@@ -69,12 +70,19 @@ class Training:
     seed: int = 0
     tokens: int = 384
     """Tokens of question and passage that are read at once."""
+    start: Path | None = None
+    """The folder of an encoder that it goes on from; None for the base alone."""
+
+    @property
+    def begun(self) -> Begun | None:
+        """What it goes on from. Raises `InputError` A003, A004, A011 or N123 for what does not fit."""
+        return None if self.start is None else Begun.of(self.card, self.start, described(self.card.model, self.base))
 
     @property
     def folder(self) -> Path:
         """Where its checkpoints are kept."""
         base = sorted(described(self.card.model, self.base).sha256.items())
-        mine = (self.epochs, self.rate, self.rank, self.seed, self.tokens)
+        mine = (self.epochs, self.rate, self.rank, self.seed, self.tokens, str(self.start or ""))
         facts = (contract_digest(self.card), self.data.manifest.digest, base, mine)
         return self.cache / "learn" / self.card.name / digest(msgspec.json.encode(facts))[:12]
 
@@ -122,7 +130,7 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
         raise InputError("N104", f"{data.manifest.name} has no rows to train on", hint="more rows, or other shares of the parts")
     if fresh:
         shutil.rmtree(training.folder, ignore_errors=True)
-    reader, frozen = Encoder.load(training.base), Frozen.load(training.base)
+    reader, frozen, begun = Encoder.load(training.base), Frozen.load(training.base), training.begun
     layout: dict[str, Any] = {
         "format": FORMAT,
         "question": face.question,
@@ -130,13 +138,13 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
         "output": face.output,
         "base": described(card.model, training.base).model_dump(),
         "tokens": training.tokens,
-        "data": [source_of(data).model_dump()],
+        "data": [source.model_dump() for source in (*(begun.sources if begun else ()), source_of(data))],
         "arrays": ARRAYS,
     }
     draft = Layout.model_validate({**layout, "sha256": "0" * 64})
     found = [example for row in data.rows["train"] for example in examples(row, face, reader, draft)]
     pace = Pace(epochs=training.epochs, rate=training.rate, rank=training.rank, blocks=frozen.shape.layers, seed=training.seed)
-    member = trained(frozen, found, pace, training.folder / "member.safetensors", tell)
+    member = trained(frozen, found, pace, training.folder / "member.safetensors", tell, begun)
     arrays = arrays_of(member)
     tune = data.rows["tune"]
     settled = _settled(Spans(draft, arrays, reader), [(row, _said(row, face)) for row in tune], face, member)
@@ -170,8 +178,10 @@ def examples(row: Row, face: Face, encoder: Encoder, layout: Layout) -> Iterator
             yield Example(window, window.start + inside[0], window.start + inside[-1])
 
 
-def trained(base: Frozen, found: Sequence[Example], pace: Pace, checkpoint: Path, tell: Callable[[Step], None]) -> Pointing:
-    """A reader that has learnt the examples."""
+def trained(
+    base: Frozen, found: Sequence[Example], pace: Pace, checkpoint: Path, tell: Callable[[Step], None], begun: Begun | None = None
+) -> Pointing:
+    """A reader that has learnt the examples; `begun` is what it goes on from."""
     from torch.nn import functional
 
     from orchestra.learn.member import Epochs
@@ -189,7 +199,8 @@ def trained(base: Frozen, found: Sequence[Example], pace: Pace, checkpoint: Path
 
     mark = hashlib.sha256(repr((pace, BATCH, [(row.window.tokens, row.first, row.last) for row in found])).encode()).hexdigest()
     lengths = [len(row.window.tokens) for row in found]
-    Epochs(loss, lambda seed: batches(lengths, seed), mark, checkpoint).through(member, pace, lambda: None, tell)
+    run = Epochs(loss, lambda seed: batches(lengths, seed), mark + (begun.sha256 if begun else ""), checkpoint)
+    run.through(member, pace, lambda: None if begun is None else begun.give(member), tell)
     return member
 
 

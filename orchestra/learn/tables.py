@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestra.agent.card import Card
@@ -23,6 +24,7 @@ from orchestra.agent.table_ways import CELLS, COUNT, LEAST, MEAN, MOST, PAIRS, S
 from orchestra.agent.tables import FORMAT, NAMES, Layout, Logits, Tables, of_tables, weighed, written
 from orchestra.errors import InputError
 from orchestra.fleet.encoders import described
+from orchestra.learn.begun import Begun
 from orchestra.learn.contract import check_contract
 from orchestra.learn.dataset import Row
 from orchestra.learn.encoder import Made, Settled
@@ -98,13 +100,13 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
     check_contract(card, data.manifest)
     if fresh:
         shutil.rmtree(training.folder, ignore_errors=True)
-    reader, frozen = Encoder.load(training.base), Frozen.load(training.base)
+    reader, frozen, begun = Encoder.load(training.base), Frozen.load(training.base), training.begun
     layout: dict[str, Any] = {
         "format": FORMAT,
         **inputs_of(card),
         "base": described(card.model, training.base).model_dump(),
         "tokens": training.tokens,
-        "data": [source_of(data).model_dump()],
+        "data": [source.model_dump() for source in (*(begun.sources if begun else ()), source_of(data))],
         "arrays": ARRAYS,
     }
     draft = Layout.model_validate({**layout, "sha256": "0" * 64})
@@ -112,7 +114,7 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
     if not found:
         raise InputError("N104", f"{data.manifest.name} has no rows to train on", hint="more rows, or other shares of the parts")
     pace = Pace(epochs=training.epochs, rate=training.rate, rank=training.rank, blocks=frozen.shape.layers, seed=training.seed)
-    member = trained(frozen, found, pace, training.folder / "member.safetensors", tell)
+    member = trained(frozen, found, pace, training.folder / "member.safetensors", tell, begun)
     arrays = arrays_of(member)
     settled = _settled(Tables(draft, arrays, reader, card), data.rows["tune"])
     text, content = packed(layout | {"heat": settled.slope}, arrays)
@@ -255,8 +257,10 @@ def _same(text: str, quote: str) -> bool:
     return _plain(text) == _plain(quote)
 
 
-def trained(base: Frozen, found: Sequence[Example], pace: Pace, checkpoint: Any, tell: Callable[[Step], None]) -> Pointing:
-    """A reader that has learnt the examples."""
+def trained(
+    base: Frozen, found: Sequence[Example], pace: Pace, checkpoint: Path, tell: Callable[[Step], None], begun: Begun | None = None
+) -> Pointing:
+    """A reader that has learnt the examples; `begun` is what it goes on from."""
     from orchestra.learn.member import Epochs
     from orchestra.learn.tuned import Pointing
 
@@ -271,7 +275,8 @@ def trained(base: Frozen, found: Sequence[Example], pace: Pace, checkpoint: Any,
         return torch.stack([loss(weighed(one, _frame(example.sheet)), example) for one, example in zip(read, some, strict=True)]).mean()
 
     mark = hashlib.sha256(repr((pace, BATCH, [(one.sheet.windows, one.target) for one in found])).encode()).hexdigest()
-    Epochs(total, lambda seed: batches(lengths, seed), mark, checkpoint).through(member, pace, lambda: None, tell)
+    run = Epochs(total, lambda seed: batches(lengths, seed), mark + (begun.sha256 if begun else ""), checkpoint)
+    run.through(member, pace, lambda: None if begun is None else begun.give(member), tell)
     return member
 
 

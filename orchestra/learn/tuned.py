@@ -166,6 +166,12 @@ class Adapted:
         made = {name: SCALE * array if name.startswith("up.") else array for name, array in self.learnt.items()}
         return {name: array.detach() for name, array in made.items()}
 
+    @torch.no_grad()
+    def adopt(self, arrays: Mapping[str, Tensor]) -> None:
+        """Takes up what was learnt, as `arrays` says it."""
+        for name, array in self.learnt.items():
+            array.copy_(arrays[name] / SCALE if name.startswith("up.") else arrays[name])
+
     def _linear(self, x: Tensor, name: str) -> Tensor:
         down, up = self.learnt[f"down.{name}"], SCALE * self.learnt[f"up.{name}"]
         return self.base.linear(x, name) + functional.linear(functional.linear(x, down), up)
@@ -194,6 +200,10 @@ class Tuned(Adapted):
         """What was learnt: prototypes of length one, and the sharpness as it multiplies."""
         made = super().arrays()
         return made | {"prototypes": functional.normalize(made["prototypes"], dim=1), "sharpness": made["sharpness"].exp()}
+
+    def adopt(self, arrays: Mapping[str, Tensor]) -> None:
+        """Takes up what was learnt, the sharpness as it multiplies."""
+        super().adopt({**arrays, "sharpness": arrays["sharpness"].log()})
 
 
 class Pointing(Adapted):

@@ -1,0 +1,86 @@
+"""Encoders that go on from what they learnt: the arrays of an agent's folder, as a training begins with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from orchestra.agent.card import Card
+from orchestra.agent.classical import reading, unpacked
+from orchestra.agent.committee import Base, Source
+from orchestra.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from orchestra.learn.tuned import Adapted
+
+
+OF_MEMBERS = ("down.", "up.", "prototypes", "sharpness")
+"""What the names of arrays begin with that each member of a committee has one of."""
+
+
+class _Layout(BaseModel):
+    """What all layouts of trained encoders say."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    format: str
+    base: Base
+    labels: tuple[str, ...] = ()
+    data: tuple[Source, ...]
+    arrays: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a training goes on from."""
+
+    folder: Path
+    format: str
+    labels: tuple[str, ...]
+    arrays: Mapping[str, NDArray[Any]]
+    sources: tuple[Source, ...]
+    """What it was trained on before."""
+    sha256: str
+    """Of the arrays."""
+
+    @classmethod
+    def of(cls, card: Card, folder: Path, base: Base) -> Begun:
+        """The encoder of a folder, as `orchestra learn train` leaves it.
+
+        Raises `InputError` A003, A004 or A011 for a folder that has none, or a damaged one, N123 for one that stands on another base.
+        """
+        there = card.varied(name=card.name, folder=folder.resolve())
+        with reading(there):
+            layout = _Layout.model_validate_json(there.read(card.data))
+            arrays = unpacked(there, layout.arrays, layout.sha256)
+        if layout.base.sha256 != base.sha256:
+            raise InputError("N123", f"{folder} stands on another encoder than {card.model!r}", hint="train it from the start")
+        return cls(folder, layout.format, layout.labels, arrays, layout.data, layout.sha256)
+
+    def give(self, member: Adapted) -> None:
+        """Its arrays to a member. Raises `InputError` N123 where they are of another kind of agent, or of other shapes."""
+        import torch
+
+        taken = {name: torch.as_tensor(self._alone(name)).float() for name in self.arrays}
+        strange = sorted(name for name in {*taken, *member.learnt} if _shape(taken, name) != _shape(member.learnt, name))
+        if strange:
+            reason = f"{self.folder} has other arrays than are to be trained: {strange[0]} and {len(strange) - 1} more differ"
+            raise InputError("N123", reason, hint="train it from the start")
+        member.adopt(taken)
+
+    def _alone(self, name: str) -> NDArray[Any]:
+        """An array of the only member; of several there is none that a training could go on from."""
+        array = self.arrays[name]
+        alone: NDArray[Any] = array[0] if name.startswith(OF_MEMBERS) and len(array) == 1 else array
+        return alone
+
+
+def _shape(arrays: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
+    return tuple(arrays[name].shape) if name in arrays else None

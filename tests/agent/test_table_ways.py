@@ -1,0 +1,83 @@
+"""Ways of answering from tables: figures as expressions have them, and expressions that say their way and their figures again."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.agent.table_ways import MEAN, PAIRS, SUM, WAYS, expression, figure, parsed
+from orchestra.values.arithmetic import evaluate
+
+FIGURES = st.decimals(-99_999, 99_999, places=2).map(lambda number: f"{number:,.2f}") | st.integers(-9999, 9999).map(str)
+WRITTEN = {"sum": "2 + 3", "mean": "(2 + 3) / 2", "difference": "2 - 3", "change": "(2 - 3) / 3 * 100", "share": "2 / 3 * 100"}
+WRITTEN |= {"ratio": "2 / 3", "product": "2 * 3"}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("1,200", "1,200"), ("$ 1,200.50", "1,200.50"), ("€5", "5"), ("12%", "12"), (".5", ".5"), ("2019,", "2019"), ("about 7 of 9", "7"),
+        ("(300)", "-300"), ("($ 300)", "-300"), ("(5)%", "-5"), ("-5", "-5"), ("- 5", "-5"), ("−3", "-3"), ("–1,200", "-1,200"),
+        ("$-5", "-5"), ("-$5", "-5"),
+        ("A-12", "12"), ("3-5", "3"), ("5 (3)", "5"), ("(loss) 5", "5"), ("(3) of them", "3"), ("Seats (12)", "12"),
+        ("", None), ("none", None), ("-", None), ("( )", None),
+    ],
+)  # fmt: skip
+def test_the_first_figure_of_a_text_is_as_an_expression_has_it(text: str, found: str | None) -> None:
+    assert figure(text) == found
+
+
+@given(st.text(max_size=20))
+def test_a_figure_of_any_text_can_be_computed_with(text: str) -> None:
+    found = figure(text)
+    if found is not None and found.isascii() and "," not in found and not found.lstrip("-").startswith("0"):
+        evaluate(f"1 - {found}")
+
+
+@pytest.mark.parametrize("way", WRITTEN)
+def test_an_expression_is_of_its_way(way: str) -> None:
+    assert expression(way, ["2", "3"]) == WRITTEN[way]
+
+
+def test_all_ways_that_compute_are_written() -> None:
+    assert set(WRITTEN) == {SUM, MEAN, *PAIRS} < set(WAYS)
+
+
+@given(st.sampled_from(sorted(PAIRS)), FIGURES, FIGURES)
+def test_a_pair_is_read_as_it_was_written(way: str, first: str, second: str) -> None:
+    assert parsed(expression(way, [first, second])) == (way, [first, second])
+
+
+@given(st.sampled_from([SUM, MEAN]), st.lists(FIGURES, min_size=2, max_size=9))
+def test_sums_and_means_of_any_length_are_read_as_they_were_written(way: str, figures: list[str]) -> None:
+    assert parsed(expression(way, figures)) == (way, figures)
+
+
+@pytest.mark.parametrize(
+    ("text", "way", "figures"),
+    [
+        (" (5) - (3) ", "difference", ["5", "3"]),
+        ("(5 - 3)", "difference", ["5", "3"]),
+        ("- 5 + 3", "sum", ["-5", "3"]),
+        ("(- 5 - 3) / 3 * 100", "change", ["-5", "3"]),
+        ("(5 / 3) * 100", "share", ["5", "3"]),
+        ("5 - -3", "difference", ["5", "-3"]),
+        ("(5) + (-3)", "sum", ["5", "-3"]),
+        ("1,200.5 * 2", "product", ["1,200.5", "2"]),
+        ("5 * 100", "product", ["5", "100"]),
+    ],
+)
+def test_brackets_and_blanks_that_say_nothing_make_no_other_way(text: str, way: str, figures: list[str]) -> None:
+    assert parsed(text) == (way, figures)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "5", "(5)", "-5", "words", "5 +", "5+3", "5 - 3 - 1", "5 + 3 - 1", "5 - 3 + 1", "(5 + 3) / 3", "(5 + 3) / 2 * 100", "5 / 3 / 2",
+        "(5 - 3) / 5 * 100", "(5 - 3) / 3", "(5 - 3) / 3 * 10", "5 / 3 * 1000", "sum(5, 3)", "(5 - 3) * (2 - 1)", "100 * 5 / 3", "5 ** 3",
+    ],
+)  # fmt: skip
+def test_an_expression_of_another_form_is_of_no_way(text: str) -> None:
+    assert parsed(text) is None
