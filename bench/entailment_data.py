@@ -1,6 +1,6 @@
 """The data set that the agent `entailment` is trained on: BEGIN, Factcheck-GPT, edits of their true evidence, and written claims.
 
-    python -m bench.entailment_data --data FOLDER --out FOLDER [--held-edits] [--again 0.35]
+    python -m bench.entailment_data --data FOLDER --out FOLDER [--held-edits] [--again 0.35] [--new shorter]
 
 `FOLDER` has the folders begin (CC BY 4.0, Dziri et al. 2022, `github.com/google/BEGIN-dataset`) and factcheckgpt (Apache-2.0, Wang et al.
 2023, `github.com/yuxiaw/Factcheck-GPT`); their training parts are read. A true claim is edited (`bench.claim_edits`) in three ways, so that
@@ -8,7 +8,8 @@ neither the claim alone nor common words tell which it is: the claim, which then
 both alike, which leaves the claim supported. Without the sentence that it rests on, a claim is not stated. The written claims
 (`bench.written_rows`), and sentences of their passages, are of authors who had seen no row of these sets. They stand in the set where
 `--again` says which share of the public rows stands beside them: 1 for a training from the start, less for one that goes on from what was
-trained on these already. Without it the set is of the public ones alone.
+trained on these already; with `--new` it has seen all other kinds of written rows too, and the share is of them as well. Without `--again`
+the set is of the public ones alone.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from orchestra.values.json import digest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARES = Shares(tune=0.06, test=0.0)
+KINDS = ("claims", "sentences", "shorter")
+"""Of written rows."""
 LABELS = {
     "begin": {"supported": "supported", "unsupported": "not stated"},
     "factcheckgpt": {"support": "supported", "refute": "contradicted", "partial": "not stated", "irrelevant": "not stated"},
@@ -121,7 +124,7 @@ def _without(pair: Pair) -> str | None:
     return rest if len(rest) > 80 else None
 
 
-def made(folder: Path, held_edits: bool = False, again: float | None = None) -> DataSet:
+def made(folder: Path, held_edits: bool = False, again: float | None = None, new: Sequence[str] = KINDS) -> DataSet:
     """The data set; with the edits of the held-back groups in its tune part, for the calibration, where they are asked for."""
     sources = {name: folder / name / "train.jsonl" for name in LABELS}
     pairs = {name: pairs_of(name, path) for name, path in sources.items()}
@@ -139,8 +142,9 @@ def made(folder: Path, held_edits: bool = False, again: float | None = None) -> 
     ]
     origins.append(Origin("both", "CC BY 4.0, Apache-2.0", "", "deterministic edits of true pairs", len(more)))
     if again is not None:
-        parts, found = renewed(parts, ("claims", "sentences"), again, SHARES)
-        origins += found
+        parts, found = renewed(parts, [kind for kind in KINDS if kind not in new], 1.0, SHARES)
+        parts, others = renewed(parts, new, again, SHARES)
+        origins += [*found, *others]
     card = Card.load(ROOT / "agents" / "entailment")
     return DataSet.made("claims", card.name, contract_digest(card), "CC BY 4.0 and Apache-2.0", origins, parts)
 
@@ -150,8 +154,11 @@ def main() -> None:
     parser = command_line(__doc__, "the folder with begin and factcheckgpt")
     parser.add_argument("--held-edits", action="store_true", help="edits of the held-back rows in the tune part too, for the calibration")
     parser.add_argument("--again", type=float, help="written claims too, and this share of the public sets' rows and edits")
+    parser.add_argument(
+        "--new", nargs="+", choices=KINDS, default=KINDS, help="kinds of written rows that are all in; of others the share too"
+    )
     given = parser.parse_args()
-    write(made(given.data, given.held_edits, given.again), given.out)
+    write(made(given.data, given.held_edits, given.again, given.new), given.out)
 
 
 if __name__ == "__main__":

@@ -248,11 +248,8 @@ def _set(way: str, sheet: Sheet, logits: Logits[NDArray[Any]]) -> Found | None:
     import numpy as np
 
     sums = way in (SUM, MEAN)
-    fit = [
-        at
-        for at, spot in enumerate(sheet.spots)
-        if not spot.asked and (spot.figure is not None and spot.row != 0 if sums else spot.row >= 0)
-    ]
+    given = ((at, spot) for at, spot in enumerate(sheet.spots) if not spot.asked)
+    fit = [at for at, spot in given if (spot.figure is not None if sums else spot.row >= 0)]
     if len(fit) < (2 if sums else 1):
         return None
     said = logits.cells[fit]

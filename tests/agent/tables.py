@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 NAMES = ("ada", "grace", "edsger", "barbara", "donald", "alan")
-WORDS = [*NAMES, *"name age books opened the has how many most least difference of in and total which who what is ? | . , $ ( ) -".split()]
-WORDS += [str(number) for number in range(100)]
+WORDS = [
+    *NAMES,
+    *("name", "age", "books", "rooms", "the", "has", "how", "many", "most", "least", "difference", "total", "which", "who", "what", "of"),
+    *("is", "in", "and", "?", "|", ".", ",", "$", "(", ")", "-"),
+    *map(str, range(100)),
+]
 CARD = """
 name: teller
 kind: encoder

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,8 +98,10 @@ def test_the_tokens_that_are_averaged_for_a_place_are_its_own(encoder: Encoder, 
 
 
 @given(st.lists(st.lists(CELL, min_size=1, max_size=3), max_size=5), st.lists(WORDED, max_size=2), st.text("twice 7a", max_size=9))
-def test_places_have_their_tokens_whatever_stands_there(table: list[list[str]], paragraphs: list[str], question: str) -> None:
-    sheet = Sheet(_ENCODER, question, table, paragraphs, 64)
+def test_places_have_their_tokens_whatever_stands_there(
+    encoder: Encoder, table: list[list[str]], paragraphs: list[str], question: str
+) -> None:
+    sheet = Sheet(encoder, question, table, paragraphs, 64)
     for number, spot in enumerate(sheet.spots):
         assert told(sheet, number) == spot.text.replace(" ", ""), spot
     filled = [(row, at) for row, cells in enumerate(table) for at, cell in enumerate(cells) if cell.strip()]
@@ -185,8 +185,8 @@ def test_a_frame_says_what_stands_in_a_row_and_in_a_column(encoder: Encoder) -> 
 
 
 @given(st.lists(st.lists(CELL, min_size=1, max_size=3), max_size=5), st.lists(WORDED, max_size=2))
-def test_rows_of_a_frame_average_or_say_nothing(table: list[list[str]], paragraphs: list[str]) -> None:
-    sheet = Sheet(_ENCODER, "twice ?", table, paragraphs, 64)
+def test_rows_of_a_frame_average_or_say_nothing(encoder: Encoder, table: list[list[str]], paragraphs: list[str]) -> None:
+    sheet = Sheet(encoder, "twice ?", table, paragraphs, 64)
     frame: Frame[np.ndarray] = sheet.frame()
     for name in ("starts", "spots", "label", "body", "head", "below"):
         sums = getattr(frame, name).sum(axis=1)
@@ -195,12 +195,3 @@ def test_rows_of_a_frame_average_or_say_nothing(table: list[list[str]], paragrap
     assert np.all(frame.spots.sum(axis=1) > 0), "every place has a token"
     firsts = np.cumsum([0, *map(len, sheet.windows)])[:-1]
     assert np.flatnonzero(frame.starts[0]).tolist() == firsts.tolist()
-
-
-def _made() -> Encoder:
-    import tempfile
-
-    return Encoder.load(write_encoder(Path(tempfile.mkdtemp()), WORDS))
-
-
-_ENCODER = _made()

@@ -141,4 +141,4 @@ def test_the_command_goes_on(shell: Shell, base: Path) -> None:
     before, after = (np.load(f"{folder}/spans.npz")["weight"] for folder in ("made", "more"))
     assert not np.array_equal(before, after)
     refused = shell("learn", "train", "finder", "--data", "set", "--start", "nothing")
-    assert (refused.code, refused.err[:4]) == (2, "A004")
+    assert (refused.code, "A004" in refused.err) == (2, True)
