@@ -44,7 +44,6 @@ from orchestra.verify.equivalence import clusters, essence
 SETS = (
     Set("svamp", "calculator", "svamp"),
     Set("xquad_en", "generative_reader"),
-    Set("tatqa", "table_reader"),
     Set("bfcl", "caller"),
 )
 VOTES = 5

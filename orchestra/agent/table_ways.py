@@ -24,6 +24,7 @@ FIELDS: Final = ("way", "quotes", "expression", "scale", "rows", "column")
 
 _DIGITS = r"-?\d[\d,]*(?:\.\d+)?"
 _FIGURE = re.compile(r"\(?\s*(?P<sign>[-−–])?\s*[$€£¥]?\s*(?P<digits>\d[\d,]*(?:\.\d+)?|\.\d+)\s*%?\s*\)?")
+_CLOCK = re.compile(r"(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?: ?(?P<half>[ap])\.?m\.?)?", re.IGNORECASE)
 _SUM = re.compile(rf"(?P<all>{_DIGITS}(?: \+ {_DIGITS})+)")
 _MEAN = re.compile(rf"\((?P<all>{_DIGITS}(?: \+ {_DIGITS})+)\) / (?P<count>\d+)")
 _PAIR: Final = {
@@ -36,11 +37,18 @@ _PAIR: Final = {
 
 
 def figure(text: str) -> str | None:
-    """The first figure of a text as an expression has it: without its currency, negative behind a minus or in brackets. None without."""
+    """The first figure of a text as an expression has it: without its currency, negative behind a minus or in brackets. None without.
+
+    A time of the day is its minutes, `(9 * 60 + 15)`, so that a difference of two says how long something takes.
+    """
+    if (clock := _CLOCK.fullmatch(text.strip())) is not None:
+        half = (clock["half"] or "").lower()
+        hour = 0 if half and int(clock["hour"]) == 12 else int(clock["hour"])
+        return f"({hour} * 60 + {int(clock['minute'])}{' + 12 * 60' if half == 'p' else ''})"
     found = _FIGURE.search(text)
     if found is None:
         return None
-    digits = found["digits"].rstrip(",")
+    digits = re.sub(r"^0+(?=\d)", "", found["digits"].rstrip(","))
     around = text.strip()
     bracketed = around.startswith("(") and around.rstrip("%").endswith(")") and found[0].strip().startswith("(")
     signed = found["sign"] is not None and not text[: found.start("sign")].strip(" $€£¥(")

@@ -70,6 +70,10 @@ class Layout(_Frozen):
     """Tokens of a window at most."""
     longest: Annotated[int, Field(ge=1, le=256)] = 40
     """Tokens of words of the text at most."""
+    cells: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    """What is added to the logits of places: how readily there is a further one beside the likeliest."""
+    rows: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    """What is added to the logits of rows."""
     heat: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """The power of which the probability of an answer is taken, so that it says how often answers are right."""
     data: tuple[Source, ...]
@@ -189,6 +193,7 @@ class Tables:
 
     def choose(self, sheet: Sheet, logits: Logits[NDArray[Any]]) -> tuple[Found, str]:
         """The likeliest way in which there is an answer at all, with its places, and the scale."""
+        logits = logits._replace(cells=logits.cells + self.layout.cells, rows=logits.rows + self.layout.rows)
         chances = _shares(logits.ways)
         for number in chances.argsort()[::-1]:
             found = self._found(WAYS[int(number)], sheet, logits)

@@ -2,7 +2,8 @@
 
 The base is frozen but for adapters on the linear layers of its blocks, and a head (`orchestra.agent.tables`). A row says what answers, and
 not always where that stands: where several places have the same text, the loss asks that one of them be found (marginal likelihood), and
-says nothing against the others. The rows to tune on settle how sure it says that it is; nothing else is chosen by them.
+says nothing against the others. The rows to tune on settle how readily a further cell or row counts, and how sure it says that it is;
+nothing else is chosen by them.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ TOKENS = 512
 """Tokens of a window."""
 MAX_TRAINED = 4
 """Windows of a row that is learnt from at most: longer ones take as long as ten others."""
+SHIFTS: Final = tuple(step / 2 for step in range(-6, 7))
+"""What is tried on the rows to tune on as the logit that is added to those of places, and of rows."""
 SCALE_SHARE: Final = 0.5
 """What the loss of the scale counts beside that of the way."""
 
@@ -117,8 +120,9 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
     member = trained(frozen, found, pace, training.folder / "member.safetensors", tell, begun)
     arrays = arrays_of(member)
     settled = _settled(Tables(draft, arrays, reader, card), data.rows["tune"])
-    text, content = packed(layout | {"heat": settled.slope}, arrays)
-    return Made({ARRAYS: content, card.data: text.encode()}, settled)
+    exact = {"exact": settled.pop("exact")} if settled else {}
+    text, content = packed(layout | settled, arrays)
+    return Made({ARRAYS: content, card.data: text.encode()}, Settled(1.0, 0.0, settled.get("heat", 1.0), 0.0, exact))
 
 
 def inputs_of(card: Card) -> dict[str, str]:
@@ -344,18 +348,28 @@ def _only(logits: Tensor, allowed: Sequence[bool]) -> Tensor:
     return logits.masked_fill(~torch.tensor(allowed, dtype=torch.bool), -1e4)
 
 
-def _settled(reader: Tables, rows: Sequence[Row]) -> Settled:
-    """The heat at which the probabilities that the reader says are likeliest, and how many of the rows it answers right."""
-    said: list[tuple[bool, float]] = []
-    for row in rows:
-        sheet = reader.sheet(row.input)
-        found, scale = reader.choose(sheet, reader.logits(sheet))
-        said.append((right(written(found, scale, sheet), row.output), found.sure))
-    if len(said) < LEAST_ROWS:
-        return Settled(1.0, 0.0, 1.0, 0.0, {})
+def _settled(reader: Tables, rows: Sequence[Row]) -> dict[str, float]:
+    """How readily there are further cells and further rows, so that most rows are right, and the heat at which the probabilities that the
+    reader says are likeliest. Nothing where there are few rows."""
+    if len(rows) < LEAST_ROWS:
+        return {}
+    read = [(sheet, reader.logits(sheet), row.output) for row in rows for sheet in (reader.sheet(row.input),)]
+    plain = reader.layout
+
+    def asked(**settled: float) -> list[tuple[bool, float]]:
+        reader.layout = plain.model_copy(update=settled)
+        found = [(reader.choose(sheet, logits), sheet, wanted) for sheet, logits, wanted in read]
+        return [(right(written(one, scale, sheet), wanted), one.sure) for (one, scale), sheet, wanted in found]
+
+    def count(**settled: float) -> tuple[int, float]:
+        return sum(one for one, _ in asked(**settled)), -sum(map(abs, settled.values()))
+
+    cells = max(SHIFTS, key=lambda shift: count(cells=shift))
+    more = max(SHIFTS, key=lambda shift: count(cells=cells, rows=shift))
+    said = asked(cells=cells, rows=more)
     heats = [1 / heat for heat in HEATS]
     heat = min(heats, key=lambda heat: -sum(math.log(max(sure**heat if one else 1 - sure**heat, 1e-6)) for one, sure in said))
-    return Settled(1.0, 0.0, heat, 0.0, {"exact": sum(one for one, _ in said) / len(said)})
+    return {"cells": cells, "rows": more, "heat": heat, "exact": sum(one for one, _ in said) / len(said)}
 
 
 def right(said: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

@@ -32,8 +32,8 @@ SHOWN = 60
 """Characters of a text that a reason shows."""
 _CONFIDENCES = frozenset({"confidence", "probability", "score"})
 """Number fields that speak of the answer, not of the world."""
-_CONSTANTS = (Fraction(0), Fraction(1), Fraction(2), Fraction(100), Fraction(12))
-"""Operands that an expression may use though no evidence has them: shares, doubles, per cent, months."""
+_CONSTANTS = (Fraction(0), Fraction(1), Fraction(2), Fraction(100), Fraction(12), Fraction(60))
+"""Operands that an expression may use though no evidence has them: shares, doubles, per cent, months, minutes."""
 
 
 class Check(Protocol):

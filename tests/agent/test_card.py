@@ -12,6 +12,7 @@ from orchestra.agent.card import Card
 from orchestra.agent.registry import builtin_folder
 from orchestra.errors import InputError, InputErrors
 from orchestra.values.types import parse_type
+from tests.agent.tables import CARD
 
 GOOD = """\
 name: reader
@@ -97,6 +98,35 @@ GRAMMATICAL = GOOD.partition("output:")[0]
 def test_a_grammar_that_cannot_hold_the_output_is_refused(tmp_path: Path, more: str, why: str) -> None:
     error = refused(folder(tmp_path, GRAMMATICAL + more))
     assert (error.code, error.message) == ("A017", f"grammar: {why}")
+
+
+def test_an_encoder_of_tables_has_a_field_that_is_computed(tmp_path: Path) -> None:
+    card = Card.load(folder(tmp_path, CARD, None))
+    assert (card.kind, card.form.order[-1], "answer" in card.form.schema["properties"]) == ("encoder", "answer", False)
+    written = {"expression": "2 * 3", "quotes": ["six"]}
+    assert card.form.filled(written, None)["answer"] == 6
+    assert card.form.filled(written | {"expression": None}, None)["answer"] == ["six"]
+
+
+POINTS = "name: finder\nkind: encoder\nmodel: tiny\ninput: {question: str, context: str}\nevidence: context\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (POINTS + "output: {answer: Quote | null, words: Quote | null}\ncomputed: {words: {value: answer}}\n", "encoder"),
+        (CARD.replace("  rows: list[Index]\n", ""), "encoder"),
+        (CARD.replace("kind: encoder\nmodel: tiny\n", "kind: sklearn\n"), "sklearn"),
+    ],
+)
+def test_an_agent_that_fills_its_whole_output_has_none(tmp_path: Path, text: str, kind: str) -> None:
+    error = refused(folder(tmp_path, text, None))
+    assert (error.code, error.message) == ("A013", f"computed: an agent of kind {kind} fills its whole output")
+
+
+def test_a_computed_field_of_an_encoder_of_tables_is_made_of_others_too(tmp_path: Path) -> None:
+    error = refused(folder(tmp_path, CARD.replace("value: expression", "value: expresion"), None))
+    assert (error.code, error.hint) == ("A013", "did you mean 'expression'?")
 
 
 def test_every_fault_of_a_card_is_told_at_once(tmp_path: Path) -> None:

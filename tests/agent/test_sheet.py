@@ -10,7 +10,7 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
 from orchestra.agent.encoder import Encoder  # noqa: E402
-from orchestra.agent.sheet import MAX_QUESTION, Frame, Sheet, Spot, heads  # noqa: E402
+from orchestra.agent.sheet import MAX_QUESTION, Sheet, Spot, heads  # noqa: E402
 from orchestra.testing.encoder import write_encoder  # noqa: E402
 from tests.agent.tables import WORDS  # noqa: E402
 
@@ -21,7 +21,7 @@ FILLED = [
     (2, 1, "36", "36"), (2, 2, "-", None), (3, 0, "Grace Alan", None), (3, 1, "($ 85)", "-85"), (3, 2, "9,350", "9,350"),
 ]  # fmt: skip
 CELL = st.text("aé1|$,.(-) \n", max_size=6)
-WORDED = st.lists(st.sampled_from(["ada", "é", "7", "(7)", "1,200.5", "-3", "$4,", "(", ".", "|"]), max_size=6).map(" ".join)
+WORDED = st.lists(st.sampled_from(["ada", "é", "7", "(7)", "1,200.5", "-3", "1-2", "$4,", "(", ".", "|"]), max_size=6).map(" ".join)
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +135,10 @@ def test_a_long_table_is_read_in_windows_that_begin_with_the_question_and_the_he
     assert {len(window) for window in sheet.windows[:-1]} == {64}
     assert all(window[: len(pair.head) + len(head)] == [*pair.head, *head] for window in sheet.windows)
     assert all(window[-len(pair.tail) :] == pair.tail for window in sheet.windows)
+    firsts = np.cumsum([0, *map(len, sheet.windows)])[:-1].tolist()
+    assert sheet.frame().starts[0, firsts] == pytest.approx(1 / len(firsts))
+    marks = [sheet.chars[first : first + 64].count(None) for first in firsts]
+    assert marks == [len(pair.head) + 1, *[len(pair.head) + len(head) + 1] * (len(marks) - 1)], "no more than the head is read again"
     assert [span for span in sheet.chars if span is not None] == pair.spans, "each token once"
     read = [token for window in sheet.windows for token in window]
     assert [token for token, span in zip(read, sheet.chars, strict=True) if span is not None] == pair.body
@@ -187,7 +191,7 @@ def test_a_frame_says_what_stands_in_a_row_and_in_a_column(encoder: Encoder) -> 
 @given(st.lists(st.lists(CELL, min_size=1, max_size=3), max_size=5), st.lists(WORDED, max_size=2))
 def test_rows_of_a_frame_average_or_say_nothing(encoder: Encoder, table: list[list[str]], paragraphs: list[str]) -> None:
     sheet = Sheet(encoder, "twice ?", table, paragraphs, 64)
-    frame: Frame[np.ndarray] = sheet.frame()
+    frame = sheet.frame()
     for name in ("starts", "spots", "label", "body", "head", "below"):
         sums = getattr(frame, name).sum(axis=1)
         assert np.all(np.isclose(sums, 1) | (sums == 0)), name

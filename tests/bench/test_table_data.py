@@ -1,12 +1,18 @@
-"""Data for tables: derivations become expressions with the right value, and questions by rule have the right answers."""
+"""Data for tables: derivations become expressions with the right value, questions by rule have the right answers, and rows are told their
+way."""
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bench.table_data import asked, expression_of
+from bench.table_data import asked, expression_of, made, rows_of, told
+from bench.written_rows import written
+from orchestra.agent.table_ways import FIELDS, WAYS
 from orchestra.learn.dataset import Row
 from orchestra.values.arithmetic import evaluate
 
@@ -65,3 +71,87 @@ def test_questions_by_rule_are_answered_from_the_right_cells() -> None:
         assert float(evaluate(said["expression"])) == pytest.approx(wanted)
         assert said["scale"] == ("percent" if "percentage" in question else "million")
     assert kinds == {"cell", "sum"}
+
+
+@pytest.mark.parametrize(
+    ("output", "way"),
+    [
+        ({"expression": "900 - 250", "quotes": []}, ("difference", [], None)),
+        ({"expression": "(900 + 250) / 2", "quotes": []}, ("mean", [], None)),
+        ({"expression": None, "quotes": ["Revenue", "900"]}, ("cells", [], None)),
+        ({"expression": None, "quotes": ["Revenue grew"]}, ("text", [], None)),
+        ({"expression": None, "quotes": ["Revenue"], "way": "most", "rows": [1, 2], "column": 1}, ("most", [1, 2], 1)),
+        ({"expression": "900 / 250", "quotes": [], "way": "least", "rows": [1, 2], "column": 2}, ("ratio", [], None)),
+        ({"expression": "2", "quotes": [], "way": "count", "rows": [1, 2], "column": None}, ("count", [1, 2], None)),
+        ({"expression": "2", "quotes": []}, None),
+        ({"expression": "900 - 250 + 1", "quotes": []}, None),
+        ({"expression": "900 - 250 + 1", "quotes": [], "way": "most", "rows": [1], "column": 1}, None),
+    ],
+)
+def test_a_row_is_told_the_way_in_which_its_answer_comes_about(
+    output: dict[str, Any], way: tuple[str, list[int], int | None] | None
+) -> None:
+    row = Row("1", {"question": "?", "table": TABLE, "paragraphs": []}, {"scale": "million", **output}, "one")
+    found = list(told([row]))
+
+    assert [(one.output["way"], one.output["rows"], one.output["column"]) for one in found] == ([way] if way else [])
+    for one in found:
+        assert one.output.keys() == set(FIELDS)
+        assert {name: one.output[name] for name in ("expression", "quotes", "scale")} == {
+            "expression": output["expression"],
+            "quotes": output["quotes"],
+            "scale": "million",
+        }
+        assert (one.id, one.input, one.group) == (row.id, row.input, row.group)
+
+
+def source(folder: Path, count: int) -> Path:
+    """A file of TAT-QA with tables of their own: of each a difference, words, and a count."""
+    items = []
+    for number in range(count):
+        table = [*TABLE, [f"Sites of {number}", "12", "11"]]
+        answers: list[dict[str, Any]] = [
+            {"type": "arithmetic", "answer": 300, "scale": "million", "derivation": "1,200 - 900"},
+            {"type": "span", "answer": ["All are"], "scale": "", "derivation": ""},
+            {"type": "count", "answer": 2, "scale": "", "derivation": "2018##2019"},
+        ]
+        for kind, expected in enumerate(answers):
+            given = {"question": "?", "table": table, "paragraphs": ["All are open."]}
+            items.append({"id": f"{number}-{kind}", "input": given, "expected": expected})
+    path = folder / "train.jsonl"
+    path.write_text("".join(f"{json.dumps(item)}\n" for item in items))
+    return path
+
+
+def test_of_tat_qa_counts_and_what_is_too_long_are_left_out(tmp_path: Path) -> None:
+    path = source(tmp_path, 2)
+
+    assert [row.id for row in rows_of(path)] == ["0-0", "0-1", "1-0", "1-1"]
+    long = sum(len(cell) for row in TABLE for cell in row) + len("Sites of 01211") + len("All are open.")
+    assert rows_of(path, long) == rows_of(path)
+    assert rows_of(path, long - 1) == []
+
+
+def test_the_data_set_has_a_share_of_tat_qa_and_all_that_was_written_with_their_ways(tmp_path: Path) -> None:
+    path = source(tmp_path, 60)
+    whole, none = made(path, 1, 1.0), made(path, 1, 0.0)
+    rows = {part: whole.rows[part] for part in whole.rows}
+
+    assert all(row.output["way"] in WAYS and row.output.keys() == set(FIELDS) for part in rows.values() for row in part)
+    ids = [row.id for row in rows["train"]]
+    ours = {row.id for row in written("tables")[0]}
+    theirs, by_rule = [one for one in ids if one[0].isdigit()], [one for one in ids if one.startswith("asked-")]
+    tune = [row.id for row in rows["tune"] if row.id[0].isdigit()]
+    assert len(theirs) + len(tune) == 120
+    assert len(by_rule) == len(theirs) / 2
+    assert [one.output["way"] for part in rows.values() for one in part if one.id == "7-0" or one.id == "7-1"] == ["difference", "text"]
+    kept = {row.id for row in none.rows["train"]}
+    assert kept == {one for one in ids if one.startswith("written-")}
+    assert 0.98 * len(ours) < sum(row.id in ours for part in rows.values() for row in part) <= len(ours)
+    compared = [row for row in rows["train"] if row.output["way"] in ("most", "least", "count")]
+    assert len(compared) > 100
+    assert all(row.output["rows"] for row in compared if row.output["way"] != "count")
+    assert all((row.output["column"] is None) == (row.output["way"] == "count") for row in compared)
+    assert (whole.manifest.name, whole.manifest.licence) == ("tables", "MIT and Apache-2.0")
+    assert [origin.rows for origin in whole.manifest.sources][:2] == [120, len(by_rule)]
+    assert whole.manifest.sources[0].made == "derivations as expressions, and quotes; 100% of them"

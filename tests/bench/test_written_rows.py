@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,95 @@ def test_questions_have_the_table_and_its_paragraphs(tmp_path: Path) -> None:
 def test_an_answer_that_cannot_be_right_is_refused(tmp_path: Path, answer: str, said: str) -> None:
     with pytest.raises(Unusable, match=rf"some\.txt:5: .*{said}"):
         tables(file(tmp_path, f"{TABLE}? When?\n{answer}\n"))
+
+
+COMPARED = """Branch | Opened | Books
+Northgate | 1962 | 14,200
+Quay Street | 1998 | 9,350
+Mill Lane | 1962 | –
+Total | 3 | 23,550
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "how", "way", "rows", "column"),
+    [
+        ("= Quay Street", "most Opened", "most", [1, 2, 3, 4], 1),
+        ("= Total", "least Opened", "least", [1, 2, 3, 4], 1),
+        ("= Northgate", "most Books ! Total", "most", [1, 2, 3], 2),
+        ("= 9,350", "least Books ! Total", "least", [1, 2, 3], 2),
+        ("= Northgate", "most Books ! Total ; Quay Street", "most", [1, 3], 2),
+        ("= Quay Street", "most Books : Quay Street ; Mill Lane", "most", [2, 3], 2),
+        ("= Quay Street", "most Opened : #3 ; #2 ; 14,200", "most", [1, 2, 3], 1),
+        ("= Quay Street", "most Books ! Northgate : Northgate ; Quay Street", "most", [2], 2),
+        ("= Mill Lane", "least Opened : #1 ; #2 ; #3", "least", [1, 2, 3], 1),
+        ("# 14,200 * 2", "most Books ! Total", "most", [1, 2, 3], 2),
+        ("# 2", "count Northgate ; #3", "count", [1, 3], None),
+        ("# 1 + 1", "count Mill Lane ; Northgate ; Mill Lane", "count", [1, 3], None),
+        ("# 1", "count 9,350", "count", [2], None),
+        ("# 0", "count", "count", [], None),
+    ],
+)
+def test_a_third_line_says_which_rows_are_compared_or_counted(
+    tmp_path: Path, answer: str, how: str, way: str, rows: list[int], column: int | None
+) -> None:
+    (row,) = tables(file(tmp_path, f"{COMPARED}? Which?\n{answer}\n@ {how}\n"))
+
+    assert {name: row.output[name] for name in ("way", "rows", "column")} == {"way": way, "rows": rows, "column": column}
+    assert row.output.keys() == {"expression", "quotes", "scale", "way", "rows", "column"}
+
+
+def test_some_questions_of_a_table_have_a_third_line_and_others_have_none(tmp_path: Path) -> None:
+    asked = "? When?\n= 1998\n? Which is newer?\n= Quay Street\n@ most Opened ! Total\n? How many?\n# 14,200 + 9,350\n"
+    first, second, third = tables(file(tmp_path, COMPARED + asked))
+
+    assert "way" not in first.output.keys() | third.output.keys()
+    assert second.output["way"] == "most"
+    assert [row.input["question"] for row in (first, second, third)] == ["When?", "Which is newer?", "How many?"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "how", "said"),
+    [
+        ("= Northgate", "highest Opened", "'highest' is none of most, least, count"),
+        ("= Northgate", "most Shut", "'Shut' is not the head of one column"),
+        ("= Northgate", "most 1962", "'1962' is not the head of one column"),
+        ("= Northgate", "most", "'' is not the head of one column"),
+        ("= Northgate", "most Books : Nowhere", "'Nowhere' is no cell that stands in one row"),
+        ("= Northgate", "most Books ! 1962", "'1962' is no cell that stands in one row"),
+        ("= Northgate", "most Books : #5", "'#5' is no cell that stands in one row"),
+        ("= Northgate", "most Books : #0", "'#0' is no cell that stands in one row"),
+        ("= Northgate", "most Books : Branch", "'Branch' is no cell that stands in one row"),
+        ("= Northgate", "least Books", "the least of Books stands in ['Quay Street'], and the answer does not"),
+        ("= Northgate", "most Opened : #1 ; #2", "the most of Opened stands in ['Quay Street'], and the answer does not"),
+        ("= 9,350", "most Books", "the most of Books stands in ['Total'], and the answer does not"),
+        ("= Northgate", "most Branch", "the most of Branch stands in [], and the answer does not"),
+        ("# 9,350 * 9", "most Books", "the most of Books stands in ['Total'], and the answer does not"),
+        ("# 2", "count Northgate", "1 rows are counted, and the answer is 2"),
+        ("# 2", "count Northgate ; #1", "1 rows are counted, and the answer is 2"),
+        ("# 1", "count", "0 rows are counted, and the answer is 1"),
+        ("= Northgate", "count Northgate", "1 rows are counted, and the answer is ['Northgate']"),
+        ("# 1", "count Nowhere", "'Nowhere' is no cell that stands in one row"),
+    ],
+)
+def test_a_third_line_that_does_not_come_to_the_answer_is_refused(tmp_path: Path, answer: str, how: str, said: str) -> None:
+    with pytest.raises(Unusable) as caught:
+        tables(file(tmp_path, f"{COMPARED}? Which?\n{answer}\n@ {how}\n"))
+    assert str(caught.value) == f"{tmp_path / 'some.txt'}:6: {said}"
+
+
+@pytest.mark.parametrize(
+    ("asked", "line", "said"),
+    [
+        ("@ most Books\n? Which?\n= Total\n", 6, "take turns"),
+        ("? Which?\n@ most Books\n= Total\n", 6, "take turns"),
+        ("? Which?\n= Total\n@ most Books\n@ least Opened\n", 9, "take turns"),
+        ("? Which?\n= Total\n@ most Books\nA line.\n", 9, "begins with one of > ? = # @"),
+    ],
+)
+def test_a_third_line_stands_behind_an_answer(tmp_path: Path, asked: str, line: int, said: str) -> None:
+    with pytest.raises(Unusable, match=rf"some\.txt:{line}: .*{re.escape(said)}"):
+        tables(file(tmp_path, COMPARED + asked))
 
 
 def test_a_table_of_uneven_rows_is_refused(tmp_path: Path) -> None:

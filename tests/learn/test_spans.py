@@ -126,11 +126,17 @@ def test_of_a_long_passage_the_windows_without_the_answer_are_silent_and_those_w
 def test_batches_have_every_example_once_and_no_more_tokens_than_they_may(base: Path) -> None:
     encoder = Encoder.load(base)
     found: list[Example] = [example for number in range(300) for example in examples(row(number), FACE, encoder, draft())]
-    made = batches(found, 3)
+    lengths = [len(one.window.tokens) for one in found]
+    made = batches(lengths, 3)
     assert sorted(at for batch in made for at in batch) == list(range(300))
-    assert max(len(batch) * max(len(found[at].window.tokens) for at in batch) for batch in made) <= BATCH
-    assert made != batches(found, 4)
-    assert made == batches(found, 3)
+    assert max(len(batch) * max(lengths[at] for at in batch) for batch in made) <= BATCH
+    assert made != batches(lengths, 4)
+    assert made == batches(lengths, 3)
+
+
+def test_an_example_that_is_longer_than_a_batch_is_one_alone() -> None:
+    made = batches([BATCH + 1, 10, BATCH * 2, 20], 1)
+    assert sorted(map(sorted, made)) == [[0], [1, 3], [2]]
 
 
 def test_a_reader_learns_to_point_and_its_files_are_an_agent(tmp_path: Path, base: Path) -> None:

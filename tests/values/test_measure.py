@@ -32,7 +32,7 @@ def test_prices_and_other_numbers_are_in_order_of_what_they_say(column: list[str
         (["(300)", "250", "($1,200)"], [-300, 250, -1200]),
         (["-5", "−3", "–4", "- $2", "6"], [-5, -3, -4, -2, 6]),
         (["-$5", "$-6", "$3"], [-5, -6, 3]),
-        (["2010-15", "2011–12"], [2010, 2011]),
+        (["2010-15", "2011–12", "No–7"], [2010, 2011, 7]),
     ],
 )
 def test_numbers_in_brackets_and_behind_a_minus_are_negative_and_behind_others_they_are_not(column: list[str], values: list[float]) -> None:
@@ -63,6 +63,7 @@ def test_times_are_minutes_of_the_day(column: list[str], minutes: list[float]) -
         ["October 2023", "Sept 2024", "Oct. 2024", "Jan 2025"],
         ["12 May", "2 June", "11 June", "Sat 1 December"],
         ["March", "May", "June", "December"],
+        ["31 December 2023", "1 January 2024", "31 January 2024", "1 February 2024"],
         ["5.6.97", "4.6.98", "1.1.02", "1.1.03"],
     ],
 )
@@ -114,6 +115,8 @@ def test_what_most_cells_are_says_what_the_others_are() -> None:
     times = [f"{hour}:15" for hour in range(1, 10)]
     assert measures([*times, "later"]) == [*[hour * 60 + 15 for hour in range(1, 10)], None]
     assert measures([*times[:8], "later"])[0] == 1, "less than nine of ten: numbers"
+    assert measures(["9:40", "10.05", "8:15"]) == [9, 10.05, 8]
+    assert measures(["45", "2 hours"]) == [45, 2]
 
 
 def test_blanks_around_a_cell_make_no_difference() -> None:

@@ -145,6 +145,19 @@ def test_the_numbers_of_an_answer_are_in_the_evidence(answer: str, outcome: str)
     assert ruling.accepted is (outcome == "pass")
 
 
+def test_a_number_that_says_where_something_stands_is_not_looked_up() -> None:
+    def schema(**more: str) -> dict[str, Any]:
+        index = {"type": "integer", **more}
+        properties = {"rows": {"type": "array", "items": {"$ref": "#/$defs/Index"}}, "column": {"anyOf": [index, {"type": "null"}]}}
+        return {"type": "object", "properties": properties | {"count": {"type": "integer"}}, "$defs": {"Index": index}}
+
+    where = schema(format="index")
+    assert rule({"rows": [3, 44], "column": 77, "count": 5_000_000}, "numbers", schema=where).accepted
+    assert rule({"rows": [3], "column": None, "count": 44}, "numbers", schema=where).verdicts[0].outcome == "fail"
+    assert rule({"rows": [44], "column": None, "count": 1891}, "numbers", schema=schema()).verdicts[0].outcome == "fail"
+    assert rule({"rows": [], "column": 44, "count": 1891}, "numbers", schema=schema()).verdicts[0].outcome == "fail"
+
+
 def test_a_date_in_another_form_is_the_same_date() -> None:
     situation = Situation(
         value="on 2007-02-08", schema={"type": "string"}, evidence=(Source("On 8 February 2007, BSkyB announced"),), checks=("numbers",)
