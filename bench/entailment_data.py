@@ -1,6 +1,6 @@
 """The data set that the agent `entailment` is trained on: BEGIN, Factcheck-GPT, edits of their true evidence, and written claims.
 
-    python -m bench.entailment_data --data FOLDER --out FOLDER [--held-edits] [--again 0.35] [--new shorter]
+    python -m bench.entailment_data --data FOLDER --out FOLDER [--held-edits] [--again 0.35] [--new shortened]
 
 `FOLDER` has the folders begin (CC BY 4.0, Dziri et al. 2022, `github.com/google/BEGIN-dataset`) and factcheckgpt (Apache-2.0, Wang et al.
 2023, `github.com/yuxiaw/Factcheck-GPT`); their training parts are read. A true claim is edited (`bench.claim_edits`) in three ways, so that
@@ -32,7 +32,7 @@ from orchestra.values.json import digest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARES = Shares(tune=0.06, test=0.0)
-KINDS = ("claims", "sentences", "shorter")
+KINDS = ("claims", "sentences", "shortened")
 """Of written rows."""
 LABELS = {
     "begin": {"supported": "supported", "unsupported": "not stated"},

@@ -17,9 +17,9 @@ A block of claims is a passage in one line, and claims below it: `+` it is suppo
 
 Of the same files `sentences` takes two sentences of each passage as claims: as they stand, which is supported, and with an edit
 (`bench.claim_edits`), which is contradicted. Authors put their errors into a passage's own words and the truth into others: an adapter
-that saw their claims alone called 72 of 100 sentences contradicted that stood in the evidence, letter by letter. The files of `shorter` are
-claims to the same passages again: sentences of theirs with phrases left out, and with an error as well. What was trained without them
-called “The council met in the village hall” contradicted by “The parish council met on Tuesday 9 January in the village hall”.
+that saw their claims alone called 72 of 100 sentences contradicted that stood in the evidence, letter by letter. The claims of
+`shortened` are to the same passages again: sentences of theirs with phrases left out, and with an error as well. What was trained without
+them called “The council met in the village hall” contradicted by “The parish council met on Tuesday 9 January in the village hall”.
 
 A block of questions is a table, a line a row and its cells apart by `|`, paragraphs that stand beside it (`>`), and questions (`?`), each
 followed by what answers it: quotes (`=`, apart by ` ; `) or an expression over figures that stand there (`#`), and the scale in brackets
@@ -230,7 +230,7 @@ def _output(answer: str, texts: list[str]) -> dict[str, Any]:
     return {"expression": text, "quotes": [], "scale": scale}
 
 
-READERS = {"claims": claims, "sentences": sentences, "shorter": claims, "tables": tables}
+READERS = {"claims": claims, "sentences": sentences, "shortened": claims, "tables": tables}
 PLACES = {"sentences": "claims"}
 """The folders of kinds that have none of their own name."""
 

@@ -34,8 +34,10 @@ WORDS: Final = {
     "dozen": 12,
 }
 """Words of a question that are figures."""
-_FIGURES = re.compile(r"\(?[-−–]?[$€£¥]?\d[\d,]*(?:\.\d+)?\)?")
-_ASKED = re.compile(r"\d[\d,]*(?:\.\d+)?|" + "|".join(rf"\b{word}\b" for word in WORDS), re.IGNORECASE)
+_FIGURES = re.compile(r"(?<![\w.,])\(?[-−–]?[$€£¥]?\d(?:[\d,]*\d)?(?:\.\d+)?\)?")
+"""Figures of the text: of `2010-2015` and `COVID-19` the stroke is no minus."""
+_YEAR = re.compile(r"\((?:19|20)\d\d\)")
+_ASKED = re.compile(r"\d(?:[\d,]*\d)?(?:\.\d+)?|" + "|".join(rf"\b{word}\b" for word in WORDS), re.IGNORECASE)
 A = TypeVar("A")
 
 
@@ -79,7 +81,7 @@ def heads(table: Sequence[Sequence[str]]) -> int:
     """How many rows of a table are its head: the first, and those behind it until there is a row with a name."""
     full = any(cell.strip() for cell in table[0][1:]) if table else False
     count = min(1, len(table))
-    while count < min(MAX_HEAD, len(table) - 1) and not (full and table[count][0].strip()):
+    while count < min(MAX_HEAD, len(table) - 1) and not (full and "".join(table[count][:1]).strip()):
         full = full or any(cell.strip() for cell in table[count][1:])
         count += 1
     return count
@@ -115,7 +117,7 @@ class Sheet:
             after_head = len(self.text) if row < self.top else after_head
         for asked in _ASKED.finditer(question):
             said = asked[0].lower()
-            self._add(Spot(said, figure=str(WORDS.get(said, said)), asked=True), said)
+            self._add(Spot(said, figure=figure(str(WORDS.get(said, said))), asked=True), said)
             self.text += " | "
         self.text += "\n"
         for paragraph in paragraphs:
@@ -123,7 +125,8 @@ class Sheet:
             self._prose.append((start, start + len(paragraph)))
             for found in _FIGURES.finditer(paragraph):
                 self._places.append((start + found.start(), start + found.end(), len(self.spots)))
-                self.spots.append(Spot(found[0], figure=figure(found[0])))
+                said = found[0].strip("()") if _YEAR.fullmatch(found[0]) else found[0]
+                self.spots.append(Spot(said, figure=figure(said)))
             self.text += f"{paragraph}\n"
         return after_head
 
@@ -134,7 +137,8 @@ class Sheet:
 
     def _read(self, encoder: Encoder, after_head: int, tokens: int) -> None:
         pair = encoder.pair(self.question, self.text)
-        ask = pair.head if len(pair.head) <= MAX_QUESTION else [*pair.head[: MAX_QUESTION - 2], *pair.head[-2:]]
+        most = min(MAX_QUESTION, tokens // 2)
+        ask = pair.head if len(pair.head) <= most else [*pair.head[: most - 2], *pair.head[-2:]]
         spans = list(pair.spans)
         top = next((at for at, (start, _) in enumerate(spans) if start >= after_head), len(spans))
         room = tokens - len(ask) - len(pair.tail)
@@ -187,10 +191,19 @@ class Sheet:
 
     def prose(self) -> NDArray[Any]:
         """Of each token, whether it is one of the text around the table."""
+        given: NDArray[Any] = self.paragraph() >= 0
+        return given
+
+    def paragraph(self) -> NDArray[Any]:
+        """Of each token the number of the paragraph that it is of, -1 outside of the text around the table."""
         import numpy as np
 
-        inside = [span is not None and any(start <= span[0] < end for start, end in self._prose) for span in self.chars]
-        return np.array(inside, dtype=bool)
+        found = np.full(len(self.chars), -1)
+        for number, (start, end) in enumerate(self._prose):
+            for token, span in enumerate(self.chars):
+                if span is not None and start <= span[0] < end:
+                    found[token] = number
+        return found
 
 
 def _mean(ones: NDArray[Any]) -> NDArray[Any]:

@@ -19,6 +19,8 @@ PAIRS: Final = {
 WAYS: Final = (CELLS, TEXT, COUNT, MOST, LEAST, SUM, MEAN, *PAIRS)
 """`cells` and `text` are read off; `count` is of rows; `most` and `least` read a cell off in the row where a column has its extreme."""
 SCALES: Final = ("", "percent", "thousand", "million", "billion")
+GROUP = 25
+"""Terms of a sum that stand in one pair of brackets, where there are many."""
 FIELDS: Final = ("way", "quotes", "expression", "scale", "rows", "column")
 """The fields of an answer: the way; what is read off, or what computes it; the rows that are counted or compared, and by which column."""
 
@@ -59,8 +61,15 @@ def expression(way: str, figures: Sequence[str]) -> str:
     """What computes the answer: of all figures for `sum` and `mean`, of two for the ways of `PAIRS`."""
     if way in PAIRS:
         return PAIRS[way].format(a=figures[0], b=figures[1])
-    total = " + ".join(figures)
+    total = summed(figures)
     return total if way == SUM else f"({total}) / {len(figures)}"
+
+
+def summed(terms: Sequence[str]) -> str:
+    """The sum of terms, in brackets by `GROUP` where there are more, for expressions nest only so deep."""
+    if len(terms) <= GROUP:
+        return " + ".join(terms)
+    return " + ".join(f"({' + '.join(terms[at : at + GROUP])})" for at in range(0, len(terms), GROUP))
 
 
 def parsed(text: str) -> tuple[str, list[str]] | None:

@@ -24,7 +24,7 @@ from orchestra.agent.committee import Base, Digest, Source
 from orchestra.agent.encoder import Encoder
 from orchestra.agent.sheet import Frame, Sheet
 from orchestra.agent.spans import changes_of
-from orchestra.agent.table_ways import CELLS, COUNT, FIELDS, LEAST, MEAN, MOST, PAIRS, SCALES, SUM, TEXT, WAYS, expression
+from orchestra.agent.table_ways import CELLS, COUNT, FIELDS, LEAST, MEAN, MOST, PAIRS, SCALES, SUM, TEXT, WAYS, expression, summed
 from orchestra.errors import InputError
 from orchestra.values.measure import measures
 
@@ -48,6 +48,8 @@ NAMES: Final = (
 )
 """The outputs of the head."""
 AT: Final = {name: number for number, name in enumerate(NAMES)}
+BEGINS = 20
+"""The likeliest tokens for words of the text to begin at that are looked at."""
 A = TypeVar("A")
 
 
@@ -218,17 +220,18 @@ class Tables:
         """The likeliest words of one paragraph."""
         import numpy as np
 
-        prose = sheet.prose()
+        place = sheet.paragraph()
+        prose = place >= 0
         if not prose.any():
             return None
         begin, end = (np.where(prose, one, -np.inf) for one in (logits.begin, logits.end))
         best, span = -math.inf, (0, 0)
-        for start in np.flatnonzero(prose)[np.argsort(-begin[prose])[:20]]:
+        for start in np.flatnonzero(prose)[np.argsort(-begin[prose])[:BEGINS]]:
             stop = start + self.layout.longest
-            run = prose[start:stop].cumprod().astype(bool)
-            sums = np.where(run, end[start:stop], -np.inf)
+            together = (place[start:stop] == place[start]).cumprod().astype(bool)
+            sums = np.where(together, end[start:stop], -np.inf)
             last = int(sums.argmax())
-            if begin[start] + sums[last] > best and "\n" not in _between(sheet, int(start), int(start) + last):
+            if begin[start] + sums[last] > best:
                 best, span = begin[start] + sums[last], (int(start), int(start) + last)
         if best == -math.inf:
             return None
@@ -242,7 +245,7 @@ def written(found: Found, scale: str, sheet: Sheet) -> dict[str, Any]:
     quotes = [found.words] if found.way == TEXT else [spot.text for spot in spots]
     said = None
     if found.way == COUNT:
-        said, quotes = " + ".join("1" for _ in found.rows) or "0", []  # what is counted is summed up, one by one
+        said, quotes = summed(["1"] * len(found.rows)) or "0", []  # what is counted is summed up, one by one
     elif found.way not in (CELLS, TEXT, MOST, LEAST):
         said, quotes = expression(found.way, [str(spot.figure) for spot in spots]), []
     return {"way": found.way, "quotes": quotes, "expression": said, "scale": scale, "rows": list(found.rows), "column": found.column}

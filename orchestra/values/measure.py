@@ -10,16 +10,22 @@ from collections.abc import Sequence
 from typing import Final
 
 MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS: Final = (
+    "jan(?:uary)? feb(?:ruary)? mar(?:ch)? apr(?:il)? may june? july? aug(?:ust)? sept?(?:ember)? oct(?:ober)? nov(?:ember)? dec(?:ember)?"
+)
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DAYS: Final = "mon(?:day)?s? tue(?:s|sday|sdays)? wed(?:nesday)?s? thu(?:r|rs|rsday|rsdays)? fri(?:day)?s? sat(?:urday)?s? sun(?:day)?s?"
 GREAT: Final = {"thousand": 1e3, "million": 1e6, "mn": 1e6, "billion": 1e9, "bn": 1e9}
 """Words behind a number that multiply it; a letter alone may be a unit."""
 LEAST_SHARE = 0.5
 """Of a column's texts that a kind of measure must read."""
 
-_MONTH = "(?P<month>" + "|".join(MONTHS) + r")[a-z]*\.?"
-_CLOCK = re.compile(r"(?:\w+ )?(?P<hour>\d{1,2})[:.h](?P<minute>[0-5]\d)(?::[0-5]\d)?\s*(?P<half>[ap]\.?m\.?)?", re.IGNORECASE)
-_HOUR = re.compile(r"(?P<hour>1[0-2]|[1-9])\s*(?P<half>[ap]\.?m\.?)|(?P<noon>noon|midday|midnight)", re.IGNORECASE)
-_DURATION = re.compile(r"(?:(?P<hours>\d+)\s*(?:hours?|hrs?|h)\b\.?)?\s*(?:(?P<minutes>\d+)\s*(?:minutes?|mins?|m)?\b\.?)?", re.IGNORECASE)
+_MONTH = "(?P<month>" + _MONTHS.replace(" ", "|") + r")\b\.?"
+_CLOCK = re.compile(r"(?:\w+ )?(?P<hour>\d{1,2})[:.h](?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?\s*(?P<half>[ap]\.?m\.?)?", re.IGNORECASE)
+_HOUR = re.compile(r"(?P<hour>1[0-2]|[1-9])\s*(?P<half>[ap]\.?m\.?)|(?:12 )?(?P<noon>noon|midday|midnight)", re.IGNORECASE)
+_DURATION = re.compile(
+    r"(?:(?P<hours>\d+)\s*(?:hours?|hrs?|h)(?![a-z])\.?)?\s*(?:(?P<minutes>\d+)\s*(?:minutes?|mins?|m)?\b\.?)?", re.IGNORECASE
+)
 _LAP = re.compile(r"(?P<minutes>\d+)[:'′]\s*(?P<seconds>[0-5]\d(?:\.\d+)?)[\"″]?")
 _DATES = tuple(
     re.compile(one, re.IGNORECASE)
@@ -31,8 +37,12 @@ _DATES = tuple(
         r"(?P<day>\d{1,2})[./](?P<number>\d{1,2})[./](?P<year>\d{2,4})",
     )
 )
-_DAY = re.compile("(" + "|".join(DAYS) + r")[a-z]*\b.*", re.IGNORECASE)
-_NUMBER = re.compile(r"(?P<minus>[-−–(]\s*[$€£¥]?\s*)?(?P<digits>\d[\d,' ]*(?:\.\d+)?|\.\d+)")
+_DAY = re.compile("(" + _DAYS.replace(" ", "|") + r")\b.*", re.IGNORECASE)
+_NUMBER = re.compile(r"(?P<digits>\d[\d,' ]*(?:\.\d+)?|\.\d+)")
+_MINUS = re.compile(r"[$€£¥]?\s*(?:\(?\s*[$€£¥]?\s*[-−–]\s*[$€£¥]?|\(\s*[$€£¥]?)\s*")
+"""What stands before a number that is less than nothing, and nothing else does."""
+_COMMA = re.compile(r"\d+,\d{1,2}")
+"""A number with a decimal comma."""
 
 
 def measures(column: Sequence[str]) -> list[float | None]:
@@ -50,9 +60,9 @@ def measures(column: Sequence[str]) -> list[float | None]:
 def _clock(text: str) -> float | None:
     found = _CLOCK.fullmatch(text)
     if found is not None:
-        if not (":" in text or "h" in text[:3] or found["half"]):
-            return None  # a number, which is in the same order
-        return _minutes(int(found["hour"]), int(found["minute"]), found["half"])
+        if not (":" in text or found["half"]):
+            return None  # a number, which is in the same order, or a duration
+        return _minutes(int(found["hour"]), int(found["minute"]), found["half"]) + int(found["second"] or 0) / 60
     if (found := _HOUR.fullmatch(text)) is None:
         return None
     return _minutes(int(found["hour"]), 0, found["half"]) if found["hour"] else (0.0 if found["noon"].lower() == "midnight" else 720.0)
@@ -69,9 +79,9 @@ def _date(text: str) -> float | None:
         if (found := form.fullmatch(text)) is None:
             continue
         said = found.groupdict()
-        month = MONTHS.index(said["month"].lower()) + 1 if said.get("month") else int(said["number"])
+        month = MONTHS.index(said["month"][:3].lower()) + 1 if said.get("month") else int(said["number"])
         year = int(said["year"] or 0)
-        year += 2000 if 0 < year < 50 else 1900 if 50 <= year < 100 else 0
+        year += 0 if not said["year"] or year >= 100 else 2000 if year < 50 else 1900
         return year * 372.0 + month * 31.0 + int(said.get("day") or 0)
     return None
 
@@ -90,14 +100,15 @@ def _duration(text: str) -> float | None:
 
 def _day(text: str) -> float | None:
     found = _DAY.fullmatch(text)
-    return None if found is None else float(DAYS.index(found[1].lower()))
+    return None if found is None else float(DAYS.index(found[1][:3].lower()))
 
 
 def _number(text: str) -> float | None:
     found = _NUMBER.search(text)
     if found is None:
         return None
-    value = float(re.sub(r"[,' ]", "", found["digits"]) or "nan")
+    digits = found["digits"].strip(",' ")
+    plain = digits.replace(",", ".") if _COMMA.fullmatch(digits) else re.sub(r"[,' ]", "", digits)
     rest = text[found.end() :].strip(" )+").lower().split(" ")[0]
-    value *= GREAT.get(rest, 1.0)
-    return -value if found["minus"] and (found["minus"].strip()[0] in "-−(" or found.start() == 0) else value
+    value = float(plain) * GREAT.get(rest, 1.0)
+    return -value if _MINUS.fullmatch(text[: found.start()]) else value

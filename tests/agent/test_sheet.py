@@ -152,11 +152,11 @@ def test_a_head_that_takes_too_much_room_is_not_read_again(encoder: Encoder) -> 
 
 
 def test_of_a_long_question_the_beginning_counts(encoder: Encoder) -> None:
-    sheet = Sheet(encoder, "who " * 500, long(30), [], 200)
+    sheet = Sheet(encoder, "who " * 500, long(30), [], 300)
     who, mark = sheet.windows[0][1], sheet.windows[0][0]
     assert mark != who
     assert all(window[: MAX_QUESTION - 2] == [mark, *[who] * (MAX_QUESTION - 3)] for window in sheet.windows)
-    assert all(who not in window[MAX_QUESTION - 2 :] and len(window) <= 200 for window in sheet.windows)
+    assert all(who not in window[MAX_QUESTION - 2 :] and len(window) <= 300 for window in sheet.windows)
 
 
 def test_a_sheet_without_a_table_and_without_a_text_has_one_window(encoder: Encoder) -> None:

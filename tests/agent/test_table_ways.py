@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ WRITTEN |= {"ratio": "2 / 3", "product": "2 * 3"}
     [
         ("1,200", "1,200"), ("$ 1,200.50", "1,200.50"), ("€5", "5"), ("12%", "12"), (".5", ".5"), ("2019,", "2019"), ("about 7 of 9", "7"),
         ("(300)", "-300"), ("($ 300)", "-300"), ("(5)%", "-5"), ("-5", "-5"), ("- 5", "-5"), ("−3", "-3"), ("–1,200", "-1,200"),
-        ("$-5", "-5"), ("-$5", "-5"),
+        ("$-5", "-5"), ("-$5", "-5"), ("007", "7"), ("-05.50", "-5.50"), ("0", "0"), ("00", "0"), ("0.5", "0.5"), ("100", "100"),
         ("A-12", "12"), ("3-5", "3"), ("5 (3)", "5"), ("(loss) 5", "5"), ("(3) of them", "3"), ("Seats (12)", "12"),
         ("", None), ("none", None), ("-", None), ("( )", None),
     ],
@@ -31,8 +33,26 @@ def test_the_first_figure_of_a_text_is_as_an_expression_has_it(text: str, found:
 @given(st.text(max_size=20))
 def test_a_figure_of_any_text_can_be_computed_with(text: str) -> None:
     found = figure(text)
-    if found is not None and found.isascii() and "," not in found and not found.lstrip("-").startswith("0"):
+    if found is not None and found.isascii() and "," not in found:
         evaluate(f"1 - {found}")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("9:15", "(9 * 60 + 15)"), (" 09:05 ", "(9 * 60 + 5)"), ("23:59", "(23 * 60 + 59)"), ("9:15 am", "(9 * 60 + 15)"),
+        ("1:30 p.m.", "(1 * 60 + 30 + 12 * 60)"), ("12:05am", "(0 * 60 + 5)"), ("12:05 PM", "(0 * 60 + 5 + 12 * 60)"),
+        ("24:00", "24"), ("9:60", "9"), ("at 9:15", "9"), ("9:15 to 10:00", "9"), ("2:10:05", "2"), ("9.15", "9.15"),
+    ],
+)  # fmt: skip
+def test_a_time_of_the_day_is_its_minutes(text: str, found: str) -> None:
+    assert figure(text) == found
+
+
+@given(st.times(), st.times(), st.sampled_from(["%H:%M", "%-H:%M", "%I:%M %p", "%-I:%M%p"]))
+def test_the_difference_of_two_times_is_how_long_it_takes(one: datetime.time, other: datetime.time, form: str) -> None:
+    said = expression("difference", [str(figure(time.strftime(form))) for time in (one, other)])
+    assert evaluate(said) == one.hour * 60 + one.minute - other.hour * 60 - other.minute
 
 
 @pytest.mark.parametrize("way", WRITTEN)

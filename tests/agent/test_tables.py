@@ -258,6 +258,18 @@ def test_where_the_row_has_no_cell_in_the_column_that_is_asked_for_the_next_one_
     assert answer(reader, sheet_of(reader), hand)["quotes"] == ["alan"]
 
 
+def test_what_was_settled_makes_further_cells_and_rows_likelier(reader: Tables, card: Card) -> None:
+    sheet = sheet_of(reader)
+    layout = reader.layout.model_copy(update={"cells": 1.5, "rows": -1.5})
+    other = Tables(layout, arrays(), reader.encoder, card)
+    cells = Hand(["cells"], cells={(ADA, AGE): 2.0, (ADA, BOOKS): -1.0})
+    assert (answer(reader, sheet, cells)["quotes"], answer(other, sheet, cells)["quotes"]) == (["36"], ["36", "12"])
+    rows = Hand(["count"], rows={ADA: 2.0, ALAN: 1.0})
+    assert (answer(reader, sheet, rows)["rows"], answer(other, sheet, rows)["rows"]) == ([ADA, ALAN], [ADA])
+    chances = [*map(sigmoid, (0.5, 7.5, 0.5, 7.5))]
+    assert sure(other, sheet, rows) == pytest.approx(np.prod(chances) * share(rows.logits(sheet).ways, WAYS.index("count")))
+
+
 # Sums
 
 

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
+np = pytest.importorskip("numpy")
 
 from orchestra.agent.card import Card  # noqa: E402
+from orchestra.agent.classical import packed  # noqa: E402
 from orchestra.agent.encoder import Encoder  # noqa: E402
 from orchestra.agent.sheet import Sheet  # noqa: E402
 from orchestra.agent.table_ways import PAIRS, SCALES, WAYS  # noqa: E402
-from orchestra.agent.tables import Logits, Tables  # noqa: E402
+from orchestra.agent.tables import AT, Layout, Logits, Tables  # noqa: E402
 from orchestra.errors import InputError  # noqa: E402
 from orchestra.fleet.config import FolderSource, Weights  # noqa: E402
 from orchestra.fleet.encoders import KNOWN  # noqa: E402
@@ -388,7 +390,7 @@ def test_a_reader_learns_to_answer_and_its_files_are_an_agent(tmp_path: Path, ba
     answers = [(reader.predict(one.input), one.output) for one in wanted.data.rows["tune"]]
     exact = sum(right(said, output) for (said, _), output in answers) / len(answers)
     assert exact == made.settled.accuracy["exact"] > 0.5
-    assert reader.layout.heat == made.settled.slope
+    assert reader.layout.heat == made.settled.slope != 1
     assert (reader.layout.question, reader.layout.table, reader.layout.paragraphs) == ("question", "table", "paragraphs")
     assert [(source.name, source.licence, source.rows) for source in reader.layout.data] == [("rows", "CC0", 70)]
     sure = sum(probability for (_, probability), _ in answers) / len(answers)
@@ -418,8 +420,40 @@ def test_a_training_that_was_killed_goes_on_to_the_same_result(tmp_path: Path, b
 def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:
     card = make_card(tmp_path)
     made = run(replace(training(tmp_path, base), data=data_set(card, tune=5), epochs=1), quiet)
-    assert json.loads(made.files["model.json"])["heat"] == 1.0
+    layout = Layout.model_validate_json(made.files["model.json"])
+    assert (layout.cells, layout.rows, layout.heat) == (0.0, 0.0, 1.0)
     assert made.settled.accuracy == {}
+
+
+@pytest.mark.parametrize(
+    ("bias", "output", "cells", "rows"),
+    [
+        ({"way.cells": 9, "cells.own": -1.2}, told("cells", [""]), 1.5, 0.0),
+        ({"way.cells": 9, "cells.own": 9}, told("cells", [""]), 0.0, 0.0),
+        ({"way.count": 9, "rows.label": -0.2}, told("count", expression="2"), 0.0, 0.5),
+        ({"way.count": 9, "rows.label": 1.7}, told("count", expression="0"), 0.0, -2.0),
+    ],
+)
+def test_rows_to_tune_on_settle_how_readily_further_cells_and_rows_count(
+    tmp_path: Path, base: Path, bias: dict[str, float], output: dict[str, Any], cells: float, rows: float
+) -> None:
+    wanted, folder = training(tmp_path, base), tmp_path / "agents" / "teller"
+    given = [row(number).input for number in range(30)]
+    outputs = [output | {"quotes": [cell for line in one["table"] for cell in line] if output["quotes"] else []} for one in given]
+    tune = [Row(f"tune-{at}", one, said, "tune") for at, (one, said) in enumerate(zip(given, outputs, strict=True))]
+    data = DataSet.made("rows", "teller", contract_digest(wanted.card), "CC0", (), {"train": [row(0)], "tune": tune})
+    run(replace(wanted, data=data, epochs=1), quiet).write(folder)
+    with np.load(folder / "tables.npz") as file:
+        arrays = dict(file)
+    arrays["weight"][:] = arrays["bias"][:] = 0
+    arrays["bias"][[AT[name] for name in bias]] = list(bias.values())
+    text, content = packed(json.loads((folder / "model.json").read_text()), arrays)
+    (folder / "model.json").write_text(text)
+    (folder / "tables.npz").write_bytes(content)
+    made = run(replace(wanted, data=data, epochs=1, rate=0.0, start=folder), quiet)
+    layout = Layout.model_validate_json(made.files["model.json"])
+    assert (layout.cells, layout.rows) == (cells, rows)
+    assert made.settled.accuracy == {"exact": 1.0}
 
 
 def test_inputs_are_told_apart_by_their_types_and_not_by_their_names(tmp_path: Path) -> None:
