@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip("torch")
 
 from orchestra.errors import InputError
-from orchestra.fleet.encoders import described
+from orchestra.fleet.config import FolderSource, Weights
+from orchestra.fleet.encoders import KNOWN, described
 from orchestra.learn import intents
 from orchestra.learn.begun import Begun
 from orchestra.learn.contract import contract_digest
@@ -23,6 +24,7 @@ from orchestra.learn.tuned import Frozen, Pace, Pointing, Tuned
 from orchestra.testing.encoder import write_encoder
 from tests.cli.shell import Shell
 from tests.learn import test_intents, test_pairs, test_spans
+from tests.learn.test_encoder import vocabulary
 from tests.learn.test_spans import WORDS, base, make_card, quiet, training
 
 __all__ = ["base"]
@@ -101,7 +103,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, base: Path) -> None:
 
 
 def test_texts_with_labels_are_learnt_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = test_intents.base.__wrapped__(tmp_path, monkeypatch)
+    folder = write_encoder(tmp_path / "encoder", vocabulary())
+    monkeypatch.setitem(KNOWN, "tiny", Weights(licence="CC0", sources=(FolderSource(folder=str(folder)),)))
     wanted = test_intents.training(tmp_path, folder)
     intents.run(replace(wanted, epochs=1), quiet).write(tmp_path / "made")
     with pytest.raises(InputError, match="learns from all rows at once") as caught:

@@ -77,8 +77,9 @@ async def test_a_question_is_answered_in_the_words_of_the_house(simulated: Simul
     assert (result.value["branch"], result.value["reply"]) == ("question", "welcome on the terrace")
 
 
-def reading(expression: str | None, answer: Any, quotes: list[str] | None = None) -> dict[str, Any]:
-    return {"table_reader": {"expression": expression, "quotes": quotes or [], "scale": "", "answer": answer}}
+def reading(expression: str | None, answer: Any, quotes: list[str] | None = None, **more: Any) -> dict[str, Any]:
+    told = {"way": "cells" if expression is None else "difference", "rows": [], "column": None, **more}
+    return {"table_reader": {**told, "expression": expression, "quotes": quotes or [], "scale": "", "answer": answer}}
 
 
 async def asked(simulated: Simulated, says: dict[str, Any]) -> Any:
@@ -95,6 +96,18 @@ async def test_a_sum_comes_with_the_cells_that_it_rests_on(simulated: Simulated)
         ("$1,200", "Revenue", "2019"),
         ("$1,000", "Revenue", "2018"),
     ]
+
+
+async def test_a_count_comes_with_the_rows_that_were_counted(simulated: Simulated) -> None:
+    result = await asked(simulated, reading("1", 1, way="count", rows=[1]))
+    assert (result.status, result.value["answer"]) == ("done", 1)
+    assert [cell["text"] for cell in result.value["cells"]] == ["Revenue"]
+
+
+async def test_a_comparison_comes_with_the_cell_that_was_compared(simulated: Simulated) -> None:
+    result = await asked(simulated, reading(None, ["Revenue"], ["Revenue"], way="most", rows=[1], column=1))
+    assert (result.status, result.value["answer"]) == ("done", ["Revenue"])
+    assert [cell["text"] for cell in result.value["cells"]] == ["Revenue", "$1,200"]
 
 
 async def test_words_come_with_their_place(simulated: Simulated) -> None:
