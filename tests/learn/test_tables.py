@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +13,19 @@ torch = pytest.importorskip("torch")
 np = pytest.importorskip("numpy")
 
 from orchestra.agent.card import Card  # noqa: E402
-from orchestra.agent.classical import packed  # noqa: E402
 from orchestra.agent.encoder import Encoder  # noqa: E402
 from orchestra.agent.sheet import Sheet  # noqa: E402
 from orchestra.agent.table_ways import PAIRS, SCALES, WAYS  # noqa: E402
-from orchestra.agent.tables import AT, Layout, Logits, Tables  # noqa: E402
-from orchestra.errors import InputError  # noqa: E402
+from orchestra.agent.tables import Logits  # noqa: E402
 from orchestra.fleet.config import FolderSource, Weights  # noqa: E402
 from orchestra.fleet.encoders import KNOWN  # noqa: E402
 from orchestra.learn.contract import contract_digest  # noqa: E402
 from orchestra.learn.dataset import DataSet, Row  # noqa: E402
 from orchestra.learn.member import Step  # noqa: E402
 from orchestra.learn.spans import Training  # noqa: E402
-from orchestra.learn.tables import MAX_TRAINED, Example, Target, inputs_of, loss, right, run, target, way_of  # noqa: E402
+from orchestra.learn.tables import Example, Target, loss, right, target, way_of  # noqa: E402
 from orchestra.testing.encoder import write_encoder  # noqa: E402
 from tests.agent.tables import CARD, NAMES, WORDS, told  # noqa: E402
-from tests.cli.shell import Shell  # noqa: E402
 
 TABLE = [["name", "20", "30"], ["ada", "36", "$ 12"], ["grace", "36", "-"], ["Alan", "(9)", "1,200"], ["total", "72", "12"]]
 TEXT = ["ada has 7 of 12 books .", "grace has 7 ."]
@@ -376,145 +371,3 @@ def test_quotes_are_right_in_their_order_whatever_their_way(encoder: Encoder) ->
 
 
 # Trainings
-
-
-def test_a_reader_learns_to_answer_and_its_files_are_an_agent(tmp_path: Path, base: Path) -> None:
-    losses = list[float]()
-    wanted = replace(training(tmp_path, base), epochs=40, rate=2e-2)
-    made = run(wanted, lambda step: losses.append(step.loss))
-    assert losses[-1] < losses[0] / 3
-    made.write(tmp_path / "agents" / "teller")
-    reader = Tables.load(Card.load(tmp_path / "agents" / "teller"), Encoder.load(base))
-    learnt = [right(reader.predict(one.input)[0], one.output) for one in wanted.data.rows["train"]]
-    assert sum(learnt) > 0.8 * len(learnt)
-    answers = [(reader.predict(one.input), one.output) for one in wanted.data.rows["tune"]]
-    exact = sum(right(said, output) for (said, _), output in answers) / len(answers)
-    assert exact == made.settled.accuracy["exact"] > 0.5
-    assert reader.layout.heat == made.settled.slope != 1
-    assert (reader.layout.question, reader.layout.table, reader.layout.paragraphs) == ("question", "table", "paragraphs")
-    assert [(source.name, source.licence, source.rows) for source in reader.layout.data] == [("rows", "CC0", 70)]
-    sure = sum(probability for (_, probability), _ in answers) / len(answers)
-    assert abs(sure - exact) < 0.2, "probabilities mean what they say"
-
-
-def test_a_training_that_was_killed_goes_on_to_the_same_result(tmp_path: Path, base: Path) -> None:
-    class Killed(Exception):
-        """By somebody."""
-
-    def kill(step: Step) -> None:
-        if step.done > step.total / 2:
-            raise Killed
-
-    whole = run(training(tmp_path, base), quiet)
-    other = replace(training(tmp_path, base), cache=tmp_path / "other")
-    with pytest.raises(Killed):
-        run(other, kill)
-    steps: list[int] = []
-    assert run(other, lambda step: steps.append(step.done)).files == whole.files
-    assert min(steps) > 1
-    assert run(replace(other, seed=1), quiet).files != whole.files
-    run(other, lambda step: steps.append(step.done), fresh=True)
-    assert steps.count(1) == 1, "begun again"
-
-
-def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:
-    card = make_card(tmp_path)
-    made = run(replace(training(tmp_path, base), data=data_set(card, tune=5), epochs=1), quiet)
-    layout = Layout.model_validate_json(made.files["model.json"])
-    assert (layout.cells, layout.rows, layout.heat) == (0.0, 0.0, 1.0)
-    assert made.settled.accuracy == {}
-
-
-@pytest.mark.parametrize(
-    ("bias", "output", "cells", "rows"),
-    [
-        ({"way.cells": 9, "cells.own": -1.2}, told("cells", [""]), 1.5, 0.0),
-        ({"way.cells": 9, "cells.own": 9}, told("cells", [""]), 0.0, 0.0),
-        ({"way.count": 9, "rows.label": -0.2}, told("count", expression="2"), 0.0, 0.5),
-        ({"way.count": 9, "rows.label": 1.7}, told("count", expression="0"), 0.0, -2.0),
-    ],
-)
-def test_rows_to_tune_on_settle_how_readily_further_cells_and_rows_count(
-    tmp_path: Path, base: Path, bias: dict[str, float], output: dict[str, Any], cells: float, rows: float
-) -> None:
-    wanted, folder = training(tmp_path, base), tmp_path / "agents" / "teller"
-    given = [row(number).input for number in range(30)]
-    outputs = [output | {"quotes": [cell for line in one["table"] for cell in line] if output["quotes"] else []} for one in given]
-    tune = [Row(f"tune-{at}", one, said, "tune") for at, (one, said) in enumerate(zip(given, outputs, strict=True))]
-    data = DataSet.made("rows", "teller", contract_digest(wanted.card), "CC0", (), {"train": [row(0)], "tune": tune})
-    run(replace(wanted, data=data, epochs=1), quiet).write(folder)
-    with np.load(folder / "tables.npz") as file:
-        arrays = dict(file)
-    arrays["weight"][:] = arrays["bias"][:] = 0
-    arrays["bias"][[AT[name] for name in bias]] = list(bias.values())
-    text, content = packed(json.loads((folder / "model.json").read_text()), arrays)
-    (folder / "model.json").write_text(text)
-    (folder / "tables.npz").write_bytes(content)
-    made = run(replace(wanted, data=data, epochs=1, rate=0.0, start=folder), quiet)
-    layout = Layout.model_validate_json(made.files["model.json"])
-    assert (layout.cells, layout.rows) == (cells, rows)
-    assert made.settled.accuracy == {"exact": 1.0}
-
-
-def test_inputs_are_told_apart_by_their_types_and_not_by_their_names(tmp_path: Path) -> None:
-    card = make_card(tmp_path, CARD.replace("question: str", "rows: str").replace("paragraphs: list", "question: list"))
-    assert inputs_of(card) == {"question": "rows", "table": "table", "paragraphs": "question"}
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("question: str\n", "question: str\n  more: str\n"),
-        ("  paragraphs: list[str]\n", ""),
-        ("table: list[list[str]]", "table: list[str]"),
-        ("question: str", "question: list[str]"),
-        ("  rows: list[Index]\n", ""),
-    ],
-)
-def test_a_card_of_another_form_is_refused(tmp_path: Path, base: Path, old: str, new: str) -> None:
-    card = make_card(tmp_path, CARD.replace("computed:\n  answer: {value: expression, otherwise: quotes}\n", "").replace(old, new))
-    with pytest.raises(InputError, match="teller does not read tables") as caught:
-        run(replace(training(tmp_path / "other", base), card=card, data=data_set(card)), quiet)
-    assert caught.value.code == "N147"
-
-
-def test_rows_that_nothing_can_be_learnt_from_are_refused(tmp_path: Path, base: Path) -> None:
-    card = make_card(tmp_path)
-    nowhere = Row("nowhere", row(6).input, told("cells", ["nobody"]), "nowhere")
-    table = [*row(6).input["table"], *[["is", "in"]] * 20 * MAX_TRAINED]
-    long = Row("long", {**row(6).input, "table": table}, row(6).output, "long")
-    for rows in ([], [nowhere], [long]):
-        data = DataSet.made("rows", "teller", contract_digest(card), "CC0", (), {"train": rows})
-        with pytest.raises(InputError) as caught:
-            run(replace(training(tmp_path, base), data=data), quiet)
-        assert caught.value.code == "N104"
-    data = DataSet.made("rows", "teller", contract_digest(card), "CC0", (), {"train": [nowhere, long, row(6)]})
-    assert run(replace(training(tmp_path, base), data=data), quiet).files.keys() == {"tables.npz", "model.json"}
-
-
-def test_rows_of_other_types_are_refused(tmp_path: Path, base: Path) -> None:
-    other = make_card(tmp_path / "other", CARD.replace("table: list[list[str]]", "table: list[list[int]]"))
-    with pytest.raises(InputError) as caught:
-        run(replace(training(tmp_path, base), data=data_set(other)), quiet)
-    assert caught.value.code == "N103"
-
-
-def test_the_command_trains_promotes_and_answers(shell: Shell, base: Path) -> None:
-    make_card(shell.project)
-    said = [one.input | one.output | {"group": one.group} for one in map(row, range(80))]
-    Path("rows.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in said))
-    made = shell("learn", "data", "teller", "rows.jsonl", "--licence", "CC0", "--out", "set")
-    assert made.code == 0, made.err
-    refused = shell("learn", "train", "teller", "--data", "set", "--minutes", "1")
-    assert (refused.code, refused.err[:4]) == (2, "N107")
-    made = shell("learn", "train", "teller", "--data", "set", "--epochs", "1", "--out", "made")
-    assert made.code == 0, made.err
-    assert "orchestra learn promote teller made --data set" in made.out
-    assert json.loads(Path("made/model.json").read_text())["format"] == "orchestra/table/v1"
-    assert shell("learn", "promote", "teller", "made", "--data", "set", "--force").code == 0
-    Path("table.json").write_text(json.dumps(TABLE))
-    told = shell("run", "teller", "-i", "question=Who ?", "-i", "table=@table.json", "-i", "paragraphs=ada is in", "--json")
-    assert told.code == 0, told.err
-    output = told.json["output"]
-    assert output["way"] in WAYS
-    assert output["answer"] is not None
