@@ -25,7 +25,7 @@ import msgspec
 from bench.data_sets import command_line, write
 from bench.written_rows import renewed
 from orchestra.agent.card import Card
-from orchestra.agent.table_ways import COUNT
+from orchestra.agent.table_ways import COUNT, figure
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Origin, Row
 from orchestra.learn.splits import Shares, split
@@ -125,7 +125,7 @@ def _asked(grid: _Grid, scale: str, chance: random.Random) -> tuple[str, dict[st
     percent = "%" in first or "%" in second
     kind = chance.choice(("cell", "change", "percent", "mean", "sum", "change", "percent", "both"))
     plain = "percent" if percent else scale
-    a, b = _plain(new), _plain(old)
+    a, b = str(figure(new)), str(figure(old))
     ask: tuple[str, ...]
     match kind:
         case "change":
@@ -143,7 +143,7 @@ def _asked(grid: _Grid, scale: str, chance: random.Random) -> tuple[str, dict[st
         case "sum" if len(grid.rows) > 1:
             more = chance.choice(sorted(set(grid.rows) - {label}))
             if one in grid.rows[more]:
-                text = f"{_plain(first)} + {_plain(grid.rows[more][one])}"
+                text = f"{figure(first)} + {figure(grid.rows[more][one])}"
                 return f"What is the sum of {name} and {more} in {grid.columns[one]}?", _sum(text, plain)
         case "both":
             question = f"What were the {name} in {when[0]} and {when[1]} respectively?"
@@ -160,16 +160,10 @@ def _year(header: str) -> str:
     return found[0][-2:] if found else ""
 
 
-def _plain(figure: str) -> str:
-    """A figure of a table as an expression has it: without its currency, negative where it stands in brackets."""
-    digits = re.sub(r"[^\d,.]", "", figure)
-    return f"-{digits}" if "(" in figure or "-" in figure else digits
-
-
 def told(rows: Iterable[Row]) -> Iterator[Row]:
     """Rows with the way in which the answer comes about; without those that no way leads to."""
     for row in rows:
-        output, compared = {"way": "", "rows": [], "column": None, **row.output}, row.output.get("way")
+        output, compared = {"way": "", "cells": [], "rows": [], "column": None, **row.output}, row.output.get("way")
         if not compared or (compared != COUNT and output["expression"] is not None):  # of a sum in such a row the way is that of the sum
             way = way_of(output["expression"], output["quotes"], row.input["table"])
             output |= {"way": way, "rows": [], "column": None}

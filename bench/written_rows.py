@@ -62,7 +62,7 @@ from orchestra.learn.dataset import Origin, Part, Row
 from orchestra.learn.splits import Shares, split
 from orchestra.values.arithmetic import NotArithmetic, evaluate
 from orchestra.values.json import digest
-from orchestra.values.measure import measures
+from orchestra.values.measure import extremes
 
 FOLDER = Path(__file__).with_name("written")
 VERDICTS = {"+": "supported", "-": "contradicted", "?": "not stated"}
@@ -188,9 +188,7 @@ def _compared(how: str, table: Sequence[Sequence[str]], output: Mapping[str, Any
     column = table[0].index(name.strip())
     rows = [_row(one, table) for one in only.split(" ; ")] if only else list(range(1, len(table)))
     rows = sorted(set(rows) - ({_row(one, table) for one in without.split(" ; ")} if without else set()))
-    measured = dict(zip(rows, measures([table[row][column] for row in rows]), strict=True))
-    known = {row: value if way == "most" else -value for row, value in measured.items() if value is not None}
-    tops = [row for row, value in known.items() if value == max(known.values())]
+    tops = [rows[at] for at in extremes([table[row][column] for row in rows], most=way == "most")]
     texts = [*output["quotes"], *_FIGURE.findall(output["expression"] or "")]
     if not any(text in cell for row in tops for cell in table[row] for text in texts):
         raise Unusable(f"the {way} of {name.strip()} stands in {[table[row][0] for row in tops]}, and the answer does not")

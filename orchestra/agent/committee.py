@@ -21,7 +21,7 @@ from orchestra.agent.calibration import Calibration
 from orchestra.agent.card import Card
 from orchestra.agent.classical import Classifier, reading, unpacked
 from orchestra.agent.computed import Form
-from orchestra.agent.encoder import Change, Encoder
+from orchestra.agent.encoder import Encoder, changes_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -124,11 +124,7 @@ class Committee:
         self._form, self._calibration = form, calibration
         shape, wide = encoder.shape, {name: array.astype(np.float32) for name, array in arrays.items()}
         members, width = layout.members, shape.width
-        self._changes = {name: Change(wide[f"down.{name}"], wide[f"up.{name}"]) for name in shape.names if f"down.{name}" in wide}
-        for name, (down, up) in self._changes.items():
-            taken, given = shape.sides(name)
-            if down.shape != (members, down.shape[1], taken) or up.shape != (members, given, down.shape[1]):
-                raise ValueError(f"the adapters of {name} have other shapes than the encoder")
+        self._changes = changes_of(wide, shape, members)
         self._prototypes, self._sharpness = wide["prototypes"], wide["sharpness"]
         if self._prototypes.shape != (members, len(layout.labels), width) or self._sharpness.shape != (members,):
             raise ValueError("the arrays have other shapes than the labels and the members")

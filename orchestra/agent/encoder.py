@@ -221,6 +221,16 @@ class Encoder:
         return centred
 
 
+def changes_of(arrays: Mapping[str, Array], shape: Shape, members: int = 1) -> dict[str, Change]:
+    """The adapters among an agent's arrays. Raises `ValueError` or `KeyError` for others than those of the shape and of so many members."""
+    changes = {name: Change(arrays[f"down.{name}"], arrays[f"up.{name}"]) for name in shape.names if f"down.{name}" in arrays}
+    for name, (down, up) in changes.items():
+        taken, given = shape.sides(name)
+        if down.shape != (members, down.shape[1], taken) or up.shape != (members, given, down.shape[1]):
+            raise ValueError(f"the adapters of {name} have other shapes than the encoder")
+    return changes
+
+
 def named(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Arrays of a file by BERT's names."""
     found = {}

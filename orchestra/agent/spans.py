@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from orchestra.agent.card import Card
 from orchestra.agent.classical import reading, unpacked
 from orchestra.agent.committee import Base, Digest, Source
-from orchestra.agent.encoder import Change, Encoder, Pair, Shape
+from orchestra.agent.encoder import Encoder, Pair, changes_of
 from orchestra.errors import InputError
 from orchestra.values.fields import QUOTE, mentions
 
@@ -86,16 +86,6 @@ def windows(pair: Pair, tokens: int, overlap: int) -> Iterator[Window]:
     for start in range(0, max(1, len(pair.body) - overlap), max(1, room - overlap)):
         piece = slice(start, start + room)
         yield Window([*head, *pair.body[piece], *pair.tail], len(head), pair.spans[piece])
-
-
-def changes_of(arrays: Mapping[str, NDArray[Any]], shape: Shape) -> dict[str, Change]:
-    """The adapters among arrays, each of one member. Raises `ValueError` or `KeyError` for others than those of the shape."""
-    changes = {name: Change(arrays[f"down.{name}"], arrays[f"up.{name}"]) for name in shape.names if f"down.{name}" in arrays}
-    for name, (down, up) in changes.items():
-        taken, given = shape.sides(name)
-        if down.shape != (1, down.shape[1], taken) or up.shape != (1, given, down.shape[1]):
-            raise ValueError(f"the adapters of {name} have other shapes than the encoder")
-    return changes
 
 
 class Spans:

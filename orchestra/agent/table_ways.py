@@ -21,12 +21,15 @@ WAYS: Final = (CELLS, TEXT, COUNT, MOST, LEAST, SUM, MEAN, *PAIRS)
 SCALES: Final = ("", "percent", "thousand", "million", "billion")
 GROUP = 25
 """Terms of a sum that stand in one pair of brackets, where there are many."""
-FIELDS: Final = ("way", "quotes", "expression", "scale", "rows", "column")
-"""The fields of an answer: the way; what is read off, or what computes it; the rows that are counted or compared, and by which column."""
+FIELDS: Final = ("way", "quotes", "expression", "scale", "cells", "rows", "column")
+"""The fields of an answer: the way; what is read off, or what computes it; the cells that it rests on, each its row and its column; the
+rows that are counted or compared, and by which column."""
 
 _DIGITS = r"-?\d[\d,]*(?:\.\d+)?"
 _FIGURE = re.compile(r"\(?\s*(?P<sign>[-−–])?\s*[$€£¥]?\s*(?P<digits>\d[\d,]*(?:\.\d+)?|\.\d+)\s*%?\s*\)?")
 _CLOCK = re.compile(r"(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?: ?(?P<half>[ap])\.?m\.?)?", re.IGNORECASE)
+_AROUND = re.compile(r"[\s$€£¥%)]*")
+"""What may stand around a figure in brackets that is less than nothing."""
 _SUM = re.compile(rf"(?P<all>{_DIGITS}(?: \+ {_DIGITS})+)")
 _MEAN = re.compile(rf"\((?P<all>{_DIGITS}(?: \+ {_DIGITS})+)\) / (?P<count>\d+)")
 _PAIR: Final = {
@@ -51,8 +54,7 @@ def figure(text: str) -> str | None:
     if found is None:
         return None
     digits = re.sub(r"^0+(?=\d)", "", found["digits"].rstrip(","))
-    around = text.strip()
-    bracketed = around.startswith("(") and around.rstrip("%").endswith(")") and found[0].strip().startswith("(")
+    bracketed = found[0].lstrip().startswith("(") and _AROUND.fullmatch(text[: found.start()] + text[found.end() :]) is not None
     signed = found["sign"] is not None and not text[: found.start("sign")].strip(" $€£¥(")
     return f"-{digits}" if signed or bracketed else digits
 

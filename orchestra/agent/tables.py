@@ -21,12 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from orchestra.agent.card import Card
 from orchestra.agent.classical import reading, unpacked
 from orchestra.agent.committee import Base, Digest, Source
-from orchestra.agent.encoder import Encoder
+from orchestra.agent.encoder import Encoder, changes_of
 from orchestra.agent.sheet import Frame, Sheet
-from orchestra.agent.spans import changes_of
 from orchestra.agent.table_ways import CELLS, COUNT, FIELDS, LEAST, MEAN, MOST, PAIRS, SCALES, SUM, TEXT, WAYS, expression, summed
 from orchestra.errors import InputError
-from orchestra.values.measure import measures
+from orchestra.values.measure import extremes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -148,6 +147,8 @@ class Found(NamedTuple):
     spots: tuple[int, ...] = ()
     rows: tuple[int, ...] = ()
     column: int | None = None
+    compared: tuple[int, int] | None = None
+    """The row and the column of the cell that is the most or the least."""
     words: str = ""
 
 
@@ -248,7 +249,18 @@ def written(found: Found, scale: str, sheet: Sheet) -> dict[str, Any]:
         said, quotes = summed(["1"] * len(found.rows)) or "0", []  # what is counted is summed up, one by one
     elif found.way not in (CELLS, TEXT, MOST, LEAST):
         said, quotes = expression(found.way, [str(spot.figure) for spot in spots]), []
-    return {"way": found.way, "quotes": quotes, "expression": said, "scale": scale, "rows": list(found.rows), "column": found.column}
+    told = {"way": found.way, "quotes": quotes, "expression": said, "scale": scale}
+    return told | {"cells": list(map(list, _cells(found, sheet))), "rows": list(found.rows), "column": found.column}
+
+
+def _cells(found: Found, sheet: Sheet) -> list[tuple[int, int]]:
+    """Rows and columns of the cells that an answer rests on: those that were pointed at, the one that was compared, and of each row that
+    was counted the first filled one."""
+    cells = [(spot.row, spot.column) for spot in (sheet.spots[at] for at in found.spots) if spot.row >= 0]
+    if found.way == COUNT:
+        first = {spot.row: spot.column for spot in reversed(sheet.spots) if spot.row >= 0}
+        cells = [(row, first[row]) for row in found.rows if row in first]
+    return list(dict.fromkeys([*cells, *([found.compared] if found.compared else [])]))
 
 
 def _set(way: str, sheet: Sheet, logits: Logits[NDArray[Any]]) -> Found | None:
@@ -292,14 +304,14 @@ def _extreme(way: str, sheet: Sheet, logits: Logits[NDArray[Any]]) -> Found | No
     cells = {(spot.row, spot.column): at for at, spot in enumerate(sheet.spots) if spot.row >= 0}
     for column in np.argsort(-logits.by):
         texts = [sheet.spots[cells[row, int(column)]].text if (row, int(column)) in cells else "" for row in rows]
-        known = [(value, row) for value, row in zip(measures(texts), rows, strict=True) if value is not None]
-        if not known:
+        tops = extremes(texts, most=way == MOST)
+        if not tops:
             continue
-        top = max(known)[1] if way == MOST else min(known)[1]
+        top = rows[tops[0]]
         for asked in np.argsort(-logits.asked):
             if (top, int(asked)) in cells:
                 sure = float(_shares(logits.by)[column] * _shares(logits.asked)[asked]) * _all(chances)
-                return Found(way, sure, (cells[top, int(asked)],), tuple(rows), int(column))
+                return Found(way, sure, (cells[top, int(asked)],), tuple(rows), int(column), (top, int(column)))
     return None
 
 

@@ -233,17 +233,14 @@ def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
     def tell(step: Step) -> None:
         teller.line(f"step {step.done}/{step.total}, loss {step.loss:.3f}")
 
-    if of_tables(card):
-        long = tables.TOKENS
-        passes, first = epochs or tables.EPOCHS, ends.start
-        course = spans.Training(card=card, data=rows, base=base, cache=cache, epochs=passes, seed=ends.seed, tokens=long, start=first)
-        made, judged = tables.run(course, tell, fresh=ends.fresh), "of the tune part"
-    elif pointing:
-        passes, first = epochs or spans.EPOCHS, ends.start
-        lesson = spans.Training(card=card, data=rows, base=base, cache=cache, epochs=passes, seed=ends.seed, start=first)
-        made, judged = spans.run(lesson, tell, fresh=ends.fresh), "of the tune part"
+    first = ends.start
+    if pointing:
+        course, most = (tables, tables.TOKENS) if of_tables(card) else (spans, spans.TOKENS)
+        passes = epochs or course.EPOCHS
+        lesson = spans.Training(card=card, data=rows, base=base, cache=cache, epochs=passes, seed=ends.seed, tokens=most, start=first)
+        made, judged = course.run(lesson, tell, fresh=ends.fresh), "of the tune part"
     else:
-        within, first = ends.minutes, ends.start
+        within = ends.minutes
         training = intents.Training(
             card=card, data=rows, base=base, cache=cache, epochs=epochs, minutes=within, seed=ends.seed, start=first
         )

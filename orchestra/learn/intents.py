@@ -11,6 +11,7 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ LEAST = 2
 """Texts that a label needs: one is learnt, and one is left out to settle what the parts count."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """What is trained, on what, and for how long."""
 
@@ -58,11 +59,24 @@ class Training:
     start: Path | None = None
     """The folder of an encoder that it goes on from; None for the base alone."""
 
+    @cached_property
+    def begun(self) -> Begun | None:
+        """What it goes on from. Raises `InputError` A003, A004, A011 or N123 for what does not fit."""
+        return None if self.start is None else Begun.of(self.card, self.start, described(self.card.model, self.base))
+
     @property
     def folder(self) -> Path:
         """Where its checkpoints are kept."""
         base = sorted(described(self.card.model, self.base).sha256.items())
-        facts = (contract_digest(self.card), self.data.manifest.digest, base, self.epochs, self.minutes, self.seed, str(self.start or ""))
+        facts = (
+            contract_digest(self.card),
+            self.data.manifest.digest,
+            base,
+            self.epochs,
+            self.minutes,
+            self.seed,
+            self.begun.sha256 if self.begun else "",
+        )
         return self.cache / "learn" / self.card.name / digest(msgspec.json.encode(facts))[:12]
 
 
@@ -90,7 +104,7 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
         shutil.rmtree(training.folder, ignore_errors=True)
     own = (data.manifest.name, data.manifest.licence, labelled)
     base = (training.base, described(card.model, training.base))
-    begun = None if training.start is None else Begun.of(card, training.start, base[1])
+    begun = training.begun
     if begun is not None and not face.beside:
         reason = f"{card.name} tells labels of texts, and its classifier over n-grams learns from all rows at once"
         raise InputError("N123", reason, hint="leave --start out, and give it the rows of before too")

@@ -13,6 +13,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,8 @@ PACKAGES = ("torch", "safetensors", "tokenizers", "threadpoolctl")
 ARRAYS = "spans.npz"
 EPOCHS = 7
 """Passes over the rows, where nothing is said."""
+TOKENS = 384
+"""Tokens of a window."""
 SILENCES = tuple(step / 4 for step in range(-16, 17))
 """What is tried on the rows to tune on as the logit that is added to "no answer here"."""
 HEATS = tuple(2 ** (step / 4) for step in range(-4, 13))
@@ -54,7 +57,7 @@ POOL = 200
 """Rows among which those of like length are sought."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """What is trained, on what, and for how long."""
 
@@ -68,21 +71,28 @@ class Training:
     rate: float = 5e-4
     rank: int = 16
     seed: int = 0
-    tokens: int = 384
+    tokens: int = TOKENS
     """Tokens of question and passage that are read at once."""
     start: Path | None = None
     """The folder of an encoder that it goes on from; None for the base alone."""
 
-    @property
+    @cached_property
     def begun(self) -> Begun | None:
         """What it goes on from. Raises `InputError` A003, A004, A011 or N123 for what does not fit."""
         return None if self.start is None else Begun.of(self.card, self.start, described(self.card.model, self.base))
 
     @property
+    def sources(self) -> tuple[Source, ...]:
+        """What a card says of the rows that it is trained on, and was before."""
+        manifest, rows = self.data.manifest, len(self.data.rows["train"])
+        own = Source(name=manifest.name, licence=manifest.licence, rows=rows, digest=manifest.digest)
+        return (*(self.begun.sources if self.begun else ()), own)
+
+    @property
     def folder(self) -> Path:
         """Where its checkpoints are kept."""
         base = sorted(described(self.card.model, self.base).sha256.items())
-        mine = (self.epochs, self.rate, self.rank, self.seed, self.tokens, str(self.start or ""))
+        mine = (self.epochs, self.rate, self.rank, self.seed, self.tokens, self.begun.sha256 if self.begun else "")
         facts = (contract_digest(self.card), self.data.manifest.digest, base, mine)
         return self.cache / "learn" / self.card.name / digest(msgspec.json.encode(facts))[:12]
 
@@ -138,7 +148,7 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
         "output": face.output,
         "base": described(card.model, training.base).model_dump(),
         "tokens": training.tokens,
-        "data": [source.model_dump() for source in (*(begun.sources if begun else ()), source_of(data))],
+        "data": [source.model_dump() for source in training.sources],
         "arrays": ARRAYS,
     }
     draft = Layout.model_validate({**layout, "sha256": "0" * 64})
@@ -150,12 +160,6 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
     settled = _settled(Spans(draft, arrays, reader), [(row, _said(row, face)) for row in tune], face, member)
     text, content = packed(layout | {"silence": settled.bias, "heat": settled.slope}, arrays)
     return Made({ARRAYS: content, card.data: text.encode()}, settled)
-
-
-def source_of(data: DataSet) -> Source:
-    """What a card says of the rows that it was trained on."""
-    manifest = data.manifest
-    return Source(name=manifest.name, licence=manifest.licence, rows=len(data.rows["train"]), digest=manifest.digest)
 
 
 def _said(row: Row, face: Face) -> str | None:

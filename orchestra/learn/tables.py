@@ -13,14 +13,15 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from orchestra.agent.card import Card
 from orchestra.agent.classical import packed
-from orchestra.agent.sheet import Frame, Sheet
+from orchestra.agent.sheet import Frame, Sheet, Spot
 from orchestra.agent.table_ways import CELLS, COUNT, LEAST, MEAN, MOST, PAIRS, SCALES, SUM, TEXT, WAYS, parsed
 from orchestra.agent.tables import FORMAT, NAMES, Layout, Logits, Tables, of_tables, weighed, written
 from orchestra.errors import InputError
@@ -29,10 +30,10 @@ from orchestra.learn.begun import Begun
 from orchestra.learn.contract import check_contract
 from orchestra.learn.dataset import Row
 from orchestra.learn.encoder import Made, Settled
-from orchestra.learn.spans import BATCH, HEATS, Training, arrays_of, batches, source_of
+from orchestra.learn.spans import BATCH, HEATS, Training, arrays_of, batches
 from orchestra.learn.spans import LEAST as LEAST_ROWS
 from orchestra.values.arithmetic import NotArithmetic, evaluate
-from orchestra.values.measure import measures
+from orchestra.values.measure import extremes
 from orchestra.values.words import content
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ TOKENS = 512
 """Tokens of a window."""
 MAX_TRAINED = 4
 """Windows of a row that is learnt from at most: longer ones take as long as ten others."""
+Named: TypeAlias = AbstractSet[tuple[int, int]]
+"""Rows and columns of cells."""
 SHIFTS: Final = tuple(step / 2 for step in range(-6, 7))
 """What is tried on the rows to tune on as the logit that is added to those of places, and of rows."""
 SCALE_SHARE: Final = 0.5
@@ -109,7 +112,7 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
         **inputs_of(card),
         "base": described(card.model, training.base).model_dump(),
         "tokens": training.tokens,
-        "data": [source.model_dump() for source in (*(begun.sources if begun else ()), source_of(data))],
+        "data": [source.model_dump() for source in training.sources],
         "arrays": ARRAYS,
     }
     draft = Layout.model_validate({**layout, "sha256": "0" * 64})
@@ -151,6 +154,7 @@ def _example(row: Row, encoder: Any, layout: Layout) -> Example | None:
 def target(output: Mapping[str, Any], sheet: Sheet) -> Target | None:
     """What should be found on a sheet for an output; None where it does not stand there, or in no way that there is."""
     way, quotes = str(output["way"]), [str(quote) for quote in output["quotes"]]
+    named = {(int(row), int(column)) for row, column in output["cells"]}
     begun = Target(WAYS.index(way), SCALES.index(output["scale"]), rows=frozenset(output["rows"]))
     found: Target | None
     if way == COUNT:
@@ -161,21 +165,26 @@ def target(output: Mapping[str, Any], sheet: Sheet) -> Target | None:
         spans = _spans(quotes[0], sheet) if len(quotes) == 1 else ()
         found = replace(begun, spans=spans) if spans else None
     elif way == CELLS:
-        found = _set(begun, [_cells(quote, sheet) for quote in quotes], sheet)
+        found = _set(begun, [_cells(quote, sheet, named) for quote in quotes], sheet)
     else:
-        found = _computed(begun, way, str(output["expression"]), sheet)
+        found = _computed(begun, way, str(output["expression"]), sheet, named)
     return found
 
 
-def _cells(quote: str, sheet: Sheet) -> list[int]:
-    return [at for at, spot in enumerate(sheet.spots) if spot.row >= 0 and _same(spot.text, quote)]
+def _cells(quote: str, sheet: Sheet, named: Named) -> list[int]:
+    return [at for at, spot in enumerate(sheet.spots) if spot.row >= 0 and _same(spot.text, quote) and _meant(spot, named)]
 
 
-def _computed(begun: Target, way: str, expression: str, sheet: Sheet) -> Target | None:
+def _meant(spot: Spot, named: Named) -> bool:
+    """Whether a place may be one of an answer's, by the cells that a row names: all may where it names none."""
+    return not named or spot.row < 0 or (spot.row, spot.column) in named
+
+
+def _computed(begun: Target, way: str, expression: str, sheet: Sheet, named: Named) -> Target | None:
     said = parsed(expression)
     if said is None or said[0] != way:
         return None
-    lists = [_figures(figure, sheet, asked=way in PAIRS) for figure in said[1]]
+    lists = [_figures(figure, sheet, named, asked=way in PAIRS) for figure in said[1]]
     if not all(lists):
         return None
     if way in PAIRS:
@@ -183,10 +192,11 @@ def _computed(begun: Target, way: str, expression: str, sheet: Sheet) -> Target 
     return _set(begun, lists, sheet)
 
 
-def _figures(figure: str, sheet: Sheet, *, asked: bool) -> list[int]:
+def _figures(figure: str, sheet: Sheet, named: Named, *, asked: bool) -> list[int]:
     """The places of a figure: those of the table and of the text, or else, where it may be `asked`, of the question."""
     value = _value(figure)
-    found = [at for at, spot in enumerate(sheet.spots) if spot.figure is not None and _value(spot.figure) == value]
+    every = [(at, spot.figure) for at, spot in enumerate(sheet.spots) if _meant(spot, named)]
+    found = [at for at, said in every if said is not None and _value(said) == value]
     told = [at for at in found if not sheet.spots[at].asked]
     return told or (found if asked else [])
 
@@ -229,9 +239,7 @@ def _compared(begun: Target, way: str, quotes: Sequence[str], column: int | None
     rows = sorted(begun.rows)
     if column is None or not rows or len(quotes) != 1:
         return None
-    values = dict(zip(rows, measures([_cell(sheet, row, column) for row in rows]), strict=True))
-    known = {row: value if way == MOST else -value for row, value in values.items() if value is not None}
-    tops = [row for row, value in known.items() if value == max(known.values())]
+    tops = {rows[at] for at in extremes([_cell(sheet, row, column) for row in rows], most=way == MOST)}
     asked = {spot.column for spot in sheet.spots if spot.row in tops and _same(spot.text, quotes[0])}
     return replace(begun, by=column, asked=frozenset(asked)) if asked else None
 

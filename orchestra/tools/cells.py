@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 from orchestra.values import arithmetic
-from orchestra.values.measure import measures
 from orchestra.values.models import Cell
 from orchestra.values.words import content
 from orchestra.verify.numbers import Number, numbers
@@ -23,24 +22,19 @@ def cells(
     table: Sequence[Sequence[str]],
     expression: str | None = None,
     quotes: Sequence[str] = (),
-    way: str = "",
-    rows: Sequence[int] = (),
-    column: int | None = None,
+    places: Sequence[Sequence[int]] | None = None,
 ) -> list[Cell]:
-    """The cells that an answer rests on: one for each number of the expression, and for each quote, that stands in the table.
+    """The cells that an answer rests on: those at `places`, each a row and a column, where somebody says so; or else one for each number of
+    the expression, and for each quote, that stands in the table.
 
     Of several cells with the same number it is the one whose row and column have most words in common with the question, the first where
-    they are equal. What stands in no cell, such as a factor of a hundred or words of a paragraph, has none. Where `rows` were counted (a
-    `way` of `count`) it is the first cell of each; where they were compared (`most`, `least`), the cell in the `column` that they were
-    compared by, in the row that it is about, and the quote in that row.
+    they are equal. What stands in no cell, such as a factor of a hundred or words of a paragraph, has none.
     """
     every = list(_cells(table))
+    if places is not None:
+        at = {(cell.row, cell.column): cell for cell in every}
+        return [at[place] for place in map(tuple, places) if place in at]
     asked = content(question)
-    if way == "count":
-        return [next(cell for cell in every if cell.row == row) for row in rows if any(cell.row == row for cell in every)]
-    if way in ("most", "least") and column is not None:
-        every = [cell for cell in every if cell.row == _extreme(every, way, rows, column)]
-        quotes = [*quotes, *(cell.text for cell in every if cell.column == column)]
     found: list[Cell] = []
     for wanted in _operands(expression):
         found += _best([cell for cell in every if any(wanted in _values(number) for number in numbers(cell.text))], asked)
@@ -48,15 +42,6 @@ def cells(
         text = _plain(quote)
         found += _best([cell for cell in every if text and text == _plain(cell.text)], asked)
     return list(dict.fromkeys(found))
-
-
-def _extreme(every: Sequence[Cell], way: str, rows: Sequence[int], column: int) -> int:
-    """The row with the most or the least of a column, among these."""
-    compared = [cell for cell in every if cell.column == column and cell.row in rows]
-    known = [
-        (value, cell.row) for cell, value in zip(compared, measures([cell.text for cell in compared]), strict=True) if value is not None
-    ]
-    return (max(known) if way == "most" else min(known))[1] if known else -1
 
 
 def _cells(table: Sequence[Sequence[str]]) -> Iterator[Cell]:

@@ -24,6 +24,7 @@ output:
   expression: Sum | null
   quotes: list[Quote]
   scale: Scale
+  cells: list[list[Index]]
   rows: list[Index]
   column: Index | null
   answer: float | list[str] | null
@@ -39,4 +40,4 @@ types:
 
 def told(way: str, quotes: list[str] | None = None, expression: str | None = None, **more: Any) -> dict[str, Any]:
     """What such an agent writes."""
-    return {"way": way, "quotes": quotes or [], "expression": expression, "scale": "", "rows": [], "column": None} | more
+    return {"way": way, "quotes": quotes or [], "expression": expression, "scale": "", "cells": [], "rows": [], "column": None} | more

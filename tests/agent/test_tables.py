@@ -155,7 +155,7 @@ def sigmoid(value: float) -> float:
 def test_one_cell_is_read_off_however_unlikely_it_is(reader: Tables) -> None:
     sheet = sheet_of(reader)
     hand = Hand(["cells"], "thousand", cells={(ADA, BOOKS): -1.0, "7": 4.0, "5": 4.0})
-    assert answer(reader, sheet, hand) == told("cells", ["12"], scale="thousand")
+    assert answer(reader, sheet, hand) == told("cells", ["12"], scale="thousand", cells=[[ADA, BOOKS]])
     logits = hand.logits(sheet)
     cells = [logits.cells[at] for at, one in enumerate(sheet.spots) if one.row >= 0]
     assert sure(reader, sheet, hand) == pytest.approx(share(cells, cells.index(-1.0)) * share(logits.ways, WAYS.index("cells")))
@@ -164,7 +164,7 @@ def test_one_cell_is_read_off_however_unlikely_it_is(reader: Tables) -> None:
 def test_several_cells_are_those_that_are_likelier_than_not_in_the_order_of_the_table(reader: Tables) -> None:
     sheet = sheet_of(reader)
     hand = Hand(["cells"], cells={(TOTAL, NAME): 3.0, (ADA, NAME): 1.0, (0, AGE): 2.0, (GRACE, NAME): -0.1})
-    assert answer(reader, sheet, hand) == told("cells", ["age", "ada", "total"])
+    assert answer(reader, sheet, hand) == told("cells", ["age", "ada", "total"], cells=[[0, AGE], [ADA, NAME], [TOTAL, NAME]])
     rest = sum(one.row >= 0 for one in sheet.spots) - 4
     chances = [*map(sigmoid, (3.0, 1.0, 2.0, 0.1)), *[sigmoid(6.0)] * rest]
     assert sure(reader, sheet, hand) == pytest.approx(np.prod(chances) * share(hand.logits(sheet).ways, WAYS.index("cells")))
@@ -217,29 +217,30 @@ def test_rows_below_the_head_that_are_likelier_than_not_are_counted(reader: Tabl
     sheet = sheet_of(reader)
     counted = [row for row, value in rows.items() if value > 0 and row > 0]
     hand = Hand(["count"], rows=rows)
-    assert answer(reader, sheet, hand) == told("count", expression=expression, rows=counted)
+    assert answer(reader, sheet, hand) == told("count", expression=expression, rows=counted, cells=[[row, NAME] for row in counted])
     chances = np.prod([sigmoid(abs(rows.get(row, -6.0))) for row in range(1, 5)])
     assert sure(reader, sheet, hand) == pytest.approx(chances * share(hand.logits(sheet).ways, WAYS.index("count")))
 
 
 @pytest.mark.parametrize(
-    ("way", "by", "asked", "rows", "quote", "compared"),
+    ("way", "by", "asked", "rows", "quote", "compared", "top"),
     [
-        ("most", BOOKS, NAME, [], "total", [1, 2, 3, 4]),
-        ("least", BOOKS, NAME, [], "alan", [1, 2, 3, 4]),
-        ("most", BOOKS, NAME, [ADA, GRACE, ALAN], "ada", [1, 2, 3]),
-        ("most", AGE, NAME, [ADA, GRACE, ALAN], "grace", [1, 2, 3]),
-        ("least", AGE, NAME, [ADA, GRACE, ALAN], "ada", [1, 2, 3]),
-        ("least", AGE, BOOKS, [], "21", [1, 2, 3, 4]),
-        ("most", AGE, AGE, [ADA, TOTAL], "36", [1, 4]),
+        ("most", BOOKS, NAME, [], "total", [1, 2, 3, 4], TOTAL),
+        ("least", BOOKS, NAME, [], "alan", [1, 2, 3, 4], ALAN),
+        ("most", BOOKS, NAME, [ADA, GRACE, ALAN], "ada", [1, 2, 3], ADA),
+        ("most", AGE, NAME, [ADA, GRACE, ALAN], "grace", [1, 2, 3], GRACE),
+        ("least", AGE, NAME, [ADA, GRACE, ALAN], "ada", [1, 2, 3], ADA),
+        ("least", AGE, BOOKS, [], "21", [1, 2, 3, 4], TOTAL),
+        ("most", AGE, AGE, [ADA, TOTAL], "36", [1, 4], ADA),
     ],
 )
 def test_the_cell_of_the_row_with_the_extreme_is_read_off(
-    reader: Tables, way: str, by: int, asked: int, rows: list[int], quote: str, compared: list[int]
+    reader: Tables, way: str, by: int, asked: int, rows: list[int], quote: str, compared: list[int], top: int
 ) -> None:
     sheet = sheet_of(reader)
     hand = Hand([way], rows=dict.fromkeys(rows, 4.0), by={by: 3.0}, asked={asked: 2.0})
-    assert answer(reader, sheet, hand) == told(way, [quote], rows=compared, column=by)
+    cells = [[top, asked]] if asked == by else [[top, asked], [top, by]]
+    assert answer(reader, sheet, hand) == told(way, [quote], rows=compared, column=by, cells=cells)
     logits, outs = hand.logits(sheet), 4 - len(rows)
     chances = sigmoid(4.0) ** len(rows) * sigmoid(6.0) ** outs * share(logits.by, by) * share(logits.asked, asked)
     assert sure(reader, sheet, hand) == pytest.approx(chances * share(logits.ways, WAYS.index(way)))
@@ -248,9 +249,11 @@ def test_the_cell_of_the_row_with_the_extreme_is_read_off(
 def test_a_column_without_a_measure_gives_way_to_the_next_one(reader: Tables) -> None:
     sheet = sheet_of(reader)
     hand = Hand(["most"], rows={ADA: 4.0, GRACE: 4.0}, by={NAME: 9.0, AGE: 1.0, BOOKS: 3.0}, asked={NAME: 2.0})
-    assert answer(reader, sheet, hand) == told("most", ["ada"], rows=[ADA, GRACE], column=BOOKS)
+    assert answer(reader, sheet, hand) == told("most", ["ada"], rows=[ADA, GRACE], column=BOOKS, cells=[[ADA, NAME], [ADA, BOOKS]])
     alone = Hand(["most"], rows={GRACE: 4.0}, by={NAME: 9.0, AGE: 1.0, BOOKS: 3.0}, asked={NAME: 2.0})
-    assert answer(reader, sheet, alone) == told("most", ["grace"], rows=[GRACE], column=AGE), "a dash has no measure either"
+    assert answer(reader, sheet, alone) == told("most", ["grace"], rows=[GRACE], column=AGE, cells=[[GRACE, NAME], [GRACE, AGE]]), (
+        "a dash has no measure either"
+    )
 
 
 def test_where_the_row_has_no_cell_in_the_column_that_is_asked_for_the_next_one_is_read(reader: Tables) -> None:
@@ -276,14 +279,16 @@ def test_what_was_settled_makes_further_cells_and_rows_likelier(reader: Tables, 
 def test_what_is_summed_up_are_figures_of_the_table_and_of_the_text(reader: Tables) -> None:
     sheet = sheet_of(reader, "what is it of 5 ?", [["name", "20"], *TABLE[1:]])
     strong: dict[Place, float] = {(0, 1): 9.0, "5": 9.0, (ADA, NAME): 9.0, (TOTAL, 1): 1.0, (ALAN, 2): 2.0, "7": 0.5}
-    assert answer(reader, sheet, Hand(["sum"], "million", cells=strong)) == told("sum", expression="20 + 9 + -2 + 7", scale="million")
-    assert answer(reader, sheet, Hand(["mean"], cells=strong)) == told("mean", expression="(20 + 9 + -2 + 7) / 4")
+    cells = [[0, 1], [ALAN, 2], [TOTAL, 1]]
+    said = answer(reader, sheet, Hand(["sum"], "million", cells=strong))
+    assert said == told("sum", expression="20 + 9 + -2 + 7", scale="million", cells=cells)
+    assert answer(reader, sheet, Hand(["mean"], cells=strong)) == told("mean", expression="(20 + 9 + -2 + 7) / 4", cells=cells)
 
 
 def test_two_are_summed_up_at_least(reader: Tables) -> None:
     sheet = sheet_of(reader)
     hand = Hand(["mean"], cells={(ADA, AGE): 2.0, (ADA, BOOKS): -2.0})
-    assert answer(reader, sheet, hand) == told("mean", expression="(36 + 12) / 2")
+    assert answer(reader, sheet, hand) == told("mean", expression="(36 + 12) / 2", cells=[[ADA, AGE], [ADA, BOOKS]])
     figures = sum(one.figure is not None and not one.asked for one in sheet.spots)
     chances = sigmoid(2.0) * sigmoid(2.0) * sigmoid(6.0) ** (figures - 2)
     assert sure(reader, sheet, hand) == pytest.approx(chances * share(hand.logits(sheet).ways, WAYS.index("mean")))
@@ -302,7 +307,7 @@ def test_two_are_summed_up_at_least(reader: Tables) -> None:
 def test_two_figures_are_computed_with(reader: Tables, way: str, expression: str) -> None:
     sheet = sheet_of(reader)
     hand = Hand([way], "percent", first={(GRACE, AGE): 3.0, (GRACE, NAME): 9.0}, second={"7": 2.0})
-    assert answer(reader, sheet, hand) == told(way, expression=expression, scale="percent")
+    assert answer(reader, sheet, hand) == told(way, expression=expression, scale="percent", cells=[[GRACE, AGE]])
     logits = hand.logits(sheet)
     figures = [at for at, one in enumerate(sheet.spots) if one.figure is not None]
     first, second = (

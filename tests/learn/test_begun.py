@@ -18,12 +18,12 @@ from orchestra.learn import intents
 from orchestra.learn.begun import Begun
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Row
-from orchestra.learn.member import Step
 from orchestra.learn.spans import Training, arrays_of, run
 from orchestra.learn.tuned import Frozen, Pace, Pointing, Tuned
 from orchestra.testing.encoder import write_encoder
 from tests.cli.shell import Shell
 from tests.learn import test_intents, test_pairs, test_spans
+from tests.learn.killing import goes_on
 from tests.learn.test_encoder import vocabulary
 from tests.learn.test_spans import WORDS, base, make_card, quiet, training
 
@@ -65,19 +65,15 @@ def test_a_training_begins_with_the_arrays_of_before_and_says_so(tmp_path: Path,
 
 
 def test_a_killed_training_that_went_on_goes_on_to_the_same_result(tmp_path: Path, base: Path) -> None:
-    class Killed(Exception):
-        """By somebody."""
+    goes_on(run, replace(learnable(tmp_path, base), start=trained(tmp_path, base), seed=3), tmp_path / "other")
 
-    def kill(step: Step) -> None:
-        if step.done > step.total / 2:
-            raise Killed
 
+def test_another_start_is_another_training(tmp_path: Path, base: Path) -> None:
+    """Although it stands in the same folder; what was trained from the one before does not stand in its way."""
     wanted = replace(learnable(tmp_path, base), start=trained(tmp_path, base), seed=3)
-    whole = run(wanted, quiet)
-    other = replace(wanted, cache=tmp_path / "other")
-    with pytest.raises(Killed):
-        run(other, kill)
-    assert run(other, quiet).files == whole.files
+    before = run(wanted, quiet)
+    run(replace(learnable(tmp_path, base), epochs=25, seed=9), quiet).write(tmp_path / "first")
+    assert run(replace(wanted), quiet).files != before.files
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path, base: Path) -> None:

@@ -23,6 +23,7 @@ from orchestra.learn.member import Step
 from orchestra.learn.spans import BATCH, Example, Face, Training, batches, examples, run
 from orchestra.testing.encoder import write_encoder
 from tests.cli.shell import Shell
+from tests.learn.killing import goes_on
 
 NAMES = ("ada", "grace", "edsger", "barbara", "donald", "alan")
 THINGS = ("tower", "bridge", "house", "boat")
@@ -156,21 +157,8 @@ def test_a_reader_learns_to_point_and_its_files_are_an_agent(tmp_path: Path, bas
 
 
 def test_a_training_that_was_killed_goes_on_to_the_same_result(tmp_path: Path, base: Path) -> None:
-    class Killed(Exception):
-        """By somebody."""
-
-    def kill(step: Step) -> None:
-        if step.done > step.total / 2:
-            raise Killed
-
-    whole = run(training(tmp_path, base), quiet)
-    other = replace(training(tmp_path, base), cache=tmp_path / "other")
-    with pytest.raises(Killed):
-        run(other, kill)
-    steps: list[int] = []
-    assert run(other, lambda step: steps.append(step.done)).files == whole.files
-    assert min(steps) > 1
-    assert run(replace(other, seed=1), quiet).files != whole.files
+    other = goes_on(run, training(tmp_path, base), tmp_path / "other")
+    assert run(replace(other, seed=1), quiet).files != run(other, quiet).files
 
 
 def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:

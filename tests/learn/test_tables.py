@@ -371,3 +371,14 @@ def test_quotes_are_right_in_their_order_whatever_their_way(encoder: Encoder) ->
 
 
 # Trainings
+
+
+def test_a_row_may_say_which_of_several_cells_is_meant(encoder: Encoder) -> None:
+    sheet = sheet_of(encoder)
+    either = target(told("cells", ["36"]), sheet)
+    meant = target(told("cells", ["36"], cells=[[2, 1]]), sheet)
+    assert either is not None
+    assert (either.cells | either.alike, meant) == (cells(sheet, (1, 1), (2, 1)), wanted("cells", cells=cells(sheet, (2, 1))))
+    both = target(told("difference", expression="36 - 12", cells=[[2, 1], [4, 2]]), sheet)
+    assert both == wanted("difference", first=cells(sheet, (2, 1)), second=cells(sheet, (4, 2)) | outside(sheet, "12"))
+    assert target(told("cells", ["36"], cells=[[3, 2]]), sheet) is None, "it does not stand there"

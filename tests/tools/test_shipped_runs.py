@@ -78,7 +78,7 @@ async def test_a_question_is_answered_in_the_words_of_the_house(simulated: Simul
 
 
 def reading(expression: str | None, answer: Any, quotes: list[str] | None = None, **more: Any) -> dict[str, Any]:
-    told = {"way": "cells" if expression is None else "difference", "rows": [], "column": None, **more}
+    told = {"way": "cells" if expression is None else "difference", "cells": [], "rows": [], "column": None, **more}
     return {"table_reader": {**told, "expression": expression, "quotes": quotes or [], "scale": "", "answer": answer}}
 
 
@@ -90,7 +90,7 @@ async def asked(simulated: Simulated, says: dict[str, Any]) -> Any:
 
 
 async def test_a_sum_comes_with_the_cells_that_it_rests_on(simulated: Simulated) -> None:
-    result = await asked(simulated, reading("1,200 - 1,000", 200))
+    result = await asked(simulated, reading("1,200 - 1,000", 200, cells=[[1, 1], [1, 2]]))
     assert (result.value["answer"], result.value["scale"]) == (200, "")
     assert [(cell["text"], cell["row_heading"], cell["column_heading"]) for cell in result.value["cells"]] == [
         ("$1,200", "Revenue", "2019"),
@@ -99,13 +99,13 @@ async def test_a_sum_comes_with_the_cells_that_it_rests_on(simulated: Simulated)
 
 
 async def test_a_count_comes_with_the_rows_that_were_counted(simulated: Simulated) -> None:
-    result = await asked(simulated, reading("1", 1, way="count", rows=[1]))
+    result = await asked(simulated, reading("1", 1, way="count", rows=[1], cells=[[1, 0]]))
     assert (result.status, result.value["answer"]) == ("done", 1)
     assert [cell["text"] for cell in result.value["cells"]] == ["Revenue"]
 
 
 async def test_a_comparison_comes_with_the_cell_that_was_compared(simulated: Simulated) -> None:
-    result = await asked(simulated, reading(None, ["Revenue"], ["Revenue"], way="most", rows=[1], column=1))
+    result = await asked(simulated, reading(None, ["Revenue"], ["Revenue"], way="most", rows=[1], column=1, cells=[[1, 0], [1, 1]]))
     assert (result.status, result.value["answer"]) == ("done", ["Revenue"])
     assert [cell["text"] for cell in result.value["cells"]] == ["Revenue", "$1,200"]
 

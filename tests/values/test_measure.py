@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.values.measure import measures
+from orchestra.values.measure import extremes, measures
 
 
 @pytest.mark.parametrize(
@@ -149,3 +149,17 @@ def test_dates_are_in_their_order(dates: list[datetime.date], form: str) -> None
 @given(st.lists(st.text(max_size=12), max_size=6))
 def test_no_text_makes_it_stumble(column: list[str]) -> None:
     assert len(measures(column)) == len(column)
+
+
+@pytest.mark.parametrize(
+    ("column", "most", "least"),
+    [
+        (["£9", "£12", "£3"], [1], [2]),
+        (["7:30", "12:10", "-", "7:30"], [1], [0, 3]),
+        (["5", "5"], [0, 1], [0, 1]),
+        (["yes", "no"], [], []),
+        ([], [], []),
+    ],
+)
+def test_the_extremes_of_a_column_are_all_that_are_alike(column: list[str], most: list[int], least: list[int]) -> None:
+    assert (extremes(column, most=True), extremes(column, most=False)) == (most, least)

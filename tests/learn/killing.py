@@ -1,0 +1,36 @@
+"""Trainings that are killed by somebody: they go on where they stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from orchestra.learn.encoder import Made
+from orchestra.learn.member import Step
+from orchestra.learn.spans import Training
+
+Run: TypeAlias = Callable[[Training, Callable[[Step], None]], Made]
+
+
+class Killed(Exception):
+    """By somebody."""
+
+
+def goes_on(run: Run, wanted: Training, elsewhere: Path) -> Training:
+    """A training that was killed half-way and went on, in a cache of its own: it came to what one comes to that was not killed."""
+
+    def kill(step: Step) -> None:
+        if step.done > step.total / 2:
+            raise Killed
+
+    whole, other = run(wanted, lambda step: None), replace(wanted, cache=elsewhere)
+    with pytest.raises(Killed):
+        run(other, kill)
+    steps: list[int] = []
+    assert run(other, lambda step: steps.append(step.done)).files == whole.files
+    assert min(steps) > 1
+    return other
