@@ -25,6 +25,7 @@ from orchestra.agent.encoder import Encoder, changes_of
 from orchestra.agent.sheet import Frame, Sheet
 from orchestra.agent.table_ways import CELLS, COUNT, FIELDS, LEAST, MEAN, MOST, PAIRS, SCALES, SUM, TEXT, WAYS, expression, summed
 from orchestra.errors import InputError
+from orchestra.values.arithmetic import MAX_LENGTH
 from orchestra.values.measure import extremes
 
 if TYPE_CHECKING:
@@ -195,12 +196,12 @@ class Tables:
         return weighed(read + self._bias, sheet.frame())
 
     def choose(self, sheet: Sheet, logits: Logits[NDArray[Any]]) -> tuple[Found, str]:
-        """The likeliest way in which there is an answer at all, with its places, and the scale."""
+        """The likeliest way in which there is an answer that can be computed at all, with its places, and the scale."""
         logits = logits._replace(cells=logits.cells + self.layout.cells, rows=logits.rows + self.layout.rows)
         chances = _shares(logits.ways)
         for number in chances.argsort()[::-1]:
             found = self._found(WAYS[int(number)], sheet, logits)
-            if found is not None:
+            if found is not None and len(_expression(found, sheet) or "") <= MAX_LENGTH:
                 return found._replace(sure=found.sure * float(chances[number])), SCALES[int(logits.scales.argmax())]
         return Found(CELLS, 0.0), ""
 
@@ -242,15 +243,19 @@ class Tables:
 
 def written(found: Found, scale: str, sheet: Sheet) -> dict[str, Any]:
     """The fields of the output, but the answer, which is computed."""
-    spots = [sheet.spots[at] for at in found.spots]
-    quotes = [found.words] if found.way == TEXT else [spot.text for spot in spots]
-    said = None
-    if found.way == COUNT:
-        said, quotes = summed(["1"] * len(found.rows)) or "0", []  # what is counted is summed up, one by one
-    elif found.way not in (CELLS, TEXT, MOST, LEAST):
-        said, quotes = expression(found.way, [str(spot.figure) for spot in spots]), []
+    said = _expression(found, sheet)
+    quotes = [] if said is not None else [found.words] if found.way == TEXT else [sheet.spots[at].text for at in found.spots]
     told = {"way": found.way, "quotes": quotes, "expression": said, "scale": scale}
     return told | {"cells": list(map(list, _cells(found, sheet))), "rows": list(found.rows), "column": found.column}
+
+
+def _expression(found: Found, sheet: Sheet) -> str | None:
+    """What computes the answer; None where it is read off. What is counted is summed up, one by one."""
+    if found.way == COUNT:
+        return summed(["1"] * len(found.rows)) or "0"
+    if found.way in (SUM, MEAN, *PAIRS):
+        return expression(found.way, [str(sheet.spots[at].figure) for at in found.spots])
+    return None
 
 
 def _cells(found: Found, sheet: Sheet) -> list[tuple[int, int]]:

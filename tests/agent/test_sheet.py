@@ -159,6 +159,13 @@ def test_of_a_long_question_the_beginning_counts(encoder: Encoder) -> None:
     assert all(who not in window[MAX_QUESTION - 2 :] and len(window) <= 300 for window in sheet.windows)
 
 
+def test_a_question_leaves_room_for_the_table_however_few_tokens_there_are(encoder: Encoder) -> None:
+    sheet = Sheet(encoder, "who " * 500, long(3), [], 64)
+    assert all(len(window) <= 64 for window in sheet.windows)
+    assert {sheet.spots[at].row for at in range(len(sheet.spots))} == set(range(len(sheet.table)))
+    assert sheet.frame().spots.any(axis=1).all(), "every cell is read"
+
+
 def test_a_sheet_without_a_table_and_without_a_text_has_one_window(encoder: Encoder) -> None:
     sheet = Sheet(encoder, "who ?", [], [], 64)
     assert (len(sheet.windows), sheet.spots, sheet.top) == (1, [], 0)

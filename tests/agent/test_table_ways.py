@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.agent.table_ways import MEAN, PAIRS, SUM, WAYS, expression, figure, parsed
+from orchestra.agent.table_ways import MEAN, PAIRS, SUM, WAYS, expression, figure, parsed, summed
 from orchestra.values.arithmetic import evaluate
 
 FIGURES = st.decimals(-99_999, 99_999, places=2).map(lambda number: f"{number:,.2f}") | st.integers(-9999, 9999).map(str)
@@ -102,3 +103,9 @@ def test_brackets_and_blanks_that_say_nothing_make_no_other_way(text: str, way: 
 )  # fmt: skip
 def test_an_expression_of_another_form_is_of_no_way(text: str) -> None:
     assert parsed(text) is None
+
+
+@pytest.mark.parametrize("count", [1, 25, 26, 66, 200])
+def test_however_many_are_summed_up_the_sum_can_be_computed(count: int) -> None:
+    assert evaluate(summed(["1"] * count)) == count
+    assert evaluate(expression("mean", ["3", *["1"] * (count - 1)])) == Fraction(count + 2, count)

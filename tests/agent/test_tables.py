@@ -23,6 +23,7 @@ from orchestra.agent.table_ways import SCALES, WAYS  # noqa: E402
 from orchestra.agent.tables import AT, FORMAT, MAX_WINDOWS, NAMES, Found, Layout, Logits, Tables, of_tables, weighed, written  # noqa: E402
 from orchestra.errors import InputError  # noqa: E402
 from orchestra.testing.encoder import SHAPE, write_encoder  # noqa: E402
+from orchestra.values.arithmetic import evaluate  # noqa: E402
 from orchestra.values.types import Validator  # noqa: E402
 from tests.agent.tables import CARD, WORDS, told  # noqa: E402
 
@@ -329,6 +330,15 @@ def test_figures_of_the_question_are_computed_with_in_words_too(reader: Tables) 
 
 
 # Ways that lead nowhere
+
+
+def test_what_is_too_long_to_be_computed_gives_way_to_the_next_way(reader: Tables) -> None:
+    sheet = sheet_of(reader, "who ?", [["name", "age"], *[["ada", "36"]] * 300], [])
+    few, many = (dict.fromkeys(range(1, count), 4.0) for count in (201, 290))
+    hand = Hand(["count", "cells"], rows=few, cells={(7, 1): 2.0})
+    assert evaluate(answer(reader, sheet, hand)["expression"]) == 200
+    other = Hand(["count", "cells"], rows=many, cells={(7, 1): 2.0})
+    assert answer(reader, sheet, other) == told("cells", ["36"], cells=[[7, 1]])
 
 
 WORDS_ONLY = [["name", "of"], ["ada", "grace"]]

@@ -98,6 +98,16 @@ async def test_a_sum_comes_with_the_cells_that_it_rests_on(simulated: Simulated)
     ]
 
 
+async def test_a_number_of_the_question_may_be_computed_with(simulated: Simulated) -> None:
+    simulated.answers(reading("1,200 * 7", 8400, way="product", cells=[[1, 1]]))
+    step = simulated.find("financial_question")
+    question = "What would seven years like 2019 bring in?"
+    said = await simulated.run(step, question=question, table=TABLE, paragraphs=[TEXT])
+    assert (said.status, said.value["answer"]) == ("done", 8400)
+    other = await simulated.start(step, question="What would it bring in?", table=TABLE, paragraphs=[TEXT])
+    assert (await other.wait()).status == "abstained", "nobody has said seven"
+
+
 async def test_a_count_comes_with_the_rows_that_were_counted(simulated: Simulated) -> None:
     result = await asked(simulated, reading("1", 1, way="count", rows=[1], cells=[[1, 0]]))
     assert (result.status, result.value["answer"]) == ("done", 1)
