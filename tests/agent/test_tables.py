@@ -297,13 +297,7 @@ def test_two_are_summed_up_at_least(reader: Tables) -> None:
 
 @pytest.mark.parametrize(
     ("way", "expression"),
-    [
-        ("difference", "85 - 7"),
-        ("change", "(85 - 7) / 7 * 100"),
-        ("share", "85 / 7 * 100"),
-        ("ratio", "85 / 7"),
-        ("product", "85 * 7"),
-    ],
+    [("difference", "85 - 7"), ("change", "(85 - 7) / 7 * 100"), ("share", "85 / 7 * 100"), ("ratio", "85 / 7"), ("product", "85 * 7")],
 )
 def test_two_figures_are_computed_with(reader: Tables, way: str, expression: str) -> None:
     sheet = sheet_of(reader)
