@@ -2,7 +2,8 @@
 
     python -m bench.planners --data FOLDER [--sets ultratool tmdb ...] [--rows 24] [--seed 0] [--arms floor react ...] [--dry]
 
-FOLDER has the sets as `DATA/README.md` describes them. Rows are a seeded sample of dev, the same for all planners. A planner that fails
+FOLDER has the sets as `DATA/README.md` describes them. Rows are a seeded sample of dev, or with `--rows 0` all of it, which has a table of
+its own; they are the same for all planners. A planner that fails
 on a row, or whose answer is no plan, has 0 there. Intervals are of 95 %, by bootstrap over the rows; seconds a row are the time of all
 rows, so many at once, by their number. It needs the fleet, unless `--arms floor`; it starts it, and leaves it to stop by itself.
 """
@@ -119,8 +120,10 @@ def section(known: PlanSet, arms: Sequence[Arm], command: str, stamp: str) -> st
     for arm in arms:
         cases = [case_of(task, one.plan) for task, one in zip(known.rows, arm.planned, strict=True)]
         lines.append(_line(arm, [_shown(known, at, cases) for at in range(len(names))], len(known.rows)))
-    said = f"{len(known.rows)} of the {known.whole} rows of dev, seed {known.seed}; {stamp}."
-    return f"### {known.name}\n\n{said}\n\n    $ {command}\n\n" + "\n".join(lines) + "\n"
+    whole = len(known.rows) == known.whole
+    said = f"All {known.whole} rows of dev" if whole else f"{len(known.rows)} of the {known.whole} rows of dev, seed {known.seed}"
+    title = f"{known.name}, all of dev" if whole else known.name
+    return f"### {title}\n\n{said}; {stamp}.\n\n    $ {command}\n\n" + "\n".join(lines) + "\n"
 
 
 def _shown(known: PlanSet, at: int, cases: Sequence[Case]) -> str:
@@ -134,9 +137,10 @@ def _line(arm: Arm, cells: Sequence[str], rows: int) -> str:
     return f"| {arm.name} | {' | '.join([*cells, str(arm.failed), *spent])} |"
 
 
-def marks(name: str) -> tuple[str, str]:
-    """Between which the page has a set's table."""
-    return f"<!-- planners:{name} -->", f"<!-- end:planners:{name} -->"
+def marks(name: str, rows: int) -> tuple[str, str]:
+    """Between which the page has a set's table; that of all its rows (0) stands beside that of a sample."""
+    table = name if rows else f"{name}, all"
+    return f"<!-- planners:{table} -->", f"<!-- end:planners:{table} -->"
 
 
 def main(page: Path = PAGE) -> int:
@@ -165,7 +169,7 @@ def main(page: Path = PAGE) -> int:
             if faults:
                 print(f"{name}, {arm.name}: {'; '.join(faults[:3])}", file=sys.stderr)
         if not given.dry:
-            page.write_text(between(page.read_text("utf-8"), marks(name), f"\n{text}\n"), "utf-8")
+            page.write_text(between(page.read_text("utf-8"), marks(name, given.rows), f"\n{text}\n"), "utf-8")
     return 0
 
 

@@ -74,6 +74,8 @@ class Kind:
     """`{text}` is the piece as the plan has it, `{0}` and `{1}` are the names of the piece's own steps."""
     needs: tuple[str, ...] = ()
     weight: int = 2
+    whole: bool = False
+    """Whether the plan has the whole request where nothing else is asked: words around the question often say which row is meant."""
 
 
 KINDS = (
@@ -119,6 +121,7 @@ KINDS = (
         ("{0} = financial_question(question={text}, table=input.table)",),
         ("table",),
         3,
+        whole=True,
     ),
     Kind(
         "stories",
@@ -291,7 +294,8 @@ def _put_together(
             call = kind.steps[0].partition(" = ")[2].replace("{text}", ELEMENT)
             lines.append(f"{names[0]} = [{call} for {ELEMENT} in {json.dumps(texts, ensure_ascii=False)}]")
         else:
-            stated = "input.request" if request == texts[0] else json.dumps(texts[0], ensure_ascii=False)
+            whole = request == texts[0] or (kind.whole and len(parts) == 1)
+            stated = "input.request" if whole else json.dumps(texts[0], ensure_ascii=False)
             lines += [_filled(step, names, stated) for step in kind.steps]
         answers += names[-1:]
     needed = {name for kind, _ in parts for name in kind.needs}

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Final
+
+from orchestra.agent.units import UNITS
+from orchestra.values.arithmetic import NotArithmetic, evaluate
 
 CELLS, TEXT, COUNT, MOST, LEAST = "cells", "text", "count", "most", "least"
 SUM, MEAN = "sum", "mean"
+DIFFERENCE, GAP = "difference", "gap"
 PAIRS: Final = {
-    "difference": "{a} - {b}",
+    DIFFERENCE: "{a} - {b}",
+    GAP: "{a} - {b}",
     "change": "({a} - {b}) / {b} * 100",
     "share": "{a} / {b} * 100",
     "ratio": "{a} / {b}",
     "product": "{a} * {b}",
 }
-"""Ways that take two figures, and their expressions."""
+"""Ways that take two figures, and their expressions. A `gap` is by how much the larger one is larger, whichever comes first; a `difference`
+may be negative."""
 WAYS: Final = (CELLS, TEXT, COUNT, MOST, LEAST, SUM, MEAN, *PAIRS)
 """`cells` and `text` are read off; `count` is of rows; `most` and `least` read a cell off in the row where a column has its extreme."""
-SCALES: Final = ("", "percent", "thousand", "million", "billion")
+SCALES: Final = ("", "percent", *UNITS)
 GROUP = 25
 """Terms of a sum that stand in one pair of brackets, where there are many."""
 FIELDS: Final = ("way", "quotes", "expression", "scale", "cells", "rows", "column")
@@ -35,7 +42,7 @@ _MEAN = re.compile(rf"\((?P<all>{_DIGITS}(?: \+ {_DIGITS})+)\) / (?P<count>\d+)"
 _PAIR: Final = {
     "change": re.compile(rf"\((?P<a>{_DIGITS}) - (?P<b>{_DIGITS})\) / (?P<c>{_DIGITS}) \* 100"),
     "share": re.compile(rf"\(?(?P<a>{_DIGITS}) / (?P<b>{_DIGITS})\)? \* 100"),
-    "difference": re.compile(rf"(?P<a>{_DIGITS}) - (?P<b>{_DIGITS})"),
+    DIFFERENCE: re.compile(rf"(?P<a>{_DIGITS}) - (?P<b>{_DIGITS})"),
     "ratio": re.compile(rf"(?P<a>{_DIGITS}) / (?P<b>{_DIGITS})"),
     "product": re.compile(rf"(?P<a>{_DIGITS}) \* (?P<b>{_DIGITS})"),
 }
@@ -62,9 +69,18 @@ def figure(text: str) -> str | None:
 def expression(way: str, figures: Sequence[str]) -> str:
     """What computes the answer: of all figures for `sum` and `mean`, of two for the ways of `PAIRS`."""
     if way in PAIRS:
-        return PAIRS[way].format(a=figures[0], b=figures[1])
+        first, second = sorted(figures, key=_worth, reverse=True) if way == GAP else figures
+        return PAIRS[way].format(a=first, b=second)
     total = summed(figures)
     return total if way == SUM else f"({total}) / {len(figures)}"
+
+
+def _worth(figure: str) -> Fraction:
+    """What a figure is worth; nothing where it cannot be computed with, as digits of other scripts."""
+    try:
+        return evaluate(figure)
+    except NotArithmetic:
+        return Fraction(0)
 
 
 def summed(terms: Sequence[str]) -> str:
@@ -75,7 +91,7 @@ def summed(terms: Sequence[str]) -> str:
 
 
 def parsed(text: str) -> tuple[str, list[str]] | None:
-    """The way and the figures that an expression is of; None for an expression of another form."""
+    """The way and the figures that an expression is of; None for an expression of another form. A gap looks like a difference."""
     text = _plain(text)
     if (found := _MEAN.fullmatch(text)) is not None:
         figures = found["all"].split(" + ")

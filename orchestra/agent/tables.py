@@ -13,7 +13,7 @@ and is then computed, as a query would, is ours.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,6 +24,7 @@ from orchestra.agent.committee import Base, Digest, Source
 from orchestra.agent.encoder import Encoder, changes_of
 from orchestra.agent.sheet import Frame, Sheet
 from orchestra.agent.table_ways import CELLS, COUNT, FIELDS, LEAST, MEAN, MOST, PAIRS, SCALES, SUM, TEXT, WAYS, expression, summed
+from orchestra.agent.units import UNITS, Units, signs
 from orchestra.errors import InputError
 from orchestra.values.arithmetic import MAX_LENGTH
 from orchestra.values.measure import extremes
@@ -78,6 +79,8 @@ class Layout(_Frozen):
     """What is added to the logits of rows."""
     heat: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """The power of which the probability of an answer is taken, so that it says how often answers are right."""
+    units: Units | None = None
+    """Which words tell whether figures are in thousands, millions or billions. Without them the encoder guesses."""
     data: tuple[Source, ...]
     arrays: str
     sha256: Digest
@@ -108,8 +111,11 @@ def of_tables(card: Card) -> bool:
     return set(FIELDS) <= set(card.output_schema.get("properties", {}))
 
 
-def weighed(read: Any, frame: Frame[Any]) -> Logits[Any]:
-    """The logits of a sheet from the head's outputs, (tokens, outputs); of arrays of numpy and of torch alike."""
+def weighed(read: Any, frame: Frame[Any], together: Callable[[Any], Any]) -> Logits[Any]:
+    """The logits of a sheet from the head's outputs, (tokens, outputs); of arrays of numpy and of torch alike.
+
+    `together` is the logarithm of the sum of exponentials over the first axis: any token may tell that there is a scale, as `%` does.
+    """
     places = frame.spots @ read
     marks = (frame.starts @ read)[0]
 
@@ -128,7 +134,7 @@ def weighed(read: Any, frame: Frame[Any]) -> Logits[Any]:
     ways, scales = AT[f"way.{WAYS[0]}"], AT[f"scale.{SCALES[0]}"]
     return Logits(
         ways=marks[ways:scales],
-        scales=marks[scales:],
+        scales=marks[scales:] + together(read[:, scales:]),
         cells=role("cells"),
         first=role("first"),
         second=role("second"),
@@ -193,16 +199,22 @@ class Tables:
         import numpy as np
 
         read = np.concatenate([self.encoder.read(window, self._changes)[0] @ self._weight.T for window in sheet.windows])
-        return weighed(read + self._bias, sheet.frame())
+        found = weighed(read + self._bias, sheet.frame(), _together)
+        if self.layout.units is None:
+            return found
+        told = self.layout.units.logits(signs(sheet.question, sheet.table[: sheet.top], sheet.table[sheet.top :], sheet.paragraphs))
+        rest = len(SCALES) - len(UNITS)
+        return found._replace(scales=np.concatenate([found.scales[:rest], _together(found.scales[rest:]) + np.array(told)]))
 
     def choose(self, sheet: Sheet, logits: Logits[NDArray[Any]]) -> tuple[Found, str]:
         """The likeliest way in which there is an answer that can be computed at all, with its places, and the scale."""
         logits = logits._replace(cells=logits.cells + self.layout.cells, rows=logits.rows + self.layout.rows)
-        chances = _shares(logits.ways)
+        chances, scales = _shares(logits.ways), _shares(logits.scales)
+        scale = int(scales.argmax())
         for number in chances.argsort()[::-1]:
             found = self._found(WAYS[int(number)], sheet, logits)
             if found is not None and len(_expression(found, sheet) or "") <= MAX_LENGTH:
-                return found._replace(sure=found.sure * float(chances[number])), SCALES[int(logits.scales.argmax())]
+                return found._replace(sure=found.sure * float(chances[number] * scales[scale])), SCALES[scale]
         return Found(CELLS, 0.0), ""
 
     def _found(self, way: str, sheet: Sheet, logits: Logits[NDArray[Any]]) -> Found | None:
@@ -281,7 +293,7 @@ def _set(way: str, sheet: Sheet, logits: Logits[NDArray[Any]]) -> Found | None:
     chances = _sigmoid(said)
     order = np.argsort(-said)
     taken = [int(at) for rank, at in enumerate(order) if rank < (2 if sums else 1) or chances[at] > 0.5]
-    sure = _all(chances) if len(taken) > 1 else float(_shares(said)[taken[0]])
+    sure = _all(chances) if len(taken) > 1 else float(_shares(said)[taken[0]]) * _all(np.delete(chances, taken))
     return Found(way, sure, spots=tuple(sorted(fit[at] for at in taken)))
 
 
@@ -331,6 +343,14 @@ def _shares(logits: NDArray[Any]) -> NDArray[Any]:
     powers = np.exp(logits - logits.max())
     shares: NDArray[Any] = powers / powers.sum()
     return shares
+
+
+def _together(logits: NDArray[Any]) -> NDArray[Any]:
+    import numpy as np
+
+    most = logits.max(axis=0)
+    given: NDArray[Any] = most + np.log(np.exp(logits - most).sum(axis=0))
+    return given
 
 
 def _sigmoid(logits: NDArray[Any]) -> NDArray[Any]:

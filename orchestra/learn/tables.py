@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from orchestra.agent.card import Card
 from orchestra.agent.classical import packed
-from orchestra.agent.sheet import Frame, Sheet, Spot
-from orchestra.agent.table_ways import CELLS, COUNT, LEAST, MEAN, MOST, PAIRS, SCALES, SUM, TEXT, WAYS, parsed
+from orchestra.agent.sheet import Frame, Sheet, Spot, heads
+from orchestra.agent.table_ways import CELLS, COUNT, DIFFERENCE, GAP, LEAST, MEAN, MOST, PAIRS, SCALES, SUM, TEXT, WAYS, parsed
 from orchestra.agent.tables import FORMAT, NAMES, Layout, Logits, Tables, of_tables, weighed, written
+from orchestra.agent.units import UNITS, Units, signs
 from orchestra.errors import InputError
 from orchestra.fleet.encoders import described
 from orchestra.learn.begun import Begun
@@ -32,6 +33,7 @@ from orchestra.learn.dataset import Row
 from orchestra.learn.encoder import Made, Settled
 from orchestra.learn.spans import BATCH, HEATS, Training, arrays_of, batches
 from orchestra.learn.spans import LEAST as LEAST_ROWS
+from orchestra.learn.units import fitted
 from orchestra.values.arithmetic import NotArithmetic, evaluate
 from orchestra.values.measure import extremes
 from orchestra.values.words import content
@@ -53,8 +55,6 @@ Named: TypeAlias = AbstractSet[tuple[int, int]]
 """Rows and columns of cells."""
 SHIFTS: Final = tuple(step / 2 for step in range(-6, 7))
 """What is tried on the rows to tune on as the logit that is added to those of places, and of rows."""
-SCALE_SHARE: Final = 0.5
-"""What the loss of the scale counts beside that of the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,7 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
         **inputs_of(card),
         "base": described(card.model, training.base).model_dump(),
         "tokens": training.tokens,
+        "units": _units(data.rows["train"], inputs_of(card)).model_dump(),
         "data": [source.model_dump() for source in training.sources],
         "arrays": ARRAYS,
     }
@@ -126,6 +127,17 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
     exact = {"exact": settled.pop("exact")} if settled else {}
     text, content = packed(layout | settled, arrays)
     return Made({ARRAYS: content, card.data: text.encode()}, Settled(1.0, 0.0, settled.get("heat", 1.0), 0.0, exact))
+
+
+def _units(rows: Sequence[Row], inputs: Mapping[str, str]) -> Units:
+    """What tells the unit of figures, by the rows whose answers have one."""
+    found = []
+    for row in rows:
+        table = row.input[inputs["table"]]
+        if (scale := str(row.output["scale"])) in UNITS:
+            top = heads(table)
+            found.append((signs(str(row.input[inputs["question"]]), table[:top], table[top:], row.input[inputs["paragraphs"]]), scale))
+    return fitted(found)
 
 
 def inputs_of(card: Card) -> dict[str, str]:
@@ -182,7 +194,7 @@ def _meant(spot: Spot, named: Named) -> bool:
 
 def _computed(begun: Target, way: str, expression: str, sheet: Sheet, named: Named) -> Target | None:
     said = parsed(expression)
-    if said is None or said[0] != way:
+    if said is None or said[0] != (DIFFERENCE if way == GAP else way):
         return None
     lists = [_figures(figure, sheet, named, asked=way in PAIRS) for figure in said[1]]
     if not all(lists):
@@ -284,7 +296,8 @@ def trained(
 
         some = [found[at] for at in batch]
         read = _read(member, [one.sheet for one in some])
-        return torch.stack([loss(weighed(one, _frame(example.sheet)), example) for one, example in zip(read, some, strict=True)]).mean()
+        logits = [weighed(one, _frame(example.sheet), _together) for one, example in zip(read, some, strict=True)]
+        return torch.stack([loss(one, example) for one, example in zip(logits, some, strict=True)]).mean()
 
     mark = hashlib.sha256(repr((pace, BATCH, [(one.sheet.windows, one.target) for one in found])).encode()).hexdigest()
     run = Epochs(total, lambda seed: batches(lengths, seed), mark + (begun.sha256 if begun else ""), checkpoint)
@@ -315,13 +328,18 @@ def _frame(sheet: Sheet) -> Frame[Tensor]:
     return Frame(*(torch.from_numpy(getattr(made, name)) for name in Frame.__dataclass_fields__))
 
 
+def _together(logits: Tensor) -> Tensor:
+    return logits.logsumexp(0)
+
+
 def loss(logits: Logits[Tensor], example: Example) -> Tensor:
     """How improbable what should be found is: the way, the scale, and the places that the way takes."""
     import torch
     from torch.nn import functional
 
     sheet, wanted = example.sheet, example.target
-    total = _one_of(logits.ways, {wanted.way}) + SCALE_SHARE * _one_of(logits.scales, {wanted.scale})
+    units = {SCALES.index(unit) for unit in UNITS}  # which of them it is, words tell better than an encoder
+    total = _one_of(logits.ways, {wanted.way}) + _one_of(logits.scales, units if wanted.scale in units else {wanted.scale})
     way = WAYS[wanted.way]
     if way in PAIRS:
         fit = [spot.figure is not None for spot in sheet.spots]

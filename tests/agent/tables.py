@@ -32,7 +32,7 @@ computed:
   answer: {value: expression, otherwise: quotes}
 types:
   Index: {type: integer, format: index, minimum: 0}
-  Way: {type: string, enum: [cells, text, count, most, least, sum, mean, difference, change, share, ratio, product]}
+  Way: {type: string, enum: [cells, text, count, most, least, sum, mean, difference, gap, change, share, ratio, product]}
   Sum: {type: string, format: expression}
   Scale: {type: string, enum: ["", percent, thousand, million, billion]}
 """

@@ -14,7 +14,7 @@ from orchestra.values.arithmetic import evaluate
 
 FIGURES = st.decimals(-99_999, 99_999, places=2).map(lambda number: f"{number:,.2f}") | st.integers(-9999, 9999).map(str)
 WRITTEN = {"sum": "2 + 3", "mean": "(2 + 3) / 2", "difference": "2 - 3", "change": "(2 - 3) / 3 * 100", "share": "2 / 3 * 100"}
-WRITTEN |= {"ratio": "2 / 3", "product": "2 * 3"}
+WRITTEN |= {"ratio": "2 / 3", "product": "2 * 3", "gap": "3 - 2"}
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,20 @@ def test_all_ways_that_compute_are_written() -> None:
     assert set(WRITTEN) == {SUM, MEAN, *PAIRS} < set(WAYS)
 
 
-@given(st.sampled_from(sorted(PAIRS)), FIGURES, FIGURES)
+@given(FIGURES, FIGURES)
+def test_a_gap_is_never_negative_and_reads_as_a_difference(first: str, second: str) -> None:
+    said = expression("gap", [first, second])
+    assert evaluate(said) == abs(evaluate(first) - evaluate(second))
+    assert said == expression("gap", [second, first]) or evaluate(first) == evaluate(second)
+    assert parsed(said) in [("difference", [first, second]), ("difference", [second, first])]
+
+
+def test_a_gap_of_what_cannot_be_computed_with_is_written_all_the_same() -> None:
+    assert expression("gap", ["1,20", "3"]) == "3 - 1,20"
+    assert expression("gap", ["1,20", "-3"]) == "1,20 - -3"
+
+
+@given(st.sampled_from(sorted(set(PAIRS) - {"gap"})), FIGURES, FIGURES)
 def test_a_pair_is_read_as_it_was_written(way: str, first: str, second: str) -> None:
     assert parsed(expression(way, [first, second])) == (way, [first, second])
 

@@ -146,6 +146,11 @@ def share(logits: Any, at: int) -> float:
     return float(np.exp(logits[at]) / np.exp(logits).sum())
 
 
+def way_and_scale(logits: Logits[Any], way: str) -> float:
+    """How probable this way and the likeliest scale are."""
+    return share(logits.ways, WAYS.index(way)) * share(logits.scales, int(logits.scales.argmax()))
+
+
 def sigmoid(value: float) -> float:
     return float(1 / (1 + np.exp(-value)))
 
@@ -159,7 +164,8 @@ def test_one_cell_is_read_off_however_unlikely_it_is(reader: Tables) -> None:
     assert answer(reader, sheet, hand) == told("cells", ["12"], scale="thousand", cells=[[ADA, BOOKS]])
     logits = hand.logits(sheet)
     cells = [logits.cells[at] for at, one in enumerate(sheet.spots) if one.row >= 0]
-    assert sure(reader, sheet, hand) == pytest.approx(share(cells, cells.index(-1.0)) * share(logits.ways, WAYS.index("cells")))
+    none_beside = sigmoid(6.0) ** (len(cells) - 1)
+    assert sure(reader, sheet, hand) == pytest.approx(share(cells, cells.index(-1.0)) * none_beside * way_and_scale(logits, "cells"))
 
 
 def test_several_cells_are_those_that_are_likelier_than_not_in_the_order_of_the_table(reader: Tables) -> None:
@@ -168,7 +174,7 @@ def test_several_cells_are_those_that_are_likelier_than_not_in_the_order_of_the_
     assert answer(reader, sheet, hand) == told("cells", ["age", "ada", "total"], cells=[[0, AGE], [ADA, NAME], [TOTAL, NAME]])
     rest = sum(one.row >= 0 for one in sheet.spots) - 4
     chances = [*map(sigmoid, (3.0, 1.0, 2.0, 0.1)), *[sigmoid(6.0)] * rest]
-    assert sure(reader, sheet, hand) == pytest.approx(np.prod(chances) * share(hand.logits(sheet).ways, WAYS.index("cells")))
+    assert sure(reader, sheet, hand) == pytest.approx(np.prod(chances) * way_and_scale(hand.logits(sheet), "cells"))
 
 
 def test_words_of_one_paragraph_are_read_off(reader: Tables) -> None:
@@ -179,7 +185,7 @@ def test_words_of_one_paragraph_are_read_off(reader: Tables) -> None:
     assert answer(reader, sheet, hand) == told("text", ["has 7 books"]), "not of the table, and not before it begins"
     logits, prose = hand.logits(sheet), sheet.prose()
     begin, end = (share(one[prose], int(np.flatnonzero(prose).searchsorted(at))) for one, at in ((logits.begin, first), (logits.end, last)))
-    assert sure(reader, sheet, hand) == pytest.approx(begin * end * share(logits.ways, WAYS.index("text")))
+    assert sure(reader, sheet, hand) == pytest.approx(begin * end * way_and_scale(logits, "text"))
 
 
 def test_words_do_not_go_on_from_one_paragraph_to_the_next(reader: Tables) -> None:
@@ -220,7 +226,7 @@ def test_rows_below_the_head_that_are_likelier_than_not_are_counted(reader: Tabl
     hand = Hand(["count"], rows=rows)
     assert answer(reader, sheet, hand) == told("count", expression=expression, rows=counted, cells=[[row, NAME] for row in counted])
     chances = np.prod([sigmoid(abs(rows.get(row, -6.0))) for row in range(1, 5)])
-    assert sure(reader, sheet, hand) == pytest.approx(chances * share(hand.logits(sheet).ways, WAYS.index("count")))
+    assert sure(reader, sheet, hand) == pytest.approx(chances * way_and_scale(hand.logits(sheet), "count"))
 
 
 @pytest.mark.parametrize(
@@ -244,7 +250,7 @@ def test_the_cell_of_the_row_with_the_extreme_is_read_off(
     assert answer(reader, sheet, hand) == told(way, [quote], rows=compared, column=by, cells=cells)
     logits, outs = hand.logits(sheet), 4 - len(rows)
     chances = sigmoid(4.0) ** len(rows) * sigmoid(6.0) ** outs * share(logits.by, by) * share(logits.asked, asked)
-    assert sure(reader, sheet, hand) == pytest.approx(chances * share(logits.ways, WAYS.index(way)))
+    assert sure(reader, sheet, hand) == pytest.approx(chances * way_and_scale(logits, way))
 
 
 def test_a_column_without_a_measure_gives_way_to_the_next_one(reader: Tables) -> None:
@@ -271,7 +277,7 @@ def test_what_was_settled_makes_further_cells_and_rows_likelier(reader: Tables, 
     rows = Hand(["count"], rows={ADA: 2.0, ALAN: 1.0})
     assert (answer(reader, sheet, rows)["rows"], answer(other, sheet, rows)["rows"]) == ([ADA, ALAN], [ADA])
     chances = [*map(sigmoid, (0.5, 7.5, 0.5, 7.5))]
-    assert sure(other, sheet, rows) == pytest.approx(np.prod(chances) * share(rows.logits(sheet).ways, WAYS.index("count")))
+    assert sure(other, sheet, rows) == pytest.approx(np.prod(chances) * way_and_scale(rows.logits(sheet), "count"))
 
 
 # Sums
@@ -292,7 +298,7 @@ def test_two_are_summed_up_at_least(reader: Tables) -> None:
     assert answer(reader, sheet, hand) == told("mean", expression="(36 + 12) / 2", cells=[[ADA, AGE], [ADA, BOOKS]])
     figures = sum(one.figure is not None and not one.asked for one in sheet.spots)
     chances = sigmoid(2.0) * sigmoid(2.0) * sigmoid(6.0) ** (figures - 2)
-    assert sure(reader, sheet, hand) == pytest.approx(chances * share(hand.logits(sheet).ways, WAYS.index("mean")))
+    assert sure(reader, sheet, hand) == pytest.approx(chances * way_and_scale(hand.logits(sheet), "mean"))
 
 
 @pytest.mark.parametrize(
@@ -308,7 +314,7 @@ def test_two_figures_are_computed_with(reader: Tables, way: str, expression: str
     first, second = (
         share(one[figures], figures.index(spot(sheet, place))) for one, place in ((logits.first, (GRACE, AGE)), (logits.second, "7"))
     )
-    assert sure(reader, sheet, hand) == pytest.approx(first * second * share(logits.ways, WAYS.index(way)))
+    assert sure(reader, sheet, hand) == pytest.approx(first * second * way_and_scale(logits, way))
 
 
 def test_a_figure_is_not_computed_with_itself(reader: Tables) -> None:
@@ -357,7 +363,7 @@ def test_a_way_that_leads_nowhere_gives_way_to_the_next(reader: Tables, way: str
     hand = Hand([way, other])
     found, scale = reader.choose(sheet, hand.logits(sheet))
     assert (found.way, scale) == (other, "")
-    assert 0 < found.sure < share(hand.logits(sheet).ways, WAYS.index(other)) < 0.5
+    assert 0 < found.sure < way_and_scale(hand.logits(sheet), other) < 0.5
     assert written(found, scale, sheet)["quotes"] != []
 
 
@@ -374,7 +380,7 @@ def test_without_a_table_and_without_a_text_nothing_is_found(reader: Tables) -> 
 def test_a_place_is_weighed_by_itself_its_row_and_its_column(reader: Tables) -> None:
     sheet = sheet_of(reader, paragraphs=[*TEXT, *["ada is 36 ."] * 3])
     read = np.random.default_rng(5).normal(size=(len(sheet.chars), len(NAMES)))
-    logits, frame = weighed(read, sheet.frame()), sheet.frame()
+    logits, frame = weighed(read, sheet.frame(), lambda values: np.log(np.exp(values).sum(axis=0))), sheet.frame()
 
     def mean(places: list[Place], name: str) -> float:
         return float(np.mean([frame.spots[spot(sheet, place)] @ read[:, AT[name]] for place in places]))
@@ -393,7 +399,8 @@ def test_a_place_is_weighed_by_itself_its_row_and_its_column(reader: Tables) -> 
     starts = np.cumsum([0, *map(len, sheet.windows)])[:-1]
     assert len(starts) > 1
     assert logits.ways == pytest.approx([read[starts, AT[f"way.{way}"]].mean() for way in WAYS], abs=1e-6)
-    assert logits.scales == pytest.approx([read[starts, AT[f"scale.{scale}"]].mean() for scale in SCALES], abs=1e-6)
+    of_scales = [read[:, AT[f"scale.{scale}"]] for scale in SCALES]
+    assert logits.scales == pytest.approx([one[starts].mean() + np.log(np.exp(one).sum()) for one in of_scales], abs=1e-6)
     assert logits.begin.tolist() == read[:, AT["begin"]].tolist()
     assert logits.end.tolist() == read[:, AT["end"]].tolist()
 

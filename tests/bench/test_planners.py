@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,8 @@ async def test_all_planners_answer_the_same_rows_and_failures_have_nothing(tmp_p
     assert calls["ours, without its grammar, one repair"] == 3
     assert by_name["plan in free text, at once"].planned[0].usage.calls == 1
     text = section(known, found, "python -m bench.planners", "today")
-    assert "2 of the 2 rows of dev, seed 0; today." in text
+    assert "### tmdb, all of dev\n\nAll 2 rows of dev; today." in text
+    assert "### tmdb\n\n1 of the 2 rows of dev, seed 0; today." in section(replace(known, rows=known.rows[:1]), [], "", "today")
     assert "| floor of DATA/README.md, all of dev: tool retrieval, chain | 0.337 | 0.059 | 0.059 |  | | | | |" in text
     assert text.count("\n| ") == 2 + len(found)
 
@@ -223,19 +225,22 @@ async def test_react_ends_where_it_does_the_same_again(tmp_path: Path) -> None:
     assert MAX_STEPS >= 3
 
 
-def test_the_page_gets_the_sets_that_were_measured_and_keeps_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rows", [0, 1])
+def test_the_page_gets_the_sets_that_were_measured_and_keeps_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     data, page = write_set(tmp_path, "tmdb", train=False), tmp_path / "page.md"
-    before = "# Page\n\n" + "\n".join(f"{begin}\nold\n{end}" for begin, end in map(marks, KINDS)) + "\n"
+    before = (
+        "# Page\n\n" + "\n".join(f"{begin}\nold\n{end}" for begin, end in (marks(name, rows) for name in KINDS for rows in (0, 1))) + "\n"
+    )
     page.write_text(before, "utf-8")
-    monkeypatch.setattr("sys.argv", ["planners", "--data", str(data), "--sets", "tmdb", "--arms", "floor", "--rows", "1"])
+    monkeypatch.setattr("sys.argv", ["planners", "--data", str(data), "--sets", "tmdb", "--arms", "floor", "--rows", str(rows)])
     assert main(page) == 0
     after = page.read_text("utf-8")
-    begin, end = marks("tmdb")
+    begin, end = marks("tmdb", rows)
     written = after.partition(begin)[2].partition(end)[0]
-    assert "    $ python -m bench.planners --data DATA --sets tmdb --rows 1 --seed 0 --arms floor\n" in written
+    assert f"    $ python -m bench.planners --data DATA --sets tmdb --rows {rows} --seed 0 --arms floor\n" in written
     assert after.replace(written, "\nold\n") == before
 
 
 def test_the_page_has_a_place_for_each_set() -> None:
     text = PAGE.read_text("utf-8")
-    assert all(text.count(mark) == 1 for name in KINDS for mark in marks(name))
+    assert all(text.count(mark) == 1 for name in KINDS for rows in (0, 24) for mark in marks(name, rows))

@@ -25,6 +25,8 @@ FORMS = Forms(
     ["{} - that, and {}"],
     [
         Whole(kinds=("table",), request="Sales, 2019?"),
+        Whole(kinds=("table",), request="It was my first year, 2018. [[What did we sell?]]"),
+        Whole(kinds=("table", "sum"), request="Read it off: [[Costs?]] And [[what is 2 and 2]]?"),
         Whole(kinds=("documents", "sum"), request="[[Who won]], and [[what is 2 and 2]]?"),
         Whole(kinds=("assistant_intent", "booking"), request="intent and details: [[a table for two]]"),
         Whole(kinds=("nothing",), request="Sing."),
@@ -112,6 +114,10 @@ def test_whole_requests_get_the_steps_of_their_kinds(folder: Path) -> None:
         plans.setdefault(one.request, set()).add(one.plan)
     assert plans == {
         "Sales, 2019?": {"s1 = financial_question(question=input.request, table=input.table)\nreturn s1"},
+        "It was my first year, 2018. What did we sell?": {"s1 = financial_question(question=input.request, table=input.table)\nreturn s1"},
+        "Read it off: Costs? And what is 2 and 2?": {
+            's1 = financial_question(question="Costs?", table=input.table)\ns2 = calculator(question="what is 2 and 2")\nreturn s1, s2'
+        },
         "Who won, and what is 2 and 2?": {
             's1 = answer_from_documents(question="Who won", documents=input.documents)\n'
             's2 = calculator(question="what is 2 and 2")\nreturn s1, s2'

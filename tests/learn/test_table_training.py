@@ -31,7 +31,7 @@ __all__ = ["base", "encoder"]
 
 def test_a_reader_learns_to_answer_and_its_files_are_an_agent(tmp_path: Path, base: Path) -> None:
     losses = list[float]()
-    wanted = replace(training(tmp_path, base), epochs=40, rate=2e-2)
+    wanted = replace(training(tmp_path, base), epochs=80, rate=2e-2)
     made = run(wanted, lambda step: losses.append(step.loss))
     assert losses[-1] < losses[0] / 3
     made.write(tmp_path / "agents" / "teller")

@@ -238,7 +238,7 @@ def test_a_comparison_that_comes_to_something_else_is_not_learnt(
 @pytest.mark.parametrize("way", PAIRS)
 def test_of_two_figures_all_places_will_do(encoder: Encoder, way: str) -> None:
     sheet = sheet_of(encoder, "what is 7 of 36 and 5 , twice ?")
-    form = {"difference": "{} - {}", "change": "({0} - {1}) / {1} * 100", "share": "{} / {} * 100", "ratio": "{} / {}"}
+    form = {"difference": "{} - {}", "gap": "{} - {}", "change": "({0} - {1}) / {1} * 100", "share": "{} / {} * 100", "ratio": "{} / {}"}
     written = form.get(way, "{} * {}")
     found = target(told(way, expression=written.format("12", "36"), scale="percent"), sheet)
     first = cells(sheet, (1, 2), (4, 2)) | outside(sheet, "12")
