@@ -67,10 +67,10 @@ def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:
 @pytest.mark.parametrize(
     ("bias", "output", "cells", "rows"),
     [
-        ({"way.cells": 9, "cells.own": -1.2}, told("cells", [""]), 1.5, 0.0),
-        ({"way.cells": 9, "cells.own": 9}, told("cells", [""]), 0.0, 0.0),
-        ({"way.count": 9, "rows.label": -0.2}, told("count", expression="2"), 0.0, 0.5),
-        ({"way.count": 9, "rows.label": 1.7}, told("count", expression="0"), 0.0, -2.0),
+        ({"scale.": 9, "way.cells": 9, "cells.own": -1.2}, told("cells", [""]), 1.5, 0.0),
+        ({"scale.": 9, "way.cells": 9, "cells.own": 9}, told("cells", [""]), 0.0, 0.0),
+        ({"scale.": 9, "way.count": 9, "rows.label": -0.2}, told("count", expression="2"), 0.0, 0.5),
+        ({"scale.": 9, "way.count": 9, "rows.label": 1.7}, told("count", expression="0"), 0.0, -2.0),
     ],
 )
 def test_rows_to_tune_on_settle_how_readily_further_cells_and_rows_count(
