@@ -4,8 +4,8 @@
 
 The requests of docs/ask.md stand in `bench/ask.yaml`. Those of `bench/ask_strangers.yaml` are another author's, who had not seen what the
 router was trained on; the part that is `shown` makes its page. A request is right where every text that it expects stands in the
-answer, a number as a whole one, or, where the documents do not tell, where the answer is null. Nothing is left out of a page, failures
-least of all.
+answer, a number as a whole one, or, where the documents do not tell, where the answer is null. What is withheld has no answer, which is not
+the same as a wrong one. Nothing is left out of a page, failures least of all.
 """
 
 from __future__ import annotations
@@ -65,6 +65,20 @@ class Told:
             return isinstance(self.result.value, dict) and self.result.value.get("text", "") is None
         return all(_stands(text, said) for text in self.asked.expect)
 
+    @property
+    def verdict(self) -> str:
+        """Right, wrong, or no answer: not planned, withheld, or told that there is none where there is one."""
+        if self.right:
+            return "Right"
+        return "Wrong" if self.result is not None and self.result.status == "done" and _says(self.result.value) else "No answer"
+
+
+def _says(value: Any) -> bool:
+    """Whether a value says anything: an answer from documents may be that there is none."""
+    if isinstance(value, list | tuple):
+        return any(map(_says, value))
+    return value is not None and not (isinstance(value, dict) and value.get("text", "") is None)
+
 
 def _leaves(value: Any) -> Iterator[str]:
     """What an answer says, without the names of its fields, and without the places where something stands."""
@@ -120,15 +134,16 @@ async def answered(asked: Sequence[Asked], fleet: str | None, router: str) -> li
 
 def page(told: Sequence[Told], about: str, stamp: str) -> str:
     """The page: `about` is its title and what it is, as the file of requests says it."""
-    right, planned = sum(one.right for one in told), sum(one.draft.plan is not None for one in told)
+    planned = sum(one.draft.plan is not None for one in told)
+    right, nothing, wrong = (sum(one.verdict == said for one in told) for said in ("Right", "No answer", "Wrong"))
     lines = [
         about.strip(),
         "",
-        f"**{right} of {len(told)} are right**; {planned} were planned. {stamp}.",
+        f"**{right} of {len(told)} are right**, {wrong} are wrong, and {nothing} have no answer; {planned} were planned. {stamp}.",
         "",
     ]
     for number, one in enumerate(told, 1):
-        lines += [f"## {number}. {'Right' if one.right else 'Wrong'}, {one.seconds:.1f} s", "", f"> {one.asked.request}", ""]
+        lines += [f"## {number}. {one.verdict}, {one.seconds:.1f} s", "", f"> {one.asked.request}", ""]
         hand = ", ".join(one.asked.values) or "nothing"
         wanted = "no answer" if one.asked.nothing else ", ".join(one.asked.expect)
         lines += [f"At hand: {hand}. Wanted: {wanted}.", "", "```text", str(one.draft.plan or f"no plan: {one.fault}"), "```", ""]
@@ -166,7 +181,7 @@ def main() -> None:
     told = asyncio.run(answered(requests(given.file, given.part), given.fleet, given.router))
     out = given.out or ROOT / "docs" / f"{given.file.stem}.md"
     out.write_text(page(told, said["about"], now()), "utf-8")
-    print(f"{sum(one.right for one in told)} of {len(told)} right; {out} written")
+    print(f"{sum(one.right for one in told)} of {len(told)} right, {sum(one.verdict == 'Wrong' for one in told)} wrong; {out} written")
 
 
 if __name__ == "__main__":

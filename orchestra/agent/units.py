@@ -16,13 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field
 Weight = Annotated[float, Field(allow_inf_nan=False)]
 UNITS: Final = ("thousand", "million", "billion")
 _WORDS: Final = {
-    "thousand": r"\bthousands?\b|\b000s?\b|['’]000",
+    "thousand": r"\bthousands?\b|(?<![\d,.])(?<!\d )000s?\b",
     "million": r"\bmillions?\b|[$€£¥] ?mm?\b|\bm\b|\bmn\b|\bmm\b|\bmio\b",
     "billion": r"\bbillions?\b|[$€£¥] ?bn\b|\bbn\b",
 }
 """The words of each unit."""
 _STATED: Final = {
-    "thousand": r"in (?:[\w.$€£¥]+ ){0,3}thousands?\b|thousands of|[($€£¥]['’]?000|\b000s",
+    "thousand": r"in (?:[\w.$€£¥]+ ){0,3}thousands?\b|thousands of|[($€£¥]['’]?000|(?<![\d,.])(?<!\d )000s",
     "million": r"in (?:[\w.$€£¥]+ ){0,3}millions?\b|millions of|[($€£¥]m(?:m|n|illions?)?\b|\b[A-Z]{3} ?m\b",
     "billion": r"in (?:[\w.$€£¥]+ ){0,3}billions?\b|billions of|[($€£¥]b(?:n|illions?)?\b|\b[A-Z]{3} ?bn\b",
 }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from bench.ask import _leaves, _stands
+from bench.ask import Asked, Told, _leaves, _stands
 
 
 @pytest.mark.parametrize(
@@ -28,3 +29,26 @@ from bench.ask import _leaves, _stands
 )
 def test_an_answer_is_right_by_what_it_says(text: str, value: Any, right: bool) -> None:
     assert _stands(text, "\n".join(_leaves(value))) is right
+
+
+@pytest.mark.parametrize(
+    ("status", "value", "expect", "nothing", "verdict"),
+    [
+        ("done", {"label": "supported"}, ("supported",), False, "Right"),
+        ("done", {"label": "contradicted"}, ("supported",), False, "Wrong"),
+        ("abstained", None, ("7",), False, "No answer"),
+        ("failed", None, ("7",), False, "No answer"),
+        ("done", None, ("7",), False, "No answer"),
+        ("done", {"text": None, "quote": None}, ("7",), False, "No answer"),
+        ("done", {"text": None, "quote": None}, (), True, "Right"),
+        ("done", {"text": "8", "quote": "8"}, (), True, "Wrong"),
+        ("done", [None, {"text": None}], ("7",), False, "No answer"),
+        ("done", [None, {"answer": 8}], ("7",), False, "Wrong"),
+        ("done", [None, {"answer": 7}], ("7",), False, "Right"),
+        ("", None, ("7",), False, "No answer"),
+    ],
+)
+def test_what_is_withheld_is_neither_right_nor_wrong(status: str, value: Any, expect: tuple[str, ...], nothing: bool, verdict: str) -> None:
+    result: Any = SimpleNamespace(status=status, value=value) if status else None
+    draft: Any = None
+    assert Told(Asked("?", {}, expect, nothing), draft, result, "", 0.0).verdict == verdict

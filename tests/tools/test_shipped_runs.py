@@ -77,9 +77,10 @@ async def test_a_question_is_answered_in_the_words_of_the_house(simulated: Simul
     assert (result.value["branch"], result.value["reply"]) == ("question", "welcome on the terrace")
 
 
-def reading(expression: str | None, answer: Any, quotes: list[str] | None = None, **more: Any) -> dict[str, Any]:
+def reading(expression: str | None, answer: Any, quotes: list[str] | None = None, sure: float = 0.9, **more: Any) -> dict[str, Any]:
     told = {"way": "cells" if expression is None else "difference", "cells": [], "rows": [], "column": None, **more}
-    return {"table_reader": {**told, "expression": expression, "quotes": quotes or [], "scale": "", "answer": answer}}
+    said = {**told, "expression": expression, "quotes": quotes or [], "scale": "", "answer": answer}
+    return {"table_reader": lambda call: Done(value=said, confidence=sure)}
 
 
 async def asked(simulated: Simulated, says: dict[str, Any]) -> Any:
@@ -133,9 +134,10 @@ async def test_words_come_with_their_place(simulated: Simulated) -> None:
         reading("1,200 - 1,000", 300),
         reading(None, ["millions of dollars"], ["millions of dollars"]),
         reading("1,200 -", 1200),
+        reading("1,200 - 1,000", 200, sure=0.49),
     ],
-    ids=["a number that stands nowhere", "a wrong sum", "words that stand nowhere", "no sum"],
+    ids=["a number that stands nowhere", "a wrong sum", "words that stand nowhere", "no sum", "likelier wrong than right"],
 )
-async def test_what_is_not_in_the_report_is_withheld(simulated: Simulated, says: dict[str, Any]) -> None:
+async def test_what_is_not_in_the_report_or_doubtful_is_withheld(simulated: Simulated, says: dict[str, Any]) -> None:
     result = await asked(simulated, says)
     assert (result.status, result.value) == ("abstained", None)
