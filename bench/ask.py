@@ -74,10 +74,13 @@ class Told:
 
 
 def _says(value: Any) -> bool:
-    """Whether a value says anything: an answer from documents may be that there is none."""
+    """Whether a value says anything: an answer may be that there is none, in its field `text` or `answer`, or in each of a list."""
+    if isinstance(value, Mapping):
+        told = [value[name] for name in ("text", "answer") if name in value]
+        return any(map(_says, told or value.values()))
     if isinstance(value, list | tuple):
         return any(map(_says, value))
-    return value is not None and not (isinstance(value, dict) and value.get("text", "") is None)
+    return value not in (None, "")
 
 
 def _leaves(value: Any) -> Iterator[str]:

@@ -120,7 +120,7 @@ def section(known: PlanSet, arms: Sequence[Arm], command: str, stamp: str) -> st
     for arm in arms:
         cases = [case_of(task, one.plan) for task, one in zip(known.rows, arm.planned, strict=True)]
         lines.append(_line(arm, [_shown(known, at, cases) for at in range(len(names))], len(known.rows)))
-    whole = len(known.rows) == known.whole
+    whole = of_all(known)
     said = f"All {known.whole} rows of dev" if whole else f"{len(known.rows)} of the {known.whole} rows of dev, seed {known.seed}"
     title = f"{known.name}, all of dev" if whole else known.name
     return f"### {title}\n\n{said}; {stamp}.\n\n    $ {command}\n\n" + "\n".join(lines) + "\n"
@@ -137,9 +137,14 @@ def _line(arm: Arm, cells: Sequence[str], rows: int) -> str:
     return f"| {arm.name} | {' | '.join([*cells, str(arm.failed), *spent])} |"
 
 
-def marks(name: str, rows: int) -> tuple[str, str]:
-    """Between which the page has a set's table; that of all its rows (0) stands beside that of a sample."""
-    table = name if rows else f"{name}, all"
+def of_all(known: PlanSet) -> bool:
+    """Whether all rows are asked, and no sample."""
+    return len(known.rows) == known.whole
+
+
+def marks(name: str, *, whole: bool) -> tuple[str, str]:
+    """Between which the page has a set's table; that of all its rows stands beside that of a sample."""
+    table = f"{name}, all" if whole else name
     return f"<!-- planners:{table} -->", f"<!-- end:planners:{table} -->"
 
 
@@ -169,7 +174,7 @@ def main(page: Path = PAGE) -> int:
             if faults:
                 print(f"{name}, {arm.name}: {'; '.join(faults[:3])}", file=sys.stderr)
         if not given.dry:
-            page.write_text(between(page.read_text("utf-8"), marks(name, given.rows), f"\n{text}\n"), "utf-8")
+            page.write_text(between(page.read_text("utf-8"), marks(name, whole=of_all(known)), f"\n{text}\n"), "utf-8")
     return 0
 
 

@@ -41,7 +41,7 @@ LONGEST = 5_000
 QUOTED = 300
 """Characters of a quoted answer at most."""
 Table: TypeAlias = Sequence[Sequence[str]]
-_SIGNED = re.compile(r"\bchang|increase|decrease|growth|develop|movement|variation", re.IGNORECASE)
+_SIGNED = re.compile(r"\b(?:chang|increase|decrease|growth|develop|movement|variation)", re.IGNORECASE)
 """Words of questions whose answer may be negative. Without them 5 of 420 differences of the rows to train on are, with them 119 of 316."""
 _FIGURE = re.compile(r"^[$€£ ]*\(?-?[\d,]*\.?\d+\)?\s*%?$")
 _YEAR = re.compile(r"\b(?:FY|fiscal )?(?:19|20)\d\d\b|\bFY\d\d\b")
@@ -168,7 +168,7 @@ def told(rows: Iterable[Row]) -> Iterator[Row]:
         output, compared = {"way": "", "cells": [], "rows": [], "column": None, **row.output}, row.output.get("way")
         if not compared or (compared != COUNT and output["expression"] is not None):  # of a sum in such a row the way is that of the sum
             way = way_of(output["expression"], output["quotes"], row.input["table"])
-            if way == DIFFERENCE and evaluate(output["expression"]) > 0 and not _SIGNED.search(str(row.input["question"])):
+            if way == DIFFERENCE and evaluate(output["expression"]) >= 0 and not _SIGNED.search(str(row.input["question"])):
                 way = GAP
             output |= {"way": way, "rows": [], "column": None}
         if output["way"]:

@@ -23,16 +23,17 @@ from orchestra.agent.classical import reading, unpacked
 from orchestra.agent.committee import Base, Digest, Source
 from orchestra.agent.encoder import Encoder, changes_of
 from orchestra.agent.sheet import Frame, Sheet
-from orchestra.agent.table_ways import CELLS, COUNT, FIELDS, LEAST, MEAN, MOST, PAIRS, SCALES, SUM, TEXT, WAYS, expression, summed
+from orchestra.agent.table_ways import CELLS, COUNT, FIELDS, GAP, LEAST, MEAN, MOST, PAIRS, SCALES, SUM, TEXT, WAYS, expression, summed
 from orchestra.agent.units import UNITS, Units, signs
 from orchestra.errors import InputError
-from orchestra.values.arithmetic import MAX_LENGTH
+from orchestra.values.arithmetic import MAX_LENGTH, NotArithmetic, evaluate
 from orchestra.values.measure import extremes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT: Literal["orchestra/table/v1"] = "orchestra/table/v1"
+FORMAT: Literal["orchestra/table/v2"] = "orchestra/table/v2"
+"""The first had no `gap`: what was trained in it is trained again."""
 MAX_WINDOWS = 16
 """Windows of a table and its text at most: about eight thousand tokens."""
 ROLES: Final = ("cells", "first", "second")
@@ -61,7 +62,7 @@ class _Frozen(BaseModel):
 class Layout(_Frozen):
     """What `model.json` says."""
 
-    format: Literal["orchestra/table/v1"]
+    format: Literal["orchestra/table/v2"]
     question: str
     """The input that asks."""
     table: str
@@ -213,7 +214,7 @@ class Tables:
         scale = int(scales.argmax())
         for number in chances.argsort()[::-1]:
             found = self._found(WAYS[int(number)], sheet, logits)
-            if found is not None and len(_expression(found, sheet) or "") <= MAX_LENGTH:
+            if found is not None and _computes(_expression(found, sheet)):
                 return found._replace(sure=found.sure * float(chances[number] * scales[scale])), SCALES[scale]
         return Found(CELLS, 0.0), ""
 
@@ -270,6 +271,14 @@ def _expression(found: Found, sheet: Sheet) -> str | None:
     return None
 
 
+def _computes(expression: str | None) -> bool:
+    """Whether there is nothing to compute, or it can be: not by nought, and not of digits that are no figure."""
+    try:
+        return expression is None or (len(expression) <= MAX_LENGTH and evaluate(expression) is not None)
+    except NotArithmetic:
+        return False
+
+
 def _cells(found: Found, sheet: Sheet) -> list[tuple[int, int]]:
     """Rows and columns of the cells that an answer rests on: those that were pointed at, the one that was compared, and of each row that
     was counted the first filled one."""
@@ -306,6 +315,7 @@ def _pair(way: str, sheet: Sheet, logits: Logits[NDArray[Any]]) -> Found | None:
         return None
     first, second = _shares(logits.first[fit]), _shares(logits.second[fit])
     both = np.outer(first, second)
+    both = both + both.T if way == GAP else both  # in either order
     np.fill_diagonal(both, 0)
     one, other = divmod(int(both.argmax()), len(fit))
     return Found(way, float(both[one, other]), spots=(fit[one], fit[other]))

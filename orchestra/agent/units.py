@@ -9,25 +9,36 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Weight = Annotated[float, Field(allow_inf_nan=False)]
+Weight: TypeAlias = Annotated[float, Field(ge=-1e6, le=1e6)]
 UNITS: Final = ("thousand", "million", "billion")
-_WORDS: Final = {
-    "thousand": r"\bthousands?\b|(?<![\d,.])(?<!\d )000s?\b",
-    "million": r"\bmillions?\b|[$€£¥] ?mm?\b|\bm\b|\bmn\b|\bmm\b|\bmio\b",
-    "billion": r"\bbillions?\b|[$€£¥] ?bn\b|\bbn\b",
+_SHORT: Final = {"thousand": "k", "million": "mm?|mn|mln|mio", "billion": "bn|bln"}
+"""What stands for a unit behind a currency."""
+_ALONE: Final = {
+    "thousand": r"(?<!\d)['’]000s?\b|(?<![\w,.'’])(?<!\d )000s?\b",
+    "million": r"\b(?:mn|mln|mio)\b",
+    "billion": r"\b(?:bn|bln)\b",
 }
-"""The words of each unit."""
-_STATED: Final = {
-    "thousand": r"in (?:[\w.$€£¥]+ ){0,3}thousands?\b|thousands of|[($€£¥]['’]?000|(?<![\d,.])(?<!\d )000s",
-    "million": r"in (?:[\w.$€£¥]+ ){0,3}millions?\b|millions of|[($€£¥]m(?:m|n|illions?)?\b|\b[A-Z]{3} ?m\b",
-    "billion": r"in (?:[\w.$€£¥]+ ){0,3}billions?\b|billions of|[($€£¥]b(?:n|illions?)?\b|\b[A-Z]{3} ?bn\b",
-}
-"""How a unit is stated for all figures, as “in millions” and “£m” do, and not for one of them, as “$5 million” does."""
-_PATTERNS: Final = {unit: (re.compile(_WORDS[unit], re.IGNORECASE), re.compile(_STATED[unit], re.IGNORECASE)) for unit in UNITS}
+"""What stands for a unit anywhere: the noughts of `12,000` and `12 000` do not, nor does the `m` of a length."""
+_CURRENCY: Final = r"(?:[$€£¥]|\b(?-i:USD|EUR|GBP|CHF|JPY|CNY|RMB|HKD|SGD|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|INR|KRW|ZAR|BRL))"
+Pattern: TypeAlias = re.Pattern[str]
+
+
+def _patterns(unit: str) -> tuple[Pattern, Pattern]:
+    """What a unit is said by, and what states it for all figures, as “in millions” and “£m” do and “$5 million” does not."""
+    short, alone = _SHORT[unit], _ALONE[unit]
+    said = rf"\b{unit}s?\b|{_CURRENCY} ?(?:[\d.,]+ ?)?(?:{short})\b|{alone}"
+    stated = rf"\bin (?:(?!\d|[$€£¥]\d)\S+ ){{0,3}}{unit}s?\b|\b{unit}s of\b|\({unit}s?\b|{_CURRENCY} ?(?:{unit}s?|{short})\b" + (
+        rf"|{_CURRENCY} ?000s?\b|{alone}" if unit == "thousand" else ""
+    )
+    return re.compile(said, re.IGNORECASE), re.compile(stated, re.IGNORECASE)
+
+
+_PATTERNS: Final = {unit: _patterns(unit) for unit in UNITS}
+"""Whoever changes them fits the weights of the agents again that have any."""
 PLACES: Final = ("question", "head", "rows", "text")
 SIGNS: Final = tuple(f"{kind}.{place}" for place in PLACES for kind in ("word", "stated"))
 """What may be seen of a unit: its word, and that it is stated, in each place."""
@@ -56,5 +67,6 @@ class Units(BaseModel):
 
 def signs(question: str, head: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], text: Sequence[str]) -> list[list[bool]]:
     """Which of `SIGNS` are seen of each of `UNITS`: in a question, in the head and the other rows of a table, in the text beside it."""
-    places = (question, *(" ".join(cell for row in part for cell in row) for part in (head, rows)), " ".join(text))
+    cells = ([cell for row in part for cell in row] for part in (head, rows))
+    places = ["\n".join(" ".join(one.split()) for one in part) for part in ([question], *cells, text)]
     return [[pattern.search(place) is not None for place in places for pattern in _PATTERNS[unit]] for unit in UNITS]

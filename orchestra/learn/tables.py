@@ -299,7 +299,7 @@ def trained(
         logits = [weighed(one, _frame(example.sheet), _together) for one, example in zip(read, some, strict=True)]
         return torch.stack([loss(one, example) for one, example in zip(logits, some, strict=True)]).mean()
 
-    mark = hashlib.sha256(repr((pace, BATCH, [(one.sheet.windows, one.target) for one in found])).encode()).hexdigest()
+    mark = hashlib.sha256(repr((FORMAT, pace, BATCH, [(one.sheet.windows, one.target) for one in found])).encode()).hexdigest()
     run = Epochs(total, lambda seed: batches(lengths, seed), mark + (begun.sha256 if begun else ""), checkpoint)
     run.through(member, pace, lambda: None if begun is None else begun.give(member), tell)
     return member
@@ -409,6 +409,7 @@ def _answer(output: Mapping[str, Any]) -> Any:
     if output["expression"] is None:
         return [_plain(quote) for quote in output["quotes"]]
     try:
-        return round(evaluate(output["expression"]), 2)
+        value = round(evaluate(output["expression"]), 2)
+        return abs(value) if output["way"] == GAP else value
     except NotArithmetic:
         return None

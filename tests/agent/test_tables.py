@@ -317,12 +317,6 @@ def test_two_figures_are_computed_with(reader: Tables, way: str, expression: str
     assert sure(reader, sheet, hand) == pytest.approx(first * second * way_and_scale(logits, way))
 
 
-def test_a_figure_is_not_computed_with_itself(reader: Tables) -> None:
-    sheet = sheet_of(reader)
-    both = Hand(["difference"], first={(ADA, AGE): 9.0, "7": 1.0}, second={(ADA, AGE): 8.0, "40": 3.0})
-    assert answer(reader, sheet, both)["expression"] == "36 - 40"
-
-
 def test_figures_of_the_question_are_computed_with_in_words_too(reader: Tables) -> None:
     sheet = sheet_of(reader)
     assert answer(reader, sheet, Hand(["product"], first={(TOTAL, AGE): 3.0}, second={"twice": 2.0}))["expression"] == "-2 * 2"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.ask import Asked, Told, _leaves, _stands
+from bench.ask import Asked, Told, _leaves, _stands, page
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,11 @@ def test_an_answer_is_right_by_what_it_says(text: str, value: Any, right: bool) 
         ("done", [None, {"text": None}], ("7",), False, "No answer"),
         ("done", [None, {"answer": 8}], ("7",), False, "Wrong"),
         ("done", [None, {"answer": 7}], ("7",), False, "Right"),
+        ("done", {"s1": {"text": None, "quote": "8"}, "s2": None}, ("7",), False, "No answer"),
+        ("done", {"s1": {"text": None}, "s2": {"label": "supported"}}, ("7",), False, "Wrong"),
+        ("done", {"answer": None, "scale": "million"}, ("7",), False, "No answer"),
+        ("done", {"answer": 0}, ("7",), False, "Wrong"),
+        ("done", {}, ("7",), False, "No answer"),
         ("", None, ("7",), False, "No answer"),
     ],
 )
@@ -52,3 +57,16 @@ def test_what_is_withheld_is_neither_right_nor_wrong(status: str, value: Any, ex
     result: Any = SimpleNamespace(status=status, value=value) if status else None
     draft: Any = None
     assert Told(Asked("?", {}, expect, nothing), draft, result, "", 0.0).verdict == verdict
+
+
+def test_a_page_counts_what_is_right_wrong_and_without_an_answer() -> None:
+    def told(status: str, value: Any) -> Told:
+        result: Any = SimpleNamespace(status=status, value=value, error=None, evidence=[])
+        draft: Any = SimpleNamespace(plan="return s1", rejections=())
+        return Told(Asked("What is it?", {}, ("7",), False), draft, result, "", 1.0)
+
+    text = page([told("done", 7), told("done", 8), told("abstained", None), told("done", [None])], "# Page", "today")
+    assert "**1 of 4 are right**, 1 are wrong, and 2 have no answer; 4 were planned. today." in text
+    assert [line.partition(",")[0] for line in text.splitlines() if line.startswith("## ")] == [
+        "## 1. Right", "## 2. Wrong", "## 3. No answer", "## 4. No answer",
+    ]  # fmt: skip

@@ -225,17 +225,19 @@ async def test_react_ends_where_it_does_the_same_again(tmp_path: Path) -> None:
     assert MAX_STEPS >= 3
 
 
-@pytest.mark.parametrize("rows", [0, 1])
+@pytest.mark.parametrize("rows", [0, 1, 2, 300])
 def test_the_page_gets_the_sets_that_were_measured_and_keeps_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     data, page = write_set(tmp_path, "tmdb", train=False), tmp_path / "page.md"
     before = (
-        "# Page\n\n" + "\n".join(f"{begin}\nold\n{end}" for begin, end in (marks(name, rows) for name in KINDS for rows in (0, 1))) + "\n"
+        "# Page\n\n"
+        + "\n".join(f"{begin}\nold\n{end}" for begin, end in (marks(name, whole=whole) for name in KINDS for whole in (False, True)))
+        + "\n"
     )
     page.write_text(before, "utf-8")
     monkeypatch.setattr("sys.argv", ["planners", "--data", str(data), "--sets", "tmdb", "--arms", "floor", "--rows", str(rows)])
     assert main(page) == 0
     after = page.read_text("utf-8")
-    begin, end = marks("tmdb", rows)
+    begin, end = marks("tmdb", whole=rows != 1)
     written = after.partition(begin)[2].partition(end)[0]
     assert f"    $ python -m bench.planners --data DATA --sets tmdb --rows {rows} --seed 0 --arms floor\n" in written
     assert after.replace(written, "\nold\n") == before
@@ -243,4 +245,4 @@ def test_the_page_gets_the_sets_that_were_measured_and_keeps_the_others(tmp_path
 
 def test_the_page_has_a_place_for_each_set() -> None:
     text = PAGE.read_text("utf-8")
-    assert all(text.count(mark) == 1 for name in KINDS for rows in (0, 24) for mark in marks(name, rows))
+    assert all(text.count(mark) == 1 for name in KINDS for whole in (False, True) for mark in marks(name, whole=whole))

@@ -78,6 +78,7 @@ def test_questions_by_rule_are_answered_from_the_right_cells() -> None:
     [
         ({"expression": "900 - 250", "quotes": []}, ("gap", [], None)),
         ({"expression": "250 - 900", "quotes": []}, ("difference", [], None)),
+        ({"expression": "250 - 250", "quotes": []}, ("gap", [], None)),
         ({"expression": "(900 + 250) / 2", "quotes": []}, ("mean", [], None)),
         ({"expression": None, "quotes": ["Revenue", "900"]}, ("cells", [], None)),
         ({"expression": None, "quotes": ["Revenue grew"]}, ("text", [], None)),
@@ -113,6 +114,8 @@ def test_a_row_is_told_the_way_in_which_its_answer_comes_about(
         ("What was the change in revenue?", "difference"),
         ("Did revenue Increase, and by how much?", "difference"),
         ("By how much is it overchanged?", "gap"),
+        ("How did sales develop?", "difference"),
+        ("Growth of sales?", "difference"),
     ],
 )
 def test_what_may_be_negative_is_told_by_the_question(question: str, way: str) -> None:

@@ -149,7 +149,7 @@ def test_the_command_trains_promotes_and_answers(shell: Shell, base: Path) -> No
     made = shell("learn", "train", "teller", "--data", "set", "--epochs", "1", "--out", "made")
     assert made.code == 0, made.err
     assert "orchestra learn promote teller made --data set" in made.out
-    assert json.loads(Path("made/model.json").read_text())["format"] == "orchestra/table/v1"
+    assert json.loads(Path("made/model.json").read_text())["format"] == "orchestra/table/v2"
     assert shell("learn", "promote", "teller", "made", "--data", "set", "--force").code == 0
     Path("table.json").write_text(json.dumps(TABLE))
     told = shell("run", "teller", "-i", "question=Who ?", "-i", "table=@table.json", "-i", "paragraphs=ada is in", "--json")

@@ -370,6 +370,24 @@ def test_quotes_are_right_in_their_order_whatever_their_way(encoder: Encoder) ->
     assert not right(told("cells", ["ada"]), told("cells", ["ada", "12"]))
 
 
+def test_a_gap_is_right_whichever_figure_comes_first() -> None:
+    assert right(told("gap", expression="5 - 2"), told("gap", expression="2 - 5"))
+    assert not right(told("difference", expression="5 - 2"), told("difference", expression="2 - 5"))
+    assert not right(told("gap", expression="5 - 2"), told("gap", expression="2 - 6"))
+
+
+@pytest.mark.parametrize(("said", "costs"), [("million", False), ("percent", True), ("", True)])
+def test_which_unit_it_is_costs_an_encoder_nothing(encoder: Encoder, said: str, costs: bool) -> None:
+    sheet = sheet_of(encoder)
+    found = target(told("cells", ["grace"], scale="thousand"), sheet)
+    assert found is not None
+    best = logits_for(sheet, found)
+    scales = torch.full((len(SCALES),), -9.0)
+    scales[SCALES.index(said)] = 9.0
+    lost = float(loss(best._replace(scales=scales), Example(sheet, found)) - loss(best, Example(sheet, found)))
+    assert (lost > 1) == costs
+
+
 # Trainings
 
 

@@ -9,6 +9,8 @@ import pytest
 pytest.importorskip("numpy")
 
 from orchestra.agent.units import SIGNS, UNITS, signs
+from orchestra.learn.dataset import Row
+from orchestra.learn.tables import _units
 from orchestra.learn.units import fitted
 
 HEADS = {"thousand": "in thousands", "million": "£m", "billion": "€bn"}
@@ -41,7 +43,28 @@ def test_where_nothing_is_said_the_usual_unit_is_likeliest() -> None:
     assert told[1] > told[0] > told[2]
 
 
-def test_the_same_rows_give_the_same_weights_in_any_order_and_none_is_without_end() -> None:
-    rows = [row(unit, head) for unit, head in HEADS.items()] * 100
-    assert fitted(rows) == fitted(rows[::-1])
-    assert all(abs(weight) < 30 for weight in (*fitted(rows).signs, *fitted(rows).usual))
+def test_the_same_rows_give_the_same_weights_in_any_order_and_more_rows_greater_ones() -> None:
+    rows = [row(unit, head) for unit, head in HEADS.items()]
+    few, many = fitted(rows), fitted(rows * 100)
+    assert many == fitted((rows * 100)[::-1])
+    assert 0 < 2 * max(few.signs) < max(many.signs) < 10, "they are held small, and the more so the less is known"
+
+
+def test_a_few_steps_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row("thousand", text="5 million")] * 30 + [row("million", HEADS["million"])] * 20 + [row("billion", text="in billions")] * 2
+    whole = fitted(rows)
+    monkeypatch.setattr("orchestra.learn.units.STEPS", 8)
+    assert fitted(rows) == whole
+
+
+def test_rows_of_a_data_set_tell_by_where_a_word_stands() -> None:
+    def given(head: str, cell: str, scale: str) -> Row:
+        inputs = {"ask": "how much ?", "grid": [["name", head], ["ada", cell]], "prose": ["a text"]}
+        return Row(f"{head}{cell}{scale}", inputs, {"scale": scale}, "g")
+
+    rows = [given("in millions", "one thousand", "million"), given("in thousands", "5 million", "thousand")] * 10
+    others = [given("in billions", "", scale) for scale in ("", "percent")] * 20
+    inputs = {"question": "ask", "table": "grid", "paragraphs": "prose"}
+    found = dict(zip(SIGNS, _units([*rows, *others], inputs).signs, strict=True))
+    assert found["word.head"] + found["stated.head"] > 1 > 0 > found["word.rows"]
+    assert _units([*rows, *others], inputs) == _units(rows, inputs), "answers without a unit tell nothing of it"
