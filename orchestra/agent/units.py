@@ -47,7 +47,7 @@ SIGNS: Final = tuple(f"{kind}.{place}" for place in PLACES for kind in ("word", 
 class Units(BaseModel):
     """What each sign of a unit counts, and how usual each unit is."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     signs: tuple[Weight, ...] = Field(min_length=len(SIGNS), max_length=len(SIGNS))
     """Of `SIGNS`, alike for all units."""
