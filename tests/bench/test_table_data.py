@@ -116,6 +116,9 @@ def test_a_row_is_told_the_way_in_which_its_answer_comes_about(
         ("By how much is it overchanged?", "gap"),
         ("How did sales develop?", "difference"),
         ("Growth of sales?", "difference"),
+        ("The movement of the year?", "difference"),
+        ("Variation of sales in a year?", "difference"),
+        ("The decrease in costs?", "difference"),
     ],
 )
 def test_what_may_be_negative_is_told_by_the_question(question: str, way: str) -> None:

@@ -269,7 +269,16 @@ def test_what_is_summed_up_is_found_in_the_table_and_in_the_text(encoder: Encode
 
 @pytest.mark.parametrize(
     ("way", "expression"),
-    [("difference", "36 + 72"), ("sum", "36"), ("difference", "36 - 99"), ("mean", "(36 + 72) / 3"), ("product", "36 * (72 - 9)")],
+    [
+        ("difference", "36 + 72"),
+        ("sum", "36"),
+        ("difference", "36 - 99"),
+        ("mean", "(36 + 72) / 3"),
+        ("product", "36 * (72 - 9)"),
+        ("gap", "36 / 72"),
+        ("gap", "36 + 72"),
+        ("gap", "(36 - 72) / 72 * 100"),
+    ],
 )
 def test_an_expression_of_another_form_or_of_other_figures_is_not_learnt(encoder: Encoder, way: str, expression: str) -> None:
     assert target(told(way, expression=expression), sheet_of(encoder)) is None

@@ -48,6 +48,7 @@ def test_the_same_rows_give_the_same_weights_in_any_order_and_more_rows_greater_
     few, many = fitted(rows), fitted(rows * 100)
     assert many == fitted((rows * 100)[::-1])
     assert 0 < 2 * max(few.signs) < max(many.signs) < 10, "they are held small, and the more so the less is known"
+    assert max(few.signs) == pytest.approx(0.8284, abs=0.001), "as much as half of the square of a weight costs"
 
 
 def test_a_few_steps_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
