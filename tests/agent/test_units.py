@@ -36,7 +36,8 @@ def test_a_unit_is_seen_in_its_place_and_no_other_is(unit: str, place: int) -> N
         ("All figures in 000s", "thousand"),
         ("$ thousands", "thousand"), ("£k", "thousand"), ("in\u00a0thousands", "thousand"),
         ("(in millions, except per share data)", "million"), ("in  US\ndollar millions", "million"), ("millions of yen", "million"),
-        ("£m", "million"), ("€ m", "million"), ("(€mn", "million"), ("$ millions", "million"), ("USD m", "million"), ("$mln", "million"), ("$mm", "million"), ("€ mio", "million"),
+        ("£m", "million"), ("€ m", "million"), ("(€mn", "million"), ("$ millions", "million"), ("USD m", "million"),
+        ("$mln", "million"), ("$mm", "million"), ("€ mio", "million"),
         ("in € billions", "billion"), ("$bn", "billion"), ("€bln", "billion"), ("(billions)", "billion"), ("billions of euros", "billion"),
     ],
 )  # fmt: skip
