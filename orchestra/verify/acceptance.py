@@ -177,7 +177,9 @@ def _confidence(situation: Situation) -> Verdict:
         return unknown(CONFIDENCE, "it says nothing of how sure it is")
     if situation.combination is not None:  # `accept` is about what is made of all scores
         return Verdict(CONFIDENCE, PASS, sure)
-    return Verdict(CONFIDENCE, PASS, sure) if sure >= situation.accept else failed(CONFIDENCE, f"it is sure to {sure:.3f}")
+    if sure < situation.accept:
+        return failed(CONFIDENCE, f"it is sure to {sure:.3f}, and {situation.accept:g} is wanted")
+    return Verdict(CONFIDENCE, PASS, sure)
 
 
 def _objection(verdicts: list[Verdict], situation: Situation) -> str:
