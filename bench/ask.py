@@ -60,10 +60,9 @@ class Told:
         """Whether the answer is right."""
         if self.result is None or self.result.status != "done":
             return False
-        said = "\n".join(_leaves(self.result.value))
         if self.asked.nothing:
             return isinstance(self.result.value, dict) and self.result.value.get("text", "") is None
-        return all(_stands(text, said) for text in self.asked.expect)
+        return stands(self.asked.expect, self.result.value)
 
     @property
     def verdict(self) -> str:
@@ -71,6 +70,12 @@ class Told:
         if self.right:
             return "Right"
         return "Wrong" if self.result is not None and self.result.status == "done" and _says(self.result.value) else "No answer"
+
+
+def stands(expect: Sequence[str], value: Any) -> bool:
+    """Whether every text that is expected stands in an answer."""
+    said = "\n".join(_leaves(value))
+    return all(_stands(text, said) for text in expect)
 
 
 def _says(value: Any) -> bool:

@@ -167,6 +167,8 @@ def main(page: Path = PAGE) -> int:
         again = f"python -m bench.planners --data DATA --sets {name} --rows {given.rows} --seed {given.seed}"
         if given.arms != list(ARMS):
             again += f" --arms {' '.join(given.arms)}"
+        if given.at_once != AT_ONCE:
+            again += f" --at-once {given.at_once}"
         text = section(known, arms, again, f"{given.at_once} rows at once, {now()}")
         print(text, flush=True)
         for arm in arms:

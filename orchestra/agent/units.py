@@ -13,7 +13,7 @@ from typing import Annotated, Final, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Weight: TypeAlias = Annotated[float, Field(ge=-1e6, le=1e6)]
+_Weight: TypeAlias = Annotated[float, Field(ge=-1e6, le=1e6)]
 UNITS: Final = ("thousand", "million", "billion")
 _SHORT: Final = {"thousand": "k", "million": "mm?|mn|mln|mio", "billion": "bn|bln"}
 """What stands for a unit behind a currency."""
@@ -24,10 +24,9 @@ _ALONE: Final = {
 }
 """What stands for a unit anywhere: the noughts of `12,000` and `12 000` do not, nor does the `m` of a length."""
 _CURRENCY: Final = r"(?:[$€£¥]|\b(?-i:USD|EUR|GBP|CHF|JPY|CNY|RMB|HKD|SGD|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|INR|KRW|ZAR|BRL))"
-Pattern: TypeAlias = re.Pattern[str]
 
 
-def _patterns(unit: str) -> tuple[Pattern, Pattern]:
+def _patterns(unit: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """What a unit is said by, and what states it for all figures, as “in millions” and “£m” do and “$5 million” does not."""
     short, alone = _SHORT[unit], _ALONE[unit]
     said = rf"\b{unit}s?\b|{_CURRENCY} ?(?:[\d.,]+ ?)?(?:{short})\b|{alone}"
@@ -49,9 +48,9 @@ class Units(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    signs: tuple[Weight, ...] = Field(min_length=len(SIGNS), max_length=len(SIGNS))
+    signs: tuple[_Weight, ...] = Field(min_length=len(SIGNS), max_length=len(SIGNS))
     """Of `SIGNS`, alike for all units."""
-    usual: tuple[Weight, ...] = Field(min_length=len(UNITS), max_length=len(UNITS))
+    usual: tuple[_Weight, ...] = Field(min_length=len(UNITS), max_length=len(UNITS))
     """Of `UNITS`."""
 
     def logits(self, seen: Sequence[Sequence[bool]]) -> list[float]:

@@ -60,7 +60,8 @@ def measures(column: Sequence[str]) -> list[float | None]:
 def extremes(column: Sequence[str], *, most: bool) -> list[int]:
     """Where in a column the largest measure stands, or the smallest; several where they are equal, none where nothing has a measure."""
     known = [(value if most else -value, at) for at, value in enumerate(measures(column)) if value is not None]
-    return [at for value, at in known if value == max(known)[0]]
+    top = max(known)[0] if known else None
+    return [at for value, at in known if value == top]
 
 
 def _clock(text: str) -> float | None:

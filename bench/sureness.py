@@ -1,0 +1,93 @@
+"""What it costs to accept only answers that `table_reader` is sure of: right, and accepted and wrong, by how sure it must be.
+
+    python -m bench.sureness [--tune FOLDER/tune.jsonl]
+
+Asks it, as it ships, the questions to tables of `bench/ask_tables.yaml`, each request as a whole; with `--tune` the rows of TAT-QA that its
+data set was tuned on as well (`python -m bench.table_data --data PATH/tatqa --out FOLDER --longest 3000`). It needs no fleet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.ask import Asked, requests, stands
+from bench.machine import ROOT
+from orchestra import Orchestra
+from orchestra.learn.evaluation import EVALUATION
+from orchestra.learn.tables import right
+from orchestra.workflow.steps import Agent
+
+REQUESTS = ROOT / "bench" / "ask_tables.yaml"
+FRESH = "last"
+"""The part that nobody had looked at before it was asked."""
+SURE = (0.0, 0.3, 0.4, 0.5)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A question, and what says whether an output answers it."""
+
+    question: Mapping[str, Any]
+    right: Callable[[Mapping[str, Any]], bool]
+
+
+def asked(part: str) -> list[Case]:
+    """The questions to tables of a part."""
+
+    def case(one: Asked) -> Case:
+        given = {"question": one.request, "table": one.values["table"], "paragraphs": []}
+        return Case(given, lambda output: stands(one.expect, output))
+
+    return [case(one) for one in requests(REQUESTS, part) if "table" in one.values]
+
+
+def tuned_on(path: Path) -> list[Case]:
+    """The rows of TAT-QA of a part to tune on."""
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    theirs = [row for row in rows if not row["id"].startswith("written-")]
+    return [Case(row["input"], lambda output, wanted=row["output"]: right(output, wanted)) for row in theirs]  # type: ignore[misc]
+
+
+async def answered(cases: Sequence[Case]) -> list[tuple[float, bool]]:
+    """Of each case how sure the reader is, and whether it is right."""
+    found = []
+    async with Orchestra.open(fleet="none") as orchestra:
+        card = orchestra.registry.card("table_reader")
+        reader = Agent.carded(card.varied(checks=("confidence",), accept=0.0))
+        for case in cases:
+            result = await (await orchestra.options(purpose=EVALUATION).start(reader, **case.question)).wait()
+            found.append((result.confidence or 0.0, result.value is not None and case.right(result.value)))
+    return found
+
+
+def line(name: str, found: Sequence[tuple[float, bool]]) -> str:
+    """Counts of right ones and of accepted and wrong ones, at each of `SURE`."""
+    cells = []
+    for least in SURE:
+        kept = [one for sure, one in found if sure >= least]
+        cells.append(f"{sum(kept)}, {len(kept) - sum(kept)}")
+    return f"| {name} | {len(found)} | {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tune", type=Path)
+    given = parser.parse_args()
+    print(f"| right, accepted and wrong | questions | {' | '.join(f'sure to {least}' if least else 'nothing asked' for least in SURE)} |")
+    print("|---|---:|" + "---|" * len(SURE))
+    others = [case for part in ("dev", "test", "later", "fresh") for case in asked(part)]
+    print(line("everyday tables, looked at", asyncio.run(answered(others))), flush=True)
+    print(line("everyday tables, the last author's", asyncio.run(answered(asked(FRESH)))), flush=True)
+    if given.tune is not None:
+        print(line("annual reports, tuned on", asyncio.run(answered(tuned_on(given.tune)))))
+
+
+if __name__ == "__main__":
+    main()

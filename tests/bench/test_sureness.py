@@ -1,0 +1,29 @@
+"""What a threshold on how sure a reader is costs, counted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bench.sureness import asked, line, tuned_on
+
+
+def test_what_is_accepted_is_counted_from_each_threshold_on() -> None:
+    found = [(0.1, True), (0.3, False), (0.4, True), (0.5, False), (0.9, True)]
+    assert line("these", found) == "| these | 5 | 3, 2 | 2, 2 | 2, 1 | 1, 1 |"
+
+
+def test_questions_to_tables_alone_are_asked_and_judged_by_what_they_expect() -> None:
+    cases = asked("last")
+    assert len(cases) == 40
+    assert all(case.question.keys() == {"question", "table", "paragraphs"} for case in cases)
+    assert not any(case.right({"answer": ["nothing of the kind"], "cells": []}) for case in cases)
+
+
+def test_rows_that_were_written_are_not_of_annual_reports(tmp_path: Path) -> None:
+    output = {"way": "cells", "quotes": ["5"], "expression": None, "scale": "million"}
+    other = output | {"quotes": ["6"]}
+    rows = [{"id": f"{name}-1", "input": {}, "output": said} for name, said in (("tatqa", output), ("written", other), ("asked", other))]
+    path = tmp_path / "tune.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert [(case.right(output), case.right(other)) for case in tuned_on(path)] == [(True, False), (False, True)]
