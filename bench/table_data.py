@@ -24,14 +24,18 @@ import msgspec
 
 from bench.data_sets import command_line, write
 from bench.written_rows import renewed
+from orchestra.agent.asked import given
 from orchestra.agent.card import Card
-from orchestra.agent.table_ways import COUNT, DIFFERENCE, GAP, figure
+from orchestra.agent.conditions import CONDITIONED
+from orchestra.agent.sheet import heads
+from orchestra.agent.table_ways import CELLS, COUNT, DIFFERENCE, GAP, LEAST, MOST, RANGE, figure, parsed
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Origin, Row
 from orchestra.learn.splits import Shares, split
-from orchestra.learn.tables import way_of
+from orchestra.learn.table_targets import way_of
 from orchestra.values.arithmetic import NotArithmetic, evaluate
 from orchestra.values.json import digest
+from orchestra.values.measure import within
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARES = Shares(tune=0.06, test=0.0)
@@ -43,6 +47,8 @@ QUOTED = 300
 Table: TypeAlias = Sequence[Sequence[str]]
 _SIGNED = re.compile(r"\b(?:chang|increase|decrease|growth|develop|movement|variation)", re.IGNORECASE)
 """Words of questions whose answer may be negative. Without them 5 of 420 differences of the rows to train on are, with them 119 of 316."""
+_TOTAL = re.compile(r"\s*(?:(?:grand |sub-?)?total|average)\b|\s*(?:mean|sum|all|together)\s*$", re.IGNORECASE)
+"""The first cell of a row that is of other rows."""
 _FIGURE = re.compile(r"^[$€£ ]*\(?-?[\d,]*\.?\d+\)?\s*%?$")
 _YEAR = re.compile(r"\b(?:FY|fiscal )?(?:19|20)\d\d\b|\bFY\d\d\b")
 
@@ -165,14 +171,46 @@ def _year(header: str) -> str:
 def told(rows: Iterable[Row]) -> Iterator[Row]:
     """Rows with the way in which the answer comes about; without those that no way leads to."""
     for row in rows:
-        output, compared = {"way": "", "cells": [], "rows": [], "column": None, **row.output}, row.output.get("way")
-        if not compared or (compared != COUNT and output["expression"] is not None):  # of a sum in such a row the way is that of the sum
+        compared = row.output.get("way")
+        output = {"way": "", "cells": [], "rows": [], "column": None, "condition": None, **row.output}
+        if not compared or (compared in (MOST, LEAST) and output["expression"] is not None):  # of a sum in such a row the way is the sum's
             way = way_of(output["expression"], output["quotes"], row.input["table"])
             if way == DIFFERENCE and evaluate(output["expression"]) >= 0 and not _SIGNED.search(str(row.input["question"])):
                 way = GAP
-            output |= {"way": way, "rows": [], "column": None}
+            output |= {"way": way, "rows": [], "column": None, "condition": None}
         if output["way"]:
-            yield msgspec.structs.replace(row, output=output)
+            yield msgspec.structs.replace(row, output=output | _condition(row.input, output))
+
+
+def _condition(given_row: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:
+    """The condition of a question that names its rows and not why: the one column that words of the question bound to these very rows."""
+    question, table = str(given_row["question"]), given_row["table"]
+    top, way = heads(table), output["way"]
+    if output["condition"] is not None or way not in CONDITIONED:
+        return {}
+    found = []
+    for one in given(question):
+        for column in range(max(map(len, table), default=0)) if one.bound is not None else ():
+            cells = [row[column] if column < len(row) else "" for row in table]
+            holds = within(cells[top:], one.measure, str(one.bound), " ".join(cells[:top])) or []
+            rows = [top + at for at, held in enumerate(holds) if held and not _TOTAL.match("".join(table[top + at][:1]))]
+            if rows and len(rows) < len(table) - top and _same(rows, way, output, table):
+                found.append(({"column": column, "bound": one.bound, "limit": one.text}, rows))
+    if len(found) != 1:
+        return {}
+    condition, rows = found[0]
+    return {"condition": condition, "rows": rows}
+
+
+def _same(rows: Sequence[int], way: str, output: Mapping[str, Any], table: Table) -> bool:
+    """Whether these rows are those that an answer is of."""
+    if way in (COUNT, MOST, LEAST, RANGE):
+        return rows == list(output["rows"])
+    columns = ([table[row][column] if column < len(table[row]) else "" for row in rows] for column in range(max(map(len, table))))
+    if way == CELLS:
+        return any(cells == list(output["quotes"]) for cells in columns)
+    said = parsed(str(output["expression"]))
+    return said is not None and any(sorted(said[1]) == sorted(str(figure(cell)) for cell in cells) for cells in columns)
 
 
 def made(source: Path, count: int, share: float, longest: int = LONGEST) -> DataSet:

@@ -22,10 +22,15 @@ that saw their claims alone called 72 of 100 sentences contradicted that stood i
 them called “The council met in the village hall” contradicted by “The parish council met on Tuesday 9 January in the village hall”.
 
 A block of questions is a table, a line a row and its cells apart by `|`, paragraphs that stand beside it (`>`), and questions (`?`), each
-followed by what answers it: quotes (`=`, apart by ` ; `) or an expression over figures that stand there (`#`), and the scale in brackets
-where there is one. Where rows have to be compared or counted for it, a third line says how (`@`): in the row with the `most` or the
-`least` of a column, of all rows but the head, of those behind a colon, or of all but those behind ` ! `; or which rows the `count` is of.
-A row is named by a cell that stands in no other, its first one rather than another, or by its number, `#1` the first below the head.
+followed by what answers it: quotes (`=`, apart by ` ; `) or an expression over figures that stand there or in the question (`#`; of times
+of a day as well, `11:40 - 9:15`), and the scale in brackets where there is one. Where rows have to be compared or counted for it, a third
+line says how (`@`): in the row with the `most` or the `least` of a column, of all rows but the head, of those behind a colon, or of all
+but those behind ` ! `; or which rows the `count` is of. `range` is what lies between the most and the least of a column. A row is named
+by a cell that stands in no other, its first one rather than another, or by its number, `#1` the first below the head.
+
+Rows may be those on one side of a figure of the question: `if`, a column, `>`, `>=`, `<` or `<=`, and the figure as the question has it.
+Before it stands what is done with them: `count`, `most Price`, `least Price`, `range Price`, or `cells Price`, `sum Price` and `mean
+Price` for all cells of a column in these rows.
 
     Branch | Opened | Books
     Northgate | 1962 | 14,200
@@ -38,7 +43,10 @@ A row is named by a cell that stands in no other, its first one rather than anot
     ? Which is the older one?
     = Northgate
     @ least Opened
-    ? How many opened after 1990?
+    ? How many have at most 10,000 books?
+    # 1
+    @ count if Books <= 10,000
+    ? In how many is there a café?
     # 1
     @ count Quay Street
 """
@@ -58,11 +66,13 @@ from typing import Any
 import msgspec
 
 from bench.claim_edits import edits, names_in
+from orchestra.agent.asked import given, place
+from orchestra.agent.table_ways import CELLS, COUNT, LEAST, MEAN, MOST, RANGE, SUM, expression, figure, span
 from orchestra.learn.dataset import Origin, Part, Row
 from orchestra.learn.splits import Shares, split
 from orchestra.values.arithmetic import NotArithmetic, evaluate
 from orchestra.values.json import digest
-from orchestra.values.measure import extremes
+from orchestra.values.measure import ABOVE, BELOW, FROM, UPTO, extremes, within
 
 FOLDER = Path(__file__).with_name("written")
 VERDICTS = {"+": "supported", "-": "contradicted", "?": "not stated"}
@@ -74,6 +84,13 @@ _FIGURE = re.compile(r"\d[\d,]*(?:\.\d+)?")
 MARKS = ">?=#@"
 """What the lines of a block of questions begin with that are no rows."""
 _SCALED = re.compile(r"^(.*?)(?: \[(\w+)\])?$")
+HOWS = (COUNT, CELLS, SUM, MEAN, MOST, LEAST, RANGE)
+SIGNS = {">": ABOVE, ">=": FROM, "<": BELOW, "<=": UPTO}
+_HOW = re.compile(
+    r"(?P<way>\w+)(?: (?!if |[!:] )(?P<name>.+?))??(?: if (?P<left>.+?) (?P<sign>[<>]=?) (?P<limit>.+?))?"
+    r"(?: ! (?P<but>.+?))?(?: : (?P<only>.+?))?(?: ! (?P<without>.+))?"
+)
+_CLOCK = re.compile(r"\b\d{1,2}:[0-5]\d(?: ?[ap]\.?m\b\.?)?", re.IGNORECASE)
 
 
 class Unusable(ValueError):
@@ -148,8 +165,8 @@ def tables(path: Path) -> list[Row]:
         for number, question, answer, how in asked:
             given = {"question": question, "table": rows, "paragraphs": paragraphs}
             try:
-                output = _output(answer, [*(cell for row in rows for cell in row), *paragraphs])
-                output |= _compared(how, rows, output)
+                output = _output(answer, [*(cell for row in rows for cell in row), *paragraphs], question)
+                output |= _compared(how, rows, question, output)
             except ValueError as error:
                 raise Unusable(f"{path}:{number}: {error}") from error
             found.append(Row(f"written-{path.stem}-{number}", given, output, group))
@@ -169,30 +186,79 @@ def _asked(path: Path, lines: Sequence[tuple[int, str]]) -> Iterator[tuple[int, 
         at += 3 if how else 2
 
 
-def _compared(how: str, table: Sequence[Sequence[str]], output: Mapping[str, Any]) -> dict[str, Any]:
+def _compared(how: str, table: Sequence[Sequence[str]], question: str, output: Mapping[str, Any]) -> dict[str, Any]:
     """Which rows of a table are compared by which column, or counted, as a line says it; it must come to the answer."""
     if not how:
         return {}
-    way, _, rest = how.partition(" ")
-    if way == "count":
-        rows = [_row(name, table) for name in rest.split(" ; ")] if rest else []
-        if output["quotes"] or evaluate(str(output["expression"])) != len(set(rows)):
-            raise Unusable(f"{len(set(rows))} rows are counted, and the answer is {output['expression'] or output['quotes']}")
-        return {"way": way, "rows": sorted(set(rows)), "column": None}
-    if way not in ("most", "least"):
-        raise Unusable(f"{way!r} is none of most, least, count")
-    name, _, only = rest.partition(" : ")
-    name, _, without = name.partition(" ! ")
-    if table[0].count(name.strip()) != 1:
-        raise Unusable(f"{name.strip()!r} is not the head of one column")
-    column = table[0].index(name.strip())
-    rows = [_row(one, table) for one in only.split(" ; ")] if only else list(range(1, len(table)))
-    rows = sorted(set(rows) - ({_row(one, table) for one in without.split(" ; ")} if without else set()))
-    tops = [rows[at] for at in extremes([table[row][column] for row in rows], most=way == "most")]
-    texts = [*output["quotes"], *_FIGURE.findall(output["expression"] or "")]
-    if not any(text in cell for row in tops for cell in table[row] for text in texts):
-        raise Unusable(f"the {way} of {name.strip()} stands in {[table[row][0] for row in tops]}, and the answer does not")
-    return {"way": way, "rows": rows, "column": column}
+    said = _HOW.fullmatch(how)
+    if said is None or said["way"] not in HOWS:
+        raise Unusable(f"{how!r} is not a way of {', '.join(HOWS)}, a column, and rows")
+    way, name = said["way"], (said["name"] or "").strip()
+    column = None if way == COUNT else _column(name, table)
+    rows = _rows(said["only"], table) if said["only"] else [] if way == COUNT and not said["left"] else list(range(1, len(table)))
+    if way == COUNT and name:
+        rows = _rows(name, table)
+    rows = sorted(set(rows).difference(*(_rows(names, table) for names in (said["but"], said["without"]) if names)))
+    condition = _condition(said["left"], said["sign"], said["limit"], table, question) if said["left"] else None
+    counted = rows if condition is None else [row for row in rows if row in _holding(condition, table)]
+    _checked(way, column, counted, table, output)
+    told = {"way": way, "rows": counted, "column": column if way in (MOST, LEAST, RANGE) else None}
+    return told if condition is None else told | {"condition": condition}
+
+
+def _condition(left: str, sign: str, limit: str, table: Sequence[Sequence[str]], question: str) -> dict[str, Any]:
+    """A condition as an answer has it: the column, the bound, and the limit as the question gives it."""
+    every = given(question)
+    at = place(limit, question)
+    if at is None:
+        raise Unusable(f"{limit.strip()!r} is no figure of the question, which has {', '.join(one.text for one in every) or 'none'}")
+    return {"column": _column(left.strip(), table), "bound": SIGNS[sign], "limit": every[at].text}
+
+
+def _holding(condition: Mapping[str, Any], table: Sequence[Sequence[str]]) -> list[int]:
+    column = condition["column"]
+    limit = next(one.measure for one in given(condition["limit"]))
+    holds = within([row[column] for row in table[1:]], limit, condition["bound"], table[0][column])
+    if holds is None:
+        raise Unusable(f"{condition['limit']!r} cannot be compared with the column {table[0][column]}")
+    return [at for at, one in enumerate(holds, 1) if one]
+
+
+def _checked(way: str, column: int | None, rows: Sequence[int], table: Sequence[Sequence[str]], output: Mapping[str, Any]) -> None:
+    """Raises `Unusable` where a way does not come to the answer."""
+    answer = output["expression"] or output["quotes"]
+    if column is None:
+        if output["quotes"] or evaluate(str(output["expression"])) != len(rows):
+            raise Unusable(f"{len(rows)} rows are counted, and the answer is {answer}")
+        return
+    cells = [table[row][column] for row in rows]
+    figures = sorted(_FIGURE.findall(output["expression"] or ""))
+    if way == CELLS and sorted(output["quotes"]) != sorted(cells):
+        raise Unusable(f"the cells are {cells}, and the answer is {answer}")
+    if way in (SUM, MEAN):
+        wanted = [said for cell in cells if (said := figure(cell)) is not None]
+        if not wanted or output["expression"] is None or evaluate(expression(way, wanted)) != evaluate(output["expression"]):
+            raise Unusable(f"the figures are {wanted}, and the answer is {answer}")
+    if way in (MOST, LEAST):
+        tops = [rows[at] for at in extremes(cells, most=way == MOST)]
+        texts = [*output["quotes"], *figures]
+        if not any(text in cell for row in tops for cell in table[row] for text in texts):
+            raise Unusable(f"the {way} of {table[0][column]} stands in {[table[row][0] for row in tops]}, and the answer does not")
+    if way == RANGE:
+        ends = span(cells)
+        said = None if ends is None else expression(RANGE, [str(figure(cells[at])) for at in ends])
+        if said is None or output["expression"] is None or evaluate(said) != evaluate(output["expression"]):
+            raise Unusable(f"the range of {table[0][column]} is {said}, and the answer is {answer}")
+
+
+def _column(name: str, table: Sequence[Sequence[str]]) -> int:
+    if table[0].count(name) != 1:
+        raise Unusable(f"{name!r} is not the head of one column")
+    return table[0].index(name)
+
+
+def _rows(names: str, table: Sequence[Sequence[str]]) -> list[int]:
+    return [_row(one, table) for one in names.split(" ; ")]
 
 
 def _row(name: str, table: Sequence[Sequence[str]]) -> int:
@@ -207,7 +273,7 @@ def _row(name: str, table: Sequence[Sequence[str]]) -> int:
     raise Unusable(f"{text!r} is no cell that stands in one row")
 
 
-def _output(answer: str, texts: list[str]) -> dict[str, Any]:
+def _output(answer: str, texts: list[str], question: str) -> dict[str, Any]:
     text, scale = _SCALED.fullmatch(answer[1:].strip()).groups(default="")  # type: ignore[union-attr]  # it fits any line
     if scale and scale not in SCALES:
         raise Unusable(f"[{scale}] is no scale; there are {', '.join(SCALES)}")
@@ -216,15 +282,18 @@ def _output(answer: str, texts: list[str]) -> dict[str, Any]:
         if unknown := [quote for quote in quotes if not quote or not any(quote in one for one in texts)]:
             raise Unusable(f"{unknown[0]!r} does not stand in the table or a paragraph")
         return {"expression": None, "quotes": quotes, "scale": scale}
+    if unknown := [time for time in _CLOCK.findall(text) if not any(time in one for one in [*texts, question])]:
+        raise Unusable(f"{unknown[0]} does not stand in the table, a paragraph or the question")
+    text = _CLOCK.sub(lambda time: str(figure(time[0])), text)
     try:
         evaluate(text)
     except NotArithmetic as error:
         raise Unusable(f"{text!r} is no arithmetic: {error}") from error
-    stands = {figure for one in texts for figure in _FIGURE.findall(one)}
-    figures = _FIGURE.findall(text)
+    stands = {found for one in [*texts, question] for found in _FIGURE.findall(one)} | {one.figure for one in given(question)}
+    figures = _FIGURE.findall(_CLOCK.sub(" ", answer[1:]))
     counts = {"100", *map(str, range(1, 20))} if len(figures) > 1 else set(map(str, range(30)))
-    if unknown := [figure for figure in figures if figure not in stands | counts]:
-        raise Unusable(f"{unknown[0]} does not stand in the table or a paragraph")
+    if unknown := [one for one in figures if one not in stands | counts]:
+        raise Unusable(f"{unknown[0]} does not stand in the table, a paragraph or the question")
     return {"expression": text, "quotes": [], "scale": scale}
 
 

@@ -89,7 +89,15 @@ async def test_of_several_readings_those_that_say_the_same_speak_for_the_answer(
 
 
 async def test_a_sum_rests_on_its_expression_and_the_cells_of_its_operands(simulated: Simulated) -> None:
-    told: dict[str, Any] = {"way": "difference", "quotes": [], "scale": "", "cells": [[1, 1], [1, 2]], "rows": [], "column": None}
+    told: dict[str, Any] = {
+        "way": "difference",
+        "quotes": [],
+        "scale": "",
+        "cells": [[1, 1], [1, 2]],
+        "rows": [],
+        "column": None,
+        "condition": None,
+    }
     reading = {**told, "expression": "1,200 - 1,000", "answer": 200}
     simulated.answers({"table_reader": lambda call: Done(value=reading, confidence=0.9)})
     result = await simulated.run(simulated.find("financial_question"), question="What was the change in revenue?", table=TABLE)

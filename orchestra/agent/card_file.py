@@ -126,7 +126,10 @@ def check_computed(file: CardFile, outputs: Schema, place: Place | None) -> None
     of_labels = all(rule.probability is not None for rule in file.computed.values())
     of_tables = set(FIELDS) <= set(outputs.get("properties", {}))
     if file.computed and file.kind != "model" and not (file.kind == "encoder" and (of_labels or of_tables)):
-        raise InputError("A013", f"computed: an agent of kind {file.kind} fills its whole output", place=place, hint="kind: model")
+        missing = [name for name in FIELDS if name not in outputs.get("properties", {})]
+        nearly = file.kind == "encoder" and len(missing) < len(FIELDS) / 2
+        hint = f"to read tables its output lacks {', '.join(missing)}: orchestra explain N147" if nearly else "kind: model"
+        raise InputError("A013", f"computed: an agent of kind {file.kind} fills its whole output", place=place, hint=hint)
     Form.of(outputs, file.computed, place)
 
 

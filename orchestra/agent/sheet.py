@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from orchestra.agent.asked import Given, given
 from orchestra.agent.table_ways import figure
 
 if TYPE_CHECKING:
@@ -23,21 +24,9 @@ MAX_QUESTION = 128
 """Tokens of a question that are read at most."""
 MAX_HEAD = 3
 """Rows of a table that are taken for its head at most."""
-NUMBERS: Final = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-WORDS: Final = {
-    **{word: number for number, word in enumerate(NUMBERS, 2)},
-    "both": 2,
-    "pair": 2,
-    "couple": 2,
-    "twice": 2,
-    "double": 2,
-    "dozen": 12,
-}
-"""Words of a question that are figures."""
 _FIGURES = re.compile(r"(?<![\w.,])\(?[-−–]?[$€£¥]?\d(?:[\d,]*\d)?(?:\.\d+)?\)?")
 """Figures of the text: of `2010-2015` and `COVID-19` the stroke is no minus."""
 _YEAR = re.compile(r"\((?:19|20)\d\d\)")
-_ASKED = re.compile(r"\d(?:[\d,]*\d)?(?:\.\d+)?|" + "|".join(rf"\b{word}\b" for word in WORDS), re.IGNORECASE)
 A = TypeVar("A")
 
 
@@ -51,8 +40,8 @@ class Spot(NamedTuple):
     column: int = -1
     figure: str | None = None
     """Its first figure, as an expression has it."""
-    asked: bool = False
-    """Whether the question gives it."""
+    given: Given | None = None
+    """What it is in the question, if that gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +104,8 @@ class Sheet:
                 self.text += " | "
             self.text += "\n"
             after_head = len(self.text) if row < self.top else after_head
-        for asked in _ASKED.finditer(question):
-            said = asked[0].lower()
-            self._add(Spot(said, figure=figure(str(WORDS.get(said, said))), asked=True), said)
+        for one in given(question):
+            self._add(Spot(one.text, figure=one.figure, given=one), one.text)
             self.text += " | "
         self.text += "\n"
         for paragraph in paragraphs:
@@ -164,6 +152,10 @@ class Sheet:
             while at < len(places) and places[at][1] <= span[0]:
                 at += 1
             yield places[at][2] if at < len(places) and places[at][0] <= span[0] < places[at][1] else -1
+
+    def cell(self, row: int, column: int) -> str:
+        """What stands in a cell; nothing where the row ends before it."""
+        return self.table[row][column] if row < len(self.table) and column < len(self.table[row]) else ""
 
     def frame(self) -> Frame[NDArray[Any]]:
         """The arrays that average."""

@@ -9,9 +9,10 @@ from typing import Final
 
 from orchestra.agent.units import UNITS
 from orchestra.values.arithmetic import NotArithmetic, evaluate
+from orchestra.values.measure import measures
 
 CELLS, TEXT, COUNT, MOST, LEAST = "cells", "text", "count", "most", "least"
-SUM, MEAN = "sum", "mean"
+SUM, MEAN, RANGE = "sum", "mean", "range"
 DIFFERENCE, GAP = "difference", "gap"
 PAIRS: Final = {
     DIFFERENCE: "{a} - {b}",
@@ -23,28 +24,31 @@ PAIRS: Final = {
 }
 """Ways that take two figures, and their expressions. A `gap` is by how much the larger one is larger, whichever comes first; a `difference`
 may be negative."""
-WAYS: Final = (CELLS, TEXT, COUNT, MOST, LEAST, SUM, MEAN, *PAIRS)
-"""`cells` and `text` are read off; `count` is of rows; `most` and `least` read a cell off in the row where a column has its extreme."""
+WAYS: Final = (CELLS, TEXT, COUNT, MOST, LEAST, SUM, MEAN, *PAIRS, RANGE)
+"""`cells` and `text` are read off; `count` is of rows; `most` and `least` read a cell off in the row where a column has its extreme; a
+`range` is from its least to its most."""
 SCALES: Final = ("", "percent", *UNITS)
 GROUP = 25
 """Terms of a sum that stand in one pair of brackets, where there are many."""
-FIELDS: Final = ("way", "quotes", "expression", "scale", "cells", "rows", "column")
+FIELDS: Final = ("way", "quotes", "expression", "scale", "cells", "rows", "column", "condition")
 """The fields of an answer: the way; what is read off, or what computes it; the cells that it rests on, each its row and its column; the
-rows that are counted or compared, and by which column."""
+rows that are counted, compared or bounded, by which column they are compared, and the condition that bounds them."""
 
 _DIGITS = r"-?\d[\d,]*(?:\.\d+)?"
 _FIGURE = re.compile(r"\(?\s*(?P<sign>[-−–])?\s*[$€£¥]?\s*(?P<digits>\d[\d,]*(?:\.\d+)?|\.\d+)\s*%?\s*\)?")
 _CLOCK = re.compile(r"(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?: ?(?P<half>[ap])\.?m\.?)?", re.IGNORECASE)
 _AROUND = re.compile(r"[\s$€£¥%)]*")
 """What may stand around a figure in brackets that is less than nothing."""
+_TERM = rf"(?:{_DIGITS}|\(\d+ \* 60 \+ \d+(?: \+ 12 \* 60)?\))"
+"""A figure, or a time of the day."""
 _SUM = re.compile(rf"(?P<all>{_DIGITS}(?: \+ {_DIGITS})+)")
 _MEAN = re.compile(rf"\((?P<all>{_DIGITS}(?: \+ {_DIGITS})+)\) / (?P<count>\d+)")
 _PAIR: Final = {
-    "change": re.compile(rf"\((?P<a>{_DIGITS}) - (?P<b>{_DIGITS})\) / (?P<c>{_DIGITS}) \* 100"),
-    "share": re.compile(rf"\(?(?P<a>{_DIGITS}) / (?P<b>{_DIGITS})\)? \* 100"),
-    DIFFERENCE: re.compile(rf"(?P<a>{_DIGITS}) - (?P<b>{_DIGITS})"),
-    "ratio": re.compile(rf"(?P<a>{_DIGITS}) / (?P<b>{_DIGITS})"),
-    "product": re.compile(rf"(?P<a>{_DIGITS}) \* (?P<b>{_DIGITS})"),
+    "change": re.compile(rf"\((?P<a>{_TERM}) - (?P<b>{_TERM})\) / (?P<c>{_TERM}) \* 100"),
+    "share": re.compile(rf"\(?(?P<a>{_TERM}) / (?P<b>{_TERM})\)? \* 100"),
+    DIFFERENCE: re.compile(rf"(?P<a>{_TERM}) - (?P<b>{_TERM})"),
+    "ratio": re.compile(rf"(?P<a>{_TERM}) / (?P<b>{_TERM})"),
+    "product": re.compile(rf"(?P<a>{_TERM}) \* (?P<b>{_TERM})"),
 }
 
 
@@ -67,12 +71,31 @@ def figure(text: str) -> str | None:
 
 
 def expression(way: str, figures: Sequence[str]) -> str:
-    """What computes the answer: of all figures for `sum` and `mean`, of two for the ways of `PAIRS`."""
+    """What computes the answer: of all figures for `sum` and `mean`, of two for `range` and the ways of `PAIRS`."""
+    if way == RANGE:
+        return "{} - {}".format(*figures)
     if way in PAIRS:
         first, second = sorted(figures, key=_worth, reverse=True) if way == GAP else figures
         return PAIRS[way].format(a=first, b=second)
     total = summed(figures)
     return total if way == SUM else f"({total}) / {len(figures)}"
+
+
+def span(texts: Sequence[str]) -> tuple[int, int] | None:
+    """Where in a column the most and the least stand, if the difference of their figures is that of what the column is put in order by: of
+    dates, of durations in hours and minutes, and of millions beside thousands it is not."""
+    order = measures(texts)
+    known = [(value, at) for at, value in enumerate(order) if value is not None]
+    if not known:
+        return None
+    (least, low), (most, high) = min(known, key=lambda one: one[0]), max(known, key=lambda one: one[0])
+    first, second = figure(texts[high]), figure(texts[low])
+    same = (
+        first is not None
+        and second is not None
+        and abs(_worth(first) - _worth(second) - Fraction(most) + Fraction(least)) < Fraction(1, 10**6)
+    )
+    return (high, low) if same else None
 
 
 def _worth(figure: str) -> Fraction:

@@ -2,7 +2,8 @@
 
 It writes nothing. A head gives each token some logits; averaged over the tokens of a place, of a row and of a column they say which cells
 the answer stands in, which figures are computed with and how, which rows count, and by which column rows are put in order. Code does the
-rest: it reads off, counts, compares and writes the expression. The idea of tagging cells and choosing an operator is TagOp's (Zhu et al.
+rest: it reads off, counts, compares and writes the expression. Rows may be bounded by a figure of the question
+(`orchestra.agent.conditions`). The idea of tagging cells and choosing an operator is TagOp's (Zhu et al.
 2021, https://arxiv.org/abs/2105.07624) and TAPAS' (Herzig et al. 2020, https://arxiv.org/abs/2004.02349); that a comparison names a column
 and is then computed, as a query would, is ours.
 
@@ -21,19 +22,37 @@ from pydantic import BaseModel, ConfigDict, Field
 from orchestra.agent.card import Card
 from orchestra.agent.classical import reading, unpacked
 from orchestra.agent.committee import Base, Digest, Source
+from orchestra.agent.conditions import Condition, chosen, scores
 from orchestra.agent.encoder import Encoder, changes_of
 from orchestra.agent.sheet import Frame, Sheet
-from orchestra.agent.table_ways import CELLS, COUNT, FIELDS, GAP, LEAST, MEAN, MOST, PAIRS, SCALES, SUM, TEXT, WAYS, expression, summed
+from orchestra.agent.table_ways import (
+    CELLS,
+    COUNT,
+    FIELDS,
+    GAP,
+    LEAST,
+    MEAN,
+    MOST,
+    PAIRS,
+    RANGE,
+    SCALES,
+    SUM,
+    TEXT,
+    WAYS,
+    expression,
+    span,
+    summed,
+)
 from orchestra.agent.units import UNITS, Units, signs
 from orchestra.errors import InputError
 from orchestra.values.arithmetic import MAX_LENGTH, NotArithmetic, evaluate
-from orchestra.values.measure import extremes
+from orchestra.values.measure import BOUNDS, extremes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT: Literal["orchestra/table/v2"] = "orchestra/table/v2"
-"""The first had no `gap`: what was trained in it is trained again."""
+FORMAT: Literal["orchestra/table/v3"] = "orchestra/table/v3"
+"""The first had no `gap`, the second no conditions and no `range`: what was trained in them is trained again."""
 MAX_WINDOWS = 16
 """Windows of a table and its text at most: about eight thousand tokens."""
 ROLES: Final = ("cells", "first", "second")
@@ -41,10 +60,12 @@ ROLES: Final = ("cells", "first", "second")
 the name of its row and the rest of it, of the head of its column and the rest of that."""
 NAMES: Final = (
     *(f"{role}.{part}" for role in ROLES for part in ("own", "label", "body", "head", "below")),
-    *(f"{role}.{part}" for role in ("asked", "by") for part in ("head", "below")),
+    *(f"{role}.{part}" for role in ("asked", "by", "bounded") for part in ("head", "below")),
     *(f"rows.{part}" for part in ("label", "body")),
     "begin",
     "end",
+    "limit",
+    *(f"bound.{bound}" for bound in ("none", *BOUNDS)),
     *(f"way.{way}" for way in WAYS),
     *(f"scale.{scale}" for scale in SCALES),
 )
@@ -62,7 +83,7 @@ class _Frozen(BaseModel):
 class Layout(_Frozen):
     """What `model.json` says."""
 
-    format: Literal["orchestra/table/v2"]
+    format: Literal["orchestra/table/v3"]
     question: str
     """The input that asks."""
     table: str
@@ -72,12 +93,16 @@ class Layout(_Frozen):
     base: Base
     tokens: Annotated[int, Field(ge=64, le=512)] = 512
     """Tokens of a window at most."""
+    outputs: tuple[str, ...] = NAMES
+    """What the rows of the head are."""
     longest: Annotated[int, Field(ge=1, le=256)] = 40
     """Tokens of words of the text at most."""
     cells: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     """What is added to the logits of places: how readily there is a further one beside the likeliest."""
     rows: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     """What is added to the logits of rows."""
+    held: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    """And instead of it to those of rows that hold a condition, which but for totals all count."""
     heat: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """The power of which the probability of an answer is taken, so that it says how often answers are right."""
     units: Units | None = None
@@ -105,6 +130,12 @@ class Logits(NamedTuple, Generic[A]):
     begin: A
     """Of each token."""
     end: A
+    bounded: A
+    """Of each column: that rows count by a figure of the question that it is compared with."""
+    limits: A
+    """Of each place: that it is that figure."""
+    bounds: A
+    """That there is no such condition, and of each of `BOUNDS`."""
 
 
 def of_tables(card: Card) -> bool:
@@ -132,7 +163,7 @@ def weighed(read: Any, frame: Frame[Any], together: Callable[[Any], Any]) -> Log
     def role(name: str) -> Any:
         return of(f"{name}.own") + frame.in_row @ rows(name) + frame.in_column @ columns(name)
 
-    ways, scales = AT[f"way.{WAYS[0]}"], AT[f"scale.{SCALES[0]}"]
+    bounds, ways, scales = AT["bound.none"], AT[f"way.{WAYS[0]}"], AT[f"scale.{SCALES[0]}"]
     return Logits(
         ways=marks[ways:scales],
         scales=marks[scales:] + together(read[:, scales:]),
@@ -144,6 +175,9 @@ def weighed(read: Any, frame: Frame[Any], together: Callable[[Any], Any]) -> Log
         by=columns("by"),
         begin=read[:, AT["begin"]],
         end=read[:, AT["end"]],
+        bounded=columns("bounded"),
+        limits=of("limit"),
+        bounds=marks[bounds:ways],
     )
 
 
@@ -158,6 +192,7 @@ class Found(NamedTuple):
     compared: tuple[int, int] | None = None
     """The row and the column of the cell that is the most or the least."""
     words: str = ""
+    condition: Condition | None = None
 
 
 class Tables:
@@ -171,6 +206,8 @@ class Tables:
         wide = {name: array.astype(np.float32) for name, array in arrays.items()}
         self._changes = changes_of(wide, encoder.shape)
         self._weight, self._bias = wide["weight"], wide["bias"]
+        if layout.outputs != NAMES:
+            raise ValueError("the head has other outputs than are known: train it again, with --start")
         if self._weight.shape != (len(NAMES), encoder.shape.width) or self._bias.shape != (len(NAMES),):
             raise ValueError("the head has another shape than the encoder")
 
@@ -209,7 +246,7 @@ class Tables:
 
     def choose(self, sheet: Sheet, logits: Logits[NDArray[Any]]) -> tuple[Found, str]:
         """The likeliest way in which there is an answer that can be computed at all, with its places, and the scale."""
-        logits = logits._replace(cells=logits.cells + self.layout.cells, rows=logits.rows + self.layout.rows)
+        logits = logits._replace(cells=logits.cells + self.layout.cells)
         chances, scales = _shares(logits.ways), _shares(logits.scales)
         scale = int(scales.argmax())
         for number in chances.argsort()[::-1]:
@@ -221,15 +258,21 @@ class Tables:
     def _found(self, way: str, sheet: Sheet, logits: Logits[NDArray[Any]]) -> Found | None:
         if way == TEXT:
             return self._words(sheet, logits)
-        if way in (MOST, LEAST):
-            return _extreme(way, sheet, logits)
-        if way == COUNT:
-            chances = _sigmoid(logits.rows[sheet.top :])
-            rows = [sheet.top + at for at, chance in enumerate(chances) if chance > 0.5]
-            return Found(way, _all(chances), rows=tuple(rows)) if len(chances) else None
         if way in PAIRS:
             return _pair(way, sheet, logits)
-        return _set(way, sheet, logits)
+        condition, sure = _condition(sheet, logits)
+        rows = _rows(sheet, logits.rows + (self.layout.rows if condition is None else self.layout.held), condition)
+        if way in (MOST, LEAST):
+            found = _extreme(way, sheet, logits, rows)
+        elif way == RANGE:
+            found = _range(sheet, logits, rows)
+        elif way == COUNT:
+            found = Found(way, rows.sure, rows=rows.taken) if len(sheet.table) > sheet.top else None
+        elif condition is None:
+            found = _set(way, sheet, logits)
+        else:
+            found = _column(way, sheet, logits, rows)
+        return None if found is None else found._replace(sure=found.sure * sure, condition=condition)
 
     def _words(self, sheet: Sheet, logits: Logits[NDArray[Any]]) -> Found | None:
         """The likeliest words of one paragraph."""
@@ -258,15 +301,18 @@ def written(found: Found, scale: str, sheet: Sheet) -> dict[str, Any]:
     """The fields of the output, but the answer, which is computed."""
     said = _expression(found, sheet)
     quotes = [] if said is not None else [found.words] if found.way == TEXT else [sheet.spots[at].text for at in found.spots]
-    told = {"way": found.way, "quotes": quotes, "expression": said, "scale": scale}
-    return told | {"cells": list(map(list, _cells(found, sheet))), "rows": list(found.rows), "column": found.column}
+    told: dict[str, Any] = {"way": found.way, "quotes": quotes, "expression": said, "scale": scale}
+    told |= {"cells": list(map(list, _cells(found, sheet))), "rows": list(found.rows), "column": found.column, "condition": None}
+    if (one := found.condition) is not None:
+        told["condition"] = {"column": one.column, "bound": one.bound, "limit": sheet.spots[one.spot].text}
+    return told
 
 
 def _expression(found: Found, sheet: Sheet) -> str | None:
     """What computes the answer; None where it is read off. What is counted is summed up, one by one."""
     if found.way == COUNT:
         return summed(["1"] * len(found.rows)) or "0"
-    if found.way in (SUM, MEAN, *PAIRS):
+    if found.way in (SUM, MEAN, RANGE, *PAIRS):
         return expression(found.way, [str(sheet.spots[at].figure) for at in found.spots])
     return None
 
@@ -280,10 +326,13 @@ def _computes(expression: str | None) -> bool:
 
 
 def _cells(found: Found, sheet: Sheet) -> list[tuple[int, int]]:
-    """Rows and columns of the cells that an answer rests on: those that were pointed at, the one that was compared, and of each row that
-    was counted the first filled one."""
+    """Rows and columns of the cells that an answer rests on: those that were pointed at, the one that was compared, those of a condition,
+    and of each row that was counted without one the first filled one."""
     cells = [(spot.row, spot.column) for spot in (sheet.spots[at] for at in found.spots) if spot.row >= 0]
-    if found.way == COUNT:
+    if found.condition is not None:
+        counted = found.rows if found.way == COUNT else dict.fromkeys(row for row, _ in cells)
+        cells += [(row, found.condition.column) for row in counted]
+    elif found.way == COUNT:
         first = {spot.row: spot.column for spot in reversed(sheet.spots) if spot.row >= 0}
         cells = [(row, first[row]) for row in found.rows if row in first]
     return list(dict.fromkeys([*cells, *([found.compared] if found.compared else [])]))
@@ -294,7 +343,7 @@ def _set(way: str, sheet: Sheet, logits: Logits[NDArray[Any]]) -> Found | None:
     import numpy as np
 
     sums = way in (SUM, MEAN)
-    given = ((at, spot) for at, spot in enumerate(sheet.spots) if not spot.asked)
+    given = ((at, spot) for at, spot in enumerate(sheet.spots) if spot.given is None)
     fit = [at for at, spot in given if (spot.figure is not None if sums else spot.row >= 0)]
     if len(fit) < (2 if sums else 1):
         return None
@@ -321,25 +370,82 @@ def _pair(way: str, sheet: Sheet, logits: Logits[NDArray[Any]]) -> Found | None:
     return Found(way, float(both[one, other]), spots=(fit[one], fit[other]))
 
 
-def _extreme(way: str, sheet: Sheet, logits: Logits[NDArray[Any]]) -> Found | None:
+class _Rows(NamedTuple):
+    """Rows that count."""
+
+    taken: tuple[int, ...]
+    sure: float
+    every: tuple[int, ...]
+    """Those that may count: all below the head, or those that hold the condition."""
+
+    @property
+    def compared(self) -> tuple[int, ...]:
+        """Those among which there is a most and a least, for one there must be."""
+        return self.taken or self.every
+
+
+def _condition(sheet: Sheet, logits: Logits[NDArray[Any]]) -> tuple[Condition | None, float]:
+    """The likeliest condition, or none, and how probable that is."""
+    import numpy as np
+
+    choice = _shares(np.array([logits.bounds[0], *scores(sheet, logits.limits, logits.bounds)]))
+    return chosen(sheet, choice, _shares(logits.bounded)) if len(logits.bounded) else (None, 1.0)
+
+
+def _rows(sheet: Sheet, logits: NDArray[Any], condition: Condition | None) -> _Rows:
+    """The rows that are likelier to count than not, of those that hold a condition."""
+    every = tuple(row for row in range(sheet.top, len(sheet.table)) if condition is None or condition.holds[row])
+    chances = _sigmoid(logits[list(every)])
+    return _Rows(tuple(row for row, chance in zip(every, chances, strict=True) if chance > 0.5), _all(chances), every)
+
+
+def _column(way: str, sheet: Sheet, logits: Logits[NDArray[Any]], rows: _Rows) -> Found | None:
+    """The cells of the column that is asked for in rows that count."""
+    import numpy as np
+
+    cells = {(spot.row, spot.column): at for at, spot in enumerate(sheet.spots) if spot.row >= 0}
+    for column in np.argsort(-logits.asked):
+        here = [cells[row, int(column)] for row in rows.taken if (row, int(column)) in cells]
+        spots = tuple(at for at in here if way == CELLS or sheet.spots[at].figure is not None)
+        if spots:
+            return Found(way, float(_shares(logits.asked)[column]) * rows.sure, spots, rows.taken)
+    return None
+
+
+def _extreme(way: str, sheet: Sheet, logits: Logits[NDArray[Any]], counted: _Rows) -> Found | None:
     """The cell of the column that is asked for, in the row where the column that is compared by has its extreme among rows that count."""
     import numpy as np
 
-    chances = _sigmoid(logits.rows[sheet.top :])
-    rows = [sheet.top + at for at, chance in enumerate(chances) if chance > 0.5]
-    rows = rows or list(range(sheet.top, len(sheet.table)))
+    rows = counted.compared
     cells = {(spot.row, spot.column): at for at, spot in enumerate(sheet.spots) if spot.row >= 0}
     for column in np.argsort(-logits.by):
-        texts = [sheet.spots[cells[row, int(column)]].text if (row, int(column)) in cells else "" for row in rows]
-        tops = extremes(texts, most=way == MOST)
+        tops = extremes(_texts(sheet, cells, rows, int(column)), most=way == MOST)
         if not tops:
             continue
         top = rows[tops[0]]
         for asked in np.argsort(-logits.asked):
             if (top, int(asked)) in cells:
-                sure = float(_shares(logits.by)[column] * _shares(logits.asked)[asked]) * _all(chances)
-                return Found(way, sure, (cells[top, int(asked)],), tuple(rows), int(column), (top, int(column)))
+                sure = float(_shares(logits.by)[column] * _shares(logits.asked)[asked]) * counted.sure
+                return Found(way, sure, (cells[top, int(asked)],), rows, int(column), (top, int(column)))
     return None
+
+
+def _range(sheet: Sheet, logits: Logits[NDArray[Any]], counted: _Rows) -> Found | None:
+    """The most and the least of the column that is compared by, among rows that count, where their figures are what they are ordered by."""
+    import numpy as np
+
+    rows = counted.compared
+    cells = {(spot.row, spot.column): at for at, spot in enumerate(sheet.spots) if spot.row >= 0}
+    for column in np.argsort(-logits.by):
+        ends = span(_texts(sheet, cells, rows, int(column)))
+        if ends is not None:
+            spots = tuple(cells[rows[at], int(column)] for at in ends)
+            return Found(RANGE, float(_shares(logits.by)[column]) * counted.sure, spots, rows, int(column))
+    return None
+
+
+def _texts(sheet: Sheet, cells: Mapping[tuple[int, int], int], rows: Sequence[int], column: int) -> list[str]:
+    return [sheet.spots[cells[row, column]].text if (row, column) in cells else "" for row in rows]
 
 
 def _between(sheet: Sheet, first: int, last: int) -> str:

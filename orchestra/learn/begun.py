@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ class _Layout(BaseModel):
     format: str
     base: Base
     labels: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
     data: tuple[Source, ...]
     arrays: str
     sha256: str
@@ -49,6 +50,8 @@ class Begun:
     """What it was trained on before."""
     sha256: str
     """Of the arrays."""
+    outputs: tuple[str, ...] = ()
+    """What the rows of its head are, where they are known."""
 
     @classmethod
     def of(cls, card: Card, folder: Path, base: Base) -> Begun:
@@ -62,7 +65,25 @@ class Begun:
             arrays = unpacked(there, layout.arrays, layout.sha256)
         if layout.base.sha256 != base.sha256:
             raise InputError("N123", f"{folder} stands on another encoder than {card.model!r}", hint="train it from the start")
-        return cls(folder, layout.format, layout.labels, arrays, layout.data, layout.sha256)
+        return cls(folder, layout.format, layout.labels, arrays, layout.data, layout.sha256, layout.outputs)
+
+    def with_outputs(self, wanted: Sequence[str]) -> Begun:
+        """The same with a head of other outputs: those that it has go on, and the others begin at nothing.
+
+        Raises `InputError` N123 where it does not know the outputs of its own head.
+        """
+        import numpy as np
+
+        weight, bias = self.arrays.get("weight"), self.arrays.get("bias")
+        if tuple(wanted) == self.outputs:
+            return self
+        if weight is None or bias is None or len(self.outputs) != len(weight) or len(bias) != len(weight):
+            raise InputError("N123", f"{self.folder} does not say what its head's outputs are", hint="train it from the start")
+        at = {name: number for number, name in enumerate(self.outputs)}
+        rows = [np.zeros_like(weight[0]) if name not in at else weight[at[name]] for name in wanted]
+        moved = [np.zeros_like(bias[0]) if name not in at else bias[at[name]] for name in wanted]
+        arrays = {**self.arrays, "weight": np.stack(rows), "bias": np.stack(moved)}
+        return replace(self, arrays=arrays, outputs=tuple(wanted))
 
     def give(self, member: Adapted) -> None:
         """Its arrays to a member. Raises `InputError` N123 where they are of another kind of agent, or of other shapes."""

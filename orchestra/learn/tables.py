@@ -11,18 +11,24 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestra.agent.card import Card
 from orchestra.agent.classical import packed
-from orchestra.agent.sheet import Frame, Sheet, Spot, heads
-from orchestra.agent.table_ways import CELLS, COUNT, DIFFERENCE, GAP, LEAST, MEAN, MOST, PAIRS, SCALES, SUM, TEXT, WAYS, parsed
+from orchestra.agent.conditions import CONDITIONED, scores
+from orchestra.agent.sheet import Frame, Sheet, heads
+from orchestra.agent.table_ways import (
+    CELLS,
+    MEAN,
+    PAIRS,
+    SCALES,
+    SUM,
+    TEXT,
+    WAYS,
+)
 from orchestra.agent.tables import FORMAT, NAMES, Layout, Logits, Tables, of_tables, weighed, written
 from orchestra.agent.units import UNITS, Units, signs
 from orchestra.errors import InputError
@@ -33,10 +39,8 @@ from orchestra.learn.dataset import Row
 from orchestra.learn.encoder import Made, Settled
 from orchestra.learn.spans import BATCH, HEATS, Training, arrays_of, batches
 from orchestra.learn.spans import LEAST as LEAST_ROWS
+from orchestra.learn.table_targets import Target, right, target
 from orchestra.learn.units import fitted
-from orchestra.values.arithmetic import NotArithmetic, evaluate
-from orchestra.values.measure import extremes
-from orchestra.values.words import content
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,29 +55,8 @@ TOKENS = 512
 """Tokens of a window."""
 MAX_TRAINED = 4
 """Windows of a row that is learnt from at most: longer ones take as long as ten others."""
-Named: TypeAlias = AbstractSet[tuple[int, int]]
-"""Rows and columns of cells."""
 SHIFTS: Final = tuple(step / 2 for step in range(-6, 7))
 """What is tried on the rows to tune on as the logit that is added to those of places, and of rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What should be found on a sheet, by numbers. Of a set of which one will do, all are given."""
-
-    way: int
-    scale: int
-    cells: frozenset[int] = frozenset()
-    """Places that are read off or summed up."""
-    alike: frozenset[int] = frozenset()
-    """Others that say the same as one of them."""
-    first: frozenset[int] = frozenset()
-    second: frozenset[int] = frozenset()
-    rows: frozenset[int] = frozenset()
-    asked: frozenset[int] = frozenset()
-    by: int | None = None
-    spans: tuple[tuple[int, int], ...] = ()
-    """First and last tokens of words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +65,6 @@ class Example:
 
     sheet: Sheet
     target: Target
-
-
-def way_of(expression: str | None, quotes: Sequence[str], table: Sequence[Sequence[str]]) -> str | None:
-    """In which way an answer of figures, or of quotes, comes about where no rows are compared; None where in none of the ways."""
-    if expression is not None:
-        found = parsed(expression)
-        return None if found is None else found[0]
-    texts = {_plain(cell) for row in table for cell in row}
-    return CELLS if all(_plain(quote) in texts for quote in quotes) else TEXT
 
 
 def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False) -> Made:
@@ -106,9 +80,11 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
     check_contract(card, data.manifest)
     if fresh:
         shutil.rmtree(training.folder, ignore_errors=True)
-    reader, frozen, begun = Encoder.load(training.base), Frozen.load(training.base), training.begun
+    reader, frozen = Encoder.load(training.base), Frozen.load(training.base)
+    begun = None if training.begun is None else training.begun.with_outputs(NAMES)
     layout: dict[str, Any] = {
         "format": FORMAT,
+        "outputs": NAMES,
         **inputs_of(card),
         "base": described(card.model, training.base).model_dump(),
         "tokens": training.tokens,
@@ -161,124 +137,6 @@ def _example(row: Row, encoder: Any, layout: Layout) -> Example | None:
     sheet = Sheet(encoder, str(given[layout.question]), given[layout.table], given[layout.paragraphs], layout.tokens)
     found = target(row.output, sheet) if len(sheet.windows) <= MAX_TRAINED else None
     return None if found is None else Example(sheet, found)
-
-
-def target(output: Mapping[str, Any], sheet: Sheet) -> Target | None:
-    """What should be found on a sheet for an output; None where it does not stand there, or in no way that there is."""
-    way, quotes = str(output["way"]), [str(quote) for quote in output["quotes"]]
-    named = {(int(row), int(column)) for row, column in output["cells"]}
-    begun = Target(WAYS.index(way), SCALES.index(output["scale"]), rows=frozenset(output["rows"]))
-    found: Target | None
-    if way == COUNT:
-        found = begun if begun.rows else None
-    elif way in (MOST, LEAST):
-        found = _compared(begun, way, quotes, output["column"], sheet)
-    elif way == TEXT:
-        spans = _spans(quotes[0], sheet) if len(quotes) == 1 else ()
-        found = replace(begun, spans=spans) if spans else None
-    elif way == CELLS:
-        found = _set(begun, [_cells(quote, sheet, named) for quote in quotes], sheet)
-    else:
-        found = _computed(begun, way, str(output["expression"]), sheet, named)
-    return found
-
-
-def _cells(quote: str, sheet: Sheet, named: Named) -> list[int]:
-    return [at for at, spot in enumerate(sheet.spots) if spot.row >= 0 and _same(spot.text, quote) and _meant(spot, named)]
-
-
-def _meant(spot: Spot, named: Named) -> bool:
-    """Whether a place may be one of an answer's, by the cells that a row names: all may where it names none."""
-    return not named or spot.row < 0 or (spot.row, spot.column) in named
-
-
-def _computed(begun: Target, way: str, expression: str, sheet: Sheet, named: Named) -> Target | None:
-    said = parsed(expression)
-    if said is None or said[0] != (DIFFERENCE if way == GAP else way):
-        return None
-    lists = [_figures(figure, sheet, named, asked=way in PAIRS) for figure in said[1]]
-    if not all(lists):
-        return None
-    if way in PAIRS:
-        return replace(begun, first=frozenset(lists[0]), second=frozenset(lists[1]))
-    return _set(begun, lists, sheet)
-
-
-def _figures(figure: str, sheet: Sheet, named: Named, *, asked: bool) -> list[int]:
-    """The places of a figure: those of the table and of the text, or else, where it may be `asked`, of the question."""
-    value = _value(figure)
-    every = [(at, spot.figure) for at, spot in enumerate(sheet.spots) if _meant(spot, named)]
-    found = [at for at, said in every if said is not None and _value(said) == value]
-    told = [at for at in found if not sheet.spots[at].asked]
-    return told or (found if asked else [])
-
-
-def _value(figure: str) -> Fraction | None:
-    try:
-        return Fraction(figure.replace(",", ""))
-    except ValueError:
-        return None
-
-
-def _set(begun: Target, lists: Sequence[Sequence[int]], sheet: Sheet) -> Target | None:
-    """A place for each list: of several the one whose row or column has most of the others, and most words of the question."""
-    if not lists or not all(lists):
-        return None
-    known = [sheet.spots[one[0]] for one in lists if len(one) == 1]
-    rows, columns = Counter(spot.row for spot in known), Counter(spot.column for spot in known)
-    asked = content(sheet.question)
-
-    def fit(at: int) -> tuple[int, int, int]:
-        spot = sheet.spots[at]
-        if spot.row < 0:
-            return 0, 0, -at
-        around = [*sheet.table[spot.row], _cell(sheet, 0, spot.column)]
-        return max(rows[spot.row], columns[spot.column]), len(asked & content(" ".join(around))), -at
-
-    taken: list[int] = []
-    for one in sorted(lists, key=len):
-        free = [at for at in one if at not in taken]
-        if not free:
-            return None
-        taken.append(max(free, key=fit))
-        rows[sheet.spots[taken[-1]].row] += 1
-        columns[sheet.spots[taken[-1]].column] += 1
-    every = {at for one in lists for at in one}
-    return replace(begun, cells=frozenset(taken), alike=frozenset(every - set(taken)))
-
-
-def _compared(begun: Target, way: str, quotes: Sequence[str], column: int | None, sheet: Sheet) -> Target | None:
-    rows = sorted(begun.rows)
-    if column is None or not rows or len(quotes) != 1:
-        return None
-    tops = {rows[at] for at in extremes([_cell(sheet, row, column) for row in rows], most=way == MOST)}
-    asked = {spot.column for spot in sheet.spots if spot.row in tops and _same(spot.text, quotes[0])}
-    return replace(begun, by=column, asked=frozenset(asked)) if asked else None
-
-
-def _cell(sheet: Sheet, row: int, column: int) -> str:
-    return sheet.table[row][column] if row < len(sheet.table) and column < len(sheet.table[row]) else ""
-
-
-def _spans(quote: str, sheet: Sheet) -> tuple[tuple[int, int], ...]:
-    """First and last tokens of each place of the text where a quote stands."""
-    prose, found = sheet.prose(), []
-    start = sheet.text.find(quote)
-    while quote and start >= 0:
-        inside = [at for at, span in enumerate(sheet.chars) if span and prose[at] and span[1] > start and span[0] < start + len(quote)]
-        if inside and inside[-1] - inside[0] + 1 == len(inside):
-            found.append((inside[0], inside[-1]))
-        start = sheet.text.find(quote, start + 1)
-    return tuple(found)
-
-
-def _plain(text: str) -> str:
-    """A text as cells are compared: without case, blanks, and currencies around a figure."""
-    return " ".join(text.casefold().strip(" $€£¥").split())
-
-
-def _same(text: str, quote: str) -> bool:
-    return _plain(text) == _plain(quote)
 
 
 def trained(
@@ -341,6 +199,11 @@ def loss(logits: Logits[Tensor], example: Example) -> Tensor:
     units = {SCALES.index(unit) for unit in UNITS}  # which of them it is, words tell better than an encoder
     total = _one_of(logits.ways, {wanted.way}) + _one_of(logits.scales, units if wanted.scale in units else {wanted.scale})
     way = WAYS[wanted.way]
+    if way in CONDITIONED and not wanted.untold:
+        choice = torch.stack([logits.bounds[0], *scores(sheet, logits.limits, logits.bounds)])
+        total = total + _one_of(choice, {0} if wanted.condition is None else {1 + at for at in wanted.condition.choices})
+    if wanted.condition is not None:
+        total = total + _one_of(logits.bounded, {wanted.condition.column})
     if way in PAIRS:
         fit = [spot.figure is not None for spot in sheet.spots]
         return total + _one_of(_only(logits.first, fit), wanted.first) + _one_of(_only(logits.second, fit), wanted.second)
@@ -348,19 +211,19 @@ def loss(logits: Logits[Tensor], example: Example) -> Tensor:
         prose = sheet.prose().tolist()
         begins, ends = ({span[side] for span in wanted.spans} for side in (0, 1))
         return total + _one_of(_only(logits.begin, prose), begins) + _one_of(_only(logits.end, prose), ends)
-    if way in (CELLS, SUM, MEAN):
-        fit = [not spot.asked and (spot.row >= 0 if way == CELLS else spot.figure is not None) for spot in sheet.spots]
+    if way in (CELLS, SUM, MEAN) and wanted.condition is None:
+        fit = [spot.given is None and (spot.row >= 0 if way == CELLS else spot.figure is not None) for spot in sheet.spots]
         counted = torch.tensor([at for at, one in enumerate(fit) if one and at not in wanted.alike])
         right = torch.tensor([float(int(at) in wanted.cells) for at in counted])
         each = functional.binary_cross_entropy_with_logits(logits.cells[counted], right, reduction="sum") / len(wanted.cells)
         return total + each + _one_of(_only(logits.cells, fit), wanted.cells | wanted.alike)
-    body = logits.rows[sheet.top :]
-    counted = torch.tensor([float(sheet.top + at in wanted.rows) for at in range(len(body))])
-    total = total + functional.binary_cross_entropy_with_logits(body, counted, reduction="sum") / 2
-    if way == COUNT:
-        return total
-    assert wanted.by is not None  # of what is compared it is known
-    return total + _one_of(logits.by, {wanted.by}) + _one_of(logits.asked, wanted.asked)
+    every = [at for at in range(sheet.top, len(sheet.table)) if wanted.condition is None or wanted.condition.holds[at]]
+    if every:  # of rows that hold no condition nothing is wanted
+        counted = torch.tensor([float(at in wanted.rows) for at in every])
+        total = total + functional.binary_cross_entropy_with_logits(logits.rows[every], counted, reduction="sum") / 2
+    if wanted.by is not None:
+        total = total + _one_of(logits.by, {wanted.by})
+    return total + _one_of(logits.asked, wanted.asked) if wanted.asked else total
 
 
 def _one_of(logits: Tensor, wanted: frozenset[int] | set[int]) -> Tensor:
@@ -390,26 +253,10 @@ def _settled(reader: Tables, rows: Sequence[Row]) -> dict[str, float]:
     def count(**settled: float) -> tuple[int, float]:
         return sum(one for one, _ in asked(**settled)), -sum(map(abs, settled.values()))
 
-    cells = max(SHIFTS, key=lambda shift: count(cells=shift))
-    more = max(SHIFTS, key=lambda shift: count(cells=cells, rows=shift))
-    said = asked(cells=cells, rows=more)
+    settled: dict[str, float] = {}
+    for name in ("cells", "rows", "held"):
+        settled[name] = max(SHIFTS, key=lambda shift: count(**settled, **{name: shift}))
+    said = asked(**settled)
     heats = [1 / heat for heat in HEATS]
     heat = min(heats, key=lambda heat: -sum(math.log(max(sure**heat if one else 1 - sure**heat, 1e-6)) for one, sure in said))
-    return {"cells": cells, "rows": more, "heat": heat, "exact": sum(one for one, _ in said) / len(said)}
-
-
-def right(said: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether an output answers as another one does, in whatever way: the same value or the same quotes, and the same scale."""
-    if said["scale"] != wanted["scale"]:
-        return False
-    return bool(_answer(said) == _answer(wanted))
-
-
-def _answer(output: Mapping[str, Any]) -> Any:
-    if output["expression"] is None:
-        return [_plain(quote) for quote in output["quotes"]]
-    try:
-        value = round(evaluate(output["expression"]), 2)
-        return abs(value) if output["way"] == GAP else value
-    except NotArithmetic:
-        return None
+    return {**settled, "heat": heat, "exact": sum(one for one, _ in said) / len(said)}

@@ -6,8 +6,8 @@ A column is measured as one: what stands in it says whether `9.40` is a price or
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
 
 MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTHS: Final = (
@@ -17,6 +17,10 @@ DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAYS: Final = "mon(?:day)?s? tue(?:s|sday|sdays)? wed(?:nesday)?s? thu(?:r|rs|rsday|rsdays)? fri(?:day)?s? sat(?:urday)?s? sun(?:day)?s?"
 GREAT: Final = {"thousand": 1e3, "million": 1e6, "mn": 1e6, "billion": 1e9, "bn": 1e9}
 """Words behind a number that multiply it; a letter alone may be a unit."""
+ABOVE, FROM, BELOW, UPTO = "above", "from", "below", "upto"
+BOUNDS: Final = (ABOVE, FROM, BELOW, UPTO)
+"""What a limit may be: `from` and `upto` are with it, `above` and `below` without."""
+_Kind: TypeAlias = Callable[[str], float | None]
 LEAST_SHARE = 0.5
 """Of a column's texts that a kind of measure must read."""
 
@@ -24,11 +28,11 @@ _MONTH = "(?P<month>" + _MONTHS.replace(" ", "|") + r")\b\.?"
 _CLOCK = re.compile(r"(?:\w+ )?(?P<hour>\d{1,2})[:.h](?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?\s*(?P<half>[ap]\.?m\.?)?", re.IGNORECASE)
 _HOUR = re.compile(r"(?P<hour>1[0-2]|[1-9])\s*(?P<half>[ap]\.?m\.?)|(?:12 )?(?P<noon>noon|midday|midnight)", re.IGNORECASE)
 _DURATION = re.compile(
-    r"(?:(?P<hours>\d+)\s*(?:hours?|hrs?|h)(?![a-z])\.?)?\s*(?:(?P<minutes>\d+)\s*(?:minutes?|mins?|m)?\b\.?)?", re.IGNORECASE
+    r"(?:(?P<hours>\d{1,6})\s*(?:hours?|hrs?|h)(?![a-z])\.?)?\s*(?:(?P<minutes>\d{1,6})\s*(?:minutes?|mins?|m)?\b\.?)?", re.IGNORECASE
 )
-_LAP = re.compile(r"(?P<minutes>\d+)[:'′]\s*(?P<seconds>[0-5]\d(?:\.\d+)?)[\"″]?")
+_LAP = re.compile(r"(?P<minutes>\d{1,6})[:'′]\s*(?P<seconds>[0-5]\d(?:\.\d+)?)[\"″]?")
 _DATES = tuple(
-    re.compile(one, re.IGNORECASE)
+    re.compile(one, re.IGNORECASE | re.ASCII)
     for one in (
         rf"(?:\w{{2,9}},? )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\.? {_MONTH},?(?: (?P<year>\d{{4}}))?",
         rf"(?:\w{{2,9}},? )?{_MONTH} (?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:,? (?P<year>\d{{4}}))?",
@@ -41,20 +45,113 @@ _DAY = re.compile("(" + _DAYS.replace(" ", "|") + r")\b.*", re.IGNORECASE)
 _NUMBER = re.compile(r"(?P<digits>\d[\d,' ]*(?:\.\d+)?|\.\d+)")
 _MINUS = re.compile(r"[$€£¥]?\s*(?:\(?\s*[$€£¥]?\s*[-−–]\s*[$€£¥]?|\(\s*[$€£¥]?)\s*")
 """What stands before a number that is less than nothing, and nothing else does."""
+_HOURS, _MINUTES = re.compile(r"\b(?:h|hrs?|hours?)\b", re.IGNORECASE), re.compile(r"\b(?:min|mins|minutes?)\b", re.IGNORECASE)
+"""Units of durations in the head of a column."""
 _COMMA = re.compile(r"\d+,\d{1,2}")
 """A number with a decimal comma."""
 
 
 def measures(column: Sequence[str]) -> list[float | None]:
     """What each text of a column is put in order by, None for one that has no measure. All None where no kind reads half of them."""
+    return _read(column)[1]
+
+
+def _read(column: Sequence[str]) -> tuple[_Kind | None, list[float | None]]:
+    """How a column is measured, and the measures."""
     texts = [" ".join(text.split()) for text in column]
     filled = [text for text in texts if any(letter.isalnum() for letter in text)]
     for kind in (_clock, _date, _lap, _duration, _day, _number):
         read = [kind(text) if text in filled else None for text in texts]
         enough = 0.9 if kind is not _number else LEAST_SHARE
         if filled and sum(one is not None for one in read) >= max(1.0, enough * len(filled)):
-            return read
-    return [None] * len(texts)
+            return kind, read
+    return None, [None] * len(texts)
+
+
+def within(column: Sequence[str], limit: str, bound: str, head: str = "") -> list[bool] | None:
+    """Which texts of a column are on the right side of a limit; one that has no measure is not.
+
+    `bound` is one of `BOUNDS`, `head` the column's, which may tell a unit (`Duration (min)`). None where the limit is no measure of the
+    column's kind: a time of the day beside prices.
+    """
+    kind, read = _read(column)
+    text = " ".join(limit.lower().replace(" of ", " ").split())
+    if kind is None or bound not in BOUNDS:
+        return None
+    if kind is _date:
+        found = _to_the_day(column, text)
+    else:
+        late = text == "midnight" and bound in (BELOW, UPTO)  # the end of the day, and not its beginning
+        edge = _number_limit(column, text, head) if kind is _number else _limit(kind, column, "24:00" if late else text)
+        found = None if edge is None else (read, edge)
+    if found is None:
+        return None
+    values, edge = found
+    holds = {ABOVE: float.__gt__, FROM: float.__ge__, BELOW: float.__lt__, UPTO: float.__le__}[bound]
+    return [value is not None and holds(value, edge) for value in values]
+
+
+def _limit(kind: _Kind, column: Sequence[str], limit: str) -> float | None:
+    """What a limit is among times, durations, laps and days of the week; None where it is none."""
+    if (clock := re.fullmatch(r"(\d{1,2})(?:\.([0-5]\d))?", limit)) is not None and kind is _clock:
+        hour = int(clock[1])
+        late = 0 < hour < 12 and all(value is None or value >= 720 for value in map(kind, column))  # “after 5” of an afternoon
+        return (hour + 12 * late) * 60.0 + int(clock[2] or 0) if hour <= 24 else None
+    if kind is _duration:
+        if (minutes := _minutes_of(limit)) is not None:
+            return minutes
+        if re.fullmatch(r"\d+(?:\.\d+)?", limit):  # in the unit of the cells
+            return float(limit) * (1 if any(re.search(r"\d\s*m|min", one) for one in column) else 60)
+    return kind(limit)
+
+
+def _number_limit(column: Sequence[str], limit: str, head: str) -> float | None:
+    """What a limit is among numbers; None where it is none, as a time of the day."""
+    if _clock(limit) is not None or _date(limit) is not None:
+        return None
+    known = [abs(value) for value in map(_number, column) if value is not None]
+    if (minutes := _minutes_of(limit)) is not None:
+        hours = _HOURS.search(head) or (not _MINUTES.search(head) and "h" in limit and max(known, default=0.0) <= 24)
+        return minutes / 60 if hours else minutes
+    edge = _number(limit)
+    stated, great = _great(head), _great(limit)
+    if edge is None or not known or _great("\n".join(column)) > 1:
+        return edge  # the cells say their unit
+    if stated > 1 and great > 1:
+        return edge / stated
+    if edge <= max(known):
+        return edge
+    for unit in (stated, great):  # “60 thousand” of figures in thousands, where nothing is as much
+        if unit > 1 and min(known) / 10 <= edge / unit <= max(known) * 10:
+            return edge / unit
+    return edge
+
+
+def _great(text: str) -> float:
+    """How much a unit in a text multiplies by, 1 without one."""
+    return next((by for word, by in GREAT.items() if re.search(rf"(?<![a-z]){word}s?\b", text, re.IGNORECASE)), 1.0)
+
+
+def _minutes_of(text: str) -> float | None:
+    """The minutes of a duration with a unit, as “1.5 hours”."""
+    if (found := re.fullmatch(r"(\d[\d,]{0,9}(?:\.\d{1,9})?) ?(h(?:(?:ou)?rs?)?|min(?:ute)?s?)", text)) is not None:
+        return float(found[1].replace(",", "")) * (60 if found[2].startswith("h") else 1)
+    return _duration(text)
+
+
+def _to_the_day(column: Sequence[str], limit: str) -> tuple[list[float | None], float] | None:
+    """The dates of a column and a limit, both to the day, month or year that the limit has."""
+    edge = (int(limit), 0, 0) if re.fullmatch(r"(?:19|20)\d\d", limit) else _calendar(limit)
+    dates = [_calendar(" ".join(one.split())) for one in column]
+    years = {one[0] for one in dates if one is not None}
+    if edge is None or (not edge[0] and len(years) > 1) or (edge[0] and years == {0}):
+        return None
+
+    def to(date: tuple[int, int, int]) -> float:
+        year, month, day = date
+        return (year * 372.0 if edge[0] else 0.0) + (month * 31.0 if edge[1] else 0.0) + (day if edge[2] else 0.0)
+
+    return [None if one is None else to(one) for one in dates], to(edge)
 
 
 def extremes(column: Sequence[str], *, most: bool) -> list[int]:
@@ -82,6 +179,12 @@ def _minutes(hour: int, minute: int, half: str | None) -> float:
 
 
 def _date(text: str) -> float | None:
+    found = _calendar(text)
+    return None if found is None else found[0] * 372.0 + found[1] * 31.0 + found[2]
+
+
+def _calendar(text: str) -> tuple[int, int, int] | None:
+    """Year, month and day of a date, 0 for what it leaves out."""
     for form in _DATES:
         if (found := form.fullmatch(text)) is None:
             continue
@@ -89,7 +192,7 @@ def _date(text: str) -> float | None:
         month = MONTHS.index(said["month"][:3].lower()) + 1 if said.get("month") else int(said["number"])
         year = int(said["year"] or 0)
         year += 0 if not said["year"] or year >= 100 else 2000 if year < 50 else 1900
-        return year * 372.0 + month * 31.0 + int(said.get("day") or 0)
+        return year, month, int(said.get("day") or 0)
     return None
 
 
@@ -116,6 +219,6 @@ def _number(text: str) -> float | None:
         return None
     digits = found["digits"].strip(",' ")
     plain = digits.replace(",", ".") if _COMMA.fullmatch(digits) else re.sub(r"[,' ]", "", digits)
-    rest = text[found.end() :].strip(" )+").lower().split(" ")[0]
+    rest = text[found.end() :].strip(" )+").lower().split(" ")[0].removesuffix("s")
     value = float(plain) * GREAT.get(rest, 1.0)
     return -value if _MINUS.fullmatch(text[: found.start()]) else value

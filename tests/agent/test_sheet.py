@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
+from orchestra.agent.asked import Given  # noqa: E402
 from orchestra.agent.encoder import Encoder  # noqa: E402
 from orchestra.agent.sheet import MAX_QUESTION, Sheet, Spot, heads  # noqa: E402
 from orchestra.testing.encoder import write_encoder  # noqa: E402
@@ -84,7 +85,7 @@ def test_figures_of_the_question_and_of_the_text_are_places_outside_of_the_table
     asked = [("1,500", "1,500"), ("twice", "2"), ("7", "7"), ("both", "2"), ("twelve", "12")]
     text = [("12", "12"), ("1,200.5", "1,200.5"), ("$3", "3"), ("(-7)", "-7"), ("(40)", "-40")]
     assert sheet.spots[len(FILLED) :] == [
-        *(Spot(said, figure=figure, asked=True) for said, figure in asked),
+        *(Spot(said, figure=figure, given=Given(said, figure, figure)) for said, figure in asked),
         *(Spot(said, figure=figure) for said, figure in text),
     ]
 

@@ -14,23 +14,8 @@ from orchestra.agent.sheet import Sheet  # noqa: E402
 from orchestra.agent.table_ways import SCALES  # noqa: E402
 from orchestra.agent.tables import Tables  # noqa: E402
 from orchestra.agent.units import SIGNS, Units  # noqa: E402
-from tests.agent.tables import told  # noqa: E402
-from tests.agent.test_tables import (  # noqa: E402
-    ADA,
-    AGE,
-    GRACE,
-    Hand,
-    answer,
-    arrays,
-    card,
-    encoder,
-    reader,
-    share,
-    sheet_of,
-    spot,
-    sure,
-    way_and_scale,
-)  # fmt: skip
+from tests.agent.tables import Hand, answer, arrays, share, spot, sure, told, way_and_scale  # noqa: E402
+from tests.agent.test_tables import ADA, AGE, GRACE, card, encoder, reader, sheet_of  # noqa: E402
 
 __all__ = ["card", "encoder", "reader"]
 HEAD_FIRST = Units(signs=tuple(5.0 if name.endswith(".head") else 1.0 for name in SIGNS), usual=(0.5, 0.0, 0.0))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,43 +19,33 @@ from orchestra.agent.classical import packed  # noqa: E402
 from orchestra.agent.encoder import Encoder  # noqa: E402
 from orchestra.agent.sheet import Sheet  # noqa: E402
 from orchestra.agent.table_ways import SCALES, WAYS  # noqa: E402
-from orchestra.agent.tables import AT, FORMAT, MAX_WINDOWS, NAMES, Found, Layout, Logits, Tables, of_tables, weighed, written  # noqa: E402
+from orchestra.agent.tables import AT, MAX_WINDOWS, NAMES, Found, Layout, Tables, of_tables, weighed, written  # noqa: E402
 from orchestra.errors import InputError  # noqa: E402
 from orchestra.testing.encoder import SHAPE, write_encoder  # noqa: E402
 from orchestra.values.arithmetic import evaluate  # noqa: E402
 from orchestra.values.types import Validator  # noqa: E402
-from tests.agent.tables import CARD, WORDS, told  # noqa: E402
+from tests.agent.tables import (  # noqa: E402
+    CARD,
+    WORDS,
+    Hand,
+    Place,
+    answer,
+    arrays,
+    layout,
+    share,
+    sigmoid,
+    spot,
+    sure,
+    told,
+    way_and_scale,
+    write,
+)
 
 TABLE = [["name", "age", "books"], ["ada", "36", "12"], ["grace", "85", "-"], ["alan", "", "$ 9"], ["total", "(2)", "21"]]
 TEXT = ["ada has 7 books . is it ?", "alan is 40 ."]
 QUESTION = "what is twice the difference of 5 ?"
 ADA, GRACE, ALAN, TOTAL = 1, 2, 3, 4
 NAME, AGE, BOOKS = 0, 1, 2
-Place = tuple[int, int] | str
-"""A cell by row and column, or a figure of the text or of the question by what stands there."""
-
-
-def layout(**changes: Any) -> dict[str, Any]:
-    said: dict[str, Any] = {"format": FORMAT, "question": "question", "table": "table", "paragraphs": "paragraphs", "tokens": 64}
-    return said | {"base": {"licence": "CC0-1.0", "sha256": {}}, "data": [], "arrays": "tables.npz"} | changes
-
-
-def arrays(rank: int = 2, up: float = 0.0) -> dict[str, Any]:
-    chance = np.random.default_rng(3)
-    made: dict[str, Any] = {"weight": chance.normal(size=(len(NAMES), SHAPE.width)), "bias": np.zeros(len(NAMES))}
-    for name in SHAPE.names:
-        taken, gives = SHAPE.sides(name)
-        made |= {f"down.{name}": chance.normal(size=(1, rank, taken)), f"up.{name}": np.full((1, gives, rank), up)}
-    return made
-
-
-def write(folder: Path, made: dict[str, Any], **changes: Any) -> Card:
-    text, data = packed(layout(**changes), made)
-    folder.mkdir(exist_ok=True)
-    (folder / "agent.yaml").write_text(CARD)
-    (folder / "model.json").write_text(text)
-    (folder / "tables.npz").write_bytes(data)
-    return Card.load(folder)
 
 
 @pytest.fixture(scope="module")
@@ -78,81 +67,10 @@ def sheet_of(reader: Tables, question: str = QUESTION, table: Any = TABLE, parag
     return reader.sheet({"question": question, "table": table, "paragraphs": list(paragraphs)})
 
 
-def spot(sheet: Sheet, place: Place) -> int:
-    """The number of a place."""
-    [found] = [at for at, one in enumerate(sheet.spots) if place in ((one.row, one.column), one.text if one.row < 0 else None)]
-    return found
-
-
 def token(sheet: Sheet, text: str) -> int:
     """The first token of the text around the table that says this."""
     prose = sheet.prose()
     return next(at for at, span in enumerate(sheet.chars) if prose[at] and span is not None and sheet.text[slice(*span)] == text)
-
-
-@dataclass(frozen=True)
-class Hand:
-    """Logits made by hand: what is not named is unlikely."""
-
-    ways: Sequence[str]
-    """The likeliest one first."""
-    scale: str = ""
-    cells: Mapping[Place, float] | None = None
-    first: Mapping[Place, float] | None = None
-    second: Mapping[Place, float] | None = None
-    rows: Mapping[int, float] | None = None
-    asked: Mapping[int, float] | None = None
-    by: Mapping[int, float] | None = None
-    begin: Mapping[int, float] | None = None
-    end: Mapping[int, float] | None = None
-
-    def logits(self, sheet: Sheet) -> Logits[Any]:
-        wide = max((len(row) for row in sheet.table), default=0)
-
-        def places(given: Mapping[Place, float] | None) -> Any:
-            return _filled(len(sheet.spots), {spot(sheet, place): value for place, value in (given or {}).items()})
-
-        return Logits(
-            ways=_filled(len(WAYS), {WAYS.index(way): 8.0 - 2 * rank for rank, way in enumerate(self.ways)}),
-            scales=_filled(len(SCALES), {SCALES.index(self.scale): 1.0}),
-            cells=places(self.cells),
-            first=places(self.first),
-            second=places(self.second),
-            rows=_filled(len(sheet.table), self.rows or {}),
-            asked=_filled(wide, self.asked or {}),
-            by=_filled(wide, self.by or {}),
-            begin=_filled(len(sheet.chars), self.begin or {}),
-            end=_filled(len(sheet.chars), self.end or {}),
-        )
-
-
-def _filled(count: int, values: Mapping[int, float]) -> Any:
-    made = np.full(count, -6.0)
-    for at, value in values.items():
-        made[at] = value
-    return made
-
-
-def answer(reader: Tables, sheet: Sheet, hand: Hand) -> dict[str, Any]:
-    """What is written for logits."""
-    return written(*reader.choose(sheet, hand.logits(sheet)), sheet)
-
-
-def sure(reader: Tables, sheet: Sheet, hand: Hand) -> float:
-    return reader.choose(sheet, hand.logits(sheet))[0].sure
-
-
-def share(logits: Any, at: int) -> float:
-    return float(np.exp(logits[at]) / np.exp(logits).sum())
-
-
-def way_and_scale(logits: Logits[Any], way: str) -> float:
-    """How probable this way and the likeliest scale are."""
-    return share(logits.ways, WAYS.index(way)) * share(logits.scales, int(logits.scales.argmax()))
-
-
-def sigmoid(value: float) -> float:
-    return float(1 / (1 + np.exp(-value)))
 
 
 # What is read off
@@ -296,7 +214,7 @@ def test_two_are_summed_up_at_least(reader: Tables) -> None:
     sheet = sheet_of(reader)
     hand = Hand(["mean"], cells={(ADA, AGE): 2.0, (ADA, BOOKS): -2.0})
     assert answer(reader, sheet, hand) == told("mean", expression="(36 + 12) / 2", cells=[[ADA, AGE], [ADA, BOOKS]])
-    figures = sum(one.figure is not None and not one.asked for one in sheet.spots)
+    figures = sum(one.figure is not None and one.given is None for one in sheet.spots)
     chances = sigmoid(2.0) * sigmoid(2.0) * sigmoid(6.0) ** (figures - 2)
     assert sure(reader, sheet, hand) == pytest.approx(chances * way_and_scale(hand.logits(sheet), "mean"))
 

@@ -127,6 +127,102 @@ def test_what_may_be_negative_is_told_by_the_question(question: str, way: str) -
     assert found.output["way"] == way
 
 
+TOWNS = [
+    ["Town", "People", "Opened"],
+    ["Ulm", "126", "1890"],
+    ["Riga", "605", "1930"],
+    ["Bern", "134", ""],
+    ["Oslo", "709", "1965"],
+    ["Brest"],
+]
+TOTAL = ["Total", "1,574", ""]
+ULM, RIGA, BERN, OSLO = 1, 2, 3, 4
+OVER = {"column": 1, "bound": "above", "limit": "130"}
+
+
+def towns(question: str, table: list[list[str]] = TOWNS, **output: Any) -> dict[str, Any]:
+    """What a question to the towns is told."""
+    said = {"scale": "", "expression": None, "quotes": [], **output}
+    (found,) = told([Row("1", {"question": question, "table": table, "paragraphs": []}, said, "one")])
+    assert found.output.keys() == set(FIELDS)
+    return dict(found.output)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"way": "count", "expression": "3", "rows": [RIGA, BERN, OSLO], "column": None},
+        {"way": "most", "quotes": ["Oslo"], "rows": [RIGA, BERN, OSLO], "column": 1},
+        {"way": "least", "quotes": ["Riga"], "rows": [RIGA, BERN, OSLO], "column": 2},
+        {"way": "range", "expression": "709 - 134", "rows": [RIGA, BERN, OSLO], "column": 1},
+        {"quotes": ["Riga", "Bern", "Oslo"]},
+        {"expression": "605 + 134 + 709"},
+        {"expression": "(605 + 709 + 134) / 3"},
+    ],
+)
+def test_a_question_that_bounds_the_very_rows_of_its_answer_is_told_its_condition(output: dict[str, Any]) -> None:
+    for table in (TOWNS, [*TOWNS, TOTAL]):
+        found = towns("Which have more than 130?", table, **output)
+        assert (found["condition"], found["rows"]) == (OVER, [RIGA, BERN, OSLO]), "a total is none of them"
+
+
+@pytest.mark.parametrize(
+    ("question", "output"),
+    [
+        ("Which of the 130?", {"quotes": ["Riga", "Bern", "Oslo"]}),
+        ("Which have less than 130?", {"quotes": ["Riga", "Bern", "Oslo"]}),
+        ("Which have more than 130?", {"quotes": ["Riga", "Bern"]}),
+        ("Which have more than 130?", {"quotes": ["Riga", "Oslo", "Bern"]}),
+        ("Which have more than 130?", {"quotes": ["Ulm"]}),
+        ("Which have more than 130?", {"expression": "605 + 134"}),
+        ("Which have more than 130?", {"way": "count", "expression": "2", "rows": [RIGA, OSLO], "column": None}),
+        ("Which have more than 9000?", {"way": "count", "expression": "0", "rows": [], "column": None}),
+        ("Which have more than 130?", {"expression": "709 - 134"}),
+        ("Which have more than 130?", {"quotes": ["Ri"]}),
+        ("Which is it?", {"quotes": ["Riga"]}),
+    ],
+)
+def test_other_rows_and_other_questions_are_told_none(question: str, output: dict[str, Any]) -> None:
+    assert towns(question, **output)["condition"] is None
+
+
+def test_a_condition_that_all_rows_hold_is_told_to_none() -> None:
+    table = TOWNS[:5]
+    found = towns("Which have more than 100?", table, way="count", expression="4", rows=[1, 2, 3, 4], column=None)
+    assert (found["condition"], found["rows"]) == (None, [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize(("people", "condition"), [("126", {**OVER, "limit": "500"}), ("505", None)])
+def test_where_two_columns_would_do_none_is_told(people: str, condition: dict[str, Any] | None) -> None:
+    table = [["Town", "People", "Beds"], ["Ulm", "7", "9"], ["Riga", "605", people], ["Oslo", "709", "800"]]
+    output: dict[str, Any] = {"way": "count", "expression": "2", "rows": [2, 3], "column": None}
+    assert towns("Which have more than 500?", table, **output)["condition"] == condition
+
+
+def test_where_two_figures_would_do_none_is_told() -> None:
+    output: dict[str, Any] = {"way": "count", "expression": "3", "rows": [RIGA, BERN, OSLO], "column": None}
+    assert towns("Which have more than 130, and over 20?", **output)["condition"] == OVER
+    assert towns("Which have more than 130, and over 131?", **output)["condition"] is None
+
+
+def test_a_condition_that_was_written_stays() -> None:
+    written = {"column": 2, "bound": "from", "limit": "130"}
+    output: dict[str, Any] = {"way": "count", "expression": "3", "rows": [RIGA, BERN, OSLO], "column": None, "condition": written}
+    found = towns("Which have more than 130?", **output)
+    assert (found["condition"], found["rows"]) == (written, [RIGA, BERN, OSLO])
+
+
+@pytest.mark.parametrize(("way", "expression"), [("gap", "709 - 605"), ("share", "605 / 709 * 100")])
+def test_of_two_figures_no_condition_is_told(way: str, expression: str) -> None:
+    found = towns("Which have more than 600, and how do they differ?", expression=expression)
+    assert (found["way"], found["condition"]) == (way, None)
+
+
+@pytest.mark.parametrize("table", [[], [[]], [["Town"]], [["Town", "People"], ["Ulm"]]])
+def test_a_table_of_nothing_is_told_no_condition(table: list[list[str]]) -> None:
+    assert towns("Which have more than 130?", table, way="count", expression="0", rows=[], column=None)["condition"] is None
+
+
 def source(folder: Path, count: int) -> Path:
     """A file of TAT-QA with tables of their own: of each a difference, words, and a count."""
     items = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,7 +128,11 @@ def test_some_questions_of_a_table_have_a_third_line_and_others_have_none(tmp_pa
 @pytest.mark.parametrize(
     ("answer", "how", "said"),
     [
-        ("= Northgate", "highest Opened", "'highest' is none of most, least, count"),
+        (
+            "= Northgate",
+            "highest Opened",
+            "'highest Opened' is not a way of count, cells, sum, mean, most, least, range, a column, and rows",
+        ),
         ("= Northgate", "most Shut", "'Shut' is not the head of one column"),
         ("= Northgate", "most 1962", "'1962' is not the head of one column"),
         ("= Northgate", "most", "'' is not the head of one column"),
@@ -152,6 +157,165 @@ def test_a_third_line_that_does_not_come_to_the_answer_is_refused(tmp_path: Path
     with pytest.raises(Unusable) as caught:
         tables(file(tmp_path, f"{COMPARED}? Which?\n{answer}\n@ {how}\n"))
     assert str(caught.value) == f"{tmp_path / 'some.txt'}:6: {said}"
+
+
+FLATS = """Flat | Rent (€) | Rooms | Opens | Balance
+Lindenhof | 780 | 2 | 9:15 | (3)
+Am Wehr | 640 | 1 | 11:40 | 5
+Kirchgasse | 1,120 | 4 | 18:00 | -
+Total | 2,540 | 7 | - | 2
+"""
+LINDENHOF, WEHR, KIRCHGASSE, ALL = 1, 2, 3, 4
+RENT, ROOMS, OPENS, BALANCE = 1, 2, 3, 4
+
+
+def asked(folder: Path, question: str, answer: str, how: str) -> dict[str, Any]:
+    """The output of a question to the flats."""
+    (row,) = tables(file(folder, f"{FLATS}? {question}\n{answer}\n@ {how}\n"))
+    return dict(row.output)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "how", "rows", "column", "condition"),
+    [
+        ("under 700?", "# 1", "count if Rent (€) < 700", [WEHR], None, (RENT, "below", "700")),
+        ("at most 780?", "# 2", "count if Rent (€) <= 780", [LINDENHOF, WEHR], None, (RENT, "upto", "780")),
+        ("over 780?", "# 1", "count if Rent (€) > 780 ! Total", [KIRCHGASSE], None, (RENT, "above", "780")),
+        ("from 780?", "# 2", "count if Rent (€) >= 780 ! Total", [LINDENHOF, KIRCHGASSE], None, (RENT, "from", "780")),
+        ("over 780?", "# 1", "count if Rent (€) > 780 : #1 ; #3", [KIRCHGASSE], None, (RENT, "above", "780")),
+        ("over 780?", "# 1", "count #1 ; Kirchgasse if Rent (€) > 780", [KIRCHGASSE], None, (RENT, "above", "780")),
+        ("over 9000?", "# 0", "count if Rent (€) > 9000", [], None, (RENT, "above", "9000")),
+        ("two or more?", "# 1", "count if Rooms >= 2 : #1 ; #2", [LINDENHOF], None, (ROOMS, "from", "two")),
+        ("1 of those over 2?", "# 1", "count if Rooms > 2 ! Total", [KIRCHGASSE], None, (ROOMS, "above", "2")),
+        ("after half past nine?", "# 2", "count if Opens > 9:30", [WEHR, KIRCHGASSE], None, (OPENS, "above", "half past nine")),
+        ("by 6pm?", "# 3", "count if Opens <= 6pm", [LINDENHOF, WEHR, KIRCHGASSE], None, (OPENS, "upto", "6pm")),
+        ("under 800?", "= Lindenhof ; Am Wehr", "cells Flat if Rent (€) < 800", [LINDENHOF, WEHR], None, (RENT, "below", "800")),
+        ("under 800?", "= Am Wehr ; Lindenhof", "cells Flat if Rent (€) < 800", [LINDENHOF, WEHR], None, (RENT, "below", "800")),
+        ("under 800?", "# 780 + 640", "sum Rent (€) if Rent (€) < 800", [LINDENHOF, WEHR], None, (RENT, "below", "800")),
+        ("under 800?", "# (780 + 640) / 2", "mean Rent (€) if Rent (€) < 800", [LINDENHOF, WEHR], None, (RENT, "below", "800")),
+        ("under 800?", "# -3 + 5", "sum Balance if Rent (€) < 800", [LINDENHOF, WEHR], None, (RENT, "below", "800")),
+        ("under 800?", "= Lindenhof", "most Rooms if Rent (€) < 800", [LINDENHOF, WEHR], ROOMS, (RENT, "below", "800")),
+        ("over 1 room?", "= 780", "least Rent (€) if Rooms > 1 ! Total", [LINDENHOF, KIRCHGASSE], RENT, (ROOMS, "above", "1")),
+        ("over 1 room?", "# 1,120 - 780", "range Rent (€) if Rooms > 1 ! Total", [LINDENHOF, KIRCHGASSE], RENT, (ROOMS, "above", "1")),
+    ],
+)
+def test_rows_may_be_those_on_one_side_of_a_figure_of_the_question(
+    tmp_path: Path, question: str, answer: str, how: str, rows: list[int], column: int | None, condition: tuple[int, str, str]
+) -> None:
+    output = asked(tmp_path, question, answer, how)
+    assert (output["way"], output["rows"], output["column"]) == (how.split()[0], rows, column)
+    assert output["condition"] == dict(zip(("column", "bound", "limit"), condition, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("answer", "how", "rows"),
+    [
+        ("= Lindenhof ; Am Wehr ; Kirchgasse", "cells Flat ! Total", [LINDENHOF, WEHR, KIRCHGASSE]),
+        ("# 780 + 640 + 1,120", "sum Rent (€) ! Total", [LINDENHOF, WEHR, KIRCHGASSE]),
+        ("# (2 + 1) / 2", "mean Rooms : #1 ; #2", [LINDENHOF, WEHR]),
+        ("# 1,120 - 640", "range Rent (€) ! Total", [LINDENHOF, WEHR, KIRCHGASSE]),
+        ("# 5 - -3", "range Balance", [LINDENHOF, WEHR, KIRCHGASSE, ALL]),
+        ("# 18:00 - 9:15", "range Opens", [LINDENHOF, WEHR, KIRCHGASSE, ALL]),
+    ],
+)
+def test_cells_sums_and_ranges_are_of_rows_without_a_condition_too(tmp_path: Path, answer: str, how: str, rows: list[int]) -> None:
+    output = asked(tmp_path, "And?", answer, how)
+    assert (output["way"], output["rows"]) == (how.split()[0], rows)
+    assert output["column"] == ({"Balance": BALANCE, "Opens": OPENS}.get(how.split()[1], RENT) if how.startswith("range") else None)
+    assert "condition" not in output
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "how", "said"),
+    [
+        ("under 700?", "# 2", "count if Rent (€) < 700", "1 rows are counted, and the answer is 2"),
+        ("over 700?", "# 1", "count if Rent (€) < 600", "'600' is no figure of the question, which has 700"),
+        ("over 700 for 2?", "# 1", "count if Rent (€) < 600", "'600' is no figure of the question, which has 700, 2"),
+        ("And?", "# 1", "count if Rent (€) < 700", "'700' is no figure of the question, which has none"),
+        ("after 6pm?", "# 0", "count if Rooms > 6pm", "'6pm' cannot be compared with the column Rooms"),
+        ("over 700?", "# 4", "count if Flat > 700", "'700' cannot be compared with the column Flat"),
+        ("over 700?", "# 4", "count if Shut > 700", "'Shut' is not the head of one column"),
+        ("under 800?", "= Lindenhof", "cells if Rooms < 800", "'' is not the head of one column"),
+        (
+            "under 800?",
+            "= Lindenhof",
+            "cells Flat if Rent (€) < 800",
+            "the cells are ['Lindenhof', 'Am Wehr'], and the answer is ['Lindenhof']",
+        ),
+        ("under 800?", "# 780 + 2", "sum Rent (€) if Rent (€) < 800", "the figures are ['780', '640'], and the answer is 780 + 2"),
+        (
+            "under 800?",
+            "# (780 + 640) / 3",
+            "mean Rent (€) if Rent (€) < 800",
+            "the figures are ['780', '640'], and the answer is (780 + 640) / 3",
+        ),
+        (
+            "under 800?",
+            "= Am Wehr",
+            "most Rent (€) if Rent (€) < 800",
+            "the most of Rent (€) stands in ['Lindenhof'], and the answer does not",
+        ),
+        ("over 9000?", "= Total", "most Rent (€) if Rent (€) > 9000", "the most of Rent (€) stands in [], and the answer does not"),
+        ("And?", "# 640 - 1,120", "range Rent (€) ! Total", "the range of Rent (€) is 1,120 - 640, and the answer is 640 - 1,120"),
+        ("And?", "= 640", "range Rent (€) ! Total", "the range of Rent (€) is 1,120 - 640, and the answer is ['640']"),
+        ("And?", "# 1 - 1", "range Flat", "the range of Flat is None, and the answer is 1 - 1"),
+    ],
+)
+def test_a_condition_that_does_not_come_to_the_answer_is_refused(tmp_path: Path, question: str, answer: str, how: str, said: str) -> None:
+    with pytest.raises(Unusable) as caught:
+        asked(tmp_path, question, answer, how)
+    assert str(caught.value) == f"{tmp_path / 'some.txt'}:6: {said}"
+
+
+@pytest.mark.parametrize(
+    "how", ["count if Rooms = 800", "count if Rooms >", "count if > 800", "if Rooms > 800", "count Flat of Rooms >> 8"]
+)
+def test_a_condition_of_another_form_is_refused(tmp_path: Path, how: str) -> None:
+    with pytest.raises(Unusable, match=r"some\.txt:6: "):
+        asked(tmp_path, "over 800?", "# 0", how)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "how"),
+    [
+        ("under 800?", "# 780 - 640", "sum Rent (€) if Rent (€) < 800"),
+        ("under 800?", "# 3 + 5", "sum Balance if Rent (€) < 800"),
+        ("under 800?", "# 780 * 640 / 2", "mean Rent (€) if Rent (€) < 800"),
+        ("under 60?", "# 3", "count if Rooms < 6 ! Total"),
+    ],
+)
+def test_what_is_no_sum_of_the_cells_and_a_half_of_a_figure_are_refused(tmp_path: Path, question: str, answer: str, how: str) -> None:
+    with pytest.raises(Unusable):
+        asked(tmp_path, question, answer, how)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "minutes"),
+    [("How long?", "11:40 - 9:15", 145), ("until 6:30 pm?", "6:30 pm - 9:15", 555), ("until 12:10 am?", "9:15 - 12:10 a.m.", 545)],
+)
+def test_times_of_a_table_or_of_a_question_are_computed_with(tmp_path: Path, question: str, answer: str, minutes: int) -> None:
+    asked = question.replace("am", "a.m.")
+    (row,) = tables(file(tmp_path, f"{FLATS}? {asked}\n# {answer}\n"))
+    assert evaluate(row.output["expression"]) == minutes
+
+
+@pytest.mark.parametrize("answer", ["11:41 - 9:15", "6:30 pm - 9:15", "11:40 - 9:15 -"])
+def test_times_that_stand_nowhere_are_refused(tmp_path: Path, answer: str) -> None:
+    with pytest.raises(Unusable, match=r"some\.txt:6: "):
+        tables(file(tmp_path, f"{FLATS}? How long?\n# {answer}\n"))
+
+
+def test_a_figure_beside_times_that_stands_nowhere_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Unusable):
+        tables(file(tmp_path, f"{FLATS}? How long?\n# 11:40 - 9:15 + 77\n"))
+
+
+@pytest.mark.parametrize(("question", "answer"), [("for twenty-five?", "25 * 780"), ("a dozen?", "12 * 780"), ("at 1,500?", "1,500 - 780")])
+def test_figures_of_a_question_are_computed_with_in_words_too(tmp_path: Path, question: str, answer: str) -> None:
+    (row,) = tables(file(tmp_path, f"{FLATS}? {question}\n# {answer}\n"))
+    assert row.output["expression"] == answer
+    with pytest.raises(Unusable, match="does not stand"):
+        tables(file(tmp_path, f"{FLATS}? And?\n# {answer.replace('12', '35')}\n"))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from orchestra.agent.tables import AT, Layout, Tables  # noqa: E402
 from orchestra.errors import InputError  # noqa: E402
 from orchestra.learn.contract import contract_digest  # noqa: E402
 from orchestra.learn.dataset import DataSet, Row  # noqa: E402
-from orchestra.learn.tables import MAX_TRAINED, inputs_of, right, run  # noqa: E402
+from orchestra.learn.table_targets import right  # noqa: E402
+from orchestra.learn.tables import MAX_TRAINED, inputs_of, run  # noqa: E402
 from tests.agent.tables import CARD, told  # noqa: E402
 from tests.cli.shell import Shell  # noqa: E402
 from tests.learn.killing import goes_on  # noqa: E402
@@ -149,7 +150,7 @@ def test_the_command_trains_promotes_and_answers(shell: Shell, base: Path) -> No
     made = shell("learn", "train", "teller", "--data", "set", "--epochs", "1", "--out", "made")
     assert made.code == 0, made.err
     assert "orchestra learn promote teller made --data set" in made.out
-    assert json.loads(Path("made/model.json").read_text())["format"] == "orchestra/table/v2"
+    assert json.loads(Path("made/model.json").read_text())["format"] == "orchestra/table/v3"
     assert shell("learn", "promote", "teller", "made", "--data", "set", "--force").code == 0
     Path("table.json").write_text(json.dumps(TABLE))
     told = shell("run", "teller", "-i", "question=Who ?", "-i", "table=@table.json", "-i", "paragraphs=ada is in", "--json")

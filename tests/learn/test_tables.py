@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 np = pytest.importorskip("numpy")
 
 from orchestra.agent.card import Card  # noqa: E402
+from orchestra.agent.conditions import choices  # noqa: E402
 from orchestra.agent.encoder import Encoder  # noqa: E402
 from orchestra.agent.sheet import Sheet  # noqa: E402
 from orchestra.agent.table_ways import PAIRS, SCALES, WAYS  # noqa: E402
@@ -23,8 +24,10 @@ from orchestra.learn.contract import contract_digest  # noqa: E402
 from orchestra.learn.dataset import DataSet, Row  # noqa: E402
 from orchestra.learn.member import Step  # noqa: E402
 from orchestra.learn.spans import Training  # noqa: E402
-from orchestra.learn.tables import Example, Target, loss, right, target, way_of  # noqa: E402
+from orchestra.learn.table_targets import Target, right, target, way_of  # noqa: E402
+from orchestra.learn.tables import Example, loss  # noqa: E402
 from orchestra.testing.encoder import write_encoder  # noqa: E402
+from orchestra.values.measure import BOUNDS  # noqa: E402
 from tests.agent.tables import CARD, NAMES, WORDS, told  # noqa: E402
 
 TABLE = [["name", "20", "30"], ["ada", "36", "$ 12"], ["grace", "36", "-"], ["Alan", "(9)", "1,200"], ["total", "72", "12"]]
@@ -245,7 +248,7 @@ def test_of_two_figures_all_places_will_do(encoder: Encoder, way: str) -> None:
     assert found == wanted(way, "percent", first=first, second=cells(sheet, (1, 1), (2, 1))), "not those of the question"
     asked = target(told(way, expression=written.format("1200", "-9")), sheet)
     assert asked == wanted(way, first=cells(sheet, (3, 2)), second=cells(sheet, (3, 1)))
-    sevens = frozenset(at for at in outside(sheet, "7") if not sheet.spots[at].asked)
+    sevens = frozenset(at for at in outside(sheet, "7") if sheet.spots[at].given is None)
     assert len(sevens) == 2
     only = target(told(way, expression=written.format("7", "5")), sheet)
     assert only == wanted(way, first=sevens, second=outside(sheet, "5")), "what only the question says is taken from there"
@@ -260,7 +263,7 @@ def test_what_is_summed_up_is_found_in_the_table_and_in_the_text(encoder: Encode
     assert found == wanted(way, cells=cells(sheet, (3, 1), (3, 2), (1, 1)), alike=cells(sheet, (2, 1)))
     twice = target(told(way, expression=form.format("36", "36", "72")), sheet)
     assert twice == wanted(way, cells=cells(sheet, (1, 1), (2, 1), (4, 1)))
-    sevens = frozenset(at for at in outside(sheet, "7") if not sheet.spots[at].asked)
+    sevens = frozenset(at for at in outside(sheet, "7") if sheet.spots[at].given is None)
     mixed = target(told(way, expression=form.format("7", "7", "72")), sheet)
     assert mixed == wanted(way, cells=cells(sheet, (4, 1)) | sevens)
     assert target(told(way, expression=form.format("5", "36", "72")), sheet) is None, "nothing of the question is summed up"
@@ -318,6 +321,9 @@ def logits_for(sheet: Sheet, found: Target) -> Logits[Any]:
         by=high(wide, [] if found.by is None else [found.by]),
         begin=high(len(sheet.chars), [first for first, _ in found.spans]),
         end=high(len(sheet.chars), [last for _, last in found.spans]),
+        bounded=high(wide, [] if found.condition is None else [found.condition.column]),
+        limits=high(places, [] if found.condition is None else [choices(sheet)[min(found.condition.choices)][0]]),
+        bounds=high(1 + len(BOUNDS), [0 if found.condition is None else 1 + choices(sheet)[min(found.condition.choices)][1]]),
     )
 
 

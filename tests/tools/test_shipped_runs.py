@@ -78,7 +78,7 @@ async def test_a_question_is_answered_in_the_words_of_the_house(simulated: Simul
 
 
 def reading(expression: str | None, answer: Any, quotes: list[str] | None = None, sure: float = 0.9, **more: Any) -> dict[str, Any]:
-    told = {"way": "cells" if expression is None else "difference", "cells": [], "rows": [], "column": None, **more}
+    told = {"way": "cells" if expression is None else "difference", "cells": [], "rows": [], "column": None, "condition": None, **more}
     said = {**told, "expression": expression, "quotes": quotes or [], "scale": "", "answer": answer}
     return {"table_reader": lambda call: Done(value=said, confidence=sure)}
 
@@ -113,6 +113,16 @@ async def test_a_count_comes_with_the_rows_that_were_counted(simulated: Simulate
     result = await asked(simulated, reading("1", 1, way="count", rows=[1], cells=[[1, 0]]))
     assert (result.status, result.value["answer"]) == ("done", 1)
     assert [cell["text"] for cell in result.value["cells"]] == ["Revenue"]
+
+
+async def test_a_count_of_rows_that_a_figure_bounds_needs_no_quote_but_the_figure(simulated: Simulated) -> None:
+    condition = {"column": 1, "bound": "above", "limit": "1,100"}
+    simulated.answers(reading("1", 1, way="count", rows=[1], cells=[[1, 1]], condition=condition))
+    step = simulated.find("financial_question")
+    said = await simulated.run(step, question="How many had more than 1,100 in 2019?", table=TABLE, paragraphs=[TEXT])
+    assert (said.status, said.value["answer"], [cell["text"] for cell in said.value["cells"]]) == ("done", 1, ["$1,200"])
+    other = await simulated.start(step, question="How many had more than 900 in 2019?", table=TABLE, paragraphs=[TEXT])
+    assert (await other.wait()).status == "abstained", "nobody has said 1,100"
 
 
 async def test_a_comparison_comes_with_the_cell_that_was_compared(simulated: Simulated) -> None:

@@ -1,4 +1,4 @@
-"""Measures: what columns are put in order by, and which columns have none."""
+"""Measures: what columns are put in order by, which columns have none, and which cells are on the right side of a limit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.values.measure import extremes, measures
+from orchestra.values.measure import ABOVE, BELOW, BOUNDS, FROM, UPTO, extremes, measures, within
 
 
 @pytest.mark.parametrize(
@@ -163,3 +163,163 @@ def test_no_text_makes_it_stumble(column: list[str]) -> None:
 )
 def test_the_extremes_of_a_column_are_all_that_are_alike(column: list[str], most: list[int], least: list[int]) -> None:
     assert (extremes(column, most=True), extremes(column, most=False)) == (most, least)
+
+
+# Limits
+
+
+def held(column: list[str], limit: str, bound: str = ABOVE, head: str = "") -> str | None:
+    """Which cells are within a limit, as ones and noughts."""
+    found = within(column, limit, bound, head)
+    return None if found is None else "".join("01"[one] for one in found)
+
+
+@pytest.mark.parametrize(("bound", "wanted"), [(ABOVE, "0010"), (FROM, "0110"), (BELOW, "1000"), (UPTO, "1100")])
+@pytest.mark.parametrize(
+    ("column", "limit"),
+    [
+        (["41", "62", "94", "-"], "62"),
+        (["$1,100", "€ 1,200", "$ 1,300.50", ""], "1,200"),
+        (["(7)", "-6", "0", "n/a"], "-6"),
+        (["8 %", "12%", "15.5%", "–"], "12"),
+        (["0,5", "1,5", "2,25", "–"], "1.5"),
+        (["9:40", "18:30", "23:05", "-"], "6:30 pm"),
+        (["9.40 am", "6.30 pm", "11 pm", "-"], "18:30"),
+        (["9 am", "noon", "3 pm", ""], "12:00"),
+        (["8:15", "9:30", "10:00", "-"], "9:30"),
+        (["45 min", "1 hour", "1 h 20", "-"], "60 minutes"),
+        (["45 min", "2 hours", "2 h 30 min", "-"], "2 hours"),
+        (["30 min", "90 min", "100 min", "-"], "90"),
+        (["1 h", "2 h", "3 h", "-"], "2"),
+        (["12 May 2024", "1 June 2024", "1 May 2025", "-"], "2024-06-01"),
+        (["12 May 2024", "1 June 2024", "2 June 2024", "-"], "1 june"),
+        (["2023-12-31", "2024-02-03", "2025-01-01", ""], "2024"),
+        (["12.5.24", "3.6.24", "1.7.24", ""], "june 2024"),
+        (["12 May", "June 1", "11 June", "-"], "1st june"),
+        (["Monday", "Wed", "Friday", "-"], "wednesday"),
+        (["0:59.95", "1:02.5", "1:02.51", "-"], "1:02.50"),
+        (["900 thousand", "1.2 million", "2 bn", "-"], "1,200,000"),
+        (["10,000", "60,000", "60,001", "-"], "60 thousand"),
+    ],
+)
+def test_cells_are_on_the_right_side_of_a_limit_and_those_without_a_measure_never_are(
+    column: list[str], limit: str, bound: str, wanted: str
+) -> None:
+    assert held(column, limit, bound) == wanted
+
+
+@pytest.mark.parametrize(
+    ("column", "limit"),
+    [
+        (["£9.40", "£12"], "6:00 pm"),
+        (["9", "12"], "18:00"),
+        (["9", "12"], "1 june 2024"),
+        (["9:40", "18:30"], "25"),
+        (["9:40", "18:30"], "12 may"),
+        (["1 h", "2 h"], "6:00 pm"),
+        (["12 May", "3 June"], "5"),
+        (["12 May", "3 June"], "1 june 2024"),
+        (["12 May 2024", "3 June 2025"], "1 june"),
+        (["12 May 2024", "3 June"], "1 june"),
+        (["2019", "2020"], "1 june 2019"),
+        (["Monday", "Friday"], "3"),
+        (["9", "12"], "nobody"),
+        (["9", "12"], ""),
+        (["yes", "no"], "5"),
+        (["", "-"], "5"),
+        ([], "5"),
+    ],
+)
+def test_a_limit_of_another_kind_cannot_be_compared(column: list[str], limit: str) -> None:
+    assert [held(column, limit, bound) for bound in BOUNDS] == [None] * 4
+
+
+def test_a_bound_that_there_is_not_cannot_be_compared() -> None:
+    assert within(["9", "12"], "10", "near") is None
+
+
+@pytest.mark.parametrize(
+    ("head", "limit", "wanted"),
+    [
+        ("Duration (min)", "1 hour", "001"),
+        ("Duration (min)", "60 minutes", "001"),
+        ("minutes", "2 hours", "000"),
+        ("Time", "1 hour", "001"),
+        ("Duration (h)", "61 minutes", "111"),
+        ("Hours", "2 hours", "111"),
+        ("hrs. of work", "3000 minutes", "011"),
+    ],
+)
+def test_the_head_tells_whether_numbers_are_hours(head: str, limit: str, wanted: str) -> None:
+    assert held(["45", "60", "90"], limit, ABOVE, head) == wanted
+
+
+def test_hours_in_a_column_of_fractions_are_compared_with_minutes() -> None:
+    assert held(["0.5", "1.5", "2"], "90 minutes", FROM, "Length (hours)") == "011"
+
+
+@pytest.mark.parametrize(
+    ("column", "limit", "wanted"),
+    [
+        (["58", "61", "70"], "60 thousand", "011"),
+        (["0.5", "0.7"], "0.6 million", "01"),
+        (["58,000", "61,000"], "60 thousand", "01"),
+        (["2,000", "58,000", "61,000"], "60 thousand", "001"),
+        (["1.2 billion", "3 bn"], "2 billion", "01"),
+        (["58", "61", "900"], "60 thousand", "011"),
+        (["700", "5,000"], "60 thousand", "00"),
+        (["-58", "(61)", "3"], "2 thousand", "001"),
+    ],
+)
+def test_thousands_are_compared_with_figures_in_thousands_and_with_whole_ones(column: list[str], limit: str, wanted: str) -> None:
+    assert held(column, limit) == wanted
+
+
+def test_dates_are_compared_to_the_month_or_the_year_where_a_limit_has_no_more() -> None:
+    column = ["31 December 2023", "1 January 2024", "30 June 2024"]
+    assert (held(column, "2024", FROM), held(column, "2024", ABOVE), held(column, "2023", UPTO)) == ("011", "000", "100")
+    assert (held(column, "january 2024", UPTO), held(column, "january 2024", ABOVE)) == ("110", "001")
+
+
+def test_blanks_in_cells_and_in_a_limit_make_no_difference() -> None:
+    assert held(["  9:40\n", "6:30\u00a0 pm"], " 6:00  pm") == "01"
+    assert held(["1  May 2024", "3 May\n2024"], " 2  may 2024 ") == "01"
+
+
+@given(st.lists(st.integers(-500, 500), min_size=1, max_size=6), st.integers(0, 500))
+def test_each_cell_is_above_or_not_and_from_it_on_or_not(numbers: list[int], limit: int) -> None:
+    column = [str(number) for number in numbers]
+    above, since, below, upto = (within(column, str(limit), bound) for bound in BOUNDS)
+    assert above == [number > limit for number in numbers]
+    assert since == [number >= limit for number in numbers]
+    assert below == [number < limit for number in numbers]
+    assert upto == [number <= limit for number in numbers]
+
+
+@given(st.lists(st.text(max_size=12), max_size=6), st.text(max_size=12), st.sampled_from(BOUNDS), st.text(max_size=6))
+def test_no_column_and_no_limit_make_it_stumble(column: list[str], limit: str, bound: str, head: str) -> None:
+    found = within(column, limit, bound, head)
+    assert found is None or len(found) == len(column)
+
+
+MEANT = {
+    "the unit of the table and not that of the question": (["500", "700"], "0.6 million", ABOVE, "Sales in thousands", "01"),
+    "a limit that is far below figures in thousands": (["58", "90"], "2 thousand", ABOVE, "In thousands", "11"),
+    "the head tells thousands": (["58", "61"], "60,000", ABOVE, "People (thousands)", "01"),
+    "several millions": (["1,500,000", "2,500,000"], "2 millions", ABOVE, "", "01"),
+    "a time with a point": (["9:10", "9:25", "9:40"], "9.30", ABOVE, "", "001"),
+    "a fraction of an hour beside durations": (["1 h", "2 h"], "1.5 hours", ABOVE, "", "01"),
+    "a fraction of an hour beside minutes": (["30", "90", "91"], "1.5 hours", ABOVE, "Duration (min)", "001"),
+    "a date with `of`": (["1 May 2024", "4 May 2024"], "3rd of may 2024", ABOVE, "", "01"),
+    "minutes with a comma": (["15", "25"], "1,200 minutes", ABOVE, "Length (h)", "01"),
+    "midnight is the end of the day": (["18:30", "23:00"], "midnight", BELOW, "", "11"),
+}
+
+
+@pytest.mark.parametrize(
+    ("column", "limit", "bound", "head", "wanted"),
+    MEANT.values(),
+    ids=MEANT,
+)
+def test_a_limit_is_what_is_meant(column: list[str], limit: str, bound: str, head: str, wanted: str) -> None:
+    assert held(column, limit, bound, head) == wanted

@@ -1,0 +1,79 @@
+"""Conditions: which rows count, where a question bounds them by a figure of its own (“larger than 90 square metres”).
+
+What bounds them is one of the question's figures, in one of four ways, or there is no condition: these are chosen among together. Then the
+column is chosen, and code compares its cells with the figure (`orchestra.values.measure.within`), as a query would.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from orchestra.agent.table_ways import CELLS, COUNT, LEAST, MEAN, MOST, RANGE, SUM
+from orchestra.values.measure import BOUNDS, within
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from orchestra.agent.sheet import Sheet
+
+CONDITIONED: Final = frozenset({CELLS, COUNT, MOST, LEAST, SUM, MEAN, RANGE})
+"""The ways that rows may be bounded in."""
+WORDED: Final = 3.0
+"""The logit that is added to the bound that words around a figure set, before anything is learnt."""
+
+
+class Condition(NamedTuple):
+    """Which rows hold it: those whose cell of a column is on the right side of a figure of the question."""
+
+    column: int
+    bound: str
+    spot: int
+    """The place of the figure."""
+    holds: tuple[bool, ...]
+    """Of each row, the head's too, which never do."""
+
+
+def offered(sheet: Sheet) -> list[int]:
+    """The places of a sheet that a condition may take its figure from."""
+    return [at for at, spot in enumerate(sheet.spots) if spot.given is not None]
+
+
+def choices(sheet: Sheet) -> list[tuple[int, int]]:
+    """The conditions that there may be but for their columns: a place and the number of a bound. None of them is a choice as well."""
+    return [(at, bound) for at in offered(sheet) for bound in range(len(BOUNDS))]
+
+
+def scores(sheet: Sheet, limits: Any, bounds: Any) -> list[Any]:
+    """The logits of the choices, of numpy and of torch alike: of the place, of the bound, and what words around the figure add."""
+    found = []
+    for at, number in choices(sheet):
+        given = sheet.spots[at].given
+        worded = given is not None and given.bound == BOUNDS[number]
+        found.append(limits[at] + bounds[1 + number] + (WORDED if worded else 0.0))
+    return found
+
+
+def holding(sheet: Sheet, column: int, bound: str, spot: int) -> tuple[bool, ...] | None:
+    """Which rows hold a condition; None where the figure cannot be compared with the column."""
+    given = sheet.spots[spot].given
+    if given is None:
+        return None
+    cells = [sheet.cell(row, column) for row in range(len(sheet.table))]
+    holds = within(cells[sheet.top :], given.measure, bound, " ".join(cells[: sheet.top]))
+    return None if holds is None else (*[False] * sheet.top, *holds)
+
+
+def chosen(sheet: Sheet, choice: NDArray[Any], columns: NDArray[Any]) -> tuple[Condition | None, float]:
+    """The likeliest condition, or none, and how probable that is.
+
+    `choice` is how probable each of `choices` is, behind that there is none; `columns` how probable each column is. A condition that can be
+    compared with no column is none.
+    """
+    best = int(choice.argmax())
+    if best > 0:
+        spot, bound = choices(sheet)[best - 1]
+        for column in columns.argsort()[::-1]:
+            holds = holding(sheet, int(column), BOUNDS[bound], spot)
+            if holds is not None:
+                return Condition(int(column), BOUNDS[bound], spot, holds), float(choice[best] * columns[column])
+    return None, float(choice[0])

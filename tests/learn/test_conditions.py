@@ -1,0 +1,311 @@
+"""Conditions in a training of readers of tables: which one should be found for a row, with which rows and columns, and what is lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+np = pytest.importorskip("numpy")
+
+from orchestra.agent.conditions import WORDED, choices  # noqa: E402
+from orchestra.agent.encoder import Encoder  # noqa: E402
+from orchestra.agent.sheet import Sheet  # noqa: E402
+from orchestra.agent.table_ways import PAIRS, SCALES, WAYS  # noqa: E402
+from orchestra.agent.tables import Logits  # noqa: E402
+from orchestra.learn.table_targets import Bounded, Target, right, target  # noqa: E402
+from orchestra.learn.tables import Example, loss  # noqa: E402
+from orchestra.testing.encoder import write_encoder  # noqa: E402
+from orchestra.values.measure import ABOVE, BOUNDS, FROM, UPTO  # noqa: E402
+from tests.agent.tables import WORDS, told  # noqa: E402
+
+TABLE = [
+    ["name", "age", "books", "rooms"],
+    ["ada", "36", "12", "2"],
+    ["grace", "85", "(7)"],
+    ["alan", "40", "12", "3"],
+    ["donald", "", "9", "3"],
+]
+ADA, GRACE, ALAN, DONALD = 1, 2, 3, 4
+NAME, AGE, BOOKS, ROOMS = 0, 1, 2, 3
+OLDER = "who of the 2 is older than 36 ?"
+HOLDS = (False, False, True, True, False)
+"""Which rows are above 36."""
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    return Encoder.load(write_encoder(tmp_path_factory.mktemp("encoder"), WORDS))
+
+
+def sheet_of(encoder: Encoder, question: str = OLDER, table: Any = TABLE) -> Sheet:
+    return Sheet(encoder, question, table, ["ada has 7 ."], 64)
+
+
+def condition(bound: str = ABOVE, limit: str = "36", column: int = AGE) -> dict[str, Any]:
+    return {"column": column, "bound": bound, "limit": limit}
+
+
+def choice(sheet: Sheet, bound: str = ABOVE, limit: str = "36") -> int:
+    """The number of a choice by its bound and the text of its figure."""
+    [found] = [at for at, (spot, number) in enumerate(choices(sheet)) if (BOUNDS[number], sheet.spots[spot].text) == (bound, limit)]
+    return found
+
+
+def wanted(sheet: Sheet, way: str, **more: Any) -> Target:
+    """What should be found where the rows above 36 are those of the answer."""
+    found = {"rows": frozenset({GRACE, ALAN}), "condition": Bounded(AGE, frozenset({choice(sheet)}), HOLDS), **more}
+    return Target(WAYS.index(way), SCALES.index(""), **found)
+
+
+# What should be found
+
+
+def test_of_counted_rows_the_condition_should_be_found_and_the_rows_that_hold_it(encoder: Encoder) -> None:
+    sheet = sheet_of(encoder)
+    output = told("count", expression="2", rows=[GRACE, ALAN], condition=condition())
+    assert target(output, sheet) == wanted(sheet, "count")
+
+
+def test_a_condition_that_no_row_holds_is_learnt_and_a_count_of_nothing_else_is_not(encoder: Encoder) -> None:
+    sheet = sheet_of(encoder, "older than 90 ?")
+    found = target(told("count", expression="0", condition=condition(limit="90")), sheet)
+    assert found == Target(WAYS.index("count"), 0, condition=Bounded(AGE, frozenset({choice(sheet, limit="90")}), (False,) * 5))
+    assert target(told("count", expression="0"), sheet) is None
+
+
+@pytest.mark.parametrize(("limit", "text"), [("36", "36"), ("thirty-six", "36"), ("2", "2"), (" 36 ", "36")])
+def test_the_limit_is_found_among_the_figures_of_the_question(encoder: Encoder, limit: str, text: str) -> None:
+    sheet = sheet_of(encoder)
+    found = target(told("count", expression="3", rows=[ADA], condition=condition(FROM, limit)), sheet)
+    assert found is not None
+    assert found.condition is not None
+    assert min(found.condition.choices) == choice(sheet, FROM, text)
+
+
+@pytest.mark.parametrize(
+    "told_of", [condition(limit="40"), condition(limit="7"), condition(limit="nobody"), condition(column=NAME), condition(column=9)]
+)
+def test_a_condition_by_what_the_question_does_not_say_or_cannot_be_compared_is_not_learnt(
+    encoder: Encoder, told_of: dict[str, Any]
+) -> None:
+    assert target(told("count", expression="1", rows=[ADA], condition=told_of), sheet_of(encoder)) is None
+
+
+@pytest.mark.parametrize(
+    ("way", "said", "asked"),
+    [
+        ("cells", {"quotes": ["grace", "alan"]}, {NAME}),
+        ("cells", {"quotes": ["Alan", "GRACE"]}, {NAME}),
+        ("cells", {"quotes": ["85", "40"]}, {AGE}),
+        ("sum", {"expression": "85 + 40"}, {AGE}),
+        ("sum", {"expression": "12 + -7"}, {BOOKS}),
+        ("sum", {"expression": "3"}, {ROOMS}),
+        ("mean", {"expression": "(40 + 85) / 2"}, {AGE}),
+        ("mean", {"expression": "(12 - 7) / 2"}, {BOOKS}),
+        ("mean", {"expression": "(3) / 1"}, {ROOMS}),
+    ],
+)
+def test_the_column_is_the_one_whose_cells_in_these_rows_are_what_answers(
+    encoder: Encoder, way: str, said: dict[str, Any], asked: set[int]
+) -> None:
+    sheet = sheet_of(encoder)
+    output = told(way, rows=[GRACE, ALAN], condition=condition(), **said)
+    assert target(output, sheet) == wanted(sheet, way, asked=frozenset(asked))
+
+
+def test_where_several_columns_answer_one_of_them_will_do(encoder: Encoder) -> None:
+    table = [["name", "age", "books"], ["ada", "9", "9"], ["alan", "3", "8"], ["grace", "8", "3"]]
+    sheet = sheet_of(encoder, "of 5 or more ?", table)
+    output = told("cells", ["9", "8"], rows=[1, 3], condition=condition(FROM, "5"))
+    found = target(output, sheet)
+    assert found is not None
+    assert found.asked == {AGE}
+    total = target(told("sum", expression="9 + 8 + 3", rows=[1, 2, 3], condition=condition(FROM, "5")), sheet)
+    assert total is not None
+    assert total.asked == {AGE, BOOKS}
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        ("cells", {"quotes": ["ada", "alan"]}),
+        ("cells", {"quotes": ["grace"]}),
+        ("cells", {"quotes": ["grace", "alan", "alan"]}),
+        ("sum", {"expression": "85 + 41"}),
+        ("sum", {"expression": "12 + 7"}),
+        ("mean", {"expression": "(85 + 40) / 3"}),
+        ("mean", {"expression": "85 / 0"}),
+    ],
+)
+def test_what_no_column_comes_to_is_not_learnt(encoder: Encoder, way: str, said: dict[str, Any]) -> None:
+    assert target(told(way, rows=[GRACE, ALAN], condition=condition(), **said), sheet_of(encoder)) is None
+    assert target(told(way, rows=[], condition=condition(), **said), sheet_of(encoder)) is None
+
+
+def test_no_cells_of_no_rows_are_not_learnt(encoder: Encoder) -> None:
+    assert target(told("cells", condition=condition(limit="90")), sheet_of(encoder, "older than 90 ?")) is None
+
+
+@pytest.mark.parametrize("way", ["most", "least"])
+def test_what_is_compared_under_a_condition_has_both_columns(encoder: Encoder, way: str) -> None:
+    sheet = sheet_of(encoder)
+    quote = {"most": "alan", "least": "grace"}[way]
+    output = told(way, [quote], rows=[GRACE, ALAN], column=BOOKS, condition=condition())
+    assert target(output, sheet) == wanted(sheet, way, by=BOOKS, asked=frozenset({NAME}))
+
+
+def test_a_range_has_its_column_and_its_rows_with_a_condition_and_without(encoder: Encoder) -> None:
+    sheet = sheet_of(encoder)
+    under = told("range", expression="85 - 40", rows=[GRACE, ALAN], column=AGE, condition=condition())
+    assert target(under, sheet) == wanted(sheet, "range", by=AGE)
+    plain = told("range", expression="85 - 36", rows=[ADA, GRACE, ALAN, DONALD], column=AGE)
+    assert target(plain, sheet) == Target(WAYS.index("range"), 0, rows=frozenset({1, 2, 3, 4}), by=AGE)
+    assert target(plain | {"column": None}, sheet) is None
+    assert target(plain | {"rows": []}, sheet) is None
+
+
+@pytest.mark.parametrize(
+    ("question", "way", "opened"),
+    [
+        (OLDER, "count", True),
+        (OLDER, "most", True),
+        (OLDER, "least", True),
+        ("who of the 36 ?", "count", False),
+        ("who ?", "most", False),
+        (OLDER, "cells", False),
+    ],
+)
+def test_where_words_set_a_bound_and_none_is_told_there_may_be_a_condition(encoder: Encoder, question: str, way: str, opened: bool) -> None:
+    quotes, expression = (["alan"], None) if way != "count" else ([], "2")
+    rows = {"most": [ADA, GRACE, ALAN], "least": [GRACE, ALAN], "count": [ADA, ALAN]}.get(way, [])
+    output = told(way, quotes, expression, rows=rows, column={"most": BOOKS, "least": AGE}.get(way))
+    found = target(output | ({"quotes": ["ada"]} if way == "most" else {}), sheet_of(encoder, question))
+    assert found is not None
+    assert (found.untold, found.condition) == (opened, None)
+
+
+# What is lost
+
+
+def logits_for(sheet: Sheet, found: Target, high: float = 9.0) -> Logits[Any]:
+    """Logits that say what should be found and hardly anything else."""
+
+    def filled(count: int, *those: int) -> Any:
+        made = torch.full((count,), -high)
+        made[list(those)] = high
+        return made
+
+    places, rows, wide = len(sheet.spots), len(sheet.table), max(len(row) for row in sheet.table)
+    at, bound = (0, -1) if found.condition is None else choices(sheet)[min(found.condition.choices)]
+    return Logits(
+        ways=filled(len(WAYS), found.way),
+        scales=filled(len(SCALES), found.scale),
+        cells=filled(places, *found.cells),
+        first=filled(places, *found.first),
+        second=filled(places, *found.second),
+        rows=filled(rows, *found.rows),
+        asked=filled(wide, *found.asked),
+        by=filled(wide, *([] if found.by is None else [found.by])),
+        begin=filled(len(sheet.chars)),
+        end=filled(len(sheet.chars)),
+        bounded=filled(wide, *([] if found.condition is None else [found.condition.column])),
+        limits=filled(places, *([] if found.condition is None else [at])),
+        bounds=filled(1 + len(BOUNDS), 1 + bound),
+    )
+
+
+SAID: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "count": (told("count", expression="2"), ("rows",)),
+    "most": (told("most", ["alan"], column=BOOKS), ("rows", "by", "asked")),
+    "range": (told("range", expression="85 - 40", column=AGE), ("rows", "by")),
+    "cells": (told("cells", ["grace", "alan"]), ("rows", "asked")),
+    "sum": (told("sum", expression="85 + 40"), ("rows", "asked")),
+}
+
+
+@pytest.mark.parametrize("way", SAID)
+def test_under_a_condition_the_loss_is_of_it_its_column_and_what_the_way_takes(encoder: Encoder, way: str) -> None:
+    sheet = sheet_of(encoder)
+    output, counts = SAID[way]
+    found = target(output | {"rows": [GRACE, ALAN], "condition": condition()}, sheet)
+    assert found is not None
+    best = logits_for(sheet, found)
+    least = float(loss(best, Example(sheet, found)))
+    assert least < 0.02
+    for name in Logits._fields:
+        other = loss(best._replace(**{name: -getattr(best, name)}), Example(sheet, found))
+        assert (float(other) > least + 1) == (name in ("ways", "scales", "bounded", "limits", "bounds", *counts)), name
+
+
+def test_of_rows_that_do_not_hold_a_condition_nothing_is_said(encoder: Encoder) -> None:
+    sheet = sheet_of(encoder)
+    found = target(told("count", expression="1", rows=[ALAN], condition=condition()), sheet)
+    assert found is not None
+    rows = torch.zeros(len(sheet.table), requires_grad=True)
+    loss(logits_for(sheet, found)._replace(rows=rows), Example(sheet, found)).backward()
+    assert rows.grad is not None
+    assert [float(one.sign()) for one in rows.grad] == [0, 0, 1, -1, 0]
+
+
+def test_where_no_row_holds_a_condition_it_is_learnt_all_the_same(encoder: Encoder) -> None:
+    sheet = sheet_of(encoder, "older than 90 ?")
+    found = target(told("count", expression="0", condition=condition(limit="90")), sheet)
+    assert found is not None
+    best = logits_for(sheet, found)
+    least = float(loss(best, Example(sheet, found)))
+    assert least < 0.02
+    assert float(loss(best._replace(rows=-best.rows), Example(sheet, found))) == least
+    assert float(loss(best._replace(bounds=-best.bounds), Example(sheet, found))) > 1
+
+
+@pytest.mark.parametrize("way", ["count", "most"])
+def test_a_condition_that_nobody_told_costs_nothing_where_words_set_a_bound(encoder: Encoder, way: str) -> None:
+    output = told("count", expression="2", rows=[ADA, GRACE]) if way == "count" else told("most", ["grace"], rows=[ADA, GRACE], column=AGE)
+    for question, costs in ((OLDER, False), ("who of the 36 ?", True)):
+        sheet = sheet_of(encoder, question)
+        found = target(output, sheet)
+        assert found is not None
+        best = logits_for(sheet, found)
+        bounded = best._replace(bounds=-best.bounds, limits=torch.full((len(sheet.spots),), 9.0))
+        more = float(loss(bounded, Example(sheet, found)) - loss(best, Example(sheet, found)))
+        assert (more > 1) == costs, question
+        assert more >= 0
+
+
+@pytest.mark.parametrize("way", PAIRS)
+def test_of_two_figures_no_condition_is_asked(encoder: Encoder, way: str) -> None:
+    form = {"change": "(85 - 36) / 36 * 100", "share": "85 / 36 * 100", "ratio": "85 / 36", "product": "85 * 36"}
+    sheet = sheet_of(encoder, "who ?")
+    found = target(told(way, expression=form.get(way, "85 - 36")), sheet)
+    assert found is not None
+    best = logits_for(sheet, found)
+    assert float(loss(best._replace(bounds=-best.bounds), Example(sheet, found))) == float(loss(best, Example(sheet, found)))
+
+
+def test_a_question_without_figures_costs_nothing_for_its_conditions(encoder: Encoder) -> None:
+    sheet = sheet_of(encoder, "who ?")
+    found = target(told("count", expression="2", rows=[ADA, GRACE]), sheet)
+    assert found is not None
+    best = logits_for(sheet, found)
+    assert float(loss(best._replace(bounds=-best.bounds), Example(sheet, found))) == pytest.approx(float(loss(best, Example(sheet, found))))
+
+
+def test_what_words_say_makes_a_condition_cheaper(encoder: Encoder) -> None:
+    def lost(question: str) -> float:
+        sheet = sheet_of(encoder, question)
+        found = target(told("count", expression="2", rows=[GRACE, ALAN], condition=condition()), sheet)
+        assert found is not None
+        flat = logits_for(sheet, found)._replace(bounds=torch.zeros(5), limits=torch.zeros(len(sheet.spots)))
+        return float(loss(flat, Example(sheet, found)))
+
+    assert lost("36 ?") - lost("over 36 ?") == pytest.approx(np.log(5) - np.log((4 + np.exp(WORDED)) / np.exp(WORDED)), abs=1e-5)
+    assert lost("at most 36 ?") > lost("36 ?")
+
+
+def test_an_answer_is_right_whatever_its_condition() -> None:
+    said = told("count", expression="1 + 1", rows=[1, 2], condition=condition(UPTO))
+    assert right(said, told("count", expression="2", rows=[1, 3]))
+    assert right(told("range", expression="85 - 40"), told("gap", expression="85 - 40"))
+    assert not right(told("range", expression="40 - 85"), told("range", expression="85 - 40"))
