@@ -9,9 +9,9 @@ request, as they must be when the plan is decoded. The shortlist and the words t
 
 The pieces are the training parts of pubmedqa (MIT, Jin et al. 2019), tatqa (MIT, Zhu et al. 2021), factcheckgpt (Apache-2.0, Wang et al.
 2023), banking77 (CC BY 4.0, Casanueva et al. 2020), clinc150 (CC BY 3.0, Larson et al. 2019), restaurant8k (CC BY 4.0, Coope et al. 2020),
-and, of this project (Apache-2.0), the stories of `bench/stories`, the forms of `bench/general_questions.yaml`, the claims of
-`bench/written`, which stand alone as bare statements, and the requests of `bench/requests`: forms around the pieces, and requests that
-were written as a whole, which stand in the set beside those of the rule. Rows with a piece in common stand in one part.
+and, of this project (Apache-2.0), the stories of `bench/stories`, the forms of `bench/general_questions.yaml`, and the requests of
+`bench/requests`: forms around the pieces, and requests that were written as a whole, which stand in the set beside those of the rule. Rows
+with a piece in common stand in one part.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from bench.calculator_stories import stories
 from bench.data_sets import command_line, write
 from bench.general_questions import general_questions, other_tasks
 from bench.request_forms import Forms, bare_messages
-from bench.written_rows import written
 from orchestra.app import Orchestra
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Origin, Row
@@ -192,8 +191,6 @@ KINDS = (
     ),
     Kind("matters", ("{}",), "desk", ("{0} = support_desk(message={text})",), (), 2),
 )
-STATEMENT = Kind("statements", ("{}",), "statement", ("{0} = entailment(claim={text}, evidence=input.text)",), ("text",))
-"""A bare statement with a text at hand, and nothing that asks to check it: what else should be done with the two."""
 STRANGE = (Kind("tasks", ("{}",), "nothing", (), (), 3), Kind("talk", ("{}",), "nothing", (), (), 1))
 """What nothing in the fleet does: other tasks, and small talk."""
 BY_HAND = 0.7
@@ -213,7 +210,6 @@ def pieces(folder: Path) -> dict[str, list[str]]:
         "stories": [problem.question for _, problem in stories(2_000, SEED)],
         "questions": general_questions(2_000, SEED),
         "tasks": other_tasks(400, SEED),
-        "statements": [str(row.input["claim"]) for row in written("claims")[0]],
     }
     for name, (_, field) in SETS.items():
         found[name] = [str(row["input"][field]) for row in _rows(folder / name)]
@@ -249,8 +245,7 @@ class Wanted:
 
 
 def wanted(found: Mapping[str, Sequence[str]], rows: int, forms: Forms, seed: int = SEED, times: int = TIMES) -> Iterator[Wanted]:
-    """So many requests by rule, in which a piece is taken once; then those that were written as a whole, and half as many bare statements
-    as there are requests by rule."""
+    """So many requests by rule, in which a piece is taken once; and then those that were written as a whole."""
     chance = random.Random(seed)
     left = {name: chance.sample(texts, len(texts)) for name, texts in found.items()}
     for number in range(rows):
@@ -273,8 +268,6 @@ def wanted(found: Mapping[str, Sequence[str]], rows: int, forms: Forms, seed: in
             pairs = [(of_name[name], one.said if piece is None else piece) for name, piece in zip(one.kinds, one.pieces, strict=True)]
             missing = ("documents", "text", "table") if one.kinds == ("nothing",) else ()
             yield _put_together(one.said, pairs, chance, f"whole {number}", missing)
-    for number, text in enumerate(left.get("statements", ())[: rows // 2]):
-        yield _put_together(text, [(STATEMENT, text)], chance, f"statement {number}")
 
 
 def _request(parts: Sequence[tuple[Kind, str]], forms: Forms, chance: random.Random) -> str:
@@ -365,7 +358,6 @@ async def made(folder: Path, rows: int, seed: int = SEED, times: int = TIMES) ->
         "stories": "Apache-2.0",
         "questions": "Apache-2.0",
         "tasks": "Apache-2.0",
-        "statements": "Apache-2.0",
     }
     asks = [form for kind in forms.forms.values() for form in kind]
     found["requests"] = [*asks, *forms.joins, *(one.request for one in forms.whole)]

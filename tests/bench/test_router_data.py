@@ -71,7 +71,7 @@ def test_pieces_are_short_and_taken_once(folder: Path) -> None:
 
 async def test_rows_are_made_of_plans_that_the_gates_accept(folder: Path) -> None:
     data = await made(folder, 30)
-    assert sum(len(rows) for rows in data.rows.values()) == 30 + TIMES * len(Forms.read().whole) + 15
+    assert sum(len(rows) for rows in data.rows.values()) == 30 + TIMES * len(Forms.read().whole)
     row = data.rows["train"][0]
     assert row.input["plan"] == row.input["grammar"] == ""
     assert row.output.splitlines()[-1].startswith("return ")
@@ -108,16 +108,9 @@ def test_forms_and_joins_of_the_files_are_taken_beside_those_of_the_rule(folder:
     assert not any("{}" in request for request in made)
 
 
-def test_a_bare_statement_beside_a_text_is_checked(folder: Path) -> None:
-    found = pieces(folder)
-    last = [*wanted(found, 10, FORMS)][-5:]
-    assert all(one.request in found["statements"] and "text" in one.values for one in last)
-    assert {one.plan for one in last} == {"s1 = entailment(claim=input.request, evidence=input.text)\nreturn s1"}
-
-
 def test_whole_requests_get_the_steps_of_their_kinds(folder: Path) -> None:
     plans: dict[str, set[str]] = {}
-    for one in [*wanted(pieces(folder), 10, FORMS)][-TIMES * len(FORMS.whole) - 5 : -5]:
+    for one in [*wanted(pieces(folder), 10, FORMS)][-TIMES * len(FORMS.whole) :]:
         plans.setdefault(one.request, set()).add(one.plan)
     assert plans == {
         "Sales, 2019?": {"s1 = financial_question(question=input.request, table=input.table)\nreturn s1"},
