@@ -3,7 +3,8 @@
     python -m bench.sureness [--tune FOLDER/tune.jsonl]
 
 Asks it, as it ships, the questions to tables of `bench/ask_tables.yaml`, each request as a whole; with `--tune` the rows of TAT-QA that its
-data set was tuned on as well (`python -m bench.table_data --data PATH/tatqa --out FOLDER --longest 3000`). It needs no fleet.
+data set was tuned on as well, and the written ones with a condition (`python -m bench.table_data --data PATH/tatqa --out FOLDER --longest
+3000`). It needs no fleet.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ def asked(part: str) -> list[Case]:
     return [case(one) for one in requests(REQUESTS, part) if "table" in one.values]
 
 
-def tuned_on(path: Path) -> list[Case]:
-    """The rows of TAT-QA of a part to tune on."""
+def tuned_on(path: Path, *, bounded: bool = False) -> list[Case]:
+    """The rows of TAT-QA of a part to tune on, or the written ones with a condition."""
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    theirs = [row for row in rows if not row["id"].startswith("written-")]
+    theirs = [row for row in rows if (row["output"].get("condition") if bounded else not row["id"].startswith("written-"))]
     return [Case(row["input"], lambda output, wanted=row["output"]: right(output, wanted)) for row in theirs]  # type: ignore[misc]
 
 
@@ -86,7 +87,8 @@ def main() -> None:
     print(line("everyday tables, looked at", asyncio.run(answered(others))), flush=True)
     print(line("everyday tables, the last author's", asyncio.run(answered(asked(FRESH)))), flush=True)
     if given.tune is not None:
-        print(line("annual reports, tuned on", asyncio.run(answered(tuned_on(given.tune)))))
+        print(line("annual reports, tuned on", asyncio.run(answered(tuned_on(given.tune)))), flush=True)
+        print(line("written, with a condition, tuned on", asyncio.run(answered(tuned_on(given.tune, bounded=True)))))
 
 
 if __name__ == "__main__":

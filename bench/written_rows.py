@@ -199,29 +199,25 @@ def _compared(how: str, table: Sequence[Sequence[str]], question: str, output: M
     if way == COUNT and name:
         rows = _rows(name, table)
     rows = sorted(set(rows).difference(*(_rows(names, table) for names in (said["but"], said["without"]) if names)))
-    condition = _condition(said["left"], said["sign"], said["limit"], table, question) if said["left"] else None
-    counted = rows if condition is None else [row for row in rows if row in _holding(condition, table)]
-    _checked(way, column, counted, table, output)
-    told = {"way": way, "rows": counted, "column": column if way in (MOST, LEAST, RANGE) else None}
-    return told if condition is None else told | {"condition": condition}
+    condition: dict[str, Any] = {}
+    if said["left"]:
+        condition, holding = _condition(said["left"], said["sign"], said["limit"], table, question)
+        rows = [row for row in rows if row in holding]
+    _checked(way, column, rows, table, output)
+    return {"way": way, "rows": rows, "column": column if way in (MOST, LEAST, RANGE) else None} | condition
 
 
-def _condition(left: str, sign: str, limit: str, table: Sequence[Sequence[str]], question: str) -> dict[str, Any]:
-    """A condition as an answer has it: the column, the bound, and the limit as the question gives it."""
-    every = given(question)
+def _condition(left: str, sign: str, limit: str, table: Sequence[Sequence[str]], question: str) -> tuple[dict[str, Any], list[int]]:
+    """A condition as an answer has it: the column, the bound, and the limit as the question gives it; and the rows that hold it."""
+    every, column = given(question), _column(left.strip(), table)
     at = place(limit, question)
     if at is None:
         raise Unusable(f"{limit.strip()!r} is no figure of the question, which has {', '.join(one.text for one in every) or 'none'}")
-    return {"column": _column(left.strip(), table), "bound": SIGNS[sign], "limit": every[at].text}
-
-
-def _holding(condition: Mapping[str, Any], table: Sequence[Sequence[str]]) -> list[int]:
-    column = condition["column"]
-    limit = next(one.measure for one in given(condition["limit"]))
-    holds = within([row[column] for row in table[1:]], limit, condition["bound"], table[0][column])
+    holds = within([row[column] for row in table[1:]], every[at].measure, SIGNS[sign], table[0][column])
     if holds is None:
-        raise Unusable(f"{condition['limit']!r} cannot be compared with the column {table[0][column]}")
-    return [at for at, one in enumerate(holds, 1) if one]
+        raise Unusable(f"{every[at].text!r} cannot be compared with the column {table[0][column]}")
+    condition = {"column": column, "bound": SIGNS[sign], "limit": every[at].text}
+    return {"condition": condition}, [row for row, one in enumerate(holds, 1) if one]
 
 
 def _checked(way: str, column: int | None, rows: Sequence[int], table: Sequence[Sequence[str]], output: Mapping[str, Any]) -> None:

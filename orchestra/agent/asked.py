@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from orchestra.agent.bounds import NEAR, bound
 from orchestra.agent.table_ways import figure
 from orchestra.values.arithmetic import NotArithmetic, evaluate
+from orchestra.values.measure import MONTH_WORDS
 
 NUMBERS: Final = (
     *("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
@@ -29,7 +30,7 @@ WORDS: Final = {
     "thousand": 1000,
 }
 """Words of a question that are figures."""
-SPELT: Final = {
+PHRASES: Final = {
     "half an hour": "30 minutes",
     "quarter of an hour": "15 minutes",
     "an hour and a half": "90 minutes",
@@ -45,10 +46,7 @@ _CLOCKS: Final = {"half past": (0, 30), "quarter past": (0, 15), "quarter to": (
 """How many hours before the one that is named, and the minutes."""
 
 DAYS_NAMED: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-_MONTHS = (
-    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
-    r"\b\.?"
-)
+_MONTHS = rf"(?:{MONTH_WORDS})\b\.?"
 _DAY = r"(?:3[01]|[12]\d|0?[1-9])(?:st|nd|rd|th)?"
 _UNIT = r"(?:hours?|hrs?|minutes?|mins?|thousands?|millions?|billions?|mn|bn|k)\b"
 _ONE = {"one": 1, **{word: WORDS[word] for word in NUMBERS[:8]}}
@@ -63,7 +61,7 @@ _ASKED = re.compile(
     r"\d{4}-\d\d-\d\d|\d{1,2}(?P<stroke>[./])\d{1,2}(?P=stroke)(?:\d{4}|\d\d)(?!\d)"
     rf"|{_DAY}(?: of)? {_MONTHS}(?:,? \d{{4}})?|{_MONTHS} (?:\d{{4}}|{_DAY}(?:,? \d{{4}})?)(?![\w:])"
     rf"|(?:{'|'.join(_CLOCKS)}) (?:{'|'.join((*NUMBERS[:11], 'one'))}|1[0-2]|[1-9])\b"
-    rf"|(?:{'|'.join(SPELT)})\b"
+    rf"|(?:{'|'.join(PHRASES)})\b"
     rf"|\d{{1,2}}(?:[:.][0-5]\d)?(?: ?[ap]\.?m\b\.?| ?o['’]clock\b(?:{_HALF})?|{_HALF})|\d{{1,2}}:[0-5]\d\b"
     r"|\d{1,6} ?(?:hours?|hrs?|h)(?: and)? \d{1,6} ?(?:minutes?|mins?|m)\b"
     rf"|(?:[-−–]|minus )[$€£¥]?{_DIGITS})"
@@ -114,8 +112,8 @@ def given(question: str) -> list[Given]:
 
 def _measure(text: str) -> str:
     """A text with its words as digits, and its times with a colon."""
-    if text in SPELT:
-        return SPELT[text]
+    if text in PHRASES:
+        return PHRASES[text]
     if (past := re.fullmatch(rf"({'|'.join(_CLOCKS)}) (\w+)", text)) is not None:
         hour = int(past[2]) if past[2].isdigit() else WORDS.get(past[2], 1)
         before, minute = _CLOCKS[past[1]]

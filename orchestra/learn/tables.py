@@ -20,15 +20,7 @@ from orchestra.agent.card import Card
 from orchestra.agent.classical import packed
 from orchestra.agent.conditions import CONDITIONED, scores
 from orchestra.agent.sheet import Frame, Sheet, heads
-from orchestra.agent.table_ways import (
-    CELLS,
-    MEAN,
-    PAIRS,
-    SCALES,
-    SUM,
-    TEXT,
-    WAYS,
-)
+from orchestra.agent.table_ways import CELLS, MEAN, PAIRS, SCALES, SUM, TEXT, WAYS
 from orchestra.agent.tables import FORMAT, NAMES, Layout, Logits, Tables, of_tables, weighed, written
 from orchestra.agent.units import UNITS, Units, signs
 from orchestra.errors import InputError

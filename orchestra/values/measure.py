@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_MONTHS: Final = (
+MONTH_WORDS: Final = (
     "jan(?:uary)? feb(?:ruary)? mar(?:ch)? apr(?:il)? may june? july? aug(?:ust)? sept?(?:ember)? oct(?:ober)? nov(?:ember)? dec(?:ember)?"
-)
+).replace(" ", "|")
+"""Names of months, short and long, as a pattern."""
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAYS: Final = "mon(?:day)?s? tue(?:s|sday|sdays)? wed(?:nesday)?s? thu(?:r|rs|rsday|rsdays)? fri(?:day)?s? sat(?:urday)?s? sun(?:day)?s?"
 GREAT: Final = {"thousand": 1e3, "million": 1e6, "mn": 1e6, "billion": 1e9, "bn": 1e9}
@@ -24,7 +25,7 @@ _Kind: TypeAlias = Callable[[str], float | None]
 LEAST_SHARE = 0.5
 """Of a column's texts that a kind of measure must read."""
 
-_MONTH = "(?P<month>" + _MONTHS.replace(" ", "|") + r")\b\.?"
+_MONTH = rf"(?P<month>{MONTH_WORDS})\b\.?"
 _CLOCK = re.compile(r"(?:\w+ )?(?P<hour>\d{1,2})[:.h](?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?\s*(?P<half>[ap]\.?m\.?)?", re.IGNORECASE)
 _HOUR = re.compile(r"(?P<hour>1[0-2]|[1-9])\s*(?P<half>[ap]\.?m\.?)|(?:12 )?(?P<noon>noon|midday|midnight)", re.IGNORECASE)
 _DURATION = re.compile(

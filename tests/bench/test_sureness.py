@@ -27,3 +27,12 @@ def test_rows_that_were_written_are_not_of_annual_reports(tmp_path: Path) -> Non
     path = tmp_path / "tune.jsonl"
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     assert [(case.right(output), case.right(other)) for case in tuned_on(path)] == [(True, False), (False, True)]
+
+
+def test_rows_with_a_condition_are_asked_apart(tmp_path: Path) -> None:
+    output = {"way": "cells", "quotes": ["5"], "expression": None, "scale": "", "condition": None}
+    bounded = output | {"condition": {"column": 1, "bound": "above", "limit": "4"}}
+    rows = [{"id": f"written-{at}", "input": {"question": str(at)}, "output": said} for at, said in enumerate((output, bounded))]
+    path = tmp_path / "tune.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert [case.question for case in tuned_on(path, bounded=True)] == [{"question": "1"}]

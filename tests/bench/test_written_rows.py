@@ -375,3 +375,12 @@ def test_a_training_that_goes_on_sees_a_share_of_the_old_rows_and_all_that_were_
     assert len(parts["train"]) + len(parts["tune"]) == len(kept) + 7 + len(ours)
     assert (found.digest, found.made) == (origin.digest, "as they are, beside 30% of the other rows to train on")
     assert renewed({"train": old, "tune": [], "test": []}, ("claims",), 0.3, Shares())[0]["train"][:9] == kept[:9]
+
+
+@pytest.mark.parametrize(("limit", "sign"), [("one", ">"), ("6pm", "<="), ("two hundred", ">=")])
+def test_a_limit_in_words_is_compared_as_the_question_has_it(tmp_path: Path, limit: str, sign: str) -> None:
+    words = {"one": "more than one", "6pm": "until 6pm", "two hundred": "at least two hundred"}[limit]
+    table = "Name | Baths | Shut | Seats\nAda | 2 | 17:30 | 250\nBob | 1 | 19:00 | 90\n"
+    column = {"one": "Baths", "6pm": "Shut", "two hundred": "Seats"}[limit]
+    [row] = tables(file(tmp_path, f"{table}? Who has {words}?\n= Ada\n@ cells Name if {column} {sign} {limit}\n"))
+    assert (row.output["rows"], row.output["condition"]["limit"]) == ([1], limit)
