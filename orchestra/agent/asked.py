@@ -72,7 +72,7 @@ _ASKED = re.compile(
 _SIGN = re.compile(r"^(?:[-−–]|minus )[$€£¥]?")
 _MINUEND = re.compile(r"[\d%)] *$")
 """A figure, behind which a minus is no sign."""
-_DATED = re.compile(rf"\d:|-\d\d-|[./]\d+[./]|{_MONTHS}|^(?:19|20)\d\d$|^(?:{'|'.join(DAYS_NAMED)})$", re.IGNORECASE)
+_DATED = re.compile(rf"\d:|-\d\d-|[./]\d+[./]|{_MONTHS}|^(?:1[5-9]|20)\d\d$|^(?:{'|'.join(DAYS_NAMED)})$", re.IGNORECASE)
 """What one may do something `by`: a time or a date, and not a percentage."""
 LONGEST: Final = 4_000
 """Characters of a question that are looked at."""
@@ -137,6 +137,8 @@ def _time(hour: int, minute: str, half: str, text: str) -> str:
     """A time of the day: in the evening it is of the second half, and at night of whichever is dark."""
     if "afternoon" in text or "evening" in text:
         half = "p" if hour <= 12 else ""
+    elif "morning" in text:
+        half = "a" if hour < 12 else ""
     elif "night" in text:
         half = "" if hour > 12 else "p" if 6 <= hour < 12 else "a"
     return f"{hour}:{minute}{f' {half}m' if half else ''}"
