@@ -103,7 +103,8 @@ def given(question: str) -> list[Given]:
             text = text[sign.end() :]
         measure = _measure(text)
         dated = _DATED.search(measure) is not None
-        told = None if text in TWICE else bound(before, measure, question[one.end() : one.end() + NEAR], dated=dated)
+        after, spelt = question[one.end() : one.end() + NEAR], text[:1].isalpha()
+        told = None if text in TWICE else bound(before, measure, after, dated=dated, spelt=spelt)
         if told is None and re.fullmatch(_ALONE, text):
             continue
         found.append(Given(text, HOURS.get(text) or figure(measure), measure, told))

@@ -60,15 +60,16 @@ _AGED = re.compile(r"\b(?:older|younger)\b", re.IGNORECASE)
 _FAST = re.compile(r"\b(?:faster|quicker|slower|better|worse)\b", re.IGNORECASE)
 
 
-def bound(before: str, text: str, after: str, *, dated: bool) -> str | None:
-    """The bound that the words before and behind a figure set; `dated` is a time or a date, which one does something `by`."""
+def bound(before: str, text: str, after: str, *, dated: bool, spelt: bool = False) -> str | None:
+    """The bound that the words before and behind a figure set; `dated` is a time or a date, which one does something `by`, and `spelt` a
+    number in words."""
     if _PLUS.search(after):
         return FROM
     if (found := _first(_AFTERS, after)) is not None:
         return found[0]
     if (by := _BY.search(before)) is not None:
         return UPTO if dated and not by["moved"] else None
-    if (over := _OVER.search(before)) is not None and (_SPAN.search(after) or (over["the"] and text.isalpha())):
+    if (over := _OVER.search(before)) is not None and (_SPAN.search(after) or (over["the"] and spelt and not dated)):
         return None  # “over 3 years” it comes to so much, and “over the two years”
     if (found := _first(_BEFORES, before)) is None:
         return None

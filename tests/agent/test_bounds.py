@@ -51,6 +51,7 @@ def test_what_is_older_has_an_earlier_year_and_what_is_faster_a_shorter_time(que
         ("grew by 2000 people", [None]),
         ("cut by 2010", [None]),
         ("over the two years", [None]),
+        ("on average over the six stations", [None]),
         ("what does it come to over 3 years", [None]),
         ("above the 90 kg limit", [ABOVE]),
         ("2 adults plus 3 children", [None, None]),

@@ -76,6 +76,20 @@ def test_another_start_is_another_training(tmp_path: Path, base: Path) -> None:
     assert run(replace(wanted), quiet).files != before.files
 
 
+def test_a_head_goes_on_by_the_names_of_its_outputs(tmp_path: Path) -> None:
+    arrays = {"weight": np.array([[1.0, 2.0], [3.0, 4.0]]), "bias": np.array([5.0, 6.0]), "down.a": np.ones(2)}
+    begun = Begun(tmp_path, "some/v1", (), arrays, (), "0", ("first", "second"))
+    other = begun.with_outputs(("second", "new", "first"))
+    assert other.arrays["weight"].tolist() == [[3.0, 4.0], [0.0, 0.0], [1.0, 2.0]]
+    assert (other.arrays["bias"].tolist(), other.outputs) == ([6.0, 0.0, 5.0], ("second", "new", "first"))
+    assert other.arrays["down.a"] is arrays["down.a"]
+    assert begun.with_outputs(["first", "second"]) is begun
+    for unknown in (replace(begun, outputs=()), replace(begun, outputs=("first",)), replace(begun, arrays={})):
+        with pytest.raises(InputError, match="does not say what its head's outputs are") as caught:
+            unknown.with_outputs(("second",))
+        assert caught.value.code == "N123"
+
+
 def test_what_does_not_fit_is_refused(tmp_path: Path, base: Path) -> None:
     folder, card = trained(tmp_path, base), make_card(tmp_path)
     elsewhere = write_encoder(tmp_path / "elsewhere", [*WORDS, "more"], kind="mpnet")

@@ -84,6 +84,16 @@ def test_the_limit_is_found_among_the_figures_of_the_question(encoder: Encoder, 
     assert min(found.condition.choices) == choice(sheet, FROM, text)
 
 
+def test_of_a_figure_that_stands_twice_either_place_will_do(encoder: Encoder) -> None:
+    sheet = sheet_of(encoder, "of 36 books , who is older than 36 ?")
+    found = target(told("count", expression="2", rows=[GRACE, ALAN], condition=condition()), sheet)
+    assert found is not None
+    assert found.condition is not None
+    places = {choices(sheet)[at][0] for at in found.condition.choices}
+    assert len(places) == 2
+    assert [sheet.spots[at].text for at in sorted(places)] == ["36", "36"]
+
+
 @pytest.mark.parametrize(
     "told_of", [condition(limit="40"), condition(limit="7"), condition(limit="nobody"), condition(column=NAME), condition(column=9)]
 )

@@ -312,6 +312,7 @@ MEANT = {
     "a fraction of an hour beside minutes": (["30", "90", "91"], "1.5 hours", ABOVE, "Duration (min)", "001"),
     "a date with `of`": (["1 May 2024", "4 May 2024"], "3rd of may 2024", ABOVE, "", "01"),
     "minutes with a comma": (["15", "25"], "1,200 minutes", ABOVE, "Length (h)", "01"),
+    "five of an afternoon": (["4:30 pm", "17:30", "13:00"], "5", ABOVE, "", "010"),
     "midnight is the end of the day": (["18:30", "23:00"], "midnight", BELOW, "", "11"),
 }
 
