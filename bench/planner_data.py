@@ -1,11 +1,12 @@
 """The data set that the agent `tool_planner` is trained on, made of the training parts of UltraTool, Seal-Tools and WorfBench.
 
-    python -m bench.planner_data --data FOLDER --out FOLDER
+    python -m bench.planner_data --data FOLDER --out FOLDER [--again SEED]
 
 `FOLDER` has the folders ultratool (Huang et al. 2024, in the form of Wu et al. 2024, `github.com/WxxShirley/GNN4TaskPlan`, MIT), sealtools
 (Wu et al. 2024, `github.com/fairyshine/Seal-Tools`, Apache-2.0) and worfbench (Qiao et al. 2024, `github.com/zjunlp/WorfBench`, MIT); only
 their training parts are read. A graph becomes lines (`orchestra.router.tool_plans`); the tools are told as the workflow `planner` tells
-them, and those of the graph that its shortlist leaves out are put among them.
+them, and those of the graph that its shortlist leaves out are put among them. For a further pass over the same rows `--again` offers a few
+tools fewer, in about the order that they would have: a model that has seen a list once knows it by heart.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ SHARES = Shares(tune=0.04, test=0.0)
 SEED = 5
 LONGEST = 900
 """Characters of a plan at most."""
+LEFT_OUT = 0.2
+"""Of the tools that a plan does not need, where a list is told again."""
+MOVED = 5
+"""Places by which a tool may fall back in it."""
 LICENCES = {"ultratool": "MIT", "sealtools": "Apache-2.0", "worfbench": "MIT"}
 
 
@@ -66,15 +71,20 @@ def wired(nodes: Sequence[Mapping[str, Any]], tools: Mapping[str, Mapping[str, A
     return made
 
 
-def row(item: Mapping[str, Any], tools_of_set: Mapping[str, Mapping[str, Any]], chance: random.Random) -> Row | None:
-    """An item as a row; None for a graph that cannot be written."""
+def row(
+    item: Mapping[str, Any], tools_of_set: Mapping[str, Mapping[str, Any]], chance: random.Random, *, again: bool = False
+) -> Row | None:
+    """An item as a row; None for a graph that cannot be written. `again`: with its tools in another order."""
     task, nodes = item["input"]["task"], wired(item["expected"]["nodes"], tools_of_set)
     edges = sorted({(i, j) for i, j in item["expected"]["edges"]})
     if not nodes or len(nodes) > MAX_STEPS or any(i >= j for i, j in edges):
         return None
     tools = declared(given(item, tools_of_set))
     text = lines(nodes, edges, tools)
-    chosen = among(shortlist(task, tools), tools, [str(node.get("tool", "")) for node in nodes], chance)
+    needed = [str(node.get("tool", "")) for node in nodes]
+    chosen = among(shortlist(task, tools), tools, needed, chance)
+    if again:
+        chosen = disturbed(chosen, needed, chance)
     try:
         same = graph(text, chosen)
     except ValueError:
@@ -94,33 +104,48 @@ def among(chosen: list[Declared], tools: Sequence[Declared], needed: Sequence[st
     return chosen
 
 
-def rows(folder: Path) -> Iterator[Row | None]:
+def disturbed(chosen: Sequence[Declared], needed: Sequence[str], chance: random.Random) -> list[Declared]:
+    """A shortlist once more, in about its order and without some that a plan does not need."""
+    kept = [one for one in chosen if one.name in needed or chance.random() >= LEFT_OUT]
+    places = {one.name: at + chance.uniform(0, MOVED) for at, one in enumerate(kept)}
+    return sorted(kept, key=lambda one: places[one.name])
+
+
+def rows(folder: Path, again: int | None = None) -> Iterator[Row | None]:
     """Of one set."""
-    chance = random.Random(SEED)  # no secret
+    chance = random.Random(SEED if again is None else again)  # no secret
     tools = catalogue(folder)
     for line in (folder / "train.jsonl").read_text("utf-8").splitlines():
         item = json.loads(line)
-        yield row(item, tools, chance)
+        yield row(item, tools, chance, again=again is not None)
 
 
-def made(folder: Path) -> DataSet:
-    """The data set."""
+def made(folder: Path, again: int | None = None) -> DataSet:
+    """The data set. `again`: the seed of the order of tools, where the rows have been seen."""
     card = Card.load(ROOT / "agents" / "tool_planner")
     found: list[Row] = []
+    seen: list[Row] = []
     origins = []
     for name, licence in LICENCES.items():
         every = list(rows(folder / name))
         kept = [one for one in every if one is not None]
         print(f"{name}: {len(kept)} rows, {len(every) - len(kept)} left out")
         found += kept
+        if again is not None:
+            seen += [one for one in rows(folder / name, again) if one is not None]
         origins.append(Origin(name, licence, digest((folder / name / "train.jsonl").read_bytes()), "graphs as lines", len(kept)))
-    return DataSet.made("tool plans", card.name, contract_digest(card), "MIT; Apache-2.0", origins, split(found, SHARES))
+    parts = split(found, SHARES)
+    if again is not None:  # what it is measured by stays as it was
+        parts["train"] = split(seen, SHARES)["train"]
+    return DataSet.made("tool plans", card.name, contract_digest(card), "MIT; Apache-2.0", origins, parts)
 
 
 def main() -> None:
     """Writes the folder."""
-    options = command_line(__doc__, f"the folder with {', '.join(LICENCES)}").parse_args()
-    write(made(options.data), options.out)
+    parser = command_line(__doc__, f"the folder with {', '.join(LICENCES)}")
+    parser.add_argument("--again", type=int, help="a seed: the same rows with their tools in another order")
+    options = parser.parse_args()
+    write(made(options.data, options.again), options.out)
 
 
 if __name__ == "__main__":
