@@ -74,7 +74,7 @@ def wired(nodes: Sequence[Mapping[str, Any]], tools: Mapping[str, Mapping[str, A
 def row(
     item: Mapping[str, Any], tools_of_set: Mapping[str, Mapping[str, Any]], chance: random.Random, *, again: bool = False
 ) -> Row | None:
-    """An item as a row; None for a graph that cannot be written. `again`: with its tools in another order."""
+    """An item as a row; None for a graph that cannot be written. `again`: with its tools `disturbed`."""
     task, nodes = item["input"]["task"], wired(item["expected"]["nodes"], tools_of_set)
     edges = sorted({(i, j) for i, j in item["expected"]["edges"]})
     if not nodes or len(nodes) > MAX_STEPS or any(i >= j for i, j in edges):
@@ -105,7 +105,7 @@ def among(chosen: list[Declared], tools: Sequence[Declared], needed: Sequence[st
 
 
 def disturbed(chosen: Sequence[Declared], needed: Sequence[str], chance: random.Random) -> list[Declared]:
-    """A shortlist once more, in about its order and without some that a plan does not need."""
+    """A shortlist once more, in about its order and without some tools that the plan does not need."""
     kept = [one for one in chosen if one.name in needed or chance.random() >= LEFT_OUT]
     places = {one.name: at + chance.uniform(0, MOVED) for at, one in enumerate(kept)}
     return sorted(kept, key=lambda one: places[one.name])
@@ -121,7 +121,7 @@ def rows(folder: Path, again: int | None = None) -> Iterator[Row | None]:
 
 
 def made(folder: Path, again: int | None = None) -> DataSet:
-    """The data set. `again`: the seed of the order of tools, where the rows have been seen."""
+    """The data set. `again`: a seed; the tools of the rows to train on are `disturbed`."""
     card = Card.load(ROOT / "agents" / "tool_planner")
     found: list[Row] = []
     seen: list[Row] = []
@@ -143,7 +143,7 @@ def made(folder: Path, again: int | None = None) -> DataSet:
 def main() -> None:
     """Writes the folder."""
     parser = command_line(__doc__, f"the folder with {', '.join(LICENCES)}")
-    parser.add_argument("--again", type=int, help="a seed: the same rows with their tools in another order")
+    parser.add_argument("--again", type=int, help="a seed: the same rows, with their tools in about their order and some left out")
     options = parser.parse_args()
     write(made(options.data, options.again), options.out)
 

@@ -27,7 +27,7 @@ from bench.written_rows import renewed
 from orchestra.agent.asked import given
 from orchestra.agent.card import Card
 from orchestra.agent.conditions import CONDITIONED
-from orchestra.agent.sheet import heads
+from orchestra.agent.sheet import TOTAL, heads
 from orchestra.agent.table_ways import CELLS, COUNT, DIFFERENCE, GAP, LEAST, MOST, RANGE, figure, parsed
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Origin, Row
@@ -47,8 +47,6 @@ QUOTED = 300
 Table: TypeAlias = Sequence[Sequence[str]]
 _SIGNED = re.compile(r"\b(?:chang|increase|decrease|growth|develop|movement|variation)", re.IGNORECASE)
 """Words of questions whose answer may be negative. Without them 5 of 420 differences of the rows to train on are, with them 119 of 316."""
-_TOTAL = re.compile(r"\s*(?:(?:grand |sub-?)?total|average)\b|\s*(?:mean|sum|all|together)\s*$", re.IGNORECASE)
-"""The first cell of a row that is of other rows."""
 _FIGURE = re.compile(r"^[$€£ ]*\(?-?[\d,]*\.?\d+\)?\s*%?$")
 _YEAR = re.compile(r"\b(?:FY|fiscal )?(?:19|20)\d\d\b|\bFY\d\d\b")
 
@@ -172,12 +170,12 @@ def told(rows: Iterable[Row]) -> Iterator[Row]:
     """Rows with the way in which the answer comes about; without those that no way leads to."""
     for row in rows:
         compared = row.output.get("way")
-        output = {"way": "", "cells": [], "rows": [], "column": None, "condition": None, **row.output}
+        output = {"way": "", "cells": [], "rows": [], "column": None, "condition": None, "also": None, **row.output}
         if not compared or (compared in (MOST, LEAST) and output["expression"] is not None):  # of a sum in such a row the way is the sum's
             way = way_of(output["expression"], output["quotes"], row.input["table"])
             if way == DIFFERENCE and evaluate(output["expression"]) >= 0 and not _SIGNED.search(str(row.input["question"])):
                 way = GAP
-            output |= {"way": way, "rows": [], "column": None, "condition": None}
+            output |= {"way": way, "rows": [], "column": None, "condition": None, "also": None}
         if output["way"]:
             yield msgspec.structs.replace(row, output=output | _condition(row.input, output))
 
@@ -193,7 +191,7 @@ def _condition(given_row: Mapping[str, Any], output: Mapping[str, Any]) -> dict[
         for column in range(max(map(len, table), default=0)) if one.bound is not None else ():
             cells = [row[column] if column < len(row) else "" for row in table]
             holds = within(cells[top:], one.measure, str(one.bound), " ".join(cells[:top])) or []
-            rows = [top + at for at, held in enumerate(holds) if held and not _TOTAL.match("".join(table[top + at][:1]))]
+            rows = [top + at for at, held in enumerate(holds) if held and not TOTAL.match("".join(table[top + at][:1]))]
             if rows and len(rows) < len(table) - top and _same(rows, way, output, table):
                 found.append(({"column": column, "bound": one.bound, "limit": one.text}, rows))
     if len(found) != 1:

@@ -30,7 +30,7 @@ by a cell that stands in no other, its first one rather than another, or by its 
 
 Rows may be those on one side of a figure of the question: `if`, a column, `>`, `>=`, `<` or `<=`, and the figure as the question has it.
 Before it stands what is done with them: `count`, `most Price`, `least Price`, `range Price`, or `cells Price`, `sum Price` and `mean
-Price` for all cells of a column in these rows.
+Price` for all cells of a column in these rows. Behind `and` stands another condition, by another figure of the question.
 
     Branch | Opened | Books
     Northgate | 1962 | 14,200
@@ -87,9 +87,11 @@ _SCALED = re.compile(r"^(.*?)(?: \[(\w+)\])?$")
 HOWS = (COUNT, CELLS, SUM, MEAN, MOST, LEAST, RANGE)
 SIGNS = {">": ABOVE, ">=": FROM, "<": BELOW, "<=": UPTO}
 _HOW = re.compile(
-    r"(?P<way>\w+)(?: (?!if |[!:] )(?P<name>.+?))??(?: if (?P<left>.+?) (?P<sign>[<>]=?) (?P<limit>.+?))?"
+    r"(?P<way>\w+)(?: (?!if |[!:] )(?P<name>.+?))??"
+    r"(?: if (?P<left>.+?) (?P<sign>[<>]=?) (?P<limit>.+?)(?: and (?P<left2>.+?) (?P<sign2>[<>]=?) (?P<limit2>.+?))?)?"
     r"(?: ! (?P<but>.+?))?(?: : (?P<only>.+?))?(?: ! (?P<without>.+))?"
 )
+_SIGNED = re.compile(r"[<>=≤≥]")
 _CLOCK = re.compile(r"\b\d{1,2}:[0-5]\d(?: ?[ap]\.?m\b\.?)?", re.IGNORECASE)
 
 
@@ -199,25 +201,32 @@ def _compared(how: str, table: Sequence[Sequence[str]], question: str, output: M
     if way == COUNT and name:
         rows = _rows(name, table)
     rows = sorted(set(rows).difference(*(_rows(names, table) for names in (said["but"], said["without"]) if names)))
-    condition: dict[str, Any] = {}
-    if said["left"]:
-        condition, holding = _condition(said["left"], said["sign"], said["limit"], table, question)
-        rows = [row for row in rows if row in holding]
+    found = []
+    for end in ("", "2"):
+        if said[f"left{end}"]:
+            found.append(_condition(said[f"left{end}"], said[f"sign{end}"], said[f"limit{end}"], table, question))
+            rows = [row for row in rows if row in found[-1][2]]
+    if len({at for at, *_ in found}) < len(found):
+        raise Unusable(f"{said['limit']!r} and {said['limit2']!r} are one figure of the question, or equal ones")
+    conditions = dict(zip(("condition", "also"), (one for _, one, _ in sorted(found, key=lambda one: one[0])), strict=False))
     _checked(way, column, rows, table, output)
-    return {"way": way, "rows": rows, "column": column if way in (MOST, LEAST, RANGE) else None} | condition
+    return {"way": way, "rows": rows, "column": column if way in (MOST, LEAST, RANGE) else None} | conditions
 
 
-def _condition(left: str, sign: str, limit: str, table: Sequence[Sequence[str]], question: str) -> tuple[dict[str, Any], list[int]]:
-    """A condition as an answer has it: the column, the bound, and the limit as the question gives it; and the rows that hold it."""
+def _condition(left: str, sign: str, limit: str, table: Sequence[Sequence[str]], question: str) -> tuple[int, dict[str, Any], list[int]]:
+    """Which figure of the question bounds rows; the condition as an answer has it: the column, the bound, and the limit as the question
+    gives it; and the rows that hold it."""
     every, column = given(question), _column(left.strip(), table)
     at = place(limit, question)
+    if _SIGNED.search(limit) or (at is not None and " and " in limit and " and " not in every[at].text):
+        raise Unusable(f"{limit.strip()!r} is no figure: two conditions at most, as in `A > 1 and B <= 2`")
     if at is None:
         raise Unusable(f"{limit.strip()!r} is no figure of the question, which has {', '.join(one.text for one in every) or 'none'}")
     holds = within([row[column] for row in table[1:]], every[at].measure, SIGNS[sign], table[0][column])
     if holds is None:
         raise Unusable(f"{every[at].text!r} cannot be compared with the column {table[0][column]}")
     condition = {"column": column, "bound": SIGNS[sign], "limit": every[at].text}
-    return {"condition": condition}, [row for row, one in enumerate(holds, 1) if one]
+    return at, condition, [row for row, one in enumerate(holds, 1) if one]
 
 
 def _checked(way: str, column: int | None, rows: Sequence[int], table: Sequence[Sequence[str]], output: Mapping[str, Any]) -> None:

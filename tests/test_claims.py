@@ -97,6 +97,7 @@ async def test_a_sum_rests_on_its_expression_and_the_cells_of_its_operands(simul
         "rows": [],
         "column": None,
         "condition": None,
+        "also": None,
     }
     reading = {**told, "expression": "1,200 - 1,000", "answer": 200}
     simulated.answers({"table_reader": lambda call: Done(value=reading, confidence=0.9)})

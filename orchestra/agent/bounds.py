@@ -43,11 +43,23 @@ _AFTER: Final = (
     (UPTO, rf"(?:at (?:the )?most|maximum|max|tops){_ENDS}|at the latest\b"),
 )
 """And by words soon behind it."""
-_FILLED = r"(?:\s+(?:a|an|the|about|some|year|age|of|its|just|exactly|that)){0,3}\s*[$€£¥(]*\s*$"
+_FILLED = r"(?:\s+(?:a|an|the|about|some|year|ages?|of|its|just|exactly|that)){0,3}\s*[$€£¥(]*\s*$"
 _BEFORES: Final = tuple((bound, re.compile(f"(?:{words}){_FILLED}", re.IGNORECASE)) for bound, words in _BEFORE)
 _AFTERS: Final = tuple(
     (bound, re.compile(rf"^(?:[%°²³]\w?)?(?:\s+[\w%°²³/€$£'’-]+){{0,2}}?[\s,(]+(?:{words})", re.IGNORECASE)) for bound, words in _AFTER
 )
+_FIGURE = (
+    r"[$€£¥]?(?:\d[\d,.:]*|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty|forty|fifty|sixty|hundred)"
+)
+_FROM = re.compile(rf"\bbetween{_FILLED}", re.IGNORECASE)
+_TO = re.compile(rf"^(?:\s+[\w%°²³$€£]+)?\s+and(?:\s+(?:the|about))?\s+{_FIGURE}", re.IGNORECASE)
+_BETWEEN = re.compile(
+    rf"\bbetween(?:\s+(?:the|ages?|of|about)){{0,3}}\s+{_FIGURE}(?:\s+[\w%°²³$€£]+)?\s+and(?:\s+(?:the|about))?\s*[$€£¥(]*\s*$",
+    re.IGNORECASE,
+)
+"""What stands before the second figure of “between 10 and 20 euros”, and around the first."""
+_YEAR = re.compile(r"(?:1[89]|20)\d\d")
+"""Between two years something changes, more often than that rows are of them."""
 _PLUS = re.compile(r"^\s?\+(?!\s*[\d$€£¥])")
 _BY = re.compile(
     rf"(?P<moved>\b(?:grew|rose|fell|gained|dropped|increased?|decreased?|changed?|reduced?|raised?|cut|up|down) )?\bby{_FILLED}",
@@ -65,6 +77,11 @@ def bound(before: str, text: str, after: str, *, dated: bool, spelt: bool = Fals
     number in words."""
     if _PLUS.search(after):
         return FROM
+    if not _YEAR.fullmatch(text):
+        if _FROM.search(before) and _TO.search(after):
+            return FROM
+        if _BETWEEN.search(before):
+            return UPTO
     if (found := _first(_AFTERS, after)) is not None:
         return found[0]
     if (by := _BY.search(before)) is not None:

@@ -1,7 +1,8 @@
 """Conditions: which rows count, where a question bounds them by a figure of its own (“larger than 90 square metres”).
 
 What bounds them is one of the question's figures, in one of four ways, or there is no condition: these are chosen among together. Then the
-column is chosen, and code compares its cells with the figure (`orchestra.values.measure.within`), as a query would.
+column is chosen, and code compares its cells with the figure (`orchestra.values.measure.within`), as a query would. Where there is one
+there may be another, by a figure that stands behind the first (“between 10 and 20”, “over 90 square metres and under 800 a month”).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ CONDITIONED: Final = frozenset({CELLS, COUNT, MOST, LEAST, SUM, MEAN, RANGE})
 """The ways that rows may be bounded in."""
 WORDED: Final = 3.0
 """The logit that is added to the bound that words around a figure set, before anything is learnt."""
+IMPOSSIBLE: Final = 1e4
+"""What is taken from the logit of a choice that there is not."""
 
 
 class Condition(NamedTuple):
@@ -43,13 +46,14 @@ def choices(sheet: Sheet) -> list[tuple[int, int]]:
     return [(at, bound) for at in offered(sheet) for bound in range(len(BOUNDS))]
 
 
-def scores(sheet: Sheet, limits: Any, bounds: Any) -> list[Any]:
-    """The logits of the choices, of numpy and of torch alike: of the place, of the bound, and what words around the figure add."""
+def scores(sheet: Sheet, limits: Any, bounds: Any, after: int = -1) -> list[Any]:
+    """The logits of the choices, of numpy and of torch alike: of the place, of the bound, and what words around the figure add. Only places
+    behind `after` can be chosen."""
     found = []
     for at, number in choices(sheet):
         given = sheet.spots[at].given
         worded = given is not None and given.bound == BOUNDS[number]
-        found.append(limits[at] + bounds[1 + number] + (WORDED if worded else 0.0))
+        found.append(limits[at] + bounds[1 + number] + (WORDED if worded else 0.0) - (0.0 if at > after else IMPOSSIBLE))
     return found
 
 

@@ -27,6 +27,8 @@ MAX_HEAD = 3
 _FIGURES = re.compile(r"(?<![\w.,])\(?[-−–]?[$€£¥]?\d(?:[\d,]*\d)?(?:\.\d+)?\)?")
 """Figures of the text: of `2010-2015` and `COVID-19` the stroke is no minus."""
 _YEAR = re.compile(r"\((?:19|20)\d\d\)")
+TOTAL = re.compile(r"\s*(?:(?:grand |sub-?)?total|average)\b|\s*(?:mean|sum|all|together)\s*$", re.IGNORECASE)
+"""The first cell of a row that is of other rows."""
 A = TypeVar("A")
 
 

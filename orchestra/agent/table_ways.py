@@ -21,18 +21,24 @@ PAIRS: Final = {
     "share": "{a} / {b} * 100",
     "ratio": "{a} / {b}",
     "product": "{a} * {b}",
+    "portion": "{a} * {b} / 100",
+    "discount": "{a} * (100 - {b}) / 100",
+    "surcharge": "{a} * (100 + {b}) / 100",
 }
 """Ways that take two figures, and their expressions. A `gap` is by how much the larger one is larger, whichever comes first; a `difference`
 may be negative."""
+PERCENTS: Final = frozenset({"portion", "discount", "surcharge"})
+"""Those that take the second figure for so many percent: of the first, off it, or on top of it."""
 WAYS: Final = (CELLS, TEXT, COUNT, MOST, LEAST, SUM, MEAN, *PAIRS, RANGE)
 """`cells` and `text` are read off; `count` is of rows; `most` and `least` read a cell off in the row where a column has its extreme; a
 `range` is from its least to its most."""
 SCALES: Final = ("", "percent", *UNITS)
 GROUP = 25
 """Terms of a sum that stand in one pair of brackets, where there are many."""
-FIELDS: Final = ("way", "quotes", "expression", "scale", "cells", "rows", "column", "condition")
+FIELDS: Final = ("way", "quotes", "expression", "scale", "cells", "rows", "column", "condition", "also")
 """The fields of an answer: the way; what is read off, or what computes it; the cells that it rests on, each its row and its column; the
-rows that are counted, compared or bounded, by which column they are compared, and the condition that bounds them."""
+rows that are counted, compared or bounded, by which column they are compared, the condition that bounds them, and another one that they
+hold as well."""
 
 _DIGITS = r"-?\d[\d,]*(?:\.\d+)?"
 _FIGURE = re.compile(r"\(?\s*(?P<sign>[-−–])?\s*[$€£¥]?\s*(?P<digits>\d[\d,]*(?:\.\d+)?|\.\d+)\s*%?\s*\)?")
@@ -49,6 +55,9 @@ _PAIR: Final = {
     DIFFERENCE: re.compile(rf"(?P<a>{_TERM}) - (?P<b>{_TERM})"),
     "ratio": re.compile(rf"(?P<a>{_TERM}) / (?P<b>{_TERM})"),
     "product": re.compile(rf"(?P<a>{_TERM}) \* (?P<b>{_TERM})"),
+    "portion": re.compile(rf"\(?(?P<a>{_TERM}) \* (?P<b>{_TERM})\)? / 100"),
+    "discount": re.compile(rf"(?P<a>{_TERM}) \* \(100 - (?P<b>{_TERM})\) / 100"),
+    "surcharge": re.compile(rf"(?P<a>{_TERM}) \* \(100 \+ (?P<b>{_TERM})\) / 100"),
 }
 
 

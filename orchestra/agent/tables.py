@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, Named
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestra.agent.card import Card
+from orchestra.agent.choosing import column_groups, likeliest, likeliest_pair, row_groups, shares
 from orchestra.agent.classical import reading, unpacked
 from orchestra.agent.committee import Base, Digest, Source
 from orchestra.agent.conditions import Condition, chosen, scores
@@ -60,12 +61,12 @@ ROLES: Final = ("cells", "first", "second")
 the name of its row and the rest of it, of the head of its column and the rest of that."""
 NAMES: Final = (
     *(f"{role}.{part}" for role in ROLES for part in ("own", "label", "body", "head", "below")),
-    *(f"{role}.{part}" for role in ("asked", "by", "bounded") for part in ("head", "below")),
+    *(f"{role}.{part}" for role in ("asked", "by", "bounded", "also") for part in ("head", "below")),
     *(f"rows.{part}" for part in ("label", "body")),
     "begin",
     "end",
-    "limit",
-    *(f"bound.{bound}" for bound in ("none", *BOUNDS)),
+    *("limit", "also.limit"),
+    *(f"{also}bound.{bound}" for also in ("", "also.") for bound in ("none", *BOUNDS)),
     *(f"way.{way}" for way in WAYS),
     *(f"scale.{scale}" for scale in SCALES),
 )
@@ -103,6 +104,12 @@ class Layout(_Frozen):
     """What is added to the logits of rows."""
     held: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     """And instead of it to those of rows that hold a condition, which but for totals all count."""
+    groups: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """How much likelier whole columns are, and rows that a word of the question picks: the logarithm of the factor."""
+    apart: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """How much less likely two figures are that stand neither in one row nor in one column."""
+    regard: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    """The power of the probability of its places that a way is chosen by, besides its own: a way whose places cannot be told is none."""
     heat: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """The power of which the probability of an answer is taken, so that it says how often answers are right."""
     units: Units | None = None
@@ -136,6 +143,12 @@ class Logits(NamedTuple, Generic[A]):
     """Of each place: that it is that figure."""
     bounds: A
     """That there is no such condition, and of each of `BOUNDS`."""
+    also: A
+    """And of a second condition: of each column,"""
+    also_limits: A
+    """of each place,"""
+    also_bounds: A
+    """and that there is none, and of each of `BOUNDS`."""
 
 
 def of_tables(card: Card) -> bool:
@@ -163,7 +176,7 @@ def weighed(read: Any, frame: Frame[Any], together: Callable[[Any], Any]) -> Log
     def role(name: str) -> Any:
         return of(f"{name}.own") + frame.in_row @ rows(name) + frame.in_column @ columns(name)
 
-    bounds, ways, scales = AT["bound.none"], AT[f"way.{WAYS[0]}"], AT[f"scale.{SCALES[0]}"]
+    bounds, also, ways, scales = AT["bound.none"], AT["also.bound.none"], AT[f"way.{WAYS[0]}"], AT[f"scale.{SCALES[0]}"]
     return Logits(
         ways=marks[ways:scales],
         scales=marks[scales:] + together(read[:, scales:]),
@@ -177,7 +190,10 @@ def weighed(read: Any, frame: Frame[Any], together: Callable[[Any], Any]) -> Log
         end=read[:, AT["end"]],
         bounded=columns("bounded"),
         limits=of("limit"),
-        bounds=marks[bounds:ways],
+        bounds=marks[bounds:also],
+        also=columns("also"),
+        also_limits=of("also.limit"),
+        also_bounds=marks[also:ways],
     )
 
 
@@ -192,7 +208,7 @@ class Found(NamedTuple):
     compared: tuple[int, int] | None = None
     """The row and the column of the cell that is the most or the least."""
     words: str = ""
-    condition: Condition | None = None
+    conditions: tuple[Condition, ...] = ()
 
 
 class Tables:
@@ -247,32 +263,38 @@ class Tables:
     def choose(self, sheet: Sheet, logits: Logits[NDArray[Any]]) -> tuple[Found, str]:
         """The likeliest way in which there is an answer that can be computed at all, with its places, and the scale."""
         logits = logits._replace(cells=logits.cells + self.layout.cells)
-        chances, scales = _shares(logits.ways), _shares(logits.scales)
+        chances, scales = shares(logits.ways), shares(logits.scales)
         scale = int(scales.argmax())
+        best, value = Found(CELLS, 0.0), -math.inf
         for number in chances.argsort()[::-1]:
+            chance = float(chances[number])
+            if _log(chance) <= value:
+                break
             found = self._found(WAYS[int(number)], sheet, logits)
-            if found is not None and _computes(_expression(found, sheet)):
-                return found._replace(sure=found.sure * float(chances[number] * scales[scale])), SCALES[scale]
-        return Found(CELLS, 0.0), ""
+            if found is None or not _computes(_expression(found, sheet)):
+                continue
+            if (worth := _log(chance) + self.layout.regard * _log(found.sure)) > value:
+                best, value = found._replace(sure=found.sure * chance * float(scales[scale])), worth
+        return best, SCALES[scale] if value > -math.inf else ""
 
     def _found(self, way: str, sheet: Sheet, logits: Logits[NDArray[Any]]) -> Found | None:
         if way == TEXT:
             return self._words(sheet, logits)
         if way in PAIRS:
-            return _pair(way, sheet, logits)
-        condition, sure = _condition(sheet, logits)
-        rows = _rows(sheet, logits.rows + (self.layout.rows if condition is None else self.layout.held), condition)
+            return _pair(way, sheet, logits, self.layout.apart)
+        conditions, sure = _conditions(sheet, logits)
+        rows = _rows(sheet, logits.rows + (self.layout.held if conditions else self.layout.rows), conditions, self.layout.groups)
         if way in (MOST, LEAST):
             found = _extreme(way, sheet, logits, rows)
         elif way == RANGE:
             found = _range(sheet, logits, rows)
         elif way == COUNT:
             found = Found(way, rows.sure, rows=rows.taken) if len(sheet.table) > sheet.top else None
-        elif condition is None:
-            found = _set(way, sheet, logits)
+        elif not conditions:
+            found = _set(way, sheet, logits, self.layout.groups)
         else:
             found = _column(way, sheet, logits, rows)
-        return None if found is None else found._replace(sure=found.sure * sure, condition=condition)
+        return None if found is None else found._replace(sure=found.sure * sure, conditions=conditions)
 
     def _words(self, sheet: Sheet, logits: Logits[NDArray[Any]]) -> Found | None:
         """The likeliest words of one paragraph."""
@@ -293,7 +315,7 @@ class Tables:
                 best, span = begin[start] + sums[last], (int(start), int(start) + last)
         if best == -math.inf:
             return None
-        sure = float(_shares(begin)[span[0]] * _shares(end)[span[1]])
+        sure = float(shares(begin)[span[0]] * shares(end)[span[1]])
         return Found(TEXT, sure, words=_between(sheet, *span))
 
 
@@ -302,10 +324,9 @@ def written(found: Found, scale: str, sheet: Sheet) -> dict[str, Any]:
     said = _expression(found, sheet)
     quotes = [] if said is not None else [found.words] if found.way == TEXT else [sheet.spots[at].text for at in found.spots]
     told: dict[str, Any] = {"way": found.way, "quotes": quotes, "expression": said, "scale": scale}
-    told |= {"cells": list(map(list, _cells(found, sheet))), "rows": list(found.rows), "column": found.column, "condition": None}
-    if (one := found.condition) is not None:
-        told["condition"] = {"column": one.column, "bound": one.bound, "limit": sheet.spots[one.spot].text}
-    return told
+    told |= {"cells": list(map(list, _cells(found, sheet))), "rows": list(found.rows), "column": found.column}
+    named = [{"column": one.column, "bound": one.bound, "limit": sheet.spots[one.spot].text} for one in found.conditions]
+    return told | dict(zip(("condition", "also"), [*named, None, None], strict=False))
 
 
 def _expression(found: Found, sheet: Sheet) -> str | None:
@@ -317,6 +338,10 @@ def _expression(found: Found, sheet: Sheet) -> str | None:
     return None
 
 
+def _log(chance: float) -> float:
+    return math.log(max(chance, 1e-30))
+
+
 def _computes(expression: str | None) -> bool:
     """Whether there is nothing to compute, or it can be: not by nought, and not of digits that are no figure."""
     try:
@@ -326,48 +351,43 @@ def _computes(expression: str | None) -> bool:
 
 
 def _cells(found: Found, sheet: Sheet) -> list[tuple[int, int]]:
-    """Rows and columns of the cells that an answer rests on: those that were pointed at, the one that was compared, those of a condition,
+    """Rows and columns of the cells that an answer rests on: those that were pointed at, the one that was compared, those of conditions,
     and of each row that was counted without one the first filled one."""
     cells = [(spot.row, spot.column) for spot in (sheet.spots[at] for at in found.spots) if spot.row >= 0]
-    if found.condition is not None:
+    if found.conditions:
         counted = found.rows if found.way == COUNT else dict.fromkeys(row for row, _ in cells)
-        cells += [(row, found.condition.column) for row in counted]
+        cells += [(row, one.column) for one in found.conditions for row in counted]
     elif found.way == COUNT:
         first = {spot.row: spot.column for spot in reversed(sheet.spots) if spot.row >= 0}
         cells = [(row, first[row]) for row in found.rows if row in first]
     return list(dict.fromkeys([*cells, *([found.compared] if found.compared else [])]))
 
 
-def _set(way: str, sheet: Sheet, logits: Logits[NDArray[Any]]) -> Found | None:
-    """Those of the places that are likelier in the answer than not, and the likeliest one anyway; two at least where they are summed up."""
-    import numpy as np
-
+def _set(way: str, sheet: Sheet, logits: Logits[NDArray[Any]], groups: float) -> Found | None:
+    """Those of the places that are likeliest together in the answer; two at least where they are summed up."""
     sums = way in (SUM, MEAN)
     given = ((at, spot) for at, spot in enumerate(sheet.spots) if spot.given is None)
     fit = [at for at, spot in given if (spot.figure is not None if sums else spot.row >= 0)]
-    if len(fit) < (2 if sums else 1):
+    at_least = 2 if sums else 1
+    if len(fit) < at_least:
         return None
-    said = logits.cells[fit]
-    chances = _sigmoid(said)
-    order = np.argsort(-said)
-    taken = [int(at) for rank, at in enumerate(order) if rank < (2 if sums else 1) or chances[at] > 0.5]
-    sure = _all(chances) if len(taken) > 1 else float(_shares(said)[taken[0]]) * _all(np.delete(chances, taken))
-    return Found(way, sure, spots=tuple(sorted(fit[at] for at in taken)))
+    cells = {(sheet.spots[at].row, sheet.spots[at].column): number for number, at in enumerate(fit) if sheet.spots[at].row >= 0}
+    taken, sure = likeliest(logits.cells[fit], [*column_groups(sheet, cells)], groups, at_least)
+    return Found(way, sure, spots=tuple(fit[at] for at in taken))
 
 
-def _pair(way: str, sheet: Sheet, logits: Logits[NDArray[Any]]) -> Found | None:
+def _pair(way: str, sheet: Sheet, logits: Logits[NDArray[Any]], apart: float) -> Found | None:
     """The likeliest two figures."""
     import numpy as np
 
     fit = [at for at, spot in enumerate(sheet.spots) if spot.figure is not None]
     if len(fit) < 2:
         return None
-    first, second = _shares(logits.first[fit]), _shares(logits.second[fit])
-    both = np.outer(first, second)
-    both = both + both.T if way == GAP else both  # in either order
-    np.fill_diagonal(both, 0)
-    one, other = divmod(int(both.argmax()), len(fit))
-    return Found(way, float(both[one, other]), spots=(fit[one], fit[other]))
+    rows, wide = (np.array([getattr(sheet.spots[at], name) for at in fit]) for name in ("row", "column"))
+    cells = (rows >= 0)[:, None] & (rows >= 0)[None, :]
+    away = cells & (rows[:, None] != rows[None, :]) & (wide[:, None] != wide[None, :])
+    first, second, sure = likeliest_pair(logits.first[fit], logits.second[fit], away, apart, either=way == GAP)
+    return Found(way, sure, spots=(fit[first], fit[second]))
 
 
 class _Rows(NamedTuple):
@@ -376,7 +396,7 @@ class _Rows(NamedTuple):
     taken: tuple[int, ...]
     sure: float
     every: tuple[int, ...]
-    """Those that may count: all below the head, or those that hold the condition."""
+    """Those that may count: all below the head, or those that hold the conditions."""
 
     @property
     def compared(self) -> tuple[int, ...]:
@@ -384,19 +404,32 @@ class _Rows(NamedTuple):
         return self.taken or self.every
 
 
-def _condition(sheet: Sheet, logits: Logits[NDArray[Any]]) -> tuple[Condition | None, float]:
-    """The likeliest condition, or none, and how probable that is."""
+def _conditions(sheet: Sheet, logits: Logits[NDArray[Any]]) -> tuple[tuple[Condition, ...], float]:
+    """The likeliest conditions, none to two, and how probable that is."""
     import numpy as np
 
-    choice = _shares(np.array([logits.bounds[0], *scores(sheet, logits.limits, logits.bounds)]))
-    return chosen(sheet, choice, _shares(logits.bounded)) if len(logits.bounded) else (None, 1.0)
+    found, sure, after = list[Condition](), 1.0, -1
+    first, second = (logits.bounded, logits.limits, logits.bounds), (logits.also, logits.also_limits, logits.also_bounds)
+    for which, limits, bounds in (first, second):
+        if not len(which):
+            break
+        choice = shares(np.array([bounds[0], *scores(sheet, limits, bounds, after)]))
+        one, chance = chosen(sheet, choice, shares(which))
+        sure *= chance
+        if one is None:
+            break
+        found.append(one)
+        after = one.spot
+    return tuple(found), sure
 
 
-def _rows(sheet: Sheet, logits: NDArray[Any], condition: Condition | None) -> _Rows:
-    """The rows that are likelier to count than not, of those that hold a condition."""
-    every = tuple(row for row in range(sheet.top, len(sheet.table)) if condition is None or condition.holds[row])
-    chances = _sigmoid(logits[list(every)])
-    return _Rows(tuple(row for row, chance in zip(every, chances, strict=True) if chance > 0.5), _all(chances), every)
+def _rows(sheet: Sheet, logits: NDArray[Any], conditions: Sequence[Condition], groups: float) -> _Rows:
+    """The rows that are likeliest to count together, of those that hold the conditions."""
+    every = tuple(row for row in range(sheet.top, len(sheet.table)) if all(one.holds[row] for one in conditions))
+    place = {row: at for at, row in enumerate(every)}
+    some = [inside for rows in row_groups(sheet) if (inside := [place[row] for row in rows if row in place])]
+    taken, sure = likeliest(logits[list(every)], some, groups)
+    return _Rows(tuple(every[at] for at in taken), sure, every)
 
 
 def _column(way: str, sheet: Sheet, logits: Logits[NDArray[Any]], rows: _Rows) -> Found | None:
@@ -408,7 +441,7 @@ def _column(way: str, sheet: Sheet, logits: Logits[NDArray[Any]], rows: _Rows) -
         here = [cells[row, int(column)] for row in rows.taken if (row, int(column)) in cells]
         spots = tuple(at for at in here if way == CELLS or sheet.spots[at].figure is not None)
         if spots:
-            return Found(way, float(_shares(logits.asked)[column]) * rows.sure, spots, rows.taken)
+            return Found(way, float(shares(logits.asked)[column]) * rows.sure, spots, rows.taken)
     return None
 
 
@@ -425,7 +458,7 @@ def _extreme(way: str, sheet: Sheet, logits: Logits[NDArray[Any]], counted: _Row
         top = rows[tops[0]]
         for asked in np.argsort(-logits.asked):
             if (top, int(asked)) in cells:
-                sure = float(_shares(logits.by)[column] * _shares(logits.asked)[asked]) * counted.sure
+                sure = float(shares(logits.by)[column] * shares(logits.asked)[asked]) * counted.sure
                 return Found(way, sure, (cells[top, int(asked)],), rows, int(column), (top, int(column)))
     return None
 
@@ -440,7 +473,7 @@ def _range(sheet: Sheet, logits: Logits[NDArray[Any]], counted: _Rows) -> Found 
         ends = span(_texts(sheet, cells, rows, int(column)))
         if ends is not None:
             spots = tuple(cells[rows[at], int(column)] for at in ends)
-            return Found(RANGE, float(_shares(logits.by)[column]) * counted.sure, spots, rows, int(column))
+            return Found(RANGE, float(shares(logits.by)[column]) * counted.sure, spots, rows, int(column))
     return None
 
 
@@ -453,29 +486,9 @@ def _between(sheet: Sheet, first: int, last: int) -> str:
     return "" if start is None or end is None else sheet.text[start[0] : end[1]]
 
 
-def _shares(logits: NDArray[Any]) -> NDArray[Any]:
-    import numpy as np
-
-    powers = np.exp(logits - logits.max())
-    shares: NDArray[Any] = powers / powers.sum()
-    return shares
-
-
 def _together(logits: NDArray[Any]) -> NDArray[Any]:
     import numpy as np
 
     most = logits.max(axis=0)
     given: NDArray[Any] = most + np.log(np.exp(logits - most).sum(axis=0))
     return given
-
-
-def _sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
-    import numpy as np
-
-    given: NDArray[Any] = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
-    return given
-
-
-def _all(chances: Sequence[float] | NDArray[Any]) -> float:
-    """How probable it is that all are as they are likelier."""
-    return math.prod(float(max(chance, 1 - chance)) for chance in chances)

@@ -24,6 +24,7 @@ from orchestra.agent.table_ways import (
     MEAN,
     MOST,
     PAIRS,
+    PERCENTS,
     RANGE,
     SCALES,
     SUM,
@@ -59,8 +60,14 @@ class Target:
     spans: tuple[tuple[int, int], ...] = ()
     """First and last tokens of words."""
     condition: Bounded | None = None
+    also: Bounded | None = None
+    """A second one."""
     untold: bool = False
     """Whether there may be a condition that nobody told."""
+
+    def holds(self, row: int) -> bool:
+        """Whether a row may count."""
+        return all(one is None or one.holds[row] for one in (self.condition, self.also))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,8 @@ class Bounded:
     column: int
     choices: frozenset[int]
     """Its numbers among `orchestra.agent.conditions.choices`: a figure may stand twice."""
+    spot: int
+    """The place of the figure, the first one."""
     holds: tuple[bool, ...]
     """Of each row."""
 
@@ -92,6 +101,11 @@ def target(output: Mapping[str, Any], sheet: Sheet) -> Target | None:
         if (bounded := _bounded(output["condition"], sheet)) is None:
             return None
         begun = replace(begun, condition=bounded)
+        if output["also"] is not None:
+            if (second := _bounded(output["also"], sheet)) is None or second.spot <= bounded.spot:
+                return None
+            before = frozenset(one for one in bounded.choices if choices(sheet)[one][0] < second.spot)
+            begun = replace(begun, condition=replace(bounded, choices=before), also=second)
     elif way in (COUNT, MOST, LEAST) and any(spot.given is not None and spot.given.bound is not None for spot in sheet.spots):
         begun = replace(begun, untold=True)
     found: Target | None
@@ -124,9 +138,8 @@ def _bounded(told: Mapping[str, Any], sheet: Sheet) -> Bounded | None:
         return None
     alike = {one for one in spots if _limit(sheet, one) == _limit(sheet, spots[at])}
     number = BOUNDS.index(told["bound"])
-    return Bounded(
-        told["column"], frozenset(index for index, one in enumerate(choices(sheet)) if one[0] in alike and one[1] == number), holds
-    )
+    numbers = (index for index, one in enumerate(choices(sheet)) if one[0] in alike and one[1] == number)
+    return Bounded(told["column"], frozenset(numbers), min(alike), holds)
 
 
 def _limit(sheet: Sheet, spot: int) -> str | None:
@@ -173,6 +186,9 @@ def _computed(begun: Target, way: str, expression: str, sheet: Sheet, named: Nam
     if not all(lists):
         return None
     if way in PAIRS:
+        if way in PERCENTS:  # “10 percent off” is the question's, whatever cell happens to be 10
+            of_question = [at for at in offered(sheet) if _value(str(sheet.spots[at].figure)) == _value(said[1][1])]
+            lists[1] = of_question or lists[1]
         return replace(begun, first=frozenset(lists[0]), second=frozenset(lists[1]))
     return _set(begun, lists, sheet)
 

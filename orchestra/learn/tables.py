@@ -2,8 +2,8 @@
 
 The base is frozen but for adapters on the linear layers of its blocks, and a head (`orchestra.agent.tables`). A row says what answers, and
 not always where that stands: where several places have the same text, the loss asks that one of them be found (marginal likelihood), and
-says nothing against the others. The rows to tune on settle how readily a further cell or row counts, and how sure it says that it is;
-nothing else is chosen by them.
+says nothing against the others. The rows to tune on settle what `TRIED` has, and how sure it says that it is; nothing else is chosen by
+them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestra.agent.card import Card
 from orchestra.agent.classical import packed
-from orchestra.agent.conditions import CONDITIONED, scores
+from orchestra.agent.conditions import CONDITIONED, offered, scores
 from orchestra.agent.sheet import Frame, Sheet, heads
 from orchestra.agent.table_ways import CELLS, MEAN, PAIRS, SCALES, SUM, TEXT, WAYS
 from orchestra.agent.tables import FORMAT, NAMES, Layout, Logits, Tables, of_tables, weighed, written
@@ -48,7 +48,14 @@ TOKENS = 512
 MAX_TRAINED = 4
 """Windows of a row that is learnt from at most: longer ones take as long as ten others."""
 SHIFTS: Final = tuple(step / 2 for step in range(-6, 7))
-"""What is tried on the rows to tune on as the logit that is added to those of places, and of rows."""
+"""What is tried as the logit that is added to those of places, and of rows."""
+TRIED: Final[Mapping[str, Sequence[float]]] = {
+    **dict.fromkeys(("cells", "rows", "held"), SHIFTS),
+    "groups": range(7),
+    "apart": range(5),
+    "regard": (0, 0.1, 0.2, 0.3, 0.5),
+}
+"""What is settled by the rows to tune on, one after the other, and what is tried (`orchestra.agent.tables.Layout`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +199,7 @@ def loss(logits: Logits[Tensor], example: Example) -> Tensor:
     total = _one_of(logits.ways, {wanted.way}) + _one_of(logits.scales, units if wanted.scale in units else {wanted.scale})
     way = WAYS[wanted.way]
     if way in CONDITIONED and not wanted.untold:
-        choice = torch.stack([logits.bounds[0], *scores(sheet, logits.limits, logits.bounds)])
-        total = total + _one_of(choice, {0} if wanted.condition is None else {1 + at for at in wanted.condition.choices})
-    if wanted.condition is not None:
-        total = total + _one_of(logits.bounded, {wanted.condition.column})
+        total = total + _conditions(logits, example)
     if way in PAIRS:
         fit = [spot.figure is not None for spot in sheet.spots]
         return total + _one_of(_only(logits.first, fit), wanted.first) + _one_of(_only(logits.second, fit), wanted.second)
@@ -209,13 +213,40 @@ def loss(logits: Logits[Tensor], example: Example) -> Tensor:
         right = torch.tensor([float(int(at) in wanted.cells) for at in counted])
         each = functional.binary_cross_entropy_with_logits(logits.cells[counted], right, reduction="sum") / len(wanted.cells)
         return total + each + _one_of(_only(logits.cells, fit), wanted.cells | wanted.alike)
-    every = [at for at in range(sheet.top, len(sheet.table)) if wanted.condition is None or wanted.condition.holds[at]]
+    every = [at for at in range(sheet.top, len(sheet.table)) if wanted.holds(at)]
     if every:  # of rows that hold no condition nothing is wanted
         counted = torch.tensor([float(at in wanted.rows) for at in every])
         total = total + functional.binary_cross_entropy_with_logits(logits.rows[every], counted, reduction="sum") / 2
     if wanted.by is not None:
         total = total + _one_of(logits.by, {wanted.by})
     return total + _one_of(logits.asked, wanted.asked) if wanted.asked else total
+
+
+def _conditions(logits: Logits[Tensor], example: Example) -> Tensor:
+    """How improbable the conditions are that should be found: of each the figure and the bound, and the column; or that there is none."""
+    import torch
+
+    sheet, wanted, after = example.sheet, example.target, -1
+    total = logits.bounds.new_zeros(())
+    for one, columns, limits, bounds in (
+        (wanted.condition, logits.bounded, logits.limits, logits.bounds),
+        (wanted.also, logits.also, logits.also_limits, logits.also_bounds),
+    ):
+        if one is None and after >= 0 and any(at > after and _bounding(sheet, at) for at in offered(sheet)):
+            break  # there may be a second one that nobody told
+        choice = torch.stack([bounds[0], *scores(sheet, limits, bounds, after)])
+        total = total + _one_of(choice, {0} if one is None else {1 + at for at in one.choices})
+        if one is None:
+            break
+        total = total + _one_of(columns, {one.column})
+        after = one.spot
+    return total
+
+
+def _bounding(sheet: Sheet, spot: int) -> bool:
+    """Whether words around a figure of the question set a bound."""
+    given = sheet.spots[spot].given
+    return given is not None and given.bound is not None
 
 
 def _one_of(logits: Tensor, wanted: frozenset[int] | set[int]) -> Tensor:
@@ -230,8 +261,8 @@ def _only(logits: Tensor, allowed: Sequence[bool]) -> Tensor:
 
 
 def _settled(reader: Tables, rows: Sequence[Row]) -> dict[str, float]:
-    """How readily there are further cells and further rows, so that most rows are right, and the heat at which the probabilities that the
-    reader says are likeliest. Nothing where there are few rows."""
+    """What of `TRIED` most rows are right with, and the heat at which the probabilities that the reader says are likeliest. Nothing where
+    there are few rows."""
     if len(rows) < LEAST_ROWS:
         return {}
     read = [(sheet, reader.logits(sheet), row.output) for row in rows for sheet in (reader.sheet(row.input),)]
@@ -246,8 +277,8 @@ def _settled(reader: Tables, rows: Sequence[Row]) -> dict[str, float]:
         return sum(one for one, _ in asked(**settled)), -sum(map(abs, settled.values()))
 
     settled: dict[str, float] = {}
-    for name in ("cells", "rows", "held"):
-        settled[name] = max(SHIFTS, key=lambda shift: count(**settled, **{name: shift}))
+    for name, tried in TRIED.items():
+        settled[name] = float(max(tried, key=lambda one: count(**settled, **{name: one})))
     said = asked(**settled)
     heats = [1 / heat for heat in HEATS]
     heat = min(heats, key=lambda heat: -sum(math.log(max(sure**heat if one else 1 - sure**heat, 1e-6)) for one, sure in said))

@@ -41,12 +41,15 @@ output:
   rows: list[Index]
   column: Index | null
   condition: Condition | null
+  also: Condition | null
   answer: float | list[str] | null
 computed:
   answer: {value: expression, otherwise: quotes}
 types:
   Index: {type: integer, format: index, minimum: 0}
-  Way: {type: string, enum: [cells, text, count, most, least, sum, mean, difference, gap, change, share, ratio, product, range]}
+  Way:
+    type: string
+    enum: [cells, text, count, most, least, sum, mean, difference, gap, change, share, ratio, product, portion, discount, surcharge, range]
   Bound: {type: string, enum: [above, from, below, upto]}
   Condition: {column: Index, bound: Bound, limit: Quote}
   Sum: {type: string, format: expression}
@@ -59,7 +62,7 @@ Place = tuple[int, int] | str
 def told(way: str, quotes: list[str] | None = None, expression: str | None = None, **more: Any) -> dict[str, Any]:
     """What such an agent writes."""
     begun = {"way": way, "quotes": quotes or [], "expression": expression, "scale": ""}
-    return begun | {"cells": [], "rows": [], "column": None, "condition": None} | more
+    return begun | {"cells": [], "rows": [], "column": None, "condition": None, "also": None} | more
 
 
 def layout(**changes: Any) -> dict[str, Any]:
@@ -111,6 +114,9 @@ class Hand:
     bounded: Mapping[int, float] | None = None
     limits: Mapping[Place, float] | None = None
     bound: str = "none"
+    also: Mapping[int, float] | None = None
+    also_limits: Mapping[Place, float] | None = None
+    also_bound: str = "none"
 
     def logits(self, sheet: Sheet) -> Logits[Any]:
         wide = max((len(row) for row in sheet.table), default=0)
@@ -132,6 +138,9 @@ class Hand:
             bounded=_filled(wide, self.bounded or {}),
             limits=places(self.limits),
             bounds=_filled(len(BOUNDS) + 1, {("none", *BOUNDS).index(self.bound): 9.0}),
+            also=_filled(wide, self.also or {}),
+            also_limits=places(self.also_limits),
+            also_bounds=_filled(len(BOUNDS) + 1, {("none", *BOUNDS).index(self.also_bound): 9.0}),
         )
 
 

@@ -123,3 +123,26 @@ def test_of_a_very_long_question_the_first_figures_are_taken() -> None:
 )
 def test_a_range_is_of_figures_that_are_what_a_column_is_ordered_by(column: list[str], ends: tuple[int, int] | None) -> None:
     assert span(column) == ends
+
+
+@pytest.mark.parametrize(
+    ("question", "bounds"),
+    [
+        ("between 10 and 20 euros", [FROM, UPTO]),
+        ("which are between 200,000 and 350,000?", [FROM, UPTO]),
+        ("people between the ages of 30 and 50", [FROM, UPTO]),
+        ("between $40 and $60 please", [FROM, UPTO]),
+        ("between 9:00 and 11:30", [FROM, UPTO]),
+        ("between ten and twelve kilos", [FROM, UPTO]),
+        ("between 10 kg and 20 kg", [FROM, UPTO]),
+        ("between 10 and 20 euros and 3 rooms", [FROM, UPTO, None]),
+        ("the difference between Ann and 5", [None]),
+        ("split between 8 families", [None]),
+        ("lost between the two years", [None]),
+        ("the change between 2017 and 2018", [None, None]),
+        ("between you and me, 5", [None]),
+        ("between 10 and 20, but over 3", [FROM, UPTO, ABOVE]),
+    ],
+)
+def test_between_two_figures_is_from_the_first_to_the_second(question: str, bounds: list[str | None]) -> None:
+    assert [one.bound for one in given(question)] == bounds

@@ -130,8 +130,8 @@ def test_a_computed_field_of_an_encoder_of_tables_is_made_of_others_too(tmp_path
 
 
 def test_a_card_of_before_is_told_which_field_it_lacks_to_read_tables(tmp_path: Path) -> None:
-    error = refused(folder(tmp_path, CARD.replace("  condition: Condition | null\n", ""), None))
-    assert (error.code, error.hint) == ("A013", "to read tables its output lacks condition: orchestra explain N147")
+    error = refused(folder(tmp_path, CARD.replace("  also: Condition | null\n", ""), None))
+    assert (error.code, error.hint) == ("A013", "to read tables its output lacks also: orchestra explain N147")
 
 
 def test_every_fault_of_a_card_is_told_at_once(tmp_path: Path) -> None:

@@ -192,12 +192,10 @@ def test_words_around_a_figure_decide_where_the_encoder_does_not(reader: Tables)
     sheet = sheet_of(reader, "36 or older ?")
     logits = bounded("count").logits(sheet)._replace(bounds=np.array([0.0, 2.0, 0.0, 0.0, 2.5]))
     found, _ = reader.choose(sheet, logits)
-    assert found.condition is not None
-    assert found.condition.bound == FROM
+    assert [one.bound for one in found.conditions] == [FROM]
     more = logits._replace(bounds=np.array([0.0, 2.0, 0.0, 0.0, WORDED + 0.5]))
     other, _ = reader.choose(sheet, more)
-    assert other.condition is not None
-    assert other.condition.bound == UPTO
+    assert [one.bound for one in other.conditions] == [UPTO]
 
 
 @pytest.mark.parametrize(
@@ -361,3 +359,7 @@ def test_a_condition_is_weighed_by_its_column_its_figure_and_the_first_marks(rea
     starts = np.cumsum([0, *map(len, sheet.windows)])[:-1]
     names = [f"bound.{bound}" for bound in ("none", *BOUNDS)]
     assert logits.bounds == pytest.approx([read[starts, AT[name]].mean() for name in names], abs=1e-5)
+    also = np.mean([of((row, AGE), "also.below") for row in (ADA, GRACE, DONALD)])
+    assert logits.also[AGE] == pytest.approx(of((0, AGE), "also.head") + also, abs=1e-5)
+    assert logits.also_limits[spot(sheet, "36")] == pytest.approx(of("36", "also.limit"), abs=1e-5)
+    assert logits.also_bounds == pytest.approx([read[starts, AT[f"also.{name}"]].mean() for name in names], abs=1e-5)

@@ -14,7 +14,7 @@ from orchestra.agent.sheet import Sheet  # noqa: E402
 from orchestra.agent.table_ways import SCALES  # noqa: E402
 from orchestra.agent.tables import Tables  # noqa: E402
 from orchestra.agent.units import SIGNS, Units  # noqa: E402
-from tests.agent.tables import Hand, answer, arrays, share, spot, sure, told, way_and_scale  # noqa: E402
+from tests.agent.tables import Hand, answer, arrays, spot, sure, told, way_and_scale  # noqa: E402
 from tests.agent.test_tables import ADA, AGE, GRACE, card, encoder, reader, sheet_of  # noqa: E402
 
 __all__ = ["card", "encoder", "reader"]
@@ -59,8 +59,9 @@ def test_of_a_gap_the_larger_figure_is_first_and_both_orders_count(reader: Table
     logits = hand.logits(sheet)
     figures = [at for at, one in enumerate(sheet.spots) if one.figure is not None]
     seven, grace = (figures.index(spot(sheet, place)) for place in ("7", (GRACE, AGE)))
-    first, second = logits.first[figures], logits.second[figures]
-    either = share(first, seven) * share(second, grace) + share(first, grace) * share(second, seven)
+    first, second = np.exp(logits.first[figures]), np.exp(logits.second[figures])
+    every = first.sum() * second.sum() - (first * second).sum()  # of two that are not the same
+    either = (first[seven] * second[grace] + first[grace] * second[seven]) / every
     assert sure(reader, sheet, hand) == pytest.approx(either * way_and_scale(logits, "gap"))
     other = Hand(["difference"], first=hand.first, second=hand.second)
     assert answer(reader, sheet, other)["expression"] == "7 - 85"

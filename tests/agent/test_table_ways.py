@@ -15,6 +15,7 @@ from orchestra.values.arithmetic import evaluate
 FIGURES = st.decimals(-99_999, 99_999, places=2).map(lambda number: f"{number:,.2f}") | st.integers(-9999, 9999).map(str)
 WRITTEN = {"sum": "2 + 3", "mean": "(2 + 3) / 2", "difference": "2 - 3", "change": "(2 - 3) / 3 * 100", "share": "2 / 3 * 100"}
 WRITTEN |= {"ratio": "2 / 3", "product": "2 * 3", "gap": "3 - 2"}
+WRITTEN |= {"portion": "2 * 3 / 100", "discount": "2 * (100 - 3) / 100", "surcharge": "2 * (100 + 3) / 100"}
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,8 @@ def test_sums_and_means_of_any_length_are_read_as_they_were_written(way: str, fi
         ("(5) + (-3)", "sum", ["5", "-3"]),
         ("1,200.5 * 2", "product", ["1,200.5", "2"]),
         ("5 * 100", "product", ["5", "100"]),
+        ("(5) * 3 / 100", "portion", ["5", "3"]),
+        ("5 * (100 - 3) / 100", "discount", ["5", "3"]),
     ],
 )
 def test_brackets_and_blanks_that_say_nothing_make_no_other_way(text: str, way: str, figures: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,9 +82,9 @@ def test_one_cell_is_read_off_however_unlikely_it_is(reader: Tables) -> None:
     hand = Hand(["cells"], "thousand", cells={(ADA, BOOKS): -1.0, "7": 4.0, "5": 4.0})
     assert answer(reader, sheet, hand) == told("cells", ["12"], scale="thousand", cells=[[ADA, BOOKS]])
     logits = hand.logits(sheet)
-    cells = [logits.cells[at] for at, one in enumerate(sheet.spots) if one.row >= 0]
-    none_beside = sigmoid(6.0) ** (len(cells) - 1)
-    assert sure(reader, sheet, hand) == pytest.approx(share(cells, cells.index(-1.0)) * none_beside * way_and_scale(logits, "cells"))
+    others = sum(one.row >= 0 for one in sheet.spots) - 1
+    alone, none = sigmoid(-1.0) * sigmoid(6.0) ** others, sigmoid(1.0) * sigmoid(6.0) ** others
+    assert sure(reader, sheet, hand) == pytest.approx(alone / (1 - none) * way_and_scale(logits, "cells")), "of sets of one at least"
 
 
 def test_several_cells_are_those_that_are_likelier_than_not_in_the_order_of_the_table(reader: Tables) -> None:
@@ -92,7 +93,8 @@ def test_several_cells_are_those_that_are_likelier_than_not_in_the_order_of_the_
     assert answer(reader, sheet, hand) == told("cells", ["age", "ada", "total"], cells=[[0, AGE], [ADA, NAME], [TOTAL, NAME]])
     rest = sum(one.row >= 0 for one in sheet.spots) - 4
     chances = [*map(sigmoid, (3.0, 1.0, 2.0, 0.1)), *[sigmoid(6.0)] * rest]
-    assert sure(reader, sheet, hand) == pytest.approx(np.prod(chances) * way_and_scale(hand.logits(sheet), "cells"))
+    none = np.prod([*(1 - np.array(chances[:3])), *chances[3:]])
+    assert sure(reader, sheet, hand) == pytest.approx(np.prod(chances) / (1 - none) * way_and_scale(hand.logits(sheet), "cells"))
 
 
 def test_words_of_one_paragraph_are_read_off(reader: Tables) -> None:
@@ -215,13 +217,24 @@ def test_two_are_summed_up_at_least(reader: Tables) -> None:
     hand = Hand(["mean"], cells={(ADA, AGE): 2.0, (ADA, BOOKS): -2.0})
     assert answer(reader, sheet, hand) == told("mean", expression="(36 + 12) / 2", cells=[[ADA, AGE], [ADA, BOOKS]])
     figures = sum(one.figure is not None and one.given is None for one in sheet.spots)
-    chances = sigmoid(2.0) * sigmoid(2.0) * sigmoid(6.0) ** (figures - 2)
-    assert sure(reader, sheet, hand) == pytest.approx(chances * way_and_scale(hand.logits(sheet), "mean"))
+    two = math.prod([sigmoid(2.0), sigmoid(-2.0), *[sigmoid(6.0)] * (figures - 2)])
+    none = math.prod([sigmoid(-2.0), sigmoid(2.0), *[sigmoid(6.0)] * (figures - 2)])
+    one = none * (math.exp(2.0) + math.exp(-2.0) + math.exp(-6.0) * (figures - 2))
+    assert sure(reader, sheet, hand) == pytest.approx(two / (1 - none - one) * way_and_scale(hand.logits(sheet), "mean")), "of two at least"
 
 
 @pytest.mark.parametrize(
     ("way", "expression"),
-    [("difference", "85 - 7"), ("change", "(85 - 7) / 7 * 100"), ("share", "85 / 7 * 100"), ("ratio", "85 / 7"), ("product", "85 * 7")],
+    [
+        *[
+            ("difference", "85 - 7"),
+            ("change", "(85 - 7) / 7 * 100"),
+            ("share", "85 / 7 * 100"),
+            ("ratio", "85 / 7"),
+            ("product", "85 * 7"),
+        ],
+        *[("portion", "85 * 7 / 100"), ("discount", "85 * (100 - 7) / 100"), ("surcharge", "85 * (100 + 7) / 100")],
+    ],
 )
 def test_two_figures_are_computed_with(reader: Tables, way: str, expression: str) -> None:
     sheet = sheet_of(reader)
@@ -229,10 +242,10 @@ def test_two_figures_are_computed_with(reader: Tables, way: str, expression: str
     assert answer(reader, sheet, hand) == told(way, expression=expression, scale="percent", cells=[[GRACE, AGE]])
     logits = hand.logits(sheet)
     figures = [at for at, one in enumerate(sheet.spots) if one.figure is not None]
-    first, second = (
-        share(one[figures], figures.index(spot(sheet, place))) for one, place in ((logits.first, (GRACE, AGE)), (logits.second, "7"))
-    )
-    assert sure(reader, sheet, hand) == pytest.approx(first * second * way_and_scale(logits, way))
+    pairs = [(one, two) for one in figures for two in figures if one != two]
+    worth = [logits.first[one] + logits.second[two] for one, two in pairs]
+    chance = share(np.array(worth), pairs.index((spot(sheet, (GRACE, AGE)), spot(sheet, "7"))))
+    assert sure(reader, sheet, hand) == pytest.approx(chance * way_and_scale(logits, way))
 
 
 def test_figures_of_the_question_are_computed_with_in_words_too(reader: Tables) -> None:

@@ -30,7 +30,7 @@ def test_rows_that_were_written_are_not_of_annual_reports(tmp_path: Path) -> Non
 
 
 def test_rows_with_a_condition_are_asked_apart(tmp_path: Path) -> None:
-    output = {"way": "cells", "quotes": ["5"], "expression": None, "scale": "", "condition": None}
+    output = {"way": "cells", "quotes": ["5"], "expression": None, "scale": "", "condition": None, "also": None}
     bounded = output | {"condition": {"column": 1, "bound": "above", "limit": "4"}}
     rows = [{"id": f"written-{at}", "input": {"question": str(at)}, "output": said} for at, said in enumerate((output, bounded))]
     path = tmp_path / "tune.jsonl"

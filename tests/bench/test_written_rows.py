@@ -384,3 +384,40 @@ def test_a_limit_in_words_is_compared_as_the_question_has_it(tmp_path: Path, lim
     column = {"one": "Baths", "6pm": "Shut", "two hundred": "Seats"}[limit]
     [row] = tables(file(tmp_path, f"{table}? Who has {words}?\n= Ada\n@ cells Name if {column} {sign} {limit}\n"))
     assert (row.output["rows"], row.output["condition"]["limit"]) == ([1], limit)
+
+
+@pytest.mark.parametrize(
+    ("question", "how", "first", "second"),
+    [
+        ("from 1 room, under 800?", "count if Rooms >= 1 and Rent (€) < 800", (ROOMS, "from", "1"), (RENT, "below", "800")),
+        ("under 800, from 1 room?", "count if Rooms >= 1 and Rent (€) < 800", (RENT, "below", "800"), (ROOMS, "from", "1")),
+        ("between 600 and 800?", "count if Rent (€) <= 800 and Rent (€) >= 600", (RENT, "from", "600"), (RENT, "upto", "800")),
+    ],
+)
+def test_rows_may_hold_two_conditions_in_the_order_of_the_question(
+    tmp_path: Path, question: str, how: str, first: tuple[int, str, str], second: tuple[int, str, str]
+) -> None:
+    output = asked(tmp_path, question, "# 2", f"{how} ! Total")
+    assert output["rows"] == [LINDENHOF, WEHR]
+    conditions = [tuple(output[name].values()) for name in ("condition", "also")]
+    assert conditions == [first, second]
+
+
+def test_two_conditions_leave_the_rows_that_hold_both(tmp_path: Path) -> None:
+    output = asked(tmp_path, "from 2 rooms, over 780?", "= Kirchgasse", "cells Flat if Rooms >= 2 and Rent (€) > 780 : #1 ; #2 ; #3")
+    assert output["rows"] == [KIRCHGASSE]
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("count if Rooms >= 1 and Rent (€) < 800 and Rooms < 3", "two conditions at most"),
+        ("count if Rooms >= 1 and Rent (€) = 800", "two conditions at most"),
+        ("count if Rooms >= 1 and Rent (€)", "two conditions at most"),
+        ("count if Rooms >= 1 and Rooms <= 1", "are one figure of the question"),
+        ("count if Rooms >= 1 and Terms < 800", "is not the head of one column"),
+    ],
+)
+def test_a_second_condition_that_is_none_is_refused(tmp_path: Path, how: str, said: str) -> None:
+    with pytest.raises(Unusable, match=said):
+        asked(tmp_path, "from 1 room, under 800 and 3?", "# 2", how)

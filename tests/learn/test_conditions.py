@@ -17,7 +17,7 @@ from orchestra.agent.tables import Logits  # noqa: E402
 from orchestra.learn.table_targets import Bounded, Target, right, target  # noqa: E402
 from orchestra.learn.tables import Example, loss  # noqa: E402
 from orchestra.testing.encoder import write_encoder  # noqa: E402
-from orchestra.values.measure import ABOVE, BOUNDS, FROM, UPTO  # noqa: E402
+from orchestra.values.measure import ABOVE, BELOW, BOUNDS, FROM, UPTO  # noqa: E402
 from tests.agent.tables import WORDS, told  # noqa: E402
 
 TABLE = [
@@ -53,9 +53,14 @@ def choice(sheet: Sheet, bound: str = ABOVE, limit: str = "36") -> int:
     return found
 
 
+def place(sheet: Sheet, limit: str) -> int:
+    """The first place of a figure of the question."""
+    return next(at for at, one in enumerate(sheet.spots) if one.given is not None and one.text == limit)
+
+
 def wanted(sheet: Sheet, way: str, **more: Any) -> Target:
     """What should be found where the rows above 36 are those of the answer."""
-    found = {"rows": frozenset({GRACE, ALAN}), "condition": Bounded(AGE, frozenset({choice(sheet)}), HOLDS), **more}
+    found = {"rows": frozenset({GRACE, ALAN}), "condition": Bounded(AGE, frozenset({choice(sheet)}), place(sheet, "36"), HOLDS), **more}
     return Target(WAYS.index(way), SCALES.index(""), **found)
 
 
@@ -71,7 +76,9 @@ def test_of_counted_rows_the_condition_should_be_found_and_the_rows_that_hold_it
 def test_a_condition_that_no_row_holds_is_learnt_and_a_count_of_nothing_else_is_not(encoder: Encoder) -> None:
     sheet = sheet_of(encoder, "older than 90 ?")
     found = target(told("count", expression="0", condition=condition(limit="90")), sheet)
-    assert found == Target(WAYS.index("count"), 0, condition=Bounded(AGE, frozenset({choice(sheet, limit="90")}), (False,) * 5))
+    assert found == Target(
+        WAYS.index("count"), 0, condition=Bounded(AGE, frozenset({choice(sheet, limit="90")}), place(sheet, "90"), (False,) * 5)
+    )
     assert target(told("count", expression="0"), sheet) is None
 
 
@@ -196,6 +203,66 @@ def test_where_words_set_a_bound_and_none_is_told_there_may_be_a_condition(encod
     assert (found.untold, found.condition) == (opened, None)
 
 
+# Two conditions
+
+
+BOTH = "who has under 12 books and is under 90 ?"
+SECOND = {"condition": condition(BELOW, "12", BOOKS), "also": condition(BELOW, "90", AGE)}
+
+
+def test_of_two_conditions_both_should_be_found_and_the_rows_that_hold_both(encoder: Encoder) -> None:
+    sheet = sheet_of(encoder, BOTH)
+    found = target(told("count", expression="1", rows=[GRACE], **SECOND), sheet)
+    assert found is not None
+    assert found.condition is not None
+    assert found.also is not None
+    assert (found.condition.column, found.also.column) == (BOOKS, AGE)
+    assert found.also.choices == {choice(sheet, BELOW, "90")}
+    held = [row for row in range(5) if found.holds(row)]
+    assert held == [row for row in range(5) if found.condition.holds[row] and found.also.holds[row]]
+    assert len(held) < min(sum(found.condition.holds), sum(found.also.holds)), "neither alone says as much"
+
+
+def test_the_second_figure_stands_behind_the_first_or_nothing_is_learnt(encoder: Encoder) -> None:
+    turned = {"condition": SECOND["also"], "also": SECOND["condition"]}
+    assert target(told("count", expression="1", rows=[GRACE], **turned), sheet_of(encoder, BOTH)) is None
+    unknown = SECOND | {"also": condition(BELOW, "41", AGE)}
+    assert target(told("count", expression="1", rows=[GRACE], **unknown), sheet_of(encoder, BOTH)) is None
+
+
+def test_that_a_second_condition_is_not_found_is_lost(encoder: Encoder) -> None:
+    sheet = sheet_of(encoder, "who has under 12 books and is 90 ?")
+    two = target(told("count", expression="1", rows=[GRACE], **SECOND), sheet)
+    one = target(told("count", expression="2", rows=[GRACE, DONALD], condition=SECOND["condition"]), sheet)
+    assert two is not None
+    assert one is not None
+    right, alone = (float(loss(logits_for(sheet, found), Example(sheet, found))) for found in (two, one))
+    assert right == pytest.approx(0, abs=1e-2)
+    assert alone == pytest.approx(0, abs=1e-2)
+    assert float(loss(logits_for(sheet, one), Example(sheet, two))) > 9, "neither the figure nor the column"
+    assert float(loss(logits_for(sheet, two), Example(sheet, one))) > 9, "that there is none should be said too"
+
+
+def test_a_second_condition_that_nobody_told_costs_nothing_where_words_set_a_bound(encoder: Encoder) -> None:
+    for question, costs in ((BOTH, False), ("who has under 12 books and is 90 ?", True)):
+        sheet = sheet_of(encoder, question)
+        one = target(told("count", expression="2", rows=[GRACE, DONALD], condition=SECOND["condition"]), sheet)
+        assert one is not None
+        best = logits_for(sheet, one)
+        more = loss(best._replace(also_bounds=-best.also_bounds), Example(sheet, one)) - loss(best, Example(sheet, one))
+        assert (float(more) > 1) == costs, question
+
+
+def test_of_a_figure_that_stands_twice_the_first_condition_is_before_the_second(encoder: Encoder) -> None:
+    sheet = sheet_of(encoder, "of the 90 who has over 8 books and is under 90 ?")
+    both = {"condition": condition(BELOW, "90", AGE), "also": condition(ABOVE, "8", BOOKS)}
+    found = target(told("count", expression="2", rows=[ADA, ALAN], **both), sheet)
+    assert found is not None
+    assert found.condition is not None
+    assert found.also is not None
+    assert [choices(sheet)[at][0] < found.also.spot for at in found.condition.choices] == [True]
+
+
 # What is lost
 
 
@@ -209,6 +276,7 @@ def logits_for(sheet: Sheet, found: Target, high: float = 9.0) -> Logits[Any]:
 
     places, rows, wide = len(sheet.spots), len(sheet.table), max(len(row) for row in sheet.table)
     at, bound = (0, -1) if found.condition is None else choices(sheet)[min(found.condition.choices)]
+    behind, other = (0, -1) if found.also is None else choices(sheet)[min(found.also.choices)]
     return Logits(
         ways=filled(len(WAYS), found.way),
         scales=filled(len(SCALES), found.scale),
@@ -223,6 +291,9 @@ def logits_for(sheet: Sheet, found: Target, high: float = 9.0) -> Logits[Any]:
         bounded=filled(wide, *([] if found.condition is None else [found.condition.column])),
         limits=filled(places, *([] if found.condition is None else [at])),
         bounds=filled(1 + len(BOUNDS), 1 + bound),
+        also=filled(wide, *([] if found.also is None else [found.also.column])),
+        also_limits=filled(places, *([] if found.also is None else [behind])),
+        also_bounds=filled(1 + len(BOUNDS), 1 + other),
     )
 
 
@@ -287,6 +358,7 @@ def test_a_condition_that_nobody_told_costs_nothing_where_words_set_a_bound(enco
 @pytest.mark.parametrize("way", PAIRS)
 def test_of_two_figures_no_condition_is_asked(encoder: Encoder, way: str) -> None:
     form = {"change": "(85 - 36) / 36 * 100", "share": "85 / 36 * 100", "ratio": "85 / 36", "product": "85 * 36"}
+    form |= {"portion": "85 * 36 / 100", "discount": "85 * (100 - 36) / 100", "surcharge": "85 * (100 + 36) / 100"}
     sheet = sheet_of(encoder, "who ?")
     found = target(told(way, expression=form.get(way, "85 - 36")), sheet)
     assert found is not None

@@ -21,7 +21,7 @@ from orchestra.errors import InputError  # noqa: E402
 from orchestra.learn.contract import contract_digest  # noqa: E402
 from orchestra.learn.dataset import DataSet, Row  # noqa: E402
 from orchestra.learn.table_targets import right  # noqa: E402
-from orchestra.learn.tables import MAX_TRAINED, inputs_of, run  # noqa: E402
+from orchestra.learn.tables import MAX_TRAINED, TRIED, inputs_of, run  # noqa: E402
 from tests.agent.tables import CARD, told  # noqa: E402
 from tests.cli.shell import Shell  # noqa: E402
 from tests.learn.killing import goes_on  # noqa: E402
@@ -47,6 +47,8 @@ def test_a_reader_learns_to_answer_and_its_files_are_an_agent(tmp_path: Path, ba
     assert [(source.name, source.licence, source.rows) for source in reader.layout.data] == [("rows", "CC0", 70)]
     sure = sum(probability for (_, probability), _ in answers) / len(answers)
     assert abs(sure - exact) < 0.2, "probabilities mean what they say"
+    settled = json.loads(made.files["model.json"])
+    assert all(settled[name] in tried for name, tried in TRIED.items()), "whatever is tried is settled, and told"
 
 
 def test_a_training_that_was_killed_goes_on_to_the_same_result(tmp_path: Path, base: Path) -> None:

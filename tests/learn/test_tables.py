@@ -16,7 +16,7 @@ from orchestra.agent.card import Card  # noqa: E402
 from orchestra.agent.conditions import choices  # noqa: E402
 from orchestra.agent.encoder import Encoder  # noqa: E402
 from orchestra.agent.sheet import Sheet  # noqa: E402
-from orchestra.agent.table_ways import PAIRS, SCALES, WAYS  # noqa: E402
+from orchestra.agent.table_ways import PAIRS, PERCENTS, SCALES, WAYS  # noqa: E402
 from orchestra.agent.tables import Logits  # noqa: E402
 from orchestra.fleet.config import FolderSource, Weights  # noqa: E402
 from orchestra.fleet.encoders import KNOWN  # noqa: E402
@@ -242,10 +242,12 @@ def test_a_comparison_that_comes_to_something_else_is_not_learnt(
 def test_of_two_figures_all_places_will_do(encoder: Encoder, way: str) -> None:
     sheet = sheet_of(encoder, "what is 7 of 36 and 5 , twice ?")
     form = {"difference": "{} - {}", "gap": "{} - {}", "change": "({0} - {1}) / {1} * 100", "share": "{} / {} * 100", "ratio": "{} / {}"}
+    form |= {"portion": "{} * {} / 100", "discount": "{} * (100 - {}) / 100", "surcharge": "{} * (100 + {}) / 100"}
     written = form.get(way, "{} * {}")
     found = target(told(way, expression=written.format("12", "36"), scale="percent"), sheet)
     first = cells(sheet, (1, 2), (4, 2)) | outside(sheet, "12")
-    assert found == wanted(way, "percent", first=first, second=cells(sheet, (1, 1), (2, 1))), "not those of the question"
+    second = outside(sheet, "36") if way in PERCENTS else cells(sheet, (1, 1), (2, 1))
+    assert found == wanted(way, "percent", first=first, second=second), "those of the question only where they are percentages"
     asked = target(told(way, expression=written.format("1200", "-9")), sheet)
     assert asked == wanted(way, first=cells(sheet, (3, 2)), second=cells(sheet, (3, 1)))
     sevens = frozenset(at for at in outside(sheet, "7") if sheet.spots[at].given is None)
@@ -324,6 +326,9 @@ def logits_for(sheet: Sheet, found: Target) -> Logits[Any]:
         bounded=high(wide, [] if found.condition is None else [found.condition.column]),
         limits=high(places, [] if found.condition is None else [choices(sheet)[min(found.condition.choices)][0]]),
         bounds=high(1 + len(BOUNDS), [0 if found.condition is None else 1 + choices(sheet)[min(found.condition.choices)][1]]),
+        also=high(wide, []),
+        also_limits=high(places, []),
+        also_bounds=high(1 + len(BOUNDS), [0]),
     )
 
 

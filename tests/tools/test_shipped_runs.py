@@ -78,7 +78,15 @@ async def test_a_question_is_answered_in_the_words_of_the_house(simulated: Simul
 
 
 def reading(expression: str | None, answer: Any, quotes: list[str] | None = None, sure: float = 0.9, **more: Any) -> dict[str, Any]:
-    told = {"way": "cells" if expression is None else "difference", "cells": [], "rows": [], "column": None, "condition": None, **more}
+    told = {
+        "way": "cells" if expression is None else "difference",
+        "cells": [],
+        "rows": [],
+        "column": None,
+        "condition": None,
+        "also": None,
+        **more,
+    }
     said = {**told, "expression": expression, "quotes": quotes or [], "scale": "", "answer": answer}
     return {"table_reader": lambda call: Done(value=said, confidence=sure)}
 
