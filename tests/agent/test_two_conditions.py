@@ -41,7 +41,7 @@ def both(way: str, **more: Any) -> Hand:
     return Hand([way], **{"rows": dict.fromkeys(range(5), 4.0), **first, **second, **more})
 
 
-SAID = {"condition": {"column": AGE, "bound": FROM, "limit": "30"}, "also": {"column": BOOKS, "bound": FROM, "limit": "10"}}
+SAID: dict[str, Any] = {"condition": {"column": AGE, "bound": FROM, "limit": "30"}, "also": {"column": BOOKS, "bound": FROM, "limit": "10"}}
 
 
 def test_rows_that_hold_both_are_counted_and_rest_on_a_cell_of_each(reader: Tables) -> None:

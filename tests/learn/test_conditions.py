@@ -207,7 +207,7 @@ def test_where_words_set_a_bound_and_none_is_told_there_may_be_a_condition(encod
 
 
 BOTH = "who has under 12 books and is under 90 ?"
-SECOND = {"condition": condition(BELOW, "12", BOOKS), "also": condition(BELOW, "90", AGE)}
+SECOND: dict[str, Any] = {"condition": condition(BELOW, "12", BOOKS), "also": condition(BELOW, "90", AGE)}
 
 
 def test_of_two_conditions_both_should_be_found_and_the_rows_that_hold_both(encoder: Encoder) -> None:
@@ -224,7 +224,7 @@ def test_of_two_conditions_both_should_be_found_and_the_rows_that_hold_both(enco
 
 
 def test_the_second_figure_stands_behind_the_first_or_nothing_is_learnt(encoder: Encoder) -> None:
-    turned = {"condition": SECOND["also"], "also": SECOND["condition"]}
+    turned: dict[str, Any] = {"condition": SECOND["also"], "also": SECOND["condition"]}
     assert target(told("count", expression="1", rows=[GRACE], **turned), sheet_of(encoder, BOTH)) is None
     unknown = SECOND | {"also": condition(BELOW, "41", AGE)}
     assert target(told("count", expression="1", rows=[GRACE], **unknown), sheet_of(encoder, BOTH)) is None
@@ -255,7 +255,7 @@ def test_a_second_condition_that_nobody_told_costs_nothing_where_words_set_a_bou
 
 def test_of_a_figure_that_stands_twice_the_first_condition_is_before_the_second(encoder: Encoder) -> None:
     sheet = sheet_of(encoder, "of the 90 who has over 8 books and is under 90 ?")
-    both = {"condition": condition(BELOW, "90", AGE), "also": condition(ABOVE, "8", BOOKS)}
+    both: dict[str, Any] = {"condition": condition(BELOW, "90", AGE), "also": condition(ABOVE, "8", BOOKS)}
     found = target(told("count", expression="2", rows=[ADA, ALAN], **both), sheet)
     assert found is not None
     assert found.condition is not None

@@ -1,0 +1,71 @@
+"""The mean of two adapters: that of what they add to a layer, as well as their rank can say it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+safetensors = pytest.importorskip("safetensors.torch")
+
+from bench.adapter_mean import DOWN, MANIFEST, UP, WEIGHTS, mean, write  # noqa: E402
+
+LAYER = "model.layers.0.q_proj"
+
+
+def adapter(seed: int, rank: int = 4, wide: int = 16, given: int = 12) -> dict[str, Any]:
+    chance = torch.Generator().manual_seed(seed)
+    return {LAYER + DOWN: torch.randn(rank, given, generator=chance), LAYER + UP: torch.randn(wide, rank, generator=chance)}
+
+
+def added(weights: dict[str, Any]) -> Any:
+    """What an adapter adds to its layer."""
+    return weights[LAYER + UP].float() @ weights[LAYER + DOWN].float()
+
+
+def test_the_mean_of_an_adapter_and_itself_is_what_it_was() -> None:
+    one = adapter(1)
+    assert torch.allclose(added(mean(one, one)), added(one), atol=1e-4)
+
+
+def test_the_mean_is_in_the_middle_where_its_rank_can_say_it() -> None:
+    one, other = adapter(1), adapter(2)
+    other[LAYER + DOWN] = one[LAYER + DOWN]  # then what they add has one rank together
+    assert torch.allclose(added(mean(one, other)), (added(one) + added(other)) / 2, atol=1e-4)
+
+
+def test_and_else_as_near_to_it_as_can_be() -> None:
+    one, other = adapter(1), adapter(2)
+    middle = (added(one) + added(other)) / 2
+    left = torch.linalg.svdvals(middle)[4:].square().sum()
+    assert float((added(mean(one, other)) - middle).square().sum()) == pytest.approx(float(left), rel=1e-3)
+
+
+def test_names_shapes_and_types_stay(tmp_path: Path) -> None:
+    one, other = ({name: tensor.bfloat16() for name, tensor in adapter(seed).items()} for seed in (1, 2))
+    made = mean(one, other)
+    assert {name: (tensor.shape, tensor.dtype) for name, tensor in made.items()} == {
+        name: (tensor.shape, tensor.dtype) for name, tensor in one.items()
+    }
+
+
+def test_adapters_of_different_ranks_have_none() -> None:
+    with pytest.raises(ValueError, match="not of the same layers and rank"):
+        mean(adapter(1), adapter(2, rank=2))
+
+
+def test_the_folder_says_what_was_done(tmp_path: Path) -> None:
+    for name, seed in (("before", 1), ("trained", 2)):
+        (tmp_path / name).mkdir()
+        safetensors.save_file(adapter(seed), tmp_path / name / WEIGHTS)
+        (tmp_path / name / MANIFEST).write_text(json.dumps({"sha256": name, "command": "orchestra learn train", "rank": 4}))
+        (tmp_path / name / "adapter_config.json").write_text("{}")
+    write(tmp_path / "before", tmp_path / "trained", tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / MANIFEST).read_text())
+    assert manifest["sha256"] == hashlib.sha256((tmp_path / "out" / WEIGHTS).read_bytes()).hexdigest()
+    assert manifest["command"] == "orchestra learn train; python -m bench.adapter_mean ADAPTER TRAINED OUT"
+    assert (manifest["rank"], (tmp_path / "out" / "adapter_config.json").exists()) == (4, True)
