@@ -2,7 +2,7 @@
 
 It writes nothing. A head gives each token some logits; averaged over the tokens of a place, of a row and of a column they say which cells
 the answer stands in, which figures are computed with and how, which rows count, and by which column rows are put in order. Code does the
-rest: it reads off, counts, compares and writes the expression. Rows may be bounded by a figure of the question
+rest: it reads off, counts, compares and writes the expression. Rows may be bounded by figures of the question
 (`orchestra.agent.conditions`). The idea of tagging cells and choosing an operator is TagOp's (Zhu et al.
 2021, https://arxiv.org/abs/2105.07624) and TAPAS' (Herzig et al. 2020, https://arxiv.org/abs/2004.02349); that a comparison names a column
 and is then computed, as a query would, is ours.
@@ -25,6 +25,7 @@ from orchestra.agent.classical import reading, unpacked
 from orchestra.agent.committee import Base, Digest, Source
 from orchestra.agent.conditions import Condition, chosen, scores
 from orchestra.agent.encoder import Encoder, changes_of
+from orchestra.agent.percentages import weighed as with_percentages
 from orchestra.agent.sheet import Frame, Sheet
 from orchestra.agent.table_ways import (
     CELLS,
@@ -253,7 +254,7 @@ class Tables:
         import numpy as np
 
         read = np.concatenate([self.encoder.read(window, self._changes)[0] @ self._weight.T for window in sheet.windows])
-        found = weighed(read + self._bias, sheet.frame(), _together)
+        found = with_percentages(sheet, weighed(read + self._bias, sheet.frame(), _together))
         if self.layout.units is None:
             return found
         told = self.layout.units.logits(signs(sheet.question, sheet.table[: sheet.top], sheet.table[sheet.top :], sheet.paragraphs))

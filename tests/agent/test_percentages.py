@@ -1,0 +1,84 @@
+"""Percentages of a question: which way words tell, of which figure, and where they only say which rows are meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+np = pytest.importorskip("numpy")
+pytest.importorskip("tokenizers")
+
+from orchestra.agent.encoder import Encoder  # noqa: E402
+from orchestra.agent.percentages import TOLD, percentage, weighed  # noqa: E402
+from orchestra.agent.table_ways import WAYS  # noqa: E402
+from orchestra.agent.tables import Tables  # noqa: E402
+from orchestra.testing.encoder import write_encoder  # noqa: E402
+from tests.agent.tables import WORDS, Hand, answer, arrays, spot, write  # noqa: E402
+
+TABLE = [["name", "books"], ["ada", "20"], ["grace", "15"]]
+
+
+@pytest.mark.parametrize(
+    ("question", "way", "figure"),
+    [
+        ("what is the full service with 15 percent off?", "discount", "15"),
+        ("at 7.5% discount please", "discount", "7.5"),
+        ("with the 8 per cent taken off?", "discount", "8"),
+        ("the price reduced by 10 %", "discount", "10"),
+        ("minus 3 percent", "discount", "3"),
+        ("20% on top of that", "surcharge", "20"),
+        ("The mayor wants 3 per cent more on repairs", "surcharge", "3"),
+        ("plus 19 % VAT", "surcharge", "19"),
+        ("rent raised by 4%: what is it then?", "surcharge", "4"),
+        ("The auctioneer keeps 5 % of the price", "portion", "5"),
+        ("30 percent of the total?", "portion", "30"),
+    ],
+)
+def test_words_around_a_percentage_tell_what_is_done_with_it(question: str, way: str, figure: str) -> None:
+    assert percentage(question) == (way, figure)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "what percentage of the total is that?",
+        "Which plans have 10% off?",
+        "In which wards did less than 40 percent bother to vote",
+        "routes that are punctual in more than 85 per cent of cases",
+        "reservoirs that are less than 60% full",
+        "Why did revenue increase by 14%?",
+        "How many give 5 percent off?",
+        "what is 15 off?",
+        "15 more of them",
+        "",
+    ],
+)
+def test_where_rows_are_meant_or_no_percentage_is_given_nothing_is_told(question: str) -> None:
+    assert percentage(question) is None
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    base: Path = write_encoder(tmp_path_factory.mktemp("base"), [*WORDS, "%", "off", "percent"])
+    return Tables.load(write(tmp_path_factory.mktemp("card"), arrays()), Encoder.load(base))
+
+
+def test_the_way_and_its_figure_are_likelier_by_what_words_tell(reader: Tables) -> None:
+    sheet = reader.sheet({"question": "what is it with 15 % off ?", "table": TABLE, "paragraphs": []})
+    plain = Hand(["cells"], cells={(1, 1): 5.0}, first={(1, 1): 4.0}, second={(2, 1): 4.0}).logits(sheet)
+    told = weighed(sheet, plain)
+    asked = next(at for at, one in enumerate(sheet.spots) if one.given is not None)
+    assert told.ways[WAYS.index("discount")] - plain.ways[WAYS.index("discount")] == pytest.approx(TOLD)
+    assert {at for at in range(len(sheet.spots)) if told.second[at] != plain.second[at]} == {asked}, "and not the cell that is 15 too"
+    assert (sheet.spots[asked].row, spot(sheet, (2, 1)) != asked) == (-1, True)
+    assert plain.second[asked] == pytest.approx(told.second[asked] - TOLD), "what was given is left as it was"
+
+
+def test_what_the_encoder_says_of_a_table_has_what_words_tell(reader: Tables) -> None:
+    off, without = (
+        reader.sheet({"question": question, "table": TABLE, "paragraphs": []}) for question in ("with 15 % off ?", "with 15 off ?")
+    )
+    ways = reader.logits(off).ways
+    assert ways[WAYS.index("discount")] - ways[WAYS.index("surcharge")] > TOLD - 5
+    assert answer(reader, without, Hand(["product"], first={(1, 1): 4.0}, second={"15": 4.0}))["expression"] == "20 * 15"
