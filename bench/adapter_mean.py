@@ -4,7 +4,8 @@
 
 A short training on new kinds of rows makes an adapter better at them and a little worse at what it could; weights in the middle keep most
 of both (Wortsman et al. 2022, “Model soups”, https://arxiv.org/abs/2203.05482). What is averaged is the product of each pair of LoRA
-matrices; what is written is the best approximation of their rank. OUT gets the settings and the manifest of TRAINED, with what was done.
+matrices; what is written is the best approximation of their rank. OUT gets the settings and the manifest of TRAINED, with what was done;
+the steps and the losses in it are of that training.
 """
 
 from __future__ import annotations
@@ -19,16 +20,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-WEIGHTS, MANIFEST = "adapter_model.safetensors", "manifest.json"
+WEIGHTS, MANIFEST, SETTINGS = "adapter_model.safetensors", "manifest.json", "adapter_config.json"
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 
 
 def mean(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights in the middle, of the same names, shapes and types. Raises `ValueError` for adapters of different layers or ranks."""
+    """The weights in the middle, of the same names, shapes and types. Raises `ValueError` for adapters of different layers or ranks, and
+    for weights that are not of LoRA."""
     import torch
 
     if {name: tensor.shape for name, tensor in one.items()} != {name: tensor.shape for name, tensor in other.items()}:
         raise ValueError("the adapters are not of the same layers and rank")
+    if strange := [name for name in one if not name.endswith((DOWN, UP))]:
+        raise ValueError(f"{strange[0]} is no weight of LoRA")
     made: dict[str, Tensor] = {}
     for down in (name for name in one if name.endswith(DOWN)):
         up = down.removesuffix(DOWN) + UP
@@ -45,9 +49,12 @@ def mean(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write(before: Path, trained: Path, out: Path) -> None:
-    """Writes the folder of the mean."""
+    """Writes the folder of the mean. Raises `ValueError` for adapters that cannot be averaged."""
     from safetensors.torch import load_file, save_file
 
+    scaled = {json.loads((folder / SETTINGS).read_text("utf-8"))["lora_alpha"] for folder in (before, trained)}
+    if len(scaled) > 1:
+        raise ValueError(f"the adapters are scaled differently: alpha {', '.join(map(str, sorted(scaled)))}")
     made = mean(load_file(before / WEIGHTS), load_file(trained / WEIGHTS))
     shutil.copytree(trained, out, dirs_exist_ok=True)
     save_file(made, out / WEIGHTS)

@@ -99,7 +99,8 @@ def given(question: str) -> list[Given]:
     found: list[Given] = []
     for one in _ASKED.finditer(question):
         text, before = one[0].lower().rstrip("."), question[max(0, one.start() - NEAR) : one.start()]
-        if (sign := _SIGN.match(text)) is not None and _MINUEND.search(before):
+        less = text.startswith("minus") and re.search(r"%|per ?cent", text + question[one.end() : one.end() + 9])
+        if (sign := _SIGN.match(text)) is not None and (less or _MINUEND.search(before)):  # “the rent minus 10 percent”
             text = text[sign.end() :]
         measure = _measure(text)
         dated = _DATED.search(measure) is not None

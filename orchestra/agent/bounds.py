@@ -49,7 +49,8 @@ _AFTERS: Final = tuple(
     (bound, re.compile(rf"^(?:[%°²³]\w?)?(?:\s+[\w%°²³/€$£'’-]+){{0,2}}?[\s,(]+(?:{words})", re.IGNORECASE)) for bound, words in _AFTER
 )
 _FIGURE = (
-    r"[$€£¥]?(?:\d[\d,.:]*|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty|forty|fifty|sixty|hundred)"
+    r"[$€£¥]?(?:\d[\d,.:]*|(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen"
+    r"|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand)\b(?:-\w+)?)"
 )
 _FROM = re.compile(rf"\bbetween{_FILLED}", re.IGNORECASE)
 _TO = re.compile(rf"^(?:\s+[\w%°²³$€£]+)?\s+and(?:\s+(?:the|about))?\s+{_FIGURE}", re.IGNORECASE)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _UNPICKING: Final = frozenset(["all", "any", "every", "less", "many", "more", "most", "much", "no", "none", "not", "or", "than", "yes"])
 """Words of questions that pick no rows, though a cell may be one of them."""
-_BUT = re.compile(r"\b(?:not|except|without|excluding|other than|apart from)\b|n['’]t\b", re.IGNORECASE)
+_BUT = re.compile(r"\b(?:not|but|besides|except\w*|without|exclud\w+|neither|leaving out|other than|apart from)\b|n['’]t\b", re.IGNORECASE)
 """Behind these words stands what rows are not."""
 
 
@@ -81,6 +81,9 @@ def likeliest(logits: NDArray[Any], groups: Sequence[Sequence[int]], factor: flo
         whole -= math.exp(none)
     if at_least > 1:
         whole -= float(np.exp(none + given).sum())
+    if whole < 1e-9:  # what is left of one is noise: sets of so few are all that counts
+        powers = np.exp(given)
+        whole = math.exp(none) * float(powers.sum() if at_least < 2 else (powers.sum() ** 2 - (powers**2).sum()) / 2)
     return taken, min(math.exp(score) / max(whole, 1e-300), 1.0)
 
 

@@ -12,7 +12,7 @@ pytest.importorskip("tokenizers")
 from orchestra.agent.encoder import Encoder  # noqa: E402
 from orchestra.agent.percentages import TOLD, percentage, weighed  # noqa: E402
 from orchestra.agent.table_ways import WAYS  # noqa: E402
-from orchestra.agent.tables import Tables  # noqa: E402
+from orchestra.agent.tables import Tables, written  # noqa: E402
 from orchestra.testing.encoder import write_encoder  # noqa: E402
 from tests.agent.tables import WORDS, Hand, answer, arrays, spot, write  # noqa: E402
 
@@ -33,6 +33,10 @@ TABLE = [["name", "books"], ["ada", "20"], ["grace", "15"]]
         ("rent raised by 4%: what is it then?", "surcharge", "4"),
         ("The auctioneer keeps 5 % of the price", "portion", "5"),
         ("30 percent of the total?", "portion", "30"),
+        ("Rates go up by 4 per cent in July. What will Farid get per hour then?", "surcharge", "4"),
+        ("Landlord adds 10 per cent admin to the fee", "surcharge", "10"),
+        ("How many euros do I save with a coupon of 20% off the tent?", "discount", "20"),
+        ("a 15-percent discount", "discount", "15"),
     ],
 )
 def test_words_around_a_percentage_tell_what_is_done_with_it(question: str, way: str, figure: str) -> None:
@@ -50,6 +54,15 @@ def test_words_around_a_percentage_tell_what_is_done_with_it(question: str, way:
         "Why did revenue increase by 14%?",
         "How many give 5 percent off?",
         "what is 15 off?",
+        "Total budget of the projects that are 60% or more finished?",
+        "What is the average turnout in wards with 40 percent or less?",
+        "What party took 15% of the vote?",
+        "reservoirs that are less then 60% full",
+        "Quick question: which shops give 10% off?",
+        "What is the effect on profit of a 10% increase in the dollar?",
+        "Is there a lender with 10% of the market?",
+        "1.000,5 % of it",
+        "9" * 5_000 + "% off",
         "15 more of them",
         "",
     ],
@@ -73,6 +86,26 @@ def test_the_way_and_its_figure_are_likelier_by_what_words_tell(reader: Tables) 
     assert {at for at in range(len(sheet.spots)) if told.second[at] != plain.second[at]} == {asked}, "and not the cell that is 15 too"
     assert (sheet.spots[asked].row, spot(sheet, (2, 1)) != asked) == (-1, True)
     assert plain.second[asked] == pytest.approx(told.second[asked] - TOLD), "what was given is left as it was"
+
+
+def test_where_rows_are_bounded_or_the_table_has_the_percentage_nothing_is_added(reader: Tables) -> None:
+    head = [["name", "price with 15 % off"], *TABLE[1:]]
+    for question, table in (
+        ("what is it with 15 % off ?", head),
+        ("sum of up to 15 % off ?", TABLE),
+        ("what is it at over 15 % off ?", TABLE),
+        ("what is it ?", TABLE),
+    ):
+        sheet = reader.sheet({"question": question, "table": table, "paragraphs": []})
+        plain = Hand(["cells"]).logits(sheet)
+        assert weighed(sheet, plain) is plain, question
+
+
+def test_minus_so_many_percent_is_less(reader: Tables) -> None:
+    sheet = reader.sheet({"question": "what is ada minus 15 percent ?", "table": TABLE, "paragraphs": []})
+    hand = Hand(["cells", "discount"], cells={(1, 1): 2.0}, first={(1, 1): 4.0}, second={(2, 1): 4.0})
+    found, scale = reader.choose(sheet, weighed(sheet, hand.logits(sheet)))
+    assert written(found, scale, sheet)["expression"] == "20 * (100 - 15) / 100"
 
 
 def test_what_the_encoder_says_of_a_table_has_what_words_tell(reader: Tables) -> None:

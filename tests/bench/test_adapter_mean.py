@@ -58,12 +58,22 @@ def test_adapters_of_different_ranks_have_none() -> None:
         mean(adapter(1), adapter(2, rank=2))
 
 
+def test_other_weights_and_other_scales_have_none_either(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="bias is no weight of LoRA"):
+        mean(adapter(1) | {"bias": torch.zeros(1)}, adapter(2) | {"bias": torch.zeros(1)})
+    for name, alpha in (("before", 32), ("trained", 16)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps({"lora_alpha": alpha}))
+    with pytest.raises(ValueError, match="alpha 16, 32"):
+        write(tmp_path / "before", tmp_path / "trained", tmp_path / "out")
+
+
 def test_the_folder_says_what_was_done(tmp_path: Path) -> None:
     for name, seed in (("before", 1), ("trained", 2)):
         (tmp_path / name).mkdir()
         safetensors.save_file(adapter(seed), tmp_path / name / WEIGHTS)
         (tmp_path / name / MANIFEST).write_text(json.dumps({"sha256": name, "command": "orchestra learn train", "rank": 4}))
-        (tmp_path / name / "adapter_config.json").write_text("{}")
+        (tmp_path / name / "adapter_config.json").write_text('{"lora_alpha": 32}')
     write(tmp_path / "before", tmp_path / "trained", tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / MANIFEST).read_text())
     assert manifest["sha256"] == hashlib.sha256((tmp_path / "out" / WEIGHTS).read_bytes()).hexdigest()
