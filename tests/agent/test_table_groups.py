@@ -8,39 +8,16 @@ pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
 from orchestra.agent.card import Card
-from orchestra.agent.encoder import Encoder
-from orchestra.agent.sheet import Sheet
 from orchestra.agent.tables import Tables
-from orchestra.testing.encoder import write_encoder
-from tests.agent.tables import WORDS, Hand, answer, arrays, sure, write
+from tests.agent.tables import Hand, answer, arrays, sure
+from tests.agent.test_tables import ADA, AGE, ALAN, BOOKS, GRACE, TABLE, TOTAL, card, encoder, reader, sheet_of
 
-TABLE = [["name", "age", "books"], ["ada", "36", "12"], ["grace", "85", "-"], ["alan", "", "$ 9"], ["total", "(2)", "21"]]
-ADA, GRACE, ALAN, TOTAL = 1, 2, 3, 4
-NAME, AGE, BOOKS = 0, 1, 2
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
-    return Encoder.load(write_encoder(tmp_path_factory.mktemp("base"), WORDS))
-
-
-@pytest.fixture(scope="module")
-def card(tmp_path_factory: pytest.TempPathFactory) -> Card:
-    return write(tmp_path_factory.mktemp("card"), arrays())
-
-
-@pytest.fixture(scope="module")
-def reader(card: Card, encoder: Encoder) -> Tables:
-    return Tables.load(card, encoder)
+__all__ = ["card", "encoder", "reader"]
 
 
 def other(reader: Tables, card: Card, **settled: float) -> Tables:
     """A reader for which something else was settled."""
     return Tables(reader.layout.model_copy(update=settled), arrays(), reader.encoder, card)
-
-
-def sheet_of(reader: Tables, question: str = "what is the difference of 5 ?", table: list[list[str]] = TABLE) -> Sheet:
-    return reader.sheet({"question": question, "table": table, "paragraphs": []})
 
 
 def test_a_whole_column_is_likelier_than_all_of_it_but_one(reader: Tables, card: Card) -> None:
