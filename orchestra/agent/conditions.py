@@ -67,17 +67,23 @@ def holding(sheet: Sheet, column: int, bound: str, spot: int) -> tuple[bool, ...
     return None if holds is None else (*[False] * sheet.top, *holds)
 
 
-def chosen(sheet: Sheet, choice: NDArray[Any], columns: NDArray[Any]) -> tuple[Condition | None, float]:
+def chosen(sheet: Sheet, choice: NDArray[Any], columns: NDArray[Any], beside: Condition | None = None) -> tuple[Condition | None, float]:
     """The likeliest condition, or none, and how probable that is.
 
     `choice` is how probable each of `choices` is, behind that there is none; `columns` how probable each column is. A condition that can be
-    compared with no column is none.
+    compared with no column is none. Of a second one, `beside` another, the likeliest column is that in which a row holds both, if there is
+    one: nobody asks for what contradicts itself.
     """
     best = int(choice.argmax())
     if best > 0:
         spot, bound = choices(sheet)[best - 1]
-        for column in columns.argsort()[::-1]:
-            holds = holding(sheet, int(column), BOUNDS[bound], spot)
-            if holds is not None:
-                return Condition(int(column), BOUNDS[bound], spot, holds), float(choice[best] * columns[column])
+        every = [
+            Condition(int(column), BOUNDS[bound], spot, holds)
+            for column in columns.argsort()[::-1]
+            if (holds := holding(sheet, int(column), BOUNDS[bound], spot)) is not None
+        ]
+        if every:
+            both = (one for one in every if beside is None or any(map(min, one.holds, beside.holds)))
+            one = next(both, every[0])
+            return one, float(choice[best] * columns[one.column])
     return None, float(choice[0])

@@ -415,7 +415,7 @@ def _conditions(sheet: Sheet, logits: Logits[NDArray[Any]]) -> tuple[tuple[Condi
         if not len(which):
             break
         choice = shares(np.array([bounds[0], *scores(sheet, limits, bounds, after)]))
-        one, chance = chosen(sheet, choice, shares(which))
+        one, chance = chosen(sheet, choice, shares(which), found[-1] if found else None)
         sure *= chance
         if one is None:
             break

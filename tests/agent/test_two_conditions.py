@@ -91,6 +91,16 @@ def test_two_bounds_may_be_of_one_column(reader: Tables) -> None:
     assert said["cells"] == [[ADA, AGE], [ALAN, AGE]], "each once"
 
 
+def test_the_second_column_is_one_in_which_a_row_holds_both(reader: Tables) -> None:
+    sheet = sheet_of(reader, "who is over 50 and with under 9 books ?")
+    both_of = {"bound": "above", "limits": {"50": 5.0}, "also_limits": {"9": 5.0}, "also_bound": BELOW, "also": {AGE: 5.0, BOOKS: 2.0}}
+    said = answer(reader, sheet, both("count", **both_of))
+    assert (said["also"]["column"], said["rows"]) == (BOOKS, [GRACE]), "nobody is over 50 and under 9 years old"
+    nobody = sheet_of(reader, "who is over 90 and with under 9 books ?")
+    said = answer(reader, nobody, both("count", **both_of | {"limits": {"90": 5.0}}))
+    assert (said["also"]["column"], said["rows"]) == (AGE, []), "where no column helps the likeliest one stays"
+
+
 def test_it_is_as_sure_as_both_conditions_together(reader: Tables) -> None:
     sheet, hand = sheet_of(reader), both("count", also={BOOKS: -5.0})
     logits, at = hand.logits(sheet), (spot(sheet, "10"), BOUNDS.index(FROM))
