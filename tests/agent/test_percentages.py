@@ -93,6 +93,7 @@ def test_where_rows_are_bounded_or_the_table_has_the_percentage_nothing_is_added
     for question, table in (
         ("what is it with 15 % off ?", head),
         ("sum of up to 15 % off ?", TABLE),
+        ("what is it at a maximum of 15 % off ?", TABLE),
         ("what is it at over 15 % off ?", TABLE),
         ("what is it ?", TABLE),
     ):
