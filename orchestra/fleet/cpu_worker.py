@@ -1,4 +1,4 @@
-"""The worker of a CPU server, where requests with a seed end no server.
+"""The worker of a CPU server, where requests with a seed end no server, and norms are those of vLLM's kernel.
 
 Imported inside vLLM's worker only (`--worker-cls`). vLLM 0.32 draws a token for every request of a step and throws away those of
 requests whose prompt is not read to its end yet. It then winds their generators back by an offset, which only generators on a GPU
@@ -15,9 +15,16 @@ from typing import Any
 
 from vllm.v1.worker.cpu_worker import CPUWorker
 
+from orchestra.fleet import cpu_norm
+
 
 class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
     """vLLM's worker for CPUs."""
+
+    def init_device(self) -> None:
+        """Before there is a model, whose layers keep the functions that they find."""
+        cpu_norm.install()
+        super().init_device()
 
     def sample_tokens(self, grammar_output: Any) -> Any:
         """Draws a token for each request of this step."""

@@ -24,6 +24,11 @@ WORKER = "orchestra.fleet.cpu_worker.SeededWorker"
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "XDG_CACHE_HOME")
 """What a server sees of the user's environment; nothing that could be a secret. GPU servers also see `GPU_PREFIXES`."""
 GPU_PREFIXES = ("CUDA_", "NVIDIA_", "HIP_", "ROCR_")
+TOPOLOGY = Path("/sys/devices/system/cpu")
+FEW_CORES = 8
+"""Physical cores up to which a CPU server computes in the process that schedules. vLLM 0.32 starts a process to compute in, and keeps one
+core for the other, which waits in a loop and uses all of it: half of two cores. Where there are many that is a small part, and vLLM binds
+its threads to the rest, which is not done here. Measured on two cores; the limit is chosen."""
 
 
 def vllm_version() -> str:
@@ -95,7 +100,7 @@ def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[st
     if server.device == "gpu":
         kept |= {name: value for name, value in environment.items() if name.startswith(GPU_PREFIXES)}
     else:
-        kept |= {"VLLM_CPU_KVCACHE_SPACE": str(server.kv_cache_gib)}
+        kept |= {"VLLM_CPU_KVCACHE_SPACE": str(server.kv_cache_gib)} | _one_process(server)
     ours = server.device == "cpu" and server.max_loras
     return kept | {
         "HF_HUB_OFFLINE": "1",
@@ -108,6 +113,27 @@ def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[st
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+
+
+def _one_process(server: LocalServer) -> dict[str, str]:
+    """Has a CPU server of a known version compute where it schedules, if there are few cores."""
+    if server.tensor_parallel_size > 1 or lora_cpu.installed() not in lora_cpu.READ or (count := cores(TOPOLOGY)) > FEW_CORES:
+        return {}
+    return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(count)}
+
+
+def cores(told: Path) -> int:
+    """How many physical cores this process may use: processors that share one count once, where Linux says so."""
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return len({_siblings(told / f"cpu{number}" / "topology" / "thread_siblings_list", number) for number in usable})
+
+
+def _siblings(file: Path, number: int) -> str:
+    """The processors of one core, as Linux writes them; the processor alone where it says nothing."""
+    try:
+        return file.read_text("ascii").strip()
+    except OSError:
+        return str(number)
 
 
 def choose_port(wanted: int | None) -> int:

@@ -324,3 +324,35 @@ def test_servers_on_the_cpu_of_a_known_vllm_have_our_worker(
     monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, vllm, plugin=True))])
     command = launch.arguments(local_config("m", device=device).local["m"], tmp_path, 1)
     assert ("--worker-cls" in command) is given
+
+
+@pytest.mark.parametrize(
+    ("device", "vllm", "cards", "usable", "threads"),
+    [
+        ("cpu", "0.32.0", 1, 2, "2"),
+        ("cpu", "0.32.0", 1, 8, "8"),
+        ("cpu", "0.32.0", 1, 9, None),
+        ("cpu", "0.33.0", 1, 2, None),
+        ("cpu", "0.32.0", 2, 2, None),
+        ("gpu", "0.32.0", 1, 2, None),
+    ],
+)
+def test_on_few_cores_a_server_computes_in_the_process_that_schedules(
+    device: str, vllm: str, cards: int, usable: int, threads: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, vllm, plugin=True))])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(usable))
+    monkeypatch.setattr(launch, "TOPOLOGY", tmp_path)
+    server = local_config("m", device=device).local["m"].model_copy(update={"tensor_parallel_size": cards})
+    environment = launch.launch(server, tmp_path, 1, {}).environment
+    assert environment.get("OMP_NUM_THREADS") == threads
+    assert environment.get("VLLM_ENABLE_V1_MULTIPROCESSING") == (None if threads is None else "0")
+
+
+def test_processors_of_one_core_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 4, 5, 7})
+    for number, siblings in ((0, "0,4"), (4, "0,4"), (1, "1,5"), (5, "1,5")):
+        folder = tmp_path / f"cpu{number}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(f"{siblings}\n")
+    assert launch.cores(tmp_path) == 3

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import pytest
 
-from orchestra.fleet import weights
+from orchestra.fleet import launch, weights
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.dispatch import Fleet
 from orchestra.fleet.faults import Fault
@@ -142,3 +142,13 @@ async def test_the_servers_log_says_that_the_plugin_is_there(fleet: Fleet, names
     (server,) = (await fleet.status())["servers"]
     text = await asyncio.to_thread(Path(server["log"]).read_text, "utf-8", "replace")
     assert "orchestra: adapters by groups" in text
+
+
+@pytest.mark.skipif(
+    launch.cores(launch.TOPOLOGY) > launch.FEW_CORES, reason="vLLM starts a process to compute in where there are many cores"
+)
+async def test_on_few_cores_no_second_process_waits_for_the_one_that_computes(fleet: Fleet, names: list[str]) -> None:
+    (server,) = (await fleet.status())["servers"]
+    text = await asyncio.to_thread(Path(server["log"]).read_text, "utf-8", "replace")
+    assert "(EngineCore pid=" in text
+    assert "(Worker pid=" not in text
