@@ -1,10 +1,11 @@
 """What adapters cost on a CPU: tokens per second of the base model, of one adapter, and of all of them mixed.
 
-    python -m bench.adapters [--adapters 5] [--tokens 64] [--rounds 3] [--without] [--lock FILE]
+    python -m bench.adapters [--adapters 5] [--tokens 64] [--rounds 3] [--without] [--dedicated] [--lock FILE]
 
 Starts a server of its own on the weights of the laptop fleet, with adapters full of noise (ranks 16 and 8 in turn, on all linear
 layers), all loaded. The rounds go through the mixes in turn; the table has the best of each, and its ratio to the base model's on the
-same server. `--without` does the same again on stock vLLM, without Orchestra's plugin. At the end another adapter is loaded
+same server. `--without` does the same again on stock vLLM, without Orchestra's plugin; `--dedicated` with it, on a server that has the
+machine to itself. At the end another adapter is loaded
 and asked while 32 requests run; the counts of answers are printed. `--lock` is held while times are taken.
 """
 
@@ -104,12 +105,16 @@ def held(lock: Path | None) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def serving(server: LocalServer, weights_folder: Path, plugin: bool, log: Path) -> AsyncIterator[Served]:
-    """A server of its own, with Orchestra's plugin or without."""
+async def serving(server: LocalServer, weights_folder: Path, stock: bool, log: Path) -> AsyncIterator[Served]:
+    """A server of its own, as it ships or as vLLM has it by itself."""
     port = launch.choose_port(None)
     how = launch.launch(server, weights_folder, port)
-    environment = dict(how.environment) if plugin else {**how.environment, "VLLM_PLUGINS": ""}
-    child = await process.start(Launch(how.command, environment), log)
+    command, environment = how.command, dict(how.environment)
+    if stock:
+        environment["VLLM_PLUGINS"] = ""
+        place = command.index("--worker-cls")
+        command = (*command[:place], *command[place + 2 :])
+    child = await process.start(Launch(command, environment), log)
     timeout = aiohttp.ClientTimeout(total=900)
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
@@ -170,6 +175,7 @@ async def main() -> int:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--without", action="store_true")
+    parser.add_argument("--dedicated", action="store_true")
     parser.add_argument("--lock", type=Path)
     given = parser.parse_args()
     server = config.read(ROOT / "configs" / "laptop.yaml").local["smol"].model_copy(update={"max_loras": given.adapters + 1})
@@ -180,13 +186,15 @@ async def main() -> int:
     print(f"{now()}, {code()}")
     with tempfile.TemporaryDirectory() as place:
         folders = [noisy_adapter(Path(place) / f"noise{n}", found, n, rank=(16, 8)[n % 2]) for n in range(given.adapters + 1)]
-        for plugin in (True, False)[: 1 + given.without]:
-            async with serving(server, found, plugin, Path(place) / "log") as served:
+        ways = [("with the plugin", server, False), ("stock vLLM", server, True)][: 1 + given.without]
+        ways += [("dedicated", server.model_copy(update={"dedicated": True}), False)] * given.dedicated
+        for way, started, stock in ways:
+            async with serving(started, found, stock, Path(place) / "log") as served:
                 for folder in folders[:-1]:
                     await served.load(folder.name, folder)
                     served.names.append(folder.name)
                 best = await measure(served, given)
-                print(f"\n{'with the plugin' if plugin else 'stock vLLM'}, {given.adapters} adapters, {given.tokens} tokens each\n")
+                print(f"\n{way}, {given.adapters} adapters, {given.tokens} tokens each\n")
                 print("| at once | requests | written tok/s | of base | by processor time | of base | read tok/s | of base |")
                 print("|---" * 8 + "|")
                 for (count, name), rate in best.items():

@@ -198,6 +198,8 @@ class LocalServer(Frozen):
     """Folders of adapters by name, beside those of the cards; loaded when first asked for."""
     kv_cache_gib: Positive = 1
     """Memory of the CPU's key-value cache."""
+    dedicated: bool = False
+    """Whether a CPU server has the machine to itself: it then computes on all cores, and anything else that works slows it many times."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     tensor_parallel_size: Positive = 1
     quantization: Literal["awq", "gptq", "fp8", "compressed-tensors"] | None = None
@@ -219,6 +221,12 @@ class LocalServer(Frozen):
     def _has_slots(self) -> LocalServer:
         if self.max_loras < len(self.adapters):
             raise ValueError(f"max_loras is {self.max_loras}, and must be at least the number of adapters, {len(self.adapters)}")
+        return self
+
+    @model_validator(mode="after")
+    def _may_be_dedicated(self) -> LocalServer:
+        if self.dedicated and (self.device != "cpu" or self.tensor_parallel_size > 1):
+            raise ValueError("dedicated is for a server with `device: cpu` and without tensor parallelism")
         return self
 
 

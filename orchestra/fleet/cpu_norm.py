@@ -7,30 +7,39 @@ they are a seventh. Imported inside vLLM's worker only, by `orchestra.fleet.cpu_
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
+from vllm.logger import init_logger
 from vllm.model_executor.layers.layernorm import RMSNorm
+
+LANES = 8
+"""The kernel refuses widths that are no multiple of its vectors; so many 16-bit numbers are one."""
 
 
 def install() -> None:
-    """From now on norms are the kernel's where they are of the usual kind, and vLLM's operations elsewhere."""
-    RMSNorm.forward_native = _by_kernel(RMSNorm.forward_native)
+    """From now on norms are the kernel's where they are of the usual kind, and vLLM's operations elsewhere. Once is enough."""
+    if not hasattr(RMSNorm.forward_native, "__wrapped__"):
+        RMSNorm.forward_native = _by_kernel(RMSNorm.forward_native)
+        init_logger("vllm.plugins.orchestra").info("orchestra: norms by vLLM's kernel")
 
 
 def _by_kernel(usual: Callable[..., Any]) -> Callable[..., Any]:
     plain, added = torch.ops._C.rms_norm.default, torch.ops._C.fused_add_rms_norm.default
 
+    @wraps(usual)
     def forward_native(self: Any, x: torch.Tensor, residual: torch.Tensor | None = None) -> Any:
-        rows = (x,) if residual is None else (x, residual)
         weight = self.weight if self.has_weight else None
-        like = all(one.is_contiguous() and one.dtype == (x if weight is None else weight).dtype for one in rows)
-        if self.variance_size_override is not None or not like:
+        fits = weight is None or (weight.dtype == x.dtype and weight.shape == x.shape[-1:])
+        if not fits or x.shape[-1] % LANES or self.variance_size_override is not None:
             return usual(self, x, residual)
         if residual is None:
-            out = torch.empty_like(x)
-            plain(out, x, weight, self.variance_epsilon)
+            out = torch.empty(x.shape, dtype=x.dtype)
+            plain(out, x.contiguous(), weight, self.variance_epsilon)
             return out
+        if residual.shape != x.shape or residual.dtype != x.dtype or not (x.is_contiguous() and residual.is_contiguous()):
+            return usual(self, x, residual)
         added(x, residual, weight, self.variance_epsilon)  # both in place, as vLLM's own callers allow
         return x, residual
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from vllm.config import CompilationMode
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from orchestra.fleet import cpu_norm
@@ -22,8 +23,9 @@ class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
     """vLLM's worker for CPUs."""
 
     def init_device(self) -> None:
-        """Before there is a model, whose layers keep the functions that they find."""
-        cpu_norm.install()
+        """Before there is a model, whose layers keep the functions that they find. What is compiled fuses its norms itself."""
+        if self.vllm_config.compilation_config.mode == CompilationMode.NONE:
+            cpu_norm.install()
         super().init_device()
 
     def sample_tokens(self, grammar_output: Any) -> Any:

@@ -25,10 +25,7 @@ KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_
 """What a server sees of the user's environment; nothing that could be a secret. GPU servers also see `GPU_PREFIXES`."""
 GPU_PREFIXES = ("CUDA_", "NVIDIA_", "HIP_", "ROCR_")
 TOPOLOGY = Path("/sys/devices/system/cpu")
-FEW_CORES = 8
-"""Physical cores up to which a CPU server computes in the process that schedules. vLLM 0.32 starts a process to compute in, and keeps one
-core for the other, which waits in a loop and uses all of it: half of two cores. Where there are many that is a small part, and vLLM binds
-its threads to the rest, which is not done here. Measured on two cores; the limit is chosen."""
+"""Where Linux says which processors share a core."""
 
 
 def vllm_version() -> str:
@@ -100,7 +97,7 @@ def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[st
     if server.device == "gpu":
         kept |= {name: value for name, value in environment.items() if name.startswith(GPU_PREFIXES)}
     else:
-        kept |= {"VLLM_CPU_KVCACHE_SPACE": str(server.kv_cache_gib)} | _one_process(server)
+        kept |= {"VLLM_CPU_KVCACHE_SPACE": str(server.kv_cache_gib)} | _alone(server)
     ours = server.device == "cpu" and server.max_loras
     return kept | {
         "HF_HUB_OFFLINE": "1",
@@ -115,11 +112,12 @@ def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[st
     }
 
 
-def _one_process(server: LocalServer) -> dict[str, str]:
-    """Has a CPU server of a known version compute where it schedules, if there are few cores."""
-    if server.tensor_parallel_size > 1 or lora_cpu.installed() not in lora_cpu.READ or (count := cores(TOPOLOGY)) > FEW_CORES:
+def _alone(server: LocalServer) -> dict[str, str]:
+    """Has a dedicated server compute in the process that schedules, with a thread on each core. vLLM 0.32 by itself computes in another
+    one, and keeps a core for the one that schedules, which waits in a loop (docs/decisions/036)."""
+    if not server.dedicated or lora_cpu.installed() not in lora_cpu.READ:
         return {}
-    return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(count)}
+    return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(cores(TOPOLOGY))}
 
 
 def cores(told: Path) -> int:

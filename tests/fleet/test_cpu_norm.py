@@ -17,8 +17,13 @@ from orchestra.fleet import cpu_norm
 
 usual = RMSNorm.forward_native
 cpu_norm.install()
+installed = RMSNorm.forward_native
+cpu_norm.install()
+assert RMSNorm.forward_native is installed, "twice is once"
 with set_current_vllm_config(VllmConfig()):
     norm = RMSNorm(576, eps=1e-5, dtype=torch.bfloat16)
+    narrow = RMSNorm(20, eps=1e-5, dtype=torch.bfloat16)
+    bare = RMSNorm(576, eps=1e-5, has_weight=False, dtype=torch.bfloat16)
     half = RMSNorm(576, eps=1e-5, var_hidden_size=288, dtype=torch.bfloat16)
 chance = torch.Generator().manual_seed(0)
 norm.weight.data = torch.rand(576, generator=chance).to(torch.bfloat16) + 0.5
@@ -35,6 +40,16 @@ found, left = norm.forward_native(x.clone(), residual.clone())
 wanted, rest = usual(norm, x.clone(), residual.clone())
 near(found, wanted)
 near(left, rest)
+near(norm(x), usual(norm, x))
+cube = x.view(3, 11, 576)
+near(norm.forward_native(cube), usual(norm, cube))
+near(bare.forward_native(x), usual(bare, x))
+near(narrow.forward_native(x[:, :20]), usual(narrow, x[:, :20]))
+for other in (residual.float(), torch.stack([residual, residual], -1)[..., 0]):
+    found, left = norm.forward_native(x.clone(), other.clone() if other.dtype != x.dtype else other)
+    wanted, rest = usual(norm, x.clone(), other)
+    near(found, wanted)
+    near(left, rest)
 strided = torch.randn(33, 1152, generator=chance).to(torch.bfloat16)[:, ::2]
 near(norm.forward_native(strided), usual(norm, strided))
 near(half.forward_native(x), usual(half, x))

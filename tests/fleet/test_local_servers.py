@@ -326,27 +326,22 @@ def test_servers_on_the_cpu_of_a_known_vllm_have_our_worker(
     assert ("--worker-cls" in command) is given
 
 
-@pytest.mark.parametrize(
-    ("device", "vllm", "cards", "usable", "threads"),
-    [
-        ("cpu", "0.32.0", 1, 2, "2"),
-        ("cpu", "0.32.0", 1, 8, "8"),
-        ("cpu", "0.32.0", 1, 9, None),
-        ("cpu", "0.33.0", 1, 2, None),
-        ("cpu", "0.32.0", 2, 2, None),
-        ("gpu", "0.32.0", 1, 2, None),
-    ],
-)
-def test_on_few_cores_a_server_computes_in_the_process_that_schedules(
-    device: str, vllm: str, cards: int, usable: int, threads: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("dedicated", "vllm", "threads"), [(True, "0.32.0", "3"), (False, "0.32.0", None), (True, "0.33.0", None)])
+def test_a_dedicated_server_computes_on_all_cores_in_the_process_that_schedules(
+    dedicated: bool, vllm: str, threads: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, vllm, plugin=True))])
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(usable))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3))
     monkeypatch.setattr(launch, "TOPOLOGY", tmp_path)
-    server = local_config("m", device=device).local["m"].model_copy(update={"tensor_parallel_size": cards})
-    environment = launch.launch(server, tmp_path, 1, {}).environment
+    environment = launch.launch(local_config("m", device="cpu", dedicated=dedicated).local["m"], tmp_path, 1, {}).environment
     assert environment.get("OMP_NUM_THREADS") == threads
     assert environment.get("VLLM_ENABLE_V1_MULTIPROCESSING") == (None if threads is None else "0")
+
+
+@pytest.mark.parametrize("more", [{"device": "gpu"}, {"device": "cpu", "tensor_parallel_size": 2}])
+def test_only_one_server_of_a_cpu_can_be_dedicated(more: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="dedicated is for a server with `device: cpu`"):
+        local_config("m", dedicated=True, **more)
 
 
 def test_processors_of_one_core_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

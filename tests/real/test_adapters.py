@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import pytest
 
-from orchestra.fleet import launch, weights
+from orchestra.fleet import weights
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.dispatch import Fleet
 from orchestra.fleet.faults import Fault
@@ -138,17 +138,8 @@ async def test_loading_an_adapter_loses_no_request_that_runs(fleet: Fleet, names
     assert same(among, again)
 
 
-async def test_the_servers_log_says_that_the_plugin_is_there(fleet: Fleet, names: list[str]) -> None:
+async def test_the_servers_log_says_that_the_plugin_and_the_kernel_are_there(fleet: Fleet, names: list[str]) -> None:
     (server,) = (await fleet.status())["servers"]
     text = await asyncio.to_thread(Path(server["log"]).read_text, "utf-8", "replace")
     assert "orchestra: adapters by groups" in text
-
-
-@pytest.mark.skipif(
-    launch.cores(launch.TOPOLOGY) > launch.FEW_CORES, reason="vLLM starts a process to compute in where there are many cores"
-)
-async def test_on_few_cores_no_second_process_waits_for_the_one_that_computes(fleet: Fleet, names: list[str]) -> None:
-    (server,) = (await fleet.status())["servers"]
-    text = await asyncio.to_thread(Path(server["log"]).read_text, "utf-8", "replace")
-    assert "(EngineCore pid=" in text
-    assert "(Worker pid=" not in text
+    assert "orchestra: norms by vLLM's kernel" in text
