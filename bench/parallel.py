@@ -1,6 +1,6 @@
 """ParallelQA: how long a plan takes whose facts are looked up in parallel, beside ReAct, both on the same served models.
 
-    python -m bench.parallel --data FOLDER [--rows 16] [--seed 0] [--fleet NAME] [--dry]
+    python -m bench.parallel --data FOLDER [--rows 16] [--seed 0] [--arms NAME ...] [--fleet NAME] [--dry]
 
 All arms replay the same recorded steps (`bench/parallel.yaml`): the same look-ups, each a call of the agent `reader` over the same frozen
 passage, and the same computation, which is code. What a planner writes is forced, token for token, by a grammar with one text in it, so a
@@ -328,18 +328,20 @@ async def asked_of(bench: Bench, arm: str, asked: Question, word: str) -> Trace:
     return trace
 
 
-async def measured(settings: Settings, rows: Sequence[Question], seed: int, fleet: FleetMode = "start") -> list[dict[str, Trace]]:
-    """What came of each question, by arm. One question is asked before, and not counted. Raises `FleetError`, and RuntimeError where a
+async def measured(
+    settings: Settings, rows: Sequence[Question], seed: int, fleet: FleetMode = "start", arms: Sequence[str] = tuple(ARMS)
+) -> list[dict[str, Trace]]:
+    """What came of each question but the first, which is asked to warm up, and not counted. Raises `FleetError`, and RuntimeError where a
     model did not write what was forced."""
     chance = random.Random(seed)
     found = []
     async with Bench.open(settings, fleet) as bench:
-        for turn, asked in enumerate([rows[0], *rows]):
-            order = list(ARMS)[turn % len(ARMS) :] + list(ARMS)[: turn % len(ARMS)]
+        for turn, asked in enumerate(rows):
+            order = [*arms[turn % len(arms) :], *arms[: turn % len(arms)]]
             traces = {arm: await asked_of(bench, arm, asked, "".join(chance.choices(string.ascii_lowercase, k=6))) for arm in order}
             if turn:
                 found.append(traces)
-                print(f"{turn} of {len(rows)}: " + ", ".join(f"{a} {t.seconds:.2f} s" for a, t in traces.items()), file=sys.stderr)
+                print(f"{turn} of {len(rows) - 1}: " + ", ".join(f"{a} {t.seconds:.2f} s" for a, t in traces.items()), file=sys.stderr)
     return found
 
 
@@ -381,16 +383,17 @@ def _tokens(usages: Sequence[Usage], *keys: str) -> str:
 
 def section(found: Sequence[dict[str, Trace]], rows: Sequence[Question], command: str, stamp: str, seed: int = 0) -> str:
     """The part of the page."""
-    rights = {arm: share(found, rows, arm, seed) for arm in ARMS}
+    arms = list(found[0])
+    rights = {arm: share(found, rows, arm, seed) for arm in ARMS if arm in arms}
     table = [f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}"]
     table += [_row(arm, [one[arm] for one in found], right) for arm, right in rights.items()]
     facts = _mean([len(one.facts) for one in rows])
     told = [f"{len(rows)} questions with {facts:.1f} facts each, seed {seed}; {stamp}.", "", f"    $ {command}", "", *table, ""]
-    for slow, fast in ((slow, fast) for slow in ("react", "act") for fast in list(ARMS)[2:]):
+    for slow, fast in ((slow, fast) for slow in list(ARMS)[:2] for fast in list(ARMS)[2:] if {slow, fast} <= {*arms}):
         against = ratio(found, slow, fast, seed=seed)
         met = "met" if against.value >= GOAL else "missed"
         told.append(f"- `{slow}` takes {_plain(against)} times as long as `{fast}`{f'; the goal of {GOAL} is {met}' * (slow == 'react')}.")
-    for late in ("whole", "lines", "mapped_streamed", "node", "node_mapped"):
+    for late in (one for one in ("whole", "lines", "mapped_streamed", "node", "node_mapped") if {one, "streamed"} <= {*arms}):
         first = _plain(ratio(found, late, "streamed", "first", seed))
         told.append(f"- The first look-up starts {first} times as late under `{late}` as under `streamed`.")
     low = [arm for arm, right in rights.items() if right.value < FLOOR]
@@ -411,23 +414,24 @@ def main(page: Path = PAGE) -> int:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder that has parallelqa/dev.jsonl")
-    parser.add_argument("--rows", type=int, default=16, help="a seeded sample of so many questions; 0 for all")
+    parser.add_argument("--rows", type=int, default=16, help="a seeded sample of so many questions, and one to warm up; 0 for all")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="some of them; the page is then left alone")
     parser.add_argument("--fleet", help="a name in configs/, or a path")
     parser.add_argument("--dry", action="store_true", help="print, and write nothing")
     given = parser.parse_args()
     known = questions(given.data / "parallelqa" / "dev.jsonl")
-    rows = random.Random(given.seed).sample(known, min(given.rows or len(known), len(known)))
+    first, *rows = random.Random(given.seed).sample(known, min(given.rows + 1 if given.rows else len(known), len(known)))
     settings = Settings.load({"fleet": given.fleet, "journal": "off"})
-    found = asyncio.run(measured(settings, rows, given.seed))
+    found = asyncio.run(measured(settings, [first, *rows], given.seed, arms=given.arms))
     again = f"python -m bench.parallel --data DATA --rows {given.rows} --seed {given.seed}"
     text = section(found, rows, again, now(), given.seed)
     print(text)
     if faults := sorted({trace.fault for traces in found for trace in traces.values() if trace.fault}):
         print("; ".join(faults), file=sys.stderr)
-    if not given.dry:
+    if not given.dry and set(given.arms) == set(ARMS):
         page.write_text(between(page.read_text("utf-8"), MARKS, f"\n{text}\n"), "utf-8")
-    return 0 if all(share(found, rows, arm).value >= FLOOR for arm in ARMS) else 1
+    return 0 if all(share(found, rows, arm).value >= FLOOR for arm in given.arms) else 1
 
 
 if __name__ == "__main__":

@@ -200,6 +200,9 @@ class LocalServer(Frozen):
     """Memory of the CPU's key-value cache."""
     dedicated: bool = False
     """Whether a CPU server has the machine to itself: it then computes on all cores, and anything else that works slows it many times."""
+    speculative_tokens: Annotated[int, Field(ge=0, le=16)] = 0
+    """How many tokens a step guesses at most, from the request's own words and what was written before, and checks at once; 0 guesses none.
+    What is written is the same, up to rounding. It comes sooner where few requests run at once, and specialists quote and repeat a lot."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     tensor_parallel_size: Positive = 1
     quantization: Literal["awq", "gptq", "fp8", "compressed-tensors"] | None = None

@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from vllm.config import CompilationMode
+from vllm.v1.spec_decode.ngram_proposer import NgramProposer
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-from orchestra.fleet import cpu_norm
+from orchestra.fleet import cpu_drafts, cpu_norm
 
 
 class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
@@ -27,6 +28,9 @@ class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
         if self.vllm_config.compilation_config.mode == CompilationMode.NONE:
             cpu_norm.install()
         super().init_device()
+        runner = self.model_runner
+        if isinstance(getattr(runner, "drafter", None), NgramProposer):
+            runner.drafter = cpu_drafts.Drafter(self.vllm_config, runner)
 
     def sample_tokens(self, grammar_output: Any) -> Any:
         """Draws a token for each request of this step."""

@@ -24,6 +24,11 @@ WORKER = "orchestra.fleet.cpu_worker.SeededWorker"
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "XDG_CACHE_HOME")
 """What a server sees of the user's environment; nothing that could be a secret. GPU servers also see `GPU_PREFIXES`."""
 GPU_PREFIXES = ("CUDA_", "NVIDIA_", "HIP_", "ROCR_")
+BLOCK = 32
+"""Tokens that a CPU server's prefix cache takes together. vLLM 0.32 itself takes 128 there, more than the instructions of most agents have,
+of which it then keeps nothing; 32 is what its kernels ask for, and as fast."""
+LOOKUP = (1, 4)
+"""How many tokens must have stood in a request before, at least and at most, for those that followed to be guessed."""
 TOPOLOGY = Path("/sys/devices/system/cpu")
 """Where Linux says which processors share a core."""
 
@@ -75,8 +80,10 @@ def arguments(server: LocalServer, folder: Path, port: int) -> list[str]:
         "--structured-outputs-config": json.dumps({"backend": server.structured_outputs}),
         "--tensor-parallel-size": server.tensor_parallel_size if server.tensor_parallel_size > 1 else None,
         "--gpu-memory-utilization": server.gpu_memory_utilization,
+        "--block-size": BLOCK if server.device == "cpu" else None,
         "--quantization": server.quantization,
         "--kv-cache-dtype": server.kv_cache_dtype if server.kv_cache_dtype != "auto" else None,
+        "--speculative-config": json.dumps(_speculation(server)) if server.speculative_tokens else None,
         "--worker-cls": WORKER if server.device == "cpu" and lora_cpu.installed() in lora_cpu.READ else None,
         **(_lora(server) if server.max_loras else {}),
     }.items():
@@ -90,6 +97,16 @@ def arguments(server: LocalServer, folder: Path, port: int) -> list[str]:
 
 def _lora(server: LocalServer) -> dict[str, int | None]:
     return {"--max-loras": server.max_loras, "--max-lora-rank": server.max_lora_rank, "--max-cpu-loras": server.max_cpu_loras}
+
+
+def _speculation(server: LocalServer) -> dict[str, object]:
+    """Guesses without a second model: from the request itself (prompt lookup, Saxena 2023), and on CPUs from habits (`cpu_drafts`)."""
+    return {
+        "method": "ngram",
+        "num_speculative_tokens": server.speculative_tokens,
+        "prompt_lookup_min": LOOKUP[0],
+        "prompt_lookup_max": LOOKUP[1],
+    }
 
 
 def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[str, str]:

@@ -3,7 +3,8 @@
 Imported inside vLLM's process only, by `orchestra.fleet.lora_cpu`. vLLM 0.32 gathers the whole adapter of every token, and reads
 “no adapter” (-1) as the last slot. Here the adapters of a module stand one below the other in one matrix `a` and one matrix `b`:
 
-    y += ((x aᵀ) ∘ mask) b             few tokens, as when decoding: two products for all adapters; the mask keeps what is a token's own
+    y[t] += (x[t] a[s]ᵀ) b[s]          fewest tokens, as when a few requests are written: the kernel of `lora_kernel`
+    y += ((x aᵀ) ∘ mask) b             few tokens: two products for all adapters; the mask keeps what is a token's own
     y[rows] += (x[rows] a[s]ᵀ) b[s]    many tokens, as when reading prompts: two products for each adapter
 
 Where neighbours share an adapter, as the tokens of a prompt do, rows are a part of `y` as they lie, and the second product adds to it in
@@ -18,16 +19,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch.nn.functional import linear, pad
 from vllm import _custom_ops as kernels
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
+from orchestra.fleet.lora_kernel import Block, Flat
+
 FEW = 128
 """Tokens in a step up to which the masked product is taken: beyond, needless arithmetic outweighs saved calls. Chosen, not measured."""
+
+FEWEST_OF_ONE, FEWEST = 8, 24
+"""Tokens in a step up to which the kernel is taken: where all have the same adapter, and where not. 120 layers alone, on one core with cold
+caches, took 20 ms without adapters, 25 with the kernel and 31 with oneDNN for one token; 22, 31 and 33 for eight tokens of one adapter; 22,
+35 and 40 for sixteen of five (a script that was not kept)."""
 
 LONG = 64
 """Tokens that neighbours with the same adapter have on average, from which on they are taken as they lie instead of gathered. Chosen."""
@@ -62,7 +71,7 @@ class Pair:
         return Pair(packed(a.contiguous()), packed(b.t().contiguous()), b)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stack:
     """The adapters of one module: `a` is (rows, in), `b` is (rows, out); slot `s` has the rows from `ends[s]` to `ends[s + 1]`."""
 
@@ -70,6 +79,8 @@ class Stack:
     b: torch.Tensor
     ends: tuple[int, ...]
     versions: tuple[int, ...]
+    blocks: tuple[Block, ...]
+    """The same by slot and slice, as they lie in vLLM's tensors."""
     _pairs: dict[int, Pair] = field(default_factory=dict)
 
     @staticmethod
@@ -78,7 +89,7 @@ class Stack:
         versions = read_versions(a_slots, b_slots)
         a_slots = a_slots or [b.new_ones(b.shape[0], 1, b.shape[-1], 1) for b in b_slots]
         width = sum(b.shape[-2] for b in b_slots)
-        rows_a, rows_b, ends = [a_slots[0].new_empty(0, a_slots[0].shape[-1])], [b_slots[0].new_empty(0, width)], [0]
+        rows_a, rows_b, ends, blocks = [a_slots[0].new_empty(0, a_slots[0].shape[-1])], [b_slots[0].new_empty(0, width)], [0], list[Block]()
         for slot in range(a_slots[0].shape[0]):
             left, count = 0, 0
             for a, b in zip(a_slots, b_slots, strict=True):
@@ -88,9 +99,15 @@ class Stack:
                 part[:, left : left + up.shape[0]] = up[:, :rank].t()
                 rows_a.append(down[:rank])
                 rows_b.append(part)
+                blocks.append(Block(slot, left, down[:rank], up[:, :rank]))
                 left, count = left + up.shape[0], count + rank
             ends.append(ends[-1] + count)
-        return Stack(torch.cat(rows_a), torch.cat(rows_b), tuple(ends), versions)
+        return Stack(torch.cat(rows_a), torch.cat(rows_b), tuple(ends), versions, tuple(blocks))
+
+    @cached_property
+    def flat(self) -> Flat:
+        """The same for the kernel."""
+        return Flat.of(self.blocks, len(self.ends) - 1, self.a.shape[1])
 
     def rows(self, slot: int) -> int:
         """How many rows an adapter has; 0 where it leaves this module alone."""
@@ -136,6 +153,9 @@ class Step:
         runs = [(slot, low, high) for slot, (low, high) in zip(owners, pairwise(accumulate(counts, initial=0)), strict=True) if slot >= 0]
         self.runs = runs if self.count >= LONG * len(owners) else []
         """Neighbours with the same slot, and where they begin and end; nothing where they are short."""
+        self.fewest = self.count <= (FEWEST if self.whole is None else FEWEST_OF_ONE)
+        """Whether the kernel is the fastest."""
+        self.numbers = slots.numpy()
         self._masks: dict[tuple[int, ...], torch.Tensor] = {}
         self._rows: dict[int, torch.Tensor] = {}
 
@@ -162,6 +182,9 @@ def add_product(y: torch.Tensor, x: torch.Tensor, stack: Stack, step: Step, scal
     if not active:
         return
     width = min(y.shape[1], stack.b.shape[1])  # vLLM pads vocabularies
+    if step.fewest and scale == 1.0 and width == y.shape[1] == stack.b.shape[1] and plain(y) and plain(x):
+        stack.flat.add(y, x, step.numbers)
+        return
     y = y if width == y.shape[1] else y[:, :width]
 
     def delta(pair: Pair, inputs: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -185,6 +208,11 @@ def add_product(y: torch.Tensor, x: torch.Tensor, stack: Stack, step: Step, scal
             y.index_add_(0, rows, delta(stack.one(slot), x.index_select(0, rows)))
 
 
+def plain(tensor: torch.Tensor) -> bool:
+    """Whether the kernel can read it as it lies."""
+    return tensor.dtype == torch.bfloat16 and bool(tensor.is_contiguous())
+
+
 class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
     """vLLM's door to adapters on a CPU, with the products of this module behind it."""
 
@@ -198,10 +226,11 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
         self._steps.clear()
         super().update_metadata(*arguments, **named)
 
-    def _step(self, kind: str, slots: torch.Tensor, count: int) -> Step:
+    def _step(self, kind: Literal["tokens", "requests"], count: int) -> Step:
         """The step of so many rows; rows that vLLM pads a batch with have no adapter."""
         found = self._steps.get((kind, count))
         if found is None:
+            slots = self.token_lora_indices if kind == "tokens" else self.sampler_indices
             known = slots[:count]
             found = self._steps[kind, count] = Step(pad(known, (0, count - known.shape[0]), value=-1))
         return found
@@ -227,7 +256,7 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
     ) -> None:
         """Of a linear layer with one slice or several."""
         x, y = x.view(-1, x.shape[-1]), y.view(-1, y.shape[-1])
-        step = self._step("tokens", self.token_lora_indices, x.shape[0])
+        step = self._step("tokens", x.shape[0])
         if step.active:
             add_product(y, x, self._stack(lora_a_stacked, lora_b_stacked), step, scale)
 
@@ -244,7 +273,7 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
     ) -> None:
         """Of the head, whose rows are requests."""
         x, y = x.view(-1, x.shape[-1]), y.view(-1, y.shape[-1])
-        step = self._step("requests", self.sampler_indices, x.shape[0])
+        step = self._step("requests", x.shape[0])
         if step.active:
             add_product(y, x.to(lora_a_stacked.dtype), self._stack((lora_a_stacked,), (lora_b_stacked,)), step, scale)
 
@@ -252,7 +281,7 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
         self, y: torch.Tensor, x: torch.Tensor, lora_b_stacked: torch.Tensor, add_inputs: bool = True, **named: Any
     ) -> None:
         """Of the embedding: `x` has the rows that were looked up already."""
-        step = self._step("tokens", self.token_lora_indices, x.shape[0])
+        step = self._step("tokens", x.shape[0])
         if step.active:
             stack = self._stack((), (lora_b_stacked,))
             for slot in filter(stack.rows, step.active):
@@ -262,6 +291,6 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
     def add_shrink(self, y: Any, x: torch.Tensor, lora_a_stacked: Any, scale: float, **named: Any) -> None:
         """Of layers whose adapters are sharded over several processes: vLLM's, without what it gives to rows that have no adapter."""
         super().add_shrink(y, x, lora_a_stacked, scale, **named)
-        bare = self._step("tokens", self.token_lora_indices, x.view(-1, x.shape[-1]).shape[0]).rows(-1)
+        bare = self._step("tokens", x.view(-1, x.shape[-1]).shape[0]).rows(-1)
         for part in y:
             part.index_fill_(0, bare, 0)

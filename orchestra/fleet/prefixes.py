@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 BLOCK = 512
-"""Characters of a prompt that are looked at together: about 128 tokens of English, the block of vLLM's prefix cache on CPUs."""
+"""Characters of a prompt that are looked at together: about 128 tokens of English. A server's blocks may be smaller."""
 TOKENS = 128
 """What a block is counted as."""
 UNKNOWN = 1024

@@ -88,7 +88,7 @@ async def traces_of(folder: Path, rows: list[Question], answer: Any = reads) -> 
     async with SimulatedServer("m", answer=answer, first_token=0.02) as server:
         (folder / "fleet.yaml").write_text(FLEET.replace("URL", server.url), "utf-8")
         settings = Settings.load({"fleet": str(folder / "fleet.yaml"), "journal": "off"}, start=folder, environ={})
-        return await measured(settings, rows, seed=0, fleet="none")
+        return await measured(settings, [rows[0], *rows], seed=0, fleet="none")
 
 
 async def test_all_arms_do_the_same_work_and_answer_the_same(tmp_path: Path, rows: list[Question]) -> None:

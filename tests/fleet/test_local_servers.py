@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -336,6 +337,24 @@ def test_a_dedicated_server_computes_on_all_cores_in_the_process_that_schedules(
     environment = launch.launch(local_config("m", device="cpu", dedicated=dedicated).local["m"], tmp_path, 1, {}).environment
     assert environment.get("OMP_NUM_THREADS") == threads
     assert environment.get("VLLM_ENABLE_V1_MULTIPROCESSING") == (None if threads is None else "0")
+
+
+def told(command: list[str], flag: str) -> str | None:
+    """What follows a flag of a command."""
+    return command[command.index(flag) + 1] if flag in command else None
+
+
+@pytest.mark.parametrize(("device", "tokens"), [("cpu", 8), ("gpu", 3), ("cpu", 0)])
+def test_a_server_guesses_as_many_tokens_as_its_fleet_file_says(device: str, tokens: int, tmp_path: Path) -> None:
+    server = local_config("m", device=device, speculative_tokens=tokens).local["m"]
+    said = told(launch.arguments(server, tmp_path, 1), "--speculative-config")
+    wanted = {"method": "ngram", "num_speculative_tokens": tokens, "prompt_lookup_min": 1, "prompt_lookup_max": 4}
+    assert (said and json.loads(said)) == (wanted if tokens else None)
+
+
+@pytest.mark.parametrize(("device", "block"), [("cpu", "32"), ("gpu", None)])
+def test_the_prefix_cache_of_a_cpu_server_keeps_short_instructions(device: str, block: str | None, tmp_path: Path) -> None:
+    assert told(launch.arguments(local_config("m", device=device).local["m"], tmp_path, 1), "--block-size") == block
 
 
 @pytest.mark.parametrize("more", [{"device": "gpu"}, {"device": "cpu", "tensor_parallel_size": 2}])

@@ -23,7 +23,7 @@ FEW = 128
 """As in the product; the mixes reach to both sides of it."""
 SLOTS, RANK, WIDTH = 3, 16, 64
 SLICES = (64, 32, 32)
-RANKS = (16, 8, 4)
+RANKS = (16, 8, 6)
 """Of the adapter in each slot; the rest of a slot is zeros, as vLLM leaves it."""
 
 
@@ -109,6 +109,47 @@ def test_every_row_gets_its_own_adapter_and_no_other(mix: str) -> None:
     wrapper(slots).add_lora_linear(y, x, down, up, 1.0, SLICES)
     near(y, wanted)
     assert torch.equal(y[bare], before), "to the bit: an adapter may not touch them"
+
+
+@pytest.mark.parametrize("rank", [1, 3, 4, 6, 16])
+@pytest.mark.parametrize("width", [1, 7, 64, 100])
+def test_the_kernel_sums_in_float32_and_rounds_once_to_the_nearest(rank: int, width: int) -> None:
+    import numpy as np
+    import torch
+
+    from orchestra.fleet.lora_kernel import Block, Flat
+
+    chance = torch.Generator().manual_seed(rank * width)
+    blocks = [
+        Block(slot, left, *(torch.randn(*shape, generator=chance).to(torch.bfloat16) for shape in ((rank, WIDTH), (width, rank))))
+        for slot, left in ((0, 0), (0, width), (2, width))
+    ]
+    x, y = rows(5, WIDTH), rows(5, 2 * width, 5)
+    slots = [2, 0, -1, 1, 0]
+    exact = y.double()
+    for row, slot in enumerate(slots):
+        for block in (one for one in blocks if one.slot == slot):
+            exact[row, block.left : block.left + width] += block.up.double() @ (block.down.double() @ x[row].double())
+    bare = y[[2, 3]].clone()
+    Flat.of(blocks, 3, WIDTH).add(y, x, np.array(slots, np.int64))
+    assert torch.equal(y[[2, 3]], bare)
+    assert torch.equal(y[0, :width], rows(5, 2 * width, 5)[0, :width]), "a slice that an adapter leaves alone"
+    torch.testing.assert_close(y.double(), exact, rtol=2**-8, atol=2**-12)
+    half = (y.double() - exact).abs() <= (torch.finfo(torch.bfloat16).eps / 2 * 1.01) * exact.abs() + 2**-12
+    assert bool(half.all()), "not the nearest"
+
+
+@pytest.mark.parametrize(
+    ("slots", "by_kernel"), [([1] * 8, True), ([1] * 9, False), ([1, 2] * 12, True), ([1, 2] * 13, False), ([-1] * 3, False)]
+)
+def test_the_kernel_is_taken_where_it_is_faster(slots: list[int], by_kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestra.fleet.lora_kernel import Flat
+
+    taken = []
+    monkeypatch.setattr(Flat, "add", lambda _, y, x, numbers: taken.append(numbers.tolist()))
+    down, up = adapters()
+    wrapper(slots).add_lora_linear(rows(len(slots), sum(SLICES), 5), rows(len(slots), WIDTH), down, up, 1.0, SLICES)
+    assert taken == [slots] * by_kernel
 
 
 def test_a_server_with_one_slot_gives_it_to_nobody_else() -> None:
