@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from vllm.v1.sample.rejection_sampler import RejectionSampler
 from vllm.v1.spec_decode.ngram_proposer import NgramProposer
 
 CONTEXTS = 3, 2, 1
@@ -55,6 +57,28 @@ class Habits:
                 break
             said.append(token)
         return said[len(tokens) :]
+
+
+def install(runner: Any, vllm_config: Any) -> None:
+    """From now on a runner of vLLM's that guesses by looking up does so as this module has it; any other is left alone."""
+    if isinstance(getattr(runner, "drafter", None), NgramProposer):
+        runner.drafter = Drafter(vllm_config, runner)
+        runner.rejection_sampler = Judge(runner.sampler, runner.speculative_config, runner.device)
+
+
+class Judge(RejectionSampler):  # type: ignore[misc]  # vLLM has no types here
+    """What says which guesses stand; in a step in which a request asks for the probabilities of some tokens, none.
+
+    There vLLM 0.32 ends, for it fits the few probabilities into a row for all tokens (its issue 42592).
+    """
+
+    def forward(self, metadata: Any, draft_probs: Any, logits: torch.Tensor, sampling_metadata: Any) -> Any:
+        """The tokens of this step."""
+        if not sampling_metadata.logprob_token_ids:
+            return super().forward(metadata, draft_probs, logits, sampling_metadata)
+        ends = metadata.cu_num_sampled_tokens  # of each request's rows: one for each guess, and one more
+        firsts = torch.cat([ends.new_zeros(1), ends[:-1]])
+        return self.sampler(logits=logits[firsts], sampling_metadata=sampling_metadata)
 
 
 class Drafter(NgramProposer):  # type: ignore[misc]  # vLLM has no types here

@@ -1,4 +1,4 @@
-"""The worker of a CPU server, where requests with a seed end no server, and norms are those of vLLM's kernel.
+"""The worker of a CPU server: requests with a seed end no server, norms are those of vLLM's kernel, and guesses those of `cpu_drafts`.
 
 Imported inside vLLM's worker only (`--worker-cls`). vLLM 0.32 draws a token for every request of a step and throws away those of
 requests whose prompt is not read to its end yet. It then winds their generators back by an offset, which only generators on a GPU
@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from vllm.config import CompilationMode
-from vllm.v1.spec_decode.ngram_proposer import NgramProposer
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from orchestra.fleet import cpu_drafts, cpu_norm
@@ -28,9 +27,7 @@ class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
         if self.vllm_config.compilation_config.mode == CompilationMode.NONE:
             cpu_norm.install()
         super().init_device()
-        runner = self.model_runner
-        if isinstance(getattr(runner, "drafter", None), NgramProposer):
-            runner.drafter = cpu_drafts.Drafter(self.vllm_config, runner)
+        cpu_drafts.install(self.model_runner, self.vllm_config)
 
     def sample_tokens(self, grammar_output: Any) -> Any:
         """Draws a token for each request of this step."""

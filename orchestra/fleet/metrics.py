@@ -25,6 +25,10 @@ class Load:
     """Prompt and output tokens since the start."""
     prefix_queries: int = 0
     prefix_hits: int = 0
+    guesses: int = 0
+    """Tokens that were guessed since the start."""
+    guesses_right: int = 0
+    """Those that the model would have written itself."""
     cache_tokens: int = 0
     """Tokens that the key-value cache holds; 0 where the server does not say."""
 
@@ -65,6 +69,8 @@ def read(text: str) -> Load:
         tokens=count("prompt_tokens_total", "generation_tokens_total"),
         prefix_queries=count("prefix_cache_queries_total"),
         prefix_hits=count("prefix_cache_hits_total"),
+        guesses=count("spec_decode_num_draft_tokens_total"),
+        guesses_right=count("spec_decode_num_accepted_tokens_total"),
         cache_tokens=count("cache_tokens"),
     )
 

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from orchestra.agent.card import Card
 from orchestra.doors import Call, Done, Refused
 from orchestra.fleet.config import FleetConfig, LocalServer
 from orchestra.fleet.dispatch import Fleet
 from orchestra.fleet.faults import Fault
+from orchestra.fleet.metrics import Load
 from orchestra.fleet.order import Programs
 from orchestra.fleet.protocol import Chat, Completion, Scores
 
@@ -69,6 +71,13 @@ async def only(fleet: Fleet, what: Call) -> Done | Refused:
     (reply,) = [reply async for reply in fleet.run(what)]
     assert isinstance(reply, Done | Refused)
     return reply
+
+
+async def guesses_right(fleet: Fleet) -> int:
+    """Tokens that were guessed since the server was started, and were right."""
+    load = await fleet.client.load(SERVER)
+    assert isinstance(load, Load), load
+    return load.guesses_right
 
 
 def opened(laptop: FleetConfig, *cards: Card) -> Any:
@@ -159,6 +168,44 @@ async def test_generative_scoring_reads_one_token_for_each_item(laptop: FleetCon
     assert isinstance(result, Scores), result
     assert result.scores[0] > 0.8
     assert result.scores[1] < 0.2
+
+
+async def test_scoring_beside_requests_whose_tokens_are_guessed(laptop: FleetConfig) -> None:
+    """What ends vLLM's own worker (its issue 42592)."""
+    again = Chat(messages=[{"role": "user", "content": "Say it again and again: one two three four five. " * 4}], max_output=60)
+    items = [f"The capital of {land} is" for land in ("France", "England")]
+    async with opened(laptop) as fleet:
+        await fleet.ready()
+        paris, london = await fleet.client.tokenize(SERVER, " Paris"), await fleet.client.tokenize(SERVER, " London")
+        assert isinstance(paris, tuple), paris
+        assert isinstance(london, tuple), london
+        chats = [asyncio.create_task(fleet.client.chat(SERVER, again)) for _ in range(3)]
+        scored = list[Scores | Fault]()
+        while not all(chat.done() for chat in chats):
+            scored.append(await fleet.client.score(SERVER, f"Fact {len(scored)} about geography.\n", items, [paris[0], london[0]]))
+        told = [await chat for chat in chats]
+    assert all(isinstance(one, Completion) for one in told), told
+    assert len(scored) > 2
+    for result in scored:
+        assert isinstance(result, Scores), result
+        assert result.scores[0] > 0.8
+        assert result.scores[1] < 0.2
+
+
+async def test_guesses_come_true_and_change_nothing_that_a_seed_draws(laptop: FleetConfig) -> None:
+    copied = [{"role": "user", "content": f"Repeat this word for word: {PASSAGE}"}]
+    drawn = Chat(messages=FRANCE.messages, max_output=24, sampling={"temperature": 1.0, "seed": 11, "ignore_eos": True})
+    async with opened(laptop) as fleet:
+        await fleet.ready()
+        before = await fleet.client.chat(SERVER, structs.replace(drawn, cache_salt="before"))
+        guesses = await guesses_right(fleet)
+        for _ in range(2):
+            await fleet.client.chat(SERVER, Chat(messages=copied, max_output=60, sampling={"temperature": 0}))
+        assert await guesses_right(fleet) > guesses + 20
+        after = await fleet.client.chat(SERVER, structs.replace(drawn, cache_salt="after"))
+    assert isinstance(before, Completion), before
+    assert isinstance(after, Completion), after
+    assert after.text == before.text
 
 
 async def test_tokens_are_those_that_the_server_counts(laptop: FleetConfig) -> None:
