@@ -20,6 +20,11 @@ from orchestra.fleet.habits import LONGEST, Habits
 from orchestra.fleet.protocol import TENANT
 
 
+AT_ONCE = 32
+"""Tokens that are guessed in one step for all its requests together, at most. A step of so many tokens still waits for memory; with eight
+guesses for each of sixteen requests of novel text, a server wrote a quarter fewer tokens a second than with none."""
+
+
 def install(runner: Any, vllm_config: Any) -> None:
     """From now on a runner of vLLM's that guesses by looking up does so as this module has it; any other is left alone."""
     if isinstance(getattr(runner, "drafter", None), NgramProposer):
@@ -63,9 +68,10 @@ class Drafter(NgramProposer):  # type: ignore[misc]  # vLLM has no types here
         """Guesses for each request of the batch, where it has a token of this step."""
         copied = super().propose(num_speculative_tokens, sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
         batch, found = self._runner.input_batch, list[list[int]]()
+        most = min(num_speculative_tokens, AT_ONCE // max(len(sampled_token_ids), 1))
         for row, (written, own) in enumerate(zip(sampled_token_ids, copied, strict=True)):
             count = int(num_tokens_no_spec[row])
-            room = min(num_speculative_tokens, self.max_model_len - count)
+            room = min(most, self.max_model_len - count)
             if not written or room <= 0 or batch.req_ids[row] in batch.random_reqs:
                 found.append([])
                 continue
@@ -73,5 +79,5 @@ class Drafter(NgramProposer):  # type: ignore[misc]  # vLLM has no types here
             owner = int(batch.request_lora_mapping[row]), str(more.get(TENANT, ""))
             last = token_ids_cpu[row, max(count - len(written) - LONGEST, 0) : count].tolist()
             self._habits.learn(owner, last, len(written))
-            found.append(self._habits.guess(owner, last, room) or own)
+            found.append(self._habits.guess(owner, last, room) or own[:room])
         return found

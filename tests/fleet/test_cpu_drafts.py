@@ -40,7 +40,7 @@ def drafter(
     config = SimpleNamespace(
         speculative_config=SimpleNamespace(prompt_lookup_min=1, prompt_lookup_max=4, num_speculative_tokens=4),
         model_config=SimpleNamespace(max_model_len=LONGEST),
-        scheduler_config=SimpleNamespace(max_num_seqs=8),
+        scheduler_config=SimpleNamespace(max_num_seqs=64),
         parallel_config=SimpleNamespace(tensor_parallel_size=1),
     )
     tokens = np.zeros((len(texts), LONGEST), np.int32)
@@ -77,6 +77,15 @@ def test_guesses_end_where_a_request_may_not_be_longer() -> None:
     text = ("abcdefgh" * 8)[:62]
     one, counts, tokens = drafter([text, text + "gh"], [0, 0])
     assert proposed(one, counts, tokens, [1, 1]) == ["gh", ""]
+
+
+@pytest.mark.parametrize(("requests", "guesses"), [(1, "eine"), (8, "eine"), (11, "ei"), (32, "e"), (33, "")])
+def test_the_more_requests_the_fewer_guesses_for_each(requests: int, guesses: str) -> None:
+    one, counts, tokens = drafter(["the Seine is the S"] * requests, [1] * requests)
+    assert proposed(one, counts, tokens, [1] * requests) == [guesses] * requests
+    for _ in range(2):
+        one._habits.learn(OWNER, ids("the Seine"), 8)
+    assert proposed(one, counts, tokens, [1] * requests) == [guesses] * requests
 
 
 def test_the_first_request_does_not_wait_for_a_compiler() -> None:
