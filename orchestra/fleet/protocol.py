@@ -28,6 +28,8 @@ EXTENDED = COMMON | {
     "skip_special_tokens",
 }
 """And what vLLM, Ollama and llama.cpp know beyond it."""
+TENANT = "orchestra_tenant"
+"""Whose request it is, for `orchestra.fleet.cpu_drafts`: a worker does not see `cache_salt`. Any other vLLM passes over it."""
 LINE_BYTES = MAX_BYTES
 """Bytes of one line of a stream at most."""
 
@@ -91,6 +93,7 @@ def chat_body(chat: Chat, model: str, dialect: Dialect, max_field: str = "max_to
             body["priority"] = chat.priority
         if chat.cache_salt:
             body["cache_salt"] = chat.cache_salt
+            body["vllm_xargs"] = {TENANT: chat.cache_salt}
         if chat.weighed:
             body.setdefault("logprobs", True)
         if chat.continues:

@@ -1,4 +1,4 @@
-"""Guesses of what a request writes next; with vLLM's own drafter, and without a server. Tokens are letters here."""
+"""Guesses of what a request writes next, and which of them stand; with vLLM's own classes, without a server. Tokens are letters."""
 
 from __future__ import annotations
 
@@ -9,75 +9,24 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.real, pytest.mark.filterwarnings(r"ignore:\s*Encountered the use of a type that is scheduled for deprecation")]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.filterwarnings(r"ignore:\s*Encountered the use of a type that is scheduled for deprecation"),  # vLLM's, to numba
+    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+]
 
 LONGEST = 64
 """Tokens of a request, at most."""
+OWNER = 1, ""
 
 
 def ids(text: str) -> list[int]:
     return [ord(letter) for letter in text]
 
 
-def habits(*texts: str, most: int = 1000) -> Any:
-    """What was written with adapter 1, each text token by token."""
-    from orchestra.fleet.cpu_drafts import Habits
-
-    known = Habits(most)
-    for text in texts:
-        for end in range(1, len(text) + 1):
-            known.learn(1, ids(text[:end]), 1)
-    return known
-
-
-def guessed(known: Any, text: str, most: int = 8, adapter: int = 1) -> str:
-    return "".join(map(chr, known.guess(adapter, ids(text), most)))
-
-
-def test_what_was_written_twice_is_guessed_as_far_as_it_was_the_same() -> None:
-    known = habits('{"answer": "Paris"}', '{"answer": "12 km"}', '{"answer": "no"}')
-    assert guessed(known, "{", 20) == '"answer": "'
-    assert guessed(known, "{", 4) == '"ans'
-
-
-def test_nothing_is_guessed_of_what_was_written_once_or_with_another_adapter() -> None:
-    known = habits("abcdef")
-    assert guessed(known, "abc") == ""
-    known = habits("abcdef", "abcdef")
-    assert guessed(known, "abc") == "def"
-    assert guessed(known, "abc", adapter=2) == ""
-
-
-def test_the_longest_context_that_is_known_tells() -> None:
-    known = habits("abcX", "abcX", "ybcZ", "zcZ", "zcZ", "zcZ")
-    assert guessed(known, "abc", 1) == "X"
-    assert guessed(known, "qqc", 1) == "Z"
-
-
-def test_a_habit_that_ends_is_forgotten() -> None:
-    known = habits(*["ab"] * 100)
-    assert guessed(known, "a", 1) == "b"
-    for _ in range(12):
-        known.learn(1, ids("ac"), 1)
-    assert guessed(known, "a", 1) == "c"
-
-
-def test_several_tokens_of_one_step_are_learnt_like_those_of_several() -> None:
-    from orchestra.fleet.cpu_drafts import Habits
-
-    known = Habits()
-    for _ in range(2):
-        known.learn(1, ids("-abcd"), 4)
-    assert guessed(known, "a") == "bcd"
-
-
-def test_of_too_many_contexts_the_oldest_are_forgotten() -> None:
-    known = habits("abab", *(f"{letter}1{letter}1" for letter in "mnopqrst"), most=20)
-    assert guessed(known, "a", 1) == ""
-    assert guessed(known, "t", 1) == "1"
-
-
-def drafter(texts: Sequence[str], adapters: Sequence[int], by_chance: Sequence[int] = ()) -> tuple[Any, Any, Any]:
+def drafter(
+    texts: Sequence[str], adapters: Sequence[int], by_chance: Sequence[int] = (), tenants: Sequence[str | None] = ()
+) -> tuple[Any, Any, Any]:
     """A drafter whose batch has these requests, the number of their tokens, and the tokens."""
     import numpy as np
 
@@ -91,13 +40,15 @@ def drafter(texts: Sequence[str], adapters: Sequence[int], by_chance: Sequence[i
     config = SimpleNamespace(
         speculative_config=SimpleNamespace(prompt_lookup_min=1, prompt_lookup_max=4, num_speculative_tokens=4),
         model_config=SimpleNamespace(max_model_len=LONGEST),
-        scheduler_config=SimpleNamespace(max_num_seqs=8),
+        scheduler_config=SimpleNamespace(max_num_seqs=64),
         parallel_config=SimpleNamespace(tensor_parallel_size=1),
     )
     tokens = np.zeros((len(texts), LONGEST), np.int32)
     for row, text in enumerate(texts):
         tokens[row, : len(text)] = ids(text)
-    return Drafter(config, SimpleNamespace(input_batch=batch)), np.array([len(text) for text in texts], np.int32), tokens
+    said = [{} if tenant is None else {"orchestra_tenant": tenant} for tenant in tenants] or [None] * len(texts)
+    requests = {str(row): SimpleNamespace(sampling_params=SimpleNamespace(extra_args=more)) for row, more in enumerate(said)}
+    return Drafter(config, SimpleNamespace(input_batch=batch, requests=requests)), np.array([len(text) for text in texts], np.int32), tokens
 
 
 def proposed(drafter: Any, counts: Any, tokens: Any, written: Sequence[int], most: int = 4) -> list[str]:
@@ -111,8 +62,15 @@ def test_guesses_come_from_the_request_and_from_habits_and_none_for_those_that_d
     assert proposed(one, counts, tokens, [1, 1, 0, 1]) == ["eine", "", "", ""]
     assert proposed(one, counts, tokens, [1, 1, 0, 1], most=2) == ["ei", "", "", ""]
     for _ in range(2):
-        one._habits.learn(1, ids("newest"), 3)
+        one._habits.learn(OWNER, ids("newest"), 3)
     assert proposed(one, counts, tokens, [1, 1, 0, 1]) == ["eine", "", "", "est"]
+
+
+def test_how_soon_an_answer_comes_tells_no_tenant_what_another_wrote() -> None:
+    one, counts, tokens = drafter(["new"] * 4, [1, 1, 1, 2], tenants=["a", "b", None, "a"])
+    for _ in range(2):
+        one._habits.learn((1, "a"), ids("newest"), 3)
+    assert proposed(one, counts, tokens, [1, 1, 1, 1]) == ["est", "", "", ""]
 
 
 def test_guesses_end_where_a_request_may_not_be_longer() -> None:
@@ -121,8 +79,41 @@ def test_guesses_end_where_a_request_may_not_be_longer() -> None:
     assert proposed(one, counts, tokens, [1, 1]) == ["gh", ""]
 
 
+@pytest.mark.parametrize(("requests", "guesses"), [(1, "eine"), (8, "eine"), (11, "ei"), (32, "e"), (33, "")])
+def test_the_more_requests_the_fewer_guesses_for_each(requests: int, guesses: str) -> None:
+    one, counts, tokens = drafter(["the Seine is the S"] * requests, [1] * requests)
+    assert proposed(one, counts, tokens, [1] * requests) == [guesses] * requests
+    for _ in range(2):
+        one._habits.learn(OWNER, ids("the Seine"), 8)
+    assert proposed(one, counts, tokens, [1] * requests) == [guesses] * requests
+
+
 def test_the_first_request_does_not_wait_for_a_compiler() -> None:
     one, counts, tokens = drafter(["the Seine is the S"], [1])
     begun = time.perf_counter()
     proposed(one, counts, tokens, [1])
     assert time.perf_counter() - begun < 0.2, "vLLM's own compiles for seconds here"
+
+
+def test_a_step_in_which_something_is_scored_takes_no_guesses() -> None:
+    """vLLM's own `RejectionSampler` ends here, which the day it is mended is to be seen by."""
+    import torch
+    from vllm.v1.sample.rejection_sampler import RejectionSampler
+
+    from orchestra.fleet.cpu_drafts import Judge
+
+    asked = list[Any]()
+
+    class Sampler(torch.nn.Module):
+        logprobs_mode = "raw_logprobs"
+
+        def forward(self, logits: Any, sampling_metadata: Any) -> str:
+            asked.append((logits[:, 0].tolist(), sampling_metadata))
+            return "sampled"
+
+    judge = Judge(Sampler())
+    assert isinstance(judge, RejectionSampler)
+    scored = SimpleNamespace(logprob_token_ids={1: [5, 6]})
+    metadata = SimpleNamespace(cu_num_sampled_tokens=torch.tensor([3, 4, 6], dtype=torch.int32))  # two guesses, none, and one
+    assert judge(metadata, None, torch.arange(6.0)[:, None].repeat(1, 9), scored) == "sampled"
+    assert asked == [([0.0, 3.0, 4.0], scored)]

@@ -40,6 +40,7 @@ def test_vllm_gets_its_own_words() -> None:
     body = json.loads(protocol.chat_body(CHAT, "m", "vllm"))
     assert body["structured_outputs"] == {"json": SCHEMA}
     assert (body["priority"], body["cache_salt"], body["top_k"]) == (-2, "tenant", 4)
+    assert body["vllm_xargs"] == {"orchestra_tenant": "tenant"}
     assert "response_format" not in body
 
 
@@ -47,7 +48,7 @@ def test_vllm_gets_its_own_words() -> None:
 def test_others_get_a_response_format_and_nothing_of_vllm(dialect: Any) -> None:
     body = json.loads(protocol.chat_body(CHAT, "m", dialect))
     assert body["response_format"]["json_schema"] == {"name": "output", "schema": SCHEMA, "strict": True}
-    assert not body.keys() & {"structured_outputs", "priority", "cache_salt"}
+    assert not body.keys() & {"structured_outputs", "priority", "cache_salt", "vllm_xargs"}
 
 
 def test_a_schema_that_is_not_closed_is_not_called_strict() -> None:

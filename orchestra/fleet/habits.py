@@ -1,0 +1,55 @@
+"""What followed what in all that was written, so that it can be guessed.
+
+As in llama.cpp's lookup decoding: the token that mostly came after the last few. Pure; `orchestra.fleet.cpu_drafts` guesses by it inside
+vLLM's worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+CONTEXTS = 3, 2, 1
+"""So many tokens tell what follows, the longest context that is known first. Of plans and answers as `bench/parallel.py` has them, each
+way of choosing them was tried without a model: these came to the end of a text in the fewest steps."""
+LONGEST = max(CONTEXTS)
+MOST = 200_000
+"""Contexts that are remembered, some 40 MB; of more the oldest are forgotten."""
+SURE = 8
+"""How often at most it counts that the same token followed, so that a habit that ends is soon forgotten."""
+
+
+Owner: TypeAlias = tuple[int, str]
+"""The adapter and the tenant whose habits they are: how soon an answer comes must not tell one tenant what another one wrote."""
+
+
+class Habits:
+    """What follows what, in all that was written by an owner."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._known: dict[tuple[Owner | int, ...], tuple[int, int]] = {}
+        """The token that followed, and how many times more often than others it did, after the first time."""
+
+    def learn(self, owner: Owner, tokens: Sequence[int], new: int) -> None:
+        """The last `new` of these tokens were written now."""
+        for at in range(len(tokens) - new, len(tokens)):
+            for size in CONTEXTS:
+                if size <= at:
+                    key, token = (owner, *tokens[at - size : at]), tokens[at]
+                    held, often = self._known.get(key, (token, -1))
+                    same = held == token
+                    self._known[key] = (held, min(often + 1, SURE)) if same else (held, often - 1) if often else (token, 0)
+        while len(self._known) > self._most:
+            del self._known[next(iter(self._known))]
+
+    def guess(self, owner: Owner, tokens: Sequence[int], most: int) -> list[int]:
+        """At most so many tokens that will follow; none where nothing has followed twice."""
+        said = list(tokens)
+        while len(said) < len(tokens) + most:
+            known = (self._known.get((owner, *said[-size:]), (0, 0)) for size in CONTEXTS if size <= len(said))
+            token = next((token for token, often in known if often), None)
+            if token is None:
+                break
+            said.append(token)
+        return said[len(tokens) :]
