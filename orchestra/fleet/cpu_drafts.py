@@ -19,10 +19,10 @@ from vllm.v1.spec_decode.ngram_proposer import NgramProposer
 from orchestra.fleet.habits import LONGEST, Habits
 from orchestra.fleet.protocol import TENANT
 
-
-AT_ONCE = 32
-"""Tokens that are guessed in one step for all its requests together, at most. A step of so many tokens still waits for memory; with eight
-guesses for each of sixteen requests of novel text, a server wrote a quarter fewer tokens a second than with none."""
+AT_ONCE, FEWEST = 32, 4
+"""Tokens that are guessed in one step for all its requests together, at most; and for each of them at least, else none is. A step of so many
+tokens still waits for memory. Of sixteen requests of novel text a server wrote 206 tokens a second with two guesses for each, and 237 with
+none (`python -m bench.adapters --rounds 1`, the base)."""
 
 
 def install(runner: Any, vllm_config: Any) -> None:
@@ -68,7 +68,8 @@ class Drafter(NgramProposer):  # type: ignore[misc]  # vLLM has no types here
         """Guesses for each request of the batch, where it has a token of this step."""
         copied = super().propose(num_speculative_tokens, sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
         batch, found = self._runner.input_batch, list[list[int]]()
-        most = min(num_speculative_tokens, AT_ONCE // max(len(sampled_token_ids), 1))
+        each = AT_ONCE // max(len(sampled_token_ids), 1)
+        most = min(num_speculative_tokens, each) if each >= FEWEST else 0
         for row, (written, own) in enumerate(zip(sampled_token_ids, copied, strict=True)):
             count = int(num_tokens_no_spec[row])
             room = min(most, self.max_model_len - count)

@@ -79,8 +79,8 @@ def test_guesses_end_where_a_request_may_not_be_longer() -> None:
     assert proposed(one, counts, tokens, [1, 1]) == ["gh", ""]
 
 
-@pytest.mark.parametrize(("requests", "guesses"), [(1, "eine"), (8, "eine"), (11, "ei"), (32, "e"), (33, "")])
-def test_the_more_requests_the_fewer_guesses_for_each(requests: int, guesses: str) -> None:
+@pytest.mark.parametrize(("requests", "guesses"), [(1, "eine"), (8, "eine"), (9, "")])
+def test_where_many_requests_run_none_is_guessed(requests: int, guesses: str) -> None:
     one, counts, tokens = drafter(["the Seine is the S"] * requests, [1] * requests)
     assert proposed(one, counts, tokens, [1] * requests) == [guesses] * requests
     for _ in range(2):
