@@ -21,6 +21,7 @@ SURE = 8
 
 Owner: TypeAlias = tuple[int, str]
 """The adapter and the tenant whose habits they are: how soon an answer comes must not tell one tenant what another one wrote."""
+Context: TypeAlias = tuple[Owner, tuple[int, ...]]
 
 
 class Habits:
@@ -28,7 +29,7 @@ class Habits:
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self._known: dict[tuple[Owner | int, ...], tuple[int, int]] = {}
+        self._known: dict[Context, tuple[int, int]] = {}
         """The token that followed, and how many times more often than others it did, after the first time."""
 
     def learn(self, owner: Owner, tokens: Sequence[int], new: int) -> None:
@@ -36,7 +37,7 @@ class Habits:
         for at in range(len(tokens) - new, len(tokens)):
             for size in CONTEXTS:
                 if size <= at:
-                    key, token = (owner, *tokens[at - size : at]), tokens[at]
+                    key, token = (owner, tuple(tokens[at - size : at])), tokens[at]
                     held, often = self._known.get(key, (token, -1))
                     same = held == token
                     self._known[key] = (held, min(often + 1, SURE)) if same else (held, often - 1) if often else (token, 0)
@@ -47,7 +48,7 @@ class Habits:
         """At most so many tokens that will follow; none where nothing has followed twice."""
         said = list(tokens)
         while len(said) < len(tokens) + most:
-            known = (self._known.get((owner, *said[-size:]), (0, 0)) for size in CONTEXTS if size <= len(said))
+            known = (self._known.get((owner, tuple(said[-size:])), (0, 0)) for size in CONTEXTS if size <= len(said))
             token = next((token for token, often in known if often), None)
             if token is None:
                 break

@@ -46,6 +46,7 @@ def drafter(
     tokens = np.zeros((len(texts), LONGEST), np.int32)
     for row, text in enumerate(texts):
         tokens[row, : len(text)] = ids(text)
+    said: list[dict[str, str] | None]
     said = [{} if tenant is None else {"orchestra_tenant": tenant} for tenant in tenants] or [None] * len(texts)
     requests = {str(row): SimpleNamespace(sampling_params=SimpleNamespace(extra_args=more)) for row, more in enumerate(said)}
     return Drafter(config, SimpleNamespace(input_batch=batch, requests=requests)), np.array([len(text) for text in texts], np.int32), tokens
@@ -104,7 +105,7 @@ def test_a_step_in_which_something_is_scored_takes_no_guesses() -> None:
 
     asked = list[Any]()
 
-    class Sampler(torch.nn.Module):
+    class Sampler(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
         logprobs_mode = "raw_logprobs"
 
         def forward(self, logits: Any, sampling_metadata: Any) -> str:
