@@ -20,9 +20,11 @@ from orchestra.fleet.habits import LONGEST, Habits
 from orchestra.fleet.protocol import TENANT
 
 AT_ONCE, FEWEST = 32, 4
-"""Tokens that are guessed in one step for all its requests together, at most; and for each of them at least, else none is. A step of so
-many tokens still waits for memory. Of sixteen requests of novel text a server wrote 206 tokens a second with two guesses for each, and 237 with
-none (`python -m bench.adapters --rounds 1`, the base)."""
+"""Tokens that are guessed in one step for all its requests together, at most; and for each of them at least, else none is.
+
+A step of so many tokens still waits for memory. Of sixteen requests of novel text a server wrote 206 tokens a second with two guesses for
+each, and 237 with none (`python -m bench.adapters --rounds 1`, the base).
+"""
 
 
 def install(runner: Any, vllm_config: Any) -> None:
