@@ -202,7 +202,8 @@ class LocalServer(Frozen):
     """Whether a CPU server has the machine to itself: it then computes on all cores, and anything else that works slows it many times."""
     speculative_tokens: Annotated[int, Field(ge=0, le=16)] = 0
     """How many tokens a step guesses at most, from the request's own words and what was written before, and checks at once; 0 guesses none.
-    What is written is the same, up to rounding. It comes sooner where few requests run at once, and specialists quote and repeat a lot."""
+    What is written is the same, up to rounding. It comes sooner where few requests run at once, and specialists quote and repeat a lot.
+    For CPUs, and vLLM then refuses `min_p` and `logit_bias`, which no card has."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     tensor_parallel_size: Positive = 1
     quantization: Literal["awq", "gptq", "fp8", "compressed-tensors"] | None = None
@@ -227,9 +228,11 @@ class LocalServer(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _may_be_dedicated(self) -> LocalServer:
+    def _is_for_cpus(self) -> LocalServer:
         if self.dedicated and (self.device != "cpu" or self.tensor_parallel_size > 1):
             raise ValueError("dedicated is for a server with `device: cpu` and without tensor parallelism")
+        if self.speculative_tokens and self.device != "cpu":
+            raise ValueError("speculative_tokens is for a server with `device: cpu`")
         return self
 
 

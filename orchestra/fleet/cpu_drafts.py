@@ -4,7 +4,9 @@ Most of what a specialist writes can be guessed. It quotes its input, which vLLM
 and around the quotes it writes the same braces, keys and turns of phrase each time, which are remembered as habits.
 
 A guess changes when tokens come, and not which: a wrong one is thrown away by the model. Requests that draw by chance get none, so that
-what a seed draws does not depend on what others wrote before. Imported inside vLLM's worker only, by `orchestra.fleet.cpu_worker`.
+what a seed draws does not depend on what others wrote before; nor do those that are scored, which write one token.
+
+Imported inside vLLM's worker only, by `orchestra.fleet.cpu_worker`.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ def install(runner: Any, vllm_config: Any) -> None:
     if isinstance(getattr(runner, "drafter", None), NgramProposer):
         runner.drafter = Drafter(vllm_config, runner)
         runner.rejection_sampler = Judge(runner.sampler, runner.speculative_config, runner.device)
+        # Else vLLM asks no drafter where one request is nearly as long as it may be, and guesses zeros for all of them.
+        runner._input_fits_in_drafter = lambda metadata: metadata is not None
 
 
 class Judge(RejectionSampler):  # type: ignore[misc]  # vLLM has no types here
@@ -75,10 +79,11 @@ class Drafter(NgramProposer):  # type: ignore[misc]  # vLLM has no types here
         for row, (written, own) in enumerate(zip(sampled_token_ids, copied, strict=True)):
             count = int(num_tokens_no_spec[row])
             room = min(most, self.max_model_len - count)
-            if not written or room <= 0 or batch.req_ids[row] in batch.random_reqs:
+            name = batch.req_ids[row] if written else ""
+            if not written or room <= 0 or name in batch.random_reqs or name in batch.logprob_token_ids:
                 found.append([])
                 continue
-            more = self._runner.requests[batch.req_ids[row]].sampling_params.extra_args or {}
+            more = self._runner.requests[name].sampling_params.extra_args or {}
             owner = int(batch.request_lora_mapping[row]), str(more.get(TENANT, ""))
             last = token_ids_cpu[row, max(count - len(written) - LONGEST, 0) : count].tolist()
             self._habits.learn(owner, last, len(written))

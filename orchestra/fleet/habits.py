@@ -7,14 +7,15 @@ vLLM's worker.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import TypeAlias
 
 CONTEXTS = 3, 2, 1
 """So many tokens tell what follows, the longest context that is known first. Of plans and answers as `bench/parallel.py` has them, each
 way of choosing them was tried without a model: these came to the end of a text in the fewest steps."""
 LONGEST = max(CONTEXTS)
-MOST = 200_000
-"""Contexts that are remembered, some 40 MB; of more the oldest are forgotten."""
+MOST = 100_000
+"""Contexts that are remembered, some 40 MB; of more the eighth that was not met for longest is forgotten."""
 SURE = 8
 """How often at most it counts that the same token followed, so that a habit that ends is soon forgotten."""
 
@@ -38,11 +39,16 @@ class Habits:
             for size in CONTEXTS:
                 if size <= at:
                     key, token = (owner, tuple(tokens[at - size : at])), tokens[at]
-                    held, often = self._known.get(key, (token, -1))
-                    same = held == token
-                    self._known[key] = (held, min(often + 1, SURE)) if same else (held, often - 1) if often else (token, 0)
-        while len(self._known) > self._most:
-            del self._known[next(iter(self._known))]
+                    held, often = self._known.pop(key, (token, -1))
+                    if held == token:
+                        self._known[key] = held, min(often + 1, SURE)
+                    elif often:
+                        self._known[key] = held, often - 1
+                    else:
+                        self._known[key] = token, 0
+        if len(self._known) > self._most:  # many at once: a dict looks for its first key among those that are gone
+            for oldest in list(islice(self._known, len(self._known) - self._most + self._most // 8)):
+                del self._known[oldest]
 
     def guess(self, owner: Owner, tokens: Sequence[int], most: int) -> list[int]:
         """At most so many tokens that will follow; none where nothing has followed twice."""

@@ -83,8 +83,7 @@ def arguments(server: LocalServer, folder: Path, port: int) -> list[str]:
         "--block-size": BLOCK if server.device == "cpu" else None,
         "--quantization": server.quantization,
         "--kv-cache-dtype": server.kv_cache_dtype if server.kv_cache_dtype != "auto" else None,
-        "--speculative-config": json.dumps(_speculation(server)) if server.speculative_tokens else None,
-        "--worker-cls": WORKER if server.device == "cpu" and lora_cpu.installed() in lora_cpu.READ else None,
+        **(_worker(server) if server.device == "cpu" and lora_cpu.installed() in lora_cpu.READ else {}),
         **(_lora(server) if server.max_loras else {}),
     }.items():
         written += [flag, str(value)] if value is not None else []
@@ -99,14 +98,16 @@ def _lora(server: LocalServer) -> dict[str, int | None]:
     return {"--max-loras": server.max_loras, "--max-lora-rank": server.max_lora_rank, "--max-cpu-loras": server.max_cpu_loras}
 
 
-def _speculation(server: LocalServer) -> dict[str, object]:
-    """Guesses without a second model: from the request itself (prompt lookup, Saxena 2023), and on CPUs from habits (`cpu_drafts`)."""
-    return {
+def _worker(server: LocalServer) -> dict[str, str | None]:
+    """Our worker, and guesses without a second model: from the request itself (prompt lookup, Saxena 2023), and from habits (`cpu_drafts`).
+    Without our worker nothing is guessed, for a request that is scored beside guesses ends vLLM's own."""
+    guesses = {
         "method": "ngram",
         "num_speculative_tokens": server.speculative_tokens,
         "prompt_lookup_min": LOOKUP[0],
         "prompt_lookup_max": LOOKUP[1],
     }
+    return {"--worker-cls": WORKER, "--speculative-config": json.dumps(guesses) if server.speculative_tokens else None}
 
 
 def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[str, str]:

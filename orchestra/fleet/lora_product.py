@@ -33,7 +33,7 @@ from orchestra.fleet.lora_kernel import Block, Flat
 FEW = 128
 """Tokens in a step up to which the masked product is taken: beyond, needless arithmetic outweighs saved calls. Chosen, not measured."""
 
-FEWEST_OF_ONE, FEWEST = 8, 24
+FEWEST_OF_ONE, FEWEST = 10, 24
 """Tokens in a step up to which the kernel is taken: where all have the same adapter, and where not. 120 layers alone, on one core with cold
 caches, took 20 ms without adapters, 25 with the kernel and 31 with oneDNN for one token; 22, 31 and 33 for eight tokens of one adapter; 22,
 35 and 40 for sixteen of five (a script that was not kept)."""
@@ -182,7 +182,7 @@ def add_product(y: torch.Tensor, x: torch.Tensor, stack: Stack, step: Step, scal
     if not active:
         return
     width = min(y.shape[1], stack.b.shape[1])  # vLLM pads vocabularies
-    if step.fewest and scale == 1.0 and width == y.shape[1] == stack.b.shape[1] and plain(y) and plain(x):
+    if step.fewest and scale == 1.0 and width == y.shape[1] == stack.b.shape[1] and all(map(plain, (y, x, stack.a, stack.b))):
         stack.flat.add(y, x, step.numbers)
         return
     y = y if width == y.shape[1] else y[:, :width]

@@ -344,12 +344,20 @@ def told(command: list[str], flag: str) -> str | None:
     return command[command.index(flag) + 1] if flag in command else None
 
 
-@pytest.mark.parametrize(("device", "tokens"), [("cpu", 8), ("gpu", 3), ("cpu", 0)])
-def test_a_server_guesses_as_many_tokens_as_its_fleet_file_says(device: str, tokens: int, tmp_path: Path) -> None:
-    server = local_config("m", device=device, speculative_tokens=tokens).local["m"]
+@pytest.mark.parametrize(("vllm", "tokens", "guessed"), [("0.32.0", 8, 8), ("0.32.0", 0, 0), ("0.33.0", 8, 0)])
+def test_a_server_with_our_worker_guesses_as_many_tokens_as_its_fleet_file_says(
+    vllm: str, tokens: int, guessed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, vllm, plugin=True))])
+    server = local_config("m", device="cpu", speculative_tokens=tokens).local["m"]
     said = told(launch.arguments(server, tmp_path, 1), "--speculative-config")
     wanted = {"method": "ngram", "num_speculative_tokens": tokens, "prompt_lookup_min": 1, "prompt_lookup_max": 4}
-    assert (said and json.loads(said)) == (wanted if tokens else None)
+    assert (said and json.loads(said)) == (wanted if guessed else None)
+
+
+def test_servers_on_gpus_do_not_guess() -> None:
+    with pytest.raises(ValueError, match="speculative_tokens is for a server with `device: cpu`"):
+        local_config("m", device="gpu", speculative_tokens=8)
 
 
 @pytest.mark.parametrize(("device", "block"), [("cpu", "32"), ("gpu", None)])

@@ -140,7 +140,7 @@ def test_the_kernel_sums_in_float32_and_rounds_once_to_the_nearest(rank: int, wi
 
 
 @pytest.mark.parametrize(
-    ("slots", "by_kernel"), [([1] * 8, True), ([1] * 9, False), ([1, 2] * 12, True), ([1, 2] * 13, False), ([-1] * 3, False)]
+    ("slots", "by_kernel"), [([1] * 10, True), ([1] * 11, False), ([1, 2] * 12, True), ([1, 2] * 13, False), ([-1] * 3, False)]
 )
 def test_the_kernel_is_taken_where_it_is_faster(slots: list[int], by_kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestra.fleet.lora_kernel import Flat

@@ -172,18 +172,24 @@ async def test_generative_scoring_reads_one_token_for_each_item(laptop: FleetCon
 
 async def test_scoring_beside_requests_whose_tokens_are_guessed(laptop: FleetConfig) -> None:
     """What ends vLLM's own worker (its issue 42592)."""
-    again = Chat(messages=[{"role": "user", "content": "Say it again and again: one two three four five. " * 4}], max_output=60)
+    again = Chat(
+        messages=[{"role": "user", "content": "Say it again and again: one two three four five. " * 4}],
+        max_output=90,
+        sampling={"temperature": 0, "ignore_eos": True},
+    )
     items = [f"The capital of {land} is" for land in ("France", "England")]
     async with opened(laptop) as fleet:
         await fleet.ready()
         paris, london = await fleet.client.tokenize(SERVER, " Paris"), await fleet.client.tokenize(SERVER, " London")
         assert isinstance(paris, tuple), paris
         assert isinstance(london, tuple), london
+        before = await guesses_right(fleet)
         chats = [asyncio.create_task(fleet.client.chat(SERVER, again)) for _ in range(3)]
         scored = list[Scores | Fault]()
         while not all(chat.done() for chat in chats):
             scored.append(await fleet.client.score(SERVER, f"Fact {len(scored)} about geography.\n", items, [paris[0], london[0]]))
         told = [await chat for chat in chats]
+        assert await guesses_right(fleet) > before
     assert all(isinstance(one, Completion) for one in told), told
     assert len(scored) > 2
     for result in scored:
