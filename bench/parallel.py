@@ -425,6 +425,7 @@ def main(page: Path = PAGE) -> int:
     settings = Settings.load({"fleet": given.fleet, "journal": "off"})
     found = asyncio.run(measured(settings, [first, *rows], given.seed, arms=given.arms))
     again = f"python -m bench.parallel --data DATA --rows {given.rows} --seed {given.seed}"
+    again += f" --arms {' '.join(given.arms)}" * (set(given.arms) != set(ARMS))
     text = section(found, rows, again, now(), given.seed)
     print(text)
     if faults := sorted({trace.fault for traces in found for trace in traces.values() if trace.fault}):

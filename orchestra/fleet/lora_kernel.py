@@ -49,7 +49,7 @@ def narrowed(_context: Any, _number: Any) -> Any:
 _MATRIX, _VECTOR, _NUMBERS = "uint16[:, ::1]", "uint16[::1]", "int64[::1]"
 
 
-@njit(  # type: ignore[untyped-decorator]
+@njit(  # type: ignore[untyped-decorator]  # numba has no types
     f"void({_MATRIX}, {_MATRIX}, {_MATRIX}, {_VECTOR}, {_NUMBERS}, {_NUMBERS}, {_NUMBERS}, {_NUMBERS}, {_NUMBERS})",
     fastmath=True,
     boundscheck=False,

@@ -63,3 +63,22 @@ def test_of_too_many_contexts_the_oldest_are_forgotten() -> None:
     known = habits("abab", *(f"{letter}1{letter}1" for letter in "mnopqrst"), most=20)
     assert guessed(known, "a", 1) == ""
     assert guessed(known, "t", 1) == "1"
+
+
+def test_one_exception_ends_no_habit() -> None:
+    known = habits(*["ab"] * 5, "ac")
+    assert guessed(known, "a", 1) == "b"
+
+
+def test_what_was_met_lately_is_kept_and_forgetting_is_done_for_a_while() -> None:
+    known = Habits(80)
+    for _ in range(2):
+        known.learn(OWNER, ids("ab"), 1)
+    for number in range(200):
+        known.learn(OWNER, [1000 + number, 2000 + number], 1)
+        known.learn(OWNER, ids("ab"), 1)
+    assert guessed(known, "a", 1) == "b"
+    known = Habits(80)
+    for number in range(81):
+        known.learn(OWNER, [1000 + number, 2000 + number], 1)
+    assert len(known._known) == 70, "an eighth fewer than there may be"
