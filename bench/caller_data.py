@@ -8,24 +8,26 @@ taken, best one that stands in the question; an argument that may be left out is
 
 - a question of one function is asked among functions of other rows;
 - a question among several functions is asked without the one that answers it: no function fits;
-- two questions of one function each are asked together.
+- a question is asked with other values, with several of them, again and again, and behind other questions (`bench.caller_edits`).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
+from bench.caller_edits import LONGEST, Values, chains, listed, repeated, respectively, retold
+from bench.caller_items import Function, Item, fits
 from bench.data_sets import command_line, write
 from orchestra.agent.calls import narrowed
 from orchestra.agent.card import Card
 from orchestra.learn.contract import contract_digest
-from orchestra.learn.dataset import DataSet, Origin, Row
+from orchestra.learn.dataset import DataSet, Origin
 from orchestra.learn.splits import Shares, split
 from orchestra.values.json import digest
 from orchestra.values.types import Validator
@@ -33,42 +35,24 @@ from orchestra.values.types import Validator
 ROOT = Path(__file__).resolve().parents[1]
 SHARES = Shares(tune=0.06, test=0.0)
 LICENCE = "Apache-2.0"
-LONGEST = 2_400
-"""Characters of functions and question together at most."""
 AMONG = 0.4
 """Share of questions of one function that are asked among others."""
-STRANGE = 0.15
+STRANGE = 0.4
 """Share of questions of one function that are also asked with functions of other rows alone."""
-JOINED = 100
-SEALED = {1: 140, 2: 15, 3: 15}
+BESIDE = 0.3
+"""Share of edited questions that have a function more than they need."""
+EDITS = {retold: 0.7, listed: 0.5, respectively: 0.5, repeated: 0.5}
+"""Share of the questions that each edit is tried on."""
+TURNS = 2
+"""How often an edit is tried on a question."""
+CHAINS = {2: 260, 3: 160, 4: 110}
+"""How many chains of so many questions."""
+SEALED = {1: 200, 2: 90, 3: 60, 4: 30}
 """Rows of Seal-Tools by their number of calls."""
-Function: TypeAlias = Mapping[str, Any]
 
 
 class NoAnswer(ValueError):
     """A row whose accepted values are not of the types that its functions declare."""
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A question, functions, and the calls that answer it."""
-
-    id: str
-    question: str
-    functions: tuple[Function, ...]
-    calls: tuple[Mapping[str, Any], ...]
-
-    def row(self) -> Row:
-        """The item as a row of a data set; questions that are alike are one group."""
-        group = digest(" ".join(re.findall(r"\w+", self.question.lower())).encode())[:16]
-        return Row(self.id, {"question": self.question, "functions": list(self.functions)}, {"calls": list(self.calls)}, group)
-
-    def among(self, functions: Sequence[Function], chance: random.Random) -> Item:
-        """The same question with more functions, in random order."""
-        names = {function["name"] for function in self.functions}
-        every = [*self.functions, *(function for function in functions if function["name"] not in names)]
-        chance.shuffle(every)
-        return Item(self.id, self.question, tuple(every), self.calls)
 
 
 def chosen(accepted: Sequence[Any], declared: Mapping[str, Any], question: str, needed: bool) -> Any:
@@ -137,10 +121,10 @@ def bfcl(path: Path) -> tuple[list[Item], int]:
         except NoAnswer:
             out += 1
             continue
-        if len(json.dumps(functions)) + len(question) > LONGEST or not question.strip():
+        if len(json.dumps(functions)) + len(question) + len(item["input"].get("system", "")) > LONGEST or not question.strip():
             out += 1
             continue
-        found.append(Item(item["id"], question, tuple(functions), calls))
+        found.append(Item(item["id"], question, tuple(functions), calls, item["input"].get("system", "").strip()))
     return found, out
 
 
@@ -153,7 +137,7 @@ def sealed(folder: Path) -> Iterator[Item]:
         nodes, question = item["expected"]["nodes"], item["input"]["task"]
         functions = [tools[name] for name in dict.fromkeys(node["tool"] for node in nodes)]
         calls = [_typed(node, tools[node["tool"]]) for node in nodes]
-        if left.get(len(nodes), 0) <= 0 or "API_call" in json.dumps(calls) or not _valid(functions, calls):
+        if left.get(len(nodes), 0) <= 0 or "API_call" in json.dumps(calls) or not fits(functions, calls):
             continue
         values = [str(value).lower() for call in calls for value in call["arguments"].values()]
         if not all(value in question.lower() for value in values):
@@ -179,11 +163,6 @@ def _typed(node: Mapping[str, Any], function: Function) -> dict[str, Any]:
             kind = declared.get("type")
             made[name] = int(float(value)) if number and kind == "int" else float(value) if number and kind == "float" else value
     return {"name": node["tool"], "arguments": made}
-
-
-def _valid(functions: Sequence[Function], calls: Sequence[Mapping[str, Any]]) -> bool:
-    schema = {"type": "object", "properties": {"calls": {"type": "array"}}}
-    return Validator(narrowed(schema, {"calls": "functions"}, {"functions": functions})).check({"calls": list(calls)}) is None
 
 
 def among(items: Sequence[Item]) -> list[Item]:
@@ -215,31 +194,22 @@ def _words(text: str) -> set[str]:
     return set(re.findall(r"[a-z]{3,}", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower()))
 
 
-def joined(items: Sequence[Item]) -> Iterator[Item]:
-    """Two questions of one function each, asked together: of the same function where there are such, and of two."""
-    chance = random.Random("joined")
-    simple = [item for item in items if len(item.functions) == 1 and len(item.calls) == 1 and len(item.question) < 200]
-    chance.shuffle(simple)
-    for one, other in zip(simple[:JOINED], simple[JOINED : 2 * JOINED], strict=True):
-        yield _joined(one, other, chance)
-    by_function: dict[str, list[Item]] = {}
-    for item in simple:
-        by_function.setdefault(json.dumps(item.functions), []).append(item)
-    for alike in by_function.values():
-        yield from (_joined(one, other, chance) for one, other in zip(alike[::2], alike[1::2], strict=False) if one.calls != other.calls)
+def edited(items: Sequence[Item]) -> Iterator[Item]:
+    """What the edits make of the items, each a share of them; more functions stand beside some."""
+    values = Values(items)
+    for edit, share in EDITS.items():
+        for item, turn in itertools.product(items, range(TURNS)):
+            mark = f"{edit.__name__}{turn}"
+            chance = random.Random(f"{item.id} {mark}")
+            if item.calls and chance.random() < share and (made := edit(item, values, mark)) is not None:
+                yield _beside(made, items, chance)
+    for made in chains(items, CHAINS):
+        yield _beside(made, items, random.Random(made.id))
 
 
-def _joined(one: Item, other: Item, chance: random.Random) -> Item:
-    between = chance.choice((" Also, ", " And ", " Then, ", " "))
-    second = other.question if between == " " or other.question[1:2].isupper() else other.question[:1].lower() + other.question[1:]
-    functions = {function["name"]: function for function in (*one.functions, *other.functions)}
-    if len(functions) == 1 and one.functions != other.functions:
-        return one  # two functions of one name
-    order = list(functions.values())
-    chance.shuffle(order)
-    first = one.question.rstrip()
-    first += "" if first[-1:] in ".?!" else "."
-    return Item(f"{one.id}-and-{other.id}", f"{first}{between}{second}", tuple(order), (*one.calls, *other.calls))
+def _beside(item: Item, items: Sequence[Item], chance: random.Random) -> Item:
+    """The item, at times with a function more that it does not need."""
+    return item.among([chance.choice(items).functions[0]] if chance.random() < BESIDE else [], chance)
 
 
 def made(folder: Path) -> DataSet:
@@ -249,15 +219,21 @@ def made(folder: Path) -> DataSet:
     held = {row.id for row in parts["tune"]}
     groups = {row.group for row in parts["tune"]}
     kept = [item for item in items if item.id not in held]
-    more = [*unanswerable(kept), *(item for item in joined(kept) if "-and-" in item.id)]
-    others = [item for item in sealed(folder / "sealtools") if item.row().group not in groups]
+    more = [*unanswerable(kept), *edited(kept)]
+    others = [item for item in sealed(folder / "sealtools") if item.group not in groups]
     train = {item.id: item.row() for item in (*among(kept), *more, *others)}
     mark = {name: digest((folder / name / "train.jsonl").read_bytes()) for name in ("bfcl", "sealtools")}
     origins = [
         Origin(
             "BFCL, Patil et al. 2025, train part", LICENCE, mark["bfcl"], "one right answer each, some among more functions", len(items)
         ),
-        Origin("BFCL, Patil et al. 2025, train part", LICENCE, mark["bfcl"], "without their functions, and two together", len(more)),
+        Origin(
+            "BFCL, Patil et al. 2025, train part",
+            LICENCE,
+            mark["bfcl"],
+            "without functions, with other values, several together",
+            len(more),
+        ),
         Origin(
             "Seal-Tools, Wu et al. 2024, train part", LICENCE, mark["sealtools"], "independent calls among a few functions", len(others)
         ),

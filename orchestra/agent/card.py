@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
@@ -32,7 +32,7 @@ from orchestra.agent.faults import faults
 from orchestra.agent.types import declared, is_plain_text, output_type, project_models, record
 from orchestra.errors import InputError, Place
 from orchestra.values.json import digest
-from orchestra.values.types import Schema, Validator, nearest
+from orchestra.values.types import Schema, Validator, nearest, under
 from orchestra.values.yaml import Marked, load
 
 FILE = "agent.yaml"
@@ -376,7 +376,7 @@ def _types(file: CardFile, models: Mapping[str, Schema] | None, marked: Marked) 
         return marked.place(path)
 
     known = declared(file.types, {**project_models(), **(models or {})}, lambda name: at("types", name))
-    inputs = record(file.input, known, lambda name: at("input", name))
+    inputs = _inputs(file, known, lambda name: at("input", name))
     outputs = output_type(file.output, known, lambda name: at("output", name) if name != "output" else at("output"))
     for schema, name in ((inputs, "input"), (outputs, "output")):
         check_schema(schema, at(name))
@@ -387,6 +387,20 @@ def _types(file: CardFile, models: Mapping[str, Schema] | None, marked: Marked) 
     check_kit(file, inputs, at("tools" if file.tools else "agents" if file.agents else "limits"))
     check_members(file, at("members"))
     return inputs, outputs
+
+
+def _inputs(file: CardFile, known: Mapping[str, Schema], at: Callable[[str], Place]) -> Schema:
+    """The inputs as a record, of which those with a default need not be given. Raises `InputError` A002 for a default of another type."""
+    schema = record({name: given if isinstance(given, str) else given.type for name, given in file.input.items()}, known, at)
+    for name, given in file.input.items():
+        if isinstance(given, str):
+            continue
+        field = schema["properties"][name]
+        if fault := Validator(under(schema, field)).check(given.default):
+            raise InputError("A002", f"the default of {name!r}: {fault}", place=at(name), hint="a default is a value of the input's type")
+        schema["properties"][name] = {**field, "default": given.default}
+        schema["required"].remove(name)
+    return schema
 
 
 def _data(file: CardFile, folder: Path, marked: Marked | None = None) -> str:

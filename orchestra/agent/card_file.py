@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from orchestra.agent import calls, kit
 from orchestra.agent.computed import Form, Rule
@@ -51,6 +51,21 @@ class ToolLimits(_Frozen):
     repairs: Annotated[int, Field(ge=0, le=10)] = 2
 
 
+class OptionalInput(_Frozen):
+    """An input that a call may leave out: its type as text, and the value that it has then."""
+
+    type: str
+    default: Any
+
+
+def _form(given: Any) -> str:
+    """Which of the two forms of an input is meant, so that faults are told of that one alone."""
+    return "optional" if isinstance(given, dict | OptionalInput) else "needed"
+
+
+AnyInput: TypeAlias = Annotated[Annotated[str, Tag("needed")] | Annotated[OptionalInput, Tag("optional")], Discriminator(_form)]
+
+
 class CardFile(_Frozen):
     """What `agent.yaml` says."""
 
@@ -65,7 +80,8 @@ class CardFile(_Frozen):
     enough: Annotated[float, Field(gt=0, le=1)] | None = None
     """Of an ensemble: how probable an answer must be for the members behind those that were asked not to be asked; all side by side
     where it is not stated."""
-    input: Mapping[Name, str] = {}
+    input: Mapping[Name, AnyInput] = {}
+    """Types as texts, or `{type, default}` for an input that may be left out."""
     output: str | Mapping[Name, str]
     types: Mapping[str, Mapping[str, Any]] = {}
     computed: Mapping[Name, Rule] = {}

@@ -30,7 +30,7 @@ def _fault(entry: Any, model: type[BaseModel], marked: Marked) -> InputError:
     if entry["type"] == "extra_forbidden":
         known = _keys(model, path[:-1])
         near = nearest(str(path[-1]), known)
-        hint = f"did you mean {near!r}?" if near else f"keys here: {', '.join(known)}"
+        hint = f"did you mean {near!r}?" if near else f"keys here: {', '.join(known)}" if known else ""
         return InputError("A002", f"a card has no key {name!r}", place=marked.place(path, key=True), hint=hint)
     if entry["type"] == "missing":
         return InputError("A002", f"the key {name!r} is missing", place=marked.place(path[:-1]), hint=f"add `{path[-1]}:`")

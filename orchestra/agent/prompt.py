@@ -74,7 +74,9 @@ class Script:
         self.weighed = card.weighed
         self.sampling = card.sampling.model_dump(exclude_none=True) | (ASKED if form.weighs else {})
         """As servers take it. Not to be changed."""
-        self._inputs = tuple(name for name in card.input_schema.get("properties", {}) if name != FEEDBACK)
+        fields: Mapping[str, Schema] = card.input_schema.get("properties", {})
+        self._inputs = {name: field.get("default") for name, field in fields.items() if name != FEEDBACK}
+        """The value that each has where a call leaves it out."""
         self._names = (*card.input_schema.get("properties", {}), FEEDBACK)
         self._messages = [(role, template.Template(text, card.name)) for role, text, _ in template.messages(card.template)]
         if not self._messages:
@@ -100,7 +102,7 @@ class Script:
     ) -> Prompt:
         """The prompt for these inputs, as `render` gives it."""
         names = self._names
-        safe = {name: _fenced(inputs.get(name), names) for name in self._inputs}
+        safe = {name: _fenced(inputs.get(name, default), names) for name, default in self._inputs.items()}
         written = calls.narrowed(self._written, self.card.calls, inputs) if self.card.calls else self._written
         said = [Message(role, neutral(text.render(safe)).strip()) for role, text in self._messages]
         begun = said.pop() if len(said) > 1 and said[-1].role == "assistant" else None

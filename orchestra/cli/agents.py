@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -84,7 +85,10 @@ def _inputs(contract: Contract) -> str:
     from orchestra.values.schema import show, under
 
     fields: dict[str, Any] = contract.input.get("properties", {})
-    return ", ".join(f"{name}: {show(under(contract.input, schema))}" for name, schema in fields.items())
+    needed = contract.input.get("required", ())
+    left_out = {name: field["default"] for name, field in fields.items() if "default" in field and name not in needed}
+    said = {name: f" = {json.dumps(default, ensure_ascii=False)}" for name, default in left_out.items()}
+    return ", ".join(f"{name}: {show(under(contract.input, field))}{said.get(name, '')}" for name, field in fields.items())
 
 
 def _output(contract: Contract) -> str:

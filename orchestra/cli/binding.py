@@ -44,7 +44,9 @@ def _agent(card: Card) -> str:
     prefix = "".join(part.capitalize() for part in card.name.split("_"))
     renamed = {name: f"{prefix}{name}" for name in card.types}
     classes = [_declared(renamed[name], body, renamed) for name, body in card.types.items()]
-    classes.append(_record(f"{prefix}Input", card.input, renamed, f"What {card.name} takes."))
+    inputs = {name: given if isinstance(given, str) else given.type for name, given in card.input.items()}
+    defaults = {name: given.default for name, given in card.input.items() if not isinstance(given, str)}
+    classes.append(_record(f"{prefix}Input", inputs, renamed, f"What {card.name} takes.", defaults))
     output = f"{prefix}Output"
     if isinstance(card.output, Mapping):
         classes.append(_record(output, card.output, renamed, f"What {card.name} gives."))
@@ -61,18 +63,21 @@ def _declared(name: str, body: Mapping[str, object], renamed: Mapping[str, str])
     return f"{name} = dict[str, Any]" if body.get("type") == "object" else f"{name} = Any"
 
 
-def _record(name: str, fields: Mapping[str, str], renamed: Mapping[str, str], says: str = "") -> str:
+def _record(
+    name: str, fields: Mapping[str, str], renamed: Mapping[str, str], says: str = "", defaults: Mapping[str, object] | None = None
+) -> str:
     lines = [f"class {name}(_Record):"]
     if says:
         lines += [f'    """{says}"""', ""]
-    lines += [_field(field, _python(text, renamed)) for field, text in fields.items()]
+    given = {field: repr(value) for field, value in (defaults or {}).items()}
+    lines += [_field(field, _python(text, renamed), given.get(field)) for field, text in fields.items()]
     return "\n".join(lines if fields or says else [*lines, "    pass"]).rstrip()
 
 
-def _field(name: str, annotation: str) -> str:
+def _field(name: str, annotation: str, default: str | None = None) -> str:
     if keyword.iskeyword(name):
-        return f'    {name}_: {annotation} = Field(alias="{name}")'
-    return f"    {name}: {annotation}"
+        return f'    {name}_: {annotation} = Field({"" if default is None else f"{default}, "}alias="{name}")'
+    return f"    {name}: {annotation}" if default is None else f"    {name}: {annotation} = {default}"
 
 
 def _python(text: str, renamed: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.agent.card import Card
+from orchestra.agent.prompt import render
 from orchestra.agent.registry import builtin_folder
 from orchestra.errors import InputError, InputErrors
 from orchestra.values.types import parse_type
@@ -74,6 +75,10 @@ def test_the_digest_changes_with_whatever_the_card_says(tmp_path: Path, change: 
         ("max_output: 99", "prompt: none.md", "A004", 6, 9, ""),
         ("max_output: 99", "kind: pickle", "A002", 6, 7, ""),
         ("max_output: 99", "output_schema: {}", "A002", 6, 1, ""),
+        ("context: str}", "context: {type: str}}", "A002", 3, 33, "add `default:`"),
+        ("context: str}", "context: {type: str, default: 3}}", "A002", 3, 33, "a default is a value of the input's type"),
+        ("context: str}", "context: {type: strr, default: ''}}", "L040", 3, 40, "did you mean 'str'?"),
+        ("context: str}", "context: 3}", "A002", 3, 33, ""),
     ],
 )
 def test_a_fault_is_shown_where_it_stands(tmp_path: Path, old: str, new: str, code: str, line: int, column: int, hint: str) -> None:
@@ -82,6 +87,15 @@ def test_a_fault_is_shown_where_it_stands(tmp_path: Path, old: str, new: str, co
     assert (error.code, error.place.line, error.place.column) == (code, line, column), str(error)
     if hint:
         assert error.hint == hint
+
+
+def test_an_input_with_a_default_may_be_left_out(tmp_path: Path) -> None:
+    card = Card.load(folder(tmp_path, GOOD.replace("context: str}", "context: {type: str | null, default: 'Paris'}}")))
+    assert (card.contract.input["required"], card.contract.input["properties"]["context"]["default"]) == (["question"], "Paris")
+    assert Card.restore(card.dump(), card.folder) == card
+    assert render(card, {"question": "Where?"}).messages[-1].content == "Context: Paris\nQuestion: Where?"
+    assert render(card, {"question": "Where?", "context": "Rome"}).messages[-1].content == "Context: Rome\nQuestion: Where?"
+    assert "Context: None" in render(card, {"question": "Where?", "context": None}).messages[-1].content
 
 
 GRAMMATICAL = GOOD.partition("output:")[0]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from bench.caller_data import Item, NoAnswer, among, answered, chosen, joined, unanswerable
+from bench.caller_data import NoAnswer, among, answered, chosen, edited, unanswerable
+from bench.caller_items import Item
+from orchestra.agent.card import Card
+from orchestra.agent.registry import builtin_folder
+from orchestra.values.types import Validator
 
 
 def function(name: str, required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
@@ -75,11 +81,21 @@ def test_without_its_function_a_question_has_no_answer() -> None:
     assert all(not {"tool"} & {call["name"] for call in one.calls} for one in unanswerable(ITEMS))
 
 
-def test_two_questions_together_have_both_answers() -> None:
-    pairs = [one for one in joined(ITEMS) if "-and-" in one.id]
-    assert len(pairs) == 100
-    for pair in pairs:
-        assert {call["name"] for call in pair.calls} == {one["name"] for one in pair.functions}
-        assert [pair.question.index(call["arguments"]["x"]) for call in pair.calls] == sorted(
-            pair.question.index(call["arguments"]["x"]) for call in pair.calls
-        )
+def test_what_is_edited_keeps_its_functions_and_may_have_others_beside_them() -> None:
+    made = list(edited(ITEMS))
+    assert made == list(edited(ITEMS)), "by rule, and not by chance"
+    assert {"chain", "retold0", "listed0", "repeated1"} <= {one.id.split("-")[2] for one in made}
+    for one in made:
+        called, offered = {call["name"] for call in one.calls}, {function["name"] for function in one.functions}
+        assert called <= offered
+        assert len(offered - called) <= 1
+        assert re.findall(r"value \d+", one.question) == [call["arguments"]["x"] for call in one.calls]
+    assert {len(one.calls) for one in made} == {1, 2, 3, 4}
+
+
+def test_what_is_said_of_all_questions_is_an_input_that_may_be_left_out() -> None:
+    fits = Validator(Card.load(builtin_folder("agents") / "caller").input_schema)
+    told = replace(ITEMS[0], system="Today is Monday.")
+    assert fits.check(ITEMS[0].row().input) is None
+    assert told.row().input["system"] == "Today is Monday."
+    assert fits.check(told.row().input) is None

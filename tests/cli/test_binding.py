@@ -51,6 +51,13 @@ def test_a_bound_module_is_python_that_mypy_takes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_an_input_that_may_be_left_out_has_its_default(tmp_path: Path) -> None:
+    inputs = "documents: str, kind: {type: int, default: 3}, from: {type: str | null, default: null}"
+    text = source([load(tmp_path / "a", f"name: title\ninput: {{{inputs}}}\noutput: str\n")])
+    assert "    kind: int = 3\n" in text
+    assert '    from_: str | None = Field(None, alias="from")\n' in text
+
+
 def test_only_what_is_used_is_imported(tmp_path: Path) -> None:
     text = source([load(tmp_path / "a", "name: title\ninput: {documents: str, kind: str, from: str}\noutput: str\n")])
     assert "Document" not in text

@@ -1,0 +1,51 @@
+"""A question with functions and the calls that answer it: what the data set of the agent `caller` is made of."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from orchestra.agent.calls import narrowed
+from orchestra.learn.dataset import Row
+from orchestra.values.json import digest
+from orchestra.values.types import Validator
+
+Function: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A question, functions, and the calls that answer it."""
+
+    id: str
+    question: str
+    functions: tuple[Function, ...]
+    calls: tuple[Mapping[str, Any], ...]
+    system: str = ""
+    """What the functions' owner says of all questions."""
+
+    def row(self) -> Row:
+        """The item as a row of a data set; questions that are alike are one group."""
+        given = {"question": self.question, "functions": list(self.functions)} | ({"system": self.system} if self.system else {})
+        return Row(self.id, given, {"calls": list(self.calls)}, self.group)
+
+    @property
+    def group(self) -> str:
+        """Of the words of its question."""
+        return digest(" ".join(re.findall(r"\w+", self.question.lower())).encode())[:16]
+
+    def among(self, functions: Sequence[Function], chance: random.Random) -> Item:
+        """The same question with more functions, in random order."""
+        names = {function["name"] for function in self.functions}
+        every = [*self.functions, *(function for function in functions if function["name"] not in names)]
+        chance.shuffle(every)
+        return Item(self.id, self.question, tuple(every), self.calls, self.system)
+
+
+def fits(functions: Sequence[Function], calls: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether calls are of the types that their functions declare."""
+    schema = {"type": "object", "properties": {"calls": {"type": "array"}}}
+    return Validator(narrowed(schema, {"calls": "functions"}, {"functions": functions})).check({"calls": list(calls)}) is None
