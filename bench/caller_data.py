@@ -43,7 +43,7 @@ BESIDE = 0.3
 """Share of edited questions that have a function more than they need."""
 EDITS = {retold: 0.7, listed: 0.5, respectively: 0.5, repeated: 0.5}
 """Share of the questions that each edit is tried on."""
-TURNS = 2
+TURNS = 3
 """How often an edit is tried on a question."""
 CHAINS = {2: 260, 3: 160, 4: 110}
 """How many chains of so many questions."""
@@ -183,11 +183,11 @@ def unanswerable(items: Sequence[Item]) -> Iterator[Item]:
         called = {call["name"] for call in item.calls}
         rest = tuple(function for function in item.functions if function["name"] not in called)
         if called and rest:
-            yield Item(f"{item.id}-without", item.question, rest, ())
+            yield Item(f"{item.id}-without", item.question, rest, (), item.system)
         elif called and chance.random() < STRANGE:
             strange = chance.choice(items).functions[0]
             if strange["name"] not in called and not _words(strange["name"]) & _words(item.question):
-                yield Item(f"{item.id}-strange", item.question, (strange,), ())
+                yield Item(f"{item.id}-strange", item.question, (strange,), (), item.system)
 
 
 def _words(text: str) -> set[str]:
@@ -196,12 +196,13 @@ def _words(text: str) -> set[str]:
 
 def edited(items: Sequence[Item]) -> Iterator[Item]:
     """What the edits make of the items, each a share of them; more functions stand beside some."""
-    values = Values(items)
+    values, known = Values(items), {item.question for item in items}
     for edit, share in EDITS.items():
         for item, turn in itertools.product(items, range(TURNS)):
             mark = f"{edit.__name__}{turn}"
             chance = random.Random(f"{item.id} {mark}")
-            if item.calls and chance.random() < share and (made := edit(item, values, mark)) is not None:
+            if item.calls and chance.random() < share and (made := edit(item, values, mark)) is not None and made.question not in known:
+                known.add(made.question)
                 yield _beside(made, items, chance)
     for made in chains(items, CHAINS):
         yield _beside(made, items, random.Random(made.id))

@@ -1,7 +1,8 @@
 """Rows for the agent `caller` that deterministic edits make of answered questions: other values, several of them, several questions.
 
 A value of a call is edited where it stands in the question, once, and nowhere else in the calls; then question and call can say another
-value together. What an edit gives is always right, if not always how people speak.
+value together. Items of which a call has what does not stand in the question are left alone: it may follow from the value. So what an edit
+gives is right, if not always how people speak.
 
 - `retold`: the question with other values.
 - `listed`: one value becomes two or three, and the one call as many ("the area of a circle with a radius of 5, 8 and 13").
@@ -28,6 +29,13 @@ MOST = 400
 """Characters of a question at most that is one of several."""
 BETWEEN = (" Also, ", " And ", " Then, ", " ", " After that, ", " Next, ", " Finally, ", "; ")
 _DATE = re.compile(r"\d{4}-\d{2}|\d+/\d+")
+_TIME = re.compile("year|date|season|from|to|start|end")
+_SPELLED = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+_LISTED = (
+    re.compile(r"^\W*(and|or|to|through)\b|^,\s*[\dA-Z]|^['\"”’]"),
+    re.compile(r"\b(and|or|to|between|from)\s*$|[\dA-Z]\w*,\s*$|['\"“‘]$"),
+)
+"""What stands behind and before a value that is one of several already, or quoted: two of them would be read as something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +81,15 @@ def _number(slot: Slot, chance: random.Random) -> tuple[str, Any]:
     """A number of the same kind, and how it is written."""
     number = float(slot.text)
     places = len(slot.text.partition(".")[2])
-    if places == 0 and 1900 <= number <= 2100:
-        made = float(chance.randint(1950, 2030))
+    if places == 0 and 1500 <= number <= 2100 and _TIME.search(slot.name):
+        made = float(chance.randint(1950, 2025))
     elif places == 0:
         made = float(chance.randint(max(2, int(number) // 2), int(number) * 2 + 3))
         made -= made % 10 if number % 10 == 0 and number > 10 and made > 20 else 0
         made -= made % 100 if number % 100 == 0 and made > 200 else 0
     else:
-        made = round(number * chance.uniform(0.4, 2.2), places)
+        made = round(number * chance.uniform(0.4, 2.2), places) or number
+    made = min(made, 95) if slot.percent else made
     text = f"{made:.{places}f}"
     value = float(text) / 100 if slot.percent else float(text)
     return text, round(value, 6) if slot.percent or not isinstance(slot.value, int) else int(value)
@@ -88,17 +97,47 @@ def _number(slot: Slot, chance: random.Random) -> tuple[str, Any]:
 
 def slots(item: Item) -> list[Slot]:
     """The values of an item that can be told otherwise."""
+    known = {function["name"]: function["parameters"].get("properties", {}) for function in item.functions}
+    leaves = [(known.get(call["name"], {}), path, value) for call in item.calls for path, value in _leaves(call["arguments"], ())]
+    if not all(_stands(value, item.question) or _chosen(declared, path, value) for declared, path, value in leaves):
+        return []
+    texts = [str(value) for _, _, value in leaves if not isinstance(value, bool)]
     found = [slot for number, call in enumerate(item.calls) for slot in _slots(number, call["arguments"], (), item.question)]
-    kinds = {call["name"]: next((f for f in item.functions if f["name"] == call["name"]), {}) for call in item.calls}
-    free = [slot for slot in found if not _chosen(kinds[item.calls[slot.call]["name"]], slot)]
-    texts = [slot.text for slot in found]
-    return [slot for slot in free if sum(slot.text in text or text in slot.text for text in texts) == 1]
+    free = [slot for slot in found if not _chosen(known.get(item.calls[slot.call]["name"], {}), slot.path, slot.value)]
+    return [slot for slot in free if sum(_overlap(slot, text) for text in texts) == 1]
 
 
-def _chosen(function: Mapping[str, Any], slot: Slot) -> bool:
-    """Whether a value is one of a few that the function declares."""
-    top = function.get("parameters", {}).get("properties", {}).get(slot.path[0], {})
-    return "enum" in json.dumps(top) or (isinstance(slot.value, str) and f"'{slot.value}'" in str(top.get("description", "")))
+def _overlap(slot: Slot, text: str) -> bool:
+    return text == str(slot.value) or slot.text in text or text in slot.text
+
+
+def _leaves(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    match value:
+        case Mapping():
+            for name, inner in value.items():
+                yield from _leaves(inner, (*path, name))
+        case list():
+            for at, inner in enumerate(value):
+                yield from _leaves(inner, (*path, at))
+        case _:
+            yield path, value
+
+
+def _stands(value: Any, question: str) -> bool:
+    """Whether a value is one of the question's own, so that no other value of the question says what it must be."""
+    if isinstance(value, bool) or value is None:
+        return True
+    if isinstance(value, str):
+        return value.lower() in question.lower() or bool(_DATE.search(value))
+    numbers = {float(text.replace(",", "")) for text in re.findall(r"\d[\d,]*(?:\.\d+)?", question)}
+    spelled = {float(number) for number, word in enumerate(_SPELLED) if re.search(rf"\b{word}\b", question.lower())}
+    return not {float(value), round(100 * float(value), 6)}.isdisjoint(numbers | spelled)
+
+
+def _chosen(declared: Mapping[str, Any], path: tuple[str | int, ...], value: Any) -> bool:
+    """Whether a value is one of a few that the function declares, or what it takes where none is said."""
+    top = declared.get(str(path[0]), {})
+    return "enum" in json.dumps(top) or top.get("default") == value or f"'{value}'" in str(top.get("description", ""))
 
 
 def _slots(call: int, value: Any, path: tuple[str | int, ...], question: str) -> Iterator[Slot]:
@@ -163,10 +202,18 @@ def retold(item: Item, values: Values, mark: str) -> Item | None:
     return _good(_told(item, changes, f"{item.id}-{mark}")) if changes else None
 
 
+def _alone(slot: Slot, question: str) -> bool:
+    """Whether several values may stand where this one does."""
+    at, (behind, before) = _at(slot.text, question), _LISTED
+    if at is None or not all(isinstance(step, str) for step in slot.path):
+        return False
+    return not behind.search(question[at.end() :]) and not before.search(question[: at.start()])
+
+
 def listed(item: Item, values: Values, mark: str) -> Item | None:
     """The item asked for two or three values at once: as many calls. None where it does not lend itself to that."""
     chance = random.Random(f"{item.id} listed {mark}")
-    known = [slot for slot in slots(item) if all(isinstance(step, str) for step in slot.path)]
+    known = [slot for slot in slots(item) if _alone(slot, item.question)]
     if len(item.calls) != 1 or not known:
         return None
     slot = chance.choice(known)
@@ -186,7 +233,7 @@ def listed(item: Item, values: Values, mark: str) -> Item | None:
 def respectively(item: Item, values: Values, mark: str) -> Item | None:
     """Two values become two each, and the one call two."""
     chance = random.Random(f"{item.id} respectively {mark}")
-    known = [slot for slot in slots(item) if all(isinstance(step, str) for step in slot.path) and not slot.percent]
+    known = [slot for slot in slots(item) if _alone(slot, item.question) and not slot.percent]
     if len(item.calls) != 1 or len(known) < 2:
         return None
     question, second = item.question, copy.deepcopy(dict(item.calls[0]))
@@ -213,7 +260,9 @@ def repeated(item: Item, values: Values, mark: str) -> Item | None:
 
 
 def chained(items: Sequence[Item], chance: random.Random, id: str) -> Item | None:
-    """Questions one after the other; None where two functions have one name, or it grows too long."""
+    """Questions one after the other; None where two functions have one name, what is said of all is not the same, or it grows too long."""
+    if len({item.system for item in items}) > 1:
+        return None
     functions: dict[str, Function] = {}
     for item in items:
         for function in item.functions:
@@ -223,16 +272,18 @@ def chained(items: Sequence[Item], chance: random.Random, id: str) -> Item | Non
     for item in items[1:]:
         between = chance.choice(BETWEEN)
         ended = question if question[-1:] in ".?!" else f"{question}."
-        question = f"{ended[:-1] if between == '; ' else ended}{between}{_after(item.question.strip(), between)}"
+        question = f"{ended[:-1] if between == '; ' else ended}{between}{_after(item, between)}"
     order = list(functions.values())
     chance.shuffle(order)
-    return _good(Item(id, question, tuple(order), tuple(call for item in items for call in item.calls)))
+    return _good(Item(id, question, tuple(order), tuple(call for item in items for call in item.calls), items[0].system))
 
 
-def _after(question: str, between: str) -> str:
-    """A question as it goes on behind another; a name, or a word in capitals, stays as it is."""
-    first = question.split(" ", 1)[0]
-    keeps = between == " " or not first[:1].isupper() or not first[1:].islower() or first == "I"
+def _after(item: Item, between: str) -> str:
+    """A question as it goes on behind another; a value of its calls, and a word in capitals, stays as it is."""
+    question = item.question.strip()
+    first = re.split(r"[^\w]", question, maxsplit=1)[0]
+    values = (str(value) for call in item.calls for _, value in _leaves(call["arguments"], ()))
+    keeps = between == " " or not (first[:1].isupper() and first[1:].islower()) or any(question.startswith(value) for value in values)
     return question if keeps else question[:1].lower() + question[1:]
 
 

@@ -20,6 +20,7 @@ from orchestra.agent.card_file import (
     ToolLimits,
     check_calls,
     check_computed,
+    check_defaults,
     check_evidence,
     check_grammar,
     check_kit,
@@ -380,6 +381,7 @@ def _types(file: CardFile, models: Mapping[str, Schema] | None, marked: Marked) 
     outputs = output_type(file.output, known, lambda name: at("output", name) if name != "output" else at("output"))
     for schema, name in ((inputs, "input"), (outputs, "output")):
         check_schema(schema, at(name))
+    check_defaults(file, lambda name: at("input", name))
     check_evidence(file, inputs, outputs, at("evidence"))
     check_computed(file, outputs, at("computed"))
     check_calls(file, inputs, outputs, at("calls"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
@@ -124,6 +124,20 @@ def check_schema(schema: Schema, place: Place) -> None:
         Validator(schema)
     except InputError as error:
         raise InputError(error.code, error.message, place=place, hint=error.hint) from error
+
+
+def check_defaults(file: CardFile, place: Callable[[str], Place]) -> None:
+    """Refuses a default where code reads an input, and not the prompt of a model alone (A002)."""
+    read: dict[str | None, str] = {file.evidence: "evidence", file.grammar: "grammar"}
+    read |= dict.fromkeys(file.calls.values(), "calls")
+    for name in (name for name, given in file.input.items() if isinstance(given, OptionalInput)):
+        if file.kind != "model":
+            why = f"an agent of kind {file.kind} is always given {name!r}"
+        elif name in read:
+            why = f"{name!r} is what `{read[name]}:` names, and always given"
+        else:
+            continue
+        raise InputError("A002", f"{why}: it has no default", place=place(name), hint=f"{name}: str")
 
 
 def check_evidence(file: CardFile, inputs: Schema, outputs: Schema, place: Place) -> None:

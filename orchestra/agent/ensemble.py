@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from orchestra.agent.card import Card
 from orchestra.errors import InputError
 from orchestra.values.labels import may_go
-from orchestra.values.schema import bare, show, under
+from orchestra.values.schema import bare, show, shown
 from orchestra.values.types import Schema, nearest
 
 
@@ -57,4 +57,4 @@ def _told(schema: Schema) -> str:
     fields = schema.get("properties", {})
     if not fields:
         return show(schema)
-    return "{" + ", ".join(f"{name}: {show(under(schema, field))}" for name, field in fields.items()) + "}"
+    return "{" + ", ".join(f"{name}: {shown(schema, name)}" for name in fields) + "}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,13 +81,10 @@ def _kind(card: Card | None) -> str:
 
 
 def _inputs(contract: Contract) -> str:
-    from orchestra.values.schema import show, under
+    from orchestra.values.schema import shown
 
     fields: dict[str, Any] = contract.input.get("properties", {})
-    needed = contract.input.get("required", ())
-    left_out = {name: field["default"] for name, field in fields.items() if "default" in field and name not in needed}
-    said = {name: f" = {json.dumps(default, ensure_ascii=False)}" for name, default in left_out.items()}
-    return ", ".join(f"{name}: {show(under(contract.input, field))}{said.get(name, '')}" for name, field in fields.items())
+    return ", ".join(f"{name}: {shown(contract.input, name)}" for name in fields)
 
 
 def _output(contract: Contract) -> str:

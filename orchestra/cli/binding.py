@@ -69,15 +69,27 @@ def _record(
     lines = [f"class {name}(_Record):"]
     if says:
         lines += [f'    """{says}"""', ""]
-    given = {field: repr(value) for field, value in (defaults or {}).items()}
-    lines += [_field(field, _python(text, renamed), given.get(field)) for field, text in fields.items()]
+    given = {field: _default(value) for field, value in (defaults or {}).items()}
+    lines += [_field(field, _python(text, renamed), given.get(field, ())) for field, text in fields.items()]
     return "\n".join(lines if fields or says else [*lines, "    pass"]).rstrip()
 
 
-def _field(name: str, annotation: str, default: str | None = None) -> str:
+def _default(value: object) -> tuple[str, ...]:
+    """The arguments of `Field` for a default. What is no constant is read as its type says: a record becomes one of its class."""
+    return (repr(value),) if value is None or isinstance(value, str | int) else (repr(value), "validate_default=True")
+
+
+def _field(name: str, annotation: str, default: tuple[str, ...]) -> str:
     if keyword.iskeyword(name):
-        return f'    {name}_: {annotation} = Field({"" if default is None else f"{default}, "}alias="{name}")'
-    return f"    {name}: {annotation}" if default is None else f"    {name}: {annotation} = {default}"
+        alias = f'alias="{name}"'
+        return f"    {name}_: {annotation} = {_call(*default, alias)}"
+    if not default:
+        return f"    {name}: {annotation}"
+    return f"    {name}: {annotation} = {default[0] if len(default) == 1 else _call(*default)}"
+
+
+def _call(*arguments: str) -> str:
+    return f"Field({', '.join(arguments)})"
 
 
 def _python(text: str, renamed: Mapping[str, str]) -> str:

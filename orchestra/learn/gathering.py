@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from orchestra.agent.card import Card
 from orchestra.agent.classical import gives_number
@@ -118,9 +118,11 @@ def of_escalations(found: Traces, agent: str, card: Card, columns: Columns, jour
         raise InputError("N105", f"{card.name} gives no number, which --escalated learns", hint="output: {need: float}")
     (field,) = card.output_schema["properties"]
     inputs, left_out, rows = Validator(card.input_schema), Counter[str](), []
+    named = {name: columns.named.get(name, name) for name in card.input_schema.get("properties", {})}
+    _known(found, agent, named)
     used: list[Trace] = []
     for trace in found.found:
-        given = {name: _input(trace, agent, name, columns.named.get(name, name)) for name in card.input_schema.get("properties", {})}
+        given = {name: trace.inputs.get(column) for name, column in named.items()}
         if not may_go(trace.label, card.label):
             left_out[f"labelled stricter than {card.label}"] += 1
         elif inputs.check(given):
@@ -142,11 +144,13 @@ def of_escalations(found: Traces, agent: str, card: Card, columns: Columns, jour
     return Gathered(rows, [Origin(journal, licence, digest(canonical(sorted(runs))), made, len(rows), runs, label)], (), left_out)
 
 
-def _input(trace: Trace, agent: str, name: str, column: str) -> Any:
-    if column not in trace.inputs:
-        hint = f"--column {name}=INPUT; inputs: {', '.join(trace.inputs)}"
-        raise InputError("N011", f"calls of {agent} have no input {column!r}", hint=hint)
-    return trace.inputs[column]
+def _known(found: Traces, agent: str, named: Mapping[str, str]) -> None:
+    """Raises `InputError` N011 for an input that none of the calls has; one that some leave out is null in these."""
+    known = dict.fromkeys(name for trace in found.found for name in trace.inputs)
+    for name, column in named.items():
+        if known and column not in known:
+            hint = f"--column {name}=INPUT; inputs: {', '.join(known)}"
+            raise InputError("N011", f"calls of {agent} have no input {column!r}", hint=hint)
 
 
 def _fits(card: Card, inputs: Validator, trace: Trace) -> bool:

@@ -6,6 +6,7 @@ is taken out of it, so that any part can be read alone.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from itertools import islice
@@ -135,6 +136,14 @@ def branches(schema: Schema) -> list[Schema]:
 def show(schema: Schema, *, full: bool = False) -> str:
     """The type as a reader of workflows would write it; with `full`, long literals are not shortened, so that `parse_type` reads it."""
     return _Shown(full).text(schema)
+
+
+def shown(record: Schema, name: str) -> str:
+    """A field of a record as a reader would write it, with the default that it has where it may be left out."""
+    field = record["properties"][name]
+    optional = isinstance(field, dict) and "default" in field and name not in record.get("required", ())
+    said = f" = {json.dumps(field['default'], ensure_ascii=False)}" if optional else ""
+    return f"{show(under(record, field))}{said}"
 
 
 class _Shown:

@@ -76,9 +76,10 @@ def test_the_digest_changes_with_whatever_the_card_says(tmp_path: Path, change: 
         ("max_output: 99", "kind: pickle", "A002", 6, 7, ""),
         ("max_output: 99", "output_schema: {}", "A002", 6, 1, ""),
         ("context: str}", "context: {type: str}}", "A002", 3, 33, "add `default:`"),
-        ("context: str}", "context: {type: str, default: 3}}", "A002", 3, 33, "a default is a value of the input's type"),
+        ("context: str}", "other: {type: str, default: 3}}", "A002", 3, 31, "a default is a value of the input's type"),
         ("context: str}", "context: {type: strr, default: ''}}", "L040", 3, 40, "did you mean 'str'?"),
         ("context: str}", "context: 3}", "A002", 3, 33, ""),
+        ("context: str}", "context: {type: str, default: ''}}", "A002", 3, 33, "context: str"),
     ],
 )
 def test_a_fault_is_shown_where_it_stands(tmp_path: Path, old: str, new: str, code: str, line: int, column: int, hint: str) -> None:
@@ -90,12 +91,27 @@ def test_a_fault_is_shown_where_it_stands(tmp_path: Path, old: str, new: str, co
 
 
 def test_an_input_with_a_default_may_be_left_out(tmp_path: Path) -> None:
-    card = Card.load(folder(tmp_path, GOOD.replace("context: str}", "context: {type: str | null, default: 'Paris'}}")))
+    text = GOOD.replace("context: str}", "context: {type: str | null, default: 'Paris'}}").replace("evidence: context\n", "")
+    card = Card.load(folder(tmp_path, text))
     assert (card.contract.input["required"], card.contract.input["properties"]["context"]["default"]) == (["question"], "Paris")
     assert Card.restore(card.dump(), card.folder) == card
     assert render(card, {"question": "Where?"}).messages[-1].content == "Context: Paris\nQuestion: Where?"
     assert render(card, {"question": "Where?", "context": "Rome"}).messages[-1].content == "Context: Rome\nQuestion: Where?"
     assert "Context: None" in render(card, {"question": "Where?", "context": None}).messages[-1].content
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ("output: str\ngrammar: rules\n", "'rules' is what `grammar:` names, and always given"),
+        ("output: {made: 'list[str]'}\ncalls: {made: rules}\n", "'rules' is what `calls:` names, and always given"),
+        ("output: str\nkind: sklearn\n", "an agent of kind sklearn is always given 'rules'"),
+        ("output: str\nkind: ensemble\nmembers: [a, b]\n", "an agent of kind ensemble is always given 'rules'"),
+    ],
+)
+def test_what_code_reads_has_no_default(tmp_path: Path, more: str, why: str) -> None:
+    error = refused(folder(tmp_path, f"name: reader\ninput: {{rules: {{type: str, default: x}}}}\n{more}"))
+    assert (error.code, error.message) == ("A002", f"{why}: it has no default")
 
 
 GRAMMATICAL = GOOD.partition("output:")[0]

@@ -12,6 +12,7 @@ from bench.caller_data import NoAnswer, among, answered, chosen, edited, unanswe
 from bench.caller_items import Item
 from orchestra.agent.card import Card
 from orchestra.agent.registry import builtin_folder
+from orchestra.values.json import canonical, digest
 from orchestra.values.types import Validator
 
 
@@ -56,7 +57,7 @@ def test_arguments_stand_in_the_order_of_their_declaration() -> None:
 def item(number: int, name: str, *, more: tuple[Any, ...] = (), calls: int = 1) -> Item:
     tool = function(name, x=TEXT)
     made = tuple({"name": name, "arguments": {"x": f"value {number}"}} for _ in range(calls))
-    return Item(f"{name}-{number}", f"What of value {number}?", (tool, *more), made)
+    return Item(f"{name}-{number}", f"What does {name} say of value {number}?", (tool, *more), made)
 
 
 ITEMS = [item(number, f"tool{number}") for number in range(300)]
@@ -91,6 +92,8 @@ def test_what_is_edited_keeps_its_functions_and_may_have_others_beside_them() ->
         assert len(offered - called) <= 1
         assert re.findall(r"value \d+", one.question) == [call["arguments"]["x"] for call in one.calls]
     assert {len(one.calls) for one in made} == {1, 2, 3, 4}
+    assert len({one.question for one in made} | {one.question for one in ITEMS}) == len(made) + len(ITEMS), "none says what another says"
+    assert digest(canonical([one.row().input for one in made])) == "86594589e2c6cf948064ef4c2e9743e8", "by rule, in every process"
 
 
 def test_what_is_said_of_all_questions_is_an_input_that_may_be_left_out() -> None:

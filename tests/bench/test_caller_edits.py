@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ FIND = {
         "properties": {
             "city": CITY,
             "radius": WHOLE,
+            "year": WHOLE,
             "discount": SHARE,
             "unit": UNIT,
             "stops": {"type": "array", "items": {"type": "integer"}},
@@ -33,6 +35,7 @@ def item(question: str, *calls: dict[str, Any], id: str = "a") -> Item:
     return Item(id, question, (FIND,), tuple({"name": "find", "arguments": call} for call in calls))
 
 
+YEAR = item("News of 1871", {"year": 1871})
 CITIES = [item(f"Find one in {city}.", {"city": city}, id=city) for city in ("Oslo", "Rome", "Lima", "Bern")]
 VALUES = Values(CITIES)
 
@@ -42,7 +45,13 @@ VALUES = Values(CITIES)
     [
         ("Within 5 km of Oslo", {"city": "Oslo", "radius": 5}, ["Oslo", "5"]),
         ("Within 5 km of Oslo, 5 of them", {"city": "Oslo", "radius": 5}, ["Oslo"]),
-        ("Within 15 km of Oslo", {"city": "Oslo", "radius": 5}, ["Oslo"]),
+        ("Within 15 km of Oslo", {"city": "Oslo", "radius": 5}, []),
+        ("Within five km of Oslo", {"city": "Oslo", "radius": 5}, ["Oslo"]),
+        ("I am 49, and Jane a year older", {"radius": 50, "stops": [49]}, []),
+        ("News of 2022-06-01", {"city": "2022-06-01", "radius": 2022}, []),
+        ("Room 5", {"radius": 5, "city": "5"}, []),
+        ("At Oslo Central, in Oslo", {"city": "Oslo Central"}, ["Oslo Central"]),
+        ("In Oslo", {"city": "Oslo", "discount": 0.5}, []),
         ("Within 5.5 km", {"radius": 5}, []),
         ("By 1,500 km", {"radius": 500}, []),
         ("With 25% off", {"discount": 0.25}, ["25"]),
@@ -90,6 +99,23 @@ def test_several_values_are_as_many_calls() -> None:
     assert listed(item("From 10 to 20", {"stops": [10, 20]}), VALUES, "a") is None, "a list is one value of one call"
 
 
+@pytest.mark.parametrize(
+    "question", ["In 'Oslo'.", "In Oslo and around", "From 3 to Oslo", "In Oslo, Norway", 'In "Oslo", please', "At 3, Oslo"]
+)
+def test_what_is_quoted_or_one_of_several_already_stays_one(question: str) -> None:
+    assert listed(item(question, {"city": "Oslo"}), VALUES, "a") is None
+    assert retold(item(question, {"city": "Oslo"}), VALUES, "a") is not None
+
+
+def test_a_number_stays_what_it_is() -> None:
+    years = [one.calls[0]["arguments"]["year"] for mark in "abcdefgh" if (one := retold(YEAR, VALUES, mark))]
+    assert all(1950 <= year <= 2025 for year in years)
+    shares = [one for mark in "abcdefgh" if (one := retold(item("With 60% off", {"discount": 0.6}), VALUES, mark))]
+    assert all(0 < one.calls[0]["arguments"]["discount"] < 1 for one in shares)
+    small = [one for mark in "abcdefgh" if (one := retold(item("At 0.01 off", {"discount": 0.01}), VALUES, mark))]
+    assert all(one.calls[0]["arguments"]["discount"] > 0 for one in small)
+
+
 def test_two_values_that_belong_together_stand_in_one_order() -> None:
     made = respectively(item("Within 5 km of Oslo?", {"city": "Oslo", "radius": 5}), VALUES, "a")
     assert made is not None
@@ -109,5 +135,14 @@ def test_questions_behind_one_another_have_all_answers() -> None:
     two = chained([CITIES[1], item("NASA is where", {"radius": 3})], chance, "x")
     assert two is not None
     assert "NASA" in two.question, "what is in capitals stays"
+    behind = chained([CITIES[1], item("Oslo is where", {"city": "Oslo"}), item("I'm in it", {})], chance, "x")
+    assert behind is not None
+    assert "Oslo is where" in behind.question, "and so does a value"
+    assert "I'm in it" in behind.question
+    told = [replace(CITIES[0], system="Be kind."), replace(CITIES[1], system="Be kind.")]
+    kind = chained(told, chance, "x")
+    assert kind is not None
+    assert kind.system == "Be kind."
+    assert chained([told[0], CITIES[1]], chance, "x") is None, "what is said of one question is not said of both"
     other = {**FIND, "description": "another of that name"}
     assert chained([CITIES[1], Item("o", "And?", (other,), ())], chance, "x") is None

@@ -19,6 +19,14 @@ types:
   Fact: {subject: str, sure: bool}
   Loose: {type: object}
 """
+OPTIONAL = """\
+name: title
+input:
+  documents: {type: Document, default: {source: a, text: b}}
+  kind: {type: str, default: a=b}
+  from: {type: str | null, default: null}
+output: str
+"""
 PROMPT = "{{ documents }} {{ kind }} {{ from }}\n"
 STUB = "from typing import Any\ndef agent(name: str, input: Any, output: Any, /) -> Any: ...\n"
 
@@ -42,7 +50,7 @@ def test_types_are_written_as_python_writes_them(tmp_path: Path) -> None:
 
 def test_a_bound_module_is_python_that_mypy_takes(tmp_path: Path) -> None:
     other = 'name: title\ninput: {documents: str, kind: str, from: str}\noutput: "str | null"\n'
-    text = source([load(tmp_path / "a"), load(tmp_path / "b", other)])
+    text = source([load(tmp_path / "a"), load(tmp_path / "b", other), load(tmp_path / "c", OPTIONAL.replace("title", "other"))])
     ast.parse(text)
     (tmp_path / "bound.py").write_text(text.replace("from orchestra import agent", "from stub import agent"))
     (tmp_path / "stub.py").write_text(STUB)
@@ -52,10 +60,10 @@ def test_a_bound_module_is_python_that_mypy_takes(tmp_path: Path) -> None:
 
 
 def test_an_input_that_may_be_left_out_has_its_default(tmp_path: Path) -> None:
-    inputs = "documents: str, kind: {type: int, default: 3}, from: {type: str | null, default: null}"
-    text = source([load(tmp_path / "a", f"name: title\ninput: {{{inputs}}}\noutput: str\n")])
-    assert "    kind: int = 3\n" in text
+    text = source([load(tmp_path / "a", OPTIONAL)])
+    assert '    kind: str = "a=b"\n'.replace('"', "'") in text
     assert '    from_: str | None = Field(None, alias="from")\n' in text
+    assert "    documents: Document = Field({'source': 'a', 'text': 'b'}, validate_default=True)\n" in text
 
 
 def test_only_what_is_used_is_imported(tmp_path: Path) -> None:

@@ -168,7 +168,8 @@ def _offer(unit: Unit, steps: tuple[Step, ...], rejected: tuple[Rejection, ...],
     untouched = using.plain and not unit.scope.path and not steps and all(one.code.startswith("R") for one in rejected)
     skills = [one for one in using.skills if untouched or not acts(one)]
     schema: Schema = contract.input if contract is not None else {}
-    values = {name: under(schema, one) for name, one in schema.get("properties", {}).items()}
+    given = _given(unit)
+    values = {name: under(schema, one) for name, one in schema.get("properties", {}).items() if name in given}
     limits = PlanLimits(steps=using.kit.steps, width=using.kit.width)
     return turns.seen(Offer.of(skills, values, limits=limits), steps, unit.found if found is None else found)
 
@@ -177,7 +178,7 @@ def _results(unit: Unit, given: dict[str, Any]) -> list[dict[str, str]]:
     """The texts that the answer may quote, and is judged against: those of the inputs, and of what the calls gave."""
     evidence = unit.node.contract.evidence if unit.node.contract is not None else ""
     shown = _using(unit).kit.shown
-    read = [*sources(given[evidence] if evidence else list(given.values()))]
+    read = [*sources(given.get(evidence) if evidence else list(given.values()))]
     texts = [{"text": one.text, "source": one.name} for one in read]
     for number, value in enumerate(unit.found, 1):
         found = [{"text": one.text, "source": one.name or f"s{number}"} for one in sources(value)]
@@ -191,7 +192,10 @@ def _retry(unit: Unit) -> dict[str, Any]:
 
 
 def _given(unit: Unit) -> dict[str, Any]:
-    return dict(unit.node.inputs.evaluate(unit.bindings)) if unit.node.inputs is not None else {}
+    """The inputs of the node, and of those that it leaves out the defaults."""
+    fields: dict[str, Schema] = unit.node.contract.input.get("properties", {}) if unit.node.contract is not None else {}
+    left_out = {name: field["default"] for name, field in fields.items() if "default" in field}
+    return left_out | (dict(unit.node.inputs.evaluate(unit.bindings)) if unit.node.inputs is not None else {})
 
 
 def _steps(drafted: Drafted) -> tuple[Step, ...]:
