@@ -2,7 +2,8 @@
 
 One file an arm: the agent as it is without checks (`base`), samples at a temperature of 0.7 (`sample1` and on), another agent's
 answers, which has not seen the first (`blind`), and the entailment agent on the first answer (`claim`). A line is a row, in the form that
-`orchestra certify --predictions` reads. Rows that are in a file are not asked again.
+`orchestra certify --predictions` reads. Rows that are in a file are not asked again, but where the agent's card, what it learnt, or what it
+was asked has changed since.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from orchestra.learn.evaluation import EVALUATION, sampled
 from orchestra.learn.evaluation_file import FILE, evaluation_of
 from orchestra.learn.metrics import Measure
 from orchestra.learn.questions import Question, Test, read_rows
+from orchestra.values.json import canonical, digest
 from orchestra.workflow.steps import Agent
 
 AT_ONCE = 32
@@ -84,6 +87,8 @@ class Sheet(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     """Of the one call, among others."""
     error: str = ""
+    of: str = ""
+    """Digest of the agent's card, of what it learnt, and of what it was asked; empty in files of before 2026-11-27."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,17 @@ class Arm:
     def file(self, out: Path) -> Path:
         """Where its answers are."""
         return out / f"{self.of.name}.{self.name}.jsonl"
+
+    @cached_property
+    def marks(self) -> dict[str, str]:
+        """What an answer to each row is an answer of."""
+        who = [self.card.digest, self.card.learnt]
+        return {name: digest(canonical([*who, given]))[:16] for name, given in self.inputs.items()}
+
+    def missing(self, out: Path) -> list[str]:
+        """The rows without an answer."""
+        known = read(self.file(out))
+        return [name for name, mark in self.marks.items() if name not in known or known[name].of not in ("", mark)]
 
 
 def rows_of(one: Set, card: Card, data: Path, rows: int) -> Test:
@@ -180,28 +196,28 @@ class Collector:
     async def collect(self, arm: Arm) -> None:
         """Asks the rows of an arm that have no answer yet, the longest inputs first."""
         file = arm.file(self.out)
-        known = read(file)
-        missing = [(name, given) for name, given in arm.inputs.items() if name not in known]
+        missing = arm.missing(self.out)
         if not missing or time.monotonic() > self.until:
             return
         runs, step, places = self.orchestra.options(purpose=EVALUATION), Agent.carded(arm.card), asyncio.Semaphore(self.at_once)
-        began, tokens = time.monotonic(), 0
+        began, tokens, done = time.monotonic(), 0, 0
         with file.open("ab") as sheets:
 
             async def one(name: str, given: dict[str, Any]) -> None:
-                nonlocal tokens
+                nonlocal tokens, done
                 async with places:
                     if time.monotonic() > self.until:
                         return
                     sheet = await self._asked(arm, runs, step, name, given)
                 if not sheet.error.startswith("F"):  # a server that was not there: it is asked again the next time
                     sheets.write(msgspec.json.encode(sheet) + b"\n")
+                    done += 1
                 tokens += sheet.output_tokens
 
             async with asyncio.TaskGroup() as group:
-                for name, given in missing:
-                    group.create_task(one(name, given))
-        took, done = time.monotonic() - began, len(read(file)) - len(known)
+                for name in missing:
+                    group.create_task(one(name, arm.inputs[name]))
+        took = time.monotonic() - began
         self.say(f"{arm.of.name}, {arm.name}: {done} of {len(missing)} rows in {took:.0f} s, {tokens / took:.0f} tokens/s")
 
     async def _asked(self, arm: Arm, runs: Orchestra, step: Agent[..., Any], name: str, given: dict[str, Any]) -> Sheet:
@@ -216,6 +232,7 @@ class Collector:
         used = last.usage if last is not None else result.usage
         return Sheet(
             id=name,
+            of=arm.marks[name],
             output=result.value,
             score=last.confidence if last is not None else None,
             logprobs=logprobs,

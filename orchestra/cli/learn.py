@@ -112,7 +112,7 @@ def train(
     rate: Annotated[float, typer.Option(min=1e-7, max=1, help="The highest learning rate.")] = 6e-4,
     decay: Annotated[str, typer.Option(help="How it falls: linear, cosine or none.")] = "linear",
     seed: Annotated[int, typer.Option(help="Seed of the first weights and of the order of rows.")] = 0,
-    patience: Annotated[int, typer.Option(min=1, help="Looks at the tune part without a better loss after which it ends.")] = 4,
+    patience: Annotated[int, typer.Option(min=1, help="Looks at the tune part, of which none is better, after which it ends.")] = 4,
     tune_every: Annotated[float, typer.Option(min=0.01, help="Epochs between two such looks.")] = 0.5,
     batch: Annotated[int, typer.Option(min=64, help="Tokens of a batch.")] = 1400,
     longest: Annotated[int, typer.Option(min=16, help="Tokens of a row at most; longer ones are left out.")] = 2048,
@@ -189,8 +189,8 @@ def train(
     note(f"checkpoints: {training.folder}")
     target = out or data / f"{agent}-adapter"
     made = run(training, prepared, target, Teller(), fresh=fresh)
-    best = min(made.curve, key=lambda point: point.tune)
-    say(f"{target}: loss on the tune part {best.tune:.4f}, {best.exact:.3f} of its rows exact (step {made.best_step} of {made.steps})")
+    kept = next(point for point in made.curve if point.step == made.best_step)
+    say(f"{target}: loss on the tune part {kept.tune:.4f}, {kept.exact:.3f} of its rows exact (step {made.best_step} of {made.steps})")
 
 
 class Ends(NamedTuple):

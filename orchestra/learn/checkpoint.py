@@ -51,7 +51,6 @@ class State(msgspec.Struct, kw_only=True):
     """Tokens computed."""
     losses: float = 0.0
     counted: int = 0
-    best: float = float("inf")
     best_step: int = 0
     points: list[Point] = []
     stopped: bool = False
@@ -72,7 +71,7 @@ class Checkpoints:
         partial.mkdir(parents=True)
         save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, partial / WEIGHTS)
         save_file({name: value.detach().cpu().contiguous() for name, value in moments.items()}, partial / MOMENTS)
-        (partial / STATE).write_bytes(msgspec.json.encode(_finite(state)))
+        (partial / STATE).write_bytes(msgspec.json.encode(state))
         shutil.rmtree(old, ignore_errors=True)
         if whole.exists():
             os.replace(whole, old)
@@ -118,8 +117,3 @@ class Checkpoints:
     def clear(self) -> None:
         """Forgets the training."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _finite(state: State) -> State:
-    """JSON has no infinity: a best loss that is not there yet is written as a very large one."""
-    return msgspec.structs.replace(state, best=min(state.best, 1e300))

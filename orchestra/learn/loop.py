@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -44,7 +44,7 @@ class Course:
     tune_every: float = 0.5
     """Epochs between two looks at the held-out part."""
     patience: int = 4
-    """Looks without a better loss after which it ends."""
+    """Looks with neither a better loss nor more exact rows after which it ends."""
     save_seconds: float = 120.0
 
 
@@ -80,6 +80,26 @@ def train(
     Raises `InputError` N120 for a checkpoint of another training.
     """
     return _Loop(learner, batches, held, course, plan, kept, tell, clock).run()
+
+
+def best(points: Sequence[Point]) -> Point:
+    """The look whose weights are kept: that with the most exact rows, of several the last; where no row is exact, that with the least loss.
+
+    The loss alone is a poor judge of what writes texts: it rises as a model grows sure, while more of what it writes is right. In a
+    training of `caller` (2026-11-27) the look with the least loss was half way, with 0.49 of 231 other questions right; the last had 0.56.
+    """
+    exact = max(point.exact for point in points)
+    return [point for point in points if point.exact == exact][-1] if exact else min(points, key=lambda point: point.tune)
+
+
+def unchanged(points: Sequence[Point]) -> int:
+    """How many looks there are since one had less loss, or more exact rows, than all before it."""
+    news = [
+        number
+        for number, point in enumerate(points)
+        if all(point.tune < one.tune for one in points[:number]) or all(point.exact > one.exact for one in points[:number])
+    ]
+    return len(points) - 1 - news[-1]
 
 
 class _Loop:
@@ -173,11 +193,10 @@ class _Loop:
         point = Point(state.step, round(epoch, 3), state.losses / max(1, state.counted), losses / counts, right / rows)
         state.points = [*state.points, point]
         state.losses, state.counted = 0.0, 0
-        if point.tune < state.best:
-            state.best, state.best_step = point.tune, state.step
+        if best(state.points) is point:
+            state.best_step = state.step
             self.kept.save_best(dict(self.learner.masters))
-        looks = sum(1 for earlier in state.points if earlier.step > state.best_step)
-        state.stopped = looks >= self.course.patience
+        state.stopped = unchanged(state.points) >= self.course.patience
         return point
 
     def _say(self, length: int, point: Point | None) -> None:

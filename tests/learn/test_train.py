@@ -15,9 +15,10 @@ from orchestra.agent.card import Card
 from orchestra.errors import InputError
 from orchestra.fleet.safetensors import check_folder
 from orchestra.learn.adapter import CONFIG, CURVE, MANIFEST, MOST, WEIGHTS, Made, Start
+from orchestra.learn.checkpoint import Point
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Row
-from orchestra.learn.loop import MEASURED, Course, Tick
+from orchestra.learn.loop import MEASURED, Course, Tick, best, unchanged
 from orchestra.learn.model import Shape
 from orchestra.learn.train import Training, prepare, run
 from tests.learn.conftest import CARD, make_card
@@ -105,6 +106,22 @@ def test_it_ends_when_the_held_out_part_gets_no_better(tmp_path: Path, tiny: Pat
     made = trained(work, tmp_path / "out")
     assert len(made.curve) == 3
     assert made.best_step == made.curve[0].step
+
+
+@pytest.mark.parametrize(
+    ("looks", "kept", "since"),
+    [
+        ([(0.9, 0.0)], 0, 0),
+        ([(0.9, 0.0), (0.5, 0.0), (0.7, 0.0)], 1, 1),
+        ([(0.9, 0.0), (0.9, 0.0), (0.9, 0.0)], 0, 2),
+        ([(0.9, 0.1), (0.5, 0.3), (0.7, 0.4)], 2, 0),
+        ([(0.9, 0.1), (0.5, 0.4), (0.7, 0.4), (0.8, 0.3)], 2, 2),
+        ([(0.9, 0.1), (0.5, 0.4), (0.7, 0.4), (0.4, 0.3)], 2, 0),
+    ],
+)
+def test_kept_is_the_look_with_the_most_rows_right(looks: list[tuple[float, float]], kept: int, since: int) -> None:
+    points = [Point(number, float(number), 1.0, tune, exact) for number, (tune, exact) in enumerate(looks)]
+    assert (best(points).step, unchanged(points)) == (kept, since)
 
 
 def test_minutes_become_steps_once_the_pace_is_known(tmp_path: Path, tiny: Path, card: Card) -> None:

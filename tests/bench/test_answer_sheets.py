@@ -1,0 +1,39 @@
+"""Answer sheets: what has been answered is not asked again, and what was answered by another agent is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from bench.answer_sheets import SETS, Arm, Sheet
+from orchestra.agent.card import Card
+
+TEXT = {"type": "object", "properties": {"question": {"type": "string"}}, "required": ["question"], "additionalProperties": False}
+CARD = Card.declared("reader", input=TEXT, output={"type": "string"}, prompt="{{ question }}")
+ARM = Arm(SETS[0], "base", CARD, {"a": {"question": "Who?"}, "b": {"question": "When?"}})
+
+
+def test_a_row_is_asked_again_where_card_or_question_has_changed(tmp_path: Path) -> None:
+    assert ARM.missing(tmp_path) == ["a", "b"]
+    sheets = [Sheet("a", "it", of=ARM.marks["a"]), Sheet("b", "then", of=ARM.marks["b"])]
+    ARM.file(tmp_path).write_bytes(b"".join(msgspec.json.encode(sheet) + b"\n" for sheet in sheets))
+    assert ARM.missing(tmp_path) == []
+    assert replace(ARM, inputs={**ARM.inputs, "b": {"question": "Where?"}}).missing(tmp_path) == ["b"]
+    assert replace(ARM, card=CARD.varied(max_output=9)).missing(tmp_path) == ["a", "b"]
+    assert ARM.missing(tmp_path / "elsewhere") == ["a", "b"]
+
+
+def test_what_an_agent_learnt_is_a_part_of_it(tmp_path: Path) -> None:
+    marks = []
+    for weights in ("one", "two"):
+        (tmp_path / "adapter").mkdir(exist_ok=True)
+        (tmp_path / "adapter" / "manifest.json").write_text(f'{{"sha256": "{weights}"}}')
+        marks.append(replace(ARM, card=CARD.varied(adapter="adapter", folder=tmp_path)).marks)
+    assert marks[0] != marks[1]
+
+
+def test_files_of_before_are_taken_as_they_are(tmp_path: Path) -> None:
+    ARM.file(tmp_path).write_bytes(msgspec.json.encode(Sheet("a", "it")) + b"\n")
+    assert ARM.missing(tmp_path) == ["b"]
