@@ -88,7 +88,7 @@ class Sheet(msgspec.Struct, frozen=True):
     """Of the one call, among others."""
     error: str = ""
     of: str = ""
-    """Digest of the agent's card, of what it learnt, and of what it was asked; empty in files of before 2026-11-27."""
+    """Digest of the agent's card, of what it learnt, and of what it was asked; empty in files of before, which are asked anew."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,15 @@ class Arm:
         return {name: digest(canonical([*who, given]))[:16] for name, given in self.inputs.items()}
 
     def missing(self, out: Path) -> list[str]:
-        """The rows without an answer."""
-        known = read(self.file(out))
-        return [name for name, mark in self.marks.items() if name not in known or known[name].of not in ("", mark)]
+        """The rows without an answer; answers of another agent, and to other questions, are taken out of the file first."""
+        file = self.file(out)
+        known = read(file)
+        kept = {name: sheet for name, sheet in known.items() if sheet.of == self.marks.get(name, sheet.of) != ""}
+        if len(kept) < len(known):
+            partial = file.with_suffix(".partial")
+            partial.write_bytes(b"".join(msgspec.json.encode(sheet) + b"\n" for sheet in kept.values()))
+            partial.replace(file)
+        return [name for name in self.marks if name not in kept]
 
 
 def rows_of(one: Set, card: Card, data: Path, rows: int) -> Test:

@@ -1,8 +1,9 @@
 """Rows for the agent `caller` that deterministic edits make of answered questions: other values, several of them, several questions.
 
 A value of a call is edited where it stands in the question, once, and nowhere else in the calls; then question and call can say another
-value together. Items of which a call has what does not stand in the question are left alone: it may follow from the value. So what an edit
-gives is right, if not always how people speak.
+value together. Items of which a call has what does not stand in the question are left alone, for it may follow from the value; dates,
+booleans, choices and defaults, which seldom do, are let through. So what an edit gives is right but for these, if not always how people
+speak.
 
 - `retold`: the question with other values.
 - `listed`: one value becomes two or three, and the one call as many ("the area of a circle with a radius of 5, 8 and 13").

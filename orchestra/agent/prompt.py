@@ -75,8 +75,9 @@ class Script:
         self.sampling = card.sampling.model_dump(exclude_none=True) | (ASKED if form.weighs else {})
         """As servers take it. Not to be changed."""
         fields: Mapping[str, Schema] = card.input_schema.get("properties", {})
-        self._inputs = {name: field.get("default") for name, field in fields.items() if name != FEEDBACK}
-        """The value that each has where a call leaves it out."""
+        self._inputs = tuple(name for name in fields if name != FEEDBACK)
+        self._left_out = {name: field["default"] for name, field in fields.items() if isinstance(field, dict) and "default" in field}
+        """Values of inputs that a call leaves out."""
         self._names = (*card.input_schema.get("properties", {}), FEEDBACK)
         self._messages = [(role, template.Template(text, card.name)) for role, text, _ in template.messages(card.template)]
         if not self._messages:
@@ -101,8 +102,8 @@ class Script:
         constraint: Constraining = "evidence",
     ) -> Prompt:
         """The prompt for these inputs, as `render` gives it."""
-        names = self._names
-        safe = {name: _fenced(inputs.get(name, default), names) for name, default in self._inputs.items()}
+        names, inputs = self._names, {**self._left_out, **inputs}
+        safe = {name: _fenced(inputs.get(name), names) for name in self._inputs}
         written = calls.narrowed(self._written, self.card.calls, inputs) if self.card.calls else self._written
         said = [Message(role, neutral(text.render(safe)).strip()) for role, text in self._messages]
         begun = said.pop() if len(said) > 1 and said[-1].role == "assistant" else None

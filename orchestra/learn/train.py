@@ -17,7 +17,7 @@ from orchestra.learn.contract import check_contract, skill_digest
 from orchestra.learn.dataset import DataSet, Row
 from orchestra.learn.distillation import Distillation, Teacher, check_tokenizers
 from orchestra.learn.examples import Encoder, Example
-from orchestra.learn.loop import Course, Tick, train
+from orchestra.learn.loop import KEPT, Course, Tick, train
 from orchestra.learn.model import Device, Learner, Shape, available, load_base, load_tokenizer, pick_device
 from orchestra.values.json import digest
 
@@ -51,7 +51,15 @@ class Training:
     def plan(self) -> str:
         """The digest of everything that the result follows from."""
         limits = (self.most, self.longest)
-        facts = (skill_digest(self.card), self.data.manifest.digest, self.base_digest, asdict(self.shape), asdict(self.course), limits)
+        facts = (
+            skill_digest(self.card),
+            self.data.manifest.digest,
+            self.base_digest,
+            asdict(self.shape),
+            asdict(self.course),
+            limits,
+            KEPT,
+        )
         taught = () if self.teacher is None else (self.teacher.facts,)
         begun = () if self.start is None else (f"start {self.start.digest}",)
         return digest(msgspec.json.encode((*facts, *taught, *begun)))

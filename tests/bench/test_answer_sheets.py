@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.answer_sheets import SETS, Arm, Sheet
+from bench.answer_sheets import SETS, Arm, Sheet, read
 from orchestra.agent.card import Card
 
 TEXT = {"type": "object", "properties": {"question": {"type": "string"}}, "required": ["question"], "additionalProperties": False}
@@ -34,6 +34,9 @@ def test_what_an_agent_learnt_is_a_part_of_it(tmp_path: Path) -> None:
     assert marks[0] != marks[1]
 
 
-def test_files_of_before_are_taken_as_they_are(tmp_path: Path) -> None:
-    ARM.file(tmp_path).write_bytes(msgspec.json.encode(Sheet("a", "it")) + b"\n")
-    assert ARM.missing(tmp_path) == ["b"]
+def test_what_another_agent_said_is_taken_out_before_anything_is_asked(tmp_path: Path) -> None:
+    """So that nobody reckons with it where asking is cut off, and no row stands twice."""
+    rows = [Sheet("a", "of before"), Sheet("b", "then", of=ARM.marks["b"]), Sheet("c", "of a larger sample", of="other")]
+    ARM.file(tmp_path).write_bytes(b"".join(msgspec.json.encode(sheet) + b"\n" for sheet in rows))
+    assert ARM.missing(tmp_path) == ["a"]
+    assert {name: sheet.output for name, sheet in read(ARM.file(tmp_path)).items()} == {"b": "then", "c": "of a larger sample"}

@@ -68,7 +68,7 @@ def test_the_loss_falls_and_the_best_weights_are_kept(tmp_path: Path, tiny: Path
     made = trained(training(tmp_path, tiny, card, course), tmp_path / "out", ticks.append)
     losses = [point.tune for point in made.curve]
     assert losses[-1] < losses[0] * 0.7
-    assert made.best_step == min(made.curve, key=lambda point: point.tune).step
+    assert made.best_step == best(made.curve).step
     assert ticks[-1].step == ticks[-1].steps == made.steps
     assert [tick.step for tick in ticks] == list(range(1, made.steps + 1))
 
@@ -114,6 +114,7 @@ def test_it_ends_when_the_held_out_part_gets_no_better(tmp_path: Path, tiny: Pat
         ([(0.9, 0.0)], 0, 0),
         ([(0.9, 0.0), (0.5, 0.0), (0.7, 0.0)], 1, 1),
         ([(0.9, 0.0), (0.9, 0.0), (0.9, 0.0)], 0, 2),
+        ([(0.9, 0.01), (0.5, 0.0), (0.7, 0.0)], 1, 1),
         ([(0.9, 0.1), (0.5, 0.3), (0.7, 0.4)], 2, 0),
         ([(0.9, 0.1), (0.5, 0.4), (0.7, 0.4), (0.8, 0.3)], 2, 2),
         ([(0.9, 0.1), (0.5, 0.4), (0.7, 0.4), (0.4, 0.3)], 2, 0),
@@ -122,6 +123,33 @@ def test_it_ends_when_the_held_out_part_gets_no_better(tmp_path: Path, tiny: Pat
 def test_kept_is_the_look_with_the_most_rows_right(looks: list[tuple[float, float]], kept: int, since: int) -> None:
     points = [Point(number, float(number), 1.0, tune, exact) for number, (tune, exact) in enumerate(looks)]
     assert (best(points).step, unchanged(points)) == (kept, since)
+
+
+def test_the_weights_are_those_of_the_look_with_the_most_rows_right(tmp_path: Path, tiny: Path, card: Card) -> None:
+    import torch
+
+    from orchestra.learn.batches import Batch, Batcher
+    from orchestra.learn.checkpoint import Checkpoints
+    from orchestra.learn.loop import train
+    from orchestra.learn.model import Learner, load_base
+
+    class Told(Learner):
+        """Learns, and is told how good it is: most rows are right where the loss is greatest."""
+
+        def measure(self, batch: Batch) -> tuple[float, int, int, int]:
+            looks.append({name: master.detach().clone() for name, master in self.masters.items()})
+            loss, right = ((0.5, 4), (0.1, 5), (0.9, 6), (0.8, 5))[len(looks) - 1]
+            return loss, 1, 10, right
+
+    looks: list[dict[str, torch.Tensor]] = []
+    prepared = prepare(training(tmp_path, tiny, card))
+    learner = Told(load_base(tiny), Shape(rank=4), 0, "cpu")
+    held = Batcher.of(prepared.tune[:1], 4096)
+    course = replace(COURSE, epochs=4, tune_every=1.0)
+    state = train(learner, Batcher.of(prepared.train, 120), held, course, "plan", Checkpoints(tmp_path / "kept"), lambda tick: None)
+    assert (len(state.points), state.best_step) == (4, state.points[2].step)
+    assert all(torch.equal(master, looks[2][name]) for name, master in learner.masters.items())
+    assert not all(torch.equal(master, looks[3][name]) for name, master in learner.masters.items())
 
 
 def test_minutes_become_steps_once_the_pace_is_known(tmp_path: Path, tiny: Path, card: Card) -> None:

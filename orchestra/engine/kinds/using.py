@@ -194,7 +194,7 @@ def _retry(unit: Unit) -> dict[str, Any]:
 def _given(unit: Unit) -> dict[str, Any]:
     """The inputs of the node, and of those that it leaves out the defaults."""
     fields: dict[str, Schema] = unit.node.contract.input.get("properties", {}) if unit.node.contract is not None else {}
-    left_out = {name: field["default"] for name, field in fields.items() if "default" in field}
+    left_out = {name: field["default"] for name, field in fields.items() if isinstance(field, dict) and "default" in field}
     return left_out | (dict(unit.node.inputs.evaluate(unit.bindings)) if unit.node.inputs is not None else {})
 
 
