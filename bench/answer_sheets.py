@@ -115,7 +115,7 @@ class Arm:
         """The rows without an answer; answers of another agent, and to other questions, are taken out of the file first."""
         file = self.file(out)
         known = read(file)
-        kept = {name: sheet for name, sheet in known.items() if sheet.of == self.marks.get(name, sheet.of) != ""}
+        kept = {name: sheet for name, sheet in known.items() if sheet.of and sheet.of == self.marks.get(name, sheet.of)}
         if len(kept) < len(known):
             partial = file.with_suffix(".partial")
             partial.write_bytes(b"".join(msgspec.json.encode(sheet) + b"\n" for sheet in kept.values()))

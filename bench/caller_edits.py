@@ -6,7 +6,7 @@ booleans, choices and defaults, which seldom do, are let through. So what an edi
 speak.
 
 - `retold`: the question with other values.
-- `listed`: one value becomes two or three, and the one call as many ("the area of a circle with a radius of 5, 8 and 13").
+- `listed`: one value becomes two to four, and the one call as many ("the area of a circle with a radius of 5, 8 and 13").
 - `respectively`: two values become two each, which belong together in their order.
 - `repeated`: the question again, with other values, behind itself.
 - `chained`: several people's questions, one after the other.
@@ -212,7 +212,7 @@ def _alone(slot: Slot, question: str) -> bool:
 
 
 def listed(item: Item, values: Values, mark: str) -> Item | None:
-    """The item asked for two or three values at once: as many calls. None where it does not lend itself to that."""
+    """The item asked for two to four values at once: as many calls. None where it does not lend itself to that."""
     chance = random.Random(f"{item.id} listed {mark}")
     known = [slot for slot in slots(item) if _alone(slot, item.question)]
     if len(item.calls) != 1 or not known:

@@ -130,14 +130,16 @@ def check_defaults(file: CardFile, place: Callable[[str], Place]) -> None:
     """Refuses a default where code reads an input, and not the prompt of a model alone (A002)."""
     read: dict[str | None, str] = {file.evidence: "evidence", file.grammar: "grammar"}
     read |= dict.fromkeys(file.calls.values(), "calls")
-    for name in (name for name, given in file.input.items() if isinstance(given, OptionalInput)):
+    for name, given in file.input.items():
+        if isinstance(given, str):
+            continue
         if file.kind != "model":
             why = f"an agent of kind {file.kind} is always given {name!r}"
         elif name in read:
             why = f"{name!r} is what `{read[name]}:` names, and always given"
         else:
             continue
-        raise InputError("A002", f"{why}: it has no default", place=place(name), hint=f"{name}: str")
+        raise InputError("A002", f"{why}: it has no default", place=place(name), hint=f"{name}: {given.type}")
 
 
 def check_evidence(file: CardFile, inputs: Schema, outputs: Schema, place: Place) -> None:

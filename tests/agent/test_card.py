@@ -12,6 +12,7 @@ from orchestra.agent.card import Card
 from orchestra.agent.prompt import render
 from orchestra.agent.registry import builtin_folder
 from orchestra.errors import InputError, InputErrors
+from orchestra.values.schema import shown
 from orchestra.values.types import parse_type
 from tests.agent.tables import CARD
 
@@ -98,6 +99,12 @@ def test_an_input_with_a_default_may_be_left_out(tmp_path: Path) -> None:
     assert render(card, {"question": "Where?"}).messages[-1].content == "Context: Paris\nQuestion: Where?"
     assert render(card, {"question": "Where?", "context": "Rome"}).messages[-1].content == "Context: Rome\nQuestion: Where?"
     assert "Context: None" in render(card, {"question": "Where?", "context": None}).messages[-1].content
+
+
+def test_a_field_is_shown_with_its_default_where_it_may_be_left_out() -> None:
+    fields = {"a": {"type": "string"}, "b": {"type": "string", "default": "é"}, "c": {"type": "integer", "default": 3}}
+    record = {"type": "object", "properties": fields, "required": ["a", "c"]}
+    assert [shown(record, name) for name in fields] == ["str", 'str = "é"', "int"]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,12 @@ def test_what_an_agent_learnt_is_a_part_of_it(tmp_path: Path) -> None:
 
 def test_what_another_agent_said_is_taken_out_before_anything_is_asked(tmp_path: Path) -> None:
     """So that nobody reckons with it where asking is cut off, and no row stands twice."""
-    rows = [Sheet("a", "of before"), Sheet("b", "then", of=ARM.marks["b"]), Sheet("c", "of a larger sample", of="other")]
+    rows = [
+        Sheet("a", "of before"),
+        Sheet("b", "then", of=ARM.marks["b"]),
+        Sheet("c", "of a larger sample", of="other"),
+        Sheet("d", "of both"),
+    ]
     ARM.file(tmp_path).write_bytes(b"".join(msgspec.json.encode(sheet) + b"\n" for sheet in rows))
     assert ARM.missing(tmp_path) == ["a"]
     assert {name: sheet.output for name, sheet in read(ARM.file(tmp_path)).items()} == {"b": "then", "c": "of a larger sample"}

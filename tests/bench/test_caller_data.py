@@ -57,7 +57,7 @@ def test_arguments_stand_in_the_order_of_their_declaration() -> None:
 def item(number: int, name: str, *, more: tuple[Any, ...] = (), calls: int = 1) -> Item:
     tool = function(name, x=TEXT)
     made = tuple({"name": name, "arguments": {"x": f"value {number}"}} for _ in range(calls))
-    return Item(f"{name}-{number}", f"What does {name} say of value {number}?", (tool, *more), made)
+    return Item(f"{name}-{number}", f"What has n{number} of value {number}?", (tool, *more), made)
 
 
 ITEMS = [item(number, f"tool{number}") for number in range(300)]
@@ -79,6 +79,8 @@ def test_without_its_function_a_question_has_no_answer() -> None:
     (made,) = (one for one in unanswerable([several]) if one.id.endswith("without"))
     assert (made.functions, made.calls) == ((SUM,), ())
     assert all(one.calls == () for one in unanswerable(ITEMS))
+    assert {one.id.split("-")[2] for one in unanswerable(ITEMS)} == {"strange"}
+    assert {one.system for one in unanswerable([replace(item, system="Be kind.") for item in (several, *ITEMS)])} == {"Be kind."}
     assert all(not {"tool"} & {call["name"] for call in one.calls} for one in unanswerable(ITEMS))
 
 
@@ -93,7 +95,7 @@ def test_what_is_edited_keeps_its_functions_and_may_have_others_beside_them() ->
         assert re.findall(r"value \d+", one.question) == [call["arguments"]["x"] for call in one.calls]
     assert {len(one.calls) for one in made} == {1, 2, 3, 4}
     assert len({one.question for one in made} | {one.question for one in ITEMS}) == len(made) + len(ITEMS), "none says what another says"
-    assert digest(canonical([one.row().input for one in made])) == "86594589e2c6cf948064ef4c2e9743e8", "by rule, in every process"
+    assert digest(canonical([one.row().input for one in made])) == "1ce83f544369dc02130e32de11af129b", "by rule, in every process"
 
 
 def test_what_is_said_of_all_questions_is_an_input_that_may_be_left_out() -> None:

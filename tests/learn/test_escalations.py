@@ -89,3 +89,20 @@ def test_what_cannot_be_collected_is_said(shell: Shell, more: tuple[str, ...], c
     said = collected(shell, *more)
     assert (said.code, code in said.err) == (2, True), said.err
     assert not Path("set").exists()
+
+
+def test_an_input_that_some_calls_leave_out_is_null_in_these(shell: Shell) -> None:
+    """The agent that is asked may have a default for it; the one that learns is told nothing."""
+    inputs = "{question: str, context: str, tone: {type: str | null, default: null}}"
+    card = Path("agents/answerer/agent.yaml")
+    card.write_text(card.read_text().replace("{question: str, context: str}", inputs))
+    Path("agents/difficulty/agent.yaml").write_text(CARD.replace("{question: str}", '{question: str, tone: "str | null"}'))
+    toned = ESCALATED.replace("name: larger", "name: toned").replace("with: {", "with: {tone: kind, ")
+    Path("workflows/toned.yaml").write_text(toned)
+    ran(shell, "larger", "easy 1", "hard 1")
+    assert "calls of answerer have no input 'tone'" in collected(shell, "--runs", "--escalated", "answerer").err
+    ran(shell, "toned", "easy 2")
+    said = collected(shell, "--runs", "--escalated", "answerer")
+    assert said.code == 0, said.err
+    found = {row.input["question"]: row.input["tone"] for row in DataSet.load(Path("set")).rows["train"]}
+    assert found == {"easy 1": None, "hard 1": None, "easy 2": "kind"}

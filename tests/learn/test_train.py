@@ -93,6 +93,13 @@ def test_a_killed_training_goes_on_to_the_same_result(tmp_path: Path, tiny: Path
     assert again.curve == whole.curve
 
 
+def test_what_was_kept_by_another_rule_is_another_training(tmp_path: Path, tiny: Path, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = training(tmp_path, tiny, card)
+    here = work.folder
+    monkeypatch.setattr("orchestra.learn.train.KEPT", "loss")
+    assert work.folder != here
+
+
 def test_another_seed_is_another_result_and_another_checkpoint(tmp_path: Path, tiny: Path, card: Card) -> None:
     one = training(tmp_path, tiny, card, replace(COURSE, epochs=1))
     other = replace(one, course=replace(one.course, seed=1))
