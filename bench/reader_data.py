@@ -3,8 +3,8 @@
     python -m bench.reader_data --data FOLDER --out FOLDER [--kinds asked siblings ...]
 
 FOLDER has `xquad_en/train.jsonl` (XQuAD, English; CC BY-SA 4.0; Artetxe et al. 2020); for further kinds also `tatqa/train.jsonl` (TAT-QA;
-MIT; Zhu et al. 2021), `begin/train.jsonl` (BEGIN; CC BY 4.0; Dziri et al. 2022) and `factcheckgpt/train.jsonl` (Apache-2.0). Nothing else
-is read. How rows are made, all of it deterministic:
+MIT; Zhu et al. 2021), `begin/train.jsonl` (BEGIN; CC BY 4.0; Dziri et al. 2022) and `factcheckgpt/train.jsonl` (Apache-2.0). Of public
+sets nothing else is read. How rows are made, all of it deterministic:
 
 - *asked*: the rows of XQuAD as they are.
 - *siblings*: a question beside another passage of its article, the ones that share most words with it first: not told there.
@@ -12,6 +12,8 @@ is read. How rows are made, all of it deterministic:
 - *finance*: questions of TAT-QA over its paragraphs: told, where the answer is a span of one; not told, where it comes from the table.
 - *cloze*, *begin*, *claims*: a sentence of a passage with a name, a number or a year asked for in its place; or the same beside another
   passage.
+- *passages*: questions to passages that were written for this project (`bench/written/passages`, Apache-2.0; `bench.written_rows`), as they
+  are.
 
 Rows are split by article, paragraphs and passage.
 """
@@ -28,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data_sets import command_line, write
+from bench.written_rows import renewed
 from orchestra.agent.card import Card
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Origin, Part, Row
@@ -42,6 +45,9 @@ SIBLINGS = 3
 WINDOWS = 2
 """Windows of a passage."""
 SHARES = Shares(tune=0.12, test=0.0)
+WRITTEN = "passages"
+"""The kind that is of no public set."""
+WRITTEN_SHARES = Shares(tune=0.04, test=0.0)
 LONGEST = 1800
 """Characters of a passage of TAT-QA at most."""
 _SENTENCE = re.compile(r"\S.*?(?:[.!?][\"')\]\u201d\u2019]*(?=\s+[\"'(\u201c]?[A-Z0-9])|$)", re.DOTALL)
@@ -292,9 +298,9 @@ def evidence(rows: Iterable[dict[str, Any]], least: int, name: str) -> list[tupl
     return [(text, f"{name}-{digest(text.encode())[:12]}") for text in texts if least <= len(text) <= 900 and text[0].isupper()]
 
 
-KINDS = ("asked", "siblings", "windows", "cloze", "finance", "begin", "claims")
-CHOSEN = ("asked", "siblings")
-"""The kinds that the shipped reader is trained on."""
+KINDS = ("asked", "siblings", "windows", "cloze", "finance", "begin", "claims", WRITTEN)
+CHOSEN = ("asked", "siblings", WRITTEN)
+"""The kinds that the shipped readers are trained on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,10 +343,10 @@ def made_of(kind: str, folder: Path) -> list[Row]:
 
 
 def data_set(folder: Path, name: str, kinds: Sequence[str]) -> DataSet:
-    """The data set of these kinds. The tune part has rows that were asked, and none that was made."""
+    """The data set of these kinds. The tune part has rows that people asked or authors wrote, and none that was made of others."""
     parts: dict[Part, list[Row]] = {"train": [], "tune": [], "test": []}
     seen: set[str] = set()
-    for kind in kinds:
+    for kind in [kind for kind in kinds if kind != WRITTEN]:
         rows = made_of(kind, folder)
         print(f"{kind}: {len(rows)} rows, {sum(one.output['answer'] is None for one in rows)} of them not told")
         for one in rows:
@@ -361,6 +367,9 @@ def data_set(folder: Path, name: str, kinds: Sequence[str]) -> DataSet:
         for used in SETS
         if set(used.kinds) & set(kinds)
     ]
+    if WRITTEN in kinds:
+        parts, written = renewed(parts, [WRITTEN], 1.0, WRITTEN_SHARES)
+        sources += written
     licence = "; ".join(dict.fromkeys(source.licence for source in sources))
     return DataSet.made(name, "reader", contract_digest(Card.load(ROOT / "agents" / "generative_reader")), licence, sources, parts)
 

@@ -3,6 +3,7 @@
     python -m bench.written_rows claims FILE ... [--rows OUT]
     python -m bench.written_rows sentences FILE ... [--rows OUT]
     python -m bench.written_rows tables FILE ... [--rows OUT]
+    python -m bench.written_rows passages FILE ... [--rows OUT]
 
 The files of `bench/written` were written for this project (Apache-2.0) by language models, each for itself, that had seen no row of a
 public set and none of `bench/ask_strangers.yaml`. This checks files and says how many rows they have. Blocks are apart by an empty
@@ -20,6 +21,15 @@ Of the same files `sentences` takes two sentences of each passage as claims: as 
 that saw their claims alone called 72 of 100 sentences contradicted that stood in the evidence, letter by letter. The claims of
 `shortened` are to the same passages again: sentences of theirs with phrases left out, and with an error as well. What was trained without
 them called “The council met in the village hall” contradicted by “The parish council met on Tuesday 9 January in the village hall”.
+
+A block of passages is one in one line, and questions to it: `?` each, followed by what answers it in the passage's own words (`=`), or by
+`-` where the passage does not tell.
+
+    The bridge was closed for repairs in May 1931 and opened again in the autumn.
+    ? When could people cross it again?
+    = in the autumn
+    ? How much did the repairs cost?
+    -
 
 A block of questions is a table, a line a row and its cells apart by `|`, paragraphs that stand beside it (`>`), and questions (`?`), each
 followed by what answers it: quotes (`=`, apart by ` ; `) or an expression over figures that stand there or in the question (`#`; of times
@@ -146,6 +156,24 @@ def sentences(path: Path) -> list[Row]:
             if wrong:
                 changed = chance.choice(wrong).applied(claim)
                 found.append(Row(f"{name}-edited", {"claim": changed, "evidence": evidence}, {"label": "contradicted"}, group))
+    return found
+
+
+def passages(path: Path) -> list[Row]:
+    """The questions of a file to passages, those to one passage in one group. Raises `Unusable`."""
+    found = []
+    for (first, passage), *asked in blocks(path):
+        group = digest(passage.encode())[:16]
+        if not asked or len(asked) % 2 or passage[:2] in ("? ", "= "):
+            raise Unusable(f"{path}:{first}: a passage, and below it questions (?) and answers (= or -) in turns, were to stand here")
+        for (number, question), (below, answer) in zip(asked[::2], asked[1::2], strict=True):
+            if question[:2] != "? " or answer[:2] != "= " and answer != "-":
+                raise Unusable(f"{path}:{number}: a question (?) and its answer (= or -) take turns")
+            words = None if answer == "-" else answer[2:].strip()
+            if words is not None and not re.search(rf"(?<!\w){re.escape(words)}(?!\w)", passage):
+                raise Unusable(f"{path}:{below}: {words!r} does not stand in the passage, letter by letter and between words' ends")
+            given = {"question": question[2:].strip(), "context": passage}
+            found.append(Row(f"written-{path.stem}-{number}", given, {"answer": words}, group))
     return found
 
 
@@ -302,7 +330,7 @@ def _output(answer: str, texts: list[str], question: str) -> dict[str, Any]:
     return {"expression": text, "quotes": [], "scale": scale}
 
 
-READERS = {"claims": claims, "sentences": sentences, "shortened": claims, "tables": tables}
+READERS = {"claims": claims, "passages": passages, "sentences": sentences, "shortened": claims, "tables": tables}
 PLACES = {"sentences": "claims"}
 """The folders of kinds that have none of their own name."""
 
@@ -332,15 +360,29 @@ def renewed(
 
 
 def as_test(rows: Iterable[Row]) -> bytes:
-    """Rows to evaluate on, one a line; what an expression comes to stands beside it."""
+    """Rows to evaluate on, one a line; what an expression comes to stands beside it, and words of a passage are as XQuAD has them."""
     lines = []
     for row in rows:
         expected = dict(row.output)
+        if kind_of(row) in ("told", "not told"):
+            words = expected.pop("answer")
+            expected["answers"] = [] if words is None else [{"text": words, "start": str(row.input["context"]).index(words)}]
         if "quotes" in expected:
             expression = expected["expression"]
             expected["answer"] = expected["quotes"] if expression is None else float(evaluate(expression))
         lines.append(json.dumps({"id": row.id, "input": row.input, "expected": expected}, ensure_ascii=False) + "\n")
     return "".join(lines).encode()
+
+
+def kind_of(row: Row) -> str:
+    """What kind of answer a row has, in a word or two."""
+    match row.output:
+        case {"label": str(label)}:
+            return label
+        case {"answer": answer}:
+            return "not told" if answer is None else "told"
+        case _:
+            return "quote" if row.output["quotes"] else "expression"
 
 
 def main() -> None:
@@ -356,7 +398,7 @@ def main() -> None:
             rows = READERS[given.kind](path)
         except Unusable as error:
             sys.exit(str(error))
-        what = Counter(str(row.output.get("label") or ("quote" if row.output["quotes"] else "expression")) for row in rows)
+        what = Counter(kind_of(row) for row in rows)
         print(f"{path}: {len(rows)} rows of {len({row.group for row in rows})} groups: {dict(what)}")
         found += rows
     if given.rows is not None:
