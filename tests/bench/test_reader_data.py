@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.reader_data import Passage, articles, asked, cloze, finance, sentences, siblings, told, windows
+from bench.reader_data import WRITTEN, Passage, articles, asked, cloze, data_set, finance, sentences, siblings, told, windows
+from bench.written_rows import written
 
 FIRST = "Ada Lovelace wrote her notes in 1843. She lived in London. The notes were read by Charles Babbage, and 12 people more."
 SECOND = "Charles Babbage planned the engine in 1837. He never built it. Its parts were made by Joseph Clement."
@@ -99,3 +102,19 @@ def test_told_is_about_whole_words() -> None:
 def test_sentences_together_are_the_text() -> None:
     assert " ".join(sentences(FIRST)) == FIRST
     assert sentences("It was 3.5 m. Then it grew.") == ["It was 3.5 m.", "Then it grew."]
+
+
+def test_a_data_set_has_what_people_asked_and_what_was_written_and_says_whose_it_is(tmp_path: Path) -> None:
+    (tmp_path / "xquad_en").mkdir()
+    (tmp_path / "xquad_en" / "train.jsonl").write_text("\n".join(json.dumps(row) for row in ROWS))
+    made = data_set(tmp_path, "some", ["asked", "siblings", WRITTEN])
+    alone = data_set(tmp_path, "some", [WRITTEN])
+
+    ours = [row for part in alone.rows.values() for row in part]
+    assert len(ours) == len(written(WRITTEN)[0])
+    assert alone.manifest.licence == "Apache-2.0"
+    assert made.manifest.licence == "CC BY-SA 4.0; Apache-2.0"
+    assert [source.name for source in made.manifest.sources] == ["xquad_en", "bench/written/passages"]
+    assert not any(row.id.startswith("sibling") for row in made.rows["tune"])
+    assert sum(len(part) for part in made.rows.values()) > len(ours) + len(ROWS) - 1
+    assert 0 < len(alone.rows["tune"]) < len(ours) / 10
