@@ -167,7 +167,7 @@ def passages(path: Path) -> list[Row]:
         if not asked or len(asked) % 2 or passage[:2] in ("? ", "= "):
             raise Unusable(f"{path}:{first}: a passage, and below it questions (?) and answers (= or -) in turns, were to stand here")
         for (number, question), (below, answer) in zip(asked[::2], asked[1::2], strict=True):
-            if question[:2] != "? " or answer[:2] != "= " and answer != "-":
+            if question[:2] != "? " or (answer[:2] != "= " and answer != "-"):
                 raise Unusable(f"{path}:{number}: a question (?) and its answer (= or -) take turns")
             words = None if answer == "-" else answer[2:].strip()
             if words is not None and not re.search(rf"(?<!\w){re.escape(words)}(?!\w)", passage):
