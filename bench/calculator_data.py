@@ -10,233 +10,35 @@ deterministic:
 - *last*: the last step of a longer solution: what the steps before it found is told, and the problem's own question is asked.
 - *drawn*: *asked* with other numbers.
 - *stories*: `bench.calculator_stories`, the templates of this repository.
+- *written*: `bench/written/problems` (`bench.written_rows`), as they are; *renumbered*: these with other numbers.
 
 Rows are split by problem and by template. SVAMP, on which the agent is evaluated too, is not read.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import random
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from bench.calculator_stories import TEMPLATES, stories
 from bench.data_sets import command_line, write
+from bench.gsm8k import Solved, asked, drawn, lasts
+from bench.written_rows import written
 from orchestra.agent.card import Card
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Origin, Part, Row
 from orchestra.learn.splits import Shares, split
-from orchestra.values.arithmetic import NotArithmetic, evaluate, operands
+from orchestra.values.arithmetic import evaluate
 from orchestra.values.json import digest
-from orchestra.verify.numbers import numbers as written
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 3
 SHARES = Shares(tune=0.025, test=0.0)
-LONGEST = 60
-"""Characters of an expression at most."""
-MOST = 8
-"""Numbers in an expression at most."""
-LONG_PROBLEM = 420
-"""Characters of a problem at most."""
-KNOWN = frozenset(map(Fraction, (1, 2, 3, 4, 7, 10, 12, 24, 52, 60, 100, 365, 1000)))
-"""Numbers that an expression may have without the problem's saying so: of days, dozens, halves, per cent."""
-_STEP = re.compile(r"<<([^<>=]+)=([^<>=]+)>>")
-_NUMBER = re.compile(r"(?<![\w.,])\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+")
-_WORKING = re.compile(r"[$\d.,%()+*/x×÷ -]*=\s*\$?\s*<<[^<>]*>>\$?|<<[^<>]*>>")
-"""What is reckoned in a line of a solution, up to its result."""
-_LEFT_OVER = re.compile(
-    r"<<|=|[\d)\w] ?[*+×÷] ?[\d($]| [-/] |\d [a-z]+ \d+ [a-z]+\.|\d \$?\d|because \$?[\d,.]+( |$)|(^|\. )\$?[\d,]+\. ", re.IGNORECASE
-)
-"""What shows that a line was not freed of all that."""
-
-
-@dataclass(frozen=True, slots=True)
-class Solved:
-    """A problem with the expression that solves it."""
-
-    question: str
-    expression: str
-    value: Fraction
-    steps: int
-
-
-def numbers(text: str) -> Counter[Fraction]:
-    """The numbers that a text has, in digits or in words, without sign."""
-    return Counter(abs(number.plain) for number in written(text, words=True))
-
-
-def solved(question: str, solution: str, answer: float) -> Solved | None:
-    """The problem with its steps as one expression, or None where they do not make one."""
-    known = numbers(question)
-    found: dict[Fraction, ast.expr] = {}
-    tree: ast.expr | None = None
-    steps = _STEP.findall(solution)
-    unsure: set[Fraction] = set()
-    for left, right in steps:
-        try:
-            if unsure & {*operands(_spelt_plainly(left))}:
-                return None
-            tree = _substituted(left, found, known)
-            result = evaluate(right)
-        except NotArithmetic:
-            return None
-        if result in known or result in found:
-            unsure.add(result)  # where it is used, it may stand for either
-        found[result] = tree
-    if tree is None:
-        return None
-    try:
-        expression = spelt(tree)
-        value = evaluate(expression)
-    except NotArithmetic:
-        return None
-    right_value = value == Fraction(str(answer)) and len(expression) <= LONGEST and len(operands(expression)) <= MOST
-    return Solved(question, expression, value, len(steps)) if right_value and told(expression, known) else None
-
-
-def told(expression: str, known: Mapping[Fraction, int]) -> bool:
-    """Whether every number of an expression is a known one: as it is, or as per cent."""
-    return all(number in known or number in KNOWN or number * 100 in known for number in operands(expression))
-
-
-def spelt(tree: ast.expr) -> str:
-    """An expression without blanks or needless brackets. Raises `NotArithmetic` for one that the agent may not write."""
-    text = ast.unparse(tree).replace(" ", "")
-    if re.search(r"//|\*\*|[^-+*/().\d]", text):
-        raise NotArithmetic(text)
-    return text
-
-
-def _substituted(step: str, found: Mapping[Fraction, ast.expr], known: Mapping[Fraction, int]) -> ast.expr:
-    """A step whose intermediate results are replaced by what they were found by. Raises `NotArithmetic`."""
-    plain = _spelt_plainly(step)
-    evaluate(plain)
-    try:
-        body = ast.parse(plain, mode="eval").body
-    except SyntaxError as error:
-        raise NotArithmetic(plain) from error
-    made: ast.expr = _Replaced(found, known).visit(body)
-    return made
-
-
-def _spelt_plainly(step: str) -> str:
-    plain = re.sub(r"(\d),(?=\d{3})", r"\1", step.replace("$", "").replace("x", "*")).strip()
-    return re.sub(r"(\d+(?:\.\d+)?)%", r"\1/100", plain)
-
-
-class _Replaced(ast.NodeTransformer):
-    def __init__(self, found: Mapping[Fraction, ast.expr], known: Mapping[Fraction, int]) -> None:
-        self.found, self.known = found, known
-
-    def visit_Constant(self, node: ast.Constant) -> ast.expr:
-        number = Fraction(str(node.value))
-        return node if number in self.known or number not in self.found else self.found[number]
-
-    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
-        raise NotArithmetic("a sign")
-
-
-def last(question: str, solution: str, answer: float) -> Solved | None:
-    """The last step of a solution as a problem of its own: results of the steps before it are told."""
-    lines = [line for line in solution.splitlines() if not line.startswith("####")]
-    steps = [(number, left, right) for number, line in enumerate(lines) for left, right in _STEP.findall(line)]
-    sentences = [part.strip() for part in re.findall(r"[^.?!]*(?:\.\d[^.?!]*)*[.?!]+", question)]
-    if len(steps) < 2 or not sentences or not sentences[-1].endswith("?"):
-        return None
-    _, left, _ = steps[-1]
-    try:
-        tree = _substituted(left, {}, {})
-        wanted, value = operands(spelt(tree)), evaluate(spelt(tree))
-        results = {evaluate(result): number for number, _, result in steps[:-1]}
-    except NotArithmetic:
-        return None
-    said = [part for part in sentences[:-1] if any(number in numbers(part) and number not in results for number in wanted)]
-    said += [_without_working(lines[number]) for number in dict.fromkeys(results[one] for one in wanted if one in results)]
-    text = " ".join([*said, sentences[-1]])
-    good = value == Fraction(str(answer)) and all(number in numbers(text) for number in wanted) and 2 <= len(wanted) <= 3
-    clean = not _LEFT_OVER.search(text) and len(text) <= LONG_PROBLEM * 3 // 4
-    return Solved(text, spelt(tree), value, 1) if good and clean and any(one in results for one in wanted) else None
-
-
-def _without_working(line: str) -> str:
-    """A line of a solution that tells its result, and not how it was found."""
-    told_money = bool(re.search(r"\$\s*<<|=\s*\$", line))
-    text = re.sub(r"\s+", " ", _WORKING.sub(" $" if told_money else " ", line)).replace("$ ", "$").replace("$$", "$").strip()
-    return text if text.endswith(".") else text + "."
-
-
-def drawn(problem: Solved, chance: random.Random) -> Solved | None:
-    """The problem with other numbers, or None where it would not be sure what they stand for."""
-    used = operands(problem.expression)
-    counts = numbers(problem.question)
-    plain = [match for match in _NUMBER.finditer(problem.question) if _plain(problem.question, match)]
-    free = {Fraction(match[0]) for match in plain if used.count(Fraction(match[0])) == 1 and counts[Fraction(match[0])] == 1}
-    free = {number for number in free if number > 2}
-    if not free or any(number not in free and number not in KNOWN for number in used):
-        return None
-    for _ in range(40):
-        new = {number: Fraction(_near(int(number), chance)) for number in sorted(free)}
-        expression = _renumbered(problem.expression, new)
-        if _whole(problem.expression, expression):
-            value = evaluate(expression)
-            question = problem.question
-            for match in reversed(plain):
-                if Fraction(match[0]) in new:
-                    question = question[: match.start()] + str(new[Fraction(match[0])]) + question[match.end() :]
-            return Solved(question, expression, value, problem.steps)
-    return None
-
-
-def _renumbered(expression: str, new: Mapping[Fraction, Fraction]) -> str:
-    return re.sub(r"\d+(?:\.\d+)?", lambda match: str(new.get(Fraction(match[0]), match[0])), expression)
-
-
-def _whole(before: str, after: str) -> bool:
-    """Whether no part of an expression became less than zero, or a fraction where it was whole."""
-
-    def parts(expression: str) -> list[Fraction]:
-        return [evaluate(spelt(node)) for node in ast.walk(ast.parse(expression, mode="eval")) if isinstance(node, ast.BinOp)]
-
-    try:
-        return all(b > 0 and b.denominator <= a.denominator for a, b in zip(parts(before), parts(after), strict=True))
-    except NotArithmetic:
-        return False
-
-
-def _plain(text: str, match: re.Match[str]) -> bool:
-    """Whether a whole number stands for itself: no per cent, fraction, year, or part of a word."""
-    after, before = text[match.end() : match.end() + 9], text[: match.start()]
-    odd = re.match(r"[%/:\w,-]|\.\d| ?percent|st\b|nd\b|th\b", after) or before[-1:] in ("/", ":", "-", ".")
-    return match[0].isdigit() and not odd and int(match[0]) < 1900
-
-
-def _near(number: int, chance: random.Random) -> int:
-    return chance.randint(max(2, number // 3), max(12, number * 2)) if number < 1000 else 10 * round(number * chance.uniform(0.05, 0.15))
-
-
-def asked(rows: Iterable[Mapping[str, Any]], steps: int) -> Iterator[tuple[str, Solved]]:
-    """The problems of at most so many steps, by their ids."""
-    for row in rows:
-        expected = row["expected"]
-        found = solved(row["input"]["question"], expected["solution"], expected["answer"])
-        if found is not None and found.steps <= steps and len(found.question) <= LONG_PROBLEM:
-            yield row["id"], found
-
-
-def lasts(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Solved]]:
-    """The last steps of the problems that have several."""
-    for row in rows:
-        found = last(row["input"]["question"], row["expected"]["solution"], row["expected"]["answer"])
-        if found is not None:
-            yield row["id"], found
 
 
 def row(kind: str, group: str, question: str, expression: str) -> Row:
@@ -254,16 +56,28 @@ def data_set(folder: Path, steps: int, most_last: int, most_stories: int) -> Dat
     more = [(name, other) for name, one in problems if (other := drawn(one, chance)) is not None]
     ends = list(lasts(read))
     ends = chance.sample(ends, min(most_last, len(ends)))
+    ours, origin = written("problems")
     kinds: dict[str, list[Row]] = {
         "asked": [row("asked", name, one.question, one.expression) for name, one in problems],
         "last": [row("last", name, one.question, one.expression) for name, one in ends],
         "drawn": [row("drawn", name, one.question, one.expression) for name, one in more],
         "stories": [row("story", group, one.question, one.expression) for group, one in stories(most_stories, SEED)],
+        "written": ours,
+        "renumbered": list(renumbered(ours, chance)),
     }
-    return _put_together(kinds, digest(source.read_bytes()))
+    return _put_together(kinds, digest(source.read_bytes()), origin)
 
 
-def _put_together(kinds: Mapping[str, Sequence[Row]], read: str) -> DataSet:
+def renumbered(rows: Sequence[Row], chance: random.Random) -> Iterator[Row]:
+    """Written problems with other numbers, where it is sure what each stands for; in the group of what they are made of."""
+    for one in rows:
+        question, expression = str(one.input["question"]), str(one.output["expression"])
+        other = drawn(Solved(question, expression, evaluate(expression), 1), chance)
+        if other is not None:
+            yield row("renumbered", one.group, other.question, other.expression)
+
+
+def _put_together(kinds: Mapping[str, Sequence[Row]], read: str, written: Origin) -> DataSet:
     seen: set[str] = set()
     left_out: Counter[str] = Counter()
     parts: dict[Part, list[Row]] = {"train": [], "tune": [], "test": []}
@@ -278,6 +92,7 @@ def _put_together(kinds: Mapping[str, Sequence[Row]], read: str) -> DataSet:
     origins = [Origin("GSM8K, Cobbe et al. 2021, train part", "MIT", read, text, len(kinds[kind])) for kind, text in made.items()]
     own = digest(b"".join(path.read_bytes() for path in TEMPLATES))
     origins.append(Origin("bench/stories", "Apache-2.0", own, "templates, filled", len(kinds["stories"])))
+    origins += [written, msgspec.structs.replace(written, made="with other numbers", rows=len(kinds["renumbered"]))]
     card = Card.load(ROOT / "agents" / "calculator")
     return DataSet.made("calculator", card.name, contract_digest(card), "MIT; Apache-2.0", origins, parts, dict(left_out))
 

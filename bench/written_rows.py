@@ -4,6 +4,7 @@
     python -m bench.written_rows sentences FILE ... [--rows OUT]
     python -m bench.written_rows tables FILE ... [--rows OUT]
     python -m bench.written_rows passages FILE ... [--rows OUT]
+    python -m bench.written_rows problems FILE ... [--rows OUT]
 
 The files of `bench/written` were written for this project (Apache-2.0) by language models, each for itself, that had seen no row of a
 public set and none of `bench/ask_strangers.yaml`. This checks files and says how many rows they have. Blocks are apart by an empty
@@ -30,6 +31,13 @@ A block of passages is one in one line, and questions to it: `?` each, followed 
     = in the autumn
     ? How much did the repairs cost?
     -
+
+A block of problems is a story in one line, and questions to it (`?`), each followed by the expression that solves it (`#`), over numbers
+that are told, in digits or in words, or known to everybody (`bench.gsm8k.KNOWN`).
+
+    Ann has 12 pears and gives a third of them away. A pear costs 40 cents.
+    ? How many pears are left?
+    # 12-12/3
 
 A block of questions is a table, a line a row and its cells apart by `|`, paragraphs that stand beside it (`>`), and questions (`?`), each
 followed by what answers it: quotes (`=`, apart by ` ; `) or an expression over figures that stand there or in the question (`#`; of times
@@ -76,6 +84,7 @@ from typing import Any
 import msgspec
 
 from bench.claim_edits import edits, names_in
+from bench.gsm8k import plain
 from orchestra.agent.asked import given, place
 from orchestra.agent.table_ways import CELLS, COUNT, LEAST, MEAN, MOST, RANGE, SUM, expression, figure, span
 from orchestra.learn.dataset import Origin, Part, Row
@@ -174,6 +183,25 @@ def passages(path: Path) -> list[Row]:
                 raise Unusable(f"{path}:{below}: {words!r} does not stand in the passage, letter by letter and between words' ends")
             given = {"question": question[2:].strip(), "context": passage}
             found.append(Row(f"written-{path.stem}-{number}", given, {"answer": words}, group))
+    return found
+
+
+def problems(path: Path) -> list[Row]:
+    """The problems of a file, those to one story in one group. Raises `Unusable`."""
+    found = []
+    for (first, story), *asked in blocks(path):
+        group = digest(story.encode())[:16]
+        if not asked or len(asked) % 2 or story[:2] in ("? ", "# "):
+            raise Unusable(f"{path}:{first}: a story, and below it questions (?) and expressions (#) in turns, were to stand here")
+        for (number, question), (below, solution) in zip(asked[::2], asked[1::2], strict=True):
+            if question[:2] != "? " or solution[:2] != "# ":
+                raise Unusable(f"{path}:{number}: a question (?) and the expression that solves it (#) take turns")
+            text = f"{story} {question[2:].strip()}"
+            try:
+                expression = plain(solution[2:], text)
+            except NotArithmetic as error:
+                raise Unusable(f"{path}:{below}: {error}") from error
+            found.append(Row(f"written-{path.stem}-{number}", {"question": text}, {"expression": expression}, group))
     return found
 
 
@@ -330,7 +358,7 @@ def _output(answer: str, texts: list[str], question: str) -> dict[str, Any]:
     return {"expression": text, "quotes": [], "scale": scale}
 
 
-READERS = {"claims": claims, "passages": passages, "sentences": sentences, "shortened": claims, "tables": tables}
+READERS = {"claims": claims, "passages": passages, "problems": problems, "sentences": sentences, "shortened": claims, "tables": tables}
 PLACES = {"sentences": "claims"}
 """The folders of kinds that have none of their own name."""
 
@@ -367,7 +395,7 @@ def as_test(rows: Iterable[Row]) -> bytes:
         if kind_of(row) in ("told", "not told"):
             words = expected.pop("answer")
             expected["answers"] = [] if words is None else [{"text": words, "start": str(row.input["context"]).index(words)}]
-        if "quotes" in expected:
+        if "expression" in expected:
             expression = expected["expression"]
             expected["answer"] = expected["quotes"] if expression is None else float(evaluate(expression))
         lines.append(json.dumps({"id": row.id, "input": row.input, "expected": expected}, ensure_ascii=False) + "\n")
@@ -382,7 +410,7 @@ def kind_of(row: Row) -> str:
         case {"answer": answer}:
             return "not told" if answer is None else "told"
         case _:
-            return "quote" if row.output["quotes"] else "expression"
+            return "quote" if row.output.get("quotes") else "expression"
 
 
 def main() -> None:

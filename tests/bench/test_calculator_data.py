@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.calculator_data import KNOWN, Solved, drawn, last, numbers, solved, told
 from bench.calculator_stories import Template, problems, stories, templates
+from bench.gsm8k import KNOWN, Solved, drawn, last, numbers, solved, told
 from orchestra.agent.card import Card
 from orchestra.agent.output import Parsed, Reader
 from orchestra.values.arithmetic import evaluate
