@@ -26,6 +26,8 @@ LONG_PROBLEM = 420
 """Characters of a problem at most."""
 KNOWN = frozenset(map(Fraction, (1, 2, 3, 4, 7, 10, 12, 24, 52, 60, 100, 365, 1000)))
 """Numbers that an expression may have without the problem's saying so: of days, dozens, halves, per cent."""
+PARTS = {"half": ("0.5", "1.5"), "quarter": ("0.25", "0.75"), "fifth": ("5",), "sixth": ("6",), "eighth": ("8",), "ninth": ("9",)}
+"""Words for parts that `numbers` does not read, and what they are reckoned with, where that is not known to everybody."""
 _STEP = re.compile(r"<<([^<>=]+)=([^<>=]+)>>")
 _NUMBER = re.compile(r"(?<![\w.,])\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+")
 _WORKING = re.compile(r"[$\d.,%()+*/x×÷ -]*=\s*\$?\s*<<[^<>]*>>\$?|<<[^<>]*>>")
@@ -95,7 +97,8 @@ def plain(expression: str, text: str) -> str:
         raise NotArithmetic(f"{found} is less than zero")
     if len(found) > LONGEST or len(operands(found)) > MOST:
         raise NotArithmetic(f"{found} is longer than {LONGEST} characters, or has more than {MOST} numbers")
-    if unknown := [number for number in operands(found) if not told(str(number), numbers(text))]:
+    known = numbers(text) + Counter(Fraction(part) for word, parts in PARTS.items() if re.search(rf"\b{word}s?\b", text) for part in parts)
+    if unknown := [node for node in re.findall(r"[\d.]+", found) if not told(node, known)]:
         raise NotArithmetic(f"{unknown[0]} is not told in the story or the question")
     return found
 

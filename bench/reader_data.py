@@ -14,6 +14,7 @@ sets nothing else is read. How rows are made, all of it deterministic:
   passage.
 - *passages*: questions to passages that were written for this project (`bench/written/passages`, Apache-2.0; `bench.written_rows`), as they
   are.
+- *without*: half of these passages again, each without a sentence that answers some of its questions, with these and as many others.
 
 Rows are split by article, paragraphs and passage.
 """
@@ -29,8 +30,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bench.data_sets import command_line, write
-from bench.written_rows import renewed
+from bench.written_rows import renewed, written
 from orchestra.agent.card import Card
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Origin, Part, Row
@@ -45,8 +48,8 @@ SIBLINGS = 3
 WINDOWS = 2
 """Windows of a passage."""
 SHARES = Shares(tune=0.12, test=0.0)
-WRITTEN = "passages"
-"""The kind that is of no public set."""
+WRITTEN, WITHOUT = "passages", "without"
+"""The kinds that are of no public set."""
 WRITTEN_SHARES = Shares(tune=0.04, test=0.0)
 LONGEST = 1800
 """Characters of a passage of TAT-QA at most."""
@@ -159,6 +162,22 @@ def windows(article: Sequence[Passage], many: int) -> Iterator[Row]:
                 yield row("window", passage.group, text, question, answer)
             for question, _ in not_here[: max(2, len(told_here))]:
                 yield row("window", passage.group, text, question, None)
+
+
+def without(passage: Passage) -> Iterator[Row]:
+    """The passage without a sentence that answers some of its questions: these, which are not told now, and at most as many others."""
+    chance = random.Random(digest(passage.text.encode()) + str(SEED))
+    parts = sentences(passage.text)
+    chance.shuffle(parts)
+    for part in parts:
+        text = passage.text.replace(part, "").replace("  ", " ").strip()
+        asked = list(passage.asked.items())
+        silent = [question for question, answer in asked if answer in part and not told(answer, text)]
+        others = [(question, answer) for question, answer in asked if told_once(answer, text) and answer not in part]
+        if silent and others:
+            yield from (row(WITHOUT, passage.group, text, question, None) for question in silent)
+            yield from (row(WITHOUT, passage.group, text, *one) for one in chance.sample(others, min(len(others), len(silent))))
+            return
 
 
 def told(answer: str, text: str) -> bool:
@@ -298,8 +317,8 @@ def evidence(rows: Iterable[dict[str, Any]], least: int, name: str) -> list[tupl
     return [(text, f"{name}-{digest(text.encode())[:12]}") for text in texts if least <= len(text) <= 900 and text[0].isupper()]
 
 
-KINDS = ("asked", "siblings", "windows", "cloze", "finance", "begin", "claims", WRITTEN)
-CHOSEN = ("asked", "siblings", WRITTEN)
+KINDS = ("asked", "siblings", "windows", "cloze", "finance", "begin", "claims", WRITTEN, WITHOUT)
+CHOSEN = ("asked", "siblings", WRITTEN, WITHOUT)
 """The kinds that the shipped readers are trained on."""
 
 
@@ -342,11 +361,22 @@ def made_of(kind: str, folder: Path) -> list[Row]:
             return list(clozes(evidence(rows, 300, kind), kind, 1))
 
 
+def half(rows: Sequence[Row]) -> list[Passage]:
+    """Half of the passages of written rows, drawn by their texts."""
+    passages: dict[str, Passage] = {}
+    for one in rows:
+        question, text = str(one.input["question"]), str(one.input["context"])
+        passage = passages.setdefault(text, Passage(text, one.group))
+        if (answer := one.output["answer"]) is not None:
+            passage.asked[question] = str(answer)
+    return [passage for text, passage in passages.items() if int(digest(text.encode())[:8], 16) % 2]
+
+
 def data_set(folder: Path, name: str, kinds: Sequence[str]) -> DataSet:
     """The data set of these kinds. The tune part has rows that people asked or authors wrote, and none that was made of others."""
     parts: dict[Part, list[Row]] = {"train": [], "tune": [], "test": []}
     seen: set[str] = set()
-    for kind in [kind for kind in kinds if kind != WRITTEN]:
+    for kind in [kind for kind in kinds if kind not in (WRITTEN, WITHOUT)]:
         rows = made_of(kind, folder)
         print(f"{kind}: {len(rows)} rows, {sum(one.output['answer'] is None for one in rows)} of them not told")
         for one in rows:
@@ -368,8 +398,14 @@ def data_set(folder: Path, name: str, kinds: Sequence[str]) -> DataSet:
         if set(used.kinds) & set(kinds)
     ]
     if WRITTEN in kinds:
-        parts, written = renewed(parts, [WRITTEN], 1.0, WRITTEN_SHARES)
-        sources += written
+        parts, ours = renewed(parts, [WRITTEN], 1.0, WRITTEN_SHARES)
+        sources += ours
+    if WITHOUT in kinds:
+        rows, origin = written(WRITTEN)
+        made = [row for passage in half(rows) if part_of(passage.group, WRITTEN_SHARES) == "train" for row in without(passage)]
+        print(f"{WITHOUT}: {len(made)} rows, {sum(one.output['answer'] is None for one in made)} of them not told")
+        parts["train"] = [*parts["train"], *made]
+        sources.append(msgspec.structs.replace(origin, made="half of the passages, each without a sentence", rows=len(made)))
     licence = "; ".join(dict.fromkeys(source.licence for source in sources))
     return DataSet.made(name, "reader", contract_digest(Card.load(ROOT / "agents" / "generative_reader")), licence, sources, parts)
 
