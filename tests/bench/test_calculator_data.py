@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.calculator_data import renumbered
 from bench.calculator_stories import Template, problems, stories, templates
 from bench.gsm8k import KNOWN, Solved, drawn, last, numbers, solved, told
 from orchestra.agent.card import Card
 from orchestra.agent.output import Parsed, Reader
+from orchestra.learn.dataset import Row
 from orchestra.values.arithmetic import evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,3 +109,15 @@ def test_what_is_learnt_can_be_written_and_is_computed() -> None:
         assert found.value == {"expression": problem.expression, "answer": evaluate(problem.expression)}
     assert not isinstance(reader.parse("48 clips"), Parsed)
     assert max(KNOWN) == 1000
+
+
+def test_written_problems_with_other_numbers_stay_in_their_group_and_are_worth_what_these_numbers_make() -> None:
+    ours = Row("written-a-2", {"question": "Ann has 31 pears and sells 12 of them. How many are left?"}, {"expression": "31-12"}, "g")
+    unsure = Row("written-a-4", {"question": "Ann has 12 pears and sells 12 plums. How many has she?"}, {"expression": "12"}, "g")
+    (found,) = renumbered([ours, unsure], random.Random(0))
+
+    assert found.group == "g"
+    assert found.id != ours.id
+    left, right = str(found.output["expression"]).split("-")
+    assert found.input["question"] == f"Ann has {left} pears and sells {right} of them. How many are left?"
+    assert (left, right) != ("31", "12")

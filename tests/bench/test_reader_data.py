@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench.reader_data import WRITTEN, Passage, articles, asked, cloze, data_set, finance, sentences, siblings, told, windows
+from bench.reader_data import WRITTEN, Passage, articles, asked, cloze, data_set, finance, sentences, siblings, told, windows, without
 from bench.written_rows import written
 
 FIRST = "Ada Lovelace wrote her notes in 1843. She lived in London. The notes were read by Charles Babbage, and 12 people more."
@@ -102,6 +102,21 @@ def test_told_is_about_whole_words() -> None:
 def test_sentences_together_are_the_text() -> None:
     assert " ".join(sentences(FIRST)) == FIRST
     assert sentences("It was 3.5 m. Then it grew.") == ["It was 3.5 m.", "Then it grew."]
+
+
+def test_without_the_sentence_that_answers_it_a_question_is_not_told_and_others_still_are() -> None:
+    asked = {"When did she write?": "1843", "Where did she live?": "London", "Who read them?": "Charles Babbage", "How many more?": "12"}
+    rows = list(without(Passage(FIRST, "g", asked)))
+
+    silent, still = [row for row in rows if row.output["answer"] is None], [row for row in rows if row.output["answer"] is not None]
+    assert 0 < len(still) <= len(silent)
+    assert {row.group for row in rows} == {"g"}
+    (text,) = {str(row.input["context"]) for row in rows}
+    assert 0 < len(text) < len(FIRST)
+    assert all(asked[str(row.input["question"])] not in text for row in silent)
+    assert all(row.output["answer"] == asked[str(row.input["question"])] in text for row in still)
+    assert not list(without(Passage("It was in 1843.", "g", {"When?": "1843"})))  # nothing would be left
+    assert not list(without(Passage("It was in 1843. In 1843 it was.", "g", {"When?": "1843"})))  # it would still be told
 
 
 def test_a_data_set_has_what_people_asked_and_what_was_written_and_says_whose_it_is(tmp_path: Path) -> None:

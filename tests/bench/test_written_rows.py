@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.evaluate import OWN
-from bench.written_rows import PLACES, READERS, Unusable, as_test, claims, passages, renewed, sentences, tables, written
+from bench.written_rows import PLACES, READERS, Unusable, as_test, claims, renewed, sentences, tables, written
 from orchestra.learn.dataset import Row
 from orchestra.learn.splits import Shares
 from orchestra.values.arithmetic import evaluate
@@ -22,16 +21,6 @@ The bridge was closed in May 1931.
 
 Another passage.
 ? It is long.
-"""
-PASSAGES = """The bridge was closed in May 1931 and opened in the autumn, after five months.
-? When was it opened?
-= in the autumn
-? What did it cost?
--
-
-It had 12 arches (all of stone).
-? Of what are they made?
-= stone
 """
 TABLE = """Branch | Opened | Books
 Northgate | 1962 | 14,200
@@ -62,42 +51,6 @@ def test_sentences_of_a_passage_are_supported_and_an_edit_of_one_is_not(tmp_path
     assert edited.input["claim"] != edited.input["evidence"] == stands.input["evidence"]
     assert [row.output["label"] for row in (stands, edited)] == ["supported", "contradicted"]
     assert stands.group == edited.group == claims(file(tmp_path, CLAIMS))[0].group
-
-
-def test_questions_to_one_passage_are_a_group_and_are_answered_in_its_words_or_not_at_all(tmp_path: Path) -> None:
-    first, second, third = passages(file(tmp_path, PASSAGES))
-
-    assert first.input == {"question": "When was it opened?", "context": PASSAGES.split("\n")[0]}
-    assert [row.output for row in (first, second, third)] == [{"answer": "in the autumn"}, {"answer": None}, {"answer": "stone"}]
-    assert first.group == second.group != third.group
-    assert len({row.id for row in (first, second, third)}) == 3
-
-
-def test_questions_to_passages_are_evaluated_on_in_the_form_of_xquad(tmp_path: Path) -> None:
-    first, second, _ = [json.loads(line) for line in as_test(passages(file(tmp_path, PASSAGES))).splitlines()]
-
-    assert first["expected"] == {"answers": [{"text": "in the autumn", "start": PASSAGES.index("in the autumn")}]}
-    assert second["expected"] == {"answers": []}
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("A passage of words.\n", r"some\.txt:1: a passage, and below it questions"),
-        ("A passage of words.\n? Of what?\n", r"some\.txt:1: a passage, and below it questions"),
-        ("? Of what?\n= words\n? And?\n-\n", r"some\.txt:1: a passage, and below it questions"),
-        ("A passage of words.\n? Of what?\n? And?\n", r"some\.txt:2: a question \(\?\) and its answer"),
-        ("A passage of words.\n? Of what?\n=words\n", r"some\.txt:2: a question \(\?\) and its answer"),
-        ("A passage of words.\n? Of what?\n- words\n", r"some\.txt:2: a question \(\?\) and its answer"),
-        ("A passage of words.\nOf what?\n= words\n", r"some\.txt:2: a question \(\?\) and its answer"),
-        ("A passage of words.\n? Of what?\n= Words\n", r"some\.txt:3: 'Words' does not stand in the passage"),
-        ("A passage of words.\n? Of what?\n= word\n", r"some\.txt:3: 'word' does not stand in the passage"),
-        ("A passage of words.\n? Of what?\n= ords\n", r"some\.txt:3: 'ords' does not stand in the passage"),
-    ],
-)
-def test_questions_to_passages_that_cannot_be_right_are_refused(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(Unusable, match=said):
-        passages(file(tmp_path, text))
 
 
 def test_questions_have_the_table_and_its_paragraphs(tmp_path: Path) -> None:
