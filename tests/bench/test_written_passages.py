@@ -1,4 +1,4 @@
-"""Questions to passages and arithmetic problems that were written for training: read, and refused with the line where they cannot be right."""
+"""Questions to passages and problems that were written for training: read, and refused with the line where they cannot be right."""
 
 from __future__ import annotations
 
