@@ -179,11 +179,17 @@ def passages(path: Path) -> list[Row]:
             if question[:2] != "? " or (answer[:2] != "= " and answer != "-"):
                 raise Unusable(f"{path}:{number}: a question (?) and its answer (= or -) take turns")
             words = None if answer == "-" else answer[2:].strip()
-            if words is not None and not re.search(rf"(?<!\w){re.escape(words)}(?!\w)", passage):
+            if words is not None and place_of(words, passage) is None:
                 raise Unusable(f"{path}:{below}: {words!r} does not stand in the passage, letter by letter and between words' ends")
             given = {"question": question[2:].strip(), "context": passage}
             found.append(Row(f"written-{path.stem}-{number}", given, {"answer": words}, group))
     return found
+
+
+def place_of(words: str, passage: str) -> int | None:
+    """Where words begin in a passage, first; None where they do not stand there between words' ends."""
+    found = re.search(rf"(?<!\w){re.escape(words)}(?!\w)", passage)
+    return None if found is None else found.start()
 
 
 def problems(path: Path) -> list[Row]:
@@ -394,7 +400,7 @@ def as_test(rows: Iterable[Row]) -> bytes:
         expected = dict(row.output)
         if kind_of(row) in ("told", "not told"):
             words = expected.pop("answer")
-            expected["answers"] = [] if words is None else [{"text": words, "start": str(row.input["context"]).index(words)}]
+            expected["answers"] = [] if words is None else [{"text": words, "start": place_of(words, str(row.input["context"]))}]
         if "expression" in expected:
             expression = expected["expression"]
             expected["answer"] = expected["quotes"] if expression is None else float(evaluate(expression))

@@ -15,9 +15,11 @@ PASSAGES = """The bridge was closed in May 1931 and opened in the autumn, after 
 ? What did it cost?
 -
 
-It had 12 arches (all of stone).
+It had 212 metres and 12 arches (all of stone).
 ? Of what are they made?
 = stone
+? How many arches?
+= 12
 """
 STORY = "Ann has 12 pears, gives a third of them away and sells half of a fifth of the rest at 2.50 each."
 
@@ -29,7 +31,7 @@ def file(folder: Path, text: str) -> Path:
 
 
 def test_questions_to_one_passage_are_a_group_and_are_answered_in_its_words_or_not_at_all(tmp_path: Path) -> None:
-    first, second, third = passages(file(tmp_path, PASSAGES))
+    first, second, third, _ = passages(file(tmp_path, PASSAGES))
 
     assert first.input == {"question": "When was it opened?", "context": PASSAGES.split("\n")[0]}
     assert [row.output for row in (first, second, third)] == [{"answer": "in the autumn"}, {"answer": None}, {"answer": "stone"}]
@@ -38,10 +40,11 @@ def test_questions_to_one_passage_are_a_group_and_are_answered_in_its_words_or_n
 
 
 def test_questions_to_passages_are_evaluated_on_in_the_form_of_xquad(tmp_path: Path) -> None:
-    first, second, _ = [json.loads(line) for line in as_test(passages(file(tmp_path, PASSAGES))).splitlines()]
+    first, second, _, fourth = [json.loads(line) for line in as_test(passages(file(tmp_path, PASSAGES))).splitlines()]
 
     assert first["expected"] == {"answers": [{"text": "in the autumn", "start": PASSAGES.index("in the autumn")}]}
     assert second["expected"] == {"answers": []}
+    assert fourth["expected"] == {"answers": [{"text": "12", "start": len("It had 212 metres and ")}]}
 
 
 @pytest.mark.parametrize(
