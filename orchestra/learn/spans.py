@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from orchestra.learn.dataset import DataSet, Row
 from orchestra.learn.encoder import Made, Settled
 from orchestra.learn.metrics import normal
 from orchestra.values.json import digest
+from orchestra.values.words import content
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,6 +51,8 @@ TOKENS = 384
 SILENCES = tuple(step / 4 for step in range(-16, 17))
 """What is tried on the rows to tune on as the logit that is added to "no answer here"."""
 HEATS = tuple(2 ** (step / 4) for step in range(-4, 13))
+NEAR = 100
+"""Characters around an answer that tell which of its places is meant."""
 LEAST = 30
 """Rows to tune on from which on they settle anything."""
 BATCH = 2_500
@@ -169,17 +173,27 @@ def _said(row: Row, face: Face) -> str | None:
 
 def examples(row: Row, face: Face, encoder: Encoder, layout: Layout) -> Iterator[Example]:
     """The windows of a row, but those that have a part of the answer only; none of a row whose answer stands nowhere."""
-    passage, answer = str(row.input[face.passage]), _said(row, face)
-    start = passage.find(answer) if answer else -1
-    if answer and start < 0:
+    question, passage, answer = str(row.input[face.question]), str(row.input[face.passage]), _said(row, face)
+    start = place_of(answer, passage, question) if answer else -1
+    if start is None:
         return
     end = start + len(answer or "")
-    for window in windows(encoder.pair(str(row.input[face.question]), passage), layout.tokens, layout.overlap):
+    for window in windows(encoder.pair(question, passage), layout.tokens, layout.overlap):
         inside = [at for at, (first, last) in enumerate(window.spans) if answer and last > start and first < end]
         if not inside:
             yield Example(window)
         elif window.spans[inside[0]][0] <= start and window.spans[inside[-1]][1] >= end:
             yield Example(window, window.start + inside[0], window.start + inside[-1])
+
+
+def place_of(answer: str, passage: str, question: str) -> int | None:
+    """Where an answer begins in its passage; None where it does not stand there. Of several places, those between words' ends come first
+    (`9` is not meant by `1998`), and of these the one that has most of the question's words around it, the earliest of equal ones."""
+    places = [found.start() for found in re.finditer(rf"(?<!\w){re.escape(answer)}(?!\w)", passage)]
+    if not places:
+        return at if (at := passage.find(answer)) >= 0 else None
+    asked = content(question)
+    return max(places, key=lambda at: len(asked & content(passage[max(0, at - NEAR) : at + len(answer) + NEAR])))
 
 
 def trained(

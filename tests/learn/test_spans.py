@@ -20,11 +20,12 @@ from orchestra.fleet.encoders import KNOWN
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Part, Row
 from orchestra.learn.member import Step
-from orchestra.learn.spans import BATCH, Example, Face, Training, batches, examples, run
+from orchestra.learn.spans import BATCH, Example, Face, Training, batches, examples, place_of, run
 from orchestra.testing.encoder import write_encoder
 from tests.cli.shell import Shell
 from tests.learn.killing import goes_on
 
+FILLER = "Nothing is said here of anybody at all. " * 4
 NAMES = ("ada", "grace", "edsger", "barbara", "donald", "alan")
 THINGS = ("tower", "bridge", "house", "boat")
 WORDS = [*NAMES, *THINGS, "the", "was", "built", "by", "who", "?", "."]
@@ -106,6 +107,23 @@ def test_examples_point_at_the_words_of_the_answer(base: Path) -> None:
         else:
             found = one.input["context"][spans[example.first - start][0] : spans[example.last - start][1]]
             assert found == one.output["answer"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "passage", "question", "before"),
+    [
+        pytest.param("9", "In 1998 there were 9 of 19.", "How many?", "In 1998 there were ", id="not in a longer number"),
+        pytest.param(
+            "Ada", "Ada came. The tower is by Ada.", "Who built the tower?", "Ada came. The tower is by ", id="by the words around it"
+        ),
+        pytest.param("Ada", "Ada came. Ada went.", "Who?", "", id="the first of equal ones"),
+        pytest.param("da", "Ada came.", "Who?", "A", id="inside a word, where it is nowhere else"),
+        pytest.param("Edsger", "Ada came.", "Who?", None, id="nowhere"),
+        pytest.param("(a)", "See 1(a), (a) and (b).", "Which?", "See 1(a), ", id="signs are no pattern"),
+    ],
+)
+def test_of_several_places_the_answer_is_where_the_question_means_it(answer: str, passage: str, question: str, before: str | None) -> None:
+    assert place_of(answer, passage, question) == (None if before is None else len(before))
 
 
 def test_of_a_long_passage_the_windows_without_the_answer_are_silent_and_those_with_a_part_of_it_are_left_out(base: Path) -> None:
