@@ -113,9 +113,7 @@ def test_examples_point_at_the_words_of_the_answer(base: Path) -> None:
     ("answer", "passage", "question", "before"),
     [
         pytest.param("9", "In 1998 there were 9 of 19.", "How many?", "In 1998 there were ", id="not in a longer number"),
-        pytest.param(
-            "Ada", f"Ada came. {FILLER}A tower of Ada.", "Whose tower?", f"Ada came. {FILLER}A tower of ", id="words around"
-        ),
+        pytest.param("Ada", f"Ada came. {FILLER}A tower of Ada.", "Whose tower?", f"Ada came. {FILLER}A tower of ", id="words around"),
         pytest.param("Ada", "Ada came. Ada went.", "Who?", "", id="the first of equal ones"),
         pytest.param("da", "Ada came.", "Who?", "A", id="inside a word, where it is nowhere else"),
         pytest.param("Edsger", "Ada came.", "Who?", None, id="nowhere"),
