@@ -6,13 +6,14 @@ GSM8K (Cobbe et al. 2021, https://arxiv.org/abs/2110.14168), `github.com/openai/
 deterministic:
 
 - *asked*: a problem, and the steps of its solution (`<<48/2=24>>`) as one expression over the problem's numbers. Rows whose expression
-  has another value than the answer, is long, or has numbers that are neither in the problem nor in `KNOWN` are left out.
+  has another value than the answer, is long, or has numbers that neither the problem tells nor everybody knows (`bench.gsm8k.KNOWN`) are
+  left out.
 - *last*: the last step of a longer solution: what the steps before it found is told, and the problem's own question is asked.
 - *drawn*: *asked* with other numbers.
 - *stories*: `bench.calculator_stories`, the templates of this repository.
 - *written*: `bench/written/problems` (`bench.written_rows`), as they are; *renumbered*: these with other numbers.
 
-Rows are split by problem and by template. SVAMP, on which the agent is evaluated too, is not read.
+Rows are split by problem, template and written story. SVAMP, on which the agent is evaluated too, is not read.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def data_set(folder: Path, steps: int, most_last: int, most_stories: int) -> Dat
 
 
 def renumbered(rows: Sequence[Row], chance: random.Random) -> Iterator[Row]:
-    """Written problems with other numbers, where it is sure what each stands for; in the group of what they are made of."""
+    """Written problems with other numbers, where it is sure what each stands for; in the group of what they are made of. Numbers that the
+    expression does not need stay, so that a story may contradict itself: it is solved all the same."""
     for one in rows:
         question, expression = str(one.input["question"]), str(one.output["expression"])
         other = drawn(Solved(question, expression, evaluate(expression), 1), chance)
@@ -77,7 +79,7 @@ def renumbered(rows: Sequence[Row], chance: random.Random) -> Iterator[Row]:
             yield row("renumbered", one.group, other.question, other.expression)
 
 
-def _put_together(kinds: Mapping[str, Sequence[Row]], read: str, written: Origin) -> DataSet:
+def _put_together(kinds: Mapping[str, Sequence[Row]], read: str, ours: Origin) -> DataSet:
     seen: set[str] = set()
     left_out: Counter[str] = Counter()
     parts: dict[Part, list[Row]] = {"train": [], "tune": [], "test": []}
@@ -92,7 +94,7 @@ def _put_together(kinds: Mapping[str, Sequence[Row]], read: str, written: Origin
     origins = [Origin("GSM8K, Cobbe et al. 2021, train part", "MIT", read, text, len(kinds[kind])) for kind, text in made.items()]
     own = digest(b"".join(path.read_bytes() for path in TEMPLATES))
     origins.append(Origin("bench/stories", "Apache-2.0", own, "templates, filled", len(kinds["stories"])))
-    origins += [written, msgspec.structs.replace(written, made="with other numbers", rows=len(kinds["renumbered"]))]
+    origins += [ours, msgspec.structs.replace(ours, made="with other numbers", rows=len(kinds["renumbered"]))]
     card = Card.load(ROOT / "agents" / "calculator")
     return DataSet.made("calculator", card.name, contract_digest(card), "MIT; Apache-2.0", origins, parts, dict(left_out))
 

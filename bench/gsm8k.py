@@ -1,4 +1,4 @@
-"""GSM8K's problems as one expression each, over the numbers that they tell.
+"""Problems with one expression each, over the numbers that they tell: GSM8K's, and such as were written.
 
 Cobbe et al. 2021, https://arxiv.org/abs/2110.14168, `github.com/openai/grade-school-math`, MIT: the steps of a solution
 (`<<48/2=24>>`) are put into one another, or its last step becomes a problem of its own, and a problem is asked with other numbers.
@@ -16,7 +16,7 @@ from fractions import Fraction
 from typing import Any
 
 from orchestra.values.arithmetic import NotArithmetic, evaluate, operands
-from orchestra.verify.numbers import numbers as written
+from orchestra.verify.numbers import numbers as numbers_in
 
 LONGEST = 60
 """Characters of an expression at most."""
@@ -50,7 +50,7 @@ class Solved:
 
 def numbers(text: str) -> Counter[Fraction]:
     """The numbers that a text has, in digits or in words, without sign."""
-    return Counter(abs(number.plain) for number in written(text, words=True))
+    return Counter(abs(number.plain) for number in numbers_in(text, words=True))
 
 
 def solved(question: str, solution: str, answer: float) -> Solved | None:
@@ -87,8 +87,11 @@ def told(expression: str, known: Mapping[Fraction, int]) -> bool:
     return all(number in known or number in KNOWN or number * 100 in known for number in operands(expression))
 
 
-def plain(expression: str, text: str) -> str:
-    """An expression over numbers that a text tells, as the agent writes it. Raises `NotArithmetic` for any other."""
+def as_written(expression: str, text: str) -> str:
+    """An expression over numbers that a text tells or everybody knows, as the agent writes it. Raises `NotArithmetic` for any other.
+    (Where a word such as “quarter” stands in the text, whatever is meant by it, it may be reckoned with.)"""
+    if "#" in expression:
+        raise NotArithmetic(f"{expression.strip()!r} has a remark in it")
     try:
         found = spelt(ast.parse(expression.strip(), mode="eval").body)
     except SyntaxError as error:
@@ -97,10 +100,18 @@ def plain(expression: str, text: str) -> str:
         raise NotArithmetic(f"{found} is less than zero")
     if len(found) > LONGEST or len(operands(found)) > MOST:
         raise NotArithmetic(f"{found} is longer than {LONGEST} characters, or has more than {MOST} numbers")
-    known = numbers(text) + Counter(Fraction(part) for word, parts in PARTS.items() if re.search(rf"\b{word}s?\b", text) for part in parts)
+    known = numbers(text) + Counter(
+        Fraction(part) for word, parts in PARTS.items() if re.search(rf"\b{word}s?\b", text, re.IGNORECASE) for part in parts
+    )
     if unknown := [node for node in re.findall(r"[\d.]+", found) if not told(node, known)]:
         raise NotArithmetic(f"{unknown[0]} is not told in the story or the question")
     return found
+
+
+def _parts(text: str) -> list[Fraction]:
+    """What the words for parts in a text are reckoned with."""
+    said = {word.removesuffix("s") for word in re.findall(r"[a-z]+", text.lower())} | ({"half"} if "halves" in text.lower() else set())
+    return [Fraction(part) for word, parts in PARTS.items() if word in said for part in parts]
 
 
 def spelt(tree: ast.expr) -> str:
@@ -173,9 +184,9 @@ def drawn(problem: Solved, chance: random.Random) -> Solved | None:
     """The problem with other numbers, or None where it would not be sure what they stand for."""
     used = operands(problem.expression)
     counts = numbers(problem.question)
-    plain = [match for match in _NUMBER.finditer(problem.question) if _plain(problem.question, match)]
-    free = {Fraction(match[0]) for match in plain if used.count(Fraction(match[0])) == 1 and counts[Fraction(match[0])] == 1}
-    free = {number for number in free if number > 2}
+    alone = [match for match in _NUMBER.finditer(problem.question) if _alone(problem.question, match)]
+    free = {Fraction(match[0]) for match in alone if used.count(Fraction(match[0])) == 1 and counts[Fraction(match[0])] == 1}
+    free -= KNOWN | {*_parts(problem.question)}  # what is reckoned with may be the months of a year or a fifth, and not what is told
     if not free or any(number not in free and number not in KNOWN for number in used):
         return None
     for _ in range(40):
@@ -184,7 +195,7 @@ def drawn(problem: Solved, chance: random.Random) -> Solved | None:
         if _whole(problem.expression, expression):
             value = evaluate(expression)
             question = problem.question
-            for match in reversed(plain):
+            for match in reversed(alone):
                 if Fraction(match[0]) in new:
                     question = question[: match.start()] + str(new[Fraction(match[0])]) + question[match.end() :]
             return Solved(question, expression, value, problem.steps)
@@ -207,7 +218,7 @@ def _whole(before: str, after: str) -> bool:
         return False
 
 
-def _plain(text: str, match: re.Match[str]) -> bool:
+def _alone(text: str, match: re.Match[str]) -> bool:
     """Whether a whole number stands for itself: no per cent, fraction, year, or part of a word."""
     after, before = text[match.end() : match.end() + 9], text[: match.start()]
     odd = re.match(r"[%/:\w,-]|\.\d| ?percent|st\b|nd\b|th\b", after) or before[-1:] in ("/", ":", "-", ".")

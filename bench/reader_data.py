@@ -1,4 +1,4 @@
-"""The data set that the agent `reader` is trained on, made of the training parts of public sets.
+"""The data set that the readers are trained on, made of the training parts of public sets and of questions that were written for it.
 
     python -m bench.reader_data --data FOLDER --out FOLDER [--kinds asked siblings ...]
 
@@ -39,7 +39,7 @@ from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Origin, Part, Row
 from orchestra.learn.splits import Shares, part_of
 from orchestra.values.json import digest
-from orchestra.values.words import content
+from orchestra.values.words import content, places
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 11
@@ -173,7 +173,7 @@ def without(passage: Passage) -> Iterator[Row]:
         text = passage.text.replace(part, "").replace("  ", " ").strip()
         asked = list(passage.asked.items())
         silent = [question for question, answer in asked if answer in part and not told(answer, text)]
-        others = [(question, answer) for question, answer in asked if told_once(answer, text) and answer not in part]
+        others = [(question, answer) for question, answer in asked if places(answer, text) and answer not in part]
         if silent and others:
             yield from (row(WITHOUT, passage.group, text, question, None) for question in silent)
             yield from (row(WITHOUT, passage.group, text, *one) for one in chance.sample(others, min(len(others), len(silent))))
@@ -182,7 +182,7 @@ def without(passage: Passage) -> Iterator[Row]:
 
 def told(answer: str, text: str) -> bool:
     """Whether a text has the words of an answer, whatever their case."""
-    return re.search(rf"(?<!\w){re.escape(answer.casefold())}(?!\w)", text.casefold()) is not None
+    return bool(places(answer.casefold(), text.casefold()))
 
 
 def finance(rows: Iterable[dict[str, Any]]) -> Iterator[Row]:
@@ -203,17 +203,12 @@ def finance(rows: Iterable[dict[str, Any]]) -> Iterator[Row]:
             home = next((text for text in paragraphs if answer in text), None)
             if expected["type"] == "span" and expected["from"] == "text" and home is not None and 1 <= len(answer) <= 120:
                 text = _with_neighbours(paragraphs, home)
-                if told_once(answer, text):
+                if places(answer, text):
                     told_here.append(row("finance", group, text, question, answer.strip()))
             elif expected["type"] == "span" and expected["from"] == "table" and home is None:
                 silent.append(row("finance", group, _with_neighbours(paragraphs, max(paragraphs, key=len)), question, None))
         yield from told_here
         yield from silent[: max(1, len(told_here) // 2)]
-
-
-def told_once(answer: str, text: str) -> bool:
-    """Whether an answer stands in a text at word borders."""
-    return re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text) is not None
 
 
 def _with_neighbours(paragraphs: Sequence[str], home: str) -> str:
@@ -361,7 +356,7 @@ def made_of(kind: str, folder: Path) -> list[Row]:
             return list(clozes(evidence(rows, 300, kind), kind, 1))
 
 
-def half(rows: Sequence[Row]) -> list[Passage]:
+def half_of_passages(rows: Sequence[Row]) -> list[Passage]:
     """Half of the passages of written rows, drawn by their texts."""
     passages: dict[str, Passage] = {}
     for one in rows:
@@ -402,7 +397,7 @@ def data_set(folder: Path, name: str, kinds: Sequence[str]) -> DataSet:
         sources += ours
     if WITHOUT in kinds:
         rows, origin = written(WRITTEN)
-        made = [row for passage in half(rows) if part_of(passage.group, WRITTEN_SHARES) == "train" for row in without(passage)]
+        made = [row for passage in half_of_passages(rows) if part_of(passage.group, WRITTEN_SHARES) == "train" for row in without(passage)]
         print(f"{WITHOUT}: {len(made)} rows, {sum(one.output['answer'] is None for one in made)} of them not told")
         parts["train"] = [*parts["train"], *made]
         sources.append(msgspec.structs.replace(origin, made="half of the passages, each without a sentence", rows=len(made)))

@@ -84,7 +84,7 @@ from typing import Any
 import msgspec
 
 from bench.claim_edits import edits, names_in
-from bench.gsm8k import plain
+from bench.gsm8k import as_written
 from orchestra.agent.asked import given, place
 from orchestra.agent.table_ways import CELLS, COUNT, LEAST, MEAN, MOST, RANGE, SUM, expression, figure, span
 from orchestra.learn.dataset import Origin, Part, Row
@@ -92,6 +92,7 @@ from orchestra.learn.splits import Shares, split
 from orchestra.values.arithmetic import NotArithmetic, evaluate
 from orchestra.values.json import digest
 from orchestra.values.measure import ABOVE, BELOW, FROM, UPTO, extremes, within
+from orchestra.values.words import places
 
 FOLDER = Path(__file__).with_name("written")
 VERDICTS = {"+": "supported", "-": "contradicted", "?": "not stated"}
@@ -175,21 +176,17 @@ def passages(path: Path) -> list[Row]:
         group = digest(passage.encode())[:16]
         if not asked or len(asked) % 2 or passage[:2] in ("? ", "= "):
             raise Unusable(f"{path}:{first}: a passage, and below it questions (?) and answers (= or -) in turns, were to stand here")
+        if len({question for _, question in asked[::2]}) < len(asked) // 2:
+            raise Unusable(f"{path}:{first}: a question is asked twice of this passage")
         for (number, question), (below, answer) in zip(asked[::2], asked[1::2], strict=True):
             if question[:2] != "? " or (answer[:2] != "= " and answer != "-"):
                 raise Unusable(f"{path}:{number}: a question (?) and its answer (= or -) take turns")
             words = None if answer == "-" else answer[2:].strip()
-            if words is not None and place_of(words, passage) is None:
+            if words is not None and not places(words, passage):
                 raise Unusable(f"{path}:{below}: {words!r} does not stand in the passage, letter by letter and between words' ends")
             given = {"question": question[2:].strip(), "context": passage}
             found.append(Row(f"written-{path.stem}-{number}", given, {"answer": words}, group))
     return found
-
-
-def place_of(words: str, passage: str) -> int | None:
-    """Where words begin in a passage, first; None where they do not stand there between words' ends."""
-    found = re.search(rf"(?<!\w){re.escape(words)}(?!\w)", passage)
-    return None if found is None else found.start()
 
 
 def problems(path: Path) -> list[Row]:
@@ -204,7 +201,7 @@ def problems(path: Path) -> list[Row]:
                 raise Unusable(f"{path}:{number}: a question (?) and the expression that solves it (#) take turns")
             text = f"{story} {question[2:].strip()}"
             try:
-                expression = plain(solution[2:], text)
+                expression = as_written(solution[2:], text)
             except NotArithmetic as error:
                 raise Unusable(f"{path}:{below}: {error}") from error
             found.append(Row(f"written-{path.stem}-{number}", {"question": text}, {"expression": expression}, group))
@@ -400,7 +397,7 @@ def as_test(rows: Iterable[Row]) -> bytes:
         expected = dict(row.output)
         if kind_of(row) in ("told", "not told"):
             words = expected.pop("answer")
-            expected["answers"] = [] if words is None else [{"text": words, "start": place_of(words, str(row.input["context"]))}]
+            expected["answers"] = [] if words is None else [{"text": words, "start": places(words, str(row.input["context"]))[0]}]
         if "expression" in expected:
             expression = expected["expression"]
             expected["answer"] = expected["quotes"] if expression is None else float(evaluate(expression))

@@ -18,3 +18,10 @@ STOP_WORDS = frozenset(
 def content(text: str) -> frozenset[str]:
     """The words that carry meaning: NFKC, case folded, without stop words."""
     return frozenset(WORD.findall(unicodedata.normalize("NFKC", text).casefold())) - STOP_WORDS
+
+
+def places(words: str, text: str) -> list[int]:
+    """Where words begin in a text, letter by letter, between words' ends and numbers' (`9` stands neither in `1998` nor in `9.5`)."""
+    before = r"(?<!\w)(?<!\d[.,:])" if words[:1].isdigit() else r"(?<!\w)"
+    after = r"(?!\w)(?![.,:]\d)" if words[-1:].isdigit() else r"(?!\w)"
+    return [found.start() for found in re.finditer(before + re.escape(words) + after, text)] if words else []

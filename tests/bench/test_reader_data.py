@@ -9,7 +9,21 @@ from typing import Any
 
 import pytest
 
-from bench.reader_data import WRITTEN, Passage, articles, asked, cloze, data_set, finance, sentences, siblings, told, windows, without
+from bench.reader_data import (
+    WITHOUT,
+    WRITTEN,
+    Passage,
+    articles,
+    asked,
+    cloze,
+    data_set,
+    finance,
+    sentences,
+    siblings,
+    told,
+    windows,
+    without,
+)
 from bench.written_rows import written
 
 FIRST = "Ada Lovelace wrote her notes in 1843. She lived in London. The notes were read by Charles Babbage, and 12 people more."
@@ -115,8 +129,13 @@ def test_without_the_sentence_that_answers_it_a_question_is_not_told_and_others_
     assert 0 < len(text) < len(FIRST)
     assert all(asked[str(row.input["question"])] not in text for row in silent)
     assert all(row.output["answer"] == asked[str(row.input["question"])] in text for row in still)
-    assert not list(without(Passage("It was in 1843.", "g", {"When?": "1843"})))  # nothing would be left
-    assert not list(without(Passage("It was in 1843. In 1843 it was.", "g", {"When?": "1843"})))  # it would still be told
+
+
+def test_without_a_sentence_is_nothing_made_where_the_rest_still_tells_or_tells_nothing() -> None:
+    again = Passage("It was in 1843. Ada came in 1843. Rain fell at night.", "g", {"When?": "1843", "What fell?": "Rain"})
+
+    assert [(row.input["question"], row.output["answer"]) for row in without(again)] == [("What fell?", None), ("When?", "1843")]
+    assert not list(without(Passage("Ada was born in 1843. It rained.", "g", {"When?": "1843", "Who?": "Ada"})))
 
 
 def test_a_data_set_has_what_people_asked_and_what_was_written_and_says_whose_it_is(tmp_path: Path) -> None:
@@ -130,6 +149,17 @@ def test_a_data_set_has_what_people_asked_and_what_was_written_and_says_whose_it
     assert alone.manifest.licence == "Apache-2.0"
     assert made.manifest.licence == "CC BY-SA 4.0; Apache-2.0"
     assert [source.name for source in made.manifest.sources] == ["xquad_en", "bench/written/passages"]
-    assert not any(row.id.startswith("sibling") for row in made.rows["tune"])
-    assert sum(len(part) for part in made.rows.values()) > len(ours) + len(ROWS) - 1
+    assert sum(len(part) for part in made.rows.values()) == len(ours) + len(ROWS) + 3
     assert 0 < len(alone.rows["tune"]) < len(ours) / 10
+
+
+def test_passages_without_a_sentence_are_trained_on_and_none_is_held_out() -> None:
+    made = data_set(Path("nowhere"), "some", [WRITTEN, WITHOUT])
+    cut = [row for row in made.rows["train"] if row.id.startswith(WITHOUT)]
+
+    assert made.manifest.sources[-1].rows == len(cut) > 500
+    assert not any(row.id.startswith(WITHOUT) for row in made.rows["tune"])
+    assert not {row.group for row in made.rows["train"]} & {row.group for row in made.rows["tune"]}
+    texts = {row.group: row.input["context"] for row in made.rows["train"] if not row.id.startswith(WITHOUT)}
+    assert len({row.group for row in cut}) < 0.6 * len(texts)
+    assert all(row.input["context"] != texts[row.group] for row in cut)

@@ -59,6 +59,8 @@ def test_questions_to_passages_are_evaluated_on_in_the_form_of_xquad(tmp_path: P
         ("A passage of words.\nOf what?\n= words\n", r"some\.txt:2: a question \(\?\) and its answer"),
         ("A passage of words.\n? Of what?\n= Words\n", r"some\.txt:3: 'Words' does not stand in the passage"),
         ("A passage of words.\n? Of what?\n= word\n", r"some\.txt:3: 'word' does not stand in the passage"),
+        ("A passage of words.\n? Of what?\n= words\n? Of what?\n-\n", r"some\.txt:1: a question is asked twice"),
+        ("A passage of 9.5 words.\n? Of how many?\n= 9\n", r"some\.txt:3: '9' does not stand in the passage"),
         ("A passage of words.\n? Of what?\n= ords\n", r"some\.txt:3: 'ords' does not stand in the passage"),
     ],
 )
@@ -89,6 +91,7 @@ def test_problems_to_one_story_are_a_group_and_solved_over_numbers_that_are_told
         ("? How many?\n# 12*1.25\n", r"some\.txt:3: 1\.25 is not told"),
         ("? How many?\n# 3-12\n", r"some\.txt:3: 3-12 is less than zero"),
         ("? How many?\n# 12+*3\n", r"some\.txt:3: '12\+\*3' is no arithmetic"),
+        ("? How many?\n# 12-3 # three\n", r"some\.txt:3: .* has a remark in it"),
         ("? How many?\n# 12**3\n", r"some\.txt:3: 12\*\*3"),
         ("? How many?\n# 12/(3-3)\n", r"some\.txt:3: "),
         ("? How many?\n# 12+12+12+12+12+12+12+12+12\n", r"some\.txt:3: .* more than 8 numbers"),

@@ -20,7 +20,7 @@ from orchestra.fleet.encoders import KNOWN
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Part, Row
 from orchestra.learn.member import Step
-from orchestra.learn.spans import BATCH, Example, Face, Training, batches, examples, place_of, run
+from orchestra.learn.spans import BATCH, Example, Face, Training, batches, examples, place_meant, run
 from orchestra.testing.encoder import write_encoder
 from tests.cli.shell import Shell
 from tests.learn.killing import goes_on
@@ -113,7 +113,15 @@ def test_examples_point_at_the_words_of_the_answer(base: Path) -> None:
     ("answer", "passage", "question", "before"),
     [
         pytest.param("9", "In 1998 there were 9 of 19.", "How many?", "In 1998 there were ", id="not in a longer number"),
+        pytest.param("9", "It rose 9.5 metres in 9 days, at 9:30.", "How many days?", "It rose 9.5 metres in ", id="not in a decimal"),
         pytest.param("Ada", f"Ada came. {FILLER}A tower of Ada.", "Whose tower?", f"Ada came. {FILLER}A tower of ", id="words around"),
+        pytest.param(
+            "Ada",
+            "A tower fell. Ada came by. The house is Ada's.",
+            "Whose house?",
+            "A tower fell. Ada came by. The house is ",
+            id="its sentence",
+        ),
         pytest.param("Ada", "Ada came. Ada went.", "Who?", "", id="the first of equal ones"),
         pytest.param("da", "Ada came.", "Who?", "A", id="inside a word, where it is nowhere else"),
         pytest.param("Edsger", "Ada came.", "Who?", None, id="nowhere"),
@@ -121,7 +129,7 @@ def test_examples_point_at_the_words_of_the_answer(base: Path) -> None:
     ],
 )
 def test_of_several_places_the_answer_is_where_the_question_means_it(answer: str, passage: str, question: str, before: str | None) -> None:
-    assert place_of(answer, passage, question) == (None if before is None else len(before))
+    assert place_meant(answer, passage, question) == (None if before is None else len(before))
 
 
 def test_of_a_long_passage_the_windows_without_the_answer_are_silent_and_those_with_a_part_of_it_are_left_out(base: Path) -> None:
