@@ -79,7 +79,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -169,42 +169,61 @@ def sentences(path: Path) -> list[Row]:
     return found
 
 
+class Asked(NamedTuple):
+    """A question to a text, and what stands below it."""
+
+    text: str
+    number: int
+    """The question's line; the answer's is the next."""
+    question: str
+    sign: str
+    answer: str
+
+    @property
+    def group(self) -> str:
+        """That of all questions to the text."""
+        return digest(self.text.encode())[:16]
+
+
+def in_turns(path: Path, signs: str) -> Iterator[Asked]:
+    """The questions to the texts of a file; an answer begins with one of these signs. Raises `Unusable`."""
+    for (first, text), *lines in blocks(path):
+        if not lines or len(lines) % 2 or text[:1] in f"?{signs}":
+            raise Unusable(
+                f"{path}:{first}: a text, and below it questions (?) and answers ({' or '.join(signs)}) in turns, were to stand here"
+            )
+        if len({question for _, question in lines[::2]}) < len(lines) // 2:
+            raise Unusable(f"{path}:{first}: a question is asked twice of this text")
+        for (number, question), (_, answer) in zip(lines[::2], lines[1::2], strict=True):
+            if question[:2] != "? " or answer[0] not in signs or answer[1:2].strip():
+                raise Unusable(f"{path}:{number}: a question (?) and its answer ({' or '.join(signs)}) take turns")
+            yield Asked(text, number, question[2:].strip(), answer[0], answer[2:].strip())
+
+
 def passages(path: Path) -> list[Row]:
     """The questions of a file to passages, those to one passage in one group. Raises `Unusable`."""
     found = []
-    for (first, passage), *asked in blocks(path):
-        group = digest(passage.encode())[:16]
-        if not asked or len(asked) % 2 or passage[:2] in ("? ", "= "):
-            raise Unusable(f"{path}:{first}: a passage, and below it questions (?) and answers (= or -) in turns, were to stand here")
-        if len({question for _, question in asked[::2]}) < len(asked) // 2:
-            raise Unusable(f"{path}:{first}: a question is asked twice of this passage")
-        for (number, question), (below, answer) in zip(asked[::2], asked[1::2], strict=True):
-            if question[:2] != "? " or (answer[:2] != "= " and answer != "-"):
-                raise Unusable(f"{path}:{number}: a question (?) and its answer (= or -) take turns")
-            words = None if answer == "-" else answer[2:].strip()
-            if words is not None and not places(words, passage):
-                raise Unusable(f"{path}:{below}: {words!r} does not stand in the passage, letter by letter and between words' ends")
-            given = {"question": question[2:].strip(), "context": passage}
-            found.append(Row(f"written-{path.stem}-{number}", given, {"answer": words}, group))
+    for one in in_turns(path, "=-"):
+        words = one.answer if one.sign == "=" else None
+        if words is None and one.answer:
+            raise Unusable(f"{path}:{one.number + 1}: nothing stands behind -, which says that the passage does not tell")
+        if words is not None and not places(words, one.text):
+            raise Unusable(f"{path}:{one.number + 1}: {words!r} does not stand in the passage, letter by letter and between words' ends")
+        given = {"question": one.question, "context": one.text}
+        found.append(Row(f"written-{path.stem}-{one.number}", given, {"answer": words}, one.group))
     return found
 
 
 def problems(path: Path) -> list[Row]:
     """The problems of a file, those to one story in one group. Raises `Unusable`."""
     found = []
-    for (first, story), *asked in blocks(path):
-        group = digest(story.encode())[:16]
-        if not asked or len(asked) % 2 or story[:2] in ("? ", "# "):
-            raise Unusable(f"{path}:{first}: a story, and below it questions (?) and expressions (#) in turns, were to stand here")
-        for (number, question), (below, solution) in zip(asked[::2], asked[1::2], strict=True):
-            if question[:2] != "? " or solution[:2] != "# ":
-                raise Unusable(f"{path}:{number}: a question (?) and the expression that solves it (#) take turns")
-            text = f"{story} {question[2:].strip()}"
-            try:
-                expression = as_written(solution[2:], text)
-            except NotArithmetic as error:
-                raise Unusable(f"{path}:{below}: {error}") from error
-            found.append(Row(f"written-{path.stem}-{number}", {"question": text}, {"expression": expression}, group))
+    for one in in_turns(path, "#"):
+        text = f"{one.text} {one.question}"
+        try:
+            expression = as_written(one.answer, text)
+        except NotArithmetic as error:
+            raise Unusable(f"{path}:{one.number + 1}: {error}") from error
+        found.append(Row(f"written-{path.stem}-{one.number}", {"question": text}, {"expression": expression}, one.group))
     return found
 
 

@@ -50,12 +50,12 @@ def test_questions_to_passages_are_evaluated_on_in_the_form_of_xquad(tmp_path: P
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("A passage of words.\n", r"some\.txt:1: a passage, and below it questions"),
-        ("A passage of words.\n? Of what?\n", r"some\.txt:1: a passage, and below it questions"),
-        ("? Of what?\n= words\n? And?\n-\n", r"some\.txt:1: a passage, and below it questions"),
+        ("A passage of words.\n", r"some\.txt:1: a text, and below it questions"),
+        ("A passage of words.\n? Of what?\n", r"some\.txt:1: a text, and below it questions"),
+        ("? Of what?\n= words\n? And?\n-\n", r"some\.txt:1: a text, and below it questions"),
         ("A passage of words.\n? Of what?\n? And?\n", r"some\.txt:2: a question \(\?\) and its answer"),
         ("A passage of words.\n? Of what?\n=words\n", r"some\.txt:2: a question \(\?\) and its answer"),
-        ("A passage of words.\n? Of what?\n- words\n", r"some\.txt:2: a question \(\?\) and its answer"),
+        ("A passage of words.\n? Of what?\n- words\n", r"some\.txt:3: nothing stands behind -"),
         ("A passage of words.\nOf what?\n= words\n", r"some\.txt:2: a question \(\?\) and its answer"),
         ("A passage of words.\n? Of what?\n= Words\n", r"some\.txt:3: 'Words' does not stand in the passage"),
         ("A passage of words.\n? Of what?\n= word\n", r"some\.txt:3: 'word' does not stand in the passage"),
@@ -83,11 +83,11 @@ def test_problems_to_one_story_are_a_group_and_solved_over_numbers_that_are_told
 @pytest.mark.parametrize(
     ("below", "said"),
     [
-        ("", r"some\.txt:1: a story, and below it questions"),
-        ("? How many?\n", r"some\.txt:1: a story, and below it questions"),
-        ("# 12\n? How many?\n", r"some\.txt:2: a question \(\?\) and the expression"),
-        ("? How many?\n= 12\n", r"some\.txt:2: a question \(\?\) and the expression"),
-        ("? How many?\n# 12-5\n? How many?\n# 12-6\n", r"some\.txt:5: 6 is not told"),
+        ("", r"some\.txt:1: a text, and below it questions"),
+        ("? How many?\n", r"some\.txt:1: a text, and below it questions"),
+        ("# 12\n? How many?\n", r"some\.txt:2: a question \(\?\) and its answer"),
+        ("? How many?\n= 12\n", r"some\.txt:2: a question \(\?\) and its answer"),
+        ("? How many?\n# 12-5\n? And now?\n# 12-6\n", r"some\.txt:5: 6 is not told"),
         ("? How many?\n# 12*1.25\n", r"some\.txt:3: 1\.25 is not told"),
         ("? How many?\n# 3-12\n", r"some\.txt:3: 3-12 is less than zero"),
         ("? How many?\n# 12+*3\n", r"some\.txt:3: '12\+\*3' is no arithmetic"),
