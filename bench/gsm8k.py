@@ -186,7 +186,9 @@ def drawn(problem: Solved, chance: random.Random) -> Solved | None:
     counts = numbers(problem.question)
     alone = [match for match in _NUMBER.finditer(problem.question) if _alone(problem.question, match)]
     free = {Fraction(match[0]) for match in alone if used.count(Fraction(match[0])) == 1 and counts[Fraction(match[0])] == 1}
-    free -= KNOWN | {*_parts(problem.question)}  # what is reckoned with may be the months of a year or a fifth, and not what is told
+    free = (
+        {number for number in free if number > 2} - KNOWN - {*_parts(problem.question)}
+    )  # what is reckoned with may be the months of a year or a fifth, and not what is told
     if not free or any(number not in free and number not in KNOWN for number in used):
         return None
     for _ in range(40):

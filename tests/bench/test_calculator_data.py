@@ -131,3 +131,4 @@ def test_what_everybody_knows_is_reckoned_with_and_not_drawn_anew() -> None:
     assert found.expression.endswith("*12")
     assert "costs 12 and" in found.question
     assert drawn(one("40/5", "Of 40 eggs 5 cats eat a fifth. How many?"), random.Random(0)) is None
+    assert drawn(one("0+2", "Ann has 0 pears and gets 2. How many has she?"), random.Random(0)) is None

@@ -135,6 +135,8 @@ def test_without_a_sentence_is_nothing_made_where_the_rest_still_tells_or_tells_
     again = Passage("It was in 1843. Ada came in 1843. Rain fell at night.", "g", {"When?": "1843", "What fell?": "Rain"})
 
     assert [(row.input["question"], row.output["answer"]) for row in without(again)] == [("What fell?", None), ("When?", "1843")]
+    three = Passage("It was in May. Ada came. Rain fell.", "g", {"When?": "May", "Who?": "Ada", "What fell?": "Rain"})
+    assert [row.output["answer"] is None for row in without(three)] == [True, False]  # one that is silent now, and as many others
     assert not list(without(Passage("Ada was born in 1843. It rained.", "g", {"When?": "1843", "Who?": "Ada"})))
 
 
