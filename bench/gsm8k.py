@@ -186,9 +186,8 @@ def drawn(problem: Solved, chance: random.Random) -> Solved | None:
     counts = numbers(problem.question)
     alone = [match for match in _NUMBER.finditer(problem.question) if _alone(problem.question, match)]
     free = {Fraction(match[0]) for match in alone if used.count(Fraction(match[0])) == 1 and counts[Fraction(match[0])] == 1}
-    free = (
-        {number for number in free if number > 2} - KNOWN - {*_parts(problem.question)}
-    )  # what is reckoned with may be the months of a year or a fifth, and not what is told
+    # What everybody knows stays as it is: it may be the months of a year, or a fifth, and not the number that is told.
+    free = {number for number in free if number > 2} - KNOWN - {*_parts(problem.question)}
     if not free or any(number not in free and number not in KNOWN for number in used):
         return None
     for _ in range(40):
