@@ -81,7 +81,7 @@ class Training:
 
 
 def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False) -> Made:
-    """Trains, or goes on after the last whole epoch of a training that was killed.
+    """Trains, or goes on after the last checkpoint of a training that was killed.
 
     Raises `InputError` N103 for a data set of other types, N104 for one without rows or with one label, N141 for a card that tells no
     labels, N123 for a start that does not fit, N143 for a label with too few texts, N144 where the number does not say which label is

@@ -1,7 +1,7 @@
 """A member of a committee, trained: epochs of length-bucketed batches, each of which follows from the seed and its own number.
 
-After each epoch a checkpoint is written (safetensors, never a pickle); a training that was killed goes on after the last one to the very
-same result on the same machine with as many threads and the same code.
+After each epoch, and every two minutes, a checkpoint is written (safetensors, never a pickle); a training that was killed goes on after the
+last one to the very same result on the same machine with as many threads and the same code.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,10 @@ PER_LABEL = 20
 """Texts of a label whose mean is its first direction."""
 WARMING, DECAY, LONGEST = 0.06, 0.01, 1.0
 """Share of the steps in which the rate rises; weight decay of the adapters; the longest gradient."""
+SAVE_SECONDS = 120.0
+"""Between two checkpoints of an epoch."""
+CHANCE = "chance"
+"""The array of a checkpoint that has the state of the generator that dropout draws from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,25 +88,30 @@ class Epochs:
         checkpoint of another training."""
         optimizer = _optimizer(member, pace.rate)
         seeds = [pace.seed * 1000 + epoch for epoch in range(pace.epochs)]
-        counts = [len(self.batches(seed)) for seed in seeds]
+        order = [(seed, at, batch) for seed in seeds for at, batch in enumerate(self.batches(seed))]
         if (first := _resumed(member, optimizer, self.checkpoint, self.plan)) == 0:
             begin()
-        for epoch in range(first, pace.epochs):
-            torch.manual_seed(seeds[epoch])
-            member.training = True
-            for at, batch in enumerate(self.batches(seeds[epoch])):
-                done, total = sum(counts[:epoch]) + at + 1, sum(counts)
-                share = min(1.0, done / (WARMING * total), (total - done) / ((1 - WARMING) * total))
-                for group in optimizer.param_groups:
-                    group["lr"] = pace.rate * share
-                loss = self.loss(batch)
-                optimizer.zero_grad()
-                torch.autograd.backward(loss)
-                torch.nn.utils.clip_grad_norm_(member.learnt.values(), LONGEST)
-                optimizer.step()
-                told(Step(done, total, loss.item()))
-            member.training = False
-            _save(member, optimizer, self.checkpoint, self.plan, epoch + 1)
+        member.training, saved = True, time.monotonic()
+        for done, (seed, at, batch) in enumerate(order[first:], first + 1):
+            if at == 0:
+                torch.manual_seed(seed)
+            share = min(1.0, done / (WARMING * len(order)), (len(order) - done) / ((1 - WARMING) * len(order)))
+            told(Step(done, len(order), self._step(member, optimizer, batch, pace.rate * share)))
+            if done == len(order) or order[done][1] == 0 or time.monotonic() - saved >= SAVE_SECONDS:
+                _save(member, optimizer, self.checkpoint, self.plan, done)
+                saved = time.monotonic()
+        member.training = False
+
+    def _step(self, member: Adapted, optimizer: torch.optim.AdamW, batch: Sequence[int], rate: float) -> float:
+        """The loss of a batch, which the member has learnt from."""
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = self.loss(batch)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(member.learnt.values(), LONGEST)
+        optimizer.step()
+        return loss.item()
 
 
 @torch.no_grad()
@@ -156,21 +166,21 @@ def _plan(texts: Texts, labels: Sequence[int], count: int, pace: Pace) -> str:
     return mark.hexdigest()
 
 
-def _save(member: Adapted, optimizer: torch.optim.AdamW, path: Path, plan: str, epochs: int) -> None:
+def _save(member: Adapted, optimizer: torch.optim.AdamW, path: Path, plan: str, steps: int) -> None:
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {f"learnt.{name}": array.detach() for name, array in member.learnt.items()}
+    arrays = {f"learnt.{name}": array.detach() for name, array in member.learnt.items()} | {CHANCE: torch.get_rng_state()}
     for name, array in member.learnt.items():
         for key, value in optimizer.state[array].items():
             arrays[f"{key}.{name}"] = value.detach()
     partial = path.with_suffix(".partial")
-    save_file(arrays, partial, {"plan": plan, "epochs": str(epochs)})
+    save_file(arrays, partial, {"plan": plan, "steps": str(steps)})
     os.replace(partial, path)
 
 
 def _resumed(member: Adapted, optimizer: torch.optim.AdamW, path: Path, plan: str) -> int:
-    """Takes up the last checkpoint; the number of epochs that are done."""
+    """Takes up the last checkpoint; the number of steps that are done."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -181,10 +191,12 @@ def _resumed(member: Adapted, optimizer: torch.optim.AdamW, path: Path, plan: st
             if said["plan"] != plan:
                 raise InputError("N140", f"the checkpoint {path} is of another training", hint="remove it")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        steps, chance = int(said["steps"]), arrays[CHANCE]
     except (SafetensorError, KeyError) as error:
         raise InputError("N140", f"the checkpoint {path} cannot be read: {error}", hint="remove it") from error
     with torch.no_grad():
         for name, array in member.learnt.items():
             array.copy_(arrays[f"learnt.{name}"])
             optimizer.state[array] = {key: arrays[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-    return int(said["epochs"])
+    torch.set_rng_state(chance)
+    return steps

@@ -131,7 +131,7 @@ class Face:
 
 
 def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False) -> Made:
-    """Trains, or goes on after the last whole epoch of a training that was killed.
+    """Trains, or goes on after the last checkpoint of a training that was killed.
 
     Raises `InputError` N103 for a data set of other types, N104 for one without rows, N146 for a card that points at nothing, N140 for a
     checkpoint of another training.

@@ -67,7 +67,7 @@ class Example:
 
 
 def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False) -> Made:
-    """Trains, or goes on after the last whole epoch of a training that was killed.
+    """Trains, or goes on after the last checkpoint of a training that was killed.
 
     Raises `InputError` N103 for a data set of other types, N104 for one without rows that can be learnt from, N147 for a card of another
     form, N140 for a checkpoint of another training.

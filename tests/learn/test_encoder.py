@@ -151,9 +151,16 @@ class Killed(Exception):
     pass
 
 
-def test_a_training_that_was_killed_goes_on_to_the_same_result(base: Path, tmp_path: Path) -> None:
-    def run(checkpoint: Path, kill_at: int) -> Tuned:
+@pytest.mark.parametrize(("seconds", "first"), [(60.0, 11), (0.0, 13)])
+def test_a_training_that_was_killed_goes_on_to_the_same_result(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, first: int
+) -> None:
+    monkeypatch.setattr("orchestra.learn.member.SAVE_SECONDS", seconds)
+    steps: list[int] = []
+
+    def run(checkpoint: Path, kill_at: int = -1) -> Tuned:
         def told(step: Step) -> None:
+            steps.append(step.done)
             if step.done == kill_at:
                 raise Killed
 
@@ -162,11 +169,14 @@ def test_a_training_that_was_killed_goes_on_to_the_same_result(base: Path, tmp_p
         hidden = frozen.below([reader.tokens(row.text, 16) for row in own()], PLAN.pace.blocks)
         return trained(frozen, hidden, wanted, 4, PLAN.pace, checkpoint, told)
 
-    whole = run(tmp_path / "whole.safetensors", -1)
+    whole = run(tmp_path / "whole.safetensors")
     with pytest.raises(Killed):
-        run(tmp_path / "cut.safetensors", 13)  # of 20 steps, in the third epoch
-    resumed = run(tmp_path / "cut.safetensors", 3)  # a step of the first epoch, which is not done again
+        run(tmp_path / "cut.safetensors", 13)  # of 20 steps, the third of the third epoch
+    steps.clear()
+    resumed = run(tmp_path / "cut.safetensors")
+    assert steps == [*range(first, 21)]
     assert all(torch.equal(array, resumed.learnt[name]) for name, array in whole.learnt.items())
+    assert not resumed.training
 
 
 def test_a_checkpoint_of_another_training_is_refused(base: Path, tmp_path: Path) -> None:
