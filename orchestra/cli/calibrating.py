@@ -9,6 +9,7 @@ from pathlib import Path
 from orchestra.agent.calibration import Calibration
 from orchestra.cli.opening import Opener
 from orchestra.cli.progress import Meter, Waiting
+from orchestra.cli.results import check_writable, writing
 from orchestra.config import Settings
 from orchestra.errors import InputError
 from orchestra.learn.calibrating import fitted, judged, without, written
@@ -32,6 +33,8 @@ async def calibrated(
     open_: Opener, chosen: Settings, agent: str, data: Path, parts: Sequence[Part], words: tuple[str, str] | None, out: Path | None
 ) -> Calibrated:
     """Asks, fits, and writes the file that the card names. Raises `InputError` N160, N161, N008."""
+    if out is not None:
+        check_writable(out, "--out")
     held_back = DataSet.load(data)
     rows = [row for part in parts for row in held_back.rows[part]]
     waiting = Waiting()
@@ -61,5 +64,6 @@ async def calibrated(
     if out is None and card.folder is None:
         raise InputError("A004", f"the agent {agent!r} has no folder", hint="--out FILE")
     file = out if out is not None else Path(str(card.folder)) / str(card.calibration)
-    file.write_bytes(written(made))
+    with writing(file, "--out"):
+        file.write_bytes(written(made))
     return Calibrated(file, made, len(rows))

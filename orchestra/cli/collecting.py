@@ -14,7 +14,7 @@ from orchestra.cli.screen import note, say
 from orchestra.config import Settings
 from orchestra.errors import InputError
 from orchestra.learn.contract import contract_digest
-from orchestra.learn.dataset import DataSet, Manifest
+from orchestra.learn.dataset import DataSet, Manifest, check_ids
 from orchestra.learn.duplicates import distinct
 from orchestra.learn.gathering import Gathered, of_escalations, of_files, of_runs
 from orchestra.learn.sources import Columns
@@ -59,6 +59,7 @@ async def collect(open_: Opener, chosen: Settings, asked: Asked) -> DataSet:
     gathered += of_files(asked.files, card, asked.columns, asked.licence, answered=teacher is None)
     gathered = gathered.asked()
     if teacher is not None and gathered.open:
+        check_ids(asked.name, (*distinct(gathered.rows).rows, *(one.row for one in gathered.open)))
         gathered += await _taught(open_, chosen, card, teacher, gathered, asked.licence)
         gathered = Gathered(gathered.rows, gathered.origins, (), gathered.left_out)
     gathered = gathered.closed()

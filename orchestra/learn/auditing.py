@@ -22,7 +22,7 @@ from orchestra.learn.metrics import Case
 from orchestra.learn.questions import as_record
 from orchestra.project import Project
 from orchestra.stored import CERTIFICATE, CLAIMS, restored
-from orchestra.values.json import canonical, digest
+from orchestra.values.json import canonical, digest, records
 from orchestra.verify.audits import Output, Said, Unit, Watch, Watched
 from orchestra.verify.claims_file import ClaimsCertificate
 from orchestra.verify.parts import rest
@@ -223,9 +223,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         data = path.read_bytes()
     except OSError as error:
         raise InputError("V021", f"{path} cannot be read: {error.strerror or error}", hint=HINT) from error
-    for number, text in enumerate(data.splitlines(), 1):
-        if text.strip():
-            yield number, text
+    yield from records(data)
 
 
 def _label(text: bytes) -> Label:

@@ -14,7 +14,7 @@ from orchestra.errors import InputError, Place
 from orchestra.learn.metrics import Case, Measure, Right, metric
 from orchestra.learn.questions import Question, Test, as_record, measures_of
 from orchestra.learn.rulings import situation
-from orchestra.values.json import digest
+from orchestra.values.json import digest, records
 from orchestra.values.types import nearest
 from orchestra.verify.acceptance import CONFIDENCE, certifiable
 from orchestra.verify.certificate import Item
@@ -109,7 +109,7 @@ class Predictions:
         except OSError as error:
             raise InputError("V006", f"{path} cannot be read: {error.strerror or error}", hint=hint) from error
         decoder, found = msgspec.json.Decoder(_Predicted), dict[str, _Predicted]()
-        for number, line in enumerate(data.splitlines(), start=1):
+        for number, line in records(data):
             place = Place(str(path), number, text=line.decode("utf-8", "replace"))
             try:
                 one = decoder.decode(line)

@@ -14,7 +14,7 @@ from orchestra.doors import Source
 from orchestra.engine.kinds.acceptance import sources
 from orchestra.errors import InputError, Place
 from orchestra.learn.questions import Question, Test
-from orchestra.values.json import digest
+from orchestra.values.json import digest, records
 from orchestra.verify import back_off, entailment
 from orchestra.verify.entailment import CLAIM, EVIDENCE, Reply
 from orchestra.verify.factuality import Answer
@@ -100,7 +100,7 @@ def read(path: Path, card: Card) -> Labelled:
     except OSError as error:
         raise InputError("V006", f"{path} cannot be read: {error.strerror or error}", hint=HINT) from error
     decoder, rows, bare = msgspec.json.Decoder(_Line), list[Row](), 0
-    for number, text in enumerate(data.splitlines(), start=1):
+    for number, text in records(data):
         place = Place(str(path), number, text=text.decode("utf-8", "replace"))
         try:
             line = decoder.decode(text)

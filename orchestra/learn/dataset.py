@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from orchestra.errors import InputError, Place
-from orchestra.values.json import canonical, digest
+from orchestra.values.json import canonical, digest, records
 
 Part: TypeAlias = Literal["train", "tune", "test"]
 PARTS: tuple[Part, ...] = ("train", "tune", "test")
@@ -141,15 +141,21 @@ class DataSet:
 
 def _check(name: str, rows: Mapping[Part, Sequence[Row]]) -> None:
     parts_of: dict[str, Part] = {}
-    ids: set[str] = set()
     for part, these in rows.items():
         for row in these:
             if parts_of.setdefault(row.group, part) != part:
                 reason = f"the group {row.group!r} of {name} stands in {parts_of[row.group]} and in {part}"
                 raise InputError("N003", reason, hint="orchestra explain N003")
-            if row.id in ids:
-                raise InputError("N004", f"two rows of {name} have the id {row.id!r}", hint="give each row an id of its own")
-            ids.add(row.id)
+    check_ids(name, (row for these in rows.values() for row in these))
+
+
+def check_ids(name: str, rows: Iterable[Row]) -> None:
+    """Refuses rows of which two have one id. Raises `InputError` N004."""
+    ids: set[str] = set()
+    for row in rows:
+        if row.id in ids:
+            raise InputError("N004", f"two rows of {name} have the id {row.id!r}", hint="give each row an id of its own")
+        ids.add(row.id)
 
 
 def _record(rows: Sequence[Row]) -> PartRecord:
@@ -163,7 +169,7 @@ def _lines(rows: Iterable[Row]) -> bytes:
 def _read(path: Path, data: bytes) -> list[Row]:
     decoder = msgspec.json.Decoder(Row)
     rows: list[Row] = []
-    for number, line in enumerate(data.splitlines(), start=1):
+    for number, line in records(data):
         try:
             rows.append(decoder.decode(line))
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:

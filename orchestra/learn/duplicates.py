@@ -1,4 +1,7 @@
-"""Duplicates: rows that say the same, up to case, punctuation, spacing and Unicode form. The first one stays."""
+"""Duplicates: rows that say the same, up to case, punctuation, spacing and Unicode form. The first one stays.
+
+Symbols are no punctuation, and neither are signs beside digits: `7 - 3` is not `7 + 3`, nor `C++` `C#`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from typing import Any
 from orchestra.learn.dataset import Row
 from orchestra.values.json import canonical, digest
 
-_WORD = re.compile(r"\w+")
+_OTHER = re.compile(r"(?P<sign>[-(](?=\s*\d)|(?<=\d)\)|(?<=\d)[.,](?=\d))|[^\w\s]")
+"""A sign beside digits, or something else that is neither a word's, as Python has it, nor a blank."""
+_SYMBOLS = "/*%#&@\\"
+"""Characters that Unicode calls punctuation, and that tell texts apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +59,20 @@ def _plain(value: Any) -> Any:
     """A value whose texts are lists of their words; a text without words stays as it is."""
     match value:
         case str():
-            return _WORD.findall(unicodedata.normalize("NFKC", value).casefold()) or value
+            return _OTHER.sub(_kept, unicodedata.normalize("NFKC", value).casefold()).split() or value
         case dict():
             return {key: _plain(item) for key, item in value.items()}
         case list():
             return [_plain(item) for item in value]
         case _:
             return value
+
+
+def _kept(found: re.Match[str]) -> str:
+    """What stays of a character: vowel signs and accents, which Python does not count to words, symbols, and signs beside digits."""
+    char, category = found[0], unicodedata.category(found[0])
+    if category[0] == "M":
+        return char
+    if found["sign"] or char in _SYMBOLS or category in ("Sm", "Sc", "So"):
+        return f" {char} "
+    return "" if category == "Cf" else " "

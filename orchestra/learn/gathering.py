@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
 
+import msgspec
+
 from orchestra.agent.card import Card
 from orchestra.agent.classical import gives_number
 from orchestra.errors import InputError
@@ -64,9 +66,12 @@ class Gathered:
 
 def of_files(files: Iterable[Path], card: Card, columns: Columns, licence: str, *, answered: bool) -> Gathered:
     """The rows of files; where a teacher is to answer them, their inputs alone. Raises what `sources.read` raises."""
-    gathered = Gathered()
+    gathered, known = Gathered(), set[str]()
     for path in files:
         rows = read(path, card, columns, answered=answered)
+        if not known.isdisjoint(row.id for row in rows):  # files that each count from 1
+            rows = [msgspec.structs.replace(row, id=f"{path.stem}-{row.id}") for row in rows]
+        known |= {row.id for row in rows}
         made = f"columns {dict(columns.named)}" if answered else f"inputs, columns {dict(columns.named)}"
         origin = Origin(path.name, licence, digest(path.read_bytes()), made, len(rows))
         gathered += Gathered(rows, [origin]) if answered else Gathered((), [origin], [Open(row) for row in rows])

@@ -111,7 +111,7 @@ class Epochs:
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(member.learnt.values(), LONGEST)
         optimizer.step()
-        return loss.item()
+        return float(loss)
 
 
 @torch.no_grad()

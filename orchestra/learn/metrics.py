@@ -35,6 +35,8 @@ Kind: TypeAlias = Literal[
     "scaled",
     "calls",
 ]
+ALONE = "output"
+"""The name under which an output that is no record is measured."""
 Right: TypeAlias = Literal["accuracy", "exact", "joint", "number", "scaled", "calls"]
 """Kinds that tell of one answer whether it is right."""
 
@@ -57,9 +59,10 @@ class Measure(BaseModel):
 
     of: Kind
     field: str = ""
-    """The field of the output."""
+    """The field of the output; the whole output where it is left out."""
     expected: str = ""
-    """The key of what was expected; the field's name where it is left out. Of `apgr` also `strong-weak`, the difference of two."""
+    """The key of what was expected; the field's name where it is left out, and all that was expected where both are.
+    Of `apgr` also `strong-weak`, the difference of two."""
     positive: str = ""
     """Of `auroc`: the expected value whose probability the field gives; the others are negative."""
     without: tuple[str, ...] = Field(default=(), strict=False)
@@ -112,11 +115,11 @@ class _Reader:
         self.measure, self.key = measure, measure.expected or measure.field
 
     def given(self, case: Case) -> Any:
-        value = None if case.output is None else case.output.get(self.measure.field)
+        value = None if case.output is None else _valued(case.output, self.measure.field)
         return self.measure.means.get(value, value) if isinstance(value, str) else value
 
     def wanted(self, case: Case) -> Any:
-        return case.expected.get(self.key)
+        return _valued(case.expected, self.key)
 
     def left_out(self, case: Case) -> bool:
         if self.measure.without and self.wanted(case) in self.measure.without:
@@ -131,6 +134,13 @@ class _Reader:
         wanted = self.wanted(case)
         several = wanted if isinstance(wanted, list | tuple) else [] if wanted in (None, "") else [wanted]
         return [str(one["text"] if isinstance(one, Mapping) else one) for one in several]
+
+
+def _valued(record: Mapping[str, Any], key: str) -> Any:
+    """A field of a record, or all of it; of an output that is no record, what it is."""
+    if key:
+        return record.get(key)
+    return record[ALONE] if record.keys() == {ALONE} else record
 
 
 def among(value: Any, values: Any) -> bool:
@@ -268,12 +278,12 @@ def _balanced(parts: Sequence[tuple[Any, Any]]) -> float:
 
 
 def _macro_f1(parts: Sequence[tuple[Any, Any]]) -> float:
-    """The mean F1 over the labels that were expected or given."""
+    """The mean F1 over the labels that were expected or given; to give none is no label, unless none was expected."""
     if not parts:
         return float("nan")
     wanted, given = Counter(pair[0] for pair in parts), Counter(pair[1] for pair in parts)
     both = Counter(pair[0] for pair in parts if pair[0] == pair[1])
-    labels = wanted.keys() | given.keys()
+    labels = wanted.keys() | (given.keys() - {None})
     return sum(2 * both[label] / (wanted[label] + given[label]) for label in labels) / len(labels)
 
 

@@ -54,6 +54,8 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     figures: dict[str, float] = {}
     difference: str = ""
     chance: float | None = None
+    named: str = ""
+    """The adapter of the fleet that its card named before; empty for one in the agent's folder, and for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,16 @@ class Shelf:
     @property
     def place(self) -> Path:
         """The folder of what it has learnt: its adapter's, or its own."""
-        return self.folder / ADAPTER if self.card.kind == "model" else self.folder
+        if self.card.kind != "model":
+            return self.folder
+        return self.folder / (ADAPTER if self.named else self.card.adapter or ADAPTER)
+
+    @property
+    def named(self) -> str:
+        """The adapter that its card names, where that is one of the fleet's; empty for one in the agent's folder, and for none."""
+        name = self.card.adapter or ""
+        own = (self.folder / name).resolve()
+        return "" if own.is_dir() and own.is_relative_to(self.folder.resolve()) else name
 
     @property
     def current(self) -> str:
@@ -203,19 +214,27 @@ class Shelf:
         if wanted:
             self._put(self.shelf / wanted)
         else:
-            self._forget()
+            self._forget(log[-1].named)
         self._write(line)
         return line
 
     def _keep(self) -> None:
-        """Copies what is in use onto the shelf."""
-        found = self.current
-        if found and not (self.shelf / found).is_dir():
-            partial = self.shelf / f".{found}"
-            partial.mkdir(parents=True, exist_ok=True)
-            for name in learnt(self.card, self.place):
-                shutil.copyfile(self.place / name, partial / name)
-            os.replace(partial, self.shelf / found)
+        """Copies what is in use onto the shelf: of an adapter all that its folder has. The fleet keeps adapters there too, without what is
+        said of them."""
+        if not (found := self.current):
+            return
+        names = learnt(self.card, self.place)
+        if self.card.kind == "model":
+            names = tuple(path.name for path in self.place.iterdir() if path.is_file())
+        kept = self.shelf / found
+        partial = kept if kept.is_dir() else self.shelf / f".{found}"
+        partial.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            if not (partial / name).is_file():
+                shutil.copyfile(self.place / name, partial / f".{name}")
+                os.replace(partial / f".{name}", partial / name)
+        if partial != kept:
+            os.replace(partial, kept)
 
     def _put(self, source: Path) -> None:
         if self.card.kind == "model":
@@ -228,7 +247,8 @@ class Shelf:
 
     def _place(self, source: Path) -> None:
         """Puts an adapter's folder in the place of the one that is there."""
-        new, old, place = self.folder / f".{ADAPTER}.new", self.folder / f".{ADAPTER}.old", self.folder / ADAPTER
+        place = self.place
+        new, old = place.with_name(f".{place.name}.new"), place.with_name(f".{place.name}.old")
         for left in (new, old):
             shutil.rmtree(left, ignore_errors=True)
         shutil.copytree(source, new)
@@ -239,25 +259,26 @@ class Shelf:
 
     def _name_it(self) -> None:
         """Makes the card name its adapter, where it does not yet."""
+        if self.named or not self.card.adapter:
+            self._say(f"{FIELD}: {ADAPTER}\n")
+
+    def _say(self, line: str) -> None:
+        """Puts a line in the place of the one of the card that names its adapter."""
         path = self.folder / FILE
         text = path.read_text("utf-8")
-        if self.card.adapter == ADAPTER:
-            return
-        line = f"{FIELD}: {ADAPTER}\n"
         told = _LINE.sub(line, text, count=1) if _LINE.search(text) else f"{text.rstrip()}\n{line}"
         partial = path.with_name(f".{FILE}")
-        partial.write_text(told, "utf-8")
+        partial.write_text(told.rstrip("\n") + "\n", "utf-8")
         os.replace(partial, path)
 
-    def _forget(self) -> None:
-        """Takes the adapter away, and its line out of the card; what runs on arrays cannot be without them."""
+    def _forget(self, named: str) -> None:
+        """Takes the adapter away, and its line out of the card, or gives it the name that it had; what runs on arrays cannot be without
+        them."""
         if self.card.kind != "model":
             raise InputError("N303", f"{self.card.name} had nothing before", hint="restore it from version control")
-        path = self.folder / FILE
-        partial = path.with_name(f".{FILE}")
-        partial.write_text(_LINE.sub("", path.read_text("utf-8"), count=1).rstrip("\n") + "\n", "utf-8")
-        os.replace(partial, path)
-        shutil.rmtree(self.folder / ADAPTER, ignore_errors=True)
+        place = self.place
+        self._say(f"{FIELD}: {named}\n" if named else "")
+        shutil.rmtree(place, ignore_errors=True)
 
     def _write(self, line: Promotion) -> None:
         with (self.folder / LOG).open("ab") as file:
@@ -280,4 +301,5 @@ def promotion(shelf: Shelf, taken: str, at: str, judgement: Judgement, arms: Seq
         figures=dict(arms),
         difference=str(first),
         chance=first.chance,
+        named=shelf.named,
     )

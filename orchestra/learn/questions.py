@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,8 @@ from orchestra.agent.card import Card
 from orchestra.errors import InputError, Place
 from orchestra.learn.dataset import MANIFEST, DataSet, Part
 from orchestra.learn.evaluation_file import FILE, Rows, evaluation_of
-from orchestra.learn.metrics import Measure, Metric, among, metric
-from orchestra.values.json import digest
-
-ALONE = "output"
-"""The name under which an output that is no record is measured."""
+from orchestra.learn.metrics import ALONE, Measure, Metric, among, metric
+from orchestra.values.json import digest, records
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -71,9 +69,12 @@ def measures_of(card: Card, name: str = "") -> tuple[Mapping[str, Measure], bool
 
 
 def _fitting(card: Card) -> dict[str, Measure]:
-    """Measures for the fields of an output's type: texts by SQuAD's exact match and F1, everything else by whether it is the same."""
+    """Measures for the fields of an output's type: texts by SQuAD's exact match and F1, everything else by whether it is the same; so is an
+    output that may be a record and has no fields of its own, as a whole."""
     found: dict[str, Measure] = {}
     fields: Mapping[str, Any] = card.output_schema.get("properties", {}) or {ALONE: card.output_schema}
+    if fields.get(ALONE) is card.output_schema and _may_be_record(card.output_schema, card.output_schema.get("$defs", {})):
+        return {f"{ALONE} right": Measure(of="accuracy")}
     for name, schema in fields.items():
         options = schema.get("anyOf", [schema])
         if any(option.get("type") == "string" and "enum" not in option for option in options):
@@ -84,6 +85,15 @@ def _fitting(card: Card) -> dict[str, Measure]:
         else:
             found[f"{name} right"] = Measure(of="accuracy", field=name)
     return found
+
+
+def _may_be_record(schema: Mapping[str, Any], named: Mapping[str, Any]) -> bool:
+    """Whether an object is among what a schema allows, as it is of one that says no type."""
+    if "$ref" in schema:
+        schema = named.get(str(schema["$ref"]).rpartition("/")[2], {})
+    if options := schema.get("anyOf") or schema.get("oneOf"):
+        return any(_may_be_record(option, named) for option in options)
+    return schema.get("type") == "object" or not schema.keys() & {"type", "enum", "const"}
 
 
 def read_test(path: Path, part: Part = "test", train: Path | None = None) -> Test:
@@ -142,11 +152,11 @@ def _lines(path: Path) -> tuple[list[_Line], str]:
     decoder = msgspec.json.Decoder(_Line)
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputError("N001", f"{path} cannot be read: {reason}", hint="name a data set's folder, or a file of rows") from error
     lines: list[_Line] = []
-    for number, text in enumerate(data.splitlines(), start=1):
+    for number, text in records(data):
         try:
             lines.append(decoder.decode(text))
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:

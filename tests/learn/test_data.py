@@ -126,6 +126,29 @@ def test_duplicates_are_left_out_by_what_they_are() -> None:
     assert (found.same, found.near, found.contradicting) == (1, 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("What is 7 - 3?", "What is 7 + 3?", False),
+        ("What is 6 / 3?", "What is 6 * 3?", False),
+        ("-5 degrees", "5 degrees", False),
+        ("(2 + 3) * 4", "2 + 3 * 4", False),
+        ("It is 1.5", "It is 1 5", False),
+        ("I write C++", "I write C#", False),
+        ("कि", "की", False),
+        ("में", "मैं", False),
+        ("ที่", "ที", False),
+        ("cafe\u0301", "café", True),
+        ("In 1889.", "in 1889", True),
+        ("well-known", "well known", True),
+        ("He said “no” (twice)", "he said 'no', twice!", True),
+        ("co\u00adoperate", "cooperate", True),
+    ],
+)
+def test_symbols_and_vowel_signs_tell_texts_apart_and_punctuation_does_not(one: str, other: str, same: bool) -> None:
+    assert (len(distinct([row(one), row(other)]).rows) == 1) is same
+
+
 ROWS = [
     {"question": "Who?", "context": "Ada.", "answer": "Ada"},
     {"question": "When?", "context": "Ada.", "answer": None, "id": "own"},
@@ -183,6 +206,9 @@ def test_all_faults_are_told_at_once_but_a_missing_column_once(tmp_path: Path, c
         ("rows.csv", "question,context,answer\nWho?,Ada.\n", 2),
         ("rows.csv", "question,context,answer\nWho?,Ada.,x,y\n", 2),
         ("rows.csv", 'question,context,answer\n"Who?,Ada.,x\n', 2),
+        ("rows.csv", "question,context,answer\n\n\nWho?,Ada.\n", 4),
+        ("rows.csv", "question,context,answer\nWho?,A\u2028da.,x\nWho?,Ada.\n", 3),
+        ("rows.csv", "question,context,question\nWho?,Ada.,When?\n", 1),
     ],
 )
 def test_what_is_no_row_is_told_with_its_line(tmp_path: Path, card: Card, name: str, text: str, line: int) -> None:
@@ -191,6 +217,15 @@ def test_what_is_no_row_is_told_with_its_line(tmp_path: Path, card: Card, name: 
     assert error.code == "N010"
     assert error.place is not None
     assert error.place.line == line
+
+
+def test_the_end_of_a_files_name_may_be_in_capitals(tmp_path: Path, card: Card) -> None:
+    assert read(file(tmp_path, "question,context,answer\nWho?,Ada.,Ada\n", "ROWS.CSV"), card, PLAIN)[0].output == {"answer": "Ada"}
+
+
+def test_a_long_cell_of_csv_is_told_as_that(tmp_path: Path, card: Card) -> None:
+    error = refused(file(tmp_path, f"question,context,answer\nWho?,{'Ada ' * 40_000},Ada\n", "rows.csv"), card)
+    assert (error.code, "JSON lines" in error.hint) == ("N010", True)
 
 
 def test_an_empty_a_missing_and_a_binary_file_are_refused(tmp_path: Path, card: Card) -> None:

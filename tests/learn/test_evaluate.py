@@ -9,7 +9,11 @@ from xml.etree import ElementTree
 
 import pytest
 
+from orchestra.agent.card import Card
 from orchestra.doors import Call, Done, Refused
+from orchestra.learn.certifying import rightness
+from orchestra.learn.metrics import Case
+from orchestra.learn.questions import as_record, metrics_of
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import AGENT, TEXT, Simulated, furnish
 from tests.verify.samples import certified
@@ -125,6 +129,22 @@ def test_a_requirement_that_is_missed_exits_with_1_and_fails_in_junit(shell: She
     assert [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None] == ["EM >= 0.9"]
 
 
+def test_a_report_for_ci_gets_its_folder_and_what_cannot_be_written_is_told_first(shell: Shell) -> None:
+    rows(8)
+    assert evaluate(shell, "--require", "EM >= 0.4", "--junit", "reports/of/out.xml").code == 0
+    assert Path("reports/of/out.xml").is_file()
+    shell.opener = Simulated(answer)
+    said = evaluate(shell, "--require", "EM >= 0.4", "--junit", "reports")
+    assert said.err.startswith("C023: reports cannot be written: it is a folder")
+    assert not shell.opener.opened
+
+
+def test_blank_lines_and_the_mark_of_an_editor_are_passed_over(shell: Shell) -> None:
+    rows(2)
+    Path("rows.jsonl").write_bytes(b"\xef\xbb\xbf" + Path("rows.jsonl").read_bytes() + b"\n  \n")
+    assert evaluate(shell, "--json").json["rows"] == 2
+
+
 def test_a_sample_is_the_same_for_the_same_seed(shell: Shell) -> None:
     rows(40)
     first, again, other = (evaluate(shell, "--rows", "9", "--seed", seed, "--json").json for seed in ("1", "1", "2"))
@@ -181,6 +201,32 @@ def test_without_an_evaluation_file_measures_follow_from_the_type(shell: Shell) 
     Path("agents/answerer/evaluation.yaml").unlink()
     said = evaluate(shell, "--json", "--no-untuned")
     assert list(said.json["arms"][0]["metrics"]) == ["answer exact", "answer F1", "quote exact", "quote F1"]
+
+
+TEAM = "{type: object, properties: {team: {type: string}}, required: [team], additionalProperties: false}"
+
+
+@pytest.mark.parametrize(
+    ("output", "given", "wanted", "right"),
+    [
+        ("Team | null", {"team": "b"}, {"team": "a"}, False),
+        ("Team | null", {"team": "a"}, {"team": "a"}, True),
+        ("Team | null", None, {"team": "a"}, False),
+        ("Team | null", None, None, True),
+        ("dict[str, str]", {"output": "b"}, {"output": "a"}, False),
+        ("dict[str, str]", {"x": "b"}, {"x": "b"}, True),
+        ("list[str]", ["a"], ["b"], False),
+        ("list[str]", ["a"], ["a"], True),
+    ],
+)
+def test_an_output_without_fields_is_measured_as_a_whole(tmp_path: Path, output: str, given: Any, wanted: Any, right: bool) -> None:
+    (tmp_path / "agent.yaml").write_text(f"name: desk\nmodel: base\ninput: {{text: str}}\noutput: '{output}'\ntypes: {{Team: {TEAM}}}\n")
+    (tmp_path / "prompt.md").write_text("{{ text }}")
+    card = Card.load(tmp_path)
+    case = Case(as_record(wanted), as_record(given), 0.9)
+    assert [one.of([case]) for one in metrics_of(card)] == [float(right)]
+    assert rightness(card).of(case) is right
+    assert rightness(card).of(Case(as_record(wanted), None)) is (wanted is None), "withheld, which is right where nothing is"
 
 
 def test_a_folder_of_sets_has_the_rows_that_the_evaluation_names(shell: Shell) -> None:

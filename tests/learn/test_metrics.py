@@ -31,6 +31,8 @@ def of(kind: Kind, cases: Sequence[tuple[Any, Any]], **more: Any) -> float:
         ("wrong", [([], "x"), (["y"], "y"), (["y"], None), (["y"], "z")], 2 / 4),
         ("balanced_accuracy", [("a", "a"), ("a", "a"), ("a", "a"), ("b", "a")], 1 / 2),
         ("macro_f1", [("a", "a"), ("a", "b"), ("b", "b")], (2 / 3 + 2 / 3) / 2),
+        ("macro_f1", [("a", "a"), ("a", "a"), ("a", None), ("b", "b")], (4 / 5 + 1) / 2),
+        ("macro_f1", [(None, None), ("a", "a"), ("a", None)], (2 / 3 + 2 / 3) / 2),
         ("auroc", [("yes", 0.9), ("no", 0.1), ("yes", 0.4), ("no", 0.4)], 3.5 / 4),
         ("number", [("1,200", 1200), (3, 3.1), (2.5, "2.5"), (1, None)], 2 / 4),
         ("span_f1", [({"t": {"start": 0, "end": 2}}, {"t": {"start": 0, "end": 2}, "d": {"start": 3, "end": 4}}), ({}, {})], 2 / 3),
@@ -93,6 +95,17 @@ def test_where_less_is_better_a_smaller_figure_is_an_improvement() -> None:
     found = difference(wrong, old, new)
     assert found.value == 1.0
     assert found.chance < 0.01
+
+
+def test_a_metric_that_says_nothing_of_the_cases_makes_nothing_better() -> None:
+    """An AUROC of one label; F1 of spans where neither has any, or the old ones had none."""
+    ranked = metric("r", Measure(of="auroc", field="x", positive="yes"))
+    old, new = ([Case({"x": "no"}, {"x": sure})] * 20 for sure in (0.1, 0.9))
+    spans = metric("s", Measure(of="span_f1", field="x"))
+    none, some = ([Case({"x": {}}, {"x": found})] * 20 for found in ({}, {"t": {"start": 0, "end": 1}}))
+    for found in (difference(ranked, old, new), difference(spans, none, some)):
+        assert math.isnan(found.value)
+        assert found.chance == 1.0
 
 
 def test_few_cases_are_never_sure() -> None:

@@ -75,6 +75,35 @@ def test_going_back_to_no_adapter_takes_it_out_of_the_card(shell: Shell) -> None
     assert weights() == ""
 
 
+def test_what_is_said_of_an_adapter_comes_back_with_it(shell: Shell) -> None:
+    promote(shell)
+    Path("agents/answerer/adapter/manifest.json").write_text('{"base": "tiny"}')
+    adapter(Path("newer/adapter"), "newer")
+    promote(shell, "--force", candidate="newer/adapter")
+    assert not Path("agents/answerer/adapter/manifest.json").exists()
+    assert shell("learn", "rollback", "answerer").code == 0
+    assert Path("agents/answerer/adapter/manifest.json").read_text() == '{"base": "tiny"}'
+
+
+def test_an_adapter_under_a_name_of_its_own_keeps_it(shell: Shell) -> None:
+    card, own = Path("agents/answerer/agent.yaml"), Path("agents/answerer/v1/adapter_model.safetensors")
+    card.write_text(AGENT + "adapter: v1\n")
+    adapter(own.parent, "first")
+    assert promote(shell, "--force").code == 0
+    assert (b"new" in own.read_bytes(), card.read_text()) == (True, AGENT + "adapter: v1\n")
+    assert shell("learn", "rollback", "answerer").code == 0
+    assert (b"first" in own.read_bytes(), card.read_text()) == (True, AGENT + "adapter: v1\n")
+
+
+def test_going_back_to_an_adapter_of_the_fleet_names_it_again(shell: Shell) -> None:
+    card = Path("agents/answerer/agent.yaml")
+    card.write_text(AGENT + "adapter: house_style\n")
+    assert promote(shell, "--force").code == 0
+    assert card.read_text() == AGENT + "adapter: adapter\n"
+    assert shell("learn", "rollback", "answerer").code == 0
+    assert (card.read_text(), weights()) == (AGENT + "adapter: house_style\n", "")
+
+
 def test_one_that_is_not_surely_better_is_not_taken(shell: Shell) -> None:
     said = promote(shell, "--rows", "3")
     assert said.code == 1

@@ -66,6 +66,35 @@ def test_a_column_that_is_not_there_is_named(shell: Shell, project: Path) -> Non
     assert "rows.csv:2" in said.err
 
 
+def test_files_that_each_count_their_rows_from_one_make_one_set(shell: Shell, project: Path) -> None:
+    for name in ("one", "two"):
+        lines = ({"id": at, "context": f"{name} {at}", "question": "who?", "answer": None} for at in range(3))
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said = shell("learn", "data", "finder", "one.jsonl", "two.jsonl", "-o", "set", "--licence", "own", "--tune", "0", "--test", "0")
+    assert said.code == 0, said.err
+    assert sorted(json.loads(line)["id"] for line in Path("set/train.jsonl").read_text().splitlines()) == [
+        *("0", "1", "2"),
+        *("two-0", "two-1", "two-2"),
+    ]
+
+
+def test_where_nothing_can_be_written_nothing_is_done(shell: Shell, project: Path) -> None:
+    Path("afile").write_text("mine")
+    for command in (("data", "finder", "rows.csv", "--licence", "own", *MAPPED), ("train", "finder", "--data", "nowhere")):
+        said = shell("learn", *command, "--out", "afile")
+        assert said.err.startswith("C023: afile cannot be written: "), said.err
+    assert Path("afile").read_text() == "mine"
+
+
+@pytest.mark.parametrize("inside", ["agents/finder", "."])
+def test_a_folder_with_something_else_is_no_place_for_an_adapter(
+    shell: Shell, project: Path, tiny: Path, inside: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = shell("learn", "train", "finder", "--data", "nowhere", "--out", inside)
+    assert said.err.startswith(f"N107: --out cannot be {inside}: it has ")
+    assert Path("agents/finder/agent.yaml").is_file()
+
+
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
