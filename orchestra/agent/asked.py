@@ -48,14 +48,19 @@ _CLOCKS: Final = {"half past": (0, 30), "quarter past": (0, 15), "quarter to": (
 DAYS_NAMED: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _MONTHS = rf"(?:{MONTH_WORDS})\b\.?"
 _DAY = r"(?:3[01]|[12]\d|0?[1-9])(?:st|nd|rd|th)?"
-_UNIT = r"(?:hours?|hrs?|minutes?|mins?|thousands?|millions?|billions?|mn|bn|k)\b"
+_UNIT = r"(?:hours?|hrs?|minutes?|mins?|thousands?|millions?|billions?|trillions?|mn|bn|k)\b"
 _ONE = {"one": 1, **{word: WORDS[word] for word in NUMBERS[:8]}}
 _ONES, _TENS, _NUMBERS = "|".join(_ONE), "|".join(("twenty", *TENS)), "|".join(NUMBERS)
 _SPELT = rf"(?:(?:{_TENS})[- ](?:{_ONES})|(?:{_NUMBERS}) hundred|(?:{'|'.join(WORDS)}))\b"
 _ALONE = rf"(?:one|zero|a million|a billion|{'|'.join(DAYS_NAMED)}|{_MONTHS})"
 """What is a figure only where words make a bound of it: “at least one”, “before May”."""
 _HALF = r"(?: in the (?:morning|afternoon|evening)| at night)"
-_DIGITS = r"(?:\d{1,3}(?:[ '’]\d{3})+(?!\d)|\d{1,3}(?:\.\d{3})+,\d+|\d(?:[\d,]*\d)?(?:\.\d+)?)"
+_GROUPED = "[ \u00a0\u2009\u202f'’]"
+"""What stands between thousands but points and commas."""
+_DIGITS = (
+    rf"(?:\d{{1,3}}(?:{_GROUPED}\d{{3}})+(?!\d)(?:[.,]\d+)?|\d{{1,3}}(?:\.\d{{3}})+,\d+|\d{{1,3}}(?:\.\d{{3}}){{2,}}(?![.\d])"
+    r"|\d(?:[\d,]*\d)?(?:\.\d+)?)"
+)
 _ASKED = re.compile(
     r"(?<![\w.,])(?:"
     r"\d{4}-\d\d-\d\d|\d{1,2}(?P<stroke>[./])\d{1,2}(?P=stroke)(?:\d{4}|\d\d)(?!\d)"
@@ -65,10 +70,14 @@ _ASKED = re.compile(
     rf"|\d{{1,2}}(?:[:.][0-5]\d)?(?: ?[ap]\.?m\b\.?| ?o['’]clock\b(?:{_HALF})?|{_HALF})|\d{{1,2}}:[0-5]\d\b"
     r"|\d{1,6} ?(?:hours?|hrs?|h)(?: and)? \d{1,6} ?(?:minutes?|mins?|m)\b"
     rf"|(?:[-−–]|minus )[$€£¥]?{_DIGITS})"
+    rf"|(?:(?<=[$€£¥])|(?<=[$€£¥] )){_DIGITS} ?[mb]\b|(?<![\w.,]){_DIGITS}(?-i:M)\b"
     rf"|(?<!\d){_DIGITS}(?:[ -]?{_UNIT})?"
     rf"|\b{_SPELT}(?:[ -]{_UNIT})?|\b{_ALONE}\b",
     re.IGNORECASE | re.ASCII,
 )
+_OTHERS = re.compile(rf"\d{{1,3}}(?:{_GROUPED}\d{{3}}|\.\d{{3}}[.,])")
+"""A number as others write it."""
+_LETTERS: Final = {"k": "thousand", "m": "million", "b": "billion"}
 _SIGN = re.compile(r"^(?:[-−–]|minus )[$€£¥]?")
 _MINUEND = re.compile(r"[\d%)] *$")
 """A figure, behind which a minus is no sign."""
@@ -125,8 +134,8 @@ def _measure(text: str) -> str:
     if (both := re.fullmatch(r"(\d+) ?h[a-z]*(?: and)? (\d+) ?m[a-z]*", text)) is not None:
         return f"{int(both[1]) * 60 + int(both[2])} minutes"
     text = _SIGN.sub("-", text).replace(" of ", " ")
-    text = re.sub(r"^(\d{1,3}(?:[ '’.]\d{3})+)(,\d+)?(?=\D|$)", _joined, text) if re.match(r"\d{1,3}(?:[ '’]|\.\d{3},)", text) else text
-    text = re.sub(r"(?<=\d)[- ]?k$", " thousand", text)
+    text = re.sub(rf"^(\d{{1,3}}(?:(?:{_GROUPED}|\.)\d{{3}})+)([.,]\d+)?(?=\D|$)", _joined, text) if _OTHERS.match(text) else text
+    text = re.sub(r"(?<=\d)[- ]?([kmb])$", lambda found: f" {_LETTERS[found[1]]}", text)
     text = {"one": "1", "zero": "0", "a million": "1 million", "a billion": "1 billion"}.get(text, text)
     if (spelt := re.match(_SPELT, text)) is None:
         return re.sub(r"(?<=\d)-(?=[a-z])", " ", text)

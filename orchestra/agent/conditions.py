@@ -63,7 +63,7 @@ def holding(sheet: Sheet, column: int, bound: str, spot: int) -> tuple[bool, ...
     if given is None:
         return None
     cells = [sheet.cell(row, column) for row in range(len(sheet.table))]
-    holds = within(cells[sheet.top :], given.measure, bound, " ".join(cells[: sheet.top]))
+    holds = within(cells[sheet.top :], given.measure, bound, " ".join(cells[: sheet.top]), sheet.spelt_in(column))
     return None if holds is None else (*[False] * sheet.top, *holds)
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from orchestra.agent.asked import Given, given
 from orchestra.agent.table_ways import figure
+from orchestra.values.measure import Spelling, spelling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,9 +26,13 @@ MAX_QUESTION = 128
 """Tokens of a question that are read at most."""
 MAX_HEAD = 3
 """Rows of a table that are taken for its head at most."""
-_FIGURES = re.compile(r"(?<![\w.,])\(?[-−–]?[$€£¥]?\d(?:[\d,]*\d)?(?:\.\d+)?\)?")
+_FIGURES = re.compile(
+    r"(?<![\w.,])\(?[-−–]?[$€£¥]?(?:\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}(?![\d.])|\d(?:[\d,]*\d)?(?:\.\d+)?)\)?"
+)
 """Figures of the text: of `2010-2015` and `COVID-19` the stroke is no minus."""
 _YEAR = re.compile(r"\((?:19|20)\d\d\)")
+_NOTES = re.compile(r"\(?\d{1,2},\d\)?")
+"""Two notes, or a number with a decimal comma: of the other columns of a table it says nothing."""
 TOTAL = re.compile(r"\s*(?:(?:grand |sub-?)?total|average)\b|\s*(?:mean|sum|all|together)\s*$", re.IGNORECASE)
 """The first cell of a row that is of other rows."""
 A = TypeVar("A")
@@ -78,6 +84,13 @@ def heads(table: Sequence[Sequence[str]]) -> int:
     return count
 
 
+def spellings(rows: Sequence[Sequence[str]]) -> list[Spelling]:
+    """How the columns of a table are written: as their own cells tell, or else those of all, for a table is written by one hand."""
+    all_of = spelling([cell for row in rows for cell in row if not _NOTES.fullmatch(cell.strip())])
+    columns = zip_longest(*rows, fillvalue="")
+    return [Spelling(*map(max, spelling(column), all_of)) for column in columns]
+
+
 class Sheet:
     """What is read for one question."""
 
@@ -85,6 +98,8 @@ class Sheet:
         """`tokens` are those of a window at most."""
         self.question, self.table, self.paragraphs = question, table, paragraphs
         self.top = heads(table)
+        self.spelt = spellings(table[self.top :])
+        """How each column is written, from the row below the head on."""
         self.spots: list[Spot] = []
         self.text = ""
         """The table and the text, as they are read behind the question."""
@@ -102,7 +117,7 @@ class Sheet:
             for column, cell in enumerate(cells):
                 plain = " ".join(cell.split())
                 if plain:
-                    self._add(Spot(plain, row, column, figure(plain)), plain)
+                    self._add(Spot(plain, row, column, figure(plain, points=self.spelt_in(column).points)), plain)
                 self.text += " | "
             self.text += "\n"
             after_head = len(self.text) if row < self.top else after_head
@@ -154,6 +169,10 @@ class Sheet:
             while at < len(places) and places[at][1] <= span[0]:
                 at += 1
             yield places[at][2] if at < len(places) and places[at][0] <= span[0] < places[at][1] else -1
+
+    def spelt_in(self, column: int) -> Spelling:
+        """How a column is written."""
+        return self.spelt[column] if column < len(self.spelt) else Spelling()
 
     def cell(self, row: int, column: int) -> str:
         """What stands in a cell; nothing where the row ends before it."""

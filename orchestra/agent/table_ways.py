@@ -9,7 +9,8 @@ from typing import Final
 
 from orchestra.agent.units import UNITS
 from orchestra.values.arithmetic import NotArithmetic, evaluate
-from orchestra.values.measure import measures
+from orchestra.values.digits import RUN, plain
+from orchestra.values.measure import Spelling, measures, spelling
 
 CELLS, TEXT, COUNT, MOST, LEAST = "cells", "text", "count", "most", "least"
 SUM, MEAN, RANGE = "sum", "mean", "range"
@@ -41,7 +42,9 @@ rows that are counted, compared or bounded, by which column they are compared, t
 hold as well."""
 
 _DIGITS = r"-?\d[\d,]*(?:\.\d+)?"
-_FIGURE = re.compile(r"\(?\s*(?P<sign>[-−–])?\s*[$€£¥]?\s*(?P<digits>\d[\d,]*(?:\.\d+)?|\.\d+)\s*%?\s*\)?")
+_FIGURE = re.compile(rf"\(?\s*(?P<sign>[-−–])?\s*[$€£¥]?\s*(?P<digits>{RUN})\s*%?\s*\)?")
+_LAKHS = re.compile(r"\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?")
+"""A figure with commas as India has them, which no expression has; those of others stay, and so do lists such as `1,2,3`."""
 _CLOCK = re.compile(r"(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?: ?(?P<half>[ap])\.?m\.?)?", re.IGNORECASE)
 _AROUND = re.compile(r"[\s$€£¥%)]*")
 """What may stand around a figure in brackets that is less than nothing."""
@@ -61,10 +64,11 @@ _PAIR: Final = {
 }
 
 
-def figure(text: str) -> str | None:
+def figure(text: str, *, points: bool = False) -> str | None:
     """The first figure of a text as an expression has it: without its currency, negative behind a minus or in brackets. None without.
 
-    A time of the day is its minutes, `(9 * 60 + 15)`, so that a difference of two says how long something takes.
+    A time of the day is its minutes, `(9 * 60 + 15)`, so that a difference of two says how long something takes. `points` says whether
+    points stand between thousands where the figure leaves it open.
     """
     if (clock := _CLOCK.fullmatch(text.strip())) is not None:
         half = (clock["half"] or "").lower()
@@ -73,7 +77,9 @@ def figure(text: str) -> str | None:
     found = _FIGURE.search(text)
     if found is None:
         return None
-    digits = re.sub(r"^0+(?=\d)", "", found["digits"].rstrip(","))
+    run = found["digits"]
+    digits = plain(run, points=points)
+    digits = re.sub(r"^0+(?=\d)", "", run if digits == run.replace(",", "") and not _LAKHS.fullmatch(run) else digits)
     bracketed = found[0].lstrip().startswith("(") and _AROUND.fullmatch(text[: found.start()] + text[found.end() :]) is not None
     signed = found["sign"] is not None and not text[: found.start("sign")].strip(" $€£¥(")
     return f"-{digits}" if signed or bracketed else digits
@@ -90,15 +96,16 @@ def expression(way: str, figures: Sequence[str]) -> str:
     return total if way == SUM else f"({total}) / {len(figures)}"
 
 
-def span(texts: Sequence[str]) -> tuple[int, int] | None:
+def span(texts: Sequence[str], spelt: Spelling | None = None) -> tuple[int, int] | None:
     """Where in a column the most and the least stand, if the difference of their figures is that of what the column is put in order by: of
     dates, of durations in hours and minutes, and of millions beside thousands it is not."""
-    order = measures(texts)
+    spelt = spelt or spelling(texts)
+    order = measures(texts, spelt)
     known = [(value, at) for at, value in enumerate(order) if value is not None]
     if not known:
         return None
     (least, low), (most, high) = min(known, key=lambda one: one[0]), max(known, key=lambda one: one[0])
-    first, second = figure(texts[high]), figure(texts[low])
+    first, second = (figure(texts[at], points=spelt.points) for at in (high, low))
     same = (
         first is not None
         and second is not None

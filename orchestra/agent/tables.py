@@ -453,7 +453,7 @@ def _extreme(way: str, sheet: Sheet, logits: Logits[NDArray[Any]], counted: _Row
     rows = counted.compared
     cells = {(spot.row, spot.column): at for at, spot in enumerate(sheet.spots) if spot.row >= 0}
     for column in np.argsort(-logits.by):
-        tops = extremes(_texts(sheet, cells, rows, int(column)), most=way == MOST)
+        tops = extremes(_texts(sheet, cells, rows, int(column)), most=way == MOST, spelt=sheet.spelt_in(int(column)))
         if not tops:
             continue
         top = rows[tops[0]]
@@ -471,7 +471,7 @@ def _range(sheet: Sheet, logits: Logits[NDArray[Any]], counted: _Rows) -> Found 
     rows = counted.compared
     cells = {(spot.row, spot.column): at for at, spot in enumerate(sheet.spots) if spot.row >= 0}
     for column in np.argsort(-logits.by):
-        ends = span(_texts(sheet, cells, rows, int(column)))
+        ends = span(_texts(sheet, cells, rows, int(column)), sheet.spelt_in(int(column)))
         if ends is not None:
             spots = tuple(cells[rows[at], int(column)] for at in ends)
             return Found(RANGE, float(shares(logits.by)[column]) * counted.sure, spots, rows, int(column))

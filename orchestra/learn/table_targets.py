@@ -153,7 +153,7 @@ def _column(begun: Target, way: str, output: Mapping[str, Any], sheet: Sheet) ->
     fit = []
     for column in range(max(map(len, sheet.table), default=0)):
         cells = [sheet.cell(row, column) for row in rows]
-        figures = [said for cell in cells if (said := figure(" ".join(cell.split()))) is not None]
+        figures = [said for cell in cells if (said := figure(" ".join(cell.split()), points=sheet.spelt_in(column).points)) is not None]
         if way == CELLS:
             same = sorted(_plain(cell) for cell in cells if cell.strip()) == sorted(map(_plain, output["quotes"]))
         else:
@@ -237,7 +237,7 @@ def _compared(begun: Target, way: str, quotes: Sequence[str], column: int | None
     rows = sorted(begun.rows)
     if column is None or not rows or len(quotes) != 1:
         return None
-    tops = {rows[at] for at in extremes([sheet.cell(row, column) for row in rows], most=way == MOST)}
+    tops = {rows[at] for at in extremes([sheet.cell(row, column) for row in rows], most=way == MOST, spelt=sheet.spelt_in(column))}
     asked = {spot.column for spot in sheet.spots if spot.row in tops and _same(spot.text, quotes[0])}
     return replace(begun, by=column, asked=frozenset(asked)) if asked else None
 

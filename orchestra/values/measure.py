@@ -1,13 +1,17 @@
 """Measures: what the cells of a column are put in order by, such as sums of money, times of a day, durations and dates.
 
-A column is measured as one: what stands in it says whether `9.40` is a price or a time, and the unit of most cells is that of all.
+A column is measured as one: what stands in it says whether `9.40` is a price or a time, `1.234` more than a thousand and `1/2/2024` in
+January, and the unit of most cells is that of all.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Final, TypeAlias
+from functools import partial
+from typing import Final, NamedTuple, TypeAlias
+
+from orchestra.values.digits import RUN, plain, pointed
 
 MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 MONTH_WORDS: Final = (
@@ -16,8 +20,15 @@ MONTH_WORDS: Final = (
 """Names of months, short and long, as a pattern."""
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAYS: Final = "mon(?:day)?s? tue(?:s|sday|sdays)? wed(?:nesday)?s? thu(?:r|rs|rsday|rsdays)? fri(?:day)?s? sat(?:urday)?s? sun(?:day)?s?"
-GREAT: Final = {"thousand": 1e3, "million": 1e6, "mn": 1e6, "billion": 1e9, "bn": 1e9}
+GREAT: Final = {
+    **dict.fromkeys(("thousand", "tsd"), 1e3),
+    **dict.fromkeys(("million", "mn", "mln", "mio"), 1e6),
+    **dict.fromkeys(("billion", "bn", "bln", "mrd"), 1e9),
+    "trillion": 1e12,
+}
 """Words behind a number that multiply it; a letter alone may be a unit."""
+LETTERS: Final = {"k": 1e3, "m": 1e6, "b": 1e9}
+"""Letters that do where a currency stands before, or where all numbers of a column have one."""
 ABOVE, FROM, BELOW, UPTO = "above", "from", "below", "upto"
 BOUNDS: Final = (ABOVE, FROM, BELOW, UPTO)
 """What a limit may be: `from` and `upto` are with it, `above` and `below` without."""
@@ -39,51 +50,81 @@ _DATES = tuple(
         rf"(?:\w{{2,9}},? )?{_MONTH} (?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:,? (?P<year>\d{{4}}))?",
         rf"{_MONTH},?(?: (?P<year>\d{{4}}))?",
         r"(?P<year>\d{4})-(?P<number>\d\d)-(?P<day>\d\d)",
-        r"(?P<day>\d{1,2})[./](?P<number>\d{1,2})[./](?P<year>\d{2,4})",
+        r"q(?P<quarter>[1-4]),? (?P<year>\d{4})",
+        r"(?P<first>\d{1,2})[./](?P<second>\d{1,2})[./](?P<year>\d{2,4})",
+        r"(?P<first>\d{1,2})-(?P<second>\d{1,2})-(?P<year>\d{4})",
     )
 )
+_NUMERIC = _DATES[-2:]
+"""Dates of which the first number may be the day or the month."""
 _DAY = re.compile("(" + _DAYS.replace(" ", "|") + r")\b.*", re.IGNORECASE)
-_NUMBER = re.compile(r"(?P<digits>\d[\d,' ]*(?:\.\d+)?|\.\d+)")
+_NUMBER = re.compile(rf"(?P<parts>\d{{1,6}}['’′]\d{{1,2}}(?!\d))|(?P<digits>{RUN})")
+"""A number; minutes and seconds, such as `4'35`, are in the order of their digits."""
+_CURRENCY = r"(?:[$€£¥₹]|(?<![A-Z])(?:USD|EUR|GBP|CHF|JPY|CNY|INR|CAD|AUD)(?![A-Z]))"
+_PRICE, _PRICED = re.compile(rf"{_CURRENCY}[\s(]*[-−–]?\s*$"), re.compile(rf"\s?[kmbKMB]\s?{_CURRENCY}")
+"""What stands before a sum of money, and behind one with a letter."""
+_LETTER = re.compile(r"(?P<letter>[kmb])(?![\w²³/])|\s(?P<apart>[kmb])[\s+).]*$", re.IGNORECASE)
+_LETTERED = re.compile(rf"[-−–+~<>≈(]?\s?{RUN}(?P<letter>[kKMB]?)\+?\)?")
+"""A number and perhaps such a letter, and nothing else; a small `m` is a metre."""
 _MINUS = re.compile(r"[$€£¥]?\s*(?:\(?\s*[$€£¥]?\s*[-−–]\s*[$€£¥]?|\(\s*[$€£¥]?)\s*")
 """What stands before a number that is less than nothing, and nothing else does."""
 _HOURS, _MINUTES = re.compile(r"\b(?:h|hrs?|hours?)\b", re.IGNORECASE), re.compile(r"\b(?:min|mins|minutes?)\b", re.IGNORECASE)
 """Units of durations in the head of a column."""
-_COMMA = re.compile(r"\d+,\d{1,2}")
-"""A number with a decimal comma."""
 
 
-def measures(column: Sequence[str]) -> list[float | None]:
-    """What each text of a column is put in order by, None for one that has no measure. All None where no kind reads half of them."""
-    return _read(column)[1]
+class Spelling(NamedTuple):
+    """How the numbers and the dates of a column are written, where one alone leaves it open."""
+
+    points: bool = False
+    """Whether points stand between thousands, and a comma is the decimal one."""
+    month_first: bool = False
 
 
-def _read(column: Sequence[str]) -> tuple[_Kind | None, list[float | None]]:
+def spelling(texts: Sequence[str]) -> Spelling:
+    """How texts are written, as those tell that leave nothing open; as an English book has it where none does."""
+    dates = [found for text in texts for form in _NUMERIC if (found := form.fullmatch(text.strip())) is not None]
+    month_first = any(int(one["second"]) > 12 for one in dates) and all(int(one["first"]) <= 12 for one in dates)
+    return Spelling(pointed(texts), month_first)
+
+
+def measures(column: Sequence[str], spelt: Spelling | None = None) -> list[float | None]:
+    """What each text of a column is put in order by, None for one that has no measure. All None where no kind reads half of them.
+
+    `spelt` is how it is written, where more than these texts tell that.
+    """
+    return _read(column, spelt or spelling(column))[1]
+
+
+def _read(column: Sequence[str], spelt: Spelling) -> tuple[_Kind | None, list[float | None]]:
     """How a column is measured, and the measures."""
     texts = [" ".join(text.split()) for text in column]
     filled = [text for text in texts if any(letter.isalnum() for letter in text)]
-    for kind in (_clock, _date, _lap, _duration, _day, _number):
-        read = [kind(text) if text in filled else None for text in texts]
+    readers: dict[_Kind, _Kind] = {kind: kind for kind in (_clock, _date, _lap, _duration, _day, _number)}
+    readers[_date] = partial(_date, month_first=spelt.month_first)
+    readers[_number] = partial(_number, points=spelt.points, lettered=_lettered(filled))
+    for kind, reader in readers.items():
+        read = [reader(text) if text in filled else None for text in texts]
         enough = 0.9 if kind is not _number else LEAST_SHARE
         if filled and sum(one is not None for one in read) >= max(1.0, enough * len(filled)):
             return kind, read
     return None, [None] * len(texts)
 
 
-def within(column: Sequence[str], limit: str, bound: str, head: str = "") -> list[bool] | None:
+def within(column: Sequence[str], limit: str, bound: str, head: str = "", spelt: Spelling | None = None) -> list[bool] | None:
     """Which texts of a column are on the right side of a limit; one that has no measure is not.
 
-    `bound` is one of `BOUNDS`, `head` the column's, which may tell a unit (`Duration (min)`). None where the limit is no measure of the
-    column's kind: a time of the day beside prices.
+    `bound` is one of `BOUNDS`, `head` the column's, which may tell a unit (`Duration (min)`), `spelt` as for `measures`. None where the
+    limit is no measure of the column's kind: a time of the day beside prices.
     """
-    kind, read = _read(column)
+    kind, read = _read(column, spelt := spelt or spelling(column))
     text = " ".join(limit.lower().replace(" of ", " ").split())
     if kind is None or bound not in BOUNDS:
         return None
     if kind is _date:
-        found = _to_the_day(column, text)
+        found = _to_the_day(column, text, spelt)
     else:
         late = text == "midnight" and bound in (BELOW, UPTO)  # the end of the day, and not its beginning
-        edge = _number_limit(column, text, head) if kind is _number else _limit(kind, column, "24:00" if late else text)
+        edge = _number_limit(column, text, head, spelt) if kind is _number else _limit(kind, column, "24:00" if late else text)
         found = None if edge is None else (read, edge)
     if found is None:
         return None
@@ -106,18 +147,23 @@ def _limit(kind: _Kind, column: Sequence[str], limit: str) -> float | None:
     return kind(limit)
 
 
-def _number_limit(column: Sequence[str], limit: str, head: str) -> float | None:
+def _number_limit(column: Sequence[str], limit: str, head: str, spelt: Spelling) -> float | None:
     """What a limit is among numbers; None where it is none, as a time of the day."""
     if _clock(limit) is not None or _date(limit) is not None:
         return None
-    known = [abs(value) for value in map(_number, column) if value is not None]
+    lettered = _lettered(column)
+    known = [abs(value) for one in column if (value := _number(one, points=spelt.points, lettered=lettered)) is not None]
     if (minutes := _minutes_of(limit)) is not None:
         hours = _HOURS.search(head) or (not _MINUTES.search(head) and "h" in limit and max(known, default=0.0) <= 24)
         return minutes / 60 if hours else minutes
-    edge = _number(limit)
+    edge = _number(limit, points=spelt.points and "," not in limit)  # an English question has commas between thousands, to any table
     stated, great = _great(head), _great(limit)
-    if edge is None or not known or _great("\n".join(column)) > 1:
-        return edge  # the cells say their unit
+    if edge is None or not known:
+        return edge
+    units = {_times(one, found, lettered=lettered) for one in column if (found := _NUMBER.search(one)) is not None}
+    if units != {1.0} or _great("\n".join(column)) > 1:  # the cells say their unit, and “over 5” of millions leaves it out
+        bare = len(units) == 1 and not re.search("[a-z]", limit)
+        return edge * min(units) if bare and edge * 10 < min(known) <= edge * min(units) * 10 else edge
     if stated > 1 and great > 1:
         return edge / stated
     if edge <= max(known):
@@ -140,10 +186,11 @@ def _minutes_of(text: str) -> float | None:
     return _duration(text)
 
 
-def _to_the_day(column: Sequence[str], limit: str) -> tuple[list[float | None], float] | None:
+def _to_the_day(column: Sequence[str], limit: str, spelt: Spelling) -> tuple[list[float | None], float] | None:
     """The dates of a column and a limit, both to the day, month or year that the limit has."""
-    edge = (int(limit), 0, 0) if re.fullmatch(r"(?:19|20)\d\d", limit) else _calendar(limit)
-    dates = [_calendar(" ".join(one.split())) for one in column]
+    month_first = spelt.month_first or spelling([*column, limit]).month_first
+    edge = (int(limit), 0, 0) if re.fullmatch(r"(?:19|20)\d\d", limit) else _calendar(limit, month_first=month_first)
+    dates = [_calendar(" ".join(one.split()), month_first=month_first) for one in column]
     years = {one[0] for one in dates if one is not None}
     if edge is None or (not edge[0] and len(years) > 1) or (edge[0] and years == {0}):
         return None
@@ -155,9 +202,9 @@ def _to_the_day(column: Sequence[str], limit: str) -> tuple[list[float | None], 
     return [None if one is None else to(one) for one in dates], to(edge)
 
 
-def extremes(column: Sequence[str], *, most: bool) -> list[int]:
+def extremes(column: Sequence[str], *, most: bool, spelt: Spelling | None = None) -> list[int]:
     """Where in a column the largest measure stands, or the smallest; several where they are equal, none where nothing has a measure."""
-    known = [(value if most else -value, at) for at, value in enumerate(measures(column)) if value is not None]
+    known = [(value if most else -value, at) for at, value in enumerate(measures(column, spelt)) if value is not None]
     top = max(known)[0] if known else None
     return [at for value, at in known if value == top]
 
@@ -179,21 +226,29 @@ def _minutes(hour: int, minute: int, half: str | None) -> float:
     return float(hour * 60 + minute)
 
 
-def _date(text: str) -> float | None:
-    found = _calendar(text)
+def _date(text: str, *, month_first: bool = False) -> float | None:
+    found = _calendar(text, month_first=month_first)
     return None if found is None else found[0] * 372.0 + found[1] * 31.0 + found[2]
 
 
-def _calendar(text: str) -> tuple[int, int, int] | None:
-    """Year, month and day of a date, 0 for what it leaves out."""
+def _calendar(text: str, *, month_first: bool = False) -> tuple[int, int, int] | None:
+    """Year, month and day of a date, 0 for what it leaves out; None for what is in no calendar."""
     for form in _DATES:
         if (found := form.fullmatch(text)) is None:
             continue
         said = found.groupdict()
-        month = MONTHS.index(said["month"][:3].lower()) + 1 if said.get("month") else int(said["number"])
+        if form in _NUMERIC:
+            day, month = (int(said[name]) for name in (("second", "first") if month_first else ("first", "second")))
+            day, month = (month, day) if month > 12 >= day else (day, month)
+        else:
+            number = int(said.get("number") or int(said.get("quarter") or 0) * 3)
+            month = MONTHS.index(said["month"][:3].lower()) + 1 if said.get("month") else number
+            day = int(said["day"]) if said.get("day") else None
+        if not 1 <= month <= 12 or not (day is None or 1 <= day <= 31):
+            return None
         year = int(said["year"] or 0)
         year += 0 if not said["year"] or year >= 100 else 2000 if year < 50 else 1900
-        return year, month, int(said.get("day") or 0)
+        return year, month, day or 0
     return None
 
 
@@ -204,8 +259,8 @@ def _lap(text: str) -> float | None:
 
 def _duration(text: str) -> float | None:
     found = _DURATION.fullmatch(text)
-    if found is None or not (found["hours"] or (found["minutes"] and not text.isdigit())):
-        return None
+    if found is None or not (found["hours"] or (found["minutes"] and not text.isdigit() and not text.endswith("M"))):
+        return None  # of `5M` there are millions
     return int(found["hours"] or 0) * 60.0 + int(found["minutes"] or 0)
 
 
@@ -214,12 +269,27 @@ def _day(text: str) -> float | None:
     return None if found is None else float(DAYS.index(found[1][:3].lower()))
 
 
-def _number(text: str) -> float | None:
+def _number(text: str, *, points: bool = False, lettered: bool = False) -> float | None:
     found = _NUMBER.search(text)
     if found is None:
         return None
-    digits = found["digits"].strip(",' ")
-    plain = digits.replace(",", ".") if _COMMA.fullmatch(digits) else re.sub(r"[,' ]", "", digits)
-    rest = text[found.end() :].strip(" )+").lower().split(" ")[0].removesuffix("s")
-    value = float(plain) * GREAT.get(rest, 1.0)
+    digits = re.sub(r"\D", "", found[0]) if found["parts"] else plain(found[0], points=points)
+    value = float(digits) * _times(text, found, lettered=lettered)
     return -value if _MINUS.fullmatch(text[: found.start()]) else value
+
+
+def _times(text: str, found: re.Match[str], *, lettered: bool) -> float:
+    """What the word or the letter behind a number multiplies it by."""
+    rest = text[found.end() :]
+    letter = _LETTER.match(rest)
+    if letter is not None and ((lettered and letter["letter"]) or _PRICE.search(text[: found.start()]) or _PRICED.match(rest)):
+        return LETTERS[(letter["letter"] or letter["apart"]).lower()]
+    return GREAT.get(rest.strip(" )+$€£¥").lower().split(" ")[0].rstrip(".,").removesuffix("s"), 1.0)
+
+
+def _lettered(column: Sequence[str]) -> bool:
+    """Whether letters glued to the numbers of a column multiply them: all have one, or those that have none stand beside thousands."""
+    numbers = [text for text in column if _NUMBER.search(text)]
+    found = [one for text in numbers if (one := _LETTERED.fullmatch(text.strip())) is not None]
+    letters = {one["letter"].lower() for one in found}
+    return bool(found) and len(found) == len(numbers) and ("" not in letters or "k" in letters)

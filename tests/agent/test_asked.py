@@ -38,6 +38,8 @@ def bounds(question: str) -> list[str | None]:
         ("two hundred and twelve hundred", [("two hundred", "200"), ("twelve hundred", "1200")]),
         ("60 thousand, 1.5 million and three billion", [("60 thousand", "60"), ("1.5 million", "1.5"), ("three billion", "3")]),
         ("in 2019", [("2019", "2019")]),
+        ("1.234.567, 1.234,50 and 12\u202f345,6", [("1.234.567", "1234567"), ("1.234,50", "1234.50"), ("12\u202f345,6", "12345.6")]),
+        ("version 1.2.3, and 12,5 of 0,5", [("1.2", "1.2"), ("3", "3"), ("12,5", "12.5"), ("0,5", "0.5")]),
     ],
 )
 def test_figures_are_found_in_order_in_words_too(question: str, figures: list[tuple[str, str]]) -> None:
@@ -50,6 +52,17 @@ def test_figures_are_found_in_order_in_words_too(question: str, figures: list[tu
 )
 def test_words_in_which_a_number_is_hidden_are_no_figures(question: str) -> None:
     assert given(question) == []
+
+
+@pytest.mark.parametrize(
+    ("question", "measure"),
+    [
+        ("over $1M", "1 million"), ("over € 2.5b a year", "2.5 billion"), ("over 5M followers", "5 million"), ("over 900K", "900 thousand"),
+        ("over 1 trillion", "1 trillion"), ("over 5 m", "5"), ("a 5m rope", "5"), ("over $5 a month", "5"), ("over 2B", "2"),
+    ],
+)  # fmt: skip
+def test_letters_behind_money_multiply_it_and_small_ones_behind_a_number_do_not(question: str, measure: str) -> None:
+    assert [one.measure for one in given(question)] == [measure]
 
 
 def test_a_figure_has_its_text_its_worth_its_measure_and_its_bound() -> None:
