@@ -95,8 +95,8 @@ class _NGrams:
         self._features, self._index = features, {word: row for row, word in enumerate(words)}
         self._idf, self._weights = arrays["idf"].astype("float32"), arrays["weights"]
         self._scale, self.intercept = arrays["scale"].astype("float32"), arrays["intercept"].astype("float32")
-        shape = (len(words), columns)
-        if self._weights.shape != shape or self._idf.shape != shape[:1] or self._scale.shape != shape[1:] != self.intercept.shape:
+        found = [array.shape for array in (self._weights, self._idf, self._scale, self.intercept)]
+        if found != [(len(words), columns), (len(words),), (columns,), (columns,)]:
             raise ValueError("the arrays have other shapes than the vocabulary and the labels")
 
     def sums(self, text: str) -> NDArray[numpy.float32]:

@@ -151,7 +151,17 @@ def test_a_number_stays_within_what_was_seen_in_training(tmp_path: Path, text: s
 
 @pytest.mark.parametrize(
     "changed",
-    [{"weights": np.ones((2, 1), dtype=np.int8)}, {"lengths": np.ones((1, 1), dtype=np.float32)}, {"layout": {"lowest": 2.0}}],
+    [
+        {"weights": np.ones((2, 1), dtype=np.int8)},
+        {"scale": np.ones(2, dtype=np.float32)},
+        {"scale": np.ones((), dtype=np.float32)},
+        {"intercept": np.ones(2, dtype=np.float32)},
+        {"intercept": np.ones((1, 1), dtype=np.float32)},
+        {"scale": np.ones(2, dtype=np.float32), "intercept": np.ones(2, dtype=np.float32)},
+        {"idf": np.ones(2, dtype=np.float32)},
+        {"lengths": np.ones((1, 1), dtype=np.float32)},
+        {"layout": {"lowest": 2.0}},
+    ],
 )
 def test_arrays_that_do_not_fit_a_number_are_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
     with pytest.raises(InputError) as caught:
