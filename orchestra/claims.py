@@ -376,10 +376,11 @@ def _computation(value: Any, path: str, claimed: Any, cited: Sequence[_Cited]) -
     if not isinstance(expression, str):
         return None
     try:
-        exact, operands = arithmetic.evaluate(expression), arithmetic.operands(expression)
+        results, operands = arithmetic.results(expression), arithmetic.operands(expression)
     except arithmetic.NotArithmetic:
         return None
-    if not any(arithmetic.close(shown.value * scale, shown.step * scale, exact) for scale in (1, 100)):
+    fits = (one for one in results for scale in (1, 100) if arithmetic.close(shown.value * scale, shown.step * scale, one))
+    if (exact := next(fits, None)) is None:
         return None
     places = [one.support for one in cited if not isinstance(one.support, Computation)]
     written = [abs(number.value) for number in numbers(expression)]

@@ -123,10 +123,10 @@ def _worth(figure: str) -> Fraction:
 
 
 def summed(terms: Sequence[str]) -> str:
-    """The sum of terms, in brackets by `GROUP` where there are more, for expressions nest only so deep."""
+    """The sum of terms, in brackets by `GROUP` where there are more, and those again, for expressions nest only so deep."""
     if len(terms) <= GROUP:
         return " + ".join(terms)
-    return " + ".join(f"({' + '.join(terms[at : at + GROUP])})" for at in range(0, len(terms), GROUP))
+    return summed([f"({' + '.join(terms[at : at + GROUP])})" for at in range(0, len(terms), GROUP)])
 
 
 def parsed(text: str) -> tuple[str, list[str]] | None:

@@ -47,7 +47,7 @@ from orchestra.agent.table_ways import (
 )
 from orchestra.agent.units import UNITS, Units, signs
 from orchestra.errors import InputError
-from orchestra.values.arithmetic import MAX_LENGTH, NotArithmetic, evaluate
+from orchestra.values.arithmetic import NotArithmetic, evaluate
 from orchestra.values.measure import BOUNDS, extremes
 
 if TYPE_CHECKING:
@@ -346,7 +346,7 @@ def _log(chance: float) -> float:
 def _computes(expression: str | None) -> bool:
     """Whether there is nothing to compute, or it can be: not by nought, and not of digits that are no figure."""
     try:
-        return expression is None or (len(expression) <= MAX_LENGTH and evaluate(expression) is not None)
+        return expression is None or evaluate(expression) is not None
     except NotArithmetic:
         return False
 

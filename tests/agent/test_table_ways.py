@@ -127,7 +127,13 @@ def test_an_expression_of_another_form_is_of_no_way(text: str) -> None:
     assert parsed(text) is None
 
 
-@pytest.mark.parametrize("count", [1, 25, 26, 66, 200])
+@pytest.mark.parametrize("count", [1, 25, 26, 66, 200, 625, 626, 1000, 4096])
 def test_however_many_are_summed_up_the_sum_can_be_computed(count: int) -> None:
     assert evaluate(summed(["1"] * count)) == count
     assert evaluate(expression("mean", ["3", *["1"] * (count - 1)])) == Fraction(count + 2, count)
+
+
+@pytest.mark.parametrize("figure", ["1,234,567.50", "-.5", "(12 * 60 + 59 + 12 * 60)"])
+def test_all_figures_of_the_longest_table_can_be_summed_up(figure: str) -> None:
+    assert evaluate(expression("sum", [figure] * 2000)) == 2000 * evaluate(figure)
+    assert evaluate(expression("mean", [figure] * 2000)) == evaluate(figure)

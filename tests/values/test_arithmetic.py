@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.values.arithmetic import NotArithmetic, close, evaluate, operands
+from orchestra.values.arithmetic import MAX_SUM, NotArithmetic, close, evaluate, operands, results
 
 
 def trees() -> st.SearchStrategy[tuple[str, Fraction | None]]:
@@ -44,8 +44,13 @@ def test_the_evaluator_agrees_with_fractions(tree: tuple[str, Fraction | None]) 
     ("text", "value"),
     [
         ("(1,200 - 900) / 900", "1/3"), ("12% * 50", "6"), ("$1,000 × 2", "2000"), ("2^10", "1024"), ("max(1, 2, 3) - min(1,2)", "2"),
-        ("mean(1, 2)", "3/2"), ("round(2.345, 2)", "2.34"), ("sum(1, 2, 3)", "6"), ("-5 + 3", "-2"), ("7 // 2 + 7 % 2", "4"),
+        ("mean(1, 2)", "3/2"), ("round(2.345, 2)", "2.35"), ("sum(1, 2, 3)", "6"), ("-5 + 3", "-2"), ("7 // 2 + 7 % 2", "4"),
         ("0.1 + 0.2", "0.3"), ("abs(3 - 5)", "2"), ("100 ÷ 8", "12.5"),
+        ("sum(1,200, 300)", "1500"), ("max(1,200, 900)", "1200"), ("round(1,234.56, 1)", "1234.6"), ("sum($1,200,300.50, 3)", "1200303.5"),
+        ("max(-1,200, (1,300))", "1300"), ("sum(1,200 , 5)", "1205"), ("sum(1,200,300)", "501"), ("max(1, 2,3)", "3"),
+        ("sum(1, 234, 567)", "802"), ("max(1,200,5, 7)", "200"), ("max(1.5,200, 3)", "200"), ("sum(1,2000, 3)", "2004"),
+        ("round(2.5)", "3"), ("round(-2.5)", "-3"), ("round(3.5)", "4"), ("round(0.125, 2)", "0.13"), ("round(1250, -2)", "1300"),
+        ("round(2.4)", "2"), ("round(-2.6)", "-3"), ("round(1 / 3, 2)", "0.33"), ("(1 +\n 2)", "3"), ("(1,500\r\n* 2)", "3000"),
     ],
 )  # fmt: skip
 def test_arithmetic_is_exact(text: str, value: str) -> None:
@@ -57,7 +62,9 @@ def test_arithmetic_is_exact(text: str, value: str) -> None:
     [
         "", "x + 1", "__import__('os').system('true')", "().__class__", "open('a')", "[1, 2]", "1 if 2 else 3", "'a' * 3", "1 + True",
         "9 ** 9 ** 9", "2 ** 0.5", "1 / 0", "1 % 0", "0 ** -1", "1e999", "1j", "lambda: 1", "(" * 200 + "1" + ")" * 200, "1 +" * 2000 + "1",
-        "9" * 300, "round(1, 2, 3)", "abs(1, 2)", "max()", "sum(*[1])", "f'{1}'", "1; 2", "a := 1", "1 < 2", "~1", "1 @ 2", "\x00",
+        "9" * 300, "round(1, 2, 3)", "round(2.345, 0.5)", "round(1, 41)",
+        "(" * 65 + "1" + ")" * 65, "1 % + " * 200 + "1", "1 * " * 300 + "1", "-" * 1500 + "1", "9" * (MAX_SUM + 1), "round to even(1)",
+        "abs(1, 2)", "max()", "sum(*[1])", "f'{1}'", "1; 2", "a := 1", "1 < 2", "~1", "1 @ 2", "\x00",
     ],
 )  # fmt: skip
 def test_everything_else_is_refused(text: str) -> None:
@@ -81,3 +88,35 @@ def test_a_number_rounded_as_it_is_shown_is_close(exact: Fraction, places: int) 
     shown = round(exact / step) * step
     assert close(shown, step, exact)
     assert not close(shown + step * 2, step, exact)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("round(2.5)", (3, 2)),
+        ("round(-0.125, 2) * 100", (-13, -12)),
+        ("round(3.5)", (4,)),
+        ("round(2.4) + 1", (3,)),
+        ("5 / 2", (Fraction(5, 2),)),
+    ],
+)
+def test_a_half_may_be_rounded_either_way(text: str, values: tuple[Fraction, ...]) -> None:
+    assert results(text) == values
+    assert evaluate(text) == values[0]
+
+
+@given(st.fractions(-1000, 1000), st.integers(0, 4))
+def test_what_is_rounded_is_as_near_as_can_be(exact: Fraction, places: int) -> None:
+    text = f"round({exact.numerator} / {exact.denominator}, {places})"
+    assert all(close(one, Fraction(1, 10**places), exact) for one in results(text))
+
+
+@pytest.mark.parametrize("text", ["1 + 2", "-1,234.50 + .5", "(9 * 60 + 15) + 1", "((1 + 2) + (3 + 4))", "1 * 2 * 3"])
+def test_a_sum_may_be_longer_than_other_expressions(text: str) -> None:
+    long = f"({' + '.join(['7'] * 25)})"
+    many = f"({' + '.join([long] * 25)})"
+    assert len(many) > 2_000
+    assert evaluate(f"{many} + {text}") == 4_375 + evaluate(text)
+    assert len(operands(many)) == 625
+    with pytest.raises(NotArithmetic, match="at most 1000"):
+        evaluate(f"{many} - {text}")
