@@ -237,9 +237,11 @@ def _calendar(text: str, *, month_first: bool = False) -> tuple[int, int, int] |
         if (found := form.fullmatch(text)) is None:
             continue
         said = found.groupdict()
+        day: int | None
         if form in _NUMERIC:
             day, month = (int(said[name]) for name in (("second", "first") if month_first else ("first", "second")))
-            day, month = (month, day) if month > 12 >= day else (day, month)
+            if month > 12 >= day:
+                day, month = month, day
         else:
             number = int(said.get("number") or int(said.get("quarter") or 0) * 3)
             month = MONTHS.index(said["month"][:3].lower()) + 1 if said.get("month") else number

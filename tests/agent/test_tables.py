@@ -263,7 +263,7 @@ def test_all_rows_are_counted_and_summed_up_however_many(reader: Tables, count: 
     sheet = sheet_of(reader, "who ?", [["name", "age"], *[["ada", "1,234.50"]] * count], [])
     rows = range(1, count + 1)
     counted = answer(reader, sheet, Hand(["count", "cells"], rows=dict.fromkeys(rows, 4.0), cells={(7, 1): 2.0}))
-    assert (counted["way"], evaluate(counted["expression"])) == ("count", count)
+    assert (counted["way"], evaluate(counted["expression"])) == ("count", Fraction(count))
     for way, value in (("sum", count * Fraction("1234.5")), ("mean", Fraction("1234.5"))):
         found = answer(reader, sheet, Hand([way, "cells"], cells={(row, 1): 2.0 for row in rows}))
         assert (found["way"], evaluate(found["expression"])) == (way, value)
