@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestra.values.fields import QUOTE, local, mentions
+from orchestra.values.words import UNSPACED
 
 MAX_QUOTE = 400
 """Characters of a quote as JSON spells it, at most, where its type says nothing: a quote is a sentence or two, not the document."""
@@ -31,12 +32,8 @@ _LITERAL = frozenset({"enum", "const", "required", "default", "examples"})
 _MAPS = frozenset({"properties", "patternProperties", "$defs", "dependentSchemas"})
 _NARROWED = frozenset({"maxLength", "pattern", "enum", "const", "format"})
 
-_SEPARATE = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer: written without spaces
-    "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # kana, Han
-)
-_SIGNS = "\x00-/:-@\\[-^`{-\xa9\xab-\xb1\xb4\xb6-\xb8\xbb-\xbf\u2000-\u206f\u3000-\u303f\uff00-\uff0f"
-_CHUNK = re.compile(rf"\s+|[{_SEPARATE}]|[^\s{_SIGNS}{_SEPARATE}]+(?:[.,'\u2019\-][^\s{_SIGNS}{_SEPARATE}]+)*|.", re.DOTALL)
+_SIGNS = "\x00-/:-@\\[-^`{-\xa9\xab-\xb1\xb4\xb6-\xb8\xbb\xbf\u2000-\u206f\u3000-\u303f\uff00-\uff0f"
+_CHUNK = re.compile(rf"\s+|[{UNSPACED}]|[^\s{_SIGNS}{UNSPACED}]+(?:[.,'\u2019\-][^\s{_SIGNS}{UNSPACED}]+)*|.", re.DOTALL)
 _SURROGATES = re.compile("[\ud800-\udfff]+")
 _PLAIN = re.compile(r"[^A-Za-z0-9 .,\\\"_-]")
 

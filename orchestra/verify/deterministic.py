@@ -51,7 +51,7 @@ def check_schema(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...
 def check_quote(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]) -> Verdict:
     """Whether every `Quote` stands in the evidence; gives the place of each in the original text.
 
-    Equal up to Unicode form, case and spacing. A near match (95 % of the words in order) is `unknown`.
+    Equal up to Unicode form, case and spacing, and cut out of no word or number. A near match (95 % of the words in order) is `unknown`.
     """
     if not mentions(schema, QUOTE):
         return unknown("quote", "the type has no field of type Quote", 0.0)
@@ -61,7 +61,7 @@ def check_quote(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]
     for field in every:
         if not (isinstance(field.value, str) and field.is_format(QUOTE)):
             continue
-        if span := quotes.find(field.value, evidence):
+        if span := quotes.find(field.value, evidence, whole=True):
             source = evidence[span.source]
             text = source.text[span.start : span.end]
             found.append(Evidence("quote", text, source.name, span.start, span.end, field.path))

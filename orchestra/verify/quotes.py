@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestra.doors import Source
+from orchestra.values.words import within
 
 NEAR = 0.95
 """Share of a quote's words, in order, that make it a near match (VERIFICATION, V0)."""
@@ -21,6 +22,8 @@ _SPACE = re.compile(r"\s")
 _GAP = re.compile(r"\s\s")
 MAX_WORK = 4_000_000
 """Cells of the word comparison that are filled at most; beyond it no near match is looked for."""
+MAX_TRIES = 100
+"""Places of a quote that are tried, however long it is; of a short one as many as `MAX_WORK` allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,41 +44,55 @@ class Folded:
     ends: Sequence[int]
 
 
-def find(quote: str, sources: tuple[Source, ...]) -> Span | None:
-    """The first place where a quote stands: letter by letter where there is one, else in its folded form."""
+def find(quote: str, sources: tuple[Source, ...], *, whole: bool = False) -> Span | None:
+    """The first place where a quote stands: letter by letter where there is one, else in its folded form.
+
+    With `whole` it begins and ends where words and numbers do: `5 %` does not stand in `15 %`.
+    """
     trimmed = quote.strip()
     if not trimmed:
         return None
     for index, source in enumerate(sources):
-        if (at := _letter_by_letter(trimmed, source.text)) >= 0:
+        if (at := _letter_by_letter(trimmed, source.text, whole=whole)) >= 0:
             return Span(index, at, at + len(trimmed))
     wanted = fold(trimmed).text.strip(" ")
     if not wanted:
         return None
     for index, source in enumerate(sources):
-        if span := _folded_span(wanted, fold(source.text), source.text):
+        if span := _folded_span(wanted, fold(source.text), source.text, whole=whole):
             return Span(index, *span)
     return None
 
 
-def _letter_by_letter(wanted: str, text: str) -> int:
-    """Where a text stands in another, and is not followed by a mark that would make its last letter another one; -1 for nowhere."""
+def _places(wanted: str, text: str) -> Iterator[int]:
+    """Where a text stands in another. Only so many places are tried of a long one, which may stand half in all of them."""
     at = text.find(wanted)
-    while at >= 0:
-        after = text[at + len(wanted) : at + len(wanted) + 1]
+    for _ in range(max(MAX_TRIES, MAX_WORK // len(wanted))):
+        if at < 0:
+            return
+        yield at
+        at = text.find(wanted, at + 1)
+
+
+def _letter_by_letter(wanted: str, text: str, *, whole: bool) -> int:
+    """Where a text stands in another, and is not followed by a mark that would make its last letter another one; -1 for nowhere."""
+    for at in _places(wanted, text):
+        end = at + len(wanted)
+        if whole and (within(text, at) or within(text, end)):
+            continue
+        after = text[end : end + 1]
         if not after or after.isascii() or not _joins(wanted[-1], after):
             return at
-        at = text.find(wanted, at + 1)
     return -1
 
 
-def _folded_span(wanted: str, folded: Folded, text: str) -> tuple[int, int] | None:
-    at = folded.text.find(wanted)
-    while at >= 0:
+def _folded_span(wanted: str, folded: Folded, text: str, *, whole: bool) -> tuple[int, int] | None:
+    for at in _places(wanted, folded.text):
         start, end = folded.starts[at], folded.ends[at + len(wanted) - 1]
+        if whole and (within(text, start) or within(text, end)):
+            continue
         if fold(text[start:end]).text.strip(" ") == wanted:  # not so in the midst of a ligature
             return start, end
-        at = folded.text.find(wanted, at + 1)
     return None
 
 

@@ -126,7 +126,7 @@ def test_a_megabyte_is_judged_in_bounded_time(part: str, check: str) -> None:
 
 
 def test_a_quote_at_the_end_of_a_megabyte_has_its_place() -> None:
-    text = repeated("word ") + "The End, 42."
+    text = repeated("word ") + " The End, 42."
     [found] = judge("the end, 42", (Source(text),), ["quote"]).evidence
     assert text[found.start : found.end] == "The End, 42"
 

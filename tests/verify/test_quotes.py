@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 import unicodedata
 from typing import Literal
 
@@ -10,7 +11,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from orchestra.agent.grammar import chunks
 from orchestra.doors import Source
+from orchestra.values.words import within
+from orchestra.verify.alone import judge
 from orchestra.verify.quotes import NEAR, Span, find, fold, nearness
 
 WORDS = st.lists(st.text(st.characters(categories=["L", "Mn", "Nd", "P", "S"]), min_size=1, max_size=8), min_size=1, max_size=20)
@@ -86,6 +90,39 @@ def test_half_a_letter_and_nothing_at_all_are_not_found(quote: str, text: str) -
 def test_the_first_source_that_has_it_is_named() -> None:
     assert find("Dewar", (Source("no"), Source("James  dewar"), Source("Dewar"))) == Span(2, 0, 5)
     assert find("james dewar", (Source("no"), Source("James  dewar"))) == Span(1, 0, 12)
+
+
+@pytest.mark.parametrize(
+    ("quote", "text", "stands"),
+    [
+        ("8 million people", "There are 138 million people.", False), ("5 %", "It rose by 15 %.", False), ("5 %", "It is 1.5 %.", False),
+        ("1", "It is 1,500.", False), ("1", "It is 1'500.", False), ("1", "1½ cups", False), ("legal", "It is illegal.", False),
+        ("Scottish chemist", "Scottish chemists", False), ("LEGAL", "It is illegal.", False), ("caf", "café", False),
+        ("हिन", "हिन्दी", False), ("a_b", "a_b_c", False),
+        ("legal", "It is illegal, and not legal.", True), ("LEGAL", "It is illegal, not legal.", True), ("5", "15 and 1.5 and 5.", True),
+        ("Eiffel", "Eiffel's tower", True), ("10", "10:30", True), ("5 %", "It rose by 5 %.", True), ("known", "well-known", True),
+        ("東京", "私は東京に住む", True), ("佐", "佐々木", True), ("ไทย", "ประเทศไทยนี้", True), ("10,000", "10,000円", True),
+        ("5", "-5", True),
+    ],
+)  # fmt: skip
+def test_a_whole_quote_is_cut_out_of_no_word_and_no_number(quote: str, text: str, stands: bool) -> None:
+    assert (find(quote, (Source(text),), whole=True) is not None) is stands
+    assert judge(quote, (Source(text),), ["quote"]).accepted is stands
+
+
+@given(st.text(max_size=20) | st.text(st.sampled_from("aé\u0301½1.,'’5 -_々佐한кa"), max_size=12))
+def test_what_is_decoded_word_by_word_is_never_cut(text: str) -> None:
+    at = 0
+    for chunk in chunks(text):
+        assert not within(text, at)
+        at += len(chunk)
+
+
+@pytest.mark.parametrize(("quote", "text"), [("7" * 1000, "7"), ("aa " * 30_000 + "a", "aa "), ("a", "a")])
+def test_a_quote_that_stands_cut_everywhere_is_not_looked_for_without_end(quote: str, text: str) -> None:
+    began = time.process_time()
+    assert find(quote, (Source(text * ((1 << 20) // len(text))),), whole=True) is None
+    assert time.process_time() - began < 20
 
 
 def test_one_word_of_thirty_is_near_and_one_of_five_is_not() -> None:
