@@ -119,6 +119,11 @@ def _inside(field: Field, root: Schema) -> list[Field]:
     return []
 
 
+def is_share(value: Any) -> bool:
+    """Whether a value is a number from 0 to 1, as probabilities are."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
 def places(record: Field, root: Schema, wanted: str) -> frozenset[str]:
     """The names of a record's fields whose type is of a `format`, or a list of such."""
     return frozenset(

@@ -7,18 +7,19 @@ and not of the world: quotes beside an answer, expressions, probabilities.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from orchestra.values.fields import EXPRESSION, QUOTE, Field, fields
+from orchestra.values.fields import EXPRESSION, QUOTE, Field, fields, is_share
 from orchestra.verify import numbers as figures
 from orchestra.verify.quotes import fold
 
 ABOUT = frozenset({"confidence", "probability", "score", "p_supported", "p_support", "p_refute"})
-"""Number fields that speak of the answer."""
+"""Fields that speak of the answer, where they are null or a number from 0 to 1."""
 _ARTICLES = frozenset({"a", "an", "the"})
 _WORD = re.compile(r"\w+")
 
@@ -42,7 +43,9 @@ def _essence(path: str, every: Mapping[str, Field]) -> Any:
 
 
 def _beside(field: Field) -> bool:
-    return field.name in ABOUT or field.name == EXPRESSION or field.is_format(EXPRESSION)
+    return (
+        (field.name in ABOUT and (field.value is None or is_share(field.value))) or field.name == EXPRESSION or field.is_format(EXPRESSION)
+    )
 
 
 def _quotes(field: Field, every: Mapping[str, Field]) -> bool:
@@ -65,7 +68,7 @@ def same(left: Any, right: Any) -> bool:
         case _, bool():
             return False
         case int() | float(), int() | float():
-            return left == right
+            return left == right or (left != left and right != right)  # NaN says the same as itself
         case int() | float(), str():
             return _stated(left, right)
         case str(), int() | float():
@@ -83,7 +86,10 @@ def same(left: Any, right: Any) -> bool:
 def _stated(number: int | float, text: str) -> bool:
     """Whether a text states one number, and it is this one."""
     found = figures.numbers(text, words=True)
-    return len(found) == 1 and found[0].value == Fraction(Decimal(repr(number)))
+    if len(found) != 1 or not math.isfinite(number):
+        return False
+    exact = Fraction(number) if isinstance(number, int) else Fraction(Decimal(repr(number)))
+    return exact == found[0].value or (found[0].loose and exact == found[0].plain)
 
 
 def _texts(left: str, right: str) -> bool:
@@ -106,18 +112,13 @@ class _Reading:
         self.days = figures.days(text)
         spans = [(day.start, day.start + len(day.text)) for day in self.days]
         self.numbers = [one for one in figures.numbers(text, words=True) if not any(low <= one.start < high for low, high in spans)]
-        spans += [_span(text, one) for one in self.numbers]
+        spans += [(one.begin, one.begin + len(one.text)) for one in self.numbers]
         rest = list(text)
         for low, high in spans:
             rest[low:high] = " " * (high - low)
         folded = fold("".join(rest)).text
         words = _WORD.findall(folded)
         self.words = tuple(word for word in words if word not in _ARTICLES) or tuple(words) or ((folded.strip(),) if not spans else ())
-
-
-def _span(text: str, number: figures.Number) -> tuple[int, int]:
-    low = text.find(number.text, max(0, number.start - len(number.text)))
-    return (low, low + len(number.text)) if low >= 0 else (number.start, number.start)
 
 
 def clusters(values: Sequence[Any]) -> list[list[int]]:

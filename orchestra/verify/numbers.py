@@ -1,21 +1,31 @@
-"""Numbers and dates as texts write them: thousands, decimals, %, k/m/bn, currencies, small number words, calendar dates."""
+"""Numbers and dates as texts write them: thousands, decimals, %, k/m/bn, currencies, small number words, calendar dates.
+
+Thousands and decimals are read as English writes them where it is not plain that they are not: `1.234` is a decimal, `1.234,56` and
+`1.234.567` are not. What is no quantity, such as a version, an address or a very long row of digits, is compared as it stands.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction
 
+from orchestra.verify.number_words import written
+
 MAX_DIGITS = 40
 """Longer runs of digits are identifiers, compared as they stand."""
 
 _SCALES = {
-    "k": 3, "thousand": 3, "thousands": 3, "m": 6, "mn": 6, "mm": 6, "mio": 6, "million": 6, "millions": 6,
-    "b": 9, "bn": 9, "billion": 9, "billions": 9, "tn": 12, "trillion": 12, "trillions": 12,
+    "hundred": 2, "thousand": 3, "thousands": 3, "lakh": 5, "lakhs": 5, "mn": 6, "mln": 6, "mio": 6, "million": 6, "millions": 6,
+    "crore": 7, "crores": 7, "bn": 9, "bln": 9, "mrd": 9, "billion": 9, "billions": 9, "tn": 12, "trillion": 12, "trillions": 12,
 }  # fmt: skip
+_LETTERS = {"k": 3, "m": 6, "mm": 6, "b": 9}
+"""Scales only where they are glued to the digits, or beside a currency: `324 m` is a height."""
 _CURRENCIES = {
     "$": "USD", "us$": "USD", "usd": "USD", "dollar": "USD", "dollars": "USD",
     "€": "EUR", "eur": "EUR", "euro": "EUR", "euros": "EUR",
@@ -27,50 +37,58 @@ _MONTH_NAMES = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december",
 )  # fmt: skip
 _MONTHS = {name[:width]: month for month, name in enumerate(_MONTH_NAMES, start=1) for width in (3, len(name))} | {"sept": 9}
-_UNITS = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen",
-    "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
-)  # fmt: skip
-_TEN_NAMES = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_TENS = {name: 10 * (index + 2) for index, name in enumerate(_TEN_NAMES)}
-_WORDS = {name: value for value, name in enumerate(_UNITS)} | _TENS
-
+_MINUS = "-−–‒‑﹣－"
+_DASHES = frozenset("–‒")
+"""What is a dash rather than a minus; and yet texts write `–5 °C`."""
+_VULGAR = "\u00bc-\u00be\u2150-\u215e\u2189"
+_SCALE = "|".join(sorted(_SCALES, key=len, reverse=True))
+_CURRENCY = "|".join(re.escape(name) for name in sorted(_CURRENCIES, key=len, reverse=True))
+_NOT_DIGIT = re.compile(r"\D")
 _NUMBER = re.compile(
-    rf"""(?<![\w.])
-    (?P<open>\()?
-    (?P<sign>[-+−–])?\s?
-    (?P<before>US\$|[$€£¥₹]|(?:usd|eur|gbp|chf|jpy|inr|cny|rmb)\s)?\s?
-    (?P<sign2>[-−])?
-    (?P<digits>\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d{{1,3}}(?:[   ]\d{{3}})+(?!\d)|\d+)
-    (?P<decimals>\.\d+)?
-    (?:(?:\s|-)?(?P<scale>{"|".join(sorted(_SCALES, key=len, reverse=True))})(?![\w]))?
-    (?:\s?(?P<percent>%|per\s?cent(?!\w)|percentage\spoints?(?!\w)))?
-    (?:\s?(?P<after>{"|".join(re.escape(c) for c in sorted(_CURRENCIES, key=len, reverse=True))})(?![\w]))?
+    rf"""(?:(?<!\w)|(?<=\dx)|(?<=\dT)(?=\d\d:))
+    (?P<open>\(\s?)?
+    (?:(?P<sign>[{_MINUS}+])(?P<apart>\s?))?
+    (?:(?P<before>US\$|[$€£¥₹]|usd|eur|gbp|chf|jpy|inr|cny|rmb)\s?)?
+    (?P<sign2>[{_MINUS}])?
+    (?:v(?=\d+\.\d))?
+    (?P<digits>(?<!\d\.)(?:
+        (?P<grouped>(?!0)\d{{1,3}}(?:
+            (?:\.\d{{3}}){{2,}}(?:,\d+)?(?!\d|[.,]\d)
+          | \.\d{{3}},\d+(?!\d|[.,]\d)
+          | (?:,\d{{3}})+(?!\d)(?:\.\d+)?
+          | (?(before)(?:,\d{{2}})+,\d{{3}}(?![\d,])(?:\.\d+)?|(?!))
+          | (?:['’]\d{{3}})+(?!\d)(?:[.,]\d+)?
+          | (?:[ \xa0\u2009\u202f]\d{{3}})+(?!\d)(?:\.\d+|,\d{{1,2}}(?![,\d]))?))
+      | (?P<name>\d+(?:\.\d+){{2,}})
+      | (?P<comma>(?<!\d,)(?:\d+,\d{{1,2}}|0,\d+)(?!\d|[.,]\d)
+            (?(before)|(?=[^\S\n]?[%‰％°€£¥₹$a-z])(?![^\S\n](?:and|or|to|und|oder|bis|et|ou|y|o|e)\b)))
+      | (?P<vulgar>(?:\d+|\d{{1,3}}[^\S\n])?[{_VULGAR}])
+      | (?<![\w.])\.\d+(?!\.\d)
+      | \d+(?:\.\d+)?(?:e(?P<exponent>[+-]?\d{{1,3}})(?![\w.]))?
+    ))
+    (?:(?:\s|-)?(?P<scale>{_SCALE})(?!\w)(?:\s(?P<scale2>{_SCALE})(?!\w))?
+     | (?P<glued>mm|[kmb])(?!\w)
+     | [^\S\n](?P<letter>(?(before)(?:mm|[kmb])|(?:(?-i:mm?)|(?:mm|[kmb])(?=\s?(?:{_CURRENCY})(?!\w)))))(?!\w)(?!\.\s*(?-i:[A-Z])))?
+    (?:\s?(?P<percent>[%％‰]|pct(?!\w)|per\s?cent(?!\w)|percentage\spoints?(?!\w)))?
+    (?:\s?(?P<after>{_CURRENCY})(?!\w))?
     (?P<ordinal>(?<=\d)(?:st|nd|rd|th)(?!\w))?
     (?P<close>\))?
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+_DOTTED_DATE = re.compile(r"\d{1,2}\.\d{1,2}\.\d{4}|\d{4}\.\d{2}\.\d{2}")
+_ENDS_A_NUMBER = frozenset("%‰％°€£$¥₹)]")
 _MONTH = "|".join(sorted(_MONTHS, key=len, reverse=True))
 _DATES = tuple(
-    re.compile(rf"(?<![\w.]){pattern}(?!\w)", re.IGNORECASE)
+    re.compile(rf"(?<!\w)(?<!\d\.){pattern}(?:(?!\w)|(?=T\d\d))", re.IGNORECASE)
     for pattern in (
-        r"(?P<y>\d{4})-(?P<m>\d{2})-(?P<d>\d{2})",
+        r"(?P<y>\d{4})(?P<mark>[-/.])(?P<m>\d{2})(?P=mark)(?P<d>\d{2})",
         r"(?P<a>\d{1,2})[/.](?P<b>\d{1,2})[/.](?P<y>\d{4})",
         rf"(?P<d>\d{{1,2}})(?:st|nd|rd|th)?\s(?:of\s)?(?P<n>{_MONTH})\.?(?:,?\s(?P<y>\d{{4}}))?",
         rf"(?P<n>{_MONTH})\.?\s(?P<d>\d{{1,2}})(?:st|nd|rd|th)?(?:,?\s(?P<y>\d{{4}}))?",
         rf"(?P<n>{_MONTH})\.?,?\s(?P<y>\d{{4}})",
     )
 )
-_WORD_NUMBER = re.compile(
-    rf"""\b(?P<tens>{"|".join(_TENS)})(?:[\s-](?P<unit>{"|".join(_UNITS[1:10])}))?\b
-       | \b(?P<word>{"|".join(reversed(_UNITS))})\b""",
-    re.IGNORECASE | re.VERBOSE,
-)
-_REST = re.compile(rf"(?:\s|-)(?:and(?:\s|-))?(?:{_WORD_NUMBER.pattern})", re.IGNORECASE | re.VERBOSE)
-"""What follows `two hundred`, as in `two hundred and five`."""
-_HUNDREDS = re.compile(r"[\s-]hundred\b", re.IGNORECASE)
-_WORD_SCALE = re.compile(r"[\s-](thousand|million|billion|trillion)s?\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +107,16 @@ class Number:
     start: int = 0
     """Where its digits begin; `begin` is where `text` does."""
     begin: int = 0
+    dashed: bool = False
+    """A dash stands before it of which nobody knows whether it is a minus: `- 3 chairs`, `2010 - 2015`, `–5`."""
+    unit: str = ""
+    """A letter behind it that is a scale or a unit: `5m`, `324 m`. Beside a currency it is a scale."""
+    loose: bool = False
+    """Whether its value has the scale of such a letter, and may yet be what the digits alone say."""
+    name: str = ""
+    """What is compared as it stands, such as `3.11.9`; its value is one that no decimal has."""
+    parts: tuple[Fraction, ...] = ()
+    """What else its digits may say: the two numbers of `3,5 of`, and the beginnings of a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,67 +141,111 @@ class Day:
 
 def numbers(text: str, *, words: bool = False) -> list[Number]:
     """The numbers of a text in their order; with `words`, written-out ones such as `twenty-one` too."""
-    known: dict[str, Number] = {}
+    known: dict[str | tuple[str, bool, bool], Number] = {}
     found: list[Number] = []
     for match in _NUMBER.finditer(text):
-        if len(match["digits"]) > MAX_DIGITS:
+        if match["name"] and _DOTTED_DATE.fullmatch(match["name"]):
+            found += _dated(match)
             continue
-        if (number := known.get(match[0])) is None:
-            number = known[match[0]] = _number(match)
+        minus, dashed = _sign(match)
+        key = (match[0], minus, dashed) if match["sign"] else match[0]
+        if (number := known.get(key)) is None:
+            number = known[key] = _number(match, minus=minus, dashed=dashed)
         elif number.start != match.start("digits"):  # read before: only its place is another
             moved = match.start("digits") - number.start
             number = replace(number, start=number.start + moved, begin=number.begin + moved)
         found.append(number)
     if words:
-        found += _written(text)
+        found += (
+            Number(one.value, one.plain, one.step, text=text[one.start : one.end], start=one.start, begin=one.start)
+            for one in written(text)
+        )
     return sorted(found, key=lambda number: number.start)
 
 
-def _number(match: re.Match[str]) -> Number:
-    digits = re.sub(r"\D", "", match["digits"])
-    decimals = match["decimals"] or ""
-    plain = Fraction(Decimal(digits + decimals))
-    bracketed = bool(match["open"] and match["close"])
-    if (match["sign"] or "") in ("-", "−") or match["sign2"]:
+def _dated(match: re.Match[str]) -> Iterator[Number]:
+    """The day, the month and the year of a date with stops, as of one with strokes."""
+    for part in re.finditer(r"\d+", match["name"]):
+        start = match.start("name") + part.start()
+        yield Number(Fraction(int(part[0])), Fraction(int(part[0])), Fraction(1), text=part[0], start=start, begin=start)
+
+
+def _sign(match: re.Match[str]) -> tuple[bool, bool]:
+    """Whether a number has a minus, and whether that is unsure.
+
+    A minus stands at its digits. A dash is between two numbers, or before a blank: a bullet, an aside, a range.
+    """
+    if match["sign2"]:
+        return True, False
+    sign = match["sign"]
+    if not sign or sign == "+":
+        return False, False
+    at = match.start("sign")
+    before = match.string[max(0, at - 3) : at]
+    last = before.rstrip()[-1:]
+    ends = last.isdigit() or last in _ENDS_A_NUMBER
+    if match["apart"]:
+        return sign == "−" and not ends, True
+    if ends and before[-1:] == last:  # `5%-10%`
+        return False, True
+    return not (ends and sign in _DASHES), ends or sign in _DASHES
+
+
+def _number(match: re.Match[str], *, minus: bool, dashed: bool) -> Number:
+    text, begin, start, digits = match[0], match.start(), match.start("digits"), match["digits"]
+    if match["name"] or sum(map(str.isdigit, digits)) > MAX_DIGITS:
+        return _named(digits, text, start, begin)
+    plain, places = _decimal(match)
+    if minus:
         plain = -plain
-    scale = Fraction(10) ** _SCALES.get((match["scale"] or "").lower(), 0)
+    currency = _CURRENCIES.get((match["before"] or match["after"] or "").lower(), "")
+    scale, unit, loose = _scale(match, currency)
     if match["percent"]:
-        scale /= 100
-    step = Fraction(1, 10 ** max(0, len(decimals) - 1)) * scale
-    currency = _CURRENCIES.get((match["before"] or match["after"] or "").strip().lower(), "")
-    begin = match.start() + len(match[0]) - len(match[0].lstrip())
-    return Number(plain * scale, plain, step, currency, bool(match["percent"]), bracketed, match[0].strip(), match.start("digits"), begin)
+        scale /= 1000 if match["percent"] == "‰" else 100
+    step = Fraction(0) if match["vulgar"] else Fraction(10) ** -places * scale
+    sure = currency or match["percent"] or match["scale"]
+    parts = tuple(Fraction(int(part)) for part in digits.split(",")) if match["comma"] and not sure else ()
+    return Number(
+        plain * scale, plain, step, currency, bool(match["percent"]), bool(match["open"] and match["close"]), text, start, begin,
+        dashed, unit, loose, parts=parts,
+    )  # fmt: skip
 
 
-def _small(match: re.Match[str]) -> int:
-    """A written-out number under a hundred."""
-    if match["word"]:
-        return _WORDS[match["word"].lower()]
-    return _TENS[match["tens"].lower()] + (_WORDS[match["unit"].lower()] if match["unit"] else 0)
+def _decimal(match: re.Match[str]) -> tuple[Fraction, int]:
+    """What the digits say, and how many places they show."""
+    digits = match["digits"]
+    if match["vulgar"]:
+        whole, share = digits[:-1].strip(), Fraction(unicodedata.numeric(digits[-1])).limit_denominator(10)
+        return Fraction(int(whole or 0)) + share, 0
+    exponent = int(match["exponent"] or 0)
+    if match["exponent"]:
+        digits = digits[: match.start("exponent") - match.start("digits") - 1]
+    mark = "," if match["comma"] else "."
+    if match["grouped"]:  # a mark that is another than the first one begins the decimals
+        marks = _NOT_DIGIT.findall(digits)
+        mark = marks[-1] if marks[-1] != marks[0] else "none"
+    whole, _, decimals = digits.partition(mark)
+    plain = Fraction(Decimal(f"{_NOT_DIGIT.sub('', whole) or 0}.{decimals or 0}"))
+    return plain * Fraction(10) ** exponent, len(decimals) - exponent
 
 
-def _written(text: str) -> Iterator[Number]:
-    after = 0
-    for match in _WORD_NUMBER.finditer(text):
-        value, end = _small(match), match.end()
-        if match.start() < after:
-            continue
-        if hundreds := _HUNDREDS.match(text, end):
-            value, end = value * 100, hundreds.end()
-            if rest := _REST.match(text, end):
-                value, end = value + _small(rest), rest.end()
-        after = end
-        power = 0
-        if scale := _WORD_SCALE.match(text, end):
-            power, end = _SCALES[scale[1].lower()], scale.end()
-        yield Number(
-            Fraction(value * 10**power),
-            Fraction(value),
-            Fraction(10**power),
-            text=text[match.start() : end],
-            start=match.start(),
-            begin=match.start(),
-        )
+def _scale(match: re.Match[str], currency: str) -> tuple[Fraction, str, bool]:
+    """The scale behind the digits; the letter that is one, or a unit; and whether nobody knows which."""
+    if match["scale"]:
+        return Fraction(10) ** (_SCALES[match["scale"].lower()] + _SCALES.get((match["scale2"] or "").lower(), 0)), "", False
+    letter = match["glued"] or match["letter"] or ""
+    if match["letter"] and not currency:
+        return Fraction(1), letter, False
+    loose = letter in ("m", "mm", "b") and not currency
+    return Fraction(10) ** _LETTERS.get(letter.lower(), 0), letter if loose else "", loose
+
+
+def _named(digits: str, text: str, start: int, begin: int) -> Number:
+    """What is compared as it stands. Its value is a third of a whole number, which no decimal is."""
+    value = Fraction(3 * int(hashlib.sha256(digits.encode()).hexdigest(), 16) + 1, 3)
+    head = digits[: MAX_DIGITS + 1].split(".")
+    parts = (Fraction(int(head[0])), Fraction(Decimal(".".join(head[:2])))) if len(head) > 2 else ()
+    return Number(value, value, Fraction(0), text=text, start=start, begin=begin, name=digits, parts=parts)
 
 
 def days(text: str) -> list[Day]:
@@ -215,11 +287,15 @@ def _exists(year: int | None, month: int, day: int) -> bool:
 def same(answer: Number, evidence: Number) -> bool:
     """Whether two numbers say the same: equal with scale and per cent, or equal digits where one leaves out the `%`.
 
-    Currencies clash only where both are written.
+    Currencies clash only where both are written. The `m` of `5m` in the evidence is a million, or a metre.
     """
     if answer.currency and evidence.currency and answer.currency != evidence.currency:
         return False
+    if answer.unit and evidence.unit:  # `324m` and `324 m`, but not `5 m` and `5 mm`
+        return answer.unit == evidence.unit and answer.plain == evidence.plain
     if answer.value == evidence.value or ((answer.bracketed or evidence.bracketed) and abs(answer.value) == abs(evidence.value)):
+        return True
+    if evidence.loose and answer.value == evidence.plain:
         return True
     unscaled = answer.value in (answer.plain, answer.plain / 100) and evidence.value in (evidence.plain, evidence.plain / 100)
     return unscaled and answer.percent != evidence.percent and answer.plain == evidence.plain

@@ -32,6 +32,10 @@ JSON = st.recursive(
         ("2 million", "2,000,000", True),
         (1889, "in 1889", True), (1889, "1889 or 1890", False), (1889.0, 1889, True), (True, 1, False), (None, "", False),
         (["a", "B"], ["b", "A", "a"], True), (["a"], ["a", "b"], False), ({"x": "1"}, {"x": 1}, True), ({"x": 1}, {"y": 1}, False),
+        ("10 - 20", "10-20", True), ("3 m", "3 million", False), ("324m", "324 m", True), (324, "324m", True), ("5m", "5 million", True),
+        ("Apartment 12 B", "Apartment 12", False), ("one thousand two hundred", "1200", True), ("3.11.7", "3.11.9", False),
+        (float("nan"), "5", False), (float("inf"), "5", False), (float("nan"), float("nan"), True),
+        (12345678901234567890123456789012, "12345678901234567890123456789012", True),
         ("not in Paris", "in Paris", False), ("!", "?", False), ("Straße", "STRASSE", True), ("12%", "12 per cent", True),
     ],
 )  # fmt: skip
@@ -62,6 +66,9 @@ def test_the_essence_is_the_answer_without_what_speaks_of_it() -> None:
     assert essence({"answer": "x", "quote": "y", "expression": "1", "score": 0.9}, READING) == "x"
     assert essence({"answer": "y"}, {"type": "object", "properties": {"answer": QUOTED}}) == "y"
     assert essence({"a": 1, "b": 2}, {"type": "object"}) == {"a": 1, "b": 2}
+    assert essence({"answer": "x", "score": None}, READING) == "x"
+    assert essence({"team": "x", "score": 97}, READING) == {"team": "x", "score": 97}
+    assert essence({"team": "x", "score": "3:1"}, READING) == {"team": "x", "score": "3:1"}
 
 
 @pytest.mark.parametrize(
