@@ -37,6 +37,7 @@ CHECKED_BY = (
     "verify/entailment.py",
     "verify/equivalence.py",
     "verify/examination.py",
+    "verify/held.py",
     "verify/number_words.py",
     "verify/numbers.py",
     "verify/parts.py",

@@ -20,7 +20,7 @@ from orchestra.journal.history import Attempt, History, Row
 from orchestra.lineage import Lineage, Origin, Steps
 from orchestra.places import Place, Span, TableCell, Texts, is_cell, is_citation
 from orchestra.values import arithmetic
-from orchestra.values.fields import EXPRESSION
+from orchestra.values.fields import EXPRESSION, is_share
 from orchestra.values.outcome import Value
 from orchestra.verify.numbers import Number, numbers
 from orchestra.verify.verdict import FAIL, PASS, UNKNOWN
@@ -32,7 +32,7 @@ MAX_EVIDENCE = 100
 MAX_LEAVES = 1_000
 """Parts of a node's value that are compared with a claim, at most."""
 _ABOUT_ITSELF = frozenset({"confidence", "probability", "score"})
-"""Number fields that speak of the answer, not of the world; as in `verify.deterministic`."""
+"""Fields that speak of the answer, not of the world, where they are a number from 0 to 1; as in `verify.deterministic`."""
 NUMBERS = "numbers"
 """The check whose evidence is the place of a number: of one field's alone."""
 _INDICES = re.compile(r"(?:\[\d+\])+\Z")
@@ -307,8 +307,7 @@ def _leaves(value: Any) -> Iterator[_Leaf]:
                 continue
             passage = {"text", "source", "start", "end"} <= here.keys()
             for key, part in reversed(list(here.items())):
-                number = isinstance(part, int | float) and not isinstance(part, bool)
-                if (key in _ABOUT_ITSELF and number) or (key == EXPRESSION and isinstance(part, str)):
+                if (key in _ABOUT_ITSELF and is_share(part)) or (key == EXPRESSION and isinstance(part, str)):
                     continue
                 if not passage or key not in ("source", "start", "end"):
                     line.append(((*steps, str(key)), part))

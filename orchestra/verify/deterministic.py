@@ -6,7 +6,8 @@ answer without the quote that its type has a place for does not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Protocol
@@ -14,12 +15,13 @@ from typing import Any, Protocol
 from orchestra.doors import Source
 from orchestra.events import Verdict
 from orchestra.values import arithmetic
-from orchestra.values.fields import EXPRESSION, INDEX, QUOTE, Field, fields, mentions, places
+from orchestra.values.fields import EXPRESSION, INDEX, QUOTE, Field, fields, is_share, mentions, places
 from orchestra.values.outcome import Evidence
 from orchestra.values.types import Validator
 from orchestra.values.words import content
 from orchestra.verify import numbers as figures
 from orchestra.verify import quotes
+from orchestra.verify.held import Held
 from orchestra.verify.verdict import PASS, failed, passed, unknown
 
 SUPPORT = 0.5
@@ -31,7 +33,9 @@ SPELLED = 12
 SHOWN = 60
 """Characters of a text that a reason shows."""
 _CONFIDENCES = frozenset({"confidence", "probability", "score"})
-"""Number fields that speak of the answer, not of the world."""
+"""Fields that speak of the answer, not of the world, where they are a number from 0 to 1."""
+MAX_WRITTEN = 4_000
+"""Digits of an integer that is written down at most; Python itself refuses a few more."""
 _CONSTANTS = (Fraction(0), Fraction(1), Fraction(2), Fraction(100), Fraction(12), Fraction(60))
 """Operands that an expression may use though no evidence has them: shares, doubles, per cent, months, minutes."""
 
@@ -70,8 +74,9 @@ def check_quote(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]
         if share < quotes.NEAR:
             return failed("quote", f"{_shown(field.value)} does not stand in the evidence" if field.value.strip() else "a quote is empty")
         near = near or (share, f"{_shown(field.value)} is near the evidence, not in it")
+    within = _within(every)
     for field in every:
-        if lacking := _unsupported(field, every, schema):
+        if lacking := _unsupported(field, every, within, schema):
             return failed("quote", lacking)
     return unknown("quote", near[1], near[0]) if near else passed("quote", evidence=tuple(found))
 
@@ -86,12 +91,13 @@ def check_support(value: Any, schema: dict[str, Any], evidence: tuple[Source, ..
         return unknown("support", "the type has no field of type Quote", 0.0)
     every = list(fields(value, schema))
     least = 1.0
+    quotable = {parent: [one for one in found if one.is_format(QUOTE)] for parent, found in _within(every).items()}
+    quoting = {parent: _words_of(found) for parent, found in quotable.items()}
     for field in every:
         words = content(field.value) if isinstance(field.value, str) and not field.is_format(QUOTE) else frozenset()
-        if not words or not _quotable(field, every):
+        if not words or not quotable.get(field.parent):  # the record has no place for a quote
             continue
-        beside = (other.value for other in every if _beside(field, other) and other.is_format(QUOTE) and isinstance(other.value, str))
-        quoted = frozenset().union(*(content(text) for text in beside))
+        quoted = quoting[field.parent]
         share = len(words & quoted) / len(words)
         if share < SUPPORT:
             return failed("support", f"the quote has {len(words & quoted)} of the {len(words)} words of {_shown(field.value)}")
@@ -99,12 +105,19 @@ def check_support(value: Any, schema: dict[str, Any], evidence: tuple[Source, ..
     return Verdict("support", PASS, least)
 
 
-def _quotable(field: Field, every: list[Field]) -> bool:
-    """Whether the record that a text stands in has a place for a quote."""
-    return any(_beside(field, other) and other.is_format(QUOTE) for other in every)
+def _words_of(found: Sequence[Field]) -> frozenset[str]:
+    return frozenset().union(*(content(one.value) for one in found if isinstance(one.value, str)))
 
 
-def _unsupported(record: Field, every: list[Field], schema: dict[str, Any]) -> str:
+def _within(every: Sequence[Field]) -> dict[str | None, list[Field]]:
+    """The fields by the path of what holds them."""
+    found: dict[str | None, list[Field]] = {}
+    for field in every:
+        found.setdefault(field.parent, []).append(field)
+    return found
+
+
+def _unsupported(record: Field, every: Sequence[Field], within: Mapping[str | None, list[Field]], schema: dict[str, Any]) -> str:
     """How a record speaks without a quote, or an empty text.
 
     It speaks when a field beside its quotes says something: one that could be null, or where none could, any text. The whole
@@ -116,7 +129,7 @@ def _unsupported(record: Field, every: list[Field], schema: dict[str, Any]) -> s
             return ""
         if isinstance(record.value, str) and record.value.strip():
             return f"{_shown(record.value)} has no quote"
-    beside = [field for field in every if field.parent == record.path] if isinstance(record.value, Mapping) else []
+    beside = within.get(record.path, []) if isinstance(record.value, Mapping) else []
     names = places(record, schema, QUOTE)
     if (not names and record.parent is not None) or any(field.value for field in beside if field.name in names):
         return ""
@@ -140,14 +153,8 @@ def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[Source, ..
 
     Gives the first place of each number that is there, and of each operand, under the path of its field.
     """
-    first: dict[str, tuple[figures.Number, Source]] = {}
-    for source in evidence:
-        for number in figures.numbers(source.text, words=True):
-            first.setdefault(number.text, (number, source))
-    held = list(first.values())
-    known = [number for number, _ in held]
-    dates = [day for source in evidence for day in figures.days(source.text)]
-    computed = _computed(value, schema, known)
+    held = Held(evidence)
+    computed = _computed(value, schema, [number for number, _ in held.places])
     doubt = ""
     found: list[Evidence] = []
     for field in fields(value, schema):
@@ -155,19 +162,18 @@ def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[Source, ..
             found += _operands(field, held)
         if field.is_format(QUOTE) or _is_expression(field):
             continue
-        for number in _numbers_of(field, dates):
-            there = next(((other, source) for other, source in held if figures.same(number, other)), None)
-            if there is not None:
+        for number in _numbers_of(field, held):
+            if (there := held.find(number)) is not None:
                 found.append(_placed(*there, field))
-                continue
-            if any(arithmetic.close(number.value, number.step, v) for v in computed):
-                continue
-            if not any(number.plain == other.plain for other in known):
-                return failed("numbers", f"{number.text} in {field.path or 'the answer'} is not in the evidence")
-            doubt = doubt or f"{number.text} is in the evidence, with another scale or currency"
+            elif not any(arithmetic.close(number.value, number.step, v) for v in computed):
+                if not (why := held.doubt(number)):
+                    return failed("numbers", f"{number.text} in {field.path or 'the answer'} is not in the evidence")
+                doubt = doubt or why
         for day in _days_of(field):
-            if not any(day.agrees(other) for other in dates):
+            if not held.has(day):
                 doubt = doubt or f"the date {day.text} is not in the evidence, though its numbers are"
+        if _is_figure(field) and not _is_finite(field.value):
+            doubt = doubt or f"{field.path or 'the answer'} is no number that could be looked up"
     return unknown("numbers", doubt) if doubt else passed("numbers", evidence=tuple(found[:MAX_PLACES]))
 
 
@@ -175,30 +181,40 @@ def _placed(number: figures.Number, source: Source, field: Field) -> Evidence:
     return Evidence("numbers", number.text, source.name, number.begin, number.begin + len(number.text), field.path)
 
 
-def _operands(field: Field, held: list[tuple[figures.Number, Source]]) -> list[Evidence]:
+def _operands(field: Field, held: Held) -> list[Evidence]:
     """Where the numbers of an expression stand, those that do."""
     try:
         wanted = arithmetic.operands(field.value)
     except arithmetic.NotArithmetic:
         return []
-    found = (next((one for one in held if abs(operand) in (abs(one[0].value), abs(one[0].plain))), None) for operand in wanted)
-    return [_placed(*one, field) for one in found if one is not None]
+    return [_placed(*one, field) for one in map(held.operand, wanted) if one is not None]
 
 
-def _numbers_of(field: Field, dates: list[figures.Day]) -> list[figures.Number]:
+def _numbers_of(field: Field, held: Held | None = None) -> list[figures.Number]:
     """The numbers that a field states, without those of dates that the evidence has."""
     if isinstance(field.value, str):
-        known = [(day.start, day.start + len(day.text)) for day in figures.days(field.value) if any(day.agrees(other) for other in dates)]
+        days = figures.days(field.value) if held is not None else []
+        known = [(day.start, day.start + len(day.text)) for day in days if held is not None and held.has(day)]
         stated = (number for number in figures.numbers(field.value, words=True) if _is_stated(number))
         return [number for number in stated if not any(a <= number.start < b for a, b in known)]
-    if isinstance(field.value, bool) or not isinstance(field.value, int | float) or field.name in _CONFIDENCES or field.is_format(INDEX):
-        return []
-    return [_shown_number(field.value)]
+    return [_shown_number(field.value)] if _is_figure(field) and _is_finite(field.value) else []
+
+
+def _is_figure(field: Field) -> bool:
+    """Whether a field is a number that speaks of the world: neither of the answer, as a confidence does, nor of a place in a table."""
+    if isinstance(field.value, bool) or not isinstance(field.value, int | float) or field.is_format(INDEX):
+        return False
+    return not (field.name in _CONFIDENCES and is_share(field.value))
+
+
+def _is_finite(value: int | float) -> bool:
+    """Whether a number can be written down: no infinity, no NaN, no integer of thousands of digits."""
+    return abs(value) < 10**MAX_WRITTEN if isinstance(value, int) else math.isfinite(value)
 
 
 def _is_stated(number: figures.Number) -> bool:
     """Whether a number of an answer is one to be looked up: in digits all are, in words those over twelve; `no one` counts nothing."""
-    return any(char.isdigit() for char in number.text) or number.value > SPELLED
+    return any(char.isnumeric() for char in number.text) or number.value > SPELLED
 
 
 def _days_of(field: Field) -> list[figures.Day]:
@@ -207,11 +223,16 @@ def _days_of(field: Field) -> list[figures.Day]:
 
 def _shown_number(value: int | float) -> figures.Number:
     """A JSON number as it is written: 134.9 has one decimal place, 135.0 none."""
-    written = Decimal(repr(value)).normalize()
-    exponent = written.as_tuple().exponent
-    places = max(0, -exponent) if isinstance(exponent, int) else 0
-    exact = Fraction(written)
-    return figures.Number(exact, exact, Fraction(1, 10**places), text=repr(value))
+    text = repr(value)
+    if isinstance(value, int):
+        exact, places = Fraction(value), 0
+        if len(text.lstrip("-")) > figures.MAX_DIGITS:
+            return figures.numbers(text)[0]
+    else:
+        written = Decimal(text).normalize()
+        exponent = written.as_tuple().exponent
+        exact, places = Fraction(written), max(0, -exponent) if isinstance(exponent, int) else 0
+    return figures.Number(exact, exact, Fraction(1, 10**places), text=text)
 
 
 def _is_expression(field: Field) -> bool:
@@ -242,9 +263,12 @@ def check_recompute(value: Any, schema: dict[str, Any], evidence: tuple[Source, 
     if not expressions:
         absent = mentions(schema, EXPRESSION) or any(field.name == EXPRESSION for field in every)
         return passed("recompute", "nothing was computed") if absent else unknown("recompute", "the type has no expression", 0.0)
+    within = _within(every)
+    results_of: dict[str | None, list[figures.Number]] = {}
     for field in expressions:
-        beside = [other for other in every if _beside(field, other) and not _is_expression(other) and not other.is_format(QUOTE)]
-        results = [number for other in beside for number in _numbers_of(other, [])]
+        if (results := results_of.get(field.parent)) is None:
+            beside = [other for other in within[field.parent] if not _is_expression(other) and not other.is_format(QUOTE)]
+            results = results_of[field.parent] = [number for other in beside for number in _numbers_of(other)]
         if not results:
             return unknown("recompute", f"no number stands beside {field.path}")
         try:
@@ -254,10 +278,6 @@ def check_recompute(value: Any, schema: dict[str, Any], evidence: tuple[Source, 
         if not any(_agrees(number, exact) for number in results):
             return failed("recompute", f"{_shown(field.value)} gives {float(exact):.12g}, not {results[0].text}")
     return passed("recompute")
-
-
-def _beside(field: Field, other: Field) -> bool:
-    return other.path != field.path and other.parent == field.parent
 
 
 def _agrees(number: figures.Number, exact: Fraction) -> bool:

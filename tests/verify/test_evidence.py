@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from orchestra.doors import Source
 from orchestra.verify.alone import judge
-from orchestra.verify.numbers import numbers
+from orchestra.verify.held import Held
+from orchestra.verify.numbers import numbers, same
 
 MEGABYTE = 1 << 20
 SECONDS = 20.0
@@ -97,6 +98,57 @@ def test_money_in_another_currency_or_scale_does_not_pass(answer: str, evidence:
     assert outcome(answer, evidence, "numbers") == says
 
 
+@pytest.mark.parametrize(
+    ("answer", "evidence", "says"),
+    [
+        # what follows a stop, or stands against letters
+        ("version 3.11.9", "needs Python 3.11.7", "fail"), ("version 3.11.7", "needs Python v3.11.7", "pass"),
+        ("v3.11.9", "v3.11.7", "fail"), ("3.11", "needs Python 3.11.7", "unknown"), ("192.168.77.1", "it is 192.168.1.20", "fail"),
+        ("1.234.999 Einwohner", "1.234.567 Einwohner", "fail"), ({"n": 1234567}, "1.234.567 Einwohner", "pass"),
+        ("he batted .999", "he batted .305", "fail"), ({"n": 0.305}, "he batted .305", "pass"), ("see p.99", "see p.12", "fail"),
+        ("USD9 million", "USD5 million", "fail"), ("¾ cup", "½ cup", "fail"), ("0.5 cup", "½ cup", "pass"),
+        ("1920x1080", "1920x1200", "fail"), ("1.5e9", "1.5e6", "fail"), ("2 people", "2 hundred people", "unknown"),
+        ("at 11:00", "2026-01-05T10:00:00Z", "fail"), ("2026", "am 4.7.2026", "pass"), ("4 July 2026", "am 4.7.2026", "pass"),
+        ("5 January 2026", "created 2026-01-05T10:00:00Z", "pass"), ("6 January 2026", "created 2026-01-05T10:00:00Z", "fail"),
+        ("1" * 44, "the key " + "1" * 44, "pass"), ("1" * 44, "the key " + "1" * 43 + "2", "fail"),
+        # dashes
+        ("until 2015", "He governed 2010 - 2015.", "pass"), ({"n": -2015}, "He governed 2010 - 2015.", "unknown"),
+        ({"n": 3}, "Inventory:\n- 3 chairs\n- 4 tables", "pass"), ({"n": -3}, "Inventory:\n- 3 chairs\n- 4 tables", "unknown"),
+        ({"t": -5}, "It fell to –5 °C.", "pass"), ({"t": 5}, "It fell to –5 °C.", "unknown"), ({"t": 5}, "It fell to -5 °C.", "fail"),
+        ("10%", "5%-10%", "pass"), ("-10%", "5%-10%", "unknown"), ("It was - 4 °C", "It was -4 °C", "unknown"),
+        # letters behind a number
+        ({"n": 324}, "The tower is 324 m high.", "pass"), ({"n": 324}, "The tower is 324m high.", "pass"),
+        ("It weighs 324 million", "The tower is 324 m high.", "unknown"), ("It won in 1990.", "In 1990 M. Curie won.", "pass"),
+        ({"n": 5}, "Result: 5\nB. Second option", "pass"), ("10,000 employees", "Annual report on Form 10-K.", "fail"),
+        ("5 million people", "5m people", "pass"), ("5m users", "5 users", "unknown"),
+        # words
+        ("1,200 people", "one thousand two hundred people", "pass"), ("2,300,000", "two million three hundred thousand", "pass"),
+        ("100 people", "a hundred people", "pass"), ("1 million", "a million people", "pass"), ("1 million", "half a million", "fail"),
+        ("200", "between one hundred and two hundred people", "pass"), ("102", "between one hundred and two hundred people", "fail"),
+        # other locales
+        ("It cost €1.234", "It cost €1.234,56", "fail"), ({"n": 1234.56}, "1.234,56 €", "pass"), ({"n": 1000}, "1'000 Franken", "pass"),
+        ("€1", "It cost €1,56", "fail"), ("€1234", "1\u00a0234,56 €", "fail"), ("1 Liter", "1,5 Liter", "unknown"),
+        ({"n": 1.5}, "1,5 Liter", "pass"), ("55", "year,count\n1901,55\n1902,66", "pass"), ("3 and 5", "items 3,5 and 7", "pass"),
+        ("columns 3,5 of it", "3 and 5", "unknown"),
+        # numbers of JSON
+        ({"id": 12345678901234567890123456789012}, "id 12345678901234567890123456789012", "pass"),
+        ({"id": 12345678901234567890123456789013}, "id 12345678901234567890123456789012", "fail"),
+        ({"id": int("1" * 44)}, "id " + "1" * 44, "pass"), ({"id": 10**5000}, "5", "unknown"), ({"n": -3}, "-3", "pass"),
+        ({"n": float("nan")}, "5", "unknown"), ({"n": float("inf")}, "5", "unknown"), ({"n": -float("inf")}, "5", "unknown"),
+        # a score is a probability, or a number like others
+        ({"score": 97}, "X scored 3 goals", "fail"), ({"score": 3}, "X scored 3 goals", "pass"), ({"score": 0.97}, "3 goals", "pass"),
+        ({"confidence": 87}, "3 goals", "fail"), ({"probability": -0.5}, "3 goals", "fail"), ({"score": True}, "3 goals", "pass"),
+    ],
+)  # fmt: skip
+def test_a_number_passes_where_the_evidence_says_it_and_not_where_it_says_another(answer: Any, evidence: str, says: str) -> None:
+    assert outcome(answer, evidence, "numbers") == says
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_result_that_is_no_number_is_not_recomputed(number: float) -> None:
+    assert outcome({"expression": "1 + 1", "result": number}, "1 and 1", "recompute") == "unknown"
+
+
 @given(st.dates(), st.dates(), st.sampled_from(["%Y-%m-%d", "%-d %B %Y", "%B %-d, %Y", "%-d %b %Y"]))
 def test_a_date_is_the_same_in_any_form_and_another_day_is_not(day: Any, other: Any, form: str) -> None:
     if day.year < 1000 or other.year < 1000:
@@ -123,6 +175,30 @@ def test_a_megabyte_is_judged_in_bounded_time(part: str, check: str) -> None:
     began = time.process_time()
     judge({"answer": "it is 43", "quote": "the end 43 of it"}, (Source(repeated(part)),), [check])
     assert time.process_time() - began < SECONDS
+
+
+@pytest.mark.parametrize("check", ["numbers", "quote", "support", "recompute"])
+def test_many_records_and_many_numbers_are_judged_in_bounded_time(check: str) -> None:
+    """Each number of the answer against each of the evidence, or each record against each, took minutes."""
+    rows: list[dict[str, Any]] = [
+        {"answer": f"no {at}", "quote": f"no {at}", "expression": f"{at} * 1", "result": at} for at in range(3_000)
+    ]
+    evidence = (Source(" ".join(f"no {at}" for at in reversed(range(3_000))) + " " + " ".join(map(str, range(3_000, 9_000)))),)
+    if check == "quote":  # looks each one up in the text: fewer
+        rows = [{"answer": None, "quote": None}] * 6_000
+    began = time.process_time()
+    judge({"rows": rows}, evidence, [check])
+    assert time.process_time() - began < SECONDS
+
+
+@given(st.lists(st.integers(-50, 50), max_size=12), st.lists(st.integers(-50, 50), max_size=12))
+def test_numbers_are_found_by_their_worth_as_they_are_one_by_one(answers: list[int], evidence: list[int]) -> None:
+    text = " and ".join(map(str, evidence)) + " and (7) and 3%"
+    held = Held([Source(text)])
+    for answer in [*numbers(" and ".join(map(str, answers))), *numbers("0.03 and 3 and -7")]:
+        slowly = next((number for number in numbers(text) if same(answer, number)), None)
+        found = held.find(answer)
+        assert (found and found[0].value) == (slowly and slowly.value)
 
 
 def test_a_quote_at_the_end_of_a_megabyte_has_its_place() -> None:
