@@ -17,11 +17,15 @@ from orchestra.values.fields import Schema
 from orchestra.verify.entailment import Claim, claiming
 
 Steps: TypeAlias = tuple[str | int, ...]
-_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|\s*\n\s*")
+_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|(?<!\s)\s*\n\s*")
 _SHORT = re.compile(
     r"(?:^|[\s(])(?:[A-Za-z]|Dr|Mr|Mrs|Ms|Prof|St|Jr|Sr|Inc|Ltd|Co|No|Nos|Fig|Vol|Art|vs|cf|ca|approx|etc|e\.g|i\.e|[A-Z]\.[A-Z])\.$"
 )
 """What ends in a full stop that ends no sentence: initials and abbreviations of English."""
+_MARKER = re.compile(r"[\s#*>(-]*(?:\d{1,3}(?:\.\d{1,3})*|[ivxlIVXL]{1,5})\.[*)]*\s+")
+"""What a list is numbered with: no sentence, but the beginning of one."""
+_LOOKED_AT = 24
+"""Characters before the end of a sentence that are looked at."""
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -65,14 +69,23 @@ def sentences(text: str) -> Iterator[tuple[int, int]]:
     """The sentences of a text, each with the white space behind it: from one's beginning to the next one's."""
     begin = 0
     for match in _END.finditer(text):
-        behind, here = text[match.end() : match.end() + 1], text[begin : match.end()].rstrip()
-        mark = "\n" in match[0]
-        if not behind or not here.strip() or (not mark and (behind.islower() or _SHORT.search(here))):
+        end = match.end()
+        if end == len(text) or _goes_on(text, begin, match):
             continue
-        yield begin, match.end()
-        begin = match.end()
+        yield begin, end
+        begin = end
     if text[begin:].strip():
         yield begin, len(text)
+
+
+def _goes_on(text: str, begin: int, match: re.Match[str]) -> bool:
+    """Whether a sentence from `begin` on has not ended with a mark, or has not begun."""
+    start, end = match.span()
+    if (start == begin and match[0].isspace()) or (start - begin <= _LOOKED_AT and _MARKER.fullmatch(text, begin, end)):
+        return True
+    if "\n" in match[0]:
+        return False
+    return text[end].islower() or _SHORT.search(text[max(begin, start - _LOOKED_AT) : end].rstrip()) is not None
 
 
 class Rest(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from typing import Any
 
 import pytest
@@ -88,10 +89,21 @@ def test_an_element_inside_an_element_is_a_part_of_its_own() -> None:
         ("   ", 0),
         ("no full stop", 1),
         ("A.B.C.", 1),
+        ("1. Paris is the capital. 2. Rome is old.", 2),
+        ("1.\nParis is old.\n\n2. Rome", 2),
+        ("- 1.2. Paris is old. **ii.** Rome is old.", 2),
+        ("It began in 1990. It ended.", 2),
     ],
 )
 def test_sentences_end_where_people_end_them(text: str, count: int) -> None:
     assert len(list(sentences(text))) == count
+
+
+@pytest.mark.parametrize("part", [" ", "a. ", "\n", ". ", "1. ", ".)"])
+def test_a_long_text_is_parted_in_bounded_time(part: str) -> None:
+    began = time.process_time()
+    list(sentences(part * 200_000 + "x"))
+    assert time.process_time() - began < 20
 
 
 @given(st.text(st.sampled_from("Ab1. !?\n\"'…"), max_size=40))
