@@ -14,6 +14,7 @@ from orchestra.engine.kinds.acceptance import sources
 from orchestra.errors import InputError
 from orchestra.inputs import jsonable
 from orchestra.project import Project
+from orchestra.values.json import unkept
 from orchestra.values.types import Validator, schema_of
 from orchestra.verify.acceptance import CONFIDENCE, Situation, names_of, rules_of
 from orchestra.verify.alone import ACCEPT, type_of
@@ -40,12 +41,12 @@ class Answer:
 def alone(project: Project, answer: Answer, checks: tuple[str, ...], accept: float | None, *, back_off: bool) -> Situation:
     """The situation of an answer of which nobody says who made it: the lowest score of its checks counts.
 
-    Raises `InputError` V010 for what is no check, V011 for an agent that is not there.
+    Raises `InputError` E013 for an answer that is no JSON, V010 for what is no check, V011 for an agent that is not there.
     """
     names, judges = stated(checks, project.registry.agents)
     untyped = isinstance(answer.value, str | dict | list)
     return Situation(
-        value=jsonable(answer.value),
+        value=_kept(answer.value),
         schema=type_of(answer.value, names_of(names)) if untyped else schema_of(type(answer.value), "serialization"),
         evidence=sources(jsonable(answer.against)),
         checks=names,
@@ -66,8 +67,8 @@ def combined(
     the combined score says from where on it is accepted, and 0.5 where there is none.
 
     Raises `InputError` A001 for an agent that is not there, L076 for one without a combination, and for `back_off`; V002 to V008 for a
-    combination or a certificate that does not hold, V012 where a check wants to know more than is given, V013 for an answer that is none
-    of this agent.
+    combination or a certificate that does not hold, V012 where a check wants to know more than is given, E013 and V013 for an answer that
+    is no JSON, or none of this agent.
     """
     if back_off:
         said = "`back_off` keeps parts by what `entailment` says of each, and a combination is about whole values"
@@ -77,7 +78,7 @@ def combined(
     if checks is not None and frozenset(map(str, rules_of(checks))) != frozenset(combination.checks):
         said = f"the combination of {card.name!r} is of the checks {', '.join(combination.checks)}, and not of {', '.join(checks)}"
         raise InputError("V005", said, hint="leave the checks out: they are those of the combination")
-    value = jsonable(answer.value)
+    value = _kept(answer.value)
     if (fault := Validator(card.output_schema).check(value)) is not None:
         raise InputError("V013", f"this is no answer of {card.name!r}: {fault}", hint=f"orchestra agents show {card.name}")
     own = not _is_file(which)
@@ -102,6 +103,14 @@ def combined(
         said = f"the combination of {card.name!r} weighs what nobody can tell of this answer: {', '.join(missing)}"
         raise InputError("V012", said, hint="; ".join(dict.fromkeys(missing.values())))
     return situation
+
+
+def _kept(value: Any) -> Any:
+    """An answer as JSON. Raises `InputError` E013 for NaN, infinities and whatever else a journal would not read back the same."""
+    plain = jsonable(value)
+    if fault := unkept(plain):
+        raise InputError("E013", f"the answer: {fault}", hint="pass finite numbers, valid texts and flat values")
+    return plain
 
 
 def _is_file(which: str | Path) -> bool:

@@ -251,6 +251,16 @@ async def test_an_answer_of_another_type_is_refused(project: Path, answer: Any) 
     assert caught.value.code == "V013"
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 10**50])
+async def test_an_answer_with_a_number_that_json_does_not_have_is_refused(project: Path, bad: float) -> None:
+    put(project)
+    async with opened(project) as (orchestra, _):
+        for more in ({}, {"combined": "teller", "confidence": 0.9}):
+            with pytest.raises(InputError, match="the answer: ") as caught:
+                await orchestra.check({"fact": "5", "n": bad}, against="5", **more)
+            assert (caught.value.code, bool(caught.value.hint)) == ("E013", True)
+
+
 @pytest.mark.parametrize("number", [{"confidence": 93}, {"confidence": float("nan")}, {"accept": -0.1}])
 async def test_a_score_that_is_none_is_refused(project: Path, number: dict[str, Any]) -> None:
     async with opened(project) as (orchestra, _):
