@@ -15,7 +15,7 @@ from orchestra.router.notation import ELEMENT, INPUT, Answer, Line, Literal, Not
 from orchestra.router.offer import Offer, Scope, Skill, element_of, free, statable
 from orchestra.router.plan import listed
 from orchestra.values.schema import show
-from orchestra.values.types import Schema, Validator, branches, bundled, elements, nearest, under
+from orchestra.values.types import Schema, Validator, branches, bundled, elements, nearest, under, union
 from orchestra.workflow.syntax import MAX_LENGTH
 
 SHOWN = 200
@@ -182,10 +182,14 @@ def _each_constant(values: Sequence[Any], kind: Schema, scope: Scope, path: str,
 
 def _constant(value: Literal, kind: Schema, scope: Scope, where: str) -> Iterator[Rejection]:
     """What is wrong with a constant in an argument of this type, or in the list whose elements it is given."""
-    if not statable(kind):
+    stated = statable(kind)
+    if not stated:
         yield Rejection("R005", where, f"a plan makes up no {show(kind)}", _instead(scope.at_hand(), scope.offer, kind))
     elif fault := Validator(bundled(kind)).check(value.value):
         yield Rejection("R005", where, fault)
+    elif not any(_is(value.value, one) for one in stated):  # it is of a part of the union that is evidence
+        evidence = union([one for one in branches(kind) if one not in stated])
+        yield Rejection("R005", where, f"a plan makes up no {show(evidence)}", _instead(scope.at_hand(), scope.offer, kind))
     elif _made_up(value.value, kind, scope.offer.words):
         hint = _instead(scope.at_hand(), scope.offer, kind)
         yield Rejection("R012", where, f"{_shown(value)} is no piece of the request", hint)
@@ -193,13 +197,18 @@ def _constant(value: Literal, kind: Schema, scope: Scope, where: str) -> Iterato
 
 def _made_up(value: Any, kind: Schema, words: str) -> bool:
     """Whether a text, or one in a list, is a plan's own where its texts are pieces of the request."""
-    if words and isinstance(value, list):
-        inner = [under(one, one["items"]) for one in statable(kind) if one.get("type") == "array"]
-        return any(all(_made_up(item, one, words) for one in inner) for item in value) if inner else False
-    if not words or not isinstance(value, str) or value in words:
-        return False
-    stated = statable(kind)
-    return any(map(free, stated)) and not any(not free(one) and Validator(bundled(one)).check(value) is None for one in stated)
+    return bool(words) and not any(_is(value, one) and _copied(value, one, words) for one in statable(kind))
+
+
+def _copied(value: Any, kind: Schema, words: str) -> bool:
+    """Whether all texts in a value of this type, which is no union, are pieces of the request or told by the type."""
+    if isinstance(value, list) and not kind.keys() & {"enum", "const"}:
+        return not any(_made_up(one, under(kind, kind["items"]), words) for one in value)
+    return not isinstance(value, str) or not free(kind) or value in words
+
+
+def _is(value: Any, kind: Schema) -> bool:
+    return Validator(bundled(kind)).check(value) is None
 
 
 def _shown(value: Literal) -> str:

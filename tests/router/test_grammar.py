@@ -17,6 +17,7 @@ from orchestra.router.plan import workflow
 from orchestra.router.planner import Ask, Planned, Request, go_on, start
 from orchestra.router.shortlist import reachable
 from orchestra.values.models import Answer as Answered
+from orchestra.values.models import Document
 from orchestra.values.types import schema_of
 from orchestra.workflow.compiler import compile_graph
 from tests.agent.test_grammar import accepts
@@ -306,6 +307,44 @@ def test_a_table_is_not_made_up() -> None:
     assert not accepts(step_grammar(given), str(line))
     at_hand = offer(TABLE, values={"table": {"type": "array", "items": {"type": "array", "items": STR}}})
     assert accepts(step_grammar(at_hand), "s1 = rows(table=input.table)")
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "says"),
+    [
+        ("text_or_document=input.question", "", ""),
+        ('text_or_document="Where"', "", ""),
+        ('text_or_document="Here"', "R012", "is no piece of the request"),
+        ('text_or_document={"source": "a", "text": "invented"}', "R005", "a plan makes up no Document; did you mean"),
+        ('text_or_document=["Where"]', "R005", "/steps/1/with/text_or_document: "),
+        ('row_or_table=["Where", "is it"]', "", ""),
+        ('row_or_table=["Here"]', "R012", "is no piece of the request"),
+        ('row_or_table=[["Where"], ["is"]]', "R005", "a plan makes up no list[list[str]]"),
+        ("row_or_table=[]", "", ""),
+        ('sizes_or_kinds=["small"]', "", ""),
+        ('sizes_or_kinds=["Where"]', "", ""),
+        ('sizes_or_kinds=["small", "Here"]', "R012", "is no piece of the request"),  # of neither type's own words
+    ],
+)
+def test_of_a_union_a_plan_states_what_it_could_state_alone(argument: str, code: str, says: str) -> None:
+    lists = [{"type": "array", "items": one} for one in (STR, {"type": "array", "items": STR}, {"enum": ["small", "large"]})]
+    look = contract(
+        "look",
+        "tool",
+        {},
+        STR,
+        {
+            "text_or_document": {"anyOf": [STR, schema_of(Document, "validation")]},
+            "row_or_table": {"anyOf": lists[:2]},
+            "sizes_or_kinds": {"anyOf": [lists[0], lists[2]]},
+        },
+    )
+    given = offer(look, words="Where is it?")
+    line = read(f"s1 = look({argument})")
+    faults = judge(line, given, [])
+    assert [one.code for one in faults] == ([code] if code else [])
+    assert all(says in str(one) for one in faults)
+    assert accepts(step_grammar(given), str(line)) is not bool(code)
 
 
 def test_what_needs_a_table_is_told_though_none_is_at_hand() -> None:
