@@ -273,7 +273,7 @@ def _remark(draft: Draft) -> None:
 
 
 def _lines(found: Plan | None) -> list[str] | None:
-    return None if found is None else str(found).splitlines()
+    return None if found is None else [*map(str, found.steps), str(found.answer)]
 
 
 def _save(path: Path, graph: Graph) -> None:

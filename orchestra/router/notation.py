@@ -116,10 +116,18 @@ def read(text: str) -> Line:
     return _Reader(text).line()
 
 
+def lines(text: str) -> list[str]:
+    """The lines of a text. What may stand in a string of JSON as it is, such as U+2028, ends none of them."""
+    return _ENDS.split(text)
+
+
+_ENDS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e]")
+
+
 def read_plan(text: str) -> list[Line]:
     """The lines of a plan, empty ones and a fence around them left out. Raises `NotPlan`, its reason with the number of the line."""
     found: list[Line] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines(text), 1):
         if not line.strip() or line.lstrip().startswith("```"):
             continue
         try:

@@ -18,7 +18,7 @@ from typing import TypeAlias
 from orchestra.router import telling
 from orchestra.router.gates import Rejection, judge, line_of
 from orchestra.router.grammar import BEGUN, NoStep, plan_grammar, step_grammar
-from orchestra.router.notation import Answer, Line, Step, read
+from orchestra.router.notation import Answer, Line, Step, lines, read
 from orchestra.router.offer import Offer
 from orchestra.router.plan import Plan
 from orchestra.router.shortlist import nearest_skill
@@ -103,13 +103,13 @@ def start(request: Request) -> tuple[Drafting, Wanted]:
 
 def go_on(state: Drafting, reply: str) -> tuple[Drafting, Wanted]:
     """What a model answered to the last question, and what is wanted next."""
-    lines, begun = _begun(_lines(reply))
-    if not lines:
+    told, begun = _begun(_lines(reply))
+    if not told:
         return _refused(state, (Rejection("R001", f"/steps/{len(state.steps) + 1}", "the line is empty", "s1 = NAME(ARGUMENT=VALUE)"),))
     said = {str(step) for step in state.steps}
-    if all(text.strip() in said for text in lines):
+    if all(text.strip() in said for text in told):
         return _refused(state, (Rejection("R001", f"/steps/{len(state.steps) + 1}", "this line stands already", "write the next one"),))
-    for text in lines:
+    for text in told:
         if text.strip() in said:  # a model that was not held to the next line begins anew
             continue
         line = line_of(text, len(state.steps) + 1)
@@ -126,12 +126,12 @@ def go_on(state: Drafting, reply: str) -> tuple[Drafting, Wanted]:
     return _ask(state, begun=begun)
 
 
-def _begun(lines: list[str]) -> tuple[list[str], bool]:
+def _begun(told: list[str]) -> tuple[list[str], bool]:
     """A reply without the beginning of the step that is not asked for yet, and whether there is one; a first line that goes on from such a
     beginning is made whole."""
-    if lines and _REST.match(lines[0]):
-        lines = [BEGUN + lines[0], *lines[1:]]
-    return (lines[:-1], True) if len(lines) > 1 and lines[-1].strip() == BEGUN else (lines, False)
+    if told and _REST.match(told[0]):
+        told = [BEGUN + told[0], *told[1:]]
+    return (told[:-1], True) if len(told) > 1 and told[-1].strip() == BEGUN else (told, False)
 
 
 def declined(request: Request) -> Unplanned:
@@ -165,13 +165,13 @@ def _same(line: Step, told: str) -> bool:
 
 def _lines(reply: str) -> list[str]:
     """The lines of a plan in what a model wrote: what stands in its fence, where it has one; else all."""
-    lines = [line for line in reply.splitlines() if line.strip()]
-    fences = [number for number, line in enumerate(lines) if line.lstrip().startswith("```")]
+    found = [line for line in lines(reply) if line.strip()]
+    fences = [number for number, line in enumerate(found) if line.lstrip().startswith("```")]
     if not fences:
-        return lines
+        return found
     # Of one fence alone nobody knows which side of it is meant: the beginning of what it closes, or the rest of what it opens.
-    begin, end = (fences[0], fences[1]) if len(fences) > 1 else (fences[0], len(lines)) if fences[0] == 0 else (-1, fences[0])
-    return lines[begin + 1 : end]
+    begin, end = (fences[0], fences[1]) if len(fences) > 1 else (fences[0], len(found)) if fences[0] == 0 else (-1, fences[0])
+    return found[begin + 1 : end]
 
 
 def _refused(state: Drafting, faults: tuple[Rejection, ...]) -> tuple[Drafting, Wanted]:

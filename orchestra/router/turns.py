@@ -17,7 +17,7 @@ from orchestra.agent.kit import AGAINST, GRAMMAR, STEPS, TOOLS, VALUES
 from orchestra.router import telling
 from orchestra.router.gates import Rejection, judge, line_of
 from orchestra.router.grammar import turn_grammar
-from orchestra.router.notation import Answer, Literal, Reference, Step
+from orchestra.router.notation import Answer, Literal, Reference, Step, lines
 from orchestra.router.offer import Offer, Scope
 from orchestra.router.plan import Plan, declared, escaped, workflow
 from orchestra.router.values import type_of
@@ -37,18 +37,18 @@ def next_line(reply: str, offer: Offer, steps: Sequence[Step]) -> Step | tuple[R
     Of several lines the first new one counts: what follows was written before the model could see what came of it.
     """
     said = {str(step) for step in steps}
-    lines = [line.strip() for line in reply.splitlines() if line.strip() and not line.lstrip().startswith("```")]
-    line = next((line for line in lines if line not in said), "")
+    found = [line.strip() for line in lines(reply) if line.strip() and not line.lstrip().startswith("```")]
+    line = next((line for line in found if line not in said), "")
     if not line:
-        reason = "this line stands already" if lines else "the line is empty"
+        reason = "this line stands already" if found else "the line is empty"
         return (Rejection("R001", f"/steps/{len(steps) + 1}", reason, f"s{len(steps) + 1} = NAME(ARGUMENT=VALUE), or return"),)
     if _RETURN.match(line):
         return None
-    found = line_of(line, len(steps) + 1)
-    if isinstance(found, Rejection):
-        return (found,)
-    assert not isinstance(found, Answer), "a line that begins with return was taken for one"
-    return tuple(judge(found, offer, steps)) or found
+    read = line_of(line, len(steps) + 1)
+    if isinstance(read, Rejection):
+        return (read,)
+    assert not isinstance(read, Answer), "a line that begins with return was taken for one"
+    return tuple(judge(read, offer, steps)) or read
 
 
 def question(name: str, node: str, agent: str, offer: Offer, told: Mapping[str, str], more: Mapping[str, Any], **values: Schema) -> Graph:
@@ -77,8 +77,8 @@ def grammar(offer: Offer, steps: Sequence[Step]) -> dict[str, str]:
 
 def transcript(steps: Sequence[Step], values: Sequence[Any], rejected: Sequence[Rejection], shown: int) -> str:
     """The steps, a line each, and behind an arrow what came of it, of which at most `shown` characters; then what was not accepted."""
-    lines = [part for step, value in zip(steps, values, strict=True) for part in (str(step), f"-> {told(value, shown)}")]
-    return "\n".join([*lines, *(f"!! {_line(str(one), REASON)}" for one in rejected)])
+    made = [part for step, value in zip(steps, values, strict=True) for part in (str(step), f"-> {told(value, shown)}")]
+    return "\n".join([*made, *(f"!! {_line(str(one), REASON)}" for one in rejected)])
 
 
 def told(value: Any, most: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from orchestra.router.notation import Step, read
+from orchestra.router.notation import Step, lines, read
 
 TEXT, TEXTS, NUMBER = "str", "list[str]", "int"
 _WRONG = ("I would shout it", "s{next} = splat(text=input.text)", "s{next} = shout(text=17)", "return input.text", "return nothing")
@@ -22,14 +22,14 @@ def line(inputs: Mapping[str, str], mark: bytes, *, wrong: float = 0.08) -> str:
     first = _line(inputs, mark, wrong)
     if mark[7] % 5 or not first.startswith("s"):
         return first
-    plan = "\n".join([*inputs["plan"].splitlines(), first])
+    plan = "\n".join([*_lines(inputs["plan"]), first])
     return f"{first}\n{_line({**inputs, 'plan': plan}, mark[1:] + mark[:1], wrong)}"
 
 
 def _line(inputs: Mapping[str, str], mark: bytes, wrong: float) -> str:
-    skills = [told.partition("(")[0] for told in inputs["skills"].splitlines()]
-    steps = [step for step in map(read, inputs["plan"].splitlines()) if isinstance(step, Step)]
-    at_hand = [tuple(told.split(": ", 1)) for told in inputs["values"].splitlines()]
+    skills = [told.partition("(")[0] for told in _lines(inputs["skills"])]
+    steps = [step for step in map(read, _lines(inputs["plan"])) if isinstance(step, Step)]
+    at_hand = [tuple(told.split(": ", 1)) for told in _lines(inputs["values"])]
     known = [(name, kind) for name, kind in at_hand if kind in (TEXT, TEXTS)] + [(step.name, _kind(step)) for step in steps]
     if mark[0] < 256 * wrong:
         return _WRONG[mark[1] % len(_WRONG)].format(next=len(steps) + 1)
@@ -37,6 +37,10 @@ def _line(inputs: Mapping[str, str], mark: bytes, wrong: float) -> str:
     if made and mark[2] % 3 < len(made):
         return f"return {made[0] if mark[3] % 4 == 0 else made[-1]}"
     return f"s{len(steps) + 1} = {_call(skills, known, inputs['request'].split(), mark)}"
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in lines(text) if line]
 
 
 def _kind(step: Step) -> str:

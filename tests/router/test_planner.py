@@ -7,7 +7,9 @@ from random import Random
 
 import pytest
 
+from orchestra.router.notation import read_plan
 from orchestra.router.planner import MAX_REQUEST, Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, start
+from orchestra.router.turns import next_line
 from tests.agent.test_grammar import accepts
 from tests.router.house import CITE, STR, SUM, contract, offer, walked
 
@@ -132,6 +134,19 @@ def test_repairs_come_to_an_end() -> None:
     _, wanted = talk(request(repairs=2), "no", "never", "stop asking")
     assert isinstance(wanted, Unplanned)
     assert [rejection.code for rejection in wanted.rejections] == ["R001", "R001", "R001"]
+
+
+@pytest.mark.parametrize("sign", ["\x85", "\u2028", "\u2029"])
+@pytest.mark.parametrize("stepwise", [True, False])
+def test_what_json_lets_stand_in_a_text_ends_no_line(sign: str, stepwise: bool) -> None:
+    asked = f"who{sign}is it"
+    line = f's1 = calculator(question="{asked}")'
+    wish = Request(asked, offer(words=asked), repairs=0, stepwise=stepwise)
+    _, wanted = talk(wish, f"```\r\n{line}\r\nreturn s1\r\n```")
+    assert isinstance(wanted, Planned)
+    assert str(wanted.plan) == f"{line}\nreturn s1"
+    assert [str(one) for one in read_plan(f"{line}\r\nreturn s1\n")] == [line, "return s1"]
+    assert str(next_line(f"{line}\nreturn", wish.offer, [])) == line
 
 
 def test_an_empty_reply_is_a_wrong_line() -> None:
