@@ -114,24 +114,25 @@ def constant(value: Any) -> Constant:
 
 def _text(text: str, types: Mapping[str, Schema], place: Place | None) -> Expression:
     parts: list[str | Expression] = []
-    literal, at = "", 0
+    literal, at, line = "", 0, _Line(place)
     while (start := text.find("${", at)) >= 0:
         if start > at and text[start - 1] == "$":
             literal += text[at : start - 1] + "${"
+            line.next("$${")
             at = start + 2
             continue
         end = closing(text, start + 2)
         if end < 0:
-            where = _within(place, text, start, len(text))
             raise InputError(
-                "L050", "the reference is not closed", place=where, hint="write ${...}; for the characters themselves write $${"
+                "L050", "the reference is not closed", place=line.next(text[start:]), hint="write ${...}; for the characters themselves write $${"
             )
         literal += text[at:start]
         inner = text[start + 2 : end]
-        reference = compile_reference(inner, types, _within(place, text, start + 2, end))
+        where = line.next(text[start : end + 1])
+        reference = compile_reference(inner, types, _between(where, inner))
         if not start and end == len(text) - 1:
             return reference
-        _fits_text(reference, inner, _within(place, text, start, end + 1))
+        _fits_text(reference, inner, where)
         parts += [literal, reference] if literal else [reference]
         literal, at = "", end + 1
     literal += text[at:]
@@ -141,12 +142,28 @@ def _text(text: str, types: Mapping[str, Schema], place: Place | None) -> Expres
     return Text(tuple(parts), _references(part for part in parts if not isinstance(part, str)), STR)
 
 
-def _within(place: Place | None, text: str, start: int, end: int) -> Place | None:
-    """The place of a part of a scalar, where the part can be found in the scalar's line."""
-    if place is None:
-        return None
-    found = place.text.find(text[start:end], place.column - 1)
-    return place if found < 0 or start == end else replace(place, column=found + 1, width=end - start)
+class _Line:
+    """The line of a scalar, in which its parts are found from left to right: of two that are spelt the same, each has its own place."""
+
+    __slots__ = ("at", "place")
+
+    def __init__(self, place: Place | None) -> None:
+        self.place = place
+        self.at = 0 if place is None else place.column - 1
+
+    def next(self, part: str) -> Place | None:
+        """The place of the next part; that of the scalar where the part is not in its line, or is spelt otherwise there."""
+        if self.place is None or (found := self.place.text.find(part, self.at)) < 0:
+            return self.place
+        self.at = found + len(part)
+        return replace(self.place, column=found + 1, width=len(part))
+
+
+def _between(place: Place | None, inner: str) -> Place | None:
+    """The place of what stands between `${` and `}`, where that is known."""
+    if place is None or not inner or not place.text.startswith(f"${{{inner}}}", place.column - 1):
+        return place
+    return replace(place, column=place.column + 2, width=len(inner))
 
 
 def _fits_text(reference: Expression, source: str, place: Place | None) -> None:

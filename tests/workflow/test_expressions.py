@@ -174,7 +174,7 @@ REFUSED = tomllib.loads(File(__file__).with_name("refused.toml").read_text())["c
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case["text"][:60])
-def test_a_reference_that_cannot_work_is_refused_where_it_is_wrong(case: dict[str, str]) -> None:
+def test_a_reference_that_cannot_work_is_refused_where_it_is_wrong(case: dict[str, Any]) -> None:
     text = case["text"]
     line = f"    with: {text}"
     with pytest.raises(InputError) as caught:
@@ -185,6 +185,7 @@ def test_a_reference_that_cannot_work_is_refused_where_it_is_wrong(case: dict[st
     assert error.place is not None
     start = error.place.column - 1
     assert line[start : start + error.place.width] == case["at"]
+    assert start + 1 == case.get("column", start + 1)
 
 
 def test_several_faults_of_a_mapping_are_found_at_once() -> None:
