@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from orchestra.errors import InputError
 from orchestra.values.json import NotStrictJSON, parse_untrusted
@@ -70,14 +70,15 @@ def read_inputs(given: Sequence[str], fields: Mapping[str, Schema]) -> dict[str,
 
     An option is `key=value`, `key=@file`, `key=@folder` (documents), `key=-` (the text on stdin), `@file.json` or `-` (a whole
     JSON object); `@-` is stdin too. `@@` begins a value with one `@`. A key that is a list may be given many times, an element each. Raises
-    `InputError` C010 (an option of another form), C011 (no such input), C012 (not of the type), C013 (no JSON object) or
-    C014 (unreadable file).
+    `InputError` C010 (an option of another form, or a second one that reads stdin), C011 (no such input), C012 (not of the type),
+    C013 (no JSON object) or C014 (unreadable file).
     """
+    stdin = Stdin()
     objects: dict[str, Any] = {}
     texts: dict[str, list[str]] = {}
     for option in given:
         if option in STDIN or (option.startswith("@") and "=" not in option):
-            source, text = ("stdin", sys.stdin.read()) if option in STDIN else (option[1:], read_text(Path(option[1:])))
+            source, text = ("stdin", stdin.read(option)) if option in STDIN else (option[1:], read_text(Path(option[1:])))
             objects |= json_object(text, source)
             continue
         key, equals, value = option.partition("=")
@@ -89,7 +90,7 @@ def read_inputs(given: Sequence[str], fields: Mapping[str, Schema]) -> dict[str,
     for key in (*objects, *texts):
         if key not in fields:
             raise unknown_input(key, fields)
-    return objects | {key: _value(key, values, Type(fields[key])) for key, values in texts.items()}
+    return objects | {key: _value(key, values, Type(fields[key]), stdin) for key, values in texts.items()}
 
 
 def json_object(text: str, source: str) -> dict[str, Any]:
@@ -114,16 +115,41 @@ def read_text(path: Path) -> str:
     """A UTF-8 text of at most 1 MiB. Raises `InputError` C014."""
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise InputError("C014", f"{path} is larger than 1 MiB", hint="split it into several files, and give their folder")
-        return data.decode("utf-8-sig")
+            return _text(file, str(path))
     except OSError as error:
         raise InputError(
             "C014", f"{path} cannot be read: {error.strerror}", hint=f"write @@{path} for a text that begins with @"
         ) from error
+
+
+class Stdin:
+    """The text on stdin: UTF-8, of at most 1 MiB, which one option can have."""
+
+    def __init__(self) -> None:
+        self._option = ""
+
+    def read(self, option: str) -> str:
+        """The whole text, for this option. Raises `InputError` C010 where another one has it, and C014."""
+        if self._option:
+            hint = "give one of them as a file: key=@file; or all inputs as one JSON object: -i -"
+            raise InputError("C010", f"-i {self._option} has read stdin, and nothing is left of it for -i {option}", hint=hint)
+        self._option = option
+        if sys.stdin is None:
+            raise InputError("C014", f"stdin is closed, and -i {option} reads it")
+        try:
+            return _text(sys.stdin.buffer, "stdin")
+        except OSError as error:
+            raise InputError("C014", f"stdin cannot be read: {error.strerror}") from error
+
+
+def _text(file: IO[bytes], name: str) -> str:
+    data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise InputError("C014", f"{name} is larger than 1 MiB", hint="split it into several files, and give their folder")
+    try:
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError("C014", f"{path} is not UTF-8: byte {error.start}", hint="convert it: iconv -t UTF-8") from error
+        raise InputError("C014", f"{name} is not UTF-8: byte {error.start}", hint="convert it: iconv -t UTF-8") from error
 
 
 def read_documents(path: Path) -> list[dict[str, Any]]:
@@ -141,21 +167,21 @@ def read_documents(path: Path) -> list[dict[str, Any]]:
     return [{"source": file.relative_to(path).as_posix(), "text": read_text(file)} for file in files]
 
 
-def _value(key: str, given: Sequence[str], wanted: Type) -> Any:
+def _value(key: str, given: Sequence[str], wanted: Type, stdin: Stdin) -> Any:
     items = wanted.items
     if items is None:
         if len(given) > 1:
             raise InputError("C010", f"the input {key!r} is given {len(given)} times, and is no list")
-        return _single(key, given[0], wanted)
+        return _single(key, given[0], wanted, stdin)
     if len(given) == 1 and given[0].lstrip().startswith("["):
         return _parsed(key, given[0], wanted)
     values: list[Any] = []
     for text in given:
         path = Path(text[1:])
         if text in STDIN and items.is_document:
-            values += _piped(key)
+            values += _piped(key, stdin)
         elif not text.startswith("@") or text.startswith("@@") or text in STDIN:
-            values.append(_single(key, text, items))
+            values.append(_single(key, text, items, stdin))
         elif items.is_document and path.suffix != ".json":
             values += read_documents(path)
         elif path.suffix == ".json" or not items.accepts_text:
@@ -166,14 +192,14 @@ def _value(key: str, given: Sequence[str], wanted: Type) -> Any:
     return values
 
 
-def _single(key: str, text: str, wanted: Type) -> Any:
+def _single(key: str, text: str, wanted: Type, stdin: Stdin) -> Any:
     if text in STDIN and wanted.is_document:
-        found = _piped(key)
+        found = _piped(key, stdin)
         if len(found) != 1:
             raise InputError("C012", f"the input {key!r} is one document, and stdin has {len(found)}")
         return found[0]
     if text in STDIN:
-        text = sys.stdin.read()
+        text = stdin.read(f"{key}={text}")
     elif text.startswith("@@"):
         text = text[1:]
     elif text.startswith("@"):
@@ -184,9 +210,9 @@ def _single(key: str, text: str, wanted: Type) -> Any:
     return text if wanted.accepts_text else _parsed(key, text, wanted)
 
 
-def _piped(key: str) -> list[Any]:
+def _piped(key: str, stdin: Stdin) -> list[Any]:
     """The documents on stdin: JSON of one or of a list of them, or the text of one."""
-    text = sys.stdin.read()
+    text = stdin.read(f"{key}=-")
     if not text.strip():
         raise InputError(
             "C014", f"stdin is empty, and the input {key!r} is read from it", hint=f"cat notes.txt | orchestra run … -i {key}=-"

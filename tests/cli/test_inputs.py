@@ -33,6 +33,12 @@ def read(*options: str) -> dict[str, Any]:
     return read_inputs(options, FIELDS)
 
 
+def pipe(monkeypatch: pytest.MonkeyPatch, said: str | bytes) -> None:
+    """Puts a text, or bytes that may be none, on stdin."""
+    data = said.encode() if isinstance(said, str) else said
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
+
+
 def code(*options: str) -> str:
     with pytest.raises(InputError) as caught:
         read(*options)
@@ -118,34 +124,73 @@ def test_an_object_gives_many_inputs_and_an_option_wins_over_it(tmp_path: Path) 
 
 
 def test_stdin_is_an_object_or_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO('{"text": "a"}'))
+    pipe(monkeypatch, '{"text": "a"}')
     assert read("-") == {"text": "a"}
-    monkeypatch.setattr("sys.stdin", io.StringIO("all of it"))
+    pipe(monkeypatch, "all of it")
     assert read("text=-") == {"text": "all of it"}
 
 
 @pytest.mark.parametrize("dash", ["-", "@-"])
 def test_stdin_is_a_document_where_documents_are_wanted(monkeypatch: pytest.MonkeyPatch, dash: str) -> None:
     for wanted, given in (("document", {"document": DOCUMENT}), ("documents", {"documents": [DOCUMENT]}), ("text", {"text": "all of it"})):
-        monkeypatch.setattr("sys.stdin", io.StringIO("all of it"))
+        pipe(monkeypatch, "all of it")
         assert read(f"{wanted}={dash}") == given
     one = {"source": "a.txt", "text": "b"}
     for said, found in ((one, [one]), ([one, one], [one, one])):
-        monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(said)))
+        pipe(monkeypatch, json.dumps(said))
         assert read(f"documents={dash}") == {"documents": found}
-    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(one)))
+    pipe(monkeypatch, json.dumps(one))
     assert read(f"document={dash}") == {"document": one}
-    monkeypatch.setattr("sys.stdin", io.StringIO("{{ no JSON }}"))
+    pipe(monkeypatch, "{{ no JSON }}")
     assert read(f"document={dash}") == {"document": {"source": "stdin", "text": "{{ no JSON }}"}}
     for said_so, expected in (("", "C014"), (json.dumps([one, one]), "C012")):
-        monkeypatch.setattr("sys.stdin", io.StringIO(said_so))
+        pipe(monkeypatch, said_so)
         assert code(f"document={dash}") == expected
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", '{"text": 1, "text": 2}', '{"text": NaN}'])
 def test_what_is_no_strict_json_object_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    pipe(monkeypatch, text)
     assert code("-") == "C013"
+
+
+@pytest.mark.parametrize(
+    ("options", "second"),
+    [
+        (("text=-", "maybe=-"), "maybe=-"),
+        (("-", "text=@-"), "text=@-"),
+        (("@-", "-"), "-"),
+        (("words=-", "words=-"), "words=-"),
+        (("documents=-", "documents=@-"), "documents=-"),
+        (("document=-", "text=-"), "text=-"),
+    ],
+)
+def test_stdin_is_for_one_option(monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], second: str) -> None:
+    pipe(monkeypatch, '{"source": "a", "text": "b"}')
+    with pytest.raises(InputError) as caught:
+        read_inputs(options, {**FIELDS, "source": {"type": "string"}})
+    assert (caught.value.code, caught.value.message.endswith(f" for -i {second}")) == ("C010", True)
+
+
+@pytest.mark.parametrize("option", ["-", "text=-", "words=@-", "document=-", "documents=@-", "record=-"])
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [(b'"gr\xfc\xdfe"', "stdin is not UTF-8: byte 3"), (b"x" * (MAX_BYTES + 1), "stdin is larger than 1 MiB")],
+    ids=["latin", "large"],
+)
+def test_stdin_is_read_as_a_file_is(monkeypatch: pytest.MonkeyPatch, option: str, said: bytes, says: str) -> None:
+    pipe(monkeypatch, said)
+    with pytest.raises(InputError) as caught:
+        read(option)
+    assert (caught.value.code, caught.value.message) == ("C014", says)
+
+
+def test_a_mark_of_the_order_of_bytes_on_stdin_is_none_of_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    for option, given in (("text=-", '{"text": "a"}'), ("-", "a")):
+        pipe(monkeypatch, b'\xef\xbb\xbf{"text": "a"}')
+        assert read(option) == {"text": given}
+    monkeypatch.setattr("sys.stdin", None)
+    assert code("text=-") == "C014"
 
 
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:
