@@ -87,7 +87,9 @@ def _short(value: Any) -> Any:
 
 
 def _retry(given: Retry) -> Any:
-    return given.attempts if given.wait == RETRY.wait else {"attempts": given.attempts, "wait": [_short(seconds) for seconds in given.wait]}
+    more = {} if given.wait == RETRY.wait else {"wait": [_short(seconds) for seconds in given.wait]}
+    more |= {} if given.within is None else {"within": _short(given.within)}
+    return {"attempts": given.attempts, **more} if more else given.attempts
 
 
 def _nodes(given: Mapping[str, AnyNode]) -> _Open:

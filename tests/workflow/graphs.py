@@ -144,9 +144,10 @@ def templates(scope: tuple[str, ...]) -> st.SearchStrategy[Any]:
 
 
 def retries() -> st.SearchStrategy[Retry]:
-    """Retries, with the usual wait and with others."""
+    """Retries, with the usual wait and with others, within a time and without one."""
     seconds = st.floats(0, 3600) | st.integers(0, 3600).map(float)
-    return st.builds(Retry, attempts=st.integers(1, 10), wait=st.just((0.5, 8.0)) | st.tuples(seconds, seconds))
+    waits = st.just((0.5, 8.0)) | st.tuples(seconds, seconds)
+    return st.builds(Retry, attempts=st.integers(1, 10), wait=waits, within=st.none() | timeouts)
 
 
 timeouts = st.floats(0, 86_400, exclude_min=True, allow_subnormal=False) | st.integers(1, 86_400).map(float)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orchestra.errors import InputError
 from orchestra.values.yaml import load
-from orchestra.workflow.nodes import AskNode, Graph, Input, Retry, ToolNode
+from orchestra.workflow.nodes import AskNode, Defaults, Graph, Input, Retry, ToolNode
 from orchestra.workflow.reader import read
 from orchestra.workflow.writer import WIDTH, write
 from tests.workflow.graphs import AWKWARD, graphs
@@ -141,10 +141,18 @@ def test_an_input_of_nothing_but_a_type_is_its_type() -> None:
 
 
 @pytest.mark.parametrize(
-    ("retry", "written"), [(Retry(attempts=4), "4"), (Retry(attempts=2, wait=(0.5, 9.0)), "{attempts: 2, wait: [0.5, 9]}")]
+    ("retry", "written"),
+    [
+        (Retry(attempts=4), "4"),
+        (Retry(attempts=2, wait=(0.5, 9.0)), "{attempts: 2, wait: [0.5, 9]}"),
+        (Retry(attempts=2, within=60), "{attempts: 2, within: 60}"),
+        (Retry(attempts=2, wait=(0.5, 9.0), within=2.5), "{attempts: 2, wait: [0.5, 9], within: 2.5}"),
+    ],
 )
-def test_a_retry_with_the_usual_wait_is_a_number(retry: Retry, written: str) -> None:
-    assert f"retry: {written}\n" in write(one(AskNode(ask="x", retry=retry)))
+def test_a_retry_with_the_usual_wait_and_no_end_is_a_number(retry: Retry, written: str) -> None:
+    for graph in (one(AskNode(ask="x", retry=retry)), one(AskNode(ask="x")).model_copy(update={"defaults": Defaults(retry=retry)})):
+        assert f"retry: {written}" in write(graph)
+        assert read(write(graph), "x").graph == graph
 
 
 def test_a_number_that_is_not_finite_is_refused() -> None:
