@@ -22,6 +22,7 @@ from orchestra.workflow.program import Program
 from orchestra.workflow.reader import Source, read
 from orchestra.workflow.signatures import models_of
 from orchestra.workflow.steps import Agent, Step, Tool, Workflow
+from orchestra.workflow.syntax import escaped
 
 if TYPE_CHECKING:
     from orchestra.mcp.tool import Toolbox
@@ -272,7 +273,7 @@ def _alone(step: Step[..., Any]) -> Graph:
     for name, part in contract.input.get("properties", {}).items():
         text = show(under(contract.input, part), full=True)
         optional = name not in required
-        inputs[name] = Input(type=text, optional=optional, default=part.get("default") if optional else None)
+        inputs[name] = Input(type=text, optional=optional, default=escaped(part.get("default")) if optional else None)
     wired = {name: f"${{input.{name}}}" for name in inputs}
     node = {contract.kind: step.name, "with": wired}
     return Graph.model_validate(

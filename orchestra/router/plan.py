@@ -15,6 +15,7 @@ from orchestra.values.schema import show
 from orchestra.values.types import Schema, parse_type
 from orchestra.workflow.nodes import Graph
 from orchestra.workflow.signatures import models_of
+from orchestra.workflow.syntax import escaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +128,6 @@ def listed(stated: Literal) -> str:
 
 _SPELT = re.compile("[\x7f-\x9f]")
 """Characters that no file may hold; a text in an expression spells them by their numbers."""
-
-
-def escaped(value: Any) -> Any:
-    """A constant in which nothing is taken for a reference."""
-    if isinstance(value, str):
-        return value.replace("${", "$${")
-    if isinstance(value, list):
-        return [escaped(one) for one in value]
-    return {key: escaped(one) for key, one in value.items()} if isinstance(value, dict) else value
 
 
 def plan_of(lines: Sequence[Step | Answer]) -> Plan | None:

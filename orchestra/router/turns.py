@@ -19,10 +19,11 @@ from orchestra.router.gates import Rejection, judge, line_of
 from orchestra.router.grammar import turn_grammar
 from orchestra.router.notation import Answer, Literal, Reference, Step, lines
 from orchestra.router.offer import Offer, Scope
-from orchestra.router.plan import Plan, declared, escaped, workflow
+from orchestra.router.plan import Plan, declared, workflow
 from orchestra.router.values import type_of
 from orchestra.values.types import Schema
 from orchestra.workflow.nodes import Graph
+from orchestra.workflow.syntax import escaped
 
 REASON = 400
 """Characters of a rejection that the model reads."""

@@ -159,11 +159,11 @@ class Compiler:
         for name, given in self.graph.input.items():
             self._name(name, ("input", name))
             schema = self.type(given.type, ("input", name))
-            if given.optional and schema != ANY:
-                default = compiled(given.default, {}, self.findings, ("input", name))
-                if default is not None:
-                    fits(f"the default of {name!r}", default.schema, schema, self.findings, ("input", name))
-            found[name] = InputField(schema, not given.optional, given.default, given.description)
+            default = compiled(given.default, {}, self.findings, ("input", name)) if given.optional else None
+            if default is not None and schema != ANY:
+                fits(f"the default of {name!r}", default.schema, schema, self.findings, ("input", name))
+            value = default.evaluate({}) if default is not None else None
+            found[name] = InputField(schema, not given.optional, value, given.description)
         return found
 
     def _declare(self, name: str, body: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from orchestra.values.types import Schema, bundled, union
 from orchestra.workflow.checking import Checker, Fault
 from orchestra.workflow.scopes import Draft, Guard, Scope, Variable, current, fault
 from orchestra.workflow.spoken import spoken_cel
-from orchestra.workflow.syntax import NotCEL, parse, quoted
+from orchestra.workflow.syntax import NotCEL, escaped, parse, quoted
 
 ATOM = 9
 """The rank of what needs no brackets."""
@@ -157,21 +157,22 @@ def written(wired: Wired) -> Any:
     if wired.made is not None:
         return wired.made
     if any(isinstance(part, str) for part in wired.parts):
-        return "".join(escaped(part) if isinstance(part, str) else f"${{{part.cel}}}" for part in wired.parts)
+        return _text(wired.parts)
     return f"${{{wired.cel}}}"
 
 
-def escaped(value: Any) -> Any:
-    """JSON whose texts are taken literally."""
-    match value:
-        case str():
-            return value.replace("${", "$${")
-        case dict():
-            return {key: escaped(inner) for key, inner in value.items()}
-        case list():
-            return [escaped(inner) for inner in value]
-        case _:
-            return value
+def _text(parts: tuple[str | Wired, ...]) -> str:
+    """A text with references in it. Dollars right before one are a reference of their own, for `$${` would be a literal `${`."""
+    found, literal = "", ""
+    for part in parts:
+        if isinstance(part, str):
+            literal += part
+            continue
+        text = literal.rstrip("$")
+        dollars = literal[len(text) :]
+        found += escaped(text) + (f"${{{quoted(dollars)}}}" if dollars else "") + f"${{{part.cel}}}"
+        literal = ""
+    return found + escaped(literal)
 
 
 def guard_of(wired: Wired) -> Guard:

@@ -24,7 +24,6 @@ from orchestra.workflow.pending import (
     Wired,
     cel_of,
     checked,
-    escaped,
     express,
     floating,
     joined,
@@ -34,7 +33,7 @@ from orchestra.workflow.pending import (
 )
 from orchestra.workflow.scopes import ONCE, Draft, current, fault, tracing
 from orchestra.workflow.spoken import typed
-from orchestra.workflow.syntax import KEYWORDS, quoted
+from orchestra.workflow.syntax import KEYWORDS, escaped, quoted
 
 _NUMBERS = frozenset({"int", "float"})
 

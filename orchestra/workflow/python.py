@@ -12,6 +12,7 @@ from orchestra.verify.answers import MOST_SAMPLES
 from orchestra.verify.rule import Every, Named, NotARule, Rule, Some, read
 from orchestra.workflow import words
 from orchestra.workflow.alternatives import named
+from orchestra.workflow.expressions import compile_template
 from orchestra.workflow.nodes import (
     ANYTHING,
     AgentNode,
@@ -75,7 +76,7 @@ class _Function:
     def signature(self) -> list[str]:
         given = []
         for name, entry in self.graph.input.items():
-            given.append(f"{_variable(name)}: {_type(entry.type)}" + (f" = {entry.default!r}" if entry.optional else ""))
+            given.append(f"{_variable(name)}: {_type(entry.type)}" + (f" = {_default(entry.default)}" if entry.optional else ""))
         return [f"def {_variable(self.graph.name)}({', '.join(given)}) -> Any:"]
 
     def word(self, name: str) -> str:
@@ -296,6 +297,11 @@ def _variable(name: str) -> str:
     if keyword.iskeyword(name):
         raise Unspoken(f"{name!r} is a word of Python")
     return name
+
+
+def _default(template: Any) -> str:
+    """The default of an input as Python writes it: without the escapes of the language."""
+    return repr(compile_template(template, {}).evaluate({}))
 
 
 def _type(text: str) -> str:

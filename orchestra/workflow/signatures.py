@@ -19,7 +19,7 @@ from orchestra.values.types import Schema, bundled, parse_type, schema_of, show,
 from orchestra.workflow import mistakes
 from orchestra.workflow.mistakes import Spot
 from orchestra.workflow.nodes import Graph, Input
-from orchestra.workflow.syntax import KEYWORDS
+from orchestra.workflow.syntax import KEYWORDS, escaped
 
 Read: TypeAlias = Callable[[Any], Any]
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -248,7 +248,7 @@ def inputs_of(function: Callable[..., Any], name: str, signature: Signature) -> 
         if key in required:
             found[key] = Input(type=text, description=description)
         else:
-            found[key] = Input(type=text, default=part.get("default"), optional=True, description=description)
+            found[key] = Input(type=text, default=escaped(part.get("default")), optional=True, description=description)
     record = {"type": "object", "properties": schemas, "required": required, "additionalProperties": False}
     return found, bundled(record)
 

@@ -416,6 +416,19 @@ def quoted(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def escaped(value: Any) -> Any:
+    """JSON whose texts are taken literally."""
+    match value:
+        case str():
+            return value.replace("${", "$${")
+        case dict():
+            return {key: escaped(inner) for key, inner in value.items()}
+        case list():
+            return [escaped(inner) for inner in value]
+        case _:
+            return value
+
+
 _PIECE = re.compile(
     r"""[rR]?(?:'''(?:[^\\]|\\.)*?'''|\"\"\"(?:[^\\]|\\.)*?\"\"\"|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|[^'"{}]+|[{}]|['"]""", re.DOTALL
 )

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 import orchestra
-from orchestra import Graph, InputError, Workflow
+from orchestra import Graph, InputError, Workflow, workflow
 from orchestra.workflow.python import pieces, to_python
 from orchestra.workflow.reader import read
 from orchestra.workflow.writer import write
 from tests.workflow import ensemble
+from tests.workflow.ensemble import compiled
 from tests.workflow.test_builder import ANSWER_FROM_DOCUMENTS, answer_from_documents, many, of_the_design, one_page
 
 FLOWS: list[Workflow[..., Any]] = [answer_from_documents, of_the_design, one_page, many]
@@ -201,6 +202,30 @@ def test_python_to_yaml_to_python_is_the_same(flow: Workflow[..., Any]) -> None:
 def test_yaml_to_python_is_the_same(text: str) -> None:
     graph = read(HEAD + text, "flow.yaml").graph
     assert traced(to_python(graph)) == graph
+
+
+@pytest.mark.parametrize("before", ["costs $", "$", "$$", "a $${b} $", "$$$ ", ""])
+def test_dollars_before_a_value_are_dollars(before: str) -> None:
+    @workflow()
+    def priced(question: str) -> Any:
+        return ensemble.calculator(question=before + question + "$")
+
+    (node,) = compiled(priced).nodes
+    assert node.inputs is not None
+    assert node.inputs.evaluate({"input": {"question": "7"}}) == {"question": f"{before}7$"}
+    graph = read(write(priced.graph), "flow.yaml").graph
+    assert traced(to_python(graph)) == priced.graph
+
+
+def test_a_default_is_literal_in_python_and_is_written_so_that_it_is_read_back() -> None:
+    @workflow()
+    def priced(question: str = "costs ${x} and $${y}") -> Any:
+        return ensemble.calculator(question=question)
+
+    assert priced.graph.input["question"].default == "costs $${x} and $$${y}"
+    assert compiled(priced).inputs["question"].default == "costs ${x} and $${y}"
+    graph = read(write(priced.graph), "flow.yaml").graph
+    assert traced(to_python(graph)) == priced.graph
 
 
 def test_the_python_reads_as_one_would_write_it() -> None:

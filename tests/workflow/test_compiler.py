@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from orchestra.engine.evolve import with_defaults
 from orchestra.errors import InputError, InputErrors
+from orchestra.inputs import bound
 from orchestra.values.types import show
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.findings import Part
 from orchestra.workflow.nodes import Graph
 from orchestra.workflow.program import CompiledNode, Program
 from orchestra.workflow.reader import read
+from orchestra.workflow.writer import write
 from tests.engine.stage import READING
 from tests.workflow.catalog import CATALOG, HEAD, TWICE, called_in_a_row, compiled, faults, whole
 from tests.workflow.graphs import graphs
@@ -126,6 +129,26 @@ def test_inputs_have_types_and_defaults() -> None:
         ("text", "str", False, "a b"),
         ("go", "bool", True, None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "written", "default"),
+    [
+        ("str", '"costs $${x}"', "costs ${x}"),
+        ("str", '"costs $x, {y}"', "costs $x, {y}"),
+        ("list[str]", '["$${x}", y]', ["${x}", "y"]),
+        ("dict[str, str]", '{a: "$${x}"}', {"a": "${x}"}),
+        ("dict[str, str]", '{"$${a}": b}', {"$${a}": "b"}),  # keys are no templates
+        ("int", '"${1 + 2}"', 3),
+    ],
+)
+def test_a_default_is_read_as_all_texts_of_a_workflow_are(kind: str, written: str, default: Any) -> None:
+    head = f"input: {{t: {{type: '{kind}', default: {written}}}}}"
+    program = compiled(f"{head}\noutput: ${{a}}\nnodes:\n  a: {{tool: shout, with: {{text: x}}}}")
+    assert bound(program, (), {}) == {"t": default}
+    assert with_defaults(program, {}) == {"t": default}
+    assert program.graph is not None
+    assert read(write(program.graph), "x").graph == program.graph
 
 
 def test_modifiers_come_from_the_node_then_the_defaults_then_the_language() -> None:
