@@ -12,7 +12,7 @@ from typing import Any
 from orchestra.app import Orchestra
 from orchestra.cli.opening import Opener
 from orchestra.cli.progress import Meter, Waiting
-from orchestra.cli.rows import Results, Row, RowResult, read_rows, survey
+from orchestra.cli.rows import Results, Row, RowResult, look, read_rows, survey
 from orchestra.cli.screen import note
 from orchestra.cli.stream import in_order
 from orchestra.cli.watching import WHO
@@ -66,6 +66,7 @@ class Summary:
 
 async def run_batch(open_: Opener, chosen: Settings, job: Job) -> Summary:
     """Does a job, or what is left of it. Raises `InputError` before anything starts, and `FleetError` where no server can be had."""
+    look(job.source, job.target)
     waiting = Waiting()
     async with open_(chosen, fleet="start", progress=waiting) as orchestra:
         step = judged(orchestra, job.name, job.checks)

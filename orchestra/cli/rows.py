@@ -6,6 +6,7 @@ import gzip
 import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -103,8 +104,8 @@ def _row(path: Path, number: int, raw: bytes) -> Row:
 class Results:
     """The output file. What stands in it already is kept; a last line that a crash tore is taken away.
 
-    Raises `InputError` C022 where the file has other things than results of rows in `ids`, before it is touched, and
-    `OrchestraError` C023 where it cannot be written.
+    Raises `InputError` C022 where the file has other things than results of rows in `ids`, before it is touched, C014 where
+    it cannot be read, and `OrchestraError` C023 where it cannot be written.
     """
 
     def __init__(self, path: Path, ids: Collection[str]) -> None:
@@ -112,24 +113,27 @@ class Results:
         self.done: set[str] = set()
         self._ids = ids
         self.repaired = False
-        end = self._take_up() if path.exists() else 0
+        end = self._take_up()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab")
             self.repaired = self._file.tell() > end
             self._file.truncate(end)
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise _unwritable(path, error) from error
 
     def _take_up(self) -> int:
         """Collects the ids; gives the number of bytes that are whole lines."""
         end = 0
-        with self.path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                if not raw.endswith(b"\n"):
-                    break
-                self.done.add(self._id(raw, number))
-                end += len(raw)
+        try:
+            with _begun(self.path) as file:
+                for number, raw in enumerate(file, 1):
+                    if not raw.endswith(b"\n"):
+                        break
+                    self.done.add(self._id(raw, number))
+                    end += len(raw)
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
         return end
 
     def _id(self, raw: bytes, number: int) -> str:
@@ -148,7 +152,7 @@ class Results:
             self._file.write(_encode(result) + b"\n")
             self._file.flush()
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise _unwritable(self.path, error) from error
 
     def close(self) -> None:
         """Brings everything to the disk."""
@@ -157,11 +161,39 @@ class Results:
             os.fsync(self._file.fileno())
             self._file.close()
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise _unwritable(self.path, error) from error
 
-    def _unwritable(self, error: OSError) -> OrchestraError:
-        hint = "make room or name another place with --output; then run the same command again, it goes on where it stopped"
-        return OrchestraError("C023", f"{self.path} cannot be written: {error.strerror}", hint=hint)
+
+def look(source: Path, target: Path) -> None:
+    """A look at both files before a fleet is started for them: at the first row, and at whether results can be taken up.
+
+    Raises `InputError` C014 and C020, and `OrchestraError` C023.
+    """
+    next(read_rows(source), None)
+    with _begun(target):
+        pass
+
+
+def _begun(path: Path) -> IO[bytes]:
+    """The results that are there, for reading; nothing where no file is."""
+    try:
+        return path.open("rb")
+    except (FileNotFoundError, NotADirectoryError):
+        return BytesIO()
+    except PermissionError as error:
+        raise _unreadable(path, error) from error
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    hint = "results are added to what stands there: name another file with --output"
+    return InputError("C014", f"{path} cannot be read: {error.strerror}", hint=hint)
+
+
+def _unwritable(path: Path, error: OSError) -> OrchestraError:
+    hint = "make room or name another place with --output; then run the same command again, it goes on where it stopped"
+    return OrchestraError("C023", f"{path} cannot be written: {error.strerror}", hint=hint)
 
 
 _encode = msgspec.json.Encoder().encode

@@ -56,6 +56,14 @@ def simulated(shell: Shell) -> Simulated:
     return shell.opener
 
 
+@pytest.mark.parametrize(("source", "target", "code"), [("rows.jsonl", "agents", "C023"), ("absent.jsonl", "out.jsonl", "C014")])
+def test_files_that_cannot_be_used_are_told_before_a_fleet_is_started(shell: Shell, source: str, target: str, code: str) -> None:
+    rows("good")
+    said = shell("batch", "ask", "--input", source, "--output", target)
+    assert said.err.startswith(f"{code}: ")
+    assert simulated(shell).opened == []
+
+
 def test_each_row_gets_a_result_in_order(shell: Shell) -> None:
     rows("good", "bad", "good")
     said = batch(shell, "--concurrency", "2")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.cli.rows import MAX_ERRORS, Results, RowResult, read_rows, survey
-from orchestra.errors import InputError, InputErrors
+from orchestra.cli.rows import MAX_ERRORS, Results, RowResult, look, read_rows, survey
+from orchestra.errors import InputError, InputErrors, OrchestraError
 
 
 def written(path: Path, *lines: str) -> Path:
@@ -126,3 +127,31 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="cannot be written") as caught:
         Results(tmp_path / "file" / "out.jsonl", IDS)
     assert getattr(caught.value, "code", "") == "C023"
+
+
+@pytest.mark.parametrize(("name", "code"), [("folder", "C023"), ("n" * 300, "C023"), ("closed", "C014")])
+def test_results_that_cannot_be_taken_up_are_told_before_anything_starts(
+    tmp_path: Path, name: str, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    rows, opened = written(tmp_path / "rows.jsonl", '{"id": "a", "input": {}}'), Path.open
+
+    def guarded(path: Path, *arguments: Any, **named: Any) -> IO[Any]:
+        if path.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", guarded)
+    for take_up in (lambda: look(rows, tmp_path / name), lambda: Results(tmp_path / name, IDS)):
+        with pytest.raises(OrchestraError) as caught:
+            take_up()
+        assert caught.value.code == code
+
+
+@pytest.mark.parametrize(("rows", "code"), [("absent.jsonl", "C014"), ("bad.jsonl", "C020")])
+def test_a_look_at_rows_that_are_none_is_enough(tmp_path: Path, rows: str, code: str) -> None:
+    written(tmp_path / "bad.jsonl", "{")
+    with pytest.raises(InputError) as caught:
+        look(tmp_path / rows, tmp_path / "out.jsonl")
+    assert caught.value.code == code
+    assert not (tmp_path / "out.jsonl").exists()
