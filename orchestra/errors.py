@@ -8,6 +8,7 @@ W Python workflows.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -38,6 +39,15 @@ def _window(text: str, column: int) -> tuple[str, int]:
     return shown, column - start
 
 
+def columns(text: str) -> int:
+    """The columns that a text takes on a terminal: wide characters take two, combining ones none."""
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+def _columns(char: str) -> int:
+    return 0 if unicodedata.category(char) in ("Mn", "Me") else 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
 class OrchestraError(Exception):
     """The base of all errors; `str(error)` is the full report, with the line shown and a caret under the fault."""
 
@@ -55,7 +65,8 @@ class OrchestraError(Exception):
             lines.append(f"{margin}--> {place}")
             if place.text:
                 text, column = _window(place.text, place.column)
-                caret = " " * (column - 1) + "^" * max(1, min(place.width, len(text) - column + 1))
+                before, under = text[: column - 1].ljust(column - 1), text[column - 1 : column - 1 + place.width]
+                caret = " " * columns(before) + "^" * max(1, columns(under))
                 lines += [f"{margin} |", f"{place.line} | {text}", f"{margin} | {caret}"]
         if self.why:
             lines.append(f"{margin} = why: {self.why}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestra.cli.opening import Opener
-from orchestra.cli.screen import note, print_json, say
+from orchestra.cli.screen import json_line, note, print_json, say
 from orchestra.errors import InputError
 from orchestra.values.text import visible
 
@@ -60,7 +60,7 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
     rows = read(asked.data, card)
     if not rows.labelled:
         for line in rows.to_label():
-            sys.stdout.write(line.decode() + "\n")
+            sys.stdout.write(json_line(line))
         note(f'write true or false for each "right": null, and name the file: orchestra certify {asked.agent} --claims --data FILE')
         return Made(None)
     bound, theirs = bonds(chosen, project.registry, asked.agent), bonds(chosen, project.registry, judge)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, assert_never
 
 from orchestra.claims import Claim, Computation, Judgement, Support
-from orchestra.cli.screen import console, say
+from orchestra.cli.screen import say
 from orchestra.places import Span, TableCell
 from orchestra.values.text import visible
 
@@ -20,16 +20,15 @@ def show_claims(claims: Sequence[Claim], answer: str, dropped: Sequence[Claim] =
     """Prints the claims of an answer, and what was dropped from it. One that is all of the answer is not said again."""
     from rich.text import Text
 
-    screen = console()
     supported = [claim for claim in claims if not claim.unsupported]
     for claim in supported[:MAX_CLAIMS]:
         say()
         value = short(claim.value, LONG_VALUE)
         if value.strip() != answer.strip():
-            screen.print(Text.assemble((f"{_path(claim)}: ", "bold"), visible(value, keep="")))
+            say(Text.assemble((f"{_path(claim)}: ", "bold"), visible(value, keep="")))
         shown = told(claim.evidence)
         for support in shown[:MAX_EVIDENCE]:
-            screen.print(_support(support))
+            say(_support(support))
         if len(shown) > MAX_EVIDENCE:
             say(f"  and {len(shown) - MAX_EVIDENCE} more", style="dim")
         say(f"  {visible(checked(claim), keep='')}", style="dim")

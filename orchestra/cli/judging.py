@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -208,7 +209,7 @@ def _evidence(paths: Sequence[Path]) -> tuple[Source, ...]:
 
     found: list[Source] = []
     for path in paths:
-        value = _json(path, read_text(path)) if path.suffix == ".json" and not path.is_dir() else read_documents(path)
+        value = _json(path, read_text(path)) if path.suffix == ".json" and not os.path.isdir(path) else read_documents(path)
         found += sources(value)
     return tuple(found)
 
@@ -241,7 +242,7 @@ def _show(ruling: Ruling, more: dict[str, Any]) -> None:
     from rich.text import Text
 
     from orchestra.cli.answer import as_text
-    from orchestra.cli.screen import console, say
+    from orchestra.cli.screen import say
     from orchestra.values.text import visible
 
     score = "" if ruling.score is None else f", score {ruling.score:.2f}"
@@ -250,13 +251,12 @@ def _show(ruling: Ruling, more: dict[str, Any]) -> None:
         say(visible(f"certified: {ruling.promise}"))
     elif "promise" in more and not ruling.accepted:
         say(visible(ruling.reason))
-    screen = console()
     for verdict in ruling.verdicts:
         say(visible(f"\n{verdict.check}: {verdict.outcome} {verdict.score:.2f}  {verdict.reason}".rstrip()))
         for found in verdict.evidence[:MAX_PLACES]:
             at = f" [{found.start}:{found.end}]" if found.start is not None else ""
             source = visible(found.source or "the evidence", keep="")
-            screen.print(Text.assemble(("  “", "dim"), (visible(found.quote), "green"), ("”", "dim"), f"  {source}{at}"))
+            say(Text.assemble(("  “", "dim"), (visible(found.quote), "green"), ("”", "dim"), f"  {source}{at}"))
         if len(verdict.evidence) > MAX_PLACES:
             say(f"  and {len(verdict.evidence) - MAX_PLACES} more", style="dim")
     for part in ruling.dropped:

@@ -17,7 +17,7 @@ import msgspec
 from orchestra.cli import asking
 from orchestra.cli.finding import EVERY, opened, opened_at
 from orchestra.cli.opening import settings
-from orchestra.cli.screen import note, print_json, say, size
+from orchestra.cli.screen import json_line, note, print_json, say, size
 from orchestra.doors import Journal, RunSummary
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import encode
@@ -58,7 +58,8 @@ async def export(name: str, target: Path | None, *, blobs: bool) -> None:
 
 
 def _line(file: TextIO, value: dict[str, Any]) -> None:
-    file.write(msgspec.json.encode(value).decode() + "\n")
+    encoded = msgspec.json.encode(value)
+    file.write(json_line(encoded) if file is sys.stdout else encoded.decode() + "\n")
 
 
 def _writable(target: Path) -> TextIO:

@@ -140,7 +140,8 @@ async def write_page(name: str, target: Path) -> None:
 
 def _write(target: Path, text: str) -> None:
     if str(target) == "-":
-        sys.stdout.write(text)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode())  # a page is UTF-8, and says so
         return
     try:
         target.write_text(text, "utf-8")

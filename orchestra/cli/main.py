@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -51,6 +53,8 @@ def build_app(opener: Opener | None = None) -> typer.Typer:
 
 def main() -> None:
     """`orchestra` in the shell."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a box or an accent that the terminal cannot show is no reason to fail
     build_app()(prog_name="orchestra")
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from orchestra.cli.screen import seconds, size
+from orchestra.cli.screen import beginning, seconds, size, width_of
 from orchestra.values.text import visible
 
 if TYPE_CHECKING:
@@ -94,8 +93,8 @@ class Waiting:
     def line(self, text: str) -> None:
         """Rewrites the line on a terminal; says nothing elsewhere."""
         if sys.stderr.isatty():
-            width = shutil.get_terminal_size().columns - 1
-            sys.stderr.write(f"\r\x1b[2K{visible(text, keep='')[:width]}")
+            shown = beginning(visible(text, keep=""), width_of(sys.stderr) - 1)
+            sys.stderr.write(f"\r\x1b[2K{shown}")
             sys.stderr.flush()
             self._line = True
 

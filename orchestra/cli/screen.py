@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
+from orchestra.errors import columns
 from orchestra.values.text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 
 def print_json(value: Any) -> None:
-    """One line of JSON on stdout, keys in the order given; what a terminal would obey stands in it as an escape of JSON."""
+    """One line of JSON on stdout, keys in the order given."""
     import msgspec
 
-    text = msgspec.json.encode(value).decode()
-    sys.stdout.write((text if text.isascii() and "\x7f" not in text else _OBEYED.sub(_json_escape, text)) + "\n")
+    sys.stdout.write(json_line(msgspec.json.encode(value)))
 
 
+def json_line(encoded: bytes) -> str:
+    """JSON as a line of stdout: what a terminal would obey, and what the encoding there has no sign for, are escapes of JSON in it."""
+    text = encoded.decode()
+    if text.isascii() and "\x7f" not in text:
+        return text + "\n"
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = _BEYOND_ASCII.sub(_json_escape, text)
+    return _OBEYED.sub(_json_escape, text) + "\n"
+
+
+_BEYOND_ASCII = re.compile("[^\x00-\x7f]")
 _OBEYED = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]")
 """Control, bidi and invisible characters that JSON leaves as they are; outside of strings it has none of them."""
 
@@ -59,16 +74,44 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iter
     return made
 
 
-def say(text: str = "", *, style: str = "") -> None:
-    """A text for a person on stdout, exactly as it is."""
-    from rich.text import Text
+def say(text: str | Text = "", *, style: str = "") -> None:
+    """A text for a person on stdout: exactly as it is; on a terminal in its style, and without what that would obey."""
+    if style or not isinstance(text, str):
+        from rich.text import Text
 
-    console().print(Text(text, style=style))
+        screen = console()
+        if screen.is_terminal:
+            screen.print(Text(visible(text), style=style) if isinstance(text, str) else text)
+            return
+    plain = text if isinstance(text, str) else text.plain
+    # Not by way of rich, which makes spaces of tabs.
+    sys.stdout.write(f"{visible(plain) if sys.stdout.isatty() else plain}\n")
+    sys.stdout.flush()  # as rich does: what stands on stderr keeps its place beside it
 
 
 def note(text: str) -> None:
     """A remark on stderr, beside the output that a program may read."""
     print(visible(text), file=sys.stderr)
+
+
+def width_of(stream: TextIO, otherwise: int = 80) -> int:
+    """The columns of the terminal that a stream is; `otherwise` where it is none, or does not say."""
+    if not stream.isatty():
+        return otherwise
+    told = os.environ.get("COLUMNS", "")
+    try:
+        return int(told) if told.isdecimal() and int(told) else os.get_terminal_size(stream.fileno()).columns or otherwise
+    except OSError:
+        return otherwise
+
+
+def beginning(text: str, width: int) -> str:
+    """As much of a text as stands in so many columns."""
+    left = width
+    for end, char in enumerate(text):
+        if (left := left - columns(char)) < 0:
+            return text[:end]
+    return text
 
 
 def moment(at: float) -> str:

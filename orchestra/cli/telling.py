@@ -10,7 +10,7 @@ from typing import assert_never
 from orchestra.cli import asking
 from orchestra.cli.answer import as_text
 from orchestra.cli.finding import opened_at, status_of
-from orchestra.cli.screen import moment, note, say, seconds
+from orchestra.cli.screen import json_line, moment, note, say, seconds
 from orchestra.doors import Journal
 from orchestra.events import (
     Answered,
@@ -51,7 +51,7 @@ async def tail(name: str, *, follow: bool, as_json: bool) -> None:
             fresh = await journal.read(run, events[-1].seq if events else 0)
             events += fresh
             for event in fresh:
-                sys.stdout.write((encode(event).decode() if as_json else line_of(event)) + "\n")
+                sys.stdout.write(json_line(encode(event)) if as_json else f"{line_of(event)}\n")
             sys.stdout.flush()
             if not follow or isinstance(events[-1], RunFinished):
                 return

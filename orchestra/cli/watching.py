@@ -14,7 +14,7 @@ from orchestra.cli import asking
 from orchestra.cli.answer import result_data, show_result
 from orchestra.cli.failure import STATUS_CODES, report
 from orchestra.cli.progress import Waiting
-from orchestra.cli.screen import note, print_json, say
+from orchestra.cli.screen import json_line, note, print_json, say
 from orchestra.cli.signals import Stop
 from orchestra.errors import InputError
 from orchestra.events import Asked, Event, LetterRefused, NodeFinished, TurnStarted, encode
@@ -148,7 +148,7 @@ class Watch:
         if event.seq <= self._after:
             return
         if self._manner.stream:
-            sys.stdout.write(encode(event).decode() + "\n")
+            sys.stdout.write(json_line(encode(event)))
             sys.stdout.flush()
         elif self._manner.seen is not None:
             if not self._open:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
+from orchestra.errors import columns
 from orchestra.values.schema import show
 from orchestra.values.text import visible
 from orchestra.workflow.graph import callee, each_program, layers, levels
@@ -71,7 +71,7 @@ def _described(program: Program, node: CompiledNode, room: int) -> list[str]:
     """The lines of what a node is and does, then what it needs; in one line where that fits."""
     said = [line for sentence in sentences(node) for line in _wrapped(sentence, room)]
     needs = _arrow(_needs(program, node))
-    if needs and _columns(said[-1]) + 2 + _columns(needs) <= room:
+    if needs and columns(said[-1]) + 2 + columns(needs) <= room:
         return [*said[:-1], f"{said[-1]}  {needs}"]
     return [*said, *(_wrapped(needs, room) if needs else ())]
 
@@ -159,19 +159,12 @@ def _shown(text: str) -> str:
     return visible(" ".join(text.split()), keep="")
 
 
-def _columns(text: str) -> int:
-    """The columns that a text takes on a terminal: wide characters take two, combining ones none."""
-    if text.isascii():
-        return len(text)
-    return sum(0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
-
-
 def _wrapped(text: str, room: int) -> list[str]:
     """The text in lines of at most `room` columns, broken at spaces where there are any; lines after the first are indented."""
     lines = [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines[-1].strip() else f"{lines[-1]}{word}"
-        if _columns(longer) <= room:
+        if columns(longer) <= room:
             lines[-1] = longer
             continue
         first, *rest = _cut(f"  {word}" if lines[-1] else word, room)
@@ -183,7 +176,7 @@ def _cut(text: str, room: int) -> list[str]:
     """The text in lines of at most `room` columns, broken anywhere."""
     lines = [""]
     for char in text:
-        if _columns(lines[-1]) + _columns(char) > room:
+        if columns(lines[-1]) + columns(char) > room:
             lines.append("")
         lines[-1] += char
     return lines
