@@ -146,7 +146,7 @@ class Settings(BaseModel):
         """
         if looks_like_path(name):
             path = Path(name)
-            if path.exists():
+            if os.path.exists(path):
                 return path
             raise InputError("C004", f"{name}: no such file", hint=_or_name(name, self.resources(kind)))
         found = self.resources(kind)

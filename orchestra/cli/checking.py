@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from dataclasses import dataclass, field
@@ -12,14 +13,16 @@ import typer
 
 from orchestra.cli.failure import Verb, as_data, parts, report
 from orchestra.cli.opening import settings
-from orchestra.cli.screen import print_json, say
-from orchestra.errors import OrchestraError
+from orchestra.cli.screen import print_json, say, width_of
+from orchestra.errors import InputError, OrchestraError
 from orchestra.values.text import visible
 
 if TYPE_CHECKING:
     from orchestra.agent.card import Card
     from orchestra.config import Settings
 
+DRAWN = 100
+"""Columns of a drawing where nobody looks at a terminal."""
 _FLEET = re.compile(r"^schema:\s*['\"]?orchestra/fleet/", re.MULTILINE)
 
 
@@ -63,7 +66,7 @@ def register(app: typer.Typer) -> None:
 
         project = Project.load(settings())
         program = project.program(project.find(name))
-        drawn = chart(program) if mermaid else draw(program)
+        drawn = chart(program) if mermaid else draw(program, width_of(sys.stdout, DRAWN))
         sys.stdout.write(visible(drawn).rstrip("\n") + "\n")
 
 
@@ -80,14 +83,14 @@ def check(chosen: Settings, name: str) -> Checked:
 def _check(chosen: Settings, name: str, found: Checked) -> None:
     path = Path(name)
     card = path if path.name == "agent.yaml" else path / "agent.yaml"
-    if card.is_file():
+    if os.path.isfile(card):
         from orchestra.agent.card import Card
 
         loaded = Card.load(card.parent)
         found.says = f"the agent {loaded.name!r}"
         if loaded.forms is not None or loaded.members:
             _check_named(chosen, loaded)
-    elif path.is_file() and _FLEET.search(path.read_text(encoding="utf-8", errors="replace")[: 1 << 20]):
+    elif os.path.isfile(path) and _FLEET.search(_beginning(path)):
         from orchestra.fleet.config import read
 
         fleet = read(path)
@@ -99,6 +102,15 @@ def _check(chosen: Settings, name: str, found: Checked) -> None:
         program = project.program(project.find(name))
         found.says = f"the workflow {program.name!r}, {len(program.nodes)} node{'s' * (len(program.nodes) != 1)}"
         found.warnings += program.warnings
+
+
+def _beginning(path: Path) -> str:
+    """As much of a file as one of a workflow has at most. Raises `InputError` C014."""
+    try:
+        with path.open("rb") as file:
+            return file.read(1 << 20).decode("utf-8-sig", "replace")
+    except OSError as error:
+        raise InputError("C014", f"{path} cannot be read: {error.strerror}") from error
 
 
 def _check_named(chosen: Settings, card: Card) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -154,7 +155,7 @@ def _text(file: IO[bytes], name: str) -> str:
 
 def read_documents(path: Path) -> list[dict[str, Any]]:
     """The documents of a folder (its .txt and .md files, at any depth, in order of their names), or the one of a file."""
-    if not path.is_dir():
+    if not os.path.isdir(path):  # a name that is too long for one is none either
         return [{"source": path.name, "text": read_text(path)}]
     root = path.resolve()
     files = sorted(file for file in path.rglob("*") if file.suffix in TEXT_FILES and file.is_file())

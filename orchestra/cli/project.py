@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -61,7 +62,7 @@ def begin(folder: Path) -> list[Path]:
     """
     sources = sorted(path for path in STARTER.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     targets = {path: path.relative_to(STARTER).with_name(".gitignore" if path.name == "gitignore" else path.name) for path in sources}
-    taken = [str(folder / target) for target in targets.values() if (folder / target).exists()]
+    taken = [str(folder / target) for target in targets.values() if os.path.exists(folder / target)]
     if taken:
         more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
         raise InputError("C016", f"{taken[0]}{more}: already there, and nothing is overwritten", hint="orchestra init another_folder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,9 +40,9 @@ def variant(registry: Registry, text: str) -> Variant:
     if other.startswith(MODEL):
         return Variant(name, f"{name} on {other.removeprefix(MODEL)}", _alone(registry, name).varied(model=other.removeprefix(MODEL)))
     path = Path(other)
-    if path.is_dir():
+    if os.path.isdir(path):
         return Variant(name, f"{name} of {other}", _apart(registry, _folder(registry, name, path)))
-    if path.is_file():
+    if os.path.isfile(path):
         return Variant(name, f"{name} with {other}", _alone(registry, name).prompted(read_text(path), path))
     near = nearest(other, registry.agents)
     hint = f"did you mean {name}@{near}?" if near else "orchestra explain C041"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -82,6 +83,54 @@ def test_faults_of_a_fleet_and_of_a_card_are_located(shell: Shell) -> None:
     assert "configs/nowhere.yaml:4:" in shell("validate", "configs/nowhere.yaml").err
     Path("agents/answerer/agent.yaml").write_text("name: answerer\noutput: str\ninput: {question: str}\n")
     assert "prompt.md:1" in shell("validate", "agents/answerer").err
+
+
+def test_a_fleet_s_file_may_begin_with_a_mark_of_the_order_of_bytes(shell: Shell) -> None:
+    Path("configs/nowhere.yaml").write_text(FLEET, "utf-8-sig")
+    said = shell("validate", "configs/nowhere.yaml")
+    assert (said.code, said.out) == (0, "ok  configs/nowhere.yaml: the fleet 'nowhere', 1 server\n")
+
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (("validate", LONG), "C004"),
+        (("validate", f"{LONG}.yaml"), "C003"),
+        (("graph", LONG), "C004"),
+        (("init", LONG), "C023"),
+        (("check", "a", "--against", LONG), "C014"),
+        (("run", "ask", "--dry-run", "-i", f"question=@{LONG}", "-i", "text=a"), "C014"),
+        (("run", "search", "--dry-run", "-i", "query=a", "-i", f"documents=@{LONG}"), "C014"),
+        (("run", "ask", "--dry-run", "--fleet", f"./{LONG}.yaml", "-i", "question=a", "-i", "text=a"), "C004"),
+    ],
+)
+def test_a_name_that_is_too_long_for_a_file_is_refused(shell: Shell, line: tuple[str, ...], code: str) -> None:
+    said = shell(*line)
+    assert said.code != 0
+    assert said.err.startswith(f"{code}: ")
+
+
+def test_a_file_that_cannot_be_read_is_refused(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Path.open
+
+    def closed(path: Path, *arguments: Any, **named: Any) -> IO[Any]:
+        if path.name == "nowhere.yaml":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", closed)
+    said = shell("validate", "configs/nowhere.yaml")
+    assert (said.code, said.err.splitlines()[0]) == (2, "C014: configs/nowhere.yaml cannot be read: Permission denied")
+
+
+def test_a_graph_is_as_wide_as_the_terminal(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = shell("graph", "ask").out.splitlines()
+    assert 60 < max(map(len, wide)) <= 100
+    monkeypatch.setattr("orchestra.cli.checking.width_of", lambda stream, otherwise: 50)
+    assert max(map(len, shell("graph", "ask").out.splitlines())) <= 50
 
 
 @pytest.mark.parametrize("size", [(1 << 20) + 1])
