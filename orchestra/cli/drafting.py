@@ -36,6 +36,8 @@ from orchestra.workflow.writer import write
 
 NO_PLAN = 3
 """The exit code where the router gave none: it abstained."""
+_TAKEN = KEYWORDS | {"input"}
+"""What no workflow is called."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,9 @@ def values(documents: Sequence[Path], inputs: Sequence[str]) -> dict[str, Any]:
         if not equals or not NAME.fullmatch(key) or key in KEYWORDS or key == REQUEST:
             hint = "write -i key=value, -i key=@file.json; a key is lower case letters, digits and _"
             raise InputError("C010", f"-i {option}: what is it the value of?", hint=hint)
+        if key in found:
+            said = "by --documents already" if key == "documents" and documents else "twice"
+            raise InputError("C010", f"-i {option}: {key} is given {said}", hint="several texts are a JSON list, or are called otherwise")
         found[key] = _value(key, text)
     return found
 
@@ -277,8 +282,9 @@ def _lines(found: Plan | None) -> list[str] | None:
 
 
 def _save(path: Path, graph: Graph) -> None:
-    """Writes the workflow under the file's own name. Raises `InputError` C014 where it cannot."""
-    named = graph.model_copy(update={"name": path.stem if path.stem.isidentifier() and path.stem.islower() else graph.name})
+    """Writes the workflow under the file's own name, where a workflow can have it. Raises `InputError` C014 where it cannot."""
+    fit = NAME.fullmatch(path.stem) and path.stem not in _TAKEN
+    named = graph.model_copy(update={"name": path.stem if fit else graph.name})
     try:
         path.write_text(write(named), "utf-8")
     except OSError as error:

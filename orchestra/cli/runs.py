@@ -52,7 +52,9 @@ def _look(runs: typer.Typer) -> None:
         run: Run = "last",
         node: Annotated[str, typer.Argument(help="A node's path, such as readings[3].", show_default=False)] = "",
         prompt: Annotated[bool, typer.Option("--prompt", help="Print the bytes that were sent and received, exactly.")] = False,
-        attempt: Annotated[int, typer.Option(min=0, help="Of which attempt; 0 is the last.")] = 0,
+        attempt: Annotated[
+            int | None, typer.Option(min=0, help="With --prompt: of which attempt; 0 is the last.", show_default="the last")
+        ] = None,
         everything: Annotated[bool, typer.Option("--all", help="One row an element, however many there are.")] = False,
         explain: Annotated[
             bool, typer.Option("--explain", help="Beside what each step took, what it might have taken, and where.")
@@ -70,17 +72,28 @@ def _look(runs: typer.Typer) -> None:
 
         from orchestra.cli.looking import Shown, show_run, write_page
 
-        if prompt and not node:
-            raise InputError("C019", "--prompt needs a node", hint=f"orchestra runs show {run} NODE --prompt")
-        if explain and node:
-            raise InputError("C019", "--explain is about a whole run", hint=f"orchestra runs show {run} --explain")
         if html is not None:
             if node:
                 raise InputError("C019", "--html is about the whole run", hint=f"orchestra runs show {run} --html {html}")
+            others = {"--prompt": prompt, "--attempt": attempt is not None, "--all": everything, "--explain": explain, "--json": as_json}
+            if other := next((name for name, given in others.items() if given), ""):
+                hint = f"orchestra runs show {run} --html {html}"
+                raise InputError("C019", f"--html writes a page of the run, and {other} is not for it", hint=hint)
             asyncio.run(write_page(run, html))
             return
+        if prompt and not node:
+            raise InputError("C019", "--prompt needs a node", hint=f"orchestra runs show {run} NODE --prompt")
+        if prompt and as_json:
+            raise InputError("C019", "--prompt prints bytes as they are, and no JSON", hint=f"orchestra runs export {run} has them in base64")
+        if attempt is not None and not prompt:
+            raise InputError("C019", "--attempt is for --prompt", hint=f"orchestra runs show {run} NODE --prompt --attempt {attempt}")
+        if explain and node:
+            raise InputError("C019", "--explain is about a whole run", hint=f"orchestra runs show {run} --explain")
+        if everything and (node or explain):
+            said = "a whole run" if node else "what each node took, and --explain shows each step"
+            raise InputError("C019", f"--all is about {said}", hint=f"orchestra runs show {run} --all")
         shown = Shown(everything=everything, explain=explain, as_json=as_json)
-        asyncio.run(show_run(run, node, attempt if prompt else None, shown))
+        asyncio.run(show_run(run, node, (attempt or 0) if prompt else None, shown))
 
     @runs.command("tail", cls=Verb, rich_help_panel="Look")
     def tail(
@@ -141,6 +154,8 @@ def _go_on(runs: typer.Typer) -> None:
 
         if everything == bool(run):
             raise InputError("C010", "which run?", hint="orchestra runs resume last, or orchestra runs resume --all")
+        if everything and stream:
+            raise InputError("C010", "--stream is for one run", hint="orchestra runs resume RUN --stream, or --all --json")
         if everything:
             _leave(carry_out(lambda stop: going.resume_all(opener(context), by, as_json=as_json, stop=stop)))
         else:

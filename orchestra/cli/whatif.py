@@ -77,6 +77,11 @@ def register(app: typer.Typer) -> None:
         chosen = Chosen(runs or (), last, workflow, period(since, None), agent or ())
         if bool(chosen.runs) == bool(last):
             raise InputError("C042", "which runs?", hint="orchestra whatif last, or orchestra whatif --last 20 --workflow NAME")
+        if chosen.runs and (workflow or since):
+            said = f"{'--workflow' if workflow else '--since'} is for --last, and these runs are named"
+            raise InputError("C042", said, hint="orchestra whatif --last 20 --workflow NAME --since 30d")
+        if markdown and as_json:
+            raise InputError("C010", "--markdown and --json exclude each other", hint="give one of them")
         found = carry_out(lambda _: contrasted(opener(context), settings(fleet=fleet), chosen))
         if as_json:
             print_json(data(found))

@@ -268,6 +268,33 @@ def test_values_that_cannot_be_read(desk: Shell, option: str, code: str) -> None
     assert (said.code, said.err.partition(":")[0]) == (2, code)
 
 
+@pytest.mark.parametrize("verb", ["ask", "plan"])
+@pytest.mark.parametrize("options", [("-i", "a=1", "-i", "a=2"), ("-d", "docs", "-i", "documents=x")])
+def test_a_value_is_given_once(desk: Shell, verb: str, options: tuple[str, ...]) -> None:
+    said = desk(verb, WHEN, *options)
+    assert (said.code, said.err.partition(":")[0]) == (2, "C010")
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("two_towers.yaml", "two_towers"),
+        ("loop.yaml", ""),
+        ("input.yaml", ""),
+        ("führung.yaml", ""),
+        ("_x.yaml", ""),
+        ("Tower.yaml", ""),
+        ("a-b.yaml", ""),
+        (f"{'n' * 65}.yaml", ""),
+    ],
+)
+def test_a_plan_that_is_saved_has_a_name_that_a_workflow_may_have(desk: Shell, file: str, name: str) -> None:
+    assert desk("plan", WHEN, "-d", "docs", "--save", file).code == 0
+    saved = read(Path(file).read_text("utf-8"), file).graph.name
+    assert saved == name if name else saved not in (file.removesuffix(".yaml"), "")
+    assert desk("validate", file).code == 0
+
+
 def test_a_plan_node_is_run_stored_and_replayed(desk: Shell) -> None:
     Path("solve.yaml").write_text(
         "schema: orchestra/v1\nname: solve\ninput: {question: str, documents: 'list[Document]'}\noutput: ${solved}\nnodes:\n  solved:\n"

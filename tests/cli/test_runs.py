@@ -183,6 +183,33 @@ def test_a_prompt_needs_a_node(shell: Shell) -> None:
     assert shell("runs", "show", "last", "--prompt").err.startswith("C019")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["readings[0]", "--attempt", "1"], "--attempt is for --prompt"),
+        (["--attempt", "0"], "--attempt is for --prompt"),
+        (["readings[0]", "--prompt", "--json"], "--prompt prints bytes as they are, and no JSON"),
+        (["--html", "run.html", "--json"], "--html writes a page of the run, and --json is not for it"),
+        (["--html", "run.html", "--explain"], "--html writes a page of the run, and --explain is not for it"),
+        (["--html", "run.html", "--all"], "--html writes a page of the run, and --all is not for it"),
+        (["--html", "run.html", "--prompt"], "--html writes a page of the run, and --prompt is not for it"),
+        (["--html", "run.html", "--attempt", "1"], "--html writes a page of the run, and --attempt is not for it"),
+        (["readings[0]", "--all"], "--all is about a whole run"),
+        (["--explain", "--all"], "--all is about what each node took"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(shell: Shell, arguments: list[str], says: str) -> None:
+    record(("aaaa1111", 1e9, 2))
+    said = shell("runs", "show", "last", *arguments)
+    assert (said.code, said.err.startswith(f"C019: {says}")) == (2, True), said.err
+    assert not Path("run.html").exists()
+
+
+def test_of_all_interrupted_runs_no_events_are_streamed(shell: Shell) -> None:
+    said = shell("runs", "resume", "--all", "--stream")
+    assert (said.code, said.err[:4]) == (2, "C010")
+
+
 def test_events_come_out_as_they_were_written(shell: Shell) -> None:
     record(("aaaa1111", 1e9, 2))
     found = shell("runs", "show", "--json").json["events"]
