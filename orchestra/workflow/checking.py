@@ -239,6 +239,7 @@ class Checker:
         if not at <= {"int", "any"} and "list" in kinds(inner):
             raise Fault("L053", f"an index is an int, and {self.source(key)} is {show(self.schemas[id(key)])}", key)
         if kinds(inner) == {"map"}:
+            self._one_of(key, {"str"}, "a text, as a key is")
             return ANY
         found = item(inner, key.value if isinstance(key, Literal) and isinstance(key.value, int) else None)
         if isinstance(found, dict):
@@ -463,8 +464,7 @@ class Checker:
                 others.append(made)
         if others:
             return bundled({"type": "object", "additionalProperties": union([*fields.values(), *others])})
-        record = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
-        return bundled(record)
+        return bundled({"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False})
 
 
 _JSON = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}

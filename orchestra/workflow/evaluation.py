@@ -183,6 +183,24 @@ class Comprehension(Single):
         return found
 
 
+class Whole(Single, msgspec.Struct, frozen=True, gc=False):
+    """A reference to an integer, which stands in a text without the fraction that JSON may give it: 3, not 3.0."""
+
+    of: Expression
+
+    @property
+    def schema(self) -> Schema:
+        return self.of.schema
+
+    @property
+    def references(self) -> frozenset[str]:
+        return self.of.references
+
+    def evaluate(self, bindings: Mapping[str, Any]) -> Any:
+        value = self.of.evaluate(bindings)
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class Text(Single, msgspec.Struct, frozen=True, gc=False):
     """A text with references in it."""
 

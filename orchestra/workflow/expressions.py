@@ -5,6 +5,7 @@ A text that is exactly one `${...}` keeps the type of its value; any other text 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -16,9 +17,9 @@ from orchestra.errors import InputError, InputErrors, OrchestraError, Place
 from orchestra.values.schema import ANY, MAPPED, Schema, branches, bundled, is_mapped, show
 from orchestra.workflow import cel
 from orchestra.workflow.celtext import Writer, hoistable
-from orchestra.workflow.checking import STR, Checker, Fault, kinds, mapped_fault, path_of
+from orchestra.workflow.checking import MOMENT, STR, Checker, Fault, kinds, mapped_fault, path_of
 from orchestra.workflow.conversion import converter
-from orchestra.workflow.evaluation import Comprehension, Constant, Feed, Formula, Listing, Path, Record, Text
+from orchestra.workflow.evaluation import Comprehension, Constant, Feed, Formula, Listing, Path, Record, Text, Whole
 from orchestra.workflow.paths import MAX_LENGTH, Plain, plain, whole
 from orchestra.workflow.program import Expression
 from orchestra.workflow.syntax import (
@@ -133,7 +134,8 @@ def _text(text: str, types: Mapping[str, Schema], place: Place | None) -> Expres
         if not start and end == len(text) - 1:
             return reference
         _fits_text(reference, inner, where)
-        parts += [literal, reference] if literal else [reference]
+        piece = Whole(reference) if kinds(reference.schema) & {"int", "float"} == {"int"} else reference
+        parts += [literal, piece] if literal else [piece]
         literal, at = "", end + 1
     literal += text[at:]
     if not parts:
@@ -272,7 +274,19 @@ def _reference(source: str, types: Mapping[str, Schema]) -> Expression:
         raise mapped_fault(tree, checker.source(tree))
     if kinds(schema) & {"time"}:
         raise Fault("L059", f"{source} is a time, and has no JSON form", tree, hint=f"write string({source})")
+    if _MAKES_TIMES.search(source) and _has_time(schema):
+        raise Fault("L059", f"{source} has a time in it, which has no JSON form", tree, hint="write string(...) around each time")
     return _expression(tree, checker)
+
+
+_MAKES_TIMES = re.compile(r"\b(timestamp|duration)\b")
+
+
+def _has_time(part: Any) -> bool:
+    """Whether a type has a time among its parts."""
+    if isinstance(part, Mapping):
+        return part.get("type") == MOMENT["type"] or any(map(_has_time, part.values()))
+    return isinstance(part, list) and any(map(_has_time, part))
 
 
 def _expression(tree: Tree, checker: Checker) -> Expression:

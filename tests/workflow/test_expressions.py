@@ -129,6 +129,9 @@ def kind(template: Any) -> str:
         ("${input.any.p + 1}", 2),
         ("${v.meta.k}", 1),
         ("${has(v.tag)}", True),
+        ("${{'at': string(timestamp('2026-01-01T00:00:00Z'))}}", {"at": "2026-01-01T00:00:00Z"}),
+        ("${v.meta[v.name + ''] == 1 || true}", True),
+        ("${v.meta['k']}", 1),
         ("${timestamp('2026-01-01T00:00:00Z') < timestamp('2027-01-01T00:00:00Z')}", True),
         ("${'\\u00e9\\n\\x41\\101'}", "é\nAA"),
         ("${1 + 2 * 3 - 4}", 3),
@@ -227,6 +230,15 @@ def test_an_integer_where_a_float_is_declared_is_a_float_in_cel() -> None:
 
 def test_a_whole_float_where_an_integer_is_declared_is_an_integer_in_cel() -> None:
     assert value("${v.n + 1}", v={**ITEM, "n": 3.0}) == 4
+
+
+@pytest.mark.parametrize("number", [3, 3.0])
+def test_an_integer_stands_in_a_text_as_string_writes_it(number: float) -> None:
+    item = {**ITEM, "n": number, "xs": [number]}
+    for reference in ("v.n", "v.xs[0]", "v.n + 0", "string(v.n)", "v.b ? v.n : 4"):
+        assert value(f"n=${{{reference}}}", v=item) == "n=3", reference
+    assert value("x=${v.x}", v={**ITEM, "x": 3.5}) == "x=3.5"
+    assert value("any=${input.any.p}", input={"any": {"p": 2.0}}) == "any=2.0"
 
 
 def test_a_field_that_is_absent_has_its_default() -> None:
