@@ -84,7 +84,9 @@ def _look(runs: typer.Typer) -> None:
         if prompt and not node:
             raise InputError("C019", "--prompt needs a node", hint=f"orchestra runs show {run} NODE --prompt")
         if prompt and as_json:
-            raise InputError("C019", "--prompt prints bytes as they are, and no JSON", hint=f"orchestra runs export {run} has them in base64")
+            raise InputError(
+                "C019", "--prompt prints bytes as they are, and no JSON", hint=f"orchestra runs export {run} has them in base64"
+            )
         if attempt is not None and not prompt:
             raise InputError("C019", "--attempt is for --prompt", hint=f"orchestra runs show {run} NODE --prompt --attempt {attempt}")
         if explain and node:

@@ -125,7 +125,10 @@ def _text(text: str, types: Mapping[str, Schema], place: Place | None) -> Expres
         end = closing(text, start + 2)
         if end < 0:
             raise InputError(
-                "L050", "the reference is not closed", place=line.next(text[start:]), hint="write ${...}; for the characters themselves write $${"
+                "L050",
+                "the reference is not closed",
+                place=line.next(text[start:]),
+                hint="write ${...}; for the characters themselves write $${",
             )
         literal += text[at:start]
         inner = text[start + 2 : end]

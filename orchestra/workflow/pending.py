@@ -172,7 +172,8 @@ def _text(parts: tuple[str | Wired, ...]) -> str:
         dollars = literal[len(text) :]
         found += escaped(text) + (f"${{{quoted(dollars)}}}" if dollars else "") + f"${{{part.cel}}}"
         literal = ""
-    return found + escaped(literal)
+    found += escaped(literal)
+    return found
 
 
 def guard_of(wired: Wired) -> Guard:

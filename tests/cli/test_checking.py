@@ -119,7 +119,8 @@ def test_a_file_that_cannot_be_read_is_refused(shell: Shell, monkeypatch: pytest
     def closed(path: Path, *arguments: Any, **named: Any) -> IO[Any]:
         if path.name == "nowhere.yaml":
             raise PermissionError(13, "Permission denied")
-        return opened(path, *arguments, **named)
+        file: IO[Any] = opened(path, *arguments, **named)
+        return file
 
     monkeypatch.setattr(Path, "open", closed)
     said = shell("validate", "configs/nowhere.yaml")

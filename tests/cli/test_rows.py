@@ -139,7 +139,8 @@ def test_results_that_cannot_be_taken_up_are_told_before_anything_starts(
     def guarded(path: Path, *arguments: Any, **named: Any) -> IO[Any]:
         if path.name == "closed":
             raise PermissionError(13, "Permission denied")
-        return opened(path, *arguments, **named)
+        file: IO[Any] = opened(path, *arguments, **named)
+        return file
 
     monkeypatch.setattr(Path, "open", guarded)
     for take_up in (lambda: look(rows, tmp_path / name), lambda: Results(tmp_path / name, IDS)):

@@ -10,10 +10,10 @@ import sys
 
 import pytest
 
+from orchestra.claims import Claim
 from orchestra.cli.claims import show_claims
 from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import beginning, json_line, say, width_of
-from orchestra.claims import Claim
 from orchestra.errors import InputError, Place, columns
 from orchestra.places import Span
 from tests.cli.processes import ROOT
@@ -130,6 +130,8 @@ def test_json_is_json_in_every_encoding(encoding: str, monkeypatch: pytest.Monke
 def test_what_the_encoding_of_the_output_cannot_say_is_no_reason_to_fail(encoding: str, shown: str, shell: Shell) -> None:
     assert shell("init", "begun").code == 0
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", "orchestra.cli", "graph", "hello"], cwd="begun", env=environment, capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestra.cli", "graph", "hello"], cwd="begun", env=environment, capture_output=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, b"")
     assert shown in done.stdout.decode(encoding)
