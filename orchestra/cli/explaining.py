@@ -13,6 +13,7 @@ from orchestra.agent.card import Card
 from orchestra.cli.plan import Planned, plan, total
 from orchestra.cli.screen import console, say, seconds, table
 from orchestra.cli.targets import HERE, Target, certified, servers, targets
+from orchestra.errors import columns as wide
 from orchestra.fleet.config import FleetConfig, read
 from orchestra.journal.history import History, Row
 from orchestra.project import Project
@@ -242,7 +243,8 @@ def show(explanation: Explanation) -> None:
 
 def _width(columns: Iterable[_Column], explanation: Explanation) -> int:
     """How wide a table of these columns would be."""
-    return sum(max([len(column.heading), *(len(column.cell(step)) for step in explanation.steps)]) + 2 for column in columns) - 2
+    told = ((column.heading, *(column.cell(step) for step in explanation.steps)) for column in columns)
+    return sum(max(map(wide, cells)) + 2 for cells in told) - 2
 
 
 def _left_out(explanation: Explanation, headings: Container[str]) -> Iterator[str]:

@@ -268,6 +268,11 @@ def test_values_that_cannot_be_read(desk: Shell, option: str, code: str) -> None
     assert (said.code, said.err.partition(":")[0]) == (2, code)
 
 
+def test_the_lines_of_a_plan_are_its_lines_whatever_stands_in_its_texts(desk: Shell) -> None:
+    lines = ['s1 = search(query="tall\u2028tower", documents=input.documents)', "return s1"]
+    assert planning(desk, *lines)("plan", "tall\u2028tower", "-d", "docs", "--json").json["plan"] == lines
+
+
 @pytest.mark.parametrize("verb", ["ask", "plan"])
 @pytest.mark.parametrize("options", [("-i", "a=1", "-i", "a=2"), ("-d", "docs", "-i", "documents=x")])
 def test_a_value_is_given_once(desk: Shell, verb: str, options: tuple[str, ...]) -> None:

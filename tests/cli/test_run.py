@@ -72,6 +72,16 @@ def test_a_file_is_run_by_its_path_and_an_agent_by_its_name(answering: Shell) ->
     assert answering("run", "answerer", *agent).json["output"] == GOOD
 
 
+def test_the_default_of_a_card_is_literal_where_its_agent_runs_by_itself(answering: Shell) -> None:
+    card = Path("agents/answerer/agent.yaml")
+    card.write_text(card.read_text().replace("question: str", 'question: {type: str, default: "costs ${x}, $${y}"}'))
+    said = answering("run", "answerer", "-i", f"context={TEXT}")
+    assert said.code == 0, said.err
+    assert isinstance(answering.opener, Simulated)
+    assert answering.opener.workers is not None
+    assert answering.opener.workers.calls[0].inputs["question"] == "costs ${x}, $${y}"
+
+
 def test_inputs_come_from_stdin(answering: Shell) -> None:
     said = answering("run", "ask", "-i", "-", "--json", stdin=json.dumps({"question": "When?", "text": TEXT}))
     assert said.json["output"] == GOOD
