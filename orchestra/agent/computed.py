@@ -19,6 +19,7 @@ from orchestra.agent.sureness import Weighed
 from orchestra.errors import InputError, Place
 from orchestra.values.arithmetic import NotArithmetic, evaluate
 from orchestra.values.fields import alternatives
+from orchestra.values.json import MAX_DIGITS
 from orchestra.values.types import Schema, nearest
 
 LEAST_MASS = 0.5
@@ -165,7 +166,9 @@ def number(expression: Any) -> int | float | None:
         return None
     try:
         exact = evaluate(expression)
-        return int(exact) if exact.denominator == 1 else float(exact)
+        if exact.denominator != 1:
+            return float(exact)
+        return int(exact) if abs(exact) < 10**MAX_DIGITS else None
     except (NotArithmetic, OverflowError):
         return None
 

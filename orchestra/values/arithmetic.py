@@ -202,6 +202,14 @@ _FUNCTIONS: dict[str, Callable[[Sequence[Fraction]], Fraction]] = {
 }
 
 
+def shown(value: Fraction) -> str:
+    """A value to twelve digits, as `%.12g` writes it, however large it is."""
+    try:
+        return f"{float(value):.12g}"
+    except OverflowError:
+        return f"{Decimal(value.numerator) / Decimal(value.denominator):.12g}"
+
+
 def close(shown: Fraction, step: Fraction, exact: Fraction) -> bool:
     """Whether a shown number is an exact one as far as it is shown: within half a unit (`step`) of its last place."""
     return abs(shown - exact) <= step / 2

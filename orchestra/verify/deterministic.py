@@ -250,7 +250,7 @@ def _computed(value: Any, schema: dict[str, Any], known: list[figures.Number]) -
     for field in expressions:
         try:
             if all(operand in plain for operand in arithmetic.operands(field.value)):
-                results.append(arithmetic.evaluate(field.value))
+                results += arithmetic.results(field.value)
         except arithmetic.NotArithmetic:
             continue
     return results + [result * 100 for result in results]
@@ -272,11 +272,11 @@ def check_recompute(value: Any, schema: dict[str, Any], evidence: tuple[Source, 
         if not results:
             return unknown("recompute", f"no number stands beside {field.path}")
         try:
-            exact = arithmetic.evaluate(field.value)
+            values = arithmetic.results(field.value)
         except arithmetic.NotArithmetic as error:
             return failed("recompute", f"{field.path}: {error.args[0]}")
-        if not any(_agrees(number, exact) for number in results):
-            return failed("recompute", f"{_shown(field.value)} gives {float(exact):.12g}, not {results[0].text}")
+        if not any(_agrees(number, exact) for number in results for exact in values):
+            return failed("recompute", f"{_shown(field.value)} gives {arithmetic.shown(values[0])}, not {results[0].text}")
     return passed("recompute")
 
 

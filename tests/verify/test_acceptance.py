@@ -169,7 +169,8 @@ def test_a_date_in_another_form_is_the_same_date() -> None:
     ("expression", "result", "outcome"),
     [
         ("1,200 / 12.5%", 9600, "pass"), ("(1891 - 5) / 3", 628.67, "pass"), ("(1891 - 5) / 3", 628.66, "fail"), ("1891 * 2", 3783, "fail"),
-        ("exit()", 1, "fail"), ("1 / 0", 1, "fail"),
+        ("exit()", 1, "fail"), ("1 / 0", 1, "fail"), ("9**256 * 9**256", 1, "fail"),
+        ("round(2.5)", 3, "pass"), ("round(2.5)", 2, "pass"), ("round(2.5)", 2.5, "fail"),
     ],
 )  # fmt: skip
 def test_a_result_is_what_its_expression_gives(expression: str, result: float, outcome: str) -> None:
