@@ -163,7 +163,7 @@ def written(wired: Wired) -> Any:
 
 def _text(parts: tuple[str | Wired, ...]) -> str:
     """A text with references in it. Dollars right before one are a reference of their own, for `$${` would be a literal `${`."""
-    found, literal = "", ""
+    found = literal = ""
     for part in parts:
         if isinstance(part, str):
             literal += part
@@ -172,8 +172,8 @@ def _text(parts: tuple[str | Wired, ...]) -> str:
         dollars = literal[len(text) :]
         found += escaped(text) + (f"${{{quoted(dollars)}}}" if dollars else "") + f"${{{part.cel}}}"
         literal = ""
-    found += escaped(literal)
-    return found
+    end: str = escaped(literal)
+    return found + end
 
 
 def guard_of(wired: Wired) -> Guard:

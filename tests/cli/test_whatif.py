@@ -384,8 +384,8 @@ def test_bad_choices_of_runs(shell: Shell) -> None:
     run = ran(shell)
     for arguments in ((), (run, "--last", "3"), ("--last", "3", "--workflow", "nothing"), ("--last", "3", "--since", "noon"), ("zzz",)):
         assert whatif(shell, *arguments).code == 2, arguments
-    for arguments, code in (((run, "--workflow", "ask"), "C042"), ((run, "--since", "12h"), "C042"), ((run, "--markdown"), "C010")):
-        assert whatif(shell, *arguments).err.startswith(code), arguments
+    for option, code in ((("--workflow", "ask"), "C042"), (("--since", "12h"), "C042"), (("--markdown",), "C010")):
+        assert whatif(shell, run, *option).err.startswith(code), option
     assert "E025" in whatif(shell, ran(shell, "decide")).err
 
 
