@@ -9,9 +9,13 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from orchestra.errors import InputError
 from orchestra.events import Asked
-from orchestra.values.json import unkept
+from orchestra.values.json import canonical, unkept
 from orchestra.values.types import Validator, nearest, show
 from orchestra.workflow.program import Program
+
+MOST = 63 << 20
+"""Bytes of all inputs together at most: they are one event of the journal, which takes 64 MiB, beside a run's options and versions."""
+SMALLER = "pass names of files, and let tools read them"
 
 
 def bound(program: Program, args: Sequence[Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,6 +43,8 @@ def bound(program: Program, args: Sequence[Any], inputs: Mapping[str, Any]) -> d
             raise InputError("E012", f"{program.name} needs the input {name!r}", hint=_signature(program))
         else:
             found[name] = field.default
+    if len(given) > 1 and (size := len(canonical(found))) > MOST:
+        raise InputError("E013", f"the inputs of {program.name} have {size:,} bytes as JSON; at most {MOST:,} are kept", hint=SMALLER)
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from heapq import heappop
 from typing import TypeAlias
 
+from orchestra.engine.bulk import kept
 from orchestra.engine.kinds import asking, body, calling, checking, choice, planning, recalling, using, voting
 from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.proposals import Conclude, Expand, Finish, Invoke, Proposal
@@ -53,9 +54,17 @@ def _propose(proposals: list[Proposal], state: State, unit: Unit, step: _Step) -
             unit.scope.purse.reserve(proposal.reserved, proposal.money)
     elif proposal is None:
         return
-    elif type(proposal) is Finish and unit.node.fallback is not None:
-        proposal = _or_fallback(unit, proposal)
+    elif type(proposal) is Finish:
+        if unit.answer is None:  # else its value is on record
+            proposal = _small(unit, proposal)
+        if unit.node.fallback is not None:
+            proposal = _or_fallback(unit, proposal)
     proposals.append(proposal)
+
+
+def _small(unit: Unit, proposal: Finish) -> Finish:
+    outcome = kept(proposal.outcome, unit.path)
+    return proposal if outcome is proposal.outcome else Finish(unit, outcome)
 
 
 def give_up(unit: Unit, outcome: Outcome) -> Finish:
@@ -139,9 +148,12 @@ def _or_fallback(unit: Unit, proposal: Finish) -> Finish:
     if any(name not in unit.bindings for name in fallback.references):
         return proposal
     try:
-        return Finish(unit, Value(fallback.evaluate(unit.bindings)))
+        outcome = kept(Value(fallback.evaluate(unit.bindings)), unit.path)
     except OrchestraError as error:
-        return Finish(unit, Failed(error.code, f"its fallback: {error.message}", unit.path, error.hint))
+        outcome = Failed(error.code, error.message, unit.path, error.hint)
+    if isinstance(outcome, Failed):
+        outcome = Failed(outcome.code, f"its fallback: {outcome.reason}", unit.path, outcome.hint)
+    return Finish(unit, outcome)
 
 
 def _spread(unit: Unit) -> Proposal:
@@ -167,7 +179,7 @@ def _conclude(state: State) -> Proposal:
     if root is None:
         raise OrchestraError("E002", "the run has no root", hint="orchestra doctor")
     try:
-        outcome = body.result(root) if (lost := _lost(root)) is None else lost
+        outcome = kept(body.result(root), "output") if (lost := _lost(root)) is None else lost
     except OrchestraError as error:  # of these values, such as a text that grew too long
         outcome = Failed(error.code, error.message, "output", error.hint)
     status = {Value: "done", Skipped: "abstained", Abstained: "abstained", Failed: "failed"}[type(outcome)]

@@ -462,6 +462,7 @@ class Driver:
         await self.quiet()
         with suppress(OrchestraError):
             self.run.flush()
+        with suppress(OrchestraError):
             await self.journal.release(self.run.id)
         self.run.end(None, error)
 

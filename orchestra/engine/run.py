@@ -47,19 +47,30 @@ class Run:
         """What has happened goes into the journal's line, and those who watch may see it."""
         if self.flushed < len(self.log):
             fresh = self.log[self.flushed :]
-            self.flushed = len(self.log)
             try:
                 self.journal.append(self.id, fresh)
             except OrchestraError as error:
-                last = fresh[-1]
-                if error.code != NOT_KEPT or not isinstance(last, RunFinished):
+                if error.code != NOT_KEPT:
+                    self.flushed = len(self.log)
                     raise
-                # Each value could be kept, and the whole output cannot: the run fails for that, and ends.
-                failed = Failed(error.code, error.message, "output", error.hint)
-                self.log[-1] = msgspec.structs.replace(last, status="failed", outcome=failed)
-                self.journal.append(self.id, [*fresh[:-1], self.log[-1]])
+                self._flush_apart(fresh)
+            self.flushed = len(self.log)
             if self._waiters:
                 self.wake()
+
+    def _flush_apart(self, fresh: Sequence[Event]) -> None:
+        """What stands before an event that the journal cannot keep goes into its line, so that nothing of it is done again. Raises J004
+        for that event; but a whole output that cannot be kept, where each value could, is the end of a run that failed for that."""
+        for event in fresh:
+            try:
+                self.journal.append(self.id, [event])
+            except OrchestraError as error:
+                if error.code != NOT_KEPT or not isinstance(event, RunFinished):
+                    raise
+                failed = Failed(error.code, error.message, "output", error.hint)
+                self.log[-1] = msgspec.structs.replace(event, status="failed", outcome=failed)
+                self.journal.append(self.id, self.log[-1:])
+            self.flushed += 1
 
     def attach(self, cancel: Callable[[str], None]) -> None:
         """The engine has the run in hand; `cancel(by)` reaches it."""

@@ -268,6 +268,8 @@ class Engine:
         try:
             await last
         except OrchestraError as error:
+            with suppress(OrchestraError):  # where the end could not be kept, the run can be resumed
+                await self.journal.release(run.id)
             run.end(None, error)
         finally:
             self._drivers.pop(run.id, None)

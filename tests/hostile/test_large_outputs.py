@@ -41,5 +41,5 @@ def test_an_output_that_cannot_be_evaluated_ends_the_run_as_failed(shell: Shell)
 
 def test_an_output_that_no_journal_takes_ends_the_run_as_failed(shell: Shell) -> None:
     played = play(shell.project, "both", tool=poisoned)
-    assert (played.status, played.code) == ("failed", "J004")
+    assert (played.status, played.code) == ("failed", "E026")
     assert scene.obeyed(shell("runs", "show", "last").out) == set()
