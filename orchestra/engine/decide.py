@@ -9,8 +9,8 @@ from typing import TypeAlias
 from orchestra.engine.bulk import kept
 from orchestra.engine.kinds import asking, body, calling, checking, choice, planning, recalling, using, voting
 from orchestra.engine.kinds.acceptance import settle
-from orchestra.engine.proposals import Conclude, Expand, Finish, Invoke, Proposal
-from orchestra.engine.state import Phase, Scope, State, Unit
+from orchestra.engine.proposals import Conclude, Enter, Expand, Finish, Invoke, Proposal
+from orchestra.engine.state import Phase, Scope, State, Unit, hurried
 from orchestra.errors import OrchestraError
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value, blamed
 
@@ -19,7 +19,7 @@ READY, RUNNING = Phase.READY, Phase.RUNNING
 
 
 def decide(state: State) -> list[Proposal]:
-    """What to do next, given all facts. The caller carries out every proposal, and feeds back what came of it."""
+    """What to do next, given all facts. The caller carries out every proposal, feeds back what came of it, and asks again."""
     proposals: list[Proposal] = []
     if state.cancelled or state.finished:
         return proposals
@@ -35,6 +35,8 @@ def decide(state: State) -> list[Proposal]:
         unit = heappop(ready)[2]
         if unit.phase is READY:
             _propose(proposals, state, unit, _begin)
+            if hurried(unit.node) and proposals and type(proposals[-1]) is Enter:
+                break  # its time runs: what is inside goes out before another such body is entered
     return proposals
 
 

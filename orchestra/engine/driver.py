@@ -327,8 +327,10 @@ class Driver:
 
     def _cancel_the_dead(self) -> None:
         """Cancels the calls and the alarms of units that nobody waits for: their time was up, or their plan has gone another way."""
-        for path in [path for path in self.alarms if path not in self.state.units]:
-            self.alarms.pop(path).cancel()
+        for path in self.state.gone:
+            if (alarm := self.alarms.pop(path, None)) is not None:
+                alarm.cancel()
+        self.state.gone.clear()
         for task, invoke in self.tasks.items():
             if invoke is not None and invoke.unit.phase is Phase.DONE:
                 task.cancel()

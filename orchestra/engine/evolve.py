@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestra.engine import allotting
 from orchestra.engine.kinds import checking, planning, using, voting
-from orchestra.engine.scopes import abandon, close, grow, over, within
+from orchestra.engine.scopes import abandon, beneath, close, grow, over, within
 from orchestra.engine.state import Bindings, Checking, Phase, Rung, Sample, Scope, Spreading, State, Unit, Writing
 from orchestra.errors import OrchestraError
 from orchestra.events import (
@@ -129,7 +129,7 @@ def _node_finished(state: State, event: NodeFinished, program: Program) -> None:
     unit = state.units.pop(event.node)
     inside = unit.body is not None or unit.writing is not None
     if (inside and _busy(unit)) or (unit.spreading is not None and unit.spreading.pending) or _asks(unit):
-        abandon(state, within(state, unit.path))
+        abandon(state, beneath(state, unit))
     elif unit.phase is RUNNING:
         over(state, unit)
     state.asked.pop(event.node, None)

@@ -102,8 +102,9 @@ def _drop(pending: dict[str, Proposal]) -> None:
 
 
 def _decide(state: State, pending: dict[str, Proposal]) -> None:
-    for proposal in decide(state):
-        pending["" if isinstance(proposal, Conclude) else proposal.unit.path] = proposal
+    while proposals := decide(state):
+        for proposal in proposals:
+            pending["" if isinstance(proposal, Conclude) else proposal.unit.path] = proposal
 
 
 def _objection(state: State, pending: dict[str, Proposal], event: Event, found: Replayed) -> str:

@@ -46,6 +46,7 @@ def abandon(state: State, paths: Iterable[str]) -> None:
         inner = state.units.pop(path)
         freed += [inner] if inner.phase is Phase.RUNNING else []
         inner.phase = Phase.DONE
+        state.gone.append(path)
         if state.allotment is not None:
             allotting.release(state.allotment, inner)
         state.asked.pop(path, None)
@@ -53,6 +54,20 @@ def abandon(state: State, paths: Iterable[str]) -> None:
         over(state, inner)
     if state.lines:
         state.feed()  # one that was let out of a line may be among them
+
+
+def beneath(state: State, unit: Unit) -> list[str]:
+    """The paths of all that stands in a unit. Not by a look at every unit of the run: that many bodies may run out of time at once."""
+    if unit.writing is not None:
+        return within(state, unit.path)
+    found: list[str] = []
+    for scope in (unit.body, unit.checking.scope if unit.checking is not None else None):
+        if scope is not None and scope.open:
+            found += (scope.path + node.name for node in scope.program.nodes)
+    if unit.spreading is not None:
+        found += (f"{unit.path}[{index}]" for index in range(unit.spreading.next))
+    here = [path for path in found if path in state.units]
+    return here + [path for inner in here for path in beneath(state, state.units[inner])]
 
 
 def within(state: State, path: str, marks: Iterable[str] = "/#[@?") -> list[str]:

@@ -18,6 +18,9 @@ from orchestra.values.types import Schema
 from orchestra.verify.allotment import Allotment
 from orchestra.workflow.program import CompiledNode, Program
 
+URGENT = 1 << 30
+"""More than the height of any node."""
+
 
 class Bindings(dict[str, Any]):
     """The names that an expression can read, with those of the surrounding scope behind them."""
@@ -208,7 +211,7 @@ class Writing:
 class Scope:
     """A program under way: the root, the body of a `call`, of one turn of a loop or of a question to the router, or a plan."""
 
-    __slots__ = ("bindings", "left", "longest", "open", "outcomes", "path", "program", "purse", "unit", "whole")
+    __slots__ = ("bindings", "left", "longest", "open", "outcomes", "path", "program", "purse", "unit", "urgency", "whole")
 
     def __init__(self, path: str, program: Program, bindings: Bindings, unit: Unit | None, purse: Purse | None) -> None:
         self.path, self.program, self.bindings, self.unit, self.purse = path, program, bindings, unit, purse
@@ -220,6 +223,13 @@ class Scope:
         self.whole = True
         """Whether every outcome so far is a value."""
         self.longest = program.longest
+        self.urgency = 0 if unit is None else unit.scope.urgency + (URGENT if hurried(unit.node) else 0)
+        """Added to the heights of its nodes: what is inside of a body whose time runs goes before what can wait."""
+
+
+def hurried(node: CompiledNode) -> bool:
+    """Whether a node has a body, and a time for it, which runs from when it is entered."""
+    return node.timeout is not None and (node.body is not None or node.using is not None or node.planning is not None)
 
 
 class Checking(msgspec.Struct, eq=False):
@@ -268,8 +278,8 @@ class State:
     """Everything that is known of a run. `limit` bounds the calls in flight; `measure` says what a call may cost."""
 
     __slots__ = (
-        "active", "agenda", "allotment", "asked", "at", "budgeted", "cancelled", "cancelled_by", "epoch", "finished", "label", "letters",
-        "limit", "lines", "measure", "order", "ready", "root", "run", "running", "seq", "tally", "tiers", "units",
+        "active", "agenda", "allotment", "asked", "at", "budgeted", "cancelled", "cancelled_by", "epoch", "finished", "gone", "label",
+        "letters", "limit", "lines", "measure", "order", "ready", "root", "run", "running", "seq", "tally", "tiers", "units",
     )  # fmt: skip
 
     def __init__(self, limit: int = 1 << 30, measure: Callable[[Call], Measure] = unmeasured, *, budgeted: bool = True) -> None:
@@ -287,8 +297,10 @@ class State:
         self.letters = 0
         """The number of the last letter of the inbox that was opened."""
         self.units: dict[str, Unit] = {}
+        self.gone: list[str] = []
+        """Units that were abandoned, until somebody has seen to their alarms and calls."""
         self.ready: list[tuple[int, int, Unit]] = []
-        """A heap: the longest way to a sink first, then in order of arrival."""
+        """A heap: what is inside of a body whose time runs first, then the longest way to a sink, then in order of arrival."""
         self.order = 0
         self.agenda: list[tuple[Unit | None, Phase]] = []
         """Units that a fact has moved, with the phase that they were moved to; None for the root."""
@@ -311,7 +323,7 @@ class State:
         """Puts a unit among those that may start."""
         unit.phase = Phase.READY
         self.order += 1
-        heapq.heappush(self.ready, (-unit.node.height, self.order, unit))
+        heapq.heappush(self.ready, (-unit.node.height - unit.scope.urgency, self.order, unit))
 
     def starve(self, unit: Unit, purse: Purse, *, first: bool) -> None:
         """Puts a unit in line for room in a purse; to its front where it comes from there."""
@@ -356,10 +368,11 @@ class State:
         path = scope.path + node.name
         self.units[path] = unit = Unit(path, scope, node, scope.bindings)
         self.order += 1  # as `enqueue` does; a unit begins as one that may start
-        heapq.heappush(self.ready, (-node.height, self.order, unit))
+        heapq.heappush(self.ready, (-node.height - scope.urgency, self.order, unit))
 
     def tidy(self) -> None:
         """Leaves of what waits for a decision only what still does: after a fold of many events, each unit once."""
+        self.gone.clear()
         agenda = {(id(unit), phase): (unit, phase) for unit, phase in self.agenda if unit is None or unit.phase is phase}
         self.agenda = list(agenda.values())
         ready = {id(entry[2]): entry for entry in self.ready if entry[2].phase is Phase.READY}

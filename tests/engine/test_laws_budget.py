@@ -76,16 +76,21 @@ nodes:
   v: {call: {nodes: {i: {agent: writer, with: {text: v}}}, output: "${i}"}}
 """
     text = """
-output: {n: "${n}", t: "${last}"}
+output: {n: "${n}", t: "${others}"}
 nodes:
   n: {call: inner}
-  first: {tool: shout, with: {text: x}}
-  a: {tool: shout, with: {text: "${first}"}}
-  b: {tool: shout, with: {text: "${first}"}}
-  c: {tool: shout, with: {text: "${first}"}}
-  last: {tool: shout, with: {text: "${a}${b}${c}"}}
+  others:
+    call:
+      nodes:
+        first: {tool: shout, with: {text: x}}
+        a: {tool: shout, with: {text: "${first}"}}
+        b: {tool: shout, with: {text: "${first}"}}
+        c: {tool: shout, with: {text: "${first}"}}
+        last: {tool: shout, with: {text: "${a}${b}${c}"}}
+      output: ${last}
+    timeout: 900
 """
-    seconds = {"n/p": 10.0, "first": 3.0, "a": 50.0, "b": 50.0, "c": 50.0}
+    seconds = {"n/p": 10.0, "others/first": 3.0, "others/a": 50.0, "others/b": 50.0, "others/c": 50.0}
     outcome = spend(text, seconds, inner("inner", called), concurrency=3).outcome
     assert isinstance(outcome, Value)
     assert outcome.value["n"] == {"p": "w", "u": "late", "v": "w"}

@@ -1,0 +1,112 @@
+"""The time of bodies: it counts what is inside of them, and neither the wait for a place nor the time in which nobody had the run."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+import pytest
+
+from orchestra.engine.replay import replay
+from orchestra.events import Event, TurnStarted
+from orchestra.testing import VirtualClock, run_simulated
+from orchestra.values.outcome import Failed, Value
+from tests.engine.durable import Theatre
+from tests.engine.stage import play, program
+
+EACH = """
+input: {words: "list[str]"}
+output: ${all.values}
+nodes:
+  all:
+    each: ${input.words}
+    as: word
+    timeout: %s
+    call:
+      nodes:
+        a: {tool: shout, with: {text: "${word}"}}
+        b: {tool: shout, with: {text: "${a}"}}
+        c: {tool: shout, with: {text: "${word}"}}
+      output: ${b + c}
+"""
+
+
+def words(count: int) -> dict[str, Any]:
+    return {"words": [f"w{number}" for number in range(count)]}
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 4, 7])
+def test_the_wait_for_a_place_is_no_time_of_an_element(concurrency: int) -> None:
+    """Of three calls in a body two go one after the other, and the third may have to wait for them."""
+    played = play(EACH % 3.5, words(30), latency=1.0, concurrency=concurrency)
+    assert isinstance(played.outcome, Value)
+    assert len(played.outcome.value) == 30
+    assert played.workers.most == concurrency
+    assert replay(program(EACH % 3.5), played.events).reason == ""
+
+
+def test_bodies_within_bodies_have_the_time_that_they_state() -> None:
+    text = """
+input: {words: "list[str]"}
+output: ${all.values}
+nodes:
+  all:
+    each: ${input.words}
+    as: word
+    timeout: 12
+    call:
+      nodes:
+        inner:
+          each: ${["1", "2", "3", "4"]}
+          as: part
+          timeout: 2.5
+          call: {nodes: {a: {tool: shout, with: {text: "${part}"}}, b: {tool: shout, with: {text: "${a}"}}}, output: "${b}"}
+      output: ${size(inner.values)}
+"""
+    assert play(text, words(12), latency=1.0, concurrency=2).outcome == Value([4] * 12)
+
+
+def test_an_element_that_is_too_slow_fails_still() -> None:
+    played = play(EACH % 5, words(20), latency=lambda call, _: 9.0 if call.node == "all[7]/b" else 1.0, concurrency=4)
+    assert isinstance(played.outcome, Value)
+    assert len(played.outcome.value) == 19
+    assert isinstance(played.outcomes["all[7]"], Failed)
+
+
+def test_a_run_in_which_all_bodies_were_entered_at_once_is_replayed_and_taken_up() -> None:
+    """As older engines did."""
+    played = play(EACH % 60, words(6), latency=1.0, concurrency=2)
+    turns = [event for event in played.events if isinstance(event, TurnStarted)]
+    older: list[Event] = [*played.events[:2], *turns, *(event for event in played.events[2:] if event not in turns)]
+    older = [msgspec.structs.replace(event, seq=seq, at=played.events[0].at) for seq, event in enumerate(older, 1)]
+    compiled = program(EACH % 60)
+    assert replay(compiled, older).reason == ""
+
+    async def scene(clock: VirtualClock) -> None:
+        for cut in (2, 5, 8, 12, 20):
+            theatre = Theatre(clock, latency=1.0)
+            theatre.put(older[:cut])
+            run = await theatre.engine.resume(compiled, run_of(older))
+            assert (await run.wait()).outcome == played.outcome
+            assert replay(compiled, await theatre.journal.read(run.id)).reason == ""
+            await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+def run_of(events: list[Event]) -> str:
+    return events[0].run  # type: ignore[union-attr]  # the first event is a RunStarted
+
+
+def test_elements_that_run_out_of_time_end_in_time_that_grows_with_their_number() -> None:
+    """Twelve times as many take about twelve times as long: the bound is twice that."""
+    asking = EACH.replace('b: {tool: shout, with: {text: "${a}"}}', 'b: {ask: "Well?"}')
+
+    def seconds(count: int) -> float:
+        began = time.process_time()
+        assert isinstance(play(asking % 5, words(count), latency=0.01).outcome, Failed)
+        return time.process_time() - began
+
+    seconds(100)
+    assert seconds(6_000) < 24 * min(seconds(500) for _ in range(3))
