@@ -115,6 +115,9 @@ class Resumed(_Event, tag="resumed", frozen=True, kw_only=True):
 
     epoch: int
     by: str = ""
+    away: float = 0.0
+    """Seconds since the event before it, in which nobody had the run in hand: they count neither as time of a body nor between attempts.
+    Older engines recorded none, and counted them."""
 
 
 class Expanded(_Event, tag="expanded", frozen=True, kw_only=True):

@@ -59,9 +59,14 @@ def _run_started(state: State, event: RunStarted, program: Program) -> None:
 
 
 def _resumed(state: State, event: Resumed, program: Program) -> None:
-    """Attempts that were under way are made again, under their own number; about those that must happen once somebody is asked."""
+    """Attempts that were under way are made again, under their own number; about those that must happen once somebody is asked. The time of
+    bodies, and that between attempts, goes on from where it was; a person's goes by the calendar."""
     state.epoch = event.epoch
     for unit in list(state.units.values()):
+        if unit.began:
+            unit.began += event.away
+        if unit.due and (unit.phase in (Phase.INSIDE, Phase.EMERGED) or checking.timed(unit)):
+            unit.due += event.away
         if unit.phase is RUNNING:
             over(state, unit)
             contract = unit.node.contract

@@ -164,7 +164,8 @@ class Engine:
         driver = self._drive(program, run, state, sleeper.workers)
         self._asleep.pop(run.id, None)
         driver.memo = bool(run.started and run.started.options.get("memo"))
-        driver.record(Resumed(seq=state.seq + 1, at=self.clock.now(), epoch=epoch, by=by))
+        now = self.clock.now()
+        driver.record(Resumed(seq=state.seq + 1, at=now, epoch=epoch, by=by, away=max(0.0, now - events[-1].at)))
         state.tidy()
         driver.begin(letters)
 

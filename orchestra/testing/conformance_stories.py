@@ -69,7 +69,7 @@ def every_kind(run: str) -> list[Event]:
     )
     kinds: list[Callable[[int], Event]] = [
         lambda seq: begun(run, label="restricted", versions={"reader": "1" * 32}, parent="r0", options={"budget": {"tokens": 9}}),
-        lambda seq: Resumed(seq=seq, at=1.5, epoch=2, by="host:1"),
+        lambda seq: Resumed(seq=seq, at=1.5, epoch=2, by="host:1", away=3.5),
         lambda seq: Expanded(seq=seq, at=1.5, node="each", count=3),
         lambda seq: TurnStarted(seq=seq, at=1.5, node="loop", turn=2),
         lambda seq: AttemptStarted(seq=seq, at=1e-9, node="a[0]#2/b", attempt=1, name="reader", escalated=True, reserved=7),

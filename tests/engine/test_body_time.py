@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from orchestra.engine.replay import replay
-from orchestra.events import Event, TurnStarted
-from orchestra.testing import VirtualClock, run_simulated
+from orchestra.events import AttemptFinished, AttemptStarted, Event, NodeFinished, Resumed, RunFinished, RunStarted, TurnStarted
+from orchestra.testing import Faults, VirtualClock, run_simulated
 from orchestra.values.outcome import Failed, Value
 from tests.engine.durable import Theatre
 from tests.engine.stage import play, program
@@ -110,3 +110,90 @@ def test_elements_that_run_out_of_time_end_in_time_that_grows_with_their_number(
 
     seconds(100)
     assert seconds(6_000) < 24 * min(seconds(500) for _ in range(3))
+
+
+BODY = """
+output: ${b}
+nodes:
+  b:
+    call: {nodes: {x: {agent: writer, with: {text: x}}, y: {agent: writer, with: {text: "${x}"}}}, output: "${y}"}
+    timeout: 10
+    fallback: "too late"
+"""
+
+
+@pytest.mark.parametrize(("seconds", "value"), [(4.0, "<<x>>"), (9.5, "too late")])
+def test_the_time_of_a_body_stands_still_while_nobody_has_the_run(seconds: float, value: str) -> None:
+    """Nor does what was done after the last event that is on record count, which nobody knows."""
+    compiled = program(BODY)
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock, latency=lambda call, _: seconds if call.node == "b/y" else 1.0)
+        run = theatre.start(compiled)
+        await clock.sleep(2)
+        for _ in range(2):
+            await theatre.crash()
+            await clock.sleep(100_000)
+            again = await theatre.engine.resume(compiled, run.id)
+            await clock.sleep(1)
+        finished = await again.wait()
+        assert finished.outcome == Value(value)
+        events = await theatre.journal.read(run.id)
+        assert replay(compiled, events).reason == ""
+        await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+def test_seconds_in_which_nobody_had_the_run_do_not_end_its_attempts() -> None:
+    compiled = program("output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, retry: {attempts: 5, wait: [1, 1], within: 30}}")
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock, faults=Faults(refused=1.0, attempts=2))
+        run = theatre.start(compiled)
+        await clock.sleep(0.3)  # the first attempt was refused, and the second waits
+        await theatre.crash()
+        await clock.sleep(10_000)
+        again = await theatre.engine.resume(compiled, run.id)
+        assert (await again.wait()).outcome == Value("<x>")
+        assert replay(compiled, await theatre.journal.read(run.id)).reason == ""
+        await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+def test_a_question_goes_by_the_calendar() -> None:
+    compiled = program('output: ${a}\nnodes:\n  a: {ask: "Well?", timeout: 60, fallback: nobody}')
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock)
+        run = theatre.start(compiled)
+        await clock.sleep(10)
+        await theatre.crash()
+        await clock.sleep(100)
+        began = clock.now()
+        assert (await (await theatre.engine.resume(compiled, run.id)).wait()).outcome == Value("nobody")
+        assert clock.now() - began < 1
+        await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+def test_what_older_engines_recorded_of_a_resumption_is_replayed_as_they_decided() -> None:
+    """They counted the time in which nobody had the run, and recorded no `away`."""
+    compiled = program("output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, retry: {attempts: 5, wait: [1, 1], within: 30}}")
+    first: dict[str, Any] = {"node": "a", "attempt": 1}
+    why: dict[str, Any] = {"error": "F101", "reason": "busy", "retryable": True}
+    failed = Failed("F101", "busy", "a")
+    older: list[Event] = [
+        RunStarted(seq=1, at=1.0, run="r1", workflow="staged", graph="0" * 32, inputs={}),
+        AttemptStarted(seq=2, at=1.0, **first),
+        Resumed(seq=3, at=9_000.0, epoch=2),
+        AttemptStarted(seq=4, at=9_000.0, **first),
+        AttemptFinished(seq=5, at=9_001.0, **first, **why),
+        NodeFinished(seq=6, at=9_001.0, node="a", outcome=failed),
+        RunFinished(seq=7, at=9_001.0, status="failed", outcome=failed),
+    ]
+    assert replay(compiled, older).reason == ""
+    again = [msgspec.structs.replace(event, away=8_999.0) if isinstance(event, Resumed) else event for event in older]
+    assert replay(compiled, again).different == older[5]
