@@ -1,7 +1,8 @@
 """Presence: whether the process that writes a run is still there, told by a lock that dies with it.
 
 Each opened journal holds an exclusive lock on a file of its own beside the journal. The system lets go of the lock when
-the process ends, however it ends; process ids, which are given again, play no part.
+the process ends, however it ends; process ids, which are given again, play no part. Whoever may enter the folder, which is its maker's
+alone, may read the files of it: another user who could not would take the one who writes for gone.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 if sys.platform == "win32":
@@ -44,7 +46,9 @@ class Presence:
         while True:
             self.name = f"{os.getpid()}-{secrets.token_hex(6)}"
             self._path = folder / self.name
-            self._descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+            self._descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+            if sys.platform != "win32":
+                os.fchmod(self._descriptor, 0o644)  # whatever the mask of this process is
             # Somebody who sweeps may have taken the file for an old one between its making and its locking.
             if _lock(self._descriptor, shared=False) and self._path.exists():
                 break
@@ -58,11 +62,15 @@ class Presence:
         if not name or Path(name).name != name:
             return False
         try:
-            descriptor = os.open(self.folder / name, os.O_RDWR)
-        except OSError:
+            descriptor = os.open(self.folder / name, os.O_RDONLY)
+        except FileNotFoundError:
             return False
+        except OSError:
+            return True  # its file is there: what keeps us from opening it says nothing of whoever locks it
         try:
             return not _lock(descriptor, shared=True)
+        except OSError:
+            return True
         finally:
             os.close(descriptor)
 
@@ -73,5 +81,18 @@ class Presence:
 
     def _sweep(self) -> None:
         for name in os.listdir(self.folder):
-            if not self.alive(name):
-                (self.folder / name).unlink(missing_ok=True)
+            if name != self.name:
+                with suppress(OSError):  # what cannot be opened, or not be removed, stays
+                    self._remove_if_gone(self.folder / name)
+
+    def _remove_if_gone(self, path: Path) -> None:
+        """Removes the file of an opener that is gone, under its lock: without it the file may have become another's by then."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            gone = _lock(descriptor, shared=True)
+            if gone and sys.platform != "win32":
+                path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+        if gone and sys.platform == "win32":  # where nobody can remove what anybody has open
+            path.unlink(missing_ok=True)

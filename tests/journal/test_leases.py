@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -182,3 +185,63 @@ async def test_a_journal_that_lost_a_lease_may_take_it_again_and_write_on(file: 
         assert await old.lease("r1") == 3
         old.append("r1", middle(3, 1))
         assert await old.read("r1") == [begun("r1"), *middle(2, 2)]
+
+
+@pytest.mark.parametrize("fault", [errno.EACCES, errno.EMFILE])
+async def test_a_writer_whose_file_cannot_be_opened_is_not_taken_for_gone(file: Path, monkeypatch: pytest.MonkeyPatch, fault: int) -> None:
+    """It is another user's, or this process has no descriptors left."""
+    presences = file.with_name(file.name + "-writers")
+    opened = os.open
+    async with SqliteJournal.open(file) as journal:
+        journal.append("r1", [begun("r1")])
+        await journal.durable("r1", 1)
+        (theirs,) = presences.iterdir()
+
+        def refused(path: Any, flags: int, mode: int = 0o777, **more: Any) -> int:
+            if Path(path) == theirs:
+                raise OSError(fault, os.strerror(fault))
+            return opened(path, flags, mode, **more)
+
+        monkeypatch.setattr(os, "open", refused)
+        async with SqliteJournal.open(file) as other:
+            assert theirs.exists()
+            assert await statuses(other) == {"r1": "running"}
+            with pytest.raises(JournalError) as caught:
+                await other.lease("r1")
+            assert caught.value.code == "J022"
+        journal.append("r1", middle(2, 1))
+        await journal.durable("r1", 2)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no such modes")
+async def test_other_users_may_read_whether_a_writer_is_there(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    presences = file.with_name(file.name + "-writers")
+    mask = os.umask(0o077)
+    try:
+        async with SqliteJournal.open(file) as journal:
+            (ours,) = presences.iterdir()
+            assert (presences.stat().st_mode & 0o777, ours.stat().st_mode & 0o777) == (0o700, 0o644)
+            asked: list[int] = []
+            opened = os.open
+
+            def seen(path: Any, flags: int, mode: int = 0o777, **more: Any) -> int:
+                asked.extend([flags] if Path(path) == ours else [])
+                return opened(path, flags, mode, **more)
+
+            monkeypatch.setattr(os, "open", seen)
+            journal.append("r1", [begun("r1")])
+            await journal.durable("r1", 1)
+            async with SqliteJournal.open(file) as other:
+                assert await statuses(other) == {"r1": "running"}
+            assert asked
+            assert not any(flags & (os.O_RDWR | os.O_WRONLY) for flags in asked)
+    finally:
+        os.umask(mask)
+
+
+async def test_files_of_writers_that_are_gone_are_swept_away(file: Path) -> None:
+    presences = file.with_name(file.name + "-writers")
+    async with SqliteJournal.open(file):
+        (presences / "1-abc").touch()
+        async with SqliteJournal.open(file):
+            assert len(list(presences.iterdir())) == 2
