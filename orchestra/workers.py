@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from orchestra.fleet.progress import Progress
     from orchestra.workflow.program import Program
 
+THREADS = 256
+"""Plain functions that run at once at most, or as many as calls of one run may be in flight: one that waits for a thread loses time of its
+call. A thread is made when a call finds none idle."""
 FleetMode: TypeAlias = Literal["start", "adopt", "none"]
 
 
@@ -31,7 +35,9 @@ class Troupe:
 
     def __init__(self, project: Project, mode: FleetMode, progress: Callable[[Progress], None] | None, stack: AsyncExitStack) -> None:
         self._project, self._mode, self._progress, self._stack = project, mode, progress, stack
-        self._local = LocalWorkers(project, project.kept, encoders=lambda: _encoders(project, mode, progress))
+        pool = ThreadPoolExecutor(max(THREADS, project.settings.concurrency), thread_name_prefix="orchestra-tool")
+        stack.callback(pool.shutdown, wait=False, cancel_futures=True)  # a function that hangs holds nobody up here
+        self._local = LocalWorkers(project, project.kept, encoders=lambda: _encoders(project, mode, progress), pool=pool)
         self._gauge: Gauge | None = None
         self._fleet: Fleet | None = None
         self._opening = asyncio.Lock()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,17 @@ async def double(number: int) -> int:
     return 2 * number
 
 
+MET = threading.Barrier(100)
+SPOKEN: ContextVar[str] = ContextVar("SPOKEN", default="nothing")
+
+
+@tool(effect="pure")
+def meeting(number: int) -> str:
+    """Goes on once a hundred have come."""
+    MET.wait(20)
+    return SPOKEN.get()
+
+
 @agent(prompt="Say: {{ text }}")
 def writer(text: str) -> str:
     """Writes."""
@@ -52,8 +65,8 @@ def earlier(text: str) -> str:
 def project(folder: Path, url: str = "http://127.0.0.1:1") -> Project:
     (folder / "fleet.yaml").write_text(FLEET.replace("URL", url))
     made = Project.load(Settings.load({"journal": "off", "fleet": str(folder / "fleet.yaml")}, start=folder, environ={}))
-    made.adopt(double)
-    made.adopt(writer)
+    for declared in (double, meeting, writer):
+        made.adopt(declared)
     return made
 
 
@@ -376,3 +389,17 @@ async def test_the_encoder_of_a_judge_is_there_before_the_clock_of_a_run_starts(
     async with Troupe.open(made, mode="adopt") as troupe:
         with pytest.raises(FleetError, match="the encoder 'mpnet' is not on this machine"):
             await troupe.prepare(made.program(Workflow.of(read(JUDGING, "judging.yaml").graph)))
+
+
+async def test_no_plain_function_waits_for_the_thread_of_another_nor_takes_one_of_the_loops(tmp_path: Path) -> None:
+    async with Troupe.open(project(tmp_path), mode="none") as troupe:
+        SPOKEN.set("in this context")
+        calls = [asyncio.ensure_future(troupe.do(call("meeting", "tool", inputs={"number": number}))) for number in range(100)]
+        replies = await asyncio.gather(*calls)
+        assert {reply.value for reply in replies if isinstance(reply, Done)} == {"in this context"}
+        assert len(replies) == 100
+        taken = {thread for thread in threading.enumerate() if thread.name.startswith("orchestra-tool")}
+        assert len(taken) >= 100
+    for thread in taken:
+        thread.join(5)
+        assert not thread.is_alive()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from dataclasses import replace
-from functools import cached_property
-from typing import Any, Final, Protocol, get_type_hints
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Final, Protocol, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
@@ -17,6 +18,9 @@ from orchestra.errors import InputError
 from orchestra.values.json import MAX_BYTES, has_null, not_finite, unkept
 from orchestra.values.text import keepable, told
 from orchestra.values.types import Schema, Validator, bundled, schema_of
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 KEY: Final = "idempotency_key"
 """The parameter of a keyed tool that gets the key, and is none of its inputs."""
@@ -134,8 +138,9 @@ class ToolFunction:
             raise ToolFault("T004", f"{self.name} returned another type: {fault}", "mend the tool or its annotation")
         return plain
 
-    async def call(self, inputs: Mapping[str, Any], key: str = "") -> Any:
-        """The JSON value of a call; raises `ToolFault`. A plain function runs on a thread, so that it cannot hold up the loop.
+    async def call(self, inputs: Mapping[str, Any], key: str = "", pool: Executor | None = None) -> Any:
+        """The JSON value of a call; raises `ToolFault`. A plain function runs on a thread, so that it cannot hold up the loop: on one of
+        `pool`, or of the few that the loop keeps for everybody.
 
         `key` is passed on where the tool is `keyed`.
         """
@@ -148,7 +153,8 @@ class ToolFunction:
             else:
                 import asyncio
 
-                value = await asyncio.to_thread(_called, self.function, arguments)
+                called = partial(copy_context().run, _called, self.function, arguments)
+                value = await asyncio.get_running_loop().run_in_executor(pool, called)
         except InputError as error:
             raise ToolFault(error.code, error.message, error.hint) from error
         except (Exception, SystemExit) as error:  # a user's function may raise anything; the run gets it as a failed attempt

@@ -23,6 +23,8 @@ from orchestra.values.labels import may_go
 from orchestra.values.types import Validator
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from orchestra.fleet.encoders import Encoders
 
 HERE = "local"
@@ -50,16 +52,24 @@ class LocalWorkers:
     """Does tools and agents of kind `python`, and trained ones that need no server, in this process. Plain functions run on threads."""
 
     def __init__(
-        self, known: Registered, kept: Mapping[str, Card] | None = None, *, tenant: str = "", encoders: Callable[[], Encoders] | None = None
+        self,
+        known: Registered,
+        kept: Mapping[str, Card] | None = None,
+        *,
+        tenant: str = "",
+        encoders: Callable[[], Encoders] | None = None,
+        pool: Executor | None = None,
     ) -> None:
         """`kept` has the cards, by digest, that runs began with and that are no longer the current ones of their names.
 
-        `encoders` is asked once, when an agent first needs one; without it the packaged ones are fetched.
+        `encoders` is asked once, when an agent first needs one; without it the packaged ones are fetched. `pool` has the threads of plain
+        functions; without it they share the loop's few.
         """
         self._known = known
         self._kept: Mapping[str, Card] = {} if kept is None else kept
         self._tenant = tenant
         self._open = encoders
+        self._pool = pool
         self._encoders: Encoders | None = None
         self._predictors: dict[str, Predictor] = {}
         self._loading = asyncio.Lock()
@@ -77,7 +87,7 @@ class LocalWorkers:
                 if call.kind == "tool":
                     began = time.monotonic()
                     function, key = self._tool(call)
-                    return _done(await function.call(call.inputs, key), began)
+                    return _done(await function.call(call.inputs, key, self._pool), began)
                 return await self._do(call)
             async with asyncio.timeout(call.timeout):
                 return await self._do(call)
@@ -128,7 +138,7 @@ class LocalWorkers:
         registry = self._known.registry
         if call.kind == "tool":
             function, key = self._tool(call)
-            return _done(await function.call(call.inputs, key), began)
+            return _done(await function.call(call.inputs, key, self._pool), began)
         card = current(call, registry.cards, self._kept)
         if card is None or card.kind == "python":
             function = registry.code_of(call.name)
@@ -137,7 +147,7 @@ class LocalWorkers:
             label = card.label if card else function.contract.label
             if not may_go(call.label, label):
                 return forbidden(call, label)
-            return _done(await function.call(call.inputs), began)
+            return _done(await function.call(call.inputs, pool=self._pool), began)
         if not may_go(call.label, card.label):
             return forbidden(call, card.label)
         predictor = await self.predictor(card)
