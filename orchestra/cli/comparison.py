@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,7 @@ def prepared(card: Card, asked: Asked) -> tuple[Sequence[Metric], Test]:
 def _test(card: Card, asked: Asked) -> Test:
     """The rows: of a data set or a file, or those that `evaluation.yaml` names under a folder with one folder a set."""
     rows = _named(card, asked)
-    if rows is None or not asked.data.is_dir() or (asked.data / MANIFEST).is_file():
+    if rows is None or not os.path.isdir(asked.data) or os.path.isfile(asked.data / MANIFEST):
         return evaluation.sampled(read_test(asked.data, asked.part, asked.train), asked.rows or 0, asked.seed or 0)
     count = rows.sample if asked.rows is None else asked.rows
     return evaluation.sampled(read_rows(asked.data, rows), count, rows.seed if asked.seed is None else asked.seed)

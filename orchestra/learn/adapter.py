@@ -74,7 +74,7 @@ class Start:
 
         Raises `InputError` N123 where there is none, or one of another shape, `FleetError` F007 for one that is not safe to load.
         """
-        if not all((folder / file).is_file() for file in (WEIGHTS, CONFIG)):
+        if not all(os.path.isfile(folder / file) for file in (WEIGHTS, CONFIG)):
             raise InputError("N123", f"{folder} is no adapter", hint=f"a folder with {WEIGHTS} and {CONFIG}")
         check_folder(folder)
         told = json.loads((folder / CONFIG).read_bytes())

@@ -8,6 +8,7 @@ vocabulary is stored, and a training that goes on finds the same teacher.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,11 +46,11 @@ class Distillation:
     @classmethod
     def of(cls, name: str, folder: Path, adapter: Path | None, temperature: float, share: float) -> Distillation:
         """The distillation from weights in a folder. Raises `InputError` N122 for a folder without them, `FleetError` F007."""
-        if not folder.is_dir() or not (folder / "config.json").is_file():
+        if not os.path.isfile(folder / "config.json"):
             raise InputError("N122", f"{folder} has no weights of a model", hint="name a folder of safetensors, or a model of the fleet")
         mark = verify(folder).digest
         if adapter is not None:
-            if not all((adapter / file).is_file() for file in (ADAPTER_WEIGHTS, CONFIG)):
+            if not all(os.path.isfile(adapter / file) for file in (ADAPTER_WEIGHTS, CONFIG)):
                 raise InputError("N122", f"{adapter} is no adapter", hint=f"a folder with {ADAPTER_WEIGHTS} and {CONFIG}")
             check_folder(adapter)
             mark = digest(f"{mark} {mark_of(adapter)}".encode())

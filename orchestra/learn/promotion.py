@@ -91,7 +91,7 @@ def check_candidate(card: Card, folder: Path) -> str:
     names = learnt(card, folder)
     for name in names or (WEIGHTS,):
         path = folder / name
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InputError("N301", f"{folder} has nothing for {card.name}: there is no {name}", hint="orchestra learn train")
         if (size := path.stat().st_size) > MAX_BYTES:
             hint = "train with a lower --rank, or fewer --targets" if card.kind == "model" else ""
@@ -105,7 +105,7 @@ def learnt(card: Card, folder: Path) -> tuple[str, ...]:
     """The files of a folder that hold what an agent has learnt; the one that names the others comes last. None where there are none."""
     if card.kind == "model":
         return (WEIGHTS, CONFIG)
-    if not (folder / card.data).is_file():
+    if not os.path.isfile(folder / card.data):
         return ()
     layout = _layout(card, folder, card.data)
     if layout.linear is None:

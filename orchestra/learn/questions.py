@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ def read_test(path: Path, part: Part = "test", train: Path | None = None) -> Tes
     `train` names rows that floors are made of; a data set brings its own. Raises `InputError` N001 for what cannot be read,
     N202 where there is no row.
     """
-    if (path / MANIFEST).is_file():
+    if os.path.isfile(path / MANIFEST):
         data = DataSet.load(path)
         questions = [Question(row.id, row.input, as_record(row.output)) for row in data.rows[part]]
         shown = [Shown(row.input, as_record(row.output)) for row in data.rows["train"]]

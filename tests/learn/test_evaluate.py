@@ -260,3 +260,16 @@ def test_arms_of_a_card_that_says_certified_are_accepted_by_the_certificates_thr
     assert "accepts by a certificate, and has none" in said.err
     Path("agents/answerer/certificate.json").write_bytes(certified("answerer", ("confidence",), 0.7).written())
     assert [arm["answered"] for arm in evaluate(shell, "--json").json["arms"]] == [0.0, 0.0]
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [(("evaluate", "answerer", "--data", LONG), "N001"), (("promote", "answerer", LONG, "--data", "rows.jsonl"), "N301")],
+)
+def test_a_name_too_long_for_a_file_is_one_that_is_not_there(shell: Shell, command: tuple[str, ...], code: str) -> None:
+    rows(1)
+    said = shell("learn", *command)
+    assert (said.code, said.err[:4]) == (2, code)
