@@ -64,7 +64,7 @@ _NUMBER = re.compile(
             (?(before)|(?=[^\S\n]?[%‰％°€£¥₹$a-z])(?![^\S\n](?:and|or|to|und|oder|bis|et|ou|y|o|e)\b)))
       | (?P<vulgar>(?:\d+|\d{{1,3}}[^\S\n])?[{_VULGAR}])
       | (?<![\w.])\.\d+(?!\.\d)
-      | \d+(?:\.\d+)?(?:e(?P<exponent>[+-]?\d{{1,3}})(?![\w.]))?
+      | \d+(?:\.\d+)?(?:e(?P<exponent>[+-]?\d{{1,3}})(?!\w|\.\d))?
     ))
     (?:(?:\s|-)?(?P<scale>{_SCALE})(?!\w)(?:\s(?P<scale2>{_SCALE})(?!\w))?
      | (?P<glued>mm|[kmb])(?!\w)
