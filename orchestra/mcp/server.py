@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,8 +58,14 @@ class Server:
         self._ready: asyncio.Future[tuple[ClientSession, Pipe]] | None = None
         self._stop = asyncio.Event()
         self._starting = asyncio.Lock()
+        self._patience: asyncio.Timeout | None = None
+        """Of a server that is starting."""
+        self._checking = asyncio.Lock()
         self._changed: dict[str, str] = {}
-        self._stale = False
+        self._news = 0
+        """How often a server has said that its tools have changed."""
+        self._known = -1
+        """How often it had when they were last held against their pins; -1 where they were not since it started."""
 
     async def call(self, tool: str, arguments: Mapping[str, Any]) -> CallToolResult:
         """What a tool answered.
@@ -71,8 +78,8 @@ class Server:
         pipe.junk = pipe.messages = pipe.lines = 0
         try:
             async with asyncio.timeout(self.config.timeout):
-                if self._stale:
-                    await self._check(session)
+                if self._known != self._news:
+                    await self._look_again(session, pipe, tool)
                 if (reason := self._changed.get(tool)) is not None:
                     raise ToolFault("T012", f"{self.name}.{tool} {reason}", f"orchestra tools pin {self.name}, if that is well")
                 return await _asked(session, tool, arguments)
@@ -103,6 +110,8 @@ class Server:
     async def close(self) -> None:
         """Ends the server, where it runs."""
         self._stop.set()
+        if self._patience is not None:
+            self._patience.reschedule(asyncio.get_running_loop().time())
         if self._task is not None:
             await asyncio.wait([self._task])
 
@@ -146,11 +155,13 @@ class Server:
                 ClientSession(pipe.read, pipe.write, message_handler=self._told) as session,
             ):
                 try:
-                    async with asyncio.timeout(START):
+                    async with self._in_time(stop):
                         await session.initialize()
+                        self._known = -1
                         await self._check(session)
                 except TimeoutError:
-                    fault.reason = f"the MCP server {self.name} was not ready within {START:g} s"
+                    late = "was closed before it was ready" if stop.is_set() else f"was not ready within {START:g} s"
+                    fault.reason = f"the MCP server {self.name} {late}"
                 except _strange() as error:
                     await asyncio.wait([asyncio.ensure_future(pipe.closed.wait())], timeout=0.5)
                     why = pipe.flooded or (pipe.status if pipe.closed.is_set() else _first(error))
@@ -167,6 +178,15 @@ class Server:
             if not ready.done():
                 ready.set_exception(fault)
 
+    @asynccontextmanager
+    async def _in_time(self, stop: asyncio.Event) -> AsyncIterator[None]:
+        """The time in which a server must be ready: it is over at once for one that is closed meanwhile."""
+        async with asyncio.timeout(0 if stop.is_set() else START) as self._patience:
+            try:
+                yield
+            finally:
+                self._patience = None
+
     def _launch(self) -> Any:
         from orchestra.mcp.pipe import Launch
 
@@ -179,9 +199,25 @@ class Server:
         return Launch((str(Path(found).absolute()), *arguments), environment, str(self._folder) if self._folder else None)
 
     async def _check(self, session: ClientSession) -> None:
-        """Holds the server's tools against their pins."""
-        self._stale = False
-        found = await _listed(session) if self.pins else {}
+        """Holds the server's tools against their pins, unless another call has done so. Until it has succeeded nothing is called."""
+        async with self._checking:
+            if self._known != (news := self._news):
+                self._changed = self._differences(await _listed(session) if self.pins else {})
+                self._known = news
+
+    async def _look_again(self, session: ClientSession, pipe: Pipe, tool: str) -> None:
+        """Holds the tools against their pins once more, for the server says that they have changed. Raises `ToolFault`."""
+        try:
+            await self._check(session)
+        except _strange() as error:
+            lost = await self._lost(tool, pipe, error)
+            if lost.code == "T018":
+                said = f"{self.name}.{tool} was not called: the server says that its tools have changed, and did not list them"
+                lost = ToolFault("T018", f"{said}: {_first(error)}", f"look into the server: orchestra tools list {self.name}")
+            raise lost from None
+
+    def _differences(self, found: Mapping[str, Pin | InputError]) -> dict[str, str]:
+        """By tool: in what it is not what was pinned."""
         changed: dict[str, str] = {}
         for name, pin in self.pins.items():
             today = found.get(name)
@@ -192,14 +228,14 @@ class Server:
             elif today.digest != pin.digest:
                 parts = [part for part in ("description", "input", "output") if getattr(today, part) != getattr(pin, part)]
                 changed[name] = f"is not what was pinned: it has another {' and another '.join(parts)}"
-        self._changed = changed
+        return changed
 
     async def _told(self, message: IncomingMessage) -> None:
         """A server that says that its tools have changed is held against their pins again before the next call."""
         from mcp_types import ToolListChangedNotification
 
         if isinstance(message, ToolListChangedNotification):
-            self._stale = True
+            self._news += 1
 
     def _said(self, line: str) -> None:
         if self._heard is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from orchestra.values.text import keepable, visible
 from orchestra.values.types import Validator
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from mcp_types import CallToolResult
 
 SAID = 500
@@ -38,7 +41,7 @@ class McpTool(ToolFunction):
     def _checks(self) -> tuple[Validator, Validator]:
         return Validator(self.contract.input), Validator(self.contract.output)
 
-    async def call(self, inputs: Mapping[str, Any], key: str = "") -> Any:
+    async def call(self, inputs: Mapping[str, Any], key: str = "", pool: Executor | None = None) -> Any:
         """The value of a call: the structured result, where the tool states a type, else its text.
 
         Raises `ToolFault`: T002, and T010 to T018.
@@ -81,6 +84,5 @@ class Toolbox:
         return [McpTool(server, pin) for server in self.servers.values() for pin in server.pins.values()]
 
     async def close(self) -> None:
-        """Ends all servers."""
-        for server in self.servers.values():
-            await server.close()
+        """Ends all servers, at the same time."""
+        await asyncio.gather(*(server.close() for server in self.servers.values()))

@@ -8,9 +8,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mcp.shared.exceptions import MCPError
+from mcp_types import ToolListChangedNotification
 
 from orchestra.agent.tool import ToolFault
 from orchestra.config import McpServer, Settings
@@ -267,3 +270,90 @@ def test_pins_are_read_as_they_were_written_and_nothing_else_is(tmp_path: Path) 
     with pytest.raises(InputError) as caught:
         Toolbox(Settings.model_validate({"mcp": {"it": config}}))
     assert caught.value.code == "T019"
+
+
+class Listing:
+    """A session whose tools are what a test says; listing them fails as often as it says, and takes a turn of the loop."""
+
+    def __init__(self) -> None:
+        self.description, self.failures, self.lists = KNOWN["find"].description, 0, 0
+
+    async def list_tools(self, params: Any = None) -> Any:
+        self.lists += 1
+        await asyncio.sleep(0.01)
+        if self.failures:
+            self.failures -= 1
+            raise MCPError(code=-1, message="busy")
+        pin = KNOWN["find"]
+        tool = SimpleNamespace(name="find", description=self.description, input_schema=pin.input, output_schema=pin.output)
+        return SimpleNamespace(tools=[tool], next_cursor=None)
+
+    async def send_request(self, request: Any, kind: Any) -> str:
+        return "called"
+
+
+async def listening(monkeypatch: pytest.MonkeyPatch) -> tuple[Server, Listing]:
+    one, session = Server("it", configured(), {"find": KNOWN["find"]}), Listing()
+    pipe = SimpleNamespace(junk=0, messages=0, lines=0, closed=asyncio.Event(), flooded="")
+
+    async def found() -> Any:
+        return session, pipe
+
+    monkeypatch.setattr(one, "_session", found)
+    assert await one.call("find", {}) == "called"
+    return one, session
+
+
+async def tells(one: Server) -> None:
+    await one._told(ToolListChangedNotification())
+
+
+async def test_a_tool_that_has_changed_is_not_called_where_listing_it_failed_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, session = await listening(monkeypatch)
+    session.description, session.failures = "sends it elsewhere", 1
+    await tells(one)
+    codes = []
+    for _ in range(3):
+        with pytest.raises(ToolFault) as caught:
+            await one.call("find", {})
+        codes.append(caught.value.code)
+    assert codes == ["T018", "T012", "T012"]
+
+
+async def test_calls_wait_until_the_tools_are_held_against_their_pins(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, session = await listening(monkeypatch)
+    session.description = "sends it elsewhere"
+    before = session.lists
+    await tells(one)
+    ends = await asyncio.gather(*(one.call("find", {}) for _ in range(5)), return_exceptions=True)
+    assert [getattr(end, "code", end) for end in ends] == ["T012"] * 5
+    assert session.lists == before + 1
+
+
+async def test_what_changes_while_the_tools_are_listed_is_seen_before_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, session = await listening(monkeypatch)
+    await tells(one)
+    first = asyncio.ensure_future(one.call("find", {}))
+    await asyncio.sleep(0)
+    await tells(one)
+    assert await first == "called"
+    session.description = "sends it elsewhere"
+    with pytest.raises(ToolFault) as caught:
+        await one.call("find", {})
+    assert caught.value.code == "T012"
+
+
+async def test_servers_that_are_still_starting_are_closed_at_once_and_together(tmp_path: Path) -> None:
+    silent = configured(command=(sys.executable, "-c", "import time; time.sleep(100)"))
+    pinned = {"find": KNOWN["find"]}
+    box = Toolbox(Settings.load({"journal": "off"}, start=tmp_path, environ={}))
+    box.servers = {name: Server(name, silent, pinned) for name in ("one", "two", "three")}
+    calls = [asyncio.ensure_future(one.call("find", {})) for one in box.servers.values()]
+    await asyncio.sleep(0.5)
+    began = time.monotonic()
+    await box.close()
+    assert time.monotonic() - began < 5  # one such server takes 2 s to be ended
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert [(getattr(end, "code", ""), "was closed before it was ready" in getattr(end, "reason", "")) for end in ends] == [
+        ("T011", True)
+    ] * 3
