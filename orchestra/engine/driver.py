@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from math import inf
 from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestra.doors import Call, Done, Letter, Refused, Workers, direct
@@ -16,6 +17,7 @@ from orchestra.engine.evolve import evolve
 from orchestra.engine.kinds import asking, recalling
 from orchestra.engine.kinds.checking import timed
 from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal, Recall, moot
+from orchestra.engine.retry import policy
 from orchestra.engine.run import Run
 from orchestra.engine.state import Phase, State, Unit
 from orchestra.errors import OrchestraError
@@ -308,12 +310,12 @@ class Driver:
 
     # Time
 
-    def _alarm(self, unit: Unit) -> None:
-        self.alarms[unit.path] = self._task(self._wait_for(unit, unit.due))
+    def _alarm(self, unit: Unit, most: float = inf) -> None:
+        self.alarms[unit.path] = self._task(self._wait_for(unit, unit.due, most))
 
-    async def _wait_for(self, unit: Unit, due: float) -> None:
+    async def _wait_for(self, unit: Unit, due: float, most: float) -> None:
         """At its due time a paused unit goes on, and one that is asked, or has a body, has run out of time."""
-        await self.clock.sleep(max(0.0, due - self.clock.now()))
+        await self.clock.sleep(min(max(0.0, due - self.clock.now()), most))
         self.alarms.pop(unit.path, None)
         if self.ending or unit.due != due:
             return
@@ -362,7 +364,7 @@ class Driver:
             self.deadline = self.loop.create_task(self._expire(budget.seconds - self.state.active))
         for unit in list(self.state.units.values()):
             if unit.due and (unit.phase in (Phase.PAUSED, Phase.INSIDE, Phase.EMERGED, Phase.ASKED) or timed(unit)):
-                self._alarm(unit)
+                self._alarm(unit, _planned(unit))  # the wall's clock may have been set back since
         for letter in letters:
             self._open(letter)
         if self.state.cancelled and not self.ending:
@@ -467,6 +469,13 @@ class Driver:
         with suppress(OrchestraError):
             await self.journal.release(self.run.id)
         self.run.end(None, error)
+
+
+def _planned(unit: Unit) -> float:
+    """Seconds that a unit waits for its time at most: as many as were planned when it began to."""
+    if unit.phase is not Phase.PAUSED:
+        return inf if unit.node.timeout is None else unit.node.timeout
+    return policy(unit.node, unit.answer.error).pause(unit.attempt)[1] if unit.answer is not None else inf
 
 
 def _wanted() -> bool:

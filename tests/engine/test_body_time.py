@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from orchestra.engine.replay import replay
+from orchestra.engine.shell import Engine
 from orchestra.events import AttemptFinished, AttemptStarted, Event, NodeFinished, Resumed, RunFinished, RunStarted, TurnStarted
 from orchestra.testing import Faults, VirtualClock, run_simulated
 from orchestra.values.outcome import Failed, Value
@@ -197,3 +198,41 @@ def test_what_older_engines_recorded_of_a_resumption_is_replayed_as_they_decided
     assert replay(compiled, older).reason == ""
     again = [msgspec.structs.replace(event, away=8_999.0) if isinstance(event, Resumed) else event for event in older]
     assert replay(compiled, again).different == older[5]
+
+
+class SetBack:
+    """A clock whose wall time is an hour behind that of another."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self.monotonic, self.sleep, self.random, self.new_id = clock.monotonic, clock.sleep, clock.random, clock.new_id
+        self._now = clock.now
+
+    def now(self) -> float:
+        return self._now() - 3_600
+
+
+@pytest.mark.parametrize(
+    ("node", "most"),
+    [
+        ("{agent: writer, with: {text: x}, retry: {attempts: 4, wait: [8, 8]}}", 8.0),
+        ('{ask: "Well?", timeout: 9, fallback: nobody}', 9.0),
+        ('{call: {nodes: {i: {ask: "Well?"}}, output: "${i}"}, timeout: 9, fallback: nobody}', 9.0),
+    ],
+)
+def test_a_clock_that_was_set_back_makes_nothing_wait_longer_than_was_planned(node: str, most: float) -> None:
+    compiled = program(f"output: ${{a}}\nnodes:\n  a: {node}")
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock, faults=Faults(refused=1.0, attempts=1))
+        run = theatre.start(compiled)
+        await clock.sleep(1)
+        await theatre.crash()
+        began = clock.monotonic()
+        engine = Engine(SetBack(clock), theatre.journal, theatre.workers)
+        again = await engine.resume(compiled, run.id)
+        assert (await again.wait()).status == "done"
+        assert clock.monotonic() - began <= most + 0.1
+        await engine.close()
+        await theatre.engine.close()
+
+    run_simulated(scene)
