@@ -193,8 +193,7 @@ def train(
     prepared = prepare(training)
     note(f"{len(prepared.train):,} rows to train on, {len(prepared.tune):,} to tune on; {prepared.long:,} are too long and left out")
     note(f"checkpoints: {training.folder}")
-    with writing(target, "--out"):
-        made = run(training, prepared, target, Teller(), fresh=fresh)
+    made = run(training, prepared, target, Teller(), fresh=fresh)
     kept = next(point for point in made.curve if point.step == made.best_step)
     say(f"{target}: loss on the tune part {kept.tune:.4f}, {kept.exact:.3f} of its rows exact (step {made.best_step} of {made.steps})")
 

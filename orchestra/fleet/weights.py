@@ -222,6 +222,9 @@ async def _fill(source: FilesSource | SplitSource | PackageSource | HubSource, l
     except OSError as error:
         raise _no_room(error, pantry.folders.cache) from error
     _clear(fetched)
+    for left in pantry.folders.downloads.iterdir():
+        if left.is_file():  # of versions that fetched all into one folder
+            left.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # where nothing else is being fetched
         pantry.folders.downloads.rmdir()
 

@@ -48,7 +48,8 @@ class Presence:
             self._path = folder / self.name
             self._descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
             if sys.platform != "win32":
-                os.fchmod(self._descriptor, 0o644)  # whatever the mask of this process is
+                with suppress(OSError):  # there are mounts that know no modes
+                    os.fchmod(self._descriptor, 0o644)  # whatever the mask of this process is
             # Somebody who sweeps may have taken the file for an old one between its making and its locking.
             if _lock(self._descriptor, shared=False) and self._path.exists():
                 break

@@ -64,6 +64,13 @@ def kind(template: Any) -> str:
     return show(compile_template(template, TYPES).schema)
 
 
+def test_a_key_that_may_be_a_text_is_looked_up_when_it_is_known() -> None:
+    assert value("${v.meta[v.tag]}", v={**ITEM, "tag": "k"}) == 1
+    with pytest.raises(OrchestraError) as caught:
+        value("${v.meta[v.tag]}")
+    assert caught.value.code == "L061"
+
+
 @pytest.mark.parametrize(
     ("template", "expected"),
     [
