@@ -223,7 +223,7 @@ class Scope:
         self.whole = True
         """Whether every outcome so far is a value."""
         self.longest = program.longest
-        self.urgency = 0 if unit is None else unit.scope.urgency + (URGENT if hurried(unit.node) else 0)
+        self.urgency: int = 0 if unit is None else unit.scope.urgency + (URGENT if hurried(unit.node) else 0)
         """Added to the heights of its nodes: what is inside of a body whose time runs goes before what can wait."""
 
 
