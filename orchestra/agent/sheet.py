@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from orchestra.agent.asked import Given, given
 from orchestra.agent.table_ways import figure
 from orchestra.values.measure import Spelling, spelling
+from orchestra.values.words import whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,8 +32,6 @@ _FIGURES = re.compile(
 )
 """Figures of the text: of `2010-2015` and `COVID-19` the stroke is no minus."""
 _YEAR = re.compile(r"\((?:19|20)\d\d\)")
-_NOTES = re.compile(r"\(?\d{1,2},\d\)?")
-"""Two notes, or a number with a decimal comma: of the other columns of a table it says nothing."""
 TOTAL = re.compile(r"\s*(?:(?:grand |sub-?)?total|average)\b|\s*(?:mean|sum|all|together)\s*$", re.IGNORECASE)
 """The first cell of a row that is of other rows."""
 A = TypeVar("A")
@@ -86,7 +85,7 @@ def heads(table: Sequence[Sequence[str]]) -> int:
 
 def spellings(rows: Sequence[Sequence[str]]) -> list[Spelling]:
     """How the columns of a table are written: as their own cells tell, or else those of all, for a table is written by one hand."""
-    all_of = spelling([cell for row in rows for cell in row if not _NOTES.fullmatch(cell.strip())])
+    all_of = spelling([cell for row in rows for cell in row], sure=True)
     columns = zip_longest(*rows, fillvalue="")
     return [Spelling(*map(max, spelling(column), all_of)) for column in columns]
 
@@ -131,7 +130,8 @@ class Sheet:
             for found in _FIGURES.finditer(paragraph):
                 self._places.append((start + found.start(), start + found.end(), len(self.spots)))
                 said = found[0].strip("()") if _YEAR.fullmatch(found[0]) else found[0]
-                self.spots.append(Spot(said, figure=figure(said)))
+                rest = paragraph[found.end() : whole(paragraph, *found.span())[1]]  # of `$5.3M` or `1990s`
+                self.spots.append(Spot(said + rest, figure=figure(said)))
             self.text += f"{paragraph}\n"
         return after_head
 

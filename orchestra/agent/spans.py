@@ -22,6 +22,7 @@ from orchestra.agent.committee import Base, Digest, Source
 from orchestra.agent.encoder import Encoder, Pair, changes_of
 from orchestra.errors import InputError
 from orchestra.values.fields import QUOTE, mentions
+from orchestra.values.words import whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,7 +119,7 @@ class Spans:
                 "A023", f"{self.layout.passage} has about {len(passage) // 4:,} tokens, which is too long to read", hint="search it first"
             )
         best, probability = self.choose([(window, self.logits(window)) for window in found])
-        answer = None if best is None else passage[best[0] : best[1]]
+        answer = None if best is None else passage[slice(*whole(passage, *best))]
         return {self.layout.output: answer}, probability
 
     def logits(self, window: Window) -> NDArray[Any]:

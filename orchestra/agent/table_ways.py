@@ -45,6 +45,8 @@ _DIGITS = r"-?\d[\d,]*(?:\.\d+)?"
 _FIGURE = re.compile(rf"\(?\s*(?P<sign>[-−–])?\s*[$€£¥]?\s*(?P<digits>{RUN})\s*%?\s*\)?")
 _LAKHS = re.compile(r"\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?")
 """A figure with commas as India has them, which no expression has; those of others stay, and so do lists such as `1,2,3`."""
+_NAMED = re.compile(r"(?<![^\W\d_])(?!(?:[A-Z]{3}|[Kk]r|Rs|Kč|zł|Ft)(?![^\W\d_]))[^\W\d_]+")
+"""A word that is no currency: behind it two numbers with a blank between them are two, as in `Boeing 737 800`."""
 _CLOCK = re.compile(r"(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?: ?(?P<half>[ap])\.?m\.?)?", re.IGNORECASE)
 _AROUND = re.compile(r"[\s$€£¥%)]*")
 """What may stand around a figure in brackets that is less than nothing."""
@@ -78,6 +80,8 @@ def figure(text: str, *, points: bool = False) -> str | None:
     if found is None:
         return None
     run = found["digits"]
+    if " " in run and _NAMED.search(text[: found.start("digits")]):
+        run = run.partition(" ")[0]
     digits = plain(run, points=points)
     digits = re.sub(r"^0+(?=\d)", "", run if digits == run.replace(",", "") and not _LAKHS.fullmatch(run) else digits)
     bracketed = found[0].lstrip().startswith("(") and _AROUND.fullmatch(text[: found.start()] + text[found.end() :]) is not None

@@ -49,6 +49,7 @@ from orchestra.agent.units import UNITS, Units, signs
 from orchestra.errors import InputError
 from orchestra.values.arithmetic import NotArithmetic, evaluate
 from orchestra.values.measure import BOUNDS, extremes
+from orchestra.values.words import whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -484,7 +485,7 @@ def _texts(sheet: Sheet, cells: Mapping[tuple[int, int], int], rows: Sequence[in
 
 def _between(sheet: Sheet, first: int, last: int) -> str:
     start, end = sheet.chars[first], sheet.chars[last]
-    return "" if start is None or end is None else sheet.text[start[0] : end[1]]
+    return "" if start is None or end is None else sheet.text[slice(*whole(sheet.text, start[0], end[1]))]
 
 
 def _together(logits: NDArray[Any]) -> NDArray[Any]:

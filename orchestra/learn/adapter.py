@@ -105,8 +105,8 @@ def check_room(folder: Path) -> None:
         strange = sorted(path.name for path in folder.iterdir() if path.name not in (WEIGHTS, CONFIG, MANIFEST, CURVE))
     except FileNotFoundError:
         return
-    except NotADirectoryError:
-        strange = [folder.name]
+    except OSError as error:
+        raise InputError("N107", f"--out cannot be {folder}: {error.strerror}", hint="name a folder that is not there yet") from error
     if strange:
         hint = "name a folder that is not there yet"
         raise InputError("N107", f"--out cannot be {folder}: it has {strange[0]}, which is no adapter's", hint=hint)

@@ -111,7 +111,8 @@ class Epochs:
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(member.learnt.values(), LONGEST)
         optimizer.step()
-        return float(loss)
+        lost: float = loss.item()
+        return lost
 
 
 @torch.no_grad()

@@ -27,17 +27,18 @@ _THOUSAND = re.compile(r"(?!0)\d{1,3},\d{3}")
 """and here it seems not to be."""
 
 
-def pointed(texts: Iterable[str]) -> bool:
+def pointed(texts: Iterable[str], *, sure: bool = False) -> bool:
     """Whether the numbers of some texts have points between thousands, and a decimal comma: one shows it, and none shows the contrary.
 
-    What has words before its number is no number, as a name with a note `(1,2)`.
+    What has words before its number is no number, as a name with a note `(1,2)`. To be `sure` one must have points between thousands:
+    a decimal comma may be that of two numbers, `10,12`.
     """
     runs = [found["run"] for text in texts if (found := _NUMBER.match(text)) is not None]
     if any(_COMMAS.fullmatch(run) for run in runs):
         return False
     if any(_POINTS.fullmatch(run) for run in runs):
         return True
-    return any(_DECIMAL_COMMA.fullmatch(run) for run in runs) and not any(_THOUSAND.fullmatch(run) for run in runs)
+    return not sure and any(_DECIMAL_COMMA.fullmatch(run) for run in runs) and not any(_THOUSAND.fullmatch(run) for run in runs)
 
 
 def plain(run: str, *, points: bool = False) -> str:

@@ -47,7 +47,7 @@ _DATES = tuple(
     re.compile(one, re.IGNORECASE | re.ASCII)
     for one in (
         rf"(?:\w{{2,9}},? )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\.? {_MONTH},?(?: (?P<year>\d{{4}}))?",
-        rf"(?:\w{{2,9}},? )?{_MONTH} (?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:,? (?P<year>\d{{4}}))?",
+        rf"(?:\w{{2,9}},? )?{_MONTH} (?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:(?:,? |,)(?P<year>\d{{4}}))?",
         rf"{_MONTH},?(?: (?P<year>\d{{4}}))?",
         r"(?P<year>\d{4})-(?P<number>\d\d)-(?P<day>\d\d)",
         r"q(?P<quarter>[1-4]),? (?P<year>\d{4})",
@@ -80,11 +80,12 @@ class Spelling(NamedTuple):
     month_first: bool = False
 
 
-def spelling(texts: Sequence[str]) -> Spelling:
-    """How texts are written, as those tell that leave nothing open; as an English book has it where none does."""
+def spelling(texts: Sequence[str], *, sure: bool = False) -> Spelling:
+    """How texts are written, as those tell that leave nothing open; as an English book has it where none does. `sure` is asked of the texts
+    of other columns than that which is read."""
     dates = [found for text in texts for form in _NUMERIC if (found := form.fullmatch(text.strip())) is not None]
     month_first = any(int(one["second"]) > 12 for one in dates) and all(int(one["first"]) <= 12 for one in dates)
-    return Spelling(pointed(texts), month_first)
+    return Spelling(pointed(texts, sure=sure), month_first)
 
 
 def measures(column: Sequence[str], spelt: Spelling | None = None) -> list[float | None]:

@@ -18,7 +18,11 @@ UNSPACED = (
     "\u3005-\u3007\u3021-\u302f\u3031-\u303c\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # kana, Han
 )
 """Ranges of letters of scripts that are written without spaces, for a class of a regular expression."""
-_UNSPACED = re.compile(f"[{UNSPACED}]")
+_GLUED = re.compile(f"[{UNSPACED}\uac00-\ud7a3]")
+"""Letters between any two of which a quote may end; those of Korean are among them, whose words end in particles."""
+_LONGEST_UNIT = 2
+_UNIT = re.compile(rf"(?:^|\b)[^\W\d_]{{1,{_LONGEST_UNIT}}}[²³]$")
+"""Such as `m²`; a longer word has a note there."""
 
 
 def content(text: str) -> frozenset[str]:
@@ -31,18 +35,32 @@ def within(text: str, at: int) -> bool:
     script that is written without spaces."""
     if not 0 < at < len(text):
         return False
-    before, after = text[at - 1], text[at]
-    if _of_word(before) and _of_word(after):
-        return not (_UNSPACED.match(before) or _UNSPACED.match(after))
+    if _of_word(text, at - 1) and _of_word(text, at):
+        return not (_GLUED.match(text, at - 1) or _GLUED.match(text, at))
     return bool(_IN_NUMBER.fullmatch(text[max(0, at - 2) : at + 1]) or _IN_NUMBER.fullmatch(text[at - 1 : at + 2]))
 
 
 _IN_NUMBER = re.compile(r"\d[.,'\u2019]\d")
 
 
-def _of_word(char: str) -> bool:
-    """Whether a character is of a word; marks on letters are, which `\\w` leaves out."""
-    return char.isalnum() or char == "_" or unicodedata.category(char).startswith("M")
+def whole(text: str, start: int, end: int) -> tuple[int, int]:
+    """A span of a text with all of the words and numbers that it has a part of: `$5.3M` for `$5.3`."""
+    while within(text, start):
+        start -= 1
+    while within(text, end):
+        end += 1
+    return start, end
+
+
+def _of_word(text: str, at: int) -> bool:
+    """Whether a character is of a word. Marks on letters are, which `\\w` leaves out; a stroke between letters is, and one around words,
+    as Markdown has it, is not; small figures above the line are of their unit, and else refer to a note."""
+    char = text[at]
+    if char == "_":
+        return text[at - 1 : at].isalnum() and text[at + 1 : at + 2].isalnum()
+    if unicodedata.decomposition(char).startswith("<super>"):
+        return _UNIT.search(text, max(0, at - _LONGEST_UNIT - 1), at + 1) is not None
+    return char.isalnum() or unicodedata.category(char).startswith("M")
 
 
 def places(words: str, text: str) -> list[int]:

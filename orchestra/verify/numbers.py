@@ -68,7 +68,8 @@ _NUMBER = re.compile(
     ))
     (?:(?:\s|-)?(?P<scale>{_SCALE})(?!\w)(?:\s(?P<scale2>{_SCALE})(?!\w))?
      | (?P<glued>mm|[kmb])(?!\w)
-     | [^\S\n](?P<letter>(?(before)(?:mm|[kmb])|(?:(?-i:mm?)|(?:mm|[kmb])(?=\s?(?:{_CURRENCY})(?!\w)))))(?!\w)(?!\.\s*(?-i:[A-Z])))?
+     | [^\S\n](?P<letter>(?(before)(?:mm|[kmb])(?!\w)
+        |(?:(?-i:mm?|[MBK])|(?:mm|[kmb])(?=\s?(?:{_CURRENCY})(?!\w)))(?!\w)(?!\.\s*(?-i:[A-Z])))))?
     (?:\s?(?P<percent>[%％‰]|pct(?!\w)|per\s?cent(?!\w)|percentage\spoints?(?!\w)))?
     (?:\s?(?P<after>{_CURRENCY})(?!\w))?
     (?P<ordinal>(?<=\d)(?:st|nd|rd|th)(?!\w))?
@@ -234,9 +235,9 @@ def _scale(match: re.Match[str], currency: str) -> tuple[Fraction, str, bool]:
     if match["scale"]:
         return Fraction(10) ** (_SCALES[match["scale"].lower()] + _SCALES.get((match["scale2"] or "").lower(), 0)), "", False
     letter = match["glued"] or match["letter"] or ""
-    if match["letter"] and not currency:
+    if match["letter"] and letter.islower() and not currency:
         return Fraction(1), letter, False
-    loose = letter in ("m", "mm", "b") and not currency
+    loose = not currency and (letter in ("m", "mm", "b") or bool(match["letter"]))
     return Fraction(10) ** _LETTERS.get(letter.lower(), 0), letter if loose else "", loose
 
 
