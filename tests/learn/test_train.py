@@ -274,7 +274,7 @@ def test_a_training_goes_on_from_an_adapter(tmp_path: Path, tiny: Path, card: Ca
     went_on = trained(on, tmp_path / "b")
     kept = next(point.tune for point in made.curve if point.step == made.best_step)
     assert went_on.curve[0].tune == pytest.approx(kept, rel=0.02)
-    assert trained(anew, tmp_path / "c").curve[0].tune > best * 1.2
+    assert trained(anew, tmp_path / "c").curve[0].tune > kept * 1.2
     assert (went_on.start, made.start) == (start.digest, "")
 
 

@@ -98,7 +98,8 @@ def test_a_dash_between_two_numbers_is_no_minus(text: str) -> None:
     [
         ("324 m high", 324), ("In 1990 M. Curie", 1990), ("5\nB. Second", 5), ("Form 10-K", 10), ("5 K. Second", 5), ("5 K people", 5000),
         ("$5\nM", 5),
-        ("$5 M", 5_000_000), ("$5 m. The", 5_000_000), ("5 m €", 5_000_000), ("$5M. The", 5_000_000), ("5k", 5000), ("3\nmillion", 3_000_000),
+        ("$5 M", 5_000_000), ("$5 m. The", 5_000_000), ("5 m €", 5_000_000), ("$5M. The", 5_000_000), ("5k", 5000),
+        ("3\nmillion", 3_000_000),
     ],
 )  # fmt: skip
 def test_a_letter_is_a_scale_where_it_is_glued_or_beside_a_currency(text: str, value: int) -> None:
