@@ -255,9 +255,9 @@ async def test_an_answer_of_another_type_is_refused(project: Path, answer: Any) 
 async def test_an_answer_with_a_number_that_json_does_not_have_is_refused(project: Path, bad: float) -> None:
     put(project)
     async with opened(project) as (orchestra, _):
-        for more in ({}, {"combined": "teller", "confidence": 0.9}):
+        for combined, confidence in (("", None), ("teller", 0.9)):
             with pytest.raises(InputError, match="the answer: ") as caught:
-                await orchestra.check({"fact": "5", "n": bad}, against="5", **more)
+                await orchestra.check({"fact": "5", "n": bad}, against="5", combined=combined, confidence=confidence)
             assert (caught.value.code, bool(caught.value.hint)) == ("E013", True)
 
 
