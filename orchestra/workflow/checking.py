@@ -239,15 +239,13 @@ class Checker:
         if not at <= {"int", "any"} and "list" in kinds(inner):
             raise Fault("L053", f"an index is an int, and {self.source(key)} is {show(self.schemas[id(key)])}", key)
         if kinds(inner) == {"map"}:
-            if not at & {"str", "any"}:  # one that may be a text is looked up when it is known
+            if not at & {"str", "any"}:  # else it is looked up when it is known
                 self._one_of(key, {"str"}, "a text, as a key is")
             return ANY
         found = item(inner, key.value if isinstance(key, Literal) and isinstance(key.value, int) else None)
         if isinstance(found, dict):
             return found
-        if found.startswith("may be null"):
-            raise self._null(tree, of, found)
-        raise Fault("L052", found, tree)
+        raise self._null(tree, of, found) if found.startswith("may be null") else Fault("L052", found, tree)
 
     def _boolean(self, tree: Tree) -> None:
         schema = self._plain(tree)

@@ -101,7 +101,7 @@ def run_of(events: list[Event]) -> str:
 
 
 def test_elements_that_run_out_of_time_end_in_time_that_grows_with_their_number() -> None:
-    """Twelve times as many take about twelve times as long: the bound is twice that."""
+    """Twelve times as many take about twelve times as long, and not 144 times: the bound is in between, for machines are slow at times."""
     asking = EACH.replace('b: {tool: shout, with: {text: "${a}"}}', 'b: {ask: "Well?"}')
 
     def seconds(count: int) -> float:
@@ -110,7 +110,7 @@ def test_elements_that_run_out_of_time_end_in_time_that_grows_with_their_number(
         return time.process_time() - began
 
     seconds(100)
-    assert seconds(6_000) < 24 * min(seconds(500) for _ in range(3))
+    assert seconds(6_000) < 48 * min(seconds(500) for _ in range(3))
 
 
 BODY = """
