@@ -17,6 +17,7 @@ from orchestra.events import (
     Expanded,
     Judged,
     NodeFinished,
+    Resumed,
     RunStarted,
     TurnStarted,
 )
@@ -75,6 +76,7 @@ class Recorded:
     judged: dict[tuple[str, int], Judged] = field(default_factory=dict)
     twice: list[str] = field(default_factory=list)
     """What has two ends."""
+    resumed: list[Resumed] = field(default_factory=list)
     events: Sequence[Event] = ()
 
     @classmethod
@@ -115,11 +117,17 @@ class Recorded:
                     book.corrections[event.node] = event
                 case Answered():
                     book.answers.setdefault(event.node, []).append(event)
+                case Resumed():
+                    book.resumed.append(event)
                 case RunStarted():
                     book.inputs, book.run, book.label, book.tiers = event.inputs, event.run, event.label, event.tiers
                 case _:
                     pass
         return book
+
+    def away(self, since: Any, until: float) -> float:
+        """Seconds from an event to a time in which nobody had the run in hand."""
+        return sum(event.away for event in self.resumed if event.seq > since.seq and event.at <= until)
 
     def corrects(self, event: Answered) -> bool:
         """Whether an answer is to a question about acceptance."""

@@ -383,11 +383,11 @@ class Oracle:
         """Whether another attempt follows: there are some left, and time for them."""
         if number >= attempts(node, code):
             return False
-        within, begun = node.retry.within, self.recorded.begins.get(path) if self.recorded is not None else None
-        if within is None or begun is None:
+        within = node.retry.within
+        if within is None or self.recorded is None or (begun := self.recorded.begins.get(path)) is None:
             return True
         start = begun.at - (begun.usage.seconds if isinstance(begun, AttemptFinished) else 0.0)
-        return at - start < within
+        return at - start - self.recorded.away(begun, at) < within
 
     def _settled(self, path: str, node: CompiledNode, bindings: dict[str, Any], found: Outcome | None) -> Outcome | None:
         rules = node.acceptance
