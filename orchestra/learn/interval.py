@@ -73,9 +73,8 @@ def difference(metric: Metric, old: Sequence[Case], new: Sequence[Case], *, seed
         return sign * (metric.figure([after for _, after in pairs]) - metric.figure([before for before, _ in pairs]))
 
     chance, found = random.Random(seed), better(pairs)  # noqa: S311 - draws, not secrets
-    if found != found:  # the metric says nothing of these cases, as an AUROC of one label
-        return Difference(*(float("nan"),) * 3, chance=1.0)
     drawn = sorted(value for _ in range(draws) if (value := better(chance.choices(pairs, k=len(pairs)))) == value)
+    # `not <` and not `>=`: a figure that is NaN, as an AUROC of one label, says nothing, and makes nothing better
     alike = sum(not better([pair if chance.random() < 0.5 else pair[::-1] for pair in pairs]) < found for _ in range(draws))
     return Difference(found, *_bounds(drawn), chance=(alike + 1) / (draws + 1))
 

@@ -207,3 +207,8 @@ def test_rows_of_a_frame_average_or_say_nothing(encoder: Encoder, table: list[li
     assert np.all(frame.spots.sum(axis=1) > 0), "every place has a token"
     firsts = np.cumsum([0, *map(len, sheet.windows)])[:-1]
     assert np.flatnonzero(frame.starts[0]).tolist() == firsts.tolist()
+
+
+def test_a_figure_of_the_text_is_quoted_with_the_rest_of_its_word(encoder: Encoder) -> None:
+    sheet = Sheet(encoder, "Who is it?", TABLE, ["It grew to $5.3M in the 1990s."], 64)
+    assert [(spot.text, spot.figure) for spot in sheet.spots[-2:]] == [("$5.3M", "5.3"), ("1990s", "1990")]

@@ -1,0 +1,24 @@
+"""Spans of a text with all of the words that they have a part of, and where a blank parts two numbers of a cell."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestra.agent.table_ways import figure
+from orchestra.values.words import whole
+
+
+@pytest.mark.parametrize(
+    ("text", "part", "said"),
+    [("to $5.3M from", "$5.3", "$5.3M"), ("30kg", "30", "30kg"), ("a 2,800 b", "8", "2,800"), ("Moby _Dick_", "Dick", "Dick")],
+)
+def test_a_span_takes_in_the_words_that_it_cuts(text: str, part: str, said: str) -> None:
+    at = text.index(part)
+    assert text[slice(*whole(text, at, at + len(part)))] == said
+
+
+@pytest.mark.parametrize(
+    ("cell", "digits"), [("Boeing 737 800", "737"), ("Game 3 120 pts", "3"), ("USD 12 345", "12345"), ("12 345,67", "12345.67")]
+)
+def test_behind_a_word_two_numbers_are_two(cell: str, digits: str) -> None:
+    assert figure(cell) == digits
