@@ -20,11 +20,11 @@ from orchestra.verify.numbers import numbers as numbers_in
 
 LONGEST = 60
 """Characters of an expression at most."""
-MOST = 8
+MOST = 10
 """Numbers in an expression at most."""
 LONG_PROBLEM = 420
 """Characters of a problem at most."""
-KNOWN = frozenset(map(Fraction, (1, 2, 3, 4, 7, 10, 12, 24, 52, 60, 100, 365, 1000)))
+KNOWN = frozenset(map(Fraction, (1, 2, 3, 4, 7, 10, 12, 24, 30, 52, 60, 100, 365, 1000)))
 """Numbers that an expression may have without the problem's saying so: of days, dozens, halves, per cent."""
 PARTS = {"half": ("0.5", "1.5"), "quarter": ("0.25", "0.75"), "fifth": ("5",), "sixth": ("6",), "eighth": ("8",), "ninth": ("9",)}
 """Words for parts that `numbers` does not read, and what they are reckoned with, where that is not known to everybody."""
