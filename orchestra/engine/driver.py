@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestra.doors import Call, Done, Letter, Refused, Workers, direct
-from orchestra.engine import examining
+from orchestra.engine import deadlines, examining
 from orchestra.engine.allotting import Wanting
 from orchestra.engine.answers import cancelled_itself, finished, of_confidence, recalled, started, streamed
 from orchestra.engine.decide import decide, give_up
@@ -54,7 +54,7 @@ class Driver:
     """
 
     __slots__ = (
-        "alarms", "begun", "clock", "deadline", "do", "ending", "engine", "head", "journal", "line", "loop", "memo", "program", "run",
+        "alarms", "begun", "clock", "deadlines", "do", "ending", "engine", "head", "journal", "line", "loop", "memo", "program", "run",
         "starting", "state", "tasks", "turning", "wanting", "workers",
     )  # fmt: skip
 
@@ -75,7 +75,8 @@ class Driver:
         """Tasks that have not had their first turn."""
         self.alarms: dict[str, asyncio.Task[None]] = {}
         """Of units that wait for a time, by path."""
-        self.deadline: asyncio.Task[None] | None = None
+        self.deadlines: dict[str, asyncio.Task[None]] = {}
+        """Of called workflows whose budget states seconds, by the path of their unit; of the run under an empty one."""
         self.memo = False
         """Whether answers are taken from the memo."""
         self.begun: dict[str, Invoke] = {}
@@ -145,8 +146,7 @@ class Driver:
             case Finish(unit, outcome):
                 keeping = recalling.keep(self.state, unit, outcome) if unit.writing is not None else None
                 self.record(NodeFinished(**self.stamp(), node=unit.path, outcome=outcome))
-                if (alarm := self.alarms.pop(unit.path, None)) is not None:
-                    alarm.cancel()
+                self._unset(unit.path)
                 if unit.writing is not None:
                     self._cancel_the_dead()
                 if keeping is not None:
@@ -164,6 +164,7 @@ class Driver:
                 self.record(TurnStarted(**self.stamp(), node=unit.path, turn=turn, drafted=drafted, because=because))
                 if turn == 1 and unit.due:
                     self._alarm(unit)
+                deadlines.watch(self, unit.body)
                 if drafted is not None:
                     self._cancel_the_dead()
             case Ask(unit):
@@ -175,7 +176,7 @@ class Driver:
             case Recall(unit, keys):
                 self._task(self._recall(unit, keys))
             case Conclude(status, outcome):
-                self._conclude(status, outcome)
+                self.conclude(status, outcome)
             case Invoke():
                 self.line.append(proposal)
             case _:
@@ -187,7 +188,8 @@ class Driver:
             self.journal.remember(of_confidence(answer.memo), self.run.id, answer.confidence)
         self.journal.remember(answer.memo, self.run.id, answer.value)
 
-    def _conclude(self, status: str, outcome: Outcome) -> None:
+    def conclude(self, status: str, outcome: Outcome) -> None:
+        """The end of the run."""
         self.record(RunFinished(**self.stamp(), status=status, outcome=outcome, usage=self.state.tally.usage()))
         self._end(self._finish())
 
@@ -196,11 +198,12 @@ class Driver:
     def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.loop.create_task(work)
         self.tasks[task] = None
-        task.add_done_callback(self._done)
+        task.add_done_callback(self.done)
         return task
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        del self.tasks[task]
+    def done(self, task: asyncio.Task[None]) -> None:
+        """A task of the run is over: what it brought about goes on, or breaks the run."""
+        self.tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._break(error)
         elif not self.ending:
@@ -323,26 +326,27 @@ class Driver:
             self.state.enqueue(unit)
         elif unit.phase in (Phase.INSIDE, Phase.ASKED) or timed(unit):
             failed = Failed("E006", f"not done within {unit.node.timeout:g} s", unit.path, f"raise `timeout:` of {unit.path}")
-            self._carry_out(give_up(unit, failed))
-            self._cancel_the_dead()
+            self.give_up(unit, failed)
         self.pump()
+
+    def give_up(self, unit: Unit, failed: Failed) -> None:
+        """The time of a unit is up: it has its end, and what is under way inside is cancelled."""
+        self._carry_out(give_up(unit, failed))
+        self._cancel_the_dead()
+
+    def _unset(self, path: str) -> None:
+        for clocks in (self.alarms, self.deadlines):
+            if (task := clocks.pop(path, None)) is not None:
+                task.cancel()
 
     def _cancel_the_dead(self) -> None:
         """Cancels the calls and the alarms of units that nobody waits for: their time was up, or their plan has gone another way."""
         for path in self.state.gone:
-            if (alarm := self.alarms.pop(path, None)) is not None:
-                alarm.cancel()
+            self._unset(path)
         self.state.gone.clear()
         for task, invoke in self.tasks.items():
             if invoke is not None and invoke.unit.phase is Phase.DONE:
                 task.cancel()
-
-    async def _expire(self, seconds: float) -> None:
-        await self.clock.sleep(max(0.0, seconds))
-        limit = self.program.budget.seconds if self.program.budget else None
-        hint = "raise `seconds` of the workflow's `budget:`, or --budget seconds=…"
-        if not self.ending:
-            self._conclude("budget", Failed("E005", f"not done within {limit:g} s", hint=hint))
 
     def begin(self, letters: Sequence[Letter] = ()) -> None:
         """Sets the clocks of what waits for a time, opens the letters that lie there, and starts what may start."""
@@ -359,10 +363,10 @@ class Driver:
             raise
 
     def _begin(self, letters: Sequence[Letter]) -> None:
-        budget = self.program.budget
-        if budget is not None and budget.seconds is not None:
-            self.deadline = self.loop.create_task(self._expire(budget.seconds - self.state.active))
+        deadlines.watch(self, self.state.root)
         for unit in list(self.state.units.values()):
+            if unit.phase is Phase.INSIDE:
+                deadlines.watch(self, unit.body)
             if unit.due and (unit.phase in (Phase.PAUSED, Phase.INSIDE, Phase.EMERGED, Phase.ASKED) or timed(unit)):
                 self._alarm(unit, _planned(unit))  # the wall's clock may have been set back since
         for letter in letters:
@@ -388,7 +392,7 @@ class Driver:
 
     def _cancelled(self) -> None:
         by = self.state.cancelled_by
-        self._conclude("cancelled", Failed("E008", f"cancelled{f' by {by}' if by else ''}", hint=f"orchestra runs show {self.run.id}"))
+        self.conclude("cancelled", Failed("E008", f"cancelled{f' by {by}' if by else ''}", hint=f"orchestra runs show {self.run.id}"))
 
     def _open(self, letter: Letter) -> None:
         """Does what a letter of the inbox wants; one that changes nothing is noted as well, so that each is opened once."""
@@ -432,10 +436,8 @@ class Driver:
 
     def _end(self, last: Coroutine[Any, Any, None]) -> None:
         self.ending = True
-        for task in self.tasks:
+        for task in (*self.tasks, *self.deadlines.values()):
             task.cancel()
-        if self.deadline is not None:
-            self.deadline.cancel()
         self.engine.finish(self, last)
 
     def stop(self, error: BaseException) -> None:
@@ -445,7 +447,7 @@ class Driver:
 
     async def quiet(self) -> None:
         """Waits until no task of the run is left."""
-        left = {*self.tasks, *([self.deadline] if self.deadline is not None else [])}
+        left = {*self.tasks, *self.deadlines.values()}
         while left := {task for task in left if not task.done()}:
             await asyncio.wait(left)
 

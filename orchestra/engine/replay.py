@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import inf
 
 from msgspec.structs import replace
 
@@ -70,7 +71,7 @@ def replay(program: Program, events: Iterable[Event]) -> Replayed:
             reason = _objection(state, pending, event, found)
             if not reason:
                 evolve(state, event, program)
-                if unit is not None and (unit.due or unit.writing is not None):
+                if unit is not None and (unit.due or unit.writing is not None or _limited(unit)):
                     _drop(pending)
         except (KeyError, IndexError) as error:
             reason = f"the workflow has no {error}"
@@ -204,12 +205,18 @@ def _finished(state: State, pending: dict[str, Proposal], event: NodeFinished, f
         return ""
     # Not by the clock: the engine waits in time that never jumps, and stamps events with the wall's, which may.
     late = unit.due and (unit.phase in (Phase.INSIDE, Phase.ASKED) or timed(unit) or isinstance(proposal, Judge))
-    if late and _ended_by(unit, event, TIME_IS_UP):
+    spent = unit.phase is Phase.INSIDE and _limited(unit)
+    if (late and _ended_by(unit, event, TIME_IS_UP)) or (spent and _ended_by(unit, event, NO_BUDGET)):
         found.late.append(event.node)
         return ""
     contract = unit.node.contract
     poor = contract is not None and contract.kind == "agent" and _ended_by(unit, event, NO_BUDGET)
     return "" if poor else _instead(proposal)
+
+
+def _limited(unit: Unit) -> bool:
+    """Whether the budget of the workflow that a unit calls states seconds."""
+    return unit.body is not None and unit.body.expires < inf
 
 
 def _ended_by(unit: Unit, event: NodeFinished, code: str) -> bool:

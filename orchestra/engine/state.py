@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from enum import IntEnum
+from math import inf
 from typing import Any
 
 import msgspec
@@ -211,7 +212,7 @@ class Writing:
 class Scope:
     """A program under way: the root, the body of a `call`, of one turn of a loop or of a question to the router, or a plan."""
 
-    __slots__ = ("bindings", "left", "longest", "open", "outcomes", "path", "program", "purse", "unit", "urgency", "whole")
+    __slots__ = ("bindings", "expires", "left", "longest", "open", "outcomes", "path", "program", "purse", "unit", "urgency", "whole")
 
     def __init__(self, path: str, program: Program, bindings: Bindings, unit: Unit | None, purse: Purse | None) -> None:
         self.path, self.program, self.bindings, self.unit, self.purse = path, program, bindings, unit, purse
@@ -223,13 +224,17 @@ class Scope:
         self.whole = True
         """Whether every outcome so far is a value."""
         self.longest = program.longest
+        self.expires = inf
+        """At which `State.active` the seconds of its own budget are over."""
         self.urgency: int = 0 if unit is None else unit.scope.urgency + (URGENT if hurried(unit.node) else 0)
         """Added to the heights of its nodes: what is inside of a body whose time runs goes before what can wait."""
 
 
 def hurried(node: CompiledNode) -> bool:
-    """Whether a node has a body, and a time for it, which runs from when it is entered."""
-    return node.timeout is not None and (node.body is not None or node.using is not None or node.planning is not None)
+    """Whether a node has a body, and a time for it, its own or that of a called workflow's budget, which runs from when it is entered."""
+    if node.timeout is None:
+        return node.body is not None and node.body.seconds is not None
+    return node.body is not None or node.using is not None or node.planning is not None
 
 
 class Checking(msgspec.Struct, eq=False):
@@ -359,6 +364,8 @@ class State:
         budget = program.budget
         purse = Purse(budget, outer) if self.budgeted and budget is not None and limited(budget) else outer
         scope = Scope(path, program, bindings, unit, purse)
+        if program.seconds is not None:
+            scope.expires = self.active + program.seconds
         for node in program.first:
             self.admit(scope, node)
         return scope

@@ -333,16 +333,17 @@ def _time(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
         return []
     found: list[str] = []
     for path in oracle.given_up:
-        node = oracle.places[path].node
+        limit = _seconds(oracle.places[path].node)
         begun: Sequence[Event] = book.turns[path] if path in book.turns else book.asked.get(path, ())
-        if node.timeout is None or not begun or book.ends[path].at < begun[0].at + node.timeout - SLACK:
+        if limit is None or not begun or book.ends[path].at < begun[0].at + limit - SLACK:
             found.append(f"I5 the time of {path} was not up")
     for path, ended in book.ends.items():
         place = oracle.places.get(path)
-        if place is not None and place.node.timeout is not None and path in book.turns:
+        limit = _seconds(place.node) if place is not None else None
+        if limit is not None and path in book.turns:
             active = _active(case.events, book.turns[path][0], ended)
-            if active > place.node.timeout + 1.0:
-                found.append(f"I5 {path} was under way for {active:.1f} s of {place.node.timeout:g}")
+            if active > limit + 1.0:
+                found.append(f"I5 {path} was under way for {active:.1f} s of {limit:g}")
     due: dict[tuple[str, int], float] = {}
     for event in case.events:
         if isinstance(event, RetryPlanned):
@@ -358,6 +359,12 @@ def _time(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
         if _for_time(last) and active < budget.seconds - SLACK:
             found.append(f"I6 ended for time after {active:.3f} s of {budget.seconds:g}")
     return found
+
+
+def _seconds(node: CompiledNode) -> float | None:
+    """How long a unit may take that has a body or asks a person: by its `timeout`, and by the budget of the workflow that it calls."""
+    stated = [limit for limit in (node.timeout, node.body.seconds if node.body is not None else None) if limit is not None]
+    return min(stated, default=None)
 
 
 def _active(events: Sequence[Event], start: Event, end: Event) -> float:

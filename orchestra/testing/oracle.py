@@ -212,8 +212,11 @@ class Oracle:
         if self._timed(node) and alike(had, or_fallback(node, path, bindings, Failed(TIME_IS_UP, "", path))):
             self.given_up.add(path)
             return True
-        poor = node.kind == "agent" and self.places[path].poor
-        if poor and alike(had, or_fallback(node, path, bindings, Failed(NO_BUDGET, "", path))):
+        spent = alike(had, or_fallback(node, path, bindings, Failed(NO_BUDGET, "", path)))
+        if spent and node.body is not None and node.body.seconds is not None:
+            self.given_up.add(path)
+            return True
+        if spent and node.kind == "agent" and self.places[path].poor:
             self.rescued.add(path)
             return True
         return False

@@ -230,6 +230,11 @@ class Program:
                 found += [(share * inner, count) for inner, count in node.body.stakes]
         return tuple(found)
 
+    @property
+    def seconds(self) -> float | None:
+        """How long it may be under way, by its budget."""
+        return self.budget.seconds if self.budget is not None else None
+
     @cached_property
     def climbs(self) -> bool:
         """Whether one of its nodes may ask a larger model."""

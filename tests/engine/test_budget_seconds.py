@@ -1,0 +1,159 @@
+"""The seconds of a called workflow's budget: they hold for each call of it, as those of a run hold for the run."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from orchestra.agent.contract import Catalog
+from orchestra.doors import Call, Letter
+from orchestra.engine.replay import replay
+from orchestra.events import Asked, Resumed, TurnStarted
+from orchestra.testing import VirtualClock, run_simulated
+from orchestra.values.outcome import Failed, Value
+from orchestra.workflow.reader import read
+from tests.engine.durable import Theatre
+from tests.engine.stage import CATALOG, Played, play, program
+from tests.engine.test_checks import WITH, chance
+
+CHAIN = "output: ${b}\nnodes:\n  a: {agent: writer, with: {text: x}}\n  b: {agent: writer, with: {text: '${a}'}}\n"
+ASKING = 'output: ${b}\nnodes:\n  a: {ask: "Well?"}\n  b: {agent: writer, with: {text: "${a}"}}\n'
+CALLING = "output: ${c}\nnodes:\n  c: {call: inner}\n"
+
+
+def calling(inner: str, seconds: float = 5) -> Catalog:
+    head = f"schema: orchestra/v1\nname: inner\nbudget: {{seconds: {seconds:g}}}\n"
+    return dataclasses.replace(CATALOG, workflows={"inner": read((head + inner).encode(), "inner.yaml").graph})
+
+
+def called(text: str, inner: str = CHAIN, seconds: float = 5, **simulation: Any) -> Played:
+    catalog = calling(inner, seconds)
+    played = play(text, catalog=catalog, **simulation)
+    assert replay(program(text, catalog), played.events).reason == ""
+    return played
+
+
+@pytest.mark.parametrize("latency", [2.0, 3.0])
+def test_a_called_workflow_has_the_seconds_of_its_budget(latency: float) -> None:
+    played = called(CALLING, latency=latency)
+    if latency == 2.0:
+        assert played.outcome == Value("<<x>>")
+    else:
+        assert isinstance(failed := played.outcome, Failed)
+        assert (failed.code, failed.by, failed.reason) == ("E005", "c", "inner was not done within 5 s")
+        assert "of inner" in failed.hint
+        assert played.finished.status == "budget"
+        assert played.finished.at - played.events[0].at == pytest.approx(5.0)
+        assert [call.node for call in played.workers.cancelled] == ["c/b"]
+
+
+def test_a_node_without_time_takes_its_fallback_and_the_run_goes_on() -> None:
+    played = called("output: ${d}\nnodes:\n  c: {call: inner, fallback: late}\n  d: {tool: shout, with: {text: '${c}'}}\n", latency=3.0)
+    assert (played.finished.status, played.outcome) == ("done", Value("LATE"))
+
+
+@pytest.mark.parametrize(("timeout", "seconds", "code"), [(4, 5, "E006"), (5, 4, "E005")])
+def test_of_a_timeout_and_the_seconds_of_a_budget_the_smaller_holds(timeout: int, seconds: int, code: str) -> None:
+    played = called(f"output: ${{c}}\nnodes:\n  c: {{call: inner, timeout: {timeout}}}\n", seconds=seconds, latency=3.0)
+    assert isinstance(played.outcome, Failed)
+    assert played.outcome.code == code
+    assert played.finished.at - played.events[0].at == pytest.approx(4.0)
+
+
+def test_each_element_has_the_seconds_for_itself_and_waits_for_its_place_outside_of_them() -> None:
+    text = "input: {words: 'list[str]'}\noutput: ${all.values}\nnodes:\n  all: {each: '${input.words}', as: word, call: inner}\n"
+    catalog = calling(CHAIN, 2.5)
+    played = play(text, {"words": ["w"] * 12}, catalog=catalog, latency=1.0, concurrency=2)
+    assert played.outcome == Value(["<<x>>"] * 12)
+
+
+def test_what_a_called_workflow_calls_ends_with_it() -> None:
+    """Budgets nest: the outer one is over first, and the inner one has time left."""
+    middle = "schema: orchestra/v1\nname: middle\nbudget: {seconds: 4}\noutput: ${m}\nnodes:\n  m: {call: inner, fallback: late}\n"
+    catalog = calling(CHAIN, 60)
+    catalog = dataclasses.replace(catalog, workflows={**catalog.workflows, "middle": read(middle.encode(), "middle.yaml").graph})
+    played = play("output: ${c}\nnodes:\n  c: {call: middle}\n", catalog=catalog, latency=3.0)
+    assert isinstance(played.outcome, Failed)
+    assert (played.outcome.code, played.outcome.reason) == ("E005", "middle was not done within 4 s")
+
+
+def test_the_checks_on_what_it_gave_are_not_in_its_seconds() -> None:
+    text = 'output: ${c}\nnodes:\n  c: {call: inner, checks: [entailment], against: "x"}\n'
+    catalog = dataclasses.replace(WITH, workflows=calling(CHAIN).workflows)
+    answers = {"entailment": chance(0.9)}
+    played = play(text, {}, answers, catalog=catalog, latency=lambda call, _: 60.0 if call.name == "entailment" else 1.0)
+    assert isinstance(played.outcome, Value)
+    assert (played.outcome.value, played.finished.status) == ("<<x>>", "done")
+
+
+@pytest.mark.parametrize(("latency", "value"), [(1.0, "<Ada>"), (9.0, None)])
+def test_the_seconds_stand_still_while_a_person_is_asked(latency: float, value: str | None) -> None:
+    """A run that waits for a person is let go of; who answers after a week finds the time left that there was."""
+    catalog = calling(ASKING)
+    compiled = program(CALLING, catalog)
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock, latency=latency)
+        run = theatre.start(compiled)
+        await run.pause()
+        await clock.sleep(600_000)
+        question = next(event for event in await run.history() if isinstance(event, Asked))
+        await theatre.journal.post(run.id, Letter(kind="answer", node=question.node, value="Ada", shown=question.shown))
+        finished = await run.wait()
+        if value is not None:
+            assert finished.outcome == Value(value)
+        else:
+            assert isinstance(finished.outcome, Failed)
+            assert finished.outcome.code == "E005"
+        events = await theatre.journal.read(run.id)
+        assert [event.by for event in events if isinstance(event, Resumed)] == ["a letter"]
+        assert replay(compiled, events).reason == ""
+        await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+@pytest.mark.parametrize(("last", "code"), [(1.5, ""), (3.5, "E005")])
+def test_the_seconds_stand_still_while_nobody_has_the_run(last: float, code: str) -> None:
+    catalog = calling(CHAIN)
+    compiled = program(CALLING, catalog)
+
+    def latency(call: Call, _: Any) -> float:
+        return last if call.node == "c/b" else 2.0
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock, latency=latency)
+        run = theatre.start(compiled)
+        await clock.sleep(2.1)
+        await theatre.crash()
+        await clock.sleep(100_000)
+        again = await theatre.engine.resume(compiled, run.id)
+        finished = await again.wait()
+        assert getattr(finished.outcome, "code", "") == code
+        events = await theatre.journal.read(run.id)
+        assert len([event for event in events if isinstance(event, TurnStarted)]) == 1
+        assert replay(compiled, events).reason == ""
+        await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+def test_a_run_of_an_engine_that_did_not_keep_them_is_replayed_and_taken_up() -> None:
+    """It was under way for longer than they allow, and ended with a value."""
+    told = play(CALLING, catalog=calling(CHAIN, 60), latency=3.0)
+    compiled = program(CALLING, calling(CHAIN))
+    assert replay(compiled, told.events).reason == ""
+
+    async def scene(clock: VirtualClock) -> None:
+        for cut in range(1, len(told.events)):
+            theatre = Theatre(clock, latency=0.1)
+            theatre.put(told.events[:cut])
+            run = await theatre.engine.resume(compiled, told.events[0].run)  # type: ignore[union-attr]  # the first is a RunStarted
+            finished = await run.wait()
+            assert finished.outcome == Value("<<x>>") or getattr(finished.outcome, "code", "") == "E005"
+            assert replay(compiled, await theatre.journal.read(run.id)).reason == ""
+            await theatre.engine.close()
+
+    run_simulated(scene)
