@@ -143,8 +143,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     workflow: str
     status: str
-    """`running`; `waiting` where nobody has it in hand: for a person, or because its engine was closed; `interrupted` where its
-    process is gone; or the last event's status."""
+    """`running`; where nobody has it in hand, `waiting` for a person where nothing else is under way, or else `interrupted`; or the last
+    event's status."""
     started: float
     finished: float | None = None
     nodes: int = 0
@@ -246,7 +246,7 @@ class Journal(Protocol):
         """A blob's bytes, or None."""
 
     async def runs(self, limit: int = 50) -> list[RunSummary]:
-        """The latest runs, newest first."""
+        """The latest runs, newest first. Of one that nobody has in hand its events tell the status: `orchestra.journal.summary.unheld`."""
 
     async def find(self, prefix: str) -> list[str]:
         """The ids of runs that begin so, in order; at most 100."""

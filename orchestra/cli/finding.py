@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from msgspec.structs import replace
-
 from orchestra.cli.opening import settings
-from orchestra.doors import Journal, RunSummary
+from orchestra.doors import Journal
 from orchestra.errors import InputError
-from orchestra.journal.history import History
 from orchestra.recording import recorded, recorder
 
 EVERY = 1 << 40
@@ -64,23 +61,7 @@ async def status_of(journal: Journal, run: str) -> str:
         summaries = await journal.runs(limit)
         found = next((summary for summary in summaries if summary.run == run), None)
         if found is not None:
-            return (await _checked(journal, found)).status
+            return found.status
         if len(summaries) < limit:
             break
     return ""
-
-
-async def latest(journal: Journal, limit: int) -> list[RunSummary]:
-    """The latest runs, newest first; those alone are `waiting` that wait for a person."""
-    return [await _checked(journal, summary) for summary in await journal.runs(limit)]
-
-
-async def _checked(journal: Journal, summary: RunSummary) -> RunSummary:
-    """A run without a lease waits for a person, or was let go of while calls were under way: its events tell."""
-    if summary.status != "waiting":
-        return summary
-    history = History.of(await journal.read(summary.run))
-    asked = {question.node for question in history.asked}
-    calls = (row for row in history.rows if row.kind == "call" and row.status in ("running", "waiting"))
-    rests = bool(asked) and all(row.path in asked for row in calls)
-    return summary if rests else replace(summary, status="interrupted")

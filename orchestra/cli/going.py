@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from orchestra.app import HELD, Orchestra
 from orchestra.cli import asking
 from orchestra.cli.failure import STATUS_CODES
-from orchestra.cli.finding import EVERY, find_run, latest, nothing, status_of
+from orchestra.cli.finding import EVERY, find_run, nothing, status_of
 from orchestra.cli.opening import Opener, settings
 from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import note, print_json, say
@@ -67,7 +67,7 @@ async def resume_all(open_: Opener, by: str, *, as_json: bool, stop: Stop) -> in
         return 0
     waiting = Waiting()
     async with opened(open_, "", waiting) as orchestra:
-        found = [summary for summary in await latest(orchestra.journal, EVERY) if summary.status == "interrupted"]
+        found = [summary for summary in await orchestra.journal.runs(EVERY) if summary.status == "interrupted"]
         if not found and not as_json:
             say("no run was interrupted")
 

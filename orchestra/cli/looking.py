@@ -15,7 +15,7 @@ from orchestra.cli.answer import as_text, show_nodes, show_promises
 from orchestra.cli.asking import question_data, waiting_text
 from orchestra.cli.claims import claim_data, show_claims
 from orchestra.cli.explaining import Explanation, data, explain, show
-from orchestra.cli.finding import EVERY, latest, opened, opened_at, status_of
+from orchestra.cli.finding import EVERY, opened, opened_at, status_of
 from orchestra.cli.opening import settings
 from orchestra.cli.screen import console, moment, print_json, say, seconds, size, table
 from orchestra.cli.telling import choices, chosen_text, incident
@@ -44,7 +44,7 @@ async def list_runs(limit: int, status: str, workflow: str, *, as_json: bool) ->
         near = nearest(status, STATUSES)
         raise InputError("C010", f"no run is {status!r}", hint=f"did you mean {near!r}?" if near else f"one of: {', '.join(STATUSES)}")
     async with opened() as journal:
-        everything = await latest(journal, EVERY if status or workflow else limit) if journal else []
+        everything = await journal.runs(EVERY if status or workflow else limit) if journal else []
         found = [run for run in everything if status in ("", run.status) and workflow in ("", run.workflow)][:limit]
         asked = [run.run for run in found if run.workflow == ASK and journal is not None and not as_json]
         wanted = {run: short(request_of(History.of((await journal.read(run))[:1]))) for run in asked if journal is not None}

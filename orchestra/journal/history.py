@@ -192,6 +192,13 @@ class History:
         """From the run's first event to its last; None while it goes on."""
         return None if self.finished is None else self.finished - self.started
 
+    @property
+    def rests(self) -> bool:
+        """Whether persons are asked, and nothing else is under way."""
+        asked = {question.node for question in self.asked}
+        calls = (row for row in self.rows if row.kind == "call" and row.status in ("running", "waiting"))
+        return bool(asked) and all(row.path in asked for row in calls)
+
     def inside(self, path: str) -> History:
         """What stands in a node, or in one of its turns, as if that were the run."""
         above = f"{path}/"

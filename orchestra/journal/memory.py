@@ -13,7 +13,7 @@ import msgspec
 from orchestra.doors import Letter, Message, RunSummary
 from orchestra.events import AttemptFinished, Event
 from orchestra.journal.error import after_the_end, closed, held, never_appended, no_run, other_writer, undelivered
-from orchestra.journal.summary import Line, Tally, message, named
+from orchestra.journal.summary import Line, Tally, message, named, unheld
 from orchestra.values.json import digest
 
 MAX_BLOBS = 16 << 20
@@ -256,4 +256,4 @@ def _summary(run: str, log: _Log) -> RunSummary:
     summary = tally.summary()
     if summary.status != "running" or (log.holder is not None and not log.holder._closed):
         return summary
-    return msgspec.structs.replace(summary, status="waiting" if log.holder is None else "interrupted")
+    return unheld(summary, log.events) if log.holder is None else msgspec.structs.replace(summary, status="interrupted")

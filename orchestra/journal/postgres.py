@@ -192,7 +192,10 @@ class PostgresJournal:
         return await self._ask(lambda sql, _: self._tables.blob(sql, digest)) if _usable(digest) else None
 
     async def runs(self, limit: int = 50) -> list[RunSummary]:
-        """The latest runs, newest first: `waiting` where nobody holds the lease, `interrupted` where the holder is gone."""
+        """The latest runs, newest first.
+
+        A run without an end that nobody has in hand is `waiting` where persons are asked and nothing else is under way, else `interrupted`.
+        """
         await self._settle()
         return await self._ask(lambda sql, _: self._tables.summaries(sql, limit))
 

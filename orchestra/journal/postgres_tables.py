@@ -15,7 +15,7 @@ from orchestra.journal.error import JournalError, after_the_end, damaged, held, 
 from orchestra.journal.postgres_error import newer, stranger
 from orchestra.journal.postgres_rows import Batch, Growth, read_summary, tally_of, whole
 from orchestra.journal.rows import link
-from orchestra.journal.summary import Tally
+from orchestra.journal.summary import Tally, unheld
 from orchestra.values.json import digest
 
 VERSION = 1
@@ -343,7 +343,7 @@ class Tables:
         return data
 
     async def summaries(self, sql: asyncpg.Connection, limit: int) -> list[RunSummary]:
-        """The latest runs, newest first; without an end: `waiting` where nobody holds the lease, `interrupted` where the holder is gone."""
+        """The latest runs, newest first; without an end, and held by nobody: `waiting` or `interrupted`, as their events tell."""
         rows = await sql.fetch(
             self._sql("SELECT run, last, summary, ended, holder FROM @runs ORDER BY started DESC, run DESC LIMIT $1"), max(0, limit)
         )
@@ -352,10 +352,19 @@ class Tables:
         found = []
         for run, last, data, ended, holder in rows:
             summary = _summary(run, last, data)
-            if not ended and holder not in alive:
-                summary = msgspec.structs.replace(summary, status="waiting" if holder is None else "interrupted")
+            if not ended and holder is None:
+                summary = unheld(summary, await self._legible(sql, run))
+            elif not ended and holder not in alive:
+                summary = msgspec.structs.replace(summary, status="interrupted")
             found.append(summary)
         return found
+
+    async def _legible(self, sql: asyncpg.Connection, run: str) -> list[Event]:
+        """The events of a run; none where they are damaged, which is no reason not to list the others."""
+        try:
+            return await self.events(sql, run, 0)
+        except JournalError:
+            return []
 
     async def find(self, sql: asyncpg.Connection, prefix: str, limit: int) -> list[str]:
         """Ids of runs that begin with the prefix, in order."""

@@ -36,7 +36,7 @@ from orchestra.journal.opening import Stores, connect
 from orchestra.journal.presence import Presence
 from orchestra.journal.rows import Row
 from orchestra.journal.store import Errand, Store
-from orchestra.journal.summary import Line
+from orchestra.journal.summary import Line, unheld
 from orchestra.journal.writer import Blob, Memo, Report, Writer
 from orchestra.values.json import digest
 
@@ -276,7 +276,7 @@ class SqliteJournal:
     async def runs(self, limit: int = 50) -> list[RunSummary]:
         """The latest runs, newest first.
 
-        A run without an end is `waiting` where its lease was given back, and `interrupted` where its process is gone.
+        A run without an end that nobody has in hand is `waiting` where persons are asked and nothing else is under way, else `interrupted`.
         """
         await self._settle()
         return await self._ask(lambda: self._summaries(limit))
@@ -337,13 +337,21 @@ class SqliteJournal:
     def _summaries(self, limit: int) -> list[RunSummary]:
         found, alive = [], dict[str, bool]()
         for summary, writer in self._reading.summaries(limit):
-            if summary.status == "running":
-                if writer and writer not in alive:
+            if summary.status == "running" and not writer:
+                summary = unheld(summary, self._legible(summary.run))
+            elif summary.status == "running":
+                if writer not in alive:
                     alive[writer] = self._presence.alive(writer)
-                if not writer or not alive[writer]:
-                    summary = msgspec.structs.replace(summary, status="interrupted" if writer else "waiting")
+                summary = summary if alive[writer] else msgspec.structs.replace(summary, status="interrupted")
             found.append(summary)
         return found
+
+    def _legible(self, run: str) -> list[Event]:
+        """The events of a run; none where they are damaged, which is no reason not to list the others."""
+        try:
+            return self._reading.events(run, 0)
+        except JournalError:
+            return []
 
     async def _ask(self, question: Callable[[], T]) -> T:
         if self._closed:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from orchestra.doors import Message, RunSummary
 from orchestra.events import NOTHING, AttemptFinished, Event, NodeFinished, RunFinished, RunStarted, Usage
 from orchestra.journal.error import JournalError, after_the_end
+from orchestra.journal.history import History
 
 
 @dataclass(slots=True)
@@ -100,3 +103,15 @@ class Tally:
             nodes=self.nodes,
             usage=self.usage,
         )
+
+
+def unheld(summary: RunSummary, events: Iterable[Event]) -> RunSummary:
+    """The row of a run that has no end, and that no journal holds: it is `waiting` where persons are asked and nothing else is under way.
+
+    Else it was let go of in the middle, and is `interrupted`; so is one whose events are those of no run, which whoever reads them is told.
+    """
+    try:
+        rests = History.of(events).rests
+    except JournalError:
+        rests = False
+    return replace(summary, status="waiting" if rests else "interrupted")

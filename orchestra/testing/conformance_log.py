@@ -240,16 +240,20 @@ async def who_takes_a_lease_back_goes_on(store: Open) -> None:
         same("events", len(await two.read("r1")), 3)
 
 
-async def a_released_run_waits(store: Open) -> None:
+async def a_released_run_waits_where_somebody_is_asked(store: Open) -> None:
     async with store() as one, store() as two:
         one.append("r1", [begun("r1"), *middle(2, 20)])
         await one.release("r1")
         same("on disk", len(await two.read("r1")), 21)
+        same("status", [await status_of(one, "r1"), await status_of(two, "r1")], ["interrupted", "interrupted"])
+        await one.lease("r1")
+        await write(one, "r1", [Asked(seq=22, at=3.0, node="q", question="Well?", schema={"type": "string"}, shown="4" * 32)])
+        await one.release("r1")
         same("status", [await status_of(one, "r1"), await status_of(two, "r1")], ["waiting", "waiting"])
         await one.release("r1")
     async with store() as three:
         same("status after its writer is gone", await status_of(three, "r1"), "waiting")
-        same("epoch", await three.lease("r1"), 2)
+        same("epoch", await three.lease("r1"), 3)
         same("status", await status_of(three, "r1"), "running")
 
 
@@ -284,6 +288,6 @@ PROOFS = (
     who_lost_the_lease_writes_no_more,
     a_run_is_begun_once,
     who_takes_a_lease_back_goes_on,
-    a_released_run_waits,
+    a_released_run_waits_where_somebody_is_asked,
     one_of_many_gets_a_lease,
 )

@@ -130,6 +130,30 @@ def test_a_run_that_asks_waits_without_a_task_or_a_lease_and_goes_on_with_the_an
     run_simulated(scene)
 
 
+BUSY = """
+input: {text: str}
+output: {sure: "${sure}", slow: "${slow}"}
+nodes:
+  sure: {ask: "Is it right?"}
+  slow: {agent: writer, with: {text: "${input.text}"}}
+"""
+
+
+@pytest.mark.parametrize("text", [ASK, BUSY])
+def test_a_run_that_is_let_go_of_in_the_middle_waits_for_nobody(text: str) -> None:
+    """An engine that is closed gives the lease back, of a run that is under way too; whoever lists the runs is to go on with it."""
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock, latency=60.0)
+        run = theatre.start(program(text), {"text": "x"})
+        await clock.sleep(5)
+        assert (await theatre.journal.runs())[0].status == "running"
+        await theatre.engine.close()
+        assert [(one.run, one.status) for one in await theatre.journal.runs()] == [(run.id, "interrupted")]
+
+    run_simulated(scene)
+
+
 def test_an_answer_may_come_while_nobody_has_the_run() -> None:
     compiled = program(ASK)
 

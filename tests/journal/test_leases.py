@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from orchestra.doors import Letter
+from orchestra.events import Asked, AttemptStarted
 from orchestra.journal.error import JournalError
 from orchestra.journal.sqlite import SqliteJournal
 from tests.journal.files import holder, sql
 from tests.journal.stories import begun, middle, whole
 
 LETTER = Letter(kind="cancel")
+QUESTION = Asked(seq=2, at=2.0, node="q", question="Well?", schema={"type": "string"}, shown="4" * 32)
 
 
 @pytest.fixture
@@ -33,12 +35,26 @@ async def statuses(journal: SqliteJournal) -> dict[str, str]:
 async def test_a_run_without_an_end_is_running_waiting_or_interrupted(file: Path) -> None:
     async with SqliteJournal.open(file) as watching:
         async with SqliteJournal.open(file) as journal:
-            for run in ("held", "released"):
+            for run in ("held", "asking", "released", "busy"):
                 journal.append(run, [begun(run)])
-            await journal.release("released")
+            journal.append("asking", [QUESTION])
+            journal.append("busy", [QUESTION, AttemptStarted(seq=3, at=2.0, node="a", attempt=1)])
+            for run in ("asking", "released", "busy"):
+                await journal.release(run)
             await journal.durable("held", 1)
-            assert await statuses(watching) == {"held": "running", "released": "waiting"}
-        assert await statuses(watching) == {"held": "interrupted", "released": "waiting"}
+            let_go = {"asking": "waiting", "released": "interrupted", "busy": "interrupted"}
+            assert await statuses(watching) == {"held": "running"} | let_go
+        assert await statuses(watching) == {"held": "interrupted"} | let_go
+
+
+async def test_a_released_run_whose_log_is_damaged_is_listed_with_the_others(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        for run in ("sound", "broken"):
+            journal.append(run, [begun(run), QUESTION])
+            await journal.release(run)
+    sql(file, "DELETE FROM events WHERE run = 'broken' AND seq = 1")
+    async with SqliteJournal.open(file) as journal:
+        assert await statuses(journal) == {"sound": "waiting", "broken": "interrupted"}
 
 
 async def test_release_waits_for_what_is_in_line(file: Path) -> None:
