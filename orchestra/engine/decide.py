@@ -32,7 +32,7 @@ def decide(state: State) -> list[Proposal]:
                 _propose(proposals, state, unit, _advance)
     ready = state.ready
     while ready and state.running < state.limit:
-        unit = heappop(ready)[2]
+        unit = heappop(ready)[3]
         if unit.phase is READY:
             _propose(proposals, state, unit, _begin)
             if hurried(unit.node) and proposals and type(proposals[-1]) is Enter:

@@ -269,7 +269,7 @@ def _drafted(state: State, unit: Unit, turn: int, at: float, drafted: Drafted) -
         program = planning.program(unit, grown)
         given = planning.bindings(unit, program)
         if writing.plan is None:
-            writing.plan = Scope(f"{unit.path}@{drafted.version}/", program, given, unit, unit.scope.purse)
+            writing.plan = Scope(f"{unit.path}@{drafted.version}/", program, given, unit, unit.scope.purse, state.nearest(unit))
         writing.plan.bindings.update(given)
         if whole:
             writing.spare = planning.finished(writing)

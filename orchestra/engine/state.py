@@ -19,9 +19,6 @@ from orchestra.values.types import Schema
 from orchestra.verify.allotment import Allotment
 from orchestra.workflow.program import CompiledNode, Program
 
-URGENT = 1 << 30
-"""More than the height of any node."""
-
 
 class Bindings(dict[str, Any]):
     """The names that an expression can read, with those of the surrounding scope behind them."""
@@ -212,9 +209,9 @@ class Writing:
 class Scope:
     """A program under way: the root, the body of a `call`, of one turn of a loop or of a question to the router, or a plan."""
 
-    __slots__ = ("bindings", "expires", "left", "longest", "open", "outcomes", "path", "program", "purse", "unit", "urgency", "whole")
+    __slots__ = ("bindings", "due", "expires", "left", "longest", "open", "outcomes", "path", "program", "purse", "unit", "whole")
 
-    def __init__(self, path: str, program: Program, bindings: Bindings, unit: Unit | None, purse: Purse | None) -> None:
+    def __init__(self, path: str, program: Program, bindings: Bindings, unit: Unit | None, purse: Purse | None, due: float = inf) -> None:
         self.path, self.program, self.bindings, self.unit, self.purse = path, program, bindings, unit, purse
         self.outcomes: list[Outcome | None] = [None] * len(program.nodes)
         self.left = program.waits.copy()
@@ -226,8 +223,8 @@ class Scope:
         self.longest = program.longest
         self.expires = inf
         """At which `State.active` the seconds of its own budget are over."""
-        self.urgency: int = 0 if unit is None else unit.scope.urgency + (URGENT if hurried(unit.node) else 0)
-        """Added to the heights of its nodes: what is inside of a body whose time runs goes before what can wait."""
+        self.due = due
+        """At which `State.active` the first time is up of the bodies that it stands in: whose is nearest goes first, what can wait last."""
 
 
 def hurried(node: CompiledNode) -> bool:
@@ -304,8 +301,8 @@ class State:
         self.units: dict[str, Unit] = {}
         self.gone: list[str] = []
         """Units that were abandoned, until somebody has seen to their alarms and calls."""
-        self.ready: list[tuple[int, int, Unit]] = []
-        """A heap: what is inside of a body whose time runs first, then the longest way to a sink, then in order of arrival."""
+        self.ready: list[tuple[float, int, int, Unit]] = []
+        """A heap: what has the least time left first, then the longest way to a sink, then in order of arrival."""
         self.order = 0
         self.agenda: list[tuple[Unit | None, Phase]] = []
         """Units that a fact has moved, with the phase that they were moved to; None for the root."""
@@ -328,7 +325,7 @@ class State:
         """Puts a unit among those that may start."""
         unit.phase = Phase.READY
         self.order += 1
-        heapq.heappush(self.ready, (-unit.node.height - unit.scope.urgency, self.order, unit))
+        heapq.heappush(self.ready, (unit.scope.due, -unit.node.height, self.order, unit))
 
     def starve(self, unit: Unit, purse: Purse, *, first: bool) -> None:
         """Puts a unit in line for room in a purse; to its front where it comes from there."""
@@ -363,26 +360,36 @@ class State:
         outer = unit.scope.purse if unit is not None else None
         budget = program.budget
         purse = Purse(budget, outer) if self.budgeted and budget is not None and limited(budget) else outer
-        scope = Scope(path, program, bindings, unit, purse)
+        scope = Scope(path, program, bindings, unit, purse, self.nearest(unit))
         if program.seconds is not None:
             scope.expires = self.active + program.seconds
+            if unit is not None:
+                scope.due = min(scope.due, scope.expires)
         for node in program.first:
             self.admit(scope, node)
         return scope
+
+    def nearest(self, unit: Unit | None) -> float:
+        """At which `active` the first time is up of the bodies that what is inside of a unit stands in."""
+        if unit is None:
+            return inf
+        if unit.due and hurried(unit.node):
+            return min(unit.scope.due, self.active + unit.due - self.at)
+        return unit.scope.due
 
     def admit(self, scope: Scope, node: CompiledNode) -> None:
         """A node's needs are there."""
         path = scope.path + node.name
         self.units[path] = unit = Unit(path, scope, node, scope.bindings)
         self.order += 1  # as `enqueue` does; a unit begins as one that may start
-        heapq.heappush(self.ready, (-node.height - scope.urgency, self.order, unit))
+        heapq.heappush(self.ready, (scope.due, -node.height, self.order, unit))
 
     def tidy(self) -> None:
         """Leaves of what waits for a decision only what still does: after a fold of many events, each unit once."""
         self.gone.clear()
         agenda = {(id(unit), phase): (unit, phase) for unit, phase in self.agenda if unit is None or unit.phase is phase}
         self.agenda = list(agenda.values())
-        ready = {id(entry[2]): entry for entry in self.ready if entry[2].phase is Phase.READY}
+        ready = {id(entry[3]): entry for entry in self.ready if entry[3].phase is Phase.READY}
         self.ready = list(ready.values())
         heapq.heapify(self.ready)
 

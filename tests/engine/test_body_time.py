@@ -68,6 +68,32 @@ nodes:
     assert play(text, words(12), latency=1.0, concurrency=2).outcome == Value([4] * 12)
 
 
+def chain(name: str, calls: int) -> str:
+    """Calls one after the other, as nodes on one line."""
+    first = f'{name}1: {{tool: shout, with: {{text: "x"}}}}'
+    return ", ".join([first, *(f'{name}{at}: {{tool: shout, with: {{text: "${{{name}{at - 1}}}"}}}}' for at in range(2, calls + 1))])
+
+
+@pytest.mark.parametrize("inner", ["timeout: 90, ", ""])
+def test_of_bodies_whose_time_runs_the_one_goes_first_that_has_the_least_left(inner: str) -> None:
+    """And not the one that stands in more of them: its chains would have both places for eight seconds."""
+    text = f"""
+output: {{short: "${{short}}", long: "${{long}}"}}
+nodes:
+  short: {{timeout: 5, call: {{nodes: {{{chain("s", 3)}}}, output: "${{s3}}"}}}}
+  long:
+    timeout: 100
+    call:
+      nodes:
+        inner: {{{inner}call: {{nodes: {{{chain("a", 8)}, {chain("b", 8)}}}, output: "${{a8 + b8}}"}}}}
+      output: "${{inner}}"
+"""
+    played = play(text, latency=1.0, concurrency=2)
+    assert played.outcome == Value({"short": "X", "long": "XX"})
+    assert played.of(NodeFinished, "short")[0].at - played.events[0].at <= 4.0
+    assert replay(program(text), played.events).reason == ""
+
+
 def test_an_element_that_is_too_slow_fails_still() -> None:
     played = play(EACH % 5, words(20), latency=lambda call, _: 9.0 if call.node == "all[7]/b" else 1.0, concurrency=4)
     assert isinstance(played.outcome, Value)
