@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 
 from orchestra.errors import OrchestraError
 
@@ -64,8 +65,15 @@ def after_the_end(run: str, seq: int) -> JournalError:
     return JournalError("J006", f"event {seq} comes after the end of run {run}", hint="start a new run: this one has its last event")
 
 
-def held(run: str) -> JournalError:
-    """The error of taking over a run that is under way."""
+def held(run: str, barred: Path | None = None) -> JournalError:
+    """The error of taking over a run that is under way; `barred` is the file of its process, where this user may not look into it."""
+    if barred is not None:
+        process = barred.name.partition("-")[0]
+        return JournalError(
+            "J022",
+            f"run {run} is under way in a process of another user, or was left by one: {barred} may not be opened",
+            hint=f"if process {process} of that user has ended, remove that file, and try again",
+        )
     return JournalError("J022", f"run {run} is under way in a process that is alive", hint=f"watch it: orchestra runs tail {run}")
 
 

@@ -230,8 +230,34 @@ async def test_a_writer_whose_file_cannot_be_opened_is_not_taken_for_gone(file: 
             with pytest.raises(JournalError) as caught:
                 await other.lease("r1")
             assert caught.value.code == "J022"
+            assert (str(theirs) in caught.value.message) == (fault == errno.EACCES)
+            assert ("remove that file" in caught.value.hint) == (fault == errno.EACCES)
         journal.append("r1", middle(2, 1))
         await journal.durable("r1", 2)
+
+
+async def test_a_run_whose_file_was_left_by_another_user_goes_on_when_that_is_removed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As older versions left them, for their maker alone."""
+    async with SqliteJournal.open(file) as journal:
+        journal.append("r1", [begun("r1")])
+    (writer,) = sql(file, "SELECT writer FROM runs")[0]
+    left = file.with_name(file.name + "-writers") / str(writer)
+    left.touch()
+    opened = os.open
+
+    def refused(path: Any, flags: int, mode: int = 0o777, **more: Any) -> int:
+        if Path(path) == left and left.exists():
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, flags, mode, **more)
+
+    monkeypatch.setattr(os, "open", refused)
+    async with SqliteJournal.open(file) as other:
+        for wish in (other.lease("r1"), other.delete("r1")):
+            with pytest.raises(JournalError, match=str(left)) as caught:
+                await wish
+            assert f"process {os.getpid()} " in caught.value.hint
+        left.unlink()
+        assert await other.lease("r1") == 2
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no such modes")
