@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.risk import Curve
 from orchestra import Orchestra
 from orchestra.agent.card import Card
-from orchestra.agent.pooling import Answer, pooled
+from orchestra.agent.pooling import Answer, Told, itself, pooled
 from orchestra.config import Settings
 from orchestra.learn import asking
 from orchestra.learn.metrics import Case, Metric
@@ -41,24 +41,24 @@ class Way:
     """Members a row, on average."""
 
 
-def ways(members: Sequence[str], rows: Sequence[Sequence[Answer]], weights: Sequence[float] = ()) -> list[Way]:
+def ways(members: Sequence[str], rows: Sequence[Sequence[Answer]], weights: Sequence[float] = (), told: Told = itself) -> list[Way]:
     """Each member alone; all of them pooled, the last one counting so much; and with the card's own weights in order, until an answer is
-    probable enough. `rows` has the members' answers by row."""
+    probable enough. `rows` has the members' answers by row; `told` is what of an answer is compared."""
     found = [Way(name, [row[at] for row in rows], 1.0) for at, name in enumerate(members)]
     for last in LAST:
         counts = [1.0] * (len(members) - 1) + [last]
-        found.append(Way(f"pooled, the last counts {last:g}", [pooled(row, counts) for row in rows], float(len(members))))
+        found.append(Way(f"pooled, the last counts {last:g}", [pooled(row, counts, told) for row in rows], float(len(members))))
     for enough in ENOUGH:
-        taken = [until(row, enough, weights) for row in rows]
+        taken = [until(row, enough, weights, told) for row in rows]
         asked = sum(map(len, taken)) / len(taken)
-        found.append(Way(f"pooled, enough: {enough:g}", [pooled(row, weights) for row in taken], asked))
+        found.append(Way(f"pooled, enough: {enough:g}", [pooled(row, weights, told) for row in taken], asked))
     return found
 
 
-def until(row: Sequence[Answer], enough: float, weights: Sequence[float] = ()) -> Sequence[Answer]:
+def until(row: Sequence[Answer], enough: float, weights: Sequence[float] = (), told: Told = itself) -> Sequence[Answer]:
     """The answers that are asked for, in order, until those so far are sure enough."""
     for count in range(1, len(row)):
-        if (pooled(row[:count], weights).confidence or 0.0) >= enough:
+        if (pooled(row[:count], weights, told).confidence or 0.0) >= enough:
             return row[:count]
     return row
 
@@ -115,7 +115,7 @@ def main() -> None:
     test, metric = read_test(given.rows), metrics_of(card)[0]
     rows = asyncio.run(answers(card, test, given.keep, given.fleet))
     print(HEAD.format(metric=metric.name))
-    for way in ways(card.members, rows, card.weights):
+    for way in ways(card.members, rows, card.weights, card.parts[0].form.told):
         print(line(way, test, metric))
     print(f"\n{len(rows)} rows; some member is right in {oracle(rows, test, metric):.3f}")
 

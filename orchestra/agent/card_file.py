@@ -157,7 +157,8 @@ def check_computed(file: CardFile, outputs: Schema, place: Place | None) -> None
     """Refuses fields that code cannot fill (A013)."""
     of_labels = all(rule.probability is not None for rule in file.computed.values())
     of_tables = set(FIELDS) <= set(outputs.get("properties", {}))
-    if file.computed and file.kind != "model" and not (file.kind == "encoder" and (of_labels or of_tables)):
+    sums = len(file.computed) == 1 and Form.of(outputs, file.computed, place).reckoned
+    if file.computed and file.kind != "model" and not (file.kind == "encoder" and (of_labels or of_tables or sums)):
         missing = [name for name in FIELDS if name not in outputs.get("properties", {})]
         nearly = file.kind == "encoder" and len(missing) < len(FIELDS) / 2
         hint = f"to read tables its output lacks {', '.join(missing)}: orchestra explain N147" if nearly else "kind: model"

@@ -107,6 +107,18 @@ class Form:
         """Whether probabilities are read."""
         return any(rule.probability is not None for rule in self.rules.values())
 
+    def told(self, output: Any) -> Any:
+        """What tells two outputs apart: not the expression where it has a value, for another one of that value says the same."""
+        if not isinstance(output, Mapping):
+            return output
+        ways = {rule.value for name, rule in self.rules.items() if rule.value is not None and number(output.get(rule.value)) is not None}
+        return {name: value for name, value in output.items() if name not in ways}
+
+    @property
+    def reckoned(self) -> str:
+        """The field that is an expression, and all that is written; empty where more is, or none is."""
+        return self.alone if self.alone in [rule.value for rule in self.rules.values()] else ""
+
     @property
     def one_token(self) -> bool:
         """Whether the first token of what a model writes tells all: a choice alone, whose probabilities are read, and no two begin alike.

@@ -138,6 +138,11 @@ class Encoder:
         first, *rest = self._tokenizer.encode(clean[: most * CHARACTERS]).ids
         return [first, *rest[:-1][: most - 2], rest[-1]]
 
+    def placed(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The tokens of a text, with the first and the last mark, and where each stands in it, in characters; marks nowhere."""
+        made = self._tokenizer.encode(text.encode("utf-8", "replace").decode("utf-8"))
+        return made.ids, made.offsets
+
     def pair(self, first: str, second: str) -> Pair:
         """Two texts, all of them."""
         made = self._tokenizer.encode(*(text.encode("utf-8", "replace").decode("utf-8") for text in (first, second)))

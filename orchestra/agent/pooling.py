@@ -8,9 +8,9 @@ should be.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from orchestra.values.json import canonical
 
@@ -23,18 +23,29 @@ class Answer:
     confidence: float | None
 
 
-def pooled(answers: Sequence[Answer], weights: Sequence[float] = ()) -> Answer:
-    """The likeliest of the members' answers, with its probability; of answers that are as likely the first.
+Told: TypeAlias = Callable[[Any], Any]
+"""What an answer says, where one thing can be said in several ways."""
+
+
+def itself(value: Any) -> Any:
+    """The answer, where nothing can."""
+    return value
+
+
+def pooled(answers: Sequence[Answer], weights: Sequence[float] = (), told: Told = itself) -> Answer:
+    """The likeliest of the members' answers, with its probability; of answers that are as likely the first, and of those that say the
+    same, which `told` tells, the surest.
 
     `weights` say what each counts, and may be more than there are answers: those of members that were not asked. Of a member that cannot
     tell how sure it is the answer counts nothing. Where none can tell, the first one's answer, as unsure as it was.
     """
     counts = weights[: len(answers)] or [1.0] * len(answers)
+    said = [canonical(told(answer.value)) for answer in answers]
     shares: dict[bytes, float] = {}
-    for answer, weight in zip(answers, counts, strict=True):
-        said = canonical(answer.value)
-        shares[said] = shares.get(said, 0.0) + (answer.confidence or 0.0) * weight / sum(counts)
+    for one, answer, weight in zip(said, answers, counts, strict=True):
+        shares[one] = shares.get(one, 0.0) + (answer.confidence or 0.0) * weight / sum(counts)
     if all(answer.confidence is None for answer in answers):
         return answers[0]
-    best = max(answers, key=lambda answer: shares[canonical(answer.value)])  # of those that are alike it finds the first
-    return Answer(best.value, min(1.0, shares[canonical(best.value)]))
+    best = max(said, key=lambda one: shares[one])  # of those that are alike it finds the first
+    surest = max((answer for one, answer in zip(said, answers, strict=True) if one == best), key=lambda answer: answer.confidence or 0.0)
+    return Answer(surest.value, min(1.0, shares[best]))

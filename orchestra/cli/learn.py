@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
 
 import typer
@@ -211,21 +212,19 @@ class Ends(NamedTuple):
 def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
     import asyncio
 
-    from orchestra.agent.spans import points
-    from orchestra.agent.tables import of_tables
     from orchestra.cli.progress import Waiting
     from orchestra.errors import InputError
     from orchestra.fleet.encoders import Encoders
     from orchestra.fleet.folders import Folders
     from orchestra.fleet.weights import Pantry
-    from orchestra.learn import intents, spans, tables
+    from orchestra.learn import intents, spans
     from orchestra.learn.dataset import DataSet
     from orchestra.learn.model import available
 
-    pointing = points(card)
-    available(spans.PACKAGES if pointing else intents.PACKAGES)
-    if pointing and ends.minutes is not None:
-        reason = f"{card.name} points at words: its training ends after epochs, not after minutes"
+    course = _course(card)
+    available(intents.PACKAGES if course is None else spans.PACKAGES)
+    if course is not None and ends.minutes is not None:
+        reason = f"{card.name} tells no labels: its training ends after epochs, not after minutes"
         raise InputError("N107", reason, hint="--epochs 3 instead of --minutes")
     rows, waiting = DataSet.load(data), Waiting()
     try:
@@ -239,9 +238,8 @@ def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
         teller.line(f"step {step.done}/{step.total}, loss {step.loss:.3f}")
 
     first = ends.start
-    if pointing:
-        course, most = (tables, tables.TOKENS) if of_tables(card) else (spans, spans.TOKENS)
-        passes = epochs or course.EPOCHS
+    if course is not None:
+        passes, most = epochs or course.EPOCHS, course.TOKENS
         lesson = spans.Training(card=card, data=rows, base=base, cache=cache, epochs=passes, seed=ends.seed, tokens=most, start=first)
         made, judged = course.run(lesson, tell, fresh=ends.fresh), "of the tune part"
     else:
@@ -254,6 +252,20 @@ def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
         made.write(out)
     shares = ", ".join(f"{name} {value:.3f}" for name, value in made.settled.accuracy.items())
     say(f"{out}: right {judged}: {shares or 'not known'}; orchestra learn promote {card.name} {out} --data {data}")
+
+
+def _course(card: Card) -> ModuleType | None:
+    """What trains an encoder that is no committee; None for one that is."""
+    from orchestra.agent.deduction import deduces
+    from orchestra.agent.spans import points
+    from orchestra.agent.tables import of_tables
+    from orchestra.learn import deduction, spans, tables
+
+    if of_tables(card):
+        return tables
+    if points(card):
+        return spans
+    return deduction if deduces(card) else None
 
 
 def _train_here(card: Card, data: Path, out: Path) -> None:

@@ -35,7 +35,7 @@ async def ask(call: Call, card: Card, do: Do) -> Done | Refused:
     asked = calls(call, card)
     parts = [part for part in card.parts if part.name in {one.name for one in asked}]
     weights = [weight for part, weight in zip(card.parts, card.weights, strict=False) if part in parts]
-    replies = await (_side_by_side(asked, do) if card.enough is None else _in_order(asked, weights, card.enough, do))
+    replies = await (_side_by_side(asked, do) if card.enough is None else _in_order(card, asked, weights, do))
     usage = _usage(replies, time.monotonic() - began)
     sent = _bytes(parts, [reply.sent for reply in replies])
     failed = next(((part, reply) for part, reply in zip(parts, replies, strict=False) if isinstance(reply, Refused)), None)
@@ -45,7 +45,7 @@ async def ask(call: Call, card: Card, do: Do) -> Done | Refused:
         received = _bytes(parts, [reply.received for reply in replies])
         return msgspec.structs.replace(refused, reason=reason, usage=usage, sent=sent, received=received)
     done = [reply for reply in replies if isinstance(reply, Done)]
-    best = _pooled(weights, done)
+    best = _pooled(card, weights, done)
     return Done(
         value=best.value,
         usage=usage,
@@ -97,21 +97,22 @@ async def _side_by_side(asked: Sequence[Call], do: Do) -> list[Done | Refused]:
     return [task.result() for task in tasks]
 
 
-async def _in_order(asked: Sequence[Call], weights: Sequence[float], enough: float, do: Do) -> list[Done | Refused]:
+async def _in_order(card: Card, asked: Sequence[Call], weights: Sequence[float], do: Do) -> list[Done | Refused]:
     """The replies of the first members, until one fails or an answer is probable enough. The time of the call is that of all."""
     replies: list[Done | Refused] = []
+    enough = 1.0 if card.enough is None else card.enough
     began = time.monotonic()
     for call in asked:
         left = None if call.timeout is None else max(SOON, call.timeout - (time.monotonic() - began))
         replies.append(await do(msgspec.structs.replace(call, timeout=left)))
         done = [reply for reply in replies if isinstance(reply, Done)]
-        if len(done) < len(replies) or (_pooled(weights, done).confidence or 0.0) >= enough:
+        if len(done) < len(replies) or (_pooled(card, weights, done).confidence or 0.0) >= enough:
             break
     return replies
 
 
-def _pooled(weights: Sequence[float], done: Sequence[Done]) -> Answer:
-    return pooled([Answer(reply.value, reply.confidence) for reply in done], weights)
+def _pooled(card: Card, weights: Sequence[float], done: Sequence[Done]) -> Answer:
+    return pooled([Answer(reply.value, reply.confidence) for reply in done], weights, card.parts[0].form.told)
 
 
 def _usage(replies: Sequence[Done | Refused], seconds: float) -> Usage:

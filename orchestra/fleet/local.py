@@ -25,6 +25,7 @@ from orchestra.values.types import Validator
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from orchestra.agent.encoder import Encoder
     from orchestra.fleet.encoders import Encoders
 
 HERE = "local"
@@ -184,18 +185,29 @@ class LocalWorkers:
 
                 return await asyncio.to_thread(Tagger.load, card)
             case "encoder":
-                from orchestra.agent.committee import Committee, base_of
-                from orchestra.agent.spans import Spans, points
-                from orchestra.agent.tables import Tables, of_tables
+                from orchestra.agent.committee import base_of
                 from orchestra.fleet.encoders import Encoders
 
                 if self._encoders is None:
                     self._encoders = Encoders() if self._open is None else self._open()
                 encoder = await self._encoders.encoder(card.model, base_of(card))
-                load = Tables.load if of_tables(card) else Spans.load if points(card) else Committee.load
-                return await asyncio.to_thread(load, card, encoder)
+                return await asyncio.to_thread(_reading(card), card, encoder)
             case "model" | "ensemble" | "python":
                 raise InputError("F201", f"{card.name} is no agent of this process", hint="ask the fleet")
+
+
+def _reading(card: Card) -> Callable[[Card, Encoder], Predictor]:
+    """What makes an agent of an encoder, by what the agent gives."""
+    from orchestra.agent.committee import Committee
+    from orchestra.agent.deduction import Deduction, deduces
+    from orchestra.agent.spans import Spans, points
+    from orchestra.agent.tables import Tables, of_tables
+
+    if of_tables(card):
+        return Tables.load
+    if points(card):
+        return Spans.load
+    return Deduction.load if deduces(card) else Committee.load
 
 
 def processors() -> int:

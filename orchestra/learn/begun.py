@@ -52,6 +52,8 @@ class Begun:
     """Of the arrays."""
     outputs: tuple[str, ...] = ()
     """What the rows of its head are, where they are known."""
+    headless: bool = False
+    """Whether a training goes on from its adapters alone."""
 
     @classmethod
     def of(cls, card: Card, folder: Path, base: Base) -> Begun:
@@ -66,6 +68,13 @@ class Begun:
         if layout.base.sha256 != base.sha256:
             raise InputError("N123", f"{folder} stands on another encoder than {card.model!r}", hint="train it from the start")
         return cls(folder, layout.format, layout.labels, arrays, layout.data, layout.sha256, layout.outputs)
+
+    def of_kind(self, format: str) -> Begun:
+        """The same where it is of this kind. Of another kind its adapters, which have learnt to read, for a head that begins anew."""
+        if self.format == format:
+            return self
+        adapters = {name: array for name, array in self.arrays.items() if name.startswith(("down.", "up."))}
+        return replace(self, arrays=adapters, headless=True)
 
     def with_outputs(self, wanted: Sequence[str]) -> Begun:
         """The same with a head of other outputs: those that it has go on, and the others begin at nothing.
@@ -90,6 +99,7 @@ class Begun:
         import torch
 
         taken = {name: torch.as_tensor(self._alone(name)).float() for name in self.arrays}
+        taken = {**member.arrays(), **taken} if self.headless else taken
         strange = sorted(name for name in {*taken, *member.learnt} if _shape(taken, name) != _shape(member.learnt, name))
         if strange:
             reason = f"{self.folder} has other arrays than are to be trained: {strange[0]} and {len(strange) - 1} more differ"

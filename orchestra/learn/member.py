@@ -86,7 +86,7 @@ class Epochs:
     def through(self, member: Adapted, pace: Pace, begin: Callable[[], None], told: Told) -> None:
         """Trains a member to the end, from its last checkpoint on; `begin` sets up one that has none. Raises `InputError` N140 for a
         checkpoint of another training."""
-        optimizer = _optimizer(member, pace.rate)
+        optimizer = _optimizer(member, pace)
         seeds = [pace.seed * 1000 + epoch for epoch in range(pace.epochs)]
         order = [(seed, at, batch) for seed in seeds for at, batch in enumerate(self.batches(seed))]
         if (first := _resumed(member, optimizer, self.checkpoint, self.plan)) == 0:
@@ -105,7 +105,7 @@ class Epochs:
     def _step(self, member: Adapted, optimizer: torch.optim.AdamW, batch: Sequence[int], rate: float) -> float:
         """The loss of a batch, which the member has learnt from."""
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         loss = self.loss(batch)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -152,11 +152,11 @@ def _batches(texts: Texts, size: int, seed: int) -> list[list[int]]:
     return made
 
 
-def _optimizer(member: Adapted, rate: float) -> torch.optim.AdamW:
+def _optimizer(member: Adapted, pace: Pace) -> torch.optim.AdamW:
     adapters = [array for name, array in member.learnt.items() if name.startswith(("down.", "up."))]
     head = [array for name, array in member.learnt.items() if not name.startswith(("down.", "up."))]
-    groups = [{"params": adapters, "weight_decay": DECAY}, {"params": head, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
+    groups = [{"params": adapters, "weight_decay": DECAY, "share": 1.0}, {"params": head, "weight_decay": 0.0, "share": pace.head}]
+    return torch.optim.AdamW(groups, lr=pace.rate, betas=(0.9, 0.98), fused=True)
 
 
 def _plan(texts: Texts, labels: Sequence[int], count: int, pace: Pace) -> str:
@@ -198,6 +198,7 @@ def _resumed(member: Adapted, optimizer: torch.optim.AdamW, path: Path, plan: st
     with torch.no_grad():
         for name, array in member.learnt.items():
             array.copy_(arrays[f"learnt.{name}"])
-            optimizer.state[array] = {key: arrays[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+            if f"step.{name}" in arrays:  # no batch so far may have had to do with it
+                optimizer.state[array] = {key: arrays[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
     torch.set_rng_state(chance)
     return steps

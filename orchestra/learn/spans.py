@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from orchestra.agent.encoder import Encoder
     from orchestra.learn.member import Step
-    from orchestra.learn.tuned import Frozen, Pace, Pointing
+    from orchestra.learn.tuned import Adapted, Frozen, Pace, Pointing
 
 PACKAGES = ("torch", "safetensors", "tokenizers", "threadpoolctl")
 ARRAYS = "spans.npz"
@@ -263,7 +263,7 @@ def batches(lengths: Sequence[int], seed: int) -> list[list[int]]:
     return made
 
 
-def arrays_of(member: Pointing) -> dict[str, NDArray[Any]]:
+def arrays_of(member: Adapted) -> dict[str, NDArray[Any]]:
     """What a member has learnt, as a card's arrays have it."""
     import numpy as np
 

@@ -37,6 +37,8 @@ class Pace:
 
     epochs: int = 6
     rate: float = 1e-3
+    head: float = 1.0
+    """What the rate is multiplied by for all that is no adapter."""
     rank: int = 32
     blocks: int = 3
     """The last blocks of the base, which are tuned."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from orchestra.agent.card import Card
+from orchestra.agent.computed import Form, Rule
 from orchestra.agent.ensemble import checked, joined
 from orchestra.agent.pooling import Answer, pooled
 from orchestra.agent.registry import Registry
@@ -72,6 +73,21 @@ def test_values_are_compared_by_what_they_say_and_not_by_the_order_of_their_fiel
     best = pooled([Answer({"a": 1, "b": 2}, 0.4), Answer({"c": 3}, 0.5), Answer({"b": 2, "a": 1}, 0.4)])
     assert best.value == {"a": 1, "b": 2}
     assert best.confidence == pytest.approx(0.8 / 3)
+
+
+def test_expressions_of_one_value_say_the_same_and_the_surest_is_theirs() -> None:
+    fields = {"expression": {"type": "string"}, "answer": {"type": ["number", "null"]}}
+    form = Form.of({"type": "object", "properties": fields}, {"answer": Rule(value="expression")})
+
+    def said(expression: str, sure: float) -> Answer:
+        return Answer(form.filled({"expression": expression}, None), sure)
+
+    answers = [said("5*4+9", 0.3), said("9+4*5", 0.4), said("5+4+9", 0.6), said("5/0", 0.1), said("6/0", 0.1)]
+    best = pooled(answers, told=form.told)
+    assert best.value == {"expression": "9+4*5", "answer": 29}
+    assert best.confidence == pytest.approx(0.7 / 5)
+    assert pooled(answers).value == {"expression": "5+4+9", "answer": 18}
+    assert form.told(answers[3].value) != form.told(answers[4].value), "what has no value is what it says"
 
 
 def test_a_probability_is_no_more_than_one() -> None:
