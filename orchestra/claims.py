@@ -6,10 +6,10 @@ it has evidence and a check that passed; every other one is unsupported and says
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Any, TypeAlias
 
@@ -22,7 +22,7 @@ from orchestra.places import Place, Span, TableCell, Texts, is_cell, is_citation
 from orchestra.values import arithmetic
 from orchestra.values.fields import EXPRESSION, is_share
 from orchestra.values.outcome import Value
-from orchestra.verify.numbers import Number, numbers
+from orchestra.verify.numbers import MAX_DIGITS, Number, numbers, stated
 from orchestra.verify.verdict import FAIL, PASS, UNKNOWN
 
 MAX_CLAIMS = 1_000
@@ -399,16 +399,15 @@ def _operand(operand: Fraction, places: Sequence[Place]) -> Operand:
 
 def _number(value: Any) -> Number | None:
     """The one number that a part states; None for another part."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, str):
+        found = numbers(value)
+        return found[0] if len(found) == 1 else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    try:
-        written = value if isinstance(value, str) else f"{Decimal(repr(value)).normalize():f}"
-    except InvalidOperation:
-        return None
-    found = numbers(written)
-    return found[0] if len(found) == 1 else None
+    shown = abs(value) < 10**MAX_DIGITS if isinstance(value, int) else math.isfinite(value)
+    return stated(value) if shown else None
 
 
 def _written(number: Fraction) -> str:
     """A number as people read it, to 12 digits."""
-    return str(number.numerator) if number.denominator == 1 else f"{float(number):.12g}"
+    return str(number.numerator) if number.denominator == 1 else arithmetic.shown(number)

@@ -88,18 +88,20 @@ async def test_of_several_readings_those_that_say_the_same_speak_for_the_answer(
     assert claim.value in {one.quote for one in claim.evidence if isinstance(one, Span)}
 
 
+TOLD: dict[str, Any] = {
+    "way": "difference",
+    "quotes": [],
+    "scale": "",
+    "cells": [[1, 1], [1, 2]],
+    "rows": [],
+    "column": None,
+    "condition": None,
+    "also": None,
+}
+
+
 async def test_a_sum_rests_on_its_expression_and_the_cells_of_its_operands(simulated: Simulated) -> None:
-    told: dict[str, Any] = {
-        "way": "difference",
-        "quotes": [],
-        "scale": "",
-        "cells": [[1, 1], [1, 2]],
-        "rows": [],
-        "column": None,
-        "condition": None,
-        "also": None,
-    }
-    reading = {**told, "expression": "1,200 - 1,000", "answer": 200}
+    reading = {**TOLD, "expression": "1,200 - 1,000", "answer": 200}
     simulated.answers({"table_reader": lambda call: Done(value=reading, confidence=0.9)})
     result = await simulated.run(simulated.find("financial_question"), question="What was the change in revenue?", table=TABLE)
     assert result.status == "done", result.outcome
@@ -112,6 +114,17 @@ async def test_a_sum_rests_on_its_expression_and_the_cells_of_its_operands(simul
     assert cell == TableCell("$1,200", 1, 1, "Revenue", "2019", "input.table[1][1]")
     assert answer.unsupported == ""
     assert "expression" not in by_path(result)
+
+
+async def test_no_digit_of_a_long_number_is_rounded_away_before_it_is_compared_with_its_expression(simulated: Simulated) -> None:
+    long = 12345678901234567890123456789012
+    for said, computed in ((long, 1), (long + 1, 0)):
+        reading = {**TOLD, "expression": f"{long + 1000} - 1,000", "answer": said}
+        simulated.answers({"table_reader": lambda call, reading=reading: Done(value=reading, confidence=0.9)})
+        table = [["", "2019", "2018"], ["Revenue", str(long + 1000), "$1,000"]]
+        result = await simulated.run(simulated.find("financial_question"), question="What was the change in revenue?", table=table)
+        evidence = by_path(result)["answer"].evidence if result.status == "done" else ()
+        assert [one.result for one in evidence if isinstance(one, Computation)] == [str(long)] * computed
 
 
 async def test_an_output_that_nothing_checked_is_unsupported_in_all_its_parts(simulated: Simulated) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -197,7 +196,7 @@ def _numbers_of(field: Field, held: Held | None = None) -> list[figures.Number]:
         known = [(day.start, day.start + len(day.text)) for day in days if held is not None and held.has(day)]
         stated = (number for number in figures.numbers(field.value, words=True) if _is_stated(number))
         return [number for number in stated if not any(a <= number.start < b for a, b in known)]
-    return [_shown_number(field.value)] if _is_figure(field) and _is_finite(field.value) else []
+    return [figures.stated(field.value)] if _is_figure(field) and _is_finite(field.value) else []
 
 
 def _is_figure(field: Field) -> bool:
@@ -219,20 +218,6 @@ def _is_stated(number: figures.Number) -> bool:
 
 def _days_of(field: Field) -> list[figures.Day]:
     return figures.days(field.value) if isinstance(field.value, str) else []
-
-
-def _shown_number(value: int | float) -> figures.Number:
-    """A JSON number as it is written: 134.9 has one decimal place, 135.0 none."""
-    text = repr(value)
-    if isinstance(value, int):
-        exact, places = Fraction(value), 0
-        if len(text.lstrip("-")) > figures.MAX_DIGITS:
-            return figures.numbers(text)[0]
-    else:
-        written = Decimal(text).normalize()
-        exponent = written.as_tuple().exponent
-        exact, places = Fraction(written), max(0, -exponent) if isinstance(exponent, int) else 0
-    return figures.Number(exact, exact, Fraction(1, 10**places), text=text)
 
 
 def _is_expression(field: Field) -> bool:

@@ -249,6 +249,23 @@ def _named(digits: str, text: str, start: int, begin: int) -> Number:
     return Number(value, value, Fraction(0), text=text, start=start, begin=begin, name=digits, parts=parts)
 
 
+def stated(value: int | float) -> Number:
+    """A finite JSON number as it is written: 134.9 has one decimal place, 135.0 none; no digit of an integer is rounded away.
+
+    Raises `ValueError` for an integer of thousands of digits.
+    """
+    text = repr(value)
+    if isinstance(value, int):
+        exact, places = Fraction(value), 0
+        if len(text.lstrip("-")) > MAX_DIGITS:
+            return numbers(text)[0]
+    else:
+        written = Decimal(text).normalize()
+        exponent = written.as_tuple().exponent
+        exact, places = Fraction(written), max(0, -exponent) if isinstance(exponent, int) else 0
+    return Number(exact, exact, Fraction(1, 10**places), text=text)
+
+
 def days(text: str) -> list[Day]:
     """The calendar dates of a text that exist, in their order."""
     found: list[Day] = []
