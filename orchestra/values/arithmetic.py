@@ -1,7 +1,8 @@
 """Recomputation: arithmetic done again, exactly, over fractions. Nothing is ever evaluated as Python.
 
 A text is parsed to Python's syntax tree, and the tree is walked by a closed `match`: numbers, `+ - * / // % **`, brackets, and
-the functions `abs min max sum mean round`, which rounds a half away from nought. Everything else is refused.
+the functions `abs min max sum mean round`, which rounds a half away from nought. Everything else is refused, and so is a comma of which
+nobody can tell whether it parts thousands or arguments, as in `max(100,200, 300)`.
 """
 
 from __future__ import annotations
@@ -73,11 +74,11 @@ def _plain(expression: str) -> str:
     if length > MAX_LENGTH and (length > MAX_SUM or _SUM.fullmatch(expression) is None):
         raise NotArithmetic(f"an expression of {length} characters; at most {MAX_LENGTH}")
     text = expression.strip().translate(str.maketrans("×·÷−–[]", "**/--()")).replace("^", "**")
-    text = re.sub(r"[$€£¥₹]\s*(?=[\d.])", "", text)
     if not re.search(r"[A-Za-z]", text):  # where there is no function, a comma between digits groups thousands
         text = re.sub(r"(?<![\d.])(\d{1,3})((?:,\d{3})+)(?![\d,])", _ungrouped, text)
     elif re.search(r",\s", text):  # and where arguments have a blank between them, one without it does
-        text = re.sub(r"(?<![\w.,])(\d{1,3})((?:,\d{3})+)(?!\d|,\d)", _ungrouped, text)
+        text = re.sub(r"(?<![\w.,])(?P<money>[$€£¥₹]\s*)?(?P<first>\d{1,3})(?P<rest>(?:,\d{3})+)(?!\d|,\d)", _among_arguments, text)
+    text = re.sub(r"[$€£¥₹]\s*(?=[\d.])", "", text)
     text = re.sub(r"(?<!\d)(\d+(?:\.\d+)?|\.\d+)\s*%(?=\s*(?:[-+*/),]|$))", r"(\1/100)", text)
     if _depth(text) > MAX_DEPTH:
         raise NotArithmetic(f"brackets nested deeper than {MAX_DEPTH}")
@@ -86,6 +87,14 @@ def _plain(expression: str) -> str:
 
 def _ungrouped(found: re.Match[str]) -> str:
     return found[0].replace(",", "")
+
+
+def _among_arguments(found: re.Match[str]) -> str:
+    """A number with thousands among the arguments of a function. `1,200` and `100,000` are ones; `100,200` may be two arguments."""
+    if len(found["first"]) == 3 and not found["money"] and ",0" not in found["rest"]:
+        plain, apart = _ungrouped(found), found[0].replace(",", ", ")
+        raise NotArithmetic(f"{found[0]} may be one number or several: write {plain}, or {apart}")
+    return _ungrouped(found)
 
 
 def _depth(text: str) -> int:
@@ -116,6 +125,8 @@ def _constant(node: ast.Constant, lines: list[bytes]) -> Fraction:
     if isinstance(node.value, bool | complex | str | bytes) or node.value is None or node.value is ...:
         raise NotArithmetic(f"{str(node.value)[:40]!r} is no number")
     written = lines[node.lineno - 1][node.col_offset : node.end_col_offset].decode()
+    if re.fullmatch(r"0[\d_]+", written):  # of `max(1,000,2,000)`, which has no argument of nought
+        raise NotArithmetic(f"{written[:40]} is no number of its own: write thousands without a comma")
     try:
         number = Decimal(written)
     except InvalidOperation as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from fractions import Fraction
 
 import pytest
@@ -76,6 +77,27 @@ def test_everything_else_is_refused(text: str) -> None:
 def test_no_text_makes_it_stumble(text: str) -> None:
     with contextlib.suppress(NotArithmetic):
         evaluate(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("max(100,200, 300)", "100,200 may be one number or several: write 100200, or 100, 200"),
+        ("max(1, 200,300)", "write 200300, or 200, 300"), ("sum(100,200,300 , 5)", "write 100200300, or 100, 200, 300"),
+        ("max(100,200.5, 300)", "100,200 may be"), ("max(1,000,2,000)", "000 is no number of its own"), ("mean(1,000)", "without a comma"),
+    ],
+)  # fmt: skip
+def test_a_comma_that_may_part_thousands_or_arguments_is_refused_with_a_word(text: str, says: str) -> None:
+    for read in (evaluate, results, operands):
+        with pytest.raises(NotArithmetic, match=re.escape(says)):
+            read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("sum(150,000, 200,000)", 350_000), ("max($100,200, $300)", 100_200), ("sum(100,050, 5)", 100_055)]
+)
+def test_a_comma_before_a_nought_or_behind_a_currency_parts_thousands(text: str, value: int) -> None:
+    assert evaluate(text) == value
 
 
 def test_the_operands_are_the_numbers_that_stand_there() -> None:
