@@ -44,12 +44,46 @@ _IN_NUMBER = re.compile(r"\d[.,'\u2019]\d")
 
 
 def whole(text: str, start: int, end: int) -> tuple[int, int]:
-    """A span of a text with all of the words and numbers that it has a part of: `$5.3M` for `$5.3`."""
-    while within(text, start):
+    """A span of a text with all of the words and numbers that it has a part of: `$5.3M` for `$5.3`, `can't` for `can`, `-5` for `5`.
+
+    Of a word with hyphens each part is one. A word ends in front of `'s`, with which none begins, and begins behind the `l'` of French.
+    """
+    while within(text, start) or _cut(text, start) or (start < len(text) and _apostrophe(text, start)):
         start -= 1
-    while within(text, end):
+    while within(text, end) or _cut(text, end):
         end += 1
     return start, end
+
+
+_PART = re.compile(r"\d[:\u00a0\u2007\u2009\u202f]\d")
+"""Digits of a time, and of thousands with a blank that does not break."""
+_MINUS = re.compile(r"(?:^|[\s([$€£¥])[-\u2212]\d")
+"""Of a number that is less than nothing; behind a digit or a letter it is a hyphen, and an en dash may be the dash of a range."""
+_HIDDEN = re.compile(r"\S[\u00ad\u200c\u200d\u2060]\S")
+"""Of a word with a hyphen that is not seen, or a mark that joins or parts letters."""
+_CLITIC = re.compile(r"(?:s|t|d|m|ll|re|ve)(?![^\W_])", re.IGNORECASE)
+"""What stands behind an apostrophe, and is no word of its own."""
+_NEGATED = re.compile(r"n['\u2019]t(?![^\W_])", re.IGNORECASE)
+_NAME = re.compile(r"(?<![^\W_])[DO]['\u2019][A-Z]")
+
+
+def _cut(text: str, at: int) -> bool:
+    """Whether a place is inside a number or a word, of those that a quote may yet be cut out of: `10:30`, `-5`, `can't`."""
+    if not 0 < at < len(text):
+        return False
+    around = text[max(0, at - 2) : at + 1], text[at - 1 : at + 2]
+    if any(_PART.fullmatch(one) or _HIDDEN.fullmatch(one) for one in around) or _MINUS.fullmatch(around[0]):
+        return True
+    behind = not _apostrophe(text, at)
+    if behind and not _apostrophe(text, at - 1):
+        return False
+    letter = at - 1 - behind  # the one before the apostrophe
+    return any(one.match(text, letter) for one in (_NEGATED, _NAME)) or (behind and _CLITIC.match(text, at) is not None)
+
+
+def _apostrophe(text: str, at: int) -> bool:
+    """Whether an apostrophe stands at a place, between two letters."""
+    return text[at] in "'\u2019" and text[max(0, at - 1) : at].isalpha() and text[at + 1 : at + 2].isalpha()
 
 
 def _of_word(text: str, at: int) -> bool:

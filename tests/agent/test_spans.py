@@ -162,6 +162,37 @@ def test_the_probability_is_that_of_the_span_among_all(encoder: Encoder) -> None
     assert chosen(encoder, ([1, 0], [1, 0]), silence=0.5, heat=4)[1] < sure
 
 
+class Chosen(Spans):
+    """A reader that always points to the same characters."""
+
+    span: tuple[int, int] | None = None
+
+    def choose(self, read: Any) -> tuple[tuple[int, int] | None, float]:
+        return self.span, 0.5
+
+
+@pytest.mark.parametrize(
+    ("passage", "part", "answer"),
+    [
+        ("the tower was built", "ow", "tower"), ("the tower was built", "tower wa", "tower was"), ("built in 1889.", "88", "1889"),
+        ("we can't stop", "can", "can't"), ("we can't stop", "'", "can't"), ("we can’t go", "t", "can’t"), ("they're in", "re", "they're"),
+        ("the house of O'Neill", "Neill", "O'Neill"), ("the house of O’Neill", "O", "O’Neill"), ("Eiffel's tower", "iffel", "Eiffel"),
+        ("Eiffel’s tower", "s", "Eiffel’s"), ("dans l'été", "ét", "été"), ("the dogs' tails", "og", "dogs"), ("rock 'n' roll", "n", "n"),
+        ("a well-known tower", "now", "known"), ("a well-known tower", "ell-kn", "well-known"), ("state-of-the-art", "of", "of"),
+        ("co\u00adoperate", "op", "co\u00adoperate"), ("at −5 °C", "5", "−5"), ("COVID-19", "9", "19"), ("2010-15", "5", "15"),
+        ("at 10:30 pm", "30", "10:30"), ("$5.3M of", "5.3", "5.3M"), ("12\u00a0345 men", "345", "12\u00a0345"),
+        ("塔は1889年に建てられた", "88", "1889"), ("東京タワーが好き", "タワ", "タワ"), ("ภาษาไทย", "ไท", "ไท"),
+        ("कि\u200dताब है", "त", "कि\u200dताब"),
+    ],
+)  # fmt: skip
+def test_an_answer_has_all_of_the_words_that_it_has_a_part_of(encoder: Encoder, passage: str, part: str, answer: str) -> None:
+    made = Chosen(Layout.model_validate(layout() | {"sha256": "0" * 64}), arrays(), encoder)
+    made.span = (passage.index(part), passage.index(part) + len(part))
+    assert made.predict({"question": "what", "context": passage}) == ({"answer": answer}, 0.5)
+    made.span = None
+    assert made.predict({"question": "what", "context": passage}) == ({"answer": None}, 0.5)
+
+
 # Cards
 
 

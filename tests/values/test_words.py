@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestra.agent.table_ways import figure
 from orchestra.values.words import whole
@@ -15,6 +17,18 @@ from orchestra.values.words import whole
 def test_a_span_takes_in_the_words_that_it_cuts(text: str, part: str, said: str) -> None:
     at = text.index(part)
     assert text[slice(*whole(text, at, at + len(part)))] == said
+
+
+@given(
+    st.text(max_size=12) | st.text(st.sampled_from("aOtsN\u0301½1.,'’5 -−:_\u00ad佐한"), max_size=12),
+    st.integers(0, 12),
+    st.integers(0, 12),
+)
+def test_a_whole_span_holds_the_span_and_is_whole(text: str, one: int, other: int) -> None:
+    start, end = sorted((min(one, len(text)), min(other, len(text))))
+    first, last = whole(text, start, end)
+    assert 0 <= first <= start <= end <= last <= len(text)
+    assert whole(text, first, last) == (first, last)
 
 
 @pytest.mark.parametrize(
