@@ -45,6 +45,7 @@ CHECKED_BY = (
     "verify/rule.py",
     "verify/verdict.py",
     "values/arithmetic.py",
+    "values/digits.py",
     "values/fields.py",
     "values/validator.py",
     "values/words.py",

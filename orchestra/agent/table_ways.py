@@ -8,8 +8,8 @@ from fractions import Fraction
 from typing import Final
 
 from orchestra.agent.units import UNITS
-from orchestra.values.arithmetic import NotArithmetic, evaluate
-from orchestra.values.digits import RUN, plain
+from orchestra.values.arithmetic import MAX_EXPONENT, NotArithmetic, evaluate
+from orchestra.values.digits import LAKHS, MINUS, RUN, clear, even, named, plain, worth
 from orchestra.values.measure import Spelling, measures, spelling
 
 CELLS, TEXT, COUNT, MOST, LEAST = "cells", "text", "count", "most", "least"
@@ -42,8 +42,8 @@ rows that are counted, compared or bounded, by which column they are compared, t
 hold as well."""
 
 _DIGITS = r"-?\d[\d,]*(?:\.\d+)?"
-_FIGURE = re.compile(rf"\(?\s*(?P<sign>[-−–])?\s*[$€£¥]?\s*(?P<digits>{RUN})\s*%?\s*\)?")
-_LAKHS = re.compile(r"\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?")
+_FIGURE = re.compile(rf"\(?\s*(?P<sign>[{MINUS}])?\s*[$€£¥]?\s*(?P<digits>{RUN})\s*%?\s*\)?")
+_LAKHS = re.compile(LAKHS)
 """A figure with commas as India has them, which no expression has; those of others stay, and so do lists such as `1,2,3`."""
 _NAMED = re.compile(r"(?<![^\W\d_])(?!(?:[A-Z]{3}|[Kk]r|Rs|Kč|zł|Ft)(?![^\W\d_]))[^\W\d_]+")
 """A word that is no currency: behind it two numbers with a blank between them are two, as in `Boeing 737 800`."""
@@ -70,8 +70,9 @@ def figure(text: str, *, points: bool = False) -> str | None:
     """The first figure of a text as an expression has it: without its currency, negative behind a minus or in brackets. None without.
 
     A time of the day is its minutes, `(9 * 60 + 15)`, so that a difference of two says how long something takes. `points` says whether
-    points stand between thousands where the figure leaves it open.
+    points stand between thousands where the figure leaves it open. A version is no figure, nor is what no decimal says, such as `⅓`.
     """
+    text = even(text)
     if (clock := _CLOCK.fullmatch(text.strip())) is not None:
         half = (clock["half"] or "").lower()
         hour = 0 if half and int(clock["hour"]) == 12 else int(clock["hour"])
@@ -83,6 +84,8 @@ def figure(text: str, *, points: bool = False) -> str | None:
     if " " in run and _NAMED.search(text[: found.start("digits")]):
         run = run.partition(" ")[0]
     digits = plain(run, points=points)
+    if named(run) or len(digits) > MAX_EXPONENT or (clear(run) and Fraction(digits) != worth(run, points=points)[0]):
+        return None
     digits = re.sub(r"^0+(?=\d)", "", run if digits == run.replace(",", "") and not _LAKHS.fullmatch(run) else digits)
     bracketed = found[0].lstrip().startswith("(") and _AROUND.fullmatch(text[: found.start()] + text[found.end() :]) is not None
     signed = found["sign"] is not None and not text[: found.start("sign")].strip(" $€£¥(")
@@ -119,7 +122,7 @@ def span(texts: Sequence[str], spelt: Spelling | None = None) -> tuple[int, int]
 
 
 def _worth(figure: str) -> Fraction:
-    """What a figure is worth; nothing where it cannot be computed with, as digits of other scripts."""
+    """What a figure is worth; nothing where it cannot be computed with, as a list."""
     try:
         return evaluate(figure)
     except NotArithmetic:

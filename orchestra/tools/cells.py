@@ -61,8 +61,8 @@ def _is_figure(text: str) -> bool:
 
 
 def _values(number: Number) -> tuple[Fraction, ...]:
-    """What a number may be written as in an expression; brackets are a minus, or are not."""
-    return (number.value, number.plain, abs(number.value), abs(number.plain))
+    """What a number may be written as in an expression; brackets are a minus, or are not. A column may say that `1.234` is a thousand."""
+    return (number.value, number.plain, abs(number.value), abs(number.plain), *(() if number.name else number.parts))
 
 
 def _operands(expression: str | None) -> list[Fraction]:

@@ -1,4 +1,4 @@
-"""Measures: what the cells of a column are put in order by, such as sums of money, times of a day, durations and dates.
+"""Measures: what the cells of a column are put in order by, such as sums of money, times of a day, durations, dates and versions.
 
 A column is measured as one: what stands in it says whether `9.40` is a price or a time, `1.234` more than a thousand and `1/2/2024` in
 January, and the unit of most cells is that of all.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple, TypeAlias
 
-from orchestra.values.digits import RUN, plain, pointed
+from orchestra.values.digits import LETTERS, MINUS, RUN, SCALE, SCALES, clear, even, named, pointed, worth
 
 MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 MONTH_WORDS: Final = (
@@ -20,19 +20,14 @@ MONTH_WORDS: Final = (
 """Names of months, short and long, as a pattern."""
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAYS: Final = "mon(?:day)?s? tue(?:s|sday|sdays)? wed(?:nesday)?s? thu(?:r|rs|rsday|rsdays)? fri(?:day)?s? sat(?:urday)?s? sun(?:day)?s?"
-GREAT: Final = {
-    **dict.fromkeys(("thousand", "tsd"), 1e3),
-    **dict.fromkeys(("million", "mn", "mln", "mio"), 1e6),
-    **dict.fromkeys(("billion", "bn", "bln", "mrd"), 1e9),
-    "trillion": 1e12,
-}
-"""Words behind a number that multiply it; a letter alone may be a unit."""
-LETTERS: Final = {"k": 1e3, "m": 1e6, "b": 1e9}
-"""Letters that do where a currency stands before, or where all numbers of a column have one."""
+GREAT: Final = {word: 10.0**power for word, power in SCALES.items() if word not in ("hundred", "lakh", "crore", "tn") and word[-1] != "s"}
+"""Words in the head of a column or in a limit that multiply its numbers: not those that are names of other things as well."""
 ABOVE, FROM, BELOW, UPTO = "above", "from", "below", "upto"
 BOUNDS: Final = (ABOVE, FROM, BELOW, UPTO)
 """What a limit may be: `from` and `upto` are with it, `above` and `below` without."""
 _Kind: TypeAlias = Callable[[str], float | None]
+MAX_POWER = 256
+"""Powers of ten that are measured are below it."""
 LEAST_SHARE = 0.5
 """Of a column's texts that a kind of measure must read."""
 
@@ -61,13 +56,15 @@ _DAY = re.compile("(" + _DAYS.replace(" ", "|") + r")\b.*", re.IGNORECASE)
 _NUMBER = re.compile(rf"(?P<parts>\d{{1,6}}['’′]\d{{1,2}}(?!\d))|(?P<digits>{RUN})")
 """A number; minutes and seconds, such as `4'35`, are in the order of their digits."""
 _CURRENCY = r"(?:[$€£¥₹]|(?<![A-Z])(?:USD|EUR|GBP|CHF|JPY|CNY|INR|CAD|AUD)(?![A-Z]))"
-_PRICE, _PRICED = re.compile(rf"{_CURRENCY}[\s(]*[-−–]?\s*$"), re.compile(rf"\s?[kmbKMB]\s?{_CURRENCY}")
+_PRICE, _PRICED = re.compile(rf"{_CURRENCY}[\s(]*[{MINUS}]?\s*$"), re.compile(rf"\s?(?:mm|[kmbKMB])\s?{_CURRENCY}")
 """What stands before a sum of money, and behind one with a letter."""
-_LETTER = re.compile(r"(?P<letter>[kmb])(?![\w²³/])|\s(?P<apart>[kmb])[\s+).]*$", re.IGNORECASE)
-_LETTERED = re.compile(rf"[-−–+~<>≈(]?\s?{RUN}(?P<letter>[kKMB]?)\+?\)?")
+_LETTER = re.compile(rf"(?P<letter>mm|[kmb])(?:(?![\w²³/])|(?={_CURRENCY}))|\s(?P<apart>mm|[kmb])\s?{_CURRENCY}?[\s+).]*$", re.IGNORECASE)
+_SCALED = re.compile(rf"[\s)+$€£¥]*(?:(?<=\d)-)?(?P<scale>{SCALE})(?!\w)(?:\s(?P<more>{SCALE})(?!\w))?", re.IGNORECASE)
+_LETTERED = re.compile(rf"[{MINUS}+~<>≈(]?\s?{RUN}(?P<letter>[kKMB]?)\+?\)?")
 """A number and perhaps such a letter, and nothing else; a small `m` is a metre."""
-_MINUS = re.compile(r"[$€£¥]?\s*(?:\(?\s*[$€£¥]?\s*[-−–]\s*[$€£¥]?|\(\s*[$€£¥]?)\s*")
+_MINUS = re.compile(rf"[$€£¥]?\s*(?:\(?\s*[$€£¥]?\s*[{MINUS}]\s*[$€£¥]?|\(\s*[$€£¥]?)\s*")
 """What stands before a number that is less than nothing, and nothing else does."""
+_VERSION = re.compile(r"v?(\d{1,3}(?:\.\d{1,3}){0,3})", re.IGNORECASE)
 _HOURS, _MINUTES = re.compile(r"\b(?:h|hrs?|hours?)\b", re.IGNORECASE), re.compile(r"\b(?:min|mins|minutes?)\b", re.IGNORECASE)
 """Units of durations in the head of a column."""
 
@@ -98,10 +95,12 @@ def measures(column: Sequence[str], spelt: Spelling | None = None) -> list[float
 
 def _read(column: Sequence[str], spelt: Spelling) -> tuple[_Kind | None, list[float | None]]:
     """How a column is measured, and the measures."""
-    texts = [" ".join(text.split()) for text in column]
+    texts = [" ".join(even(text).split()) for text in column]
     filled = [text for text in texts if any(letter.isalnum() for letter in text)]
-    readers: dict[_Kind, _Kind] = {kind: kind for kind in (_clock, _date, _lap, _duration, _day, _number)}
+    readers: dict[_Kind, _Kind] = {kind: kind for kind in (_clock, _date, _lap, _duration, _day)}
     readers[_date] = partial(_date, month_first=spelt.month_first)
+    if any(named(text.lower().removeprefix("v")) for text in texts):
+        readers[_version] = _version
     readers[_number] = partial(_number, points=spelt.points, lettered=_lettered(filled))
     for kind, reader in readers.items():
         read = [reader(text) if text in filled else None for text in texts]
@@ -117,8 +116,9 @@ def within(column: Sequence[str], limit: str, bound: str, head: str = "", spelt:
     `bound` is one of `BOUNDS`, `head` the column's, which may tell a unit (`Duration (min)`), `spelt` as for `measures`. None where the
     limit is no measure of the column's kind: a time of the day beside prices.
     """
+    column = [even(one) for one in column]
     kind, read = _read(column, spelt := spelt or spelling(column))
-    text = " ".join(limit.lower().replace(" of ", " ").split())
+    text = " ".join(even(limit).lower().replace(" of ", " ").split())
     if kind is None or bound not in BOUNDS:
         return None
     if kind is _date:
@@ -135,7 +135,7 @@ def within(column: Sequence[str], limit: str, bound: str, head: str = "", spelt:
 
 
 def _limit(kind: _Kind, column: Sequence[str], limit: str) -> float | None:
-    """What a limit is among times, durations, laps and days of the week; None where it is none."""
+    """What a limit is among times, durations, laps, versions and days of the week; None where it is none."""
     if (clock := re.fullmatch(r"(\d{1,2})(?:\.([0-5]\d))?", limit)) is not None and kind is _clock:
         hour = int(clock[1])
         late = 0 < hour < 12 and all(value is None or value >= 720 for value in map(kind, column))  # “after 5” of an afternoon
@@ -272,12 +272,28 @@ def _day(text: str) -> float | None:
     return None if found is None else float(DAYS.index(found[1][:3].lower()))
 
 
+def _version(text: str) -> float | None:
+    """A version or an address: `3.9` is before `3.10.1`."""
+    found = _VERSION.fullmatch(text)
+    if found is None:
+        return None
+    parts = [int(part) for part in found[1].split(".")]
+    return float(sum(part * 1000 ** (3 - at) for at, part in enumerate(parts)))
+
+
 def _number(text: str, *, points: bool = False, lettered: bool = False) -> float | None:
+    """What a number says; None for a list of several, such as `1,2,3`, and for a version."""
     found = _NUMBER.search(text)
     if found is None:
         return None
-    digits = re.sub(r"\D", "", found[0]) if found["parts"] else plain(found[0], points=points)
-    value = float(digits) * _times(text, found, lettered=lettered)
+    if found["parts"]:  # feet and inches too: those under ten come before
+        first, second = re.split(r"['’′]", found[0])
+        value = int(first) * 100.0 + int(second)
+    elif clear(found[0], points=points) and abs(exact := worth(found[0], points=points)[0]) < 10**MAX_POWER:
+        value = float(exact)
+    else:
+        return None
+    value *= _times(text, found, lettered=lettered)
     return -value if _MINUS.fullmatch(text[: found.start()]) else value
 
 
@@ -286,8 +302,9 @@ def _times(text: str, found: re.Match[str], *, lettered: bool) -> float:
     rest = text[found.end() :]
     letter = _LETTER.match(rest)
     if letter is not None and ((lettered and letter["letter"]) or _PRICE.search(text[: found.start()]) or _PRICED.match(rest)):
-        return LETTERS[(letter["letter"] or letter["apart"]).lower()]
-    return GREAT.get(rest.strip(" )+$€£¥").lower().split(" ")[0].rstrip(".,").removesuffix("s"), 1.0)
+        return 10.0 ** LETTERS[(letter["letter"] or letter["apart"]).lower()]
+    scaled = _SCALED.match(text, found.end())
+    return 1.0 if scaled is None else 10.0 ** (SCALES[scaled["scale"].lower()] + SCALES.get((scaled["more"] or "").lower(), 0))
 
 
 def _lettered(column: Sequence[str]) -> bool:

@@ -153,7 +153,8 @@ def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[Source, ..
     Gives the first place of each number that is there, and of each operand, under the path of its field.
     """
     held = Held(evidence)
-    computed = _computed(value, schema, [number for number, _ in held.places])
+    expressions = [field.value for field in fields(value, schema) if _is_expression(field)]
+    computed, perhaps = (_computed(expressions, held, parts=parts) for parts in (False, True))
     doubt = ""
     found: list[Evidence] = []
     for field in fields(value, schema):
@@ -165,7 +166,10 @@ def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[Source, ..
             if (there := held.find(number)) is not None:
                 found.append(_placed(*there, field))
             elif not any(arithmetic.close(number.value, number.step, v) for v in computed):
-                if not (why := held.doubt(number)):
+                why = held.doubt(number)
+                if any(arithmetic.close(number.value, number.step, v) for v in perhaps):
+                    why = why or f"{number.text} is computed from a number of the evidence that may be read in two ways"
+                if not why:
                     return failed("numbers", f"{number.text} in {field.path or 'the answer'} is not in the evidence")
                 doubt = doubt or why
         for day in _days_of(field):
@@ -224,18 +228,19 @@ def _is_expression(field: Field) -> bool:
     return isinstance(field.value, str) and (field.is_format(EXPRESSION) or field.name == EXPRESSION)
 
 
-def _computed(value: Any, schema: dict[str, Any], known: list[figures.Number]) -> list[Fraction]:
-    """What the attached expressions give whose operands the evidence has."""
-    expressions = [field for field in fields(value, schema) if _is_expression(field)]
+def _computed(expressions: Sequence[str], held: Held, *, parts: bool) -> list[Fraction]:
+    """What the attached expressions give whose operands the evidence has; with `parts`, as a number or as what else its digits may say."""
     if not expressions:
         return []
-    forms = ((number.value, number.plain, abs(number.value), abs(number.plain)) for number in known)
-    plain = {fraction for form in forms for fraction in form} | set(_CONSTANTS)
+    known = [number for number, _ in held.places]
+    plain = {form for one in known for number in (one.value, one.plain) for form in (number, abs(number))} | set(_CONSTANTS)
+    if parts:
+        plain |= {form for one in known if not one.name for form in one.parts}
     results: list[Fraction] = []
-    for field in expressions:
+    for expression in expressions:
         try:
-            if all(operand in plain for operand in arithmetic.operands(field.value)):
-                results += arithmetic.results(field.value)
+            if all(operand in plain for operand in arithmetic.operands(expression)):
+                results += arithmetic.results(expression)
         except arithmetic.NotArithmetic:
             continue
     return results + [result * 100 for result in results]

@@ -1,31 +1,28 @@
 """Numbers and dates as texts write them: thousands, decimals, %, k/m/bn, currencies, small number words, calendar dates.
 
-Thousands and decimals are read as English writes them where it is not plain that they are not: `1.234` is a decimal, `1.234,56` and
-`1.234.567` are not. What is no quantity, such as a version, an address or a very long row of digits, is compared as it stands.
+Figures are those of `orchestra.values.digits`. Thousands and decimals are read as English writes them where it is not plain that they are
+not: `1.234` is a decimal, `1.234,56` and `1.234.567` are not. A comma as in `12,5` is a decimal one where nothing else stands in the text,
+and beside a unit or a currency; elsewhere it parts two numbers. What is no quantity, such as a version, an address or a very long row of
+digits, is compared as it stands.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction
 
+from orchestra.values.digits import COMMA, COMMAED, JOINED, LAKHS, LETTERS, MINUS, NAME, POINTED, POWER, SCALE, SCALES, VULGAR, even, worth
+from orchestra.values.words import UNSPACED
 from orchestra.verify.number_words import written
 
 MAX_DIGITS = 40
 """Longer runs of digits are identifiers, compared as they stand."""
 
-_SCALES = {
-    "hundred": 2, "thousand": 3, "thousands": 3, "lakh": 5, "lakhs": 5, "mn": 6, "mln": 6, "mio": 6, "million": 6, "millions": 6,
-    "crore": 7, "crores": 7, "bn": 9, "bln": 9, "mrd": 9, "billion": 9, "billions": 9, "tn": 12, "trillion": 12, "trillions": 12,
-}  # fmt: skip
-_LETTERS = {"k": 3, "m": 6, "mm": 6, "b": 9}
-"""Scales only where they are glued to the digits, or beside a currency: `324 m` is a height."""
 _CURRENCIES = {
     "$": "USD", "us$": "USD", "usd": "USD", "dollar": "USD", "dollars": "USD",
     "€": "EUR", "eur": "EUR", "euro": "EUR", "euros": "EUR",
@@ -37,48 +34,42 @@ _MONTH_NAMES = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december",
 )  # fmt: skip
 _MONTHS = {name[:width]: month for month, name in enumerate(_MONTH_NAMES, start=1) for width in (3, len(name))} | {"sept": 9}
-_MINUS = "-−–‒‑﹣－"
 _DASHES = frozenset("–‒")
 """What is a dash rather than a minus; and yet texts write `–5 °C`."""
-_VULGAR = "\u00bc-\u00be\u2150-\u215e\u2189"
-_SCALE = "|".join(sorted(_SCALES, key=len, reverse=True))
 _CURRENCY = "|".join(re.escape(name) for name in sorted(_CURRENCIES, key=len, reverse=True))
-_NOT_DIGIT = re.compile(r"\D")
+_ENDS_IN_UNIT = r"(?=[^\S\n]?[a-z])(?![^\S\n](?:and|or|to|und|oder|bis|et|ou|y|o|e)\b)"
+"""A word behind a figure, which joins no other one to it."""
 _NUMBER = re.compile(
-    rf"""(?:(?<!\w)|(?<=\dx)|(?<=\dT)(?=\d\d:))
+    rf"""(?P<alone>\A)?(?:(?<!\w)|(?<=[{UNSPACED}\uac00-\ud7a3])|(?<=\dx)|(?<=\dT)(?=\d\d:)|(?<=\dh)(?=[0-5]\d(?!\w)))
     (?P<open>\(\s?)?
-    (?:(?P<sign>[{_MINUS}+])(?P<apart>\s?))?
+    (?:(?P<sign>[{MINUS}+])(?P<apart>\s?))?
     (?:(?P<before>US\$|[$€£¥₹]|usd|eur|gbp|chf|jpy|inr|cny|rmb)\s?)?
-    (?P<sign2>[{_MINUS}])?
+    (?P<sign2>[{MINUS}])?
     (?:v(?=\d+\.\d))?
     (?P<digits>(?<!\d\.)(?:
-        (?P<grouped>(?!0)\d{{1,3}}(?:
-            (?:\.\d{{3}}){{2,}}(?:,\d+)?(?!\d|[.,]\d)
-          | \.\d{{3}},\d+(?!\d|[.,]\d)
-          | (?:,\d{{3}})+(?!\d)(?:\.\d+)?
-          | (?(before)(?:,\d{{2}})+,\d{{3}}(?![\d,])(?:\.\d+)?|(?!))
-          | (?:['’]\d{{3}})+(?!\d)(?:[.,]\d+)?
-          | (?:[ \xa0\u2009\u202f]\d{{3}})+(?!\d)(?:\.\d+|,\d{{1,2}}(?![,\d]))?))
-      | (?P<name>\d+(?:\.\d+){{2,}})
-      | (?P<comma>(?<!\d,)(?:\d+,\d{{1,2}}|0,\d+)(?!\d|[.,]\d)
-            (?(before)|(?=[^\S\n]?[%‰％°€£¥₹$a-z])(?![^\S\n](?:and|or|to|und|oder|bis|et|ou|y|o|e)\b)))
-      | (?P<vulgar>(?:\d+|\d{{1,3}}[^\S\n])?[{_VULGAR}])
+        {POINTED} | {COMMAED} | (?P<joined>{JOINED})
+      | (?P<name>{NAME})
+      | (?P<comma>(?<!\d,)(?:
+            (?:{COMMA}|{LAKHS})(?(before)|(?:(?=[^\S\n]?[%‰°€£¥₹$])|(?(alone)(?=\s*\Z)|(?!))))
+          | (?:0,\d+|\d+,\d{{1,2}}|{LAKHS})(?!\d|[.,]\d){_ENDS_IN_UNIT}))
+      | (?P<vulgar>{VULGAR})
       | (?<![\w.])\.\d+(?!\.\d)
-      | \d+(?:\.\d+)?(?:e(?P<exponent>[+-]?\d{{1,3}})(?!\w|\.\d))?
+      | \d+(?:\.\d+)?(?:{POWER})?
     ))
-    (?:(?:\s|-)?(?P<scale>{_SCALE})(?!\w)(?:\s(?P<scale2>{_SCALE})(?!\w))?
+    (?:(?:\s|-)?(?P<scale>{SCALE})(?!\w)(?:\s(?P<scale2>{SCALE})(?!\w))?
      | (?P<glued>mm|[kmb])(?!\w)
      | [^\S\n](?P<letter>(?(before)(?:mm|[kmb])(?!\w)
         |(?:(?-i:mm?|[MBK])|(?:mm|[kmb])(?=\s?(?:{_CURRENCY})(?!\w)))(?!\w)(?!\.\s*(?-i:[A-Z])))))?
-    (?:\s?(?P<percent>[%％‰]|pct(?!\w)|per\s?cent(?!\w)|percentage\spoints?(?!\w)))?
+    (?:\s?(?P<percent>[%‰]|pct(?!\w)|per\s?cent(?!\w)|percentage\spoints?(?!\w)))?
     (?:\s?(?P<after>{_CURRENCY})(?!\w))?
     (?P<ordinal>(?<=\d)(?:st|nd|rd|th)(?!\w))?
     (?P<close>\))?
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+_TWO_OR_ONE = re.compile(rf"(?<!\d,)(?:{COMMA}|{LAKHS})")
 _DOTTED_DATE = re.compile(r"\d{1,2}\.\d{1,2}\.\d{4}|\d{4}\.\d{2}\.\d{2}")
-_ENDS_A_NUMBER = frozenset("%‰％°€£$¥₹)]")
+_ENDS_A_NUMBER = frozenset("%‰°€£$¥₹)]")
 _MONTH = "|".join(sorted(_MONTHS, key=len, reverse=True))
 _DATES = tuple(
     re.compile(rf"(?<!\w)(?<!\d\.){pattern}(?:(?!\w)|(?=T\d\d))", re.IGNORECASE)
@@ -117,7 +108,8 @@ class Number:
     name: str = ""
     """What is compared as it stands, such as `3.11.9`; its value is one that no decimal has."""
     parts: tuple[Fraction, ...] = ()
-    """What else its digits may say: the two numbers of `3,5 of`, and the beginnings of a name."""
+    """What else its digits may say: the two numbers of `3,5 of` and of `737 800`, the one that `3,5` is for others, the thousands of
+    `1.234`, and the beginnings of a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,16 +134,19 @@ class Day:
 
 def numbers(text: str, *, words: bool = False) -> list[Number]:
     """The numbers of a text in their order; with `words`, written-out ones such as `twenty-one` too."""
-    known: dict[str | tuple[str, bool, bool], Number] = {}
+    known: dict[tuple[str, bool, bool, str], Number] = {}
     found: list[Number] = []
-    for match in _NUMBER.finditer(text):
+    plain = even(text)
+    for match in _NUMBER.finditer(plain):
         if match["name"] and _DOTTED_DATE.fullmatch(match["name"]):
             found += _dated(match)
             continue
         minus, dashed = _sign(match)
-        key = (match[0], minus, dashed) if match["sign"] else match[0]
+        listed = _TWO_OR_ONE.match(plain, match.start("digits")) if plain[match.end() : match.end() + 1] == "," else None
+        shown = text[match.start() : match.end()]
+        key = (shown, minus, dashed, listed[0] if listed else "")
         if (number := known.get(key)) is None:
-            number = known[key] = _number(match, minus=minus, dashed=dashed)
+            number = known[key] = _number(match, shown, listed, minus=minus, dashed=dashed)
         elif number.start != match.start("digits"):  # read before: only its place is another
             moved = match.start("digits") - number.start
             number = replace(number, start=number.start + moved, begin=number.begin + moved)
@@ -192,53 +187,47 @@ def _sign(match: re.Match[str]) -> tuple[bool, bool]:
     return not (ends and sign in _DASHES), ends or sign in _DASHES
 
 
-def _number(match: re.Match[str], *, minus: bool, dashed: bool) -> Number:
-    text, begin, start, digits = match[0], match.start(), match.start("digits"), match["digits"]
+def _number(match: re.Match[str], text: str, listed: re.Match[str] | None, *, minus: bool, dashed: bool) -> Number:
+    """A number; `listed` is what it and the one behind it are if the comma between them is a decimal one, or one of thousands."""
+    begin, start, digits = match.start(), match.start("digits"), match["digits"]
     if match["name"] or sum(map(str.isdigit, digits)) > MAX_DIGITS:
         return _named(digits, text, start, begin)
-    plain, places = _decimal(match)
-    if minus:
-        plain = -plain
+    plain, places = worth(digits)
     currency = _CURRENCIES.get((match["before"] or match["after"] or "").lower(), "")
     scale, unit, loose = _scale(match, currency)
     if match["percent"]:
         scale /= 1000 if match["percent"] == "‰" else 100
     step = Fraction(0) if match["vulgar"] else Fraction(10) ** -places * scale
-    sure = currency or match["percent"] or match["scale"]
-    parts = tuple(Fraction(int(part)) for part in digits.split(",")) if match["comma"] and not sure else ()
+    sure = bool(currency or match["percent"] or match["scale"])
+    parts = (worth(listed[0])[0],) if listed else _parts(match, plain, sure=sure)
+    if minus:
+        plain = -plain
     return Number(
         plain * scale, plain, step, currency, bool(match["percent"]), bool(match["open"] and match["close"]), text, start, begin,
         dashed, unit, loose, parts=parts,
     )  # fmt: skip
 
 
-def _decimal(match: re.Match[str]) -> tuple[Fraction, int]:
-    """What the digits say, and how many places they show."""
+def _parts(match: re.Match[str], plain: Fraction, *, sure: bool) -> tuple[Fraction, ...]:
+    """What else the digits of a number may say."""
     digits = match["digits"]
-    if match["vulgar"]:
-        whole, share = digits[:-1].strip(), Fraction(unicodedata.numeric(digits[-1])).limit_denominator(10)
-        return Fraction(int(whole or 0)) + share, 0
-    exponent = int(match["exponent"] or 0)
-    if match["exponent"]:
-        digits = digits[: match.start("exponent") - match.start("digits") - 1]
-    mark = "," if match["comma"] else "."
-    if match["grouped"]:  # a mark that is another than the first one begins the decimals
-        marks = _NOT_DIGIT.findall(digits)
-        mark = marks[-1] if marks[-1] != marks[0] else "none"
-    whole, _, decimals = digits.partition(mark)
-    plain = Fraction(Decimal(f"{_NOT_DIGIT.sub('', whole) or 0}.{decimals or 0}"))
-    return plain * Fraction(10) ** exponent, len(decimals) - exponent
+    if match["comma"]:
+        return () if sure else tuple(worth(part)[0] for part in digits.split(","))
+    if match["joined"] and " " in digits and not sure and not digits.endswith("000"):  # `Boeing 737 800`
+        return tuple(worth(part)[0] for part in digits.split(" "))
+    other = plain if "," in digits else worth(digits, points=True)[0]  # `1.234` beside `1.234,50`
+    return (other,) if other != plain else ()
 
 
 def _scale(match: re.Match[str], currency: str) -> tuple[Fraction, str, bool]:
     """The scale behind the digits; the letter that is one, or a unit; and whether nobody knows which."""
     if match["scale"]:
-        return Fraction(10) ** (_SCALES[match["scale"].lower()] + _SCALES.get((match["scale2"] or "").lower(), 0)), "", False
+        return Fraction(10) ** (SCALES[match["scale"].lower()] + SCALES.get((match["scale2"] or "").lower(), 0)), "", False
     letter = match["glued"] or match["letter"] or ""
     if match["letter"] and letter.islower() and not currency:
         return Fraction(1), letter, False
     loose = not currency and (letter in ("m", "mm", "b") or bool(match["letter"]))
-    return Fraction(10) ** _LETTERS.get(letter.lower(), 0), letter if loose else "", loose
+    return Fraction(10) ** LETTERS.get(letter.lower(), 0), letter if loose else "", loose
 
 
 def _named(digits: str, text: str, start: int, begin: int) -> Number:

@@ -80,6 +80,22 @@ def test_what_more_than_the_column_tells_can_be_told() -> None:
     assert spelling(["12/31/2024", "5"]) == Spelling(month_first=True)
 
 
+def test_versions_and_addresses_are_in_the_order_of_their_parts() -> None:
+    assert extremes(["3.9", "3.10.1", "v3.10", "3.8.12"], most=True) == [1]
+    assert extremes(["10.0.0.10", "10.0.0.9", "9.255.1.1"], most=False) == [2]
+    assert within(["3.9.7", "3.10.1", "3.11"], "3.10", ABOVE) == [False, True, True]
+    assert measures(["3.9", "3.10"]) == [3.9, 3.1], "numbers, as far as the column tells"
+
+
+def test_feet_come_before_inches() -> None:
+    assert extremes(["5'11\"", "6'2\"", "6’0"], most=True) == [1]
+
+
+def test_a_list_and_a_power_beyond_all_bounds_have_no_measure() -> None:
+    assert measures(["1,2,3", "1e999", "1e-999", "7"]) == [None, None, 0, 7]
+    assert within(["٣", "１２", "½"], "٢", ABOVE) == [True, True, False]
+
+
 # Dates
 
 
