@@ -15,6 +15,8 @@ from fractions import Fraction
 from itertools import accumulate
 from math import floor
 
+from orchestra.values.digits import MINUS, even
+
 MAX_LENGTH = 1_000
 """Characters of an expression, but of a sum."""
 MAX_SUM = 100_000
@@ -22,6 +24,9 @@ MAX_SUM = 100_000
 MAX_DEPTH = 64
 MAX_BITS = 4_096
 MAX_EXPONENT = 256
+
+
+_SIGNS = str.maketrans({**dict.fromkeys(MINUS, "-"), **dict.fromkeys("×·⋅∗", "*"), **dict.fromkeys("÷∕", "/"), "[": "(", "]": ")"})
 
 
 class NotArithmetic(ValueError):
@@ -73,7 +78,7 @@ def _plain(expression: str) -> str:
     length = len(expression)
     if length > MAX_LENGTH and (length > MAX_SUM or _SUM.fullmatch(expression) is None):
         raise NotArithmetic(f"an expression of {length} characters; at most {MAX_LENGTH}")
-    text = expression.strip().translate(str.maketrans("×·÷−–[]", "**/--()")).replace("^", "**")
+    text = even(expression.strip()).translate(_SIGNS).replace("^", "**")
     if not re.search(r"[A-Za-z]", text):  # where there is no function, a comma between digits groups thousands
         text = re.sub(r"(?<![\d.])(\d{1,3})((?:,\d{3})+)(?![\d,])", _ungrouped, text)
     elif re.search(r",\s", text):  # and where arguments have a blank between them, one without it does
