@@ -163,8 +163,8 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _small_int(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:
-        raise NotStrictJSON(f"an integer of {len(digits)} digits")
+    if (length := len(digits.lstrip("-"))) > MAX_DIGITS:
+        raise NotStrictJSON(f"an integer of {length} digits")
     return int(digits)
 
 

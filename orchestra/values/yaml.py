@@ -274,11 +274,12 @@ class _Reader:
 
     def _number(self, event: Any, text: str, number: re.Match[str]) -> int | float:
         if _LEADING_ZERO.match(text):
-            hint = f'write "{text}" for the text, or {text.lstrip("+-0") or "0"} for the number'
+            sign, size = "-" * text.startswith("-"), text.lstrip("+-0")
+            hint = f'write "{text}" for the text, or {sign}{size if size[:1].isdigit() else f"0{size}"} for the number'
             raise self._error("L013", f"{text} is ambiguous: an octal number, a decimal one, or a text", event, hint)
         if number["point"] is None and number["power"] is None and "." not in text:
-            if len(text) > MAX_DIGITS:
-                raise self._error("L013", f"an integer of {len(text)} digits; at most {MAX_DIGITS}", event, f'quote it: "{text[:12]}…"')
+            if (length := len(text.lstrip("+-"))) > MAX_DIGITS:
+                raise self._error("L013", f"an integer of {length} digits; at most {MAX_DIGITS}", event, f'quote it: "{text[:12]}…"')
             return int(text)
         value = float(text)
         if value in (float("inf"), float("-inf")):

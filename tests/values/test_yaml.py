@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.errors import InputError
+from orchestra.values.json import NotStrictJSON, parse_untrusted, unkept
 from orchestra.values.yaml import MAX_BYTES, load
 
 CASES: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("hostile.toml").read_text())["case"]
@@ -26,6 +27,26 @@ def test_a_hostile_file_is_refused_where_it_is_hostile(case: dict[str, Any]) -> 
     assert error.place is not None
     assert (error.code, [error.place.line, error.place.column]) == (case["code"], case["at"])
     assert error.hint
+
+
+@pytest.mark.parametrize(("text", "number"), [("007", "7"), ("-007", "-7"), ("+05", "5"), ("-00.5", "-0.5"), ("00", "0"), ("01e3", "1e3")])
+def test_a_number_with_a_leading_nought_may_be_written_as_the_hint_says(text: str, number: str) -> None:
+    with pytest.raises(InputError, match="ambiguous") as caught:
+        load(f"a: {text}", "f.yaml")
+    assert caught.value.hint == f'write "{text}" for the text, or {number} for the number'
+    assert load(f"a: {number}", "f.yaml").value == {"a": float(text)}
+
+
+@pytest.mark.parametrize("digits", [1, 39, 40])
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_a_sign_is_no_digit(digits: int, sign: str) -> None:
+    text = sign + "7" * digits
+    assert load(f"a: {text}", "f.yaml").value == {"a": int(text)} == parse_untrusted(f'{{"a": {text}}}')
+    assert not unkept({"a": int(text)})
+    with pytest.raises(InputError, match="41 digits"):
+        load(f"a: {sign}{'7' * 41}", "f.yaml")
+    with pytest.raises(NotStrictJSON, match="41 digits"):
+        parse_untrusted(sign + "7" * 41)
 
 
 @pytest.mark.parametrize(
