@@ -35,8 +35,11 @@ _MONTH = rf"(?P<month>{MONTH_WORDS})\b\.?"
 _CLOCK = re.compile(r"(?:\w+ )?(?P<hour>\d{1,2})[:.h](?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?\s*(?P<half>[ap]\.?m\.?)?", re.IGNORECASE)
 _HOUR = re.compile(r"(?P<hour>1[0-2]|[1-9])\s*(?P<half>[ap]\.?m\.?)|(?:12 )?(?P<noon>noon|midday|midnight)", re.IGNORECASE)
 _DURATION = re.compile(
-    r"(?:(?P<hours>\d{1,6})\s*(?:hours?|hrs?|h)(?![a-z])\.?)?\s*(?:(?P<minutes>\d{1,6})\s*(?:minutes?|mins?|m)?\b\.?)?", re.IGNORECASE
+    r"(?:(?P<hours>\d{1,6}(?P<share>[.,]\d{1,2})?)\s*(?:hours?|hrs?|h)(?![a-z])\.?)?\s*"
+    r"(?:(?P<minutes>\d{1,6})\s*(?:minutes?|mins?|m)?\b\.?)?",
+    re.IGNORECASE,
 )
+_IN_MINUTES = re.compile(r"\d\s*m(?:ins?|inutes?)?\b", re.IGNORECASE)
 _LAP = re.compile(r"(?P<minutes>\d{1,6})[:'′]\s*(?P<seconds>[0-5]\d(?:\.\d+)?)[\"″]?")
 _DATES = tuple(
     re.compile(one, re.IGNORECASE | re.ASCII)
@@ -98,6 +101,7 @@ def _read(column: Sequence[str], spelt: Spelling) -> tuple[_Kind | None, list[fl
     texts = [" ".join(even(text).split()) for text in column]
     filled = [text for text in texts if any(letter.isalnum() for letter in text)]
     readers: dict[_Kind, _Kind] = {kind: kind for kind in (_clock, _date, _lap, _duration, _day)}
+    readers[_duration] = partial(_duration, shares=any(_IN_MINUTES.search(text) for text in filled))
     readers[_date] = partial(_date, month_first=spelt.month_first)
     if any(named(text.lower().removeprefix("v")) for text in texts):
         readers[_version] = _version
@@ -260,11 +264,14 @@ def _lap(text: str) -> float | None:
     return None if found is None or "." not in text else int(found["minutes"]) * 60 + float(found["seconds"])
 
 
-def _duration(text: str) -> float | None:
+def _duration(text: str, *, shares: bool = False) -> float | None:
+    """The minutes of a duration; with `shares` of `1.5 h` too, which is a number where nothing stands in minutes."""
     found = _DURATION.fullmatch(text)
     if found is None or not (found["hours"] or (found["minutes"] and not text.isdigit() and not text.endswith("M"))):
         return None  # of `5M` there are millions
-    return int(found["hours"] or 0) * 60.0 + int(found["minutes"] or 0)
+    if found["share"] and not shares:
+        return None
+    return float((found["hours"] or "0").replace(",", ".")) * 60 + int(found["minutes"] or 0)
 
 
 def _day(text: str) -> float | None:

@@ -80,10 +80,16 @@ def test_dates_are_in_order_of_year_month_and_day(column: list[str]) -> None:
         (["45 min", "1 h 30 min", "2 hours", "1 hr 5"], [45, 90, 120, 65]),
         (["90 minutes", "1 hour", "5 mins."], [90, 60, 5]),
         (["45", "30"], [45, 30]),
+        (["1.5 h", "30 min", "1,25 hours", "2 h 5 min"], [90, 30, 75, 125]),
     ],
 )
 def test_durations_are_minutes(column: list[str], minutes: list[float]) -> None:
     assert measures(column) == minutes
+
+
+def test_hours_that_no_minutes_stand_beside_are_numbers() -> None:
+    assert measures(["1.5 h", "2.25 h"]) == [1.5, 2.25]
+    assert within(["1.5 h", "30 min"], "1 hour", ABOVE) == [True, False]
 
 
 def test_laps_are_seconds() -> None:
