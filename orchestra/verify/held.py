@@ -49,7 +49,7 @@ class Held:
         if number.plain in self._plain:
             return f"{number.text} is in the evidence, with another scale or currency"
         if abs(number.plain) in self._dashed or (number.dashed and {number.plain, -number.plain} & self._plain):
-            return f"{number.text} is in the evidence, with a dash that may be a minus"
+            return f"{number.text} is in the evidence, with a dash or a word that may be a minus"
         if number.plain in self._in_part or (number.parts and not number.name and self._plain.issuperset(number.parts)):
             return f"{number.text} is in the evidence, as a part of another number or as two"
         return ""

@@ -32,6 +32,7 @@ _FRACTION_OF = re.compile(r"(?:ths?|thirds?|quarters?|hal(?:f|ves))\s+of\s+$", r
 """Before `a million`: a share of it, which is another number."""
 _BETWEEN = re.compile(r"\bbetween\s(?:about\s|around\s|roughly\s|some\s)?$", re.IGNORECASE)
 _OTHER_END = re.compile(r"\s(?:and|to)\s", re.IGNORECASE)
+_HYPHENS = str.maketrans("\u2010\u2011", "--")
 _BEFORE = 24
 """Characters before a number that are looked at."""
 
@@ -48,6 +49,7 @@ class Written(NamedTuple):
 
 def written(text: str) -> Iterator[Written]:
     """The numbers of a text that stand there in words, in their order."""
+    text = text.translate(_HYPHENS)
     after = 0
     for match in _START.finditer(text):
         if match.start() < after:

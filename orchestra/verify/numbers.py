@@ -67,6 +67,8 @@ _NUMBER = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+_LESS = re.compile(r"\b(?:minus|negative)\s$", re.IGNORECASE)
+"""Before a number that may be less than nothing, or taken off another one."""
 _TWO_OR_ONE = re.compile(rf"(?<!\d,)(?:{COMMA}|{LAKHS})")
 _DOTTED_DATE = re.compile(r"\d{1,2}\.\d{1,2}\.\d{4}|\d{4}\.\d{2}\.\d{2}")
 _ENDS_A_NUMBER = frozenset("%‰°€£$¥₹)]")
@@ -100,7 +102,7 @@ class Number:
     """Where its digits begin; `begin` is where `text` does."""
     begin: int = 0
     dashed: bool = False
-    """A dash stands before it of which nobody knows whether it is a minus: `- 3 chairs`, `2010 - 2015`, `–5`."""
+    """A dash stands before it of which nobody knows whether it is a minus, or the word: `- 3 chairs`, `2010 - 2015`, `–5`, `minus 5`."""
     unit: str = ""
     """A letter behind it that is a scale or a unit: `5m`, `324 m`. Beside a currency it is a scale."""
     loose: bool = False
@@ -174,7 +176,9 @@ def _sign(match: re.Match[str]) -> tuple[bool, bool]:
     if match["sign2"]:
         return True, False
     sign = match["sign"]
-    if not sign or sign == "+":
+    if not sign:
+        return False, _LESS.search(match.string, max(0, match.start() - 10), match.start()) is not None
+    if sign == "+":
         return False, False
     at = match.start("sign")
     before = match.string[max(0, at - 3) : at]

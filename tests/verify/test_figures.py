@@ -104,6 +104,10 @@ def test_an_even_text_has_all_in_its_place(text: str) -> None:
         ({"n": 1234}, "1.234 Einwohner", "unknown"), ({"n": 12.5}, "in all 12,5; of them", "unknown"), ({"n": 12}, "12,5", "unknown"),
         ({"n": 1234567}, "of 12,34,567, they", "unknown"), ({"n": 800}, "a Boeing 737 800", "unknown"), ({"n": 737800}, "737 800", "pass"),
         ({"n": 20}, "10,20,300", "unknown"), ({"n": 0}, "12 000 men", "fail"),
+        ({"t": -5}, "It fell to minus 5 °C.", "unknown"), ({"t": 5}, "It fell to minus 5 °C.", "pass"), ({"t": -6}, "minus 5 °C", "fail"),
+        ({"t": -5}, "in terminus 5", "fail"), ({"t": -5}, "It fell to −5 °C.", "pass"),
+        # words with hyphens that do not break
+        ("25 men", "twenty‑five men", "pass"), ("62,000", "sixty‐two thousand", "pass"), ("20 men", "twenty‑five men", "fail"),
         # powers, fractions, other digits
         ({"n": 1200}, "1.2 × 10³ m", "pass"), ({"n": 10}, "1.2 × 10³ m", "fail"), ({"n": 1.5}, "1½ cups", "pass"),
         ({"n": 1234}, "１，２３４円", "pass"), ("30 dollars", "it takes 12h30", "pass"), ({"n": 5000}, "5 Tsd. Euro", "pass"),
