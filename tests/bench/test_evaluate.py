@@ -173,6 +173,7 @@ def test_a_file_that_is_not_there_and_an_agent_that_is_not_there_are_told(
 OUR_OWN = {
     "calculator": ["problems"],
     "entailment": ["claims", "sentences", "shortened"],
+    "extractive_reader": ["passages"],
     "generative_reader": ["passages"],
     "reader": ["passages"],
     "table_reader": ["tables"],
