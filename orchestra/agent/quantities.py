@@ -12,7 +12,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
-from orchestra.values.digits import RUN, plain
+from orchestra.values.digits import RUN, worth
 
 Kind: TypeAlias = Literal["digits", "words", "times", "divisor", "part", "percent", "known", "found"]
 """In digits; in words; `twice`; `half` as 2, and as 0.5; `20%` as 0.2; what everybody knows; and what was found by a step before."""
@@ -20,7 +20,9 @@ KINDS: Final[tuple[str, ...]] = get_args(Kind)
 MOST: Final = 40
 """Quantities of a problem: those that come first."""
 MAX_DIGITS: Final = 15
-"""Longer runs of digits are no quantities."""
+"""What has more digits before its point, or behind it, is no quantity;"""
+LONGEST: Final = 24
+"""nor what has more characters."""
 _SMALL: Final = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen"),
     *("fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
@@ -49,7 +51,7 @@ _NUMBER_WORD = "|".join(sorted((*_UNITS, *_SCALES), key=len, reverse=True))
 _SPELT = rf"(?:{_NUMBER_WORD})(?:(?:-|\s|\sand\s)(?:{_NUMBER_WORD})\b)*"
 _WORD = "|".join(sorted((*_TIMES, *_PARTS), key=len, reverse=True))
 _FOUND = re.compile(
-    rf"(?<![\w.,])(?:[-−–])?(?P<digits>{RUN})|(?P<vulgar>[{''.join(_VULGAR)}])|\b(?P<spelt>{_SPELT})\b|\b(?P<word>{_WORD})\b", re.IGNORECASE
+    rf"(?P<vulgar>[{''.join(_VULGAR)}])|(?<![\w.,])(?:[-−–])?(?P<digits>{RUN})|\b(?P<spelt>{_SPELT})\b|\b(?P<word>{_WORD})\b", re.IGNORECASE
 )
 _PERCENT = re.compile(r"\s?(?:%|per\s?cent\b|cents?\b)", re.IGNORECASE)
 _OVER = re.compile(r"/(\d{1,3})(?![\d./])", re.ASCII)
@@ -101,10 +103,9 @@ def _quantities(text: str) -> Iterator[Quantity]:
 
 def _written(run: str, text: str, start: int, end: int) -> Iterator[Quantity]:
     """What is made of digits: a number, a percentage, a fraction."""
-    digits = plain(run)
-    if len(digits) > MAX_DIGITS or not re.fullmatch(r"\d*\.?\d+", digits, re.ASCII):
+    value, _ = worth(run)
+    if len(run) > LONGEST or value >= 10**MAX_DIGITS or 10**MAX_DIGITS % value.denominator:
         return
-    value = Fraction(digits)
     yield Quantity(value, "digits", start, end)
     yield from _hundredths(value, text, start, end)
     if (below := _OVER.match(text, end)) is not None and int(below[1]) in _FINITE:

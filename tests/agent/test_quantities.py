@@ -23,7 +23,7 @@ from orchestra.agent.quantities import MOST, decimal, quantities
         ("twenty five and nineteen two", ["25", "19", "2"]),
         ("half of it, a third, three quarters", ["2", "0.5", "3", "3", "4", "0.25"]),
         ("twice as many, two dozen, a pair", ["2", "2", "12", "2"]),
-        ("½ of ⅓", ["2", "0.5", "3"]),
+        ("½ of ⅓, 1½ hours, 2.5e3", ["2", "0.5", "3", "1.5", "2500"]),
         ("3/4 of 1/3", ["3", "0.75", "4", "1", "3"]),
         ("from 3-5, v2, 42nd, 12:30", ["3", "5", "42", "12", "30"]),
         ("1234567890123456 is no quantity", []),
