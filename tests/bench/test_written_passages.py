@@ -94,7 +94,7 @@ def test_problems_to_one_story_are_a_group_and_solved_over_numbers_that_are_told
         ("? How many?\n# 12-3 # three\n", r"some\.txt:3: .* has a remark in it"),
         ("? How many?\n# 12**3\n", r"some\.txt:3: 12\*\*3"),
         ("? How many?\n# 12/(3-3)\n", r"some\.txt:3: "),
-        ("? How many?\n# 12+12+12+12+12+12+12+12+12\n", r"some\.txt:3: .* more than 8 numbers"),
+        ("? How many?\n# 12+12+12+12+12+12+12+12+12+12+12\n", r"some\.txt:3: .* more than 10 numbers"),
     ],
 )
 def test_problems_that_are_not_solved_so_are_refused(tmp_path: Path, below: str, said: str) -> None:

@@ -88,9 +88,10 @@ nodes:
         c: {tool: shout, with: {text: "${first}"}}
         last: {tool: shout, with: {text: "${a}${b}${c}"}}
       output: ${last}
-    timeout: 900
+    timeout: 19.5
+    fallback: cut
 """
-    seconds = {"n/p": 10.0, "others/first": 3.0, "others/a": 50.0, "others/b": 50.0, "others/c": 50.0}
+    seconds = {"n/p": 10.0, "n/u/i": 5.0, "others/first": 3.0, "others/a": 50.0, "others/b": 50.0, "others/c": 50.0}
     outcome = spend(text, seconds, inner("inner", called), concurrency=3).outcome
     assert isinstance(outcome, Value)
     assert outcome.value["n"] == {"p": "w", "u": "late", "v": "w"}
