@@ -91,7 +91,7 @@ def test_a_plan_says_of_each_step_where_it_goes_and_what_it_takes(desk: Shell) -
     reading = nodes(found)["s2"]
     assert (reading["asks"], reading["critical"], reading["certificate"]) == ("reader", True, False)
     small = {"external": False, "cleared_for": "restricted", "escalated": False, "tier": 0}
-    assert reading["servers"] == [{"name": "small", **small}, {"name": "here", **small}]  # those of its two members
+    assert reading["servers"] == [{"name": "here", **small}, {"name": "small", **small}]  # those of its two members
     assert (reading["label"], reading["allowed"]) == ("internal", True)
     assert reading["tokens"] == reading["calls"] * 4096
     assert nodes(found)["s1"]["servers"] == [{"name": "here", **small}]
@@ -102,7 +102,7 @@ def test_a_plan_says_of_each_step_where_it_goes_and_what_it_takes(desk: Shell) -
 
 def test_the_table_of_a_plan_has_the_same_facts(desk: Shell) -> None:
     lines = [line.split() for line in desk("plan", WHEN, "-d", "docs").out.splitlines()]
-    assert ["*", "s2", "reader", "small,", "here", "internal", "≤", "restricted", "none", "100", "×", "3", "19,200", "1,228,800"] in lines
+    assert ["*", "s2", "reader", "here,", "small", "internal", "≤", "restricted", "none", "100", "×", "3", "19,200", "1,228,800"] in lines
     assert ["*", "the", "critical", "path:", "s1", "→", "s2", "→", "s3"] in lines
 
 
@@ -125,12 +125,12 @@ def test_a_model_that_the_fleet_has_not_is_told(desk: Shell) -> None:
 def test_where_data_leaves_the_machines_is_told(desk: Shell) -> None:
     found = nodes(desk(*RUN, "--dry-run", "--json").json)["readings"]
     assert [(one["name"], one["external"], one["escalated"]) for one in found["servers"]] == [
+        ("here", False, False),
         ("small", False, False),
         ("provider", True, True),
-        ("here", False, False),
     ]
     out = desk(*RUN, "--dry-run").out
-    assert "small, here, then provider (external)" in out
+    assert "here, small, then provider (external)" in out
     assert "data may leave your machines: provider" in out
     fleet("label: internal", "label: public")
     out = " ".join(desk(*RUN, "--dry-run").out.split())
@@ -143,9 +143,9 @@ def test_a_node_that_may_ask_the_larger_model_at_once_shows_both_servers(desk: S
     text = SOLVE.replace("otherwise: [retry, escalate, abstain]", "escalate: ${size(document.text) > 500}")
     Path("workflows/solve.yaml").write_text(text)
     found = nodes(desk(*RUN, "--dry-run", "--json").json)["readings"]
-    assert (found["at_once"], [one["name"] for one in found["servers"]]) == ("${size(document.text) > 500}", ["small", "provider", "here"])
+    assert (found["at_once"], [one["name"] for one in found["servers"]]) == ("${size(document.text) > 500}", ["here", "small", "provider"])
     assert found["attempts"] == 4
-    assert "small, here, or provider (external)" in desk(*RUN, "--dry-run").out
+    assert "here, small, or provider (external)" in desk(*RUN, "--dry-run").out
 
 
 def carded(label: str) -> None:
