@@ -59,7 +59,7 @@ class Layout(_Frozen):
     base: Base
     tokens: Annotated[int, Field(ge=32, le=512)] = 512
     """Tokens of a problem at most."""
-    known: tuple[Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")], ...]
+    known: tuple[Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")], ...] = Field(min_length=1)
     """Numbers that everybody knows, and no problem need tell."""
     kinds: tuple[str, ...] = KINDS
     heat: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
@@ -71,7 +71,8 @@ class Layout(_Frozen):
 
 def deduces(card: Card) -> bool:
     """Whether an agent of kind `encoder` writes an expression over the numbers of one text, whose value code computes."""
-    return len(card.input_schema.get("properties", {})) == 1 and bool(card.form.reckoned)
+    inputs = list(card.input_schema.get("properties", {}).values())
+    return len(inputs) == 1 and inputs[0].get("type") == "string" and bool(card.form.reckoned)
 
 
 def shapes(width: int, known: int) -> dict[str, tuple[int, ...]]:
@@ -178,6 +179,14 @@ class Term:
         return cls(_value(left.value, operation, right.value), f"{first}{operation}{second}", rank, numbers)
 
 
+def _masses(solutions: Sequence[tuple[Term, float]]) -> dict[Fraction, float]:
+    """How probable each value is."""
+    masses: dict[Fraction, float] = {}
+    for term, chance in solutions:
+        masses[term.value] = masses.get(term.value, 0.0) + chance
+    return masses
+
+
 def _value(left: Fraction, operation: str, right: Fraction) -> Fraction:
     match operation:
         case "+":
@@ -273,9 +282,7 @@ class Deduction:
 
     def choose(self, solutions: Sequence[tuple[Term, float]]) -> tuple[str, float]:
         """The likeliest value's likeliest expression, and the value's probability."""
-        masses: dict[Fraction, float] = {}
-        for term, chance in solutions:
-            masses[term.value] = masses.get(term.value, 0.0) + chance
+        masses = _masses(solutions)
         best = max(masses, key=lambda value: masses[value])
         text = max((one for one in solutions if one[0].value == best), key=lambda one: one[1])[0].text
         return text, min(1.0, masses[best]) ** self.layout.heat
@@ -302,9 +309,10 @@ class Deduction:
             board = Board(board.vectors[rows], board.state[rows])
             board = self._head.found(board, pairs[rows, lefts, rights], operations)
             ways = [one[4] for one in taken]
-            if done and max(one[1] for one in done) > sum(math.exp(way.chance) for way in ways):
-                break
-        return done or [(ways[0].terms[-1], math.exp(ways[0].chance))]
+            best, second = sorted([0.0, 0.0, *_masses(done).values()])[:-3:-1]
+            if best - second > sum(math.exp(way.chance) for way in ways):
+                break  # whatever comes of the others, this one is the likeliest
+        return done or [(ways[0].terms[-1], 0.0)]
 
     def _taken(
         self, ways: Sequence[_Way], logits: NDArray[Any], alone: NDArray[Any], done: list[tuple[Term, float]]
@@ -320,19 +328,24 @@ class Deduction:
         chances = every - top - np.log(np.exp(every - top).sum(axis=1, keepdims=True)) + np.array([[way.chance] for way in ways])
         found: list[tuple[int, int, int, int, _Way]] = []
         finished = 0
-        for flat in np.argsort(-chances, axis=None)[: 8 * BEAM]:
+        for flat in np.argsort(-chances, axis=None)[: 64 * BEAM]:
+            if len(found) >= BEAM <= finished:
+                break
             row, at = divmod(int(flat), chances.shape[1])
             chance, terms = float(chances[row, at]), ways[row].terms
             if at >= 2 * len(left):
                 done.append((terms[at - 2 * len(left)], math.exp(chance)))
+                finished += 1
+                continue
+            if (finished if at >= len(left) else len(found)) >= BEAM:
                 continue
             one = int(left[at % len(left)]), int(right[at % len(left)]), int(operation[at % len(left)])
             made = Term.of(terms[one[0]], OPERATIONS[one[2]], terms[one[1]])
             if made is None:
                 continue
-            if at >= len(left) and finished < BEAM:
+            if at >= len(left):
                 done.append((made, math.exp(chance)))
                 finished += 1
-            elif at < len(left) and len(found) < BEAM:
+            else:
                 found.append((row, *one, _Way([*terms, made], chance)))
         return found

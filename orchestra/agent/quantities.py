@@ -6,13 +6,14 @@ A word may be reckoned with in more than one way: `half` as 2, to divide by, and
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
-from orchestra.values.digits import RUN, worth
+from orchestra.values.digits import RUN, clear, worth
 
 Kind: TypeAlias = Literal["digits", "words", "times", "divisor", "part", "percent", "known", "found"]
 """In digits; in words; `twice`; `half` as 2, and as 0.5; `20%` as 0.2; what everybody knows; and what was found by a step before."""
@@ -48,7 +49,7 @@ _FINITE: Final = (2, 4, 5, 8, 10, 20, 25, 50, 100)
 """What a whole number is divided by for a short decimal fraction."""
 _VULGAR: Final = {"½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅛": (1, 8)}
 _NUMBER_WORD = "|".join(sorted((*_UNITS, *_SCALES), key=len, reverse=True))
-_SPELT = rf"(?:{_NUMBER_WORD})(?:(?:-|\s|\sand\s)(?:{_NUMBER_WORD})\b)*"
+_SPELT = rf"(?:{_NUMBER_WORD})(?:(?:-|\s|\sand\s)(?:{_NUMBER_WORD})\b){{0,12}}"
 _WORD = "|".join(sorted((*_TIMES, *_PARTS), key=len, reverse=True))
 _FOUND = re.compile(
     rf"(?P<vulgar>[{''.join(_VULGAR)}])|(?<![\w.,])(?:[-−–])?(?P<digits>{RUN})|\b(?P<spelt>{_SPELT})\b|\b(?P<word>{_WORD})\b", re.IGNORECASE
@@ -56,6 +57,10 @@ _FOUND = re.compile(
 _PERCENT = re.compile(r"\s?(?:%|per\s?cent\b|cents?\b)", re.IGNORECASE)
 _OVER = re.compile(r"/(\d{1,3})(?![\d./])", re.ASCII)
 """What makes a fraction of the number before it."""
+_DIGITS = re.compile(r"\d+", re.ASCII)
+_LIST = re.compile(r"\d+(?:,\d+)+", re.ASCII)
+_FOLDED: Final = str.maketrans({"ſ": "s", "ı": "i", "İ": "i"})
+"""Letters that a pattern without case takes for others, and no dictionary does."""
 
 
 class Quantity(NamedTuple):
@@ -84,13 +89,13 @@ def decimal(value: Fraction) -> str:
 
 
 def _quantities(text: str) -> Iterator[Quantity]:
-    for match in _FOUND.finditer(text):
+    for match in _FOUND.finditer(text := text.translate(_FOLDED)):
         found, (start, end) = match[0].lower(), match.span(match.lastgroup or 0)
         match match.lastgroup:
             case "digits":
                 yield from _written(match["digits"], text, start, end)
             case "spelt":
-                for value in map(Fraction, _spelt(found)):
+                for value in (Fraction(one) for one in _spelt(found) if one < 10**MAX_DIGITS):
                     yield Quantity(value, "words", start, end)
                     yield from _hundredths(value, text, start, end)
             case "vulgar":
@@ -102,9 +107,15 @@ def _quantities(text: str) -> Iterator[Quantity]:
 
 
 def _written(run: str, text: str, start: int, end: int) -> Iterator[Quantity]:
-    """What is made of digits: a number, a percentage, a fraction."""
+    """What is made of digits: a number, a percentage, a fraction; the numbers of a list; nothing of a version or a date."""
+    if len(run) > LONGEST:
+        return
+    if not clear(run):
+        if _LIST.fullmatch(run):
+            yield from (Quantity(Fraction(one[0]), "digits", start + one.start(), start + one.end()) for one in _DIGITS.finditer(run))
+        return
     value, _ = worth(run)
-    if len(run) > LONGEST or value >= 10**MAX_DIGITS or 10**MAX_DIGITS % value.denominator:
+    if value >= 10**MAX_DIGITS or 10**MAX_DIGITS % value.denominator:
         return
     yield Quantity(value, "digits", start, end)
     yield from _hundredths(value, text, start, end)
@@ -126,22 +137,35 @@ def _hundredths(value: Fraction, text: str, start: int, end: int) -> Iterator[Qu
 
 
 def _spelt(words: str) -> Iterator[int]:
-    """The numbers of a row of number words: `two hundred and five` is one, and `two three` are two."""
-    total, group, last = 0, 0, 0
-    begun = False
-    for word in re.split(r"[-\s]+(?:and\s+)?", words):
-        if word in _SCALES:
-            scale = _SCALES[word]
-            group = max(group, 1) * scale
-            if scale == 1000:
-                total, group = total + group, 0
-            begun, last = True, scale
-            continue
-        unit = _UNITS[word]
-        joins = begun and (last in (100, 1000) or (20 <= last < 100 and 0 < unit < 10))
-        if begun and not joins:
-            yield total + group
-            total = group = 0
-        group += unit
-        begun, last = True, unit if unit else 1
-    yield total + group
+    """The numbers of a row of number words: `two hundred and five` is one, and `two three`, `twenty and five` and `one hundred and two
+    hundred` are two."""
+    row = re.split(r"[-\s]+", words)
+    at = 0
+    while at < len(row):
+        value, at = _number(row, at)
+        yield value
+        if at < len(row) and row[at] == "and":
+            at += 1
+
+
+def _number(row: Sequence[str], at: int) -> tuple[int, int]:
+    """The number that begins at a word, and where it ends: thousands, hundreds, and what is less, each once at most."""
+    total, last = 0, math.inf
+    while at < len(row) and last > 1:
+        start = at + (row[at] == "and" and total > 0)
+        group, end = (1, start) if row[start] in _SCALES else _below_hundred(row, start)
+        scale = 1
+        while end < len(row) and row[end] in _SCALES:
+            scale, end = scale * _SCALES[row[end]], end + 1
+        if scale >= last:
+            break
+        total, at, last = total + group * scale, end, scale
+    return total, at
+
+
+def _below_hundred(row: Sequence[str], at: int) -> tuple[int, int]:
+    """`twenty five`, `nineteen`."""
+    value = _UNITS[row[at]]
+    if 20 <= value < 100 and at + 1 < len(row) and 0 < _UNITS.get(row[at + 1], 0) < 10:
+        return value + _UNITS[row[at + 1]], at + 2
+    return value, at + 1

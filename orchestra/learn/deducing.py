@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
 from orchestra.agent.deduction import Board, Head, Problem, shapes
 from orchestra.learn.tuned import Adapted, Frozen, Pace
-
-if TYPE_CHECKING:
-    pass
 
 
 class Deducing(Adapted):

@@ -79,7 +79,7 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
     another training.
     """
     from orchestra.agent.encoder import Encoder
-    from orchestra.learn.tuned import Frozen, Pace
+    from orchestra.learn.tuned import Frozen
 
     card, data = training.card, training.data
     check_contract(card, data.manifest)
@@ -101,10 +101,7 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
     if not found:
         raise InputError("N104", f"{data.manifest.name} has no rows to train on", hint="more rows, or other shares of the parts")
     begun = None if training.begun is None else training.begun.of_kind(FORMAT)
-    pace = Pace(
-        epochs=training.epochs, rate=training.rate, head=HEAD_RATE, rank=training.rank, blocks=frozen.shape.layers, seed=training.seed
-    )
-    member = trained(frozen, found, pace, training.folder / "member.safetensors", tell, begun)
+    member = trained(frozen, found, training.pace(frozen, HEAD_RATE), training.folder / "member.safetensors", tell, begun)
     arrays = arrays_of(member)
     settled, exact = _settled(Deduction(draft, arrays, reader, card), card, data.rows["tune"])
     text, content = packed(layout | settled, arrays)
@@ -207,12 +204,15 @@ def _taken(derivations: Sequence[Derivation], logits: Tensor, alone: Tensor | No
 def _settled(solver: Deduction, card: Card, rows: Sequence[Row]) -> tuple[dict[str, float], dict[str, float]]:
     """The heat at which the probabilities that it says are likeliest, and the share of the rows to tune on that are right. Nothing where
     there are few rows."""
-    if len(rows) < LEAST:
-        return {}, {}
-    said = []
+    said: list[tuple[bool, float]] = []
     for row in rows:
-        text, sure = solver.choose(solver.solutions(problem(solver.encoder, str(row.input[solver.layout.input]))))
+        read = problem(solver.encoder, str(row.input[solver.layout.input]))
+        if len(read.tokens) > solver.layout.tokens:
+            continue  # it is refused, whoever asks
+        text, sure = solver.choose(solver.solutions(read))
         said.append((number(text) == number(row.output[solver.layout.output]), sure))
+    if len(said) < LEAST:
+        return {}, {}
     heats = [1 / heat for heat in HEATS]
     heat = min(heats, key=lambda heat: -sum(math.log(max(sure**heat if one else 1 - sure**heat, 1e-6)) for one, sure in said))
     return {"heat": heat}, {"value": sum(one for one, _ in said) / len(said)}

@@ -14,8 +14,8 @@ from fractions import Fraction
 from itertools import combinations
 from typing import NamedTuple
 
-from orchestra.agent.deduction import OPERATIONS, STEPS
-from orchestra.values.arithmetic import NotArithmetic, evaluate
+from orchestra.agent.deduction import NUMBERS, OPERATIONS, STEPS
+from orchestra.values.arithmetic import MAX_LENGTH, NotArithmetic, evaluate
 
 _SUM, _PRODUCT = "+-", "*/"
 
@@ -66,7 +66,11 @@ class Derivation:
         self._groups: dict[str, _Group] = {}
         self._places: dict[str, tuple[int, ...]] = {}
         self._leaves = places
+        if len(expression) > MAX_LENGTH:
+            raise NotArithmetic(f"an expression of {len(expression)} characters")
         tree = ast.parse(expression, mode="eval").body
+        if sum(isinstance(node, ast.Constant) for node in ast.walk(tree)) > NUMBERS:
+            raise NotArithmetic(f"an expression of more than {NUMBERS} numbers")
         self._root = self._read(tree)
         self.steps = sum(len(group.parts) - 1 for group in self._groups.values())
         if self.steps > STEPS:
@@ -109,11 +113,15 @@ class Derivation:
         if len(group.parts) == 2 and not first.plus:
             return  # less than nothing: what there is of it is found otherwise
         operation, last = OPERATIONS.index(sign), group.key == self._root and len(group.parts) == 2
+        turned = sign != group.signs[0] and sum(part.plus for part in group.parts) > 1
         for left in self._of(first):
             for right in self._of(second):
-                pair = sorted((left, right)) if sign == group.signs[0] else (left, right)
-                if sign == group.signs[0] or left != right:
-                    yield Step(pair[0], pair[1], operation, last), first.plus
+                if sign == group.signs[0]:
+                    yield Step(min(left, right), max(left, right), operation, last), first.plus
+                elif left != right:
+                    yield Step(left, right, operation, last), first.plus
+                    if turned:  # `9-(5-2)`, which is 9, less 5, and 2 more: 5 less 2 is taken away
+                        yield Step(right, left, operation, False), False
 
     def _of(self, part: _Part) -> tuple[int, ...]:
         return part.places or self._places.get(part.key, ())

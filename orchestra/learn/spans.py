@@ -101,6 +101,12 @@ class Training:
         facts = (contract_digest(self.card), self.data.manifest.digest, base, mine)
         return self.cache / "learn" / self.card.name / digest(msgspec.json.encode(facts))[:12]
 
+    def pace(self, base: Frozen, head: float = 1.0) -> Pace:
+        """How it is trained: all blocks of the base, and its head so many times as fast."""
+        from orchestra.learn.tuned import Pace
+
+        return Pace(epochs=self.epochs, rate=self.rate, head=head, rank=self.rank, blocks=base.shape.layers, seed=self.seed)
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -137,7 +143,7 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
     checkpoint of another training.
     """
     from orchestra.agent.encoder import Encoder
-    from orchestra.learn.tuned import Frozen, Pace
+    from orchestra.learn.tuned import Frozen
 
     card, data, face = training.card, training.data, Face.of(training.card)
     check_contract(card, data.manifest)
@@ -158,8 +164,7 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
     }
     draft = Layout.model_validate({**layout, "sha256": "0" * 64})
     found = [example for row in data.rows["train"] for example in examples(row, face, reader, draft)]
-    pace = Pace(epochs=training.epochs, rate=training.rate, rank=training.rank, blocks=frozen.shape.layers, seed=training.seed)
-    member = trained(frozen, found, pace, training.folder / "member.safetensors", tell, begun)
+    member = trained(frozen, found, training.pace(frozen), training.folder / "member.safetensors", tell, begun)
     arrays = arrays_of(member)
     tune = data.rows["tune"]
     settled = _settled(Spans(draft, arrays, reader), [(row, _said(row, face)) for row in tune], face, member)

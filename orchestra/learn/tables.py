@@ -73,7 +73,7 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
     form, N140 for a checkpoint of another training.
     """
     from orchestra.agent.encoder import Encoder
-    from orchestra.learn.tuned import Frozen, Pace
+    from orchestra.learn.tuned import Frozen
 
     card, data = training.card, training.data
     check_contract(card, data.manifest)
@@ -95,8 +95,7 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
     found = [example for row in data.rows["train"] if (example := _example(row, reader, draft)) is not None]
     if not found:
         raise InputError("N104", f"{data.manifest.name} has no rows to train on", hint="more rows, or other shares of the parts")
-    pace = Pace(epochs=training.epochs, rate=training.rate, rank=training.rank, blocks=frozen.shape.layers, seed=training.seed)
-    member = trained(frozen, found, pace, training.folder / "member.safetensors", tell, begun)
+    member = trained(frozen, found, training.pace(frozen), training.folder / "member.safetensors", tell, begun)
     arrays = arrays_of(member)
     settled = _settled(Tables(draft, arrays, reader, card), data.rows["tune"])
     exact = {"exact": settled.pop("exact")} if settled else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -112,9 +113,53 @@ def test_a_problem_without_numbers_is_answered_by_what_everybody_knows_and_hardl
     assert sure < 0.9
 
 
-def test_all_probabilities_of_the_first_step_are_one(encoder: Encoder, card: Card) -> None:
+def test_all_ways_together_have_a_probability_of_one(encoder: Encoder, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the beam is wide and there is one number, every end of the first step is found, and what goes on has the rest."""
+    module = sys.modules[Deduction.__module__]
+    monkeypatch.setattr(module, "BEAM", 10_000)
+    monkeypatch.setattr(module, "STEPS", 1)
     solver = Deduction.load(card, encoder)
-    assert sum(chance for _, chance in solver.solutions(problem(encoder, TEXT))) <= 1 + 1e-5
+    seen: list[float] = []
+    taken = solver._taken
+
+    def spied(*given: Any) -> Any:
+        found = taken(*given)
+        seen.extend(np.exp(one[4].chance) for one in found)
+        return found
+
+    monkeypatch.setattr(solver, "_taken", spied)
+    ended = [chance for _, chance in solver.solutions(problem(encoder, "Ann has 7 pears."))]
+    assert sum(ended) + sum(seen) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_what_is_left_to_follow_may_still_change_the_answer(encoder: Encoder, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The likeliest way that ended is not the likeliest value, where two others come to one."""
+    solver, fifteen, nine = Deduction.load(card, encoder), Term(Fraction(15), "12+3", 1, 2), Term(Fraction(9), "12-3", 1, 2)
+    ends = iter([[(fifteen, 0.30), (nine, 0.25)], [(nine, 0.28)], []])
+
+    def taken(ways: Any, logits: Any, alone: Any, done: list[Any]) -> list[Any]:
+        done += (found := next(ends))
+        terms = [*ways[0].terms, fifteen]
+        return [(0, 0, 1, 0, type(ways[0])(terms, np.log(0.28)))] if len(found) == 2 else []
+
+    monkeypatch.setattr(solver, "_taken", taken)
+    text, sure = solver.choose(solver.solutions(problem(encoder, TEXT)))
+    assert (text, sure) == ("12-3", pytest.approx(0.53))
+
+
+def test_where_no_way_ends_nothing_is_sure(encoder: Encoder, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    solver = Deduction.load(card, encoder)
+    monkeypatch.setattr(solver, "_taken", lambda *given: [])
+    assert solver.choose(solver.solutions(problem(encoder, TEXT)))[1] == 0.0
+
+
+def test_many_numbers_that_nothing_can_be_divided_by_have_an_answer(encoder: Encoder, tmp_path: Path) -> None:
+    liking = np.zeros(2 * len(OPERATIONS))
+    liking[OPERATIONS.index("/")] = liking[len(OPERATIONS) + OPERATIONS.index("/")] = 30.0
+    solver = Deduction.load(written(tmp_path, arrays(1, **{"score.bias": liking})), encoder)
+    output, sure = solver.predict({"question": "0 " * 40})
+    assert output["answer"] == float(evaluate(output["expression"]))
+    assert sure < 0.5
 
 
 def test_a_text_that_is_too_long_is_refused_and_not_cut(encoder: Encoder, card: Card) -> None:

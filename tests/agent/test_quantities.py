@@ -29,6 +29,11 @@ from orchestra.agent.quantities import MOST, decimal, quantities
         ("1234567890123456 is no quantity", []),
         ("a tenth and sevenths", ["10", "0.1", "7"]),
         ("Nobody has any.", []),
+        ("twenty and five, one hundred and two hundred", ["20", "5", "100", "200"]),
+        ("one hundred and one hundred and one, two hundred thousand and five", ["100", "101", "200005"]),
+        ("2,3,5 of 3.11.9 on 12.05.2024", ["2", "3", "5"]),
+        ("ſix, fıve, tenthſ", ["6", "5", "10", "0.1"]),
+        ("1" * 5000 + "½ of 1e999 and " + "seven " + "hundred " * 11, []),
     ],
 )
 def test_numbers_are_read_in_digits_and_in_words(text: str, found: list[str]) -> None:
@@ -44,7 +49,12 @@ def test_of_a_long_row_those_count_that_come_first() -> None:
     assert [one.text for one in quantities(", ".join(map(str, range(100, 200))))] == [str(number) for number in range(100, 100 + MOST)]
 
 
-@given(st.text(alphabet="0123456789.,'% -/½halftwodozen", max_size=60))
+@given(st.lists(st.sampled_from(["two", "twenty", "hundred", "thousand", "and", "seven", "-", "half"]), max_size=20).map(" ".join))
+def test_what_words_say_is_what_the_text_of_it_says(text: str) -> None:
+    assert all(Fraction(one.text) == one.value for one in quantities(text))
+
+
+@given(st.text(alphabet="0123456789.,'% -/½ſİhalftwodozenurHD", max_size=60))
 def test_whatever_is_written_every_quantity_stands_there_and_has_a_decimal(text: str) -> None:
     for one in quantities(text):
         assert 0 <= one.start < one.end <= len(text)

@@ -80,8 +80,7 @@ def test_every_place_of_a_number_is_right_and_either_order_of_a_sum() -> None:
         Step(1, 1, plus, False),
         Step(1, 2, plus, False),
         Step(2, 2, plus, False),
-        Step(1, 0, minus, False),
-        Step(2, 0, minus, False),
+        *(step for at in (1, 2) for step in (Step(at, 0, minus, False), Step(0, at, minus, False))),  # 4-(9-4), too
     }
 
 
@@ -91,9 +90,25 @@ def test_what_is_subtracted_is_put_together_first_or_last() -> None:
     assert set(found) == {Step(0, 1, minus, False), Step(0, 2, minus, False), Step(1, 2, plus, False)}
 
 
+@pytest.mark.parametrize(("expression", "inner", "sign"), [("9-(5-2)", (1, 2), "-"), ("9/(5/2)", (1, 2), "/"), ("9+5-2", (1, 2), "-")])
+def test_what_stands_in_brackets_may_come_first(expression: str, inner: tuple[int, int], sign: str) -> None:
+    assert Step(*inner, OPERATIONS.index(sign), False) in derivation(expression, ["9", "5", "2"]).right()
+    assert {derived(expression, ["9", "5", "2"], seed)[0] for seed in range(40)} == {evaluate(expression)}
+
+
 @pytest.mark.parametrize(
     "expression",
-    ["5+6", "-5+4", "5**4", "max(5,4)", "(5+4)/(5+4)", "5-5", "5+4+5+4+5+4+5+4+5+4+5"],
+    [
+        "(5+4)*(5+4)*(5+4)*(5+4)*(5+4)*(5+4)",
+        "+".join(["5"] * 3000),
+        "5+6",
+        "-5+4",
+        "5**4",
+        "max(5,4)",
+        "(5+4)/(5+4)",
+        "5-5",
+        "5+4+5+4+5+4+5+4+5+4+5",
+    ],
 )
 def test_what_cannot_come_about_is_refused(expression: str) -> None:
     with pytest.raises(NotArithmetic):

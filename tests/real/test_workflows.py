@@ -94,8 +94,9 @@ async def test_two_readers_of_different_kinds_answer_together(laptop: FleetConfi
     assert {name: one["value"] for name, one in said.items()} == {
         name: {"answer": "1889"} for name in ("generative_reader", "extractive_reader")
     }
-    sure = [one["confidence"] for one in said.values()]
-    assert attempt.confidence == pytest.approx((sure[0] + 1.3 * sure[1]) / 2.3)
+    assert attempt.confidence == pytest.approx(
+        (1.3 * said["extractive_reader"]["confidence"] + said["generative_reader"]["confidence"]) / 2.3
+    )
     assert attempt.usage.output_tokens == said["generative_reader"]["received"]["usage"]["completion_tokens"]
 
 
