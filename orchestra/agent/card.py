@@ -95,7 +95,7 @@ class Card(CardFile):
             hint = f"did you mean {near!r}?" if near and near != key else ""
             raise InputError("A002", f"{key}: {first['msg']}", place=place, hint=hint) from error
         check_evidence(file, input, output, place)
-        check_computed(file, output, place)
+        check_computed(file, input, output, place)
         check_calls(file, input, output, place)
         check_grammar(file, input, output, place)
         check_kit(file, input, place)
@@ -167,7 +167,7 @@ class Card(CardFile):
             if file.kind == "model":
                 template.check(stored.prompt, stored.input.get("properties", {}), Path(f"the prompt of {name}"))
             check_evidence(file, stored.input, stored.output, Place(f"the agent {name!r}", 1))
-            check_computed(file, stored.output, None)
+            check_computed(file, stored.input, stored.output, None)
             check_calls(file, stored.input, stored.output, None)
             check_grammar(file, stored.input, stored.output, None)
             check_kit(file, stored.input, None)
@@ -383,7 +383,7 @@ def _types(file: CardFile, models: Mapping[str, Schema] | None, marked: Marked) 
         check_schema(schema, at(name))
     check_defaults(file, lambda name: at("input", name))
     check_evidence(file, inputs, outputs, at("evidence"))
-    check_computed(file, outputs, at("computed"))
+    check_computed(file, inputs, outputs, at("computed"))
     check_calls(file, inputs, outputs, at("calls"))
     check_grammar(file, inputs, outputs, at("grammar"))
     check_kit(file, inputs, at("tools" if file.tools else "agents" if file.agents else "limits"))

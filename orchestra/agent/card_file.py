@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from orchestra.agent import calls, kit
-from orchestra.agent.computed import Form, Rule
+from orchestra.agent.computed import Form, Rule, of_problems
 from orchestra.agent.table_ways import FIELDS
 from orchestra.agent.types import is_plain_text
 from orchestra.errors import InputError, Place
@@ -153,11 +153,11 @@ def check_evidence(file: CardFile, inputs: Schema, outputs: Schema, place: Place
         raise InputError("A008", "an output of type Quote needs an input to quote from", place=place, hint="input: {context: str}")
 
 
-def check_computed(file: CardFile, outputs: Schema, place: Place | None) -> None:
+def check_computed(file: CardFile, inputs: Schema, outputs: Schema, place: Place | None) -> None:
     """Refuses fields that code cannot fill (A013)."""
     of_labels = all(rule.probability is not None for rule in file.computed.values())
     of_tables = set(FIELDS) <= set(outputs.get("properties", {}))
-    sums = len(file.computed) == 1 and Form.of(outputs, file.computed, place).reckoned
+    sums = len(file.computed) == 1 and of_problems(inputs, Form.of(outputs, file.computed, place))
     if file.computed and file.kind != "model" and not (file.kind == "encoder" and (of_labels or of_tables or sums)):
         missing = [name for name in FIELDS if name not in outputs.get("properties", {})]
         nearly = file.kind == "encoder" and len(missing) < len(FIELDS) / 2

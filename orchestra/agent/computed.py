@@ -172,6 +172,12 @@ class Form:
         return len(text) if found is None else found.end()
 
 
+def of_problems(inputs: Schema, form: Form) -> bool:
+    """Whether one text is read, and an expression is all that is written."""
+    fields: Mapping[str, Any] = inputs.get("properties", {})
+    return [schema.get("type") for schema in fields.values()] == ["string"] and bool(form.reckoned)
+
+
 def number(expression: Any) -> int | float | None:
     """The value of an expression as JSON has it, or None where it has none: no arithmetic, or too large."""
     if not isinstance(expression, str):

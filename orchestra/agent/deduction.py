@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from orchestra.agent.card import Card
 from orchestra.agent.classical import reading, unpacked
 from orchestra.agent.committee import Base, Digest, Source
+from orchestra.agent.computed import of_problems
 from orchestra.agent.encoder import Encoder, changes_of
 from orchestra.agent.quantities import KINDS, Quantity, decimal, quantities
 from orchestra.errors import InputError
@@ -71,8 +72,7 @@ class Layout(_Frozen):
 
 def deduces(card: Card) -> bool:
     """Whether an agent of kind `encoder` writes an expression over the numbers of one text, whose value code computes."""
-    inputs = list(card.input_schema.get("properties", {}).values())
-    return len(inputs) == 1 and inputs[0].get("type") == "string" and bool(card.form.reckoned)
+    return of_problems(card.input_schema, card.form)
 
 
 def shapes(width: int, known: int) -> dict[str, tuple[int, ...]]:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestra.agent.classical import packed
 from orchestra.agent.computed import number
 from orchestra.agent.deduction import FORMAT, NEVER, OPERATIONS, Board, Deduction, Layout, Problem, allowed, problem
-from orchestra.errors import InputError
 from orchestra.fleet.encoders import described
 from orchestra.learn.begun import Begun
 from orchestra.learn.contract import check_contract
@@ -33,7 +32,6 @@ from orchestra.values.arithmetic import NotArithmetic
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from orchestra.agent.card import Card
     from orchestra.agent.encoder import Encoder
     from orchestra.learn.deducing import Deducing
     from orchestra.learn.member import Step
@@ -97,13 +95,11 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
         "arrays": ARRAYS,
     }
     draft = Layout.model_validate({**layout, "sha256": "0" * 64})
-    found = [example for row in data.rows["train"] if (example := _example(row, reader, draft)) is not None]
-    if not found:
-        raise InputError("N104", f"{data.manifest.name} has no rows to train on", hint="more rows, or other shares of the parts")
+    found = training.examples(lambda row: _example(row, reader, draft))
     begun = None if training.begun is None else training.begun.of_kind(FORMAT)
     member = trained(frozen, found, training.pace(frozen, HEAD_RATE), training.folder / "member.safetensors", tell, begun)
     arrays = arrays_of(member)
-    settled, exact = _settled(Deduction(draft, arrays, reader, card), card, data.rows["tune"])
+    settled, exact = _settled(Deduction(draft, arrays, reader, card), data.rows["tune"])
     text, content = packed(layout | settled, arrays)
     return Made({ARRAYS: content, card.data: text.encode()}, Settled(1.0, 0.0, settled.get("heat", 1.0), 0.0, exact))
 
@@ -201,7 +197,7 @@ def _taken(derivations: Sequence[Derivation], logits: Tensor, alone: Tensor | No
     return taken
 
 
-def _settled(solver: Deduction, card: Card, rows: Sequence[Row]) -> tuple[dict[str, float], dict[str, float]]:
+def _settled(solver: Deduction, rows: Sequence[Row]) -> tuple[dict[str, float], dict[str, float]]:
     """The heat at which the probabilities that it says are likeliest, and the share of the rows to tune on that are right. Nothing where
     there are few rows."""
     said: list[tuple[bool, float]] = []

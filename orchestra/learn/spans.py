@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from orchestra.learn.member import Step
     from orchestra.learn.tuned import Adapted, Frozen, Pace, Pointing
 
+E = TypeVar("E")
 PACKAGES = ("torch", "safetensors", "tokenizers", "threadpoolctl")
 ARRAYS = "spans.npz"
 EPOCHS = 7
@@ -100,6 +101,13 @@ class Training:
         mine = (self.epochs, self.rate, self.rank, self.seed, self.tokens, self.begun.sha256 if self.begun else "")
         facts = (contract_digest(self.card), self.data.manifest.digest, base, mine)
         return self.cache / "learn" / self.card.name / digest(msgspec.json.encode(facts))[:12]
+
+    def examples(self, made: Callable[[Row], E | None]) -> list[E]:
+        """What is made of the rows to train on, but of those of which nothing is. Raises `InputError` N104 where nothing is left."""
+        found = [one for row in self.data.rows["train"] if (one := made(row)) is not None]
+        if not found:
+            raise InputError("N104", f"{self.data.manifest.name} has no rows to train on", hint="more rows, or other shares of the parts")
+        return found
 
     def pace(self, base: Frozen, head: float = 1.0) -> Pace:
         """How it is trained: all blocks of the base, and its head so many times as fast."""

@@ -92,9 +92,7 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
         "arrays": ARRAYS,
     }
     draft = Layout.model_validate({**layout, "sha256": "0" * 64})
-    found = [example for row in data.rows["train"] if (example := _example(row, reader, draft)) is not None]
-    if not found:
-        raise InputError("N104", f"{data.manifest.name} has no rows to train on", hint="more rows, or other shares of the parts")
+    found = training.examples(lambda row: _example(row, reader, draft))
     member = trained(frozen, found, training.pace(frozen), training.folder / "member.safetensors", tell, begun)
     arrays = arrays_of(member)
     settled = _settled(Tables(draft, arrays, reader, card), data.rows["tune"])
