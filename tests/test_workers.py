@@ -344,6 +344,26 @@ async def test_who_would_say_the_same_again_is_not_asked_again(more: dict[str, A
     assert list(json.loads(done.received)) == names
 
 
+async def test_expressions_of_one_value_are_one_answer_of_an_ensemble(tmp_path: Path) -> None:
+    types = "input: {question: str}\noutput: {expression: str, answer: float | null}\n"
+    cards = {name: f"name: {name}\n{types}computed: {{answer: {{value: expression}}}}\n" for name in ("one", "two", "three")}
+    cards["sums"] = f"name: sums\nkind: ensemble\nmembers: [one, two, three]\n{types}"
+    for name, text in cards.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "agent.yaml").write_text(text)
+        (tmp_path / name / "prompt.md").write_text("{{ question }}")
+    said = {"one": ("2+3", 5, 0.5), "two": ("9", 9, 0.6), "three": ("3+2", 5, 0.4)}
+
+    async def told(one: Call) -> Done:
+        expression, answer, sure = said[one.name]
+        return Done(value={"expression": expression, "answer": answer}, confidence=sure)
+
+    done = await ask(call("sums", inputs={"question": "a"}), Registry.load([tmp_path], builtin=False).card("sums"), told)
+    assert isinstance(done, Done)
+    assert done.value == {"expression": "2+3", "answer": 5}
+    assert done.confidence == pytest.approx(0.3)
+
+
 def test_a_call_to_an_ensemble_costs_at_most_the_dearest_price_and_is_unpriced_where_one_is() -> None:
     card = Registry.load().card("reader")
     told = {
