@@ -94,11 +94,9 @@ class Sender:
         return Sent(result, resends, self._clock.monotonic() - began)
 
     def _pause(self, fault: Fault, resends: int) -> float:
-        """Seconds until the next try: what the server asks for, else doubling, shortened by chance."""
-        if fault.retry_after is not None:
-            return fault.retry_after
+        """Seconds until the next try: doubling, shortened by chance; longer where the server asks for it, but never shorter."""
         longest: float = min(FIRST_WAIT * 2 ** min(resends, 16), LONGEST_WAIT)
-        return longest * (0.5 + self._clock.random() / 2)
+        return max(fault.retry_after or 0.0, longest * (0.5 + self._clock.random() / 2))
 
     async def _once(
         self, server: str, target: LocalServer | Endpoint, request: Request, deadline: float, fresh: Callable[[], Block] | None

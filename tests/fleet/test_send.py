@@ -139,6 +139,18 @@ async def test_busy_is_sent_again_after_what_the_server_asks_for_and_counted() -
     assert clock.slept[1] < 1
 
 
+@pytest.mark.parametrize("after", ["0", "-1"])
+async def test_a_server_that_asks_for_no_pause_is_not_asked_without_one(after: str) -> None:
+    busy = answers(b"", "429 Too Many Requests", f"Retry-After: {after}")
+    async with raw_server(busy) as server, sending(endpoints(server.url)) as (sender, clock):
+        async with asyncio.timeout(10):
+            result = await Client(sender).chat("s0", CHAT, seconds=20)
+    assert isinstance(result, Fault)
+    assert result.code == "F204"
+    assert 5 < sum(clock.slept) < 20
+    assert len(server.visits) < 12
+
+
 @pytest.mark.parametrize("after", ["100000", "99999999999999999999999", "Fri, 31 Dec 2199 23:59:59 GMT"])
 async def test_an_absurd_retry_after_is_not_obeyed(after: str) -> None:
     async with (
