@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -282,11 +283,11 @@ def _retry_after(text: str | None) -> float | None:
     """Seconds that a server asks to wait: a number, or a date (RFC 9110, section 10.2.3); None where it says neither."""
     if not text:
         return None
+    if text.isascii() and text.isdigit():
+        return float(text) if len(text) < 20 else 1e9
     try:
-        return max(0.0, min(float(int(text)), 1e9)) if len(text) < 20 else 1e9
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+        date = email.utils.parsedate_to_datetime(text)
     except (ValueError, OverflowError):
         return None
+    # One of the three forms does not name its zone, which is that of the others.
+    return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time())

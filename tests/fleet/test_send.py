@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -139,6 +140,16 @@ async def test_busy_is_sent_again_after_what_the_server_asks_for_and_counted() -
     assert clock.slept[1] < 1
 
 
+@pytest.mark.parametrize("form", ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"])
+async def test_a_date_after_which_to_ask_again_is_obeyed(form: str) -> None:
+    after = time.strftime(form, time.gmtime(time.time() + 20))
+    play = in_turn(answers(b"", "503 Busy", f"Retry-After: {after}"), answers(chat_answer("yes")))
+    async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, clock):
+        result = await Client(sender).chat("s0", CHAT, seconds=60)
+    assert isinstance(result, Completion)
+    assert 10 < clock.slept[0] <= 20
+
+
 @pytest.mark.parametrize("after", ["0", "-1"])
 async def test_a_server_that_asks_for_no_pause_is_not_asked_without_one(after: str) -> None:
     busy = answers(b"", "429 Too Many Requests", f"Retry-After: {after}")
@@ -162,7 +173,7 @@ async def test_an_absurd_retry_after_is_not_obeyed(after: str) -> None:
     assert (result.code, clock.slept, len(server.visits)) == ("F204", [], 1)
 
 
-@pytest.mark.parametrize("after", ["soon", "-5", "Fri, 99 Foo"])
+@pytest.mark.parametrize("after", ["soon", "-5", "7.5", "\N{SUPERSCRIPT TWO}", "Fri, 99 Foo", "Sun Nov  6 08:49:37 1994"])
 async def test_a_retry_after_that_says_nothing_is_passed_over(after: str) -> None:
     play = in_turn(answers(b"", "429 Too Many Requests", f"Retry-After: {after}"), answers(chat_answer("yes")))
     async with raw_server(play) as server:
