@@ -37,8 +37,11 @@ class Client:
         seconds: float | None = None,
         on_text: OnText | None = None,
         turn: Turn = NOBODY,
+        once: bool = False,
     ) -> Completion | Fault:
         """A chat completion. `model` names an adapter; the server's own model where it is empty. `turn` is for the line before the server.
+
+        `once`: nothing is sent again, because there is another server to ask.
 
         `on_text` gets the text as it is written, if `chat.stream` is set; of a request that was sent again, from the start.
         """
@@ -48,7 +51,7 @@ class Client:
         body = protocol.chat_body(chat, name, dialect, field)
         request = Request("/v1/chat/completions", body, label, chat.stream, turn)
         if not chat.stream:
-            sent = await self.sender.send(server, request, seconds=seconds)
+            sent = await self.sender.send(server, request, seconds=seconds, once=once)
             if isinstance(sent.result, Answer):
                 return _told(sent, sent.result, protocol.read_completion(body, sent.result.received, name, dialect))
             return again(sent, sent.result)
@@ -58,7 +61,7 @@ class Client:
             streams.append(Stream(name, dialect, on_text or (lambda _: None)))
             return streams[-1].feed
 
-        sent = await self.sender.send(server, request, seconds=seconds, fresh=fresh)
+        sent = await self.sender.send(server, request, seconds=seconds, fresh=fresh, once=once)
         if isinstance(sent.result, Answer):
             return _told(sent, sent.result, streams[-1].result(body, sent.result.received))
         return again(sent, sent.result)

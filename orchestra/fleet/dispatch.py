@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import msgspec
@@ -38,6 +39,8 @@ from orchestra.fleet.wire import Wire
 
 WARM = 0.7
 """The temperature of samples of an agent whose own is 0: that of self-consistency (Wang et al. 2022, https://arxiv.org/abs/2203.11171)."""
+OF_THE_CALL = ("F202", "F207", "F215")
+"""Faults of a call itself, by which no other server would do it either."""
 BEAT = 30.0
 """Seconds between heartbeats to the supervisor, at most."""
 
@@ -173,7 +176,8 @@ class Fleet:
             prompt = self._rendered(call, choice.card, "none")
         except (FleetError, InputError):
             return None
-        name = next((name for name in self._ordered(choice, call) if self.config.servers[name].dialect == "vllm"), None)
+        names = self._ordered(choice.servers, choice.card, call)
+        name = next((name for name in names if self.config.servers[name].dialect == "vllm"), None)
         found = None if name is None else await self.client.count(name, _messages(prompt), label=call.label, priority=call.priority)
         return found if isinstance(found, int) else None
 
@@ -211,15 +215,10 @@ class Fleet:
             await _ended(task)
 
     async def _ask(self, call: Call, choice: Choice, on_text: OnText | None) -> Done | Refused:
-        """Tries the servers of the card's model in order; the next one only where no model has seen the request."""
         began = self._clock.monotonic()
         seconds = self.config.limits.request_seconds if call.timeout is None else call.timeout
-        tried = 0.0
-        for name in self._ordered(choice, call):
-            result = await self._request(name, call, choice.card, seconds - tried, on_text)
-            tried = self._clock.monotonic() - began
-            if isinstance(result, Completion) or result.seen or not result.retryable or tried >= seconds:
-                break
+        name, result = await self._asked(call, choice, began + seconds, on_text)
+        tried = self._clock.monotonic() - began
         if isinstance(result, Fault):
             if result.code == "F205":
                 await self._addresses.suspect(name)
@@ -229,25 +228,52 @@ class Fleet:
         reader = self._gauge.cast.of(card).reader
         return _read(reader, _priced(result, self.config.servers[name]), name, call.inputs, adapted)
 
+    async def _asked(self, call: Call, choice: Choice, deadline: float, on_text: OnText | None) -> tuple[str, Completion | Fault]:
+        """The answer of the best server of the card's model, and its name; of another one only where no model has seen the request.
+
+        Where there are several, each is asked once, then again after a pause: one that is busy or away keeps nobody from the others.
+        """
+        now, left, once = self._clock.monotonic, choice.servers, len(choice.servers) > 1
+        told: tuple[str, Fault] | None = None
+        tries = 0
+        while True:
+            pauses: dict[str, float] = {}
+            for name in self._ordered(left, choice.card, call):
+                wait = self._sender.lines[name].busy_until - now()
+                if tries and wait > 0:
+                    pauses[name] = wait  # it has said when to come again
+                    continue
+                result = await self._request(name, call, choice.card, deadline - now(), on_text, once)
+                if isinstance(result, Completion) or result.seen or result.code in OF_THE_CALL or now() >= deadline:
+                    return name, result
+                if told is None or result.retryable or not told[1].retryable:
+                    told = name, result
+                if once and (pause := self._sender.pause(name, result, tries)) is not None:
+                    pauses[name] = pause
+            left, tries = tuple(pauses), tries + 1
+            if told is not None and now() + min(pauses.values(), default=inf) >= deadline:
+                return told
+            await self._clock.sleep(min(pauses.values()))
+
     def _rendered(self, call: Call, card: Card, constraint: Constraining) -> Prompt:
         script = self._gauge.cast.of(card).script
         return script.render(call.inputs, evidence=call.evidence, feedback=call.feedback, constraint=constraint)
 
-    def _ordered(self, choice: Choice, call: Call) -> Sequence[str]:
-        """The servers of a choice, the best one first."""
-        if len(choice.servers) == 1:
-            return choice.servers
-        card = choice.card
+    def _ordered(self, servers: Sequence[str], card: Card, call: Call) -> Sequence[str]:
+        """Servers of a choice, the best one first."""
+        if len(servers) == 1:
+            return servers
         begins = self._prefix(_messages(self._rendered(call, card, "none")), card.adapter or "")
-        return sorted(choice.servers, key=lambda name: self._cost(name, card, begins))
+        return sorted(servers, key=lambda name: self._cost(name, card, begins))
 
-    def _cost(self, name: str, card: Card, begins: Prefix) -> tuple[bool, bool, int]:
-        """Least first: a server that answers, that has the adapter, that has least to do, a block of a prompt counted as a request."""
+    def _cost(self, name: str, card: Card, begins: Prefix) -> tuple[bool, bool, bool, int]:
+        """Least first: a server that answers, is not busy, has the adapter, has least to do, a block of a prompt counted as a request."""
         line = self._sender.lines[name]
         fresh = len(begins) - line.gate.order.known(begins)
-        return line.breaker.state == "open", not self._adapters.holds(name, card), line.load + fresh
+        busy = line.busy_until > self._clock.monotonic()
+        return line.breaker.state == "open", busy, not self._adapters.holds(name, card), line.load + fresh
 
-    async def _request(self, name: str, call: Call, card: Card, seconds: float, on_text: OnText | None) -> Completion | Fault:
+    async def _request(self, name: str, call: Call, card: Card, seconds: float, on_text: OnText | None, once: bool) -> Completion | Fault:
         target = self.config.servers[name]
         chat = self._chat(self._rendered(call, card, held(target, self.options.constraint)), call, card, target)
         deadline = self._clock.monotonic() + seconds
@@ -257,7 +283,7 @@ class Fleet:
                 return model
             left = deadline - self._clock.monotonic()
             turn = Turn(call.run, call.priority, self._prefix(chat.messages, card.adapter or ""))
-            result = await self.client.chat(name, chat, model=model, label=call.label, seconds=left, on_text=on_text, turn=turn)
+            result = await self.client.chat(name, chat, model=model, label=call.label, seconds=left, on_text=on_text, turn=turn, once=once)
             if again or not (isinstance(result, Fault) and result.code == "F212" and model):
                 break
             self._adapters.forget(name)  # the server has lost it, by a restart that we did not notice

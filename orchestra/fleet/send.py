@@ -48,11 +48,25 @@ class Line:
     gate: Gate
     breaker: Breaker
     failures: int = 0
+    busy_until: float = 0.0
+    """Until when others are asked first, because it said that it has too much to do."""
+    _pause: float = 0.0
 
     @property
     def load(self) -> int:
         """Requests that are with it, or wait for it."""
         return self.gate.inside + self.gate.waiting
+
+    def busy(self, now: float, asked: float) -> None:
+        """It has too much to do, for `asked` seconds as it says, or for a pause that doubles while it stays so."""
+        if now >= self.busy_until:  # else it is what others were told in the same moment
+            self._pause = min(max(FIRST_WAIT, 2 * self._pause), LONGEST_WAIT)
+            self.busy_until = now + self._pause
+        self.busy_until = max(self.busy_until, now + asked)
+
+    def answered(self) -> None:
+        """It did what was asked."""
+        self.failures, self.busy_until, self._pause = 0, 0.0, 0.0
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -71,10 +85,19 @@ class Sender:
         self.lines = {name: Line(Gate(config.limits.in_flight, ordered(config.order)), Breaker()) for name in config.servers}
         self._wire, self._addresses, self._clock = wire, addresses, clock
 
-    async def send(self, server: str, request: Request, *, seconds: float | None = None, fresh: Callable[[], Block] | None = None) -> Sent:
+    async def send(
+        self,
+        server: str,
+        request: Request,
+        *,
+        seconds: float | None = None,
+        fresh: Callable[[], Block] | None = None,
+        once: bool = False,
+    ) -> Sent:
         """Sends a request to a server of the fleet, within `seconds` in all; a fault is a value, and nothing is raised.
 
-        `fresh` gives a new reader of the stream for every try. Data goes nowhere beyond the label that its server is cleared for.
+        `fresh` gives a new reader of the stream for every try; `once` is for a caller that has another server to ask. Data goes nowhere
+        beyond the label that its server is cleared for.
         """
         began = self._clock.monotonic()
         target = self.config.servers.get(server)
@@ -84,19 +107,24 @@ class Sender:
             return Sent(_forbidden(server, request.label, target.label), 0, 0.0)
         deadline = began + (self.config.limits.request_seconds if seconds is None else seconds)
         result, resends = await self._once(server, target, request, deadline, fresh), 0
-        while isinstance(result, Fault) and _unseen(result):
-            pause = self._pause(result, resends)
-            hopeless = resends >= REFUSALS and isinstance(target, Endpoint) and not result.busy
-            if hopeless or pause > self.config.limits.retry_after_seconds or self._clock.monotonic() + pause >= deadline:
+        while not once and isinstance(result, Fault) and (pause := self.pause(server, result, resends)) is not None:
+            if self._clock.monotonic() + pause >= deadline:
                 break
             await self._clock.sleep(pause)
             result, resends = await self._once(server, target, request, deadline, fresh), resends + 1
         return Sent(result, resends, self._clock.monotonic() - began)
 
-    def _pause(self, fault: Fault, resends: int) -> float:
-        """Seconds until the next try: doubling, shortened by chance; longer where the server asks for it, but never shorter."""
+    def pause(self, server: str, fault: Fault, resends: int) -> float | None:
+        """Seconds until the next try: doubling, shortened by chance; longer where the server asks for it, but never shorter.
+
+        None where there is none: a model may have seen the request, it stays wrong, or there is no hope in time.
+        """
+        hopeless = resends >= REFUSALS and isinstance(self.config.servers[server], Endpoint) and not fault.busy
+        if hopeless or not _unseen(fault):
+            return None
         longest: float = min(FIRST_WAIT * 2 ** min(resends, 16), LONGEST_WAIT)
-        return max(fault.retry_after or 0.0, longest * (0.5 + self._clock.random() / 2))
+        pause = max(fault.retry_after or 0.0, longest * (0.5 + self._clock.random() / 2))
+        return pause if pause <= self.config.limits.retry_after_seconds else None
 
     async def _once(
         self, server: str, target: LocalServer | Endpoint, request: Request, deadline: float, fresh: Callable[[], Block] | None
@@ -153,13 +181,15 @@ class Sender:
 
     def _learn(self, line: Line, result: Answer | Fault) -> None:
         if isinstance(result, Answer):
-            line.failures = 0
+            line.answered()
             line.breaker.good()
         elif result.code in ("F203", "F205", "F206", "F208", "F209", "F217"):
             line.failures += 1
             line.breaker.bad(self._clock.monotonic())
         else:
             line.breaker.nothing()
+            if result.busy:
+                line.busy(self._clock.monotonic(), min(result.retry_after or 0.0, self.config.limits.retry_after_seconds))
 
 
 def _forbidden(server: str, label: str, ceiling: str) -> Fault:

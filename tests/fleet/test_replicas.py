@@ -1,0 +1,119 @@
+"""Several servers of one model: none that is busy, away or wrong itself keeps a call from the others."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from orchestra.doors import Done, Refused
+
+from .calling import call, only, opened, says
+from .conftest import Visit, chat_answer, endpoints, raw_server
+
+
+def refuses(status: str, *headers: str) -> Callable[[Visit], Awaitable[None]]:
+    return lambda visit: visit.answer(b"", status, *headers)
+
+
+def busy(*headers: str) -> Callable[[Visit], Awaitable[None]]:
+    return refuses("503 Busy", *headers)
+
+
+async def test_a_busy_server_is_asked_once_before_another_one_answers() -> None:
+    async with raw_server(busy()) as one, raw_server(says("here")) as two, opened(endpoints(one.url, two.url)) as fleet:
+        done = await only(fleet, call("writer"))
+        slept = fleet._clock.monotonic()
+    assert isinstance(done, Done)
+    assert (done.server, len(one.visits), slept) == ("s1", 1, 0.0), "nobody waited for the busy one"
+
+
+async def test_a_server_that_was_busy_is_not_the_first_for_a_while() -> None:
+    async with raw_server(busy("Retry-After: 20")) as one, raw_server(says("here")) as two, opened(endpoints(one.url, two.url)) as fleet:
+        for _ in range(3):
+            await only(fleet, call("writer"))
+        assert (len(one.visits), len(two.visits)) == (1, 3)
+        await fleet._clock.sleep(21)
+        await only(fleet, call("writer"))
+    assert (len(one.visits), len(two.visits)) == (2, 4)
+
+
+async def test_one_that_stays_busy_without_a_word_is_tried_less_and_less() -> None:
+    async with raw_server(busy()) as one, raw_server(says("here")) as two, opened(endpoints(one.url, two.url)) as fleet:
+        for _ in range(40):
+            await only(fleet, call("writer"))
+            await fleet._clock.sleep(0.25)
+    assert 3 <= len(one.visits) <= 7
+    assert len(two.visits) == 40
+
+
+async def test_where_all_are_busy_each_is_asked_when_it_said() -> None:
+    asked: list[tuple[str, float]] = []
+
+    def play(name: str, after: int, times: int) -> Callable[[Visit], Awaitable[None]]:
+        async def answer(visit: Visit) -> None:
+            asked.append((name, fleet._clock.monotonic()))
+            if sum(who == name for who, _ in asked) <= times:
+                await visit.answer(b"", "429 Too Many Requests", f"Retry-After: {after}")
+            else:
+                await visit.answer(chat_answer("at last"))
+
+        return answer
+
+    async with raw_server(play("s0", 7, 9)) as one, raw_server(play("s1", 3, 2)) as two, opened(endpoints(one.url, two.url)) as fleet:
+        done = await only(fleet, call("writer", timeout=60))
+    assert isinstance(done, Done)
+    assert asked == [("s0", 0), ("s1", 0), ("s1", 3), ("s1", 6)]
+
+
+async def test_a_busy_server_is_waited_for_where_the_other_is_away() -> None:
+    visits = 0
+
+    async def play(visit: Visit) -> None:
+        nonlocal visits
+        visits += 1
+        await visit.answer(*((b"", "503 Busy") if visits <= 8 else (chat_answer("at last"),)))
+
+    async with raw_server(says("x")) as gone:
+        pass
+    async with raw_server(play) as slow, opened(endpoints(slow.url, gone.url)) as fleet:
+        done = await only(fleet, call("writer", timeout=500))
+    assert isinstance(done, Done)
+    assert done.server == "s0"
+
+
+async def test_where_all_stay_busy_the_call_ends_in_time_and_may_be_tried_again() -> None:
+    wrong = raw_server(refuses("404 Not Found"))
+    async with raw_server(busy()) as one, wrong as two, opened(endpoints(one.url, two.url)) as fleet:
+        refused = await only(fleet, call("writer", timeout=20))
+        slept = fleet._clock.monotonic()
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.retryable, refused.server) == ("F204", True, "s0")
+    assert 5 < slept < 20
+    assert (len(one.visits) < 12, len(two.visits)) == (True, 1)
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "404 Not Found", "302 Found"])
+async def test_a_server_that_is_wrong_itself_leaves_the_call_to_the_next(status: str) -> None:
+    async with raw_server(refuses(status)) as one, raw_server(says("here")) as two, opened(endpoints(one.url, two.url)) as fleet:
+        done = await only(fleet, call("writer"))
+    assert isinstance(done, Done)
+    assert (done.server, len(one.visits)) == ("s1", 1)
+
+
+@pytest.mark.parametrize(("status", "code"), [("401 Unauthorized", "F214"), ("404 Not Found", "F212")])
+async def test_where_all_are_wrong_each_is_asked_once(status: str, code: str) -> None:
+    wrong = raw_server(refuses(status))
+    async with wrong as one, raw_server(one.play) as two, opened(endpoints(one.url, two.url)) as fleet:
+        refused = await only(fleet, call("writer"))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.retryable) == (code, False)
+    assert (len(one.visits), len(two.visits)) == (1, 1)
+
+
+async def test_a_request_that_is_wrong_goes_to_no_other_server() -> None:
+    wrong = raw_server(refuses("400 Bad Request"))
+    async with wrong as one, raw_server(says("x")) as two, opened(endpoints(one.url, two.url)) as fleet:
+        refused = await only(fleet, call("writer"))
+    assert isinstance(refused, Refused)
+    assert (refused.code, two.visits) == ("F207", [])
