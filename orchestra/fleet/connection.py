@@ -18,6 +18,8 @@ HEAD_BYTES = 1 << 16
 """Bytes of an answer's status and headers at most."""
 ERROR_BYTES = 1 << 16
 """Bytes that are read of an answer which is an error."""
+HURRIED = 3.0
+"""Seconds in which a server that is well may have no answer yet: who gives it less learns nothing of it."""
 KEPT = (b"retry-after", b"location")
 """Headers that somebody asks for."""
 LENGTHS = (b"content-length", b"transfer-encoding")
@@ -199,7 +201,8 @@ class Connection(asyncio.Protocol):
 
 def no_answer(seconds: float) -> Fault:
     """The time is up."""
-    return Fault("F205", f"no whole answer within {seconds:.1f} s", "raise the node's `timeout`, or ask for less `max_output`")
+    hint = "raise the node's `timeout`, or ask for less `max_output`"
+    return Fault("F205", f"no whole answer within {seconds:.1f} s", hint, hurried=seconds < HURRIED)
 
 
 def no_http(reason: str) -> Fault:

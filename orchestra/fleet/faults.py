@@ -17,6 +17,8 @@ class Fault:
     retryable: bool = True
     busy: bool = False
     """The server said that it has too much to do."""
+    hurried: bool = False
+    """The caller's own time was up, so early that it says nothing of the server."""
     lost: bool = False
     """Nobody listens there, or no longer."""
     retry_after: float | None = None

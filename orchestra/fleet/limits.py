@@ -109,13 +109,21 @@ class Breaker:
         """A request was answered."""
         self._failures, self._pause, self._probing, self.state = 0, self._first, False, "closed"
 
-    def bad(self, now: float) -> None:
-        """A request failed by the server's fault."""
-        self._failures += 1
-        if self._probing or self._failures >= self._threshold:
-            if self.state != "closed":
-                self._pause = min(2 * self._pause, self._longest)
-            self.state, self._until, self._probing = "open", now + self._pause, False
+    def bad(self, now: float, *, trial: bool = True) -> None:
+        """A request failed by the server's fault; `trial` says whether it is the one that went through after the pause.
+
+        Only a trial that fails makes the pause longer. What was under way when the breaker opened fails by the same fault, and says
+        nothing of how long that will last.
+        """
+        if self.state == "closed":
+            self._failures += 1
+            if self._failures < self._threshold:
+                return
+        elif self.state == "half-open" and trial:
+            self._pause = min(2 * self._pause, self._longest)
+        else:
+            return
+        self.state, self._until, self._probing = "open", now + self._pause, False
 
     def nothing(self) -> None:
         """A request ended without telling anything of the server: it was cancelled, or wrong itself."""

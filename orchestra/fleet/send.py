@@ -133,12 +133,13 @@ class Sender:
         if (pause := line.breaker.wait(self._clock.monotonic())) > 0:
             reason = f"{server} failed {line.failures} times in a row and is left alone for {pause:.0f} s"
             return Fault("F218", reason, "orchestra fleet status", seen=False, retry_after=pause, sent=request.body or b"")
+        trial = line.breaker.state == "half-open"
         try:
             result = await self._through(server, target, request, deadline, fresh)
         except asyncio.CancelledError:
             line.breaker.nothing()
             raise
-        self._learn(line, result)
+        self._learn(line, result, trial)
         return result
 
     async def _through(
@@ -179,13 +180,13 @@ class Sender:
             return False
         return True
 
-    def _learn(self, line: Line, result: Answer | Fault) -> None:
+    def _learn(self, line: Line, result: Answer | Fault, trial: bool) -> None:
         if isinstance(result, Answer):
             line.answered()
             line.breaker.good()
-        elif result.code in ("F203", "F205", "F206", "F208", "F209", "F217"):
+        elif result.code in ("F203", "F205", "F206", "F208", "F209", "F217") and not result.hurried:
             line.failures += 1
-            line.breaker.bad(self._clock.monotonic())
+            line.breaker.bad(self._clock.monotonic(), trial=trial)
         else:
             line.breaker.nothing()
             if result.busy:

@@ -105,6 +105,18 @@ def test_pauses_double_while_the_server_stays_away() -> None:
     assert pauses == [1, 2, 4, 5, 5]
 
 
+def test_what_was_under_way_when_the_breaker_opened_makes_no_pause_longer() -> None:
+    breaker = Breaker(threshold=5, first=1)
+    for _ in range(16):
+        breaker.bad(0, trial=False)
+    assert breaker.wait(0) == 1
+    assert breaker.wait(1) == 0
+    breaker.bad(1, trial=False)
+    assert breaker.state == "half-open", "one of those that were under way, and not the trial"
+    breaker.bad(1)
+    assert breaker.wait(1) == 2
+
+
 def test_a_cancelled_trial_lets_the_next_one_try() -> None:
     breaker = Breaker(threshold=1, first=1)
     breaker.bad(0)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from orchestra.fleet import connection
 from orchestra.fleet.client import Client
 from orchestra.fleet.config import Limits
 from orchestra.fleet.faults import Fault
@@ -307,6 +308,39 @@ async def test_a_failing_server_is_left_alone_and_asked_again_later() -> None:
         result = await Client(sender).chat("s0", CHAT, seconds=60)
     assert isinstance(result, Completion)
     assert clock.slept == [1.0], "it waited until the server might answer again"
+
+
+async def test_a_burst_of_failures_leaves_a_server_alone_for_a_second_only() -> None:
+    visits = 0
+    together = asyncio.Event()
+
+    async def play(visit: Visit) -> None:
+        nonlocal visits
+        visits += 1
+        if visits > 16:
+            await visit.answer(chat_answer("yes"))
+            return
+        if visits == 16:
+            together.set()
+        await together.wait()
+        visit.writer.transport.abort()
+
+    async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, clock):
+        await asyncio.gather(*(Client(sender).chat("s0", CHAT, seconds=20) for _ in range(16)))
+        assert sender.lines["s0"].breaker.state == "open"
+        result = await Client(sender).chat("s0", CHAT, seconds=20)
+    assert isinstance(result, Completion)
+    assert clock.slept == [1.0]
+
+
+@pytest.mark.parametrize(("hurried", "state"), [(connection.HURRIED, "closed"), (0.01, "open")])
+async def test_who_has_no_time_says_nothing_of_a_server_and_who_waited_in_vain_does(
+    monkeypatch: pytest.MonkeyPatch, hurried: float, state: str
+) -> None:
+    monkeypatch.setattr(connection, "HURRIED", hurried)
+    async with raw_server(lambda visit: visit.gone()) as server, sending(endpoints(server.url)) as (sender, _):
+        await asyncio.gather(*(Client(sender).chat("s0", CHAT, seconds=0.05) for _ in range(12)))
+        assert sender.lines["s0"].breaker.state == state
 
 
 async def test_no_more_requests_than_the_limit_are_on_the_way() -> None:
