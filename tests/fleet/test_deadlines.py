@@ -1,0 +1,46 @@
+"""The time of a node is up: the fleet notices before the engine stops waiting, so that a server that hangs is known."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestra.agent.contract import Catalog
+from orchestra.clock import SystemClock
+from orchestra.engine.shell import Engine
+from orchestra.events import AttemptFinished
+from orchestra.fleet import connection
+from orchestra.journal.memory import MemoryJournal
+from orchestra.workflow.compiler import compile_graph
+from orchestra.workflow.reader import read
+
+from .calling import WRITER, opened
+from .conftest import endpoints, raw_server
+
+WAITING = """\
+schema: orchestra/v1
+name: waiting
+input: {text: str}
+output: ${reply}
+nodes:
+  reply: {agent: writer, with: {text: "${input.text}"}, timeout: 1, retry: {attempts: 2, wait: [0, 0]}}
+"""
+
+
+async def test_a_server_that_hangs_is_known_by_the_timeouts_of_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HURRIED", 0.01)
+    suspected: list[str] = []
+
+    async def suspect(server: str) -> None:
+        suspected.append(server)
+
+    async with raw_server(lambda visit: visit.gone()) as server, opened(endpoints(server.url)) as fleet:
+        monkeypatch.setattr(fleet._addresses, "suspect", suspect)
+        engine = Engine(SystemClock(), MemoryJournal(), fleet)
+        program = compile_graph(read(WAITING, "waiting.yaml").graph, Catalog(agents={"writer": WRITER.contract}))
+        run = engine.start(program, {"text": "hard"}, graph="0" * 32)
+        await run.wait()
+        await engine.close()
+        assert fleet._sender.lines["s0"].failures == 2, "five leave it alone"
+    errors = [event.error for event in run.log if isinstance(event, AttemptFinished)]
+    assert errors == ["F205"] * 2
+    assert suspected == ["s0"] * 2
