@@ -58,8 +58,9 @@ class Client:
         streams: list[Stream] = []
 
         def fresh() -> Block:
-            streams.append(Stream(name, dialect, on_text or (lambda _: None)))
-            return streams[-1].feed
+            stream = Stream(name, dialect, on_text or (lambda _: None))
+            streams.append(stream)
+            return lambda block: stream.feed(block) or stream.done
 
         sent = await self.sender.send(server, request, seconds=seconds, fresh=fresh, once=once)
         if isinstance(sent.result, Answer):

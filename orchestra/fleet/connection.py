@@ -25,8 +25,11 @@ KEPT = (b"retry-after", b"location")
 LENGTHS = (b"content-length", b"transfer-encoding")
 """Headers that say where a body ends; without them it ends with the connection."""
 
-Block: TypeAlias = Callable[[bytes], Fault | None]
-"""Takes a piece of a streamed answer as it comes; a fault ends the exchange."""
+LINGER = 0.25
+"""Seconds in which a body may still end after its stream has said that it is over, so that the connection can be used again."""
+
+Block: TypeAlias = Callable[[bytes], Fault | bool | None]
+"""Takes a piece of a streamed answer as it comes; a fault ends the exchange, and so does True: the stream is over."""
 
 
 class Connection(asyncio.Protocol):
@@ -46,7 +49,7 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[Fault | None] | None = None
         self._pieces: list[bytes] = []
         self._size = self._most = self._head = 0
-        self._headed = self._sized = self._whole = self._odd = False
+        self._headed = self._sized = self._whole = self._odd = self._over = False
         self._on_block: Block | None = None
         self._silence = self._heard = 0.0
 
@@ -68,7 +71,7 @@ class Connection(asyncio.Protocol):
             return broken(False, None)  # it ended before its first request
         self.status, self.headers, self.usable = 0, {}, False
         self._pieces, self._size, self._most, self._head = [], 0, most, 0
-        self._headed = self._sized = self._whole = self._odd = False
+        self._headed = self._sized = self._whole = self._odd = self._over = False
         self._on_block, self._silence = on_block, silence or 0.0
         waiter: asyncio.Future[Fault | None] = self._loop.create_future()
         self._waiter = waiter
@@ -95,7 +98,7 @@ class Connection(asyncio.Protocol):
 
     def _settle(self, fault: Fault | None) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(fault)
+            self._waiter.set_result(None if self._over else fault)  # nothing that comes after its end spoils a stream
 
     def _late(self, seconds: float) -> None:
         self._settle(no_answer(seconds))
@@ -186,8 +189,12 @@ class Connection(asyncio.Protocol):
         self._size += len(body)
         if self._size > self._most:
             self._settle(None if self.status != 200 else too_large(self._most))
-        elif self._on_block is not None and (fault := self._on_block(body)) is not None:
-            self._settle(fault)
+        elif self._on_block is not None and (end := self._on_block(body)):
+            if isinstance(end, Fault):
+                self._settle(end)
+            else:
+                self._on_block, self._over = None, True
+                self._loop.call_later(LINGER, _enough, waiter)
 
     def on_message_complete(self) -> None:
         """The answer is whole, where it is not one that only says that the answer is yet to come."""
@@ -197,6 +204,12 @@ class Connection(asyncio.Protocol):
         self._whole = waiter is not None and not waiter.done()
         self.usable = self._parser.should_keep_alive()
         self._settle(None)
+
+
+def _enough(waiter: asyncio.Future[Fault | None]) -> None:
+    """The body of a stream that is over has not ended: somebody on the way keeps the connection open."""
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def no_answer(seconds: float) -> Fault:

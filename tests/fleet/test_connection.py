@@ -144,6 +144,47 @@ async def test_what_a_reader_of_the_stream_raises_reaches_whoever_asked() -> Non
         assert await over(server)
 
 
+STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nover\r\n"
+
+
+async def streamed(server: RawServer, times: int = 1) -> list[Answer | Fault]:
+    """What is read of streams that are over where they say so."""
+    request = Request("/v1/x", b"{}", stream=True)
+    async with Wire(Limits()) as wire:
+        return [await wire.exchange(server.url, request, {}, 5, lambda block: block.endswith(b"over")) for _ in range(times)]
+
+
+async def test_a_stream_that_is_over_is_whole_though_nobody_closes_it() -> None:
+    async def play(visit: Visit) -> None:
+        await visit.say(STREAM)
+        await visit.gone()
+
+    async with raw_server(play) as server:
+        assert await streamed(server) == [Answer(b"{}", b"over")]
+        assert await over(server)
+
+
+@pytest.mark.parametrize("junk", [b"", b"zzz\r\n"])
+async def test_how_the_connection_breaks_after_the_end_of_a_stream_does_not_matter(junk: bytes) -> None:
+    async def play(visit: Visit) -> None:
+        await visit.say(STREAM, junk)
+        visit.writer.transport.close()
+
+    async with raw_server(play) as server:
+        assert await streamed(server) == [Answer(b"{}", b"over")]
+
+
+async def test_a_connection_is_used_again_where_the_body_ends_soon_after_the_stream() -> None:
+    async def play(visit: Visit) -> None:
+        await visit.say(STREAM)
+        await asyncio.sleep(0.02)
+        await visit.say(b"0\r\n\r\n")
+
+    async with raw_server(play) as server:
+        assert await streamed(server, 2) == [Answer(b"{}", b"over")] * 2
+    assert len(server.writers) == 1
+
+
 class Silent(asyncio.Transport):
     """Takes what is written, and is aborted."""
 

@@ -232,6 +232,19 @@ async def test_a_stream_gives_its_texts_as_they_come() -> None:
     assert (texts, result.text) == (["a", "b"], "ab")
 
 
+async def test_a_stream_ends_with_its_done_where_a_proxy_keeps_the_connection_open() -> None:
+    row = {"model": "m", "choices": [{"delta": {"content": "whole"}, "finish_reason": "stop"}]}
+
+    async def play(visit: Visit) -> None:
+        await visit.say(b"HTTP/1.1 200 OK\r\n\r\ndata: ", json.dumps(row).encode(), b"\n\ndata: [DONE]\n\n")
+        await visit.gone()
+
+    async with raw_server(play) as server:
+        result = await chat(server, STREAMED)
+    assert isinstance(result, Completion)
+    assert result.text == "whole"
+
+
 async def test_a_huge_line_ends_the_stream_before_it_is_whole() -> None:
     async def play(visit: Visit) -> None:
         await visit.say(b"HTTP/1.1 200 OK\r\n\r\ndata: ", *[b"x" * 100_000] * 100)
