@@ -32,6 +32,8 @@ TENANT = "orchestra_tenant"
 """Whose request it is, for `orchestra.fleet.cpu_drafts`: a worker does not see `cache_salt`. Any other vLLM passes over it."""
 LINE_BYTES = MAX_BYTES
 """Bytes of one line of a stream at most."""
+MARK = b"\xef\xbb\xbf"
+"""A byte order mark, which some servers and proxies put before their texts."""
 
 
 class Chat(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,6 +196,8 @@ def _completed(draft: _Draft, sent: bytes, received: bytes, model: str, dialect:
     finish = draft.choice.finish_reason or "stop"
     if finish in ("abort", "error"):
         return Fault("F206", f"the server ended the answer itself ({finish})", "orchestra fleet logs")
+    if finish == "content_filter":
+        return Fault("F206", "a filter of the server cut the answer off", "ask a server that does not filter it", retryable=False)
     if len(draft.text) > MAX_BYTES:
         return Fault("F210", f"the text has more than {MAX_BYTES} characters", "lower `max_output`")
     logprobs = draft.logprobs or (draft.choice.logprobs.content if draft.choice.logprobs else None) or []
@@ -231,6 +235,7 @@ def _same_model(asked: str, answered: str, dialect: Dialect) -> bool:
 
 
 def _parsed(received: bytes) -> _Response | Fault:
+    received = received.removeprefix(MARK)
     if received[:1] != b"{":
         begin = received.lstrip()[:1]
         if not begin:
@@ -262,10 +267,19 @@ class Stream:
         self._finish: str | None = None
         self._usage: _Usage | None = None
         self._logprobs: list[_Logprob] = []
+        self._begun = self._one = False
         self.done = False
 
     def feed(self, block: bytes) -> Fault | None:
         """Takes the next bytes; a fault where they are not what the API says."""
+        if not self._begun:
+            block, self._rest = (self._rest + block).removeprefix(MARK), b""
+            if not block.strip() or MARK.startswith(block):
+                self._rest = block.strip()
+                return None
+            self._begun, self._one = True, block.lstrip()[:1] == b"{"
+        if self._one:
+            return None  # no stream but one answer, which `result` reads
         *lines, self._rest = (self._rest + block).split(b"\n")
         if len(self._rest) > LINE_BYTES or any(len(line) > LINE_BYTES for line in lines):
             return Fault("F210", f"a line of the stream has more than {LINE_BYTES} bytes", "check `endpoint:` of the fleet file")
@@ -301,10 +315,17 @@ class Stream:
         return None
 
     def result(self, sent: bytes, received: bytes) -> Completion | Fault:
-        """The whole text, once the connection has ended. Without `[DONE]` it counts as whole if the model said that it ended."""
+        """The whole text, once the stream has ended. It counts as whole if the model said that it ended; `[DONE]` alone is also said of a
+        stream that broke. A server that does not know streams, or failed before it began one, answers in one piece.
+        """
+        if self._one:
+            found = read_completion(sent, received, self._model, self._dialect)
+            if isinstance(found, Completion) and found.text:
+                self._on_text(found.text)
+            return found
         if self._rest.strip() and not self.done and (fault := self._line(self._rest.strip())) is not None:
             return fault if fault.code == "F208" else Fault("F217", "the stream ended in the middle of a line", "orchestra fleet logs")
-        if not self.done and self._finish is None:
+        if self._finish is None:
             empty = "it is empty" if not received.strip() else ""
             return _odd(empty) if empty else Fault("F217", "the stream ended before the answer did", "orchestra fleet logs")
         self._last.usage = self._usage

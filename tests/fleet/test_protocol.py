@@ -85,6 +85,7 @@ def test_an_answer_is_read_with_its_counts() -> None:
         (answer(model=...), "F211"),
         (answer(error={"message": "out of memory"}), "F208"),
         (answer(choices=[{"message": {"content": "x"}, "finish_reason": "abort"}]), "F206"),
+        (answer(choices=[{"message": {"content": "x"}, "finish_reason": "content_filter"}]), "F206"),
         (answer(choices=[{"message": {"content": "x" * (2 << 20)}}]), "F210"),
     ],
 )
@@ -169,9 +170,15 @@ def test_a_stream_without_done_is_whole_if_the_model_said_that_it_ended() -> Non
     [
         (b"", "F209"),
         (events("a", finish=None, done=False), "F217"),
+        (events("a", finish=None), "F217"),
+        (b"data: [DONE]\n\n", "F217"),
+        (events("a", finish="content_filter"), "F206"),
         (events("a")[:80], "F217"),
         (b"<html>no</html>\n", "F209"),
-        (b'{"error": "no"}\n', "F209"),
+        (b'{"error": "no"}\n', "F208"),
+        (b'{"error":\n {"message": "no"}}', "F208"),
+        (b'\n\n{"choices":', "F209"),
+        (b': begun\n{"error": "no"}\n', "F209"),
         (b"data: {broken\n\n", "F209"),
         (b'data: {"error": {"message": "out of memory"}}\n\n', "F208"),
         (b"data: " + b"x" * (3 << 20), "F210"),
@@ -183,6 +190,16 @@ def test_a_stream_that_breaks_is_a_fault(received: bytes, code: str) -> None:
     result, _ = stream(received)
     assert isinstance(result, Fault)
     assert result.code == code
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 10_000])
+@pytest.mark.parametrize("begin", [b"", b"\xef\xbb\xbf", b"\n"])
+def test_a_stream_and_an_answer_in_one_piece_are_read_whatever_comes_before_them(begin: bytes, size: int) -> None:
+    for body in (events("text")[len(b": a comment\r\n\r\n") :], answer(), json.dumps(json.loads(answer()), indent=1).encode()):
+        received = begin + body
+        result, texts = stream(*(received[at : at + size] for at in range(0, len(received), size)))
+        assert isinstance(result, Completion)
+        assert (result.text, texts, result.usage.prompt_tokens) == ("text", ["text"], 5)
 
 
 def test_scores_come_back_in_the_order_of_the_items() -> None:
