@@ -65,7 +65,7 @@ class Client:
         sent = await self.sender.send(server, request, seconds=seconds, fresh=fresh, once=once)
         if isinstance(sent.result, Answer):
             return _told(sent, sent.result, streams[-1].result(body, sent.result.received))
-        return again(sent, sent.result)
+        return again(sent, streams[-1].billed(sent.result) if streams else sent.result)
 
     async def complete(
         self,

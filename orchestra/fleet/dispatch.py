@@ -223,11 +223,12 @@ class Fleet:
         if isinstance(result, Fault):
             if result.code == "F205":
                 await self._addresses.suspect(name)
-            return _refused(result, name, tried)
+            return _refused(result, name, self._spent(result, name, tried))
         card = choice.card
         adapted = card.adapter is None or self._bases.adapted(card, self.config.servers[name])
         reader = self._gauge.cast.of(card).reader
-        return _read(reader, _priced(result, self.config.servers[name]), name, call.inputs, adapted)
+        priced = msgspec.structs.replace(result, usage=_priced(result.usage, self.config.servers[name]))
+        return _read(reader, priced, name, call.inputs, adapted)
 
     async def _asked(self, call: Call, choice: Choice, deadline: float, on_text: OnText | None) -> tuple[str, Completion | Fault]:
         """The answer of the best server of the card's model, and its name; of another one only where no model has seen the request.
@@ -255,6 +256,12 @@ class Fleet:
             if told is not None and now() + min(pauses.values(), default=inf) >= deadline:
                 return told
             await self._clock.sleep(min(pauses.values()))
+
+    def _spent(self, fault: Fault, server: str, seconds: float) -> Usage:
+        """What a call has cost that gave no answer: one that cannot be used was paid for as well."""
+        if not fault.sent:
+            return NOTHING
+        return msgspec.structs.replace(_priced(fault.usage or Usage(calls=1), self.config.servers[server]), seconds=seconds)
 
     def _rendered(self, call: Call, card: Card, constraint: Constraining) -> Prompt:
         script = self._gauge.cast.of(card).script
@@ -339,15 +346,14 @@ async def _ended(*tasks: asyncio.Task[Any] | None) -> None:
     await asyncio.gather(*running, return_exceptions=True)
 
 
-def _priced(found: Completion, target: LocalServer | Endpoint) -> Completion:
-    """What a model wrote, with what it has cost."""
+def _priced(usage: Usage, target: LocalServer | Endpoint) -> Usage:
+    """What tokens have cost, in money too."""
     if isinstance(target, LocalServer) or target.price is None:
-        return found
-    return msgspec.structs.replace(found, usage=msgspec.structs.replace(found.usage, money=target.price.of(found.usage)))
+        return usage
+    return msgspec.structs.replace(usage, money=target.price.of(usage))
 
 
-def _refused(fault: Fault, server: str = "", seconds: float = 0.0) -> Refused:
-    usage = Usage(calls=1, seconds=seconds) if fault.sent else NOTHING
+def _refused(fault: Fault, server: str = "", usage: Usage = NOTHING) -> Refused:
     return Refused(
         code=fault.code,
         reason=fault.reason,

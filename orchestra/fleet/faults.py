@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from orchestra.events import Usage
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -22,6 +24,8 @@ class Fault:
     lost: bool = False
     """Nobody listens there, or no longer."""
     retry_after: float | None = None
+    usage: Usage | None = None
+    """What it has cost all the same, where the server says so."""
     sent: bytes = b""
     received: bytes = b""
 

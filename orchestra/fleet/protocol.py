@@ -6,6 +6,7 @@ Answers are read strictly: whatever is not what the API says becomes a `Fault`, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -142,6 +143,12 @@ class _Logprobs(msgspec.Struct):
     content: list[_Logprob] | None = None
 
 
+class _Bill(msgspec.Struct):
+    """What is read of an answer that is otherwise not what the API says."""
+
+    usage: _Usage | None = None
+
+
 class _Message(msgspec.Struct):
     content: str | None = None
     reasoning_content: str | None = None
@@ -168,7 +175,12 @@ _decode = msgspec.json.Decoder(_Response).decode
 
 
 def read_completion(sent: bytes, received: bytes, model: str, dialect: Dialect) -> Completion | Fault:
-    """An answer of `/v1/chat/completions` or `/v1/completions` that came in one piece."""
+    """An answer of `/v1/chat/completions` or `/v1/completions` that came in one piece. One that cannot be used was paid for as well."""
+    found = _read(sent, received, model, dialect)
+    return replace(found, usage=_billed(received)) if isinstance(found, Fault) else found
+
+
+def _read(sent: bytes, received: bytes, model: str, dialect: Dialect) -> Completion | Fault:
     response = _parsed(received)
     if isinstance(response, Fault):
         return response
@@ -218,6 +230,20 @@ def _usage(found: _Usage | None, sent: bytes, text: str) -> tuple[Usage, bool]:
     details = found.prompt_tokens_details
     cached = min(max(0, (details.cached_tokens if details else 0) or 0), prompt)
     return Usage(prompt_tokens=prompt, cached_tokens=cached, output_tokens=output, calls=1), True
+
+
+def _billed(received: bytes) -> Usage | None:
+    """What the server counted for an answer, whatever else is in it; None where it did not."""
+    try:
+        found = msgspec.json.decode(received.removeprefix(MARK), type=_Bill).usage
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return _counted(found)
+
+
+def _counted(found: _Usage | None) -> Usage | None:
+    usage, counted = _usage(found, b"", "")
+    return usage if counted else None
 
 
 def _same_model(asked: str, answered: str, dialect: Dialect) -> bool:
@@ -314,6 +340,11 @@ class Stream:
                 self._on_text(text)
         return None
 
+    def billed(self, fault: Fault) -> Fault:
+        """The fault of this stream, with what the server had counted until then."""
+        usage = _counted(self._usage)
+        return fault if usage is None else replace(fault, usage=usage)
+
     def result(self, sent: bytes, received: bytes) -> Completion | Fault:
         """The whole text, once the stream has ended. It counts as whole if the model said that it ended; `[DONE]` alone is also said of a
         stream that broke. A server that does not know streams, or failed before it began one, answers in one piece.
@@ -323,6 +354,10 @@ class Stream:
             if isinstance(found, Completion) and found.text:
                 self._on_text(found.text)
             return found
+        found = self._read(sent, received)
+        return self.billed(found) if isinstance(found, Fault) else found
+
+    def _read(self, sent: bytes, received: bytes) -> Completion | Fault:
         if self._rest.strip() and not self.done and (fault := self._line(self._rest.strip())) is not None:
             return fault if fault.code == "F208" else Fault("F217", "the stream ended in the middle of a line", "orchestra fleet logs")
         if self._finish is None:

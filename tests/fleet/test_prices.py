@@ -1,0 +1,92 @@
+"""Whoever answers is paid, also for what cannot be used: refusals say what they have cost, so that budgets hold."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from orchestra.doors import Refused
+from orchestra.fleet.config import Limits
+
+from .calling import call, opened, replies
+from .conftest import Visit, endpoints, raw_server
+
+PRICE = {"prompt": 100, "output": 1000}
+COUNTS = {"prompt_tokens": 5000, "completion_tokens": 4000}
+
+
+def answer(message: Any = None, finish: str = "stop", model: str = "m", **more: Any) -> bytes:
+    choices = [{"message": message or {"content": "x"}, "finish_reason": finish}]
+    return json.dumps({"model": model, "choices": choices, "usage": COUNTS} | more).encode()
+
+
+def events(*rows: dict[str, Any]) -> bytes:
+    return b"".join(b"data: " + json.dumps({"model": "m", **row}).encode() + b"\n\n" for row in rows)
+
+
+UNUSABLE = {
+    "cut off while it thought": (answer({"content": None}, "length"), "F209"),
+    "calls of tools": (answer({"content": None, "tool_calls": []}), "F209"),
+    "parts of a content": (answer({"content": [{"type": "text", "text": "x"}]}), "F209"),
+    "no choice": (answer(choices=[]), "F209"),
+    "another model": (answer(model="n"), "F211"),
+    "an end of the server": (answer(finish="error"), "F206"),
+    "a filter": (answer(finish="content_filter"), "F206"),
+    "an error": (answer(error={"message": "no"}), "F208"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_cannot_be_used_is_paid_for(name: str, stream: bool) -> None:
+    body, code = UNUSABLE[name]
+    async with raw_server(lambda visit: visit.answer(body)) as server, opened(endpoints(server.url, price=PRICE), stream=stream) as fleet:
+        (refused,) = await replies(fleet, call("writer"))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.usage.calls) == (code, 1)
+    assert (refused.usage.prompt_tokens, refused.usage.output_tokens) == (5000, 4000)
+    assert refused.usage.money == pytest.approx(4.5)
+
+
+STREAMS = {
+    "broken off": (events({"choices": [{"delta": {"content": "a"}}], "usage": COUNTS}), "F217"),
+    "another model": (events({"model": "n", "choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}], "usage": COUNTS}), "F211"),
+    "no json": (events({"choices": [], "usage": COUNTS}) + b"data: {\n\n", "F209"),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_a_stream_that_cannot_be_used_is_paid_for_as_far_as_the_server_had_counted(name: str) -> None:
+    body, code = STREAMS[name]
+    async with raw_server(lambda visit: visit.answer(body)) as server, opened(endpoints(server.url, price=PRICE), stream=True) as fleet:
+        refused = (await replies(fleet, call("writer")))[-1]
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.usage.output_tokens) == (code, 4000)
+    assert refused.usage.money == pytest.approx(4.5)
+
+
+async def test_a_stream_that_stalls_after_it_was_counted_is_paid_for() -> None:
+    async def stall(visit: Visit) -> None:
+        await visit.say(b"HTTP/1.1 200 OK\r\n\r\n", events({"choices": [], "usage": COUNTS}))
+        await visit.gone()
+
+    async with raw_server(stall) as server:
+        config = endpoints(server.url, price=PRICE, limits=Limits(silence_seconds=0.05))
+        async with opened(config, stream=True) as fleet, asyncio.timeout(10):
+            refused = (await replies(fleet, call("writer")))[-1]
+    assert isinstance(refused, Refused)
+    assert refused.code == "F205"
+    assert refused.usage.money == pytest.approx(4.5)
+
+
+async def test_what_says_nothing_of_its_cost_and_what_was_not_sent_cost_no_tokens() -> None:
+    async with raw_server(lambda visit: visit.answer(b"", "500 Oops")) as server, opened(endpoints(server.url, price=PRICE)) as fleet:
+        (failed,) = await replies(fleet, call("writer"))
+        (nobody,) = await replies(fleet, call("nobody"))
+    assert isinstance(failed, Refused)
+    assert isinstance(nobody, Refused)
+    assert (failed.usage.calls, failed.usage.money) == (1, 0.0)
+    assert nobody.usage.calls == 0
