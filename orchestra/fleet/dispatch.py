@@ -41,6 +41,8 @@ WARM = 0.7
 """The temperature of samples of an agent whose own is 0: that of self-consistency (Wang et al. 2022, https://arxiv.org/abs/2203.11171)."""
 OF_THE_CALL = ("F202", "F207", "F215")
 """Faults of a call itself, by which no other server would do it either."""
+PAID = ("F205", "F206", "F209", "F210", "F211", "F217")
+"""Faults of answers that a model was at work on; who says that he failed (F208) asks for no money."""
 BEAT = 30.0
 """Seconds between heartbeats to the supervisor, at most."""
 
@@ -223,7 +225,7 @@ class Fleet:
         if isinstance(result, Fault):
             if result.code == "F205":
                 await self._addresses.suspect(name)
-            return _refused(result, name, self._spent(result, name, tried))
+            return _refused(result, name, self._spent(result, call, name, tried))
         card = choice.card
         adapted = card.adapter is None or self._bases.adapted(card, self.config.servers[name])
         reader = self._gauge.cast.of(card).reader
@@ -257,11 +259,17 @@ class Fleet:
                 return told
             await self._clock.sleep(min(pauses.values()))
 
-    def _spent(self, fault: Fault, server: str, seconds: float) -> Usage:
-        """What a call has cost that gave no answer: one that cannot be used was paid for as well."""
-        if not fault.sent:
-            return NOTHING
-        return msgspec.structs.replace(_priced(fault.usage or Usage(calls=1), self.config.servers[server]), seconds=seconds)
+    def _spent(self, fault: Fault, call: Call, server: str, seconds: float) -> Usage:
+        """What a call has cost that gave no answer: one that cannot be used was paid for as well.
+
+        Of one that never came whole nobody knows. Where its server is paid by the token, it is taken to have cost what was reserved.
+        """
+        target = self.config.servers[server]
+        usage = fault.usage or Usage(calls=1)
+        if fault.usage is None and fault.code in PAID and fault.seen and isinstance(target, Endpoint) and target.price is not None:
+            most = self.measure(call)
+            usage = Usage(prompt_tokens=most.prompt_tokens, output_tokens=most.max_output, calls=1)
+        return msgspec.structs.replace(_priced(usage, target), seconds=seconds) if fault.sent else NOTHING
 
     def _rendered(self, call: Call, card: Card, constraint: Constraining) -> Prompt:
         script = self._gauge.cast.of(card).script

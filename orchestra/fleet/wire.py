@@ -137,7 +137,7 @@ class Wire:
             place = self._places.get(root) or self._places.setdefault(root, Place(root))
             head = place.head(request, headers)
         except ValueError as error:
-            return replace(no_http(str(error)), sent=sent)
+            return replace(no_http(str(error)), sent=sent, seen=False)
         connection = self._idle(place)
         if connection is None:
             began = self._loop.time()
@@ -185,7 +185,7 @@ class Wire:
             return _unreachable(place.name, f"its name is not known: {error}", lost=False)
         except OSError as error:
             if limit.expired() and seconds < most:
-                return no_answer(seconds)
+                return replace(no_answer(seconds), seen=False)
             late = f"no connection within {most:g} s"
             return _unreachable(place.name, late if limit.expired() else str(error), lost=True)
         except ValueError as error:  # a name that is no host's

@@ -82,6 +82,49 @@ async def test_a_stream_that_stalls_after_it_was_counted_is_paid_for() -> None:
     assert refused.usage.money == pytest.approx(4.5)
 
 
+BROKEN = {
+    "late": (b"", "F205"),
+    "before": (b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n", "F206"),
+    "in the middle": (b"HTTP/1.1 200 OK\r\n\r\n" + answer()[:-90], "F209"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("price", [PRICE, None])
+async def test_an_answer_that_broke_off_has_cost_what_was_reserved_where_tokens_are_paid_for(name: str, price: Any) -> None:
+    said, code = BROKEN[name]
+
+    async def play(visit: Visit) -> None:
+        await visit.say(said)
+        if said:
+            visit.writer.close()
+        else:
+            await visit.gone()
+
+    async with raw_server(play) as server, opened(endpoints(server.url, price=price)) as fleet:
+        what = call("writer", timeout=0.1)
+        (refused,) = await replies(fleet, what)
+        most = fleet.measure(what)
+    assert isinstance(refused, Refused)
+    assert refused.code == code
+    assert most.max_output > 0
+    tokens = (most.prompt_tokens, most.max_output) if price else (0, 0)
+    assert (refused.usage.prompt_tokens, refused.usage.output_tokens, refused.usage.calls) == (*tokens, 1)
+    assert refused.usage.money == pytest.approx((tokens[0] * 100 + tokens[1] * 1000) / 1e6)
+
+
+async def test_what_reached_nobody_has_cost_nothing() -> None:
+    found: list[Refused] = []
+    async with raw_server(lambda visit: visit.gone()) as gone:
+        pass
+    async with raw_server(lambda visit: visit.gone()) as silent:
+        for url in (gone.url, silent.url.replace("http", "https")):
+            async with opened(endpoints(url, price=PRICE)) as fleet:
+                found += [reply for reply in await replies(fleet, call("writer", timeout=0.2)) if isinstance(reply, Refused)]
+    assert [refused.code for refused in found] == ["F203", "F205"], "nobody listens, and no handshake ends"
+    assert [refused.usage.money for refused in found] == [0.0, 0.0]
+
+
 async def test_what_says_nothing_of_its_cost_and_what_was_not_sent_cost_no_tokens() -> None:
     async with raw_server(lambda visit: visit.answer(b"", "500 Oops")) as server, opened(endpoints(server.url, price=PRICE)) as fleet:
         (failed,) = await replies(fleet, call("writer"))
