@@ -219,7 +219,7 @@ class Fleet:
     async def _ask(self, call: Call, choice: Choice, on_text: OnText | None) -> Done | Refused:
         began = self._clock.monotonic()
         # The engine stops waiting at `timeout`, and cancels: so it is up a little earlier here, where a server that hangs can be told of.
-        seconds = self.config.limits.request_seconds if call.timeout is None else call.timeout - min(call.timeout / 20, 1.0)
+        seconds = self.config.limits.request_seconds if call.timeout is None else call.timeout - min(call.timeout / 10, 1.0)
         name, result = await self._asked(call, choice, began + seconds, on_text)
         tried = self._clock.monotonic() - began
         if isinstance(result, Fault):

@@ -22,7 +22,7 @@ name: waiting
 input: {text: str}
 output: ${reply}
 nodes:
-  reply: {agent: writer, with: {text: "${input.text}"}, timeout: 1, retry: {attempts: 2, wait: [0, 0]}}
+  reply: {agent: writer, with: {text: "${input.text}"}, timeout: 1.5, retry: {attempts: 2, wait: [0, 0]}}
 """
 
 
