@@ -27,7 +27,7 @@ nodes:
 
 
 async def test_a_server_that_hangs_is_known_by_the_timeouts_of_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "HURRIED", 0.01)
+    monkeypatch.setattr(connection, "HURRIED", 0.1)
     suspected: list[str] = []
 
     async def suspect(server: str) -> None:

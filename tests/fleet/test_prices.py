@@ -102,7 +102,7 @@ async def test_an_answer_that_broke_off_has_cost_what_was_reserved_where_tokens_
             await visit.gone()
 
     async with raw_server(play) as server, opened(endpoints(server.url, price=price)) as fleet:
-        what = call("writer", timeout=0.1)
+        what = call("writer", timeout=1)
         (refused,) = await replies(fleet, what)
         most = fleet.measure(what)
     assert isinstance(refused, Refused)
@@ -120,7 +120,7 @@ async def test_what_reached_nobody_has_cost_nothing() -> None:
     async with raw_server(lambda visit: visit.gone()) as silent:
         for url in (gone.url, silent.url.replace("http", "https")):
             async with opened(endpoints(url, price=PRICE)) as fleet:
-                found += [reply for reply in await replies(fleet, call("writer", timeout=0.2)) if isinstance(reply, Refused)]
+                found += [reply for reply in await replies(fleet, call("writer", timeout=1)) if isinstance(reply, Refused)]
     assert [refused.code for refused in found] == ["F203", "F205"], "nobody listens, and no handshake ends"
     assert [refused.usage.money for refused in found] == [0.0, 0.0]
 

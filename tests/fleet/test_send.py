@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -346,7 +347,7 @@ async def test_a_burst_of_failures_leaves_a_server_alone_for_a_second_only() -> 
     assert clock.slept == [1.0]
 
 
-@pytest.mark.parametrize(("hurried", "state"), [(connection.HURRIED, "closed"), (0.01, "open")])
+@pytest.mark.parametrize(("hurried", "state"), [(connection.HURRIED, "closed"), (-math.inf, "open")])
 async def test_who_has_no_time_says_nothing_of_a_server_and_who_waited_in_vain_does(
     monkeypatch: pytest.MonkeyPatch, hurried: float, state: str
 ) -> None:
