@@ -23,8 +23,8 @@ from orchestra.values.json import digest
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-Stamp: TypeAlias = tuple[int, int, int]
-"""What changes when a file is replaced: its time, its inode, its size."""
+Stamp: TypeAlias = tuple[tuple[int, int, int], ...]
+"""What changes when one of an adapter's two files is replaced: of each its time, its inode, its size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,12 @@ def kept(folder: Path, mark: str, store: Path) -> Path:
 
 
 def stamp(folder: Path) -> Stamp | None:
-    """Of an adapter's weights; None where they are not there."""
+    """Of an adapter's weights, and of how they are scaled and where they sit; None where one of them is not there."""
     try:
-        found = (folder / WEIGHTS).stat()
+        found = [(folder / name).stat() for name in (WEIGHTS, CONFIG)]
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    return tuple((file.st_mtime_ns, file.st_ino, file.st_size) for file in found)
 
 
 def check_slots(config: FleetConfig, cards: Iterable[Card]) -> None:

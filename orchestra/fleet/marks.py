@@ -1,9 +1,12 @@
 """Marks: digests of what stands behind a model's name: weights, settings, adapters. What has no mark is never remembered.
 
-Each is read once: a manifest of some kilobytes, or an adapter's weights.
+Each is read once: a manifest of some kilobytes, or an adapter's weights, which are read again when a promotion has replaced them.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
 
 from orchestra.agent.card import Card
 from orchestra.errors import FleetError
@@ -16,13 +19,22 @@ SETTINGS = frozenset({"model", "device", "dtype", "quantization", "kv_cache_dtyp
 """What of a local server's settings bears on what it writes."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The mark of an adapter that was read, and from where."""
+
+    source: Path
+    stamp: adapters.Stamp | None
+    mark: str
+
+
 class Marks:
     """The marks of a fleet's servers and adapters, as far as they were asked for."""
 
     def __init__(self, pantry: Pantry) -> None:
         self._pantry = pantry
         self._servers: dict[str, str] = {}
-        self._adapters: dict[tuple[str, str], str] = {}
+        self._adapters: dict[tuple[str, str], _Known] = {}
 
     def of(self, name: str, target: LocalServer | Endpoint, card: Card) -> str:
         """The mark of a server with a card's adapter; empty where nobody can tell what would answer.
@@ -58,11 +70,13 @@ class Marks:
     def _adapter(self, name: str, target: LocalServer, card: Card) -> str:
         if card.adapter is None:
             return "none"
-        if (found := self._adapters.get((name, card.digest))) is None:
+        known = self._adapters.get((name, card.digest))
+        if known is None or known.stamp != adapters.stamp(known.source):
             try:
                 folder = adapters.find(card, target)
+                stamp = adapters.stamp(folder)  # before the files are read: a change meanwhile is seen at the next call
                 files = [sha256(folder / file) for file in (adapters.WEIGHTS, adapters.CONFIG)]
             except (FleetError, OSError):
                 return ""
-            found = self._adapters[name, card.digest] = digest(canonical(files))
-        return found
+            known = self._adapters[name, card.digest] = _Known(folder, stamp, digest(canonical(files)))
+        return known.mark

@@ -178,6 +178,31 @@ def test_an_adapter_is_known_by_its_weights(tmp_path: Path) -> None:
     assert len(memos - {""}) == 2
 
 
+def replaced(file: Path, content: bytes) -> None:
+    """As a promotion does it: a new file in the place of the old one."""
+    file.with_name("new").write_bytes(content)
+    os.replace(file.with_name("new"), file)
+
+
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_config.json"])
+def test_an_adapter_that_is_replaced_while_the_process_runs_has_another_key(file: str, tmp_path: Path) -> None:
+    folder = tmp_path / "skill"
+    folder.mkdir()
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        (folder / name).write_bytes(b"{}")
+    adapted = local(weights(tmp_path / "w"), tmp_path, adapters={"skill": str(folder)}, max_loras=2)
+    one = gauge(adapted.config, reader(adapter="skill"), pantry=adapted.pantry)
+    before = one.measure(call()).memo
+    replaced(folder / file, b"[]")
+    after = one.measure(call()).memo
+    (folder / file).unlink()
+    gone = one.measure(call()).memo
+    assert len({before, after, gone}) == 3
+    assert gone == ""
+    replaced(folder / file, b"{}")
+    assert one.measure(call()).memo == before
+
+
 def test_a_run_of_an_earlier_card_is_measured_by_it() -> None:
     older = reader(max_output=7)
     assert gauge(kept={older.digest: older}).measure(call(version=older.digest)).max_output == 7

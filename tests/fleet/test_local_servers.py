@@ -178,6 +178,18 @@ async def test_an_adapter_that_was_replaced_is_loaded_before_the_old_one_goes_an
         assert (folders.adapters / adapters.mark_of(skill) / "adapter_config.json").is_file(), "servers load files that nobody changes"
 
 
+async def test_an_adapter_of_which_only_the_scale_was_changed_is_loaded_anew(faked: Any, folders: Folders, tmp_path: Path) -> None:
+    skill = adapter(tmp_path / "skill")
+    config = kept(folders, device="cpu", max_loras=3, adapters={"skill": str(skill)})
+    card = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
+    async with faked(config, {"writer": card}) as fleet:
+        await only(fleet, call("writer"))
+        (skill / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8, "lora_alpha": 64}')
+        done = await only(fleet, call("writer"))
+    assert isinstance(done, Done)
+    assert done.model == f"skill-{adapters.mark_of(skill)[:12]}"
+
+
 def specialist(checkout: Path, made: str) -> dict[str, Card]:
     """The agent `writer` of one checkout, with an adapter of its own in its folder."""
     adapter(checkout / "writer" / "skill", made)
