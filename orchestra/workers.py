@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from orchestra.doors import UNMEASURED, Call, Done, Measure, Refused, Reply
-from orchestra.errors import InputError, OrchestraError
+from orchestra.errors import FleetError, InputError, OrchestraError
 from orchestra.fleet import ensemble
 from orchestra.fleet.local import LocalWorkers
 from orchestra.fleet.versions import current
@@ -166,10 +167,15 @@ class Troupe:
     async def prepare(self, program: Program) -> None:
         """Brings up the servers and fetches the encoders that a program will surely ask, before the clock of its run starts.
 
-        Raises `FleetError` where they do not come up, `InputError` for a faulty fleet file.
+        Larger models that it may ask are brought up too. Raises `FleetError` where those do not come up that it will surely ask,
+        `InputError` for a faulty fleet file.
         """
-        if self._asks(program):
-            await (await self.fleet()).ready()
+        if models := dict.fromkeys(self._asked(program)):
+            fleet = await self.fleet()
+            await fleet.ready(models)
+            for tier in fleet.config.tiers if program.climbs else ():
+                with contextlib.suppress(FleetError):  # told by the call that wants it, if there will be one
+                    await fleet.ready([tier])
         for card in self._encoded(program):
             await self._local.predictor(card)
 
@@ -186,21 +192,19 @@ class Troupe:
             if node.body is not None:
                 yield from self._encoded(node.body)
 
-    def _asks(self, program: Program) -> bool:
-        """Whether the program has a node without a condition that asks a model. Those behind a condition start the fleet when they run."""
+    def _asked(self, program: Program) -> Iterator[str]:
+        """The models that nodes without a condition ask. Those behind a condition start their servers when they run."""
         cards = self._project.registry.cards
         for node in program.nodes:
+            if node.when is not None:
+                continue
             contract = node.contract if node.planning is None else node.planning.router
-            card = cards.get(contract.name) if contract is not None and contract.kind == "agent" else None
-            if node.when is None and node.acceptance is not None and any(self._is_model(name) for name in node.acceptance.judges):
-                return True
-            if node.when is None and ((card is not None and card.asks_model) or (node.body is not None and self._asks(node.body))):
-                return True
-        return False
-
-    def _is_model(self, name: str) -> bool:
-        card = self._project.registry.cards.get(name)
-        return card is not None and card.asks_model
+            asked = [contract.name] if contract is not None and contract.kind == "agent" else []
+            asked += node.acceptance.judges if node.acceptance is not None else ()
+            for card in (cards[name] for name in asked if name in cards):
+                yield from (one.model for one in (card, *card.parts) if one.kind == "model")
+            if node.body is not None:
+                yield from self._asked(node.body)
 
     async def status(self) -> dict[str, Any]:
         """What is known of the servers."""

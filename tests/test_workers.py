@@ -113,6 +113,41 @@ async def test_only_what_a_model_is_asked_is_counted(tmp_path: Path, server: Sim
         assert await troupe.count(call("double", "tool", inputs={"number": 4})) is None
 
 
+MIXED = """\
+schema: orchestra/fleet/v1
+name: test
+servers:
+  s: {endpoint: "URL/v1", model: m, dialect: vllm, label: restricted}
+  ours: {model: m, max_model_len: 512, weights: {licence: none, sources: [{folder: nowhere}]}}
+models: {base: s, large: ours}
+escalate: large
+"""
+CLIMBS = """\
+schema: orchestra/v1
+name: climbs
+input: {text: str}
+output: ${reply}
+nodes:
+  reply: {agent: writer, with: {text: "${input.text}"}, escalate: "${input.text == 'hard'}"}
+"""
+
+
+async def test_a_server_that_cannot_start_holds_up_no_run_that_does_not_surely_want_it(
+    tmp_path: Path, server: SimulatedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setattr("orchestra.fleet.launch.vllm_version", lambda: "0.0-fake")
+    made = project(tmp_path)
+    (tmp_path / "fleet.yaml").write_text(MIXED.replace("URL", server.url))
+    async with Troupe.open(made) as troupe:
+        await troupe.prepare(made.program(Workflow.of(read(CLIMBS, "climbs.yaml").graph)))
+        done, refused = await only(troupe, call()), await only(troupe, call(tier=1))
+    assert isinstance(done, Done)
+    assert isinstance(refused, Refused)
+    assert refused.code == "F003"
+
+
 async def test_a_faulty_fleet_file_is_told_by_the_call_alone(tmp_path: Path) -> None:
     made = project(tmp_path)
     (tmp_path / "fleet.yaml").write_text("schema: orchestra/fleet/v1\n")

@@ -22,7 +22,7 @@ ASK_AGAIN = 0.3
 
 
 class LocalAddresses:
-    """The addresses of local servers. `ready` brings them up; `root` waits for one that is down."""
+    """The addresses of local servers. `ready` brings one up; `root` waits for one that is down."""
 
     def __init__(self, config: FleetConfig, supervision: Supervision, pantry: weights.Pantry, mode: Mode, clock: Clock) -> None:
         self.config, self.mode = config, mode
@@ -34,22 +34,28 @@ class LocalAddresses:
         self.on_move: Callable[[str], None] = lambda server: None
         """Called with the name of a server that has another address than before."""
 
-    async def ready(self, report: Report = silent) -> None:
-        """Brings up every local server: weights, supervisor, health. Raises `FleetError`."""
-        if not self.config.local or self.mode == "none":
+    async def ready(self, server: str, report: Report = silent) -> None:
+        """Brings up one local server: weights, supervisor, health. Raises `FleetError`."""
+        if self.mode == "none":
             return
         if self.mode == "adopt":
             await self.supervision.adopt()
-        elif not await self._adopted():
-            launch.vllm_version()
-            for server in self.config.local.values():
-                await weights.ensure(server.weights, self._pantry, report)
-            report(Progress("start", "starting the fleet's supervisor"))
-            await self.supervision.start()
-        self._note(await self.supervision.healthy(report))
+        elif await self.supervision.ask("start", server=server) is None:
+            await self._start(server, report)
+        try:
+            status = await self.supervision.healthy(report, only=server)
+        except FleetError as error:
+            if error.code != "F003" or self.mode == "adopt":
+                raise
+            await self._start(server, report)  # whoever started the supervisor wanted another server, and fetched that one's weights
+            status = await self.supervision.healthy(report, only=server)
+        self._note(status)
 
-    async def _adopted(self) -> bool:
-        return await self.supervision.ask("start") is not None
+    async def _start(self, server: str, report: Report) -> None:
+        launch.vllm_version()
+        await weights.ensure(self.config.local[server].weights, self._pantry, report)
+        report(Progress("start", f"starting {server}"))
+        await self.supervision.start()
 
     def _note(self, status: dict[str, Any]) -> None:
         for server in status["servers"]:

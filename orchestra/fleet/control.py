@@ -103,15 +103,15 @@ class Supervision:
             why = "\n   ".join(process.last_lines(self.log, 8))
             raise FleetError("F011", f"the fleet's supervisor ended with status {status}", why=why, hint=f"look into {self.log}")
 
-    async def healthy(self, report: Report = silent, patience: float = 900.0) -> dict[str, Any]:
-        """Waits until every server is ready, and gives the status.
+    async def healthy(self, report: Report = silent, patience: float = 900.0, only: str = "") -> dict[str, Any]:
+        """Waits until every server is ready, or `only` this one, and gives the status.
 
         Raises `FleetError` as the supervisor found it, F005, or F012 for a server that has other weights than this fleet's.
         """
         began = time.monotonic()
         told = False
         while (status := await self.ask("status")) is not None:
-            servers = status["servers"]
+            servers = [server for server in status["servers"] if only in ("", server["name"])]
             for server in servers:
                 if server["phase"] == "failed":
                     raise failure(server)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from math import inf
@@ -32,6 +32,7 @@ from orchestra.fleet.order import Turn
 from orchestra.fleet.prefixes import Prefix, prefix
 from orchestra.fleet.progress import Report, silent
 from orchestra.fleet.protocol import Chat, Completion
+from orchestra.fleet.readiness import Readiness
 from orchestra.fleet.send import Sender
 from orchestra.fleet.versions import current
 from orchestra.fleet.weights import Pantry
@@ -70,7 +71,7 @@ class Fleet:
         self._sender, self._addresses, self._report = sender, addresses, report
         self._clock, self._gauge = clock, gauge
         self._adapters, self._bases = Residency(self.client, gauge.pantry.folders.adapters, addresses.spare_slots), Bases()
-        self._starting: asyncio.Task[None] | None = None
+        self._readiness = Readiness(sender.config, self._bring_up)
         addresses.on_move = self._adapters.forget
 
     @classmethod
@@ -103,19 +104,19 @@ class Fleet:
             try:
                 yield fleet
             finally:
-                await _ended(beat, fleet._starting)
+                await _ended(beat, *fleet._readiness.starts)
 
-    async def ready(self) -> None:
-        """Brings the local servers up, once, however many ask. Raises `FleetError`; the next call tries again."""
-        task = self._starting
-        if task is None or (task.done() and not _succeeded(task)):
-            task = self._starting = asyncio.create_task(self._up())
-        if not task.done():
-            await asyncio.shield(task)
+    async def ready(self, models: Iterable[str] | None = None) -> None:
+        """Brings local servers up, once, however many ask: all of them, or for each of some models one that answers for it, at least.
 
-    async def _up(self) -> None:
-        await self._addresses.ready(self._report)
-        for name in self.config.local if self.config.order == "programs" else ():
+        Raises `FleetError`; the next call tries again.
+        """
+        for names in map(self.config.serving, models) if models is not None else ((name,) for name in self.config.local):
+            await self._readiness.bring(names)
+
+    async def _bring_up(self, name: str) -> None:
+        await self._addresses.ready(name, self._report)
+        if self.config.order == "programs":
             load = await self.client.load(name)
             if isinstance(load, Load) and load.cache_tokens:
                 self._sender.lines[name].gate.order.learn(load.cache_tokens)
@@ -144,7 +145,7 @@ class Fleet:
             yield await self.do(call)
             return
         try:
-            await self.ready()
+            choice = await self._readiness.reached(choice)
         except (FleetError, InputError) as error:
             yield Refused(code=error.code, reason=error.message, hint=error.hint)
             return
@@ -158,9 +159,7 @@ class Fleet:
         if isinstance(choice, Fault):
             return _refused(choice)
         try:
-            if self._starting is None or not _succeeded(self._starting):
-                await self.ready()
-            return await self._ask(call, choice, None)
+            return await self._ask(call, await self._readiness.reached(choice), None)
         except (FleetError, InputError) as error:
             return Refused(code=error.code, reason=error.message, hint=error.hint)
 
@@ -174,7 +173,7 @@ class Fleet:
         if isinstance(choice, Fault):
             return None
         try:
-            await self.ready()
+            choice = await self._readiness.reached(choice)
             prompt = self._rendered(call, choice.card, "none")
         except (FleetError, InputError):
             return None
@@ -185,11 +184,11 @@ class Fleet:
 
     async def load(self, card: Card) -> list[str]:
         """Loads a card's adapter into the local servers that are up; gives the names of those that have it."""
+        wanted = [name for name in self.config.serving(card.model) if isinstance(self.config.servers[name], LocalServer)]
         try:
-            await self.ready()
+            names = await self._readiness.bring(wanted)
         except FleetError:
             return []
-        names = [name for name in self.config.serving(card.model) if isinstance(self.config.servers[name], LocalServer)]
         loaded = [await self._adapters.ensure(name, card, self.config.servers) for name in names]
         return [name for name, found in zip(names, loaded, strict=True) if not isinstance(found, Fault)]
 
@@ -338,20 +337,15 @@ def _sampling(own: Mapping[str, Any], sample: int) -> Mapping[str, Any]:
     return {**own, "temperature": own.get("temperature") or WARM, "seed": (own.get("seed") or 0) + sample}
 
 
-def _succeeded(task: asyncio.Task[None]) -> bool:
-    return task.done() and not task.cancelled() and task.exception() is None
-
-
 def _messages(prompt: Prompt) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.content} for message in prompt.messages]
 
 
-async def _ended(*tasks: asyncio.Task[Any] | None) -> None:
+async def _ended(*tasks: asyncio.Task[Any]) -> None:
     """Cancels tasks and waits until they are over; what they raise then is nobody's concern."""
-    running = {task for task in tasks if task is not None}
-    for task in running:
+    for task in tasks:
         task.cancel()
-    await asyncio.gather(*running, return_exceptions=True)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _priced(usage: Usage, target: LocalServer | Endpoint) -> Usage:

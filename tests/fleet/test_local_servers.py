@@ -16,7 +16,7 @@ import pytest
 
 from orchestra.agent.card import Card
 from orchestra.doors import Done, Refused
-from orchestra.errors import InputError
+from orchestra.errors import FleetError, InputError
 from orchestra.fleet import adapters, dispatch, launch, lora_cpu
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.dispatch import Fleet
@@ -119,6 +119,64 @@ async def test_a_fleet_that_cannot_start_is_told_by_every_call(faked: Any, folde
             assert isinstance(refused, Refused)
             assert refused.code == "F005"
             assert refused.hint
+
+
+def two(folders: Folders, *base: str) -> FleetConfig:
+    """A local fleet of a server that starts and one that cannot; `base` are those that answer for the model of that name."""
+    one = kept(folders).local["m"]
+    servers = {"m": one, "broken": one.model_copy(update={"model": "broken"})}
+    return kept(folders).model_copy(update={"servers": servers, "models": {"base": base, "other": "broken"}})
+
+
+async def test_a_server_that_cannot_start_is_told_by_those_that_want_it_alone(faked: Any, folders: Folders) -> None:
+    other = Card.declared("other", input=TEXT, output={"type": "string"}, prompt="{{ text }}", model="other")
+    async with faked(two(folders, "m"), {**CARDS, "other": other}) as fleet:
+        assert isinstance(await only(fleet, call("writer")), Done)
+        for _ in range(2):
+            refused = await only(fleet, call("other"))
+            assert isinstance(refused, Refused)
+            assert (refused.code, refused.reason.partition(":")[0]) == ("F005", "broken")
+        assert isinstance(await only(fleet, call("writer")), Done)
+
+
+async def test_of_several_servers_of_a_model_those_that_cannot_start_are_passed_over(faked: Any, folders: Folders) -> None:
+    async with faked(two(folders, "broken", "m")) as fleet:
+        assert [await fleet.count(call("writer")), await fleet.load(CARDS["writer"])] == [None, ["m"]]
+        for _ in range(2):
+            done = await only(fleet, call("writer"))
+            assert isinstance(done, Done)
+            assert done.server == "m"
+        supervisor = await fleet.status()
+    assert [server["restarts"] for server in supervisor["servers"]] == [0, 1], "nobody has started it again for the later calls"
+
+
+async def test_weights_are_fetched_for_a_server_that_nobody_wanted_before(
+    faked: Any, folders: Folders, supervisions: list[FakeSupervision], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervisor was started for another server, and said of this one that its weights are not there."""
+    wanted: list[str] = []
+
+    async def ensure(target: Any, *_: Any) -> None:
+        wanted.append(target.licence)
+
+    healthy = FakeSupervision.healthy
+
+    async def without_weights(self: FakeSupervision, report: Any, *, only: str) -> dict[str, Any]:
+        if only == "broken" and "theirs" not in wanted:
+            raise FleetError("F003", "broken: the weights are not on this machine", hint="orchestra fleet start")
+        return await healthy(self, report, only=only)
+
+    monkeypatch.setattr("orchestra.fleet.weights.ensure", ensure)
+    monkeypatch.setattr(FakeSupervision, "healthy", without_weights)
+    config = two(folders, "m")
+    theirs = config.local["broken"].weights.model_copy(update={"licence": "theirs"})
+    servers = {**config.servers, "broken": config.local["m"].model_copy(update={"weights": theirs})}
+    other = Card.declared("other", input=TEXT, output={"type": "string"}, prompt="{{ text }}", model="other")
+    async with faked(config.model_copy(update={"servers": servers}), {**CARDS, "other": other}) as fleet:
+        assert isinstance(await only(fleet, call("writer")), Done)
+        assert wanted == ["none"]
+        assert isinstance(await only(fleet, call("other")), Done)
+    assert wanted == ["none", "theirs"]
 
 
 async def test_adopting_a_fleet_that_does_not_run_says_what_to_type(faked: Any, folders: Folders) -> None:
