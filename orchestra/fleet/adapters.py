@@ -17,6 +17,7 @@ from orchestra.fleet import lora_cpu
 from orchestra.fleet.client import Client
 from orchestra.fleet.config import FleetConfig, LocalServer
 from orchestra.fleet.faults import Fault
+from orchestra.fleet.folders import is_full
 from orchestra.fleet.safetensors import check_folder
 from orchestra.fleet.weights import sha256
 from orchestra.values.json import digest
@@ -44,14 +45,27 @@ def find(card: Card, server: LocalServer) -> Path:
     if card.adapter in server.adapters:
         return Path(server.adapters[card.adapter])
     own = (card.folder / card.adapter).resolve() if card.folder else None
-    if own and card.folder and own.is_relative_to(card.folder.resolve()) and own.is_dir():
+    if own and card.folder and own.is_relative_to(card.folder.resolve()) and os.path.isdir(own):  # not in a folder that may not be entered
         return own
     hint = f"put it into {card.folder / card.adapter}" if card.folder else "name its folder under `adapters:` of the server"
     raise FleetError("F212", f"the adapter {card.adapter!r} of {card.name!r} is not there", hint=hint)
 
 
 def read(card: Card, server: LocalServer, store: Path) -> Adapter:
-    """The adapter of a card, its files checked, and kept in the store. Raises `FleetError` F007 (not safe to load) or F212 (no adapter)."""
+    """The adapter of a card, its files checked, and kept in the store.
+
+    Raises `FleetError` F007 (not safe to load), F212 (no adapter, or one that cannot be read or kept) or F004 (disk full).
+    """
+    try:
+        return _read(card, server, store)
+    except OSError as error:
+        reason = f"the adapter {card.adapter!r} of {card.name!r} cannot be read, or kept in {store}: {error}"
+        if is_full(error):
+            raise FleetError("F004", reason, hint="free some space, then try again") from error
+        raise FleetError("F212", reason, hint=f"look at the rights of {store}") from error
+
+
+def _read(card: Card, server: LocalServer, store: Path) -> Adapter:
     folder = find(card, server)
     for name in (WEIGHTS, CONFIG):
         if not (folder / name).is_file():
@@ -67,17 +81,22 @@ def mark_of(folder: Path) -> str:
 
 
 def kept(folder: Path, mark: str, store: Path) -> Path:
-    """An adapter's files under its digest, where nobody changes them: servers read them again when its slot was needed meanwhile."""
+    """An adapter's files under its digest, where nobody changes them: servers read them again when its slot was needed meanwhile.
+
+    Raises `OSError` where they cannot be written.
+    """
     place = store / mark
     if not (place / WEIGHTS).is_file():
         store.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{mark[:12]}-", dir=store))
-        for name in (WEIGHTS, CONFIG):
-            shutil.copyfile(folder / name, partial / name)
         try:
+            for name in (WEIGHTS, CONFIG):
+                shutil.copyfile(folder / name, partial / name)
             os.replace(partial, place)
-        except OSError:  # another process was faster
+        except OSError:
             shutil.rmtree(partial)
+            if not (place / WEIGHTS).is_file():  # else another process was faster
+                raise
     return place
 
 

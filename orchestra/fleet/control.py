@@ -16,7 +16,7 @@ import msgspec
 from orchestra.errors import FleetError
 from orchestra.fleet import launch, process, weights
 from orchestra.fleet.config import FleetConfig
-from orchestra.fleet.folders import CONFIG, LOCK, SOCKET, Folders
+from orchestra.fleet.folders import CONFIG, LOCK, SOCKET, Folders, is_full
 from orchestra.fleet.progress import Progress, Report, silent
 
 ANSWER_SECONDS = 15.0
@@ -69,13 +69,16 @@ class Supervision:
     async def start(self, command: Sequence[str] | None = None) -> None:
         """Makes sure that a supervisor is there: adopts it, or starts it. Of many at once, one remains.
 
-        `command` stands for `python -m orchestra.fleet.supervisor` in tests. Raises `FleetError` F011.
+        `command` stands for `python -m orchestra.fleet.supervisor` in tests. Raises `FleetError` F011, or F004 for a full disk.
         """
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             if await self.ask("start") is not None:
                 return
-            await self._spawn(command or (sys.executable, "-m", "orchestra.fleet.supervisor"))
+            try:
+                await self._spawn(command or (sys.executable, "-m", "orchestra.fleet.supervisor"))
+            except OSError as error:
+                raise _unwritable(error, self.folders.state) from error
             # Another's supervisor may be ending with the lock in its hand: ours waits for it, so ask for a while.
             for _ in range(100):
                 await asyncio.sleep(0.1)
@@ -148,6 +151,12 @@ class Supervision:
                 break
             await asyncio.sleep(0.1)
         return True
+
+
+def _unwritable(error: OSError, folder: Path) -> FleetError:
+    if is_full(error):
+        return FleetError("F004", f"the fleet's supervisor cannot be started: {error}", hint="free some space, then try again")
+    return FleetError("F011", f"the fleet's supervisor cannot be started: {error}", hint=f"look at the rights of {folder}")
 
 
 def _held(lock: Path) -> bool:

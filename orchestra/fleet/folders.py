@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -65,6 +66,11 @@ class Folders:
         place = self.state / "fleets" / digest
         private(place)
         return place
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a disk, a quota or a limit of the system has no room for what was to be written."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def private(folder: Path) -> None:

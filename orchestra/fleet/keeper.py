@@ -127,7 +127,7 @@ class Keeper:
         except FleetError as error:
             self.fault = error
             return None
-        except OSError as error:
+        except (OSError, ValueError) as error:  # of a path that is none, too: the fleet's other servers go on
             self.fault = FleetError("F005", f"vLLM did not start: {error}", hint="orchestra doctor")
             return None
         ended = asyncio.create_task(self.child.wait())

@@ -21,23 +21,28 @@ def check_folder(folder: Path) -> None:
     """Refuses a model's or an adapter's folder that could run code when it is loaded.
 
     Raises `FleetError` F007 for a pickle, for Python, for `auto_map` or `trust_remote_code` in any JSON file, for a header of
-    safetensors that does not hold, and where there are no safetensors at all.
+    safetensors that does not hold, where there are no safetensors at all, and for a file that cannot be read.
     """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() or path.is_symlink()]
-    for path in files:
-        if path.suffix in PICKLES:
-            raise _unsafe(path, "only safetensors are loaded, and no file that may run code stands beside them", "remove it")
-        if path.suffix == ".json":
-            _check_json(path)
-    tensors = [path for path in files if path.suffix == ".safetensors"]
-    if not tensors:
+    if pickles := [path for path in files if path.suffix in PICKLES]:
+        raise _unsafe(pickles[0], "only safetensors are loaded, and no file that may run code stands beside them", "remove it")
+    if not any(path.suffix == ".safetensors" for path in files):
         raise _unsafe(folder, "there are no safetensors in it", "orchestra fleet start")
-    for path in tensors:
-        check_header(path)
+    for path in files:
+        try:
+            if path.suffix == ".json":
+                _check_json(path)
+            elif path.suffix == ".safetensors":
+                check_header(path)
+        except OSError as error:  # a link that leads nowhere, or a file of somebody else
+            raise _unsafe(path, f"it cannot be read: {error.strerror or error}", "remove it, or make it readable") from error
 
 
 def check_header(path: Path) -> None:
-    """Refuses a safetensors file whose header is not sound: lengths, offsets without gaps or overlap, known shapes."""
+    """Refuses a safetensors file whose header is not sound: lengths, offsets without gaps or overlap, known shapes.
+
+    Raises `FleetError` F007, and `OSError` where it cannot be read.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -51,20 +56,22 @@ def check_header(path: Path) -> None:
         raise _unsafe(path, "its header is no mapping")
     end = 0
     try:
-        spans = sorted(_spans({name: value for name, value in header.items() if name != "__metadata__"}))
+        spans = sorted(_spans({name: value for name, value in header.items() if name != "__metadata__"}, size))
     except (KeyError, TypeError, ValueError) as error:
         raise _unsafe(path, f"its header does not describe tensors: {error!r}") from error
     for start, stop in spans:
-        if start != end or stop < start:
+        if start != end:
             raise _unsafe(path, "its tensors overlap or leave gaps")
         end = stop
     if 8 + length + end != size:
         raise _unsafe(path, f"it has {size} bytes, and its header says {8 + length + end}")
 
 
-def _spans(tensors: dict[str, Any]) -> Iterator[tuple[int, int]]:
+def _spans(tensors: dict[str, Any], size: int) -> Iterator[tuple[int, int]]:
     for tensor in tensors.values():
         start, stop = tensor["data_offsets"]
+        if not (isinstance(start, int) and isinstance(stop, int) and 0 <= start <= stop <= size):
+            raise ValueError("data_offsets that are no places in the file")
         count = 1
         for side in tensor["shape"]:
             if not isinstance(side, int) or side < 0:
@@ -73,7 +80,7 @@ def _spans(tensors: dict[str, Any]) -> Iterator[tuple[int, int]]:
         width = SIZES.get(tensor["dtype"])
         if width is not None and stop - start != count * width:
             raise ValueError(f"{stop - start} bytes for {count} elements of {tensor['dtype']}")
-        yield int(start), int(stop)
+        yield start, stop
 
 
 def _check_json(path: Path) -> None:

@@ -136,7 +136,7 @@ class Sender:
         trial = line.breaker.state == "half-open"
         try:
             result = await self._through(server, target, request, deadline, fresh)
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, mostly; whatever it is, a probe is over
             line.breaker.nothing()
             raise
         self._learn(line, result, trial)

@@ -23,7 +23,7 @@ import msgspec
 from orchestra.errors import FleetError
 from orchestra.fleet import download
 from orchestra.fleet.config import FilesSource, FolderSource, HubSource, PackageSource, Source, SplitSource, Weights
-from orchestra.fleet.folders import Folders
+from orchestra.fleet.folders import Folders, is_full
 from orchestra.fleet.progress import Progress, Report, silent
 from orchestra.fleet.safetensors import check_folder
 from orchestra.values.json import canonical, digest
@@ -161,6 +161,13 @@ async def ensure(weights: Weights, pantry: Pantry, report: Report = silent) -> P
     Commands that need the same weights at once wait for the first. Cancelled, it leaves what was fetched for the next try.
     Raises `FleetError` F003 (no source), F004 (disk full), F006 (wrong digest) or F007 (not safe to load).
     """
+    try:
+        return await _ensured(weights, pantry, report)
+    except OSError as error:
+        raise _no_room(error, pantry.folders.cache) from error
+
+
+async def _ensured(weights: Weights, pantry: Pantry, report: Report) -> Prepared:
     if folder := find(weights, pantry):
         report(Progress("verify", f"checking the weights in {folder}"))
         return await asyncio.to_thread(verify, folder)
@@ -321,9 +328,9 @@ def _reserve(folder: Path, needed: int) -> None:
 
 
 def _no_room(error: OSError, folder: Path) -> FleetError:
-    if error.errno == 28:  # ENOSPC
+    if is_full(error):
         return FleetError("F004", f"the disk of {folder} is full", hint="free some space, then try again; what was fetched is kept")
-    return FleetError("F003", f"the weights cannot be written: {error}", hint=f"look at the rights of {folder}")
+    return FleetError("F003", f"the weights cannot be kept: {error}", hint=f"look at the rights of {folder}")
 
 
 def _clear(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -334,6 +335,25 @@ async def test_an_adapter_that_could_run_code_is_not_loaded(harm: str, faked: An
         refused = await only(fleet, call("writer"))
     assert isinstance(refused, Refused)
     assert (refused.code, refused.retryable) == ("F212" if harm == "nothing there" else "F007", False)
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.EACCES, "F212"), (errno.ENOSPC, "F004")])
+async def test_an_adapter_that_cannot_be_kept_is_told_by_its_call(
+    number: int, code: str, faked: Any, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copy(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    config = kept(folders, device="cpu", max_loras=2, adapters={"skill": str(adapter(tmp_path / "skill"))})
+    card = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
+    async with faked(config, {"writer": card}) as fleet:
+        with monkeypatch.context() as patched:
+            patched.setattr("shutil.copyfile", copy)
+            refused = await only(fleet, call("writer"))
+        assert isinstance(refused, Refused)
+        assert refused.code == code
+        assert list(folders.adapters.iterdir()) == [], "nothing half is left"
+        assert isinstance(await only(fleet, call("writer")), Done)
 
 
 async def test_more_adapters_than_slots_are_refused_before_anything_starts(folders: Folders) -> None:

@@ -357,6 +357,18 @@ async def test_who_has_no_time_says_nothing_of_a_server_and_who_waited_in_vain_d
         assert sender.lines["s0"].breaker.state == state
 
 
+async def test_a_probe_that_ends_in_an_error_of_our_own_does_not_keep_others_from_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    play = in_turn(*[answers(b"", "500 Oops")] * 5, answers(chat_answer("yes")))
+    async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, _):
+        for _ in range(5):
+            await Client(sender).chat("s0", CHAT, seconds=60)
+        with monkeypatch.context() as patched:
+            patched.setattr(sender._wire, "exchange", None)
+            with pytest.raises(TypeError):
+                await Client(sender).chat("s0", CHAT, seconds=60)
+        assert isinstance(await Client(sender).chat("s0", CHAT, seconds=60), Completion)
+
+
 async def test_no_more_requests_than_the_limit_are_on_the_way() -> None:
     inside = most = 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 from pathlib import Path
@@ -14,9 +15,11 @@ import pytest
 
 from orchestra.errors import FleetError
 from orchestra.fleet import process
-from orchestra.fleet.config import FleetConfig
+from orchestra.fleet.config import FleetConfig, LocalServer
 from orchestra.fleet.control import Supervision
 from orchestra.fleet.folders import Folders
+from orchestra.fleet.keeper import Keeper, Timing
+from orchestra.fleet.process import Launch
 from orchestra.fleet.progress import Progress
 
 from .conftest import FakeSupervision, eventually, local_config
@@ -189,6 +192,36 @@ async def test_adopting_what_is_not_there_says_what_to_type(folders: Folders) ->
     with pytest.raises(FleetError) as caught:
         await Supervision(local_config("m"), folders).adopt()
     assert (caught.value.code, caught.value.hint) == ("F008", "orchestra fleet start")
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.EACCES, "F011"), (errno.ENOSPC, "F004"), (errno.EFBIG, "F004")])
+async def test_a_supervisor_that_cannot_be_given_its_file_is_a_coded_error(
+    number: int, code: str, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "write_text", write)
+    with pytest.raises(FleetError, match="the fleet's supervisor cannot be started") as caught:
+        await FakeSupervision(local_config("m"), folders).start()
+    assert caught.value.code == code
+
+
+async def test_a_server_whose_command_cannot_be_made_leaves_its_keeper_alive(tmp_path: Path) -> None:
+    def launcher(server: LocalServer, port: int) -> Launch:
+        return Launch(("/bin/true\0",), {})
+
+    keeper = Keeper("m", local_config("m").local["m"], launcher, tmp_path, Timing(first_pause=0.01), asyncio.Lock())
+    keeping = asyncio.create_task(keeper.keep())
+
+    async def failed() -> bool:
+        return keeper.phase == "failed"
+
+    await eventually(failed)
+    keeper.stop()
+    await keeping
+    assert keeper.fault is not None
+    assert keeper.fault.code == "F005"
 
 
 async def test_logs_show_the_last_lines(folders: Folders, supervisions: Supervisions) -> None:

@@ -233,6 +233,11 @@ def test_a_configuration_that_names_python_is_refused(key: str, file: str, tmp_p
         ),
         tensors({"w": {}}),
         tensors({"w": 3}),
+        tensors(b'{"w": {"dtype": "F8", "shape": [], "data_offsets": [0, 1e999]}}'),
+        tensors(b'{"w": {"dtype": "F8", "shape": [], "data_offsets": [0, NaN]}}'),
+        tensors(b'{"w": {"dtype": "F8", "shape": [], "data_offsets": [0, 4.5]}}', b"\0" * 4),
+        tensors(b'{"w": {"dtype": "F8", "shape": [], "data_offsets": [0, %s]}}' % (b"9" * 4300)),
+        tensors(b'{"w": {"dtype": "F8", "shape": [], "data_offsets": [4, 0]}}', b"\0" * 4),
     ],
 )
 def test_a_header_that_does_not_hold_is_refused(content: bytes, tmp_path: Path) -> None:
@@ -241,6 +246,24 @@ def test_a_header_that_does_not_hold_is_refused(content: bytes, tmp_path: Path) 
     with pytest.raises(FleetError) as caught:
         check_header(path)
     assert caught.value.code == "F007"
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    for suffix in (".json", ".safetensors"):
+        link = model(tmp_path) / f"more{suffix}"
+        link.symlink_to(tmp_path / "nowhere")
+        with pytest.raises(FleetError, match=f"more{suffix} is not loaded: it cannot be read") as caught:
+            check_folder(tmp_path)
+        assert caught.value.code == "F007"
+        link.unlink()
+
+
+async def test_a_cache_that_cannot_be_written_is_a_coded_error(folders: Folders) -> None:
+    folders.cache.mkdir(parents=True)
+    folders.models.write_text("a file")
+    with pytest.raises(FleetError, match="cannot be kept") as caught:
+        await weights.ensure(of(package()), Pantry(folders))
+    assert (caught.value.code, caught.value.hint) == ("F003", f"look at the rights of {folders.cache}")
 
 
 def test_a_sound_header_is_taken(tmp_path: Path) -> None:
