@@ -43,12 +43,12 @@ class LocalAddresses:
         elif await self.supervision.ask("start", server=server) is None:
             await self._start(server, report)
         try:
-            status = await self.supervision.healthy(report, only=server)
+            status = await self.supervision.healthy(report, self.config.patience_at_first, only=server)
         except FleetError as error:
             if error.code != "F003" or self.mode == "adopt":
                 raise
             await self._start(server, report)  # whoever started the supervisor wanted another server, and fetched that one's weights
-            status = await self.supervision.healthy(report, only=server)
+            status = await self.supervision.healthy(report, self.config.patience_at_first, only=server)
         self._note(status)
 
     async def _start(self, server: str, report: Report) -> None:

@@ -35,6 +35,8 @@ TemplateTokens: TypeAlias = Annotated[int, Field(ge=0, le=1 << 16)]
 """What a chat template adds to a prompt once, at most, in tokens: a system prompt of its own. The default covers SmolLM2 and Qwen2.5
 (about 20) and Llama 3 (30, with its dates); Mistral Small's takes about 400."""
 TEMPLATE_TOKENS = 96
+FIRST_START = 900.0
+"""A cold GPU server compiles for minutes, and a slow machine reads weights for as long."""
 Dialect: TypeAlias = Literal["vllm", "openai", "ollama", "llamacpp"]
 
 
@@ -334,7 +336,7 @@ class FleetConfig(Frozen):
     idle_stop: Seconds = 900.0
     """Seconds without a client or a request after which the supervisor ends, and the servers with it."""
     patience: Seconds = 300.0
-    """Seconds that a call waits for a server that is starting or restarting."""
+    """Seconds that a call waits for a server that is starting or restarting; 900 for its first start, where this is left out."""
     order: Ordering = "programs"
     """Who goes first where requests wait for a server: runs one after the other, those with prompts in common together; or as they come."""
     limits: Limits = Limits.model_construct()
@@ -351,6 +353,11 @@ class FleetConfig(Frozen):
             if model in self.tiers[:number]:
                 raise ValueError(f"escalate names the model {model!r} twice")
         return self
+
+    @property
+    def patience_at_first(self) -> float:
+        """Seconds that is waited for the first start of a server, once its weights are here."""
+        return self.patience if "patience" in self.model_fields_set else FIRST_START
 
     @property
     def tiers(self) -> tuple[str, ...]:

@@ -109,7 +109,8 @@ class Supervision:
     async def healthy(self, report: Report = silent, patience: float = 900.0, only: str = "") -> dict[str, Any]:
         """Waits until every server is ready, or `only` this one, and gives the status.
 
-        Raises `FleetError` as the supervisor found it, F005, or F012 for a server that has other weights than this fleet's.
+        Raises `FleetError` as the supervisor found it, F216 where one is not ready after `patience` seconds, or F012 for a server that
+        has other weights than this fleet's.
         """
         began = time.monotonic()
         told = False
@@ -125,7 +126,7 @@ class Supervision:
                     report(Progress("ready", f"ready after {time.monotonic() - began:.0f} s"))
                 return status
             if time.monotonic() - began > patience:
-                raise FleetError("F005", f"{waiting[0]['name']} is not ready after {patience:.0f} s", hint="orchestra fleet logs")
+                raise FleetError("F216", f"{waiting[0]['name']} is still not ready after {patience:.0f} s", hint="orchestra fleet logs")
             told = True
             first = waiting[0]
             verb = "starting" if first["phase"] == "starting" else "restarting"

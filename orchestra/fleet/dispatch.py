@@ -145,9 +145,9 @@ class Fleet:
             yield await self.do(call)
             return
         try:
-            choice = await self._readiness.reached(choice)
-        except (FleetError, InputError) as error:
-            yield Refused(code=error.code, reason=error.message, hint=error.hint)
+            call, choice = await self._readiness.reached(call, choice)
+        except FleetError as error:
+            yield _unready(error)
             return
         async with aclosing(self._streamed(call, choice)) as replies:
             async for reply in replies:
@@ -159,8 +159,11 @@ class Fleet:
         if isinstance(choice, Fault):
             return _refused(choice)
         try:
-            return await self._ask(call, await self._readiness.reached(choice), None)
-        except (FleetError, InputError) as error:
+            call, choice = await self._readiness.reached(call, choice)
+            return await self._ask(call, choice, None)
+        except FleetError as error:
+            return _unready(error)
+        except InputError as error:
             return Refused(code=error.code, reason=error.message, hint=error.hint)
 
     def measure(self, call: Call) -> Measure:
@@ -173,7 +176,7 @@ class Fleet:
         if isinstance(choice, Fault):
             return None
         try:
-            choice = await self._readiness.reached(choice)
+            call, choice = await self._readiness.reached(call, choice)
             prompt = self._rendered(call, choice.card, "none")
         except (FleetError, InputError):
             return None
@@ -353,6 +356,11 @@ def _priced(usage: Usage, target: LocalServer | Endpoint) -> Usage:
     if isinstance(target, LocalServer) or target.price is None:
         return usage
     return msgspec.structs.replace(usage, money=target.price.of(usage))
+
+
+def _unready(error: FleetError) -> Refused:
+    """No server of the call came up; one that was only not up in time may be at the next attempt."""
+    return Refused(code=error.code, reason=error.message, hint=error.hint, retryable=error.code == "F216")
 
 
 def _refused(fault: Fault, server: str = "", usage: Usage = NOTHING) -> Refused:

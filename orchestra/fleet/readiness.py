@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
+import msgspec
+
+from orchestra.doors import Call
 from orchestra.errors import FleetError
 from orchestra.fleet.choice import Choice
 from orchestra.fleet.config import FleetConfig
@@ -25,11 +28,24 @@ class Readiness:
         """The starts that somebody has begun; they go on without whoever waited for them."""
         return list(self._starts.values())
 
-    async def reached(self, choice: Choice) -> Choice:
-        """A choice without the servers that did not come up. Raises `FleetError` where none did."""
+    async def reached(self, call: Call, choice: Choice) -> tuple[Call, Choice]:
+        """A call with the time that it has left, and its choice without the servers that did not come up.
+
+        Raises `FleetError` where none did, F216 where the time of the call was over first; the start goes on.
+        """
         if self._up.issuperset(choice.servers):
-            return choice
-        return replace(choice, servers=await self.bring(choice.servers))
+            return call, choice
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            async with asyncio.timeout(call.timeout):
+                choice = replace(choice, servers=await self.bring(choice.servers))
+        except TimeoutError as error:
+            reason = f"{choice.servers[0]} was still starting when the {call.timeout:g} s of the call were over"
+            raise FleetError("F216", reason, hint="raise the node's `timeout`, or: orchestra fleet start") from error
+        if call.timeout is not None:
+            call = msgspec.structs.replace(call, timeout=max(0.0, call.timeout - (clock() - began)))
+        return call, choice
 
     async def bring(self, names: Sequence[str]) -> tuple[str, ...]:
         """Those of some servers that are up, once each was brought up or could not be; once, however many ask.

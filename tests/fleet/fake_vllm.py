@@ -84,5 +84,7 @@ class Handler(BaseHTTPRequestHandler):
 
 if MODEL == "broken":
     sys.exit("ValueError: this model cannot be started")
+if MODEL == "sleepy":
+    time.sleep(3600)
 print("listening", flush=True)
 ThreadingHTTPServer(("127.0.0.1", PORT), Handler).serve_forever()

@@ -129,6 +129,11 @@ def test_fleets_that_ask_for_the_same_processes_share_a_digest() -> None:
     assert parse(LOCAL.replace("1024", "2048"), "fleet.yaml").digest != base
 
 
+@pytest.mark.parametrize(("written", "first"), [("", 900.0), ("patience: 300\n", 300.0), ("patience: 5\n", 5.0)])
+def test_a_first_start_may_take_longer_unless_the_file_says_otherwise(written: str, first: float) -> None:
+    assert parse(LOCAL + written, "fleet.yaml").patience_at_first == first
+
+
 def test_secrets_are_read_from_where_the_reference_points(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("from-a-file\n")
     assert secret("env:KEY", {"KEY": " from-the-environment "}) == "from-the-environment"

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -20,7 +21,7 @@ from orchestra.doors import Done, Refused
 from orchestra.errors import FleetError, InputError
 from orchestra.fleet import adapters, dispatch, launch, lora_cpu
 from orchestra.fleet.config import FleetConfig
-from orchestra.fleet.dispatch import Fleet
+from orchestra.fleet.dispatch import Fleet, Options
 from orchestra.fleet.folders import Folders
 from orchestra.fleet.prefixes import TOKENS
 from orchestra.fleet.weights import Pantry
@@ -122,6 +123,21 @@ async def test_a_fleet_that_cannot_start_is_told_by_every_call(faked: Any, folde
             assert refused.hint
 
 
+@pytest.mark.parametrize(("patience", "timeout"), [(0.5, None), (None, 0.5), (0.5, 30.0)])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_waits_for_a_first_start_no_longer_than_the_fleets_patience_and_its_own_time(
+    patience: float | None, timeout: float | None, stream: bool, faked: Any, folders: Folders
+) -> None:
+    given = {"patience": patience} if patience else {}
+    config = FleetConfig.model_validate(kept(folders, model="sleepy").model_dump(by_alias=True, exclude_unset=True) | given)
+    began = time.monotonic()
+    async with faked(config, options=Options(stream=stream)) as fleet, asyncio.timeout(8):
+        refused = await only(fleet, call("writer", timeout=timeout))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.retryable) == ("F216", True)
+    assert time.monotonic() - began < 8
+
+
 def two(folders: Folders, *base: str) -> FleetConfig:
     """A local fleet of a server that starts and one that cannot; `base` are those that answer for the model of that name."""
     one = kept(folders).local["m"]
@@ -162,10 +178,10 @@ async def test_weights_are_fetched_for_a_server_that_nobody_wanted_before(
 
     healthy = FakeSupervision.healthy
 
-    async def without_weights(self: FakeSupervision, report: Any, *, only: str) -> dict[str, Any]:
+    async def without_weights(self: FakeSupervision, report: Any, patience: float, *, only: str) -> dict[str, Any]:
         if only == "broken" and "theirs" not in wanted:
             raise FleetError("F003", "broken: the weights are not on this machine", hint="orchestra fleet start")
-        return await healthy(self, report, only=only)
+        return await healthy(self, report, patience, only=only)
 
     monkeypatch.setattr("orchestra.fleet.weights.ensure", ensure)
     monkeypatch.setattr(FakeSupervision, "healthy", without_weights)
