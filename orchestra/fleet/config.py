@@ -292,6 +292,12 @@ class Endpoint(Frozen):
             raise ValueError("an address must not hold a name or a password; use api_key: env:NAME")
         if not parts.hostname or parts.query or parts.fragment:
             raise ValueError("an address has a host and a path, and no query or fragment")
+        if parts.port == 0:  # to read it raises ValueError for what is no port at all
+            raise ValueError("Port out of range 1-65535")
+        try:
+            parts.hostname.encode("idna")
+        except UnicodeError as error:
+            raise ValueError(f"{parts.hostname[:100]!r} is no name of a host: {error}") from error
         return url.rstrip("/")
 
     @model_validator(mode="after")

@@ -134,6 +134,16 @@ def test_doctor_says_what_to_type_for_each_problem(shell: Shell) -> None:
     assert "vLLM" not in found
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:99999", "x" * 70])
+def test_doctor_names_an_address_that_is_none(address: str, shell: Shell) -> None:
+    Path("elsewhere.yaml").write_text(LOCAL_ENDPOINT.replace("127.0.0.1:9", address))
+    Path("orchestra.toml").write_text('fleet = "./elsewhere.yaml"\n')
+    said = shell("doctor", "--json")
+    (found,) = (finding for finding in said.json["findings"] if finding["what"] == "fleet file")
+    assert (said.code, found["state"]) == (1, "problem")
+    assert "servers.it.endpoint" in found["says"]
+
+
 def test_doctor_sees_a_journal_that_cannot_be_made(shell: Shell) -> None:
     Path("elsewhere.yaml").write_text(LOCAL_ENDPOINT)
     Path("file").write_text("")

@@ -94,6 +94,26 @@ def test_addresses_with_credentials_queries_or_other_schemes_are_refused(url: st
     assert faults(REMOTE.replace("https://example.com/v1", url))
 
 
+@pytest.mark.parametrize(
+    ("host", "says"),
+    [
+        ("127.0.0.1:99999", "Port out of range"),
+        ("127.0.0.1:0", "Port out of range"),
+        ("127.0.0.1:http", "Port could not be cast"),
+        ("x" * 70, "is no name of a host"),
+        ("a..b", "is no name of a host"),
+    ],
+)
+def test_addresses_to_which_nobody_can_connect_are_refused(host: str, says: str) -> None:
+    (fault,) = faults(REMOTE.replace("example.com", host))
+    assert (fault.code, says in fault.message) == ("F100", True)
+
+
+@pytest.mark.parametrize("host", ["[::1]:80", "münchen.example", "my_server:8000"])
+def test_addresses_of_any_kind_of_host_are_taken(host: str) -> None:
+    assert parse(REMOTE.replace("example.com", host), "fleet.yaml")
+
+
 def test_a_key_does_not_travel_over_plain_http() -> None:
     text = REMOTE.replace("https://", "http://").replace("model: m}", "model: m, api_key: env:KEY}")
     assert "plain http" in faults(text)[0].message
