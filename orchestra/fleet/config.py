@@ -260,7 +260,7 @@ class Endpoint(Frozen):
     """A server that somebody else runs, with OpenAI's API: vLLM, Ollama, llama.cpp, or a provider."""
 
     endpoint: Url
-    """The address up to and with `/v1`."""
+    """The address before `/chat/completions`, up to and with `/v1` or another path of the provider. One without a path gets `/v1`."""
     model: Annotated[str, Field(min_length=1, max_length=200)]
     """The name that requests carry."""
     dialect: Dialect = "openai"
@@ -475,4 +475,6 @@ def secret(reference: str, environment: Mapping[str, str] = os.environ) -> str:
             raise FleetError("F105", f"the secret {reference} cannot be read: {error}", hint=f"put it into {name}") from error
     if not (found := found.strip()):
         raise FleetError("F105", f"the secret {reference} is empty", hint=f"export {name}=…" if kind == "env" else f"put it into {name}")
+    if not found.isprintable():
+        raise FleetError("F105", f"the secret {reference} is no key: it has several lines, or control characters", hint=f"look at {name}")
     return found

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -152,7 +153,7 @@ class Sender:
             if isinstance(root, Fault):
                 return root
         else:
-            root = target.endpoint.removesuffix("/v1")
+            root, request = target.endpoint.removesuffix("/v1"), _placed(target.endpoint, request)
             if target.api_key:
                 try:
                     headers = {"Authorization": f"Bearer {secret(target.api_key)}"}
@@ -191,6 +192,13 @@ class Sender:
             line.breaker.nothing()
             if result.busy:
                 line.busy(self._clock.monotonic(), min(result.retry_after or 0.0, self.config.limits.retry_after_seconds))
+
+
+def _placed(endpoint: str, request: Request) -> Request:
+    """A request as it is sent to an endpoint: one whose address has a path of its own, such as `/api/v3`, has no `/v1` beside it."""
+    if endpoint.endswith("/v1") or not request.path.startswith("/v1/") or not urlsplit(endpoint).path:
+        return request
+    return msgspec.structs.replace(request, path=request.path.removeprefix("/v1"))
 
 
 def _forbidden(server: str, label: str, ceiling: str) -> Fault:

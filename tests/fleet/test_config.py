@@ -167,6 +167,15 @@ def test_a_secret_that_is_not_there_is_a_coded_error(reference: str) -> None:
     assert caught.value.code == "F105"
 
 
+@pytest.mark.parametrize("content", ["one\ntwo\n", "one\x00two"])
+def test_a_secret_that_cannot_be_sent_is_a_coded_error_and_not_repeated(content: str, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(content)
+    with pytest.raises(FleetError) as caught:
+        secret(f"file:{tmp_path / 'key'}")
+    assert caught.value.code == "F105"
+    assert "two" not in str(caught.value)
+
+
 def test_a_file_that_cannot_be_read_is_a_coded_error(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read(tmp_path / "none.yaml")

@@ -14,7 +14,7 @@ import pytest
 
 from orchestra.fleet import connection
 from orchestra.fleet.client import Client
-from orchestra.fleet.config import Limits
+from orchestra.fleet.config import Endpoint, Limits
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.protocol import Chat, Completion
 
@@ -296,6 +296,26 @@ async def test_the_key_is_read_when_it_is_sent_and_appears_nowhere_else(monkeypa
         result = await chat(server, api_key="env:SOME_KEY")
     assert "Authorization: Bearer canary-1234" in server.visits[0].head
     assert "canary-1234" not in repr(result)
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("", "/v1/chat/completions"),
+        ("/v1", "/v1/chat/completions"),
+        ("/openai/v1", "/openai/v1/chat/completions"),
+        ("/api/v3", "/api/v3/chat/completions"),
+        ("/v1beta/openai/", "/v1beta/openai/chat/completions"),
+    ],
+)
+async def test_an_address_with_a_path_of_its_own_is_used_as_it_is_written(path: str, asked: str) -> None:
+    async with raw_server(answers(chat_answer("yes"))) as server:
+        far = Endpoint(endpoint=server.url + path, model="m", label="restricted")
+        config = endpoints(server.url).model_copy(update={"servers": {"s0": far}})
+        async with sending(config) as (sender, _):
+            result = await Client(sender).chat("s0", CHAT, seconds=30)
+    assert isinstance(result, Completion)
+    assert server.visits[0].head.startswith(f"POST {asked} HTTP/1.1")
 
 
 async def test_a_key_that_is_not_there_sends_nothing() -> None:
