@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from orchestra.errors import FleetError
-from orchestra.values.json import NotStrictJSON, parse_untrusted
+from orchestra.values.json import MAX_BYTES, NotStrictJSON, parse_untrusted
 
 MAX_HEADER = 100 << 20
 """Bytes of a header at most; the limit of the safetensors library itself (https://github.com/huggingface/safetensors)."""
 SIZES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 """Bytes an element; every other type has one byte or is packed."""
+VOCABULARIES = frozenset({"tokenizer.json", "vocab.json"})
+"""Larger than any configuration, and vLLM reads no auto_map from them."""
+MAX_JSON = 64 << 20
+"""Bytes of any other JSON file: `tokenizer_config.json` of Gemma 3 has more than a MiB, and so has the index of a model of many experts."""
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5", ".py"})
 
 
@@ -84,11 +88,15 @@ def _spans(tensors: dict[str, Any], size: int) -> Iterator[tuple[int, int]]:
 
 
 def _check_json(path: Path) -> None:
-    if path.stat().st_size > 1 << 20:
-        return  # tokenizer.json: vocabularies are larger than any configuration, and vLLM reads no auto_map from them
+    size = path.stat().st_size
+    if path.name in VOCABULARIES and size > MAX_BYTES:
+        return
+    if size > MAX_JSON:
+        raise _unsafe(path, f"it is longer than any configuration, with more than {MAX_JSON >> 20} MiB")
     try:
-        value = parse_untrusted(path.read_text(encoding="utf-8"))
-    except (NotStrictJSON, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+        value = parse_untrusted(text) if size <= MAX_BYTES else json.loads(text)
+    except (NotStrictJSON, ValueError, RecursionError) as error:
         raise _unsafe(path, f"it is no plain JSON: {error}") from error
     if isinstance(value, dict):
         for key in ("auto_map", "trust_remote_code", "custom_pipelines"):

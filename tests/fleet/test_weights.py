@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -212,6 +213,29 @@ def test_a_configuration_that_names_python_is_refused(key: str, file: str, tmp_p
     with pytest.raises(FleetError) as caught:
         check_folder(tmp_path)
     assert caught.value.code == "F007"
+
+
+@pytest.mark.parametrize("file", ["config.json", "adapter_config.json", "tokenizer_config.json"])
+def test_spaces_do_not_hide_a_configuration_that_names_python(file: str, tmp_path: Path) -> None:
+    path = model(tmp_path) / file
+    path.write_text('{"auto_map": {"AutoModel": "evil.Model"}}' + " " * (1 << 20))
+    with pytest.raises(FleetError, match="it has auto_map") as caught:
+        check_folder(tmp_path)
+    assert caught.value.code == "F007"
+    path.write_text('{"auto_map": ' + "[" * (1 << 20))
+    with pytest.raises(FleetError, match="it is no plain JSON"):
+        check_folder(tmp_path)
+    path.write_bytes(b"{}")
+    os.truncate(path, (64 << 20) + 1)
+    with pytest.raises(FleetError, match="longer than any configuration"):
+        check_folder(tmp_path)
+
+
+def test_large_configurations_and_vocabularies_are_taken(tmp_path: Path) -> None:
+    words = {f"word {number}": number for number in range(100_000)}
+    for name in ("tokenizer.json", "vocab.json", "tokenizer_config.json", "model.safetensors.index.json"):
+        (model(tmp_path) / name).write_text(json.dumps({"words": words}))
+    check_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
