@@ -450,7 +450,7 @@ class Orchestra:
 
         if isinstance(checks, Check):
             for agent in checks.agents:
-                self._project.adopt(agent)
+                self._project.judge(agent)
             checks = checks.names
         names = (checks,) if isinstance(checks, str) else None if checks is None else tuple(checks)
         for name, number in (("accept", accept), ("confidence", confidence)):

@@ -32,6 +32,7 @@ from orchestra.stored import graph_of
 from orchestra.values.labels import join
 from orchestra.values.outcome import Failed
 from orchestra.values.types import Schema
+from orchestra.workflow.meanings import ambiguous
 from orchestra.workflow.nodes import ANYTHING, Graph, PlanLimits, PlanNode
 from orchestra.workflow.program import CompiledNode
 from orchestra.workflow.steps import Agent, Step, Tool, Workflow
@@ -167,9 +168,14 @@ def asking(orchestra: Orchestra, request: str, values: Mapping[str, Any], wish: 
 
 
 def _planner(orchestra: Orchestra, named: str | Agent[..., Any]) -> str:
-    """The name of an agent that plans; one that is declared in Python is made known. Raises `InputError` C004."""
+    """The name of an agent that plans; one that is declared in Python is made known.
+
+    Raises `InputError` C004, or W021 for one whose name means another agent by now.
+    """
     if not isinstance(named, str):
         orchestra.program(named)
+        if named.card is not None and orchestra.registry.card(named.name).digest != named.card.digest:
+            raise ambiguous(named)
         return named.name
     if named not in orchestra.registry.agents:
         other = orchestra.find(named)

@@ -17,6 +17,7 @@ from orchestra.errors import InputError
 from orchestra.log import listener
 from orchestra.values.types import nearest, show, under
 from orchestra.workflow.compiler import compile_graph
+from orchestra.workflow.meanings import Meanings, ambiguous, meanings
 from orchestra.workflow.nodes import Graph, Input
 from orchestra.workflow.program import Program
 from orchestra.workflow.reader import Source, read
@@ -51,13 +52,18 @@ class Project:
         self._adopted: dict[int, Step[..., Any]] = {}
         self._agents: dict[str, Agent[..., Any]] = {}
         self._unchecked: dict[str, tuple[Card, Agent[..., Any]]] = {}
+        self._declared: Meanings = {}
+        """What the modules of the project declare: files mean these by their names, whatever else runs."""
         for card in registry.cards.values():
             self._members(card)
             self._form(card)
 
     @classmethod
     def load(cls, settings: Settings) -> Project:
-        """The project of these settings: its cards read, its modules imported. Raises `InputError` for faults of either."""
+        """The project of these settings: its cards read, its modules imported.
+
+        Raises `InputError` for faults of either, C009 or W021 where two modules declare different things of one name.
+        """
         from orchestra.router.tools import TOOLS as PLANNING
         from orchestra.tools import TOOLS
 
@@ -67,16 +73,16 @@ class Project:
 
             project.toolbox = Toolbox(settings, listener(settings.log))
             project.registry = project.registry.with_tools(project.toolbox.tools)
-        for module in load_modules(settings):
-            for step in _steps(module):
-                project.adopt(step)
+        declared = [step for module in load_modules(settings) for step in _steps(module)]
+        for step in declared:
+            project.adopt(step)
+        project._declared = meanings(*declared)
         return project
 
     def adopt(self, step: Step[..., Any]) -> None:
-        """Makes a Python step known by its name, with every step that it calls. Raises `InputError` C009 for a name that is taken."""
-        if id(step) in self._adopted:
-            return
-        self._adopted[id(step)] = step
+        """Makes a Python step known by its name, with every step that it calls; the latest of a name has it, but for what a module of
+        the project declares. Raises `InputError` C009 for a tool whose name is taken.
+        """
         match step:
             case Tool():
                 known = self.registry.tools.get(step.name)
@@ -87,25 +93,52 @@ class Project:
                 for used in step.uses:
                     self.adopt(used)
                 if step.card is not None:
-                    if (replaced := self.cards.get(step.name)) is not None:
-                        self.keep(replaced)
-                    self.registry = self.registry.with_cards([step.card])
-                    self.cards[step.name] = self.registry.cards[step.name]
-                    self._members(self.cards[step.name])
-                    self._form(step.card)
-            case Workflow():
-                if step.function is not None:
+                    self._adopt_card(step, step.card)
+            case Workflow() if id(step) not in self._adopted:
+                self._adopted[id(step)] = step
+                if step.function is not None and self._named(step):
                     self._workflows[step.name] = step
                 for called in step.steps:
                     self.adopt(called)
             case _:
                 pass
 
+    def _adopt_card(self, step: Agent[..., Any], card: Card) -> None:
+        current = self.cards.get(step.name)
+        if not self._named(step):
+            self.keep(card)
+        elif current is None or current.digest != card.digest or id(step) not in self._adopted:
+            self._adopted[id(step)] = step
+            if current is not None:
+                self.keep(current)
+            self.registry = self.registry.with_cards([card])
+            self.cards[step.name] = self.registry.cards[step.name]
+            self._members(self.cards[step.name])
+            self._form(card)
+
+    def _named(self, step: Step[..., Any]) -> bool:
+        """Whether the step's name may mean it: that of another one that a module declares does not."""
+        other = self._declared.get((step.kind, step.name))
+        return other is None or other.same(step)
+
+    def judge(self, agent: Step[..., Any]) -> None:
+        """Adopts an agent that a check or a plan refers to by its name. Raises `InputError` W021 where that means another one."""
+        self.adopt(agent)
+        if not self._named(agent):
+            raise ambiguous(agent)
+
     def keep(self, card: Card) -> None:
         """Makes a card known to calls that ask for its digest (`Call.version`); the current one of its name stays what it is."""
         self.kept[card.digest] = card
         self._members(card)
         self._form(card)
+
+    def card_of(self, contract: Contract) -> Card | None:
+        """The very card that a contract is the face of, current or kept; None for what has none."""
+        current = self.cards.get(contract.name) if contract.kind == "agent" else None
+        if current is not None and current.digest == contract.digest:
+            return current
+        return self.kept.get(contract.digest)
 
     def instead(self, agents: Mapping[str, Card | Contract]) -> dict[str, Contract]:
         """The contracts of agents that take the place of others; cards among them are made known."""
@@ -189,7 +222,7 @@ class Project:
         self.adopt(step)
         graph = step.graph if isinstance(step, Workflow) else _alone(step)
         places = next((source.places for source in self._sources.values() if source.graph is graph), None)
-        catalog = self.catalog()
+        catalog = self.catalog(meanings(step))
         models = step.models if isinstance(step, Workflow) else models_of(step.signature.input)
         catalog = replace(catalog, models={**catalog.models, **models})
         bare, unchecked = self._unchecked.get(step.name, (None, None))
@@ -205,16 +238,22 @@ class Project:
 
         return stamps(self.settings, self.registry, program)
 
-    def catalog(self) -> Catalog:
-        """All that a workflow may name."""
+    def catalog(self, own: Meanings | None = None) -> Catalog:
+        """All that a workflow may name; of `own`, what a step calls itself, these and not others of their names."""
         from orchestra.certificates import Certificates, Claims, Combinations
 
+        cards = [one.card for one in (own or {}).values() if isinstance(one, Agent) and one.card is not None]
+        others = [card for card in cards if self.cards[card.name].digest != card.digest]
+        graphs = {one.name: one.graph for one in (own or {}).values() if isinstance(one, Workflow)}
+        mine = self.registry.with_cards(others) if others else None
+
         def registry() -> Registry:
-            return self.registry
+            return mine or self.registry
 
         certificates, claims = Certificates(self.settings, registry), Claims(self.settings, registry)
         combinations = Combinations(self.settings, registry)
-        return replace(self.registry.catalog(_Graphs(self)), certificates=certificates, claims=claims, combinations=combinations)
+        known = registry().catalog(_Graphs(self, graphs))
+        return replace(known, certificates=certificates, claims=claims, combinations=combinations)
 
     def graph(self, name: str) -> Graph:
         """The frozen workflow of a name; raises `KeyError` where there is none."""
@@ -244,19 +283,19 @@ class Project:
 
 
 class _Graphs(Mapping[str, Graph]):
-    """The workflows by name, read when they are asked for."""
+    """The workflows by name, read when they are asked for; `own` come before those that the project knows."""
 
-    def __init__(self, project: Project) -> None:
-        self._project = project
+    def __init__(self, project: Project, own: Mapping[str, Graph]) -> None:
+        self._project, self._own = project, own
 
     def __getitem__(self, name: str) -> Graph:
-        return self._project.graph(name)
+        return self._own[name] if name in self._own else self._project.graph(name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._project.workflow_names())
+        return iter(sorted({*self._own, *self._project.workflow_names()}))
 
     def __len__(self) -> int:
-        return len(self._project.workflow_names())
+        return sum(1 for _ in self)
 
 
 def _steps(module: ModuleType) -> list[Step[..., Any]]:

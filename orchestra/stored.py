@@ -72,8 +72,7 @@ def parcel(project: Project, program: Program, models: Mapping[str, Schema]) -> 
             parts[f"{WORKFLOW}/{part.name}"] = _written(part.graph)
         for node in part.nodes:
             for contract in contracts(node):
-                card = project.registry.cards.get(contract.name) if contract.kind == "agent" else None
-                if card is not None and card.digest == contract.digest:
+                if (card := project.card_of(contract)) is not None:
                     parts[f"{CARD}/{contract.name}"] = card.dump()
                 else:
                     parts[f"{CONTRACT}/{contract.kind}/{contract.name}"] = msgspec.json.encode(contract)

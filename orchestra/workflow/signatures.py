@@ -253,11 +253,12 @@ def inputs_of(function: Callable[..., Any], name: str, signature: Signature) -> 
     return found, bundled(record)
 
 
-def different(name: str, kind: str) -> InputError:
-    """W021: two things of one name in one workflow."""
+def different(name: str, kind: str, spot: Spot | None) -> InputError:
+    """W021: two things of one name in the workflow whose function `spot` is."""
     return mistakes.mistake(
         "W021",
         f"two different {kind}s are called {name!r}",
         hint=f"rename one: @tool(effect=..., name='another_{name}')" if kind == "tool" else "rename one",
         why="a workflow refers to what it calls by name",
+        spot=spot,
     )

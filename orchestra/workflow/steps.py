@@ -133,6 +133,23 @@ class Agent(Step[P, R]):
             return self.card.contract
         return Contract(self.name, "agent", self.signature.input, self.signature.output, self.description)
 
+    def same(self, other: Step[..., Any]) -> bool:
+        """Whether another agent of this name is no other one. One that binds a card by its name means whatever has that name.
+
+        Raises `InputError` as `card` does, where the two are written differently.
+        """
+        if not super().same(other) or not isinstance(other, Agent):
+            return False
+        if self.prompt is not None and self._written == other._written:
+            return True
+        mine, theirs = self.card, other.card
+        return mine is None or theirs is None or mine.digest == theirs.digest
+
+    @property
+    def _written(self) -> tuple[Any, ...]:
+        """What its declaration says beside its types, so that two are compared without reading their prompts' files."""
+        return self.prompt, self.folder, self.settings, self.description
+
 
 class Tool(Step[P, R]):
     """Registered Python with a declared effect."""
@@ -219,6 +236,17 @@ class Workflow(Step[P, R]):
                 waiting += step.steps
         return {**returned, **found}
 
+    def same(self, other: Step[..., Any]) -> bool:
+        """Whether another workflow of this name describes the same graph. Raises `InputError` (W-codes) for a mistake in one of them."""
+        if not super().same(other) or not isinstance(other, Workflow):
+            return False
+        return (self.function is not None and self._written == other._written) or self.graph == other.graph
+
+    @property
+    def _written(self) -> tuple[Any, ...]:
+        """What its declaration says, so that two are compared without tracing them."""
+        return self.function, self.budget, self.defaults, self.label
+
     @cached_property
     def _trace(self) -> tuple[Graph, tuple[Step[..., Any], ...], Mapping[str, Schema]]:
         function = self.function
@@ -269,7 +297,8 @@ class Workflow(Step[P, R]):
         for step in scope.steps:
             other = found.setdefault((step.kind, step.name), step)
             if not step.same(other):
-                raise different(step.name, "workflow" if step.kind == "call" else step.kind)
+                spot = Spot(self.function.__code__, -1) if self.function is not None else None
+                raise different(step.name, "workflow" if step.kind == "call" else step.kind, spot)
         return tuple(found.values())
 
 
