@@ -24,13 +24,13 @@ from orchestra.inputs import bound, chosen, jsonable
 from orchestra.log import observer
 from orchestra.options import PLAIN, Options
 from orchestra.result import Result, result_of
-from orchestra.stored import parcel, restored, workflows
+from orchestra.stored import restored, workflows
 from orchestra.values.json import digest
 from orchestra.values.labels import Label, join
 from orchestra.values.types import show
 from orchestra.workflow.nodes import Budget
 from orchestra.workflow.program import sampled
-from orchestra.workflow.steps import Step, Workflow
+from orchestra.workflow.steps import Step
 
 if TYPE_CHECKING:
     from orchestra.agent.card import Card
@@ -244,22 +244,18 @@ class Orchestra:
 
     async def start(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Run[R]:
         """Begins a run, once its inputs are checked and the servers that it will ask are up. Raises `InputError` and `FleetError`."""
-        program = self._project.program(step)
+        made = self._project.compiled(step)
+        program, options = made.program, self._options
         given = bound(program, args, inputs)
-        options = self._options
         if self._troupe is not None:
             await self._troupe.prepare(program)
-        stored = self._project.parcels.get(id(program))
-        if stored is None:
-            models = step.models if isinstance(step, Workflow) else {}
-            stored = self._project.parcels[id(program)] = parcel(self._project, program, models)
-        graph, versions = stored.put(self.journal)
+        graph, versions = made.parcel.put(self.journal)
         if options.budget is not None:
             program = dataclasses.replace(program, budget=options.budget)
         program = sampled(program, options.sample)
         if options.idempotency_key:
             return Run(await self._once(program, given, graph, versions), step.read)
-        return Run(self._begin(program, given, graph, versions), step.read, stored)
+        return Run(self._begin(program, given, graph, versions), step.read, made.parcel)
 
     def _begin(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
         options = self._options
@@ -375,11 +371,12 @@ class Orchestra:
         first, events = await self._begun(run)
         old = await restored(self._project, self.journal, first)
         step = step or self.find(first.workflow)
-        program = self._project.program(step)
+        made = self._project.compiled(step)
+        program = made.program
         given = bound(program, (), {**{name: value for name, value in first.inputs.items() if name in program.inputs}, **inputs})
         if self._troupe is not None:
             await self._troupe.prepare(program)
-        graph, versions = parcel(self._project, program, step.models if isinstance(step, Workflow) else {}).put(self.journal)
+        graph, versions = made.parcel.put(self.journal)
         if self._options.budget is not None:
             program = dataclasses.replace(program, budget=self._options.budget)
         workers = Recalling(self._engine.workers, run, answers(old, events))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +15,8 @@ from orchestra.agent.registry import Registry
 from orchestra.config import Settings, load_modules, looks_like_path
 from orchestra.errors import InputError
 from orchestra.log import listener
-from orchestra.values.types import nearest, show, under
+from orchestra.stored import Parcel, parcel
+from orchestra.values.types import Schema, nearest, show, under
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.meanings import Meanings, ambiguous, meanings
 from orchestra.workflow.nodes import Graph, Input
@@ -32,6 +33,23 @@ MAX_BYTES = 1 << 20
 """Bytes of a workflow file at most (RELIABILITY, hostile input)."""
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """A program, with what its runs store of it: the two live and go together."""
+
+    project: Project
+    program: Program
+    models: Mapping[str, Schema]
+    """The types that its step was written with."""
+    stamps: tuple[Any, ...]
+    """Of the files that it rests on (`orchestra.certificates.stamps`)."""
+
+    @cached_property
+    def parcel(self) -> Parcel:
+        """What a run stores, so that it is resumed on what it began with."""
+        return parcel(self.project, self.program, self.models)
+
+
 class Project:
     """What a project can name. It grows by the Python steps that it is given; names of the user come before packaged ones."""
 
@@ -42,13 +60,11 @@ class Project:
         """The cards by name; this dictionary grows with the project, so that an open fleet sees new ones."""
         self.kept: dict[str, Card] = {}
         """The cards by digest that runs may ask for beside those: of runs that are resumed, and those that others replaced."""
-        self.parcels: dict[int, Any] = {}
-        """What runs store of programs (`orchestra.stored.Parcel`), by the identity of the program, which this project keeps."""
         self.toolbox: Toolbox | None = None
         """The servers of MCP tools; None where the configuration has none."""
         self._workflows: dict[str, Workflow[..., Any]] = {}
         self._sources: dict[Path, Source] = {}
-        self._programs: dict[int, tuple[Step[..., Any], Program, tuple[Any, ...]]] = {}
+        self._programs: dict[int, tuple[Step[..., Any], Compiled]] = {}
         self._adopted: dict[int, Step[..., Any]] = {}
         self._agents: dict[str, Agent[..., Any]] = {}
         self._unchecked: dict[str, tuple[Card, Agent[..., Any]]] = {}
@@ -216,8 +232,12 @@ class Project:
 
     def program(self, step: Step[..., Any], /) -> Program:
         """A step, compiled. An agent or a tool becomes a workflow of one node. Raises `InputError`, or `InputErrors`."""
+        return self.compiled(step).program
+
+    def compiled(self, step: Step[..., Any], /) -> Compiled:
+        """A step's program, with what its runs store of it. Raises as `program` does."""
         known = self._programs.get(id(step))
-        if known is not None and known[0] is step and known[2] == self._stamps(known[1]):
+        if known is not None and known[0] is step and known[1].stamps == self._stamps(known[1].program):
             return known[1]
         self.adopt(step)
         graph = step.graph if isinstance(step, Workflow) else _alone(step)
@@ -229,8 +249,9 @@ class Project:
         if bare is not None and unchecked is step:
             catalog = replace(catalog, agents={**catalog.agents, step.name: bare.contract})
         program = compile_graph(graph, catalog, places)
-        self._programs[id(step)] = (step, program, self._stamps(program))
-        return program
+        made = Compiled(self, program, step.models if isinstance(step, Workflow) else {}, self._stamps(program))
+        self._programs[id(step)] = (step, made)
+        return made
 
     def _stamps(self, program: Program) -> tuple[Any, ...]:
         """Of what a program's certificates rest on, so that a process that stays open notices when one is void."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import gc
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ from orchestra.certificates import CHECKED_BY, bonds, checks_digest, found, home
 from orchestra.doors import Done
 from orchestra.events import AttemptFinished, Judged, RunStarted
 from orchestra.project import Project
-from orchestra.stored import restored
+from orchestra.stored import Parcel, restored
 from orchestra.testing import SimulatedWorkers
 from orchestra.verify.certificate_file import FILE
 from tests.nowhere import FLEET, settings, write
@@ -92,6 +94,29 @@ async def test_a_process_that_stays_open_notices_what_voids_a_certificate(projec
         fleet.write_text(FLEET.replace('revision: "1"', 'revision: "of June"'))
         with pytest.raises(InputError, match="void: the model changed"):
             await orchestra.run(naming, text="leaves")
+
+
+def parcels() -> int:
+    """How many there are in this process."""
+    gc.collect()
+    return sum(type(one) is Parcel for one in gc.get_objects())
+
+
+async def test_a_run_stores_the_certificate_that_it_began_with_however_often_that_has_changed(project: Path) -> None:
+    path = project / "agents" / "namer" / FILE
+    made = [path.read_bytes()]
+    put(project, 0.5)
+    made.append(path.read_bytes())
+    before = parcels()
+    async with opened(project) as orchestra:
+        naming = orchestra.find("naming")
+        for number in range(10):
+            path.write_bytes(made[number % 2])
+            os.utime(path, (number, number))
+            first = (await orchestra.journal.read((await orchestra.run(naming, text="leaves")).run))[0]
+            assert isinstance(first, RunStarted)
+            assert await orchestra.journal.blob(first.versions["certificate/namer"]) == made[number % 2]
+            assert parcels() <= before + 1, "another program may get the address of one that has gone"
 
 
 async def test_a_fork_says_that_the_certificate_is_another(project: Path) -> None:
