@@ -187,14 +187,14 @@ class Orchestra:
     def options(
         self,
         *,
-        idempotency_key: str = "",
+        idempotency_key: str | None = None,
         budget: Budget | None = None,
         label: Label | None = None,
         memo: bool | None = None,
         purpose: str = "",
         sample: int | None = None,
     ) -> Orchestra:
-        """The same `Orchestra`, whose runs have these options.
+        """The same `Orchestra`, whose runs have these options; what is left out stays as it is here, the key too, which `""` takes away.
 
         A run with a key that is there already is not started again; if it was interrupted, it goes on. With `memo`, pure calls
         that any run has made before are answered from the memo. `purpose` stands in the journal: runs of an `evaluation` teach nobody.
@@ -203,7 +203,7 @@ class Orchestra:
         mine = self._options
         remembers = mine.memo if memo is None else memo
         chosen = Options(
-            idempotency_key,
+            mine.idempotency_key if idempotency_key is None else idempotency_key,
             budget or mine.budget,
             label or mine.label,
             remembers,
@@ -245,17 +245,19 @@ class Orchestra:
     async def start(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Run[R]:
         """Begins a run, once its inputs are checked and the servers that it will ask are up. Raises `InputError` and `FleetError`."""
         made = self._project.compiled(step)
-        program, options = made.program, self._options
+        program = made.program
         given = bound(program, args, inputs)
         if self._troupe is not None:
             await self._troupe.prepare(program)
         graph, versions = made.parcel.put(self.journal)
-        if options.budget is not None:
-            program = dataclasses.replace(program, budget=options.budget)
-        program = sampled(program, options.sample)
-        if options.idempotency_key:
-            return Run(await self._once(program, given, graph, versions), step.read)
-        return Run(self._begin(program, given, graph, versions), step.read, made.parcel)
+        program = self._told(program)
+        stored = None if self._options.idempotency_key else made.parcel
+        return Run(await self._once(program, given, graph, versions), step.read, stored)
+
+    def _told(self, program: Program) -> Program:
+        """A program with what the options say of its budget and its agents."""
+        program = sampled(program, self._options.sample)
+        return program if self._options.budget is None else dataclasses.replace(program, budget=self._options.budget)
 
     def _begin(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
         options = self._options
@@ -266,24 +268,23 @@ class Orchestra:
         said = self._options.label
         return program.label if said is None else join((program.label, said))
 
-    async def _once(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str]) -> Execution:
-        """The run that has the key; one that was interrupted goes on; else a new one. Raises `InputError` E015."""
+    async def _once(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
+        """The run that has the key; one that was interrupted goes on; else, and without a key, a new one. Raises `InputError` E015."""
         key = self._options.idempotency_key
+        if not key:
+            return self._begin(program, given, graph, versions, **more)
         name = f"k{digest(key.encode())[:19]}"
         execution = self._engine.running(name)
         if execution is None or execution.started is None:
             events = await self.journal.read(name)
             execution = self._engine.running(name)  # another caller may have begun it while we looked
             if execution is None and not events:
-                return self._begin(program, given, graph, versions, run=name)
+                return self._begin(program, given, graph, versions, run=name, **more)
             if execution is None or execution.started is None:
                 execution = Execution(name, self.journal, events)
-        if execution.of != (graph, given):
-            raise InputError(
-                "E015",
-                f"the key {key!r} belongs to a run of other inputs or another workflow",
-                hint="use a key of its own for each request",
-            )
+        if execution.of != (graph, given, more.get("parent", "")):
+            reason = f"the key {key!r} belongs to a run of other inputs or another workflow"
+            raise InputError("E015", reason, hint="use a key of its own for each request")
         if execution.finished is None and execution.started is not None and execution is not self._engine.running(name):
             return await self._taken(name, execution.started)
         return execution
@@ -364,7 +365,8 @@ class Orchestra:
     async def fork(self, run: str, step: Step[..., Any] | None = None, /, **inputs: Any) -> Fork:
         """A new run of a run's workflow as it is today, or of `step`, on its inputs; `inputs` replace some of them.
 
-        Pure calls that have not changed are answered from the old run. Raises `InputError` E020, and what `start` raises.
+        Pure calls that have not changed are answered from the old run. Options hold as in `start`: with a key, there is one such fork.
+        Raises `InputError` E020, and what `start` raises.
         """
         from orchestra.rerun import Recalling, answers, changes, inherited
 
@@ -377,11 +379,10 @@ class Orchestra:
         if self._troupe is not None:
             await self._troupe.prepare(program)
         graph, versions = made.parcel.put(self.journal)
-        if self._options.budget is not None:
-            program = dataclasses.replace(program, budget=self._options.budget)
+        program = self._told(program)
         workers = Recalling(self._engine.workers, run, answers(old, events))
         label = inherited(first, self._labelled(program))
-        execution = self._begin(program, given, graph, versions, parent=run, workers=workers, label=label)
+        execution = await self._once(program, given, graph, versions, parent=run, workers=workers, label=label)
         return Fork(Run(execution, step.read), tuple(changes(old, program)))
 
     async def whatif(self, run: str, instead: Mapping[str, Card | Contract] | None = None, /) -> Rehearsal:
@@ -468,7 +469,7 @@ class Orchestra:
         from orchestra.engine.kinds.checking import PATIENCE
         from orchestra.verify.entailment import Reply
 
-        runs = self.options(sample=question.sample) if question.sample else self
+        runs = self.options(idempotency_key="", sample=question.sample or None)  # a key is that of one run, and each question is one
         try:
             async with asyncio.timeout(PATIENCE):
                 result = await runs.run(self._project.unchecked(question.agent), **question.inputs)

@@ -311,7 +311,7 @@ async def plan(orchestra: Orchestra, request: str, values: Mapping[str, Any], wi
     if wish.votes > 1:
         made = await _voted(orchestra, asked, agent, larger, wish.votes)
     else:
-        made = await _asked(orchestra.options(purpose="planning"), asked, agent, larger)
+        made = await _asked(orchestra.options(idempotency_key="", purpose="planning"), asked, agent, larger)
     rejections = _helped(orchestra, node, asked, Unplanned(made.rejections)) if made.declined else made.rejections
     return replace(made, rejections=rejections, remarks=remarks, shape=shape)
 
@@ -337,7 +337,7 @@ async def _voted(orchestra: Orchestra, request: Request, agent: Step[..., Any], 
 
     A sample whose calls fail came to no plan. Raises what the first one raised where all of them did.
     """
-    sampled = [orchestra.options(purpose="planning", sample=number) for number in range(1, votes + 1)]
+    sampled = [orchestra.options(idempotency_key="", purpose="planning", sample=number) for number in range(1, votes + 1)]
     tasks = [asyncio.create_task(_asked(one, request, agent, larger)) for one in sampled]
     try:
         await asyncio.wait(tasks)

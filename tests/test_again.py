@@ -276,6 +276,45 @@ async def test_a_fork_keeps_the_label_of_the_data_and_outlives_its_parent(projec
         assert {call.label for call in workers.calls} == {"restricted"}
 
 
+async def test_a_key_names_one_fork_of_one_run(project: Path) -> None:
+    async with opened(project) as (orchestra, _):
+        old, other = [(await orchestra.run(orchestra.find("naming"), text=text)).run for text in ("tea leaves", "tea pots")]
+        keyed = orchestra.options(idempotency_key="again-1")
+        forks = [await keyed.fork(old, text="coffee beans") for _ in range(2)]
+        assert {(await fork.run).value for fork in forks} == {"THE COFFEE GOOD"}
+        assert len({fork.run.id for fork in forks}) == 1
+        with pytest.raises(InputError) as elsewhere:
+            await keyed.fork(other, text="coffee beans")
+        with pytest.raises(InputError) as none:
+            await keyed.run(orchestra.find("naming"), text="coffee beans")
+    assert (elsewhere.value.code, none.value.code) == ("E015", "E015")
+
+
+async def test_an_interrupted_fork_goes_on_under_its_key(project: Path) -> None:
+    async with opened(project) as (orchestra, _):
+        old = (await orchestra.run(orchestra.find("naming"), text="tea leaves")).run
+    edit(project / "agents" / "namer" / "prompt.md", "Name it", "Name this")
+    async with opened(project, latency=60) as (orchestra, _):
+        fork = await orchestra.options(idempotency_key="again-2").fork(old)
+        await until(fork.run, AttemptFinished, "words")
+    async with opened(project) as (orchestra, workers):
+        again = await orchestra.options(idempotency_key="again-2").fork(old)
+        assert (again.run.id, (await again.run).value) == (fork.run.id, "THE TEA GOOD")
+        assert dict(workers.counts) == {"namer": 1}
+
+
+async def test_a_fork_draws_the_sample_that_it_is_told(project: Path) -> None:
+    async with opened(project) as (orchestra, workers):
+        old = (await orchestra.run(orchestra.find("naming"), text="tea leaves")).run
+        workers.calls.clear()
+        fork = await orchestra.options(sample=3).fork(old)
+        assert (await fork.run).value == "THE TEA GOOD"
+        assert {call.sample for call in workers.calls if call.kind == "agent"} == {3}
+        started = (await orchestra.journal.read(fork.run.id))[0]
+        assert isinstance(started, RunStarted)
+        assert started.options == {"sample": 3}
+
+
 class Measuring(SimulatedWorkers):
     """Every model call may take a hundred tokens."""
 

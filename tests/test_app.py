@@ -167,6 +167,26 @@ async def test_a_key_names_one_run(tmp_path: Path) -> None:
         assert caught.value.code == "E015"
 
 
+async def test_a_key_holds_whatever_else_is_told(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (orchestra, workers):
+        keyed = orchestra.options(idempotency_key="order-42")
+        told = [keyed, keyed.options(label="restricted"), keyed.options(budget=Budget(calls=5)), keyed.options(memo=True, sample=1)]
+        assert len({(await one.run(shout, text="x")).run for one in told}) == 1
+        assert workers.counts["shout"] == 1
+        await keyed.options(idempotency_key="").run(shout, text="x")
+        assert workers.counts["shout"] == 2
+
+
+async def test_checks_ask_each_of_their_questions_whatever_key_their_caller_has(tmp_path: Path) -> None:
+    sure = {"label": "supported", "p_supported": 0.9, "p_support": None, "p_refute": 0.0}
+    answer = {"height": "It is 300 m high.", "built": "It was built in 1889."}
+    async with opened(tmp_path, {"entailment": sure}) as (orchestra, _):
+        keyed = orchestra.options(idempotency_key="order-42")
+        for one in (orchestra, keyed, keyed.options(sample=1)):
+            ruling = await one.check(answer, against="It is 300 m high. It was built in 1889.", checks=entailment)
+            assert ruling.accepted, ruling.reason
+
+
 @pytest.mark.parametrize(
     ("own", "said", "label"),
     [(None, None, "internal"), ("public", None, "public"), ("restricted", None, "restricted"), ("restricted", "public", "restricted"),

@@ -104,9 +104,9 @@ class Run:
             self._cancel(by)
 
     @property
-    def of(self) -> tuple[str, Any]:
-        """What runs, on what: the digest of the workflow, and the inputs."""
-        return (self.started.graph, self.started.inputs) if self.started is not None else ("", None)
+    def of(self) -> tuple[str, Any, str]:
+        """What runs, on what: the digest of the workflow, the inputs, and the run that it is a fork of."""
+        return (self.started.graph, self.started.inputs, self.started.parent) if self.started is not None else ("", None, "")
 
     @property
     def over(self) -> bool:
