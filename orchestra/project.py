@@ -8,10 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakSet
 
 from orchestra.agent.card import Card
 from orchestra.agent.contract import Catalog, Contract
 from orchestra.agent.registry import Registry
+from orchestra.agent.tool import ToolFunction
 from orchestra.config import Settings, load_modules, looks_like_path
 from orchestra.errors import InputError
 from orchestra.log import listener
@@ -64,9 +66,12 @@ class Project:
         """The servers of MCP tools; None where the configuration has none."""
         self._workflows: dict[str, Workflow[..., Any]] = {}
         self._sources: dict[Path, Source] = {}
-        self._programs: dict[int, tuple[Step[..., Any], Compiled]] = {}
-        self._adopted: dict[int, Step[..., Any]] = {}
-        self._agents: dict[str, Agent[..., Any]] = {}
+        # Weak: a process that stays open makes steps for single requests.
+        self._programs: WeakKeyDictionary[Step[..., Any], Compiled] = WeakKeyDictionary()
+        self._adopted: WeakSet[Step[..., Any]] = WeakSet()
+        self._agents: dict[str, tuple[Card | ToolFunction, Agent[..., Any]]] = {}
+        self._tools: dict[str, tuple[ToolFunction, Tool[..., Any]]] = {}
+        self._files: dict[Path, Workflow[..., Any]] = {}
         self._unchecked: dict[str, tuple[Card, Agent[..., Any]]] = {}
         self._declared: Meanings = {}
         """What the modules of the project declare: files mean these by their names, whatever else runs."""
@@ -110,8 +115,8 @@ class Project:
                     self.adopt(used)
                 if step.card is not None:
                     self._adopt_card(step, step.card)
-            case Workflow() if id(step) not in self._adopted:
-                self._adopted[id(step)] = step
+            case Workflow() if step not in self._adopted:
+                self._adopted.add(step)
                 if step.function is not None and self._named(step):
                     self._workflows[step.name] = step
                 for called in step.steps:
@@ -123,8 +128,8 @@ class Project:
         current = self.cards.get(step.name)
         if not self._named(step):
             self.keep(card)
-        elif current is None or current.digest != card.digest or id(step) not in self._adopted:
-            self._adopted[id(step)] = step
+        elif current is None or current.digest != card.digest or step not in self._adopted:
+            self._adopted.add(step)
             if current is not None:
                 self.keep(current)
             self.registry = self.registry.with_cards([card])
@@ -192,30 +197,46 @@ class Project:
             raise InputError("C009", f"two tools are named {step.name!r}", hint=hint)
 
     def find(self, name: str, /) -> Step[..., Any]:
-        """A workflow, an agent or a tool by name, or the workflow of a file. Raises `InputError` C004 with the nearest name."""
+        """A workflow, an agent or a tool by name, or the workflow of a file; the same step each time, as long as it is what it was.
+
+        Raises `InputError` C004 with the nearest name.
+        """
         if looks_like_path(name):
-            return Workflow.of(self._source(Path(name)).graph)
+            return self._file(Path(name))
         if name in self._workflows:
             return self._workflows[name]
         if (path := self.settings.resources("workflows").get(name)) is not None:
-            return Workflow.of(self._source(path).graph)
-        if (contract := self.registry.agents.get(name)) is not None:
-            return Agent.of(contract)
+            return self._file(path)
+        if name in self.registry.cards or name in self.registry.code:
+            return self.agent(name)
         if (tool := self.registry.tools.get(name)) is not None:
-            return Tool.of(tool.contract, tool.function)
+            return self._tool(tool)
         known = sorted({*self._workflows, *self.settings.resources("workflows"), *self.registry.agents, *self.registry.tools})
         near = nearest(name, known)
         hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}"
         raise InputError("C004", f"there is no workflow, agent or tool named {name!r}", hint=hint)
 
     def agent(self, name: str) -> Agent[..., Any]:
-        """An agent as a step, the same each time. Raises `InputError` A001."""
-        contract = self.registry.agents.get(name)
-        if contract is None:
+        """An agent as a step, the same as long as it has the same card. Raises `InputError` A001."""
+        found = self.registry.cards.get(name) or self.registry.code.get(name)
+        if found is None:
             raise InputError("A001", f"there is no agent {name!r}", hint=f"there are: {', '.join(sorted(self.registry.agents))}")
         known = self._agents.get(name)
-        if known is None or known.contract != contract:
-            known = self._agents[name] = Agent.of(contract)
+        if known is None or known[0] is not found:
+            known = self._agents[name] = found, Agent.of(found.contract)
+        return known[1]
+
+    def _tool(self, tool: ToolFunction) -> Tool[..., Any]:
+        known = self._tools.get(tool.name)
+        if known is None or known[0] is not tool:
+            known = self._tools[tool.name] = tool, Tool.of(tool.contract, tool.function)
+        return known[1]
+
+    def _file(self, path: Path) -> Workflow[..., Any]:
+        """The workflow of a file. Raises `InputError` C003 for one that cannot be read."""
+        source, known = self._source(path), self._files.get(path.absolute())
+        if known is None or known.graph is not source.graph:
+            known = self._files[path.absolute()] = Workflow.of(source.graph)
         return known
 
     def unchecked(self, name: str) -> Agent[..., Any]:
@@ -236,9 +257,9 @@ class Project:
 
     def compiled(self, step: Step[..., Any], /) -> Compiled:
         """A step's program, with what its runs store of it. Raises as `program` does."""
-        known = self._programs.get(id(step))
-        if known is not None and known[0] is step and known[1].stamps == self._stamps(known[1].program):
-            return known[1]
+        known = self._programs.get(step)
+        if known is not None and known.stamps == self._stamps(known.program):
+            return known
         self.adopt(step)
         graph = step.graph if isinstance(step, Workflow) else _alone(step)
         places = next((source.places for source in self._sources.values() if source.graph is graph), None)
@@ -250,7 +271,7 @@ class Project:
             catalog = replace(catalog, agents={**catalog.agents, step.name: bare.contract})
         program = compile_graph(graph, catalog, places)
         made = Compiled(self, program, step.models if isinstance(step, Workflow) else {}, self._stamps(program))
-        self._programs[id(step)] = (step, made)
+        self._programs[step] = made
         return made
 
     def _stamps(self, program: Program) -> tuple[Any, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -226,3 +228,32 @@ async def test_a_file_means_what_a_module_declares_whatever_else_has_run(tmp_pat
         with pytest.raises(InputError) as planned:
             asking(orchestra, "Judge it", {}, Wish(router=own))
     assert (checked.value.code, planned.value.code) == ("W021", "W021")
+
+
+async def test_what_is_found_by_name_is_the_same_step_until_it_is_another(tmp_path: Path) -> None:
+    settings = modules(tmp_path, names_found=MODULE)
+    async with Orchestra.open(settings, fleet="none") as orchestra:
+        for name in ("filed", str(tmp_path / "workflows" / "filed.yaml"), "answer_from_documents", "reader", "judge", "said", "helper"):
+            assert orchestra.find(name) is orchestra.find(name), name
+            assert orchestra.program(orchestra.find(name)) is orchestra.program(orchestra.find(name)), name
+        known = orchestra.find("reader")
+
+        @agent(prompt="Read: {{ text }}")
+        def reader(text: str) -> str:
+            return by_model()
+
+        orchestra.program(reader)
+        assert orchestra.find("reader") is not known
+
+
+async def test_a_step_of_one_request_leaves_nothing_behind(tmp_path: Path) -> None:
+    gone: list[ref[Any]] = []
+    async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), fleet="none") as orchestra:
+        for number in range(5):
+            orchestra.program(same_number)
+            flow = Workflow.of(helping(number).graph)
+            assert (await orchestra.run(flow, n=2)).value == 2 * number
+            gone.append(ref(flow))
+        del flow
+        gc.collect()
+        assert [one() for one in gone] == [None] * 5
