@@ -147,17 +147,19 @@ class ToolFunction:
         arguments = self.arguments(inputs)
         if self._keyed:
             arguments[KEY] = key
+        import asyncio  # whoever awaits this has it loaded; a module of tools needs none of it
+
         try:
             if self.awaited:
                 value = await self.function(**arguments)
             else:
-                import asyncio
-
                 called = partial(copy_context().run, _called, self.function, arguments)
                 value = await asyncio.get_running_loop().run_in_executor(pool, called)
         except InputError as error:
             raise ToolFault(error.code, error.message, error.hint) from error
-        except (Exception, SystemExit) as error:  # a user's function may raise anything; the run gets it as a failed attempt
+        except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+            raise  # these end more than the call
+        except BaseException as error:  # a user's function may raise anything, a panic of Rust too; the run gets it as a failed attempt
             raise ToolFault(
                 "T003", f"{self.name} raised {type(error).__name__}: {told(error)}", "the tool's own code raised; run it by itself"
             ) from error

@@ -14,6 +14,7 @@ without pytest:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
@@ -180,7 +181,9 @@ async def _in_place(registry: Registry, call: Call) -> Any:
         return tool.result(tool.function(**tool.arguments(call.inputs)))
     except ToolFault as fault:
         return Refused(code=fault.code, reason=fault.reason, hint=fault.hint, retryable=fault.code not in WRITTEN_WRONG)
-    except Exception as error:  # noqa: BLE001 - a user's function may raise anything; the run gets it as a failed attempt, as in production
+    except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - a user's function may raise anything; the run gets it as a failed attempt, as in production
         return Refused(code="T003", reason=f"{call.name} raised {type(error).__name__}: {error}", retryable=True)
 
 

@@ -29,6 +29,10 @@ class Silent(Exception):
         raise ValueError("no words")
 
 
+class Panic(BaseException):
+    """As extensions in Rust raise it: no `Exception`."""
+
+
 def nested(depth: int) -> Any:
     value: Any = []
     for _ in range(depth):
@@ -76,6 +80,7 @@ RAISED: dict[str, BaseException] = {
     "no words": Silent(),
     "StopIteration": StopIteration(3),
     "SystemExit": SystemExit(3),
+    "a panic": Panic("index out of bounds"),
     "RecursionError": RecursionError("too deep"),
     "MemoryError": MemoryError(),
 }
@@ -108,8 +113,9 @@ def test_whatever_a_tool_raises_is_a_failed_attempt(name: str, shell: Shell) -> 
     assert obeyed(said.out + said.err) == set()
 
 
-def test_a_fallback_saves_the_run(shell: Shell) -> None:
-    played = play(shell.project, "saving", tool=made(NOT_KEPT["NaN"]))
+@pytest.mark.parametrize("give", [NOT_KEPT["NaN"], raising(Panic("index out of bounds"))])
+def test_a_fallback_saves_the_run(give: Callable[[], Any], shell: Shell) -> None:
+    played = play(shell.project, "saving", tool=made(give))
     assert (played.status, played.output) == ("done", "saved")
 
 
