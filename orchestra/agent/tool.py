@@ -155,6 +155,8 @@ class ToolFunction:
             else:
                 called = partial(copy_context().run, _called, self.function, arguments)
                 value = await asyncio.get_running_loop().run_in_executor(pool, called)
+                if inspect.isawaitable(value):  # of a coroutine function behind a decorator that is none
+                    value = await value
         except InputError as error:
             raise ToolFault(error.code, error.message, error.hint) from error
         except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):

@@ -15,6 +15,7 @@ without pytest:
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
@@ -178,7 +179,8 @@ async def _in_place(registry: Registry, call: Call) -> Any:
     try:
         if tool.awaited:
             return await tool.call(call.inputs)
-        return tool.result(tool.function(**tool.arguments(call.inputs)))
+        value = tool.function(**tool.arguments(call.inputs))
+        return tool.result(await value if inspect.isawaitable(value) else value)
     except ToolFault as fault:
         return Refused(code=fault.code, reason=fault.reason, hint=fault.hint, retryable=fault.code not in WRITTEN_WRONG)
     except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +31,21 @@ async def whisper(text: str) -> str:
     return text.lower()
 
 
+def logged(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator as most are: plain, with the name and the types of what it wraps."""
+
+    @functools.wraps(function)
+    def logging(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return logging
+
+
+@logged
+async def murmur(text: str) -> str:
+    return await whisper(text)
+
+
 def first(documents: list[Document]) -> Document:
     return documents[0]
 
@@ -49,7 +66,7 @@ class Known:
 def workers() -> LocalWorkers:
     inputs, outputs = signature(add)
     code = ToolFunction(Contract("adder", "agent", inputs, outputs, label="internal"), add)
-    tools = [ToolFunction.of(function, effect="pure") for function in (shout, whisper, first, lies)]
+    tools = [ToolFunction.of(function, effect="pure") for function in (shout, whisper, murmur, first, lies)]
     return LocalWorkers(Known(Registry().with_tools([*tools, code])))
 
 
@@ -65,6 +82,7 @@ async def run(name: str, inputs: dict[str, Any], **more: Any) -> Done | Refused:
     [
         ("shout", {"text": "hi"}, "HI"),
         ("whisper", {"text": "HI"}, "hi"),
+        ("murmur", {"text": "HI"}, "hi"),
         ("first", {"documents": [{"source": "a", "text": "b"}]}, {"source": "a", "text": "b"}),
     ],
 )
