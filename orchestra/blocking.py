@@ -1,7 +1,7 @@
 """The façade without asyncio: one thread with a loop of its own. For scripts, notebooks and consoles.
 
     with orchestra.blocking() as fleet:
-        print(fleet.run("answer_from_documents", question="…", documents=documents).output)
+        print(fleet.run(fleet.find("answer_from_documents"), question="…", documents=documents).output)
 
 Works in a notebook cell, where a loop runs already, for its own loop runs in another thread.
 """
@@ -19,6 +19,7 @@ from typing_extensions import TypeVar
 
 from orchestra.app import Orchestra
 from orchestra.config import Settings
+from orchestra.errors import OrchestraError
 
 if TYPE_CHECKING:
     from orchestra.doors import Workers
@@ -34,7 +35,7 @@ T = TypeVar("T")
 
 
 class Blocking:
-    """An open `Orchestra` whose methods wait."""
+    """An open `Orchestra` whose methods wait. They raise `OrchestraError` E027 on its own loop, and E028 once it is closed."""
 
     def __init__(self, inner: Orchestra, loop: asyncio.AbstractEventLoop) -> None:
         self.inner = inner
@@ -89,13 +90,31 @@ def blocking(
 
 
 def _waited(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine on another thread's loop; an interrupt here cancels it there."""
+    """The result of a coroutine on another thread's loop; an interrupt here cancels it there.
+
+    Raises `OrchestraError` E027 on that thread, which would wait for itself, and E028 where the loop is closed.
+    """
+    if (refusal := _refusal(loop)) is not None:
+        work.close()
+        raise refusal
     future = asyncio.run_coroutine_threadsafe(work, loop)
     try:
         return future.result()
     except KeyboardInterrupt:
         future.cancel()
         raise
+
+
+def _refusal(loop: asyncio.AbstractEventLoop) -> OrchestraError | None:
+    """Why nobody can wait for a loop here."""
+    if loop.is_closed():
+        return OrchestraError("E028", "this Orchestra is closed", hint="call it inside of its  with blocking():")
+    try:
+        own = asyncio.get_running_loop() is loop
+    except RuntimeError:  # no loop runs on this thread
+        return None
+    hint = "make the tool a plain function (def, not async def): it runs on a thread; or call the workflow as a step"
+    return OrchestraError("E027", "a coroutine that this Orchestra runs would wait for itself", hint=hint) if own else None
 
 
 async def _enter(opened: AbstractAsyncContextManager[Orchestra]) -> Orchestra:
