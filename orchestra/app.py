@@ -24,7 +24,7 @@ from orchestra.inputs import bound, chosen, jsonable
 from orchestra.log import observer
 from orchestra.options import PLAIN, Options
 from orchestra.result import Result, result_of
-from orchestra.stored import restored, workflows
+from orchestra.stored import parcel, restored, workflows
 from orchestra.values.json import digest
 from orchestra.values.labels import Label, join
 from orchestra.values.types import show
@@ -249,9 +249,10 @@ class Orchestra:
         given = bound(program, args, inputs)
         if self._troupe is not None:
             await self._troupe.prepare(program)
-        graph, versions = made.parcel.put(self.journal)
+        whole = parcel(self._project, made)
+        graph, versions = whole.put(self.journal)
         program = self._told(program)
-        stored = None if self._options.idempotency_key else made.parcel
+        stored = None if self._options.idempotency_key else whole
         return Run(await self._once(program, given, graph, versions), step.read, stored)
 
     def _told(self, program: Program) -> Program:
@@ -378,7 +379,7 @@ class Orchestra:
         given = bound(program, (), {**{name: value for name, value in first.inputs.items() if name in program.inputs}, **inputs})
         if self._troupe is not None:
             await self._troupe.prepare(program)
-        graph, versions = made.parcel.put(self.journal)
+        graph, versions = parcel(self._project, made).put(self.journal)
         program = self._told(program)
         workers = Recalling(self._engine.workers, run, answers(old, events))
         label = inherited(first, self._labelled(program))

@@ -17,7 +17,6 @@ from orchestra.agent.tool import ToolFunction
 from orchestra.config import Settings, load_modules, looks_like_path
 from orchestra.errors import InputError
 from orchestra.log import listener
-from orchestra.stored import Parcel, parcel
 from orchestra.values.types import Schema, nearest, show, under
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.meanings import Meanings, ambiguous, meanings
@@ -35,21 +34,17 @@ MAX_BYTES = 1 << 20
 """Bytes of a workflow file at most (RELIABILITY, hostile input)."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Compiled:
     """A program, with what its runs store of it: the two live and go together."""
 
-    project: Project
     program: Program
     models: Mapping[str, Schema]
     """The types that its step was written with."""
     stamps: tuple[Any, ...]
     """Of the files that it rests on (`orchestra.certificates.stamps`)."""
-
-    @cached_property
-    def parcel(self) -> Parcel:
-        """What a run stores, so that it is resumed on what it began with."""
-        return parcel(self.project, self.program, self.models)
+    parcel: Any = None
+    """What a run stores (`orchestra.stored.Parcel`), once one has begun."""
 
 
 class Project:
@@ -270,7 +265,7 @@ class Project:
         if bare is not None and unchecked is step:
             catalog = replace(catalog, agents={**catalog.agents, step.name: bare.contract})
         program = compile_graph(graph, catalog, places)
-        made = Compiled(self, program, step.models if isinstance(step, Workflow) else {}, self._stamps(program))
+        made = Compiled(program, step.models if isinstance(step, Workflow) else {}, self._stamps(program))
         self._programs[step] = made
         return made
 

@@ -20,7 +20,7 @@ from orchestra.workflow.program import CompiledNode, Program, sampled
 
 if TYPE_CHECKING:
     from orchestra.agent.card import Card
-    from orchestra.project import Project
+    from orchestra.project import Compiled, Project
 
 CARD, CONTRACT, WORKFLOW, TYPES = "card", "contract", "workflow", "types"
 CERTIFICATE, CLAIMS, COMBINATION = "certificate", "claims", "combination"
@@ -62,8 +62,15 @@ async def workflows(journal: Journal, started: RunStarted) -> dict[str, bytes]:
     return {name: data for name, data in found.items() if data is not None}
 
 
-def parcel(project: Project, program: Program, models: Mapping[str, Schema]) -> Parcel:
-    """A program's parcel. `models` are the types that its step was written with."""
+def parcel(project: Project, made: Compiled) -> Parcel:
+    """A program's parcel, the same for all of its runs."""
+    if made.parcel is None:
+        made.parcel = _parcel(project, made.program, made.models)
+    found: Parcel = made.parcel
+    return found
+
+
+def _parcel(project: Project, program: Program, models: Mapping[str, Schema]) -> Parcel:
     from orchestra.verify.certificate_file import Certificate
 
     parts: dict[str, bytes] = {}
