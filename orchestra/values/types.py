@@ -63,10 +63,17 @@ def schema_of(python_type: Any, mode: Mode) -> Schema:
     from pydantic.json_schema import GenerateJsonSchema
 
     class Plain(GenerateJsonSchema):
-        """Without titles made from the names of fields, which would hide what a field is."""
+        """Without titles made from the names of fields, which would hide what a field is; decimal numbers have a format."""
 
         def field_title_should_be_set(self, schema: Any) -> bool:
             return False
+
+        def decimal_schema(self, schema: Any) -> dict[str, Any]:
+            found = super().decimal_schema(schema)
+            for part in found.get("anyOf", [found]):
+                if part.get("type") == "string":
+                    part["format"] = "decimal"  # else nothing would tell it from any text
+            return found
 
     try:
         return TypeAdapter(python_type).json_schema(mode=mode, schema_generator=Plain)

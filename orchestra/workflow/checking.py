@@ -24,6 +24,7 @@ from orchestra.values.schema import (
     show,
     union,
 )
+from orchestra.workflow.moments import AS_TEXTS, misread
 from orchestra.workflow.syntax import (
     Binary,
     Call,
@@ -286,6 +287,10 @@ class Checker:
 
     def _binary(self, tree: Tree, op: str, left: Tree, right: Tree) -> Schema:
         first, second = self._plain(left), self._plain(right)
+        if what := misread(op, first, second):
+            times = what == "a date and time" and op in ("<", "<=", ">", ">=", "==", "!=")
+            hint = f"timestamp({self.source(left)}) {op} timestamp({self.source(right)})" if times else "do it in a tool"
+            raise Fault("L053", f"{self.source(tree)}: {op} takes {what} as a text", tree, hint=hint, why=AS_TEXTS)
         if op in ("==", "!="):
             self._compared(tree, left, right, first, second)
             return BOOL
@@ -400,16 +405,10 @@ class Checker:
             self._plain(given[0])
             return ANY
         near = nearest(name, FUNCTIONS)
-        hint = (
-            f"write {_ELSEWHERE[name]}"
-            if name in _ELSEWHERE
-            else f"did you mean {near!r}?"
-            if near
-            else "functions: " + ", ".join(FUNCTIONS)
-        )
-        raise Fault(
-            "L060", f"there is no function {name!r}" + (" of a value" if of is not None and name in FUNCTIONS else ""), tree, hint=hint
-        )
+        hint = f"did you mean {near!r}?" if near else "functions: " + ", ".join(FUNCTIONS)
+        hint = f"write {_ELSEWHERE[name]}" if name in _ELSEWHERE else hint
+        said = f"there is no function {name!r}" + (" of a value" if of is not None and name in FUNCTIONS else "")
+        raise Fault("L060", said, tree, hint=hint)
 
     def _counted(self, tree: Tree, name: str, given: tuple[Tree, ...], wanted: int) -> None:
         if len(given) != wanted:

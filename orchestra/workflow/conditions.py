@@ -6,6 +6,7 @@ from collections.abc import Sequence, Sized
 from typing import Any, TypeVar, cast
 
 from orchestra.workflow.checking import kinds
+from orchestra.workflow.moments import AS_TEXTS, misread
 from orchestra.workflow.pending import ATOM, RANKS, Wired, express, floating, said
 from orchestra.workflow.placeholders import Placeholder, holds, lift
 from orchestra.workflow.scopes import fault
@@ -80,6 +81,8 @@ def contains(items: Sequence[T], item: T, /) -> bool:
     if not holds([items, item]):
         return item in items
     wired, one = lift(items), lift(item)
+    if what := misread("in", one.schema, wired.schema):
+        raise fault("W008", f"contains() would take {what} as a text", hint="do it in a @tool(effect='pure')", why=AS_TEXTS)
     if not wired.unknown and kinds(wired.schema) == {"str"}:
         return cast(bool, Placeholder(express("{0}.contains({1})", ATOM, wired, one)))
     if not wired.unknown and not kinds(wired.schema) <= {"list", "map", "any"}:

@@ -15,6 +15,7 @@ from typing_extensions import TypeVar
 from orchestra.values.types import Schema, branches, bundled, field, item, nearest, resolve
 from orchestra.workflow import mistakes
 from orchestra.workflow.checking import kinds
+from orchestra.workflow.moments import AS_TEXTS, constant_format, misread
 from orchestra.workflow.pending import (
     ATOM,
     JSON_TYPES,
@@ -342,8 +343,10 @@ def holds(value: Any) -> bool:
 
 def _constant(value: Any) -> Wired:
     plain = plain_json(value)
-    schema = {"const": plain} if isinstance(plain, list | dict) else {"const": plain, "type": JSON_TYPES[type(plain)]}
+    schema: Schema = {"const": plain} if isinstance(plain, list | dict) else {"const": plain, "type": JSON_TYPES[type(plain)]}
     text = cel_of(plain)
+    if stands := constant_format(value):
+        schema["format"] = stands
     return Wired(text, 7 if text.startswith("-") else ATOM, schema, current("an expression"))
 
 
@@ -393,6 +396,9 @@ def _parts(wired: Wired, value: Any) -> tuple[str | Wired, ...]:
 
 def _defined(op: str, a: Wired, b: Wired, ka: frozenset[str], kb: frozenset[str]) -> None:
     both = ka | kb
+    if what := misread(op, a.schema, b.schema):
+        hint = "do it in a @tool(effect='pure')"
+        raise fault("W008", f"{said(a)} {op} {said(b)} would take {what} as a text", hint=hint, why=AS_TEXTS)
     if op in ("==", "!="):
         fine = bool(ka & kb) or both <= _NUMBERS or "any" in both or bool(ka & _NUMBERS and kb & _NUMBERS)
     elif op in ("&&", "||"):
