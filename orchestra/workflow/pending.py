@@ -96,7 +96,7 @@ def _look(value: Any) -> None:
     match value:
         case str() if MARK in value:
             shown = value if len(value) <= 100 else value[:99] + "…"
-            raise fault("W005", f"this text holds the name of a value, not the value: {shown!r}", hint="'text ' + value, without str()")
+            raise fault("W005", f"this text holds the name of a value, not the value: {shown!r}", hint="'text ' + value, without repr()")
         case str() if any("\ud800" <= char <= "\udfff" for char in value):
             raise fault("W007", "half of a surrogate pair is no character", hint="read the text as UTF-8")
         case float() if value != value or value in (float("inf"), float("-inf")):

@@ -37,6 +37,7 @@ from orchestra.workflow.spoken import typed
 from orchestra.workflow.syntax import KEYWORDS, escaped, quoted
 
 _NUMBERS = frozenset({"int", "float"})
+_TOOL = "do it in a @tool(effect='pure')"
 
 R = TypeVar("R", covariant=True)
 
@@ -62,6 +63,11 @@ class Placeholder:
 
     def __repr__(self) -> str:
         return f"<{said(self._wired)}: {typed(self._wired.schema)}{MARK}"
+
+    def __str__(self) -> NoReturn:
+        have = kinds(self._wired.schema)
+        hint = "{x}, without str()" if have == {"str"} else "as_text({x})" if have <= {"str", "int", "float", "bool"} else _TOOL
+        _refuse(self, "str()", f"{hint}; repr({{x}}) shows what it stands for")
 
     def __getattr__(self, name: str) -> Placeholder:
         if name.startswith("_"):
@@ -138,6 +144,9 @@ class Guarded(Generic[R]):
             raise missing(self)
 
         def __format__(self, spec: str) -> NoReturn:
+            raise missing(self)
+
+        def __str__(self) -> NoReturn:
             raise missing(self)
 
 

@@ -16,6 +16,7 @@ from orchestra import (
     Document,
     as_text,
     first_of,
+    length,
     loop,
     map_,
     or_else,
@@ -103,11 +104,53 @@ def fstring_spec(question: str) -> Answer:
 
 
 def str_(question: str) -> Answer:
-    """W005: this text holds the name of a value, not the value: 'Compute <question: str, known when the workflow runs>'
-    at: calculator(question="Compute " + str(question))
-    help: 'text ' + value, without str()
+    """W005: question (str) has no value yet
+    at: str(question)
+    help: question, without str(); repr(question) shows what it stands for
     """
     return calculator(question="Compute " + str(question))
+
+
+def str_cut(question: str) -> Answer:
+    """W005: question (str) has no value yet
+    at: str(question)
+    help: question, without str(); repr(question) shows what it stands for
+    """
+    return calculator(question=str(question).split()[0])
+
+
+def str_number(question: str, documents: list[Document]) -> Answer:
+    """W005: length(documents) (int) has no value yet
+    at: str(length(documents))
+    help: as_text(length(documents)); repr(length(documents)) shows what it stands for
+    """
+    return calculator(question=str(length(documents)).upper())
+
+
+def str_record(question: str) -> Answer:
+    """W005: kind (Kind) has no value yet
+    at: str(kind)
+    help: do it in a @tool(effect='pure'); repr(kind) shows what it stands for
+    """
+    kind = classifier(text=question)
+    return calculator(question=str(kind)[:10])
+
+
+def str_guarded(question: str) -> Answer:
+    """W009: kind may be skipped, and here a value is needed
+    at: str(kind)
+    help: first_of(kind, otherwise=...); or needed(kind), and what uses it is skipped with it
+    """
+    kind = when(question != "", lambda: classifier(text=question))
+    return calculator(question=str(kind)[:10])
+
+
+def repr_(question: str) -> Answer:
+    """W005: this text holds the name of a value, not the value: 'Compute <question: str, known when the workflow runs>'
+    at: calculator(question="Compute " + repr(question))
+    help: 'text ' + value, without repr()
+    """
+    return calculator(question="Compute " + repr(question))
 
 
 def foreign(question: str, documents: list[Document]) -> Answer:
