@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Any, Literal, TypeAlias
 
 from orchestra.errors import InputError
@@ -63,7 +64,9 @@ def schema_of(python_type: Any, mode: Mode) -> Schema:
     from pydantic.json_schema import GenerateJsonSchema
 
     class Plain(GenerateJsonSchema):
-        """Without titles made from the names of fields, which would hide what a field is; decimal numbers have a format."""
+        """Without titles made from the names of fields, which would hide what a field is; decimal numbers have a format.
+
+        Where a factory gives the same each time, what it gives is the default."""
 
         def field_title_should_be_set(self, schema: Any) -> bool:
             return False
@@ -75,6 +78,12 @@ def schema_of(python_type: Any, mode: Mode) -> Schema:
                     part["format"] = "decimal"  # else nothing would tell it from any text
             return found
 
+        def get_default_value(self, schema: Any) -> Any:
+            factory = schema.get("default_factory")
+            if factory is None or schema.get("default_factory_takes_data") or not _always_same(factory):
+                return super().get_default_value(schema)
+            return factory()
+
     try:
         return TypeAdapter(python_type).json_schema(mode=mode, schema_generator=Plain)
     except (PydanticUserError, PydanticInvalidForJsonSchema, NameError, TypeError) as error:
@@ -83,3 +92,18 @@ def schema_of(python_type: Any, mode: Mode) -> Schema:
         raise InputError(
             "L043", f"{name} has no JSON form: {reason}", hint="use str, int, float, bool, lists, dicts or pydantic models"
         ) from error
+
+
+_EMPTY = (list, dict, set, frozenset, tuple, str, int, float, bool)
+
+
+def _always_same(factory: Any) -> bool:
+    """Whether a factory of defaults is sure to give the same each time: an empty value, constants alone, or a model of such defaults."""
+    if factory in _EMPTY:
+        return True
+    if isinstance(factory, FunctionType):
+        return not factory.__code__.co_names and not factory.__closure__ and not factory.__code__.co_argcount
+    fields = [*getattr(factory, "__pydantic_fields__", {}).values()]
+    made = [field.default_factory for field in fields if field.default_factory is not None]
+    plain = bool(fields) and getattr(factory, "__pydantic_post_init__", None) is None
+    return plain and all(map(_always_same, made)) and not any(field.is_required() for field in fields)

@@ -42,8 +42,9 @@ def new(model: Callable[P, T], /, *args: P.args, **fields: P.kwargs) -> T:
         if reason := unfit(have, want):
             raise misfit(f"new({name}, {key}=...)", value, have, want, reason)
         given[key] = value
-    wired = lift(given)
-    return cast(T, Placeholder(replace(wired, schema=output)))
+    needed = output.get("required", ())
+    there = {key: part for key, part in output["properties"].items() if key in given or key in needed}
+    return cast(T, Placeholder(replace(lift(given), schema={**output, "properties": there})))
 
 
 def _schema(model: Any, name: str, mode: Mode) -> Schema:
