@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, to_json
 
 from orchestra.agent.contract import Contract, Effect
 from orchestra.agent.plain import Passes, as_they_are, plain, plain_record
@@ -113,8 +113,9 @@ class ToolFunction:
         found = {}
         for name, value in inputs.items():
             try:
-                found[name] = self._arguments[name].validate_python(value)
-            except (ValidationError, KeyError) as error:
+                # A strict model takes a date from JSON as a text, and from Python as a date alone.
+                found[name] = self._arguments[name].validate_json(to_json(value))
+            except (ValidationError, PydanticSerializationError, KeyError) as error:
                 raise ToolFault("T002", f"{self.name}.{name}: {_first(error)}") from error
         return found
 
