@@ -14,16 +14,18 @@ from orchestra.agent.card import Card
 from orchestra.agent.contract import Catalog, Contract
 from orchestra.agent.registry import Registry
 from orchestra.agent.tool import ToolFunction
+from orchestra.agent.types import project_models
 from orchestra.config import Settings, load_modules, looks_like_path
 from orchestra.errors import InputError
 from orchestra.log import listener
+from orchestra.values.fields import mentions
 from orchestra.values.types import Schema, nearest, show, under
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.meanings import Meanings, ambiguous, meanings
 from orchestra.workflow.nodes import Graph, Input
 from orchestra.workflow.program import Program
 from orchestra.workflow.reader import Source, read
-from orchestra.workflow.signatures import models_of
+from orchestra.workflow.signatures import models_of, written_type
 from orchestra.workflow.steps import Agent, Step, Tool, Workflow
 from orchestra.workflow.syntax import escaped
 
@@ -344,10 +346,15 @@ def _alone(step: Step[..., Any]) -> Graph:
     contract = step.contract if isinstance(step, Agent | Tool) else None
     if contract is None:
         raise InputError("E012", f"{step!r} cannot be run", hint="pass a workflow, an agent or a tool")
+    if mentions(contract.input, "password"):
+        message = f"{step.name} takes a secret, and what a run is given is written down"
+        raise InputError("W018", message, hint="let the tool that needs it read it from where it is kept")
     required = contract.input.get("required", ())
     inputs: dict[str, Input] = {}
+    types: dict[str, Schema] = {}
+    known = {**project_models(), **models_of(contract.input)}
     for name, part in contract.input.get("properties", {}).items():
-        text = show(under(contract.input, part), full=True)
+        text, _ = written_type(under(contract.input, part), name, known, types)
         optional = name not in required
         inputs[name] = Input(type=text, optional=optional, default=escaped(part.get("default")) if optional else None)
     wired = {name: f"${{input.{name}}}" for name in inputs}
@@ -357,6 +364,7 @@ def _alone(step: Step[..., Any]) -> Graph:
             "name": _graph_name(step.name),
             "description": contract.description,
             "input": inputs,
+            "types": types,
             "output": "${result}",
             "nodes": {"result": node},
         }

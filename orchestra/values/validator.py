@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from orchestra.errors import InputError
+from orchestra.values.formats import FORMATS
 from orchestra.values.growth import refuse_growth, tries
 from orchestra.values.json import canonical
 from orchestra.values.schema import Schema, nearest
@@ -47,7 +48,12 @@ class Validator:
         refuse_growth(schema)
         try:
             self._validator = jsonschema_rs.Draft202012Validator(
-                schema, retriever=_deny, validate_formats=True, ignore_unknown_formats=True, pattern_options=jsonschema_rs.RegexOptions()
+                schema,
+                retriever=_deny,
+                validate_formats=True,
+                ignore_unknown_formats=True,
+                formats=dict(FORMATS),
+                pattern_options=jsonschema_rs.RegexOptions(),
             )
         except (ValueError, UnicodeEncodeError) as error:
             reason = str(error).partition("\n")[0]

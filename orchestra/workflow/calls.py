@@ -182,8 +182,8 @@ def _waited(value: Any, scope: Scope) -> str:
 
 def misfit(what: str, value: Any, have: Schema, want: Schema, reason: str) -> InputError:
     """W011: a value of another type, with the part of it that would fit."""
-    where = f": {reason}" if reason.startswith((".", "[")) or ": " in reason else ""
     known = typed(have) if type(value) is Placeholder else _literal(have)
+    where = f": {reason}" if reason.startswith((".", "[")) or ": " in reason or known == typed(want) else ""
     return fault("W011", f"{what} takes {typed(want)}, got {known}{where}", hint=_fitting(value, have, want))
 
 

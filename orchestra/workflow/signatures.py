@@ -16,6 +16,8 @@ from pydantic_core import to_json
 from orchestra.agent.contract import Contract
 from orchestra.agent.types import project_models
 from orchestra.errors import InputError
+from orchestra.values.assign import assignable
+from orchestra.values.fields import mentions
 from orchestra.values.types import Schema, bundled, parse_type, schema_of, show, under
 from orchestra.workflow import mistakes
 from orchestra.workflow.aliases import unread
@@ -232,8 +234,8 @@ def models_of(*schemas: Schema) -> dict[str, Schema]:
     return found
 
 
-def inputs_of(function: Callable[..., Any], name: str, signature: Signature) -> tuple[dict[str, Input], Schema]:
-    """The inputs of a workflow function as the language writes them, and the object schema that these texts mean.
+def inputs_of(function: Callable[..., Any], name: str, signature: Signature) -> tuple[dict[str, Input], dict[str, Schema], Schema]:
+    """The inputs of a workflow function as the language writes them, the types that it declares for them, and the record that they are.
 
     Raises `InputError` W018 for a name or a type that cannot be written.
     """
@@ -241,24 +243,45 @@ def inputs_of(function: Callable[..., Any], name: str, signature: Signature) -> 
     known = {**project_models(), **models_of(signature.input)}
     required = signature.input["required"]
     found: dict[str, Input] = {}
+    types: dict[str, Schema] = {}
     schemas: dict[str, Schema] = {}
     for key, part in signature.input["properties"].items():
         if not NAME.fullmatch(key) or key in KEYWORDS:
             hint = f"{key.lower()}_" if key.lower() in KEYWORDS else "lower case letters, digits and _, at most 64"
             raise mistakes.mistake("W018", f"{name}: an input of a workflow cannot be called {key!r}", hint=hint, spot=spot)
-        text = show(under(signature.input, part), full=True)
-        try:
-            schemas[key] = parse_type(text, known)
-        except InputError as error:
-            message = f"{name}: the type of the input {key!r} cannot be written in the workflow language ({error.message})"
-            raise mistakes.mistake("W018", message, hint=f"types are {_TYPES}", spot=spot) from error
+        schema = under(signature.input, part)
+        if mentions(schema, "password"):
+            message = f"{name}: the input {key!r} is a secret, and what a run is given is written down"
+            raise mistakes.mistake("W018", message, hint="let the tool that needs it read it from where it is kept", spot=spot)
+        text, schemas[key] = written_type(schema, key, known, types)
         description = str(part.get("description", ""))
         if key in required:
             found[key] = Input(type=text, description=description)
         else:
             found[key] = Input(type=text, default=escaped(part.get("default")), optional=True, description=description)
     record = {"type": "object", "properties": schemas, "required": required, "additionalProperties": False}
-    return found, bundled(record)
+    return found, types, bundled(record)
+
+
+def written_type(schema: Schema, key: str, known: Mapping[str, Schema], types: dict[str, Schema]) -> tuple[str, Schema]:
+    """The type of an input as the language writes it, and what that means. One that no text says is added to `types`, under a name."""
+    text = show(schema, full=True)
+    try:
+        if _alike(meant := parse_type(text, known), schema):
+            return text, meant
+    except InputError:
+        pass  # a tuple, or anything
+    named = "".join(part.capitalize() for part in key.split("_")) + "Input"
+    while named in known or named in types:
+        named += "_"
+    body = {word: value for word, value in schema.items() if word not in ("default", "description")}
+    types[named] = body if "type" in body or "anyOf" in body else {"anyOf": [body]}
+    return named, types[named]
+
+
+def _alike(first: Schema, second: Schema) -> bool:
+    """Whether two types are those of the same values."""
+    return assignable(first, second) is None and assignable(second, first) is None
 
 
 def different(name: str, kind: str, spot: Spot | None) -> InputError:

@@ -254,7 +254,7 @@ class Workflow(Step[P, R]):
         if function is None:
             raise InputError("W019", f"{self.name} has neither a function nor a graph", hint="Workflow.of(graph)")
         scope = Scope(home=function.__code__.co_filename, models=models_of(self.signature.input))
-        inputs, record = inputs_of(function, self.name, self.signature)
+        inputs, types, record = inputs_of(function, self.name, self.signature)
         source = frozenset({Variable("input", record)})
         with inside(scope):
             given = {name: Wired(f"input.{name}", ATOM, under(record, record["properties"][name]), scope, source) for name in inputs}
@@ -272,6 +272,7 @@ class Workflow(Step[P, R]):
             name=self.name,
             description=self.description,
             input=inputs,
+            types=types,
             output=output,
             budget=self.budget,
             defaults=self.defaults,
