@@ -249,6 +249,16 @@ def elements(schema: Schema) -> Schema | str:
     return item(schema, None)
 
 
+def entries(schema: Schema) -> Schema:
+    """The type of what a mapping has under a key that is not known yet; anything where fields have types of their own."""
+    parts = branches(schema)
+    return (
+        ANY
+        if any(part.get("properties") for part in parts)
+        else union(under(part, part.get("additionalProperties", True)) for part in parts)
+    )
+
+
 def union(parts: Iterable[Schema]) -> Schema:
     """The type of a value of any of the parts."""
     found: dict[bytes, Schema] = {}

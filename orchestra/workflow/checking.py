@@ -17,6 +17,7 @@ from orchestra.values.schema import (
     branches,
     bundled,
     elements,
+    entries,
     field,
     is_mapped,
     item,
@@ -242,7 +243,7 @@ class Checker:
         if kinds(inner) == {"map"}:
             if not at & {"str", "any"}:  # else it is looked up when it is known
                 self._one_of(key, {"str"}, "a text, as a key is")
-            return ANY
+            return entries(inner)
         found = item(inner, key.value if isinstance(key, Literal) and isinstance(key.value, int) else None)
         if isinstance(found, dict):
             return found

@@ -155,3 +155,11 @@ async def test_a_secret_is_no_input_of_a_run() -> None:
         with pytest.raises(InputError, match="secret, and what a run is given is written down") as caught:
             await outcome(step, key=SecretStr("a"))
         assert caught.value.code == "W018"
+
+
+async def test_a_mapping_gives_its_values_under_a_key_that_is_not_known_yet() -> None:
+    @workflow()
+    def flow(counts: dict[str, int], key: str) -> str:
+        return echo(x=as_text(counts[key] + 1))
+
+    assert await outcome(flow, counts={"a": 2}, key="a") == "3"
