@@ -129,11 +129,10 @@ class _Reader:
             among(case.expected.get(key), values) for key, values in apart.items()
         )
 
-    def texts(self, case: Case) -> list[str]:
-        """The texts that would be right: a list of them, records with a `text`, or one. None at all: right is to give nothing."""
+    def answers(self, case: Case) -> Sequence[Any]:
+        """The values that would be right: a list of them, or one. None at all: right is to give nothing."""
         wanted = self.wanted(case)
-        several = wanted if isinstance(wanted, list | tuple) else [] if wanted in (None, "") else [wanted]
-        return [str(one["text"] if isinstance(one, Mapping) else one) for one in several]
+        return wanted if isinstance(wanted, list | tuple) else [] if _nothing(wanted) else [wanted]
 
 
 def _valued(record: Mapping[str, Any], key: str) -> Any:
@@ -153,27 +152,45 @@ def normal(text: str) -> str:
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", plain).split())
 
 
+def compared(text: str) -> str:
+    """What is compared of a text: SQuAD's normal form; of a text of nothing but articles and punctuation, such as “A” or “+”, these."""
+    plain = "".join(char for char in text.lower() if char not in string.punctuation)
+    return normal(text) or " ".join((plain if plain.strip() else text).split())
+
+
 def token_f1(gold: str, given: str) -> float:
     """F1 of the bags of normalised tokens, in [0, 1]; 1 where both are empty."""
-    wanted, found = normal(gold).split(), normal(given).split()
+    wanted, found = compared(gold).split(), compared(given).split()
     if not wanted and not found:
         return 1.0
     return 2 * sum((Counter(wanted) & Counter(found)).values()) / (len(wanted) + len(found))
 
 
-def _text(given: Any) -> str:
-    return "" if given is None else str(given)
+def _nothing(value: Any) -> bool:
+    """Whether a value says nothing: null, a blank text, an empty list or record."""
+    return not value.strip() if isinstance(value, str) else value is None or value in ([], (), {})
 
 
 def _best(read: _Reader, case: Case, score: Callable[[str, str], float]) -> tuple[float, float]:
-    texts, given = read.texts(case), _text(read.given(case))
-    if not texts or not normal(given):
-        return float(not texts and not normal(given)), 1.0
-    return max(score(one, given) for one in texts), 1.0
+    answers, given = read.answers(case), read.given(case)
+    if not answers or _nothing(given):
+        return float(not answers and _nothing(given)), 1.0
+    whole = [read.wanted(case)] if isinstance(given, list | tuple) else []  # a list may be several right answers, and one value
+    return max(_told(one, given, score) for one in (*answers, *whole)), 1.0
+
+
+def _told(wanted: Any, given: Any, score: Callable[[str, str], float]) -> float:
+    """A score of two texts; what is none, and lies in no text, is right where it is the same."""
+    if isinstance(given, list | tuple | Mapping):
+        return float(_same(wanted, given))
+    text = wanted.get("text") if isinstance(wanted, Mapping) else wanted
+    if isinstance(text, str) or (isinstance(given, str) and isinstance(text, int | float)):
+        return score(str(text), str(given))
+    return float(_same(text, given))
 
 
 def _exact(read: _Reader, case: Case) -> tuple[float, float]:
-    return _best(read, case, lambda one, given: float(normal(one) == normal(given)))
+    return _best(read, case, lambda one, given: float(compared(one) == compared(given)))
 
 
 def _overlap(read: _Reader, case: Case) -> tuple[float, float]:
@@ -182,19 +199,20 @@ def _overlap(read: _Reader, case: Case) -> tuple[float, float]:
 
 def _silence(read: _Reader, case: Case) -> tuple[float, float] | None:
     """Of a case whose right answer is none: whether none was given."""
-    return None if read.texts(case) else (float(not normal(_text(read.given(case)))), 1.0)
+    return None if read.answers(case) else (float(_nothing(read.given(case))), 1.0)
 
 
 def _wrong(read: _Reader, case: Case) -> tuple[float, float]:
     """Whether an answer was given, and is wrong."""
-    given = read.given(case)
-    silent = given is None or given in ("", [], {}) or (isinstance(given, str) and not normal(given))
-    return float(not silent and not _KINDS[read.measure.by][0](read, case)[0]), 1.0
+    return float(not _nothing(read.given(case)) and not _KINDS[read.measure.by][0](read, case)[0]), 1.0
+
+
+def _same(wanted: Any, given: Any) -> bool:
+    return bool(given == wanted and isinstance(given, bool) == isinstance(wanted, bool))
 
 
 def _equal(read: _Reader, case: Case) -> tuple[float, float]:
-    given, wanted = read.given(case), read.wanted(case)
-    return float(given == wanted and isinstance(given, bool) == isinstance(wanted, bool)), 1.0
+    return float(_same(read.wanted(case), read.given(case))), 1.0
 
 
 def _number(read: _Reader, case: Case) -> tuple[float, float]:
@@ -207,7 +225,7 @@ def _scaled(read: _Reader, case: Case) -> tuple[float, float]:
     """Whether an answer and its scale are right, by the rule of TAT-QA."""
     key, output = read.measure.scale, case.output or {}
     wanted, given = str(case.expected.get(key) or ""), str(output.get(key) or "")
-    return float(same_scaled(read.wanted(case), wanted, read.given(case), given, normal)), 1.0
+    return float(same_scaled(read.wanted(case), wanted, read.given(case), given, compared)), 1.0
 
 
 def _called(read: _Reader, case: Case) -> tuple[float, float]:

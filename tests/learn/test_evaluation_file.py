@@ -111,6 +111,8 @@ def part(measure: Measure, expected: dict[str, Any], output: dict[str, Any] | No
         ("(3.1)", "", -3.1, "", True),
         (["x"], "", None, "", False),
         (0, "", 0, "", True),
+        ("A", "", "The", "", False),
+        ("+", "", "+", "", True),
     ],
 )
 def test_scaled_answers_are_compared_as_tatqa_does(wanted: Any, scale: str, given: Any, given_scale: str, right: bool) -> None:
