@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,7 +64,7 @@ def _same(accepted: Any, given: Any) -> bool:
         return accepted is given
     match accepted, given:
         case int() | float(), int() | float():
-            return math.isclose(accepted, given, rel_tol=1e-9)
+            return accepted == given or math.isclose(_bounded(accepted), _bounded(given), rel_tol=1e-9)
         case str(), str():
             return _normal(accepted) == _normal(given)
         case list() | tuple(), list() | tuple():
@@ -72,6 +73,11 @@ def _same(accepted: Any, given: Any) -> bool:
             return _fields(accepted, given)
         case _:
             return bool(accepted == given)
+
+
+def _bounded(value: float) -> float:
+    """A number as a float; one that is too large for it as the largest."""
+    return float(max(-sys.float_info.max, min(sys.float_info.max, value)))
 
 
 def _normal(text: str) -> str:

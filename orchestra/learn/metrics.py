@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from orchestra.learn.calls import same_calls
 from orchestra.learn.cascade import apgr
 from orchestra.learn.scaled import same_scaled
+from orchestra.values.json import canonical
 
 Kind: TypeAlias = Literal[
     "accuracy",
@@ -234,19 +235,21 @@ def _called(read: _Reader, case: Case) -> tuple[float, float]:
 
 
 def _as_number(value: Any) -> float | None:
+    """The number that a value or a text is; None for what is none, or too large for a float."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        return float(value.replace(",", "") if isinstance(value, str) else value)
-    except ValueError:
+        found = float(value.replace(",", "") if isinstance(value, str) else value)
+    except (ValueError, OverflowError):
         return None
+    return found if math.isfinite(found) else None
 
 
 def _spans(value: Any) -> set[tuple[str, Any, Any]]:
     """The spans of a record of slots: name, start and end, in characters."""
     if not isinstance(value, Mapping):
         return set()
-    return {(name, span.get("start"), span.get("end")) for name, span in value.items() if isinstance(span, Mapping)}
+    return {(name, _label(span.get("start")), _label(span.get("end"))) for name, span in value.items() if isinstance(span, Mapping)}
 
 
 def _span_f1(read: _Reader, case: Case) -> tuple[float, float]:
@@ -259,13 +262,18 @@ def _joint(read: _Reader, case: Case) -> tuple[float, float]:
 
 
 def _pair(read: _Reader, case: Case) -> tuple[Any, Any]:
-    return read.wanted(case), read.given(case)
+    return _label(read.wanted(case)), _label(read.given(case))
+
+
+def _label(value: Any) -> Any:
+    """A value as something that can be counted: a list and a record as the bytes of their JSON."""
+    return canonical(value) if isinstance(value, list | tuple | Mapping) else value
 
 
 def _ranked(read: _Reader, case: Case) -> tuple[float, bool]:
     given = read.given(case)
-    likely = float(given) if isinstance(given, int | float) and not isinstance(given, bool) else 0.0
-    return likely, read.wanted(case) == read.measure.positive
+    likely = None if isinstance(given, str) else _as_number(given)
+    return likely or 0.0, read.wanted(case) == read.measure.positive
 
 
 def _gained(read: _Reader, case: Case) -> tuple[float, float]:

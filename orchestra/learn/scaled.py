@@ -16,11 +16,14 @@ _NUMBER = re.compile(r"(\()?\s*(-)?\s*[$€£]?\s*(-)?\s*((?:\d[\d,]*)?\.?\d+|\d
 
 
 def amount(value: Any) -> float | None:
-    """The number that a financial text is: `$1,452.4` is 1452.4, `(3.1)` is -3.1, `17.7%` is 0.177; None for what is no number."""
+    """The number that a financial text is: `$1,452.4` is 1452.4, `(3.1)` is -3.1, `17.7%` is 0.177; None for none and one too large."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return None
     found = _NUMBER.fullmatch(str(value).strip())
     if found is None:
         return None

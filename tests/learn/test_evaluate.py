@@ -273,3 +273,22 @@ def test_a_name_too_long_for_a_file_is_one_that_is_not_there(shell: Shell, comma
     rows(1)
     said = shell("learn", *command)
     assert (said.code, said.err[:4]) == (2, code)
+
+
+PLACE = "{type: object, properties: {city: {type: string}}, required: [city], additionalProperties: false}"
+
+
+def test_an_answer_that_is_a_text_or_a_record_is_measured_by_default(shell: Shell) -> None:
+    text = AGENT.replace("answer: str | null", "answer: str | Place")
+    Path("agents/answerer/agent.yaml").write_text(f"{text}types: {{Place: {PLACE}}}\n")
+    Path("agents/answerer/evaluation.yaml").unlink()
+    rows(4, expected={"answer": {"city": "Paris"}, "quote": "in 1889"})
+    shell.opener = Simulated(lambda call: {"answer": {"city": "Paris" if call.inputs["question"] == "q0" else "Rome"}, "quote": "in 1889"})
+    said = evaluate(shell, "--json", "--no-untuned")
+    assert said.code == 0, said.err
+    assert {name: one["value"] for name, one in said.json["arms"][0]["metrics"].items()} == {
+        "answer exact": 0.5,
+        "answer F1": 0.5,
+        "quote exact": 1.0,
+        "quote F1": 1.0,
+    }
