@@ -66,7 +66,8 @@ class Layout(_Frozen):
     output: str
     """The output's field that gets the label."""
     features: Features
-    labels: tuple[str, ...] = Field(min_length=2)
+    labels: tuple[str | bool | int | None, ...] = Field(min_length=2)
+    """As they stand in the output."""
     arrays: str
     sha256: str
 

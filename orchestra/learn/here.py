@@ -14,6 +14,7 @@ from orchestra.errors import InputError
 from orchestra.learn.cascade import threshold
 from orchestra.learn.contract import check_contract
 from orchestra.learn.dataset import DataSet, Row
+from orchestra.values.json import canonical
 
 ARRAYS = "weights.npz"
 SHARES = (0.1, 0.2, 0.3, 0.5)
@@ -53,8 +54,8 @@ class Trained:
 def train(card: Card, data: DataSet) -> Trained:
     """An agent of kind `tagger` or `sklearn`, trained on the training part of a data set.
 
-    Raises `InputError` N103 for a data set of other types, N104 for one without rows, N105 for an agent of another kind, N101 where a
-    package is missing.
+    Raises `InputError` N103 for a data set of other types, N104 for one without rows, N105 for an agent of another kind and for labels
+    that are lists, records or fractions, N101 where a package is missing.
     """
     check_contract(card, data.manifest)
     rows = data.rows["train"]
@@ -86,15 +87,29 @@ def _linear(card: Card, rows: Sequence[Row], tune: Sequence[Row]) -> Trained:
     from orchestra.learn.texts import Labelled
 
     (text,), (label,) = inputs, outputs
-    if len({row.output[label] if gives_number(card) else str(row.output[label]) for row in rows}) < 2:
+    names = [str(float(row.output[label])) if gives_number(card) else _name(card, row.output[label]) for row in rows]
+    if len(set(names)) < 2:
         raise InputError("N104", f"all rows to train on have the same {label}", hint="rows of at least two labels, or numbers")
     if gives_number(card):
         number = fitted_number([(str(row.input[text]), float(row.output[label])) for row in rows], (text, label), ARRAYS)
         held = [(number.regressor.number(str(row.input[text])), float(row.output[label])) for row in tune]
         return Trained(number.layout, number.arrays, len(rows), shares=shares(held))
-    labelled = [Labelled(str(row.input[text]), str(row.output[label])) for row in rows]
-    made = fitted(labelled, (text, label), Fit(), ARRAYS)
+    labelled = [Labelled(str(row.input[text]), name) for row, name in zip(rows, names, strict=True)]
+    made = fitted(labelled, (text, label), Fit(), ARRAYS, {name: row.output[label] for row, name in zip(rows, names, strict=True)})
     return Trained(made.layout, made.arrays, len(rows))
+
+
+def _name(card: Card, value: Any) -> str:
+    """What a label is called while it is learnt: a text as it is, a number, a truth value and null by their JSON behind a NUL, so that 1
+    and "1" are two labels. Raises `InputError` N105 for what is no label."""
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, int):
+        return f"\0{canonical(value).decode()}"
+    said = canonical(value).decode()[:40]
+    raise InputError(
+        "N105", f"{card.name} is no classifier: {said} is no label", hint="labels are texts, whole numbers, true, false and null"
+    )
 
 
 def shares(rows: Sequence[tuple[float, float]]) -> list[Share]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,8 +43,9 @@ class Fitted:
     arrays: bytes
 
 
-def fitted(rows: Sequence[Labelled], fields: tuple[str, str], fit: Fit, file: str) -> Fitted:
-    """A classifier of rows, its weights as int8, scaled by label. `fields` are the input's and the output's; `file` is its arrays' name."""
+def fitted(rows: Sequence[Labelled], fields: tuple[str, str], fit: Fit, file: str, values: Mapping[str, Any] | None = None) -> Fitted:
+    """A classifier of rows, its weights as int8, scaled by label. `fields` are the input's and the output's; `file` is its arrays' name;
+    `values` are what stands in the output for labels that are no texts."""
     least = fit.least if len(rows) >= FEW else 1
     vectorizer = TfidfVectorizer(analyzer=fit.features.of, sublinear_tf=True, min_df=least, dtype=np.float32)
     matrix = vectorizer.fit_transform([row.text for row in rows])
@@ -59,7 +60,8 @@ def fitted(rows: Sequence[Labelled], fields: tuple[str, str], fit: Fit, file: st
         "output": fields[1],
         "features": fit.features.model_dump(mode="json"),
     }
-    text, data = packed({**shape, "labels": [str(label) for label in model.classes_], "arrays": file}, arrays)
+    labels = [(values or {}).get(str(label), str(label)) for label in model.classes_]
+    text, data = packed({**shape, "labels": labels, "arrays": file}, arrays)
     return Fitted(Classifier(Layout.model_validate_json(text), arrays), text, data)
 
 
