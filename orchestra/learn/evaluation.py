@@ -1,6 +1,7 @@
 """Evaluation: what an agent is worth, through the served model, beside its floors, its untuned base, and a candidate for its place.
 
-All arms answer the same rows. A row that failed or was withheld counts as one without an answer.
+All arms answer the same rows. A row that was withheld counts as one without an answer, which is right where none was expected; one that
+failed is never right.
 """
 
 from __future__ import annotations
@@ -159,4 +160,4 @@ async def arm_of(runs: Runs, name: str, step: Step[..., Any], test: Test, at_onc
 
 def _case(question: Question, result: Result[Any]) -> Case:
     output = None if result.status != "done" else as_record(result.value)
-    return Case(question.expected, output, result.confidence)
+    return Case(question.expected, output, result.confidence, isinstance(result.outcome, Failed))

@@ -36,6 +36,8 @@ Kind: TypeAlias = Literal[
     "scaled",
     "calls",
 ]
+_FAILED = object()
+"""What stands for the label of a row that failed: no label is the same."""
 ALONE = "output"
 """The name under which an output that is no record is measured."""
 Right: TypeAlias = Literal["accuracy", "exact", "joint", "number", "scaled", "calls"]
@@ -51,6 +53,8 @@ class Case:
     """None where it was withheld, or failed."""
     score: float | None = None
     """How sure the run was that the output is right, in [0, 1]."""
+    failed: bool = False
+    """Whether nothing came of it by a fault: then it is never right, not even where nothing was expected."""
 
 
 class Measure(BaseModel):
@@ -101,7 +105,14 @@ def metric(name: str, measure: Measure) -> Metric:
     """The metric that a line of an evaluation file describes."""
     read = _Reader(measure)
     part, figure = _KINDS[measure.of]
-    return Metric(name, lambda case: None if read.left_out(case) else part(read, case), figure, less_is_better(measure))
+
+    def of(case: Case) -> Any:
+        if read.left_out(case):
+            return None
+        found = part(read, case)
+        return (0.0, found[1]) if case.failed and figure is _ratio and found is not None else found
+
+    return Metric(name, of, figure, less_is_better(measure))
 
 
 def less_is_better(measure: Measure) -> bool:
@@ -262,7 +273,7 @@ def _joint(read: _Reader, case: Case) -> tuple[float, float]:
 
 
 def _pair(read: _Reader, case: Case) -> tuple[Any, Any]:
-    return _label(read.wanted(case)), _label(read.given(case))
+    return _label(read.wanted(case)), _FAILED if case.failed else _label(read.given(case))
 
 
 def _label(value: Any) -> Any:
@@ -304,12 +315,12 @@ def _balanced(parts: Sequence[tuple[Any, Any]]) -> float:
 
 
 def _macro_f1(parts: Sequence[tuple[Any, Any]]) -> float:
-    """The mean F1 over the labels that were expected or given; to give none is no label, unless none was expected."""
+    """The mean F1 over the labels that were expected or given; to give none is one only where none was expected, and to fail never is."""
     if not parts:
         return float("nan")
     wanted, given = Counter(pair[0] for pair in parts), Counter(pair[1] for pair in parts)
     both = Counter(pair[0] for pair in parts if pair[0] == pair[1])
-    labels = wanted.keys() | (given.keys() - {None})
+    labels = wanted.keys() | (given.keys() - {None, _FAILED})
     return sum(2 * both[label] / (wanted[label] + given[label]) for label in labels) / len(labels)
 
 

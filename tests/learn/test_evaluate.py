@@ -153,12 +153,16 @@ def test_a_sample_is_the_same_for_the_same_seed(shell: Shell) -> None:
     assert other["test"] != first["test"]
 
 
-def test_a_row_that_fails_counts_as_one_without_an_answer(shell: Shell) -> None:
+def test_a_row_that_fails_is_never_right_and_one_that_is_withheld_is_where_nothing_was_expected(shell: Shell) -> None:
     rows(1, input={"question": "broken", "context": TEXT}, expected={"answers": []})
     said = evaluate(shell, "--json")
     arm = said.json["arms"][1]
-    assert (arm["failed"], arm["answered"], arm["metrics"]["EM"]["value"]) == (1, 0.0, 1.0)
+    assert (arm["failed"], arm["answered"], arm["metrics"]["EM"]["value"]) == (1, 0.0, 0.0)
     assert "1 rows failed; the first:" in said.err
+    Path("agents/answerer/agent.yaml").write_text(AGENT + "adapter: adapter\nchecks: [quote]\notherwise: [abstain]\n")
+    shell.opener = Simulated(lambda _: {"answer": "1889", "quote": "in 1999"})
+    arm = evaluate(shell, "--json").json["arms"][1]
+    assert (arm["failed"], arm["answered"], arm["metrics"]["EM"]["value"]) == (0, 0.0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,29 @@ def test_a_metric_is_what_it_says(kind: Kind, cases: Sequence[tuple[Any, Any]], 
     assert of(kind, cases, **more) == pytest.approx(value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        ("accuracy", None),
+        ("exact", []),
+        ("token_f1", []),
+        ("silence", []),
+        ("joint", {}),
+        ("balanced_accuracy", None),
+        ("macro_f1", None),
+    ],
+)
+def test_to_be_silent_may_be_right_and_to_fail_never_is(kind: Kind, wanted: Any) -> None:
+    one = metric("m", Measure(of=kind, field="x"))
+    assert (one.of([Case({"x": wanted}, None)]), one.of([Case({"x": wanted}, None, failed=True)])) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(("kind", "value"), [("wrong", 0.0), ("macro_f1", (2 / 3 + 1) / 2)])
+def test_to_fail_is_no_answer_and_no_label(kind: Kind, value: float) -> None:
+    made = [Case({"x": "a"}, {"x": "a"}), Case({"x": "b"}, {"x": "b"}), Case({"x": "a"}, None, failed=True)]
+    assert metric("m", Measure(of=kind, field="x")).of(made) == pytest.approx(value)
+
+
 def test_cases_can_be_left_out_by_what_was_expected() -> None:
     assert of("accuracy", [("a", "a"), ("generic", "b")], without=("generic",)) == 1.0
 
