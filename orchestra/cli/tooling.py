@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -50,8 +52,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Ask an MCP server what its tools are, show it, and hold the server to it from now on."""
         chosen = settings()
-        before, found = _asked(chosen, server)
-        rows = [_row(chosen, server, name, one, before.get(name)) for name, one in sorted(found.items())]
+        found = _asked(chosen, server)
+        before = _Before.of(chosen, server)
+        rows = [_row(chosen, server, name, one, before) for name, one in sorted(found.items())]
         kept = {name: one for name, one in found.items() if name in chosen.mcp[server].tools and not isinstance(one, InputError)}
         path = None if dry_run else _kept(chosen, server, kept)
         if as_json:
@@ -67,22 +70,48 @@ def register(app: typer.Typer) -> None:
     app.add_typer(tools, name="tools", rich_help_panel="Look it up")
 
 
-def _asked(chosen: Settings, name: str) -> tuple[dict[str, Pin], dict[str, Pin | InputError]]:
-    """What was pinned, and what the server says today. Raises `InputError` C004, T011 and so on."""
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What was pinned: each tool by itself, so that what has changed shows whatever else is missing or damaged."""
+
+    pins: Mapping[str, Pin]
+    broken: Collection[str] = ()
+    """Tools whose pin is not what its digest says."""
+    unread: bool = False
+    """Whether the file is there and cannot be read."""
+
+    @classmethod
+    def of(cls, chosen: Settings, server: str) -> _Before:
+        from orchestra.mcp import pins
+
+        try:
+            return cls(*pins.known(chosen.project, server))
+        except InputError as error:
+            if error.code != "T012":
+                raise
+            return cls({}, unread=True)
+
+    def state(self, name: str, today: Pin) -> str:
+        """How a tool stands to its pin."""
+        if self.unread:
+            return "not known, the pins cannot be read"
+        if name in self.broken:
+            return "not known, its pin was TAMPERED WITH"
+        pin = self.pins.get(name)
+        return "new" if pin is None else "as before" if pin == today else "CHANGED"
+
+
+def _asked(chosen: Settings, name: str) -> dict[str, Pin | InputError]:
+    """What a server says today. Raises `InputError` C004, T011 and so on."""
     from orchestra.agent.tool import ToolFault
     from orchestra.config import unknown
-    from orchestra.mcp import pins
+    from orchestra.mcp.pins import path_of
     from orchestra.mcp.server import Server
 
     config = chosen.mcp.get(name)
     if config is None:
         raise unknown("MCP server", name, chosen.mcp, "C004")
-    try:
-        before = pins.read(chosen.project, name, config)
-    except InputError as error:
-        if error.code != "T012":
-            raise
-        before = {}
+    path_of(chosen.project, name)  # outside of a project nothing is asked
 
     async def ask() -> dict[str, Pin | InputError]:
         server = Server(name, config, {}, chosen.project)
@@ -92,16 +121,16 @@ def _asked(chosen: Settings, name: str) -> tuple[dict[str, Pin], dict[str, Pin |
             await server.close()
 
     try:
-        return before, asyncio.run(ask())
+        return asyncio.run(ask())
     except ToolFault as fault:
         raise InputError(fault.code, fault.reason, hint=fault.hint) from fault
 
 
-def _row(chosen: Settings, server: str, name: str, one: Pin | InputError, before: Pin | None) -> dict[str, Any]:
+def _row(chosen: Settings, server: str, name: str, one: Pin | InputError, before: _Before) -> dict[str, Any]:
     effect = chosen.mcp[server].tools.get(name)
     if isinstance(one, InputError):
         return {"name": f"{server}.{visible(name, keep='')}", "state": "unusable", "description": one.message, "digest": ""}
-    state = "not declared, and not used" if effect is None else "new" if before is None else "as before" if before == one else "CHANGED"
+    state = "not declared, and not used" if effect is None else before.state(name, one)
     return {"name": f"{server}.{visible(name, keep='')}", "state": state, "description": one.said, "digest": one.digest}
 
 

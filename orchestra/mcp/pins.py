@@ -87,7 +87,37 @@ def path_of(project: Path | None, server: str) -> Path:
 
 
 def read(project: Path | None, server: str, config: McpServer) -> dict[str, Pin]:
-    """The pins of the tools that the configuration declares. Raises `InputError` T012 where one is missing or was tampered with, T013."""
+    """The pins of the tools that the configuration declares. Raises `InputError` T012 where one is missing or was tampered with."""
+    found, place = _stored(project, server), Place(str(path_of(project, server)), 1)
+    pins: dict[str, Pin] = {}
+    for name in config.tools:
+        pin = found.get(name)
+        if pin is None:
+            raise InputError("T012", f"the tool {server}.{name} is not pinned", place=place, hint=_pin(server))
+        if not _whole(name, pin):
+            raise InputError("T012", f"the pin of {server}.{name} is not what its digest says", place=place, hint=_pin(server))
+        pins[name] = pin
+    return pins
+
+
+def known(project: Path | None, server: str) -> tuple[dict[str, Pin], frozenset[str]]:
+    """What pins of a server there are, each by itself, whatever the others are: those that are whole, and the names of those that were
+    tampered with. Raises `InputError` T012 for a file that cannot be read."""
+    found = _stored(project, server)
+    broken = frozenset(name for name, pin in found.items() if not _whole(name, pin))
+    return {name: pin for name, pin in found.items() if name not in broken}, broken
+
+
+def _whole(name: str, pin: Pin) -> bool:
+    """Whether a pin is what its digest says."""
+    try:
+        return pin == Pin.of(name, pin.description, pin.input, pin.output)
+    except InputError:
+        return False
+
+
+def _stored(project: Path | None, server: str) -> dict[str, Pin]:
+    """All that the file of a server's pins holds, as it stands there. Raises `InputError` T012 for a file that cannot be read."""
     path = path_of(project, server)
     place = Place(str(path), 1)
     try:
@@ -97,18 +127,9 @@ def read(project: Path | None, server: str, config: McpServer) -> dict[str, Pin]
     if len(data) > MAX_BYTES:
         raise InputError("T012", f"the pins of {server} have more than {MAX_BYTES >> 20} MiB", place=place, hint=_pin(server))
     try:
-        found = msgspec.json.decode(data, type=Pins).tools if data else {}
+        return msgspec.json.decode(data, type=Pins).tools if data else {}
     except (msgspec.DecodeError, RecursionError) as error:
         raise InputError("T012", f"the pins of {server} cannot be read: {error}", place=place, hint=_pin(server)) from error
-    pins: dict[str, Pin] = {}
-    for name in config.tools:
-        pin = found.get(name)
-        if pin is None:
-            raise InputError("T012", f"the tool {server}.{name} is not pinned", place=place, hint=_pin(server))
-        if pin != Pin.of(name, pin.description, pin.input, pin.output):
-            raise InputError("T012", f"the pin of {server}.{name} is not what its digest says", place=place, hint=_pin(server))
-        pins[name] = pin
-    return pins
 
 
 def write(project: Path | None, server: str, pins: Mapping[str, Pin]) -> Path:
