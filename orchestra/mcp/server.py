@@ -191,12 +191,18 @@ class Server:
         from orchestra.mcp.pipe import Launch
 
         program, *arguments = self.config.command
-        found = shutil.which(program)
+        found = self._found(program)
         if found is None:
             raise InputError("T011", f"there is no program {program!r}", hint=f"command = [...] of [mcp.{self.name}]")
         names = (*PASSED_ON, *self.config.environment)
         environment = {name: os.environ[name] for name in names if name in os.environ}
-        return Launch((str(Path(found).absolute()), *arguments), environment, str(self._folder) if self._folder else None)
+        return Launch((found, *arguments), environment, str(self._folder) if self._folder else None)
+
+    def _found(self, program: str) -> str | None:
+        """The program's absolute path, wherever one stands: a path from the project's folder, a name from the absolute folders of PATH."""
+        if os.path.dirname(program):
+            return shutil.which(str((self._folder or Path()).absolute() / program))
+        return shutil.which(program, path=os.pathsep.join(folder for folder in os.get_exec_path() if os.path.isabs(folder)))
 
     async def _check(self, session: ClientSession) -> None:
         """Holds the server's tools against their pins, unless another call has done so. Until it has succeeded nothing is called."""

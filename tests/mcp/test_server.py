@@ -343,6 +343,21 @@ async def test_what_changes_while_the_tools_are_listed_is_seen_before_the_next_c
     assert caught.value.code == "T012"
 
 
+@pytest.mark.parametrize("program", ["./serve", "bin/../serve", "serve"])
+async def test_a_program_is_looked_for_in_the_projects_folder_and_never_where_one_stands(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    for folder, said in ((project, f"exec {sys.executable} {SERVED}"), (elsewhere, "echo the wrong one >&2; exit 9")):
+        (folder / "bin").mkdir(parents=True)
+        (folder / "serve").write_text(f"#!/bin/sh\n{said}\n")
+        (folder / "serve").chmod(0o755)
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("PATH", f".:{project if program == 'serve' else '/usr/bin'}:/usr/bin:/bin")
+    async with opened(configured(command=(program,)), folder=project) as tools:
+        assert (await tools["act"].call({"how": "where"})).endswith(str(project))
+
+
 async def test_servers_that_are_still_starting_are_closed_at_once_and_together(tmp_path: Path) -> None:
     silent = configured(command=(sys.executable, "-c", "import time; time.sleep(100)"))
     pinned = {"find": KNOWN["find"]}
