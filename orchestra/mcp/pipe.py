@@ -182,4 +182,12 @@ async def _end(pipe: Pipe, tasks: Sequence[asyncio.Task[None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await process.wait()
+        await _forget(process)
+
+
+async def _forget(process: asyncio.subprocess.Process) -> None:
+    """Waits for a process that was killed, and for no more than it: a helper in a session of its own may keep its output open for ever,
+    and asyncio's own `wait` ends with the pipes."""
+    process._transport.close()  # type: ignore[attr-defined] # the only way to close our ends of its pipes
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), GRACE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 import time
 from typing import Any
@@ -109,11 +110,15 @@ async def main() -> None:
         await asyncio.sleep(3600)
     if VICE == "quits":
         sys.exit("no licence")
+    if VICE.startswith("helper"):  # as a browser is started: in a session of its own, and with our output
+        subprocess.Popen(["sleep", "20"], start_new_session=True, stdin=subprocess.DEVNULL)  # noqa: ASYNC220
     if VICE == "talks":
         print("Welcome to the server!", flush=True)
     server: Any = Server("served", on_list_tools=listed, on_call_tool=called)
     async with stdio_server() as (read, write):
         await server.run(read, write, server.create_initialization_options())
+    if VICE == "helper, deaf":
+        time.sleep(3600)  # noqa: ASYNC251  # does not end with its input
 
 
 if __name__ == "__main__":

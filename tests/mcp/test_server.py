@@ -343,6 +343,18 @@ async def test_what_changes_while_the_tools_are_listed_is_seen_before_the_next_c
     assert caught.value.code == "T012"
 
 
+@pytest.mark.parametrize("vice", ["helper", "helper, deaf"])
+async def test_a_helper_that_keeps_the_output_open_holds_up_no_end(vice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VICE", vice)
+    one = Server("it", configured(), {})
+    assert set(await one.listed()) == {"act", "find"}
+    began = time.monotonic()
+    await one.close()
+    assert time.monotonic() - began < 10
+    left = [one for one in asyncio.all_tasks() if one is not asyncio.current_task()]
+    assert not left
+
+
 @pytest.mark.parametrize("program", ["./serve", "bin/../serve", "serve"])
 async def test_a_program_is_looked_for_in_the_projects_folder_and_never_where_one_stands(
     program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
