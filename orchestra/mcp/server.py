@@ -118,9 +118,10 @@ class Server:
     # Its life
 
     async def _session(self) -> tuple[ClientSession, Pipe]:
-        """The session of the running server, which is started where it is not running."""
+        """The session of the running server, which is started where it is not running; who waits for one start shares what it comes to."""
         async with self._starting:
-            return await asyncio.shield(await self._begun())
+            ready = await self._begun()
+        return await asyncio.shield(ready)
 
     async def _begun(self) -> asyncio.Future[tuple[ClientSession, Pipe]]:
         if self._task is not None and not self._task.done() and self._over:

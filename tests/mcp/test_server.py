@@ -343,6 +343,19 @@ async def test_what_changes_while_the_tools_are_listed_is_seen_before_the_next_c
     assert caught.value.code == "T012"
 
 
+async def test_calls_that_wait_for_one_start_fail_with_it_and_the_next_one_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VICE", "silent")
+    monkeypatch.setattr(server, "START", 1.0)
+    async with opened() as tools:
+        began = time.monotonic()
+        found = await asyncio.gather(*(fault(tools["act"], how="say") for _ in range(4)))
+        assert time.monotonic() - began < 6  # 1 s to be ready, and 2 s to end by itself
+        assert {one.code for one in found} == {"T011"}
+        monkeypatch.setenv("VICE", "")
+        monkeypatch.setattr(server, "START", 20.0)
+        assert await tools["act"].call({"how": "say", "text": "again"}) == "again"
+
+
 @pytest.mark.parametrize("vice", ["helper", "helper, deaf"])
 async def test_a_helper_that_keeps_the_output_open_holds_up_no_end(vice: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VICE", vice)
