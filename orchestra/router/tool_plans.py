@@ -227,8 +227,9 @@ class _Writer:
 def graph(text: str, tools: Sequence[Declared], style: Style | None = None) -> dict[str, Any]:
     """The plan that a model wrote as `{nodes, edges}`: a node is `{tool, arguments}` or `{step}`, an edge a pair of their numbers.
 
-    A model may write what it likes, where its server decodes by no grammar. Raises `InputError` R001 for lines that are none, R002 for a
-    tool, an argument or a step that is not there.
+    A model may write what it likes, where its server decodes by no grammar. Raises `InputError` R001 for lines that are none,
+    more than ten of them, a call for each element of a list, and a name that is given twice; R002 for a tool, an argument or a step that is
+    not there.
     """
     try:
         lines = [line for line in read_plan(text) if isinstance(line, Step)]
@@ -236,16 +237,20 @@ def graph(text: str, tools: Sequence[Declared], style: Style | None = None) -> d
         raise InputError("R001", f"no plan: {error.reason}", hint='s1 = NAME(ARGUMENT="VALUE")') from error
     if not lines:
         raise InputError("R001", "the plan is empty", hint='s1 = NAME(ARGUMENT="VALUE")')
+    if len(lines) > MAX_STEPS:
+        raise InputError("R001", f"the plan has {len(lines)} lines; at most {MAX_STEPS} are allowed", hint="leave lines out")
     known = {one.written: one for one in tools}
     numbers: dict[str, int] = {}
     nodes: list[dict[str, Any]] = []
     edges: list[list[int]] = []
-    for line in lines[:MAX_STEPS]:
+    for line in lines:
         named = [*line.after, *(one.root for one in line.references)]
         if missing := next((name for name in named if name not in numbers), ""):
             raise InputError(
                 "R002", f"{line.name} names {missing}, which does not stand before it", hint=f"before it: {', '.join(numbers) or 'none'}"
             )
+        if line.name in numbers:
+            raise InputError("R001", f"two lines are called {line.name}", hint=f"call this one s{len(nodes) + 1}")
         edges += [[numbers[name], len(nodes)] for name in dict.fromkeys(named)]
         numbers[line.name] = len(nodes)
         nodes.append(_node(line, known, style))
@@ -253,6 +258,9 @@ def graph(text: str, tools: Sequence[Declared], style: Style | None = None) -> d
 
 
 def _node(line: Step, known: Mapping[str, Declared], style: Style | None) -> dict[str, Any]:
+    if line.each is not None:
+        hint = f'{line.name} = NAME(ARGUMENT="VALUE"), and a line for each value'
+        raise InputError("R001", f"{line.name} is a call for each element of a list, and a line here is one call", hint=hint)
     given = {name: value.value if isinstance(value, Stated) else f"${{{value}}}" for name, value in line.arguments.items()}
     if line.skill == STEP and STEP not in known and style != "calls":
         return {"step": str(given.get(DO, ""))}

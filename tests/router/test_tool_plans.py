@@ -109,6 +109,10 @@ def test_a_plan_of_calls_can_be_written_and_read(plan: str) -> None:
         ("Call book, then mail.", "R001"),
         ("", "R001"),
         ("return s1", "R001"),
+        ('s1 = [findFlight(city=x) for x in ["Rome", "Paris"]]', "R001"),
+        ('s1 = findFlight(city="Rome")\ns2 = [book(what=x) for x in s1]', "R001"),
+        ("s1 = alarm()\ns1 = alarm()", "R001"),
+        ("\n".join(f"s{number} = alarm()" for number in range(1, 12)), "R001"),
     ],
 )
 def test_what_is_no_plan_over_these_tools_can_neither_be_written_nor_read(plan: str, code: str) -> None:
