@@ -194,3 +194,20 @@ def test_a_model_that_knows_nothing_ends_with_a_plan(seed: int) -> None:
         assert text is not None
         state, wanted = go_on(state, text)
     assert isinstance(wanted, Planned) or (isinstance(wanted, Unplanned) and "the same call" in str(wanted.rejections[-1]))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "s1 = search(query=input.question, documents=input.documents)",
+        "s1 = search(documents=input.documents, query=input.question)",
+        "s1=search( documents=input.documents,query=input.question )",
+    ],
+)
+@pytest.mark.parametrize("of", ["failed", "made"])
+def test_a_call_of_before_is_not_made_again_in_whatever_order_its_arguments_stand(of: str, line: str) -> None:
+    call = ((PLAN[0], "gone"),)
+    wish = replace(request(), failed=call) if of == "failed" else replace(request(), made=call)
+    state, _ = talk(wish, line)
+    assert [fault.code for fault in state.rejected] == ["R009"]
+    assert not state.steps
