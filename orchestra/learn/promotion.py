@@ -209,7 +209,7 @@ class Shelf:
         wanted = log[-1].given_up
         if wanted and not (self.shelf / wanted).is_dir():
             raise InputError("N303", f"{wanted[:12]} is not in {self.shelf} any more", hint="restore it from version control")
-        line = Promotion(at=at, verb="rollback", taken=wanted, given_up=self.current)
+        line = Promotion(at=at, verb="rollback", taken=wanted, given_up=self.current, named=self.named)
         self._keep()
         if wanted:
             self._put(self.shelf / wanted)

@@ -102,6 +102,9 @@ def test_going_back_to_an_adapter_of_the_fleet_names_it_again(shell: Shell) -> N
     assert card.read_text() == AGENT + "adapter: adapter\n"
     assert shell("learn", "rollback", "answerer").code == 0
     assert (card.read_text(), weights()) == (AGENT + "adapter: house_style\n", "")
+    for named in ("adapter", "house_style", "adapter", "house_style"):  # each undoes the one before
+        assert shell("learn", "rollback", "answerer").code == 0
+        assert card.read_text() == AGENT + f"adapter: {named}\n"
 
 
 def test_one_that_is_not_surely_better_is_not_taken(shell: Shell) -> None:
