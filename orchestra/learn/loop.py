@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from orchestra.learn.batches import Batch, Batcher
 from orchestra.learn.checkpoint import Checkpoints, Point, State
+from orchestra.learn.divergence import finite
 from orchestra.learn.model import Learner
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ class _Loop:
         state = self.state
         for group in self.optimizer.param_groups:
             group["lr"] = self.course.rate * self._share()
-        loss = self.learner.gradient(batch)
+        loss = finite(self.learner.gradient(batch), state.step + 1)
         torch.nn.utils.clip_grad_norm_(self.learner.masters.values(), self.course.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -194,6 +195,7 @@ class _Loop:
         state = self.state
         measured = [self.learner.measure(batch) for batch in self.held]
         losses, counts, rows, right = (sum(column) for column in zip(*measured, strict=True))
+        finite(losses, state.step)
         epoch = state.epoch + state.batch / length
         point = Point(state.step, round(epoch, 3), state.losses / max(1, state.counted), losses / counts, right / rows)
         state.points = [*state.points, point]

@@ -19,6 +19,7 @@ import torch
 from torch.nn import functional
 
 from orchestra.errors import InputError
+from orchestra.learn.divergence import finite
 from orchestra.learn.tuned import Adapted, Frozen, Pace, Tuned, padded
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Epochs:
 
     def through(self, member: Adapted, pace: Pace, begin: Callable[[], None], told: Told) -> None:
         """Trains a member to the end, from its last checkpoint on; `begin` sets up one that has none. Raises `InputError` N140 for a
-        checkpoint of another training."""
+        checkpoint of another training, N124 where the loss is no number."""
         optimizer = _optimizer(member, pace)
         seeds = [pace.seed * 1000 + epoch for epoch in range(pace.epochs)]
         order = [(seed, at, batch) for seed in seeds for at, batch in enumerate(self.batches(seed))]
@@ -96,22 +97,22 @@ class Epochs:
             if at == 0:
                 torch.manual_seed(seed)
             share = min(1.0, done / (WARMING * len(order)), (len(order) - done) / ((1 - WARMING) * len(order)))
-            told(Step(done, len(order), self._step(member, optimizer, batch, pace.rate * share)))
+            told(Step(done, len(order), self._step(member, optimizer, batch, pace.rate * share, done)))
             if done == len(order) or order[done][1] == 0 or time.monotonic() - saved >= SAVE_SECONDS:
                 _save(member, optimizer, self.checkpoint, self.plan, done)
                 saved = time.monotonic()
         member.training = False
 
-    def _step(self, member: Adapted, optimizer: torch.optim.AdamW, batch: Sequence[int], rate: float) -> float:
-        """The loss of a batch, which the member has learnt from."""
+    def _step(self, member: Adapted, optimizer: torch.optim.AdamW, batch: Sequence[int], rate: float, done: int) -> float:
+        """The loss of a batch, which the member has learnt from. Raises `InputError` N124 where it is no number."""
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
         loss = self.loss(batch)
+        lost = finite(loss.item(), done)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(member.learnt.values(), LONGEST)
         optimizer.step()
-        lost: float = loss.item()
         return lost
 
 

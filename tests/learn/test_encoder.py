@@ -196,6 +196,16 @@ def test_a_checkpoint_of_another_training_is_refused(base: Path, tmp_path: Path)
     assert caught.value.code == "N140"
 
 
+def test_a_training_that_diverges_ends_before_its_checkpoint_is_written(base: Path, tmp_path: Path) -> None:
+    frozen, path = Frozen.load(base), tmp_path / "m.safetensors"
+    hidden = frozen.below([[2, 5, 3], [2, 6, 3]], 1)
+    hidden = [hidden[0] * float("nan"), hidden[1]]
+    with pytest.raises(InputError, match="its loss is nan") as caught:
+        trained(frozen, hidden, [0, 1], 2, Pace(epochs=1, rank=2, blocks=1), path, lambda step: None)
+    assert caught.value.code == "N124"
+    assert not path.exists()
+
+
 def test_equal_texts_stand_in_one_fold_and_the_order_does_not_matter() -> None:
     rows = [*own(), Labelled("Who won the game, 0?!", "outside"), Labelled("WHO WON the game 0", "balance")]
     found = dict(zip(rows, folds(rows), strict=True))

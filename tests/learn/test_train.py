@@ -100,6 +100,20 @@ def test_what_was_kept_by_another_rule_is_another_training(tmp_path: Path, tiny:
     assert work.folder != here
 
 
+def test_a_training_that_diverges_ends_and_its_checkpoint_can_be_read(
+    tmp_path: Path, tiny: Path, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestra.learn.model import Learner
+
+    real, steps = Learner.gradient, iter(range(100))
+    monkeypatch.setattr(Learner, "gradient", lambda self, batch: float("nan") if next(steps) == 3 else real(self, batch))
+    work = training(tmp_path, tiny, card, replace(COURSE, save_seconds=0))
+    with pytest.raises(InputError, match="in step 4 its loss is nan") as caught:
+        trained(work, tmp_path / "out")
+    assert caught.value.code == "N124"
+    assert trained(work, tmp_path / "out").steps > 4
+
+
 def test_another_seed_is_another_result_and_another_checkpoint(tmp_path: Path, tiny: Path, card: Card) -> None:
     one = training(tmp_path, tiny, card, replace(COURSE, epochs=1))
     other = replace(one, course=replace(one.course, seed=1))
