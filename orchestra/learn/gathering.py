@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import get_args
 
@@ -69,13 +70,21 @@ def of_files(files: Iterable[Path], card: Card, columns: Columns, licence: str, 
     gathered, known = Gathered(), set[str]()
     for path in files:
         rows = read(path, card, columns, answered=answered)
-        if not known.isdisjoint(row.id for row in rows):  # files that each count from 1
-            rows = [msgspec.structs.replace(row, id=f"{path.stem}-{row.id}") for row in rows]
+        rows = _apart(rows, path.stem, known)
         known |= {row.id for row in rows}
         made = f"columns {dict(columns.named)}" if answered else f"inputs, columns {dict(columns.named)}"
         origin = Origin(path.name, licence, digest(path.read_bytes()), made, len(rows))
         gathered += Gathered(rows, [origin]) if answered else Gathered((), [origin], [Open(row) for row in rows])
     return gathered
+
+
+def _apart(rows: Sequence[Row], stem: str, known: Collection[str]) -> list[Row]:
+    """Rows by ids that no other file has: where files each count from 1, with the file's name before them, and a number where another file
+    of that name was there."""
+    for prefix in chain(("", f"{stem}-"), (f"{stem}-{number}-" for number in count(2))):
+        if not any(f"{prefix}{row.id}" in known for row in rows):
+            break
+    return [msgspec.structs.replace(row, id=f"{prefix}{row.id}") for row in rows]
 
 
 def of_runs(found: Traces, card: Card, journal: str, licence: str, group: str) -> Gathered:

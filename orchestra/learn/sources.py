@@ -249,7 +249,8 @@ def _difference(line: _Line, column: str) -> Any:
 
 def _from_text(text: str, schema: Any) -> Any:
     """A cell of CSV as a value of its type: texts as they are, an empty cell as null where null may stand, the rest as JSON."""
-    kinds = {branch.get("type") for branch in branches(schema)} | {"string" for branch in branches(schema) if "enum" in branch}
+    listed = (one for branch in branches(schema) for one in branch.get("enum", ()))
+    kinds = {branch.get("type") for branch in branches(schema)} | {"string" for one in listed if isinstance(one, str)}
     if text == "" and "null" in kinds:
         return None
     if "string" in kinds:

@@ -78,6 +78,29 @@ def test_files_that_each_count_their_rows_from_one_make_one_set(shell: Shell, pr
     ]
 
 
+def test_files_of_one_name_make_one_set(shell: Shell, project: Path) -> None:
+    files = [Path(folder) / "rows.jsonl" for folder in "abcd"]
+    for path in files:
+        path.parent.mkdir()
+        path.write_text(json.dumps({"id": "1", "context": f"{path} says", "question": "who?", "answer": None}) + "\n")
+    said = shell("learn", "data", "finder", *map(str, files), "-o", "set", "--licence", "own", "--tune", "0", "--test", "0")
+    assert said.code == 0, said.err
+    ids = sorted(json.loads(line)["id"] for line in Path("set/train.jsonl").read_text().splitlines())
+    assert ids == ["1", "rows-1", "rows-2-1", "rows-3-1"]
+
+
+def test_labels_of_a_csv_may_be_whole_numbers(shell: Shell, project: Path) -> None:
+    Path("agents/judge").mkdir()
+    types = "{Stars: {type: integer, enum: [1, 2, 3]}, Word: {enum: [a, b]}}"
+    card = f"name: judge\nkind: sklearn\ninput: {{text: str}}\noutput: {{stars: Stars, word: Word | null}}\ntypes: {types}\n"
+    Path("agents/judge/agent.yaml").write_text(card)
+    Path("judged.csv").write_text("text,stars,word\ngood,3,a\nbad,1,\n")
+    said = shell("learn", "data", "judge", "judged.csv", "-o", "set", "--licence", "own", "--tune", "0", "--test", "0")
+    assert said.code == 0, said.err
+    found = [json.loads(line)["output"] for line in Path("set/train.jsonl").read_text().splitlines()]
+    assert sorted(map(str, found)) == ["{'stars': 1, 'word': None}", "{'stars': 3, 'word': 'a'}"]
+
+
 def test_where_nothing_can_be_written_nothing_is_done(shell: Shell, project: Path) -> None:
     Path("afile").write_text("mine")
     for command in (("data", "finder", "rows.csv", "--licence", "own", *MAPPED), ("train", "finder", "--data", "nowhere")):
