@@ -1,7 +1,8 @@
 """Promotion: a candidate takes the place of what an agent has learnt where it is surely better, and can be sent back by one command.
 
 What an agent had before stays in the folder of adapters, by its digest; `promotions.jsonl` in the agent's folder says who
-was promoted when, and on which figures. The folder changes by renaming: whoever reads it finds the old files or the new ones.
+was promoted when, and on which figures. Each file changes by renaming, and what names arrays comes after them: whoever reads in between is
+told that they do not fit (A011), and reads again.
 """
 
 from __future__ import annotations
@@ -196,10 +197,11 @@ class Shelf:
             raise InputError("N303", f"{path} cannot be read: {error}", hint="restore it from version control") from error
 
     def take(self, candidate: Path, line: Promotion) -> None:
-        """Puts a candidate into the agent's folder, what was there onto the shelf, and a line into the log."""
+        """Puts what was there onto the shelf, a line into the log, and a candidate into the agent's folder: in this order, so that one that
+        is broken off can be rolled back."""
         self._keep()
-        self._put(candidate)
         self._write(line)
+        self._put(candidate)
 
     def back(self, at: str) -> Promotion:
         """Gives the agent back what it had before the last line of its log. Raises `InputError` N303 where there is nothing."""

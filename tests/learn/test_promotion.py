@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestra.agent.card import Card
 from orchestra.doors import Call
+from orchestra.learn.promotion import Promotion, Shelf, mark
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import AGENT, TEXT, Simulated, furnish
 
@@ -105,6 +108,33 @@ def test_going_back_to_an_adapter_of_the_fleet_names_it_again(shell: Shell) -> N
     for named in ("adapter", "house_style", "adapter", "house_style"):  # each undoes the one before
         assert shell("learn", "rollback", "answerer").code == 0
         assert card.read_text() == AGENT + f"adapter: {named}\n"
+
+
+def test_a_promotion_of_arrays_that_is_broken_off_can_be_rolled_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [tmp_path / name for name in ("desk", "candidate")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "model.json").write_text(json.dumps({"arrays": "weights.npz", "of": folder.name}))
+        (folder / "weights.npz").write_text(folder.name)
+    (folders[0] / "agent.yaml").write_text("name: desk\nkind: sklearn\ninput: {text: str}\noutput: {intent: str}\n")
+    shelf = Shelf.of(Card.load(folders[0]), tmp_path / "shelf")
+    before = shelf.current
+    line = Promotion(at="now", verb="promote", taken=mark(shelf.card, folders[1]), given_up=before)
+    real = os.replace
+
+    def broken(source: Any, target: Any) -> None:
+        if Path(target) == folders[0] / "model.json":
+            raise KeyboardInterrupt
+        real(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", broken)
+        with pytest.raises(KeyboardInterrupt):
+            shelf.take(folders[1], line)
+    assert (folders[0] / "weights.npz").read_text() == "candidate"
+    assert shelf.back("later").taken == before
+    assert (folders[0] / "weights.npz").read_text() == "desk"
+    assert shelf.current == before
 
 
 def test_one_that_is_not_surely_better_is_not_taken(shell: Shell) -> None:
