@@ -144,6 +144,7 @@ def train(
     from orchestra.fleet.folders import Folders
     from orchestra.fleet.weights import verify
     from orchestra.learn.adapter import Start, check_room
+    from orchestra.learn.alone import alone
     from orchestra.learn.dataset import DataSet
     from orchestra.learn.loop import Course
     from orchestra.learn.model import DEVICES, TARGETS, Shape, available
@@ -194,7 +195,8 @@ def train(
     prepared = prepare(training)
     note(f"{len(prepared.train):,} rows to train on, {len(prepared.tune):,} to tune on; {prepared.long:,} are too long and left out")
     note(f"checkpoints: {training.folder}")
-    made = run(training, prepared, target, Teller(), fresh=fresh)
+    with alone(training.folder):
+        made = run(training, prepared, target, Teller(), fresh=fresh)
     kept = next(point for point in made.curve if point.step == made.best_step)
     say(f"{target}: loss on the tune part {kept.tune:.4f}, {kept.exact:.3f} of its rows exact (step {made.best_step} of {made.steps})")
 
@@ -218,6 +220,7 @@ def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
     from orchestra.fleet.folders import Folders
     from orchestra.fleet.weights import Pantry
     from orchestra.learn import intents, spans
+    from orchestra.learn.alone import alone
     from orchestra.learn.dataset import DataSet
     from orchestra.learn.model import available
 
@@ -241,13 +244,15 @@ def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
     if course is not None:
         passes, most = epochs or course.EPOCHS, course.TOKENS
         lesson = spans.Training(card=card, data=rows, base=base, cache=cache, epochs=passes, seed=ends.seed, tokens=most, start=first)
-        made, judged = course.run(lesson, tell, fresh=ends.fresh), "of the tune part"
+        with alone(lesson.folder):
+            made, judged = course.run(lesson, tell, fresh=ends.fresh), "of the tune part"
     else:
         within = ends.minutes
         training = intents.Training(
             card=card, data=rows, base=base, cache=cache, epochs=epochs, minutes=within, seed=ends.seed, start=first
         )
-        made, judged = intents.run(training, tell, fresh=ends.fresh), "on the texts that were left out"
+        with alone(training.folder):
+            made, judged = intents.run(training, tell, fresh=ends.fresh), "on the texts that were left out"
     with writing(out, "--out"):
         made.write(out)
     shares = ", ".join(f"{name} {value:.3f}" for name, value in made.settled.accuracy.items())
