@@ -19,7 +19,7 @@ from orchestra.config import Settings, load_modules, looks_like_path
 from orchestra.errors import InputError
 from orchestra.log import listener
 from orchestra.values.fields import mentions
-from orchestra.values.types import Schema, nearest, show, under
+from orchestra.values.types import Schema, nearest, under
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.meanings import Meanings, ambiguous, meanings
 from orchestra.workflow.nodes import Graph, Input
