@@ -54,7 +54,7 @@ def test_the_probabilities_sum_to_one(classifier: Classifier) -> None:
 
 
 def test_the_labels_are_those_of_the_card(classifier: Classifier) -> None:
-    assert sorted(classifier.layout.labels) == sorted(Card.load(FOLDER).output_schema["properties"]["intent"]["enum"])
+    assert sorted(map(str, classifier.layout.labels)) == sorted(Card.load(FOLDER).output_schema["properties"]["intent"]["enum"])
 
 
 def test_features_are_words_characters_and_pairs() -> None:
