@@ -62,8 +62,8 @@ SCOPE = Measure(of="accuracy", field="intent")
 """Out-of-scope messages count too: one that is accepted with an intent is wrong."""
 SETS = (
     Set("xquad_en", "generative_reader", kind="reading", most=0, samples=5, blind="extractive_reader", claims=True),
-    Set("svamp", "calculator", "svamp", samples=5, blind="table_reader"),
-    Set("gsm8k", "calculator", "gsm8k", samples=5, blind="table_reader"),
+    Set("svamp", "generative_calculator", "svamp", samples=5, blind="deductive_calculator"),
+    Set("gsm8k", "generative_calculator", "gsm8k", samples=5, blind="deductive_calculator"),
     Set("bfcl", "caller", samples=1),
     Set("tatqa", "table_reader", blind="generative_reader"),
     Set("begin", "entailment", "begin", kind=""),
@@ -157,8 +157,10 @@ def arms_of(one: Set, cards: Mapping[str, Card], test: Test, out: Path) -> Itera
 
 
 def as_input(card: Card, row: Question) -> dict[str, Any]:
-    """A row's question for an agent of another form: what it says, as a passage or as paragraphs."""
+    """A row's question for another agent: as it is where that reads the same, and else what it says, as a passage or as paragraphs."""
     given = row.input
+    if given.keys() == card.input_schema["properties"].keys():
+        return given
     texts = [given["context"]] if "context" in given else [*map(_line, given.get("table", ())), *given.get("paragraphs", ())]
     if card.evidence == "context":
         return {"question": given["question"], "context": "\n".join(texts)}

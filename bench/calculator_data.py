@@ -1,4 +1,4 @@
-"""The data set that the agent `calculator` is trained on, made of the training part of GSM8K and of stories of its own.
+"""The data set that the members of the agent `calculator` are trained on, made of the training part of GSM8K and of stories of its own.
 
     python -m bench.calculator_data --data FOLDER/gsm8k --out FOLDER [--steps 2] [--last 2500] [--stories 12000]
 
@@ -95,8 +95,8 @@ def _put_together(kinds: Mapping[str, Sequence[Row]], read: str, ours: Origin) -
     own = digest(b"".join(path.read_bytes() for path in TEMPLATES))
     origins.append(Origin("bench/stories", "Apache-2.0", own, "templates, filled", len(kinds["stories"])))
     origins += [ours, msgspec.structs.replace(ours, made="with other numbers", rows=len(kinds["renumbered"]))]
-    card = Card.load(ROOT / "agents" / "calculator")
-    return DataSet.made("calculator", card.name, contract_digest(card), "MIT; Apache-2.0", origins, parts, dict(left_out))
+    card = Card.load(ROOT / "agents" / "generative_calculator")
+    return DataSet.made("calculator", "calculator", contract_digest(card), "MIT; Apache-2.0", origins, parts, dict(left_out))
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
-"""A live cascade: the untuned base, the shipped adapter, and several samples of it with a vote, each asked only where the one before it may
-be wrong.
+"""A live cascade: the untuned base, the shipped adapter, several samples of it with a vote, and the ensemble that it is a member of, each
+asked only where one before it may be wrong.
 
     python -m bench.cascade --data FOLDER [--rows 200] [--only SET ...] [--minutes 20] [--out FOLDER] [--collect | --offline] [--page]
 
@@ -42,7 +42,7 @@ from orchestra.learn.questions import Question, Test, as_record
 from orchestra.verify.equivalence import clusters, essence
 
 SETS = (
-    Set("svamp", "calculator", "svamp"),
+    Set("svamp", "generative_calculator", "svamp"),
     Set("xquad_en", "generative_reader"),
     Set("bfcl", "caller"),
 )
@@ -53,16 +53,25 @@ TIMED = 16
 LEAST = 50
 """Rows of a set, at least, for a table."""
 BASE, ADAPTER, VOTE = "base without the adapter", "adapter", f"vote of {VOTES} samples of the adapter"
+ALONE = ("untuned", "adapter", "sample1", "ensemble")
+"""The arms of which a few rows are asked one after the other."""
 AFTER = "after the cheaper one has answered: 1 - its confidence"
 HEADS = ("who goes to the dearer tier", "APGR", "CPT 50 %", "CPT 80 %", "CPT 95 %", "tokens in, out a row at CPT 80 %")
 PAGE = machine.ROOT / "docs" / "routing.md"
 
 
-def arms_of(one: Set, card: Card, test: Test) -> Iterable[Arm]:
-    """What is asked for a set: the adapter, the base without it, then the samples of the adapter, one after the other."""
+def ensemble_of(card: Card, cards: Mapping[str, Card]) -> Card | None:
+    """The ensemble that an agent is a member of."""
+    return next((one for one in cards.values() if card.name in one.members), None)
+
+
+def arms_of(one: Set, card: Card, test: Test, ensemble: Card | None) -> Iterable[Arm]:
+    """What is asked for a set: the adapter, the base without it, the ensemble, then the samples of the adapter, one after the other."""
     inputs = {row.id: row.input for row in test.questions}
     yield Arm(one, "adapter", plain(card), inputs)
     yield Arm(one, "untuned", plain(untuned(card)), inputs)
+    if ensemble is not None:
+        yield Arm(one, "ensemble", plain(ensemble), inputs)
     for number in range(1, VOTES + 1):
         yield Arm(one, f"sample{number}", plain(card, sampling={"temperature": WARM, "seed": number}), inputs)
 
@@ -83,10 +92,11 @@ async def collect(given: argparse.Namespace, sets: Sequence[Set], out: Path) -> 
         async with Orchestra.open(settings, progress=None) as orchestra:
             many, alone = Collector(orchestra, out, until, tell), Collector(orchestra, out, until, tell, at_once=1)
             for one in sets:
-                arms = list(arms_of(one, cards[one.agent], rows_of(one, cards[one.agent], given.data, given.rows)))
+                card = cards[one.agent]
+                arms = list(arms_of(one, card, rows_of(one, card, given.data, given.rows), ensemble_of(card, cards)))
                 for arm in arms:
                     await many.collect(arm)
-                for arm in timed(arms[:3]):
+                for arm in timed(arm for arm in arms if arm.name in ALONE):
                     await alone.collect(arm)
 
 
@@ -125,11 +135,12 @@ def voted(card: Card, sheets: Sequence[Sheet]) -> Any:
     return outputs[max(groups, key=len)[0]]
 
 
-def tiers_of(one: Set, card: Card, test: Test, out: Path) -> tuple[Sequence[Question], list[Tier]]:
+def tiers_of(one: Set, card: Card, test: Test, out: Path, ensemble: Card | None = None) -> tuple[Sequence[Question], list[Tier]]:
     """The rows that all tiers have answered, and what each of them made of them."""
-    names = ["untuned", "adapter", *(f"sample{number}" for number in range(1, VOTES + 1))]
-    files = {name: read(out / f"{one.name}.{name}.jsonl") for name in names}
-    alone = {name: read(out / f"{one.name}.{name}.alone.jsonl") for name in ("untuned", "adapter", "sample1")}
+    votes = [f"sample{number}" for number in range(1, VOTES + 1)]
+    titles = {"untuned": BASE, "adapter": ADAPTER} | ({} if ensemble is None else {"ensemble": f"`{ensemble.name}`, which asks it and another"})
+    files = {name: read(out / f"{one.name}.{name}.jsonl") for name in (*titles, *votes)}
+    alone = {name: read(out / f"{one.name}.{name}.alone.jsonl") for name in ALONE}
     judge = rightness(card, one.evaluation)
     rows = [row for row in test.questions if all(row.id in sheets for sheets in files.values())]
 
@@ -137,14 +148,14 @@ def tiers_of(one: Set, card: Card, test: Test, out: Path) -> tuple[Sequence[Ques
         return output is not None and bool(judge.of(Case(row.expected, as_record(output))))
 
     found = []
-    for name, title in (("untuned", BASE), ("adapter", ADAPTER)):
+    for name, title in titles.items():
         sheets = [files[name][row.id] for row in rows]
         doubt = [1.0 if sheet.score is None or sheet.output is None else 1.0 - sheet.score for sheet in sheets]
         answers = [right(row, sheet.output) for row, sheet in zip(rows, sheets, strict=True)]
         found.append(Tier(title, answers, doubt, _tokens([sheets]), _seconds(alone[name])))
-    samples = [[files[name][row.id] for row in rows] for name in names[2:]]
+    samples = [[files[name][row.id] for row in rows] for name in votes]
     answers = [right(row, voted(card, several)) for row, several in zip(rows, zip(*samples, strict=True), strict=True)]
-    found.append(Tier(VOTE, answers, [0.0] * len(rows), _tokens(samples), VOTES * _seconds(alone["sample1"])))
+    found.insert(2, Tier(VOTE, answers, [0.0] * len(rows), _tokens(samples), VOTES * _seconds(alone["sample1"])))
     return rows, found
 
 
@@ -192,9 +203,10 @@ def pair(rows: Sequence[Question], weak: Tier, strong: Tier, regressor: Regresso
     return [*lines, ""]
 
 
-def section(one: Set, card: Card, given: argparse.Namespace, regressor: Regressor) -> list[str]:
+def section(one: Set, cards: Mapping[str, Card], given: argparse.Namespace, regressor: Regressor) -> list[str]:
     """What the page says of a set."""
-    rows, tiers = tiers_of(one, card, rows_of(one, card, given.data, given.rows), given.out)
+    card = cards[one.agent]
+    rows, tiers = tiers_of(one, card, rows_of(one, card, given.data, given.rows), given.out, ensemble_of(card, cards))
     if len(rows) < LEAST:
         tell(f"{one.name}: {len(rows)} rows were answered by all tiers, and it is left out")
         return []
@@ -203,7 +215,7 @@ def section(one: Set, card: Card, given: argparse.Namespace, regressor: Regresso
     for tier in tiers:
         took = f"{tier.seconds:.2f}" if tier.seconds == tier.seconds else "not measured"
         lines.append(f"| {tier.name} | {tier.share:.1%} | {tier.tokens[0]:.0f}, {tier.tokens[1]:.0f} | {took} |")
-    for weak, strong in ((0, 1), (1, 2), (0, 2)):
+    for weak, strong in [(0, 1), (1, 2), (0, 2), *((1, last) for last in range(3, len(tiers)))]:
         lines += ["", *pair(rows, tiers[weak], tiers[strong], regressor, given.draws)]
     return [line for at, line in enumerate(lines) if line or lines[at - 1]]
 
@@ -231,7 +243,7 @@ def main() -> None:
     regressor = Regressor.load(cards["difficulty"])
     said = [now()]
     for one in sets:
-        said += ["", *section(one, cards[one.agent], given, regressor)]
+        said += ["", *section(one, cards, given, regressor)]
     text = "\n".join(said).strip() + "\n"
     print(text)
     if given.page:

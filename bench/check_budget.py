@@ -2,8 +2,8 @@
 
     python -m bench.check_budget --data FOLDER [--minutes 20] [--offline] [--docs FOLDER]
 
-Asks the shipped reader the rows of the dev part of XQuAD (en), and the calculator those of SVAMP; then others: `table_reader` the same,
-blindly, `entailment` whether the passage supports the answer, the calculator three times more. The answers lie in the user's cache, and are
+Asks the reader and the calculator that are language models the rows of the dev parts of XQuAD (en) and SVAMP; then others: `table_reader`
+and `deductive_calculator` the same, blindly, `entailment` whether the passage supports the answer, the calculator three times more. The answers lie in the user's cache, and are
 asked for once. Then runs are drawn: rows by chance on the nodes of a workflow; the values come one after the other, each with its agent's
 own confidence, and a check takes the tokens that it took. Both rules spend from the same budget: `first` asks as long as something is left,
 `worth` asks what `orchestra.verify.allotment` admits.
@@ -39,7 +39,7 @@ from orchestra.workflow.reader import read as read_workflow
 DERIVED, SUPPORTED, AGREED = "another agent's answer", "entailment", "three more samples"
 SETS = {
     Set("xquad_en", "generative_reader", kind="reading", most=0, blind="table_reader", claims=True): (DERIVED, SUPPORTED),
-    Set("svamp", "calculator", "svamp", most=200, samples=3, blind="table_reader"): (DERIVED, AGREED),
+    Set("svamp", "generative_calculator", "svamp", most=200, samples=3, blind="deductive_calculator"): (DERIVED, AGREED),
 }
 """The sets, and the checks that are measured on each."""
 ARMS = {DERIVED: ("blind",), SUPPORTED: ("claim",), AGREED: ("sample1", "sample2", "sample3")}

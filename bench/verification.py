@@ -37,7 +37,7 @@ from orchestra.verify.acceptance import CONFIDENCE
 from orchestra.verify.certificate import Certification, Item, Terms, certify
 
 AGENTS = machine.ROOT / "agents"
-COSTLY = {"generative_reader": 96, "calculator": 96, "caller": 32}
+COSTLY = {"generative_reader": 96, "generative_calculator": 96, "caller": 32}
 """Requests of each agent by which the cost of log-probabilities is measured."""
 
 

@@ -101,7 +101,7 @@ def test_stories_are_the_same_for_the_same_seed() -> None:
 
 
 def test_what_is_learnt_can_be_written_and_is_computed() -> None:
-    card = Card.load(ROOT / "agents" / "calculator")
+    card = Card.load(ROOT / "agents" / "generative_calculator")
     reader = Reader(card)
     for _, problem in stories(300, 4):
         found = reader.parse(problem.expression)

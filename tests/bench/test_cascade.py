@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.answer_sheets import Set, Sheet, read
-from bench.cascade import AFTER, VOTES, Tier, gap, pair, tiers_of, voted
+from bench.cascade import AFTER, VOTES, Tier, arms_of, ensemble_of, gap, pair, tiers_of, voted
 from bench.page import renewed
 from orchestra.agent.card import Card
 from orchestra.agent.classical import Regressor
@@ -16,8 +16,8 @@ from orchestra.agent.registry import builtin_folder
 from orchestra.learn import questions
 from orchestra.learn.questions import Question
 
-CARD = Card.load(builtin_folder("agents") / "calculator")
-SVAMP = Set("svamp", "calculator", "svamp")
+CARD = Card.load(builtin_folder("agents") / "generative_calculator")
+SVAMP = Set("svamp", "generative_calculator", "svamp")
 
 
 def sheet(answer: float | None, expression: str = "1") -> Sheet:
@@ -50,6 +50,7 @@ def written(folder: Path, count: int) -> None:
     for sample in range(1, VOTES + 1):
         lines(f"sample{sample}", lambda number, sample=sample: number % 2 == 0 or (number % 3 == 0 and sample <= 3))
     lines("adapter.alone", lambda number: True)
+    lines("ensemble", lambda number: number % 4 != 1)
 
 
 def test_tiers_are_those_rows_that_all_have_answered(tmp_path: Path) -> None:
@@ -60,6 +61,21 @@ def test_tiers_are_those_rows_that_all_have_answered(tmp_path: Path) -> None:
     assert [tier.tokens for tier in tiers] == [(10.0, 2.0), (10.0, 2.0), (50.0, 10.0)]
     assert tiers[0].doubt == [0.5] * 12
     assert len(read(tmp_path / "svamp.adapter.alone.jsonl")) == 12
+
+
+def test_the_ensemble_that_an_agent_is_a_member_of_is_a_tier_of_its_own(tmp_path: Path) -> None:
+    written(tmp_path, 12)
+    cards = {card.name: card for card in map(Card.load, (builtin_folder("agents") / name for name in ("generative_reader", "reader")))}
+    ensemble = ensemble_of(cards["generative_reader"], cards)
+    assert ensemble is cards["reader"]
+    assert ensemble_of(cards["reader"], cards) is None
+    test = questions.Test("svamp", "", rows(15))
+    arms = list(arms_of(SVAMP, CARD, test, ensemble))
+    assert [arm.name for arm in arms[:4]] == ["adapter", "untuned", "ensemble", "sample1"]
+    assert arms[2].card.name == "reader"
+    _, tiers = tiers_of(SVAMP, CARD, test, tmp_path, ensemble)
+    assert [tier.share for tier in tiers] == [0.0, 0.5, pytest.approx(8 / 12), 0.75]
+    assert "`reader`" in tiers[3].name
 
 
 def test_a_pair_without_a_gap_has_no_table_and_one_with_a_gap_pays_for_both_tiers() -> None:

@@ -172,8 +172,10 @@ def test_a_file_that_is_not_there_and_an_agent_that_is_not_there_are_told(
 
 OUR_OWN = {
     "calculator": ["problems"],
+    "deductive_calculator": ["problems"],
     "entailment": ["claims", "sentences", "shortened"],
     "extractive_reader": ["passages"],
+    "generative_calculator": ["problems"],
     "generative_reader": ["passages"],
     "reader": ["passages"],
     "table_reader": ["tables"],

@@ -44,7 +44,7 @@ def test_agreement_is_the_share_of_samples_and_their_order() -> None:
 
 
 def test_an_expression_over_numbers_that_the_question_lacks_is_held_against_it() -> None:
-    one, card = next(one for one in SETS if one.name == "svamp"), Card.load(AGENTS / "calculator")
+    one, card = next(one for one in SETS if one.name == "svamp"), Card.load(AGENTS / "generative_calculator")
 
     def of(expression: str, answer: float) -> Answered:
         sheet = Sheet("1", {"expression": expression, "answer": answer}, 0.5, (-0.5, -0.2))

@@ -65,8 +65,8 @@ def test_every_file_names_a_shipped_workflow_and_where_its_rows_come_from(path: 
 def test_agents_without_adapters_are_the_same_otherwise(tmp_path: Path) -> None:
     folder = bare(tmp_path)
     cards = Registry.load([folder / "agents"]).cards
-    assert cards["calculator"].adapter is None
-    assert cards["calculator"].template == Registry.load().cards["calculator"].template
+    assert cards["generative_calculator"].adapter is None
+    assert cards["generative_calculator"].template == Registry.load().cards["generative_calculator"].template
     assert (folder / "workflows" / "financial_question.yaml").is_file()
 
 
