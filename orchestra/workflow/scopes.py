@@ -277,7 +277,7 @@ def traced(function: Callable[..., Any], *args: Any, **inputs: Any) -> Any:
     """
     code: CodeType | None = getattr(function, "__code__", None)
     if code is not None and (blind := next(blind_spots(code), None)) is not None:
-        raise looked_past(*blind)
+        raise _looked_past(*blind)
     try:
         return function(*args, **inputs)
     except (TypeError, ValueError) as error:
@@ -286,8 +286,7 @@ def traced(function: Callable[..., Any], *args: Any, **inputs: Any) -> Any:
         raise _met(error) from error
 
 
-def looked_past(code: CodeType, last: int, word: str) -> InputError:
-    """W013: a test of identity or shape that would be decided while the workflow is described."""
+def _looked_past(code: CodeType, last: int, word: str) -> InputError:
     spot = Spot(code, last)
     usual = "present(x)" if word == "is" else "first_of(when(length(x) == 1, lambda: ...), otherwise=...)"
     return fault(

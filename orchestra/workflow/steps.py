@@ -38,7 +38,6 @@ from orchestra.workflow.placeholders import Guarded, Placeholder, template
 from orchestra.workflow.scopes import Scope, Variable, fault, inside, last_return, traced, tracing
 from orchestra.workflow.signatures import NAME, different, inputs_of, models_of, of_contract, of_function, of_graph, of_models
 from orchestra.workflow.spoken import typed
-from orchestra.workflow.watching import watched
 
 if TYPE_CHECKING:
     from orchestra.agent.card import Card
@@ -258,8 +257,7 @@ class Workflow(Step[P, R]):
         source = frozenset({Variable("input", record)})
         with inside(scope):
             given = {name: Wired(f"input.{name}", ATOM, under(record, record["properties"][name]), scope, source) for name in inputs}
-            with watched(function):
-                returned = traced(function, **{name: Placeholder(wired) for name, wired in given.items()})
+            returned = traced(function, **{name: Placeholder(wired) for name, wired in given.items()})
             if scope.failed:
                 raise scope.failed[0]
             scope.ending = True
