@@ -70,6 +70,8 @@ class Project:
         self._tools: dict[str, tuple[ToolFunction, Tool[..., Any]]] = {}
         self._files: dict[Path, Workflow[..., Any]] = {}
         self._unchecked: dict[str, tuple[Card, Agent[..., Any]]] = {}
+        self._renamed = 0
+        """How often a name came to mean another agent or workflow: files mean whatever has it."""
         self._declared: Meanings = {}
         """What the modules of the project declare: files mean these by their names, whatever else runs."""
         for card in registry.cards.values():
@@ -115,6 +117,7 @@ class Project:
             case Workflow() if step not in self._adopted:
                 self._adopted.add(step)
                 if step.function is not None and self._named(step):
+                    self._renamed += self._workflows.get(step.name, step) is not step
                     self._workflows[step.name] = step
                 for called in step.steps:
                     self.adopt(called)
@@ -129,6 +132,7 @@ class Project:
             self._adopted.add(step)
             if current is not None:
                 self.keep(current)
+                self._renamed += current.digest != card.digest
             self.registry = self.registry.with_cards([card])
             self.cards[step.name] = self.registry.cards[step.name]
             self._members(self.cards[step.name])
@@ -255,7 +259,7 @@ class Project:
     def compiled(self, step: Step[..., Any], /) -> Compiled:
         """A step's program, with what its runs store of it. Raises as `program` does."""
         known = self._programs.get(step)
-        if known is not None and known.stamps == self._stamps(known.program):
+        if known is not None and known.stamps == self._stamps(step, known.program):
             return known
         self.adopt(step)
         graph = step.graph if isinstance(step, Workflow) else _alone(step)
@@ -267,15 +271,17 @@ class Project:
         if bare is not None and unchecked is step:
             catalog = replace(catalog, agents={**catalog.agents, step.name: bare.contract})
         program = compile_graph(graph, catalog, places)
-        made = Compiled(program, step.models if isinstance(step, Workflow) else {}, self._stamps(program))
+        made = Compiled(program, step.models if isinstance(step, Workflow) else {}, self._stamps(step, program))
         self._programs[step] = made
         return made
 
-    def _stamps(self, program: Program) -> tuple[Any, ...]:
-        """Of what a program's certificates rest on, so that a process that stays open notices when one is void."""
+    def _stamps(self, step: Step[..., Any], program: Program) -> tuple[Any, ...]:
+        """Of what a program's certificates rest on, and of what names mean in a file, so that a process that stays open notices when
+        one is void, or another."""
         from orchestra.certificates import stamps
 
-        return stamps(self.settings, self.registry, program)
+        names = self._renamed if isinstance(step, Workflow) and step.function is None else 0
+        return (names, *stamps(self.settings, self.registry, program))
 
     def catalog(self, own: Meanings | None = None) -> Catalog:
         """All that a workflow may name; of `own`, what a step calls itself, these and not others of their names."""

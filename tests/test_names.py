@@ -257,3 +257,18 @@ async def test_a_step_of_one_request_leaves_nothing_behind(tmp_path: Path) -> No
         del flow
         gc.collect()
         assert [one() for one in gone] == [None] * 5
+
+
+async def test_a_file_asks_the_agent_that_has_the_name_now(tmp_path: Path) -> None:
+    (tmp_path / "workflows").mkdir()
+    (tmp_path / "workflows" / "told.yaml").write_text(
+        "schema: orchestra/v1\nname: told\ninput: {text: str}\noutput: ${said}\n"
+        "nodes:\n  said: {agent: judge, with: {text: '${input.text}'}}\n"
+    )
+    praise, blame = judging("Praise"), judging("Blame")
+    async with opened(tmp_path) as orchestra:
+        for one in (praise, blame, blame):
+            assert one.card is not None
+            assert (await orchestra.run(one, text="a")).value == one.card.digest
+            assert (await orchestra.run(orchestra.find("told"), text="a")).value == one.card.digest
+        assert orchestra.program(orchestra.find("told")) is orchestra.program(orchestra.find("told"))

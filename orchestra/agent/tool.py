@@ -10,12 +10,13 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError
 
 from orchestra.agent.contract import Contract, Effect
 from orchestra.agent.plain import Passes, as_they_are, plain, plain_record
 from orchestra.errors import InputError
 from orchestra.values.json import MAX_BYTES, has_null, not_finite, unkept
+from orchestra.values.reading import reread
 from orchestra.values.text import keepable, told
 from orchestra.values.types import Schema, Validator, bundled, schema_of
 
@@ -113,9 +114,8 @@ class ToolFunction:
         found = {}
         for name, value in inputs.items():
             try:
-                # A strict model takes a date from JSON as a text, and from Python as a date alone.
-                found[name] = self._arguments[name].validate_json(to_json(value))
-            except (ValidationError, PydanticSerializationError, KeyError) as error:
+                found[name] = reread(self._arguments[name], value)
+            except (ValidationError, KeyError) as error:
                 raise ToolFault("T002", f"{self.name}.{name}: {_first(error)}") from error
         return found
 

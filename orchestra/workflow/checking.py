@@ -25,7 +25,6 @@ from orchestra.values.schema import (
     show,
     union,
 )
-from orchestra.workflow.moments import AS_TEXTS, misread
 from orchestra.workflow.syntax import (
     Binary,
     Call,
@@ -288,10 +287,6 @@ class Checker:
 
     def _binary(self, tree: Tree, op: str, left: Tree, right: Tree) -> Schema:
         first, second = self._plain(left), self._plain(right)
-        if what := misread(op, first, second):
-            times = what == "a date and time" and op in ("<", "<=", ">", ">=", "==", "!=")
-            hint = f"timestamp({self.source(left)}) {op} timestamp({self.source(right)})" if times else "do it in a tool"
-            raise Fault("L053", f"{self.source(tree)}: {op} takes {what} as a text", tree, hint=hint, why=AS_TEXTS)
         if op in ("==", "!="):
             self._compared(tree, left, right, first, second)
             return BOOL

@@ -64,10 +64,12 @@ class Placeholder:
     def __repr__(self) -> str:
         return f"<{said(self._wired)}: {typed(self._wired.schema)}{MARK}"
 
-    def __str__(self) -> NoReturn:
-        have = kinds(self._wired.schema)
-        hint = "{x}, without str()" if have == {"str"} else "as_text({x})" if have <= {"str", "int", "float", "bool"} else _TOOL
-        _refuse(self, "str()", f"{hint}; repr({{x}}) shows what it stands for")
+    def __str__(self) -> str:
+        if tracing() is not None:
+            have = kinds(self._wired.schema)
+            hint = "{x}, without str()" if have == {"str"} else "as_text({x})" if have <= {"str", "int", "float", "bool"} else _TOOL
+            _refuse(self, "str()", f"{hint}; repr({{x}}) shows what it stands for")
+        return repr(self)  # no workflow is being described: it goes nowhere but into somebody's message
 
     def __getattr__(self, name: str) -> Placeholder:
         if name.startswith("_"):

@@ -281,7 +281,7 @@ def traced(function: Callable[..., Any], *args: Any, **inputs: Any) -> Any:
     try:
         return function(*args, **inputs)
     except (TypeError, ValueError) as error:
-        if "Placeholder" not in str(error) and "Guarded" not in str(error):
+        if "Placeholder" not in (said := repr(error)) and "Guarded" not in said:
             raise
         raise _met(error) from error
 

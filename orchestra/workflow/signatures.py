@@ -5,22 +5,21 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic_core import to_json
 
 from orchestra.agent.contract import Contract
 from orchestra.agent.types import project_models
 from orchestra.errors import InputError
 from orchestra.values.assign import assignable
 from orchestra.values.fields import mentions
+from orchestra.values.reading import reread
 from orchestra.values.types import Schema, bundled, parse_type, schema_of, show, under
 from orchestra.workflow import mistakes
-from orchestra.workflow.aliases import unread
 from orchestra.workflow.mistakes import Spot
 from orchestra.workflow.nodes import Graph, Input
 from orchestra.workflow.syntax import KEYWORDS, escaped
@@ -79,7 +78,7 @@ class Signature:
         if self.returns is Any:
             return value
         try:
-            return self._output.validate_json(to_json(value))  # a strict model takes a date from JSON as a text, from Python not
+            return reread(self._output, value)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(step) for step in first["loc"])
@@ -130,7 +129,7 @@ def of_models(name: str, model: Any, output: Any) -> Signature:
         )
     return Signature(
         inspect.signature(model),
-        _schema(model, f"agent({name!r}): the inputs", "validation", None, [field.annotation for field in model.model_fields.values()]),
+        _schema(model, f"agent({name!r}): the inputs", "validation", None),
         _schema(output, f"agent({name!r}): the output", "serialization", None),
         {field.alias or key: field.annotation for key, field in model.model_fields.items()},
         output,
@@ -167,13 +166,7 @@ def _named(parameter: inspect.Parameter, name: str, spot: Spot) -> None:
         )
 
 
-def _schema(kind: Any, what: str, mode: Any, spot: Spot | None, passed: Iterable[Any] | None = None) -> Schema:
-    """The schema of a type; `passed` are the types of values that are written and read again, where that is not the type itself."""
-    lost = next((found for one in ([kind] if passed is None else passed) if (found := unread(one))), None)
-    if lost is not None:
-        model, field, written = lost
-        message = f"{what}: {model} writes {field!r} as {written!r}, and reads no such name, so the value would be lost on its way"
-        raise mistakes.mistake("W017", message, hint=f"{field}: ... = Field(alias={written!r})", spot=spot)
+def _schema(kind: Any, what: str, mode: Any, spot: Spot | None) -> Schema:
     try:
         return schema_of(type(None) if kind is None else kind, mode)
     except InputError as error:

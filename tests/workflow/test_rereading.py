@@ -1,15 +1,15 @@
-"""What a model writes is what it reads again: strict models, and names of fields."""
+"""What a model writes is what it reads again: strict models, texts beside types that are written as texts, names of fields."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import date
-from typing import Any
+from decimal import Decimal
+from typing import cast
 
 import pytest
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
 
-from orchestra import InputError, Orchestra, agent, tool, workflow
+from orchestra import Orchestra, new, tool, workflow
 from orchestra.config import Settings
 
 
@@ -51,43 +51,43 @@ async def test_strict_models_are_read_from_what_they_wrote() -> None:
         assert (await orchestra.run(told, text="a")).output == "01.01. (1, 'a') ['a']"
 
 
-class Renamed(BaseModel):
-    n: int = Field(0, serialization_alias="nOut")
+class Decided(BaseModel):
+    """A text stays a text where the type may be one."""
+
+    price: Decimal | str
+    raw: bytes | str
 
 
-class Unread(BaseModel):
-    n: int = Field(0, validation_alias="N")
+@tool(effect="pure")
+def kept(price: Decimal | str, decided: Decided) -> str:
+    """The Python types of what it gets."""
+    return f"{type(price).__name__} {type(decided.price).__name__} {type(decided.raw).__name__}"
 
 
-class Nested(BaseModel):
-    unread: Unread
+@workflow()
+def types(price: str) -> str:
+    """A text where a number in a text would do as well."""
+    return kept(price=price, decided=new(Decided, price=price, raw=price))
 
 
-class Outer(BaseModel):
-    inner: list[Renamed] | None = None
+async def test_a_text_is_no_number_where_a_text_will_do() -> None:
+    async with Orchestra.open(Settings.load({"journal": "off"}), fleet="none") as orchestra:
+        assert (await orchestra.run(types, price="12")).output == "str str str"
 
 
-def output(text: str) -> Renamed:
-    """Its output."""
-    return Renamed(n=3)
+class OneWay(BaseModel):
+    name: str = Field(validation_alias="userName")
 
 
-def given(inner: dict[str, Outer]) -> str:
-    """Its input."""
-    return "a"
+@tool(effect="pure")
+def greeted(user: OneWay) -> str:
+    """Its input comes as JSON."""
+    return f"hi {user.name}"
 
 
-@pytest.mark.parametrize("function", [output, given])
-def test_a_name_that_is_written_and_not_read_is_refused(function: Callable[..., Any]) -> None:
-    with pytest.raises(InputError, match="Renamed writes 'n' as 'nOut', and reads no such name") as caught:
-        tool(effect="pure")(function)
-    assert (caught.value.code, caught.value.hint) == ("W017", "n: ... = Field(alias='nOut')")
-
-
-def test_models_of_agents_are_looked_at_too() -> None:
-    with pytest.raises(InputError, match="Unread writes 'n' as 'n', and reads no such name"):
-        agent("reader", Nested, str)
-    assert agent("reader", Unread, str).signature.fields == {"N": {"default": 0, "type": "integer"}}  # its fields alone are given
+async def test_models_that_only_read_a_name_are_inputs() -> None:
+    async with Orchestra.open(Settings.load({"journal": "off"}), fleet="none") as orchestra:
+        assert (await orchestra.run(greeted, user=cast("OneWay", {"userName": "Ann"}))).output == "hi Ann"
 
 
 class Fine(BaseModel):
@@ -109,3 +109,13 @@ def test_what_is_read_by_another_name_too_stays() -> None:
         return fine
 
     assert same.read({"A": 1, "b": 2, "c": 3, "twice": 2}) == Fine.model_validate({"A": 1, "B": 2, "C": 3})
+
+
+def test_a_value_that_is_not_known_yet_is_told_in_the_message_of_an_exception() -> None:
+    @workflow()
+    def raising(text: str) -> str:
+        raise TypeError(text)
+
+    with pytest.raises(TypeError) as caught:
+        assert raising.graph
+    assert str(caught.value).startswith("<text: str")
