@@ -19,11 +19,12 @@ from orchestra.project import Project
 
 if TYPE_CHECKING:
     from orchestra.agent.card import Card
+    from orchestra.agent.contract import Contract
     from orchestra.fleet.dispatch import Fleet
     from orchestra.fleet.encoders import Encoders
     from orchestra.fleet.gauge import Gauge
     from orchestra.fleet.progress import Progress
-    from orchestra.workflow.program import Program
+    from orchestra.workflow.program import CompiledNode, Program
 
 THREADS = 256
 """Plain functions that run at once at most, or as many as calls of one run may be in flight: one that waits for a thread loses time of its
@@ -165,19 +166,30 @@ class Troupe:
         return await (await self.fleet()).load(card) if card.kind == "model" and card.adapter is not None else []
 
     async def prepare(self, program: Program) -> None:
-        """Brings up the servers and fetches the encoders that a program will surely ask, before the clock of its run starts.
+        """Brings up the servers and fetches the encoders that a program asks, before the clock of its run starts.
 
-        Larger models that it may ask are brought up too. Raises `FleetError` where those do not come up that it will surely ask,
-        `InputError` for a faulty fleet file.
+        Models that it only may ask are brought up too: those behind a condition, those of a plan's skills and of what an agent with
+        tools may call, and larger ones. Raises `FleetError` where those do not come up that it will surely ask, `InputError` for a
+        faulty fleet file.
         """
-        if models := dict.fromkeys(self._asked(program)):
-            fleet = await self.fleet()
-            await fleet.ready(models)
-            for tier in fleet.config.tiers if program.climbs else ():
-                with contextlib.suppress(FleetError):  # told by the call that wants it, if there will be one
-                    await fleet.ready([tier])
+        if sure := dict.fromkeys(self._asked(program, surely=True)):
+            await (await self.fleet()).ready(sure)
+        await self._likely(program)
         for card in self._encoded(program):
             await self._local.predictor(card)
+
+    async def _likely(self, program: Program) -> None:
+        """Brings up what a program may ask; what does not come up is told by the call that wants it, if there will be one."""
+        models = dict.fromkeys(self._asked(program, surely=False))
+        if not models:
+            return
+        try:
+            fleet = await self.fleet()
+        except InputError:
+            return
+        for model in (*models, *(fleet.config.tiers if program.climbs else ())):
+            with contextlib.suppress(FleetError):
+                await fleet.ready([model])
 
     def _encoded(self, program: Program) -> Iterator[Card]:
         """The cards of a program that stand on encoders, those behind a condition left out."""
@@ -192,23 +204,40 @@ class Troupe:
             if node.body is not None:
                 yield from self._encoded(node.body)
 
-    def _asked(self, program: Program) -> Iterator[str]:
-        """The models that nodes without a condition ask. Those behind a condition start their servers when they run."""
+    def _asked(self, program: Program, *, surely: bool) -> Iterator[str]:
+        """The models that nodes without a condition ask themselves; or, not `surely`, all that may be asked in the program's course."""
         cards = self._project.registry.cards
         for node in program.nodes:
-            if node.when is not None:
+            if surely and node.when is not None:
                 continue
-            contract = node.contract if node.planning is None else node.planning.router
-            asked = [contract.name] if contract is not None and contract.kind == "agent" else []
-            asked += node.acceptance.judges if node.acceptance is not None else ()
+            asked = list(_first_asked(node) if surely else _ever_asked(node))
             for card in (cards[name] for name in asked if name in cards):
                 yield from (one.model for one in (card, *card.parts) if one.kind == "model")
             if node.body is not None:
-                yield from self._asked(node.body)
+                yield from self._asked(node.body, surely=surely)
+            for called in node.planning.workflows.values() if node.planning is not None and not surely else ():
+                yield from self._asked(called.program, surely=False)
 
     async def status(self) -> dict[str, Any]:
         """What is known of the servers."""
         return await (await self.fleet()).status()
+
+
+def _first_asked(node: CompiledNode) -> Iterator[str]:
+    """The agents that a node asks whatever comes: its own, or the router of its plan, and the judges of its checks."""
+    contract = node.contract if node.planning is None else node.planning.router
+    if contract is not None and contract.kind == "agent":
+        yield contract.name
+    yield from node.acceptance.judges if node.acceptance is not None else ()
+
+
+def _ever_asked(node: CompiledNode) -> Iterator[str]:
+    """The agents that a node may ask, its plan's workflows left out."""
+    yield from _first_asked(node)
+    more: tuple[Contract, ...] = node.using.known if node.using is not None else ()
+    if (planning := node.planning) is not None:
+        more += (*planning.skills, *planning.known, *planning.judges, *((planning.larger,) if planning.larger is not None else ()))
+    yield from (contract.name for contract in more if contract.kind == "agent")
 
 
 def _encoders(project: Project, mode: FleetMode, progress: Callable[[Progress], None] | None) -> Encoders:
