@@ -157,8 +157,11 @@ class Residency:
         known = self._read.get((server, card.digest))
         return known is not None and known.adapter.name in self._loaded.get(server, ())
 
-    async def ensure(self, server: str, card: Card, servers: Mapping[str, object]) -> str | Fault:
-        """The model's name for a card's requests to a server, its adapter loaded; empty for the server's own model."""
+    async def ensure(self, server: str, card: Card, servers: Mapping[str, object], *, once: bool = False) -> str | Fault:
+        """The model's name for a card's requests to a server, its adapter loaded; empty for the server's own model.
+
+        `once` is for a caller that has another server to ask.
+        """
         if card.adapter is None:
             return ""
         target = servers[server]
@@ -172,7 +175,7 @@ class Residency:
                 adapter = await self._current(server, card, target)
             except FleetError as error:
                 return Fault(error.code, error.message, error.hint, seen=False, retryable=False)
-            if adapter.name not in self._loaded.get(server, ()) and (fault := await self._load(server, adapter, target)) is not None:
+            if adapter.name not in self._loaded.get(server, ()) and (fault := await self._load(server, adapter, target, once)) is not None:
                 return fault
             if known is not None and known.adapter.name != adapter.name:
                 await self._give_up(server, known.adapter.name)
@@ -193,8 +196,8 @@ class Residency:
             self._loaded.get(server, set()).discard(name)
             await self._client.unload_adapter(server, name)  # a server that cannot keeps it: it does no harm there
 
-    async def _load(self, server: str, adapter: Adapter, target: LocalServer) -> Fault | None:
-        listed = await self._client.adapters(server)
+    async def _load(self, server: str, adapter: Adapter, target: LocalServer, once: bool) -> Fault | None:
+        listed = await self._client.adapters(server, once=once)
         if isinstance(listed, Fault):
             return listed
         self._loaded[server] = set(listed)

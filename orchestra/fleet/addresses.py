@@ -69,7 +69,7 @@ class LocalAddresses:
         return self._spare.get(server, 0)
 
     async def root(self, server: str, seconds: float) -> str | Fault:
-        """The address of a server; waits for at most `seconds` while it restarts."""
+        """The address of a server; waits for at most `seconds` while it restarts. For 0 it asks once, and waits for nothing."""
         if found := self._roots.get(server):
             return found
         if self.mode == "none":
@@ -87,7 +87,8 @@ class LocalAddresses:
                 if found := self._roots.get(server):
                     return found
                 if self._clock.monotonic() >= deadline:
-                    return Fault("F216", f"{server} is still not ready after {seconds:.0f} s", "orchestra fleet status", seen=False)
+                    reason = f"{server} is still not ready after {seconds:.0f} s" if seconds else f"{server} is not ready"
+                    return Fault("F216", reason, "orchestra fleet status", seen=False, retry_after=ASK_AGAIN)
                 await self._clock.sleep(ASK_AGAIN)
         except FleetError as error:
             return Fault(error.code, error.message, error.hint, seen=False)

@@ -147,9 +147,9 @@ class Client:
         fault = failed(await self.sender.send(server, Request("/v1/unload_lora_adapter", body), seconds=60))
         return None if fault is None or fault.code == "F212" else fault
 
-    async def adapters(self, server: str) -> list[str] | Fault:
-        """The adapters that are loaded."""
-        sent = await self.sender.send(server, Request("/v1/models"), seconds=10)
+    async def adapters(self, server: str, *, once: bool = False) -> list[str] | Fault:
+        """The adapters that are loaded; `once` is for a caller that has another server to ask."""
+        sent = await self.sender.send(server, Request("/v1/models"), seconds=10, once=once)
         return failed(sent) or metrics.adapters(self._received(sent), self.sender.config.servers[server].model)
 
     async def load(self, server: str) -> metrics.Load | Fault:

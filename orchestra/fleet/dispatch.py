@@ -240,6 +240,7 @@ class Fleet:
         Where there are several, each is asked once, then again after a pause: one that is busy or away keeps nobody from the others.
         """
         now, left, once = self._clock.monotonic, choice.servers, len(choice.servers) > 1
+        patient = now() + self.config.patience  # with those of ours that restart
         told: tuple[str, Fault] | None = None
         tries = 0
         while True:
@@ -254,7 +255,9 @@ class Fleet:
                     return name, result
                 if told is None or result.retryable or not told[1].retryable:
                     told = name, result
-                if once and (pause := self._sender.pause(name, result, tries)) is not None:
+                if not once or (result.code == "F216" and now() >= patient):
+                    continue
+                if (pause := self._sender.pause(name, result, tries)) is not None:
                     pauses[name] = pause
             left, tries = tuple(pauses), tries + 1
             if told is not None and now() + min(pauses.values(), default=inf) >= deadline:
@@ -296,7 +299,7 @@ class Fleet:
         chat = self._chat(self._rendered(call, card, held(target, self.options.constraint)), call, card, target)
         deadline = self._clock.monotonic() + seconds
         for again in (False, True):
-            model = "" if not self._bases.adapted(card, target) else await self._adapters.ensure(name, card, self.config.servers)
+            model = "" if not self._bases.adapted(card, target) else await self._adapters.ensure(name, card, self.config.servers, once=once)
             if isinstance(model, Fault):
                 return model
             left = deadline - self._clock.monotonic()

@@ -50,7 +50,7 @@ class Line:
     breaker: Breaker
     failures: int = 0
     busy_until: float = 0.0
-    """Until when others are asked first, because it said that it has too much to do."""
+    """Until when others are asked first, because it said that it has too much to do, or restarts."""
     _pause: float = 0.0
 
     @property
@@ -59,7 +59,7 @@ class Line:
         return self.gate.inside + self.gate.waiting
 
     def busy(self, now: float, asked: float) -> None:
-        """It has too much to do, for `asked` seconds as it says, or for a pause that doubles while it stays so."""
+        """It has too much to do, or restarts, for `asked` seconds as it says, or for a pause that doubles while it stays so."""
         if now >= self.busy_until:  # else it is what others were told in the same moment
             self._pause = min(max(FIRST_WAIT, 2 * self._pause), LONGEST_WAIT)
             self.busy_until = now + self._pause
@@ -97,8 +97,8 @@ class Sender:
     ) -> Sent:
         """Sends a request to a server of the fleet, within `seconds` in all; a fault is a value, and nothing is raised.
 
-        `fresh` gives a new reader of the stream for every try; `once` is for a caller that has another server to ask. Data goes nowhere
-        beyond the label that its server is cleared for.
+        `fresh` gives a new reader of the stream for every try; `once` is for a caller that has another server to ask: a server of ours
+        that restarts is not waited for then. Data goes nowhere beyond the label that its server is cleared for.
         """
         began = self._clock.monotonic()
         target = self.config.servers.get(server)
@@ -107,12 +107,13 @@ class Sender:
         if not may_go(request.label, target.label):
             return Sent(_forbidden(server, request.label, target.label), 0, 0.0)
         deadline = began + (self.config.limits.request_seconds if seconds is None else seconds)
-        result, resends = await self._once(server, target, request, deadline, fresh), 0
+        patience = 0.0 if once else self.config.patience
+        result, resends = await self._once(server, target, request, deadline, fresh, patience), 0
         while not once and isinstance(result, Fault) and (pause := self.pause(server, result, resends)) is not None:
-            if self._clock.monotonic() + pause >= deadline:
+            if self._clock.monotonic() + pause >= deadline or result.code == "F216":  # waited for already, as long as may be
                 break
             await self._clock.sleep(pause)
-            result, resends = await self._once(server, target, request, deadline, fresh), resends + 1
+            result, resends = await self._once(server, target, request, deadline, fresh, patience), resends + 1
         return Sent(result, resends, self._clock.monotonic() - began)
 
     def pause(self, server: str, fault: Fault, resends: int) -> float | None:
@@ -128,7 +129,13 @@ class Sender:
         return pause if pause <= self.config.limits.retry_after_seconds else None
 
     async def _once(
-        self, server: str, target: LocalServer | Endpoint, request: Request, deadline: float, fresh: Callable[[], Block] | None
+        self,
+        server: str,
+        target: LocalServer | Endpoint,
+        request: Request,
+        deadline: float,
+        fresh: Callable[[], Block] | None,
+        patience: float,
     ) -> Answer | Fault:
         line = self.lines[server]
         if (pause := line.breaker.wait(self._clock.monotonic())) > 0:
@@ -136,7 +143,7 @@ class Sender:
             return Fault("F218", reason, "orchestra fleet status", seen=False, retry_after=pause, sent=request.body or b"")
         trial = line.breaker.state == "half-open"
         try:
-            result = await self._through(server, target, request, deadline, fresh)
+            result = await self._through(server, target, request, deadline, fresh, patience)
         except BaseException:  # cancelled, mostly; whatever it is, a probe is over
             line.breaker.nothing()
             raise
@@ -144,12 +151,18 @@ class Sender:
         return result
 
     async def _through(
-        self, server: str, target: LocalServer | Endpoint, request: Request, deadline: float, fresh: Callable[[], Block] | None
+        self,
+        server: str,
+        target: LocalServer | Endpoint,
+        request: Request,
+        deadline: float,
+        fresh: Callable[[], Block] | None,
+        patience: float,
     ) -> Answer | Fault:
         """One try: an address, a place in line, an exchange."""
         headers: Mapping[str, str] = NO_HEADERS
         if isinstance(target, LocalServer):
-            root = await self._addresses.root(server, min(deadline - self._clock.monotonic(), self.config.patience))
+            root = await self._addresses.root(server, min(deadline - self._clock.monotonic(), patience))
             if isinstance(root, Fault):
                 return root
         else:
@@ -190,7 +203,7 @@ class Sender:
             line.breaker.bad(self._clock.monotonic(), trial=trial)
         else:
             line.breaker.nothing()
-            if result.busy:
+            if result.busy or _starting(result):
                 line.busy(self._clock.monotonic(), min(result.retry_after or 0.0, self.config.limits.retry_after_seconds))
 
 
@@ -208,7 +221,12 @@ def _forbidden(server: str, label: str, ceiling: str) -> Fault:
 
 
 def _unseen(fault: Fault) -> bool:
-    return not fault.seen and fault.retryable and fault.code in ("F203", "F204", "F218")
+    return not fault.seen and fault.retryable and (fault.code in ("F203", "F204", "F218") or _starting(fault))
+
+
+def _starting(fault: Fault) -> bool:
+    """Whether a server of ours is down, and about to be up again."""
+    return fault.code == "F216" and fault.retry_after is not None
 
 
 def failed(sent: Sent) -> Fault | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from orchestra.doors import Done, Refused
+from orchestra.fleet.dispatch import Fleet
 
 from .calling import call, only, opened, says
-from .conftest import Visit, chat_answer, endpoints, raw_server
+from .conftest import Visit, chat_answer, endpoints, local_config, raw_server
 
 
 def refuses(status: str, *headers: str) -> Callable[[Visit], Awaitable[None]]:
@@ -117,3 +120,46 @@ async def test_a_request_that_is_wrong_goes_to_no_other_server() -> None:
         refused = await only(fleet, call("writer"))
     assert isinstance(refused, Refused)
     assert (refused.code, two.visits) == ("F207", [])
+
+
+@asynccontextmanager
+async def ours(url: Callable[[float], str], monkeypatch: pytest.MonkeyPatch, patience: float = 300.0) -> AsyncIterator[Fleet]:
+    """A fleet of two local servers that were up: `a` restarts for ever, `b` listens where `url` says by the clock, or not yet."""
+    config = local_config("a", "b")
+    async with opened(config.model_copy(update={"models": {"base": ("a", "b")}, "patience": patience})) as fleet:
+        await fleet.ready()
+
+        async def ask(*_: Any, **__: Any) -> dict[str, Any]:
+            there = url(fleet._clock.monotonic())
+            b = {"name": "b", "phase": "ready", "url": there, "spare_slots": 0} if there else {"name": "b", "phase": "restarting"}
+            return {"servers": [{"name": "a", "phase": "restarting"}, b]}
+
+        monkeypatch.setattr(fleet._addresses, "mode", "adopt")
+        monkeypatch.setattr(fleet._addresses.supervision, "ask", ask)
+        yield fleet
+
+
+async def test_one_of_ours_that_restarts_keeps_no_call_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with raw_server(says("here", "b")) as two, ours(lambda now: two.url, monkeypatch) as fleet:
+        done = [await only(fleet, call("writer", timeout=30)) for _ in range(8)]
+        assert fleet._clock.monotonic() == 0.0, "nobody waited"
+        assert fleet._sender.lines["a"].busy_until > 0.0, "others are asked first"
+    assert [one.server for one in done] == ["b"] * 8
+
+
+async def test_where_all_of_ours_restart_the_first_that_is_back_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with raw_server(says("here", "b")) as two, ours(lambda now: two.url if now > 12 else "", monkeypatch) as fleet:
+        done = await only(fleet, call("writer", timeout=60))
+        assert 12 < fleet._clock.monotonic() <= 21
+    assert isinstance(done, Done)
+
+
+@pytest.mark.parametrize(("patience", "timeout"), [(300.0, 20.0), (20.0, None)])
+async def test_where_all_of_ours_stay_away_the_call_ends_by_its_time_or_the_fleets_patience(
+    patience: float, timeout: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ours(lambda now: "", monkeypatch, patience) as fleet:
+        refused = await only(fleet, call("writer", timeout=timeout))
+        assert 5 < fleet._clock.monotonic() < 30
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.retryable) == ("F216", True)
