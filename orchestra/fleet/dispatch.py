@@ -32,7 +32,7 @@ from orchestra.fleet.order import Turn
 from orchestra.fleet.prefixes import Prefix, prefix
 from orchestra.fleet.progress import Report, silent
 from orchestra.fleet.protocol import Chat, Completion
-from orchestra.fleet.readiness import Readiness
+from orchestra.fleet.readiness import Readiness, within
 from orchestra.fleet.send import Sender
 from orchestra.fleet.versions import current
 from orchestra.fleet.weights import Pantry
@@ -220,8 +220,7 @@ class Fleet:
 
     async def _ask(self, call: Call, choice: Choice, on_text: OnText | None) -> Done | Refused:
         began = self._clock.monotonic()
-        # The engine stops waiting at `timeout`, and cancels: so it is up a little earlier here, where a server that hangs can be told of.
-        seconds = self.config.limits.request_seconds if call.timeout is None else call.timeout - min(call.timeout / 10, 1.0)
+        seconds = self.config.limits.request_seconds if call.timeout is None else within(call.timeout)
         name, result = await self._asked(call, choice, began + seconds, on_text)
         tried = self._clock.monotonic() - began
         if isinstance(result, Fault):

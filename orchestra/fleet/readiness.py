@@ -13,6 +13,14 @@ from orchestra.errors import FleetError
 from orchestra.fleet.choice import Choice
 from orchestra.fleet.config import FleetConfig
 
+AGAIN = 60.0
+"""Seconds after which a server that did not come up is started again, where another one answers meanwhile."""
+
+
+def within(timeout: float) -> float:
+    """The seconds of a call's `timeout` that the fleet takes: the engine stops waiting at it, and cancels, and then nobody says why."""
+    return timeout - min(timeout / 10, 1.0)
+
 
 class Readiness:
     """Knows the servers that were up once; whether one still is, its requests find out. Endpoints need no start."""
@@ -22,6 +30,8 @@ class Readiness:
         self._bring_up = bring_up
         self._up = set(config.servers) - set(config.local)
         self._starts: dict[str, asyncio.Task[None]] = {}
+        self._failures: dict[str, tuple[float, FleetError]] = {}
+        """Of servers that did not come up: when, and why."""
 
     @property
     def starts(self) -> list[asyncio.Task[None]]:
@@ -38,7 +48,7 @@ class Readiness:
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
-            async with asyncio.timeout(call.timeout):
+            async with asyncio.timeout(None if call.timeout is None else within(call.timeout)):
                 choice = replace(choice, servers=await self.bring(choice.servers))
         except TimeoutError as error:
             reason = f"{choice.servers[0]} was still starting when the {call.timeout:g} s of the call were over"
@@ -48,32 +58,34 @@ class Readiness:
         return call, choice
 
     async def bring(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Those of some servers that are up, once each was brought up or could not be; once, however many ask.
+        """Those of some servers that are up, once one of them is; the others start meanwhile, once, however many ask.
 
-        What could not be is tried again by the next call that has no other server. Raises `FleetError` where none is up.
+        What could not be brought up is tried again by the next call that has no other server, and after a while by any. Raises
+        `FleetError` where none came up.
         """
-        others = not self._up.isdisjoint(names)
-        errors: list[FleetError] = []
+        if self._up.issuperset(names):
+            return tuple(names)
+        latest = asyncio.get_running_loop().time() - AGAIN
+        hopeless = {name for name in names if name in self._failures and self._failures[name][0] > latest}
         for name in names:
-            if name not in self._up and not (others and self._failed(name)):
-                try:
-                    await self._start(name)
-                except FleetError as error:
-                    errors.append(error)
+            if name not in self._up and not self._starting(name) and (name not in hopeless or len(hopeless) == len(names)):
+                self._starts[name] = asyncio.create_task(self._start(name))
+        while self._up.isdisjoint(names) and (starting := [self._starts[name] for name in names if self._starting(name)]):
+            await asyncio.wait(starting, return_when=asyncio.FIRST_COMPLETED)
         up = tuple(name for name in names if name in self._up)
-        if not up and errors:
-            raise errors[0]
+        if not up:
+            self._starts[names[0]].result()  # raises what is no `FleetError`
+            raise self._failures[names[0]][1]
         return up
 
+    def _starting(self, name: str) -> bool:
+        return name in self._starts and not self._starts[name].done()
+
     async def _start(self, name: str) -> None:
-        if name not in self._starts or self._failed(name):
-            self._starts[name] = asyncio.create_task(self._one(name))
-        await asyncio.shield(self._starts[name])
-
-    async def _one(self, name: str) -> None:
-        await self._bring_up(name)
-        self._up.add(name)
-
-    def _failed(self, name: str) -> bool:
-        task = self._starts.get(name)
-        return task is not None and task.done() and (task.cancelled() or task.exception() is not None)
+        try:
+            await self._bring_up(name)
+        except FleetError as error:
+            self._failures[name] = asyncio.get_running_loop().time(), error
+        else:
+            self._up.add(name)
+            self._failures.pop(name, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from orchestra.agent.contract import Catalog
@@ -9,12 +11,13 @@ from orchestra.clock import SystemClock
 from orchestra.engine.shell import Engine
 from orchestra.events import AttemptFinished
 from orchestra.fleet import connection
+from orchestra.fleet.dispatch import Fleet
 from orchestra.journal.memory import MemoryJournal
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.reader import read
 
 from .calling import WRITER, opened
-from .conftest import endpoints, raw_server
+from .conftest import endpoints, local_config, raw_server
 
 WAITING = """\
 schema: orchestra/v1
@@ -26,6 +29,16 @@ nodes:
 """
 
 
+async def done(fleet: Fleet) -> list[str | None]:
+    """Runs the workflow; gives how each attempt ended."""
+    engine = Engine(SystemClock(), MemoryJournal(), fleet)
+    program = compile_graph(read(WAITING, "waiting.yaml").graph, Catalog(agents={"writer": WRITER.contract}))
+    run = engine.start(program, {"text": "hard"}, graph="0" * 32)
+    await run.wait()
+    await engine.close()
+    return [event.error for event in run.log if isinstance(event, AttemptFinished)]
+
+
 async def test_a_server_that_hangs_is_known_by_the_timeouts_of_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "HURRIED", 0.1)
     suspected: list[str] = []
@@ -35,12 +48,18 @@ async def test_a_server_that_hangs_is_known_by_the_timeouts_of_nodes(monkeypatch
 
     async with raw_server(lambda visit: visit.gone()) as server, opened(endpoints(server.url)) as fleet:
         monkeypatch.setattr(fleet._addresses, "suspect", suspect)
-        engine = Engine(SystemClock(), MemoryJournal(), fleet)
-        program = compile_graph(read(WAITING, "waiting.yaml").graph, Catalog(agents={"writer": WRITER.contract}))
-        run = engine.start(program, {"text": "hard"}, graph="0" * 32)
-        await run.wait()
-        await engine.close()
+        errors = await done(fleet)
         assert fleet._sender.lines["s0"].failures == 2, "five leave it alone"
-    errors = [event.error for event in run.log if isinstance(event, AttemptFinished)]
     assert errors == ["F205"] * 2
     assert suspected == ["s0"] * 2
+
+
+async def test_a_server_that_starts_for_too_long_is_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def ready(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async with opened(local_config("m")) as fleet:
+        monkeypatch.setattr(fleet._addresses, "ready", ready)
+        assert await done(fleet) == ["F216"] * 2

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from orchestra.agent.card import Card
 from orchestra.errors import FleetError
 from orchestra.fleet.choice import Choice
+from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.readiness import Readiness
 
 from .calling import TEXT, call
-from .conftest import local_config
+from .conftest import endpoints, local_config
 
 CHOICE = Choice(Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}"), ("m",))
 
@@ -24,6 +26,61 @@ async def test_what_a_start_took_is_no_longer_the_calls() -> None:
     assert first.timeout is not None
     assert first.timeout <= 19.95
     assert second.timeout == 20.0
+
+
+BOTH = replace(CHOICE, servers=("m", "far"))
+
+
+def with_another() -> FleetConfig:
+    """A fleet of a server of its own, and of an endpoint for the same model."""
+    config = local_config("m")
+    return config.model_copy(update={"servers": {**config.servers, "far": endpoints("http://127.0.0.1:1").servers["s0"]}})
+
+
+async def test_who_is_up_is_asked_while_another_one_starts() -> None:
+    may = asyncio.Event()
+
+    async def bring_up(name: str) -> None:
+        await may.wait()
+
+    readiness = Readiness(with_another(), bring_up)
+    assert (await readiness.reached(call(timeout=30.0), BOTH))[1].servers == ("far",)
+    may.set()
+    await asyncio.gather(*readiness.starts)
+    assert (await readiness.reached(call(timeout=30.0), BOTH))[1].servers == ("m", "far")
+
+
+async def test_what_did_not_come_up_is_tried_again_after_a_while_and_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    async def bring_up(name: str) -> None:
+        begun.append(name)
+        if len(begun) == 1:
+            raise FleetError("F005", "it does not start")
+
+    async def ask() -> tuple[str, ...]:
+        servers = (await readiness.reached(call(), BOTH))[1].servers
+        await asyncio.gather(*readiness.starts)
+        return servers
+
+    readiness = Readiness(with_another(), bring_up)
+    assert [await ask(), await ask(), begun] == [("far",), ("far",), ["m"]]
+    monkeypatch.setattr("orchestra.fleet.readiness.AGAIN", 0.0)
+    assert [await ask(), await ask(), begun] == [("far",), ("m", "far"), ["m", "m"]]
+
+
+async def test_where_none_comes_up_the_first_says_why_and_the_next_call_tries_again() -> None:
+    begun = []
+
+    async def bring_up(name: str) -> None:
+        begun.append(name)
+        raise FleetError("F005", f"{name} does not start")
+
+    readiness = Readiness(local_config("m", "n"), bring_up)
+    for times in (1, 2):
+        with pytest.raises(FleetError, match="m does not start"):
+            await readiness.reached(call(), replace(CHOICE, servers=("m", "n")))
+        assert begun == ["m", "n"] * times
 
 
 async def test_a_start_goes_on_without_those_whose_time_is_over_and_is_begun_once() -> None:
