@@ -224,7 +224,7 @@ class Fleet:
         name, result = await self._asked(call, choice, began + seconds, on_text)
         tried = self._clock.monotonic() - began
         if isinstance(result, Fault):
-            if result.code == "F205":
+            if result.code == "F205" and not result.hurried:
                 await self._addresses.suspect(name)
             return _refused(result, name, self._spent(result, call, name, tried))
         card = choice.card

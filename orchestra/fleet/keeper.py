@@ -165,10 +165,7 @@ class Keeper:
         while not ended.done() and not self._stopping:
             if await self._get(session, "/health") is not None:
                 sound = time.monotonic()
-            before = self.load
-            if (text := await self._get(session, "/metrics")) is not None:
-                self.load = metrics.read(text.decode("utf-8", "replace"))
-            if self.load.progress != before.progress or not self.load.busy:
+            if await self._moves(session) or not self.load.busy:
                 moved = time.monotonic()
             now = time.monotonic()
             if now - sound > self._timing.stall or now - moved > self._timing.stall:
@@ -177,13 +174,22 @@ class Keeper:
             if self._suspected:
                 self._suspected = False
                 if not await self._thinks(session):
-                    self.fault = FleetError("F216", "the server answered /health, but no longer wrote, and was killed")
-                    return
+                    if not await self._moves(session):
+                        self.fault = FleetError("F216", "the server answered /health, but no longer wrote, and was killed")
+                        return
+                    moved = time.monotonic()  # it writes for others: our one token had to wait
             process.trim(self.log)
             self._wake.clear()
             waiting = asyncio.create_task(self._wake.wait())
             await asyncio.wait({ended, waiting}, timeout=self._timing.poll, return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
+
+    async def _moves(self, session: aiohttp.ClientSession) -> bool:
+        """Reads the load; says whether the server has worked since it was last read."""
+        before = self.load.progress
+        if (text := await self._get(session, "/metrics")) is not None:
+            self.load = metrics.read(text.decode("utf-8", "replace"))
+        return self.load.progress != before
 
     async def _thinks(self, session: aiohttp.ClientSession) -> bool:
         """Whether the server still writes a token: healthy servers can be dead inside."""

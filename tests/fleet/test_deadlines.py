@@ -39,8 +39,11 @@ async def done(fleet: Fleet) -> list[str | None]:
     return [event.error for event in run.log if isinstance(event, AttemptFinished)]
 
 
-async def test_a_server_that_hangs_is_known_by_the_timeouts_of_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "HURRIED", 0.1)
+@pytest.mark.parametrize(("hurried", "told"), [(0.1, 2), (5.0, 0)])
+async def test_a_server_that_hangs_is_known_by_the_timeouts_of_nodes_that_had_some_time(
+    hurried: float, told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "HURRIED", hurried)
     suspected: list[str] = []
 
     async def suspect(server: str) -> None:
@@ -49,9 +52,9 @@ async def test_a_server_that_hangs_is_known_by_the_timeouts_of_nodes(monkeypatch
     async with raw_server(lambda visit: visit.gone()) as server, opened(endpoints(server.url)) as fleet:
         monkeypatch.setattr(fleet._addresses, "suspect", suspect)
         errors = await done(fleet)
-        assert fleet._sender.lines["s0"].failures == 2, "five leave it alone"
+        assert fleet._sender.lines["s0"].failures == told, "five leave it alone"
     assert errors == ["F205"] * 2
-    assert suspected == ["s0"] * 2
+    assert suspected == ["s0"] * told
 
 
 async def test_a_server_that_starts_for_too_long_is_told_of(

@@ -109,6 +109,36 @@ async def test_a_server_that_lives_and_does_nothing_is_killed_and_started_again(
     assert server["restarts"] == 1
 
 
+@pytest.mark.parametrize(("works", "killed"), [(False, True), (True, False)])
+async def test_a_server_that_works_for_others_is_not_killed_where_the_keepers_own_token_does_not_come(
+    works: bool, killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, probed = 7, asyncio.Event()
+
+    async def get(session: Any, path: str) -> bytes:
+        return f'vllm:num_requests_running{{engine="0"}} 3\nvllm:generation_tokens_total{{engine="0"}} {tokens}\n'.encode()
+
+    async def thinks(session: Any) -> bool:
+        nonlocal tokens
+        tokens += works
+        probed.set()
+        return False
+
+    keeper = Keeper("m", local_config("m").local["m"], lambda *_: Launch((), {}, "", 0), tmp_path, Timing(poll=0.01), asyncio.Lock())
+    monkeypatch.setattr(keeper, "_get", get)
+    monkeypatch.setattr(keeper, "_thinks", thinks)
+    keeper.suspect()
+    ended: asyncio.Task[int] = asyncio.create_task(asyncio.sleep(60, 0))
+    async with aiohttp.ClientSession() as session:
+        watching = asyncio.create_task(keeper._watch(session, ended))
+        await probed.wait()
+        await asyncio.wait({watching}, timeout=0.2)
+        assert (watching.done(), keeper.fault is not None) == (killed, killed)
+        keeper.stop()
+        await watching
+    ended.cancel()
+
+
 async def test_a_server_that_cannot_start_is_given_up_with_its_last_words(folders: Folders, supervisions: Supervisions) -> None:
     with pytest.raises(FleetError) as caught:
         await started(local_config("broken"), folders, supervisions)
