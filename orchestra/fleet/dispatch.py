@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -241,7 +241,7 @@ class Fleet:
         now, left, once = self._clock.monotonic, choice.servers, len(choice.servers) > 1
         patient = now() + self.config.patience  # with those of ours that restart
         told: tuple[str, Fault] | None = None
-        tries = 0
+        tries = sends = 0
         while True:
             pauses: dict[str, float] = {}
             for name in self._ordered(left, choice.card, call):
@@ -250,8 +250,9 @@ class Fleet:
                     pauses[name] = wait  # it has said when to come again
                     continue
                 result = await self._request(name, call, choice.card, deadline - now(), on_text, once)
+                sends += not (isinstance(result, Fault) and result.code == "F216")  # then there was no address to send it to
                 if isinstance(result, Completion) or result.seen or result.code in OF_THE_CALL or now() >= deadline:
-                    return name, result
+                    return name, _counted(result, sends)
                 if told is None or result.retryable or not told[1].retryable:
                     told = name, result
                 if not once or (result.code == "F216" and now() >= patient):
@@ -260,7 +261,7 @@ class Fleet:
                     pauses[name] = pause
             left, tries = tuple(pauses), tries + 1
             if told is not None and now() + min(pauses.values(), default=inf) >= deadline:
-                return told
+                return told[0], _counted(told[1], sends)
             await self._clock.sleep(min(pauses.values()))
 
     def _spent(self, fault: Fault, call: Call, server: str, seconds: float) -> Usage:
@@ -344,6 +345,15 @@ def _sampling(own: Mapping[str, Any], sample: int) -> Mapping[str, Any]:
 
 def _messages(prompt: Prompt) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.content} for message in prompt.messages]
+
+
+def _counted(result: Completion | Fault, sends: int) -> Completion | Fault:
+    """What came of a request that was sent so often to several servers; where there is one, its sender has counted."""
+    if sends <= 1:
+        return result
+    if isinstance(result, Fault):
+        return replace(result, reason=f"{result.reason}, sent {sends} times")
+    return msgspec.structs.replace(result, usage=msgspec.structs.replace(result.usage, resends=sends - 1))
 
 
 async def _ended(*tasks: asyncio.Task[Any]) -> None:

@@ -67,6 +67,7 @@ async def test_where_all_are_busy_each_is_asked_when_it_said() -> None:
         done = await only(fleet, call("writer", timeout=60))
     assert isinstance(done, Done)
     assert asked == [("s0", 0), ("s1", 0), ("s1", 3), ("s1", 6)]
+    assert done.usage.resends == 3
 
 
 async def test_a_busy_server_is_waited_for_where_the_other_is_away() -> None:
@@ -94,6 +95,7 @@ async def test_where_all_stay_busy_the_call_ends_in_time_and_may_be_tried_again(
     assert (refused.code, refused.retryable, refused.server) == ("F204", True, "s0")
     assert 5 < slept < 20
     assert (len(one.visits) < 12, len(two.visits)) == (True, 1)
+    assert refused.reason.endswith(f", sent {len(one.visits) + 1} times")
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "404 Not Found", "302 Found"])
