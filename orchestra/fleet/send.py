@@ -31,6 +31,9 @@ REFUSALS = 6
 """Resends to a stranger's server that cannot be reached: about twelve seconds. One of ours comes back: its supervisor sees to that,
 and `patience` bounds the wait."""
 
+ROOTED = ("vllm", "ollama", "llamacpp")
+"""Dialects of servers that listen under `/v1`, whatever stands before it."""
+
 
 class Addresses(Protocol):
     """Where the fleet's own servers listen; they move when they restart."""
@@ -161,12 +164,13 @@ class Sender:
     ) -> Answer | Fault:
         """One try: an address, a place in line, an exchange."""
         headers: Mapping[str, str] = NO_HEADERS
+        asked = request
         if isinstance(target, LocalServer):
             root = await self._addresses.root(server, min(deadline - self._clock.monotonic(), patience))
             if isinstance(root, Fault):
                 return root
         else:
-            root, request = target.endpoint.removesuffix("/v1"), _placed(target.endpoint, request)
+            root, request = target.endpoint.removesuffix("/v1"), _placed(target, asked)
             if target.api_key:
                 try:
                     headers = {"Authorization": f"Bearer {secret(target.api_key)}"}
@@ -183,6 +187,8 @@ class Sender:
             gate.leave(request.turn, good=isinstance(result, Answer), busy=isinstance(result, Fault) and result.busy)
         if isinstance(result, Fault) and result.lost:
             self._addresses.lost(server, root)
+        if isinstance(result, Fault) and result.code == "F212" and isinstance(target, Endpoint) and request is not asked:
+            return replace(result, hint=f"{result.hint}, or write {target.endpoint}/v1 under `endpoint:`, if that is its path")
         return result
 
     async def _let_in(self, gate: Gate, turn: Turn, deadline: float) -> bool:
@@ -207,9 +213,13 @@ class Sender:
                 line.busy(self._clock.monotonic(), min(result.retry_after or 0.0, self.config.limits.retry_after_seconds))
 
 
-def _placed(endpoint: str, request: Request) -> Request:
-    """A request as it is sent to an endpoint: one whose address has a path of its own, such as `/api/v3`, has no `/v1` beside it."""
-    if endpoint.endswith("/v1") or not request.path.startswith("/v1/") or not urlsplit(endpoint).path:
+def _placed(target: Endpoint, request: Request) -> Request:
+    """A request as it is sent to an endpoint: one whose address has a path of its own, such as `/api/v3`, has no `/v1` beside it.
+
+    Servers whose paths are known have `/v1` under any path, which is a proxy's.
+    """
+    endpoint = target.endpoint
+    if target.dialect in ROOTED or endpoint.endswith("/v1") or not request.path.startswith("/v1/") or not urlsplit(endpoint).path:
         return request
     return msgspec.structs.replace(request, path=request.path.removeprefix("/v1"))
 

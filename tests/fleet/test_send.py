@@ -299,23 +299,36 @@ async def test_the_key_is_read_when_it_is_sent_and_appears_nowhere_else(monkeypa
 
 
 @pytest.mark.parametrize(
-    ("path", "asked"),
+    ("dialect", "path", "asked"),
     [
-        ("", "/v1/chat/completions"),
-        ("/v1", "/v1/chat/completions"),
-        ("/openai/v1", "/openai/v1/chat/completions"),
-        ("/api/v3", "/api/v3/chat/completions"),
-        ("/v1beta/openai/", "/v1beta/openai/chat/completions"),
+        ("openai", "", "/v1/chat/completions"),
+        ("openai", "/v1", "/v1/chat/completions"),
+        ("openai", "/openai/v1", "/openai/v1/chat/completions"),
+        ("openai", "/api/v3", "/api/v3/chat/completions"),
+        ("openai", "/v1beta/openai/", "/v1beta/openai/chat/completions"),
+        ("vllm", "/proxy", "/proxy/v1/chat/completions"),
+        ("ollama", "/proxy/", "/proxy/v1/chat/completions"),
+        ("llamacpp", "/proxy/v1", "/proxy/v1/chat/completions"),
     ],
 )
-async def test_an_address_with_a_path_of_its_own_is_used_as_it_is_written(path: str, asked: str) -> None:
+async def test_an_address_with_a_path_of_its_own_is_used_as_it_is_written(dialect: Any, path: str, asked: str) -> None:
     async with raw_server(answers(chat_answer("yes"))) as server:
-        far = Endpoint(endpoint=server.url + path, model="m", label="restricted")
+        far = Endpoint(endpoint=server.url + path, model="m", label="restricted", dialect=dialect)
         config = endpoints(server.url).model_copy(update={"servers": {"s0": far}})
         async with sending(config) as (sender, _):
             result = await Client(sender).chat("s0", CHAT, seconds=30)
     assert isinstance(result, Completion)
     assert server.visits[0].head.startswith(f"POST {asked} HTTP/1.1")
+
+
+@pytest.mark.parametrize(("path", "told"), [("/proxy", True), ("", False)])
+async def test_who_is_not_found_under_a_path_of_its_own_is_told_of_the_other_one(path: str, told: bool) -> None:
+    async with raw_server(answers(b"", "404 Not Found")) as server:
+        far = Endpoint(endpoint=server.url + path, model="m", label="restricted")
+        async with sending(endpoints(server.url).model_copy(update={"servers": {"s0": far}})) as (sender, _):
+            result = await Client(sender).chat("s0", CHAT, seconds=30)
+    assert isinstance(result, Fault)
+    assert (result.code, f"write {server.url}/proxy/v1 under" in result.hint) == ("F212", told)
 
 
 async def test_a_key_that_is_not_there_sends_nothing() -> None:
