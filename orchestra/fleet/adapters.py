@@ -100,13 +100,18 @@ def kept(folder: Path, mark: str, store: Path) -> Path:
     return place
 
 
-def stamp(folder: Path) -> Stamp | None:
-    """Of an adapter's weights, and of how they are scaled and where they sit; None where one of them is not there."""
+def files(folder: Path) -> tuple[str, str]:
+    """An adapter's weights, and how they are scaled and where they sit: as strings, for each call asks for their stamp."""
+    return str(folder / WEIGHTS), str(folder / CONFIG)
+
+
+def stamp(files: tuple[str, str]) -> Stamp | None:
+    """Of an adapter's two files; None where one of them is not there."""
     try:
-        found = [(folder / name).stat() for name in (WEIGHTS, CONFIG)]
+        weights, config = os.stat(files[0]), os.stat(files[1])
     except OSError:
         return None
-    return tuple((file.st_mtime_ns, file.st_ino, file.st_size) for file in found)
+    return (weights.st_mtime_ns, weights.st_ino, weights.st_size), (config.st_mtime_ns, config.st_ino, config.st_size)
 
 
 def check_slots(config: FleetConfig, cards: Iterable[Card]) -> None:
@@ -131,7 +136,7 @@ def check_slots(config: FleetConfig, cards: Iterable[Card]) -> None:
 class _Known:
     """An adapter that was read, and from where."""
 
-    source: Path
+    files: tuple[str, str]
     stamp: Stamp | None
     adapter: Adapter
 
@@ -168,7 +173,7 @@ class Residency:
         if not isinstance(target, LocalServer):
             return card.adapter  # an endpoint has it under that name, or answers that it has not
         known = self._read.get((server, card.digest))
-        if known is not None and known.adapter.name in self._loaded.get(server, ()) and known.stamp == stamp(known.source):
+        if known is not None and known.adapter.name in self._loaded.get(server, ()) and known.stamp == stamp(known.files):
             return known.adapter.name
         async with self._locks.setdefault(server, asyncio.Lock()):
             try:
@@ -184,10 +189,10 @@ class Residency:
     async def _current(self, server: str, card: Card, target: LocalServer) -> Adapter:
         """The adapter as its files are now. Raises `FleetError`."""
         known = self._read.get((server, card.digest))
-        if known is None or known.stamp != stamp(known.source):
-            source = find(card, target)
-            mark = stamp(source)  # before the files are read: a change meanwhile is seen at the next call
-            known = self._read[server, card.digest] = _Known(source, mark, await asyncio.to_thread(read, card, target, self._store))
+        if known is None or known.stamp != stamp(known.files):
+            found = files(find(card, target))
+            mark = stamp(found)  # before the files are read: a change meanwhile is seen at the next call
+            known = self._read[server, card.digest] = _Known(found, mark, await asyncio.to_thread(read, card, target, self._store))
         return known.adapter
 
     async def _give_up(self, server: str, name: str) -> None:

@@ -23,7 +23,7 @@ SETTINGS = frozenset({"model", "device", "dtype", "quantization", "kv_cache_dtyp
 class _Known:
     """The mark of an adapter that was read, and from where."""
 
-    source: Path
+    files: tuple[str, str]
     stamp: adapters.Stamp | None
     mark: str
 
@@ -71,12 +71,12 @@ class Marks:
         if card.adapter is None:
             return "none"
         known = self._adapters.get((name, card.digest))
-        if known is None or known.stamp != adapters.stamp(known.source):
+        if known is None or known.stamp != adapters.stamp(known.files):
             try:
-                folder = adapters.find(card, target)
-                stamp = adapters.stamp(folder)  # before the files are read: a change meanwhile is seen at the next call
-                files = [sha256(folder / file) for file in (adapters.WEIGHTS, adapters.CONFIG)]
+                files = adapters.files(adapters.find(card, target))
+                stamp = adapters.stamp(files)  # before the files are read: a change meanwhile is seen at the next call
+                read = [sha256(Path(file)) for file in files]
             except (FleetError, OSError):
                 return ""
-            known = self._adapters[name, card.digest] = _Known(folder, stamp, digest(canonical(files)))
+            known = self._adapters[name, card.digest] = _Known(files, stamp, digest(canonical(read)))
         return known.mark
