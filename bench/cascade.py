@@ -138,7 +138,9 @@ def voted(card: Card, sheets: Sequence[Sheet]) -> Any:
 def tiers_of(one: Set, card: Card, test: Test, out: Path, ensemble: Card | None = None) -> tuple[Sequence[Question], list[Tier]]:
     """The rows that all tiers have answered, and what each of them made of them."""
     votes = [f"sample{number}" for number in range(1, VOTES + 1)]
-    titles = {"untuned": BASE, "adapter": ADAPTER} | ({} if ensemble is None else {"ensemble": f"`{ensemble.name}`, which asks it and another"})
+    titles = {"untuned": BASE, "adapter": ADAPTER}
+    if ensemble is not None:
+        titles["ensemble"] = f"`{ensemble.name}`, which asks it and another"
     files = {name: read(out / f"{one.name}.{name}.jsonl") for name in (*titles, *votes)}
     alone = {name: read(out / f"{one.name}.{name}.alone.jsonl") for name in ALONE}
     judge = rightness(card, one.evaluation)

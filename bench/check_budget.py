@@ -2,11 +2,11 @@
 
     python -m bench.check_budget --data FOLDER [--minutes 20] [--offline] [--docs FOLDER]
 
-Asks the reader and the calculator that are language models the rows of the dev parts of XQuAD (en) and SVAMP; then others: `table_reader`
-and `deductive_calculator` the same, blindly, `entailment` whether the passage supports the answer, the calculator three times more. The answers lie in the user's cache, and are
-asked for once. Then runs are drawn: rows by chance on the nodes of a workflow; the values come one after the other, each with its agent's
-own confidence, and a check takes the tokens that it took. Both rules spend from the same budget: `first` asks as long as something is left,
-`worth` asks what `orchestra.verify.allotment` admits.
+Asks the reader and the calculator that are language models the rows of the dev parts of XQuAD (en) and SVAMP; then others:
+`table_reader` and `deductive_calculator` the same, blindly, `entailment` whether the passage supports the answer, the calculator three
+times more. The answers lie in the user's cache, and are asked for once. Then runs are drawn: rows by chance on the nodes of a workflow;
+the values come one after the other, each with its agent's own confidence, and a check takes the tokens that it took.
+Both rules spend from the same budget: `first` asks as long as something is left, `worth` asks what `orchestra.verify.allotment` admits.
 """
 
 from __future__ import annotations
