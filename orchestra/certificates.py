@@ -47,6 +47,7 @@ CHECKED_BY = (
     "values/arithmetic.py",
     "values/digits.py",
     "values/fields.py",
+    "values/formats.py",
     "values/validator.py",
     "values/words.py",
 )

@@ -81,8 +81,9 @@ def points(card: Card) -> bool:
 
 
 def windows(pair: Pair, tokens: int, overlap: int) -> Iterator[Window]:
-    """The windows of a question and a passage. Of a long question the beginning counts."""
-    head = pair.head if len(pair.head) <= MAX_QUESTION else [*pair.head[: MAX_QUESTION - 2], *pair.head[-2:]]
+    """The windows of a question and a passage. Of a long question the beginning counts, in half of a window at most."""
+    most = min(MAX_QUESTION, tokens // 2)
+    head = pair.head if len(pair.head) <= most else [*pair.head[: most - 2], *pair.head[-2:]]
     room = tokens - len(head) - len(pair.tail)
     for start in range(0, max(1, len(pair.body) - overlap), max(1, room - overlap)):
         piece = slice(start, start + room)

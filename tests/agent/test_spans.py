@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 np = pytest.importorskip("numpy")
@@ -197,6 +197,7 @@ def test_an_answer_has_all_of_the_words_that_it_has_a_part_of(encoder: Encoder, 
 
 
 @given(st.text(max_size=200), st.text(max_size=400))
+@example("0:0:0:0:0:0:0:0:0:0:0:0:0:0:0", "0:0:0:0:0:0:0:0:0:0:0:0:0:0:\xa10\xa7")
 def test_an_answer_is_words_of_the_passage(question: str, passage: str) -> None:
     made = reader(_ENCODER)
     output, sure = made.predict({"question": question, "context": passage})
