@@ -272,3 +272,14 @@ async def test_a_file_asks_the_agent_that_has_the_name_now(tmp_path: Path) -> No
             assert (await orchestra.run(one, text="a")).value == one.card.digest
             assert (await orchestra.run(orchestra.find("told"), text="a")).value == one.card.digest
         assert orchestra.program(orchestra.find("told")) is orchestra.program(orchestra.find("told"))
+
+
+async def test_a_file_calls_the_workflow_that_has_the_name_now(tmp_path: Path) -> None:
+    (tmp_path / "workflows").mkdir()
+    (tmp_path / "workflows" / "calling.yaml").write_text(
+        "schema: orchestra/v1\nname: calling\ninput: {n: int}\noutput: ${found}\nnodes:\n  found: {call: helper, with: {n: '${input.n}'}}\n"
+    )
+    async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), fleet="none") as orchestra:
+        for factor in (1, 100):
+            assert (await orchestra.run(helping(factor), n=5)).value == 5 * factor
+            assert (await orchestra.run(orchestra.find("calling"), n=5)).value == 5 * factor
