@@ -1,6 +1,6 @@
 """The data set that the members of the agent `calculator` are trained on, made of the training part of GSM8K and of stories of its own.
 
-    python -m bench.calculator_data --data FOLDER/gsm8k --out FOLDER [--steps 2] [--last 2500] [--stories 12000]
+    python -m bench.calculator_data --data FOLDER/gsm8k --out FOLDER [--steps 2] [--last 2500] [--stories 12000] [--draws 1]
 
 GSM8K (Cobbe et al. 2021, https://arxiv.org/abs/2110.14168), `github.com/openai/grade-school-math`, MIT. How rows are made, all of it
 deterministic:
@@ -9,9 +9,9 @@ deterministic:
   has another value than the answer, is long, or has numbers that neither the problem tells nor everybody knows (`bench.gsm8k.KNOWN`) are
   left out.
 - *last*: the last step of a longer solution: what the steps before it found is told, and the problem's own question is asked.
-- *drawn*: *asked* with other numbers.
+- *drawn*: *asked* with other numbers, `--draws` times.
 - *stories*: `bench.calculator_stories`, the templates of this repository.
-- *written*: `bench/written/problems` (`bench.written_rows`), as they are; *renumbered*: these with other numbers.
+- *written*: `bench/written/problems` (`bench.written_rows`), as they are; *renumbered*: these with other numbers, as often.
 
 Rows are split by problem, template and written story. SVAMP, on which the agent is evaluated too, is not read.
 """
@@ -48,7 +48,7 @@ def row(kind: str, group: str, question: str, expression: str) -> Row:
     return Row(f"{kind}-{mark}", {"question": " ".join(question.split())}, {"expression": expression}, group)
 
 
-def data_set(folder: Path, steps: int, most_last: int, most_stories: int) -> DataSet:
+def data_set(folder: Path, steps: int, most_last: int, most_stories: int, draws: int) -> DataSet:
     """The data set. The tune part has problems and templates of which nothing is trained on."""
     source = folder / "train.jsonl"
     read = [json.loads(line) for line in source.read_text("utf-8").split("\n") if line]  # problems have line breaks of Unicode in them
@@ -58,13 +58,17 @@ def data_set(folder: Path, steps: int, most_last: int, most_stories: int) -> Dat
     ends = list(lasts(read))
     ends = chance.sample(ends, min(most_last, len(ends)))
     ours, origin = written("problems")
+    others = list(renumbered(ours, chance))
+    for _ in range(1, draws):
+        more += [(name, other) for name, one in problems if (other := drawn(one, chance)) is not None]
+        others += renumbered(ours, chance)
     kinds: dict[str, list[Row]] = {
         "asked": [row("asked", name, one.question, one.expression) for name, one in problems],
         "last": [row("last", name, one.question, one.expression) for name, one in ends],
         "drawn": [row("drawn", name, one.question, one.expression) for name, one in more],
         "stories": [row("story", group, one.question, one.expression) for group, one in stories(most_stories, SEED)],
         "written": ours,
-        "renumbered": list(renumbered(ours, chance)),
+        "renumbered": others,
     }
     return _put_together(kinds, digest(source.read_bytes()), origin)
 
@@ -105,8 +109,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="steps of a problem of GSM8K at most")
     parser.add_argument("--last", type=int, default=2500, help="rows of the kind last")
     parser.add_argument("--stories", type=int, default=12000, help="rows of the kind stories")
+    parser.add_argument("--draws", type=int, default=1, help="how often a problem is told with other numbers")
     given = parser.parse_args()
-    write(data_set(given.data, given.steps, given.last, given.stories), given.out)
+    write(data_set(given.data, given.steps, given.last, given.stories, given.draws), given.out)
 
 
 if __name__ == "__main__":
