@@ -15,6 +15,7 @@ from orchestra.values.schema import ANY, Schema, bundled, mapped, nullable
 from orchestra.values.types import Validator, parse_type
 from orchestra.workflow import modifiers
 from orchestra.workflow.drafts import Draft, Names
+from orchestra.workflow.evaluation import Listing
 from orchestra.workflow.findings import Enough, Findings
 from orchestra.workflow.nodes import AgentNode, AnyNode, Block, CallNode, Defaults, FirstOfNode, Graph, LoopNode, PlanNode, ToolNode
 from orchestra.workflow.ordering import Uses, names_in, ordered, uses
@@ -274,17 +275,18 @@ class Compiler:
             place = self.findings.at(*path)
             hint = 'output: ${node}, or a mapping: {answer: "${node}"}'
             self.findings.fault("L121", "the output refers to nothing", place, hint=hint)
-        elif isinstance(output, list | tuple):
-            hint = "output: ${[a, b]}, or a mapping of references"
-            self.findings.fault("L121", "the output is a reference, or a mapping of references", self.findings.at(*path), hint=hint)
         return made
 
     def _output_schema(self, output: Expression) -> Schema:
         """The type of an output; a part that may be skipped or withheld may be null."""
+        if isinstance(output, Listing):
+            return output.of([self._part_schema(item) for item in output.items])
         if output.parts is None:
             return output.schema
-        parts = {key: part.schema if self.surely(part.references) else nullable(part.schema) for key, part in output.parts.items()}
-        return bundled({"title": "output", **_record(parts)})
+        return bundled({"title": "output", **_record({key: self._part_schema(part) for key, part in output.parts.items()})})
+
+    def _part_schema(self, part: Expression) -> Schema:
+        return part.schema if self.surely(part.references) else nullable(part.schema)
 
     def surely(self, names: frozenset[str]) -> bool:
         """Whether all of these have a value, failures apart."""

@@ -20,7 +20,7 @@ _MEANINGS = {
     "description": "What it is for, for people and for the router.",
     "input": "Names and types: `{question: str, documents: 'list[Document]'}`.",
     "types": "Records of this workflow, by name: JSON Schemas.",
-    "output": "What the run gives: a reference such as `${answer}`, or a mapping of references.",
+    "output": "What the run gives: a reference such as `${answer}`, or a list or a mapping of references.",
     "budget": "Limits of a run: `{tokens: 20000, seconds: 60, calls: 100, money: 0.5}`.",
     "defaults": "`retry` and `timeout` for the nodes that state none of their own.",
     "label": "Where the inputs may go.",

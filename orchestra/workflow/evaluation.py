@@ -6,7 +6,7 @@ Paths are followed in Python, for they are most of what workflows say; other ref
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -237,6 +237,11 @@ class Listing(Single, msgspec.Struct, frozen=True, gc=False):
     items: tuple[Expression, ...]
     references: frozenset[str]
     schema: Schema
+
+    @staticmethod
+    def of(schemas: Sequence[Schema]) -> Schema:
+        """The type of a list of values of these types, in this order."""
+        return bundled({"type": "array", "prefixItems": list(schemas), "minItems": len(schemas), "maxItems": len(schemas)})
 
     def evaluate(self, bindings: Mapping[str, Any]) -> list[Any]:
         return [item.evaluate(bindings) for item in self.items]

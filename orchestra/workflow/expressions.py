@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from orchestra.errors import InputError, InputErrors, OrchestraError, Place
-from orchestra.values.schema import ANY, MAPPED, Schema, branches, bundled, is_mapped, show
+from orchestra.values.schema import ANY, MAPPED, Schema, branches, is_mapped, show
 from orchestra.workflow import cel
 from orchestra.workflow.celtext import Writer, hoistable
 from orchestra.workflow.checking import MOMENT, STR, Checker, Fault, kinds, mapped_fault, path_of
@@ -75,9 +75,7 @@ def _template(value: Any, types: Mapping[str, Schema], place_of: PlaceOf, steps:
         listed = tuple(_parts(enumerate(value), types, place_of, steps).values())
         if all(isinstance(part, Constant) for part in listed):
             return constant([part.evaluate({}) for part in listed])
-        schemas = [part.schema for part in listed]
-        size = len(schemas)
-        return Listing(listed, _references(listed), bundled({"type": "array", "prefixItems": schemas, "minItems": size, "maxItems": size}))
+        return Listing(listed, _references(listed), Listing.of([part.schema for part in listed]))
     return constant(value)
 
 

@@ -213,7 +213,7 @@ def current(what: str) -> Scope:
         raise mistakes.mistake(
             "W001",
             f"{what} is called outside a workflow",
-            hint="call it in a function under @workflow()",
+            hint="call it in a function under @workflow",
             why="it describes a part of a workflow; there is nothing to run yet",
         )
     return scope

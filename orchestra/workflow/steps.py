@@ -409,12 +409,19 @@ else:
         return declare if function is None else declare(function)
 
 
+@overload
+def workflow(function: Callable[P, T], /) -> Workflow[P, T]: ...
+@overload
 def workflow(
     *, budget: Budget | None = None, label: Label | None = None, defaults: Defaults | None = None, name: str = ""
-) -> WorkflowDecorator:
-    """Makes a workflow of a function, which is run once, with placeholders, when its graph is first asked for.
+) -> WorkflowDecorator: ...
+def workflow(
+    function: Any = None, /, *, budget: Budget | None = None, label: Label | None = None, defaults: Defaults | None = None, name: str = ""
+) -> Any:
+    """Makes a workflow of a function, which is run once, with placeholders, when its graph is first asked for: `@workflow`, or
+    `@workflow(budget=Budget(tokens=2_000))`.
 
-    Its docstring's first paragraph is the description. Raises `InputError` W017 for a function without types.
+    Its docstring's first paragraph is the description. Raises `InputError` W017 for a function without types, and for what is no function.
     """
 
     def declare(function: Callable[..., Any]) -> Any:
@@ -438,4 +445,7 @@ def workflow(
         made.function, made.budget, made.label, made.defaults = function, budget, label, defaults
         return made
 
-    return cast(WorkflowDecorator, declare)
+    if function is not None and not inspect.isroutine(function):
+        hint = "@workflow above a function with types, or @workflow(name=..., budget=...)"
+        raise mistakes.mistake("W017", f"a workflow is made of a function, not of {type(function).__name__}", hint=hint)
+    return declare if function is None else declare(function)

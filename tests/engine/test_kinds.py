@@ -112,6 +112,10 @@ nodes:
   b: {tool: shout, with: {text: y}}
 """
     assert play(text, {"go": False}).outcome == Value({"x": None, "y": "Y"})
+    listed = text.replace('{x: "${a}", y: "${b}"}', '["${a}", "${b}", {z: "${b}"}]')
+    assert play(listed, {"go": False}).outcome == Value([None, "Y", {"z": "Y"}])
+    assert play(listed, {"go": True}).outcome == Value(["X", "Y", {"z": "Y"}])
+    assert isinstance(play(listed.replace(', "${b}", {z: "${b}"}', ""), {"go": False}).outcome, Skipped)
 
 
 def test_a_fallback_stands_in_for_a_failure() -> None:

@@ -193,6 +193,22 @@ def test_a_workflow_is_a_plain_function_with_a_plain_name() -> None:
     assert "coroutine" in declared(lambda: workflow()(waits)).message
     assert declared(lambda: workflow()(Upper)).hint == "@workflow(name='lower_case_name')"
     assert workflow(name="lower")(Upper).name == "lower"
+    name: Any = "lower"
+    assert "not of str" in declared(lambda: workflow(name)).message
+
+
+def test_a_workflow_needs_no_parentheses() -> None:
+    @workflow
+    def flow(question: str) -> Answer:
+        """Solves it."""
+        return calculator(question=question)
+
+    @workflow()
+    def other(question: str) -> Answer:
+        """Solves it."""
+        return calculator(question=question)
+
+    assert flow.graph == other.graph.model_copy(update={"name": "flow"})
 
 
 def _secret(value: SecretStr) -> Answer:

@@ -26,6 +26,7 @@ from orchestra import (
     when,
     workflow,
 )
+from orchestra.values.schema import show
 from orchestra.workflow.nodes import Block, CallNode
 from tests.workflow.ensemble import calculator, cite, compiled, graph_of, reader
 
@@ -66,6 +67,16 @@ def test_null_as_a_fallback_is_written_as_a_reference() -> None:
     fallback = compiled(flow).nodes[0].fallback
     assert fallback is not None
     assert fallback.evaluate({}) is None
+
+
+def test_a_workflow_may_return_a_list_of_what_its_steps_give() -> None:
+    @workflow
+    def flow(text: str) -> list[str]:
+        first = found(text=text)
+        return [info(text=text).name, or_else(first, "nothing")]
+
+    assert flow.graph.output == ["${info.name}", '${first != null ? first : "nothing"}']
+    assert [show(part) for part in compiled(flow).output_schema["prefixItems"]] == ["str", "str"]
 
 
 class Tree(BaseModel):

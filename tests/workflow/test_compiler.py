@@ -123,6 +123,18 @@ def test_types_flow_from_node_to_node() -> None:
     assert {name: show(part) for name, part in properties.items()} == {"n": "int", "said": "str", "maybe": "str | null"}
 
 
+def test_the_parts_of_an_output_that_is_a_list_have_types() -> None:
+    text = """
+input: {go: bool}
+output: ["${a}", 7, {more: "${b}"}]
+nodes:
+  a: {tool: shout, when: "${input.go}", with: {text: x}}
+  b: {tool: shout, with: {text: y}}
+"""
+    first, second, third = compiled(text).output_schema["prefixItems"]
+    assert (show(first), show(second), show(third["properties"]["more"])) == ("str | null", "Literal[7]", "str")
+
+
 def test_inputs_have_types_and_defaults() -> None:
     inputs = compiled(SAMPLES[1]).inputs
     assert [(name, show(one.schema), one.required, one.default) for name, one in inputs.items()] == [

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.proposals import Enter, Proposal
 from orchestra.engine.state import Scope, State, Unit
 from orchestra.errors import OrchestraError
 from orchestra.values.outcome import Evidence, Failed, Outcome, Skipped, Value, blamed
 from orchestra.workflow import alternatives
+from orchestra.workflow.evaluation import Listing
+from orchestra.workflow.program import Expression
 
 
 def enter(unit: Unit) -> Proposal:
@@ -41,8 +46,8 @@ def inside(unit: Unit) -> Scope:
 def result(scope: Scope) -> Outcome:
     """What a scope gives: its output, once all its nodes have an outcome.
 
-    An output that is one reference takes the outcome of what it refers to. An output of several named parts has null for
-    a part that was skipped or withheld; it fails if a part failed, and is no value if no part is one.
+    An output that is one reference takes the outcome of what it refers to. An output of several parts, named or listed, has null
+    for a part that was skipped or withheld; it fails if a part failed, and is no value if no part is one.
     """
     if scope.program.one_of:
         return _one_of(scope)
@@ -53,11 +58,13 @@ def result(scope: Scope) -> Outcome:
     failure = next((outcome for outcome in missing.values() if isinstance(outcome, Failed)), None)
     if failure is not None:
         return failure
-    parts = getattr(output, "parts", None)
-    given = {} if parts is None else {key: part for key, part in parts.items() if not part.references & missing.keys()}
-    if parts is None or not given:
+    listed = output.items if isinstance(output, Listing) else None
+    parts: Mapping[Any, Expression] = output.parts or {} if listed is None else dict(enumerate(listed))
+    given = {key for key, part in parts.items() if not part.references & missing.keys()}
+    if not given:
         return next(iter(missing.values()))
-    return Value({key: given[key].evaluate(scope.bindings) if key in given else None for key in parts}, *_support(scope, output.references))
+    found = {key: part.evaluate(scope.bindings) if key in given else None for key, part in parts.items()}
+    return Value(found if listed is None else list(found.values()), *_support(scope, output.references))
 
 
 def _one_of(scope: Scope) -> Outcome:

@@ -119,6 +119,14 @@ def one_of_several(question: str, context: str) -> Reading | list[Reading] | Non
     return other
 
 
+@workflow
+def both(question: str, context: str) -> list[Reading]:
+    return [reader(question=question, context=context), reader(question=question, context="")]
+
+
+assert_type(both(question="", context=""), list[Reading])
+
+
 @workflow(budget=Budget(tokens=20_000, seconds=60))
 def answer_from_documents(question: str, documents: Sequence[Document]) -> Answer:
     """The sample of the design."""
