@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
+import sys
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,6 +18,25 @@ from orchestra.errors import InputError, InputErrors, OrchestraError, Place
 from orchestra.events import NOTHING, Usage
 from orchestra.values.json import MAX_BYTES, NotStrictJSON, parse_untrusted
 from orchestra.values.outcome import Evidence
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _hold(descriptor: int) -> None:
+        """Raises `OSError` where the file is somebody else's. Windows locks bytes: one far behind the end."""
+        os.lseek(descriptor, 1 << 30, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _hold(descriptor: int) -> None:
+        """Raises `OSError` where the file is somebody else's; closing it lets go."""
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+"""What file systems say that have no locks."""
 
 MAX_ERRORS = 20
 """Faults of a file that are told at once."""
@@ -104,8 +125,10 @@ def _row(path: Path, number: int, raw: bytes) -> Row:
 class Results:
     """The output file. What stands in it already is kept; a last line that a crash tore is taken away.
 
-    Raises `InputError` C022 where the file has other things than results of rows in `ids`, before it is touched, C014 where
-    it cannot be read, and `OrchestraError` C023 where it cannot be written.
+    It belongs to one batch at a time, which holds it until `close`: two would do every row twice.
+
+    Raises `InputError` C022 where the file has other things than results of rows in `ids`, each once, before it is touched, C014
+    where it cannot be read, and `OrchestraError` C023 where it cannot be written, or another batch has it.
     """
 
     def __init__(self, path: Path, ids: Collection[str]) -> None:
@@ -113,25 +136,44 @@ class Results:
         self.done: set[str] = set()
         self._ids = ids
         self.repaired = False
-        end = self._take_up()
+        with _begun(path):
+            pass
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab")
-            self.repaired = self._file.tell() > end
-            self._file.truncate(end)
+            self._file = path.open("a+b")
         except OSError as error:
             raise _unwritable(path, error) from error
+        try:
+            self._begin()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _begin(self) -> None:
+        """Holds the file, and only then looks at what stands in it: the last line may be one that another batch is writing."""
+        try:
+            _hold(self._file.fileno())
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                hint = "wait until it has ended, or name another file with --output"
+                raise OrchestraError("C023", f"another batch writes {self.path} at this moment", hint=hint) from error
+        end = self._take_up()
+        try:
+            self.repaired = self._file.seek(0, os.SEEK_END) > end
+            self._file.truncate(end)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
 
     def _take_up(self) -> int:
         """Collects the ids; gives the number of bytes that are whole lines."""
         end = 0
         try:
-            with _begun(self.path) as file:
-                for number, raw in enumerate(file, 1):
-                    if not raw.endswith(b"\n"):
-                        break
-                    self.done.add(self._id(raw, number))
-                    end += len(raw)
+            self._file.seek(0)
+            for number, raw in enumerate(self._file, 1):
+                if not raw.endswith(b"\n"):
+                    break
+                self.done.add(self._id(raw, number))
+                end += len(raw)
         except OSError as error:
             raise _unreadable(self.path, error) from error
         return end
@@ -144,6 +186,9 @@ class Results:
             raise InputError("C022", f"a line that is no result: {error}", place=place, hint=hint) from error
         if found not in self._ids:
             raise InputError("C022", f"a result of {found!r}, which is no row of the input", place=place, hint=hint)
+        if found in self.done:
+            hint = "keep one of its lines, or name another file with --output"
+            raise InputError("C022", f"a second result of {found!r}", place=place, hint=hint)
         return found
 
     def write(self, result: RowResult) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gzip
 import json
 from pathlib import Path
@@ -120,6 +122,50 @@ def test_a_file_with_other_things_is_never_touched(tmp_path: Path, text: str) ->
     with pytest.raises(InputError) as caught:
         Results(path, IDS)
     assert (caught.value.code, path.read_text()) == ("C022", text)
+
+
+def test_results_belong_to_one_batch_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    first = Results(path, IDS)
+    first.write(RowResult(id="a"))
+    with path.open("ab") as file:
+        file.write(b'{"id": "b", "out')  # as much of the first one's line as is on disk
+    before = path.read_bytes()
+    with pytest.raises(OrchestraError, match="another batch writes") as caught:
+        Results(path, IDS)
+    assert (caught.value.code, path.read_bytes()) == ("C023", before)
+    first.close()
+    second = Results(path, IDS)
+    second.close()
+    assert (second.done, second.repaired) == ({"a"}, True)
+
+
+def test_a_refused_file_is_let_go_of(tmp_path: Path) -> None:
+    path = written(tmp_path / "out.jsonl", "hello")
+    with pytest.raises(InputError):
+        Results(path, IDS)
+    path.write_text("")
+    Results(path, IDS).close()
+
+
+@pytest.mark.parametrize(("number", "refused"), [(errno.ENOLCK, False), (errno.EWOULDBLOCK, True)])
+def test_a_file_system_without_locks_is_no_reason_to_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, refused: bool
+) -> None:
+    def hold(descriptor: int) -> None:
+        raise OSError(number, "said by the file system")
+
+    monkeypatch.setattr("orchestra.cli.rows._hold", hold)
+    with pytest.raises(OrchestraError) if refused else contextlib.nullcontext():
+        Results(tmp_path / "out.jsonl", IDS).close()
+
+
+def test_a_row_with_two_results_is_told(tmp_path: Path) -> None:
+    path = written(tmp_path / "out.jsonl", '{"id": "a"}', '{"id": "b"}', '{"id": "a"}')
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="a second result of 'a'") as caught:
+        Results(path, IDS)
+    assert (caught.value.code, caught.value.place and caught.value.place.line, path.read_bytes()) == ("C022", 3, before)
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
