@@ -47,14 +47,17 @@ def register(app: typer.Typer) -> None:
 
         from orchestra.cli.batching import Job, run_batch
         from orchestra.cli.limits import read_budget
+        from orchestra.cli.rows import lasting
         from orchestra.cli.signals import carry_out
 
         if checks and no_checks:
             raise InputError("C010", "--checks and --no-checks exclude each other", hint="give one of them")
         chosen = settings(fleet=fleet, concurrency=concurrency, constraint=constraint)
         wanted = () if no_checks else tuple(check.strip() for given in checks for check in given.split(",")) if checks else None
-        job = Job(name, source, target, chosen.concurrency, read_budget(budget or ()), wanted)
-        summary = carry_out(lambda _: run_batch(opener(context), chosen, job))
+        limits = read_budget(budget or ())
+        with lasting(source) as file:
+            job = Job(name, file, target, chosen.concurrency, limits, wanted, rows=str(source))
+            summary = carry_out(lambda _: run_batch(opener(context), chosen, job))
         if as_json:
             print_json(asdict(summary))
         else:

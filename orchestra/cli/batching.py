@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from orchestra.app import Orchestra
 from orchestra.cli.opening import Opener
 from orchestra.cli.progress import Meter, Waiting
-from orchestra.cli.rows import Results, Row, RowResult, look, read_rows, survey
+from orchestra.cli.rows import Results, Row, RowResult, look, survey, surveyed
 from orchestra.cli.screen import note
 from orchestra.cli.stream import in_order
 from orchestra.cli.watching import WHO
@@ -33,11 +33,14 @@ class Job:
 
     name: str
     source: Path
+    """A file that can be read more than once."""
     target: Path
     concurrency: int
     budget: Budget | None
     checks: tuple[str, ...] | None
     """Of a single agent; None for those of its card."""
+    rows: str = ""
+    """What the user calls the source, where that is not its path."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -66,12 +69,12 @@ class Summary:
 
 async def run_batch(open_: Opener, chosen: Settings, job: Job) -> Summary:
     """Does a job, or what is left of it. Raises `InputError` before anything starts, and `FleetError` where no server can be had."""
-    look(job.source, job.target)
+    look(job.source, job.target, job.rows)
     waiting = Waiting()
     async with open_(chosen, fleet="start", progress=waiting) as orchestra:
         step = judged(orchestra, job.name, job.checks)
         program = orchestra.program(step)
-        ids = survey(job.source, InputCheck(program))
+        ids = survey(job.source, InputCheck(program), job.rows)
         results = Results(job.target, ids)
         try:
             if results.repaired:
@@ -79,7 +82,7 @@ async def run_batch(open_: Opener, chosen: Settings, job: Job) -> Summary:
             summary = Summary(len(ids), len(results.done))
             view = orchestra.options(budget=job.budget)
             try:
-                await _write_all(job, results, summary, lambda row: _ask(view, step, row))
+                await _write_all(job, ids, results, summary, lambda row: _ask(view, step, row))
             except asyncio.CancelledError:
                 note(f"{summary}; to go on, give the same command again")
                 raise
@@ -108,8 +111,10 @@ def judged(orchestra: Orchestra, name: str, checks: tuple[str, ...] | None) -> S
     return Workflow.of(graph.model_copy(update={"nodes": nodes}))
 
 
-async def _write_all(job: Job, results: Results, summary: Summary, ask: Callable[[Row], Awaitable[RowResult]]) -> None:
-    rows = (row for row in read_rows(job.source) if row.id not in results.done)
+async def _write_all(
+    job: Job, ids: Collection[str], results: Results, summary: Summary, ask: Callable[[Row], Awaitable[RowResult]]
+) -> None:
+    rows = (row for row in surveyed(job.source, ids, job.rows) if row.id not in results.done)
     with Meter(summary.rows, summary.earlier) as meter:
         async with aclosing(in_order(rows, ask, job.concurrency)) as stream:
             async for result in stream:

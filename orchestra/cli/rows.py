@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import gzip
 import os
+import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any, cast
 
 import msgspec
@@ -65,33 +68,59 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """The run that waits for a person, who has not answered yet: `orchestra runs answer RUN`."""
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a `.jsonl` or `.jsonl.gz` file, one by one. Raises `InputError` C020 with the row's place."""
+@contextmanager
+def lasting(path: Path) -> Iterator[Path]:
+    """A file that gives its rows as often as it is read: `path` itself, or, where that is a pipe, a copy of all that comes out of it.
+
+    Raises `InputError` C014 for a pipe that cannot be read to its end, or kept.
+    """
+    under_dev = path.parts[:2] == ("/", "dev")  # some systems go on reading /dev/stdin where they stopped, whatever stands behind it
+    if path.is_dir() or not path.exists() or (path.is_file() and not under_dev):
+        yield path
+        return
+    with TemporaryDirectory(prefix="orchestra-") as folder:
+        copy = Path(folder) / path.name
+        try:
+            with path.open("rb") as pipe, copy.open("wb") as file:
+                shutil.copyfileobj(pipe, file)
+        except OSError as error:
+            hint = "rows are read more than once: save them to a file, and name that"
+            raise InputError("C014", f"{path} cannot be read: {error.strerror or error}", hint=hint) from error
+        yield copy
+
+
+def read_rows(path: Path, name: str = "") -> Iterator[Row]:
+    """The rows of a `.jsonl` or `.jsonl.gz` file, one by one; `name` is what the user calls it, where that is not its path.
+
+    Raises `InputError` C014 where it cannot be read, and C020 with the row's place.
+    """
+    name = name or str(path)
     try:
         with _opened(path) as file:
             number = 0
             while raw := file.readline(MAX_BYTES + 2):
                 number += 1
                 if raw.strip():
-                    yield _row(path, number, raw)
+                    yield _row(name, number, raw)
     except (OSError, EOFError) as error:
-        raise InputError("C014", f"{path} cannot be read: {error.strerror if isinstance(error, OSError) else error}") from error
+        raise InputError("C014", f"{name} cannot be read: {error.strerror if isinstance(error, OSError) else error}") from error
 
 
-def survey(path: Path, check: Callable[[dict[str, Any]], str | None]) -> Collection[str]:
+def survey(path: Path, check: Callable[[dict[str, Any]], str | None], name: str = "") -> Collection[str]:
     """The ids of all rows, in order, after a look at each row, before anything starts.
 
     `check` gives what is wrong with an input, or None. Raises `InputErrors`: C020 for a bad row, C021 for an id that stands twice.
     """
+    name = name or str(path)
     seen: dict[str, int] = {}
     errors: list[InputError] = []
-    for row in read_rows(path):
+    for row in read_rows(path, name):
+        place = Place(name, row.line)
         if row.id in seen:
-            place = Place(str(path), row.line)
             hint = f"it stands in line {seen[row.id]} already; ids tell results apart"
             errors.append(InputError("C021", f"the id {row.id!r} stands twice", place=place, hint=hint))
         elif problem := check(row.input):
-            errors.append(InputError("C020", f"row {row.id!r}: {problem}", place=Place(str(path), row.line)))
+            errors.append(InputError("C020", f"row {row.id!r}: {problem}", place=place))
         seen.setdefault(row.id, row.line)
         if len(errors) >= MAX_ERRORS:
             break
@@ -100,12 +129,28 @@ def survey(path: Path, check: Callable[[dict[str, Any]], str | None]) -> Collect
     return seen.keys()
 
 
+def surveyed(path: Path, ids: Collection[str], name: str = "") -> Iterator[Row]:
+    """The rows of a file, whose ids a survey gave. Raises what `read_rows` does, and `InputError` C014 where it has others by now."""
+    expected = iter(ids)
+    for row in read_rows(path, name):
+        if row.id != next(expected, None):
+            raise _changed(name or str(path))
+        yield row
+    if next(expected, None) is not None:
+        raise _changed(name or str(path))
+
+
+def _changed(name: str) -> InputError:
+    hint = "results that are written stay; give the same command again once the file stays as it is"
+    return InputError("C014", f"{name} has other rows than it had at the start", hint=hint)
+
+
 def _opened(path: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
 
 
-def _row(path: Path, number: int, raw: bytes) -> Row:
-    place = Place(str(path), number)
+def _row(name: str, number: int, raw: bytes) -> Row:
+    place = Place(name, number)
     hint = 'a row is {"id": "…", "input": {…}}'
     if len(raw) > MAX_BYTES:
         raise InputError("C020", "a row of more than 1 MiB", place=place)
@@ -209,12 +254,12 @@ class Results:
             raise _unwritable(self.path, error) from error
 
 
-def look(source: Path, target: Path) -> None:
+def look(source: Path, target: Path, name: str = "") -> None:
     """A look at both files before a fleet is started for them: at the first row, and at whether results can be taken up.
 
     Raises `InputError` C014 and C020, and `OrchestraError` C023.
     """
-    next(read_rows(source), None)
+    next(read_rows(source, name), None)
     with _begun(target):
         pass
 

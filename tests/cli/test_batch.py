@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,49 @@ def test_each_row_gets_a_result_in_order(shell: Shell) -> None:
     assert TEXT[found[0]["evidence"][0]["start"] :].startswith("in 1889")
     assert (found[1]["output"], found[1]["error"]["code"]) == (None, "E010")
     assert found[0]["usage"]["calls"] == 1
+
+
+@pytest.fixture
+def pipe() -> Iterator[Callable[[str], str]]:
+    """Gives the path of a pipe that a text comes out of, once."""
+    read, write = os.pipe()
+
+    def filled(text: str) -> str:
+        os.write(write, text.encode())
+        os.close(write)
+        return f"/dev/fd/{read}"
+
+    yield filled
+    os.close(read)
+
+
+def test_rows_may_come_through_a_pipe(shell: Shell, pipe: Callable[[str], str]) -> None:
+    rows("good", "bad")
+    said = shell("batch", "ask", "--input", pipe(Path("rows.jsonl").read_text()), "--output", "out.jsonl")
+    assert said.err.splitlines()[-1] == "out.jsonl: 2 rows: 1 done, 1 abstained"
+    assert [result["id"] for result in results()] == ["r0", "r1"]
+
+
+def test_a_bad_row_of_a_pipe_is_told_by_the_name_of_the_pipe(shell: Shell, pipe: Callable[[str], str]) -> None:
+    name = pipe('{"id": "a", "input": {}}\n')
+    said = shell("batch", "ask", "--input", name, "--output", "out.jsonl")
+    assert said.code == 2
+    assert f"{name}:1" in said.err
+
+
+def test_rows_that_change_on_the_way_end_the_batch(shell: Shell) -> None:
+    def changing(call: Call) -> Any:
+        rows("good")
+        return GOOD
+
+    rows(*["good"] * 6)
+    last = json.dumps({"id": "r6", "input": {"question": "good", "text": TEXT}})
+    with Path("rows.jsonl").open("a") as file:
+        file.write(f"{' ' * (1 << 17)}\n{last}\n")  # more than is read ahead
+    shell.opener = Simulated(changing)
+    said = batch(shell, "-c", "1")
+    assert said.code == 2
+    assert said.err.startswith("C014: rows.jsonl has other rows than it had at the start")
 
 
 def test_what_is_expected_never_reaches_a_model(shell: Shell) -> None:
