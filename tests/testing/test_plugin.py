@@ -262,6 +262,21 @@ def test_restricted_data_is_recorded_only_where_the_test_says_so(pytester: pytes
     run().assert_outcomes(passed=1)
 
 
+@pytest.mark.parametrize("ends", ["KeyboardInterrupt", "AssertionError('not that')"])
+def test_a_recording_that_ends_early_leaves_the_cassette_as_it_was(ends: str, pytester: pytest.Pytester, run: Pytest) -> None:
+    recorded(pytester, run)
+    path = pytester.path / "cassettes" / "test_model" / "test_the_model_finds_the_year.jsonl"
+    before = path.read_bytes()
+    text = PAGE["test_model.py"] + f"    raise {ends}\n"
+    (pytester.path / "test_model.py").write_text(text.replace("When was it completed?", "Which year?"), "utf-8")
+    result = run("--record")
+    result.stdout.fnmatch_lines(["cassettes/test_model/test_the_model_finds_the_year.jsonl is as it was: its test did not pass"])
+    assert path.read_bytes() == before
+    path.unlink()
+    run("--record").stdout.fnmatch_lines(["*.jsonl was not written: its test did not pass"])
+    assert not path.exists()
+
+
 TOOLS = """
 from orchestra import tool, workflow
 
