@@ -5,9 +5,9 @@
     workers.save()
     workers = Player(Path("cassettes/test_answers.jsonl"))              # answers from the file; nobody else is asked
 
-A call is found by what it says (agent or tool, inputs, evidence, feedback, attempt, whether it is escalated), never by node
-names or run ids: renaming a node leaves its cassette as it is. Both gather in `faults` what a test must not pass over; who runs
-the test raises them, because a workflow may survive the refusal that the engine sees.
+A call is found by what it says (agent or tool, inputs, evidence, feedback, attempt, whether it is escalated, which of several samples),
+never by node names or run ids: renaming a node leaves its cassette as it is. Both gather in `faults` what a test must not pass over; who
+runs the test raises them, because a workflow may survive the refusal that the engine sees.
 """
 
 from __future__ import annotations
@@ -45,12 +45,18 @@ class Recorder:
     ) -> None:
         """`label` is the strictest label that may stand in the file: `restricted` data is recorded only where it says so."""
         self.path = path
-        self.entries: list[Entry] = []
         self.faults: list[OrchestraError] = []
         self._workers, self._label, self._prompts = workers, label, prompts
         self._clock: Clock = clock or SystemClock()
+        self._begun = 0
+        self._kept: dict[int, Entry] = {}
         self._costs: dict[str, Cost] = {}
         self._tokens: dict[str, int] = {}
+
+    @property
+    def entries(self) -> list[Entry]:
+        """What was kept, in the order in which the calls began: so calls that say the same get their own answers when they are replayed."""
+        return [self._kept[number] for number in sorted(self._kept)]
 
     async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
         """Passes a call on. What was closed before its reply is kept as cancelled; data of a stricter label gets C032, and no worker."""
@@ -58,19 +64,19 @@ class Recorder:
             self.faults.append(_restricted(call))
             yield _refusal(self.faults[-1])
             return
-        began, written, kept = self._clock.monotonic(), list[str](), False
+        began, written, number = self._clock.monotonic(), list[str](), self._begun
+        self._begun += 1
         try:
             async with aclosing(self._workers.run(call)) as replies:
                 async for reply in replies:
                     if isinstance(reply, Chunk):
                         written.append(reply.text)
                     else:
-                        self._keep(call, reply, self._clock.monotonic() - began, "".join(written))
-                        kept = True
+                        self._kept[number] = self._entry(call, reply, self._clock.monotonic() - began, "".join(written))
                     yield reply
         except (GeneratorExit, asyncio.CancelledError):
-            if not kept:
-                self._keep(call, None, self._clock.monotonic() - began, "".join(written))
+            if number not in self._kept:
+                self._kept[number] = self._entry(call, None, self._clock.monotonic() - began, "".join(written))
             raise
 
     def measure(self, call: Call) -> Measure:
@@ -108,7 +114,7 @@ class Recorder:
                 "C033", f"{self.path} cannot be written: {error.strerror or error}", hint="see the folder's rights"
             ) from error
 
-    def _keep(self, call: Call, reply: Done | Refused | None, seconds: float, written: str) -> None:
+    def _entry(self, call: Call, reply: Done | Refused | None, seconds: float, written: str) -> Entry:
         facts: dict[str, Any] = {
             "inputs": call.inputs,
             "evidence": tuple(Text(source.text, source.name) for source in call.evidence),
@@ -116,6 +122,7 @@ class Recorder:
             "escalate": call.escalate,
             "tier": call.tier if call.tier > 1 else 0,
             "attempt": call.attempt,
+            "sample": call.sample,
             "label": call.label,
             "prompt": self._prompts(call) if self._prompts else "",
             "seconds": round(max(0.0, seconds), 3),
@@ -135,7 +142,7 @@ class Recorder:
                 facts |= {"value": reply.value, "confidence": reply.confidence}
             case Refused():
                 facts["refused"] = Refusal(code=reply.code, reason=reply.reason, hint=reply.hint, retryable=reply.retryable)
-        self.entries.append(Entry(**facts))
+        return Entry(**facts)
 
 
 class Player:
@@ -156,10 +163,11 @@ class Player:
         for entry in self._entries:
             self._known[_key(entry.asked())].append(entry)
         self._turns: Counter[str] = Counter()
+        self._samples = any(entry.sample for entry in self._entries)
 
     async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
         """The recorded reply of a call; what was cancelled then waits until it is cancelled again."""
-        key = _key(asked(call))
+        key = self._key(call)
         known = self._known.get(key)
         if known is None or self._reworded(call, known[0]):
             self.faults.append(self._unknown(call) if known is None else self._changed(call))
@@ -179,14 +187,19 @@ class Player:
 
     def measure(self, call: Call) -> Measure:
         """What the workers said when the call was recorded."""
-        known = self._known.get(_key(asked(call)))
+        known = self._known.get(self._key(call))
         cost = known[0].cost if known else None
         return UNMEASURED if cost is None else Measure(**msgspec.structs.asdict(cost))
 
     async def count(self, call: Call) -> int | None:
         """What the workers said when the call was recorded."""
-        known = self._known.get(_key(asked(call)))
+        known = self._known.get(self._key(call))
         return known[0].tokens if known else None
+
+    def _key(self, call: Call) -> str:
+        """Where a call is found. A cassette without samples may be of a time when they were not written down: there it is found without."""
+        said = asked(call)
+        return _key(said if self._samples else {**said, "sample": 0})
 
     def _reworded(self, call: Call, entry: Entry) -> bool:
         prompt = self._prompts(call) if self._prompts else ""

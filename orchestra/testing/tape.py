@@ -62,6 +62,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     tier: Annotated[int, msgspec.Meta(ge=0, le=8)] = 0
     """Which of several larger models, where it was not the first."""
     attempt: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
+    sample: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    """Which of several samples, where several were drawn."""
     label: Label = "internal"
     prompt: str = ""
     """A digest of what the agent was asked with beside the inputs."""
@@ -107,7 +109,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     def asked(self) -> dict[str, Any]:
         """What the call says: the parts by which it is found again."""
         evidence = [[source.name, source.text] for source in self.evidence]
-        return _asked(self.kind, self.name, self.inputs, evidence, self.feedback, self.tier or int(self.escalate), self.attempt)
+        tier = self.tier or int(self.escalate)
+        return _asked(self.kind, self.name, self.inputs, evidence, self.feedback, tier, self.attempt) | {"sample": self.sample}
 
     def reply(self) -> Done | Refused | None:
         """What came back; None where the caller did not wait for it."""
@@ -141,7 +144,8 @@ def _asked(
 def asked(call: Call) -> dict[str, Any]:
     """What a call says, without node, run, budget and label: calls that say the same get the same recorded answers."""
     evidence = [[source.name, source.text] for source in call.evidence]
-    return _asked(call.kind, call.name, call.inputs, evidence, call.feedback, call.tier, call.attempt)
+    said = _asked(call.kind, call.name, call.inputs, evidence, call.feedback, call.tier, call.attempt)
+    return said | {"sample": call.sample}
 
 
 def read(path: Path) -> list[Entry]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
@@ -137,6 +138,43 @@ def test_calls_that_say_the_same_are_answered_in_turn(tmp_path: Path) -> None:
     recorded(tmp_path / "c", SimulatedWorkers(lambda _: next(numbers)), call(), call())
     found = played(Player(tmp_path / "c"), call(), call(), call())
     assert [reply.value for (reply,) in found if isinstance(reply, Done)] == [0, 1, 1]
+
+
+def test_calls_that_say_the_same_and_overlap_get_their_own_answers(tmp_path: Path) -> None:
+    def latency(asked: Call, _: Random) -> float:
+        return 3.0 if asked.node == "n[0]" else 1.0
+
+    async def both(workers: Any) -> list[list[Reply]]:
+        return await asyncio.gather(*(replies(workers, call(node=f"n[{n}]")) for n in range(2)))
+
+    async def record(clock: VirtualClock) -> list[list[Reply]]:
+        recorder = Recorder(SimulatedWorkers(lambda asked: asked.node, clock=clock, latency=latency), tmp_path / "c", clock=clock)
+        found = await both(recorder)
+        recorder.save()
+        return found
+
+    found = run_simulated(record)
+    assert [reply.value for (reply,) in found if isinstance(reply, Done)] == ["n[0]", "n[1]"]
+    assert run_simulated(lambda clock: both(Player(tmp_path / "c", clock=clock))) == found
+
+
+def test_samples_are_told_apart(tmp_path: Path) -> None:
+    workers = SimulatedWorkers(lambda asked: asked.sample)
+    samples = [call(sample=number) for number in (3, 1, 2)]
+    recorded(tmp_path / "c", workers, *samples)
+    found = played(Player(tmp_path / "c"), *reversed(samples))
+    assert [reply.value for (reply,) in found if isinstance(reply, Done)] == [2, 1, 3]
+    ((other,),) = played(Player(tmp_path / "c"), call(sample=4))
+    assert isinstance(other, Refused)
+
+
+def test_a_cassette_in_which_samples_were_not_written_down_is_read_as_ever(tmp_path: Path) -> None:
+    numbers = iter(range(9))
+    recorded(tmp_path / "c", SimulatedWorkers(lambda _: next(numbers)), call(), call())
+    player = Player(tmp_path / "c")
+    found = played(player, call(sample=1), call(sample=2))
+    assert [reply.value for (reply,) in found if isinstance(reply, Done)] == [0, 1]
+    assert player.measure(call(sample=1)) == player.measure(call())
 
 
 def test_a_reply_takes_as_long_as_it_took(tmp_path: Path) -> None:
