@@ -77,13 +77,39 @@ def cassette(request: pytest.FixtureRequest) -> Taped:
     mark = item.get_closest_marker("cassette")
     taped = Taped(settings, cassette_path(item), mode, real=real, **(mark.kwargs if mark else {}))
     taped.again = f"{_command(item)} --record"
+    taped.formerly = former_path(item)
     return taped
 
 
 def cassette_path(item: pytest.Item) -> Path:
-    """Where a test's cassette lies: `cassettes/MODULE/TEST.jsonl` beside the test, with the class before the test's name."""
-    of_class = f"{item.cls.__name__}." if isinstance(item, pytest.Function) and item.cls is not None else ""
-    name = re.sub(r"[^\w.=,+-]+", "-", f"{of_class}{item.name}".replace("[", ".").removesuffix("]"))
+    """Where a test's cassette lies: `cassettes/MODULE/TEST.jsonl` beside the test, with the class before the test's name.
+
+    Where signs of the name are not those of a file's, a digest of it tells tests apart that look alike without them.
+    """
+    said = f"{_of_class(item)}{item.name}"
+    test, bracket, case = said.partition("[")
+    name = f"{test}.{case.removesuffix(']')}" if bracket else test
+    plain = _NOT_OF_A_FILE.sub("-", name)
+    if plain != name:
+        from orchestra.values.json import digest
+
+        plain = f"{plain}-{digest(said.encode(errors='surrogatepass'))[:8]}"
+    return _beside(item, plain)
+
+
+def former_path(item: pytest.Item) -> Path:
+    """Where a test's cassette lay before names with other signs had a digest."""
+    return _beside(item, _NOT_OF_A_FILE.sub("-", f"{_of_class(item)}{item.name}".replace("[", ".").removesuffix("]")))
+
+
+_NOT_OF_A_FILE = re.compile(r"[^\w.=,+-]+")
+
+
+def _of_class(item: pytest.Item) -> str:
+    return f"{item.cls.__name__}." if isinstance(item, pytest.Function) and item.cls is not None else ""
+
+
+def _beside(item: pytest.Item, name: str) -> Path:
     if len(name) > 120:
         from orchestra.values.json import digest
 

@@ -204,6 +204,8 @@ class Taped(_Stage):
         self.path, self.mode = path, mode
         self.again = ""
         """The command that records the test."""
+        self.formerly: Path | None = None
+        """Where its cassette lay in earlier versions of Orchestra: who has only that one is told so."""
         self._label, self._real = label, real
         self._tape: Recorder | Player | None = None
         self._troupe: Troupe | None = None
@@ -218,7 +220,7 @@ class Taped(_Stage):
         """The stage under one seed; in real time where it records. Raises `CassetteError` where there is nothing to replay."""
         if self.mode == "replay":
             if not self.path.exists():
-                raise missing(self.path, f"record it: {self.again}" if self.again else "")
+                raise missing(self.path, f"record it: {self.again}" if self.again else "", self.formerly)
             self._tape = Player(self.path, clock=clock, prompts=self._prompt, hint=f"if it is meant to: {self.again}" if self.again else "")
             async with self._open(clock or SystemClock(), seed, self._tape):
                 yield

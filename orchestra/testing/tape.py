@@ -5,6 +5,7 @@ A file is data: read strictly, within limits, nothing executed.
 
 from __future__ import annotations
 
+import shlex
 from base64 import b64decode
 from collections.abc import Iterable
 from pathlib import Path
@@ -160,10 +161,18 @@ def read(path: Path) -> list[Entry]:
     return parse(data, str(path))
 
 
-def missing(path: Path, hint: str = "") -> CassetteError:
-    """The error of a cassette that is not there."""
-    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    return CassetteError("C030", f"there is no cassette {shown}", hint=hint or f"record it: {RECORD}")
+def missing(path: Path, hint: str = "", formerly: Path | None = None) -> CassetteError:
+    """The error of a cassette that is not there; `formerly` is where it lay in earlier versions, should it be there."""
+    hint = hint or f"record it: {RECORD}"
+    if formerly is None or formerly == path or not formerly.exists():
+        return CassetteError("C030", f"there is no cassette {_shown(path)}", hint=hint)
+    why = f"{_shown(formerly)} may be this test's, or another's whose name differs in a few signs: earlier versions gave them one file"
+    move = f"mv {shlex.quote(str(_shown(formerly)))} {shlex.quote(str(_shown(path)))}"
+    return CassetteError("C030", f"there is no cassette {_shown(path)}", why=why, hint=f"{hint}; or, if it is this test's alone: {move}")
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def parse(data: bytes, name: str = "a cassette") -> list[Entry]:

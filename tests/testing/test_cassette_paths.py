@@ -1,0 +1,48 @@
+"""Where cassettes lie: each test has its own, and those that lie there already are found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestra.testing.plugin import cassette_path, former_path
+from orchestra.testing.tape import missing
+
+
+def named(name: str, path: Path = Path("/t/test_m.py")) -> Any:
+    return SimpleNamespace(cls=None, name=name, path=path)
+
+
+@pytest.mark.parametrize("pair", ["<= >=", "What? What!", "a/b a:b", "a[b a.b", "[ .", "x]] x"], ids=range(6))
+def test_cases_that_differ_in_signs_that_no_file_s_name_has_are_told_apart(pair: str) -> None:
+    for long in ("", "y" * 200):
+        one, other = (cassette_path(named(f"test_x[{case}{long}]")).name for case in pair.split())
+        assert one != other
+        assert max(len(one), len(other)) < 130
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("test_x", "test_x"), ("test_x[a-b]", "test_x.a-b"), ("test_x[0.5,n=+1]", "test_x.0.5,n=+1"), ("test_ü", "test_ü")]
+)
+def test_a_name_that_is_one_of_a_file_stays(name: str, file: str) -> None:
+    assert cassette_path(named(name)) == former_path(named(name)) == Path(f"/t/cassettes/test_m/{file}.jsonl")
+
+
+def test_a_name_with_other_signs_has_a_digest_and_its_former_name_is_known() -> None:
+    assert cassette_path(named("test_x[<=]")).name == "test_x.-=-72fed960.jsonl"
+    assert former_path(named("test_x[<=]")).name == "test_x.-=.jsonl"
+
+
+def test_who_has_a_cassette_of_the_former_name_only_is_told_how_to_keep_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    item = named("test_x[a b]", tmp_path / "test_m.py")
+    path, former = cassette_path(item), former_path(item)
+    assert missing(path, "record it", former).hint == "record it"
+    former.parent.mkdir(parents=True)
+    former.touch()
+    error = missing(path, "record it", former)
+    assert "cassettes/test_m/test_x.a-b.jsonl may be this test's" in error.why
+    assert error.hint == f"record it; or, if it is this test's alone: mv cassettes/test_m/test_x.a-b.jsonl {path.relative_to(tmp_path)}"
