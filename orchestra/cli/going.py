@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from orchestra.app import HELD, Orchestra
+from orchestra.app import HELD, Orchestra, Run
 from orchestra.cli import asking
 from orchestra.cli.failure import STATUS_CODES
 from orchestra.cli.finding import EVERY, find_run, nothing, status_of
@@ -88,6 +89,7 @@ async def resume_all(open_: Opener, by: str, *, as_json: bool, stop: Stop) -> in
 
 async def _end_of(orchestra: Orchestra, run: str, by: str, stop: Stop) -> tuple[str, str]:
     """How a run ends, or why it cannot go on."""
+    going: Run[Any] | None = None
     try:
         going = await orchestra.resume(run, by=by)
         result = await going.pause()
@@ -96,7 +98,7 @@ async def _end_of(orchestra: Orchestra, run: str, by: str, stop: Stop) -> tuple[
     except asyncio.CancelledError:
         if stop.leaving:
             note(f"stopped; go on with: orchestra runs resume {run}")
-        else:
+        elif going is not None:  # else its servers were coming up, and it stays as it was: interrupted
             going.cancel(WHO)
             await going.wait()
         raise

@@ -1,0 +1,46 @@
+"""`orchestra runs resume --all` that is told to end before the runs go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestra.cli import going
+from orchestra.cli.signals import Stop
+
+
+class Starting:
+    """Stands where an `Orchestra` stands whose servers come up, and never are."""
+
+    def __init__(self) -> None:
+        self.journal = self
+        self.asked = asyncio.Event()
+
+    async def runs(self, most: int) -> list[Any]:
+        return [SimpleNamespace(run=run, workflow="ask", status="interrupted") for run in ("r1", "r2")]
+
+    async def resume(self, run: str, *, by: str = "") -> Any:
+        self.asked.set()
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("leaving", [False, True])
+async def test_ctrl_c_while_servers_come_up_leaves_the_runs_as_they_were(leaving: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    starting, stop = Starting(), Stop()
+    stop.leaving = leaving
+
+    @asynccontextmanager
+    async def open_(*_: Any, **__: Any) -> AsyncIterator[Any]:
+        yield starting
+
+    monkeypatch.setattr(going, "recorded", lambda _: True)
+    task = asyncio.create_task(going.resume_all(open_, "", as_json=False, stop=stop))
+    await asyncio.wait_for(starting.asked.wait(), 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
