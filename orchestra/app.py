@@ -394,7 +394,8 @@ class Orchestra:
         """
         from orchestra.whatif import whatif
 
-        return await whatif(self._project, self._engine, self._troupe, await self._events(run), instead)
+        label = self._options.label or "public"
+        return await whatif(self._project, self._engine, self._troupe, await self._events(run), instead, label=label)
 
     async def replay(self, run: str) -> Replayed:
         """A run's events held against what the engine decides today, on the workflow that the run stored. Raises `InputError` E020."""

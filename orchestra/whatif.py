@@ -34,6 +34,7 @@ from orchestra.project import Project
 from orchestra.rerun import changes, walk
 from orchestra.stored import as_told, contracts, restored
 from orchestra.values.json import canonical
+from orchestra.values.labels import Label, join
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
 from orchestra.workers import Troupe
 from orchestra.workflow.program import Program
@@ -244,15 +245,22 @@ class Sealed:
 
 
 def _identity(call: Call) -> bytes:
-    """What makes two calls the same. Not how long the output may be: that is what a budget has left."""
-    asked = [call.kind, call.name, call.version, call.inputs, call.evidence, call.feedback, call.tier, call.sample, call.label]
-    return canonical(asked)
+    """What makes two calls the same. Not how long the output may be, which is what a budget has left; nor the label, which says where a
+    call may go: to answer it from the record, nothing goes anywhere."""
+    return canonical([call.kind, call.name, call.version, call.inputs, call.evidence, call.feedback, call.tier, call.sample])
 
 
 async def whatif(
-    project: Project, engine: Engine, troupe: Troupe | None, events: Sequence[Event], instead: Mapping[str, Card | Contract] | None
+    project: Project,
+    engine: Engine,
+    troupe: Troupe | None,
+    events: Sequence[Event],
+    instead: Mapping[str, Card | Contract] | None,
+    *,
+    label: Label = "public",
 ) -> Rehearsal:
-    """Goes through a run of these events again, with other agents, or without any with everything as it is today.
+    """Goes through a run of these events again, with other agents, or without any with everything as it is today. Its data is labelled
+    as the run and its workflow say, and at least with `label`.
 
     Raises `InputError` E025 for a run that has not ended, and what compiling it anew raises.
     """
@@ -271,7 +279,7 @@ async def whatif(
         asks = bool(changes(old, program))
     if troupe is not None and asks:
         await troupe.prepare(program)
-    return await rehearse(engine, Recorded(old, first, events), program, given, instead or ())
+    return await rehearse(engine, Recorded(old, first, events), program, given, instead or (), label=label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,13 +296,18 @@ class Recorded:
         return sum(max(0.0, two.at - one.at) for one, two in pairwise(self.events) if not isinstance(two, Resumed))
 
 
-async def rehearse(engine: Engine, recorded: Recorded, program: Program, given: Mapping[str, Any], asked: Iterable[str]) -> Rehearsal:
-    """Goes through a run again, with another program; the agents in `asked` are asked anew. Nothing of it reaches the engine's journal."""
+async def rehearse(
+    engine: Engine, recorded: Recorded, program: Program, given: Mapping[str, Any], asked: Iterable[str], *, label: Label = "public"
+) -> Rehearsal:
+    """Goes through a run again, with another program; the agents in `asked` are asked anew. Nothing of it reaches the engine's journal.
+
+    Its label is the strictest of the run's, the program's, and `label`: what goes out is data of all three."""
     first, found = recorded.first, replay(recorded.program, recorded.events)
     sealed = Sealed.of(engine.workers, program, found, asked)
     stage = Engine(engine.clock, MemoryJournal(), sealed, concurrency=engine.concurrency)
+    strictest = join((first.label, program.label, label))
     try:
-        run = stage.start(program, given, graph=first.graph, label=first.label, versions=first.versions, tiers=first.tiers)
+        run = stage.start(program, given, graph=first.graph, label=strictest, versions=first.versions, tiers=first.tiers)
         stops = await _answered(stage, run, recorded.events)
         await run.wait()
         events = list(await run.history())

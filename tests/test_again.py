@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -329,3 +329,16 @@ async def test_a_recalled_call_needs_no_room_in_the_budget(project: Path) -> Non
         await first
         forked = await orchestra.options(budget=Budget(tokens=20)).fork(first.id)
         assert (await forked.run).status == "done"
+
+
+@pytest.mark.parametrize("said", [None, "restricted"])
+async def test_what_if_keeps_the_strictest_label_and_still_recalls(project: Path, said: Literal["restricted"] | None) -> None:
+    async with opened(project) as (orchestra, _):
+        run = (await orchestra.run(orchestra.find("naming"), text="tea leaves")).run
+    if said is None:
+        edit(project / "workflows" / "naming.yaml", "name: naming\n", "name: naming\nlabel: restricted\n")
+    edit(project / "agents" / "namer" / "prompt.md", "Name it", "Name this")
+    async with opened(project) as (orchestra, workers):
+        found = await orchestra.options(label=said).whatif(run)
+        assert [(call.name, call.label) for call in workers.calls] == [("namer", "restricted")]
+        assert (found.verdict, found.recalled, found.anew) == ("same", 3, 1)
