@@ -7,20 +7,25 @@ it has evidence and a check that passed; every other one is unsupported and says
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from heapq import merge
+from itertools import chain, islice
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 import msgspec
 
+from orchestra.backing import Cited, Shelf, Statement
 from orchestra.events import Event, Judged
 from orchestra.journal.history import Attempt, History, Row
-from orchestra.lineage import Lineage, Origin, Steps
+from orchestra.lineage import Group, Lineage, Origin, Steps, Way
+from orchestra.parts import Leaf, leaves, path_of, records, said_as
 from orchestra.places import Place, Span, TableCell, Texts, is_cell, is_citation
+from orchestra.speakers import Chorus, Speakers, Speaking
 from orchestra.values import arithmetic
-from orchestra.values.fields import EXPRESSION, is_share
 from orchestra.values.outcome import Value
 from orchestra.verify.numbers import MAX_DIGITS, Number, numbers, stated
 from orchestra.verify.verdict import FAIL, PASS, UNKNOWN
@@ -29,13 +34,10 @@ MAX_CLAIMS = 1_000
 """Claims of one output that are looked at one by one; what is beyond them is one claim more, and unsupported."""
 MAX_EVIDENCE = 100
 """Pieces of evidence of one claim, at most: the first ones."""
-MAX_LEAVES = 1_000
-"""Parts of a node's value that are compared with a claim, at most."""
-_ABOUT_ITSELF = frozenset({"confidence", "probability", "score"})
-"""Fields that speak of the answer, not of the world, where they are a number from 0 to 1; as in `verify.deterministic`."""
 NUMBERS = "numbers"
 """The check whose evidence is the place of a number: of one field's alone."""
-_INDICES = re.compile(r"(?:\[\d+\])+\Z")
+SCALES = (1, 100)
+"""By which an expression's result may be written smaller: a share is shown as per cent."""
 
 
 class Operand(msgspec.Struct, frozen=True):
@@ -112,142 +114,183 @@ def dropped(events: Iterable[Event]) -> tuple[Claim, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Leaf:
-    """A part of a value that holds no other: its steps and its path, and the path of the record that it stands in."""
+class _Told:
+    """What does not depend on the words of a claim: the same for all claims for which the same nodes speak."""
 
-    steps: Steps
-    path: str
-    value: Any
-
-    @property
-    def record(self) -> str:
-        return _record(self.path)
+    nodes: tuple[str, ...]
+    verdicts: tuple[Judgement, ...]
+    score: float | None
+    unsupported: str
+    """Why it is unsupported, whatever its evidence."""
+    names: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
-class _Cited:
-    """Evidence in a node's value or in an output, and the path at which it stands there."""
+class _Backed:
+    """What those nodes of a group that speak without saying the same have to show, in the order of the group, each with its place there."""
 
-    path: str
-    support: Support
-    steps: Steps = ()
-    alone: bool = False
-    """Whether it supports that field and no other beside it, as the place of a number does; a quote supports its record."""
+    places: list[tuple[int, Place]]
+    first: list[tuple[int, Place]]
+    """Without repetitions, and no more than a claim can have."""
+    results: list[tuple[Fraction, int]]
+    """Of the expressions beside their values, in order of size."""
 
 
 class _Reading:
     def __init__(self, history: History, lineage: Lineage, texts: Texts) -> None:
         self.history, self.lineage, self.texts = history, lineage, texts
         self.judged = {row.path: _judgements(row) for row in history.rows}
-        self._checked: dict[str, list[_Cited]] = {}
-        self._cited: dict[str, list[_Cited]] = {}
-        self._origins: dict[Steps, list[Origin]] = {}
+        self.speakers = Speakers(self._row, lambda node: bool(self.judged[node]))
+        self.arithmetic = _Arithmetic()
+        self._statements: dict[str, Statement | None] = {}
+        self._ways: dict[Steps, Way] = {}
+        self._heard: dict[tuple[Any, ...], _Told] = {}
+        self._backed: dict[Chorus, _Backed] = {}
+        self._behind: dict[Group, frozenset[str]] = {}
+        self._met: dict[tuple[int, Group], bool] = {}
+        self._shown: dict[tuple[Speaking, type, Any], Sequence[Support]] = {}
 
     def claims(self, output: Any) -> Iterator[Claim]:
-        leaves = list(_leaves(output))
-        spoken, rest = leaves[:MAX_CLAIMS], leaves[MAX_CLAIMS:]
+        spoken, more, first = _first(leaves(output))
+        cited = self._citations(output)
         if not spoken:
-            if output not in (None, "", [], {}) and any(is_citation(one) or is_cell(one) for _, one in _records(output)):
-                yield self._claim(_Leaf((), "", output), output)
+            if output not in (None, "", [], {}) and any(is_citation(one) or is_cell(one) for _, one in records(output)):
+                yield self._claim(Leaf((), "", output), Shelf(cited))
             return
         quotes = {leaf.path for leaf in spoken if self._is_quote(leaf)}
         speaking = {leaf.record for leaf in spoken if leaf.path not in quotes}
+        shelf = Shelf(cited)
         for leaf in spoken:
             if leaf.path not in quotes or leaf.record not in speaking:
-                yield self._claim(leaf, output)
-        if rest:
-            why = f"the output has {len(leaves):,} parts, and {MAX_CLAIMS:,} are looked at one by one"
-            yield Claim("", f"{len(rest):,} more parts, from {rest[0].path} on", unsupported=why)
+                yield self._claim(leaf, shelf)
+        if more:
+            why = f"the output has {len(spoken) + more:,} parts, and {MAX_CLAIMS:,} are looked at one by one"
+            yield Claim("", f"{more:,} more parts, from {first} on", unsupported=why)
 
-    def _is_quote(self, leaf: _Leaf) -> bool:
+    def _is_quote(self, leaf: Leaf) -> bool:
         """Whether a part of the output is a quote that a check found in the evidence."""
-        exact = [origin for origin in self._traced(leaf.steps) if origin.exact]
-        return any(not one.alone and one.path == _path(origin.steps) for origin in exact for one in self._found(origin.node))
+        said = ((self._statement(origin.node), path_of(origin.steps)) for origin in self._way(leaf.steps).exact)
+        return any(statement is not None and path in statement.found.paths for statement, path in said)
 
-    def _traced(self, steps: Steps) -> list[Origin]:
-        if steps not in self._origins:
-            self._origins[steps] = self.lineage.origins(steps)
-        return self._origins[steps]
+    def _way(self, steps: Steps) -> Way:
+        if steps not in self._ways:
+            self._ways[steps] = self.lineage.origins(steps)
+        return self._ways[steps]
 
-    def _claim(self, leaf: _Leaf, output: Any) -> Claim:
-        origins = self._said(self._traced(leaf.steps), leaf.value)
-        evidence: dict[Support, None] = {}
-        for origin, path in origins:
-            for support in self._support(origin, path, leaf.value):
-                evidence[support] = None
-        for support in self._told_with(leaf, output, {origin.node for origin, _ in origins}):
-            evidence[support] = None
-        verdicts = tuple(dict.fromkeys(one for origin, _ in origins for one in self.judged.get(origin.node, ())))
-        known = [self._row(origin.node) for origin, _ in origins]
-        scores = [score for row in known if row is not None and (score := _score(row)) is not None]
-        nodes = tuple(dict.fromkeys(origin.node for origin, _ in origins))
-        found = tuple(evidence)[:MAX_EVIDENCE]
-        why = self._unsupported([origin for origin, _ in origins], verdicts, found)
-        return Claim(leaf.path, leaf.value, nodes, found, verdicts, min(scores, default=None), why)
+    def _claim(self, leaf: Leaf, cited: Shelf) -> Claim:
+        way = self._way(leaf.steps)
+        speaking = self.speakers.of(way.worked, leaf.value)
+        told = self._told(way.exact, speaking)
+        backing = chain(self._handed_on(way.exact, leaf.value), self._worked(speaking, leaf.value), self._told_with(leaf, cited, told))
+        evidence = _distinct(backing)
+        why = told.unsupported or ("" if evidence else "its checks pass, and none of them gives evidence")
+        return Claim(leaf.path, leaf.value, told.nodes, evidence, told.verdicts, told.score, why)
 
-    def _told_with(self, leaf: _Leaf, output: Any, nodes: set[str]) -> Iterator[Support]:
-        """What the output itself cites beside a claim: where one of the nodes that said the claim has said the citation too."""
-        near = _beside(leaf.path, self._citations("", output))
-        for cited in near:
-            if nodes & {origin.node for origin in self._traced(cited.steps)} or self.lineage.root is None:
-                yield cited.support
-
-    def _said(self, origins: Sequence[Origin], value: Any) -> list[tuple[Origin, str]]:
-        """The nodes that a claim comes from, each with the path of it in the node's value.
-
-        Of several that code put together, those agents that say the same as the claim speak for it, where there are any; and of tools
-        whose value is handed on through others only those with evidence or checks.
-        """
-        found: list[tuple[Origin, str]] = []
-        agrees: set[int] = set()
-        for origin in origins:
-            path = _path(origin.steps)
-            if not origin.exact:
-                row = self._row(origin.node)
-                inside = _leaves(row.outcome.value) if row is not None and isinstance(row.outcome, Value) else iter(())
-                same = next((one.path for _, one in zip(range(MAX_LEAVES), inside, strict=False) if _same(one.value, value)), None)
-                if same is not None:
-                    agrees.add(len(found))
-                path = same or ""
-            found.append((origin, path))
-        agreed = any(found[at][0].kind == "agent" for at in agrees)
-
-        def speaks(at: int, origin: Origin) -> bool:
-            if origin.exact or at in agrees:
-                return True
-            return not agreed if origin.kind == "agent" else origin.kind != "tool" or bool(self.judged[origin.node])
-
-        return [(origin, path) for at, (origin, path) in enumerate(found) if speaks(at, origin)]
-
-    def _support(self, origin: Origin, path: str, value: Any) -> Iterator[Support]:
-        """What the checks found for a part of a node's value, what that value cites, and the computation beside it."""
-        row = self._row(origin.node)
-        if row is None or not isinstance(row.outcome, Value):
-            return
-        found, cited = self._found(origin.node), self._citations(origin.node, row.outcome.value)
-        for near in (_beside(path, found) or _all(path, found), _beside(path, cited) or _all(path, cited)):
-            yield from (one.support for one in near)
-        if (computed := _computation(row.outcome.value, path, value, [*found, *cited])) is not None:
-            yield computed
-
-    def _found(self, node: str) -> list[_Cited]:
-        """What the checks of a node's last attempt found, by the path of the field that it supports."""
-        if node not in self._checked:
-            row = self._row(node)
-            attempt = _accepted(row) if row is not None else None
-            self._checked[node] = [
-                _Cited(one.field, self.texts.place(one.quote, one.source, one.start, one.end), alone=one.check == NUMBERS)
-                for verdict in (attempt.verdicts if attempt is not None else ())
-                for one in verdict.evidence
-            ]
-        return self._checked[node]
-
-    def _citations(self, node: str, value: Any) -> list[_Cited]:
-        """The citations and cells in a node's value, or in the output, that stand in the run's texts; others are no evidence."""
-        if (known := self._cited.get(node)) is not None:
+    def _told(self, exact: tuple[Origin, ...], speaking: Speaking) -> _Told:
+        key = (tuple((one.node, one.kind, one.covered) for one in exact), speaking.chorus, speaking.soloists)
+        if (known := self._heard.get(key)) is not None:
             return known
-        found = self._cited[node] = []
-        for steps, record in _records(value):
+        origins = [*exact, *speaking.origins()]
+        nodes = tuple(dict.fromkeys(origin.node for origin in origins))
+        verdicts = tuple(dict.fromkeys(one for node in nodes for one in self.judged.get(node, ())))
+        scores = [score for node in nodes if (row := self._row(node)) is not None and (score := _score(row)) is not None]
+        why = self._unsupported(origins, verdicts)
+        told = self._heard[key] = _Told(nodes, verdicts, min(scores, default=None), why, frozenset(nodes))
+        return told
+
+    def _told_with(self, leaf: Leaf, cited: Shelf, told: _Told) -> Iterator[Support]:
+        """What the output itself cites beside a claim: where one of the nodes that said the claim has said the citation too."""
+        for one in cited.beside(leaf.path):
+            way = self._way(one.steps)
+            if any(origin.node in told.names for origin in way.exact) or self._meet(told, way.worked) or self.lineage.root is None:
+                yield one.support
+
+    def _meet(self, told: _Told, group: Group) -> bool:
+        """Whether one of these nodes is in a group."""
+        key = (id(told), group)
+        if (known := self._met.get(key)) is None:
+            if group not in self._behind:
+                self._behind[group] = frozenset(origin.node for origin in group.origins)
+            known = self._met[key] = not told.names.isdisjoint(self._behind[group])
+        return known
+
+    def _handed_on(self, exact: Iterable[Origin], value: Any) -> Iterator[Support]:
+        for origin in exact:
+            yield from self._support(origin.node, path_of(origin.steps), value)
+
+    def _support(self, node: str, path: str, value: Any) -> Iterator[Support]:
+        """What the checks found for a part of a node's value, what that value cites, and the computation beside it."""
+        if (statement := self._statement(node)) is not None:
+            yield from statement.places(path)
+            if (computed := self.arithmetic.computation(statement, path, value)) is not None:
+                yield computed
+
+    def _worked(self, speaking: Speaking, value: Any) -> Sequence[Support]:
+        """The same for those that speak of a group, as much as a claim can have."""
+        if said_as(value) is None:
+            return _distinct(one for _, one in self._in_order(speaking, value))
+        key = (speaking, type(value), value)
+        if (known := self._shown.get(key)) is None:
+            known = self._shown[key] = _distinct(one for _, one in self._in_order(speaking, value))
+        return known
+
+    def _in_order(self, speaking: Speaking, value: Any) -> Iterator[tuple[int, Support]]:
+        """What those that speak of a group have to show, with their places in it; at each first the places, then the computation."""
+        origins, agree = speaking.chorus.group.origins, speaking.agree
+        backed = self._backing(speaking.chorus)
+        apart = agree.keys() & speaking.chorus.members
+        places = ((at, one) for at, one in backed.places if at not in apart) if apart else iter(backed.first)
+        computed = self._computed(backed, origins, value, apart)
+        same = ((at, one) for at in sorted(agree) for one in self._support(origins[at].node, agree[at], value))
+        return merge(places, computed, same, key=itemgetter(0))
+
+    def _computed(
+        self, backed: _Backed, origins: Sequence[Origin], value: Any, apart: Collection[int]
+    ) -> Iterator[tuple[int, Computation]]:
+        for at in self.arithmetic.fitting(backed.results, value):
+            statement = self._statement(origins[at].node)
+            if at not in apart and statement is not None and (found := self.arithmetic.computation(statement, "", value)) is not None:
+                yield at, found
+
+    def _backing(self, chorus: Chorus) -> _Backed:
+        if (known := self._backed.get(chorus)) is not None:
+            return known
+        places: list[tuple[int, Place]] = []
+        results: list[tuple[Fraction, int]] = []
+        for at in chorus.at:
+            if (statement := self._statement(chorus.group.origins[at].node)) is not None:
+                places += ((at, one) for one in statement.places(""))
+                if (expression := statement.expression("")) is not None:
+                    results += ((one, at) for one in self.arithmetic.results(expression))
+        once: dict[Place, int] = {}
+        for at, one in places:
+            once.setdefault(one, at)
+        first = [(at, one) for one, at in islice(once.items(), MAX_EVIDENCE)]
+        known = self._backed[chorus] = _Backed(places, first, sorted(results))
+        return known
+
+    def _statement(self, node: str) -> Statement | None:
+        """A node's value with its evidence; None where it has no value."""
+        if node not in self._statements:
+            row, made = self._row(node), None
+            if row is not None and isinstance(row.outcome, Value):
+                made = Statement(row.outcome.value, self._found(row), self._citations(row.outcome.value))
+            self._statements[node] = made
+        return self._statements[node]
+
+    def _found(self, row: Row) -> list[Cited]:
+        """What the checks of a node's last attempt found, by the path of the field that it supports."""
+        attempt = _accepted(row)
+        return [
+            Cited(one.field, self.texts.place(one.quote, one.source, one.start, one.end), alone=one.check == NUMBERS)
+            for verdict in (attempt.verdicts if attempt is not None else ())
+            for one in verdict.evidence
+        ]
+
+    def _citations(self, value: Any) -> list[Cited]:
+        """The citations and cells in a value that stand in the run's texts; others are no evidence."""
+        found: list[Cited] = []
+        for steps, record in records(value):
             if is_citation(record):
                 place: Place | None = self.texts.place(record["quote"], record["source"], record["start"], record["end"])
             elif is_cell(record):
@@ -255,10 +298,10 @@ class _Reading:
             else:
                 continue
             if place is not None and place.where:
-                found.append(_Cited(_path(steps), place, steps=steps))
+                found.append(Cited(path_of(steps), place, steps=steps))
         return found
 
-    def _unsupported(self, origins: Sequence[Origin], verdicts: Sequence[Judgement], evidence: Sequence[Support]) -> str:
+    def _unsupported(self, origins: Iterable[Origin], verdicts: Sequence[Judgement]) -> str:
         if any(one.outcome == FAIL for one in verdicts):
             return "a check of it fails"
         for origin in origins:
@@ -272,7 +315,7 @@ class _Reading:
             if self.lineage.root is None:
                 return "the workflow of this run is not stored, so nobody knows which checks it passed"
             return "nothing checked it"
-        return "" if evidence else "its checks pass, and none of them gives evidence"
+        return ""
 
     def _row(self, node: str) -> Row | None:
         return self.lineage.rows.get(node)
@@ -297,104 +340,72 @@ def _score(row: Row) -> float | None:
     return row.outcome.score if isinstance(row.outcome, Value) else None
 
 
-def _leaves(value: Any) -> Iterator[_Leaf]:
-    """The parts of a value that say something: no nulls and empty texts, no evidence, no expressions, no scores."""
-    line: list[tuple[Steps, Any]] = [((), value)]
-    while line:
-        steps, here = line.pop()
-        if isinstance(here, Mapping):
-            if is_citation(here) or is_cell(here):
-                continue
-            passage = {"text", "source", "start", "end"} <= here.keys()
-            for key, part in reversed(list(here.items())):
-                if (key in _ABOUT_ITSELF and is_share(part)) or (key == EXPRESSION and isinstance(part, str)):
-                    continue
-                if not passage or key not in ("source", "start", "end"):
-                    line.append(((*steps, str(key)), part))
-        elif isinstance(here, Sequence) and not isinstance(here, str):
-            line += [((*steps, index), part) for index, part in reversed(list(enumerate(here)))]
-        elif here is not None and here != "":
-            yield _Leaf(steps, _path(steps), here)
+class _Arithmetic:
+    """Computations that are made again, each expression once."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, tuple[tuple[Fraction, ...], tuple[Fraction, ...]]] = {}
+
+    def results(self, expression: str) -> tuple[Fraction, ...]:
+        """What an expression gives; nothing where it is no arithmetic."""
+        return self._evaluated(expression)[0]
+
+    def fitting(self, results: Sequence[tuple[Fraction, int]], claimed: Any) -> list[int]:
+        """The places of the results that a claimed number may be, in their order; `results` go by size."""
+        if not results or (shown := _number(claimed)) is None:
+            return []
+        found: set[int] = set()
+        for scale in SCALES:
+            low, high = (scale * (shown.value + side * shown.step / 2) for side in (-1, 1))
+            begin, end = bisect_left(results, low, key=itemgetter(0)), bisect_right(results, high, key=itemgetter(0))
+            found.update(at for _, at in results[begin:end])
+        return sorted(found)
+
+    def computation(self, statement: Statement, path: str, claimed: Any) -> Computation | None:
+        """The expression beside a number, where it gives that number; its operands with their places."""
+        if (expression := statement.expression(path)) is None or (shown := _number(claimed)) is None:
+            return None
+        results, operands = self._evaluated(expression)
+        fits = (one for one in results for scale in SCALES if arithmetic.close(shown.value * scale, shown.step * scale, one))
+        if (exact := next(fits, None)) is None:
+            return None
+        return Computation(expression, _written(exact), tuple(_operand(statement, operand) for operand in operands))
+
+    def _evaluated(self, expression: str) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]]:
+        """What it gives, and its operands in the order in which they are written."""
+        if (known := self._read.get(expression)) is not None:
+            return known
+        try:
+            results, operands = arithmetic.results(expression), arithmetic.operands(expression)
+        except arithmetic.NotArithmetic:
+            results, operands = (), []
+        written = [abs(number.value) for number in numbers(expression)] if operands else []
+        order = sorted(dict.fromkeys(operands), key=lambda operand: written.index(operand) if operand in written else len(written))
+        known = self._read[expression] = (results, tuple(order))
+        return known
 
 
-def _records(value: Any) -> Iterator[tuple[Steps, Mapping[str, Any]]]:
-    """The records in a value, containers before what they hold, each with the steps that lead to it."""
-    line: list[tuple[Steps, Any]] = [((), value)]
-    while line:
-        steps, here = line.pop()
-        if isinstance(here, Mapping):
-            yield steps, here
-            line += [((*steps, str(key)), part) for key, part in reversed(list(here.items()))]
-        elif isinstance(here, Sequence) and not isinstance(here, str):
-            line += [((*steps, index), part) for index, part in reversed(list(enumerate(here)))]
+def _operand(statement: Statement, operand: Fraction) -> Operand:
+    place = statement.operand(operand)
+    return Operand(_written(operand), () if place is None else (place,))
 
 
-def _path(steps: Steps) -> str:
-    """Steps as evidence writes them: `items[0].quote`."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
+def _distinct(backing: Iterable[Support]) -> tuple[Support, ...]:
+    """The first pieces of evidence, each once."""
+    found: dict[Support, None] = {}
+    for one in backing:
+        found[one] = None
+        if len(found) == MAX_EVIDENCE:
+            break
+    return tuple(found)
 
 
-def _record(path: str) -> str:
-    """The path of the record that a part stands in, through the lists between; empty for the whole value."""
-    return _INDICES.sub("", path).rpartition(".")[0]
-
-
-def _beside(path: str, cited: Sequence[_Cited]) -> list[_Cited]:
-    """The evidence that stands nearest: in the record of a part, or in one around it; that in records beside it is theirs."""
-    around = _record(path)
-    while True:
-        own = [one for one in cited if _record(one.path) == around and _is_shared(one, path)]
-        if own or not around:
-            return own
-        around = _record(around)
-
-
-def _all(path: str, cited: Sequence[_Cited]) -> list[_Cited]:
-    """What a part of the outermost record of a node's value rests on, where that record has no evidence of its own: on all in the value."""
-    return [] if _record(path) else [one for one in cited if not one.alone]
-
-
-def _is_shared(one: _Cited, path: str) -> bool:
-    """Whether evidence in a part's record speaks for the part too: not that of another number, nor that of another item of a list."""
-    return one.path == path or not (one.alone or _INDICES.sub("", one.path) == _INDICES.sub("", path))
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two scalars say the same: texts up to case and spacing."""
-    if isinstance(one, str) and isinstance(other, str):
-        return " ".join(one.casefold().split()) == " ".join(other.casefold().split())
-    return type(one) is type(other) and bool(one == other)
-
-
-def _computation(value: Any, path: str, claimed: Any, cited: Sequence[_Cited]) -> Computation | None:
-    """The expression beside a number, where it gives that number; its operands with their places."""
-    if (shown := _number(claimed)) is None:
-        return None
-    record = next((one for steps, one in _records(value) if _path(steps) == _record(path)), None)
-    expression = record.get(EXPRESSION) if record is not None else None
-    if not isinstance(expression, str):
-        return None
-    try:
-        results, operands = arithmetic.results(expression), arithmetic.operands(expression)
-    except arithmetic.NotArithmetic:
-        return None
-    fits = (one for one in results for scale in (1, 100) if arithmetic.close(shown.value * scale, shown.step * scale, one))
-    if (exact := next(fits, None)) is None:
-        return None
-    places = [one.support for one in cited if not isinstance(one.support, Computation)]
-    written = [abs(number.value) for number in numbers(expression)]
-    order = sorted(dict.fromkeys(operands), key=lambda operand: written.index(operand) if operand in written else len(written))
-    return Computation(expression, _written(exact), tuple(_operand(operand, places) for operand in order))
-
-
-def _operand(operand: Fraction, places: Sequence[Place]) -> Operand:
-    fitting = [
-        place
-        for place in places
-        for number in numbers(place.text if isinstance(place, TableCell) else place.quote, words=True)
-        if abs(operand) in (abs(number.value), abs(number.plain))
-    ]
-    return Operand(_written(operand), tuple(dict.fromkeys(fitting))[:1])
+def _first(parts: Iterable[Leaf]) -> tuple[list[Leaf], int, str]:
+    """The parts of an output that are looked at one by one; how many there are beyond, and the path of the first of these."""
+    line = iter(parts)
+    spoken = list(islice(line, MAX_CLAIMS))
+    beyond = next(line, None)
+    return (spoken, 0, "") if beyond is None else (spoken, 1 + sum(1 for _ in line), beyond.path)
 
 
 def _number(value: Any) -> Number | None:

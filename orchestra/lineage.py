@@ -46,6 +46,31 @@ Kind: TypeAlias = Literal["agent", "tool", "ask", "judge"]
 _ELEMENT = re.compile(r"\[(\d+)\]")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Nodes that said what code has worked on: the same one for all parts of an output that come from there."""
+
+    origins: tuple[Origin, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Who said a part of an output, in the order in which the references lead to them."""
+
+    exact: tuple[Origin, ...]
+    """The nodes that handed it on as it stands."""
+    worked: Group
+    """Behind these, those that said what code has worked on."""
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """All of them."""
+        return (*self.exact, *self.worked.origins)
+
+
+NOBODY = Group()
+
+
 class Origin(msgspec.Struct, frozen=True):
     """A node that said a part of the output, or that handed on what it was made of."""
 
@@ -75,6 +100,13 @@ class _Scope:
     """An element's variable, the template of the list, and its index in it."""
     previous: _Scope | None = None
     """The turn before, in a loop."""
+    unit: str = ""
+    """The path of the element's unit."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What no other scope of the run has."""
+        return self.prefix, self.unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +135,10 @@ class Lineage:
     elements: Mapping[str, list[int]]
     """By node under `each`: the elements that are values, which is what its list is made of."""
     _read: dict[str, Graph | None] = field(default_factory=dict)
+    _bodies: dict[str, _Scope | None] = field(default_factory=dict)
+    """By the path of the node."""
+    _groups: dict[tuple[Any, ...], Group] = field(default_factory=dict)
+    """By what the ways have in common on which code works from there on."""
 
     @classmethod
     def of(cls, history: History, events: Iterable[Event], workflows: Mapping[str, bytes]) -> Lineage:
@@ -119,15 +155,36 @@ class Lineage:
         made.root = _Scope("", graph.nodes, graph.output) if graph is not None else None
         return made
 
-    def origins(self, steps: Steps) -> list[Origin]:
-        """The nodes that said a part of the output, in the order in which the references lead to them; none for what no node said."""
+    def origins(self, steps: Steps) -> Way:
+        """The nodes that said a part of the output; none for what no node said.
+
+        As long as a part is handed on as it stands, the way does not fork. From where code works on it, the way is the same for all parts
+        that come there: it is gone once.
+        """
         if self.root is None:
-            return []
+            return Way((), NOBODY)
         trace = _Trace(self)
         trace.line.append(_Item(self.root, self.root.output, steps, True, False))
         while trace.line and len(trace.seen) < MAX_VISITS:
-            trace.follow(trace.line.popleft())
-        return list(trace.found)
+            item = trace.line.popleft()
+            references = tuple(_references(item))
+            if not all(exact for _, _, exact in references):
+                return Way(tuple(trace.found), self._group(item, references, len(trace.seen)))
+            trace.follow(item, references)
+        return Way(tuple(trace.found), NOBODY)
+
+    def _group(self, item: _Item, references: tuple[_Reference, ...], visits: int) -> Group:
+        """Who is behind a template that is worked on, after so many visits."""
+        key = (item.scope.key, references, item.covered, visits)
+        if (known := self._groups.get(key)) is not None:
+            return known
+        trace = _Trace(self)
+        trace.follow(item, references)
+        while trace.line and visits + len(trace.seen) < MAX_VISITS:
+            following = trace.line.popleft()
+            trace.follow(following, _references(following))
+        found = self._groups[key] = Group(tuple(trace.found))
+        return found
 
     def units(self, item: _Item, node: AnyNode) -> Iterator[_Unit]:
         """The unit of a node; of one under `each` the element that the steps lead to, or all."""
@@ -137,14 +194,15 @@ class Lineage:
             yield _Unit(path, scope, steps, exact)
             return
         indices = self.elements.get(path, [])
-        rest = steps[1:] if steps[:1] == ("values",) else steps
         chosen, same = indices, False
         after: Steps = ()
-        if rest and isinstance(rest[0], int):
-            chosen, after, same = indices[rest[0] : rest[0] + 1], rest[1:], exact
+        if (rest := _element(steps)) is not None:
+            at, after = rest
+            chosen, same = indices[at : at + 1], exact
         for index in chosen:
-            element = (node.as_ or "", node.each, index)
-            yield _Unit(f"{path}[{index}]", _Scope(scope.prefix, {}, outer=scope, element=element), after, same)
+            unit = f"{path}[{index}]"
+            inside = _Scope(scope.prefix, {}, outer=scope, element=(node.as_ or "", node.each, index), unit=unit)
+            yield _Unit(unit, inside, after, same)
 
     def made_of(self, unit: _Unit, node: AnyNode) -> Iterator[_Item]:
         """What a node's value is made of, beside what it asked somebody."""
@@ -161,7 +219,9 @@ class Lineage:
                 if (ran := self._ran(unit, node, choice)) is not None:
                     yield _Item(ran, ran.output, steps, exact, False)
             case CallNode() | LoopNode() | PlanNode():
-                if (body := self._body(unit, node)) is not None:
+                if unit.path not in self._bodies:
+                    self._bodies[unit.path] = self._body(unit, node)
+                if (body := self._bodies[unit.path]) is not None:
                     yield _Item(body, body.output, steps, exact, False)
             case _:
                 return
@@ -231,9 +291,9 @@ class _Trace:
         self.seen: set[tuple[str, Steps, bool, bool]] = set()
         self.found: dict[Origin, None] = {}
 
-    def follow(self, item: _Item) -> None:
+    def follow(self, item: _Item, references: Iterable[_Reference]) -> None:
         """What the names of a template stand for."""
-        for name, steps, exact in _references(item):
+        for name, steps, exact in references:
             self._name(_Item(item.scope, name, steps, exact, item.covered))
 
     def _name(self, item: _Item) -> None:
@@ -251,6 +311,9 @@ class _Trace:
                 self.line.append(item.at(here.previous, here.previous.output, item.steps))
                 return
             if (node := here.nodes.get(name)) is not None:
+                if item.exact and node.each is not None and _element(item.steps) is None:  # of all elements: of none as it stands
+                    self.line.append(_Item(here, f"${{{name}}}", (), False, item.covered))
+                    return
                 for unit in self.lineage.units(item.at(here, name, item.steps), node):
                     key = (unit.path, unit.steps, unit.exact, item.covered)
                     if key not in self.seen:
@@ -297,7 +360,17 @@ def _graph(stored: Any) -> Graph | None:
         return None
 
 
-def _references(item: _Item) -> Iterator[tuple[str, Steps, bool]]:
+def _element(steps: Steps) -> tuple[int, Steps] | None:
+    """The element of a node's list that steps lead to, and the steps inside; None where they lead to none."""
+    rest = steps[1:] if steps[:1] == ("values",) else steps
+    return (rest[0], rest[1:]) if rest and isinstance(rest[0], int) else None
+
+
+_Reference: TypeAlias = tuple[str, Steps, bool]
+"""A name that a template reads, where it goes on from there, and whether as it stands."""
+
+
+def _references(item: _Item) -> Iterator[_Reference]:
     """The names that a part of a template reads, and where from there it goes on."""
     template, steps, exact = item.template, item.steps, item.exact
     while steps:

@@ -63,7 +63,10 @@ class Texts:
         self._all = texts
         self._named: dict[str, list[Text]] = {}
         self._at: dict[str, Text] = {}
+        self._cells: dict[tuple[int, int, str], TableCell] = {}
         for text in texts:
+            if (cell := text.cell) is not None:
+                self._cells.setdefault((cell.row, cell.column, cell.text.strip()), cell)
             self._named.setdefault(text.name, []).append(text)
             self._at.setdefault(text.where, text)
 
@@ -97,9 +100,7 @@ class Texts:
 
     def cell(self, row: int, column: int, text: str) -> TableCell | None:
         """The first cell of a table of the run at this place, if that is its text."""
-        wanted = (row, column, text.strip())
-        cells = (one.cell for one in self._all if one.cell is not None)
-        return next((one for one in cells if (one.row, one.column, one.text.strip()) == wanted), None)
+        return self._cells.get((row, column, text.strip()))
 
     def _find(self, quote: str, source: str, start: int | None, end: int | None) -> tuple[Text, int] | None:
         candidates = self._named.get(source, []) if source else self._all
