@@ -19,7 +19,7 @@ from orchestra.verify.claims_file import ClaimsCertificate
 from orchestra.verify.combination import FILE as COMBINATION
 from orchestra.verify.combination import Combination
 from orchestra.verify.sealed import MAX_BYTES
-from orchestra.workflow.program import CompiledNode, Program
+from orchestra.workflow.program import Program, programs
 
 C = TypeVar("C", Certificate, ClaimsCertificate, Combination)
 Stamp: TypeAlias = tuple[str, int, int, int]
@@ -230,7 +230,7 @@ def stamps(settings: Settings, registry: Registry, program: Program) -> tuple[St
 
     A process that stays open compiles a program once; with another stamp it does so anew. Empty where nothing is certified.
     """
-    accepting = [node.acceptance for node in _nodes(program) if node.acceptance]
+    accepting = [node.acceptance for part in programs(program) for node in part.nodes if node.acceptance]
     made = [one.certificate for one in accepting if one.certificate]
     names = {one.agent for one in made} | {one.judge for one in made if isinstance(one, ClaimsCertificate)}
     for combination in (one.combination for one in accepting if one.combination):
@@ -245,13 +245,6 @@ def stamps(settings: Settings, registry: Registry, program: Program) -> tuple[St
     if names:
         paths.append(settings.resources("configs").get(settings.fleet))
     return tuple(_stamp(path) for path in paths)
-
-
-def _nodes(program: Program) -> Iterator[CompiledNode]:
-    for node in program.nodes:
-        yield node
-        if node.body is not None:
-            yield from _nodes(node.body)
 
 
 def _stamp(path: Path | None) -> Stamp:

@@ -16,7 +16,7 @@ from orchestra.events import RunStarted
 from orchestra.values.json import digest
 from orchestra.values.types import Schema
 from orchestra.workflow.nodes import Budget, Graph
-from orchestra.workflow.program import CompiledNode, Program, sampled
+from orchestra.workflow.program import CompiledNode, Program, programs, sampled
 
 if TYPE_CHECKING:
     from orchestra.agent.card import Card
@@ -74,7 +74,7 @@ def _parcel(project: Project, program: Program, models: Mapping[str, Schema]) ->
     from orchestra.verify.certificate_file import Certificate
 
     parts: dict[str, bytes] = {}
-    for part in _programs(program, set()):
+    for part in programs(program):
         if part is not program and part.graph is not None:
             parts[f"{WORKFLOW}/{part.name}"] = _written(part.graph)
         for node in part.nodes:
@@ -110,18 +110,6 @@ def contracts(node: CompiledNode) -> Iterator[Contract]:
             yield planning.larger
     if node.using is not None:
         yield from node.using.known
-
-
-def _programs(program: Program, seen: set[int]) -> Iterator[Program]:
-    if id(program) in seen:
-        return
-    seen.add(id(program))
-    yield program
-    for node in program.nodes:
-        if node.body is not None:
-            yield from _programs(node.body, seen)
-        for called in node.planning.workflows.values() if node.planning is not None else ():
-            yield from _programs(called.program, seen)
 
 
 def _written(graph: Graph) -> bytes:

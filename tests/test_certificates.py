@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from orchestra import InputError, Orchestra
-from orchestra.certificates import CHECKED_BY, bonds, checks_digest, found, home
+from orchestra.certificates import CHECKED_BY, bonds, checks_digest, found, home, read
 from orchestra.doors import Done
 from orchestra.events import AttemptFinished, Judged, RunStarted
 from orchestra.project import Project
@@ -94,6 +94,22 @@ async def test_a_process_that_stays_open_notices_what_voids_a_certificate(projec
         fleet.write_text(FLEET.replace('revision: "1"', 'revision: "of June"'))
         with pytest.raises(InputError, match="void: the model changed"):
             await orchestra.run(naming, text="leaves")
+
+
+def test_it_notices_them_in_workflows_that_a_plan_may_call_too(project: Path) -> None:
+    plan = "  p: {plan: Name it., with: {text: '${input.text}'}, workflows: [naming], returns: str}\n"
+    files = {
+        "workflows/naming.yaml": WORKFLOW.replace("name: naming", "name: naming\ndescription: Names a text."),
+        "workflows/planned.yaml": f"schema: orchestra/v1\nname: planned\ninput: {{text: str}}\noutput: ${{p}}\nnodes:\n{plan}",
+    }
+    write(project, files)
+    stays_open = Project.load(settings(project))
+    planned = stays_open.find("planned")
+    stays_open.program(planned)
+    file = project / "agents" / "namer" / FILE
+    file.write_bytes(read(file, "namer").voided("audits found errors").written())
+    with pytest.raises(InputError, match="void: audits found errors"):
+        stays_open.program(planned)
 
 
 def parcels() -> int:

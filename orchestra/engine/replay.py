@@ -52,6 +52,8 @@ class Replayed:
     calls: dict[tuple[str, int], tuple[Call, AttemptFinished | None]] = field(default_factory=dict)
     counts: list[tuple[Call, int]] = field(default_factory=list)
     """Calls whose prompt a server was asked to count, with its tokens."""
+    certified: dict[str, str] = field(default_factory=dict)
+    """By node: the digest of the certificate by which its value was judged; empty where there is none."""
     late: list[str] = field(default_factory=list)
     """Nodes whose time was up: the clock decided their outcome, and no answer."""
     different: Event | None = None
@@ -70,6 +72,8 @@ def replay(program: Program, events: Iterable[Event]) -> Replayed:
             unit = state.units.get(event.node) if isinstance(event, NodeFinished | TurnStarted) else None
             reason = _objection(state, pending, event, found)
             if not reason:
+                if isinstance(event, Judged):
+                    found.certified[event.node] = _certificate(state.units[event.node])
                 evolve(state, event, program)
                 if unit is not None and (unit.due or unit.writing is not None or _limited(unit)):
                     _drop(pending)
@@ -81,6 +85,11 @@ def replay(program: Program, events: Iterable[Event]) -> Replayed:
         found.events += 1
         _decide(state, pending)
     return found
+
+
+def _certificate(unit: Unit) -> str:
+    certificate = unit.node.acceptance.certificate if unit.node.acceptance is not None else None
+    return certificate.digest if certificate is not None else ""
 
 
 def _forget(state: State, pending: dict[str, Proposal]) -> None:

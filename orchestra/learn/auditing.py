@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from orchestra.doors import Journal, RunSummary
-from orchestra.engine.replay import replay
+from orchestra.engine.replay import Replayed, replay
 from orchestra.errors import InputError, InputErrors, OrchestraError, Place
-from orchestra.events import RunStarted
+from orchestra.events import Event, RunStarted
 from orchestra.journal.history import Attempt, History, Row
 from orchestra.learn.certifying import Rightness
 from orchestra.learn.evaluation import EVALUATION
@@ -76,7 +77,7 @@ async def accepted(project: Project, journal: Journal, certificate: Watched, wan
             history = History.of(events)
             found = list(_promised(history, original))
             if withheld is not None:
-                found += await withheld.of(first, history)
+                found += await withheld.of(first, events, history)
             for output, attempt in found:
                 if attempt.recalled:
                     made.passed["answers recalled from another run"] += 1
@@ -103,7 +104,7 @@ class Withheld:
         self._project, self._journal, self._certificate = project, journal, certificate
         self._known: dict[bytes, Program] = {}
 
-    async def of(self, first: RunStarted, history: History) -> list[tuple[Output, Attempt]]:
+    async def of(self, first: RunStarted, events: Sequence[Event], history: History) -> list[tuple[Output, Attempt]]:
         """Those of a run."""
         found = [(row, attempt) for row in history.rows if (attempt := self._refused(row)) is not None]
         if not found:
@@ -111,14 +112,11 @@ class Withheld:
         key = canonical([first.graph, dict(first.versions)])
         if key not in self._known:
             self._known[key] = await restored(self._project, self._journal, first, asking=False)
-        program, certificate = self._known[key], self._certificate
+        by = _Judges(self._known[key], events)
         return [
             (Output(history.run, row.path, digest(canonical(attempt.value)), withheld=True), attempt)
             for row, attempt in found
-            if (node := node_at(program, row.path)) is not None
-            and node.acceptance is not None
-            and node.acceptance.certificate is not None
-            and node.acceptance.certificate.digest == certificate.digest
+            if by.certificate(row.path) == self._certificate.digest
         ]
 
     def _refused(self, row: Row) -> Attempt | None:
@@ -129,8 +127,27 @@ class Withheld:
         return judged
 
 
+class _Judges:
+    """By which certificates the values of a run's nodes were judged."""
+
+    def __init__(self, program: Program, events: Sequence[Event]) -> None:
+        self._program, self._events = program, events
+
+    def certificate(self, path: str) -> str:
+        """The digest of the certificate of a node; empty where it has none. What a plan calls stands in no workflow, but in the run."""
+        if (node := node_at(self._program, path)) is None:
+            return self._replayed.certified.get(path, "")
+        certificate = node.acceptance.certificate if node.acceptance is not None else None
+        return certificate.digest if certificate is not None else ""
+
+    @cached_property
+    def _replayed(self) -> Replayed:
+        return replay(self._program, self._events)
+
+
 def node_at(program: Program, path: str) -> CompiledNode | None:
-    """The node of a program that a path in a run leads to, through elements, turns and bodies; None where it has none."""
+    """The node of a program that a path in a run leads to, through elements, turns and bodies; None where it has none,
+    and for the steps of a plan."""
     found: CompiledNode | None = None
     inside: Program | None = program
     for part in path.split("/"):

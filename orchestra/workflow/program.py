@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -254,6 +254,23 @@ class Program:
     def first(self) -> list[CompiledNode]:
         """The nodes that need no other."""
         return [node for node in self.nodes if not node.needs]
+
+
+def programs(program: Program) -> Iterator[Program]:
+    """A program, the bodies of its nodes, and the workflows that its plans may call: each once, what calls before what is called."""
+    yield from _programs(program, set())
+
+
+def _programs(program: Program, seen: set[int]) -> Iterator[Program]:
+    if id(program) in seen:
+        return
+    seen.add(id(program))
+    yield program
+    for node in program.nodes:
+        if node.body is not None:
+            yield from _programs(node.body, seen)
+        for called in node.planning.workflows.values() if node.planning is not None else ():
+            yield from _programs(called.program, seen)
 
 
 def _climbs(node: CompiledNode) -> bool:

@@ -16,7 +16,7 @@ from orchestra.verify.claims_file import ClaimsCertificate
 from tests.cli.processes import Terminal
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import Simulated
-from tests.cli.test_certify_claims import FILE, certify, rows, score, shell
+from tests.cli.test_certify_claims import FILE, TELL, certify, rows, score, shell
 
 __all__ = ["shell"]
 LOG = Path("agents/teller/audits.jsonl")
@@ -34,6 +34,14 @@ nodes:
     as: text
     with: {text: "${text}"}
   plain: {agent: teller, with: {text: "${input.text}"}, checks: ["entailment(checker)"], otherwise: [abstain]}
+"""
+PLANNED = """\
+schema: orchestra/v1
+name: planned
+input: {text: str}
+output: ${p}
+nodes:
+  p: {plan: "Tell it.", with: {text: "${input.text}"}, workflows: [tell], returns: "list[str]"}
 """
 
 
@@ -138,6 +146,18 @@ def test_only_nodes_that_keep_parts_by_it_count_wherever_they_stand(ran: Shell) 
     mine = [output for line in written() if isinstance(line, Drawn) for output in line.outputs if output.run == since.json["run"]]
     assert {(output.node, output.withheld) for output in mine} == {("again[0]/told", True), ("again[1]/told", True)}
     assert f"{RUNS + 2} judged answers in {RUNS + 1} runs" in said.err
+
+
+def test_those_of_a_workflow_that_a_plan_called_count_too(ran: Shell) -> None:
+    Path("workflows/tell.yaml").write_text(TELL.replace("name: tell\n", "name: tell\ndescription: Tells.\n").replace("${told}", "${told.facts}"))
+    Path("workflows/planned.yaml").write_text(PLANNED)
+    lines = iter(["s1 = tell(text=input.text)", "return s1"])
+    ran.opener = Simulated(lambda call: next(lines, "nothing more") if call.name == "router" else answer(call))
+    since = ran("run", "planned", "-i", f"text={RUNS + 3}", "--json")
+    assert since.json["status"] == "failed", "what a step withholds is planned around, and there is no other plan"
+    assert ran(*WATCH, "--audit", "100").code == 0
+    mine = [output for line in written() if isinstance(line, Drawn) for output in line.outputs if output.run == since.json["run"]]
+    assert [(output.node, output.withheld) for output in mine] == [("p@1/s1/told", True)]
 
 
 def test_what_was_expected_tells_nothing_of_parts(ran: Shell) -> None:
