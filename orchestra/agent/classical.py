@@ -12,7 +12,9 @@ import io
 import json
 import math
 import re
+import struct
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +31,12 @@ if TYPE_CHECKING:
 
 MAX_ARRAYS = 256 << 20
 """Bytes of all arrays, unpacked, at most."""
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '(?:\|[biu](?=1)|[<>][iuf](?=[248]))(?P<size>\d)', 'fortran_order': (?:True|False), "
+    rb"'shape': \((?P<shape>(?:\d{1,12}(?:, \d{1,12})*,?)?)\), \} *\n",
+    re.DOTALL,
+)
+"""What stands before an array of numbers, as numpy writes it."""
 _WORD = re.compile(r"\w+")
 _MEND = "make it again with the command in card.md, or reinstall the package"
 
@@ -105,10 +113,10 @@ class _NGrams:
         import numpy
 
         counts = Counter(row for feature in self._features.of(text) if (row := self._index.get(feature)) is not None)
-        if not counts:
-            return self.intercept
         rows = numpy.fromiter(counts, dtype=numpy.int64)
         weights = numpy.array([1 + math.log(count) for count in counts.values()], dtype=numpy.float32) * self._idf[rows]
+        if not weights.any():  # none that counts: nothing has a length of 1
+            return self.intercept
         weights /= numpy.linalg.norm(weights)
         found: NDArray[numpy.float32] = weights @ self._weights[rows].astype(numpy.float32) * self._scale + self.intercept
         return found
@@ -196,21 +204,47 @@ def reading(card: Card, file: str = "") -> Iterator[None]:
         first = error.errors(include_url=False)[0]
         at = ".".join(str(step) for step in first["loc"])
         raise InputError("A011", f"{card.name}: {file or card.data}: {at}: {first['msg']}", hint=_MEND) from error
-    except (ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError) as error:
         raise InputError("A011", f"{card.name}: {error.args[0]}", hint=_MEND) from error
 
 
 def unpacked(card: Card, file: str, sha256: str) -> dict[str, NDArray[Any]]:
-    """The arrays of a file of the card's folder. Raises `ValueError` for another file than the one of that digest, and for a pickle."""
-    import numpy
+    """The arrays of a file of the card's folder.
 
+    Raises `ValueError` for another file than the one of that digest, for a damaged one, and for what is no array of finite numbers.
+    """
     data = card.read(file)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ValueError(f"{file} is not the file that the layout was written for")
-    if sum(entry.file_size for entry in zipfile.ZipFile(io.BytesIO(data)).infolist()) > MAX_ARRAYS:
-        raise ValueError("the arrays are too large")
-    with numpy.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > MAX_ARRAYS:
+                raise ValueError("the arrays are too large")
+            if not {entry.compress_type for entry in entries} <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+                raise ValueError(f"{file} is not compressed as `.npz` files are")
+            return {entry.filename.removesuffix(".npy"): _array(entry.filename, archive.read(entry)) for entry in entries}
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError) as error:  # what zipfile raises for damaged ones
+        raise ValueError(f"{file} is damaged: {error}") from error
+
+
+def _array(name: str, data: bytes) -> NDArray[Any]:
+    """An array from its bytes. Its header is read here first, for numpy makes room for whatever a header says, and reads other types.
+
+    Raises `ValueError` for what is no array of finite numbers, or has other bytes than its header says.
+    """
+    import numpy
+
+    said = _HEADER.match(data)
+    if said is None:
+        raise ValueError(f"{name} is no array of numbers")
+    shape = [int(size) for size in said["shape"].split(b",") if size.strip()]
+    if said.end() != 10 + int.from_bytes(data[8:10], "little") or math.prod(shape) * int(said["size"]) != len(data) - said.end():
+        raise ValueError(f"{name} has other bytes than its header says")
+    array: NDArray[Any] = numpy.load(io.BytesIO(data), allow_pickle=False)
+    if array.dtype.kind == "f" and not (numpy.abs(array) <= numpy.finfo(numpy.float32).max).all():
+        raise ValueError(f"{name} has numbers that are not finite")
+    return array
 
 
 def packed(layout: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> tuple[str, bytes]:

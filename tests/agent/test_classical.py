@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import random
 import shutil
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +109,83 @@ def test_pickled_arrays_are_not_loaded(tmp_path: Path) -> None:
     folder = copy(tmp_path)
     layout = json.loads((folder / FILE).read_text())
     np.savez(folder / "linear.npz", vocabulary=np.array([{"a": 1}], dtype=object))
-    import hashlib
-
     mark = hashlib.sha256((folder / "linear.npz").read_bytes()).hexdigest()
     (folder / FILE).write_text(json.dumps({**layout, "sha256": mark}))
     assert refused(folder).code == "A011"
+
+
+def small(folder: Path, **changed: bytes | None) -> Path:
+    """A classifier of two words; `changed` gives entries of its arrays other bytes, or none."""
+    arrays = {"vocabulary": np.frombuffer(b"wa\nwb", np.uint8), "idf": np.ones(2, np.float32), "weights": np.ones((2, 2), np.int8)}
+    arrays |= {"scale": np.ones(2, np.float32), "intercept": np.zeros(2, np.float32)}
+    entries = {f"{name}.npy": plain(array) for name, array in arrays.items()} | {f"{name}.npy": data for name, data in changed.items()}
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            if data is not None:
+                archive.writestr(name, data)
+    folder.mkdir()
+    (folder / "agent.yaml").write_text("name: small\nkind: sklearn\ninput: {text: str}\noutput: {label: \"Literal['a', 'b']\"}\n")
+    return written(folder, made.getvalue())
+
+
+def written(folder: Path, data: bytes) -> Path:
+    """The folder with these bytes for its arrays, and a layout that was written for them."""
+    (folder / "linear.npz").write_bytes(data)
+    layout = {"format": "orchestra/linear-text/v1", "input": "text", "output": "label", "features": {}, "labels": ["a", "b"]}
+    (folder / FILE).write_text(json.dumps({**layout, "arrays": "linear.npz", "sha256": hashlib.sha256(data).hexdigest()}))
+    return folder
+
+
+def plain(array: Any) -> bytes:
+    made = io.BytesIO()
+    np.save(made, array)
+    return made.getvalue()
+
+
+def header(shape: tuple[int, ...]) -> bytes:
+    """The head of an array, with nothing behind it."""
+    made = io.BytesIO()
+    np.lib.format.write_array_header_1_0(made, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return made.getvalue()
+
+
+@pytest.mark.parametrize(
+    "idf",
+    [
+        header((10**13,)), header((10**30,)), header((-5, -5)), b"", b"hello", plain(np.ones(2, np.float32))[:-3], None,
+        plain(np.array(["a", "b"])), plain(np.ones(2, complex)), plain(np.zeros(2, "M8[s]")), plain(np.zeros(2, [("a", "f4")])),
+        plain(np.array([1, np.nan], np.float32)), plain(np.array([-np.inf, 1], np.float16)), plain(np.array([1e200, 1])),
+    ],
+)  # fmt: skip
+def test_what_is_no_array_of_finite_numbers_is_refused_before_there_is_room_made_for_it(tmp_path: Path, idf: bytes | None) -> None:
+    assert Classifier.load(Card.load(small(tmp_path / "sound")), FILE).predict({"text": "a"}) == ({"label": "a"}, 0.5)
+    assert refused(small(tmp_path / "damaged", idf=idf)).code == "A011"
+
+
+def test_an_entry_that_is_no_array_is_refused(tmp_path: Path) -> None:
+    folder = small(tmp_path / "small", idf=None)
+    with zipfile.ZipFile(folder / "linear.npz", "a") as archive:
+        archive.writestr("idf", b"hello")
+    assert refused(written(folder, (folder / "linear.npz").read_bytes())).code == "A011"
+
+
+def test_arrays_that_are_damaged_anywhere_are_refused_or_read(tmp_path: Path) -> None:
+    folder, rng = small(tmp_path / "small"), random.Random(8)
+    card = Card.load(folder)
+    data = (folder / "linear.npz").read_bytes()
+    for _ in range(100):
+        changed = bytearray(data)
+        for _ in range(rng.randint(1, 3)):
+            changed[rng.randrange(len(data))] = rng.randrange(256)
+        written(folder, bytes(changed[: rng.choice([None, None, None, rng.randrange(len(data))])]))
+        with suppress(InputError):
+            assert 0.5 <= Classifier.load(card, FILE).predict({"text": "a b"})[1] <= 1
+
+
+def test_features_that_count_nothing_say_nothing(tmp_path: Path) -> None:
+    folder = small(tmp_path / "small", idf=plain(np.zeros(2, np.float32)))
+    assert Classifier.load(Card.load(folder), FILE).predict({"text": "a b"}) == ({"label": "a"}, 0.5)
 
 
 def test_packed_arrays_are_the_same_bytes_every_time() -> None:
