@@ -8,8 +8,9 @@ should be.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from orchestra.values.json import canonical
@@ -37,8 +38,10 @@ def pooled(answers: Sequence[Answer], weights: Sequence[float] = (), told: Told 
     same, which `told` tells, the surest.
 
     `weights` say what each counts, and may be more than there are answers: those of members that were not asked. Of a member that cannot
-    tell how sure it is the answer counts nothing. Where none can tell, the first one's answer, as unsure as it was.
+    tell how sure it is the answer counts nothing, nor of one whose confidence is no finite number. Where none can tell, the first one's
+    answer, without a confidence.
     """
+    answers = [answer if _finite(answer.confidence) else replace(answer, confidence=None) for answer in answers]
     counts = weights[: len(answers)] or [1.0] * len(answers)
     said = [canonical(told(answer.value)) for answer in answers]
     shares: dict[bytes, float] = {}
@@ -49,3 +52,7 @@ def pooled(answers: Sequence[Answer], weights: Sequence[float] = (), told: Told 
     best = max(said, key=lambda one: shares[one])  # of those that are alike it finds the first
     surest = max((answer for one, answer in zip(said, answers, strict=True) if one == best), key=lambda answer: answer.confidence or 0.0)
     return Answer(surest.value, min(1.0, shares[best]))
+
+
+def _finite(confidence: float | None) -> bool:
+    return confidence is None or math.isfinite(confidence)

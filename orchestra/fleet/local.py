@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -216,6 +217,9 @@ def processors() -> int:
 
 
 def _done(value: Any, began: float, confidence: float | None = None, model: str = "") -> Done:
+    """An answer. What is no finite number says nothing of how sure it is: every comparison with it is false."""
+    if confidence is not None and not math.isfinite(confidence):
+        confidence = None
     return Done(value=value, usage=Usage(calls=1, seconds=time.monotonic() - began), server=HERE, model=model, confidence=confidence)
 
 

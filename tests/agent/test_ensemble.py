@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,9 @@ def load(place: Path, **cards: str) -> Registry:
         ([("a", 0.6), ("b", 0.6)], "a", 0.3),  # the first, of two that are as sure
         ([("a", None), ("b", 0.2)], "b", 0.1),  # who cannot tell how sure it is counts nothing
         ([("a", None), ("b", None)], "a", None),
+        ([("a", math.nan), ("b", 0.9)], "b", 0.45),  # nor does one whose confidence is no number
+        ([("b", 0.9), ("a", math.inf)], "b", 0.45),
+        ([("a", math.nan), ("b", None)], "a", None),
         ([(None, 0.7), ("b", 0.6)], None, 0.35),  # no answer is one too
         ([("a", 0.0), ("b", 0.0)], "a", 0.0),
     ],

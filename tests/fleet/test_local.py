@@ -6,12 +6,14 @@ import asyncio
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from orchestra.agent.card import Card
+from orchestra.agent.classical import packed
 from orchestra.agent.contract import Contract
 from orchestra.agent.registry import Registry
 from orchestra.agent.tool import ToolFunction, signature
@@ -208,6 +210,23 @@ def test_a_classical_agent_is_remembered_by_its_card() -> None:
     asking = asked("banking_intent", kind="agent", inputs={"text": "hi"})
     assert local.measure(asking).memo
     assert not local.measure(msgspec.structs.replace(asking, version="0" * 32)).memo
+
+
+async def test_a_trained_agent_that_says_no_number_does_not_say_how_sure_it_is(tmp_path: Path) -> None:
+    numpy = pytest.importorskip("numpy")
+    one, steep = numpy.ones(1, numpy.float32), numpy.full(2, 3e38, numpy.float32)  # finite, and their products are not
+    arrays = {"vocabulary": numpy.frombuffer(b"wa", numpy.uint8), "idf": one, "weights": numpy.full((1, 2), 127, numpy.int8)}
+    layout: dict[str, Any] = {"format": "orchestra/linear-text/v1", "input": "text", "output": "label", "features": {}}
+    layout |= {"labels": ["a", "b"], "arrays": "linear.npz"}
+    text, data = packed(layout, {**arrays, "scale": steep, "intercept": steep})
+    (tmp_path / "agent.yaml").write_text("name: steep\nkind: sklearn\ninput: {text: str}\noutput: {label: \"Literal['a', 'b']\"}\n")
+    (tmp_path / "model.json").write_text(text)
+    (tmp_path / "linear.npz").write_bytes(data)
+    local = LocalWorkers(Known(Registry().with_cards([Card.load(tmp_path)])))
+    with numpy.errstate(all="ignore"):
+        done = await only(local, asked("steep", kind="agent", inputs={"text": "a"}))
+    assert isinstance(done, Done)
+    assert done.confidence is None
 
 
 @pytest.mark.parametrize("changed", [{"node": "other"}, {"run": "other"}, {"attempt": 2}, {"priority": 3}, {"timeout": 1.0}])
