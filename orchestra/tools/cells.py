@@ -34,13 +34,15 @@ def cells(
     if places is not None:
         at = {(cell.row, cell.column): cell for cell in every}
         return [at[place] for place in map(tuple, places) if place in at]
-    asked = content(question)
-    found: list[Cell] = []
-    for wanted in _operands(expression):
-        found += _best([cell for cell in every if any(wanted in _values(number) for number in numbers(cell.text))], asked)
-    for quote in quotes:
-        text = _plain(quote)
-        found += _best([cell for cell in every if text and text == _plain(cell.text)], asked)
+    operands, plain = _operands(expression), [_plain(quote) for quote in quotes]
+    asked, with_value, with_text = content(question), dict[Fraction, list[Cell]](), dict[str, list[Cell]]()
+    for cell in every if operands else ():
+        for value in dict.fromkeys(value for number in numbers(cell.text) for value in _values(number)):
+            with_value.setdefault(value, []).append(cell)
+    for cell in every if any(plain) else ():
+        with_text.setdefault(_plain(cell.text), []).append(cell)
+    found = [_best(with_value[value], asked) for value in dict.fromkeys(operands) if value in with_value]
+    found += [_best(with_text[text], asked) for text in dict.fromkeys(plain) if text in with_text]
     return list(dict.fromkeys(found))
 
 
@@ -72,9 +74,8 @@ def _operands(expression: str | None) -> list[Fraction]:
         return []
 
 
-def _best(candidates: Sequence[Cell], asked: frozenset[str]) -> list[Cell]:
-    shared = [(len(asked & content(f"{cell.row_heading} {cell.column_heading}")), -at) for at, cell in enumerate(candidates)]
-    return [candidates[-max(shared)[1]]] if shared else []
+def _best(candidates: Sequence[Cell], asked: frozenset[str]) -> Cell:
+    return max(candidates, key=lambda cell: len(asked & content(f"{cell.row_heading} {cell.column_heading}")))
 
 
 def _plain(text: str) -> str:

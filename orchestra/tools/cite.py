@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestra.doors import Source
-from orchestra.tools.passages import sentence
+from orchestra.tools.passages import sentence, sentence_ends
 from orchestra.values.models import Answer, Citation, Passage, Reading
 from orchestra.values.words import content
 from orchestra.verify import quotes
@@ -62,9 +62,10 @@ def _candidate(answer: str, asked: frozenset[str], passages: Sequence[Passage]) 
 
 def _sentences(answer: str, text: str) -> Iterator[tuple[int, int]]:
     """The sentences that an answer stands in."""
-    after = 0
+    after, ends = 0, list[int]()
     while span := quotes.find(answer, (Source(text[after:]),)):
-        start, end = sentence(text, after + span.start, after + span.end)
+        ends = ends or sentence_ends(text)
+        start, end = sentence(text, after + span.start, after + span.end, ends)
         yield start, end
         after = max(end, after + span.end)
 

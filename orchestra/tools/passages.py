@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
 from orchestra.values.models import Document, Passage
@@ -26,13 +27,28 @@ def split(documents: Sequence[Document]) -> list[Passage]:
     ]
 
 
-def sentence(text: str, start: int, end: int) -> tuple[int, int]:
-    """The place of the sentence around a span of a text, or of the sentences that it reaches into, without white space at its ends."""
-    first = max((match.end() for match in _SENTENCE_END.finditer(text, 0, start) if not _abbreviates(text, match.start())), default=0)
-    last = next((match.end() for match in _SENTENCE_END.finditer(text, end) if not _abbreviates(text, match.start())), len(text))
+def sentence_ends(text: str) -> list[int]:
+    """Where the sentences of a text end, and what ends them with white space behind it, in order."""
+    return list(_ends(text, 0, len(text)))
+
+
+def sentence(text: str, start: int, end: int, ends: Sequence[int] = ()) -> tuple[int, int]:
+    """The place of the sentence around a span of a text, or of the sentences that it reaches into, without white space at its ends.
+
+    `ends` are those of `sentence_ends`, from whoever asks for many sentences of one text: each is then found without reading all before it.
+    """
+    before = bisect_right(ends, start)
+    known = ends[before - 1] if before else 0
+    first = max(_ends(text, known, start), default=known)
+    last = next(_ends(text, end, len(text)), len(text))
     while first < start and text[first].isspace():
         first += 1
     return first, max(end, first + len(text[first:last].rstrip()))
+
+
+def _ends(text: str, start: int, stop: int) -> Iterator[int]:
+    """Where sentences end in a part of a text."""
+    return (match.end() for match in _SENTENCE_END.finditer(text, start, stop) if not _abbreviates(text, match.start()))
 
 
 def _abbreviates(text: str, stop: int) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from orchestra.tools import cells
+from orchestra.verify.numbers import Number, numbers
 
 TABLE = [
     ["", "Years ended June 30,", ""],
@@ -61,3 +64,17 @@ def test_who_says_where_needs_no_words(places: list[tuple[int, int]], found: lis
     """Those that are there and have a text, whatever else stands in the expression and the quotes."""
     made = cells("What were audit fees in 2018?", TABLE, "55,000 - 28,000", ["Audit fees"], places)
     assert [(cell.row, cell.column) for cell in made] == found
+
+
+def test_the_numbers_of_a_cell_are_read_once_however_many_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def counted(text: str) -> list[Number]:
+        read.append(text)
+        return numbers(text)
+
+    monkeypatch.setattr(sys.modules["orchestra.tools.cells"], "numbers", counted)
+    table = [["name", "count"], *([f"row {row}", str(7000 + row)] for row in range(60))]
+    made = cells("What is the sum?", table, " + ".join(str(7000 + row) for row in range(60)))
+    assert sorted((cell.row, cell.column) for cell in made) == [(1 + row, 1) for row in range(60)]
+    assert len(read) == 122

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.tools import cite, search
-from orchestra.tools.passages import sentence, split
+from orchestra.tools import passages as pieces
+from orchestra.tools.passages import sentence, sentence_ends, split
 from orchestra.values.models import Answer, Document, Passage, Reading
 
 DOCUMENT = Document(
@@ -98,6 +99,22 @@ def test_a_sentence_holds_its_span(text: str, data: st.DataObject) -> None:
     end = data.draw(st.integers(start, len(text)))
     first, last = sentence(text, start, end)
     assert 0 <= first <= start <= end <= last <= len(text)
+    assert sentence(text, start, end, sentence_ends(text)) == (first, last)
+
+
+def test_sentences_are_told_apart_once_however_often_the_answer_stands_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    marks, told = 0, pieces._abbreviates
+
+    def counted(text: str, stop: int) -> bool:
+        nonlocal marks
+        marks += 1
+        return told(text, stop)
+
+    monkeypatch.setattr(pieces, "_abbreviates", counted)
+    text = "It has a tower. " * 300
+    answer = cite("What?", [read("tower")], [Passage(source="a", text=text, start=0, end=len(text))])
+    assert [cited.quote for cited in answer.citations] == ["It has a tower."]
+    assert marks < 1000
 
 
 def test_what_search_finds_can_be_cited() -> None:
