@@ -21,6 +21,7 @@ from orchestra import (
     agent,
     by_model,
     entailment,
+    map_,
     new,
     quote,
     rederive,
@@ -105,6 +106,28 @@ async def test_an_agent_and_a_tool_run_by_themselves(tmp_path: Path) -> None:
     async with opened(tmp_path) as (orchestra, _):
         assert (await orchestra.run(topic, text="Leaves")).output == Topic(name="tea")
         assert (await orchestra.run(shout, text="tea")).output == "TEA"
+
+
+@tool(effect="pure")
+def total(data: dict[str, Any], last: int) -> int:
+    """Adds to a list as if it were its own."""
+    data["rows"].append(last)
+    return sum(data["rows"])
+
+
+@workflow()
+def totals(data: dict[str, Any], lasts: list[int]) -> list[int]:
+    """Each total by itself."""
+    return map_(lambda last: total(data=data, last=last), lasts)
+
+
+async def test_a_tool_that_changes_what_it_is_given_changes_it_for_no_other_node(tmp_path: Path) -> None:
+    data = {"rows": [3, 1, 2]}
+    async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), fleet="none") as orchestra:
+        run = await orchestra.start(totals, data=data, lasts=[1, 2, 3])
+        assert (await run.wait()).output == [7, 8, 9]
+        assert [event.inputs["data"] async for event in run.events() if isinstance(event, RunStarted)] == [{"rows": [3, 1, 2]}]
+    assert data == {"rows": [3, 1, 2]}
 
 
 async def test_a_run_can_be_watched_from_any_event_on(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from orchestra.agent.contract import Contract, Effect
 from orchestra.agent.plain import Passes, as_they_are, plain, plain_record
 from orchestra.errors import InputError
 from orchestra.values.json import MAX_BYTES, has_null, not_finite, unkept
-from orchestra.values.reading import reread
+from orchestra.values.reading import keeps, reread
 from orchestra.values.text import keepable, told
 from orchestra.values.types import Schema, Validator, bundled, schema_of
 
@@ -84,9 +84,12 @@ class ToolFunction:
         return get_type_hints(self.function, include_extras=True)
 
     @cached_property
-    def _arguments(self) -> dict[str, TypeAdapter[Any]]:
+    def _arguments(self) -> dict[str, tuple[TypeAdapter[Any], bool]]:
+        """The types of the inputs, and which are read from a copy: a tool that changes what it is given changes nothing of the run's."""
         known = self.contract.input.get("properties", {})
-        return {name: TypeAdapter(self._hints[name]) for name in inspect.signature(self.function).parameters if name in known}
+        names = [name for name in inspect.signature(self.function).parameters if name in known]
+        types: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(self._hints[name]) for name in names}
+        return {name: (adapter, keeps(adapter)) for name, adapter in types.items()}
 
     @cached_property
     def _result(self) -> TypeAdapter[Any]:
@@ -114,7 +117,8 @@ class ToolFunction:
         found = {}
         for name, value in inputs.items():
             try:
-                found[name] = reread(self._arguments[name], value)
+                adapter, kept = self._arguments[name]
+                found[name] = reread(adapter, value, kept=kept)
             except (ValidationError, KeyError) as error:
                 raise ToolFault("T002", f"{self.name}.{name}: {_first(error)}") from error
         return found
