@@ -75,10 +75,11 @@ class Script:
         self.sampling = card.sampling.model_dump(exclude_none=True) | (ASKED if form.weighs else {})
         """As servers take it. Not to be changed."""
         fields: Mapping[str, Schema] = card.input_schema.get("properties", {})
-        self._inputs = tuple(name for name in fields if name != FEEDBACK)
+        self._inputs = tuple(fields)
         self._left_out = {name: field["default"] for name, field in fields.items() if isinstance(field, dict) and "default" in field}
         """Values of inputs that a call leaves out."""
-        self._names = (*card.input_schema.get("properties", {}), FEEDBACK)
+        self._names = tuple(dict.fromkeys([*fields, FEEDBACK]))
+        """Of the sections that no text may close."""
         self._messages = [(role, template.Template(text, card.name)) for role, text, _ in template.messages(card.template)]
         if not self._messages:
             raise InputError("A007", f"the prompt of {card.name!r} is empty", hint="write prompt.md")
