@@ -73,6 +73,7 @@ class Card(CardFile):
         if file.kind == "model":
             text = _text(folder, file.prompt, marked)
             template.check(text, file.input, folder / file.prompt)
+            template.check_system(file.system, file.input, marked.place(("system",)))
         if file.calibration is not None and (folder / file.calibration).exists():
             found = _bytes(folder, file.calibration, marked.place(("calibration",)))
             Calibration.read(found, Form.of(outputs, file.computed).choices, Place(str(folder / file.calibration), 1))
@@ -94,6 +95,7 @@ class Card(CardFile):
             near = nearest(key, CardFile.model_fields)
             hint = f"did you mean {near!r}?" if near and near != key else ""
             raise InputError("A002", f"{key}: {first['msg']}", place=place, hint=hint) from error
+        template.check_system(file.system, input.get("properties", {}), place)
         check_evidence(file, input, output, place)
         check_computed(file, input, output, place)
         check_calls(file, input, output, place)
@@ -166,6 +168,7 @@ class Card(CardFile):
             Validator(stored.input), Validator(stored.output)
             if file.kind == "model":
                 template.check(stored.prompt, stored.input.get("properties", {}), Path(f"the prompt of {name}"))
+                template.check_system(file.system, stored.input.get("properties", {}), Place(f"the agent {name!r}", 1))
             check_evidence(file, stored.input, stored.output, Place(f"the agent {name!r}", 1))
             check_computed(file, stored.input, stored.output, None)
             check_calls(file, stored.input, stored.output, None)

@@ -100,6 +100,7 @@ class CardFile(_Frozen):
     prompt: str = "prompt.md"
     """A file of the folder."""
     system: str = ""
+    """What comes before the messages of the prompt: one message, a template over the inputs as the prompt is."""
     model: str = "base"
     """A name in the fleet; of kind `encoder`, the encoder that it stands on."""
     adapter: str | None = None

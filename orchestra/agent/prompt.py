@@ -83,7 +83,7 @@ class Script:
         self._messages = [(role, template.Template(text, card.name)) for role, text, _ in template.messages(card.template)]
         if not self._messages:
             raise InputError("A007", f"the prompt of {card.name!r} is empty", hint="write prompt.md")
-        self._system = (Message("system", card.system.strip()),) if card.system else ()
+        self._system = template.Template(card.system, card.name) if card.system.strip() else None
         self._written = form.spelt
         self.one_token = form.one_token
         """Whether a text under `choice` may be cut after its first token."""
@@ -106,14 +106,15 @@ class Script:
         names, inputs = self._names, {**self._left_out, **inputs}
         safe = {name: _fenced(inputs.get(name), names) for name in self._inputs}
         written = calls.narrowed(self._written, self.card.calls, inputs) if self.card.calls else self._written
-        said = [Message(role, neutral(text.render(safe)).strip()) for role, text in self._messages]
+        said = [_said(role, text, safe) for role, text in self._messages]
         begun = said.pop() if len(said) > 1 and said[-1].role == "assistant" else None
         if feedback:
             said[-1] = Message(said[-1].role, f"{said[-1].content}\n\n{_complaint(feedback, names)}")
         if begun is not None and begun.content:
             said.append(begun)
+        first = _said("system", self._system, safe) if self._system is not None else None
         return Prompt(
-            messages=(*self._system, *said),
+            messages=(first, *said) if first is not None and first.content else tuple(said),
             constraint=self._constraint(written, inputs, evidence, constraint),
             response_schema=decodable(written) if self.card.calls else self._decodable,
             max_output=self.card.max_output,
@@ -180,6 +181,10 @@ def sources(value: Any) -> list[Source]:
             return [source for item in value for source in sources(item)]
         case _:
             return []
+
+
+def _said(role: Role, text: template.Template, values: Mapping[str, Any]) -> Message:
+    return Message(role, neutral(text.render(values)).strip())
 
 
 def _of_text(schema: Schema) -> Constraint | None:

@@ -8,7 +8,7 @@ is the beginning of the answer, and the model goes on with it; an empty one is l
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -58,17 +58,33 @@ def check(template: str, names: Iterable[str], file: Path) -> None:
     if parts[-1][0] == "system" or all(role != "user" for role, _, _ in parts):
         raise InputError("A005", "there is no message of the user's", place=_place(template, parts[-1][2], file), hint="<!-- user -->")
     for _, text, line in parts:
-        environment = _environment()
-        try:
-            environment.add_template("prompt", text)
-            wanted = environment.undeclared_variables_in_str(text)
-        except TemplateError as error:
-            raise _syntax(error, template, line, file) from error
-        for name in sorted(wanted - GLOBALS - set(known)):
-            at = next((i for i, row in enumerate(text.split("\n")) if re.search(rf"\b{re.escape(name)}\b", row)), 0)
-            near = nearest(name, known)
-            hint = f"did you mean {near!r}?" if near else f"inputs: {', '.join(known) or 'none'}"
-            raise InputError("A006", f"the card has no input {name!r}", place=_place(template, line + at, file, name), hint=hint)
+
+        def at(row: int, word: str, first: int = line) -> Place:
+            return _place(template, first + row, file, word)
+
+        _refuse(text, known, at, "prompt")
+
+
+def check_system(text: str, names: Iterable[str], place: Place) -> None:
+    """Refuses the text of `system:`, which is one message, as `check` refuses a prompt; `place` is where it stands."""
+    _refuse(text, list(names), lambda row, word: place, "system text")
+
+
+def _refuse(text: str, known: Sequence[str], at: Callable[[int, str], Place], what: str) -> None:
+    """Refuses one message: A005 for its syntax, A006 for a name that is no input. `at` gives the place of a row, from 0, and of a word."""
+    environment = _environment()
+    try:
+        environment.add_template("prompt", text)
+        wanted = environment.undeclared_variables_in_str(text)
+    except TemplateError as error:
+        reason = (error.detail or error.message).partition("\n")[0]
+        place = at((error.line or 1) - 1, "")
+        raise InputError("A005", f"the {what}'s syntax: {reason}", place=place, hint="{{ input }}") from error
+    for name in sorted(wanted - GLOBALS - set(known)):
+        row = next((i for i, row in enumerate(text.split("\n")) if re.search(rf"\b{re.escape(name)}\b", row)), 0)
+        near = nearest(name, known)
+        hint = f"did you mean {near!r}?" if near else f"inputs: {', '.join(known) or 'none'}"
+        raise InputError("A006", f"the card has no input {name!r}", place=at(row, name), hint=hint)
 
 
 class Template:
@@ -111,13 +127,6 @@ def _environment() -> Environment:
         path_join_callback=lambda name, parent: f"{name} " if name == parent else name,  # a template includes nothing, nor itself
         pycompat=False,
         debug=False,
-    )
-
-
-def _syntax(error: TemplateError, template: str, line: int, file: Path) -> InputError:
-    reason = (error.detail or error.message).partition("\n")[0]
-    return InputError(
-        "A005", f"the prompt's syntax: {reason}", place=_place(template, line + (error.line or 1) - 1, file), hint="{{ input }}"
     )
 
 

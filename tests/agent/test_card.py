@@ -198,6 +198,18 @@ def test_a_prompt_that_cannot_be_rendered_is_refused(tmp_path: Path, prompt: str
     assert (error.code, error.place.line, error.place.column) == (code, line, column)
 
 
+@pytest.mark.parametrize(("system", "code"), [("Answer in {{ language }}.", "A006"), ("{% if %}", "A005")])
+def test_a_system_text_that_cannot_be_rendered_is_refused_too(tmp_path: Path, system: str, code: str) -> None:
+    error = refused(folder(tmp_path, GOOD + f'system: "{system}"\n'))
+    assert error.place is not None
+    assert (error.code, error.place.line, error.place.column) == (code, 8, 9)
+    with pytest.raises(InputError, match=code):
+        Card.declared("reader", input=parse_type("dict[str, str]", {}), output={"type": "string"}, prompt="Read.", system=system)
+    good = Card.load(folder(tmp_path, GOOD + "system: Be brief.\n"))
+    with pytest.raises(InputError, match="A012"):
+        Card.restore(good.dump().replace(b"Be brief.", system.encode()))
+
+
 def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside.md"
     outside.write_text("secret {{ question }}")
