@@ -25,6 +25,7 @@ from orchestra.agent.card_file import (
     check_grammar,
     check_kit,
     check_members,
+    check_names,
     check_schema,
 )
 from orchestra.agent.computed import Form
@@ -96,6 +97,7 @@ class Card(CardFile):
             hint = f"did you mean {near!r}?" if near and near != key else ""
             raise InputError("A002", f"{key}: {first['msg']}", place=place, hint=hint) from error
         template.check_system(file.system, input.get("properties", {}), place)
+        check_names(file, input, lambda name: place)
         check_evidence(file, input, output, place)
         check_computed(file, input, output, place)
         check_calls(file, input, output, place)
@@ -169,6 +171,7 @@ class Card(CardFile):
             if file.kind == "model":
                 template.check(stored.prompt, stored.input.get("properties", {}), Path(f"the prompt of {name}"))
                 template.check_system(file.system, stored.input.get("properties", {}), Place(f"the agent {name!r}", 1))
+            check_names(file, stored.input, lambda name: None)
             check_evidence(file, stored.input, stored.output, Place(f"the agent {name!r}", 1))
             check_computed(file, stored.input, stored.output, None)
             check_calls(file, stored.input, stored.output, None)
@@ -384,6 +387,7 @@ def _types(file: CardFile, models: Mapping[str, Schema] | None, marked: Marked) 
     outputs = output_type(file.output, known, lambda name: at("output", name) if name != "output" else at("output"))
     for schema, name in ((inputs, "input"), (outputs, "output")):
         check_schema(schema, at(name))
+    check_names(file, inputs, lambda name: at("input", name))
     check_defaults(file, lambda name: at("input", name))
     check_evidence(file, inputs, outputs, at("evidence"))
     check_computed(file, inputs, outputs, at("computed"))

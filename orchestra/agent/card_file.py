@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from orchestra.agent import calls, kit
 from orchestra.agent.computed import Form, Rule, of_problems
 from orchestra.agent.table_ways import FIELDS
+from orchestra.agent.template import CONSTANTS
 from orchestra.agent.types import is_plain_text
 from orchestra.errors import InputError, Place
 from orchestra.values.fields import QUOTE, mentions
@@ -125,6 +126,13 @@ def check_schema(schema: Schema, place: Place) -> None:
         Validator(schema)
     except InputError as error:
         raise InputError(error.code, error.message, place=place, hint=error.hint) from error
+
+
+def check_names(file: CardFile, inputs: Schema, place: Callable[[str], Place | None]) -> None:
+    """Refuses inputs that no prompt could read (A002)."""
+    if file.kind == "model" and (taken := next((name for name in inputs.get("properties", {}) if name in CONSTANTS), None)):
+        hint = f"call it {taken.lower()}_: in a prompt {taken} is a word of templates"
+        raise InputError("A002", f"the input {taken!r} has a name that is taken", place=place(taken), hint=hint)
 
 
 def check_defaults(file: CardFile, place: Callable[[str], Place]) -> None:

@@ -25,6 +25,9 @@ MAX_MESSAGES = 200
 GLOBALS = frozenset({"range", "dict", "namespace"})
 """Functions of minijinja that a template may call."""
 
+CONSTANTS = frozenset({"true", "True", "false", "False", "none", "None", "not"})
+"""Words that a template never takes for a name: an input that is called so could not be read."""
+
 Role: TypeAlias = Literal["system", "user", "assistant"]
 _MARKER = re.compile(r"^[ \t]*<!--[ \t]*(system|user|assistant)[ \t]*-->[ \t]*$\n?", re.MULTILINE)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from orchestra.agent.card import Card
 from orchestra.agent.prompt import render
 from orchestra.agent.registry import builtin_folder
+from orchestra.agent.template import CONSTANTS
 from orchestra.errors import InputError, InputErrors
 from orchestra.values.schema import shown
 from orchestra.values.types import parse_type
@@ -77,6 +78,8 @@ def test_the_digest_changes_with_whatever_the_card_says(tmp_path: Path, change: 
         ("max_output: 99", "kind: pickle", "A002", 6, 7, ""),
         ("max_output: 99", "output_schema: {}", "A002", 6, 1, ""),
         ("context: str}", "context: {type: str}}", "A002", 3, 33, "add `default:`"),
+        ("context: str}", "none: str}", "A002", 3, 30, "call it none_: in a prompt none is a word of templates"),
+        ("context: str}", "not: str}", "A002", 3, 29, "call it not_: in a prompt not is a word of templates"),
         ("context: str}", "other: {type: str, default: 3}}", "A002", 3, 31, "a default is a value of the input's type"),
         ("context: str}", "context: {type: strr, default: ''}}", "L040", 3, 40, "did you mean 'str'?"),
         ("context: str}", "context: 3}", "A002", 3, 33, ""),
@@ -196,6 +199,23 @@ def test_a_prompt_that_cannot_be_rendered_is_refused(tmp_path: Path, prompt: str
     error = refused(folder(tmp_path, prompt=prompt))
     assert error.place is not None
     assert (error.code, error.place.line, error.place.column) == (code, line, column)
+
+
+WORDS = "true false none not and or in is if else elif for loop self super range dict namespace with include import set do block"
+
+
+@pytest.mark.parametrize("name", WORDS.split())
+def test_an_input_that_may_have_a_name_is_read_under_it(name: str) -> None:
+    given = parse_type("str", {})
+    inputs = {"type": "object", "properties": {name: given}, "required": [name]}
+    prompt = f"{{{{ {name} }}}}{{% for one in [{name}] %}} {{{{ one }}}}{{% endfor %}}"
+    try:
+        made = Card.declared("reader", input=inputs, output=given, prompt=prompt)
+    except InputError as error:
+        assert error.code in {"A002", "A005"}  # noqa: PT017 - whichever is found first
+        assert name in CONSTANTS
+    else:
+        assert render(made, {name: "Dewar"}).messages[0].content == "Dewar Dewar"
 
 
 @pytest.mark.parametrize(("system", "code"), [("Answer in {{ language }}.", "A006"), ("{% if %}", "A005")])
