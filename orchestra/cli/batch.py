@@ -35,12 +35,14 @@ def register(app: typer.Typer) -> None:
             Literal["evidence", "schema", "none"] | None, typer.Option(help="What models decode over.", show_default="as configured")
         ] = None,
         budget: Annotated[list[str] | None, typer.Option(metavar="LIMITS", help="Of each row: tokens=2000,seconds=60.")] = None,
+        retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do rows that failed before once more.")] = False,
         fleet: Annotated[str | None, typer.Option(help="A name in configs/, or a path.", show_default="as configured")] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     ) -> None:
         """Run a workflow or an agent on many rows. Given again, it goes on where it stopped.
 
-        What went wrong with a row stands in its result; a row that asks a person ends as `waiting`, with its run. Exits with 0 when all
+        What went wrong with a row stands in its result; a row that asks a person ends as `waiting`, with its run, and gets what the run
+        came to when the batch is given again after somebody answered. Exits with 0 when all
         are written, 1 if not one of them succeeded or no server can be had, 2 for bad input, 130 interrupted, 143 terminated.
         """
         from dataclasses import asdict
@@ -56,7 +58,7 @@ def register(app: typer.Typer) -> None:
         wanted = () if no_checks else tuple(check.strip() for given in checks for check in given.split(",")) if checks else None
         limits = read_budget(budget or ())
         with lasting(source) as file:
-            job = Job(name, file, target, chosen.concurrency, limits, wanted, rows=str(source))
+            job = Job(name, file, target, chosen.concurrency, limits, wanted, str(source), retry_failed)
             summary = carry_out(lambda _: run_batch(opener(context), chosen, job))
         if as_json:
             print_json(asdict(summary))

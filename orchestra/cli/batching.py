@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from orchestra.app import Orchestra
+from orchestra.app import Orchestra, Run
 from orchestra.cli.opening import Opener
 from orchestra.cli.progress import Meter, Waiting
 from orchestra.cli.rows import Results, Row, RowResult, look, survey, surveyed
@@ -17,7 +17,7 @@ from orchestra.cli.screen import note
 from orchestra.cli.stream import in_order
 from orchestra.cli.watching import WHO
 from orchestra.config import Settings
-from orchestra.errors import FleetError, InputError
+from orchestra.errors import FleetError, InputError, OrchestraError
 from orchestra.result import Result
 from orchestra.values.outcome import Failed
 from orchestra.values.schema import nearest
@@ -41,6 +41,8 @@ class Job:
     """Of a single agent; None for those of its card."""
     rows: str = ""
     """What the user calls the source, where that is not its path."""
+    retry_failed: bool = False
+    """Whether rows that failed before are done again."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -79,10 +81,11 @@ async def run_batch(open_: Opener, chosen: Settings, job: Job) -> Summary:
         try:
             if results.repaired:
                 note(f"{job.target}: the last line was torn, and is done again")
-            summary = Summary(len(ids), len(results.done))
             view = orchestra.options(budget=job.budget)
+            again = results.waiting.keys() | (results.failed if job.retry_failed else set())
+            summary = Summary(len(ids), len(results.done) - len(again))
             try:
-                await _write_all(job, ids, results, summary, lambda row: _ask(view, step, row))
+                await _write_all(job, ids, results, summary, _Asking(view, step, results.waiting, again))
             except asyncio.CancelledError:
                 note(f"{summary}; to go on, give the same command again")
                 raise
@@ -111,29 +114,69 @@ def judged(orchestra: Orchestra, name: str, checks: tuple[str, ...] | None) -> S
     return Workflow.of(graph.model_copy(update={"nodes": nodes}))
 
 
-async def _write_all(
-    job: Job, ids: Collection[str], results: Results, summary: Summary, ask: Callable[[Row], Awaitable[RowResult]]
-) -> None:
-    rows = (row for row in surveyed(job.source, ids, job.rows) if row.id not in results.done)
+async def _write_all(job: Job, ids: Collection[str], results: Results, summary: Summary, ask: _Asking) -> None:
+    """First the rows that are there already and come to something else now, then those that are not there."""
+    found: dict[str, RowResult] = {}
     with Meter(summary.rows, summary.earlier) as meter:
-        async with aclosing(in_order(rows, ask, job.concurrency)) as stream:
-            async for result in stream:
-                results.write(result)
-                failed = result.error is not None and not result.abstained and not result.waiting
-                summary.waiting += result.waiting is not None
-                summary.failed += failed
-                summary.abstained += result.abstained
-                summary.done += result.error is None and not result.abstained
-                meter.advance(failed=failed, abstained=result.abstained)
+        try:
+            async for result in _answers(job, ids, lambda row: row.id in ask.again, ask):
+                found[result.id] = result
+                _count(result, summary, meter)
+        finally:
+            if found:
+                results.replace(found)
+        async for result in _answers(job, ids, lambda row: row.id not in results.done, ask):
+            results.write(result)
+            _count(result, summary, meter)
 
 
-async def _ask(view: Orchestra, step: Step[..., Any], row: Row) -> RowResult:
-    run = await view.start(step, **row.input)
-    try:
-        result = await run.pause()
-    except asyncio.CancelledError:
-        run.cancel(WHO)  # on SIGTERM as well: the row is done again when the batch goes on
-        raise
+async def _answers(
+    job: Job, ids: Collection[str], wanted: Callable[[Row], bool], ask: Callable[[Row], Awaitable[RowResult]]
+) -> AsyncGenerator[RowResult]:
+    rows = (row for row in surveyed(job.source, ids, job.rows) if wanted(row))
+    async with aclosing(in_order(rows, ask, job.concurrency)) as stream:
+        async for result in stream:
+            yield result
+
+
+def _count(result: RowResult, summary: Summary, meter: Meter) -> None:
+    summary.waiting += result.waiting is not None
+    summary.failed += result.failed
+    summary.abstained += result.abstained
+    summary.done += result.error is None and not result.abstained
+    meter.advance(failed=result.failed, abstained=result.abstained)
+
+
+class _Asking:
+    """What a row comes to: a run of its own, or the run of it that waited for a person when its result was written."""
+
+    def __init__(self, view: Orchestra, step: Step[..., Any], waiting: Mapping[str, str], again: Collection[str]) -> None:
+        self._view, self._step, self._waiting = view, step, waiting
+        self.again = again
+        """The rows that have a result, and are asked for another."""
+
+    async def __call__(self, row: Row) -> RowResult:
+        if (waiting := self._waiting.get(row.id)) is not None:
+            return await self._answered(row, waiting)
+        run = await self._view.start(self._step, **row.input)
+        try:
+            result = await run.pause()
+        except asyncio.CancelledError:
+            run.cancel(WHO)  # on SIGTERM as well: the row is done again when the batch goes on
+            raise
+        return _told(row, run, result)
+
+    async def _answered(self, row: Row, waiting: str) -> RowResult:
+        """The run is not begun anew, whatever becomes of it: what it has done may be nothing to do twice."""
+        try:
+            run = await self._view.resume(waiting, by=WHO)
+        except OrchestraError as error:  # it lies in another journal, or another process has it in hand
+            message = f"its run waited for a person, and cannot be taken up: {error.message}"
+            return RowResult(id=row.id, error={"code": error.code, "message": message}, waiting=waiting)
+        return _told(row, run, await run.pause())
+
+
+def _told(row: Row, run: Run[Any], result: Result[Any] | None) -> RowResult:
     if result is None:
         nodes = ", ".join(asked.node for asked in run.asked)
         error = {"code": "C025", "message": f"{nodes} waits for a person: orchestra runs answer {run.id}"}

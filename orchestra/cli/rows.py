@@ -7,8 +7,8 @@ import gzip
 import os
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -66,6 +66,11 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     error: dict[str, str] | None = None
     waiting: str | None = None
     """The run that waits for a person, who has not answered yet: `orchestra runs answer RUN`."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no output, though nothing was withheld and nobody is waited for."""
+        return self.error is not None and not self.abstained and self.waiting is None
 
 
 @contextmanager
@@ -179,6 +184,10 @@ class Results:
     def __init__(self, path: Path, ids: Collection[str]) -> None:
         self.path = path
         self.done: set[str] = set()
+        self.waiting: dict[str, str] = {}
+        """Of the rows that are done, the runs of those that waited for a person when they were written."""
+        self.failed: set[str] = set()
+        """Of the rows that are done, those that failed."""
         self._ids = ids
         self.repaired = False
         with _begun(path):
@@ -217,24 +226,31 @@ class Results:
             for number, raw in enumerate(self._file, 1):
                 if not raw.endswith(b"\n"):
                     break
-                self.done.add(self._id(raw, number))
+                self._take(self._result(raw, number))
                 end += len(raw)
         except OSError as error:
             raise _unreadable(self.path, error) from error
         return end
 
-    def _id(self, raw: bytes, number: int) -> str:
+    def _take(self, result: RowResult) -> None:
+        self.done.add(result.id)
+        if result.waiting is not None:
+            self.waiting[result.id] = result.waiting
+        elif result.failed:
+            self.failed.add(result.id)
+
+    def _result(self, raw: bytes, number: int) -> RowResult:
         place, hint = Place(str(self.path), number), "name another file with --output, or move this one away"
         try:
-            found = _decode(raw).id
+            result = _decode(raw)
         except msgspec.DecodeError as error:
             raise InputError("C022", f"a line that is no result: {error}", place=place, hint=hint) from error
-        if found not in self._ids:
-            raise InputError("C022", f"a result of {found!r}, which is no row of the input", place=place, hint=hint)
-        if found in self.done:
+        if result.id not in self._ids:
+            raise InputError("C022", f"a result of {result.id!r}, which is no row of the input", place=place, hint=hint)
+        if result.id in self.done:
             hint = "keep one of its lines, or name another file with --output"
-            raise InputError("C022", f"a second result of {found!r}", place=place, hint=hint)
-        return found
+            raise InputError("C022", f"a second result of {result.id!r}", place=place, hint=hint)
+        return result
 
     def write(self, result: RowResult) -> None:
         """Adds a result, with one write."""
@@ -243,6 +259,28 @@ class Results:
             self._file.flush()
         except OSError as error:
             raise _unwritable(self.path, error) from error
+
+    def replace(self, results: Mapping[str, RowResult]) -> None:
+        """Puts results in the places of those of the same rows, all at once: whoever is cut off before the end has the old file."""
+        path = self.path.resolve()
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with partial.open("w+b") as file:
+                self._file.seek(0)
+                for raw in self._file:
+                    result = results.get(_decode(raw).id)
+                    file.write(raw if result is None else _encode(result) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            fresh = partial.open("a+b")
+            with suppress(OSError):  # where there are no locks the first one was not had either
+                _hold(fresh.fileno())
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise _unwritable(self.path, error) from error
+        self._file.close()
+        self._file = fresh
 
     def close(self) -> None:
         """Brings everything to the disk."""

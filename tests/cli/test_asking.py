@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -195,6 +196,40 @@ def test_rows_of_a_batch_that_ask_end_as_waiting_with_their_run(shell: Shell) ->
     waiting = {row["run"] for row in shell("runs", "list", "--status", "waiting", "--json").json}
     assert {row["waiting"] for row in rows} == waiting
     assert shell("runs", "answer", rows[0]["waiting"], "yes").code == 5
+
+
+def batch(shell: Shell) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    """The summary of the batch, and its results in the order of the file."""
+    said = shell("batch", "trip", "-i", "rows.jsonl", "-o", "out.jsonl", "--json")
+    assert said.code == 0
+    return said.json, [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+
+
+def test_a_batch_that_is_given_again_takes_up_what_persons_answered(shell: Shell) -> None:
+    Path("rows.jsonl").write_text("".join(json.dumps({"id": name, "input": {"city": name}}) + "\n" for name in ("Rome", "Oslo", "Bari")))
+    _, rows = batch(shell)
+    waiting = [row["waiting"] for row in rows]
+    for value in ("yes", "3"):
+        shell("runs", "answer", waiting[1], value)
+    shell("runs", "answer", waiting[2], "no", "--later")
+    summary, rows = batch(shell)
+    assert (summary["earlier"], summary["done"], summary["waiting"]) == (0, 1, 2)
+    assert [row["id"] for row in rows] == ["Rome", "Oslo", "Bari"]
+    assert (rows[1]["output"], rows[1]["waiting"], rows[1]["error"]) == ({"sure": "yes", "nights": 3}, None, None)
+    assert [rows[0]["waiting"], rows[2]["waiting"]] == [waiting[0], waiting[2]]
+    assert "nights waits" in rows[2]["error"]["message"]
+    assert batch(shell)[0]["earlier"] == 1
+    assert len(shell("runs", "list", "--json").json) == 3
+
+
+def test_a_run_that_is_gone_leaves_its_row_waiting_and_is_not_begun_anew(shell: Shell) -> None:
+    Path("rows.jsonl").write_text(json.dumps({"id": "Rome", "input": {"city": "Rome"}}) + "\n")
+    _, (row,) = batch(shell)
+    shell("runs", "cancel", row["waiting"])
+    assert shell("runs", "gc", "--older", "0d", "--yes").code == 0
+    _, (again,) = batch(shell)
+    assert (again["waiting"], again["error"]["code"]) == (row["waiting"], "E020")
+    assert shell("runs", "list", "--json").json == []
 
 
 def test_a_question_that_waits_for_a_while_is_told_beside_the_output(shell: Shell) -> None:

@@ -149,7 +149,9 @@ def test_only_nodes_that_keep_parts_by_it_count_wherever_they_stand(ran: Shell) 
 
 
 def test_those_of_a_workflow_that_a_plan_called_count_too(ran: Shell) -> None:
-    Path("workflows/tell.yaml").write_text(TELL.replace("name: tell\n", "name: tell\ndescription: Tells.\n").replace("${told}", "${told.facts}"))
+    Path("workflows/tell.yaml").write_text(
+        TELL.replace("name: tell\n", "name: tell\ndescription: Tells.\n").replace("${told}", "${told.facts}")
+    )
     Path("workflows/planned.yaml").write_text(PLANNED)
     lines = iter(["s1 = tell(text=input.text)", "return s1"])
     ran.opener = Simulated(lambda call: next(lines, "nothing more") if call.name == "router" else answer(call))

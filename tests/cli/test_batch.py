@@ -251,6 +251,22 @@ def test_the_summary_is_json_where_it_is_asked(shell: Shell) -> None:
     assert batch(shell, "--json").json == {"rows": 3, "earlier": 0, "done": 1, "abstained": 1, "waiting": 0, "failed": 1}
 
 
+def test_rows_that_failed_are_done_again_where_it_is_asked_and_stay_in_their_places(shell: Shell) -> None:
+    rows("good", "broken", "bad")
+    batch(shell)
+    before = results()
+    assert batch(shell, "--json").json["earlier"] == 3
+    assert results() == before
+    shell.opener = Simulated({"answerer": GOOD})
+    said = batch(shell, "--retry-failed", "--json").json
+    assert (said["earlier"], said["done"], said["failed"]) == (2, 1, 0)
+    after = results()
+    assert [one["id"] for one in after] == [one["id"] for one in before]
+    assert (after[0], after[2]) == (before[0], before[2])
+    assert (before[1]["error"] is None, after[1]["error"] is None) == (False, True)
+    assert [path.name for path in Path().glob(".out.jsonl*")] == []
+
+
 SLOW = """
 import asyncio, sys
 from orchestra.cli.main import build_app
