@@ -181,7 +181,7 @@ class SimulatedTest(pytest.Function):
         if given is not None:
             return range(given, given + 1)
         mark = self.get_closest_marker("seeds")
-        return range(*mark.args) if mark is not None else range(1)
+        return range(1) if mark is None else range(_count(mark))
 
     def _simulate(self, stage: Simulated | Taped, seed: int) -> None:
         __tracebackhide__ = True
@@ -246,6 +246,17 @@ class SimulatedTest(pytest.Function):
             return f"{error}\n{notes}".rstrip()
         shown = super().repr_failure(excinfo)
         return f"{shown}\n{notes}" if isinstance(shown, str) and notes else shown
+
+
+def _count(mark: pytest.Mark) -> int:
+    """The seeds that a mark wants. Raises `InputError` C036 for none at all: a test that never ran would have passed."""
+    match mark.args, mark.kwargs:
+        case [(int(count),), {**rest}] if count >= 1 and not isinstance(count, bool) and not rest:
+            return count
+    from orchestra.errors import InputError
+
+    given = ", ".join([*map(repr, mark.args), *(f"{name}={value!r}" for name, value in mark.kwargs.items())])
+    raise InputError("C036", f"seeds({given}) is not a number of seeds", hint="one whole number from 1 on: @pytest.mark.seeds(100)")
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -116,6 +116,16 @@ async def test_story(simulated):
     assert story(5) == story(5) != story(6)
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"), [("(0)", "(0)"), ("()", "()"), ("", "()"), ("(2, 5)", "(2, 5)"), ("(True)", "(True)"), ("(n=3)", "(n=3)")]
+)
+def test_a_number_of_seeds_that_is_none_ends_the_test(said: str, shown: str, pytester: pytest.Pytester, run: Pytest) -> None:
+    pytester.makepyfile(f"import pytest\n\n@pytest.mark.seeds{said}\nasync def test_never(simulated):\n    pass\n")
+    result = run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"C036: seeds{shown} is not a number of seeds"])
+
+
 @pytest.mark.parametrize("mode", ["strict", "auto"])
 def test_tests_of_pytest_asyncio_stand_beside(mode: str, pytester: pytest.Pytester, run: Pytest) -> None:
     pytester.makepyfile(
