@@ -25,7 +25,6 @@ from orchestra.log import observer
 from orchestra.options import PLAIN, Options
 from orchestra.result import Result, result_of
 from orchestra.stored import parcel, restored, workflows
-from orchestra.values.json import digest
 from orchestra.values.labels import Label, join
 from orchestra.values.types import show
 from orchestra.workflow.nodes import Budget
@@ -270,11 +269,9 @@ class Orchestra:
         return program.label if said is None else join((program.label, said))
 
     async def _once(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
-        """The run that has the key; one that was interrupted goes on; else, and without a key, a new one. Raises `InputError` E015."""
-        key = self._options.idempotency_key
-        if not key:
+        """The run that has the key; one that was interrupted goes on; else, and without a key, a new one. Raises `InputError`."""
+        if not (name := self._options.run):
             return self._begin(program, given, graph, versions, **more)
-        name = f"k{digest(key.encode())[:19]}"
         execution = self._engine.running(name)
         if execution is None or execution.started is None:
             events = await self.journal.read(name)
@@ -284,7 +281,7 @@ class Orchestra:
             if execution is None or execution.started is None:
                 execution = Execution(name, self.journal, events)
         if execution.of != (graph, given, more.get("parent", "")):
-            reason = f"the key {key!r} belongs to a run of other inputs or another workflow"
+            reason = f"the key {self._options.idempotency_key!r} belongs to a run of other inputs or another workflow"
             raise InputError("E015", reason, hint="use a key of its own for each request")
         if execution.finished is None and execution.started is not None and execution is not self._engine.running(name):
             return await self._taken(name, execution.started)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from orchestra.errors import InputError
+from orchestra.values.json import digest
 from orchestra.values.labels import Label
 from orchestra.workflow.nodes import Budget
 
@@ -23,6 +25,15 @@ class Options:
     """What a run is for that is no work of the user's: `evaluation`."""
     sample: int = 0
     """Which of several samples its agents' answers are, drawn at a temperature above 0; 0 for the sampling of their cards."""
+
+    @property
+    def run(self) -> str:
+        """The id of the run that has the key; empty without one. Raises `InputError` E013 for a key that is no text."""
+        key = self.idempotency_key
+        try:
+            return f"k{digest(key.encode())[:19]}" if key else ""
+        except UnicodeEncodeError as error:
+            raise InputError("E013", f"the key {key!r} has a lone surrogate", hint="a key is a valid text") from error
 
     @property
     def kept(self) -> dict[str, Any]:

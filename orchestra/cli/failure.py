@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Mapping
@@ -31,6 +32,8 @@ STATUS_CODES: Mapping[str, int] = {
     "cancelled": INTERRUPTED,
 }
 """Exit codes of a run's statuses (docs/words.md)."""
+NO_ROOM = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+"""What systems say of a disk that takes no more."""
 
 
 class Verb(TyperCommand):
@@ -38,20 +41,46 @@ class Verb(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command."""
+        as_json = bool(ctx.params.get("as_json"))
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except OrchestraError as error:
-            show(error, as_json=bool(ctx.params.get("as_json")))
-            raise typer.Exit(error.exit_code) from error
+            return self._carry_out(ctx, as_json=as_json)
         except BrokenPipeError as error:
             # Whoever read our output has gone. What is still buffered must not raise again at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_stdout()
             raise typer.Exit(BROKEN_PIPE) from error
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise typer.Exit(_full(error, as_json=as_json)) from error
         except KeyboardInterrupt as error:
             print("interrupted", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from error
+
+    def _carry_out(self, ctx: Any, *, as_json: bool) -> Any:
+        try:
+            result = super().invoke(ctx)
+        except OrchestraError as error:
+            show(error, as_json=as_json)
+            sys.stdout.flush()
+            raise typer.Exit(error.exit_code) from error
+        sys.stdout.flush()
         return result
+
+
+def _full(error: OSError, *, as_json: bool) -> int:
+    """Shows that a disk is full, be it the one that stdout goes to; gives the exit code."""
+    fault = OrchestraError(
+        "C023", f"{error.filename or 'the output'} cannot be written: {error.strerror}", hint="make room, or write to another place"
+    )
+    if error.filename is None:
+        _drop_stdout()  # a write, which does not know what it wrote to: what is still buffered must not raise again
+    show(fault, as_json=as_json)
+    return fault.exit_code
+
+
+def _drop_stdout() -> None:
+    """What is still to be written goes nowhere from here on."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def show(error: OrchestraError, *, as_json: bool = False) -> None:

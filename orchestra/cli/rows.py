@@ -7,6 +7,7 @@ import gzip
 import os
 import shutil
 import sys
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -107,8 +108,9 @@ def read_rows(path: Path, name: str = "") -> Iterator[Row]:
                 number += 1
                 if raw.strip():
                     yield _row(name, number, raw)
-    except (OSError, EOFError) as error:
-        raise InputError("C014", f"{name} cannot be read: {error.strerror if isinstance(error, OSError) else error}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError("C014", f"{name} cannot be read: {reason}") from error
 
 
 def survey(path: Path, check: Callable[[dict[str, Any]], str | None], name: str = "") -> Collection[str]:
@@ -316,12 +318,12 @@ def _begun(path: Path) -> IO[bytes]:
 
 def _unreadable(path: Path, error: OSError) -> InputError:
     hint = "results are added to what stands there: name another file with --output"
-    return InputError("C014", f"{path} cannot be read: {error.strerror}", hint=hint)
+    return InputError("C014", f"{path} cannot be read: {error.strerror or error}", hint=hint)
 
 
 def _unwritable(path: Path, error: OSError) -> OrchestraError:
     hint = "make room or name another place with --output; then run the same command again, it goes on where it stopped"
-    return OrchestraError("C023", f"{path} cannot be written: {error.strerror}", hint=hint)
+    return OrchestraError("C023", f"{path} cannot be written: {error.strerror or error}", hint=hint)
 
 
 _encode = msgspec.json.Encoder().encode

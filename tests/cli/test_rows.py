@@ -6,6 +6,7 @@ import contextlib
 import errno
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +32,28 @@ def test_a_compressed_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"id": "a", "input": {}}\n'))
     assert [row.id for row in read_rows(path)] == ["a"]
+
+
+def _other_checksum(data: bytes) -> bytes:
+    return data[:-8] + bytes(4) + data[-4:]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "reason"),
+    [
+        (lambda data: data[:10] + b"\xff" * 20, "invalid block type"),
+        (_other_checksum, "CRC check failed"),
+        (lambda data: data[:-9], "end-of-stream"),
+        (lambda data: b"no gzip", "Not a gzipped file"),
+    ],
+    ids=["block", "checksum", "cut", "other"],
+)
+def test_a_damaged_compressed_file_is_refused_with_the_reason(tmp_path: Path, damaged: Callable[[bytes], bytes], reason: str) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(damaged(gzip.compress(b'{"id": "a", "input": {}}\n')))
+    with pytest.raises(InputError, match=reason) as caught:
+        list(read_rows(path))
+    assert caught.value.code == "C014"
 
 
 def test_empty_lines_count_but_are_no_rows(tmp_path: Path) -> None:
