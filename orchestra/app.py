@@ -20,7 +20,7 @@ from orchestra.doors import Letter
 from orchestra.engine.run import Run as Execution
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Asked, RunFinished, RunStarted
-from orchestra.inputs import bound, chosen, jsonable
+from orchestra.inputs import bound, chosen, jsonable, opened, unanswered
 from orchestra.log import observer
 from orchestra.options import PLAIN, Options
 from orchestra.result import Result, result_of
@@ -350,7 +350,7 @@ class Orchestra:
 
         `node` may be left out where one question is open. `shown` is the digest of the question that the person saw
         (`Asked.shown`); left out, it is that of the question as it is now. Raises `InputError` E020 for a run that is not there,
-        E021 where nobody asks, E022 for an answer that is none, or to a question that has changed.
+        E021 where nobody asks, or an answer lies there already, E022 for an answer that is none, or to a question that has changed.
         """
         asked, now = chosen(await self.asked(run), run, node), self._engine.clock.now()
         said, seen = None if declined else jsonable(value), shown or asked.shown
@@ -358,6 +358,7 @@ class Orchestra:
         if refusal := self._engine.objection(asked, letter):
             hint = f"one of: {', '.join(asked.options)}" if asked.options else f"a value of type {show(asked.schema)}"
             raise InputError("E022", f"{asked.node} of run {run}: {refusal}", hint=hint)
+        unanswered(asked, run, await self.journal.letters(run, opened(await self._events(run))))
         await self.journal.post(run, letter)
 
     async def fork(self, run: str, step: Step[..., Any] | None = None, /, **inputs: Any) -> Fork:

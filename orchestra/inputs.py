@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from orchestra.doors import Letter
 from orchestra.errors import InputError
-from orchestra.events import Asked
+from orchestra.events import Answered, Asked, CancelRequested, Event, LetterRefused
 from orchestra.values.json import canonical, unkept
 from orchestra.values.types import Validator, nearest, show
 from orchestra.workflow.program import Program
@@ -84,3 +85,17 @@ def chosen(asked: Sequence[Asked], run: str, node: str) -> Asked:
         said = f"run {run} asks nothing" if not asked else f"{node} of run {run} asks nothing"
         raise InputError("E021", said, hint=f"these do: {nodes}" if asked else f"orchestra runs show {run}")
     raise InputError("E021", f"run {run} asks {len(found)} things", hint=f"name the node: {', '.join(one.node for one in found)}")
+
+
+def opened(events: Sequence[Event]) -> int:
+    """The number of the last letter that a run has opened; 0 where it has opened none."""
+    return max((event.letter for event in events if isinstance(event, Answered | CancelRequested | LetterRefused)), default=0)
+
+
+def unanswered(asked: Asked, run: str, letters: Sequence[Letter]) -> None:
+    """Refuses a second answer: the first of the letters that lie in the inbox counts. Raises `InputError` E021."""
+    for letter in letters:
+        if (letter.kind, letter.node, letter.shown) == ("answer", asked.node, asked.shown):
+            by = f" by {letter.by}" if letter.by else ""
+            hint = f"whoever has the run in hand takes the answer; where nobody does: orchestra runs resume {run}"
+            raise InputError("E021", f"{asked.node} of run {run} has been answered{by} already", hint=hint)

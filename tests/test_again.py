@@ -162,6 +162,9 @@ async def test_a_person_answers_in_another_process(project: Path) -> None:
         with pytest.raises(InputError, match="has changed"):
             await orchestra.answer(run.id, "yes", shown="something else")
         await orchestra.answer(run.id, "yes", by="ann", shown=asked.shown)
+        with pytest.raises(InputError, match="has been answered by ann already") as refused:
+            await orchestra.answer(run.id, "no")
+        assert refused.value.code == "E021"
     async with opened(project) as (orchestra, _):
         assert (await (await orchestra.resume(run.id))).value == "YES"
         with pytest.raises(InputError, match="asks nothing"):

@@ -81,8 +81,8 @@ def period(since: str | None, until: str | None) -> Period:
 def _moment(text: str, option: str) -> float:
     """Seconds since the epoch: so long ago, or the midnight that a day begins with here. Raises `InputError` C010."""
     if text in ("today", "yesterday"):
-        midnight = datetime.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
-        return (midnight - timedelta(days=text == "yesterday")).timestamp()
+        # As that day's date: its midnight may be another number of hours away than the clock says, where clocks were changed since.
+        text = (datetime.now().astimezone().date() - timedelta(days=text == "yesterday")).isoformat()
     if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
         try:
             return datetime.fromisoformat(text).astimezone().timestamp()

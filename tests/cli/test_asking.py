@@ -98,6 +98,8 @@ def test_an_answer_put_down_for_later_is_taken_when_the_run_is_resumed(shell: Sh
     run = asked(shell)
     said = shell("runs", "answer", run, "no", "--later", "--by", "ada")
     assert (said.code, said.out) == (0, "")
+    said = shell("runs", "answer", run, "yes", "--later")
+    assert (said.code, said.err[:5]) == (2, "E021:")
     assert shell("runs", "resume", run).code == 5
     assert "sure: answered by ada: no" in shell("runs", "show", run).out
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestra.cli.auditing import period
 from orchestra.verify.audits import Audited, Drawn, Log
 from orchestra.verify.certificate_file import Certificate
 from tests.cli.processes import Terminal
@@ -272,3 +275,21 @@ def test_a_person_is_asked_at_the_terminal_and_what_was_said_stands(ran: Shell) 
     assert "1 of 2 wrong" in shown
     assert "1 drawn and still open" in shown
     assert [line.said for line in written() if isinstance(line, Audited)] == ["right", "wrong"]
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of a process is set by tzset")
+@pytest.mark.parametrize("now", ["2026-10-25 12:00", "2026-10-26 12:00", "2026-03-29 12:00", "2026-03-30 12:00", "2026-11-24 12:00"])
+def test_a_day_begins_at_its_midnight_also_where_clocks_were_changed_since(now: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Then(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Then:
+            return cls.fromisoformat(now)
+
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "Europe/Berlin")
+        time.tzset()
+        patched.setattr("orchestra.cli.auditing.datetime", Then)
+        today = Then.now().date()
+        for day, name in ((today, "today"), (today - timedelta(days=1), "yesterday")):
+            assert period(name, None).wanted.since == period(day.isoformat(), None).wanted.since
+    time.tzset()
