@@ -144,6 +144,8 @@ async def watch(chosen: Settings, look: Look) -> int:
             if look.audit:
                 printed = await _audit(case, look, journal)
     why = case.book.void(case.file)
+    if why and case.book.replaced(case.file):
+        note(f"another certificate has taken its place meanwhile, and stands; of the one that was audited: {why}")
     if not printed:
         _show(_Case.of(chosen, project, look.agent, claims=look.claims) if why else case, as_json=look.as_json)
     return STATUS_CODES["abstained"] if why or case.certificate.void else 0

@@ -11,6 +11,7 @@ import typer
 from orchestra.cli.evaluating import AsJson, Concurrency, Evaluation, Fleet
 from orchestra.cli.failure import STATUS_CODES, Verb
 from orchestra.cli.opening import Opener, opener, settings
+from orchestra.cli.results import check_writable
 from orchestra.cli.screen import console, note, print_json, say, table
 from orchestra.errors import InputError
 from orchestra.values.text import visible
@@ -180,7 +181,8 @@ def _certify_claims(
 
 
 async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
-    """Asks or reads the answers, certifies, and writes the file. Raises `InputError` before anything starts."""
+    """Asks or reads the answers, certifies, and writes the file. Raises `InputError` before anything starts, and `OrchestraError`
+    C023 where the file cannot be written."""
     from datetime import UTC, datetime
 
     from orchestra.certificates import bonds, home
@@ -201,7 +203,8 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
         _known(project, checks)
     else:
         checks = combination.checks
-    bound = bonds(chosen, project.registry, asked.agent)
+    bound, file = bonds(chosen, project.registry, asked.agent), asked.out or home(chosen, project.registry, asked.agent)
+    check_writable(file, "--out")
     recorded = Predictions.read(asked.predictions) if asked.predictions is not None else None
     unasked = items(test, [Case(question.expected, None) for question in test.questions], right)
     size, terms = len(certifying.checked(unasked)), asked.terms
@@ -225,7 +228,6 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
     origin = Origin(test.name, mark, right.metrics, recorded is not None)
     mark_of = combination.digest if combination is not None else ""
     made = certificate(asked.agent, checks, found, origin, bound, datetime.now(UTC).isoformat(timespec="seconds"), mark_of)
-    file = asked.out or home(chosen, project.registry, asked.agent)
     replaced(file, made.written())
     return Made(found, made, file)
 

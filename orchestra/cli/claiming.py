@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestra.cli.opening import Opener
+from orchestra.cli.results import check_writable
 from orchestra.cli.screen import json_line, note, print_json, say
 from orchestra.errors import InputError
 from orchestra.values.text import visible
@@ -43,7 +44,8 @@ class Made:
 
 
 async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
-    """Reads the answers, asks the judge where they have no scores, calibrates, and writes the file."""
+    """Reads the answers, asks the judge where they have no scores, calibrates, and writes the file. Raises `OrchestraError` C023 where
+    it cannot be written, before anybody is asked."""
     from datetime import UTC, datetime
 
     from orchestra.certificates import bonds, home
@@ -64,6 +66,8 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
         note(f'write true or false for each "right": null, and name the file: orchestra certify {asked.agent} --claims --data FILE')
         return Made(None)
     bound, theirs = bonds(chosen, project.registry, asked.agent), bonds(chosen, project.registry, judge)
+    file = asked.out or home(chosen, project.registry, asked.agent).with_name(FILE)
+    check_writable(file, "--out")
     count, parts = len(rows.rows), sum(len(row.parts) for row in rows.rows)
     if not asked.quiet:
         say(visible(f"{asked.agent} on {rows.name}: {count:,} answers of {parts:,} parts, scored by {check}\n"))
@@ -79,7 +83,6 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
         return Made(found)
     data = Data(rows.name, rows.digest, found.calibration, found.judged.answers, asked.seed, rows.scored)
     made = certificate(asked.agent, bound, Scorer(check, judge, theirs), found, data, datetime.now(UTC).isoformat(timespec="seconds"))
-    file = asked.out or home(chosen, project.registry, asked.agent).with_name(FILE)
     replaced(file, made.written())
     return Made(found, made, file)
 

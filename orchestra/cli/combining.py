@@ -16,6 +16,7 @@ from orchestra.app import Orchestra
 from orchestra.cli import comparison
 from orchestra.cli.opening import Opener
 from orchestra.cli.progress import Meter, Waiting
+from orchestra.cli.results import check_writable
 from orchestra.cli.screen import console, note, print_json, say, table
 from orchestra.config import Settings
 from orchestra.errors import InputError
@@ -62,10 +63,13 @@ class Made:
 
 
 async def combined(open_: Opener, chosen: Settings, asked: Asked) -> Made:
-    """Asks or reads the answers, has the checks speak, fits, and writes the file. Raises `InputError` before anything starts."""
+    """Asks or reads the answers, has the checks speak, fits, and writes the file. Raises `InputError` before anything starts, and
+    `OrchestraError` C023 where the file cannot be written."""
     available(PACKAGES)
     project = Project.load(chosen)
     card = project.registry.card(asked.agent)
+    file = asked.out or certificates.home(chosen, project.registry, asked.agent, FILE)
+    check_writable(file, "--out")
     wanted = comparison.Asked(
         asked.agent, asked.data, "test", None, None, False, asked.rows, asked.seed, False, evaluation=asked.evaluation
     )
@@ -95,7 +99,6 @@ async def combined(open_: Opener, chosen: Settings, asked: Asked) -> Made:
         judges=judges,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
     ).sealed()
-    file = asked.out or certificates.home(chosen, project.registry, asked.agent, FILE)
     replaced(file, made.written())
     return Made(fit, made, file)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,9 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchestra.errors import InputError, Place
+from orchestra.certificates import read, read_claims
+from orchestra.errors import InputError, OrchestraError, Place
 from orchestra.verify import audits
 from orchestra.verify.audits import Audited, Drawn, Line, Log, Output, Said, Watch, Watched
+from orchestra.verify.claims_file import ClaimsCertificate
 
 if sys.platform == "win32":
     import msvcrt
@@ -52,11 +55,23 @@ class Book:
         return self.log().watch(self.certificate)
 
     def void(self, file: Path) -> str:
-        """Writes into the certificate why audits found it broken; gives the reason, empty where the promise holds. Idempotent."""
+        """Writes into the certificate why audits found it broken; gives the reason, empty where the promise holds. Idempotent.
+
+        One that has taken its place meanwhile stays as it is. Raises `InputError` V020, and V003 to V005 where what lies there now is no
+        certificate; `OrchestraError` C023 where it cannot be written.
+        """
         why = self.watch().broken
-        if why and not self.certificate.void:
+        if why and not self.certificate.void and not self.replaced(file):
             replaced(file, self.certificate.voided(why).written())
         return why
+
+    def replaced(self, file: Path) -> bool:
+        """Whether another certificate lies there by now. Raises `InputError` V003 to V005 where what lies there is none."""
+        if not file.exists():
+            return False
+        watched = self.certificate
+        now = (read_claims if isinstance(watched, ClaimsCertificate) else read)(file, watched.agent)
+        return now.original.digest != watched.original.digest
 
     def drew(self, outputs: Sequence[Output], population: int, seed: int, wanted: tuple[str, str]) -> Watch:
         """Writes down what was drawn, on disk when it returns. Outputs that somebody else drew meanwhile are his."""
@@ -96,11 +111,18 @@ class Book:
 
 
 def replaced(file: Path, data: bytes) -> None:
-    """Puts a file in its place, whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}")
-    partial.write_bytes(data)
-    os.replace(partial, file)
+    """Puts a file in its place, whole or not at all, whoever else does so. Raises `OrchestraError` C023 where it cannot be written."""
+    partial = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_bytes(data)
+            os.replace(partial, file)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OrchestraError("C023", f"{file} cannot be written: {error.strerror or error}", hint="name another with --out") from error
 
 
 @contextmanager

@@ -354,6 +354,14 @@ def test_recorded_answers_that_are_none_are_refused(shell: Shell, text: str, say
     assert not FILE.exists()
 
 
+def test_a_file_that_cannot_be_written_is_told_before_anybody_is_asked(shell: Shell) -> None:
+    rows(100)
+    Path("a_file").write_text("")
+    shell.opener = Simulated(lambda call: pytest.fail("somebody was asked"))
+    said = shell("certify", "sorter", "--data", "rows.jsonl", *CHECKS, "--out", "a_file/certificate.json")
+    assert (said.code != 0, said.err.startswith("C023")) == (True, True), said.err
+
+
 def test_rows_with_one_id_are_refused_before_anybody_is_asked(shell: Shell) -> None:
     rows(1000)
     Path("rows.jsonl").write_text(Path("rows.jsonl").read_text() * 2)

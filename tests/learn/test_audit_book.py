@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.errors import InputError
-from orchestra.learn.audit_book import Book
+from orchestra.errors import InputError, OrchestraError
+from orchestra.learn.audit_book import Book, replaced
 from orchestra.verify.audits import FILE, Output
 from orchestra.verify.certificate_file import Certificate
 from tests.verify.samples import certified
@@ -63,6 +63,36 @@ def test_a_certificate_is_voided_once_and_for_one_reason(tmp_path: Path) -> None
     Book(one.path, found).void(file)
     assert file.read_bytes() == written
     assert Book(one.path, found).watch().drift.wrong == 4
+
+
+def test_a_certificate_that_took_its_place_meanwhile_stays(tmp_path: Path) -> None:
+    watched, made = certified(), certified(threshold=0.95)
+    one, file = book(tmp_path), tmp_path / "reader" / "certificate.json"
+    one.drew(OUTPUTS, 20, 0, ("", ""))
+    one.said([(output, "wrong") for output in OUTPUTS], "ada")
+    replaced(file, made.written())
+    assert one.void(file) == one.watch().broken != ""
+    assert file.read_bytes() == made.written()
+    assert one.replaced(file)
+    replaced(file, watched.written())
+    assert one.void(file) == Certificate.read(file.read_bytes()).void
+
+
+def test_many_who_put_a_file_in_its_place_at_once_leave_one_of_theirs_whole(tmp_path: Path) -> None:
+    file, all_ = tmp_path / "certificate.json", [bytes([number]) * 100_000 for number in range(65, 81)]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda data: replaced(file, data), all_))
+    assert file.read_bytes() in all_
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_certificate_that_cannot_be_written_has_a_code(tmp_path: Path) -> None:
+    (tmp_path / "certificate.json").mkdir()
+    (tmp_path / "certificate.json" / "inside").write_text("")
+    with pytest.raises(OrchestraError) as error:
+        replaced(tmp_path / "certificate.json", b"{}")
+    assert error.value.code == "C023"
+    assert [path.name for path in tmp_path.iterdir()] == ["certificate.json"]
 
 
 def test_a_file_that_cannot_be_used(tmp_path: Path) -> None:
