@@ -31,6 +31,8 @@ class _Log:
     line: Line
     events: list[Event] = field(default_factory=list)
     letters: list[Letter] = field(default_factory=list)
+    sent: list[tuple[int, str]] = field(default_factory=list)
+    """Numbers and keys of its messages."""
     epoch: int = 1
     holder: MemoryJournal | None = None
 
@@ -42,6 +44,8 @@ class MemoryStore:
     logs: dict[str, _Log] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     memo: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    memos: dict[str, list[str]] = field(default_factory=dict)
+    """By run: the keys of its answers in the memo."""
     messages: dict[int, Message] = field(default_factory=dict)
     sent: set[str] = field(default_factory=set)
     """The keys of all messages, delivered or not."""
@@ -53,7 +57,8 @@ class MemoryJournal:
     """Stands behind the `Journal` door. Everything is durable at once, as far as it ever will be."""
 
     def __init__(self, store: MemoryStore | None = None, *, keep: int | None = None) -> None:
-        """`keep` is how many runs that have ended are remembered, the latest; then blobs take `MAX_BLOBS` bytes at most. None: all."""
+        """`keep` is how many runs that have ended are remembered, the latest, with their answers; then blobs take `MAX_BLOBS` bytes at
+        most. None: all."""
         self.store = store or MemoryStore()
         self._keep = keep
         self._ended: deque[str] = deque()
@@ -93,6 +98,7 @@ class MemoryJournal:
                 self.store.sent.add(found.key)
                 self.store.last_message = found.number
                 self.store.messages[found.number] = found
+                log.sent.append((found.number, found.key))
         if log.line.ended:
             log.holder = None
             self._epochs.pop(run, None)
@@ -108,7 +114,10 @@ class MemoryJournal:
                 self._uses[name] += 1
 
     def _forget(self, log: _Log) -> None:
-        """The blobs that only this run named go with it."""
+        """The blobs that only this run named go with it, its answers, and the keys of its messages. What is not delivered yet stays."""
+        for memo in self.store.memos.pop(log.line.run, ()):
+            self.store.memo.pop(memo, None)
+        self.store.sent.difference_update(key for number, key in log.sent if number not in self.store.messages)
         for name in named(log.events):
             self._uses[name] -= 1
             if not self._uses[name]:
@@ -202,8 +211,10 @@ class MemoryJournal:
         return found
 
     def remember(self, memo: str, run: str, value: Any) -> None:
-        """Keeps an answer; the first one stays."""
-        self.store.memo.setdefault(memo, (run, value))
+        """Keeps an answer, as long as its run; the first one stays."""
+        if memo not in self.store.memo:
+            self.store.memo[memo] = (run, value)
+            self.store.memos.setdefault(run, []).append(memo)
 
     async def recall(self, memo: str) -> tuple[str, Any] | None:
         """The run and the answer."""
@@ -216,7 +227,9 @@ class MemoryJournal:
     async def delivered(self, numbers: Sequence[int]) -> None:
         """Marks messages as delivered."""
         for number in numbers:
-            self.store.messages.pop(number, None)
+            found = self.store.messages.pop(number, None)
+            if found is not None and self._keep is not None and found.run not in self.store.logs:
+                self.store.sent.discard(found.key)
 
     async def delete(self, run: str) -> None:
         """Removes a run, its answers, and blobs that no other run names. Raises `JournalError` J022, J023, J024."""
@@ -228,7 +241,8 @@ class MemoryJournal:
         del self.store.logs[run]
         if run in self._ended:
             self._ended.remove(run)
-        self.store.memo = {memo: answer for memo, answer in self.store.memo.items() if answer[0] != run}
+        for memo in self.store.memos.pop(run, ()):
+            self.store.memo.pop(memo, None)
         if self._keep is not None:
             self._forget(log)
             return

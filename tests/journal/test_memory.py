@@ -1,0 +1,49 @@
+"""A journal in memory that keeps the latest runs alone: what it forgets, it forgets whole."""
+
+from __future__ import annotations
+
+from orchestra.events import AttemptFinished, RunFinished
+from orchestra.journal.memory import MemoryJournal
+from orchestra.values.outcome import Value
+from tests.journal.stories import begun
+
+
+def sends(seq: int) -> AttemptFinished:
+    return AttemptFinished(seq=seq, at=1.0, node="mail", attempt=1, name="mailer", value="hello", outbox=True)
+
+
+def ran(journal: MemoryJournal, run: str) -> None:
+    """A run with an answer to remember and a message."""
+    journal.remember(f"memo of {run}", run, "x" * 1000)  # facts go to the journal at the end of the turn, so this may come first
+    journal.append(run, [begun(run), sends(2)])
+    journal.append(run, [RunFinished(seq=3, at=1.0, status="done", outcome=Value(1))])
+
+
+async def test_answers_and_the_keys_of_messages_go_with_their_runs() -> None:
+    journal = MemoryJournal(keep=4)
+    for number in range(100):
+        ran(journal, f"r{number}")
+        await journal.delivered([message.number for message in await journal.outbox()])
+    store = journal.store
+    assert [len(store.logs), len(store.memo), len(store.memos), len(store.sent), len(store.messages)] == [4, 4, 4, 4, 0]
+    assert await journal.recall("memo of r0") is None
+    assert await journal.recall("memo of r99") == ("r99", "x" * 1000)
+
+
+async def test_a_message_that_is_not_delivered_outlives_its_run() -> None:
+    journal = MemoryJournal(keep=1)
+    for number in range(3):
+        ran(journal, f"r{number}")
+    waiting = await journal.outbox()
+    assert [message.run for message in waiting] == ["r0", "r1", "r2"]
+    await journal.delivered([message.number for message in waiting])
+    assert journal.store.sent == {"r2/mail"}
+
+
+async def test_a_run_that_is_deleted_takes_its_answers_with_it() -> None:
+    journal = MemoryJournal()
+    ran(journal, "r1")
+    ran(journal, "r2")
+    await journal.delivered([message.number for message in await journal.outbox()])
+    await journal.delete("r1")
+    assert (await journal.recall("memo of r1"), list(journal.store.memo)) == (None, ["memo of r2"])
