@@ -28,7 +28,7 @@ MAX_QUESTION = 128
 MAX_HEAD = 3
 """Rows of a table that are taken for its head at most."""
 _FIGURES = re.compile(
-    r"(?<![\w.,])\(?[-−–]?[$€£¥]?(?:\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}(?![\d.])|\d(?:[\d,]*\d)?(?:\.\d+)?)\)?"
+    r"(?<![\w.,])\(?(?:[-−–](?:(?:US|CA|AU|NZ|HK|[ACRS])\$|[₹₩₽₺₪])|[-−–]?[$€£¥]?)(?:\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}(?![\d.])|\d(?:[\d,]*\d)?(?:\.\d+)?)\)?"
 )
 """Figures of the text: of `2010-2015` and `COVID-19` the stroke is no minus."""
 _YEAR = re.compile(r"\((?:19|20)\d\d\)")

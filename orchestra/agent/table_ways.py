@@ -9,7 +9,7 @@ from typing import Final
 
 from orchestra.agent.units import UNITS
 from orchestra.values.arithmetic import MAX_EXPONENT, NotArithmetic, evaluate
-from orchestra.values.digits import LAKHS, MINUS, RUN, clear, even, named, plain, worth
+from orchestra.values.digits import LAKHS, RUN, clear, even, named, negative, plain, worth
 from orchestra.values.measure import Spelling, measures, spelling
 
 CELLS, TEXT, COUNT, MOST, LEAST = "cells", "text", "count", "most", "least"
@@ -42,14 +42,12 @@ rows that are counted, compared or bounded, by which column they are compared, t
 hold as well."""
 
 _DIGITS = r"-?\d[\d,]*(?:\.\d+)?"
-_FIGURE = re.compile(rf"\(?\s*(?P<sign>[{MINUS}])?\s*[$€£¥]?\s*(?P<digits>{RUN})\s*%?\s*\)?")
+_FIGURE = re.compile(RUN)
 _LAKHS = re.compile(LAKHS)
 """A figure with commas as India has them, which no expression has; those of others stay, and so do lists such as `1,2,3`."""
 _NAMED = re.compile(r"(?<![^\W\d_])(?!(?:[A-Z]{3}|[Kk]r|Rs|Kč|zł|Ft)(?![^\W\d_]))[^\W\d_]+")
 """A word that is no currency: behind it two numbers with a blank between them are two, as in `Boeing 737 800`."""
 _CLOCK = re.compile(r"(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?: ?(?P<half>[ap])\.?m\.?)?", re.IGNORECASE)
-_AROUND = re.compile(r"[\s$€£¥%)]*")
-"""What may stand around a figure in brackets that is less than nothing."""
 _TERM = rf"(?:{_DIGITS}|\(\d+ \* 60 \+ \d+(?: \+ 12 \* 60)?\))"
 """A figure, or a time of the day."""
 _SUM = re.compile(rf"(?P<all>{_DIGITS}(?: \+ {_DIGITS})+)")
@@ -80,16 +78,14 @@ def figure(text: str, *, points: bool = False) -> str | None:
     found = _FIGURE.search(text)
     if found is None:
         return None
-    run = found["digits"]
-    if " " in run and _NAMED.search(text[: found.start("digits")]):
+    run = found[0]
+    if " " in run and _NAMED.search(text[: found.start()]):
         run = run.partition(" ")[0]
     digits = plain(run, points=points)
     if named(run) or len(digits) > MAX_EXPONENT or (clear(run) and Fraction(digits) != worth(run, points=points)[0]):
         return None
     digits = re.sub(r"^0+(?=\d)", "", run if digits == run.replace(",", "") and not _LAKHS.fullmatch(run) else digits)
-    bracketed = found[0].lstrip().startswith("(") and _AROUND.fullmatch(text[: found.start()] + text[found.end() :]) is not None
-    signed = found["sign"] is not None and not text[: found.start("sign")].strip(" $€£¥(")
-    return f"-{digits}" if signed or bracketed else digits
+    return f"-{digits}" if negative(text[: found.start()], text[found.end() :]) else digits
 
 
 def expression(way: str, figures: Sequence[str]) -> str:

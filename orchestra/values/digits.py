@@ -23,8 +23,24 @@ SCALES: Final = {
 }  # fmt: skip
 """Words behind a number that multiply it, and by what power of ten."""
 SCALE: Final = "|".join(sorted(SCALES, key=len, reverse=True))
+CURRENCY: Final = (
+    r"(?:(?:(?<![^\W\d_])(?:US|CA|AU|NZ|HK|MX|[ACRS]))?\$|[€£¥₹₩₽₺₪]"
+    r"|(?<![^\W\d_])(?:USD|EUR|GBP|CHF|JPY|CNY|RMB|INR|CAD|AUD|NZD|HKD|SGD|SEK|NOK|DKK|PLN|CZK|KRW|ZAR|BRL|MXN|TRY|[Kk]r|Rs|Kč|zł)"
+    r"(?![^\W\d_])\.?)"
+)
+"""A currency before or behind a number, as a pattern."""
 LETTERS: Final = {"k": 3, "m": 6, "mm": 6, "b": 9}
 """Letters that do beside a currency, or where they are glued to the digits; a letter alone may be a unit: `324 m` is a height."""
+
+_SIGNED = re.compile(rf"(?:[\s(]|{CURRENCY})*[{MINUS}](?:\s|{CURRENCY})*")
+_OPENED = re.compile(rf"(?:[\s%)]|{CURRENCY})*\((?:\s|{CURRENCY})*")
+"""What stands before a number that is less than nothing: a minus, or a bracket,"""
+_CLOSED = re.compile(
+    rf"(?:(?:mm|[kKmMbB])(?!\w))?(?:[\s%‰)]|{CURRENCY}|[*†‡§¹²³]|(?:{SCALE}|p\.?p\.?|ppts?|bps?|pts|pct|per ?cent"
+    r"|(?:percentage |basis )?points|°[CF]?|kg|km|cm|[MGk]Wh?|[gtml])(?!\w))*",
+    re.IGNORECASE,
+)
+"""and behind it nothing but such: its unit, its scale and the mark of a note."""
 
 _BLANK = "[ \u00a0\u2007\u2009\u202f]"
 POINTED: Final = r"(?!0)\d{1,3}(?:(?:\.\d{3}){2,}(?:,\d+)?|\.\d{3},\d+)(?!\d|[.,]\d)"
@@ -71,6 +87,12 @@ def even(text: str) -> str:
         return text
     text = _WIDE.sub(lambda mark: "," if mark[0] == "\uff0c" else ".", text).translate(_EVEN)
     return _FOREIGN.sub(lambda digit: str(unicodedata.decimal(digit[0])), text)
+
+
+def negative(before: str, after: str) -> bool:
+    """Whether a number between two texts is less than nothing, as accounts write it: behind a minus or in brackets, of which the closing
+    one may be missing; a currency may stand on either side of both. Words make it an aside: `(3) of them`."""
+    return _SIGNED.fullmatch(before) is not None or (_OPENED.fullmatch(before) is not None and _CLOSED.fullmatch(after) is not None)
 
 
 def pointed(texts: Iterable[str], *, sure: bool = False) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple, TypeAlias
 
-from orchestra.values.digits import LETTERS, MINUS, RUN, SCALE, SCALES, clear, even, named, pointed, worth
+from orchestra.values.digits import CURRENCY, LETTERS, MINUS, RUN, SCALE, SCALES, clear, even, named, negative, pointed, worth
 
 MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 MONTH_WORDS: Final = (
@@ -58,15 +58,12 @@ _NUMERIC = _DATES[-2:]
 _DAY = re.compile("(" + _DAYS.replace(" ", "|") + r")\b.*", re.IGNORECASE)
 _NUMBER = re.compile(rf"(?P<parts>\d{{1,6}}['’′]\d{{1,2}}(?!\d))|(?P<digits>{RUN})")
 """A number; minutes and seconds, such as `4'35`, are in the order of their digits."""
-_CURRENCY = r"(?:[$€£¥₹]|(?<![A-Z])(?:USD|EUR|GBP|CHF|JPY|CNY|INR|CAD|AUD)(?![A-Z]))"
-_PRICE, _PRICED = re.compile(rf"{_CURRENCY}[\s(]*[{MINUS}]?\s*$"), re.compile(rf"\s?(?:mm|[kmbKMB])\s?{_CURRENCY}")
+_PRICE, _PRICED = re.compile(rf"{CURRENCY}[\s(]*[{MINUS}]?\s*$"), re.compile(rf"\s?(?:mm|[kmbKMB])\s?{CURRENCY}")
 """What stands before a sum of money, and behind one with a letter."""
-_LETTER = re.compile(rf"(?P<letter>mm|[kmb])(?:(?![\w²³/])|(?={_CURRENCY}))|\s(?P<apart>mm|[kmb])\s?{_CURRENCY}?[\s+).]*$", re.IGNORECASE)
+_LETTER = re.compile(rf"(?P<letter>mm|[kmb])(?:(?![\w²³/])|(?={CURRENCY}))|\s(?P<apart>mm|[kmb])\s?{CURRENCY}?[\s+).]*$", re.IGNORECASE)
 _SCALED = re.compile(rf"[\s)+$€£¥]*(?:(?<=\d)-)?(?P<scale>{SCALE})(?!\w)(?:\s(?P<more>{SCALE})(?!\w))?", re.IGNORECASE)
 _LETTERED = re.compile(rf"[{MINUS}+~<>≈(]?\s?{RUN}(?P<letter>[kKMB]?)\+?\)?")
 """A number and perhaps such a letter, and nothing else; a small `m` is a metre."""
-_MINUS = re.compile(rf"[$€£¥]?\s*(?:\(?\s*[$€£¥]?\s*[{MINUS}]\s*[$€£¥]?|\(\s*[$€£¥]?)\s*")
-"""What stands before a number that is less than nothing, and nothing else does."""
 _VERSION = re.compile(r"v?(\d{1,3}(?:\.\d{1,3}){0,3})", re.IGNORECASE)
 _HOURS, _MINUTES = re.compile(r"\b(?:h|hrs?|hours?)\b", re.IGNORECASE), re.compile(r"\b(?:min|mins|minutes?)\b", re.IGNORECASE)
 """Units of durations in the head of a column."""
@@ -301,7 +298,7 @@ def _number(text: str, *, points: bool = False, lettered: bool = False) -> float
     else:
         return None
     value *= _times(text, found, lettered=lettered)
-    return -value if _MINUS.fullmatch(text[: found.start()]) else value
+    return -value if negative(text[: found.start()], text[found.end() :]) else value
 
 
 def _times(text: str, found: re.Match[str], *, lettered: bool) -> float:

@@ -212,3 +212,8 @@ def test_rows_of_a_frame_average_or_say_nothing(encoder: Encoder, table: list[li
 def test_a_figure_of_the_text_is_quoted_with_the_rest_of_its_word(encoder: Encoder) -> None:
     sheet = Sheet(encoder, "Who is it?", TABLE, ["It grew to $5.3M in the 1990s."], 64)
     assert [(spot.text, spot.figure) for spot in sheet.spots[-2:]] == [("$5.3M", "5.3"), ("1990s", "1990")]
+
+
+def test_a_figure_of_the_text_has_its_minus_whatever_the_currency(encoder: Encoder) -> None:
+    sheet = Sheet(encoder, "Who is it?", TABLE, ["It made -₹500, -US$3 and US$7."], 64)
+    assert [spot.figure for spot in sheet.spots[-3:]] == ["-500", "-3", "7"]

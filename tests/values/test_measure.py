@@ -330,3 +330,13 @@ MEANT = {
 )
 def test_a_limit_is_what_is_meant(column: list[str], limit: str, bound: str, head: str, wanted: str) -> None:
     assert held(column, limit, bound, head) == wanted
+
+
+@pytest.mark.parametrize("text", ["-₹5", "USD -5", "-US$5", "(₹5)", "(5)*", "(5)pp", "(5) bps", "(5)", "- 5", "$(5", "(R$ 5)"])
+def test_what_accounts_write_below_nothing_is_measured_so(text: str) -> None:
+    assert measures([text, "7"]) == [-5, 7]
+    assert within([text, "7"], "0", "below") == [True, False]
+
+
+def test_a_number_in_an_aside_is_no_loss() -> None:
+    assert measures(["(3) of them", "(4) Smith", "5 (6)"]) == [3, 4, 5]
