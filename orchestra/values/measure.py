@@ -41,20 +41,38 @@ _DURATION = re.compile(
 )
 _IN_MINUTES = re.compile(r"\d\s*m(?:ins?|inutes?)?\b", re.IGNORECASE)
 _LAP = re.compile(r"(?P<minutes>\d{1,6})[:'′]\s*(?P<seconds>[0-5]\d(?:\.\d+)?)[\"″]?")
+_YEAR = r"(?P<year>\d{4}|['’]\d\d)"
 _DATES = tuple(
     re.compile(one, re.IGNORECASE | re.ASCII)
     for one in (
         rf"(?:\w{{2,9}},? )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\.? {_MONTH},?(?: (?P<year>\d{{4}}))?",
         rf"(?:\w{{2,9}},? )?{_MONTH} (?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:(?:,? |,)(?P<year>\d{{4}}))?",
         rf"{_MONTH},?(?: (?P<year>\d{{4}}))?",
-        r"(?P<year>\d{4})-(?P<number>\d\d)-(?P<day>\d\d)",
-        r"q(?P<quarter>[1-4]),? (?P<year>\d{4})",
+        rf"{_MONTH}(?:[-–/]| ?['’])(?P<year>\d{{4}}|\d\d)",
+        rf"(?P<day>\d{{1,2}})[-–/]{_MONTH}(?:[-–/](?P<year>\d{{4}}|\d\d))?",
+        r"(?P<year>\d{4})(?P<mark>[-/.])(?P<number>\d{1,2})(?P=mark)(?P<day>\d{1,2})",
+        r"(?P<number>0?[1-9]|1[0-2])/(?P<year>\d{4})",
+        rf"(?:q(?P<quarter>[1-4])|h(?P<half>[12])),? {_YEAR}",
+        rf"(?:(?P<quarter>[1-4])q|(?P<half>[12])h),? ?{_YEAR}",
+        rf"{_YEAR}[ -]?(?:q(?P<quarter>[1-4])|h(?P<half>[12]))",
         r"(?P<first>\d{1,2})[./](?P<second>\d{1,2})[./](?P<year>\d{2,4})",
         r"(?P<first>\d{1,2})-(?P<second>\d{1,2})-(?P<year>\d{4})",
     )
 )
 _NUMERIC = _DATES[-2:]
 """Dates of which the first number may be the day or the month."""
+_TIMED = re.compile(
+    r"(?P<date>.*?\w)(?:T|,? (?:at )?)(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d(?:\.\d{1,9})?))?"
+    r"(?: ?(?P<half>[ap])\.?m\.?)?(?: ?(?:Z|UTC|GMT))?(?: ?(?P<off>[-+])(?P<hours>\d\d):?(?P<minutes>\d\d)?)?",
+    re.IGNORECASE | re.ASCII,
+)
+"""A date with a time of the day, and how far its clock is from that of Greenwich."""
+_DATED = re.compile(
+    rf"(?<![\w.,/-])(?:\d{{4}}([-/.])\d{{1,2}}\1\d{{1,2}}|\d{{1,2}}([-/.])\d{{1,2}}\2\d{{4}}"
+    rf"|\d{{1,2}}(?:st|nd|rd|th)?\.? (?:{MONTH_WORDS})\.?,? \d{{4}}|(?:{MONTH_WORDS})\.? \d{{1,2}}(?:st|nd|rd|th)?,? \d{{4}})(?![\d/-])",
+    re.IGNORECASE | re.ASCII,
+)
+"""A date among words, whose first digits are no number."""
 _DAY = re.compile("(" + _DAYS.replace(" ", "|") + r")\b.*", re.IGNORECASE)
 _NUMBER = re.compile(rf"(?P<parts>\d{{1,6}}['’′]\d{{1,2}}(?!\d))|(?P<digits>{RUN})")
 """A number; minutes and seconds, such as `4'35`, are in the order of their digits."""
@@ -191,8 +209,10 @@ def _minutes_of(text: str) -> float | None:
 def _to_the_day(column: Sequence[str], limit: str, spelt: Spelling) -> tuple[list[float | None], float] | None:
     """The dates of a column and a limit, both to the day, month or year that the limit has."""
     month_first = spelt.month_first or spelling([*column, limit]).month_first
+    if _dated(limit)[1] is not None and (exact := _date(limit, month_first=month_first)) is not None:
+        return [_date(" ".join(one.split()), month_first=month_first) for one in column], exact
     edge = (int(limit), 0, 0) if re.fullmatch(r"(?:19|20)\d\d", limit) else _calendar(limit, month_first=month_first)
-    dates = [_calendar(" ".join(one.split()), month_first=month_first) for one in column]
+    dates = [_calendar(_dated(" ".join(one.split()))[0], month_first=month_first) for one in column]
     years = {one[0] for one in dates if one is not None}
     if edge is None or (not edge[0] and len(years) > 1) or (edge[0] and years == {0}):
         return None
@@ -229,8 +249,19 @@ def _minutes(hour: int, minute: int, half: str | None) -> float:
 
 
 def _date(text: str, *, month_first: bool = False) -> float | None:
-    found = _calendar(text, month_first=month_first)
-    return None if found is None else found[0] * 372.0 + found[1] * 31.0 + found[2]
+    """Days of a calendar in which every month has 31; the time of the day is a part of one."""
+    day, minutes = _dated(text)
+    found = _calendar(day, month_first=month_first)
+    return None if found is None else found[0] * 372.0 + found[1] * 31.0 + found[2] + (minutes or 0.0) / 1440
+
+
+def _dated(text: str) -> tuple[str, float | None]:
+    """A text without the time of the day at its end, and that time in minutes, at Greenwich where it says how far from there it is."""
+    if (found := _TIMED.fullmatch(text)) is None:
+        return text, None
+    minutes = _minutes(int(found["hour"]), int(found["minute"]), found["half"]) + float(found["second"] or 0) / 60
+    off = int(found["hours"] or 0) * 60 + int(found["minutes"] or 0)
+    return found["date"], minutes + (off if found["off"] == "-" else -off)
 
 
 def _calendar(text: str, *, month_first: bool = False) -> tuple[int, int, int] | None:
@@ -245,12 +276,12 @@ def _calendar(text: str, *, month_first: bool = False) -> tuple[int, int, int] |
             if month > 12 >= day:
                 day, month = month, day
         else:
-            number = int(said.get("number") or int(said.get("quarter") or 0) * 3)
+            number = int(said.get("number") or int(said.get("quarter") or 0) * 3 or int(said.get("half") or 0) * 6)
             month = MONTHS.index(said["month"][:3].lower()) + 1 if said.get("month") else number
             day = int(said["day"]) if said.get("day") else None
         if not 1 <= month <= 12 or not (day is None or 1 <= day <= 31):
             return None
-        year = int(said["year"] or 0)
+        year = int((said["year"] or "0").strip("'’"))
         year += 0 if not said["year"] or year >= 100 else 2000 if year < 50 else 1900
         return year, month, day or 0
     return None
@@ -286,9 +317,9 @@ def _version(text: str) -> float | None:
 
 
 def _number(text: str, *, points: bool = False, lettered: bool = False) -> float | None:
-    """What a number says; None for a list of several, such as `1,2,3`, and for a version."""
+    """What a number says; None for a list of several, such as `1,2,3`, for a version and for a date among words."""
     found = _NUMBER.search(text)
-    if found is None:
+    if found is None or any(date.start() <= found.start() < date.end() for date in _DATED.finditer(text)):
         return None
     if found["parts"]:  # feet and inches too: those under ten come before
         first, second = re.split(r"['’′]", found[0])
