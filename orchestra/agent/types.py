@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from orchestra.errors import InputError, Place
 from orchestra.values import models as known
-from orchestra.values.types import Schema, Validator, bundled, parse_type, schema_of
+from orchestra.values.types import WORDS, Schema, Validator, anchored, bundled, parse_type, schema_of
+
+NAMED: Final = "types are named like `Invoice`"
 
 At = Callable[[str], Place | None]
 """Gives the place of a key."""
@@ -28,12 +30,19 @@ def declared(types: Mapping[str, Mapping[str, Any]], models: Mapping[str, Schema
     """The models with those that a card declares; each may name the ones above it.
 
     A type is a record of fields, such as `{name: str, age: int | null}`, or JSON Schema where it has a `type`, `enum`,
-    `anyOf` or `properties` of JSON Schema.
+    `anyOf` or `properties` of JSON Schema. Raises `InputError` L105 for the name of a type that every text of types knows.
     """
     found = dict(models)
     for name, body in types.items():
+        if name in WORDS:
+            raise InputError("L105", misnamed(name), place=at(name), hint=NAMED)
         found[name] = _schema(name, body, at(name)) if _is_schema(body) else record(body, found, at, name)
     return found
+
+
+def misnamed(name: str) -> str:
+    """What is wrong with the name of a type."""
+    return f"{name!r} cannot be the name of a type"
 
 
 def _schema(name: str, body: Mapping[str, Any], place: Place | None) -> Schema:
@@ -43,7 +52,7 @@ def _schema(name: str, body: Mapping[str, Any], place: Place | None) -> Schema:
         Validator(schema)
     except InputError as error:
         raise InputError(error.code, f"{name}: {error.message}", place=place, hint=error.hint) from error
-    return schema
+    return anchored(schema, name)
 
 
 def _is_schema(body: Mapping[str, Any]) -> bool:

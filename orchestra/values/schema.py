@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 from orchestra.errors import InputError
+from orchestra.values.fields import local
 from orchestra.values.json import canonical
 
 Schema: TypeAlias = dict[str, Any]
@@ -377,6 +378,43 @@ def _references(schema: Any) -> list[str]:
         return []
     here = [schema["$ref"].removeprefix(_REF)] if str(schema.get("$ref", "")).startswith(_REF) else []
     return here + [name for part in _parts(schema) for name in _references(part)]
+
+
+def anchored(schema: Schema, name: str) -> Schema:
+    """The same type with no references but those of the form `#/$defs/NAME`, so that it means the same within another type.
+
+    The whole of it, `#`, and what lies below become definitions of this name, with a number where there are more.
+    """
+    led: dict[str, str] = {}
+    defs: dict[str, Any] = dict(schema.get("$defs", {}))
+    for reference in _odd(schema):
+        if reference not in led and (target := local(reference, schema)) is not None:
+            number, chosen = 1, name
+            while chosen in defs:
+                number += 1
+                chosen = f"{name}_{number}"
+            led[reference] = _REF + chosen
+            defs[chosen] = {key: value for key, value in target.items() if key != "$defs"}
+    return _led({**schema, "$defs": defs}, led) if led else schema
+
+
+def _odd(schema: Any) -> Iterator[str]:
+    """References to other parts of a schema than its definitions."""
+    if isinstance(schema, dict):
+        reference = str(schema.get("$ref", ""))
+        if reference.startswith("#") and (not reference.startswith(_REF) or "/" in reference.removeprefix(_REF)):
+            yield reference
+        for part in (*_parts(schema), *schema.get("$defs", {}).values()):
+            yield from _odd(part)
+
+
+def _led(schema: Any, led: Mapping[str, str]) -> Any:
+    if not isinstance(schema, dict):
+        return schema
+    out = {**schema, "$ref": led.get(schema["$ref"], schema["$ref"])} if isinstance(schema.get("$ref"), str) else dict(schema)
+    out |= {key: _led(out[key], led) for key in _SCHEMAS if key in out}
+    out |= {key: [_led(entry, led) for entry in out[key]] for key in _LISTS if key in out}
+    return out | {key: {name: _led(entry, led) for name, entry in out[key].items()} for key in (*_MAPS, "$defs") if key in out}
 
 
 def bare(schema: Any) -> Any:

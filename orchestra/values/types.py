@@ -10,6 +10,7 @@ from orchestra.values.schema import (
     ANY,
     NULL,
     Schema,
+    anchored,
     branches,
     bundled,
     elements,
@@ -24,15 +25,17 @@ from orchestra.values.schema import (
     under,
     union,
 )
-from orchestra.values.typetext import parse_type
+from orchestra.values.typetext import WORDS, parse_type
 from orchestra.values.validator import Validator
 
 __all__ = [
     "ANY",
     "NULL",
+    "WORDS",
     "Mode",
     "Schema",
     "Validator",
+    "anchored",
     "branches",
     "bundled",
     "elements",

@@ -22,6 +22,8 @@ SIMPLE: Mapping[str, Schema] = {
     "None": {"type": "null"},
 }
 _GENERIC = ("list", "dict", "Literal")
+WORDS = frozenset({*SIMPLE, *_GENERIC})
+"""Names that a text of a type always understands in one way: no type of anybody's own is called so."""
 _TOKEN = re.compile(
     r"""\s*(?:(?P<name>[A-Za-z_]\w*)|(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<number>-?\d{1,18})|(?P<sign>[\[\],|()]))"""
 )

@@ -8,11 +8,11 @@ from functools import cached_property
 from typing import Any
 
 from orchestra.agent.contract import Catalog, Contract
-from orchestra.agent.types import declared
+from orchestra.agent.types import NAMED, declared, misnamed
 from orchestra.errors import InputError
 from orchestra.values.labels import Label, join
 from orchestra.values.schema import ANY, Schema, bundled, mapped, nullable
-from orchestra.values.types import Validator, parse_type
+from orchestra.values.types import WORDS, Validator, parse_type
 from orchestra.workflow import modifiers
 from orchestra.workflow.drafts import Draft, Names
 from orchestra.workflow.evaluation import Listing
@@ -169,10 +169,8 @@ class Compiler:
 
     def _declare(self, name: str, body: Mapping[str, Any]) -> None:
         """Makes a type of `types:` known; one with a fault stands for anything, so that its fault is told once."""
-        if not name.isidentifier() or name in ("str", "int", "float", "bool", "list", "dict", "null", "None", "Literal"):
-            hint = "types are named like `Invoice`"
-            said = f"{name!r} cannot be the name of a type"
-            self.findings.fault("L105", said, self.findings.at("types", name, key=True), hint=hint)
+        if not name.isidentifier() or name in WORDS:
+            self.findings.fault("L105", misnamed(name), self.findings.at("types", name, key=True), hint=NAMED)
             return
         self.models[name] = ANY
         with self.findings.collecting():

@@ -14,7 +14,7 @@ from orchestra.agent.registry import builtin_folder
 from orchestra.agent.template import CONSTANTS
 from orchestra.errors import InputError, InputErrors
 from orchestra.values.schema import shown
-from orchestra.values.types import parse_type
+from orchestra.values.types import Validator, parse_type
 from tests.agent.tables import CARD
 
 GOOD = """\
@@ -252,6 +252,22 @@ def test_types_of_its_own_may_be_records_or_json_schema(tmp_path: Path) -> None:
     fact = schema["properties"]["quote"]
     assert fact["properties"]["kind"] == {"enum": ["a", "b"]}
     assert fact["properties"]["text"]["format"] == "quote"
+
+
+@pytest.mark.parametrize("name", ["str", "null", "None", "list", "dict", "Literal"])
+def test_a_type_is_not_called_as_a_word_of_types_is(tmp_path: Path, name: str) -> None:
+    error = refused(folder(tmp_path, GOOD + f"types: {{'{name}': {{kind: str}}}}\n"))
+    assert error.place is not None
+    assert (error.code, error.place.line) == ("L105", 8)
+
+
+def test_a_type_that_refers_to_itself_is_the_same_alone_and_within_another(tmp_path: Path) -> None:
+    tree = "{type: object, properties: {kids: {type: array, items: {$ref: '#'}}}, additionalProperties: false}"
+    for output, wrap in (("Tree", lambda one: one), ("{tree: Tree}", lambda one: {"tree": one}), ("list[Tree]", lambda one: [one])):
+        card = GOOD.replace("{answer: str | null, quote: Quote | null}", output).replace("evidence: context", f"types: {{Tree: {tree}}}")
+        found = Validator(Card.load(folder(tmp_path, card)).output_schema)
+        assert found.check(wrap({"kids": [{"kids": [{}]}]})) is None
+        assert found.check(wrap({"kids": [wrap({"kids": [{"other": 1}]})]})) is not None
 
 
 def test_a_card_declared_in_python_is_a_card() -> None:

@@ -18,6 +18,7 @@ from orchestra.values.types import (
     ANY,
     Schema,
     Validator,
+    anchored,
     bundled,
     elements,
     field,
@@ -318,3 +319,25 @@ def test_a_word_as_long_as_a_page_is_near_to_nothing() -> None:
 @given(st.text("abc", max_size=8), st.lists(st.text("abc", max_size=24), max_size=8))
 def test_words_of_another_length_are_left_out_only_where_they_could_not_be_near(word: str, words: list[str]) -> None:
     assert nearest(word, words) == next(iter(get_close_matches(word, words, 1, 0.6)), "")
+
+
+def test_references_below_the_whole_of_a_type_lead_to_definitions() -> None:
+    given = {
+        "type": "object",
+        "properties": {
+            "$ref": {"type": "integer"},
+            "first": {"$ref": "#/properties/$ref"},
+            "more": {"anyOf": [{"$ref": "#"}, {"$ref": "#/$defs/Part"}]},
+            "kind": {"const": {"$ref": "#"}},
+        },
+        "$defs": {"Part": {"type": "array", "items": {"$ref": "#"}}},
+    }
+    found = anchored(given, "Part")
+    assert found["properties"]["first"] == {"$ref": "#/$defs/Part_2"}
+    assert found["properties"]["kind"] == {"const": {"$ref": "#"}}
+    within = Validator(bundled({"type": "object", "properties": {"$ref": {"type": "string"}, "whole": found}}))
+    alone = Validator(given)
+    for value in ({"first": 1}, {"first": "a"}, {"more": {"first": "a"}}, {"more": [{"first": 1}]}, {"more": [{"$ref": "a"}]}):
+        assert within.is_valid({"whole": value}) == alone.is_valid(value)
+    plain = {"$ref": "#/$defs/Part", "$defs": {"Part": {"type": "string"}}}
+    assert anchored(plain, "Part") is plain
