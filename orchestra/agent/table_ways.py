@@ -10,7 +10,7 @@ from typing import Final
 from orchestra.agent.units import UNITS
 from orchestra.values.arithmetic import MAX_EXPONENT, NotArithmetic, evaluate
 from orchestra.values.digits import LAKHS, RUN, clear, even, named, negative, plain, worth
-from orchestra.values.measure import Spelling, measures, spelling
+from orchestra.values.measure import Spelling, duration, measures, spelling
 
 CELLS, TEXT, COUNT, MOST, LEAST = "cells", "text", "count", "most", "least"
 SUM, MEAN, RANGE = "sum", "mean", "range"
@@ -30,6 +30,9 @@ PAIRS: Final = {
 may be negative."""
 PERCENTS: Final = frozenset({"portion", "discount", "surcharge"})
 """Those that take the second figure for so many percent: of the first, off it, or on top of it."""
+_DISTANCES: Final = frozenset({MEAN, DIFFERENCE, GAP})
+_TOGETHER: Final = _DISTANCES | {SUM, "change", "share", "ratio"}
+"""Ways whose figures are of one unit, and those of them to which it does not matter where counting begins."""
 WAYS: Final = (CELLS, TEXT, COUNT, MOST, LEAST, SUM, MEAN, *PAIRS, RANGE)
 """`cells` and `text` are read off; `count` is of rows; `most` and `least` read a cell off in the row where a column has its extreme; a
 `range` is from its least to its most."""
@@ -47,9 +50,13 @@ _LAKHS = re.compile(LAKHS)
 """A figure with commas as India has them, which no expression has; those of others stay, and so do lists such as `1,2,3`."""
 _NAMED = re.compile(r"(?<![^\W\d_])(?!(?:[A-Z]{3}|[Kk]r|Rs|Kč|zł|Ft)(?![^\W\d_]))[^\W\d_]+")
 """A word that is no currency: behind it two numbers with a blank between them are two, as in `Boeing 737 800`."""
-_CLOCK = re.compile(r"(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?: ?(?P<half>[ap])\.?m\.?)?", re.IGNORECASE)
-_TERM = rf"(?:{_DIGITS}|\(\d+ \* 60 \+ \d+(?: \+ 12 \* 60)?\))"
-"""A figure, or a time of the day."""
+_CLOCK = re.compile(
+    r"(?P<hour>[01]?\d|2[0-3]|24(?=:00(?!:?\d))):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?(?: ?(?P<half>[ap])\.?m\.?)?", re.IGNORECASE
+)
+_HOUR = re.compile(r"(?P<hour>1[0-2]|[1-9]) ?(?P<half>[ap])\.?m\.?", re.IGNORECASE)
+_LAP = re.compile(r"(?P<minutes>\d{1,6}):0?(?P<seconds>[0-5]?\d\.\d+)")
+_TERM = rf"(?:{_DIGITS}|\([\d.]+ \* 60 \+ [\d.]+(?: \+ \d+ / 60)?(?: \+ 12 \* 60)?\))"
+"""A figure, a time of the day or a duration."""
 _SUM = re.compile(rf"(?P<all>{_DIGITS}(?: \+ {_DIGITS})+)")
 _MEAN = re.compile(rf"\((?P<all>{_DIGITS}(?: \+ {_DIGITS})+)\) / (?P<count>\d+)")
 _PAIR: Final = {
@@ -64,17 +71,16 @@ _PAIR: Final = {
 }
 
 
-def figure(text: str, *, points: bool = False) -> str | None:
+def figure(text: str, *, points: bool = False, minutes: bool = False) -> str | None:
     """The first figure of a text as an expression has it: without its currency, negative behind a minus or in brackets. None without.
 
-    A time of the day is its minutes, `(9 * 60 + 15)`, so that a difference of two says how long something takes. `points` says whether
-    points stand between thousands where the figure leaves it open. A version is no figure, nor is what no decimal says, such as `⅓`.
+    A time of the day is its minutes, `(9 * 60 + 15)`, so that a difference of two says how long something takes, and so is a duration in
+    hours and minutes; with `minutes` one in hours alone is too. A lap such as `2:05.3` is its seconds. `points` says whether points stand
+    between thousands where the figure leaves it open. A version is no figure, nor is what no decimal says, such as `⅓`.
     """
     text = even(text)
-    if (clock := _CLOCK.fullmatch(text.strip())) is not None:
-        half = (clock["half"] or "").lower()
-        hour = 0 if half and int(clock["hour"]) == 12 else int(clock["hour"])
-        return f"({hour} * 60 + {int(clock['minute'])}{' + 12 * 60' if half == 'p' else ''})"
+    if (timed := _timed(" ".join(text.split()), minutes=minutes)) is not None:
+        return timed
     found = _FIGURE.search(text)
     if found is None:
         return None
@@ -86,6 +92,46 @@ def figure(text: str, *, points: bool = False) -> str | None:
         return None
     digits = re.sub(r"^0+(?=\d)", "", run if digits == run.replace(",", "") and not _LAKHS.fullmatch(run) else digits)
     return f"-{digits}" if negative(text[: found.start()], text[found.end() :]) else digits
+
+
+def _timed(text: str, *, minutes: bool) -> str | None:
+    """The minutes of a time of the day or of a duration, the seconds of a lap."""
+    if (clock := _CLOCK.fullmatch(text) or _HOUR.fullmatch(text)) is not None:
+        said = clock.groupdict()
+        half = (said["half"] or "").lower()
+        hour = 0 if half and int(said["hour"]) == 12 else int(said["hour"])
+        second = f" + {int(said['second'])} / 60" if said.get("second") else ""
+        return f"({hour} * 60 + {int(said.get('minute') or 0)}{second}{' + 12 * 60' if half == 'p' else ''})"
+    if (lap := _LAP.fullmatch(text)) is not None:
+        return f"({int(lap['minutes'])} * 60 + {lap['seconds']})"
+    if (found := duration(text)) is not None and found[0] and (found[1] or minutes):
+        return f"({found[0].lstrip('0') or 0} * 60 + {int(found[1] or 0)})"
+    return None
+
+
+def agreeing(way: str, texts: Sequence[str], figures: Sequence[str], spelt: Spelling) -> list[str] | None:
+    """The figures of cells as they are computed with together, of durations of which some are in hours and some in minutes all in minutes.
+
+    None where they are no such figures: what the cells are put in order by is in another proportion, as with millions beside thousands, and
+    with dates; or for differences and means, in other distances.
+    """
+    known = measures(texts, spelt)
+    if way not in _TOGETHER or _agree(way, figures, known):
+        return list(figures)
+    if not all(duration(" ".join(text.split())) for text in texts):
+        return None
+    found = [str(figure(text, points=spelt.points, minutes=True)) for text in texts]
+    return found if _agree(way, found, known) else None
+
+
+def _agree(way: str, figures: Sequence[str], known: Sequence[float | None]) -> bool:
+    pairs = [(_worth(figure), Fraction(measure)) for figure, measure in zip(figures, known, strict=True) if measure is not None]
+    if len(pairs) < 2:
+        return True
+    top, unit = max(pairs, key=lambda pair: abs(pair[1]))
+    if all(abs(worth * unit - top * measure) <= abs(top * unit) / 10**9 for worth, measure in pairs):
+        return True
+    return way in _DISTANCES and all(abs(worth - measure - top + unit) < Fraction(1, 10**6) for worth, measure in pairs)
 
 
 def expression(way: str, figures: Sequence[str]) -> str:
@@ -101,7 +147,7 @@ def expression(way: str, figures: Sequence[str]) -> str:
 
 def span(texts: Sequence[str], spelt: Spelling | None = None) -> tuple[int, int] | None:
     """Where in a column the most and the least stand, if the difference of their figures is that of what the column is put in order by: of
-    dates, of durations in hours and minutes, and of millions beside thousands it is not."""
+    dates, of durations in hours beside minutes, and of millions beside thousands it is not."""
     spelt = spelt or spelling(texts)
     order = measures(texts, spelt)
     known = [(value, at) for at, value in enumerate(order) if value is not None]
@@ -115,6 +161,14 @@ def span(texts: Sequence[str], spelt: Spelling | None = None) -> tuple[int, int]
         and abs(_worth(first) - _worth(second) - Fraction(most) + Fraction(least)) < Fraction(1, 10**6)
     )
     return (high, low) if same else None
+
+
+def computes(expression: str | None) -> bool:
+    """Whether there is nothing to compute, or it can be: not by nought, and not of digits that are no figure."""
+    try:
+        return expression is None or evaluate(expression) is not None
+    except NotArithmetic:
+        return False
 
 
 def _worth(figure: str) -> Fraction:

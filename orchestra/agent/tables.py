@@ -41,13 +41,14 @@ from orchestra.agent.table_ways import (
     SUM,
     TEXT,
     WAYS,
+    agreeing,
+    computes,
     expression,
     span,
     summed,
 )
 from orchestra.agent.units import UNITS, Units, signs
 from orchestra.errors import InputError
-from orchestra.values.arithmetic import NotArithmetic, evaluate
 from orchestra.values.measure import BOUNDS, extremes
 from orchestra.values.words import whole
 
@@ -273,7 +274,7 @@ class Tables:
             if _log(chance) <= value:
                 break
             found = self._found(WAYS[int(number)], sheet, logits)
-            if found is None or not _computes(_expression(found, sheet)):
+            if found is None or _figures(found, sheet) is None or not computes(_expression(found, sheet)):
                 continue
             if (worth := _log(chance) + self.layout.regard * _log(found.sure)) > value:
                 best, value = found._replace(sure=found.sure * chance * float(scales[scale])), worth
@@ -336,20 +337,22 @@ def _expression(found: Found, sheet: Sheet) -> str | None:
     if found.way == COUNT:
         return summed(["1"] * len(found.rows)) or "0"
     if found.way in (SUM, MEAN, RANGE, *PAIRS):
-        return expression(found.way, [str(sheet.spots[at].figure) for at in found.spots])
+        return expression(found.way, _figures(found, sheet) or [])
     return None
+
+
+def _figures(found: Found, sheet: Sheet) -> list[str] | None:
+    """The figures that are computed with; None where those of cells are in different units. A share may be of different columns' kinds."""
+    spots = [sheet.spots[at] for at in found.spots]
+    figures, columns = [str(spot.figure) for spot in spots], {spot.column for spot in spots}
+    spelt = {sheet.spelt_in(column) for column in columns if column >= 0}
+    if -1 in columns or len(spelt) != 1 or (len(columns) > 1 and found.way in ("share", "ratio")):
+        return figures
+    return agreeing(found.way, [spot.text for spot in spots], figures, *spelt)
 
 
 def _log(chance: float) -> float:
     return math.log(max(chance, 1e-30))
-
-
-def _computes(expression: str | None) -> bool:
-    """Whether there is nothing to compute, or it can be: not by nought, and not of digits that are no figure."""
-    try:
-        return expression is None or evaluate(expression) is not None
-    except NotArithmetic:
-        return False
 
 
 def _cells(found: Found, sheet: Sheet) -> list[tuple[int, int]]:

@@ -292,14 +292,20 @@ def _lap(text: str) -> float | None:
     return None if found is None or "." not in text else int(found["minutes"]) * 60 + float(found["seconds"])
 
 
-def _duration(text: str, *, shares: bool = False) -> float | None:
-    """The minutes of a duration; with `shares` of `1.5 h` too, which is a number where nothing stands in minutes."""
+def duration(text: str) -> tuple[str, str] | None:
+    """The digits of a duration's hours and of its minutes, one of which may be empty; None for what is none."""
     found = _DURATION.fullmatch(text)
     if found is None or not (found["hours"] or (found["minutes"] and not text.isdigit() and not text.endswith("M"))):
         return None  # of `5M` there are millions
-    if found["share"] and not shares:
+    return (found["hours"] or "").replace(",", "."), found["minutes"] or ""
+
+
+def _duration(text: str, *, shares: bool = False) -> float | None:
+    """The minutes of a duration; with `shares` of `1.5 h` too, which is a number where nothing stands in minutes."""
+    found = duration(text)
+    if found is None or ("." in found[0] and not shares):
         return None
-    return float((found["hours"] or "0").replace(",", ".")) * 60 + int(found["minutes"] or 0)
+    return float(found[0] or 0) * 60 + int(found[1] or 0)
 
 
 def _day(text: str) -> float | None:

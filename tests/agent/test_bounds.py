@@ -115,7 +115,8 @@ def test_of_a_very_long_question_the_first_figures_are_taken() -> None:
         (["9:15", "11:40"], (1, 0)),
         (["7", "7"], (0, 0)),
         (["3 May 2020", "9 May 2021"], None),
-        (["1h 30m", "45m"], None),
+        (["1h 30m", "45m"], (0, 1)),  # both in minutes
+        (["2h", "45m"], None),
         (["1.2 million", "900,000"], None),
         (["Ann", "Bob"], None),
         ([], None),

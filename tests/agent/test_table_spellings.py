@@ -62,3 +62,19 @@ def test_notes_say_nothing_of_other_columns(reader: Tables) -> None:
 def test_figures_of_the_text_are_whole(reader: Tables) -> None:
     sheet = sheet_of(reader, "what ?", [["name", "age"], ["ada", "36"]], ["it is 1.234,50 of 1.234.567 and $1,200.50 ( 1.5 )"])
     assert [one.figure for one in sheet.spots if one.row < 0] == ["1234.50", "1234567", "1,200.50", "1.5"]
+
+
+MIXED = [["name", "age", "books"], ["ada", "1 h 5 min", "$1.5M"], ["grace", "2 h", "$900K"], ["alan", "5 min", "$20K"]]
+
+
+def test_durations_are_summed_up_in_minutes(reader: Tables) -> None:
+    rows = (ADA, GRACE, ALAN)
+    said = found(reader, MIXED, Hand(["sum"], cells={(row, AGE): 3.0 for row in rows}))
+    assert (said["expression"], evaluate(said["expression"])) == ("(1 * 60 + 5) + (2 * 60 + 0) + 5", Fraction(190))
+
+
+def test_millions_and_thousands_are_not_summed_up(reader: Tables) -> None:
+    said = found(reader, MIXED, Hand(["sum", "cells"], cells={(row, BOOKS): 3.0 for row in (ADA, GRACE)}))
+    assert (said["way"], said["expression"], said["quotes"]) == ("cells", None, ["$1.5M", "$900K"])
+    alike = found(reader, MIXED, Hand(["sum", "cells"], cells={(row, BOOKS): 3.0 for row in (GRACE, ALAN)}))
+    assert alike["expression"] == "900 + 20"

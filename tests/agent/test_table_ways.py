@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.agent.table_ways import MEAN, PAIRS, SUM, WAYS, expression, figure, parsed, summed
+from orchestra.agent.table_ways import MEAN, PAIRS, SUM, WAYS, agreeing, expression, figure, parsed, summed
 from orchestra.values.arithmetic import evaluate
+from orchestra.values.measure import spelling
 
 FIGURES = st.decimals(-99_999, 99_999, places=2).map(lambda number: f"{number:,.2f}") | st.integers(-9999, 9999).map(str)
 WRITTEN = {"sum": "2 + 3", "mean": "(2 + 3) / 2", "difference": "2 - 3", "change": "(2 - 3) / 3 * 100", "share": "2 / 3 * 100"}
@@ -54,11 +55,46 @@ def test_a_figure_of_any_text_can_be_computed_with(text: str) -> None:
     [
         ("9:15", "(9 * 60 + 15)"), (" 09:05 ", "(9 * 60 + 5)"), ("23:59", "(23 * 60 + 59)"), ("9:15 am", "(9 * 60 + 15)"),
         ("1:30 p.m.", "(1 * 60 + 30 + 12 * 60)"), ("12:05am", "(0 * 60 + 5)"), ("12:05 PM", "(0 * 60 + 5 + 12 * 60)"),
-        ("24:00", "24"), ("9:60", "9"), ("at 9:15", "9"), ("9:15 to 10:00", "9"), ("2:10:05", "2"), ("9.15", "9.15"),
+        ("24:00", "(24 * 60 + 0)"), ("24:01", "24"), ("9:60", "9"), ("at 9:15", "9"), ("9:15 to 10:00", "9"), ("9.15", "9.15"),
+        ("2:10:05", "(2 * 60 + 10 + 5 / 60)"), ("1:00:30 pm", "(1 * 60 + 0 + 30 / 60 + 12 * 60)"), ("1 pm", "(1 * 60 + 0 + 12 * 60)"),
+        ("12am", "(0 * 60 + 0)"), ("13 pm", "13"), ("5 a day", "5"), ("2:05.3", "(2 * 60 + 5.3)"), ("61:00.25", "(61 * 60 + 0.25)"),
+        ("1 hr 5 mins", "(1 * 60 + 5)"), ("2h30", "(2 * 60 + 30)"), ("02 hours  00 minutes", "(2 * 60 + 0)"), ("2 hrs", "2"),
+        ("5 mins", "5"),
     ],
 )  # fmt: skip
 def test_a_time_of_the_day_is_its_minutes(text: str, found: str) -> None:
     assert figure(text) == found
+
+
+@pytest.mark.parametrize(
+    ("way", "texts", "value"),
+    [
+        ("sum", ["1 hr 5 mins", "2 hrs", "5 mins"], 190),
+        ("mean", ["2 hrs", "90 min"], 105),
+        ("difference", ["2 hrs", "90 min"], 30),
+        ("ratio", ["3 h", "90 min"], 2),
+        ("sum", ["2 hrs", "3 hrs"], 5),
+        ("sum", ["1:02:03", "0:30:00"], Fraction("92.05")),
+        ("difference", ["1 pm", "9:30 am"], 210),
+        ("difference", ["2:05.3", "1:59.9"], Fraction("5.4")),
+        ("sum", ["$1.5M", "$900K"], None),
+        ("difference", ["1.5 million", "900 thousand"], None),
+        ("gap", ["1.5 million", "1.2 million"], Fraction("0.3")),
+        ("sum", ["12k", "15k"], 27),
+        ("sum", ["950", "1.2k"], None),
+        ("sum", ["5'11", "6'2"], None),
+        ("difference", ["12 March", "9 March"], 3),
+        ("difference", ["1 April", "9 March"], None),
+        ("sum", ["12 March", "9 March"], None),
+        ("share", ["2019-01-05", "2024-01-05"], None),
+        ("product", ["2 hrs", "$1.5M"], 3),
+        ("sum", ["(1,234)", "$500", "n/a 7", "0"], -727),
+        ("change", ["12%", "10%"], 20),
+    ],
+)
+def test_figures_are_computed_with_where_they_are_of_one_unit(way: str, texts: list[str], value: Fraction | None) -> None:
+    found = agreeing(way, texts, [str(figure(text)) for text in texts], spelling(texts))
+    assert (None if found is None else evaluate(expression(way, found))) == value
 
 
 @given(st.times(), st.times(), st.sampled_from(["%H:%M", "%-H:%M", "%I:%M %p", "%-I:%M%p"]))
@@ -89,7 +125,10 @@ def test_a_gap_of_what_cannot_be_computed_with_is_written_all_the_same() -> None
     assert expression("gap", ["1,20", "-3"]) == "1,20 - -3"
 
 
-@given(st.sampled_from(sorted(set(PAIRS) - {"gap"})), FIGURES, FIGURES)
+TIMES = st.sampled_from(["(9 * 60 + 15)", "(1 * 60 + 0 + 30 / 60 + 12 * 60)", "(2 * 60 + 5.3)", "(1.5 * 60 + 0)"])
+
+
+@given(st.sampled_from(sorted(set(PAIRS) - {"gap"})), FIGURES | TIMES, FIGURES | TIMES)
 def test_a_pair_is_read_as_it_was_written(way: str, first: str, second: str) -> None:
     assert parsed(expression(way, [first, second])) == (way, [first, second])
 
