@@ -1,7 +1,7 @@
 """Quantities: the numbers that a problem gives, in digits or in words, each with the place where it stands.
 
 A word may be reckoned with in more than one way: `half` as 2, to divide by, and as 0.5; `20%` and `20 cents` as 20 and as
-0.2. Each is a quantity.
+0.2; `3 million` as 3 and as 3,000,000; `1⅓`, which no decimal says, as 4 and as 3, to divide by. Each is a quantity.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
-from orchestra.values.digits import RUN, clear, worth
+from orchestra.values.digits import RUN, SCALES, clear, worth
 
 Kind: TypeAlias = Literal["digits", "words", "times", "divisor", "part", "percent", "known", "found"]
 """In digits; in words; `twice`; `half` as 2, and as 0.5; `20%` as 0.2; what everybody knows; and what was found by a step before."""
@@ -31,6 +31,10 @@ _SMALL: Final = (
 _TENS: Final = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _UNITS: Final = {word: number for number, word in enumerate(_SMALL)} | {word: 10 * number for number, word in enumerate(_TENS, 2)}
 _SCALES: Final = {"hundred": 100, "thousand": 1000}
+_ORDINALS: Final = {
+    word: number for number, word in enumerate(("first", "", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth"), 1) if word
+}
+"""Behind a hyphen and a ten they make a number; a `thirty-second` break has thirty seconds."""
 _TIMES: Final = {
     **dict.fromkeys(("twice", "double", "doubled", "doubles", "both", "pair", "pairs", "couple"), 2),
     **dict.fromkeys(("triple", "tripled", "triples", "thrice"), 3),
@@ -49,11 +53,16 @@ _FINITE: Final = (2, 4, 5, 8, 10, 20, 25, 50, 100)
 """What a whole number is divided by for a short decimal fraction."""
 _VULGAR: Final = {"½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅛": (1, 8)}
 _NUMBER_WORD = "|".join(sorted((*_UNITS, *_SCALES), key=len, reverse=True))
-_SPELT = rf"(?:{_NUMBER_WORD})(?:(?:-|\s|\sand\s)(?:{_NUMBER_WORD})\b){{0,12}}"
+_SPELT = rf"(?:{_NUMBER_WORD})(?:(?:-|\s|\sand\s)(?:{_NUMBER_WORD})\b){{0,12}}(?:(?<=ty)-(?:{'|'.join(_ORDINALS)})\b)?"
+_GREAT: Final = {word: 10**power for word, power in SCALES.items() if power > 3 and len(word) > 3}
+"""What a number may be multiplied by that stands before it: a lakh and more. Hundreds and thousands are number words."""
 _WORD = "|".join(sorted((*_TIMES, *_PARTS), key=len, reverse=True))
 _FOUND = re.compile(
-    rf"(?P<vulgar>[{''.join(_VULGAR)}])|(?<![\w.,])(?:[-−–])?(?P<digits>{RUN})|\b(?P<spelt>{_SPELT})\b|\b(?P<word>{_WORD})\b", re.IGNORECASE
+    rf"(?P<vulgar>[{''.join(_VULGAR)}])|(?<![\w.,])(?:[-−–])?(?P<digits>{RUN})|\b(?P<spelt>{_SPELT})\b|\b(?P<word>{_WORD})\b"
+    rf"|(?<=\ba\s)(?P<great>{'|'.join(_GREAT)})\b",
+    re.IGNORECASE,
 )
+_SCALED = re.compile(rf"[\s-](?P<scale>{'|'.join(sorted(_GREAT, key=len, reverse=True))})\b", re.IGNORECASE)
 _PERCENT = re.compile(r"\s?(?:%|per\s?cent\b|cents?\b)", re.IGNORECASE)
 _OVER = re.compile(r"/(\d{1,3})(?![\d./])", re.ASCII)
 """What makes a fraction of the number before it."""
@@ -97,7 +106,10 @@ def _quantities(text: str) -> Iterator[Quantity]:
             case "spelt":
                 for value in (Fraction(one) for one in _spelt(found) if one < 10**MAX_DIGITS):
                     yield Quantity(value, "words", start, end)
+                    yield from _times(value, "words", text, start, end)
                     yield from _hundredths(value, text, start, end)
+            case "great":
+                yield Quantity(Fraction(_GREAT[found]), "words", start, end)
             case "vulgar":
                 yield from _part(*_VULGAR[found], start, end)
             case _ if found in _TIMES:
@@ -115,9 +127,15 @@ def _written(run: str, text: str, start: int, end: int) -> Iterator[Quantity]:
             yield from (Quantity(Fraction(one[0]), "digits", start + one.start(), start + one.end()) for one in _DIGITS.finditer(run))
         return
     value, _ = worth(run)
-    if value >= 10**MAX_DIGITS or 10**MAX_DIGITS % value.denominator:
+    if value >= 10**MAX_DIGITS:
+        return
+    if 10**MAX_DIGITS % value.denominator:
+        if not run[-1].isdecimal():  # `1⅓`, and no power of ten
+            yield Quantity(Fraction(value.numerator), "digits", start, end)
+            yield Quantity(Fraction(value.denominator), "divisor", start, end)
         return
     yield Quantity(value, "digits", start, end)
+    yield from _times(value, "digits", text, start, end)
     yield from _hundredths(value, text, start, end)
     if (below := _OVER.match(text, end)) is not None and int(below[1]) in _FINITE:
         yield Quantity(value / int(below[1]), "part", start, below.end())
@@ -128,6 +146,12 @@ def _part(above: int, below: int, start: int, end: int) -> Iterator[Quantity]:
     yield Quantity(Fraction(below), "divisor", start, end)
     if below in _FINITE:
         yield Quantity(Fraction(above, below), "part", start, end)
+
+
+def _times(value: Fraction, kind: Kind, text: str, start: int, end: int) -> Iterator[Quantity]:
+    """What stands before a million, as so many."""
+    if (found := _SCALED.match(text, end)) is not None and (many := value * _GREAT[found["scale"].lower()]) < 10**MAX_DIGITS:
+        yield Quantity(many, kind, start, found.end())
 
 
 def _hundredths(value: Fraction, text: str, start: int, end: int) -> Iterator[Quantity]:
@@ -164,8 +188,8 @@ def _number(row: Sequence[str], at: int) -> tuple[int, int]:
 
 
 def _below_hundred(row: Sequence[str], at: int) -> tuple[int, int]:
-    """`twenty five`, `nineteen`."""
-    value = _UNITS[row[at]]
-    if 20 <= value < 100 and at + 1 < len(row) and 0 < _UNITS.get(row[at + 1], 0) < 10:
-        return value + _UNITS[row[at + 1]], at + 2
+    """`twenty five`, `twenty-fifth`, `nineteen`."""
+    value, following = _UNITS[row[at]], row[at + 1] if at + 1 < len(row) else ""
+    if 20 <= value < 100 and 0 < (one := _ORDINALS.get(following, 0) or _UNITS.get(following, 0)) < 10:
+        return value + one, at + 2
     return value, at + 1

@@ -29,6 +29,12 @@ from orchestra.agent.quantities import MOST, decimal, quantities
         ("1234567890123456 is no quantity", []),
         ("a tenth and sevenths", ["10", "0.1", "7"]),
         ("Nobody has any.", []),
+        ("three million, 2.5 billion, two hundred and fifty million", ["3", "3000000", "2.5", "2500000000", "250", "250000000"]),
+        ("a million of 12 lakh and 5 thousand millions", ["1000000", "12", "1200000", "5", "1000", "1000000000"]),
+        ("1000000000 million, millions", ["1000000000"]),
+        ("the twenty-first, the one hundred and thirty-third", ["21", "133"]),
+        ("a thirty-second break, thirty seconds, twenty-fifths", ["30", "30", "20", "5", "0.2"]),
+        ("1⅓ cups, 2 ⅔ and 1⅙, but 1½ and 1.5e-30", ["4", "3", "8", "3", "7", "6", "1.5"]),
         ("twenty and five, one hundred and two hundred", ["20", "5", "100", "200"]),
         ("one hundred and one hundred and one, two hundred thousand and five", ["100", "101", "200005"]),
         ("2,3,5 of 3.11.9 on 12.05.2024", ["2", "3", "5"]),
@@ -60,3 +66,10 @@ def test_whatever_is_written_every_quantity_stands_there_and_has_a_decimal(text:
         assert 0 <= one.start < one.end <= len(text)
         assert Fraction(one.text) == one.value
         assert decimal(one.value) == one.text
+
+
+def test_each_reckoning_says_its_kind() -> None:
+    found = [(one.text, one.kind) for one in quantities("2 million, two million, 1⅓, twenty-first")]
+    assert found == [
+        ("2", "digits"), ("2000000", "digits"), ("2", "words"), ("2000000", "words"), ("4", "digits"), ("3", "divisor"), ("21", "words"),
+    ]  # fmt: skip
