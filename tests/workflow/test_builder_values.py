@@ -73,7 +73,7 @@ def test_a_workflow_may_return_a_list_of_what_its_steps_give() -> None:
     @workflow
     def flow(text: str) -> list[str]:
         first = found(text=text)
-        return [info(text=text).name, or_else(first, "nothing")]
+        return [info(text=text)["name"], or_else(first, "nothing")]
 
     assert flow.graph.output == ["${info.name}", '${first != null ? first : "nothing"}']
     assert [show(part) for part in compiled(flow).output_schema["prefixItems"]] == ["str", "str"]
