@@ -192,23 +192,17 @@ class Orchestra:
         memo: bool | None = None,
         purpose: str = "",
         sample: int | None = None,
+        again: bool | None = None,
     ) -> Orchestra:
         """The same `Orchestra`, whose runs have these options; what is left out stays as it is here, the key too, which `""` takes away.
 
         A run with a key that is there already is not started again; if it was interrupted, it goes on. With `memo`, pure calls
         that any run has made before are answered from the memo. `purpose` stands in the journal: runs of an `evaluation` teach nobody.
-        `sample`, from 1 on, has the agents answer at a temperature above 0, with this as their seed.
+        `sample`, from 1 on, has the agents answer at a temperature above 0, with this as their seed. With `again`, a fork repeats effects.
         """
-        mine = self._options
-        remembers = mine.memo if memo is None else memo
-        chosen = Options(
-            mine.idempotency_key if idempotency_key is None else idempotency_key,
-            budget or mine.budget,
-            label or mine.label,
-            remembers,
-            purpose or mine.purpose,
-            mine.sample if sample is None else sample,
-        )
+        told: dict[str, Any] = {"idempotency_key": idempotency_key, "budget": budget, "label": label or None, "memo": memo}
+        told |= {"purpose": purpose or None, "sample": sample, "again": again}
+        chosen = dataclasses.replace(self._options, **{name: value for name, value in told.items() if value is not None})
         return Orchestra(self._project, self._engine, self._troupe, chosen)
 
     @property
@@ -305,19 +299,18 @@ class Orchestra:
         program = await restored(self._project, self.journal, started)
         if self._troupe is not None:
             await self._troupe.prepare(program)
-        workers = await self._recalling(started) if started.parent else None
+        workers = await self._recalling(started, program) if started.parent else None
         return await self._engine.resume(program, run, by=by, workers=workers)
 
-    async def _recalling(self, started: RunStarted) -> Workers | None:
+    async def _recalling(self, started: RunStarted, program: Program) -> Workers:
         """The workers of a fork: they know what its parent was answered."""
-        from orchestra.rerun import Recalling, answers
+        from orchestra.effects import heir, orphan
 
+        again = started.options.get("again") is True
         try:
-            first, events = await self._begun(started.parent)
-            old = await restored(self._project, self.journal, first)
-        except OrchestraError:
-            return None  # the parent was deleted, or cannot be read any more: its answers are asked for anew
-        return Recalling(self._engine.workers, started.parent, answers(old, events))
+            return await heir(self._project, self._engine, *await self._begun(started.parent), program, again=again)
+        except OrchestraError:  # the parent was deleted, or cannot be read any more
+            return orphan(self._engine, started.parent, program, again=again)
 
     async def cancel(self, run: str, *, by: str = "") -> None:
         """Asks a run to end, wherever it is. One that nobody has in hand ends here and now, even where it could not be resumed.
@@ -364,10 +357,12 @@ class Orchestra:
     async def fork(self, run: str, step: Step[..., Any] | None = None, /, **inputs: Any) -> Fork:
         """A new run of a run's workflow as it is today, or of `step`, on its inputs; `inputs` replace some of them.
 
-        Pure calls that have not changed are answered from the old run. Options hold as in `start`: with a key, there is one such fork.
+        Pure calls that have not changed are answered from the old run, and so is what it did in the world; a call that might do it a second
+        time fails with E024, unless the option `again` is set. Options hold as in `start`: with a key, there is one such fork.
         Raises `InputError` E020, and what `start` raises.
         """
-        from orchestra.rerun import Recalling, answers, changes, inherited
+        from orchestra.effects import heir
+        from orchestra.rerun import changes, inherited
 
         first, events = await self._begun(run)
         old = await restored(self._project, self.journal, first)
@@ -379,7 +374,7 @@ class Orchestra:
             await self._troupe.prepare(program)
         graph, versions = parcel(self._project, made).put(self.journal)
         program = self._told(program)
-        workers = Recalling(self._engine.workers, run, answers(old, events))
+        workers = await heir(self._project, self._engine, first, events, program, again=self._options.again)
         label = inherited(first, self._labelled(program))
         execution = await self._once(program, given, graph, versions, parent=run, workers=workers, label=label)
         return Fork(Run(execution, step.read), tuple(changes(old, program)))

@@ -25,6 +25,8 @@ class Options:
     """What a run is for that is no work of the user's: `evaluation`."""
     sample: int = 0
     """Which of several samples its agents' answers are, drawn at a temperature above 0; 0 for the sampling of their cards."""
+    again: bool = False
+    """Whether a fork makes calls with lasting effects again that the run has made before."""
 
     @property
     def run(self) -> str:
@@ -47,6 +49,8 @@ class Options:
             found["purpose"] = self.purpose
         if self.sample:
             found["sample"] = self.sample
+        if self.again:
+            found["again"] = True
         return found
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from orchestra.doors import Call, Direct, Done, Measure, Refused, Reply, Workers
 from orchestra.engine.answers import streamed
@@ -17,34 +17,43 @@ from orchestra.values.labels import Label, join
 from orchestra.values.outcome import Outcome
 from orchestra.workflow.program import CompiledNode, Program
 
+Known: TypeAlias = Callable[[Call], Done | Refused | None]
+"""What is known of a call: its answer, or why it is not made; None of one that is to go out."""
+
 
 class Recalling:
     """Workers that answer a call from an old run where that run made the very same call, and pass on all others.
 
     The same call: the same agent or tool of the same version, the same inputs, evidence, feedback and tier; the node's path does
-    not matter. Errors are tried anew, and so are tools with effects.
+    not matter. Errors are tried anew. `effects` answers, or refuses, what was done in the world and is not to be done again.
     """
 
-    def __init__(self, inner: Workers, run: str, answers: Mapping[bytes, AttemptFinished]) -> None:
-        self._inner, self._run, self._answers = inner, run, answers
+    def __init__(self, inner: Workers, run: str, answers: Mapping[bytes, AttemptFinished], effects: Known | None = None) -> None:
+        self._inner, self._run, self._answers, self._effects = inner, run, answers, effects
 
     def run(self, call: Call) -> AsyncGenerator[Reply, None]:
         """Answers, or passes the call on."""
-        known = self._answers.get(_identity(call))
+        known = self._reply(call)
         return self._inner.run(call) if known is None else self._known(known)
 
     def do(self, call: Call) -> Coroutine[Any, Any, Done | Refused]:
         """The same without chunks."""
-        known = self._answers.get(_identity(call))
+        known = self._reply(call)
         if known is not None:
             return self._taken(known)
         return self._inner.do(call) if isinstance(self._inner, Direct) else streamed(self._inner, call)
 
-    async def _taken(self, found: AttemptFinished) -> Done:
+    def _reply(self, call: Call) -> Done | Refused | None:
+        """What is known of a call, or why it is not made; None for one that goes out."""
+        if (found := self._answers.get(_identity(call))) is None:
+            return None if self._effects is None else self._effects(call)
         return Done(value=found.value, confidence=found.confidence, server=found.server, model=found.model, recalled=self._run)
 
-    async def _known(self, found: AttemptFinished) -> AsyncGenerator[Reply, None]:
-        yield await self._taken(found)
+    async def _taken(self, known: Done | Refused) -> Done | Refused:
+        return known
+
+    async def _known(self, known: Done | Refused) -> AsyncGenerator[Reply, None]:
+        yield known
 
     def measure(self, call: Call) -> Measure:
         """What a call may cost; nothing where it is known."""

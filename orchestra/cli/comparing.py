@@ -13,10 +13,11 @@ from orchestra.cli.going import opened
 from orchestra.cli.inputs import read_inputs
 from orchestra.cli.opening import Opener, settings
 from orchestra.cli.progress import Waiting
-from orchestra.cli.screen import console, print_json, say, table
+from orchestra.cli.screen import console, note, print_json, say, table
 from orchestra.cli.signals import Stop
 from orchestra.cli.telling import line_of
 from orchestra.cli.watching import Ending, Manner, Watch
+from orchestra.effects import REPEATED
 from orchestra.errors import InputError
 from orchestra.events import AttemptFinished, AttemptStarted, Event, RunStarted, encode
 from orchestra.journal.history import History
@@ -39,6 +40,8 @@ class Again:
     inputs: Sequence[str]
     budget: Budget | None
     fleet: str | None
+    effects: bool = False
+    """Whether effects that the run had come about again."""
 
 
 async def fork(open_: Opener, again: Again, manner: Manner, stop: Stop) -> int:
@@ -49,7 +52,7 @@ async def fork(open_: Opener, again: Again, manner: Manner, stop: Stop) -> int:
         step = await _step(orchestra, old, again.workflow)
         types = {name: field.schema for name, field in orchestra.program(step).inputs.items()}
         given = read_inputs(again.inputs, types)
-        forked = await orchestra.options(budget=again.budget).fork(old, step, **given)
+        forked = await orchestra.options(budget=again.budget, again=again.effects).fork(old, step, **given)
         if not manner.as_json and not manner.stream:
             _show_changes(forked.changes, given)
         ending = await Watch(orchestra, forked.run, stop, waiting, manner).ending()
@@ -58,7 +61,10 @@ async def fork(open_: Opener, again: Again, manner: Manner, stop: Stop) -> int:
     ending.show(manner, {"changes": [{"node": change.node, "why": change.why} for change in forked.changes], **made})
     if not manner.as_json and not manner.stream:
         say(f"{recalled} call{'s' * (recalled != 1)} recalled from run {old}, {anew} made anew", style="bold")
-    return ending.code
+    refused = [event for event in ending.events if isinstance(event, AttemptFinished) and event.error == REPEATED]
+    for event in refused:  # a fallback may hide it, and is then what the output rests on
+        note(f"{event.node}: {REPEATED} {event.reason}; {event.hint.replace(' RUN ', f' {old} ')}")
+    return ending.code or int(bool(refused))
 
 
 async def _step(orchestra: Orchestra, run: str, workflow: str) -> Step[..., Any]:
@@ -92,7 +98,8 @@ def calls(ending: Ending) -> tuple[int, int]:
     """How many calls of a run were recalled, and how many went out."""
     recalled = {(event.node, event.attempt) for event in ending.events if isinstance(event, AttemptFinished) and event.recalled}
     made = {(event.node, event.attempt) for event in ending.events if isinstance(event, AttemptStarted | AttemptFinished)}
-    return len(recalled), len(made - recalled)
+    refused = {(event.node, event.attempt) for event in ending.events if isinstance(event, AttemptFinished) and event.error == REPEATED}
+    return len(recalled), len(made - recalled - refused)
 
 
 async def replay(open_: Opener, name: str, *, as_json: bool) -> int:

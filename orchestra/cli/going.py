@@ -54,10 +54,13 @@ async def resume(open_: Opener, name: str, by: str, manner: Manner, stop: Stop) 
 
 
 async def _go_on(orchestra: Orchestra, run: str, by: str, manner: Manner, stop: Stop, waiting: Waiting) -> int:
-    before = len(await orchestra.journal.read(run))
+    events = await orchestra.journal.read(run)
+    before, ended = len(events), isinstance(events[-1], RunFinished)
     going = await orchestra.resume(run, by=by)
     ending = await Watch(orchestra, going, stop, waiting, manner, after=before).ending()
     ending.show(manner)
+    if ended and ending.status in ("failed", "budget", "cancelled"):
+        note(f"it had ended; to go on with what it came to: orchestra runs fork {run}")
     return ending.code
 
 

@@ -187,11 +187,13 @@ def _make_again(runs: typer.Typer) -> None:
         ] = None,
         budget: Annotated[list[str] | None, typer.Option(metavar="LIMITS", help="Such as tokens=20000,seconds=60.")] = None,
         fleet: Annotated[str | None, typer.Option(help="A name in configs/, or a path.", show_default="as configured")] = None,
+        effects: Annotated[bool, typer.Option("--again", help="Do again what the run did in the world, such as a payment.")] = False,
         as_json: AsJson = False,
         stream: Stream = False,
     ) -> None:
         """Run a run's workflow again as it is today: edit one prompt, and only what changed is called anew.
 
+        This is also how a failed run goes on: what it did in the world is recalled, and not done again without --again.
         Says which nodes changed and why, runs, and says how many calls were recalled from the old run and how many were made anew.
         """
         from orchestra.cli import comparing
@@ -199,7 +201,7 @@ def _make_again(runs: typer.Typer) -> None:
         from orchestra.cli.signals import carry_out
         from orchestra.cli.watching import Manner
 
-        again = comparing.Again(run, workflow, inputs or (), read_budget(budget or ()), fleet)
+        again = comparing.Again(run, workflow, inputs or (), read_budget(budget or ()), fleet, effects)
         _leave(carry_out(partial(comparing.fork, opener(context), again, Manner(as_json, stream))))
 
     @runs.command("replay", cls=Verb, rich_help_panel="Make again")

@@ -74,7 +74,7 @@ def finished(driver: Driver, invoke: Invoke, reply: Done | Refused, began: float
                 settled=True,
             )
         contract = unit.node.contract
-        outbox = contract is not None and contract.effect == "transactional"
+        outbox = contract is not None and contract.effect == "transactional" and not reply.recalled  # else it is in the outbox
         return AttemptFinished(
             seq=seq,
             at=at,

@@ -1,0 +1,133 @@
+"""What a run and those before it did in the world: a fork takes the answers, and does none of it a second time unasked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestra.doors import Call, Done, Refused
+from orchestra.engine.replay import replay
+from orchestra.errors import OrchestraError
+from orchestra.events import AttemptFinished, AttemptStarted, Event, RunStarted
+from orchestra.rerun import Recalling, answers, walk
+from orchestra.stored import contracts, restored
+from orchestra.values.json import canonical
+from orchestra.workflow.program import Program
+
+if TYPE_CHECKING:
+    from orchestra.engine.shell import Engine
+    from orchestra.project import Project
+
+REPEATED: Final = "E024"
+"""The code of a call that is not made, because its effect is on record, or may have come about."""
+OPEN: Final = frozenset({REPEATED, "E006"})
+"""Errors of calls that may have come about: one that was not made again, and one whose time was up."""
+LASTING: Final = frozenset({"once", "keyed", "transactional"})
+"""Effects that are there twice where the call is made twice: the key of a keyed call is that of one run."""
+_INDEX: Final = re.compile(r"\[\d+\]")
+
+
+@dataclass(slots=True)
+class Effects:
+    """The calls with lasting effects of a run and of those that it was forked from, the nearest first."""
+
+    again: bool = False
+    """Whether they are made again: that was said."""
+    answers: dict[bytes, Done] = field(default_factory=dict)
+    """By tool, place and inputs; the place is empty where the workflow has it no longer."""
+    made: dict[tuple[str, str], str] = field(default_factory=dict)
+    """The run that made a call of a tool at a node, whether its end is on record or not."""
+    lasting: frozenset[str] = frozenset()
+    """Tools of whose calls nobody knows whether they were made, since the record is gone."""
+
+    def reply(self, call: Call) -> Done | Refused | None:
+        """The answer on record, of whatever version of the tool; a refusal where the call might be a repetition; None where it is none."""
+        if self.again or call.kind != "tool":
+            return None
+        for place in (call.node, _place(call.node), ""):
+            if (known := self.answers.get(_key(call.name, place, call.inputs))) is not None:
+                return known
+        run = self.made.get((call.node, call.name))
+        if run is None and call.name not in self.lasting:
+            return None
+        why = f"run {run} has called it here, with other inputs or without an answer" if run else "the run that may have called it is gone"
+        hint = f"see what {call.name} has done; to call it again: orchestra runs fork RUN --again"
+        return Refused(code=REPEATED, reason=f"{call.name} has effects, and {why}", hint=hint)
+
+    def add(self, run: str, old: Program, events: Sequence[Event], new: Program) -> None:
+        """Adds what a run did, behind those that were added before."""
+        lasting = tools(old)
+        if not lasting:
+            return
+        places = {path for path, _ in walk(new)}
+        for call, finished in replay(old, events).calls.values():
+            if call.name in lasting and call.kind == "tool" and finished is not None and not finished.error:
+                place = _place(call.node)
+                done = _done(run, finished)
+                for at in (call.node, place) if place in places else (call.node, ""):
+                    self.answers.setdefault(_key(call.name, at, call.inputs), done)
+        for made in _made(events, lasting):
+            self.made.setdefault(made, run)
+
+
+def _made(events: Sequence[Event], lasting: frozenset[str]) -> set[tuple[str, str]]:
+    """Nodes and tools of calls that came about, or may have: not those that failed. Not by what the engine would do today, which may not
+    follow the record to its end."""
+    open_: dict[tuple[str, int], str] = {}
+    found: set[tuple[str, str]] = set()
+    for event in events:
+        if isinstance(event, AttemptStarted) and event.name in lasting:
+            open_[event.node, event.attempt] = event.name
+        elif isinstance(event, AttemptFinished):
+            name = open_.pop((event.node, event.attempt), event.name)
+            if name in lasting and (not event.error or event.error in OPEN):
+                found.add((event.node, name))
+    return found | {(node, name) for (node, _), name in open_.items()}
+
+
+def _done(run: str, found: AttemptFinished) -> Done:
+    told: dict[str, Any] = {"confidence": found.confidence, "server": found.server, "model": found.model}
+    return Done(value=found.value, recalled=found.recalled or run, **told)
+
+
+def _place(node: str) -> str:
+    """Where a node stands in its workflow, whichever element of a list it is about."""
+    return _INDEX.sub("", node)
+
+
+def _key(name: str, place: str, inputs: Mapping[str, Any]) -> bytes:
+    return canonical([name, place, inputs])
+
+
+def tools(program: Program) -> frozenset[str]:
+    """The tools with lasting effects that a program may call."""
+    return frozenset(one.name for _, node in walk(program) for one in contracts(node) if one.kind == "tool" and one.effect in LASTING)
+
+
+async def heir(project: Project, engine: Engine, first: RunStarted, events: Sequence[Event], new: Program, *, again: bool) -> Recalling:
+    """The workers of a fork of a run: they know what it was answered, and what it and those before it did.
+
+    Raises `OrchestraError` E019 where what the run stored cannot be read.
+    """
+    old = await restored(project, engine.journal, first)
+    effects = Effects(again)
+    effects.add(first.run, old, events, new)
+    parent, seen = first.parent, {first.run}
+    while parent and parent not in seen and (before := await engine.journal.read(parent)):
+        seen.add(parent)
+        begun = before[0]
+        if not isinstance(begun, RunStarted):
+            break
+        try:
+            effects.add(parent, await restored(project, engine.journal, begun, asking=False), before, new)
+        except OrchestraError:
+            break  # what it stored is not there any more
+        parent = begun.parent
+    return Recalling(engine.workers, first.run, answers(old, events), effects.reply)
+
+
+def orphan(engine: Engine, parent: str, program: Program, *, again: bool) -> Recalling:
+    """The workers of a fork whose parent is gone: pure calls are made anew, and none that the parent may have made with effects."""
+    return Recalling(engine.workers, parent, {}, Effects(again, lasting=tools(program)).reply)

@@ -1,0 +1,198 @@
+"""Forks of runs that did something in the world: it is recalled, and not done a second time unasked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from orchestra import Orchestra
+from orchestra.config import Settings
+from orchestra.doors import Call, Refused
+from orchestra.effects import Effects, tools
+from orchestra.errors import RunFailed
+from orchestra.events import AttemptFinished
+from tests.cli.shell import Shell
+
+MODULE = '''
+from pathlib import Path
+
+from orchestra import tool
+
+HERE = Path(__file__).parent
+
+@tool(effect="EFFECT")
+def pay(item: str, amount: float) -> str:
+    """Pays."""
+    with (HERE / "paid.txt").open("a") as file:
+        file.write(f"{item} {amount:g}\\n")
+    return f"receipt {item}"
+
+@tool(effect="pure")
+def mail(receipt: str) -> str:
+    """Mails, where the server is up."""
+    if not (HERE / "up").exists():
+        raise ConnectionError("smtp down")
+    return f"sent {receipt}"
+
+@tool(effect="pure")
+def prepare(item: str) -> str:
+    """Fails where it is told to."""
+    if (HERE / "broken").exists():
+        raise ValueError("broken")
+    return item
+'''
+WORKFLOW = """
+schema: orchestra/v1
+name: buy
+input: {items: "list[str]"}
+output: ${sent}
+nodes:
+  ready: {tool: prepare, with: {item: "${input.items[0]}"}, retry: {attempts: 1}}
+  paid: {tool: pay, each: "${input.items}", as: item, after: [ready], with: {item: "${item}", amount: 1.0}}
+  sent: {tool: mail, with: {receipt: "${paid.values[0]}"}, retry: {attempts: 1}}
+"""
+
+
+@pytest.fixture(params=["once"])
+def shop(shell: Shell, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project that pays, and then mails."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a module that is edited within a second is read anew
+    sys.modules.pop("shop_tools", None)
+    where = shell.project
+    (where / "workflows").mkdir()
+    (where / "workflows" / "buy.yaml").write_text(WORKFLOW)
+    (where / "shop_tools.py").write_text(MODULE.replace("EFFECT", request.param))
+    (where / "orchestra.toml").write_text('modules = ["shop_tools"]\njournal = "runs.db"\n')
+    return where
+
+
+@asynccontextmanager
+async def opened(shop: Path) -> AsyncIterator[Orchestra]:
+    sys.modules.pop("shop_tools", None)  # as another process would
+    async with Orchestra.open(Settings.load({"journal": str(shop / "runs.db")}, start=shop)) as orchestra:
+        yield orchestra
+
+
+def paid(shop: Path) -> list[str]:
+    return sorted((shop / "paid.txt").read_text().split("\n")[:-1])
+
+
+async def begun(orchestra: Orchestra, *items: str) -> str:
+    """A run that paid, and could not mail."""
+    run = await orchestra.start(orchestra.find("buy"), items=list(items))
+    assert (await run.wait()).status == "failed"
+    return run.id
+
+
+def errors(events: list[Any]) -> dict[str, str]:
+    return {event.node: event.error for event in events if isinstance(event, AttemptFinished) and event.error}
+
+
+async def test_a_failed_run_goes_on_as_a_fork_and_pays_nothing_twice(shop: Path) -> None:
+    async with opened(shop) as orchestra:
+        run = await begun(orchestra, "desk", "lamp")
+    (shop / "up").touch()
+    module = shop / "shop_tools.py"
+    module.write_text(module.read_text().replace('@tool(effect="once")', '@tool(effect="once", version="2")'))
+    async with opened(shop) as orchestra:
+        assert (await (await orchestra.fork(run)).run).value == "sent receipt desk"
+        fewer = await orchestra.fork(run, items=["lamp"])  # another place of the list, and the same payment
+        assert (await fewer.run).value == "sent receipt lamp"
+    assert paid(shop) == ["desk 1", "lamp 1"]
+
+
+async def test_what_an_earlier_ancestor_paid_is_not_paid_either(shop: Path) -> None:
+    async with opened(shop) as orchestra:
+        run = await begun(orchestra, "desk")
+        (shop / "broken").touch()
+        middle = (await orchestra.fork(run, items=["chair"])).run
+        assert (await middle.wait()).status == "failed"  # before it came to the payment
+        (shop / "broken").unlink()
+        (shop / "up").touch()
+        assert (await (await orchestra.fork(middle.id, items=["desk"])).run).value == "sent receipt desk"
+    assert paid(shop) == ["desk 1"]
+
+
+async def test_other_inputs_at_the_same_node_are_refused_unless_that_is_said(shop: Path) -> None:
+    async with opened(shop) as orchestra:
+        run = await begun(orchestra, "desk")
+        (shop / "up").touch()
+        fork = (await orchestra.fork(run, items=["chair"])).run
+        with pytest.raises(RunFailed):
+            await fork
+        assert errors(await orchestra.journal.read(fork.id)) == {"paid[0]": "E024"}
+        with pytest.raises(RunFailed):  # that it was refused stands for the payment
+            await (await orchestra.fork(fork.id)).run
+        assert paid(shop) == ["desk 1"]
+        assert (await (await orchestra.options(again=True).fork(run)).run).value == "sent receipt desk"
+    assert paid(shop) == ["desk 1", "desk 1"]
+
+
+async def test_a_new_element_is_paid(shop: Path) -> None:
+    async with opened(shop) as orchestra:
+        run = await begun(orchestra, "desk")
+        (shop / "up").touch()
+        await (await orchestra.fork(run, items=["desk", "lamp"])).run
+    assert paid(shop) == ["desk 1", "lamp 1"]
+
+
+async def test_a_node_that_got_another_name_pays_nothing_twice(shop: Path) -> None:
+    async with opened(shop) as orchestra:
+        run = await begun(orchestra, "desk")
+    (shop / "up").touch()
+    file = shop / "workflows" / "buy.yaml"
+    file.write_text(file.read_text().replace("paid", "payment"))
+    async with opened(shop) as orchestra:
+        await (await orchestra.fork(run)).run
+    assert paid(shop) == ["desk 1"]
+
+
+@pytest.mark.parametrize("shop", ["transactional"], indirect=True)
+async def test_a_message_that_is_recalled_is_not_sent_again(shop: Path) -> None:
+    async with opened(shop) as orchestra:
+        run = await begun(orchestra, "desk")
+        (shop / "up").touch()
+        await (await orchestra.fork(run)).run
+        assert [message.run for message in await orchestra.journal.outbox()] == [run]
+
+
+async def test_a_fork_whose_parent_is_gone_pays_nothing(shop: Path) -> None:
+    async with opened(shop) as orchestra:
+        program = orchestra.program(orchestra.find("buy"))
+    left = Effects(lasting=tools(program))
+    call = Call(run="r", node="paid[0]", attempt=1, kind="tool", name="pay", inputs={"item": "desk", "amount": 1.0})
+    assert isinstance(refused := left.reply(call), Refused)
+    assert refused.code == "E024"
+    assert left.reply(msgspec.structs.replace(call, name="mail")) is None
+
+
+def test_the_command_says_that_it_pays_once_and_how_a_failed_run_goes_on(shop: Path, shell: Shell) -> None:
+    run = shell("run", "buy", "-i", 'items=["desk"]', "--json").json["run"]
+    (shop / "up").touch()
+    assert f"orchestra runs fork {run}" in shell("runs", "resume", run).err
+    assert shell("runs", "fork", run).out.endswith(f"2 calls recalled from run {run}, 1 made anew\n")
+    said = shell("runs", "fork", run, "-i", 'items=["chair"]')
+    assert said.code == 1
+    assert f"orchestra runs fork {run} --again" in said.err
+    assert shell("runs", "fork", run, "-i", 'items=["chair"]', "--again").code == 0
+    assert paid(shop) == ["chair 1", "desk 1"]
+
+
+def test_a_fallback_does_not_hide_that_a_payment_was_not_made(shop: Path, shell: Shell) -> None:
+    (shop / "up").touch()
+    file = shop / "workflows" / "buy.yaml"
+    file.write_text(
+        file.read_text()
+        .replace('each: "${input.items}", as: item, after: [ready], with: {item: "${item}"', 'fallback: none, with: {item: "${ready}"')
+        .replace("${paid.values[0]}", "${paid}")
+    )
+    run = shell("run", "buy", "-i", 'items=["desk"]', "--json").json["run"]
+    said = shell("runs", "fork", run, "-i", 'items=["chair"]')
+    assert (said.code, "E024" in said.err) == (1, True)
