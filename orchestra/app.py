@@ -287,7 +287,7 @@ class Orchestra:
         """Goes on with a run that was interrupted, or that waits; on the workflow that it began with. One that has ended is just there.
 
         Calls that have an end are not made again. Raises `InputError` E020 for a run that is not there, `JournalError` J022 where
-        another process has it in hand, `OrchestraError` E019 where what it stored cannot be read.
+        another process has it in hand, `OrchestraError` E019 where what it stored cannot be read, T009 or T005 for another tool or none.
         """
         first, events = await self._begun(run)
         execution = self._engine.running(run) or Execution(run, self.journal, events)
@@ -296,7 +296,10 @@ class Orchestra:
         return Run(execution, plainly)
 
     async def _taken(self, run: str, started: RunStarted, by: str = "") -> Execution:
+        from orchestra.standing import check
+
         program = await restored(self._project, self.journal, started)
+        check(self._project, program, run, await self._events(run), missing=self._troupe is not None)
         if self._troupe is not None:
             await self._troupe.prepare(program)
         workers = await self._recalling(started, program) if started.parent else None
@@ -317,8 +320,7 @@ class Orchestra:
 
         Raises `InputError` E020 for a run that is not there.
         """
-        events = await self._events(run)
-        if isinstance(events[-1], RunFinished):
+        if isinstance((await self._events(run))[-1], RunFinished):
             return
         if (execution := self._engine.running(run)) is not None:
             execution.cancel(by)
@@ -342,8 +344,9 @@ class Orchestra:
         this returns: who has the run, or resumes it, takes it.
 
         `node` may be left out where one question is open. `shown` is the digest of the question that the person saw
-        (`Asked.shown`); left out, it is that of the question as it is now. Raises `InputError` E020 for a run that is not there,
-        E021 where nobody asks, or an answer lies there already, E022 for an answer that is none, or to a question that has changed.
+        (`Asked.shown`); left out, it is that of the question as it is now. Raises `InputError` E020 for a run that is not there, E021 where
+        nobody asks, or an answer lies there already, E022 for an answer that is none, or to a question that has changed, T009 where a tool
+        that may yet be called has.
         """
         asked, now = chosen(await self.asked(run), run, node), self._engine.clock.now()
         said, seen = None if declined else jsonable(value), shown or asked.shown
@@ -351,7 +354,12 @@ class Orchestra:
         if refusal := self._engine.objection(asked, letter):
             hint = f"one of: {', '.join(asked.options)}" if asked.options else f"a value of type {show(asked.schema)}"
             raise InputError("E022", f"{asked.node} of run {run}: {refusal}", hint=hint)
-        unanswered(asked, run, await self.journal.letters(run, opened(await self._events(run))))
+        events = await self._events(run)
+        unanswered(asked, run, await self.journal.letters(run, opened(events)))
+        if self._engine.running(run) is None:
+            from orchestra.standing import stands
+
+            await stands(self._project, self.journal, events)
         await self.journal.post(run, letter)
 
     async def fork(self, run: str, step: Step[..., Any] | None = None, /, **inputs: Any) -> Fork:

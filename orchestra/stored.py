@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from pydantic import ValidationError
 
-from orchestra.agent.contract import Catalog, Contract
+from orchestra.agent.contract import Catalog, Contract, serves
 from orchestra.doors import Journal
 from orchestra.errors import OrchestraError
 from orchestra.events import RunStarted
@@ -123,7 +123,8 @@ async def restored(
     """The program that a run began with; its cards are made known to the project under their digests.
 
     Without `asking` no call will be made: what agents have learnt since is no fault then, and no card is made known. `instead` has
-    other agents, by the names that the workflow knows them by; certificates are taken over, and promise nothing of these.
+    other agents, by the names that the workflow knows them by; certificates are taken over, and promise nothing of these. A tool that
+    only got inputs that can be left out is today's.
     Raises `OrchestraError` E019 where parts are missing or are not what they should be, and what compiling raises.
     """
     from orchestra.verify.certificate_file import Certificate
@@ -154,6 +155,9 @@ async def restored(
                 agents[rest] = card.contract
             case "contract":
                 contract = _decoded(run, data, Contract)
+                tool = project.registry.tools.get(contract.name) if contract.kind == "tool" else None
+                if tool is not None and serves(tool.contract, contract):
+                    contract = tool.contract
                 (tools if contract.kind == "tool" else agents)[contract.name] = contract
             case "workflow":
                 workflows[rest] = _read(run, data)

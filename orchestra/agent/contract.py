@@ -51,6 +51,20 @@ class Contract:
         return replace(self, digest=digest(canonical(said)))
 
 
+def serves(now: Contract, then: Contract) -> bool:
+    """Whether calls that were written for a tool as it was then mean the same of what it is now: it may have got inputs that can be left
+    out, and any of its inputs may be left out now."""
+    if now.digest == then.digest:
+        return True
+    said = ("kind", "name", "output", "effect", "version")
+    if any(getattr(now, name) != getattr(then, name) for name in said):
+        return False
+    grown = ("properties", "$defs")
+    old, new = ({key: part for key, part in one.input.items() if key not in (*grown, "required")} for one in (then, now))
+    kept = all(now.input.get(group, {}).get(name) == part for group in grown for name, part in then.input.get(group, {}).items())
+    return old == new and kept and set(now.input.get("required", ())) <= set(then.input.get("required", ()))
+
+
 @dataclass(frozen=True, slots=True)
 class Kit:
     """What an agent with tools may use, and the two ways in which its model is asked: for its next line, and for its answer."""
