@@ -80,9 +80,9 @@ class Project:
 
     @classmethod
     def load(cls, settings: Settings) -> Project:
-        """The project of these settings: its cards read, its modules imported.
+        """The project of these settings: its cards read, its modules imported. A broken card is a fault for whoever asks for it.
 
-        Raises `InputError` for faults of either, C009 or W021 where two modules declare different things of one name.
+        Raises `InputError` for faults of modules, C009 or W021 where two modules declare different things of one name.
         """
         from orchestra.router.tools import TOOLS as PLANNING
         from orchestra.tools import TOOLS
@@ -200,7 +200,7 @@ class Project:
     def find(self, name: str, /) -> Step[..., Any]:
         """A workflow, an agent or a tool by name, or the workflow of a file; the same step each time, as long as it is what it was.
 
-        Raises `InputError` C004 with the nearest name.
+        Raises `InputError` C004 with the nearest name, or what is wrong with an agent's card.
         """
         if looks_like_path(name):
             return self._file(Path(name))
@@ -208,7 +208,7 @@ class Project:
             return self._workflows[name]
         if (path := self.settings.resources("workflows").get(name)) is not None:
             return self._file(path)
-        if name in self.registry.cards or name in self.registry.code:
+        if name in self.registry.cards or name in self.registry.code or name in self.registry.broken:
             return self.agent(name)
         if (tool := self.registry.tools.get(name)) is not None:
             return self._tool(tool)
@@ -218,7 +218,8 @@ class Project:
         raise InputError("C004", f"there is no workflow, agent or tool named {name!r}", hint=hint)
 
     def agent(self, name: str) -> Agent[..., Any]:
-        """An agent as a step, the same as long as it has the same card. Raises `InputError` A001."""
+        """An agent as a step, the same as long as it has the same card. Raises `InputError` A001, or what is wrong with its card."""
+        self.registry.usable(name)
         found = self.registry.cards.get(name) or self.registry.code.get(name)
         if found is None:
             raise InputError("A001", f"there is no agent {name!r}", hint=f"there are: {', '.join(sorted(self.registry.agents))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -28,7 +29,8 @@ LEAST = 2
 LATER = frozenset({"computed", "calls", "calibration", "grammar", "tools", "agents", "limits", "members", "weights", "enough"})
 """Keys that cards did not always have."""
 
-Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+NAME = re.compile(r"^[a-z][a-z0-9_]*$")
+Name: TypeAlias = Annotated[str, Field(pattern=NAME.pattern, max_length=64)]
 
 
 class _Frozen(BaseModel):

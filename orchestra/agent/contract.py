@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
+from orchestra.errors import InputError
 from orchestra.values.json import canonical, digest
 from orchestra.values.labels import Label
 
@@ -100,3 +101,5 @@ class Catalog:
     """By agent: what it keeps parts by where the node backs off (`orchestra.verify.claims_file.ClaimsCertificate`). Likewise."""
     combinations: Mapping[str, Any] = field(default_factory=dict)
     """By agent: what `score: combined` stands for (`orchestra.verify.combination.Combination`). Likewise."""
+    broken: Mapping[str, InputError] = field(default_factory=dict)
+    """By name: what is wrong with agents whose cards cannot be used."""

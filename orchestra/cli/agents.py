@@ -34,6 +34,8 @@ def register(app: typer.Typer) -> None:
         if as_json:
             print_json([_data(name, contract, registry.cards.get(name)) for name, contract in found])
             return
+        for name, error in sorted(registry.broken.items()):
+            print(visible(f"warning: {name} is left out, for its card is broken: {error.code}: {error.message}"), file=sys.stderr)
         rows = [
             (name, _kind(registry.cards.get(name)), _short(_inputs(contract)), _short(_output(contract)), contract.description)
             for name, contract in found

@@ -112,6 +112,9 @@ def _asked(compiler: Compiler, draft: Draft, check: Named, place: Place, why: st
         findings.fault("L070", f"`{check.check}` needs the name of an agent", place, hint=f"{check.check}(NAME)", why=why)
         return None
     agents = compiler.catalog.agents
+    if name in compiler.catalog.broken:
+        findings.note(compiler.catalog.broken[name])
+        return None
     if name not in agents:
         hint = meant(name, agents, f"{check.check}(NAME), one of {listed(sorted(agents))}" if agents else "add the agent")
         findings.fault("L070", f"the check `{check}` asks the agent {name!r}, and there is none", place, hint=hint, why=why)

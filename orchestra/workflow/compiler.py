@@ -401,7 +401,10 @@ class Compiler:
         return None
 
     def unknown(self, what: str, name: str, known: Any, path: Path) -> None:
-        """Notes that nothing has this name (L111), with the nearest that does."""
+        """Notes that nothing has this name (L111), with the nearest that does; or what is wrong with an agent that cannot be used."""
+        if what == "agent" and (error := self.catalog.broken.get(name)) is not None:
+            self.findings.note(error)
+            return
         names = sorted(known)
         hint = meant(name, names, f"there are: {listed(names)}")
         self.findings.fault("L111", f"there is no {what} {name!r}", self.findings.at(*path), hint=hint)

@@ -97,6 +97,8 @@ def _skills(compiler: Compiler, contract: Contract, known: dict[str, Contract], 
                 way = " -> ".join((*above[above.index(name) :], name))
                 hint = f"take {name!r} out of `agents:` of {above[-1]}"
                 findings.fault("A020", f"the agent {name!r} would ask itself: {way}", place, hint=hint)
+            elif kind == "agent" and name in catalog.broken:
+                findings.note(catalog.broken[name])
             elif (one := there.get(name)) is None:
                 other = "an agent" if name in catalog.agents else "a tool" if name in catalog.tools else ""
                 hint = f"list it under `{'agents' if kind == 'tool' else 'tools'}:`" if other else ""

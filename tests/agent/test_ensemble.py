@@ -13,7 +13,7 @@ from orchestra.agent.computed import Form, Rule
 from orchestra.agent.ensemble import checked, joined
 from orchestra.agent.pooling import Answer, pooled
 from orchestra.agent.registry import Registry
-from orchestra.errors import InputError, InputErrors
+from orchestra.errors import InputError
 from orchestra.verify.examination import alike
 
 TYPES = "input: {question: str, context: str}\noutput: {answer: Quote | null}\n"
@@ -182,9 +182,7 @@ def test_members_that_could_be_none_are_not_taken_from_a_stored_ensemble(tmp_pat
     ],
 )
 def test_who_cannot_be_a_member_is_told_with_the_place(tmp_path: Path, cards: dict[str, str], code: str, said: str) -> None:
-    with pytest.raises((InputError, InputErrors)) as caught:
-        load(tmp_path, **cards)
-    error = caught.value if isinstance(caught.value, InputError) else caught.value.errors[0]
+    error = next(iter(load(tmp_path, **cards).broken.values()))
     assert error.code == code
     assert said in error.message
     assert error.place is not None
@@ -194,11 +192,19 @@ def test_who_cannot_be_a_member_is_told_with_the_place(tmp_path: Path, cards: di
 def test_the_fault_of_a_member_is_told_where_it_is_named(tmp_path: Path) -> None:
     text = ENSEMBLE.replace("[first, second]", "\n- first\n- second")
     with pytest.raises(InputError) as caught:
-        load(tmp_path, both=text, first=member("first"))
+        load(tmp_path, both=text, first=member("first")).card("both")
     assert (caught.value.place and caught.value.place.line) == 5
     with pytest.raises(InputError) as caught:
-        load(tmp_path / "b", both=text, first=member("first"), second=member("second", "tools: [search]\n"))
+        load(tmp_path / "b", both=text, first=member("first"), second=member("second", "tools: [search]\n")).card("both")
     assert (caught.value.place and caught.value.place.line) == 5
+
+
+def test_an_ensemble_of_a_broken_member_tells_what_is_wrong_with_that(tmp_path: Path) -> None:
+    registry = load(tmp_path, both=ENSEMBLE, first=member("first"), second=member("second", "colour: red\n"))
+    with pytest.raises(InputError) as caught:
+        registry.card("both")
+    assert caught.value.message == "a card has no key 'colour'"
+    assert registry.card("first").parts == ()
 
 
 def test_an_ensemble_can_be_asked_once_all_its_members_can(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from orchestra.agent.contract import Effect
 from orchestra.agent.registry import Registry
 from orchestra.agent.tool import ToolFault, ToolFunction
-from orchestra.errors import InputError, InputErrors
+from orchestra.errors import InputError
 from orchestra.values.models import Document
 from orchestra.workflow.nodes import ToolNode
 from orchestra.workflow.steps import tool, workflow
@@ -44,11 +44,38 @@ def test_a_name_that_is_not_there_gets_the_nearest() -> None:
     assert (caught.value.code, caught.value.hint) == ("T005", "tools: none")
 
 
-def test_two_agents_of_one_name_and_every_broken_card_are_told_at_once(tmp_path: Path) -> None:
+def test_a_broken_card_is_a_fault_for_whoever_asks_for_it(tmp_path: Path) -> None:
     folder = agents(tmp_path, a="reader", b="reader", c="Wrong", d="good")
-    with pytest.raises(InputErrors) as caught:
-        Registry.load([folder], builtin=False)
-    assert {error.code for error in caught.value.errors} == {"A002", "A009"}
+    registry = Registry.load([folder])
+    assert {name: error.code for name, error in registry.broken.items()} == {"reader": "A009", "c": "A002"}
+    assert registry.card("good").description == "mine"
+    for name, code in (("reader", "A009"), ("c", "A002")):
+        with pytest.raises(InputError) as caught:
+            registry.card(name)
+        assert caught.value.code == code
+    assert "reader" not in registry.agents, "the package's does not take its place"
+
+
+def test_a_broken_card_behind_a_sound_one_of_its_name_is_nobodys_fault(tmp_path: Path) -> None:
+    sound, other = agents(tmp_path / "sound", x="desk"), agents(tmp_path / "other", x="desk")
+    (other / "x" / "prompt.md").write_text("{{ txt }}")
+    assert Registry.load([sound, other], builtin=False).broken == {}
+    assert Registry.load([other, sound], builtin=False).broken["desk"].code == "A006"
+
+
+def test_a_card_of_python_takes_the_place_of_a_broken_one(tmp_path: Path) -> None:
+    folder = agents(tmp_path, x="desk")
+    mine = Registry.load([folder]).card("desk")
+    (folder / "x" / "prompt.md").write_text("{{ txt }}")
+    registry = Registry.load([folder]).with_cards([mine])
+    assert registry.card("desk") is mine
+    assert "desk" in registry.agents
+
+
+def test_code_whose_card_is_broken_is_left_out(tmp_path: Path) -> None:
+    code = ToolFunction(TOOL.contract.__class__("shout", "agent", {}, {}), str.upper)
+    (folder := agents(tmp_path, x="shout")).joinpath("x", "agent.yaml").write_text("name: shout\nkind: python\n")
+    assert "shout" not in Registry.load([folder]).with_tools([code]).agents
 
 
 def test_a_folder_that_is_not_there_has_no_agents(tmp_path: Path) -> None:

@@ -91,6 +91,51 @@ def test_a_fleet_s_file_may_begin_with_a_mark_of_the_order_of_bytes(shell: Shell
     assert (said.code, said.out) == (0, "ok  configs/nowhere.yaml: the fleet 'nowhere', 1 server\n")
 
 
+BROKEN = "name: broken\noutput: str\ninput: {question: str}\n"
+
+
+@pytest.fixture
+def broken(shell: Shell) -> Path:
+    folder = Path("agents/broken")
+    folder.mkdir()
+    (folder / "agent.yaml").write_text(BROKEN)
+    (folder / "prompt.md").write_text("{{ txt }}")
+    return folder
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_broken_card_is_no_fault_of_workflows_that_do_not_use_it(shell: Shell) -> None:
+    assert shell("validate", "ask").code == 0
+    listed = shell("agents", "list")
+    assert (listed.code, "warning: broken is left out" in listed.err) == (0, True)
+    for line in (("agents", "show", "broken"), ("graph", "broken"), ("agents", "bind", "broken")):
+        said = shell(*line)
+        assert (said.code, said.err.split(":")[0], "broken/prompt.md:1" in said.err) == (2, "A006", True)
+
+
+@pytest.mark.usefixtures("broken")
+@pytest.mark.parametrize(
+    "node",
+    [
+        "{agent: broken, with: {question: a}}",
+        "{agent: {by: '${input.text}', of: {a: answerer, b: broken}}, with: {question: a, context: a}}",
+        "{agent: answerer, with: {question: a, context: a}, checks: [entailment(broken)], accept: 0.5}",
+        "{agent: researcher, with: {question: a}}",
+        "{plan: '${input.text}', with: {question: a}, agents: [broken]}",
+    ],
+)
+def test_a_broken_card_is_a_fault_of_workflows_that_use_it(shell: Shell, node: str) -> None:
+    folder = Path("agents/researcher")
+    folder.mkdir()
+    (folder / "agent.yaml").write_text("name: researcher\noutput: str\ninput: {question: str}\nagents: [broken]\n")
+    (folder / "prompt.md").write_text("{{ question }}")
+    Path("user.yaml").write_text(f"schema: orchestra/v1\nname: user\ninput: {{text: str}}\noutput: ${{a}}\nnodes:\n  a: {node}\n")
+    said = shell("validate", "user.yaml")
+    assert said.code == 2
+    assert "A006: " in said.err
+    assert "there is no agent" not in said.err
+
+
 LONG = "n" * 300
 
 
