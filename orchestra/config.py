@@ -133,11 +133,13 @@ class Settings(BaseModel):
     def resources(self, kind: ResourceKind) -> dict[str, Path]:
         """Everything of a kind by name, the user's own first: an agent's folder, a workflow's or a fleet's YAML file."""
         found: dict[str, Path] = {}
-        for folder in (*getattr(self, kind), builtin(kind)):
-            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-                if _is_resource(kind, path):
-                    found.setdefault(path.stem if path.is_file() else path.name, path)
+        for path in [*self.own(kind), *_resources(kind, builtin(kind))]:
+            found.setdefault(path.stem if path.is_file() else path.name, path)
         return found
+
+    def own(self, kind: ResourceKind) -> list[Path]:
+        """Everything of a kind that is the user's own, also what another one of its name stands before."""
+        return [path for folder in getattr(self, kind) for path in _resources(kind, folder)]
 
     def find_resource(self, kind: ResourceKind, name: str) -> Path:
         """The place of an agent (its folder), a workflow or a fleet (its file) by name; `name` may also be a file's path.
@@ -420,6 +422,10 @@ def _place(file: _File, key: str, start: Path) -> Place:
         elif inside and wanted.match(line):
             return Place(name, number, len(line) - len(line.lstrip()) + 1, line, len(key))
     return Place(name, fallback, 1, file.lines[fallback - 1] if file.lines else "")
+
+
+def _resources(kind: ResourceKind, folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if _is_resource(kind, path)] if folder.is_dir() else []
 
 
 def _is_resource(kind: ResourceKind, path: Path) -> bool:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,8 +21,8 @@ from orchestra.errors import InputError, OrchestraError
 from orchestra.values.text import visible
 
 if TYPE_CHECKING:
-    from orchestra.agent.card import Card
     from orchestra.config import Settings
+    from orchestra.project import Project
 
 DRAWN = 100
 """Columns of a drawing where nobody looks at a terminal."""
@@ -41,12 +44,15 @@ def register(app: typer.Typer) -> None:
 
     @app.command(cls=Verb, rich_help_panel="Begin")
     def validate(
-        names: Annotated[list[str], typer.Argument(help="Workflows by name; or files of workflows, fleets, agents.", show_default=False)],
+        names: Annotated[
+            list[str] | None,
+            typer.Argument(help="Workflows by name; or files of workflows, fleets, agents. All of the project where none is named."),
+        ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     ) -> None:
         """Check workflows, fleets and agents: every name, type and reference. Exits with 2 where something is wrong."""
-        chosen = settings()
-        found = [check(chosen, name) for name in names]
+        checks = Checks(settings())
+        found = [checks.one(name) for name in names] if names else checks.all()
         if as_json:
             print_json([_data(one) for one in found])
         else:
@@ -70,38 +76,90 @@ def register(app: typer.Typer) -> None:
         sys.stdout.write(visible(drawn).rstrip("\n") + "\n")
 
 
-def check(chosen: Settings, name: str) -> Checked:
-    """What is right or wrong with a workflow, a fleet's file, or an agent's folder."""
-    found = Checked(name)
-    try:
-        _check(chosen, name, found)
-    except OrchestraError as error:
-        found.errors += parts(error)
-    return found
+class Checks:
+    """What is right or wrong with the parts of a project, which is read once."""
 
+    def __init__(self, chosen: Settings) -> None:
+        self._chosen = chosen
 
-def _check(chosen: Settings, name: str, found: Checked) -> None:
-    path = Path(name)
-    card = path if path.name == "agent.yaml" else path / "agent.yaml"
-    if os.path.isfile(card):
-        from orchestra.agent.card import Card
-
-        loaded = Card.load(card.parent)
-        found.says = f"the agent {loaded.name!r}"
-        if loaded.forms is not None or loaded.members:
-            _check_named(chosen, loaded)
-    elif os.path.isfile(path) and _FLEET.search(_beginning(path)):
-        from orchestra.fleet.config import read
-
-        fleet = read(path)
-        found.says = f"the fleet {fleet.name!r}, {len(fleet.servers)} server{'s' * (len(fleet.servers) != 1)}"
-    else:
+    @cached_property
+    def _project(self) -> Project:
         from orchestra.project import Project
 
-        project = Project.load(chosen)
-        program = project.program(project.find(name))
+        return Project.load(self._chosen)
+
+    def one(self, name: str) -> Checked:
+        """A workflow by name or file, a fleet's file, or an agent's folder."""
+        path, found = Path(name), Checked(name)
+        card = path if path.name == "agent.yaml" else path / "agent.yaml"
+        with _collecting(found):
+            if os.path.isfile(card):
+                self._agent(card.parent, found)
+            elif os.path.isfile(path) and _FLEET.search(_beginning(path)):
+                _fleet(path, found)
+            else:
+                self._workflow(name, found)
+        return found
+
+    def all(self) -> list[Checked]:
+        """Everything of the project's own: fleets, agents, workflows, also those of its modules. Raises `InputError` C004 where it has
+        nothing."""
+        found: list[Checked] = []
+        for path in self._chosen.own("configs"):
+            found.append(Checked(_named(path)))
+            with _collecting(found[-1]):
+                _fleet(path, found[-1])
+        modules = Checked("modules")
+        with _collecting(modules):
+            found += [self.one(_named(path)) for path in self._chosen.own("agents")]
+            told = {str(error) for one in found for error in one.errors}
+            for name, error in self._project.registry.broken.items():
+                if new := [part for part in parts(error) if str(part) not in told]:  # such as a name that two have
+                    found.append(Checked(name, errors=[*new]))
+            names = {*self._project.workflow_names()} - {*self._chosen.resources("workflows")}
+            found += [self.one(name) for name in (*map(_named, self._chosen.own("workflows")), *sorted(names))]
+        if modules.errors:
+            found.append(modules)
+        if not found:
+            raise InputError("C004", "there is nothing of your own to check here", hint="go to the project's folder, or name files")
+        return found
+
+    def _agent(self, folder: Path, found: Checked) -> None:
+        """A card; of one with tools that what it may call is there, and of an ensemble what it asks."""
+        from orchestra.agent.card import Card
+        from orchestra.project import Project
+        from orchestra.workflow.steps import Agent
+
+        loaded = Card.load(folder)
+        found.says = f"the agent {loaded.name!r}"
+        if loaded.forms is not None or loaded.members:
+            Project.load(self._chosen).program(Agent.carded(loaded))  # one that comes to know this card
+
+    def _workflow(self, name: str, found: Checked) -> None:
+        program = self._project.program(self._project.find(name))
         found.says = f"the workflow {program.name!r}, {len(program.nodes)} node{'s' * (len(program.nodes) != 1)}"
         found.warnings += program.warnings
+
+
+@contextmanager
+def _collecting(found: Checked) -> Iterator[None]:
+    try:
+        yield
+    except OrchestraError as error:
+        found.errors += parts(error)
+
+
+def _fleet(path: Path, found: Checked) -> None:
+    from orchestra.fleet.config import read
+
+    fleet = read(path)
+    found.says = f"the fleet {fleet.name!r}, {len(fleet.servers)} server{'s' * (len(fleet.servers) != 1)}"
+
+
+def _named(path: Path) -> str:
+    """A file as one would type it here, and never as a name."""
+    here = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+    return here if os.sep in here else f".{os.sep}{here}"
 
 
 def _beginning(path: Path) -> str:
@@ -111,15 +169,6 @@ def _beginning(path: Path) -> str:
             return file.read(1 << 20).decode("utf-8-sig", "replace")
     except OSError as error:
         raise InputError("C014", f"{path} cannot be read: {error.strerror}") from error
-
-
-def _check_named(chosen: Settings, card: Card) -> None:
-    """What an agent with tools may call is there, and what an ensemble asks. Raises `InputError` A019, A020 or A024."""
-    from orchestra.project import Project
-    from orchestra.workflow.steps import Agent
-
-    project = Project.load(chosen)
-    project.program(Agent.carded(card))
 
 
 def _data(one: Checked) -> dict[str, Any]:

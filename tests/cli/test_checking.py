@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,34 @@ def test_a_fleet_s_file_may_begin_with_a_mark_of_the_order_of_bytes(shell: Shell
     assert (said.code, said.out) == (0, "ok  configs/nowhere.yaml: the fleet 'nowhere', 1 server\n")
 
 
+STEPS = """\
+from orchestra import tool, workflow
+
+
+@tool(effect="pure")
+def loud(text: str) -> str:
+    return text.upper()
+
+
+@workflow
+def told(text: str) -> str:
+    return loud(text=text)
+"""
+
+
+def test_without_names_the_whole_project_is_checked(shell: Shell) -> None:
+    said = shell("validate")
+    assert (said.code, said.err) == (0, "")
+    assert [line.split(": ")[0] for line in said.out.splitlines()] == [
+        "ok  configs/nowhere.yaml",
+        "ok  agents/answerer",
+        "ok  workflows/ask.yaml",
+    ]
+    Path("my_steps.py").write_text(STEPS)
+    Path("orchestra.toml").write_text('fleet = "nowhere"\nmodules = ["my_steps"]\n')
+    assert "ok  told: the workflow 'told'" in shell("validate").out
+
+
 BROKEN = "name: broken\noutput: str\ninput: {question: str}\n"
 
 
@@ -134,6 +163,32 @@ def test_a_broken_card_is_a_fault_of_workflows_that_use_it(shell: Shell, node: s
     assert said.code == 2
     assert "A006: " in said.err
     assert "there is no agent" not in said.err
+
+
+@pytest.mark.usefixtures("broken")
+def test_without_names_every_fault_of_the_project_is_told(shell: Shell) -> None:
+    Path("workflows/faulty.yaml").write_text(FAULTY)
+    Path("configs/other.yaml").write_text("name: other\n")
+    shutil.copytree("agents/answerer", "agents/twin")
+    said = shell("validate", "--json")
+    assert said.code == 2
+    found = {one["name"]: {error["code"] for error in one["errors"]} for one in said.json}
+    assert found["agents/broken"] == {"A006"}
+    assert found["answerer"] == {"A009"}
+    assert "L111" in found["workflows/faulty.yaml"]
+    assert found["configs/other.yaml"]
+    assert not found["configs/nowhere.yaml"]
+    Path("orchestra.toml").write_text('fleet = "nowhere"\nmodules = ["none_such"]\n')
+    said = shell("validate", "--json")
+    found = {one["name"]: {error["code"] for error in one["errors"]} for one in said.json}
+    assert (found["modules"], found["agents/broken"]) == ({"C005"}, {"A006"})
+
+
+def test_where_there_is_nothing_to_check_it_says_so(shell: Shell) -> None:
+    for folder in ("agents", "configs", "workflows"):
+        shutil.rmtree(folder)
+    said = shell("validate")
+    assert (said.code, said.err.split(":")[0]) == (2, "C004")
 
 
 LONG = "n" * 300
