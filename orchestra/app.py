@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec
 
@@ -22,6 +22,7 @@ from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Asked, RunFinished, RunStarted
 from orchestra.inputs import bound, chosen, jsonable, opened, unanswered
 from orchestra.log import observer
+from orchestra.opening import opening
 from orchestra.options import PLAIN, Options
 from orchestra.result import Result, result_of
 from orchestra.stored import parcel, restored, workflows
@@ -137,7 +138,7 @@ class Orchestra:
         self._project, self._engine, self._troupe, self._options = project, engine, troupe, options
 
     @classmethod
-    @asynccontextmanager
+    @opening
     async def open(
         cls,
         config: str | Path | Settings | None = None,

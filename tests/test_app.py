@@ -75,6 +75,14 @@ async def eventually(holds: Callable[[], bool]) -> None:
     raise AssertionError("it never held")
 
 
+def test_what_is_not_open_yet_says_how_to_open_it() -> None:
+    unopened: Any = Orchestra.open()
+    with pytest.raises(AttributeError) as caught:
+        unopened.run(topic, text="a")
+    assert "write `async with Orchestra.open() as orchestra:`" in str(caught.value)
+    assert "blocking()" in str(caught.value)
+
+
 async def test_a_workflow_gives_its_typed_output_and_what_each_node_cost(tmp_path: Path) -> None:
     async with opened(tmp_path) as (orchestra, _):
         result = await orchestra.run(loud_topic, text="Leaves in water")

@@ -101,6 +101,11 @@ def test_texts_of_variables_become_values(world: World) -> None:
     assert (found.hub, found.modules, found.agents) == (True, ("one", "two.three"), (Path("/a"), Path("/b")))
 
 
+def test_a_single_name_may_stand_alone_where_a_list_is_expected(world: World) -> None:
+    world.file('modules = "my_tools"\n')
+    assert world.load().modules == ("my_tools",)
+
+
 def test_an_unknown_key_is_located_and_has_its_nearest_name(world: World) -> None:
     world.file('fleet = "laptop"\n  concurency = 3\n')
     error = world.error()
