@@ -10,12 +10,14 @@ from orchestra.agent.calibration import Calibration
 from orchestra.cli.opening import Opener
 from orchestra.cli.progress import Meter, Waiting
 from orchestra.cli.results import check_writable, writing
+from orchestra.cli.screen import note
 from orchestra.config import Settings
 from orchestra.errors import InputError
 from orchestra.learn.calibrating import fitted, judged, without, written
 from orchestra.learn.contract import check_contract, learning
 from orchestra.learn.dataset import DataSet, Part
 from orchestra.learn.evaluation import EVALUATION, arm_of
+from orchestra.learn.learnt_from import refuse
 from orchestra.learn.questions import Question, Test, as_record
 from orchestra.workflow.steps import Agent
 
@@ -32,7 +34,7 @@ class Calibrated:
 async def calibrated(
     open_: Opener, chosen: Settings, agent: str, data: Path, parts: Sequence[Part], words: tuple[str, str] | None, out: Path | None
 ) -> Calibrated:
-    """Asks, fits, and writes the file that the card names. Raises `InputError` N160, N161, N008."""
+    """Asks, fits, and writes the file that the card names. Raises `InputError` N160, N161, N008, N205."""
     if out is not None:
         check_writable(out, "--out")
     held_back = DataSet.load(data)
@@ -49,6 +51,8 @@ async def calibrated(
             test = Test(
                 held_back.manifest.name, held_back.manifest.digest, [Question(row.id, row.input, as_record(row.output)) for row in rows]
             )
+            if remark := refuse(card, test, data, ("train",)):
+                note(remark)
             with Meter(len(rows), 0) as meter:
                 arm = await arm_of(
                     orchestra.options(purpose=EVALUATION),

@@ -56,6 +56,8 @@ class Made:
     certification: Certification
     certificate: Certificate | None
     file: Path | None
+    before: str = ""
+    """What was promised by the certificate that stood there."""
 
 
 def register(app: typer.Typer) -> None:
@@ -189,6 +191,7 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
     from orchestra.cli import combining
     from orchestra.learn.audit_book import replaced
     from orchestra.learn.certifying import Predictions, checks_of, items, rightness
+    from orchestra.learn.learnt_from import refuse
     from orchestra.learn.metrics import Case
     from orchestra.project import Project
     from orchestra.values.json import canonical, digest
@@ -197,6 +200,8 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
 
     project = Project.load(chosen)
     card, test = _rows(project, asked)
+    if remark := refuse(card, test, asked.data):
+        note(remark)
     right, checks = rightness(card, asked.evaluation, asked.metric), checks_of(card, asked.checks)
     combination = _combination(project, asked) if asked.combined else None
     if combination is None:
@@ -228,8 +233,22 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
     origin = Origin(test.name, mark, right.metrics, recorded is not None)
     mark_of = combination.digest if combination is not None else ""
     made = certificate(asked.agent, checks, found, origin, bound, datetime.now(UTC).isoformat(timespec="seconds"), mark_of)
+    before = _promised(file, asked.agent)
     replaced(file, made.written())
-    return Made(found, made, file)
+    return Made(found, made, file, before)
+
+
+def _promised(file: Path, agent: str) -> str:
+    """What the certificate promises that a new one takes the place of; empty where there is no file."""
+    from orchestra.certificates import read
+
+    if not file.exists():
+        return ""
+    try:
+        old = read(file, agent)
+    except InputError as error:
+        return f"one that does not hold: {error.message}"
+    return f"one of {old.made[:10]} on {old.data.name}: {old.promise}"
 
 
 def _combination(project: Project, asked: Asked) -> Combination:
@@ -342,6 +361,8 @@ def _show(asked: Asked, made: Made) -> None:
     )
     if made.file is not None:
         say(visible(f"\n{made.file}: written; a node accepts by it with `accept: certified`"), style="bold")
+    if made.before:
+        say(visible(f"It replaces {made.before}"), style="yellow")
 
 
 def _judged(found: Accepted) -> str:
@@ -361,6 +382,7 @@ def _data(asked: Asked, made: Made) -> dict[str, Any]:
         **as_data(made.certification),
         "promise": made.certificate.promise if made.certificate is not None else None,
         "file": str(made.file) if made.file is not None else None,
+        "replaced": made.before or None,
     }
 
 

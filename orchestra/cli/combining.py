@@ -25,6 +25,7 @@ from orchestra.learn.audit_book import replaced
 from orchestra.learn.certifying import Predictions, checks_of, rightness
 from orchestra.learn.combining import PACKAGES, Fit, Row, blank, fitted
 from orchestra.learn.evaluation import EVALUATION, arm_of
+from orchestra.learn.learnt_from import refuse
 from orchestra.learn.metrics import Case
 from orchestra.learn.model import available
 from orchestra.learn.questions import Test, as_record
@@ -74,6 +75,8 @@ async def combined(open_: Opener, chosen: Settings, asked: Asked) -> Made:
         asked.agent, asked.data, "test", None, None, False, asked.rows, asked.seed, False, evaluation=asked.evaluation
     )
     test = comparison.prepared(card, wanted)[1]
+    if remark := refuse(card, test, asked.data):
+        note(remark)
     checks = ruled_by(project, card, asked.checks)
     right = None if asked.unlabelled else rightness(card, asked.evaluation, asked.metric)
     bound = certificates.bonds(chosen, project.registry, asked.agent)

@@ -146,6 +146,7 @@ def train(
     from orchestra.learn.adapter import Start, check_room
     from orchestra.learn.alone import alone
     from orchestra.learn.dataset import DataSet
+    from orchestra.learn.learnt_from import read, record
     from orchestra.learn.loop import Course
     from orchestra.learn.model import DEVICES, TARGETS, Shape, available
     from orchestra.learn.train import Training, prepare, run
@@ -192,11 +193,14 @@ def train(
         teacher=taught,
         start=Start.of(start, shape) if start is not None else None,
     )
+    before = read(card, start) if start is not None else None
     prepared = prepare(training)
     note(f"{len(prepared.train):,} rows to train on, {len(prepared.tune):,} to tune on; {prepared.long:,} are too long and left out")
     note(f"checkpoints: {training.folder}")
     with alone(training.folder):
         made = run(training, prepared, target, Teller(), fresh=fresh)
+    with writing(target, "--out"):
+        record(card, training.data, target, before)
     kept = next(point for point in made.curve if point.step == made.best_step)
     say(f"{target}: loss on the tune part {kept.tune:.4f}, {kept.exact:.3f} of its rows exact (step {made.best_step} of {made.steps})")
 
@@ -222,6 +226,7 @@ def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
     from orchestra.learn import intents, spans
     from orchestra.learn.alone import alone
     from orchestra.learn.dataset import DataSet
+    from orchestra.learn.learnt_from import read, record
     from orchestra.learn.model import available
 
     course = _course(card)
@@ -241,6 +246,7 @@ def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
         teller.line(f"step {step.done}/{step.total}, loss {step.loss:.3f}")
 
     first = ends.start
+    before = read(card, first) if first is not None else None
     if course is not None:
         passes, most = epochs or course.EPOCHS, course.TOKENS
         lesson = spans.Training(card=card, data=rows, base=base, cache=cache, epochs=passes, seed=ends.seed, tokens=most, start=first)
@@ -255,6 +261,7 @@ def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
             made, judged = intents.run(training, tell, fresh=ends.fresh), "on the texts that were left out"
     with writing(out, "--out"):
         made.write(out)
+        record(card, rows, out, before)
     shares = ", ".join(f"{name} {value:.3f}" for name, value in made.settled.accuracy.items())
     say(f"{out}: right {judged}: {shares or 'not known'}; orchestra learn promote {card.name} {out} --data {data}")
 
@@ -276,10 +283,13 @@ def _course(card: Card) -> ModuleType | None:
 def _train_here(card: Card, data: Path, out: Path) -> None:
     from orchestra.learn.dataset import DataSet
     from orchestra.learn.here import train
+    from orchestra.learn.learnt_from import record
 
-    made = train(card, DataSet.load(data))
+    rows = DataSet.load(data)
+    made = train(card, rows)
     with writing(out, "--out"):
         made.write(out, card.data)
+        record(card, rows, out)
     left = f", {made.left_out:,} left out" if made.left_out else ""
     say(f"{out}: trained on {made.rows:,} rows{left}; orchestra learn promote {card.name} {out} --data {data}")
     for one in made.shares:

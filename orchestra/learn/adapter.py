@@ -20,11 +20,13 @@ from orchestra.fleet.weights import sha256
 from orchestra.learn import curve
 from orchestra.learn.checkpoint import Point
 from orchestra.learn.model import Learner, Shape
+from orchestra.learn.promotion import LEARNT_FROM
 
 if TYPE_CHECKING:
     import torch
 
 WEIGHTS, CONFIG, MANIFEST, CURVE = "adapter_model.safetensors", "adapter_config.json", "manifest.json", "loss.svg"
+OWN = (WEIGHTS, CONFIG, MANIFEST, CURVE, LEARNT_FROM)
 MOST = 10_000_000
 """Bytes of an adapter's weights at most: it is kept in git."""
 
@@ -102,7 +104,7 @@ def _shape(weights: Mapping[str, torch.Tensor], name: str) -> tuple[int, ...] | 
 def check_room(folder: Path) -> None:
     """Refuses a folder that has what is no trained adapter's: the new one would take its place. Raises `InputError` N107."""
     try:
-        strange = sorted(path.name for path in folder.iterdir() if path.name not in (WEIGHTS, CONFIG, MANIFEST, CURVE))
+        strange = sorted(path.name for path in folder.iterdir() if path.name not in OWN)
     except FileNotFoundError:
         return
     except OSError as error:

@@ -29,6 +29,8 @@ from orchestra.learn.metrics import Metric
 ADAPTER = "adapter"
 """The folder of an agent's adapter, and the name that its card gives it."""
 LOG = "promotions.jsonl"
+LEARNT_FROM = "learnt_from.json"
+"""The record of what an agent has learnt from, beside what it has learnt (`orchestra.learn.learnt_from`)."""
 MAX_BYTES = 10_000_000
 """Bytes of an adapter's weights at most: it is kept in version control."""
 FIELD = "adapter"
@@ -225,7 +227,7 @@ class Shelf:
         said of them."""
         if not (found := self.current):
             return
-        names = learnt(self.card, self.place)
+        names = _with_record(learnt(self.card, self.place), self.place)
         if self.card.kind == "model":
             names = tuple(path.name for path in self.place.iterdir() if path.is_file())
         kept = self.shelf / found
@@ -243,7 +245,7 @@ class Shelf:
             self._place(source)
             self._name_it()
             return
-        for name in learnt(self.card, source):
+        for name in _with_record(learnt(self.card, source), source):
             shutil.copyfile(source / name, self.folder / f".{name}")
             os.replace(self.folder / f".{name}", self.folder / name)
 
@@ -287,6 +289,11 @@ class Shelf:
             file.write(msgspec.json.encode(line) + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def _with_record(names: tuple[str, ...], folder: Path) -> tuple[str, ...]:
+    """Files, and before them the record of what was learnt from, where there is one."""
+    return (LEARNT_FROM, *names) if (folder / LEARNT_FROM).is_file() else names
 
 
 def promotion(shelf: Shelf, taken: str, at: str, judgement: Judgement, arms: Sequence[tuple[str, float]], test: Any) -> Promotion:

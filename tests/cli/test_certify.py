@@ -409,3 +409,13 @@ def test_a_run_that_began_goes_on_with_the_threshold_that_it_began_with(shell: S
     FILE.unlink()
     assert shell("runs", "replay", done.json["run"]).code == 0
     assert shell("runs", "fork", done.json["run"]).code == 2
+
+
+def test_a_new_certificate_says_which_one_it_replaces(shell: Shell, certified: Certificate) -> None:
+    said = certify(shell, *PREDICTED)
+    assert f"It replaces one of {certified.made[:10]} on rows.jsonl: {certified.promise}" in " ".join(said.out.split())
+    FILE.write_text("{}")
+    again = json.loads(certify(shell, *PREDICTED, "--json").out)
+    assert again["replaced"].startswith("one that does not hold:")
+    FILE.unlink()
+    assert json.loads(certify(shell, *PREDICTED, "--json").out)["replaced"] is None

@@ -69,7 +69,7 @@ def test_a_csv_becomes_an_encoder_that_is_promoted_and_answers(shell: Shell, bas
     promoted = shell("learn", "promote", "desk", "set/desk-trained", "--data", "set")
     assert promoted.code == 0, promoted.out + promoted.err
     assert sorted(path.name for path in Path("agents/desk").iterdir()) == sorted(
-        ["agent.yaml", "model.json", "adapters.npz", "linear.json", "linear.npz", "promotions.jsonl"]
+        ["agent.yaml", "model.json", "adapters.npz", "learnt_from.json", "linear.json", "linear.npz", "promotions.jsonl"]
     )
     assert shell("run", "desk", "-i", "text=how much money is left", "--json").json["output"] == {"intent": "balance"}
     assert shell("learn", "evaluate", "desk", "--data", "set", "--require", "intent right >= 0.8").code == 0

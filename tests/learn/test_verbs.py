@@ -145,6 +145,7 @@ def test_an_agent_is_trained_and_a_second_time_at_once(shell: Shell, project: Pa
     assert said.code == 0, said.err
     assert "rows to train on" in said.err
     assert "loss on the tune part" in said.out
+    assert json.loads(Path("adapter/learnt_from.json").read_text())["data"] == "set"
     made = json.loads(Path("adapter/manifest.json").read_text())
     assert (made["agent"], made["base"], made["licence"], made["rank"]) == ("finder", "tiny", "own", 2)
     assert made["command"].startswith("orchestra learn train finder --data DATA --epochs 1 --rank 2 --targets all-linear --rate 0.0006")

@@ -1,0 +1,145 @@
+"""What an agent has learnt from: marks of its rows, kept beside what it has learnt, so that nobody judges it by rows that it knows.
+
+An agent is nearly always right on rows that it was trained on: a promise about those says nothing about others. The marks are digests of
+inputs, equal for those that say the same; no text of a row can be read in them. Of many rows those with the lowest marks are kept: they
+are a sample, and of any other rows the same sample can be taken.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from orchestra.agent.card import Card
+from orchestra.agent.card_file import WITH_ARRAYS
+from orchestra.errors import InputError, Place
+from orchestra.learn.dataset import MANIFEST, DataSet, Manifest
+from orchestra.learn.duplicates import mark
+from orchestra.learn.promotion import LEARNT_FROM
+from orchestra.learn.promotion import mark as learnt_mark
+from orchestra.learn.questions import Test
+
+LearntPart: TypeAlias = Literal["train", "tune"]
+BOTH: tuple[LearntPart, ...] = ("train", "tune")
+MOST = 10_000
+"""Marks of a part that are kept."""
+LENGTH = 16
+"""Characters of a mark."""
+SHARE = 0.1
+"""Rows may have the same inputs by chance, such as `hello`: up to this share of them is told, and not refused."""
+
+
+class Marks(msgspec.Struct, frozen=True):
+    """The rows of a part, of which the lowest marks are kept."""
+
+    rows: int
+    lowest: tuple[str, ...]
+
+    @classmethod
+    def of(cls, marks: Iterable[str]) -> Marks:
+        """Of all marks of a part."""
+        each = sorted(set(marks))
+        return cls(len(each), tuple(each[:MOST]))
+
+    def and_(self, other: Marks) -> Marks:
+        """Both together, as where a training goes on from another."""
+        each = sorted({*self.lowest, *other.lowest})
+        return Marks(self.rows + other.rows, tuple(each[:MOST]))
+
+    def held(self, marks: Sequence[str]) -> tuple[int, int]:
+        """How many of these marks can be held against the part, and how many of them stand in it."""
+        whole = len(self.lowest) < MOST
+        looked = [one for one in marks if whole or one <= self.lowest[-1]]
+        known = frozenset(self.lowest)
+        return len(looked), sum(one in known for one in looked)
+
+
+class LearntFrom(msgspec.Struct, frozen=True, kw_only=True):
+    """The record beside what an agent has learnt."""
+
+    format: Literal["orchestra/learnt-from/v1"] = "orchestra/learnt-from/v1"
+    learnt: str
+    """Digest of what came of it: a record beside something else is none."""
+    data: str
+    """The name of the data set, and of those before it."""
+    train: Marks
+    tune: Marks
+
+
+def record(card: Card, data: DataSet, folder: Path, before: LearntFrom | None = None) -> None:
+    """Writes what a training has learnt from into the folder that it left; with what it went on from, which is read `before` it."""
+    train, tune = (Marks.of(mark(row.input)[:LENGTH] for row in data.rows[part]) for part in BOTH)
+    name = data.manifest.name
+    if before is not None:
+        train, tune, name = before.train.and_(train), before.tune.and_(tune), f"{before.data}, {name}"
+    made = LearntFrom(learnt=learnt_mark(card, folder), data=name, train=train, tune=tune)
+    partial = folder / f".{LEARNT_FROM}"
+    partial.write_bytes(msgspec.json.encode(made) + b"\n")
+    os.replace(partial, folder / LEARNT_FROM)
+
+
+def read(card: Card, folder: Path) -> LearntFrom | None:
+    """The record in a folder, where it is about what lies there. Raises `InputError` N205 for one that cannot be read."""
+    path = folder / LEARNT_FROM
+    if not path.is_file():
+        return None
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=LearntFrom)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InputError("N205", f"{path} cannot be read: {error}", place=Place(str(path), 1), hint="orchestra learn train") from error
+    return found if found.learnt == learnt_mark(card, folder) else None
+
+
+def refuse(card: Card, test: Test, data: Path, parts: Sequence[LearntPart] = BOTH) -> str:
+    """Refuses rows that an agent has learnt from; what is to be said of a few of them, which may be there by chance, else nothing.
+
+    Without a record a file beside the manifest of a data set is refused, which is the agent's and has these very rows as such a part.
+    Raises `InputError` N205.
+    """
+    said = ""
+    marks = [mark(one.input)[:LENGTH] for one in test.questions]
+    for one in card.parts or (card,):
+        folder = _folder(one)
+        if folder is None:
+            continue
+        found = read(one, folder)
+        if found is None:
+            _refuse_part(one, test, data, parts)
+            continue
+        for part in parts:
+            looked, hits = (found.train if part == "train" else found.tune).held(marks)
+            told = f"{hits:,} of {looked:,} rows are among those that {one.name} was trained on ({found.data}, {part} part)"
+            if hits > SHARE * looked:
+                raise InputError("N205", told, hint=f"rows that it has not seen: --data with the folder of {found.data}")
+            said = told if hits else said
+    return said
+
+
+def _folder(card: Card) -> Path | None:
+    """Where what an agent has learnt lies; None where it has learnt nothing, or what the fleet keeps."""
+    if card.folder is None:
+        return None
+    if card.kind in WITH_ARRAYS:
+        return card.folder if card.trained else None
+    if card.kind != "model" or not card.adapter:
+        return None
+    return found if (found := card.folder / card.adapter).is_dir() else None
+
+
+def _refuse_part(card: Card, test: Test, data: Path, parts: Sequence[LearntPart]) -> None:
+    """Of what was trained before there were records."""
+    path = data.parent / MANIFEST
+    if data.is_dir() or not path.is_file():
+        return
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except msgspec.MsgspecError:
+        return  # the manifest of something else
+    part = next((part for part in parts if manifest.parts[part].digest == test.digest), None)
+    if part is not None and manifest.agent == card.name:
+        said = f"{data.name} is the {part} part of {manifest.name}, a data set that {card.name} may have been trained on"
+        raise InputError("N205", said, hint=f"rows that it has not seen: --data {data.parent}")

@@ -1,0 +1,148 @@
+"""Rows that an agent has learnt from, by whatever name: no promise, and no combination, is made on them."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from orchestra.agent.card import Card
+from orchestra.errors import InputError
+from orchestra.learn import learnt_from
+from orchestra.learn.dataset import DataSet
+from orchestra.learn.duplicates import mark
+from orchestra.learn.learnt_from import LearntPart
+from orchestra.learn.questions import read_test
+from tests.cli.shell import Said, Shell
+from tests.cli.stage import furnish
+
+CARD = """\
+schema: orchestra/v1
+name: coin
+kind: sklearn
+input: {mail: str}
+output: {department: "Literal['IT', 'HR']"}
+"""
+RECORD = Path("agents/coin/learnt_from.json")
+
+
+def rows(count: int, seed: int) -> str:
+    """CSV whose labels are drawn: nobody can learn them, and everybody can keep them in mind."""
+    chance = random.Random(seed)
+    drawn = [f"mail {' '.join(str(chance.randrange(10**6)) for _ in range(4))},{chance.choice(('IT', 'HR'))}" for _ in range(count)]
+    return "\n".join(("mail,department", *drawn)) + "\n"
+
+
+@pytest.fixture
+def shell(shell: Shell) -> Shell:
+    """With an agent that was trained on three quarters of 320 rows, and promoted."""
+    furnish(files={"orchestra.toml": 'fleet = "none"\n', "agents/coin/agent.yaml": CARD, "coin.csv": rows(320, 1), "new.csv": rows(300, 2)})
+    for verb in (
+        ("data", "coin", "coin.csv", "--licence", "own", "--out", "cset", "--tune", "0.1", "--test", "0.2"),
+        ("train", "coin", "--data", "cset"),
+        ("promote", "coin", "cset/coin-trained", "--data", "cset", "--force"),
+    ):
+        said = shell("learn", *verb)
+        assert said.code == 0, said.out + said.err
+    return shell
+
+
+def certify(shell: Shell, data: str, *more: str) -> Said:
+    return shell("certify", "coin", "--data", data, *more)
+
+
+def test_no_promise_is_made_on_rows_that_the_agent_was_trained_on(shell: Shell) -> None:
+    said = certify(shell, "cset/train.jsonl")
+    assert said.code == 2
+    assert "N205" in said.err
+    assert "train part" in said.err
+    assert not Path("agents/coin/certificate.json").exists()
+
+
+def test_neither_under_another_name_nor_in_another_order_with_rows_that_are_new(shell: Shell) -> None:
+    lines = [line for part in ("test", "train", "tune") for line in Path(f"cset/{part}.jsonl").read_text().splitlines()]
+    Path("all.jsonl").write_text("\n".join(lines) + "\n")
+    said = certify(shell, "all.jsonl")
+    assert said.code == 2
+    assert "N205" in said.err
+    assert "train part" in said.err
+
+
+def test_nor_on_another_division_of_the_same_rows(shell: Shell) -> None:
+    assert shell("learn", "data", "coin", "coin.csv", "--licence", "own", "--out", "other", "--tune", "0", "--test", "0.9").code == 0
+    assert "N205" in certify(shell, "other").err
+
+
+def test_rows_that_were_held_out_are_taken(shell: Shell) -> None:
+    assert certify(shell, "cset").code in (0, 3)
+    assert certify(shell, "cset/test.jsonl").code in (0, 3)
+
+
+def test_a_few_rows_that_are_known_are_told(shell: Shell) -> None:
+    assert shell("learn", "data", "coin", "new.csv", "--licence", "own", "--out", "new", "--tune", "0", "--test", "0.9").code == 0
+    known = Path("cset/train.jsonl").read_text().splitlines()[:3]
+    Path("mixed.jsonl").write_text(Path("new/test.jsonl").read_text() + "\n".join(known) + "\n")
+    said = certify(shell, "mixed.jsonl")
+    assert said.code in (0, 3), said.err
+    assert "3 of" in said.err
+    assert "was trained on (cset, train part)" in said.err
+
+
+def test_checks_are_combined_on_none_either(shell: Shell) -> None:
+    said = shell("learn", "combine", "coin", "--data", "cset/train.jsonl")
+    assert said.code == 2
+    assert "N205" in said.err
+
+
+def test_of_what_was_trained_before_there_were_records_the_part_beside_its_manifest_is_refused(shell: Shell) -> None:
+    RECORD.unlink()
+    said = certify(shell, "cset/train.jsonl")
+    assert said.code == 2
+    assert "the train part of cset" in said.err
+    assert certify(shell, "cset").code in (0, 3)
+
+
+def test_a_record_beside_something_else_is_none(shell: Shell) -> None:
+    card = Card.load(Path("agents/coin"))
+    assert learnt_from.read(card, Path("agents/coin")) is not None
+    told = json.loads(RECORD.read_text())
+    RECORD.write_text(json.dumps({**told, "learnt": "of another"}))
+    assert learnt_from.read(card, Path("agents/coin")) is None
+
+
+def test_a_training_that_goes_on_from_another_has_learnt_from_both(shell: Shell) -> None:
+    card, folder = Card.load(Path("agents/coin")), Path("agents/coin")
+    assert shell("learn", "data", "coin", "new.csv", "--licence", "own", "--out", "new", "--tune", "0", "--test", "0.5").code == 0
+    learnt_from.record(card, DataSet.load(Path("new")), folder, learnt_from.read(card, Path("cset/coin-trained")))
+    found = learnt_from.read(card, folder)
+    assert found is not None
+    assert found.data == "cset, new"
+    for data in ("cset", "new"):
+        assert set(marks(data)) <= set(found.train.lowest)
+
+
+def marks(data: str) -> list[str]:
+    return [mark(row.input)[: learnt_from.LENGTH] for row in DataSet.load(Path(data)).rows["train"]]
+
+
+def test_of_many_rows_a_sample_is_kept_and_the_same_sample_is_held_against_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learnt_from, "MOST", 50)
+    many = [mark(number)[: learnt_from.LENGTH] for number in range(1_000)]
+    part = learnt_from.Marks.of(many)
+    assert (part.rows, len(part.lowest)) == (1_000, 50)
+    assert part.held(many) == (50, 50)
+    looked, found = part.held([mark(f"new {number}")[: learnt_from.LENGTH] for number in range(1_000)])
+    assert 20 < looked < 100
+    assert found == 0
+
+
+def test_probabilities_are_calibrated_on_the_tune_part_and_on_no_row_of_the_train_part(shell: Shell) -> None:
+    card, data = Card.load(Path("agents/coin")), Path("cset")
+    assert learnt_from.refuse(card, read_test(data, "tune"), data, ("train",)) == ""
+    held: tuple[tuple[LearntPart, tuple[LearntPart, ...]], ...] = (("train", ("train",)), ("tune", learnt_from.BOTH))
+    for part, parts in held:
+        with pytest.raises(InputError) as caught:
+            learnt_from.refuse(card, read_test(data, part), data, parts)
+        assert caught.value.code == "N205"
