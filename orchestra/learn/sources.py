@@ -19,10 +19,12 @@ from orchestra.values.json import NotStrictJSON, canonical, digest, parse_untrus
 from orchestra.values.types import Validator, branches, nearest, show, under
 
 MOST_FAULTS = 20
-"""Faults of a file that are told at once."""
+"""Different faults of a file that are told at once."""
 MOST_BYTES = 1 << 30
 """Bytes of a file at most."""
 ABSENT = object()
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+"""What may stand between the columns of a CSV; spreadsheets write semicolons where a comma is the decimal mark."""
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -64,19 +66,48 @@ def read(path: Path, card: Card, columns: Columns, *, answered: bool = True) -> 
     """
     reader = _Reader(path, card, columns, answered)
     rows: list[Row] = []
-    faults: list[InputError] = []
+    faults = _Faults()
     for line in _lines(path):
         try:
             rows.append(reader.row(line))
         except InputError as error:
-            faults.append(error)
-            if error.code == "N011" or len(faults) >= MOST_FAULTS:
+            faults.add(error)
+            if error.code == "N011":
                 break
-    if faults:
-        raise InputErrors(faults) if len(faults) > 1 else faults[0]
+    faults.told()
     if not rows:
         raise InputError("N010", f"{path} has no rows", hint="one JSON object a line, or CSV with a line of names")
     return rows
+
+
+class _Faults:
+    """The faults of a file: equal ones are one, at the first place, with how many rows have it."""
+
+    def __init__(self) -> None:
+        self.first: dict[str, InputError] = {}
+        self.rows: Counter[str] = Counter()
+        self.others = 0
+        """Rows with faults that are not among the first ones."""
+
+    def add(self, error: InputError) -> None:
+        if error.message not in self.first and len(self.first) >= MOST_FAULTS:
+            self.others += 1
+            return
+        self.first.setdefault(error.message, error)
+        self.rows[error.message] += 1
+
+    def told(self) -> None:
+        """Raises what there is, `InputErrors` where it is more than one."""
+        errors = [self._counted(message, error) for message, error in self.first.items()]
+        if self.others:
+            errors.append(InputError("N012", f"{self.others:,} more rows have other faults", hint="mend these first"))
+        if errors:
+            raise InputErrors(errors) if len(errors) > 1 else errors[0]
+
+    def _counted(self, message: str, error: InputError) -> InputError:
+        rows = self.rows[message]
+        said = message if rows == 1 else f"{rows:,} rows: {message}; the first of them:"
+        return InputError(error.code, said, place=error.place, hint=error.hint)
 
 
 class _Reader:
@@ -170,10 +201,33 @@ def _lines(path: Path) -> Iterator[_Line]:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise InputError("N010", f"{path} has more than {MOST_BYTES >> 30} GiB", hint="cut it into several files")
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("N010", f"{path} cannot be read: {error}", hint="one JSON object a line, or CSV, in UTF-8") from error
+        data = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError("N010", f"{path} cannot be read: {reason}", hint="one JSON object a line, or CSV, in UTF-8") from error
+    text = _decoded(data, path)
     yield from _of_csv(text, path) if path.suffix.lower() in (".csv", ".tsv") else _of_json(text, path)
+
+
+def _decoded(data: bytes, path: Path) -> str:
+    """The text of a file. Raises `InputError` N010 with the place of the first byte that is not UTF-8."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+        coding = "UTF-16" if wide else "WINDOWS-1252"
+        before, end = data[: error.start], data.find(b"\n", error.start)
+        begin = max(before.rfind(b"\n"), before.rfind(b"\r")) + 1
+        good, rest = data[begin : error.start].decode(), data[error.start : end if end >= 0 else None]
+        line = good + ("" if wide else rest.rstrip(b"\r").decode("cp1252", "replace"))
+        number = len(_LINE_END.findall(before.decode())) + 1
+        place = Place(str(path), number, len(good) + 1, line)
+        raise InputError(
+            "N010",
+            f"{path} is not in UTF-8: the byte 0x{data[error.start]:02x}" + (", of UTF-16" if wide else ""),
+            place=place,
+            hint=f"save it as `CSV UTF-8`, or: iconv -f {coding} -t UTF-8 {path} > {path.stem}_utf8{path.suffix}",
+        ) from error
 
 
 def _of_json(text: str, path: Path) -> Iterator[_Line]:
@@ -192,7 +246,8 @@ def _of_json(text: str, path: Path) -> Iterator[_Line]:
 
 def _of_csv(text: str, path: Path) -> Iterator[_Line]:
     lines = _LINE_END.split(text)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+    separator = "\t" if path.suffix.lower() == ".tsv" else _separator(text)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     before = 1
     try:
         twice = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
@@ -206,10 +261,13 @@ def _of_csv(text: str, path: Path) -> Iterator[_Line]:
                 number += 1
             line = lines[number - 1]
             if None in record or None in record.values():
-                names = len(reader.fieldnames or ())
+                names, hint = len(reader.fieldnames or ()), f"quote cells with {SEPARATORS[separator]}"
                 place = Place(str(path), number, text=line)
                 raise InputError(
-                    "N010", f"a record has not the {names} columns of the first line", place=place, hint="quote cells with commas"
+                    "N010",
+                    f"a record has not the {names} columns of the first line",
+                    place=place,
+                    hint=f"quote cells with {SEPARATORS[separator]}",
                 )
             yield _Line(number, line, record, typed=False)
     except csv.Error as error:
@@ -217,6 +275,19 @@ def _of_csv(text: str, path: Path) -> Iterator[_Line]:
         long = f"cells of CSV have at most {csv.field_size_limit():,} characters: write JSON lines"
         hint = long if "limit" in str(error) else "RFC 4180, in UTF-8"
         raise InputError("N010", f"{path} is no CSV: {error}", place=place, hint=hint) from error
+
+
+def _separator(text: str) -> str:
+    """What the first line has most of, outside of quotes; a comma where nothing is more."""
+    counts, quoted = dict.fromkeys(SEPARATORS, 0), False
+    for char in text:
+        if char == '"':
+            quoted = not quoted
+        elif not quoted and char in "\r\n":
+            break
+        elif not quoted and char in counts:
+            counts[char] += 1
+    return max(counts, key=lambda one: counts[one])
 
 
 def _along(values: Any, path: str) -> Any:

@@ -188,13 +188,57 @@ def test_wrong_types_are_told_with_line_and_column(tmp_path: Path, card: Card) -
 
 
 def test_all_faults_are_told_at_once_but_a_missing_column_once(tmp_path: Path, card: Card) -> None:
-    wrong = json.dumps({"question": 3, "context": "Ada.", "answer": None})
-    error = refused(file(tmp_path, "\n".join([wrong] * 50)), card)
+    wrong = [json.dumps({"question": number, "context": "Ada.", "answer": None}) for number in range(50)]
+    error = refused(file(tmp_path, "\n".join(wrong)), card)
     assert isinstance(error, InputErrors)
-    assert len(error.errors) == 20
+    assert len(error.errors) == 21
+    assert error.errors[-1].message == "30 more rows have other faults"
     missing = refused(file(tmp_path, "\n".join(['{"question": "?", "contxt": "x", "answer": null}'] * 9)), card)
     assert missing.code == "N011"
     assert "--column context=contxt" in missing.hint
+
+
+def test_equal_faults_are_one_with_how_many_rows_have_it(tmp_path: Path, card: Card) -> None:
+    rows = ["3", "4"] + ["3"] * 298
+    text = "\n".join(json.dumps({"question": int(one), "context": "Ada.", "answer": None}) for one in rows)
+    error = refused(file(tmp_path, text), card)
+    assert isinstance(error, InputErrors)
+    assert [(one.message.partition(":")[0], one.place and one.place.line) for one in error.errors] == [("299 rows", 1), ("question", 2)]
+    alone = refused(file(tmp_path, text.splitlines()[0]), card)
+    assert alone.message.startswith("question:")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '\ufeffquestion;"context, all of it";answer\nWho, and when?;Ada.;Ada\n',
+        'question\t"context, all of it"\tanswer\nWho, and when?\tAda.\tAda\n',
+        'question,"context, all of it",answer\n"Who, and when?",Ada.,Ada\n',
+        'question,"context, all; of; it;",answer\n"Who, and when?",Ada.,Ada\n',
+    ],
+)
+def test_columns_are_told_apart_by_what_the_line_of_names_does(tmp_path: Path, card: Card, text: str) -> None:
+    named = next(name for name in ("context, all of it", "context, all; of; it;") if name in text)
+    rows = read(file(tmp_path, text, "rows.csv"), card, Columns({"context": named}))
+    assert [(one.input, one.output) for one in rows] == [({"question": "Who, and when?", "context": "Ada."}, {"answer": "Ada"})]
+
+
+def test_a_record_with_other_columns_says_what_to_quote(tmp_path: Path, card: Card) -> None:
+    error = refused(file(tmp_path, "question;context;answer\nWho;and when?;Ada.;Ada\n", "rows.csv"), card)
+    assert (error.code, error.hint) == ("N010", "quote cells with semicolons")
+
+
+@pytest.mark.parametrize(("coding", "name", "at"), [("cp1252", "WINDOWS-1252", (3, 3)), ("utf-16", "UTF-16", (1, 1))])
+def test_a_file_in_another_coding_says_where_and_what_to_do(
+    tmp_path: Path, card: Card, coding: str, name: str, at: tuple[int, int]
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes("question,context,answer\r\nWho?,Ada.,Ada\r\nGröße?,Ada.,Ada\r\n".encode(coding))
+    error = refused(path, card)
+    assert error.code == "N010"
+    assert f"iconv -f {name} -t UTF-8" in error.hint
+    assert error.place is not None
+    assert (error.place.line, error.place.column) == at
 
 
 @pytest.mark.parametrize(
