@@ -10,8 +10,8 @@ from typing import Any
 
 from orchestra.cli.claims import claim_data, show_claims
 from orchestra.cli.failure import as_data
-from orchestra.cli.screen import console, say, seconds, table
-from orchestra.events import Event
+from orchestra.cli.screen import console, money, say, seconds, table
+from orchestra.events import Event, Usage
 from orchestra.journal.history import History
 from orchestra.result import Result
 from orchestra.values.text import visible
@@ -37,7 +37,7 @@ def show_result(result: Result[Any], events: Sequence[Event], nodes: Callable[[]
     show_promises(result.promises)
     say()
     confidence = f", confidence {result.confidence:.2f}" if result.confidence is not None else ""
-    say(f"{result.status} in {seconds(history.seconds or 0.0)}{confidence}", style="bold")
+    say(f"{result.status} in {seconds(history.seconds or 0.0)}{priced(result.usage)}{confidence}", style="bold")
     say(f"more: orchestra runs show {result.run}", style="dim")
 
 
@@ -55,6 +55,11 @@ def result_data(result: Result[Any]) -> dict[str, Any]:
         "ledger": dict(result.ledger),
         "error": None if result.error is None else as_data(result.error),
     }
+
+
+def priced(usage: Usage) -> str:
+    """What a run cost, as words behind how long it took; empty where nothing has a price."""
+    return f" for {money(usage.money)} of money" if usage.money > 0 else ""
 
 
 def as_text(value: Any) -> str:
@@ -80,10 +85,12 @@ def show_promises(promises: Mapping[str, str]) -> None:
 
 
 def show_nodes(history: History, *, everything: bool = False) -> None:
-    """Prints what each node took. Of long lists the elements are left out, unless `everything` is wanted; their node has the sum."""
+    """Prints what each node took, and what it cost where something has a price. Of long lists the elements are left out, unless
+    `everything` is wanted; their node has the sum."""
     rows = history.rows
     if not everything and len(rows) > MAX_ROWS:
         rows = tuple(row for row in rows if "[" not in row.path)
+    paid = any(row.usage.money > 0 for row in history.rows)
     shown = [
         (
             "  " * row.depth + row.path,
@@ -93,9 +100,11 @@ def show_nodes(history: History, *, everything: bool = False) -> None:
             str(len(row.attempts) or ""),
             str(row.usage.prompt_tokens or ""),
             str(row.usage.output_tokens or ""),
+            *((money(row.usage.money),) if paid else ()),
         )
         for row in rows
     ]
-    console().print(table(("node", "asked", "came to", "time", "attempts", "tokens in", "tokens out"), shown, right=(3, 4, 5, 6)))
+    headings = ("node", "asked", "came to", "time", "attempts", "tokens in", "tokens out", *(("money",) if paid else ()))
+    console().print(table(headings, shown, right=range(3, len(headings))))
     if len(rows) < len(history.rows):
         say(f"and {len(history.rows) - len(rows)} inside lists; orchestra runs show {history.run} --all", style="dim")

@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestra.agent.card import Card
 from orchestra.cli.plan import Planned, plan, total
-from orchestra.cli.screen import console, say, seconds, table
+from orchestra.cli.screen import console, money, say, seconds, table
 from orchestra.cli.targets import HERE, Target, certified, servers, targets
 from orchestra.errors import columns as wide
 from orchestra.fleet.config import FleetConfig, read
@@ -41,6 +41,7 @@ class Actual:
     seconds: float | None
     """From the start of the first to the end of the last; None while it goes on."""
     servers: tuple[str, ...]
+    money: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +213,7 @@ def _actual(rows: list[Row]) -> Actual:
         sum(call.usage.output_tokens for call in calls),
         took if rows and None not in ended else None,
         tuple(dict.fromkeys(name for call in calls if call.server for name in call.server.split("+"))),
+        sum(call.usage.money for call in calls),
     )
 
 
@@ -274,7 +276,9 @@ def _show_total(explanation: Explanation) -> None:
     took = [step.actual for step in explanation.steps if step.actual is not None]
     out = sum(actual.output_tokens for actual in took)
     both = sum(actual.prompt_tokens for actual in took) + out
-    say(f"in all {sum(actual.calls for actual in took):,} calls, {out:,} tokens written, {both:,} tokens read and written")
+    paid = money(sum(actual.money for actual in took))
+    cost = f", {paid} of money" if paid else ""
+    say(f"in all {sum(actual.calls for actual in took):,} calls, {out:,} tokens written, {both:,} tokens read and written{cost}")
     say(f"at most {most}", style="dim")
 
 

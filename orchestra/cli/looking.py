@@ -11,13 +11,13 @@ from pathlib import Path
 import msgspec
 
 from orchestra.claims import Claim, claims, dropped
-from orchestra.cli.answer import as_text, show_nodes, show_promises
+from orchestra.cli.answer import as_text, priced, show_nodes, show_promises
 from orchestra.cli.asking import question_data, waiting_text
 from orchestra.cli.claims import claim_data, show_claims
 from orchestra.cli.explaining import Explanation, data, explain, show
 from orchestra.cli.finding import EVERY, opened, opened_at, status_of
 from orchestra.cli.opening import settings
-from orchestra.cli.screen import console, moment, print_json, say, seconds, size, table
+from orchestra.cli.screen import console, moment, money, print_json, say, seconds, size, table
 from orchestra.cli.telling import choices, chosen_text, incident
 from orchestra.doors import Journal
 from orchestra.errors import InputError, OrchestraError
@@ -54,6 +54,7 @@ async def list_runs(limit: int, status: str, workflow: str, *, as_json: bool) ->
     if not found:
         say("no such runs" if everything else "no runs yet; begin with: orchestra run NAME")
         return
+    paid = any(summary.usage.money > 0 for summary in found)
     rows = [
         (
             summary.run,
@@ -63,10 +64,12 @@ async def list_runs(limit: int, status: str, workflow: str, *, as_json: bool) ->
             seconds(summary.finished - summary.started) if summary.finished else "",
             str(summary.nodes),
             str(summary.usage.prompt_tokens + summary.usage.output_tokens),
+            *((money(summary.usage.money),) if paid else ()),
         )
         for summary in found
     ]
-    console().print(table(("run", "workflow", "status", "started", "took", "nodes", "tokens"), rows, right=(4, 5, 6)))
+    headings = ("run", "workflow", "status", "started", "took", "nodes", "tokens", *(("money",) if paid else ()))
+    console().print(table(headings, rows, right=range(4, len(headings))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +203,7 @@ def _print_bytes(parts: Sequence[bytes]) -> None:
 def _show_run(
     history: History, status: str, claimed: Sequence[Claim], explanation: Explanation | None, less: Sequence[Claim], *, everything: bool
 ) -> None:
-    took = f" in {seconds(history.seconds)}" if history.seconds is not None else ""
+    took = f" in {seconds(history.seconds)}{priced(history.usage)}" if history.seconds is not None else ""
     forked = f", forked from {history.parent}" if history.parent else ""
     say(visible(f"{history.workflow}: {status}{took}, started {moment(history.started)}{forked}", keep=""), style="bold")
     if request := request_of(history):
@@ -249,8 +252,8 @@ def tiers_text(tiers: Sequence[Spent]) -> list[str]:
     lines = []
     for one in tiers:
         used = one.usage
-        money = f", {used.money:.6g} of money" if used.money else ""
-        cost = f", {used.prompt_tokens:,} tokens in, {used.output_tokens:,} out{money}, {seconds(used.seconds)}" if used.calls else ""
+        paid = f", {money(used.money)} of money" if used.money > 0 else ""
+        cost = f", {used.prompt_tokens:,} tokens in, {used.output_tokens:,} out{paid}, {seconds(used.seconds)}" if used.calls else ""
         asked = f"{one.calls} call{'s' * (one.calls != 1)}, {one.accepted} accepted{cost}"
         if one.name == PERSON:
             asked = f"{one.calls} answer{'s' * (one.calls != 1)}"
@@ -316,7 +319,7 @@ def _show_node(row: Row, run: str, tiers: tuple[str, ...], *, as_json: bool) -> 
 
 def _show_attempt(tried: Attempt, tier: str) -> None:
     usage = tried.usage
-    cost = f"{usage.prompt_tokens} tokens in, {usage.output_tokens} out, {seconds(usage.seconds)}"
+    cost = f"{usage.prompt_tokens} tokens in, {usage.output_tokens} out, {seconds(usage.seconds)}{priced(usage)}"
     where = f" on {tried.server} ({tried.model})" if tried.server else ""
     if tried.recalled:
         where, cost = "", visible(f"recalled from run {tried.recalled}")

@@ -16,7 +16,7 @@ from minijinja import Environment
 from orchestra.claims import Claim, Computation, Judgement, Support, dropped
 from orchestra.cli.answer import as_text
 from orchestra.cli.claims import told
-from orchestra.cli.screen import moment, seconds
+from orchestra.cli.screen import moment, money, seconds
 from orchestra.cli.telling import choices
 from orchestra.events import Event, RunStarted, TurnStarted
 from orchestra.journal.history import History, Row
@@ -67,6 +67,7 @@ def _parts(history: History, events: Sequence[Event], claims: Sequence[Claim], s
         "withheld": list(_withheld(history.rows))[:MAX_WITHHELD],
         "plans": list(_plans(events)),
         "rows": [_row(row) for row in history.rows[:MAX_ROWS]],
+        "paid": any(row.usage.money > 0 for row in history.rows),
         "choices": [_line(text) for text in islice(choices(history.rows), MAX_CHOICES)],
         "rows_left": max(0, len(history.rows) - MAX_ROWS),
         "digests": list(_digests(history, events)),
@@ -82,6 +83,8 @@ def _facts(history: History) -> Iterator[tuple[str, str]]:
     if score is not None:
         yield "confidence", f"{score:.2f}"
     yield "tokens", f"{usage.prompt_tokens:,} in, {usage.output_tokens:,} out"
+    if usage.money > 0:
+        yield "money", money(usage.money)
     yield "calls", f"{usage.calls:,}"
 
 
@@ -229,6 +232,7 @@ def _row(row: Row) -> dict[str, Any]:
         "attempts": len(row.attempts) or "",
         "tokens_in": f"{row.usage.prompt_tokens:,}" if row.usage.prompt_tokens else "",
         "tokens_out": f"{row.usage.output_tokens:,}" if row.usage.output_tokens else "",
+        "money": money(row.usage.money),
     }
 
 

@@ -134,6 +134,15 @@ def seconds(value: float) -> str:
     return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
+def money(value: float) -> str:
+    """What something cost, in the currency of the fleet's prices; empty for nothing."""
+    if value <= 0:
+        return ""
+    if value >= 1:
+        return f"{value:,.2f}"
+    return f"{value:.6f}" if value >= 1e-6 else "<0.000001"
+
+
 def size(count: float) -> str:
     """A number of bytes as people read it."""
     for unit in ("bytes", "kB", "MB"):

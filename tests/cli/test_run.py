@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.doors import Call, Refused
+from orchestra.doors import Call, Done, Refused
+from orchestra.events import Usage
 from orchestra.testing import in_turn
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import BAD, GOOD, TEXT, Simulated, furnish
@@ -44,6 +45,16 @@ def test_the_answer_comes_first_then_its_evidence_what_it_took_and_where_to_look
     )
     assert answer < evidence < node < more
     assert "[14:21]" in said.out
+
+
+def test_what_it_cost_stands_there_where_its_server_has_a_price(shell: Shell) -> None:
+    furnish()
+    usage = Usage(prompt_tokens=100, output_tokens=20, calls=1, money=0.08)
+    shell.opener = Simulated(lambda _: Done(value=GOOD, usage=usage, server="it", model="m"))
+    out = ask(shell).out + shell("runs", "show", "last", "--explain").out
+    assert "20 tokens written, 120 tokens read and written, 0.080000 of money" in out
+    assert " for 0.080000 of money" in out
+    assert "0.080000" in next(line for line in out.splitlines() if line.startswith("reading  answerer"))
 
 
 def test_a_result_is_one_json_object(answering: Shell) -> None:

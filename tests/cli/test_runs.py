@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestra.cli import screen
 from orchestra.events import (
     AttemptFinished,
     AttemptStarted,
@@ -34,9 +35,9 @@ RECEIVED = [b"\xff\x00not text", b"second"]
 ROOT = Path(__file__).parents[2]
 
 
-def events(run: str, at: float, elements: int = 2) -> list[Event]:
+def events(run: str, at: float, elements: int = 2, money: float = 0.0) -> list[Event]:
     """A run whose node `readings[0]` was asked twice and accepted, and whose other elements abstained."""
-    usage = Usage(prompt_tokens=10, output_tokens=2, calls=1, seconds=0.5)
+    usage = Usage(prompt_tokens=10, output_tokens=2, calls=1, seconds=0.5, money=money)
     made: list[Event] = [RunStarted(seq=1, at=at, run=run, workflow="hello", graph="", inputs={})]
 
     def add(kind: type[Event], **fields: object) -> None:
@@ -66,13 +67,13 @@ def events(run: str, at: float, elements: int = 2) -> list[Event]:
     return made
 
 
-def record(*runs: tuple[str, float, int]) -> None:
+def record(*runs: tuple[str, float, int], money: float = 0.0) -> None:
     async def write() -> None:
         async with SqliteJournal.open(".orchestra/journal.db") as journal:
             for blob in (*SENT, *RECEIVED):
                 journal.put(blob)
             for run, at, elements in runs:
-                made = events(run, at, elements)
+                made = events(run, at, elements, money)
                 journal.append(run, made)
                 await journal.durable(run, len(made))
 
@@ -128,6 +129,36 @@ def test_a_run_is_shown_with_its_answer_nodes_and_troubles(shell: Shell) -> None
     assert rows["readings[0]"][-3:] == ["2", "20", "4"]
     assert "readings[1]: the quote is not there" in out
     assert "orchestra runs show aaaa1111 'readings[0]' --prompt" in out
+
+
+def test_what_has_a_price_says_what_it_cost(shell: Shell) -> None:
+    record(("aaaa1111", 1e9, 2), money=0.0125)
+    out = shell("runs", "show").out
+    assert " for 0.025000 of money, started" in out
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.strip().startswith(("node", "readings"))}
+    assert rows["node"][-1] == "money"
+    assert rows["readings[0]"][-4:] == ["2", "20", "4", "0.025000"]
+    assert "out, 0.50 s for 0.012500 of money" in shell("runs", "show", "last", "readings[0]").out
+    heading, row = shell("runs", "list").out.splitlines()
+    assert (heading.split()[-2:], row.split()[-2:]) == (["tokens", "money"], ["24", "0.025000"])
+    shell("runs", "show", "--html", "run.html")
+    page = Path("run.html").read_text("utf-8")
+    assert '<th class="number">money</th>' in page
+    assert '<td class="number">0.025000</td>' in page
+
+
+def test_where_nothing_has_a_price_nothing_speaks_of_money(shell: Shell) -> None:
+    record(("aaaa1111", 1e9, 2))
+    shell("runs", "show", "--html", "run.html")
+    said = shell("runs", "show").out + shell("runs", "list").out + Path("run.html").read_text("utf-8")
+    assert "money" not in said
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0, ""), (1e-9, "<0.000001"), (0.000045, "0.000045"), (0.5, "0.500000"), (1, "1.00"), (1234.567, "1,234.57")]
+)
+def test_money_is_told_to_the_cent_and_below_one_to_a_millionth(value: float, shown: str) -> None:
+    assert screen.money(value) == shown
 
 
 def test_elements_of_a_long_list_are_left_out_unless_all_are_wanted(shell: Shell) -> None:
