@@ -344,10 +344,9 @@ class Orchestra:
         """Answers what a run asks, or says why nobody does (`declined`): the node is withheld then. The letter lies in the run's inbox when
         this returns: who has the run, or resumes it, takes it.
 
-        `node` may be left out where one question is open. `shown` is the digest of the question that the person saw
-        (`Asked.shown`); left out, it is that of the question as it is now. Raises `InputError` E020 for a run that is not there, E021 where
-        nobody asks, or an answer lies there already, E022 for an answer that is none, or to a question that has changed, T009 where a tool
-        that may yet be called has.
+        `node` may be left out where one question is open; `shown`, the digest of the question that the person saw (`Asked.shown`), where it
+        is the one of now. Raises `InputError` E020 for a run that is not there, E021 where nobody asks or an answer lies there already,
+        E022 for an answer that is none, or to a question that has changed, T009 where a tool that may yet be called has.
         """
         asked, now = chosen(await self.asked(run), run, node), self._engine.clock.now()
         said, seen = None if declined else jsonable(value), shown or asked.shown
@@ -355,8 +354,7 @@ class Orchestra:
         if refusal := self._engine.objection(asked, letter):
             hint = f"one of: {', '.join(asked.options)}" if asked.options else f"a value of type {show(asked.schema)}"
             raise InputError("E022", f"{asked.node} of run {run}: {refusal}", hint=hint)
-        events = await self._events(run)
-        unanswered(asked, run, await self.journal.letters(run, opened(events)))
+        unanswered(asked, run, await self.journal.letters(run, opened(events := await self._events(run))))
         if self._engine.running(run) is None:
             from orchestra.standing import stands
 
