@@ -35,11 +35,7 @@ RECEIVED = [b"\xff\x00not text", b"second"]
 ROOT = Path(__file__).parents[2]
 
 
-<<<<<<< HEAD
-def events(run: str, at: float, elements: int = 2, money: float = 0.0) -> list[Event]:
-=======
-def events(run: str, at: float, elements: int = 2, model: str = "tiny") -> list[Event]:
->>>>>>> Messages that said the wrong thing: a test's answer of another type or misspelt, a fleet's server, an unclosed brace, an attempt without a model
+def events(run: str, at: float, elements: int = 2, money: float = 0.0, model: str = "tiny") -> list[Event]:
     """A run whose node `readings[0]` was asked twice and accepted, and whose other elements abstained."""
     usage = Usage(prompt_tokens=10, output_tokens=2, calls=1, seconds=0.5, money=money)
     made: list[Event] = [RunStarted(seq=1, at=at, run=run, workflow="hello", graph="", inputs={})]
@@ -71,21 +67,13 @@ def events(run: str, at: float, elements: int = 2, model: str = "tiny") -> list[
     return made
 
 
-<<<<<<< HEAD
-def record(*runs: tuple[str, float, int], money: float = 0.0) -> None:
-=======
-def record(*runs: tuple[str, float, int], model: str = "tiny") -> None:
->>>>>>> Messages that said the wrong thing: a test's answer of another type or misspelt, a fleet's server, an unclosed brace, an attempt without a model
+def record(*runs: tuple[str, float, int], money: float = 0.0, model: str = "tiny") -> None:
     async def write() -> None:
         async with SqliteJournal.open(".orchestra/journal.db") as journal:
             for blob in (*SENT, *RECEIVED):
                 journal.put(blob)
             for run, at, elements in runs:
-<<<<<<< HEAD
-                made = events(run, at, elements, money)
-=======
-                made = events(run, at, elements, model)
->>>>>>> Messages that said the wrong thing: a test's answer of another type or misspelt, a fleet's server, an unclosed brace, an attempt without a model
+                made = events(run, at, elements, money, model)
                 journal.append(run, made)
                 await journal.durable(run, len(made))
 
