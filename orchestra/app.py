@@ -312,7 +312,7 @@ class Orchestra:
 
         again = started.options.get("again") is True
         try:
-            return await heir(self._project, self._engine, *await self._begun(started.parent), program, again=again)
+            return (await heir(self._project, self._engine, *await self._begun(started.parent), program, again=again)).workers
         except OrchestraError:  # the parent was deleted, or cannot be read any more
             return orphan(self._engine, started.parent, program, again=again)
 
@@ -364,15 +364,14 @@ class Orchestra:
     async def fork(self, run: str, step: Step[..., Any] | None = None, /, **inputs: Any) -> Fork:
         """A new run of a run's workflow as it is today, or of `step`, on its inputs; `inputs` replace some of them.
 
-        Pure calls that have not changed are answered from the old run, and so is what it did in the world; a call that might do it a second
-        time fails with E024, unless the option `again` is set. Options hold as in `start`: with a key, there is one such fork.
+        Pure calls of which nothing has changed are answered from the old run, and so is what it did in the world; a call that might do it
+        a second time fails with E024, unless the option `again` is set. Options hold as in `start`: with a key, there is one such fork.
         Raises `InputError` E020, and what `start` raises.
         """
         from orchestra.effects import heir
-        from orchestra.rerun import changes, inherited
+        from orchestra.rerun import inherited
 
         first, events = await self._begun(run)
-        old = await restored(self._project, self.journal, first)
         step = step or self.find(first.workflow)
         made = self._project.compiled(step)
         program = made.program
@@ -381,10 +380,10 @@ class Orchestra:
             await self._troupe.prepare(program)
         graph, versions = parcel(self._project, made).put(self.journal)
         program = self._told(program)
-        workers = await heir(self._project, self._engine, first, events, program, again=self._options.again)
+        old = await heir(self._project, self._engine, first, events, program, again=self._options.again)
         label = inherited(first, self._labelled(program))
-        execution = await self._once(program, given, graph, versions, parent=run, workers=workers, label=label)
-        return Fork(Run(execution, step.read), tuple(changes(old, program)))
+        execution = await self._once(program, given, graph, versions, parent=run, workers=old.workers, label=label)
+        return Fork(Run(execution, step.read), old.changes)
 
     async def whatif(self, run: str, instead: Mapping[str, Card | Contract] | None = None, /) -> Rehearsal:
         """What a run that has ended would have come to with other agents, by the names that its workflow knows them by; or, without

@@ -11,7 +11,8 @@ from orchestra.doors import Call, Done, Refused
 from orchestra.engine.replay import replay
 from orchestra.errors import OrchestraError
 from orchestra.events import AttemptFinished, AttemptStarted, Event, RunStarted
-from orchestra.rerun import Recalling, answers, walk
+from orchestra.rerun import Change, Recalling, answers, changes, walk
+from orchestra.standing import code_since
 from orchestra.stored import contracts, restored
 from orchestra.values.json import canonical
 from orchestra.workflow.program import Program
@@ -106,8 +107,16 @@ def tools(program: Program) -> frozenset[str]:
     return frozenset(one.name for _, node in walk(program) for one in contracts(node) if one.kind == "tool" and one.effect in LASTING)
 
 
-async def heir(project: Project, engine: Engine, first: RunStarted, events: Sequence[Event], new: Program, *, again: bool) -> Recalling:
-    """The workers of a fork of a run: they know what it was answered, and what it and those before it did.
+@dataclass(frozen=True, slots=True)
+class Heir:
+    """The workers of a fork, and what has changed since the run that it is a fork of."""
+
+    workers: Recalling
+    changes: tuple[Change, ...]
+
+
+async def heir(project: Project, engine: Engine, first: RunStarted, events: Sequence[Event], new: Program, *, again: bool) -> Heir:
+    """Of a run: the workers know what it was answered, and what it and those before it did.
 
     Raises `OrchestraError` E019 where what the run stored cannot be read.
     """
@@ -125,7 +134,9 @@ async def heir(project: Project, engine: Engine, first: RunStarted, events: Sequ
         except OrchestraError:
             break  # what it stored is not there any more
         parent = begun.parent
-    return Recalling(engine.workers, first.run, answers(old, events), effects.reply)
+    code = await code_since(project, engine.journal, first, old)
+    workers = Recalling(engine.workers, first.run, answers(old, events, code.changed), effects.reply)
+    return Heir(workers, tuple(code.changes(new, changes(old, new))))
 
 
 def orphan(engine: Engine, parent: str, program: Program, *, again: bool) -> Recalling:

@@ -21,7 +21,7 @@ from orchestra.log import listener
 from orchestra.values.fields import mentions
 from orchestra.values.types import Schema, nearest, under
 from orchestra.workflow.compiler import compile_graph
-from orchestra.workflow.meanings import Meanings, ambiguous, meanings
+from orchestra.workflow.meanings import Meanings, ambiguous, declared_models, meanings
 from orchestra.workflow.nodes import Graph, Input
 from orchestra.workflow.program import Program
 from orchestra.workflow.reader import Source, read
@@ -80,20 +80,22 @@ class Project:
 
     @classmethod
     def load(cls, settings: Settings) -> Project:
-        """The project of these settings: its cards read, its modules imported. A broken card is a fault for whoever asks for it.
+        """The project of these settings: its modules imported, its cards read. A broken card is a fault for whoever asks for it.
 
+        Cards and workflow files may name the models that steps of the modules take and return.
         Raises `InputError` for faults of modules, C009 or W021 where two modules declare different things of one name.
         """
         from orchestra.router.tools import TOOLS as PLANNING
         from orchestra.tools import TOOLS
 
-        project = cls(settings, Registry.load(settings.agents).with_tools((*TOOLS, *PLANNING)))
+        declared = [step for module in load_modules(settings) for step in _steps(module)]
+        known = {**declared_models(*declared), **project_models()}
+        project = cls(settings, Registry.load(settings.agents, models=known).with_tools((*TOOLS, *PLANNING)))
         if settings.mcp:
             from orchestra.mcp.tool import Toolbox
 
             project.toolbox = Toolbox(settings, listener(settings.log))
             project.registry = project.registry.with_tools(project.toolbox.tools)
-        declared = [step for module in load_modules(settings) for step in _steps(module)]
         for step in declared:
             project.adopt(step)
         project._declared = meanings(*declared)

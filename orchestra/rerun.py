@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -65,9 +65,9 @@ class Recalling:
         return await self._inner.count(call)
 
 
-def answers(program: Program, events: Sequence[Event]) -> dict[bytes, AttemptFinished]:
-    """The answers of a run that may be taken again: of pure calls. Checks judge them anew."""
-    pure = _pure(program)
+def answers(program: Program, events: Sequence[Event], anew: Collection[str] = ()) -> dict[bytes, AttemptFinished]:
+    """The answers of a run that may be taken again: of pure calls, but for those of the tools in `anew`. Checks judge them anew."""
+    pure = {one for one in _pure(program) if one[0] != "tool" or one[1] not in anew}
     found: dict[bytes, AttemptFinished] = {}
     for call, finished in replay(program, events).calls.values():
         if finished is not None and not finished.error and (call.kind, call.name) in pure:

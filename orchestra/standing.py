@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestra.agent.contract import Contract
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import AttemptFinished, Event, NodeFinished, RunStarted
-from orchestra.rerun import walk
-from orchestra.stored import contracts, restored
+from orchestra.rerun import Change, walk
+from orchestra.stored import code_of, contracts, restored, uncounted
 
 if TYPE_CHECKING:
     from orchestra.doors import Journal
@@ -34,6 +35,39 @@ def check(project: Project, program: Program, run: str, events: Sequence[Event],
                 raise InputError("T009", reason, hint=hint)
         elif missing and contract.kind == "tool":
             project.registry.tool(contract.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """The pure tools of a run that have no version: those whose code is another now, and those of which that is not known."""
+
+    changed: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+    def changes(self, program: Program, found: Sequence[Change]) -> list[Change]:
+        """What has changed in a program, with the nodes of these tools."""
+        told, more = {change.node for change in found}, []
+        for path, node in walk(program):
+            for one in contracts(node) if path not in told else ():
+                if one.kind == "tool" and one.name in self.changed:
+                    more.append(Change(path, f"the code of its tool {one.name} has changed"))
+                elif one.kind == "tool" and one.name in self.unknown:
+                    more.append(Change(path, f"whether the code of its tool {one.name} has changed is not on record"))
+        return [*found, *more]
+
+
+async def code_since(project: Project, journal: Journal, started: RunStarted, program: Program) -> Code:
+    """Holds the code of a run's pure tools against that of today. Raises `OrchestraError` E019 where its record cannot be read."""
+    then = await code_of(journal, started)
+    changed, unknown = set(), set()
+    for name in {one.name for _, node in walk(program) for one in contracts(node) if uncounted(one)}:
+        if (tool := project.registry.tools.get(name)) is None:
+            continue
+        if not tool.code or not then.get(name):
+            unknown.add(name)
+        elif tool.code != then[name]:
+            changed.add(name)
+    return Code(tuple(sorted(changed)), tuple(sorted(unknown)))
 
 
 async def stands(project: Project, journal: Journal, events: Sequence[Event]) -> None:

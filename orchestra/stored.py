@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from orchestra.agent.card import Card
     from orchestra.project import Compiled, Project
 
-CARD, CONTRACT, WORKFLOW, TYPES = "card", "contract", "workflow", "types"
+CARD, CONTRACT, WORKFLOW, TYPES, CODE = "card", "contract", "workflow", "types", "code"
 CERTIFICATE, CLAIMS, COMBINATION = "certificate", "claims", "combination"
 MAX_SAMPLE = 1 << 31
 
@@ -74,11 +74,14 @@ def _parcel(project: Project, program: Program, models: Mapping[str, Schema]) ->
     from orchestra.verify.certificate_file import Certificate
 
     parts: dict[str, bytes] = {}
+    code: dict[str, str] = {}
     for part in programs(program):
         if part is not program and part.graph is not None:
             parts[f"{WORKFLOW}/{part.name}"] = _written(part.graph)
         for node in part.nodes:
             for contract in contracts(node):
+                if uncounted(contract) and (tool := project.registry.tools.get(contract.name)) is not None:
+                    code[contract.name] = tool.code
                 if (card := project.card_of(contract)) is not None:
                     parts[f"{CARD}/{contract.name}"] = card.dump()
                 else:
@@ -88,10 +91,27 @@ def _parcel(project: Project, program: Program, models: Mapping[str, Schema]) ->
                 parts[f"{kind}/{certificate.agent}"] = certificate.written()
             if node.acceptance is not None and (combination := node.acceptance.combination) is not None:
                 parts[f"{COMBINATION}/{combination.agent}"] = combination.written()
+    if code:
+        parts[CODE] = msgspec.json.encode(code, order="sorted")
     known = {**project.catalog().models, **models}
     if known:
         parts[TYPES] = msgspec.json.encode(known)
     return Parcel.of(_written(program.graph) if program.graph is not None else b"", parts)
+
+
+def uncounted(contract: Contract) -> bool:
+    """Whether it is a pure tool whose author does not count the versions of its code."""
+    return contract.kind == "tool" and contract.effect == "pure" and not contract.version
+
+
+async def code_of(journal: Journal, started: RunStarted) -> dict[str, str]:
+    """The digests of the code of the pure tools without a version, as it was when a run began; none for older runs.
+
+    Raises `OrchestraError` E019 where they are missing, or are none.
+    """
+    mark = started.versions.get(CODE)
+    found: dict[str, str] = _decoded(started.run, await _blob(journal, started.run, mark), dict[str, str]) if mark else {}
+    return found
 
 
 def contracts(node: CompiledNode) -> Iterator[Contract]:
@@ -167,6 +187,8 @@ async def restored(
                 claims[rest] = ClaimsCertificate.read(data)
             case "combination":
                 combinations[rest] = Combination.read(data)
+            case "code":
+                continue  # a run goes on with the code that is there
             case "types":
                 models = _decoded(run, data, dict[str, Any])
             case _:

@@ -14,7 +14,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
@@ -32,6 +32,7 @@ from orchestra.journal.history import History
 from orchestra.journal.memory import MemoryJournal
 from orchestra.project import Project
 from orchestra.rerun import changes, walk
+from orchestra.standing import Code, code_since
 from orchestra.stored import as_told, contracts, restored
 from orchestra.values.json import canonical
 from orchestra.values.labels import Label, join
@@ -107,6 +108,10 @@ class Rehearsal:
     late: tuple[str, ...] = ()
     """Nodes whose time was up then, and an empty path for the run itself. Recalled calls take no time: these may come to something else
     though nothing is otherwise."""
+    altered: tuple[str, ...] = ()
+    """Pure tools whose code is another now: they are called anew."""
+    unsure: tuple[str, ...] = ()
+    """Pure tools of which the run does not say how they were written: their answers are recalled."""
 
     @property
     def verdict(self) -> Verdict:
@@ -189,12 +194,12 @@ class Sealed:
     queue: _Queue = field(default_factory=_Queue)
 
     @classmethod
-    def of(cls, inner: Workers, program: Program, found: Replayed, asked: Iterable[str]) -> Sealed:
-        """Of a replayed run. The agents in `asked` are asked anew, whatever they answered before."""
+    def of(cls, inner: Workers, program: Program, found: Replayed, asked: Iterable[str], altered: Iterable[str] = ()) -> Sealed:
+        """Of a replayed run. The agents in `asked` and the tools in `altered` are asked anew, whatever they answered before."""
         records: dict[bytes, dict[str, _Record]] = {}
-        unknown = set(asked)
+        unknown = {("agent", name) for name in asked} | {("tool", name) for name in altered}
         for call, finished in found.calls.values():
-            if finished is None or (call.kind == "agent" and call.name in unknown):
+            if finished is None or (call.kind, call.name) in unknown:
                 continue
             record = records.setdefault(_identity(call), {}).setdefault(call.node, _Record(finished))
             record.usage += finished.usage
@@ -270,16 +275,19 @@ async def whatif(
         raise InputError("E025", f"run {run} has not ended", hint=f"orchestra runs show {run}")
     old = await restored(project, engine.journal, first, asking=False)
     given: Mapping[str, Any] = first.inputs
+    code = Code((), ())
     if instead is not None:
         program = await restored(project, engine.journal, first, instead=project.instead(instead))
         asks = any(isinstance(one, Card) and one.asks_model for one in instead.values())
     else:
         program = as_told(project.program(project.find(first.workflow)), first)
         given = bound(program, (), {name: value for name, value in given.items() if name in program.inputs})
-        asks = bool(changes(old, program))
+        code = await code_since(project, engine.journal, first, old)
+        asks = bool(changes(old, program)) or bool(code.changed)
     if troupe is not None and asks:
         await troupe.prepare(program)
-    return await rehearse(engine, Recorded(old, first, events), program, given, instead or (), label=label)
+    found = await rehearse(engine, Recorded(old, first, events), program, given, instead or (), code.changed, label=label)
+    return replace(found, altered=code.changed, unsure=code.unknown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,13 +305,21 @@ class Recorded:
 
 
 async def rehearse(
-    engine: Engine, recorded: Recorded, program: Program, given: Mapping[str, Any], asked: Iterable[str], *, label: Label = "public"
+    engine: Engine,
+    recorded: Recorded,
+    program: Program,
+    given: Mapping[str, Any],
+    asked: Iterable[str],
+    altered: Iterable[str] = (),
+    *,
+    label: Label = "public",
 ) -> Rehearsal:
-    """Goes through a run again, with another program; the agents in `asked` are asked anew. Nothing of it reaches the engine's journal.
+    """Goes through a run again, with another program; the agents in `asked` are asked anew, and the pure tools in `altered` called anew.
+    Nothing of it reaches the engine's journal.
 
     Its label is the strictest of the run's, the program's, and `label`: what goes out is data of all three."""
     first, found = recorded.first, replay(recorded.program, recorded.events)
-    sealed = Sealed.of(engine.workers, program, found, asked)
+    sealed = Sealed.of(engine.workers, program, found, asked, altered)
     stage = Engine(engine.clock, MemoryJournal(), sealed, concurrency=engine.concurrency)
     strictest = join((first.label, program.label, label))
     try:

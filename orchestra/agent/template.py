@@ -81,8 +81,7 @@ def _refuse(text: str, known: Sequence[str], at: Callable[[int, str], Place], wh
         wanted = environment.undeclared_variables_in_str(text)
     except TemplateError as error:
         reason = (error.detail or error.message).partition("\n")[0]
-        place = at((error.line or 1) - 1, "")
-        raise InputError("A005", f"the {what}'s syntax: {reason}", place=place, hint="{{ input }}") from error
+        raise InputError("A005", f"the {what}'s syntax: {reason}", place=at(*_opening(error, text)), hint="{{ input }}") from error
     for name in sorted(wanted - GLOBALS - set(known)):
         row = next((i for i, row in enumerate(text.split("\n")) if re.search(rf"\b{re.escape(name)}\b", row)), 0)
         near = nearest(name, known)
@@ -131,6 +130,15 @@ def _environment() -> Environment:
         pycompat=False,
         debug=False,
     )
+
+
+def _opening(error: TemplateError, text: str) -> tuple[int, str]:
+    """The row, and its end, from the braces on that open the part where the fault is: what is not closed is noticed further down."""
+    if error.range is not None:
+        before = text.encode()[: error.range[0]].decode(errors="ignore")
+        if (opening := max(before.rfind("{{"), before.rfind("{%"))) >= 0:
+            return before.count("\n", 0, opening), text[opening:].partition("\n")[0]
+    return (error.line or 1) - 1, ""
 
 
 def _place(template: str, line: int, file: Path, word: str = "") -> Place:

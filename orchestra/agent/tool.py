@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from orchestra.agent.code import code_digest
 from orchestra.agent.contract import Contract, Effect
 from orchestra.agent.plain import Passes, as_they_are, plain, plain_record
 from orchestra.errors import InputError
@@ -78,6 +79,11 @@ class ToolFunction:
     def name(self) -> str:
         """Its name in workflows."""
         return self.contract.name
+
+    @cached_property
+    def code(self) -> str:
+        """A digest of how it is written; empty where that is not known. Told once: what its module holds changes as it runs."""
+        return code_digest(self.function)
 
     @cached_property
     def _hints(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +23,7 @@ from orchestra.values.text import visible
 if TYPE_CHECKING:
     from orchestra.config import Settings
     from orchestra.project import Project
+    from orchestra.values.types import Schema
 
 DRAWN = 100
 """Columns of a drawing where nobody looks at a terminal."""
@@ -88,6 +89,14 @@ class Checks:
 
         return Project.load(self._chosen)
 
+    @cached_property
+    def _models(self) -> Mapping[str, Schema] | None:
+        """What a card may name; of a project whose modules have a fault, what every project knows."""
+        try:
+            return self._project.registry.models
+        except InputError:
+            return None
+
     def one(self, name: str) -> Checked:
         """A workflow by name or file, a fleet's file, or an agent's folder."""
         path, found = Path(name), Checked(name)
@@ -130,7 +139,7 @@ class Checks:
         from orchestra.project import Project
         from orchestra.workflow.steps import Agent
 
-        loaded = Card.load(folder)
+        loaded = Card.load(folder, self._models)
         found.says = f"the agent {loaded.name!r}"
         if loaded.forms is not None or loaded.members:
             Project.load(self._chosen).program(Agent.carded(loaded))  # one that comes to know this card

@@ -125,6 +125,8 @@ def show(found: Contrast) -> None:
             say(visible(f"  {_cut(as_text(stop.inputs))}"), style="dim")
         if one.lost:
             say(visible(f"\n{one.run} is not followed to its end by today's engine: {one.lost}"), style="yellow")
+        if one.altered or one.unsure:
+            say(visible(f"\n{one.run}: {_written(one)}"), style="yellow")
         if one.late:
             say(visible(f"\n{one.run}: {_late(one)}"), style="yellow")
     changes = [(one, change) for one in found.found for change in one.changed]
@@ -145,6 +147,12 @@ def _about(found: Contrast) -> str:
     whole = len(found.whole)
     ends = f"{whole:,} run{'s come to their ends' if whole != 1 else ' comes to its end'}; " if left or found.lost else ""
     return ends + found.effort
+
+
+def _written(one: Rehearsal) -> str:
+    altered = f"the code of {', '.join(one.altered)} has changed: called anew" if one.altered else ""
+    unsure = f"whether the code of {', '.join(one.unsure)} has changed is not on record" if one.unsure else ""
+    return "; ".join(filter(None, (altered, unsure)))
 
 
 def _late(one: Rehearsal) -> str:
@@ -181,7 +189,8 @@ def as_markdown(found: Contrast) -> str:
         nodes = ", ".join(_code(change.node) for change in one.changed)
         stops = "; ".join(f"{_code(stop.node)}: {_code(_why(stop))}" for stop in one.stops)
         lines.append(f"| {_code(one.run)} | {SAID[one.verdict]} | {'; '.join(part for part in (nodes, stops) if part)} |")
-    late = [f"- {_code(one.run)}: {_code(_late(one))}" for one in found.found if one.late]
+    late = [f"- {_code(one.run)}: {_code(_written(one))}" for one in found.found if one.altered or one.unsure]
+    late += [f"- {_code(one.run)}: {_code(_late(one))}" for one in found.found if one.late]
     lines += [f"| {_code(one.run)} | cannot be gone through | {_code(one.error.message)} |" for one in found.lost]
     lines += ["", *late] if late else []
     changes = [(one, change) for one in found.found for change in one.changed]
@@ -236,6 +245,8 @@ def _run(one: Rehearsal) -> dict[str, Any]:
         "spent": one.spent,
         "lost": one.lost or None,
         "late": one.late,
+        "altered": one.altered,
+        "unsure": one.unsure,
     }
 
 

@@ -320,7 +320,7 @@ def _show_node(row: Row, run: str, tiers: tuple[str, ...], *, as_json: bool) -> 
 def _show_attempt(tried: Attempt, tier: str) -> None:
     usage = tried.usage
     cost = f"{usage.prompt_tokens} tokens in, {usage.output_tokens} out, {seconds(usage.seconds)}{priced(usage)}"
-    where = f" on {tried.server} ({tried.model})" if tried.server else ""
+    where = f" on {tried.server}{f' ({tried.model})' if tried.model else ''}" if tried.server else ""
     if tried.recalled:
         where, cost = "", visible(f"recalled from run {tried.recalled}")
     where = f", {tier}{where}" if tier else where

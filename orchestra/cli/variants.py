@@ -68,7 +68,7 @@ def _folder(registry: Registry, name: str, path: Path) -> Card:
     if (path / FILE).is_file():
         own = registry.cards.get(name)
         members = {part.name: part for part in own.parts} if own is not None else {}
-        return joined(Card.load(path.resolve()), {**registry.cards, **members})
+        return joined(Card.load(path.resolve(), registry.models), {**registry.cards, **members})
     card, folder = _alone(registry, name), path.resolve()
     if card.kind in WITH_ARRAYS:
         return card.varied(folder=folder)

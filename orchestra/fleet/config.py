@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from orchestra.errors import FleetError, InputError, InputErrors
 from orchestra.events import Usage
@@ -350,14 +351,16 @@ class FleetConfig(Frozen):
     @model_validator(mode="after")
     def _names_are_known(self) -> FleetConfig:
         for model, names in self.models.items():
-            for name in (names,) if isinstance(names, str) else names:
+            for number, name in enumerate((names,) if isinstance(names, str) else names):
                 if name not in self.servers:
-                    raise ValueError(f"models.{model} names the server {name!r}, which is not there{nearest(name, self.servers)}")
+                    said = f"models.{model} names the server {name!r}, which is not there{nearest(name, self.servers)}"
+                    raise _misnamed(said, "models", model, number)
         for number, model in enumerate(self.tiers):
             if model not in self.models:
-                raise ValueError(f"escalate names the model {model!r}, which is not there{nearest(model, self.models)}")
+                said = f"escalate names the model {model!r}, which is not there{nearest(model, self.models)}"
+                raise _misnamed(said, "escalate", number)
             if model in self.tiers[:number]:
-                raise ValueError(f"escalate names the model {model!r} twice")
+                raise _misnamed(f"escalate names the model {model!r} twice", "escalate", number)
         return self
 
     @property
@@ -387,6 +390,14 @@ class FleetConfig(Frozen):
             name: server.model_dump(mode="json", exclude={"label", "adapters", "template_tokens"}) for name, server in self.local.items()
         }
         return digest(canonical({"protocol": PROTOCOL, "servers": servers, "idle_stop": self.idle_stop}))[:16]
+
+
+_MISNAMED = "misnamed"
+
+
+def _misnamed(said: str, *at: str | int) -> PydanticCustomError:
+    """A name that means nothing, with where it stands; a number behind a single name that is no list is passed over."""
+    return PydanticCustomError(_MISNAMED, "{said}", {"said": said, "at": at})
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -423,6 +434,8 @@ def _located(fault: Any, marked: yaml.Marked) -> InputError:
         hint = nearest(str(path[-1]), _keys()).removeprefix("; ")
     elif fault["type"] == "missing":
         message, path = f"{key} is missing", path[:-1]
+    elif fault["type"] == _MISNAMED:
+        message, path = fault["msg"], fault["ctx"]["at"]
     else:
         message = f"{key}: {fault['msg'].removeprefix('Value error, ')}"
         if path and path[-1] == "api_key":

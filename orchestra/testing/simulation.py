@@ -39,6 +39,8 @@ from orchestra.testing.tape import missing
 from orchestra.testing.workers import NO_FAULTS, Answer, Faults, Latency, SimulatedWorkers, from_schemas
 from orchestra.values.json import canonical, digest
 from orchestra.values.labels import Label
+from orchestra.values.schema import show
+from orchestra.values.types import Validator, nearest
 from orchestra.workers import Troupe
 from orchestra.workflow.steps import Step
 
@@ -143,7 +145,19 @@ class Simulated(_Stage):
             return Refused(code=self.faults[-1].code, reason=self.faults[-1].message, hint=self.faults[-1].hint)
         if isinstance(found, Awaitable):
             found = await found
-        return found if isinstance(found, Done | Refused) else jsonable(found)
+        return found if isinstance(found, Done | Refused) else self._typed(call, jsonable(found))
+
+    def _typed(self, call: Call, value: Any) -> Any:
+        """An answer of the test; E009 where it is not of the type of who is asked, so that nobody looks for the fault in a worker."""
+        registry = self.orchestra.registry
+        tool = registry.tools.get(call.name) if call.kind == "tool" else None
+        contract = tool.contract if tool is not None else registry.agents.get(call.name)
+        if contract is None or contract.kit is not None or (call.version and contract.digest and call.version != contract.digest):
+            return value  # an agent with tools is asked in ways that have types of their own
+        if (fault := Validator(contract.output).check(value)) is None:
+            return value
+        reason = f"the simulated answer for {call.name} is of another type: {fault}"
+        return Refused(code="E009", reason=reason, hint=f"{call.name} gives {show(contract.output)}: mend the test's answer")
 
     def _seconds(self, call: Call, random: Random) -> float:
         match self._latency:
@@ -191,7 +205,9 @@ async def _in_place(registry: Registry, call: Call) -> Any:
 
 def _unanswered(call: Call, table: Mapping[str, Any]) -> InputError:
     known = f"it answers for {', '.join(sorted(table))}" if table else "it answers for nobody"
-    hint = f"simulated.answers({{{call.name!r}: …}}), or simulated.answers_anything()"
+    near = nearest(call.name, table)
+    hint = f"simulated.answers({{{call.name!r}: …}})"
+    hint = f"did you mean {hint}, where it says {near!r}?" if near else f"{hint}, or simulated.answers_anything()"
     return InputError("C035", f"the test has no answer for the {call.kind} {call.name!r}; {known}", hint=hint)
 
 

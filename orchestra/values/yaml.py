@@ -29,6 +29,9 @@ _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": Fal
 _NUMBER = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?P<point>\.[0-9]*)?)(?P<power>[eE][-+]?[0-9]+)?")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]")
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_TYPE = re.compile(r"\b(?:list|dict|Literal)\[$")
+_ENDED = re.compile(r"""(?P<quote>["'])\$\{[^"'}]*(?P=quote)\s*$""")
+"""A text that ended within an expression, as far as the place of a fault."""
 _FIRST = frozenset("0123456789+-.")
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u2028\u2029]|\r(?!\n)")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -132,7 +135,9 @@ def _syntax(problem: str, spot: Spot, reader: _Reader) -> InputError:
             hint="move a part into a workflow of its own, and `call` it",
         )
     hint = 'quote a text that has ": " or " #" in it or begins with a sign; a key is written "key: value"'
-    if "\t" in text:
+    if quoted := _unquoted(text, spot.column - 1):
+        hint = quoted
+    elif "\t" in text:
         hint = "indent with spaces; a tab is not allowed there"
     elif "escape" in problem:
         hint = "write the character itself, or use single quotes"
@@ -141,6 +146,21 @@ def _syntax(problem: str, spot: Spot, reader: _Reader) -> InputError:
     elif "simple key" in problem or "block mapping" in problem or "expected key" in problem:
         hint = 'check the indentation, and the ":" after the key'
     return InputError("L004", f"not YAML: {problem or 'it cannot be read'}", place=reader.place(spot), hint=hint)
+
+
+def _unquoted(text: str, column: int) -> str:
+    """What to do about a fault at a column where a type within brackets stands without quotes, or where a quote inside an expression
+    ended the text around it; empty where it is neither."""
+    if typed := _TYPE.search(text, 0, column + 1):
+        whole = text[typed.start() :].partition("]")[0]
+        whole += "]" * whole.count("[")
+        quote = '"' if "'" in whole else "'"
+        return f"put the type in quotes: {quote}{whole}{quote}"
+    if (ended := _ENDED.search(text, 0, column)) is not None:
+        outer = ended["quote"]
+        inner = "'" if outer == '"' else '"'
+        return f"the quote inside ${{…}} ends the text: use {inner} inside {outer}${{…}}{outer}"
+    return ""
 
 
 class _Container:

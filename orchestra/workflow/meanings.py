@@ -1,10 +1,15 @@
-"""What names mean in one run: of the agents and workflows that Python declares, no two that differ may have one."""
+"""What names mean: of the agents and workflows that Python declares, no two that differ may have one in a run; and models by name."""
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from inspect import isclass
+from typing import Any, TypeAlias, get_args
+
+from pydantic import BaseModel
 
 from orchestra.errors import InputError
+from orchestra.values.fields import mentions
+from orchestra.values.types import Schema, schema_of
 from orchestra.workflow.calls import Step
 from orchestra.workflow.steps import Agent, Workflow
 
@@ -38,3 +43,31 @@ def ambiguous(step: Step[..., Any]) -> InputError:
     kind = "workflow" if isinstance(step, Workflow) else step.kind
     why = "a workflow refers to what it calls by name"
     return InputError("W021", f"two different {kind}s are called {step.name!r}", hint="rename one", why=why)
+
+
+def declared_models(*steps: Step[..., Any]) -> dict[str, Schema]:
+    """The pydantic models that these steps take and return, and those within them, by name, as files may write them.
+
+    Left out is a name that two models have whose schemas differ, and a model that has no schema, or a secret in it.
+    """
+    waiting: list[Any] = [one for step in steps for one in (*step.signature.types.values(), step.signature.returns)]
+    found: dict[str, Schema | None] = {}
+    seen: list[Any] = []
+    while waiting:
+        here = waiting.pop()
+        waiting += get_args(here)
+        if not (isclass(here) and issubclass(here, BaseModel)) or here in seen:
+            continue
+        seen.append(here)
+        waiting += [field.annotation for field in here.model_fields.values()]
+        schema = _written(here)
+        found[here.__name__] = schema if found.get(here.__name__, schema) == schema else None
+    return {name: schema for name, schema in found.items() if schema is not None and name.isidentifier()}
+
+
+def _written(model: type[BaseModel]) -> Schema | None:
+    try:
+        schema = schema_of(model, "validation")
+    except InputError:
+        return None
+    return None if mentions(schema, "password") else schema

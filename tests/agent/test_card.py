@@ -185,6 +185,8 @@ def test_every_fault_of_a_card_is_told_at_once(tmp_path: Path) -> None:
     [
         ("a\n{{ question", "A005", 2, 1),
         ("a\n{% if %}", "A005", 2, 1),
+        ("Wörter: {{ question }\nand more", "A005", 1, 9),
+        ("<!-- system -->\nBe brief.\n<!-- user -->\nText: {{ question\n\nand more", "A005", 4, 7),
         ("", "A005", 1, 1),
         ("<!-- user -->\n{{ question }}\n<!-- system -->\nBe brief.\n", "A005", 4, 1),
         ("<!-- system -->\nBe brief.\n<!-- assistant -->\n{{ question }}\n", "A005", 4, 1),

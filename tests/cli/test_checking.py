@@ -107,6 +107,55 @@ def told(text: str) -> str:
 """
 
 
+MODELS = """\
+from pydantic import BaseModel, SecretStr
+
+from orchestra import tool
+
+
+class Part(BaseModel):
+    name: str
+
+
+class Order(BaseModel):
+    id: int
+    parts: list[Part] = []
+
+
+class Login(BaseModel):
+    word: SecretStr
+
+
+@tool(effect="pure", name="first_NUMBER")
+def first(orders: list[Order], login: Login | None = None) -> Order | None:
+    return next(iter(orders), None)
+"""
+TYPED = """\
+schema: orchestra/v1
+name: typed
+input: {orders: 'list[Order]', part: Part}
+output: ${a}
+nodes:
+  a: {tool: first_1, with: {orders: "${input.orders}"}}
+"""
+
+
+def test_files_may_name_the_models_of_the_project_s_modules(shell: Shell) -> None:
+    Path("models_one.py").write_text(MODELS.replace("NUMBER", "1"))
+    Path("models_two.py").write_text(MODELS.replace("NUMBER", "2").replace("id: int", "number: int"))
+    Path("typed.yaml").write_text(TYPED)
+    Path("agents/answerer/agent.yaml").write_text("name: answerer\ninput: {question: str, context: Order}\noutput: Part\n")
+    Path("agents/answerer/prompt.md").write_text("{{ question }}")
+    Path("orchestra.toml").write_text('fleet = "nowhere"\nmodules = ["models_one"]\n')
+    said = shell("validate", "typed.yaml", "agents/answerer")
+    assert (said.code, said.err) == (0, "")
+    Path("typed.yaml").write_text(TYPED.replace("part: Part", "part: Login"))
+    assert "there is no type 'Login'" in shell("validate", "typed.yaml").err
+    Path("typed.yaml").write_text(TYPED)
+    Path("orchestra.toml").write_text('fleet = "nowhere"\nmodules = ["models_one", "models_two"]\n')
+    assert "there is no type 'Order'" in shell("validate", "typed.yaml").err
+
+
 def test_without_names_the_whole_project_is_checked(shell: Shell) -> None:
     said = shell("validate")
     assert (said.code, said.err) == (0, "")

@@ -35,7 +35,7 @@ RECEIVED = [b"\xff\x00not text", b"second"]
 ROOT = Path(__file__).parents[2]
 
 
-def events(run: str, at: float, elements: int = 2, money: float = 0.0) -> list[Event]:
+def events(run: str, at: float, elements: int = 2, money: float = 0.0, model: str = "tiny") -> list[Event]:
     """A run whose node `readings[0]` was asked twice and accepted, and whose other elements abstained."""
     usage = Usage(prompt_tokens=10, output_tokens=2, calls=1, seconds=0.5, money=money)
     made: list[Event] = [RunStarted(seq=1, at=at, run=run, workflow="hello", graph="", inputs={})]
@@ -53,7 +53,7 @@ def events(run: str, at: float, elements: int = 2, money: float = 0.0) -> list[E
             value={"answer": f"try \x1b {attempt}"},
             usage=usage,
             server="smol",
-            model="tiny",
+            model=model,
             sent=digest(SENT[attempt - 1]),
             received=digest(RECEIVED[attempt - 1]),
         )
@@ -67,13 +67,13 @@ def events(run: str, at: float, elements: int = 2, money: float = 0.0) -> list[E
     return made
 
 
-def record(*runs: tuple[str, float, int], money: float = 0.0) -> None:
+def record(*runs: tuple[str, float, int], money: float = 0.0, model: str = "tiny") -> None:
     async def write() -> None:
         async with SqliteJournal.open(".orchestra/journal.db") as journal:
             for blob in (*SENT, *RECEIVED):
                 journal.put(blob)
             for run, at, elements in runs:
-                made = events(run, at, elements, money)
+                made = events(run, at, elements, money, model)
                 journal.append(run, made)
                 await journal.durable(run, len(made))
 
@@ -179,6 +179,11 @@ def test_a_node_is_shown_attempt_by_attempt_with_model_text_escaped(shell: Shell
     assert "\\u001b" in out
     found = shell("runs", "show", "last", "readings[0]", "--json").json
     assert [tried["number"] for tried in found["attempts"]] == [1, 2]
+
+
+def test_an_attempt_that_asked_no_model_is_shown_without_one(shell: Shell) -> None:
+    record(("aaaa1111", 1e9, 2), model="")
+    assert "attempt 1 on smol: 10 tokens in, 2 out" in shell("runs", "show", "last", "readings[0]").out
 
 
 @pytest.mark.parametrize(("options", "index"), [((), 1), (("--attempt", "2"), 1), (("--attempt", "1"), 0)])

@@ -72,6 +72,17 @@ def test_all_faults_of_a_file_are_told_at_once() -> None:
 def test_a_model_on_a_server_that_is_not_there_names_the_nearest() -> None:
     (fault,) = faults(LOCAL.replace("base: one", "base: ona"))
     assert "did you mean 'one'?" in fault.message
+    assert fault.message.startswith("models.base names the server 'ona'")
+    assert fault.place is not None
+    assert fault.place.text[fault.place.column - 1 :].startswith("ona")
+
+
+def test_a_larger_model_that_is_not_there_is_told_where_it_is_named() -> None:
+    for line, named in (("escalate: bsae", "bsae"), ("escalate: [base, base]", "base]")):
+        (fault,) = faults(LOCAL + line + "\n")
+        assert fault.message.startswith("escalate names the model")
+        assert fault.place is not None
+        assert fault.place.text[fault.place.column - 1 :] == named
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,30 @@ async def test_answered(simulated):
     result.stdout.fnmatch_lines(["C035: the test has no answer for the tool 'send'; it answers for nobody"])
 
 
+def test_a_misspelt_answer_and_one_of_another_type_are_told_of_the_test(pytester: pytest.Pytester, run: Pytest) -> None:
+    pytester.makepyfile(
+        SHORT
+        + """
+async def test_misspelt(simulated):
+    simulated.answers({"sned": "done"})
+    await (await simulated.start(sent, text="a b")).wait()
+
+async def test_mistyped(simulated):
+    simulated.answers({"send": 7})
+    await simulated.run(sent, text="a b")
+"""
+    )
+    result = run()
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*did you mean simulated.answers({'send': …}), where it says 'sned'?",
+            "*E009: *the simulated answer for send is of another type: *",
+            "*send gives str: mend the test's answer*",
+        ]
+    )
+
+
 def test_a_plain_test_is_told_to_be_async(pytester: pytest.Pytester, run: Pytest) -> None:
     pytester.makepyfile("def test_plain(simulated): pass\n\nasync def test_both(simulated, cassette): pass")
     result = run()

@@ -29,6 +29,26 @@ def test_a_hostile_file_is_refused_where_it_is_hostile(case: dict[str, Any]) -> 
     assert error.hint
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("input: {orders: list[Order], b: int}", "put the type in quotes: 'list[Order]'"),
+        ("input: {a: dict[str, list[int]]}", "put the type in quotes: 'dict[str, list[int]]'"),
+        ('input: {a: Literal["a", "b"]}', 'put the type in quotes: \'Literal["a", "b"]\''),
+        ("input: {a: Literal['a']}", "put the type in quotes: \"Literal['a']\""),
+        ('output: "${x == null ? "nobody" : x}"', 'the quote inside ${…} ends the text: use \' inside "${…}"'),
+        ('a: {b: "${x["k"]}", c: 1}', 'the quote inside ${…} ends the text: use \' inside "${…}"'),
+        ("a: ['${x['k']}']", "the quote inside ${…} ends the text: use \" inside '${…}'"),
+        ("a: [1, 2\nb: list[str]", "close the quote or bracket that is open"),
+        ('a: {b: "${x}" "y"}', "close the quote or bracket that is open"),
+    ],
+)
+def test_quotes_that_are_missing_or_end_too_early_are_told(text: str, hint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load(text, "f.yaml")
+    assert (caught.value.code, caught.value.hint) == ("L004", hint)
+
+
 @pytest.mark.parametrize(("text", "number"), [("007", "7"), ("-007", "-7"), ("+05", "5"), ("-00.5", "-0.5"), ("00", "0"), ("01e3", "1e3")])
 def test_a_number_with_a_leading_nought_may_be_written_as_the_hint_says(text: str, number: str) -> None:
     with pytest.raises(InputError, match="ambiguous") as caught:

@@ -1,0 +1,97 @@
+"""Digests of code: the same as long as a function says the same, and another where it or what it uses says something else."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from orchestra.agent.code import code_digest
+
+SOURCE = '''
+import math
+import beside
+from orchestra import tool
+
+RATE = 2
+NAMES = frozenset({"a", "b", "c"})
+
+def helper(number, more=1):
+    return number * RATE + more
+
+class Counter:
+    def count(self, items):
+        return len(items)
+
+@tool(effect="pure")
+def inner(number: int) -> int:
+    """A tool."""
+    return number + 10
+
+def outer(number: int) -> int:
+    """Says what it is."""
+    found = [helper(one) for one in range(number) if one in {1, 2, 3}]
+    return sum(found) + Counter().count(NAMES) + beside.other(3) + math.floor(1.5) + inner.function(1)
+'''
+BESIDE = "def other(number):\n    return number - 1\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "beside", raising=False)
+    return tmp_path
+
+
+def made(folder: Path, source: str = SOURCE, beside: str = BESIDE) -> str:
+    """The digest of `outer` in a module of this source."""
+    for name, text in (("beside", beside), ("main", source)):
+        module = ModuleType(name)
+        module.__file__ = str(folder / f"{name}.py")
+        sys.modules["beside" if name == "beside" else "main_of_code"] = module
+        exec(compile(text, module.__file__, "exec"), vars(module))
+    del sys.modules["main_of_code"]
+    return code_digest(module.outer)
+
+
+def test_what_says_the_same_has_the_same_digest(folder: Path) -> None:
+    before = made(folder)
+    assert before
+    assert made(folder) == before
+    assert made(folder, "# a comment\n\n" + SOURCE.replace("    return sum", "\n    # so\n    return sum")) == before
+    assert made(folder, SOURCE + "\ndef another():\n    return 3\n") == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("sum(found)", "2 * sum(found)"),
+        ("{1, 2, 3}", "{1, 2, 4}"),
+        ("number * RATE", "number + RATE"),
+        ("more=1", "more=2"),
+        ("RATE = 2", "RATE = 3"),
+        ('"c"}', '"d"}'),
+        ("len(items)", "len(items) + 1"),
+        ("number + 10", "number + 11"),
+    ],
+)
+def test_what_says_something_else_has_another(folder: Path, old: str, new: str) -> None:
+    assert old in SOURCE
+    assert made(folder, SOURCE.replace(old, new)) != made(folder)
+
+
+def test_a_module_beside_it_counts(folder: Path) -> None:
+    assert made(folder, beside=BESIDE.replace("- 1", "- 2")) != made(folder)
+
+
+def test_functions_that_call_each_other_and_what_is_no_python() -> None:
+    def ping(number: int) -> int:
+        return pong(number - 1) if number else 0
+
+    def pong(number: int) -> int:
+        return ping(number - 1) if number else 1
+
+    assert code_digest(ping) not in ("", code_digest(pong))
+    assert code_digest(len) == ""
