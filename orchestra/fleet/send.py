@@ -52,6 +52,10 @@ class Line:
     gate: Gate
     breaker: Breaker
     failures: int = 0
+    cause: str = ""
+    """Why it failed the last time."""
+    met: bool = False
+    """Whether it has ever answered."""
     busy_until: float = 0.0
     """Until when others are asked first, because it said that it has too much to do, or restarts."""
     _pause: float = 0.0
@@ -70,7 +74,7 @@ class Line:
 
     def answered(self) -> None:
         """It did what was asked."""
-        self.failures, self.busy_until, self._pause = 0, 0.0, 0.0
+        self.met, self.failures, self.busy_until, self._pause = True, 0, 0.0, 0.0
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -117,6 +121,8 @@ class Sender:
                 break
             await self._clock.sleep(pause)
             result, resends = await self._once(server, target, request, deadline, fresh, patience), resends + 1
+        if isinstance(result, Fault) and isinstance(target, Endpoint) and resends >= REFUSALS and not self.lines[server].met:
+            result = replace(result, retryable=False, hint="orchestra doctor looks whether it is there")  # nobody ever was
         return Sent(result, resends, self._clock.monotonic() - began)
 
     def pause(self, server: str, fault: Fault, resends: int) -> float | None:
@@ -142,7 +148,7 @@ class Sender:
     ) -> Answer | Fault:
         line = self.lines[server]
         if (pause := line.breaker.wait(self._clock.monotonic())) > 0:
-            reason = f"{server} failed {line.failures} times in a row and is left alone for {pause:.0f} s"
+            reason = f"{server} failed {line.failures} times in a row ({line.cause}) and is left alone for {pause:.0f} s"
             return Fault("F218", reason, "orchestra fleet status", seen=False, retry_after=pause, sent=request.body or b"")
         trial = line.breaker.state == "half-open"
         try:
@@ -205,7 +211,7 @@ class Sender:
             line.answered()
             line.breaker.good()
         elif result.code in ("F203", "F205", "F206", "F208", "F209", "F217") and not result.hurried:
-            line.failures += 1
+            line.failures, line.cause = line.failures + 1, result.reason
             line.breaker.bad(self._clock.monotonic(), trial=trial)
         else:
             line.breaker.nothing()

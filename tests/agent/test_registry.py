@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,22 @@ async def test_an_exception_of_the_tool_is_a_fault_of_the_call() -> None:
     with pytest.raises(ToolFault, match="broken raised ZeroDivisionError: no") as caught:
         await ToolFunction.of(broken, effect="pure").call({"n": 4})
     assert caught.value.code == "T003"
+    line = broken.__code__.co_firstlineno + 1
+    assert caught.value.reason.endswith(f" (test_registry.py:{line}, in broken)")
+
+
+async def test_an_exception_says_where_it_came_about_and_not_in_whose_library() -> None:
+    def counted(rows: dict[str, int]) -> int:
+        return rows["n"]
+
+    def total(text: str) -> int:
+        return counted(json.loads(text))
+
+    tool = ToolFunction.of(total, effect="pure")
+    for text, place in (("{}", "in counted)"), ("{", "in total)")):
+        with pytest.raises(ToolFault) as caught:
+            await tool.call({"text": text})
+        assert caught.value.reason.endswith(place)
 
 
 async def test_a_result_that_is_not_what_was_annotated_is_a_fault() -> None:
