@@ -31,6 +31,8 @@ may be negative."""
 PERCENTS: Final = frozenset({"portion", "discount", "surcharge"})
 """Those that take the second figure for so many percent: of the first, off it, or on top of it."""
 _DISTANCES: Final = frozenset({MEAN, DIFFERENCE, GAP})
+_YEAR: Final = 372
+"""Days of a year by which dates are put in order (`orchestra.values.measure`)."""
 _TOGETHER: Final = _DISTANCES | {SUM, "change", "share", "ratio"}
 """Ways whose figures are of one unit, and those of them to which it does not matter where counting begins."""
 WAYS: Final = (CELLS, TEXT, COUNT, MOST, LEAST, SUM, MEAN, *PAIRS, RANGE)
@@ -115,8 +117,7 @@ def agreeing(way: str, texts: Sequence[str], figures: Sequence[str], spelt: Spel
     None where they are no such figures: what the cells are put in order by is in another proportion, as with millions beside thousands, and
     with dates; or for differences and means, in other distances.
     """
-    known = measures(texts, spelt)
-    if way not in _TOGETHER or _agree(way, figures, known):
+    if way not in _TOGETHER or _agree(way, figures, known := measures(texts, spelt)):
         return list(figures)
     if not all(duration(" ".join(text.split())) for text in texts):
         return None
@@ -131,6 +132,8 @@ def _agree(way: str, figures: Sequence[str], known: Sequence[float | None]) -> b
     top, unit = max(pairs, key=lambda pair: abs(pair[1]))
     if all(abs(worth * unit - top * measure) <= abs(top * unit) / 10**9 for worth, measure in pairs):
         return True
+    if way in (DIFFERENCE, GAP) and all(worth in ((measure - 1) // _YEAR, (measure - 32) // _YEAR) for worth, measure in pairs):
+        return True  # years, of dates: the first days of a year are counted from its months, and some dates have no day
     return way in _DISTANCES and all(abs(worth - measure - top + unit) < Fraction(1, 10**6) for worth, measure in pairs)
 
 

@@ -85,7 +85,7 @@ async def run_batch(open_: Opener, chosen: Settings, job: Job) -> Summary:
             again = results.waiting.keys() | (results.failed if job.retry_failed else set())
             summary = Summary(len(ids), len(results.done) - len(again))
             try:
-                await _write_all(job, ids, results, summary, _Asking(view, step, results.waiting, again))
+                await _write_all(job, ids, results, summary, _Asking(view, step, again, results.waiting))
             except asyncio.CancelledError:
                 note(f"{summary}; to go on, give the same command again")
                 raise
@@ -116,18 +116,28 @@ def judged(orchestra: Orchestra, name: str, checks: tuple[str, ...] | None) -> S
 
 async def _write_all(job: Job, ids: Collection[str], results: Results, summary: Summary, ask: _Asking) -> None:
     """First the rows that are there already and come to something else now, then those that are not there."""
-    found: dict[str, RowResult] = {}
     with Meter(summary.rows, summary.earlier) as meter:
-        try:
-            async for result in _answers(job, ids, lambda row: row.id in ask.again, ask):
-                found[result.id] = result
-                _count(result, summary, meter)
-        finally:
-            if found:
-                results.replace(found)
+        if ask.again:
+            await _take_up(job, ids, results, summary, ask, meter)
         async for result in _answers(job, ids, lambda row: row.id not in results.done, ask):
             results.write(result)
             _count(result, summary, meter)
+
+
+async def _take_up(job: Job, ids: Collection[str], results: Results, summary: Summary, ask: _Asking, meter: Meter) -> None:
+    """A file whose folder cannot be written keeps what stands in it, and gets the rows that are not there all the same."""
+    found: dict[str, RowResult] = {}
+    try:
+        async for result in _answers(job, ids, lambda row: row.id in ask.again, ask):
+            if result != results.waiting.get(result.id):
+                found[result.id] = result
+            _count(result, summary, meter)
+    finally:
+        try:
+            if found:
+                results.replace(found)
+        except OrchestraError as error:
+            note(f"{len(found)} results are left as they were: {error.message}")
 
 
 async def _answers(
@@ -150,14 +160,14 @@ def _count(result: RowResult, summary: Summary, meter: Meter) -> None:
 class _Asking:
     """What a row comes to: a run of its own, or the run of it that waited for a person when its result was written."""
 
-    def __init__(self, view: Orchestra, step: Step[..., Any], waiting: Mapping[str, str], again: Collection[str]) -> None:
+    def __init__(self, view: Orchestra, step: Step[..., Any], again: Collection[str], waiting: Mapping[str, RowResult]) -> None:
         self._view, self._step, self._waiting = view, step, waiting
         self.again = again
         """The rows that have a result, and are asked for another."""
 
     async def __call__(self, row: Row) -> RowResult:
-        if (waiting := self._waiting.get(row.id)) is not None:
-            return await self._answered(row, waiting)
+        if (before := self._waiting.get(row.id)) is not None and before.waiting is not None:
+            return await self._answered(row, before.waiting)
         run = await self._view.start(self._step, **row.input)
         try:
             result = await run.pause()

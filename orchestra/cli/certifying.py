@@ -11,7 +11,7 @@ import typer
 from orchestra.cli.evaluating import AsJson, Concurrency, Evaluation, Fleet
 from orchestra.cli.failure import STATUS_CODES, Verb
 from orchestra.cli.opening import Opener, opener, settings
-from orchestra.cli.results import check_writable
+from orchestra.cli.results import check_replaceable
 from orchestra.cli.screen import console, note, print_json, say, table
 from orchestra.errors import InputError
 from orchestra.values.text import visible
@@ -209,7 +209,7 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
     else:
         checks = combination.checks
     bound, file = bonds(chosen, project.registry, asked.agent), asked.out or home(chosen, project.registry, asked.agent)
-    check_writable(file, "--out")
+    check_replaceable(file, "--out")
     recorded = Predictions.read(asked.predictions) if asked.predictions is not None else None
     unasked = items(test, [Case(question.expected, None) for question in test.questions], right)
     size, terms = len(certifying.checked(unasked)), asked.terms

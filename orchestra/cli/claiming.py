@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestra.cli.opening import Opener
-from orchestra.cli.results import check_writable
+from orchestra.cli.results import check_replaceable
 from orchestra.cli.screen import json_line, note, print_json, say
 from orchestra.errors import InputError
 from orchestra.values.text import visible
@@ -67,7 +67,7 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
         return Made(None)
     bound, theirs = bonds(chosen, project.registry, asked.agent), bonds(chosen, project.registry, judge)
     file = asked.out or home(chosen, project.registry, asked.agent).with_name(FILE)
-    check_writable(file, "--out")
+    check_replaceable(file, "--out")
     count, parts = len(rows.rows), sum(len(row.parts) for row in rows.rows)
     if not asked.quiet:
         say(visible(f"{asked.agent} on {rows.name}: {count:,} answers of {parts:,} parts, scored by {check}\n"))

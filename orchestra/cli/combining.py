@@ -16,7 +16,7 @@ from orchestra.app import Orchestra
 from orchestra.cli import comparison
 from orchestra.cli.opening import Opener
 from orchestra.cli.progress import Meter, Waiting
-from orchestra.cli.results import check_writable
+from orchestra.cli.results import check_replaceable
 from orchestra.cli.screen import console, note, print_json, say, table
 from orchestra.config import Settings
 from orchestra.errors import InputError
@@ -70,7 +70,7 @@ async def combined(open_: Opener, chosen: Settings, asked: Asked) -> Made:
     project = Project.load(chosen)
     card = project.registry.card(asked.agent)
     file = asked.out or certificates.home(chosen, project.registry, asked.agent, FILE)
-    check_writable(file, "--out")
+    check_replaceable(file, "--out")
     wanted = comparison.Asked(
         asked.agent, asked.data, "test", None, None, False, asked.rows, asked.seed, False, evaluation=asked.evaluation
     )

@@ -22,6 +22,13 @@ def check_writable(target: Path, option: str, *, folder: bool = False) -> None:
     raise _fault(target, reason, option)
 
 
+def check_replaceable(target: Path, option: str) -> None:
+    """The same for a file that another one is put in the place of: its folder decides. Raises `OrchestraError` C023."""
+    if target.is_dir():
+        raise _fault(target, "it is a folder", option)
+    check_writable(target.parent, option, folder=True)
+
+
 @contextlib.contextmanager
 def writing(target: Path, option: str) -> Iterator[None]:
     """What is done in here writes `target`, whose folder is made. Raises `OrchestraError` C023 where it fails."""

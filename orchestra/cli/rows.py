@@ -81,7 +81,7 @@ def lasting(path: Path) -> Iterator[Path]:
     Raises `InputError` C014 for a pipe that cannot be read to its end, or kept.
     """
     under_dev = path.parts[:2] == ("/", "dev")  # some systems go on reading /dev/stdin where they stopped, whatever stands behind it
-    if path.is_dir() or not path.exists() or (path.is_file() and not under_dev):
+    if os.path.isdir(path) or not os.path.exists(path) or (os.path.isfile(path) and not under_dev):  # these never raise
         yield path
         return
     with TemporaryDirectory(prefix="orchestra-") as folder:
@@ -186,8 +186,8 @@ class Results:
     def __init__(self, path: Path, ids: Collection[str]) -> None:
         self.path = path
         self.done: set[str] = set()
-        self.waiting: dict[str, str] = {}
-        """Of the rows that are done, the runs of those that waited for a person when they were written."""
+        self.waiting: dict[str, RowResult] = {}
+        """Of the rows that are done, those whose runs waited for a person when they were written."""
         self.failed: set[str] = set()
         """Of the rows that are done, those that failed."""
         self._ids = ids
@@ -209,10 +209,12 @@ class Results:
         """Holds the file, and only then looks at what stands in it: the last line may be one that another batch is writing."""
         try:
             _hold(self._file.fileno())
+            held = os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())  # else another batch has put a new one in its place
         except OSError as error:
-            if error.errno not in NO_LOCKS:
-                hint = "wait until it has ended, or name another file with --output"
-                raise OrchestraError("C023", f"another batch writes {self.path} at this moment", hint=hint) from error
+            held = error.errno in NO_LOCKS
+        if not held:
+            hint = "wait until it has ended, or name another file with --output"
+            raise OrchestraError("C023", f"another batch writes {self.path} at this moment", hint=hint)
         end = self._take_up()
         try:
             self.repaired = self._file.seek(0, os.SEEK_END) > end
@@ -237,7 +239,7 @@ class Results:
     def _take(self, result: RowResult) -> None:
         self.done.add(result.id)
         if result.waiting is not None:
-            self.waiting[result.id] = result.waiting
+            self.waiting[result.id] = result
         elif result.failed:
             self.failed.add(result.id)
 
@@ -263,23 +265,28 @@ class Results:
             raise _unwritable(self.path, error) from error
 
     def replace(self, results: Mapping[str, RowResult]) -> None:
-        """Puts results in the places of those of the same rows, all at once: whoever is cut off before the end has the old file."""
+        """Puts results in the places of those of the same rows, all at once: whoever is cut off before the end has the old file.
+
+        Raises `OrchestraError` C023 where the file's folder does not let it be put there; it is as it was then.
+        """
         path = self.path.resolve()
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with partial.open("w+b") as file:
+            with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "w+b") as file:
                 self._file.seek(0)
                 for raw in self._file:
                     result = results.get(_decode(raw).id)
                     file.write(raw if result is None else _encode(result) + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
+            shutil.copymode(path, partial)
             fresh = partial.open("a+b")
             with suppress(OSError):  # where there are no locks the first one was not had either
                 _hold(fresh.fileno())
             partial.replace(path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
             raise _unwritable(self.path, error) from error
         self._file.close()
         self._file = fresh

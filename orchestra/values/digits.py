@@ -36,8 +36,9 @@ _SIGNED = re.compile(rf"(?:[\s(]|{CURRENCY})*[{MINUS}](?:\s|{CURRENCY})*")
 _OPENED = re.compile(rf"(?:[\s%)]|{CURRENCY})*\((?:\s|{CURRENCY})*")
 """What stands before a number that is less than nothing: a minus, or a bracket,"""
 _CLOSED = re.compile(
-    rf"(?:(?:mm|[kKmMbB])(?!\w))?(?:[\s%‰)]|{CURRENCY}|[*†‡§¹²³]|(?:{SCALE}|p\.?p\.?|ppts?|bps?|pts|pct|per ?cent"
-    r"|(?:percentage |basis )?points|°[CF]?|kg|km|cm|[MGk]Wh?|[gtml])(?!\w))*",
+    rf"(?:(?:mm|[kKmMbB])(?!\w))?(?:[\s%‰)#.,;*†‡§¹²³]|{CURRENCY}|\[\w{{1,3}}\]|\([a-z]\)"
+    rf"|(?:per \w+|{SCALE}|p\.?p\.?|ppts?|bps?|pts|pct|per ?cent"
+    r"|(?:percentage |basis )?points|°[CF]?|kg|[MGk]Wh?|(?:[gtlx×]|[ck]?m)[²³]?)(?!\w))*+",
     re.IGNORECASE,
 )
 """and behind it nothing but such: its unit, its scale and the mark of a note."""

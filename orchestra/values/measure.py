@@ -51,7 +51,7 @@ _DATES = tuple(
         rf"{_MONTH}(?:[-–/]| ?['’])(?P<year>\d{{4}}|\d\d)",
         rf"(?P<day>\d{{1,2}})[-–/]{_MONTH}(?:[-–/](?P<year>\d{{4}}|\d\d))?",
         r"(?P<year>\d{4})(?P<mark>[-/.])(?P<number>\d{1,2})(?P=mark)(?P<day>\d{1,2})",
-        r"(?P<number>0?[1-9]|1[0-2])/(?P<year>\d{4})",
+        r"(?P<number>0?[1-9]|1[0-2])/(?P<year>(?:19|20)\d\d)",  # `7/1234` is a share
         rf"(?:q(?P<quarter>[1-4])|h(?P<half>[12])),? {_YEAR}",
         rf"(?:(?P<quarter>[1-4])q|(?P<half>[12])h),? ?{_YEAR}",
         rf"{_YEAR}[ -]?(?:q(?P<quarter>[1-4])|h(?P<half>[12]))",

@@ -90,6 +90,10 @@ def test_a_time_of_the_day_is_its_minutes(text: str, found: str) -> None:
         ("product", ["2 hrs", "$1.5M"], 3),
         ("sum", ["(1,234)", "$500", "n/a 7", "0"], -727),
         ("change", ["12%", "10%"], 20),
+        ("difference", ["Dec 2019", "Jan 2015"], 4),
+        ("gap", ["2019-12-31", "2015-01-01"], 4),
+        ("difference", ["Mar-15", "Mar-19"], None),
+        ("sum", ["7/1234", "12/1234"], 19),
     ],
 )
 def test_figures_are_computed_with_where_they_are_of_one_unit(way: str, texts: list[str], value: Fraction | None) -> None:

@@ -332,7 +332,28 @@ def test_a_limit_is_what_is_meant(column: list[str], limit: str, bound: str, hea
     assert held(column, limit, bound, head) == wanted
 
 
-@pytest.mark.parametrize("text", ["-₹5", "USD -5", "-US$5", "(₹5)", "(5)*", "(5)pp", "(5) bps", "(5)", "- 5", "$(5", "(R$ 5)"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-₹5",
+        "USD -5",
+        "-US$5",
+        "(₹5)",
+        "(5)*",
+        "(5)pp",
+        "(5) bps",
+        "(5)",
+        "- 5",
+        "$(5",
+        "(R$ 5)",
+        "(5)x",
+        "(5) [1]",
+        "(5)(a)",
+        "(5) m²",
+        "(5).",
+        "($5) per share",
+    ],
+)
 def test_what_accounts_write_below_nothing_is_measured_so(text: str) -> None:
     assert measures([text, "7"]) == [-5, 7]
     assert within([text, "7"], "0", "below") == [True, False]
