@@ -24,6 +24,7 @@ from orchestra.agent.card_file import (
     check_evidence,
     check_grammar,
     check_kit,
+    check_lengths,
     check_members,
     check_names,
     check_schema,
@@ -102,6 +103,7 @@ class Card(CardFile):
         check_computed(file, input, output, place)
         check_calls(file, input, output, place)
         check_grammar(file, input, output, place)
+        check_lengths(file, output, place)
         check_kit(file, input, place)
         check_members(file, place)
         return cls._made(file, input, output, prompt)
@@ -393,6 +395,7 @@ def _types(file: CardFile, models: Mapping[str, Schema] | None, marked: Marked) 
     check_computed(file, inputs, outputs, at("computed"))
     check_calls(file, inputs, outputs, at("calls"))
     check_grammar(file, inputs, outputs, at("grammar"))
+    check_lengths(file, outputs, at("max_output"))
     check_kit(file, inputs, at("tools" if file.tools else "agents" if file.agents else "limits"))
     check_members(file, at("members"))
     return inputs, outputs

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from orchestra.agent import calls, kit
 from orchestra.agent.computed import Form, Rule, of_problems
+from orchestra.agent.grammar import decodable, free_text, least_text, wanted_output
 from orchestra.agent.table_ways import FIELDS
 from orchestra.agent.template import CONSTANTS
 from orchestra.agent.types import is_plain_text
@@ -197,6 +198,18 @@ def check_grammar(file: CardFile, inputs: Schema, outputs: Schema, place: Place 
         raise InputError("A017", f"grammar: there is no input {file.grammar!r} that is a text", place=place, hint=hint)
     if not is_plain_text(outputs):
         raise InputError("A017", f"grammar: the output is {show(outputs)}, and a grammar makes a text", place=place, hint="output: str")
+
+
+def check_lengths(file: CardFile, outputs: Schema, place: Place | None) -> None:
+    """Refuses texts that must be longer than `max_output` lets them be (A002)."""
+    form = Form.of(outputs, file.computed)
+    written = form.spelt
+    if file.kind != "model" or form.alone or is_plain_text(written):
+        return
+    length = least_text(decodable(written))
+    if length > (most := free_text(written, file.max_output)):
+        reason = f"a text of at least {length:,} characters does not fit into max_output: {file.max_output}, which leaves it {most:,}"
+        raise InputError("A002", reason, place=place, hint=f"max_output: {wanted_output(written, length)}")
 
 
 def check_kit(file: CardFile, inputs: Schema, place: Place | None) -> None:

@@ -167,7 +167,7 @@ class Form:
     def _start(self, text: str) -> int:
         """Where in a model's text the chosen field's value begins."""
         if self.alone:
-            return len(text) - len(text.lstrip())
+            return 0 if text in self.choices else len(text) - len(text.lstrip())
         found = re.search(rf'"{re.escape(self.chosen)}"\s*:\s*"', text)
         return len(text) if found is None else found.end()
 

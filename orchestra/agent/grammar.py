@@ -25,6 +25,13 @@ with it and did not without."""
 MAX_EVIDENCE = 60_000
 """Characters of evidence that are compiled at most (40 ms); beyond it the caller falls back to the schema, and the check decides."""
 
+CHARACTERS_A_TOKEN = 3
+"""A cautious count for English prose, to bound free text so that its JSON can be closed within `max_output`."""
+JSON_TOKENS_A_FIELD = 8
+"""Tokens of a field's name, its quotes and its comma."""
+LEAST = 32
+"""Characters that a free text may always have."""
+
 FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
 """Formats of texts that llguidance decodes; it refuses a schema with any other."""
 _LITERAL = frozenset({"enum", "const", "required", "default", "examples"})
@@ -206,9 +213,39 @@ def _references(schema: Any) -> set[str]:
     return set()
 
 
+def free_text(schema: Mapping[str, Any], max_output: int) -> int:
+    """Characters that one text may have, so that all of them fit into `max_output` tokens together with the JSON around them."""
+    fields = max(1, len(schema.get("properties", {})))
+    return max(LEAST, (max_output - JSON_TOKENS_A_FIELD * fields) * CHARACTERS_A_TOKEN // fields)
+
+
+def wanted_output(schema: Mapping[str, Any], length: int) -> int:
+    """The least `max_output` with which one text may have this many characters."""
+    fields = max(1, len(schema.get("properties", {})))
+    return -(-length * fields // CHARACTERS_A_TOKEN) + JSON_TOKENS_A_FIELD * fields
+
+
+def least_text(schema: Any) -> int:
+    """The most characters that a free text of a schema must have: none may be bounded by fewer."""
+    found = 0
+
+    def seen(part: Any) -> Any:
+        nonlocal found
+        if _is_free(part):
+            found = max(found, int(part.get("minLength", 0)))
+        return _inside(part, seen)
+
+    seen(schema)
+    return found
+
+
+def _is_free(schema: Any) -> bool:
+    return isinstance(schema, dict) and schema.get("type") == "string" and not schema.keys() & _NARROWED
+
+
 def bounded(schema: Any, limit: int) -> Any:
     """A schema whose free texts have at most `limit` characters, so that a model that runs on is stopped within its JSON."""
-    if isinstance(schema, dict) and schema.get("type") == "string" and not schema.keys() & _NARROWED:
+    if _is_free(schema):
         return {**schema, "maxLength": limit}
     return _inside(schema, lambda part: bounded(part, limit))
 

@@ -91,13 +91,14 @@ class Reader:
         elif finish == "length" and (alone or not self._plain):
             reason = f"{card.name} was cut off after max_output tokens, in {_shown(text)}"
             return Unreadable("M003", reason, f"raise max_output ({card.max_output}) of the card, or ask for less")
-        stripped = text.strip()
-        if not stripped:
+        choices = self._form.choices if alone else ()
+        said = text if text in choices else text.strip()
+        if not said and said not in choices:
             return Unreadable("M004", f"{card.name} wrote nothing", "try another sampling, or a larger model")
         if len(text) * 4 > MAX_BYTES and len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
             return Unreadable("M001", f"{card.name} wrote more than 1 MiB", "lower max_output")
         if self._plain or alone:
-            value: Any = stripped
+            value: Any = said
         else:
             try:
                 value = parse_untrusted(text)

@@ -15,7 +15,7 @@ from orchestra.agent import calls, template
 from orchestra.agent.card import Card
 from orchestra.agent.card_file import Sampling
 from orchestra.agent.computed import ASKED
-from orchestra.agent.grammar import NoQuote, bounded, decodable, evidence_grammar
+from orchestra.agent.grammar import NoQuote, bounded, decodable, evidence_grammar, free_text
 from orchestra.agent.template import Role
 from orchestra.agent.types import is_plain_text
 from orchestra.doors import Source
@@ -27,10 +27,6 @@ from orchestra.values.types import Schema
 Constraining: TypeAlias = Literal["evidence", "schema", "none"]
 """How hard an output is held: quotes over this call's evidence, its type alone, or not at all."""
 
-CHARACTERS_A_TOKEN = 3
-"""A cautious count for English prose, to bound free text so that its JSON can be closed within `max_output`."""
-JSON_TOKENS_A_FIELD = 8
-"""Tokens of a field's name, its quotes and its comma."""
 FEEDBACK = "feedback"
 
 
@@ -87,6 +83,7 @@ class Script:
         self._written = form.spelt
         self.one_token = form.one_token
         """Whether a text under `choice` may be cut after its first token."""
+        self._free_text = free_text(self._written, card.max_output)
         self._plain = bool(form.alone) or is_plain_text(self._written)
         self._quotes = not self._plain and mentions(self._written, QUOTE)
         self._decodable = None if self._plain else decodable(self._written)
@@ -138,12 +135,6 @@ class Script:
                 pass
         return Constraint("json", bounded(decodable(written), self._free_text)) if self.card.calls else self._by_type
 
-    @property
-    def _free_text(self) -> int:
-        """Characters that one text may have, so that all of them fit into `max_output` together with the JSON around them."""
-        fields = max(1, len(self._written.get("properties", {})))
-        return max(32, (self.card.max_output - JSON_TOKENS_A_FIELD * fields) * CHARACTERS_A_TOKEN // fields)
-
 
 def render(
     card: Card,
@@ -192,8 +183,15 @@ def _of_text(schema: Schema) -> Constraint | None:
     if choices := schema.get("enum"):
         return Constraint("choice", list(choices))
     if pattern := schema.get("pattern"):
-        return Constraint("regex", str(pattern).removeprefix("^").removesuffix("$"))
+        return Constraint("regex", _unanchored(str(pattern)))
     return None
+
+
+def _unanchored(pattern: str) -> str:
+    """A pattern without the signs for the beginning and the end of a text; a `$` that is escaped is none of them."""
+    whole = pattern.removeprefix("^")
+    body = whole.removesuffix("$")
+    return whole if (len(body) - len(body.rstrip("\\"))) % 2 else body
 
 
 def _fenced(value: Any, names: Sequence[str]) -> Any:

@@ -82,12 +82,13 @@ def test_the_digest_changes_with_whatever_the_card_says(tmp_path: Path, change: 
         ("context: str}", "not: str}", "A002", 3, 29, "call it not_: in a prompt not is a word of templates"),
         ("context: str}", "other: {type: str, default: 3}}", "A002", 3, 31, "a default is a value of the input's type"),
         ("context: str}", "context: {type: strr, default: ''}}", "L040", 3, 40, "did you mean 'str'?"),
+        ("answer: str | null", "answer: Long", "A002", 6, 13, "max_output: 134"),
         ("context: str}", "context: 3}", "A002", 3, 33, ""),
         ("context: str}", "context: {type: str, default: ''}}", "A002", 3, 33, "context: str"),
     ],
 )
 def test_a_fault_is_shown_where_it_stands(tmp_path: Path, old: str, new: str, code: str, line: int, column: int, hint: str) -> None:
-    error = refused(folder(tmp_path, GOOD.replace(old, new)))
+    error = refused(folder(tmp_path, GOOD.replace(old, new) + "types: {Long: {type: string, minLength: 177}}\n" * ("Long" in new)))
     assert error.place is not None
     assert (error.code, error.place.line, error.place.column) == (code, line, column), str(error)
     if hint:
@@ -270,6 +271,15 @@ def test_a_type_that_refers_to_itself_is_the_same_alone_and_within_another(tmp_p
         found = Validator(Card.load(folder(tmp_path, card)).output_schema)
         assert found.check(wrap({"kids": [{"kids": [{}]}]})) is None
         assert found.check(wrap({"kids": [wrap({"kids": [{"other": 1}]})]})) is not None
+
+
+def test_the_hint_says_with_how_many_tokens_a_long_text_fits(tmp_path: Path) -> None:
+    long = GOOD.replace("answer: str | null", "answer: 'list[Long] | null'") + "types: {Long: {type: string, minLength: 177}}\n"
+    card = Card.load(folder(tmp_path, long.replace("max_output: 99", "max_output: 134")))
+    constraint = render(card, {"question": "Who?", "context": ""}, constraint="schema").constraint
+    assert constraint is not None
+    assert constraint.value["properties"]["answer"]["anyOf"][0]["items"] == {"type": "string", "minLength": 177, "maxLength": 177}
+    assert refused(folder(tmp_path, long.replace("max_output: 99", "max_output: 133"))).code == "A002"
 
 
 def test_a_card_declared_in_python_is_a_card() -> None:

@@ -84,6 +84,28 @@ def test_a_sum_is_done_by_code() -> None:
     assert value(Reader(SUM).parse("1 / 3"))["answer"] == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "sent"),
+    [("^[0-9+]+$", "[0-9+]+"), (r"^[0-9+]+ \$", r"[0-9+]+ \$"), (r"[0-9+]+\\$", r"[0-9+]+\\"), (r"^[0-9+]+\\\$", r"[0-9+]+\\\$")],
+)
+def test_a_pattern_loses_the_sign_for_its_end_and_no_dollar(pattern: str, sent: str) -> None:
+    made = card(record(expression={**TEXT, "pattern": pattern}, answer=MAYBE), answer={"value": "expression"})
+    assert render(made, {"claim": "x"}).constraint == Constraint("regex", sent)
+
+
+def test_a_choice_with_spaces_around_it_is_taken_as_it_is() -> None:
+    spaced = card(record(label={**LABEL, "enum": [" a", "b ", "c"]}, p=MAYBE), p={"probability": " a"})
+    for text, label in ((" a", " a"), ("b ", "b "), (" c\n", "c"), ("c", "c")):
+        assert value(Reader(spaced).parse(text)) == {"label": label, "p": None}
+    word = Word(" a", ((" a", math.log(0.75)), ("c", math.log(0.25))))
+    assert value(Reader(spaced).parse(" a", tokens=[word]))["p"] == pytest.approx(0.75)
+
+
+def test_nothing_is_an_answer_where_it_is_a_choice() -> None:
+    either = card(record(label={**LABEL, "enum": ["", "b"]}, p=MAYBE), p={"probability": "b"})
+    assert value(Reader(either).parse("")) == {"label": "", "p": None}
+
+
 @pytest.mark.parametrize("text", ["1 / 0", "7 +", "9" * 400 + "*" + "9" * 400, "9" * 20 + "*" + "9" * 21])
 def test_what_is_no_sum_has_no_value(text: str) -> None:
     assert value(Reader(SUM).parse(text))["answer"] is None
