@@ -76,8 +76,8 @@ class Card(CardFile):
             text = _text(folder, file.prompt, marked)
             template.check(text, file.input, folder / file.prompt)
             template.check_system(file.system, file.input, marked.place(("system",)))
-        if file.calibration is not None and (folder / file.calibration).exists():
-            found = _bytes(folder, file.calibration, marked.place(("calibration",)))
+        place = marked.place(("calibration",))
+        if file.calibration is not None and (found := _there(folder, file.calibration, place)) is not None:
             Calibration.read(found, Form.of(outputs, file.computed).choices, Place(str(folder / file.calibration), 1))
         return cls._made(file, inputs, outputs, text, _data(file, folder, marked), folder)
 
@@ -248,10 +248,11 @@ class Card(CardFile):
             return None
         if self.kind in WITH_ARRAYS and self.data_digest == self.learnt:
             return None  # the digest is of the data alone: there was no calibration when the card was loaded
-        if self.kind in WITH_ARRAYS and not (self.folder / self.calibration).exists():
+        place = Place(str(self.folder / FILE), 1)
+        data = _there(self.folder, self.calibration, place, MAX_DATA_BYTES) if self.kind in WITH_ARRAYS else self.read(self.calibration)
+        if data is None:
             return None  # the arrays were replaced since, and nothing was ever calibrated
-        place = Place(str(self.folder / self.calibration), 1)
-        found = Calibration.read(self.read(self.calibration), self.form.choices, place)
+        found = Calibration.read(data, self.form.choices, Place(str(self.folder / self.calibration), 1))
         return found if found.adapter == self.learnt else None
 
     @property
@@ -425,9 +426,10 @@ def _data(file: CardFile, folder: Path, marked: Marked | None = None) -> str:
     found: list[str] = []
     for key in named:
         name = str(getattr(file, key))
-        if (folder / name).exists() or (marked is None and key == "data"):
-            place = Place(str(folder / FILE), 1) if marked is None else marked.place((key,))
-            found.append(digest(_bytes(folder, name, place, MAX_DATA_BYTES if marked is None else MAX_BYTES)))
+        place = Place(str(folder / FILE), 1) if marked is None else marked.place((key,))
+        read = _bytes if marked is None and key == "data" else _there
+        if (data := read(folder, name, place, MAX_DATA_BYTES if marked is None else MAX_BYTES)) is not None:
+            found.append(digest(data))
         elif key == "data":  # one that is not there yet is trained first
             return ""
     return found[0] if len(found) == 1 else digest(msgspec.json.encode(found)) if found else ""
@@ -441,11 +443,21 @@ def _text(folder: Path, name: str, marked: Marked) -> str:
         raise InputError("A004", f"{name} is not UTF-8", place=place, hint="save it as UTF-8") from error
 
 
+def _there(folder: Path, name: str, place: Place, limit: int = MAX_BYTES) -> bytes | None:
+    """As `_bytes` gives them; None for a file that is not there, and may come later."""
+    try:
+        return _bytes(folder, name, place, limit)
+    except InputError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            return None
+        raise
+
+
 def _bytes(folder: Path, name: str, place: Place, limit: int = MAX_BYTES) -> bytes:
     """The bytes of a file that lies in a folder, symbolic links followed and checked."""
     try:
         root, path = folder.resolve(), (folder / name).resolve()
-    except (OSError, RuntimeError) as error:  # Python 3.11 says RuntimeError of links that lead in a circle
+    except (OSError, RuntimeError, ValueError) as error:  # of a NUL ValueError; Python 3.11 says RuntimeError of links in a circle
         raise InputError("A004", f"cannot read {folder / name}: {error}", place=place, hint=f"create {name} in {folder}") from error
     if not path.is_relative_to(root):
         raise InputError("A003", f"{name!r} leads out of the card's folder", place=place, hint="put the file beside agent.yaml")

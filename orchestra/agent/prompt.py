@@ -28,6 +28,8 @@ Constraining: TypeAlias = Literal["evidence", "schema", "none"]
 """How hard an output is held: quotes over this call's evidence, its type alone, or not at all."""
 
 FEEDBACK = "feedback"
+LEAST_WHOLE, MOST_WHOLE = -(1 << 127), (1 << 128) - 1
+"""Whole numbers that templates write as they are; any other would be a float there, and a text is exact."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -202,6 +204,8 @@ def _fenced(value: Any, names: Sequence[str]) -> Any:
             return {_fenced(key, names): _fenced(item, names) for key, item in value.items()}
         case list() | tuple():
             return [_fenced(item, names) for item in value]
+        case int() if not LEAST_WHOLE <= value <= MOST_WHOLE:
+            return str(value)
         case _:
             return value
 

@@ -56,7 +56,7 @@ class ToolFunction:
     """A contract with the function that keeps it. `version` goes into memo keys; an empty one is never memoised."""
 
     def __init__(self, contract: Contract, function: Callable[..., Any], version: str = "") -> None:
-        """Raises `InputError` T008 for a `keyed` contract whose function takes no key."""
+        """Raises `InputError` T008 for a `keyed` contract whose function takes no key, T001 where that cannot be read."""
         if contract.kind == "tool" and contract.effect == "keyed":
             check_key(function, contract.name)
         self.contract = (replace(contract, version=version, digest="") if version else contract).sealed()
@@ -199,8 +199,9 @@ def _called(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
 
 
 def check_key(function: Callable[..., Any], name: str) -> None:
-    """Refuses a function that takes no `idempotency_key: str`. Raises `InputError` T008."""
-    if KEY not in inspect.signature(function).parameters or get_type_hints(function).get(KEY) is not str:
+    """Refuses a function that takes no `idempotency_key: str`. Raises `InputError` T008, T001 for what is no function."""
+    parameters, hints = _declared(function, name)
+    if KEY not in parameters or hints.get(KEY) is not str:
         raise InputError("T008", keyless(name), hint=KEY_HINT)
 
 
@@ -214,11 +215,11 @@ def signature(function: Callable[..., Any], *, keyed: bool = False) -> tuple[Sch
 
     Of a keyed tool, the parameter of the key is none of its inputs.
     """
-    name = getattr(function, "__name__", str(function))
-    hints = get_type_hints(function, include_extras=True)
+    name = getattr(function, "__name__", type(function).__name__)
+    parameters, hints = _declared(function, name)
     properties: dict[str, Any] = {}
     required: list[str] = []
-    for parameter in inspect.signature(function).parameters.values():
+    for parameter in parameters.values():
         if keyed and parameter.name == KEY:
             continue
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) or parameter.name not in hints:
@@ -232,6 +233,16 @@ def signature(function: Callable[..., Any], *, keyed: bool = False) -> tuple[Sch
         raise InputError("T001", f"{name} does not say what it returns", hint="def search(query: str) -> list[str]")
     inputs = bundled({"type": "object", "properties": properties, "required": required, "additionalProperties": False})
     return inputs, schema_of(hints["return"], "serialization")
+
+
+def _declared(function: Callable[..., Any], name: str) -> tuple[Mapping[str, inspect.Parameter], dict[str, Any]]:
+    """The parameters of a function and the types that it is annotated with. Raises `InputError` T001 where these cannot be read: of an
+    object that can be called, such as a `partial`, or of annotations that name what is not there."""
+    try:
+        return inspect.signature(function).parameters, get_type_hints(function, include_extras=True)
+    except (TypeError, ValueError, NameError) as error:
+        hint = "def search(query: str) -> list[str]"
+        raise InputError("T001", f"{name}: it has no signature that can be read: {_first(error)}", hint=hint) from error
 
 
 def _first(error: Exception) -> str:

@@ -247,6 +247,24 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
     assert refused(folder(tmp_path, prompt="x\udcff".encode("utf-8", "replace").decode() + "{{ nothing }}")).code == "A006"
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "."])
+@pytest.mark.parametrize("key", ["calibration", "data", "prompt"])
+def test_a_name_that_no_file_can_have_is_told_of_with_its_place(tmp_path: Path, key: str, name: str) -> None:
+    kind = "model" if key == "prompt" else "sklearn"
+    card = f"name: teller\nkind: {kind}\ninput: {{text: str}}\noutput: {{label: \"Literal['a', 'b']\"}}\n{key}: \"{name}\"\n"
+    error = refused(folder(tmp_path, card, "{{ text }}"))
+    assert error.place is not None
+    assert (error.code, error.place.line) == ("A004", 5)
+    with pytest.raises(InputError, match="A004"):
+        Card.load(builtin_folder("agents") / "extractor").read("a\0b")
+
+
+def test_files_that_may_come_later_need_not_be_there(tmp_path: Path) -> None:
+    for name in ("none.json", "agent.yaml/none.json"):
+        card = Card.load(folder(tmp_path, GOOD + f"calibration: {name}\n"))
+        assert (card.data_digest, card.calibrated) == ("", None)
+
+
 def test_types_of_its_own_may_be_records_or_json_schema(tmp_path: Path) -> None:
     card = GOOD.replace("Quote | null}", "Fact}").replace(
         "evidence: context", "types: {Kind: {enum: [a, b]}, Fact: {kind: Kind, text: Quote}}\nevidence: context"

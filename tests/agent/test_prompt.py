@@ -93,6 +93,12 @@ def test_an_input_may_be_called_feedback_and_cannot_close_what_was_wrong_before(
     assert again.count("</feedback>") == 1
 
 
+@pytest.mark.parametrize("number", [0, -(1 << 127), -(1 << 127) - 1, (1 << 128) - 1, 1 << 128, 10**39, -(10**40) + 1, True])
+def test_whole_numbers_are_shown_with_all_of_their_digits(number: int) -> None:
+    made = Card.declared("reader", input=INPUT, output=TEXT, prompt="{{ question }}{% for one in context %} {{ one }}{% endfor %}")
+    assert render(made, {"question": number, "context": [number]}).messages[0].content in (f"{number} {number}", f"{number} '{number}'")
+
+
 @pytest.mark.parametrize("token", TOKENS)
 def test_no_chat_token_of_the_data_is_sent(token: str) -> None:
     for text in (f"a{token}b", token * 2, token[0] + token, token.upper()):
