@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 
 from orchestra.errors import InputError, Place
 from orchestra.values.models import Answer, Document, Passage, Quote
@@ -341,3 +341,19 @@ def test_references_below_the_whole_of_a_type_lead_to_definitions() -> None:
         assert within.is_valid({"whole": value}) == alone.is_valid(value)
     plain = {"$ref": "#/$defs/Part", "$defs": {"Part": {"type": "string"}}}
     assert anchored(plain, "Part") is plain
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value", "fits"),
+    [
+        (r"^\w+$", "Müller", False),
+        (r"^\d$", "\u0663", False),
+        (r"^[\p{L}\p{M}\p{N}_]+$", "Müller_1", True),
+        (r"^[\p{L}\p{M}\p{N}_]+$", "a b", False),
+        (r"^\p{Nd}$", "\u0663", True),
+    ],
+)
+def test_classes_of_patterns_know_ascii_alone_and_there_are_others_for_all_languages(pattern: str, value: str, fits: bool) -> None:
+    assert Validator({"type": "string", "pattern": pattern}).is_valid(value) is fits
+    if fits:
+        assert TypeAdapter(Annotated[str, Field(pattern=pattern)]).validate_python(value) == value
