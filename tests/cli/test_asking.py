@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -214,13 +215,17 @@ def test_a_batch_that_is_given_again_takes_up_what_persons_answered(shell: Shell
     for value in ("yes", "3"):
         shell("runs", "answer", waiting[1], value)
     shell("runs", "answer", waiting[2], "no", "--later")
+    Path("out.jsonl").chmod(0o600)
     summary, rows = batch(shell)
     assert (summary["earlier"], summary["done"], summary["waiting"]) == (0, 1, 2)
+    assert stat.S_IMODE(Path("out.jsonl").stat().st_mode) == 0o600
     assert [row["id"] for row in rows] == ["Rome", "Oslo", "Bari"]
     assert (rows[1]["output"], rows[1]["waiting"], rows[1]["error"]) == ({"sure": "yes", "nights": 3}, None, None)
     assert [rows[0]["waiting"], rows[2]["waiting"]] == [waiting[0], waiting[2]]
     assert "nights waits" in rows[2]["error"]["message"]
+    before = Path("out.jsonl").stat().st_ino
     assert batch(shell)[0]["earlier"] == 1
+    assert Path("out.jsonl").stat().st_ino == before, "where all is as it was nothing is written"
     assert len(shell("runs", "list", "--json").json) == 3
 
 
