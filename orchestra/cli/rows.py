@@ -6,7 +6,6 @@ import errno
 import gzip
 import os
 import shutil
-import sys
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,24 +19,9 @@ import msgspec
 
 from orchestra.errors import InputError, InputErrors, OrchestraError, Place
 from orchestra.events import NOTHING, Usage
+from orchestra.locks import hold
 from orchestra.values.json import MAX_BYTES, NotStrictJSON, parse_untrusted
 from orchestra.values.outcome import Evidence
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _hold(descriptor: int) -> None:
-        """Raises `OSError` where the file is somebody else's. Windows locks bytes: one far behind the end."""
-        os.lseek(descriptor, 1 << 30, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _hold(descriptor: int) -> None:
-        """Raises `OSError` where the file is somebody else's; closing it lets go."""
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 """What file systems say that have no locks."""
@@ -208,7 +192,7 @@ class Results:
     def _begin(self) -> None:
         """Holds the file, and only then looks at what stands in it: the last line may be one that another batch is writing."""
         try:
-            _hold(self._file.fileno())
+            hold(self._file.fileno())
             held = os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())  # else another batch has put a new one in its place
         except OSError as error:
             held = error.errno in NO_LOCKS
@@ -282,7 +266,7 @@ class Results:
             shutil.copymode(path, partial)
             fresh = partial.open("a+b")
             with suppress(OSError):  # where there are no locks the first one was not had either
-                _hold(fresh.fileno())
+                hold(fresh.fileno())
             partial.replace(path)
         except OSError as error:
             with suppress(OSError):

@@ -13,27 +13,16 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-if sys.platform == "win32":
-    import msvcrt
+from orchestra.locks import hold
 
-    def _lock(descriptor: int, *, shared: bool) -> bool:
-        """Takes the lock and gives true, or gives false where somebody has it. Windows has no shared locks."""
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
 
-else:
-    import fcntl
-
-    def _lock(descriptor: int, *, shared: bool) -> bool:
-        """Takes the lock and gives true, or gives false where somebody has it."""
-        try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+def _lock(descriptor: int, *, shared: bool) -> bool:
+    """Takes the lock and gives true, or gives false where somebody has it."""
+    try:
+        hold(descriptor, shared=shared)
+    except (BlockingIOError, PermissionError):  # the second is how Windows says it
+        return False
+    return True
 
 
 class Presence:

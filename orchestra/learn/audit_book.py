@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,24 +12,10 @@ from pathlib import Path
 
 from orchestra.certificates import read, read_claims
 from orchestra.errors import InputError, OrchestraError, Place
+from orchestra.locks import hold
 from orchestra.verify import audits
 from orchestra.verify.audits import Audited, Drawn, Line, Log, Output, Said, Watch, Watched
 from orchestra.verify.claims_file import ClaimsCertificate
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _hold(descriptor: int) -> None:
-        """Waits until the file is nobody else's. Windows locks bytes: one far behind the end."""
-        os.lseek(descriptor, 1 << 30, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
-
-else:
-    import fcntl
-
-    def _hold(descriptor: int) -> None:
-        """Waits until the file is nobody else's; closing it lets go."""
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +115,7 @@ def _locked(path: Path) -> Iterator[int]:
     """The file, open, and nobody else's as long as it is."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _hold(file)
+        hold(file, wait=True)
         yield file
     finally:
         os.close(file)

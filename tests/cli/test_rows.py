@@ -178,7 +178,7 @@ def test_a_file_system_without_locks_is_no_reason_to_refuse(
     def hold(descriptor: int) -> None:
         raise OSError(number, "said by the file system")
 
-    monkeypatch.setattr("orchestra.cli.rows._hold", hold)
+    monkeypatch.setattr("orchestra.cli.rows.hold", hold)
     with pytest.raises(OrchestraError) if refused else contextlib.nullcontext():
         Results(tmp_path / "out.jsonl", IDS).close()
 
