@@ -25,6 +25,8 @@ class Opening(AbstractAsyncContextManager[T], Generic[T]):
         return await self._inner.__aexit__(kind, error, trace)
 
     def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_"):  # what Python asks for itself, of a copy too, which has nothing yet
+            raise AttributeError(name)
         hint = f"write `async with {self._name}() as orchestra:`, or without asyncio `with blocking() as orchestra:`"
         raise AttributeError(f"{self._name}() is not open yet, and has no {name!r}: {hint}", name=name, obj=self)
 

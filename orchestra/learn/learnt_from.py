@@ -97,6 +97,9 @@ def read(card: Card, folder: Path) -> LearntFrom | None:
 def refuse(card: Card, test: Test, data: Path, parts: Sequence[LearntPart] = BOTH) -> str:
     """Refuses rows that an agent has learnt from; what is to be said of a few of them, which may be there by chance, else nothing.
 
+    Of rows of which fewer than half differ it is only told: they are of a domain so small that a training knows most of it, while those of
+    a training never repeat each other.
+
     Without a record a file beside the manifest of a data set is refused, which is the agent's and has these very rows as such a part.
     Raises `InputError` N205.
     """
@@ -113,7 +116,7 @@ def refuse(card: Card, test: Test, data: Path, parts: Sequence[LearntPart] = BOT
         for part in parts:
             looked, hits = (found.train if part == "train" else found.tune).held(marks)
             told = f"{hits:,} of {looked:,} rows are among those that {one.name} was trained on ({found.data}, {part} part)"
-            if hits > SHARE * looked:
+            if hits > SHARE * looked and 2 * len(set(marks)) > len(marks):
                 raise InputError("N205", told, hint=f"rows that it has not seen: --data with the folder of {found.data}")
             said = told if hits else said
     return said

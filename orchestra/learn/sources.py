@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ MOST_FAULTS = 20
 MOST_BYTES = 1 << 30
 """Bytes of a file at most."""
 ABSENT = object()
+SAMPLE = 1 << 20
+"""Characters by which it is guessed what separates cells."""
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 """What may stand between the columns of a CSV; spreadsheets write semicolons where a comma is the decimal mark."""
 _LINE_END = re.compile(r"\r\n|\r|\n")
@@ -211,8 +216,9 @@ def _lines(path: Path) -> Iterator[_Line]:
 
 def _decoded(data: bytes, path: Path) -> str:
     """The text of a file. Raises `InputError` N010 with the place of the first byte that is not UTF-8."""
+    data = data.removeprefix(codecs.BOM_UTF8)
     try:
-        return data.decode("utf-8-sig")
+        return data.decode()
     except UnicodeDecodeError as error:
         wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
         coding = "UTF-16" if wide else "WINDOWS-1252"
@@ -278,7 +284,8 @@ def _of_csv(text: str, path: Path) -> Iterator[_Line]:
 
 
 def _separator(text: str) -> str:
-    """What the first line has most of, outside of quotes; a comma where nothing is more."""
+    """Of what stands in the first line outside of quotes: that under which the next record has as many cells, a comma before others; else
+    what the first line has most of."""
     counts, quoted = dict.fromkeys(SEPARATORS, 0), False
     for char in text:
         if char == '"':
@@ -287,6 +294,11 @@ def _separator(text: str) -> str:
             break
         elif not quoted and char in counts:
             counts[char] += 1
+    with suppress(csv.Error):  # whoever reads all of it is told
+        for one in (one for one, count in counts.items() if count):
+            first = list(islice(csv.reader(io.StringIO(text[:SAMPLE]), delimiter=one), 2))
+            if len(first) == 2 and len(first[0]) == len(first[1]) and all(first[0]):
+                return one
     return max(counts, key=lambda one: counts[one])
 
 

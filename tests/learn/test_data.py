@@ -241,6 +241,30 @@ def test_a_file_in_another_coding_says_where_and_what_to_do(
     assert (error.place.line, error.place.column) == at
 
 
+def test_a_bad_byte_behind_a_mark_of_utf_8_is_told_at_its_place(tmp_path: Path, card: Card) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + "question,context,answer\nGröße?,Ada.,".encode() + b"Ren\xe9\n")
+    error = refused(path, card)
+    assert "0xe9" in error.message
+    assert error.place is not None
+    assert (error.place.line, error.place.column) == (2, 16)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "question,context,answer,note (a; b; c; d)\nWho?,Ada.,Ada,\n",
+        "question;context;answer;note, or none, or both, or neither\nWho?;Ada.;Ada;\n",
+        "question\tcontext\tanswer\tnote, or; none\nWho?\tAda.\tAda\t\n",
+    ],
+)
+def test_what_separates_is_what_fits_whatever_stands_in_names(tmp_path: Path, card: Card, text: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(text)
+    (row,) = read(path, card, Columns({}))
+    assert (row.input, row.output) == ({"question": "Who?", "context": "Ada."}, {"answer": "Ada"})
+
+
 @pytest.mark.parametrize(
     ("name", "text", "line"),
     [

@@ -90,6 +90,15 @@ def test_a_few_rows_that_are_known_are_told(shell: Shell) -> None:
     assert "was trained on (cset, train part)" in said.err
 
 
+def test_of_a_domain_that_a_training_knows_whole_it_is_told(shell: Shell) -> None:
+    known = [json.loads(line) for line in Path("cset/train.jsonl").read_text().splitlines()[:12]]
+    drawn = [{**known[at % 12], "id": str(at)} for at in range(120)]
+    Path("drawn.jsonl").write_text("".join(json.dumps(row) + "\n" for row in drawn))
+    said = certify(shell, "drawn.jsonl")
+    assert said.code in (0, 3), said.err
+    assert "120 of 120 rows are among those" in said.err
+
+
 def test_checks_are_combined_on_none_either(shell: Shell) -> None:
     said = shell("learn", "combine", "coin", "--data", "cset/train.jsonl")
     assert said.code == 2
