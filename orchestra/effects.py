@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 REPEATED: Final = "E024"
 """The code of a call that is not made, because its effect is on record, or may have come about."""
-OPEN: Final = frozenset({REPEATED, "E006"})
-"""Errors of calls that may have come about: one that was not made again, and one whose time was up."""
+OPEN: Final = frozenset({REPEATED, "E006", "E007", "T004"})
+"""Errors of calls that may have come about: one that was not made again, one whose time was up or that ended itself, and one whose function
+gave something of another type."""
 LASTING: Final = frozenset({"once", "keyed", "transactional"})
 """Effects that are there twice where the call is made twice: the key of a keyed call is that of one run."""
 _INDEX: Final = re.compile(r"\[\d+\]")

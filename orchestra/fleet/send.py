@@ -74,7 +74,7 @@ class Line:
 
     def answered(self) -> None:
         """It did what was asked."""
-        self.met, self.failures, self.busy_until, self._pause = True, 0, 0.0, 0.0
+        self.failures, self.busy_until, self._pause = 0, 0.0, 0.0
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -121,8 +121,8 @@ class Sender:
                 break
             await self._clock.sleep(pause)
             result, resends = await self._once(server, target, request, deadline, fresh, patience), resends + 1
-        if isinstance(result, Fault) and isinstance(target, Endpoint) and resends >= REFUSALS and not self.lines[server].met:
-            result = replace(result, retryable=False, hint="orchestra doctor looks whether it is there")  # nobody ever was
+        if isinstance(result, Fault) and result.code in ("F203", "F218") and self._deserted(server):
+            result = replace(result, retryable=False, hint="orchestra doctor looks whether it is there")
         return Sent(result, resends, self._clock.monotonic() - began)
 
     def pause(self, server: str, fault: Fault, resends: int) -> float | None:
@@ -130,12 +130,18 @@ class Sender:
 
         None where there is none: a model may have seen the request, it stays wrong, or there is no hope in time.
         """
-        hopeless = resends >= REFUSALS and isinstance(self.config.servers[server], Endpoint) and not fault.busy
+        stranger = isinstance(self.config.servers[server], Endpoint)
+        hopeless = (resends >= REFUSALS and stranger and not fault.busy) or (fault.code == "F218" and self._deserted(server))
         if hopeless or not _unseen(fault):
             return None
         longest: float = min(FIRST_WAIT * 2 ** min(resends, 16), LONGEST_WAIT)
         pause = max(fault.retry_after or 0.0, longest * (0.5 + self._clock.random() / 2))
         return pause if pause <= self.config.limits.retry_after_seconds else None
+
+    def _deserted(self, server: str) -> bool:
+        """Whether it is a stranger's, and nobody ever was there, however often it was looked."""
+        line = self.lines[server]
+        return isinstance(self.config.servers[server], Endpoint) and not line.met and line.failures > REFUSALS
 
     async def _once(
         self,
@@ -207,6 +213,7 @@ class Sender:
         return True
 
     def _learn(self, line: Line, result: Answer | Fault, trial: bool) -> None:
+        line.met = line.met or isinstance(result, Answer) or result.code not in ("F203", "F204", "F216", "F218")
         if isinstance(result, Answer):
             line.answered()
             line.breaker.good()
