@@ -95,3 +95,52 @@ def test_functions_that_call_each_other_and_what_is_no_python() -> None:
 
     assert code_digest(ping) not in ("", code_digest(pong))
     assert code_digest(len) == ""
+
+
+def test_objects_that_stand_for_others_are_asked_nothing(folder: Path) -> None:
+    source = """
+class Proxy:
+    def __getattr__(self, name):
+        raise RuntimeError("not bound")
+    @property
+    def __class__(self):
+        raise RuntimeError("not bound")
+
+LAZY, TREE, LARGE = Proxy(), {}, dict.fromkeys(range(400_000), 1)
+TREE["root"] = TREE
+
+def outer(text: str) -> str:
+    return f"{text}{LAZY}{TREE}{LARGE}"
+"""
+    assert made(folder, source) == made(folder, source)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("class Rates:\n    VAT = 1", "class Rates:\n    VAT = 2"),
+        ("class Rates:\n    @staticmethod\n    def VAT(): return 1", "class Rates:\n    @staticmethod\n    def VAT(): return 2"),
+        ("class Base:\n    VAT = 1\nclass Rates(Base): ...", "class Base:\n    VAT = 2\nclass Rates(Base): ..."),
+        ("import enum\nclass Rates(enum.Enum):\n    VAT = 1", "import enum\nclass Rates(enum.Enum):\n    VAT = 2"),
+        ("import re\nRates = re.compile('1')", "import re\nRates = re.compile('2')"),
+        ("from decimal import Decimal\nRates = Decimal(1)", "from decimal import Decimal\nRates = Decimal(2)"),
+        ("Rates = {'VAT': 1}", "Rates = {'VAT': 2}"),
+    ],
+)
+def test_constants_and_classes_that_say_something_else_are_noticed(folder: Path, before: str, after: str) -> None:
+    outer = "\n\ndef outer(text: str) -> str:\n    return f'{text}{Rates}'\n"
+    assert made(folder, before + outer) != made(folder, after + outer)
+
+
+def test_each_function_is_told_with_what_it_uses_of_a_module(folder: Path) -> None:
+    source = """
+import beside
+
+def inner():
+    return beside.one()
+
+def outer(text: str) -> str:
+    return f"{text}{inner()}{beside.two()}"
+"""
+    before, after = (f"def one(): return 1\ndef two(): return {number}" for number in (1, 2))
+    assert made(folder, source, before) != made(folder, source, after)

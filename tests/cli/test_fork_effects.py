@@ -31,7 +31,7 @@ def pay(item: str, amount: float) -> str:
     """Pays."""
     with (HERE / "paid.txt").open("a") as file:
         file.write(f"{item} {amount:g}\\n")
-    return f"receipt {item}"
+    return 7 if (HERE / "odd").exists() else f"receipt {item}"
 
 @tool(effect="pure")
 def mail(receipt: str) -> str:
@@ -133,6 +133,17 @@ async def test_other_inputs_at_the_same_node_are_refused_unless_that_is_said(sho
         assert paid(shop) == ["desk 1"]
         assert (await (await orchestra.options(again=True).fork(run)).run).value == "sent receipt desk"
     assert paid(shop) == ["desk 1", "desk 1"]
+
+
+async def test_a_payment_whose_receipt_was_of_another_type_is_not_made_again(shop: Path) -> None:
+    (shop / "odd").touch()
+    async with opened(shop) as orchestra:
+        run = await begun(orchestra, "desk")
+        assert errors(await orchestra.journal.read(run)) == {"paid[0]": "T004"}
+        (shop / "odd").unlink()
+        with pytest.raises(RunFailed):
+            await (await orchestra.fork(run)).run
+    assert paid(shop) == ["desk 1"]
 
 
 async def test_a_new_element_is_paid(shop: Path) -> None:
