@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
-from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Final, Protocol, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -175,19 +173,10 @@ class ToolFunction:
         except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
             raise  # these end more than the call
         except BaseException as error:  # a user's function may raise anything, a panic of Rust too; the run gets it as a failed attempt
-            said = f"{self.name} raised {type(error).__name__}: {told(error)}{_where(error, self.function)}"
-            raise ToolFault("T003", said, "the tool's own code raised; run it by itself") from error
+            raise ToolFault(
+                "T003", f"{self.name} raised {type(error).__name__}: {told(error)}", "the tool's own code raised; run it by itself"
+            ) from error
         return self.result(value)
-
-
-def _where(error: BaseException, function: Callable[..., Any]) -> str:
-    """The last place in code beside a tool's own that an error came through; empty where there is none, as of functions in C."""
-    own = getattr(inspect.unwrap(function), "__code__", None)
-    if own is None:
-        return ""
-    folder = Path(own.co_filename).parent
-    places = [(frame.f_code, line) for frame, line in walk_tb(error.__traceback__) if Path(frame.f_code.co_filename).is_relative_to(folder)]
-    return f" ({Path(places[-1][0].co_filename).name}:{places[-1][1]}, in {places[-1][0].co_name})" if places else ""
 
 
 def _called(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:

@@ -52,10 +52,6 @@ class Line:
     gate: Gate
     breaker: Breaker
     failures: int = 0
-    cause: str = ""
-    """Why it failed the last time."""
-    met: bool = False
-    """Whether it has ever answered."""
     busy_until: float = 0.0
     """Until when others are asked first, because it said that it has too much to do, or restarts."""
     _pause: float = 0.0
@@ -121,8 +117,6 @@ class Sender:
                 break
             await self._clock.sleep(pause)
             result, resends = await self._once(server, target, request, deadline, fresh, patience), resends + 1
-        if isinstance(result, Fault) and result.code in ("F203", "F218") and self._deserted(server):
-            result = replace(result, retryable=False, hint="orchestra doctor looks whether it is there")
         return Sent(result, resends, self._clock.monotonic() - began)
 
     def pause(self, server: str, fault: Fault, resends: int) -> float | None:
@@ -130,18 +124,12 @@ class Sender:
 
         None where there is none: a model may have seen the request, it stays wrong, or there is no hope in time.
         """
-        stranger = isinstance(self.config.servers[server], Endpoint)
-        hopeless = (resends >= REFUSALS and stranger and not fault.busy) or (fault.code == "F218" and self._deserted(server))
+        hopeless = resends >= REFUSALS and isinstance(self.config.servers[server], Endpoint) and not fault.busy
         if hopeless or not _unseen(fault):
             return None
         longest: float = min(FIRST_WAIT * 2 ** min(resends, 16), LONGEST_WAIT)
         pause = max(fault.retry_after or 0.0, longest * (0.5 + self._clock.random() / 2))
         return pause if pause <= self.config.limits.retry_after_seconds else None
-
-    def _deserted(self, server: str) -> bool:
-        """Whether it is a stranger's, and nobody ever was there, however often it was looked."""
-        line = self.lines[server]
-        return isinstance(self.config.servers[server], Endpoint) and not line.met and line.failures > REFUSALS
 
     async def _once(
         self,
@@ -154,7 +142,7 @@ class Sender:
     ) -> Answer | Fault:
         line = self.lines[server]
         if (pause := line.breaker.wait(self._clock.monotonic())) > 0:
-            reason = f"{server} failed {line.failures} times in a row ({line.cause}) and is left alone for {pause:.0f} s"
+            reason = f"{server} failed {line.failures} times in a row and is left alone for {pause:.0f} s"
             return Fault("F218", reason, "orchestra fleet status", seen=False, retry_after=pause, sent=request.body or b"")
         trial = line.breaker.state == "half-open"
         try:
@@ -213,12 +201,11 @@ class Sender:
         return True
 
     def _learn(self, line: Line, result: Answer | Fault, trial: bool) -> None:
-        line.met = line.met or isinstance(result, Answer) or result.code not in ("F203", "F204", "F216", "F218")
         if isinstance(result, Answer):
             line.answered()
             line.breaker.good()
         elif result.code in ("F203", "F205", "F206", "F208", "F209", "F217") and not result.hurried:
-            line.failures, line.cause = line.failures + 1, result.reason
+            line.failures += 1
             line.breaker.bad(self._clock.monotonic(), trial=trial)
         else:
             line.breaker.nothing()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,22 +159,6 @@ async def test_an_exception_of_the_tool_is_a_fault_of_the_call() -> None:
     with pytest.raises(ToolFault, match="broken raised ZeroDivisionError: no") as caught:
         await ToolFunction.of(broken, effect="pure").call({"n": 4})
     assert caught.value.code == "T003"
-    line = broken.__code__.co_firstlineno + 1
-    assert caught.value.reason.endswith(f" (test_registry.py:{line}, in broken)")
-
-
-async def test_an_exception_says_where_it_came_about_and_not_in_whose_library() -> None:
-    def counted(rows: dict[str, int]) -> int:
-        return rows["n"]
-
-    def total(text: str) -> int:
-        return counted(json.loads(text))
-
-    tool = ToolFunction.of(total, effect="pure")
-    for text, place in (("{}", "in counted)"), ("{", "in total)")):
-        with pytest.raises(ToolFault) as caught:
-            await tool.call({"text": text})
-        assert caught.value.reason.endswith(place)
 
 
 async def test_a_result_that_is_not_what_was_annotated_is_a_fault() -> None:
@@ -188,20 +170,10 @@ async def test_a_result_that_is_not_what_was_annotated_is_a_fault() -> None:
     assert caught.value.code == "T004"
 
 
-class Doubled:
-    def __call__(self, n: int) -> int:
-        return 2 * n
-
-
-def unknown(n: Missing) -> int:  # type: ignore[name-defined]  # noqa: F821 - the point of the test
-    return 1
-
-
-@pytest.mark.parametrize("effect", ["pure", "keyed"])
-@pytest.mark.parametrize("function", [lambda x: x, print, partial(max, 1), Doubled(), unknown, dict])
-def test_a_function_without_types_is_no_tool(function: Any, effect: Effect) -> None:
+@pytest.mark.parametrize("function", [lambda x: x, print])
+def test_a_function_without_types_is_no_tool(function: Any) -> None:
     with pytest.raises(InputError) as caught:
-        ToolFunction.of(function, effect=effect)
+        ToolFunction.of(function, effect="pure")
     assert caught.value.code == "T001"
 
 
