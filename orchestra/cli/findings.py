@@ -6,7 +6,6 @@ import asyncio
 import os
 import platform
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Generator, Iterator
@@ -15,8 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeAlias
-from urllib.parse import urlsplit
 
+from orchestra.cli.endpoints import unreachable
 from orchestra.cli.screen import size
 from orchestra.config import Settings, load_modules, looks_like_path
 from orchestra.errors import OrchestraError
@@ -30,7 +29,6 @@ State: TypeAlias = Literal["ok", "warning", "problem"]
 DISK_WANTED = 2_000_000_000
 MEMORY_WANTED = 4_500_000_000
 """Bytes: one laptop server takes about 3.7 GiB; the commands around it take the rest (SERVING)."""
-CONNECT_SECONDS = 3.0
 IMPORT_SECONDS = 300.0
 
 
@@ -223,12 +221,8 @@ def _endpoints(fleet: FleetConfig) -> Iterator[Finding]:
         address = getattr(server, "endpoint", None)
         if address is None:
             continue
-        parts = urlsplit(address)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        try:
-            socket.create_connection((parts.hostname or "", port), CONNECT_SECONDS).close()
-        except OSError as error:
-            yield Finding(name, "problem", f"{address} cannot be reached: {error.strerror or error}", f"curl {address}/models")
+        if why := unreachable(address):
+            yield Finding(name, "problem", f"{address} cannot be reached: {why}", f"curl {address}/models")
         else:
             yield Finding(name, "ok", f"{address} takes connections")
 

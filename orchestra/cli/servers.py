@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
 
+from orchestra.cli.endpoints import unreachable
 from orchestra.cli.opening import settings
 from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import console, print_json, say, seconds, size, table
@@ -53,12 +55,13 @@ async def status(name: str | None, as_json: bool) -> None:
 
 
 async def _asked(config: FleetConfig, supervision: Supervision) -> dict[str, Any]:
-    """What the supervisor says, and the endpoints that nobody here keeps."""
+    """What the supervisor says, and the endpoints that nobody here keeps, with why one cannot be reached."""
     status = await supervision.ask("status") if config.local else None
+    known = {server: endpoint for server, endpoint in config.servers.items() if isinstance(endpoint, Endpoint)}
+    faults = await asyncio.gather(*(asyncio.to_thread(unreachable, endpoint.endpoint) for endpoint in known.values()))
     endpoints = [
-        {"name": server, "endpoint": endpoint.endpoint, "model": endpoint.model, "external": endpoint.external}
-        for server, endpoint in config.servers.items()
-        if isinstance(endpoint, Endpoint)
+        {"name": server, "endpoint": endpoint.endpoint, "model": endpoint.model, "external": endpoint.external, "error": why}
+        for (server, endpoint), why in zip(known.items(), faults, strict=True)
     ]
     told = {key: value for key, value in (status or {}).items() if key != "ok"}
     return {"fleet": config.name, "running": status is not None or not config.local, "servers": [], **told, "endpoints": endpoints}
@@ -80,7 +83,9 @@ def _show(config: FleetConfig, found: Mapping[str, Any], as_json: bool) -> None:
         if error := server.get("error"):
             say(visible(f"\n{server['name']}: {error['code']}: {error['message']}\n  {error.get('hint', '')}"), style="red")
     for endpoint in found["endpoints"]:
-        say(f"{endpoint['name']}: {endpoint['model']} at {endpoint['endpoint']}{' (external)' if endpoint['external'] else ''}")
+        where = f"{endpoint['model']} at {endpoint['endpoint']}{' (external)' if endpoint['external'] else ''}"
+        why = f" cannot be reached: {endpoint['error']}" if endpoint["error"] else ", takes connections"
+        say(f"{endpoint['name']}: {where}{why}", style="red" if endpoint["error"] else "")
 
 
 def _row(server: Mapping[str, Any]) -> Sequence[str]:

@@ -30,6 +30,8 @@ NO_HEADERS: Mapping[str, str] = {}
 REFUSALS = 6
 """Resends to a stranger's server that cannot be reached: about twelve seconds. One of ours comes back: its supervisor sees to that,
 and `patience` bounds the wait."""
+REFUSALS_AT_FIRST = 3
+"""Resends where nobody has answered there in this process: about a second and a half. Mostly nobody has started it, or it is elsewhere."""
 
 ROOTED = ("vllm", "ollama", "llamacpp")
 """Dialects of servers that listen under `/v1`, whatever stands before it."""
@@ -52,6 +54,10 @@ class Line:
     gate: Gate
     breaker: Breaker
     failures: int = 0
+    heard: bool = False
+    """Whether anybody has answered there."""
+    last: Fault | None = None
+    """What the last of the `failures` was."""
     busy_until: float = 0.0
     """Until when others are asked first, because it said that it has too much to do, or restarts."""
     _pause: float = 0.0
@@ -70,7 +76,7 @@ class Line:
 
     def answered(self) -> None:
         """It did what was asked."""
-        self.failures, self.busy_until, self._pause = 0, 0.0, 0.0
+        self.heard, self.failures, self.busy_until, self._pause = True, 0, 0.0, 0.0
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -124,12 +130,20 @@ class Sender:
 
         None where there is none: a model may have seen the request, it stays wrong, or there is no hope in time.
         """
-        hopeless = resends >= REFUSALS and isinstance(self.config.servers[server], Endpoint) and not fault.busy
-        if hopeless or not _unseen(fault):
+        if not _unseen(fault) or (isinstance(self.config.servers[server], Endpoint) and self._hopeless(server, fault, resends)):
             return None
         longest: float = min(FIRST_WAIT * 2 ** min(resends, 16), LONGEST_WAIT)
         pause = max(fault.retry_after or 0.0, longest * (0.5 + self._clock.random() / 2))
         return pause if pause <= self.config.limits.retry_after_seconds else None
+
+    def _hopeless(self, server: str, fault: Fault, resends: int) -> bool:
+        """Whether a stranger's server has failed for so long that this request gives it up."""
+        line = self.lines[server]
+        if fault.busy:
+            return False
+        if line.heard:
+            return resends >= REFUSALS
+        return resends >= REFUSALS_AT_FIRST or line.breaker.state == "open"
 
     async def _once(
         self,
@@ -142,8 +156,7 @@ class Sender:
     ) -> Answer | Fault:
         line = self.lines[server]
         if (pause := line.breaker.wait(self._clock.monotonic())) > 0:
-            reason = f"{server} failed {line.failures} times in a row and is left alone for {pause:.0f} s"
-            return Fault("F218", reason, "orchestra fleet status", seen=False, retry_after=pause, sent=request.body or b"")
+            return _left_alone(server, line, pause, request.body or b"")
         trial = line.breaker.state == "half-open"
         try:
             result = await self._through(server, target, request, deadline, fresh, patience)
@@ -183,6 +196,9 @@ class Sender:
         result: Answer | Fault | None = None
         try:
             result = await self._wire.exchange(root, request, headers, deadline - self._clock.monotonic(), fresh() if fresh else None)
+            if isinstance(result, Fault) and result.code == "F203":
+                hint = "orchestra doctor" if isinstance(target, Endpoint) else result.hint
+                result = replace(result, reason=f"{server} at {result.reason}", hint=hint)
         finally:
             gate.leave(request.turn, good=isinstance(result, Answer), busy=isinstance(result, Fault) and result.busy)
         if isinstance(result, Fault) and result.lost:
@@ -201,11 +217,12 @@ class Sender:
         return True
 
     def _learn(self, line: Line, result: Answer | Fault, trial: bool) -> None:
+        line.heard |= isinstance(result, Fault) and (result.seen or result.busy)
         if isinstance(result, Answer):
             line.answered()
             line.breaker.good()
         elif result.code in ("F203", "F205", "F206", "F208", "F209", "F217") and not result.hurried:
-            line.failures += 1
+            line.failures, line.last = line.failures + 1, result
             line.breaker.bad(self._clock.monotonic(), trial=trial)
         else:
             line.breaker.nothing()
@@ -228,6 +245,15 @@ def _forbidden(server: str, label: str, ceiling: str) -> Fault:
     reason = f"data labelled {label!r} must not go to {server!r}, which is cleared for {ceiling!r}"
     hint = f"use a server that is cleared for {label!r}, or change the `label:` of {server} in the fleet file"
     return Fault("F202", reason, hint, seen=False, retryable=False)
+
+
+def _left_alone(server: str, line: Line, pause: float, sent: bytes) -> Fault:
+    """Why a server is not asked for a pause. Of one where nobody has ever answered there is no more to say than why not."""
+    if line.last is not None and line.last.code == "F203" and not line.heard:
+        return replace(line.last, retry_after=pause, sent=sent, received=b"")
+    why = f"; the last time: {line.last.reason}" if line.last is not None else ""
+    reason = f"{server} failed {line.failures} times in a row and is left alone for {pause:.0f} s{why}"
+    return Fault("F218", reason, "orchestra fleet status", seen=False, retry_after=pause, sent=sent)
 
 
 def _unseen(fault: Fault) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import ipaddress
+import os
+import re
 import socket
 import ssl
 import time
@@ -30,6 +32,8 @@ KEEP_ALIVE = 3.0
 """Seconds that an idle connection is kept: less than the 5 of uvicorn, which would close it while a request is under way."""
 NEXT_ADDRESS = 0.25
 """Seconds until a name's next address is tried as well (RFC 8305, section 5)."""
+ERRNO = re.compile(r"\[Errno (\d+)\]")
+"""In the one message that asyncio makes of several."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -141,7 +145,7 @@ class Wire:
         connection = self._idle(place)
         if connection is None:
             began = self._loop.time()
-            found = await self._connected(self._loop, place, seconds)
+            found = await self._connected(self._loop, root, place, seconds)
             if isinstance(found, Fault):
                 return replace(found, sent=sent)
             connection, seconds = found, seconds - (self._loop.time() - began)
@@ -161,7 +165,7 @@ class Wire:
             fault = _of_status(connection.status, connection.headers, received)
         return replace(fault, sent=sent, received=received)
 
-    async def _connected(self, loop: asyncio.AbstractEventLoop, place: Place, seconds: float) -> Connection | Fault:
+    async def _connected(self, loop: asyncio.AbstractEventLoop, root: str, place: Place, seconds: float) -> Connection | Fault:
         """A new connection, within `connect_seconds`, and within `seconds` in any case."""
         if place.secure and self._trust is None:
             self._trust = ssl.create_default_context()
@@ -180,16 +184,16 @@ class Wire:
                     **race,
                 )
         except ssl.SSLError as error:
-            return replace(_unreachable(place.name, f"TLS failed: {error}", lost=False), retryable=False)
+            return replace(_unreachable(root, f"TLS failed: {error}", lost=False), retryable=False)
         except socket.gaierror as error:
-            return _unreachable(place.name, f"its name is not known: {error}", lost=False)
+            return _unreachable(root, f"its name is not known: {error}", lost=False)
         except OSError as error:
             if limit.expired() and seconds < most:
                 return replace(no_answer(seconds), seen=False)
             late = f"no connection within {most:g} s"
-            return _unreachable(place.name, late if limit.expired() else str(error), lost=True)
+            return _unreachable(root, late if limit.expired() else _why(error), lost=True)
         except ValueError as error:  # a name that is no host's
-            return _unreachable(place.name, str(error), lost=False)
+            return _unreachable(root, str(error), lost=False)
         return connection
 
     def _idle(self, place: Place) -> Connection | None:
@@ -224,8 +228,14 @@ class Wire:
         self._sweeping = self._loop.call_later(KEEP_ALIVE, self._sweep) if left else None
 
 
-def _unreachable(host: str, reason: str, *, lost: bool) -> Fault:
-    return Fault("F203", f"{host} cannot be reached: {printable(reason)}", "orchestra fleet status", seen=False, lost=lost)
+def _why(error: OSError) -> str:
+    """The system's word for why there is no connection; of a name with several addresses each may have its own."""
+    told = {error.errno} if error.errno else {int(number) for number in ERRNO.findall(str(error))}
+    return ", ".join(os.strerror(number) for number in sorted(told)) or str(error)
+
+
+def _unreachable(root: str, reason: str, *, lost: bool) -> Fault:
+    return Fault("F203", f"{root} cannot be reached: {printable(reason)}", "orchestra fleet status", seen=False, lost=lost)
 
 
 def _of_status(status: int, headers: Mapping[str, str], body: bytes) -> Fault:

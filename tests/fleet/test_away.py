@@ -1,0 +1,89 @@
+"""A server that is not there: nobody waits for long for one that has never answered, and everybody is told what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from orchestra.doors import Refused
+from orchestra.fleet.client import Client
+from orchestra.fleet.faults import Fault
+from orchestra.fleet.protocol import Completion
+
+from .calling import call, only, opened
+from .conftest import chat_answer, endpoints, raw_server, sending
+from .test_send import CHAT, answers, in_turn
+
+
+def nobody(host: str = "127.0.0.1") -> str:
+    """An address where nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://{host}:{free.getsockname()[1]}"
+
+
+async def test_one_that_has_never_answered_is_given_up_within_seconds_with_its_address_and_the_cause() -> None:
+    url = nobody()
+    async with sending(endpoints(url)) as (sender, clock):
+        for _attempt in range(3):  # as the engine makes them
+            result = await Client(sender).chat("s0", CHAT, seconds=600)
+            assert isinstance(result, Fault)
+            assert (result.code, result.hint, result.retryable) == ("F203", "orchestra doctor", True)
+            assert result.reason.startswith(f"s0 at {url} cannot be reached: Connection refused")
+    assert sum(clock.slept) < 3
+
+
+async def test_a_name_with_several_addresses_has_the_systems_word_too() -> None:
+    async with sending(endpoints(nobody("localhost"))) as (sender, _):
+        result = await Client(sender).chat("s0", CHAT, seconds=600)
+    assert isinstance(result, Fault)
+    assert "Connection refused" in result.reason
+    assert "Errno" not in result.reason
+
+
+async def test_many_requests_at_once_all_learn_soon_that_nobody_is_there() -> None:
+    async with sending(endpoints(nobody())) as (sender, clock):
+        results = await asyncio.gather(*(Client(sender).chat("s0", CHAT, seconds=600) for _ in range(12)))
+        assert sum(clock.slept) < 20, "of all twelve together"
+    assert {result.code for result in results if isinstance(result, Fault)} == {"F203"}
+
+
+async def test_one_that_has_answered_before_is_waited_for_as_long_as_ever() -> None:
+    async with raw_server(answers(chat_answer("yes"))) as server, sending(endpoints(server.url)) as (sender, clock):
+        assert isinstance(await Client(sender).chat("s0", CHAT, seconds=600), Completion)
+        await asyncio.sleep(0)
+        sender.config.servers["s0"].__dict__["endpoint"] = nobody() + "/v1"
+        result = await Client(sender).chat("s0", CHAT, seconds=600)
+    assert isinstance(result, Fault)
+    assert sum(clock.slept) > 6
+    assert "cannot be reached: Connection refused" in result.reason
+
+
+async def test_one_that_comes_up_later_is_asked() -> None:
+    url = nobody()
+    async with sending(endpoints(url)) as (sender, clock):
+        for _attempt in range(3):
+            await Client(sender).chat("s0", CHAT, seconds=600)
+        await clock.sleep(31)
+        async with raw_server(answers(chat_answer("yes"))) as server:
+            sender.config.servers["s0"].__dict__["endpoint"] = server.url + "/v1"
+            assert isinstance(await Client(sender).chat("s0", CHAT, seconds=600), Completion)
+
+
+async def test_who_is_left_alone_says_what_was_wrong_the_last_time() -> None:
+    play = in_turn(answers(b'{"error": {"message": "boom"}}', "500 Oops"))
+    async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, _):
+        for _ in range(5):
+            await Client(sender).chat("s0", CHAT, seconds=60)
+        result = await Client(sender).chat("s0", CHAT, seconds=0.5)
+    assert isinstance(result, Fault)
+    assert result.code == "F218"
+    assert result.reason.endswith("; the last time: the server failed (HTTP 500: boom)")
+
+
+async def test_a_call_of_two_servers_of_which_none_is_there_ends_within_seconds() -> None:
+    async with opened(endpoints(nobody(), nobody())) as fleet:
+        refused = await only(fleet, call("writer"))
+        assert fleet._clock.monotonic() < 10
+    assert isinstance(refused, Refused)
+    assert refused.code == "F203"
