@@ -326,6 +326,8 @@ class Limits(Frozen):
     connect_seconds: Seconds = 5.0
     retry_after_seconds: Seconds = 30.0
     """The longest `Retry-After` that is obeyed; what asks for more counts as busy."""
+    busy_seconds: Seconds = 120.0
+    """The longest that an endpoint may say 429 or 503 to everybody, until its calls are given up; a pause that it asks for is kept."""
     response_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 28)] = 1 << 24
 
 

@@ -99,7 +99,8 @@ class Fleet:
         known = {} if kept is None else kept  # an empty one too is the caller's, and is filled later
         gauge = Gauge(config=config, cards=cards, kept=known, pantry=pantry, constraint=options.constraint, tenant=options.tenant)
         async with Wire(config.limits) as wire:
-            fleet = cls(Sender(config, wire, addresses, clock), addresses, gauge, clock, progress or silent, options)
+            report = progress or silent
+            fleet = cls(Sender(config, wire, addresses, clock, report), addresses, gauge, clock, report, options)
             beat = asyncio.create_task(addresses.beat(min(BEAT, config.idle_stop / 3)))
             try:
                 yield fleet

@@ -21,6 +21,7 @@ from orchestra.fleet.connection import Block
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.limits import Breaker, Gate
 from orchestra.fleet.order import Turn, ordered
+from orchestra.fleet.progress import Progress, Report, silent
 from orchestra.fleet.wire import Answer, Request, Wire
 from orchestra.values.labels import may_go
 
@@ -32,6 +33,10 @@ REFUSALS = 6
 and `patience` bounds the wait."""
 REFUSALS_AT_FIRST = 3
 """Resends where nobody has answered there in this process: about a second and a half. Mostly nobody has started it, or it is elsewhere."""
+SAID_AFTER = 5.0
+"""Seconds in which a server does not do what it is asked, after which whoever waits is told."""
+FORGOTTEN = 60.0
+"""Seconds without a request after which what a server said is no longer held against it."""
 
 ROOTED = ("vllm", "ollama", "llamacpp")
 """Dialects of servers that listen under `/v1`, whatever stands before it."""
@@ -60,7 +65,12 @@ class Line:
     """What the last of the `failures` was."""
     busy_until: float = 0.0
     """Until when others are asked first, because it said that it has too much to do, or restarts."""
+    since: float | None = None
+    """Since when nobody was answered, by one that is busy or cannot be reached."""
+    told: bool = False
+    """Whether whoever waits was told so."""
     _pause: float = 0.0
+    _last: float = 0.0
 
     @property
     def load(self) -> int:
@@ -74,9 +84,16 @@ class Line:
             self.busy_until = now + self._pause
         self.busy_until = max(self.busy_until, now + asked)
 
+    def unwilling(self, now: float) -> None:
+        """It is busy, or cannot be reached; since when, if it is not since long before anybody asked again."""
+        if self.since is None or now - max(self._last, self.busy_until) > FORGOTTEN:
+            self.since, self.told = now, False
+        self._last = now
+
     def answered(self) -> None:
         """It did what was asked."""
         self.heard, self.failures, self.busy_until, self._pause = True, 0, 0.0, 0.0
+        self.since, self.told = None, False
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -90,8 +107,9 @@ class Sent(msgspec.Struct, frozen=True):
 class Sender:
     """Holds a line to each server of a fleet."""
 
-    def __init__(self, config: FleetConfig, wire: Wire, addresses: Addresses, clock: Clock) -> None:
-        self.config = config
+    def __init__(self, config: FleetConfig, wire: Wire, addresses: Addresses, clock: Clock, report: Report = silent) -> None:
+        """`report` hears of a server that keeps requests waiting, once each time."""
+        self.config, self._report = config, report
         self.lines = {name: Line(Gate(config.limits.in_flight, ordered(config.order)), Breaker()) for name in config.servers}
         self._wire, self._addresses, self._clock = wire, addresses, clock
 
@@ -128,19 +146,26 @@ class Sender:
     def pause(self, server: str, fault: Fault, resends: int) -> float | None:
         """Seconds until the next try: doubling, shortened by chance; longer where the server asks for it, but never shorter.
 
-        None where there is none: a model may have seen the request, it stays wrong, or there is no hope in time.
+        None where there is none: a model may have seen the request, it stays wrong, or there is no hope in time. Who has waited for some
+        seconds is told.
         """
         if not _unseen(fault) or (isinstance(self.config.servers[server], Endpoint) and self._hopeless(server, fault, resends)):
             return None
         longest: float = min(FIRST_WAIT * 2 ** min(resends, 16), LONGEST_WAIT)
         pause = max(fault.retry_after or 0.0, longest * (0.5 + self._clock.random() / 2))
-        return pause if pause <= self.config.limits.retry_after_seconds else None
+        if pause > self.config.limits.retry_after_seconds:
+            return None
+        line = self.lines[server]
+        if line.since is not None and not line.told and self._clock.monotonic() + pause - line.since >= SAID_AFTER:
+            line.told = True
+            self._report(Progress("wait", f"{fault.reason if fault.code == 'F203' else f'{server}: {fault.reason}'}; trying again"))
+        return pause
 
     def _hopeless(self, server: str, fault: Fault, resends: int) -> bool:
         """Whether a stranger's server has failed for so long that this request gives it up."""
         line = self.lines[server]
-        if fault.busy:
-            return False
+        if fault.busy:  # who answers others has more patience
+            return line.since is not None and self._clock.monotonic() - line.since >= self.config.limits.busy_seconds
         if line.heard:
             return resends >= REFUSALS
         return resends >= REFUSALS_AT_FIRST or line.breaker.state == "open"
@@ -218,6 +243,8 @@ class Sender:
 
     def _learn(self, line: Line, result: Answer | Fault, trial: bool) -> None:
         line.heard |= isinstance(result, Fault) and (result.seen or result.busy)
+        if isinstance(result, Fault) and (result.busy or result.code == "F203"):
+            line.unwilling(self._clock.monotonic())
         if isinstance(result, Answer):
             line.answered()
             line.breaker.good()

@@ -18,6 +18,7 @@ from orchestra.fleet.config import Endpoint, FleetConfig, Limits, Server
 from orchestra.fleet.control import Supervision
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.folders import Folders
+from orchestra.fleet.progress import Report, silent
 from orchestra.fleet.send import Sender
 from orchestra.fleet.wire import Wire
 
@@ -148,10 +149,10 @@ def endpoints(*urls: str, limits: Limits | None = None, **settings: Any) -> Flee
 
 
 @asynccontextmanager
-async def sending(config: FleetConfig) -> AsyncIterator[tuple[Sender, HurriedClock]]:
+async def sending(config: FleetConfig, report: Report = silent) -> AsyncIterator[tuple[Sender, HurriedClock]]:
     clock = HurriedClock()
     async with Wire(config.limits) as wire:
-        yield Sender(config, wire, NoAddresses(), clock), clock
+        yield Sender(config, wire, NoAddresses(), clock, report), clock
 
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_supervisor.py")))

@@ -1,4 +1,4 @@
-"""A server that is not there: nobody waits for long for one that has never answered, and everybody is told what is wrong."""
+"""A server that is not there, or is busy for good: nobody waits for ever, and everybody is told what is wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import socket
 
 from orchestra.doors import Refused
 from orchestra.fleet.client import Client
+from orchestra.fleet.config import Limits
 from orchestra.fleet.faults import Fault
+from orchestra.fleet.progress import Progress
 from orchestra.fleet.protocol import Completion
 
 from .calling import call, only, opened
@@ -87,3 +89,62 @@ async def test_a_call_of_two_servers_of_which_none_is_there_ends_within_seconds(
         assert fleet._clock.monotonic() < 10
     assert isinstance(refused, Refused)
     assert refused.code == "F203"
+
+
+BUSY = answers(b'{"error": {"message": "slow down"}}', "429 Too Many Requests", "Retry-After: 1")
+
+
+async def test_one_that_is_busy_for_good_ends_the_calls_and_says_so_on_the_way() -> None:
+    told: list[Progress] = []
+    async with raw_server(BUSY) as server, sending(endpoints(server.url), told.append) as (sender, clock):
+        for _attempt in range(3):  # as the engine makes them
+            result = await Client(sender).chat("s0", CHAT, seconds=600)
+            assert isinstance(result, Fault)
+            assert (result.code, result.retryable) == ("F204", True)
+    assert 110 < sum(clock.slept) < 140, "of all attempts together"
+    assert [progress.message for progress in told] == ["s0: the server is too busy (HTTP 429: slow down); trying again"]
+
+
+async def test_the_wait_is_told_after_some_seconds() -> None:
+    told: list[float] = []
+    play = in_turn(BUSY, BUSY, BUSY, answers(chat_answer("yes")), *[BUSY] * 8, answers(chat_answer("yes")))
+    async with raw_server(play) as server, sending(endpoints(server.url), lambda _: told.append(sum(clock.slept))) as (sender, clock):
+        assert isinstance(await Client(sender).chat("s0", CHAT, seconds=600), Completion)
+        assert told == [], "three seconds are worth no word"
+        began = sum(clock.slept)
+        assert isinstance(await Client(sender).chat("s0", CHAT, seconds=600), Completion)
+    assert len(told) == 1
+    assert 2 < told[0] - began < 6
+
+
+async def test_one_that_answers_others_in_between_is_waited_for() -> None:
+    play = in_turn(*[BUSY, BUSY, BUSY, answers(chat_answer("yes"))] * 40)
+    async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, clock):
+        for _ in range(40):
+            assert isinstance(await Client(sender).chat("s0", CHAT, seconds=600), Completion)
+    assert sum(clock.slept) > 100
+
+
+async def test_what_was_said_long_ago_is_not_held_against_a_server() -> None:
+    async with raw_server(BUSY) as server, sending(endpoints(server.url)) as (sender, clock):
+        await Client(sender).chat("s0", CHAT, seconds=600)
+        await clock.sleep(3600)
+        before = len(server.visits)
+        await Client(sender).chat("s0", CHAT, seconds=600)
+    assert len(server.visits) > before + 10
+
+
+async def test_a_pause_that_may_be_asked_for_is_kept_though_it_is_longer() -> None:
+    limits = Limits(retry_after_seconds=300)
+    play = in_turn(answers(b"", "503 Busy", "Retry-After: 200"), answers(chat_answer("yes")))
+    async with raw_server(play) as server, sending(endpoints(server.url, limits=limits)) as (sender, clock):
+        assert isinstance(await Client(sender).chat("s0", CHAT, seconds=600), Completion)
+    assert clock.slept == [200]
+
+
+async def test_where_all_servers_of_a_call_are_busy_for_good_it_ends() -> None:
+    async with raw_server(BUSY) as one, raw_server(BUSY) as two, opened(endpoints(one.url, two.url)) as fleet:
+        refused = await only(fleet, call("writer"))
+        assert fleet._clock.monotonic() < 150
+    assert isinstance(refused, Refused)
+    assert refused.code == "F204"
