@@ -112,6 +112,8 @@ class Refused(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     model: str = ""
     sent: bytes = b""
     received: bytes = b""
+    frames: tuple[str, ...] = ()
+    """Where a tool's own code raised: `FILE:LINE in FUNCTION`, the outermost first."""
 
 
 Reply: TypeAlias = Chunk | Done | Refused

@@ -209,6 +209,8 @@ class AttemptFinished(_Event, tag="attempt_finished", frozen=True, kw_only=True)
     error: str = ""
     reason: str = ""
     hint: str = ""
+    frames: tuple[str, ...] = ()
+    """Where a tool's own code raised: `FILE:LINE in FUNCTION`, the outermost first."""
     retryable: bool = False
     usage: Usage = NOTHING
     confidence: float | None = None

@@ -14,6 +14,7 @@ from pydantic_core import PydanticSerializationError
 
 from orchestra.agent.code import code_digest
 from orchestra.agent.contract import Contract, Effect
+from orchestra.agent.frames import frames, place
 from orchestra.agent.plain import Passes, as_they_are, plain, plain_record
 from orchestra.errors import InputError
 from orchestra.values.json import MAX_BYTES, has_null, not_finite, unkept
@@ -44,9 +45,10 @@ class Declared(Protocol):
 class ToolFault(Exception):
     """A call of a tool that gave no value: T002 wrong input, T003 it raised, T004 wrong output."""
 
-    def __init__(self, code: str, reason: str, hint: str = "") -> None:
+    def __init__(self, code: str, reason: str, hint: str = "", frames: tuple[str, ...] = ()) -> None:
+        """`frames` are the lines of code through which the tool's own exception came, the outermost first."""
         reason = keepable(reason)  # what tools say may hold anything, also what no journal takes
-        self.code, self.reason, self.hint = code, reason, hint
+        self.code, self.reason, self.hint, self.frames = code, reason, hint, frames
         super().__init__(f"{code}: {reason}")
 
 
@@ -173,10 +175,14 @@ class ToolFunction:
         except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
             raise  # these end more than the call
         except BaseException as error:  # a user's function may raise anything, a panic of Rust too; the run gets it as a failed attempt
-            raise ToolFault(
-                "T003", f"{self.name} raised {type(error).__name__}: {told(error)}", "the tool's own code raised; run it by itself"
-            ) from error
+            raise raised(self.name, error) from error
         return self.result(value)
+
+
+def raised(name: str, error: BaseException) -> ToolFault:
+    """T003, for an exception of a tool's own code: what it says, and where it was raised."""
+    reason = f"{name} raised {type(error).__name__}: {told(error)}{place(error)}"
+    return ToolFault("T003", reason, "the tool's own code raised; run it by itself", frames(error))
 
 
 def _called(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:

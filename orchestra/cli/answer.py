@@ -28,6 +28,8 @@ def show_result(result: Result[Any], events: Sequence[Event], nodes: Callable[[]
     else:
         colour = "yellow" if result.status == "abstained" else "red"
         say(visible(result.error.message), style=colour)
+        if result.error.hint:
+            say(visible(f"  {result.error.hint}"), style="dim")
     say()
     history = History.of(events)
     if nodes is None:

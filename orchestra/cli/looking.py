@@ -330,6 +330,10 @@ def _show_attempt(tried: Attempt, tier: str) -> None:
     if tried.seconds is not None:
         said = f"{tried.error}: {tried.reason}" if tried.error else as_text(tried.value)
         say(visible(said), style="yellow" if tried.error else "")
+    for line in tried.frames:
+        say(visible(f"  at {line}", keep=""), style="dim")
+    if tried.error and tried.hint:
+        say(visible(f"  {tried.hint}"), style="dim")
     for verdict in tried.verdicts:
         say(visible(f"  {verdict.check}: {verdict.outcome} ({verdict.score:.2f}) {verdict.reason}".rstrip()))
     if tried.accepted is not None:

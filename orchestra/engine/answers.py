@@ -102,6 +102,7 @@ def finished(driver: Driver, invoke: Invoke, reply: Done | Refused, began: float
         error=reply.code,
         reason=reply.reason,
         hint=reply.hint,
+        frames=reply.frames,
         retryable=reply.retryable,
         usage=used,
         server=reply.server,

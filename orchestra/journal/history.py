@@ -66,6 +66,8 @@ class Attempt:
     error: str = ""
     reason: str = ""
     hint: str = ""
+    frames: tuple[str, ...] = ()
+    """Where a tool's own code raised, the outermost first."""
     usage: Usage = NOTHING
     server: str = ""
     model: str = ""
@@ -415,6 +417,7 @@ def _finished(before: Attempt | None, event: AttemptFinished) -> Attempt:
         error=event.error,
         reason=event.reason,
         hint=event.hint,
+        frames=event.frames,
         usage=event.usage,
         server=event.server,
         model=event.model,

@@ -23,7 +23,7 @@ from random import Random
 from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
 
 from orchestra.agent.registry import Registry
-from orchestra.agent.tool import ToolFault
+from orchestra.agent.tool import ToolFault, raised
 from orchestra.app import Orchestra, Run
 from orchestra.clock import SystemClock
 from orchestra.config import Settings
@@ -200,7 +200,8 @@ async def _in_place(registry: Registry, call: Call) -> Any:
     except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # noqa: BLE001 - a user's function may raise anything; the run gets it as a failed attempt, as in production
-        return Refused(code="T003", reason=f"{call.name} raised {type(error).__name__}: {error}", retryable=True)
+        found = raised(call.name, error)
+        return Refused(code=found.code, reason=found.reason, hint=found.hint, retryable=True, frames=found.frames)
 
 
 def _unanswered(call: Call, table: Mapping[str, Any]) -> InputError:
