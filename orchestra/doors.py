@@ -107,6 +107,8 @@ class Refused(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     reason: str
     hint: str = ""
     retryable: bool = False
+    lasting: bool = False
+    """Whether another attempt would most likely meet the same: one is made only where the node's `retry:` is stated."""
     usage: Usage = NOTHING
     server: str = ""
     model: str = ""

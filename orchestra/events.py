@@ -212,6 +212,8 @@ class AttemptFinished(_Event, tag="attempt_finished", frozen=True, kw_only=True)
     frames: tuple[str, ...] = ()
     """Where a tool's own code raised: `FILE:LINE in FUNCTION`, the outermost first."""
     retryable: bool = False
+    lasting: bool = False
+    """Whether another attempt would most likely meet the same: one is made only where the node's `retry:` is stated."""
     usage: Usage = NOTHING
     confidence: float | None = None
     server: str = ""

@@ -30,6 +30,15 @@ KEY: Final = "idempotency_key"
 KEY_HINT = 'def charge(amount: int, *, idempotency_key: str = "") -> Receipt: ...'
 
 
+WRONG: Final = (
+    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, NotImplementedError, RecursionError, SyntaxError,
+    TypeError, ValueError,
+)  # fmt: skip
+"""What Python raises where code, or a value that it was given, is wrong; pydantic's `ValidationError` is a `ValueError`."""
+WRONG_FILE: Final = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""Of the faults of the system, which the network's are among, those that a second look does not mend."""
+
+
 class Declared(Protocol):
     """What a Python-declared tool shows: `orchestra.workflow.steps.Tool` is one."""
 
@@ -45,10 +54,11 @@ class Declared(Protocol):
 class ToolFault(Exception):
     """A call of a tool that gave no value: T002 wrong input, T003 it raised, T004 wrong output."""
 
-    def __init__(self, code: str, reason: str, hint: str = "", frames: tuple[str, ...] = ()) -> None:
-        """`frames` are the lines of code through which the tool's own exception came, the outermost first."""
+    def __init__(self, code: str, reason: str, hint: str = "", frames: tuple[str, ...] = (), *, lasting: bool = False) -> None:
+        """`frames` are the lines of code through which the tool's own exception came, the outermost first; `lasting` says whether it would
+        come again."""
         reason = keepable(reason)  # what tools say may hold anything, also what no journal takes
-        self.code, self.reason, self.hint, self.frames = code, reason, hint, frames
+        self.code, self.reason, self.hint, self.frames, self.lasting = code, reason, hint, frames, lasting
         super().__init__(f"{code}: {reason}")
 
 
@@ -182,7 +192,12 @@ class ToolFunction:
 def raised(name: str, error: BaseException) -> ToolFault:
     """T003, for an exception of a tool's own code: what it says, and where it was raised."""
     reason = f"{name} raised {type(error).__name__}: {told(error)}{place(error)}"
-    return ToolFault("T003", reason, "the tool's own code raised; run it by itself", frames(error))
+    return ToolFault("T003", reason, "the tool's own code raised; run it by itself", frames(error), lasting=lasts(error))
+
+
+def lasts(error: BaseException) -> bool:
+    """Whether an exception would most likely come again at the next attempt. Of exceptions that Python does not know nobody can tell."""
+    return isinstance(error, WRONG_FILE if isinstance(error, OSError) else WRONG)
 
 
 def _called(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:

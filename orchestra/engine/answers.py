@@ -104,6 +104,7 @@ def finished(driver: Driver, invoke: Invoke, reply: Done | Refused, began: float
         hint=reply.hint,
         frames=reply.frames,
         retryable=reply.retryable,
+        lasting=reply.lasting,
         usage=used,
         server=reply.server,
         model=reply.model,

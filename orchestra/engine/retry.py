@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orchestra.events import AttemptFinished
+from orchestra.workflow.nodes import RETRY
 from orchestra.workflow.program import CompiledNode
 
 if TYPE_CHECKING:
@@ -33,6 +35,13 @@ class Policy:
         """The bounds in seconds of the pause after an attempt: the upper half is left to chance, so that callers part ways."""
         longest = self.wait(_state(attempt, 0.0))
         return longest / 2, longest
+
+
+def helps(node: CompiledNode, answer: AttemptFinished) -> bool:
+    """Whether another attempt can help after this one, if there may be one. After what would come again one is made only where the file
+    says `retry`, of the node or by `defaults`."""
+    stated = node.source.retry is not None or node.retry is not RETRY
+    return answer.retryable and (stated or not answer.lasting)
 
 
 def policy(node: CompiledNode, code: str) -> Policy:

@@ -98,7 +98,15 @@ class LocalWorkers:
             return Refused(code="T007", reason=f"{call.name} took more than {call.timeout:g} s", hint=hint, retryable=True, server=HERE)
         except ToolFault as fault:
             retryable = fault.code not in WRITTEN_WRONG
-            return Refused(code=fault.code, reason=fault.reason, hint=fault.hint, retryable=retryable, server=HERE, frames=fault.frames)
+            return Refused(
+                code=fault.code,
+                reason=fault.reason,
+                hint=fault.hint,
+                retryable=retryable,
+                lasting=fault.lasting,
+                server=HERE,
+                frames=fault.frames,
+            )
         except OrchestraError as error:
             return Refused(code=error.code, reason=error.message, hint=error.hint, server=HERE)
 

@@ -141,7 +141,9 @@ class Recorder:
             case Done():
                 facts |= {"value": reply.value, "confidence": reply.confidence}
             case Refused():
-                facts["refused"] = Refusal(code=reply.code, reason=reply.reason, hint=reply.hint, retryable=reply.retryable)
+                facts["refused"] = Refusal(
+                    code=reply.code, reason=reply.reason, hint=reply.hint, retryable=reply.retryable, lasting=reply.lasting
+                )
         return Entry(**facts)
 
 

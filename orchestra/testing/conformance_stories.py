@@ -91,7 +91,16 @@ def every_kind(run: str) -> list[Event]:
             recalled="r0",
         ),
         lambda seq: AttemptFinished(
-            seq=seq, at=2.0, node="b", attempt=1, error="T001", reason="no", hint="try", retryable=True, frames=("t.py:1 in f",)
+            seq=seq,
+            at=2.0,
+            node="b",
+            attempt=1,
+            error="T001",
+            reason="no",
+            hint="try",
+            retryable=True,
+            lasting=True,
+            frames=("t.py:1 in f",),
         ),
         lambda seq: Judged(seq=seq, at=2.0, node="a", attempt=2, verdicts=(verdict,), accepted=True, score=0.9, reason="fine"),
         lambda seq: RetryPlanned(seq=seq, at=2.0, node="b", attempt=2, due=1234567.875, reason="again"),

@@ -14,7 +14,7 @@ from orchestra.values.outcome import Abstained, Evidence, Failed, Outcome, Skipp
 from orchestra.verify import acceptance
 from orchestra.verify.combination import Combination
 from orchestra.verify.parts import rest
-from orchestra.workflow.nodes import AgentNode, Choice
+from orchestra.workflow.nodes import RETRY, AgentNode, Choice
 from orchestra.workflow.program import CompiledNode, Program
 
 
@@ -25,6 +25,11 @@ def attempts(node: CompiledNode, code: str) -> int:
     if node.source.retry is not None:
         return node.source.retry.attempts
     return 2 if code[:1] in ("M", "V") else node.retry.attempts
+
+
+def unstated(node: CompiledNode) -> bool:
+    """Whether neither a node nor the defaults of its workflow say anything of `retry`."""
+    return node.source.retry is None and node.retry is RETRY
 
 
 def accepted(value: Any, ruling: acceptance.Ruling) -> Value:

@@ -26,7 +26,7 @@ from orchestra.events import (
     ChecksStarted,
 )
 from orchestra.testing.books import Book, Recorded
-from orchestra.testing.meanings import accepted, agent_for, attempts, evidence_of, first_arm, fits, or_fallback, result_of
+from orchestra.testing.meanings import accepted, agent_for, attempts, evidence_of, first_arm, fits, or_fallback, result_of, unstated
 from orchestra.testing.plans import Reading
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value, blamed
 from orchestra.verify import acceptance, examination
@@ -324,7 +324,8 @@ class Oracle:
                 once = contract.effect == "once"
                 return Failed(SAID_NO, "", path) if once and self.book.refused_again(path) else None
             if found.error:
-                if not (found.retryable and self._again(node, path, number, found.error, found.at)):
+                hope = found.retryable and not (found.lasting and unstated(node))
+                if not (hope and self._again(node, path, number, found.error, found.at)):
                     if tier and refused is not None:
                         if found.error == "F220" or not self._higher(node, tier):
                             return self._unaccepted(path, node, refused, refused.score if self.book.tiers else None)

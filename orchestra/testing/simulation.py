@@ -201,7 +201,7 @@ async def _in_place(registry: Registry, call: Call) -> Any:
         raise
     except BaseException as error:  # noqa: BLE001 - a user's function may raise anything; the run gets it as a failed attempt, as in production
         found = raised(call.name, error)
-        return Refused(code=found.code, reason=found.reason, hint=found.hint, retryable=True, frames=found.frames)
+        return Refused(code=found.code, reason=found.reason, hint=found.hint, retryable=True, lasting=found.lasting, frames=found.frames)
 
 
 def _unanswered(call: Call, table: Mapping[str, Any]) -> InputError:

@@ -339,6 +339,8 @@ class StormyWorkers:
                 raise asyncio.CancelledError
             case "broken":
                 yield broken(call)
+            case "cut" if call.kind == "tool":
+                yield Refused(code="T003", reason="it raised ValueError (simulated)", retryable=True, lasting=True)
             case "cut":
                 yield Refused(code="F206", reason="the stream ended in the middle (simulated)", retryable=True, usage=self._usage(call, 3))
             case "invalid":

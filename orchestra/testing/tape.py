@@ -49,6 +49,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     reason: str
     hint: str = ""
     retryable: bool = False
+    lasting: bool = False
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -124,7 +125,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
         }
         if self.refused is not None:
             refusal = self.refused
-            return Refused(code=refusal.code, reason=refusal.reason, hint=refusal.hint, retryable=refusal.retryable, **facts)
+            return Refused(
+                code=refusal.code, reason=refusal.reason, hint=refusal.hint, retryable=refusal.retryable, lasting=refusal.lasting, **facts
+            )
         return None if self.cancelled else Done(value=self.value, confidence=self.confidence, **facts)
 
 

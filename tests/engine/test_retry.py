@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestra.doors import Refused
+from orchestra.engine.replay import replay
 from orchestra.engine.retry import NOT_ACCEPTED, OUTSIDE_TYPE, policy
 from orchestra.testing import Faults
 from orchestra.workflow.program import CompiledNode
@@ -39,6 +43,30 @@ def test_what_time_does_not_mend_is_tried_again_at_once_and_seldom() -> None:
 
 def test_a_tool_that_must_happen_once_has_one_attempt_whatever_the_file_says() -> None:
     assert not policy(node(", retry: 5", "tool: send"), "T003").again(1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("head", "retry", "lasting", "attempts"),
+    [
+        ("", "", False, 3),
+        ("", "", True, 1),
+        ("", ", retry: 3", True, 3),
+        ("defaults: {retry: 3}\n", "", True, 3),
+        ("defaults: {timeout: 60}\n", "", True, 1),
+    ],
+)
+def test_what_would_come_again_is_tried_again_only_where_the_file_says_so(head: str, retry: str, lasting: bool, attempts: int) -> None:
+    text = f"{head}output: ${{a}}\nnodes:\n  a: {{tool: shout, with: {{text: x}}{retry}}}"
+    played = play(text, answers={"shout": Refused(code="T003", reason="shout raised KeyError: 'n'", retryable=True, lasting=lasting)})
+    assert len(played.attempts) == attempts
+    assert replay(program(text), played.events).different is None
+
+
+def test_a_run_that_was_stored_before_it_was_told_apart_decides_as_it_did() -> None:
+    text = "output: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}}"
+    stored = play(text, answers={"shout": Refused(code="T003", reason="shout raised KeyError: 'n'", retryable=True)})
+    assert b"lasting" not in msgspec.json.encode(stored.events)
+    assert replay(program(text), stored.events).different is None
 
 
 def test_no_attempt_is_planned_after_the_time_within_which_they_may_be() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,29 @@ async def test_what_a_tool_does_wrong_is_a_refusal(name: str, inputs: dict[str, 
     refused = await run(name, inputs)
     assert isinstance(refused, Refused)
     assert (refused.code, refused.retryable) == (code, retryable)
+
+
+@pytest.mark.parametrize(
+    ("error", "lasting"),
+    [
+        (KeyError("n"), True),
+        (TypeError("no"), True),
+        (json.JSONDecodeError("no", "", 0), True),
+        (FileNotFoundError(2, "no"), True),
+        (ConnectionRefusedError(111, "no"), False),
+        (TimeoutError(), False),
+        (OSError("no route"), False),
+        (RuntimeError("no"), False),
+        (type("TheirError", (Exception,), {})(), False),
+    ],
+)
+async def test_what_another_attempt_would_meet_again_is_told_apart(error: Exception, lasting: bool) -> None:
+    def broken(text: str) -> str:
+        raise error
+
+    refused = await only(known(ToolFunction.of(broken, effect="pure")), asked("broken", inputs={"text": "x"}))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.retryable, refused.lasting) == ("T003", True, lasting)
 
 
 async def test_the_users_own_exception_is_named() -> None:

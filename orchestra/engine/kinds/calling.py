@@ -11,7 +11,7 @@ from orchestra.engine.kinds import body, choice, climbing
 from orchestra.engine.kinds.acceptance import evidence, settle
 from orchestra.engine.proposals import Count, Finish, Invoke, Pause, Proposal
 from orchestra.engine.purse import Purse
-from orchestra.engine.retry import policy
+from orchestra.engine.retry import helps, policy
 from orchestra.engine.state import Phase, State, Unit
 from orchestra.errors import OrchestraError
 from orchestra.values.json import canonical
@@ -181,7 +181,7 @@ def erred(state: State, unit: Unit) -> Proposal | None:
     answer = unit.answer
     if answer is None:
         raise OrchestraError("E002", f"{unit.path} has no answer", hint="orchestra doctor")
-    if answer.retryable:
+    if helps(unit.node, answer):
         retry = policy(unit.node, answer.error)
         if retry.again(unit.attempt, answer.at - unit.began):
             return Pause(unit, unit.attempt + 1, *retry.pause(unit.attempt), answer.reason)
