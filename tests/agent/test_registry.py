@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,10 +171,20 @@ async def test_a_result_that_is_not_what_was_annotated_is_a_fault() -> None:
     assert caught.value.code == "T004"
 
 
-@pytest.mark.parametrize("function", [lambda x: x, print])
-def test_a_function_without_types_is_no_tool(function: Any) -> None:
+class Doubled:
+    def __call__(self, n: int) -> int:
+        return 2 * n
+
+
+def unknown(n: Missing) -> int:  # type: ignore[name-defined]  # noqa: F821 - the point of the test
+    return 1
+
+
+@pytest.mark.parametrize("effect", ["pure", "keyed"])
+@pytest.mark.parametrize("function", [lambda x: x, print, partial(max, 1), Doubled(), unknown, dict])
+def test_a_function_without_types_is_no_tool(function: Any, effect: Effect) -> None:
     with pytest.raises(InputError) as caught:
-        ToolFunction.of(function, effect="pure")
+        ToolFunction.of(function, effect=effect)
     assert caught.value.code == "T001"
 
 
