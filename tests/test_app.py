@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -81,6 +82,7 @@ def test_what_is_not_open_yet_says_how_to_open_it() -> None:
         unopened.run(topic, text="a")
     assert "write `async with Orchestra.open() as orchestra:`" in str(caught.value)
     assert "blocking()" in str(caught.value)
+    assert isinstance(copy.copy(unopened), type(unopened)), "what Python asks for itself is no use of it"
 
 
 async def test_a_workflow_gives_its_typed_output_and_what_each_node_cost(tmp_path: Path) -> None:

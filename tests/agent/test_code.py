@@ -144,3 +144,16 @@ def outer(text: str) -> str:
 """
     before, after = (f"def one(): return 1\ndef two(): return {number}" for number in (1, 2))
     assert made(folder, source, before) != made(folder, source, after)
+
+
+@pytest.mark.parametrize(("place", "noticed"), [("beside.py", True), (".venv/lib/site-packages/beside.py", False)])
+def test_a_library_that_was_installed_in_the_folder_is_none_of_its_code(folder: Path, place: str, noticed: bool) -> None:
+    def told(source: str) -> str:
+        beside, main = ModuleType("beside"), ModuleType("main")
+        beside.__file__, main.__file__ = str(folder / place), str(folder / "main.py")
+        exec(compile(source, beside.__file__, "exec"), vars(beside))
+        vars(main)["beside"] = beside
+        exec(compile("def outer(text: str) -> str:\n    return beside.one()", main.__file__, "exec"), vars(main))
+        return code_digest(main.outer)
+
+    assert (told("def one(): return 1") != told("def one(): return 2")) is noticed

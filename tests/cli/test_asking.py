@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -215,10 +216,10 @@ def test_a_batch_that_is_given_again_takes_up_what_persons_answered(shell: Shell
     for value in ("yes", "3"):
         shell("runs", "answer", waiting[1], value)
     shell("runs", "answer", waiting[2], "no", "--later")
-    Path("out.jsonl").chmod(0o600)
+    Path("out.jsonl").chmod(0o640)
     summary, rows = batch(shell)
     assert (summary["earlier"], summary["done"], summary["waiting"]) == (0, 1, 2)
-    assert stat.S_IMODE(Path("out.jsonl").stat().st_mode) == 0o600
+    assert stat.S_IMODE(Path("out.jsonl").stat().st_mode) == 0o640
     assert [row["id"] for row in rows] == ["Rome", "Oslo", "Bari"]
     assert (rows[1]["output"], rows[1]["waiting"], rows[1]["error"]) == ({"sure": "yes", "nights": 3}, None, None)
     assert [rows[0]["waiting"], rows[2]["waiting"]] == [waiting[0], waiting[2]]
@@ -227,6 +228,21 @@ def test_a_batch_that_is_given_again_takes_up_what_persons_answered(shell: Shell
     assert batch(shell)[0]["earlier"] == 1
     assert Path("out.jsonl").stat().st_ino == before, "where all is as it was nothing is written"
     assert len(shell("runs", "list", "--json").json) == 3
+
+
+def test_where_the_file_cannot_be_replaced_the_rows_that_are_not_there_are_done_all_the_same(shell: Shell) -> None:
+    lines = [json.dumps({"id": name, "input": {"city": name}}) + "\n" for name in ("Rome", "Oslo")]
+    Path("rows.jsonl").write_text(lines[0])
+    _, (row,) = batch(shell)
+    for value in ("yes", "3"):
+        shell("runs", "answer", row["waiting"], value)
+    Path("rows.jsonl").write_text("".join(lines))
+    Path(f".out.jsonl.{os.getpid()}").mkdir()
+    said = shell("batch", "trip", "-i", "rows.jsonl", "-o", "out.jsonl")
+    assert "1 results are left as they were" in said.err
+    rows = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [one["id"] for one in rows] == ["Rome", "Oslo"]
+    assert rows[0] == row
 
 
 def test_a_run_that_is_gone_leaves_its_row_waiting_and_is_not_begun_anew(shell: Shell) -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestra.cli.results import check_replaceable
 from orchestra.cli.rows import MAX_ERRORS, Results, RowResult, look, read_rows, survey
 from orchestra.errors import InputError, InputErrors, OrchestraError
 
@@ -225,3 +226,24 @@ def test_a_look_at_rows_that_are_none_is_enough(tmp_path: Path, rows: str, code:
         look(tmp_path / rows, tmp_path / "out.jsonl")
     assert caught.value.code == code
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_file_that_another_batch_put_a_new_one_in_the_place_of_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, other = tmp_path / "out.jsonl", tmp_path / "other.jsonl"
+    other.touch()
+    monkeypatch.setattr("orchestra.cli.rows.hold", lambda descriptor: other.replace(path))  # between the opening and the lock
+    with pytest.raises(OrchestraError) as caught:
+        Results(path, IDS)
+    assert (caught.value.code, "another batch" in caught.value.message) == ("C023", True)
+
+
+def test_a_file_is_replaced_where_its_folder_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "certificate.json"
+    file.touch()
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != file)
+    check_replaceable(file, "--out")
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    for target in (file, tmp_path):
+        with pytest.raises(OrchestraError) as caught:
+            check_replaceable(target, "--out")
+        assert caught.value.code == "C023"
