@@ -213,17 +213,18 @@ class SimulatedTest(pytest.Function):
 
         where = stage.path.relative_to(self.config.rootpath) if stage.path.is_relative_to(self.config.rootpath) else stage.path
         said = self.config.stash[_RECORDED]
+        kept = True
         try:
             asyncio.run(scenario())
         except BaseException as error:
             # What came back may be a part of what the test asks for: it must not take the place of a cassette that is whole.
-            if isinstance(error, AssertionError) and self.get_closest_marker("xfail") is not None:
-                stage.save()
-            elif not isinstance(error, pytest.skip.Exception):
+            kept = isinstance(error, AssertionError) and self.get_closest_marker("xfail") is not None
+            if not kept and not isinstance(error, pytest.skip.Exception):
                 said.append(f"{where} {'is as it was' if stage.path.exists() else 'was not written'}: its test did not pass")
             raise
-        if calls := stage.save():
-            said.append(f"{where} ({calls} call{'s' if calls > 1 else ''})")
+        finally:
+            if kept and (calls := stage.save()):
+                said.append(f"{where} ({calls} call{'s' if calls > 1 else ''})")
 
     async def _test(self, stage: Simulated | Taped) -> None:
         """The test function; a fault of the stage comes before whatever the test made of it."""

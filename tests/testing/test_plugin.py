@@ -311,6 +311,19 @@ def test_a_recording_that_ends_early_leaves_the_cassette_as_it_was(ends: str, py
     assert not path.exists()
 
 
+def test_a_test_that_is_expected_to_fail_has_a_cassette_all_the_same(pytester: pytest.Pytester, run: Pytest) -> None:
+    recorded(pytester, run)
+    path = pytester.path / "cassettes" / "test_model" / "test_the_model_finds_the_year.jsonl"
+    path.unlink()
+    text = (
+        PAGE["test_model.py"].replace("async def test_the", "import pytest\n\n@pytest.mark.xfail\nasync def test_the")
+        + "    assert False\n"
+    )
+    (pytester.path / "test_model.py").write_text(text, "utf-8")
+    run("--record").stdout.fnmatch_lines(["*test_the_model_finds_the_year.jsonl (1 call)"])
+    assert path.exists()
+
+
 TOOLS = """
 from orchestra import tool, workflow
 
