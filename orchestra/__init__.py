@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from orchestra.events import Event as RunEvent
     from orchestra.result import Result
-    from orchestra.values.models import Answer, Citation, Document, Passage, Quote, Reading
+    from orchestra.values.models import Answer, Citation, Document, Judgement, Passage, Quote, Reading
     from orchestra.workflow.nodes import Budget, Defaults, Graph, PlanLimits, Retry
     from orchestra.workflow.steps import Agent, Step, Tool, Workflow, agent, by_model, tool, workflow
     from orchestra.workflow.words import (
@@ -84,6 +84,7 @@ __all__ = [
     "Guarded",
     "InputError",
     "InputErrors",
+    "Judgement",
     "Orchestra",
     "OrchestraError",
     "Passage",
@@ -145,7 +146,7 @@ _HOMES = {
     "blocking": "blocking",
     "errors": "Abstained BudgetExceeded FleetError InputError InputErrors OrchestraError RunFailed",
     "result": "Result",
-    "values.models": "Answer Citation Document Passage Quote Reading",
+    "values.models": "Answer Citation Document Judgement Passage Quote Reading",
     "workflow.nodes": "Budget Defaults Graph PlanLimits Retry",
     "workflow.steps": "Agent Step Tool Workflow agent by_model tool workflow",
 }

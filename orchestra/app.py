@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from orchestra.verify.entailment import Reply
     from orchestra.whatif import Rehearsal
     from orchestra.workers import FleetMode, Troupe
-    from orchestra.workflow.acceptance import Check
+    from orchestra.workflow.acceptance import Checks
     from orchestra.workflow.program import Program
 
 P = ParamSpec("P")
@@ -421,7 +421,7 @@ class Orchestra:
         answer: Any,
         *,
         against: Any,
-        checks: Check | str | Iterable[str] | None = None,
+        checks: Checks | str | Iterable[str] | None = None,
         accept: float | None = None,
         inputs: Mapping[str, Any] | None = None,
         confidence: float | None = None,
@@ -445,13 +445,8 @@ class Orchestra:
         """
         from orchestra import judging
         from orchestra.verify.examination import Asked, go_on, start
-        from orchestra.workflow.acceptance import Check
 
-        if isinstance(checks, Check):
-            for agent in checks.agents:
-                self._project.judge(agent)
-            checks = checks.names
-        names = (checks,) if isinstance(checks, str) else None if checks is None else tuple(checks)
+        names = judging.named_checks(self._project, checks)
         for name, number in (("accept", accept), ("confidence", confidence)):
             if number is not None and not 0 <= number <= 1:
                 raise InputError("V014", f"{name}={number:g} is not in [0, 1]", hint=f"{name}=0.8")
@@ -466,14 +461,14 @@ class Orchestra:
         return stands
 
     async def _heard(self, question: Question) -> Reply:
-        """What an agent says to a check's question, without checks of its own; a failure, or an answer that comes too late, is none."""
+        """What an agent or a tool says to a check's question, by itself; a failure, or an answer that comes too late, is none."""
         from orchestra.engine.kinds.checking import PATIENCE
         from orchestra.verify.entailment import Reply
 
         runs = self.options(idempotency_key="", sample=question.sample or None)  # a key is that of one run, and each question is one
         try:
             async with asyncio.timeout(PATIENCE):
-                result = await runs.run(self._project.unchecked(question.agent), **question.inputs)
+                result = await runs.run(self._project.asked(question.agent), **question.inputs)
                 return Reply(jsonable(result.output))
         except TimeoutError:
             return Reply(fault=f"E006 no answer within {PATIENCE:g} s")

@@ -19,6 +19,7 @@ from orchestra.verify.claims_file import ClaimsCertificate
 from orchestra.verify.combination import FILE as COMBINATION
 from orchestra.verify.combination import Combination
 from orchestra.verify.sealed import MAX_BYTES
+from orchestra.verify.tools import asked
 from orchestra.workflow.program import Program, programs
 
 C = TypeVar("C", Certificate, ClaimsCertificate, Combination)
@@ -43,6 +44,7 @@ CHECKED_BY = (
     "verify/parts.py",
     "verify/quotes.py",
     "verify/rule.py",
+    "verify/tools.py",
     "verify/verdict.py",
     "values/arithmetic.py",
     "values/digits.py",
@@ -150,7 +152,7 @@ def combination(settings: Settings, registry: Registry, path: Path, agent: str =
     found = Combination.read(_bytes(path, agent or "AGENT"), place)
     if agent:
         _of(found, agent, place)
-    judges = {name: bonds(settings, registry, name) for name in found.judges}
+    judges = {name: judge_bonds(settings, registry, name) for name in found.judges}
     if changed := found.changed(bonds(settings, registry, found.agent), judges):
         why = f"the combination of checks of {found.agent!r} is void: {' and '.join(changed)} changed since it was made"
         raise InputError("V002", why, place=place, hint=found.command)
@@ -212,6 +214,18 @@ def bonds(settings: Settings, registry: Registry, agent: str) -> Bonds:
     return Bonds(said, "", version, checks)
 
 
+def judge_bonds(settings: Settings, registry: Registry, judge: str) -> Bonds:
+    """What the verdicts of a check's judge follow from: an agent by its name, or `tool(NAME)`. Raises `InputError` V007, V011."""
+    if not (name := asked(judge)):
+        return bonds(settings, registry, judge)
+    tool = registry.tools.get(name)
+    if tool is None:
+        raise InputError("V011", f"a check asks the tool {name!r}, and there is none", hint="orchestra validate")
+    if not (code := tool.version or tool.code):
+        raise InputError("V007", f"the code of the tool {name!r} may change unseen", hint='@tool(effect="pure", version="1")')
+    return Bonds(tool.contract.digest, "", code, checks_digest())
+
+
 def _together(settings: Settings, card: Card) -> Bonds:
     """Of an ensemble: of the members that it has, whatever other agents have their names."""
     served = [_served(settings, part) if part.kind == "model" else ("", part.data_digest) for part in card.parts]
@@ -234,7 +248,7 @@ def stamps(settings: Settings, registry: Registry, program: Program) -> tuple[St
     made = [one.certificate for one in accepting if one.certificate]
     names = {one.agent for one in made} | {one.judge for one in made if isinstance(one, ClaimsCertificate)}
     for combination in (one.combination for one in accepting if one.combination):
-        names |= {combination.agent, *combination.judges}
+        names |= {combination.agent, *(judge for judge in combination.judges if not asked(judge))}
     paths: list[Path | None] = []
     for name in sorted(names):
         paths += [found(settings, registry, name, file) for file in (FILE, CLAIMS, COMBINATION)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,22 @@ from orchestra.agent.contract import Contract
 from orchestra.config import looks_like_path
 from orchestra.engine.kinds.acceptance import sources
 from orchestra.errors import InputError
+from orchestra.events import Verdict
 from orchestra.inputs import jsonable
 from orchestra.project import Project
 from orchestra.values.json import unkept
 from orchestra.values.types import Validator, schema_of
 from orchestra.verify.acceptance import CONFIDENCE, Situation, names_of, rules_of
 from orchestra.verify.alone import ACCEPT, type_of
-from orchestra.verify.answers import REDERIVE, rederivation
+from orchestra.verify.answers import REDERIVE
 from orchestra.verify.certificate_file import Certificate
 from orchestra.verify.combination import Combination
-from orchestra.verify.examination import judge_of, stated
+from orchestra.verify.examination import questions, stated
 from orchestra.verify.rule import AGREE, named
+from orchestra.verify.tools import TOOL
+from orchestra.verify.verdict import UNKNOWN
+from orchestra.workflow.acceptance import Check, Checks, check_of
+from orchestra.workflow.steps import Tool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +43,22 @@ class Answer:
     """How sure its producer was of it, in [0, 1]."""
 
 
+def named_checks(project: Project, checks: Checks | str | Iterable[str] | None) -> tuple[str, ...] | None:
+    """Checks as they are written; agents and tools that they name by themselves become known to the project. None where none are stated."""
+    if isinstance(checks, Check | Tool):
+        found = check_of(checks)
+        for step in found.steps:
+            project.judge(step)
+        return found.names
+    return (checks,) if isinstance(checks, str) else None if checks is None else tuple(checks)
+
+
 def alone(project: Project, answer: Answer, checks: tuple[str, ...], accept: float | None, *, back_off: bool) -> Situation:
     """The situation of an answer of which nobody says who made it: the lowest score of its checks counts.
 
     Raises `InputError` E013 for an answer that is no JSON, V010 for what is no check, V011 for an agent that is not there.
     """
-    names, judges = stated(checks, project.registry.agents)
+    names, judges = stated(checks, project.registry.agents, project.catalog().tools)
     untyped = isinstance(answer.value, str | dict | list)
     return Situation(
         value=_kept(answer.value),
@@ -85,7 +100,7 @@ def combined(
     certificate = _certificate(project, combination, own=own) if accept is None else None
     if accept is None:
         accept = certificate.threshold if certificate is not None else ACCEPT
-    names, judges = stated(combination.checks, project.registry.agents)
+    names, judges = stated(combination.checks, project.registry.agents, project.catalog().tools)
     situation = Situation(
         value=value,
         schema=card.output_schema,
@@ -151,9 +166,7 @@ def _missing(situation: Situation, producer: Contract) -> Iterator[tuple[str, st
     for check in (one for rule in rules_of(situation.checks) for one in named(rule)):
         if check.check == CONFIDENCE and situation.confidence is None:
             yield str(check), "how sure the agent was of it: confidence=0.9, or --confidence 0.9"
-        elif check.check == AGREE and lacking:
+        elif (check.check == AGREE and lacking) or (
+            check.check in (REDERIVE, TOOL) and isinstance(said := questions(check, situation), Verdict) and said.outcome == UNKNOWN
+        ):
             yield str(check), asked
-        elif check.check == REDERIVE:
-            judge = situation.judges[judge_of(check)]
-            if not isinstance(rederivation(judge, situation.inputs, situation.evidence), tuple):
-                yield str(check), asked

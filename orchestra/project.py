@@ -20,6 +20,7 @@ from orchestra.errors import InputError
 from orchestra.log import listener
 from orchestra.values.fields import mentions
 from orchestra.values.types import Schema, nearest, under
+from orchestra.verify import tools
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.meanings import Meanings, ambiguous, declared_models, meanings
 from orchestra.workflow.nodes import Graph, Input
@@ -145,11 +146,12 @@ class Project:
         other = self._declared.get((step.kind, step.name))
         return other is None or other.same(step)
 
-    def judge(self, agent: Step[..., Any]) -> None:
-        """Adopts an agent that a check or a plan refers to by its name. Raises `InputError` W021 where that means another one."""
-        self.adopt(agent)
-        if not self._named(agent):
-            raise ambiguous(agent)
+    def judge(self, step: Step[..., Any]) -> None:
+        """Adopts an agent or a tool that a check or a plan refers to by its name. Raises `InputError` W021 where that means another agent,
+        C009 where it means another tool."""
+        self.adopt(step)
+        if not isinstance(step, Tool) and not self._named(step):
+            raise ambiguous(step)
 
     def keep(self, card: Card) -> None:
         """Makes a card known to calls that ask for its digest (`Call.version`); the current one of its name stays what it is."""
@@ -242,6 +244,15 @@ class Project:
         if known is None or known.graph is not source.graph:
             known = self._files[path.absolute()] = Workflow.of(source.graph)
         return known
+
+    def asked(self, judge: str) -> Step[..., Any]:
+        """What a check asks, as a step without checks of its own: an agent by its name, or `tool(NAME)`. Raises `InputError` A001, C004."""
+        name = tools.asked(judge)
+        if not name:
+            return self.unchecked(judge)
+        if (tool := self.registry.tools.get(name)) is None:
+            raise InputError("C004", f"there is no tool named {name!r}", hint=f"there are: {', '.join(sorted(self.registry.tools))}")
+        return self._tool(tool)
 
     def unchecked(self, name: str) -> Agent[..., Any]:
         """An agent as a step that is asked for its answer alone: without checks of its own. Raises `InputError` A001."""

@@ -125,6 +125,8 @@ def changes(old: Program, new: Program) -> list[Change]:
             found.append(Change(path, "is written otherwise"))
         elif node.contract is not None and was.contract is not None and node.contract.digest != was.contract.digest:
             found.append(Change(path, f"its {node.contract.kind} {node.contract.name} has changed"))
+        elif judge := _judge(was, node):
+            found.append(Change(path, f"its check asks {judge}, which has changed"))
         elif _certificate(node) != _certificate(was):
             found.append(Change(path, "its certificate has changed"))
         elif _combination(node) != _combination(was):
@@ -132,6 +134,12 @@ def changes(old: Program, new: Program) -> list[Change]:
     if _output(old) != _output(new):
         found.append(Change("output", "is written otherwise"))
     return found
+
+
+def _judge(was: CompiledNode, node: CompiledNode) -> str:
+    """The first that its checks asked and ask, and that is not what it was; empty where there is none."""
+    before, after = (one.acceptance.judges if one.acceptance is not None else {} for one in (was, node))
+    return next((name for name, judge in after.items() if name in before and before[name].digest != judge.digest), "")
 
 
 def _certificate(node: CompiledNode) -> str:

@@ -21,7 +21,7 @@ def project_models() -> dict[str, Schema]:
     """The models that every project knows by name, and `Quote`."""
     named = {
         model.__name__: schema_of(model, "validation")
-        for model in (known.Document, known.Passage, known.Citation, known.Answer, known.Reading)
+        for model in (known.Document, known.Passage, known.Citation, known.Answer, known.Judgement, known.Reading)
     }
     return {"Quote": schema_of(known.Quote, "validation"), **named}
 

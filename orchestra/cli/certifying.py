@@ -283,6 +283,7 @@ def _known(project: Project, checks: tuple[str, ...]) -> None:
     from orchestra.values.types import nearest
     from orchestra.verify.acceptance import ASKING, names_of
     from orchestra.verify.rule import NotARule, read
+    from orchestra.verify.tools import TOOL
 
     known = project.catalog().checks
     for text in checks:
@@ -292,7 +293,8 @@ def _known(project: Project, checks: tuple[str, ...]) -> None:
             raise InputError("L072", f"{text!r} is no check: {error.why}", hint="--checks quote,numbers") from error
     for check in names_of(checks):
         if check in ASKING:
-            said = f"the check {check!r} asks agents, and a certificate is bound to nothing but the agent that it is of"
+            whom = "a tool" if check == TOOL else "agents"
+            said = f"the check {check!r} asks {whom}, and a certificate is bound to nothing but the agent that it is of"
             raise InputError("V006", said, hint="--checks quote,confidence")
         if check not in known:
             near = nearest(check, known)

@@ -12,6 +12,7 @@ import msgspec
 
 from orchestra import certificates
 from orchestra.agent.card import Card
+from orchestra.agent.contract import Contract
 from orchestra.app import Orchestra
 from orchestra.cli import comparison
 from orchestra.cli.opening import Opener
@@ -80,7 +81,7 @@ async def combined(open_: Opener, chosen: Settings, asked: Asked) -> Made:
     checks = ruled_by(project, card, asked.checks)
     right = None if asked.unlabelled else rightness(card, asked.evaluation, asked.metric)
     bound = certificates.bonds(chosen, project.registry, asked.agent)
-    judges = {name: certificates.bonds(chosen, project.registry, name) for name in stated(checks, project.registry.agents)[1]}
+    judges = {name: certificates.judge_bonds(chosen, project.registry, name) for name in _judges(project, checks)}
     recorded = Predictions.read(asked.predictions) if asked.predictions is not None else None
     said = await answered(open_, chosen, project, card, blank(card.name, checks), test, recorded)
     rows = [
@@ -108,7 +109,8 @@ async def combined(open_: Opener, chosen: Settings, asked: Asked) -> Made:
 
 def ruled_by(project: Project, card: Card, wanted: Sequence[str]) -> tuple[str, ...]:
     """The checks that are put together, as rules are written. Raises `InputError` V010, V011, L111 for those that there are not."""
-    checks, _ = stated(checks_of(card, wanted), project.registry.agents)
+    checks = checks_of(card, wanted)
+    _judges(project, checks)
     known = project.catalog().checks
     for name in names_of(checks):
         if name not in known:
@@ -158,7 +160,7 @@ async def _examined(
 ) -> list[tuple[Case, Ruling | None]]:
     """What the checks say of answers, each with how sure the agent was of it; None where a row has none."""
     checks = tuple(map(str, rules_of(combination.checks)))
-    judges = stated(checks, project.registry.agents)[1]
+    judges = _judges(project, checks)
     steps = {name: _step(project, name) for name in judges}
     situations = [
         (rulings.situation(card, checks, row.input, *said, combination), row.input)
@@ -174,10 +176,15 @@ async def _examined(
     return made
 
 
+def _judges(project: Project, checks: tuple[str, ...]) -> dict[str, Contract]:
+    """Whom checks ask. Raises `InputError` V010, V011 for checks and judges that there are not."""
+    return stated(checks, project.registry.agents, project.catalog().tools)[1]
+
+
 def _step(project: Project, name: str) -> Step[..., Any]:
-    """An agent that a check asks, without checks of its own."""
+    """An agent that a check asks, without checks of its own; or a tool."""
     card = project.registry.cards.get(name)
-    return Agent.carded(rulings.without_checks(card)) if card is not None else project.agent(name)
+    return Agent.carded(rulings.without_checks(card)) if card is not None else project.asked(name)
 
 
 def show(asked: Asked, made: Made) -> None:

@@ -105,6 +105,8 @@ def _objection(allotment: Allotment, stake: Stake, expected: Iterable[Coming]) -
 def _bound(state: State, unit: Unit, question: Question) -> int:
     """Tokens that a question may take; 0 where no model is asked."""
     contract = asked_of(unit, question)
+    if contract.kind != "agent":
+        return 0
     call = Call(
         run=state.run,
         node=unit.path,

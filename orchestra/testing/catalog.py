@@ -6,6 +6,7 @@ from typing import Any
 
 from orchestra.agent.contract import Catalog, Contract, Effect, Schema
 from orchestra.values.labels import Label
+from orchestra.verify import tools
 from orchestra.verify.certificate_file import Bonds
 from orchestra.verify.combination import Combination, Data, Step, Voice
 
@@ -73,6 +74,7 @@ _CATALOG = Catalog(
         "join": _tool("join", _record(items=TEXTS), TEXT),
         "grow": _tool("grow", _record(text={"anyOf": [TEXT, {"type": "null"}]}), TEXT),
         "crowd": _tool("crowd", _record(text=TEXT), TEXTS),
+        "fair": _tool("fair", _record(value={}, evidence=TEXTS), tools.SAYING),
         **{name: _tool(name, _record(text=TEXT), TEXT, effect) for name, effect in EFFECTS.items()},
     },
 )

@@ -376,4 +376,5 @@ def _catalog(planning: Planning) -> Catalog:
     agents = {one.name: one for one in (*planning.judges, *planning.skills) if one.kind == "agent"}
     if planning.router is not None:
         agents.setdefault(planning.router.name, planning.router)
-    return Catalog(agents, {one.name: one for one in planning.skills if one.kind == "tool"}, models=planning.models)
+    tools = {one.name: one for one in (*planning.judges, *planning.skills) if one.kind == "tool"}
+    return Catalog(agents, tools, models=planning.models)

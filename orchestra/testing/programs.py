@@ -296,7 +296,9 @@ class _Author:
     def backing_off(self, scope: _Scope) -> dict[str, Any]:
         """An answer of several parts, which keeps those that the evidence bears out."""
         node: dict[str, Any] = {"agent": "lister", "with": {"text": self.text(scope)}, "against": self.text(scope)}
-        node["checks"] = self.parting.choice((["entailment"], ["schema", "entailment"], ["entailment", "confidence"]))
+        node["checks"] = self.parting.choice(
+            (["entailment"], ["schema", "entailment"], ["entailment", "confidence"], ["entailment", "tool(fair)"])
+        )
         node["otherwise"] = self.parting.choice((["back_off", "abstain"], ["back_off"]))
         if self.parting.random() < 0.5:
             node["accept"] = self.parting.choice((0.2, 0.7, 0.9))
@@ -317,7 +319,8 @@ class _Author:
         found: dict[str, Any] = {"checks": self.chance.choice((["quote"], ["schema", "quote"], ["quote", "support"]))}
         if self.asking.random() < 0.5:
             again = ["rederive(second)", "quote | agree(2)", "entailment | rederive(second) | agree(3)"] if escalate else []
-            found["checks"] = [*found["checks"], self.asking.choice(["entailment", "quote | entailment", "quote & entailment", *again])]
+            plain = ["entailment", "quote | entailment", "quote & entailment", "tool(fair)", "tool(fair) | entailment"]
+            found["checks"] = [*found["checks"], self.asking.choice([*plain, *again])]
             self.features["checks that ask agents"] += 1
         self.features["checks"] += 1
         found["against"] = against or self.text(scope)

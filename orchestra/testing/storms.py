@@ -228,8 +228,16 @@ def answer(seed: int, call: Call) -> Any:
             return _reading(call, mark)["answer"]
         case "entailment":
             return _judged(mark)
+        case "fair":
+            return _said(mark)
         case _:
             return f"{call.name} {mark[:2].hex()} {str(text)[: mark[2] % 30]}"
+
+
+def _said(mark: bytes) -> Any:
+    """What a tool says that a check asks: yes, mostly; no; a score; or nothing."""
+    good = None if mark[0] % 9 == 0 else mark[1] % 4 > 0
+    return ({"passed": good, "reason": f"said {mark[2]}"}, good, mark[3] / 255)[mark[4] % 3]
 
 
 def _judged(mark: bytes) -> dict[str, Any]:

@@ -59,6 +59,14 @@ class Cell(Record):
     column_heading: str = ""
 
 
+class Judgement(Record):
+    """What a tool that a check asks says of a value: whether it is right, null where it cannot tell; why, and how surely."""
+
+    passed: bool | None
+    reason: str = ""
+    score: float | None = Field(default=None, ge=0, le=1)
+
+
 class Reading(Record):
     """What one passage says to a question, in its own words; null where it says nothing."""
 

@@ -24,12 +24,13 @@ from orchestra.verify.deterministic import CHECKS, Check
 from orchestra.verify.entailment import ENTAILMENT
 from orchestra.verify.parts import without
 from orchestra.verify.rule import AGREE, Named, NotARule, Rule, named, read, verdict, wanted
+from orchestra.verify.tools import TOOL
 from orchestra.verify.verdict import FAIL, PASS, failed, unknown
 
 CONFIDENCE = "confidence"
 """The check that asks no evidence but the producer's own score."""
-ASKING = (ENTAILMENT, REDERIVE, AGREE)
-"""The checks that ask agents, the cheapest first."""
+ASKING = (TOOL, ENTAILMENT, REDERIVE, AGREE)
+"""The checks that ask tools and agents, the cheapest first."""
 
 
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +49,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """Who produced it, and on what `inputs`; for checks that ask agents."""
     inputs: Mapping[str, Any] = {}
     judges: Mapping[str, Contract] = {}
-    """The agents that checks may ask, by name."""
+    """What checks may ask: agents by name, tools as `tool(NAME)`."""
     back_off: bool = False
     """Whether parts that `entailment` does not pass at `accept` are taken out of the value, and the rest is judged."""
     combination: Combination | None = None

@@ -20,6 +20,7 @@ import msgspec
 from orchestra.events import Verdict
 from orchestra.verify.certificate_file import Bonds, Count
 from orchestra.verify.sealed import Sealed
+from orchestra.verify.tools import asked
 from orchestra.verify.verdict import FAIL, PASS
 
 FILE = "combination.json"
@@ -79,7 +80,7 @@ class Combination(Sealed, frozen=True, kw_only=True, forbid_unknown_fields=True)
     data: Data
     bonds: Bonds
     judges: Mapping[str, Bonds] = {}
-    """Of the agents that its checks ask, by name."""
+    """Of the agents and tools that its checks ask, by name, and as `tool(NAME)`."""
     made: str
     """UTC, ISO 8601."""
     digest: str = ""
@@ -110,6 +111,8 @@ class Combination(Sealed, frozen=True, kw_only=True, forbid_unknown_fields=True)
         found = self.bonds.changed(bonds)
         for name, was in self.judges.items():
             theirs = [what for what in was.changed(judges[name]) if what != "the code of the checks"]
+            if asked(name):  # a tool has neither card nor arrays
+                theirs = ["its types or code"] if theirs else []
             found += [f"{what.removeprefix('its ').removeprefix('the ')} of {name}" for what in theirs]
         return found
 

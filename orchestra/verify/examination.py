@@ -3,7 +3,7 @@
     state = start(situation)                    # an `Asked` with questions, or the `Ruling`
     state = go_on(situation, state, replies)    # as often as there are questions
 
-Checks go by cost. What asks nobody is asked first; then, of the checks on which it still depends whether the value is accepted, one after
+Checks go by cost. What asks nobody goes first; then, of the checks on which it still depends whether the value is accepted, one after
 the other. What a check asks goes out at once; what does not come back, or makes no sense, is `unknown`, and `unknown` never passes.
 """
 
@@ -16,12 +16,13 @@ import msgspec
 from orchestra.agent.contract import Contract
 from orchestra.errors import InputError
 from orchestra.events import Question, Verdict
-from orchestra.verify import answers, back_off, entailment
+from orchestra.verify import answers, back_off, entailment, tools
 from orchestra.verify.acceptance import Ruling, Situation, at_once, open_check, rules_of, ruling
 from orchestra.verify.answers import REDERIVE, unknown
 from orchestra.verify.entailment import ENTAILMENT, Reply
 from orchestra.verify.parts import parts, rest
 from orchestra.verify.rule import AGREE, Named, NotARule, named, read
+from orchestra.verify.tools import TOOL
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +59,7 @@ def go_on(situation: Situation, asked: Asked, replies: Sequence[Reply]) -> Asked
         found[check] = _named(check, judged(check, situation, replies))
     known = {one: said for one, said in found.items() if isinstance(one, Named)}
     if situation.back_off:
-        known |= at_once(msgspec.structs.replace(situation, value=rest(situation.value, known.values())))
+        known |= at_once(_left(situation, known))
     return _next(situation, known)
 
 
@@ -76,11 +77,16 @@ def unasked(situation: Situation, asked: Asked, reason: str) -> Ruling:
 def _next(situation: Situation, known: dict[Named, Verdict]) -> Asked | Ruling:
     rules = rules_of(situation.checks)
     while (check := open_check(rules, known, situation.combination)) is not None:
-        found = questions(check, situation)
+        found = questions(check, _left(situation, known) if check.check == TOOL else situation)
         if isinstance(found, tuple):
             return Asked(check=str(check), questions=found, verdicts=tuple(known.values()))
         known[check] = _named(check, found)
     return ruling(situation, rules, known)
+
+
+def _left(situation: Situation, known: Mapping[Named, Verdict]) -> Situation:
+    """The situation of what is left of the value, where parts were taken out of it."""
+    return msgspec.structs.replace(situation, value=rest(situation.value, known.values())) if situation.back_off else situation
 
 
 def _named(check: Named, said: Verdict) -> Verdict:
@@ -89,19 +95,28 @@ def _named(check: Named, said: Verdict) -> Verdict:
 
 
 def judge_of(check: Named) -> str:
-    """The agent that a check asks; empty for one that asks the producer, or nobody."""
+    """The agent that a check asks, or `tool(NAME)`; empty for one that asks the producer, or nobody."""
+    if check.check == TOOL:
+        return tools.called(check.argument) if check.argument else ""
     return check.argument or (ENTAILMENT if check.check == ENTAILMENT else "") if check.check in (ENTAILMENT, REDERIVE) else ""
 
 
-def agents_of(checks: tuple[str, ...]) -> list[str]:
-    """The agents that checks ask beside the producer, each once."""
+def judges_of(checks: tuple[str, ...]) -> list[str]:
+    """What checks ask beside the producer, each once: agents by name, tools as `tool(NAME)`."""
     return list(dict.fromkeys(name for rule in rules_of(checks) for check in named(rule) if (name := judge_of(check))))
 
 
-def stated(checks: tuple[str, ...], agents: Mapping[str, Contract]) -> tuple[tuple[str, ...], dict[str, Contract]]:
-    """Checks that somebody states outside of a workflow, and the agents that they ask.
+def judge_among(name: str, agents: Mapping[str, Contract], own: Mapping[str, Contract]) -> Contract | None:
+    """The agent, or of one's `own` tools the one, that is asked under a name; None where there is none."""
+    return own.get(tool) if (tool := tools.asked(name)) else agents.get(name)
 
-    Raises `InputError` V010 for a text that is no check, V011 for an agent that is not there.
+
+def stated(
+    checks: tuple[str, ...], agents: Mapping[str, Contract], own: Mapping[str, Contract]
+) -> tuple[tuple[str, ...], dict[str, Contract]]:
+    """Checks that somebody states outside of a workflow, and the agents and tools that they ask.
+
+    Raises `InputError` V010 for a text that is no check, V011 for an agent or a tool that is not there, or cannot be asked.
     """
     for text in checks:
         try:
@@ -109,11 +124,14 @@ def stated(checks: tuple[str, ...], agents: Mapping[str, Contract]) -> tuple[tup
         except NotARule as error:
             raise InputError("V010", f"{text!r} is no check: {error.why}", hint='checks="quote | entailment"') from error
     found: dict[str, Contract] = {}
-    for name in agents_of(checks):
-        if name not in agents:
-            hint = f"there are: {', '.join(sorted(agents)) or 'none'}"
-            raise InputError("V011", f"a check asks the agent {name!r}, and there is none", hint=hint)
-        found[name] = agents[name]
+    for name in judges_of(checks):
+        judge, tool = judge_among(name, agents, own), tools.asked(name)
+        if judge is None:
+            hint = f"there are: {', '.join(sorted(own if tool else agents)) or 'none'}"
+            raise InputError("V011", f"a check asks the {TOOL if tool else 'agent'} {tool or name!r}, and there is none", hint=hint)
+        if tool and (why := tools.misfit(judge)):
+            raise InputError("V011", f"no check can ask the tool {tool!r}: {why}", hint="orchestra explain V011")
+        found[name] = judge
     return checks, found
 
 
@@ -124,7 +142,11 @@ def questions(check: Named, situation: Situation) -> tuple[Question, ...] | Verd
     name = judge_of(check)
     judge = situation.judges.get(name)
     if judge is None:
-        return unknown(check.check, f"there is no agent {name!r}" if name else f"it names no agent: {check.check}(NAME)")
+        whom = TOOL if check.check == TOOL else "agent"
+        why = f"there is no {whom} {check.argument or name!r}" if name else f"it names no {whom}: {check.check}(NAME)"
+        return unknown(check.check, why)
+    if check.check == TOOL:
+        return tools.question(judge, situation.value, situation.inputs, situation.evidence)
     if situation.producer is not None and alike(judge, situation.producer):
         return unknown(check.check, f"{name} is the agent that produced the value: the same model with the same prompt")
     if check.check == REDERIVE:
@@ -154,6 +176,8 @@ def judged(check: Named, situation: Situation, replies: Sequence[Reply]) -> Verd
         return entailment.judged(situation.value, situation.schema, situation.evidence, replies)
     if check.check == AGREE:
         return answers.agreed(situation.value, situation.schema, replies)
+    if check.check == TOOL:
+        return tools.said(replies)
     judge: Contract | None = situation.judges.get(judge_of(check))
     output: Mapping[str, object] = judge.output if judge is not None else {}
     return answers.rederived(situation.value, situation.schema, output, replies)

@@ -2,6 +2,7 @@
 
     reading = accepted(reader(question=question, context=page.text), checks=quote & numbers, against=page.text)
     reading = accepted(reader(...), checks=quote, against=page.text, otherwise=[retry, abstain])
+    reading = accepted(reader(...), checks=quote & short_enough)      # a tool of one's own
 
 The clause belongs to the node that produces the value. A value that is not accepted is withheld, and so is what uses it: typed
 plainly, as in the first line. Who writes `abstain` says that the rest shall go on without it, so the second line gives a
@@ -10,6 +11,7 @@ plainly, as in the first line. Who writes `abstain` says that the rest shall go 
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,10 +21,12 @@ from typing_extensions import TypeVar
 
 from orchestra.verify.answers import MOST_SAMPLES
 from orchestra.verify.rule import Every, NotARule, Rule, Some, joined, read
+from orchestra.verify.tools import called
 from orchestra.workflow.nodes import VerifyNode
 from orchestra.workflow.pending import node_value, said
 from orchestra.workflow.placeholders import Guarded, Placeholder, holds, peek, renamed, template
 from orchestra.workflow.scopes import Draft, Scope, current, fault
+from orchestra.workflow.steps import Tool
 
 if TYPE_CHECKING:
     from orchestra.workflow.steps import Step
@@ -35,25 +39,27 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Checks, all of which must pass: `quote & numbers`, `quote | entailment`, or `Check("mine")`. `|` wants one of two."""
+    """Checks, all of which must pass: `quote & numbers`, `quote | entailment`, or `Check("tool(mine)")`. `|` wants one of two."""
 
     names: tuple[str, ...]
-    agents: tuple[Step[..., Any], ...] = field(default=(), compare=False, repr=False)
-    """Those that were named by themselves, and not by their names."""
+    steps: tuple[Step[..., Any], ...] = field(default=(), compare=False, repr=False)
+    """The agents and tools that were named by themselves, and not by their names."""
 
-    def __init__(self, *names: str, agents: tuple[Step[..., Any], ...] = ()) -> None:
+    def __init__(self, *names: str, steps: tuple[Step[..., Any], ...] = ()) -> None:
         object.__setattr__(self, "names", names)
-        object.__setattr__(self, "agents", agents)
+        object.__setattr__(self, "steps", steps)
 
-    def __and__(self, other: Check) -> Check:
-        if not isinstance(other, Check):
+    def __and__(self, other: Checks) -> Check:
+        if not isinstance(other, Check | Tool):
             return NotImplemented
-        return Check(*dict.fromkeys((*self.names, *other.names)), agents=(*self.agents, *other.agents))
+        more = check_of(other)
+        return Check(*dict.fromkeys((*self.names, *more.names)), steps=(*self.steps, *more.steps))
 
-    def __or__(self, other: Check) -> Check:
-        if not isinstance(other, Check):
+    def __or__(self, other: Checks) -> Check:
+        if not isinstance(other, Check | Tool):
             return NotImplemented
-        return Check(str(joined(Some, [self._rule, other._rule])), agents=(*self.agents, *other.agents))
+        more = check_of(other)
+        return Check(str(joined(Some, [self._rule, more._rule])), steps=(*self.steps, *more.steps))
 
     @property
     def _rule(self) -> Rule:
@@ -64,6 +70,15 @@ class Check:
 
     def __str__(self) -> str:
         return " & ".join(f"({name})" if "|" in name and len(self.names) > 1 else name for name in self.names)
+
+
+Checks: TypeAlias = Check | Tool[..., Any]
+"""What can be asked of a value: checks, or a tool of one's own that says whether it is right."""
+
+
+def check_of(asked: Checks) -> Check:
+    """What is asked, as a check."""
+    return asked if isinstance(asked, Check) else Check(called(asked.name), steps=(asked,))
 
 
 class AgentCheck(Check):
@@ -79,7 +94,7 @@ def _by(check: str, agent: Step[..., Any] | str) -> Check:
     name = agent if isinstance(agent, str) else getattr(agent, "name", "")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise fault("W016", f"{check}({agent!r}) names no agent", hint=f"{check}(second_reader)")
-    return Check(f"{check}({name})", agents=() if isinstance(agent, str) else (agent,))
+    return Check(f"{check}({name})", steps=() if isinstance(agent, str) else (agent,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +157,7 @@ def accepted(  # type: ignore[overload-overlap]  # who hides `abstain` behind a 
     value: T,
     /,
     *,
-    checks: Check,
+    checks: Checks,
     against: object = ...,
     score: Score | None = None,
     accept: Accept | None = None,
@@ -153,7 +168,7 @@ def accepted(
     value: T,
     /,
     *,
-    checks: Check,
+    checks: Checks,
     against: object = ...,
     score: Score | None = None,
     accept: Accept | None = None,
@@ -163,7 +178,7 @@ def accepted(
     value: Any,
     /,
     *,
-    checks: Check,
+    checks: Checks,
     against: object = _NOTHING,
     score: Score | None = None,
     accept: Accept | None = None,
@@ -179,12 +194,13 @@ def accepted(
     scope = current("accepted")
     node = _produced(value, scope, "accepted")
     wired = peek(value)
-    node.fields |= _clause(checks, against, accept)
+    wanted = _wanted(checks)
+    node.fields |= _clause(wanted, against, accept)
     if score is not None:
         if score != combined:
             raise fault("W016", f"score={score!r} is no way to make one score of many", hint="score=combined, or leave it out")
         node.fields["score"] = score
-    scope.root.steps += checks.agents
+    scope.root.steps += wanted.steps
     node.fields["otherwise"] = tuple(action.name for action in _actions(otherwise))
     made = renamed(wired)
     return Guarded(made._wired) if any(isinstance(action, Abstain) for action in otherwise) else made
@@ -212,9 +228,14 @@ def _produced(value: Any, scope: Scope, word: str) -> Draft:
     return node
 
 
+def _wanted(checks: object) -> Check:
+    if isinstance(checks, Check | Tool) and (found := check_of(checks)).names:
+        return found
+    hint = "@tool(effect='pure') makes one of a function" if inspect.isfunction(checks) else "checks=quote & numbers, or quote | entailment"
+    raise fault("W016", f"checks={checks!r} are no checks", hint=hint)
+
+
 def _clause(checks: Check, against: object, accept: Accept | None) -> dict[str, Any]:
-    if not isinstance(checks, Check) or not checks.names:
-        raise fault("W016", f"checks={checks!r} are no checks", hint="checks=quote & numbers, or quote | entailment")
     if accept is not None and accept != certified and not (isinstance(accept, int | float) and 0 <= accept <= 1):
         raise fault("W016", f"accept={accept!r} is no score", hint="accept=0.8, from 0 to 1, or accept=certified")
     clause: dict[str, Any] = {"checks": checks.names}
@@ -233,13 +254,13 @@ def _actions(otherwise: Sequence[Again | Abstain]) -> Sequence[Again | Abstain]:
 
 
 @overload
-def verify(value: T, /, *, checks: Check, against: object = ..., accept: Accept | None = None, otherwise: Sequence[Again] = ()) -> T: ...  # type: ignore[overload-overlap]  # as of `accepted`
+def verify(value: T, /, *, checks: Checks, against: object = ..., accept: Accept | None = None, otherwise: Sequence[Again] = ()) -> T: ...  # type: ignore[overload-overlap]  # as of `accepted`
 @overload
 def verify(
-    value: T, /, *, checks: Check, against: object = ..., accept: Accept | None = None, otherwise: Sequence[Again | Abstain]
+    value: T, /, *, checks: Checks, against: object = ..., accept: Accept | None = None, otherwise: Sequence[Again | Abstain]
 ) -> Guarded[T]: ...
 def verify(
-    value: Any, /, *, checks: Check, against: object = _NOTHING, accept: Accept | None = None, otherwise: Sequence[Again | Abstain] = ()
+    value: Any, /, *, checks: Checks, against: object = _NOTHING, accept: Accept | None = None, otherwise: Sequence[Again | Abstain] = ()
 ) -> Any:
     """A finished value, made of several, once checks accept it; a node of its own. What it cannot accept it withholds, or, where
     `otherwise` says `back_off`, the parts of it that the evidence does not bear out."""
@@ -249,8 +270,9 @@ def verify(
             "W016", "verify() takes a value of the workflow, and this is known now", hint="verify(answer, checks=quote, against=...)"
         )
     text, schema = template(value)
-    scope.root.steps += checks.agents if isinstance(checks, Check) else ()
+    wanted = _wanted(checks)
+    scope.root.steps += wanted.steps
     actions = tuple(action.name for action in _actions(otherwise))
-    draft = scope.add(VerifyNode, "verified", schema, verify=text, **_clause(checks, against, accept), otherwise=actions)
+    draft = scope.add(VerifyNode, "verified", schema, verify=text, **_clause(wanted, against, accept), otherwise=actions)
     made = Placeholder(node_value(draft, scope))
     return Guarded(made._wired) if "abstain" in actions else made

@@ -1,4 +1,4 @@
-"""Checks of a node, compiled: their rules read, their names known, and the agents that they ask found and held to what is asked of them."""
+"""Checks of a node, compiled: their rules read, their names known, and whom they ask found and held to what is asked of him."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import msgspec
 from orchestra.agent.contract import Contract
 from orchestra.errors import Place
 from orchestra.values.schema import ANY
+from orchestra.verify import tools
 from orchestra.verify.acceptance import ASKING, rules_of
 from orchestra.verify.answers import MOST_SAMPLES, REDERIVE, SAMPLES
 from orchestra.verify.entailment import CLAIM, CONTRADICTED, ENTAILMENT, SUPPORTED, speaks
 from orchestra.verify.entailment import EVIDENCE as EVIDENCE_INPUT
 from orchestra.verify.examination import alike, judge_of
 from orchestra.verify.rule import AGREE, Named, NotARule, named, read
+from orchestra.verify.tools import TOOL
 from orchestra.workflow.drafts import Draft
 from orchestra.workflow.nodes import AnyNode
 from orchestra.workflow.wiring import Path, listed, meant
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 
 EVIDENCE = frozenset({"quote", "numbers", ENTAILMENT})
 """Checks that compare with evidence."""
-READING = EVIDENCE | {REDERIVE, AGREE}
-"""And those that show evidence to an agent, where there is some."""
+READING = EVIDENCE | {REDERIVE, AGREE, TOOL}
+"""And those that show evidence to an agent or a tool, where there is some."""
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -57,7 +59,7 @@ def read_rules(compiler: Compiler, node: AnyNode, draft: Draft, checks: tuple[st
             if check.check not in compiler.catalog.checks:
                 _unknown(compiler, node, check.check, place)
             elif (judge := _asked(compiler, draft, check, place, why)) is not None:
-                judges[judge.name] = judge
+                judges[judge_of(check)] = judge
     return Checked(tuple(names), any(name in ASKING for name in names), judges)
 
 
@@ -93,12 +95,13 @@ def _unknown(compiler: Compiler, node: AnyNode, name: str, place: Place) -> None
     """Notes a check that is not there (L111); those of cards are `unknown` when they are asked."""
     if node.checks:
         known = sorted(compiler.catalog.checks)
-        hint = meant(name, known, f"checks: {listed(known)}")
+        own = f'checks: ["{tools.called(name)}"] asks the tool of that name' if name in compiler.catalog.tools else ""
+        hint = own or meant(name, known, f"checks: {listed(known)}")
         compiler.findings.fault("L111", f"there is no check {name!r}", place, hint=hint)
 
 
 def _asked(compiler: Compiler, draft: Draft, check: Named, place: Place, why: str) -> Contract | None:
-    """The agent that a check asks; None for one that asks nobody else, or that has a fault."""
+    """The agent or the tool that a check asks; None for one that asks nobody else, or that has a fault."""
     findings = compiler.findings
     if check.check not in ASKING:
         if check.argument:
@@ -107,6 +110,8 @@ def _asked(compiler: Compiler, draft: Draft, check: Named, place: Place, why: st
     if check.check == AGREE:
         _agrees(compiler, draft, check, place)
         return None
+    if check.check == TOOL:
+        return _tool(compiler, draft, check, place, why)
     name = judge_of(check)
     if not name or name.isdigit():
         findings.fault("L070", f"`{check.check}` needs the name of an agent", place, hint=f"{check.check}(NAME)", why=why)
@@ -129,6 +134,24 @@ def _asked(compiler: Compiler, draft: Draft, check: Named, place: Place, why: st
     if check.check == ENTAILMENT and draft.output != ANY and not speaks(draft.output):
         findings.warn("`entailment` finds no text that claims anything in this type, so it is always `unknown`", place)
     return judge
+
+
+def _tool(compiler: Compiler, draft: Draft, check: Named, place: Place, why: str) -> Contract | None:
+    """The tool that a check asks; None for one that is not there, or cannot judge this value."""
+    findings, own = compiler.findings, compiler.catalog.tools
+    name = check.argument
+    if not name or name.isdigit():
+        findings.fault("L070", "`tool` needs the name of a tool", place, hint=tools.called("NAME"), why=why)
+        return None
+    if name not in own:
+        hint = meant(name, own, f"there are: {listed(sorted(own))}; your own come from `modules` in orchestra.toml")
+        findings.fault("L070", f"the check `{check}` asks the tool {name!r}, and there is none", place, hint=hint, why=why)
+        return None
+    given = None if draft.inputs is None else {key: part.schema for key, part in (draft.inputs.parts or {}).items()}
+    if misfit := tools.misfit(own[name], None if draft.output == ANY else draft.output, given):
+        findings.fault("L071", f"the tool {name!r} cannot judge this: {misfit}", place, hint="orchestra explain L071", why=why)
+        return None
+    return own[name]
 
 
 def _no_judge(judge: Contract) -> str:

@@ -406,5 +406,6 @@ class Compiler:
             self.findings.note(error)
             return
         names = sorted(known)
-        hint = meant(name, names, f"there are: {listed(names)}")
+        own = "; your own come from `modules` in orchestra.toml" if what == "tool" else ""
+        hint = meant(name, names, f"there are: {listed(names)}{own}")
         self.findings.fault("L111", f"there is no {what} {name!r}", self.findings.at(*path), hint=hint)

@@ -42,6 +42,7 @@ from orchestra.workflow.spoken import typed
 if TYPE_CHECKING:
     from orchestra.agent.card import Card
     from orchestra.agent.card_file import Sampling, ToolLimits
+    from orchestra.workflow.acceptance import Check, Checks
 
 __all__ = [
     "Agent",
@@ -178,6 +179,18 @@ class Tool(Step[P, R]):
         if tracing() is None and not inspect.iscoroutinefunction(self.function):
             return cast(R, self.function(*args, **kwargs))  # a tool is plain code: outside of a workflow it simply runs
         return super().__call__(*args, **kwargs)
+
+    def __and__(self, other: Checks) -> Check:
+        """With other checks, all of which must pass: a tool that says whether a value is right is a check (`orchestra.verify.tools`)."""
+        from orchestra.workflow.acceptance import check_of
+
+        return check_of(self) & other
+
+    def __or__(self, other: Checks) -> Check:
+        """With other checks, one of which must pass."""
+        from orchestra.workflow.acceptance import check_of
+
+        return check_of(self) | other
 
     def same(self, other: Step[..., Any]) -> bool:
         return super().same(other) and isinstance(other, Tool) and other.function is self.function

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -305,3 +306,42 @@ def test_without_labels_three_checks_are_needed(shell: Shell) -> None:
     said = combine(shell, "--unlabelled")
     assert "N163" in said.err
     assert "passes 100.0% of the rows" in said.err  # `confidence` says how sure, and not pass or fail
+
+
+TOOLS = '''
+from typing import Any
+
+from orchestra import tool
+
+@tool(effect="pure")
+def plausible(value: dict[str, Any], text: str) -> float:
+    """Of a fact."""
+    return 0.5
+'''
+
+
+def test_a_tool_of_ones_own_has_a_voice_and_a_combination_is_bound_to_its_code(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(call: Call) -> Any:
+        return 0.5 + supported(int(call.inputs["text"])) / 2 if call.name == "plausible" else answer(call)
+
+    def written(module: str) -> None:
+        Path("fact_tools.py").write_text(module)
+        sys.modules.pop("fact_tools", None)
+
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    written(TOOLS)
+    Path("orchestra.toml").write_text('fleet = "nowhere"\nmodules = ["fact_tools"]\n')
+    shell.opener = Simulated(said)
+    rows(320)
+    done = shell("learn", "combine", "teller", "--data", "rows.jsonl", "--checks", "confidence,tool(plausible)")
+    assert done.code == 0, done.out + done.err
+    made = Combination.read(FILE.read_bytes())
+    assert all(voice.weight > 0.5 for voice in made.voices)
+    assert (made.checks, set(made.judges)) == (("confidence", "tool(plausible)"), {"tool(plausible)"})
+    edited("entailment(checker)", "tool(plausible)")
+    assert run(shell, 99).json["status"] in ("done", "abstained")
+    written(TOOLS.replace("return 0.5", "return 0.6"))
+    changed = run(shell, 99)
+    assert (changed.code, changed.json["error"]["code"]) == (2, "V002")
+    assert "types or code of tool(plausible)" in changed.json["error"]["message"]

@@ -21,13 +21,14 @@ from orchestra.verify import examination
 from orchestra.verify.acceptance import Ruling
 from orchestra.verify.entailment import Reply
 from orchestra.verify.examination import Asked
-from orchestra.workflow.nodes import AgentNode, Retry
+from orchestra.workflow.nodes import RETRY as AS_ANY
+from orchestra.workflow.nodes import AgentNode, Retry, ToolNode
 from orchestra.workflow.program import Acceptance, CompiledNode, Expression, Program
 
 PATIENCE = 120.0
 """Seconds that an attempt at a question may take where the node states no `timeout`: a late verdict is none."""
 RETRY = Retry.model_construct(attempts=2, wait=(0.5, 4.0))
-"""Of questions: a value that waits for its verdict should not wait long."""
+"""Of questions to agents: a value that waits for its verdict should not wait long."""
 
 
 class Given:
@@ -88,8 +89,8 @@ def _node(unit: Unit, index: int, name: str, question: Question) -> CompiledNode
     return CompiledNode(
         index=index,
         name=name,
-        kind="agent",
-        source=AgentNode.model_construct(agent=question.agent),
+        kind=contract.kind,
+        source=AgentNode.model_construct(agent=contract.name) if contract.kind == "agent" else ToolNode.model_construct(tool=contract.name),
         output=contract.output,
         needs=(),
         children=(),
@@ -98,7 +99,7 @@ def _node(unit: Unit, index: int, name: str, question: Question) -> CompiledNode
         height=node.height,
         contract=contract,
         inputs=Given(question.inputs),
-        retry=RETRY,
+        retry=RETRY if contract.kind == "agent" else AS_ANY,
         timeout=PATIENCE if node.timeout is None or node.body is not None else node.timeout,
         # No checks of its own; but quotes in its answer are of the same evidence.
         acceptance=Acceptance(against=node.acceptance.against if node.acceptance is not None else None),
@@ -108,7 +109,7 @@ def _node(unit: Unit, index: int, name: str, question: Question) -> CompiledNode
 
 
 def asked_of(unit: Unit, question: Question) -> Contract:
-    """The agent that a question is for. Raises `OrchestraError` E002 for one that nobody knows."""
+    """The agent or the tool that a question is for. Raises `OrchestraError` E002 for one that nobody knows."""
     judges = unit.node.acceptance.judges if unit.node.acceptance is not None else {}
     contract = judges.get(question.agent)
     if question.sample:

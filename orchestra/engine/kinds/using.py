@@ -71,7 +71,7 @@ def program(unit: Unit, drafted: Drafted) -> Program:
     agents = {one.name: one for one in using.known if one.kind == "agent"}
     tools = {one.name: one for one in using.known if one.kind == "tool"}
     for judge in unit.node.acceptance.judges.values() if unit.node.acceptance is not None else ():
-        agents.setdefault(judge.name, judge)
+        (agents if judge.kind == "agent" else tools).setdefault(judge.name, judge)
     if contract is not None and (asked := _asked(drafted)) in (LINE, ANSWER):
         agents[contract.name] = using.kit.line if asked == LINE else using.kit.answer
     combination = unit.node.acceptance.combination if unit.node.acceptance is not None else None

@@ -1,0 +1,155 @@
+"""Checks of one's own in a run: a tool is asked, its call is an event like any other, and what it leaves open never passes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestra.agent.contract import Catalog, Contract
+from orchestra.doors import Refused
+from orchestra.engine.replay import replay
+from orchestra.errors import InputError
+from orchestra.events import Judged
+from orchestra.testing.auditor import Case, audit
+from orchestra.values.outcome import Abstained, Value
+from orchestra.verify.tools import SAYING
+from tests.engine.stage import TEXT, Played, agent, play, program, record
+from tests.engine.test_checks import TOWER, WITH, chance, reasons, verdicts
+
+READING = WITH.agents["reader"].output
+OWN: Catalog = replace(
+    WITH,
+    tools={
+        **WITH.tools,
+        "true": Contract("true", "tool", record(value=READING, evidence={"type": "array", "items": TEXT}), SAYING).sealed(),
+        "plain": Contract("plain", "tool", record(value=READING), {"type": "boolean"}).sealed(),
+        "sends": Contract("sends", "tool", record(value=READING), {"type": "boolean"}, effect="once").sealed(),
+        "texts": Contract("texts", "tool", record(value=TEXT), {"type": "boolean"}).sealed(),
+    },
+)
+
+
+def text(checks: str, more: str = "") -> str:
+    return f"""
+input: {{text: str}}
+output: ${{reading}}
+nodes:
+  reading: {{agent: reader, with: {{question: when, context: "${{input.text}}"}}, checks: {checks}, against: "${{input.text}}", {more}}}
+"""
+
+
+def read(checks: str, answers: dict[str, Any], more: str = "", catalog: Catalog = OWN, **options: Any) -> Played:
+    return play(text(checks, more), {"text": TOWER}, answers, catalog=catalog, **options)
+
+
+def test_a_tool_that_says_yes_lets_the_value_pass_with_its_score() -> None:
+    played = read('[quote, "tool(true)"]', {"true": {"passed": True, "score": 0.8, "reason": "so it is"}})
+    assert isinstance(played.outcome, Value)
+    assert played.outcome.score == 0.8
+    assert verdicts(played) == [("quote", "pass"), ("tool(true)", "pass")]
+    assert [call.name for call in played.workers.calls if call.node == "reading?1/tool_0"] == ["true"]
+    compiled = program(text('[quote, "tool(true)"]'), OWN)
+    assert audit(Case(compiled, played.events)) == []
+    assert replay(compiled, played.events).different is None
+
+
+def test_a_tool_is_given_the_value_and_the_evidence() -> None:
+    played = read('["tool(true)"]', {"true": True})
+    assert isinstance(played.outcome, Value)
+    call = next(one for one in played.workers.calls if one.name == "true")
+    assert call.inputs == {"value": played.outcome.value, "evidence": [TOWER]}
+
+
+def test_a_tool_that_says_no_withholds_the_value_with_its_reason() -> None:
+    played = read('["tool(true)"]', {"true": {"passed": False, "reason": "that was another tower"}})
+    assert reasons(played) == "tool(true): that was another tower"
+
+
+@pytest.mark.parametrize(
+    "said", [None, Refused(code="T003", reason="it raised", lasting=True, retryable=True), Refused(code="T004", reason="of another type")]
+)
+def test_what_a_tool_leaves_open_never_passes(said: Any) -> None:
+    played = read('["tool(true)"]', {"true": lambda call: said})
+    assert isinstance(played.outcome, Abstained)
+    assert verdicts(played) == [("tool(true)", "unknown")]
+    assert len([call for call in played.workers.calls if call.name == "true"]) == 1, "what would come again is not asked again"
+
+
+def test_a_tool_is_asked_before_agents_and_ends_it_where_it_fails() -> None:
+    played = read('[entailment, "tool(plain)"]', {"plain": False, "entailment": chance(0.9)})
+    assert isinstance(played.outcome, Abstained)
+    assert [call.name for call in played.workers.calls] == ["reader", "plain"]
+    both = read('["entailment | tool(plain)"]', {"plain": True, "entailment": chance(0.1)})
+    assert isinstance(both.outcome, Value)
+    assert [call.name for call in both.workers.calls] == ["reader", "plain"], "one of two is enough, and a tool costs nothing"
+
+
+def test_a_refused_value_is_told_why_when_it_is_tried_again() -> None:
+    verdict = iter([{"passed": False, "reason": "give the year alone"}, True])
+    played = read('["tool(true)"]', {"true": lambda call: next(verdict)}, "otherwise: [retry, abstain]")
+    assert isinstance(played.outcome, Value)
+    again = [call for call in played.workers.calls if call.name == "reader"][1]
+    assert any("give the year alone" in one for one in again.feedback)
+    assert [judged.accepted for judged in played.of(Judged)] == [False, True]
+
+
+def test_parts_that_were_taken_out_are_not_shown_to_the_tool() -> None:
+    catalog = replace(OWN, agents={**OWN.agents, "lister": agent("lister", record(text=TEXT), {"type": "array", "items": TEXT})})
+    own = Contract("few", "tool", record(value={"type": "array", "items": TEXT}), {"type": "boolean"}).sealed()
+    catalog = replace(catalog, tools={**catalog.tools, "few": own})
+    flow = f"""
+output: ${{all}}
+nodes:
+  all: {{agent: lister, with: {{text: x}}, checks: [entailment, "tool(few)"], against: "{TOWER}", otherwise: [back_off, abstain]}}
+"""
+    answers: dict[str, Any] = {"lister": lambda call: ["It was completed in 1889.", "It is red."], "few": True}
+    answers["entailment"] = lambda call: chance(0.9 if "1889" in call.inputs["claim"] else 0.1)
+    played = play(flow, {}, answers, catalog=catalog)
+    assert isinstance(played.outcome, Value)
+    assert played.outcome.value == ["It was completed in 1889."]
+    assert next(call for call in played.workers.calls if call.name == "few").inputs == {"value": ["It was completed in 1889."]}
+
+
+def test_a_budget_for_checks_does_not_count_a_tool() -> None:
+    flow = "budget: {check_tokens: 1}\n" + text('["tool(true)"]')
+    played = play(flow, {"text": TOWER}, {"true": True}, catalog=OWN)
+    assert isinstance(played.outcome, Value)
+
+
+@pytest.mark.parametrize(
+    ("checks", "code", "says"),
+    [
+        ('["tool(nobody)"]', "L070", "asks the tool 'nobody', and there is none"),
+        ("[tool]", "L070", "`tool` needs the name of a tool"),
+        ('["tool(5)"]', "L070", "`tool` needs the name of a tool"),
+        ('["tool(sends)"]', "L071", "its effect is 'once'"),
+        ('["tool(texts)"]', "L071", "value: expected str"),
+        ('["tool(shout)"]', "L071", "it returns str"),
+        ("[plain]", "L111", "there is no check 'plain'"),
+    ],
+)
+def test_tools_that_cannot_be_asked_are_refused_when_compiled(checks: str, code: str, says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        program(text(checks), OWN)
+    assert (caught.value.code, says in caught.value.message) == (code, True), caught.value.message
+    if code == "L111":
+        assert caught.value.hint == 'checks: ["tool(plain)"] asks the tool of that name'
+
+
+def test_an_agent_and_a_tool_of_one_name_are_two() -> None:
+    twin = Contract("second", "tool", record(value=READING), {"type": "boolean"}).sealed()
+    catalog = replace(OWN, tools={**OWN.tools, "second": twin})
+    compiled = program(text('["tool(second)", "rederive(second)"]'), catalog)
+    acceptance = compiled.nodes[0].acceptance
+    assert acceptance is not None
+    assert {name: judge.kind for name, judge in acceptance.judges.items()} == {"tool(second)": "tool", "second": "agent"}
+
+
+def test_a_card_may_ask_a_tool() -> None:
+    careful = replace(OWN.agents["reader"], checks=("tool(true)",), evidence="context", otherwise=("abstain",))
+    catalog = replace(OWN, agents={**OWN.agents, "reader": careful})
+    flow = f'output: ${{a}}\nnodes:\n  a: {{agent: reader, with: {{question: when, context: "{TOWER}"}}}}'
+    played = play(flow, answers={"true": False}, catalog=catalog)
+    assert isinstance(played.outcome, Abstained)
