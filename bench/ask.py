@@ -17,6 +17,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from orchestra.values.yaml import load
 
 REQUESTS = ROOT / "bench" / "ask.yaml"
 DOCUMENTS = ROOT / "examples" / "documents"
+_NUMBER = re.compile(r"(?<![\d.,-])\d+\.\d+(?![.,]?\d)")
 PLACES = frozenset({"row", "column", "start", "end"})
 """Fields whose numbers say where something stands, and not what."""
 LONGEST = 220
@@ -103,8 +105,15 @@ def _stands(text: str, said: str) -> bool:
     """Whether a text stands in another; a number not as a part of another number."""
     if not text.replace(".", "", 1).isdecimal():
         return text.casefold() in said.casefold()
+    if "." in text and any(_rounds(number, text) for number in _NUMBER.findall(said)):
+        return True
     zeros = "0*" if "." in text else r"(?:\.0+)?"
     return re.search(rf"(?<![\d.,-]){re.escape(text)}{zeros}(?![.,]?\d)", said) is not None
+
+
+def _rounds(number: str, text: str) -> bool:
+    """Whether a number is a decimal one, to as many decimals as that has: an average of 1.3833 is 1.38, and 153.7 is 153.70."""
+    return Decimal(number).quantize(Decimal(text), ROUND_HALF_UP) == Decimal(text)
 
 
 def requests(file: Path = REQUESTS, part: str = "") -> list[Asked]:

@@ -14,7 +14,7 @@ from orchestra.agent.table_ways import WAYS
 
 if TYPE_CHECKING:
     from orchestra.agent.sheet import Sheet
-    from orchestra.agent.tables import Logits
+    from orchestra.agent.table_head import Logits
 
 TOLD: Final = 10.0
 """The logit that is added to the way that words tell, and to its figure; the encoder's own are a few units apart. Only where a table is

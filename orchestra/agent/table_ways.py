@@ -14,14 +14,14 @@ from orchestra.values.measure import Spelling, duration, measures, spelling
 
 CELLS, TEXT, COUNT, MOST, LEAST = "cells", "text", "count", "most", "least"
 SUM, MEAN, RANGE = "sum", "mean", "range"
-DIFFERENCE, GAP = "difference", "gap"
+DIFFERENCE, GAP, PRODUCT = "difference", "gap", "product"
 PAIRS: Final = {
     DIFFERENCE: "{a} - {b}",
     GAP: "{a} - {b}",
     "change": "({a} - {b}) / {b} * 100",
     "share": "{a} / {b} * 100",
     "ratio": "{a} / {b}",
-    "product": "{a} * {b}",
+    PRODUCT: "{a} * {b}",
     "portion": "{a} * {b} / 100",
     "discount": "{a} * (100 - {b}) / 100",
     "surcharge": "{a} * (100 + {b}) / 100",
@@ -66,7 +66,7 @@ _PAIR: Final = {
     "share": re.compile(rf"\(?(?P<a>{_TERM}) / (?P<b>{_TERM})\)? \* 100"),
     DIFFERENCE: re.compile(rf"(?P<a>{_TERM}) - (?P<b>{_TERM})"),
     "ratio": re.compile(rf"(?P<a>{_TERM}) / (?P<b>{_TERM})"),
-    "product": re.compile(rf"(?P<a>{_TERM}) \* (?P<b>{_TERM})"),
+    PRODUCT: re.compile(rf"(?P<a>{_TERM}) \* (?P<b>{_TERM})"),
     "portion": re.compile(rf"\(?(?P<a>{_TERM}) \* (?P<b>{_TERM})\)? / 100"),
     "discount": re.compile(rf"(?P<a>{_TERM}) \* \(100 - (?P<b>{_TERM})\) / 100"),
     "surcharge": re.compile(rf"(?P<a>{_TERM}) \* \(100 \+ (?P<b>{_TERM})\) / 100"),

@@ -14,11 +14,13 @@ and is then computed, as a query would, is ours.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from orchestra.agent.amounts import pairs, unlike
 from orchestra.agent.card import Card
 from orchestra.agent.choosing import column_groups, likeliest, likeliest_pair, row_groups, shares
 from orchestra.agent.classical import reading, unpacked
@@ -26,7 +28,8 @@ from orchestra.agent.committee import Base, Digest, Source
 from orchestra.agent.conditions import Condition, chosen, scores
 from orchestra.agent.encoder import Encoder, changes_of
 from orchestra.agent.percentages import weighed as with_percentages
-from orchestra.agent.sheet import Frame, Sheet
+from orchestra.agent.sheet import Sheet
+from orchestra.agent.table_head import NAMES, Logits, weighed
 from orchestra.agent.table_ways import (
     CELLS,
     COUNT,
@@ -36,6 +39,7 @@ from orchestra.agent.table_ways import (
     MEAN,
     MOST,
     PAIRS,
+    PRODUCT,
     RANGE,
     SCALES,
     SUM,
@@ -49,7 +53,7 @@ from orchestra.agent.table_ways import (
 )
 from orchestra.agent.units import UNITS, Units, signs
 from orchestra.errors import InputError
-from orchestra.values.measure import BOUNDS, extremes
+from orchestra.values.measure import extremes
 from orchestra.values.words import whole
 
 if TYPE_CHECKING:
@@ -59,22 +63,6 @@ FORMAT: Literal["orchestra/table/v3"] = "orchestra/table/v3"
 """The first had no `gap`, the second no conditions and no `range`: what was trained in them is trained again."""
 MAX_WINDOWS = 16
 """Windows of a table and its text at most: about eight thousand tokens."""
-ROLES: Final = ("cells", "first", "second")
-"""What a place may be: one of those that are read off or summed up, or one of two figures. Each has five logits: of the place itself, of
-the name of its row and the rest of it, of the head of its column and the rest of that."""
-NAMES: Final = (
-    *(f"{role}.{part}" for role in ROLES for part in ("own", "label", "body", "head", "below")),
-    *(f"{role}.{part}" for role in ("asked", "by", "bounded", "also") for part in ("head", "below")),
-    *(f"rows.{part}" for part in ("label", "body")),
-    "begin",
-    "end",
-    *("limit", "also.limit"),
-    *(f"{also}bound.{bound}" for also in ("", "also.") for bound in ("none", *BOUNDS)),
-    *(f"way.{way}" for way in WAYS),
-    *(f"scale.{scale}" for scale in SCALES),
-)
-"""The outputs of the head."""
-AT: Final = {name: number for number, name in enumerate(NAMES)}
 BEGINS = 20
 """The likeliest tokens for words of the text to begin at that are looked at."""
 A = TypeVar("A")
@@ -122,82 +110,9 @@ class Layout(_Frozen):
     sha256: Digest
 
 
-class Logits(NamedTuple, Generic[A]):
-    """What the head says of a sheet."""
-
-    ways: A
-    scales: A
-    cells: A
-    """Of each place."""
-    first: A
-    second: A
-    rows: A
-    """Of each row of the table."""
-    asked: A
-    """Of each column: that it is read off."""
-    by: A
-    """Of each column: that rows are put in order by it."""
-    begin: A
-    """Of each token."""
-    end: A
-    bounded: A
-    """Of each column: that rows count by a figure of the question that it is compared with."""
-    limits: A
-    """Of each place: that it is that figure."""
-    bounds: A
-    """That there is no such condition, and of each of `BOUNDS`."""
-    also: A
-    """And of a second condition: of each column,"""
-    also_limits: A
-    """of each place,"""
-    also_bounds: A
-    """and that there is none, and of each of `BOUNDS`."""
-
-
 def of_tables(card: Card) -> bool:
     """Whether an agent of kind `encoder` answers questions to tables."""
     return set(FIELDS) <= set(card.output_schema.get("properties", {}))
-
-
-def weighed(read: Any, frame: Frame[Any], together: Callable[[Any], Any]) -> Logits[Any]:
-    """The logits of a sheet from the head's outputs, (tokens, outputs); of arrays of numpy and of torch alike.
-
-    `together` is the logarithm of the sum of exponentials over the first axis: any token may tell that there is a scale, as `%` does.
-    """
-    places = frame.spots @ read
-    marks = (frame.starts @ read)[0]
-
-    def of(name: str) -> Any:
-        return places[:, AT[name]]
-
-    def rows(name: str) -> Any:
-        return frame.label @ of(f"{name}.label") + frame.body @ of(f"{name}.body")
-
-    def columns(name: str) -> Any:
-        return frame.head @ of(f"{name}.head") + frame.below @ of(f"{name}.below")
-
-    def role(name: str) -> Any:
-        return of(f"{name}.own") + frame.in_row @ rows(name) + frame.in_column @ columns(name)
-
-    bounds, also, ways, scales = AT["bound.none"], AT["also.bound.none"], AT[f"way.{WAYS[0]}"], AT[f"scale.{SCALES[0]}"]
-    return Logits(
-        ways=marks[ways:scales],
-        scales=marks[scales:] + together(read[:, scales:]),
-        cells=role("cells"),
-        first=role("first"),
-        second=role("second"),
-        rows=rows("rows"),
-        asked=columns("asked"),
-        by=columns("by"),
-        begin=read[:, AT["begin"]],
-        end=read[:, AT["end"]],
-        bounded=columns("bounded"),
-        limits=of("limit"),
-        bounds=marks[bounds:also],
-        also=columns("also"),
-        also_limits=of("also.limit"),
-        also_bounds=marks[also:ways],
-    )
 
 
 class Found(NamedTuple):
@@ -212,6 +127,8 @@ class Found(NamedTuple):
     """The row and the column of the cell that is the most or the least."""
     words: str = ""
     conditions: tuple[Condition, ...] = ()
+    multiplied: bool = False
+    """Whether the places are pairs, whose products are added up."""
 
 
 class Tables:
@@ -336,6 +253,9 @@ def _expression(found: Found, sheet: Sheet) -> str | None:
     """What computes the answer; None where it is read off. What is counted is summed up, one by one."""
     if found.way == COUNT:
         return summed(["1"] * len(found.rows)) or "0"
+    if found.multiplied:
+        figures = _figures(found, sheet) or []
+        return summed([f"{first} * {second}" for first, second in zip(figures[::2], figures[1::2], strict=True)])
     if found.way in (SUM, MEAN, RANGE, *PAIRS):
         return expression(found.way, _figures(found, sheet) or [])
     return None
@@ -378,7 +298,11 @@ def _set(way: str, sheet: Sheet, logits: Logits[NDArray[Any]], groups: float) ->
         return None
     cells = {(sheet.spots[at].row, sheet.spots[at].column): number for number, at in enumerate(fit) if sheet.spots[at].row >= 0}
     taken, sure = likeliest(logits.cells[fit], [*column_groups(sheet, cells)], groups, at_least)
-    return Found(way, sure, spots=tuple(fit[at] for at in taken))
+    spots = tuple(fit[at] for at in taken)
+    if not sums or not unlike(sheet, spots):
+        return Found(way, sure, spots=spots)
+    both = pairs(sheet, spots) if way == SUM else []
+    return Found(way if len(both) > 1 else PRODUCT, sure, tuple(chain(*both)), multiplied=True) if both else None
 
 
 def _pair(way: str, sheet: Sheet, logits: Logits[NDArray[Any]], apart: float) -> Found | None:

@@ -20,8 +20,9 @@ from orchestra.agent.card import Card
 from orchestra.agent.classical import packed
 from orchestra.agent.conditions import CONDITIONED, offered, scores
 from orchestra.agent.sheet import Frame, Sheet, heads
+from orchestra.agent.table_head import NAMES, Logits, weighed
 from orchestra.agent.table_ways import CELLS, MEAN, PAIRS, SCALES, SUM, TEXT, WAYS
-from orchestra.agent.tables import FORMAT, NAMES, Layout, Logits, Tables, of_tables, weighed, written
+from orchestra.agent.tables import FORMAT, Layout, Tables, of_tables, written
 from orchestra.agent.units import UNITS, Units, signs
 from orchestra.errors import InputError
 from orchestra.fleet.encoders import described

@@ -11,9 +11,10 @@ from typing import Any
 from orchestra.agent.card import Card
 from orchestra.agent.classical import packed
 from orchestra.agent.sheet import Sheet
+from orchestra.agent.table_head import NAMES as OUTPUTS
+from orchestra.agent.table_head import Logits
 from orchestra.agent.table_ways import SCALES, WAYS
-from orchestra.agent.tables import FORMAT, Logits, Tables, written
-from orchestra.agent.tables import NAMES as OUTPUTS
+from orchestra.agent.tables import FORMAT, Tables, written
 from orchestra.testing.encoder import SHAPE
 from orchestra.values.measure import BOUNDS
 

@@ -13,7 +13,8 @@ pytest.importorskip("tokenizers")
 from orchestra.agent.conditions import WORDED, Condition, choices, chosen, holding, offered, scores  # noqa: E402
 from orchestra.agent.encoder import Encoder  # noqa: E402
 from orchestra.agent.sheet import Sheet  # noqa: E402
-from orchestra.agent.tables import AT, NAMES, Tables, weighed  # noqa: E402
+from orchestra.agent.table_head import AT, NAMES, weighed  # noqa: E402
+from orchestra.agent.tables import Tables  # noqa: E402
 from orchestra.testing.encoder import write_encoder  # noqa: E402
 from orchestra.values.measure import ABOVE, BELOW, BOUNDS, FROM, UPTO  # noqa: E402
 from tests.agent.tables import WORDS, Hand, Place, answer, arrays, share, sigmoid, spot, sure, told, way_and_scale, write  # noqa: E402

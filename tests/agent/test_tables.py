@@ -20,8 +20,9 @@ from orchestra.agent.card import Card  # noqa: E402
 from orchestra.agent.classical import packed  # noqa: E402
 from orchestra.agent.encoder import Encoder  # noqa: E402
 from orchestra.agent.sheet import Sheet  # noqa: E402
+from orchestra.agent.table_head import AT, NAMES, weighed  # noqa: E402
 from orchestra.agent.table_ways import SCALES, WAYS  # noqa: E402
-from orchestra.agent.tables import AT, MAX_WINDOWS, NAMES, Found, Layout, Tables, of_tables, weighed, written  # noqa: E402
+from orchestra.agent.tables import MAX_WINDOWS, Found, Layout, Tables, of_tables, written  # noqa: E402
 from orchestra.errors import InputError  # noqa: E402
 from orchestra.testing.encoder import SHAPE, write_encoder  # noqa: E402
 from orchestra.values.arithmetic import evaluate  # noqa: E402

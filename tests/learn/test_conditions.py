@@ -12,8 +12,8 @@ np = pytest.importorskip("numpy")
 from orchestra.agent.conditions import WORDED, choices  # noqa: E402
 from orchestra.agent.encoder import Encoder  # noqa: E402
 from orchestra.agent.sheet import Sheet  # noqa: E402
+from orchestra.agent.table_head import Logits  # noqa: E402
 from orchestra.agent.table_ways import PAIRS, SCALES, WAYS  # noqa: E402
-from orchestra.agent.tables import Logits  # noqa: E402
 from orchestra.learn.table_targets import Bounded, Target, right, target  # noqa: E402
 from orchestra.learn.tables import Example, loss  # noqa: E402
 from orchestra.testing.encoder import write_encoder  # noqa: E402

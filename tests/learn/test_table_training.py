@@ -15,8 +15,9 @@ pytest.importorskip("torch")
 from orchestra.agent.card import Card  # noqa: E402
 from orchestra.agent.classical import packed  # noqa: E402
 from orchestra.agent.encoder import Encoder  # noqa: E402
+from orchestra.agent.table_head import AT  # noqa: E402
 from orchestra.agent.table_ways import WAYS  # noqa: E402
-from orchestra.agent.tables import AT, Layout, Tables  # noqa: E402
+from orchestra.agent.tables import Layout, Tables  # noqa: E402
 from orchestra.errors import InputError  # noqa: E402
 from orchestra.learn.contract import contract_digest  # noqa: E402
 from orchestra.learn.dataset import DataSet, Row  # noqa: E402

@@ -16,8 +16,8 @@ from orchestra.agent.card import Card  # noqa: E402
 from orchestra.agent.conditions import choices  # noqa: E402
 from orchestra.agent.encoder import Encoder  # noqa: E402
 from orchestra.agent.sheet import Sheet  # noqa: E402
+from orchestra.agent.table_head import Logits  # noqa: E402
 from orchestra.agent.table_ways import PAIRS, PERCENTS, SCALES, WAYS  # noqa: E402
-from orchestra.agent.tables import Logits  # noqa: E402
 from orchestra.fleet.config import FolderSource, Weights  # noqa: E402
 from orchestra.fleet.encoders import KNOWN  # noqa: E402
 from orchestra.learn.contract import contract_digest  # noqa: E402
