@@ -65,4 +65,3 @@ def test_where_pairs_are_not_whole_another_way_is_taken(reader: Tables) -> None:
 def test_years_are_no_counts(reader: Tables) -> None:
     table = [["name", "age", "$"], ["ada", "1990", "68.00"], ["grace", "2004", "1.20"]]
     assert summed(reader, [(1, 1), (1, 2)], table, "sum", "cells") == ("cells", None)
-
