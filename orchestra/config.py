@@ -47,7 +47,7 @@ class McpServer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     command: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")], ...], Field(min_length=1)]
-    environment: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_]\w{0,127}$")], ...] = ()
+    environment: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=128)], ...] = ()
     """Names of variables that it is given, beside PATH, HOME and LANG."""
     timeout: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 30.0
     """Seconds of a call."""

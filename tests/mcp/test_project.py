@@ -120,6 +120,7 @@ async def test_two_that_are_open_have_servers_of_their_own_and_end_them(tmp_path
         ("command = [", 'shell = "yes"\ncommand = [', "mcp.it.shell"),
         ("timeout = 60", "timeout = 0", "mcp.it.timeout"),
         ('["DESCRIPTION"]', '["A=B"]', "mcp.it.environment"),
+        ('["DESCRIPTION"]', f'["{"A" * 129}"]', "mcp.it.environment"),
         ("[mcp.it]", "[mcp.It]", "mcp.It"),
         ("tools = ", "toools = ", "mcp.it"),
         (f'command = ["{sys.executable}", "{served.__file__}"]', "command = []", "mcp.it.command"),
