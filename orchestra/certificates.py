@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from orchestra.agent.card import Card
 from orchestra.agent.card_file import WITH_ARRAYS
@@ -13,16 +13,15 @@ from orchestra.agent.registry import Registry
 from orchestra.config import Settings
 from orchestra.errors import InputError, Place
 from orchestra.values.json import canonical, digest
-from orchestra.verify.certificate_file import FILE, Bonds, Certificate
-from orchestra.verify.claims_file import FILE as CLAIMS
-from orchestra.verify.claims_file import ClaimsCertificate
-from orchestra.verify.combination import FILE as COMBINATION
-from orchestra.verify.combination import Combination
-from orchestra.verify.sealed import MAX_BYTES
-from orchestra.verify.tools import asked
+from orchestra.verify.sealed import CERTIFICATE, CLAIMS, COMBINATION, MAX_BYTES, Sealed
 from orchestra.workflow.program import Program, programs
 
-C = TypeVar("C", Certificate, ClaimsCertificate, Combination)
+if TYPE_CHECKING:
+    from orchestra.verify.certificate_file import Bonds, Certificate
+    from orchestra.verify.claims_file import ClaimsCertificate
+    from orchestra.verify.combination import Combination
+
+C = TypeVar("C", bound=Sealed)
 Stamp: TypeAlias = tuple[str, int, int, int]
 """A file's path, time, inode and size."""
 
@@ -56,7 +55,7 @@ CHECKED_BY = (
 """The files of the package whose code makes a ruling and its score."""
 
 
-class Certificates(Mapping[str, Certificate]):
+class Certificates(Mapping[str, "Certificate"]):
     """The certificates by agent, read when they are asked for; asking raises `InputError` V002 to V008 for one that does not hold."""
 
     def __init__(self, settings: Settings, registry: Callable[[], Registry]) -> None:
@@ -85,7 +84,7 @@ class Certificates(Mapping[str, Certificate]):
         return sum(1 for _ in self)
 
 
-class Claims(Mapping[str, ClaimsCertificate]):
+class Claims(Mapping[str, "ClaimsCertificate"]):
     """The certificates of agents' claims, read when they are asked for; raises `InputError` V002 to V007 for one that does not hold."""
 
     def __init__(self, settings: Settings, registry: Callable[[], Registry]) -> None:
@@ -113,7 +112,7 @@ class Claims(Mapping[str, ClaimsCertificate]):
         return sum(1 for _ in self)
 
 
-class Combinations(Mapping[str, Combination]):
+class Combinations(Mapping[str, "Combination"]):
     """The combinations of agents' checks, read when they are asked for; raises `InputError` V002 to V007 for one that does not hold."""
 
     def __init__(self, settings: Settings, registry: Callable[[], Registry]) -> None:
@@ -136,18 +135,24 @@ class Combinations(Mapping[str, Combination]):
 
 def read(path: Path, agent: str) -> Certificate:
     """The certificate of a file. Raises `InputError` V003, V004, and V005 for one of another agent."""
+    from orchestra.verify.certificate_file import Certificate
+
     place = Place(str(path), 1)
     return _of(Certificate.read(_bytes(path, agent), place), agent, place)
 
 
 def read_claims(path: Path, agent: str) -> ClaimsCertificate:
     """The certificate of claims of a file. Raises as `read`."""
+    from orchestra.verify.claims_file import ClaimsCertificate
+
     place = Place(str(path), 1)
     return _of(ClaimsCertificate.read(_bytes(path, agent), place), agent, place)
 
 
 def combination(settings: Settings, registry: Registry, path: Path, agent: str = "") -> Combination:
     """The combination of a file, held against what it is bound to; of `agent`, where one is named. Raises `InputError` V002 to V007."""
+    from orchestra.verify.combination import Combination
+
     place = Place(str(path), 1)
     found = Combination.read(_bytes(path, agent or "AGENT"), place)
     if agent:
@@ -174,7 +179,7 @@ def _of(certificate: C, agent: str, place: Place) -> C:
     return certificate
 
 
-def found(settings: Settings, registry: Registry, agent: str, file: str = FILE) -> Path | None:
+def found(settings: Settings, registry: Registry, agent: str, file: str = CERTIFICATE) -> Path | None:
     """Where an agent's certificate lies: in a folder of the user's own, else beside its card; None where there is none."""
     card = registry.cards.get(agent)
     places = [folder / agent for folder in settings.agents]
@@ -183,7 +188,7 @@ def found(settings: Settings, registry: Registry, agent: str, file: str = FILE) 
     return next((place / file for place in places if (place / file).exists()), None)
 
 
-def home(settings: Settings, registry: Registry, agent: str, file: str = FILE) -> Path:
+def home(settings: Settings, registry: Registry, agent: str, file: str = CERTIFICATE) -> Path:
     """Where an agent's certificate is put: beside its card, where that is the user's own; else into the user's first folder of agents."""
     card = registry.cards.get(agent)
     if card is not None and card.folder is not None:
@@ -198,6 +203,8 @@ def bonds(settings: Settings, registry: Registry, agent: str) -> Bonds:
 
     Raises `InputError` V007 where nobody can tell: a server without a revision, weights that are not here.
     """
+    from orchestra.verify.certificate_file import Bonds
+
     card, code = registry.cards.get(agent), registry.code.get(agent)
     if card is None:
         raise InputError("V007", f"{agent!r} has no card that a certificate could be bound to", hint="write it as a folder under agents/")
@@ -216,6 +223,8 @@ def bonds(settings: Settings, registry: Registry, agent: str) -> Bonds:
 
 def judge_bonds(settings: Settings, registry: Registry, judge: str) -> Bonds:
     """What the verdicts of a check's judge follow from: an agent by its name, or `tool(NAME)`. Raises `InputError` V007, V011."""
+    from orchestra.verify.tools import asked
+
     if not (name := asked(judge)):
         return bonds(settings, registry, judge)
     tool = registry.tools.get(name)
@@ -228,6 +237,8 @@ def judge_bonds(settings: Settings, registry: Registry, judge: str) -> Bonds:
 
 def _together(settings: Settings, card: Card) -> Bonds:
     """Of an ensemble: of the members that it has, whatever other agents have their names."""
+    from orchestra.verify.certificate_file import Bonds
+
     served = [_served(settings, part) if part.kind == "model" else ("", part.data_digest) for part in card.parts]
     models, learnt = (digest(canonical(list(one))) for one in zip(*served, strict=True))
     said = [[_said(part) for part in card.parts], list(card.weights), card.enough, card.evidence]
@@ -246,12 +257,18 @@ def stamps(settings: Settings, registry: Registry, program: Program) -> tuple[St
     """
     accepting = [node.acceptance for part in programs(program) for node in part.nodes if node.acceptance]
     made = [one.certificate for one in accepting if one.certificate]
-    names = {one.agent for one in made} | {one.judge for one in made if isinstance(one, ClaimsCertificate)}
+    names = {one.agent for one in made}
+    if made:
+        from orchestra.verify.claims_file import ClaimsCertificate
+
+        names |= {one.judge for one in made if isinstance(one, ClaimsCertificate)}
     for combination in (one.combination for one in accepting if one.combination):
+        from orchestra.verify.tools import asked
+
         names |= {combination.agent, *(judge for judge in combination.judges if not asked(judge))}
     paths: list[Path | None] = []
     for name in sorted(names):
-        paths += [found(settings, registry, name, file) for file in (FILE, CLAIMS, COMBINATION)]
+        paths += [found(settings, registry, name, file) for file in (CERTIFICATE, CLAIMS, COMBINATION)]
         card = registry.cards.get(name)
         for one in () if card is None else (card, *card.parts):
             if one.folder is not None:

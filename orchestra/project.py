@@ -20,7 +20,6 @@ from orchestra.errors import InputError
 from orchestra.log import listener
 from orchestra.values.fields import mentions
 from orchestra.values.types import Schema, nearest, under
-from orchestra.verify import tools
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.meanings import Meanings, ambiguous, declared_models, meanings
 from orchestra.workflow.nodes import Graph, Input
@@ -247,6 +246,8 @@ class Project:
 
     def asked(self, judge: str) -> Step[..., Any]:
         """What a check asks, as a step without checks of its own: an agent by its name, or `tool(NAME)`. Raises `InputError` A001, C004."""
+        from orchestra.verify import tools
+
         name = tools.asked(judge)
         if not name:
             return self.unchecked(judge)

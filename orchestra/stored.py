@@ -71,8 +71,6 @@ def parcel(project: Project, made: Compiled) -> Parcel:
 
 
 def _parcel(project: Project, program: Program, models: Mapping[str, Schema]) -> Parcel:
-    from orchestra.verify.certificate_file import Certificate
-
     parts: dict[str, bytes] = {}
     code: dict[str, str] = {}
     for part in programs(program):
@@ -87,6 +85,8 @@ def _parcel(project: Project, program: Program, models: Mapping[str, Schema]) ->
                 else:
                     parts[f"{CONTRACT}/{contract.kind}/{contract.name}"] = msgspec.json.encode(contract)
             if node.acceptance is not None and (certificate := node.acceptance.certificate) is not None:
+                from orchestra.verify.certificate_file import Certificate
+
                 kind = CERTIFICATE if isinstance(certificate, Certificate) else CLAIMS
                 parts[f"{kind}/{certificate.agent}"] = certificate.written()
             if node.acceptance is not None and (combination := node.acceptance.combination) is not None:

@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from orchestra.agent import calls, kit
-from orchestra.agent.computed import Form, Rule, of_problems
+from orchestra.agent.computed import FIELDS, Form, Rule, of_problems
 from orchestra.agent.grammar import decodable, free_text, least_text, wanted_output
-from orchestra.agent.table_ways import FIELDS
 from orchestra.agent.template import CONSTANTS
 from orchestra.agent.types import is_plain_text
 from orchestra.errors import InputError, Place

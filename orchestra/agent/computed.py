@@ -11,19 +11,22 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from orchestra.agent.sureness import Weighed
 from orchestra.errors import InputError, Place
-from orchestra.values.arithmetic import NotArithmetic, evaluate
 from orchestra.values.fields import alternatives
 from orchestra.values.json import MAX_DIGITS
 from orchestra.values.types import Schema, nearest
 
 LEAST_MASS = 0.5
 """Of the probability that a model gave to all choices together: with less it had something else in mind, and nothing is known."""
+FIELDS: Final = ("way", "quotes", "expression", "scale", "cells", "rows", "column", "condition", "also")
+"""The fields of an answer about a table: the way; what is read off, or what computes it; the cells that it rests on, each its row and its
+column; the rows that are counted, compared or bounded, by which column they are compared, the condition that bounds them, and another one
+that they hold as well."""
 ASKED = {"logprobs": True, "top_logprobs": 20}
 """What a server is asked for where probabilities are read; twenty are the most that OpenAI and vLLM give."""
 
@@ -180,6 +183,8 @@ def of_problems(inputs: Schema, form: Form) -> bool:
 
 def number(expression: Any) -> int | float | None:
     """The value of an expression as JSON has it, or None where it has none: no arithmetic, or too large."""
+    from orchestra.values.arithmetic import NotArithmetic, evaluate
+
     if not isinstance(expression, str):
         return None
     try:

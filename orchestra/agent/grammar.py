@@ -12,10 +12,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from orchestra.values.fields import QUOTE, local, mentions
-from orchestra.values.words import UNSPACED
 
 MAX_QUOTE = 400
 """Characters of a quote as JSON spells it, at most, where its type says nothing: a quote is a sentence or two, not the document."""
@@ -40,7 +40,6 @@ _MAPS = frozenset({"properties", "patternProperties", "$defs", "dependentSchemas
 _NARROWED = frozenset({"maxLength", "pattern", "enum", "const", "format"})
 
 _SIGNS = "\x00-/:-@\\[-^`{-\xa9\xab-\xb1\xb4\xb6-\xb8\xbb\xbf\u2000-\u206f\u3000-\u303f\uff00-\uff0f"
-_CHUNK = re.compile(rf"\s+|[{UNSPACED}]|[^\s{_SIGNS}{UNSPACED}]+(?:[.,'\u2019\-][^\s{_SIGNS}{UNSPACED}]+)*|.", re.DOTALL)
 _SURROGATES = re.compile("[\ud800-\udfff]+")
 _PLAIN = re.compile(r"[^A-Za-z0-9 .,\\\"_-]")
 
@@ -51,7 +50,15 @@ class NoQuote(ValueError):
 
 def chunks(text: str) -> list[str]:
     """The pieces at whose edges a quote may begin and end. Joined they are the text."""
-    return _CHUNK.findall(text)
+    return _chunk().findall(text)
+
+
+@cache
+def _chunk() -> re.Pattern[str]:
+    from orchestra.values.words import UNSPACED
+
+    word = rf"[^\s{_SIGNS}{UNSPACED}]+"
+    return re.compile(rf"\s+|[{UNSPACED}]|{word}(?:[.,'\u2019\-]{word})*|.", re.DOTALL)
 
 
 def evidence_grammar(schema: Mapping[str, Any], evidence: Sequence[str], max_text: int) -> str:

@@ -41,7 +41,10 @@ class Registry:
         cards: dict[str, Card] = {}
         broken: dict[str, InputError] = {}
         beside: dict[Path, dict[str, Card]] = {}
-        for folder in [*folders, *([builtin_folder("agents")] if builtin else [])]:
+        places, packaged = [*folders], builtin_folder("agents")
+        if builtin and packaged.resolve() not in [folder.resolve() for folder in places]:  # a checkout's own are those of the package
+            places.append(packaged)
+        for folder in places:
             here, faulty = _folder(folder, known)
             beside[folder] = here
             taken = {*cards, *broken}

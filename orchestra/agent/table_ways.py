@@ -41,10 +41,6 @@ WAYS: Final = (CELLS, TEXT, COUNT, MOST, LEAST, SUM, MEAN, *PAIRS, RANGE)
 SCALES: Final = ("", "percent", *UNITS)
 GROUP = 25
 """Terms of a sum that stand in one pair of brackets, where there are many."""
-FIELDS: Final = ("way", "quotes", "expression", "scale", "cells", "rows", "column", "condition", "also")
-"""The fields of an answer: the way; what is read off, or what computes it; the cells that it rests on, each its row and its column; the
-rows that are counted, compared or bounded, by which column they are compared, the condition that bounds them, and another one that they
-hold as well."""
 
 _DIGITS = r"-?\d[\d,]*(?:\.\d+)?"
 _FIGURE = re.compile(RUN)

@@ -25,6 +25,7 @@ from orchestra.agent.card import Card
 from orchestra.agent.choosing import column_groups, likeliest, likeliest_pair, row_groups, shares
 from orchestra.agent.classical import reading, unpacked
 from orchestra.agent.committee import Base, Digest, Source
+from orchestra.agent.computed import FIELDS
 from orchestra.agent.conditions import Condition, chosen, scores
 from orchestra.agent.encoder import Encoder, changes_of
 from orchestra.agent.percentages import weighed as with_percentages
@@ -33,7 +34,6 @@ from orchestra.agent.table_head import NAMES, Logits, weighed
 from orchestra.agent.table_ways import (
     CELLS,
     COUNT,
-    FIELDS,
     GAP,
     LEAST,
     MEAN,

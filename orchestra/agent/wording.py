@@ -10,8 +10,6 @@ import math
 import re
 from collections.abc import Sequence
 
-from orchestra.values.words import STOP_WORDS, WORD
-
 MOST = 400
 """Words of evidence that the longest common subsequence looks at."""
 DENIALS = frozenset(("not", "no", "never", "none", "without", "cannot", "t", "nor"))
@@ -49,6 +47,8 @@ NAMES = (
 
 def wording(claim: str, evidence: str) -> tuple[float, ...]:
     """The numbers of `NAMES` for a claim and its evidence; shares are in [0, 1], the others are counts."""
+    from orchestra.values.words import STOP_WORDS
+
     mine, theirs = _stems(claim), _stems(evidence)
     known, content = set(theirs), [word for word in mine if word not in STOP_WORDS]
     denies, denied = not DENIALS.isdisjoint(mine), not DENIALS.isdisjoint(known)
@@ -81,6 +81,8 @@ def wording(claim: str, evidence: str) -> tuple[float, ...]:
 
 def _stems(text: str) -> list[str]:
     """Words in lower case, without the commonest endings."""
+    from orchestra.values.words import WORD
+
     return [_stem(word) for word in WORD.findall(text.lower())]
 
 

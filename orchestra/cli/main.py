@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from importlib import import_module
 from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
-from orchestra.cli import (
-    agents,
-    ask,
-    batch,
-    certifying,
-    checking,
-    doctor,
-    fleet,
-    judging,
-    learn,
-    project,
-    reference,
-    run,
-    runs,
-    tooling,
-    whatif,
-)
 from orchestra.cli.opening import Opener
 
+VERBS: Mapping[str, str] = {
+    "init": "project",
+    "config": "project",
+    "validate": "checking",
+    "graph": "checking",
+    "run": "run",
+    "ask": "ask",
+    "plan": "ask",
+    "batch": "batch",
+    "check": "judging",
+    "runs": "runs",
+    "whatif": "whatif",
+    "agents": "agents",
+    "tools": "tooling",
+    "explain": "reference",
+    "schema": "reference",
+    "fleet": "fleet",
+    "learn": "learn",
+    "certify": "certifying",
+    "doctor": "doctor",
+}
+"""The modules that have the verbs, in the order of `orchestra --help`."""
+VERSION = "--version"
 
-def build_app(opener: Opener | None = None) -> typer.Typer:
-    """The command line; `opener` stands in for `Orchestra.open`, so that tests run it on a simulated fleet."""
+
+def build_app(opener: Opener | None = None, first: str = "") -> typer.Typer:
+    """The command line; `opener` stands in for `Orchestra.open`, so that tests run it on a simulated fleet.
+
+    `first` is the first word that follows, where that is known: a verb leaves out what the others' modules have, the version all. To
+    describe every verb takes as long as many a verb takes.
+    """
     app = typer.Typer(
         name="orchestra",
         help="Small specialised language models that work as one dependable system.",
@@ -42,12 +55,13 @@ def build_app(opener: Opener | None = None) -> typer.Typer:
     @app.callback()
     def root(
         context: typer.Context,
-        version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", callback=_version, is_eager=True)] = False,
+        version: Annotated[bool, typer.Option(VERSION, help="Print the version and leave.", callback=_version, is_eager=True)] = False,
     ) -> None:
         context.obj = opener
 
-    for room in (project, checking, run, ask, batch, judging, runs, whatif, agents, tooling, reference, fleet, learn, certifying, doctor):
-        room.register(app)
+    modules = dict.fromkeys(VERBS.values()) if first != VERSION else {}
+    for module in [VERBS[first]] if first in VERBS else modules:
+        import_module(f"orchestra.cli.{module}").register(app)
     return app
 
 
@@ -55,7 +69,7 @@ def main() -> None:
     """`orchestra` in the shell."""
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # a box or an accent that the terminal cannot show is no reason to fail
-    build_app()(prog_name="orchestra")
+    build_app(first="".join(sys.argv[1:2]))(prog_name="orchestra")
 
 
 def _version(wanted: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from orchestra.doors import Call
 from orchestra.engine.kinds.checking import asked_of
@@ -12,7 +13,9 @@ from orchestra.engine.proposals import Judge
 from orchestra.engine.state import Checking, Phase, Scope, State, Unit
 from orchestra.events import AttemptFinished, Question, Stake
 from orchestra.verify.allotment import UNSURE, Allotment, Coming
-from orchestra.verify.examination import Asked
+
+if TYPE_CHECKING:
+    from orchestra.verify.examination import Asked
 
 # Facts
 

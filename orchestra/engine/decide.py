@@ -6,8 +6,9 @@ from collections.abc import Callable
 from heapq import heappop
 from typing import TypeAlias
 
+from orchestra.engine import kinds
 from orchestra.engine.bulk import kept
-from orchestra.engine.kinds import asking, body, calling, checking, choice, planning, recalling, using, voting
+from orchestra.engine.kinds import asking, body, calling, checking, choice
 from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.proposals import Conclude, Enter, Expand, Finish, Invoke, Proposal
 from orchestra.engine.state import Phase, Scope, State, Unit, hurried
@@ -86,7 +87,7 @@ def _begin(state: State, unit: Unit) -> Proposal | None:
         return _spread(unit)
     match node.kind:
         case "agent" | "tool":
-            return calling.invoke(state, unit) if node.using is None else using.begin(unit)
+            return calling.invoke(state, unit) if node.using is None else kinds.using.begin(unit)
         case "first_of":
             return settle(unit, choice.chosen(unit))
         case "call" | "loop":
@@ -96,7 +97,7 @@ def _begin(state: State, unit: Unit) -> Proposal | None:
         case "ask":
             return asking.ask(unit)
         case "plan":
-            return recalling.begin(state, unit)
+            return kinds.recalling.begin(state, unit)
         case kind:
             raise OrchestraError("E002", f"{unit.path} is of kind {kind!r}", hint="orchestra doctor")
 
@@ -125,10 +126,10 @@ def _advance(state: State, unit: Unit) -> Proposal | None:
             return Finish(unit, _gathered(unit))
         case Phase.EMERGED:
             if unit.node.using is not None:
-                return using.emerged(unit)
+                return kinds.using.emerged(unit)
             if unit.node.planning is None:
                 return body.emerged(state, unit)
-            return voting.emerged(unit) if voting.under_way(unit) else planning.emerged(unit)
+            return kinds.voting.emerged(unit) if kinds.voting.under_way(unit) else kinds.planning.emerged(unit)
         case phase:
             raise OrchestraError("E002", f"{unit.path} asks for a decision in phase {phase.name}", hint="orchestra doctor")
 

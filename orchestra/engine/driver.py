@@ -9,12 +9,12 @@ from math import inf
 from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestra.doors import Call, Done, Letter, Refused, Workers, direct
-from orchestra.engine import deadlines, examining
+from orchestra.engine import deadlines, examining, kinds
 from orchestra.engine.allotting import Wanting
 from orchestra.engine.answers import cancelled_itself, finished, of_confidence, recalled, started, streamed
 from orchestra.engine.decide import decide, give_up
 from orchestra.engine.evolve import evolve
-from orchestra.engine.kinds import asking, recalling
+from orchestra.engine.kinds import asking
 from orchestra.engine.kinds.checking import timed
 from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal, Recall, moot
 from orchestra.engine.retry import policy
@@ -144,7 +144,7 @@ class Driver:
     def _carry_out(self, proposal: Proposal) -> None:
         match proposal:
             case Finish(unit, outcome):
-                keeping = recalling.keep(self.state, unit, outcome) if unit.writing is not None else None
+                keeping = kinds.recalling.keep(self.state, unit, outcome) if unit.writing is not None else None
                 self.record(NodeFinished(**self.stamp(), node=unit.path, outcome=outcome))
                 self._unset(unit.path)
                 if unit.writing is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from orchestra.engine import allotting
-from orchestra.engine.kinds import checking, planning, using, voting
+from orchestra.engine import allotting, kinds
+from orchestra.engine.kinds import checking
 from orchestra.engine.scopes import abandon, beneath, close, grow, over, within
 from orchestra.engine.state import Bindings, Checking, Phase, Rung, Sample, Scope, Spreading, State, Unit, Writing
 from orchestra.errors import OrchestraError
@@ -31,7 +31,6 @@ from orchestra.events import (
     RunStarted,
     TurnStarted,
 )
-from orchestra.router.plan import LINE
 from orchestra.values.outcome import Outcome, Value
 from orchestra.verify.allotment import Allotment
 from orchestra.workflow.program import Program
@@ -118,8 +117,11 @@ def _attempt_finished(state: State, event: AttemptFinished, program: Program) ->
     if event.usage is not NOTHING:
         state.tally.add(event.usage)
         owner = unit.scope.unit
-        if owner is not None and owner.writing is not None and unit.node.name == LINE:
-            owner.spent = owner.spent + event.usage
+        if owner is not None and owner.writing is not None:
+            from orchestra.router.plan import LINE
+
+            if unit.node.name == LINE:
+                owner.spent = owner.spent + event.usage
     if event.settled:
         del state.units[event.node]
         _settle(state, unit, Value(event.value, event.confidence))
@@ -226,13 +228,13 @@ def _turn_started(state: State, event: TurnStarted, program: Program) -> None:
         return
     body = unit.node.body
     if event.drafted is not None:
-        unit.found = using.gathered(unit, event.drafted)
+        unit.found = kinds.using.gathered(unit, event.drafted)
         unit.drafted = event.drafted
-        body = using.program(unit, event.drafted)
+        body = kinds.using.program(unit, event.drafted)
     if body is None:
         raise OrchestraError("E002", f"{unit.path} has no body", hint="orchestra doctor")
     if event.drafted is not None:
-        path, bindings = f"{unit.path}#{event.turn}/", using.bindings(unit, body)
+        path, bindings = f"{unit.path}#{event.turn}/", kinds.using.bindings(unit, body)
     elif unit.node.kind == "loop":
         before = unit.body
         previous = None if before is None else before.program.output.evaluate(before.bindings)
@@ -259,28 +261,28 @@ def _drafted(state: State, unit: Unit, turn: int, at: float, drafted: Drafted) -
         unit.due = at + unit.node.timeout if unit.node.timeout is not None else unit.due
     elif writing.drafted.version != drafted.version:
         abandon(state, within(state, unit.path, "#@"))
-        planning.carry(writing, drafted)
+        kinds.planning.carry(writing, drafted)
     if not drafted.sample:
         writing.samples, writing.answered = {}, []
     writing.drafted, unit.turn, unit.phase = drafted, turn, Phase.INSIDE
-    whole = planning.whole(drafted)
+    whole = kinds.planning.whole(drafted)
     grown = drafted.graph if whole and drafted.version else drafted.plan
     if grown is not None:
-        program = planning.program(unit, grown)
-        given = planning.bindings(unit, program)
+        program = kinds.planning.program(unit, grown)
+        given = kinds.planning.bindings(unit, program)
         if writing.plan is None:
             writing.plan = Scope(f"{unit.path}@{drafted.version}/", program, given, unit, unit.scope.purse, state.nearest(unit))
         writing.plan.bindings.update(given)
         if whole:
-            writing.spare = planning.finished(writing)
+            writing.spare = kinds.planning.finished(writing)
         grow(state, writing.plan, program, whole=whole)
     if not (whole and drafted.version):
-        body = planning.program(unit, drafted.graph, drafted.sample)
-        unit.body = state.open_scope(f"{unit.path}#{turn}/", body, planning.bindings(unit, body), unit)
+        body = kinds.planning.program(unit, drafted.graph, drafted.sample)
+        unit.body = state.open_scope(f"{unit.path}#{turn}/", body, kinds.planning.bindings(unit, body), unit)
         if drafted.beside:
             writing.samples[drafted.sample] = Sample(drafted, unit.body)
             writing.answered = [number for number in writing.answered if number != drafted.sample]
-            if voting.waits(unit):
+            if kinds.voting.waits(unit):
                 state.move(unit, Phase.EMERGED)
 
 

@@ -10,17 +10,19 @@ from orchestra.engine import allotting
 from orchestra.engine.kinds.checking import examined, rounds
 from orchestra.engine.proposals import Judge
 from orchestra.events import ChecksStarted, Judged, Stake
-from orchestra.verify import examination
-from orchestra.verify.acceptance import Ruling
 
 if TYPE_CHECKING:
     from orchestra.engine.driver import Driver
+    from orchestra.verify.acceptance import Ruling
+    from orchestra.verify.examination import Asked
 
 
 def examine(driver: Driver, judge: Judge) -> None:
     """The checks speak, or have questions first; under a budget for checks these wait until it is known who gets some of it."""
+    from orchestra.verify.examination import Asked
+
     match examined(judge):
-        case examination.Asked() as asked:
+        case Asked() as asked:
             allotment = driver.state.allotment
             if allotment is None:
                 _ask(driver, judge, asked)
@@ -39,14 +41,16 @@ def allot(driver: Driver) -> bool:
         one, why = found
         happened = True
         if why:
-            ruling = examination.unasked(one.judge.situation, one.asked, why)
+            from orchestra.verify.examination import unasked
+
+            ruling = unasked(one.judge.situation, one.asked, why)
             _judge(driver, one.judge, ruling, msgspec.structs.replace(one.stake, why=why))
         else:
             _ask(driver, one.judge, one.asked, one.stake)
     return happened
 
 
-def _ask(driver: Driver, judge: Judge, asked: examination.Asked, stake: Stake | None = None) -> None:
+def _ask(driver: Driver, judge: Judge, asked: Asked, stake: Stake | None = None) -> None:
     unit = judge.unit
     told: dict[str, Any] = {"attempt": judge.attempt, "check": asked.check, "questions": asked.questions, "verdicts": asked.verdicts}
     driver.record(ChecksStarted(**driver.stamp(), node=unit.path, round=rounds(unit) + 1, stake=stake, **told))

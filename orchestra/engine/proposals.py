@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -10,9 +10,11 @@ from orchestra.doors import Call
 from orchestra.engine.state import Phase, Unit
 from orchestra.events import Drafted, Withheld
 from orchestra.values.outcome import Outcome
-from orchestra.verify.acceptance import Situation
-from orchestra.verify.entailment import Reply
-from orchestra.verify.examination import Asked
+
+if TYPE_CHECKING:
+    from orchestra.verify.acceptance import Situation
+    from orchestra.verify.entailment import Reply
+    from orchestra.verify.examination import Asked
 
 
 class Invoke(msgspec.Struct, frozen=True, gc=False):

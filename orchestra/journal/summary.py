@@ -10,7 +10,6 @@ from msgspec.structs import replace
 from orchestra.doors import Message, RunSummary
 from orchestra.events import NOTHING, AttemptFinished, Event, NodeFinished, RunFinished, RunStarted, Usage
 from orchestra.journal.error import JournalError, after_the_end
-from orchestra.journal.history import History
 
 
 @dataclass(slots=True)
@@ -111,6 +110,8 @@ def unheld(summary: RunSummary, events: Iterable[Event]) -> RunSummary:
     Else it was let go of in the middle, and is `interrupted`; so is one whose events are those of no run, which whoever reads them is told.
     """
     try:
+        from orchestra.journal.history import History
+
         rests = History.of(events).rests
     except JournalError:
         rests = False

@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from orchestra.agent.calls import parameters
 from orchestra.agent.grammar import bounded, decodable, json_text, literal
@@ -29,7 +29,9 @@ from orchestra.tools.search import scores
 from orchestra.values.types import Schema, nearest
 from orchestra.values.words import content
 
-Style: TypeAlias = Literal["calls", "steps"]
+if TYPE_CHECKING:
+    from orchestra.router.tools import Style
+
 STEP, DO = "step", "do"
 """What a plan of steps calls, and the argument that says in words what is to be done."""
 MAX_STEPS = 10

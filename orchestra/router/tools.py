@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from orchestra.router import tool_plans
-from orchestra.router.tool_plans import Style
 from orchestra.workflow.steps import tool
+
+Style: TypeAlias = Literal["calls", "steps"]
 
 
 class ToolOffer(BaseModel):
@@ -38,6 +38,8 @@ def offer_tools(
 
     Raises `InputError` A016 for tools that cannot be told apart.
     """
+    from orchestra.router import tool_plans
+
     chosen = tool_plans.shortlist(task, tool_plans.declared(tools))
     return ToolOffer(told=tool_plans.told(task, chosen, tables), grammar=tool_plans.grammar(chosen, style))
 
@@ -45,6 +47,8 @@ def offer_tools(
 @tool(effect="pure")
 def read_plan(lines: str, tools: Sequence[str | dict[str, Any]], style: Style | None = None) -> ToolPlan:
     """The graph that a planner wrote. Raises `InputError` R001 or R002 for lines that are no plan over these tools."""
+    from orchestra.router import tool_plans
+
     return ToolPlan.model_validate(tool_plans.graph(lines, tool_plans.declared(tools), style))
 
 

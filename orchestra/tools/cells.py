@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
+from typing import TYPE_CHECKING
 
-from orchestra.values import arithmetic
 from orchestra.values.models import Cell
-from orchestra.values.words import content
-from orchestra.verify.numbers import Number, numbers
 from orchestra.workflow.steps import tool
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from orchestra.verify.numbers import Number
 
 _FIGURE = re.compile(r"[$€£¥(\s-]*\d[\d,]*(?:\.\d+)?[)\s%]*")
 _YEAR = re.compile(r"(?:19|20)\d\d")
@@ -30,12 +32,15 @@ def cells(
     Of several cells with the same number it is the one whose row and column have most words in common with the question, the first where
     they are equal. What stands in no cell, such as a factor of a hundred or words of a paragraph, has none.
     """
+    from orchestra.values.words import content
+    from orchestra.verify.numbers import numbers
+
     every = list(_cells(table))
     if places is not None:
         at = {(cell.row, cell.column): cell for cell in every}
         return [at[place] for place in map(tuple, places) if place in at]
     operands, plain = _operands(expression), [_plain(quote) for quote in quotes]
-    asked, with_value, with_text = content(question), dict[Fraction, list[Cell]](), dict[str, list[Cell]]()
+    asked, with_value, with_text = content(question), dict["Fraction", list[Cell]](), dict[str, list[Cell]]()
     for cell in every if operands else ():
         for value in dict.fromkeys(value for number in numbers(cell.text) for value in _values(number)):
             with_value.setdefault(value, []).append(cell)
@@ -68,6 +73,10 @@ def _values(number: Number) -> tuple[Fraction, ...]:
 
 
 def _operands(expression: str | None) -> list[Fraction]:
+    from fractions import Fraction
+
+    from orchestra.values import arithmetic
+
     try:
         return [] if expression is None else [Fraction(one) for one in arithmetic.operands(expression)]
     except arithmetic.NotArithmetic:
@@ -75,6 +84,8 @@ def _operands(expression: str | None) -> list[Fraction]:
 
 
 def _best(candidates: Sequence[Cell], asked: frozenset[str]) -> Cell:
+    from orchestra.values.words import content
+
     return max(candidates, key=lambda cell: len(asked & content(f"{cell.row_heading} {cell.column_heading}")))
 
 

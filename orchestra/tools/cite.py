@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from orchestra.doors import Source
 from orchestra.tools.passages import sentence, sentence_ends
 from orchestra.values.models import Answer, Citation, Passage, Reading
-from orchestra.values.words import content
-from orchestra.verify import quotes
 from orchestra.workflow.steps import tool
 
 MOST = 3
@@ -36,6 +34,8 @@ def cite(question: str, readings: Sequence[Reading], passages: Sequence[Passage]
     here and not by a model; where it stands in several, by the one that shares most words with the question. The citation is the passage's
     own text, so that `document.text[start:end] == quote`. Readings of the same answer add up: a passage of rank r counts 1/r.
     """
+    from orchestra.values.words import content
+
     asked = content(question)
     groups: dict[str, list[_Candidate]] = {}
     for reading in readings:
@@ -50,6 +50,8 @@ def cite(question: str, readings: Sequence[Reading], passages: Sequence[Passage]
 
 
 def _candidate(answer: str, asked: frozenset[str], passages: Sequence[Passage]) -> _Candidate | None:
+    from orchestra.values.words import content
+
     if not _normal(answer):
         return None
     found = (
@@ -62,6 +64,8 @@ def _candidate(answer: str, asked: frozenset[str], passages: Sequence[Passage]) 
 
 def _sentences(answer: str, text: str) -> Iterator[tuple[int, int]]:
     """The sentences that an answer stands in."""
+    from orchestra.verify import quotes
+
     after, ends = 0, list[int]()
     while span := quotes.find(answer, (Source(text[after:]),)):
         ends = ends or sentence_ends(text)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from orchestra.errors import InputError
 from orchestra.tools.passages import split
 from orchestra.values.models import Document, Passage
-from orchestra.values.words import STOP_WORDS, WORD
 from orchestra.workflow.steps import tool
 
 if TYPE_CHECKING:
@@ -64,6 +63,8 @@ def _zeros(length: int) -> NDArray[numpy.float32]:
 
 def _terms(text: str) -> list[str]:
     """The words of a text as they are compared: NFKC, casefold, no plural `s`, no words that every text has."""
+    from orchestra.values.words import STOP_WORDS, WORD
+
     words = WORD.findall(unicodedata.normalize("NFKC", text).casefold())
     return [_singular(word) for word in words if word not in STOP_WORDS]
 

@@ -8,9 +8,9 @@ import msgspec
 
 from orchestra.verify.certificate import SURE, Certification, Certified, binomial_tail, interval, percent
 from orchestra.verify.drift import Drift
-from orchestra.verify.sealed import Sealed
+from orchestra.verify.sealed import CERTIFICATE, Sealed
 
-FILE = "certificate.json"
+FILE = CERTIFICATE
 SCORE = "the lowest score of the node's checks, each of which passes"
 """What is compared with the threshold (`orchestra.verify.combine.score`)."""
 COMBINED = "what the agent's combination makes of the scores of the node's checks"

@@ -13,9 +13,9 @@ from orchestra.verify.certificate import interval, percent
 from orchestra.verify.certificate_file import Bonds, Count, Level, Share
 from orchestra.verify.drift import Drift
 from orchestra.verify.factuality import Factuality, rank
-from orchestra.verify.sealed import Sealed
+from orchestra.verify.sealed import CLAIMS, Sealed
 
-FILE = "claims.json"
+FILE = CLAIMS
 SCORE = "the probability that the evidence supports the weakest claim of a part"
 """What is compared with the threshold."""
 

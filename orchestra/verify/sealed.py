@@ -13,6 +13,8 @@ from orchestra.errors import InputError, Place
 from orchestra.values.json import canonical, digest
 
 MAX_BYTES = 1 << 20
+CERTIFICATE, CLAIMS, COMBINATION = "certificate.json", "claims.json", "combination.json"
+"""The names of such files: who only asks whether there are some need not load what reads them."""
 
 
 class Sealed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

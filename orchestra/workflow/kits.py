@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from orchestra.agent.contract import Contract, Effect, Kit
-from orchestra.verify.examination import judge_among, judges_of
 from orchestra.workflow.nodes import AgentNode
 from orchestra.workflow.ordering import names_in
 from orchestra.workflow.program import Using
@@ -51,6 +50,8 @@ def reached(compiler: Compiler, skills: Iterable[Contract], path: Path) -> tuple
 
 def judges(compiler: Compiler, skills: Iterable[Contract]) -> tuple[Contract, ...]:
     """What checks of some skills' cards ask, agents and tools, as far as it is there."""
+    from orchestra.verify.examination import judge_among, judges_of
+
     agents, own = compiler.catalog.agents, compiler.catalog.tools
     names = dict.fromkeys(name for skill in skills for name in judges_of(skill.checks))
     return tuple(judge for name in names if (judge := judge_among(name, agents, own)) is not None)

@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING
 from orchestra.agent.contract import Contract, Schema
 from orchestra.errors import InputError
 from orchestra.values.schema import ANY, branches, elements, resolve, show, under
-from orchestra.verify.acceptance import rules_of
-from orchestra.verify.certificate_file import Certificate
-from orchestra.verify.claims_file import ClaimsCertificate
-from orchestra.verify.combination import Combination
-from orchestra.workflow import alternatives, checked, nodes
+from orchestra.workflow import alternatives, nodes
 from orchestra.workflow.drafts import Draft, Names, condition, drafted
 from orchestra.workflow.nodes import RETRY, AnyNode
 from orchestra.workflow.ordering import Uses, names_in
@@ -20,6 +16,9 @@ from orchestra.workflow.syntax import KEYWORDS
 from orchestra.workflow.wiring import Path, Types, compiled, fits, listed, typed, unreferenced
 
 if TYPE_CHECKING:
+    from orchestra.verify.certificate_file import Certificate
+    from orchestra.verify.claims_file import ClaimsCertificate
+    from orchestra.verify.combination import Combination
     from orchestra.workflow.compiler import Compiler
 
 _MODIFIERS = frozenset(nodes.Node.model_fields) - {"after"} | {"escalate"}
@@ -146,7 +145,6 @@ def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, p
     contract = draft.contract
     checks = node.checks or (contract.checks if contract is not None else ())
     findings = compiler.findings
-    asked = checked.read_rules(compiler, node, draft, checks, path)
     if not checks:
         for key in ("against", "score", "accept", "otherwise"):
             if getattr(node, key) not in (None, ()):
@@ -154,6 +152,9 @@ def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, p
         if isinstance(node, nodes.VerifyNode):
             findings.fault("L117", "a `verify` node needs `checks`", findings.at(*path, key=True), hint="checks: [quote]")
         return None
+    from orchestra.workflow import checked
+
+    asked = checked.read_rules(compiler, node, draft, checks, path)
     if contract is not None and contract.effect == "transactional":
         said = f"the message of {contract.name} is in the outbox before checks can speak"
         hint = "put the checks on the node that makes its inputs"
@@ -166,6 +167,8 @@ def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, p
         checked.back_off(compiler, node, checks, asked.names, otherwise, path)
     certificate, combination = None, _combination(compiler, node, contract, checks, path, backs_off=backs_off)
     if accept == "certified":
+        from orchestra.verify.certificate_file import Certificate
+
         certificate = _certificate(compiler, node, contract, checks, path, claims=backs_off)
         if isinstance(certificate, Certificate) and not (node.score and combination is None):
             _same_score(compiler, node, certificate, combination, path)
@@ -213,6 +216,8 @@ def _certificate(
         of = f"of {contract.name!r} about claims" if claims else f"for {contract.name!r}"
         findings.fault("L119", f"there is no certificate {of}", place, hint=f"orchestra certify {contract.name}{option} --data FILE")
         return None
+    from orchestra.verify.claims_file import ClaimsCertificate
+
     if isinstance(found, ClaimsCertificate):
         # Other checks only withhold more, which no promise about what is kept suffers from.
         if found.check not in checks:
@@ -259,6 +264,8 @@ def _combination(
         said = f"there is no combination of checks for {contract.name!r}"
         findings.fault("L076", said, place, hint=f"orchestra learn combine {contract.name} --data FILE {stated}")
         return None
+    from orchestra.verify.acceptance import rules_of
+
     if frozenset(found.checks) != frozenset(map(str, rules_of(checks))):
         said = f"the combination of {contract.name!r} is of the checks {listed(found.checks)}, and this node has {listed(checks)}"
         hint = f"checks: [{', '.join(found.checks)}], or orchestra learn combine {contract.name} --data FILE {stated}"
@@ -285,6 +292,8 @@ def _against(
     compiler: Compiler, node: AnyNode, contract: Contract | None, checks: tuple[str, ...], types: Types, path: Path
 ) -> Expression | None:
     """The evidence: as the node says, else the input that its agent's card names."""
+    from orchestra.workflow import checked
+
     findings = compiler.findings
     wanting = [check for check in checks if check in checked.EVIDENCE]
     if node.against is not None:

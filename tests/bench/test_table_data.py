@@ -12,7 +12,8 @@ import pytest
 
 from bench.table_data import asked, expression_of, made, rows_of, told
 from bench.written_rows import written
-from orchestra.agent.table_ways import FIELDS, WAYS
+from orchestra.agent.computed import FIELDS
+from orchestra.agent.table_ways import WAYS
 from orchestra.learn.dataset import Row
 from orchestra.values.arithmetic import evaluate
 

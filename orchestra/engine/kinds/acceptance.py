@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
@@ -11,8 +11,10 @@ from orchestra.doors import Source
 from orchestra.engine.proposals import Finish, Judge, Proposal
 from orchestra.engine.state import Unit
 from orchestra.values.outcome import Outcome, Value
-from orchestra.verify.acceptance import Situation
 from orchestra.workflow.program import Acceptance
+
+if TYPE_CHECKING:
+    from orchestra.verify.acceptance import Situation
 
 
 def settle(unit: Unit, outcome: Outcome) -> Proposal:
@@ -25,6 +27,8 @@ def settle(unit: Unit, outcome: Outcome) -> Proposal:
 
 def situation(unit: Unit, outcome: Value) -> Situation:
     """What the checks of a unit are to judge."""
+    from orchestra.verify.acceptance import Situation
+
     acceptance = unit.node.acceptance or Acceptance()
     found = Situation(
         value=outcome.value,

@@ -16,7 +16,6 @@ from orchestra.engine.state import Phase, State, Unit
 from orchestra.errors import OrchestraError
 from orchestra.values.json import canonical
 from orchestra.values.outcome import Failed, Outcome, Value
-from orchestra.verify.parts import rest
 from orchestra.workflow.nodes import AgentNode
 
 FREE = (0.0, 0.0)
@@ -202,5 +201,7 @@ def judged(state: State, unit: Unit) -> Proposal | None:
         return Finish(unit, value)
     if not ruling.accepted:
         return climbing.refused(state, unit, value.value)
+    from orchestra.verify.parts import rest
+
     found = tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
     return Finish(unit, Value(rest(value.value, ruling.verdicts), ruling.score, found))

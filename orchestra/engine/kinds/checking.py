@@ -7,7 +7,7 @@ fails, is late, answers nonsense or finds no room in the budget is no reply; and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestra.agent.contract import Contract
 from orchestra.engine.kinds.acceptance import situation
@@ -17,13 +17,14 @@ from orchestra.errors import OrchestraError
 from orchestra.events import ChecksStarted, Question
 from orchestra.values.outcome import Failed, Outcome, Value
 from orchestra.values.schema import ANY, Schema
-from orchestra.verify import examination
-from orchestra.verify.acceptance import Ruling
-from orchestra.verify.entailment import Reply
-from orchestra.verify.examination import Asked
 from orchestra.workflow.nodes import RETRY as AS_ANY
 from orchestra.workflow.nodes import AgentNode, Retry, ToolNode
 from orchestra.workflow.program import Acceptance, CompiledNode, Expression, Program
+
+if TYPE_CHECKING:
+    from orchestra.verify.acceptance import Ruling
+    from orchestra.verify.entailment import Reply
+    from orchestra.verify.examination import Asked
 
 PATIENCE = 120.0
 """Seconds that an attempt at a question may take where the node states no `timeout`: a late verdict is none."""
@@ -61,6 +62,8 @@ class Given:
 
 def examined(judge: Judge) -> Asked | Ruling:
     """What the checks say of a value, or ask; the same for the same facts."""
+    from orchestra.verify import examination
+
     if judge.asked is None:
         return examination.start(judge.situation)
     return examination.go_on(judge.situation, judge.asked, judge.replies)
@@ -121,6 +124,8 @@ def asked_of(unit: Unit, question: Question) -> Contract:
 
 def heard(unit: Unit, candidate: Outcome) -> Proposal:
     """What was asked has come back: the verdict, or more questions."""
+    from orchestra.verify.examination import Asked
+
     checking = unit.checking
     if checking is None or not isinstance(candidate, Value):
         raise OrchestraError("E002", f"{unit.path} has no value that is judged", hint="orchestra doctor")
@@ -132,6 +137,8 @@ def heard(unit: Unit, candidate: Outcome) -> Proposal:
 
 def reply(outcome: Outcome | None) -> Reply:
     """What came of a question."""
+    from orchestra.verify.entailment import Reply
+
     match outcome:
         case Value(value):
             return Reply(value)
