@@ -24,9 +24,10 @@ from typing import Any
 from bench.machine import ROOT, now
 from orchestra.app import Orchestra
 from orchestra.cli.inputs import read_documents
-from orchestra.planning import REQUEST, Draft, Wish, asking, drafted
+from orchestra.planning import Draft, Wish, asking, drafted
 from orchestra.result import Result
 from orchestra.values.yaml import load
+from orchestra.workflow.nodes import REQUEST
 
 REQUESTS = ROOT / "bench" / "ask.yaml"
 DOCUMENTS = ROOT / "examples" / "documents"

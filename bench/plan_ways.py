@@ -18,7 +18,8 @@ from bench.plan_sets import PlanSet, Task
 from orchestra.app import Orchestra
 from orchestra.errors import InputError
 from orchestra.router import tool_plans
-from orchestra.router.tool_plans import Declared, Style
+from orchestra.router.tool_plans import Declared
+from orchestra.router.tools import Style
 from orchestra.workflow.steps import Agent, Step
 
 WRITER = "tool_planner"

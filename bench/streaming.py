@@ -29,8 +29,9 @@ from orchestra.config import Settings
 from orchestra.doors import Call
 from orchestra.events import AttemptFinished, AttemptStarted, Event, TurnStarted
 from orchestra.journal.memory import MemoryJournal
-from orchestra.planning import REQUEST, Wish, asking, plan
+from orchestra.planning import Wish, asking, plan
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
+from orchestra.workflow.nodes import REQUEST
 from orchestra.workflow.reader import read
 from orchestra.workflow.steps import Workflow
 

@@ -15,7 +15,6 @@ from orchestra.lineage import Steps
 from orchestra.parts import list_of, path_of, record_of, records
 from orchestra.places import Place, TableCell
 from orchestra.values.fields import EXPRESSION
-from orchestra.verify.numbers import numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +107,8 @@ class Statement:
 
     @cached_property
     def _numbers(self) -> Mapping[Fraction, Place]:
+        from orchestra.verify.numbers import numbers
+
         found: dict[Fraction, Place] = {}
         for place in (one.support for one in chain(self.found.cited, self.cited.cited)):
             for number in numbers(place.text if isinstance(place, TableCell) else place.quote, words=True):

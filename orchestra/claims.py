@@ -14,7 +14,7 @@ from fractions import Fraction
 from heapq import merge
 from itertools import chain, islice
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -25,10 +25,11 @@ from orchestra.lineage import Group, Lineage, Origin, Steps, Way
 from orchestra.parts import Leaf, leaves, path_of, records, said_as
 from orchestra.places import Place, Span, TableCell, Texts, is_cell, is_citation
 from orchestra.speakers import Chorus, Speakers, Speaking
-from orchestra.values import arithmetic
 from orchestra.values.outcome import Value
-from orchestra.verify.numbers import MAX_DIGITS, Number, numbers, stated
 from orchestra.verify.verdict import FAIL, PASS, UNKNOWN
+
+if TYPE_CHECKING:
+    from orchestra.verify.numbers import Number
 
 MAX_CLAIMS = 1_000
 """Claims of one output that are looked at one by one; what is beyond them is one claim more, and unsupported."""
@@ -365,6 +366,8 @@ class _Arithmetic:
         """The expression beside a number, where it gives that number; its operands with their places."""
         if (expression := statement.expression(path)) is None or (shown := _number(claimed)) is None:
             return None
+        from orchestra.values import arithmetic
+
         results, operands = self._evaluated(expression)
         fits = (one for one in results for scale in SCALES if arithmetic.close(shown.value * scale, shown.step * scale, one))
         if (exact := next(fits, None)) is None:
@@ -375,6 +378,9 @@ class _Arithmetic:
         """What it gives, and its operands in the order in which they are written."""
         if (known := self._read.get(expression)) is not None:
             return known
+        from orchestra.values import arithmetic
+        from orchestra.verify.numbers import numbers
+
         try:
             results, operands = arithmetic.results(expression), arithmetic.operands(expression)
         except arithmetic.NotArithmetic:
@@ -410,6 +416,8 @@ def _first(parts: Iterable[Leaf]) -> tuple[list[Leaf], int, str]:
 
 def _number(value: Any) -> Number | None:
     """The one number that a part states; None for another part."""
+    from orchestra.verify.numbers import MAX_DIGITS, numbers, stated
+
     if isinstance(value, str):
         found = numbers(value)
         return found[0] if len(found) == 1 else None
@@ -421,4 +429,6 @@ def _number(value: Any) -> Number | None:
 
 def _written(number: Fraction) -> str:
     """A number as people read it, to 12 digits."""
+    from orchestra.values import arithmetic
+
     return str(number.numerator) if number.denominator == 1 else arithmetic.shown(number)

@@ -33,7 +33,7 @@ from orchestra.values.labels import join
 from orchestra.values.outcome import Failed
 from orchestra.values.types import Schema
 from orchestra.workflow.meanings import ambiguous
-from orchestra.workflow.nodes import ANYTHING, Graph, PlanLimits, PlanNode
+from orchestra.workflow.nodes import ANYTHING, ASK, REQUEST, Graph, PlanLimits, PlanNode
 from orchestra.workflow.program import CompiledNode
 from orchestra.workflow.steps import Agent, Step, Tool, Workflow
 
@@ -42,12 +42,10 @@ PLANNERS = frozenset({ROUTER, "planner", "tool_planner"})
 """What plans, and is no skill of a plan."""
 ADVISERS = frozenset({"difficulty"})
 """Agents that say something about a call, and answer nothing: no steps of a plan, unless they are named."""
-REQUEST = planning.GOAL
-"""The input that holds the request itself."""
 _KEYS = ("repairs", "replans", "stepwise", "shortlist", "copied", "grounded", "anyway", "cache", "votes")
 """Of a wish: the keys that a `plan` node has too."""
-ASK, NODE = "ask", "answer"
-"""The workflow that a request becomes, and its one node."""
+NODE = "answer"
+"""The one node of what a request becomes."""
 NO_PLAN = "R007"
 """The code of a node whose router gave none."""
 

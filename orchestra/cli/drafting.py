@@ -22,13 +22,13 @@ from orchestra.engine.kinds.planning import whole
 from orchestra.errors import InputError
 from orchestra.events import NOTHING, AttemptStarted, Drafted, Event, NodeFinished, TurnStarted
 from orchestra.journal.history import History, Row
-from orchestra.planning import NODE, REQUEST, Draft, Wish, asking, drafted, keep, plan
+from orchestra.planning import NODE, Draft, Wish, asking, drafted, keep, plan
 from orchestra.project import Project
 from orchestra.router.plan import Plan
 from orchestra.router.planner import DECLINED
 from orchestra.values.json import NotStrictJSON, parse_untrusted
 from orchestra.values.text import visible
-from orchestra.workflow.nodes import Budget, Graph
+from orchestra.workflow.nodes import REQUEST, Budget, Graph
 from orchestra.workflow.signatures import NAME
 from orchestra.workflow.steps import Workflow
 from orchestra.workflow.syntax import KEYWORDS

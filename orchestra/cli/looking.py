@@ -1,12 +1,13 @@
-"""What the verbs of `orchestra runs` do: runs found in the journal, and shown."""
+"""What `orchestra runs show` does: a run of the journal, one of its nodes, or what a model was sent."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,62 +15,26 @@ from orchestra.claims import Claim, claims, dropped
 from orchestra.cli.answer import as_text, priced, show_nodes, show_promises
 from orchestra.cli.asking import question_data, waiting_text
 from orchestra.cli.claims import claim_data, show_claims
-from orchestra.cli.explaining import Explanation, data, explain, show
-from orchestra.cli.finding import EVERY, opened, opened_at, status_of
+from orchestra.cli.finding import opened_at, status_of
+from orchestra.cli.listing import request_of
 from orchestra.cli.opening import settings
-from orchestra.cli.screen import console, moment, money, print_json, say, seconds, size, table
+from orchestra.cli.screen import moment, money, print_json, say, seconds, size
 from orchestra.cli.telling import choices, chosen_text, incident
 from orchestra.doors import Journal
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Event, RunStarted, encode
 from orchestra.journal.history import Attempt, History, Row, Saving
 from orchestra.journal.tiers import PERSON, Spent, spent_by_tier, tier_name
-from orchestra.planning import ASK, REQUEST
-from orchestra.project import Project
 from orchestra.stored import restored, workflows
 from orchestra.values.outcome import Value
 from orchestra.values.schema import nearest
 from orchestra.values.text import visible
 
+if TYPE_CHECKING:
+    from orchestra.cli.explaining import Explanation
+
 MAX_TROUBLES = 20
-LONGEST = 50
-"""Characters of a request in a row of a table."""
 MAX_INCIDENTS = 20
-STATUSES = ("running", "waiting", "interrupted", "done", "failed", "abstained", "budget", "cancelled")
-
-
-async def list_runs(limit: int, status: str, workflow: str, *, as_json: bool) -> None:
-    """Prints the latest runs, newest first; with a `status` or a `workflow` those alone. Raises `InputError` C010 for no status."""
-    if status and status not in STATUSES:
-        near = nearest(status, STATUSES)
-        raise InputError("C010", f"no run is {status!r}", hint=f"did you mean {near!r}?" if near else f"one of: {', '.join(STATUSES)}")
-    async with opened() as journal:
-        everything = await journal.runs(EVERY if status or workflow else limit) if journal else []
-        found = [run for run in everything if status in ("", run.status) and workflow in ("", run.workflow)][:limit]
-        asked = [run.run for run in found if run.workflow == ASK and journal is not None and not as_json]
-        wanted = {run: short(request_of(History.of((await journal.read(run))[:1]))) for run in asked if journal is not None}
-    if as_json:
-        print_json(found)
-        return
-    if not found:
-        say("no such runs" if everything else "no runs yet; begin with: orchestra run NAME")
-        return
-    paid = any(summary.usage.money > 0 for summary in found)
-    rows = [
-        (
-            summary.run,
-            summary.workflow + (f": {wanted[summary.run]}" if wanted.get(summary.run) else ""),
-            summary.status,
-            moment(summary.started),
-            seconds(summary.finished - summary.started) if summary.finished else "",
-            str(summary.nodes),
-            str(summary.usage.prompt_tokens + summary.usage.output_tokens),
-            *((money(summary.usage.money),) if paid else ()),
-        )
-        for summary in found
-    ]
-    headings = ("run", "workflow", "status", "started", "took", "nodes", "tokens", *(("money",) if paid else ()))
-    console().print(table(headings, rows, right=range(4, len(headings))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +69,17 @@ async def show_run(name: str, node: str, attempt: int | None, shown: Shown) -> N
             history = replace(history, rows=tuple(rows))
         explanation = await _explained(journal, events, history) if shown.explain else None
     if shown.as_json:
+        explained = {}
+        if explanation is not None:
+            from orchestra.cli.explaining import data
+
+            explained = {"explain": data(explanation)}
         print_json(
             {
                 "run": run,
                 "status": status,
                 "asked": question_data(run, history.asked),
-                **({} if explanation is None else {"explain": data(explanation)}),
+                **explained,
                 **claim_data(found, dropped(events)),
                 "tiers": spent_by_tier(history),
                 "events": [msgspec.Raw(encode(event)) for event in events],
@@ -121,6 +91,9 @@ async def show_run(name: str, node: str, attempt: int | None, shown: Shown) -> N
 
 async def _explained(journal: Journal, events: Sequence[Event], history: History) -> Explanation | None:
     """A run by the workflow that it began with and today's fleet; None for a run that has no beginning."""
+    from orchestra.cli.explaining import explain
+    from orchestra.project import Project
+
     started = next((event for event in events if isinstance(event, RunStarted)), None)
     if started is None:
         return None
@@ -151,18 +124,6 @@ def _write(target: Path, text: str) -> None:
     except OSError as error:
         raise OrchestraError("C023", f"{target} cannot be written: {error.strerror}", hint="name another with --html") from error
     say(visible(f"{target}: {size(len(text.encode()))}; open it in a browser"))
-
-
-def request_of(history: History) -> str:
-    """What a run of `orchestra ask` was asked; empty for one of another workflow."""
-    said = history.inputs.get(REQUEST) if history.workflow == ASK and isinstance(history.inputs, Mapping) else None
-    return said if isinstance(said, str) else ""
-
-
-def short(request: str) -> str:
-    """A request in a row of a table."""
-    line = " ".join(request.split())
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
 
 
 def find_node(history: History, node: str) -> Row:
@@ -227,6 +188,8 @@ def _show_run(
     if explanation is None:
         show_nodes(history, everything=everything)
     else:
+        from orchestra.cli.explaining import show
+
         show(explanation)
     show_promises({row.path: tried.promise for row in history.rows for tried in row.attempts if tried.promise})
     _show_incidents(history)

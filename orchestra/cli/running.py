@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestra.cli.explaining import data, explain, show
 from orchestra.cli.inputs import read_inputs
 from orchestra.cli.opening import Opener
 from orchestra.cli.progress import Waiting
@@ -15,7 +14,6 @@ from orchestra.cli.signals import Stop
 from orchestra.cli.watching import Manner, Watch
 from orchestra.config import Settings
 from orchestra.inputs import bound
-from orchestra.project import Project
 from orchestra.workflow.nodes import Budget
 from orchestra.workflow.program import Program
 
@@ -55,6 +53,9 @@ def read_given(inputs: Sequence[str], program: Program) -> dict[str, Any]:
 
 def dry_run(chosen: Settings, request: Request) -> None:
     """Checks everything and prints the plan of calls. Raises `InputError`."""
+    from orchestra.cli.explaining import data, explain, show
+    from orchestra.project import Project
+
     project = Project.load(chosen)
     program = project.program(project.find(request.name))
     given = read_given(request.inputs, program)

@@ -43,7 +43,7 @@ def _look(runs: typer.Typer) -> None:
         """List the latest runs. `waiting` ones wait for a person; the process of `interrupted` ones is gone."""
         import asyncio
 
-        from orchestra.cli.looking import list_runs
+        from orchestra.cli.listing import list_runs
 
         asyncio.run(list_runs(limit, status, workflow, as_json=as_json))
 

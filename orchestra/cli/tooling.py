@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -103,6 +102,8 @@ class _Before:
 
 def _asked(chosen: Settings, name: str) -> dict[str, Pin | InputError]:
     """What a server says today. Raises `InputError` C004, T011 and so on."""
+    import asyncio
+
     from orchestra.agent.tool import ToolFault
     from orchestra.config import unknown
     from orchestra.mcp.pins import path_of

@@ -154,6 +154,10 @@ class PlanLimits(Frozen):
 
 ANYTHING = "anything"
 """What a plan `returns` that may give any value, and more than one."""
+REQUEST = "request"
+"""The name of the value that is asked of a router."""
+ASK = "ask"
+"""The workflow that a request of `orchestra ask` becomes."""
 
 
 class PlanNode(Node):

@@ -37,12 +37,12 @@ from orchestra.router.votes import Vote, vote
 from orchestra.values.outcome import Abstained, Failed, Outcome, Value
 from orchestra.values.types import Schema, bundled
 from orchestra.workflow.compiler import compile_graph
-from orchestra.workflow.nodes import CallNode, Graph
+from orchestra.workflow.nodes import REQUEST, CallNode, Graph
 from orchestra.workflow.program import CompiledNode, Planning, Program, sampled
 
 Plans: TypeAlias = tuple[tuple[str, ...], ...]
 """The lines of samples that are done."""
-GOAL = "request"
+GOAL = REQUEST
 """The input of a plan that is the node's own goal, where `with:` has none of that name."""
 NO_BUDGET = "E005"
 """Another plan would cost more, and there is nothing left."""

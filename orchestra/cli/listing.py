@@ -1,0 +1,62 @@
+"""What `orchestra runs list` does: the latest runs of the journal, one a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestra.cli.finding import EVERY, opened
+from orchestra.cli.screen import console, moment, money, print_json, say, seconds, table
+from orchestra.errors import InputError
+from orchestra.journal.history import History
+from orchestra.values.schema import nearest
+from orchestra.workflow.nodes import ASK, REQUEST
+
+LONGEST = 50
+"""Characters of a request in a row of a table."""
+STATUSES = ("running", "waiting", "interrupted", "done", "failed", "abstained", "budget", "cancelled")
+
+
+async def list_runs(limit: int, status: str, workflow: str, *, as_json: bool) -> None:
+    """Prints the latest runs, newest first; with a `status` or a `workflow` those alone. Raises `InputError` C010 for no status."""
+    if status and status not in STATUSES:
+        near = nearest(status, STATUSES)
+        raise InputError("C010", f"no run is {status!r}", hint=f"did you mean {near!r}?" if near else f"one of: {', '.join(STATUSES)}")
+    async with opened() as journal:
+        everything = await journal.runs(EVERY if status or workflow else limit) if journal else []
+        found = [run for run in everything if status in ("", run.status) and workflow in ("", run.workflow)][:limit]
+        asked = [run.run for run in found if run.workflow == ASK and journal is not None and not as_json]
+        wanted = {run: short(request_of(History.of((await journal.read(run))[:1]))) for run in asked if journal is not None}
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        say("no such runs" if everything else "no runs yet; begin with: orchestra run NAME")
+        return
+    paid = any(summary.usage.money > 0 for summary in found)
+    rows = [
+        (
+            summary.run,
+            summary.workflow + (f": {wanted[summary.run]}" if wanted.get(summary.run) else ""),
+            summary.status,
+            moment(summary.started),
+            seconds(summary.finished - summary.started) if summary.finished else "",
+            str(summary.nodes),
+            str(summary.usage.prompt_tokens + summary.usage.output_tokens),
+            *((money(summary.usage.money),) if paid else ()),
+        )
+        for summary in found
+    ]
+    headings = ("run", "workflow", "status", "started", "took", "nodes", "tokens", *(("money",) if paid else ()))
+    console().print(table(headings, rows, right=range(4, len(headings))))
+
+
+def request_of(history: History) -> str:
+    """What a run of `orchestra ask` was asked; empty for one of another workflow."""
+    said = history.inputs.get(REQUEST) if history.workflow == ASK and isinstance(history.inputs, Mapping) else None
+    return said if isinstance(said, str) else ""
+
+
+def short(request: str) -> str:
+    """A request in a row of a table."""
+    line = " ".join(request.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
