@@ -7,10 +7,12 @@ simulation and replay differ only in what stands behind them.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from math import inf
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
+from orchestra.errors import OrchestraError
 from orchestra.events import NOTHING, Event, Usage
 from orchestra.values.labels import Label
 
@@ -257,6 +259,26 @@ class Journal(Protocol):
 
     async def close(self) -> None:
         """Commits what is in line and lets go of the store."""
+
+
+class Skimmed(NamedTuple):
+    """A run as it was seen in passing: its events without their large values, or why they cannot be read."""
+
+    run: str
+    started: float
+    events: Sequence[Event] = ()
+    fault: OrchestraError | None = None
+
+
+@runtime_checkable
+class Skims(Protocol):
+    """A journal that can also be gone through run by run: for whoever sums up many runs; reading each costs two to four times as much."""
+
+    def skim(self, since: float = -inf) -> AsyncGenerator[Skimmed, None]:
+        """The runs that began at `since` or later, newest first, each as it was at one moment; those that begin meanwhile are left out.
+
+        A run that is damaged, or of a kind that this version does not know, is no reason not to give the others.
+        """
 
 
 class Workers(Protocol):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import msgspec
 
-from orchestra.doors import Letter, Message, RunSummary
+from orchestra.doors import Letter, Message, RunSummary, Skimmed
 from orchestra.events import AttemptFinished, Event
 from orchestra.journal.error import after_the_end, closed, held, never_appended, no_run, other_writer, undelivered
 from orchestra.journal.summary import Line, Tally, message, named, unheld
@@ -163,6 +164,13 @@ class MemoryJournal:
         found = [_summary(run, log) for run, log in self.store.logs.items() if log.events]
         found.sort(key=lambda summary: (summary.started, summary.run), reverse=True)
         return found[: max(0, limit)]
+
+    async def skim(self, since: float = -inf) -> AsyncGenerator[Skimmed, None]:
+        """The runs that began at `since` or later, newest first."""
+        found = [(log.events[0].at, run) for run, log in self.store.logs.items() if log.events and log.events[0].at >= since]
+        for started, run in sorted(found, reverse=True):
+            if (log := self.store.logs.get(run)) is not None:
+                yield Skimmed(run, started, tuple(log.events))
 
     async def find(self, prefix: str) -> list[str]:
         """The ids of runs that begin so, in order; at most 100."""

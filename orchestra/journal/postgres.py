@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from math import inf
 from typing import Any, Self, TypeVar
 
 import asyncpg
 import msgspec
 
-from orchestra.doors import Letter, Message, RunSummary
+from orchestra.doors import Letter, Message, RunSummary, Skimmed
 from orchestra.events import Event
 from orchestra.journal.bodies import NOT_JSON, body_of, bounded, is_text
 from orchestra.journal.error import (
@@ -198,6 +199,16 @@ class PostgresJournal:
         """
         await self._settle()
         return await self._ask(lambda sql, _: self._tables.summaries(sql, limit))
+
+    async def skim(self, since: float = -inf) -> AsyncGenerator[Skimmed, None]:
+        """The runs that began at `since` or later, newest first, without large values; one that is damaged says so."""
+        await self._settle()
+        page = await self._ask(lambda sql, _: self._tables.skim(sql, since, None))
+        while page:
+            for found in page:
+                yield found
+            before = found.started, found.run
+            page = await self._ask(lambda sql, _: self._tables.skim(sql, since, before))  # noqa: B023  # asked at once
 
     async def find(self, prefix: str) -> list[str]:
         """The ids of runs that begin so, in order; at most 100."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import accumulate
+from math import inf
 from typing import Any, NamedTuple
 
 import asyncpg
 import msgspec
 
-from orchestra.doors import Letter, Message, RunSummary
+from orchestra.doors import Letter, Message, RunSummary, Skimmed
 from orchestra.events import Event, decode
 from orchestra.journal.error import JournalError, after_the_end, damaged, held, no_run, undelivered, unknown_event
 from orchestra.journal.postgres_error import newer, stranger
@@ -20,6 +22,9 @@ from orchestra.values.json import digest
 
 VERSION = 1
 """Version of the tables below."""
+AT_ONCE = 2000
+"""Events that are held at once, or somewhat more, while somebody goes through all runs."""
+RUNS_AT_ONCE = 500
 MAKING = 0x4F726368
 """The advisory lock of whoever makes the tables."""
 
@@ -359,6 +364,32 @@ class Tables:
             found.append(summary)
         return found
 
+    async def skim(self, sql: asyncpg.Connection, since: float, before: tuple[float, str] | None) -> list[Skimmed]:
+        """The latest runs that began at `since` or later, and before that one, newest first: `AT_ONCE` events of them, or one run more.
+
+        Of a run that is damaged, its row says so. Large values are left where they are, and so are no part of what is checked.
+        """
+        async with sql.transaction(isolation="repeatable_read", readonly=True):  # so that logs and ends are of one moment
+            runs = await sql.fetch(
+                self._sql(
+                    "SELECT run, started, last, chain FROM @runs WHERE started >= $1 AND (started, run) < ($2, $3)"
+                    " ORDER BY started DESC, run DESC LIMIT $4"
+                ),
+                since,
+                *(before or (inf, "")),
+                RUNS_AT_ONCE,
+            )
+            before_each = accumulate((row["last"] for row in runs), initial=0)
+            runs = [row for row, many in zip(runs, before_each, strict=False) if many < AT_ONCE]
+            events = await sql.fetch(
+                self._sql("SELECT run, seq, body, chain, big, cut FROM @events WHERE run = ANY($1::text[]) ORDER BY run, seq"),
+                [row["run"] for row in runs],
+            )
+        logs: dict[str, list[asyncpg.Record]] = {row["run"]: [] for row in runs}
+        for event in events:
+            logs[event["run"]].append(event)
+        return [_skimmed(row, logs[row["run"]]) for row in runs]
+
     async def _legible(self, sql: asyncpg.Connection, run: str) -> list[Event]:
         """The events of a run; none where they are damaged, which is no reason not to list the others."""
         try:
@@ -398,6 +429,26 @@ def _body(run: str, row: asyncpg.Record) -> bytes:
     if row["data"] is None:
         raise damaged(run, row["seq"], f"its value, blob {row['big']}, is missing")
     return whole(row["body"], row["cut"], row["data"])
+
+
+def _skimmed(row: asyncpg.Record, log: Sequence[asyncpg.Record]) -> Skimmed:
+    """A run by its log, whose large values are not at hand: of an event that has one, the hash is taken as it stands there."""
+    run, seq, chain = row["run"], 0, row["run"].encode()
+    found: list[Event] = []
+    try:
+        for event in log:
+            seq, big = seq + 1, event["big"] is not None
+            body = whole(event["body"], event["cut"], b"null") if big else event["body"]
+            if event["seq"] != seq:
+                raise damaged(run, seq, "it is missing")
+            if (chain := event["chain"] if big else link(chain, body)) != event["chain"]:
+                raise damaged(run, seq, "its hash differs from what was written")
+            found.append(_event(run, seq, body))
+        if (seq, chain) != (row["last"], row["chain"]):
+            raise damaged(run, seq + 1, f"the log should end at {row['last']}")
+    except JournalError as fault:
+        return Skimmed(run, row["started"], fault=fault)
+    return Skimmed(run, row["started"], found)
 
 
 def _event(run: str, seq: int, body: bytes) -> Event:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from orchestra.doors import Letter, Message, RunSummary
+from orchestra.doors import Letter, Message, RunSummary, Skimmed
 from orchestra.events import Event, decode
 from orchestra.journal.errands import posted
 from orchestra.journal.error import JournalError, damaged, damaged_rows, unknown_event
@@ -20,6 +20,9 @@ from orchestra.values.json import digest
 
 PAGES = 256
 """Pages that one step of `compact` gives back; others may write between two steps."""
+
+AT_ONCE = 2000
+"""Events that are held at once, or somewhat more, while somebody goes through all runs."""
 
 _decode_letter = msgspec.json.Decoder(Letter).decode
 _decode_value = msgspec.json.Decoder().decode
@@ -50,30 +53,67 @@ class Reading(File):
                 0,
                 run.encode(),
             )
-            rows = sql.execute(
-                "SELECT seq, CAST(body AS BLOB), CAST(chain AS BLOB), CAST(big AS TEXT) FROM events"
-                " WHERE run = ? AND seq >= ? ORDER BY seq",
-                (run, max(0, after)),
-            ).fetchall()
-            seq, chain = 0, run.encode()
-            if after > 0:
-                if not rows or rows[0][0] != after:
-                    if after > end[0]:
-                        return []
-                    raise damaged(run, after, "it is missing")
-                seq, _, chain, _ = rows.pop(0)
-            found = []
-            for number, body, stated, big in rows:
-                seq, chain = seq + 1, link(chain, body, big)
-                if number != seq:
-                    raise damaged(run, seq, "it is missing")
-                if chain != stated:
-                    raise damaged(run, seq, "its hash differs from what was written")
-                event = _event(run, seq, body)
-                found.append(self._whole(run, event, big) if big else event)
-            if (seq, chain) != (end[0], end[1]):
-                raise damaged(run, seq + 1, f"the log should end at {end[0]}")
+            return self._log(run, after, end, whole=True)
+
+    def _log(self, run: str, after: int, end: tuple[int, bytes], *, whole: bool) -> list[Event]:
+        """The events with `seq > after` of a log that has this end; `whole` with the values that are kept apart."""
+        rows = self.sql.execute(
+            "SELECT seq, CAST(body AS BLOB), CAST(chain AS BLOB), CAST(big AS TEXT) FROM events WHERE run = ? AND seq >= ? ORDER BY seq",
+            (run, max(0, after)),
+        ).fetchall()
+        seq, chain = 0, run.encode()
+        if after > 0:
+            if not rows or rows[0][0] != after:
+                if after > end[0]:
+                    return []
+                raise damaged(run, after, "it is missing")
+            seq, _, chain, _ = rows.pop(0)
+        found = []
+        for number, body, stated, big in rows:
+            seq, chain = seq + 1, link(chain, body, big)
+            if number != seq:
+                raise damaged(run, seq, "it is missing")
+            if chain != stated:
+                raise damaged(run, seq, "its hash differs from what was written")
+            event = _event(run, seq, body)
+            found.append(self._whole(run, event, big) if big and whole else event)
+        if (seq, chain) != end:
+            raise damaged(run, seq + 1, f"the log should end at {end[0]}")
+        return found
+
+    def skim(self, since: float, before: tuple[Any, str] | None) -> list[Skimmed]:
+        """The latest runs that began at `since` or later, and before that one, newest first: `AT_ONCE` events of them, or one run more.
+
+        Raises `JournalError` J013 where the list of runs is damaged; of a run that is damaged, its row says so.
+        """
+        with self._moment() as sql:
+            if before is None:
+                one, other = (
+                    _count(sql, f"runs {index} WHERE started >= ?", since) for index in ("NOT INDEXED", "INDEXED BY runs_started")
+                )
+                if one != other:
+                    raise damaged_rows("the list of runs", "table and index differ")
+            # The keys as they stand in the index, whatever they are: the next page begins behind them.
+            some, keys = ("AND (started, run) < (?, ?)", before) if before is not None else ("", ())
+            found: list[Skimmed] = []
+            seen = 0
+            for started, run in sql.execute(
+                f"SELECT started, run FROM runs INDEXED BY runs_started WHERE started >= ? {some} ORDER BY started DESC, run DESC LIMIT ?",  # noqa: S608
+                (since, *keys, AT_ONCE),
+            ):
+                found.append(self._skimmed(run, started))
+                if (seen := seen + len(found[-1].events)) >= AT_ONCE:
+                    break
             return found
+
+    def _skimmed(self, run: str, started: Any) -> Skimmed:
+        try:
+            row = self.row(run)
+            if row is None or row.tally.started != started or not isinstance(run, str):
+                raise damaged_rows("the list of runs", f"table and index differ about run {run}")
+            return Skimmed(run, started, self._log(run, 0, (row.last, row.chain), whole=False))
+        except JournalError as fault:
+            return Skimmed(run, started, fault=fault)
 
     def blob(self, name: str) -> bytes | None:
         """A blob's bytes; raises `JournalError` J013 where they are not what was stored."""
@@ -216,8 +256,8 @@ class Reading(File):
                 self.sql.execute("ROLLBACK")
 
 
-def _count(sql: sqlite3.Connection, what: str) -> int:
-    found: int = sql.execute(f"SELECT count(*) FROM {what}").fetchone()[0]  # noqa: S608  # a constant of this module
+def _count(sql: sqlite3.Connection, what: str, *given: float) -> int:
+    found: int = sql.execute(f"SELECT count(*) FROM {what}", given).fetchone()[0]  # noqa: S608  # a constant of this module
     return found
 
 

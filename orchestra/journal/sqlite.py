@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import msgspec
 
-from orchestra.doors import Letter, Message, RunSummary
+from orchestra.doors import Letter, Message, RunSummary, Skimmed
 from orchestra.events import Event
 from orchestra.journal import errands
 from orchestra.journal.bodies import NOT_JSON, body_of, bounded, is_text
@@ -280,6 +281,19 @@ class SqliteJournal:
         """
         await self._settle()
         return await self._ask(lambda: self._summaries(limit))
+
+    async def skim(self, since: float = -inf) -> AsyncGenerator[Skimmed, None]:
+        """The runs that began at `since` or later, newest first, without large values; one that is damaged says so.
+
+        Raises `JournalError` J013 where the list of runs is damaged.
+        """
+        await self._settle()
+        page = await self._ask(lambda: self._reading.skim(since, None))
+        while page:
+            for found in page:
+                yield found
+            before = found.started, found.run
+            page = await self._ask(partial(self._reading.skim, since, before))
 
     async def find(self, prefix: str) -> list[str]:
         """The ids of runs that begin so, in order; at most 100."""

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -58,12 +59,26 @@ def questions(reading: Reading) -> dict[str, Callable[[], Any]]:
     found: dict[str, Callable[[], Any]] = {
         "runs": partial(reading.summaries, 50),
         "find": partial(reading.find, "r", 100),
+        "skim": partial(skimmed, reading),
         "outbox": partial(reading.outbox, 0, 100),
     }
     for run in RUNS:
         found[f"read {run}"] = partial(reading.events, run, 0)
         found[f"letters {run}"] = partial(reading.letters, run, 0)
         found[f"recall {run}"] = partial(reading.recall, f"memo of {run}")
+    return found
+
+
+def skimmed(reading: Reading) -> list[tuple[str, Sequence[Event]]]:
+    """All runs with their events, without large values; the first fault of one of them."""
+    found = []
+    before = None
+    while page := reading.skim(-inf, before):
+        for run, _, events, fault in page:
+            if fault is not None:
+                raise fault
+            found.append((run, events))
+        before = page[-1].started, page[-1].run
     return found
 
 
