@@ -441,20 +441,13 @@ class Orchestra:
         judgement: `ruling.dropped` are these, and `ruling.rest(answer)` is the answer as JSON without them.
 
         Raises `InputError` V010 for what is no check, V011 for an agent that is not there, V014 for an `accept` or a `confidence` that is
-        none, and with `combined` what `orchestra.judging.combined` does.
+        none, and with `combined` what `orchestra.judging.weighed` does.
         """
         from orchestra import judging
         from orchestra.verify.examination import Asked, go_on, start
 
-        names = judging.named_checks(self._project, checks)
-        for name, number in (("accept", accept), ("confidence", confidence)):
-            if number is not None and not 0 <= number <= 1:
-                raise InputError("V014", f"{name}={number:g} is not in [0, 1]", hint=f"{name}=0.8")
         given = judging.Answer(value=answer, against=against, inputs=inputs or {}, confidence=confidence)
-        if combined:
-            situation = judging.combined(self._project, given, combined, names, accept, back_off=back_off)
-        else:
-            situation = judging.alone(self._project, given, ("quote",) if names is None else names, accept, back_off=back_off)
+        situation = judging.situation(self._project, given, checks, accept, combined=combined, back_off=back_off)
         stands = start(situation)
         while isinstance(stands, Asked):
             stands = go_on(situation, stands, await asyncio.gather(*map(self._heard, stands.questions)))

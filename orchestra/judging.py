@@ -43,7 +43,27 @@ class Answer:
     """How sure its producer was of it, in [0, 1]."""
 
 
-def named_checks(project: Project, checks: Checks | str | Iterable[str] | None) -> tuple[str, ...] | None:
+def situation(
+    project: Project,
+    answer: Answer,
+    checks: Checks | str | Iterable[str] | None,
+    accept: float | None,
+    *,
+    combined: str | Path,
+    back_off: bool,
+) -> Situation:
+    """The situation of an answer, as `Orchestra.check` is told of it. Raises `InputError` V014 for an `accept` or a confidence that is not
+    in [0, 1], and what `alone` and `weighed` raise."""
+    names = _named(project, checks)
+    for name, number in (("accept", accept), ("confidence", answer.confidence)):
+        if number is not None and not 0 <= number <= 1:
+            raise InputError("V014", f"{name}={number:g} is not in [0, 1]", hint=f"{name}=0.8")
+    if combined:
+        return weighed(project, answer, combined, names, accept, back_off=back_off)
+    return alone(project, answer, ("quote",) if names is None else names, accept, back_off=back_off)
+
+
+def _named(project: Project, checks: Checks | str | Iterable[str] | None) -> tuple[str, ...] | None:
     """Checks as they are written; agents and tools that they name by themselves become known to the project. None where none are stated."""
     if isinstance(checks, Check | Tool):
         found = check_of(checks)
@@ -73,7 +93,7 @@ def alone(project: Project, answer: Answer, checks: tuple[str, ...], accept: flo
     )
 
 
-def combined(
+def weighed(
     project: Project, answer: Answer, which: str | Path, checks: tuple[str, ...] | None, accept: float | None, *, back_off: bool = False
 ) -> Situation:
     """The situation of an answer of an agent whose combination makes one score of what its checks say.

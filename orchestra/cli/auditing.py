@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
-import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ from orchestra.cli import asking
 from orchestra.cli.answer import as_text
 from orchestra.cli.failure import STATUS_CODES
 from orchestra.cli.finding import opened
-from orchestra.cli.keeping import age
+from orchestra.cli.moments import moment_of
 from orchestra.cli.screen import console, note, print_json, say, table
 from orchestra.config import Settings
 from orchestra.doors import Journal
@@ -72,23 +69,10 @@ class Look:
 
 def period(since: str | None, until: str | None) -> Period:
     """The time that `--since` and `--until` say. Raises `InputError` C010."""
-    wanted = Wanted(_moment(since, "--since") if since else 0.0, _moment(until, "--until") if until else float("inf"))
+    wanted = Wanted(moment_of(since, "--since") if since else 0.0, moment_of(until, "--until") if until else float("inf"))
     if wanted.since >= wanted.until:
         raise InputError("C010", f"no run began since {since} and before {until}", hint="--since yesterday --until today")
     return Period(wanted, (since or "", until or ""))
-
-
-def _moment(text: str, option: str) -> float:
-    """Seconds since the epoch: so long ago, or the midnight that a day begins with here. Raises `InputError` C010."""
-    if text in ("today", "yesterday"):
-        # As that day's date: its midnight may be another number of hours away than the clock says, where clocks were changed since.
-        text = (datetime.now().astimezone().date() - timedelta(days=text == "yesterday")).isoformat()
-    if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-        try:
-            return datetime.fromisoformat(text).astimezone().timestamp()
-        except (ValueError, OverflowError) as error:
-            raise InputError("C010", f"{text} is no day", hint=f"{option} 2026-11-24") from error
-    return time.time() - age(text, option)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import re
 import sys
 import time
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ import msgspec
 
 from orchestra.cli import asking
 from orchestra.cli.finding import EVERY, opened, opened_at
+from orchestra.cli.moments import age
 from orchestra.cli.opening import settings
 from orchestra.cli.screen import json_line, note, print_json, say, size
 from orchestra.doors import Journal, RunSummary
@@ -28,7 +28,6 @@ from orchestra.journal.summary import named
 FORMAT = "orchestra/export/v1"
 UNDELIVERED = "J024"
 GONE = "J023"
-_SECONDS = {"h": 3600, "d": 86_400, "w": 604_800}
 
 
 async def export(name: str, target: Path | None, *, blobs: bool) -> None:
@@ -95,13 +94,6 @@ class Sweep:
         """Those of the runs, newest first, that are to go, oldest first."""
         ended = [run for run in runs if run.finished is not None][self.keep :]
         return [run for run in reversed(ended) if self.older is None or now - (run.finished or now) > self.older]
-
-
-def age(text: str, option: str = "--older") -> float:
-    """The seconds that an age stands for, such as `30d`, `12h` or `2w`. Raises `InputError` C010."""
-    if found := re.fullmatch(r"([0-9]{1,6})([hdw])", text):
-        return float(found[1]) * _SECONDS[found[2]]
-    raise InputError("C010", f"{text!r} is no age", hint=f"write hours, days or weeks: {option} 12h, {option} 30d, {option} 2w")
 
 
 async def sweep(wanted: Sweep, *, dry_run: bool, sure: bool, as_json: bool) -> None:

@@ -76,7 +76,7 @@ def data(
     outputs are not read then, and those of failed calls. What the checks accept of its answers is kept.
     """
     from orchestra.cli.collecting import Asked, collect, told
-    from orchestra.cli.keeping import age
+    from orchestra.cli.moments import age
     from orchestra.cli.signals import carry_out
     from orchestra.learn.sources import Columns
     from orchestra.learn.splits import Shares

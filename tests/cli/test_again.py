@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from orchestra.cli.keeping import age
+from orchestra.cli.moments import age
 from orchestra.errors import InputError
 from orchestra.journal.sqlite import SqliteJournal
 from orchestra.values.json import digest

@@ -288,7 +288,7 @@ def test_a_day_begins_at_its_midnight_also_where_clocks_were_changed_since(now: 
     with monkeypatch.context() as patched:
         patched.setenv("TZ", "Europe/Berlin")
         time.tzset()
-        patched.setattr("orchestra.cli.auditing.datetime", Then)
+        patched.setattr("orchestra.cli.moments.datetime", Then)
         today = Then.now().date()
         for day, name in ((today, "today"), (today - timedelta(days=1), "yesterday")):
             assert period(name, None).wanted.since == period(day.isoformat(), None).wanted.since
