@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from orchestra.agent.card import Card
     from orchestra.agent.contract import Contract
     from orchestra.agent.registry import Registry
+    from orchestra.costs import Costs, Key, When
     from orchestra.doors import Clock, Journal, Workers
     from orchestra.engine.replay import Replayed
     from orchestra.engine.shell import Engine
@@ -467,6 +468,15 @@ class Orchestra:
             return Reply(fault=f"E006 no answer within {PATIENCE:g} s")
         except OrchestraError as error:
             return Reply(fault=f"{error.code} {error.message}")
+
+    async def costs(self, by: Key | Iterable[Key] = "workflow", *, since: When = None, until: When = None, workflow: str = "") -> Costs:
+        """What the journal's runs cost, summed up by one key or several (`orchestra.costs.KEYS`): those that began at `since` or later and
+        before `until`, a moment or so long ago, and with `workflow` those of that name alone. Runs that cannot be read are left out, and
+        named. Raises `InputError` C043 for what is no key, F100 where the fleet's file, which has the prices, cannot be read.
+        """
+        from orchestra.costs import costs, servers
+
+        return await costs(self.journal, servers(self.settings), by, since=since, until=until, workflow=workflow)
 
     async def load(self, agent: str) -> list[str]:
         """Has the local servers that run load an agent's adapter, before its first call; gives their names. Raises `InputError` A001."""

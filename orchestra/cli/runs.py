@@ -97,6 +97,37 @@ def _look(runs: typer.Typer) -> None:
         shown = Shown(everything=everything, explain=explain, as_json=as_json)
         asyncio.run(show_run(run, node, (attempt or 0) if prompt else None, shown))
 
+    @runs.command("costs", cls=Verb, rich_help_panel="Look")
+    def costs_(
+        by: Annotated[
+            str,
+            typer.Option(
+                metavar="KEYS", help="workflow, agent, model, server, day, month, label, status, purpose, run; or several: day,agent."
+            ),
+        ] = "workflow",
+        since: Annotated[
+            str | None, typer.Option(metavar="WHEN", help="Only runs that began since 12h, 30d, yesterday, 2026-11-24.", show_default=False)
+        ] = None,
+        until: Annotated[str | None, typer.Option(metavar="WHEN", help="Only runs that began before that.", show_default=False)] = None,
+        workflow: Annotated[str, typer.Option(metavar="NAME", help="Only runs of this workflow or agent.", show_default=False)] = "",
+        limit: Annotated[
+            int | None, typer.Option("--limit", "-n", min=1, help="How many rows, the dearest first.", show_default="all")
+        ] = None,
+        as_json: AsJson = False,
+        as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for a spreadsheet.")] = False,
+    ) -> None:
+        """Sum up what runs cost: calls, tokens in and out, time, and money where prices are known.
+
+        A run counts with all that it took, on the day on which it began. Calls of which nobody knows the price are not taken to be free.
+        """
+        import asyncio
+
+        from orchestra.cli.costing import Wanted, show_costs
+
+        if as_json and as_csv:
+            raise InputError("C010", "--json and --csv exclude each other", hint="give one of them")
+        asyncio.run(show_costs(Wanted(by, since, until, workflow, limit, as_json, as_csv)))
+
     @runs.command("tail", cls=Verb, rich_help_panel="Look")
     def tail(
         run: Run = "last",

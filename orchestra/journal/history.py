@@ -213,7 +213,7 @@ class History:
         return next((row for row in self.rows if row.path == path), None)
 
 
-def _saved(start: RunStarted | None) -> tuple[Saving, ...]:
+def saved(start: RunStarted | None) -> tuple[Saving, ...]:
     """What the first event says of the plan that runs; nothing where it says what nobody understands."""
     match start.options.get("planned") if start is not None else None:
         case {"run": str(run), "saved": {"calls": int(calls), "prompt_tokens": int(prompt), "output_tokens": int(output)}}:
@@ -330,7 +330,7 @@ class _Fold:
             cancelled_by=self.cancelled_by,
             rows=tuple(self._rows(self.roots)),
             parent=start.parent if start else "",
-            saved=(*_saved(start), *self.saved),
+            saved=(*saved(start), *self.saved),
             asked=() if end else tuple(sorted((node.asked for node in self.nodes.values() if node.asked), key=lambda asked: asked.seq)),
             incidents=tuple(self.incidents),
             tiers=start.tiers if start else (),

@@ -1,0 +1,203 @@
+"""What `orchestra runs costs` does: what runs took, summed up, as a table, as JSON or as CSV."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import StringIO
+from typing import Any
+
+from orchestra.cli.finding import opened
+from orchestra.cli.moments import moment_of
+from orchestra.cli.opening import settings
+from orchestra.cli.screen import console, money, note, print_json, say, seconds, table, width_of
+from orchestra.costs import Cost, Costs, Key, costs, keys, servers
+from orchestra.errors import InputError
+from orchestra.fleet.config import Endpoint, LocalServer
+from orchestra.journal.costs import TIMES
+from orchestra.journal.memory import MemoryJournal
+from orchestra.values.text import visible
+
+MAX_NOTES = 5
+NARROW = 14
+"""Characters that a name has at least, of a narrow terminal."""
+LEAST = ("recalled", "time", "runs")
+"""What a narrow terminal goes without, in this order."""
+GAP = 2
+HEADINGS: Mapping[Key, str] = {"agent": "agent or tool"}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which runs are summed up, by what, and how that is printed."""
+
+    by: str
+    since: str | None = None
+    until: str | None = None
+    workflow: str = ""
+    rows: int | None = None
+    """How many are printed at most."""
+    as_json: bool = False
+    as_csv: bool = False
+
+
+async def show_costs(wanted: Wanted) -> None:
+    """Prints what runs took. Raises `InputError` C010 for no moment, C043 for what costs are not summed up by."""
+    since, until = _moment(wanted.since, "--since"), _moment(wanted.until, "--until")
+    if since is not None and until is not None and since >= until:
+        raise InputError("C010", f"no run began since {wanted.since} and before {wanted.until}", hint="--since yesterday --until today")
+    chosen = settings()
+    try:
+        fleet = servers(chosen)
+    except InputError as error:
+        note(f"no prices are known: {error.message}")
+        fleet = {}
+    by = keys(part.strip() for part in wanted.by.split(","))
+    async with opened() as journal:
+        found = await costs(journal or MemoryJournal(), fleet, by, since=since, until=until, workflow=wanted.workflow)
+    if wanted.as_json:
+        print_json(data(found, wanted.rows))
+    elif wanted.as_csv:
+        _print_csv(found, wanted.rows)
+    elif found.total.runs or found.unread:
+        _show(found, wanted.rows)
+        for line in _notes(found, fleet):
+            say(visible(line), style="dim")
+    else:
+        say(
+            "no such runs" if journal is not None and (since or until or wanted.workflow) else "no runs yet; begin with: orchestra run NAME"
+        )
+
+
+def _moment(text: str | None, option: str) -> datetime | None:
+    return None if text is None else datetime.fromtimestamp(moment_of(text, option), UTC)
+
+
+def data(found: Costs, most: int | None = None) -> dict[str, Any]:
+    """Costs as one JSON object. Money is null where no price is known of what costs money."""
+    return {
+        "by": found.by,
+        "rows": [{**row.of, **_figures(row.cost)} for row in found.rows[:most]],
+        "total": _figures(found.total),
+        "unfinished": found.unfinished,
+        "saved": {
+            "plans": found.plans,
+            "calls": found.saved.calls,
+            "prompt_tokens": found.saved.prompt_tokens,
+            "output_tokens": found.saved.output_tokens,
+        },
+        "unread": found.unread,
+    }
+
+
+def _figures(cost: Cost) -> dict[str, Any]:
+    usage = cost.usage
+    return {
+        "runs": cost.runs,
+        "calls": usage.calls,
+        "recalled": cost.recalled,
+        "open": cost.open,
+        "prompt_tokens": usage.prompt_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "output_tokens": usage.output_tokens,
+        "seconds": usage.seconds,
+        "money": cost.money,
+        "unpriced": cost.unpriced,
+    }
+
+
+def _print_csv(found: Costs, most: int | None) -> None:
+    """Prints a row for each kind, and no total: whoever adds a column up has it."""
+    text = StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow((*found.by, *_figures(Cost())))
+    for row in found.rows[:most]:
+        figures = {**_figures(row.cost), "unpriced": sum(row.cost.unpriced.values())}
+        lines.writerow((*row.of.values(), *figures.values()))
+    say(text.getvalue().rstrip("\n"))
+    for left in found.unread:
+        note(f"left out: run {left.run}, {left.code}: {left.reason}")
+
+
+def _show(found: Costs, most: int | None) -> None:
+    """Prints a table, and below it the total. A terminal that is too narrow for all columns goes without the least of them."""
+    shown = found.rows[:most]
+    wanted = {"runs", "calls", "tokens in", "out", "time"}
+    wanted |= {"recalled"} if found.total.recalled else set()
+    wanted |= {"money"} if found.total.usage.money > 0 or found.total.unpriced else set()
+    rows = [([row.of[key] or f"no {key}" for key in found.by], _figures_of(row.cost)) for row in shown]
+    rows.append((["total"], _figures_of(found.total)))
+    headings = [HEADINGS.get(key, key) for key in found.by]
+    figures = [name for name in rows[-1][1] if name in wanted]
+    while (room := _room(headings, figures, rows)) < 0 and (least := next((name for name in LEAST if name in figures), "")):
+        figures.remove(least)
+    cells = [(*names, *[""] * (len(headings) - len(names)), *(of.get(name, "") for name in figures)) for names, of in rows]
+    made = table((*headings, *figures), cells, right=range(len(headings), len(headings) + len(figures)))
+    for column, name in zip(made.columns, (*found.by, *figures), strict=True):
+        column.no_wrap = room >= 0 and (name in TIMES or name in figures)  # names fold, and numbers do not
+    console().print(made)
+    if len(shown) < len(found.rows):
+        say(f"and {_many(len(found.rows) - len(shown), 'row')} more, which are in the total", style="dim")
+    if wanted - set(figures):
+        say(f"a wider terminal shows {' and '.join(name for name in LEAST if name in wanted - set(figures))} as well", style="dim")
+
+
+def _room(headings: Sequence[str], figures: Sequence[str], rows: Sequence[tuple[list[str], Mapping[str, str]]]) -> int:
+    """The columns of the terminal that are left where names fold as far as they may; negative where it is too narrow."""
+    if not sys.stdout.isatty():
+        return 0
+    widths = [max(len(name), *(len(of.get(name, "")) for _, of in rows)) for name in figures]
+    widths += [len("2026-11-28") if heading in TIMES else NARROW for heading in headings]
+    return width_of(sys.stdout) - sum(widths) - GAP * (len(widths) - 1)
+
+
+def _figures_of(cost: Cost) -> dict[str, str]:
+    """As people read them, by their headings."""
+    usage = cost.usage
+    return {
+        "runs": f"{cost.runs:,}",
+        "calls": f"{usage.calls:,}",
+        "recalled": f"{cost.recalled:,}",
+        "tokens in": f"{usage.prompt_tokens:,}",
+        "out": f"{usage.output_tokens:,}",
+        "time": seconds(usage.seconds),
+        "money": "?" if cost.money is None else f"{money(cost.money)}+" if cost.unpriced else money(cost.money),
+    }
+
+
+def _notes(found: Costs, fleet: Mapping[str, LocalServer | Endpoint]) -> Iterator[str]:
+    """What the figures do not say."""
+    total = found.total
+    for server, calls in sorted(total.unpriced.items(), key=lambda one: (-one[1], one[0])):
+        yield f"not in the money: {_many(calls, 'call')} on {server}, {_why(fleet.get(server))}"
+    if total.recalled:
+        yield f"{_many(total.recalled, 'answer')} recalled from other runs, at no cost"
+    if found.plans:
+        saved = found.saved
+        tokens = saved.prompt_tokens + saved.output_tokens
+        yield f"{_many(found.plans, 'plan')} served again: {_many(saved.calls, 'call')} and {tokens:,} tokens saved"
+    if found.unfinished:
+        yield f"{_many(found.unfinished, 'run')} without an end, with what was spent so far"
+    if total.open:
+        yield f"{_many(total.open, 'call')} under way or cut off: what {'it' if total.open == 1 else 'they'} took is not known"
+    for left in found.unread[:MAX_NOTES]:
+        yield f"left out: run {left.run}, {left.code}: {left.reason}"
+    if len(found.unread) > MAX_NOTES:
+        yield f"left out: {len(found.unread) - MAX_NOTES} runs more that cannot be read; --json names them"
+
+
+def _why(server: LocalServer | Endpoint | None) -> str:
+    match server:
+        case None:
+            return "which no fleet file has"
+        case Endpoint(price=None):
+            return "which has no `price:` in the fleet file"
+        case _:
+            return "which had no `price:` then"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"

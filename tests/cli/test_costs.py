@@ -1,0 +1,224 @@
+"""`orchestra runs costs`: what is printed of runs summed up, for people, for programs and for spreadsheets."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import fcntl
+import io
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra.events import AttemptFinished, AttemptStarted, Event, RunFinished, RunStarted, Usage
+from orchestra.journal.sqlite import SqliteJournal
+from orchestra.values.outcome import Value
+from tests.cli.shell import Shell
+from tests.cli.stage import GOOD, TEXT, Simulated, furnish
+from tests.journal.files import holder, sql
+
+ROOT = Path(__file__).parents[2]
+JOURNAL = Path(".orchestra/journal.db")
+FLEET = """\
+schema: orchestra/fleet/v1
+name: nowhere
+servers:
+  paid: {endpoint: "http://127.0.0.1:9/v1", model: m, price: {prompt: 1, output: 2}}
+  gateway: {endpoint: "http://127.0.0.1:9/v1", model: large}
+models: {base: paid}
+"""
+PAID, FREE = Usage(1000, 0, 20, 1, 0.5, 0, 0.25), Usage(1000, 0, 20, 1, 0.5)
+
+
+def events(run: str, workflow: str, at: float, *calls: tuple[str, str, Usage, str], ended: bool = True) -> list[Event]:
+    """A run with calls of these agents to these servers, and what each was recalled from."""
+    made: list[Event] = [RunStarted(seq=1, at=at, run=run, workflow=workflow, graph="", inputs={})]
+    for number, (agent, server, usage, recalled) in enumerate(calls):
+        node = f"n{number}"
+        made.append(AttemptStarted(seq=len(made) + 1, at=at, node=node, attempt=1, name=agent))
+        if agent != "slow":
+            told: dict[str, Any] = {"usage": usage, "server": server, "recalled": recalled, "value": 1, "settled": True}
+            made.append(AttemptFinished(seq=len(made) + 1, at=at, node=node, attempt=1, **told))
+    if ended:
+        made.append(RunFinished(seq=len(made) + 1, at=at + 1, status="done", outcome=Value(1)))
+    return made
+
+
+def record(*runs: list[Event]) -> None:
+    async def write() -> None:
+        async with SqliteJournal.open(JOURNAL) as journal:
+            for made in runs:
+                assert isinstance(made[0], RunStarted)
+                journal.append(made[0].run, made)
+                await journal.durable(made[0].run, len(made))
+
+    asyncio.run(write())
+
+
+def recorded(shell: Shell) -> None:
+    """Three runs: one was paid for, one took an answer over, of one nobody knows the price, and it is not over."""
+    Path("configs").mkdir()
+    Path("configs/nowhere.yaml").write_text(FLEET)
+    (shell.project / "orchestra.toml").write_text('fleet = "nowhere"\n')
+    now = time.time()
+    record(
+        events("r1", "answers", now - 3, ("reader", "paid", PAID, ""), ("search", "local", Usage(calls=1, seconds=0.1), "")),
+        events("r2", "answers", now - 2, ("reader", "paid", Usage(), "r1")),
+        events("r3", "mails", now - 1, ("writer", "gateway", FREE, ""), ("slow", "", FREE, ""), ended=False),
+    )
+
+
+def test_where_nothing_has_been_recorded_nothing_is_made(shell: Shell) -> None:
+    said = shell("runs", "costs")
+    assert (said.code, said.out, JOURNAL.exists()) == (0, "no runs yet; begin with: orchestra run NAME\n", False)
+    assert shell("runs", "costs", "--json").json["rows"] == []
+    assert shell("runs", "costs", "--csv").out.count("\n") == 1
+
+
+def test_runs_are_summed_up_with_what_is_not_known_of_them(shell: Shell) -> None:
+    recorded(shell)
+    assert shell("runs", "costs").out.splitlines() == [
+        "workflow  runs  calls  recalled  tokens in  out    time      money",
+        "answers      2      2         1      1,000   20  0.60 s   0.250000",
+        "mails        1      1         0      1,000   20  0.50 s          ?",
+        "total        3      3         1      2,000   40  1.10 s  0.250000+",
+        "not in the money: 1 call on gateway, which has no `price:` in the fleet file",
+        "1 answer recalled from other runs, at no cost",
+        "1 run without an end, with what was spent so far",
+        "1 call under way or cut off: what it took is not known",
+    ]
+
+
+def test_agents_and_tools_have_a_row_each_and_the_dearest_comes_first(shell: Shell) -> None:
+    recorded(shell)
+    rows = [line.split()[0] for line in shell("runs", "costs", "--by", "agent").out.splitlines()[:6]]
+    assert rows == ["agent", "reader", "writer", "search", "slow", "total"]
+    short = shell("runs", "costs", "--by", "agent", "-n", "1").out.splitlines()
+    assert [line.split()[0] for line in short[1:3]] == ["reader", "total"]
+    assert "and 3 rows more, which are in the total" in short
+
+
+def test_where_nothing_has_a_price_and_nothing_was_recalled_neither_is_a_column(shell: Shell) -> None:
+    record(events("r1", "answers", time.time(), ("search", "local", Usage(calls=1, seconds=0.1), "")))
+    assert shell("runs", "costs").out == (
+        "workflow  runs  calls  tokens in  out    time\n"
+        "answers      1      1          0    0  0.10 s\n"
+        "total        1      1          0    0  0.10 s\n"
+    )
+
+
+def test_programs_get_null_for_money_that_nobody_knows(shell: Shell) -> None:
+    recorded(shell)
+    found = shell("runs", "costs", "--json", "--by", "workflow").json
+    assert [(row["workflow"], row["money"], row["unpriced"]) for row in found["rows"]] == [
+        ("answers", 0.25, {}),
+        ("mails", None, {"gateway": 1}),
+    ]
+    total = found["total"]
+    assert (total["runs"], total["calls"], total["recalled"], total["open"], total["money"]) == (3, 3, 1, 1, 0.25)
+    assert (found["unfinished"], found["unread"]) == (1, [])
+
+
+def test_spreadsheets_get_a_row_a_kind_and_an_empty_cell_for_money_that_nobody_knows(shell: Shell) -> None:
+    recorded(shell)
+    rows = list(csv.DictReader(io.StringIO(shell("runs", "costs", "--csv", "--by", "workflow,server").out)))
+    assert [(row["workflow"], row["server"], row["calls"], row["money"], row["unpriced"]) for row in rows] == [
+        ("answers", "paid", "1", "0.25", "0"),
+        ("answers", "local", "1", "0.0", "0"),
+        ("mails", "gateway", "1", "", "1"),
+        ("mails", "", "0", "0.0", "0"),
+    ]
+
+
+@pytest.mark.parametrize(("arguments", "runs"), [(("--since", "1h"), 1), (("--until", "1h"), 1), (("--workflow", "mails"), 1), ((), 2)])
+def test_runs_of_a_time_or_a_workflow_are_summed_up(shell: Shell, arguments: tuple[str, ...], runs: int) -> None:
+    record(events("r1", "answers", time.time() - 7200), events("r2", "mails", time.time()))
+    assert shell("runs", "costs", "--json", *arguments).json["total"]["runs"] == runs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--by", "agnt"), "C043"),
+        (("--by", ""), "C043"),
+        (("--since", "soon"), "C010"),
+        (("--since", "today", "--until", "yesterday"), "C010"),
+        (("--json", "--csv"), "C010"),
+    ],
+)
+def test_what_cannot_be_summed_up_is_said(shell: Shell, arguments: tuple[str, ...], code: str) -> None:
+    said = shell("runs", "costs", *arguments)
+    assert (said.code, code in said.out + said.err) == (2, True)
+
+
+def test_where_no_run_is_of_that_name_it_is_said(shell: Shell) -> None:
+    recorded(shell)
+    assert shell("runs", "costs", "--workflow", "mail").out == "no such runs\n"
+
+
+def test_a_damaged_run_is_left_out_and_named(shell: Shell) -> None:
+    recorded(shell)
+    sql(JOURNAL, "UPDATE events SET body = x'7b7d' WHERE run = 'r1' AND seq = 2")
+    said = shell("runs", "costs")
+    assert said.code == 0
+    assert said.out.splitlines()[-1].startswith("left out: run r1, J013: the journal is damaged at event 2 of run r1")
+    assert "total        2 " in said.out
+    assert shell("runs", "costs", "--json").json["unread"][0]["run"] == "r1"
+    assert "left out: run r1, J013" in shell("runs", "costs", "--csv").err
+
+
+def test_a_fleet_file_that_cannot_be_read_leaves_prices_unknown(shell: Shell) -> None:
+    recorded(shell)
+    Path("configs/nowhere.yaml").write_text("schema: orchestra/fleet/v1\nprices: 3\n")
+    said = shell("runs", "costs")
+    assert said.code == 0
+    assert said.err.startswith("no prices are known: ")
+    assert "not in the money: 1 call on gateway, which no fleet file has" in said.out
+
+
+def test_a_journal_is_summed_up_while_another_process_writes_it(shell: Shell) -> None:
+    recorded(shell)
+    with holder(JOURNAL, "busy") as process:
+        assert process.ask() == "1"
+        assert shell("runs", "costs", "--json").json["total"]["runs"] == 4
+
+
+def test_runs_of_the_simulated_fleet_are_summed_up(shell: Shell) -> None:
+    furnish()
+    shell.opener = Simulated({"answerer": GOOD})
+    for question in ("When?", "Why?"):
+        shell("run", "ask", "-i", f"question={question}", "-i", f"text={TEXT}")
+    [row] = shell("runs", "costs", "--json", "--by", "agent").json["rows"]
+    assert (row["agent"], row["runs"], row["calls"], row["money"]) == ("answerer", 2, 2, None)
+    assert row["prompt_tokens"] > 0
+
+
+def test_on_a_narrow_terminal_no_number_is_broken(shell: Shell) -> None:
+    recorded(shell)
+    record(events("r4", "digest_of_the_morning_mail", time.time(), *[("reader", "paid", PAID, "")] * 1500))
+    printed = on_a_terminal(80, "runs", "costs", "--by", "day,workflow")
+    lines = printed.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[-1] for line in lines if "1,500,000" in line] == ["375.00"]
+    assert "a wider terminal shows recalled as well" in lines
+    assert "recalled" in on_a_terminal(200, "runs", "costs", "--by", "day,workflow").splitlines()[0]
+
+
+def on_a_terminal(columns: int, *arguments: str) -> str:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "TERM": "dumb"}
+    environment.pop("COLUMNS", None)
+    subprocess.run([sys.executable, "-m", "orchestra.cli", *arguments], stdout=theirs, env=environment, check=True)
+    os.close(theirs)
+    seen = os.read(ours, 1 << 16).decode().replace("\r\n", "\n")
+    os.close(ours)
+    return seen
