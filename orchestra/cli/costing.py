@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from typing import Any
 from orchestra.cli.finding import opened
 from orchestra.cli.moments import moment_of
 from orchestra.cli.opening import settings
-from orchestra.cli.screen import console, money, note, print_json, say, seconds, table, width_of
+from orchestra.cli.screen import console, money, note, print_json, say, seconds, table
 from orchestra.costs import Cost, Costs, Key, costs, keys, servers
 from orchestra.errors import InputError
 from orchestra.fleet.config import Endpoint, LocalServer
@@ -23,7 +22,7 @@ from orchestra.values.text import visible
 
 MAX_NOTES = 5
 NARROW = 14
-"""Characters that a name has at least, of a narrow terminal."""
+"""Characters of a narrow terminal that a name has at least."""
 LEAST = ("recalled", "time", "runs")
 """What a narrow terminal goes without, in this order."""
 GAP = 2
@@ -73,7 +72,7 @@ async def show_costs(wanted: Wanted) -> None:
 
 
 def _moment(text: str | None, option: str) -> datetime | None:
-    return None if text is None else datetime.fromtimestamp(moment_of(text, option), UTC)
+    return None if text is None else datetime.fromtimestamp(max(0.0, moment_of(text, option)), UTC)  # weeks may reach before all dates
 
 
 def data(found: Costs, most: int | None = None) -> dict[str, Any]:
@@ -132,26 +131,22 @@ def _show(found: Costs, most: int | None) -> None:
     rows.append((["total"], _figures_of(found.total)))
     headings = [HEADINGS.get(key, key) for key in found.by]
     figures = [name for name in rows[-1][1] if name in wanted]
-    while (room := _room(headings, figures, rows)) < 0 and (least := next((name for name in LEAST if name in figures), "")):
+    screen = console()
+    while not _fit(headings, figures, rows, screen.width) and (least := next((name for name in LEAST if name in figures), "")):
         figures.remove(least)
-    cells = [(*names, *[""] * (len(headings) - len(names)), *(of.get(name, "") for name in figures)) for names, of in rows]
-    made = table((*headings, *figures), cells, right=range(len(headings), len(headings) + len(figures)))
-    for column, name in zip(made.columns, (*found.by, *figures), strict=True):
-        column.no_wrap = room >= 0 and (name in TIMES or name in figures)  # names fold, and numbers do not
-    console().print(made)
+    cells = [(*names, *[""] * (len(headings) - len(names)), *(of[name] for name in figures)) for names, of in rows]
+    screen.print(table((*headings, *figures), cells, right=range(len(headings), len(headings) + len(figures))))
     if len(shown) < len(found.rows):
         say(f"and {_many(len(found.rows) - len(shown), 'row')} more, which are in the total", style="dim")
     if wanted - set(figures):
-        say(f"a wider terminal shows {' and '.join(name for name in LEAST if name in wanted - set(figures))} as well", style="dim")
+        say(f"a wider terminal shows {', '.join(name for name in LEAST if name in wanted - set(figures))} as well", style="dim")
 
 
-def _room(headings: Sequence[str], figures: Sequence[str], rows: Sequence[tuple[list[str], Mapping[str, str]]]) -> int:
-    """The columns of the terminal that are left where names fold as far as they may; negative where it is too narrow."""
-    if not sys.stdout.isatty():
-        return 0
-    widths = [max(len(name), *(len(of.get(name, "")) for _, of in rows)) for name in figures]
+def _fit(headings: Sequence[str], figures: Sequence[str], rows: Sequence[tuple[list[str], Mapping[str, str]]], width: int) -> bool:
+    """Whether a line has room for the figures beside names that fold: no number is wider than a name is then, so none is broken."""
+    widths = [max(len(name), *(len(of[name]) for _, of in rows)) for name in figures]
     widths += [len("2026-11-28") if heading in TIMES else NARROW for heading in headings]
-    return width_of(sys.stdout) - sum(widths) - GAP * (len(widths) - 1)
+    return sum(widths) + GAP * (len(widths) - 1) <= width
 
 
 def _figures_of(cost: Cost) -> dict[str, str]:

@@ -156,7 +156,7 @@ class Counting:
         return self._row(tuple(own[key] if key in OF_CALLS else shared[key] for key in self._by), run), self._total
 
     def _count(self, run: str, shared: dict[Key, str], name: str, event: AttemptFinished) -> None:
-        unpriced = "" if event.recalled else self._unpriced(event)
+        unpriced = self._unpriced(event)
         for row in self._both(run, shared, name, event):
             row.usage += event.usage
             row.recalled += bool(event.recalled)

@@ -8,6 +8,7 @@ import fcntl
 import io
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
@@ -138,7 +139,10 @@ def test_spreadsheets_get_a_row_a_kind_and_an_empty_cell_for_money_that_nobody_k
     ]
 
 
-@pytest.mark.parametrize(("arguments", "runs"), [(("--since", "1h"), 1), (("--until", "1h"), 1), (("--workflow", "mails"), 1), ((), 2)])
+@pytest.mark.parametrize(
+    ("arguments", "runs"),
+    [(("--since", "1h"), 1), (("--until", "1h"), 1), (("--workflow", "mails"), 1), (("--since", "999999w"), 2), ((), 2)],
+)
 def test_runs_of_a_time_or_a_workflow_are_summed_up(shell: Shell, arguments: tuple[str, ...], runs: int) -> None:
     record(events("r1", "answers", time.time() - 7200), events("r2", "mails", time.time()))
     assert shell("runs", "costs", "--json", *arguments).json["total"]["runs"] == runs
@@ -175,6 +179,16 @@ def test_a_damaged_run_is_left_out_and_named(shell: Shell) -> None:
     assert "left out: run r1, J013" in shell("runs", "costs", "--csv").err
 
 
+def test_runs_of_another_fleet_are_judged_by_its_file(shell: Shell) -> None:
+    recorded(shell)
+    record(events("r4", "elsewhere", time.time(), ("reader", "ours", FREE, "")))
+    assert "1 call on ours, which no fleet file has" in shell("runs", "costs").out
+    ours = FLEET.replace("gateway", "ours").replace("model: large", "model: large, external: false").replace("nowhere", "other")
+    Path("configs/other.yaml").write_text(ours)
+    Path("configs/broken.yaml").write_text("nothing")
+    assert "ours" not in shell("runs", "costs").out
+
+
 def test_a_fleet_file_that_cannot_be_read_leaves_prices_unknown(shell: Shell) -> None:
     recorded(shell)
     Path("configs/nowhere.yaml").write_text("schema: orchestra/fleet/v1\nprices: 3\n")
@@ -203,22 +217,28 @@ def test_runs_of_the_simulated_fleet_are_summed_up(shell: Shell) -> None:
 
 def test_on_a_narrow_terminal_no_number_is_broken(shell: Shell) -> None:
     recorded(shell)
-    record(events("r4", "digest_of_the_morning_mail", time.time(), *[("reader", "paid", PAID, "")] * 1500))
-    printed = on_a_terminal(80, "runs", "costs", "--by", "day,workflow")
-    lines = printed.splitlines()
+    record(
+        events(
+            "r4",
+            "digest_of_the_morning_mail",
+            time.time(),
+            *[("reader_of_letters", "paid", Usage(100_000, 0, 20, 1, 0.5, 0, 0.25), "")] * 1500,
+        )
+    )
+    lines = on_a_terminal(80, "runs", "costs", "--by", "day,workflow,agent").splitlines()
     assert max(map(len, lines)) <= 80
-    assert [line.split()[-1] for line in lines if "1,500,000" in line] == ["375.00"]
-    assert "a wider terminal shows recalled as well" in lines
-    assert "recalled" in on_a_terminal(200, "runs", "costs", "--by", "day,workflow").splitlines()[0]
+    assert [line.split()[-1] for line in lines if "150,000,000" in line] == ["375.00"]
+    assert "a wider terminal shows recalled, time, runs as well" in lines
+    assert on_a_terminal(200, "runs", "costs", "--by", "day,workflow").split()[:5] == ["day", "workflow", "runs", "calls", "recalled"]
 
 
 def on_a_terminal(columns: int, *arguments: str) -> str:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "TERM": "dumb"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "TERM": "xterm"}
     environment.pop("COLUMNS", None)
     subprocess.run([sys.executable, "-m", "orchestra.cli", *arguments], stdout=theirs, env=environment, check=True)
     os.close(theirs)
     seen = os.read(ours, 1 << 16).decode().replace("\r\n", "\n")
     os.close(ours)
-    return seen
+    return re.sub(r"\x1b\[\d*m", "", seen)

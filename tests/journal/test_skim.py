@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -91,6 +91,16 @@ async def test_pages_join_without_a_gap(open_journal: Open, monkeypatch: pytest.
         for number in range(20):
             await write(journal, f"r{number:02}", whole(f"r{number:02}", float(number // 4)))
         assert [found.run for found in await skimmed(journal)] == [f"r{number:02}" for number in reversed(range(20))]
+
+
+async def test_a_page_holds_no_more_runs_than_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "AT_ONCE", 6)
+    async with SqliteJournal.open(tmp_path / "j.db") as journal:
+        for number in range(5):
+            await write(journal, f"r{number}", whole(f"r{number}", float(number)))
+    with closing(reading.Reading(tmp_path / "j.db")) as looking:
+        assert [found.run for found in looking.skim(0.0, None)] == ["r4", "r3"]
+        assert [found.run for found in looking.skim(0.0, (3.0, "r3"))] == ["r2", "r1"]
 
 
 async def test_what_comes_in_line_or_from_another_process_meanwhile_is_whole_or_left_out(open_journal: Open) -> None:
