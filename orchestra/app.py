@@ -422,7 +422,7 @@ class Orchestra:
         answer: Any,
         *,
         against: Any,
-        checks: Checks | str | Iterable[str] | None = None,
+        checks: Checks | str | Iterable[Checks | str] | None = None,
         accept: float | None = None,
         inputs: Mapping[str, Any] | None = None,
         confidence: float | None = None,

@@ -46,6 +46,7 @@ CHECKED_BY = (
     "verify/tools.py",
     "verify/verdict.py",
     "values/arithmetic.py",
+    "values/assign.py",
     "values/digits.py",
     "values/fields.py",
     "values/formats.py",
@@ -223,6 +224,7 @@ def bonds(settings: Settings, registry: Registry, agent: str) -> Bonds:
 
 def judge_bonds(settings: Settings, registry: Registry, judge: str) -> Bonds:
     """What the verdicts of a check's judge follow from: an agent by its name, or `tool(NAME)`. Raises `InputError` V007, V011."""
+    from orchestra.verify.certificate_file import Bonds
     from orchestra.verify.tools import asked
 
     if not (name := asked(judge)):

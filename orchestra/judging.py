@@ -46,7 +46,7 @@ class Answer:
 def situation(
     project: Project,
     answer: Answer,
-    checks: Checks | str | Iterable[str] | None,
+    checks: Checks | str | Iterable[Checks | str] | None,
     accept: float | None,
     *,
     combined: str | Path,
@@ -63,14 +63,23 @@ def situation(
     return alone(project, answer, ("quote",) if names is None else names, accept, back_off=back_off)
 
 
-def _named(project: Project, checks: Checks | str | Iterable[str] | None) -> tuple[str, ...] | None:
+def _named(project: Project, checks: Checks | str | Iterable[Checks | str] | None) -> tuple[str, ...] | None:
     """Checks as they are written; agents and tools that they name by themselves become known to the project. None where none are stated."""
-    if isinstance(checks, Check | Tool):
-        found = check_of(checks)
-        for step in found.steps:
-            project.judge(step)
-        return found.names
-    return (checks,) if isinstance(checks, str) else None if checks is None else tuple(checks)
+    if checks is None:
+        return None
+    found = list[str]()
+    for one in [checks] if isinstance(checks, Check | Tool | str) or not isinstance(checks, Iterable) else checks:
+        if isinstance(one, str):
+            found.append(one)
+        elif isinstance(one, Check | Tool):
+            check = check_of(one)
+            for step in check.steps:
+                project.judge(step)
+            found += check.names
+        else:
+            hint = "@tool(effect='pure') makes one of a function" if callable(one) else 'checks="quote | entailment"'
+            raise InputError("V010", f"checks={one!r} are no checks", hint=hint)
+    return tuple(found)
 
 
 def alone(project: Project, answer: Answer, checks: tuple[str, ...], accept: float | None, *, back_off: bool) -> Situation:

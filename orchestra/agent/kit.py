@@ -54,6 +54,13 @@ def inputs(schema: Schema, last: str) -> Schema:
     return {**schema, "properties": {**schema.get("properties", {}), **added}, "required": [*schema.get("required", ()), *added]}
 
 
+def put_in(schema: Schema) -> frozenset[str]:
+    """The names of what is put into the inputs of an agent with tools when it is asked for its answer; none of another one."""
+    added = (TOOLS, VALUES, STEPS, RESULTS)
+    results, required = schema.get("properties", {}).get(RESULTS), schema.get("required", ())
+    return frozenset(added) if results == {"type": "array", "items": _RESULT} and set(added) <= set(required) else frozenset()
+
+
 def line_prompt(prompt: str) -> str:
     """A card's prompt as it asks for the next line."""
     return _prompt(prompt, _LINE, begun=False)

@@ -24,6 +24,7 @@ from orchestra.verify.acceptance import Ruling, Situation, names_of
 from orchestra.verify.combination import Combination
 from orchestra.verify.entailment import Reply
 from orchestra.verify.examination import Asked
+from orchestra.verify.tools import TOOL
 from orchestra.workflow.checked import EVIDENCE
 from orchestra.workflow.steps import Agent, Step
 
@@ -45,7 +46,7 @@ def situation(
     combination: Combination | None = None,
 ) -> Situation:
     """What the engine would hold an answer of an agent against, on rows that name no other evidence."""
-    quoted = card.evidence and not EVIDENCE.isdisjoint(names_of(checks))
+    quoted = card.evidence and not (EVIDENCE | {TOOL}).isdisjoint(names_of(checks))
     evidence = sources(inputs.get(card.evidence or "")) if quoted else ()
     return Situation(
         value=output,

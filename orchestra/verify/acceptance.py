@@ -190,5 +190,6 @@ def _objection(verdicts: list[Verdict], situation: Situation) -> str:
         return "; ".join(against)
     reached = combine.score(verdicts, combination)
     if combination is None or reached is None:
-        return f"a score of {reached} does not reach {situation.accept}"
+        least = "".join(f", by {one.check}: {one.reason}" for one in verdicts if one.score == reached and one.reason)
+        return f"a score of {reached} does not reach {situation.accept}{least}"
     return f"a score of {reached:.3f}, of {combination.told(verdicts)} together, does not reach {situation.accept:.6g}"

@@ -10,12 +10,14 @@ the other. What a check asks goes out at once; what does not come back, or makes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from orchestra.agent.contract import Contract
 from orchestra.errors import InputError
 from orchestra.events import Question, Verdict
+from orchestra.values.schema import nearest
 from orchestra.verify import answers, back_off, entailment, tools
 from orchestra.verify.acceptance import Ruling, Situation, at_once, open_check, rules_of, ruling
 from orchestra.verify.answers import REDERIVE, unknown
@@ -127,7 +129,8 @@ def stated(
     for name in judges_of(checks):
         judge, tool = judge_among(name, agents, own), tools.asked(name)
         if judge is None:
-            hint = f"there are: {', '.join(sorted(own if tool else agents)) or 'none'}"
+            near = nearest(tool or name, known := own if tool else agents)
+            hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(sorted(known)) or 'none'}"
             raise InputError("V011", f"a check asks the {TOOL if tool else 'agent'} {tool or name!r}, and there is none", hint=hint)
         if tool and (why := tools.misfit(judge)):
             raise InputError("V011", f"no check can ask the tool {tool!r}: {why}", hint="orchestra explain V011")
@@ -146,15 +149,20 @@ def questions(check: Named, situation: Situation) -> tuple[Question, ...] | Verd
         why = f"there is no {whom} {check.argument or name!r}" if name else f"it names no {whom}: {check.check}(NAME)"
         return unknown(check.check, why)
     if check.check == TOOL:
-        return tools.question(judge, situation.value, situation.inputs, situation.evidence)
+        return tools.question(judge, situation.value, _inputs(situation), situation.evidence)
     if situation.producer is not None and alike(judge, situation.producer):
         return unknown(check.check, f"{name} is the agent that produced the value: the same model with the same prompt")
     if check.check == REDERIVE:
-        return answers.rederivation(judge, situation.inputs, situation.evidence)
+        return answers.rederivation(judge, _inputs(situation), situation.evidence)
     said = None
     if situation.back_off:
         said = [claim for part in parts(situation.value, situation.schema) for claim in part.claims]
     return entailment.questions(situation.value, situation.schema, situation.evidence, name, said)
+
+
+def _inputs(situation: Situation) -> Mapping[str, Any]:
+    """What the value was made from, as others may be given it."""
+    return situation.inputs if situation.producer is None else tools.own_inputs(situation.producer, situation.inputs)
 
 
 def _samples(check: Named, situation: Situation) -> tuple[Question, ...] | Verdict:

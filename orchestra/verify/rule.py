@@ -4,6 +4,8 @@
     part   = check {"&" check}         all of them pass
     check  = NAME ["(" NAME | INTEGER ")"] | "(" rule ")"
 
+Names are those of agents and tools; of tools of MCP servers they have dots and strokes in them.
+
 What the parts say is joined in Kleene's strong logic of three values, `pass`, `fail` and `unknown` (S. C. Kleene, *Introduction to
 Metamathematics*, 1952, §64): `|` passes where one passes, and fails where all fail; `&` fails where one fails, and passes where all pass.
 """
@@ -67,7 +69,9 @@ class NotARule(ValueError):
         self.why, self.at = why, at
 
 
-_TOKEN = re.compile(r"\s*(?:(?P<name>[a-z][a-z0-9_]*)|(?P<number>\d{1,6})|(?P<mark>[()|&]))")
+_TOKEN = re.compile(r"\s*(?:(?P<name>[A-Za-z_]\w*(?:[.-]\w+)*)|(?P<number>\d{1,6})|(?P<mark>[()|&]))")
+
+_CHECK = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @lru_cache(maxsize=1024)
@@ -139,6 +143,8 @@ class _Reader:
         if self.kind != "name":
             raise NotARule(f"a check is wanted, not {self.text!r}" if self.kind else "a check is wanted at its end", self.at)
         name = self.text
+        if not _CHECK.fullmatch(name):
+            raise NotARule(f"{name!r} is no name of a check", self.at)
         self._next += 1
         if not self._take("("):
             return Named(name)

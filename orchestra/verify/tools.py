@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestra.agent.contract import Contract, Effect, Schema
+from orchestra.agent.kit import put_in
 from orchestra.doors import Source
 from orchestra.events import Question, Verdict
 from orchestra.values.assign import assignable
@@ -55,6 +56,21 @@ MAX_REASON = 300
 """Characters of a tool's reason that a verdict keeps."""
 
 
+def own_inputs(producer: Contract, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a value was made from: the inputs of its producer, of those that were left out the defaults; without what is put in for an
+    agent with tools, which its calls have written."""
+    fields, added = producer.input.get("properties", {}), put_in(producer.input)
+    left_out = {name: part["default"] for name, part in fields.items() if isinstance(part, dict) and "default" in part}
+    return {name: value for name, value in {**left_out, **given}.items() if name not in added}
+
+
+def own_types(producer: Contract, given: Mapping[str, Schema]) -> dict[str, Schema]:
+    """The types of the same, where `given` are those of what the node says."""
+    fields, added = producer.input.get("properties", {}), put_in(producer.input)
+    left_out = {name: under(producer.input, part) for name, part in fields.items() if isinstance(part, dict) and "default" in part}
+    return {name: part for name, part in {**left_out, **given}.items() if name not in added}
+
+
 def called(name: str) -> str:
     """How a check names its tool, and how the tool is found among a node's judges: no agent has such a name."""
     return f"{TOOL}({name})"
@@ -63,6 +79,11 @@ def called(name: str) -> str:
 def asked(judge: str) -> str:
     """The name of the tool that is asked; empty where it is an agent."""
     return judge[len(TOOL) + 1 : -1] if judge.startswith(f"{TOOL}(") else ""
+
+
+def compares(tool: Contract) -> bool:
+    """Whether it is given the evidence."""
+    return EVIDENCE in tool.input.get("properties", {}) and parameter(tool) != EVIDENCE
 
 
 def parameter(tool: Contract) -> str:
@@ -143,7 +164,7 @@ def said(replies: Sequence[Reply]) -> Verdict:
             return _verdict(score >= ENOUGH, score)
         case {"passed": bool() | None as good} as record:
             reason, score = record.get("reason"), record.get("score")
-            told = reason[:MAX_REASON] if isinstance(reason, str) else ""
+            told = " ".join(reason[: 4 * MAX_REASON].split())[:MAX_REASON] if isinstance(reason, str) else ""
             if good is None:
                 return unknown(TOOL, told or "it cannot tell")
             return _verdict(good, score if isinstance(score, int | float) and not isinstance(score, bool) else None, told)

@@ -9,7 +9,7 @@ import msgspec
 
 from orchestra.agent.contract import Contract
 from orchestra.errors import Place
-from orchestra.values.schema import ANY
+from orchestra.values.schema import ANY, Schema
 from orchestra.verify import tools
 from orchestra.verify.acceptance import ASKING, rules_of
 from orchestra.verify.answers import MOST_SAMPLES, REDERIVE, SAMPLES
@@ -38,6 +38,13 @@ class Checked(msgspec.Struct, frozen=True):
     """Of the checks in them, each once."""
     asking: bool = False
     judges: Mapping[str, Contract] = {}
+
+    @property
+    def comparing(self) -> tuple[list[str], list[str]]:
+        """Those that compare with evidence: which cannot do without it, and which can."""
+        own = {name: judge for name, judge in self.judges.items() if judge.kind == "tool" and tools.compares(judge)}
+        without = [name for name, judge in own.items() if EVIDENCE_INPUT not in judge.input.get("required", ())]
+        return [*(name for name in self.names if name in EVIDENCE), *(name for name in own if name not in without)], without
 
 
 NOTHING = Checked()
@@ -86,7 +93,7 @@ def _named(compiler: Compiler, text: str, place: Place, why: str) -> Iterator[Na
     try:
         return named(read(text))
     except NotARule as error:
-        hint = 'checks: [quote, numbers], or "quote | entailment"'
+        hint = 'checks: [quote, numbers], or "quote | entailment", or "tool(NAME)"'
         compiler.findings.fault("L072", f"{text!r} is no check: {error.why}", place, hint=hint, why=why)
         return iter(())
 
@@ -147,7 +154,10 @@ def _tool(compiler: Compiler, draft: Draft, check: Named, place: Place, why: str
         hint = meant(name, own, f"there are: {listed(sorted(own))}; your own come from `modules` in orchestra.toml")
         findings.fault("L070", f"the check `{check}` asks the tool {name!r}, and there is none", place, hint=hint, why=why)
         return None
-    given = None if draft.inputs is None else {key: part.schema for key, part in (draft.inputs.parts or {}).items()}
+    given: dict[str, Schema] | None = None
+    if draft.inputs is not None or draft.contract is None:  # a call without inputs has faults, which are noted already
+        given = {key: part.schema for key, part in ((draft.inputs.parts if draft.inputs is not None else None) or {}).items()}
+        given = given if draft.contract is None else tools.own_types(draft.contract, given)
     if misfit := tools.misfit(own[name], None if draft.output == ANY else draft.output, given):
         findings.fault("L071", f"the tool {name!r} cannot judge this: {misfit}", place, hint="orchestra explain L071", why=why)
         return None
@@ -177,7 +187,8 @@ def _no_second(draft: Draft, judge: Contract) -> str:
         return "this node has no `with:`, and so no question that another could answer"
     if judge.kit is not None:
         return "it uses tools, and a check's question is one call"
-    given = draft.inputs.parts or {}
+    types = {name: part.schema for name, part in (draft.inputs.parts or {}).items()}
+    given = types if draft.contract is None else tools.own_types(draft.contract, types)
     missing = [name for name in judge.input.get("required", ()) if name not in given and name != EVIDENCE_INPUT]
     return f"it wants the input {missing[0]!r}, which this node does not have" if missing else ""
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from orchestra.verify.certificate_file import Certificate
     from orchestra.verify.claims_file import ClaimsCertificate
     from orchestra.verify.combination import Combination
+    from orchestra.workflow.checked import Checked
     from orchestra.workflow.compiler import Compiler
 
 _MODIFIERS = frozenset(nodes.Node.model_fields) - {"after"} | {"escalate"}
@@ -159,7 +160,7 @@ def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, p
         said = f"the message of {contract.name} is in the outbox before checks can speak"
         hint = "put the checks on the node that makes its inputs"
         findings.fault("L117", said, findings.at(*path, "checks" if node.checks else ""), hint=hint)
-    against = _against(compiler, node, contract, asked.names, types, path)
+    against = _against(compiler, node, contract, asked, types, path)
     accept = node.accept if node.accept is not None else contract.accept if contract is not None else None
     otherwise = node.otherwise or (contract.otherwise if contract is not None else ())
     backs_off = "back_off" in otherwise
@@ -288,25 +289,25 @@ def _same_score(compiler: Compiler, node: AnyNode, certificate: Certificate, com
     compiler.findings.fault("V005", said, place, hint=f"orchestra certify {certificate.agent} --data FILE{more}")
 
 
-def _against(
-    compiler: Compiler, node: AnyNode, contract: Contract | None, checks: tuple[str, ...], types: Types, path: Path
-) -> Expression | None:
+def _against(compiler: Compiler, node: AnyNode, contract: Contract | None, asked: Checked, types: Types, path: Path) -> Expression | None:
     """The evidence: as the node says, else the input that its agent's card names."""
     from orchestra.workflow import checked
 
-    findings = compiler.findings
-    wanting = [check for check in checks if check in checked.EVIDENCE]
+    findings, checks = compiler.findings, asked.names
+    wanting, able = asked.comparing
     if node.against is not None:
         if checked.READING.isdisjoint(checks) and all(check in compiler.catalog.checks for check in checks):
             findings.fault("L117", "no check here needs `against`", findings.at(*path, "against", key=True), hint="checks: [quote]")
         return compiled(node.against, types, findings, (*path, "against"))
-    if not wanting:
+    if not wanting and not able:
         return None
     given = getattr(node, "with_", {})
     if contract is not None and contract.kit is not None:
         return None  # what its tools gave, which nobody knows yet
     if contract is not None and contract.evidence in given:
         return compiled(given[contract.evidence], types, findings, (*path, "with", contract.evidence))
+    if not wanting:
+        return None
     place = findings.at(*path, "checks", key=True) if node.checks else findings.at(*path, key=True)
     why = "" if node.checks or contract is None else f"the card of {contract.name} asks for this check"
     hint = "against: ${passage.text}, the text that the output must rest on"

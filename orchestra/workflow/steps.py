@@ -16,7 +16,7 @@ Outside of a workflow a step is run by `await orchestra.run(search, ...)`; a pla
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, ParamSpec, Protocol, TypedDict, cast, get_args, overload
@@ -70,7 +70,8 @@ class CardSettings(TypedDict, total=False):
     sampling: Sampling
     max_output: int
     min_output: int
-    checks: tuple[str, ...]
+    checks: Checks | Sequence[Checks | str]
+    """As a node has them, or by how they are written: `quote & short_enough`, or `("quote",)`."""
     accept: float | Literal["certified"]
     otherwise: tuple[Literal["retry", "escalate", "back_off", "abstain"], ...]
     label: Label
@@ -372,10 +373,25 @@ def agent(name: Any = None, input: Any = None, output: Any = None, /, **card: An
                 given = tuple(settings[key])
                 made.uses = (*made.uses, *(one for one in given if isinstance(one, Step)))
                 settings[key] = tuple(one.name if isinstance(one, Step) else one for one in given)
+        if "checks" in settings:
+            settings["checks"], steps = _checks(settings["checks"])
+            made.uses = (*made.uses, *steps)
         made.settings = settings
         return made
 
     return declare
+
+
+def _checks(given: Any) -> tuple[Any, tuple[Step[..., Any], ...]]:
+    """Checks of a card as they are written, and the agents and tools in them; what is none is left for the card to refuse."""
+    from orchestra.workflow.acceptance import Check, check_of
+
+    asked = [given] if isinstance(given, Check | Tool) else given
+    if isinstance(asked, str) or not isinstance(asked, Iterable):
+        return given, ()
+    found = [check_of(one) if isinstance(one, Check | Tool) else one for one in asked]
+    names = [name for one in found for name in (one.names if isinstance(one, Check) else (one,))]
+    return tuple(names), tuple(step for one in found if isinstance(one, Check) for step in one.steps)
 
 
 if TYPE_CHECKING:
