@@ -14,7 +14,7 @@ from orchestra.config import Settings
 from orchestra.errors import InputError, Place
 from orchestra.values.json import canonical, digest
 from orchestra.verify.sealed import CERTIFICATE, CLAIMS, COMBINATION, MAX_BYTES, Sealed
-from orchestra.workflow.program import Program, programs
+from orchestra.workflow.program import Program
 
 if TYPE_CHECKING:
     from orchestra.verify.certificate_file import Bonds, Certificate
@@ -257,14 +257,13 @@ def stamps(settings: Settings, registry: Registry, program: Program) -> tuple[St
 
     A process that stays open compiles a program once; with another stamp it does so anew. Empty where nothing is certified.
     """
-    accepting = [node.acceptance for part in programs(program) for node in part.nodes if node.acceptance]
-    made = [one.certificate for one in accepting if one.certificate]
+    made = [one.certificate for one in program.certified if one.certificate]
     names = {one.agent for one in made}
     if made:
         from orchestra.verify.claims_file import ClaimsCertificate
 
         names |= {one.judge for one in made if isinstance(one, ClaimsCertificate)}
-    for combination in (one.combination for one in accepting if one.combination):
+    for combination in (one.combination for one in program.certified if one.combination):
         from orchestra.verify.tools import asked
 
         names |= {combination.agent, *(judge for judge in combination.judges if not asked(judge))}

@@ -293,9 +293,11 @@ class Project:
     def _stamps(self, step: Step[..., Any], program: Program) -> tuple[Any, ...]:
         """Of what a program's certificates rest on, and of what names mean in a file, so that a process that stays open notices when
         one is void, or another."""
+        names = self._renamed if isinstance(step, Workflow) and step.function is None else 0
+        if not program.certified:
+            return (names,)
         from orchestra.certificates import stamps
 
-        names = self._renamed if isinstance(step, Workflow) and step.function is None else 0
         return (names, *stamps(self.settings, self.registry, program))
 
     def catalog(self, own: Meanings | None = None) -> Catalog:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
@@ -19,12 +19,11 @@ from orchestra.project import Project
 
 if TYPE_CHECKING:
     from orchestra.agent.card import Card
-    from orchestra.agent.contract import Contract
     from orchestra.fleet.dispatch import Fleet
     from orchestra.fleet.encoders import Encoders
     from orchestra.fleet.gauge import Gauge
     from orchestra.fleet.progress import Progress
-    from orchestra.workflow.program import CompiledNode, Program
+    from orchestra.workflow.program import Program
 
 THREADS = 256
 """Plain functions that run at once at most, or as many as calls of one run may be in flight: one that waits for a thread loses time of its
@@ -64,6 +63,8 @@ class Troupe:
 
     def do(self, call: Call) -> Coroutine[Any, Any, Done | Refused]:
         """Does one call without chunks."""
+        if call.kind == "tool":
+            return self._local.do(call)
         card = self._card(call)
         if card is not None and card.parts:
             return ensemble.ask(call, card, self.do)
@@ -172,15 +173,18 @@ class Troupe:
         tools may call, and larger ones. Raises `FleetError` where those do not come up that it will surely ask, `InputError` for a
         faulty fleet file.
         """
-        if sure := dict.fromkeys(self._asked(program, surely=True)):
+        if not program.askable:
+            return
+        if sure := self._models(program.asked):
             await (await self.fleet()).ready(sure)
         await self._likely(program)
-        for card in self._encoded(program):
-            await self._local.predictor(card)
+        for card in self._cards(program.asked):
+            if card.kind == "encoder":
+                await self._local.predictor(card)
 
     async def _likely(self, program: Program) -> None:
         """Brings up what a program may ask; what does not come up is told by the call that wants it, if there will be one."""
-        models = dict.fromkeys(self._asked(program, surely=False))
+        models = self._models(program.askable)
         if not models:
             return
         try:
@@ -191,53 +195,19 @@ class Troupe:
             with contextlib.suppress(FleetError):
                 await fleet.ready([model])
 
-    def _encoded(self, program: Program) -> Iterator[Card]:
-        """The cards of a program that stand on encoders, those behind a condition left out."""
-        cards = self._project.registry.cards
-        for node in program.nodes:
-            if node.when is not None:
-                continue
-            asked = [node.contract.name] if node.contract is not None and node.kind == "agent" else []
-            asked += node.acceptance.judges if node.acceptance is not None else ()
-            for card in (cards[name] for name in asked if name in cards):
-                yield from (one for one in (card, *card.parts) if one.kind == "encoder")
-            if node.body is not None:
-                yield from self._encoded(node.body)
+    def _models(self, agents: Iterable[str]) -> dict[str, None]:
+        """The models that these agents stand on, each once."""
+        return dict.fromkeys(card.model for card in self._cards(agents) if card.kind == "model")
 
-    def _asked(self, program: Program, *, surely: bool) -> Iterator[str]:
-        """The models that nodes without a condition ask themselves; or, not `surely`, all that may be asked in the program's course."""
+    def _cards(self, agents: Iterable[str]) -> Iterator[Card]:
+        """The cards of these agents, and those of an ensemble's members."""
         cards = self._project.registry.cards
-        for node in program.nodes:
-            if surely and node.when is not None:
-                continue
-            asked = list(_first_asked(node) if surely else _ever_asked(node))
-            for card in (cards[name] for name in asked if name in cards):
-                yield from (one.model for one in (card, *card.parts) if one.kind == "model")
-            if node.body is not None:
-                yield from self._asked(node.body, surely=surely)
-            for called in node.planning.workflows.values() if node.planning is not None and not surely else ():
-                yield from self._asked(called.program, surely=False)
+        for card in (cards[name] for name in agents if name in cards):
+            yield from (card, *card.parts)
 
     async def status(self) -> dict[str, Any]:
         """What is known of the servers."""
         return await (await self.fleet()).status()
-
-
-def _first_asked(node: CompiledNode) -> Iterator[str]:
-    """The agents that a node asks whatever comes: its own, or the router of its plan, and the judges of its checks."""
-    contract = node.contract if node.planning is None else node.planning.router
-    if contract is not None and contract.kind == "agent":
-        yield contract.name
-    yield from node.acceptance.judges if node.acceptance is not None else ()
-
-
-def _ever_asked(node: CompiledNode) -> Iterator[str]:
-    """The agents that a node may ask, its plan's workflows left out."""
-    yield from _first_asked(node)
-    more: tuple[Contract, ...] = node.using.known if node.using is not None else ()
-    if (planning := node.planning) is not None:
-        more += (*planning.skills, *planning.known, *planning.judges, *((planning.larger,) if planning.larger is not None else ()))
-    yield from (contract.name for contract in more if contract.kind == "agent")
 
 
 def _encoders(project: Project, mode: FleetMode, progress: Callable[[Progress], None] | None) -> Encoders:

@@ -34,15 +34,14 @@ def decide(state: State) -> list[Proposal]:
     ready = state.ready
     while ready and state.running < state.limit:
         unit = heappop(ready)[3]
-        if unit.phase is READY:
-            _propose(proposals, state, unit, _begin)
-            if hurried(unit.node) and proposals and type(proposals[-1]) is Enter:
-                break  # its time runs: what is inside goes out before another such body is entered
+        if unit.phase is READY and _propose(proposals, state, unit, _begin):
+            break  # its time runs: what is inside goes out before another such body is entered
     return proposals
 
 
-def _propose(proposals: list[Proposal], state: State, unit: Unit, step: _Step) -> None:
-    """A step of a unit; an expression that fails on these values fails the node. A call that goes out takes its place at once."""
+def _propose(proposals: list[Proposal], state: State, unit: Unit, step: _Step) -> bool:
+    """A step of a unit; an expression that fails on these values fails the node. A call that goes out takes its place at once. Whether it
+    enters a body whose time runs."""
     try:
         proposal = step(state, unit)
     except OrchestraError as error:
@@ -56,13 +55,14 @@ def _propose(proposals: list[Proposal], state: State, unit: Unit, step: _Step) -
             unit.reserved, unit.promised = proposal.reserved, proposal.money
             unit.scope.purse.reserve(proposal.reserved, proposal.money)
     elif proposal is None:
-        return
+        return False
     elif type(proposal) is Finish:
         if unit.answer is None:  # else its value is on record
             proposal = _small(unit, proposal)
         if unit.node.fallback is not None:
             proposal = _or_fallback(unit, proposal)
     proposals.append(proposal)
+    return type(proposal) is Enter and hurried(unit.node)
 
 
 def _small(unit: Unit, proposal: Finish) -> Finish:

@@ -236,6 +236,22 @@ class Program:
         return self.budget.seconds if self.budget is not None else None
 
     @cached_property
+    def asked(self) -> tuple[str, ...]:
+        """The agents that its nodes ask whatever comes; those behind a condition are left out."""
+        return tuple(dict.fromkeys(_asked(self, surely=True)))
+
+    @cached_property
+    def askable(self) -> tuple[str, ...]:
+        """All agents that may be asked in its course."""
+        return tuple(dict.fromkeys(_asked(self, surely=False)))
+
+    @cached_property
+    def certified(self) -> tuple[Acceptance, ...]:
+        """How nodes accept that go by a certificate or a combination, in all programs that may run in its course."""
+        accepting = [node.acceptance for part in programs(self) for node in part.nodes if node.acceptance is not None]
+        return tuple(one for one in accepting if one.certificate or one.combination)
+
+    @cached_property
     def climbs(self) -> bool:
         """Whether one of its nodes may ask a larger model."""
         return any(map(_climbs, self.nodes))
@@ -271,6 +287,34 @@ def _programs(program: Program, seen: set[int]) -> Iterator[Program]:
             yield from _programs(node.body, seen)
         for called in node.planning.workflows.values() if node.planning is not None else ():
             yield from _programs(called.program, seen)
+
+
+def _asked(program: Program, *, surely: bool) -> Iterator[str]:
+    for node in program.nodes:
+        if surely and node.when is not None:
+            continue
+        yield from _first_asked(node) if surely else _ever_asked(node)
+        if node.body is not None:
+            yield from node.body.asked if surely else node.body.askable
+        for called in node.planning.workflows.values() if node.planning is not None and not surely else ():
+            yield from called.program.askable
+
+
+def _first_asked(node: CompiledNode) -> Iterator[str]:
+    """The agents that a node asks whatever comes: its own, or the router of its plan, and the judges of its checks."""
+    contract = node.contract if node.planning is None else node.planning.router
+    if contract is not None and contract.kind == "agent":
+        yield contract.name
+    yield from node.acceptance.judges if node.acceptance is not None else ()
+
+
+def _ever_asked(node: CompiledNode) -> Iterator[str]:
+    """The agents that a node may ask, its plan's workflows left out."""
+    yield from _first_asked(node)
+    more: tuple[Contract, ...] = node.using.known if node.using is not None else ()
+    if (planning := node.planning) is not None:
+        more += (*planning.skills, *planning.known, *planning.judges, *((planning.larger,) if planning.larger is not None else ()))
+    yield from (contract.name for contract in more if contract.kind == "agent")
 
 
 def _climbs(node: CompiledNode) -> bool:

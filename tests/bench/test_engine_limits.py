@@ -1,16 +1,29 @@
-"""The engine stays within twice what it took for an empty node, against asyncio in the same process, when that was last recorded."""
+"""The engine stays within twice what it took for an empty node, against asyncio in the same process, when that was last recorded.
+
+What it does is counted too: calls of our own functions. No other program disturbs these, so they hold what time cannot tell from noise.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
-from bench import limits
-from bench.engine import SHAPES, empty
+import orchestra
+from bench import floor, limits
+from bench.engine import SHAPES, empty, nothing
+from bench.floor import Parents
+from bench.ours import opened, workflow_of
 
 TRIES = 3
 """Another program may disturb one measurement; it does not disturb the least of three."""
+PACKAGE = str(Path(orchestra.__file__).parent)
+MOST_A_NODE, MOST_A_RUN = 26, 195
+"""Calls of our own functions for an empty node, and for a run of one, at most; on 2026-11-28 they were 25 and 182."""
 
 
 @pytest.mark.slow  # not for what it takes (a second), but because it measures: once in `make test` is enough
@@ -25,3 +38,30 @@ async def test_an_empty_node_costs_no_more_than_the_limit_of_its_shape(shape: st
         if ratios[-1] <= limit:
             return
     pytest.fail(f"{shape}: {min(ratios):.2f} times the floor at best, and the limit is {limit}; python -m bench.engine tells more")
+
+
+async def calls(parents: Parents, folder: Path) -> Counter[str]:
+    """How often a run calls each function of ours, after the first run of its workflow."""
+    found: Counter[str] = Counter()
+
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(PACKAGE):
+            found[f"{Path(frame.f_code.co_filename).name}:{frame.f_code.co_name}"] += 1
+
+    async with opened(folder) as open_:
+        step = workflow_of(parents, nothing, "counted")
+        await open_.run(step)
+        before = sys.getprofile()
+        sys.setprofile(note)
+        try:
+            await open_.run(step)
+        finally:
+            sys.setprofile(before)
+    return found
+
+
+async def test_an_empty_node_and_a_run_take_few_calls_of_ours(tmp_path: Path) -> None:
+    one, many = await calls(floor.chain(1), tmp_path), await calls(floor.layered(1000), tmp_path)
+    each = Counter({name: round((many[name] - one[name]) / 999, 2) for name in many})
+    assert sum(each.values()) <= MOST_A_NODE, each.most_common(40)
+    assert one.total() <= MOST_A_RUN, one.most_common(40)
