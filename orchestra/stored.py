@@ -37,22 +37,20 @@ class Parcel:
     mark: str
     """The digest of the graph; `marks` has those of the parts. All runs of the workflow share them."""
     marks: dict[str, str]
+    workflows: Mapping[str, bytes]
+    """The frozen workflows: its own under an empty name, called ones under `workflow/NAME`."""
 
     @classmethod
     def of(cls, graph: bytes, parts: Mapping[str, bytes]) -> Parcel:
         """The parcel of these bytes."""
-        return cls(graph, parts, digest(graph), {name: digest(data) for name, data in parts.items()})
+        called = {name: data for name, data in parts.items() if name.startswith(f"{WORKFLOW}/")}
+        return cls(graph, parts, digest(graph), {name: digest(data) for name, data in parts.items()}, {"": graph, **called})
 
     def put(self, journal: Journal) -> tuple[str, dict[str, str]]:
         """Stores it with the next commit; gives the digest of the graph, and those of its parts."""
         for data in (self.graph, *self.parts.values()):
             journal.put(data)
         return self.mark, self.marks
-
-    @property
-    def workflows(self) -> dict[str, bytes]:
-        """The frozen workflows: its own under an empty name, called ones under `workflow/NAME`."""
-        return {"": self.graph, **{name: data for name, data in self.parts.items() if name.startswith(f"{WORKFLOW}/")}}
 
 
 async def workflows(journal: Journal, started: RunStarted) -> dict[str, bytes]:

@@ -170,21 +170,21 @@ class ToolFunction:
         arguments = self.arguments(inputs)
         if self._keyed:
             arguments[KEY] = key
-        import asyncio  # whoever awaits this has it loaded; a module of tools needs none of it
-
         try:
             if self.awaited:
                 value = await self.function(**arguments)
             else:
+                import asyncio  # whoever awaits this has it loaded; a module of tools needs none of it
+
                 called = partial(copy_context().run, _called, self.function, arguments)
                 value = await asyncio.get_running_loop().run_in_executor(pool, called)
                 if inspect.isawaitable(value):  # of a coroutine function behind a decorator that is none
                     value = await value
         except InputError as error:
             raise ToolFault(error.code, error.message, error.hint) from error
-        except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
-            raise  # these end more than the call
         except BaseException as error:  # a user's function may raise anything, a panic of Rust too; the run gets it as a failed attempt
+            if _ends_more(error):
+                raise
             raise raised(self.name, error) from error
         return self.result(value)
 
@@ -193,6 +193,13 @@ def raised(name: str, error: BaseException) -> ToolFault:
     """T003, for an exception of a tool's own code: what it says, and where it was raised."""
     reason = f"{name} raised {type(error).__name__}: {told(error)}{place(error)}"
     return ToolFault("T003", reason, "the tool's own code raised; run it by itself", frames(error), lasting=lasts(error))
+
+
+def _ends_more(error: BaseException) -> bool:
+    """Whether an exception ends more than the call."""
+    import asyncio
+
+    return isinstance(error, asyncio.CancelledError | KeyboardInterrupt | GeneratorExit)
 
 
 def lasts(error: BaseException) -> bool:

@@ -112,12 +112,12 @@ def _attempt_finished(state: State, event: AttemptFinished, program: Program) ->
                 purse.spend(usage.prompt_tokens + usage.output_tokens, usage.calls, usage.money)
         if state.lines:
             state.feed()
-    if state.allotment is not None and unit.scope.unit is not None and unit.scope.unit.checking is not None:
-        allotting.spend(state.allotment, unit, event)
     if event.usage is not NOTHING:
         state.tally.add(event.usage)
-        owner = unit.scope.unit
-        if owner is not None and owner.writing is not None:
+    if (owner := unit.scope.unit) is not None:
+        if state.allotment is not None and owner.checking is not None:
+            allotting.spend(state.allotment, unit, event)
+        if owner.writing is not None:
             from orchestra.router.plan import LINE
 
             if unit.node.name == LINE:

@@ -1,10 +1,12 @@
 """The engine stays within twice what it took for an empty node, against asyncio in the same process, when that was last recorded.
 
-What it does is counted too: calls of our own functions. No other program disturbs these, so they hold what time cannot tell from noise.
+What it does is counted too: calls of our own functions, and imports. No other program disturbs these, so they hold what time cannot tell
+from noise.
 """
 
 from __future__ import annotations
 
+import builtins
 import sys
 from collections import Counter
 from pathlib import Path
@@ -65,3 +67,20 @@ async def test_an_empty_node_and_a_run_take_few_calls_of_ours(tmp_path: Path) ->
     each = Counter({name: round((many[name] - one[name]) / 999, 2) for name in many})
     assert sum(each.values()) <= MOST_A_NODE, each.most_common(40)
     assert one.total() <= MOST_A_RUN, one.most_common(40)
+
+
+async def test_an_empty_node_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    importing = builtins.__import__
+
+    def noted(name: str, *more: Any, **named: Any) -> Any:
+        asked.append(name)
+        return importing(name, *more, **named)
+
+    async with opened(tmp_path) as open_:
+        step = workflow_of(floor.chain(100), nothing, "importing")
+        await open_.run(step)
+        with monkeypatch.context() as patch:
+            patch.setattr(builtins, "__import__", noted)
+            await open_.run(step)
+    assert len(asked) < 100, asked
