@@ -69,8 +69,8 @@ class Driver:
         self.head = 0
         self.tasks: dict[asyncio.Task[None], Invoke | None] = {}
         """The tasks of the run, each with the call that it does now."""
-        self.wanting: list[Wanting] = []
-        """Values whose checks wait for the budget for checks."""
+        self.wanting: list[Wanting] | None = None
+        """Values whose checks wait for the budget for checks; None where there were none."""
         self.starting = 0
         """Tasks that have not had their first turn."""
         self.alarms: dict[str, asyncio.Task[None]] = {}
@@ -341,9 +341,9 @@ class Driver:
 
     def _cancel_the_dead(self) -> None:
         """Cancels the calls and the alarms of units that nobody waits for: their time was up, or their plan has gone another way."""
-        for path in self.state.gone:
+        for path in self.state.gone or ():
             self._unset(path)
-        self.state.gone.clear()
+        self.state.gone = None
         for task, invoke in self.tasks.items():
             if invoke is not None and invoke.unit.phase is Phase.DONE:
                 task.cancel()

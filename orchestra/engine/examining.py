@@ -29,6 +29,7 @@ def examine(driver: Driver, judge: Judge) -> None:
             else:
                 if not driver.turning:
                     driver.await_the_turn()
+                driver.wanting = driver.wanting or []
                 driver.wanting.append(allotting.wanting(driver.state, allotment, judge, asked))
         case ruling:
             _judge(driver, judge, ruling)
@@ -37,7 +38,7 @@ def examine(driver: Driver, judge: Judge) -> None:
 def allot(driver: Driver) -> bool:
     """Gives of the budget for checks to those that wait for some, or tells them that they get none; whether there was such a one."""
     allotment, happened = driver.state.allotment, False
-    while allotment is not None and (found := allotting.decided(driver.state, allotment, driver.wanting)) is not None:
+    while allotment is not None and (found := allotting.decided(driver.state, allotment, driver.wanting or [])) is not None:
         one, why = found
         happened = True
         if why:

@@ -42,11 +42,12 @@ def over(state: State, unit: Unit) -> None:
 def abandon(state: State, paths: Iterable[str]) -> None:
     """Units of which nobody wants an outcome any more: their time was up, or their plan has gone another way."""
     freed = []
+    gone = state.gone = state.gone or []
     for path in paths:
         inner = state.units.pop(path)
         freed += [inner] if inner.phase is Phase.RUNNING else []
         inner.phase = Phase.DONE
-        state.gone.append(path)
+        gone.append(path)
         if state.allotment is not None:
             allotting.release(state.allotment, inner)
         state.asked.pop(path, None)

@@ -299,8 +299,8 @@ class State:
         self.letters = 0
         """The number of the last letter of the inbox that was opened."""
         self.units: dict[str, Unit] = {}
-        self.gone: list[str] = []
-        """Units that were abandoned, until somebody has seen to their alarms and calls."""
+        self.gone: list[str] | None = None
+        """Units that were abandoned, until somebody has seen to their alarms and calls; None where there are none."""
         self.ready: list[tuple[float, int, int, Unit]] = []
         """A heap: what has the least time left first, then the longest way to a sink, then in order of arrival."""
         self.order = 0
@@ -313,7 +313,7 @@ class State:
         """Whether budgets of tokens and calls are kept; a replay takes what they brought about from the facts."""
         self.allotment: Allotment | None = None
         """The budget for checks, where there is one."""
-        self.lines: list[Purse] = []
+        self.lines: tuple[Purse, ...] = ()
         """The purses in which units wait for room."""
         self.asked: dict[str, Asked] = {}
         self.tally = Tally()
@@ -331,7 +331,7 @@ class State:
         """Puts a unit in line for room in a purse; to its front where it comes from there."""
         unit.phase = Phase.STARVED
         if not purse.line:
-            self.lines.append(purse)
+            self.lines = (*self.lines, purse)
         if first:
             purse.line.appendleft(unit)
         else:
@@ -339,7 +339,7 @@ class State:
 
     def feed(self, *purses: Purse) -> None:
         """There may be room: the first in each line may try; when it has got some, or will get none, the next."""
-        for purse in purses or list(self.lines):
+        for purse in purses or self.lines:
             line = purse.line
             while line and line[0].phase is not Phase.STARVED:
                 line.popleft()
@@ -348,7 +348,7 @@ class State:
                 unit.fed = True
                 self.enqueue(unit)
             if not line and purse in self.lines:
-                self.lines.remove(purse)
+                self.lines = tuple(other for other in self.lines if other is not purse)
 
     def move(self, unit: Unit, phase: Phase) -> None:
         """Notes a phase that asks for a decision."""
@@ -386,7 +386,7 @@ class State:
 
     def tidy(self) -> None:
         """Leaves of what waits for a decision only what still does: after a fold of many events, each unit once."""
-        self.gone.clear()
+        self.gone = None
         agenda = {(id(unit), phase): (unit, phase) for unit, phase in self.agenda if unit is None or unit.phase is phase}
         self.agenda = list(agenda.values())
         ready = {id(entry[3]): entry for entry in self.ready if entry[3].phase is Phase.READY}

@@ -32,8 +32,6 @@ class _Log:
     line: Line
     events: list[Event] = field(default_factory=list)
     letters: list[Letter] = field(default_factory=list)
-    sent: list[tuple[int, str]] = field(default_factory=list)
-    """Numbers and keys of its messages."""
     epoch: int = 1
     holder: MemoryJournal | None = None
 
@@ -50,6 +48,8 @@ class MemoryStore:
     messages: dict[int, Message] = field(default_factory=dict)
     sent: set[str] = field(default_factory=set)
     """The keys of all messages, delivered or not."""
+    posts: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    """By run: the numbers and keys of its messages."""
     last_message: int = 0
     readers: list[MemoryJournal] = field(default_factory=list)
 
@@ -99,7 +99,7 @@ class MemoryJournal:
                 self.store.sent.add(found.key)
                 self.store.last_message = found.number
                 self.store.messages[found.number] = found
-                log.sent.append((found.number, found.key))
+                self.store.posts.setdefault(run, []).append((found.number, found.key))
         if log.line.ended:
             log.holder = None
             self._epochs.pop(run, None)
@@ -118,7 +118,8 @@ class MemoryJournal:
         """The blobs that only this run named go with it, its answers, and the keys of its messages. What is not delivered yet stays."""
         for memo in self.store.memos.pop(log.line.run, ()):
             self.store.memo.pop(memo, None)
-        self.store.sent.difference_update(key for number, key in log.sent if number not in self.store.messages)
+        posts = self.store.posts.pop(log.line.run, ())
+        self.store.sent.difference_update(key for number, key in posts if number not in self.store.messages)
         for name in named(log.events):
             self._uses[name] -= 1
             if not self._uses[name]:
@@ -254,6 +255,7 @@ class MemoryJournal:
         if self._keep is not None:
             self._forget(log)
             return
+        self.store.posts.pop(run, None)
         others = {name for other in self.store.logs.values() for name in named(other.events)}
         others.update(*(reader._fresh for reader in self.store.readers))  # a run that names them is about to be written
         for name in set(named(log.events)) - others:

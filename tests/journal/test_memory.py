@@ -25,7 +25,8 @@ async def test_answers_and_the_keys_of_messages_go_with_their_runs() -> None:
         ran(journal, f"r{number}")
         await journal.delivered([message.number for message in await journal.outbox()])
     store = journal.store
-    assert [len(store.logs), len(store.memo), len(store.memos), len(store.sent), len(store.messages)] == [4, 4, 4, 4, 0]
+    kept = (store.logs, store.memo, store.memos, store.sent, store.posts, store.messages)
+    assert [len(one) for one in kept] == [4, 4, 4, 4, 4, 0]
     assert await journal.recall("memo of r0") is None
     assert await journal.recall("memo of r99") == ("r99", "x" * 1000)
 
@@ -46,4 +47,4 @@ async def test_a_run_that_is_deleted_takes_its_answers_with_it() -> None:
     ran(journal, "r2")
     await journal.delivered([message.number for message in await journal.outbox()])
     await journal.delete("r1")
-    assert (await journal.recall("memo of r1"), list(journal.store.memo)) == (None, ["memo of r2"])
+    assert (await journal.recall("memo of r1"), list(journal.store.memo), list(journal.store.posts)) == (None, ["memo of r2"], ["r2"])
