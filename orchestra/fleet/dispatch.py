@@ -43,7 +43,7 @@ WARM = 0.7
 OF_THE_CALL = ("F202", "F207", "F215")
 """Faults of a call itself, by which no other server would do it either."""
 PAID = ("F205", "F206", "F209", "F210", "F211", "F217")
-"""Faults of answers that a model was at work on; who says that he failed (F208) asks for no money."""
+"""Faults of answers that a model was at work on; who says that he failed (F208) asks for nothing."""
 BEAT = 30.0
 """Seconds between heartbeats to the supervisor, at most."""
 
@@ -268,11 +268,11 @@ class Fleet:
     def _spent(self, fault: Fault, call: Call, server: str, seconds: float) -> Usage:
         """What a call has cost that gave no answer: one that cannot be used was paid for as well.
 
-        Of one that never came whole nobody knows. Where its server is paid by the token, it is taken to have cost what was reserved.
+        Of one that never came whole nobody knows, and it is taken to have cost what was reserved: budgets hold without prices too.
         """
         target = self.config.servers[server]
         usage = fault.usage or Usage(calls=1)
-        if fault.usage is None and fault.code in PAID and fault.seen and isinstance(target, Endpoint) and target.price is not None:
+        if fault.usage is None and fault.code in PAID and fault.seen:
             most = self.measure(call)
             usage = Usage(prompt_tokens=most.prompt_tokens, output_tokens=most.max_output, calls=1)
         return msgspec.structs.replace(_priced(usage, target), seconds=seconds) if fault.sent else NOTHING
