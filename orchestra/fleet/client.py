@@ -60,7 +60,7 @@ class Client:
         def fresh() -> Block:
             stream = Stream(name, dialect, on_text or (lambda _: None))
             streams.append(stream)
-            return lambda block: stream.feed(block) or stream.done
+            return lambda block: stream.feed(block) or stream.lingers()
 
         sent = await self.sender.send(server, request, seconds=seconds, fresh=fresh, once=once)
         if isinstance(sent.result, Answer):

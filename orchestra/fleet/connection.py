@@ -25,11 +25,9 @@ KEPT = (b"retry-after", b"location")
 LENGTHS = (b"content-length", b"transfer-encoding")
 """Headers that say where a body ends; without them it ends with the connection."""
 
-LINGER = 0.25
-"""Seconds in which a body may still end after its stream has said that it is over, so that the connection can be used again."""
-
-Block: TypeAlias = Callable[[bytes], Fault | bool | None]
-"""Takes a piece of a streamed answer as it comes; a fault ends the exchange, and so does True: the stream is over."""
+Block: TypeAlias = Callable[[bytes], Fault | float | None]
+"""Takes a piece of a streamed answer as it comes; a fault ends the exchange. A number says that the answer is whole, and for how many
+seconds from now the stream may still end by itself."""
 
 
 class Connection(asyncio.Protocol):
@@ -51,6 +49,7 @@ class Connection(asyncio.Protocol):
         self._size = self._most = self._head = 0
         self._headed = self._sized = self._whole = self._odd = self._over = False
         self._on_block: Block | None = None
+        self._lingers: asyncio.TimerHandle | None = None
         self._silence = self._heard = 0.0
 
     def taken(self) -> bytes:
@@ -84,7 +83,9 @@ class Connection(asyncio.Protocol):
             return await waiter
         finally:
             late.cancel()
-            self._waiter = self._on_block = None
+            if self._lingers is not None:
+                self._lingers.cancel()
+            self._waiter = self._on_block = self._lingers = None
             self.usable = self.usable and self._whole and not self._odd and not self._transport.get_write_buffer_size()
             self.since = self._loop.time()
             if not self.usable:
@@ -98,7 +99,7 @@ class Connection(asyncio.Protocol):
 
     def _settle(self, fault: Fault | None) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None if self._over else fault)  # nothing that comes after its end spoils a stream
+            self._waiter.set_result(None if self._over else fault)  # nothing that happens after its end spoils a stream
 
     def _late(self, seconds: float) -> None:
         self._settle(no_answer(seconds))
@@ -189,12 +190,14 @@ class Connection(asyncio.Protocol):
         self._size += len(body)
         if self._size > self._most:
             self._settle(None if self.status != 200 else too_large(self._most))
-        elif self._on_block is not None and (end := self._on_block(body)):
+        elif self._on_block is not None and (end := self._on_block(body)) is not None:
+            self._over = not isinstance(end, Fault)
             if isinstance(end, Fault):
                 self._settle(end)
-            else:
-                self._on_block, self._over = None, True
-                self._loop.call_later(LINGER, _enough, waiter)
+                return
+            if self._lingers is not None:
+                self._lingers.cancel()
+            self._lingers = self._loop.call_later(end, _enough, waiter)
 
     def on_message_complete(self) -> None:
         """The answer is whole, where it is not one that only says that the answer is yet to come."""
@@ -207,7 +210,7 @@ class Connection(asyncio.Protocol):
 
 
 def _enough(waiter: asyncio.Future[Fault | None]) -> None:
-    """The body of a stream that is over has not ended: somebody on the way keeps the connection open."""
+    """The body of a stream that is over has not ended: its server, or somebody on the way, keeps the connection open."""
     if not waiter.done():
         waiter.set_result(None)
 

@@ -33,6 +33,10 @@ TENANT = "orchestra_tenant"
 """Whose request it is, for `orchestra.fleet.cpu_drafts`: a worker does not see `cache_salt`. Any other vLLM passes over it."""
 LINE_BYTES = MAX_BYTES
 """Bytes of one line of a stream at most."""
+LINGER = 0.25
+"""Seconds in which a body may still end after its stream has said `[DONE]`, so that the connection can be used again."""
+AFTERWARDS = 3.0
+"""Seconds in which more may come after the model said that it ended: what it cost, `[DONE]`. Some servers never say either."""
 MARK = b"\xef\xbb\xbf"
 """A byte order mark, which some servers and proxies put before their texts."""
 
@@ -293,11 +297,13 @@ class Stream:
         self._finish: str | None = None
         self._usage: _Usage | None = None
         self._logprobs: list[_Logprob] = []
-        self._begun = self._one = False
+        self._begun = self._one = self._moved = False
         self.done = False
 
     def feed(self, block: bytes) -> Fault | None:
         """Takes the next bytes; a fault where they are not what the API says."""
+        if self.done:
+            return None
         if not self._begun:
             block, self._rest = (self._rest + block).removeprefix(MARK), b""
             if not block.strip() or MARK.startswith(block):
@@ -326,6 +332,7 @@ class Stream:
         response = _parsed(data)
         if isinstance(response, Fault):
             return response
+        self._moved = True
         self._usage = response.usage or self._usage
         self._last.model = response.model or self._last.model
         for choice in (response.choices or ())[:1]:
@@ -339,6 +346,13 @@ class Stream:
                 self._texts.append(text)
                 self._on_text(text)
         return None
+
+    def lingers(self) -> float | None:
+        """Seconds, from now, after which nothing more is waited for; None where the answer is not whole, or nothing new of it came."""
+        if self.done:
+            return LINGER
+        moved, self._moved = self._moved, False
+        return AFTERWARDS if moved and self._finish is not None else None
 
     def billed(self, fault: Fault) -> Fault:
         """The fault of this stream, with what the server had counted until then."""
@@ -359,7 +373,10 @@ class Stream:
 
     def _read(self, sent: bytes, received: bytes) -> Completion | Fault:
         if self._rest.strip() and not self.done and (fault := self._line(self._rest.strip())) is not None:
-            return fault if fault.code == "F208" else Fault("F217", "the stream ended in the middle of a line", "orchestra fleet logs")
+            if fault.code == "F208":
+                return fault
+            if self._finish is None:  # else only what it cost was cut off
+                return Fault("F217", "the stream ended in the middle of a line", "orchestra fleet logs")
         if self._finish is None:
             empty = "it is empty" if not received.strip() else ""
             return _odd(empty) if empty else Fault("F217", "the stream ended before the answer did", "orchestra fleet logs")

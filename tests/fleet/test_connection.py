@@ -151,7 +151,9 @@ async def streamed(server: RawServer, times: int = 1) -> list[Answer | Fault]:
     """What is read of streams that are over where they say so."""
     request = Request("/v1/x", b"{}", stream=True)
     async with Wire(Limits()) as wire:
-        return [await wire.exchange(server.url, request, {}, 5, lambda block: block.endswith(b"over")) for _ in range(times)]
+        return [
+            await wire.exchange(server.url, request, {}, 5, lambda block: 0.2 if block.endswith(b"over") else None) for _ in range(times)
+        ]
 
 
 async def test_a_stream_that_is_over_is_whole_though_nobody_closes_it() -> None:
@@ -183,6 +185,19 @@ async def test_a_connection_is_used_again_where_the_body_ends_soon_after_the_str
     async with raw_server(play) as server:
         assert await streamed(server, 2) == [Answer(b"{}", b"over")] * 2
     assert len(server.writers) == 1
+
+
+async def test_a_stream_that_goes_on_after_its_end_is_waited_for_anew() -> None:
+    async def play(visit: Visit) -> None:
+        await visit.say(STREAM)
+        await asyncio.sleep(0.02)
+        await visit.say(b"6\r\n: ping\r\n4\r\nover\r\n")
+        await visit.gone()
+
+    waits = iter((5.0, None, 0.02))
+    async with raw_server(play) as server, Wire(Limits()) as wire:
+        found = await wire.exchange(server.url, Request("/v1/x", b"{}", stream=True), {}, 4, lambda _: next(waits))
+    assert found == Answer(b"{}", b"over: pingover")
 
 
 class Silent(asyncio.Transport):

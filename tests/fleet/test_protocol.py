@@ -165,6 +165,17 @@ def test_a_stream_without_done_is_whole_if_the_model_said_that_it_ended() -> Non
     assert isinstance(result, Completion)
 
 
+def test_what_may_come_after_the_end_of_a_stream_is_waited_for_a_little() -> None:
+    reader = Stream("m", "vllm", lambda _: None)
+    waits: list[Fault | float | None] = []
+    for line in events("a")[:-1].splitlines(keepends=True):
+        waits += [reader.feed(line) or reader.lingers(), reader.feed(b": ping\n") or reader.lingers()]
+    found = [wait for wait in waits if wait is not None]
+    assert found == [protocol.AFTERWARDS, protocol.AFTERWARDS, *[protocol.LINGER] * 2], (
+        "the end, what it cost, and no comments before `[DONE]`"
+    )
+
+
 @pytest.mark.parametrize(
     ("received", "code"),
     [

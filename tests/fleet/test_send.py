@@ -246,6 +246,37 @@ async def test_a_stream_ends_with_its_done_where_a_proxy_keeps_the_connection_op
     assert result.text == "whole"
 
 
+ENDED = {"model": "m", "choices": [{"delta": {"content": "whole"}, "finish_reason": "stop"}]}
+
+
+@pytest.mark.parametrize("more", [b"", b": ping\n\n", b'data: {"model": "m", "usage": {"prompt_tok'])
+@pytest.mark.parametrize("closes", [False, True])
+async def test_a_stream_whose_model_has_ended_is_whole_without_done(more: bytes, closes: bool) -> None:
+    async def play(visit: Visit) -> None:
+        said = b"data: " + json.dumps(ENDED).encode() + b"\n\n" + more
+        await visit.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(said), said))
+        if closes:
+            visit.writer.transport.abort()
+        else:
+            await visit.gone()
+
+    async with raw_server(play) as server:
+        result = await chat(server, STREAMED, limits=Limits(silence_seconds=0.1))
+    assert isinstance(result, Completion)
+    assert (result.text, result.counted) == ("whole", False)
+
+
+async def test_a_server_that_fails_after_its_model_has_ended_has_failed() -> None:
+    async def play(visit: Visit) -> None:
+        await visit.say(b"HTTP/1.1 200 OK\r\n\r\ndata: ", json.dumps(ENDED).encode(), b'\n\ndata: {"error": "no"}\n\n')
+        await visit.gone()
+
+    async with raw_server(play) as server:
+        result = await chat(server, STREAMED)
+    assert isinstance(result, Fault)
+    assert result.code == "F208"
+
+
 async def test_a_huge_line_ends_the_stream_before_it_is_whole() -> None:
     async def play(visit: Visit) -> None:
         await visit.say(b"HTTP/1.1 200 OK\r\n\r\ndata: ", *[b"x" * 100_000] * 100)
