@@ -289,7 +289,8 @@ class Workers(Protocol):
         or a tool does wrong: that is a `Refused`."""
 
     def measure(self, call: Call) -> Measure:
-        """What a call may cost, and its memo key. Quick, without I/O, and the same for the same call as long as nothing changes."""
+        """What a call may cost, and its memo key. Quick, without I/O, and the same for the same call as long as nothing changes: an answer
+        is remembered only where its key is the same before and after."""
 
     async def count(self, call: Call) -> int | None:
         """The tokens of a call's prompt as its server counts them; None where nobody can tell."""

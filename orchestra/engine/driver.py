@@ -250,6 +250,8 @@ class Driver:
                     if _wanted():
                         raise
                     reply = cancelled_itself(call)
+                if memo and self.workers.measure(call).memo != memo:
+                    memo = ""  # something was replaced meanwhile, and nobody knows which of the two has answered
                 answer = finished(self, invoke, reply, began, memo)
             self.tasks[task] = None
             self.begun.pop(call.node, None)

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.doors import Refused
+from orchestra.doors import Call, Measure, Refused
 from orchestra.engine.evolve import evolve
 from orchestra.engine.shell import Engine
 from orchestra.engine.state import State
 from orchestra.errors import OrchestraError
 from orchestra.events import AttemptFinished, CancelRequested, RetryPlanned, RunFinished
-from orchestra.journal.memory import MemoryJournal
+from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, run_simulated
 from orchestra.values.outcome import Failed, Value
 from tests.engine.stage import ANSWERS, play, program, sequence
@@ -223,3 +223,25 @@ nodes:
 
 def test_sequences_give_a_value_an_attempt() -> None:
     assert play(ONE % "", answers={"writer": sequence("one", "two")}).outcome == Value("one")
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_an_answer_is_remembered_unless_what_gives_it_was_replaced_meanwhile(replaced: bool) -> None:
+    async def scene(clock: VirtualClock) -> tuple[str, dict[str, Any]]:
+        store, marks = MemoryStore(), ["old"]
+
+        def answer(call: Call) -> str:
+            marks[0] = "new" if replaced else "old"
+            return marks[0]
+
+        workers = SimulatedWorkers({"writer": answer}, clock=clock)
+        workers.measure = lambda call: Measure(memo=f"{call.name} {marks[0]}")  # type: ignore[method-assign]
+        engine = Engine(clock, MemoryJournal(store), workers)
+        finished = await engine.start(program(ONE % ""), {}, graph="0" * 32, options={"memo": True}).wait()
+        await engine.close()
+        assert isinstance(finished.outcome, Value)
+        return finished.outcome.value, {key: value for key, (_, value) in store.memo.items()}
+
+    value, kept = run_simulated(scene)
+    assert value == ("new" if replaced else "old")
+    assert kept == ({} if replaced else {"writer old": "old"})
