@@ -28,6 +28,8 @@ class Timing:
 
     start: float = 900.0
     """Until the first good answer of /health; a cold GPU server compiles for minutes."""
+    silence: float = 180.0
+    """Without a word in its log while it starts, until the others no longer wait for it; a compiler says nothing for a minute or two."""
     poll: float = 2.0
     answer: float = 20.0
     """One request of the keeper; the loop of a busy CPU server answers late."""
@@ -100,8 +102,10 @@ class Keeper:
     async def _live(self, session: aiohttp.ClientSession) -> float | None:
         """One life of the server: the seconds that it was healthy, or None where it never was."""
         self._began, self._healthy_since, self._suspected, self.load = time.monotonic(), None, False, metrics.Load()
-        async with self._turn:
-            child = await self._start(session)
+        await self._turn.acquire()
+        with contextlib.ExitStack() as turn:
+            turn.callback(self._turn.release)
+            child = await self._start(session, turn)
         if child is None:
             return None
         ended = asyncio.create_task(child.wait())
@@ -115,8 +119,11 @@ class Keeper:
             await ended
             self.child, self.port = None, 0
 
-    async def _start(self, session: aiohttp.ClientSession) -> Child | None:
-        """A healthy server; None where it did not become one, with `fault` set, or where nobody wants it any more."""
+    async def _start(self, session: aiohttp.ClientSession, turn: contextlib.ExitStack) -> Child | None:
+        """A healthy server; None where it did not become one, with `fault` set, or where nobody wants it any more.
+
+        One that hangs gives its `turn` back meanwhile.
+        """
         if self._stopping:
             return None
         try:
@@ -133,7 +140,7 @@ class Keeper:
         ended = asyncio.create_task(self.child.wait())
         healthy = False
         try:
-            if healthy := await self._become_healthy(session, ended):
+            if healthy := await self._become_healthy(session, ended, turn):
                 self.phase, self.fault = "ready", None
                 return self.child
             if not self._stopping:
@@ -148,14 +155,16 @@ class Keeper:
             else:
                 ended.cancel()
 
-    async def _become_healthy(self, session: aiohttp.ClientSession, ended: asyncio.Task[int]) -> bool:
-        deadline = time.monotonic() + self._timing.start
+    async def _become_healthy(self, session: aiohttp.ClientSession, ended: asyncio.Task[int], turn: contextlib.ExitStack) -> bool:
+        began, deadline = time.time(), time.monotonic() + self._timing.start
         while not ended.done() and not self._stopping and time.monotonic() < deadline:
             if await self._get(session, "/health") is not None:
                 version = await self._get(session, "/version")
                 with contextlib.suppress(msgspec.MsgspecError):
                     self.version = msgspec.json.decode(version or b"null")
                 return True
+            if time.time() - max(began, process.written(self.log)) > self._timing.silence:
+                turn.close()
             await asyncio.wait({ended}, timeout=min(0.25, self._timing.poll))
         return False
 

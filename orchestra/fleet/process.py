@@ -182,3 +182,11 @@ def last_lines(log: Path, count: int) -> list[str]:
     text = tail(log, 65_536).decode("utf-8", "replace")
     lines = ["".join(char if char.isprintable() else " " for char in line)[:400].rstrip() for line in text.splitlines()]
     return [line for line in lines if line.strip()][-count:]
+
+
+def written(log: Path) -> float:
+    """When somebody last wrote into a log, in seconds since the epoch; 0 where there is none."""
+    try:
+        return log.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from orchestra.fleet.progress import Progress
 from .conftest import FakeSupervision, eventually, local_config
 
 Supervisions = list[FakeSupervision]
+SERVER = str(Path(__file__).with_name("fake_vllm.py"))
 
 
 async def started(config: FleetConfig, folders: Folders, made: Supervisions) -> tuple[FakeSupervision, dict[str, Any]]:
@@ -252,6 +254,27 @@ async def test_a_server_whose_command_cannot_be_made_leaves_its_keeper_alive(tmp
     await keeping
     assert keeper.fault is not None
     assert keeper.fault.code == "F005"
+
+
+@pytest.mark.parametrize("silence", [0.2, 60])
+async def test_a_server_that_hangs_while_it_starts_keeps_the_others_waiting_for_a_while_only(silence: float, tmp_path: Path) -> None:
+    def launcher(server: LocalServer, port: int) -> Launch:
+        return Launch((sys.executable, "-I", SERVER, server.model, str(port)), {"PATH": os.environ.get("PATH", "")})
+
+    turn, timing = asyncio.Lock(), Timing(start=60 if silence < 1 else 0.5, silence=silence, poll=0.1, grace=2)
+    servers = local_config("sleepy", "m").local
+    keepers = [Keeper(name, server, launcher, tmp_path, timing, turn) for name, server in servers.items()]
+    keeping = [asyncio.create_task(keeper.keep()) for keeper in keepers]
+
+    async def ready() -> bool:
+        return keepers[1].phase == "ready"
+
+    await eventually(ready)
+    assert (keepers[0].phase == "starting") is (silence < 1), "it goes on with its start"
+    for keeper in keepers:
+        keeper.stop()
+    await asyncio.gather(*keeping)
+    assert not turn.locked()
 
 
 async def test_logs_show_the_last_lines(folders: Folders, supervisions: Supervisions) -> None:
