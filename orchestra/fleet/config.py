@@ -277,6 +277,8 @@ class Endpoint(Frozen):
     """What its provider asks for; an external endpoint without one may not be asked under a budget of money."""
     label: Label = "public"
     """The strictest label of data that may go there."""
+    starts_within: Seconds | None = None
+    """Seconds that the first call waits until somebody answers there, for one that starts beside this program, and takes minutes."""
     max_model_len: Positive | None = None
     template_tokens: TemplateTokens = TEMPLATE_TOKENS
     revision: Annotated[str, Field(min_length=1, max_length=200)] | None = None

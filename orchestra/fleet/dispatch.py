@@ -116,6 +116,10 @@ class Fleet:
             await self._readiness.bring(names)
 
     async def _bring_up(self, name: str) -> None:
+        target = self.config.servers[name]
+        if isinstance(target, Endpoint):
+            await self._sender.appear(name, target, target.starts_within or 0.0)
+            return
         await self._addresses.ready(name, self._report)
         if self.config.order == "programs":
             load = await self.client.load(name)
@@ -373,7 +377,7 @@ def _priced(usage: Usage, target: LocalServer | Endpoint) -> Usage:
 
 def _unready(error: FleetError) -> Refused:
     """No server of the call came up; one that was only not up in time may be at the next attempt."""
-    return Refused(code=error.code, reason=error.message, hint=error.hint, retryable=error.code == "F216")
+    return Refused(code=error.code, reason=error.message, hint=error.hint, retryable=error.code in ("F203", "F216"))
 
 
 def _refused(fault: Fault, server: str = "", usage: Usage = NOTHING) -> Refused:

@@ -11,7 +11,7 @@ import msgspec
 from orchestra.doors import Call
 from orchestra.errors import FleetError
 from orchestra.fleet.choice import Choice
-from orchestra.fleet.config import FleetConfig
+from orchestra.fleet.config import Endpoint, FleetConfig
 
 AGAIN = 60.0
 """Seconds after which a server that did not come up is started again, where another one answers meanwhile."""
@@ -23,12 +23,13 @@ def within(timeout: float) -> float:
 
 
 class Readiness:
-    """Knows the servers that were up once; whether one still is, its requests find out. Endpoints need no start."""
+    """Knows the servers that were up once; whether one still is, its requests find out. Of endpoints only those with `starts_within` are
+    waited for."""
 
     def __init__(self, config: FleetConfig, bring_up: Callable[[str], Awaitable[None]]) -> None:
-        """`bring_up` brings up one server of the fleet's own, and raises `FleetError`."""
-        self._bring_up = bring_up
-        self._up = set(config.servers) - set(config.local)
+        """`bring_up` brings up one server of the fleet's own, and raises `FleetError`; or waits for an endpoint."""
+        self._config, self._bring_up = config, bring_up
+        self._up = {name for name, one in config.servers.items() if isinstance(one, Endpoint) and one.starts_within is None}
         self._starts: dict[str, asyncio.Task[None]] = {}
         self._failures: dict[str, tuple[float, FleetError]] = {}
         """Of servers that did not come up: when, and why."""
@@ -41,7 +42,7 @@ class Readiness:
     async def reached(self, call: Call, choice: Choice) -> tuple[Call, Choice]:
         """A call with the time that it has left, and its choice without the servers that did not come up.
 
-        Raises `FleetError` where none did, F216 where the time of the call was over first; the start goes on.
+        Raises `FleetError` where none did, F216 (of an endpoint F203) where the time of the call was over first; the start goes on.
         """
         if self._up.issuperset(choice.servers):
             return call, choice
@@ -51,8 +52,7 @@ class Readiness:
             async with asyncio.timeout(None if call.timeout is None else within(call.timeout)):
                 choice = replace(choice, servers=await self.bring(choice.servers))
         except TimeoutError as error:
-            reason = f"{choice.servers[0]} was still starting when the {call.timeout:g} s of the call were over"
-            raise FleetError("F216", reason, hint="raise the node's `timeout`, or: orchestra fleet start") from error
+            raise _late(choice.servers[0], choice.servers[0] in self._config.local, call.timeout or 0.0) from error
         if call.timeout is not None:
             call = msgspec.structs.replace(call, timeout=max(0.0, call.timeout - (clock() - began)))
         return call, choice
@@ -89,3 +89,10 @@ class Readiness:
         else:
             self._up.add(name)
             self._failures.pop(name, None)
+
+
+def _late(name: str, ours: bool, seconds: float) -> FleetError:
+    """Of a server that was not up when the time of a call was over."""
+    code, verb = ("F216", "start") if ours else ("F203", "status")
+    reason = f"{name} was still starting when the {seconds:g} s of the call were over"
+    return FleetError(code, reason, hint=f"raise the node's `timeout`, or: orchestra fleet {verb}")

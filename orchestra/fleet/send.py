@@ -35,6 +35,10 @@ REFUSALS_AT_FIRST = 3
 """Resends where nobody has answered there in this process: about a second and a half. Mostly nobody has started it, or it is elsewhere."""
 SAID_AFTER = 5.0
 """Seconds in which a server does not do what it is asked, after which whoever waits is told."""
+LOOKS = 1.0
+"""Seconds between two looks whether an endpoint is there yet."""
+NOT_YET = ("F203", "F205", "F206", "F208")
+"""What is heard of an endpoint that still starts, or of the proxy before it; a 503 as well."""
 FORGOTTEN = 60.0
 """Seconds without a request after which what a server said is no longer held against it."""
 
@@ -142,6 +146,19 @@ class Sender:
             await self._clock.sleep(pause)
             result, resends = await self._once(server, target, request, deadline, fresh, patience), resends + 1
         return Sent(result, resends, self._clock.monotonic() - began)
+
+    async def appear(self, server: str, target: Endpoint, seconds: float) -> None:
+        """Waits until an endpoint answers, whatever it says, or until `seconds` are over: then its requests say what is wrong."""
+        root, request = target.endpoint.removesuffix("/v1"), _placed(target, Request("/v1/models"))
+        began, told = self._clock.monotonic(), False
+        while (left := began + seconds - self._clock.monotonic()) > 0:
+            found = await self._wire.exchange(root, request, NO_HEADERS, min(left, 2 * self.config.limits.connect_seconds))
+            if isinstance(found, Answer) or not found.retryable or not (found.code in NOT_YET or found.busy):
+                return
+            if not told and seconds - left >= SAID_AFTER:
+                told = True
+                self._report(Progress("wait", f"{server} at {target.endpoint} is not there yet: waiting for at most {seconds:g} s"))
+            await self._clock.sleep(min(LOOKS, left))
 
     def pause(self, server: str, fault: Fault, resends: int) -> float | None:
         """Seconds until the next try: doubling, shortened by chance; longer where the server asks for it, but never shorter.

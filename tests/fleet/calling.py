@@ -10,6 +10,7 @@ from orchestra.agent.card import Card
 from orchestra.doors import Call, Done, Refused, Reply
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.dispatch import Fleet, Options
+from orchestra.fleet.progress import Report
 
 from .conftest import HurriedClock, Visit, chat_answer
 
@@ -25,8 +26,10 @@ def call(name: str = "reader", **more: Any) -> Call:
     return Call(**given)
 
 
-def opened(config: FleetConfig, cards: Any = CARDS, kept: Any = None, **options: Any) -> AbstractAsyncContextManager[Fleet]:
-    return Fleet.open(config, cards=cards, kept=kept, mode="none", clock=HurriedClock(), options=Options(**options))
+def opened(
+    config: FleetConfig, cards: Any = CARDS, kept: Any = None, report: Report | None = None, **options: Any
+) -> AbstractAsyncContextManager[Fleet]:
+    return Fleet.open(config, cards=cards, kept=kept, mode="none", progress=report, clock=HurriedClock(), options=Options(**options))
 
 
 async def replies(fleet: Fleet, what: Call) -> list[Reply]:

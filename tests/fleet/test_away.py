@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from orchestra.doors import Refused
+from orchestra.doors import Done, Refused
 from orchestra.fleet.client import Client
 from orchestra.fleet.config import Limits
 from orchestra.fleet.faults import Fault
@@ -13,7 +13,7 @@ from orchestra.fleet.progress import Progress
 from orchestra.fleet.protocol import Completion
 
 from .calling import call, only, opened
-from .conftest import chat_answer, endpoints, raw_server, sending
+from .conftest import RawServer, chat_answer, endpoints, raw_server, sending
 from .test_send import CHAT, answers, in_turn
 
 
@@ -89,6 +89,32 @@ async def test_a_call_of_two_servers_of_which_none_is_there_ends_within_seconds(
         assert fleet._clock.monotonic() < 10
     assert isinstance(refused, Refused)
     assert refused.code == "F203"
+
+
+async def test_one_that_starts_later_than_the_program_is_waited_for_where_its_entry_says_so() -> None:
+    url, told, listening = nobody(), [], []
+    play = in_turn(answers(b"", "502 Bad Gateway"), answers(b"", "503 Loading"), answers(b"", "404 Not Found"), answers(chat_answer("yes")))
+
+    def listen(progress: Progress) -> None:
+        told.append(progress.message)
+        taken = socket.create_server(("127.0.0.1", int(url.rpartition(":")[2])))
+        listening.append(asyncio.create_task(asyncio.start_server(RawServer(play).handle, sock=taken)))
+
+    async with opened(endpoints(url, starts_within=300), report=listen) as fleet:
+        done = await only(fleet, call("writer", timeout=20))
+        assert isinstance(done, Done)
+        assert 5 < fleet._clock.monotonic() < 12
+        (await listening[0]).close()
+    assert told == [f"s0 at {url}/v1 is not there yet: waiting for at most 300 s"]
+
+
+async def test_one_that_does_not_come_in_its_time_is_waited_for_once() -> None:
+    async with opened(endpoints(nobody(), starts_within=300)) as fleet:
+        for _call in range(2):
+            refused = await only(fleet, call("writer"))
+            assert isinstance(refused, Refused)
+            assert (refused.code, refused.retryable) == ("F203", True)
+            assert 300 <= fleet._clock.monotonic() < 305
 
 
 BUSY = answers(b'{"error": {"message": "slow down"}}', "429 Too Many Requests", "Retry-After: 1")

@@ -50,6 +50,20 @@ async def test_who_is_up_is_asked_while_another_one_starts() -> None:
     assert (await readiness.reached(call(timeout=30.0), BOTH))[1].servers == ("m", "far")
 
 
+async def test_an_endpoint_that_may_start_later_is_waited_for_within_the_time_of_a_call() -> None:
+    may = asyncio.Event()
+
+    async def bring_up(name: str) -> None:
+        await may.wait()
+
+    readiness, far = Readiness(endpoints("http://127.0.0.1:1", starts_within=300), bring_up), replace(CHOICE, servers=("s0",))
+    with pytest.raises(FleetError, match=r"s0 was still starting when the 0.01 s of the call were over") as caught:
+        await readiness.reached(call(timeout=0.01), far)
+    assert (caught.value.code, caught.value.hint) == ("F203", "raise the node's `timeout`, or: orchestra fleet status")
+    may.set()
+    assert await readiness.reached(call(), far) == (call(), far)
+
+
 async def test_what_did_not_come_up_is_tried_again_after_a_while_and_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     begun = []
 
