@@ -20,9 +20,9 @@ from orchestra.doors import Letter
 from orchestra.engine.run import Run as Execution
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Asked, RunFinished, RunStarted
-from orchestra.inputs import bound, chosen, jsonable, opened, unanswered
+from orchestra.inputs import bound, chosen, jsonable, nowhere, opened, unanswered
 from orchestra.log import observer
-from orchestra.opening import opening
+from orchestra.opening import Home, opening
 from orchestra.options import PLAIN, Options
 from orchestra.result import Result, result_of
 from orchestra.stored import parcel, restored, workflows
@@ -133,10 +133,10 @@ class Fork:
 class Orchestra:
     """A fleet, a journal and an engine, open for work. `Orchestra.open` makes one; any number may live in one process."""
 
-    def __init__(self, project: Project, engine: Engine, troupe: Troupe | None, options: Options = PLAIN) -> None:
+    def __init__(self, project: Project, engine: Engine, troupe: Troupe | None, home: Home, options: Options = PLAIN) -> None:
         self.settings = project.settings
         self.journal = engine.journal
-        self._project, self._engine, self._troupe, self._options = project, engine, troupe, options
+        self._project, self._engine, self._troupe, self._home, self._options = project, engine, troupe, home, options
 
     @classmethod
     @opening
@@ -157,8 +157,8 @@ class Orchestra:
         at the first call that needs one, `adopt` only adopts, `none` uses endpoints alone. `workers` stands in for fleet
         and tools (a simulation). `progress` hears of downloads and of servers that start.
 
-        Leaving it ends its runs and closes journal and connections; the fleet's supervisor stays until it is idle.
-        Raises `InputError` for faults of configuration, cards and modules.
+        Leaving it ends its runs and closes journal and connections; the fleet's supervisor stays until it is idle. It is used on the event
+        loop that opened it. Raises `InputError` for faults of configuration, cards and modules.
         """
         from orchestra.engine.shell import Engine
         from orchestra.project import Project
@@ -178,7 +178,7 @@ class Orchestra:
                 clock or SystemClock(), journal, workers, concurrency=settings.concurrency, strict=strict, observe=observer(settings.log)
             )
             stack.push_async_callback(engine.close)
-            yield cls(project, engine, troupe)
+            yield cls(project, engine, troupe, Home())
 
     @property
     def registry(self) -> Registry:
@@ -205,7 +205,7 @@ class Orchestra:
         told: dict[str, Any] = {"idempotency_key": idempotency_key, "budget": budget, "label": label or None, "memo": memo}
         told |= {"purpose": purpose or None, "sample": sample, "again": again}
         chosen = dataclasses.replace(self._options, **{name: value for name, value in told.items() if value is not None})
-        return Orchestra(self._project, self._engine, self._troupe, chosen)
+        return Orchestra(self._project, self._engine, self._troupe, self._home, chosen)
 
     @property
     def label(self) -> Label:
@@ -239,6 +239,7 @@ class Orchestra:
 
     async def start(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Run[R]:
         """Begins a run, once its inputs are checked and the servers that it will ask are up. Raises `InputError` and `FleetError`."""
+        self._home.check()
         made = self._project.compiled(step)
         program = made.program
         given = bound(program, args, inputs)
@@ -409,12 +410,13 @@ class Orchestra:
         events = await self._events(run)
         first = events[0]
         if not isinstance(first, RunStarted):
-            raise _nowhere(run)
+            raise nowhere(run)
         return first, events
 
     async def _events(self, run: str) -> list[Event]:
+        self._home.check()
         if not (events := await self.journal.read(run)):
-            raise _nowhere(run)
+            raise nowhere(run)
         return events
 
     async def check(
@@ -451,6 +453,7 @@ class Orchestra:
         situation = judging.situation(self._project, given, checks, accept, combined=combined, back_off=back_off)
         stands = start(situation)
         while isinstance(stands, Asked):
+            self._home.check()
             stands = go_on(situation, stands, await asyncio.gather(*map(self._heard, stands.questions)))
         return stands
 
@@ -480,18 +483,16 @@ class Orchestra:
 
     async def load(self, agent: str) -> list[str]:
         """Has the local servers that run load an agent's adapter, before its first call; gives their names. Raises `InputError` A001."""
+        self._home.check()
         card = self.registry.card(agent)
         return await self._troupe.load(card) if self._troupe is not None else []
 
     async def fleet_status(self) -> dict[str, Any]:
         """What is known of the servers; `{"running": False}` where none are used."""
+        self._home.check()
         return await self._troupe.status() if self._troupe is not None else {"running": False, "servers": []}
 
 
 def plainly(value: Any) -> Any:
     """The output of a run whose workflow is known by its stored form alone: plain JSON."""
     return value
-
-
-def _nowhere(run: str) -> InputError:
-    return InputError("E020", f"there is no run {run!r}", hint="orchestra runs list")

@@ -99,3 +99,8 @@ def unanswered(asked: Asked, run: str, letters: Sequence[Letter]) -> None:
             by = f" by {letter.by}" if letter.by else ""
             hint = f"whoever has the run in hand takes the answer; where nobody does: orchestra runs resume {run}"
             raise InputError("E021", f"{asked.node} of run {run} has been answered{by} already", hint=hint)
+
+
+def nowhere(run: str) -> InputError:
+    """Of a run that nobody knows."""
+    return InputError("E020", f"there is no run {run!r}", hint="orchestra runs list")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,48 @@ def test_what_is_not_open_yet_says_how_to_open_it() -> None:
     assert "write `async with Orchestra.open() as orchestra:`" in str(caught.value)
     assert "blocking()" in str(caught.value)
     assert isinstance(copy.copy(unopened), type(unopened)), "what Python asks for itself is no use of it"
+
+
+async def test_what_is_awaited_or_opened_without_async_says_how_to_open_it() -> None:
+    unopened: Any = Orchestra.open()
+    with pytest.raises(InputError, match="is not awaited") as awaited:
+        await unopened
+    with pytest.raises(InputError, match="not under `with`") as entered, unopened:
+        pass
+    for caught in (awaited, entered):
+        assert (caught.value.code, "async with Orchestra.open() as orchestra:" in caught.value.hint) == ("E029", True)
+
+
+async def test_on_another_event_loop_it_says_so_and_nothing_begins(tmp_path: Path) -> None:
+    def elsewhere(use: Callable[[], Coroutine[Any, Any, Any]]) -> InputError:
+        with pytest.raises(InputError) as caught:
+            asyncio.run(use())
+        return caught.value
+
+    async with opened(tmp_path) as (orchestra, workers):
+        uses: list[Callable[[], Coroutine[Any, Any, Any]]] = [
+            lambda: orchestra.run(shout, text="a"),
+            lambda: orchestra.options(idempotency_key="k").start(shout, text="a"),
+            lambda: orchestra.cancel("x"),
+            lambda: orchestra.check("a", against="a", checks="entailment"),
+            orchestra.fleet_status,
+        ]
+        for use in uses:
+            error = await asyncio.to_thread(elsewhere, use)
+            assert (error.code, error.message) == ("E030", "this Orchestra was opened on another event loop")
+            assert "run_coroutine_threadsafe" in error.hint
+        assert (workers.calls, await orchestra.journal.runs()) == ([], [])
+
+
+def test_on_a_later_event_loop_it_says_that_its_own_has_ended(tmp_path: Path) -> None:
+    async def enter() -> Orchestra:
+        async with opened(tmp_path) as (orchestra, _):
+            return orchestra
+
+    orchestra = asyncio.run(enter())
+    with pytest.raises(InputError, match="an event loop that has ended") as caught:
+        asyncio.run(orchestra.run(shout, text="a"))
+    assert caught.value.code == "E030"
 
 
 async def test_a_workflow_gives_its_typed_output_and_what_each_node_cost(tmp_path: Path) -> None:
