@@ -450,22 +450,27 @@ class Orchestra:
         from orchestra.verify.examination import Asked, go_on, start
 
         given = judging.Answer(value=answer, against=against, inputs=inputs or {}, confidence=confidence)
-        situation = judging.situation(self._project, given, checks, accept, combined=combined, back_off=back_off)
+        situation, own = judging.situation(self._project, given, checks, accept, combined=combined, back_off=back_off)
         stands = start(situation)
         while isinstance(stands, Asked):
             self._home.check()
-            stands = go_on(situation, stands, await asyncio.gather(*map(self._heard, stands.questions)))
+            stands = go_on(situation, stands, await asyncio.gather(*(self._heard(one, own) for one in stands.questions)))
         return stands
 
-    async def _heard(self, question: Question) -> Reply:
-        """What an agent or a tool says to a check's question, by itself; a failure, or an answer that comes too late, is none."""
+    async def _heard(self, question: Question, own: Mapping[str, Step[..., Any]]) -> Reply:
+        """What an agent, of its check's `own` or of the project, or a tool says to a check's question, by itself; a failure, or an answer
+        that comes too late, is none."""
+        from orchestra import judging
         from orchestra.engine.kinds.checking import PATIENCE
         from orchestra.verify.entailment import Reply
+        from orchestra.verify.tools import asked
 
         runs = self.options(idempotency_key="", sample=question.sample or None)  # a key is that of one run, and each question is one
         try:
             async with asyncio.timeout(PATIENCE):
-                result = await runs.run(self._project.asked(question.agent), **question.inputs)
+                if tool := asked(question.agent):
+                    return await judging.told(self._project, tool, question.inputs)
+                result = await runs.run(self._project.asked(question.agent, own), **question.inputs)
                 return Reply(jsonable(result.output))
         except TimeoutError:
             return Reply(fault=f"E006 no answer within {PATIENCE:g} s")

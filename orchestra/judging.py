@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestra import certificates
 from orchestra.agent.contract import Contract
+from orchestra.agent.tool import ToolFault
 from orchestra.config import looks_like_path
 from orchestra.engine.kinds.acceptance import sources
 from orchestra.errors import InputError
@@ -22,12 +23,13 @@ from orchestra.verify.alone import ACCEPT, type_of
 from orchestra.verify.answers import REDERIVE
 from orchestra.verify.certificate_file import Certificate
 from orchestra.verify.combination import Combination
+from orchestra.verify.entailment import Reply
 from orchestra.verify.examination import questions, stated
 from orchestra.verify.rule import AGREE, named
 from orchestra.verify.tools import TOOL
 from orchestra.verify.verdict import UNKNOWN
 from orchestra.workflow.acceptance import Check, Checks, check_of
-from orchestra.workflow.steps import Tool
+from orchestra.workflow.steps import Step, Tool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,35 +53,46 @@ def situation(
     *,
     combined: str | Path,
     back_off: bool,
-) -> Situation:
-    """The situation of an answer, as `Orchestra.check` is told of it. Raises `InputError` V014 for an `accept` or a confidence that is not
+) -> tuple[Situation, Mapping[str, Step[..., Any]]]:
+    """The situation of an answer, as `Orchestra.check` is told of it, and the agents that its checks name by themselves. Raises `InputError` V014 for an `accept` or a confidence that is not
     in [0, 1], and what `alone` and `weighed` raise."""
-    names = _named(project, checks)
+    names, own = _named(project, checks)
     for name, number in (("accept", accept), ("confidence", answer.confidence)):
         if number is not None and not 0 <= number <= 1:
             raise InputError("V014", f"{name}={number:g} is not in [0, 1]", hint=f"{name}=0.8")
     if combined:
-        return weighed(project, answer, combined, names, accept, back_off=back_off)
-    return alone(project, answer, ("quote",) if names is None else names, accept, back_off=back_off)
+        return weighed(project, answer, combined, names, accept, back_off=back_off), own
+    return alone(project, answer, ("quote",) if names is None else names, accept, back_off=back_off), own
 
 
-def _named(project: Project, checks: Checks | str | Iterable[Checks | str] | None) -> tuple[str, ...] | None:
-    """Checks as they are written; agents and tools that they name by themselves become known to the project. None where none are stated."""
-    if checks is None:
-        return None
-    found = list[str]()
-    for one in [checks] if isinstance(checks, Check | Tool | str) or not isinstance(checks, Iterable) else checks:
+def _named(
+    project: Project, checks: Checks | str | Iterable[Checks | str] | None
+) -> tuple[tuple[str, ...] | None, dict[str, Step[..., Any]]]:
+    """Checks as they are written, and the agents that they name by themselves; these, and tools, become known to the project. None where no
+    checks are stated."""
+    found, own = list[str](), dict[str, Step[..., Any]]()
+    one: object
+    for one in () if checks is None else [checks] if not isinstance(checks, Iterable) or isinstance(checks, str) else checks:
         if isinstance(one, str):
             found.append(one)
         elif isinstance(one, Check | Tool):
             check = check_of(one)
             for step in check.steps:
                 project.judge(step)
+            own |= {step.name: step for step in check.steps if not isinstance(step, Tool)}
             found += check.names
         else:
             hint = "@tool(effect='pure') makes one of a function" if callable(one) else 'checks="quote | entailment"'
             raise InputError("V010", f"checks={one!r} are no checks", hint=hint)
-    return tuple(found)
+    return None if checks is None else tuple(found), own
+
+
+async def told(project: Project, tool: str, inputs: Mapping[str, Any]) -> Reply:
+    """What a tool says to a check's question, asked in this process."""
+    try:
+        return Reply(await project.registry.tools[tool].call(inputs))
+    except ToolFault as fault:
+        return Reply(fault=f"{fault.code} {fault.reason}")
 
 
 def alone(project: Project, answer: Answer, checks: tuple[str, ...], accept: float | None, *, back_off: bool) -> Situation:

@@ -70,6 +70,7 @@ class Project:
         self._tools: dict[str, tuple[ToolFunction, Tool[..., Any]]] = {}
         self._files: dict[Path, Workflow[..., Any]] = {}
         self._unchecked: dict[str, tuple[Card, Agent[..., Any]]] = {}
+        """By the digest of an agent with checks: its card without them, and a step."""
         self._renamed = 0
         """How often a name came to mean another agent or workflow: files mean whatever has it."""
         self._declared: Meanings = {}
@@ -244,27 +245,31 @@ class Project:
             known = self._files[path.absolute()] = Workflow.of(source.graph)
         return known
 
-    def asked(self, judge: str) -> Step[..., Any]:
-        """What a check asks, as a step without checks of its own: an agent by its name, or `tool(NAME)`. Raises `InputError` A001, C004."""
+    def asked(self, judge: str, own: Mapping[str, Step[..., Any]] | None = None) -> Step[..., Any]:
+        """What a check asks, as a step without checks of its own: an agent by its name, one of the check's `own` where it has that, or
+        `tool(NAME)`. Raises `InputError` A001, C004."""
         from orchestra.verify import tools
 
         name = tools.asked(judge)
         if not name:
-            return self.unchecked(judge)
+            return self.unchecked((own or {}).get(judge, judge))
         if (tool := self.registry.tools.get(name)) is None:
             raise InputError("C004", f"there is no tool named {name!r}", hint=f"there are: {', '.join(sorted(self.registry.tools))}")
         return self._tool(tool)
 
-    def unchecked(self, name: str) -> Agent[..., Any]:
-        """An agent as a step that is asked for its answer alone: without checks of its own. Raises `InputError` A001."""
-        card = self.registry.cards.get(name)
+    def unchecked(self, agent: str | Step[..., Any]) -> Step[..., Any]:
+        """An agent as a step that is asked for its answer alone: without checks of its own. One with a card of its own is that one,
+        whatever its name means by now. Raises `InputError` A001.
+        """
+        name, own = (agent, None) if isinstance(agent, str) else (agent.name, agent.card if isinstance(agent, Agent) else None)
+        card = own or self.registry.cards.get(name)
         if card is None or not card.checks:
-            return self.agent(name)
-        bare = card.varied(checks=(), accept=None, otherwise=())
-        known = self._unchecked.get(name)
-        if known is None or known[0].digest != bare.digest:
+            return self.agent(name) if own is None or isinstance(agent, str) else agent
+        known = self._unchecked.get(card.digest)
+        if known is None:
+            bare = card.varied(checks=(), accept=None, otherwise=())
             self.keep(bare)
-            known = self._unchecked[name] = bare, Agent.of(bare.contract)
+            known = self._unchecked[card.digest] = bare, Agent.of(bare.contract)
         return known[1]
 
     def program(self, step: Step[..., Any], /) -> Program:
@@ -282,8 +287,8 @@ class Project:
         catalog = self.catalog(meanings(step))
         models = step.models if isinstance(step, Workflow) else models_of(step.signature.input)
         catalog = replace(catalog, models={**catalog.models, **models})
-        bare, unchecked = self._unchecked.get(step.name, (None, None))
-        if bare is not None and unchecked is step:
+        bare = next((card for card, unchecked in self._unchecked.values() if unchecked is step), None)
+        if bare is not None:
             catalog = replace(catalog, agents={**catalog.agents, step.name: bare.contract})
         program = compile_graph(graph, catalog, places)
         made = Compiled(program, step.models if isinstance(step, Workflow) else {}, self._stamps(step, program))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,14 +25,14 @@ def same_number(n: int) -> int:
     return n
 
 
-def judging(prompt: str) -> Agent[..., str]:
+def judging(prompt: str, **settings: Any) -> Agent[..., str]:
     """An agent that is called `judge`, whatever its prompt."""
 
     def judge(text: str) -> str:
         """Judges a text."""
         return by_model()
 
-    return agent(prompt=f"{prompt}: {{{{ text }}}}")(judge)
+    return agent(prompt=f"{prompt}: {{{{ text }}}}", **settings)(judge)
 
 
 def helping(factor: int) -> Workflow[..., int]:
@@ -159,6 +160,26 @@ async def test_a_check_asks_the_judge_that_it_was_given(tmp_path: Path) -> None:
         for judge in (*judges, *judges):
             await orchestra.check("iron", against="It is iron.", checks=rederive(judge), inputs={"text": "It is iron."})
     assert asked == [judge.card.digest for judge in (*judges, *judges) if judge.card is not None]
+
+
+@pytest.mark.parametrize("settings", [{}, {"checks": ["numbers"]}])
+async def test_judges_of_one_name_are_each_asked_by_the_check_that_they_were_given_to_though_two_go_on_at_once(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    asked: dict[str, set[str]] = {}
+
+    def judged(call: Any) -> str:
+        asked.setdefault(call.inputs["text"], set()).add(call.version)
+        return "iron"
+
+    judges = {text: judging(text, **settings) for text in ("Praise it", "Blame it")}
+    workers = SimulatedWorkers({"judge": judged})
+    async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), workers=workers) as orchestra:
+        checks = [orchestra.check("iron", against=text, checks=rederive(judge), inputs={"text": text}) for text, judge in judges.items()]
+        await asyncio.gather(*checks)
+        cards = {text: judge.card for text, judge in judges.items()}
+        bare = {text: card.varied(checks=(), accept=None, otherwise=()) if card.checks else card for text, card in cards.items() if card}
+    assert asked == {text: {card.digest} for text, card in bare.items()}
 
 
 MODULE = """
