@@ -84,10 +84,20 @@ class Checks:
         self._chosen = chosen
 
     @cached_property
-    def _project(self) -> Project:
+    def _loaded(self) -> Project | InputError:
+        """The project; or the fault of its modules, which are not imported again to find it once more."""
         from orchestra.project import Project
 
-        return Project.load(self._chosen)
+        try:
+            return Project.load(self._chosen)
+        except InputError as error:
+            return error
+
+    @property
+    def _project(self) -> Project:
+        if isinstance(self._loaded, InputError):
+            raise self._loaded
+        return self._loaded
 
     @cached_property
     def _models(self) -> Mapping[str, Schema] | None:
@@ -128,7 +138,7 @@ class Checks:
             names = {*self._project.workflow_names()} - {*self._chosen.resources("workflows")}
             found += [self.one(name) for name in (*map(_named, self._chosen.own("workflows")), *sorted(names))]
         if modules.errors:
-            found.append(modules)
+            found.insert(0, modules)
         if not found:
             raise InputError("C004", "there is nothing of your own to check here", hint="go to the project's folder, or name files")
         return found
@@ -141,7 +151,7 @@ class Checks:
 
         loaded = Card.load(folder, self._models)
         found.says = f"the agent {loaded.name!r}"
-        if loaded.forms is not None or loaded.members:
+        if (loaded.forms is not None or loaded.members) and self._project:
             Project.load(self._chosen).program(Agent.carded(loaded))  # one that comes to know this card
 
     def _workflow(self, name: str, found: Checked) -> None:
@@ -185,14 +195,17 @@ def _data(one: Checked) -> dict[str, Any]:
 
 
 def _tell(found: list[Checked]) -> None:
+    told: list[OrchestraError] = []
     for one in found:
-        for error in one.errors:
+        new = [error for error in one.errors if all(error is not known for known in told)]
+        for error in new:
             print(report(error) + "\n", file=sys.stderr)
+        if one.errors and not new:
+            print(visible(f"{one.name}: not checked, for what is told above\n"), file=sys.stderr)
+        told += new
         for warning in one.warnings:
             print(visible(f"warning: {warning}"), file=sys.stderr)
         if not one.errors:
             say(f"ok  {one.name}: {one.says}")
-    faults = sum(len(one.errors) for one in found)
-    if faults:
-        code = next(error.code for one in found for error in one.errors)
-        print(f"{faults} fault{'s' * (faults != 1)}; orchestra explain {code} says more", file=sys.stderr)
+    if told:
+        print(f"{len(told)} fault{'s' * (len(told) != 1)}; orchestra explain {told[0].code} says more", file=sys.stderr)

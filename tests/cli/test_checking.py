@@ -169,6 +169,22 @@ def test_without_names_the_whole_project_is_checked(shell: Shell) -> None:
     assert "ok  told: the workflow 'told'" in shell("validate").out
 
 
+def test_a_module_that_cannot_be_imported_is_imported_once_and_told_once(shell: Shell) -> None:
+    Path("my_broken_steps.py").write_text("with open('imported', 'a') as file:\n    file.write('x')\n1 / 0\n")
+    Path("orchestra.toml").write_text('fleet = "nowhere"\nmodules = ["my_broken_steps"]\n')
+    for names, others in ((), ["agents/second"]), (("workflows/ask.yaml", "agents/answerer", "ask"), ["ask"]):
+        shutil.copytree("agents/answerer", "agents/second", dirs_exist_ok=True)
+        for name in ("answerer", "second"):
+            card = f"name: {name}\ninput: {{question: str, context: str}}\noutput: str\ntools: [shorten]\n"
+            Path(f"agents/{name}/agent.yaml").write_text(card)
+        Path("imported").unlink(missing_ok=True)
+        said = shell("validate", *names)
+        assert (said.code, Path("imported").read_text()) == (2, "x")
+        assert (said.err.count("C005: "), "1 fault;" in said.err) == (1, True)
+        for other in others:
+            assert f"{other}: not checked, for what is told above" in said.err
+
+
 BROKEN = "name: broken\noutput: str\ninput: {question: str}\n"
 
 
