@@ -93,9 +93,11 @@ class Path(Single, msgspec.Struct, frozen=True, gc=False):
         return value
 
     def _failed(self, number: int, reason: str) -> OrchestraError:
-        return OrchestraError(
-            "L061", f"${{{self.source}}}: {reason}", hint=f"look at what {self.root} gave: orchestra runs show RUN {self.root}"
-        )
+        hint = f"look at what {self.root} gave: orchestra runs show RUN {self.root}"
+        if self.root == "input":
+            way = "".join(f".{step}" if isinstance(step, str) else f"[{step}]" for step in self.steps[: number + 1])
+            hint = f"state it in the input{f', or ask first: has(input{way})' if isinstance(self.steps[number], str) else ''}"
+        return OrchestraError("L061", f"${{{self.source}}}: {reason}", hint=hint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from orchestra import InputError, choose, length, new, tool, workflow
+from orchestra.errors import OrchestraError
 from orchestra.values.types import schema_of
 from orchestra.workflow.expressions import compile_template
 from tests.workflow.ensemble import compiled
@@ -88,6 +89,18 @@ def test_an_input_may_leave_out_what_a_factory_gives() -> None:
     inputs = compiled(flow).nodes[0].inputs
     assert inputs is not None
     assert inputs.evaluate({"input": {"note": {"text": "a"}}}) == {"x": "none"}
+
+
+def test_an_input_without_what_a_factory_gives_each_time_otherwise_says_to_state_it() -> None:
+    @workflow()
+    def flow(note: Note) -> str:
+        return echo(x=note.id)  # type: ignore[arg-type]
+
+    inputs = compiled(flow).nodes[0].inputs
+    assert inputs is not None
+    with pytest.raises(OrchestraError, match="there is no field 'id'") as caught:
+        inputs.evaluate({"input": {"note": {"text": "a"}}})
+    assert (caught.value.code, caught.value.hint) == ("L061", "state it in the input, or ask first: has(input.note.id)")
 
 
 def test_a_record_in_yaml_has_them_too() -> None:
