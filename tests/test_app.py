@@ -116,6 +116,14 @@ async def test_on_another_event_loop_it_says_so_and_nothing_begins(tmp_path: Pat
         assert (workers.calls, await orchestra.journal.runs()) == ([], [])
 
 
+async def test_whoever_waits_for_a_run_on_another_event_loop_is_told_and_does_not_hang(tmp_path: Path) -> None:
+    async with opened(tmp_path, latency=0.05) as (orchestra, _):
+        run = await orchestra.start(shout, text="a")
+        with pytest.raises(InputError) as caught:
+            await asyncio.to_thread(asyncio.run, run.wait())
+        assert (caught.value.code, (await run).value) == ("E030", "A")
+
+
 def test_on_a_later_event_loop_it_says_that_its_own_has_ended(tmp_path: Path) -> None:
     async def enter() -> Orchestra:
         async with opened(tmp_path) as (orchestra, _):

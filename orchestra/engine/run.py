@@ -11,6 +11,7 @@ import msgspec
 from orchestra.doors import Journal
 from orchestra.errors import OrchestraError
 from orchestra.events import Asked, Event, RunFinished, RunStarted
+from orchestra.opening import Home
 from orchestra.values.outcome import Failed
 
 NOT_KEPT = "J004"
@@ -21,7 +22,7 @@ class Run:
     """One execution of a program: wait for its end, watch its events, cancel it. It outlives the times at which the run waits for a
     person, when nothing of the run is in memory but this."""
 
-    __slots__ = ("_asleep", "_cancel", "_end", "_error", "_waiters", "flushed", "id", "journal", "log", "offset", "started")
+    __slots__ = ("_asleep", "_cancel", "_end", "_error", "_home", "_waiters", "flushed", "id", "journal", "log", "offset", "started")
 
     def __init__(self, run: str, journal: Journal, log: list[Event] | None = None) -> None:
         self.id = run
@@ -40,6 +41,7 @@ class Run:
         self._asleep: tuple[Asked, ...] = ()
         self._waiters: list[asyncio.Future[None]] = []
         self._cancel: Callable[[str], None] | None = None
+        self._home: Home | None = None
 
     # What the engine says
 
@@ -74,7 +76,7 @@ class Run:
 
     def attach(self, cancel: Callable[[str], None]) -> None:
         """The engine has the run in hand; `cancel(by)` reaches it."""
-        self._cancel, self._asleep = cancel, ()
+        self._cancel, self._asleep, self._home = cancel, (), Home()
 
     def sleep(self, asked: Sequence[Asked], cancel: Callable[[str], None]) -> None:
         """The run waits for persons; its events so far are in the journal alone."""
@@ -167,7 +169,9 @@ class Run:
         return (await self.journal.read(self.id, position))[: self.offset - position]
 
     def _change(self) -> asyncio.Future[None]:
-        """Done as soon as something happens to the run."""
+        """Done as soon as something happens to the run. Raises `InputError` E030 on another event loop than that of the engine."""
+        if self._home is not None:
+            self._home.check()
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters = [one for one in self._waiters if not one.done()]  # whoever gave up waiting is forgotten
         self._waiters.append(waiting)
