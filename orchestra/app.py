@@ -443,9 +443,8 @@ class Orchestra:
         combined score (`ruling.promise`), or from 0.5 on. With `back_off` the parts that `entailment` does not pass are left out of the
         judgement: `ruling.dropped` are these, and `ruling.rest(answer)` is the answer as JSON without them.
 
-        Raises `InputError` V010 for what is no check, V011 for an agent that is not there, V014 for an `accept` or a `confidence` that is
-        none, and with `combined` what `orchestra.judging.weighed` does.
-        """
+        Raises `InputError` V010 for what is no check, V011 for an agent or a tool that is not there, V014 for an `accept` or a `confidence`
+        that is none, and with `combined` what `orchestra.judging.weighed` does."""
         from orchestra import judging
         from orchestra.verify.examination import Asked, go_on, start
 
@@ -458,8 +457,7 @@ class Orchestra:
         return stands
 
     async def _heard(self, question: Question, own: Mapping[str, Step[..., Any]]) -> Reply:
-        """What an agent, of its check's `own` or of the project, or a tool says to a check's question, by itself; a failure, or an answer
-        that comes too late, is none."""
+        """What an agent, of a check's `own` or of the project, or a tool says to its question; a failure, or a late answer, is none."""
         from orchestra import judging
         from orchestra.engine.kinds.checking import PATIENCE
         from orchestra.verify.entailment import Reply
@@ -479,9 +477,8 @@ class Orchestra:
 
     async def costs(self, by: Key | Iterable[Key] = "workflow", *, since: When = None, until: When = None, workflow: str = "") -> Costs:
         """What the journal's runs cost, summed up by one key or several (`orchestra.costs.KEYS`): those that began at `since` or later and
-        before `until`, a moment or so long ago, and with `workflow` those of that name alone. Runs that cannot be read are left out, and
-        named. Raises `InputError` C043 for what is no key, F100 where the fleet's file, which has the prices, cannot be read.
-        """
+        before `until`, a moment or so long ago, and with `workflow` those of that name alone. Runs that cannot be read are named, and left
+        out. Raises `InputError` C043 for what is no key, F100 where the fleet's file, which has the prices, cannot be read."""
         from orchestra.costs import costs, servers
 
         return await costs(self.journal, servers(self.settings), by, since=since, until=until, workflow=workflow)
