@@ -54,8 +54,10 @@ def situation(
     combined: str | Path,
     back_off: bool,
 ) -> tuple[Situation, Mapping[str, Step[..., Any]]]:
-    """The situation of an answer, as `Orchestra.check` is told of it, and the agents that its checks name by themselves. Raises `InputError` V014 for an `accept` or a confidence that is not
-    in [0, 1], and what `alone` and `weighed` raise."""
+    """The situation of an answer, as `Orchestra.check` is told of it, and the agents that its checks name by themselves.
+
+    Raises `InputError` V014 for an `accept` or a confidence that is not in [0, 1], and what `alone` and `weighed` raise.
+    """
     names, own = _named(project, checks)
     for name, number in (("accept", accept), ("confidence", answer.confidence)):
         if number is not None and not 0 <= number <= 1:

@@ -164,7 +164,7 @@ def _named(told: str, known: list[str]) -> tuple[list[str], bool]:
             raise InputError("V010", f"{text!r} is no check: {error.why}", hint="--checks 'quote | entailment'") from error
         for name in names:
             if name not in known:
-                hint = f"did you mean {near!r}?" if (near := nearest(name, known)) else _those(known)
+                hint = f"did you mean {near!r}?" if (near := nearest(name, known)) else f"{_those(known)}; one of your own is tool({name})"
                 raise InputError("C037", f"no check {name!r} works on an answer alone", hint=hint)
             asking = asking or name in ASKING
     return found, asking

@@ -295,7 +295,7 @@ def _plan(compiler: Compiler, node: nodes.PlanNode, types: Names, path: Path) ->
             grounds=tuple(name for name in values if node.with_[name] != node.plan) if node.grounded else (),
             anyway=node.anyway,
             shortlist=node.shortlist,
-            judges=kits.judges(compiler, (*skills, *reached)),
+            judges=kits.judges(compiler, (*skills, *reached), path),
         )
     anything = node.returns == nodes.ANYTHING and nodes.ANYTHING not in compiler.models
     output = ANY if anything else compiler.type(node.returns, (*path, "returns"))

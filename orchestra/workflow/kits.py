@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from orchestra.agent.contract import Contract, Effect, Kit
+from orchestra.values.schema import under
 from orchestra.workflow.nodes import AgentNode
 from orchestra.workflow.ordering import names_in
 from orchestra.workflow.program import Using
@@ -36,7 +37,7 @@ def using(compiler: Compiler, node: AgentNode, contract: Contract, path: Path) -
         return None
     offered = tuple(one for one in skills if not acts(one) or one.name in node.tools)
     called = tuple(known.values())
-    return Using(kit, offered, (*called, *judges(compiler, called)), plain, compiler.models)
+    return Using(kit, offered, (*called, *judges(compiler, called, (*path, "agent"))), plain, compiler.models)
 
 
 def reached(compiler: Compiler, skills: Iterable[Contract], path: Path) -> tuple[Contract, ...]:
@@ -48,13 +49,35 @@ def reached(compiler: Compiler, skills: Iterable[Contract], path: Path) -> tuple
     return tuple(known.values())
 
 
-def judges(compiler: Compiler, skills: Iterable[Contract]) -> tuple[Contract, ...]:
-    """What checks of some skills' cards ask, agents and tools, as far as it is there."""
-    from orchestra.verify.examination import judge_among, judges_of
+def judges(compiler: Compiler, skills: Iterable[Contract], path: Path) -> tuple[Contract, ...]:
+    """What checks of some skills' cards ask, agents and tools, as far as it is there. Where it is not, or cannot judge, a call of the skill
+    would fail: that is noted, and no fault, for nobody may ever call it."""
+    found: dict[str, Contract] = {}
+    for skill in skills:
+        if skill.checks:
+            from orchestra.verify.examination import judge_among, judges_of
 
-    agents, own = compiler.catalog.agents, compiler.catalog.tools
-    names = dict.fromkeys(name for skill in skills for name in judges_of(skill.checks))
-    return tuple(judge for name in names if (judge := judge_among(name, agents, own)) is not None)
+            for name in judges_of(skill.checks):
+                judge = judge_among(name, compiler.catalog.agents, compiler.catalog.tools)
+                if why := _misfit(skill, judge):
+                    said = f"a call of {skill.name} would fail: the check {name} of its card {why}"
+                    compiler.findings.warn(said, compiler.findings.at(*path))
+                if judge is not None:
+                    found[name] = judge
+    return tuple(found.values())
+
+
+def _misfit(skill: Contract, judge: Contract | None) -> str:
+    """Why a check of a skill's card cannot be asked of what its calls give; empty where it can, as far as that is known here."""
+    from orchestra.verify import tools
+
+    if judge is None:
+        return "asks what is not there"
+    if judge.kind == "agent":
+        return ""
+    fields, required = skill.input.get("properties", {}), skill.input.get("required", ())
+    given = tools.own_types(skill, {name: under(skill.input, part) for name, part in fields.items() if name in required})
+    return f"cannot judge it: {why}" if (why := tools.misfit(judge, skill.output, given)) else ""
 
 
 def acts(contract: Contract) -> bool:
