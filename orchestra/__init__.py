@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestra.app import Orchestra, Run
+    from orchestra.app import Orchestra
     from orchestra.blocking import blocking
     from orchestra.errors import (
         Abstained,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from orchestra.events import Event as RunEvent
     from orchestra.result import Result
+    from orchestra.run import Run
     from orchestra.values.models import Answer, Citation, Document, Judgement, Passage, Quote, Reading
     from orchestra.workflow.nodes import Budget, Defaults, Graph, PlanLimits, Retry
     from orchestra.workflow.steps import Agent, Step, Tool, Workflow, agent, by_model, tool, workflow
@@ -142,7 +143,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "app": "Orchestra Run",
+    "app": "Orchestra",
+    "run": "Run",
     "blocking": "blocking",
     "errors": "Abstained BudgetExceeded FleetError InputError InputErrors OrchestraError RunFailed",
     "result": "Result",

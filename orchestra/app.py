@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from typing_extensions import TypeVar
 
@@ -24,8 +24,9 @@ from orchestra.inputs import bound, chosen, jsonable, nowhere, opened, unanswere
 from orchestra.log import observer
 from orchestra.opening import Home, opening
 from orchestra.options import PLAIN, Options
-from orchestra.result import Result, result_of
-from orchestra.stored import parcel, restored, workflows
+from orchestra.result import Result
+from orchestra.run import Fork, Run, plainly
+from orchestra.stored import parcel, restored
 from orchestra.values.labels import Label, join
 from orchestra.values.types import show
 from orchestra.workflow.nodes import Budget
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from orchestra.events import Event, Question
     from orchestra.fleet.progress import Progress
     from orchestra.project import Project
-    from orchestra.rerun import Change
-    from orchestra.stored import Parcel
     from orchestra.verify.acceptance import Ruling
     from orchestra.verify.entailment import Reply
     from orchestra.whatif import Rehearsal
@@ -58,76 +57,6 @@ R = TypeVar("R", default=Any)
 __all__ = ["Fork", "Options", "Orchestra", "Result", "Run"]
 HELD, ENDED = "J022", "J006"
 """Codes of a run that another process has in hand, and of one that has ended."""
-
-
-class Run(Generic[R]):
-    """A run under way: await it for its result, iterate it for its events, cancel it.
-
-    Leaving it alone does not end it; closing the `Orchestra` does.
-    """
-
-    __slots__ = ("_execution", "_read", "_stored")
-
-    def __init__(self, execution: Execution, read: Callable[[Any], Any], stored: Parcel | None = None) -> None:
-        self._execution, self._read, self._stored = execution, read, stored
-
-    @property
-    def id(self) -> str:
-        """What `orchestra runs show` takes."""
-        return self._execution.id
-
-    def __await__(self) -> Generator[Any, None, Result[R]]:
-        return self._demand().__await__()
-
-    async def _demand(self) -> Result[R]:
-        result = await self._result(await self._execution.wait())
-        if result.status in ("failed", "budget", "cancelled") and result.error is not None:
-            raise result.error
-        return result
-
-    async def wait(self) -> Result[R]:
-        """The result, however the run ended. Raises only what broke the engine or the journal. Cancelling the wait leaves the run.
-
-        A run that asks a person waits here too, at no cost, until somebody answers: `pause` comes back instead.
-        """
-        return await self._result(await self._execution.wait())
-
-    async def pause(self) -> Result[R] | None:
-        """The result; or None as soon as the run waits for persons and for nothing else: `asked` says what they are asked."""
-        finished = await self._execution.pause()
-        return None if finished is None else await self._result(finished)
-
-    @property
-    def asked(self) -> tuple[Asked, ...]:
-        """What persons are asked, while the run waits for nothing else; answer with `Orchestra.answer`."""
-        return self._execution.asked
-
-    async def _result(self, finished: RunFinished) -> Result[R]:
-        events = await self._execution.history()
-        if self._stored is not None:
-            found = self._stored.workflows
-        else:
-            found = await workflows(self._execution.journal, events[0]) if events and isinstance(events[0], RunStarted) else {}
-        return result_of(finished, events, self.id, self._read, found)
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self.events()
-
-    def events(self, after: int = 0) -> AsyncGenerator[Event, None]:
-        """The events with `seq > after` as they get durable, to the last one."""
-        return self._execution.events(after)
-
-    def cancel(self, by: str = "") -> None:
-        """Asks the run to end: requests in flight are closed, what has finished stays. Idempotent."""
-        self._execution.cancel(by)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Fork:
-    """A run that goes over an old one again, and what has changed since."""
-
-    run: Run[Any]
-    changes: tuple[Change, ...]
 
 
 class Orchestra:
@@ -493,8 +422,3 @@ class Orchestra:
         """What is known of the servers; `{"running": False}` where none are used."""
         self._home.check()
         return await self._troupe.status() if self._troupe is not None else {"running": False, "servers": []}
-
-
-def plainly(value: Any) -> Any:
-    """The output of a run whose workflow is known by its stored form alone: plain JSON."""
-    return value

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from orchestra.app import Orchestra, Run
+from orchestra.app import Orchestra
 from orchestra.cli.opening import Opener
 from orchestra.cli.progress import Meter, Waiting
 from orchestra.cli.rows import Results, Row, RowResult, look, survey, surveyed
@@ -19,6 +19,7 @@ from orchestra.cli.watching import WHO
 from orchestra.config import Settings
 from orchestra.errors import FleetError, InputError, OrchestraError
 from orchestra.result import Result
+from orchestra.run import Run
 from orchestra.values.outcome import Failed
 from orchestra.values.schema import nearest
 from orchestra.values.validator import Validator

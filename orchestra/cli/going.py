@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from orchestra.app import HELD, Orchestra, Run
+from orchestra.app import HELD, Orchestra
 from orchestra.cli import asking
 from orchestra.cli.failure import STATUS_CODES
 from orchestra.cli.finding import EVERY, find_run, nothing, status_of
@@ -23,6 +23,7 @@ from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Asked, RunFinished
 from orchestra.inputs import chosen
 from orchestra.recording import recorded
+from orchestra.run import Run
 
 AT_ONCE = 8
 """Runs that `resume --all` goes on with at once."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from orchestra.app import Orchestra, Run
+from orchestra.app import Orchestra
 from orchestra.cli import asking
 from orchestra.cli.answer import result_data, show_result
 from orchestra.cli.failure import STATUS_CODES, report
@@ -20,6 +20,7 @@ from orchestra.errors import InputError
 from orchestra.events import Asked, Event, LetterRefused, NodeFinished, TurnStarted, encode
 from orchestra.journal.history import History
 from orchestra.result import Result
+from orchestra.run import Run
 
 WHO = "the command line"
 NOTICE = 0.5

@@ -24,7 +24,7 @@ from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
 
 from orchestra.agent.registry import Registry
 from orchestra.agent.tool import ToolFault, raised
-from orchestra.app import Orchestra, Run
+from orchestra.app import Orchestra
 from orchestra.clock import SystemClock
 from orchestra.config import Settings
 from orchestra.doors import Call, Clock, Done, Measure, Refused, Reply, Workers
@@ -33,6 +33,7 @@ from orchestra.fleet.local import WRITTEN_WRONG
 from orchestra.inputs import jsonable
 from orchestra.journal.memory import MemoryJournal
 from orchestra.result import Result
+from orchestra.run import Run
 from orchestra.testing.cassette import Player, Recorder
 from orchestra.testing.clock import VirtualClock
 from orchestra.testing.tape import missing

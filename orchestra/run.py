@@ -1,0 +1,96 @@
+"""A run under way, as Python sees it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from typing import TYPE_CHECKING, Any, Generic
+
+from typing_extensions import TypeVar
+
+from orchestra.engine.run import Run as Execution
+from orchestra.events import Asked, RunFinished, RunStarted
+from orchestra.result import Result, result_of
+from orchestra.stored import workflows
+
+if TYPE_CHECKING:
+    from orchestra.events import Event
+    from orchestra.rerun import Change
+    from orchestra.stored import Parcel
+
+R = TypeVar("R", default=Any)
+
+
+class Run(Generic[R]):
+    """A run under way: await it for its result, iterate it for its events, cancel it.
+
+    Leaving it alone does not end it; closing the `Orchestra` does.
+    """
+
+    __slots__ = ("_execution", "_read", "_stored")
+
+    def __init__(self, execution: Execution, read: Callable[[Any], Any], stored: Parcel | None = None) -> None:
+        self._execution, self._read, self._stored = execution, read, stored
+
+    @property
+    def id(self) -> str:
+        """What `orchestra runs show` takes."""
+        return self._execution.id
+
+    def __await__(self) -> Generator[Any, None, Result[R]]:
+        return self._demand().__await__()
+
+    async def _demand(self) -> Result[R]:
+        result = await self._result(await self._execution.wait())
+        if result.status in ("failed", "budget", "cancelled") and result.error is not None:
+            raise result.error
+        return result
+
+    async def wait(self) -> Result[R]:
+        """The result, however the run ended. Raises only what broke the engine or the journal. Cancelling the wait leaves the run.
+
+        A run that asks a person waits here too, at no cost, until somebody answers: `pause` comes back instead.
+        """
+        return await self._result(await self._execution.wait())
+
+    async def pause(self) -> Result[R] | None:
+        """The result; or None as soon as the run waits for persons and for nothing else: `asked` says what they are asked."""
+        finished = await self._execution.pause()
+        return None if finished is None else await self._result(finished)
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """What persons are asked, while the run waits for nothing else; answer with `Orchestra.answer`."""
+        return self._execution.asked
+
+    async def _result(self, finished: RunFinished) -> Result[R]:
+        events = await self._execution.history()
+        if self._stored is not None:
+            found = self._stored.workflows
+        else:
+            found = await workflows(self._execution.journal, events[0]) if events and isinstance(events[0], RunStarted) else {}
+        return result_of(finished, events, self.id, self._read, found)
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self.events()
+
+    def events(self, after: int = 0) -> AsyncGenerator[Event, None]:
+        """The events with `seq > after` as they get durable, to the last one."""
+        return self._execution.events(after)
+
+    def cancel(self, by: str = "") -> None:
+        """Asks the run to end: requests in flight are closed, what has finished stays. Idempotent."""
+        self._execution.cancel(by)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fork:
+    """A run that goes over an old one again, and what has changed since."""
+
+    run: Run[Any]
+    changes: tuple[Change, ...]
+
+
+def plainly(value: Any) -> Any:
+    """The output of a run whose workflow is known by its stored form alone: plain JSON."""
+    return value
