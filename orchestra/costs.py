@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["KEYS", "Cost", "CostRow", "Costs", "Key", "Unread", "costs", "keys", "servers"]
 EVERY = 1 << 40
 """More runs than there are."""
-When: TypeAlias = datetime | timedelta | None
+When: TypeAlias = datetime | date | timedelta | None
 
 
 async def costs(
@@ -56,12 +56,14 @@ async def costs(
 
 
 def servers(settings: Settings) -> Mapping[str, LocalServer | Endpoint]:
-    """The servers that the fleet file names, and those of the other fleets, for runs may have been made with them. Raises `InputError`
-    where the fleet file cannot be read."""
+    """The servers that the fleet file names, and those of the project's other fleets, for runs may have been made with them; of fleets of
+    the package the local ones, which cost nothing. Raises `InputError` where the fleet file cannot be read."""
     found = dict(read(settings.find_resource("configs", settings.fleet)).servers)
-    for path in settings.resources("configs").values():
+    own = settings.own("configs")
+    for path in (*own, *settings.resources("configs").values()):
         with suppress(InputError):
-            found = {**read(path).servers, **found}
+            known = read(path).servers
+            found = {**{name: one for name, one in known.items() if path in own or isinstance(one, LocalServer)}, **found}
     return found
 
 
@@ -90,24 +92,31 @@ def unpriced(fleet: Mapping[str, LocalServer | Endpoint]) -> Callable[[AttemptFi
 
 def keys(names: Iterable[str]) -> tuple[Key, ...]:
     """What to sum up by, each once. Raises `InputError` C043 where there is none, or one that is not among `KEYS`."""
-    known: dict[str, Key] = {key: key for key in KEYS}
-    asked = tuple(dict.fromkeys(names)) or ("",)
+    known: dict[str, Key] = {**{key: key for key in KEYS}, "tool": "agent"}  # one column has both
+    asked = tuple(names) or ("",)
     if (wrong := next((one for one in asked if one not in known), None)) is not None:
         near = nearest(wrong, KEYS)
         hint = f"did you mean {near!r}?" if near else f"one of: {', '.join(KEYS)}"
         raise InputError("C043", f"costs are not summed up by {wrong!r}", hint=hint)
-    return tuple(known[one] for one in asked)
+    return tuple(dict.fromkeys(known[one] for one in asked))
 
 
 def _moment(when: When, otherwise: float) -> float:
-    """Seconds since the epoch."""
-    match when:
-        case datetime():
-            return when.timestamp()
-        case timedelta():
-            return (datetime.now().astimezone() - when).timestamp()
-        case None:
-            return otherwise
+    """Seconds since the epoch; of a day those of its midnight here. Raises `InputError` C010."""
+    hint = "since=timedelta(days=30), since=datetime(2026, 11, 1), since=date(2026, 11, 1)"
+    try:
+        match when:
+            case None:
+                return otherwise
+            case datetime():
+                return when.timestamp()
+            case date():
+                return datetime(when.year, when.month, when.day).astimezone().timestamp()
+            case timedelta():
+                return (datetime.now().astimezone() - when).timestamp()
+    except (ValueError, OverflowError, OSError) as error:
+        raise InputError("C010", f"{when!r} is before or behind all dates", hint=hint) from error
+    raise InputError("C010", f"{when!r} is no moment", hint=hint)
 
 
 async def _each(journal: Journal, since: float) -> AsyncGenerator[Skimmed, None]:

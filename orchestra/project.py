@@ -36,6 +36,10 @@ MAX_BYTES = 1 << 20
 """Bytes of a workflow file at most (RELIABILITY, hostile input)."""
 
 
+MOST_UNCHECKED = 64
+"""Agents without their checks that are kept at hand, the latest."""
+
+
 @dataclass(slots=True)
 class Compiled:
     """A program, with what its runs store of it: the two live and go together."""
@@ -71,6 +75,8 @@ class Project:
         self._files: dict[Path, Workflow[..., Any]] = {}
         self._unchecked: dict[str, tuple[Card, Agent[..., Any]]] = {}
         """By the digest of an agent with checks: its card without them, and a step."""
+        self._bare: WeakKeyDictionary[Step[..., Any], Card] = WeakKeyDictionary()
+        """The cards of these steps."""
         self._renamed = 0
         """How often a name came to mean another agent or workflow: files mean whatever has it."""
         self._declared: Meanings = {}
@@ -269,7 +275,10 @@ class Project:
         if known is None:
             bare = card.varied(checks=(), accept=None, otherwise=())
             self.keep(bare)
+            while len(self._unchecked) >= MOST_UNCHECKED:  # a process that stays open makes agents for single requests
+                del self._unchecked[next(iter(self._unchecked))]
             known = self._unchecked[card.digest] = bare, Agent.of(bare.contract)
+            self._bare[known[1]] = bare
         return known[1]
 
     def program(self, step: Step[..., Any], /) -> Program:
@@ -287,8 +296,7 @@ class Project:
         catalog = self.catalog(meanings(step))
         models = step.models if isinstance(step, Workflow) else models_of(step.signature.input)
         catalog = replace(catalog, models={**catalog.models, **models})
-        bare = next((card for card, unchecked in self._unchecked.values() if unchecked is step), None)
-        if bare is not None:
+        if (bare := self._bare.get(step)) is not None:
             catalog = replace(catalog, agents={**catalog.agents, step.name: bare.contract})
         program = compile_graph(graph, catalog, places)
         made = Compiled(program, step.models if isinstance(step, Workflow) else {}, self._stamps(step, program))

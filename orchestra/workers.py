@@ -192,8 +192,9 @@ class Troupe:
         except InputError:
             return
         for model in (*models, *(fleet.config.tiers if program.climbs else ())):
-            with contextlib.suppress(FleetError):
-                await fleet.ready([model])
+            if any(name in fleet.config.local for name in fleet.config.serving(model)):  # for endpoints the call itself waits
+                with contextlib.suppress(FleetError):
+                    await fleet.ready([model])
 
     def _models(self, agents: Iterable[str]) -> dict[str, None]:
         """The models that these agents stand on, each once."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -291,3 +291,13 @@ async def test_an_open_orchestra_tells_what_its_runs_cost(orchestra: Orchestra) 
     assert named(found)["answerer"].cost.usage == sum((result.usage for result in results), NOTHING)
     assert (found.total.runs, found.total.money, found.total.unpriced) == (3, None, {"simulated": 3})
     assert (await orchestra.costs(until=timedelta(hours=1))).rows == ()
+
+
+@pytest.mark.parametrize("wrong", ["30d", 0, 5.0, datetime.min, timedelta.max])
+async def test_what_is_no_moment_is_refused_and_not_taken_for_none(tmp_path: Path, wrong: Any) -> None:
+    async with Orchestra.open(Settings.load({"journal": str(tmp_path / "runs.db")}, start=tmp_path), fleet="none") as orchestra:
+        for told in ({"since": wrong}, {"until": wrong}):
+            with pytest.raises(InputError) as caught:
+                await orchestra.costs(**told)
+            assert caught.value.code == "C010"
+        assert (await orchestra.costs("tool", since=date(2026, 1, 1))).by == ("agent",)

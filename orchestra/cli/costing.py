@@ -13,7 +13,7 @@ from orchestra.cli.finding import opened
 from orchestra.cli.moments import moment_of
 from orchestra.cli.opening import settings
 from orchestra.cli.screen import console, money, note, print_json, say, seconds, table
-from orchestra.costs import Cost, Costs, Key, costs, keys, servers
+from orchestra.costs import Cost, CostRow, Costs, Key, costs, keys, servers
 from orchestra.errors import InputError
 from orchestra.fleet.config import Endpoint, LocalServer
 from orchestra.journal.costs import TIMES
@@ -79,7 +79,7 @@ def data(found: Costs, most: int | None = None) -> dict[str, Any]:
     """Costs as one JSON object. Money is null where no price is known of what costs money."""
     return {
         "by": found.by,
-        "rows": [{**row.of, **_figures(row.cost)} for row in found.rows[:most]],
+        "rows": [{**row.of, **_figures(row.cost)} for row in _first(found, most)],
         "total": _figures(found.total),
         "unfinished": found.unfinished,
         "saved": {
@@ -90,6 +90,11 @@ def data(found: Costs, most: int | None = None) -> dict[str, Any]:
         },
         "unread": found.unread,
     }
+
+
+def _first(found: Costs, most: int | None) -> Sequence[CostRow]:
+    """The rows that are shown: the dearest, or of days and months the latest."""
+    return found.rows[-most:] if most and found.by[0] in ("day", "month") else found.rows[:most]
 
 
 def _figures(cost: Cost) -> dict[str, Any]:
@@ -113,7 +118,7 @@ def _print_csv(found: Costs, most: int | None) -> None:
     text = StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow((*found.by, *_figures(Cost())))
-    for row in found.rows[:most]:
+    for row in _first(found, most):
         figures = {**_figures(row.cost), "unpriced": sum(row.cost.unpriced.values())}
         lines.writerow((*row.of.values(), *figures.values()))
     say(text.getvalue().rstrip("\n"))
@@ -123,7 +128,7 @@ def _print_csv(found: Costs, most: int | None) -> None:
 
 def _show(found: Costs, most: int | None) -> None:
     """Prints a table, and below it the total. A terminal that is too narrow for all columns goes without the least of them."""
-    shown = found.rows[:most]
+    shown = _first(found, most)
     wanted = {"runs", "calls", "tokens in", "out", "time"}
     wanted |= {"recalled"} if found.total.recalled else set()
     wanted |= {"money"} if found.total.usage.money > 0 or found.total.unpriced else set()

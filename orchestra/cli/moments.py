@@ -26,6 +26,6 @@ def moment_of(text: str, option: str) -> float:
     if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
         try:
             return datetime.fromisoformat(text).astimezone().timestamp()
-        except (ValueError, OverflowError) as error:
+        except (ValueError, OverflowError, OSError) as error:
             raise InputError("C010", f"{text} is no day", hint=f"{option} 2026-11-24") from error
     return time.time() - age(text, option)

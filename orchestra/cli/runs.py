@@ -111,7 +111,7 @@ def _look(runs: typer.Typer) -> None:
         until: Annotated[str | None, typer.Option(metavar="WHEN", help="Only runs that began before that.", show_default=False)] = None,
         workflow: Annotated[str, typer.Option(metavar="NAME", help="Only runs of this workflow or agent.", show_default=False)] = "",
         limit: Annotated[
-            int | None, typer.Option("--limit", "-n", min=1, help="How many rows, the dearest first.", show_default="all")
+            int | None, typer.Option("--limit", "-n", min=1, help="How many rows: the dearest, or the latest days.", show_default="all")
         ] = None,
         as_json: AsJson = False,
         as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for a spreadsheet.")] = False,

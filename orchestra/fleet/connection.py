@@ -195,6 +195,8 @@ class Connection(asyncio.Protocol):
             if isinstance(end, Fault):
                 self._settle(end)
                 return
+            if self._lingers is not None and self._lingers.when() <= self._loop.time() + end:
+                return  # what goes on coming, such as pings, puts nothing off
             if self._lingers is not None:
                 self._lingers.cancel()
             self._lingers = self._loop.call_later(end, _enough, waiter)

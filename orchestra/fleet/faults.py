@@ -28,6 +28,8 @@ class Fault:
     """What it has cost all the same, where the server says so."""
     sent: bytes = b""
     received: bytes = b""
+    status: int = 0
+    """The HTTP status that said so; 0 where none did."""
 
 
 def printable(text: str) -> str:

@@ -39,6 +39,8 @@ LOOKS = 1.0
 """Seconds between two looks whether an endpoint is there yet."""
 NOT_YET = ("F203", "F205", "F206", "F208")
 """What is heard of an endpoint that still starts, or of the proxy before it; a 503 as well."""
+AWAY = (0, 502, 503, 504)
+"""Statuses of a proxy whose server is not there, and none at all. Whoever says another one is there, whatever it thinks of the question."""
 FORGOTTEN = 60.0
 """Seconds without a request after which what a server said is no longer held against it."""
 
@@ -153,7 +155,7 @@ class Sender:
         began, told = self._clock.monotonic(), False
         while (left := began + seconds - self._clock.monotonic()) > 0:
             found = await self._wire.exchange(root, request, NO_HEADERS, min(left, 2 * self.config.limits.connect_seconds))
-            if isinstance(found, Answer) or not found.retryable or not (found.code in NOT_YET or found.busy):
+            if isinstance(found, Answer) or found.status not in AWAY or not (found.code in NOT_YET or found.busy):
                 return
             if not told and seconds - left >= SAID_AFTER:
                 told = True

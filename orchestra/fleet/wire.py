@@ -162,7 +162,7 @@ class Wire:
         if fault is None:
             if connection.status == 200:
                 return Answer(sent, received)
-            fault = _of_status(connection.status, connection.headers, received)
+            fault = replace(_of_status(connection.status, connection.headers, received), status=connection.status)
         return replace(fault, sent=sent, received=received)
 
     async def _connected(self, loop: asyncio.AbstractEventLoop, root: str, place: Place, seconds: float) -> Connection | Fault:

@@ -242,3 +242,13 @@ def on_a_terminal(columns: int, *arguments: str) -> str:
     seen = os.read(ours, 1 << 16).decode().replace("\r\n", "\n")
     os.close(ours)
     return re.sub(r"\x1b\[\d*m", "", seen)
+
+
+def test_of_days_the_latest_are_shown_and_of_agents_the_dearest(shell: Shell) -> None:
+    furnish(files={"configs/nowhere.yaml": FLEET, "orchestra.toml": 'fleet = "nowhere"\n'})
+    days = (1_790_000_000.0, 1_790_100_000.0, 1_790_200_000.0)
+    record(*(events(f"r{number}", "ask", at, ("reader", "paid", PAID, "")) for number, at in enumerate(days)))
+    shown = shell("runs", "costs", "--by", "day", "-n", "1", "--json").json["rows"]
+    every = shell("runs", "costs", "--by", "day", "--json").json["rows"]
+    assert shown == every[-1:]
+    assert len(every) == 3

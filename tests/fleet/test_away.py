@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import pytest
+
 from orchestra.doors import Done, Refused
 from orchestra.fleet.client import Client
 from orchestra.fleet.config import Limits
@@ -174,3 +176,11 @@ async def test_where_all_servers_of_a_call_are_busy_for_good_it_ends() -> None:
         assert fleet._clock.monotonic() < 150
     assert isinstance(refused, Refused)
     assert refused.code == "F204"
+
+
+@pytest.mark.parametrize("said", ["429 Too Many Requests", "500 Internal Server Error", "404 Not Found"])
+async def test_one_that_is_there_is_not_waited_for_whatever_it_thinks_of_the_question(said: str) -> None:
+    play = in_turn(answers(b"", said), answers(chat_answer("yes")))
+    async with raw_server(play) as server, opened(endpoints(server.url, starts_within=300)) as fleet:
+        assert isinstance(await only(fleet, call("writer", timeout=20)), Done)
+        assert fleet._clock.monotonic() < 5

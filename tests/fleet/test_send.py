@@ -457,3 +457,22 @@ async def test_an_unknown_server_is_a_fault() -> None:
         sent = await sender.send("nobody", Request("/health"))
     assert isinstance(sent.result, Fault)
     assert sent.result.code == "F201"
+
+
+@pytest.mark.parametrize("end", [b"data: [DONE]\n\n", b""])
+async def test_pings_behind_a_stream_that_is_over_put_nothing_off(end: bytes) -> None:
+    said = {"id": "x", "model": "m", "choices": [{"index": 0, "finish_reason": "stop", "delta": {"content": "yes"}}]}
+
+    async def pings(visit: Visit) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: "
+        await visit.say(head + json.dumps(said).encode() + b"\n\n" + end)
+        for _ in range(200):
+            await asyncio.sleep(0.05)
+            await visit.say(b": ping\n\n")
+
+    async with raw_server(pings) as server, sending(endpoints(server.url)) as (sender, _):
+        began = time.monotonic()
+        found = await Client(sender).chat("s0", STREAMED, seconds=9)
+        assert isinstance(found, Completion)
+        assert found.text == "yes"
+        assert time.monotonic() - began < (2 if end else 5)
