@@ -132,8 +132,6 @@ retry: Final = Again("retry")
 """Another attempt, told why the last one was not accepted."""
 escalate: Final = Again("escalate")
 """An attempt by the fleet's larger model; by each of them in turn where it has several."""
-ask: Final = Again("ask")
-"""A person is shown the value that was not accepted, and gives the right one. The run waits for that, for days and at no cost."""
 back_off: Final = Again("back_off")
 """The parts of the value that `entailment` does not pass are taken out of it, and the rest is accepted."""
 abstain: Final = Abstain()
@@ -248,6 +246,8 @@ def _clause(checks: Check, against: object, accept: Accept | None) -> dict[str, 
 
 def _actions(otherwise: Sequence[Again | Abstain]) -> Sequence[Again | Abstain]:
     for action in otherwise:
+        if holds(action):
+            raise fault("W016", "otherwise=[...] has a value of the workflow in it", hint="otherwise=[ask]: what is asked needs no words")
         if not isinstance(action, Again | Abstain):
             raise fault("W016", f"otherwise=[{action!r}] is not known", hint="otherwise=[retry, escalate, ask, abstain]")
     return otherwise

@@ -19,7 +19,7 @@ from orchestra.errors import InputError, Place
 from orchestra.workflow.rewriting import comprehended, rewritten
 
 _NAMES = """mistakes scopes pending placeholders signatures calls steps words conditions mapping choices choosing records acceptance loops
-plans"""
+plans questions"""
 OWN = frozenset(f"orchestra.workflow.{name}" for name in _NAMES.split())
 """Modules whose frames are never the user's."""
 

@@ -105,7 +105,9 @@ def _planned(scope: Scope, goal: Any, clauses: dict[str, Any], values: dict[str,
     text, have = template(goal)
     if reason := unfit(have, {"type": "string"}):
         raise misfit("plan(goal)", goal, have, {"type": "string"}, reason)
-    returns, schema = _returned(clauses.pop("returns", _NOTHING), scope)
+    if (wanted := clauses.pop("returns", _NOTHING)) is _NOTHING:
+        raise fault("W010", "plan() does not say what it returns", hint=_FORM)
+    returns, schema = (ANYTHING, {}) if wanted is Any else returned(wanted, scope)
     fields: dict[str, Any] = {"plan": text, "with_": values, "returns": returns}
     for name, kind in LISTS.items():
         steps = _listed(name, kind, clauses.pop(name, ()))
@@ -148,14 +150,10 @@ def _no_value(value: Any) -> bool:
     return isinstance(value, Step | PlanLimits) or (isinstance(value, list | tuple) and any(isinstance(one, Step) for one in value))
 
 
-def _returned(returns: Any, scope: Scope) -> tuple[str, Schema]:
-    """The type of the plan's value as the language writes it, and as the compiler will read that."""
-    if returns is _NOTHING:
-        raise fault("W010", "plan() does not say what it returns", hint=_FORM)
+def returned(returns: Any, scope: Scope) -> tuple[str, Schema]:
+    """The type of a node's value as the language writes it, and as the compiler will read that; its models are known from then on."""
     if (said := _no_type(returns)) is not None:
         raise fault("W016", f"returns=... takes a type, and {said}", hint="returns=Answer")
-    if returns is Any:
-        return ANYTHING, {}
     try:
         schema = schema_of(type(None) if returns is None else returns, "serialization")
         text = show(schema, full=True)

@@ -17,6 +17,7 @@ from orchestra.workflow.nodes import (
     ANYTHING,
     AgentNode,
     AnyNode,
+    AskNode,
     Block,
     CallNode,
     Choice,
@@ -38,6 +39,8 @@ _CHECKS = frozenset({"quote", "support", "numbers", "recompute", "entailment"})
 """Those that are words of their own."""
 _OPTIONS = ("timeout", "retry", "fallback", "after")
 _OF_AGENTS = (*_OPTIONS, "escalate")
+_TEXTS = re.compile(r"""Literal\[(\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*,?)+\s*\]""")
+"""A type whose values are texts, all of them stated."""
 _INDENT = "    "
 
 
@@ -165,6 +168,8 @@ class _Body:
                 return [], f"{self.step(step)}{f'.options({told})' if told else ''}({args})"
             case PlanNode():
                 return [], f"{word('plan')}({', '.join(self.planned(node))})"
+            case AskNode():
+                return [], f"{word('ask')}({', '.join(self.asked(node))})"
             case _:
                 _refuse(node, name)
         match node:
@@ -208,6 +213,17 @@ class _Body:
         own = {key: value for key, value in node.with_.items() if key in CLAUSES or keyword.iskeyword(key) or not key.isidentifier()}
         found += [f"{key}={self.value(value)}" for key, value in node.with_.items() if key not in own]
         return [*found, f"with_={self.value(own)}"] if own else found
+
+    def asked(self, node: AskNode) -> list[str]:
+        """The arguments of a question: its text, its options or the type of the answer, and its clauses."""
+        found = [self.value(node.ask)]
+        if node.options:
+            found.append(f"options={list(node.options)!r}")
+        elif _TEXTS.fullmatch(node.returns):
+            raise Unspoken(f"`returns: {node.returns}` are texts to choose from, which Python has as `options`")
+        elif node.returns != "str":
+            found.append(f"returns={_type(node.returns)}")
+        return found + [f"{key}={self.option(node, key)}" for key in _OPTIONS if getattr(node, key) not in (None, ())]
 
     def inner(self, name: str, parameters: str, block: Block, bound: tuple[str, ...]) -> list[str]:
         """A function for a body of several nodes."""
@@ -368,6 +384,8 @@ def _reads(node: AnyNode) -> set[str]:
             return found | _trees_read(value)
         case PlanNode(plan=goal, with_=given):
             return found | _trees_read([goal, given])
+        case AskNode(ask=question):
+            return found | _trees_read(question)
         case CallNode(call=Block() as block) | LoopNode(loop=block):
             return found.union(*map(_reads, block.nodes.values())) | _trees_read(block.output)
         case _:

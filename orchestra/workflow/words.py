@@ -8,7 +8,6 @@ from orchestra.workflow.acceptance import (
     abstain,
     accepted,
     agree,
-    ask,
     back_off,
     certified,
     combined,
@@ -29,6 +28,7 @@ from orchestra.workflow.loops import loop
 from orchestra.workflow.mapping import filter_, map_, values
 from orchestra.workflow.placeholders import Guarded
 from orchestra.workflow.plans import plan
+from orchestra.workflow.questions import ask
 from orchestra.workflow.records import new
 
 __all__ = [

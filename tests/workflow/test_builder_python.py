@@ -170,6 +170,28 @@ nodes:
   search: {tool: search, with: {query: "${input.question}", documents: "${input.documents}"}}
   reader: {plan: "${input.question}", with: {passages: "${search}"}, agents: [reader], tools: [search, cite], returns: Reading}
 """,
+    "questions to a person": """
+output: {filed: "${filed}", nights: "${nights}", why: "${why}", guests: "${guests.values}", spoken: "${spoken}"}
+nodes:
+  first: {agent: calculator, with: {question: one}}
+  filed:
+    ask: "File $${it} for ${first.text == null ? input.question : first.text}?"
+    options: ["yes", "no", "it's \\"later\\""]
+    timeout: 3600
+    fallback: "no"
+    retry: 2
+    after: [first]
+  nights: {ask: "How many nights?", returns: "int | null", fallback: "${null}"}
+  maybe: {ask: Why?, when: '${filed == "no"}'}
+  why: {first_of: ["${maybe}", "-"]}
+  guests: {ask: "Does ${document.source} come?", each: "${input.documents}", as: document, returns: bool}
+  spoken: {ask: "${input.question}", returns: Reading, checks: [quote], against: "${input.question}"}
+""",
+    "a question where a value is called like the word": """
+output: ${ask}
+nodes:
+  ask: {ask: "Really?", options: ["yes"]}
+""",
     "a verified value that waits": """
 output: ${checked}
 label: restricted
@@ -245,7 +267,7 @@ def test_the_python_reads_as_one_would_write_it() -> None:
 @pytest.mark.parametrize(
     ("node", "reason"),
     [
-        ("{ask: 'really?'}", "is of a kind that Python has no word for"),
+        ("{ask: 'really?', returns: \"Literal['yes', 'no']\"}", "which Python has as `options`"),
         ("{plan: think, agents: [mcp/reader]}", "'mcp/reader' is no name of a variable"),
         ("{call: {nodes: {a: {agent: calculator, with: {question: x}}}, output: '${a}'}}", "is of a kind that Python has no word for"),
         ("{first_of: ['${input.question}'], retry: 3}", "`retry` stands on a node that calls no agent"),

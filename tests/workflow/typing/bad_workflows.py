@@ -12,6 +12,7 @@ from orchestra import (
     agent,
     agent_by,
     all_of,
+    ask,
     filter_,
     first_of,
     length,
@@ -79,6 +80,19 @@ def planned(question: str, documents: list[Document]) -> Answer:
     plan(question, returns=Answer, votes="5")  # E: arg-type
     plan(question, returns=Answer, agents=[reader]).anser  # E: attr-defined
     return plan(question, returns=list[Answer], agents=[reader])  # E: return-value
+
+
+@workflow()
+def asked(question: str, documents: list[Document]) -> Answer:
+    ask()  # E: call-overload
+    ask(documents)  # E: call-overload
+    ask(question, choices=["yes"])  # E: call-overload
+    ask(question, options=[1])  # E: list-item
+    ask(question, options=["yes"], returns=int)  # E: call-overload
+    ask(question, timeout="long")  # E: call-overload
+    ask(question, returns=Answer).anser  # E: attr-defined
+    accepted(calculator(question=question), checks=quote, otherwise=[ask(question)])  # E: list-item
+    return ask(question)  # E: return-value
 
 
 @workflow()

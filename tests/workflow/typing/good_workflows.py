@@ -201,6 +201,18 @@ def acceptance(question: str) -> Answer:
     return plain
 
 
+@workflow()
+def asked(question: str, amount: float, urls: list[str]) -> Answer:
+    sure = ask("Refund " + as_text(amount) + "?", options=["yes", "no"], timeout=3600, fallback="no")
+    assert_type(sure, str)
+    assert_type(ask(question), str)
+    assert_type(ask(question, returns=Literal["yes", "no"]), Literal["yes", "no"])
+    assert_type(ask(question, returns=list[int] | None, fallback=None, retry=2, after=[sure]), list[int] | None)
+    assert_type(when(sure == "no", lambda: ask("Why?")), Guarded[str])
+    assert_type(map_(lambda url: ask(url, returns=bool), urls), list[bool])
+    return ask(question, returns=Answer)
+
+
 async def use(orchestra: Orchestra) -> None:
     result = await orchestra.run(right, question="a", documents=[], urls=[])
     assert_type(result.output, Answer)
