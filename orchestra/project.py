@@ -16,12 +16,13 @@ from orchestra.agent.registry import Registry
 from orchestra.agent.tool import ToolFunction
 from orchestra.agent.types import project_models
 from orchestra.config import Settings, load_modules, looks_like_path
-from orchestra.errors import InputError
+from orchestra.errors import InputError, OrchestraError
 from orchestra.log import listener
 from orchestra.values.fields import mentions
 from orchestra.values.types import Schema, nearest, under
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.meanings import Meanings, ambiguous, declared_models, meanings
+from orchestra.workflow.mistakes import raised
 from orchestra.workflow.nodes import Graph, Input
 from orchestra.workflow.program import Program
 from orchestra.workflow.reader import Source, read
@@ -90,7 +91,8 @@ class Project:
         """The project of these settings: its modules imported, its cards read. A broken card is a fault for whoever asks for it.
 
         Cards and workflow files may name the models that steps of the modules take and return.
-        Raises `InputError` for faults of modules, C009 or W021 where two modules declare different things of one name.
+        Raises `InputError` for faults of modules, C009 or W021 where two modules declare different things of one name, W028 where the
+        function of a workflow raises an exception.
         """
         from orchestra.router.tools import TOOLS as PLANNING
         from orchestra.tools import TOOLS
@@ -104,7 +106,14 @@ class Project:
             project.toolbox = Toolbox(settings, listener(settings.log))
             project.registry = project.registry.with_tools(project.toolbox.tools)
         for step in declared:
-            project.adopt(step)
+            try:
+                project.adopt(step)
+            except OrchestraError:
+                raise
+            except Exception as error:
+                if not isinstance(step, Workflow) or step.function is None:
+                    raise
+                raise raised(step.name, error, step.function.__code__.co_filename) from error  # its body is the user's own code
         project._declared = meanings(*declared)
         return project
 

@@ -11,6 +11,7 @@ import linecache
 import os
 import sys
 import sysconfig
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from types import CodeType, FrameType
@@ -80,6 +81,31 @@ def user_locals() -> dict[str, object]:
     while frame.f_globals.get("__name__") in OWN and frame.f_back is not None:
         frame = frame.f_back
     return dict(frame.f_locals)
+
+
+def passed(error: BaseException, homes: Collection[str]) -> Spot | None:
+    """The innermost line of the user's that an exception came from; `homes` are files of the user's wherever they lie."""
+    trace, last = error.__traceback__, None
+    while trace is not None:
+        spot = Spot(trace.tb_frame.f_code, trace.tb_lasti)
+        own = trace.tb_frame.f_globals.get("__name__") not in OWN
+        if own and (not spot.foreign or spot.code.co_filename in homes):
+            last = spot
+        trace = trace.tb_next
+    return last
+
+
+def raised(name: str, error: Exception, home: str) -> InputError:
+    """The error of a workflow whose function, of the file `home`, raised an exception while it was read."""
+    spot, text = passed(error, (home,)), " ".join(str(error).split())
+    said = f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+    return InputError(
+        "W028",
+        f"reading the workflow {name} failed: {said}",
+        place=place_of(spot) if spot is not None else None,
+        why="the body of a workflow runs once, before any value is known",
+        hint="mend this line; what needs the values of a run is done in a tool",
+    )
 
 
 def place_of(spot: Spot) -> Place:

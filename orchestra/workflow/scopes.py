@@ -301,14 +301,7 @@ def _looked_past(code: CodeType, last: int, word: str) -> InputError:
 def _met(error: Exception) -> InputError:
     """The error of code that cannot take a placeholder, at the innermost line of the user's that called it."""
     scope = current("a workflow's body")
-    homes = {one.home for one in scope.chain()}
-    trace, last = error.__traceback__, None
-    while trace is not None:
-        spot = Spot(trace.tb_frame.f_code, trace.tb_lasti)
-        own = trace.tb_frame.f_globals.get("__name__") not in mistakes.OWN
-        if own and (not spot.foreign or spot.code.co_filename in homes):
-            last = spot
-        trace = trace.tb_next
+    last = mistakes.passed(error, {one.home for one in scope.chain()})
     reason = str(error).replace("Placeholder", "placeholder").splitlines()
     said = f"{type(error).__name__}: {reason[0] if reason else ''}"
     made = _foreign(last or mistakes.user_spot(), said)

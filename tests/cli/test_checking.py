@@ -185,6 +185,19 @@ def test_a_module_that_cannot_be_imported_is_imported_once_and_told_once(shell: 
             assert f"{other}: not checked, for what is told above" in said.err
 
 
+@pytest.mark.parametrize("command", [("validate",), ("graph", "priced"), ("run", "priced")], ids=lambda command: command[0])
+def test_an_exception_in_a_workflows_function_is_told_at_its_line(shell: Shell, command: tuple[str, ...]) -> None:
+    module = f"my_{command[0]}_steps"
+    text = "from orchestra import ask, workflow\n\n\n@workflow\ndef priced() -> str:\n    return ask({}['USD'])\n"
+    Path(f"{module}.py").write_text(text)
+    Path("orchestra.toml").write_text(f'fleet = "nowhere"\nmodules = ["{module}"]\n')
+    found = shell(*command)
+    assert found.code == 2
+    assert found.err.startswith(f"W028: reading the workflow priced failed: KeyError: 'USD'\n --> {module}.py:6:16\n")
+    assert "6 |     return ask({}['USD'])\n  |                ^^^^^^^^^\n" in found.err
+    assert "Traceback" not in found.err
+
+
 BROKEN = "name: broken\noutput: str\ninput: {question: str}\n"
 
 
