@@ -32,7 +32,7 @@ async def recorder(settings: Settings) -> AsyncIterator[Journal]:
     else:
         if find_spec("asyncpg") is None:
             raise InputError("C040", "a journal in Postgres needs asyncpg", hint="pip install 'orchestra-slm[postgres]'")
-        from orchestra.fleet.config import secret
+        from orchestra.fleet.secrets import secret
         from orchestra.journal.postgres import PostgresJournal
 
         address = secret(place) if place.startswith(REFERENCES) else place

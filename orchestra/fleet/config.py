@@ -6,7 +6,6 @@ Secrets stand in it only as references, `env:NAME` or `file:PATH`, and are read 
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -16,7 +15,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from orchestra.errors import FleetError, InputError, InputErrors
+from orchestra.errors import InputError, InputErrors
 from orchestra.events import Usage
 from orchestra.fleet.order import Ordering
 from orchestra.values import yaml
@@ -435,7 +434,7 @@ def _located(fault: Any, marked: yaml.Marked) -> InputError:
     hint = ""
     if fault["type"] == "extra_forbidden":
         message = f"unknown key {path[-1]!r} in {'.'.join(str(part) for part in path[:-1]) or 'the file'}"
-        hint = nearest(str(path[-1]), _keys()).removeprefix("; ")
+        hint = _home(str(path[-1])) or nearest(str(path[-1]), _keys()).removeprefix("; ")
     elif fault["type"] == "missing":
         message, path = f"{key} is missing", path[:-1]
     elif fault["type"] == _MISNAMED:
@@ -459,6 +458,19 @@ def _written(loc: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
     return tuple(path)
 
 
+def _home(key: str) -> str:
+    """Where a key stands that is one, and stood elsewhere; empty for what is none."""
+    homes = {
+        "at the top level of the file": (FleetConfig,),
+        "under `limits:`, at the top level of the file": (Limits,),
+        "at a local server": (LocalServer,),
+        "at an endpoint": (Endpoint,),
+        "under a server's `weights:`": (Weights, PackageSource, HubSource, FolderSource),
+    }
+    places = [place for place, models in homes.items() if any(key in (f.alias, n) for m in models for n, f in m.model_fields.items())]
+    return f"`{key}:` stands {' or '.join(places)}" if places else ""
+
+
 def _keys() -> set[str]:
     models = (FleetConfig, LocalServer, Endpoint, Limits, Weights, PackageSource, HubSource, FolderSource)
     return {field.alias or name for model in models for name, field in model.model_fields.items()}
@@ -478,20 +490,3 @@ def _rooted(config: FleetConfig, root: Path) -> FleetConfig:
         return server.model_copy(update={"weights": server.weights.model_copy(update={"sources": sources}), "adapters": adapters})
 
     return config.model_copy(update={"servers": {name: moved(server) for name, server in config.servers.items()}})
-
-
-def secret(reference: str, environment: Mapping[str, str] = os.environ) -> str:
-    """What `env:NAME` or `file:PATH` stands for. Raises `FleetError` F105 where nothing is there."""
-    kind, _, name = reference.partition(":")
-    if kind == "env":
-        found = environment.get(name, "")
-    else:
-        try:
-            found = Path(name).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise FleetError("F105", f"the secret {reference} cannot be read: {error}", hint=f"put it into {name}") from error
-    if not (found := found.strip()):
-        raise FleetError("F105", f"the secret {reference} is empty", hint=f"export {name}=…" if kind == "env" else f"put it into {name}")
-    if not found.isprintable():
-        raise FleetError("F105", f"the secret {reference} is no key: it has several lines, or control characters", hint=f"look at {name}")
-    return found

@@ -16,12 +16,13 @@ import msgspec
 
 from orchestra.doors import Clock
 from orchestra.errors import FleetError
-from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer, secret
+from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer
 from orchestra.fleet.connection import Block
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.limits import Breaker, Gate
 from orchestra.fleet.order import Turn, ordered
 from orchestra.fleet.progress import Progress, Report, silent
+from orchestra.fleet.secrets import secret
 from orchestra.fleet.wire import Answer, Request, Wire
 from orchestra.values.labels import may_go
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestra.errors import FleetError, InputError, InputErrors
-from orchestra.fleet.config import Endpoint, LocalServer, parse, read, secret
+from orchestra.fleet.config import Endpoint, LocalServer, parse, read
+from orchestra.fleet.secrets import secret
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 LOCAL = """
@@ -62,6 +63,19 @@ def test_an_unknown_key_is_shown_where_it_stands_with_the_nearest_one() -> None:
     assert fault.place is not None
     assert fault.place.line == 8
     assert "did you mean 'max_model_len'?" in fault.hint
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ("limits: {in_flight: 2}", "at the top level of the file"),
+        ("in_flight: 2", "under `limits:`, at the top level of the file"),
+        ("api_key: env:KEY", "at an endpoint"),
+    ],
+)
+def test_a_key_that_stands_elsewhere_is_told_where(line: str, place: str) -> None:
+    (fault,) = faults(LOCAL.replace("device: cpu", line))
+    assert (fault.code, fault.hint) == ("F100", f"`{line.split(':')[0]}:` stands {place}")
 
 
 def test_all_faults_of_a_file_are_told_at_once() -> None:
