@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from orchestra.engine.shell import Engine
     from orchestra.events import Event, Question
     from orchestra.fleet.progress import Progress
+    from orchestra.fleet.status import FleetStatus
     from orchestra.project import Project
     from orchestra.verify.acceptance import Ruling
     from orchestra.verify.entailment import Reply
@@ -418,7 +419,13 @@ class Orchestra:
         card = self.registry.card(agent)
         return await self._troupe.load(card) if self._troupe is not None else []
 
-    async def fleet_status(self) -> dict[str, Any]:
-        """What is known of the servers; `{"running": False}` where none are used."""
+    async def fleet_status(self, *, probe: bool = False) -> FleetStatus:
+        """What is known of the fleet's servers, and whether they can serve (`can_serve`); it has none where other `workers` are used.
+
+        Nobody is asked but the supervisor of local servers; with `probe` each endpoint is, for its models, for five seconds at most. Raises
+        `InputError` F100 and F102 for a faulty fleet file.
+        """
+        from orchestra.fleet.status import FleetStatus
+
         self._home.check()
-        return await self._troupe.status() if self._troupe is not None else {"running": False, "servers": []}
+        return await self._troupe.status(probe=probe) if self._troupe is not None else FleetStatus()

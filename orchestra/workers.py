@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from orchestra.fleet.encoders import Encoders
     from orchestra.fleet.gauge import Gauge
     from orchestra.fleet.progress import Progress
+    from orchestra.fleet.status import FleetStatus
     from orchestra.workflow.program import Program
 
 THREADS = 256
@@ -206,9 +207,9 @@ class Troupe:
         for card in (cards[name] for name in agents if name in cards):
             yield from (card, *card.parts)
 
-    async def status(self) -> dict[str, Any]:
-        """What is known of the servers."""
-        return await (await self.fleet()).status()
+    async def status(self, *, probe: bool = False) -> FleetStatus:
+        """What is known of the servers. Raises `InputError` for a faulty fleet file."""
+        return await (await self.fleet()).health(probe=probe)
 
 
 def _encoders(project: Project, mode: FleetMode, progress: Callable[[Progress], None] | None) -> Encoders:

@@ -95,6 +95,12 @@ async def test_what_is_awaited_or_opened_without_async_says_how_to_open_it() -> 
         assert (caught.value.code, "async with Orchestra.open() as orchestra:" in caught.value.hint) == ("E029", True)
 
 
+async def test_where_other_workers_are_used_the_fleet_has_no_servers_and_nothing_stands_against_it(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (orchestra, _):
+        status = await orchestra.fleet_status(probe=True)
+    assert (status.servers, status.running, status.can_serve) == ((), False, True)
+
+
 async def test_on_another_event_loop_it_says_so_and_nothing_begins(tmp_path: Path) -> None:
     def elsewhere(use: Callable[[], Coroutine[Any, Any, Any]]) -> InputError:
         with pytest.raises(InputError) as caught:

@@ -33,17 +33,18 @@ from orchestra.fleet.prefixes import Prefix, prefix
 from orchestra.fleet.progress import Report, silent
 from orchestra.fleet.protocol import Chat, Completion
 from orchestra.fleet.readiness import Readiness, within
-from orchestra.fleet.send import Sender
+from orchestra.fleet.send import OF_THE_CALL, Sender
+from orchestra.fleet.status import FleetStatus, Heard, status
 from orchestra.fleet.versions import current
 from orchestra.fleet.weights import Pantry
 from orchestra.fleet.wire import Wire
 
 WARM = 0.7
 """The temperature of samples of an agent whose own is 0: that of self-consistency (Wang et al. 2022, https://arxiv.org/abs/2203.11171)."""
-OF_THE_CALL = ("F202", "F207", "F215")
-"""Faults of a call itself, by which no other server would do it either."""
 PAID = ("F205", "F206", "F209", "F210", "F211", "F217")
 """Faults of answers that a model was at work on; who says that he failed (F208) asks for nothing."""
+PROBE = 5.0
+"""Seconds that an endpoint may take to say which models it has."""
 BEAT = 30.0
 """Seconds between heartbeats to the supervisor, at most."""
 
@@ -130,6 +131,19 @@ class Fleet:
         """What `orchestra fleet status --json` prints: the supervisor's word on local servers, our own on endpoints."""
         local = await self._addresses.supervision.ask("status") if self.config.local and self._addresses.mode != "none" else None
         return {"running": local is not None, **(local or {"fleet": self.config.name, "servers": []}), "lines": self._lines()}
+
+    async def health(self, *, probe: bool = False) -> FleetStatus:
+        """What is known of all servers; with `probe` each endpoint is asked for its models, for at most five seconds."""
+        supervisor = silent = None
+        if self.config.local and self._addresses.mode != "none":
+            try:
+                supervisor = await self._addresses.supervision.ask("status")
+            except FleetError as error:
+                silent = Fault(error.code, error.message, error.hint)
+        ends = {name: end for name, end in self.config.servers.items() if isinstance(end, Endpoint)} if probe else {}
+        asked = dict(zip(ends, await asyncio.gather(*(self._sender.probe(*end, PROBE) for end in ends.items())), strict=True))
+        heard = Heard(lines=self._sender.lines, supervisor=supervisor, silent=silent, asked=asked)
+        return status(self.config, heard, self._addresses.mode, self._clock.now(), self._clock.monotonic())
 
     def _lines(self) -> list[dict[str, Any]]:
         return [

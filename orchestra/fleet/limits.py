@@ -94,6 +94,10 @@ class Breaker:
         self._probing = False
         self.state: State = "closed"
 
+    def at(self, now: float) -> State:
+        """The state as a request would find it: one that is open is half-open once its pause is over."""
+        return "half-open" if self.state == "open" and now >= self._until else self.state
+
     def wait(self, now: float) -> float:
         """Seconds until a request may go; 0 takes the permission, which must be answered by `good`, `bad` or `nothing`."""
         if self.state == "closed":

@@ -42,6 +42,8 @@ NOT_YET = ("F203", "F205", "F206", "F208")
 """What is heard of an endpoint that still starts, or of the proxy before it; a 503 as well."""
 AWAY = (0, 502, 503, 504)
 """Statuses of a proxy whose server is not there, and none at all. Whoever says another one is there, whatever it thinks of the question."""
+OF_THE_CALL = ("F202", "F207", "F215")
+"""Faults of a call itself, by which no other server would do it either."""
 FORGOTTEN = 60.0
 """Seconds without a request after which what a server said is no longer held against it."""
 
@@ -76,6 +78,11 @@ class Line:
     """Since when nobody was answered, by one that is busy or cannot be reached."""
     told: bool = False
     """Whether whoever waits was told so."""
+    fault: Fault | None = None
+    """What the last request that failed by the server failed by, of whatever kind."""
+    failed_at: float | None = None
+    """When that was, and when it last answered: seconds since the epoch."""
+    answered_at: float | None = None
     _pause: float = 0.0
     _last: float = 0.0
 
@@ -163,6 +170,18 @@ class Sender:
                 self._report(Progress("wait", f"{server} at {target.endpoint} is not there yet: waiting for at most {seconds:g} s"))
             await self._clock.sleep(min(LOOKS, left))
 
+    async def probe(self, server: str, target: Endpoint, seconds: float) -> Fault | None:
+        """Asks an endpoint for its models, past its line and its breaker. What is wrong; None where it answers."""
+        try:
+            headers = _signed(target)
+        except FleetError as error:
+            return Fault(error.code, error.message, error.hint, seen=False, retryable=False)
+        request = _placed(target, Request("/v1/models"))
+        found = await self._wire.exchange(target.endpoint.removesuffix("/v1"), request, headers, seconds)
+        if isinstance(found, Answer) or found.code in ("F207", "F212"):
+            return None
+        return replace(found, reason=f"{server} at {found.reason}", hint="orchestra doctor") if found.code == "F203" else found
+
     def pause(self, server: str, fault: Fault, resends: int) -> float | None:
         """Seconds until the next try: doubling, shortened by chance; longer where the server asks for it, but never shorter.
 
@@ -229,14 +248,13 @@ class Sender:
                 return root
         else:
             root, request = target.endpoint.removesuffix("/v1"), _placed(target, asked)
-            if target.api_key:
-                try:
-                    headers = {"Authorization": f"Bearer {secret(target.api_key)}"}
-                except FleetError as error:
-                    return Fault(error.code, error.message, error.hint, seen=False, retryable=False)
+            try:
+                headers = _signed(target)
+            except FleetError as error:
+                return Fault(error.code, error.message, error.hint, seen=False, retryable=False)
         gate = self.lines[server].gate
         if not gate.free(request.turn) and not await self._let_in(gate, request.turn, deadline):
-            hint = "raise the node's `timeout`, or lower `concurrency`"
+            hint = "raise the node's `timeout`, or `limits: {in_flight: N}` of the fleet file"
             return Fault("F204", f"{server} had no room in time", hint, seen=False, sent=request.body or b"")
         result: Answer | Fault | None = None
         try:
@@ -262,6 +280,10 @@ class Sender:
         return True
 
     def _learn(self, line: Line, result: Answer | Fault, trial: bool) -> None:
+        if isinstance(result, Answer):
+            line.answered_at = self._clock.now()
+        elif result.code not in OF_THE_CALL and not result.hurried:
+            line.fault, line.failed_at = result, self._clock.now()
         line.heard |= isinstance(result, Fault) and (result.seen or result.busy)
         if isinstance(result, Fault) and (result.busy or result.code == "F203"):
             line.unwilling(self._clock.monotonic())
@@ -275,6 +297,11 @@ class Sender:
             line.breaker.nothing()
             if result.busy or _starting(result):
                 line.busy(self._clock.monotonic(), min(result.retry_after or 0.0, self.config.limits.retry_after_seconds))
+
+
+def _signed(target: Endpoint) -> Mapping[str, str]:
+    """The headers with an endpoint's key. Raises `FleetError` F105."""
+    return {"Authorization": f"Bearer {secret(target.api_key)}"} if target.api_key else NO_HEADERS
 
 
 def _placed(target: Endpoint, request: Request) -> Request:

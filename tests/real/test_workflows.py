@@ -51,7 +51,7 @@ async def eventually(orchestra: Orchestra, busy: int) -> None:
     async with asyncio.timeout(60):
         while True:
             status = await orchestra.fleet_status()
-            if status["servers"][0]["running"] == busy:
+            if status.servers[0].supervised["running"] == busy:
                 return
             await asyncio.sleep(0.1)
 
@@ -114,15 +114,16 @@ async def test_a_run_goes_on_after_its_server_was_killed_and_came_back(laptop: F
     async with opened(laptop, tmp_path) as orchestra:
         run = await orchestra.start(counting, most=5000)
         await eventually(orchestra, busy=1)
-        (before,) = (await orchestra.fleet_status())["servers"]
-        os.kill(before["pid"], signal.SIGKILL)
+        (before,) = (await orchestra.fleet_status()).servers
+        os.kill(before.supervised["pid"], signal.SIGKILL)
         result = await run.wait()
-        (after,) = (await orchestra.fleet_status())["servers"]
+        (after,) = (await orchestra.fleet_status()).servers
         events = await orchestra.journal.read(run.id)
     assert result.status == "done"
     assert [event.error for event in events if isinstance(event, AttemptFinished)] == ["F206", ""]
     assert len([event for event in events if isinstance(event, AttemptStarted)]) == 2
-    assert (after["restarts"], after["pid"] != before["pid"]) == (before["restarts"] + 1, True)
+    restarts, pids = zip(*((one.supervised["restarts"], one.supervised["pid"]) for one in (before, after)), strict=True)
+    assert (restarts[1], pids[0] != pids[1]) == (restarts[0] + 1, True)
 
 
 async def test_edit_one_prompt_and_only_the_reader_is_asked_again(
