@@ -13,6 +13,8 @@ from orchestra.errors import InputError
 
 KEPT = 64
 """Runs that have ended and are remembered where the journal is off."""
+LOOKING = 5.0
+"""Seconds that a database may take to let somebody look whether it is there."""
 REFERENCES = ("env:", "file:")
 
 
@@ -30,14 +32,39 @@ async def recorder(settings: Settings) -> AsyncIterator[Journal]:
         async with SqliteJournal.open(place, durability=settings.durability) as journal:
             yield journal
     else:
-        if find_spec("asyncpg") is None:
-            raise InputError("C040", "a journal in Postgres needs asyncpg", hint="pip install 'orchestra-slm[postgres]'")
-        from orchestra.fleet.secrets import secret
+        address = _address(place)
         from orchestra.journal.postgres import PostgresJournal
 
-        address = secret(place) if place.startswith(REFERENCES) else place
         async with PostgresJournal.open(address, durability=settings.durability) as database:
             yield database
+
+
+async def reached(place: str) -> str:
+    """Where the database of a journal is, once it takes a connection; nothing is made or written there.
+
+    Raises `JournalError` J030 where it takes none, `FleetError` F105 where its address is not there, `InputError` C040 without asyncpg.
+    """
+    address = _address(place)
+    import asyncpg
+
+    from orchestra.journal import postgres_error
+
+    where = postgres_error.place(address)
+    try:
+        connection = await asyncpg.connect(address, timeout=LOOKING)
+        await connection.close(timeout=LOOKING)
+    except (*postgres_error.FAULTS, ValueError) as error:
+        raise postgres_error.unreachable(error, where) from error
+    return where
+
+
+def _address(place: str) -> str:
+    """The address of a journal's database, with its secrets. Raises `FleetError` F105, and `InputError` C040 without asyncpg."""
+    if find_spec("asyncpg") is None:
+        raise InputError("C040", "a journal in Postgres needs asyncpg", hint="pip install 'orchestra-slm[postgres]'")
+    from orchestra.fleet.secrets import secret
+
+    return secret(place) if place.startswith(REFERENCES) else place
 
 
 def recorded(settings: Settings) -> bool:

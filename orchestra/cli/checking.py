@@ -170,9 +170,12 @@ def _collecting(found: Checked) -> Iterator[None]:
 
 def _fleet(path: Path, found: Checked) -> None:
     from orchestra.fleet.config import read
+    from orchestra.fleet.secrets import lacking
 
     fleet = read(path)
     found.says = f"the fleet {fleet.name!r}, {len(fleet.servers)} server{'s' * (len(fleet.servers) != 1)}"
+    lacked = ((name, lacking(server)) for name, server in fleet.servers.items())
+    found.warnings += [f"{path}: {name}: {error.message}; calls fail by that here" for name, error in lacked if error]
 
 
 def _named(path: Path) -> str:

@@ -23,7 +23,9 @@ from orchestra.fleet.config import FleetConfig, read
 from orchestra.fleet.control import Supervision
 from orchestra.fleet.folders import Folders
 from orchestra.fleet.launch import vllm_version
+from orchestra.fleet.secrets import lacking
 from orchestra.fleet.weights import Pantry, find
+from orchestra.recording import reached
 
 State: TypeAlias = Literal["ok", "warning", "problem"]
 DISK_WANTED = 2_000_000_000
@@ -178,9 +180,12 @@ def _journal(place: Path | str) -> Finding:
     if place == "off":
         return Finding("journal", "warning", "off: runs cannot be shown afterwards")
     if not isinstance(place, Path):
-        if not _there("asyncpg"):
-            return Finding("journal", "problem", f"{place} needs asyncpg", "pip install 'orchestra-slm[postgres]'")
-        return Finding("journal", "ok", f"{place}, by asyncpg {_version('asyncpg')}")
+        try:
+            where = asyncio.run(reached(place))
+        except OrchestraError as error:
+            why = f": {error.why}" if error.why else ""
+            return Finding("journal", "problem", f"{error.message}{why}", _typed(error))
+        return Finding("journal", "ok", f"{where} takes connections, by asyncpg {_version('asyncpg')}")
     nearest = next(folder for folder in (place, *place.parents) if folder.exists())
     if nearest.is_dir() and place.exists():
         return Finding("journal", "problem", f"{place} is a folder", "export ORCHESTRA_JOURNAL=…/journal.db")
@@ -221,10 +226,17 @@ def _endpoints(fleet: FleetConfig) -> Iterator[Finding]:
         address = getattr(server, "endpoint", None)
         if address is None:
             continue
+        if error := lacking(server):
+            yield Finding(name, "problem", error.message, _typed(error))
         if why := unreachable(address):
             yield Finding(name, "problem", f"{address} cannot be reached: {why}", f"curl {address}/models")
         else:
             yield Finding(name, "ok", f"{address} takes connections")
+
+
+def _typed(error: OrchestraError) -> str:
+    """The hint of an error as something to type: a command, or a comment."""
+    return error.hint if error.hint.startswith(("export ", "pip ")) else f"# {error.hint}"
 
 
 def _there(module: str) -> bool:

@@ -31,7 +31,10 @@ def register(app: typer.Typer) -> None:
 
     @fleet.command("status", cls=Verb)
     def status(name: Name = None, as_json: AsJson = False) -> None:
-        """Show the servers: health, version, load, memory; and which endpoints are there. Exits with 1 where the fleet is not running."""
+        """Show the servers: health, version, load, memory; and which endpoints are there.
+
+        Exits with 1 where the fleet is not running, a server has failed, an endpoint takes no connection, or its key is not there.
+        """
         import asyncio
 
         from orchestra.cli import servers

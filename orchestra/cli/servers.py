@@ -18,6 +18,7 @@ from orchestra.fleet.config import Endpoint, FleetConfig, read
 from orchestra.fleet.control import Supervision
 from orchestra.fleet.folders import Folders
 from orchestra.fleet.process import last_lines
+from orchestra.fleet.secrets import lacking
 from orchestra.values.text import visible
 
 
@@ -46,22 +47,24 @@ async def start(name: str | None, wait: bool, as_json: bool) -> None:
 
 
 async def status(name: str | None, as_json: bool) -> None:
-    """Shows the servers; exits with 1 where they are not running."""
+    """Shows the servers; exits with 1 where one does not run or cannot be reached, or an endpoint's key is not there."""
     _, config, supervision = _found(name)
     found = await _asked(config, supervision)
     _show(config, found, as_json)
-    if not found["running"]:
+    failed = any(server["phase"] == "failed" for server in found["servers"])
+    if failed or not found["running"] or any(endpoint["error"] or endpoint["key"] for endpoint in found["endpoints"]):
         raise typer.Exit(1)
 
 
 async def _asked(config: FleetConfig, supervision: Supervision) -> dict[str, Any]:
-    """What the supervisor says, and the endpoints that nobody here keeps, with why one cannot be reached."""
+    """What the supervisor says, and the endpoints that nobody here keeps, with why one cannot be reached, and what its key lacks."""
     status = await supervision.ask("status") if config.local else None
     known = {server: endpoint for server, endpoint in config.servers.items() if isinstance(endpoint, Endpoint)}
-    faults = await asyncio.gather(*(asyncio.to_thread(unreachable, endpoint.endpoint) for endpoint in known.values()))
+    reasons = await asyncio.gather(*(asyncio.to_thread(unreachable, endpoint.endpoint) for endpoint in known.values()))
+    keys = [error.message if (error := lacking(endpoint)) else "" for endpoint in known.values()]
     endpoints = [
-        {"name": server, "endpoint": endpoint.endpoint, "model": endpoint.model, "external": endpoint.external, "error": why}
-        for (server, endpoint), why in zip(known.items(), faults, strict=True)
+        {"name": server, "endpoint": endpoint.endpoint, "model": endpoint.model, "external": endpoint.external, "error": why, "key": key}
+        for (server, endpoint), why, key in zip(known.items(), reasons, keys, strict=True)
     ]
     told = {key: value for key, value in (status or {}).items() if key != "ok"}
     return {"fleet": config.name, "running": status is not None or not config.local, "servers": [], **told, "endpoints": endpoints}
@@ -85,7 +88,8 @@ def _show(config: FleetConfig, found: Mapping[str, Any], as_json: bool) -> None:
     for endpoint in found["endpoints"]:
         where = f"{endpoint['model']} at {endpoint['endpoint']}{' (external)' if endpoint['external'] else ''}"
         why = f" cannot be reached: {endpoint['error']}" if endpoint["error"] else ", takes connections"
-        say(f"{endpoint['name']}: {where}{why}", style="red" if endpoint["error"] else "")
+        key = f"; {endpoint['key']}" if endpoint["key"] else ""
+        say(f"{endpoint['name']}: {where}{why}{key}", style="red" if endpoint["error"] or key else "")
 
 
 def _row(server: Mapping[str, Any]) -> Sequence[str]:

@@ -346,7 +346,7 @@ def test_a_misspelt_agent_gets_the_nearest_name(shell: Shell, verb: str) -> None
 def test_a_fleet_of_endpoints_needs_no_start(shell: Shell) -> None:
     found = shell("fleet", "status", "--json").json
     assert (found["running"], found["servers"]) == (True, [])
-    told = {"name": "it", "endpoint": "http://127.0.0.1:9/v1", "model": "m", "external": True, "error": "Connection refused"}
+    told = {"name": "it", "endpoint": "http://127.0.0.1:9/v1", "model": "m", "external": True, "error": "Connection refused", "key": ""}
     assert found["endpoints"] == [told]
     assert "it: m at http://127.0.0.1:9/v1 (external) cannot be reached: Connection refused" in " ".join(
         shell("fleet", "status").out.split()

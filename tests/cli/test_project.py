@@ -7,6 +7,8 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -150,6 +152,56 @@ def test_doctor_sees_a_journal_that_cannot_be_made(shell: Shell) -> None:
     Path("orchestra.toml").write_text('journal = "file/journal.db"\nfleet = "./elsewhere.yaml"\n')
     found = {finding["what"]: finding for finding in shell("doctor", "--json").json["findings"]}
     assert found["journal"]["state"] == "problem"
+
+
+@contextmanager
+def somebody(fleet: str = LOCAL_ENDPOINT) -> Iterator[None]:
+    """An endpoint that takes connections, in the fleet file of the project."""
+    Path("orchestra.toml").write_text('fleet = "./fleet.yaml"\n')
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        Path("fleet.yaml").write_text(fleet.replace(":9/", f":{listener.getsockname()[1]}/"))
+        yield
+
+
+def test_a_key_that_is_not_there_is_a_problem_before_the_first_call(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("THE_KEY", raising=False)
+    with somebody(LOCAL_ENDPOINT.replace("model: m", "model: m, api_key: env:THE_KEY")):
+        lacking = {said: shell(*said.split(), "--json") for said in ("doctor", "fleet status")}
+        valid = shell("validate", "./fleet.yaml")
+        shown = shell("fleet", "status").out
+        monkeypatch.setenv("THE_KEY", "k")
+        there = [shell("doctor").code, shell("fleet", "status").code]
+    (found,) = (finding for finding in lacking["doctor"].json["findings"] if finding["state"] == "problem")
+    assert (found["what"], found["says"], found["type"]) == ("it", "the secret env:THE_KEY is empty", "export THE_KEY=…")
+    assert lacking["fleet status"].json["endpoints"][0]["key"] == "the secret env:THE_KEY is empty"
+    assert "the secret env:THE_KEY is empty" in " ".join(shown.split())
+    assert [said.code for said in lacking.values()] == [1, 1]
+    assert (valid.code, "warning: fleet.yaml: it: the secret env:THE_KEY is empty" in valid.err) == (0, True)
+    assert there == [0, 0]
+
+
+def test_an_endpoint_that_takes_no_connection_makes_status_fail(shell: Shell) -> None:
+    with somebody():
+        assert shell("fleet", "status").code == 0
+    assert shell("fleet", "status").code == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "says", "wanted"),
+    [
+        ("postgresql://127.0.0.1:9/runs", "the journal's database cannot be reached: postgresql://127.0.0.1:9/runs", "# try the same"),
+        ("env:THE_DATABASE", "the secret env:THE_DATABASE is empty", "export THE_DATABASE=…"),
+        ("file:nowhere", "the secret file:nowhere cannot be read", "# put it into nowhere"),
+    ],
+)
+def test_doctor_sees_a_database_that_is_not_there(address: str, says: str, wanted: str, shell: Shell) -> None:
+    with somebody():
+        Path("orchestra.toml").write_text(f'fleet = "./fleet.yaml"\njournal = "{address}"\n')
+        said = shell("doctor", "--json")
+    (found,) = (finding for finding in said.json["findings"] if finding["what"] == "journal")
+    assert (said.code, found["state"]) == (1, "problem")
+    assert says in found["says"]
+    assert found["type"].startswith(wanted)
 
 
 def test_doctor_is_content_where_nothing_is_missing(shell: Shell) -> None:

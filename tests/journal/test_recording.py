@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from orchestra import Orchestra, Result, tool, workflow
 from orchestra.config import Settings
 from orchestra.errors import InputError
+from orchestra.recording import reached
 from tests.journal.postgres_server import PostgresServer
 
 
@@ -43,6 +45,17 @@ def test_runs_are_recorded_in_postgres_and_shown_from_there(postgres: PostgresSe
     shown = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr
     assert "abab" in shown.stdout
+
+
+def test_looking_whether_a_database_is_there_makes_nothing_in_it(postgres_over_tcp: PostgresServer) -> None:
+    async def looked() -> tuple[str, bool]:
+        where = await reached(postgres_over_tcp.dsn)
+        connection = await asyncpg.connect(postgres_over_tcp.dsn)
+        made = await connection.fetchval("SELECT to_regnamespace('orchestra') IS NOT NULL")
+        await connection.close()
+        return where, made
+
+    assert asyncio.run(looked()) == (f"postgresql://127.0.0.1:{postgres_over_tcp.port}/postgres", False)
 
 
 @pytest.mark.parametrize("address", ["postgresql://me:secret@host/runs", "postgresql://me@host/runs"])
