@@ -74,6 +74,7 @@ class Orchestra:
         cls,
         config: str | Path | Settings | None = None,
         *,
+        project: str | Path | None = None,
         fleet: FleetMode = "start",
         workers: Workers | None = None,
         journal: Journal | None = None,
@@ -83,32 +84,34 @@ class Orchestra:
         """An open `Orchestra`.
 
         `config` is a fleet (the name of a file in `configs/`, or a path) or whole `Settings`; without it the project's and
-        the user's configuration hold. `fleet` says what to do about local servers: `start` adopts or starts a supervisor
-        at the first call that needs one, `adopt` only adopts, `none` uses endpoints alone. `workers` stands in for fleet
-        and tools (a simulation). `progress` hears of downloads and of servers that start.
+        the user's configuration hold. `project` is the folder with the project's `orchestra.toml`: without it the one that the variable
+        `ORCHESTRA_PROJECT` names, else the nearest one from the current folder upwards. `fleet` says what to do about local servers:
+        `start` adopts or starts a supervisor at the first call that needs one, `adopt` only adopts, `none` uses endpoints alone.
+        `workers` stands in for fleet and tools (a simulation). `progress` hears of downloads and of servers that start.
 
         Leaving it ends its runs and closes journal and connections; the fleet's supervisor stays until it is idle. It is used on the event
-        loop that opened it. Raises `InputError` for faults of configuration, cards and modules.
+        loop that opened it. Raises `InputError` for faults of configuration, cards and modules; C045 where `project` is none, C046 beside
+        whole `Settings`.
         """
         from orchestra.engine.shell import Engine
-        from orchestra.project import Project
+        from orchestra.project import Project, settled
         from orchestra.recording import recorder
         from orchestra.workers import Troupe
 
-        settings = config if isinstance(config, Settings) else Settings.load({"fleet": None if config is None else str(config)})
-        project = Project.load(settings)
+        settings = settled(config, project)
+        loaded = Project.load(settings)
         async with AsyncExitStack() as stack:
             if journal is None:
                 journal = await stack.enter_async_context(recorder(settings))
             troupe: Troupe | None = None
             if workers is None:
-                workers = troupe = await stack.enter_async_context(Troupe.open(project, mode=fleet, progress=progress))
+                workers = troupe = await stack.enter_async_context(Troupe.open(loaded, mode=fleet, progress=progress))
             strict = settings.durability == "strict"
             engine = Engine(
                 clock or SystemClock(), journal, workers, concurrency=settings.concurrency, strict=strict, observe=observer(settings.log)
             )
             stack.push_async_callback(engine.close)
-            yield cls(project, engine, troupe, Home())
+            yield cls(loaded, engine, troupe, Home())
 
     @property
     def registry(self) -> Registry:

@@ -68,6 +68,7 @@ class Blocking:
 def blocking(
     config: str | Path | Settings | None = None,
     *,
+    project: str | Path | None = None,
     fleet: FleetMode = "start",
     workers: Workers | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -76,7 +77,7 @@ def blocking(
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="orchestra", daemon=True)
     thread.start()
-    opened = Orchestra.open(config, fleet=fleet, workers=workers, progress=progress)
+    opened = Orchestra.open(config, project=project, fleet=fleet, workers=workers, progress=progress)
     try:
         inner = _waited(loop, _enter(opened))
         try:

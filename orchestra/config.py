@@ -1,7 +1,8 @@
 """Configuration: what a user set, where each value came from, and the folders and modules that it names.
 
 Strongest first: overrides (flags), `ORCHESTRA_*` variables, the project's file (`orchestra.toml`, or `[tool.orchestra]` in
-`pyproject.toml`, of the nearest folder upwards), the user's file (`$XDG_CONFIG_HOME/orchestra/config.toml`), defaults.
+`pyproject.toml`, of the nearest folder upwards, or of the one that is named), the user's file
+(`$XDG_CONFIG_HOME/orchestra/config.toml`), defaults.
 Modules named here, and entry points of the group `orchestra.modules`, are the only way by which code enters.
 """
 
@@ -27,6 +28,8 @@ from orchestra.values.schema import nearest
 ResourceKind: TypeAlias = Literal["agents", "workflows", "configs"]
 KINDS: tuple[ResourceKind, ...] = ("agents", "workflows", "configs")
 PREFIX = "ORCHESTRA_"
+PROJECT = "ORCHESTRA_PROJECT"
+"""The variable that names the project's folder."""
 ENTRY_POINTS = "orchestra.modules"
 MAX_BYTES = 1 << 20
 """Bytes of a configuration file at most (RELIABILITY, hostile input)."""
@@ -94,20 +97,27 @@ class Settings(BaseModel):
 
     @classmethod
     def load(
-        cls, overrides: Mapping[str, Any] | None = None, *, start: Path | None = None, environ: Mapping[str, str] | None = None
+        cls,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        project: str | Path | None = None,
+        start: Path | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> Settings:
-        """The settings for work begun in the folder `start` (the current one by default).
+        """The settings for work begun in the folder `start` (the current one by default), of the project in the folder `project`: of the
+        one that `ORCHESTRA_PROJECT` names where that is left out, else of the nearest one from `start` upwards.
 
         Overrides that are None count as not given. Raises `InputError` or `InputErrors` (C001 unknown key, C002 wrong value,
-        C003 unreadable file, C006 a folder outside the project).
+        C003 unreadable file, C006 a folder outside the project, C045 no project where one was named).
         """
         environment = os.environ if environ is None else environ
         start = (start or Path.cwd()).absolute()
-        project = _project(start)
+        file = _named(environment.get(PROJECT, ""), start, PROJECT) if project is None else _named(project, start, "project=")
+        file = file or _project(start)
         layers = [
             _of_overrides(overrides or {}, start),
             _of_environment(environment, start),
-            *([_of_file(project, start, inside=project.path.parent)] if project else []),
+            *([_of_file(file, start, inside=file.path.parent)] if file else []),
             *([_of_file(user, start, inside=None)] if (user := _user_file(environment)) else []),
         ]
         values: dict[str, Any] = {}
@@ -124,7 +134,7 @@ class Settings(BaseModel):
         if errors:
             errors.sort(key=lambda error: (error.place.file, error.place.line) if error.place else ("", 0))
             raise InputErrors(errors) if len(errors) > 1 else errors[0]
-        root = project.path.parent if project else None
+        root = file.path.parent if file else None
         values.setdefault("journal", _journal(root, environment))
         for kind in KINDS:
             values.setdefault(kind, ((root or start) / kind,))
@@ -271,11 +281,11 @@ def _of_environment(environ: Mapping[str, str], start: Path) -> _Layer:
     errors: list[InputError] = []
     for name, value in sorted(environ.items()):
         key = name.removeprefix(PREFIX).lower()
-        if not name.startswith(PREFIX):
+        if not name.startswith(PREFIX) or name == PROJECT:
             continue
         if key in KEYS:
             values[key] = _Given(value, name, start, text=True)
-        elif near := next(iter(difflib.get_close_matches(key, KEYS, n=1, cutoff=0.8)), None):
+        elif near := next(iter(difflib.get_close_matches(key, (*KEYS, "project"), n=1, cutoff=0.8)), None):
             errors.append(InputError("C001", f"no setting is set by {name}", hint=f"did you mean {PREFIX}{near.upper()}?"))
     return _Layer(values, tuple(errors))
 
@@ -350,14 +360,25 @@ def _absolute(path: str | Path, folder: Path) -> Path:
 
 
 def _project(start: Path) -> _File | None:
-    for folder in (start, *start.parents):
-        if (path := folder / "orchestra.toml").is_file():
-            return _read(path, "")
-        if (path := folder / "pyproject.toml").is_file():
-            file = _read(path, "tool.orchestra", lenient=True)
-            if file is not None:
-                return file
-    return None
+    return next((file for folder in (start, *start.parents) if (file := _in(folder))), None)
+
+
+def _named(project: str | Path, start: Path, by: str) -> _File | None:
+    """The file of the project that somebody named; None where nobody did. Raises `InputError` C045."""
+    if project == "":
+        return None
+    folder = Path(os.path.normpath(_absolute(project, start)))
+    if (file := _in(folder)) is None:
+        why = "there is no such folder" if not folder.is_dir() else "there is no orchestra.toml in it"
+        hint = "name the folder that has the project's orchestra.toml; an empty one will do"
+        raise InputError("C045", f"{by} names no project: {folder}: {why}", hint=hint)
+    return file
+
+
+def _in(folder: Path) -> _File | None:
+    if (path := folder / "orchestra.toml").is_file():
+        return _read(path, "")
+    return _read(path, "tool.orchestra", lenient=True) if (path := folder / "pyproject.toml").is_file() else None
 
 
 def _user_file(environ: Mapping[str, str]) -> _File | None:

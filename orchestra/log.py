@@ -42,6 +42,12 @@ def listener(level: Level, stream: TextIO | None = None) -> Callable[[str, str],
     return hear
 
 
+def note(level: Level, event: str, **told: str) -> None:
+    """Logs a line that belongs to no run, as `info`."""
+    if level != "off":
+        _logger(level, None).info(event, **told)
+
+
 def _logger(level: Level, stream: TextIO | None) -> Any:
     import structlog  # a sixth of what `from orchestra import Orchestra` would take, and logs are off unless somebody wants them
 

@@ -17,7 +17,7 @@ from orchestra.agent.tool import ToolFunction
 from orchestra.agent.types import project_models
 from orchestra.config import Settings, load_modules, looks_like_path
 from orchestra.errors import InputError, OrchestraError
-from orchestra.log import listener
+from orchestra.log import listener, note
 from orchestra.values.fields import mentions
 from orchestra.values.types import Schema, nearest, under
 from orchestra.workflow.compiler import compile_graph
@@ -39,6 +39,19 @@ MAX_BYTES = 1 << 20
 
 MOST_UNCHECKED = 64
 """Agents without their checks that are kept at hand, the latest."""
+
+
+def settled(config: str | Path | Settings | None, project: str | Path | None) -> Settings:
+    """The settings that an `Orchestra` is opened with. The log says where they were looked for in vain. Raises `InputError`."""
+    if not isinstance(config, Settings):
+        settings = Settings.load({"fleet": None if config is None else str(config)}, project=project)
+    elif project is None:
+        settings = config
+    else:
+        raise InputError("C046", "whole Settings have their project already", hint="Settings.load(..., project=...)")
+    if settings.project is None and settings.sources:  # without sources nobody looked for a project
+        note(settings.log, "no project here", folder=str(Path.cwd()), fleet=settings.fleet, journal=str(settings.journal))
+    return settings
 
 
 @dataclass(slots=True)

@@ -95,6 +95,28 @@ async def test_what_is_awaited_or_opened_without_async_says_how_to_open_it() -> 
         assert (caught.value.code, "async with Orchestra.open() as orchestra:" in caught.value.hint) == ("E029", True)
 
 
+async def test_a_service_that_was_started_elsewhere_has_the_project_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service, elsewhere = tmp_path / "service", tmp_path / "elsewhere"
+    service.mkdir()
+    elsewhere.mkdir()
+    (service / "orchestra.toml").write_text('journal = "here.db"\n')
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("ORCHESTRA_LOG", "info")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    async with Orchestra.open(project=service, fleet="none") as orchestra:
+        assert (orchestra.settings.project, orchestra.settings.journal) == (service, service / "here.db")
+    assert capsys.readouterr().err == ""
+    async with Orchestra.open(fleet="none"):
+        (line,) = capsys.readouterr().err.splitlines()
+    assert all(part in line for part in ("level='info'", "event='no project here'", f"folder='{elsewhere}'", f"{tmp_path}/state"))
+    with pytest.raises(InputError) as caught:
+        async with Orchestra.open(Settings.load(), project=service):
+            pass
+    assert caught.value.code == "C046"
+
+
 async def test_where_other_workers_are_used_the_fleet_has_no_servers_and_nothing_stands_against_it(tmp_path: Path) -> None:
     async with opened(tmp_path) as (orchestra, _):
         status = await orchestra.fleet_status(probe=True)

@@ -80,6 +80,30 @@ def test_the_nearest_project_counts_and_its_journal_lies_in_it(world: World) -> 
     assert found.workflows == (world.project / "workflows",)
 
 
+def test_the_project_that_is_named_counts_wherever_the_work_begins(world: World, tmp_path: Path) -> None:
+    world.file('fleet = "near"\n')
+    named, other = tmp_path / "named", tmp_path / "other"
+    for folder in (named, other):
+        folder.mkdir()
+        (folder / "orchestra.toml").write_text(f'fleet = "{folder.name}"\n')
+    by_variable = world.load(ORCHESTRA_PROJECT=str(named))
+    by_word = Settings.load(project=other, start=world.here, environ={**world.environ, "ORCHESTRA_PROJECT": str(named)})
+    relative = world.load(ORCHESTRA_PROJECT="../../../named")
+    assert [found.fleet for found in (world.load(), by_variable, by_word, relative)] == ["near", "named", "other", "named"]
+    assert [found.project for found in (by_variable, by_word, relative)] == [named, other, named]
+    assert by_variable.journal == named / ".orchestra" / "journal.db"
+    assert by_variable.configs == (named / "configs",)
+
+
+@pytest.mark.parametrize(("folder", "says"), [("nowhere", "there is no such folder"), ("..", "there is no orchestra.toml in it")])
+def test_a_folder_that_is_no_project_is_told_and_no_other_one_is_taken(world: World, folder: str, says: str) -> None:
+    world.file('fleet = "near"\n')
+    error = world.error(ORCHESTRA_PROJECT=folder)
+    assert (error.code, "ORCHESTRA_PROJECT names no project" in error.message, says in error.message) == ("C045", True, True)
+    with pytest.raises(InputError, match="project= names no project"):
+        Settings.load(project=folder, start=world.here, environ=world.environ)
+
+
 def test_without_a_project_the_journal_lies_in_the_state_folder(world: World) -> None:
     assert world.load().journal == world.home / ".local" / "state" / "orchestra" / "journal.db"
     assert world.load(XDG_STATE_HOME="/var/s").journal == Path("/var/s/orchestra/journal.db")
@@ -142,6 +166,10 @@ def test_a_file_s_value_must_have_the_setting_s_type(world: World, text: str) ->
 def test_a_wrong_variable_is_named(world: World) -> None:
     assert "ORCHESTRA_CONCURRENCY" in world.error(ORCHESTRA_CONCURRENCY="few").message
     assert world.error(ORCHESTRA_CONCURENCY="3").hint == "did you mean ORCHESTRA_CONCURRENCY?"
+
+
+def test_a_misspelt_variable_of_the_project_is_told(world: World) -> None:
+    assert "ORCHESTRA_PROJECT" in world.error(ORCHESTRA_PROJCT="/srv").hint
 
 
 def test_a_variable_that_is_near_no_setting_is_somebody_else_s(world: World) -> None:

@@ -244,7 +244,7 @@ def _of_status(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
     reason = f"HTTP {status}{': ' + said if said else ''}"
     match status:
         case 429 | 503:
-            fault = _unseen("F204", f"the server is too busy ({reason})", "try later, or lower `concurrency`")
+            fault = _unseen("F204", f"the server is too busy ({reason})", "try later, or lower `limits: {in_flight: N}` of the fleet file")
             return replace(fault, retryable=True, busy=True, retry_after=_retry_after(headers.get("retry-after")))
         case 401 | 403:
             return _unseen("F214", f"the server wants another key ({reason})", "check `api_key:` of the fleet file")

@@ -56,6 +56,14 @@ def test_config_show_says_where_each_value_came_from(shell: Shell, monkeypatch: 
     assert "ORCHESTRA_LOG" in table
 
 
+def test_a_project_may_be_named_from_anywhere(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("orchestra.toml").write_text("concurrency = 7\n")
+    monkeypatch.setenv("ORCHESTRA_PROJECT", str(shell.project))
+    monkeypatch.chdir(tmp_path)
+    shown = shell("config", "show", "--json").json
+    assert (shown["project"], shown["settings"]["concurrency"]["value"]) == (str(shell.project), 7)
+
+
 def test_a_wrong_setting_ends_every_verb_with_its_place(shell: Shell) -> None:
     Path("orchestra.toml").write_text("concurency = 3\n")
     said = shell("config", "show")
