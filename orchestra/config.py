@@ -87,7 +87,8 @@ class Settings(BaseModel):
     mcp: Mapping[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], McpServer] = Field(
         {}, description="servers of MCP tools: [mcp.NAME] with command, environment, timeout and tools with their effects"
     )
-    concurrency: int = Field(32, ge=1, le=10_000, description="calls in flight at most")
+    concurrency: int = Field(32, ge=1, le=10_000, description="calls of one run in flight at most; of a batch, rows at once")
+    threads: int = Field(256, ge=1, le=10_000, description="tools that are plain functions, of all runs, at once at most")
     log: Literal["debug", "info", "warning", "error", "off"] = Field(
         "off", description="what is logged of runs, to stderr; never their data"
     )

@@ -19,6 +19,7 @@ from orchestra.project import Project
 
 if TYPE_CHECKING:
     from orchestra.agent.card import Card
+    from orchestra.config import Settings
     from orchestra.fleet.dispatch import Fleet
     from orchestra.fleet.encoders import Encoders
     from orchestra.fleet.gauge import Gauge
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from orchestra.fleet.status import FleetStatus
     from orchestra.workflow.program import Program
 
-THREADS = 256
-"""Plain functions that run at once at most, or as many as calls of one run may be in flight: one that waits for a thread loses time of its
-call. A thread is made when a call finds none idle."""
 FleetMode: TypeAlias = Literal["start", "adopt", "none"]
 
 
@@ -37,7 +35,7 @@ class Troupe:
 
     def __init__(self, project: Project, mode: FleetMode, progress: Callable[[Progress], None] | None, stack: AsyncExitStack) -> None:
         self._project, self._mode, self._progress, self._stack = project, mode, progress, stack
-        pool = ThreadPoolExecutor(max(THREADS, project.settings.concurrency), thread_name_prefix="orchestra-tool")
+        pool = ThreadPoolExecutor(_threads(project.settings), thread_name_prefix="orchestra-tool")
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)  # a function that hangs holds nobody up here
         self._local = LocalWorkers(project, project.kept, encoders=lambda: _encoders(project, mode, progress), pool=pool)
         self._gauge: Gauge | None = None
@@ -210,6 +208,12 @@ class Troupe:
     async def status(self, *, probe: bool = False) -> FleetStatus:
         """What is known of the servers. Raises `InputError` for a faulty fleet file."""
         return await (await self.fleet()).health(probe=probe)
+
+
+def _threads(settings: Settings) -> int:
+    """How many plain functions run at once at most: one that waits for a thread loses time of its call. A thread is made when a call finds
+    none idle. Where nobody said a number there is one for each call of a run."""
+    return settings.threads if "threads" in settings.model_fields_set else max(settings.threads, settings.concurrency)
 
 
 def _encoders(project: Project, mode: FleetMode, progress: Callable[[Progress], None] | None) -> Encoders:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -50,6 +51,19 @@ def meeting(number: int) -> str:
     return SPOKEN.get()
 
 
+CROWD: list[int] = []
+
+
+@tool(effect="pure")
+def crowded(number: int) -> int:
+    """How many are in here."""
+    CROWD.append(number)
+    time.sleep(0.01)
+    now = len(CROWD)
+    CROWD.remove(number)
+    return now
+
+
 @agent(prompt="Say: {{ text }}")
 def writer(text: str) -> str:
     """Writes."""
@@ -62,10 +76,10 @@ def earlier(text: str) -> str:
     return by_model()
 
 
-def project(folder: Path, url: str = "http://127.0.0.1:1") -> Project:
+def project(folder: Path, url: str = "http://127.0.0.1:1", **more: Any) -> Project:
     (folder / "fleet.yaml").write_text(FLEET.replace("URL", url))
-    made = Project.load(Settings.load({"journal": "off", "fleet": str(folder / "fleet.yaml")}, start=folder, environ={}))
-    for declared in (double, meeting, writer):
+    made = Project.load(Settings.load({"journal": "off", "fleet": str(folder / "fleet.yaml"), **more}, start=folder, environ={}))
+    for declared in (double, meeting, crowded, writer):
         made.adopt(declared)
     return made
 
@@ -458,3 +472,10 @@ async def test_no_plain_function_waits_for_the_thread_of_another_nor_takes_one_o
     for thread in taken:
         thread.join(5)
         assert not thread.is_alive()
+
+
+async def test_no_more_plain_functions_run_at_once_than_the_settings_allow(tmp_path: Path) -> None:
+    async with Troupe.open(project(tmp_path, threads=3), mode="none") as troupe:
+        replies = await asyncio.gather(*(troupe.do(call("crowded", "tool", inputs={"number": number})) for number in range(20)))
+    assert max(reply.value for reply in replies if isinstance(reply, Done)) <= 3
+    assert len(replies) == 20
