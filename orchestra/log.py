@@ -56,7 +56,7 @@ def _logger(level: Level, stream: TextIO | None) -> Any:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event", "run"]),
+            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event", "run"], drop_missing=True),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         cache_logger_on_first_use=True,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 
+import pytest
 import structlog
 
 from orchestra.events import AttemptFinished, Event, RunFinished, RunStarted
-from orchestra.log import observer
+from orchestra.log import note, observer
 from orchestra.values.outcome import Value
 
 EVENTS: list[Event] = [
@@ -49,3 +50,11 @@ def test_the_hosts_structlog_stays_as_it_was() -> None:
     before = structlog.get_config()
     told("info")
     assert structlog.get_config() == before
+
+
+def test_a_line_that_belongs_to_no_run_names_none(capsys: pytest.CaptureFixture[str]) -> None:
+    note("info", "no project here", folder="/srv")
+    note("warning", "no project here", folder="/srv")
+    note("off", "no project here", folder="/srv")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("level='info' event='no project here' folder='/srv'")

@@ -226,6 +226,10 @@ async def test_an_adapter_is_loaded_when_it_is_first_needed_and_again_after_a_re
         assert isinstance(first, Done)
         assert first.model.startswith("skill-")
         assert (await fleet.status())["servers"][0]["adapters"] == [first.model]
+        health = await fleet.health()
+        (server,) = health.servers
+        assert (health.running, health.can_serve, server.kind, server.state) == (True, True, "local", "ready")
+        assert (server.supervised["adapters"], server.address.startswith("http://127.0.0.1:")) == ([first.model], True)
         os.kill(int(first.value.removeprefix("pid ")), signal.SIGKILL)
         for _ in range(2):
             again = await only(fleet, call("writer"))
