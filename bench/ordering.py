@@ -129,9 +129,9 @@ async def arm(order: str, session: str, turn: int, given: argparse.Namespace) ->
         async with Orchestra.open(settings, progress=lambda step: print(step.message, file=sys.stderr)) as orchestra:
             step = Workflow.of(read(WORKFLOW, "report.yaml").graph)
             await (await orchestra.start(step, document="warm up", questions=["What?"]))
-            server = (await orchestra.fleet_status())["servers"][0]
-            address = f"http://127.0.0.1:{server['port']}"
-            before, worked, began = await load(address), processor(server["pid"]), time.perf_counter()
+            server = (await orchestra.fleet_status()).servers[0]
+            address, pid = server.address, server.supervised["pid"]
+            before, worked, began = await load(address), processor(pid), time.perf_counter()
 
             async def one(number: int) -> tuple[float, Any]:
                 run = await orchestra.start(step, document=documents[number], questions=asked[: given.questions])
@@ -139,7 +139,7 @@ async def arm(order: str, session: str, turn: int, given: argparse.Namespace) ->
                 return time.perf_counter() - began, result
 
             done = await asyncio.gather(*(one(number) for number in numbers))
-            seconds, worked, after = time.perf_counter() - began, processor(server["pid"]) - worked, await load(address)
+            seconds, worked, after = time.perf_counter() - began, processor(pid) - worked, await load(address)
     usages = [result.usage for _, result in done]
     return Figures(
         seconds,

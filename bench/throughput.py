@@ -111,7 +111,7 @@ async def main() -> int:
         async with Orchestra.open(settings, progress=lambda step: print(step.message, file=sys.stderr)) as orchestra:
             await through_engine(orchestra, 1, 1, 1)
             status = await orchestra.fleet_status()
-            address = f"http://127.0.0.1:{status['servers'][0]['port']}"
+            address = status.servers[0].address
             print("| concurrency | engine tok/s | direct tok/s | ratio | goal |\n|---|---|---|---|---|")
             for concurrency in (1, 8, 32):
                 requests = max(4, min(given.requests, 4 * concurrency))

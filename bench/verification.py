@@ -80,7 +80,7 @@ async def cost(given: argparse.Namespace, sets: list[Set]) -> None:
                 test = rows_of(one, cards[agent], given.data, requests)
                 base = next(iter(arms_of(one, cards, test, Path(folder))))
                 await collector.collect(base)
-                address = f"http://127.0.0.1:{(await orchestra.fleet_status())['servers'][0]['port']}"
+                address = (await orchestra.fleet_status()).servers[0].address
                 line = await weighing.weighed(address, collector.bodies[agent], given.rounds)
                 print(f"| {agent} | {len(test.questions)} | {line} |", flush=True)
 

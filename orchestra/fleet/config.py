@@ -460,7 +460,7 @@ def _written(loc: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
 
 def _home(key: str) -> str:
     """Where a key stands that is one, and stood elsewhere; empty for what is none."""
-    homes = {
+    homes: Mapping[str, tuple[type[Frozen], ...]] = {
         "at the top level of the file": (FleetConfig,),
         "under `limits:`, at the top level of the file": (Limits,),
         "at a local server": (LocalServer,),
