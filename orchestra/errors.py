@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,27 @@ class OrchestraError(Exception):
     """The base of all errors; `str(error)` is the full report, with the line shown and a caret under the fault."""
 
     exit_code: ClassVar[int] = 1
+    run: str = ""
+    """The id of the run that it ended; empty where there is none."""
+    node: str = ""
+    """The node at which it began."""
+    frames: tuple[str, ...] = ()
+    """Where a tool's own code raised: `FILE:LINE in FUNCTION`, the outermost first."""
 
     def __init__(self, code: str, message: str, *, place: Place | None = None, hint: str = "", why: str = "") -> None:
         self.code, self.message, self.place, self.hint, self.why = code, message, place, hint, why
         super().__init__(message)
+
+    def about(self, run: str, node: str = "", frames: tuple[str, ...] = ()) -> Self:
+        """The same error, which says what run it ended, and where."""
+        self.run, self.node, self.frames = run, node, frames
+        return self
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.code!r}, {self.message!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _bare, (type(self), self.args), self.__dict__
 
     def __str__(self) -> str:
         lines = [f"{self.code}: {self.message}"]
@@ -73,6 +90,11 @@ class OrchestraError(Exception):
         if self.hint:
             lines.append(f"{margin} = help: {self.hint}")
         return "\n".join(lines)
+
+
+def _bare(kind: type[OrchestraError], args: tuple[Any, ...]) -> OrchestraError:
+    """An error as another process gets it, whose attributes follow."""
+    return kind.__new__(kind, *args)
 
 
 class InputError(OrchestraError):

@@ -104,11 +104,23 @@ class Result(Generic[R]):
                 return None
             case outcomes.Failed(code, reason, by, hint):
                 kind = BudgetExceeded if self.status == "budget" else RunFailed
-                return kind(code, f"{by}: {reason}" if by else reason, hint=hint or see)
+                return kind(code, f"{by}: {reason}" if by else reason, hint=hint or see).about(self.run, by, self._frames(code, by))
             case outcomes.Abstained(reason, by):
-                return Abstained("E010", f"withheld: {f'{by}: ' if by else ''}{reason}", hint=see)
+                return Abstained("E010", f"withheld: {f'{by}: ' if by else ''}{reason}", hint=see).about(self.run, by)
             case outcomes.Skipped(reason, by):
-                return Abstained("E011", f"skipped: {f'{by}: ' if by else ''}{reason}", hint=see)
+                return Abstained("E011", f"skipped: {f'{by}: ' if by else ''}{reason}", hint=see).about(self.run, by)
+
+    def _frames(self, code: str, node: str) -> tuple[str, ...]:
+        """Where a tool's own code raised that the run failed of."""
+        for event in reversed(self.log):
+            if isinstance(event, AttemptFinished) and event.error == code and event.frames and within(event.node, node):
+                return event.frames
+        return ()
+
+
+def within(path: str, node: str) -> bool:
+    """Whether a path is a node's own, one of its elements', or of its body."""
+    return path == node or path.startswith((f"{node}[", f"{node}/", f"{node}#", f"{node}@"))
 
 
 def result_of(
