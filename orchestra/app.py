@@ -107,9 +107,8 @@ class Orchestra:
             if workers is None:
                 workers = troupe = await stack.enter_async_context(Troupe.open(loaded, mode=fleet, progress=progress))
             strict = settings.durability == "strict"
-            engine = Engine(
-                clock or SystemClock(), journal, workers, concurrency=settings.concurrency, strict=strict, observe=observer(settings.log)
-            )
+            observe = observer(settings.log, form=settings.log_as, reasons=settings.log_reasons)
+            engine = Engine(clock or SystemClock(), journal, workers, concurrency=settings.concurrency, strict=strict, observe=observe)
             stack.push_async_callback(engine.close)
             yield cls(loaded, engine, troupe, Home())
 

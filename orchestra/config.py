@@ -90,8 +90,12 @@ class Settings(BaseModel):
     concurrency: int = Field(32, ge=1, le=10_000, description="calls of one run in flight at most; of a batch, rows at once")
     threads: int = Field(256, ge=1, le=10_000, description="tools that are plain functions, of all runs, at once at most")
     log: Literal["debug", "info", "warning", "error", "off"] = Field(
-        "off", description="what is logged of runs, to stderr; never their data"
+        "off", description="what is logged of runs, from this level on; never their data"
     )
+    log_as: Literal["text", "json", "logging", "structlog"] = Field(
+        "text", description="how that is logged: as text or JSON on stderr, or through the service's own logging or structlog"
+    )
+    log_reasons: bool = Field(False, description="whether the log has the reasons of failures, which may quote a run's data")
 
     project: Path | None = Field(None, description="the folder of the project's file; not a setting")
     sources: Mapping[str, str] = Field({}, description="where each value came from; not a setting")

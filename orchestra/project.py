@@ -116,7 +116,7 @@ class Project:
         if settings.mcp:
             from orchestra.mcp.tool import Toolbox
 
-            project.toolbox = Toolbox(settings, listener(settings.log))
+            project.toolbox = Toolbox(settings, listener(settings.log, form=settings.log_as))
             project.registry = project.registry.with_tools(project.toolbox.tools)
         for step in declared:
             try:
