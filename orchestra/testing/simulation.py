@@ -14,22 +14,17 @@ without pytest:
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
 
-from orchestra.agent.registry import Registry
-from orchestra.agent.tool import ToolFault, raised
 from orchestra.app import Orchestra
 from orchestra.clock import SystemClock
 from orchestra.config import Settings
 from orchestra.doors import Call, Clock, Done, Measure, Refused, Reply, Workers
 from orchestra.errors import InputError, OrchestraError
-from orchestra.fleet.local import WRITTEN_WRONG
 from orchestra.inputs import jsonable
 from orchestra.journal.memory import MemoryJournal
 from orchestra.result import Result
@@ -37,7 +32,7 @@ from orchestra.run import Run
 from orchestra.testing.cassette import Player, Recorder
 from orchestra.testing.clock import VirtualClock
 from orchestra.testing.tape import missing
-from orchestra.testing.workers import NO_FAULTS, Answer, Faults, Latency, SimulatedWorkers, from_schemas
+from orchestra.testing.workers import NO_FAULTS, Answer, Faults, Latency, SimulatedWorkers, from_schemas, in_place
 from orchestra.values.json import canonical, digest
 from orchestra.values.labels import Label
 from orchestra.values.schema import show
@@ -140,7 +135,7 @@ class Simulated(_Stage):
         elif self._answer is not None:
             found = self._answer(call)
         elif (tool := self.orchestra.registry.tools.get(call.name)) is not None and call.kind == "tool" and tool.contract.effect == "pure":
-            found = _in_place(self.orchestra.registry, call)
+            found = in_place(tool, call)
         else:
             self.faults.append(_unanswered(call, self._table))
             return Refused(code=self.faults[-1].code, reason=self.faults[-1].message, hint=self.faults[-1].hint)
@@ -186,23 +181,6 @@ class _Now(Faults):
     def draw(self, call: Call, random: Random) -> str:
         stage: Simulated = object.__getattribute__(self, "_stage")
         return stage.strike(call, random)
-
-
-async def _in_place(registry: Registry, call: Call) -> Any:
-    """What a pure tool gives, computed on the loop itself: there are no threads in virtual time."""
-    tool = registry.tool(call.name)
-    try:
-        if tool.awaited:
-            return await tool.call(call.inputs)
-        value = tool.function(**tool.arguments(call.inputs))
-        return tool.result(await value if inspect.isawaitable(value) else value)
-    except ToolFault as fault:
-        return Refused(code=fault.code, reason=fault.reason, hint=fault.hint, retryable=fault.code not in WRITTEN_WRONG)
-    except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as error:  # noqa: BLE001 - a user's function may raise anything; the run gets it as a failed attempt, as in production
-        found = raised(call.name, error)
-        return Refused(code=found.code, reason=found.reason, hint=found.hint, retryable=True, lasting=found.lasting, frames=found.frames)
 
 
 def _unanswered(call: Call, table: Mapping[str, Any]) -> InputError:

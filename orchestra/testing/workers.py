@@ -2,6 +2,7 @@
 
     workers = SimulatedWorkers({"reader": {"answer": "1889"}, "search": search_by_hand})
     workers = SimulatedWorkers(lambda call: call.inputs["question"].upper())
+    workers = SimulatedWorkers({"reader": {"answer": "1889"}}, tools=[search, cite])
     workers = SimulatedWorkers(catalog, seed=7, latency=(0.1, 2.0), faults=Faults(refused=0.1, stall=0.05))
 
 They stand behind the `Workers` door of the engine. What a call gets (value, latency, fault) depends on the seed and on
@@ -10,18 +11,25 @@ the call alone, never on the order in which calls arrive: one seed, one story.
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeAlias
 
 from orchestra.agent.contract import Catalog, Contract
+from orchestra.agent.tool import KEY, ToolFault, ToolFunction, raised
 from orchestra.clock import SystemClock
 from orchestra.doors import UNMEASURED, Call, Chunk, Clock, Done, Measure, Refused, Reply
+from orchestra.errors import InputError
 from orchestra.events import Usage
+from orchestra.fleet.local import WRITTEN_WRONG
 from orchestra.testing.instances import instance
 from orchestra.values.json import canonical
+from orchestra.values.schema import nearest
+from orchestra.workflow.steps import Tool
 
 Answer: TypeAlias = Callable[[Call], Any]
 """Gives a call's value, or a `Done` or `Refused` to be passed on as it is; or an awaitable of one of these."""
@@ -116,9 +124,12 @@ class SimulatedWorkers:
         latency: Latency = 0.0,
         faults: Faults = NO_FAULTS,
         chunks: int = 0,
+        tools: Iterable[Tool[..., Any]] = (),
     ) -> None:
-        """`chunks` is the number of pieces in which an agent's text arrives before its value."""
-        self._answer = _answerer(script, seed)
+        """`chunks` is the number of pieces in which an agent's text arrives before its value. `tools` run as they are, on the loop itself,
+        where a table says nothing of them.
+        """
+        self._answer = _answerer(script, seed, {tool.name: ToolFunction(tool.contract, tool.function) for tool in tools})
         self._seed, self._latency, self._faults, self._chunks = seed, latency, faults, chunks
         self._clock: Clock = clock or SystemClock()
         self.calls: list[Call] = []
@@ -199,19 +210,48 @@ class SimulatedWorkers:
         return stalled(call)
 
 
-def _answerer(script: Script, seed: int) -> Answer:
+def _answerer(script: Script, seed: int, tools: Mapping[str, ToolFunction]) -> Answer:
     if isinstance(script, Catalog):
-        return from_schemas(script, seed)
-    if not isinstance(script, Mapping):
-        return script
+        script = from_schemas(script, seed)
+    table: Mapping[str, Any] = script if isinstance(script, Mapping) else {}
+    others = None if isinstance(script, Mapping) else script
 
     def answer(call: Call) -> Any:
-        if call.name not in script:
-            raise LookupError(f"the script has no answer for {call.name!r}; it knows {', '.join(sorted(script))}")
-        found = script[call.name]
-        return found(call) if callable(found) else found
+        if call.name in table:
+            found = table[call.name]
+            return found(call) if callable(found) else found
+        if call.kind == "tool" and call.name in tools:
+            return in_place(tools[call.name], call)
+        if others is None:
+            raise _unanswered(call, {*table, *tools})
+        return others(call)
 
     return answer
+
+
+def _unanswered(call: Call, known: Iterable[str]) -> InputError:
+    near = nearest(call.name, known)
+    hint = f"SimulatedWorkers({{{call.name!r}: …}})" + (f", or let it run as it is: tools=[{call.name}]" if call.kind == "tool" else "")
+    hint = f"did you mean {near!r}? {hint}" if near else hint
+    said = f"the script has no answer for the {call.kind} {call.name!r}; it knows {', '.join(sorted(known)) or 'nobody'}"
+    return InputError("C035", said, hint=hint)
+
+
+async def in_place(tool: ToolFunction, call: Call) -> Any:
+    """What a tool gives, computed on the loop itself: there are no threads in virtual time."""
+    try:
+        if tool.awaited:
+            return await tool.call(call.inputs, call.key)
+        key = {KEY: call.key} if tool.contract.effect == "keyed" else {}
+        value = tool.function(**tool.arguments(call.inputs), **key)
+        return tool.result(await value if inspect.isawaitable(value) else value)
+    except ToolFault as fault:
+        return Refused(code=fault.code, reason=fault.reason, hint=fault.hint, retryable=fault.code not in WRITTEN_WRONG)
+    except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - a user's function may raise anything; the run gets it as a failed attempt, as in production
+        found = raised(call.name, error)
+        return Refused(code=found.code, reason=found.reason, hint=found.hint, retryable=True, lasting=found.lasting, frames=found.frames)
 
 
 def refused(call: Call) -> Refused:

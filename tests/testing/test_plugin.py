@@ -50,6 +50,11 @@ def test_the_example_of_the_page_passes_under_all_its_seeds(pytester: pytest.Pyt
     run().assert_outcomes(passed=3)
 
 
+def test_the_service_of_the_page_is_tested_over_http(pytester: pytest.Pytester, run: Pytest) -> None:
+    page(pytester, "service.py", "test_service.py")
+    run().assert_outcomes(passed=3)
+
+
 SHORT = """
 import asyncio
 import pytest

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from orchestra import InputError, tool
 from orchestra.agent.contract import Catalog, Contract
 from orchestra.doors import Call, Chunk, Done, Refused, Reply, Source
 from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, from_schemas, in_turn, run_simulated
@@ -60,8 +61,40 @@ async def test_an_answer_may_be_awaited_or_be_a_reply_of_its_own() -> None:
 
 
 async def test_an_answer_that_is_missing_says_which() -> None:
-    with pytest.raises(LookupError, match=r"'reader'.*writer"):
+    with pytest.raises(InputError, match=r"'reader'.*writer") as caught:
         await replies(SimulatedWorkers({"writer": "x"}), ask())
+    assert (caught.value.code, caught.value.hint) == ("C035", "SimulatedWorkers({'reader': …})")
+    with pytest.raises(InputError, match=r"tools=\[shout\]"):
+        await replies(SimulatedWorkers({}), ask("shout", kind="tool"))
+
+
+@tool(effect="pure")
+def shout(text: str) -> str:
+    """Says it louder."""
+    if not text:
+        raise ValueError("nothing to say")
+    return text.upper()
+
+
+@tool(effect="keyed")
+async def post(text: str, *, idempotency_key: str = "") -> str:
+    """Says under which key it was asked."""
+    return f"{text} {idempotency_key}"
+
+
+async def test_tools_run_as_they_are_where_that_is_said() -> None:
+    workers = SimulatedWorkers({"reader": "read"}, tools=[shout, post])
+    assert await value(workers, ask("shout", kind="tool")) == "HELLO"
+    call = ask("post", kind="tool")
+    assert await value(workers, call) == f"hello {call.key}"
+    assert await value(workers, ask()) == "read"
+    assert await value(SimulatedWorkers({"shout": "said"}, tools=[shout]), ask("shout", kind="tool")) == "said", (
+        "what a table says goes first"
+    )
+    assert await value(SimulatedWorkers(lambda call: "asked", tools=[shout]), ask("shout", kind="tool")) == "HELLO"
+    refusal = only(await replies(workers, ask("shout", kind="tool", inputs={"text": ""})))
+    assert isinstance(refusal, Refused)
+    assert (refusal.code, refusal.lasting) == ("T003", True)
 
 
 async def test_a_catalogs_contracts_are_filled_with_quotes_from_the_evidence() -> None:
