@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import inspect
 import pickle
@@ -32,6 +33,13 @@ def handled(customer: str) -> str:
     return filed(customer=customer)
 
 
+@tool(effect="pure")
+async def forever() -> str:
+    """Takes longer than anybody waits."""
+    await asyncio.sleep(3600)
+    return ""
+
+
 @pytest.mark.parametrize(("step", "node"), [(filed, "file_ticket"), (handled, "filed/file_ticket"), (file_ticket, "result")])
 async def test_the_exception_of_a_run_says_which_run_which_node_and_which_line(step: object, node: str, tmp_path: Path) -> None:
     async with Orchestra.open(Settings.load({"journal": tmp_path / "runs.db"}, start=tmp_path), fleet="none") as orchestra:
@@ -43,6 +51,16 @@ async def test_the_exception_of_a_run_says_which_run_which_node_and_which_line(s
     assert error.frames == (f"{__file__}:{inspect.getsourcelines(file_ticket.function)[1] + 3} in file_ticket",)
     assert repr(error).startswith("RunFailed('T003', '")
     assert "no customer Ada" in repr(error)
+
+
+async def test_a_run_that_was_let_go_of_is_named_too() -> None:
+    async with Orchestra.open(Settings.load({"journal": "off"}), fleet="none") as orchestra:
+        run = await orchestra.start(forever)
+        waiting = asyncio.create_task(run.wait())
+        await asyncio.sleep(0)
+    with pytest.raises(OrchestraError) as caught:
+        await waiting
+    assert (caught.value.code, caught.value.run) == ("E017", run.id)
 
 
 @pytest.mark.parametrize(

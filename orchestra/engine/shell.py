@@ -418,4 +418,5 @@ class Engine:
 
 
 def _closed(run: str) -> OrchestraError:
-    return OrchestraError("E017", f"the engine was closed while run {run} was under way", hint=f"orchestra runs resume {run}")
+    error = OrchestraError("E017", f"the engine was closed while run {run} was under way", hint=f"orchestra runs resume {run}")
+    return error.about(run)
