@@ -50,7 +50,14 @@ def settled(config: str | Path | Settings | None, project: str | Path | None) ->
     else:
         raise InputError("C046", "whole Settings have their project already", hint="Settings.load(..., project=...)")
     if settings.project is None and settings.sources:  # without sources nobody looked for a project
-        note(settings.log, "no project here", folder=str(Path.cwd()), fleet=settings.fleet, journal=str(settings.journal))
+        note(
+            settings.log,
+            "no project here",
+            form=settings.log_as,
+            folder=str(Path.cwd()),
+            fleet=settings.fleet,
+            journal=str(settings.journal),
+        )
     return settings
 
 
