@@ -300,4 +300,5 @@ async def test_what_is_no_moment_is_refused_and_not_taken_for_none(tmp_path: Pat
             with pytest.raises(InputError) as caught:
                 await orchestra.costs(**told)
             assert caught.value.code == "C010"
-        assert (await orchestra.costs("tool", since=date(2026, 1, 1))).by == ("agent",)
+        either: Any = "tool"
+        assert (await orchestra.costs(either, since=date(2026, 1, 1))).by == ("agent",)
