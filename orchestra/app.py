@@ -133,6 +133,7 @@ class Orchestra:
         A run with a key that is there already is not started again; if it was interrupted, it goes on. With `memo`, pure calls
         that any run has made before are answered from the memo. `purpose` stands in the journal: runs of an `evaluation` teach nobody.
         `sample`, from 1 on, has the agents answer at a temperature above 0, with this as their seed. With `again`, a fork repeats effects.
+        Limits that `budget` states replace those of the run's workflow; its other limits stay.
         """
         told: dict[str, Any] = {"idempotency_key": idempotency_key, "budget": budget, "label": label or None, "memo": memo}
         told |= {"purpose": purpose or None, "sample": sample, "again": again}
@@ -186,11 +187,12 @@ class Orchestra:
     def _told(self, program: Program) -> Program:
         """A program with what the options say of its budget and its agents."""
         program = sampled(program, self._options.sample)
-        return program if self._options.budget is None else dataclasses.replace(program, budget=self._options.budget)
+        told = self._options.budget
+        return program if told is None else dataclasses.replace(program, budget=told.beside(program.budget))
 
     def _begin(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
         options = self._options
-        told = {"label": self._labelled(program), "options": options.kept, "tiers": self._project.tiers(program), **more}
+        told = {"label": self._labelled(program), "options": options.kept(program.budget), "tiers": self._project.tiers(program), **more}
         return self._engine.start(program, given, graph=graph, versions=versions, **told)
 
     def _labelled(self, program: Program) -> Label:

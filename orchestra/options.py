@@ -17,6 +17,7 @@ class Options:
 
     idempotency_key: str = ""
     budget: Budget | None = None
+    """Limits in the place of the workflow's own; those that it does not state stay."""
     label: Label | None = None
     """Of the inputs; the workflow's own where nobody says one, and the stricter of the two where somebody does."""
     memo: bool = False
@@ -37,12 +38,11 @@ class Options:
         except UnicodeEncodeError as error:
             raise InputError("E013", f"the key {key!r} has a lone surrogate", hint="a key is a valid text") from error
 
-    @property
-    def kept(self) -> dict[str, Any]:
-        """What a resumed run must still know."""
+    def kept(self, budget: Budget | None) -> dict[str, Any]:
+        """What a resumed run must still know; `budget` is the one that holds."""
         found: dict[str, Any] = {}
-        if self.budget is not None:
-            found["budget"] = self.budget.model_dump(mode="json", exclude_none=True)
+        if self.budget is not None and budget is not None:
+            found["budget"] = budget.model_dump(mode="json", exclude_none=True)
         if self.memo:
             found["memo"] = True
         if self.purpose:

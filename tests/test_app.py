@@ -322,6 +322,30 @@ async def test_a_budget_of_the_run_replaces_that_of_the_workflow(tmp_path: Path)
         assert (await run.wait()).status == "budget"
 
 
+@workflow(budget=Budget(calls=1))
+def two_topics(text: str) -> str:
+    """Asks twice, where one call is allowed."""
+    found = topic(text=text)
+    other = topic(text=found.name)
+    return other.name
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "kept"),
+    [({"seconds": 30.0}, "budget", {"calls": 1, "seconds": 30.0}), ({"calls": 2}, "done", {"calls": 2}),
+     ({"tokens": 9, "calls": None}, "budget", {"calls": 1, "tokens": 9})],
+)  # fmt: skip
+async def test_limits_that_a_budget_of_the_run_does_not_state_are_those_of_the_workflow(
+    tmp_path: Path, said: Any, status: str, kept: Any
+) -> None:
+    async with opened(tmp_path) as (orchestra, _):
+        run = await orchestra.options(budget=Budget(**said)).start(two_topics, text="x")
+        assert (await run.wait()).status == status
+        first = await anext(run.events())
+        assert isinstance(first, RunStarted)
+        assert first.options == {"budget": kept}
+
+
 async def test_cancelling_the_caller_cancels_the_run(tmp_path: Path) -> None:
     async with opened(tmp_path, latency=60.0) as (orchestra, workers):
         task = asyncio.create_task(orchestra.run(loud_topic, text="x"))

@@ -34,7 +34,10 @@ def register(app: typer.Typer) -> None:
         constraint: Annotated[
             Literal["evidence", "schema", "none"] | None, typer.Option(help="What models decode over.", show_default="as configured")
         ] = None,
-        budget: Annotated[list[str] | None, typer.Option(metavar="LIMITS", help="Of each row: tokens=2000,seconds=60.")] = None,
+        budget: Annotated[
+            list[str] | None,
+            typer.Option(metavar="LIMITS", help="Of each row: tokens=2000,seconds=60; other limits of the workflow stay."),
+        ] = None,
         retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do rows that failed before once more.")] = False,
         fleet: Annotated[str | None, typer.Option(help="A name in configs/, or a path.", show_default="as configured")] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,

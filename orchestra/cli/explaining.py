@@ -142,7 +142,7 @@ def explain(
             found.append(step)
     if history is not None:
         found = [replace(step, actual=_actual(rows.get(step.path, []))) for step in found]
-    return Explanation(tuple(found), tuple(critical_path(program)), budget or program.budget, history)
+    return Explanation(tuple(found), tuple(critical_path(program)), budget.beside(program.budget) if budget else program.budget, history)
 
 
 def contexts(project: Project, fleet: FleetConfig | None = None) -> dict[str, int]:

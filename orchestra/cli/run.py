@@ -25,7 +25,10 @@ def register(app: typer.Typer) -> None:
             ),
         ] = None,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan of calls; start nothing.")] = False,
-        budget: Annotated[list[str] | None, typer.Option(metavar="LIMITS", help="Such as tokens=20000,seconds=60.")] = None,
+        budget: Annotated[
+            list[str] | None,
+            typer.Option(metavar="LIMITS", help="Such as tokens=20000,seconds=60; other limits of the workflow stay."),
+        ] = None,
         fleet: Annotated[str | None, typer.Option(help="A name in configs/, or a path.", show_default="as configured")] = None,
         key: Annotated[str, typer.Option(help="Run at most once under this key; a second time shows the first result.")] = "",
         memo: Annotated[

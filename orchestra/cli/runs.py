@@ -216,7 +216,10 @@ def _make_again(runs: typer.Typer) -> None:
             list[str] | None,
             typer.Option("--input", "-i", metavar="KEY=VALUE", help="An input instead of the run's, as for orchestra run."),
         ] = None,
-        budget: Annotated[list[str] | None, typer.Option(metavar="LIMITS", help="Such as tokens=20000,seconds=60.")] = None,
+        budget: Annotated[
+            list[str] | None,
+            typer.Option(metavar="LIMITS", help="Such as tokens=20000,seconds=60; other limits of the workflow stay."),
+        ] = None,
         fleet: Annotated[str | None, typer.Option(help="A name in configs/, or a path.", show_default="as configured")] = None,
         effects: Annotated[bool, typer.Option("--again", help="Do again what the run did in the world, such as a payment.")] = False,
         as_json: AsJson = False,

@@ -51,6 +51,10 @@ class Budget(Frozen):
     money: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     check_tokens: Annotated[int, Field(gt=0)] | None = None
 
+    def beside(self, other: Budget | None) -> Budget:
+        """These limits, and those of another budget that this one does not state."""
+        return self if other is None else other.model_copy(update=self.model_dump(exclude_none=True))
+
 
 class Retry(Frozen):
     """Attempts in all, and the wait between them: exponential from the first to at most the second number of seconds.
