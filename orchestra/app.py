@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -26,7 +26,7 @@ from orchestra.opening import Home, opening
 from orchestra.options import PLAIN, Options
 from orchestra.result import Result
 from orchestra.run import Fork, Run, plainly
-from orchestra.stored import parcel, restored
+from orchestra.stored import Parcel, parcel, restored
 from orchestra.values.labels import Label, join
 from orchestra.values.types import show
 from orchestra.workflow.nodes import Budget
@@ -56,8 +56,8 @@ P = ParamSpec("P")
 R = TypeVar("R", default=Any)
 
 __all__ = ["Fork", "Options", "Orchestra", "Result", "Run"]
-HELD, ENDED = "J022", "J006"
-"""Codes of a run that another process has in hand, and of one that has ended."""
+HELD, ENDED, LOST = "J022", "J006", "J005"
+"""Codes of a run that another process has in hand, of one that has ended, and of one that another process has taken."""
 
 
 class Orchestra:
@@ -130,8 +130,9 @@ class Orchestra:
     ) -> Orchestra:
         """The same `Orchestra`, whose runs have these options; what is left out stays as it is here, the key too, which `""` takes away.
 
-        A run with a key that is there already is not started again; if it was interrupted, it goes on. With `memo`, pure calls
-        that any run has made before are answered from the memo. `purpose` stands in the journal: runs of an `evaluation` teach nobody.
+        A run with a key that is there already is not started again; if it was interrupted, it goes on. Whatever it came to stays the
+        answer of its key: `fork` it under another key for another try. With `memo`, pure calls that any run has made before are
+        answered from the memo. `purpose` stands in the journal: runs of an `evaluation` teach nobody.
         `sample`, from 1 on, has the agents answer at a temperature above 0, with this as their seed. With `again`, a fork repeats effects.
         Limits that `budget` states replace those of the run's workflow; its other limits stay.
         """
@@ -158,20 +159,45 @@ class Orchestra:
         return self._project.program(step)
 
     async def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]:
-        """Runs a workflow, an agent or a tool to its end; being cancelled cancels the run.
+        """Runs a workflow, an agent or a tool to its end. Being cancelled cancels the run; under a key it goes on, for whoever has the key.
 
         Raises `InputError` before anything starts, `RunFailed` or `BudgetExceeded` for a run without an output. A run that
         abstained gives its result; `result.output` raises `Abstained`.
         """
-        run = await self.start(step, *args, **inputs)
-        try:
-            return await run
-        except asyncio.CancelledError:
-            run.cancel("its caller")
-            raise
+        execution, stored = await self._launched(step, args, inputs)
+        with self._held(execution):
+            return await Run(execution, step.read, stored)
 
     async def start(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Run[R]:
-        """Begins a run, once its inputs are checked and the servers that it will ask are up. Raises `InputError` and `FleetError`."""
+        """Begins a run, once its inputs are checked and the servers that it will ask are up; it is on record when this returns.
+
+        Raises `InputError`, `FleetError`, and `JournalError`: what the journal has to say, J022 where another process has the run of the
+        key in hand."""
+        execution, stored = await self._launched(step, args, inputs)
+        with self._held(execution):
+            await execution.begun()
+        return Run(execution, step.read, stored)
+
+    @contextmanager
+    def _held(self, execution: Execution) -> Iterator[None]:
+        """Whoever is cancelled here cancels the run, which nobody else knows; that of a key anybody may come back for. Raises `JournalError`
+        J022 where another process began the run of the key at the same time."""
+        key = self._options.idempotency_key
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not key:
+                execution.cancel("its caller")
+            raise
+        except OrchestraError as error:
+            if error.code != LOST or not key:
+                raise
+            from orchestra.journal.error import held
+
+            raise held(execution.id) from error
+
+    async def _launched(self, step: Step[..., Any], args: Sequence[Any], inputs: Mapping[str, Any]) -> tuple[Execution, Parcel | None]:
+        """A run that has begun, or that of the key; and what it stores of its workflow, where that is known."""
         self._home.check()
         made = self._project.compiled(step)
         program = made.program
@@ -182,7 +208,7 @@ class Orchestra:
         graph, versions = whole.put(self.journal)
         program = self._told(program)
         stored = None if self._options.idempotency_key else whole
-        return Run(await self._once(program, given, graph, versions), step.read, stored)
+        return await self._once(program, given, graph, versions), stored
 
     def _told(self, program: Program) -> Program:
         """A program with what the options say of its budget and its agents."""
@@ -319,6 +345,8 @@ class Orchestra:
         old = await heir(self._project, self._engine, first, events, program, again=self._options.again)
         label = inherited(first, self._labelled(program))
         execution = await self._once(program, given, graph, versions, parent=run, workers=old.workers, label=label)
+        with self._held(execution):
+            await execution.begun()
         return Fork(Run(execution, step.read), old.changes)
 
     async def whatif(self, run: str, instead: Mapping[str, Card | Contract] | None = None, /) -> Rehearsal:

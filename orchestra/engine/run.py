@@ -133,6 +133,15 @@ class Run:
             await self._change()
         return self._end
 
+    async def begun(self) -> None:
+        """Waits until the first event is on disk. Raises what broke the engine or the journal meanwhile."""
+        while not self.flushed and not self.offset and not self.over:
+            await self._change()
+        if self._error is None and self._end is None:
+            await self.journal.durable(self.id, 1)
+        if self._error is not None:
+            raise self._error
+
     async def pause(self) -> RunFinished | None:
         """The last event, on disk; or None as soon as the run waits for a person and for nothing else. Raises as `wait` does."""
         while self._end is None and self._error is None and not self._asleep:
