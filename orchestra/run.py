@@ -75,7 +75,8 @@ class Run(Generic[R]):
         return self.events()
 
     def events(self, after: int = 0) -> AsyncGenerator[Event, None]:
-        """The events with `seq > after` as they get durable, to the last one."""
+        """The events with `seq > after` as they get durable, to the last one. Raises what broke the engine or the journal, and
+        `OrchestraError` E017 where the `Orchestra` was closed before that."""
         return self._execution.events(after)
 
     def cancel(self, by: str = "") -> None:

@@ -170,3 +170,14 @@ async def test_whoever_is_cancelled_before_the_run_is_on_record_leaves_no_run_th
         run = await orchestra.resume(summary.run)
         assert (await run.wait()).status == ("done" if key else "cancelled")
         assert any(isinstance(event, CancelRequested) for event in await seen(run)) == (not key)
+
+
+@pytest.mark.parametrize("file", ["off", "runs.db"])
+async def test_whoever_watches_a_run_is_told_that_the_orchestra_was_closed(tmp_path: Path, file: str) -> None:
+    async with opened(tmp_path, file=file if file == "off" else str(tmp_path / file), latency=60.0) as (orchestra, workers):
+        run = await orchestra.start(look_up, text="pens")
+        watching = asyncio.create_task(seen(run))
+        await in_flight(workers)
+    with pytest.raises(OrchestraError) as caught:
+        await watching
+    assert caught.value.code == "E017"

@@ -157,12 +157,14 @@ class Run:
         return [*(await self.journal.read(self.id))[: self.offset], *self.log]
 
     async def events(self, after: int = 0) -> AsyncGenerator[Event, None]:
-        """The events with `seq > after` as they get durable, up to the last one. Every reader sees the same."""
+        """The events with `seq > after` as they get durable, up to the last one. Every reader sees the same. Raises as `wait` does."""
         position = after
         while True:
             batch = await self._since(position)
             if not batch:
-                if self._end is not None or self._error is not None:
+                if self._error is not None:
+                    raise self._error
+                if self._end is not None:
                     return
                 await self._change()
                 continue

@@ -346,7 +346,7 @@ class Stage:
                 if pause:
                     await self.clock.sleep(pause)
         except OrchestraError as error:
-            if error.code not in ("J002", "J003", "J005", "J006", *FAULTS.values()):
+            if error.code not in ("E017", "J002", "J003", "J005", "J006", "J022", *FAULTS.values()):
                 self.trial.wrong.append(f"I7 a subscriber broke: {error.code} {error.message}")
         finally:
             await stream.aclose()
