@@ -180,8 +180,9 @@ class Orchestra:
 
     @contextmanager
     def _held(self, execution: Execution) -> Iterator[None]:
-        """Whoever is cancelled here cancels the run, which nobody else knows; that of a key anybody may come back for. Raises `JournalError`
-        J022 where another process began the run of the key at the same time."""
+        """Whoever is cancelled here cancels the run, which nobody else knows; that of a key anybody may come back for.
+
+        Raises `JournalError` J022 where another process began the run of the key at the same time."""
         key = self._options.idempotency_key
         try:
             yield
@@ -266,7 +267,12 @@ class Orchestra:
         if self._troupe is not None:
             await self._troupe.prepare(program)
         workers = await self._recalling(started, program) if started.parent else None
-        return await self._engine.resume(program, run, by=by, workers=workers)
+        try:
+            return await self._engine.resume(program, run, by=by, workers=workers)
+        except OrchestraError as error:
+            if error.code != ENDED:
+                raise
+            return Execution(run, self.journal, await self._events(run))  # another process brought it to its end meanwhile
 
     async def _recalling(self, started: RunStarted, program: Program) -> Workers:
         """The workers of a fork: they know what its parent was answered."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,7 @@ def order(text: str) -> str:
 def ordered(text: str) -> str:
     """Finds something, and orders it."""
     placed = order(text=text)
-    found = look_up(text=placed)
-    return found
+    return look_up(text=placed)
 
 
 class Gated(MemoryJournal):
@@ -50,6 +49,14 @@ class Gated(MemoryJournal):
     async def durable(self, run: str, seq: int) -> None:
         await self.gate.wait()
         await super().durable(run, seq)
+
+
+class Late(MemoryJournal):
+    """Whoever takes a run over comes when it has ended."""
+
+    async def lease(self, run: str) -> int:
+        await turned(lambda: self.store.logs[run].line.ended)
+        return await super().lease(run)
 
 
 @asynccontextmanager
@@ -65,13 +72,13 @@ async def opened(
         await journal.close()
 
 
-async def in_flight(workers: SimulatedWorkers) -> None:
-    """Turns the loop until somebody works."""
-    for _ in range(1_000):
-        if workers.in_flight:
+async def turned(holds: Callable[[], bool]) -> None:
+    """Turns the loop until something holds."""
+    for _ in range(10_000):
+        if holds():
             return
-        await asyncio.sleep(0)
-    raise AssertionError("nobody works")
+        await asyncio.sleep(0.0001)
+    raise AssertionError("it never held")
 
 
 async def seen(run: Run[Any]) -> list[Event]:
@@ -82,7 +89,7 @@ async def test_whoever_leaves_a_run_that_has_a_key_does_not_cancel_it_for_the_ot
     async with opened(tmp_path, latency=0.05) as (orchestra, workers):
         keyed = orchestra.options(idempotency_key="order-42")
         leaves, stays = (asyncio.create_task(keyed.run(ordered, text="pens")) for _ in range(2))
-        await in_flight(workers)
+        await turned(lambda: bool(workers.in_flight))
         leaves.cancel()
         with pytest.raises(asyncio.CancelledError):
             await leaves
@@ -95,7 +102,7 @@ async def test_a_run_that_was_let_go_of_is_interrupted_at_the_close_and_goes_on_
     store = MemoryStore()
     async with opened(tmp_path, store=store, latency=60.0) as (orchestra, workers):
         waiter = asyncio.create_task(orchestra.options(idempotency_key="order-42").run(look_up, text="pens"))
-        await in_flight(workers)
+        await turned(lambda: bool(workers.in_flight))
         waiter.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiter
@@ -118,6 +125,16 @@ async def test_two_processes_that_begin_one_key_at_once_make_one_run_and_the_oth
         assert its.counts["order"] + others.counts["order"] == 1
         assert (await one.options(idempotency_key="k").run(ordered, text="a")).run == begun.id
         assert (await two.options(idempotency_key="k").run(ordered, text="a")).run == begun.id
+
+
+async def test_a_run_that_ends_in_another_process_while_it_is_taken_over_is_just_there(tmp_path: Path) -> None:
+    store = MemoryStore()
+    async with opened(tmp_path, store=store, latency=0.05) as (one, _), opened(tmp_path, journal=Late(store)) as (two, workers):
+        run = await one.options(idempotency_key="k").start(ordered, text="a")
+        assert (await two.options(idempotency_key="k").run(ordered, text="a")).output == "found"
+        run = await one.options(idempotency_key="l").start(ordered, text="a")
+        assert (await (await two.resume(run.id))).output == "found"
+        assert not workers.calls
 
 
 async def test_a_failure_is_the_answer_of_its_key_and_a_fork_under_another_key_is_another_try(tmp_path: Path) -> None:
@@ -160,8 +177,7 @@ async def test_whoever_is_cancelled_before_the_run_is_on_record_leaves_no_run_th
     journal = Gated()
     async with opened(tmp_path, journal=journal, latency=0.01) as (orchestra, _):
         starting = asyncio.create_task(orchestra.options(idempotency_key=key).start(look_up, text="pens"))
-        while not await journal.runs():
-            await asyncio.sleep(0)
+        await turned(lambda: bool(journal.store.logs))
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting
@@ -177,7 +193,7 @@ async def test_whoever_watches_a_run_is_told_that_the_orchestra_was_closed(tmp_p
     async with opened(tmp_path, file=file if file == "off" else str(tmp_path / file), latency=60.0) as (orchestra, workers):
         run = await orchestra.start(look_up, text="pens")
         watching = asyncio.create_task(seen(run))
-        await in_flight(workers)
+        await turned(lambda: bool(workers.in_flight))
     with pytest.raises(OrchestraError) as caught:
         await watching
     assert caught.value.code == "E017"
