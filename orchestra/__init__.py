@@ -25,8 +25,10 @@ if TYPE_CHECKING:
         RunFailed,
     )
     from orchestra.events import Event as RunEvent
+    from orchestra.journal.error import JournalError
     from orchestra.result import Result
     from orchestra.run import Run
+    from orchestra.seen import Seen
     from orchestra.values.models import Answer, Citation, Document, Judgement, Passage, Quote, Reading
     from orchestra.workflow.nodes import Budget, Defaults, Graph, PlanLimits, Retry
     from orchestra.workflow.steps import Agent, Step, Tool, Workflow, agent, by_model, tool, workflow
@@ -85,6 +87,7 @@ __all__ = [
     "Guarded",
     "InputError",
     "InputErrors",
+    "JournalError",
     "Judgement",
     "Orchestra",
     "OrchestraError",
@@ -97,6 +100,7 @@ __all__ = [
     "Run",
     "RunEvent",
     "RunFailed",
+    "Seen",
     "Step",
     "Tool",
     "Workflow",
@@ -147,7 +151,9 @@ _HOMES = {
     "run": "Run",
     "blocking": "blocking",
     "errors": "Abstained BudgetExceeded FleetError InputError InputErrors OrchestraError RunFailed",
+    "journal.error": "JournalError",
     "result": "Result",
+    "seen": "Seen",
     "values.models": "Answer Citation Document Judgement Passage Quote Reading",
     "workflow.nodes": "Budget Defaults Graph PlanLimits Retry",
     "workflow.steps": "Agent Step Tool Workflow agent by_model tool workflow",

@@ -38,13 +38,14 @@ if TYPE_CHECKING:
     from orchestra.agent.contract import Contract
     from orchestra.agent.registry import Registry
     from orchestra.costs import Costs, Key, When
-    from orchestra.doors import Clock, Journal, Workers
+    from orchestra.doors import Clock, Journal, RunSummary, Workers
     from orchestra.engine.replay import Replayed
     from orchestra.engine.shell import Engine
     from orchestra.events import Event, Question
     from orchestra.fleet.progress import Progress
     from orchestra.fleet.status import FleetStatus
     from orchestra.project import Project
+    from orchestra.seen import RunStatus, Seen
     from orchestra.verify.acceptance import Ruling
     from orchestra.verify.entailment import Reply
     from orchestra.whatif import Rehearsal
@@ -301,6 +302,21 @@ class Orchestra:
         except OrchestraError as error:
             if error.code not in (HELD, ENDED):
                 raise
+
+    async def look(self, run: str) -> Seen:
+        """How a run stands, whoever has it in hand: its status, what persons are asked, and its result where it has ended. Nothing of it
+        is changed. Raises `InputError` E020 for a run that is not there."""
+        from orchestra.seen import look
+
+        self._home.check()
+        return await look(self.journal, run)
+
+    async def runs(self, *, limit: int = 50, workflow: str = "", status: RunStatus | None = None) -> Sequence[RunSummary]:
+        """The latest runs, newest first; with a `workflow` or a `status` those alone. Raises `InputError` C010 for what is no status."""
+        from orchestra.seen import listed
+
+        self._home.check()
+        return await listed(self.journal, limit=limit, workflow=workflow, status=status or "")
 
     async def asked(self, run: str) -> list[Asked]:
         """What persons are asked by a run. Raises `InputError` E020 for one that is not there."""

@@ -254,6 +254,9 @@ class Journal(Protocol):
     async def runs(self, limit: int = 50) -> list[RunSummary]:
         """The latest runs, newest first. Of one that nobody has in hand its events tell the status: `orchestra.journal.summary.unheld`."""
 
+    async def summary(self, run: str) -> RunSummary | None:
+        """The row of one run, as `runs` gives it; None for a run that is not there."""
+
     async def find(self, prefix: str) -> list[str]:
         """The ids of runs that begin so, in order; at most 100."""
 

@@ -12,7 +12,6 @@ from orchestra.recording import recorded, recorder
 
 EVERY = 1 << 40
 """More runs than there are."""
-_LOOKS = (100, 10_000, EVERY)
 
 
 @asynccontextmanager
@@ -57,11 +56,5 @@ async def find_run(journal: Journal, name: str) -> str:
 
 async def status_of(journal: Journal, run: str) -> str:
     """What a run does, or how it ended, as `runs list` says it; empty where it is not there any more."""
-    for limit in _LOOKS:
-        summaries = await journal.runs(limit)
-        found = next((summary for summary in summaries if summary.run == run), None)
-        if found is not None:
-            return found.status
-        if len(summaries) < limit:
-            break
-    return ""
+    found = await journal.summary(run)
+    return found.status if found is not None else ""

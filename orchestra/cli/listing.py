@@ -4,33 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from orchestra.cli.finding import EVERY, opened
+from orchestra.cli.finding import opened
 from orchestra.cli.screen import console, moment, money, print_json, say, seconds, table
-from orchestra.errors import InputError
 from orchestra.journal.history import History
-from orchestra.values.schema import nearest
+from orchestra.seen import known, listed
 from orchestra.workflow.nodes import ASK, REQUEST
 
 LONGEST = 50
 """Characters of a request in a row of a table."""
-STATUSES = ("running", "waiting", "interrupted", "done", "failed", "abstained", "budget", "cancelled")
 
 
 async def list_runs(limit: int, status: str, workflow: str, *, as_json: bool) -> None:
     """Prints the latest runs, newest first; with a `status` or a `workflow` those alone. Raises `InputError` C010 for no status."""
-    if status and status not in STATUSES:
-        near = nearest(status, STATUSES)
-        raise InputError("C010", f"no run is {status!r}", hint=f"did you mean {near!r}?" if near else f"one of: {', '.join(STATUSES)}")
+    known(status)
     async with opened() as journal:
-        everything = await journal.runs(EVERY if status or workflow else limit) if journal else []
-        found = [run for run in everything if status in ("", run.status) and workflow in ("", run.workflow)][:limit]
+        found = await listed(journal, limit=limit, workflow=workflow, status=status) if journal is not None else []
+        none = not found and (journal is None or not await journal.runs(1))
         asked = [run.run for run in found if run.workflow == ASK and journal is not None and not as_json]
         wanted = {run: short(request_of(History.of((await journal.read(run))[:1]))) for run in asked if journal is not None}
     if as_json:
         print_json(found)
         return
     if not found:
-        say("no such runs" if everything else "no runs yet; begin with: orchestra run NAME")
+        say("no such runs" if not none else "no runs yet; begin with: orchestra run NAME")
         return
     paid = any(summary.usage.money > 0 for summary in found)
     rows = [

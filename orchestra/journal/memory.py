@@ -166,6 +166,11 @@ class MemoryJournal:
         found.sort(key=lambda summary: (summary.started, summary.run), reverse=True)
         return found[: max(0, limit)]
 
+    async def summary(self, run: str) -> RunSummary | None:
+        """The row of one run, or None."""
+        log = self.store.logs.get(run)
+        return _summary(run, log) if log is not None and log.events else None
+
     async def skim(self, since: float = -inf) -> AsyncGenerator[Skimmed, None]:
         """The runs that began at `since` or later, newest first."""
         found = [(log.events[0].at, run) for run, log in self.store.logs.items() if log.events and log.events[0].at >= since]

@@ -200,6 +200,11 @@ class PostgresJournal:
         await self._settle()
         return await self._ask(lambda sql, _: self._tables.summaries(sql, limit))
 
+    async def summary(self, run: str) -> RunSummary | None:
+        """The row of one run, or None."""
+        await self._settle(run)
+        return await self._ask(lambda sql, _: self._tables.summary(sql, run)) if _usable(run) else None
+
     async def skim(self, since: float = -inf) -> AsyncGenerator[Skimmed, None]:
         """The runs that began at `since` or later, newest first, without large values; one that is damaged says so."""
         await self._settle()

@@ -57,6 +57,8 @@ CREATE TABLE counters (messages bigint NOT NULL);
 INSERT INTO counters VALUES (0);
 """
 
+_ROWS = "SELECT run, last, summary, ended, holder FROM @runs "
+
 _ALWAYS = """
 WITH given AS (
   SELECT * FROM unnest(?::text[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bytea[], ?::bytea[], ?::float8[], ?::boolean[])
@@ -349,9 +351,15 @@ class Tables:
 
     async def summaries(self, sql: asyncpg.Connection, limit: int) -> list[RunSummary]:
         """The latest runs, newest first; without an end, and held by nobody: `waiting` or `interrupted`, as their events tell."""
-        rows = await sql.fetch(
-            self._sql("SELECT run, last, summary, ended, holder FROM @runs ORDER BY started DESC, run DESC LIMIT $1"), max(0, limit)
-        )
+        rows = await sql.fetch(self._sql(_ROWS + "ORDER BY started DESC, run DESC LIMIT $1"), max(0, limit))
+        return await self._standing(sql, rows)
+
+    async def summary(self, sql: asyncpg.Connection, run: str) -> RunSummary | None:
+        """The row of one run, or None."""
+        rows = await sql.fetch(self._sql(_ROWS + "WHERE run = $1"), run)
+        return next(iter(await self._standing(sql, rows)), None)
+
+    async def _standing(self, sql: asyncpg.Connection, rows: Sequence[asyncpg.Record]) -> list[RunSummary]:
         holders = {row["holder"] for row in rows if row["holder"] is not None}
         alive = {holder for holder in holders if await _alive(sql, holder)}
         found = []

@@ -282,6 +282,11 @@ class SqliteJournal:
         await self._settle()
         return await self._ask(lambda: self._summaries(limit))
 
+    async def summary(self, run: str) -> RunSummary | None:
+        """The row of one run, or None."""
+        await self._settle(run)
+        return await self._ask(lambda: self._summary(run)) if is_text(run) else None
+
     async def skim(self, since: float = -inf) -> AsyncGenerator[Skimmed, None]:
         """The runs that began at `since` or later, newest first, without large values; one that is damaged says so.
 
@@ -349,16 +354,22 @@ class SqliteJournal:
             self._writer.put(Errand(lambda store: errands.release(store, run), run=run))
 
     def _summaries(self, limit: int) -> list[RunSummary]:
-        found, alive = [], dict[str, bool]()
-        for summary, writer in self._reading.summaries(limit):
-            if summary.status == "running" and not writer:
-                summary = unheld(summary, self._legible(summary.run))
-            elif summary.status == "running":
-                if writer not in alive:
-                    alive[writer] = self._presence.alive(writer)
-                summary = summary if alive[writer] else msgspec.structs.replace(summary, status="interrupted")
-            found.append(summary)
-        return found
+        alive = dict[str, bool]()
+        return [self._stands(summary, writer, alive) for summary, writer in self._reading.summaries(limit)]
+
+    def _summary(self, run: str) -> RunSummary | None:
+        row = self._reading.row(run)
+        return self._stands(row.tally.summary(), row.writer, {}) if row is not None else None
+
+    def _stands(self, summary: RunSummary, writer: str, alive: dict[str, bool]) -> RunSummary:
+        """A row with what has become of a run without an end; `alive` is what is known of writers."""
+        if summary.status != "running":
+            return summary
+        if not writer:
+            return unheld(summary, self._legible(summary.run))
+        if writer not in alive:
+            alive[writer] = self._presence.alive(writer)
+        return summary if alive[writer] else msgspec.structs.replace(summary, status="interrupted")
 
     def _legible(self, run: str) -> list[Event]:
         """The events of a run; none where they are damaged, which is no reason not to list the others."""

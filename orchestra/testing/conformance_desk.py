@@ -236,6 +236,7 @@ async def runs_are_listed_newest_first(store: Open) -> None:
             same("finished", [summary.finished for summary in found], [None, None, 13.0])
             same("usage", [summary.usage for summary in found[1:]], [SPENT + SPENT, SPENT])
             same("workflow", found[2].workflow, "staged")
+            same("each alone", [await journal.summary(run) for run in ("c", "b", "a", "d")], [*found, None])
             same("the latest", [summary.run for summary in await journal.runs(1)], ["c"])
 
 

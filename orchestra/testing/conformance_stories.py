@@ -152,7 +152,9 @@ async def refused(what: str, doing: Awaitable[object], *codes: str) -> None:
 
 async def status_of(journal: Journal, run: str) -> str:
     """A run's status in the list; empty where it is not listed."""
-    return next((summary.status for summary in await journal.runs(1000) if summary.run == run), "")
+    found = next((summary for summary in await journal.runs(1000) if summary.run == run), None)
+    same("the row of one run", await journal.summary(run), found)
+    return found.status if found is not None else ""
 
 
 def _shown(value: object) -> str:

@@ -357,6 +357,10 @@ class CrashingJournal:
         """The latest runs."""
         return await self._inner.runs(limit)
 
+    async def summary(self, run: str) -> RunSummary | None:
+        """The row of one run."""
+        return await self._inner.summary(run)
+
     async def find(self, prefix: str) -> list[str]:
         """The ids of runs that begin so."""
         return await self._inner.find(prefix)
