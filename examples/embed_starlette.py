@@ -5,7 +5,7 @@
     curl -s localhost:8000/answers -d '{"question": "Which team won?", "documents": [{"source": "a.txt", "text": "The Broncos won."}]}'
 
 The `Orchestra` opens when the service starts, and closes with it. An answer that its checks did not accept is a 200 with `"answer": null`,
-for withholding is a valid outcome; bad input is a 422, a spent budget a 503.
+for withholding is a valid outcome; bad input is a 422, a key whose run another process has in hand a 409, a spent budget a 503.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from orchestra import Budget, Orchestra
+from orchestra import Budget, BudgetExceeded, FleetError, InputError, JournalError, Orchestra, Result, RunFailed
 from orchestra.doors import Workers
-from orchestra.errors import BudgetExceeded, InputError, RunFailed
-from orchestra.result import Result
 
 
 async def answers(request: Request) -> JSONResponse:
@@ -34,7 +32,8 @@ async def answers(request: Request) -> JSONResponse:
         inputs = {"question": body["question"], "documents": body["documents"]}
     except (ValueError, KeyError, TypeError):
         return JSONResponse({"error": "send JSON with question and documents"}, 422)
-    # The same key never runs twice: a client may repeat a request whose reply was lost.
+    # The same key never runs twice: a client that hung up, or whose reply was lost, repeats its request and gets the answer of the first
+    # one, a failure too. It takes a new key for another try. Without a key, the run of a request that is cancelled is cancelled.
     key = request.headers.get("idempotency-key", "")
     limited = orchestra.options(idempotency_key=key, budget=Budget(tokens=20_000, seconds=60))
     try:
@@ -45,6 +44,10 @@ async def answers(request: Request) -> JSONResponse:
         return JSONResponse({"error": error.message, "code": error.code}, 503)
     except RunFailed as error:
         return JSONResponse({"error": error.message, "code": error.code}, 500)
+    except FleetError as error:  # it has not begun, and the key is free
+        return JSONResponse({"error": error.message, "hint": error.hint, "code": error.code}, 503)
+    except JournalError as error:
+        return JSONResponse({"error": error.message, "code": error.code}, 409 if error.code == "J022" else 500)
     return JSONResponse(as_reply(result))
 
 

@@ -115,6 +115,20 @@ async def test_a_repeated_request_with_a_key_runs_once(example: Any) -> None:
     assert workers.counts["generative_reader"] == 1
 
 
+async def test_a_client_that_hangs_up_and_comes_back_with_its_key_gets_the_answer(example: Any) -> None:
+    workers = SimulatedWorkers(answer, latency=0.05)
+    async with served(example.build_app(workers)) as client:
+        body = {"question": "Who won?", "documents": DOCUMENTS}
+        request = asyncio.create_task(client.post(body, idempotency_key="order-42"))
+        while not workers.in_flight:  # noqa: ASYNC110  # there is no event for it
+            await asyncio.sleep(0.001)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        status, reply = await client.post(body, idempotency_key="order-42")
+    assert (status, reply["answer"], workers.counts["generative_reader"]) == (200, "Denver Broncos", 1)
+
+
 @pytest.mark.parametrize("body", [{"question": "Who won?"}, [], {"question": 7, "documents": DOCUMENTS}])
 async def test_bad_input_is_a_422_and_starts_nothing(example: Any, body: Any) -> None:
     workers = SimulatedWorkers(answer)
