@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from orchestra.config import Settings
 from orchestra.doors import Call, Refused
 from orchestra.journal.history import History
 from orchestra.project import Project
+from orchestra.workflow.nodes import Budget
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
 from tests.cli.test_ask import PLAN, WHEN, used
@@ -282,3 +284,10 @@ def explained(desk: Shell, *, ran: bool) -> Explanation:
     project = Project.load(Settings.load({}))
     given = {"question": WHEN, "documents": [{"source": "a", "text": "b"}]}
     return explain(project, project.program(project.find("solve")), given, history=History.of(()) if ran else None)
+
+
+def test_limits_that_are_stated_stand_beside_those_of_the_workflow(desk: Shell) -> None:
+    project = Project.load(Settings.load({}))
+    program = replace(project.program(project.find("solve")), budget=Budget(tokens=100, calls=9))
+    given = {"question": WHEN, "documents": [{"source": "a", "text": "b"}]}
+    assert explain(project, program, given, budget=Budget(seconds=3, calls=2)).budget == Budget(tokens=100, calls=2, seconds=3)
