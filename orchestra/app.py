@@ -465,6 +465,7 @@ class Orchestra:
         out. Raises `InputError` C043 for what is no key, F100 where the fleet's file, which has the prices, cannot be read."""
         from orchestra.costs import costs, servers
 
+        self._home.check()
         return await costs(self.journal, servers(self.settings), by, since=since, until=until, workflow=workflow)
 
     async def load(self, agent: str) -> list[str]:

@@ -60,10 +60,28 @@ class Home:
         if asyncio.get_running_loop() is self._loop:
             return
         if self._loop.is_closed():
-            hint = "each `asyncio.run` has a loop of its own: open one inside of it, or use `with blocking() as orchestra:`"
-            raise InputError("E030", "this Orchestra was opened on an event loop that has ended", hint=hint)
+            raise self._ended()
         hint = "open one here, or have it done there: asyncio.run_coroutine_threadsafe(orchestra.run(...), its_loop)"
         raise InputError("E030", "this Orchestra was opened on another event loop", hint=hint)
+
+    def have(self, doing: Callable[[str], None], told: str) -> None:
+        """Has something done on the loop: at once where this is it, and from another thread as soon as the loop comes to it. Raises
+        `InputError` E030 where it has ended."""
+        try:
+            here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:  # no loop runs in this thread
+            here = False
+        if here:
+            doing(told)
+        elif self._loop.is_closed():
+            raise self._ended()
+        else:
+            self._loop.call_soon_threadsafe(doing, told)
+
+    @staticmethod
+    def _ended() -> InputError:
+        hint = "each `asyncio.run` has a loop of its own: open one inside of it, or use `with blocking() as orchestra:`"
+        return InputError("E030", "this Orchestra was opened on an event loop that has ended", hint=hint)
 
 
 def opening(function: Callable[P, AsyncIterator[T]]) -> Callable[P, Opening[T]]:

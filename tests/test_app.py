@@ -136,6 +136,7 @@ async def test_on_another_event_loop_it_says_so_and_nothing_begins(tmp_path: Pat
             lambda: orchestra.cancel("x"),
             lambda: orchestra.check("a", against="a", checks="entailment"),
             orchestra.fleet_status,
+            orchestra.costs,
         ]
         for use in uses:
             error = await asyncio.to_thread(elsewhere, use)
@@ -150,6 +151,20 @@ async def test_whoever_waits_for_a_run_on_another_event_loop_is_told_and_does_no
         with pytest.raises(InputError) as caught:
             await asyncio.to_thread(asyncio.run, run.wait())
         assert (caught.value.code, (await run).value) == ("E030", "A")
+
+
+@pytest.mark.parametrize("loop", [False, True])
+async def test_a_run_is_cancelled_from_another_thread_as_from_its_own(tmp_path: Path, loop: bool) -> None:
+    async with opened(tmp_path, latency=30) as (orchestra, _):
+        run = await orchestra.start(shout, text="a")
+
+        async def there() -> None:
+            run.cancel("ann")
+
+        await asyncio.to_thread(asyncio.run, there()) if loop else await asyncio.to_thread(run.cancel, "ann")
+        result = await asyncio.wait_for(run.wait(), 10)
+        assert (result.status, [one.status for one in await orchestra.journal.runs()]) == ("cancelled", ["cancelled"])
+    run.cancel()  # it is over, and nothing comes of it
 
 
 def test_on_a_later_event_loop_it_says_that_its_own_has_ended(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ class Run:
 
     def sleep(self, asked: Sequence[Asked], cancel: Callable[[str], None]) -> None:
         """The run waits for persons; its events so far are in the journal alone."""
-        self._asleep, self._cancel = tuple(asked), cancel
+        self._asleep, self._cancel, self._home = tuple(asked), cancel, self._home or Home()
         self.offset += len(self.log)
         self.log.clear()
         self.flushed = 0
@@ -101,8 +101,12 @@ class Run:
     # What everybody may ask
 
     def cancel(self, by: str = "") -> None:
-        """Asks the run to end. Its calls are cancelled up to the servers; what has finished stays. Idempotent."""
-        if self._cancel is not None:
+        """Asks the run to end. Its calls are cancelled up to the servers; what has finished stays. Idempotent; from any thread."""
+        if self._cancel is not None and self._home is not None:
+            self._home.have(self._stop, by)
+
+    def _stop(self, by: str) -> None:
+        if self._cancel is not None:  # it may have ended meanwhile
             self._cancel(by)
 
     @property
@@ -159,6 +163,8 @@ class Run:
     async def events(self, after: int = 0) -> AsyncGenerator[Event, None]:
         """The events with `seq > after` as they get durable, up to the last one. Every reader sees the same. Raises as `wait` does."""
         position = after
+        if self._home is not None:
+            self._home.check()
         while True:
             batch = await self._since(position)
             if not batch:
