@@ -153,6 +153,7 @@ def test_the_settings_say_how_runs_are_logged(tmp_path: Path, caplog: pytest.Log
         async with Orchestra.open(settings, workers=workers) as orchestra:
             await asyncio.gather(request(orchestra, "q-1"), request(orchestra, "q-2"))
 
+    (tmp_path / "orchestra.toml").write_text("")  # without one, a line says so
     asyncio.run(served())
     said = {(vars(record)["request_id"], vars(record)["run"]) for record in caplog.records}
     assert len(caplog.records) == 4
