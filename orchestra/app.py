@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -166,8 +166,12 @@ class Orchestra:
         abstained gives its result; `result.output` raises `Abstained`.
         """
         execution, stored = await self._launched(step, args, inputs)
-        with self._held(execution):
+        try:
             return await Run(execution, step.read, stored)
+        except (asyncio.CancelledError, OrchestraError) as error:
+            if (other := self._left(execution, error)) is not None:
+                raise other from error
+            raise
 
     async def start(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Run[R]:
         """Begins a run, once its inputs are checked and the servers that it will ask are up; it is on record when this returns.
@@ -175,28 +179,31 @@ class Orchestra:
         Raises `InputError`, `FleetError`, and `JournalError`: what the journal has to say, J022 where another process has the run of the
         key in hand."""
         execution, stored = await self._launched(step, args, inputs)
-        with self._held(execution):
-            await execution.begun()
+        await self._recorded(execution)
         return Run(execution, step.read, stored)
 
-    @contextmanager
-    def _held(self, execution: Execution) -> Iterator[None]:
-        """Whoever is cancelled here cancels the run, which nobody else knows; that of a key anybody may come back for.
-
-        Raises `JournalError` J022 where another process began the run of the key at the same time."""
+    def _left(self, execution: Execution, error: BaseException) -> OrchestraError | None:
+        """Whoever is cancelled while he waits cancels the run, which nobody else knows; that of a key anybody may come back for. What is
+        raised in the place of an error: J022 where another process began the run of the key at the same time."""
         key = self._options.idempotency_key
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not key:
-                execution.cancel("its caller")
-            raise
-        except OrchestraError as error:
+        if isinstance(error, OrchestraError):
             if error.code != LOST or not key:
-                raise
+                return None
             from orchestra.journal.error import held
 
-            raise held(execution.id) from error
+            return held(execution.id)
+        if not key:
+            execution.cancel("its caller")
+        return None
+
+    async def _recorded(self, execution: Execution) -> None:
+        """Waits until a run is on record."""
+        try:
+            await execution.begun()
+        except (asyncio.CancelledError, OrchestraError) as error:
+            if (other := self._left(execution, error)) is not None:
+                raise other from error
+            raise
 
     async def _launched(self, step: Step[..., Any], args: Sequence[Any], inputs: Mapping[str, Any]) -> tuple[Execution, Parcel | None]:
         """A run that has begun, or that of the key; and what it stores of its workflow, where that is known."""
@@ -367,8 +374,7 @@ class Orchestra:
         old = await heir(self._project, self._engine, first, events, program, again=self._options.again)
         label = inherited(first, self._labelled(program))
         execution = await self._once(program, given, graph, versions, parent=run, workers=old.workers, label=label)
-        with self._held(execution):
-            await execution.begun()
+        await self._recorded(execution)
         return Fork(Run(execution, step.read), old.changes)
 
     async def whatif(self, run: str, instead: Mapping[str, Card | Contract] | None = None, /) -> Rehearsal:

@@ -74,9 +74,9 @@ class Run:
                 self.journal.append(self.id, self.log[-1:])
             self.flushed += 1
 
-    def attach(self, cancel: Callable[[str], None]) -> None:
-        """The engine has the run in hand; `cancel(by)` reaches it."""
-        self._cancel, self._asleep, self._home = cancel, (), Home()
+    def attach(self, cancel: Callable[[str], None], home: Home) -> None:
+        """The engine has the run in hand, on its loop; `cancel(by)` reaches it."""
+        self._cancel, self._asleep, self._home = cancel, (), home
 
     def sleep(self, asked: Sequence[Asked], cancel: Callable[[str], None]) -> None:
         """The run waits for persons; its events so far are in the journal alone."""

@@ -16,6 +16,7 @@ from orchestra.engine.state import State
 from orchestra.errors import OrchestraError
 from orchestra.events import NOTHING, Asked, AttemptFinished, CancelRequested, Event, Resumed, RunFinished, RunStarted
 from orchestra.log import Observer
+from orchestra.opening import Home
 from orchestra.values.labels import Label
 from orchestra.values.outcome import Failed
 from orchestra.values.types import Validator
@@ -70,6 +71,8 @@ class Engine:
         self._followers: dict[str, tuple[asyncio.Task[None], Run]] = {}
         """Runs that another process has in hand, and whose events are read as they come."""
         self._postman: asyncio.Task[None] | None = None
+        self._home: Home | None = None
+        """The loop of its runs."""
         self._checks: dict[int, tuple[dict[str, Any], type | None, Validator]] = {}
         """By the identity of a schema, which is kept alive here: the one type of a plain schema, and its validator."""
         self._closed = False
@@ -208,7 +211,8 @@ class Engine:
         if self._closed:
             raise OrchestraError("E017", "the engine is closed", hint="open another: async with Orchestra.open() as orchestra")
         driver = self._drivers[run.id] = Driver(self, program, run, state, workers)
-        run.attach(driver.cancel)
+        self._home = self._home or Home()
+        run.attach(driver.cancel, self._home)
         self._attend()
         return driver
 
