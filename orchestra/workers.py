@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from orchestra.fleet.gauge import Gauge
     from orchestra.fleet.progress import Progress
     from orchestra.fleet.status import FleetStatus
-    from orchestra.workflow.program import Program
+    from orchestra.workflow.program import Named, Program
 
 FleetMode: TypeAlias = Literal["start", "adopt", "none"]
 
@@ -195,15 +195,19 @@ class Troupe:
                 with contextlib.suppress(FleetError):
                     await fleet.ready([model])
 
-    def _models(self, agents: Iterable[str]) -> dict[str, None]:
+    def _models(self, agents: Iterable[Named]) -> dict[str, None]:
         """The models that these agents stand on, each once."""
         return dict.fromkeys(card.model for card in self._cards(agents) if card.kind == "model")
 
-    def _cards(self, agents: Iterable[str]) -> Iterator[Card]:
-        """The cards of these agents, and those of an ensemble's members."""
-        cards = self._project.registry.cards
-        for card in (cards[name] for name in agents if name in cards):
-            yield from (card, *card.parts)
+    def _cards(self, agents: Iterable[Named]) -> Iterator[Card]:
+        """The cards of these agents, whatever others have their names by now, and those of an ensemble's members."""
+        cards, kept = self._project.registry.cards, self._project.kept
+        for name, mark in agents:
+            card = cards.get(name)
+            if card is None or card.digest != mark:
+                card = kept.get(mark, card)
+            if card is not None:
+                yield from (card, *card.parts)
 
     async def status(self, *, probe: bool = False) -> FleetStatus:
         """What is known of the servers. Raises `InputError` for a faulty fleet file."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from orchestra import Agent, agent, by_model
 from orchestra.agent.card import Card
 from orchestra.agent.contract import Catalog
 from orchestra.config import Settings
@@ -22,8 +23,9 @@ MANY = """\
 schema: orchestra/fleet/v1
 name: test
 servers:
-  s: {endpoint: "http://127.0.0.1:1", model: m, label: restricted}
-models: {base: s, plans: s, grows: s, skill: s, judge: s, guarded: s, under: s, user: s, helper: s, gone: s}
+  s: {model: m, device: cpu, max_model_len: 100, max_loras: 16, weights: {licence: none, sources: [{folder: none}]}}
+  far: {endpoint: "http://127.0.0.1:1", model: m, label: restricted}
+models: {base: s, plans: s, grows: s, skill: s, judge: s, guarded: s, under: s, user: s, helper: s, gone: s, away: far}
 """
 ASKS = """\
 schema: orchestra/v1
@@ -70,3 +72,26 @@ async def test_whom_a_run_may_ask_is_brought_up_before_its_clock_starts_and_may_
         await troupe.prepare(compile_graph(read(ASKS, "asks.yaml").graph, catalog))
     assert sorted(brought[0]) == ["plans", "user"]
     assert {model for models in brought[1:] for model in models} == set(names)
+
+
+async def test_of_two_agents_of_one_name_the_one_that_is_asked_is_brought_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    brought: list[str] = []
+
+    async def ready(fleet: Fleet, models: Iterable[str]) -> None:
+        brought.extend(models)
+
+    def judge(model: str) -> Agent[..., Any]:
+        def judge(text: str) -> str:
+            """Says."""
+            return by_model()
+
+        return agent(prompt="Judge {{ text }}", model=model)(judge)
+
+    monkeypatch.setattr(Fleet, "ready", ready)
+    (tmp_path / "fleet.yaml").write_text(MANY)
+    made = Project.load(Settings.load({"journal": "off", "fleet": str(tmp_path / "fleet.yaml")}, start=tmp_path, environ={}))
+    first = made.program(judge("judge"))
+    made.program(judge("guarded"))
+    async with Troupe.open(made) as troupe:
+        await troupe.prepare(first)
+    assert set(brought) == {"judge"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from orchestra.verify.claims_file import ClaimsCertificate
     from orchestra.verify.combination import Combination
     from orchestra.workflow.compiler import Called
+
+Named: TypeAlias = tuple[str, str]
+"""An agent's name, and the digest of its card."""
 
 
 class Expression(Protocol):
@@ -236,12 +239,12 @@ class Program:
         return self.budget.seconds if self.budget is not None else None
 
     @cached_property
-    def asked(self) -> tuple[str, ...]:
-        """The agents that its nodes ask whatever comes; those behind a condition are left out."""
+    def asked(self) -> tuple[Named, ...]:
+        """The agents that its nodes ask whatever comes, with the digests of their cards; those behind a condition are left out."""
         return tuple(dict.fromkeys(_asked(self, surely=True)))
 
     @cached_property
-    def askable(self) -> tuple[str, ...]:
+    def askable(self) -> tuple[Named, ...]:
         """All agents that may be asked in its course."""
         return tuple(dict.fromkeys(_asked(self, surely=False)))
 
@@ -289,7 +292,7 @@ def _programs(program: Program, seen: set[int]) -> Iterator[Program]:
             yield from _programs(called.program, seen)
 
 
-def _asked(program: Program, *, surely: bool) -> Iterator[str]:
+def _asked(program: Program, *, surely: bool) -> Iterator[Named]:
     for node in program.nodes:
         if surely and node.when is not None:
             continue
@@ -300,21 +303,20 @@ def _asked(program: Program, *, surely: bool) -> Iterator[str]:
             yield from called.program.askable
 
 
-def _first_asked(node: CompiledNode) -> Iterator[str]:
+def _first_asked(node: CompiledNode) -> Iterator[Named]:
     """The agents that a node asks whatever comes: its own, or the router of its plan, and the judges of its checks."""
     contract = node.contract if node.planning is None else node.planning.router
-    if contract is not None and contract.kind == "agent":
-        yield contract.name
-    yield from node.acceptance.judges if node.acceptance is not None else ()
+    judges = node.acceptance.judges.values() if node.acceptance is not None else ()
+    yield from ((one.name, one.digest) for one in (contract, *judges) if one is not None and one.kind == "agent")
 
 
-def _ever_asked(node: CompiledNode) -> Iterator[str]:
+def _ever_asked(node: CompiledNode) -> Iterator[Named]:
     """The agents that a node may ask, its plan's workflows left out."""
     yield from _first_asked(node)
     more: tuple[Contract, ...] = node.using.known if node.using is not None else ()
     if (planning := node.planning) is not None:
         more += (*planning.skills, *planning.known, *planning.judges, *((planning.larger,) if planning.larger is not None else ()))
-    yield from (contract.name for contract in more if contract.kind == "agent")
+    yield from ((contract.name, contract.digest) for contract in more if contract.kind == "agent")
 
 
 def _climbs(node: CompiledNode) -> bool:
