@@ -167,12 +167,12 @@ class Watch:
         """Where nobody sits at the terminal, but the run goes on elsewhere: a question is told once on stderr."""
         told: set[str] = set()
         while True:
-            await self._next()
-            if self._open.keys() - told:
-                await asyncio.sleep(NOTICE)
-                for asked in [asked for node, asked in self._open.items() if node not in told]:
-                    told.add(asked.node)
-                    note(asking.waiting_text(self._run.id, (asked,)))
+            while not self._open.keys() - told:
+                await self._next()
+            await asyncio.sleep(NOTICE)
+            for asked in [asked for node, asked in self._open.items() if node not in told]:
+                told.add(asked.node)
+                note(asking.waiting_text(self._run.id, (asked,)))
 
     async def _ask(self) -> None:
         """Asks what is open, one question after the other; returns when the person goes away."""
