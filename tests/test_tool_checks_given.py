@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from orchestra import InputError, Orchestra, accepted, agent, by_model, numbers, plan, quote, tool, verify, workflow
+from orchestra import Agent, InputError, Orchestra, accepted, agent, by_model, numbers, plan, quote, tool, verify, workflow
 from orchestra.config import Settings
 from orchestra.doors import Call
+from orchestra.learn import rulings
 from orchestra.testing import SimulatedWorkers
 from orchestra.workflow.steps import Step
 
@@ -80,6 +81,16 @@ def said_plainly(text: str) -> str:
 
 
 @workflow
+def said_formally(text: str) -> str:
+    return accepted(plainly(text=text, style="formal"), checks=fits)
+
+
+@workflow
+def read_alone(question: str, passage: str) -> str:
+    return accepted(reading(question=question, passage=passage), checks=same)
+
+
+@workflow
 def said_with_tools(text: str) -> str:
     return accepted(with_tools(text=text), checks=fits & stands)
 
@@ -116,6 +127,7 @@ async def judged(folder: Path, step: Step[..., Any], answer: str, **inputs: Any)
 
 async def test_defaults_of_the_card_are_what_a_value_was_made_from(tmp_path: Path) -> None:
     assert await judged(tmp_path, said_plainly, "iron", text="a") == ("done", [{"value": "iron", "style": "plain"}])
+    assert await judged(tmp_path, said_formally, "iron", text="a") == ("done", [{"value": "iron", "style": "formal"}])
 
 
 async def test_what_an_agent_with_tools_has_written_is_no_input_of_a_check(tmp_path: Path) -> None:
@@ -129,6 +141,35 @@ async def test_without_against_the_evidence_is_that_of_the_card_and_never_the_qu
     assert await judged(tmp_path, read, "When was it built?", **inputs) == ("abstained", [parrot])
     right = [{"value": "1889", "evidence": ["In 1889."]}, {"value": "1889", "evidence": "In 1889."}]
     assert await judged(tmp_path, read, "1889", **inputs) == ("done", right), "a name with dots and strokes is one of a tool"
+    assert await judged(tmp_path, read_alone, "1889", **inputs) == ("done", right[1:]), "that can do without evidence, and gets it"
+
+
+def test_answers_that_are_judged_outside_of_a_run_have_the_same_evidence() -> None:
+    card = reading.card
+    assert card is not None
+    found = rulings.situation(card, ("tool(stands)",), {"question": "When?", "passage": "In 1889."}, "1889", None)
+    assert [source.text for source in found.evidence] == ["In 1889."]
+
+
+async def test_a_process_that_stays_open_forgets_agents_of_single_requests(tmp_path: Path) -> None:
+    async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), fleet="none") as orchestra:
+        project, first = orchestra._project, project_judge(0)
+        step = project.unchecked(first)
+        for number in range(100):
+            project.unchecked(project_judge(number))
+        assert len(project._unchecked) <= 64
+        bare = project.program(step).nodes[0].contract
+        assert bare is not None
+        assert bare.checks == (), "who has the step still has it"
+
+
+def project_judge(number: int) -> Agent[..., Any]:
+    def judge(text: str) -> str:
+        """Judges."""
+        return by_model()
+
+    made: Agent[..., Any] = agent(prompt=f"Judge {number} {{{{ text }}}}", checks=[numbers])(judge)
+    return made
 
 
 async def test_a_card_of_python_names_tools_as_its_checks(tmp_path: Path) -> None:

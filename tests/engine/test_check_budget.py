@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -71,9 +72,17 @@ ANSWERS: dict[str, Any] = {
 CHEAP = {"entailment": lambda call: Done(value=SUPPORTED, usage=Usage(prompt_tokens=45, output_tokens=5, calls=1))}
 
 
-def spent(flow: str, inputs: dict[str, Any], limit: int, otherwise: str = "abstain", answers: Any = (), **simulation: Any) -> Played:
+def spent(
+    flow: str,
+    inputs: dict[str, Any],
+    limit: int,
+    otherwise: str = "abstain",
+    answers: Any = (),
+    catalog: Catalog = CHECKED,
+    **simulation: Any,
+) -> Played:
     """Plays a workflow under a budget for checks, and has its journal audited and decided anew."""
-    compiled = program(flow.replace("LIMIT", str(limit)).replace("OTHERWISE", otherwise), CHECKED)
+    compiled = program(flow.replace("LIMIT", str(limit)).replace("OTHERWISE", otherwise), catalog)
 
     async def scene(clock: VirtualClock) -> Played:
         theatre = Theatre(clock)
@@ -101,6 +110,12 @@ def unasked(played: Played) -> list[Judged]:
 
 def texts(*doubts: float) -> dict[str, Any]:
     return {"texts": [f"{1 - doubt:.2f} n{number}" for number, doubt in enumerate(doubts)]}
+
+
+def test_a_tool_of_ones_own_takes_nothing_of_it() -> None:
+    own = replace(CHECKED, tools={**CHECKED.tools, "fair": Contract("fair", "tool", record(value=TEXT), {"type": "boolean"}).sealed()})
+    played = spent(MAP.replace("[entailment]", '["tool(fair)"]'), texts(0.1, 0.9), 1, answers={"fair": True}, catalog=own)
+    assert (asked(played), unasked(played)) == (["read[0]", "read[1]"], [])
 
 
 def test_of_values_that_are_there_at_once_the_doubtful_are_checked() -> None:

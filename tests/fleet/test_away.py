@@ -15,7 +15,7 @@ from orchestra.fleet.progress import Progress
 from orchestra.fleet.protocol import Completion
 
 from .calling import call, only, opened
-from .conftest import RawServer, chat_answer, endpoints, raw_server, sending
+from .conftest import RawServer, Visit, chat_answer, endpoints, raw_server, sending
 from .test_send import CHAT, answers, in_turn
 
 
@@ -180,7 +180,9 @@ async def test_where_all_servers_of_a_call_are_busy_for_good_it_ends() -> None:
 
 @pytest.mark.parametrize("said", ["429 Too Many Requests", "500 Internal Server Error", "404 Not Found"])
 async def test_one_that_is_there_is_not_waited_for_whatever_it_thinks_of_the_question(said: str) -> None:
-    play = in_turn(answers(b"", said), answers(chat_answer("yes")))
+    async def play(visit: Visit) -> None:
+        await (visit.answer(b"", said) if visit.head.startswith("GET") else visit.answer(chat_answer("yes")))
+
     async with raw_server(play) as server, opened(endpoints(server.url, starts_within=300)) as fleet:
         assert isinstance(await only(fleet, call("writer", timeout=20)), Done)
         assert fleet._clock.monotonic() < 5
