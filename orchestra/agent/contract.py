@@ -12,6 +12,8 @@ from orchestra.values.labels import Label
 
 Schema: TypeAlias = dict[str, Any]
 Effect: TypeAlias = Literal["pure", "idempotent", "keyed", "transactional", "once"]
+READING: frozenset[Effect] = frozenset({"pure", "idempotent"})
+"""Effects of tools that models and checks may call by themselves: twice is as once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,12 @@ class Contract:
     mind: str = ""
     """Digest of an agent's model, adapter and prompt, whatever its name: what answers alike errs alike. Empty where that is not known; of
     an ensemble those of its members, with a + between them."""
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """What its inputs are where a call leaves them out."""
+        fields = self.input.get("properties", {})
+        return {name: field["default"] for name, field in fields.items() if isinstance(field, dict) and "default" in field}
 
     def sealed(self) -> Contract:
         """The contract with the digest of what callers rely on: kind, name, types, effect and version. One that has a digest keeps it."""

@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestra.agent.contract import Contract, Effect, Schema
+from orchestra.agent.contract import READING, Contract, Schema
 from orchestra.agent.kit import put_in
 from orchestra.doors import Source
 from orchestra.events import Question, Verdict
@@ -31,8 +31,6 @@ from orchestra.verify.verdict import FAIL, PASS, passed, unknown
 TOOL = "tool"
 ENOUGH = 0.5
 """The score from which a number passes."""
-READING: frozenset[Effect] = frozenset({"pure", "idempotent"})
-"""Effects of tools that a check may ask: it is asked again where a value is judged again."""
 SAYING: Schema = {
     "anyOf": [
         {"type": "boolean"},
@@ -59,15 +57,14 @@ MAX_REASON = 300
 def own_inputs(producer: Contract, given: Mapping[str, Any]) -> dict[str, Any]:
     """What a value was made from: the inputs of its producer, of those that were left out the defaults; without what is put in for an
     agent with tools, which its calls have written."""
-    fields, added = producer.input.get("properties", {}), put_in(producer.input)
-    left_out = {name: part["default"] for name, part in fields.items() if isinstance(part, dict) and "default" in part}
-    return {name: value for name, value in {**left_out, **given}.items() if name not in added}
+    added = put_in(producer.input)
+    return {name: value for name, value in {**producer.defaults, **given}.items() if name not in added}
 
 
 def own_types(producer: Contract, given: Mapping[str, Schema]) -> dict[str, Schema]:
     """The types of the same, where `given` are those of what the node says."""
     fields, added = producer.input.get("properties", {}), put_in(producer.input)
-    left_out = {name: under(producer.input, part) for name, part in fields.items() if isinstance(part, dict) and "default" in part}
+    left_out = {name: under(producer.input, fields[name]) for name in producer.defaults}
     return {name: part for name, part in {**left_out, **given}.items() if name not in added}
 
 

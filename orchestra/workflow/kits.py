@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from orchestra.agent.contract import Contract, Effect, Kit
+from orchestra.agent.contract import READING, Contract, Kit
 from orchestra.values.schema import under
 from orchestra.workflow.nodes import AgentNode
 from orchestra.workflow.ordering import names_in
@@ -15,9 +15,6 @@ from orchestra.workflow.wiring import Path, listed, meant
 
 if TYPE_CHECKING:
     from orchestra.workflow.compiler import Compiler
-
-READING: frozenset[Effect] = frozenset({"pure", "idempotent"})
-"""Effects of tools that an agent may use as soon as its card lists them: twice is as once."""
 
 
 def using(compiler: Compiler, node: AgentNode, contract: Contract, path: Path) -> Using | None:

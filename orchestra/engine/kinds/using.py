@@ -193,8 +193,7 @@ def _retry(unit: Unit) -> dict[str, Any]:
 
 def _given(unit: Unit) -> dict[str, Any]:
     """The inputs of the node, and of those that it leaves out the defaults."""
-    fields: dict[str, Schema] = unit.node.contract.input.get("properties", {}) if unit.node.contract is not None else {}
-    left_out = {name: field["default"] for name, field in fields.items() if isinstance(field, dict) and "default" in field}
+    left_out = unit.node.contract.defaults if unit.node.contract is not None else {}
     return left_out | (dict(unit.node.inputs.evaluate(unit.bindings)) if unit.node.inputs is not None else {})
 
 
