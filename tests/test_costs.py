@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orchestra import Orchestra
 from orchestra.config import Settings
-from orchestra.costs import KEYS, CostRow, Costs, Key, costs, unpriced
+from orchestra.costs import KEYS, CostRow, Costs, Key, costs, servers, unpriced
 from orchestra.doors import Journal
 from orchestra.errors import InputError
 from orchestra.events import (
@@ -302,3 +302,13 @@ async def test_what_is_no_moment_is_refused_and_not_taken_for_none(tmp_path: Pat
             assert caught.value.code == "C010"
         either: Any = "tool"
         assert (await orchestra.costs(either, since=date(2026, 1, 1))).by == ("agent",)
+
+
+def test_of_fleets_of_the_package_only_what_costs_nothing_is_known(tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    own = 'schema: orchestra/fleet/v1\nname: own\nservers: {mine: {endpoint: "http://127.0.0.1:9/v1", model: m}}\nmodels: {base: mine}\n'
+    (tmp_path / "configs" / "own.yaml").write_text(own)
+    (tmp_path / "orchestra.toml").write_text('fleet = "own"\n')
+    known = servers(Settings.load(start=tmp_path, environ={}))
+    assert {"mine", "smol"} <= set(known), "runs on the package's own server cost nothing"
+    assert "remote" not in known, "a copy of its template for endpoints may have any price"
