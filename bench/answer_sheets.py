@@ -68,7 +68,7 @@ SETS = (
     Set("tatqa", "table_reader", blind="generative_reader"),
     Set("begin", "entailment", "begin", kind=""),
     Set("factcheckgpt", "entailment", "factcheckgpt", kind="", measure=FACTS),
-    Set("restaurant8k", "extractor", most=0),
+    Set("restaurant8k", "crf_extractor", most=0, blind="encoder_extractor"),
     Set("banking77", "banking_intent", kind="", most=1000),
     Set("clinc150", "assistant_intent", kind="", most=1500, measure=SCOPE),
 )

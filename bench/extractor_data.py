@@ -1,4 +1,4 @@
-"""The data set that the agent `extractor` is trained on, made of the training part of Restaurant8k.
+"""The data set that the agents `crf_extractor` and `encoder_extractor` are trained on, made of the training part of Restaurant8k.
 
     python -m bench.extractor_data --data FOLDER/restaurant8k --out FOLDER [--composed 400]
 
@@ -103,7 +103,7 @@ def made(source: Path, count: int) -> DataSet:
         Origin(name, "CC BY 4.0", digest(source.read_bytes()), "as they are", len(rows)),
         Origin(name, "CC BY 4.0", digest(source.read_bytes()), "phrases of slots composed to short requests", len(more)),
     ]
-    card = Card.load(ROOT / "agents" / "extractor")
+    card = Card.load(ROOT / "agents" / "crf_extractor")
     return DataSet.made(
         "restaurant8k", card.name, contract_digest(card), "CC BY 4.0", origins, {**parts, "train": [*parts["train"], *more]}
     )

@@ -209,6 +209,7 @@ def _reading(card: Card) -> Callable[[Card, Encoder], Predictor]:
     """What makes an agent of an encoder, by what the agent gives."""
     from orchestra.agent.committee import Committee
     from orchestra.agent.deduction import Deduction, deduces
+    from orchestra.agent.slots import Slots, fills_slots
     from orchestra.agent.spans import Spans, points
     from orchestra.agent.tables import Tables, of_tables
 
@@ -216,6 +217,8 @@ def _reading(card: Card) -> Callable[[Card, Encoder], Predictor]:
         return Tables.load
     if points(card):
         return Spans.load
+    if fills_slots(card):
+        return Slots.load
     return Deduction.load if deduces(card) else Committee.load
 
 

@@ -258,8 +258,8 @@ def _logits(member: Pointing, read: Sequence[Window]) -> Tensor:
     return member.logits(member.base.begun(tokens), mask).masked_fill(~allowed[:, :, None], -1e4)
 
 
-def batches(lengths: Sequence[int], seed: int) -> list[list[int]]:
-    """Rows of like length, so many that a batch has `BATCH` tokens, in random order."""
+def batches(lengths: Sequence[int], seed: int, most: int = BATCH) -> list[list[int]]:
+    """Rows of like length, so many that a batch has `most` tokens, in random order."""
     chance = random.Random(seed)  # noqa: S311 - an order, not a secret
     order = list(range(len(lengths)))
     chance.shuffle(order)
@@ -267,7 +267,7 @@ def batches(lengths: Sequence[int], seed: int) -> list[list[int]]:
     for start in range(0, len(order), POOL):
         batch: list[int] = []
         for row in sorted(order[start : start + POOL], key=lambda row: lengths[row]):
-            if batch and (len(batch) + 1) * lengths[row] > BATCH:
+            if batch and (len(batch) + 1) * lengths[row] > most:
                 made.append(batch)
                 batch = []
             batch.append(row)

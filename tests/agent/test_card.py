@@ -256,7 +256,7 @@ def test_a_name_that_no_file_can_have_is_told_of_with_its_place(tmp_path: Path, 
     assert error.place is not None
     assert (error.code, error.place.line) == ("A004", 5)
     with pytest.raises(InputError, match="A004"):
-        Card.load(builtin_folder("agents") / "extractor").read("a\0b")
+        Card.load(builtin_folder("agents") / "crf_extractor").read("a\0b")
 
 
 def test_files_that_may_come_later_need_not_be_there(tmp_path: Path) -> None:

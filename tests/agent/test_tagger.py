@@ -20,7 +20,7 @@ from orchestra.values.types import Validator
 
 np = pytest.importorskip("numpy")
 
-FOLDER = builtin_folder("agents") / "extractor"
+FOLDER = builtin_folder("agents") / "crf_extractor"
 CARD = Card.load(FOLDER)
 TAGGER = Tagger.load(CARD)
 

@@ -122,7 +122,7 @@ def test_an_agent_that_fails_spoils_no_other(tmp_path: Path) -> None:
 def project(tmp_path: Path) -> Path:
     """A project with the extractor, three rows, and a page."""
     root = tmp_path / "project"
-    shutil.copytree(ROOT / "agents" / "extractor", root / "agents" / "extractor")
+    shutil.copytree(ROOT / "agents" / "crf_extractor", root / "agents" / "crf_extractor")
     (root / "orchestra.toml").write_text("", "utf-8")
     (root / "README.md").write_text("<!-- begin:evaluations -->\n<!-- end:evaluations -->\n", "utf-8")
     span = {"value": "8 people", "start": 4, "end": 12}
@@ -141,11 +141,11 @@ def run(project: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 def test_a_run_over_the_extractor_writes_its_card_and_the_page(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numpy")
-    assert run(project, monkeypatch, "--data", str(project.parent), "--only", "extractor") == 0
-    card, page = ((project / name).read_text("utf-8") for name in ("agents/extractor/card.md", "README.md"))
-    assert "| extractor | restaurant8k | 3 | span F1 | 1.000 |  | 1.000 [1.000, 1.000] | 0.9 | yes | " in page
+    assert run(project, monkeypatch, "--data", str(project.parent), "--only", "crf_extractor") == 0
+    card, page = ((project / name).read_text("utf-8") for name in ("agents/crf_extractor/card.md", "README.md"))
+    assert "| crf_extractor | restaurant8k | 3 | span F1 | 1.000 |  | 1.000 [1.000, 1.000] | 0.9 | yes | " in page
     assert "3 rows, seed 0; " in card
-    assert f"card {Card.load(project / 'agents' / 'extractor').digest[:12]}, learnt " in card
+    assert f"card {Card.load(project / 'agents' / 'crf_extractor').digest[:12]}, learnt " in card
     assert "| floor: values that were seen in training | 1.000 [1.000, 1.000] |" in card
 
 
@@ -154,7 +154,7 @@ def test_without_data_it_says_which_sets_are_needed(
 ) -> None:
     assert run(project, monkeypatch) == 2
     said = capsys.readouterr().err
-    assert "restaurant8k/dev.jsonl, restaurant8k/train.jsonl\n      for extractor: input text, requested; expected slots\n" in said
+    assert "restaurant8k/dev.jsonl, restaurant8k/train.jsonl\n      for crf_extractor: input text, requested; expected slots\n" in said
     assert "from https://github.com/PolyAI-LDN/task-specific-datasets, CC BY 4.0" in said
 
 
@@ -162,18 +162,18 @@ def test_a_file_that_is_not_there_and_an_agent_that_is_not_there_are_told(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (project.parent / "restaurant8k" / "train.jsonl").unlink()
-    before = (project / "agents" / "extractor" / "card.md").read_text("utf-8")
+    before = (project / "agents" / "crf_extractor" / "card.md").read_text("utf-8")
     assert run(project, monkeypatch, "--data", str(project.parent)) == 1
-    assert "failed: extractor, restaurant8k: restaurant8k/train.jsonl not in" in capsys.readouterr().err
-    assert (project / "agents" / "extractor" / "card.md").read_text("utf-8") == before
+    assert "failed: crf_extractor, restaurant8k: restaurant8k/train.jsonl not in" in capsys.readouterr().err
+    assert (project / "agents" / "crf_extractor" / "card.md").read_text("utf-8") == before
     assert run(project, monkeypatch, "--data", str(project.parent), "--only", "extracter") == 2
-    assert "no evaluation.yaml of extracter; there are extractor" in capsys.readouterr().err
+    assert "no evaluation.yaml of extracter; there are crf_extractor" in capsys.readouterr().err
 
 
 OUR_OWN = {
     "calculator": ["problems"],
     "deductive_calculator": ["problems"],
-    "entailment": ["claims", "sentences", "shortened"],
+    "entailment": ["claims", "sentences", "shortened", "plain"],
     "extractive_reader": ["passages"],
     "generative_calculator": ["problems"],
     "generative_reader": ["passages"],
