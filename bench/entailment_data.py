@@ -32,7 +32,7 @@ from orchestra.values.json import digest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARES = Shares(tune=0.06, test=0.0)
-KINDS = ("claims", "sentences", "shortened")
+KINDS = ("claims", "sentences", "shortened", "plain")
 """Of written rows."""
 LABELS = {
     "begin": {"supported": "supported", "unsupported": "not stated"},
