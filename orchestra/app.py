@@ -346,11 +346,13 @@ class Orchestra:
             hint = f"one of: {', '.join(asked.options)}" if asked.options else f"a value of type {show(asked.schema)}"
             raise InputError("E022", f"{asked.node} of run {run}: {refusal}", hint=hint)
         unanswered(asked, run, await self.journal.letters(run, opened(events := await self._events(run))))
-        if self._engine.running(run) is None:
+        if (handle := self._engine.running(run)) is None:
             from orchestra.standing import stands
 
             await stands(self._project, self.journal, events)
         await self.journal.post(run, letter)
+        if handle is not None:
+            handle.told(asked)
 
     async def fork(self, run: str, step: Step[..., Any] | None = None, /, **inputs: Any) -> Fork:
         """A new run of a run's workflow as it is today, or of `step`, on its inputs; `inputs` replace some of them.

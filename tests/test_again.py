@@ -180,6 +180,22 @@ async def test_a_person_answers_in_the_same_process(project: Path) -> None:
         assert (await run).value == "NO"
 
 
+async def test_a_program_answers_question_after_question_and_waits_in_between(project: Path) -> None:
+    again = '  really: {ask: "Really say ${sure}?", options: ["yes", "no"]}\n  loud: {tool: shout, with: {text: "${really}"}}\n'
+    text = ASK[: ASK.index("  loud:")] + '  also: {ask: "And ${input.text}?", options: ["yes", "no"]}\n' + again
+    (project / "workflows" / "asking.yaml").write_text(text)
+    questions: list[str] = []
+    async with opened(project) as (orchestra, _):
+        run = await orchestra.start(orchestra.find("asking"), text="it")
+        while await run.pause() is None:
+            for asked in run.asked:
+                questions.append(asked.question)
+                await orchestra.answer(run.id, "yes", node=asked.node)
+            assert run.asked == ()
+        assert (await run).value == "YES"
+    assert sorted(questions) == ["And it?", "Really say yes?", "Say it?"]
+
+
 async def test_a_waiting_run_is_cancelled(project: Path) -> None:
     (project / "workflows" / "asking.yaml").write_text(ASK)
     async with opened(project) as (orchestra, _):

@@ -22,7 +22,9 @@ class Run:
     """One execution of a program: wait for its end, watch its events, cancel it. It outlives the times at which the run waits for a
     person, when nothing of the run is in memory but this."""
 
-    __slots__ = ("_asleep", "_cancel", "_end", "_error", "_home", "_waiters", "flushed", "id", "journal", "log", "offset", "started")
+    __slots__ = (
+        "_answered", "_asleep", "_cancel", "_end", "_error", "_home", "_waiters", "flushed", "id", "journal", "log", "offset", "started",
+    )  # fmt: skip
 
     def __init__(self, run: str, journal: Journal, log: list[Event] | None = None) -> None:
         self.id = run
@@ -39,6 +41,8 @@ class Run:
         self._end = last if isinstance(last, RunFinished) else None
         self._error: BaseException | None = None
         self._asleep: tuple[Asked, ...] = ()
+        self._answered: set[int] = set()
+        """The numbers of questions whose answers lie in the inbox; the run may not have opened them."""
         self._waiters: list[asyncio.Future[None]] = []
         self._cancel: Callable[[str], None] | None = None
         self._home: Home | None = None
@@ -86,6 +90,10 @@ class Run:
         self.flushed = 0
         self.wake()
 
+    def told(self, asked: Asked) -> None:
+        """The answer to a question of this run lies in its inbox: it will go on."""
+        self._answered.add(asked.seq)
+
     def end(self, finished: RunFinished | None, error: BaseException | None = None) -> None:
         """The run is over, its last event on disk; or the engine or the journal broke."""
         self._end, self._error, self._cancel = finished, error, None
@@ -126,8 +134,8 @@ class Run:
 
     @property
     def asked(self) -> tuple[Asked, ...]:
-        """What persons are asked, while the run waits for nothing else."""
-        return self._asleep
+        """What persons are asked, while the run waits for nothing else; without what was answered here and not taken yet."""
+        return tuple(one for one in self._asleep if one.seq not in self._answered)
 
     async def wait(self) -> RunFinished:
         """The last event, on disk. Cancelling this wait does not cancel the run. Raises what broke the engine or the journal."""
@@ -147,8 +155,9 @@ class Run:
             raise self._error
 
     async def pause(self) -> RunFinished | None:
-        """The last event, on disk; or None as soon as the run waits for a person and for nothing else. Raises as `wait` does."""
-        while self._end is None and self._error is None and not self._asleep:
+        """The last event, on disk; or None as soon as the run waits for a person and for nothing else, such as an answer that was given
+        here and not taken yet. Raises as `wait` does."""
+        while self._end is None and self._error is None and not (self._asleep and self.asked == self._asleep):
             await self._change()
         if self._error is not None:
             raise self._error
