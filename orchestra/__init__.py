@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         RunFailed,
     )
     from orchestra.events import Event as RunEvent
+    from orchestra.fleet.status import FleetStatus, ServerStatus
     from orchestra.journal.error import JournalError
     from orchestra.result import Result
     from orchestra.run import Run
@@ -83,6 +84,7 @@ __all__ = [
     "Defaults",
     "Document",
     "FleetError",
+    "FleetStatus",
     "Graph",
     "Guarded",
     "InputError",
@@ -101,6 +103,7 @@ __all__ = [
     "RunEvent",
     "RunFailed",
     "Seen",
+    "ServerStatus",
     "Step",
     "Tool",
     "Workflow",
@@ -151,6 +154,7 @@ _HOMES = {
     "run": "Run",
     "blocking": "blocking",
     "errors": "Abstained BudgetExceeded FleetError InputError InputErrors OrchestraError RunFailed",
+    "fleet.status": "FleetStatus ServerStatus",
     "journal.error": "JournalError",
     "result": "Result",
     "seen": "Seen",

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+import orchestra
+from orchestra import FleetStatus, ServerStatus
 from orchestra.fleet.dispatch import Fleet
-from orchestra.fleet.status import HELD, ServerStatus
+from orchestra.fleet.status import HELD
 
 from .calling import CARDS, call, only, opened, says
 from .conftest import RawServer, Visit, chat_answer, endpoints, local_config, raw_server
@@ -37,6 +39,14 @@ async def test_an_endpoint_that_answers_is_ready_and_one_that_nobody_asked_may_b
     assert (before.state, before.can_serve, before.answered) == ("unknown", True, None)
     assert (after.state, after.can_serve, after.error, after.answered) == ("ready", True, "", 1e9)
     assert (after.kind, after.model, after.address, after.breaker) == ("endpoint", "m", server.url + "/v1", "closed")
+
+
+async def test_what_it_is_written_with_comes_from_the_package() -> None:
+    assert {"FleetStatus", "ServerStatus"} <= set(orchestra.__all__)
+    async with opened(endpoints(NOBODY)) as fleet:
+        status = await fleet.health()
+    assert isinstance(status, FleetStatus)
+    assert [type(server) for server in status.servers] == [ServerStatus]
 
 
 async def test_a_fault_stands_against_an_endpoint_until_it_answers_or_is_long_ago() -> None:
