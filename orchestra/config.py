@@ -98,6 +98,7 @@ class Settings(BaseModel):
     log_reasons: bool = Field(False, description="whether the log has the reasons of failures, which may quote a run's data")
 
     project: Path | None = Field(None, description="the folder of the project's file; not a setting")
+    start: Path | None = Field(None, description="the folder in which the work began, from where a project was looked for; not a setting")
     sources: Mapping[str, str] = Field({}, description="where each value came from; not a setting")
 
     @classmethod
@@ -143,7 +144,7 @@ class Settings(BaseModel):
         values.setdefault("journal", _journal(root, environment))
         for kind in KINDS:
             values.setdefault(kind, ((root or start) / kind,))
-        return cls(**values, project=root, sources=sources)
+        return cls(**values, project=root, start=start, sources=sources)
 
     def resources(self, kind: ResourceKind) -> dict[str, Path]:
         """Everything of a kind by name, the user's own first: an agent's folder, a workflow's or a fleet's YAML file."""
@@ -173,7 +174,7 @@ class Settings(BaseModel):
 
 
 MCP_HINT = '[mcp.files] with command = ["python3", "-m", "files_server"] and tools = {read = "idempotent"}'
-KEYS: tuple[str, ...] = tuple(key for key in Settings.model_fields if key not in ("project", "sources"))
+KEYS: tuple[str, ...] = tuple(key for key in Settings.model_fields if key not in ("project", "start", "sources"))
 """The settings that a user can state."""
 _SINGULAR: Mapping[str, str] = {"agents": "agent", "workflows": "workflow", "configs": "fleet"}
 

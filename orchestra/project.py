@@ -54,7 +54,7 @@ def settled(config: str | Path | Settings | None, project: str | Path | None) ->
             settings.log,
             "no project here",
             form=settings.log_as,
-            folder=str(Path.cwd()),
+            folder=str(settings.start),
             fleet=settings.fleet,
             journal=str(settings.journal),
         )

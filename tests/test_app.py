@@ -111,6 +111,9 @@ async def test_a_service_that_was_started_elsewhere_has_the_project_that_it_name
     async with Orchestra.open(fleet="none"):
         (line,) = capsys.readouterr().err.splitlines()
     assert all(part in line for part in ("level='info'", "event='no project here'", f"folder='{elsewhere}'", f"{tmp_path}/state"))
+    async with Orchestra.open(Settings.load(start=tmp_path), fleet="none"):
+        (line,) = capsys.readouterr().err.splitlines()
+    assert f"folder='{tmp_path}'" in line, "where it was looked for, not where the process is"
     with pytest.raises(InputError) as caught:
         async with Orchestra.open(Settings.load(), project=service):
             pass
