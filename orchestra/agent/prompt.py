@@ -74,7 +74,7 @@ class Script:
         """As servers take it. Not to be changed."""
         fields: Mapping[str, Schema] = card.input_schema.get("properties", {})
         self._inputs = tuple(fields)
-        self._left_out = {name: field["default"] for name, field in fields.items() if isinstance(field, dict) and "default" in field}
+        self._left_out = card.contract.defaults
         """Values of inputs that a call leaves out."""
         self._names = tuple(dict.fromkeys([*fields, FEEDBACK]))
         """Of the sections that no text may close."""
