@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import os
 import re
 import sys
@@ -202,7 +203,8 @@ def unknown(what: str, name: str, names: Iterable[str], code: str, place: Place 
 def load_modules(settings: Settings) -> list[ModuleType]:
     """Imports the modules that the configuration names, and those of installed packages' entry points; nothing else.
 
-    The project's folder becomes importable. Raises `InputError` C005 for a module that cannot be imported.
+    The project's folder becomes importable. One of them may be the program that runs: it is not loaded a second time. Raises `InputError`
+    C005 for a module that cannot be imported.
     """
     from importlib.metadata import entry_points
 
@@ -220,6 +222,8 @@ def _import(name: str, why: str) -> ModuleType:
     if not _MODULE_NAME.fullmatch(name):
         raise InputError("C005", f"{name!r} is no module's name", why=why, hint="write it as in an import statement: my_tools.search")
     try:
+        if (program := _program(name)) is not None:
+            sys.modules[name] = program  # for modules that import it
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name or name
@@ -230,6 +234,15 @@ def _import(name: str, why: str) -> ModuleType:
     except Exception as error:
         place = _fault(error)
         raise InputError("C005", f"importing {name} failed: {type(error).__name__}: {error}", place=place, why=why) from error
+
+
+def _program(name: str) -> ModuleType | None:
+    """The program that runs, where its file is that of the module and the module is not loaded: a second one would have other tools."""
+    program = sys.modules.get("__main__")
+    if name in sys.modules or (file := getattr(program, "__file__", None)) is None:
+        return None
+    found = importlib.util.find_spec(name)
+    return program if found and found.origin and os.path.realpath(found.origin) == os.path.realpath(file) else None
 
 
 def _fault(error: Exception) -> Place | None:

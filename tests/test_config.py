@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +15,28 @@ from hypothesis import strategies as st
 
 from orchestra.config import Settings, builtin, load_modules
 from orchestra.errors import InputError, InputErrors
+
+PROGRAM = """
+import asyncio
+from orchestra import Orchestra, tool, workflow
+
+@tool(effect="pure")
+def loud(text: str) -> str:
+    return text.upper()
+
+@workflow
+def shouted(text: str) -> str:
+    return loud(text=text)
+
+async def main() -> None:
+    async with Orchestra.open(fleet="none") as orchestra:
+        output = (await orchestra.run(shouted, text="tea")).output
+        import app
+        print(output, orchestra.find("shouted") is shouted, app.loud is loud)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
 
 
 class World:
@@ -264,6 +288,17 @@ def test_a_module_that_cannot_be_imported_is_told(world: World, name: str, text:
     assert caught.value.code == "C005"
     assert says in caught.value.message
     assert "orchestra.toml:1" in caught.value.why
+
+
+@pytest.mark.parametrize("command", [["app.py"], ["-m", "app"], ["deep/../app.py"]])
+def test_a_module_that_is_the_program_itself_is_not_loaded_again(world: World, command: list[str]) -> None:
+    world.file('modules = ["app"]\njournal = "off"\n')
+    (world.project / "app.py").write_text(PROGRAM)
+    environ = {**os.environ, **world.environ}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=world.project, env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("TEA True True\n", "")
 
 
 @pytest.mark.usefixtures("modules")
