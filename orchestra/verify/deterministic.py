@@ -20,7 +20,8 @@ from orchestra.values.types import Validator
 from orchestra.values.words import content
 from orchestra.verify import numbers as figures
 from orchestra.verify import quotes
-from orchestra.verify.held import Held
+from orchestra.verify.held import Held, inside_of
+from orchestra.verify.times import Time, times
 from orchestra.verify.verdict import PASS, failed, passed, unknown
 
 SUPPORT = 0.5
@@ -148,7 +149,7 @@ def _is_sum(field: Field) -> bool:
 
 
 def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]) -> Verdict:
-    """Whether every number and date of the answer is in the evidence, or is computed beside it from numbers that are.
+    """Whether every number, date and time of the answer is in the evidence, or is computed beside it from numbers that are.
 
     Gives the first place of each number that is there, and of each operand, under the path of its field.
     """
@@ -162,6 +163,13 @@ def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[Source, ..
             found += _operands(field, held)
         if field.is_format(QUOTE) or _is_expression(field):
             continue
+        for time in _times_of(field):
+            if (at := held.at(time)) is not None:
+                found.append(Evidence("numbers", at[0].text, at[1].name, at[0].start, at[0].end, field.path))
+            elif why := held.doubtful(time):
+                doubt = doubt or why
+            else:
+                return failed("numbers", f"{time.text} in {field.path or 'the answer'} is not in the evidence")
         for number in _numbers_of(field, held):
             if (there := held.find(number)) is not None:
                 found.append(_placed(*there, field))
@@ -194,11 +202,13 @@ def _operands(field: Field, held: Held) -> list[Evidence]:
 
 
 def _numbers_of(field: Field, held: Held | None = None) -> list[figures.Number]:
-    """The numbers that a field states, without those of dates that the evidence has."""
+    """The numbers that a field states, without those of times, and of dates that the evidence has."""
     if isinstance(field.value, str):
         days = figures.days(field.value) if held is not None else []
         known = [(day.start, day.start + len(day.text)) for day in days if held is not None and held.has(day)]
-        stated = (number for number in figures.numbers(field.value, words=True) if _is_stated(number))
+        clock = times(field.value) if held is not None else []
+        every = inside_of(clock, figures.numbers(field.value, words=True))
+        stated = (number for number, inside in every if not inside and _is_stated(number))
         return [number for number in stated if not any(a <= number.start < b for a, b in known)]
     return [figures.stated(field.value)] if _is_figure(field) and _is_finite(field.value) else []
 
@@ -218,6 +228,10 @@ def _is_finite(value: int | float) -> bool:
 def _is_stated(number: figures.Number) -> bool:
     """Whether a number of an answer is one to be looked up: in digits all are, in words those over twelve; `no one` counts nothing."""
     return any(char.isnumeric() for char in number.text) or number.value > SPELLED
+
+
+def _times_of(field: Field) -> list[Time]:
+    return times(field.value) if isinstance(field.value, str) else []
 
 
 def _days_of(field: Field) -> list[figures.Day]:

@@ -17,6 +17,7 @@ from typing import Any
 from orchestra.values.fields import EXPRESSION, QUOTE, Field, fields, is_share
 from orchestra.verify import numbers as figures
 from orchestra.verify.quotes import fold
+from orchestra.verify.times import times
 
 ABOUT = frozenset({"confidence", "probability", "score", "p_supported", "p_support", "p_refute"})
 """Fields that speak of the answer, where they are null or a number from 0 to 1."""
@@ -96,6 +97,8 @@ def _texts(left: str, right: str) -> bool:
     one, two = _Reading(left), _Reading(right)
     return (
         one.words == two.words
+        and len(one.times) == len(two.times)
+        and all(a.agrees(b) and b.agrees(a) for a, b in zip(one.times, two.times, strict=True))
         and len(one.days) == len(two.days)
         and len(one.numbers) == len(two.numbers)
         and all(a.agrees(b) and b.agrees(a) for a, b in zip(one.days, two.days, strict=True))
@@ -104,13 +107,14 @@ def _texts(left: str, right: str) -> bool:
 
 
 class _Reading:
-    """A text as it is compared: its dates, its numbers, and the words that are left."""
+    """A text as it is compared: its dates, its times, its numbers, and the words that are left."""
 
-    __slots__ = ("days", "numbers", "words")
+    __slots__ = ("days", "numbers", "times", "words")
 
     def __init__(self, text: str) -> None:
         self.days = figures.days(text)
-        spans = [(day.start, day.start + len(day.text)) for day in self.days]
+        self.times = times(text)
+        spans = [(day.start, day.start + len(day.text)) for day in self.days] + [(time.start, time.end) for time in self.times]
         self.numbers = [one for one in figures.numbers(text, words=True) if not any(low <= one.start < high for low, high in spans)]
         spans += [(one.begin, one.begin + len(one.text)) for one in self.numbers]
         rest = list(text)

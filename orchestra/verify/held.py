@@ -1,13 +1,14 @@
-"""The numbers and dates that evidence holds, found by what they are worth: one look for each number of an answer."""
+"""The numbers, dates and times that evidence holds, found by what they are worth: one look for each number of an answer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import TypeAlias
 
 from orchestra.doors import Source
 from orchestra.verify.numbers import Day, Number, days, numbers, same
+from orchestra.verify.times import Time, times
 
 Place: TypeAlias = tuple[Number, Source]
 
@@ -15,29 +16,53 @@ Place: TypeAlias = tuple[Number, Source]
 class Held:
     """What texts hold, each number once, at its first place."""
 
-    __slots__ = ("_at", "_dashed", "_days", "_in_part", "_plain", "places")
+    __slots__ = ("_at", "_dashed", "_days", "_in_part", "_in_times", "_plain", "_times", "places")
 
     def __init__(self, evidence: Iterable[Source]) -> None:
         first: dict[tuple[str, Fraction], Place] = {}
+        within: dict[tuple[str, Fraction], Place] = {}
+        self._times: dict[tuple[int, int], dict[tuple[int, str, str], tuple[Time, Source]]] = {}
+        """By what clocks show: each time once, at its first place."""
         self._days: set[tuple[int | None, int, int | None]] = set()
         for source in evidence:
-            for number in numbers(source.text, words=True):
-                first.setdefault((number.text, number.value), (number, source))
+            clock = times(source.text)
+            for time in clock:
+                self._times.setdefault(time.face, {}).setdefault((time.hour, time.second, time.clock), (time, source))
+            to_the_minute = [time for time in clock if time.minute is not None]
+            for number, inside in inside_of(to_the_minute, numbers(source.text, words=True)):
+                (within if inside else first).setdefault((number.text, number.value), (number, source))
             for day in days(source.text):
                 self._days |= _less(day)
-        self.places = list(first.values())
+        alone = list(first.values())
+        self.places = [*alone, *within.values()]
+        """Those that are parts of times are the last."""
+        self._in_times = len(alone)
         self._at: dict[Fraction, list[int]] = {}
         for at, (number, _) in enumerate(self.places):
             for worth in _worth(number):
                 self._at.setdefault(worth, []).append(at)
-        self._plain = {number.plain for number, _ in self.places}
-        self._in_part = {part for number, _ in self.places for part in number.parts}
-        self._dashed = {abs(number.plain) for number, _ in self.places if number.dashed}
+        self._plain = {number.plain for number, _ in alone}
+        self._in_part = {part for number, _ in alone for part in number.parts} | {number.plain for number, _ in within.values()}
+        self._dashed = {abs(number.plain) for number, _ in alone if number.dashed}
 
     def find(self, number: Number) -> Place | None:
         """The first place of a number that says the same as that of an answer."""
-        near = sorted({at for worth in _worth(number) for at in self._at.get(worth, ())})
+        near = sorted({at for worth in _worth(number) for at in self._at.get(worth, ()) if at < self._in_times})
         return next((self.places[at] for at in near if same(number, self.places[at][0])), None)
+
+    def at(self, time: Time) -> tuple[Time, Source] | None:
+        """The first place of a time that says that of an answer at least as exactly."""
+        return next((one for one in self._near(time) if time.agrees(one[0])), None)
+
+    def _near(self, time: Time) -> Iterable[tuple[Time, Source]]:
+        return self._times.get(time.face, {}).values()
+
+    def doubtful(self, time: Time) -> str:
+        """Why nobody can tell whether a time that is not found stands there; empty where it does not."""
+        if any(time.may_be(one) for one, _ in self._near(time)):
+            return f"{time.text} is in the evidence, as a time that may be another one"
+        parts = {Fraction(time.hour), *(Fraction(part) for part in (time.minute, time.second) if part)}
+        return f"the time {time.text} is not in the evidence, though its numbers are" if self._plain.issuperset(parts) else ""
 
     def operand(self, value: Fraction) -> Place | None:
         """The first place of a number that may be written so in an expression."""
@@ -57,6 +82,16 @@ class Held:
     def has(self, day: Day) -> bool:
         """Whether a date stands there, at least as exactly."""
         return not self._days.isdisjoint((day.year, month, at) for month, at in _readings(day))
+
+
+def inside_of(clock: Sequence[Time], found: Iterable[Number]) -> Iterator[tuple[Number, bool]]:
+    """The numbers of a text, each with whether it is a part of one of these times of it; both in the order of the text."""
+    spans = iter([(time.start, time.end) for time in clock])
+    start, end = next(spans, (0, 0))
+    for number in found:
+        while end and end <= number.start:
+            start, end = next(spans, (0, 0))
+        yield number, start <= number.start < end
 
 
 def _worth(number: Number) -> set[Fraction]:
