@@ -34,6 +34,8 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     """Requests that no model saw (refused, 429, 503) and that the fleet sent again."""
     money: float = 0.0
     """In the currency of the fleet's prices; a server without a price costs none."""
+    assumed: int = 0
+    """Of the tokens those that no server counted, at most so many: an answer that broke off is taken to have cost what was reserved."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -44,6 +46,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
             self.seconds + other.seconds,
             self.resends + other.resends,
             self.money + other.money,
+            self.assumed + other.assumed,
         )
 
 

@@ -107,6 +107,7 @@ def _figures(cost: Cost) -> dict[str, Any]:
         "prompt_tokens": usage.prompt_tokens,
         "cached_tokens": usage.cached_tokens,
         "output_tokens": usage.output_tokens,
+        "assumed_tokens": usage.assumed,
         "seconds": usage.seconds,
         "money": cost.money,
         "unpriced": cost.unpriced,
@@ -157,12 +158,13 @@ def _fit(headings: Sequence[str], figures: Sequence[str], rows: Sequence[tuple[l
 def _figures_of(cost: Cost) -> dict[str, str]:
     """As people read them, by their headings."""
     usage = cost.usage
+    about = "~" if usage.assumed else ""
     return {
         "runs": f"{cost.runs:,}",
         "calls": f"{usage.calls:,}",
         "recalled": f"{cost.recalled:,}",
-        "tokens in": f"{usage.prompt_tokens:,}",
-        "out": f"{usage.output_tokens:,}",
+        "tokens in": f"{about}{usage.prompt_tokens:,}",
+        "out": f"{about}{usage.output_tokens:,}",
         "time": seconds(usage.seconds),
         "money": "?" if cost.money is None else f"{money(cost.money)}+" if cost.unpriced else money(cost.money),
     }
@@ -173,6 +175,8 @@ def _notes(found: Costs, fleet: Mapping[str, LocalServer | Endpoint]) -> Iterato
     total = found.total
     for server, calls in sorted(total.unpriced.items(), key=lambda one: (-one[1], one[0])):
         yield f"not in the money: {_many(calls, 'call')} on {server}, {_why(fleet.get(server))}"
+    if total.usage.assumed:
+        yield f"~ with {_many(total.usage.assumed, 'token')} that no server counted: as many as answers that broke off may have cost"
     if total.recalled:
         yield f"{_many(total.recalled, 'answer')} recalled from other runs, at no cost"
     if found.plans:

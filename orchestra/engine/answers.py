@@ -136,4 +136,5 @@ def _sane(used: Usage, seconds: float) -> Usage:
         used.seconds if used.seconds > 0 else seconds,
         max(0, used.resends),
         max(0.0, used.money),
+        max(0, used.assumed),
     )

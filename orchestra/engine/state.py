@@ -248,10 +248,10 @@ class Checking(msgspec.Struct, eq=False):
 class Tally:
     """What a run has used, added up in place."""
 
-    __slots__ = ("cached_tokens", "calls", "money", "output_tokens", "prompt_tokens", "resends", "seconds")
+    __slots__ = ("assumed", "cached_tokens", "calls", "money", "output_tokens", "prompt_tokens", "resends", "seconds")
 
     def __init__(self) -> None:
-        self.prompt_tokens = self.cached_tokens = self.output_tokens = self.calls = self.resends = 0
+        self.prompt_tokens = self.cached_tokens = self.output_tokens = self.calls = self.resends = self.assumed = 0
         self.seconds = self.money = 0.0
 
     def add(self, usage: Usage) -> None:
@@ -264,10 +264,12 @@ class Tally:
             self.output_tokens += usage.output_tokens
             self.resends += usage.resends
             self.money += usage.money
+            self.assumed += usage.assumed
 
     def usage(self) -> Usage:
         """The sum."""
-        found = Usage(self.prompt_tokens, self.cached_tokens, self.output_tokens, self.calls, self.seconds, self.resends, self.money)
+        tokens = self.prompt_tokens, self.cached_tokens, self.output_tokens
+        found = Usage(*tokens, self.calls, self.seconds, self.resends, self.money, self.assumed)
         return found if found != NOTHING else NOTHING
 
 

@@ -292,7 +292,8 @@ class Fleet:
         usage = fault.usage or Usage(calls=1)
         if fault.usage is None and fault.code in PAID and fault.seen:
             most = self.measure(call)
-            usage = Usage(prompt_tokens=most.prompt_tokens, output_tokens=most.max_output, calls=1)
+            tokens = most.prompt_tokens, most.max_output
+            usage = Usage(prompt_tokens=tokens[0], output_tokens=tokens[1], calls=1, assumed=sum(tokens))
         return msgspec.structs.replace(_priced(usage, target), seconds=seconds) if fault.sent else NOTHING
 
     def _rendered(self, call: Call, card: Card, constraint: Constraining) -> Prompt:

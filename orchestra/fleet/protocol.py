@@ -230,7 +230,8 @@ def _usage(found: _Usage | None, sent: bytes, text: str) -> tuple[Usage, bool]:
     """What the server counted, or upper bounds where it did not, or counted below zero."""
     prompt, output = (found.prompt_tokens, found.completion_tokens) if found else (None, None)
     if found is None or prompt is None or output is None or prompt < 0 or output < 0:
-        return Usage(prompt_tokens=len(sent), output_tokens=len(text.encode("utf-8", "surrogatepass")), calls=1), False
+        most, output = len(sent), len(text.encode("utf-8", "surrogatepass"))
+        return Usage(prompt_tokens=most, output_tokens=output, calls=1, assumed=most + output), False
     details = found.prompt_tokens_details
     cached = min(max(0, (details.cached_tokens if details else 0) or 0), prompt)
     return Usage(prompt_tokens=prompt, cached_tokens=cached, output_tokens=output, calls=1), True

@@ -98,6 +98,20 @@ def test_runs_are_summed_up_with_what_is_not_known_of_them(shell: Shell) -> None
     ]
 
 
+def test_tokens_that_no_server_counted_are_marked(shell: Shell) -> None:
+    at, broken = time.time(), Usage(60, 0, 300, 1, 0.5, assumed=360)
+    record(events("r1", "answers", at, ("reader", "local", FREE, ""), ("writer", "local", broken, "")), events("r2", "mails", at))
+    lines = shell("runs", "costs", "--by", "agent").out.splitlines()
+    assert lines[1:] == [
+        "reader            1      1      1,000    20  0.50 s",
+        "writer            1      1        ~60  ~300  0.50 s",
+        "total             2      2     ~1,060  ~320  1.00 s",
+        "~ with 360 tokens that no server counted: as many as answers that broke off may have cost",
+    ]
+    found = shell("runs", "costs", "--by", "agent", "--json").json
+    assert [row["assumed_tokens"] for row in [*found["rows"], found["total"]]] == [0, 360, 360]
+
+
 def test_agents_and_tools_have_a_row_each_and_the_dearest_comes_first(shell: Shell) -> None:
     recorded(shell)
     rows = [line.split()[0] for line in shell("runs", "costs", "--by", "agent").out.splitlines()[:6]]

@@ -110,6 +110,7 @@ async def test_an_answer_that_broke_off_has_cost_what_was_reserved_with_a_price_
     assert most.max_output > 0
     tokens = (most.prompt_tokens, most.max_output)
     assert (refused.usage.prompt_tokens, refused.usage.output_tokens, refused.usage.calls) == (*tokens, 1)
+    assert refused.usage.assumed == sum(tokens)
     assert refused.usage.money == (pytest.approx((tokens[0] * 100 + tokens[1] * 1000) / 1e6) if price else 0)
 
 
