@@ -43,13 +43,16 @@ async def ask(call: Call, card: Card, do: Do) -> Done | Refused:
         part, refused = failed
         reason = f"{part.name}, of the ensemble {card.name}: {refused.reason}"
         received = _bytes(parts, [reply.received for reply in replies])
-        return msgspec.structs.replace(refused, reason=reason, usage=usage, sent=sent, received=received)
+        server = _servers(replies) or refused.server
+        model = _joined(reply.model for reply in replies)
+        told = {"reason": reason, "usage": usage, "server": server, "model": model, "sent": sent, "received": received}
+        return msgspec.structs.replace(refused, **told)
     done = [reply for reply in replies if isinstance(reply, Done)]
     best = _pooled(card, weights, done)
     return Done(
         value=best.value,
         usage=usage,
-        server=_joined(reply.server for reply in done if reply.server != HERE) or HERE,
+        server=_servers(done) or HERE,
         model=_joined(reply.model for reply in done),
         sent=sent,
         received=_said(parts, done),
@@ -119,6 +122,11 @@ def _usage(replies: Sequence[Done | Refused], seconds: float) -> Usage:
     """The tokens of all, as one call."""
     spent = sum((reply.usage for reply in replies), NOTHING)
     return msgspec.structs.replace(spent, calls=1, seconds=seconds)
+
+
+def _servers(replies: Iterable[Done | Refused]) -> str:
+    """Who was asked, beside this process."""
+    return _joined(reply.server for reply in replies if reply.server != HERE)
 
 
 def _joined(names: Iterable[str]) -> str:
