@@ -175,7 +175,8 @@ def _judged(state: State, event: Judged, program: Program) -> None:
     if event.unasked is not None and state.allotment is not None:
         allotting.met(state.allotment, unit, event.unasked)
     if not event.accepted:
-        unit.feedback = (*unit.feedback, event.reason)
+        told = event.reason if event.told is None else event.told
+        unit.feedback = (*unit.feedback, told) if told else unit.feedback
         unit.offered = unit.answer.value if unit.answer is not None else None
     state.move(unit, Phase.JUDGED)
 

@@ -61,7 +61,8 @@ def _judge(driver: Driver, judge: Judge, ruling: Ruling, unasked: Stake | None =
     accepted = ruling.accepted
     facts: dict[str, Any] = {"verdicts": ruling.verdicts, "accepted": accepted, "score": ruling.score, "reason": ruling.reason}
     unit = judge.unit
-    driver.record(Judged(**driver.stamp(), node=unit.path, attempt=judge.attempt, promise=ruling.promise, unasked=unasked, **facts))
+    facts |= {"promise": ruling.promise, "unasked": unasked, "told": ruling.told}
+    driver.record(Judged(**driver.stamp(), node=unit.path, attempt=judge.attempt, **facts))
     answer = unit.answer
     # What was not accepted as a whole is no answer for other runs.
     if accepted and answer is not None and answer.memo and not answer.recalled and not ruling.dropped:

@@ -343,11 +343,13 @@ class Oracle:
                     return None
                 if ruling.accepted:
                     return accepted(found.value, ruling)
-                feedback = (*feedback, ruling.reason)
+                told = ruling.reason if ruling.told is None else ruling.told
+                feedback = (*feedback, told) if told else feedback
                 refused = Answer(found.value, ruling)
                 if self._unpaid(path, number):
                     return self._unaccepted(path, node, refused, refused.score)
-                retry = "retry" in rules.otherwise and self._again(node, path, number, "V001", self._judged_at(path, number, found.at))
+                retry = "retry" in rules.otherwise and ruling.told != ""
+                retry = retry and self._again(node, path, number, "V001", self._judged_at(path, number, found.at))
                 if not (retry and not tier):
                     if not self._higher(node, tier):
                         return self._unaccepted(path, node, refused, refused.score)

@@ -25,7 +25,7 @@ from orchestra.verify.entailment import ENTAILMENT
 from orchestra.verify.parts import without
 from orchestra.verify.rule import AGREE, Named, NotARule, Rule, named, read, verdict, wanted
 from orchestra.verify.tools import TOOL
-from orchestra.verify.verdict import FAIL, PASS, failed, unknown
+from orchestra.verify.verdict import FAIL, PASS, UNKNOWN, failed, unknown
 
 CONFIDENCE = "confidence"
 """The check that asks no evidence but the producer's own score."""
@@ -66,6 +66,9 @@ class Ruling(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     promise: str = ""
     """The situation's, of a value that is accepted."""
+    told: str | None = None
+    """What whoever gave the value is told, where that is not the whole reason: of what checks that ask could not tell, nothing. Empty
+    where nothing else is against the value."""
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:
@@ -141,6 +144,7 @@ def ruling(situation: Situation, rules: tuple[Rule, ...], known: Mapping[Named, 
     """What the rules say together, given what their checks have said. Rules that are still open are left out: another one has decided."""
     verdicts = [one for rule in rules if (one := verdict(rule, known, dear=True)) is not None]
     good = combine.accepted(verdicts, situation.accept, situation.combination)
+    against = [one for one in verdicts if combine.decides(one, situation.combination)]
     return Ruling(
         verdicts=tuple(verdicts),
         accepted=good,
@@ -148,7 +152,26 @@ def ruling(situation: Situation, rules: tuple[Rule, ...], known: Mapping[Named, 
         evidence=tuple(evidence for one in verdicts for evidence in one.evidence),
         reason="" if good else _objection(verdicts, situation),
         promise=situation.promise if good else "",
+        told="; ".join(_faults(against)) if not good and any(map(_open, against)) else None,
     )
+
+
+def _open(said: Verdict) -> bool:
+    """Whether a check that asks could not tell: the words of that are of whoever was asked, be it of a crash, and not of the value."""
+    if said.parts:
+        return any(map(_open, said.parts))
+    return said.outcome == UNKNOWN and said.check.partition("(")[0] not in CHECKS
+
+
+def _faults(against: Iterable[Verdict]) -> list[str]:
+    """What another answer could mend: what fails, and what a check that asks nobody doubts, such as a quote that is nearly one."""
+    found = []
+    for said in against:
+        if said.parts:
+            found += _faults(said.parts)
+        elif said.outcome != PASS and not _open(said):
+            found.append(f"{said.check}: {said.reason or said.outcome}")
+    return found
 
 
 def certifiable(situation: Situation) -> float | None:

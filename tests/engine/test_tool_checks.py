@@ -153,3 +153,44 @@ def test_a_card_may_ask_a_tool() -> None:
     flow = f'output: ${{a}}\nnodes:\n  a: {{agent: reader, with: {{question: when, context: "{TOWER}"}}}}'
     played = play(flow, answers={"true": False}, catalog=catalog)
     assert isinstance(played.outcome, Abstained)
+
+
+CRASH = Refused(code="T003", reason="no connection to postgresql://me:hunter2@db.internal", lasting=True, retryable=True)
+
+
+@pytest.mark.parametrize("said", [None, CRASH, {"passed": None, "reason": "no catalogue today"}])
+def test_what_a_check_cannot_tell_is_no_fault_that_another_answer_mends(said: Any) -> None:
+    flow = text('["tool(true)"]', "otherwise: [retry, abstain]")
+    played = play(flow, {"text": TOWER}, {"true": lambda call: said}, catalog=OWN)
+    assert isinstance(played.outcome, Abstained)
+    assert [call.name for call in played.workers.calls].count("reader") == 1, "the same model on the same input is not asked again"
+    verdict = played.of(Judged)[-1].verdicts[-1]
+    assert verdict.outcome == "unknown"
+    assert verdict.reason
+    assert verdict.reason in played.outcome.reason, "why stands in the journal and in the outcome"
+    compiled = program(flow, OWN)
+    assert audit(Case(compiled, played.events)) == []
+    assert replay(compiled, played.events).different is None
+
+
+def test_what_a_check_cannot_tell_goes_to_the_next_clause_and_no_model_is_told() -> None:
+    played = read('["tool(true)"]', {"true": lambda call: CRASH}, "otherwise: [retry, escalate, abstain]")
+    asked = [(call.tier, call.feedback) for call in played.workers.calls if call.name == "reader"]
+    assert asked == [(0, ()), (1, ())]
+
+
+@pytest.mark.parametrize("checks", ['[quote, "tool(true)"]', '["quote | tool(true)"]', '["tool(true) & tool(plain)"]'])
+def test_another_attempt_is_told_what_fails_and_not_why_a_check_crashed(checks: str) -> None:
+    quotes = iter(["completed in 1890", "completed in 1889"])
+    answers: dict[str, Any] = {"reader": lambda call: {"answer": "1889", "quote": next(quotes)}, "true": lambda call: CRASH}
+    answers["plain"] = lambda call: call.inputs["value"]["quote"].endswith("9")
+    flow = text(checks, "otherwise: [retry, abstain]")
+    played = play(flow, {"text": TOWER}, answers, catalog=OWN)
+    told = [call.feedback for call in played.workers.calls if call.name == "reader"]
+    if "plain" in checks:  # the second tool is not asked: nothing that it says would let the value pass
+        assert told == [()]
+    else:
+        assert [len(feedback) for feedback in told] == [0, 1]
+        assert "quote: " in told[1][0]
+    assert "hunter2" not in repr(told)
+    assert audit(Case(program(flow, OWN), played.events)) == []

@@ -32,7 +32,8 @@ def refused(state: State, unit: Unit, value: Any) -> Proposal | None:
         raise OrchestraError("E002", f"{unit.path} was not judged", hint="orchestra doctor")
     if ruling.unasked is not None:  # nothing is held against the value, and another one would find no more in the budget
         return _unaccepted(state, unit, value, ruling.reason, ruling.score)
-    again = unit.answer is not None and not unit.tier and "retry" in acceptance.otherwise
+    # What nobody can tell is no fault of the answer: the same model on the same input would only say it again.
+    again = unit.answer is not None and not unit.tier and "retry" in acceptance.otherwise and ruling.told != ""
     if again and policy(unit.node, "V001").again(unit.attempt, ruling.at - unit.began):
         state.enqueue(unit)
         return None
