@@ -20,7 +20,7 @@ from orchestra.doors import Letter
 from orchestra.engine.run import Run as Execution
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Asked, RunFinished, RunStarted
-from orchestra.inputs import bound, chosen, jsonable, nowhere, opened, unanswered
+from orchestra.inputs import bound, chosen, jsonable, nowhere, opened, posted, questions
 from orchestra.log import observer
 from orchestra.opening import Home, opening
 from orchestra.options import PLAIN, Options
@@ -327,9 +327,7 @@ class Orchestra:
 
     async def asked(self, run: str) -> list[Asked]:
         """What persons are asked by a run. Raises `InputError` E020 for one that is not there."""
-        from orchestra.journal.history import History
-
-        return list(History.of(await self._events(run)).asked)
+        return questions(await self._events(run))
 
     async def answer(self, run: str, value: Any, *, node: str = "", by: str = "", shown: str = "", declined: str = "") -> None:
         """Answers what a run asks, or says why nobody does (`declined`): the node is withheld then. The letter lies in the run's inbox when
@@ -339,18 +337,18 @@ class Orchestra:
         is the one of now. Raises `InputError` E020 for a run that is not there, E021 where nobody asks or an answer lies there already,
         E022 for an answer that is none, or to a question that has changed, T009 where a tool that may yet be called has.
         """
-        asked, now = chosen(await self.asked(run), run, node), self._engine.clock.now()
+        events, now = await self._events(run), self._engine.clock.now()
+        asked = chosen(questions(events), run, node)
         said, seen = None if declined else jsonable(value), shown or asked.shown
         letter = Letter(kind="answer", node=asked.node, value=said, by=by, shown=seen, at=now, declined=declined)
         if refusal := self._engine.objection(asked, letter):
             hint = f"one of: {', '.join(asked.options)}" if asked.options else f"a value of type {show(asked.schema)}"
             raise InputError("E022", f"{asked.node} of run {run}: {refusal}", hint=hint)
-        unanswered(asked, run, await self.journal.letters(run, opened(events := await self._events(run))))
         if (handle := self._engine.running(run)) is None:
             from orchestra.standing import stands
 
             await stands(self._project, self.journal, events)
-        await self.journal.post(run, letter)
+        await posted(self.journal, run, letter, opened(events))
         if handle is not None:
             handle.told(asked)
 

@@ -172,6 +172,10 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     number: int = 0
     """Its place in the run's inbox, from 1; given by `post`."""
 
+    def repeats(self, other: Letter) -> bool:
+        """Whether both are answers to the same question."""
+        return self.kind == "answer" and (self.kind, self.node, self.shown) == (other.kind, other.node, other.shown)
+
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """A row of the outbox: what a `transactional` tool wants to be done, recorded in the transaction that recorded its answer."""
@@ -209,8 +213,12 @@ class Journal(Protocol):
     async def release(self, run: str) -> None:
         """Gives the lease back, once everything that is in line is on disk: the run waits."""
 
-    async def post(self, run: str, letter: Letter) -> int:
-        """Puts a letter into a run's inbox; gives its number once it is on disk. Raises `JournalError` J023, J006."""
+    async def post(self, run: str, letter: Letter, since: int | None = None) -> int:
+        """Puts a letter into a run's inbox; gives its number once it is on disk. Raises `JournalError` J023, J006.
+
+        With `since`, the number of a letter, only where no later one answers the same question; else gives 0. Of several who answer in
+        the same moment, of whichever process, one gets a number.
+        """
 
     async def letters(self, run: str, after: int = 0) -> list[Letter]:
         """The letters of a run with a greater number, in order."""

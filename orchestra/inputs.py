@@ -7,13 +7,16 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from orchestra.doors import Letter
+from orchestra.doors import Journal, Letter
 from orchestra.errors import InputError
 from orchestra.events import Answered, Asked, CancelRequested, Event, LetterRefused
+from orchestra.journal.error import JournalError
 from orchestra.values.json import canonical, unkept
 from orchestra.values.types import Validator, nearest, show
 from orchestra.workflow.program import Program
 
+ENDED = "J006"
+"""What a journal says of a letter to a run that is over."""
 MOST = 63 << 20
 """Bytes of all inputs together at most: they are one event of the journal, which takes 64 MiB, beside a run's options and versions."""
 SMALLER = "pass names of files, and let tools read them"
@@ -75,6 +78,13 @@ def _signature(program: Program) -> str:
     return f"{program.name}({', '.join(fields)})"
 
 
+def questions(events: Sequence[Event]) -> list[Asked]:
+    """What persons are asked, as of these events of a run."""
+    from orchestra.journal.history import History
+
+    return list(History.of(events).asked)
+
+
 def chosen(asked: Sequence[Asked], run: str, node: str) -> Asked:
     """The question that is meant. Raises `InputError` E021."""
     found = [one for one in asked if not node or one.node == node]
@@ -92,13 +102,21 @@ def opened(events: Sequence[Event]) -> int:
     return max((event.letter for event in events if isinstance(event, Answered | CancelRequested | LetterRefused)), default=0)
 
 
-def unanswered(asked: Asked, run: str, letters: Sequence[Letter]) -> None:
-    """Refuses a second answer: the first of the letters that lie in the inbox counts. Raises `InputError` E021."""
-    for letter in letters:
-        if (letter.kind, letter.node, letter.shown) == ("answer", asked.node, asked.shown):
-            by = f" by {letter.by}" if letter.by else ""
-            hint = f"whoever has the run in hand takes the answer; where nobody does: orchestra runs resume {run}"
-            raise InputError("E021", f"{asked.node} of run {run} has been answered{by} already", hint=hint)
+async def posted(journal: Journal, run: str, letter: Letter, since: int) -> None:
+    """Puts an answer into a run's inbox, where none lies there since the letter of this number: of several in the same moment the first
+    counts. Raises `InputError` E021 for the others."""
+    try:
+        if await journal.post(run, letter, since):
+            return
+    except JournalError as error:
+        if error.code != ENDED:  # by the other answer
+            raise
+    first = next((one for one in await journal.letters(run, since) if letter.repeats(one)), None)
+    if first is None:
+        raise InputError("E021", f"run {run} has ended, and asks nothing", hint=f"orchestra runs show {run}")
+    by = f" by {first.by}" if first.by else ""
+    hint = f"whoever has the run in hand takes the answer; where nobody does: orchestra runs resume {run}"
+    raise InputError("E021", f"{letter.node} of run {run} has been answered{by} already", hint=hint)
 
 
 def nowhere(run: str) -> InputError:

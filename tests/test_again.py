@@ -14,7 +14,7 @@ from orchestra import InputError, Orchestra
 from orchestra.config import Settings
 from orchestra.doors import Call, Measure
 from orchestra.errors import OrchestraError
-from orchestra.events import Asked, AttemptFinished, Resumed, RunStarted
+from orchestra.events import Answered, Asked, AttemptFinished, LetterRefused, Resumed, RunStarted
 from orchestra.testing import SimulatedWorkers
 from orchestra.workflow.nodes import Budget
 
@@ -361,3 +361,17 @@ async def test_what_if_keeps_the_strictest_label_and_still_recalls(project: Path
         found = await orchestra.options(label=said).whatif(run)
         assert [(call.name, call.label) for call in workers.calls] == [("namer", "restricted")]
         assert (found.verdict, found.recalled, found.anew) == ("same", 3, 1)
+
+
+async def test_of_two_who_answer_in_the_same_moment_the_second_one_is_told(project: Path) -> None:
+    (project / "workflows" / "asking.yaml").write_text(ASK)
+    async with opened(project) as (orchestra, _), opened(project) as (elsewhere, _):
+        run = await orchestra.start(orchestra.find("asking"), text="it")
+        await run.pause()
+        persons = ((orchestra, "ann"), (elsewhere, "bob"), (orchestra, "cy"))
+        came = await asyncio.gather(*(one.answer(run.id, "yes", by=by) for one, by in persons), return_exceptions=True)
+        assert [getattr(one, "code", "") for one in came].count("E021") == 2, came
+        result = await run.wait()
+        taken = [event for event in result.log if isinstance(event, Answered)]
+        assert not [event for event in result.log if isinstance(event, LetterRefused)]
+        assert [event.by for event in taken] == [("ann", "bob", "cy")[came.index(None)]]

@@ -11,12 +11,15 @@ from contextlib import suppress
 
 import msgspec
 
+from orchestra.doors import Letter
 from orchestra.events import decode
-from orchestra.journal.error import after_the_end, damaged, held, no_run, undelivered
+from orchestra.journal.error import JournalError, after_the_end, damaged, damaged_rows, held, no_run, undelivered
 from orchestra.journal.file import seal
 from orchestra.journal.rows import Row
 from orchestra.journal.store import Store
 from orchestra.journal.summary import named
+
+_decode_letter = msgspec.json.Decoder(Letter).decode
 
 
 def lease(store: Store, run: str) -> Row:
@@ -37,14 +40,36 @@ def release(store: Store, run: str) -> None:
         store.hand(run, row, None)
 
 
-def post(store: Store, run: str, body: bytes) -> int:
-    """Puts a letter's bytes into a run's inbox and gives its number. Raises `JournalError` J023, J006."""
+def post(store: Store, run: str, body: bytes, since: int | None = None) -> int:
+    """Puts a letter's bytes into a run's inbox and gives its number; 0 where a letter behind number `since` answers the same question.
+    Raises `JournalError` J023, J006."""
     _open_run(store, run)
+    if since is not None:
+        letter = _decode_letter(body)
+        rows = store.sql.execute("SELECT number, body, seal FROM inbox WHERE run = ? AND number > ?", (run, since))
+        if any(letter.repeats(letter_of(run, *row)) for row in rows):
+            return 0
     number = posted(store.sql, run) + 1
     store.sql.execute("INSERT INTO inbox VALUES (?, ?, ?, ?)", (run, number, body, seal(run, number, body)))
     # The new row stands at the end: that is how readers see that there is something new.
     store.sql.execute("INSERT OR REPLACE INTO mail (run, letters, seal) VALUES (?, ?, ?)", (run, number, seal(run, number)))
     return number
+
+
+def letter_of(run: str, number: int, body: bytes, stated: int) -> Letter:
+    """A letter of an inbox as it was posted. Raises `JournalError` J013, J021."""
+    if stated != seal(run, number, body):
+        raise damaged_rows(f"letter {number} of run {run}", "it is not what was posted")
+    try:
+        return _decode_letter(body)
+    except msgspec.ValidationError as error:
+        raise JournalError(
+            "J021",
+            f"letter {number} of run {run} is of a kind that this version does not know: {error}",
+            hint="a newer Orchestra wrote it: pip install --upgrade orchestra-slm",
+        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise damaged_rows(f"letter {number} of run {run}", str(error)) from error
 
 
 def posted(sql: sqlite3.Connection, run: str) -> int:

@@ -201,11 +201,13 @@ class MemoryJournal:
             log.holder = None
             self._epochs.pop(run, None)
 
-    async def post(self, run: str, letter: Letter) -> int:
-        """Puts a letter into the inbox. Raises `JournalError` J023, J006."""
+    async def post(self, run: str, letter: Letter, since: int | None = None) -> int:
+        """Puts a letter into the inbox; with `since` only where no later one answers its question. Raises `JournalError` J023, J006."""
         log = self._log(run)
         if log.line.ended:
             raise after_the_end(run, log.line.last + 1)
+        if since is not None and any(map(letter.repeats, log.letters[since:])):
+            return 0
         log.letters.append(msgspec.structs.replace(letter, number=len(log.letters) + 1))
         for reader in self.store.readers:
             reader._mail.add(run)

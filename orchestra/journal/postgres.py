@@ -278,8 +278,9 @@ class PostgresJournal:
 
     # The inbox
 
-    async def post(self, run: str, letter: Letter) -> int:
-        """Puts a letter into the inbox; it is on disk when its number comes. Raises `JournalError` J004, J006, J023."""
+    async def post(self, run: str, letter: Letter, since: int | None = None) -> int:
+        """Puts a letter into the inbox; it is on disk when its number comes. With `since` only where no later letter answers the same
+        question, else gives 0. Raises `JournalError` J004, J006, J023."""
         try:
             bounded(letter)
         except NOT_JSON as error:
@@ -287,7 +288,7 @@ class PostgresJournal:
         self._refuse_fault()
         await self._settle(run)
         name = secrets.token_hex(16)
-        return await self._ask(lambda sql, _: self._tables.post(sql, _there(run), letter, name))
+        return await self._ask(lambda sql, _: self._tables.post(sql, _there(run), letter, name, since))
 
     async def letters(self, run: str, after: int = 0) -> list[Letter]:
         """The letters with a greater number, in order."""

@@ -259,8 +259,9 @@ class Tables:
 
     # The inbox
 
-    async def post(self, sql: asyncpg.Connection, run: str, letter: Letter, name: str) -> int:
-        """Puts a letter into the inbox, once for each `name`, and announces it. Raises `JournalError` J023, J006."""
+    async def post(self, sql: asyncpg.Connection, run: str, letter: Letter, name: str, since: int | None) -> int:
+        """Puts a letter into the inbox, once for each `name`, and announces it; gives 0 where one behind number `since` answers the same
+        question. Raises `JournalError` J023, J006."""
         async with sql.transaction():
             row = await sql.fetchrow(self._sql("SELECT ended, last, letters FROM @runs WHERE run = $1 FOR UPDATE"), run)
             if row is None:
@@ -270,6 +271,8 @@ class Tables:
                 return number
             if row["ended"]:
                 raise after_the_end(run, row["last"] + 1)
+            if since is not None and any(map(letter.repeats, await self.letters(sql, run, since))):
+                return 0
             number = row["letters"] + 1
             body = msgspec.json.encode(msgspec.structs.replace(letter, number=number))
             await sql.execute(self._sql("UPDATE @runs SET letters = $2 WHERE run = $1"), run, number)

@@ -11,7 +11,7 @@ import msgspec
 
 from orchestra.doors import Letter, Message, RunSummary, Skimmed
 from orchestra.events import Event, decode
-from orchestra.journal.errands import posted
+from orchestra.journal.errands import letter_of, posted
 from orchestra.journal.error import JournalError, damaged, damaged_rows, unknown_event
 from orchestra.journal.file import File, seal
 from orchestra.journal.large import with_value
@@ -24,7 +24,6 @@ PAGES = 256
 AT_ONCE = 2000
 """Events that are held at once, or somewhat more, while somebody goes through all runs."""
 
-_decode_letter = msgspec.json.Decoder(Letter).decode
 _decode_value = msgspec.json.Decoder().decode
 
 
@@ -165,7 +164,7 @@ class Reading(File):
             ).fetchall()
         if [row[0] for row in rows] != list(range(first, last + 1)):
             raise damaged_rows(f"the inbox of run {run}", "letters are missing")
-        return [msgspec.structs.replace(_letter(run, number, body, stated), number=number) for number, body, stated in rows]
+        return [msgspec.structs.replace(letter_of(run, number, body, stated), number=number) for number, body, stated in rows]
 
     def news(self, seen: News) -> News:
         """What came into the inboxes since; costs one look at the file's version where nothing was written."""
@@ -264,21 +263,6 @@ def _count(sql: sqlite3.Connection, what: str, *given: float) -> int:
 def _message(columns: Sequence[Any]) -> Message:
     number, run, node, name, key, value = columns
     return Message(number=number, run=run, node=node, name=name, key=key, value=_decode_value(value))
-
-
-def _letter(run: str, number: int, body: bytes, stated: int) -> Letter:
-    if stated != seal(run, number, body):
-        raise damaged_rows(f"letter {number} of run {run}", "it is not what was posted")
-    try:
-        return _decode_letter(body)
-    except msgspec.ValidationError as error:
-        raise JournalError(
-            "J021",
-            f"letter {number} of run {run} is of a kind that this version does not know: {error}",
-            hint="a newer Orchestra wrote it: pip install --upgrade orchestra-slm",
-        ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise damaged_rows(f"letter {number} of run {run}", str(error)) from error
 
 
 def _event(run: str, seq: int, body: bytes) -> Event:

@@ -172,13 +172,14 @@ class SqliteJournal:
         if run in self._failed:
             raise self._refusal(run)
 
-    async def post(self, run: str, letter: Letter) -> int:
-        """Puts a letter into a run's inbox; gives its number once it is on disk. Raises `JournalError` J004, J006, J023."""
+    async def post(self, run: str, letter: Letter, since: int | None = None) -> int:
+        """Puts a letter into a run's inbox; gives its number once it is on disk. With `since` only where no later letter answers the same
+        question, else gives 0. Raises `JournalError` J004, J006, J023."""
         try:
             body = bounded(msgspec.structs.replace(letter, number=0))
         except NOT_JSON as error:
             raise not_a_letter(run, str(error)) from error
-        number: int = await self._errand(run, lambda store: errands.post(store, run, body))
+        number: int = await self._errand(run, lambda store: errands.post(store, run, body, since))
         return number
 
     async def letters(self, run: str, after: int = 0) -> list[Letter]:

@@ -52,6 +52,21 @@ async def letters_posted_at_once_get_numbers_of_their_own(store: Open) -> None:
         same("by whom", {int(letter.by): letter.number for letter in await one.letters("r1")}, dict(enumerate(numbers)))
 
 
+async def one_of_several_answers_at_once_is_taken(store: Open) -> None:
+    async with store() as one, store() as two:
+        await write(one, "r1", [begun("r1")])
+        await one.post("r1", Letter(kind="answer", node="q", shown="1" * 32))
+        said = [Letter(kind="answer", node="q", shown="1" * 32, value=index) for index in range(20)]
+        same("taken already", await two.post("r1", said[0], 0), 0)
+        numbers = await asyncio.gather(*((one, two)[index % 2].post("r1", letter, 1) for index, letter in enumerate(said)))
+        same("numbers", sorted(numbers), [0] * 19 + [2])
+        same("in the inbox", [letter.number for letter in await one.letters("r1")], [1, 2])
+        for other in (Letter(kind="answer", node="q[1]", shown="1" * 32), Letter(kind="answer", node="q", shown="2" * 32)):
+            true("another question", await two.post("r1", other, 0) > 0)
+        true("no answer", await one.post("r1", Letter(kind="cancel"), 0) > 0)
+        true("another letter that is no answer", await two.post("r1", Letter(kind="cancel"), 0) > 0)
+
+
 async def letters_go_to_runs_that_go_on(store: Open) -> None:
     async with store() as one, store() as two:
         await write(one, "r1", [begun("r1"), ended(2)])
@@ -243,6 +258,7 @@ async def runs_are_listed_newest_first(store: Open) -> None:
 PROOFS = (
     letters_are_numbered_and_read_after_a_number,
     letters_posted_at_once_get_numbers_of_their_own,
+    one_of_several_answers_at_once_is_taken,
     letters_go_to_runs_that_go_on,
     mail_of_another_comes_within_a_second,
     mail_names_all_that_came_before,

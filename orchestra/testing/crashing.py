@@ -301,10 +301,10 @@ class CrashingJournal:
         await self._inner.release(run)
         await self._process.goes_on()
 
-    async def post(self, run: str, letter: Letter) -> int:
+    async def post(self, run: str, letter: Letter, since: int | None = None) -> int:
         """Posts a letter."""
         await self._process.goes_on()
-        return await self._inner.post(run, letter)
+        return await self._inner.post(run, letter, since)
 
     async def letters(self, run: str, after: int = 0) -> list[Letter]:
         """The letters with a greater number."""
