@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestra.agent.contract import Catalog
-from orchestra.doors import Call, Done, Measure
+from orchestra.doors import Call, Done, Measure, Refused
 from orchestra.engine.shell import Engine
 from orchestra.events import AttemptStarted, Measured, Usage
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
 from orchestra.values.outcome import Failed, Value
+from tests.engine import stage
 from tests.engine.stage import ANSWERS, CATALOG, Played, program
 
 FAN = """
@@ -155,3 +156,10 @@ def test_a_budget_of_money_asks_no_server_whose_price_nobody_knows() -> None:
 
 def test_money_without_a_price_is_no_limit() -> None:
     assert play("money: 0.001", 3).finished.status == "done"
+
+
+def test_no_room_for_another_attempt_does_not_hide_what_the_first_one_came_to() -> None:
+    text = "output: ${made}\nbudget: {calls: 1}\nnodes: {made: {agent: writer, with: {text: a}}}"
+    played = stage.play(text, {}, {"writer": lambda call: Refused(code="F203", reason="it is gone", retryable=True, usage=Usage(calls=1))})
+    assert isinstance(played.outcome, Failed)
+    assert (played.outcome.code, played.outcome.reason) == ("E005", "1 of 1 calls are spent; attempt 1 failed: F203: it is gone")

@@ -125,7 +125,17 @@ def reserved(state: State, unit: Unit, purse: Purse, wanted: Invoke) -> Proposal
     if open_ and unit.measured < 0 and bound and _longest(measure, 1, room, money) >= least:
         unit.phase = Phase.COUNTING
         return Count(unit, call, bound)
-    return Finish(unit, Failed("E005", _why(measure, purse, bound, least), unit.path, "raise `budget:` in the workflow, or --budget"))
+    reason = _why(measure, purse, bound, least) + _before(unit)
+    return Finish(unit, Failed("E005", reason, unit.path, "raise `budget:` in the workflow, or --budget"))
+
+
+def _before(unit: Unit) -> str:
+    """What the attempt came to after which there is no room for another; empty before the first one."""
+    if unit.answer is None:
+        return ""
+    if unit.answer.error:
+        return f"; attempt {unit.attempt} failed: {unit.answer.error}: {unit.answer.reason}"
+    return f"; attempt {unit.attempt} was not accepted: {unit.judged.reason}" if unit.judged is not None else ""
 
 
 def _cost(measure: Measure, prompt: int, output: int) -> float:
