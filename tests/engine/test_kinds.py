@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
+from orchestra.doors import Refused
 from orchestra.events import Expanded, TurnStarted
+from orchestra.testing.auditor import Case, audit
 from orchestra.values.outcome import Abstained, Failed, Skipped, Value
-from tests.engine.stage import play, sequence
+from tests.engine.stage import play, program, sequence
 
 CHAIN = """
 input: {text: str}
@@ -293,3 +297,12 @@ nodes:
 
     seconds(100)
     assert min(seconds(2000) for _ in range(2)) < 8 * min(seconds(500) for _ in range(3))
+
+
+@pytest.mark.parametrize(("order", "sent"), [("", 1), (", after: [draft]", 1), (", when: \"${draft != ''}\"", 0)])
+def test_an_effect_is_held_back_by_what_it_reads_and_not_by_what_the_output_needs(order: str, sent: int) -> None:
+    text = "output: {draft: '${draft}', paid: '${paid}'}\nnodes:\n  draft: {agent: writer, with: {text: a}}\n"
+    text += f"  paid: {{tool: send, with: {{text: a}}{order}}}"
+    played = play(text, {}, {"writer": lambda call: Refused(code="F212", reason="no such model")})
+    assert (played.finished.status, played.workers.counts["send"]) == ("failed", sent)
+    assert audit(Case(program(text), played.events)) == []
