@@ -31,7 +31,7 @@ from orchestra.agent.card_file import (
 )
 from orchestra.agent.computed import Form
 from orchestra.agent.contract import Contract, Kit
-from orchestra.agent.faults import faults
+from orchestra.agent.faults import faults, held_by
 from orchestra.agent.types import declared, is_plain_text, output_type, project_models, record
 from orchestra.errors import InputError, Place
 from orchestra.values.json import digest
@@ -96,6 +96,8 @@ class Card(CardFile):
             key = ".".join(str(step) for step in first["loc"])
             near = nearest(key, CardFile.model_fields)
             hint = f"did you mean {near!r}?" if near and near != key else ""
+            if first["type"] == "extra_forbidden" and (holder := held_by(key, CardFile)):
+                hint = f"it stands in another key: {holder}={{{key!r}: …}}"
             raise InputError("A002", f"{key}: {first['msg']}", place=place, hint=hint) from error
         template.check_system(file.system, input.get("properties", {}), place)
         check_names(file, input, lambda name: place)

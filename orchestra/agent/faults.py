@@ -29,8 +29,9 @@ def _fault(entry: Any, model: type[BaseModel], marked: Marked) -> InputError:
     name = ".".join(str(step) for step in path) or "the card"
     if entry["type"] == "extra_forbidden":
         known = _keys(model, path[:-1])
-        near = nearest(str(path[-1]), known)
+        near, holder = nearest(str(path[-1]), known), held_by(str(path[-1]), model) if len(path) == 1 else ""
         hint = f"did you mean {near!r}?" if near else f"keys here: {', '.join(known)}" if known else ""
+        hint = f"it stands in another key: `{holder}: {{{name}: …}}`" if holder else hint
         return InputError("A002", f"a card has no key {name!r}", place=marked.place(path, key=True), hint=hint)
     if entry["type"] == "missing":
         return InputError("A002", f"the key {name!r} is missing", place=marked.place(path[:-1]), hint=f"add `{path[-1]}:`")
@@ -38,6 +39,11 @@ def _fault(entry: Any, model: type[BaseModel], marked: Marked) -> InputError:
     return InputError(
         "A002", f"{name}: expected {reason}" if "should be" in entry["msg"] else f"{name}: {reason}", place=marked.place(path)
     )
+
+
+def held_by(name: str, model: type[BaseModel]) -> str:
+    """The key whose record has a key of this name; empty where none has: of `temperature` it is `sampling`."""
+    return next((key for key in model.model_fields if name in _keys(model, (key,))), "")
 
 
 def _path(location: Sequence[Any], *, missing: bool, here: Any) -> tuple[str | int, ...]:

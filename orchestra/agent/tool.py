@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from dataclasses import replace
@@ -262,9 +263,24 @@ def _declared(function: Callable[..., Any], name: str) -> tuple[Mapping[str, ins
         raise InputError("T001", f"{name}: it has no signature that can be read: {_first(error)}", hint=hint) from error
 
 
+_MISFIT = re.compile(r"Expected `(?P<wanted>[^`]+)` - .*?\[(?:field_name='(?P<field>[^']*)', )?.*input_type=(?P<got>[^\]]+)\]")
+
+
+def _misfits(text: str) -> str:
+    """What pydantic found where a value is of another type than was annotated, without the value; empty where it says something else."""
+    found = [match.groupdict("") for match in map(_MISFIT.search, text.splitlines()) if match is not None]
+    if not found:
+        return ""
+    field, got = found[0]["field"], found[0]["got"]
+    wanted = dict.fromkeys(one["wanted"] for one in found if (one["field"], one["got"]) == (field, got))
+    return f"{field + ': ' if field else ''}expected {' or '.join(wanted)}, got {got}"
+
+
 def _first(error: Exception) -> str:
     if isinstance(error, ValidationError):
         entry = error.errors(include_url=False)[0]
         at = ".".join(str(step) for step in entry["loc"])
         return f"{at}: {entry['msg']}" if at else str(entry["msg"])
+    if isinstance(error, PydanticSerializationError) and (misfits := _misfits(str(error))):
+        return misfits
     return next((line.strip() for line in reversed(told(error).splitlines()) if line.strip()), type(error).__name__)

@@ -200,7 +200,7 @@ def _data(one: Checked) -> dict[str, Any]:
 def _tell(found: list[Checked]) -> None:
     told: list[OrchestraError] = []
     for one in found:
-        new = [error for error in one.errors if all(error is not known for known in told)]
+        new = [error for error in one.errors if report(error) not in map(report, told)]  # a card is read for each workflow that has it
         for error in new:
             print(report(error) + "\n", file=sys.stderr)
         if one.errors and not new:

@@ -68,6 +68,7 @@ def test_the_digest_changes_with_whatever_the_card_says(tmp_path: Path, change: 
         ("max_output: 99", "max_output: many", "A002", 6, 13, ""),
         ("max_output: 99", "sampling: {temperature: 9}", "A002", 6, 25, ""),
         ("max_output: 99", "sampling: {temprature: 0.5}", "A002", 6, 12, "did you mean 'temperature'?"),
+        ("max_output: 99", "temperature: 0.5", "A002", 6, 1, "it stands in another key: `sampling: {temperature: …}`"),
         ("name: reader", "name: Reader", "A002", 1, 7, ""),
         ("context: str}", "context: strr}", "L040", 3, 33, "did you mean 'str'?"),
         ("Quote | null", "Qote | null", "L040", 4, 37, "did you mean 'Quote'?"),
@@ -383,3 +384,9 @@ def restored(data: bytes) -> Card | str:
         return Card.restore(data)
     except InputError as error:
         return error.code
+
+
+def test_a_key_of_sampling_that_stands_beside_it_is_shown_its_place() -> None:
+    with pytest.raises(InputError) as caught:
+        Card.declared("reader", input=parse_type("dict[str, str]", {}), output={"type": "string"}, prompt="Read.", temperature=0.2)
+    assert (caught.value.code, caught.value.hint) == ("A002", "it stands in another key: sampling={'temperature': …}")

@@ -168,7 +168,31 @@ async def test_a_result_that_is_not_what_was_annotated_is_a_fault() -> None:
 
     with pytest.raises(ToolFault) as caught:
         await ToolFunction.of(lies, effect="pure").call({"n": 4})
-    assert caught.value.code == "T004"
+    assert (caught.value.code, caught.value.reason) == ("T004", "lies returned str: expected int, got str")
+
+
+class Pair(BaseModel):
+    one: int
+    two: list[str]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "says"),
+    [
+        (Pair, Pair.model_construct(one="a secret", two=[]), "one: expected int, got str"),
+        (Pair, {"one": 1}, "expected Pair, got dict"),
+        (int | str, [1], "expected int or str, got list"),
+        (list[str], ["a", 2, 3.0], "expected str, got int"),
+    ],
+)
+def test_what_is_of_another_type_is_told_in_words(annotation: Any, value: Any, says: str) -> None:
+    def lies() -> Any:
+        return value
+
+    lies.__annotations__["return"] = annotation
+    with pytest.raises(ToolFault) as caught:
+        ToolFunction.of(lies, effect="pure").result(value)
+    assert caught.value.reason == f"lies returned {type(value).__name__}: {says}"
 
 
 class Doubled:

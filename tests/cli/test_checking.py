@@ -211,6 +211,17 @@ def broken(shell: Shell) -> Path:
 
 
 @pytest.mark.usefixtures("broken")
+def test_a_broken_card_is_told_once_however_many_workflows_have_it(shell: Shell) -> None:
+    for name in ("one", "two", "three"):
+        flow = f"schema: orchestra/v1\nname: {name}\noutput: ${{a}}\nnodes: {{a: {{agent: broken, with: {{question: a}}}}}}\n"
+        Path(f"workflows/{name}.yaml").write_text(flow)
+    said = shell("validate")
+    assert (said.code, said.err.count("A006:")) == (2, 1)
+    assert "workflows/two.yaml: not checked, for what is told above" in said.err
+    assert "1 fault; orchestra explain A006" in said.err
+
+
+@pytest.mark.usefixtures("broken")
 def test_a_broken_card_is_no_fault_of_workflows_that_do_not_use_it(shell: Shell) -> None:
     assert shell("validate", "ask").code == 0
     listed = shell("agents", "list")
