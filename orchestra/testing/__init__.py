@@ -21,6 +21,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from orchestra.doors import Done, Refused
     from orchestra.testing.cassette import CassetteError, Player, Recorder
     from orchestra.testing.clock import Deadlock, Leak, VirtualClock, VirtualLoop, run_simulated
     from orchestra.testing.endpoint import EndpointFaults, Request, first
@@ -33,12 +34,14 @@ __all__ = [
     "Behaviour",
     "CassetteError",
     "Deadlock",
+    "Done",
     "EndpointFaults",
     "Faults",
     "Leak",
     "NoInstance",
     "Player",
     "Recorder",
+    "Refused",
     "Request",
     "Simulated",
     "SimulatedServer",
@@ -61,7 +64,7 @@ _HOMES = {
     "instances": "NoInstance instance",
     "server": "Behaviour SimulatedServer SimulatedVLLM",
     "simulation": "Simulated Taped",
-    "workers": "Faults SimulatedWorkers from_schemas in_turn",
+    "workers": "Done Faults Refused SimulatedWorkers from_schemas in_turn",
 }
 """The modules that the names come from."""
 

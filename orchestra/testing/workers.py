@@ -94,7 +94,11 @@ def from_schemas(catalog: Catalog, seed: int = 0) -> Answer:
 
 
 def in_turn(*answers: Any) -> Answer:
-    """Answers a node's first attempt with the first value or reply, the second with the second, and so on; the last one stays."""
+    """Answers a node's first attempt with the first value or reply, the second with the second, and so on; the last one stays.
+
+    A reply is a `Done`, or a `Refused` for a call that fails. Each turn of a loop, and each element of a list, is a node of its own, and
+    begins with the first value: for one after the other, whatever node asks, give `lambda call: next(values)` of an iterator.
+    """
 
     def answer(call: Call) -> Any:
         found = answers[min(call.attempt, len(answers)) - 1]

@@ -212,3 +212,10 @@ def test_probabilities_must_make_sense() -> None:
     for wrong in ({"refused": -0.1}, {"refused": 0.6, "stall": 0.6}):
         with pytest.raises(ValueError, match="probabilities"):
             faults_of(wrong)
+
+
+def test_what_the_docs_speak_of_is_where_they_say() -> None:
+    from orchestra import testing
+
+    assert (testing.Done, testing.Refused) == (Done, Refused)
+    assert {"Done", "Refused"} <= {*testing.__all__}
