@@ -307,6 +307,8 @@ class NodeFinished(_Event, tag="node_finished", frozen=True, kw_only=True):
 
     node: str
     outcome: Outcome
+    instead: Outcome | None = None
+    """Where the outcome is the node's `fallback`: what the node itself came to."""
 
 
 class Text(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):

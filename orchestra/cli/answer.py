@@ -97,7 +97,7 @@ def show_nodes(history: History, *, everything: bool = False) -> None:
         (
             "  " * row.depth + row.path,
             row.name if row.elements is None else f"{row.elements} element{'s' * (row.elements != 1)}",
-            "done" if row.status == "value" else row.status,
+            row.came_to,
             "" if row.seconds is None else seconds(row.seconds),
             str(len(row.attempts) or ""),
             str(row.usage.prompt_tokens or ""),

@@ -13,11 +13,10 @@ from orchestra.cli.going import opened
 from orchestra.cli.inputs import read_inputs
 from orchestra.cli.opening import Opener, settings
 from orchestra.cli.progress import Waiting
-from orchestra.cli.screen import console, note, print_json, say, table
+from orchestra.cli.screen import console, print_json, say, table
 from orchestra.cli.signals import Stop
 from orchestra.cli.telling import line_of
 from orchestra.cli.watching import Ending, Manner, Watch
-from orchestra.effects import REPEATED
 from orchestra.errors import InputError
 from orchestra.events import AttemptFinished, AttemptStarted, Event, RunStarted, encode
 from orchestra.journal.history import History
@@ -61,10 +60,7 @@ async def fork(open_: Opener, again: Again, manner: Manner, stop: Stop) -> int:
     ending.show(manner, {"changes": [{"node": change.node, "why": change.why} for change in forked.changes], **made})
     if not manner.as_json and not manner.stream:
         say(f"{recalled} call{'s' * (recalled != 1)} recalled from run {old}, {anew} made anew", style="bold")
-    refused = [event for event in ending.events if isinstance(event, AttemptFinished) and event.error == REPEATED]
-    for event in refused:  # a fallback may hide it, and is then what the output rests on
-        note(f"{event.node}: {REPEATED} {event.reason}; {event.hint.replace(' RUN ', f' {old} ')}")
-    return ending.code or int(bool(refused))
+    return ending.code
 
 
 async def _step(orchestra: Orchestra, run: str, workflow: str) -> Step[..., Any]:
@@ -98,7 +94,7 @@ def calls(ending: Ending) -> tuple[int, int]:
     """How many calls of a run were recalled, and how many went out."""
     recalled = {(event.node, event.attempt) for event in ending.events if isinstance(event, AttemptFinished) and event.recalled}
     made = {(event.node, event.attempt) for event in ending.events if isinstance(event, AttemptStarted | AttemptFinished)}
-    refused = {(event.node, event.attempt) for event in ending.events if isinstance(event, AttemptFinished) and event.error == REPEATED}
+    refused = {(event.node, event.attempt) for event in ending.refused}
     return len(recalled), len(made - recalled - refused)
 
 

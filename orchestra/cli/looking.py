@@ -193,11 +193,11 @@ def _show_run(
         show(explanation)
     show_promises({row.path: tried.promise for row in history.rows for tried in row.attempts if tried.promise})
     _show_incidents(history)
-    troubles = [row for row in history.rows if row.error]
+    troubles = [f"{row.path}: {row.error or row.rescued}" for row in history.rows if row.error or row.instead is not None]
     if troubles:
         say()
-    for row in troubles[:MAX_TROUBLES]:
-        say(visible(f"{row.path}: {row.error}"), style="yellow")
+    for trouble in troubles[:MAX_TROUBLES]:
+        say(visible(trouble), style="yellow")
     asked = next((row.path for row in history.rows if any(tried.sent for tried in row.attempts)), None)
     if asked:
         say(visible(f"\nmore: orchestra runs show {history.run} '{asked}' --prompt"), style="dim")
@@ -258,6 +258,7 @@ def _show_node(row: Row, run: str, tiers: tuple[str, ...], *, as_json: bool) -> 
                 "status": row.status,
                 "because": row.because,
                 "outcome": row.outcome,
+                "instead": row.instead,
                 "attempts": row.attempts,
                 "corrected": row.corrected,
                 "usage": row.usage,
@@ -265,8 +266,7 @@ def _show_node(row: Row, run: str, tiers: tuple[str, ...], *, as_json: bool) -> 
         )
         return
     took = f" in {seconds(row.seconds)}" if row.seconds is not None else ""
-    status = "done" if row.status == "value" else row.status
-    say(visible(f"{row.path}: {status}{took}{f', asked {row.name}' if row.name else ''}", keep=""), style="bold")
+    say(visible(f"{row.path}: {row.came_to}{took}{f', asked {row.name}' if row.name else ''}", keep=""), style="bold")
     if row.because:
         say(visible(f"  chose {row.because}"), style="dim")
     for tried in row.attempts:
@@ -274,9 +274,9 @@ def _show_node(row: Row, run: str, tiers: tuple[str, ...], *, as_json: bool) -> 
     if row.corrected is not None:
         say(visible(f"\nanswered{f' by {row.corrected.by}' if row.corrected.by else ' by a person'}, {moment(row.corrected.at)}"))
         say(visible(as_text(row.corrected.value)))
-    if row.error:
-        say(visible(f"\n{row.error}"), style="yellow")
-    elif not row.attempts and isinstance(row.outcome, Value):
+    if row.error or row.instead is not None:
+        say(visible(f"\n{row.error or row.rescued}"), style="yellow")
+    if (not row.attempts or row.instead is not None) and isinstance(row.outcome, Value):
         say(visible(as_text(row.outcome.value)))
 
 

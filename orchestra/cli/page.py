@@ -207,6 +207,8 @@ def _withheld(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
             case Abstained(reason, by) | Failed(_, reason, by):
                 told_by = by if by not in ("", row.path) else ""
                 yield _lost(row, row.status, f"{told_by}: {reason}" if told_by else reason)
+            case _ if row.instead is not None:
+                yield _lost(row, row.came_to, row.rescued)
             case _:
                 pass
 
@@ -227,7 +229,7 @@ def _row(row: Row) -> dict[str, Any]:
         "path": _line(row.path),
         "depth": min(row.depth, 12),
         "name": _line(row.name) if row.elements is None else f"{row.elements} element{'s' * (row.elements != 1)}",
-        "status": "done" if row.status == "value" else row.status,
+        "status": row.came_to,
         "time": "" if row.seconds is None else seconds(row.seconds),
         "attempts": len(row.attempts) or "",
         "tokens_in": f"{row.usage.prompt_tokens:,}" if row.usage.prompt_tokens else "",

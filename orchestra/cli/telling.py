@@ -109,7 +109,7 @@ def _said(event: Event) -> str:  # one line a kind of event, of a closed union
         case RetryPlanned():
             return f"attempt {event.attempt} follows in {seconds(max(0.0, event.due - event.at))}"
         case NodeFinished():
-            return _came_to(event.outcome)
+            return _came_to(event.outcome) if event.instead is None else f"its fallback was taken: {_came_to(event.instead)}"
         case Asked():
             return f"a person is asked: {_short(event.question)}"
         case Answered() | LetterRefused() | CancelRequested():

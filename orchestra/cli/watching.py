@@ -16,8 +16,9 @@ from orchestra.cli.failure import STATUS_CODES, report
 from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import json_line, note, print_json, say
 from orchestra.cli.signals import Stop
+from orchestra.effects import REPEATED
 from orchestra.errors import InputError
-from orchestra.events import Asked, Event, LetterRefused, NodeFinished, TurnStarted, encode
+from orchestra.events import Asked, AttemptFinished, Event, LetterRefused, NodeFinished, RunStarted, TurnStarted, encode
 from orchestra.journal.history import History
 from orchestra.result import Result
 from orchestra.run import Run
@@ -52,11 +53,22 @@ class Ending:
 
     @property
     def code(self) -> int:
-        """The exit code."""
-        return STATUS_CODES[self.status]
+        """The exit code: not 0 where a fork did not make a call that may have been made before, whatever hides that."""
+        return STATUS_CODES[self.status] or int(bool(self.refused))
+
+    @property
+    def refused(self) -> list[AttemptFinished]:
+        """The calls with effects that a fork did not make a second time."""
+        return [event for event in self.events if isinstance(event, AttemptFinished) and event.error == REPEATED]
 
     def show(self, manner: Manner, more: Mapping[str, Any] | None = None, nodes: Callable[[], None] | None = None) -> None:
         """Prints it; `more` stands in the JSON object beside the result, and `nodes` prints what they took in another way than usual."""
+        self._show(manner, more, nodes)
+        parent = next((event.parent for event in self.events if isinstance(event, RunStarted)), "") or "RUN"
+        for event in self.refused:  # a fallback may hide it, and is then what the output rests on
+            note(f"{event.node}: {REPEATED} {event.reason}; {event.hint.replace(' RUN ', f' {parent} ')}")
+
+    def _show(self, manner: Manner, more: Mapping[str, Any] | None, nodes: Callable[[], None] | None) -> None:
         questions = [] if self.result is not None else History.of(self.events).asked
         if manner.as_json:
             data = result_data(self.result) if self.result is not None else {"run": self.run, "status": "waiting", "output": None}
@@ -155,7 +167,7 @@ class Watch:
             if not self._open:
                 self._manner.seen(event)
         elif isinstance(event, NodeFinished) and not self._open:
-            self._waiting.line(f"{event.node} is done")
+            self._waiting.line(f"{event.node} {'is done' if event.instead is None else 'came to its fallback'}")
         elif isinstance(event, TurnStarted) and event.drafted is not None and event.drafted.lines and not self._open:
             self._waiting.line(f"{event.node}: {event.drafted.lines[-1]}")
 

@@ -143,9 +143,9 @@ class Driver:
 
     def _carry_out(self, proposal: Proposal) -> None:
         match proposal:
-            case Finish(unit, outcome):
+            case Finish(unit, outcome, instead):
                 keeping = kinds.recalling.keep(self.state, unit, outcome) if unit.writing is not None else None
-                self.record(NodeFinished(**self.stamp(), node=unit.path, outcome=outcome))
+                self.record(NodeFinished(**self.stamp(), node=unit.path, outcome=outcome, instead=instead))
                 self._unset(unit.path)
                 if unit.writing is not None:
                     self._cancel_the_dead()

@@ -102,6 +102,8 @@ class Finish(msgspec.Struct, frozen=True):
 
     unit: Unit
     outcome: Outcome
+    instead: Outcome | None = None
+    """What it came to itself, where the outcome is its fallback."""
 
 
 class Conclude(msgspec.Struct, frozen=True):

@@ -113,6 +113,13 @@ class Row:
     """A person's answer, where that stands for what its checks did not accept."""
     because: str = ""
     """Of a node that chooses its agent: the one that it chose, and for which label."""
+    instead: Outcome | None = None
+    """What the node itself came to, where its `fallback` stands for that."""
+
+    @property
+    def came_to(self) -> str:
+        """How it stands, in a word: its status, `done` for a value, and `fallback` where that was taken."""
+        return "fallback" if self.instead is not None else "done" if self.status == "value" else self.status
 
     @property
     def seconds(self) -> float | None:
@@ -128,10 +135,8 @@ class Row:
     def error(self) -> str:
         """`CODE: reason` of its failure, or why it was skipped or withheld; of the last attempt while it goes on; or empty."""
         match self.outcome:
-            case Failed(code, reason):
-                return f"{code}: {reason}"
-            case Skipped(reason) | Abstained(reason):
-                return reason
+            case Failed() | Skipped() | Abstained() as outcome:
+                return said(outcome)
             case Value():
                 return ""
             case None:
@@ -139,6 +144,24 @@ class Row:
                 return f"{last.error}: {last.reason}" if last and last.error else ""
             case never:
                 assert_never(never)
+
+    @property
+    def rescued(self) -> str:
+        """Why its fallback was taken; empty where it was not."""
+        return "" if self.instead is None else f"its fallback was taken: {said(self.instead)}"
+
+
+def said(outcome: Outcome) -> str:
+    """`CODE: reason` of a failure, or why a node was skipped or withheld; empty for a value."""
+    match outcome:
+        case Failed(code, reason):
+            return f"{code}: {reason}"
+        case Skipped(reason) | Abstained(reason):
+            return reason
+        case Value():
+            return ""
+        case never:
+            assert_never(never)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +256,7 @@ class _Node:
     due: bool = False
     asked: Asked | None = None
     corrected: Answered | None = None
+    instead: Outcome | None = None
     elements: int | None = None
     loop: bool = False
     because: str = ""
@@ -277,8 +301,9 @@ class _Fold:
                 self._node(f"{path}?{number}", event.at)
             case Expanded(node=path, count=count):
                 self._node(path, event.at).elements = count
-            case NodeFinished(node=path, outcome=outcome):
+            case NodeFinished(node=path, outcome=outcome, instead=instead):
                 node = self._node(path, event.at)
+                node.instead = instead
                 node.outcome, node.finished, node.due, node.asked = outcome, event.at, False, None
             case RetryPlanned(node=path):
                 self._node(path, event.at).due = True
@@ -378,6 +403,7 @@ class _Fold:
                 elements=node.elements,
                 corrected=node.corrected,
                 because=node.because,
+                instead=node.instead,
             )
             yield from self._rows(node.children, over=over or node.outcome is not None)
 

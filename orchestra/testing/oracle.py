@@ -192,6 +192,7 @@ class Oracle:
     def _agreed(self, path: str, node: CompiledNode, bindings: Mapping[str, Any], wanted: Outcome | None) -> Outcome | None:
         """What a unit must end in, held against what it did end in."""
         spread = node.each is not None and self.places[path].owner == ""
+        itself = wanted
         wanted = wanted if spread else or_fallback(node, path, bindings, wanted)
         if self.recorded is None:
             return wanted
@@ -201,6 +202,10 @@ class Oracle:
                 self.open.append(path)
             return None
         if alike(had, wanted):
+            instead = getattr(self.recorded.ends.get(path), "instead", None)
+            excused = isinstance(instead, Failed) and instead.code in (TIME_IS_UP, NO_BUDGET)
+            if instead is not None and not excused and not alike(instead, itself):
+                self.objections.append(f"I5 {path} has its fallback for {instead}, and must have come to {itself}")
             return had
         if not spread and self._excused(path, node, bindings, had):
             return had

@@ -207,3 +207,32 @@ def test_a_fallback_does_not_hide_that_a_payment_was_not_made(shop: Path, shell:
     run = shell("run", "buy", "-i", 'items=["desk"]', "--json").json["run"]
     said = shell("runs", "fork", run, "-i", 'items=["chair"]')
     assert (said.code, "E024" in said.err) == (1, True)
+    shown = shell("runs", "show", "last")
+    assert "paid: its fallback was taken: E024: pay has effects" in shown.out
+    assert "fallback" in next(line for line in shown.out.splitlines() if line.startswith("paid "))
+    assert "its fallback was taken" in shell("runs", "tail", "last", "--no-follow").out
+    node = shell("runs", "show", "last", "paid", "--json").json
+    assert (node["outcome"]["value"], node["instead"]["code"]) == ("none", "E024")
+    assert "its fallback was taken: E024" in shell("runs", "show", "last", "--html", "-").out
+
+
+def test_nor_does_it_where_the_fork_asked_a_person_first(shop: Path, shell: Shell) -> None:
+    (shop / "up").touch()
+    (shop / "workflows" / "buy.yaml").write_text(
+        """
+schema: orchestra/v1
+name: buy
+input: {item: str}
+output: ${paid}
+nodes:
+  sure: {ask: "Which one?"}
+  paid: {tool: pay, fallback: none, with: {item: "${sure}", amount: 1.0}}
+"""
+    )
+    run = shell("run", "buy", "-i", "item=desk", "--json").json["run"]
+    assert shell("runs", "answer", run, "desk").code == 0
+    assert shell("runs", "fork", run).code == 5
+    said = shell("runs", "answer", "last", "chair")
+    assert (said.code, f"orchestra runs fork {run} --again" in said.err) == (1, True)
+    assert shell("runs", "resume", "last").code == 1, "shown again, it is no better"
+    assert paid(shop) == ["desk 1"]
