@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, cast
 from typing_extensions import TypeVar
 
 from orchestra.errors import Abstained, BudgetExceeded, OrchestraError, RunFailed
-from orchestra.events import NOTHING, AttemptFinished, Event, Judged, RunFinished, Usage
+from orchestra.events import NOTHING, AttemptFinished, Event, Judged, NodeFinished, RunFinished, Usage
 from orchestra.values import outcome as outcomes
 from orchestra.values.outcome import Evidence, Outcome
 
@@ -56,6 +56,18 @@ class Result(Generic[R]):
     def promises(self) -> Mapping[str, str]:
         """What certificates promise of accepted values, by the path of their node. Elements under `each` have their own."""
         return {event.node: event.promise for event in self.log if isinstance(event, Judged) and event.promise}
+
+    @cached_property
+    def left_out(self) -> Mapping[str, str]:
+        """The elements of mapped lists that failed, and that the lists therefore do without: by path, with the reason."""
+        failed: dict[str, str] = {}
+        for event in self.log:
+            if isinstance(event, NodeFinished) and isinstance(event.outcome, outcomes.Failed):
+                if event.node.endswith("]"):
+                    failed[event.node] = f"{event.outcome.code}: {event.outcome.reason}"
+                for path in [path for path in failed if path.startswith(f"{event.node}[")]:
+                    del failed[path]  # the list failed as a whole
+        return failed
 
     @cached_property
     def claims(self) -> tuple[Claim, ...]:

@@ -37,6 +37,7 @@ def show_result(result: Result[Any], events: Sequence[Event], nodes: Callable[[]
     else:
         nodes()
     show_promises(result.promises)
+    show_left_out(result.left_out)
     say()
     confidence = f", confidence {result.confidence:.2f}" if result.confidence is not None else ""
     say(f"{result.status} in {seconds(history.seconds or 0.0)}{priced(result.usage)}{confidence}", style="bold")
@@ -52,6 +53,7 @@ def result_data(result: Result[Any]) -> dict[str, Any]:
         "confidence": result.confidence,
         "evidence": result.evidence,
         "promises": dict(result.promises),
+        "left_out": dict(result.left_out),
         **claim_data(result.claims, result.dropped),
         "usage": result.usage,
         "ledger": dict(result.ledger),
@@ -84,6 +86,20 @@ def show_promises(promises: Mapping[str, str]) -> None:
     for (node, promise), count in counted.items():
         many = f" ({count} values)" if count > 1 else ""
         say(visible(f"{node}{many}: {promise}"), style="green")
+
+
+def show_left_out(failed: Mapping[str, str]) -> None:
+    """Prints which lists do without elements that failed: the number of each, and the reason of the first."""
+    lists: dict[str, list[str]] = {}
+    for path, reason in failed.items():
+        lists.setdefault(path.rpartition("[")[0], []).append(reason)
+    if lists:
+        say()
+    for path, reasons in lists.items():
+        many = f"{len(reasons)} element{'s' * (len(reasons) != 1)}"
+        say(
+            visible(f"{path}: {many} failed, and the list is without {'it' if len(reasons) == 1 else 'them'}: {reasons[0]}"), style="yellow"
+        )
 
 
 def show_nodes(history: History, *, everything: bool = False) -> None:

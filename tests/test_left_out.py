@@ -1,0 +1,60 @@
+"""A mapped list does without the elements that failed, and the result says which and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra import Orchestra, map_, tool, workflow
+from orchestra.cli.answer import result_data, show_left_out
+from orchestra.config import Settings
+
+
+@tool(effect="pure")
+def amount(text: str) -> float:
+    """Reads an amount."""
+    return float(text)
+
+
+@tool(effect="pure")
+def half(amount: float) -> float:
+    """Halves an amount."""
+    return amount / 2
+
+
+@workflow
+def amounts(texts: list[str]) -> list[float]:
+    """Reads amounts."""
+    return map_(lambda text: amount(text=text), texts)
+
+
+@workflow
+def halves(texts: list[str]) -> list[float]:
+    """Reads amounts, and halves them."""
+    return map_(lambda text: half(amount=amount(text=text)), texts)
+
+
+async def came_to(flow: Any, texts: list[str], folder: Path) -> Any:
+    async with Orchestra.open(Settings.load({"journal": str(folder / "runs.db")}), fleet="none") as orchestra:
+        return await (await orchestra.start(flow, texts=texts)).wait()
+
+
+@pytest.mark.parametrize(("flow", "value", "path"), [(amounts, [100.0, 5.0], "amount[1]"), (halves, [50.0, 2.5], "mapped[1]")])
+async def test_what_a_list_does_without_is_told(flow: Any, value: list[float], path: str, tmp_path: Path) -> None:
+    result = await came_to(flow, ["100", "2,000", "5"], tmp_path)
+    assert (result.value, list(result.left_out)) == (value, [path])
+    assert result.left_out[path].startswith("T003: amount raised ValueError")
+    assert result_data(result)["left_out"] == result.left_out
+
+
+async def test_a_whole_list_does_without_nothing(tmp_path: Path) -> None:
+    assert (await came_to(amounts, ["100"], tmp_path)).left_out == {}
+
+
+def test_the_command_counts_what_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    show_left_out({"bills[1]": "T003: bad", "bills[4]": "T003: worse", "pages[0]/words[2]": "T007: odd"})
+    told = " ".join(capsys.readouterr().out.split())
+    assert "bills: 2 elements failed, and the list is without them: T003: bad" in told
+    assert "pages[0]/words: 1 element failed, and the list is without it: T007: odd" in told
