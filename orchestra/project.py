@@ -16,13 +16,12 @@ from orchestra.agent.registry import Registry
 from orchestra.agent.tool import ToolFunction
 from orchestra.agent.types import project_models
 from orchestra.config import Settings, load_modules, looks_like_path
-from orchestra.errors import InputError, OrchestraError
+from orchestra.errors import InputError
 from orchestra.log import listener, note
 from orchestra.values.fields import mentions
 from orchestra.values.types import Schema, nearest, under
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.meanings import Meanings, ambiguous, declared_models, meanings
-from orchestra.workflow.mistakes import raised
 from orchestra.workflow.nodes import Graph, Input
 from orchestra.workflow.program import Program
 from orchestra.workflow.reader import Source, read
@@ -126,14 +125,7 @@ class Project:
             project.toolbox = Toolbox(settings, listener(settings.log, form=settings.log_as))
             project.registry = project.registry.with_tools(project.toolbox.tools)
         for step in declared:
-            try:
-                project.adopt(step)
-            except OrchestraError:
-                raise
-            except Exception as error:
-                if not isinstance(step, Workflow) or step.function is None:
-                    raise
-                raise raised(step.name, error, step.function.__code__.co_filename) from error  # its body is the user's own code
+            project.adopt(step)
         project._declared = meanings(*declared)
         return project
 

@@ -15,10 +15,11 @@ import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
+from orchestra.errors import InputError
 from orchestra.verify.answers import MOST_SAMPLES
 from orchestra.verify.rule import Every, NotARule, Rule, Some, joined, read
 from orchestra.verify.tools import called
@@ -61,6 +62,9 @@ class Check:
         more = check_of(other)
         return Check(str(joined(Some, [self._rule, more._rule])), steps=(*self.steps, *more.steps))
 
+    def __bool__(self) -> NoReturn:
+        raise unasked(str(self))
+
     @property
     def _rule(self) -> Rule:
         try:
@@ -70,6 +74,17 @@ class Check:
 
     def __str__(self) -> str:
         return " & ".join(f"({name})" if "|" in name and len(self.names) > 1 else name for name in self.names)
+
+
+def unasked(text: str) -> InputError:
+    """The error of a check that is asked for its truth: Python's `and` would drop it."""
+    other = "quote" if text == "numbers" else "numbers"
+    return fault(
+        "W005",
+        f"the check {text} has no truth value",
+        hint=f"{text} & {other} for both, {text} | {other} for one of two",
+        why="Python's and, or, not and if decide now, and leave out one of two checks",
+    )
 
 
 Checks: TypeAlias = Check | Tool[..., Any]
@@ -221,6 +236,9 @@ def _produced(value: Any, scope: Scope, word: str) -> Draft:
         rest = text.removeprefix(called.name) if called is not None and len(value._wired.needs) == 1 else text
         hint = f"{word}({called.name}(...), checks=...){rest}" if called is not None and rest != text else "write it around the call"
         raise fault("W016", f"{word}() takes the result of one call, and {text} is not one", hint=hint)
+    if node.instead:
+        hint = f"first_of({word}({node.instead}(...), checks=..., otherwise=[abstain]), otherwise=lambda: ...)"
+        raise fault("W016", f"{word}() comes first, and {said(value._wired)} is a call and what stands in for it", hint=hint)
     if "checks" in node.fields:
         raise fault("W016", f"{said(value._wired)} has its checks already", hint="checks=quote & numbers")
     return node
@@ -245,6 +263,10 @@ def _clause(checks: Check, against: object, accept: Accept | None) -> dict[str, 
 
 
 def _actions(otherwise: Sequence[Again | Abstain]) -> Sequence[Again | Abstain]:
+    if not isinstance(otherwise, list | tuple):
+        name = otherwise.name if isinstance(otherwise, Again | Abstain) else "retry"
+        said = f"otherwise={name}" if isinstance(otherwise, Again | Abstain) else "what otherwise=... is given"
+        raise fault("W016", f"{said} is no list of what to do", hint=f"otherwise=[{name}]")
     for action in otherwise:
         if holds(action):
             raise fault("W016", "otherwise=[...] has a value of the workflow in it", hint="otherwise=[ask]: what is asked needs no words")

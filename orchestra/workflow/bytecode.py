@@ -22,6 +22,8 @@ class Bindings:
         used = [one for one in dis.get_instructions(code) if one.opname not in _SKIPPED]
         self._offsets = [one.offset for one in used]
         self._names = [_stored(one) for one in used]
+        self.catches = any(one.opname == "PUSH_EXC_INFO" for one in used)
+        """Whether it has a `try` or a `with`."""
 
     def name(self, last: int) -> str | None:
         """The name that the call at offset `last` is bound to: `passages` of `passages = search(...)`; None where it is used at once."""

@@ -12,9 +12,10 @@ from orchestra.errors import InputError
 from orchestra.values.types import ANY, Schema, elements, nearest, resolve, under
 from orchestra.workflow import mistakes
 from orchestra.workflow.checking import kinds
+from orchestra.workflow.choices import lazy, once, standing_in
 from orchestra.workflow.nodes import AgentNode, Node, Retry
 from orchestra.workflow.pending import node_value, said, unfit
-from orchestra.workflow.placeholders import Guarded, Placeholder, template
+from orchestra.workflow.placeholders import Guarded, Placeholder, holds, lift, template
 from orchestra.workflow.scopes import Draft, Scope, fault, tracing
 from orchestra.workflow.signatures import Signature
 from orchestra.workflow.spoken import typed
@@ -33,7 +34,7 @@ class Options(TypedDict, total=False):
     retry: int | Retry
     """Attempts in all, at most 10."""
     fallback: object
-    """The value where the node ends without one: of its output's type, known or not."""
+    """The value where the node ends without one: of its output's type, known or not. `lambda: writer(...)` calls only then."""
     after: Sequence[object]
     """Values whose nodes it waits for without using them."""
     escalate: bool
@@ -72,9 +73,8 @@ class Step(Generic[P, R]):
             )
         wired = self._wired(self._bound(args, kwargs))
         draft = self._node(scope, wired)
-        told(self._options, draft, scope, f"{self.name}.options(fallback=...)")
         scope.root.steps += self._callees()
-        return cast(R, Placeholder(node_value(draft, scope)))
+        return cast(R, stated(self._options, draft, scope, self.name, f"{self.name}.options(fallback=...)"))
 
     def options(self, **options: Unpack[Options]) -> Self:
         """The same step, whose next node has these options: `reader.options(timeout=30, retry=3)(question=...)`."""
@@ -135,18 +135,40 @@ class Step(Generic[P, R]):
         fields: dict[str, Any] = {self.kind: self.name, "with_": wired}
         if "name" in self._options:
             fields["name"] = self._options["name"]
-        return scope.add(self.node, self.name, self.signature.output, **fields)
+        draft = scope.add(self.node, self.name, self.signature.output, **fields)
+        draft.effect = getattr(self, "effect", "pure")
+        return draft
+
+
+def stated(options: Options, draft: Draft, scope: Scope, default: str, falling: str) -> Any:
+    """The value of a node with options; with `fallback=lambda: ...` that of a `first_of` behind it, and the node has its default name."""
+    told(options, draft, scope, falling)
+    if not lazy(then := options.get("fallback")):
+        return Placeholder(node_value(draft, scope))
+    if draft.named and "name" not in options:
+        scope.free(draft.name)
+        draft.name, draft.named = scope.fresh(default), False
+    first = standing_in(draft, scope, cast(Any, then))
+    have = first._wired.schema
+    if reason := unfit(have, draft.schema):
+        raise misfit(falling, first, have, draft.schema, reason)
+    return first
 
 
 def told(options: Options, draft: Draft, scope: Scope, falling: str) -> None:
     """Puts options on a node; `falling` is how its fallback is written, for messages. Raises `InputError` W006, W011 or W016."""
+    for word in ("timeout", "retry"):
+        if holds(options.get(word)):
+            value = said(lift(options.get(word)))
+            hint = f"{word}=3: a number that is known when the workflow is written"
+            raise fault("W016", f"{word}={value} is a value of the workflow", hint=hint)
     if "timeout" in options:
         draft.fields["timeout"] = float(options["timeout"])
     if "retry" in options:
         draft.fields["retry"] = _attempts(options["retry"])
-    if "fallback" in options:
-        given, have = template(options["fallback"])
-        draft.fields["fallback"] = "${null}" if given is None else given  # a field that is None is left out
+    if "fallback" in options and not lazy(options["fallback"]):
+        value, have = template(once(options["fallback"], "fallback"))
+        draft.fields["fallback"] = "${null}" if value is None else value  # a field that is None is left out
         if reason := unfit(have, draft.schema):
             raise misfit(falling, options["fallback"], have, draft.schema, reason)
     if "escalate" in options:

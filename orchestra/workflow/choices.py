@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from inspect import isfunction, ismethod
 from typing import Any, Never, cast, overload
 
 from typing_extensions import TypeVar
 
 from orchestra.values.types import Schema
 from orchestra.workflow.conditions import boolean
+from orchestra.workflow.covering import asking, conditions, contrary, covers
 from orchestra.workflow.nodes import FirstOfNode
-from orchestra.workflow.pending import JSON_TYPES, Wired, guard_of, node_value, said, together
+from orchestra.workflow.pending import JSON_TYPES, RANKS, Wired, guard_of, node_value, said, together
 from orchestra.workflow.placeholders import Guarded, Placeholder, holds, lift, missing, peek, renamed, template
-from orchestra.workflow.scopes import current, fault, traced
+from orchestra.workflow.scopes import Draft, Guard, Scope, Variable, current, fault, traced
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -54,13 +57,9 @@ def when(condition: Any, then: Any, /) -> Any:
         raise fault("W015", f"this condition is known now: {condition!r}", hint="x = a if flag else b")
     guard = guard_of(boolean(lift(condition), "when"))
     if type(then) not in (Placeholder, Guarded) and callable(then):
-        before = scope.guards
-        scope.guards = (*before, guard)
-        try:
+        with _guarding(scope, (guard,)):
             then = traced(then)
             wired = peek(then)
-        finally:
-            scope.guards = before
         if type(then) is Guarded and then._mapped:
             raise missing(then)
         if not any(guard in node.guards for node in wired.needs):
@@ -72,12 +71,26 @@ def when(condition: Any, then: Any, /) -> Any:
     node = wired.node
     if node is None or node.scope is not scope or wired.cel not in (node.name, f"{node.name}.values"):
         raise _not_called(then, wired)
+    if node.instead:
+        hint = "when(condition, lambda: ...) guards every call in the lambda"
+        raise fault("W016", f"{said(wired)} is a call and what stands in for it, and when() guards one call", hint=hint)
     if node.used:
         called = node.fields.get("agent") or node.fields.get("tool")
         hint = f"when(condition, lambda: {called if isinstance(called, str) else node.name}(...))"
         raise fault("W016", f"{said(wired)} is used already, as if it were sure to be there", hint=hint)
     node.guards, node.own = (*node.guards, guard), node.own + 1
     return Guarded(renamed(wired)._wired)
+
+
+@contextmanager
+def _guarding(scope: Scope, guards: tuple[Guard, ...]) -> Iterator[None]:
+    """Guards every node that is described meanwhile."""
+    before = scope.guards
+    scope.guards = (*before, *guards)
+    try:
+        yield
+    finally:
+        scope.guards = before
 
 
 def _not_called(then: Any, wired: Wired) -> Exception:
@@ -89,6 +102,16 @@ def _not_called(then: Any, wired: Wired) -> Exception:
 
 
 @overload
+def first_of(a: Guarded[A], /, *, otherwise: Callable[[], E]) -> A | E: ...
+@overload
+def first_of(a: Guarded[A], b: Guarded[B], /, *, otherwise: Callable[[], E]) -> A | B | E: ...
+@overload
+def first_of(a: Guarded[A], b: Guarded[B], c: Guarded[C], /, *, otherwise: Callable[[], E]) -> A | B | C | E: ...
+@overload
+def first_of(
+    a: Guarded[A], b: Guarded[B], c: Guarded[C], d: Guarded[D], /, *rest: Guarded[D], otherwise: Callable[[], E]
+) -> A | B | C | D | E: ...
+@overload
 def first_of(a: Guarded[A], /, *, otherwise: E = ...) -> A | E: ...
 @overload
 def first_of(a: Guarded[A], b: Guarded[B], /, *, otherwise: E = ...) -> A | B | E: ...
@@ -99,20 +122,123 @@ def first_of(a: Guarded[A], b: Guarded[B], c: Guarded[C], d: Guarded[D], /, *res
 def first_of(*options: Any, otherwise: Any = _NOTHING) -> Any:
     """The first of its options that is there, in written order; `otherwise` is the sure last one.
 
-    Without `otherwise` the value is missing where all options are: then it can only be what the workflow returns.
+    `otherwise=lambda: writer(...)` calls nothing where an earlier option is there: it runs where the conditions of `when` do not
+    hold, or what may be withheld is withheld or has failed. `otherwise=writer(...)` runs in any case, for arguments come before
+    the call; where that is a tool with effects it is refused (W029). Without `otherwise` the value is missing where all options
+    are: then it can only be what the workflow returns.
     """
     scope = current("first_of")
-    arms: list[Any] = []
-    schemas: list[Schema] = []
-    for option in (*options, *(() if otherwise is _NOTHING else (otherwise,))):
-        if type(option) is Guarded and option._mapped:
-            raise missing(option)
-        arm, schema = template(Placeholder(replace(option._wired, needs=frozenset())) if type(option) is Guarded else option)
-        arms.append(arm)
-        schemas.append(schema)
-    draft = scope.add(FirstOfNode, "first", together([*map(_plain, schemas)]), first_of=tuple(arms))
-    draft.unsure = otherwise is _NOTHING
+    options = (*options, *(() if otherwise is _NOTHING or lazy(otherwise) else (once(otherwise, "otherwise"),)))
+    arms = [_arm(option) for option in options]
+    unsure = otherwise is _NOTHING
+    if lazy(otherwise):
+        last = _instead(scope, options, otherwise)
+        unsure = type(last) is Guarded
+        arms.append(_arm(last))
+    draft = scope.add(FirstOfNode, "first", together([_plain(schema) for _, schema in arms]), first_of=tuple(arm for arm, _ in arms))
+    draft.unsure = unsure and not (len(options) > 1 and _covered(scope, options))
     return Placeholder(node_value(draft, scope))
+
+
+def _arm(option: Any) -> tuple[Any, Schema]:
+    if type(option) is Guarded and option._mapped:
+        raise missing(option)
+    return template(Placeholder(replace(option._wired, needs=frozenset())) if type(option) is Guarded else option)
+
+
+def lazy(given: Any) -> bool:
+    """Whether it is a function that describes what stands in: `lambda: writer(...)`."""
+    return type(given) not in (Placeholder, Guarded) and (isfunction(given) or ismethod(given))
+
+
+def once(given: Any, word: str) -> Any:
+    """What stands in, evaluated already. Raises `InputError` W029 for a call with effects, which would happen in any case."""
+    node = given._wired.node if type(given) is Placeholder else None
+    if node is not None and node.effect != "pure" and not node.used and not node.named and not node.own:
+        tool = node.fields["tool"]
+        raise fault(
+            "W029",
+            f"{tool} has effects ({node.effect}), and {word}={tool}(...) runs it whatever happens",
+            hint=f"{word}=lambda: {tool}(...)",
+            why="arguments come before the call: it is no branch, but a value that is made in any case",
+        )
+    return given
+
+
+def _instead(scope: Scope, options: tuple[Any, ...], then: Callable[[], Any]) -> Any:
+    """What a function gives, called where none of the options is there; a plain value where it calls nothing."""
+    asked = [option for option in options if not _conditional(scope, option)]
+    guards = [_contrary(scope, option) for option in options if _conditional(scope, option)]
+    if asked:
+        guards.append(_asking(scope, asked))
+    before = len(scope.nodes)
+    with _guarding(scope, tuple(guards)):
+        last = traced(then)
+        wired = peek(last)
+    if asked and len(scope.nodes) == before:
+        scope.free(scope.nodes.pop().name)
+    own = frozenset(node for node in wired.needs if any(guard in node.guards for guard in guards))
+    if type(last) is Guarded or not holds(last) or not own:
+        return last
+    return Placeholder(replace(wired, needs=wired.needs - own))
+
+
+def _own(scope: Scope, option: Any) -> tuple[Guard, ...]:
+    """What guards an option beside all that guards the place."""
+    standing, found = len(scope.standing), dict[Guard, None]()
+    for node in sorted(option._wired.needs, key=lambda one: one.name) if type(option) in (Placeholder, Guarded) else ():
+        found |= dict.fromkeys(node.guards[standing:])
+    return tuple(found)
+
+
+def _conditional(scope: Scope, option: Any) -> bool:
+    """Whether an option is there, failures apart, exactly where conditions hold that can be asked here."""
+    if type(option) is not Guarded or any("abstain" in node.fields.get("otherwise", ()) or node.unsure for node in option._wired.needs):
+        return False
+    guards = _own(scope, option)
+    reads = [read for guard in guards for read in guard.reads if isinstance(read, Draft)]
+    return bool(guards) and all(len(read.guards) <= len(scope.standing) for read in reads)
+
+
+def _contrary(scope: Scope, option: Any) -> Guard:
+    guards = _own(scope, option)
+    for guard in guards:
+        for read in guard.reads:
+            if isinstance(read, Draft):
+                read.used = True
+    reads = frozenset[Variable]().union(*(guard.reads for guard in guards))
+    return Guard(contrary([(guard.cel, guard.rank) for guard in guards]), RANKS["!"], reads)
+
+
+def _asking(scope: Scope, options: list[Any]) -> Guard:
+    """The condition that none of the options is there: a node tells whether one is."""
+    asked = [sorted(needed.name for needed in option._wired.needs) for option in options if type(option) in (Placeholder, Guarded)]
+    for option in options:
+        for node in option._wired.needs if type(option) in (Placeholder, Guarded) else ():
+            node.used = True
+    name = "has_" + "_or_".join(dict.fromkeys(name for names in asked for name in names))
+    arms = (*(f"${{{asking(names)}}}" for names in asked), False)
+    draft = scope.add(FirstOfNode, "has", {"type": "boolean"}, name=name, first_of=arms)
+    draft.used = True
+    return Guard(f"!{draft.name}", RANKS["!"], frozenset({draft}))
+
+
+def _covered(scope: Scope, options: tuple[Any, ...]) -> bool:
+    """Whether the last of the options is there where no earlier one is."""
+    arms = []
+    for option in options:
+        needs = option._wired.needs if type(option) in (Placeholder, Guarded) else frozenset()
+        sure = not any("abstain" in node.fields.get("otherwise", ()) or node.unsure for node in needs)
+        arms.append((frozenset(node.name for node in needs), conditions(guard.cel for guard in _own(scope, option)) if sure else None))
+    choices = {one.name: one.fields["first_of"] for one in scope.nodes if one.kind is FirstOfNode}
+    return covers((), arms, choices.get)
+
+
+def standing_in(draft: Draft, scope: Scope, then: Callable[[], Any]) -> Any:
+    """The value of a node, or, where it has none, what a function describes: `fallback=lambda: writer(...)`."""
+    first: Any = first_of(Guarded[Any](node_value(draft, scope)), otherwise=then)
+    first._wired.node.instead = draft.name
+    return first
 
 
 def _plain(schema: Schema) -> Schema:

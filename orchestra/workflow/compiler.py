@@ -14,6 +14,7 @@ from orchestra.values.labels import Label, join
 from orchestra.values.schema import ANY, Schema, bundled, mapped, nullable
 from orchestra.values.types import WORDS, Validator, parse_type
 from orchestra.workflow import modifiers
+from orchestra.workflow.covering import Conditions, together
 from orchestra.workflow.drafts import Draft, Names
 from orchestra.workflow.evaluation import Listing
 from orchestra.workflow.findings import Enough, Findings
@@ -121,6 +122,8 @@ class Compiler:
     """The workflows that were called so far, by name; None for those with faults."""
     sure: dict[str, bool] = field(default_factory=dict)
     """Of the nodes that can be seen here: whether it is neither skipped nor withheld, failures apart."""
+    given: dict[str, Conditions | None] = field(default_factory=dict)
+    """Of nodes that are not sure: the conditions under which they have a value, failures apart; None where that is not known."""
     labels: list[Label | None] = field(default_factory=list)
     """What the workflows state that are called here, or that a plan here may call."""
     around: list[Mapping[str, AnyNode]] = field(default_factory=list)
@@ -228,6 +231,8 @@ class Compiler:
         self._unsure(given, reads, drafts, path)
         acting = [name for name, node in given.items() if self.acts(node)]
         self._unread(given, wants, names_in(output).union(acting), path)
+        for name in acting:
+            self._anyway(name, given, wants, output, path)
         self.around.pop()
         found = {name: types.pop(name) for name in order}
         types.update(hidden)
@@ -293,6 +298,10 @@ class Compiler:
                 return False
         return True
 
+    def conditions(self, names: frozenset[str]) -> Conditions | None:
+        """The conditions under which all of these have a value, failures apart; None where that is not known."""
+        return together(() if self.sure.get(name, True) else self.given.get(name) for name in sorted(names))
+
     def sees(self, name: str, types: Types) -> bool:
         """Whether something around has this name."""
         return name in types or any(name in nodes for nodes in self.around)
@@ -337,6 +346,19 @@ class Compiler:
         for name in given if len(seen) < len(given) else ():
             if name not in seen:
                 self.findings.warn(f"nothing needs the node {name!r}", self.findings.at(*path, name, key=True))
+
+    def _anyway(self, name: str, given: Mapping[str, AnyNode], wants: Mapping[str, frozenset[str]], output: Any, path: Path) -> None:
+        """Warns of an effect that happens in any case, though all that reads it is a `first_of` behind other arms, or a `fallback`."""
+        readers = [reader for reader, wanted in wants.items() if name in wanted]
+        if len(readers) != 1 or name in names_in(output) or not self.sure.get(name, True):
+            return
+        reader, key = given[readers[0]], "fallback"
+        soft = reader.fallback is not None and name in names_in(reader.fallback)
+        if isinstance(reader, FirstOfNode):
+            soft, key = soft or name not in names_in(reader.first_of[0]), key if soft else "first_of"
+        if soft and name not in reader.after:
+            said = f"{name!r} has effects and runs whatever happens, though {readers[0]!r} has it only as what stands in"
+            self.findings.warn(f"{said}: give it a `when` (docs/language.md, A choice)", self.findings.at(*path, readers[0], key))
 
     def acts(self, node: AnyNode) -> bool:
         """Whether a node may have an effect, itself or inside."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, assert_never
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from orchestra.agent.contract import Contract, Schema
 from orchestra.values.schema import ANY, NULL, nullable, show, union
 from orchestra.workflow import alternatives, kits, nodes
+from orchestra.workflow.covering import conditions, covers
 from orchestra.workflow.nodes import RETRY, AnyNode, Retry
 from orchestra.workflow.ordering import Uses, names_in, uses
 from orchestra.workflow.program import Acceptance, CompiledNode, Expression, Planning, Program, Using
@@ -254,8 +255,22 @@ def _first_of(compiler: Compiler, node: nodes.FirstOfNode, types: Names, path: P
         if arm is not None and not arm.references:
             findings.warn("an arm behind a constant is never taken", findings.at(*path, "first_of", number + 1))
             break
-    sure = len(found) < len(arms) or any(compiler.surely(arm.references) for arm in found)
+    sure = len(found) < len(arms) or any(compiler.surely(arm.references) for arm in found) or _covered(compiler, node, found)
     return Draft(kind="first_of", arms=found, output=union([arm.schema for arm in found]) if len(found) == len(arms) else ANY, sure=sure)
+
+
+def _covered(compiler: Compiler, node: nodes.FirstOfNode, arms: Sequence[Expression]) -> bool:
+    """Whether the last arm runs where no earlier one does."""
+    if len(arms) < 2 or node.each is not None:
+        return False
+    around = conditions([node.when[2:-1]] if node.when is not None else [])
+    given = compiler.around[-1]
+
+    def choice(name: str) -> Sequence[Any] | None:
+        found = given.get(name)
+        return found.first_of if isinstance(found, nodes.FirstOfNode) and found.model_fields_set <= {"first_of", "when"} else None
+
+    return around is not None and covers(around, [(arm.references, compiler.conditions(arm.references)) for arm in arms], choice)
 
 
 def _plan(compiler: Compiler, node: nodes.PlanNode, types: Names, path: Path) -> Draft:

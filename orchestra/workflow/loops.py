@@ -23,13 +23,17 @@ T = TypeVar("T")
 def loop(body: Callable[[T | None], T], /, *, at_most: int, until: Callable[[T], bool]) -> T: ...
 @overload
 def loop(body: Callable[[T | None, int], T], /, *, at_most: int, until: Callable[[T], bool]) -> T: ...
-def loop(body: Callable[..., Any], /, *, at_most: int, until: Callable[[Any], bool]) -> Any:
+def loop(body: Any = None, /, *, at_most: Any = None, until: Any = None) -> Any:
     """What the last turn of a body gives. The body gets what the turn before gave, None in the first, and the turn's number if it asks.
 
     `until` is asked after every turn; after `at_most` turns (100 at most) the last one's value stands, whatever it says.
     Raises `InputError` (W-codes) for mistakes.
     """
     scope = current("loop")
+    if not callable(body) or not callable(until) or at_most is None:
+        lacks = "a body" if not callable(body) else "`at_most`" if at_most is None else "a function as `until`"
+        hint = "loop(lambda previous: ..., at_most=5, until=lambda value: ...)"
+        raise fault("W016", f"loop() needs {lacks}", hint=hint)
     if type(at_most) is not int or not 1 <= at_most <= 100:
         raise fault("W016", f"at_most={at_most!r} is no number of turns", hint="at_most=5, from 1 to 100")
     parameters = [*inspect.signature(body).parameters.values()]

@@ -25,11 +25,16 @@ def map_(body: Callable[[T], U], items: Sequence[T], /, *, limit: int | None = N
     """What a body gives for each element, in parallel, in the same order.
 
     A body with one call is a node under `each`; with several, a block of nodes; with none, an expression. An element that
-    fails is left out. Where elements may be withheld or skipped, the result is a `list[Guarded[U]]`, and `values` gives the
-    list of those that are there. `limit` is the number of elements at most (10,000 at most), `concurrency` how many run at once.
+    fails is left out (`Result.left_out` has it). Where elements may be withheld or skipped, the result is a `list[Guarded[U]]`,
+    and `values` gives the list of those that are there. `limit` is the number of elements at most (10,000 at most),
+    `concurrency` how many run at once.
     Raises `InputError` (W-codes) for mistakes.
     """
     scope, given = current("map_"), _listed("map_", items)
+    for word, number in (("limit", limit), ("concurrency", concurrency)):
+        if number is not None and (type(number) is not int or not 1 <= number <= 10_000):
+            said_so = repr(number) if not holds(number) else f"{said(lift(number))}, a value of the workflow"
+            raise fault("W016", f"{word} must be a number, known when the workflow is written, and is {said_so}", hint=f"{word}=8")
     name, inner, result = _element(body, given, scope)
     guarded = type(result) is Guarded
     with inside(inner):

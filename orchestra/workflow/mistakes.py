@@ -17,7 +17,7 @@ from functools import lru_cache
 from types import CodeType, FrameType
 
 from orchestra.errors import InputError, Place
-from orchestra.workflow.rewriting import comprehended, rewritten
+from orchestra.workflow.rewriting import caught, comprehended, rewritten
 
 _NAMES = """mistakes scopes pending placeholders signatures calls steps words conditions mapping choices choosing records acceptance loops
 plans questions"""
@@ -161,6 +161,12 @@ def instead(spot: Spot) -> str:
     """What the user wrote there, in words that can wait for a value; empty where there is no rule or no source."""
     tree = source_tree(spot)
     return rewritten(tree, spot.position) if tree is not None else ""
+
+
+def tried(spot: Spot) -> bool:
+    """Whether the code there stands in a `try` that has an `except`, as far as its source is at hand."""
+    tree = source_tree(spot)
+    return tree is not None and caught(tree, spot.position)
 
 
 def known(spot: Spot) -> str:

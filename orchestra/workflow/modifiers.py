@@ -8,6 +8,7 @@ from orchestra.agent.contract import Contract, Schema
 from orchestra.errors import InputError
 from orchestra.values.schema import ANY, branches, elements, resolve, show, under
 from orchestra.workflow import alternatives, nodes
+from orchestra.workflow.covering import Conditions, conditions, together
 from orchestra.workflow.drafts import Draft, Names, condition, drafted
 from orchestra.workflow.nodes import RETRY, AnyNode
 from orchestra.workflow.ordering import Uses, names_in
@@ -36,6 +37,8 @@ def modified(compiler: Compiler, name: str, node: AnyNode, types: Names, reads: 
     else:
         draft.retry, draft.timeout = compiler.defaults.retry or RETRY, compiler.defaults.timeout
     compiler.sure[name] = draft.acceptance is None and compiler.surely(reads.hard)
+    if not compiler.sure[name]:
+        compiler.given[name] = compiler.conditions(reads.hard) if draft.acceptance is None else None
     return draft
 
 
@@ -62,7 +65,17 @@ def _modified(compiler: Compiler, name: str, node: AnyNode, types: Names, reads:
     held = alone and (node.when is None or _of_element(node)) and compiler.surely(reads.hard)
     fallback = draft.fallback
     compiler.sure[name] = held or (fallback is not None and compiler.surely(fallback.references))
+    if not compiler.sure[name]:
+        plain = alone and node.each is None
+        compiler.given[name] = together((_when(node), compiler.conditions(reads.hard))) if plain else None
     return draft
+
+
+def _when(node: AnyNode) -> Conditions | None:
+    """The conditions of a node's `when`."""
+    if node.when is None:
+        return ()
+    return conditions([node.when[2:-1]]) if node.when.startswith("${") and node.when.endswith("}") else None
 
 
 def _of_element(node: AnyNode) -> bool:

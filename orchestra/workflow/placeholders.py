@@ -248,10 +248,12 @@ def _no_field(wired: Wired, name: str, reason: str) -> Exception:
         hint = {"append": f"{text} + [item]", "get": f"{text}['key']"}.get(name, f"do it in a @tool(effect='pure') that takes {text}")
         return fault("W002", f"{text}.{name}() cannot run: {text} is a {typed(wired.schema)} that is not known yet", hint=hint)
     if reason.startswith("may be null"):
+        titles = [part["title"] for part in branches(wired.schema) if part.get("title", "").isidentifier()]
+        other = f"{titles[0]}(...)" if len(titles) == 1 else "..."
         return fault(
             "W002",
             f"{text} may be None ({typed(wired.schema)}), and None has no field {name!r}",
-            hint=f"or_else({text}, ...) says what stands in for None",
+            hint=f"or_else({text}, {other}).{name} says what stands in for None",
         )
     return fault("W002", f"{text}: {reason}")
 

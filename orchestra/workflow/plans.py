@@ -16,9 +16,9 @@ from typing_extensions import TypeForm, TypeVar
 from orchestra.agent.types import project_models
 from orchestra.errors import InputError
 from orchestra.values.types import Schema, nearest, parse_type, schema_of, show
-from orchestra.workflow.calls import Options, Step, misfit, told
+from orchestra.workflow.calls import Options, Step, misfit, stated
 from orchestra.workflow.nodes import ANYTHING, PlanLimits, PlanNode, Retry
-from orchestra.workflow.pending import node_value, plain_json, unfit
+from orchestra.workflow.pending import plain_json, unfit
 from orchestra.workflow.placeholders import Guarded, Placeholder, template
 from orchestra.workflow.scopes import Scope, current, fault
 from orchestra.workflow.signatures import NAME, models_of
@@ -120,8 +120,7 @@ def _planned(scope: Scope, goal: Any, clauses: dict[str, Any], values: dict[str,
     fields |= {name: _planner(name, clauses.pop(name), scope) for name in PLANNERS if name in clauses}
     draft = scope.add(PlanNode, "planned", schema, **fields)
     options: Options = {**clauses}  # type: ignore[typeddict-item]  # what is left are options of nodes
-    told(options, draft, scope, "plan(fallback=...)")
-    return Placeholder(node_value(draft, scope))
+    return stated(options, draft, scope, "planned", "plan(fallback=...)")
 
 
 def _values(given: Mapping[str, Any], more: Any) -> dict[str, Any]:

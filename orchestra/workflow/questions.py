@@ -16,10 +16,10 @@ from typing_extensions import TypeForm, TypeVar
 
 from orchestra.values.types import Schema, nearest
 from orchestra.workflow.acceptance import Again
-from orchestra.workflow.calls import misfit, told
+from orchestra.workflow.calls import misfit, stated
 from orchestra.workflow.nodes import AskNode, Retry
-from orchestra.workflow.pending import node_value, plain_json, unfit
-from orchestra.workflow.placeholders import Placeholder, holds, template
+from orchestra.workflow.pending import plain_json, unfit
+from orchestra.workflow.placeholders import holds, template
 from orchestra.workflow.plans import returned
 from orchestra.workflow.scopes import current, fault
 
@@ -102,8 +102,7 @@ class Asking(Again):
             if "options" in fields:
                 schema = {"enum": [*fields["options"]]}
             draft = scope.add(AskNode, "asked", schema, **fields)
-            told(clauses, draft, scope, "ask(fallback=...)")
-            return Placeholder(node_value(draft, scope))
+            return stated(clauses, draft, scope, "asked", "ask(fallback=...)")
 
 
 def _options(given: Any) -> tuple[str, ...]:

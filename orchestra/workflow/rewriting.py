@@ -34,6 +34,8 @@ def rewritten(tree: ast.Module, position: Position) -> str:
         return _if(tree, statement)
     if isinstance(statement, ast.For):
         return _for(statement)
+    if isinstance(statement, ast.While):
+        return "loop(lambda previous: ..., at_most=5, until=lambda value: ...)"
     return _unpacked(statement) if isinstance(statement, ast.Assign) else ""
 
 
@@ -153,8 +155,14 @@ def _lambda(name: str | None, body: ast.expr) -> ast.Lambda:
     return ast.Lambda(ast.arguments(posonlyargs=[], args=args, kwonlyargs=[], kw_defaults=[], defaults=[]), body)
 
 
+_WORDS = frozenset(["all_of", "any_of", "as_text", "choose", "contains", "filter_", "length", "new", "not_", "or_else", "present"])
+"""Words that compute, and call nothing."""
+
+
 def _calls(node: ast.AST) -> bool:
-    return any(isinstance(inner, ast.Call) for inner in ast.walk(node))
+    """Whether an expression calls an agent, a tool or a workflow, as far as can be seen."""
+    calls = (inner.func for inner in ast.walk(node) if isinstance(inner, ast.Call))
+    return any(not (isinstance(called, ast.Name) and called.id in _WORDS) for called in calls)
 
 
 def _compared(left: ast.expr, op: ast.cmpop, right: ast.expr) -> ast.expr:
@@ -176,12 +184,6 @@ def _compared(left: ast.expr, op: ast.cmpop, right: ast.expr) -> ast.expr:
             return ast.Compare(left, [op], [right])
 
 
-def _first_of(arms: list[tuple[ast.expr, ast.expr]], otherwise: ast.expr | None) -> ast.expr:
-    guarded: list[ast.expr] = [_call("when", [test, _lambda(None, value)]) for test, value in arms]
-    rest = [] if otherwise is None else [ast.keyword("otherwise", otherwise)]
-    return _call("first_of", guarded, rest)
-
-
 def _if(tree: ast.Module, statement: ast.If) -> str:
     """An `if` statement whose branches each return, or bind, one value; else the outline of what to write."""
     arms: list[tuple[ast.expr, list[ast.stmt]]] = []
@@ -197,14 +199,68 @@ def _if(tree: ast.Module, statement: ast.If) -> str:
     if last is not None and all(end is not None and end[0] == last[0] for end in ends):
         value = _choice([(test, end[1]) for (test, _), end in zip(arms, ends, strict=True) if end], last[1])
         return f"{last[0]} {ast.unparse(value)}"
-    return f"first_of(when({ast.unparse(arms[0][0])}, lambda: ...), otherwise=...)"
+    return f"first_of(when({ast.unparse(arms[0][0])}, lambda: ...), otherwise=lambda: ...)"
 
 
 def _choice(arms: list[tuple[ast.expr, ast.expr]], otherwise: ast.expr) -> ast.expr:
-    """Where the arm calls nothing there is nothing to guard, and a plain choice will do."""
-    if len(arms) == 1 and not _calls(arms[0][1]):
-        return _call("choose", [arms[0][0], arms[0][1], otherwise])
-    return _first_of(arms, otherwise)
+    """A choice in which nothing runs that is not chosen; where nothing is called, a plain one will do."""
+    (test, value), *more = arms
+    rest = _choice(more, otherwise) if more else otherwise
+    if isinstance(said := _for_none(test, value, rest), ast.expr):
+        return said
+    if not _calls(value):
+        if not _calls(rest):
+            return _call("choose", [test, value, rest])
+        return _call("first_of", [_call("when", [_not(test), _lambda(None, rest)])], [ast.keyword("otherwise", value)])
+    arm = _call("when", [test, _lambda(None, value)])
+    if isinstance(rest, ast.Call) and isinstance(rest.func, ast.Name) and rest.func.id == "first_of":
+        return _call("first_of", [arm, *rest.args], rest.keywords)
+    return _call("first_of", [arm], [ast.keyword("otherwise", _lambda(None, rest) if _calls(rest) else rest)])
+
+
+def _not(test: ast.expr) -> ast.expr:
+    match test:
+        case ast.Call(func=ast.Name(id="not_"), args=[inner]):
+            return inner
+        case _:
+            return _call("not_", [test])
+
+
+def _for_none(test: ast.expr, then: ast.expr, otherwise: ast.expr) -> ast.expr | None:
+    """`x if x is not None else y` as `or_else(x, y)`; a field of `x` as that of what stands in for None, which the user has to say."""
+    match _not(test) if isinstance(test, ast.Call) and isinstance(test.func, ast.Name) and test.func.id == "not_" else test:
+        case ast.Call(func=ast.Name(id="present"), args=[ast.Name(id=name) as asked]):
+            there, other = (then, otherwise) if test.func.id == "present" else (otherwise, then)  # type: ignore[attr-defined]
+        case _:
+            return None
+    if ast.dump(there) == ast.dump(asked):
+        return None if _calls(other) else _call("or_else", [asked, other])
+    match there:
+        case ast.Call(func=ast.Name(id="or_else"), args=[ast.Attribute(value=ast.Name(id=of)) as field, _]) if of == name:
+            there = field
+        case _:
+            pass
+    if _calls(other) or _calls(there) or not _fields(there, name):
+        return None
+    return _StandsIn(name).visit(there)  # type: ignore[no-any-return]
+
+
+def _fields(tree: ast.expr, name: str) -> bool:
+    """Whether an expression reads fields of a name."""
+    return any(isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == name for node in ast.walk(tree))
+
+
+class _StandsIn(ast.NodeTransformer):
+    """Puts a word for None before the fields of a name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        if isinstance(node.value, ast.Name) and node.value.id == self.name:
+            return ast.Attribute(_call("or_else", [node.value, ast.Constant(...)]), node.attr, ast.Load())
+        self.generic_visit(node)
+        return node
 
 
 def _end(body: list[ast.stmt]) -> tuple[str, ast.expr] | None:
@@ -260,6 +316,18 @@ def comprehended(tree: ast.Module, position: Position) -> str:
             case _:
                 continue
     return ""
+
+
+def caught(tree: ast.Module, position: Position) -> bool:
+    """Whether a position is in the body of a `try` whose exceptions are caught, within its own function."""
+    line, end, first, last = position
+    inside = False
+    for node in _around(tree, position):
+        if isinstance(node, ast.FunctionDef | ast.Lambda):
+            inside = False
+        elif isinstance(node, ast.Try | ast.TryStar) and node.handlers:
+            inside |= any(_holds(part, (line, first), (end, last)) for part in node.body)
+    return inside
 
 
 def _unpacked(statement: ast.Assign) -> str:

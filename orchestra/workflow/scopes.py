@@ -58,6 +58,10 @@ class Draft(Variable):
     """Where it was written."""
     unsure: bool = False
     """Whether it may end without a value though nothing guards it: `first_of` without a sure last arm."""
+    effect: str = "pure"
+    """Of the tool that it calls."""
+    instead: str = ""
+    """Of a `first_of` that a call with `fallback=lambda: ...` made: the node of the call."""
 
     @property
     def type(self) -> Schema:
@@ -66,7 +70,7 @@ class Draft(Variable):
 
     def frozen(self) -> AnyNode:
         """The node. Raises `InputError` W016 for a clause that is not one."""
-        fields = {key: value for key, value in self.fields.items() if value is not None and value != ()}
+        fields = {key: value for key, value in self.fields.items() if value is not None and not (type(value) is tuple and not value)}
         if self.own:
             fields["when"] = f"${{{conjunction(self.guards[len(self.guards) - self.own :])}}}"
         try:
@@ -182,6 +186,14 @@ class Scope:
     def add(self, kind: type[Node], default: str, schema: Schema, **fields: Any) -> Draft:
         """A new node, named after the variable that its value is bound to, or else by the default."""
         spot = mistakes.user_spot()
+        if bindings(spot).catches and mistakes.tried(spot):
+            raise fault(
+                "W030",
+                "an `except` around this call never sees it fail",
+                hint="...options(fallback=lambda: ...)(...), or retry=3",
+                why=f"{ONCE}; the call is only described here, and runs later",
+                spot=spot,
+            )
         variable = target(spot)
         name = fields.pop("name", None) or variable or default
         draft = Draft(self.fresh(name), schema, kind, fields, bool(variable), self, self.standing, len(self.guards), spot=spot)
@@ -263,11 +275,16 @@ def _foreign(spot: Spot, reason: str) -> InputError:
 
 def target(spot: Spot) -> str | None:
     """`passages = search(...)`: the name that a call's result is bound to."""
+    return bindings(spot).name(spot.last)
+
+
+def bindings(spot: Spot) -> Bindings:
+    """What a code object binds its calls to, read once for a workflow."""
     scope = tracing()
     known = scope.root.bindings if scope is not None else {}
     if (found := known.get(id(spot.code))) is None:
         found = known[id(spot.code)] = Bindings(spot.code)
-    return found.name(spot.last)
+    return found
 
 
 def traced(function: Callable[..., Any], *args: Any, **inputs: Any) -> Any:

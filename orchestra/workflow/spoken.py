@@ -184,17 +184,18 @@ def _rank(tree: Tree) -> int:
 
 def _same(one: Tree, other: Tree) -> bool:
     """Whether two trees say the same, wherever they stand."""
-    return _shape(one) == _shape(other)
+    return shape(one) == shape(other)
 
 
-def _shape(tree: object) -> object:
+def shape(tree: object) -> object:
+    """A tree without its places, to be compared."""
     match tree:
         case tuple():
-            return tuple(_shape(part) for part in tree)
+            return tuple(shape(part) for part in tree)
         case Literal(value):
             return Literal, type(value), value
         case Name() | Select() | Index() | Call() | Macro() | Unary() | Binary() | Logic() | Choose() | ListOf() | MapOf():
             parts = (getattr(tree, name) for name in tree.__struct_fields__ if name not in ("at", "end"))
-            return (type(tree), *(_shape(part) for part in parts))
+            return (type(tree), *(shape(part) for part in parts))
         case _:
             return tree

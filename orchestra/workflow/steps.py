@@ -26,7 +26,7 @@ from typing_extensions import TypeForm, TypeVar, Unpack
 
 from orchestra.agent.contract import Contract, Effect
 from orchestra.agent.tool import KEY, KEY_HINT, keyless
-from orchestra.errors import InputError
+from orchestra.errors import InputError, OrchestraError
 from orchestra.values.labels import Label
 from orchestra.values.types import Schema, under
 from orchestra.workflow import mistakes
@@ -34,7 +34,7 @@ from orchestra.workflow.calls import Options, Step
 from orchestra.workflow.mistakes import Spot
 from orchestra.workflow.nodes import AgentNode, Budget, CallNode, Defaults, Graph, Node, ToolNode
 from orchestra.workflow.pending import ATOM, Wired, said, unfit
-from orchestra.workflow.placeholders import Guarded, Placeholder, template
+from orchestra.workflow.placeholders import Guarded, Placeholder, holds, template
 from orchestra.workflow.scopes import Scope, Variable, fault, inside, last_return, traced, tracing
 from orchestra.workflow.signatures import NAME, different, inputs_of, models_of, of_contract, of_function, of_graph, of_models
 from orchestra.workflow.spoken import typed
@@ -193,6 +193,13 @@ class Tool(Step[P, R]):
 
         return check_of(self) | other
 
+    def __bool__(self) -> bool:
+        if tracing() is None:
+            return True
+        from orchestra.workflow.acceptance import unasked
+
+        raise unasked(self.name)
+
     def same(self, other: Step[..., Any]) -> bool:
         return super().same(other) and isinstance(other, Tool) and other.function is self.function
 
@@ -271,7 +278,12 @@ class Workflow(Step[P, R]):
         source = frozenset({Variable("input", record)})
         with inside(scope):
             given = {name: Wired(f"input.{name}", ATOM, under(record, record["properties"][name]), scope, source) for name in inputs}
-            returned = traced(function, **{name: Placeholder(wired) for name, wired in given.items()})
+            try:
+                returned = traced(function, **{name: Placeholder(wired) for name, wired in given.items()})
+            except OrchestraError:
+                raise
+            except Exception as error:  # its body is the user's own code
+                raise mistakes.raised(self.name, error, function.__code__.co_filename) from error
             if scope.failed:
                 raise scope.failed[0]
             scope.ending = True
@@ -279,6 +291,9 @@ class Workflow(Step[P, R]):
             if not scope.nodes:
                 hint = "a workflow calls at least one agent, tool or workflow; what calls none is a plain function"
                 raise fault("W019", f"{self.name} calls nothing", hint=hint, spot=last_return(function))
+            if not holds(returned):
+                said_so = f"{self.name} returns {returned!r:.60}, which is the same in every run"
+                raise fault("W019", said_so, hint="return what a call gives, or new(Model, field=...)", spot=last_return(function))
             nodes = {draft.name: draft.frozen() for draft in scope.nodes}
         graph = Graph(
             name=self.name,

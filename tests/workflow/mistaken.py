@@ -34,7 +34,7 @@ class Query(BaseModel):
 def if_(question: str, documents: list[Document]) -> Answer:
     """W005: kind.label == 'math' has no truth value yet
     at: kind.label == "math"
-    help: return first_of(when(kind.label == 'math', lambda: calculator(question=question)), otherwise=writer(question=question, findings=[]))
+    help: return first_of(when(kind.label == 'math', lambda: calculator(question=question)), otherwise=lambda: writer(question=question, findings=[]))
     """
     kind = classifier(text=question)
     if kind.label == "math":
@@ -45,7 +45,7 @@ def if_(question: str, documents: list[Document]) -> Answer:
 def if_assign(question: str) -> Answer:
     """W005: kind.label == 'math' has no truth value yet
     at: kind.label == "math"
-    help: answer = first_of(when(all_of(kind.label == 'math', question != ''), lambda: calculator(question=question)), when(kind.label == 'lookup', lambda: writer(question=question, findings=[])), otherwise=calculator(question='x'))
+    help: answer = first_of(when(all_of(kind.label == 'math', question != ''), lambda: calculator(question=question)), when(kind.label == 'lookup', lambda: writer(question=question, findings=[])), otherwise=lambda: calculator(question='x'))
     """
     kind = classifier(text=question)
     if kind.label == "math" and question != "":
@@ -230,7 +230,7 @@ def ternary(question: str, short: bool) -> Answer:
 def ternary_calls(question: str, short: bool) -> Answer:
     """W005: short has no truth value yet
     at: calculator(question=question) if short else writer(question=question, findings=[])
-    help: first_of(when(short, lambda: calculator(question=question)), otherwise=writer(question=question, findings=[]))
+    help: first_of(when(short, lambda: calculator(question=question)), otherwise=lambda: writer(question=question, findings=[]))
     """
     return calculator(question=question) if short else writer(question=question, findings=[])
 
@@ -238,7 +238,7 @@ def ternary_calls(question: str, short: bool) -> Answer:
 def is_none(question: str) -> Answer:
     """W013: `is` looks past a placeholder, so it would be decided now
     at: question is None
-    help: return first_of(when(not_(present(question)), lambda: calculator(question='')), otherwise=calculator(question=question))
+    help: return first_of(when(not_(present(question)), lambda: calculator(question='')), otherwise=lambda: calculator(question=question))
     """
     if question is None:
         return calculator(question="")
@@ -336,7 +336,7 @@ def hidden(question: str) -> Answer:
 def loop_(question: str) -> Answer:
     """W002: previous may be None (Answer | None), and None has no field 'text'
     at: previous.text
-    help: or_else(previous, ...) says what stands in for None
+    help: or_else(previous, Answer(...)).text says what stands in for None
     """
     return loop(lambda previous: calculator(question=or_else(previous.text, "")), at_most=5, until=lambda a: present(a.text))
 

@@ -13,12 +13,12 @@ import pytest
 from pydantic import SecretStr
 
 from orchestra import Answer, Document, Graph, InputError, Workflow, agent, by_model, map_, tool, when, workflow
-from tests.workflow import misplanned, mistaken, miswired
+from tests.workflow import misbranched, misplanned, mistaken, miswired
 from tests.workflow.ensemble import calculator, fetch, reader
 
 MISTAKES = [
     found
-    for module in (mistaken, miswired, misplanned)
+    for module in (mistaken, miswired, misplanned, misbranched)
     for found in vars(module).values()
     if inspect.isfunction(found) and found.__module__ == module.__name__
 ]
@@ -55,7 +55,7 @@ def test_the_report_shows_line_caret_reason_and_help() -> None:
         "   = why: the body of a workflow runs once, before any value is known; "
         "Python's if, and, or, not, in and a < b < c cannot wait for one",
         "   = help: return first_of(when(kind.label == 'math', lambda: calculator(question=question)), "
-        "otherwise=writer(question=question, findings=[]))",
+        "otherwise=lambda: writer(question=question, findings=[]))",
     ]
 
 
@@ -85,18 +85,21 @@ def test_a_value_is_not_used_after_its_workflow_was_traced() -> None:
     assert caught.value.code == "W006"
 
 
-def test_an_error_of_the_users_own_code_is_left_alone() -> None:
+def test_an_error_of_the_users_own_code_has_a_code_and_its_line() -> None:
     def divides(question: str) -> Answer:
         return calculator(question=str(1 // 0))
 
-    with pytest.raises(ZeroDivisionError):
-        assert workflow()(divides).graph
+    error = refused(divides)
+    assert (error.code, type(error.__cause__)) == ("W028", ZeroDivisionError)
+    assert error.place is not None
+    assert "1 // 0" in error.place.text
 
     def adds(question: str) -> Answer:
         return calculator(question="a" + 1)  # type: ignore[operator]  # the mistake is the point
 
-    with pytest.raises(TypeError, match="can only concatenate str"):
-        assert workflow()(adds).graph
+    error = refused(adds)
+    assert (error.code, type(error.__cause__)) == ("W028", TypeError)
+    assert "can only concatenate str" in error.message
 
 
 def declared(function: Callable[[], Any]) -> InputError:
@@ -297,5 +300,5 @@ def test_a_notebook_cell_is_a_source(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", run, str(cell)], capture_output=True, text=True, check=True, cwd=tmp_path)
     lines = done.stdout.splitlines()
     assert lines[3:5] == ['8 |     if question == "x":', "  |        ^^^^^^^^^^^^^^^"]
-    help_ = "return first_of(when(question == 'x', lambda: calculator(question=question)), otherwise=calculator(question='y'))"
+    help_ = "return first_of(when(question == 'x', lambda: calculator(question=question)), otherwise=lambda: calculator(question='y'))"
     assert lines[-1] == f"  = help: {help_}"

@@ -167,6 +167,8 @@ def right(question: str, documents: list[Document], urls: list[str]) -> Answer:
     mixed = first_of(guarded, when(kind.label != "math", lambda: kind), otherwise=page)
     assert_type(mixed, Answer | Kind | Page)
     assert_type(first_of(guarded), Answer)
+    assert_type(first_of(guarded, otherwise=lambda: page), Answer | Page)
+    assert_type(first_of(guarded, when(kind.label != "math", lambda: kind), otherwise=lambda: page), Answer | Kind | Page)
     assert_type(all_of(kind.label == "math", length(documents) > 2, any_of(not_(contains(urls, question)))), bool)
     assert_type(answer_from_documents(question=question, documents=documents), Answer)
     assert_type(choose(present(readings[0].answer), 1, "x"), int | str)

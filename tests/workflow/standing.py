@@ -1,0 +1,93 @@
+"""Workflows in Python whose last arm runs only where no earlier one is there."""
+
+from __future__ import annotations
+
+from orchestra import abstain, accepted, first_of, map_, not_, tool, when, workflow
+
+
+@tool(effect="once")
+def pay(text: str) -> str:
+    """Pays."""
+    return f"paid {text}"
+
+
+@tool(effect="once")
+def refuse(text: str) -> str:
+    """Refuses; of `boom` it fails."""
+    return "refused" if text != "boom" else str(1 // 0)
+
+
+@tool(effect="pure")
+def echo(text: str) -> str:
+    """Gives a text back; of `boom` it fails."""
+    return text if text != "boom" else str(1 // 0)
+
+
+@tool(effect="pure")
+def fine(text: str) -> bool:
+    """Whether a text is `ok`."""
+    return text == "ok"
+
+
+@workflow
+def branched(n: int, text: str) -> str:
+    """An `if` with an `else`."""
+    done = first_of(when(n > 3, lambda: refuse(text=text)), otherwise=lambda: pay(text=echo(text=text)))
+    return echo(text=done)
+
+
+@workflow
+def contrary(n: int, text: str) -> str:
+    """The same, said by two conditions."""
+    done = first_of(when(n > 3, lambda: refuse(text=text)), when(not_(n > 3), lambda: pay(text=text)))
+    return echo(text=done)
+
+
+@workflow
+def chained(n: int, text: str) -> str:
+    """With an `elif`, within another choice."""
+    found = when(
+        text != "",
+        lambda: first_of(
+            when(n > 3, lambda: refuse(text=text)), when(n > 2, lambda: echo(text=text)), otherwise=lambda: pay(text="chained")
+        ),
+    )
+    return echo(text=first_of(found, otherwise="nothing"))
+
+
+@workflow
+def withheld(text: str) -> str:
+    """What stands in where a check is not passed."""
+    maybe = accepted(echo(text=text), checks=fine, otherwise=[abstain])
+    done = first_of(maybe, otherwise=lambda: pay(text=text))
+    return echo(text="got " + done)
+
+
+@workflow
+def nested(n: int, text: str) -> str:
+    """A condition on a value that is there under another one only."""
+    found = when(n > 3, lambda: when(echo(text=text) == "ok", lambda: refuse(text=text)))
+    return echo(text=first_of(found, otherwise=lambda: pay(text=text)))
+
+
+@workflow
+def fallen(text: str) -> str:
+    """A fallback that is a call."""
+    x = echo.options(fallback=lambda: pay(text="instead"))(text=text)
+    return echo(text="got " + x)
+
+
+@workflow
+def mapped(texts: list[str]) -> list[str]:
+    """The same for each element."""
+    return map_(lambda text: echo.options(fallback=lambda: pay(text="instead"))(text=text), texts)
+
+
+@workflow
+def plain(n: int, text: str) -> str:
+    """A lambda that calls nothing gives a plain value."""
+    maybe = accepted(echo(text=text), checks=fine, otherwise=[abstain])
+    return echo(text=first_of(maybe, otherwise=lambda: "no " + text))
+
+
+STANDING = (branched, contrary, chained, withheld, nested, fallen, mapped, plain)
