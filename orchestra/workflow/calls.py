@@ -12,7 +12,8 @@ from orchestra.errors import InputError
 from orchestra.values.types import ANY, Schema, elements, nearest, resolve, under
 from orchestra.workflow import mistakes
 from orchestra.workflow.checking import kinds
-from orchestra.workflow.choices import lazy, once, standing_in
+from orchestra.workflow.choices import lazy, standing_in
+from orchestra.workflow.conditions import once
 from orchestra.workflow.nodes import AgentNode, Node, Retry
 from orchestra.workflow.pending import node_value, said, unfit
 from orchestra.workflow.placeholders import Guarded, Placeholder, holds, lift, template

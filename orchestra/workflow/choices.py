@@ -11,7 +11,7 @@ from typing import Any, Never, cast, overload
 from typing_extensions import TypeVar
 
 from orchestra.values.types import Schema
-from orchestra.workflow.conditions import boolean
+from orchestra.workflow.conditions import boolean, once
 from orchestra.workflow.covering import asking, conditions, contrary, covers
 from orchestra.workflow.nodes import FirstOfNode
 from orchestra.workflow.pending import JSON_TYPES, RANKS, Wired, guard_of, node_value, said, together
@@ -149,20 +149,6 @@ def _arm(option: Any) -> tuple[Any, Schema]:
 def lazy(given: Any) -> bool:
     """Whether it is a function that describes what stands in: `lambda: writer(...)`."""
     return type(given) not in (Placeholder, Guarded) and (isfunction(given) or ismethod(given))
-
-
-def once(given: Any, word: str) -> Any:
-    """What stands in, evaluated already. Raises `InputError` W029 for a call with effects, which would happen in any case."""
-    node = given._wired.node if type(given) is Placeholder else None
-    if node is not None and node.effect != "pure" and not node.used and not node.named and not node.own:
-        tool = node.fields["tool"]
-        raise fault(
-            "W029",
-            f"{tool} has effects ({node.effect}), and {word}={tool}(...) runs it whatever happens",
-            hint=f"{word}=lambda: {tool}(...)",
-            why="arguments come before the call: it is no branch, but a value that is made in any case",
-        )
-    return given
 
 
 def _instead(scope: Scope, options: tuple[Any, ...], then: Callable[[], Any]) -> Any:

@@ -95,6 +95,8 @@ def choose(condition: bool, then: T, otherwise: U, /) -> T | U:
     """One of two values. Both are computed before; to choose between calls, `first_of(when(...), ...)`."""
     if not holds(condition):
         return then if condition else otherwise
+    for value in (then, otherwise):
+        once(value, "choose", "first_of(when(condition, lambda: ...), otherwise=lambda: ...)")
     first, second = _alike(lift(then), lift(otherwise))
     made = express("{0} ? {1} : {2}", RANKS["?"], boolean(lift(condition), "choose"), first, second, bracket=RANKS["?"] + 1)
     return cast("T | U", Placeholder(made))
@@ -117,6 +119,21 @@ def as_text(value: str | int | float | bool, /) -> str:
         hint = f"or_else({text}, '')" if "null" in kinds(wired.schema) else f"a field of it; or a @tool(effect='pure') that writes {text}"
         raise fault("W008", f"{text} is {typed(wired.schema)}: it has no text of its own", hint=hint)
     return cast(str, Placeholder(express("string({0})", ATOM, wired, bracket=0)))
+
+
+def once(given: Any, word: str, hint: str = "") -> Any:
+    """One of several values, evaluated already. Raises `InputError` W029 for a call with effects, which would happen in any case."""
+    node = given._wired.node if type(given) is Placeholder else None
+    if node is not None and node.effect != "pure" and not node.used and not node.named and not node.own:
+        tool = node.fields["tool"]
+        place = f"{word}={tool}(...)" if not hint else f"{tool}(...) in {word}"
+        raise fault(
+            "W029",
+            f"{tool} has effects ({node.effect}), and {place} runs it whatever happens",
+            hint=hint or f"{word}=lambda: {tool}(...)",
+            why="arguments come before the call: it is no branch, but a value that is made in any case",
+        )
+    return given
 
 
 def boolean(wired: Wired, word: str) -> Wired:

@@ -66,8 +66,8 @@ def _modified(compiler: Compiler, name: str, node: AnyNode, types: Names, reads:
     fallback = draft.fallback
     compiler.sure[name] = held or (fallback is not None and compiler.surely(fallback.references))
     if not compiler.sure[name]:
-        plain = alone and node.each is None
-        compiler.given[name] = together((_when(node), compiler.conditions(reads.hard))) if plain else None
+        own = () if _of_element(node) else _when(node)
+        compiler.given[name] = together((own, compiler.conditions(reads.hard))) if alone else None
     return draft
 
 

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from orchestra import Answer, Reading, accepted, entailment, loop, map_, numbers, or_else, present, quote, retry
-from tests.workflow.ensemble import calculator, cite, reader
+from orchestra import Answer, Reading, accepted, choose, entailment, loop, map_, numbers, or_else, present, quote, retry
+from tests.workflow.ensemble import calculator, cite, fetch, reader
 
 
 def else_plain(question: str, n: int) -> Answer:
@@ -119,3 +119,11 @@ def nothing(question: str) -> None:
     help: return what a call gives, or new(Model, field=...)
     """
     calculator(question=question)
+
+
+def chosen(question: str, n: int) -> str:
+    """W029: fetch has effects (idempotent), and fetch(...) in choose runs it whatever happens
+    at: choose(n > 2, fetch(url="a"), fetch(url="b"))
+    help: first_of(when(condition, lambda: ...), otherwise=lambda: ...)
+    """
+    return choose(n > 2, fetch(url="a"), fetch(url="b")).title

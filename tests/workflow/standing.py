@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestra import abstain, accepted, first_of, map_, not_, tool, when, workflow
+from orchestra import abstain, accepted, first_of, loop, map_, not_, or_else, tool, when, workflow
 
 
 @tool(effect="once")
@@ -90,4 +90,23 @@ def plain(n: int, text: str) -> str:
     return echo(text=first_of(maybe, otherwise=lambda: "no " + text))
 
 
-STANDING = (branched, contrary, chained, withheld, nested, fallen, mapped, plain)
+@workflow
+def listed(n: int, texts: list[str]) -> list[str]:
+    """One list or another."""
+    found = first_of(
+        when(n > 3, lambda: map_(lambda text: refuse(text=text), texts)), otherwise=lambda: map_(lambda text: pay(text=text), texts)
+    )
+    return map_(lambda text: echo(text=text), found)
+
+
+@workflow
+def turned(n: int, text: str) -> str:
+    """In each turn of a loop."""
+
+    def turn(previous: str | None, turn: int) -> str:
+        return first_of(when(turn > n, lambda: refuse(text=text)), otherwise=lambda: pay(text=or_else(previous, "-")))
+
+    return echo(text=loop(turn, at_most=2, until=lambda value: value == "refused"))
+
+
+STANDING = (listed, turned, branched, contrary, chained, withheld, nested, fallen, mapped, plain)

@@ -39,6 +39,10 @@ CASES: list[tuple[Workflow[..., Any], dict[str, Any], Any, int]] = [
     (standing.fallen, {"text": "a"}, "got a", 0),
     (standing.fallen, {"text": "boom"}, "got paid instead", 1),
     (standing.mapped, {"texts": ["a", "boom"]}, ["a", "paid instead"], 1),
+    (standing.listed, {"n": 1, "texts": ["a", "b"]}, ["paid a", "paid b"], 2),
+    (standing.listed, {"n": 5, "texts": ["a", "b"]}, ["refused", "refused"], 0),
+    (standing.turned, {"n": 1, "text": "a"}, "refused", 1),
+    (standing.turned, {"n": 2, "text": "a"}, "paid paid -", 2),
     (standing.plain, {"n": 1, "text": "ok"}, "ok", 0),
     (standing.plain, {"n": 1, "text": "a"}, "no a", 0),
 ]
