@@ -21,8 +21,8 @@ Of the same files `sentences` takes two sentences of each passage as claims: as 
 (`bench.claim_edits`), which is contradicted. Authors put their errors into a passage's own words and the truth into others: an adapter
 that saw their claims alone called 72 of 100 sentences contradicted that stood in the evidence, letter by letter. The claims of
 `shortened` are to the same passages again: sentences of theirs with phrases left out, and with an error as well. What was trained without
-them called “The council met in the village hall” contradicted by “The parish council met on Tuesday 9 January in the village hall”. Those of
-`plain` are what people say of a text in everyday words, without a trick: authors who mean to mislead leave that out.
+them called “The council met in the village hall” contradicted by “The parish council met on Tuesday 9 January in the village hall”. Those
+of `plain` are what people say of a text in everyday words, without a trick: authors who mean to mislead leave that out.
 
 A block of passages is one in one line, and questions to it: `?` each, followed by what answers it in the passage's own words (`=`), or by
 `-` where the passage does not tell.
