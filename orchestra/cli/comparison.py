@@ -106,7 +106,8 @@ def _certified(orchestra: Orchestra, card: Card) -> float | None:
 
 def prepared(card: Card, asked: Asked) -> tuple[Sequence[Metric], Test]:
     """What to measure, and on what."""
-    metrics, test = metrics_of(card, asked.evaluation), _test(card, asked)
+    test = _test(card, asked)
+    metrics = metrics_of(card, asked.evaluation, test.questions)
     if asked.candidate is None and not card.trained:
         raise InputError("N305", f"{card.name} is not trained yet", hint=f"orchestra learn train {card.name} --data DATA")
     known = set(card.input_schema.get("properties", {}))

@@ -54,26 +54,31 @@ class Test:
     """Rows that floors are made of; none where the data has no training part."""
 
 
-def metrics_of(card: Card, name: str = "") -> tuple[Metric, ...]:
-    """What an agent is measured by: an evaluation of its `evaluation.yaml`, the first where none is named; or else what fits its type.
+def metrics_of(card: Card, name: str = "", questions: Sequence[Question] = ()) -> tuple[Metric, ...]:
+    """What an agent is measured by: an evaluation of its `evaluation.yaml`, the first where none is named; or else what fits its type, of
+    fields that the questions expect something of.
 
     Raises `InputError` N201 for a faulty file, N204 for an evaluation that is not there.
     """
-    return tuple(metric(name, measure) for name, measure in measures_of(card, name)[0].items())
+    return tuple(metric(name, measure) for name, measure in measures_of(card, name, questions)[0].items())
 
 
-def measures_of(card: Card, name: str = "") -> tuple[Mapping[str, Measure], bool]:
+def measures_of(card: Card, name: str = "", questions: Sequence[Question] = ()) -> tuple[Mapping[str, Measure], bool]:
     """The measures behind `metrics_of`, and whether somebody chose them: else they are what fits the output's type."""
     path = card.folder / FILE if card.folder is not None else None
     chosen = path is not None and path.is_file()
-    return (evaluation_of(path, name)[1].metrics, True) if path is not None and chosen else (_fitting(card), False)
+    return (evaluation_of(path, name)[1].metrics, True) if path is not None and chosen else (_fitting(card, questions), False)
 
 
-def _fitting(card: Card) -> dict[str, Measure]:
+def _fitting(card: Card, questions: Sequence[Question]) -> dict[str, Measure]:
     """Measures for the fields of an output's type: texts by SQuAD's exact match and F1, everything else by whether it is the same; so is an
-    output that may be a record and has no fields of its own, as a whole."""
+    output that may be a record and has no fields of its own, as a whole. No probability is the same as another; of fields that no question
+    expects nothing can be said."""
     found: dict[str, Measure] = {}
     fields: Mapping[str, Any] = card.output_schema.get("properties", {}) or {ALONE: card.output_schema}
+    fields = {name: schema for name, schema in fields.items() if not _probability(card, name, schema)} or fields
+    expected = {name for question in questions for name in question.expected}
+    fields = {name: schema for name, schema in fields.items() if name in expected} or fields
     if fields.get(ALONE) is card.output_schema and _may_be_record(card.output_schema, card.output_schema.get("$defs", {})):
         return {f"{ALONE} right": Measure(of="accuracy")}
     for name, schema in fields.items():
@@ -86,6 +91,15 @@ def _fitting(card: Card) -> dict[str, Measure]:
         else:
             found[f"{name} right"] = Measure(of="accuracy", field=name)
     return found
+
+
+def _probability(card: Card, name: str, schema: Mapping[str, Any]) -> bool:
+    """Whether a field tells how sure something is: that of a choice, and an encoder's number beside its label."""
+    rule = card.form.rules.get(name)
+    if rule is not None:
+        return rule.probability is not None
+    beside = card.kind == "encoder" and len(card.output_schema.get("properties", {})) > 1
+    return beside and any(option.get("type") == "number" for option in schema.get("anyOf", [schema]))
 
 
 def _may_be_record(schema: Mapping[str, Any], named: Mapping[str, Any]) -> bool:

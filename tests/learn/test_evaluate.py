@@ -13,7 +13,7 @@ from orchestra.agent.card import Card
 from orchestra.doors import Call, Done, Refused
 from orchestra.learn.certifying import rightness
 from orchestra.learn.metrics import Case
-from orchestra.learn.questions import as_record, metrics_of
+from orchestra.learn.questions import Question, as_record, metrics_of
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import AGENT, TEXT, Simulated, furnish
 from tests.verify.samples import certified
@@ -231,6 +231,19 @@ def test_an_output_without_fields_is_measured_as_a_whole(tmp_path: Path, output:
     assert [one.of([case]) for one in metrics_of(card)] == [float(right)]
     assert rightness(card).of(case) is right
     assert rightness(card).of(Case(as_record(wanted), None)) is (wanted is None), "withheld, which is right where nothing is"
+
+
+def test_probabilities_and_what_no_row_has_are_not_measured_by_default(tmp_path: Path) -> None:
+    text = "name: judge\nkind: encoder\nmodel: minilm\ninput: {text: str}\n"
+    (tmp_path / "agent.yaml").write_text(text + "output: {label: \"Literal['a', 'b']\", outside: float}\n")
+    assert [one.name for one in metrics_of(Card.load(tmp_path))] == ["label right"]
+    computed = "output: {label: \"Literal['a', 'b']\", p: float | null, why: str}\ncomputed: {p: {probability: a}}\n"
+    (tmp_path / "agent.yaml").write_text(text.replace("encoder\nmodel: minilm", "model") + computed)
+    (tmp_path / "prompt.md").write_text("{{ text }}")
+    card = Card.load(tmp_path)
+    assert [one.name for one in metrics_of(card)] == ["label right", "why exact", "why F1"]
+    assert [one.name for one in metrics_of(card, questions=[Question("1", {}, {"label": "a"})])] == ["label right"]
+    assert len(metrics_of(card, questions=[Question("1", {}, {"nothing": "a"})])) == 3
 
 
 def test_a_folder_of_sets_has_the_rows_that_the_evaluation_names(shell: Shell) -> None:
