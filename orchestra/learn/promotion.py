@@ -206,11 +206,13 @@ class Shelf:
         self._put(candidate)
 
     def back(self, at: str) -> Promotion:
-        """Gives the agent back what it had before the last line of its log. Raises `InputError` N303 where there is nothing."""
+        """Gives the agent back what it had before the last promotion that was not rolled back. Raises `InputError` N303 where there is
+        none."""
         log = self.log()
-        if not log:
-            raise InputError("N303", f"{self.card.name} was never promoted", hint="orchestra learn promote")
-        wanted = log[-1].given_up
+        if (undone := standing(log)) is None:
+            reason = f"every promotion of {self.card.name} is rolled back" if log else f"{self.card.name} was never promoted"
+            raise InputError("N303", reason, hint="orchestra learn promote")
+        wanted = undone.given_up
         if wanted and not (self.shelf / wanted).is_dir():
             raise InputError("N303", f"{wanted[:12]} is not in {self.shelf} any more", hint="restore it from version control")
         line = Promotion(at=at, verb="rollback", taken=wanted, given_up=self.current, named=self.named)
@@ -218,7 +220,7 @@ class Shelf:
         if wanted:
             self._put(self.shelf / wanted)
         else:
-            self._forget(log[-1].named)
+            self._forget(undone.named)
         self._write(line)
         return line
 
@@ -289,6 +291,18 @@ class Shelf:
             file.write(msgspec.json.encode(line) + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def standing(log: Sequence[Promotion]) -> Promotion | None:
+    """The last line that is not undone: one is undone by a rollback to what it gave up. Rollbacks of before, which brought back what
+    had just been rolled back, count as promotions."""
+    stack: list[Promotion] = []
+    for line in log:
+        if line.verb == "rollback" and stack and stack[-1].given_up == line.taken:
+            stack.pop()
+        else:
+            stack.append(line)
+    return stack[-1] if stack else None
 
 
 def _with_record(names: tuple[str, ...], folder: Path) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import pytest
 
 from orchestra.agent.card import Card
 from orchestra.doors import Call
-from orchestra.learn.promotion import Promotion, Shelf, mark
+from orchestra.learn.promotion import Promotion, Shelf, mark, standing
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import AGENT, TEXT, Simulated, furnish
 
@@ -105,9 +105,31 @@ def test_going_back_to_an_adapter_of_the_fleet_names_it_again(shell: Shell) -> N
     assert card.read_text() == AGENT + "adapter: adapter\n"
     assert shell("learn", "rollback", "answerer").code == 0
     assert (card.read_text(), weights()) == (AGENT + "adapter: house_style\n", "")
-    for named in ("adapter", "house_style", "adapter", "house_style"):  # each undoes the one before
+    assert shell("learn", "rollback", "answerer").err.startswith("N303: every promotion of answerer is rolled back")
+    assert (card.read_text(), weights()) == (AGENT + "adapter: house_style\n", "")
+
+
+def test_a_second_going_back_goes_further(shell: Shell) -> None:
+    for name in ("one", "two", "three"):
+        adapter(Path(name), name)
+        assert promote(shell, "--force", candidate=name).code == 0
+    for had in ("two", "one", ""):
         assert shell("learn", "rollback", "answerer").code == 0
-        assert card.read_text() == AGENT + f"adapter: {named}\n"
+        assert weights() == had
+    assert shell("learn", "rollback", "answerer").err.startswith("N303")
+    assert promote(shell, "--force", candidate="two").code == 0
+    assert shell("learn", "rollback", "answerer").code == 0
+    assert weights() == ""
+
+
+def test_what_a_rollback_of_before_brought_back_can_be_rolled_back() -> None:
+    """Which was what had just been rolled back."""
+    one, back, again = (
+        Promotion(at="", verb=v, taken=t, given_up=g) for v, t, g in (("promote", "b", "a"), ("rollback", "a", "b"), ("rollback", "b", "a"))
+    )
+    assert standing([one]) == one
+    assert standing([one, back]) is None
+    assert standing([one, back, again]) == again
 
 
 def test_a_promotion_of_arrays_that_is_broken_off_can_be_rolled_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
