@@ -351,7 +351,11 @@ class Card(CardFile):
         """A file of the card's folder. Raises `InputError` A003 for a path that leads out of it, A004 where it is not there."""
         if self.folder is None:
             raise InputError("A004", f"the agent {self.name!r} has no folder, and so no {name}", hint="write it as a folder under agents/")
-        return _bytes(self.folder, name, Place(str(self.folder / FILE), 1), limit)
+        place = Place(str(self.folder / FILE), 1)
+        if name == self.data and self.kind in WITH_ARRAYS and not (self.folder / name).exists():
+            hint = f"orchestra learn train {self.name} --data DATA, then orchestra learn promote"
+            raise InputError("A004", f"{self.name} is not trained yet: {self.folder} has no {name}", place=place, hint=hint)
+        return _bytes(self.folder, name, place, limit)
 
 
 class _Adapter(msgspec.Struct):

@@ -38,7 +38,6 @@ _HEADER = re.compile(
 )
 """What stands before an array of numbers, as numpy writes it."""
 _WORD = re.compile(r"\w+")
-_MEND = "make it again with the command in card.md, or reinstall the package"
 
 
 class _Frozen(BaseModel):
@@ -195,6 +194,13 @@ def gives_number(card: Card) -> bool:
     return [field.get("type") for field in fields.values()] == ["number"]
 
 
+def _mend(card: Card) -> str:
+    """What to do about damaged arrays: those of the package have a `card.md`, which says how they were made."""
+    if card.folder is not None and (card.folder / "card.md").is_file():
+        return "make it again with the command in card.md, or reinstall the package"
+    return f"make it again: orchestra learn train {card.name} --data DATA"
+
+
 @contextmanager
 def reading(card: Card, file: str = "") -> Iterator[None]:
     """Makes what is wrong with a card's arrays and with their layout an `InputError` A011."""
@@ -203,9 +209,9 @@ def reading(card: Card, file: str = "") -> Iterator[None]:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         at = ".".join(str(step) for step in first["loc"])
-        raise InputError("A011", f"{card.name}: {file or card.data}: {at}: {first['msg']}", hint=_MEND) from error
+        raise InputError("A011", f"{card.name}: {file or card.data}: {at}: {first['msg']}", hint=_mend(card)) from error
     except (ValueError, KeyError) as error:
-        raise InputError("A011", f"{card.name}: {error.args[0]}", hint=_MEND) from error
+        raise InputError("A011", f"{card.name}: {error.args[0]}", hint=_mend(card)) from error
 
 
 def unpacked(card: Card, file: str, sha256: str) -> dict[str, NDArray[Any]]:

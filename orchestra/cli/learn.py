@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
 EVERY = 10.0
 """Seconds between two lines of a training."""
+TAKEN: Mapping[str, tuple[str, ...]] = {
+    "sklearn": (),
+    "tagger": (),
+    "encoder": ("minutes", "epochs", "seed", "start", "fresh"),
+}
+"""What else than rows and a folder a training takes, by the agent's kind; of a language model's adapter everything."""
 Choice = TypeVar("Choice", bound=str)
 Agent = Annotated[str, typer.Argument(help="An agent's name.", show_default=False)]
 
@@ -99,11 +105,12 @@ def data(
     chosen = settings(fleet=fleet, concurrency=concurrency)
     made = carry_out(lambda _: collect(opener(context), chosen, asked))
     with writing(out, "--out"):
-        made.write(out)
-    told(out, made.manifest)
+        made.data.write(out)
+    told(out, made)
 
 
 def train(
+    context: typer.Context,
     agent: Agent,
     data: Annotated[Path, typer.Option("--data", help="The folder of a data set.", show_default=False)],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the adapter goes.", show_default="in DATA")] = None,
@@ -165,6 +172,7 @@ def train(
     )
     where = _chosen("--device", device, DEVICES)
     card = _card(agent)
+    _check_about(context, card)
     target = out or data / f"{agent}-{'adapter' if card.kind == 'model' else 'trained'}"
     check_writable(target, "--out", folder=True)
     if card.kind == "encoder":
@@ -203,6 +211,18 @@ def train(
         record(card, training.data, target, before)
     kept = next(point for point in made.curve if point.step == made.best_step)
     say(f"{target}: loss on the tune part {kept.tune:.4f}, {kept.exact:.3f} of its rows exact (step {made.best_step} of {made.steps})")
+
+
+def _check_about(context: typer.Context, card: Card) -> None:
+    """Refuses options that a training of such an agent does not have. Raises `InputError` N107."""
+    if (taken := TAKEN.get(card.kind)) is None:
+        return
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and name not in ("agent", "data", "out", *taken):
+            option = f"--{name.replace('_', '-')}"
+            hint = f"leave it out; {', '.join(f'--{one}' for one in taken)}" if taken else "leave it out"
+            raise _refused(f"{option} is not for {card.name}, of kind {card.kind}", hint)
 
 
 class Ends(NamedTuple):
@@ -366,9 +386,13 @@ def _chosen(option: str, given: str, known: Iterable[Choice]) -> Choice:
 
 
 def _option(option: str, given: str, known: Iterable[str]) -> InputError:
+    return _refused(f"{option} cannot be {given}", f"take {', '.join(known)}")
+
+
+def _refused(reason: str, hint: str) -> InputError:
     from orchestra.errors import InputError
 
-    return InputError("N107", f"{option} cannot be {given}", hint=f"take {', '.join(known)}")
+    return InputError("N107", reason, hint=hint)
 
 
 class Teller:

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from orchestra.agent.card import FILE, Card
+from orchestra.agent.classical import gives_number, reading, unpacked
 from orchestra.errors import InputError
 from orchestra.fleet.adapters import CONFIG, WEIGHTS, mark_of
 from orchestra.fleet.safetensors import check_folder
@@ -25,6 +26,7 @@ from orchestra.fleet.weights import sha256
 from orchestra.learn.evaluation import Arm
 from orchestra.learn.interval import Difference, difference
 from orchestra.learn.metrics import Metric
+from orchestra.values.types import Validator, under
 
 ADAPTER = "adapter"
 """The folder of an agent's adapter, and the name that its card gives it."""
@@ -92,16 +94,54 @@ def check_candidate(card: Card, folder: Path) -> str:
     that do not fit.
     """
     names = learnt(card, folder)
-    for name in names or (WEIGHTS,):
+    for name in names or (WEIGHTS if card.kind == "model" else card.data,):
         path = folder / name
         if not os.path.isfile(path):
-            raise InputError("N301", f"{folder} has nothing for {card.name}: there is no {name}", hint="orchestra learn train")
+            hint = f"orchestra learn train {card.name} --data DATA"
+            raise InputError("N301", f"{folder} has nothing for {card.name}: there is no {name}", hint=hint)
         if (size := path.stat().st_size) > MAX_BYTES:
             hint = "train with a lower --rank, or fewer --targets" if card.kind == "model" else ""
             raise InputError("N301", f"{path} has {size / 1e6:.1f} MB; at most {MAX_BYTES / 1e6:.0f}", hint=hint)
     if card.kind == "model":
         check_folder(folder)
+    else:
+        _check_fits(card, folder)
     return mark(card, folder)
+
+
+def _check_fits(card: Card, folder: Path) -> None:
+    """Refuses arrays of another kind of agent, of other inputs or outputs, or with labels that the card does not have. Raises `InputError`
+    A011."""
+    varied = card.varied(folder=folder)
+    with reading(varied):
+        for name in [name for name in learnt(card, folder) if name.endswith(".json")]:
+            layout = msgspec.json.decode(varied.read(name), type=_Layout)
+            unpacked(varied, layout.arrays, layout.sha256)
+    wanted, inputs, outputs = _format(card), card.input_schema.get("properties", {}), card.output_schema.get("properties", {})
+    faults = [f"its format is {layout.format}, and not {wanted}"] if layout.format != wanted else []
+    faults += [f"it reads {name!r}" for name in (layout.input, layout.beside) if name and name not in inputs]
+    if layout.output and layout.output not in outputs:
+        faults.append(f"it writes {layout.output!r}")
+    elif layout.output and card.kind != "tagger":
+        label = Validator(under(card.output_schema, outputs[layout.output]))
+        faults += [f"it gives {one!r}" for one in layout.labels if label.check(one)]
+    if faults:
+        takes = f"{card.name} takes {', '.join(inputs)} and gives {', '.join(outputs)}"
+        hint = f"orchestra learn train {card.name} --data DATA"
+        raise InputError("A011", f"{folder} is not what {card.name} could have learnt: {faults[0]}; {takes}", hint=hint)
+
+
+def _format(card: Card) -> str:
+    """What the layout of a card's arrays says that they are, by what the agent gives."""
+    from orchestra.agent import committee, deduction, spans, tables
+
+    if card.kind != "encoder":
+        return "orchestra/tagger/v1" if card.kind == "tagger" else f"orchestra/linear-{'number' if gives_number(card) else 'text'}/v1"
+    if tables.of_tables(card):
+        return tables.FORMAT
+    if spans.points(card):
+        return spans.FORMAT
+    return deduction.FORMAT if deduction.deduces(card) else committee.FORMAT
 
 
 def learnt(card: Card, folder: Path) -> tuple[str, ...]:
@@ -146,6 +186,12 @@ class _Layout(msgspec.Struct):
 
     arrays: str
     linear: _Linear | None = None
+    format: str = ""
+    sha256: str = ""
+    input: str = ""
+    beside: str = ""
+    output: str = ""
+    labels: tuple[Any, ...] = ()
 
 
 class _Linear(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,38 @@ def test_probabilities_are_calibrated_on_the_tune_part_and_on_no_row_of_the_trai
         with pytest.raises(InputError) as caught:
             learnt_from.refuse(card, read_test(data, part), data, parts)
         assert caught.value.code == "N205"
+
+
+def test_what_another_kind_of_agent_has_learnt_is_no_candidate(shell: Shell) -> None:
+    trained, held = Path("cset/coin-trained"), ("learn", "promote", "coin", "other", "--data", "cset", "--force")
+    card = Path("agents/coin/agent.yaml").read_bytes()
+    for had, given, told in (
+        ('"department"', '"team"', "it writes 'team'"),
+        ('"mail"', '"text"', "it reads 'text'"),
+        ('"HR"', '"PR"', "it gives 'PR'"),
+        ("linear-text", "tagger", "its format is orchestra/tagger/v1"),
+    ):
+        shutil.copytree(trained, "other", dirs_exist_ok=True)
+        Path("other/model.json").write_text((trained / "model.json").read_text().replace(had, given))
+        said = shell(*held)
+        assert (said.code, said.err.startswith("A011"), told in said.err) == (2, True, True), said.err
+    shutil.copytree(trained, "other", dirs_exist_ok=True)
+    Path("other/weights.npz").write_bytes(b"PK")
+    said = shell(*held)
+    assert said.err.startswith("A011: coin: weights.npz is not the file")
+    assert "orchestra learn train coin" in said.err
+    said = shell("learn", "promote", "coin", "nowhere", "--data", "cset")
+    assert "there is no model.json" in said.err
+    assert Path("agents/coin/agent.yaml").read_bytes() == card
+
+
+def test_options_that_a_classifier_does_not_have_are_refused(shell: Shell) -> None:
+    said = shell("learn", "train", "coin", "--data", "cset", "--rank", "8")
+    assert (said.code, "N107: --rank is not for coin" in said.err) == (2, True)
+
+
+def test_an_agent_that_is_not_trained_yet_says_so_when_it_is_run(shell: Shell) -> None:
+    Path("agents/coin/model.json").unlink()
+    said = shell("run", "coin", "-i", "mail=hello")
+    assert "coin is not trained yet" in said.err + said.out
+    assert "orchestra learn train coin" in said.err + said.out
