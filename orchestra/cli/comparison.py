@@ -19,9 +19,10 @@ from orchestra.errors import InputError
 from orchestra.learn import evaluation
 from orchestra.learn.contract import learning
 from orchestra.learn.dataset import MANIFEST, Part
-from orchestra.learn.evaluation import CANDIDATE, EVALUATION, INCUMBENT, UNTUNED, Arm, Report
+from orchestra.learn.evaluation import ANSWERED, CANDIDATE, EVALUATION, INCUMBENT, UNTUNED, Arm, Report, answered_of
 from orchestra.learn.evaluation_file import FILE, Rows, evaluation_of
 from orchestra.learn.interval import Figure
+from orchestra.learn.learnt_from import told
 from orchestra.learn.metrics import Metric
 from orchestra.learn.questions import Test, metrics_of, read_rows, read_test
 from orchestra.learn.requirements import Requirement, junit, read_requirement
@@ -55,6 +56,8 @@ class Compared:
     judged: Mapping[str, Figure]
     """The figures of the arm that requirements are about: the candidate, where there is one."""
     requirements: Sequence[Requirement]
+    known: Sequence[str] = ()
+    """What is to be said of rows that the agent or the candidate was trained on."""
 
     @property
     def missed(self) -> list[Requirement]:
@@ -68,7 +71,7 @@ class Compared:
     def data(self) -> dict[str, Any]:
         """As plain JSON."""
         required = [{"require": str(one), "met": one.met(self.judged)} for one in self.requirements]
-        return {**self.report.data(), "requirements": required}
+        return {**self.report.data(), "requirements": required, "known": list(self.known)}
 
 
 async def compare(open_: Opener, chosen: Settings, asked: Asked) -> Compared:
@@ -78,12 +81,16 @@ async def compare(open_: Opener, chosen: Settings, asked: Asked) -> Compared:
         async with open_(chosen, fleet="start", progress=waiting) as orchestra:
             card = carded(orchestra, asked)
             metrics, test = prepared(card, asked)
-            requirements = [read_requirement(text, [one.name for one in metrics]) for text in asked.require]
+            requirements = [read_requirement(text, [*(one.name for one in metrics), ANSWERED]) for text in asked.require]
             arms = await answered(orchestra, card, test, asked, chosen.concurrency)
     finally:
         waiting.close()
     report = evaluation.report(card.name, test, metrics, arms, asked.seed or 0)
-    return Compared(report, report.figures(CANDIDATE if asked.candidate else INCUMBENT), requirements)
+    said = [told(card, test, asked.data)]
+    if asked.candidate is not None:
+        said.append(told(evaluation.candidate(learning(card), asked.candidate).varied(name=card.name), test, asked.data, CANDIDATE))
+    judged = {ANSWERED: answered_of(arms[-1], asked.seed or 0), **report.figures(CANDIDATE if asked.candidate else INCUMBENT)}
+    return Compared(report, judged, requirements, [*filter(None, said)])
 
 
 def carded(orchestra: Orchestra, asked: Asked) -> Card:

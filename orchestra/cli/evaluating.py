@@ -86,17 +86,27 @@ def _evaluate(learn: typer.Typer) -> None:
         """
         from orchestra.cli.comparison import Asked, compare
         from orchestra.cli.signals import carry_out
+        from orchestra.errors import OrchestraError
+        from orchestra.learn.requirements import unmeasured
 
         asked = Asked(agent, data, part, train, candidate, untuned, rows, seed, no_checks, tuple(require or ()), evaluation)
         chosen = settings(fleet=fleet, concurrency=concurrency)
         if junit is not None:
             check_writable(junit, "--junit")
-        compared = carry_out(lambda _: compare(opener(context), chosen, asked))
+        try:
+            compared = carry_out(lambda _: compare(opener(context), chosen, asked))
+        except OrchestraError as error:
+            if junit is not None:
+                with writing(junit, "--junit"):
+                    junit.write_bytes(unmeasured(agent, error))
+            raise
         if as_json:
             print_json(compared.data())
         else:
             say(f"{agent} on {compared.report.test}: {compared.report.rows} rows\n")
             say(compared.report.markdown())
+            for known in compared.known:
+                say(f"\n{known}: what it says of these holds for no others")
         if junit is not None:
             with writing(junit, "--junit"):
                 junit.write_bytes(compared.junit())
@@ -114,7 +124,7 @@ def _promote(learn: typer.Typer) -> None:
         candidate: Annotated[Path, typer.Argument(help="The adapter's folder, as orchestra learn train leaves it.", show_default=False)],
         data: Data,
         part: Annotated[Literal["tune", "test"], typer.Option(help="Of a data set.")] = "test",
-        force: Annotated[bool, typer.Option("--force", help="Take it even where it is not surely better.")] = False,
+        force: Annotated[bool, typer.Option("--force", help="Take it even where it is not surely better, or knows the rows.")] = False,
         rows: Rows = None,
         seed: Seed = None,
         evaluation: Evaluation = "",

@@ -8,16 +8,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from orchestra import certificates
+from orchestra.agent.card import Card
 from orchestra.cli.comparison import Asked, answered, carded, prepared
 from orchestra.cli.opening import Opener
 from orchestra.cli.progress import Waiting
+from orchestra.cli.screen import note
 from orchestra.config import Settings
 from orchestra.errors import InputError
 from orchestra.fleet.folders import Folders
 from orchestra.learn import evaluation
 from orchestra.learn.contract import learning
 from orchestra.learn.evaluation import CANDIDATE, INCUMBENT, Arm, Report
+from orchestra.learn.learnt_from import BOTH, LearntPart, refuse, told
 from orchestra.learn.promotion import Judgement, Promotion, Shelf, check_candidate, judged, promotion
+from orchestra.learn.questions import Test
 from orchestra.project import Project
 
 
@@ -45,11 +49,12 @@ async def promoted(open_: Opener, chosen: Settings, asked: Asked, *, force: bool
     mark, shelf = check_candidate(own, asked.candidate), Shelf.of(own, Folders.of().adapters)
     if mark == shelf.current:
         raise InputError("N304", f"{asked.agent} has this already: {mark[:12]}", hint="orchestra learn train")
+    metrics, test = prepared(own, asked)
+    known = _known(own, asked, test, force=force)
     waiting = Waiting()
     try:
         async with open_(chosen, fleet="start", progress=waiting) as orchestra:
             card = carded(orchestra, asked)
-            metrics, test = prepared(card, asked)
             arms = await answered(orchestra, card, test, asked, chosen.concurrency)
             report = evaluation.report(card.name, test, metrics, arms, asked.seed or 0)
             new, old = arms[-1], before(arms)
@@ -58,7 +63,7 @@ async def promoted(open_: Opener, chosen: Settings, asked: Asked, *, force: bool
                 return Promoted(report, judgement, False, f"{asked.agent} stays as it is; --force takes the candidate all the same.")
             figures = [(arm.name, report.figures(arm.name)[judgement.metric].value) for arm in (old, new)]
             calibrated = own.calibrated is not None
-            shelf.take(asked.candidate, promotion(shelf, mark, _now(), judgement, figures, test))
+            shelf.take(asked.candidate, promotion(shelf, mark, _now(), judgement, figures, test, known))
             loaded = await _loaded(open_, chosen, asked.agent)
     finally:
         waiting.close()
@@ -68,6 +73,20 @@ async def promoted(open_: Opener, chosen: Settings, asked: Asked, *, force: bool
     if certificates.found(chosen, Project.load(chosen).registry, asked.agent) is not None:
         said += f"\nIts certificate was made for the adapter before, and is void: orchestra certify {asked.agent} --data FILE"
     return Promoted(report, judgement, True, said)
+
+
+def _known(own: Card, asked: Asked, test: Test, *, force: bool) -> tuple[str, ...]:
+    """What is to be said of rows that the agent or its candidate was trained on: a few, those of the tune part where that is asked for, or
+    whatever they are where it is forced. Raises `InputError` N205 for others."""
+    assert asked.candidate is not None, "the verb demands one"
+    each = ((own, ""), (evaluation.candidate(own, asked.candidate).varied(name=own.name), CANDIDATE))
+    parts: tuple[LearntPart, ...] = ("train",) if asked.part == "tune" and asked.data.is_dir() else BOTH
+    for card, who in () if force else each:
+        refuse(card, test, asked.data, parts, who)
+    said = tuple(filter(None, (told(card, test, asked.data, who) for card, who in each)))
+    for one in said:
+        note(one)
+    return said
 
 
 def before(arms: Sequence[Arm]) -> Arm:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeAlias
 
 from orchestra.agent.card import Card
@@ -28,6 +29,8 @@ from orchestra.workflow.steps import Step
 Tell: TypeAlias = Callable[[str, int, int], None]
 """Hears of progress: the arm, rows answered, rows in all."""
 INCUMBENT, UNTUNED, CANDIDATE = "as it is", "its untuned base", "the candidate"
+ANSWERED = "answered"
+"""The column of the share of rows with an answer."""
 EVALUATION = "evaluation"
 """What the runs of an evaluation say that they are for: their rows are not to be learnt from."""
 
@@ -67,7 +70,7 @@ class Report:
 
     def markdown(self) -> str:
         """The table, with 95 % intervals."""
-        head = ["", *self.metrics, "answered", "tokens in, out a row"]
+        head = ["", *self.metrics, ANSWERED, "tokens in, out a row"]
         lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
         for arm, figures in self.arms:
             rows = max(1, len(arm.cases))
@@ -90,7 +93,7 @@ class Report:
                         name: {"value": one.value, "low": one.low, "high": one.high} if one.value == one.value else None
                         for name, one in zip(self.metrics, figures, strict=True)
                     },
-                    "answered": arm.answered,
+                    ANSWERED: arm.answered,
                     "failed": arm.failed,
                     "prompt_tokens": arm.prompt_tokens,
                     "output_tokens": arm.output_tokens,
@@ -105,6 +108,11 @@ def report(name: str, test: Test, metrics: Sequence[Metric], arms: Sequence[Arm]
     """The table of some arms' answers to a test of an agent, or a workflow, of this name."""
     figured = [(arm, [figure(one, arm.cases, seed=seed) for one in metrics]) for arm in arms]
     return Report(name, test.name, len(test.questions), [one.name for one in metrics], figured)
+
+
+def answered_of(arm: Arm, seed: int = 0) -> Figure:
+    """The share of an arm's rows with an answer, with its interval."""
+    return figure(Metric(ANSWERED, lambda case: float(case.output is not None), fmean), arm.cases, seed=seed)
 
 
 def sampled(test: Test, rows: int, seed: int) -> Test:

@@ -94,8 +94,9 @@ def read(card: Card, folder: Path) -> LearntFrom | None:
     return found if found.learnt == learnt_mark(card, folder) else None
 
 
-def refuse(card: Card, test: Test, data: Path, parts: Sequence[LearntPart] = BOTH) -> str:
-    """Refuses rows that an agent has learnt from; what is to be said of a few of them, which may be there by chance, else nothing.
+def refuse(card: Card, test: Test, data: Path, parts: Sequence[LearntPart] = BOTH, who: str = "") -> str:
+    """Refuses rows that an agent has learnt from; what is to be said of a few of them, which may be there by chance, else nothing. `who` is
+    what it is called, where that is not its name.
 
     Of rows of which fewer than half differ it is only told: they are of a domain so small that a training knows most of it, while those of
     a training never repeat each other.
@@ -115,11 +116,19 @@ def refuse(card: Card, test: Test, data: Path, parts: Sequence[LearntPart] = BOT
             continue
         for part in parts:
             looked, hits = (found.train if part == "train" else found.tune).held(marks)
-            told = f"{hits:,} of {looked:,} rows are among those that {one.name} was trained on ({found.data}, {part} part)"
+            told = f"{hits:,} of {looked:,} rows are among those that {who or one.name} was trained on ({found.data}, {part} part)"
             if hits > SHARE * looked and 2 * len(set(marks)) > len(marks):
                 raise InputError("N205", told, hint=f"rows that it has not seen: --data with the folder of {found.data}")
             said = told if hits else said
     return said
+
+
+def told(card: Card, test: Test, data: Path, who: str = "") -> str:
+    """What is to be said of rows that an agent has learnt from, few or many; nothing where it knows none."""
+    try:
+        return refuse(card, test, data, who=who)
+    except InputError as error:
+        return error.message
 
 
 def _folder(card: Card) -> Path | None:

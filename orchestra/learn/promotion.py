@@ -59,6 +59,8 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     figures: dict[str, float] = {}
     difference: str = ""
     chance: float | None = None
+    known: tuple[str, ...] = ()
+    """What is to be said of rows of the test that either was trained on."""
     named: str = ""
     """The adapter of the fleet that its card named before; empty for one in the agent's folder, and for none."""
 
@@ -356,7 +358,9 @@ def _with_record(names: tuple[str, ...], folder: Path) -> tuple[str, ...]:
     return (LEARNT_FROM, *names) if (folder / LEARNT_FROM).is_file() else names
 
 
-def promotion(shelf: Shelf, taken: str, at: str, judgement: Judgement, arms: Sequence[tuple[str, float]], test: Any) -> Promotion:
+def promotion(
+    shelf: Shelf, taken: str, at: str, judgement: Judgement, arms: Sequence[tuple[str, float]], test: Any, known: tuple[str, ...] = ()
+) -> Promotion:
     """The line of a promotion."""
     first = judgement.differences[0][1]
     return Promotion(
@@ -370,5 +374,6 @@ def promotion(shelf: Shelf, taken: str, at: str, judgement: Judgement, arms: Seq
         figures=dict(arms),
         difference=str(first),
         chance=first.chance,
+        known=known,
         named=shelf.named,
     )

@@ -129,6 +129,17 @@ def test_a_requirement_that_is_missed_exits_with_1_and_fails_in_junit(shell: She
     assert [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None] == ["EM >= 0.9"]
 
 
+def test_nothing_measured_is_no_report_of_last_time_and_answers_can_be_required(shell: Shell) -> None:
+    rows(4)
+    Path("report.xml").write_text("<testsuite/>")
+    said = evaluate(shell, "--require", "x > 0.8", "--junit", "report.xml")
+    assert (said.code, "N203" in said.err) == (2, True)
+    assert 'errors="1"' in Path("report.xml").read_text()
+    assert "N203" in Path("report.xml").read_text()
+    assert evaluate(shell, "--require", "answered >= 0").code == 0
+    assert evaluate(shell, "--require", "answered >= 1.1").code == 1
+
+
 def test_a_report_for_ci_gets_its_folder_and_what_cannot_be_written_is_told_first(shell: Shell) -> None:
     rows(8)
     assert evaluate(shell, "--require", "EM >= 0.4", "--junit", "reports/of/out.xml").code == 0

@@ -106,6 +106,32 @@ def test_checks_are_combined_on_none_either(shell: Shell) -> None:
     assert "N205" in said.err
 
 
+def test_no_candidate_is_held_against_an_agent_on_rows_that_either_was_trained_on(shell: Shell) -> None:
+    seen = ("learn", "promote", "coin", "cset/coin-trained", "--data", "cset/train.jsonl")
+    assert shell(*seen).err.startswith("N304")
+    for verb in (
+        ("data", "coin", "new.csv", "--licence", "own", "--out", "nset", "--tune", "0.1", "--test", "0.2"),
+        ("train", "coin", "--data", "nset"),
+    ):
+        assert shell("learn", *verb).code == 0
+    candidate = ("learn", "promote", "coin", "nset/coin-trained", "--data")
+    said = shell(*candidate, "nset/train.jsonl")
+    assert (said.code, "the candidate was trained on (nset, train part)" in said.err) == (2, True), said.err
+    said = shell(*candidate, "cset/train.jsonl")
+    assert (said.code, "coin was trained on (cset, train part)" in said.err) == (2, True), said.err
+    assert shell(*candidate, "nset").code in (0, 1)
+    assert shell(*candidate, "nset/train.jsonl", "--force").code == 0
+    assert "the candidate was trained on" in Path("agents/coin/promotions.jsonl").read_text()
+
+
+def test_an_evaluation_says_that_the_agent_knows_its_rows(shell: Shell) -> None:
+    said = shell("learn", "evaluate", "coin", "--data", "cset", "--part", "train", "--candidate", "cset/coin-trained")
+    assert said.code == 0, said.err
+    assert "rows are among those that coin was trained on (cset, train part)" in said.out
+    assert "rows are among those that the candidate was trained on" in said.out
+    assert "trained on" not in shell("learn", "evaluate", "coin", "--data", "cset").out
+
+
 def test_of_what_was_trained_before_there_were_records_the_part_beside_its_manifest_is_refused(shell: Shell) -> None:
     RECORD.unlink()
     said = certify(shell, "cset/train.jsonl")
