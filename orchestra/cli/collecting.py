@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestra.agent.card import Card
@@ -14,14 +15,20 @@ from orchestra.cli.screen import note, say
 from orchestra.config import Settings
 from orchestra.errors import InputError
 from orchestra.learn.contract import contract_digest
-from orchestra.learn.dataset import DataSet, Manifest, check_ids
-from orchestra.learn.duplicates import distinct
+from orchestra.learn.dataset import DataSet, Row, check_ids, check_vacant
+from orchestra.learn.duplicates import distinct, mark, says_nothing
 from orchestra.learn.gathering import Gathered, of_escalations, of_files, of_runs
 from orchestra.learn.sources import Columns
 from orchestra.learn.splits import Shares, split
 from orchestra.learn.teaching import Teacher, taught, teacher_of
 from orchestra.learn.traces import Wanted, traces
 from orchestra.project import Project
+from orchestra.values.json import canonical
+from orchestra.values.text import visible
+
+MOST_NAMED = 5
+"""Rows that were left out which are named, of each reason."""
+CONTRADICTING = "the same with another output"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +49,23 @@ class Asked:
     teacher: str = ""
     escalated: str = ""
     """An agent: rows are what its calls in the runs needed of the larger model."""
+    without: tuple[Path, ...] = ()
+    """Data sets whose test parts are not to be learnt from."""
+    replace: bool = False
+    """Whether another data set may stand where this one goes."""
 
 
-async def collect(open_: Opener, chosen: Settings, asked: Asked) -> DataSet:
-    """Makes a data set. Raises `InputError` before a teacher is asked, and what `teaching.taught` raises."""
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """A data set, and where some of the rows that were left out stand, by reason."""
+
+    data: DataSet
+    named: Mapping[str, Sequence[str]]
+
+
+async def collect(open_: Opener, chosen: Settings, asked: Asked) -> Collected:
+    """Makes a data set. Raises `InputError` before a teacher is asked, and what `teaching.taught` raises; N016 where another data set
+    stands."""
     project = Project.load(chosen)
     card = project.registry.card(asked.agent)
     if not asked.licence.strip():
@@ -57,22 +77,43 @@ async def collect(open_: Opener, chosen: Settings, asked: Asked) -> DataSet:
     teacher = teacher_of(project.registry, chosen, card, asked.teacher) if asked.teacher else None
     gathered = await _of_runs(project, card, asked) if asked.runs else Gathered()
     gathered += of_files(asked.files, card, asked.columns, asked.licence, answered=teacher is None)
+    gathered = gathered.without(lambda row: says_nothing(row.input), "with nothing in their inputs")
+    for folder in asked.without:
+        gathered = _without(gathered, DataSet.load(folder))
     gathered = gathered.asked()
+    if teacher is not None and not asked.replace:
+        check_vacant(asked.out)
     if teacher is not None and gathered.open:
         check_ids(asked.name, (*distinct(gathered.rows).rows, *(one.row for one in gathered.open)))
         gathered += await _taught(open_, chosen, card, teacher, gathered, asked.licence)
-        gathered = Gathered(gathered.rows, gathered.origins, (), gathered.left_out)
+        gathered = replace(gathered, open=())
     gathered = gathered.closed()
     if not gathered.rows:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in gathered.left_out.items())
         raise InputError("N008", f"no answer of {card.name} is there to learn from: {reasons}", hint="--teacher NAME answers what failed")
     kept = distinct(gathered.rows)
-    same = {"the same": kept.same, "the same in another spelling": kept.near, "the same with another output": kept.contradicting}
+    same = {"the same": kept.same, "the same in another spelling": kept.near, CONTRADICTING: len(kept.contradicting)}
     left = {reason: count + gathered.left_out.pop(reason, 0) for reason, count in same.items()}
     parts = split(kept.rows, asked.shares)
-    return DataSet.made(
+    made = DataSet.made(
         asked.name, asked.agent, contract_digest(card), asked.licence, gathered.origins, parts, {**left, **gathered.left_out}
     )
+    if not asked.replace:
+        check_vacant(asked.out, made.manifest.digest)
+    pairs = [f"{gathered.place(row)} says {_short(row)}, and {gathered.place(first)} {_short(first)}" for first, row in kept.contradicting]
+    return Collected(made, {**gathered.named, CONTRADICTING: pairs})
+
+
+def _short(row: Row) -> str:
+    said = canonical(row.output).decode()
+    return said if len(said) <= 60 else f"{said[:57]}..."
+
+
+def _without(gathered: Gathered, data: DataSet) -> Gathered:
+    """The same without what the test part of a data set asks, and without what belongs together with that."""
+    tested = data.rows["test"]
+    marks, groups = {mark(row.input) for row in tested}, {row.group for row in tested}
+    return gathered.without(lambda row: row.group in groups or mark(row.input) in marks, f"of the test part of {data.manifest.name}")
 
 
 async def _of_runs(project: Project, card: Card, asked: Asked) -> Gathered:
@@ -104,8 +145,9 @@ async def _taught(open_: Opener, chosen: Settings, card: Card, teacher: Teacher,
     return made
 
 
-def told(out: Path, manifest: Manifest) -> None:
+def told(out: Path, made: Collected) -> None:
     """Says what was made, and what was left out."""
+    manifest = made.data.manifest
     say(f"{out}: {manifest.name} {manifest.digest}, {manifest.licence}")
     for part, record in manifest.parts.items():
         say(f"  {part:<5}  {record.rows:,} rows in {record.groups:,} groups")
@@ -115,3 +157,8 @@ def told(out: Path, manifest: Manifest) -> None:
     for reason, count in manifest.left_out.items():
         if count:
             say(f"  left out: {count:,} rows, {reason}")
+            places = made.named.get(reason, ())
+            for place in places[:MOST_NAMED]:
+                say(visible(f"    {place}"))
+            if len(places) > MOST_NAMED:
+                say(f"    and {len(places) - MOST_NAMED:,} more")

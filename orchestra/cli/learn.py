@@ -72,6 +72,10 @@ def data(
         str,
         typer.Option(metavar="NAME", help="An agent, or a model of the fleet, that answers what has no output.", show_default=False),
     ] = "",
+    without: Annotated[
+        list[Path] | None, typer.Option("--without", metavar="SET", help="Leave out what a data set's test part asks.", show_default=False)
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over another data set that stands in the folder.")] = False,
     concurrency: evaluating.Concurrency = None,
     fleet: evaluating.Fleet = None,
 ) -> None:
@@ -100,6 +104,8 @@ def data(
         workflow=workflow,
         teacher=teacher,
         escalated=escalated,
+        without=tuple(without or ()),
+        replace=replace,
     )
     check_writable(out, "--out", folder=True)
     chosen = settings(fleet=fleet, concurrency=concurrency)

@@ -139,6 +139,21 @@ class DataSet:
         return made
 
 
+def check_vacant(folder: Path, version: str = "") -> None:
+    """Refuses a folder where a data set of another version stands, or something else with a manifest. Raises `InputError` N016."""
+    path = folder / MANIFEST
+    if not os.path.isfile(path):
+        return
+    try:
+        stands = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InputError("N016", f"{path} is of something else than a data set", hint="--out with another folder") from error
+    if stands.digest != version:
+        parts = ", ".join(f"{one.rows:,} to {part}" for part, one in stands.parts.items())
+        reason = f"{folder} has another data set: {stands.name} {stands.digest[:12]}, rows {parts}"
+        raise InputError("N016", reason, hint="--out with another folder, or --replace")
+
+
 def _check(name: str, rows: Mapping[Part, Sequence[Row]]) -> None:
     parts_of: dict[str, Part] = {}
     for part, these in rows.items():

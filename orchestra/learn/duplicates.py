@@ -29,25 +29,39 @@ class Distinct:
     """Rows that an earlier one says letter by letter."""
     near: int
     """Rows that an earlier one says in another spelling."""
-    contradicting: int
-    """Rows with the inputs of an earlier one and another output."""
+    contradicting: list[tuple[Row, Row]]
+    """Rows with the inputs of an earlier one and another output, each after that one."""
 
 
 def distinct(rows: Iterable[Row]) -> Distinct:
     """The rows, each once."""
     kept: dict[str, Row] = {}
-    same = near = contradicting = 0
+    same = near = 0
+    contradicting: list[tuple[Row, Row]] = []
     for row in rows:
         first = kept.setdefault(mark(row.input), row)
         if first is row:
             continue
         if _plain(first.output) != _plain(row.output):
-            contradicting += 1
+            contradicting.append((first, row))
         elif first.input == row.input:
             same += 1
         else:
             near += 1
     return Distinct(list(kept.values()), same, near, contradicting)
+
+
+def says_nothing(value: Any) -> bool:
+    """Whether inputs have nothing that could be read: no text but blanks, no number, no element."""
+    match value:
+        case str():
+            return not value.strip()
+        case dict():
+            return all(says_nothing(item) for item in value.values())
+        case list():
+            return all(says_nothing(item) for item in value)
+        case _:
+            return value is None
 
 
 def mark(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
@@ -16,7 +16,7 @@ from orchestra.agent.classical import gives_number
 from orchestra.errors import InputError
 from orchestra.learn.dataset import Origin, Row
 from orchestra.learn.duplicates import mark
-from orchestra.learn.sources import Columns, group_of, read
+from orchestra.learn.sources import Columns, group_of, numbered
 from orchestra.learn.traces import By, Trace, Traces
 from orchestra.values.json import canonical, digest
 from orchestra.values.labels import Label, join, may_go
@@ -44,10 +44,36 @@ class Gathered:
     origins: Sequence[Origin] = ()
     open: Sequence[Open] = ()
     left_out: Counter[str] = field(default_factory=Counter)
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Where rows of files stand, by their ids: `FILE:LINE`."""
+    named: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The places of what was left out, or the ids, by reason."""
 
     def __add__(self, other: Gathered) -> Gathered:
         return Gathered(
-            [*self.rows, *other.rows], [*self.origins, *other.origins], [*self.open, *other.open], self.left_out + other.left_out
+            [*self.rows, *other.rows],
+            [*self.origins, *other.origins],
+            [*self.open, *other.open],
+            self.left_out + other.left_out,
+            {**self.places, **other.places},
+            {**self.named, **other.named},
+        )
+
+    def place(self, row: Row) -> str:
+        """Where a row stands; its id where it is of no file."""
+        return self.places.get(row.id, row.id)
+
+    def without(self, unwanted: Callable[[Row], bool], reason: str) -> Gathered:
+        """The same without some rows and open inputs, which are counted and named."""
+        out = [row for row in (*self.rows, *(one.row for one in self.open)) if unwanted(row)]
+        if not out:
+            return self
+        return replace(
+            self,
+            rows=[row for row in self.rows if not unwanted(row)],
+            open=[one for one in self.open if not unwanted(one.row)],
+            left_out=self.left_out + Counter({reason: len(out)}),
+            named={**self.named, reason: [self.place(row) for row in out]},
         )
 
     def asked(self) -> Gathered:
@@ -69,12 +95,15 @@ def of_files(files: Iterable[Path], card: Card, columns: Columns, licence: str, 
     """The rows of files; where a teacher is to answer them, their inputs alone. Raises what `sources.read` raises."""
     gathered, known = Gathered(), set[str]()
     for path in files:
-        rows = read(path, card, columns, answered=answered)
-        rows = _apart(rows, path.stem, known)
+        lines = numbered(path, card, columns, answered=answered)
+        rows = _apart([row for _, row in lines], path.stem, known)
+        places = {row.id: f"{path}:{number}" for row, (number, _) in zip(rows, lines, strict=True)}
         known |= {row.id for row in rows}
         made = f"columns {dict(columns.named)}" if answered else f"inputs, columns {dict(columns.named)}"
         origin = Origin(path.name, licence, digest(path.read_bytes()), made, len(rows))
-        gathered += Gathered(rows, [origin]) if answered else Gathered((), [origin], [Open(row) for row in rows])
+        gathered += (
+            Gathered(rows, [origin], places=places) if answered else Gathered((), [origin], [Open(row) for row in rows], places=places)
+        )
     return gathered
 
 

@@ -30,6 +30,10 @@ SAMPLE = 1 << 20
 """Characters by which it is guessed what separates cells."""
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 """What may stand between the columns of a CSV; spreadsheets write semicolons where a comma is the decimal mark."""
+_ZIP = b"PK\x03\x04"
+"""What a spreadsheet begins with, as every archive."""
+_SEPARATES = re.compile(r"sep=([,;\t])(?:\r\n|\r|\n)")
+"""A first line by which spreadsheets are told what stands between columns."""
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -69,12 +73,17 @@ def read(path: Path, card: Card, columns: Columns, *, answered: bool = True) -> 
 
     Raises `InputError`, or `InputErrors`: N010 (unreadable), N011 (a column that is not there), N012 (a value of another type).
     """
+    return [row for _, row in numbered(path, card, columns, answered=answered)]
+
+
+def numbered(path: Path, card: Card, columns: Columns, *, answered: bool = True) -> list[tuple[int, Row]]:
+    """The rows of a file with the numbers of their lines. Raises as `read`."""
     reader = _Reader(path, card, columns, answered)
-    rows: list[Row] = []
+    rows: list[tuple[int, Row]] = []
     faults = _Faults()
     for line in _lines(path):
         try:
-            rows.append(reader.row(line))
+            rows.append((line.number, reader.row(line)))
         except InputError as error:
             faults.add(error)
             if error.code == "N011":
@@ -129,7 +138,21 @@ class _Reader:
                 near = nearest(name, known)
                 hint = f"did you mean {near!r}?" if near else f"fields: {', '.join(sorted(known))}"
                 raise InputError("N011", f"{card.name} has no field {name!r}", hint=hint)
+        if answered:
+            self._apart()
         self.validators: dict[str, Validator] = {}
+
+    def _apart(self) -> None:
+        """Refuses one column for an input and for the output: the agent would read what it should tell. Raises `InputError` N011."""
+        named = self.columns.named
+        read = {named.get(name, name): name for name in self.inputs}
+        for field in self.outputs or ("output",):
+            given = read.get(column := named.get(field, field))
+            if given is not None and (given in named or field in named):
+                reason = (
+                    f"the input {given!r} and the output {field!r} are both of the column {column!r}: the question would have the answer"
+                )
+                raise InputError("N011", reason, hint=f"--column {given}=NAME, of another column")
 
     def row(self, line: _Line) -> Row:
         required: Sequence[str] = self.card.input_schema.get("required", list(self.inputs))
@@ -210,7 +233,13 @@ def _lines(path: Path) -> Iterator[_Line]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError("N010", f"{path} cannot be read: {reason}", hint="one JSON object a line, or CSV, in UTF-8") from error
+    if data.startswith(_ZIP):
+        raise InputError("N010", f"{path} is a spreadsheet or an archive, and no text", hint="save it as `CSV UTF-8`, and name that")
     text = _decoded(data, path)
+    if (at := text.find("\0")) >= 0:
+        number = len(_LINE_END.findall(text, 0, at)) + 1
+        place = Place(str(path), number, text=_LINE_END.split(text)[number - 1])
+        raise InputError("N010", "a line has a NUL, which no text has", place=place, hint="take it out, or save the file as text anew")
     yield from _of_csv(text, path) if path.suffix.lower() in (".csv", ".tsv") else _of_json(text, path)
 
 
@@ -237,6 +266,11 @@ def _decoded(data: bytes, path: Path) -> str:
 
 
 def _of_json(text: str, path: Path) -> Iterator[_Line]:
+    if text.lstrip().startswith("["):
+        number = text[: text.index("[")].count("\n") + 1
+        place = Place(str(path), number, text=text.split("\n")[number - 1])
+        hint = f"jq -c '.[]' {path} > {path.stem}.jsonl"
+        raise InputError("N010", "one array is no JSON lines, which are one object a line", place=place, hint=hint)
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -252,18 +286,20 @@ def _of_json(text: str, path: Path) -> Iterator[_Line]:
 
 def _of_csv(text: str, path: Path) -> Iterator[_Line]:
     lines = _LINE_END.split(text)
-    separator = "\t" if path.suffix.lower() == ".tsv" else _separator(text)
+    said = _SEPARATES.match(text)
+    text, over = (text[said.end() :], 1) if said else (text, 0)
+    separator = said[1] if said else "\t" if path.suffix.lower() == ".tsv" else _separator(text)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    before = 1
+    before = 1 + over
     try:
         twice = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
         if twice:
-            place = Place(str(path), reader.line_num, text=lines[reader.line_num - 1])
+            place = Place(str(path), over + reader.line_num, text=lines[over + reader.line_num - 1])
             raise InputError("N010", f"two columns have the name {twice[0]!r}", place=place, hint="give each column a name of its own")
-        before = reader.line_num + 1
+        before = over + reader.line_num + 1
         for record in reader:
-            number, before = before, reader.line_num + 1
-            while not lines[number - 1].strip() and number < reader.line_num:  # blank lines are passed over
+            number, before = before, over + reader.line_num + 1
+            while not lines[number - 1].strip() and number < over + reader.line_num:  # blank lines are passed over
                 number += 1
             line = lines[number - 1]
             if None in record or None in record.values():

@@ -20,7 +20,11 @@ class Shares:
     def __post_init__(self) -> None:
         """Raises `InputError` N005 for shares that leave nothing to train on."""
         if not (0 <= self.tune < 1 and 0 <= self.test < 1 and self.tune + self.test < 1):
-            raise InputError("N005", f"{self.tune:g} and {self.test:g} leave nothing to train on", hint="--tune 0.1 --test 0.1")
+            raise InputError(
+                "N005",
+                f"--tune {self.tune:g} and --test {self.test:g} are no shares that leave something to train on",
+                hint="--tune 0.1 --test 0.1",
+            )
 
 
 def part_of(group: str, shares: Shares, salt: str = "") -> Part:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from orchestra.agent.card import Card
 from orchestra.errors import InputError, InputErrors
 from orchestra.learn.dataset import DataSet, Row
-from orchestra.learn.duplicates import distinct
-from orchestra.learn.sources import Columns, read
+from orchestra.learn.duplicates import distinct, says_nothing
+from orchestra.learn.sources import Columns, numbered, read
 from orchestra.learn.splits import Shares, part_of, split
 from tests.learn.conftest import CARD, make_card
 
@@ -123,7 +123,15 @@ def test_duplicates_are_left_out_by_what_they_are() -> None:
     rows = [row("Where is it?"), row("Where is it?"), row("where  is it"), row("WHERE is it!", "other"), row("Where was it?"), row("?")]
     found = distinct(rows)
     assert [one.input["text"] for one in found.rows] == ["Where is it?", "Where was it?", "?"]
-    assert (found.same, found.near, found.contradicting) == (1, 1, 1)
+    assert (found.same, found.near, len(found.contradicting)) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "nothing"),
+    [({"text": ""}, True), ({"text": " \t"}, True), ({"a": "", "b": [None]}, True), ({"text": "?"}, False), ({"a": "", "b": 0}, False)],
+)
+def test_blanks_say_nothing(inputs: dict[str, Any], nothing: bool) -> None:
+    assert says_nothing(inputs) is nothing
 
 
 @pytest.mark.parametrize(
@@ -271,6 +279,9 @@ def test_what_separates_is_what_fits_whatever_stands_in_names(tmp_path: Path, ca
         ("rows.jsonl", '{"a": 1}\n{"a": \n', 2),
         ("rows.jsonl", "\n[1]\n", 2),
         ("rows.jsonl", '{"a": NaN}', 1),
+        ("rows.jsonl", '[\n{"question": "Who?"}]', 1),
+        ("rows.csv", "question,context,answer\nWho?,A\0da.,x\n", 2),
+        ("rows.csv", "sep=;\nquestion;context;answer\nWho?;Ada.\n", 3),
         ("rows.csv", "question,context,answer\nWho?,Ada.\n", 2),
         ("rows.csv", "question,context,answer\nWho?,Ada.,x,y\n", 2),
         ("rows.csv", 'question,context,answer\n"Who?,Ada.,x\n', 2),
@@ -289,6 +300,24 @@ def test_what_is_no_row_is_told_with_its_line(tmp_path: Path, card: Card, name: 
 
 def test_the_end_of_a_files_name_may_be_in_capitals(tmp_path: Path, card: Card) -> None:
     assert read(file(tmp_path, "question,context,answer\nWho?,Ada.,Ada\n", "ROWS.CSV"), card, PLAIN)[0].output == {"answer": "Ada"}
+
+
+def test_a_line_for_a_spreadsheet_says_what_separates(tmp_path: Path, card: Card) -> None:
+    rows = numbered(file(tmp_path, "sep=;\nquestion;context;answer\nWho?;Ada, Byron;Ada\n", "rows.csv"), card, PLAIN)
+    assert [(number, row.input["context"]) for number, row in rows] == [(3, "Ada, Byron")]
+
+
+def test_a_spreadsheet_is_told_as_that(tmp_path: Path, card: Card) -> None:
+    (tmp_path / "rows.xlsx").write_bytes(b"PK\x03\x04\x14\x00")
+    error = refused(tmp_path / "rows.xlsx", card)
+    assert (error.code, "CSV UTF-8" in error.hint) == ("N010", True)
+
+
+def test_a_question_that_has_its_answer_is_refused(tmp_path: Path, card: Card) -> None:
+    path = file(tmp_path, "question,context,answer\nWho?,Ada.,Ada\n", "rows.csv")
+    error = refused(path, card, Columns({"question": "answer"}))
+    assert (error.code, "both of the column 'answer'" in error.message) == ("N011", True)
+    assert read(path, card, Columns({"question": "answer"}), answered=False)[0].output is None
 
 
 def test_a_long_cell_of_csv_is_told_as_that(tmp_path: Path, card: Card) -> None:

@@ -224,7 +224,7 @@ def test_fields_that_code_computes_are_not_learnt(shell: Shell) -> None:
     for question in ("easy", "hard"):
         shell("run", "calculator", "-i", f"question={question}")
     for teacher in ("same", "bare", "base"):
-        said = collected(shell, "--runs", "--teacher", teacher, agent="calculator")
+        said = collected(shell, "--runs", "--teacher", teacher, "--replace", agent="calculator")
         assert said.code == 0, said.err
         assert [row.output for row in rows().values()] == [{"sum": "1 + 1"}] * 2
 

@@ -51,6 +51,40 @@ def test_a_csv_becomes_a_data_set_that_says_what_it_is(shell: Shell, project: Pa
     assert json.loads(Path("set2/manifest.json").read_text()) == manifest
 
 
+def test_a_data_set_is_not_written_over_another(shell: Shell, project: Path) -> None:
+    made = ("learn", "data", "finder", "rows.csv", "--out", "set", "--licence", "own", *MAPPED)
+    assert shell(*made).code == 0
+    trained = Path("set/finder-adapter")
+    trained.mkdir()
+    manifest = Path("set/manifest.json").read_bytes()
+    assert shell(*made).code == 0, "the same one"
+    said = shell(*made, "--test", "0.5")
+    assert (said.code, "N016" in said.err, "--replace" in said.err) == (2, True, True)
+    assert Path("set/manifest.json").read_bytes() == manifest
+    assert shell(*made, "--test", "0.5", "--replace").code == 0
+    assert trained.is_dir()
+    Path("set/manifest.json").write_text("{}")
+    assert shell(*made).err.startswith("N016")
+
+
+def test_what_another_set_is_tested_on_can_be_left_out(shell: Shell, project: Path) -> None:
+    made = ("learn", "data", "finder", "rows.csv", "--licence", "own", *MAPPED, "--out")
+    assert shell(*made, "set", "--test", "0.3").code == 0
+    tested = len(Path("set/test.jsonl").read_text().splitlines())
+    said = shell(*made, "more", "--test", "0", "--without", "set")
+    assert said.code == 0, said.err
+    assert f"left out: {tested:,} rows, of the test part of set\n    rows.csv:" in said.out
+    assert sum(part["rows"] for part in json.loads(Path("more/manifest.json").read_text())["parts"].values()) == 30 - tested
+
+
+def test_rows_that_contradict_others_and_empty_ones_are_named(shell: Shell, project: Path) -> None:
+    Path("rows.csv").write_text("question,context,answer\nwho?,Ada,Ada\nWho,ada,\n , ,Ada\nwho?,Bob,Bob\n")
+    said = shell("learn", "data", "finder", "rows.csv", "--out", "set", "--licence", "own", "--tune", "0", "--test", "0")
+    assert said.code == 0, said.err
+    assert "left out: 1 rows, with nothing in their inputs\n    rows.csv:4\n" in said.out
+    assert 'the same with another output\n    rows.csv:3 says {"answer":null}, and rows.csv:2 {"answer":"Ada"}\n' in said.out
+
+
 def test_unlicensed_rows_are_refused_before_anything_is_written(shell: Shell, project: Path) -> None:
     said = shell("learn", "data", "finder", "rows.csv", "--out", "set", *MAPPED)
     assert said.code == 2
