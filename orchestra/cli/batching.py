@@ -6,8 +6,11 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
+from itertools import count
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from orchestra.app import Orchestra
 from orchestra.cli.opening import Opener
@@ -18,14 +21,23 @@ from orchestra.cli.stream import in_order
 from orchestra.cli.watching import WHO
 from orchestra.config import Settings
 from orchestra.errors import FleetError, InputError, OrchestraError
+from orchestra.events import RunFinished
+from orchestra.options import Options
 from orchestra.result import Result
 from orchestra.run import Run
+from orchestra.values.json import canonical, digest
 from orchestra.values.outcome import Failed
 from orchestra.values.schema import nearest
 from orchestra.values.validator import Validator
 from orchestra.workflow.nodes import Budget
 from orchestra.workflow.program import Program
 from orchestra.workflow.steps import Agent, Step, Workflow
+
+
+HELD = "J022"
+"""The code of a run that another process has in hand."""
+STALE = (HELD, "E015", "E019", "T005", "T009")
+"""Codes of a run that was cut off and that the batch cannot go on with: it is another workflow's, or its record or its tools are not here."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,7 +98,7 @@ async def run_batch(open_: Opener, chosen: Settings, job: Job) -> Summary:
             again = results.waiting.keys() | (results.failed if job.retry_failed else set())
             summary = Summary(len(ids), len(results.done) - len(again))
             try:
-                await _write_all(job, ids, results, summary, _Asking(view, step, again, results.waiting))
+                await _write_all(job, ids, results, summary, _Asking(view, step, str(job.target.resolve()), again, results.waiting))
             except asyncio.CancelledError:
                 note(f"{summary}; to go on, give the same command again")
                 raise
@@ -161,15 +173,17 @@ def _count(result: RowResult, summary: Summary, meter: Meter) -> None:
 class _Asking:
     """What a row comes to: a run of its own, or the run of it that waited for a person when its result was written."""
 
-    def __init__(self, view: Orchestra, step: Step[..., Any], again: Collection[str], waiting: Mapping[str, RowResult]) -> None:
-        self._view, self._step, self._waiting = view, step, waiting
+    def __init__(
+        self, view: Orchestra, step: Step[..., Any], target: str, again: Collection[str], waiting: Mapping[str, RowResult]
+    ) -> None:
+        self._view, self._step, self._target, self._waiting = view, step, target, waiting
         self.again = again
         """The rows that have a result, and are asked for another."""
 
     async def __call__(self, row: Row) -> RowResult:
         if (before := self._waiting.get(row.id)) is not None and before.waiting is not None:
             return await self._answered(row, before.waiting)
-        run = await self._view.start(self._step, **row.input)
+        run = await self._begun(row)
         try:
             result = await run.pause()
         except asyncio.CancelledError:
@@ -177,13 +191,31 @@ class _Asking:
             raise
         return _told(row, run, result)
 
+    async def _begun(self, row: Row) -> Run[Any]:
+        """The run of a row. One that was cut off before its result was written goes on; one of another workflow or input is ended, as is one
+        that cannot go on, and the row begins anew. A run that has ended is never the answer: whoever has taken its line out wants another."""
+        for number in count():
+            key = digest(canonical(["batch", self._target, row.id, number]))
+            view, name = self._view.options(idempotency_key=key), Options(key).run
+            events = await view.journal.read(name)
+            if events and isinstance(events[-1], RunFinished):
+                continue
+            try:
+                return await view.start(self._step, **row.input)
+            except OrchestraError as error:
+                if not events or error.code not in STALE:
+                    raise
+                if error.code != HELD:
+                    await view.cancel(name, by=WHO)
+        raise AssertionError("there are always more numbers")
+
     async def _answered(self, row: Row, waiting: str) -> RowResult:
         """The run is not begun anew, whatever becomes of it: what it has done may be nothing to do twice."""
         try:
             run = await self._view.resume(waiting, by=WHO)
         except OrchestraError as error:  # it lies in another journal, or another process has it in hand
             message = f"its run waited for a person, and cannot be taken up: {error.message}"
-            return RowResult(id=row.id, error={"code": error.code, "message": message}, waiting=waiting)
+            return RowResult(id=row.id, error={"code": error.code, "message": message}, waiting=waiting, inputs=row.digest)
         return _told(row, run, await run.pause())
 
 
@@ -191,9 +223,9 @@ def _told(row: Row, run: Run[Any], result: Result[Any] | None) -> RowResult:
     if result is None:
         nodes = ", ".join(asked.node for asked in run.asked)
         error = {"code": "C025", "message": f"{nodes} waits for a person: orchestra runs answer {run.id}"}
-        return RowResult(id=row.id, error=error, waiting=run.id)
+        return RowResult(id=row.id, error=error, waiting=run.id, inputs=row.digest)
     _refuse_absent_fleet(result)
-    return row_result(row.id, result)
+    return msgspec.structs.replace(row_result(row.id, result), inputs=row.digest)
 
 
 def row_result(name: str, result: Result[Any]) -> RowResult:

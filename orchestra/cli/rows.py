@@ -20,7 +20,7 @@ import msgspec
 from orchestra.errors import InputError, InputErrors, OrchestraError, Place
 from orchestra.events import NOTHING, Usage
 from orchestra.locks import hold
-from orchestra.values.json import MAX_BYTES, NotStrictJSON, parse_untrusted
+from orchestra.values.json import MAX_BYTES, NotStrictJSON, canonical, digest, parse_untrusted
 from orchestra.values.outcome import Evidence
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
@@ -38,6 +38,11 @@ class Row:
     input: dict[str, Any]
     line: int
 
+    @property
+    def digest(self) -> str:
+        """Of the input."""
+        return digest(canonical(self.input))
+
 
 class RowResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One line of the output. `error` is null, or says why there is no output."""
@@ -51,6 +56,8 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     error: dict[str, str] | None = None
     waiting: str | None = None
     """The run that waits for a person, who has not answered yet: `orchestra runs answer RUN`."""
+    inputs: str | None = None
+    """Digest of the row's input; null in files of before."""
 
     @property
     def failed(self) -> bool:
@@ -97,13 +104,14 @@ def read_rows(path: Path, name: str = "") -> Iterator[Row]:
         raise InputError("C014", f"{name} cannot be read: {reason}") from error
 
 
-def survey(path: Path, check: Callable[[dict[str, Any]], str | None], name: str = "") -> Collection[str]:
-    """The ids of all rows, in order, after a look at each row, before anything starts.
+def survey(path: Path, check: Callable[[dict[str, Any]], str | None], name: str = "") -> Mapping[str, str]:
+    """The ids of all rows, in order, with digests of their inputs, after a look at each row, before anything starts.
 
     `check` gives what is wrong with an input, or None. Raises `InputErrors`: C020 for a bad row, C021 for an id that stands twice.
     """
     name = name or str(path)
     seen: dict[str, int] = {}
+    digests: dict[str, str] = {}
     errors: list[InputError] = []
     for row in read_rows(path, name):
         place = Place(name, row.line)
@@ -113,11 +121,12 @@ def survey(path: Path, check: Callable[[dict[str, Any]], str | None], name: str 
         elif problem := check(row.input):
             errors.append(InputError("C020", f"row {row.id!r}: {problem}", place=place))
         seen.setdefault(row.id, row.line)
+        digests[row.id] = row.digest
         if len(errors) >= MAX_ERRORS:
             break
     if errors:
         raise InputErrors(errors)
-    return seen.keys()
+    return digests
 
 
 def surveyed(path: Path, ids: Collection[str], name: str = "") -> Iterator[Row]:
@@ -163,11 +172,11 @@ class Results:
 
     It belongs to one batch at a time, which holds it until `close`: two would do every row twice.
 
-    Raises `InputError` C022 where the file has other things than results of rows in `ids`, each once, before it is touched, C014
-    where it cannot be read, and `OrchestraError` C023 where it cannot be written, or another batch has it.
+    Raises `InputError` C022 where the file has other things than results of rows in `ids`, each once and of the same input as now, before
+    it is touched, C014 where it cannot be read, and `OrchestraError` C023 where it cannot be written, or another batch has it.
     """
 
-    def __init__(self, path: Path, ids: Collection[str]) -> None:
+    def __init__(self, path: Path, ids: Mapping[str, str]) -> None:
         self.path = path
         self.done: set[str] = set()
         self.waiting: dict[str, RowResult] = {}
@@ -208,17 +217,27 @@ class Results:
 
     def _take_up(self) -> int:
         """Collects the ids; gives the number of bytes that are whole lines."""
-        end = 0
+        end, changed = 0, list[InputError]()
         try:
             self._file.seek(0)
             for number, raw in enumerate(self._file, 1):
                 if not raw.endswith(b"\n"):
                     break
-                self._take(self._result(raw, number))
+                result = self._result(raw, number)
+                if result.inputs is not None and result.inputs != self._ids[result.id]:
+                    changed.append(self._of_another_input(result.id, number))
+                self._take(result)
                 end += len(raw)
         except OSError as error:
             raise _unreadable(self.path, error) from error
+        if changed:
+            raise InputErrors(changed[:MAX_ERRORS])
         return end
+
+    def _of_another_input(self, row: str, number: int) -> InputError:
+        said = f"the result of {row!r} is of another input than the row has now"
+        hint = "take this line out, and the row is asked anew; or name another file with --output"
+        return InputError("C022", said, place=Place(str(self.path), number), hint=hint)
 
     def _take(self, result: RowResult) -> None:
         self.done.add(result.id)

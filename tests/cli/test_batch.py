@@ -296,3 +296,51 @@ def test_an_interrupted_batch_leaves_whole_lines_and_says_how_to_go_on(shell: Sh
     rows("good", "good", "good", "good")
     assert batch(shell).code == 0
     assert [result["id"] for result in results()] == ["r0", "r1", "r2", "r3"]
+
+
+def test_a_batch_takes_up_the_runs_that_a_kill_cut_off(shell: Shell) -> None:
+    rows("good", "slow", "slow")
+    command = [sys.executable, "-c", SLOW, "batch", "ask", "--input", "rows.jsonl", "--output", "out.jsonl", "-c", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert process.stderr is not None
+    assert [process.stderr.readline() for _ in range(2)] == ["called\n", "called\n"]
+    process.kill()
+    process.communicate(timeout=20)
+    cut = {run["run"] for run in shell("runs", "list", "--json").json if run["status"] == "interrupted"}
+    assert len(cut) == 2
+    rows("good", "slow", "good")  # of the last one the input is another, so its run cannot be its answer
+    assert batch(shell).code == 0
+    runs = shell("runs", "list", "--json").json
+    assert sorted(run["status"] for run in runs) == ["cancelled", "done", "done", "done"]
+    assert cut < {run["run"] for run in runs}
+
+
+def test_a_row_is_asked_anew_when_its_line_was_taken_out(shell: Shell) -> None:
+    rows("good", "good")
+    batch(shell)
+    Path("out.jsonl").write_text(Path("out.jsonl").read_text().splitlines(True)[0])
+    assert batch(shell).code == 0
+    assert len(shell("runs", "list", "--json").json) == 3
+
+
+def test_a_row_with_another_input_than_its_result_is_refused(shell: Shell) -> None:
+    rows("good", "good", "good")
+    batch(shell)
+    before = Path("out.jsonl").read_bytes()
+    rows("bad", "good", "bad")
+    said = batch(shell)
+    assert said.code == 2
+    assert "out.jsonl:1" in said.err
+    assert "out.jsonl:3" in said.err
+    assert "C022: the result of 'r0' is of another input than the row has now" in said.err
+    assert Path("out.jsonl").read_bytes() == before
+    Path("out.jsonl").write_bytes(before.splitlines(True)[1])
+    assert batch(shell).code == 0
+
+
+def test_results_that_do_not_say_of_which_input_they_are_go_on_as_before(shell: Shell) -> None:
+    rows("good", "good")
+    batch(shell)
+    Path("out.jsonl").write_text("".join(json.dumps({k: v for k, v in one.items() if k != "inputs"}) + "\n" for one in results()))
+    rows("bad", "bad")
+    assert "2 rows: 2 from before" in batch(shell).err

@@ -108,7 +108,7 @@ def test_an_absent_file_is_refused(tmp_path: Path) -> None:
     assert caught.value.code == "C014"
 
 
-IDS = ["a", "b", "c"]
+IDS = {"a": "1", "b": "2", "c": "3"}
 
 
 def write_all(path: Path, ids: list[str]) -> Results:
@@ -136,7 +136,7 @@ def test_a_file_cut_at_any_byte_is_repaired(tmp_path_factory: pytest.TempPathFac
 def test_a_result_has_all_its_keys(tmp_path: Path) -> None:
     write_all(tmp_path / "out.jsonl", ["a"])
     (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
-    assert list(json.loads(line)) == ["id", "output", "abstained", "score", "evidence", "usage", "error", "waiting"]
+    assert list(json.loads(line)) == ["id", "output", "abstained", "score", "evidence", "usage", "error", "waiting", "inputs"]
 
 
 @pytest.mark.parametrize("text", ["hello\n", '{"id": "a", "input": {}}\n', "\x00\n", '{"id": "d"}\n', '{"id": "d"}\n{"id": "a'])
