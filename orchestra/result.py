@@ -104,8 +104,9 @@ class Result(Generic[R]):
 
     @property
     def confidence(self) -> float | None:
-        """The score of the output in [0, 1], where checks or a classifier gave one."""
-        return self.outcome.score if isinstance(self.outcome, outcomes.Value | outcomes.Abstained) else None
+        """The score of the output in [0, 1], where checks or a classifier gave one; of what was withheld the score that was too low, and 0
+        where a check failed it."""
+        return score_of(self.outcome, self.log)
 
     @property
     def error(self) -> OrchestraError | None:
@@ -128,6 +129,22 @@ class Result(Generic[R]):
             if isinstance(event, AttemptFinished) and event.error == code and event.frames and within(event.node, node):
                 return event.frames
         return ()
+
+
+def score_of(outcome: Outcome | None, events: Sequence[Event]) -> float | None:
+    """The score of an outcome. A producer that was not sure enough fails the check `confidence`, and the ruling then says 0: what was
+    withheld for that alone has the score that a lower threshold would have taken."""
+    if not isinstance(outcome, outcomes.Abstained):
+        return outcome.score if isinstance(outcome, outcomes.Value) else None
+    judged = next((event for event in reversed(events) if isinstance(event, Judged) and event.node == outcome.by), None)
+    if judged is None or outcome.score != 0:
+        return outcome.score
+    if any(one.check != "confidence" for one in judged.verdicts if one.outcome != "pass"):
+        return outcome.score
+    attempts = (event for event in events if isinstance(event, AttemptFinished) and event.node == judged.node)
+    sure = next((event.confidence for event in attempts if event.attempt == judged.attempt), None)
+    scores = [one.score for one in judged.verdicts if one.outcome == "pass"]
+    return outcome.score if sure is None else min([sure, *scores])
 
 
 def within(path: str, node: str) -> bool:

@@ -76,6 +76,10 @@ async def test_what_is_not_sure_enough_is_withheld(tmp_path: Path) -> None:
         Orchestra.open(project(tmp_path, server.url, 0.999)) as orchestra,
     ):
         result = await orchestra.run(orchestra.find("answering"), question="Is it?")
-    assert (result.status, result.confidence) == ("abstained", 0.0)
+    (ended,) = [event for event in result.log if isinstance(event, AttemptFinished)]
+    assert result.status == "abstained"
     assert result.error is not None
+    assert ended.confidence is not None
+    assert 0 < ended.confidence < 0.999
+    assert result.confidence == row_result("1", result).score == ended.confidence
     assert re.search(r"it is sure to 0\.\d{3}, and 0\.999 is wanted", str(result.error))

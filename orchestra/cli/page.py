@@ -21,6 +21,7 @@ from orchestra.cli.telling import choices
 from orchestra.events import Event, RunStarted, TurnStarted
 from orchestra.journal.history import History, Row
 from orchestra.places import Place, Span, TableCell, Texts
+from orchestra.result import score_of
 from orchestra.values.outcome import Abstained, Failed, Value
 from orchestra.values.text import visible
 
@@ -56,7 +57,7 @@ def _parts(history: History, events: Sequence[Event], claims: Sequence[Claim], s
         "run": _line(history.run),
         "workflow": _line(history.workflow),
         "status": status,
-        "facts": list(_facts(history)),
+        "facts": list(_facts(history, events)),
         "inputs": [(_line(name), _cut(value)) for name, value in _inputs(history.inputs)],
         "answer": _cut(outcome.value) if isinstance(outcome, Value) else None,
         "why": "" if outcome is None or isinstance(outcome, Value) else _line(f"{outcome.by}: {outcome.reason}".removeprefix(": ")),
@@ -74,12 +75,12 @@ def _parts(history: History, events: Sequence[Event], claims: Sequence[Claim], s
     }
 
 
-def _facts(history: History) -> Iterator[tuple[str, str]]:
+def _facts(history: History, events: Sequence[Event]) -> Iterator[tuple[str, str]]:
     usage = history.usage
     yield "started", moment(history.started)
     if history.seconds is not None:
         yield "took", seconds(history.seconds)
-    score = history.outcome.score if isinstance(history.outcome, Value | Abstained) else None
+    score = score_of(history.outcome, events)
     if score is not None:
         yield "confidence", f"{score:.2f}"
     yield "tokens", f"{usage.prompt_tokens:,} in, {usage.output_tokens:,} out"
