@@ -139,7 +139,12 @@ async def _runs(orchestra: Orchestra, wanted: Chosen, variants: Sequence[Variant
 
     journal = orchestra.journal
     if wanted.runs:
-        return list(dict.fromkeys([await find_run(journal, name) for name in wanted.runs]))
+        named = list(dict.fromkeys([await find_run(journal, name) for name in wanted.runs]))
+        for run in named:
+            if await _purpose(journal, run):
+                said = f"run {run} is one of an evaluation, which puts checks of its own on its agent: no workflow of today has them"
+                raise InputError("C042", said, hint="orchestra whatif --last 1")
+        return named
     found: list[str] = []
     for summary in await journal.runs(1 << 40):
         if len(found) == wanted.last:
@@ -150,6 +155,14 @@ async def _runs(orchestra: Orchestra, wanted: Chosen, variants: Sequence[Variant
     if not found:
         raise InputError("C042", "no run is meant that has ended", hint="orchestra runs list")
     return found
+
+
+async def _purpose(journal: Journal, run: str) -> bool:
+    """Whether a run is no work of the user's."""
+    from orchestra.events import RunStarted
+
+    first = next(iter(await journal.read(run)), None)
+    return isinstance(first, RunStarted) and bool(first.options.get("purpose"))
 
 
 async def _asked(journal: Journal, run: str, variants: Sequence[Variant]) -> bool:

@@ -134,6 +134,18 @@ def test_the_same_agent_is_asked_anew_and_what_comes_of_it_is_the_same(shell: Sh
     assert (said.json["recalled"], said.json["anew"], said.json["runs"][0]["changed"]) == (0, 1, [])
 
 
+def test_a_run_of_an_evaluation_had_checks_of_its_own_and_is_not_gone_through(shell: Shell) -> None:
+    async def evaluated() -> str:
+        async with shell.opener(Settings.load(), fleet="start") as orchestra:
+            runs = orchestra.options(purpose="evaluation")
+            return (await runs.run(orchestra.find("ask"), question="When?", text=TEXT)).run
+
+    run = asyncio.run(evaluated())
+    said = whatif(shell, run)
+    assert said.code == 2
+    assert f"C042: run {run} is one of an evaluation" in said.err
+
+
 def test_nothing_changed_today_asks_nobody(shell: Shell) -> None:
     run = ran(shell, "send")
     said = whatif(shell, run)
