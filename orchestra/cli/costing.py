@@ -49,14 +49,16 @@ async def show_costs(wanted: Wanted) -> None:
     if since is not None and until is not None and since >= until:
         raise InputError("C010", f"no run began since {wanted.since} and before {wanted.until}", hint="--since yesterday --until today")
     chosen = settings()
+    unknown = ""
     try:
         fleet = servers(chosen)
     except InputError as error:
-        note(f"no prices are known: {error.message}")
-        fleet = {}
+        unknown, fleet = error.message, {}
     by = keys(part.strip() for part in wanted.by.split(","))
     async with opened() as journal:
         found = await costs(journal or MemoryJournal(), fleet, by, since=since, until=until, workflow=wanted.workflow)
+    if unknown and found.total.unpriced:
+        note(f"no prices are known: {unknown}")
     if wanted.as_json:
         print_json(data(found, wanted.rows))
     elif wanted.as_csv:

@@ -156,7 +156,7 @@ def _text(file: IO[bytes], name: str) -> str:
 def read_documents(path: Path) -> list[dict[str, Any]]:
     """The documents of a folder (its .txt and .md files, at any depth, in order of their names), or the one of a file."""
     if not os.path.isdir(path):  # a name that is too long for one is none either
-        return [{"source": path.name, "text": read_text(path)}]
+        return [{"source": str(path) if path.parts[:2] == ("/", "dev") else path.name, "text": read_text(path)}]
     root = path.resolve()
     files = sorted(file for file in path.rglob("*") if file.suffix in TEXT_FILES and file.is_file())
     if not files:

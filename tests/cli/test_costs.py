@@ -212,6 +212,13 @@ def test_a_fleet_file_that_cannot_be_read_leaves_prices_unknown(shell: Shell) ->
     assert "not in the money: 1 call on gateway, which no fleet file has" in said.out
 
 
+def test_without_servers_nobody_misses_a_fleet_file(shell: Shell) -> None:
+    record(events("r1", "alone", time.time()))
+    Path("orchestra.toml").write_text('fleet = "none"\n')
+    said = shell("runs", "costs")
+    assert (said.code, said.err) == (0, "")
+
+
 def test_a_journal_is_summed_up_while_another_process_writes_it(shell: Shell) -> None:
     recorded(shell)
     with holder(JOURNAL, "busy") as process:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestra.cli.inputs import read_documents
 from orchestra.doors import Call
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
@@ -165,3 +167,11 @@ def test_parts_that_the_evidence_does_not_bear_out_are_taken_out(shell: Shell) -
     assert (told["rest"], [one["text"] for one in told["dropped"]]) == ("It was ready in 1889.", ["It is of wood."])
     refused = shell("check", answer, *options, "quote | entailment")
     assert (refused.code, "C037" in refused.err) == (2, True)
+
+
+def test_evidence_out_of_a_pipe_has_the_name_of_the_pipe() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as pipe:
+        pipe.write(TEXT)
+    assert read_documents(Path(f"/dev/fd/{reading}")) == [{"source": f"/dev/fd/{reading}", "text": TEXT}]
+    os.close(reading)
