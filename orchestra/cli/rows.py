@@ -151,7 +151,8 @@ def _opened(path: Path) -> IO[bytes]:
 
 def _row(name: str, number: int, raw: bytes) -> Row:
     place = Place(name, number)
-    hint = 'a row is {"id": "…", "input": {…}}'
+    table = name.lower().endswith((".csv", ".tsv"))
+    hint = "how rows are made of a table: orchestra explain C020" if table else 'a row is {"id": "…", "input": {…}}'
     if len(raw) > MAX_BYTES:
         raise InputError("C020", "a row of more than 1 MiB", place=place)
     try:

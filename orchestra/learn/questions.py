@@ -176,5 +176,7 @@ def _lines(path: Path) -> tuple[list[_Line], str]:
             lines.append(decoder.decode(text))
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             place = Place(str(path), number, text=text.decode("utf-8", "replace"))
-            raise InputError("N001", f"a line that is no row: {error}", place=place, hint='{"id", "input", "expected"}') from error
+            table = path.suffix.lower() in (".csv", ".tsv")
+            hint = "orchestra learn data makes rows of a table: orchestra explain N001" if table else '{"id", "input", "expected"}'
+            raise InputError("N001", f"a line that is no row: {error}", place=place, hint=hint) from error
     return lines, digest(data)
