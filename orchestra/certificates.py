@@ -199,6 +199,14 @@ def home(settings: Settings, registry: Registry, agent: str, file: str = CERTIFI
     return settings.agents[0] / agent / file
 
 
+def kept(settings: Settings, registry: Registry, agent: str, file: str = CERTIFICATE) -> Path:
+    """Where an agent's certificate is written anew when audits void it, with the log of audits beside it: where it lies, if that folder is
+    the user's own; else its home."""
+    path = found(settings, registry, agent, file)
+    own = path is not None and any(path.resolve().is_relative_to(folder.resolve()) for folder in settings.agents)
+    return path if path is not None and own else home(settings, registry, agent, file)
+
+
 def bonds(settings: Settings, registry: Registry, agent: str) -> Bonds:
     """What an agent's answers and their scores follow from today.
 

@@ -99,8 +99,7 @@ class _Case:
         if not certificate.void:
             held = certificates.Claims if claims else certificates.Certificates
             held(chosen, lambda: registry)[agent]
-        own = any(found.resolve().is_relative_to(folder.resolve()) for folder in chosen.agents)
-        file = found if own else certificates.home(chosen, registry, agent, name)
+        file = certificates.kept(chosen, registry, agent, name)
         return cls(project, card, certificate, file, Book(file.with_name(audits.FILE), certificate))
 
     @property
@@ -243,8 +242,9 @@ def _show(case: _Case, *, as_json: bool) -> None:
     unclear = f"; {watch.unclear:,} unclear" if watch.unclear else ""
     say(f"\n  audited   {drift.told}{unclear}; {len(watch.open):,} drawn and still open")
     against = "the promise" if drift.bound == drift.promised else f"{percent(drift.bound)}, the most that this very threshold may have"
-    say(f"  evidence  {drift.evidence:.3g} against {against}, {drift.highest:.3g} at most; {drift.limit:.3g} voids it")
-    say(f"  alpha     {drift.alpha:.4g}, the working level; {drift.promised:g} was promised")
+    voids = f"above 1 the audits speak against it, at {drift.limit:.3g} they void it; {drift.highest:.3g} was the most"
+    say(f"  evidence  {drift.evidence:.3g} against {against}: {voids}")
+    say(f"  alpha     {drift.alpha:.4g}: what a new certificate should be made at to keep to {drift.promised:g} in the long run")
     finds = f"within {within:,} audits" if within is not None else "not within any number of audits that one would make"
     alarms = f"{percent(OFTEN)} of the time; a false alarm at most {percent(drift.delta)}"
     say(f"  finds     an error rate of {percent(doubled)} {finds}, {alarms}")
@@ -255,7 +255,7 @@ def _show(case: _Case, *, as_json: bool) -> None:
     say()
     if certificate.void:
         say(visible(f"The certificate is void: {certificate.void}."), style="bold red")
-        say(f"a new one, on rows like those of today: {certificate.command}", style="dim")
+        say(f"a new one, on other rows, which are like those of today: {certificate.command}", style="dim")
     elif not drift.audited:
         say(f"Nothing was audited yet: {case.verb} --watch --audit 20", style="dim")
     else:

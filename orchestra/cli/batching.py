@@ -33,11 +33,10 @@ from orchestra.workflow.nodes import Budget
 from orchestra.workflow.program import Program
 from orchestra.workflow.steps import Agent, Step, Workflow
 
-
 HELD = "J022"
 """The code of a run that another process has in hand."""
 STALE = (HELD, "E015", "E019", "T005", "T009")
-"""Codes of a run that was cut off and that the batch cannot go on with: it is another workflow's, or its record or its tools are not here."""
+"""Codes of a run that was cut off and that the batch cannot go on with: it is another workflow's, or its record or tools are not here."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -192,8 +191,9 @@ class _Asking:
         return _told(row, run, result)
 
     async def _begun(self, row: Row) -> Run[Any]:
-        """The run of a row. One that was cut off before its result was written goes on; one of another workflow or input is ended, as is one
-        that cannot go on, and the row begins anew. A run that has ended is never the answer: whoever has taken its line out wants another."""
+        """The run of a row. One that was cut off before its result was written goes on; one of another workflow or input is ended, as is
+        one that cannot go on, and the row begins anew. A run that has ended is never the answer: whoever has taken its line out wants
+        another."""
         for number in count():
             key = digest(canonical(["batch", self._target, row.id, number]))
             view, name = self._view.options(idempotency_key=key), Options(key).run

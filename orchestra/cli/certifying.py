@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,10 +19,11 @@ from orchestra.values.text import visible
 
 if TYPE_CHECKING:
     from orchestra.agent.card import Card
+    from orchestra.cli.signals import Stop
     from orchestra.config import Settings
     from orchestra.learn.questions import Test
     from orchestra.project import Project
-    from orchestra.verify.certificate import Accepted, Certification, Terms
+    from orchestra.verify.certificate import Accepted, Certification, Terms, TooLittle
     from orchestra.verify.certificate_file import Certificate
     from orchestra.verify.combination import Combination
 
@@ -29,6 +31,10 @@ Agent = Annotated[str, typer.Argument(help="An agent with a card; with --watch a
 When = Annotated[
     str | None, typer.Option(metavar="WHEN", help="Of runs that began then: 12h, 30d, today, yesterday, 2026-11-24.", show_default=False)
 ]
+
+
+MAKING = ("predictions", "alpha", "delta", "checks", "rows", "out", "combined")
+"""Options that say how a certificate is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,8 @@ class Asked:
 class Made:
     """What came of it; no certificate where none could be made."""
 
-    certification: Certification
+    certification: Certification | TooLittle
+    """Too little where nobody was asked: so few rows that no answers to them could carry the promise."""
     certificate: Certificate | None
     file: Path | None
     before: str = ""
@@ -130,8 +137,7 @@ def register(app: typer.Typer) -> None:
         if watch or audit or labels is not None:
             from orchestra.cli import auditing
 
-            if data is not None or predictions is not None:
-                raise InputError("C010", "--data makes a certificate, and --watch looks at one", hint=f"orchestra certify {agent} --watch")
+            _only_making(context, ("data", *MAKING), f"orchestra certify {agent} --watch")
             look = auditing.Look(agent, audit, labels, auditing.period(since, until), seed, by, metric, evaluation, as_json, claims)
             code = carry_out(lambda _: auditing.watch(chosen, look))
             if code:
@@ -139,6 +145,8 @@ def register(app: typer.Typer) -> None:
             return
         if not agent:
             raise InputError("C010", "which agent?", hint="orchestra certify AGENT --data FILE, or orchestra certify --watch")
+        if data is None:
+            _only_making(context, MAKING, f"orchestra certify {agent} --data FILE")
         if claims:
             _certify_claims(context, chosen, agent, data, alpha, checks, seed, out, as_json=as_json)
             return
@@ -147,13 +155,21 @@ def register(app: typer.Typer) -> None:
             return
         named = tuple(name.strip() for name in checks.split(",") if name.strip())
         asked = Asked(agent, data, Terms(alpha, delta, seed=seed), predictions, named, metric, evaluation, rows, out, as_json, combined)
-        made = carry_out(lambda _: certified(opener(context), chosen, asked))
+        made = carry_out(lambda stop: certified(opener(context), chosen, asked, stop))
         if as_json:
             print_json(_data(asked, made))
         else:
             _show(asked, made)
         if made.certificate is None:
             raise typer.Exit(STATUS_CODES["abstained"])
+
+
+def _only_making(context: typer.Context, options: Sequence[str], hint: str) -> None:
+    """Raises `InputError` C010 for an option that somebody gave though nothing is made."""
+    sources = {name: context.get_parameter_source(name) for name in options}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if given:
+        raise InputError("C010", f"--{given[0]} makes a certificate, and this looks at one", hint=hint)
 
 
 def _certify_claims(
@@ -182,14 +198,15 @@ def _certify_claims(
         raise typer.Exit(STATUS_CODES["abstained"])
 
 
-async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
-    """Asks or reads the answers, certifies, and writes the file. Raises `InputError` before anything starts, and `OrchestraError`
-    C023 where the file cannot be written."""
+async def certified(open_: Opener, chosen: Settings, asked: Asked, stop: Stop) -> Made:
+    """Asks or reads the answers, certifies, and writes the file, unless it is told to stop. Raises `InputError` before anything starts, and
+    `OrchestraError` C023 where the file cannot be written."""
+    import asyncio
     from datetime import UTC, datetime
 
     from orchestra.certificates import bonds, home
     from orchestra.cli import combining
-    from orchestra.learn.audit_book import replaced
+    from orchestra.learn import audit_book
     from orchestra.learn.certifying import Predictions, checks_of, items, rightness
     from orchestra.learn.learnt_from import refuse
     from orchestra.learn.metrics import Case
@@ -210,45 +227,61 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
         checks = combination.checks
     bound, file = bonds(chosen, project.registry, asked.agent), asked.out or home(chosen, project.registry, asked.agent)
     check_replaceable(file, "--out")
+    audit_book.refuse(chosen, project.registry, asked.agent, {test.digest})
     recorded = Predictions.read(asked.predictions) if asked.predictions is not None else None
     unasked = items(test, [Case(question.expected, None) for question in test.questions], right)
     size, terms = len(certifying.checked(unasked)), asked.terms
     if not asked.quiet:
         say(visible(f"{asked.agent} on {test.name}: {size:,} rows, checks {', '.join(checks)}\n"))
         say(_needed(terms, size))
-    if combination is not None and (recorded is not None or terms.calibrating(size) >= terms.least):
+    if recorded is None and (few := certifying.too_few(size, terms)) is not None:
+        return Made(few, None, None)
+    if combination is not None:
         cases = await combining.answered(open_, chosen, project, card, combination, test, recorded)
         answers = items(test, [case for case, _ in cases], right)
     elif recorded is not None:
         answers = items(test, recorded.cases(card, checks, test), right)
-    elif terms.calibrating(size) < terms.least:
-        answers = unasked  # whatever it would answer, there would be no certificate
-        note("too few rows for any answers to help: the agent is not asked")
     else:
         answers = items(test, await _answers(open_, chosen, asked.agent, card, checks, test), right)
-    found = certifying.certify(answers, terms)
+
+    def go_on() -> None:
+        if stop.told:
+            raise asyncio.CancelledError  # nothing waits from here on, where it would come by itself
+
+    found = certifying.certify(answers, terms, between=go_on)
     if not isinstance(found.outcome, certifying.Certified):
         return Made(found, None, None)
     mark = digest(canonical([test.digest, recorded.digest])) if recorded is not None else test.digest
-    origin = Origin(test.name, mark, right.metrics, recorded is not None)
+    origin = Origin(test.name, mark, right.metrics, recorded is not None, test.digest if recorded is not None else "")
     mark_of = combination.digest if combination is not None else ""
     made = certificate(asked.agent, checks, found, origin, bound, datetime.now(UTC).isoformat(timespec="seconds"), mark_of)
-    before = _promised(file, asked.agent)
-    replaced(file, made.written())
+    before = _promised(file, made)
+    go_on()
+    audit_book.replaced(file, made.written())
     return Made(found, made, file, before)
 
 
-def _promised(file: Path, agent: str) -> str:
-    """What the certificate promises that a new one takes the place of; empty where there is no file."""
+def _promised(file: Path, made: Certificate) -> str:
+    """What the certificate promises that a new one takes the place of, and who cannot accept by the new one; empty where there is no
+    file."""
     from orchestra.certificates import read
 
     if not file.exists():
         return ""
     try:
-        old = read(file, agent)
+        old = read(file, made.agent)
     except InputError as error:
         return f"one that does not hold: {error.message}"
-    return f"one of {old.made[:10]} on {old.data.name}: {old.promise}"
+    of = f"one of {old.made[:10]} on {old.data.name}"
+    said = f"{of}, which audits have voided: {old.void}" if old.void else f"{of}: {old.promise}"
+    if (then := _accepting(old)) == _accepting(made):
+        return said
+    return f"{said}. An agent has one certificate: nodes with {then} accept by this one no more (V005); those with {_accepting(made)} do"
+
+
+def _accepting(certificate: Certificate) -> str:
+    """Which nodes accept by a certificate."""
+    return f"`checks: [{', '.join(certificate.checks)}]`{' and `score: combined`' if certificate.combination else ''}"
 
 
 def _combination(project: Project, asked: Asked) -> Combination:
@@ -327,13 +360,17 @@ def _needed(terms: Terms, rows: int) -> str:
 
     promise = f"At most {percent(terms.alpha)} wrong with {percent(1 - terms.delta)} confidence"
     least = f"{promise} takes {terms.least:,} accepted answers at the very least, none of them wrong"
-    return f"{least}; {terms.calibrating(rows):,} rows calibrate here."
+    tuning, calibrating = round(terms.tuning * rows), terms.calibrating(rows)
+    return f"{least}; here {tuning:,} rows tune, {calibrating:,} calibrate and {rows - tuning - calibrating:,} judge."
 
 
 def _show(asked: Asked, made: Made) -> None:
     from orchestra.verify.certificate import Certified, TooLittle, percent
 
     found = made.certification
+    if isinstance(found, TooLittle):
+        _show_too_little(found, "; the agent was not asked")
+        return
     bound, splits = found.bound, found.resplits
     say(f"{percent(bound.base_error)} of all answers are wrong: whatever the score, {percent(bound.withheld)} must be withheld at least.\n")
     rows = [(f"{one.threshold:.6g}", f"{one.accepted:,}", f"{one.errors:,}", f"{one.p:.4f}") for one in found.steps]
@@ -344,8 +381,8 @@ def _show(asked: Asked, made: Made) -> None:
         case Certified(step, coverage):
             said = f"{step.accepted:,} of {found.calibration:,} calibration rows, {step.errors:,} of them wrong"
             say(f"Certified: a score of {step.threshold:.6g} accepts {said}; it covers {percent(coverage)}.", style="green")
-        case TooLittle(wanted, reason):
-            say(f"No certificate, too little data: {reason}. About {wanted:,} rows would be needed.", style="yellow")
+        case TooLittle():
+            _show_too_little(found.outcome)
         case other:
             say(
                 f"No certificate: {other.reason}. More rows would not mend that: a better agent would, or a larger --alpha.", style="yellow"
@@ -367,6 +404,10 @@ def _show(asked: Asked, made: Made) -> None:
         say(visible(f"It replaces {made.before}"), style="yellow")
 
 
+def _show_too_little(found: TooLittle, more: str = "") -> None:
+    say(f"No certificate, too little data: {found.reason}. About {found.rows:,} rows would be needed{more}.", style="yellow")
+
+
 def _judged(found: Accepted) -> str:
     from orchestra.verify.certificate import interval, percent
 
@@ -376,12 +417,14 @@ def _judged(found: Accepted) -> str:
 
 
 def _data(asked: Asked, made: Made) -> dict[str, Any]:
-    from orchestra.verify.certificate_file import as_data
+    from orchestra.verify.certificate import TooLittle
+    from orchestra.verify.certificate_file import as_data, as_outcome
 
+    found = made.certification
     return {
         "agent": asked.agent,
         "least_accepted": asked.terms.least,
-        **as_data(made.certification),
+        **({"outcome": as_outcome(found)} if isinstance(found, TooLittle) else as_data(found)),
         "promise": made.certificate.promise if made.certificate is not None else None,
         "file": str(made.file) if made.file is not None else None,
         "replaced": made.before or None,

@@ -49,7 +49,7 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
     from datetime import UTC, datetime
 
     from orchestra.certificates import bonds, home
-    from orchestra.learn.audit_book import replaced
+    from orchestra.learn.audit_book import refuse, replaced
     from orchestra.learn.claims import read
     from orchestra.project import Project
     from orchestra.verify import factuality
@@ -65,6 +65,7 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
             sys.stdout.write(json_line(line))
         note(f'write true or false for each "right": null, and name the file: orchestra certify {asked.agent} --claims --data FILE')
         return Made(None)
+    refuse(chosen, project.registry, asked.agent, {rows.digest}, claims=True)
     bound, theirs = bonds(chosen, project.registry, asked.agent), bonds(chosen, project.registry, judge)
     file = asked.out or home(chosen, project.registry, asked.agent).with_name(FILE)
     check_replaceable(file, "--out")
@@ -138,8 +139,9 @@ def show(asked: Asked, made: Made) -> None:
     promise = f"All that is kept shall be right in at least {percent(1 - found.alpha)} of answers"
     say(f"{promise}: that takes {found.needed:,} answers at the very least; {found.calibration:,} calibrate here.")
     whole = found.everything
-    said = f"{whole.wrong:,} of {whole.parts:,} parts are wrong" if whole.parts else "nothing was scored"
-    say(f"Before anything is dropped, {said}; something wrong stands in {percent(whole.violated)} of the answers.\n")
+    if whole.parts:
+        said = f"{whole.wrong:,} of {whole.parts:,} parts {'is' if whole.wrong == 1 else 'are'} wrong"
+        say(f"Before anything is dropped, {said}; something wrong stands in {percent(whole.violated)} of the answers.\n")
     if found.threshold is None or found.calibrated is None or found.judged is None:
         say(f"No certificate: {found.reason}.", style="yellow")
         return

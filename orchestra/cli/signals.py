@@ -27,7 +27,8 @@ class Stop:
         """Whether it was SIGTERM: what is under way is let go of, not cancelled."""
         self.run = ""
         """The run that is being carried out, for whoever wants to go on with it."""
-        self._told = False
+        self.told = False
+        """Whether there was a signal. Work that does not wait hears of it here alone."""
 
     @property
     def resume(self) -> str:
@@ -43,9 +44,9 @@ class Stop:
         loop = task.get_loop()
 
         def heard(number: int, _: FrameType | None) -> None:
-            if self._told:
+            if self.told:
                 self._leave(INTERRUPTED if number == signal.SIGINT else TERMINATED)
-            self._told, self.leaving = True, number == signal.SIGTERM
+            self.told, self.leaving = True, number == signal.SIGTERM
             if number == signal.SIGINT and self.run and sys.stderr.isatty():
                 os.write(2, b"\nthe run is being cancelled; Ctrl-C once more leaves at once\n")
             loop.call_soon_threadsafe(task.cancel)

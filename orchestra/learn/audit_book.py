@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from orchestra import certificates
+from orchestra.agent.registry import Registry
 from orchestra.certificates import read, read_claims
+from orchestra.config import Settings
 from orchestra.errors import InputError, OrchestraError, Place
 from orchestra.locks import hold
 from orchestra.verify import audits
 from orchestra.verify.audits import Audited, Drawn, Line, Log, Output, Said, Watch, Watched
+from orchestra.verify.certificate_file import FILE
+from orchestra.verify.claims_file import FILE as CLAIMS
 from orchestra.verify.claims_file import ClaimsCertificate
 
 
@@ -27,13 +32,7 @@ class Book:
 
     def log(self) -> Log:
         """What stands in it. Raises `InputError` V020."""
-        try:
-            data = self.path.read_bytes()
-        except FileNotFoundError:
-            data = b""
-        except OSError as error:
-            raise _unusable(self.path, error) from error
-        return Log.read(data, Place(str(self.path), 1))
+        return read_log(self.path)
 
     def watch(self) -> Watch:
         """How the watch over the certificate stands. Raises `InputError` V020."""
@@ -46,8 +45,10 @@ class Book:
         certificate; `OrchestraError` C023 where it cannot be written.
         """
         why = self.watch().broken
-        if why and not self.certificate.void and not self.replaced(file):
-            replaced(file, self.certificate.voided(why).written())
+        if why and not self.certificate.void:
+            self._append(lambda watch: () if watch.voided else (audits.voided(self.certificate, why, _now()),))
+            if not self.replaced(file):
+                replaced(file, self.certificate.voided(why).written())
         return why
 
     def replaced(self, file: Path) -> bool:
@@ -93,6 +94,41 @@ class Book:
         except OSError as error:
             raise _unusable(self.path, error) from error
         return self.watch()
+
+
+def read_log(path: Path) -> Log:
+    """What stands in a log of audits; nothing where there is none. Raises `InputError` V020."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        data = b""
+    except OSError as error:
+        raise _unusable(path, error) from error
+    return Log.read(data, Place(str(path), 1))
+
+
+def refuse(settings: Settings, registry: Registry, agent: str, rows: Collection[str], *, claims: bool = False) -> None:
+    """Raises `InputError` V023 where audits have refuted what a certificate of the agent promised that was made on these rows, by their
+    digests; V020 where the log cannot be relied on. Rows promise nothing at another alpha or by another seed either."""
+    file = certificates.kept(settings, registry, agent, CLAIMS if claims else FILE)
+    path, standing = file.with_name(audits.FILE), _standing(certificates.found(settings, registry, agent, file.name), agent, claims=claims)
+    name = why = ""
+    if standing is not None and not standing.data.digests.isdisjoint(rows):
+        name, why = standing.data.name, standing.void or Book(path, standing).watch().broken
+    if not why and (line := read_log(path).refuted(rows)) is not None:
+        name, why = line.data, line.why
+    if why:
+        said = f"audits have voided the certificate of {agent!r} that was made on these rows, {name}: {why}"
+        option = " --claims" if claims else ""
+        raise InputError("V023", said, hint=f"other rows, which are like those of today: orchestra certify {agent}{option} --data FILE")
+
+
+def _standing(file: Path | None, agent: str, *, claims: bool) -> Watched | None:
+    """The certificate that lies there; None for none, and for what is none."""
+    try:
+        return None if file is None else (read_claims if claims else read)(file, agent)
+    except InputError:
+        return None
 
 
 def replaced(file: Path, data: bytes) -> None:

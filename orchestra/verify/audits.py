@@ -6,7 +6,7 @@ taken out is noticed. Each names its certificate: one file holds the watches ove
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
@@ -87,7 +87,16 @@ class Audited(_Line, tag="audited", frozen=True, kw_only=True):
         return self.run, self.node
 
 
-Line: TypeAlias = Drawn | Audited
+class Voided(_Line, tag="voided", frozen=True, kw_only=True):
+    """The certificate was voided. It stays on record here when another one takes its place."""
+
+    why: str
+    data: str
+    """The name of the rows that it was made on, and the digests that they are known again by."""
+    rows: tuple[str, ...]
+
+
+Line: TypeAlias = Drawn | Audited | Voided
 _decode = msgspec.json.Decoder(Line).decode
 _TOP = 1.7e308
 
@@ -99,6 +108,8 @@ class Watch:
     drift: Drift
     drawn: dict[Unit, Output]
     audits: dict[Unit, Audited]
+    voided: bool = False
+    """Whether it says that the certificate was voided."""
 
     @property
     def open(self) -> list[Output]:
@@ -157,16 +168,22 @@ class Log:
     def watch(self, certificate: Watched) -> Watch:
         """What it says of a certificate."""
         mark = certificate.original.digest
-        drift, drawn, audits = certificate.drift, dict[Unit, Output](), dict[Unit, Audited]()
+        drift, drawn, audits, voided = certificate.drift, dict[Unit, Output](), dict[Unit, Audited](), False
         for line in self.lines:
             if line.certificate != mark:
                 continue
             if isinstance(line, Drawn):
                 drawn |= {output.unit: output for output in line.outputs}
+            elif isinstance(line, Voided):
+                voided = True
             elif line.unit not in audits:
                 audits[line.unit] = line
                 drift = drift if line.said == "unclear" else drift.after(wrong=line.said == "wrong", gamma=line.gamma)
-        return Watch(drift, drawn, audits)
+        return Watch(drift, drawn, audits, voided)
+
+    def refuted(self, rows: Collection[str]) -> Voided | None:
+        """The first certificate of these rows that was voided, by any of their digests; None where none was."""
+        return next((line for line in self.lines if isinstance(line, Voided) and not set(line.rows).isdisjoint(rows)), None)
 
 
 def among(watch: Watch, said: Sequence[tuple[Output, Said]]) -> list[tuple[Output, Said]]:
@@ -196,6 +213,12 @@ def audited(certificate: Watched, watch: Watch, said: Sequence[tuple[Output, Sai
             Audited(certificate=mark, at=at, by=who, run=output.run, node=output.node, said=verdict, alpha=drift.alpha, evidence=against)
         )
     return lines
+
+
+def voided(certificate: Watched, why: str, at: str) -> Voided:
+    """The line that says of a certificate that it is void."""
+    data = certificate.data
+    return Voided(certificate=certificate.original.digest, at=at, why=why, data=data.name, rows=tuple(sorted(data.digests)))
 
 
 def encoded(lines: Iterable[Line]) -> bytes:

@@ -234,8 +234,8 @@ class Ranked:
         return [-key for key in self._keys]
 
 
-def certify(items: Iterable[Item], terms: Terms, rounds: int = ROUNDS) -> Certification:
-    """The certification of some answers. Raises `InputError` V006 for items that are none."""
+def certify(items: Iterable[Item], terms: Terms, rounds: int = ROUNDS, between: Callable[[], None] = lambda: None) -> Certification:
+    """The certification of some answers; `between` is called before each round. Raises `InputError` V006 for items that are none."""
     rows = checked(items)
     parts = divided(rows, terms, terms.seed)
     calibration, rest = Ranked(parts.calibration), Ranked(parts.judged)
@@ -252,7 +252,17 @@ def certify(items: Iterable[Item], terms: Terms, rounds: int = ROUNDS) -> Certif
         steps=tuple(steps),
         judged=rest.at(outcome.step.threshold) if isinstance(outcome, Certified) else None,
         naive=None if loosest is None else Naive(loosest, calibration.at(loosest), rest.at(loosest)),
-        resplits=resplit(rows, terms, rounds),
+        resplits=resplit(rows, terms, rounds, between),
+    )
+
+
+def too_few(rows: int, terms: Terms) -> TooLittle | None:
+    """Why nobody need be asked: so few of the rows calibrate that no answers to them could carry the promise; None where some could."""
+    size = terms.calibrating(rows)
+    if size >= terms.least:
+        return None
+    return TooLittle(
+        _more(terms.full, rows, terms), f"{size:,} of {rows:,} rows calibrate, and {terms.least:,} accepted answers are needed"
     )
 
 
@@ -341,7 +351,7 @@ def _refusal(calibration: Ranked, rows: int, terms: Terms) -> TooLittle | Infeas
         if size >= terms.full:
             return Infeasible(f"none of {size:,} answers passes its checks")
         return TooLittle(_more(terms.full, rows, terms), f"of {size:,} answers none passes its checks")
-    said = f"of the {best.accepted:,} surest of {size:,} answers {best.errors:,} are wrong"
+    said = f"of the {best.accepted:,} surest of {size:,} answers {best.errors:,} {'is' if best.errors == 1 else 'are'} wrong"
     if best.breaks(terms.alpha) or best.errors == terms.alpha * best.accepted:
         if best.accepted >= terms.least and size >= terms.full:
             return Infeasible(f"{said}, {percent(best.errors / best.accepted)}")
@@ -361,7 +371,7 @@ def _more(calibration: float, rows: int, terms: Terms) -> int:
     return max(math.ceil(1.1 * rows), math.ceil(calibration / terms.calibration), rows + 1)
 
 
-def resplit(items: Iterable[Item], terms: Terms, rounds: int = ROUNDS) -> Resplits:
+def resplit(items: Iterable[Item], terms: Terms, rounds: int = ROUNDS, between: Callable[[], None] = lambda: None) -> Resplits:
     """Divides the rows anew many times, and judges each time by the part that neither tuned nor calibrated.
 
     A round without a threshold breaks no promise. Raises `InputError` V006.
@@ -369,6 +379,7 @@ def resplit(items: Iterable[Item], terms: Terms, rounds: int = ROUNDS) -> Respli
     rows = checked(items)
     certified, naive = [], []
     for number in range(rounds):
+        between()
         parts = divided(rows, terms, f"{terms.seed}/{number}")
         calibration, rest = Ranked(parts.calibration), Ranked(parts.judged)
         step = certified_step(walked(calibration, thresholds(parts.tuning, len(parts.calibration), terms), terms), terms.delta)

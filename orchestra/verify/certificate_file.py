@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-from orchestra.verify.certificate import SURE, Certification, Certified, binomial_tail, interval, percent
+from orchestra.verify.certificate import SURE, Certification, Certified, Outcome, binomial_tail, interval, percent
 from orchestra.verify.drift import Drift
 from orchestra.verify.sealed import CERTIFICATE, Sealed
 
@@ -53,6 +53,13 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The metrics that told right answers from wrong ones."""
     predictions: bool = False
     """Whether answers were read from a file, and not asked for."""
+    rows: str | msgspec.UnsetType = msgspec.UNSET
+    """The digest of the rows alone; not there where nobody recorded answers, for it is `digest`."""
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """By which the rows are known again."""
+        return frozenset({self.digest} | ({self.rows} if self.rows else set()))
 
 
 class Judged(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -157,6 +164,8 @@ class Origin(msgspec.Struct, frozen=True):
     digest: str
     right: tuple[str, ...]
     predictions: bool
+    rows: str = ""
+    """The digest of the rows alone, where answers were read from a file."""
 
 
 def certificate(
@@ -189,6 +198,7 @@ def certificate(
             seed=found.terms.seed,
             right=origin.right,
             predictions=origin.predictions,
+            rows=origin.rows or msgspec.UNSET,
         ),
         judged=Judged(judged.rows, judged.accepted, judged.errors, low, high),
         resplits=Resplit(
@@ -201,6 +211,9 @@ def certificate(
 
 def as_data(found: Certification) -> dict[str, Any]:
     """A certification as plain JSON."""
-    data: dict[str, Any] = msgspec.to_builtins(found)
-    data["outcome"] = {"kind": type(found.outcome).__name__, **data["outcome"]}
-    return data
+    return {**msgspec.to_builtins(found), "outcome": as_outcome(found.outcome)}
+
+
+def as_outcome(found: Outcome) -> dict[str, Any]:
+    """What a certification came to, as plain JSON."""
+    return {"kind": type(found).__name__, **msgspec.to_builtins(found)}

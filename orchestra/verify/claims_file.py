@@ -31,6 +31,11 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scores: bool = False
     """Whether scores were read from a file, and not asked for."""
 
+    @property
+    def digests(self) -> frozenset[str]:
+        """By which the rows are known again."""
+        return frozenset({self.digest})
+
 
 class Shares(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the threshold keeps of some answers: see `orchestra.verify.factuality.Kept`."""

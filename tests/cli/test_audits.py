@@ -15,7 +15,7 @@ from orchestra.verify.audits import Audited, Drawn, Log
 from orchestra.verify.certificate_file import Certificate
 from tests.cli.processes import Terminal
 from tests.cli.shell import Said, Shell
-from tests.cli.test_certify import FILE, certified, lines, rows, run, shell
+from tests.cli.test_certify import FILE, PREDICTED, certified, lines, predictions, rows, run, shell
 
 __all__ = ["certified", "shell"]
 LOG = Path("agents/sorter/audits.jsonl")
@@ -107,7 +107,7 @@ def test_a_promise_that_is_not_kept_is_voided_and_refused(ran: Shell) -> None:
     assert again.code == 3
     assert again.json["void"].startswith("of audited answers 6 of 6 wrong, 100 % [54.1 %, 100 %], and 5 % was promised")
     assert ran(*WATCH, "--audit", "5").code == 3  # nothing is drawn any more
-    assert len(written()) == 7
+    assert len(written()) == 8  # a draw, six verdicts, and that it is void
 
 
 def test_a_void_certificate_stays_void_without_its_log(ran: Shell) -> None:
@@ -126,7 +126,7 @@ def test_a_process_that_ended_before_it_voided_is_made_up_for(ran: Shell) -> Non
 
 def test_another_certificate_begins_another_watch(ran: Shell) -> None:
     labelled(ran, drawn(ran, 6), "wrong")
-    rows(1000)
+    rows(1100)
     assert ran("certify", "sorter", "--data", "rows.jsonl", "--checks", "schema,confidence", "--seed", "7").code == 0
     assert run(ran, 990).code == 0
     found = drawn(ran, 5)
@@ -230,6 +230,39 @@ def test_without_audits_it_says_how_to_begin(ran: Shell) -> None:
     assert "an error rate of 10 % within 386 audits, 90 % of the time; a false alarm at most 5 %" in said.out
     assert "orchestra certify sorter --watch --audit 20" in said.out
     assert not LOG.exists()
+
+
+def again(shell: Shell, *more: str) -> Said:
+    return shell("certify", "sorter", "--data", "rows.jsonl", "--checks", "schema,confidence", *more)
+
+
+def test_the_rows_of_a_voided_certificate_make_no_other(ran: Shell) -> None:
+    labelled(ran, drawn(ran, 6), "wrong")
+    for more in (PREDICTED, (*PREDICTED, "--alpha", "0.5"), (*PREDICTED, "--seed", "1"), (), ("--out", "elsewhere.json", *PREDICTED)):
+        said = again(ran, *more)
+        assert said.code == 2, more
+        assert "V023: audits have voided the certificate of 'sorter' that was made on these rows, rows.jsonl" in said.err
+    assert Certificate.read(FILE.read_bytes()).void
+
+
+def test_nor_do_they_once_another_certificate_has_taken_its_place(ran: Shell) -> None:
+    labelled(ran, drawn(ran, 6), "wrong")
+    refuted = Path("rows.jsonl").read_bytes()
+    rows(1100)
+    predictions(1100)
+    said = again(ran, *PREDICTED)
+    assert said.code == 0, said.err
+    assert "which audits have voided: of audited answers 6 of 6 wrong" in " ".join(said.out.split())
+    assert ran(*WATCH).code == 0
+    Path("rows.jsonl").write_bytes(refuted)
+    assert "V023" in again(ran, *PREDICTED).err
+
+
+def test_an_alarm_counts_before_anybody_has_voided_the_certificate(ran: Shell) -> None:
+    labelled(ran, drawn(ran, 6), "wrong")
+    LOG.write_bytes(b"".join(line for line in LOG.read_bytes().splitlines(True) if b'"voided"' not in line))
+    FILE.write_bytes(Certificate.read(FILE.read_bytes()).original.written())
+    assert "V023" in again(ran, *PREDICTED).err
 
 
 def test_all_agents_are_watched_at_once(ran: Shell) -> None:

@@ -284,7 +284,8 @@ def test_too_few_rows_are_told_before_the_agent_is_asked(shell: Shell) -> None:
     assert said.code == 3
     assert "No certificate, too little data" in said.out
     assert "rows would be needed" in said.out
-    assert "the agent is not asked" in said.err
+    assert "the agent was not asked" in said.out
+    assert "are wrong" not in said.out
     assert not FILE.exists()
     assert isinstance(shell.opener, Simulated)
     assert shell.opener.workers is None
@@ -419,3 +420,38 @@ def test_a_new_certificate_says_which_one_it_replaces(shell: Shell, certified: C
     assert again["replaced"].startswith("one that does not hold:")
     FILE.unlink()
     assert json.loads(certify(shell, *PREDICTED, "--json").out)["replaced"] is None
+
+
+def test_answers_that_were_never_asked_for_are_not_called_wrong(shell: Shell) -> None:
+    rows(30)
+    shell.opener = Simulated(lambda call: pytest.fail("somebody was asked"))
+    said = certify(shell, "--json")
+    assert said.code == 3
+    assert (said.json["outcome"]["kind"], said.json["outcome"]["rows"]) == ("TooLittle", 984)
+    assert "bound" not in said.json
+
+
+def test_a_certificate_for_other_nodes_says_who_accepts_by_it_no_more(shell: Shell, certified: Certificate) -> None:
+    said = shell("certify", "sorter", "--data", "rows.jsonl", "--checks", "confidence", *PREDICTED)
+    assert "nodes with `checks: [confidence, schema]` accept by this one no more (V005)" in " ".join(said.out.split())
+
+
+@pytest.mark.parametrize("more", [("--alpha", "0.2"), ("--delta", "0.1"), ("--checks", "confidence"), ("--rows", "3"), ("--combined",)])
+@pytest.mark.parametrize("watch", [(), ("--watch",)])
+def test_terms_where_nothing_is_made_are_refused(
+    shell: Shell, certified: Certificate, watch: tuple[str, ...], more: tuple[str, ...]
+) -> None:
+    said = shell("certify", "sorter", *watch, *more)
+    assert said.code == 2
+    assert f"C010: {more[0]} makes a certificate" in said.err
+
+
+def test_a_signal_while_figures_are_made_ends_it_without_a_certificate(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestra.cli.signals import Stop
+
+    rows(1000)
+    predictions(1000)
+    before = Stop.__init__
+    monkeypatch.setattr(Stop, "__init__", lambda self: (before(self), setattr(self, "told", True), setattr(self, "leaving", True))[0])
+    assert certify(shell, *PREDICTED).code == 143
+    assert not FILE.exists()
