@@ -124,11 +124,11 @@ def write_all(path: Path, ids: list[str]) -> Results:
 @given(cut=st.integers(min_value=0, max_value=400))
 def test_a_file_cut_at_any_byte_is_repaired(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
     path = tmp_path_factory.mktemp("results") / "out.jsonl"
-    write_all(path, IDS)
+    write_all(path, list(IDS))
     whole = path.read_bytes()
     torn = whole[: min(cut, len(whole))]
     path.write_bytes(torn)
-    results = write_all(path, IDS)
+    results = write_all(path, list(IDS))
     assert path.read_bytes() == whole
     assert results.repaired == (bool(torn) and not torn.endswith(b"\n"))
 

@@ -17,7 +17,7 @@ from tests.docs.blocks import ROOT, Block, blocks
 
 RUNS, CERTIFICATES = ROOT / "docs" / "runs.md", ROOT / "docs" / "certificates.md"
 VARIES = (
-    (r"\b0[0-9a-z]{19}\b", "RUN"),
+    (r"\b[0k][0-9a-z]{19}\b", "RUN"),
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\+00:00)?", "MOMENT"),
     (r"(?m)^\d\d:\d\d:\d\d", "TIME"),
     (r"[\d.]+ s\b", "SECONDS"),
