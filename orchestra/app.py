@@ -20,7 +20,7 @@ from orchestra.doors import Letter
 from orchestra.engine.run import Run as Execution
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Asked, RunFinished, RunStarted
-from orchestra.inputs import bound, chosen, jsonable, nowhere, opened, posted, questions
+from orchestra.inputs import bound, chosen, jsonable, nowhere, opened, posted, questions, refused
 from orchestra.log import observer
 from orchestra.opening import Home, opening
 from orchestra.options import PLAIN, Options
@@ -28,7 +28,6 @@ from orchestra.result import Result
 from orchestra.run import Fork, Run, plainly
 from orchestra.stored import Parcel, parcel, restored
 from orchestra.values.labels import Label, join
-from orchestra.values.types import show
 from orchestra.workflow.nodes import Budget
 from orchestra.workflow.program import sampled
 from orchestra.workflow.steps import Step
@@ -316,14 +315,14 @@ class Orchestra:
         from orchestra.seen import look
 
         self._home.check()
-        return await look(self.journal, run)
+        return await look(self.journal, run, self._engine.clock.now())
 
     async def runs(self, *, limit: int = 50, workflow: str = "", status: RunStatus | None = None) -> Sequence[RunSummary]:
         """The latest runs, newest first; with a `workflow` or a `status` those alone. Raises `InputError` C010 for what is no status."""
         from orchestra.seen import listed
 
         self._home.check()
-        return await listed(self.journal, limit=limit, workflow=workflow, status=status or "")
+        return await listed(self.journal, self._engine.clock.now(), limit=limit, workflow=workflow, status=status or "")
 
     async def asked(self, run: str) -> list[Asked]:
         """What persons are asked by a run. Raises `InputError` E020 for one that is not there."""
@@ -335,15 +334,14 @@ class Orchestra:
 
         `node` may be left out where one question is open; `shown`, the digest of the question that the person saw (`Asked.shown`), where it
         is the one of now. Raises `InputError` E020 for a run that is not there, E021 where nobody asks or an answer lies there already,
-        E022 for an answer that is none, or to a question that has changed, T009 where a tool that may yet be called has.
+        E022 for an answer that is none, or to a question that has changed, E031 late, T009 where a tool that may yet be called has.
         """
         events, now = await self._events(run), self._engine.clock.now()
         asked = chosen(questions(events), run, node)
         said, seen = None if declined else jsonable(value), shown or asked.shown
         letter = Letter(kind="answer", node=asked.node, value=said, by=by, shown=seen, at=now, declined=declined)
         if refusal := self._engine.objection(asked, letter):
-            hint = f"one of: {', '.join(asked.options)}" if asked.options else f"a value of type {show(asked.schema)}"
-            raise InputError("E022", f"{asked.node} of run {run}: {refusal}", hint=hint)
+            raise refused(asked, run, refusal, late=0 < asked.due <= now)
         if (handle := self._engine.running(run)) is None:
             from orchestra.standing import stands
 

@@ -155,6 +155,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     finished: float | None = None
     nodes: int = 0
     usage: Usage = NOTHING
+    due: float = 0.0
+    """Of one that is `waiting`: the wall-clock time of the first deadline of what is asked; 0 where none has one."""
 
 
 class Letter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -346,6 +346,9 @@ class Asked(_Event, tag="asked", frozen=True, kw_only=True):
     about: str = "answer"
     withheld: Withheld | None = None
     """Of a question about acceptance."""
+    due: float = 0.0
+    """Wall-clock time at which its time is up, or that of a body that it stands in; 0 where it may wait for ever. Answers of that time and
+    later do not count. Older engines recorded none."""
 
 
 class Answered(_Event, tag="answered", frozen=True, kw_only=True):

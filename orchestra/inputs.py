@@ -97,6 +97,15 @@ def chosen(asked: Sequence[Asked], run: str, node: str) -> Asked:
     raise InputError("E021", f"run {run} asks {len(found)} things", hint=f"name the node: {', '.join(one.node for one in found)}")
 
 
+def refused(asked: Asked, run: str, why: str, *, late: bool) -> InputError:
+    """Of an answer that does not count."""
+    if late:
+        hint = f"without an answer its `fallback` stands; where no process has the run in hand: orchestra runs resume {run}"
+        return InputError("E031", f"{asked.node} of run {run}: {why}", hint=hint)
+    hint = f"one of: {', '.join(asked.options)}" if asked.options else f"a value of type {show(asked.schema)}"
+    return InputError("E022", f"{asked.node} of run {run}: {why}", hint=hint)
+
+
 def opened(events: Sequence[Event]) -> int:
     """The number of the last letter that a run has opened; 0 where it has opened none."""
     return max((event.letter for event in events if isinstance(event, Answered | CancelRequested | LetterRefused)), default=0)

@@ -11,6 +11,7 @@ from orchestra.errors import InputError
 from orchestra.events import Asked, RunFinished, RunStarted
 from orchestra.inputs import nowhere
 from orchestra.journal.history import History
+from orchestra.journal.summary import standing
 from orchestra.result import Result, result_of
 from orchestra.stored import workflows
 from orchestra.values.labels import Label
@@ -29,7 +30,8 @@ class Seen:
     run: str
     workflow: str
     status: RunStatus
-    """`running` where some process has it in hand; where none has, `waiting` for persons alone, or `interrupted`; or how it ended."""
+    """`running` where some process has it in hand; where none has, `waiting` for persons alone, or `interrupted`, also by a deadline of
+    theirs that has passed; or how it ended."""
     label: Label
     """Of its inputs."""
     started: float
@@ -41,7 +43,7 @@ class Seen:
     """What it came to, the output as plain JSON; None where it has not ended."""
 
 
-async def look(journal: Journal, run: str) -> Seen:
+async def look(journal: Journal, run: str, now: float) -> Seen:
     """How a run stands; nothing of it is changed. Raises `InputError` E020 for one that is not there."""
     summary = await journal.summary(run)
     events = await journal.read(run)
@@ -49,7 +51,7 @@ async def look(journal: Journal, run: str) -> Seen:
         raise nowhere(run)
     if not isinstance(last := events[-1], RunFinished):
         asked = History.of(events).asked
-        return Seen(run, first.workflow, cast(RunStatus, summary.status), first.label, first.at, None, asked, None)
+        return Seen(run, first.workflow, cast(RunStatus, standing(summary, now).status), first.label, first.at, None, asked, None)
     result = result_of(last, events, run, lambda value: value, await workflows(journal, first))
     return Seen(run, first.workflow, result.status, first.label, first.at, last.at, (), result)
 
@@ -61,8 +63,8 @@ def known(status: str) -> None:
         raise InputError("C010", f"no run is {status!r}", hint=f"did you mean {near!r}?" if near else f"one of: {', '.join(STATUSES)}")
 
 
-async def listed(journal: Journal, *, limit: int, workflow: str = "", status: str = "") -> Sequence[RunSummary]:
+async def listed(journal: Journal, now: float, *, limit: int, workflow: str = "", status: str = "") -> Sequence[RunSummary]:
     """The latest runs, newest first; with a `workflow` or a `status` those alone. Raises `InputError` C010 for what is no status."""
     known(status)
-    runs = await journal.runs(EVERY if status or workflow else limit)
+    runs = [standing(run, now) for run in await journal.runs(EVERY if status or workflow else limit)]
     return [run for run in runs if status in ("", run.status) and workflow in ("", run.workflow)][: max(0, limit)]

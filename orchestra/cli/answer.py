@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestra.cli.claims import claim_data, show_claims
 from orchestra.cli.failure import as_data
 from orchestra.cli.screen import console, money, say, seconds, table
 from orchestra.events import Event, Usage
-from orchestra.journal.history import History
+from orchestra.journal.history import History, Row
 from orchestra.result import Result
 from orchestra.values.text import visible
 
@@ -38,6 +38,7 @@ def show_result(result: Result[Any], events: Sequence[Event], nodes: Callable[[]
         nodes()
     show_promises(result.promises)
     show_left_out(result.left_out)
+    show_defaults(history)
     say()
     confidence = f", confidence {result.confidence:.2f}" if result.confidence is not None else ""
     say(f"{result.status} in {seconds(history.seconds or 0.0)}{priced(result.usage)}{confidence}", style="bold")
@@ -78,6 +79,11 @@ def as_text(value: Any) -> str:
         return "(nested too deep to be shown; see --json)"
 
 
+def defaults(rows: Iterable[Row]) -> Iterator[str]:
+    """Which questions to persons were not answered, so that the default stands."""
+    yield from (f"{row.path}: {row.unanswered}; the default stands" for row in rows if row.unanswered)
+
+
 def show_promises(promises: Mapping[str, str]) -> None:
     """Prints what certificates promise of accepted values: once for all elements of a list, with their number."""
     counted = Counter((re.sub(r"\[\d+\]|#\d+", "", node), promise) for node, promise in promises.items())
@@ -100,6 +106,17 @@ def show_left_out(failed: Mapping[str, str]) -> None:
         say(
             visible(f"{path}: {many} failed, and the list is without {'it' if len(reasons) == 1 else 'them'}: {reasons[0]}"), style="yellow"
         )
+
+
+def show_defaults(history: History) -> None:
+    """Prints which questions to persons were not answered."""
+    lines = list(defaults(history.rows))
+    if lines:
+        say()
+    for line in lines[:MAX_ROWS]:
+        say(visible(line), style="yellow")
+    if len(lines) > MAX_ROWS:
+        say(f"and {len(lines) - MAX_ROWS} more; orchestra runs show {history.run} --all", style="dim")
 
 
 def show_nodes(history: History, *, everything: bool = False) -> None:

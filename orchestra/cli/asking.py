@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from orchestra.cli.inputs import Type
+from orchestra.cli.screen import moment
 from orchestra.errors import InputError
 from orchestra.events import Asked, Withheld
 from orchestra.values.json import NotStrictJSON, canonical, parse_untrusted
@@ -31,6 +32,8 @@ def question_text(asked: Asked) -> str:
     lines += [f"  {number}  {option}" for number, option in enumerate(asked.options, 1)]
     if not asked.options and not _bare(asked):
         lines.append(f"  an answer of type {Type(asked.schema)}, as JSON")
+    if asked.due:
+        lines.append(f"  until {moment(asked.due)}; a later answer does not count")
     return visible("\n".join(lines))
 
 
@@ -70,6 +73,7 @@ def question_data(run: str, questions: Sequence[Asked]) -> list[dict[str, Any]]:
             "about": asked.about,
             "withheld": asked.withheld,
             "shown": asked.shown,
+            "due": asked.due,
             "answer": answer_command(run, asked, questions),
             "decline": decline_command(run, asked, questions),
         }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from orchestra.cli.opening import settings
 from orchestra.doors import Journal
 from orchestra.errors import InputError
+from orchestra.journal.summary import standing
 from orchestra.recording import recorded, recorder
 
 EVERY = 1 << 40
@@ -57,4 +59,4 @@ async def find_run(journal: Journal, name: str) -> str:
 async def status_of(journal: Journal, run: str) -> str:
     """What a run does, or how it ended, as `runs list` says it; empty where it is not there any more."""
     found = await journal.summary(run)
-    return found.status if found is not None else ""
+    return standing(found, time.time()).status if found is not None else ""

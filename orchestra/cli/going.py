@@ -66,13 +66,14 @@ async def _go_on(orchestra: Orchestra, run: str, by: str, manner: Manner, stop: 
 
 
 async def resume_all(open_: Opener, by: str, *, as_json: bool, stop: Stop) -> int:
-    """Goes on with every run that was interrupted, and prints a line for each; gives 1 where one of them failed."""
+    """Goes on with all runs that were interrupted, or ask with a deadline that has passed; prints a line for each, and gives 1 where one of
+    them failed."""
     if not recorded(settings()):
         say("no run was interrupted")
         return 0
     waiting = Waiting()
     async with opened(open_, "", waiting) as orchestra:
-        found = [summary for summary in await orchestra.journal.runs(EVERY) if summary.status == "interrupted"]
+        found = await orchestra.runs(limit=EVERY, status="interrupted")
         if not found and not as_json:
             say("no run was interrupted")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from orchestra.cli.finding import opened
@@ -18,7 +19,7 @@ async def list_runs(limit: int, status: str, workflow: str, *, as_json: bool) ->
     """Prints the latest runs, newest first; with a `status` or a `workflow` those alone. Raises `InputError` C010 for no status."""
     known(status)
     async with opened() as journal:
-        found = await listed(journal, limit=limit, workflow=workflow, status=status) if journal is not None else []
+        found = await listed(journal, time.time(), limit=limit, workflow=workflow, status=status) if journal is not None else []
         none = not found and (journal is None or not await journal.runs(1))
         asked = [run.run for run in found if run.workflow == ASK and journal is not None and not as_json]
         wanted = {run: short(request_of(History.of((await journal.read(run))[:1]))) for run in asked if journal is not None}

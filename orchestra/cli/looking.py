@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from orchestra.claims import Claim, claims, dropped
-from orchestra.cli.answer import as_text, priced, show_nodes, show_promises
+from orchestra.cli.answer import as_text, priced, show_defaults, show_nodes, show_promises
 from orchestra.cli.asking import question_data, waiting_text
 from orchestra.cli.claims import claim_data, show_claims
 from orchestra.cli.finding import opened_at, status_of
@@ -173,7 +173,8 @@ def _show_run(
         case "waiting":
             say(f"\n{waiting_text(history.run, history.asked)}", style="yellow")
         case "interrupted":
-            say(visible(f"its process is gone; go on with: orchestra runs resume {history.run}"), style="yellow")
+            why = "the time to answer has passed, and nobody has it in hand" if history.rests else "its process is gone"
+            say(visible(f"{why}; go on with: orchestra runs resume {history.run}"), style="yellow")
         case "running":
             say(visible(f"under way; watch it: orchestra runs tail {history.run}"), style="dim")
         case _:
@@ -192,6 +193,7 @@ def _show_run(
 
         show(explanation)
     show_promises({row.path: tried.promise for row in history.rows for tried in row.attempts if tried.promise})
+    show_defaults(history)
     _show_incidents(history)
     troubles = [f"{row.path}: {row.error or row.rescued}" for row in history.rows if row.error or row.instead is not None]
     if troubles:
@@ -261,6 +263,7 @@ def _show_node(row: Row, run: str, tiers: tuple[str, ...], *, as_json: bool) -> 
                 "instead": row.instead,
                 "attempts": row.attempts,
                 "corrected": row.corrected,
+                "unanswered": row.unanswered,
                 "usage": row.usage,
             }
         )
@@ -278,6 +281,8 @@ def _show_node(row: Row, run: str, tiers: tuple[str, ...], *, as_json: bool) -> 
         say(visible(f"\n{row.error or row.rescued}"), style="yellow")
     if (not row.attempts or row.instead is not None) and isinstance(row.outcome, Value):
         say(visible(as_text(row.outcome.value)))
+    if row.unanswered:
+        say(visible(f"{row.unanswered}; the default stands"), style="dim")
 
 
 def _show_attempt(tried: Attempt, tier: str) -> None:

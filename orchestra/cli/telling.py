@@ -67,7 +67,9 @@ async def _at_rest(journal: Journal, run: str, events: Sequence[Event]) -> str:
         case "waiting":
             return f"waits for a person\n{asking.waiting_text(run, History.of(events).asked)}"
         case "interrupted":
-            return f"interrupted: the process that had it is gone; go on with: orchestra runs resume {run}"
+            late = History.of(events).rests
+            why = "the time to answer has passed, and nobody has it in hand" if late else "interrupted: the process that had it is gone"
+            return f"{why}; go on with: orchestra runs resume {run}"
         case "":
             return f"run {run} was deleted"
         case _:

@@ -1,19 +1,76 @@
-"""Deadlines: the seconds of budgets, of the run's own and of those of workflows that it calls.
+"""Deadlines: the seconds of budgets, of the run's own and of those of workflows that it calls; and the time of what persons are asked.
 
-They count the time in which the run is under way. So they are no tasks that keep a run awake: while nothing is left but questions to
-persons the run sleeps, and its seconds stand still.
+Seconds count the time in which the run is under way. So they are no tasks that keep a run awake: while nothing is left but questions to
+persons the run sleeps, and its seconds stand still. A `timeout`, of a question or of a body that it stands in, goes by the calendar
+meanwhile: the engine wakes the run for the first of them.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
 from math import inf
 from typing import TYPE_CHECKING
 
-from orchestra.engine.state import Phase, Scope
+from orchestra.engine.kinds.checking import timed
+from orchestra.engine.proposals import Ask
+from orchestra.engine.retry import policy
+from orchestra.engine.scopes import around
+from orchestra.engine.state import Phase, Scope, State, Unit
 from orchestra.values.outcome import Failed
 
 if TYPE_CHECKING:
     from orchestra.engine.driver import Driver
+
+NAP = 1.0
+"""Seconds before a deadline in which a run does not go to sleep: of many that are close to each other each would wake it."""
+
+
+def first(state: State) -> Unit | None:
+    """Of the questions to persons, and of the bodies under way, the one whose time is up first; None where none has a time."""
+    return min((unit for unit in state.units.values() if _ticks(unit)), key=lambda unit: unit.due, default=None)
+
+
+def until(ask: Ask, at: float) -> float:
+    """The wall-clock time until which a person may answer what is asked `at` a time: by the question's own `timeout`, or by that of a body
+    that it stands in; 0 for ever."""
+    own = ask.unit.node.timeout if ask.about == "answer" else None
+    stated = [body.due for body in around(ask.unit) if _ticks(body)]
+    return min([*stated, at + own] if own is not None else stated, default=0.0)
+
+
+def planned(unit: Unit) -> float:
+    """Seconds that a unit waits for its time at most: as many as were planned when it began to."""
+    if unit.phase is not Phase.PAUSED:
+        return inf if unit.node.timeout is None else unit.node.timeout
+    return policy(unit.node, unit.answer.error).pause(unit.attempt)[1] if unit.answer is not None else inf
+
+
+def far(driver: Driver) -> bool:
+    """Whether a run that waits for persons may sleep, because no deadline is near. Else it looks again a little later."""
+    waits = first(driver.state)
+    if waits is None or waits.due >= driver.clock.now() + NAP:
+        return True
+    driver.dozing = driver.loop.create_task(_doze(driver))
+    driver.dozing.add_done_callback(driver.done)
+    return False
+
+
+async def _doze(driver: Driver) -> None:
+    await driver.clock.sleep(NAP)
+    driver.dozing = None  # what it was is over: `done` looks again
+
+
+def clocks(driver: Driver) -> Iterator[asyncio.Task[None]]:
+    """The tasks of a run that wait for a time, and keep it from sleeping no longer than that."""
+    yield from driver.alarms.values()
+    yield from driver.deadlines.values()
+    if driver.dozing is not None:
+        yield driver.dozing
+
+
+def _ticks(unit: Unit) -> bool:
+    return unit.due > 0 and (unit.phase in (Phase.INSIDE, Phase.ASKED) or timed(unit))
 
 
 def watch(driver: Driver, scope: Scope | None) -> None:

@@ -17,7 +17,6 @@ from orchestra.engine.evolve import evolve
 from orchestra.engine.kinds import asking
 from orchestra.engine.kinds.checking import timed
 from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal, Recall, moot
-from orchestra.engine.retry import policy
 from orchestra.engine.run import Run
 from orchestra.engine.state import Phase, State, Unit
 from orchestra.errors import OrchestraError
@@ -54,8 +53,8 @@ class Driver:
     """
 
     __slots__ = (
-        "alarms", "begun", "clock", "deadlines", "do", "ending", "engine", "head", "journal", "line", "loop", "memo", "program", "run",
-        "starting", "state", "tasks", "turning", "wanting", "workers",
+        "alarms", "begun", "clock", "deadlines", "do", "dozing", "ending", "engine", "head", "journal", "line", "loop", "memo", "program",
+        "run", "starting", "state", "tasks", "turning", "wanting", "workers",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, program: Program, run: Run, state: State, workers: Workers) -> None:
@@ -77,6 +76,8 @@ class Driver:
         """Of units that wait for a time, by path."""
         self.deadlines: dict[str, asyncio.Task[None]] = {}
         """Of called workflows whose budget states seconds, by the path of their unit; of the run under an empty one."""
+        self.dozing: asyncio.Task[None] | None = None
+        """Looks again whether the run may sleep, where the next deadline is near."""
         self.memo = False
         """Whether answers are taken from the memo."""
         self.begun: dict[str, Invoke] = {}
@@ -168,7 +169,9 @@ class Driver:
                 if drafted is not None:
                     self._cancel_the_dead()
             case Ask(unit):
-                self.record(Asked(**self.stamp(), node=unit.path, **asking.facts(proposal)))
+                stamp = self.stamp()
+                due = deadlines.until(proposal, stamp["at"])
+                self.record(Asked(**stamp, node=unit.path, due=due, **asking.facts(proposal)))
                 if unit.due:
                     self._alarm(unit)
             case Count(unit, call, bound):
@@ -315,8 +318,14 @@ class Driver:
 
     # Time
 
-    def _alarm(self, unit: Unit, most: float = inf) -> None:
-        self.alarms[unit.path] = self._task(self._wait_for(unit, unit.due, most))
+    def _alarm(self, unit: Unit, most: float = inf, *, late: bool = False) -> None:
+        """Sets the clock of a unit. That of a question or of a body keeps no run awake, unless its time was up while nobody had the run."""
+        waiting = self._wait_for(unit, unit.due, most)
+        if late or unit.phase is Phase.PAUSED:
+            self.alarms[unit.path] = self._task(waiting)
+            return
+        task = self.alarms[unit.path] = self.loop.create_task(waiting)
+        task.add_done_callback(self.done)
 
     async def _wait_for(self, unit: Unit, due: float, most: float) -> None:
         """At its due time a paused unit goes on, and one that is asked, or has a body, has run out of time."""
@@ -327,7 +336,8 @@ class Driver:
         if unit.phase is Phase.PAUSED:
             self.state.enqueue(unit)
         elif unit.phase in (Phase.INSIDE, Phase.ASKED) or timed(unit):
-            failed = Failed("E006", f"not done within {unit.node.timeout:g} s", unit.path, f"raise `timeout:` of {unit.path}")
+            said = f"{'nobody answered' if unit.phase is Phase.ASKED else 'not done'} within {unit.node.timeout:g} s"
+            failed = Failed("E006", said, unit.path, f"raise `timeout:` of {unit.path}")
             self.give_up(unit, failed)
         self.pump()
 
@@ -350,10 +360,11 @@ class Driver:
             if invoke is not None and invoke.unit.phase is Phase.DONE:
                 task.cancel()
 
-    def begin(self, letters: Sequence[Letter] = ()) -> None:
-        """Sets the clocks of what waits for a time, opens the letters that lie there, and starts what may start."""
+    def begin(self, letters: Sequence[Letter] = (), up: float = 0.0) -> None:
+        """Sets the clocks of what waits for a time, opens the letters that lie there, and starts what may start. An alarm for the time `up`
+        has rung, whatever the wall's clock says."""
         with self._guarded():
-            self._begin(letters)
+            self._begin(letters, up)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -364,13 +375,15 @@ class Driver:
             self.stop(error)
             raise
 
-    def _begin(self, letters: Sequence[Letter]) -> None:
+    def _begin(self, letters: Sequence[Letter], up: float) -> None:
+        now = self.clock.now()
         deadlines.watch(self, self.state.root)
         for unit in list(self.state.units.values()):
             if unit.phase is Phase.INSIDE:
                 deadlines.watch(self, unit.body)
             if unit.due and (unit.phase in (Phase.PAUSED, Phase.INSIDE, Phase.EMERGED, Phase.ASKED) or timed(unit)):
-                self._alarm(unit, _planned(unit))  # the wall's clock may have been set back since
+                most = 0.0 if unit.due <= up else deadlines.planned(unit)  # the wall's clock may have been set back since
+                self._alarm(unit, most, late=unit.due <= max(up, now))
         for letter in letters:
             self._open(letter)
         if self.state.cancelled and not self.ending:
@@ -424,10 +437,11 @@ class Driver:
     def _rest(self) -> None:
         """Nothing is under way: the run waits for persons; else it could never end, which would be a fault of the engine."""
         state = self.state
-        if state.finished is not None or state.cancelled:
+        if state.finished is not None or state.cancelled or self.dozing is not None:
             return
         if state.idle:
-            self._end(self._sleep())
+            if deadlines.far(self):
+                self._end(self._sleep())
         else:
             self._break(OrchestraError("E002", f"run {self.run.id} stands still", hint="orchestra doctor"))
 
@@ -438,7 +452,7 @@ class Driver:
 
     def _end(self, last: Coroutine[Any, Any, None]) -> None:
         self.ending = True
-        for task in (*self.tasks, *self.deadlines.values()):
+        for task in (*self.tasks, *deadlines.clocks(self)):
             task.cancel()
         self.engine.finish(self, last)
 
@@ -449,7 +463,7 @@ class Driver:
 
     async def quiet(self) -> None:
         """Waits until no task of the run is left."""
-        left = {*self.tasks, *self.deadlines.values()}
+        left = {*self.tasks, *deadlines.clocks(self)}
         while left := {task for task in left if not task.done()}:
             await asyncio.wait(left)
 
@@ -473,13 +487,6 @@ class Driver:
         with suppress(OrchestraError):
             await self.journal.release(self.run.id)
         self.run.end(None, error)
-
-
-def _planned(unit: Unit) -> float:
-    """Seconds that a unit waits for its time at most: as many as were planned when it began to."""
-    if unit.phase is not Phase.PAUSED:
-        return inf if unit.node.timeout is None else unit.node.timeout
-    return policy(unit.node, unit.answer.error).pause(unit.attempt)[1] if unit.answer is not None else inf
 
 
 def _wanted() -> bool:

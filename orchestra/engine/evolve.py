@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestra.engine import allotting, kinds
 from orchestra.engine.kinds import checking
-from orchestra.engine.scopes import abandon, beneath, close, grow, over, within
+from orchestra.engine.scopes import abandon, around, beneath, close, grow, over, within
 from orchestra.engine.state import Bindings, Checking, Phase, Rung, Sample, Scope, Spreading, State, Unit, Writing
 from orchestra.errors import OrchestraError
 from orchestra.events import (
@@ -59,12 +59,14 @@ def _run_started(state: State, event: RunStarted, program: Program) -> None:
 
 def _resumed(state: State, event: Resumed, program: Program) -> None:
     """Attempts that were under way are made again, under their own number; about those that must happen once somebody is asked. The time of
-    bodies, and that between attempts, goes on from where it was; a person's goes by the calendar."""
+    bodies, and that between attempts, goes on from where it was; that of questions to persons, and of bodies in which one is open, goes by
+    the calendar."""
     state.epoch = event.epoch
+    asking = {body.path for path in state.asked for body in around(state.units[path])}
     for unit in list(state.units.values()):
         if unit.began:
             unit.began += event.away
-        if unit.due and (unit.phase in (Phase.INSIDE, Phase.EMERGED) or checking.timed(unit)):
+        if unit.due and unit.path not in asking and (unit.phase in (Phase.INSIDE, Phase.EMERGED) or checking.timed(unit)):
             unit.due += event.away
         if unit.phase is RUNNING:
             over(state, unit)

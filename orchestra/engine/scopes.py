@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from orchestra.engine import allotting
 from orchestra.engine.state import Phase, Scope, State, Unit
@@ -69,6 +69,13 @@ def beneath(state: State, unit: Unit) -> list[str]:
         found += (f"{unit.path}[{index}]" for index in range(unit.spreading.next))
     here = [path for path in found if path in state.units]
     return here + [path for inner in here for path in beneath(state, state.units[inner])]
+
+
+def around(unit: Unit) -> Iterator[Unit]:
+    """The units in whose bodies a unit stands, from the innermost on."""
+    while (outer := unit.scope.unit) is not None:
+        yield outer
+        unit = outer
 
 
 def within(state: State, path: str, marks: Iterable[str] = "/#[@?") -> list[str]:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestra.doors import Clock, Journal, Letter, Workers, direct
+from orchestra.engine import deadlines
 from orchestra.engine.driver import Driver
 from orchestra.engine.evolve import evolve
 from orchestra.engine.run import Run
-from orchestra.engine.state import State
+from orchestra.engine.state import State, Unit
 from orchestra.errors import OrchestraError
 from orchestra.events import NOTHING, Asked, AttemptFinished, CancelRequested, Event, Resumed, RunFinished, RunStarted
 from orchestra.log import Observer
@@ -25,6 +26,8 @@ from orchestra.workflow.program import Program
 HELD, ENDED, LOST = "J022", "J006", "J005"
 """Codes of the journal: another process has the run in hand; it has ended; another process took it from us."""
 ELSEWHERE = (HELD, ENDED, LOST)
+TOO_LATE = "its time was up"
+"""Why an answer that came after the deadline of its question does not count."""
 MOST_CHECKS = 4_096
 """Validators that are kept; a program that is compiled anew has schemas of its own."""
 FOLLOW = 0.5
@@ -65,6 +68,8 @@ class Engine:
         self._finishing: dict[str, asyncio.Task[None]] = {}
         """Runs that end, or go to sleep."""
         self._asleep: dict[str, _Sleeper] = {}
+        self._alarms: dict[str, asyncio.Task[None]] = {}
+        """Of those that sleep, and ask with a deadline."""
         self._taking: dict[str, tuple[asyncio.Task[None], Run]] = {}
         """Runs that are being taken over: each by one task, however many want it."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -131,27 +136,27 @@ class Engine:
         await self._once(_Sleeper(program, handle, workers or self.workers), by)
         return self.running(run) or handle
 
-    async def _once(self, sleeper: _Sleeper, by: str) -> None:
-        """Takes a run over; whoever wants the same run meanwhile waits for the same task."""
+    async def _once(self, sleeper: _Sleeper, by: str, up: float = 0.0) -> None:
+        """Takes a run over; whoever wants the same run meanwhile waits for the same task. Of an alarm for the time `up`."""
         run = sleeper.run
         if run.id not in self._taking:
-            task = asyncio.get_running_loop().create_task(self._take(sleeper, by))
+            task = asyncio.get_running_loop().create_task(self._take(sleeper, by, up))
             self._taking[run.id] = (task, run)
             task.add_done_callback(lambda _: self._taking.pop(run.id, None))
         await asyncio.shield(self._taking[run.id][0])
 
-    async def _take(self, sleeper: _Sleeper, by: str) -> None:
+    async def _take(self, sleeper: _Sleeper, by: str, up: float) -> None:
         run = sleeper.run
         epoch = await self.journal.lease(run.id)
         try:
-            await self._go_on(sleeper, epoch, by)
+            await self._go_on(sleeper, epoch, by, up)
         except BaseException:
             if run.id not in self._drivers:
                 with suppress(OrchestraError):
                     await self.journal.release(run.id)
             raise
 
-    async def _go_on(self, sleeper: _Sleeper, epoch: int, by: str) -> None:
+    async def _go_on(self, sleeper: _Sleeper, epoch: int, by: str, up: float) -> None:
         """A run whose lease we have: it goes on where it was, or goes on waiting."""
         program, run = sleeper.program, sleeper.run
         events = await self.journal.read(run.id)
@@ -160,17 +165,18 @@ class Engine:
         first = events[0]
         run.started = first if isinstance(first, RunStarted) else None
         run.offset, run.log, run.flushed = len(events), [], 0
-        if state.idle and not letters and not state.cancelled and not any(unit.due for unit in state.units.values()):
+        late = (waits := deadlines.first(state)) is not None and waits.due <= max(up, self.clock.now())
+        if state.idle and not letters and not state.cancelled and not late:
             await self.journal.release(run.id)
             await self._rest(sleeper, state)
             return
         driver = self._drive(program, run, state, sleeper.workers)
-        self._asleep.pop(run.id, None)
+        self._rouse(run.id)
         driver.memo = bool(run.started and run.started.options.get("memo"))
         now = self.clock.now()
         driver.record(Resumed(seq=state.seq + 1, at=now, epoch=epoch, by=by, away=max(0.0, now - events[-1].at)))
         state.tidy()
-        driver.begin(letters)
+        driver.begin(letters, up)
 
     async def close_off(self, run: str, by: str) -> None:
         """Ends a run that nobody has in hand, without its workflow. Raises `JournalError` J022, J023, J006 as `resume` does."""
@@ -249,6 +255,8 @@ class Engine:
         """Why a person's answer does not count; empty where it does."""
         if letter.shown != asked.shown:
             return "the question has changed since it was shown"
+        if asked.due and letter.at >= asked.due:
+            return TOO_LATE
         if letter.declined:
             return f"nobody else can say it: {' or '.join(asked.options)}" if asked.about == "effect" else ""
         if asked.options and letter.value not in asked.options:
@@ -285,16 +293,37 @@ class Engine:
             await self._rest(_Sleeper(driver.program, run, driver.workers), driver.state)
 
     async def _rest(self, sleeper: _Sleeper, state: State) -> None:
-        """Lets a run wait for persons; takes it up again at once where a letter came meanwhile."""
+        """Lets a run wait for persons; takes it up again at once where a letter came meanwhile, and when the first time is up."""
         run = sleeper.run
         if self._closed:
             run.end(None, _closed(run.id))
             return
         self._asleep[run.id] = sleeper
         self._attend()
+        self._set_alarm(sleeper, deadlines.first(state))
         run.sleep(list(state.asked.values()), lambda by: self.cancel(run.id, by))
         if await self.journal.letters(run.id, state.letters):
             self._task(self._notify(run.id))
+
+    def _set_alarm(self, sleeper: _Sleeper, unit: Unit | None) -> None:
+        """Sees to it that a run that waits for persons is woken when the time of a unit is up, the first of its units."""
+        run = sleeper.run.id
+        if (before := self._alarms.pop(run, None)) is not None:
+            before.cancel()
+        if unit is not None:
+            self._alarms[run] = asyncio.get_running_loop().create_task(self._ring(sleeper, unit.due, deadlines.planned(unit)))
+
+    async def _ring(self, sleeper: _Sleeper, due: float, most: float) -> None:
+        await self.clock.sleep(min(max(0.0, due - self.clock.now()), most))
+        del self._alarms[sleeper.run.id]  # it must not cancel itself
+        if sleeper.run.id in self._asleep:
+            self._task(self._wake(sleeper, "a deadline", due))
+
+    def _rouse(self, run: str) -> bool:
+        """A run sleeps no more; whether it did."""
+        if (alarm := self._alarms.pop(run, None)) is not None:
+            alarm.cancel()
+        return self._asleep.pop(run, None) is not None
 
     def cancel(self, run: str, by: str) -> None:
         """Cancels a run that waits for a person, or is about to, by a letter."""
@@ -339,22 +368,22 @@ class Engine:
             if run in self._drivers:
                 await self._drivers[run].collect()
             elif run in self._asleep:
-                await self._wake(self._asleep[run])
+                await self._wake(self._asleep[run], "a letter")
         except OrchestraError as error:
             if (handle := self.running(run)) is not None:
-                self._asleep.pop(run, None)
+                self._rouse(run)
                 handle.end(None, error)
 
-    async def _wake(self, sleeper: _Sleeper) -> None:
+    async def _wake(self, sleeper: _Sleeper, by: str, up: float = 0.0) -> None:
         """Takes a sleeping run up again; where another process was faster, follows it. What goes wrong reaches whoever waits for it."""
         try:
-            await self._once(sleeper, "a letter")
+            await self._once(sleeper, by, up)
         except OrchestraError as error:
             run = sleeper.run
             if run.id in self._taking:  # somebody tries again meanwhile, and a run that is taken over must not be followed as well
                 await self._notify(run.id)
                 return
-            asleep = self._asleep.pop(run.id, None) is not None
+            asleep = self._rouse(run.id)
             if error.code not in ELSEWHERE:
                 run.end(None, error)
             elif asleep and self._closed:
@@ -411,7 +440,8 @@ class Engine:
             driver.stop(_closed(driver.run.id))
         for sleeper in self._asleep.values():
             sleeper.run.end(None, _closed(sleeper.run.id))
-        idle = [*(task for task, _ in self._followers.values()), *([self._postman] if self._postman is not None else [])]
+        idle = [*(task for task, _ in self._followers.values()), *self._alarms.values()]
+        idle += [self._postman] if self._postman is not None else []
         for task in idle:
             task.cancel()
         taking = [task for task, _ in self._taking.values()]

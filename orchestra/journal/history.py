@@ -121,6 +121,9 @@ class Row:
         """How it stands, in a word: its status, `done` for a value, and `fallback` where that was taken."""
         return "fallback" if self.instead is not None else "done" if self.status == "value" else self.status
 
+    unanswered: str = ""
+    """Of a node whose value is its `fallback`, because a person gave no answer: why there was none."""
+
     @property
     def seconds(self) -> float | None:
         """From its first event to its outcome; None while it goes on."""
@@ -257,6 +260,7 @@ class _Node:
     asked: Asked | None = None
     corrected: Answered | None = None
     instead: Outcome | None = None
+    unanswered: str = ""
     elements: int | None = None
     loop: bool = False
     because: str = ""
@@ -304,6 +308,10 @@ class _Fold:
             case NodeFinished(node=path, outcome=outcome, instead=instead):
                 node = self._node(path, event.at)
                 node.instead = instead
+                if (node.asked is not None and node.asked.about == "answer") or _left_open(node):
+                    node.unanswered = "nobody answered in time"
+                if not isinstance(outcome, Value):
+                    node.unanswered = ""
                 node.outcome, node.finished, node.due, node.asked = outcome, event.at, False, None
             case RetryPlanned(node=path):
                 self._node(path, event.at).due = True
@@ -330,6 +338,8 @@ class _Fold:
                 node = self._node(path, event.at)
                 if node.asked is not None and node.asked.about == "acceptance" and not event.declined:
                     node.corrected = event
+                if event.declined:
+                    node.unanswered = f"{event.by or 'a person'} declined to answer: {event.declined}"
                 node.asked = None
             case Resumed() | LetterRefused() | Measured():
                 pass
@@ -404,6 +414,7 @@ class _Fold:
                 corrected=node.corrected,
                 because=node.because,
                 instead=node.instead,
+                unanswered=node.unanswered,
             )
             yield from self._rows(node.children, over=over or node.outcome is not None)
 
@@ -418,6 +429,12 @@ class _Fold:
 
 
 _STATUS: Mapping[type[Outcome], Status] = {Value: "value", Skipped: "skipped", Abstained: "abstained", Failed: "failed"}
+
+
+def _left_open(node: _Node) -> bool:
+    """Whether a person is still asked in the body of a node, though the node has its outcome. The steps of a plan may be dropped."""
+    inside = [child for child in node.children if "@" not in child.path[len(node.path) :]]
+    return any(child.asked is not None or _left_open(child) for child in inside)
 
 
 def _kind(node: _Node) -> RowKind:

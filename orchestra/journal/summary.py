@@ -105,14 +105,23 @@ class Tally:
 
 
 def unheld(summary: RunSummary, events: Iterable[Event]) -> RunSummary:
-    """The row of a run that has no end, and that no journal holds: it is `waiting` where persons are asked and nothing else is under way.
+    """The row of a run that has no end, and that no journal holds: it is `waiting` where persons are asked and nothing else is under way,
+    until the first deadline of what is asked at most.
 
     Else it was let go of in the middle, and is `interrupted`; so is one whose events are those of no run, which whoever reads them is told.
     """
     try:
         from orchestra.journal.history import History
 
-        rests = History.of(events).rests
+        history = History.of(events)
     except JournalError:
-        rests = False
-    return replace(summary, status="waiting" if rests else "interrupted")
+        return replace(summary, status="interrupted")
+    if not history.rests:
+        return replace(summary, status="interrupted")
+    return replace(summary, status="waiting", due=min((asked.due for asked in history.asked if asked.due), default=0.0))
+
+
+def standing(summary: RunSummary, now: float) -> RunSummary:
+    """The row of a run as it is at a time: one whose persons had until then waits for them no longer, and somebody has to go on with it."""
+    late = summary.status == "waiting" and 0 < summary.due <= now
+    return replace(summary, status="interrupted") if late else summary

@@ -344,6 +344,11 @@ def _time(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
             active = _active(case.events, book.turns[path][0], ended)
             if active > limit + 1.0:
                 found.append(f"I5 {path} was under way for {active:.1f} s of {limit:g}")
+    for asked in (one for questions in book.asked.values() for one in questions if one.about == "answer"):
+        place = oracle.places.get(asked.node)
+        limit = place.node.timeout if place is not None else None
+        if limit is not None and not 0 < asked.due <= asked.at + limit + SLACK:
+            found.append(f"I5 {asked.node} has {limit:g} s for an answer, and says that it has until {asked.due}")
     due: dict[tuple[str, int], float] = {}
     for event in case.events:
         if isinstance(event, RetryPlanned):

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+import msgspec
+
 from orchestra.doors import Letter, Message
 from orchestra.engine.run import Run
 from orchestra.engine.shell import Engine
@@ -392,7 +394,7 @@ class Stage:
 
     async def _post(self, letter: Letter) -> bool:
         try:
-            await self.desk.post(self.trial.run, letter)
+            await self.desk.post(self.trial.run, msgspec.structs.replace(letter, at=self.clock.now()))
         except JournalError as error:
             if error.code not in ("J023", "J006"):
                 raise

@@ -47,7 +47,7 @@ _EXAMPLES = {
     "retry": "retry: 3, or retry: {attempts: 3, wait: [0.5, 8], within: 60}; at most 10 attempts",
     "attempts": "at most 10 attempts",
     "wait": "wait: [0.5, 8], in seconds, each at most 3,600",
-    "timeout": "timeout: 30, in seconds, at most 86,400",
+    "timeout": "timeout: 30, in seconds, at most 86,400; of an `ask` node 31,622,400, which are 366 days",
     "otherwise": "otherwise: [retry, escalate, ask, abstain]",
     "score": "score: combined",
     "accept": "accept: 0.5",

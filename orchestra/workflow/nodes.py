@@ -18,6 +18,8 @@ Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=
 Template: TypeAlias = Any
 """JSON whose strings may hold `${...}`."""
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Days: TypeAlias = Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False)]
+"""Seconds, as many as people may take: 366 days at most."""
 Action: TypeAlias = Literal["retry", "escalate", "ask", "back_off", "abstain"]
 
 
@@ -200,6 +202,7 @@ class AskNode(Node):
     ask: str
     returns: str = "str"
     options: tuple[str, ...] = ()
+    timeout: Days | None = None
 
 
 KINDS: tuple[str, ...] = ("agent", "tool", "call", "first_of", "loop", "plan", "verify", "ask")

@@ -18,10 +18,9 @@ class Starting:
     """Stands where an `Orchestra` stands whose servers come up, and never are."""
 
     def __init__(self) -> None:
-        self.journal = self
         self.asked = asyncio.Event()
 
-    async def runs(self, most: int) -> list[Any]:
+    async def runs(self, *, limit: int, status: str) -> list[Any]:
         return [SimpleNamespace(run=run, workflow="ask", status="interrupted") for run in ("r1", "r2")]
 
     async def resume(self, run: str, *, by: str = "") -> Any:

@@ -130,8 +130,9 @@ def play(
         engine = Engine(clock, journal, workers, concurrency=concurrency)
         run = engine.start(compiled, dict(inputs or {}), graph="0" * 32, tiers=tiers)
         finished = await run.wait()
+        events = list(await run.history())
         await engine.close()
-        return Played(finished, list(run.log), workers, journal)
+        return Played(finished, events, workers, journal)
 
     return run_simulated(scene, seed)
 

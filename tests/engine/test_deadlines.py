@@ -1,0 +1,248 @@
+"""Questions with a deadline: a run that waits for nothing but persons waits, deadline or not; at the deadline it takes its default."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from orchestra import Budget, InputError, Orchestra, ask, tool, workflow
+from orchestra.config import Settings
+from orchestra.doors import Letter
+from orchestra.engine.replay import replay
+from orchestra.events import Answered, Asked, LetterRefused, NodeFinished, Resumed
+from orchestra.journal.memory import MemoryJournal, MemoryStore
+from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
+from orchestra.values.outcome import Value
+from tests.engine.durable import Theatre
+from tests.engine.stage import program
+
+QUESTION = 'output: ${a}\nnodes:\n  a: {ask: "Well?", options: ["yes", "no"], timeout: 60, fallback: "no"}'
+BODY = 'output: ${b}\nnodes:\n  b: {call: {nodes: {i: {ask: "Well?"}}, output: "${i}"}, timeout: 60, fallback: "no"}'
+BESIDE = """
+output: {a: "${a}", b: "${b}"}
+nodes:
+  a: {ask: "Well?", timeout: 60, fallback: "no"}
+  b: {agent: writer, with: {text: x}}
+"""
+
+
+def letter(asked: Asked, at: float, value: str = "yes") -> Letter:
+    return Letter(kind="answer", node=asked.node, value=value, shown=asked.shown, at=at)
+
+
+@pytest.mark.parametrize("text", [QUESTION, BODY])
+def test_a_run_that_waits_for_nothing_but_persons_waits_and_takes_its_default_in_time(text: str) -> None:
+    compiled = program(text)
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock)
+        run = theatre.start(compiled)
+        began = clock.now()
+        assert await run.pause() is None
+        assert clock.now() - began < 1
+        (asked,) = run.asked
+        assert asked.due == pytest.approx(began + 60, abs=0.1)
+        summary = await theatre.journal.summary(run.id)
+        assert summary is not None
+        assert (summary.status, summary.due) == ("waiting", asked.due)
+        assert (await run.wait()).outcome == Value("no")
+        assert clock.now() - began == pytest.approx(60, abs=0.1)
+        events = await theatre.journal.read(run.id)
+        assert [event.by for event in events if isinstance(event, Resumed)] == ["a deadline"]
+        assert replay(compiled, events).reason == ""
+        await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+@pytest.mark.parametrize("text", [QUESTION, BODY])
+def test_a_deadline_goes_by_the_calendar_and_never_begins_anew(text: str) -> None:
+    """Whoever takes the run over, and however often."""
+    compiled = program(text)
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock)
+        run = theatre.start(compiled)
+        began = clock.now()
+        for _ in range(5):
+            await clock.sleep(3)
+            await theatre.crash()
+            await clock.sleep(7)
+            again = await theatre.engine.resume(compiled, run.id)
+        assert (await again.wait()).outcome == Value("no")
+        assert clock.now() - began == pytest.approx(60, abs=0.1)
+        await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+def test_a_question_keeps_its_deadline_beside_work_that_goes_on() -> None:
+    compiled = program(BESIDE)
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock, latency=100.0)
+        run = theatre.start(compiled)
+        began = clock.now()
+        finished = await run.wait()
+        assert finished.outcome == Value({"a": "no", "b": "<x>"})
+        ends = {event.node: event.at - began for event in run.log if isinstance(event, NodeFinished)}
+        assert ends["a"] == pytest.approx(60, abs=0.1)
+        await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+@pytest.mark.parametrize(("late", "value"), [(-1.0, "yes"), (0.0, "no"), (5.0, "no")])
+def test_what_was_answered_in_time_counts_though_it_is_read_later_and_nothing_else(late: float, value: str) -> None:
+    compiled = program(QUESTION)
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock)
+        run = theatre.start(compiled)
+        await run.pause()
+        (asked,) = run.asked
+        await theatre.crash()
+        await clock.sleep(100)
+        await theatre.journal.post(run.id, letter(asked, asked.due + late))
+        again = await theatre.engine.resume(compiled, run.id)
+        assert (await again.wait()).outcome == Value(value)
+        events = await theatre.journal.read(run.id)
+        assert any(isinstance(event, Answered if value == "yes" else LetterRefused) for event in events)
+        assert replay(compiled, events).reason == ""
+        await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+def test_of_two_processes_that_wait_for_one_deadline_both_see_the_end() -> None:
+    compiled = program(QUESTION)
+
+    async def scene(clock: VirtualClock) -> None:
+        one, two = Theatre(clock), Theatre(clock)
+        two.store = one.store
+        two.journal = MemoryJournal(one.store)
+        two.engine.journal = two.journal
+        run = one.start(compiled)
+        await run.pause()
+        other = await two.engine.resume(compiled, run.id)
+        ends = await asyncio.gather(run.wait(), other.wait())
+        assert [end.outcome for end in ends] == [Value("no"), Value("no")]
+        await one.engine.close()
+        await two.engine.close()
+
+    run_simulated(scene)
+
+
+def test_a_question_that_was_answered_wakes_nobody_at_its_deadline_and_an_engine_that_is_closed_leaves_no_alarm() -> None:
+    compiled = program('output: ${b}\nnodes:\n  a: {ask: "Well?", timeout: 60, fallback: "no"}\n  b: {ask: "${a}?"}')
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock)
+        run = theatre.start(compiled)
+        await run.pause()
+        await theatre.journal.post(run.id, letter(run.asked[0], clock.now()))
+        await clock.sleep(100)
+        assert [asked.node for asked in run.asked] == ["b"]
+        assert sum(isinstance(event, Resumed) for event in await theatre.journal.read(run.id)) == 1
+        theatre.start(compiled)
+        await clock.sleep(1)
+        await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+@tool(effect="pure")
+def same(text: str) -> str:
+    """The same."""
+    return text
+
+
+@workflow(budget=Budget(seconds=60))
+def deadline(text: str) -> str:
+    """Asks, with a deadline and a default."""
+    return ask("Well, " + same(text=text) + "?", options=["yes", "no"], timeout=3600, fallback="no")
+
+
+@workflow
+def week(text: str) -> str:
+    """Takes a week."""
+    return ask("Well, " + text + "?", timeout=7 * 86_400, fallback="no")
+
+
+@workflow
+def slow(text: str) -> str:
+    """Calls for a week."""
+    return same.options(timeout=7 * 86_400)(text=text)
+
+
+def opened(clock: VirtualClock, store: MemoryStore) -> Any:
+    workers = SimulatedWorkers({"same": lambda call: call.inputs["text"]}, clock=clock)
+    return Orchestra.open(Settings.load({}), workers=workers, journal=MemoryJournal(store), clock=clock)
+
+
+def test_the_seconds_of_a_budget_stand_still_while_a_question_with_a_deadline_is_open() -> None:
+    async def scene(clock: VirtualClock) -> None:
+        async with opened(clock, MemoryStore()) as orchestra:
+            run = await orchestra.start(deadline, text="x")
+            assert await run.pause() is None
+            assert (await orchestra.look(run.id)).status == "waiting"
+            await clock.sleep(1800)
+            await orchestra.answer(run.id, "yes")
+            assert (await run.wait()).value == "yes"
+
+    run_simulated(scene)
+
+
+def test_a_run_whose_deadline_has_passed_while_nobody_had_it_is_interrupted_and_takes_no_answer_any_more() -> None:
+    async def scene(clock: VirtualClock) -> None:
+        store = MemoryStore()
+        async with opened(clock, store) as orchestra:
+            run = await orchestra.start(deadline, text="x")
+            await run.pause()
+        async with opened(clock, store) as orchestra:
+            orchestra.program(deadline)
+            assert [seen.status for seen in await orchestra.runs()] == ["waiting"]
+            await clock.sleep(3600)
+            assert (await orchestra.look(run.id)).status == "interrupted"
+            (seen,) = await orchestra.runs(status="interrupted")
+            with pytest.raises(InputError) as told:
+                await orchestra.answer(run.id, "yes")
+            assert told.value.code == "E031"
+            assert f"orchestra runs resume {run.id}" in told.value.hint
+            assert (await (await orchestra.resume(seen.run)).wait()).value == "no"
+
+    run_simulated(scene)
+
+
+def test_a_question_may_take_a_week_and_a_call_may_not() -> None:
+    async def scene(clock: VirtualClock) -> None:
+        async with opened(clock, MemoryStore()) as orchestra:
+            began = clock.now()
+            assert (await orchestra.run(week, text="x")).value == "no"
+            assert clock.now() - began == pytest.approx(7 * 86_400, abs=1)
+
+    run_simulated(scene)
+    with pytest.raises(InputError, match="86400"):
+        _ = slow.graph
+
+
+def test_the_default_of_a_question_that_nobody_answered_is_no_word_of_a_person() -> None:
+    async def scene(clock: VirtualClock) -> None:
+        async with opened(clock, MemoryStore()) as orchestra:
+            silent = await orchestra.run(deadline, text="x")
+            declining = await orchestra.start(deadline, text="y")
+            await declining.pause()
+            await orchestra.answer(declining.id, None, declined="I was not there", by="ada")
+            declined, answered = await declining.wait(), await orchestra.start(deadline, text="z")
+            await answered.pause()
+            await orchestra.answer(answered.id, "no")
+            said = [[claim.unsupported for claim in result.claims] for result in (silent, declined, await answered.wait())]
+            assert said == [
+                ["nobody answered in time; the default stands (asked)"],
+                ["ada declined to answer: I was not there; the default stands (asked)"],
+                ["a person said so, and nothing checked it (asked)"],
+            ]
+
+    run_simulated(scene)
