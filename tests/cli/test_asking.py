@@ -261,7 +261,7 @@ def test_a_question_that_waits_for_a_while_is_told_beside_the_output(shell: Shel
     )
     said = shell("run", "timed", "--json")
     assert (said.code, said.json["output"]) == (0, "nobody")
-    assert said.err.startswith("a: Well?\nanswer with: orchestra runs answer ")
+    assert said.err.startswith("a: Well?\n  until ")
 
 
 def test_at_a_terminal_the_questions_are_asked_right_there(shell: Shell) -> None:
