@@ -294,19 +294,10 @@ def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
 
 def _course(card: Card) -> ModuleType | None:
     """What trains an encoder that is no committee; None for one that is."""
-    from orchestra.agent.deduction import deduces
-    from orchestra.agent.slots import fills_slots
-    from orchestra.agent.spans import points
-    from orchestra.agent.tables import of_tables
+    from orchestra.agent.skill import skill
     from orchestra.learn import deduction, slots, spans, tables
 
-    if of_tables(card):
-        return tables
-    if points(card):
-        return spans
-    if fills_slots(card):
-        return slots
-    return deduction if deduces(card) else None
+    return {"tables": tables, "spans": spans, "slots": slots, "deduction": deduction}.get(skill(card))
 
 
 def _train_here(card: Card, data: Path, out: Path) -> None:

@@ -207,19 +207,29 @@ class LocalWorkers:
 
 def _reading(card: Card) -> Callable[[Card, Encoder], Predictor]:
     """What makes an agent of an encoder, by what the agent gives."""
-    from orchestra.agent.committee import Committee
-    from orchestra.agent.deduction import Deduction, deduces
-    from orchestra.agent.slots import Slots, fills_slots
-    from orchestra.agent.spans import Spans, points
-    from orchestra.agent.tables import Tables, of_tables
+    from orchestra.agent.skill import skill
 
-    if of_tables(card):
-        return Tables.load
-    if points(card):
-        return Spans.load
-    if fills_slots(card):
-        return Slots.load
-    return Deduction.load if deduces(card) else Committee.load
+    match skill(card):
+        case "tables":
+            from orchestra.agent.tables import Tables
+
+            return Tables.load
+        case "spans":
+            from orchestra.agent.spans import Spans
+
+            return Spans.load
+        case "slots":
+            from orchestra.agent.slots import Slots
+
+            return Slots.load
+        case "deduction":
+            from orchestra.agent.deduction import Deduction
+
+            return Deduction.load
+        case "committee":
+            from orchestra.agent.committee import Committee
+
+            return Committee.load
 
 
 def processors() -> int:

@@ -19,6 +19,7 @@ import msgspec
 
 from orchestra.agent.card import FILE, Card
 from orchestra.agent.classical import gives_number, reading, unpacked
+from orchestra.agent.skill import FORMATS, skill
 from orchestra.errors import InputError
 from orchestra.fleet.adapters import CONFIG, WEIGHTS, mark_of
 from orchestra.fleet.safetensors import check_folder
@@ -35,6 +36,8 @@ LEARNT_FROM = "learnt_from.json"
 """The record of what an agent has learnt from, beside what it has learnt (`orchestra.learn.learnt_from`)."""
 MAX_BYTES = 10_000_000
 """Bytes of an adapter's weights at most: it is kept in version control."""
+OF_SLOTS = ("orchestra/tagger/v1", FORMATS["slots"])
+"""Formats whose labels are parts of slots, and stand in no output."""
 FIELD = "adapter"
 _LINE = re.compile(r"^adapter:.*\n?", re.MULTILINE)
 """The key of a card that names its adapter, and its line."""
@@ -124,7 +127,7 @@ def _check_fits(card: Card, folder: Path) -> None:
     faults += [f"it reads {name!r}" for name in (layout.input, layout.beside) if name and name not in inputs]
     if layout.output and layout.output not in outputs:
         faults.append(f"it writes {layout.output!r}")
-    elif layout.output and card.kind != "tagger":
+    elif layout.output and layout.format not in OF_SLOTS:
         label = Validator(under(card.output_schema, outputs[layout.output]))
         faults += [f"it gives {one!r}" for one in layout.labels if label.check(one)]
     if faults:
@@ -135,15 +138,13 @@ def _check_fits(card: Card, folder: Path) -> None:
 
 def _format(card: Card) -> str:
     """What the layout of a card's arrays says that they are, by what the agent gives."""
-    from orchestra.agent import committee, deduction, spans, tables
-
-    if card.kind != "encoder":
-        return "orchestra/tagger/v1" if card.kind == "tagger" else f"orchestra/linear-{'number' if gives_number(card) else 'text'}/v1"
-    if tables.of_tables(card):
-        return tables.FORMAT
-    if spans.points(card):
-        return spans.FORMAT
-    return deduction.FORMAT if deduction.deduces(card) else committee.FORMAT
+    match card.kind:
+        case "encoder":
+            return FORMATS[skill(card)]
+        case "tagger":
+            return "orchestra/tagger/v1"
+        case _:
+            return f"orchestra/linear-{'number' if gives_number(card) else 'text'}/v1"
 
 
 def learnt(card: Card, folder: Path) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ pytest.importorskip("tokenizers")
 from orchestra.agent.card import Card  # noqa: E402
 from orchestra.agent.classical import packed  # noqa: E402
 from orchestra.agent.encoder import Encoder  # noqa: E402
-from orchestra.agent.slots import FORMAT, MAX_WINDOWS, Layout, Slots, Text, allowed, fills_slots  # noqa: E402
+from orchestra.agent.slots import FORMAT, Layout, Slots, Text, allowed, fills_slots  # noqa: E402
+from orchestra.agent.spans import MAX_WINDOWS  # noqa: E402
 from orchestra.agent.tagger import likeliest, slots, words_of  # noqa: E402
 from orchestra.errors import InputError  # noqa: E402
 from orchestra.testing.encoder import SHAPE, write_encoder  # noqa: E402
@@ -168,15 +169,14 @@ def test_it_reads_as_its_arrays_say(encoder: Encoder) -> None:
 
 
 def test_files_that_do_not_fit_are_refused(encoder: Encoder, tmp_path: Path) -> None:
-    for number, (made, changes) in enumerate(
-        [
-            (arrays(bias=np.zeros(4)), {}),
-            (arrays(weight=np.zeros((5, 3))), {}),
-            (arrays(), {"labels": LABELS[:3]}),
-            ({name: array for name, array in arrays().items() if name != "bias"}, {}),
-            (arrays(), {"format": "orchestra/spans/v1"}),
-        ]
-    ):
+    damaged: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        (arrays(bias=np.zeros(4)), {}),
+        (arrays(weight=np.zeros((5, 3))), {}),
+        (arrays(), {"labels": LABELS[:3]}),
+        ({name: array for name, array in arrays().items() if name != "bias"}, {}),
+        (arrays(), {"format": "orchestra/spans/v1"}),
+    ]
+    for number, (made, changes) in enumerate(damaged):
         folder = tmp_path / str(number)
         folder.mkdir()
         card = write(folder)

@@ -452,6 +452,11 @@ def test_a_signal_while_figures_are_made_ends_it_without_a_certificate(shell: Sh
     rows(1000)
     predictions(1000)
     before = Stop.__init__
-    monkeypatch.setattr(Stop, "__init__", lambda self: (before(self), setattr(self, "told", True), setattr(self, "leaving", True))[0])
+
+    def told(self: Stop) -> None:
+        before(self)
+        self.told = self.leaving = True
+
+    monkeypatch.setattr(Stop, "__init__", told)
     assert certify(shell, *PREDICTED).code == 143
     assert not FILE.exists()

@@ -136,6 +136,7 @@ def test_the_same_agent_is_asked_anew_and_what_comes_of_it_is_the_same(shell: Sh
 
 def test_a_run_of_an_evaluation_had_checks_of_its_own_and_is_not_gone_through(shell: Shell) -> None:
     async def evaluated() -> str:
+        assert shell.opener is not None
         async with shell.opener(Settings.load(), fleet="start") as orchestra:
             runs = orchestra.options(purpose="evaluation")
             return (await runs.run(orchestra.find("ask"), question="When?", text=TEXT)).run
