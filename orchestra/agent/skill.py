@@ -1,4 +1,4 @@
-"""What an agent of kind `encoder` does. Its card alone tells, by what it takes and gives; how it is trained and what arrays it has follow."""
+"""What an agent of kind `encoder` does. Its card alone tells, by what it takes and gives; its training and its arrays follow from that."""
 
 from __future__ import annotations
 
