@@ -5,7 +5,7 @@
 A short training on new kinds of rows makes an adapter better at them and a little worse at what it could; weights in the middle keep most
 of both (Wortsman et al. 2022, “Model soups”, https://arxiv.org/abs/2203.05482). What is averaged is the product of each pair of LoRA
 matrices; what is written is the best approximation of their rank. OUT gets the settings and the manifest of TRAINED, with what was done;
-the steps and the losses in it are of that training.
+the steps and the losses in it are of that training. Of two encoders OUT gets the arrays, and the layout of TRAINED.
 """
 
 from __future__ import annotations
@@ -14,20 +14,28 @@ import argparse
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from orchestra.agent.classical import packed
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
+Halves: TypeAlias = "tuple[Tensor, Tensor]"
+"""Of a layer's adapter: (rank, taken) and (given, rank)."""
+Arrays: TypeAlias = "Mapping[str, NDArray[Any]]"
 WEIGHTS, MANIFEST, SETTINGS = "adapter_model.safetensors", "manifest.json", "adapter_config.json"
+LAYOUT = "model.json"
+"""The file of an encoder that names its arrays."""
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 
 
 def mean(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights in the middle, of the same names, shapes and types. Raises `ValueError` for adapters of different layers or ranks, and
     for weights that are not of LoRA."""
-    import torch
 
     if {name: tensor.shape for name, tensor in one.items()} != {name: tensor.shape for name, tensor in other.items()}:
         raise ValueError("the adapters are not of the same layers and rank")
@@ -36,16 +44,56 @@ def mean(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
     made: dict[str, Tensor] = {}
     for down in (name for name in one if name.endswith(DOWN)):
         up = down.removesuffix(DOWN) + UP
-        rank = len(one[down])
-        downs = torch.cat([one[down].float() * 0.5, other[down].float() * 0.5])
-        ups = torch.cat([one[up].float(), other[up].float()], 1)
-        left, small_left = torch.linalg.qr(ups)
-        right, small_right = torch.linalg.qr(downs.T)
-        u, values, v = torch.linalg.svd(small_left @ small_right.T)
-        root = values[:rank].sqrt()
-        made[up] = ((left @ u[:, :rank]) * root).to(one[up].dtype).contiguous()
-        made[down] = ((v[:rank] @ right.T) * root[:, None]).to(one[down].dtype).contiguous()
+        made[down], made[up] = middle((one[down], one[up]), (other[down], other[up]))
     return made
+
+
+def middle(one: Halves, other: Halves) -> Halves:
+    """Of what two adapters add to a layer, (given, taken), the middle, as well as their rank can say it."""
+    import torch
+
+    downs = torch.cat([one[0].float() * 0.5, other[0].float() * 0.5])
+    ups = torch.cat([one[1].float(), other[1].float()], 1)
+    left, small_left = torch.linalg.qr(ups)
+    right, small_right = torch.linalg.qr(downs.T)
+    u, values, v = torch.linalg.svd(small_left @ small_right.T)
+    rank = len(one[0])
+    root = values[:rank].sqrt()
+    down, up = (v[:rank] @ right.T) * root[:, None], (left @ u[:, :rank]) * root
+    return down.to(one[0].dtype).contiguous(), up.to(one[1].dtype).contiguous()
+
+
+def mean_of_arrays(one: Arrays, other: Arrays) -> dict[str, NDArray[Any]]:
+    """The same of the arrays of encoders of one member; what is no adapter is in the middle as it is, directions of labels at length 1.
+    Raises `ValueError` for arrays of different names or shapes."""
+    import numpy as np
+    import torch
+
+    if {name: array.shape for name, array in one.items()} != {name: array.shape for name, array in other.items()}:
+        raise ValueError("the encoders are not of the same layers, rank and labels")
+    made = {name: (one[name].astype(np.float32) + other[name]) / 2 for name in one}
+    for layer in (name.removeprefix("down.") for name in one if name.startswith("down.")):
+        names = f"down.{layer}", f"up.{layer}"
+        halves = [tuple(torch.from_numpy(arrays[name][0].astype(np.float32)) for name in names) for arrays in (one, other)]
+        found = middle((halves[0][0], halves[0][1]), (halves[1][0], halves[1][1]))
+        made |= {name: half.numpy()[None] for name, half in zip(names, found, strict=True)}
+    if "prototypes" in made:
+        made["prototypes"] /= np.linalg.norm(made["prototypes"], axis=-1, keepdims=True)
+    return {name: array.astype(one[name].dtype) for name, array in made.items()}
+
+
+def write_encoder(before: Path, trained: Path, out: Path) -> str:
+    """Writes the files of the mean of two encoders, and gives the digest of its arrays. Raises `ValueError` for such that cannot be
+    averaged."""
+    import numpy as np
+
+    layout = json.loads((trained / LAYOUT).read_text("utf-8"))
+    arrays = [dict(np.load(folder / layout["arrays"])) for folder in (before, trained)]
+    text, data = packed({key: value for key, value in layout.items() if key != "sha256"}, mean_of_arrays(*arrays))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / layout["arrays"]).write_bytes(data)
+    (out / LAYOUT).write_text(text, "utf-8")
+    return str(json.loads(text)["sha256"])
 
 
 def write(before: Path, trained: Path, out: Path) -> None:
@@ -70,6 +118,9 @@ def main() -> None:
     for name in ("before", "trained", "out"):
         parser.add_argument(name, type=Path)
     given = parser.parse_args()
+    if (given.trained / LAYOUT).is_file():
+        print(f"{given.out}: {write_encoder(given.before, given.trained, given.out)}")
+        return
     write(given.before, given.trained, given.out)
     print(f"{given.out}: {json.loads((given.out / MANIFEST).read_text('utf-8'))['sha256']}")
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+np = pytest.importorskip("numpy")
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
 
-from bench.adapter_mean import DOWN, MANIFEST, UP, WEIGHTS, mean, write  # noqa: E402
+from bench.adapter_mean import DOWN, MANIFEST, UP, WEIGHTS, mean, mean_of_arrays, write, write_encoder  # noqa: E402
+from orchestra.agent.classical import packed  # noqa: E402
 
 LAYER = "model.layers.0.q_proj"
 
@@ -79,3 +81,35 @@ def test_the_folder_says_what_was_done(tmp_path: Path) -> None:
     assert manifest["sha256"] == hashlib.sha256((tmp_path / "out" / WEIGHTS).read_bytes()).hexdigest()
     assert manifest["command"] == "orchestra learn train; python -m bench.adapter_mean ADAPTER TRAINED OUT"
     assert (manifest["rank"], (tmp_path / "out" / "adapter_config.json").exists()) == (4, True)
+
+
+def encoder(seed: int) -> dict[str, Any]:
+    chance = np.random.default_rng(seed)
+    made = {"down.layer": chance.normal(size=(1, 4, 12)), "up.layer": chance.normal(size=(1, 16, 4)), "sharpness": np.array([seed])}
+    directions = chance.normal(size=(1, 3, 12))
+    made["prototypes"] = directions / np.linalg.norm(directions, axis=-1, keepdims=True)
+    return {name: array.astype(np.float32 if name == "sharpness" else np.float16) for name, array in made.items()}
+
+
+def test_the_mean_of_encoders_is_that_of_what_they_add_and_of_the_rest_as_it_is(tmp_path: Path) -> None:
+    one, other = encoder(1), encoder(3)
+    other["down.layer"] = one["down.layer"]
+    made = mean_of_arrays(one, other)
+    assert {name: (array.shape, array.dtype) for name, array in made.items()} == {name: (one[name].shape, one[name].dtype) for name in one}
+    added = [np.asarray(arrays["up.layer"][0] @ arrays["down.layer"][0], np.float32) for arrays in (one, other, made)]
+    assert np.allclose(added[2], (added[0] + added[1]) / 2, atol=0.05)
+    assert made["sharpness"] == [2.0]
+    assert np.allclose(np.linalg.norm(made["prototypes"].astype(np.float32), axis=-1), 1, atol=1e-2)
+    with pytest.raises(ValueError, match="not of the same layers"):
+        mean_of_arrays(one, {**other, "sharpness": np.zeros(2)})
+
+    for name, arrays in (("one", one), ("other", other)):
+        text, data = packed({"format": "orchestra/committee/v1", "arrays": "adapters.npz", "of": name}, arrays)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.json").write_text(text)
+        (tmp_path / name / "adapters.npz").write_bytes(data)
+    said = write_encoder(tmp_path / "one", tmp_path / "other", tmp_path / "mean")
+    assert json.loads((tmp_path / "mean" / "model.json").read_text())["of"] == "other"
+    assert hashlib.sha256((tmp_path / "mean" / "adapters.npz").read_bytes()).hexdigest() == said
+    with np.load(tmp_path / "mean" / "adapters.npz") as found:
+        assert all(np.array_equal(found[name], array) for name, array in made.items())
