@@ -15,7 +15,7 @@ import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
@@ -26,7 +26,7 @@ from orchestra.verify.tools import called
 from orchestra.workflow.nodes import VerifyNode
 from orchestra.workflow.pending import node_value, said
 from orchestra.workflow.placeholders import Guarded, Placeholder, holds, peek, renamed, template
-from orchestra.workflow.scopes import Draft, Scope, current, fault
+from orchestra.workflow.scopes import Draft, Scope, current, fault, tracing
 from orchestra.workflow.steps import Tool
 
 if TYPE_CHECKING:
@@ -62,8 +62,10 @@ class Check:
         more = check_of(other)
         return Check(str(joined(Some, [self._rule, more._rule])), steps=(*self.steps, *more.steps))
 
-    def __bool__(self) -> NoReturn:
-        raise unasked(str(self))
+    def __bool__(self) -> bool:
+        if tracing() is not None:
+            raise unasked(str(self))
+        return True
 
     @property
     def _rule(self) -> Rule:

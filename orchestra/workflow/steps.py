@@ -193,13 +193,6 @@ class Tool(Step[P, R]):
 
         return check_of(self) | other
 
-    def __bool__(self) -> bool:
-        if tracing() is None:
-            return True
-        from orchestra.workflow.acceptance import unasked
-
-        raise unasked(self.name)
-
     def same(self, other: Step[..., Any]) -> bool:
         return super().same(other) and isinstance(other, Tool) and other.function is self.function
 

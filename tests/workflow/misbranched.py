@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from orchestra import Answer, Reading, accepted, choose, entailment, loop, map_, numbers, or_else, present, quote, retry
-from tests.workflow.ensemble import calculator, cite, fetch, reader
+from tests.workflow.ensemble import calculator, fetch, reader
 
 
 def else_plain(question: str, n: int) -> Answer:
@@ -71,14 +71,6 @@ def both_checks(question: str) -> Reading:
     help: quote & numbers for both, quote | numbers for one of two
     """
     return accepted(reader(question=question, context=question), checks=quote and entailment, against=question)
-
-
-def tool_and_check(question: str) -> Answer:
-    """W005: the check cite has no truth value
-    at: cite and numbers
-    help: cite & numbers for both, cite | numbers for one of two
-    """
-    return accepted(calculator(question=question), checks=cite and numbers, against=question)
 
 
 def one_action(question: str) -> Reading:
