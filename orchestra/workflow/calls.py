@@ -102,6 +102,10 @@ class Step(Generic[P, R]):
         """What a node of it may call."""
         return (self,)
 
+    def _withholds(self) -> bool | None:
+        """Whether it may end without a value though no clause of the call says so; None where that is not known here."""
+        return False
+
     def _why_not(self) -> str:
         return "an agent needs servers, a budget and a journal: an Orchestra has them"
 
@@ -137,7 +141,7 @@ class Step(Generic[P, R]):
         if "name" in self._options:
             fields["name"] = self._options["name"]
         draft = scope.add(self.node, self.name, self.signature.output, **fields)
-        draft.effect = getattr(self, "effect", "pure")
+        draft.effect, draft.loose = getattr(self, "effect", "pure"), self._withholds()
         return draft
 
 
@@ -147,8 +151,7 @@ def stated(options: Options, draft: Draft, scope: Scope, default: str, falling: 
     if not lazy(then := options.get("fallback")):
         return Placeholder(node_value(draft, scope))
     if draft.named and "name" not in options:
-        scope.free(draft.name)
-        draft.name, draft.named = scope.fresh(default), False
+        scope.call(draft, default, named=False)
     first = standing_in(draft, scope, cast(Any, then))
     have = first._wired.schema
     if reason := unfit(have, draft.schema):

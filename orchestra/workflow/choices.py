@@ -13,6 +13,7 @@ from typing_extensions import TypeVar
 from orchestra.values.types import Schema
 from orchestra.workflow.conditions import boolean, once
 from orchestra.workflow.covering import asking, conditions, contrary, covers
+from orchestra.workflow.firm import firm, holds_under, loose
 from orchestra.workflow.nodes import FirstOfNode
 from orchestra.workflow.pending import JSON_TYPES, RANKS, Wired, guard_of, node_value, said, together
 from orchestra.workflow.placeholders import Guarded, Placeholder, holds, lift, missing, peek, renamed, template
@@ -130,13 +131,15 @@ def first_of(*options: Any, otherwise: Any = _NOTHING) -> Any:
     scope = current("first_of")
     options = (*options, *(() if otherwise is _NOTHING or lazy(otherwise) else (once(otherwise, "otherwise"),)))
     arms = [_arm(option) for option in options]
-    unsure = otherwise is _NOTHING
+    unsure, last, guards = otherwise is _NOTHING, otherwise, ()
     if lazy(otherwise):
-        last = _instead(scope, options, otherwise)
-        unsure = type(last) is Guarded
+        last, guards = _instead(scope, options, otherwise)
+        unsure = type(last) is Guarded or any("checks" in node.fields and "fallback" not in node.fields for node in _nodes(last))
         arms.append(_arm(last))
     draft = scope.add(FirstOfNode, "first", together([_plain(schema) for _, schema in arms]), first_of=tuple(arm for arm, _ in arms))
     draft.unsure = unsure and not (len(options) > 1 and _covered(scope, options))
+    if otherwise is not _NOTHING:
+        draft.loose = loose(_nodes(last), (*scope.standing, *guards))
     return Placeholder(node_value(draft, scope))
 
 
@@ -151,43 +154,54 @@ def lazy(given: Any) -> bool:
     return type(given) not in (Placeholder, Guarded) and (isfunction(given) or ismethod(given))
 
 
-def _instead(scope: Scope, options: tuple[Any, ...], then: Callable[[], Any]) -> Any:
-    """What a function gives, called where none of the options is there; a plain value where it calls nothing."""
+def _instead(scope: Scope, options: tuple[Any, ...], then: Callable[[], Any]) -> tuple[Any, tuple[Guard, ...]]:
+    """What a function gives, called where none of the options is there, and what says so; a plain value where it calls nothing."""
+    if sure := [option for option in options if not _nodes(option)]:
+        text = said(lift(sure[0]))
+        hint = f"or_else({text}, ...), or first_of(when(condition, lambda: ...), otherwise=lambda: ...)"
+        raise fault("W016", f"{text} is sure to be there, so `otherwise=lambda: ...` would never be called", hint=hint)
     asked = [option for option in options if not _conditional(scope, option)]
-    guards = [_contrary(scope, option) for option in options if _conditional(scope, option)]
+    guards = tuple(_contrary(scope, option) for option in options if _conditional(scope, option))
     if asked:
-        guards.append(_asking(scope, asked))
+        guards += (_asking(scope, asked),)
     before = len(scope.nodes)
-    with _guarding(scope, tuple(guards)):
+    with _guarding(scope, guards):
         last = traced(then)
         wired = peek(last)
     if asked and len(scope.nodes) == before:
         scope.free(scope.nodes.pop().name)
     own = frozenset(node for node in wired.needs if any(guard in node.guards for guard in guards))
     if type(last) is Guarded or not holds(last) or not own:
-        return last
-    return Placeholder(replace(wired, needs=wired.needs - own))
+        return last, guards
+    return Placeholder(replace(wired, needs=wired.needs - own)), guards
 
 
-def _own(scope: Scope, option: Any) -> tuple[Guard, ...]:
-    """What guards an option beside all that guards the place."""
-    standing, found = len(scope.standing), dict[Guard, None]()
-    for node in sorted(option._wired.needs, key=lambda one: one.name) if type(option) in (Placeholder, Guarded) else ():
-        found |= dict.fromkeys(node.guards[standing:])
+def _nodes(option: Any) -> list[Draft]:
+    """The nodes that an option reads, by name."""
+    reads = option._wired.reads if type(option) in (Placeholder, Guarded) else ()
+    return sorted((read for read in reads if isinstance(read, Draft)), key=lambda one: one.name)
+
+
+def _own(scope: Scope, option: Any) -> tuple[Guard, ...] | None:
+    """What guards an option beside all that guards the place; None where it may be missing for another reason."""
+    standing, found = scope.standing, dict[Guard, None]()
+    for node in _nodes(option):
+        if not (holds_under(standing, node.guards) and firm(node)):
+            return None
+        found |= dict.fromkeys(guard for guard in node.guards if not holds_under([guard], standing))
     return tuple(found)
 
 
 def _conditional(scope: Scope, option: Any) -> bool:
     """Whether an option is there, failures apart, exactly where conditions hold that can be asked here."""
-    if type(option) is not Guarded or any("abstain" in node.fields.get("otherwise", ()) or node.unsure for node in option._wired.needs):
+    if type(option) is not Guarded or not (guards := _own(scope, option)):
         return False
-    guards = _own(scope, option)
     reads = [read for guard in guards for read in guard.reads if isinstance(read, Draft)]
-    return bool(guards) and all(len(read.guards) <= len(scope.standing) for read in reads)
+    return all(holds_under(read.guards, scope.standing) and firm(read) for read in reads)
 
 
 def _contrary(scope: Scope, option: Any) -> Guard:
-    guards = _own(scope, option)
+    guards = _own(scope, option) or ()
     for guard in guards:
         for read in guard.reads:
             if isinstance(read, Draft):
@@ -198,9 +212,9 @@ def _contrary(scope: Scope, option: Any) -> Guard:
 
 def _asking(scope: Scope, options: list[Any]) -> Guard:
     """The condition that none of the options is there: a node tells whether one is."""
-    asked = [sorted(needed.name for needed in option._wired.needs) for option in options if type(option) in (Placeholder, Guarded)]
+    asked = [[node.name for node in _nodes(option)] for option in options]
     for option in options:
-        for node in option._wired.needs if type(option) in (Placeholder, Guarded) else ():
+        for node in _nodes(option):
             node.used = True
     name = "has_" + "_or_".join(dict.fromkeys(name for names in asked for name in names))
     arms = (*(f"${{{asking(names)}}}" for names in asked), False)
@@ -213,11 +227,13 @@ def _covered(scope: Scope, options: tuple[Any, ...]) -> bool:
     """Whether the last of the options is there where no earlier one is."""
     arms = []
     for option in options:
-        needs = option._wired.needs if type(option) in (Placeholder, Guarded) else frozenset()
-        sure = not any("abstain" in node.fields.get("otherwise", ()) or node.unsure for node in needs)
-        arms.append((frozenset(node.name for node in needs), conditions(guard.cel for guard in _own(scope, option)) if sure else None))
+        nodes = _nodes(option)
+        guards = dict.fromkeys(guard for node in nodes for guard in node.guards)
+        sure = all(firm(node, lenient=True) for node in nodes)
+        arms.append((frozenset(node.name for node in nodes), conditions(guard.cel for guard in guards) if sure else None))
     choices = {one.name: one.fields["first_of"] for one in scope.nodes if one.kind is FirstOfNode}
-    return covers((), arms, choices.get)
+    around = conditions(guard.cel for guard in scope.standing)
+    return around is not None and covers(around, arms, choices.get)
 
 
 def standing_in(draft: Draft, scope: Scope, then: Callable[[], Any]) -> Any:

@@ -58,6 +58,10 @@ class Draft(Variable):
     """Where it was written."""
     unsure: bool = False
     """Whether it may end without a value though nothing guards it: `first_of` without a sure last arm."""
+    loose: bool | None = False
+    """Whether it may end without a value though no clause of it says so; None where that is known elsewhere: by a card, say."""
+    firm: bool = False
+    """Whether it is known to have a value wherever its guards hold, failures apart."""
     effect: str = "pure"
     """Of the tool that it calls."""
     instead: str = ""
@@ -113,6 +117,8 @@ class Scope:
     home: str = ""
     """The file of the function that describes it."""
     nodes: list[Draft] = field(default_factory=list)
+    drafts: dict[str, Draft] = field(default_factory=dict)
+    """The same, by name."""
     names: set[str] = field(default_factory=set)
     below: Counter[str] = field(default_factory=Counter)
     """Names that bodies inside it have taken, and how often."""
@@ -176,6 +182,7 @@ class Scope:
     def free(self, name: str) -> None:
         """Gives a name back that nothing refers to."""
         self.names.discard(name)
+        self.drafts.pop(name, None)
         wanted, _, number = name.rpartition("_")
         for scope in self.chain():
             if number.isdecimal() and wanted in scope.tried:
@@ -198,14 +205,20 @@ class Scope:
         name = fields.pop("name", None) or variable or default
         draft = Draft(self.fresh(name), schema, kind, fields, bool(variable), self, self.standing, len(self.guards), spot=spot)
         self.nodes.append(draft)
+        self.drafts[draft.name] = draft
         return draft
+
+    def call(self, draft: Draft, wanted: str, *, named: bool) -> None:
+        """Gives a node, which nothing refers to, another name."""
+        self.free(draft.name)
+        draft.name, draft.named = self.fresh(wanted), named
+        self.drafts[draft.name] = draft
 
     def rename(self, draft: Draft) -> None:
         """Names a node after the variable of the present call, where it has no variable's name and nothing refers to it yet."""
         variable = target(mistakes.user_spot())
         if variable and not draft.named and not draft.used and draft.scope is self:
-            self.free(draft.name)
-            draft.name, draft.named = self.fresh(variable), True
+            self.call(draft, variable, named=True)
 
 
 _scope: ContextVar[Scope | None] = ContextVar("orchestra_scope", default=None)

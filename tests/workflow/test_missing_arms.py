@@ -1,0 +1,149 @@
+"""`otherwise=lambda: ...` where conditions surround each other, and where an option may be withheld though nothing here says so."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra import InputError, Orchestra, abstain, accepted, agent, by_model, first_of, loop, map_, needed, when, workflow
+from orchestra.config import Settings
+from tests.workflow.standing import echo, fine, pay, refuse
+
+
+@pytest.fixture
+async def orchestra(tmp_path: Path) -> AsyncIterator[Orchestra]:
+    async with Orchestra.open(Settings.load({"journal": str(tmp_path / "runs.db")}), fleet="none") as opened:
+        yield opened
+
+
+@workflow
+def outer_option(c: bool, d: bool, e: bool) -> str:
+    """The option stands under conditions of its own, and the choice under another."""
+    maybe = when(c, lambda: when(e, lambda: refuse(text="a")))
+    found = when(d, lambda: echo(text=first_of(maybe, otherwise=lambda: pay(text="b"))))
+    return first_of(found, otherwise="none")
+
+
+@workflow
+def outer_reading(c: bool, d: bool) -> str:
+    """The condition is on a value that has one itself."""
+    asked = when(c, lambda: echo(text="ok"))
+    found = when(d, lambda: first_of(when(needed(asked) == "ok", lambda: refuse(text="x")), otherwise=lambda: pay(text="b")))
+    return first_of(found, otherwise="none")
+
+
+@workflow
+def outer_mapped(c: bool, e: bool, d: bool, texts: list[str]) -> list[str]:
+    """The choice stands in the body of a map."""
+    maybe = when(c, lambda: when(e, lambda: refuse(text="a")))
+    found = when(d, lambda: map_(lambda text: first_of(maybe, otherwise=lambda: pay(text=text)), texts))
+    return first_of(found, otherwise=[])
+
+
+@workflow
+def by_default(n: int, text: str) -> str:
+    """Without `otherwise=` a value that is not accepted is withheld."""
+    return echo(text=first_of(when(n > 1, lambda: accepted(echo(text=text), checks=fine)), otherwise=lambda: pay(text=text)))
+
+
+@workflow
+def sub(text: str) -> str:
+    """Withholds what is not fine."""
+    return needed(accepted(echo(text=text), checks=fine, otherwise=[abstain]))
+
+
+@workflow
+def called(n: int, text: str) -> str:
+    """Another workflow withholds."""
+    return echo(text=first_of(when(n > 1, lambda: sub(text=text)), otherwise=lambda: pay(text=text)))
+
+
+@workflow
+def turned(n: int, text: str) -> str:
+    """A loop's body withholds."""
+    turns = lambda: loop(lambda previous: accepted(echo(text=text), checks=fine), at_most=2, until=lambda value: value == "ok")  # noqa: E731
+    return echo(text=first_of(when(n > 1, turns), otherwise=lambda: pay(text=text)))
+
+
+@workflow
+def read_on(n: int, text: str) -> str:
+    """What the option reads is withheld."""
+    before = accepted(echo(text=text), checks=fine)
+    return echo(text=first_of(when(n > 1, lambda: refuse(text=before)), otherwise=lambda: pay(text=text)))
+
+
+@workflow
+def asked_of(text: str) -> str:
+    """What the condition reads is withheld."""
+    before = accepted(echo(text=text), checks=fine, otherwise=[abstain])
+    return echo(text=first_of(when(needed(before) == "ok", lambda: refuse(text=text)), otherwise=lambda: pay(text=text)))
+
+
+@agent(prompt="{{ text }}", checks=fine)
+def checked(text: str) -> str:
+    """Its card has a check."""
+    return by_model()
+
+
+@workflow
+def carded(n: int, text: str) -> str:
+    """A card withholds."""
+    return echo(text=first_of(when(n > 3, lambda: checked(text=text)), otherwise=lambda: pay(text=text)))
+
+
+CASES: list[tuple[Any, dict[str, Any], Any, list[str]]] = [
+    (outer_option, {"c": False, "d": True, "e": True}, "paid b", ["pay", "found"]),
+    (outer_option, {"c": True, "d": True, "e": False}, "paid b", ["pay", "found"]),
+    (outer_option, {"c": True, "d": True, "e": True}, "refused", ["maybe", "found"]),
+    (outer_option, {"c": False, "d": False, "e": True}, "none", []),
+    (outer_reading, {"c": False, "d": True}, "paid b", ["pay"]),
+    (outer_reading, {"c": True, "d": True}, "refused", ["asked", "refuse"]),
+    (outer_mapped, {"c": False, "d": True, "e": True, "texts": ["x"]}, ["paid x"], ["found[0]/pay"]),
+    (by_default, {"n": 3, "text": "a"}, "paid a", ["echo", "pay", "echo_2"]),
+    (by_default, {"n": 3, "text": "ok"}, "ok", ["echo", "echo_2"]),
+    (called, {"n": 3, "text": "a"}, "paid a", ["sub/echo", "pay", "echo"]),
+    (turned, {"n": 3, "text": "a"}, "paid a", ["pay", "echo_2"]),
+    (read_on, {"n": 3, "text": "a"}, "paid a", ["before", "pay", "echo"]),
+    (asked_of, {"text": "a"}, "paid a", ["before", "pay", "echo"]),
+    (carded, {"n": 1, "text": "a"}, "paid a", ["pay", "echo"]),
+]
+
+
+async def test_what_stands_in_runs_wherever_nothing_else_is_there(orchestra: Orchestra) -> None:
+    for flow, inputs, value, ran in CASES:
+        result = await orchestra.run(flow, **inputs)
+        paths = [path for path in result.ledger if "?" not in path and "loop" not in path]
+        assert (flow.name, inputs, result.value, paths) == (flow.name, inputs, value, ran)
+
+
+def never_sure(c: bool, d: bool, e: bool) -> str:
+    one, other = when(c, lambda: echo(text="1")), when(e, lambda: echo(text="2"))
+    found = when(d, lambda: echo(text=first_of(one, other)))
+    return first_of(found, otherwise="none")
+
+
+def withheld_last(n: int) -> str:
+    return echo(text=first_of(when(n > 3, lambda: echo(text="a")), otherwise=lambda: accepted(echo(text="b"), checks=fine)))
+
+
+def sure_first(note: str) -> str:
+    return first_of(note, otherwise=lambda: pay(text="b"))
+
+
+@pytest.mark.parametrize(
+    ("function", "code", "text"),
+    [
+        (never_sure, "W009", "first is missing where all its options are"),
+        (withheld_last, "W009", "first is missing where all its options are"),
+        (sure_first, "W016", "note is sure to be there"),
+    ],
+)
+def test_a_choice_that_cannot_be_meant_so_is_refused_at_its_line(function: Callable[..., Any], code: str, text: str) -> None:
+    with pytest.raises(InputError, match=text) as caught:
+        assert workflow(function).graph
+    assert caught.value.code == code
+    assert caught.value.place is not None
+    assert caught.value.place.file.endswith("test_missing_arms.py")
