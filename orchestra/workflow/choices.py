@@ -171,9 +171,20 @@ def _instead(scope: Scope, options: tuple[Any, ...], then: Callable[[], Any]) ->
     if asked and len(scope.nodes) == before:
         scope.free(scope.nodes.pop().name)
     own = frozenset(node for node in wired.needs if any(guard in node.guards for guard in guards))
+    if not own and type(last) is not Guarded and len(asked) < len(options):
+        return _other(scope, last, guards), guards
     if type(last) is Guarded or not holds(last) or not own:
         return last, guards
     return Placeholder(replace(wired, needs=wired.needs - own)), guards
+
+
+def _other(scope: Scope, value: Any, guards: tuple[Guard, ...]) -> Placeholder:
+    """A value that is there under these guards only, so that it does not stand in for an arm that failed."""
+    with _guarding(scope, guards):
+        text, schema = template(value)
+        draft = scope.add(FirstOfNode, "other", _plain(schema), name="other", first_of=(text,))
+        draft.used, draft.loose = True, loose(_nodes(value), scope.standing)
+    return Placeholder(replace(node_value(draft, scope), needs=frozenset()))
 
 
 def _nodes(option: Any) -> list[Draft]:

@@ -211,11 +211,9 @@ def _choice(arms: list[tuple[ast.expr, ast.expr]], otherwise: ast.expr) -> ast.e
     if not _calls(value):
         if not _calls(rest):
             return _call("choose", [test, value, rest])
-        return _call("first_of", [_call("when", [_not(test), _lambda(None, rest)])], [ast.keyword("otherwise", value)])
+        return _call("first_of", [_call("when", [_not(test), _lambda(None, rest)])], [ast.keyword("otherwise", _lambda(None, value))])
     arm = _call("when", [test, _lambda(None, value)])
-    if isinstance(rest, ast.Call) and isinstance(rest.func, ast.Name) and rest.func.id == "first_of":
-        return _call("first_of", [arm, *rest.args], rest.keywords)
-    return _call("first_of", [arm], [ast.keyword("otherwise", _lambda(None, rest) if _calls(rest) else rest)])
+    return _call("first_of", [arm], [ast.keyword("otherwise", _lambda(None, rest))])
 
 
 def _not(test: ast.expr) -> ast.expr:

@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from orchestra import Answer, Reading, accepted, choose, entailment, loop, map_, numbers, or_else, present, quote, retry
+from orchestra import Answer, Reading, accepted, choose, entailment, loop, map_, or_else, present, quote, retry
 from tests.workflow.ensemble import calculator, fetch, reader
 
 
 def else_plain(question: str, n: int) -> Answer:
     """W005: n > 2 has no truth value yet
     at: n > 2
-    help: first_of(when(not_(n > 2), lambda: calculator(question=question)), otherwise=None)
+    help: first_of(when(not_(n > 2), lambda: calculator(question=question)), otherwise=lambda: None)
     """
     return None if n > 2 else calculator(question=question)
 
@@ -20,7 +20,7 @@ def else_plain(question: str, n: int) -> Answer:
 def elif_plain(question: str, n: int) -> Answer:
     """W005: n > 2 has no truth value yet
     at: n > 2
-    help: x = first_of(when(n > 2, lambda: calculator(question='a')), when(not_(n > 1), lambda: calculator(question='b')), otherwise=None)
+    help: x = first_of(when(n > 2, lambda: calculator(question='a')), otherwise=lambda: first_of(when(not_(n > 1), lambda: calculator(question='b')), otherwise=lambda: None))
     """
     if n > 2:
         x = calculator(question="a")

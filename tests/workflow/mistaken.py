@@ -45,7 +45,7 @@ def if_(question: str, documents: list[Document]) -> Answer:
 def if_assign(question: str) -> Answer:
     """W005: kind.label == 'math' has no truth value yet
     at: kind.label == "math"
-    help: answer = first_of(when(all_of(kind.label == 'math', question != ''), lambda: calculator(question=question)), when(kind.label == 'lookup', lambda: writer(question=question, findings=[])), otherwise=lambda: calculator(question='x'))
+    help: answer = first_of(when(all_of(kind.label == 'math', question != ''), lambda: calculator(question=question)), otherwise=lambda: first_of(when(kind.label == 'lookup', lambda: writer(question=question, findings=[])), otherwise=lambda: calculator(question='x')))
     """
     kind = classifier(text=question)
     if kind.label == "math" and question != "":

@@ -109,4 +109,19 @@ def turned(n: int, text: str) -> str:
     return echo(text=loop(turn, at_most=2, until=lambda value: value == "refused"))
 
 
-STANDING = (listed, turned, branched, contrary, chained, withheld, nested, fallen, mapped, plain)
+@workflow
+def other(n: int, text: str) -> str:
+    """A plain value under the contrary condition: it does not stand in for what failed."""
+    return echo(text=first_of(when(n > 3, lambda: refuse(text=text)), otherwise=lambda: "-"))
+
+
+@workflow
+def elif_(n: int, m: int) -> str:
+    """As the help for `if`, `elif` and `else` says it: one of three."""
+    return first_of(
+        when(n > 3, lambda: refuse(text="a")),
+        otherwise=lambda: first_of(when(m > 3, lambda: pay(text="b")), otherwise=lambda: echo(text="c")),
+    )
+
+
+STANDING = (other, elif_, listed, turned, branched, contrary, chained, withheld, nested, fallen, mapped, plain)

@@ -43,6 +43,11 @@ CASES: list[tuple[Workflow[..., Any], dict[str, Any], Any, int]] = [
     (standing.listed, {"n": 5, "texts": ["a", "b"]}, ["refused", "refused"], 0),
     (standing.turned, {"n": 1, "text": "a"}, "refused", 1),
     (standing.turned, {"n": 2, "text": "a"}, "paid paid -", 2),
+    (standing.other, {"n": 5, "text": "a"}, "refused", 0),
+    (standing.other, {"n": 1, "text": "boom"}, "-", 0),
+    (standing.elif_, {"n": 5, "m": 5}, "refused", 0),
+    (standing.elif_, {"n": 1, "m": 5}, "paid b", 1),
+    (standing.elif_, {"n": 1, "m": 1}, "c", 0),
     (standing.plain, {"n": 1, "text": "ok"}, "ok", 0),
     (standing.plain, {"n": 1, "text": "a"}, "no a", 0),
 ]
@@ -71,8 +76,9 @@ async def test_what_stands_in_runs_only_where_nothing_else_is_there(orchestra: O
         assert (flow.name, inputs, result.value, paid(result)) == (flow.name, inputs, value, times)
 
 
-async def test_an_else_does_not_run_because_the_if_failed(orchestra: Orchestra) -> None:
-    run = await orchestra.start(branched, n=5, text="boom")
+@pytest.mark.parametrize("flow", [branched, standing.other], ids=lambda flow: flow.name)
+async def test_an_else_does_not_run_because_the_if_failed(orchestra: Orchestra, flow: Workflow[..., Any]) -> None:
+    run = await orchestra.start(flow, n=5, text="boom")
     result = await run.wait()
     assert (result.status, paid(result)) == ("failed", 0)
     with pytest.raises(RunFailed, match="refuse raised ZeroDivisionError"):
