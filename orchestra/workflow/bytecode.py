@@ -8,6 +8,7 @@ from __future__ import annotations
 import dis
 from bisect import bisect_right
 from collections.abc import Iterator
+from functools import cached_property
 from types import CodeType
 
 _SKIPPED = frozenset({"CACHE", "COPY", "NOP", "NOT_TAKEN", "EXTENDED_ARG"})
@@ -24,6 +25,11 @@ class Bindings:
         self._names = [_stored(one) for one in used]
         self.catches = any(one.opname == "PUSH_EXC_INFO" for one in used)
         """Whether it has a `try` or a `with`."""
+
+    @cached_property
+    def positions(self) -> list[tuple[int | None, int | None, int | None, int | None]]:
+        """Of each instruction: first line, last line, first column, last column."""
+        return [*self.code.co_positions()]
 
     def name(self, last: int) -> str | None:
         """The name that the call at offset `last` is bound to: `passages` of `passages = search(...)`; None where it is used at once."""

@@ -17,7 +17,7 @@ from functools import lru_cache
 from types import CodeType, FrameType
 
 from orchestra.errors import InputError, Place
-from orchestra.workflow.rewriting import caught, comprehended, rewritten
+from orchestra.workflow.rewriting import Position, Tried, comprehended, rewritten, swallowing
 
 _NAMES = """mistakes scopes pending placeholders signatures calls steps words conditions mapping choices choosing records acceptance loops
 plans questions"""
@@ -35,15 +35,20 @@ class Spot:
     @property
     def position(self) -> tuple[int, int, int, int]:
         """First line, last line, first column, last column; columns count UTF-8 bytes from 0."""
-        found = list(self.code.co_positions())[self.last // 2] if 0 <= self.last < len(self.code.co_code) else (None,) * 4
-        line, end, column, end_column = found
-        line = line or self.code.co_firstlineno
-        return line, end or line, column or 0, end_column or 0
+        found = list(self.code.co_positions()) if 0 <= self.last < len(self.code.co_code) else [(None,) * 4]
+        return placed(self.code, found[self.last // 2 if len(found) > 1 else 0])
 
     @property
     def foreign(self) -> bool:
         """Whether it is code that the user did not write: the standard library, or an installed package."""
         return self.code.co_filename.startswith(_foreign()) and not _in_project(self.code.co_filename)
+
+
+def placed(code: CodeType, found: tuple[int | None, ...]) -> Position:
+    """The position of an instruction as `co_positions` tells it, without gaps."""
+    line, end, column, end_column = found
+    line = line or code.co_firstlineno
+    return line, end or line, column or 0, end_column or 0
 
 
 @lru_cache(maxsize=1)
@@ -163,10 +168,10 @@ def instead(spot: Spot) -> str:
     return rewritten(tree, spot.position) if tree is not None else ""
 
 
-def tried(spot: Spot) -> bool:
-    """Whether the code there stands in a `try` that has an `except`, as far as its source is at hand."""
+def tried(spot: Spot) -> list[Tried]:
+    """What takes every exception in the file of a spot, as far as its source is at hand."""
     tree = source_tree(spot)
-    return tree is not None and caught(tree, spot.position)
+    return swallowing(tree) if tree is not None else []
 
 
 def known(spot: Spot) -> str:

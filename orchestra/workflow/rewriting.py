@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from typing import NamedTuple
 
 Position = tuple[int, int, int, int]
 """First line, last line, first column, last column."""
@@ -316,16 +317,37 @@ def comprehended(tree: ast.Module, position: Position) -> str:
     return ""
 
 
-def caught(tree: ast.Module, position: Position) -> bool:
-    """Whether a position is in the body of a `try` whose exceptions are caught, within its own function."""
+class Tried(NamedTuple):
+    """The body of a `try` whose `except` takes whatever is raised, and goes on."""
+
+    body: list[ast.stmt]
+    inner: list[ast.AST]
+    """The functions in it, which may be called elsewhere."""
+
+
+def swallowing(tree: ast.Module) -> list[Tried]:
+    """All of these in a file."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Try | ast.TryStar) and any(map(_swallows, node.handlers)):
+            parts = (inner for part in node.body for inner in ast.walk(part))
+            found.append(Tried(node.body, [inner for inner in parts if isinstance(inner, ast.FunctionDef | ast.Lambda)]))
+    return found
+
+
+def _swallows(handler: ast.ExceptHandler) -> bool:
+    if handler.body and isinstance(handler.body[-1], ast.Raise):
+        return False
+    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(kind is None or (isinstance(kind, ast.Name) and kind.id in ("Exception", "BaseException")) for kind in kinds)
+
+
+def caught(tried: Tried, position: Position) -> bool:
+    """Whether a position is in it, within its own function."""
     line, end, first, last = position
-    inside = False
-    for node in _around(tree, position):
-        if isinstance(node, ast.FunctionDef | ast.Lambda):
-            inside = False
-        elif isinstance(node, ast.Try | ast.TryStar) and node.handlers:
-            inside |= any(_holds(part, (line, first), (end, last)) for part in node.body)
-    return inside
+    start, stop = tried.body[0], tried.body[-1]
+    within = (start.lineno, start.col_offset) <= (line, first) and (stop.end_lineno or 0, stop.end_col_offset or 0) >= (end, last)
+    return within and not any(_holds(inner, (line, first), (end, last)) for inner in tried.inner)
 
 
 def _unpacked(statement: ast.Assign) -> str:

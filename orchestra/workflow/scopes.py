@@ -23,6 +23,7 @@ from orchestra.workflow import bytecode, mistakes
 from orchestra.workflow.bytecode import Bindings, blind_spots
 from orchestra.workflow.mistakes import Spot
 from orchestra.workflow.nodes import AnyNode, Node
+from orchestra.workflow.rewriting import Position, Tried, caught
 from orchestra.workflow.syntax import KEYWORDS
 
 ONCE = "the body of a workflow runs once, before any value is known"
@@ -136,6 +137,8 @@ class Scope:
     """By a name that was wanted: the first number behind it that may be free here."""
     bindings: dict[int, Bindings] = field(default_factory=dict)
     """By the `id` of a code object that it holds; of the outermost scope."""
+    tries: dict[str, list[Tried]] = field(default_factory=dict)
+    """By file: what takes every exception in it; of the outermost scope."""
 
     def chain(self) -> Iterator[Scope]:
         """This scope and those around it, innermost first."""
@@ -193,7 +196,7 @@ class Scope:
     def add(self, kind: type[Node], default: str, schema: Schema, **fields: Any) -> Draft:
         """A new node, named after the variable that its value is bound to, or else by the default."""
         spot = mistakes.user_spot()
-        if bindings(spot).catches and mistakes.tried(spot):
+        if bindings(spot).catches and self._tried(spot):
             raise fault(
                 "W030",
                 "an `except` around this call never sees it fail",
@@ -207,6 +210,13 @@ class Scope:
         self.nodes.append(draft)
         self.drafts[draft.name] = draft
         return draft
+
+    def _tried(self, spot: Spot) -> bool:
+        """Whether an `except` around the code there takes whatever is raised, and goes on."""
+        file = spot.code.co_filename
+        if (found := self.root.tries.get(file)) is None:
+            found = self.root.tries[file] = mistakes.tried(spot)
+        return any(caught(one, place(spot)) for one in found)
 
     def call(self, draft: Draft, wanted: str, *, named: bool) -> None:
         """Gives a node, which nothing refers to, another name."""
@@ -298,6 +308,11 @@ def bindings(spot: Spot) -> Bindings:
     if (found := known.get(id(spot.code))) is None:
         found = known[id(spot.code)] = Bindings(spot.code)
     return found
+
+
+def place(spot: Spot) -> Position:
+    """The position of a spot: of a code object that makes many calls it is looked up, and not read again."""
+    return mistakes.placed(spot.code, bindings(spot).positions[spot.last // 2])
 
 
 def traced(function: Callable[..., Any], *args: Any, **inputs: Any) -> Any:
