@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any, TypeVar, cast
 
 from orchestra.workflow.checking import kinds
+from orchestra.workflow.firm import read_by
+from orchestra.workflow.mistakes import user_spot
 from orchestra.workflow.moments import AS_TEXTS, misread
 from orchestra.workflow.pending import ATOM, RANKS, Wired, express, floating, said
-from orchestra.workflow.placeholders import Placeholder, holds, lift
-from orchestra.workflow.scopes import fault
+from orchestra.workflow.placeholders import Guarded, Placeholder, holds, lift
+from orchestra.workflow.rewriting import encloses
+from orchestra.workflow.scopes import Draft, fault, place, tracing
 from orchestra.workflow.spoken import typed
 
 T = TypeVar("T")
@@ -122,10 +125,9 @@ def as_text(value: str | int | float | bool, /) -> str:
 
 
 def once(given: Any, word: str, hint: str = "") -> Any:
-    """One of several values, evaluated already. Raises `InputError` W029 for a call with effects, which would happen in any case."""
-    node = given._wired.node if type(given) is Placeholder else None
-    if node is not None and node.effect != "pure" and not node.used and not node.named and not node.own:
-        tool = node.fields["tool"]
+    """One of several values, evaluated already. Raises `InputError` W029 for one that a call with effects makes within the expression."""
+    if (node := _made_here(given)) is not None:
+        tool = node.fields.get("tool", node.name)
         place = f"{word}={tool}(...)" if not hint else f"{tool}(...) in {word}"
         raise fault(
             "W029",
@@ -134,6 +136,33 @@ def once(given: Any, word: str, hint: str = "") -> Any:
             why="arguments come before the call: it is no branch, but a value that is made in any case",
         )
     return given
+
+
+def _made_here(given: Any) -> Draft | None:
+    """A node with effects that a value is made of, if it is called within the present expression, under no condition of its own."""
+    scope, here = tracing(), user_spot()
+    if scope is None or not (line := [*_read(given)]):
+        return None
+    outer, standing, seen = place(here), scope.standing, {*line}
+    while line:
+        node = line.pop()
+        if node.spot is None or node.spot.code is not here.code or not encloses(outer, place(node.spot)) or node.guards != standing:
+            continue
+        if node.effect != "pure":
+            return node
+        more = [read for read in read_by(node.fields, scope) if read not in seen]
+        seen.update(more)
+        line += more
+    return None
+
+
+def _read(given: Any) -> Iterator[Draft]:
+    """The nodes that a value reads, those of its elements included."""
+    if type(given) in (Placeholder, Guarded):
+        yield from (read for read in given._wired.reads if isinstance(read, Draft))
+    elif isinstance(given, Mapping | list | tuple):
+        for inner in given.values() if isinstance(given, Mapping) else given:
+            yield from _read(inner)
 
 
 def boolean(wired: Wired, word: str) -> Wired:

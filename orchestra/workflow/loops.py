@@ -14,7 +14,7 @@ from orchestra.workflow.firm import loose, read_by
 from orchestra.workflow.nodes import Loop, LoopNode
 from orchestra.workflow.pending import ATOM, UNKNOWN, Wired, node_value, unfit
 from orchestra.workflow.placeholders import Guarded, Placeholder, holds, lift, missing, template
-from orchestra.workflow.scopes import Scope, Variable, current, fault, inside, traced
+from orchestra.workflow.scopes import Scope, Variable, current, effect, fault, inside, traced
 from orchestra.workflow.spoken import typed
 
 T = TypeVar("T")
@@ -54,6 +54,7 @@ def loop(body: Any = None, /, *, at_most: Any = None, until: Any = None) -> Any:
         raise fault("W016", "the loop's body calls nothing, so every turn would be the same", hint="call an agent or a tool in it")
     made = Loop(nodes=nodes, output=turn.output, at_most=at_most, until=turn.until)
     draft = scope.add(LoopNode, "loop", turn.schema, loop=made)
+    draft.effect = effect(turn.inner)
     draft.loose = loose(read_by(turn.output, turn.inner), turn.inner.standing)
     return Placeholder(node_value(draft, scope))
 

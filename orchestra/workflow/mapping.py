@@ -14,7 +14,7 @@ from orchestra.workflow.conditions import boolean
 from orchestra.workflow.nodes import Block, CallNode
 from orchestra.workflow.pending import ATOM, UNKNOWN, Wired, checked, joined, node_value, said
 from orchestra.workflow.placeholders import Guarded, Placeholder, holds, lift, missing, peek, renamed, template
-from orchestra.workflow.scopes import Draft, Scope, Variable, current, fault, inside, traced
+from orchestra.workflow.scopes import Draft, Scope, Variable, current, effect, fault, inside, traced
 from orchestra.workflow.spoken import typed
 
 T = TypeVar("T")
@@ -97,11 +97,13 @@ def _each(scope: Scope, inner: Scope, wired: Wired, text: Any, schema: Schema, e
     only = inner.nodes[0]
     if len(inner.nodes) > 1 or wired.cel != only.name or not _moves(scope, only, each["as_"]):
         block = Block(nodes={draft.name: draft.frozen() for draft in inner.nodes}, output=text)
-        return scope.add(CallNode, "mapped", schema, call=block, **each)
+        draft = scope.add(CallNode, "mapped", schema, call=block, **each)
+        draft.effect = effect(inner)
+        return draft
     when = only.frozen().when
     inner.free(only.name)
     draft = scope.add(only.kind, only.name, only.schema, **only.fields, **each)
-    draft.fields["when"] = when
+    draft.fields["when"], draft.effect = when, only.effect
     draft.named = draft.named or only.named
     return draft
 

@@ -317,6 +317,11 @@ def comprehended(tree: ast.Module, position: Position) -> str:
     return ""
 
 
+def encloses(outer: Position, inner: Position) -> bool:
+    """Whether code stands within other code of the same file."""
+    return (outer[0], outer[2]) <= (inner[0], inner[2]) and (outer[1], outer[3]) >= (inner[1], inner[3])
+
+
 class Tried(NamedTuple):
     """The body of a `try` whose `except` takes whatever is raised, and goes on."""
 

@@ -310,6 +310,11 @@ def bindings(spot: Spot) -> Bindings:
     return found
 
 
+def effect(body: Scope) -> str:
+    """The first effect of the nodes of a body; `pure` where none has one."""
+    return next((node.effect for node in body.nodes if node.effect != "pure"), "pure")
+
+
 def place(spot: Spot) -> Position:
     """The position of a spot: of a code object that makes many calls it is looked up, and not read again."""
     return mistakes.placed(spot.code, bindings(spot).positions[spot.last // 2])

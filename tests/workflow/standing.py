@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import BaseModel
+
 from orchestra import abstain, accepted, first_of, loop, map_, not_, or_else, tool, when, workflow
 
 
@@ -9,6 +11,18 @@ from orchestra import abstain, accepted, first_of, loop, map_, not_, or_else, to
 def pay(text: str) -> str:
     """Pays."""
     return f"paid {text}"
+
+
+class Receipt(BaseModel):
+    """What a payment gives."""
+
+    id: str
+
+
+@tool(effect="once")
+def receipt(text: str) -> Receipt:
+    """Pays, and gives a receipt."""
+    return Receipt(id=f"paid {text}")
 
 
 @tool(effect="once")
