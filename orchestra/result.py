@@ -60,14 +60,13 @@ class Result(Generic[R]):
     @cached_property
     def left_out(self) -> Mapping[str, str]:
         """The elements of mapped lists that failed, and that the lists therefore do without: by path, with the reason."""
-        failed: dict[str, str] = {}
+        failed: dict[str, outcomes.Failed] = {}
         for event in self.log:
             if isinstance(event, NodeFinished) and isinstance(event.outcome, outcomes.Failed):
-                if event.node.endswith("]"):
-                    failed[event.node] = f"{event.outcome.code}: {event.outcome.reason}"
-                for path in [path for path in failed if path.startswith(f"{event.node}[")]:
-                    del failed[path]  # the list failed as a whole
-        return failed
+                failed[event.node] = event.outcome
+        elements = {path: f"{one.code}: {one.reason}" for path, one in failed.items() if path.endswith("]")}
+        # What is an element of a list that failed as a whole was not left out of anything.
+        return {path: why for path, why in elements.items() if not any(path[:at] in failed for at, sign in enumerate(path) if sign == "[")}
 
     @cached_property
     def claims(self) -> tuple[Claim, ...]:

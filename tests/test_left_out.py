@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from orchestra import Orchestra, map_, tool, workflow
 from orchestra.cli.answer import result_data, show_left_out
 from orchestra.config import Settings
+from orchestra.events import NodeFinished
+from orchestra.result import Result
+from orchestra.values.outcome import Failed, Value
 
 
 @tool(effect="pure")
@@ -58,3 +61,22 @@ def test_the_command_counts_what_is_left_out(capsys: pytest.CaptureFixture[str])
     told = " ".join(capsys.readouterr().out.split())
     assert "bills: 2 elements failed, and the list is without them: T003: bad" in told
     assert "pages[0]/words: 1 element failed, and the list is without it: T007: odd" in told
+
+
+class Counted(str):
+    """A path that counts how often it is compared with the beginning of another one."""
+
+    asked: ClassVar[int] = 0
+
+    def startswith(self, *args: Any) -> bool:
+        Counted.asked += 1
+        return super().startswith(*args)
+
+
+def test_a_thousand_elements_that_failed_are_told_without_comparing_each_with_each() -> None:
+    failed = Failed("T003", "no")
+    events = [NodeFinished(seq=at, at=0.0, node=Counted(f"xs[{at}]"), outcome=failed) for at in range(1000)]
+    whole = [NodeFinished(seq=1000, at=0.0, node="ys[0]", outcome=failed), NodeFinished(seq=1001, at=0.0, node="ys", outcome=failed)]
+    result: Result[Any] = Result("r", "done", Value([]), log=[*events, *whole])
+    assert [*result.left_out] == [f"xs[{at}]" for at in range(1000)]
+    assert Counted.asked <= 1000

@@ -131,7 +131,8 @@ def first_of(*options: Any, otherwise: Any = _NOTHING) -> Any:
     scope = current("first_of")
     options = (*options, *(() if otherwise is _NOTHING or lazy(otherwise) else (once(otherwise, "otherwise"),)))
     arms = [_arm(option) for option in options]
-    unsure, last, guards = otherwise is _NOTHING, otherwise, ()
+    unsure, last = otherwise is _NOTHING, otherwise
+    guards: tuple[Guard, ...] = ()
     if lazy(otherwise):
         last, guards = _instead(scope, options, otherwise)
         unsure = type(last) is Guarded or any("checks" in node.fields and "fallback" not in node.fields for node in _nodes(last))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -231,8 +231,7 @@ class Compiler:
         self._unsure(given, reads, drafts, path)
         acting = [name for name, node in given.items() if self.acts(node)]
         self._unread(given, wants, names_in(output).union(acting), path)
-        for name in acting:
-            self._anyway(name, given, wants, output, path)
+        self._anyway(acting, given, wants, output, path)
         self.around.pop()
         found = {name: types.pop(name) for name in order}
         types.update(hidden)
@@ -347,18 +346,28 @@ class Compiler:
             if name not in seen:
                 self.findings.warn(f"nothing needs the node {name!r}", self.findings.at(*path, name, key=True))
 
-    def _anyway(self, name: str, given: Mapping[str, AnyNode], wants: Mapping[str, frozenset[str]], output: Any, path: Path) -> None:
-        """Warns of an effect that happens in any case, though all that reads it is a `first_of` behind other arms, or a `fallback`."""
-        readers = [reader for reader, wanted in wants.items() if name in wanted]
-        if len(readers) != 1 or name in names_in(output) or not self.sure.get(name, True):
-            return
-        reader, key = given[readers[0]], "fallback"
+    def _anyway(
+        self, acting: Sequence[str], given: Mapping[str, AnyNode], wants: Mapping[str, frozenset[str]], output: Any, path: Path
+    ) -> None:
+        """Warns of effects that happen in any case, though all that reads them is a `first_of` behind other arms, or a `fallback`."""
+        readers: dict[str, list[str]] = {name: [] for name in acting}
+        for reader, wanted in wants.items() if readers else ():
+            for name in wanted:
+                if name in readers:
+                    readers[name].append(reader)
+        returned = names_in(output)
+        for name, found in readers.items():
+            if len(found) == 1 and name not in returned and self.sure.get(name, True):
+                self._soft(name, found[0], given[found[0]], path)
+
+    def _soft(self, name: str, by: str, reader: AnyNode, path: Path) -> None:
+        key = "fallback"
         soft = reader.fallback is not None and name in names_in(reader.fallback)
         if isinstance(reader, FirstOfNode):
             soft, key = soft or name not in names_in(reader.first_of[0]), key if soft else "first_of"
         if soft and name not in reader.after:
-            said = f"{name!r} has effects and runs whatever happens, though {readers[0]!r} has it only as what stands in"
-            self.findings.warn(f"{said}: give it a `when` (docs/language.md, A choice)", self.findings.at(*path, readers[0], key))
+            said = f"{name!r} has effects and runs whatever happens, though {by!r} has it only as what stands in"
+            self.findings.warn(f"{said}: give it a `when` (docs/language.md, A choice)", self.findings.at(*path, by, key))
 
     def acts(self, node: AnyNode) -> bool:
         """Whether a node may have an effect, itself or inside."""
