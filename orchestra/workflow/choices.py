@@ -208,6 +208,8 @@ def _conditional(scope: Scope, option: Any) -> bool:
     """Whether an option is there, failures apart, exactly where conditions hold that can be asked here."""
     if type(option) is not Guarded or not (guards := _own(scope, option)):
         return False
+    if any("fallback" in node.fields for node in _nodes(option)):
+        return False  # it is there where its conditions do not hold, too
     reads = [read for guard in guards for read in guard.reads if isinstance(read, Draft)]
     return all(holds_under(read.guards, scope.standing) and firm(read) for read in reads)
 

@@ -64,7 +64,10 @@ def called(n: int, text: str) -> str:
 @workflow
 def turned(n: int, text: str) -> str:
     """A loop's body withholds."""
-    turns = lambda: loop(lambda previous: accepted(echo(text=text), checks=fine), at_most=2, until=lambda value: value == "ok")  # noqa: E731
+
+    def turns() -> str:
+        return loop(lambda previous: accepted(echo(text=text), checks=fine), at_most=2, until=lambda value: value == "ok")
+
     return echo(text=first_of(when(n > 1, turns), otherwise=lambda: pay(text=text)))
 
 
@@ -94,6 +97,12 @@ def carded(n: int, text: str) -> str:
     return echo(text=first_of(when(n > 3, lambda: checked(text=text)), otherwise=lambda: pay(text=text)))
 
 
+@workflow
+def fallen(n: int, text: str) -> str:
+    """A fallback stands in where the condition does not hold, too."""
+    return first_of(when(n > 1, echo.options(fallback="z")(text=text)), otherwise=lambda: pay(text=text))
+
+
 CASES: list[tuple[Any, dict[str, Any], Any, list[str]]] = [
     (outer_option, {"c": False, "d": True, "e": True}, "paid b", ["pay", "found"]),
     (outer_option, {"c": True, "d": True, "e": False}, "paid b", ["pay", "found"]),
@@ -108,6 +117,7 @@ CASES: list[tuple[Any, dict[str, Any], Any, list[str]]] = [
     (turned, {"n": 3, "text": "a"}, "paid a", ["pay", "echo_2"]),
     (read_on, {"n": 3, "text": "a"}, "paid a", ["before", "pay", "echo"]),
     (asked_of, {"text": "a"}, "paid a", ["before", "pay", "echo"]),
+    (fallen, {"n": 1, "text": "a"}, "z", []),
     (carded, {"n": 1, "text": "a"}, "paid a", ["pay", "echo"]),
 ]
 
