@@ -290,7 +290,7 @@ class Judged(_Event, tag="judged", frozen=True, kw_only=True):
     unasked: Stake | None = None
     """Where its checks asked nobody, because the budget for checks had nothing for them: what they would have been about."""
     told: str | None = None
-    """What another attempt is told, where that is not the whole reason; empty where no other answer could mend what is against this one."""
+    """What another attempt is told, where that is not the whole reason; empty where all that is against this one is checks that crashed."""
 
 
 class RetryPlanned(_Event, tag="retry_planned", frozen=True, kw_only=True):

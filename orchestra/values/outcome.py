@@ -40,6 +40,13 @@ class Abstained(msgspec.Struct, frozen=True, gc=False, tag="abstained", omit_def
     reason: str
     by: str = ""
     score: float | None = None
+    told: str | None = None
+    """What a model may be told of the reason, where that is not all: not the words of checks that could not tell. Empty for nothing."""
+
+    @property
+    def open_reason(self) -> str:
+        """The reason, for models."""
+        return self.reason if self.told is None else self.told
 
 
 class Failed(msgspec.Struct, frozen=True, gc=False, tag="failed", omit_defaults=True, forbid_unknown_fields=True):

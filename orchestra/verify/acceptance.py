@@ -7,7 +7,7 @@ no call, and those that do are `unknown` here; `orchestra.verify.examination` as
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -31,6 +31,8 @@ CONFIDENCE = "confidence"
 """The check that asks no evidence but the producer's own score."""
 ASKING = (TOOL, ENTAILMENT, REDERIVE, AGREE)
 """The checks that ask tools and agents, the cheapest first."""
+CRASHES = ("T002", "T003", "T004")
+"""What the reason of a check begins with whose tool could not be called so, raised, or gave what is not of its type."""
 
 
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,8 +69,8 @@ class Ruling(msgspec.Struct, frozen=True, kw_only=True):
     promise: str = ""
     """The situation's, of a value that is accepted."""
     told: str | None = None
-    """What whoever gave the value is told, where that is not the whole reason: of what checks that ask could not tell, nothing. Empty
-    where nothing else is against the value."""
+    """What whoever gave the value is told, where that is not the whole reason: that checks which ask could not tell, without their words.
+    Empty where all that is against the value is checks that crashed."""
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:
@@ -152,26 +154,40 @@ def ruling(situation: Situation, rules: tuple[Rule, ...], known: Mapping[Named, 
         evidence=tuple(evidence for one in verdicts for evidence in one.evidence),
         reason="" if good else _objection(verdicts, situation),
         promise=situation.promise if good else "",
-        told="; ".join(_faults(against)) if not good and any(map(_open, against)) else None,
+        told=None if good else _told(against),
     )
 
 
+def _told(against: Iterable[Verdict]) -> str | None:
+    """What whoever gave the value is told of these; None where that is the whole reason.
+
+    The words of a check that could not tell are of whoever was asked, and not of the value; one that crashed would only do so again.
+    """
+    single = list(_single(against))
+    if not any(map(_open, single)):
+        return None
+    return "; ".join(
+        f"{one.check}: {'it cannot tell' if _open(one) else one.reason or one.outcome}"
+        for one in single
+        if not (_open(one) and _crashed(one))
+    )
+
+
+def _single(against: Iterable[Verdict]) -> Iterator[Verdict]:
+    """The verdicts of single checks that are against a value, also within what was put together."""
+    for said in against:
+        if said.outcome != PASS:
+            yield from _single(said.parts) if said.parts else (said,)
+
+
 def _open(said: Verdict) -> bool:
-    """Whether a check that asks could not tell: the words of that are of whoever was asked, be it of a crash, and not of the value."""
-    if said.parts:
-        return any(map(_open, said.parts))
+    """Whether a check that asks, or `confidence`, could not tell."""
     return said.outcome == UNKNOWN and said.check.partition("(")[0] not in CHECKS
 
 
-def _faults(against: Iterable[Verdict]) -> list[str]:
-    """What another answer could mend: what fails, and what a check that asks nobody doubts, such as a quote that is nearly one."""
-    found = []
-    for said in against:
-        if said.parts:
-            found += _faults(said.parts)
-        elif said.outcome != PASS and not _open(said):
-            found.append(f"{said.check}: {said.reason or said.outcome}")
-    return found
+def _crashed(said: Verdict) -> bool:
+    """Whether the code that was asked is at fault, and not whom it reached, or what it was asked of."""
+    return said.reason.partition(" ")[0] in CRASHES
 
 
 def certifiable(situation: Situation) -> float | None:

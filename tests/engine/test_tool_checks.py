@@ -17,6 +17,8 @@ from orchestra.values.outcome import Abstained, Value
 from orchestra.verify.tools import SAYING
 from tests.engine.stage import TEXT, Played, agent, play, program, record
 from tests.engine.test_checks import TOWER, WITH, chance, reasons, verdicts
+from tests.engine.test_replanning import versions
+from tests.engine.test_using import catalog, used
 
 READING = WITH.agents["reader"].output
 OWN: Catalog = replace(
@@ -158,19 +160,48 @@ def test_a_card_may_ask_a_tool() -> None:
 CRASH = Refused(code="T003", reason="no connection to postgresql://me:hunter2@db.internal", lasting=True, retryable=True)
 
 
-@pytest.mark.parametrize("said", [None, CRASH, {"passed": None, "reason": "no catalogue today"}])
-def test_what_a_check_cannot_tell_is_no_fault_that_another_answer_mends(said: Any) -> None:
+def test_a_check_that_crashed_is_no_fault_that_another_answer_mends() -> None:
     flow = text('["tool(true)"]', "otherwise: [retry, abstain]")
-    played = play(flow, {"text": TOWER}, {"true": lambda call: said}, catalog=OWN)
+    played = play(flow, {"text": TOWER}, {"true": lambda call: CRASH}, catalog=OWN)
     assert isinstance(played.outcome, Abstained)
     assert [call.name for call in played.workers.calls].count("reader") == 1, "the same model on the same input is not asked again"
     verdict = played.of(Judged)[-1].verdicts[-1]
     assert verdict.outcome == "unknown"
-    assert verdict.reason
     assert verdict.reason in played.outcome.reason, "why stands in the journal and in the outcome"
+    assert played.outcome.open_reason == ""
     compiled = program(flow, OWN)
     assert audit(Case(compiled, played.events)) == []
     assert replay(compiled, played.events).different is None
+
+
+GONE = Refused(code="F203", reason="the server at 10.0.0.3 is gone", retryable=False)
+
+
+@pytest.mark.parametrize("said", [None, {"passed": None, "reason": "no entry in 10.0.0.3"}, GONE])
+def test_where_a_check_cannot_tell_of_a_value_another_one_is_asked_for_without_its_words(said: Any) -> None:
+    heard = iter([said, True])
+    flow = text('["tool(true)"]', "otherwise: [retry, abstain]")
+    played = play(flow, {"text": TOWER}, {"true": lambda call: next(heard)}, catalog=OWN)
+    assert isinstance(played.outcome, Value)
+    assert [call.feedback for call in played.workers.calls if call.name == "reader"] == [(), ("tool(true): it cannot tell",)]
+    compiled = program(flow, OWN)
+    assert audit(Case(compiled, played.events)) == []
+    assert replay(compiled, played.events).different is None
+
+
+def test_dissent_is_followed_by_another_attempt() -> None:
+    def reader(call: Any) -> Any:
+        return {"answer": "1890" if call.attempt == 1 and not call.sample else "1889", "quote": "completed in 1889"}
+
+    played = play(text('["agree(3)"]', "otherwise: [retry, abstain]"), {"text": TOWER}, {"reader": reader}, catalog=OWN)
+    assert isinstance(played.outcome, Value)
+    assert played.outcome.value["answer"] == "1889"
+
+
+def test_what_passed_is_not_told_though_a_part_of_it_failed() -> None:
+    answers: dict[str, Any] = {"true": lambda call: CRASH, "reader": lambda call: {"answer": "1889", "quote": "completed in 1890"}}
+    played = read('["(quote | numbers) & tool(true)"]', answers, "otherwise: [retry, abstain]")
+    assert [call.feedback for call in played.workers.calls if call.name == "reader"] == [()]
 
 
 def test_what_a_check_cannot_tell_goes_to_the_next_clause_and_no_model_is_told() -> None:
@@ -194,3 +225,32 @@ def test_another_attempt_is_told_what_fails_and_not_why_a_check_crashed(checks: 
         assert "quote: " in told[1][0]
     assert "hunter2" not in repr(told)
     assert audit(Case(program(flow, OWN), played.events)) == []
+
+
+OUT = {**OWN.agents, "writer": replace(OWN.agents["writer"], checks=("tool(true)",), evidence="text", otherwise=("abstain",))}
+TOLD_OUT = replace(OWN, agents=OUT, tools={**OWN.tools, "true": Contract("true", "tool", record(value=TEXT), SAYING).sealed()})
+"""A writer whose texts a tool judges."""
+
+
+def test_a_router_that_plans_again_does_not_read_why_a_check_crashed() -> None:
+    flow = """
+input: {text: str}
+output: ${solve}
+nodes:
+  solve: {plan: go, with: {text: "${input.text}"}, tools: [shout], agents: [writer], returns: str, repairs: 0}
+"""
+    plans = versions(("s1 = writer(text=input.text)", "return s1"), ("s1 = shout(text=input.text)", "return s1"))
+    played = play(flow, {"text": "a"}, {"router": plans, "true": lambda call: CRASH}, catalog=TOLD_OUT)
+    assert played.outcome == Value("A")
+    asked = [call.inputs["request"] for call in played.workers.calls if call.name == "router"]
+    assert "withheld" in repr(asked)
+    assert "hunter2" not in repr(asked)
+
+
+def test_an_agent_with_tools_does_not_read_why_a_check_crashed() -> None:
+    more = catalog()
+    more = replace(more, agents={**more.agents, "writer": OUT["writer"]}, tools={**more.tools, "true": TOLD_OUT.tools["true"]})
+    played = used("", "s1 = writer(text=input.text)", "s1 = shout(text=input.text)", catalog=more, answers={"true": lambda call: CRASH})
+    steps = [call.inputs["steps"] for call in played.workers.calls if call.name == "helper" and "steps" in call.inputs]
+    assert "withheld" in repr(steps)
+    assert "hunter2" not in repr(steps)

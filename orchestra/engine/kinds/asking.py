@@ -51,7 +51,10 @@ def _declined(unit: Unit, asked: Asked, reply: Answered) -> Abstained:
     """What a unit ends in whose question nobody answers: withheld, as what its checks did not accept was before."""
     why = f"{reply.by or 'a person'} declined to answer: {reply.declined}"
     ruling = unit.judged if asked.about == "acceptance" else None
-    return Abstained(why, unit.path) if ruling is None else Abstained(f"{ruling.reason}; {why}", unit.path, ruling.score)
+    if ruling is None:
+        return Abstained(why, unit.path)
+    told = None if ruling.told is None else "; ".join(filter(None, (ruling.told, why)))
+    return Abstained(f"{ruling.reason}; {why}", unit.path, ruling.score, told)
 
 
 def replied(state: State, unit: Unit) -> Proposal | None:

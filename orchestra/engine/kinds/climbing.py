@@ -32,7 +32,7 @@ def refused(state: State, unit: Unit, value: Any) -> Proposal | None:
         raise OrchestraError("E002", f"{unit.path} was not judged", hint="orchestra doctor")
     if ruling.unasked is not None:  # nothing is held against the value, and another one would find no more in the budget
         return _unaccepted(state, unit, value, ruling.reason, ruling.score)
-    # What nobody can tell is no fault of the answer: the same model on the same input would only say it again.
+    # A check that crashed is no fault of the answer, and would only crash again.
     again = unit.answer is not None and not unit.tier and "retry" in acceptance.otherwise and ruling.told != ""
     if again and policy(unit.node, "V001").again(unit.attempt, ruling.at - unit.began):
         state.enqueue(unit)
@@ -72,7 +72,8 @@ def _unaccepted(state: State, unit: Unit, value: Any, reason: str, score: float 
     tiers = told(state, unit)
     if unit.node.acceptance is not None and "ask" in unit.node.acceptance.otherwise:
         return ask(unit, value, tiers)
-    return Finish(unit, Abstained(f"{reason}; {tiers}" if tiers else reason, unit.path, score))
+    known = unit.judged.told if unit.judged is not None else None
+    return Finish(unit, Abstained(f"{reason}; {tiers}" if tiers else reason, unit.path, score, known))
 
 
 def told(state: State, unit: Unit) -> str:

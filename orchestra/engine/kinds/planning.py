@@ -408,7 +408,8 @@ def _said(outcome: Outcome, *, words: bool) -> str:
     if isinstance(outcome, Value):
         return ""
     what = outcome.code if isinstance(outcome, Failed) else "withheld" if isinstance(outcome, Abstained) else "skipped"
-    said = f"{what}: {' '.join(outcome.reason.split())}" if words else what
+    why = outcome.open_reason if isinstance(outcome, Abstained) else outcome.reason
+    said = f"{what}: {' '.join(why.split())}" if words and why else what
     return said if len(said) <= TOLD else said[: TOLD - 1] + "…"
 
 

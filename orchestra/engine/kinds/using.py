@@ -20,7 +20,7 @@ from orchestra.router import turns
 from orchestra.router.gates import Rejection
 from orchestra.router.notation import Step, read
 from orchestra.router.offer import Offer
-from orchestra.values.outcome import Failed, Outcome, Value
+from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
 from orchestra.values.types import Schema, under
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.kits import acts
@@ -109,12 +109,17 @@ def _called(unit: Unit, outcome: Outcome, steps: tuple[Step, ...], rejected: tup
     if isinstance(outcome, Value):
         return _line(unit, steps, (), repaired, (*unit.found, outcome.value))
     skill = next((one for one in _using(unit).known if one.name == step.skill), None)
-    code, reason, hint = (outcome.code, outcome.reason, outcome.hint) if isinstance(outcome, Failed) else ("E010", outcome.reason, "")
+    code, reason, hint = (outcome.code, outcome.reason, outcome.hint) if isinstance(outcome, Failed) else ("E010", _why(outcome), "")
     mendable = not isinstance(outcome, Failed) or (code[0] in "TML" and code not in LASTING) or code in ITS_OWN
     if skill is None or acts(skill) or not mendable:
         return Finish(unit, outcome)
     told = Rejection(code, f"/steps/{len(steps)}", f"{step} failed: {code}: {reason}", hint)
     return _again(unit, steps[:-1], (*rejected, told), repaired)
+
+
+def _why(outcome: Abstained | Skipped) -> str:
+    """Why a call gave nothing, as the model reads it."""
+    return outcome.reason if isinstance(outcome, Skipped) else outcome.open_reason or "withheld"
 
 
 def _again(unit: Unit, steps: tuple[Step, ...], rejected: tuple[Rejection, ...], repaired: int) -> Proposal:
