@@ -16,38 +16,40 @@ Place: TypeAlias = tuple[Number, Source]
 class Held:
     """What texts hold, each number once, at its first place."""
 
-    __slots__ = ("_at", "_dashed", "_days", "_in_part", "_in_times", "_plain", "_times", "places")
+    __slots__ = ("_alone", "_at", "_dashed", "_days", "_in_part", "_plain", "_times", "places")
 
     def __init__(self, evidence: Iterable[Source]) -> None:
         first: dict[tuple[str, Fraction], Place] = {}
-        within: dict[tuple[str, Fraction], Place] = {}
-        self._times: dict[tuple[int, int], dict[tuple[int, str, str], tuple[Time, Source]]] = {}
-        """By what clocks show: each time once, at its first place."""
+        self._alone: set[Fraction] = set()
+        """Those that are no parts of times."""
+        self._times: dict[tuple[tuple[int, int], str], dict[tuple[int, bool, str], tuple[Time, Source]]] = {}
+        """By what clocks show, and seconds that say no more than they do: each time once, at its first place."""
         self._days: set[tuple[int | None, int, int | None]] = set()
         for source in evidence:
             clock = times(source.text)
             for time in clock:
-                self._times.setdefault(time.face, {}).setdefault((time.hour, time.second, time.clock), (time, source))
+                for second in time.less:
+                    key = (time.hour, time.minute is None, time.clock)
+                    self._times.setdefault((time.face, second), {}).setdefault(key, (time, source))
             to_the_minute = [time for time in clock if time.minute is not None]
             for number, inside in inside_of(to_the_minute, numbers(source.text, words=True)):
-                (within if inside else first).setdefault((number.text, number.value), (number, source))
+                first.setdefault((number.text, number.value), (number, source))
+                if not inside:
+                    self._alone.add(number.plain)
             for day in days(source.text):
                 self._days |= _less(day)
-        alone = list(first.values())
-        self.places = [*alone, *within.values()]
-        """Those that are parts of times are the last."""
-        self._in_times = len(alone)
+        self.places = list(first.values())
         self._at: dict[Fraction, list[int]] = {}
         for at, (number, _) in enumerate(self.places):
             for worth in _worth(number):
                 self._at.setdefault(worth, []).append(at)
-        self._plain = {number.plain for number, _ in alone}
-        self._in_part = {part for number, _ in alone for part in number.parts} | {number.plain for number, _ in within.values()}
-        self._dashed = {abs(number.plain) for number, _ in alone if number.dashed}
+        self._plain = {number.plain for number, _ in self.places}
+        self._in_part = {part for number, _ in self.places for part in number.parts}
+        self._dashed = {abs(number.plain) for number, _ in self.places if number.dashed}
 
     def find(self, number: Number) -> Place | None:
         """The first place of a number that says the same as that of an answer."""
-        near = sorted({at for worth in _worth(number) for at in self._at.get(worth, ()) if at < self._in_times})
+        near = sorted({at for worth in _worth(number) for at in self._at.get(worth, ())})
         return next((self.places[at] for at in near if same(number, self.places[at][0])), None)
 
     def at(self, time: Time) -> tuple[Time, Source] | None:
@@ -55,14 +57,14 @@ class Held:
         return next((one for one in self._near(time) if time.agrees(one[0])), None)
 
     def _near(self, time: Time) -> Iterable[tuple[Time, Source]]:
-        return self._times.get(time.face, {}).values()
+        return self._times.get((time.face, time.second), {}).values()
 
     def doubtful(self, time: Time) -> str:
         """Why nobody can tell whether a time that is not found stands there; empty where it does not."""
         if any(time.may_be(one) for one, _ in self._near(time)):
             return f"{time.text} is in the evidence, as a time that may be another one"
-        parts = {Fraction(time.hour), *(Fraction(part) for part in (time.minute, time.second) if part)}
-        return f"the time {time.text} is not in the evidence, though its numbers are" if self._plain.issuperset(parts) else ""
+        parts = {Fraction(time.hour), *(Fraction(part) for part in (time.minute, time.second) if part and part != "00")}
+        return f"the time {time.text} is not in the evidence, though its numbers are" if self._alone.issuperset(parts) else ""
 
     def operand(self, value: Fraction) -> Place | None:
         """The first place of a number that may be written so in an expression."""

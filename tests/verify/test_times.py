@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import time
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from orchestra.doors import Source
 from orchestra.verify import equivalence
 from orchestra.verify.alone import judge
+from orchestra.verify.held import Held
 from orchestra.verify.times import times
 
 FORMS = ["%H:%M", "%-I:%M %p", "%I.%M%p", "%-H:%M:%S", "%-I:%M:%S %p"]
@@ -26,7 +28,7 @@ def outcome(answer: object, evidence: str) -> str:
     [
         ("at 17:45.", (17, 45, "", "24")), ("5:45 pm", (5, 45, "", "pm")), ("6.30 p.m. then", (6, 30, "", "pm")),
         ("5 PM", (5, None, "", "pm")),
-        ("2026-01-05T10:00:00Z", (10, 0, "", "24")), ("05 10:00:30+02:00", (10, 0, "30", "")), ("05:45", (5, 45, "", "24")),
+        ("2026-01-05T10:00:00Z", (10, 0, "00", "24")), ("05 10:00:30+02:00", (10, 0, "30", "")), ("05:45", (5, 45, "", "24")),
         ("5:45", (5, 45, "", "")), ("07:30 pm", (7, 30, "", "pm")), ("24:00", (24, 0, "", "24")), ("1:02:03.50", (1, 2, "03.5", "")),
     ],
 )  # fmt: skip
@@ -36,7 +38,10 @@ def test_a_time_is_read(text: str, found: tuple[int, int | None, str, str]) -> N
     assert text[one.start : one.end] == one.text
 
 
-@pytest.mark.parametrize("text", ["61:30", "1:02.5", "17:60", "I am 10", "5 amps", "13 pm", "3.5", "192.168.1.1:80", "1:50,000", "x1:30"])
+@pytest.mark.parametrize(
+    "text",
+    ["61:30", "1:02.5", "17:60", "I am 10", "5 amps", "13 pm", "3.5", "192.168.1.1:80", "1:50,000", "24:10", "+02:00", "Zimmer 5 am Ende"],
+)
 def test_what_is_no_time_is_none(text: str) -> None:
     assert times(text) == []
 
@@ -61,9 +66,22 @@ def test_each_of_several_is_read(text: str) -> None:
         ("at 5:45", "17:45", "unknown"),
         ("at 05:45", "5:45", "pass"), ("at 05:45", "5:45 pm", "fail"), ("at 5 pm", "17:00", "pass"), ("at 5 pm", "from 9 to 5", "unknown"),
         ("at 12:15 am", "00:15", "pass"), ("at 12:15 pm", "00:15", "fail"), ("at 24:00", "12:00 am", "pass"),
-        # a part of a time is no number by itself
-        ("45 men", "It left at 17:45.", "unknown"), ("45 men", "45 men left at 17:45.", "pass"), ("46 men", "at 17:45", "fail"),
+        # a part of a time may be a number by itself, and two numbers are no time
+        ("45 men", "It left at 17:45.", "pass"), ("45 men", "45 men left at 17:45.", "pass"), ("46 men", "at 17:45", "fail"),
         ("9 to 5", "9 am to 5 pm", "pass"), ({"minutes": 115, "expression": "11*60+40 - (9*60+45)"}, "9:45 to 11:40, 60 minutes", "pass"),
+        ({"hour": 17, "minute": 45}, "We meet at 17:45.", "pass"), ("21 to 15", "It ended 21:15.", "pass"),
+        ("It ended 21:15", "21 to 15", "unknown"), ("at 17:45", "17:30 and 18:45", "fail"),
+        # whatever stands around it
+        ("at 17:45", "train,departs\nIC 12,17:45,5", "pass"), ("at 17:45", "Departure:17:45", "pass"), ("at 17:45", "17:45Uhr", "pass"),
+        ("at 17:45", "17:45Z", "pass"), ("at 17:45", "会议17:45开始", "pass"), ("at 17:45", "2026-05-01_17:45", "pass"),
+        ("Departure:17:45", "17 and 45", "unknown"), ("at 17:45", "117:45", "fail"), ("at 17:45", "17:450", "fail"),
+        ("at 02:00", "2026-05-01 10:00+02:00", "unknown"), ("at 5", "Zimmer 5 am Ende", "pass"), ("at 5 am", "5 am Sunday", "pass"),
+        # fewer seconds, and another half of the day
+        ("at 10:15:30", "10:15:30,123 ERROR", "pass"), ("at 10:15:30.2", "10:15:30.25", "pass"), ("at 10:15:00", "10:15:30", "fail"),
+        ("10:00", "10 pm", "unknown"), ("10:00", "10 am", "pass"), ("12:00", "12 am", "unknown"),
+        # what is no time of the day
+        ("It took 0:30", "It began at 12:30 am", "unknown"), ("The score was 20:10", "at 8:10 pm", "unknown"),
+        ("The ratio is 24:10", "it left at 0:10", "fail"), ("9:00-17:00", "from 9 am to 5 pm", "pass"),
         ("verse 3:16", "John 3:16", "pass"), ("verse 3:16", "John 3:17", "fail"),
     ],
 )  # fmt: skip
@@ -78,7 +96,7 @@ def test_the_place_of_a_time_is_told() -> None:
 
 @given(st.times(), st.times(), st.sampled_from(FORMS), st.sampled_from(FORMS[:3]))
 def test_a_time_is_the_same_in_any_form_and_another_is_not(one: time, other: time, form: str, written: str) -> None:
-    one, other = one.replace(second=0), other.replace(second=0)
+    one, other = one.replace(second=0, microsecond=0), other.replace(second=0, microsecond=0)
     said, halves = f"at {one.strftime(form)}", "%p" in form and "%p" in written
     assert outcome(said, f"It left at {one.strftime(written)} sharp.") == "pass" or (not halves and 0 < one.hour <= 12)
     if one != other:
@@ -106,3 +124,12 @@ def test_every_time_agrees_with_itself_and_stands_where_it_says(text: str) -> No
 def test_two_answers_with_times_say_the_same_or_not(one: str, other: str, same: bool) -> None:
     assert equivalence.same(one, other) is same
     assert equivalence.same(other, one) is same
+
+
+def test_many_times_of_one_minute_are_looked_up_at_once() -> None:
+    evidence = "\n".join(f"at 1:05:{at % 60:02d}.{at + 10_001} go" for at in range(4_000))
+    held = Held([Source(evidence)])
+    answers = times(" ".join(f"1:05:{at % 60:02d}.{at + 10_001}" for at in range(3_000, 4_000)))
+    began = process_time()
+    assert all(held.at(one) for one in answers)
+    assert process_time() - began < 1.0
