@@ -156,7 +156,7 @@ def _or_fallback(unit: Unit, proposal: Finish) -> Finish:
         outcome = Failed(error.code, error.message, unit.path, error.hint)
     if isinstance(outcome, Failed):
         outcome = Failed(outcome.code, f"its fallback: {outcome.reason}", unit.path, outcome.hint)
-    return Finish(unit, outcome, proposal.outcome)
+    return Finish(unit, outcome, proposal.outcome if isinstance(outcome, Value) else None)
 
 
 def _spread(unit: Unit) -> Proposal:

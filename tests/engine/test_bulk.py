@@ -13,7 +13,7 @@ from orchestra.engine.replay import replay
 from orchestra.engine.run import Run
 from orchestra.engine.shell import Engine
 from orchestra.errors import InputError, OrchestraError
-from orchestra.events import AttemptFinished, Event, RunStarted, encode
+from orchestra.events import AttemptFinished, Event, NodeFinished, RunStarted, encode
 from orchestra.journal.error import not_json
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
@@ -83,7 +83,9 @@ nodes:
   both: {call: {nodes: {c: {tool: shout, with: {text: "${input.word}"}}}, output: "${[c, c]}"}, fallback: "%s"}
 """
     assert play(text % ("both", "${['x', 'y']}"), {"word": "x" * 1_600}).outcome == Value(2)
-    outcome = play(text % ("both", "${[input.word, input.word]}"), {"word": "x" * 1_600}).outcome
+    played = play(text % ("both", "${[input.word, input.word]}"), {"word": "x" * 1_600})
+    outcome = played.outcome
+    assert [event.instead for event in played.of(NodeFinished)] == [None] * len(played.of(NodeFinished)), "there was none"
     assert isinstance(outcome, Failed)
     assert outcome.code == "E026"
     assert outcome.reason.startswith("its fallback: ")
