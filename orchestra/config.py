@@ -223,6 +223,9 @@ def _import(name: str, why: str) -> ModuleType:
         raise InputError("C005", f"{name!r} is no module's name", why=why, hint="write it as in an import statement: my_tools.search")
     try:
         if (program := _program(name)) is not None:
+            parent, _, child = name.rpartition(".")
+            if parent:
+                setattr(importlib.import_module(parent), child, program)
             sys.modules[name] = program  # for modules that import it
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -301,6 +301,17 @@ def test_a_module_that_is_the_program_itself_is_not_loaded_again(world: World, c
     assert (done.stdout, done.stderr) == ("TEA True True\n", "")
 
 
+def test_a_module_of_a_package_that_is_the_program_itself_is_found_in_its_package(world: World) -> None:
+    world.file('modules = ["pack.app"]\njournal = "off"\n')
+    (world.project / "pack").mkdir()
+    (world.project / "pack" / "__init__.py").write_text("")
+    (world.project / "pack" / "app.py").write_text(PROGRAM.replace("import app", "import pack.app as app; from pack import app"))
+    command = [sys.executable, "-m", "pack.app"]
+    environ = {**os.environ, **world.environ}
+    done = subprocess.run(command, cwd=world.project, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("TEA True True\n", "")
+
+
 @pytest.mark.usefixtures("modules")
 def test_the_place_of_a_module_s_fault_is_shown(world: World) -> None:
     world.file('modules = ["falls"]\n')
