@@ -18,7 +18,7 @@ from orchestra.cli.screen import json_line, note, print_json, say
 from orchestra.cli.signals import Stop
 from orchestra.effects import REPEATED
 from orchestra.errors import InputError
-from orchestra.events import Asked, AttemptFinished, Event, LetterRefused, NodeFinished, RunStarted, TurnStarted, encode
+from orchestra.events import Asked, AttemptFinished, Event, LetterRefused, NodeFinished, TurnStarted, encode
 from orchestra.journal.history import History
 from orchestra.result import Result
 from orchestra.run import Run
@@ -64,9 +64,9 @@ class Ending:
     def show(self, manner: Manner, more: Mapping[str, Any] | None = None, nodes: Callable[[], None] | None = None) -> None:
         """Prints it; `more` stands in the JSON object beside the result, and `nodes` prints what they took in another way than usual."""
         self._show(manner, more, nodes)
-        parent = next((event.parent for event in self.events if isinstance(event, RunStarted)), "") or "RUN"
         for event in self.refused:  # a fallback may hide it, and is then what the output rests on
-            note(f"{event.node}: {REPEATED} {event.reason}; {event.hint.replace(' RUN ', f' {parent} ')}")
+            # The fork itself is made again: it has the inputs and the workflow that were meant.
+            note(f"{event.node}: {REPEATED} {event.reason}; {event.hint.replace(' RUN ', f' {self.run} ')}")
 
     def _show(self, manner: Manner, more: Mapping[str, Any] | None, nodes: Callable[[], None] | None) -> None:
         questions = [] if self.result is not None else History.of(self.events).asked

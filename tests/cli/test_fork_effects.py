@@ -191,8 +191,9 @@ def test_the_command_says_that_it_pays_once_and_how_a_failed_run_goes_on(shop: P
     assert shell("runs", "fork", run).out.endswith(f"2 calls recalled from run {run}, 1 made anew\n")
     said = shell("runs", "fork", run, "-i", 'items=["chair"]')
     assert said.code == 1
-    assert f"orchestra runs fork {run} --again" in said.err
-    assert shell("runs", "fork", run, "-i", 'items=["chair"]', "--again").code == 0
+    fork = shell("runs", "show", "last", "--json").json["run"]
+    assert f"orchestra runs fork {fork} --again" in said.err
+    assert shell("runs", "fork", fork, "--again").code == 0, "with the inputs of the fork"
     assert paid(shop) == ["chair 1", "desk 1"]
 
 
@@ -233,6 +234,7 @@ nodes:
     assert shell("runs", "answer", run, "desk").code == 0
     assert shell("runs", "fork", run).code == 5
     said = shell("runs", "answer", "last", "chair")
-    assert (said.code, f"orchestra runs fork {run} --again" in said.err) == (1, True)
+    fork = shell("runs", "show", "last", "--json").json["run"]
+    assert (said.code, f"orchestra runs fork {fork} --again" in said.err) == (1, True)
     assert shell("runs", "resume", "last").code == 1, "shown again, it is no better"
     assert paid(shop) == ["desk 1"]
