@@ -12,9 +12,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from orchestra.agent.card import Card
 from orchestra.agent.classical import reading, unpacked
@@ -59,6 +59,12 @@ class Layout(_Frozen):
     data: tuple[Source, ...]
     arrays: str
     sha256: Digest
+
+    @model_validator(mode="after")
+    def _goes_on(self) -> Self:
+        if 2 * self.overlap >= self.tokens:
+            raise ValueError(f"windows of {self.tokens} tokens that share {self.overlap} hardly go on: it is to be less than half")
+        return self
 
 
 def fills_slots(card: Card) -> bool:

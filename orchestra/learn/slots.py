@@ -78,6 +78,7 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
         "labels": labels,
         "base": described(card.model, training.base).model_dump(),
         "tokens": training.tokens,
+        "overlap": min(Layout.model_fields["overlap"].default, training.tokens // 4),
         "data": [source.model_dump() for source in training.sources],
         "arrays": ARRAYS,
     }

@@ -51,7 +51,15 @@ def arrays(**changes: Any) -> dict[str, Any]:
 
 
 def said(**changes: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {"format": FORMAT, "input": "text", "hint": "requested", "output": "slots", "labels": LABELS, "tokens": 64}
+    found: dict[str, Any] = {
+        "format": FORMAT,
+        "input": "text",
+        "hint": "requested",
+        "output": "slots",
+        "labels": LABELS,
+        "tokens": 64,
+        "overlap": 16,
+    }
     return found | {"base": {"licence": "CC0-1.0", "sha256": {}}, "data": [], "arrays": "slots.npz"} | changes
 
 
@@ -186,3 +194,9 @@ def test_files_that_do_not_fit_are_refused(encoder: Encoder, tmp_path: Path) -> 
         with pytest.raises(InputError) as caught:
             Slots.load(card, encoder)
         assert caught.value.code == "A011"
+
+
+def test_windows_that_share_half_of_themselves_are_refused() -> None:
+    assert layout(tokens=64, overlap=31).overlap == 31
+    with pytest.raises(ValueError, match="less than half"):
+        layout(tokens=64, overlap=32)
