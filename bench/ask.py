@@ -157,7 +157,7 @@ def page(told: Sequence[Told], about: str, stamp: str) -> str:
     lines = [
         about.strip(),
         "",
-        f"**{right} of {len(told)} are right**, {wrong} are wrong, and {nothing} have no answer; {planned} were planned. {stamp}.",
+        f"**{right} of {len(told)} are right**, {wrong} wrong, and {nothing} without an answer; {planned} were planned. {stamp}.",
         "",
     ]
     for number, one in enumerate(told, 1):

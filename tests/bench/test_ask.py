@@ -71,7 +71,7 @@ def test_a_page_counts_what_is_right_wrong_and_without_an_answer() -> None:
         return Told(Asked("What is it?", {}, ("7",), False), draft, result, "", 1.0)
 
     text = page([told("done", 7), told("done", 8), told("abstained", None), told("done", [None])], "# Page", "today")
-    assert "**1 of 4 are right**, 1 are wrong, and 2 have no answer; 4 were planned. today." in text
+    assert "**1 of 4 are right**, 1 wrong, and 2 without an answer; 4 were planned. today." in text
     assert [line.partition(",")[0] for line in text.splitlines() if line.startswith("## ")] == [
         "## 1. Right", "## 2. Wrong", "## 3. No answer", "## 4. No answer",
     ]  # fmt: skip
