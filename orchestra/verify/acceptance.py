@@ -7,6 +7,7 @@ no call, and those that do are `unknown` here; `orchestra.verify.examination` as
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
@@ -25,14 +26,14 @@ from orchestra.verify.entailment import ENTAILMENT
 from orchestra.verify.parts import without
 from orchestra.verify.rule import AGREE, Named, NotARule, Rule, named, read, verdict, wanted
 from orchestra.verify.tools import TOOL
-from orchestra.verify.verdict import FAIL, PASS, UNKNOWN, failed, unknown
+from orchestra.verify.verdict import FAIL, PASS, SAME, UNKNOWN, failed, unknown
 
 CONFIDENCE = "confidence"
 """The check that asks no evidence but the producer's own score."""
 ASKING = (TOOL, ENTAILMENT, REDERIVE, AGREE)
 """The checks that ask tools and agents, the cheapest first."""
-CRASHES = ("T002", "T003", "T004")
-"""What the reason of a check begins with whose tool could not be called so, raised, or gave what is not of its type."""
+_CRASH = re.compile(r"(?:^|: )T00[234]\b")
+"""In the reason of a check: a tool that could not be called so, that raised, or gave what is not of its type."""
 
 
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,8 +187,8 @@ def _open(said: Verdict) -> bool:
 
 
 def _crashed(said: Verdict) -> bool:
-    """Whether the code that was asked is at fault, and not whom it reached, or what it was asked of."""
-    return said.reason.partition(" ")[0] in CRASHES
+    """Whether the code that was asked is at fault, and not whom it reached, or what it was asked of; or nobody else is there to be asked."""
+    return _CRASH.search(said.reason) is not None or said.reason.endswith(SAME)
 
 
 def certifiable(situation: Situation) -> float | None:

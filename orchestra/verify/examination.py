@@ -25,6 +25,7 @@ from orchestra.verify.entailment import ENTAILMENT, Reply
 from orchestra.verify.parts import parts, rest
 from orchestra.verify.rule import AGREE, Named, NotARule, named, read
 from orchestra.verify.tools import TOOL
+from orchestra.verify.verdict import SAME
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,7 +152,7 @@ def questions(check: Named, situation: Situation) -> tuple[Question, ...] | Verd
     if check.check == TOOL:
         return tools.question(judge, situation.value, _inputs(situation), situation.evidence)
     if situation.producer is not None and alike(judge, situation.producer):
-        return unknown(check.check, f"{name} is the agent that produced the value: the same model with the same prompt")
+        return unknown(check.check, f"{name} is the agent that produced the value: {SAME}")
     if check.check == REDERIVE:
         return answers.rederivation(judge, _inputs(situation), situation.evidence)
     said = None

@@ -19,14 +19,12 @@ _TIME = re.compile(
     r"""(?:(?P<iso>(?<=\dT))|(?<![\d+])(?<!\d[:.]))
     (?P<hour>[01]?\d|2[0-3]|24(?=:00))
     (?::(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d(?:[.,]\d+(?![:\d]))?))?|\.(?P<point>[0-5]\d)(?=\s?[ap]))?
-    (?:(?P<gap>[^\S\n]?)(?P<half>[ap])(?:m|\.m\.?)(?!\w|[^\S\n]+(?-i:(?<=[a-z]\s)(?![A-Z][a-z]+day)[^\W\d_a-z][a-z]))
-    )?
+    (?:[^\S\n]?(?P<half>[ap])(?:m|\.m\.?)(?!\w))?
     (?(iso)(?:Z|[+\-]\d\d:?\d\d)?|(?(second)(?:Z|[+\-]\d\d:?\d\d(?!:))?))
     (?!\d|[:.]\d|,\d{3}(?!\d))
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-"""`5 am Ende` is German, and no time."""
 _OF_DAY = re.compile(
     r"(?:^\W*|\b(?:at|from|until|till?|since|before|after|between|around|about|um|ab|bis|von|seit|gegen|vor|nach|zwischen|à|vers|alle|ore|las)"
     r"[^\S\n]+)$",

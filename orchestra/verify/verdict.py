@@ -6,6 +6,8 @@ from orchestra.events import Verdict
 from orchestra.values.outcome import Evidence
 
 PASS, FAIL, UNKNOWN = "pass", "fail", "unknown"
+SAME = "the same model with the same prompt"
+"""What the reason ends with of a check that would ask whoever gave the value."""
 
 
 def passed(check: str, reason: str = "", evidence: tuple[Evidence, ...] = ()) -> Verdict:

@@ -210,6 +210,15 @@ def test_what_a_check_cannot_tell_goes_to_the_next_clause_and_no_model_is_told()
     assert asked == [(0, ()), (1, ())]
 
 
+@pytest.mark.parametrize("checks", ["agree(3)", "rederive(reader)"])
+def test_a_check_that_no_answer_mends_is_not_paid_for_twice(checks: str) -> None:
+    good = {"answer": "1889", "quote": "completed in 1889"}
+    answers: dict[str, Any] = {"reader": lambda call: CRASH if call.sample else good}
+    played = play(text(f'["{checks}"]', "otherwise: [retry, abstain]"), {"text": TOWER}, answers, catalog=OWN)
+    assert [call.feedback for call in played.workers.calls if call.name == "reader" and not call.sample] == [()]
+    assert audit(Case(program(text(f'["{checks}"]', "otherwise: [retry, abstain]"), OWN), played.events)) == []
+
+
 @pytest.mark.parametrize("checks", ['[quote, "tool(true)"]', '["quote | tool(true)"]', '["tool(true) & tool(plain)"]'])
 def test_another_attempt_is_told_what_fails_and_not_why_a_check_crashed(checks: str) -> None:
     quotes = iter(["completed in 1890", "completed in 1889"])
