@@ -187,7 +187,7 @@ def _open(said: Verdict) -> bool:
 
 
 def _crashed(said: Verdict) -> bool:
-    """Whether the code that was asked is at fault, and not whom it reached, or what it was asked of; or nobody else is there to be asked."""
+    """Whether the code that was asked is at fault, and not whom it reached or what it was asked of; or nobody else could be asked."""
     return _CRASH.search(said.reason) is not None or said.reason.endswith(SAME)
 
 
