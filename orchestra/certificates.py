@@ -43,6 +43,7 @@ CHECKED_BY = (
     "verify/parts.py",
     "verify/quotes.py",
     "verify/rule.py",
+    "verify/times.py",
     "verify/tools.py",
     "verify/verdict.py",
     "values/arithmetic.py",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestra.doors import Call, Done, Refused
 from orchestra.engine.replay import replay
 from orchestra.errors import OrchestraError
-from orchestra.events import AttemptFinished, AttemptStarted, Event, RunStarted
+from orchestra.events import REPEATED, AttemptFinished, AttemptStarted, Event, RunStarted
 from orchestra.rerun import Change, Recalling, answers, changes, walk
 from orchestra.standing import code_since
 from orchestra.stored import contracts, restored
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from orchestra.engine.shell import Engine
     from orchestra.project import Project
 
-REPEATED: Final = "E024"
-"""The code of a call that is not made, because its effect is on record, or may have come about."""
 OPEN: Final = frozenset({REPEATED, "E006", "E007", "T004"})
 """Errors of calls that may have come about: one that was not made again, one whose time was up or that ended itself, and one whose function
 gave something of another type."""

@@ -17,6 +17,8 @@ from orchestra.values.labels import Label
 from orchestra.values.outcome import Evidence, Outcome
 
 VERSION = 1
+REPEATED = "E024"
+"""The error of a call that is not made, because its effect is on record, or may have come about."""
 
 # `gc=False`, here and in doors and outcomes: what these hold is JSON and other such structs, so no cycle can begin in them. Python's
 # collector, which took 0.25 of the 0.53 s of `python -m bench.idle ours`, need not look at them.

@@ -10,7 +10,6 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from orchestra.doors import Journal, Letter
 from orchestra.errors import InputError
 from orchestra.events import Answered, Asked, CancelRequested, Event, LetterRefused
-from orchestra.journal.error import JournalError
 from orchestra.values.json import canonical, unkept
 from orchestra.values.types import Validator, nearest, show
 from orchestra.workflow.program import Program
@@ -114,6 +113,8 @@ def opened(events: Sequence[Event]) -> int:
 async def posted(journal: Journal, run: str, letter: Letter, since: int) -> None:
     """Puts an answer into a run's inbox, where none lies there since the letter of this number: of several in the same moment the first
     counts. Raises `InputError` E021 for the others."""
+    from orchestra.journal.error import JournalError
+
     try:
         if await journal.post(run, letter, since):
             return

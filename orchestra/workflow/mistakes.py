@@ -102,7 +102,7 @@ def passed(error: BaseException, homes: Collection[str]) -> Spot | None:
 
 def raised(name: str, error: Exception, home: str) -> InputError:
     """The error of a workflow whose function, of the file `home`, raised an exception while it was read."""
-    spot, text = passed(error, (home,)), " ".join(str(error).split())
+    spot, text = passed(error, (home,)), " ".join(_told(error).split())
     said = f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
     return InputError(
         "W028",
@@ -111,6 +111,14 @@ def raised(name: str, error: Exception, home: str) -> InputError:
         why="the body of a workflow runs once, before any value is known",
         hint="mend this line; what needs the values of a run is done in a tool",
     )
+
+
+def _told(error: Exception) -> str:
+    """What an exception says; a value that is not known yet by what it stands for, since it has no text."""
+    try:
+        return str(error)
+    except InputError:
+        return ", ".join(one if isinstance(one, str) else repr(one) for one in error.args)
 
 
 def place_of(spot: Spot) -> Place:
