@@ -169,11 +169,11 @@ def _instead(scope: Scope, options: tuple[Any, ...], then: Callable[[], Any]) ->
     with _guarding(scope, guards):
         last = traced(then)
         wired = peek(last)
-    if asked and len(scope.nodes) == before:
-        scope.free(scope.nodes.pop().name)
     own = frozenset(node for node in wired.needs if any(guard in node.guards for guard in guards))
     if not own and type(last) is not Guarded and len(asked) < len(options):
         return _other(scope, last, guards), guards
+    if asked and len(scope.nodes) == before:
+        scope.free(scope.nodes.pop().name)
     if type(last) is Guarded or not holds(last) or not own:
         return last, guards
     return Placeholder(replace(wired, needs=wired.needs - own)), guards

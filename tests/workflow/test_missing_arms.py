@@ -103,6 +103,22 @@ def fallen(n: int, text: str) -> str:
     return first_of(when(n > 1, echo.options(fallback="z")(text=text)), otherwise=lambda: pay(text=text))
 
 
+@workflow
+def mixed(n: int, text: str) -> str:
+    """A plain value stands in for what has a condition and for what may be withheld."""
+    big = when(n > 3, lambda: echo(text="big"))
+    maybe = accepted(echo(text=text), checks=fine, otherwise=[abstain])
+    return echo(text=first_of(big, maybe, otherwise=lambda: "-"))
+
+
+@workflow
+def mixed_conditions(n: int, text: str) -> str:
+    """The same, with a condition on a value that has one itself."""
+    big = when(n > 3, lambda: echo(text="big"))
+    inner = when(n > 1, lambda: when(echo(text=text) == "ok", lambda: echo(text="inner")))
+    return echo(text=first_of(big, inner, otherwise=lambda: text))
+
+
 CASES: list[tuple[Any, dict[str, Any], Any, list[str]]] = [
     (outer_option, {"c": False, "d": True, "e": True}, "paid b", ["pay", "found"]),
     (outer_option, {"c": True, "d": True, "e": False}, "paid b", ["pay", "found"]),
@@ -119,6 +135,10 @@ CASES: list[tuple[Any, dict[str, Any], Any, list[str]]] = [
     (asked_of, {"text": "a"}, "paid a", ["before", "pay", "echo"]),
     (fallen, {"n": 1, "text": "a"}, "z", []),
     (carded, {"n": 1, "text": "a"}, "paid a", ["pay", "echo"]),
+    (mixed, {"n": 1, "text": "ok"}, "ok", ["maybe", "echo"]),
+    (mixed, {"n": 1, "text": "a"}, "-", ["maybe", "echo"]),
+    (mixed_conditions, {"n": 1, "text": "a"}, "a", ["echo_2"]),
+    (mixed_conditions, {"n": 2, "text": "ok"}, "inner", ["echo", "inner", "echo_2"]),
 ]
 
 
