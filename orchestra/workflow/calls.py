@@ -102,8 +102,12 @@ class Step(Generic[P, R]):
         """What a node of it may call."""
         return (self,)
 
-    def _withholds(self) -> bool | None:
-        """Whether it may end without a value though no clause of the call says so; None where that is not known here."""
+    def _withholds(self) -> bool:
+        """Whether it may end without a value though no clause of the call says so, as far as that is known here.
+
+        A card of a file and another workflow are taken to give one: an `else` that runs because its `if` failed would be worse than a
+        choice that is refused, or has no value.
+        """
         return False
 
     def _why_not(self) -> str:

@@ -147,8 +147,8 @@ class Agent(Step[P, R]):
         mine, theirs = self.card, other.card
         return mine is None or theirs is None or mine.digest == theirs.digest
 
-    def _withholds(self) -> bool | None:
-        return None if self.prompt is None else bool(self.settings.get("checks"))
+    def _withholds(self) -> bool:
+        return self.prompt is not None and bool(self.settings.get("checks"))
 
     @property
     def _written(self) -> tuple[Any, ...]:
@@ -252,9 +252,6 @@ class Workflow(Step[P, R]):
                 returned = {**step._trace[2], **returned}
                 waiting += step.steps
         return {**returned, **found}
-
-    def _withholds(self) -> None:
-        return None  # its graph may not be read yet
 
     def same(self, other: Step[..., Any]) -> bool:
         """Whether another workflow of this name describes the same graph. Raises `InputError` (W-codes) for a mistake in one of them."""

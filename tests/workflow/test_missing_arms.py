@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from orchestra import InputError, Orchestra, abstain, accepted, agent, by_model, first_of, loop, map_, needed, when, workflow
+from orchestra import InputError, Orchestra, Workflow, abstain, accepted, agent, by_model, first_of, loop, map_, needed, when, workflow
 from orchestra.config import Settings
 from tests.workflow.standing import echo, fine, pay, refuse
 
@@ -57,8 +58,33 @@ def sub(text: str) -> str:
 
 @workflow
 def called(n: int, text: str) -> str:
-    """Another workflow withholds."""
+    """Another workflow withholds, which is not known while this one is described."""
     return echo(text=first_of(when(n > 1, lambda: sub(text=text)), otherwise=lambda: pay(text=text)))
+
+
+@workflow
+def called_or(n: int, text: str) -> str:
+    """The same, and it says what stands in for it."""
+    found = when(n > 1, lambda: sub.options(fallback=lambda: pay(text="own"))(text=text))
+    return echo(text=first_of(found, otherwise=lambda: pay(text=text)))
+
+
+@workflow
+def refund(text: str) -> str:
+    """Pays, then refuses."""
+    return refuse(text=needed(when(pay(text="refund") != "", lambda: echo(text=text))))
+
+
+@workflow
+def branched(n: int, text: str) -> str:
+    """A workflow in the `if`, a payment in the `else`."""
+    return first_of(when(n > 3, lambda: refund(text=text)), otherwise=lambda: pay(text="else"))
+
+
+@workflow
+def refunded(text: str) -> str:
+    """The same, with a condition on what a workflow gives."""
+    return first_of(when(refund(text="a") == "refused", lambda: refuse(text=text)), otherwise=lambda: pay(text="else"))
 
 
 @workflow
@@ -83,6 +109,12 @@ def asked_of(text: str) -> str:
     """What the condition reads is withheld."""
     before = accepted(echo(text=text), checks=fine, otherwise=[abstain])
     return echo(text=first_of(when(needed(before) == "ok", lambda: refuse(text=text)), otherwise=lambda: pay(text=text)))
+
+
+class Text(BaseModel):
+    """What a card of a file reads."""
+
+    text: str
 
 
 @agent(prompt="{{ text }}", checks=fine)
@@ -129,7 +161,9 @@ CASES: list[tuple[Any, dict[str, Any], Any, list[str]]] = [
     (outer_mapped, {"c": False, "d": True, "e": True, "texts": ["x"]}, ["paid x"], ["found[0]/pay"]),
     (by_default, {"n": 3, "text": "a"}, "paid a", ["echo", "pay", "echo_2"]),
     (by_default, {"n": 3, "text": "ok"}, "ok", ["echo", "echo_2"]),
-    (called, {"n": 3, "text": "a"}, "paid a", ["sub/echo", "pay", "echo"]),
+    (called_or, {"n": 3, "text": "a"}, "paid own", ["sub/echo", "pay", "echo"]),
+    (called_or, {"n": 1, "text": "a"}, "paid a", ["pay_2", "echo"]),
+    (branched, {"n": 1, "text": "a"}, "paid else", ["pay"]),
     (turned, {"n": 3, "text": "a"}, "paid a", ["pay", "echo_2"]),
     (read_on, {"n": 3, "text": "a"}, "paid a", ["before", "pay", "echo"]),
     (asked_of, {"text": "a"}, "paid a", ["before", "pay", "echo"]),
@@ -147,6 +181,30 @@ async def test_what_stands_in_runs_wherever_nothing_else_is_there(orchestra: Orc
         result = await orchestra.run(flow, **inputs)
         paths = [path for path in result.ledger if "?" not in path and "loop" not in path]
         assert (flow.name, inputs, result.value, paths) == (flow.name, inputs, value, ran)
+
+
+@pytest.mark.parametrize(("flow", "inputs"), [(branched, {"n": 5, "text": "boom"}), (refunded, {"text": "boom"})])
+async def test_an_else_does_not_pay_because_the_workflow_in_the_if_failed(
+    orchestra: Orchestra, flow: Workflow[..., Any], inputs: dict[str, Any]
+) -> None:
+    result = await (await orchestra.start(flow, **inputs)).wait()
+    assert result.status == "failed"
+    assert [path for path in result.ledger if "pay" in path] == ["refund/pay"]
+
+
+def test_a_card_of_a_file_is_not_asked_whether_it_withholds() -> None:
+    reader = agent("reader", Text, str)
+
+    def described(n: int) -> str:
+        return first_of(when(n > 3, lambda: reader(text="a")), otherwise=lambda: pay(text="b"))
+
+    assert workflow(described).graph.nodes["pay"].when == "${!(input.n > 3)}"
+
+
+async def test_a_workflow_that_may_withhold_is_no_sure_if(orchestra: Orchestra) -> None:
+    with pytest.raises(InputError, match="all arms of 'first' may be without a value") as caught:
+        await orchestra.run(called, n=3, text="a")
+    assert (caught.value.code, "fallback" in caught.value.hint) == ("L120", True)
 
 
 def never_sure(c: bool, d: bool, e: bool) -> str:
