@@ -211,7 +211,7 @@ def _conditional(scope: Scope, option: Any) -> bool:
     if any("fallback" in node.fields for node in _nodes(option)):
         return False  # it is there where its conditions do not hold, too
     reads = [read for guard in guards for read in guard.reads if isinstance(read, Draft)]
-    return all(holds_under(read.guards, scope.standing) and firm(read) for read in reads)
+    return all(holds_under(read.guards, scope.standing) and firm(read, lenient=True) for read in reads)
 
 
 def _contrary(scope: Scope, option: Any) -> Guard:

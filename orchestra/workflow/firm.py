@@ -32,30 +32,30 @@ def _shapes(cel: str) -> tuple[object, ...]:
 def firm(node: Draft, *, lenient: bool = False) -> bool:
     """Whether a node, and all that it needs, is neither withheld nor skipped where its guards hold.
 
-    With `lenient` it is taken to be so where that is known elsewhere only: what the card of an agent says, or a workflow that is called.
+    With `lenient` every person who is asked is taken to answer, as the compiler takes it; in conditions they always are: where one of
+    those has no value, neither side of it runs.
     """
-    line, seen = [node], {node}
+    line, seen = [(node, lenient)], {(node, lenient)}
     while line:
-        one = line.pop()
-        if one.firm:
+        one, answered = line.pop()
+        if one.firm or (one.firm is None and answered):
             continue
-        loose = one.loose or (one.loose is None and not lenient)
+        loose = one.loose or (one.loose is None and not answered)
         if one.unsure or ("each" not in one.fields and (loose or ("checks" in one.fields and "fallback" not in one.fields))):
             return False
-        for read in _needed(one):
+        for read, asked in _needed(one):
             if not holds_under(read.guards, one.guards):
                 return False
-            if read not in seen:
-                seen.add(read)
-                line.append(read)
-    if not lenient:
-        for one in seen:
-            one.firm = True
+            if (new := (read, answered or asked)) not in seen:
+                seen.add(new)
+                line.append(new)
+    for one, answered in seen:
+        one.firm = one.firm or (None if answered else True)
     return True
 
 
 def loose(nodes: Iterable[Draft], guards: tuple[Guard, ...]) -> bool | None:
-    """Whether a value of these nodes may be missing where the guards hold; None where that is not known here."""
+    """Whether a value of these nodes may be missing where the guards hold; None where only a person who declines leaves it so."""
     nodes = [*nodes]
     if not all(holds_under(node.guards, guards) and firm(node, lenient=True) for node in nodes):
         return True
@@ -67,9 +67,11 @@ def read_by(template: object, scope: Scope) -> list[Draft]:
     return _found(names_in(template), scope)
 
 
-def _needed(node: Draft) -> list[Draft]:
-    """The nodes whose values a node cannot do without."""
-    return _found(uses(node.frozen()).hard, node.scope)
+def _needed(node: Draft) -> list[tuple[Draft, bool]]:
+    """The nodes whose values a node cannot do without, and whether its condition reads them."""
+    frozen = node.frozen()
+    asked = names_in(frozen.when)
+    return [(read, read.name in asked) for read in _found(uses(frozen).hard, node.scope)]
 
 
 def _found(names: Iterable[str], scope: Scope) -> list[Draft]:

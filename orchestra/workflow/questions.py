@@ -102,6 +102,7 @@ class Asking(Again):
             if "options" in fields:
                 schema = {"enum": [*fields["options"]]}
             draft = scope.add(AskNode, "asked", schema, **fields)
+            draft.loose = False if "fallback" in clauses else None
             return stated(clauses, draft, scope, "asked", "ask(fallback=...)")
 
 

@@ -60,9 +60,10 @@ class Draft(Variable):
     unsure: bool = False
     """Whether it may end without a value though nothing guards it: `first_of` without a sure last arm."""
     loose: bool | None = False
-    """Whether it may end without a value though no clause of it says so; None where that is known elsewhere: by a card, say."""
-    firm: bool = False
-    """Whether it is known to have a value wherever its guards hold, failures apart."""
+    """Whether it may end without a value though no clause of it says so, as far as that is known here; None where only a person who
+    declines leaves it without one."""
+    firm: bool | None = False
+    """Whether it is known to have a value wherever its guards hold, failures apart; None where persons must answer for it."""
     effect: str = "pure"
     """Of the tool that it calls."""
     instead: str = ""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from orchestra import InputError, Orchestra, Workflow, abstain, accepted, agent, by_model, first_of, loop, map_, needed, when, workflow
+from orchestra import InputError, Orchestra, Workflow, abstain, accepted, agent, ask, by_model, first_of, loop, map_, needed, when, workflow
 from orchestra.config import Settings
 from tests.workflow.standing import echo, fine, pay, refuse
 
@@ -151,6 +151,31 @@ def mixed_conditions(n: int, text: str) -> str:
     return echo(text=first_of(big, inner, otherwise=lambda: text))
 
 
+@workflow
+def asked(n: int) -> str:
+    """A person is asked, and may decline."""
+    return echo(text=first_of(when(n > 1, lambda: ask("what?")), otherwise=lambda: pay(text="p")))
+
+
+@workflow
+def asked_through(n: int) -> str:
+    """What the option reads is asked of a person."""
+    return echo(text=first_of(when(n > 1, lambda: echo(text="said " + ask("what?"))), otherwise=lambda: pay(text="p")))
+
+
+@workflow
+def asked_last(n: int) -> str:
+    """A person is what stands in for another option."""
+    found = when(n > 1, lambda: first_of(when(n > 9, lambda: echo(text="big")), otherwise=lambda: ask("what?")))
+    return echo(text=first_of(found, otherwise=lambda: pay(text="p")))
+
+
+@workflow
+def asked_whether(n: int) -> str:
+    """The condition is on an answer."""
+    return first_of(when(ask("refuse?", options=["yes", "no"]) == "yes", lambda: refuse(text="boom")), otherwise=lambda: pay(text="p"))
+
+
 CASES: list[tuple[Any, dict[str, Any], Any, list[str]]] = [
     (outer_option, {"c": False, "d": True, "e": True}, "paid b", ["pay", "found"]),
     (outer_option, {"c": True, "d": True, "e": False}, "paid b", ["pay", "found"]),
@@ -190,6 +215,29 @@ async def test_an_else_does_not_pay_because_the_workflow_in_the_if_failed(
     result = await (await orchestra.start(flow, **inputs)).wait()
     assert result.status == "failed"
     assert [path for path in result.ledger if "pay" in path] == ["refund/pay"]
+
+
+@pytest.mark.parametrize("flow", [asked, asked_through, asked_last], ids=lambda flow: flow.name)
+@pytest.mark.parametrize(("answer", "value"), [("a", "a"), (None, "paid p")])
+async def test_what_stands_in_for_an_answer_runs_where_a_person_declines(
+    orchestra: Orchestra, flow: Workflow[..., Any], answer: str | None, value: str
+) -> None:
+    result = await answered(orchestra, flow, answer)
+    assert result.output == ("said a" if flow is asked_through and answer else value)
+
+
+@pytest.mark.parametrize(("answer", "status", "paid"), [("yes", "failed", 0), ("no", "done", 1), (None, "abstained", 0)])
+async def test_a_condition_on_an_answer_alone_decides(orchestra: Orchestra, answer: str | None, status: str, paid: int) -> None:
+    result = await answered(orchestra, asked_whether, answer)
+    assert (result.status, sum("pay" in path for path in result.ledger)) == (status, paid)
+
+
+async def answered(orchestra: Orchestra, flow: Workflow[..., Any], answer: str | None) -> Any:
+    """The result of a run whose one question is answered so; None declines."""
+    run = await orchestra.start(flow, n=3)
+    assert await run.pause() is None
+    await orchestra.answer(run.id, answer, declined="" if answer else "cannot say")
+    return await run.wait()
 
 
 def test_a_card_of_a_file_is_not_asked_whether_it_withholds() -> None:
