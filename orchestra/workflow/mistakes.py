@@ -115,10 +115,11 @@ def raised(name: str, error: Exception, home: str) -> InputError:
 
 def _told(error: Exception) -> str:
     """What an exception says; a value that is not known yet by what it stands for, since it has no text."""
-    try:
-        return str(error)
-    except InputError:
-        return ", ".join(one if isinstance(one, str) else repr(one) for one in error.args)
+    from orchestra.workflow.placeholders import Placeholder
+
+    if any(isinstance(one, Placeholder) for one in error.args):
+        return ", ".join(map(repr, error.args))
+    return str(error)
 
 
 def place_of(spot: Spot) -> Place:

@@ -114,7 +114,7 @@ def test_rows_whose_slots_end_inside_a_word_and_rows_without_words_are_left_out(
 def test_a_reader_learns_slots_and_its_files_are_an_agent(tmp_path: Path, base: Path) -> None:
     losses = list[float]()
     wanted = training(tmp_path, base)
-    made = run(replace(wanted, epochs=60, rate=1e-2), lambda step: losses.append(step.loss))
+    made = run(replace(wanted, epochs=30, rate=1e-2), lambda step: losses.append(step.loss))
     assert losses[-1] < losses[0] / 4
     assert made.settled.accuracy["all slots"] > 0.9
     made.write(tmp_path / "agents" / "clerk")
