@@ -339,7 +339,7 @@ class Orchestra:
         events, now = await self._events(run), self._engine.clock.now()
         asked = chosen(questions(events), run, node)
         said, seen = None if declined else jsonable(value), shown or asked.shown
-        letter = Letter(kind="answer", node=asked.node, value=said, by=by, shown=seen, at=now, declined=declined)
+        letter = Letter(kind="answer", node=asked.node, value=said, by=by or "", shown=seen, at=now, declined=declined or "")
         if refusal := self._engine.objection(asked, letter):
             raise refused(asked, run, refusal, late=0 < asked.due <= now)
         if (handle := self._engine.running(run)) is None:
