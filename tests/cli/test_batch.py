@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -304,6 +305,9 @@ def test_a_batch_takes_up_the_runs_that_a_kill_cut_off(shell: Shell) -> None:
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert process.stderr is not None
     assert [process.stderr.readline() for _ in range(2)] == ["called\n", "called\n"]
+    until = time.monotonic() + 30
+    while sum(run["status"] == "running" for run in shell("runs", "list", "--json").json) < 2 and time.monotonic() < until:
+        time.sleep(0.05)  # what it began may not be on disk yet
     process.kill()
     process.communicate(timeout=20)
     cut = {run["run"] for run in shell("runs", "list", "--json").json if run["status"] == "interrupted"}
