@@ -1,11 +1,12 @@
 """What adapters cost on a CPU: tokens per second of the base model, of one adapter, and of all of them mixed.
 
-    python -m bench.adapters [--adapters 5] [--tokens 64] [--rounds 3] [--without] [--dedicated] [--lock FILE]
+    python -m bench.adapters [--adapters 5] [--tokens 64] [--rounds 3] [--without] [--dedicated] [--unguessed]
+                             [--lock FILE]
 
 Starts a server of its own on the weights of the laptop fleet, with adapters full of noise (ranks 16 and 8 in turn, on all linear
 layers), all loaded. The rounds go through the mixes in turn; the table has the best of each, and its ratio to the base model's on the
 same server. `--without` does the same again on stock vLLM, without Orchestra's plugin; `--dedicated` with it, on a server that has the
-machine to itself. At the end another adapter is loaded
+machine to itself; `--unguessed` with it, on one that guesses no tokens: how many guesses hold depends on the text. At the end another adapter is loaded
 and asked while 32 requests run; the counts of answers are printed. `--lock` is held while times are taken.
 """
 
@@ -176,6 +177,7 @@ async def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--without", action="store_true")
     parser.add_argument("--dedicated", action="store_true")
+    parser.add_argument("--unguessed", action="store_true")
     parser.add_argument("--lock", type=Path)
     given = parser.parse_args()
     server = config.read(ROOT / "configs" / "laptop.yaml").local["smol"].model_copy(update={"max_loras": given.adapters + 1})
@@ -188,6 +190,7 @@ async def main() -> int:
         folders = [noisy_adapter(Path(place) / f"noise{n}", found, n, rank=(16, 8)[n % 2]) for n in range(given.adapters + 1)]
         ways = [("with the plugin", server, False), ("stock vLLM", server, True)][: 1 + given.without]
         ways += [("dedicated", server.model_copy(update={"dedicated": True}), False)] * given.dedicated
+        ways += [("without guesses", server.model_copy(update={"speculative_tokens": 0}), False)] * given.unguessed
         for way, started, stock in ways:
             async with serving(started, found, stock, Path(place) / "log") as served:
                 for folder in folders[:-1]:

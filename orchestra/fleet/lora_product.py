@@ -3,12 +3,11 @@
 Imported inside vLLM's process only, by `orchestra.fleet.lora_cpu`. vLLM 0.32 gathers the whole adapter of every token, and reads
 “no adapter” (-1) as the last slot. Here the adapters of a module stand one below the other in one matrix `a` and one matrix `b`:
 
-    y[t] += (x[t] a[s]ᵀ) b[s]          fewest tokens, as when a few requests are written: the kernel of `lora_kernel`
-    y += ((x aᵀ) ∘ mask) b             few tokens: two products for all adapters; the mask keeps what is a token's own
-    y[rows] += (x[rows] a[s]ᵀ) b[s]    many tokens, as when reading prompts: two products for each adapter
+    y[t] += (x[t] a[s]ᵀ) b[s]          few tokens, as when requests are written: the kernel of `lora_kernel`
+    y[rows] += (x[rows] a[s]ᵀ) b[s]    many, as when prompts are read: two products for each adapter
 
-Where neighbours share an adapter, as the tokens of a prompt do, rows are a part of `y` as they lie, and the second product adds to it in
-place: to write it elsewhere, and add that, costs more than the product.
+Where neighbours share an adapter, as the tokens of a long prompt do, rows are a part of `y` as they lie, and the second product adds to
+it in place: to write it elsewhere, and add that, costs more than the product.
 
 Small products cost more in calls than in arithmetic. So the slices of a fused layer (q, k, v; gate, up) share both products, matrices
 are packed once for oneDNN, as vLLM does with the model's own, an adapter takes only the rows of its own rank, and what an adapter
@@ -30,16 +29,11 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 from orchestra.fleet.lora_kernel import Block, Flat
 
-FEW = 128
-"""Tokens in a step up to which the masked product is taken: beyond, needless arithmetic outweighs saved calls. Chosen, not measured."""
+FEW = 512
+"""Tokens in a step up to which the kernel is taken, on one thread. `python -m bench.adapter_kernel` has the times of both ways."""
 
-FEWEST_OF_ONE, FEWEST = 10, 24
-"""Tokens in a step up to which the kernel is taken: where all have the same adapter, and where not. 120 layers alone, on one core with cold
-caches, took 20 ms without adapters, 25 with the kernel and 31 with oneDNN for one token; 22, 31 and 33 for eight tokens of one adapter; 22,
-35 and 40 for sixteen of five (a script that was not kept)."""
-
-LONG = 64
-"""Tokens that neighbours with the same adapter have on average, from which on they are taken as they lie instead of gathered. Chosen."""
+LONG = 128
+"""Tokens that neighbours with the same adapter have on average, from which on they are taken as they lie."""
 
 Product: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
@@ -113,19 +107,22 @@ class Stack:
         """How many rows an adapter has; 0 where it leaves this module alone."""
         return self.ends[slot + 1] - self.ends[slot]
 
-    @property
-    def all(self) -> Pair:
-        """The products with all adapters."""
-        return self._pair(-1, 0, self.ends[-1])
+    @cached_property
+    def width(self) -> int:
+        """Of what comes out."""
+        return int(self.b.shape[1])
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether the kernel can read it."""
+        return bool(self.a.dtype == self.b.dtype == torch.bfloat16)
 
     def one(self, slot: int) -> Pair:
         """The products with one adapter."""
-        return self._pair(slot, self.ends[slot], self.ends[slot + 1])
-
-    def _pair(self, key: int, low: int, high: int) -> Pair:
-        found = self._pairs.get(key)
+        found = self._pairs.get(slot)
         if found is None:
-            found = self._pairs[key] = Pair.of(self.a[low:high], self.b[low:high])
+            low, high = self.ends[slot : slot + 2]
+            found = self._pairs[slot] = Pair.of(self.a[low:high], self.b[low:high])
         return found
 
 
@@ -146,17 +143,17 @@ class Step:
     def __init__(self, slots: torch.Tensor) -> None:
         """`slots` has the slot of each row, -1 for those without an adapter."""
         self.slots = slots
-        self.count = slots.shape[0]
         self.active = sorted(set(slots.tolist()) - {-1})
-        self.whole = self.active[0] if len(self.active) == 1 and bool((slots >= 0).all()) else None
-        owners, counts = (part.tolist() for part in torch.unique_consecutive(slots, return_counts=True))
+        count, (owners, counts) = slots.shape[0], (part.tolist() for part in torch.unique_consecutive(slots, return_counts=True))
         runs = [(slot, low, high) for slot, (low, high) in zip(owners, pairwise(accumulate(counts, initial=0)), strict=True) if slot >= 0]
-        self.runs = runs if self.count >= LONG * len(owners) else []
+        self.runs = runs if count >= LONG * len(owners) else []
         """Neighbours with the same slot, and where they begin and end; nothing where they are short."""
-        self.fewest = self.count <= (FEWEST if self.whole is None else FEWEST_OF_ONE)
-        """Whether the kernel is the fastest."""
+        self.few = not self.runs and count * torch.get_num_threads() <= FEW
+        """Whether the kernel is the fastest: it computes on one thread."""
         self.numbers = slots.numpy()
-        self._masks: dict[tuple[int, ...], torch.Tensor] = {}
+        by_slot = slots.argsort(stable=True).numpy()
+        self.order = by_slot[count - int((slots >= 0).sum()) :]
+        """The rows that have a slot, those of one slot after the other."""
         self._rows: dict[int, torch.Tensor] = {}
 
     def rows(self, slot: int) -> torch.Tensor:
@@ -166,51 +163,37 @@ class Step:
             found = self._rows[slot] = (self.slots == slot).nonzero().squeeze(1)
         return found
 
-    def mask(self, ends: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """Ones where a row of a stack (a column here) is of a row's own slot, else zeros."""
-        found = self._masks.get(ends)
-        if found is None:
-            widths = torch.tensor([high - low for low, high in pairwise(ends)])
-            owner = torch.arange(len(ends) - 1).repeat_interleave(widths)
-            found = self._masks[ends] = (self.slots[:, None] == owner[None, :]).to(dtype)
-        return found
-
 
 def add_product(y: torch.Tensor, x: torch.Tensor, stack: Stack, step: Step, scale: float = 1.0) -> None:
     """Adds to each row of `y` what its adapter makes of the same row of `x`; `y` may be wider or narrower than the adapters."""
-    active = [slot for slot in step.active if stack.rows(slot)]
-    if not active:
+    if not stack.ends[-1]:
         return
-    width = min(y.shape[1], stack.b.shape[1])  # vLLM pads vocabularies
-    if step.fewest and scale == 1.0 and width == y.shape[1] == stack.b.shape[1] and all(map(plain, (y, x, stack.a, stack.b))):
-        stack.flat.add(y, x, step.numbers)
+    if step.few and scale == 1.0 and stack.plain and y.shape[1] == stack.width and _plain(y) and _plain(x):
+        stack.flat.add(y, x, step.order, step.numbers)
         return
+    width = min(y.shape[1], stack.width)  # vLLM pads vocabularies
     y = y if width == y.shape[1] else y[:, :width]
-
-    def delta(pair: Pair, inputs: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        inner = pair.down(inputs)
-        inner = inner if mask is None else inner.mul_(mask)
-        outer = pair.up(inner if scale == 1.0 else inner.mul_(scale))
-        return outer if width == outer.shape[1] else outer[:, :width]
-
     if step.runs and y.dtype == x.dtype:
         for slot, low, high in step.runs:
             if stack.rows(slot):
                 pair = stack.one(slot)
                 y[low:high].addmm_(pair.down(x[low:high]), pair.b[:, :width], alpha=scale)
-    elif step.whole is not None:
-        y.add_(delta(stack.one(step.whole), x))
-    elif step.count <= FEW:
-        y.add_(delta(stack.all, x, step.mask(stack.ends, x.dtype)))
-    else:
-        for slot in active:
-            rows = step.rows(slot)
-            y.index_add_(0, rows, delta(stack.one(slot), x.index_select(0, rows)))
+        return
+    for slot in filter(stack.rows, step.active):
+        rows, pair = step.rows(slot), stack.one(slot)
+        inner = pair.down(x.index_select(0, rows))
+        outer = pair.up(inner if scale == 1.0 else inner.mul_(scale))
+        y.index_add_(0, rows, outer if width == outer.shape[1] else outer[:, :width])
 
 
-def plain(tensor: torch.Tensor) -> bool:
+def _plain(tensor: torch.Tensor) -> bool:
     """Whether the kernel can read it as it lies."""
     return tensor.dtype == torch.bfloat16 and bool(tensor.is_contiguous())
+
+
+def _rows(tensor: torch.Tensor) -> torch.Tensor:
+    """(rows, width), of which there may be several dimensions; mostly it is that already, and a view costs a microsecond."""
+    return tensor if tensor.dim() == 2 else tensor.view(-1, tensor.shape[-1])
 
 
 class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
@@ -255,7 +238,7 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
         **named: Any,
     ) -> None:
         """Of a linear layer with one slice or several."""
-        x, y = x.view(-1, x.shape[-1]), y.view(-1, y.shape[-1])
+        x, y = _rows(x), _rows(y)
         step = self._step("tokens", x.shape[0])
         if step.active:
             add_product(y, x, self._stack(lora_a_stacked, lora_b_stacked), step, scale)
@@ -272,7 +255,7 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
         **named: Any,
     ) -> None:
         """Of the head, whose rows are requests."""
-        x, y = x.view(-1, x.shape[-1]), y.view(-1, y.shape[-1])
+        x, y = _rows(x), _rows(y)
         step = self._step("requests", x.shape[0])
         if step.active:
             add_product(y, x.to(lora_a_stacked.dtype), self._stack((lora_a_stacked,), (lora_b_stacked,)), step, scale)

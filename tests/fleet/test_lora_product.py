@@ -19,7 +19,7 @@ from orchestra.fleet import lora_cpu
 pytestmark = pytest.mark.real
 
 ROOT = Path(__file__).resolve().parents[2]
-FEW = 128
+FEW = 512
 """As in the product; the mixes reach to both sides of it."""
 SLOTS, RANK, WIDTH = 3, 16, 64
 SLICES = (64, 32, 32)
@@ -58,7 +58,7 @@ def wrapper(tokens: Sequence[int], requests: Sequence[int] | None = None, layout
 
     from orchestra.fleet.lora_product import GroupedLora
 
-    lora = GroupedLora(1024, 64, torch.device("cpu"))
+    lora = GroupedLora(1024, 512, torch.device("cpu"))
     tell(lora, tokens, requests, layout)
     return lora
 
@@ -90,6 +90,7 @@ MIXES = {
     "the last slot beside the base": [-1, 2, -1, 2],
     "all slots and the base": [-1, 0, 1, 2, 2, 1, 0, -1],
     "a gap between slots": [0, -1, 2, 0, 2],
+    "odd ones out": [2, 1, 0, 1, -1, 1],
     "a prompt beside decoding": [0, -1, 2, *[1] * (FEW + 40), -1],
     "two prompts": [*[2] * FEW, *[-1] * 30, *[0] * 70],
     "one long prompt": [1] * (FEW + 1),
@@ -131,7 +132,7 @@ def test_the_kernel_sums_in_float32_and_rounds_once_to_the_nearest(rank: int, wi
         for block in (one for one in blocks if one.slot == slot):
             exact[row, block.left : block.left + width] += block.up.double() @ (block.down.double() @ x[row].double())
     bare = y[[2, 3]].clone()
-    Flat.of(blocks, 3, WIDTH).add(y, x, np.array(slots, np.int64))
+    Flat.of(blocks, 3, WIDTH).add(y, x, np.array([3, 1, 4, 0]), np.array(slots))
     assert torch.equal(y[[2, 3]], bare)
     assert torch.equal(y[0, :width], rows(5, 2 * width, 5)[0, :width]), "a slice that an adapter leaves alone"
     torch.testing.assert_close(y.double(), exact, rtol=2**-8, atol=2**-12)
@@ -140,16 +141,21 @@ def test_the_kernel_sums_in_float32_and_rounds_once_to_the_nearest(rank: int, wi
 
 
 @pytest.mark.parametrize(
-    ("slots", "by_kernel"), [([1] * 10, True), ([1] * 11, False), ([1, 2] * 12, True), ([1, 2] * 13, False), ([-1] * 3, False)]
+    ("slots", "by_kernel"),
+    [([1] * 127, True), ([1] * 128, False), ([1, 2] * 128, True), ([1, -1, 2] * 85, True), ([1, 2] * 129, False), ([-1] * 3, False)],
 )
 def test_the_kernel_is_taken_where_it_is_faster(slots: list[int], by_kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A core each: with two threads half as many tokens are few."""
+    import torch
+
     from orchestra.fleet.lora_kernel import Flat
 
     taken = []
-    monkeypatch.setattr(Flat, "add", lambda _, y, x, numbers: taken.append(numbers.tolist()))
+    monkeypatch.setattr(Flat, "add", lambda _, y, x, order, numbers: taken.append(order.tolist()))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     down, up = adapters()
     wrapper(slots).add_lora_linear(rows(len(slots), sum(SLICES), 5), rows(len(slots), WIDTH), down, up, 1.0, SLICES)
-    assert taken == [slots] * by_kernel
+    assert taken == [sorted((row for row, slot in enumerate(slots) if slot >= 0), key=slots.__getitem__)] * by_kernel
 
 
 def test_a_server_with_one_slot_gives_it_to_nobody_else() -> None:

@@ -1,0 +1,103 @@
+"""What adapters add to a step on one core, without a server: the kernel of `orchestra.fleet.lora_kernel` beside the products of oneDNN.
+
+    python -m bench.adapter_kernel [--rounds 5]
+
+The linear layers of the laptop's model with random weights, and five adapters of ranks 16 and 8 on all of them; layers come one after
+the other, so caches are as cold as in a step. Prints milliseconds of the processor for the layers alone, and what adapters add, each
+the least of the rounds: where all tokens have one adapter, where five and none take turns, and in prompts of 25 tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+LAYERS = 30
+SHAPES = ((576, (576, 192, 192)), (576, (576,)), (576, (1536, 1536)), (1536, (576,)))
+"""Of SmolLM2-135M: what goes in, and the slices of what comes out; q, k, v; o; gate, up; down."""
+RANKS = (16, 8, 16, 8, 16)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer's product, and its adapters as vLLM holds them."""
+
+    product: Callable[[Any], Any]
+    stack: Any
+    inputs: int
+
+
+def layers() -> list[Layer]:
+    """All linear layers of the model."""
+    import torch
+
+    from orchestra.fleet.lora_product import Stack, packed
+
+    chance = torch.Generator().manual_seed(0)
+
+    def noise(*shape: int) -> Any:
+        return (torch.randn(*shape, generator=chance) * 0.02).to(torch.bfloat16)
+
+    made = []
+    for inputs, slices in SHAPES * LAYERS:
+        down = [torch.zeros(len(RANKS), 1, max(RANKS), inputs, dtype=torch.bfloat16) for _ in slices]
+        up = [torch.zeros(len(RANKS), 1, size, max(RANKS), dtype=torch.bfloat16) for size in slices]
+        for a, b in zip(down, up, strict=True):
+            for slot, rank in enumerate(RANKS):
+                a[slot, 0, :rank], b[slot, 0, :, :rank] = noise(rank, inputs), noise(b.shape[2], rank)
+        made.append(Layer(packed(noise(sum(slices), inputs)), Stack.of(down, up), inputs))
+    return made
+
+
+def least(rounds: int, ways: dict[str, Callable[[], None]]) -> dict[str, float]:
+    """The least milliseconds of the processor of each way, taken in turn."""
+    best = dict.fromkeys(ways, float("inf"))
+    for _ in range(rounds + 1):
+        for name, way in ways.items():
+            began = time.process_time()
+            way()
+            best[name] = min(best[name], 1000 * (time.process_time() - began))
+    return best
+
+
+def main() -> int:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded: vLLM computes on one core
+    import torch
+
+    from orchestra.fleet import lora_product
+
+    model, turns = layers(), torch.arange(len(RANKS) + 1) - 1
+    print("| tokens | layers alone, ms | of | kernel adds | oneDNN adds |\n|---:|---:|---|---:|---:|")
+    for count in (1, 4, 8, 16, 32, 64, 128, 256, 512):
+        mixes = {"one adapter": torch.zeros(count, dtype=torch.long), "all in turn": turns.repeat(count)[:count]}
+        mixes |= {"prompts of 25": turns.repeat_interleave(25).repeat(count)[:count]}
+        given_x = {inputs: torch.randn(count, inputs).to(torch.bfloat16) for inputs in {layer.inputs for layer in model}}
+
+        def step(few: bool | None, slots: Any, given_x: dict[int, Any] = given_x) -> None:
+            made = lora_product.Step(slots)
+            made.few = bool(few)
+            for layer in model:
+                x = given_x[layer.inputs]
+                y = layer.product(x)
+                if few is not None:
+                    lora_product.add_product(y, x, layer.stack, made)
+
+        for name, slots in mixes.items():
+            ways = {"alone": None, "kernel": True, "oneDNN": False}
+            best = least(given.rounds, {way: partial(step, few, slots) for way, few in ways.items()})
+            alone = best["alone"]
+            print(f"| {count} | {alone:.1f} | {name} | {best['kernel'] - alone:.1f} | {best['oneDNN'] - alone:.1f} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
