@@ -302,8 +302,8 @@ class Orchestra:
             execution.cancel(by)
             await execution.wait()
             return
-        await self.journal.post(run, Letter(kind="cancel", by=by, at=self._engine.clock.now()))
         try:
+            await self.journal.post(run, Letter(kind="cancel", by=by, at=self._engine.clock.now()))
             await self._engine.close_off(run, by)
         except OrchestraError as error:
             if error.code not in (HELD, ENDED):

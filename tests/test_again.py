@@ -12,10 +12,12 @@ import pytest
 
 from orchestra import InputError, Orchestra
 from orchestra.config import Settings
-from orchestra.doors import Call, Measure
+from orchestra.doors import Call, Letter, Measure
 from orchestra.errors import OrchestraError
-from orchestra.events import Answered, Asked, AttemptFinished, LetterRefused, Resumed, RunStarted
+from orchestra.events import Answered, Asked, AttemptFinished, LetterRefused, Resumed, RunFinished, RunStarted
+from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers
+from orchestra.values.outcome import Value
 from orchestra.workflow.nodes import Budget
 
 CARD = """
@@ -213,6 +215,26 @@ async def test_a_run_that_nobody_can_resume_can_still_be_cancelled(project: Path
     async with opened(project) as (orchestra, _):
         await orchestra.cancel(run.id)
         assert [summary.status for summary in await orchestra.journal.runs()] == ["cancelled"]
+
+
+class Overtaken(MemoryJournal):
+    """What another process has in hand ends there while a letter is on its way."""
+
+    def __init__(self, other: MemoryJournal) -> None:
+        super().__init__(other.store)
+        self.other = other
+
+    async def post(self, run: str, letter: Letter) -> None:
+        self.other.append(run, [RunFinished(seq=2, at=1.0, status="done", outcome=Value("done"))])
+        await super().post(run, letter)
+
+
+async def test_cancelling_a_run_that_ends_at_that_moment_leaves_it_as_it_is(tmp_path: Path) -> None:
+    other = MemoryJournal()
+    other.append("r", [RunStarted(seq=1, at=0.0, run="r", workflow="w", graph="", inputs={})])
+    async with Orchestra.open(Settings.load({}, start=tmp_path), workers=SimulatedWorkers({}), journal=Overtaken(other)) as orchestra:
+        await orchestra.cancel("r")
+    assert [summary.status for summary in await other.runs()] == ["done"]
 
 
 async def test_an_idempotency_key_takes_an_interrupted_run_up_again(project: Path) -> None:
