@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.answer_sheets import Set, Sheet
 from orchestra.agent.card import Card
-from orchestra.engine.kinds.acceptance import sources
+from orchestra.doors import sources
 from orchestra.learn.metrics import normal
 from orchestra.learn.questions import Question
 from orchestra.values import arithmetic

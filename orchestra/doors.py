@@ -6,7 +6,7 @@ simulation and replay differ only in what stands behind them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from math import inf
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -22,6 +22,22 @@ class Source(msgspec.Struct, frozen=True, gc=False):
 
     text: str
     name: str = ""
+
+
+def sources(value: Any) -> tuple[Source, ...]:
+    """The texts in a value: strings, and records with a `text` (named by their `source`), in lists and mappings of any depth."""
+    match value:
+        case str():
+            return (Source(value),) if value else ()
+        case {"text": str(text), **rest}:
+            name = rest.get("source", "")
+            return (Source(text, name if isinstance(name, str) else ""),)
+        case Mapping():
+            return tuple(source for item in value.values() for source in sources(item))
+        case Sequence():
+            return tuple(source for item in value for source in sources(item))
+        case _:
+            return ()
 
 
 class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -11,7 +11,7 @@ from orchestra import certificates
 from orchestra.agent.contract import Contract
 from orchestra.agent.tool import ToolFault
 from orchestra.config import looks_like_path
-from orchestra.engine.kinds.acceptance import sources
+from orchestra.doors import sources
 from orchestra.errors import InputError
 from orchestra.events import Verdict
 from orchestra.inputs import jsonable

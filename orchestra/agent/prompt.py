@@ -18,7 +18,7 @@ from orchestra.agent.computed import ASKED
 from orchestra.agent.grammar import NoQuote, bounded, decodable, evidence_grammar, free_text
 from orchestra.agent.template import Role
 from orchestra.agent.types import is_plain_text
-from orchestra.doors import Source
+from orchestra.doors import Source, sources
 from orchestra.errors import InputError
 from orchestra.values.fields import QUOTE, mentions
 from orchestra.values.text import fenced, neutral
@@ -158,22 +158,7 @@ def quotable(card: Card, inputs: Mapping[str, Any], evidence: Sequence[Source] =
     """What a call may quote: the evidence that came with it, else the card's `evidence` input, else every text of the inputs."""
     if evidence:
         return tuple(evidence)
-    return tuple(sources(inputs.get(card.evidence) if card.evidence else list(inputs.values())))
-
-
-def sources(value: Any) -> list[Source]:
-    """The texts in a value: strings, and records with a `text`, which their `source` names."""
-    match value:
-        case str():
-            return [Source(value)] if value else []
-        case {"text": str(text), **rest}:
-            return [Source(text, str(rest.get("source", "")))]
-        case Mapping():
-            return [source for item in value.values() for source in sources(item)]
-        case list() | tuple():
-            return [source for item in value for source in sources(item)]
-        case _:
-            return []
+    return sources(inputs.get(card.evidence) if card.evidence else list(inputs.values()))
 
 
 def _said(role: Role, text: template.Template, values: Mapping[str, Any]) -> Message:

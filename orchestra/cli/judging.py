@@ -205,7 +205,7 @@ def _answer(text: str) -> Any:
 def _evidence(paths: Sequence[Path]) -> tuple[Source, ...]:
     """The texts of files, named by them; of JSON all texts that stand in it. Raises `InputError` C014 and C038."""
     from orchestra.cli.inputs import read_documents, read_text
-    from orchestra.engine.kinds.acceptance import sources
+    from orchestra.doors import sources
 
     found: list[Source] = []
     for path in paths:

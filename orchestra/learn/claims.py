@@ -10,8 +10,7 @@ from typing import Any
 import msgspec
 
 from orchestra.agent.card import Card
-from orchestra.doors import Source
-from orchestra.engine.kinds.acceptance import sources
+from orchestra.doors import Source, sources
 from orchestra.errors import InputError, Place
 from orchestra.learn.questions import Question, Test
 from orchestra.values.json import digest, records

@@ -13,7 +13,7 @@ import msgspec
 
 from orchestra.agent.card import Card
 from orchestra.agent.contract import Contract
-from orchestra.engine.kinds.acceptance import sources
+from orchestra.doors import sources
 from orchestra.events import Question
 from orchestra.learn import asking
 from orchestra.learn.asking import Runs

@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestra.doors import Source
-from orchestra.engine.kinds.acceptance import sources
+from orchestra.doors import Source, sources
 from orchestra.errors import OrchestraError
 from orchestra.events import Judged, Verdict
 from orchestra.values.outcome import Abstained, Evidence, Failed, Outcome, Skipped, Value, blamed

@@ -16,9 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestra.doors import Call, Source
+from orchestra.doors import Call, Source, sources
 from orchestra.engine.kinds import checking
-from orchestra.engine.kinds.acceptance import sources
 from orchestra.engine.state import Bindings, Scope, Unit
 from orchestra.errors import OrchestraError
 from orchestra.events import (

@@ -184,6 +184,7 @@ def test_what_may_be_quoted_is_the_evidence_then_the_cards_input_then_all_texts(
     assert quotable(card(evidence="context"), inputs) == (Source("Dewar"),)
     assert quotable(card(), inputs) == (Source("Who?"), Source("Dewar"))
     assert quotable(card(), {"context": [{"text": "a", "source": "b"}, {"text": "c"}]}) == (Source("a", "b"), Source("c"))
+    assert quotable(card(), {"context": [{"text": "a", "source": None}, {"text": "b", "source": 7}]}) == (Source("a"), Source("b"))
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from orchestra.doors import Source
+from orchestra.doors import Source, sources
 from orchestra.engine.proposals import Finish, Judge, Proposal
 from orchestra.engine.state import Unit
 from orchestra.values.outcome import Outcome, Value
@@ -59,19 +58,3 @@ def evidence(unit: Unit) -> tuple[Source, ...]:
     if acceptance is None or acceptance.against is None:
         return ()
     return sources(acceptance.against.evaluate(unit.bindings))
-
-
-def sources(value: Any) -> tuple[Source, ...]:
-    """The texts in a value: strings, and records with a `text` (named by their `source`), in lists and mappings of any depth."""
-    match value:
-        case str():
-            return (Source(value),) if value else ()
-        case {"text": str(text), **rest}:
-            name = rest.get("source", "")
-            return (Source(text, name if isinstance(name, str) else ""),)
-        case Mapping():
-            return tuple(source for item in value.values() for source in sources(item))
-        case Sequence():
-            return tuple(source for item in value for source in sources(item))
-        case _:
-            return ()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestra.engine.kinds.acceptance import evidence, sources
+from orchestra.doors import sources
+from orchestra.engine.kinds.acceptance import evidence
 from orchestra.engine.proposals import Ask, Finish, Proposal
 from orchestra.engine.retry import policy
 from orchestra.engine.state import Rung, State, Unit

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestra.agent import kit as kits
 from orchestra.agent.contract import Catalog
-from orchestra.agent.prompt import sources
+from orchestra.doors import sources
 from orchestra.engine.kinds.body import inside, result
 from orchestra.engine.proposals import Enter, Finish, Proposal
 from orchestra.engine.state import Bindings, Unit
@@ -183,7 +183,7 @@ def _results(unit: Unit, given: dict[str, Any]) -> list[dict[str, str]]:
     """The texts that the answer may quote, and is judged against: those of the inputs, and of what the calls gave."""
     evidence = unit.node.contract.evidence if unit.node.contract is not None else ""
     shown = _using(unit).kit.shown
-    read = [*sources(given.get(evidence) if evidence else list(given.values()))]
+    read = sources(given.get(evidence) if evidence else list(given.values()))
     texts = [{"text": one.text, "source": one.name} for one in read]
     for number, value in enumerate(unit.found, 1):
         found = [{"text": one.text, "source": one.name or f"s{number}"} for one in sources(value)]
