@@ -146,6 +146,11 @@ class Orchestra:
         """The label of the data that its runs are given, where their workflow says none."""
         return self._options.label or "internal"
 
+    @property
+    def keyed(self) -> bool:
+        """Whether its runs have an idempotency key: whoever leaves one does not end it."""
+        return bool(self._options.idempotency_key)
+
     def workflows(self) -> list[str]:
         """The names of all workflows that are known: the project's, and those of the package."""
         return self._project.workflow_names()

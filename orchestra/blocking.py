@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
@@ -46,15 +46,22 @@ class Blocking:
         """Runs a workflow, an agent or a tool to its end. Ctrl-C cancels the run. Raises as `Orchestra.run` does."""
         return self._wait(self.inner.run(step, *args, **inputs))
 
-    def stream(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Iterator[Event]:
-        """Runs a step and gives its events as they get durable."""
+    def stream(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Generator[Event, None, None]:
+        """Runs a step and gives its events as they get durable. Leaving it early (`break`, `close()`, Ctrl-C) cancels the run; under a key
+        it goes on, for whoever has the key. Raises as `Orchestra.start` and `Run.events` do."""
         run = self._wait(self.inner.start(step, *args, **inputs))
         events = run.events()
-        while True:
-            try:
-                yield self._wait(anext(events))
-            except StopAsyncIteration:
-                return
+        try:
+            while True:
+                try:
+                    yield self._wait(anext(events))
+                except StopAsyncIteration:
+                    return
+        finally:
+            if not self.inner.keyed:
+                run.cancel()
+            if _refusal(self._loop) is None:  # else it was left when all was closed, or by the collector of the loop's own thread
+                self._wait(events.aclose())
 
     def find(self, name: str, /) -> Step[..., Any]:
         """A workflow, agent or tool by name, as `Orchestra.find`."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Callable, Generator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestra import blocking, tool
 from orchestra.config import Settings
 from orchestra.errors import OrchestraError
+from orchestra.events import RunFinished, RunStarted
 
 
 @tool(effect="pure")
@@ -42,6 +48,60 @@ def test_a_coroutine_of_its_own_loop_is_refused_and_does_not_hang(tmp_path: Path
                 return error.code
 
         assert orchestra.run(nested, text="tea").value == "E027"
+
+
+@pytest.mark.parametrize("leave", [Generator.close, lambda events: events.throw(KeyboardInterrupt)], ids=["close", "interrupt"])
+def test_whoever_leaves_a_stream_cancels_its_run(tmp_path: Path, leave: Callable[[Any], None]) -> None:
+    cancelled = threading.Event()
+
+    @tool(effect="pure")
+    async def slow(text: str) -> str:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        return text
+
+    with blocking(settings(tmp_path), fleet="none") as orchestra:
+        events = orchestra.stream(slow, text="tea")
+        assert isinstance(next(events), RunStarted)
+        with suppress(KeyboardInterrupt):
+            leave(events)
+        assert cancelled.wait(10)
+
+
+def test_a_run_with_a_key_goes_on_when_its_stream_is_left(tmp_path: Path) -> None:
+    left = threading.Event()
+
+    @tool(effect="pure")
+    def patient(text: str) -> str:
+        left.wait(30)
+        return text.upper()
+
+    with blocking(settings(tmp_path), fleet="none") as orchestra:
+        orchestra.inner = orchestra.inner.options(idempotency_key="tea-1")
+        events = orchestra.stream(patient, text="tea")
+        first = next(events)
+        events.close()
+        left.set()
+        assert isinstance(first, RunStarted)
+        result = orchestra.run(patient, text="tea")
+        assert (result.run, result.value) == (first.run, "TEA")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_stream_may_be_left_once_all_is_closed(tmp_path: Path) -> None:
+    with blocking(settings(tmp_path), fleet="none") as orchestra:
+        events = orchestra.stream(shout, text="tea")
+        next(events)
+    events.close()
+
+
+def test_a_stream_ends_with_the_end_of_its_run(tmp_path: Path) -> None:
+    with blocking(settings(tmp_path), fleet="none") as orchestra:
+        *_, last = orchestra.stream(shout, text="tea")
+    assert isinstance(last, RunFinished)
+    assert last.status == "done"
 
 
 @pytest.mark.filterwarnings("error")
