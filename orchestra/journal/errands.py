@@ -120,7 +120,7 @@ def _names(sql: sqlite3.Connection, run: str) -> set[str]:
     """The blobs that a run names; what an event names that cannot be read is left for `sweep`."""
     names = set[str]()
     for body, big in sql.execute("SELECT CAST(body AS BLOB), CAST(big AS TEXT) FROM events WHERE run = ?", (run,)):
-        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             names.update(named([decode(body)]))
         names.add(big)
     return names - {""}

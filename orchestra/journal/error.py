@@ -96,7 +96,7 @@ def damaged(run: str, seq: int, reason: str) -> JournalError:
     return JournalError(
         "J013",
         f"the journal is damaged at event {seq} of run {run}: {reason}",
-        hint="restore the file from a copy; other runs of the same file may be whole: `orchestra runs show RUN`",
+        hint="restore the journal from a copy; other runs in it may be whole: `orchestra runs show RUN`",
     )
 
 
@@ -105,7 +105,7 @@ def damaged_rows(what: str, reason: str) -> JournalError:
     return JournalError(
         "J013",
         f"the journal is damaged at {what}: {reason}",
-        hint="restore the file from a copy; runs of the same file may be whole: `orchestra runs show RUN`",
+        hint="restore the journal from a copy; runs in it may be whole: `orchestra runs show RUN`",
     )
 
 

@@ -33,6 +33,7 @@ from orchestra.journal.error import (
     not_json,
     other_writer,
 )
+from orchestra.journal.limits import FOUND
 from orchestra.journal.postgres_connections import Database, Durability, session_of_its_own
 from orchestra.journal.postgres_error import FAULTS, from_postgres, gone, not_held, passing, place, pooled, unreachable
 from orchestra.journal.postgres_presence import Presence
@@ -45,8 +46,6 @@ T = TypeVar("T")
 
 MAX_ID = 1000
 """Bytes of a run's id at most: an index holds it."""
-FOUND = 100
-"""Ids that `find` gives at most."""
 ENDED = 4096
 """Runs that ended here lately, of which the journal still knows it."""
 

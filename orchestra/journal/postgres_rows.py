@@ -11,13 +11,11 @@ import msgspec
 
 from orchestra.doors import RunSummary
 from orchestra.events import Answered, AttemptFinished, Event, NodeFinished, RunFinished, RunStarted, encode
-from orchestra.journal.rows import link
+from orchestra.journal.chain import link
+from orchestra.journal.large import LARGE
 from orchestra.journal.summary import Tally, message, named
 from orchestra.values.json import digest
 from orchestra.values.outcome import Value
-
-BIG = 16 << 10
-"""Bytes of an event from which on its value is kept apart, as a blob."""
 
 
 @dataclass(slots=True)
@@ -77,10 +75,10 @@ class Batch:
 
     def _short(self, run: str, event: Event, body: bytes, chain: bytes) -> tuple[bytes, bytes, str | None, int | None]:
         """A row without its value where it is big. The value's bytes are cut out, and put back when it is read: nothing changes."""
-        if len(body) > BIG and (value := _value(event)) is not None:
+        if len(body) > LARGE and (value := _value(event)) is not None:
             data = encode(value)
             at = body.find(data)
-            if len(data) > BIG // 2 and at >= 0:
+            if len(data) > LARGE // 2 and at >= 0:
                 name = digest(data)
                 self.blobs[name] = data
                 self.named.add((run, name))

@@ -12,18 +12,17 @@ import asyncpg
 import msgspec
 
 from orchestra.doors import Letter, Message, RunSummary, Skimmed
-from orchestra.events import Event, decode
-from orchestra.journal.error import JournalError, after_the_end, damaged, held, no_run, undelivered, unknown_event
+from orchestra.events import Event
+from orchestra.journal.chain import checked
+from orchestra.journal.error import JournalError, after_the_end, damaged, damaged_rows, held, no_run, undelivered
+from orchestra.journal.limits import AT_ONCE
 from orchestra.journal.postgres_error import newer, stranger
 from orchestra.journal.postgres_rows import Batch, Growth, read_summary, tally_of, whole
-from orchestra.journal.rows import link
 from orchestra.journal.summary import Tally, unheld
 from orchestra.values.json import digest
 
 VERSION = 1
 """Version of the tables below."""
-AT_ONCE = 2000
-"""Events that are held at once, or somewhat more, while somebody goes through all runs."""
 RUNS_AT_ONCE = 500
 MAKING = 0x4F726368
 """The advisory lock of whoever makes the tables."""
@@ -320,36 +319,16 @@ class Tables:
             run,
             max(0, after),
         )
-        if not rows or after > rows[0]["last"]:
+        if not rows:
             return []
-        last, final = rows[0]["last"], rows[0]["final"]
-        rows = [row for row in rows if row["seq"] is not None]
-        seq, chain = 0, run.encode()
-        if after > 0:
-            if not rows or rows[0]["seq"] != after:
-                raise damaged(run, after, "it is missing")
-            seq, chain = after, rows.pop(0)["chain"]
-        found = []
-        for row in rows:
-            seq += 1
-            if row["seq"] != seq:
-                raise damaged(run, seq, "it is missing")
-            body = _body(run, row)
-            chain = link(chain, body)
-            if chain != row["chain"]:
-                raise damaged(run, seq, "its hash differs from what was written")
-            found.append(_event(run, seq, body))
-        if (seq, chain) != (last, final):
-            raise damaged(run, seq + 1, f"the log should end at {last}")
-        return found
+        links = ((row["seq"], _body(run, row) if row["seq"] > after else b"", row["chain"], "") for row in rows if row["seq"] is not None)
+        return checked(run, links, (rows[0]["last"], rows[0]["final"]), after)
 
     async def blob(self, sql: asyncpg.Connection, name: str) -> bytes | None:
         """A blob's bytes; raises `JournalError` J013 where they are not what was stored."""
         data: bytes | None = await sql.fetchval(self._sql("SELECT data FROM @blobs WHERE digest = $1"), name)
         if data is not None and digest(data) != name:
-            raise JournalError(
-                "J013", f"the journal is damaged: blob {name} is not what was stored", hint="restore the database from a copy"
-            )
+            raise damaged_rows(f"blob {name}", "it is not what was stored")
         return data
 
     async def summaries(self, sql: asyncpg.Connection, limit: int) -> list[RunSummary]:
@@ -444,34 +423,17 @@ def _body(run: str, row: asyncpg.Record) -> bytes:
 
 def _skimmed(row: asyncpg.Record, log: Sequence[asyncpg.Record]) -> Skimmed:
     """A run by its log, whose large values are not at hand: of an event that has one, the hash is taken as it stands there."""
-    run, seq, chain = row["run"], 0, row["run"].encode()
-    found: list[Event] = []
+    run, started = row["run"], row["started"]
+    links = (
+        (event["seq"], event["body"], event["chain"], "")
+        if event["big"] is None
+        else (event["seq"], whole(event["body"], event["cut"], b"null"), event["chain"], None)
+        for event in log
+    )
     try:
-        for event in log:
-            seq, big = seq + 1, event["big"] is not None
-            body = whole(event["body"], event["cut"], b"null") if big else event["body"]
-            if event["seq"] != seq:
-                raise damaged(run, seq, "it is missing")
-            if (chain := event["chain"] if big else link(chain, body)) != event["chain"]:
-                raise damaged(run, seq, "its hash differs from what was written")
-            found.append(_event(run, seq, body))
-        if (seq, chain) != (row["last"], row["chain"]):
-            raise damaged(run, seq + 1, f"the log should end at {row['last']}")
+        return Skimmed(run, started, checked(run, links, (row["last"], row["chain"])))
     except JournalError as fault:
-        return Skimmed(run, row["started"], fault=fault)
-    return Skimmed(run, row["started"], found)
-
-
-def _event(run: str, seq: int, body: bytes) -> Event:
-    try:
-        event: Event = decode(body)
-    except msgspec.ValidationError as error:
-        raise unknown_event(run, seq, str(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise damaged(run, seq, str(error)) from error
-    if event.seq != seq:
-        raise damaged(run, seq, f"it calls itself {event.seq}")
-    return event
+        return Skimmed(run, started, fault=fault)
 
 
 def _summary(run: str, seq: int, data: bytes) -> RunSummary:

@@ -12,16 +12,13 @@ import asyncpg
 
 from orchestra.events import Event
 from orchestra.journal.error import JournalError, closed, other_writer
+from orchestra.journal.limits import GATHER, MOST
 from orchestra.journal.postgres_error import FAULTS, from_postgres, passing
 from orchestra.journal.postgres_rows import Batch, Tail
 from orchestra.journal.postgres_tables import Tables
 from orchestra.journal.summary import Line, Tally
 
-GATHER = 0.005
-"""Seconds that events wait for company while nobody waits for them."""
-MOST = 8_192
-"""Entries in one commit at most, so that those who wait are served steadily."""
-LARGE = 16 << 20
+HEAVY = 16 << 20
 """Bytes in one commit, about."""
 PAUSE = 0.05
 """Seconds before a lost connection is tried again; twice as long each time, up to a second."""
@@ -193,7 +190,7 @@ class Writer:
                 case Appended():
                     pass  # another journal has the run; whoever waited was told
             self._due -= 1
-            if taken >= MOST or batch.size >= LARGE or self._one_by_one:
+            if taken >= MOST or batch.size >= HEAVY or self._one_by_one:
                 break
         if self._due:
             self._hurry.set()

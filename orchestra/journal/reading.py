@@ -10,19 +10,18 @@ from typing import Any, NamedTuple
 import msgspec
 
 from orchestra.doors import Letter, Message, RunSummary, Skimmed
-from orchestra.events import Event, decode
+from orchestra.events import Event
+from orchestra.journal.chain import checked
 from orchestra.journal.errands import letter_of, posted
-from orchestra.journal.error import JournalError, damaged, damaged_rows, unknown_event
+from orchestra.journal.error import JournalError, damaged, damaged_rows
 from orchestra.journal.file import File, seal
 from orchestra.journal.large import with_value
-from orchestra.journal.rows import COLUMNS, Row, link, parsed, row_of
+from orchestra.journal.limits import AT_ONCE
+from orchestra.journal.rows import COLUMNS, Row, parsed, row_of
 from orchestra.values.json import digest
 
 PAGES = 256
 """Pages that one step of `compact` gives back; others may write between two steps."""
-
-AT_ONCE = 2000
-"""Events that are held at once, or somewhat more, while somebody goes through all runs."""
 
 _decode_value = msgspec.json.Decoder().decode
 
@@ -57,28 +56,15 @@ class Reading(File):
     def _log(self, run: str, after: int, end: tuple[int, bytes], *, whole: bool) -> list[Event]:
         """The events with `seq > after` of a log that has this end; `whole` with the values that are kept apart."""
         rows = self.sql.execute(
-            "SELECT seq, CAST(body AS BLOB), CAST(chain AS BLOB), CAST(big AS TEXT) FROM events WHERE run = ? AND seq >= ? ORDER BY seq",
+            "SELECT seq, CAST(body AS BLOB), CAST(chain AS BLOB), ifnull(CAST(big AS TEXT), '') FROM events"
+            " WHERE run = ? AND seq >= ? ORDER BY seq",
             (run, max(0, after)),
         ).fetchall()
-        seq, chain = 0, run.encode()
-        if after > 0:
-            if not rows or rows[0][0] != after:
-                if after > end[0]:
-                    return []
-                raise damaged(run, after, "it is missing")
-            seq, _, chain, _ = rows.pop(0)
-        found = []
-        for number, body, stated, big in rows:
-            seq, chain = seq + 1, link(chain, body, big)
-            if number != seq:
-                raise damaged(run, seq, "it is missing")
-            if chain != stated:
-                raise damaged(run, seq, "its hash differs from what was written")
-            event = _event(run, seq, body)
-            found.append(self._whole(run, event, big) if big and whole else event)
-        if (seq, chain) != end:
-            raise damaged(run, seq + 1, f"the log should end at {end[0]}")
-        return found
+        found = checked(run, rows, end, after)
+        if not whole:
+            return found
+        values = [big for seq, _, _, big in rows if seq > after]
+        return [self._whole(run, event, big) if big else event for event, big in zip(found, values, strict=True)]
 
     def skim(self, since: float, before: tuple[Any, str] | None) -> list[Skimmed]:
         """The latest runs that began at `since` or later, and before that one, newest first: `AT_ONCE` events of them, or one run more.
@@ -263,15 +249,3 @@ def _count(sql: sqlite3.Connection, what: str, *given: float) -> int:
 def _message(columns: Sequence[Any]) -> Message:
     number, run, node, name, key, value = columns
     return Message(number=number, run=run, node=node, name=name, key=key, value=_decode_value(value))
-
-
-def _event(run: str, seq: int, body: bytes) -> Event:
-    try:
-        event: Event = decode(body)
-    except msgspec.ValidationError as error:
-        raise unknown_event(run, seq, str(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # the last: nested too deep
-        raise damaged(run, seq, str(error)) from error
-    if event.seq != seq:
-        raise damaged(run, seq, f"it calls itself {event.seq}")
-    return event

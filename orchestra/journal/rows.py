@@ -1,8 +1,7 @@
-"""Rows: what the file says of a run beside its events, and the links of its hash chain."""
+"""Rows: what the file says of a run beside its events."""
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,14 +30,6 @@ _UPDATE = (
     " WHERE run = ? AND epoch = ? AND writer = ?"
 )
 _decode_usage = msgspec.json.Decoder(Usage).decode
-
-
-def link(chain: bytes, body: bytes, big: str = "") -> bytes:
-    """The next link of a hash chain: SHA-256 of the link before, the event's bytes and the digest of the value that they lack.
-
-    A chain begins with the run's id in UTF-8.
-    """
-    return hashlib.sha256(chain + body + big.encode() if big else chain + body).digest()
 
 
 @dataclass(slots=True)

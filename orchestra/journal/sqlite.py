@@ -33,6 +33,7 @@ from orchestra.journal.error import (
     other_writer,
 )
 from orchestra.journal.file import Durability
+from orchestra.journal.limits import FOUND
 from orchestra.journal.opening import Stores, connect
 from orchestra.journal.presence import Presence
 from orchestra.journal.rows import Row
@@ -43,8 +44,6 @@ from orchestra.values.json import digest
 
 T = TypeVar("T")
 
-FOUND = 100
-"""Ids that `find` gives at most."""
 POLL = 0.2
 """Seconds between two looks for letters of other processes, while somebody waits for mail."""
 

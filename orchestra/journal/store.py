@@ -16,8 +16,7 @@ from orchestra.journal.file import Durability, File, seal
 from orchestra.journal.large import LARGE, parted
 from orchestra.journal.presence import Presence
 from orchestra.journal.rows import Row, insert, row_of, update
-from orchestra.journal.rows import link as link
-from orchestra.journal.summary import Tally, message
+from orchestra.journal.summary import Tally, message, named
 from orchestra.values.json import digest
 
 
@@ -250,12 +249,6 @@ def _store_apart(run: str, event: Event, body: bytes, change: _Change) -> tuple[
 
 def _note(run: str, event: Event, change: _Change) -> None:
     """Notes which blobs an event names, and the message that it sends."""
-    if type(event) is AttemptFinished:
-        if event.sent:
-            change.uses.add((run, event.sent))
-        if event.received:
-            change.uses.add((run, event.received))
-        if event.outbox and (sent := message(0, run, event)) is not None:
-            change.messages.append(sent)
-    elif type(event) is RunStarted:
-        change.uses.update((run, name) for name in (event.graph, *event.versions.values()) if name)
+    change.uses.update((run, name) for name in named((event,)))
+    if (sent := message(0, run, event)) is not None:
+        change.messages.append(sent)

@@ -58,8 +58,7 @@ def named(events: Iterable[Event]) -> Iterator[str]:
             if event.received:
                 yield event.received
         elif type(event) is RunStarted:
-            yield event.graph
-            yield from event.versions.values()
+            yield from filter(None, (event.graph, *event.versions.values()))
 
 
 @dataclass(slots=True)

@@ -10,12 +10,8 @@ from typing import Any, TypeAlias
 
 from orchestra.events import Event
 from orchestra.journal.error import FROM_SQLITE, JournalError, damaged_rows, other_writer
+from orchestra.journal.limits import GATHER, MOST
 from orchestra.journal.store import Batch, Errand, NotOurs, Store
-
-GATHER = 0.005
-"""Seconds that events wait for company while nobody waits for them."""
-MOST = 8_192
-"""Appends in one commit at most, so that those who wait are served steadily."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -14,9 +14,10 @@ import pytest
 from orchestra.doors import Skimmed, Skims
 from orchestra.events import AttemptFinished, Event, RunFinished, RunStarted
 from orchestra.journal import postgres_tables, reading
+from orchestra.journal.chain import link
+from orchestra.journal.error import JournalError
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.journal.postgres import PostgresJournal
-from orchestra.journal.rows import link
 from orchestra.journal.sqlite import SqliteJournal
 from orchestra.values.outcome import Value
 from tests.journal.files import sql
@@ -187,8 +188,18 @@ async def test_a_damaged_run_says_so_and_the_others_are_given(change: str, store
         assert codes(await skimmed(journal)) == [("c", ""), ("b", "J013"), ("a", "")]
 
 
-async def test_a_run_of_another_version_says_so(store: Store) -> None:
-    body = b'{"type":"dreamt","seq":1,"at":1.0}'
+UNREADABLE = {
+    "of another version": (b'{"type":"dreamt","seq":1,"at":1.0}', "J021"),
+    "nested too deep": (
+        b'{"type":"run_started","seq":1,"at":1.0,"run":"b","workflow":"w","graph":"","inputs":%s%s}' % (b"[" * 5_000, b"]" * 5_000),
+        "J013",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", UNREADABLE)
+async def test_a_run_that_cannot_be_read_says_so_and_can_be_deleted(fault: str, store: Store) -> None:
+    body, code = UNREADABLE[fault]
     chain = link(b"b", body)
     async with store.open() as journal:
         await write(journal, "a", whole("a", 1.0))
@@ -197,7 +208,12 @@ async def test_a_run_of_another_version_says_so(store: Store) -> None:
     seal = ", seal = NULL" if isinstance(journal, SqliteJournal) else ""
     await store.change(f"UPDATE runs SET chain = {{chain}}{seal} WHERE run = 'b'", {"chain": chain})
     async with store.open() as journal:
-        assert codes(await skimmed(journal)) == [("b", "J021"), ("a", "")]
+        assert codes(await skimmed(journal)) == [("b", code), ("a", "")]
+        with pytest.raises(JournalError) as caught:
+            await journal.read("b")
+        assert caught.value.code == code
+        await journal.delete("b")
+        assert codes(await skimmed(journal)) == [("a", "")]
 
 
 def codes(found: Sequence[Skimmed]) -> list[tuple[str, str]]:

@@ -1,0 +1,12 @@
+"""Limits that the journals of a file and of a database have in common."""
+
+from __future__ import annotations
+
+GATHER = 0.005
+"""Seconds that events wait for company while nobody waits for them."""
+MOST = 8_192
+"""Entries in one commit at most, so that those who wait are served steadily."""
+AT_ONCE = 2000
+"""Events that are held at once, or somewhat more, while somebody goes through all runs."""
+FOUND = 100
+"""Ids that `find` gives at most."""
