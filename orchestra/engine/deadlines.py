@@ -62,7 +62,8 @@ async def _doze(driver: Driver) -> None:
 
 
 def clocks(driver: Driver) -> Iterator[asyncio.Task[None]]:
-    """The tasks of a run that wait for a time, and keep it from sleeping no longer than that."""
+    """The run's timer tasks: alarms, budget deadlines, and the nap before a near deadline. Timers of questions and bodies do not keep a run
+    awake; all are cancelled when the run ends or goes to sleep."""
     yield from driver.alarms.values()
     yield from driver.deadlines.values()
     if driver.dozing is not None:

@@ -224,7 +224,7 @@ class Scope:
         self.expires = inf
         """At which `State.active` the seconds of its own budget are over."""
         self.due = due
-        """At which `State.active` the first time is up of the bodies that it stands in: whose is nearest goes first, what can wait last."""
+        """The earliest deadline of the bodies around this scope, on the clock of `State.active`; orders the ready heap."""
 
 
 def hurried(node: CompiledNode) -> bool:
@@ -372,7 +372,8 @@ class State:
         return scope
 
     def nearest(self, unit: Unit | None) -> float:
-        """At which `active` the first time is up of the bodies that what is inside of a unit stands in."""
+        """The earliest deadline of the bodies around whatever runs inside `unit`, on the clock of `State.active`; `inf` without one. Units
+        are started earliest deadline first."""
         if unit is None:
             return inf
         if unit.due and hurried(unit.node):

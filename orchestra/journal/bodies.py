@@ -5,27 +5,31 @@ from __future__ import annotations
 import msgspec
 
 from orchestra.events import Event, encode
-from orchestra.journal.error import not_json
+from orchestra.journal.error import not_json, too_large
+from orchestra.journal.limits import MAX_BODY
 
-MAX_BODY = 64 << 20
-"""Bytes of one event, letter or answer at most."""
 NOT_JSON = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
-def bounded(value: object) -> bytes:
-    body = encode(value)
+def bounded(what: str, value: object) -> bytes:
+    """A letter or an answer as bytes. Raises `JournalError` J004."""
+    try:
+        body = encode(value)
+    except NOT_JSON as error:
+        raise not_json(what, str(error)) from error
     if len(body) > MAX_BODY:
-        raise ValueError(f"{len(body)} bytes")
+        raise too_large(what, len(body))
     return body
 
 
 def body_of(run: str, event: Event) -> bytes:
+    """As `bounded`, of an event, which is named only where it must be."""
     try:
         body = encode(event)
     except NOT_JSON as error:
-        raise not_json(run, event.seq, str(error)) from error
+        raise not_json(f"event {event.seq} of run {run}", str(error)) from error
     if len(body) > MAX_BODY:
-        raise not_json(run, event.seq, f"{len(body)} bytes")
+        raise too_large(f"event {event.seq} of run {run}", len(body))
     return body
 
 

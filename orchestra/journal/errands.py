@@ -13,7 +13,7 @@ import msgspec
 
 from orchestra.doors import Letter
 from orchestra.events import decode
-from orchestra.journal.error import JournalError, after_the_end, damaged, damaged_rows, held, no_run, undelivered
+from orchestra.journal.error import JournalError, damaged, damaged_rows, ended, held, no_run, undelivered
 from orchestra.journal.file import seal
 from orchestra.journal.rows import Row
 from orchestra.journal.store import Store
@@ -154,5 +154,5 @@ def _open_run(store: Store, run: str) -> Row:
     if (row := store.row(run)) is None:
         raise no_run(run)
     if row.tally.status != "running":
-        raise after_the_end(run, row.last + 1)
+        raise ended(run)
     return row

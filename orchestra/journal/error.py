@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from orchestra.errors import OrchestraError
+from orchestra.journal.limits import MAX_BODY
 
 
 class JournalError(OrchestraError):
@@ -26,29 +27,16 @@ def never_appended(run: str, seq: int) -> JournalError:
     return JournalError("J003", f"event {seq} of run {run} was never appended, so it cannot become durable", hint="append before `durable`")
 
 
-def not_json(run: str, seq: int, reason: str) -> JournalError:
-    """The error of an event that carries something that is no JSON."""
-    return JournalError(
-        "J004",
-        f"event {seq} of run {run} cannot be written as JSON: {reason}",
-        hint="let agents and tools return JSON values or pydantic models, of less than 64 MiB",
-    )
+def not_json(what: str, reason: str) -> JournalError:
+    """The error of an event, a letter or an answer to be remembered that is no JSON."""
+    hint = "give JSON values or pydantic models: null, booleans, numbers, text, lists, and objects with text for keys"
+    return JournalError("J004", f"{what} cannot be written as JSON: {reason}", hint=hint)
 
 
-def not_a_letter(run: str, reason: str) -> JournalError:
-    """The error of a letter that carries something that is no JSON."""
-    return JournalError(
-        "J004", f"the letter to run {run} cannot be written as JSON: {reason}", hint="send JSON values, of less than 64 MiB"
-    )
-
-
-def not_an_answer(memo: str, reason: str) -> JournalError:
-    """The error of an answer to be remembered that is no JSON."""
-    return JournalError(
-        "J004",
-        f"answer {memo} cannot be written as JSON: {reason}",
-        hint="let agents and tools return JSON values or pydantic models, of less than 64 MiB",
-    )
+def too_large(what: str, size: int) -> JournalError:
+    """The error of an event, a letter or an answer that has too many bytes."""
+    said = f"{what} has {size / 2**20:.1f} MiB as JSON; the journal takes {MAX_BODY >> 20} MiB at most"
+    return JournalError("J004", said, hint="write the data to a file or blob, and pass its name on")
 
 
 def other_writer(run: str) -> JournalError:
@@ -61,8 +49,17 @@ def other_writer(run: str) -> JournalError:
 
 
 def after_the_end(run: str, seq: int) -> JournalError:
-    """The error of an event or a letter for a run that has its last event."""
+    """The error of an event for a run that has its last one."""
     return JournalError("J006", f"event {seq} comes after the end of run {run}", hint="start a new run: this one has its last event")
+
+
+def ended(run: str) -> JournalError:
+    """The error of a lease of a run that has its last event, or of a letter to it."""
+    return JournalError(
+        "J006",
+        f"run {run} has ended, so it can neither be taken over nor get letters",
+        hint=f"see what it came to: orchestra runs show {run}; to run it again: orchestra runs fork {run}",
+    )
 
 
 def held(run: str, barred: Path | None = None) -> JournalError:

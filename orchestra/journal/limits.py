@@ -10,3 +10,5 @@ AT_ONCE = 2000
 """Events that are held at once, or somewhat more, while somebody goes through all runs."""
 FOUND = 100
 """Ids that `find` gives at most."""
+MAX_BODY = 64 << 20
+"""Bytes of one event, letter or answer at most."""

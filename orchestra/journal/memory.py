@@ -13,7 +13,7 @@ import msgspec
 
 from orchestra.doors import Letter, Message, RunSummary, Skimmed
 from orchestra.events import AttemptFinished, Event
-from orchestra.journal.error import after_the_end, closed, held, never_appended, no_run, other_writer, undelivered
+from orchestra.journal.error import closed, ended, held, never_appended, no_run, other_writer, undelivered
 from orchestra.journal.summary import Line, Tally, message, named, unheld
 from orchestra.values.json import digest
 
@@ -186,7 +186,7 @@ class MemoryJournal:
         """Takes the lease over. Raises `JournalError` J022 where another open journal holds it, J023, J006."""
         log = self._log(run)
         if log.line.ended:
-            raise after_the_end(run, log.line.last + 1)
+            raise ended(run)
         if log.holder is not None and not log.holder._closed:
             raise held(run)
         log.epoch += 1
@@ -205,7 +205,7 @@ class MemoryJournal:
         """Puts a letter into the inbox; with `since` only where no later one answers its question. Raises `JournalError` J023, J006."""
         log = self._log(run)
         if log.line.ended:
-            raise after_the_end(run, log.line.last + 1)
+            raise ended(run)
         if since is not None and any(map(letter.repeats, log.letters[since:])):
             return 0
         log.letters.append(msgspec.structs.replace(letter, number=len(log.letters) + 1))

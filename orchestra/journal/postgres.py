@@ -20,7 +20,7 @@ import msgspec
 
 from orchestra.doors import Letter, Message, RunSummary, Skimmed
 from orchestra.events import Event
-from orchestra.journal.bodies import NOT_JSON, body_of, bounded, is_text
+from orchestra.journal.bodies import body_of, bounded, is_text
 from orchestra.journal.error import (
     JournalError,
     after_the_end,
@@ -28,8 +28,6 @@ from orchestra.journal.error import (
     held,
     never_appended,
     no_run,
-    not_a_letter,
-    not_an_answer,
     not_json,
     other_writer,
 )
@@ -140,7 +138,7 @@ class PostgresJournal:
             if events[0].seq != 1:
                 raise not_held(run)
             if not _usable(run):
-                raise not_json(run, 1, f"ids are text without NUL, of at most {MAX_ID} bytes")
+                raise not_json(f"event 1 of run {run}", f"ids are text without NUL, of at most {MAX_ID} bytes")
             log = Log(run)
         elif log.failed is not None:
             raise log.failed.again()
@@ -280,10 +278,7 @@ class PostgresJournal:
     async def post(self, run: str, letter: Letter, since: int | None = None) -> int:
         """Puts a letter into the inbox; it is on disk when its number comes. With `since` only where no later letter answers the same
         question, else gives 0. Raises `JournalError` J004, J006, J023."""
-        try:
-            bounded(letter)
-        except NOT_JSON as error:
-            raise not_a_letter(run, str(error)) from error
+        bounded(f"the letter to run {run}", letter)
         self._refuse_fault()
         await self._settle(run)
         name = secrets.token_hex(16)
@@ -311,12 +306,9 @@ class PostgresJournal:
         if self._fault is not None or self._closing is not None:
             raise self._refusal()
         if (name := key(memo)) not in self._memo:
-            try:
-                data = bounded(value)
-                if not _usable(run):
-                    raise ValueError(f"{run[:80]!r} is no run's id")
-            except NOT_JSON as error:
-                raise not_an_answer(memo, str(error)) from error
+            data = bounded(f"answer {memo}", value)
+            if not _usable(run):
+                raise not_json(f"answer {memo}", f"{run[:80]!r} is no run's id")
             self._memo[name] = run, data
             self._writer.put(Remembered(name, run, data))
 

@@ -14,7 +14,7 @@ import msgspec
 from orchestra.doors import Letter, Message, RunSummary, Skimmed
 from orchestra.events import Event
 from orchestra.journal.chain import checked
-from orchestra.journal.error import JournalError, after_the_end, damaged, damaged_rows, held, no_run, undelivered
+from orchestra.journal.error import JournalError, damaged, damaged_rows, ended, held, no_run, undelivered
 from orchestra.journal.limits import AT_ONCE
 from orchestra.journal.postgres_error import newer, stranger
 from orchestra.journal.postgres_rows import Batch, Growth, read_summary, tally_of, whole
@@ -203,7 +203,7 @@ class Tables:
             if row is None:
                 raise no_run(run)
             if row["ended"]:
-                raise after_the_end(run, row["last"] + 1)
+                raise ended(run)
             epoch = row["epoch"]
             if not (again and row["holder"] == presence):
                 if await _alive(sql, row["holder"]):
@@ -269,7 +269,7 @@ class Tables:
             if number is not None:
                 return number
             if row["ended"]:
-                raise after_the_end(run, row["last"] + 1)
+                raise ended(run)
             if since is not None and any(map(letter.repeats, await self.letters(sql, run, since))):
                 return 0
             number = row["letters"] + 1
@@ -345,11 +345,11 @@ class Tables:
         holders = {row["holder"] for row in rows if row["holder"] is not None}
         alive = {holder for holder in holders if await _alive(sql, holder)}
         found = []
-        for run, last, data, ended, holder in rows:
+        for run, last, data, over, holder in rows:
             summary = _summary(run, last, data)
-            if not ended and holder is None:
+            if not over and holder is None:
                 summary = unheld(summary, await self._legible(sql, run))
-            elif not ended and holder not in alive:
+            elif not over and holder not in alive:
                 summary = msgspec.structs.replace(summary, status="interrupted")
             found.append(summary)
         return found

@@ -21,15 +21,13 @@ import msgspec
 from orchestra.doors import Letter, Message, RunSummary, Skimmed
 from orchestra.events import Event
 from orchestra.journal import errands
-from orchestra.journal.bodies import NOT_JSON, body_of, bounded, is_text
+from orchestra.journal.bodies import body_of, bounded, is_text
 from orchestra.journal.error import (
     FROM_SQLITE,
     JournalError,
     closed,
     never_appended,
     no_run,
-    not_a_letter,
-    not_an_answer,
     other_writer,
 )
 from orchestra.journal.file import Durability
@@ -136,10 +134,7 @@ class SqliteJournal:
         if self._fault is not None or self._closed:
             raise self._refusal("")
         if memo not in self._memos:
-            try:
-                body = bounded(value)
-            except NOT_JSON as error:
-                raise not_an_answer(memo, str(error)) from error
+            body = bounded(f"answer {memo}", value)
             self._memos[memo] = run, body
             self._writer.put(Memo(memo, run, body))
 
@@ -174,10 +169,7 @@ class SqliteJournal:
     async def post(self, run: str, letter: Letter, since: int | None = None) -> int:
         """Puts a letter into a run's inbox; gives its number once it is on disk. With `since` only where no later letter answers the same
         question, else gives 0. Raises `JournalError` J004, J006, J023."""
-        try:
-            body = bounded(msgspec.structs.replace(letter, number=0))
-        except NOT_JSON as error:
-            raise not_a_letter(run, str(error)) from error
+        body = bounded(f"the letter to run {run}", msgspec.structs.replace(letter, number=0))
         number: int = await self._errand(run, lambda store: errands.post(store, run, body, since))
         return number
 

@@ -14,7 +14,7 @@ from orchestra.engine.run import Run
 from orchestra.engine.shell import Engine
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import AttemptFinished, Event, NodeFinished, RunStarted, encode
-from orchestra.journal.error import not_json
+from orchestra.journal.error import too_large
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
 from orchestra.values.outcome import Failed, Value
@@ -38,7 +38,7 @@ class Narrow(MemoryJournal):
     def append(self, run: str, events: Sequence[Event]) -> None:
         for event in events:
             if (size := len(encode(event))) > self.most:
-                raise not_json(run, event.seq, f"{size} bytes")
+                raise too_large(f"event {event.seq} of run {run}", size)
         super().append(run, events)
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 
+from orchestra.doors import Letter
+from orchestra.events import AttemptFinished
+from orchestra.journal import bodies
 from orchestra.journal.error import JournalError
 from orchestra.journal.memory import MemoryJournal
 from orchestra.journal.sqlite import SqliteJournal
@@ -79,6 +83,25 @@ async def test_refuses_events_after_the_end(journal: AnyJournal) -> None:
     with pytest.raises(JournalError) as caught:
         journal.append("r1", middle(6, 1))
     assert caught.value.code == "J006"
+
+
+async def test_a_lease_or_a_letter_of_a_run_that_has_ended_is_refused_with_what_to_do(journal: AnyJournal) -> None:
+    journal.append("r1", whole("r1"))
+    await journal.durable("r1", 5)
+    for late in (journal.lease("r1"), journal.post("r1", Letter(kind="cancel"))):
+        with pytest.raises(JournalError) as caught:
+            await late
+        assert (caught.value.code, caught.value.message) == ("J006", "run r1 has ended, so it can neither be taken over nor get letters")
+        assert "orchestra runs fork r1" in caught.value.hint
+
+
+def test_of_what_is_too_large_the_size_is_said_in_mebibytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "MAX_BODY", 1 << 16)
+    event = AttemptFinished(seq=2, at=1.0, node="a", attempt=1, value="x" * 100_000)
+    for keep, what in ((partial(bodies.bounded, "answer m"), "answer m"), (partial(bodies.body_of, "r1"), "event 2 of run r1")):
+        with pytest.raises(JournalError) as caught:
+            keep(event)
+        assert (caught.value.code, caught.value.message) == ("J004", f"{what} has 0.1 MiB as JSON; the journal takes 64 MiB at most")
 
 
 async def test_refuses_to_wait_for_what_nobody_appended(journal: AnyJournal) -> None:
