@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -170,12 +170,8 @@ class Orchestra:
         abstained gives its result; `result.output` raises `Abstained`.
         """
         execution, stored = await self._launched(step, args, inputs)
-        try:
+        with self._waiting(execution):
             return await Run(execution, step.read, stored)
-        except (asyncio.CancelledError, OrchestraError) as error:
-            if (other := self._left(execution, error)) is not None:
-                raise other from error
-            raise
 
     async def start(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Run[R]:
         """Begins a run, once its inputs are checked and the servers that it will ask are up; it is on record when this returns.
@@ -183,31 +179,27 @@ class Orchestra:
         Raises `InputError`, `FleetError`, and `JournalError`: what the journal has to say, J022 where another process has the run of the
         key in hand."""
         execution, stored = await self._launched(step, args, inputs)
-        await self._recorded(execution)
+        with self._waiting(execution):
+            await execution.begun()
         return Run(execution, step.read, stored)
 
-    def _left(self, execution: Execution, error: BaseException) -> OrchestraError | None:
-        """Whoever is cancelled while he waits cancels the run, which nobody else knows; that of a key anybody may come back for. What is
-        raised in the place of an error: J022 where another process began the run of the key at the same time."""
-        key = self._options.idempotency_key
-        if isinstance(error, OrchestraError):
-            if error.code != LOST or not key:
-                return None
+    @contextmanager
+    def _waiting(self, execution: Execution) -> Iterator[None]:
+        """Waits on a run for one caller. If the caller is cancelled, the run is cancelled too, unless it has an idempotency key: then
+        others may still come for it. A lost lease (J005) under a key means that another process began the same run first, and is raised
+        as J022."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self.keyed:
+                execution.cancel("its caller")
+            raise
+        except OrchestraError as error:
+            if error.code != LOST or not self.keyed:
+                raise
             from orchestra.journal.error import held
 
-            return held(execution.id)
-        if not key:
-            execution.cancel("its caller")
-        return None
-
-    async def _recorded(self, execution: Execution) -> None:
-        """Waits until a run is on record."""
-        try:
-            await execution.begun()
-        except (asyncio.CancelledError, OrchestraError) as error:
-            if (other := self._left(execution, error)) is not None:
-                raise other from error
-            raise
+            raise held(execution.id) from error
 
     async def _launched(self, step: Step[..., Any], args: Sequence[Any], inputs: Mapping[str, Any]) -> tuple[Execution, Parcel | None]:
         """A run that has begun, or that of the key; and what it stores of its workflow, where that is known."""
@@ -377,7 +369,8 @@ class Orchestra:
         old = await heir(self._project, self._engine, first, events, program, again=self._options.again)
         label = inherited(first, self._labelled(program))
         execution = await self._once(program, given, graph, versions, parent=run, workers=old.workers, label=label)
-        await self._recorded(execution)
+        with self._waiting(execution):
+            await execution.begun()
         return Fork(Run(execution, step.read), old.changes)
 
     async def whatif(self, run: str, instead: Mapping[str, Card | Contract] | None = None, /) -> Rehearsal:
