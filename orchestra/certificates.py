@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeVar
 
 from orchestra.agent.card import Card
 from orchestra.agent.card_file import WITH_ARRAYS
@@ -57,82 +58,72 @@ CHECKED_BY = (
 """The files of the package whose code makes a ruling and its score."""
 
 
-class Certificates(Mapping[str, "Certificate"]):
-    """The certificates by agent, read when they are asked for; asking raises `InputError` V002 to V008 for one that does not hold."""
+class _Beside(Mapping[str, C]):
+    """What agents have in a file of this name, read when it is asked for."""
+
+    file: ClassVar[str]
 
     def __init__(self, settings: Settings, registry: Callable[[], Registry]) -> None:
         self._settings, self._registry = settings, registry
 
-    def __getitem__(self, agent: str) -> Certificate:
-        path = found(self._settings, self._registry(), agent)
+    @abstractmethod
+    def _held(self, registry: Registry, path: Path, agent: str) -> C:
+        """What the file holds; raises `InputError` where it does not hold today."""
+
+    def __getitem__(self, agent: str) -> C:
+        registry = self._registry()
+        path = found(self._settings, registry, agent, self.file)
         if path is None:
             raise KeyError(agent)
-        certificate = read(path, agent)
-        if certificate.void:
-            raise InputError(
-                "V002", f"the certificate of {agent!r} is void: {certificate.void}", place=Place(str(path), 1), hint=certificate.command
-            )
-        changed = certificate.bonds.changed(bonds(self._settings, self._registry(), agent))
-        if changed:
-            reason = f"the certificate of {agent!r} is void: {' and '.join(changed)} changed since it was made"
-            raise InputError("V002", reason, place=Place(str(path), 1), hint=certificate.command)
-        return certificate
+        return self._held(registry, path, agent)
 
     def __iter__(self) -> Iterator[str]:
         registry = self._registry()
-        return (name for name in registry.agents if found(self._settings, registry, name) is not None)
+        return (name for name in registry.agents if found(self._settings, registry, name, self.file) is not None)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
 
-class Claims(Mapping[str, "ClaimsCertificate"]):
+class Certificates(_Beside["Certificate"]):
+    """The certificates by agent, read when they are asked for; asking raises `InputError` V002 to V008 for one that does not hold."""
+
+    file = CERTIFICATE
+
+    def _held(self, registry: Registry, path: Path, agent: str) -> Certificate:
+        place, certificate = Place(str(path), 1), read(path, agent)
+        if certificate.void:
+            why = f"the certificate of {agent!r} is void: {certificate.void}"
+            raise InputError("V002", why, place=place, hint=certificate.command)
+        if changed := certificate.bonds.changed(bonds(self._settings, registry, agent)):
+            why = f"the certificate of {agent!r} is void: {' and '.join(changed)} changed since it was made"
+            raise InputError("V002", why, place=place, hint=certificate.command)
+        return certificate
+
+
+class Claims(_Beside["ClaimsCertificate"]):
     """The certificates of agents' claims, read when they are asked for; raises `InputError` V002 to V007 for one that does not hold."""
 
-    def __init__(self, settings: Settings, registry: Callable[[], Registry]) -> None:
-        self._settings, self._registry = settings, registry
+    file = CLAIMS
 
-    def __getitem__(self, agent: str) -> ClaimsCertificate:
-        settings, registry = self._settings, self._registry()
-        path = found(settings, registry, agent, CLAIMS)
-        if path is None:
-            raise KeyError(agent)
+    def _held(self, registry: Registry, path: Path, agent: str) -> ClaimsCertificate:
         place, certificate = Place(str(path), 1), read_claims(path, agent)
         changed = certificate.void or " and ".join(
-            certificate.changed(bonds(settings, registry, agent), bonds(settings, registry, certificate.judge))
+            certificate.changed(bonds(self._settings, registry, agent), bonds(self._settings, registry, certificate.judge))
         )
         if changed:
             why = changed if certificate.void else f"{changed} changed since it was made"
             raise InputError("V002", f"the certificate of {agent!r} about claims is void: {why}", place=place, hint=certificate.command)
         return certificate
 
-    def __iter__(self) -> Iterator[str]:
-        registry = self._registry()
-        return (name for name in registry.agents if found(self._settings, registry, name, CLAIMS) is not None)
 
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
-class Combinations(Mapping[str, "Combination"]):
+class Combinations(_Beside["Combination"]):
     """The combinations of agents' checks, read when they are asked for; raises `InputError` V002 to V007 for one that does not hold."""
 
-    def __init__(self, settings: Settings, registry: Callable[[], Registry]) -> None:
-        self._settings, self._registry = settings, registry
+    file = COMBINATION
 
-    def __getitem__(self, agent: str) -> Combination:
-        settings, registry = self._settings, self._registry()
-        path = found(settings, registry, agent, COMBINATION)
-        if path is None:
-            raise KeyError(agent)
-        return combination(settings, registry, path, agent)
-
-    def __iter__(self) -> Iterator[str]:
-        registry = self._registry()
-        return (name for name in registry.agents if found(self._settings, registry, name, COMBINATION) is not None)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+    def _held(self, registry: Registry, path: Path, agent: str) -> Combination:
+        return combination(self._settings, registry, path, agent)
 
 
 def read(path: Path, agent: str) -> Certificate:
