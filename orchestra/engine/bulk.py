@@ -28,8 +28,8 @@ def _size(value: Any) -> int:
     """Bytes of a value as JSON, or a little less, counted until they are too many; 0 for what is no JSON: the journal says so itself."""
     if not isinstance(value, list | dict):
         return 0 if type(value) is not str or len(value) < SURE else _bytes(value)
-    found = 0
-    for item in value if isinstance(value, list) else value.values():  # each for itself: together they would be in memory once more
+    found, items = (_bytes(list(value)), value.values()) if isinstance(value, dict) else (0, value)
+    for item in items:  # each for itself: together they would be in memory once more
         found += _bytes(item) + 1
         if found > MOST:
             break

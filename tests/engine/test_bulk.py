@@ -59,6 +59,15 @@ def test_a_list_that_no_journal_takes_fails_its_node(output: str) -> None:
     assert play(LISTED % (output, ""), {"words": ["a" * 100] * 28}).finished.status == "done"
 
 
+@pytest.mark.parametrize("value", [["é" * 100] * 30, {"é" * 100: 1}, {f"{'é' * 100}{number}": number for number in range(30)}])
+def test_a_value_is_kept_up_to_its_size_as_json_keys_included(monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
+    size = len(encode(value))
+    monkeypatch.setattr(bulk, "MOST", size)
+    assert bulk.kept(Value(value), "n") == Value(value)
+    monkeypatch.setattr(bulk, "MOST", size - 2)
+    assert isinstance(bulk.kept(Value(value), "n"), Failed)
+
+
 @pytest.mark.usefixtures("small")
 def test_what_a_block_puts_together_is_held_to_the_same_and_so_is_the_output() -> None:
     head = """
