@@ -24,8 +24,8 @@ from orchestra.inputs import bound, chosen, jsonable, nowhere, opened, posted, q
 from orchestra.log import observer
 from orchestra.opening import Home, opening
 from orchestra.options import PLAIN, Options
-from orchestra.result import Result
-from orchestra.run import Fork, Run, plainly
+from orchestra.result import Result, plainly
+from orchestra.run import Fork, Run
 from orchestra.stored import Parcel, parcel, restored
 from orchestra.values.labels import Label, join
 from orchestra.workflow.nodes import Budget

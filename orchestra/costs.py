@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
-from orchestra.doors import Skimmed, Skims
+from orchestra.doors import EVERY, Skimmed, Skims
 from orchestra.errors import InputError
 from orchestra.events import AttemptFinished, RunStarted
 from orchestra.fleet.config import Endpoint, LocalServer, Price, read
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from orchestra.doors import Journal
 
 __all__ = ["KEYS", "Cost", "CostRow", "Costs", "Key", "Unread", "costs", "keys", "servers"]
-EVERY = 1 << 40
-"""More runs than there are."""
 When: TypeAlias = datetime | date | timedelta | None
 
 

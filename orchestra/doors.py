@@ -209,6 +209,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     value: Any
 
 
+EVERY = 1 << 40
+"""A limit of `Journal.runs` beyond all runs that there are."""
+
+
 class Journal(Protocol):
     """The append-only log of events, blobs by digest, the runs' inboxes, the memo and the outbox.
 

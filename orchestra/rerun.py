@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from orchestra.doors import Call, Direct, Done, Measure, Refused, Reply, Workers
 from orchestra.engine.answers import streamed
-from orchestra.engine.replay import replay
+from orchestra.engine.replay import certificate_of, replay
 from orchestra.events import AttemptFinished, Event, RunStarted
 from orchestra.journal.history import History
 from orchestra.stored import contracts
@@ -127,7 +127,7 @@ def changes(old: Program, new: Program) -> list[Change]:
             found.append(Change(path, f"its {node.contract.kind} {node.contract.name} has changed"))
         elif judge := _judge(was, node):
             found.append(Change(path, f"its check asks {judge}, which has changed"))
-        elif _certificate(node) != _certificate(was):
+        elif certificate_of(node) != certificate_of(was):
             found.append(Change(path, "its certificate has changed"))
         elif _combination(node) != _combination(was):
             found.append(Change(path, "the combination of its checks has changed"))
@@ -140,11 +140,6 @@ def _judge(was: CompiledNode, node: CompiledNode) -> str:
     """The first that its checks asked and ask, and that is not what it was; empty where there is none."""
     before, after = (one.acceptance.judges if one.acceptance is not None else {} for one in (was, node))
     return next((name for name, judge in after.items() if name in before and before[name].digest != judge.digest), "")
-
-
-def _certificate(node: CompiledNode) -> str:
-    certificate = node.acceptance.certificate if node.acceptance is not None else None
-    return certificate.digest if certificate is not None else ""
 
 
 def _combination(node: CompiledNode) -> str:

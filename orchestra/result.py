@@ -21,6 +21,11 @@ R = TypeVar("R", covariant=True, default=Any)
 Status: TypeAlias = Literal["done", "failed", "abstained", "budget", "cancelled"]
 
 
+def plainly(value: Any) -> Any:
+    """The output of a run whose workflow is known by its stored form alone: plain JSON."""
+    return value
+
+
 @dataclass(frozen=True)
 class Result(Generic[R]):
     """What a run came to. `output` is typed as the workflow's return value."""
@@ -32,7 +37,7 @@ class Result(Generic[R]):
     usage: Usage = NOTHING
     log: Sequence[Event] = field(default=(), repr=False)
     """The run's events."""
-    read: Callable[[Any], Any] = field(default=lambda value: value, repr=False)
+    read: Callable[[Any], Any] = field(default=plainly, repr=False)
     """Makes the typed output of the JSON value."""
     workflows: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     """The frozen workflows that the run stored: its own under an empty name, called ones under `workflow/NAME`."""

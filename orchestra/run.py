@@ -90,8 +90,3 @@ class Fork:
 
     run: Run[Any]
     changes: tuple[Change, ...]
-
-
-def plainly(value: Any) -> Any:
-    """The output of a run whose workflow is known by its stored form alone: plain JSON."""
-    return value

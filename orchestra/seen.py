@@ -6,21 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast, get_args
 
-from orchestra.doors import Journal, RunSummary
+from orchestra.doors import EVERY, Journal, RunSummary
 from orchestra.errors import InputError
 from orchestra.events import Asked, RunFinished, RunStarted
 from orchestra.inputs import nowhere
 from orchestra.journal.history import History
 from orchestra.journal.summary import standing
-from orchestra.result import Result, result_of
+from orchestra.result import Result, plainly, result_of
 from orchestra.stored import workflows
 from orchestra.values.labels import Label
 from orchestra.values.schema import nearest
 
 RunStatus: TypeAlias = Literal["running", "waiting", "interrupted", "done", "failed", "abstained", "budget", "cancelled"]
 STATUSES: tuple[str, ...] = get_args(RunStatus)
-EVERY = 1 << 40
-"""More runs than there are."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ async def look(journal: Journal, run: str, now: float) -> Seen:
     if not isinstance(last := events[-1], RunFinished):
         asked = History.of(events).asked
         return Seen(run, first.workflow, cast(RunStatus, standing(summary, now).status), first.label, first.at, None, asked, None)
-    result = result_of(last, events, run, lambda value: value, await workflows(journal, first))
+    result = result_of(last, events, run, plainly, await workflows(journal, first))
     return Seen(run, first.workflow, result.status, first.label, first.at, last.at, (), result)
 
 

@@ -12,9 +12,6 @@ from orchestra.errors import InputError
 from orchestra.journal.summary import standing
 from orchestra.recording import recorded, recorder
 
-EVERY = 1 << 40
-"""More runs than there are."""
-
 
 @asynccontextmanager
 async def opened() -> AsyncIterator[Journal | None]:

@@ -11,7 +11,7 @@ from typing import Any
 from orchestra.app import HELD, Orchestra
 from orchestra.cli import asking
 from orchestra.cli.failure import STATUS_CODES
-from orchestra.cli.finding import EVERY, find_run, nothing, status_of
+from orchestra.cli.finding import find_run, nothing, status_of
 from orchestra.cli.opening import Opener, settings
 from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import note, print_json, say
@@ -19,6 +19,7 @@ from orchestra.cli.signals import Stop
 from orchestra.cli.stream import in_order
 from orchestra.cli.watching import WHO, Manner, Watch
 from orchestra.config import Settings
+from orchestra.doors import EVERY
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Asked, RunFinished
 from orchestra.inputs import chosen

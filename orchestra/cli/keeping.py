@@ -14,11 +14,11 @@ from typing import Any, TextIO
 import msgspec
 
 from orchestra.cli import asking
-from orchestra.cli.finding import EVERY, opened, opened_at
+from orchestra.cli.finding import opened, opened_at
 from orchestra.cli.moments import age
 from orchestra.cli.opening import settings
 from orchestra.cli.screen import json_line, note, print_json, say, size
-from orchestra.doors import Journal, RunSummary
+from orchestra.doors import EVERY, Journal, RunSummary
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import encode
 from orchestra.journal.error import JournalError

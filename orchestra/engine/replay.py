@@ -38,7 +38,7 @@ from orchestra.events import (
 from orchestra.router.plan import LINE
 from orchestra.values.outcome import Failed, Value
 from orchestra.verify import examination
-from orchestra.workflow.program import Program
+from orchestra.workflow.program import CompiledNode, Program
 
 TIME_IS_UP = "E006"
 NO_BUDGET = "E005"
@@ -73,7 +73,7 @@ def replay(program: Program, events: Iterable[Event]) -> Replayed:
             reason = _objection(state, pending, event, found)
             if not reason:
                 if isinstance(event, Judged):
-                    found.certified[event.node] = _certificate(state.units[event.node])
+                    found.certified[event.node] = certificate_of(state.units[event.node].node)
                 evolve(state, event, program)
                 if unit is not None and (unit.due or unit.writing is not None or _limited(unit)):
                     _drop(pending)
@@ -87,8 +87,9 @@ def replay(program: Program, events: Iterable[Event]) -> Replayed:
     return found
 
 
-def _certificate(unit: Unit) -> str:
-    certificate = unit.node.acceptance.certificate if unit.node.acceptance is not None else None
+def certificate_of(node: CompiledNode) -> str:
+    """The digest of the certificate that a node's values are accepted by; empty without one."""
+    certificate = node.acceptance.certificate if node.acceptance is not None else None
     return certificate.digest if certificate is not None else ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from enum import IntEnum
+from enum import IntEnum, auto
 from math import inf
 from typing import Any
 
@@ -39,45 +39,46 @@ class Bindings(dict[str, Any]):
 
 
 class Phase(IntEnum):
-    """Where a unit of work stands."""
+    """Where a unit of work stands, in the order of its life. It is never stored."""
 
-    READY = 0
+    READY = auto()
     """May start."""
-    RUNNING = 1
-    """An attempt is in flight."""
-    ANSWERED = 2
-    """An attempt came back with a value."""
-    ERRED = 3
-    """An attempt came back without one."""
-    JUDGED = 4
-    """The checks have spoken."""
-    PAUSED = 5
-    """Waits for the due time of its next attempt."""
-    EXPANDED = 6
-    """An `each` node with elements under way."""
-    INSIDE = 7
-    """A body is under way."""
-    EMERGED = 8
-    """A body has come to its end."""
-    ASKED = 9
-    """A person is asked."""
-    REPLIED = 10
-    """A person has answered."""
-    DOUBTFUL = 11
-    """An attempt that must happen once was under way when the run was interrupted."""
-    STARVED = 12
-    """The budget has no room until calls that are under way come back."""
-    COUNTING = 13
-    """A server counts the tokens of its prompt."""
-    DONE = 14
-    RECALLING = 15
+    RECALLING = auto()
     """The memo is asked for a plan that has served before."""
-    CHECKING = 16
-    """Its checks ask agents."""
-    CHECKED = 17
-    """What they asked has come back, or never will."""
-    QUEUED = 18
+    COUNTING = auto()
+    """A server counts the tokens of its prompt."""
+    STARVED = auto()
+    """The budget has no room until calls that are under way come back."""
+    RUNNING = auto()
+    """An attempt is in flight."""
+    ANSWERED = auto()
+    """An attempt came back with a value."""
+    ERRED = auto()
+    """An attempt came back without one."""
+    PAUSED = auto()
+    """Waits for the due time of its next attempt."""
+    DOUBTFUL = auto()
+    """An attempt that must happen once was under way when the run was interrupted."""
+    EXPANDED = auto()
+    """An `each` node with elements under way."""
+    INSIDE = auto()
+    """A body is under way."""
+    EMERGED = auto()
+    """A body has come to its end."""
+    ASKED = auto()
+    """A person is asked."""
+    REPLIED = auto()
+    """A person has answered."""
+    QUEUED = auto()
     """Its checks would ask agents, and wait for the budget for checks."""
+    CHECKING = auto()
+    """Its checks ask agents."""
+    CHECKED = auto()
+    """What they asked has come back, or never will."""
+    JUDGED = auto()
+    """The checks have spoken."""
+    DONE = auto()
+    """It has its outcome, or what it stood in has ended."""
 
 
 class Unit(msgspec.Struct, eq=False):

@@ -115,14 +115,13 @@ class Row:
     """Of a node that chooses its agent: the one that it chose, and for which label."""
     instead: Outcome | None = None
     """What the node itself came to, where its `fallback` stands for that."""
+    unanswered: str = ""
+    """Of a node whose value is its `fallback`, because a person gave no answer: why there was none."""
 
     @property
     def came_to(self) -> str:
         """How it stands, in a word: its status, `done` for a value, and `fallback` where that was taken."""
         return "fallback" if self.instead is not None else "done" if self.status == "value" else self.status
-
-    unanswered: str = ""
-    """Of a node whose value is its `fallback`, because a person gave no answer: why there was none."""
 
     @property
     def seconds(self) -> float | None:

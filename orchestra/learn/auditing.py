@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from orchestra.doors import Journal, RunSummary
+from orchestra.doors import EVERY, Journal, RunSummary
 from orchestra.engine.replay import Replayed, replay
 from orchestra.errors import InputError, InputErrors, OrchestraError, Place
 from orchestra.events import Event, RunStarted
@@ -29,8 +29,6 @@ from orchestra.verify.claims_file import ClaimsCertificate
 from orchestra.verify.parts import rest
 from orchestra.workflow.program import CompiledNode, Program
 
-EVERY = 1 << 40
-"""More runs than there are."""
 HINT = '{"run": "01m8…", "node": "reading", "verdict": "right"}, or wrong, unclear; or "expected": {…}'
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from orchestra.agent import kit
-from orchestra.doors import Call, Journal, RunSummary
+from orchestra.doors import EVERY, Call, Journal, RunSummary
 from orchestra.engine.replay import replay
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Event, RunStarted
@@ -27,8 +27,6 @@ from orchestra.workflow.program import CompiledNode, Program
 
 By: TypeAlias = Literal["a person", "the larger model", "another agent", "itself", "nobody"]
 """Who gave the answer that counted; the surest first."""
-EVERY = 1 << 40
-"""More runs than there are."""
 _MARKS = re.compile(r"\[\d+\]|[#@?]\d+")
 _WHOLE = re.compile(r"\$\{\s*([a-z][a-z0-9_]*)\s*\}")
 """A template that is the value of one node."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -114,6 +114,11 @@ def read(text: str) -> Line:
     if len(text) > MAX_LINE:
         raise NotPlan(f"a line has at most {MAX_LINE:,} characters", MAX_LINE)
     return _Reader(text).line()
+
+
+def steps_of(lines: Iterable[str]) -> tuple[Step, ...]:
+    """The steps among lines that were read before."""
+    return tuple(line for line in map(read, lines) if isinstance(line, Step))
 
 
 def lines(text: str) -> list[str]:

@@ -52,8 +52,8 @@ class NotStrictJSON(ValueError):
 def unkept(value: object) -> str:
     """Why a value of a stranger's program cannot be kept as JSON and read back the same; empty where it can.
 
-    NaN, infinities, lone surrogates, keys that are no texts, integers over 40 digits, nesting over 64, more than 48 MiB, and
-    whatever is no JSON at all.
+    NaN, infinities, lone surrogates, integers over 40 digits, nesting over 64, more than 48 MiB. `value` is what a reader of JSON gave, or
+    pydantic as JSON: sets, bytes and keys that are no texts are not looked for.
     """
     try:
         data = _encode_as_it_is(value)

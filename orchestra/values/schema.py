@@ -22,9 +22,9 @@ ANY: Schema = {}
 NULL: Schema = {"type": "null"}
 MAX_WORD = 200
 MAX_WORDS = 2_000
+"""Characters of a word, and words, that are compared at most to say what was probably meant."""
 MAX_BRANCHES = 2_000
 """Members of one union, flat, and whatever is looked at to find them, at most."""
-"""Characters of a word, and words, that are compared at most to say what was probably meant."""
 NOTES = frozenset(
     {
         "title",

@@ -28,7 +28,7 @@ from orchestra.events import Drafted, Usage
 from orchestra.router import cache
 from orchestra.router.gates import Rejection
 from orchestra.router.grounds import grounded
-from orchestra.router.notation import Answer, Line, Step, read
+from orchestra.router.notation import Answer, Line, Step, read, steps_of
 from orchestra.router.offer import Offer, Skill
 from orchestra.router.plan import Plan, plan_of, question, rewritten, so_far, workflow
 from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, declined, go_on, shortened, start
@@ -108,7 +108,7 @@ def emerged(unit: Unit) -> Proposal | None:
 def drafting(request: Request, drafted: Drafted) -> Drafting:
     """Where the router's machine stands, as a turn of the plan tells it."""
     rejected = tuple(Rejection(*one) for one in drafted.rejected)
-    return Drafting(request, _steps(drafted), rejected, drafted.repaired, drafted.larger)
+    return Drafting(request, steps_of(drafted.lines), rejected, drafted.repaired, drafted.larger)
 
 
 def _before(drafted: Drafted) -> Drafted:
@@ -181,7 +181,7 @@ def finished(writing: Writing) -> dict[str, tuple[Any, Schema]]:
 def _made(before: Drafted, carried: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """The calls of a version whose values are carried into the next one, as lines of that, with the names of their values."""
     named = {step: name for name, step in carried.items()}
-    return tuple((str(rewritten(step, named)), named[step.name]) for step in _steps(before) if step.name in named)
+    return tuple((str(rewritten(step, named)), named[step.name]) for step in steps_of(before.lines) if step.name in named)
 
 
 def request_of(unit: Unit, past: Past = _FIRST, *, declines: bool = True) -> Request:
@@ -351,7 +351,7 @@ def _again(unit: Unit, outcome: Outcome | None) -> Proposal:
     known = {GOAL, *planning_of(unit).values, *writing.carried}
     carried: dict[str, str] = {}
     had = finished(writing)
-    for step in (line.name for line in _steps(writing.drafted) if line.name in had):
+    for step in (line.name for line in steps_of(writing.drafted.lines) if line.name in had):
         name = step
         while name in known:
             name = f"{name}_{version - 1}"
@@ -386,7 +386,7 @@ def _skill(node: CompiledNode) -> str:
 def _failures(drafted: Drafted, plan: Scope) -> Iterator[tuple[Step, Outcome]]:
     """The steps that failed by themselves, and not by what they read."""
     ended = {node.name: outcome for node, outcome in zip(plan.program.nodes, plan.outcomes, strict=True)}
-    for step in _steps(drafted):
+    for step in steps_of(drafted.lines):
         outcome = ended.get(step.name)
         if outcome is not None and not isinstance(outcome, Value) and _begun_by(plan, outcome) == step.name:
             yield step, outcome
@@ -426,10 +426,6 @@ def _outcome(unit: Unit) -> Outcome:
         return result(inside(unit))
     except OrchestraError as error:  # of these values, such as the first element of a list that is empty
         return Failed(error.code, error.message, unit.path, error.hint)
-
-
-def _steps(drafted: Drafted) -> tuple[Step, ...]:
-    return tuple(line for line in map(read, drafted.lines) if isinstance(line, Step))
 
 
 def writing_of(unit: Unit) -> Writing:

@@ -18,7 +18,7 @@ from orchestra.errors import OrchestraError
 from orchestra.events import Drafted
 from orchestra.router import turns
 from orchestra.router.gates import Rejection
-from orchestra.router.notation import Step, read
+from orchestra.router.notation import Step, steps_of
 from orchestra.router.offer import Offer
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
 from orchestra.values.types import Schema, under
@@ -46,7 +46,7 @@ def emerged(unit: Unit) -> Proposal:
     drafted, outcome = unit.drafted, result(inside(unit))
     if drafted is None:
         raise OrchestraError("E002", f"{unit.path} has no turn", hint="orchestra doctor")
-    steps, rejected = _steps(drafted), tuple(Rejection(*one) for one in drafted.rejected)
+    steps, rejected = steps_of(drafted.lines), tuple(Rejection(*one) for one in drafted.rejected)
     match _asked(drafted):
         case "line" if isinstance(outcome, Value):
             return _written(unit, str(outcome.value), steps, rejected, drafted.repaired)
@@ -200,10 +200,6 @@ def _given(unit: Unit) -> dict[str, Any]:
     """The inputs of the node, and of those that it leaves out the defaults."""
     left_out = unit.node.contract.defaults if unit.node.contract is not None else {}
     return left_out | (dict(unit.node.inputs.evaluate(unit.bindings)) if unit.node.inputs is not None else {})
-
-
-def _steps(drafted: Drafted) -> tuple[Step, ...]:
-    return tuple(line for line in map(read, drafted.lines) if isinstance(line, Step))
 
 
 def _asked(drafted: Drafted) -> str:
