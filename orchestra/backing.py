@@ -12,7 +12,8 @@ from operator import itemgetter
 from typing import Any
 
 from orchestra.lineage import Steps
-from orchestra.parts import list_of, path_of, record_of, records
+from orchestra.parts import list_of, record_of, records
+from orchestra.paths import written
 from orchestra.places import Place, TableCell
 from orchestra.values.fields import EXPRESSION
 
@@ -102,7 +103,7 @@ class Statement:
     def _records(self) -> Mapping[str, Mapping[str, Any]]:
         found: dict[str, Mapping[str, Any]] = {}
         for steps, record in records(self.value):
-            found.setdefault(path_of(steps), record)
+            found.setdefault(written(steps), record)
         return found
 
     @cached_property

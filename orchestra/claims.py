@@ -22,7 +22,8 @@ from orchestra.backing import Cited, Shelf, Statement
 from orchestra.events import Event, Judged
 from orchestra.journal.history import Attempt, History, Row
 from orchestra.lineage import Group, Lineage, Origin, Steps, Way
-from orchestra.parts import Leaf, leaves, path_of, records, said_as
+from orchestra.parts import Leaf, leaves, records, said_as
+from orchestra.paths import written
 from orchestra.places import Place, Span, TableCell, Texts, is_cell, is_citation
 from orchestra.speakers import Chorus, Speakers, Speaking
 from orchestra.values.outcome import Value
@@ -170,7 +171,7 @@ class _Reading:
 
     def _is_quote(self, leaf: Leaf) -> bool:
         """Whether a part of the output is a quote that a check found in the evidence."""
-        said = ((self._statement(origin.node), path_of(origin.steps)) for origin in self._way(leaf.steps).exact)
+        said = ((self._statement(origin.node), written(origin.steps)) for origin in self._way(leaf.steps).exact)
         return any(statement is not None and path in statement.found.paths for statement, path in said)
 
     def _way(self, steps: Steps) -> Way:
@@ -217,7 +218,7 @@ class _Reading:
 
     def _handed_on(self, exact: Iterable[Origin], value: Any) -> Iterator[Support]:
         for origin in exact:
-            yield from self._support(origin.node, path_of(origin.steps), value)
+            yield from self._support(origin.node, written(origin.steps), value)
 
     def _support(self, node: str, path: str, value: Any) -> Iterator[Support]:
         """What the checks found for a part of a node's value, what that value cites, and the computation beside it."""
@@ -299,7 +300,7 @@ class _Reading:
             else:
                 continue
             if place is not None and place.where:
-                found.append(Cited(path_of(steps), place, steps=steps))
+                found.append(Cited(written(steps), place, steps=steps))
         return found
 
     def _unsupported(self, origins: Iterable[Origin], verdicts: Sequence[Judgement]) -> str:

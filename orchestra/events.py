@@ -1,10 +1,8 @@
 """Events: the closed union of facts that a run is made of, version 1.
 
 A run is the fold of its events. `seq` counts 1, 2, 3, … without a gap; `at` is wall-clock seconds since the epoch.
-`node` is a path: names joined by `/`, with `[i]` for an element under `each`, `#k` for the k-th turn of a loop, `@v` for version v
-of a plan and `?k` for the k-th time that checks ask agents, as in `summaries[3]`, `refine#2/draft`, `solve@1/s2` and
-`summaries[3]?1/entailment_0`. Events are msgspec structs: made in a tenth of a microsecond, and read back by a strict, tagged decoder
-that refuses what it does not know.
+`node` is a path, as `orchestra.paths` has them. Events are msgspec structs: made in a tenth of a microsecond, and read back by a strict,
+tagged decoder that refuses what it does not know.
 """
 
 from __future__ import annotations
@@ -13,6 +11,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from orchestra.paths import written
 from orchestra.values.labels import Label
 from orchestra.values.outcome import Evidence, Outcome
 
@@ -72,7 +71,7 @@ class Dropped(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     @property
     def path(self) -> str:
         """The way as people read it: `items[1]`."""
-        return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.steps).removeprefix(".")
+        return written(self.steps)
 
 
 class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

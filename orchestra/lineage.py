@@ -43,7 +43,6 @@ Steps: TypeAlias = tuple[str | int, ...]
 """Fields and indices that lead to a part of a value."""
 Kind: TypeAlias = Literal["agent", "tool", "ask", "judge"]
 """Who said it: `judge` is a node of nodes, such as a call or a loop, whose own checks accepted its value."""
-_ELEMENT = re.compile(r"\[(\d+)\]")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

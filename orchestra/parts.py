@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from orchestra.lineage import Steps
+from orchestra.paths import written
 from orchestra.places import is_cell, is_citation
 from orchestra.values.fields import EXPRESSION, is_share
 
@@ -48,7 +49,7 @@ def leaves(value: Any) -> Iterator[Leaf]:
         elif isinstance(here, Sequence) and not isinstance(here, str):
             line += [((*steps, index), part) for index, part in reversed(list(enumerate(here)))]
         elif here is not None and here != "":
-            yield Leaf(steps, path_of(steps), here)
+            yield Leaf(steps, written(steps), here)
 
 
 def records(value: Any) -> Iterator[tuple[Steps, Mapping[str, Any]]]:
@@ -61,11 +62,6 @@ def records(value: Any) -> Iterator[tuple[Steps, Mapping[str, Any]]]:
             line += [((*steps, str(key)), part) for key, part in reversed(list(here.items()))]
         elif isinstance(here, Sequence) and not isinstance(here, str):
             line += [((*steps, index), part) for index, part in reversed(list(enumerate(here)))]
-
-
-def path_of(steps: Steps) -> str:
-    """Steps as evidence writes them: `items[0].quote`."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
 
 
 def list_of(path: str) -> str:

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from orchestra.paths import written
 from orchestra.values.json import NotStrictJSON, parse_untrusted
 
 INPUT = "input"
@@ -49,7 +50,7 @@ class Reference:
     path: tuple[str | int, ...] = ()
 
     def __str__(self) -> str:
-        return self.root + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path)
+        return written((self.root, *self.path))
 
 
 @dataclass(frozen=True, slots=True)

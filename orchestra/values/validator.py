@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from orchestra.errors import InputError
+from orchestra.paths import written
 from orchestra.values.formats import FORMATS
 from orchestra.values.growth import refuse_growth, tries
 from orchestra.values.json import canonical
@@ -84,7 +85,7 @@ class Validator:
 
     def _said(self, error: jsonschema_rs.ValidationError, above: Sequence[str | int]) -> str:
         path = list(error.instance_path)
-        at = where(path[len(above) :])
+        at = written(path[len(above) :])
         reason = self._reason(error, path)
         return f"{at}: {reason}" if at else reason
 
@@ -145,11 +146,6 @@ class Validator:
         if inner:
             return f"{shown(value)} fits none of the {len(context)} types that are allowed here"
         return f"expected {' | '.join(dict.fromkeys(expected))}, got {shown(value)}"
-
-
-def where(path: Sequence[str | int]) -> str:
-    """A path as it is written: `items[0].text`."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
 
 
 def shown(value: Any) -> str:
