@@ -26,7 +26,7 @@ def parent(path: str) -> str:
     return path[: found.start()] if found else ""
 
 
-def inside(path: str, node: str) -> bool:
+def stands_in(path: str, node: str) -> bool:
     """Whether a path is of something in a node: an element, a turn, a step of its body, or a question of its checks."""
     return path.startswith(tuple(node + mark for mark in MARKS))
 

@@ -11,6 +11,7 @@ from typing_extensions import TypeVar
 
 from orchestra.errors import Abstained, BudgetExceeded, OrchestraError, RunFailed
 from orchestra.events import NOTHING, AttemptFinished, Event, Judged, NodeFinished, RunFinished, Usage
+from orchestra.paths import stands_in
 from orchestra.values import outcome as outcomes
 from orchestra.values.outcome import Evidence, Outcome
 
@@ -129,10 +130,8 @@ class Result(Generic[R]):
 
     def _frames(self, code: str, node: str) -> tuple[str, ...]:
         """Where a tool's own code raised that the run failed of."""
-        for event in reversed(self.log):
-            if isinstance(event, AttemptFinished) and event.error == code and event.frames and within(event.node, node):
-                return event.frames
-        return ()
+        raised = (event for event in reversed(self.log) if isinstance(event, AttemptFinished) and event.error == code and event.frames)
+        return next((event.frames for event in raised if event.node == node or stands_in(event.node, node)), ())
 
 
 def score_of(outcome: Outcome | None, events: Sequence[Event]) -> float | None:
@@ -149,11 +148,6 @@ def score_of(outcome: Outcome | None, events: Sequence[Event]) -> float | None:
     sure = next((event.confidence for event in attempts if event.attempt == judged.attempt), None)
     scores = [one.score for one in judged.verdicts if one.outcome == "pass"]
     return outcome.score if sure is None else min([sure, *scores])
-
-
-def within(path: str, node: str) -> bool:
-    """Whether a path is a node's own, one of its elements', or of its body."""
-    return path == node or path.startswith((f"{node}[", f"{node}/", f"{node}#", f"{node}@"))
 
 
 def result_of(

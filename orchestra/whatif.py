@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -30,6 +29,7 @@ from orchestra.events import NOTHING, Answered, Asked, AttemptFinished, Event, R
 from orchestra.inputs import bound
 from orchestra.journal.history import History
 from orchestra.journal.memory import MemoryJournal
+from orchestra.paths import parent
 from orchestra.project import Project
 from orchestra.rerun import changes, walk
 from orchestra.standing import Code, code_since
@@ -406,9 +406,8 @@ def _changed(before: History, after: History, stops: Sequence[Stop]) -> list[Cha
     if not stops:
         gone = {path: outcome for path, outcome in rows.items() if outcome is not None and ASKED not in path}
         found |= {path: Changed(path, outcome, None) for path, outcome in gone.items()}
-    inside: dict[str, bool] = defaultdict(bool)
+    outer: set[str] = set()
     for path in found:
-        for at, sign in enumerate(path):
-            if sign in "[/#@":
-                inside[path[:at]] = True
-    return [change for path, change in found.items() if not inside[path]]
+        while path := parent(path):
+            outer.add(path)
+    return [change for path, change in found.items() if path not in outer]

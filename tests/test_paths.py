@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestra.paths import first_name, inside, parent, without_numbers, written
+from orchestra.paths import first_name, parent, stands_in, without_numbers, written
 
 
 @pytest.mark.parametrize(
@@ -17,9 +17,9 @@ def test_the_parent_of_a_path(path: str, expected: str) -> None:
 
 @pytest.mark.parametrize("path", ["a[3]", "a#2", "a/b", "a@1/s2", "a?1/entailment_0"])
 def test_what_is_inside_of_a_node_begins_with_it(path: str) -> None:
-    assert inside(path, "a")
-    assert not inside(path, path)
-    assert not inside(f"a{path}", "a")
+    assert stands_in(path, "a")
+    assert not stands_in(path, path)
+    assert not stands_in(f"a{path}", "a")
     assert first_name(path) == "a"
 
 

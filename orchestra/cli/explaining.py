@@ -3,7 +3,6 @@ run, beside it, what came of it."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from orchestra.cli.targets import HERE, Target, certified, servers, targets
 from orchestra.errors import columns as wide
 from orchestra.fleet.config import FleetConfig, read
 from orchestra.journal.history import History, Row
+from orchestra.paths import without_numbers
 from orchestra.project import Project
 from orchestra.values.labels import Label, may_go
 from orchestra.values.text import visible
@@ -26,7 +26,6 @@ from orchestra.workflow.program import CompiledNode, Program
 
 QUESTION = "line"
 """The node in which a plan asks its router, as `orchestra.router.plan.question` calls it."""
-_TURNS = re.compile(r"\[\d+\]|[#@?]\d+")
 _ENDED = {"value": "done", "abstained": "withheld"}
 
 
@@ -197,7 +196,7 @@ def _rows(history: History) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for row in history.rows:
         if row.kind != "turn":
-            found.setdefault(_TURNS.sub("", row.path), []).append(row)
+            found.setdefault(without_numbers(row.path), []).append(row)
     return found
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 
 from orchestra.engine import allotting
 from orchestra.engine.state import Phase, Scope, State, Unit
+from orchestra.paths import MARKS, first_name
 from orchestra.values.outcome import Value
 from orchestra.workflow.program import CompiledNode, Program
-
-_INSIDE = re.compile(r"[\[/#@?]")
-"""What stands between a node and what is inside of it, in paths."""
 
 
 def close(state: State, scope: Scope) -> None:
@@ -78,7 +75,7 @@ def around(unit: Unit) -> Iterator[Unit]:
         unit = outer
 
 
-def within(state: State, path: str, marks: Iterable[str] = "/#[@?") -> list[str]:
+def within(state: State, path: str, marks: Iterable[str] = MARKS) -> list[str]:
     """The paths of what stands in a unit, behind one of the marks."""
     begins = tuple(path + mark for mark in marks)
     return [one for one in state.units if one.startswith(begins)]
@@ -107,7 +104,7 @@ def grow(state: State, scope: Scope, program: Program, *, whole: bool) -> None:
     names = {node.name for node in program.nodes}
     gone = {node.name for node in before.nodes} - names
     if gone:
-        abandon(state, [path for path in within(state, scope.path, ("",)) if _INSIDE.split(path.removeprefix(scope.path))[0] in gone])
+        abandon(state, [path for path in within(state, scope.path, ("",)) if first_name(path.removeprefix(scope.path)) in gone])
     for node in program.nodes:
         unit = state.units.get(scope.path + node.name)
         if unit is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, assert_never
@@ -30,6 +29,7 @@ from orchestra.events import (
     Verdict,
 )
 from orchestra.journal.error import damaged
+from orchestra.paths import parent
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
 
 RowKind: TypeAlias = Literal["call", "each", "loop", "turn", "check", "block", "node"]
@@ -42,16 +42,6 @@ Status: TypeAlias = Literal["value", "skipped", "abstained", "failed", "running"
 
 MAX_DEPTH = 200
 """What a node may stand in: workflows nest far less."""
-_LAST_STEP = re.compile(r"(\[\d+\]|[#@?]\d+|/[^/\[#@?]+)$")
-
-
-def parent(path: str) -> str:
-    """The path of what a node stands in, or an empty text.
-
-    `a[1]/b#2/c` stands in `a[1]/b#2`, that in `a[1]/b`, that in `a[1]`, and that in `a`. `a@1/s2` stands in `a@1`, that in `a`.
-    """
-    found = _LAST_STEP.search(path)
-    return path[: found.start()] if found else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,8 +433,9 @@ def _kind(node: _Node) -> RowKind:
         return "loop"
     if node.attempts:
         return "call"
-    if mark := re.search(r"([#@?])\d+$", node.path):
-        return "check" if mark[1] == "?" else "turn"
+    step = node.path.removeprefix(parent(node.path))
+    if step.startswith(("#", "@", "?")):
+        return "check" if step[0] == "?" else "turn"
     return "block" if node.children else "node"
 
 

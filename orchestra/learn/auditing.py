@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from orchestra.learn.certifying import Rightness
 from orchestra.learn.evaluation import EVALUATION
 from orchestra.learn.metrics import Case
 from orchestra.learn.questions import as_record
+from orchestra.paths import without_numbers
 from orchestra.project import Project
 from orchestra.stored import CERTIFICATE, CLAIMS, restored
 from orchestra.values.json import canonical, digest, records
@@ -148,8 +148,7 @@ def node_at(program: Program, path: str) -> CompiledNode | None:
     and for the steps of a plan."""
     found: CompiledNode | None = None
     inside: Program | None = program
-    for part in path.split("/"):
-        name = re.split(r"[\[#@?]", part, maxsplit=1)[0]
+    for name in without_numbers(path).split("/"):
         found = next((node for node in inside.nodes if node.name == name), None) if inside is not None else None
         inside = found.body if found is not None else None
     return found

@@ -18,6 +18,7 @@ from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Event, RunStarted
 from orchestra.journal.history import History, Row
 from orchestra.learn.evaluation import EVALUATION
+from orchestra.paths import without_numbers
 from orchestra.project import Project
 from orchestra.stored import CARD, CONTRACT, restored
 from orchestra.values.labels import Label
@@ -27,7 +28,6 @@ from orchestra.workflow.program import CompiledNode, Program
 
 By: TypeAlias = Literal["a person", "the larger model", "another agent", "itself", "nobody"]
 """Who gave the answer that counted; the surest first."""
-_MARKS = re.compile(r"\[\d+\]|[#@?]\d+")
 _WHOLE = re.compile(r"\$\{\s*([a-z][a-z0-9_]*)\s*\}")
 """A template that is the value of one node."""
 
@@ -182,7 +182,7 @@ def _place(program: Program, path: str) -> tuple[Program | None, str]:
     *above, name = path.split("/")
     within: Program | None = program
     for step in above:
-        node = next((node for node in within.nodes if node.name == _MARKS.sub("", step)), None) if within is not None else None
+        node = next((node for node in within.nodes if node.name == without_numbers(step)), None) if within is not None else None
         within = node.body if node is not None else None
     return (within if within is not None and any(node.name == name for node in within.nodes) else None), name
 

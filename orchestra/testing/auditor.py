@@ -34,6 +34,7 @@ from orchestra.events import (
     RunStarted,
     TurnStarted,
 )
+from orchestra.paths import stands_in
 from orchestra.testing import witnesses
 from orchestra.testing.books import Answering, Recorded
 from orchestra.testing.descent import Relative, descent
@@ -149,7 +150,7 @@ def _for_time(last: Event) -> bool:
 
 
 def _within(path: str, units: set[str]) -> bool:
-    return any(path.startswith(tuple(unit + mark for mark in "/#@[?")) for unit in units)
+    return any(stands_in(path, unit) for unit in units)
 
 
 def _places(case: Case, book: Recorded, oracle: Oracle) -> list[str]:

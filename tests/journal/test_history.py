@@ -27,7 +27,7 @@ from orchestra.events import (
     Usage,
     Verdict,
 )
-from orchestra.journal.history import History, parent
+from orchestra.journal.history import History
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
 from tests.journal.stories import whole
 
@@ -51,14 +51,6 @@ def call(node: str, attempt: int = 1, **result: object) -> list[Fact]:
 
 def done(node: str, outcome: Outcome | None = None) -> Fact:
     return NodeFinished, {"node": node, "outcome": outcome or Value(value=1)}
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [("a", ""), ("a[3]", "a"), ("a#2", "a"), ("a/b", "a"), ("a[1]/b#2/c", "a[1]/b#2"), ("a[1]/b#2", "a[1]/b"), ("solve@2/s1", "solve@2")],
-)
-def test_the_parent_of_a_path(path: str, expected: str) -> None:
-    assert parent(path) == expected
 
 
 def test_a_plain_run() -> None:

@@ -11,7 +11,6 @@ side (`voting`), and the most frequent one runs, once it has won; a run that an 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -25,6 +24,7 @@ from orchestra.engine.proposals import Enter, Finish, Proposal
 from orchestra.engine.state import Bindings, Phase, Scope, Unit, Writing
 from orchestra.errors import OrchestraError
 from orchestra.events import Drafted, Usage
+from orchestra.paths import first_name
 from orchestra.router import cache
 from orchestra.router.gates import Rejection
 from orchestra.router.grounds import grounded
@@ -46,7 +46,6 @@ GOAL = REQUEST
 """The input of a plan that is the node's own goal, where `with:` has none of that name."""
 NO_BUDGET = "E005"
 """Another plan would cost more, and there is nothing left."""
-_WITHIN = re.compile(r"[\[/#@?]")
 TOLD = 200
 """Characters of a failure's reason that the router reads."""
 
@@ -400,7 +399,7 @@ def _was_called(plan: Scope, index: int) -> bool:
 
 def _begun_by(plan: Scope, outcome: Outcome) -> str:
     """The step of a plan in which a failure, or an abstention, began."""
-    return "" if isinstance(outcome, Value) else _WITHIN.split(outcome.by.removeprefix(plan.path), maxsplit=1)[0]
+    return "" if isinstance(outcome, Value) else first_name(outcome.by.removeprefix(plan.path))
 
 
 def _said(outcome: Outcome, *, words: bool) -> str:
