@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -11,6 +10,7 @@ from orchestra.doors import Call, Done, Refused
 from orchestra.engine.replay import replay
 from orchestra.errors import OrchestraError
 from orchestra.events import REPEATED, AttemptFinished, AttemptStarted, Event, RunStarted
+from orchestra.paths import without_numbers
 from orchestra.rerun import Change, Recalling, answers, changes, walk
 from orchestra.standing import code_since
 from orchestra.stored import contracts, restored
@@ -26,7 +26,6 @@ OPEN: Final = frozenset({REPEATED, "E006", "E007", "T004"})
 gave something of another type."""
 LASTING: Final = frozenset({"once", "keyed", "transactional"})
 """Effects that are there twice where the call is made twice: the key of a keyed call is that of one run."""
-_INDEX: Final = re.compile(r"\[\d+\]")
 
 
 @dataclass(slots=True)
@@ -46,7 +45,7 @@ class Effects:
         """The answer on record, of whatever version of the tool; a refusal where the call might be a repetition; None where it is none."""
         if self.again or call.kind != "tool":
             return None
-        for place in (call.node, _place(call.node), ""):
+        for place in (call.node, without_numbers(call.node), ""):
             if (known := self.answers.get(_key(call.name, place, call.inputs))) is not None:
                 return known
         run = self.made.get((call.node, call.name))
@@ -64,7 +63,7 @@ class Effects:
         places = {path for path, _ in walk(new)}
         for call, finished in replay(old, events).calls.values():
             if call.name in lasting and call.kind == "tool" and finished is not None and not finished.error:
-                place = _place(call.node)
+                place = without_numbers(call.node)
                 done = _done(run, finished)
                 for at in (call.node, place) if place in places else (call.node, ""):
                     self.answers.setdefault(_key(call.name, at, call.inputs), done)
@@ -90,11 +89,6 @@ def _made(events: Sequence[Event], lasting: frozenset[str]) -> set[tuple[str, st
 def _done(run: str, found: AttemptFinished) -> Done:
     told: dict[str, Any] = {"confidence": found.confidence, "server": found.server, "model": found.model}
     return Done(value=found.value, recalled=found.recalled or run, **told)
-
-
-def _place(node: str) -> str:
-    """Where a node stands in its workflow, whichever element of a list it is about."""
-    return _INDEX.sub("", node)
 
 
 def _key(name: str, place: str, inputs: Mapping[str, Any]) -> bytes:

@@ -57,6 +57,22 @@ nodes:
   paid: {tool: pay, each: "${input.items}", as: item, after: [ready], with: {item: "${item}", amount: 1.0}}
   sent: {tool: mail, with: {receipt: "${paid.values[0]}"}, retry: {attempts: 1}}
 """
+LOOPED = """
+schema: orchestra/v1
+name: buy
+input: {items: "list[str]"}
+output: ${tip}
+nodes:
+  paid:
+    loop:
+      at_most: 1
+      until: ${turn == 1}
+      output: ${once}
+      nodes:
+        once: {tool: pay, with: {item: "${input.items[0]}", amount: 1.0}}
+  sent: {tool: mail, with: {receipt: "${paid}"}, retry: {attempts: 1}}
+  tip: {tool: pay, when: "${size(sent) > 0}", with: {item: "${input.items[0]}", amount: 1.0}}
+"""
 
 
 @pytest.fixture(params=["once"])
@@ -163,6 +179,15 @@ async def test_a_node_that_got_another_name_pays_nothing_twice(shop: Path) -> No
     async with opened(shop) as orchestra:
         await (await orchestra.fork(run)).run
     assert paid(shop) == ["desk 1"]
+
+
+async def test_what_a_loop_paid_does_not_stand_for_another_node_with_the_same_inputs(shop: Path) -> None:
+    (shop / "workflows" / "buy.yaml").write_text(LOOPED)
+    async with opened(shop) as orchestra:
+        run = await begun(orchestra, "desk")
+        (shop / "up").touch()
+        assert (await (await orchestra.fork(run)).run).value == "receipt desk"
+    assert paid(shop) == ["desk 1", "desk 1"]  # once in the loop, by the parent; once for the tip
 
 
 @pytest.mark.parametrize("shop", ["transactional"], indirect=True)
