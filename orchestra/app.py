@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 from typing_extensions import TypeVar
 
 from orchestra.clock import SystemClock
+from orchestra.codes import ENDED, HELD, LOST
 from orchestra.config import Settings
 from orchestra.doors import Letter
 from orchestra.engine.run import Run as Execution
@@ -56,8 +57,6 @@ P = ParamSpec("P")
 R = TypeVar("R", default=Any)
 
 __all__ = ["Fork", "Options", "Orchestra", "Result", "Run"]
-HELD, ENDED, LOST = "J022", "J006", "J005"
-"""Codes of a run that another process has in hand, of one that has ended, and of one that another process has taken."""
 
 
 class Orchestra:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from orchestra.codes import REPEATED, TIME_IS_UP
 from orchestra.doors import Call, Done, Refused
 from orchestra.engine.replay import replay
 from orchestra.errors import OrchestraError
-from orchestra.events import REPEATED, AttemptFinished, AttemptStarted, Event, RunStarted
+from orchestra.events import AttemptFinished, AttemptStarted, Event, RunStarted
 from orchestra.paths import without_numbers
 from orchestra.rerun import Change, Recalling, answers, changes, walk
 from orchestra.standing import code_since
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from orchestra.engine.shell import Engine
     from orchestra.project import Project
 
-OPEN: Final = frozenset({REPEATED, "E006", "E007", "T004"})
+OPEN: Final = frozenset({REPEATED, TIME_IS_UP, "E007", "T004"})
 """Errors of calls that may have come about: one that was not made again, one whose time was up or that ended itself, and one whose function
 gave something of another type."""
 LASTING: Final = frozenset({"once", "keyed", "transactional"})

@@ -16,8 +16,6 @@ from orchestra.values.labels import Label
 from orchestra.values.outcome import Evidence, Outcome
 
 VERSION = 1
-REPEATED = "E024"
-"""The error of a call that is not made, because its effect is on record, or may have come about."""
 
 # `gc=False`, here and in doors and outcomes: what these hold is JSON and other such structs, so no cycle can begin in them. Python's
 # collector, which took 0.25 of the 0.53 s of `python -m bench.idle ours`, need not look at them.
@@ -112,6 +110,11 @@ class RunStarted(_Event, tag="run_started", frozen=True, kw_only=True):
     tiers: tuple[str, ...] = ()
     """The larger models that the fleet had, as its file names them, in the order in which they are asked. Where none is named there may be
     one: it is asked once, and the fleet says whether it is there."""
+
+
+def tier_name(tiers: tuple[str, ...], tier: int) -> str:
+    """What the fleet calls one of the larger models of a run, from 1; 0 is the agent's own model."""
+    return "its own model" if tier < 1 else tiers[tier - 1] if tier <= len(tiers) else "the larger model"
 
 
 class Resumed(_Event, tag="resumed", frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from orchestra.codes import ENDED
 from orchestra.doors import Journal, Letter
 from orchestra.errors import InputError
 from orchestra.events import Answered, Asked, CancelRequested, Event, LetterRefused
@@ -14,8 +15,6 @@ from orchestra.values.json import canonical, unkept
 from orchestra.values.types import Validator, nearest, show
 from orchestra.workflow.program import Program
 
-ENDED = "J006"
-"""What a journal says of a letter to a run that is over."""
 MOST = 63 << 20
 """Bytes of all inputs together at most: they are one event of the journal, which takes 64 MiB, beside a run's options and versions."""
 SMALLER = "pass names of files, and let tools read them"

@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias
 
 from orchestra.agent.card import Card
 from orchestra.agent.contract import Contract
+from orchestra.codes import REPEATED
 from orchestra.doors import Call, Direct, Done, Letter, Measure, Refused, Reply, Workers
 from orchestra.engine.answers import streamed
 from orchestra.engine.replay import Replayed, replay
@@ -40,8 +41,6 @@ from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
 from orchestra.workers import Troupe
 from orchestra.workflow.program import Program
 
-STOPPED = "E024"
-"""The code of a call with effects that is not made."""
 ASKED = "?"
 """In the paths of what checks ask about a node: the node itself says what came of it."""
 STILL = 8
@@ -237,7 +236,7 @@ class Sealed:
             self.anew.add((call.node, call.attempt))
             return None
         self.stops[call.node] = Stop(call.node, call.name, call.inputs)
-        return Refused(code=STOPPED, reason=f"{call.name} has effects, and the run did not call it with these inputs")
+        return Refused(code=REPEATED, reason=f"{call.name} has effects, and the run did not call it with these inputs")
 
     def measure(self, call: Call) -> Measure:
         """What a call may cost, whether it goes out or not: budgets are to have room for the same calls as then."""

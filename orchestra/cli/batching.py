@@ -19,6 +19,7 @@ from orchestra.cli.rows import Results, Row, RowResult, look, survey, surveyed
 from orchestra.cli.screen import note
 from orchestra.cli.stream import in_order
 from orchestra.cli.watching import WHO
+from orchestra.codes import HELD
 from orchestra.config import Settings
 from orchestra.errors import FleetError, InputError, OrchestraError
 from orchestra.events import RunFinished
@@ -33,8 +34,6 @@ from orchestra.workflow.nodes import Budget
 from orchestra.workflow.program import Program
 from orchestra.workflow.steps import Agent, Step, Workflow
 
-HELD = "J022"
-"""The code of a run that another process has in hand."""
 STALE = (HELD, "E015", "E019", "T005", "T009")
 """Codes of a run that was cut off and that the batch cannot go on with: it is another workflow's, or its record or tools are not here."""
 

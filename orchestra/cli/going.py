@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from orchestra.app import HELD, Orchestra
+from orchestra.app import Orchestra
 from orchestra.cli import asking
 from orchestra.cli.failure import STATUS_CODES
 from orchestra.cli.finding import find_run, nothing, status_of
@@ -18,6 +18,7 @@ from orchestra.cli.screen import note, print_json, say
 from orchestra.cli.signals import Stop
 from orchestra.cli.stream import in_order
 from orchestra.cli.watching import WHO, Manner, Watch
+from orchestra.codes import HELD
 from orchestra.config import Settings
 from orchestra.doors import EVERY
 from orchestra.errors import InputError, OrchestraError

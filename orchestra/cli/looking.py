@@ -22,9 +22,9 @@ from orchestra.cli.screen import moment, money, print_json, say, seconds, size
 from orchestra.cli.telling import choices, chosen_text, incident
 from orchestra.doors import Journal
 from orchestra.errors import InputError, OrchestraError
-from orchestra.events import Event, RunStarted, encode
+from orchestra.events import Event, RunStarted, encode, tier_name
 from orchestra.journal.history import Attempt, History, Row, Saving
-from orchestra.journal.tiers import PERSON, Spent, spent_by_tier, tier_name
+from orchestra.journal.tiers import PERSON, Spent, spent_by_tier
 from orchestra.stored import restored, workflows
 from orchestra.values.outcome import Value
 from orchestra.values.schema import nearest

@@ -16,8 +16,9 @@ from orchestra.cli.failure import STATUS_CODES, report
 from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import json_line, note, print_json, say
 from orchestra.cli.signals import Stop
+from orchestra.codes import REPEATED
 from orchestra.errors import InputError
-from orchestra.events import REPEATED, Asked, AttemptFinished, Event, LetterRefused, NodeFinished, TurnStarted, encode
+from orchestra.events import Asked, AttemptFinished, Event, LetterRefused, NodeFinished, TurnStarted, encode
 from orchestra.journal.history import History
 from orchestra.result import Result
 from orchestra.run import Run

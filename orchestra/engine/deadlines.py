@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from math import inf
 from typing import TYPE_CHECKING
 
+from orchestra.codes import NO_BUDGET
 from orchestra.engine.kinds.checking import timed
 from orchestra.engine.proposals import Ask
 from orchestra.engine.retry import policy
@@ -90,11 +91,11 @@ async def _expire(driver: Driver, scope: Scope) -> None:
         return
     if unit is None:
         hint = "raise `seconds` of the workflow's `budget:`, or --budget seconds=…"
-        driver.conclude("budget", Failed("E005", f"not done within {limit:g} s", hint=hint))
+        driver.conclude("budget", Failed(NO_BUDGET, f"not done within {limit:g} s", hint=hint))
         return
     driver.deadlines.pop(unit.path, None)  # it must not cancel itself
     if unit.phase is Phase.INSIDE:
         name = scope.program.name
         hint = f"raise `seconds` of the `budget:` of {name}"
-        driver.give_up(unit, Failed("E005", f"{name} was not done within {limit:g} s", unit.path, hint))
+        driver.give_up(unit, Failed(NO_BUDGET, f"{name} was not done within {limit:g} s", unit.path, hint))
         driver.pump()

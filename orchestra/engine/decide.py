@@ -6,6 +6,7 @@ from collections.abc import Callable
 from heapq import heappop
 from typing import TypeAlias
 
+from orchestra.codes import NO_BUDGET
 from orchestra.engine import kinds
 from orchestra.engine.bulk import kept
 from orchestra.engine.kinds import asking, body, calling, checking, choice
@@ -186,7 +187,7 @@ def _conclude(state: State) -> Proposal:
     except OrchestraError as error:  # of these values, such as a text that grew too long
         outcome = Failed(error.code, error.message, "output", error.hint)
     status = {Value: "done", Skipped: "abstained", Abstained: "abstained", Failed: "failed"}[type(outcome)]
-    if isinstance(outcome, Failed) and outcome.code == "E005":
+    if isinstance(outcome, Failed) and outcome.code == NO_BUDGET:
         status = "budget"
     return Conclude(status, outcome)
 

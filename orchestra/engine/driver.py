@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from math import inf
 from typing import TYPE_CHECKING, Any, assert_never
 
+from orchestra.codes import TIME_IS_UP
 from orchestra.doors import Call, Done, Letter, Refused, Workers, direct
 from orchestra.engine import deadlines, examining, kinds
 from orchestra.engine.allotting import Wanting
@@ -289,7 +290,7 @@ class Driver:
                 return await reply
         except TimeoutError:
             hint = f"raise `timeout:` of {call.node}, or see what the server is doing: orchestra fleet status"
-            return Refused(code="E006", reason=f"no answer within {call.timeout:g} s", hint=hint, retryable=True)
+            return Refused(code=TIME_IS_UP, reason=f"no answer within {call.timeout:g} s", hint=hint, retryable=True)
 
     async def _count(self, unit: Unit, call: Call, bound: int) -> None:
         try:
@@ -337,7 +338,7 @@ class Driver:
             self.state.enqueue(unit)
         elif unit.phase in (Phase.INSIDE, Phase.ASKED) or timed(unit):
             said = f"{'nobody answered' if unit.phase is Phase.ASKED else 'not done'} within {unit.node.timeout:g} s"
-            failed = Failed("E006", said, unit.path, f"raise `timeout:` of {unit.path}")
+            failed = Failed(TIME_IS_UP, said, unit.path, f"raise `timeout:` of {unit.path}")
             self.give_up(unit, failed)
         self.pump()
 

@@ -11,6 +11,7 @@ from math import inf
 
 from msgspec.structs import replace
 
+from orchestra.codes import NO_BUDGET, TIME_IS_UP
 from orchestra.doors import Call
 from orchestra.engine.decide import decide, give_up
 from orchestra.engine.evolve import evolve
@@ -39,9 +40,6 @@ from orchestra.router.plan import LINE
 from orchestra.values.outcome import Failed, Value
 from orchestra.verify import examination
 from orchestra.workflow.program import CompiledNode, Program
-
-TIME_IS_UP = "E006"
-NO_BUDGET = "E005"
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from orchestra.codes import ENDED, HELD, LOST
 from orchestra.doors import Clock, Journal, Letter, Workers, direct
 from orchestra.engine import deadlines
 from orchestra.engine.driver import Driver
@@ -23,9 +24,8 @@ from orchestra.values.outcome import Failed
 from orchestra.values.types import Validator
 from orchestra.workflow.program import Program
 
-HELD, ENDED, LOST = "J022", "J006", "J005"
-"""Codes of the journal: another process has the run in hand; it has ended; another process took it from us."""
 ELSEWHERE = (HELD, ENDED, LOST)
+"""Codes of runs that are not in this process's hand."""
 TOO_LATE = "its time was up"
 """Why an answer that came after the deadline of its question does not count."""
 MOST_CHECKS = 4_096

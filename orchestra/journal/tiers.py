@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from orchestra.events import NOTHING, Usage
+from orchestra.codes import UNSENT
+from orchestra.events import NOTHING, Usage, tier_name
 from orchestra.journal.history import Attempt, History, Row
 
-OWN, LARGER, PERSON = "its own model", "the larger model", "a person"
-PASSED_OVER = ("F202", "F220")
-"""Codes of calls that nobody saw: the label forbids that model, or there is none."""
+PERSON = "a person"
 
 
 @dataclass(slots=True)
@@ -26,18 +25,13 @@ class Spent:
     usage: Usage = NOTHING
 
 
-def tier_name(tiers: tuple[str, ...], tier: int) -> str:
-    """What the fleet calls a tier, from 1; 0 is the agent's own model."""
-    return OWN if not tier else tiers[tier - 1] if tier <= len(tiers) else LARGER
-
-
 def spent_by_tier(history: History) -> tuple[Spent, ...]:
     """The tiers that a run went through, the agents' own models first, a person last; empty for a run that asked no larger one."""
     rows = [row for row in history.rows if row.corrected is not None or any(one.tier for one in row.attempts)]
     found: dict[int, Spent] = {}
     for tried in _attempts(rows):
         spent = found.setdefault(tried.tier, Spent(tier_name(history.tiers, tried.tier)))
-        if tried.error in PASSED_OVER:
+        if tried.error in UNSENT:
             spent.passed_over[tried.reason] = spent.passed_over.get(tried.reason, 0) + 1
         else:
             spent.calls += 1

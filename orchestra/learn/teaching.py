@@ -15,6 +15,7 @@ import msgspec
 from orchestra.agent.card import Card
 from orchestra.agent.contract import Contract
 from orchestra.agent.registry import Registry
+from orchestra.codes import NOT_CLEARED
 from orchestra.config import Settings
 from orchestra.errors import FleetError, InputError
 from orchestra.fleet import config as fleet
@@ -30,9 +31,8 @@ from orchestra.workflow.steps import Agent, Step
 
 WITHHELD = "the teacher's answer was withheld"
 FAILED = "the teacher failed"
-UNREACHED = frozenset({"F105", "F201", "F202", "F203", "F207", "F212", "F213", "F214", "F216", "F218", "F230", "F231"})
+UNREACHED = frozenset({"F105", "F201", NOT_CLEARED, "F203", "F207", "F212", "F213", "F214", "F216", "F218", "F230", "F231"})
 """Codes of faults that the next call would meet as well."""
-NOT_CLEARED = "F202"
 OTHER_TYPE = "the teacher's answer is of another type"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from orchestra.codes import NO_BUDGET, UNSENT
 from orchestra.doors import Call, Measure
 from orchestra.engine.kinds import body, choice, climbing
 from orchestra.engine.kinds.acceptance import evidence, settle
@@ -20,8 +21,6 @@ from orchestra.workflow.nodes import AgentNode
 
 FREE = (0.0, 0.0)
 """The price of what costs no money."""
-UNAVAILABLE = frozenset({"F202", "F220"})
-"""What says that there is no larger model for a call: its label forbids it, or the fleet has none. Nothing was sent."""
 SHOWN = 120
 """Characters of each value that a choice names."""
 
@@ -81,7 +80,7 @@ def invoke(state: State, unit: Unit) -> Proposal | None:
 
 def unavailable(unit: Unit) -> bool:
     """Whether a larger model was asked for at once, and there is none for this call."""
-    return unit.tier > 0 and unit.judged is None and unit.answer is not None and unit.answer.error in UNAVAILABLE
+    return unit.tier > 0 and unit.judged is None and unit.answer is not None and unit.answer.error in UNSENT
 
 
 def routed(unit: Unit) -> tuple[bool, str]:
@@ -126,7 +125,7 @@ def reserved(state: State, unit: Unit, purse: Purse, wanted: Invoke) -> Proposal
         unit.phase = Phase.COUNTING
         return Count(unit, call, bound)
     reason = _why(measure, purse, bound, least) + _before(unit)
-    return Finish(unit, Failed("E005", reason, unit.path, "raise `budget:` in the workflow, or --budget"))
+    return Finish(unit, Failed(NO_BUDGET, reason, unit.path, "raise `budget:` in the workflow, or --budget"))
 
 
 def _before(unit: Unit) -> str:

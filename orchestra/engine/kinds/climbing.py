@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestra.codes import NO_TIER, NOT_CLEARED
 from orchestra.doors import sources
 from orchestra.engine.kinds.acceptance import evidence
 from orchestra.engine.proposals import Ask, Finish, Proposal
 from orchestra.engine.retry import policy
 from orchestra.engine.state import Rung, State, Unit
 from orchestra.errors import OrchestraError
-from orchestra.events import Text, Withheld
+from orchestra.events import Text, Withheld, tier_name
 from orchestra.values.outcome import Abstained
 from orchestra.workflow.program import Acceptance
 
-NO_TIER = "F220"
-"""What the fleet says where it has no such model: there is none above it either."""
-PASSED_OVER = "F202"
-"""What it says where the label forbids it."""
 TEXT, TEXTS = 4_000, 16_000
 """Characters of one text of the evidence that a person is shown, and of all together."""
 
@@ -81,7 +78,7 @@ def told(state: State, unit: Unit) -> str:
     """Which larger models were asked, and which were passed over and why; empty where none was, or none has a name."""
     if not unit.climbed or not state.tiers:
         return ""
-    found = [f"{name_of(state.tiers, rung.tier)} {_came_to(rung)}" for rung in {rung.tier: rung for rung in unit.climbed}.values()]
+    found = [f"{tier_name(state.tiers, rung.tier)} {_came_to(rung)}" for rung in {rung.tier: rung for rung in unit.climbed}.values()]
     return f"its own model, then {', '.join(found)}"
 
 
@@ -89,15 +86,10 @@ def _came_to(rung: Rung) -> str:
     match rung.error:
         case "":
             return "(asked)"
-        case code if code == PASSED_OVER:
+        case code if code == NOT_CLEARED:
             return f"(passed over: {rung.reason})"
         case code:
             return f"({code}: {rung.reason})"
-
-
-def name_of(tiers: tuple[str, ...], tier: int) -> str:
-    """What the fleet calls a tier."""
-    return tiers[tier - 1] if 0 < tier <= len(tiers) else "the larger model" if tier else "its own model"
 
 
 def ask(unit: Unit, value: Any, tiers: str) -> Proposal:

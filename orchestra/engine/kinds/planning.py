@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 from msgspec import structs
 
 from orchestra.agent.contract import Catalog, Contract
+from orchestra.codes import NO_BUDGET
 from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.kinds.body import inside, result
 from orchestra.engine.proposals import Enter, Finish, Proposal
@@ -44,8 +45,6 @@ Plans: TypeAlias = tuple[tuple[str, ...], ...]
 """The lines of samples that are done."""
 GOAL = REQUEST
 """The input of a plan that is the node's own goal, where `with:` has none of that name."""
-NO_BUDGET = "E005"
-"""Another plan would cost more, and there is nothing left."""
 TOLD = 200
 """Characters of a failure's reason that the router reads."""
 

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from msgspec import structs
 
+from orchestra.codes import NO_BUDGET
 from orchestra.engine.kinds import planning
 from orchestra.engine.kinds.body import result
 from orchestra.engine.proposals import Finish, Proposal
@@ -44,7 +45,7 @@ def emerged(unit: Unit) -> Proposal | None:
         return planning.following(unit, *start(request), structs.replace(before, sample=number))
     for number in writing.answered:
         state, wanted, failure = _ended(request, writing.samples[number])
-        if isinstance(failure, Failed) and failure.code == planning.NO_BUDGET:
+        if isinstance(failure, Failed) and failure.code == NO_BUDGET:
             return Finish(unit, failure)
         if isinstance(wanted, Ask):
             return planning.following(

@@ -1,0 +1,21 @@
+"""Codes of errors that code compares: `orchestra explain CODE` says what each of them is."""
+
+from __future__ import annotations
+
+NO_BUDGET = "E005"
+"""Another call, or another second, would cost more than the budget has left."""
+TIME_IS_UP = "E006"
+REPEATED = "E024"
+"""A call that is not made, because its effect is on record, or may have come about."""
+NOT_CLEARED = "F202"
+"""The label of the data forbids that model."""
+NO_TIER = "F220"
+"""The fleet has no such larger model, and so none above it either."""
+UNSENT = frozenset({NOT_CLEARED, NO_TIER})
+"""No model saw the call."""
+LOST = "J005"
+"""Another process has taken the run from this one."""
+ENDED = "J006"
+"""The run is over."""
+HELD = "J022"
+"""Another process has the run in hand."""
