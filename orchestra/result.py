@@ -100,7 +100,8 @@ class Result(Generic[R]):
         if isinstance(self.outcome, outcomes.Value):
             return cast(R, self.read(self.outcome.value))
         error = self.error
-        raise error if error is not None else RunFailed("E002", f"run {self.run} has neither an output nor an error")
+        hint = f"a fault of Orchestra; please report it with what this prints: orchestra runs show {self.run} --json"
+        raise error or RunFailed("E002", f"run {self.run} has neither an output nor an error", hint=hint)
 
     @property
     def value(self) -> Any:

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from orchestra.codes import NO_BUDGET
 from orchestra.engine import kinds
 from orchestra.engine.bulk import kept
+from orchestra.engine.contradiction import contradiction
 from orchestra.engine.kinds import asking, body, calling, checking, choice
 from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.proposals import Conclude, Enter, Expand, Finish, Invoke, Proposal
@@ -100,7 +101,7 @@ def _begin(state: State, unit: Unit) -> Proposal | None:
         case "plan":
             return kinds.recalling.begin(state, unit)
         case kind:
-            raise OrchestraError("E002", f"{unit.path} is of kind {kind!r}", hint="orchestra doctor")
+            raise contradiction(f"{unit.path} is of kind {kind!r}")
 
 
 def _about_elements(unit: Unit) -> bool:
@@ -132,7 +133,7 @@ def _advance(state: State, unit: Unit) -> Proposal | None:
                 return body.emerged(state, unit)
             return kinds.voting.emerged(unit) if kinds.voting.under_way(unit) else kinds.planning.emerged(unit)
         case phase:
-            raise OrchestraError("E002", f"{unit.path} asks for a decision in phase {phase.name}", hint="orchestra doctor")
+            raise contradiction(f"{unit.path} asks for a decision in phase {phase.name}")
 
 
 def _inherited(unit: Unit) -> Outcome | None:
@@ -181,7 +182,7 @@ def _gathered(unit: Unit) -> Outcome:
 def _conclude(state: State) -> Proposal:
     root = state.root
     if root is None:
-        raise OrchestraError("E002", "the run has no root", hint="orchestra doctor")
+        raise contradiction("the run has no root")
     try:
         outcome = kept(body.result(root), "output") if (lost := _lost(root)) is None else lost
     except OrchestraError as error:  # of these values, such as a text that grew too long

@@ -13,6 +13,7 @@ from orchestra.doors import Call, Done, Letter, Refused, Workers, direct
 from orchestra.engine import deadlines, examining, kinds
 from orchestra.engine.allotting import Wanting
 from orchestra.engine.answers import cancelled_itself, finished, of_confidence, recalled, started, streamed
+from orchestra.engine.contradiction import contradiction
 from orchestra.engine.decide import decide, give_up
 from orchestra.engine.evolve import evolve
 from orchestra.engine.kinds import asking
@@ -444,7 +445,7 @@ class Driver:
             if deadlines.far(self):
                 self._end(self._sleep())
         else:
-            self._break(OrchestraError("E002", f"run {self.run.id} stands still", hint="orchestra doctor"))
+            self._break(contradiction(f"run {self.run.id} stands still"))
 
     def _break(self, error: BaseException) -> None:
         """The engine or the journal failed: the run ends here, and can be resumed."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from orchestra.engine import allotting, kinds
+from orchestra.engine.contradiction import contradiction
 from orchestra.engine.kinds import checking
 from orchestra.engine.scopes import abandon, around, beneath, close, grow, over, within
 from orchestra.engine.state import Bindings, Checking, Phase, Rung, Sample, Scope, Spreading, State, Unit, Writing
@@ -235,7 +236,7 @@ def _turn_started(state: State, event: TurnStarted, program: Program) -> None:
         unit.drafted = event.drafted
         body = kinds.using.program(unit, event.drafted)
     if body is None:
-        raise OrchestraError("E002", f"{unit.path} has no body", hint="orchestra doctor")
+        raise contradiction(f"{unit.path} has no body")
     if event.drafted is not None:
         path, bindings = f"{unit.path}#{event.turn}/", kinds.using.bindings(unit, body)
     elif unit.node.kind == "loop":

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestra.engine.contradiction import contradiction
 from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.proposals import Ask, Finish, Proposal
 from orchestra.engine.state import State, Unit
-from orchestra.errors import OrchestraError
 from orchestra.events import Answered, Asked
 from orchestra.values.json import canonical, digest
 from orchestra.values.outcome import Abstained, Failed, Value
@@ -61,7 +61,7 @@ def replied(state: State, unit: Unit) -> Proposal | None:
     """What follows from a person's answer."""
     asked, reply = unit.asked, unit.reply
     if asked is None or reply is None:
-        raise OrchestraError("E002", f"{unit.path} was not asked", hint="orchestra doctor")
+        raise contradiction(f"{unit.path} was not asked")
     if reply.declined and asked.about != "effect":
         return Finish(unit, _declined(unit, asked, reply))
     if asked.about == "answer":

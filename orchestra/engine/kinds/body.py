@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from orchestra.engine.contradiction import contradiction
 from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.proposals import Enter, Proposal
 from orchestra.engine.state import Scope, State, Unit
-from orchestra.errors import OrchestraError
 from orchestra.values.outcome import Evidence, Failed, Outcome, Skipped, Value, blamed
 from orchestra.workflow import alternatives
 from orchestra.workflow.evaluation import Listing
@@ -39,7 +39,7 @@ def inside(unit: Unit) -> Scope:
     if unit.writing is not None and unit.writing.plan is not None:
         return unit.writing.plan
     if unit.body is None:
-        raise OrchestraError("E002", f"{unit.path} has no body", hint="orchestra doctor")
+        raise contradiction(f"{unit.path} has no body")
     return unit.body
 
 

@@ -8,13 +8,13 @@ import msgspec
 
 from orchestra.codes import NO_BUDGET, UNSENT
 from orchestra.doors import Call, Measure
+from orchestra.engine.contradiction import answer_of, contradiction, ruling_of
 from orchestra.engine.kinds import body, choice, climbing
 from orchestra.engine.kinds.acceptance import evidence, settle
 from orchestra.engine.proposals import Count, Finish, Invoke, Pause, Proposal
 from orchestra.engine.purse import Purse
 from orchestra.engine.retry import helps, policy
 from orchestra.engine.state import Phase, State, Unit
-from orchestra.errors import OrchestraError
 from orchestra.values.json import canonical
 from orchestra.values.outcome import Failed, Outcome, Value
 from orchestra.workflow.nodes import AgentNode
@@ -30,7 +30,7 @@ def invoke(state: State, unit: Unit) -> Proposal | None:
     node = unit.node
     contract = node.contract
     if contract is None:
-        raise OrchestraError("E002", f"{unit.path} calls nothing", hint="orchestra doctor")
+        raise contradiction(f"{unit.path} calls nothing")
     acceptance = node.acceptance
     inputs = node.inputs.evaluate(unit.bindings) if node.inputs is not None else {}
     if (
@@ -186,9 +186,7 @@ def candidate(unit: Unit) -> Outcome:
 
 def erred(state: State, unit: Unit) -> Proposal | None:
     """An attempt without a value: another one where that can help, else the end."""
-    answer = unit.answer
-    if answer is None:
-        raise OrchestraError("E002", f"{unit.path} has no answer", hint="orchestra doctor")
+    answer = answer_of(unit)
     if helps(unit.node, answer):
         retry = policy(unit.node, answer.error)
         if retry.again(unit.attempt, answer.at - unit.began):
@@ -203,9 +201,7 @@ def erred(state: State, unit: Unit) -> Proposal | None:
 
 def judged(state: State, unit: Unit) -> Proposal | None:
     """Accepted: the value, with its evidence. Not accepted: what `otherwise` says, and at last an abstention."""
-    ruling, value = unit.judged, candidate(unit)
-    if ruling is None:
-        raise OrchestraError("E002", f"{unit.path} was not judged", hint="orchestra doctor")
+    ruling, value = ruling_of(unit), candidate(unit)
     if not isinstance(value, Value):
         return Finish(unit, value)
     if not ruling.accepted:

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestra.agent.contract import Contract
+from orchestra.engine.contradiction import contradiction
 from orchestra.engine.kinds.acceptance import situation
 from orchestra.engine.proposals import Judge, Proposal
 from orchestra.engine.state import Phase, Unit
-from orchestra.errors import OrchestraError
 from orchestra.events import ChecksStarted, Question
 from orchestra.values.outcome import Failed, Outcome, Value
 from orchestra.values.schema import ANY, Schema
@@ -118,7 +118,7 @@ def asked_of(unit: Unit, question: Question) -> Contract:
     if question.sample:
         contract = unit.node.contract
     if contract is None:
-        raise OrchestraError("E002", f"{unit.path}: no check can ask {question.agent}", hint="orchestra doctor")
+        raise contradiction(f"{unit.path}: no check can ask {question.agent}")
     return contract
 
 
@@ -128,7 +128,7 @@ def heard(unit: Unit, candidate: Outcome) -> Proposal:
 
     checking = unit.checking
     if checking is None or not isinstance(candidate, Value):
-        raise OrchestraError("E002", f"{unit.path} has no value that is judged", hint="orchestra doctor")
+        raise contradiction(f"{unit.path} has no value that is judged")
     event = checking.asked
     asked = Asked(check=event.check, questions=event.questions, verdicts=event.verdicts)
     replies = tuple(map(reply, checking.scope.outcomes))

@@ -10,11 +10,11 @@ from typing import Any
 
 from orchestra.codes import NO_TIER, NOT_CLEARED
 from orchestra.doors import sources
+from orchestra.engine.contradiction import acceptance_of, answer_of, ruling_of
 from orchestra.engine.kinds.acceptance import evidence
 from orchestra.engine.proposals import Ask, Finish, Proposal
 from orchestra.engine.retry import policy
 from orchestra.engine.state import Rung, State, Unit
-from orchestra.errors import OrchestraError
 from orchestra.events import Text, Withheld, tier_name
 from orchestra.values.outcome import Abstained
 from orchestra.workflow.program import Acceptance
@@ -25,9 +25,7 @@ TEXT, TEXTS = 4_000, 16_000
 
 def refused(state: State, unit: Unit, value: Any) -> Proposal | None:
     """What follows where the checks have not accepted a unit's value: the next attempt, or the end."""
-    ruling, acceptance = unit.judged, unit.node.acceptance
-    if ruling is None or acceptance is None:
-        raise OrchestraError("E002", f"{unit.path} was not judged", hint="orchestra doctor")
+    ruling, acceptance = ruling_of(unit), acceptance_of(unit)
     if ruling.unasked is not None:  # nothing is held against the value, and another one would find no more in the budget
         return _unaccepted(state, unit, value, ruling.reason, ruling.score)
     # A check that crashed is no fault of the answer, and would only crash again.
@@ -42,10 +40,8 @@ def refused(state: State, unit: Unit, value: Any) -> Proposal | None:
 
 def failed(state: State, unit: Unit) -> Proposal | None:
     """What follows where a larger model gave no value, after its own model's was not accepted."""
-    ruling, answer, acceptance = unit.judged, unit.answer, unit.node.acceptance
-    if ruling is None or answer is None or acceptance is None:
-        raise OrchestraError("E002", f"{unit.path} was not judged", hint="orchestra doctor")
-    if answer.error != NO_TIER and higher(state, unit, acceptance):
+    ruling, answer = ruling_of(unit), answer_of(unit)
+    if answer.error != NO_TIER and higher(state, unit, acceptance_of(unit)):
         return None
     if not state.tiers:
         reason = f"not accepted, and the larger model did not help: {answer.reason}"
@@ -68,10 +64,9 @@ def higher(state: State, unit: Unit, acceptance: Acceptance) -> bool:
 def _unaccepted(state: State, unit: Unit, value: Any, reason: str, score: float | None) -> Proposal:
     """The end of the models: a person is asked, or the value is withheld."""
     tiers = told(state, unit)
-    if unit.node.acceptance is not None and "ask" in unit.node.acceptance.otherwise:
+    if "ask" in acceptance_of(unit).otherwise:
         return ask(unit, value, tiers)
-    known = unit.judged.told if unit.judged is not None else None
-    return Finish(unit, Abstained(f"{reason}; {tiers}" if tiers else reason, unit.path, score, known))
+    return Finish(unit, Abstained(f"{reason}; {tiers}" if tiers else reason, unit.path, score, ruling_of(unit).told))
 
 
 def told(state: State, unit: Unit) -> str:
@@ -94,9 +89,7 @@ def _came_to(rung: Rung) -> str:
 
 def ask(unit: Unit, value: Any, tiers: str) -> Proposal:
     """The question to a person for the value that a node should have, beside the one that was not accepted."""
-    ruling = unit.judged
-    if ruling is None:
-        raise OrchestraError("E002", f"{unit.path} was not judged", hint="orchestra doctor")
+    ruling = ruling_of(unit)
     given = evidence(unit) or sources(unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs else [])
     texts, left = [], TEXTS
     for source in given:

@@ -19,6 +19,7 @@ from msgspec import structs
 
 from orchestra.agent.contract import Catalog, Contract
 from orchestra.codes import NO_BUDGET
+from orchestra.engine.contradiction import contradiction
 from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.kinds.body import inside, result
 from orchestra.engine.proposals import Enter, Finish, Proposal
@@ -345,7 +346,7 @@ def _again(unit: Unit, outcome: Outcome | None) -> Proposal:
     writing = writing_of(unit)
     plan, version = writing.plan, writing.drafted.version + 1
     if plan is None:
-        raise OrchestraError("E002", f"{unit.path} has no plan", hint="orchestra doctor")
+        raise contradiction(f"{unit.path} has no plan")
     known = {GOAL, *planning_of(unit).values, *writing.carried}
     carried: dict[str, str] = {}
     had = finished(writing)
@@ -429,7 +430,7 @@ def _outcome(unit: Unit) -> Outcome:
 def writing_of(unit: Unit) -> Writing:
     """The plan that is under way; raises `OrchestraError` E002 where there is none."""
     if unit.writing is None:
-        raise OrchestraError("E002", f"{unit.path} has no plan", hint="orchestra doctor")
+        raise contradiction(f"{unit.path} has no plan")
     return unit.writing
 
 
@@ -441,5 +442,5 @@ def planning_of(unit: Unit) -> Planning:
 def stated(node: CompiledNode) -> Planning:
     """What a node says of its plan; raises `OrchestraError` E002 where it plans nothing."""
     if node.planning is None:
-        raise OrchestraError("E002", f"{node.name} plans nothing", hint="orchestra doctor")
+        raise contradiction(f"{node.name} plans nothing")
     return node.planning

@@ -11,10 +11,10 @@ from typing import Any
 from orchestra.agent import kit as kits
 from orchestra.agent.contract import Catalog
 from orchestra.doors import sources
+from orchestra.engine.contradiction import contradiction
 from orchestra.engine.kinds.body import inside, result
 from orchestra.engine.proposals import Enter, Finish, Proposal
 from orchestra.engine.state import Bindings, Unit
-from orchestra.errors import OrchestraError
 from orchestra.events import Drafted
 from orchestra.router import turns
 from orchestra.router.gates import Rejection
@@ -45,7 +45,7 @@ def emerged(unit: Unit) -> Proposal:
     """A turn came to its end: the call of the line that was written, the next question, or the answer."""
     drafted, outcome = unit.drafted, result(inside(unit))
     if drafted is None:
-        raise OrchestraError("E002", f"{unit.path} has no turn", hint="orchestra doctor")
+        raise contradiction(f"{unit.path} has no turn")
     steps, rejected = steps_of(drafted.lines), tuple(Rejection(*one) for one in drafted.rejected)
     match _asked(drafted):
         case "line" if isinstance(outcome, Value):
@@ -213,5 +213,5 @@ def _agent(unit: Unit) -> str:
 
 def _using(unit: Unit) -> Using:
     if unit.node.using is None:
-        raise OrchestraError("E002", f"{unit.path} uses no tools", hint="orchestra doctor")
+        raise contradiction(f"{unit.path} uses no tools")
     return unit.node.using

@@ -1,0 +1,13 @@
+"""What the engine says where it contradicts itself."""
+
+from __future__ import annotations
+
+from orchestra.engine.contradiction import contradiction
+from orchestra.explain import explain
+
+
+def test_a_contradiction_says_how_it_is_reported_as_its_explanation_does() -> None:
+    error = contradiction("a was not judged")
+    assert error.code == "E002"
+    assert "orchestra runs show RUN --json" in error.hint
+    assert "orchestra runs show RUN --json" in explain(error.code).text
