@@ -109,7 +109,7 @@ def reserved(state: State, unit: Unit, purse: Purse, wanted: Invoke) -> Proposal
     unit.fed = False
     measure = state.measure(call)
     bound = measure.prompt_tokens if unit.measured < 0 else min(unit.measured, measure.prompt_tokens)
-    calls, room, money = purse.calls_left, purse.room, purse.money_left
+    calls, room, money = purse.left()
     least, most = min(measure.min_output, measure.max_output), _longest(measure, bound, room, money)
     open_ = (calls is None or calls > 0) and not (measure.unpriced and money is not None)
     if open_ and (room is None or room > 0) and (money is None or money > 0 or measure.price == FREE) and most >= least:
@@ -152,7 +152,7 @@ def _longest(measure: Measure, prompt: int, room: int | None, money: float | Non
 
 def _why(measure: Measure, purse: Purse, bound: int, least: int) -> str:
     """Which limit there is no room under."""
-    room, money, calls = purse.room, purse.money_left, purse.calls_left
+    calls, room, money = purse.left()
     if money is not None and measure.unpriced:
         return f"the budget limits money, and {measure.unpriced} has no `price:` in the fleet file"
     if calls is not None and calls <= 0:
