@@ -88,8 +88,8 @@ def _made(events: Sequence[Event], lasting: frozenset[str]) -> set[tuple[str, st
 
 
 def _done(run: str, found: AttemptFinished) -> Done:
-    told: dict[str, Any] = {"confidence": found.confidence, "server": found.server, "model": found.model}
-    return Done(value=found.value, recalled=found.recalled or run, **told)
+    recalled = found.recalled or run
+    return Done(value=found.value, confidence=found.confidence, server=found.server, model=found.model, recalled=recalled)
 
 
 def _key(name: str, place: str, inputs: Mapping[str, Any]) -> bytes:

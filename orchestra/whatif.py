@@ -228,10 +228,11 @@ class Sealed:
             self.recalled[call.node, call.attempt] = record.usage
             then = record.answer
             await self.queue.turn(then.seq)
-            told: dict[str, Any] = {"server": then.server, "model": then.model, "usage": record.usage}
+            server, model, usage = then.server, then.model, record.usage
             if then.error:  # once more would be the same again: nobody waits for it
-                return Refused(code=then.error, reason=then.reason, hint=then.hint, **told)
-            return Done(value=then.value, confidence=then.confidence, recalled=then.recalled, **told)
+                return Refused(code=then.error, reason=then.reason, hint=then.hint, server=server, model=model, usage=usage)
+            value, confidence, recalled = then.value, then.confidence, then.recalled
+            return Done(value=value, confidence=confidence, recalled=recalled, server=server, model=model, usage=usage)
         if (call.kind, call.name) in self.harmless:
             self.anew.add((call.node, call.attempt))
             return None
@@ -369,8 +370,8 @@ async def _answered(stage: Engine, run: Run, recorded: Sequence[Event]) -> list[
         told = [(one, known[one.shown, one.node]) for one in fresh if (one.shown, one.node) in known]
         for one, answer in told:
             posted.add((one.shown, one.node))
-            said = {"value": answer.value, "declined": answer.declined, "by": answer.by, "shown": one.shown}
-            letter = Letter(kind="answer", node=one.node, at=stage.clock.now(), **said)
+            at, value, declined, by = stage.clock.now(), answer.value, answer.declined, answer.by
+            letter = Letter(kind="answer", node=one.node, at=at, value=value, declined=declined, by=by, shown=one.shown)
             await stage.journal.post(run.id, letter)
         patience = PATIENCE if told else patience - TURN
         if (fresh and not told) or patience < 0:

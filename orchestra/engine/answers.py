@@ -54,8 +54,8 @@ def finished(driver: Driver, invoke: Invoke, reply: Done | Refused, began: float
     schema = unit.node.output
     if isinstance(reply, Done) and schema and (fault := driver.engine.fault(schema, reply.value)):
         reason, hint = f"{unit.path}: {fault}", "the worker breaks its contract; mend it"
-        kept: dict[str, Any] = {part: getattr(reply, part) for part in ("server", "model", "sent", "received")}
-        reply = Refused(code="E009", reason=reason, hint=hint, **kept)
+        server, model, sent, received = reply.server, reply.model, reply.sent, reply.received
+        reply = Refused(code="E009", reason=reason, hint=hint, server=server, model=model, sent=sent, received=received)
     sent, received = reply.sent, reply.received
     if isinstance(reply, Done):
         if invoke.plain and not (sent or received or memo or invoke.certain or reply.recalled):
@@ -122,8 +122,17 @@ def recalled(driver: Driver, invoke: Invoke, memo: str, run: str, value: Any, co
     """An answer that another run was given to the very same call, and how sure its worker was of it."""
     call = invoke.call
     name = "" if invoke.unit.attempt == call.attempt else call.name
-    facts: dict[str, Any] = {"value": value, "confidence": confidence, "settled": invoke.plain, "memo": memo, "recalled": run}
-    return AttemptFinished(**driver.stamp(), node=call.node, attempt=call.attempt, name=name, **facts)
+    return AttemptFinished(
+        **driver.stamp(),
+        node=call.node,
+        attempt=call.attempt,
+        name=name,
+        value=value,
+        confidence=confidence,
+        settled=invoke.plain,
+        memo=memo,
+        recalled=run,
+    )
 
 
 def _sane(used: Usage, seconds: float) -> Usage:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -52,18 +52,36 @@ def allot(driver: Driver) -> bool:
 
 
 def _ask(driver: Driver, judge: Judge, asked: Asked, stake: Stake | None = None) -> None:
-    unit = judge.unit
-    told: dict[str, Any] = {"attempt": judge.attempt, "check": asked.check, "questions": asked.questions, "verdicts": asked.verdicts}
-    driver.record(ChecksStarted(**driver.stamp(), node=unit.path, round=rounds(unit) + 1, stake=stake, **told))
+    driver.record(
+        ChecksStarted(
+            **driver.stamp(),
+            node=judge.unit.path,
+            attempt=judge.attempt,
+            check=asked.check,
+            round=rounds(judge.unit) + 1,
+            questions=asked.questions,
+            verdicts=asked.verdicts,
+            stake=stake,
+        )
+    )
 
 
 def _judge(driver: Driver, judge: Judge, ruling: Ruling, unasked: Stake | None = None) -> None:
-    accepted = ruling.accepted
-    facts: dict[str, Any] = {"verdicts": ruling.verdicts, "accepted": accepted, "score": ruling.score, "reason": ruling.reason}
-    unit = judge.unit
-    facts |= {"promise": ruling.promise, "unasked": unasked, "told": ruling.told}
-    driver.record(Judged(**driver.stamp(), node=unit.path, attempt=judge.attempt, **facts))
-    answer = unit.answer
+    accepted, answer = ruling.accepted, judge.unit.answer
+    driver.record(
+        Judged(
+            **driver.stamp(),
+            node=judge.unit.path,
+            attempt=judge.attempt,
+            verdicts=ruling.verdicts,
+            accepted=accepted,
+            score=ruling.score,
+            reason=ruling.reason,
+            promise=ruling.promise,
+            unasked=unasked,
+            told=ruling.told,
+        )
+    )
     # What was not accepted as a whole is no answer for other runs.
     if accepted and answer is not None and answer.memo and not answer.recalled and not ruling.dropped:
         driver.remember(answer)
