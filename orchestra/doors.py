@@ -210,7 +210,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 
 EVERY = 1 << 40
-"""A limit of `Journal.runs` beyond all runs that there are."""
+"""A limit of `Journal.runs`: more runs than there are."""
 
 
 class Journal(Protocol):

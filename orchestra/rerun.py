@@ -85,9 +85,15 @@ def _pure(program: Program) -> set[tuple[str, str]]:
     return {(contract.kind, contract.name) for contract in called if contract.effect == "pure"}
 
 
+def question_of(call: Call) -> list[Any]:
+    """What a call asks, of whom: two that ask the same can have the same answer, wherever they stand and however urgent they are."""
+    return [call.kind, call.name, call.version, call.inputs, call.evidence, call.feedback, call.tier, call.sample]
+
+
 def _identity(call: Call) -> bytes:
-    asked = [call.kind, call.name, call.version, call.inputs, call.evidence, call.feedback]
-    return canonical([*asked, call.tier, call.label, call.max_output, call.sample])
+    """What makes two calls the same for a fork: the label too, since what may see the data now may not be what saw it then; and how long
+    the output may be, since an answer under a smaller limit may have been cut short."""
+    return canonical([*question_of(call), call.label, call.max_output])
 
 
 def walk(program: Program, prefix: str = "") -> Iterator[tuple[str, CompiledNode]]:

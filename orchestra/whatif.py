@@ -32,7 +32,7 @@ from orchestra.journal.history import History
 from orchestra.journal.memory import MemoryJournal
 from orchestra.paths import parent
 from orchestra.project import Project
-from orchestra.rerun import changes, walk
+from orchestra.rerun import Difference, changes, question_of, walk
 from orchestra.standing import Code, code_since
 from orchestra.stored import as_told, contracts, restored
 from orchestra.values.json import canonical
@@ -65,15 +65,6 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
-    """A node that comes to something else; None where a run does not have it."""
-
-    node: str
-    before: Outcome | None
-    after: Outcome | None
-
-
-@dataclass(frozen=True, slots=True)
 class Side:
     """What a run came to, or would."""
 
@@ -94,7 +85,7 @@ class Rehearsal:
     workflow: str
     before: Side
     after: Side
-    changed: tuple[Changed, ...]
+    changed: tuple[Difference, ...]
     stops: tuple[Stop, ...]
     recalled: int
     """Calls that were answered from the record."""
@@ -250,9 +241,9 @@ class Sealed:
 
 
 def _identity(call: Call) -> bytes:
-    """What makes two calls the same. Not how long the output may be, which is what a budget has left; nor the label, which says where a
-    call may go: to answer it from the record, nothing goes anywhere."""
-    return canonical([call.kind, call.name, call.version, call.inputs, call.evidence, call.feedback, call.tier, call.sample])
+    """What makes two calls the same: what they ask. Not how long the output may be, which is what a budget has left; nor the label, which
+    says where a call may go: to answer it from the record, nothing goes anywhere."""
+    return canonical(question_of(call))
 
 
 async def whatif(
@@ -392,20 +383,20 @@ def _side(history: History, usage: Usage) -> Side:
     return Side(history.status, history.outcome, usage, len(verdicts), sum(verdicts))
 
 
-def _changed(before: History, after: History, stops: Sequence[Stop]) -> list[Changed]:
+def _changed(before: History, after: History, stops: Sequence[Stop]) -> list[Difference]:
     """The nodes that come to something else, the innermost alone, in the order of the run as it would be. Of a run that stops, only
     what it came to before: what lacks a value there tells nothing."""
     rows = {row.path: row.outcome for row in before.rows}
-    found: dict[str, Changed] = {}
+    found: dict[str, Difference] = {}
     for row in after.rows:
         was = rows.pop(row.path, None)
         if ASKED in row.path:
             continue
         if not same(was, row.outcome) and not (stops and not isinstance(row.outcome, Value)):
-            found[row.path] = Changed(row.path, was, row.outcome)
+            found[row.path] = Difference(row.path, was, row.outcome)
     if not stops:
         gone = {path: outcome for path, outcome in rows.items() if outcome is not None and ASKED not in path}
-        found |= {path: Changed(path, outcome, None) for path, outcome in gone.items()}
+        found |= {path: Difference(path, outcome, None) for path, outcome in gone.items()}
     outer: set[str] = set()
     for path in found:
         while path := parent(path):

@@ -136,17 +136,18 @@ def _apart(variants: Sequence[Variant]) -> None:
 async def _runs(orchestra: Orchestra, wanted: Chosen, variants: Sequence[Variant]) -> list[str]:
     """The ids of the runs that are meant. Raises `InputError` C018 and C042."""
     from orchestra.cli.finding import find_run
+    from orchestra.doors import EVERY
 
     journal = orchestra.journal
     if wanted.runs:
         named = list(dict.fromkeys([await find_run(journal, name) for name in wanted.runs]))
         for run in named:
-            if await _purpose(journal, run):
+            if await _is_evaluation(journal, run):
                 said = f"run {run} is one of an evaluation, which puts checks of its own on its agent: no workflow of today has them"
                 raise InputError("C042", said, hint="orchestra whatif --last 1")
         return named
     found: list[str] = []
-    for summary in await journal.runs(1 << 40):
+    for summary in await journal.runs(EVERY):
         if len(found) == wanted.last:
             break
         meant = wanted.workflow in ("", summary.workflow) and wanted.period.wanted.has(summary) and summary.finished is not None
@@ -157,8 +158,8 @@ async def _runs(orchestra: Orchestra, wanted: Chosen, variants: Sequence[Variant
     return found
 
 
-async def _purpose(journal: Journal, run: str) -> bool:
-    """Whether a run is no work of the user's."""
+async def _is_evaluation(journal: Journal, run: str) -> bool:
+    """Whether a run is one of an evaluation, and so no work of the user's."""
     from orchestra.events import RunStarted
 
     first = next(iter(await journal.read(run)), None)

@@ -40,10 +40,10 @@ class Field:
 
     def allows_null(self) -> bool:
         """Whether null is a value of its type."""
-        return any(nullable(schema) for schema in self.schemas)
+        return any(takes_null(schema) for schema in self.schemas)
 
 
-def nullable(schema: Schema) -> bool:
+def takes_null(schema: Schema) -> bool:
     """Whether a schema without references takes null."""
     kind = schema.get("type")
     return kind == "null" or (isinstance(kind, list) and "null" in kind) or ("const" in schema and schema["const"] is None)
