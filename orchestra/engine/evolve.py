@@ -8,6 +8,7 @@ from typing import Any
 from orchestra.engine import allotting, kinds
 from orchestra.engine.contradiction import contradiction
 from orchestra.engine.kinds import checking
+from orchestra.engine.purse import Purse
 from orchestra.engine.scopes import abandon, around, beneath, close, grow, over, within
 from orchestra.engine.state import Bindings, Checking, Phase, Rung, Sample, Scope, Spreading, State, Unit, Writing
 from orchestra.errors import OrchestraError
@@ -99,32 +100,15 @@ def _attempt_finished(state: State, event: AttemptFinished, program: Program) ->
     unit.attempt = event.attempt
     if not unit.began and not event.settled:
         unit.began = event.at - event.usage.seconds
-    purse = unit.scope.purse
-    if purse is not None:
-        reserved, promised = unit.reserved, unit.promised
-        if reserved >= 0:
-            purse.release(reserved, promised)
-            unit.reserved, unit.promised = -1, 0.0
-        if (contract := unit.node.contract) is not None and contract.kind == "agent":
-            usage = event.usage
-            silent = not event.error and not event.recalled and not usage.prompt_tokens and not usage.output_tokens
-            # A worker that does not say what a call has cost is taken to have spent what was reserved.
-            if silent and reserved > 0:
-                purse.spend(reserved, usage.calls, promised)
-            else:
-                purse.spend(usage.prompt_tokens + usage.output_tokens, usage.calls, usage.money)
-        if state.lines:
-            state.feed()
+    if unit.scope.purse is not None:
+        _paid(state, unit.scope.purse, unit, event)
     if event.usage is not NOTHING:
         state.tally.add(event.usage)
     if (owner := unit.scope.unit) is not None:
         if state.allotment is not None and owner.checking is not None:
             allotting.spend(state.allotment, unit, event)
-        if owner.writing is not None:
-            from orchestra.router.plan import LINE
-
-            if unit.node.name == LINE:
-                owner.spent = owner.spent + event.usage
+        if owner.writing is not None and kinds.planning.is_question(unit):
+            owner.spent = owner.spent + event.usage
     if event.settled:
         del state.units[event.node]
         _settle(state, unit, Value(event.value, event.confidence))
@@ -133,6 +117,24 @@ def _attempt_finished(state: State, event: AttemptFinished, program: Program) ->
         if unit.tier:
             unit.climbed = (*unit.climbed, Rung(unit.tier, event.error, event.reason))
         state.move(unit, Phase.ERRED if event.error else Phase.ANSWERED)
+
+
+def _paid(state: State, purse: Purse, unit: Unit, event: AttemptFinished) -> None:
+    """What was reserved for an attempt is free, and what it has cost is spent; there may be room now for others."""
+    reserved, promised = unit.reserved, unit.promised
+    if reserved >= 0:
+        purse.release(reserved, promised)
+        unit.reserved, unit.promised = -1, 0.0
+    if (contract := unit.node.contract) is not None and contract.kind == "agent":
+        usage = event.usage
+        silent = not event.error and not event.recalled and not usage.prompt_tokens and not usage.output_tokens
+        # A worker that does not say what a call has cost is taken to have spent what was reserved.
+        if silent and reserved > 0:
+            purse.spend(reserved, usage.calls, promised)
+        else:
+            purse.spend(usage.prompt_tokens + usage.output_tokens, usage.calls, usage.money)
+    if state.lines:
+        state.feed()
 
 
 def _node_finished(state: State, event: NodeFinished, program: Program) -> None:
@@ -227,19 +229,14 @@ def _run_finished(state: State, event: RunFinished, program: Program) -> None:
 def _turn_started(state: State, event: TurnStarted, program: Program) -> None:
     """A body begins. What a loop's turn sees as `previous` is the output of the turn before, computed as `decide` did."""
     unit = state.units[event.node]
-    if event.drafted is not None and unit.node.using is None:
-        _drafted(state, unit, event.turn, event.at, event.drafted)
+    if event.drafted is not None:
+        begun = _drafted if unit.node.using is None else _tool_turn
+        begun(state, unit, event, event.drafted)
         return
     body = unit.node.body
-    if event.drafted is not None:
-        unit.found = kinds.using.gathered(unit, event.drafted)
-        unit.drafted = event.drafted
-        body = kinds.using.program(unit, event.drafted)
     if body is None:
         raise contradiction(f"{unit.path} has no body")
-    if event.drafted is not None:
-        path, bindings = f"{unit.path}#{event.turn}/", kinds.using.bindings(unit, body)
-    elif unit.node.kind == "loop":
+    if unit.node.kind == "loop":
         before = unit.body
         previous = None if before is None else before.program.output.evaluate(before.bindings)
         path, bindings = f"{unit.path}#{event.turn}/", Bindings(unit.bindings, turn=event.turn, previous=previous)
@@ -248,13 +245,25 @@ def _turn_started(state: State, event: TurnStarted, program: Program) -> None:
     else:
         given = unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs else {}
         path, bindings = f"{unit.path}/", Bindings(input=with_defaults(body, given))
+    _enter(state, unit, event, path, body, bindings)
+
+
+def _enter(state: State, unit: Unit, event: TurnStarted, path: str, body: Program, bindings: Bindings) -> None:
     if unit.node.timeout is not None and unit.body is None:
         unit.due = event.at + unit.node.timeout
     unit.turn, unit.phase = event.turn, Phase.INSIDE
     unit.body = state.open_scope(path, body, bindings, unit)
 
 
-def _drafted(state: State, unit: Unit, turn: int, at: float, drafted: Drafted) -> None:
+def _tool_turn(state: State, unit: Unit, event: TurnStarted, drafted: Drafted) -> None:
+    """An agent that uses tools is asked for its next line or for its answer, or what its line calls is called."""
+    unit.found = kinds.using.gathered(unit, drafted)
+    unit.drafted = drafted
+    body = kinds.using.program(unit, drafted)
+    _enter(state, unit, event, f"{unit.path}#{event.turn}/", body, kinds.using.bindings(unit, body))
+
+
+def _drafted(state: State, unit: Unit, event: TurnStarted, drafted: Drafted) -> None:
     """A plan goes on: its scope grows by the lines that were accepted, and the next question is open, if there is one.
 
     Where a version follows one that failed, what is under way of that is abandoned, and what it has finished is at hand.
@@ -262,13 +271,13 @@ def _drafted(state: State, unit: Unit, turn: int, at: float, drafted: Drafted) -
     writing = unit.writing
     if writing is None:
         writing = unit.writing = Writing(drafted)
-        unit.due = at + unit.node.timeout if unit.node.timeout is not None else unit.due
+        unit.due = event.at + unit.node.timeout if unit.node.timeout is not None else unit.due
     elif writing.drafted.version != drafted.version:
         abandon(state, within(state, unit.path, "#@"))
         kinds.planning.carry(writing, drafted)
     if not drafted.sample:
         writing.samples, writing.answered = {}, []
-    writing.drafted, unit.turn, unit.phase = drafted, turn, Phase.INSIDE
+    writing.drafted, unit.turn, unit.phase = drafted, event.turn, Phase.INSIDE
     whole = kinds.planning.whole(drafted)
     grown = drafted.graph if whole and drafted.version else drafted.plan
     if grown is not None:
@@ -282,7 +291,7 @@ def _drafted(state: State, unit: Unit, turn: int, at: float, drafted: Drafted) -
         grow(state, writing.plan, program, whole=whole)
     if not (whole and drafted.version):
         body = kinds.planning.program(unit, drafted.graph, drafted.sample)
-        unit.body = state.open_scope(f"{unit.path}#{turn}/", body, kinds.planning.bindings(unit, body), unit)
+        unit.body = state.open_scope(f"{unit.path}#{event.turn}/", body, kinds.planning.bindings(unit, body), unit)
         if drafted.beside:
             writing.samples[drafted.sample] = Sample(drafted, unit.body)
             writing.answered = [number for number in writing.answered if number != drafted.sample]

@@ -32,7 +32,7 @@ from orchestra.router.gates import Rejection
 from orchestra.router.grounds import grounded
 from orchestra.router.notation import Answer, Line, Step, read, steps_of
 from orchestra.router.offer import Offer, Skill
-from orchestra.router.plan import Plan, plan_of, question, rewritten, so_far, workflow
+from orchestra.router.plan import LINE, Plan, plan_of, question, rewritten, so_far, workflow
 from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, declined, go_on, shortened, start
 from orchestra.router.shortlist import shortlist
 from orchestra.router.votes import Vote, vote
@@ -108,6 +108,11 @@ def drafting(request: Request, drafted: Drafted) -> Drafting:
     """Where the router's machine stands, as a turn of the plan tells it."""
     rejected = tuple(Rejection(*one) for one in drafted.rejected)
     return Drafting(request, steps_of(drafted.lines), rejected, drafted.repaired, drafted.larger)
+
+
+def is_question(unit: Unit) -> bool:
+    """Whether a unit in a plan's node asks the router for a line, and is no step of the plan."""
+    return unit.node.name == LINE
 
 
 def _before(drafted: Drafted) -> Drafted:
