@@ -224,9 +224,9 @@ class Overtaken(MemoryJournal):
         super().__init__(other.store)
         self.other = other
 
-    async def post(self, run: str, letter: Letter) -> None:
+    async def post(self, run: str, letter: Letter, since: int | None = None) -> int:
         self.other.append(run, [RunFinished(seq=2, at=1.0, status="done", outcome=Value("done"))])
-        await super().post(run, letter)
+        return await super().post(run, letter, since)
 
 
 async def test_cancelling_a_run_that_ends_at_that_moment_leaves_it_as_it_is(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from random import Random
 
 from orchestra import events
 from orchestra.events import Answered, Asked, Expanded, Judged, Resumed, RetryPlanned, TurnStarted, Verdict
+from orchestra.journal.chain import link
 from orchestra.journal.error import FROM_SQLITE
-from orchestra.journal.rows import link, row_of
+from orchestra.journal.rows import row_of
 from orchestra.journal.sqlite import SqliteJournal
 from orchestra.values.outcome import Abstained, Failed
 from tests.hostile import mutators

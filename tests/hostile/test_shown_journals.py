@@ -13,7 +13,8 @@ import pytest
 
 from orchestra.config import Settings
 from orchestra.events import AttemptFinished, AttemptStarted, Event, Judged, NodeFinished, RunFinished, RunStarted, Verdict
-from orchestra.journal.rows import link, row_of, update
+from orchestra.journal.chain import link
+from orchestra.journal.rows import row_of, update
 from orchestra.journal.sqlite import SqliteJournal
 from orchestra.values.outcome import Failed, Value
 from tests.cli.shell import Shell
