@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +11,7 @@ import typer
 
 from orchestra.cli.evaluating import AsJson, Concurrency, Evaluation, Fleet
 from orchestra.cli.failure import STATUS_CODES, Verb
-from orchestra.cli.opening import Opener, opener, settings
+from orchestra.cli.opening import Opener, given, opener, settings
 from orchestra.cli.results import check_replaceable
 from orchestra.cli.screen import console, note, print_json, say, table
 from orchestra.errors import InputError
@@ -33,8 +33,20 @@ When = Annotated[
 ]
 
 
-MAKING = ("predictions", "alpha", "delta", "checks", "rows", "out", "combined")
-"""Options that say how a certificate is made."""
+MODES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "answers are certified": (
+        "--data FILE",
+        ("data", "alpha", "delta", "predictions", "checks", "metric", "evaluation", "rows", "seed", "out", "combined"),
+    ),
+    "parts of answers are certified": ("--claims --data FILE", ("claims", "data", "alpha", "checks", "seed", "out")),
+    "a certificate is shown": ("--data FILE", ("claims",)),
+    "a promise is watched": (
+        "--watch",
+        ("watch", "audit", "labels", "since", "until", "by", "seed", "metric", "evaluation", "claims"),
+    ),
+}
+"""What the verb does: a command that does it, and the options that say how."""
+EVERYWHERE = ("agent", "concurrency", "fleet", "as_json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +149,7 @@ def register(app: typer.Typer) -> None:
         if watch or audit or labels is not None:
             from orchestra.cli import auditing
 
-            _only_making(context, ("data", *MAKING), f"orchestra certify {agent} --watch")
+            _only(context, "a promise is watched", agent)
             look = auditing.Look(agent, audit, labels, auditing.period(since, until), seed, by, metric, evaluation, as_json, claims)
             code = carry_out(lambda _: auditing.watch(chosen, look))
             if code:
@@ -145,8 +157,8 @@ def register(app: typer.Typer) -> None:
             return
         if not agent:
             raise InputError("C010", "which agent?", hint="orchestra certify AGENT --data FILE, or orchestra certify --watch")
-        if data is None:
-            _only_making(context, MAKING, f"orchestra certify {agent} --data FILE")
+        making = "parts of answers are certified" if claims else "answers are certified"
+        _only(context, "a certificate is shown" if data is None else making, agent)
         if claims:
             _certify_claims(context, chosen, agent, data, alpha, checks, seed, out, as_json=as_json)
             return
@@ -164,12 +176,14 @@ def register(app: typer.Typer) -> None:
             raise typer.Exit(STATUS_CODES["abstained"])
 
 
-def _only_making(context: typer.Context, options: Sequence[str], hint: str) -> None:
-    """Raises `InputError` C010 for an option that somebody gave though nothing is made."""
-    sources = {name: context.get_parameter_source(name) for name in options}
-    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
-    if given:
-        raise InputError("C010", f"--{given[0]} makes a certificate, and this looks at one", hint=hint)
+def _only(context: typer.Context, mode: str, agent: str) -> None:
+    """Raises `InputError` C010 for an option that somebody gave and that says nothing about what is done."""
+    command, options = MODES[mode]
+    strange = next((name for name in given(context) if name not in (*options, *EVERYWHERE)), None)
+    if strange is not None:
+        told = ", ".join(f"--{name}" for name in options)
+        hint = " ".join(filter(None, ("orchestra certify", agent, command)))
+        raise InputError("C010", f"--{strange} says nothing where {mode}; that takes {told}", hint=hint)
 
 
 def _certify_claims(

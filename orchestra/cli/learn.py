@@ -14,7 +14,7 @@ import typer
 
 from orchestra.cli import evaluating
 from orchestra.cli.failure import Verb
-from orchestra.cli.opening import opener, settings
+from orchestra.cli.opening import given, opener, settings
 from orchestra.cli.results import check_writable, writing
 from orchestra.cli.screen import note, say, seconds
 
@@ -223,9 +223,8 @@ def _check_about(context: typer.Context, card: Card) -> None:
     """Refuses options that a training of such an agent does not have. Raises `InputError` N107."""
     if (taken := TAKEN.get(card.kind)) is None:
         return
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE" and name not in ("agent", "data", "out", *taken):
+    for name in given(context):
+        if name not in ("agent", "data", "out", *taken):
             option = f"--{name.replace('_', '-')}"
             hint = f"leave it out; {', '.join(f'--{one}' for one in taken)}" if taken else "leave it out"
             raise _refused(f"{option} is not for {card.name}, of kind {card.kind}", hint)

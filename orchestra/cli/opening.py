@@ -41,3 +41,9 @@ def opener(context: typer.Context) -> Opener:
     from orchestra.app import Orchestra
 
     return Orchestra.open
+
+
+def given(context: typer.Context) -> list[str]:
+    """The names of the arguments and options that somebody has given."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]

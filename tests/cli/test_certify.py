@@ -443,7 +443,21 @@ def test_terms_where_nothing_is_made_are_refused(
 ) -> None:
     said = shell("certify", "sorter", *watch, *more)
     assert said.code == 2
-    assert f"C010: {more[0]} makes a certificate" in said.err
+    assert f"C010: {more[0]} says nothing where" in said.err
+
+
+@pytest.mark.parametrize("more", [("--seed", "1"), ("--metric", "EM"), ("--evaluation", "one"), ("--since", "today"), ("--by", "ada")])
+def test_options_that_a_certificate_that_is_shown_does_not_take_are_refused(
+    shell: Shell, certified: Certificate, more: tuple[str, str]
+) -> None:
+    said = shell("certify", "sorter", *more)
+    assert said.code == 2
+    assert f"C010: {more[0]} says nothing where a certificate is shown" in said.err
+
+
+def test_options_of_audits_are_refused_where_a_certificate_is_made(shell: Shell) -> None:
+    rows(3)
+    assert "C010: --since says nothing where answers are certified" in certify(shell, "--since", "today").err
 
 
 def test_a_signal_while_figures_are_made_ends_it_without_a_certificate(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,16 @@ def test_judged_answers_come_to_a_certificate_and_a_node_keeps_parts_by_it(shell
     assert "dropped: the evidence does not state" in Path("run.html").read_text("utf-8")
 
 
+@pytest.mark.parametrize(
+    "more", [("--delta", "0.001"), ("--rows", "10"), ("--predictions", "p.jsonl"), ("--combined",), ("--metric", "EM")]
+)
+def test_options_that_claims_do_not_take_are_refused(shell: Shell, more: tuple[str, ...]) -> None:
+    rows(200)
+    said = certify(shell, *more)
+    assert (said.code, FILE.exists()) == (2, False)
+    assert f"C010: {more[0]} says nothing where parts of answers are certified" in said.err
+
+
 def test_it_is_shown_where_no_answers_are_named(shell: Shell) -> None:
     assert "L119: there is no certificate of 'teller' about claims" in shell("certify", "teller", "--claims").err
     rows(200)
