@@ -187,7 +187,7 @@ def _of_plan(step: Step, rows: Mapping[str, list[Row]], project: Project, fleet:
             yield replace(step, path=path)
             continue
         card = project.registry.cards.get(name)
-        certificate = None if card is None else certified(card)
+        certificate = None if card is None else certified(project, name)
         yield Step(path, name, None, step.critical, step.label, servers(fleet, card, escalates=False), certificate)
 
 

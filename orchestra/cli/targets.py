@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from orchestra.agent.card import Card
+from orchestra.errors import InputError
 from orchestra.fleet.config import FleetConfig
 from orchestra.project import Project
 from orchestra.values.labels import Label, meet
@@ -12,8 +13,6 @@ from orchestra.workflow.program import CompiledNode
 
 HERE = "here"
 """Where tools and the agents run that ask no server: in this process."""
-CERTIFICATE = "certificate.json"
-"""The file of an agent's folder that certifies a threshold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class Target:
 
 
 def targets(project: Project, fleet: FleetConfig, node: CompiledNode) -> tuple[tuple[Target, ...], bool | None]:
-    """Where a node's calls may go, and whether its agent has a certificate."""
+    """Where a node's calls may go, and whether its agent has a certificate that holds."""
     contract = node.contract if node.planning is None else node.planning.router
     if contract is None or contract.kind == "tool":
         return (Target(HERE, False, "restricted" if contract is None else contract.label),), None
@@ -43,12 +42,15 @@ def targets(project: Project, fleet: FleetConfig, node: CompiledNode) -> tuple[t
     if node.planning is not None and (larger := node.planning.larger) is not None:
         more = servers(fleet, project.registry.cards.get(larger.name), escalates=False)
         targets += tuple(replace(one, escalated=True) for one in more if one.name not in {target.name for target in targets})
-    return targets, card is not None and certified(card)
+    return targets, certified(project, contract.name)
 
 
-def certified(card: Card) -> bool:
-    """Whether a certificate lies beside a card."""
-    return card.folder is not None and (card.folder / CERTIFICATE).is_file()
+def certified(project: Project, agent: str) -> bool:
+    """Whether an agent has a certificate that holds, so that a node may accept by it."""
+    try:
+        return agent in project.catalog().certificates
+    except InputError:
+        return False
 
 
 def servers(fleet: FleetConfig, card: Card | None, *, escalates: bool) -> tuple[Target, ...]:

@@ -436,6 +436,19 @@ def test_a_certificate_for_other_nodes_says_who_accepts_by_it_no_more(shell: She
     assert "nodes with `checks: [confidence, schema]` accept by this one no more (V005)" in " ".join(said.out.split())
 
 
+def test_explain_sees_the_certificates_that_nodes_accept_by_and_no_void_one(shell: Shell, certified: Certificate) -> None:
+    def seen() -> Any:
+        return shell("run", "sorter", "-i", "text=1", "--dry-run", "--json").json["nodes"][0]["certificate"]
+
+    assert seen() is True
+    Path("orchestra.toml").write_text('fleet = "nowhere"\nagents = ["mine", "agents"]\n')
+    (mine := Path("mine/sorter")).mkdir(parents=True)  # where `certify` puts the certificate of a packaged agent
+    FILE.rename(mine / FILE.name)
+    assert seen() is True
+    Path("agents/sorter/prompt.md").write_text("Another prompt: {{ text }}\n")
+    assert seen() is False
+
+
 @pytest.mark.parametrize("more", [("--alpha", "0.2"), ("--delta", "0.1"), ("--checks", "confidence"), ("--rows", "3"), ("--combined",)])
 @pytest.mark.parametrize("watch", [(), ("--watch",)])
 def test_terms_where_nothing_is_made_are_refused(

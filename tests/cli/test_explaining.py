@@ -167,13 +167,6 @@ def test_an_agent_cleared_for_less_than_its_server_holds_its_data_back(desk: She
     assert found["allowed"] is False
 
 
-def test_an_agents_certificate_is_seen_in_its_folder(desk: Shell) -> None:
-    carded("restricted")
-    assert nodes(desk(*RUN, "--dry-run", "--json").json)["readings"]["certificate"] is False
-    Path("agents/reader/certificate.json").write_text("{}")
-    assert nodes(desk(*RUN, "--dry-run", "--json").json)["readings"]["certificate"] is True
-
-
 def test_a_plan_node_counts_its_questions_and_leaves_the_rest_open(desk: Shell) -> None:
     found = desk(*RUN, "--dry-run", "--json").json
     solved = nodes(found)["solved"]
