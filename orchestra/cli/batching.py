@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from orchestra.app import Orchestra
-from orchestra.cli.opening import Opener
-from orchestra.cli.progress import Meter, Waiting
+from orchestra.cli.opening import Opener, serving
+from orchestra.cli.progress import Meter
 from orchestra.cli.rows import Results, Row, RowResult, look, survey, surveyed
 from orchestra.cli.screen import note
 from orchestra.cli.stream import in_order
@@ -83,8 +83,7 @@ class Summary:
 async def run_batch(open_: Opener, chosen: Settings, job: Job) -> Summary:
     """Does a job, or what is left of it. Raises `InputError` before anything starts, and `FleetError` where no server can be had."""
     look(job.source, job.target, job.rows)
-    waiting = Waiting()
-    async with open_(chosen, fleet="start", progress=waiting) as orchestra:
+    async with serving(open_, chosen) as orchestra:
         step = judged(orchestra, job.name, job.checks)
         program = orchestra.program(step)
         ids = survey(job.source, InputCheck(program), job.rows)
@@ -101,7 +100,6 @@ async def run_batch(open_: Opener, chosen: Settings, job: Job) -> Summary:
                 note(f"{summary}; to go on, give the same command again")
                 raise
         finally:
-            waiting.close()
             results.close()
     return summary
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestra.agent.calibration import Calibration
-from orchestra.cli.opening import Opener
-from orchestra.cli.progress import Meter, Waiting
+from orchestra.cli.comparison import metered_arm
+from orchestra.cli.opening import Opener, serving
 from orchestra.cli.results import check_writable, writing
 from orchestra.cli.screen import note
 from orchestra.config import Settings
@@ -16,7 +16,6 @@ from orchestra.errors import InputError
 from orchestra.learn.calibrating import fitted, judged, without, written
 from orchestra.learn.contract import check_contract, learning
 from orchestra.learn.dataset import DataSet, Part
-from orchestra.learn.evaluation import EVALUATION, arm_of
 from orchestra.learn.learnt_from import refuse
 from orchestra.learn.questions import Question, Test, as_record
 from orchestra.workflow.steps import Agent
@@ -39,31 +38,19 @@ async def calibrated(
         check_writable(out, "--out")
     held_back = DataSet.load(data)
     rows = [row for part in parts for row in held_back.rows[part]]
-    waiting = Waiting()
-    try:
-        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
-            card = learning(orchestra.registry.card(agent))
-            judged(card, [], [])
-            check_contract(card, held_back.manifest)
-            strange = next((name for name in words or () if name not in card.input_schema.get("properties", {})), None)
-            if strange is not None:
-                raise InputError("N011", f"{agent} has no input {strange!r}", hint=f"inputs: {', '.join(card.input_schema['properties'])}")
-            test = Test(
-                held_back.manifest.name, held_back.manifest.digest, [Question(row.id, row.input, as_record(row.output)) for row in rows]
-            )
-            if remark := refuse(card, test, data, ("train",)):
-                note(remark)
-            with Meter(len(rows), 0) as meter:
-                arm = await arm_of(
-                    orchestra.options(purpose=EVALUATION),
-                    agent,
-                    Agent.carded(without(card)),
-                    test,
-                    chosen.concurrency,
-                    lambda *_: meter.advance(),
-                )
-    finally:
-        waiting.close()
+    async with serving(open_, chosen) as orchestra:
+        card = learning(orchestra.registry.card(agent))
+        judged(card, [], [])
+        check_contract(card, held_back.manifest)
+        strange = next((name for name in words or () if name not in card.input_schema.get("properties", {})), None)
+        if strange is not None:
+            raise InputError("N011", f"{agent} has no input {strange!r}", hint=f"inputs: {', '.join(card.input_schema['properties'])}")
+        test = Test(
+            held_back.manifest.name, held_back.manifest.digest, [Question(row.id, row.input, as_record(row.output)) for row in rows]
+        )
+        if remark := refuse(card, test, data, ("train",)):
+            note(remark)
+        arm = await metered_arm(orchestra, agent, Agent.carded(without(card)), test, chosen.concurrency)
     made = fitted(card, held_back, judged(card, rows, arm.cases), words)
     if out is None and card.folder is None:
         raise InputError("A004", f"the agent {agent!r} has no folder", hint="--out FILE")

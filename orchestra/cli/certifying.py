@@ -11,7 +11,7 @@ import typer
 
 from orchestra.cli.evaluating import AsJson, Concurrency, Evaluation, Fleet
 from orchestra.cli.failure import STATUS_CODES, Verb
-from orchestra.cli.opening import Opener, given, opener, settings
+from orchestra.cli.opening import Opener, given, opener, serving, settings
 from orchestra.cli.results import check_replaceable
 from orchestra.cli.screen import console, note, print_json, say, table
 from orchestra.errors import InputError
@@ -351,22 +351,13 @@ def _known(project: Project, checks: tuple[str, ...]) -> None:
 
 async def _answers(open_: Opener, chosen: Settings, agent: str, card: Card, checks: tuple[str, ...], test: Test) -> Any:
     """What the served agent answers; each row once."""
-    from orchestra.cli.progress import Meter, Waiting
+    from orchestra.cli import comparison
     from orchestra.learn.certifying import asked_once
-    from orchestra.learn.evaluation import EVALUATION, arm_of
     from orchestra.workflow.steps import Agent as Asking
 
-    waiting = Waiting()
-    try:
-        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
-            runs, step = orchestra.options(purpose=EVALUATION), Asking.carded(asked_once(card, checks))
-            with Meter(len(test.questions), 0) as meter:
-                arm = await arm_of(runs, agent, step, test, chosen.concurrency, lambda *_: meter.advance())
-    finally:
-        waiting.close()
-    if arm.failed:
-        note(f"{arm.failed} rows failed, and count as wrong and not accepted; the first: {arm.reason}")
-    return arm.cases
+    async with serving(open_, chosen) as orchestra:
+        step, what = Asking.carded(asked_once(card, checks)), "rows failed, and count as wrong and not accepted"
+        return (await comparison.metered_arm(orchestra, agent, step, test, chosen.concurrency, what)).cases
 
 
 def _needed(terms: Terms, rows: int) -> str:

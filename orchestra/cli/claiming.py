@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestra.cli.opening import Opener
+from orchestra.cli.opening import Opener, serving
 from orchestra.cli.results import check_replaceable
 from orchestra.cli.screen import json_line, note, print_json, say
 from orchestra.errors import InputError
@@ -109,23 +109,15 @@ def _judge(project: Project, asked: Asked, checks: tuple[str, ...]) -> tuple[str
 
 async def _replies(open_: Opener, chosen: Settings, project: Project, judge: str, rows: Labelled) -> list[Any]:
     """What the judge says to each question."""
-    from orchestra.cli.progress import Meter, Waiting
-    from orchestra.learn.evaluation import EVALUATION, arm_of
+    from orchestra.cli.comparison import metered_arm
     from orchestra.verify.entailment import Reply
     from orchestra.workflow.steps import Agent as Asking
 
-    waiting, test = Waiting(), rows.questions()
     card = project.registry.cards.get(judge)
     step = Asking.carded(card.varied(checks=(), accept=None, otherwise=())) if card is not None else project.agent(judge)
-    try:
-        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
-            with Meter(len(test.questions), 0) as meter:
-                runs = orchestra.options(purpose=EVALUATION)
-                arm = await arm_of(runs, judge, step, test, chosen.concurrency, lambda *_: meter.advance())
-    finally:
-        waiting.close()
-    if arm.failed:
-        note(f"{arm.failed} questions failed, and what they are about is never kept; the first: {arm.reason}")
+    async with serving(open_, chosen) as orchestra:
+        what = "questions failed, and what they are about is never kept"
+        arm = await metered_arm(orchestra, judge, step, rows.questions(), chosen.concurrency, what)
     return [Reply(case.output) if case.output is not None else Reply(fault=arm.reason or "it was withheld") for case in arm.cases]
 
 

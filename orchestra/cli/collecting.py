@@ -9,8 +9,8 @@ from pathlib import Path
 
 from orchestra.agent.card import Card
 from orchestra.cli.finding import opened
-from orchestra.cli.opening import Opener
-from orchestra.cli.progress import Meter, Waiting
+from orchestra.cli.opening import Opener, serving
+from orchestra.cli.progress import Meter
 from orchestra.cli.screen import note, say
 from orchestra.config import Settings
 from orchestra.errors import InputError
@@ -133,13 +133,9 @@ async def _of_runs(project: Project, card: Card, asked: Asked) -> Gathered:
 
 
 async def _taught(open_: Opener, chosen: Settings, card: Card, teacher: Teacher, gathered: Gathered, licence: str) -> Gathered:
-    waiting = Waiting()
-    try:
-        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
-            with Meter(len(gathered.open), 0) as meter:
-                made = await taught(orchestra, teacher, card, gathered.open, licence, chosen.concurrency, meter.advance)
-    finally:
-        waiting.close()
+    async with serving(open_, chosen) as orchestra:
+        with Meter(len(gathered.open), 0) as meter:
+            made = await taught(orchestra, teacher, card, gathered.open, licence, chosen.concurrency, meter.advance)
     count, answered = len(gathered.open), len(made.rows)
     say(f"{teacher.what} was asked {count:,} inputs: {answered:,} accepted, {count - answered:,} ({1 - answered / count:.1%}) not")
     return made

@@ -15,8 +15,7 @@ from orchestra.agent.card import Card
 from orchestra.agent.contract import Contract
 from orchestra.app import Orchestra
 from orchestra.cli import comparison
-from orchestra.cli.opening import Opener
-from orchestra.cli.progress import Meter, Waiting
+from orchestra.cli.opening import Opener, serving
 from orchestra.cli.results import check_replaceable
 from orchestra.cli.screen import console, note, print_json, say, table
 from orchestra.config import Settings
@@ -25,7 +24,7 @@ from orchestra.learn import rulings
 from orchestra.learn.audit_book import replaced
 from orchestra.learn.certifying import Predictions, checks_of, rightness
 from orchestra.learn.combining import PACKAGES, Fit, Row, blank, fitted
-from orchestra.learn.evaluation import EVALUATION, arm_of
+from orchestra.learn.evaluation import EVALUATION
 from orchestra.learn.learnt_from import refuse
 from orchestra.learn.metrics import Case
 from orchestra.learn.model import available
@@ -132,21 +131,14 @@ async def answered(
     asking = any(name in ASKING for name in names_of(checks))
     if recorded is not None and not asking:
         return await _examined(None, chosen, project, card, combination, test, recorded.given(test))
-    waiting = Waiting()
-    try:
-        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
-            runs = orchestra.options(purpose=EVALUATION)
-            if recorded is not None:
-                return await _examined(runs, chosen, project, card, combination, test, recorded.given(test))
-            with Meter(len(test.questions), 0) as meter:
-                step = Agent.carded(rulings.without_checks(card))
-                arm = await arm_of(runs, card.name, step, test, chosen.concurrency, lambda *_: meter.advance())
-            if arm.failed:
-                note(f"{arm.failed} rows failed; the first: {arm.reason}")
-            given = [(rulings.plain(card, one.output), one.score) if one.output is not None else None for one in arm.cases]
-            return await _examined(runs, chosen, project, card, combination, test, given)
-    finally:
-        waiting.close()
+    async with serving(open_, chosen) as orchestra:
+        runs = orchestra.options(purpose=EVALUATION)
+        if recorded is not None:
+            return await _examined(runs, chosen, project, card, combination, test, recorded.given(test))
+        step = Agent.carded(rulings.without_checks(card))
+        arm = await comparison.metered_arm(orchestra, card.name, step, test, chosen.concurrency)
+        given = [(rulings.plain(card, one.output), one.score) if one.output is not None else None for one in arm.cases]
+        return await _examined(runs, chosen, project, card, combination, test, given)
 
 
 async def _examined(

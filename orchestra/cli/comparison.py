@@ -11,8 +11,8 @@ from typing import Any
 from orchestra import certificates
 from orchestra.agent.card import Card
 from orchestra.app import Orchestra
-from orchestra.cli.opening import Opener
-from orchestra.cli.progress import Meter, Waiting
+from orchestra.cli.opening import Opener, serving
+from orchestra.cli.progress import Meter
 from orchestra.cli.screen import note
 from orchestra.config import Settings
 from orchestra.errors import InputError
@@ -26,7 +26,7 @@ from orchestra.learn.learnt_from import told
 from orchestra.learn.metrics import Metric
 from orchestra.learn.questions import Test, metrics_of, read_rows, read_test
 from orchestra.learn.requirements import Requirement, junit, read_requirement
-from orchestra.workflow.steps import Agent
+from orchestra.workflow.steps import Agent, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +76,11 @@ class Compared:
 
 async def compare(open_: Opener, chosen: Settings, asked: Asked) -> Compared:
     """Asks every arm. Raises `InputError` before anything starts, `FleetError` where no server can be had."""
-    waiting = Waiting()
-    try:
-        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
-            card = carded(orchestra, asked)
-            metrics, test = prepared(card, asked)
-            requirements = [read_requirement(text, [*(one.name for one in metrics), ANSWERED]) for text in asked.require]
-            arms = await answered(orchestra, card, test, asked, chosen.concurrency)
-    finally:
-        waiting.close()
+    async with serving(open_, chosen) as orchestra:
+        card = carded(orchestra, asked)
+        metrics, test = prepared(card, asked)
+        requirements = [read_requirement(text, [*(one.name for one in metrics), ANSWERED]) for text in asked.require]
+        arms = await answered(orchestra, card, test, asked, chosen.concurrency)
     report = evaluation.report(card.name, test, metrics, arms, asked.seed or 0)
     said = [told(card, test, asked.data)]
     if asked.candidate is not None:
@@ -148,14 +144,19 @@ async def answered(orchestra: Orchestra, card: Card, test: Test, asked: Asked, a
         cards = {UNTUNED: evaluation.untuned(card), **cards}
     if asked.candidate is not None:
         cards[CANDIDATE] = evaluation.candidate(learning(card), asked.candidate)
-    arms, runs = evaluation.floor_arms(test), orchestra.options(purpose=EVALUATION)
+    arms = evaluation.floor_arms(test)
     named = _named(card, asked)
     few = evaluation.sampled(test, named.untuned, named.seed) if named is not None else test
     for name, one in cards.items():
         questions = few if name == UNTUNED else test
-        with Meter(len(questions.questions), 0) as meter:
-            arm = await evaluation.arm_of(runs, name, Agent.carded(one), questions, at_once, lambda *_: meter.advance())
-        if arm.failed:
-            note(f"{name}: {arm.failed} rows failed; the first: {arm.reason}")
-        arms.append(arm)
+        arms.append(await metered_arm(orchestra, name, Agent.carded(one), questions, at_once))
     return arms
+
+
+async def metered_arm(runs: Orchestra, name: str, step: Step[..., Any], test: Test, at_once: int, what: str = "rows failed") -> Arm:
+    """The answers of an agent, while stderr tells how far it is, and how many rows failed: `what` says what that comes to."""
+    with Meter(len(test.questions), 0) as meter:
+        arm = await evaluation.arm_of(runs.options(purpose=EVALUATION), name, step, test, at_once, lambda *_: meter.advance())
+    if arm.failed:
+        note(f"{name}: {arm.failed} {what}; the first: {arm.reason}")
+    return arm

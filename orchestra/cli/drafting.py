@@ -12,7 +12,7 @@ from orchestra.cli.answer import show_nodes
 from orchestra.cli.explaining import data, show
 from orchestra.cli.explaining import explain as explained
 from orchestra.cli.inputs import read_documents, read_text
-from orchestra.cli.opening import Opener
+from orchestra.cli.opening import Opener, serving
 from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import note, print_json, say
 from orchestra.cli.signals import Stop
@@ -84,30 +84,27 @@ def _value(key: str, text: str) -> Any:
 async def explain(open_: Opener, chosen: Settings, asked: Asked, save: Path | None, as_json: bool, stop: Stop) -> int:
     """Plans, and shows the plan with what it may cost; gives the exit code."""
     waiting = Waiting()
-    try:
-        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
-            draft = await plan(orchestra, asked.request, asked.values, asked.wish)
-            waiting.close()
-            _remark(draft)
-            if draft.plan is None:
-                return _none(draft, as_json)
-            graph = draft.graph
-            program = orchestra.program(Workflow.of(graph))
-            if save is not None:
-                _save(save, graph)
-                keep(orchestra, draft)
-            found = explained(Project.load(chosen), program, _given(asked, graph))
-            if as_json:
-                written = graph.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
-                print_json({**_data(draft), "workflow": written, "explain": data(found)})
-                return 0
-            say(visible(str(draft.plan)))
-            _tell_saving(draft)
-            _tell_votes(draft)
-            say()
-            show(found)
-    finally:
+    async with serving(open_, chosen, waiting) as orchestra:
+        draft = await plan(orchestra, asked.request, asked.values, asked.wish)
         waiting.close()
+        _remark(draft)
+        if draft.plan is None:
+            return _none(draft, as_json)
+        graph = draft.graph
+        program = orchestra.program(Workflow.of(graph))
+        if save is not None:
+            _save(save, graph)
+            keep(orchestra, draft)
+        found = explained(Project.load(chosen), program, _given(asked, graph))
+        if as_json:
+            written = graph.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+            print_json({**_data(draft), "workflow": written, "explain": data(found)})
+            return 0
+        say(visible(str(draft.plan)))
+        _tell_saving(draft)
+        _tell_votes(draft)
+        say()
+        show(found)
     return 0
 
 
@@ -117,29 +114,26 @@ async def ask(open_: Opener, chosen: Settings, asked: Asked, budget: Budget | No
     waiting = Waiting()
     manner = Manner(as_json, seen=_silent if as_json else Lines(waiting))
     given = {REQUEST: asked.request, **asked.values}
-    try:
-        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
-            step = asking(orchestra, asked.request, asked.values, asked.wish)
-            run = await orchestra.options(budget=budget).start(step, **given)
-            ending = await Watch(orchestra, run, stop, waiting, manner).ending()
-            draft = await drafted(orchestra, step, asked.request, ending.events)
-            if as_json:
-                _remark(draft)
-            if draft.rejections:
-                return _none(draft, as_json, run.id)
-            if draft.plan is None and draft.version == 1 and ending.status == "failed":
-                _raise(ending)  # the router could not be asked
-            if not as_json:
-                _tell_saving(draft)
-                _tell_votes(draft)
-            history = History.of(ending.events)
-            found = None
-            if explain and draft.plan is not None:
-                program = orchestra.program(Workflow.of(draft.graph))
-                steps = history.inside(f"{NODE}@{draft.version}")
-                found = explained(Project.load(chosen), program, _given(asked, draft.graph), budget=budget, history=steps)
-    finally:
-        waiting.close()
+    async with serving(open_, chosen, waiting) as orchestra:
+        step = asking(orchestra, asked.request, asked.values, asked.wish)
+        run = await orchestra.options(budget=budget).start(step, **given)
+        ending = await Watch(orchestra, run, stop, waiting, manner).ending()
+        draft = await drafted(orchestra, step, asked.request, ending.events)
+        if as_json:
+            _remark(draft)
+        if draft.rejections:
+            return _none(draft, as_json, run.id)
+        if draft.plan is None and draft.version == 1 and ending.status == "failed":
+            _raise(ending)  # the router could not be asked
+        if not as_json:
+            _tell_saving(draft)
+            _tell_votes(draft)
+        history = History.of(ending.events)
+        found = None
+        if explain and draft.plan is not None:
+            program = orchestra.program(Workflow.of(draft.graph))
+            steps = history.inside(f"{NODE}@{draft.version}")
+            found = explained(Project.load(chosen), program, _given(asked, draft.graph), budget=budget, history=steps)
     if found is None:
         ending.show(manner, _data(draft), partial(show_nodes, of_plan(history, draft.version)))
     else:

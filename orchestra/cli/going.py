@@ -12,7 +12,7 @@ from orchestra.app import Orchestra
 from orchestra.cli import asking
 from orchestra.cli.failure import STATUS_CODES
 from orchestra.cli.finding import find_run, nothing, status_of
-from orchestra.cli.opening import Opener, settings
+from orchestra.cli.opening import Opener, serving, settings
 from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import note, print_json, say
 from orchestra.cli.signals import Stop
@@ -40,12 +40,8 @@ async def opened(open_: Opener, name: str, waiting: Waiting | None = None, chose
     chosen = chosen or settings()
     if not recorded(chosen):
         raise nothing(name)
-    waiting = waiting or Waiting()
-    try:
-        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
-            yield orchestra
-    finally:
-        waiting.close()
+    async with serving(open_, chosen, waiting) as orchestra:
+        yield orchestra
 
 
 async def resume(open_: Opener, name: str, by: str, manner: Manner, stop: Stop) -> int:

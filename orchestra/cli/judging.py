@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestra.cli.failure import STATUS_CODES, Verb
-from orchestra.cli.opening import opener, settings
+from orchestra.cli.opening import opener, serving, settings
 from orchestra.errors import InputError
 
 if TYPE_CHECKING:
@@ -123,15 +123,10 @@ async def _asked(
     open_: Opener, chosen: Settings, wanted: Wanted, checks: list[str] | None, answer: Any, evidence: Sequence[Source], stop: Stop
 ) -> Ruling:
     """What checks say that ask agents, or that a combination weighs."""
-    from orchestra.cli.progress import Waiting
-
-    waiting, texts = Waiting(), [{"text": source.text, "source": source.name} for source in evidence]
+    texts = [{"text": source.text, "source": source.name} for source in evidence]
     told = {name: getattr(wanted, name) for name in ("accept", "combined", "inputs", "confidence", "back_off")}
-    try:
-        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
-            return await orchestra.check(answer, against=texts, checks=checks, **told)
-    finally:
-        waiting.close()
+    async with serving(open_, chosen) as orchestra:
+        return await orchestra.check(answer, against=texts, checks=checks, **told)
 
 
 def _checks(wanted: Wanted) -> tuple[list[str] | None, bool]:

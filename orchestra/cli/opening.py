@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from orchestra.app import Orchestra
+    from orchestra.cli.progress import Waiting
     from orchestra.config import Settings
     from orchestra.fleet.progress import Progress
 
@@ -41,6 +42,20 @@ def opener(context: typer.Context) -> Opener:
     from orchestra.app import Orchestra
 
     return Orchestra.open
+
+
+@asynccontextmanager
+async def serving(open_: Opener, chosen: Settings, waiting: Waiting | None = None) -> AsyncIterator[Orchestra]:
+    """An open `Orchestra` whose fleet comes up when it is asked for, which stderr tells meanwhile; through `waiting`, where somebody else
+    writes there, too."""
+    from orchestra.cli.progress import Waiting
+
+    told = waiting or Waiting()
+    try:
+        async with open_(chosen, fleet="start", progress=told) as orchestra:
+            yield orchestra
+    finally:
+        told.close()
 
 
 def given(context: typer.Context) -> list[str]:

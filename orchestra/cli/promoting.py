@@ -10,8 +10,7 @@ from typing import Any
 from orchestra import certificates
 from orchestra.agent.card import Card
 from orchestra.cli.comparison import Asked, answered, carded, prepared
-from orchestra.cli.opening import Opener
-from orchestra.cli.progress import Waiting
+from orchestra.cli.opening import Opener, serving
 from orchestra.cli.screen import note
 from orchestra.config import Settings
 from orchestra.errors import InputError
@@ -51,22 +50,18 @@ async def promoted(open_: Opener, chosen: Settings, asked: Asked, *, force: bool
         raise InputError("N304", f"{asked.agent} has this already: {mark[:12]}", hint="orchestra learn train")
     metrics, test = prepared(own, asked)
     known = _known(own, asked, test, force=force)
-    waiting = Waiting()
-    try:
-        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
-            card = carded(orchestra, asked)
-            arms = await answered(orchestra, card, test, asked, chosen.concurrency)
-            report = evaluation.report(card.name, test, metrics, arms, asked.seed or 0)
-            new, old = arms[-1], before(arms)
-            judgement = judged(metrics, old, new, asked.seed or 0)
-            if not (judgement.better or force):
-                return Promoted(report, judgement, False, f"{asked.agent} stays as it is; --force takes the candidate all the same.")
-            figures = [(arm.name, report.figures(arm.name)[judgement.metric].value) for arm in (old, new)]
-            calibrated = own.calibrated is not None
-            shelf.take(asked.candidate, promotion(shelf, mark, _now(), judgement, figures, test, known))
-            loaded = await _loaded(open_, chosen, asked.agent)
-    finally:
-        waiting.close()
+    async with serving(open_, chosen) as orchestra:
+        card = carded(orchestra, asked)
+        arms = await answered(orchestra, card, test, asked, chosen.concurrency)
+        report = evaluation.report(card.name, test, metrics, arms, asked.seed or 0)
+        new, old = arms[-1], before(arms)
+        judgement = judged(metrics, old, new, asked.seed or 0)
+        if not (judgement.better or force):
+            return Promoted(report, judgement, False, f"{asked.agent} stays as it is; --force takes the candidate all the same.")
+        figures = [(arm.name, report.figures(arm.name)[judgement.metric].value) for arm in (old, new)]
+        calibrated = own.calibrated is not None
+        shelf.take(asked.candidate, promotion(shelf, mark, _now(), judgement, figures, test, known))
+        loaded = await _loaded(open_, chosen, asked.agent)
     said = f"{asked.agent} has {mark[:12]} now{loaded}. orchestra learn rollback {asked.agent}"
     if calibrated:
         said += f"\nIts calibration was made for the adapter before, and is void: orchestra learn calibrate {asked.agent}"

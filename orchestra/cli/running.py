@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestra.cli.inputs import read_inputs
-from orchestra.cli.opening import Opener
+from orchestra.cli.opening import Opener, serving
 from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import print_json, say
 from orchestra.cli.signals import Stop
@@ -33,15 +33,12 @@ class Request:
 async def run(open_: Opener, chosen: Settings, request: Request, stop: Stop) -> int:
     """Runs it and shows what came of it; gives the exit code."""
     waiting = Waiting()
-    try:
-        async with open_(chosen, fleet="start", progress=waiting) as orchestra:
-            step = orchestra.find(request.name)
-            given = read_given(request.inputs, orchestra.program(step))
-            told = orchestra.options(idempotency_key=request.key, budget=request.budget, memo=request.memo or None)
-            run = await told.start(step, **given)
-            ending = await Watch(orchestra, run, stop, waiting, request.manner).ending()
-    finally:
-        waiting.close()
+    async with serving(open_, chosen, waiting) as orchestra:
+        step = orchestra.find(request.name)
+        given = read_given(request.inputs, orchestra.program(step))
+        told = orchestra.options(idempotency_key=request.key, budget=request.budget, memo=request.memo or None)
+        run = await told.start(step, **given)
+        ending = await Watch(orchestra, run, stop, waiting, request.manner).ending()
     ending.show(request.manner)
     return ending.code
 
