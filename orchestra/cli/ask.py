@@ -81,7 +81,7 @@ def register(app: typer.Typer) -> None:
         Exits as `orchestra run` does, and with 3 where the router gave no plan.
         """
         from orchestra.cli import drafting
-        from orchestra.cli.drafting import Asked
+        from orchestra.cli.drafting import Drafting
         from orchestra.cli.limits import read_budget
         from orchestra.cli.signals import carry_out
         from orchestra.planning import Wish
@@ -101,7 +101,7 @@ def register(app: typer.Typer) -> None:
             votes=votes,
             replans=replans,
         )
-        asked = Asked(request, drafting.values(documents or (), inputs or ()), wish)
+        asked = Drafting(request, drafting.values(documents or (), inputs or ()), wish)
         if code := carry_out(
             partial(drafting.ask, opener(context), settings(fleet=fleet), asked, read_budget(budget or ()), as_json, explain)
         ):
@@ -133,7 +133,7 @@ def register(app: typer.Typer) -> None:
         Exits with 3 where the router gave no plan.
         """
         from orchestra.cli import drafting
-        from orchestra.cli.drafting import Asked
+        from orchestra.cli.drafting import Drafting
         from orchestra.cli.signals import carry_out
         from orchestra.planning import Wish
         from orchestra.workflow.nodes import PlanLimits
@@ -151,6 +151,6 @@ def register(app: typer.Typer) -> None:
             larger=larger,
             votes=votes,
         )
-        asked = Asked(request, drafting.values(documents or (), inputs or ()), wish)
+        asked = Drafting(request, drafting.values(documents or (), inputs or ()), wish)
         if code := carry_out(partial(drafting.explain, opener(context), settings(fleet=fleet), asked, save, as_json)):
             raise typer.Exit(code)

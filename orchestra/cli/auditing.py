@@ -15,7 +15,7 @@ from orchestra.agent.registry import Registry
 from orchestra.cli import asking
 from orchestra.cli.answer import as_text
 from orchestra.cli.failure import STATUS_CODES
-from orchestra.cli.finding import opened
+from orchestra.cli.finding import opened_journal
 from orchestra.cli.moments import moment_of
 from orchestra.cli.screen import console, note, print_json, say, table
 from orchestra.config import Settings
@@ -119,7 +119,7 @@ async def watch(chosen: Settings, look: Look) -> int:
     case = _Case.of(chosen, project, look.agent, claims=look.claims)
     printed = False
     if (look.audit or look.labels is not None) and not case.certificate.void:
-        async with opened() as journal:
+        async with opened_journal() as journal:
             if journal is None:
                 raise InputError("V022", "nothing has been recorded yet, so nothing was accepted", hint="begin with: orchestra run NAME")
             if look.labels is not None:

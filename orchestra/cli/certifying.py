@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from orchestra.verify.certificate_file import Certificate
     from orchestra.verify.combination import Combination
 
-Agent = Annotated[str, typer.Argument(help="An agent with a card; with --watch all that have a certificate.", show_default=False)]
+AgentName = Annotated[str, typer.Argument(help="An agent with a card; with --watch all that have a certificate.", show_default=False)]
 When = Annotated[
     str | None, typer.Option(metavar="WHEN", help="Of runs that began then: 12h, 30d, today, yesterday, 2026-11-24.", show_default=False)
 ]
@@ -50,7 +50,7 @@ EVERYWHERE = ("agent", "concurrency", "fleet", "as_json")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Certifying:
     """What is to be certified, and on what."""
 
     agent: str
@@ -68,7 +68,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class Attempt:
     """What came of it; no certificate where none could be made."""
 
     certification: Certification | TooLittle
@@ -85,7 +85,7 @@ def register(app: typer.Typer) -> None:
     @app.command("certify", cls=Verb, rich_help_panel="Make it better")
     def certify(
         context: typer.Context,
-        agent: Agent = "",
+        agent: AgentName = "",
         data: Annotated[
             Path | None,
             typer.Option(
@@ -166,7 +166,9 @@ def register(app: typer.Typer) -> None:
             _show_certificate(chosen, agent, as_json=as_json)
             return
         named = tuple(name.strip() for name in checks.split(",") if name.strip())
-        asked = Asked(agent, data, Terms(alpha, delta, seed=seed), predictions, named, metric, evaluation, rows, out, as_json, combined)
+        asked = Certifying(
+            agent, data, Terms(alpha, delta, seed=seed), predictions, named, metric, evaluation, rows, out, as_json, combined
+        )
         made = carry_out(lambda stop: certified(opener(context), chosen, asked, stop))
         if as_json:
             print_json(_data(asked, made))
@@ -205,21 +207,21 @@ def _certify_claims(
         claiming.show_certificate(chosen, agent, as_json=as_json)
         return
     named = tuple(name.strip() for name in checks.split(",") if name.strip())
-    asked = claiming.Asked(agent, data, alpha, named, seed, out, as_json)
+    asked = claiming.Claiming(agent, data, alpha, named, seed, out, as_json)
     made = carry_out(lambda _: claiming.certified(opener(context), chosen, asked))
     (claiming.show_data if as_json else claiming.show)(asked, made)
     if made.found is not None and made.certificate is None:
         raise typer.Exit(STATUS_CODES["abstained"])
 
 
-async def certified(open_: Opener, chosen: Settings, asked: Asked, stop: Stop) -> Made:
+async def certified(open_: Opener, chosen: Settings, asked: Certifying, stop: Stop) -> Attempt:
     """Asks or reads the answers, certifies, and writes the file, unless it is told to stop. Raises `InputError` before anything starts, and
     `OrchestraError` C023 where the file cannot be written."""
     import asyncio
     from datetime import UTC, datetime
 
     from orchestra.certificates import bonds, home
-    from orchestra.cli import combining
+    from orchestra.cli import combining, comparison
     from orchestra.learn import audit_book
     from orchestra.learn.certifying import Predictions, checks_of, items, rightness
     from orchestra.learn.learnt_from import refuse
@@ -230,7 +232,8 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked, stop: Stop) -
     from orchestra.verify.certificate_file import Origin, certificate
 
     project = Project.load(chosen)
-    card, test = _rows(project, asked)
+    card = project.registry.card(asked.agent)
+    test = comparison.rows(card, asked.data, "test", asked.rows, asked.terms.seed, asked.evaluation)
     if remark := refuse(card, test, asked.data):
         note(remark)
     right, checks = rightness(card, asked.evaluation, asked.metric), checks_of(card, asked.checks)
@@ -249,7 +252,7 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked, stop: Stop) -
         say(visible(f"{asked.agent} on {test.name}: {size:,} rows, checks {', '.join(checks)}\n"))
         say(_needed(terms, size))
     if recorded is None and (few := certifying.too_few(size, terms)) is not None:
-        return Made(few, None, None)
+        return Attempt(few, None, None)
     if combination is not None:
         cases = await combining.answered(open_, chosen, project, card, combination, test, recorded)
         answers = items(test, [case for case, _ in cases], right)
@@ -264,7 +267,7 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked, stop: Stop) -
 
     found = certifying.certify(answers, terms, between=go_on)
     if not isinstance(found.outcome, certifying.Certified):
-        return Made(found, None, None)
+        return Attempt(found, None, None)
     mark = digest(canonical([test.digest, recorded.digest])) if recorded is not None else test.digest
     origin = Origin(test.name, mark, right.metrics, recorded is not None, test.digest if recorded is not None else "")
     mark_of = combination.digest if combination is not None else ""
@@ -272,7 +275,7 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked, stop: Stop) -
     before = _promised(file, made)
     go_on()
     audit_book.replaced(file, made.written())
-    return Made(found, made, file, before)
+    return Attempt(found, made, file, before)
 
 
 def _promised(file: Path, made: Certificate) -> str:
@@ -298,7 +301,7 @@ def _accepting(certificate: Certificate) -> str:
     return f"`checks: [{', '.join(certificate.checks)}]`{' and `score: combined`' if certificate.combination else ''}"
 
 
-def _combination(project: Project, asked: Asked) -> Combination:
+def _combination(project: Project, asked: Certifying) -> Combination:
     """The agent's combination. Raises `InputError` L076 where there is none, V005 for one of other checks, V002 to V007 where it does not
     hold."""
     from orchestra.verify.acceptance import rules_of
@@ -311,17 +314,6 @@ def _combination(project: Project, asked: Asked) -> Combination:
         said = f"the combination of {asked.agent!r} is of the checks {', '.join(found.checks)}, and not of {', '.join(asked.checks)}"
         raise InputError("V005", said, hint="leave --checks out, or orchestra learn combine")
     return found
-
-
-def _rows(project: Project, asked: Asked) -> tuple[Card, Test]:
-    """The agent's card and the rows."""
-    from orchestra.cli import comparison
-
-    card = project.registry.card(asked.agent)
-    wanted = comparison.Asked(
-        asked.agent, asked.data, "test", None, None, False, asked.rows, asked.terms.seed, False, evaluation=asked.evaluation
-    )
-    return card, comparison.prepared(card, wanted)[1]
 
 
 def _known(project: Project, checks: tuple[str, ...]) -> None:
@@ -353,10 +345,10 @@ async def _answers(open_: Opener, chosen: Settings, agent: str, card: Card, chec
     """What the served agent answers; each row once."""
     from orchestra.cli import comparison
     from orchestra.learn.certifying import asked_once
-    from orchestra.workflow.steps import Agent as Asking
+    from orchestra.workflow.steps import Agent
 
     async with serving(open_, chosen) as orchestra:
-        step, what = Asking.carded(asked_once(card, checks)), "rows failed, and count as wrong and not accepted"
+        step, what = Agent.carded(asked_once(card, checks)), "rows failed, and count as wrong and not accepted"
         return (await comparison.metered_arm(orchestra, agent, step, test, chosen.concurrency, what)).cases
 
 
@@ -369,7 +361,7 @@ def _needed(terms: Terms, rows: int) -> str:
     return f"{least}; here {tuning:,} rows tune, {calibrating:,} calibrate and {rows - tuning - calibrating:,} judge."
 
 
-def _show(asked: Asked, made: Made) -> None:
+def _show(asked: Certifying, made: Attempt) -> None:
     from orchestra.verify.certificate import Certified, TooLittle, percent
 
     found = made.certification
@@ -421,7 +413,7 @@ def _judged(found: Accepted) -> str:
     return f"{found.accepted:,} accepted, {found.errors:,} wrong{share}"
 
 
-def _data(asked: Asked, made: Made) -> dict[str, Any]:
+def _data(asked: Certifying, made: Attempt) -> dict[str, Any]:
     from orchestra.verify.certificate import TooLittle
     from orchestra.verify.certificate_file import as_data, as_outcome
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Claiming:
     """What is to be calibrated, and on what."""
 
     agent: str
@@ -35,7 +35,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class ClaimsAttempt:
     """What came of it; nothing where rows are to be judged first, and no certificate where none could be made."""
 
     found: Factuality | None
@@ -43,7 +43,7 @@ class Made:
     file: Path | None = None
 
 
-async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
+async def certified(open_: Opener, chosen: Settings, asked: Claiming) -> ClaimsAttempt:
     """Reads the answers, asks the judge where they have no scores, calibrates, and writes the file. Raises `OrchestraError` C023 where
     it cannot be written, before anybody is asked."""
     from datetime import UTC, datetime
@@ -64,7 +64,7 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
         for line in rows.to_label():
             sys.stdout.write(json_line(line))
         note(f'write true or false for each "right": null, and name the file: orchestra certify {asked.agent} --claims --data FILE')
-        return Made(None)
+        return ClaimsAttempt(None)
     refuse(chosen, project.registry, asked.agent, {rows.digest}, claims=True)
     bound, theirs = bonds(chosen, project.registry, asked.agent), bonds(chosen, project.registry, judge)
     file = asked.out or home(chosen, project.registry, asked.agent).with_name(FILE)
@@ -81,14 +81,14 @@ async def certified(open_: Opener, chosen: Settings, asked: Asked) -> Made:
         replies = [] if rows.scored else await _replies(open_, chosen, project, judge, rows)
         found = factuality.calibrate(rows.answers(replies), asked.alpha, asked.seed, LIKELY)
     if found.threshold is None or found.judged is None:
-        return Made(found)
+        return ClaimsAttempt(found)
     data = Data(rows.name, rows.digest, found.calibration, found.judged.answers, asked.seed, rows.scored)
     made = certificate(asked.agent, bound, Scorer(check, judge, theirs), found, data, datetime.now(UTC).isoformat(timespec="seconds"))
     replaced(file, made.written())
-    return Made(found, made, file)
+    return ClaimsAttempt(found, made, file)
 
 
-def _judge(project: Project, asked: Asked, checks: tuple[str, ...]) -> tuple[str, str]:
+def _judge(project: Project, asked: Claiming, checks: tuple[str, ...]) -> tuple[str, str]:
     """The check that scores claims, and the agent that it asks. Raises `InputError` V006 for others, V011 where that agent is not there."""
     from orchestra.verify.acceptance import rules_of
     from orchestra.verify.entailment import ENTAILMENT
@@ -111,17 +111,17 @@ async def _replies(open_: Opener, chosen: Settings, project: Project, judge: str
     """What the judge says to each question."""
     from orchestra.cli.comparison import metered_arm
     from orchestra.verify.entailment import Reply
-    from orchestra.workflow.steps import Agent as Asking
+    from orchestra.workflow.steps import Agent
 
     card = project.registry.cards.get(judge)
-    step = Asking.carded(card.varied(checks=(), accept=None, otherwise=())) if card is not None else project.agent(judge)
+    step = Agent.carded(card.varied(checks=(), accept=None, otherwise=())) if card is not None else project.agent(judge)
     async with serving(open_, chosen) as orchestra:
         what = "questions failed, and what they are about is never kept"
         arm = await metered_arm(orchestra, judge, step, rows.questions(), chosen.concurrency, what)
     return [Reply(case.output) if case.output is not None else Reply(fault=arm.reason or "it was withheld") for case in arm.cases]
 
 
-def show(asked: Asked, made: Made) -> None:
+def show(asked: Claiming, made: ClaimsAttempt) -> None:
     """Prints what was found out."""
     from orchestra.verify.certificate import interval, percent
 
@@ -163,7 +163,7 @@ def _kept(found: Kept) -> str:
     return f"{percent(found.share)} of the parts of the {found.answers:,}{empty}"
 
 
-def show_data(asked: Asked, made: Made) -> None:
+def show_data(asked: Claiming, made: ClaimsAttempt) -> None:
     """Prints it as JSON."""
     import msgspec
 

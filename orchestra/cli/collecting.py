@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestra.agent.card import Card
-from orchestra.cli.finding import opened
+from orchestra.cli.finding import opened_journal
 from orchestra.cli.opening import Opener, serving
 from orchestra.cli.progress import Meter
 from orchestra.cli.screen import note, say
@@ -32,7 +32,7 @@ CONTRADICTING = "the same with another output"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Collecting:
     """What a data set is to be made of."""
 
     agent: str
@@ -63,7 +63,7 @@ class Collected:
     named: Mapping[str, Sequence[str]]
 
 
-async def collect(open_: Opener, chosen: Settings, asked: Asked) -> Collected:
+async def collect(open_: Opener, chosen: Settings, asked: Collecting) -> Collected:
     """Makes a data set. Raises `InputError` before a teacher is asked, and what `teaching.taught` raises; N016 where another data set
     stands."""
     project = Project.load(chosen)
@@ -116,10 +116,10 @@ def _without(gathered: Gathered, data: DataSet) -> Gathered:
     return gathered.without(lambda row: row.group in groups or mark(row.input) in marks, f"of the test part of {data.manifest.name}")
 
 
-async def _of_runs(project: Project, card: Card, asked: Asked) -> Gathered:
+async def _of_runs(project: Project, card: Card, asked: Collecting) -> Gathered:
     """The rows of the journal. Raises `InputError` N006 to N008, C018 where it is off."""
     wanted = Wanted(time.time() - asked.seconds if asked.seconds is not None else 0.0, asked.workflow)
-    async with opened() as journal:
+    async with opened_journal() as journal:
         if journal is None:
             raise InputError("N006", "nothing has been recorded yet", hint=f"begin with: orchestra run {card.name}")
         found = await traces(project, journal, asked.escalated or card.name, wanted)

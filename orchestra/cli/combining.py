@@ -39,7 +39,7 @@ from orchestra.workflow.steps import Agent, Step
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Combining:
     """What is to be combined, and on what."""
 
     agent: str
@@ -55,7 +55,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class Combined:
     """What came of it."""
 
     fit: Fit
@@ -63,7 +63,7 @@ class Made:
     file: Path
 
 
-async def combined(open_: Opener, chosen: Settings, asked: Asked) -> Made:
+async def combined(open_: Opener, chosen: Settings, asked: Combining) -> Combined:
     """Asks or reads the answers, has the checks speak, fits, and writes the file. Raises `InputError` before anything starts, and
     `OrchestraError` C023 where the file cannot be written."""
     available(PACKAGES)
@@ -71,10 +71,7 @@ async def combined(open_: Opener, chosen: Settings, asked: Asked) -> Made:
     card = project.registry.card(asked.agent)
     file = asked.out or certificates.home(chosen, project.registry, asked.agent, FILE)
     check_replaceable(file, "--out")
-    wanted = comparison.Asked(
-        asked.agent, asked.data, "test", None, None, False, asked.rows, asked.seed, False, evaluation=asked.evaluation
-    )
-    test = comparison.prepared(card, wanted)[1]
+    test = comparison.rows(card, asked.data, "test", asked.rows, asked.seed, asked.evaluation)
     if remark := refuse(card, test, asked.data):
         note(remark)
     checks = ruled_by(project, card, asked.checks)
@@ -103,7 +100,7 @@ async def combined(open_: Opener, chosen: Settings, asked: Asked) -> Made:
         made=datetime.now(UTC).isoformat(timespec="seconds"),
     ).sealed()
     replaced(file, made.written())
-    return Made(fit, made, file)
+    return Combined(fit, made, file)
 
 
 def ruled_by(project: Project, card: Card, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -179,7 +176,7 @@ def _step(project: Project, name: str) -> Step[..., Any]:
     return Agent.carded(rulings.without_checks(card)) if card is not None else project.asked(name)
 
 
-def show(asked: Asked, made: Made) -> None:
+def show(asked: Combining, made: Combined) -> None:
     """Prints what was found out."""
     fit = made.fit
     told = f", {fit.right:,} of them right" if made.combination.data.metrics else ", by each other: nobody said what is right"
@@ -201,7 +198,7 @@ def show(asked: Asked, made: Made) -> None:
     say(visible(f"\n{made.file}: written; a node takes it with `score: combined`"), style="bold")
 
 
-def show_data(asked: Asked, made: Made) -> None:
+def show_data(asked: Combining, made: Combined) -> None:
     """Prints it as JSON."""
     fit: Mapping[str, Any] = msgspec.to_builtins(made.fit)
     print_json({"agent": asked.agent, **fit, "file": str(made.file)})

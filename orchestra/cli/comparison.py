@@ -30,7 +30,7 @@ from orchestra.workflow.steps import Agent, Step
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Comparison:
     """What is to be compared, and on what."""
 
     agent: str
@@ -74,7 +74,7 @@ class Compared:
         return {**self.report.data(), "requirements": required, "known": list(self.known)}
 
 
-async def compare(open_: Opener, chosen: Settings, asked: Asked) -> Compared:
+async def compare(open_: Opener, chosen: Settings, asked: Comparison) -> Compared:
     """Asks every arm. Raises `InputError` before anything starts, `FleetError` where no server can be had."""
     async with serving(open_, chosen) as orchestra:
         card = carded(orchestra, asked)
@@ -89,7 +89,7 @@ async def compare(open_: Opener, chosen: Settings, asked: Asked) -> Compared:
     return Compared(report, judged, requirements, [*filter(None, said)])
 
 
-def carded(orchestra: Orchestra, asked: Asked) -> Card:
+def carded(orchestra: Orchestra, asked: Comparison) -> Card:
     """The card of the agent. Raises `InputError` A001 for one that is not there or has no card."""
     card = orchestra.registry.card(asked.agent)
     if asked.no_checks:
@@ -107,35 +107,41 @@ def _certified(orchestra: Orchestra, card: Card) -> float | None:
     return certificates.read(path, card.name).threshold
 
 
-def prepared(card: Card, asked: Asked) -> tuple[Sequence[Metric], Test]:
-    """What to measure, and on what."""
-    test = _test(card, asked)
-    metrics = metrics_of(card, asked.evaluation, test.questions)
-    if asked.candidate is None and not card.trained:
+def prepared(card: Card, asked: Comparison) -> tuple[Sequence[Metric], Test]:
+    """What to measure, and on what. A candidate may stand in for an agent that is not trained."""
+    trained = asked.candidate is None
+    test = rows(card, asked.data, asked.part, asked.rows, asked.seed, asked.evaluation, asked.train, trained=trained)
+    return metrics_of(card, asked.evaluation, test.questions), test
+
+
+def rows(
+    card: Card, data: Path, part: Part, most: int | None, seed: int | None, name: str, train: Path | None = None, *, trained: bool = True
+) -> Test:
+    """The rows, at most so many, 0 for all: of a data set or a file, or those that the evaluation of this name has under a folder with one
+    folder a set, which says how many and by which seed, too. Raises `InputError` N001 for rows that the agent does not take, N305 for an
+    agent that is not trained, where it must be."""
+    named = _named(card, name)
+    if named is None or not os.path.isdir(data) or os.path.isfile(data / MANIFEST):
+        test = evaluation.sampled(read_test(data, part, train), most or 0, seed or 0)
+    else:
+        count = named.sample if most is None else most
+        test = evaluation.sampled(read_rows(data, named), count, named.seed if seed is None else seed)
+    if trained and not card.trained:
         raise InputError("N305", f"{card.name} is not trained yet", hint=f"orchestra learn train {card.name} --data DATA")
     known = set(card.input_schema.get("properties", {}))
-    strange = next((name for question in test.questions for name in question.input if name not in known), None)
+    strange = next((key for question in test.questions for key in question.input if key not in known), None)
     if strange is not None:
-        raise InputError("N001", f"{asked.data} has the input {strange!r}, and {card.name} takes {', '.join(known)}")
-    return metrics, test
+        raise InputError("N001", f"{data} has the input {strange!r}, and {card.name} takes {', '.join(known)}")
+    return test
 
 
-def _test(card: Card, asked: Asked) -> Test:
-    """The rows: of a data set or a file, or those that `evaluation.yaml` names under a folder with one folder a set."""
-    rows = _named(card, asked)
-    if rows is None or not os.path.isdir(asked.data) or os.path.isfile(asked.data / MANIFEST):
-        return evaluation.sampled(read_test(asked.data, asked.part, asked.train), asked.rows or 0, asked.seed or 0)
-    count = rows.sample if asked.rows is None else asked.rows
-    return evaluation.sampled(read_rows(asked.data, rows), count, rows.seed if asked.seed is None else asked.seed)
-
-
-def _named(card: Card, asked: Asked) -> Rows | None:
+def _named(card: Card, evaluation: str) -> Rows | None:
     """The rows that the agent's `evaluation.yaml` names."""
     file = card.folder / FILE if card.folder is not None else None
-    return evaluation_of(file, asked.evaluation)[1].rows if file is not None and file.is_file() else None
+    return evaluation_of(file, evaluation)[1].rows if file is not None and file.is_file() else None
 
 
-async def answered(orchestra: Orchestra, card: Card, test: Test, asked: Asked, at_once: int) -> list[Arm]:
+async def answered(orchestra: Orchestra, card: Card, test: Test, asked: Comparison, at_once: int) -> list[Arm]:
     """The answers of all arms: floors, the untuned base, an ensemble's members, the agent, a candidate."""
     cards = {INCUMBENT: card} if card.trained else {}
     if card.trained:
@@ -145,7 +151,7 @@ async def answered(orchestra: Orchestra, card: Card, test: Test, asked: Asked, a
     if asked.candidate is not None:
         cards[CANDIDATE] = evaluation.candidate(learning(card), asked.candidate)
     arms = evaluation.floor_arms(test)
-    named = _named(card, asked)
+    named = _named(card, asked.evaluation)
     few = evaluation.sampled(test, named.untuned, named.seed) if named is not None else test
     for name, one in cards.items():
         questions = few if name == UNTUNED else test

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from io import StringIO
 from typing import Any
 
-from orchestra.cli.finding import opened
+from orchestra.cli.finding import opened_journal
 from orchestra.cli.moments import moment_of
 from orchestra.cli.opening import settings
 from orchestra.cli.screen import console, money, note, print_json, say, seconds, table
@@ -55,7 +55,7 @@ async def show_costs(wanted: Wanted) -> None:
     except InputError as error:
         unknown, fleet = error.message, {}
     by = keys(part.strip() for part in wanted.by.split(","))
-    async with opened() as journal:
+    async with opened_journal() as journal:
         found = await costs(journal or MemoryJournal(), fleet, by, since=since, until=until, workflow=wanted.workflow)
     if unknown and found.total.unpriced:
         note(f"no prices are known: {unknown}")

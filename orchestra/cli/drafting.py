@@ -41,7 +41,7 @@ _TAKEN = KEYWORDS | {"input"}
 
 
 @dataclass(frozen=True)
-class Asked:
+class Drafting:
     """A request with the values that it brings along."""
 
     request: str
@@ -81,7 +81,7 @@ def _value(key: str, text: str) -> Any:
         raise InputError("C013", f"{key} is no JSON: {error}", hint=f"-i {key}=@file.json, or @@ before a text that begins so") from error
 
 
-async def explain(open_: Opener, chosen: Settings, asked: Asked, save: Path | None, as_json: bool, stop: Stop) -> int:
+async def explain(open_: Opener, chosen: Settings, asked: Drafting, save: Path | None, as_json: bool, stop: Stop) -> int:
     """Plans, and shows the plan with what it may cost; gives the exit code."""
     waiting = Waiting()
     async with serving(open_, chosen, waiting) as orchestra:
@@ -108,7 +108,7 @@ async def explain(open_: Opener, chosen: Settings, asked: Asked, save: Path | No
     return 0
 
 
-async def ask(open_: Opener, chosen: Settings, asked: Asked, budget: Budget | None, as_json: bool, explain: bool, stop: Stop) -> int:
+async def ask(open_: Opener, chosen: Settings, asked: Drafting, budget: Budget | None, as_json: bool, explain: bool, stop: Stop) -> int:
     """Runs a request, whose plan runs while it is being written, and shows what came of it; gives the exit code. With `explain` each step
     stands beside what it might have taken."""
     waiting = Waiting()
@@ -215,7 +215,7 @@ def of_plan(history: History, version: int) -> History:
     return replace(steps, rows=(asked, *steps.rows))
 
 
-def _given(asked: Asked, graph: Graph) -> dict[str, Any]:
+def _given(asked: Drafting, graph: Graph) -> dict[str, Any]:
     """The values that a plan reads."""
     return {name: value for name, value in {REQUEST: asked.request, **asked.values}.items() if name in graph.input}
 

@@ -37,7 +37,7 @@ Concurrency = Annotated[int | None, typer.Option("--concurrency", "-c", min=1, h
 Fleet = Annotated[str | None, typer.Option(help="A name in configs/, or a path.", show_default="as configured")]
 NoChecks = Annotated[bool, typer.Option("--no-checks", help="Measure what it writes, without the checks of its card.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Agent = Annotated[str, typer.Argument(help="An agent with a card.", show_default=False)]
+AgentName = Annotated[str, typer.Argument(help="An agent with a card.", show_default=False)]
 
 
 class HeldOut(StrEnum):
@@ -57,7 +57,7 @@ def _evaluate(learn: typer.Typer) -> None:
     @learn.command("evaluate", cls=Verb)
     def evaluate(
         context: typer.Context,
-        agent: Agent,
+        agent: AgentName,
         data: Data,
         part: Annotated[Literal["train", "tune", "test"], typer.Option(help="Of a data set.")] = "test",
         train: Annotated[
@@ -84,12 +84,12 @@ def _evaluate(learn: typer.Typer) -> None:
 
         Exits with 0, with 1 where a requirement is missed or no server can be had, 2 for bad input.
         """
-        from orchestra.cli.comparison import Asked, compare
+        from orchestra.cli.comparison import Comparison, compare
         from orchestra.cli.signals import carry_out
         from orchestra.errors import OrchestraError
         from orchestra.learn.requirements import unmeasured
 
-        asked = Asked(agent, data, part, train, candidate, untuned, rows, seed, no_checks, tuple(require or ()), evaluation)
+        asked = Comparison(agent, data, part, train, candidate, untuned, rows, seed, no_checks, tuple(require or ()), evaluation)
         chosen = settings(fleet=fleet, concurrency=concurrency)
         if junit is not None:
             check_writable(junit, "--junit")
@@ -120,7 +120,7 @@ def _promote(learn: typer.Typer) -> None:
     @learn.command("promote", cls=Verb)
     def promote(
         context: typer.Context,
-        agent: Agent,
+        agent: AgentName,
         candidate: Annotated[Path, typer.Argument(help="The adapter's folder, as orchestra learn train leaves it.", show_default=False)],
         data: Data,
         part: Annotated[Literal["tune", "test"], typer.Option(help="Of a data set.")] = "test",
@@ -138,11 +138,13 @@ def _promote(learn: typer.Typer) -> None:
         A paired test on the first metric of evaluation.yaml decides. A fleet that runs loads the adapter at once; calls under way
         end with the old one. Exits with 0 where it was taken, 1 where it was not, 2 for bad input.
         """
-        from orchestra.cli.comparison import Asked
+        from orchestra.cli.comparison import Comparison
         from orchestra.cli.promoting import promoted
         from orchestra.cli.signals import carry_out
 
-        asked = Asked(agent, data, part, None, candidate, untuned=False, rows=rows, seed=seed, no_checks=no_checks, evaluation=evaluation)
+        asked = Comparison(
+            agent, data, part, None, candidate, untuned=False, rows=rows, seed=seed, no_checks=no_checks, evaluation=evaluation
+        )
         chosen = settings(fleet=fleet, concurrency=concurrency)
         result = carry_out(lambda _: promoted(opener(context), chosen, asked, force=force))
         if as_json:
@@ -158,7 +160,7 @@ def _promote(learn: typer.Typer) -> None:
 
 def _rollback(learn: typer.Typer) -> None:
     @learn.command("rollback", cls=Verb)
-    def rollback(context: typer.Context, agent: Agent, fleet: Fleet = None, as_json: AsJson = False) -> None:
+    def rollback(context: typer.Context, agent: AgentName, fleet: Fleet = None, as_json: AsJson = False) -> None:
         """Give an agent back what it had before its last promotion."""
         from orchestra.cli.promoting import rolled_back
         from orchestra.cli.signals import carry_out
@@ -175,7 +177,7 @@ def _calibrate(learn: typer.Typer) -> None:
     @learn.command("calibrate", cls=Verb)
     def calibrate(
         context: typer.Context,
-        agent: Agent,
+        agent: AgentName,
         data: Annotated[Path, typer.Option("--data", "-d", help="The folder of a data set.", show_default=False)],
         part: Annotated[list[HeldOut] | None, typer.Option(help="Whose rows are asked; may be given twice.", show_default="tune")] = None,
         words: Annotated[
@@ -209,7 +211,7 @@ def _combine(learn: typer.Typer) -> None:
     @learn.command("combine", cls=Verb)
     def combine(
         context: typer.Context,
-        agent: Agent,
+        agent: AgentName,
         data: Data,
         checks: Annotated[
             str, typer.Option(metavar="A,B", help="The node's checks.", show_default="the card's, or how sure the agent is")
@@ -238,10 +240,10 @@ def _combine(learn: typer.Typer) -> None:
 
         It takes 300 rows whose right answers are known; with --unlabelled 300 rows and three checks. What each check brings is printed.
         """
-        from orchestra.cli.combining import Asked, combined, show, show_data
+        from orchestra.cli.combining import Combining, combined, show, show_data
         from orchestra.cli.signals import carry_out
 
         named = tuple(name.strip() for name in checks.split(",") if name.strip())
-        asked = Asked(agent, data, named, unlabelled, predictions, metric, evaluation, rows, seed, out)
+        asked = Combining(agent, data, named, unlabelled, predictions, metric, evaluation, rows, seed, out)
         made = carry_out(lambda _: combined(opener(context), settings(fleet=fleet, concurrency=concurrency), asked))
         (show_data if as_json else show)(asked, made)

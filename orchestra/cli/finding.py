@@ -14,7 +14,7 @@ from orchestra.recording import recorded, recorder
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[Journal | None]:
+async def opened_journal() -> AsyncIterator[Journal | None]:
     """The journal; None where nothing has been recorded: looking makes none. Raises `InputError` C018 where it is off."""
     chosen = settings()
     if not recorded(chosen):
@@ -27,7 +27,7 @@ async def opened() -> AsyncIterator[Journal | None]:
 @asynccontextmanager
 async def opened_at(name: str) -> AsyncIterator[tuple[Journal, str]]:
     """The journal, and the id of the run that a name stands for. Raises `InputError` C018."""
-    async with opened() as journal:
+    async with opened_journal() as journal:
         if journal is None:
             raise nothing(name)
         yield journal, await find_run(journal, name)

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 import msgspec
 
 from orchestra.cli import asking
-from orchestra.cli.finding import opened, opened_at
+from orchestra.cli.finding import opened_at, opened_journal
 from orchestra.cli.moments import age
 from orchestra.cli.opening import settings
 from orchestra.cli.screen import json_line, note, print_json, say, size
@@ -98,7 +98,7 @@ class Sweep:
 
 async def sweep(wanted: Sweep, *, dry_run: bool, sure: bool, as_json: bool) -> None:
     """Deletes ended runs that are old, and gives their room back; none with messages that are not delivered. Raises `InputError` C010."""
-    async with opened() as journal:
+    async with opened_journal() as journal:
         found = wanted.chosen(await journal.runs(EVERY), time.time()) if journal is not None else []
         if dry_run or not found or journal is None:
             if as_json:

@@ -36,7 +36,7 @@ TAKEN: Mapping[str, tuple[str, ...]] = {
 }
 """What else than rows and a folder a training takes, by the agent's kind; of a language model's adapter everything."""
 Choice = TypeVar("Choice", bound=str)
-Agent = Annotated[str, typer.Argument(help="An agent's name.", show_default=False)]
+AgentName = Annotated[str, typer.Argument(help="An agent's name.", show_default=False)]
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +50,7 @@ def register(app: typer.Typer) -> None:
 
 def data(
     context: typer.Context,
-    agent: Agent,
+    agent: AgentName,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the data set.", show_default=False)],
     files: Annotated[list[Path] | None, typer.Argument(help="JSON lines or CSV with inputs and outputs.", show_default=False)] = None,
     licence: Annotated[str, typer.Option(help="What may be done with the rows. Needed.", show_default=False)] = "",
@@ -85,13 +85,13 @@ def data(
     another agent gave where its own was withheld or failed. A --teacher is asked what is still open: the inputs of files, whose
     outputs are not read then, and those of failed calls. What the checks accept of its answers is kept.
     """
-    from orchestra.cli.collecting import Asked, collect, told
+    from orchestra.cli.collecting import Collecting, collect, told
     from orchestra.cli.moments import age
     from orchestra.cli.signals import carry_out
     from orchestra.learn.sources import Columns
     from orchestra.learn.splits import Shares
 
-    asked = Asked(
+    asked = Collecting(
         agent,
         tuple(files or ()),
         out,
@@ -117,7 +117,7 @@ def data(
 
 def train(
     context: typer.Context,
-    agent: Agent,
+    agent: AgentName,
     data: Annotated[Path, typer.Option("--data", help="The folder of a data set.", show_default=False)],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the adapter goes.", show_default="in DATA")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Train for about so long.", show_default=False)] = None,

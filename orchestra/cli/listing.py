@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from orchestra.cli.finding import opened
+from orchestra.cli.finding import opened_journal
 from orchestra.cli.screen import console, moment, money, print_json, say, seconds, table
 from orchestra.journal.history import History
 from orchestra.seen import known, listed
@@ -18,7 +18,7 @@ LONGEST = 50
 async def list_runs(limit: int, status: str, workflow: str, *, as_json: bool) -> None:
     """Prints the latest runs, newest first; with a `status` or a `workflow` those alone. Raises `InputError` C010 for no status."""
     known(status)
-    async with opened() as journal:
+    async with opened_journal() as journal:
         found = await listed(journal, time.time(), limit=limit, workflow=workflow, status=status) if journal is not None else []
         none = not found and (journal is None or not await journal.runs(1))
         asked = [run.run for run in found if run.workflow == ASK and journal is not None and not as_json]

@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestra import certificates
 from orchestra.agent.card import Card
-from orchestra.cli.comparison import Asked, answered, carded, prepared
+from orchestra.cli.comparison import Comparison, answered, carded, prepared
 from orchestra.cli.opening import Opener, serving
 from orchestra.cli.screen import note
 from orchestra.config import Settings
@@ -41,7 +41,7 @@ class Promoted:
         return {**self.report.data(), "better": self.judgement.better, "taken": self.taken, "differences": differences}
 
 
-async def promoted(open_: Opener, chosen: Settings, asked: Asked, *, force: bool) -> Promoted:
+async def promoted(open_: Opener, chosen: Settings, asked: Comparison, *, force: bool) -> Promoted:
     """Judges a candidate, and takes it where it is better or where it is forced."""
     assert asked.candidate is not None, "the verb demands one"
     own = learning(Project.load(chosen).registry.card(asked.agent))
@@ -70,7 +70,7 @@ async def promoted(open_: Opener, chosen: Settings, asked: Asked, *, force: bool
     return Promoted(report, judgement, True, said)
 
 
-def _known(own: Card, asked: Asked, test: Test, *, force: bool) -> tuple[str, ...]:
+def _known(own: Card, asked: Comparison, test: Test, *, force: bool) -> tuple[str, ...]:
     """What is to be said of rows that the agent or its candidate was trained on: a few, those of the tune part where that is asked for, or
     whatever they are where it is forced. Raises `InputError` N205 for others."""
     assert asked.candidate is not None, "the verb demands one"
