@@ -15,7 +15,7 @@ from orchestra.agent.prompt import FEEDBACK
 from orchestra.agent.sureness import sureness
 from orchestra.agent.types import is_plain_text
 from orchestra.values.json import MAX_BYTES, NotStrictJSON, parse_untrusted
-from orchestra.values.text import original, unfenced, visible
+from orchestra.values.text import original, shortened, unfenced, visible
 from orchestra.values.types import Validator
 
 NO_INPUTS: Mapping[str, Any] = MappingProxyType({})
@@ -144,5 +144,4 @@ def _restored(value: Any, names: list[str]) -> Any:
 
 
 def _shown(text: str) -> str:
-    cut = text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
-    return repr(visible(cut, keep=""))[1:-1].replace("\\\\", "\\")
+    return repr(visible(shortened(text, SHOWN), keep=""))[1:-1].replace("\\\\", "\\")

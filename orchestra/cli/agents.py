@@ -10,7 +10,7 @@ import typer
 from orchestra.cli.failure import Verb
 from orchestra.cli.opening import settings
 from orchestra.cli.screen import console, print_json, say, table
-from orchestra.values.text import visible
+from orchestra.values.text import shortened, visible
 
 if TYPE_CHECKING:
     from orchestra.agent.card import Card
@@ -37,7 +37,13 @@ def register(app: typer.Typer) -> None:
         for name, error in sorted(registry.broken.items()):
             print(visible(f"warning: {name} is left out, for its card is broken: {error.code}: {error.message}"), file=sys.stderr)
         rows = [
-            (name, _kind(registry.cards.get(name)), _short(_inputs(contract)), _short(_output(contract)), contract.description)
+            (
+                name,
+                _kind(registry.cards.get(name)),
+                shortened(_inputs(contract), MAX_TYPE),
+                shortened(_output(contract), MAX_TYPE),
+                contract.description,
+            )
             for name, contract in found
         ]
         console().print(table(("agent", "kind", "takes", "gives", "what it does"), rows))
@@ -96,10 +102,6 @@ def _output(contract: Contract) -> str:
     if not fields or "title" in contract.output:
         return show(contract.output)
     return "{" + ", ".join(f"{name}: {show(under(contract.output, schema))}" for name, schema in fields.items()) + "}"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= MAX_TYPE else text[: MAX_TYPE - 1] + "…"
 
 
 def _data(name: str, contract: Contract, card: Card | None) -> dict[str, Any]:

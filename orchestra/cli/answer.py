@@ -14,7 +14,7 @@ from orchestra.cli.screen import console, money, say, seconds, table
 from orchestra.events import Event, Usage
 from orchestra.journal.history import History, Row
 from orchestra.result import Result
-from orchestra.values.text import visible
+from orchestra.values.text import counted, visible
 
 MAX_ROWS = 40
 
@@ -102,7 +102,7 @@ def show_left_out(failed: Mapping[str, str]) -> None:
     if lists:
         say()
     for path, reasons in lists.items():
-        many = f"{len(reasons)} element{'s' * (len(reasons) != 1)}"
+        many = counted(len(reasons), "element")
         say(
             visible(f"{path}: {many} failed, and the list is without {'it' if len(reasons) == 1 else 'them'}: {reasons[0]}"), style="yellow"
         )
@@ -129,7 +129,7 @@ def show_nodes(history: History, *, everything: bool = False) -> None:
     shown = [
         (
             "  " * row.depth + row.path,
-            row.name if row.elements is None else f"{row.elements} element{'s' * (row.elements != 1)}",
+            row.name if row.elements is None else counted(row.elements, "element"),
             row.came_to,
             "" if row.seconds is None else seconds(row.seconds),
             str(len(row.attempts) or ""),

@@ -15,7 +15,7 @@ from orchestra.cli.screen import moment
 from orchestra.errors import InputError
 from orchestra.events import Asked, Withheld
 from orchestra.values.json import NotStrictJSON, canonical, parse_untrusted
-from orchestra.values.text import visible
+from orchestra.values.text import shortened, visible
 
 DECLINE = "/decline"
 """How a line at the terminal begins that says why nobody answers."""
@@ -104,7 +104,7 @@ def parsed(run: str, asked: Asked, text: str) -> Any:
     try:
         return parse_untrusted(text)
     except NotStrictJSON as error:
-        said = text if len(text) <= 40 else f"{text[:40]}…"
+        said = shortened(text, 40)
         hint = answer_command(run, asked, (asked, asked))
         raise InputError("C024", f"{asked.node} wants {Type(asked.schema)} as JSON, and {said!r} is none", hint=hint) from error
 

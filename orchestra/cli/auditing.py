@@ -26,7 +26,7 @@ from orchestra.learn.audit_book import Book
 from orchestra.learn.auditing import Shown, Wanted
 from orchestra.learn.certifying import Rightness, rightness
 from orchestra.project import Project
-from orchestra.values.text import visible
+from orchestra.values.text import counted, visible
 from orchestra.verify import audits
 from orchestra.verify.audits import Said, Watch, Watched
 from orchestra.verify.certificate import percent
@@ -145,7 +145,7 @@ async def _label(case: _Case, look: Look, journal: Journal, path: Path) -> None:
     said, again = await auditing.labelled(path, case.book.watch(), journal, case.project, right)
     case.book.said(said, look.by)
     known = f", {again:,} of before" if again else ""
-    note(f"{path.name}: {len(said):,} verdict{'s' * (len(said) != 1)} recorded{known}")
+    note(f"{path.name}: {counted(len(said), 'verdict')} recorded{known}")
 
 
 async def _audit(case: _Case, look: Look, journal: Journal) -> bool:
@@ -172,7 +172,7 @@ async def _drawn(case: _Case, look: Look, journal: Journal) -> list[Shown]:
     waiting = [output for output in before.open if not output.withheld]
     shown = [one for output in waiting if (one := await auditing.shown(case.project, journal, output)) is not None]
     if gone := len(waiting) - len(shown):
-        note(f"{gone:,} output{'s' * (gone != 1)} drawn before cannot be shown any more: the journal has lost their runs")
+        note(f"{counted(gone, 'output')} drawn before cannot be shown any more: the journal has lost their runs")
     if len(shown) < look.audit:
         found = await auditing.accepted(case.project, journal, case.certificate, look.period.wanted)
         fresh, population = auditing.draw(found, before, look.audit - len(shown), look.seed)
@@ -182,7 +182,7 @@ async def _drawn(case: _Case, look: Look, journal: Journal) -> list[Shown]:
         shown += [one for output in fresh if not output.withheld and (one := await auditing.shown(case.project, journal, output))]
         _tell(found, population)
         if withheld:
-            note(f"of {withheld:,} drawn answer{'s' * (withheld != 1)} nothing was kept, and so nothing wrong")
+            note(f"of {counted(withheld, 'drawn answer')} nothing was kept, and so nothing wrong")
         if len(fresh) + len(waiting) < look.audit:
             note(
                 f"{len(shown):,} outputs to audit, not {look.audit:,}: more were not {'judged' if look.claims else 'accepted'} in that time"
@@ -197,7 +197,7 @@ async def _drawn(case: _Case, look: Look, journal: Journal) -> list[Shown]:
 def _tell(found: auditing.Accepted, population: int) -> None:
     passed = "".join(f"; {count:,} {reason} passed over" for reason, count in found.passed.items())
     kind = "judged answers" if any(output.withheld for output in found.found) else "accepted outputs"
-    note(f"{population:,} {kind} in {found.runs:,} run{'s' * (found.runs != 1)} to draw from{passed}")
+    note(f"{population:,} {kind} in {counted(found.runs, 'run')} to draw from{passed}")
 
 
 def _line(one: Shown) -> dict[str, Any]:
@@ -217,7 +217,7 @@ async def _asked(case: _Case, one: Shown, count: str) -> Said | None:
         say(visible(f"{name}: {as_text(value)}"), style="dim")
     say(visible(as_text(one.value)), style="cyan")
     if one.dropped:
-        say(f"{one.dropped:,} part{'s' * (one.dropped != 1)} of it dropped", style="dim")
+        say(f"{counted(one.dropped, 'part')} of it dropped", style="dim")
     while True:
         sys.stderr.write(f"{'all of it ' * isinstance(case.certificate, ClaimsCertificate)}right? [y]es, [n]o, [u]nclear, [q]uit: ")
         sys.stderr.flush()

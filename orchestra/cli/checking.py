@@ -18,7 +18,7 @@ from orchestra.cli.failure import Verb, as_data, parts, report
 from orchestra.cli.opening import settings
 from orchestra.cli.screen import print_json, say, width_of
 from orchestra.errors import InputError, OrchestraError
-from orchestra.values.text import visible
+from orchestra.values.text import counted, visible
 
 if TYPE_CHECKING:
     from orchestra.config import Settings
@@ -156,7 +156,7 @@ class Checks:
 
     def _workflow(self, name: str, found: Checked) -> None:
         program = self._project.program(self._project.find(name))
-        found.says = f"the workflow {program.name!r}, {len(program.nodes)} node{'s' * (len(program.nodes) != 1)}"
+        found.says = f"the workflow {program.name!r}, {counted(len(program.nodes), 'node')}"
         found.warnings += program.warnings
 
 
@@ -173,7 +173,7 @@ def _fleet(path: Path, found: Checked) -> None:
     from orchestra.fleet.secrets import lacking
 
     fleet = read(path)
-    found.says = f"the fleet {fleet.name!r}, {len(fleet.servers)} server{'s' * (len(fleet.servers) != 1)}"
+    found.says = f"the fleet {fleet.name!r}, {counted(len(fleet.servers), 'server')}"
     lacked = ((name, lacking(server)) for name, server in fleet.servers.items())
     found.warnings += [f"{path}: {name}: {error.message}; calls fail by that here" for name, error in lacked if error]
 
@@ -211,4 +211,4 @@ def _tell(found: list[Checked]) -> None:
         if not one.errors:
             say(f"ok  {one.name}: {one.says}")
     if told:
-        print(f"{len(told)} fault{'s' * (len(told) != 1)}; orchestra explain {told[0].code} says more", file=sys.stderr)
+        print(f"{counted(len(told), 'fault')}; orchestra explain {told[0].code} says more", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import Any, assert_never
 from orchestra.claims import Claim, Computation, Judgement, Support
 from orchestra.cli.screen import say
 from orchestra.places import Span, TableCell
-from orchestra.values.text import visible
+from orchestra.values.text import shortened, visible
 
 MAX_CLAIMS = 20
 MAX_EVIDENCE = 6
@@ -60,8 +60,7 @@ def short(value: Any, most: int) -> str:
     """A claim's value on one line."""
     from orchestra.cli.answer import as_text
 
-    text = " ".join(as_text(value).split())
-    return text if len(text) <= most else text[:most] + "…"
+    return shortened(" ".join(as_text(value).split()), most)
 
 
 def checked(claim: Claim) -> str:
@@ -84,7 +83,7 @@ def _support(support: Support) -> Any:
 
     match support:
         case Span():
-            quote = support.quote if len(support.quote) <= LONG_QUOTE else support.quote[:LONG_QUOTE] + "…"
+            quote = shortened(support.quote, LONG_QUOTE)
             return Text.assemble(("  “", "dim"), (visible(quote), "green"), ("”", "dim"), f"  {visible(_where(support), keep='')}")
         case TableCell():
             return Text.assemble("  ", (visible(support.text, keep=""), "green"), f"  {visible(_where(support), keep='')}")

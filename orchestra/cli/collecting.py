@@ -24,7 +24,7 @@ from orchestra.learn.teaching import Teacher, taught, teacher_of
 from orchestra.learn.traces import Wanted, traces
 from orchestra.project import Project
 from orchestra.values.json import canonical
-from orchestra.values.text import visible
+from orchestra.values.text import counted, shortened, visible
 
 MOST_NAMED = 5
 """Rows that were left out which are named, of each reason."""
@@ -105,8 +105,7 @@ async def collect(open_: Opener, chosen: Settings, asked: Collecting) -> Collect
 
 
 def _short(row: Row) -> str:
-    said = canonical(row.output).decode()
-    return said if len(said) <= 60 else f"{said[:57]}..."
+    return shortened(canonical(row.output).decode(), 60)
 
 
 def _without(gathered: Gathered, data: DataSet) -> Gathered:
@@ -124,7 +123,7 @@ async def _of_runs(project: Project, card: Card, asked: Collecting) -> Gathered:
             raise InputError("N006", "nothing has been recorded yet", hint=f"begin with: orchestra run {card.name}")
         found = await traces(project, journal, asked.escalated or card.name, wanted)
     for reason, count in found.passed.items():
-        note(f"passed over {count:,} run{'s' * (count != 1)} {reason}")
+        note(f"passed over {counted(count, 'run')} {reason}")
     place = project.settings.journal
     named = place.name if isinstance(place, Path) else place
     if asked.escalated:

@@ -23,7 +23,7 @@ from orchestra.journal.history import History
 from orchestra.planning import asked_in
 from orchestra.rerun import Change, compare
 from orchestra.values.outcome import Outcome, Value
-from orchestra.values.text import visible
+from orchestra.values.text import counted, shortened, visible
 from orchestra.workflow.nodes import Budget
 from orchestra.workflow.steps import Step
 
@@ -59,7 +59,7 @@ async def fork(open_: Opener, again: Again, manner: Manner, stop: Stop) -> int:
     made = {"parent": old, "recalled": recalled, "anew": anew}
     ending.show(manner, {"changes": [{"node": change.node, "why": change.why} for change in forked.changes], **made})
     if not manner.as_json and not manner.stream:
-        say(f"{recalled} call{'s' * (recalled != 1)} recalled from run {old}, {anew} made anew", style="bold")
+        say(f"{counted(recalled, 'call')} recalled from run {old}, {anew} made anew", style="bold")
     return ending.code
 
 
@@ -106,7 +106,7 @@ async def replay(open_: Opener, name: str, *, as_json: bool) -> int:
     if as_json:
         print_json({"run": run, "events": found.events, "reason": found.reason, "different": _raw(found.different)})
     elif found.different is None:
-        say(f"{found.events} event{'s' * (found.events != 1)}, the same decisions today")
+        say(f"{counted(found.events, 'event')}, the same decisions today")
     else:
         say(f"{found.events} events, the same decisions today; but event {found.different.seq} differs: {found.reason}", style="yellow")
         say(visible(f"{line_of(found.different)}"))
@@ -141,4 +141,4 @@ def _cell(outcome: Outcome | None) -> str:
         return "–"
     text = as_text(outcome.value) if isinstance(outcome, Value) else f"{type(outcome).__name__.lower()}: {outcome.reason}"
     text = " ".join(text.split())
-    return text if len(text) <= LONG else f"{text[:LONG]}…"
+    return shortened(text, LONG)

@@ -14,7 +14,7 @@ from orchestra.cli.screen import console, say, seconds, table
 from orchestra.errors import OrchestraError
 from orchestra.events import NOTHING, Usage
 from orchestra.values.outcome import Outcome, Value
-from orchestra.values.text import visible
+from orchestra.values.text import counted, shortened, visible
 from orchestra.whatif import Rehearsal, Side, Stop, Verdict
 
 SHOWN = 20
@@ -82,7 +82,7 @@ class Contrast:
         recalled, anew = sum(one.recalled for one in self.found), sum(one.anew for one in self.found)
         spent = sum((one.spent for one in self.found), NOTHING)
         return (
-            f"{recalled:,} call{'s' * (recalled != 1)} recalled, {anew:,} made anew:"
+            f"{counted(recalled, 'call')} recalled, {anew:,} made anew:"
             f" {spent.prompt_tokens:,} tokens in, {spent.output_tokens:,} out, {seconds(spent.seconds)}"
         )
 
@@ -173,8 +173,7 @@ def _cell(outcome: Outcome | None) -> str:
 
 
 def _cut(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= LONG else f"{text[:LONG]}…"
+    return shortened(" ".join(text.split()), LONG)
 
 
 def as_markdown(found: Contrast) -> str:

@@ -18,7 +18,7 @@ from orchestra.errors import InputError
 from orchestra.fleet.config import Endpoint, LocalServer
 from orchestra.journal.costs import TIMES
 from orchestra.journal.memory import MemoryJournal
-from orchestra.values.text import visible
+from orchestra.values.text import counted, visible
 
 MAX_NOTES = 5
 NARROW = 14
@@ -145,7 +145,7 @@ def _show(found: Costs, most: int | None) -> None:
     cells = [(*names, *[""] * (len(headings) - len(names)), *(of[name] for name in figures)) for names, of in rows]
     screen.print(table((*headings, *figures), cells, right=range(len(headings), len(headings) + len(figures))))
     if len(shown) < len(found.rows):
-        say(f"and {_many(len(found.rows) - len(shown), 'row')} more, which are in the total", style="dim")
+        say(f"and {counted(len(found.rows) - len(shown), 'row')} more, which are in the total", style="dim")
     if wanted - set(figures):
         say(f"a wider terminal shows {', '.join(name for name in LEAST if name in wanted - set(figures))} as well", style="dim")
 
@@ -176,19 +176,19 @@ def _notes(found: Costs, fleet: Mapping[str, LocalServer | Endpoint]) -> Iterato
     """What the figures do not say."""
     total = found.total
     for server, calls in sorted(total.unpriced.items(), key=lambda one: (-one[1], one[0])):
-        yield f"not in the money: {_many(calls, 'call')} on {server}, {_why(fleet.get(server))}"
+        yield f"not in the money: {counted(calls, 'call')} on {server}, {_why(fleet.get(server))}"
     if total.usage.assumed:
-        yield f"~ with {_many(total.usage.assumed, 'token')} that no server counted: as many as answers that broke off may have cost"
+        yield f"~ with {counted(total.usage.assumed, 'token')} that no server counted: as many as answers that broke off may have cost"
     if total.recalled:
-        yield f"{_many(total.recalled, 'answer')} recalled from other runs, at no cost"
+        yield f"{counted(total.recalled, 'answer')} recalled from other runs, at no cost"
     if found.plans:
         saved = found.saved
         tokens = saved.prompt_tokens + saved.output_tokens
-        yield f"{_many(found.plans, 'plan')} served again: {_many(saved.calls, 'call')} and {tokens:,} tokens saved"
+        yield f"{counted(found.plans, 'plan')} served again: {counted(saved.calls, 'call')} and {tokens:,} tokens saved"
     if found.unfinished:
-        yield f"{_many(found.unfinished, 'run')} without an end, with what was spent so far"
+        yield f"{counted(found.unfinished, 'run')} without an end, with what was spent so far"
     if total.open:
-        yield f"{_many(total.open, 'call')} under way or cut off: what {'it' if total.open == 1 else 'they'} took is not known"
+        yield f"{counted(total.open, 'call')} under way or cut off: what {'it' if total.open == 1 else 'they'} took is not known"
     for left in found.unread[:MAX_NOTES]:
         yield f"left out: run {left.run}, {left.code}: {left.reason}"
     if len(found.unread) > MAX_NOTES:
@@ -203,7 +203,3 @@ def _why(server: LocalServer | Endpoint | None) -> str:
             return "which has no `price:` in the fleet file"
         case _:
             return "which had no `price:` then"
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' * (count != 1)}"

@@ -9,6 +9,7 @@ import typer
 from orchestra.cli.failure import Verb
 from orchestra.cli.opening import settings
 from orchestra.cli.screen import console, print_json, say
+from orchestra.values.text import counted
 
 MARKS = {"ok": ("ok", "green"), "warning": ("!!", "yellow"), "problem": ("NO", "red")}
 
@@ -41,10 +42,6 @@ def register(app: typer.Typer) -> None:
         if as_json:
             print_json({"findings": told, "problems": problems})
         else:
-            say(
-                f"\n{problems} problem{'s' * (problems != 1)} to mend, from the top"
-                if problems
-                else "\nEverything that is needed is there."
-            )
+            say(f"\n{counted(problems, 'problem')} to mend, from the top" if problems else "\nEverything that is needed is there.")
         if problems:
             raise typer.Exit(1)

@@ -27,7 +27,7 @@ from orchestra.project import Project
 from orchestra.router.plan import Plan
 from orchestra.router.planner import DECLINED
 from orchestra.values.json import NotStrictJSON, parse_untrusted
-from orchestra.values.text import visible
+from orchestra.values.text import counted, visible
 from orchestra.workflow.nodes import REQUEST, Budget, Graph
 from orchestra.workflow.signatures import NAME
 from orchestra.workflow.steps import Workflow
@@ -258,7 +258,7 @@ def _cached(draft: Draft) -> dict[str, Any] | None:
 def _tell_saving(draft: Draft) -> None:
     if (known := draft.recalled) is not None:
         calls, tokens = known.saved.calls, known.saved.prompt_tokens + known.saved.output_tokens
-        note(f"from the cache: {calls} call{'s' * (calls != 1)} of the router and {tokens} tokens saved; made for run {known.run}")
+        note(f"from the cache: {counted(calls, 'call')} of the router and {tokens} tokens saved; made for run {known.run}")
 
 
 def _tell_votes(draft: Draft) -> None:

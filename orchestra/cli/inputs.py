@@ -12,6 +12,7 @@ from typing import IO, Any
 from orchestra.errors import InputError
 from orchestra.values.json import NotStrictJSON, parse_untrusted
 from orchestra.values.schema import Schema, branches, nearest, show, under
+from orchestra.values.text import shortened
 
 MAX_BYTES = 1 << 20
 """Bytes of one file at most."""
@@ -231,7 +232,7 @@ def _parsed(key: str, text: str, wanted: Type) -> Any:
     try:
         return parse_untrusted(text)
     except NotStrictJSON as error:
-        shown = text if len(text) <= 40 else f"{text[:40]}…"
+        shown = shortened(text, 40)
         hint = f"write it as JSON: -i '{key}={wanted.example}'"
         if wanted.items and wanted.items.is_document:
             hint += f", or give a file or a folder: -i {key}=@folder"

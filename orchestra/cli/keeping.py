@@ -24,6 +24,7 @@ from orchestra.events import encode
 from orchestra.journal.error import JournalError
 from orchestra.journal.sqlite import SqliteJournal
 from orchestra.journal.summary import named
+from orchestra.values.text import counted
 
 FORMAT = "orchestra/export/v1"
 UNDELIVERED = "J024"
@@ -106,7 +107,7 @@ async def sweep(wanted: Sweep, *, dry_run: bool, sure: bool, as_json: bool) -> N
                 return
             for run in found:
                 say(f"{run.run}  {run.workflow}  {run.status}")
-            say(f"{len(found)} run{'s' * (len(found) != 1)} would be deleted" if found else "no run is old enough")
+            say(f"{counted(len(found), 'run')} would be deleted" if found else "no run is old enough")
             return
         if not sure and not await _agreed(len(found)):
             say("nothing was deleted")
@@ -119,7 +120,7 @@ async def sweep(wanted: Sweep, *, dry_run: bool, sure: bool, as_json: bool) -> N
     if as_json:
         print_json({"runs": deleted, "deleted": len(deleted), "kept": kept, "freed": freed})
         return
-    say(f"{len(deleted)} run{'s' * (len(deleted) != 1)} deleted, {size(freed)} freed")
+    say(f"{counted(len(deleted), 'run')} deleted, {size(freed)} freed")
     if kept:
         say(f"{kept} kept: their messages in the outbox are not delivered yet", style="yellow")
 
@@ -143,7 +144,7 @@ async def _agreed(count: int) -> bool:
     """Whether the person at the terminal wants it. Raises `InputError` C010 where nobody sits there."""
     if not asking.somebody_is_here():
         raise InputError("C010", f"{count} runs would be deleted for good", hint="add --yes, or look first with --dry-run")
-    sys.stderr.write(f"delete {count} run{'s' * (count != 1)} for good? [y/N] ")
+    sys.stderr.write(f"delete {counted(count, 'run')} for good? [y/N] ")
     sys.stderr.flush()
     return (await asking.line_from_terminal() or "").strip().lower() in ("y", "yes")
 

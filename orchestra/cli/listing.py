@@ -9,6 +9,7 @@ from orchestra.cli.finding import opened_journal
 from orchestra.cli.screen import console, moment, money, print_json, say, seconds, table
 from orchestra.journal.history import History
 from orchestra.seen import known, listed
+from orchestra.values.text import shortened
 from orchestra.workflow.nodes import ASK, REQUEST
 
 LONGEST = 50
@@ -55,5 +56,4 @@ def request_of(history: History) -> str:
 
 def short(request: str) -> str:
     """A request in a row of a table."""
-    line = " ".join(request.split())
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+    return shortened(" ".join(request.split()), LONGEST)

@@ -28,7 +28,7 @@ from orchestra.journal.tiers import PERSON, Spent, spent_by_tier
 from orchestra.stored import restored, workflows
 from orchestra.values.outcome import Value
 from orchestra.values.schema import nearest
-from orchestra.values.text import visible
+from orchestra.values.text import counted, visible
 
 if TYPE_CHECKING:
     from orchestra.cli.explaining import Explanation
@@ -209,7 +209,7 @@ def saving_text(saved: Saving) -> str:
     """What a plan that served again has saved."""
     calls, tokens = saved.usage.calls, saved.usage.prompt_tokens + saved.usage.output_tokens
     whose = f"{saved.node}: the" if saved.node else "its"
-    return f"{whose} plan was made for run {saved.run}: {calls} call{'s' * (calls != 1)} of the router and {tokens} tokens saved"
+    return f"{whose} plan was made for run {saved.run}: {counted(calls, 'call')} of the router and {tokens} tokens saved"
 
 
 def tiers_text(tiers: Sequence[Spent]) -> list[str]:
@@ -219,11 +219,11 @@ def tiers_text(tiers: Sequence[Spent]) -> list[str]:
         used = one.usage
         paid = f", {money(used.money)} of money" if used.money > 0 else ""
         cost = f", {used.prompt_tokens:,} tokens in, {used.output_tokens:,} out{paid}, {seconds(used.seconds)}" if used.calls else ""
-        asked = f"{one.calls} call{'s' * (one.calls != 1)}, {one.accepted} accepted{cost}"
+        asked = f"{counted(one.calls, 'call')}, {one.accepted} accepted{cost}"
         if one.name == PERSON:
-            asked = f"{one.calls} answer{'s' * (one.calls != 1)}"
+            asked = counted(one.calls, "answer")
         parts = [asked] if one.calls else []
-        parts += [f"passed over {count} time{'s' * (count != 1)}: {reason}" for reason, count in one.passed_over.items()]
+        parts += [f"passed over {counted(count, 'time')}: {reason}" for reason, count in one.passed_over.items()]
         lines.append(f"{one.name}: {'; '.join(parts)}")
     return lines
 
@@ -244,7 +244,7 @@ def _show_incidents(history: History) -> None:
     recalled = Counter(tried.recalled for row in history.rows for tried in row.attempts if tried.recalled)
     lines += tiers_text(spent_by_tier(history))
     lines += [saving_text(saved) for saved in history.saved]
-    lines += [f"{count} answer{'s' * (count != 1)} recalled from run {run}" for run, count in recalled.items()]
+    lines += [f"{counted(count, 'answer')} recalled from run {run}" for run, count in recalled.items()]
     if lines:
         say()
     for line in lines:

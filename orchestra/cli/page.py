@@ -23,7 +23,7 @@ from orchestra.journal.history import History, Row
 from orchestra.places import Place, Span, TableCell, Texts
 from orchestra.result import score_of
 from orchestra.values.outcome import Abstained, Failed, Value
-from orchestra.values.text import visible
+from orchestra.values.text import counted, shortened, visible
 
 LONGEST = 20_000
 """Characters of one text that the page shows; what is beyond them is said to be left out."""
@@ -119,7 +119,7 @@ def _cut(value: Any) -> dict[str, Any]:
 
 def _line(text: str, most: int = 2_000) -> str:
     """A text on one line."""
-    return visible(" ".join((text if len(text) <= most else text[:most] + "…").split()), keep="")
+    return visible(" ".join(shortened(text, most).split()), keep="")
 
 
 def _claim(claim: Claim, texts: Texts) -> dict[str, Any]:
@@ -229,7 +229,7 @@ def _row(row: Row) -> dict[str, Any]:
     return {
         "path": _line(row.path),
         "depth": min(row.depth, 12),
-        "name": _line(row.name) if row.elements is None else f"{row.elements} element{'s' * (row.elements != 1)}",
+        "name": _line(row.name) if row.elements is None else counted(row.elements, "element"),
         "status": row.came_to,
         "time": "" if row.seconds is None else seconds(row.seconds),
         "attempts": len(row.attempts) or "",

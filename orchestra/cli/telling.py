@@ -35,7 +35,7 @@ from orchestra.events import (
 )
 from orchestra.journal.history import Attempt, History, Row
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
-from orchestra.values.text import visible
+from orchestra.values.text import counted, shortened, visible
 
 POLL = 0.5
 """Seconds between two looks."""
@@ -89,7 +89,7 @@ def _said(event: Event) -> str:  # one line a kind of event, of a closed union
         case Resumed():
             return f"resumed{_by(event.by)}"
         case Expanded():
-            return f"{event.count} element{'s' * (event.count != 1)}"
+            return counted(event.count, "element")
         case TurnStarted():
             if event.because:
                 return f"chooses {event.because}"
@@ -211,5 +211,4 @@ def _by(who: str) -> str:
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= LONG else f"{line[:LONG]}…"
+    return shortened(" ".join(text.split()), LONG)

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from orchestra.errors import InputError
 from orchestra.values.fields import local
 from orchestra.values.json import canonical
+from orchestra.values.text import shortened
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -196,7 +197,7 @@ class _Shown:
         shown = values if self.full else values[:6]
         texts = [repr(value) if isinstance(value, str) else canonical(value).decode() for value in shown]
         if not self.full:
-            texts = [text if len(text) <= 40 else text[:39] + "…" for text in texts] + ["…"] * (len(values) > 6)
+            texts = [shortened(text, 40) for text in texts] + ["…"] * (len(values) > 6)
         return f"Literal[{', '.join(texts)}]"
 
 

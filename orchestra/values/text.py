@@ -72,9 +72,19 @@ def _beginning(name: str) -> str:
     return pattern
 
 
+def shortened(text: str, most: int) -> str:
+    """The text, of at most `most` characters: the last of one that was cut is "…"."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def counted(number: int, what: str) -> str:
+    """So many of something: `1 row`, `2,000 rows`."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def keepable(text: str, most: int = 4_000) -> str:
     """A stranger's text as a journal takes it: never more than `most` characters, and lone surrogates escaped."""
-    cut = text if len(text) <= most else text[: most - 1] + "…"
+    cut = shortened(text, most)
     return cut if cut.isascii() else cut.encode("utf-8", "backslashreplace").decode()
 
 
