@@ -209,7 +209,10 @@ def _certify_claims(
     named = tuple(name.strip() for name in checks.split(",") if name.strip())
     asked = claiming.Claiming(agent, data, alpha, named, seed, out, as_json)
     made = carry_out(lambda _: claiming.certified(opener(context), chosen, asked))
-    (claiming.show_data if as_json else claiming.show)(asked, made)
+    if as_json:
+        claiming.show_data(asked, made)
+    else:
+        claiming.show(made)
     if made.found is not None and made.certificate is None:
         raise typer.Exit(STATUS_CODES["abstained"])
 

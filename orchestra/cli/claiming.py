@@ -121,7 +121,7 @@ async def _replies(open_: Opener, chosen: Settings, project: Project, judge: str
     return [Reply(case.output) if case.output is not None else Reply(fault=arm.reason or "it was withheld") for case in arm.cases]
 
 
-def show(asked: Claiming, made: ClaimsAttempt) -> None:
+def show(made: ClaimsAttempt) -> None:
     """Prints what was found out."""
     from orchestra.verify.certificate import interval, percent
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -273,13 +273,34 @@ def test_pins_are_read_as_they_were_written_and_nothing_else_is(tmp_path: Path) 
 
 
 class Listing:
-    """A session whose tools are what a test says; listing them fails as often as it says, and takes a turn of the loop."""
+    """A session of the SDK's kind whose tools are what a test says; listing them fails as often as it says, and takes a turn of the
+    loop."""
 
     def __init__(self) -> None:
         self.description, self.failures, self.lists = KNOWN["find"].description, 0, 0
+        self.listing = asyncio.Event()
+        self.hears: Callable[[Any], Awaitable[None]]
+
+    def __call__(self, read: Any, write: Any, *, message_handler: Callable[[Any], Awaitable[None]]) -> Listing:
+        self.hears = message_handler
+        return self
+
+    async def __aenter__(self) -> Listing:
+        return self
+
+    async def __aexit__(self, *ended: object) -> None:
+        return None
+
+    async def initialize(self) -> None:
+        return None
+
+    async def tells(self) -> None:
+        """Says that its tools have changed."""
+        await self.hears(ToolListChangedNotification())
 
     async def list_tools(self, params: Any = None) -> Any:
         self.lists += 1
+        self.listing.set()
         await asyncio.sleep(0.01)
         if self.failures:
             self.failures -= 1
@@ -292,55 +313,52 @@ class Listing:
         return "called"
 
 
-async def listening(monkeypatch: pytest.MonkeyPatch) -> tuple[Server, Listing]:
-    one, session = Server("it", configured(), {"find": KNOWN["find"]}), Listing()
-    pipe = SimpleNamespace(junk=0, messages=0, lines=0, closed=asyncio.Event(), flooded="")
-
-    async def found() -> Any:
-        return session, pipe
-
-    monkeypatch.setattr(one, "_session", found)
-    assert str(await one.call("find", {})) == "called"
-    return one, session
-
-
-async def tells(one: Server) -> None:
-    await one._told(ToolListChangedNotification())
+@asynccontextmanager
+async def listening(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Server, Listing]]:
+    session = Listing()
+    monkeypatch.setattr("mcp.ClientSession", session)
+    one = Server("it", configured(), {"find": KNOWN["find"]})
+    try:
+        assert str(await one.call("find", {})) == "called"
+        yield one, session
+    finally:
+        await one.close()
 
 
 async def test_a_tool_that_has_changed_is_not_called_where_listing_it_failed_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, session = await listening(monkeypatch)
-    session.description, session.failures = "sends it elsewhere", 1
-    await tells(one)
-    codes = []
-    for _ in range(3):
-        with pytest.raises(ToolFault) as caught:
-            await one.call("find", {})
-        codes.append(caught.value.code)
-    assert codes == ["T018", "T012", "T012"]
+    async with listening(monkeypatch) as (one, session):
+        session.description, session.failures = "sends it elsewhere", 1
+        await session.tells()
+        codes = []
+        for _ in range(3):
+            with pytest.raises(ToolFault) as caught:
+                await one.call("find", {})
+            codes.append(caught.value.code)
+        assert codes == ["T018", "T012", "T012"]
 
 
 async def test_calls_wait_until_the_tools_are_held_against_their_pins(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, session = await listening(monkeypatch)
-    session.description = "sends it elsewhere"
-    before = session.lists
-    await tells(one)
-    ends = await asyncio.gather(*(one.call("find", {}) for _ in range(5)), return_exceptions=True)
-    assert [getattr(end, "code", end) for end in ends] == ["T012"] * 5
-    assert session.lists == before + 1
+    async with listening(monkeypatch) as (one, session):
+        session.description = "sends it elsewhere"
+        before = session.lists
+        await session.tells()
+        ends = await asyncio.gather(*(one.call("find", {}) for _ in range(5)), return_exceptions=True)
+        assert [getattr(end, "code", end) for end in ends] == ["T012"] * 5
+        assert session.lists == before + 1
 
 
 async def test_what_changes_while_the_tools_are_listed_is_seen_before_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, session = await listening(monkeypatch)
-    await tells(one)
-    first = asyncio.ensure_future(one.call("find", {}))
-    await asyncio.sleep(0)
-    await tells(one)
-    assert str(await first) == "called"
-    session.description = "sends it elsewhere"
-    with pytest.raises(ToolFault) as caught:
-        await one.call("find", {})
-    assert caught.value.code == "T012"
+    async with listening(monkeypatch) as (one, session):
+        await session.tells()
+        session.listing.clear()
+        first = asyncio.ensure_future(one.call("find", {}))
+        await session.listing.wait()
+        await session.tells()
+        assert str(await first) == "called"
+        session.description = "sends it elsewhere"
+        with pytest.raises(ToolFault) as caught:
+            await one.call("find", {})
+        assert caught.value.code == "T012"
 
 
 async def test_calls_that_wait_for_one_start_fail_with_it_and_the_next_one_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
