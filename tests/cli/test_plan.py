@@ -80,3 +80,13 @@ def test_limits_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(InputError) as caught:
         read_budget([text])
     assert caught.value.code == "C008"
+
+
+@pytest.mark.parametrize("said", ["tokens=0.5", "calls=0", "seconds=0", "money=-1"])
+def test_a_limit_that_is_none_is_told_which_may_have_a_fraction(said: str) -> None:
+    budget = read_budget(["seconds=0.5,money=0.25"])
+    assert budget is not None
+    assert (budget.seconds, budget.money) == (0.5, 0.25)
+    with pytest.raises(InputError) as caught:
+        read_budget([said])
+    assert "seconds and money may have a fraction" in (caught.value.hint or "")
