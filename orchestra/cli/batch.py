@@ -20,7 +20,9 @@ def register(app: typer.Typer) -> None:
     def batch(
         context: typer.Context,
         name: Annotated[str, typer.Argument(help="A workflow or an agent; or a workflow's file.", show_default=False)],
-        source: Annotated[Path, typer.Option("--input", "-i", help='Rows {"id", "input"}: .jsonl or .jsonl.gz.', show_default=False)],
+        source: Annotated[
+            Path, typer.Option("--input", "-i", help='Rows {"id", "input"}: .jsonl, .jsonl.gz; or .csv, of inputs.', show_default=False)
+        ],
         target: Annotated[
             Path, typer.Option("--output", "-o", help="Results in the rows' order; goes on by the ids in it.", show_default=False)
         ],

@@ -31,7 +31,7 @@ from orchestra.values.outcome import Failed
 from orchestra.values.schema import nearest
 from orchestra.values.validator import Validator
 from orchestra.workflow.nodes import Budget
-from orchestra.workflow.program import Program
+from orchestra.workflow.program import InputField, Program
 from orchestra.workflow.steps import Agent, Step, Workflow
 
 STALE = (HELD, "E015", "E019", "T005", "T009")
@@ -54,6 +54,8 @@ class Job:
     """What the user calls the source, where that is not its path."""
     retry_failed: bool = False
     """Whether rows that failed before are done again."""
+    inputs: Mapping[str, InputField] = dataclasses.field(default_factory=dict)
+    """What the columns of a table are; known once the program is."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -86,7 +88,8 @@ async def run_batch(open_: Opener, chosen: Settings, job: Job) -> Summary:
     async with serving(open_, chosen) as orchestra:
         step = judged(orchestra, job.name, job.checks)
         program = orchestra.program(step)
-        ids = survey(job.source, InputCheck(program), job.rows)
+        job = dataclasses.replace(job, inputs=program.inputs)
+        ids = survey(job.source, InputCheck(program), job.rows, job.inputs)
         results = Results(job.target, ids)
         try:
             if results.repaired:
@@ -152,7 +155,7 @@ async def _take_up(job: Job, ids: Collection[str], results: Results, summary: Su
 async def _answers(
     job: Job, ids: Collection[str], wanted: Callable[[Row], bool], ask: Callable[[Row], Awaitable[RowResult]]
 ) -> AsyncGenerator[RowResult]:
-    rows = (row for row in surveyed(job.source, ids, job.rows) if wanted(row))
+    rows = (row for row in surveyed(job.source, ids, job.rows, job.inputs) if wanted(row))
     async with aclosing(in_order(rows, ask, job.concurrency)) as stream:
         async for result in stream:
             yield result

@@ -91,7 +91,7 @@ def register(app: typer.Typer) -> None:
             typer.Option(
                 "--data",
                 "-d",
-                help="Rows {id, input, expected}: .jsonl, .jsonl.gz, a data set's folder. Without it the certificate is shown.",
+                help="Rows {id, input, expected}: .jsonl, .jsonl.gz, .csv, a data set's folder. Without it the certificate is shown.",
                 show_default=False,
             ),
         ] = None,

@@ -122,7 +122,7 @@ def rows(
     agent that is not trained, where it must be."""
     named = _named(card, name)
     if named is None or not os.path.isdir(data) or os.path.isfile(data / MANIFEST):
-        test = evaluation.sampled(read_test(data, part, train), most or 0, seed or 0)
+        test = evaluation.sampled(read_test(data, part, train, card), most or 0, seed or 0)
     else:
         count = named.sample if most is None else most
         test = evaluation.sampled(read_rows(data, named), count, named.seed if seed is None else seed)

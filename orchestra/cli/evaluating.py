@@ -21,7 +21,7 @@ Data = Annotated[
     typer.Option(
         "--data",
         "-d",
-        help="A data set's folder; rows {id, input, expected}: .jsonl, .jsonl.gz; or the folder that evaluation.yaml names files of.",
+        help="A data set's folder; rows {id, input, expected}: .jsonl, .jsonl.gz, .csv; or the folder that evaluation.yaml names files of.",
         show_default=False,
     ),
 ]

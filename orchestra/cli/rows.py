@@ -19,9 +19,12 @@ import msgspec
 
 from orchestra.errors import InputError, InputErrors, OrchestraError, Place
 from orchestra.events import NOTHING, Usage
+from orchestra.learn.sources import from_text, is_table, lines
 from orchestra.locks import hold
 from orchestra.values.json import MAX_BYTES, NotStrictJSON, canonical, digest, parse_untrusted
 from orchestra.values.outcome import Evidence
+from orchestra.values.schema import nearest
+from orchestra.workflow.program import InputField
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 """What file systems say that have no locks."""
@@ -86,12 +89,16 @@ def lasting(path: Path) -> Iterator[Path]:
         yield copy
 
 
-def read_rows(path: Path, name: str = "") -> Iterator[Row]:
-    """The rows of a `.jsonl` or `.jsonl.gz` file, one by one; `name` is what the user calls it, where that is not its path.
+def read_rows(path: Path, name: str = "", fields: Mapping[str, InputField] | None = None) -> Iterator[Row]:
+    """The rows of a `.jsonl` or `.jsonl.gz` file, or of a table whose columns are `fields`, one by one; `name` is what the user calls it,
+    where that is not its path.
 
-    Raises `InputError` C014 where it cannot be read, and C020 with the row's place.
+    Raises `InputError` C014 where it cannot be read, N010 where a table cannot, and C020 with the row's place.
     """
     name = name or str(path)
+    if is_table(path):
+        yield from _of_table(path, fields or {})
+        return
     try:
         with _opened(path) as file:
             number = 0
@@ -104,7 +111,22 @@ def read_rows(path: Path, name: str = "") -> Iterator[Row]:
         raise InputError("C014", f"{name} cannot be read: {reason}") from error
 
 
-def survey(path: Path, check: Callable[[dict[str, Any]], str | None], name: str = "") -> Mapping[str, str]:
+def _of_table(path: Path, fields: Mapping[str, InputField]) -> Iterator[Row]:
+    """The rows of a table: its columns are the inputs, cells become values of their types, and an empty one leaves out an input that is not
+    required; ids are those of a column `id`, else the rows' numbers."""
+    for number, line in enumerate(lines(path), 1):
+        for name in (name for name, field in fields.items() if field.required and name not in line.values):
+            near = nearest(name, line.values)
+            hint = f"did you mean {near!r}? call it {name}" if near else f"columns: {', '.join(list(line.values)[:12])}"
+            raise InputError("C020", f"there is no column {name!r} for the input {name!r}", place=Place(str(path), 1), hint=hint)
+        cells = {name: line.values[name] for name in fields if name in line.values}
+        given = {name: from_text(cell, fields[name].schema) for name, cell in cells.items() if cell or fields[name].required}
+        yield Row(line.values.get("id") or str(number), given, line.number)
+
+
+def survey(
+    path: Path, check: Callable[[dict[str, Any]], str | None], name: str = "", fields: Mapping[str, InputField] | None = None
+) -> Mapping[str, str]:
     """The ids of all rows, in order, with digests of their inputs, after a look at each row, before anything starts.
 
     `check` gives what is wrong with an input, or None. Raises `InputErrors`: C020 for a bad row, C021 for an id that stands twice.
@@ -113,7 +135,7 @@ def survey(path: Path, check: Callable[[dict[str, Any]], str | None], name: str 
     seen: dict[str, int] = {}
     digests: dict[str, str] = {}
     errors: list[InputError] = []
-    for row in read_rows(path, name):
+    for row in read_rows(path, name, fields):
         place = Place(name, row.line)
         if row.id in seen:
             hint = f"it stands in line {seen[row.id]} already; ids tell results apart"
@@ -129,10 +151,10 @@ def survey(path: Path, check: Callable[[dict[str, Any]], str | None], name: str 
     return digests
 
 
-def surveyed(path: Path, ids: Collection[str], name: str = "") -> Iterator[Row]:
+def surveyed(path: Path, ids: Collection[str], name: str = "", fields: Mapping[str, InputField] | None = None) -> Iterator[Row]:
     """The rows of a file, whose ids a survey gave. Raises what `read_rows` does, and `InputError` C014 where it has others by now."""
     expected = iter(ids)
-    for row in read_rows(path, name):
+    for row in read_rows(path, name, fields):
         if row.id != next(expected, None):
             raise _changed(name or str(path))
         yield row
@@ -151,8 +173,7 @@ def _opened(path: Path) -> IO[bytes]:
 
 def _row(name: str, number: int, raw: bytes) -> Row:
     place = Place(name, number)
-    table = name.lower().endswith((".csv", ".tsv"))
-    hint = "how rows are made of a table: orchestra explain C020" if table else 'a row is {"id": "…", "input": {…}}'
+    hint = 'a row is {"id": "…", "input": {…}}'
     if len(raw) > MAX_BYTES:
         raise InputError("C020", "a row of more than 1 MiB", place=place)
     try:
@@ -308,8 +329,10 @@ class Results:
 def look(source: Path, target: Path, name: str = "") -> None:
     """A look at both files before a fleet is started for them: at the first row, and at whether results can be taken up.
 
-    Raises `InputError` C014 and C020, and `OrchestraError` C023.
+    Raises `InputError` C010, C014 and C020, and `OrchestraError` C023.
     """
+    if is_table(target):
+        raise InputError("C010", f"results are JSON lines, and {target} would be a table", hint=f"--output {target.with_suffix('.jsonl')}")
     next(read_rows(source, name), None)
     with _begun(target):
         pass

@@ -17,6 +17,7 @@ from orchestra.errors import InputError, Place
 from orchestra.learn.dataset import MANIFEST, DataSet, Part
 from orchestra.learn.evaluation_file import FILE, Rows, evaluation_of
 from orchestra.learn.metrics import ALONE, Measure, Metric, among, metric
+from orchestra.learn.sources import Columns, is_table, read
 from orchestra.values.json import digest, records
 
 
@@ -111,11 +112,12 @@ def _may_be_record(schema: Mapping[str, Any], named: Mapping[str, Any]) -> bool:
     return schema.get("type") == "object" or not schema.keys() & {"type", "enum", "const"}
 
 
-def read_test(path: Path, part: Part = "test", train: Path | None = None) -> Test:
-    """What to test on: a part of a data set, or a file of rows with `expected`, or with an `output`.
+def read_test(path: Path, part: Part = "test", train: Path | None = None, card: Card | None = None) -> Test:
+    """What to test on: a part of a data set, or a file of rows with `expected`, or with an `output`; of `card`, a table too, whose columns
+    are its fields.
 
-    `train` names rows that floors are made of; a data set brings its own. Raises `InputError` N001 for what cannot be read,
-    N202 where there is no row.
+    `train` names rows that floors are made of; a data set brings its own. Raises `InputError` N001 for what cannot be read, N010 to N012
+    for a table, N202 where there is no row.
     """
     if os.path.isfile(path / MANIFEST):
         data = DataSet.load(path)
@@ -123,11 +125,11 @@ def read_test(path: Path, part: Part = "test", train: Path | None = None) -> Tes
         shown = [Shown(row.input, as_record(row.output)) for row in data.rows["train"]]
         name, mark = f"{data.manifest.name}, {part} part", data.manifest.parts[part].digest
     else:
-        lines, mark = _lines(path)
+        lines, mark = _lines(path, card)
         questions = [Question(line.id, line.input, _expected(line, path)) for line in lines]
         shown, name = [], path.name
     if train is not None:
-        shown = [Shown(line.input, _expected(line, train)) for line in _lines(train)[0]]
+        shown = [Shown(line.input, _expected(line, train)) for line in _lines(train, card)[0]]
     if not questions:
         raise InputError("N202", f"{path} has no row to test on", hint="orchestra learn data")
     return Test(name, mark, questions, shown)
@@ -163,7 +165,10 @@ def _expected(line: _Line, path: Path) -> dict[str, Any]:
     return as_record(line.output)
 
 
-def _lines(path: Path) -> tuple[list[_Line], str]:
+def _lines(path: Path, card: Card | None) -> tuple[list[_Line], str]:
+    if card is not None and is_table(path):
+        rows = read(path, card, Columns({}))
+        return [_Line(row.id, row.input, output=row.output) for row in rows], digest(path.read_bytes())
     decoder = msgspec.json.Decoder(_Line)
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -176,7 +181,6 @@ def _lines(path: Path) -> tuple[list[_Line], str]:
             lines.append(decoder.decode(text))
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             place = Place(str(path), number, text=text.decode("utf-8", "replace"))
-            table = path.suffix.lower() in (".csv", ".tsv")
-            hint = "orchestra learn data makes rows of a table: orchestra explain N001" if table else '{"id", "input", "expected"}'
+            hint = "orchestra learn data makes rows of a table: orchestra explain N001" if is_table(path) else '{"id", "input", "expected"}'
             raise InputError("N001", f"a line that is no row: {error}", place=place, hint=hint) from error
     return lines, digest(data)

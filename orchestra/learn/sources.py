@@ -37,6 +37,11 @@ _SEPARATES = re.compile(r"sep=([,;\t])(?:\r\n|\r|\n)")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
+def is_table(path: Path) -> bool:
+    """Whether a file is called as a table is: its cells are texts, and become values by the types of the fields."""
+    return path.suffix.lower() in (".csv", ".tsv")
+
+
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Which columns of a file hold the fields of an agent; a column of JSON lines may be a path such as `expected.answers.0.text`."""
@@ -58,7 +63,7 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class Line:
     """One record of a file, with where it stands."""
 
     number: int
@@ -81,7 +86,7 @@ def numbered(path: Path, card: Card, columns: Columns, *, answered: bool = True)
     reader = _Reader(path, card, columns, answered)
     rows: list[tuple[int, Row]] = []
     faults = _Faults()
-    for line in _lines(path):
+    for line in lines(path):
         try:
             rows.append((line.number, reader.row(line)))
         except InputError as error:
@@ -154,7 +159,7 @@ class _Reader:
                 )
                 raise InputError("N011", reason, hint=f"--column {given}=NAME, of another column")
 
-    def row(self, line: _Line) -> Row:
+    def row(self, line: Line) -> Row:
         required: Sequence[str] = self.card.input_schema.get("required", list(self.inputs))
         given = {name: self._value(line, name, schema, "input", name in required) for name, schema in self.inputs.items()}
         inputs = {name: value for name, value in given.items() if value is not ABSENT}
@@ -167,7 +172,7 @@ class _Reader:
             output = self._value(line, "output", self.written, "", True)
         return Row(self._id(line, inputs), inputs, output, self._group(line, inputs))
 
-    def _value(self, line: _Line, name: str, schema: Any, inside: str, needed: bool) -> Any:
+    def _value(self, line: Line, name: str, schema: Any, inside: str, needed: bool) -> Any:
         column, value = self._found(line, name, inside)
         if value is ABSENT and under(self.written, schema).get("type") == "number":
             value = _difference(line, column)
@@ -176,14 +181,14 @@ class _Reader:
                 return ABSENT
             names = list(line.values)
             near = nearest(column, names)
-            hint = f"--column {name}={near or 'NAME'}; columns: {', '.join(names[:12])}"
+            hint = f"orchestra learn data --column {name}={near or 'NAME'}; columns: {', '.join(names[:12])}"
             raise InputError(
                 "N011", f"there is no column {column!r} for the {inside or 'agent’s'} field {name!r}", place=self._at(line), hint=hint
             )
         whole = self.card.input_schema if inside == "input" else self.written
         schema = under(whole, schema)
         if not line.typed and isinstance(value, str):
-            value = _from_text(value, schema)
+            value = from_text(value, schema)
         if name not in self.validators:
             self.validators[name] = Validator(schema)
         if fault := self.validators[name].check(value):
@@ -191,7 +196,7 @@ class _Reader:
             raise InputError("N012", reason, place=self._at(line, value), hint="orchestra explain N012")
         return value
 
-    def _found(self, line: _Line, name: str, inside: str) -> tuple[str, Any]:
+    def _found(self, line: Line, name: str, inside: str) -> tuple[str, Any]:
         """The column of a field and its value: as it was mapped, else of that name, else of that name inside `input` or `output`."""
         if (column := self.columns.named.get(name)) is not None:
             return column, _along(line.values, column)
@@ -199,14 +204,14 @@ class _Reader:
             return name, line.values[name]
         return name, _along(line.values, f"{inside}.{name}") if inside and line.typed else ABSENT
 
-    def _id(self, line: _Line, inputs: Mapping[str, Any]) -> str:
+    def _id(self, line: Line, inputs: Mapping[str, Any]) -> str:
         found = line.values.get(self.columns.id)
         return str(found) if isinstance(found, str | int) and found != "" else digest(canonical([line.number, inputs]))[:16]
 
-    def _group(self, line: _Line, inputs: Mapping[str, Any]) -> str:
+    def _group(self, line: Line, inputs: Mapping[str, Any]) -> str:
         return group_of(self.card, inputs, self.columns.group, line.values, self._at(line))
 
-    def _at(self, line: _Line, value: Any = ABSENT) -> Place:
+    def _at(self, line: Line, value: Any = ABSENT) -> Place:
         """The place of a value in its line; of the line where it is not found as it is written."""
         for spelt in () if value is ABSENT else (json.dumps(value, ensure_ascii=False), json.dumps(value), str(value)):
             if (at := line.text.find(spelt)) >= 0:
@@ -225,7 +230,8 @@ def group_of(card: Card, inputs: Mapping[str, Any], column: str, values: Mapping
     return value if isinstance(value, str) else canonical(value).decode()
 
 
-def _lines(path: Path) -> Iterator[_Line]:
+def lines(path: Path) -> Iterator[Line]:
+    """The records of a file, of a table where it is called so. Raises `InputError` N010."""
     try:
         if path.stat().st_size > MOST_BYTES:
             raise InputError("N010", f"{path} has more than {MOST_BYTES >> 30} GiB", hint="cut it into several files")
@@ -240,7 +246,7 @@ def _lines(path: Path) -> Iterator[_Line]:
         number = len(_LINE_END.findall(text, 0, at)) + 1
         place = Place(str(path), number, text=_LINE_END.split(text)[number - 1])
         raise InputError("N010", "a line has a NUL, which no text has", place=place, hint="take it out, or save the file as text anew")
-    yield from _of_csv(text, path) if path.suffix.lower() in (".csv", ".tsv") else _of_json(text, path)
+    yield from _of_csv(text, path) if is_table(path) else _of_json(text, path)
 
 
 def _decoded(data: bytes, path: Path) -> str:
@@ -265,7 +271,7 @@ def _decoded(data: bytes, path: Path) -> str:
         ) from error
 
 
-def _of_json(text: str, path: Path) -> Iterator[_Line]:
+def _of_json(text: str, path: Path) -> Iterator[Line]:
     if text.lstrip().startswith("["):
         number = text[: text.index("[")].count("\n") + 1
         place = Place(str(path), number, text=text.split("\n")[number - 1])
@@ -281,10 +287,10 @@ def _of_json(text: str, path: Path) -> Iterator[_Line]:
             raise InputError("N010", f"a line is no JSON: {error.args[0]}", place=place, hint="one JSON object a line") from error
         if not isinstance(value, dict):
             raise InputError("N010", "a line is no JSON object", place=Place(str(path), number, text=line), hint='{"text": "...", ...}')
-        yield _Line(number, line, value, typed=True)
+        yield Line(number, line, value, typed=True)
 
 
-def _of_csv(text: str, path: Path) -> Iterator[_Line]:
+def _of_csv(text: str, path: Path) -> Iterator[Line]:
     lines = _LINE_END.split(text)
     said = _SEPARATES.match(text)
     text, over = (text[said.end() :], 1) if said else (text, 0)
@@ -311,7 +317,7 @@ def _of_csv(text: str, path: Path) -> Iterator[_Line]:
                     place=place,
                     hint=f"quote cells with {SEPARATORS[separator]}",
                 )
-            yield _Line(number, line, record, typed=False)
+            yield Line(number, line, record, typed=False)
     except csv.Error as error:
         place = Place(str(path), before, text=lines[min(before, len(lines)) - 1])
         long = f"cells of CSV have at most {csv.field_size_limit():,} characters: write JSON lines"
@@ -355,18 +361,18 @@ def _along(values: Any, path: str) -> Any:
     return here
 
 
-def _difference(line: _Line, column: str) -> Any:
+def _difference(line: Line, column: str) -> Any:
     """Of a column `a-b` that is no column, a less b, where both are numbers, or true and false as 1 and 0; else `ABSENT`."""
     at = [at for at, char in enumerate(column) if char == "-"]
     for cut in at:
         sides = [_along(line.values, side.strip()) for side in (column[:cut], column[cut + 1 :])]
-        read = [side if line.typed or side is ABSENT else _from_text(side, {}) for side in sides]
+        read = [side if line.typed or side is ABSENT else from_text(side, {}) for side in sides]
         if all(isinstance(side, int | float) for side in read):
             return float(read[0]) - float(read[1])
     return ABSENT
 
 
-def _from_text(text: str, schema: Any) -> Any:
+def from_text(text: str, schema: Any) -> Any:
     """A cell of CSV as a value of its type: texts as they are, an empty cell as null where null may stand, the rest as JSON."""
     listed = (one for branch in branches(schema) for one in branch.get("enum", ()))
     kinds = {branch.get("type") for branch in branches(schema)} | {"string" for one in listed if isinstance(one, str)}

@@ -21,6 +21,16 @@ from tests.cli.stage import BAD, GOOD, TEXT, Simulated, furnish
 ROOT = Path(__file__).parents[2]
 
 
+COUNTED = """\
+schema: orchestra/v1
+name: counted
+input: {count: int, words: {type: "list[str]", default: []}}
+output: {n: "${input.count}", w: "${input.words}", found: "${found}"}
+nodes:
+  found: {tool: search, with: {query: a, documents: []}}
+"""
+
+
 def answer(call: Call) -> Any:
     match call.inputs["question"]:
         case "bad":
@@ -64,6 +74,37 @@ def test_files_that_cannot_be_used_are_told_before_a_fleet_is_started(shell: She
     said = shell("batch", "ask", "--input", source, "--output", target)
     assert said.err.startswith(f"{code}: ")
     assert simulated(shell).opened == []
+
+
+def test_a_table_has_an_input_a_column_and_its_ids_or_numbers_are_the_rows(shell: Shell) -> None:
+    Path("rows.csv").write_text(f"\ufeffquestion;text;expected\ngood;{TEXT};secret\nbad;{TEXT};\n", "utf-8")
+    assert shell("batch", "ask", "-i", "rows.csv", "-o", "out.jsonl").code == 0
+    assert [(one["id"], one["abstained"]) for one in results()] == [("1", False), ("2", True)]
+    Path("rows.tsv").write_text(f"id\tquestion\ttext\na\tgood\t{TEXT}\n")
+    assert shell("batch", "ask", "-i", "rows.tsv", "-o", "out.jsonl").err.startswith("C022")
+    assert shell("batch", "ask", "-i", "rows.tsv", "-o", "other.jsonl").code == 0
+    assert json.loads(Path("other.jsonl").read_text())["id"] == "a"
+
+
+def test_cells_become_values_of_the_inputs_types_and_an_empty_one_leaves_out_what_need_not_be(shell: Shell) -> None:
+    shell.opener = Simulated(lambda call: [])
+    Path("workflows/counted.yaml").write_text(COUNTED)
+    Path("rows.csv").write_text('count,words\n3,"[""a""]"\n4,\n')
+    said = shell("batch", "counted", "-i", "rows.csv", "-o", "out.jsonl")
+    assert said.code == 0, said.err
+    assert [one["output"] for one in results()] == [{"n": 3, "w": ["a"], "found": []}, {"n": 4, "w": [], "found": []}]
+    Path("rows.csv").write_text("count\nthree\n")
+    assert "C020: row '1': count: " in shell("batch", "counted", "-i", "rows.csv", "-o", "more.jsonl").err
+
+
+def test_a_column_that_is_not_there_and_a_table_of_results_are_refused(shell: Shell) -> None:
+    Path("rows.csv").write_text("qestion,text\ngood,a\n")
+    said = shell("batch", "ask", "-i", "rows.csv", "-o", "out.jsonl")
+    assert said.err.startswith("C020: there is no column 'question' for the input 'question'")
+    assert "did you mean 'qestion'?" in said.err
+    said = shell("batch", "ask", "-i", "rows.csv", "-o", "out.csv")
+    assert said.err.startswith("C010: results are JSON lines")
+    assert "--output out.jsonl" in said.err
 
 
 def test_each_row_gets_a_result_in_order(shell: Shell) -> None:

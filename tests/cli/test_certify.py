@@ -449,6 +449,12 @@ def test_explain_sees_the_certificates_that_nodes_accept_by_and_no_void_one(shel
     assert seen() is False
 
 
+def test_a_table_whose_columns_are_the_fields_does_as_well(shell: Shell, certified: Certificate) -> None:
+    Path("rows.csv").write_text("id;text;label\n" + "".join(f"{n};{n};yes\n" for n in range(1000)))
+    assert shell("certify", "sorter", "--data", "rows.csv", *CHECKS, *PREDICTED).code == 0
+    assert Certificate.read(FILE.read_bytes()).threshold == certified.threshold
+
+
 @pytest.mark.parametrize("more", [("--alpha", "0.2"), ("--delta", "0.1"), ("--checks", "confidence"), ("--rows", "3"), ("--combined",)])
 @pytest.mark.parametrize("watch", [(), ("--watch",)])
 def test_terms_where_nothing_is_made_are_refused(

@@ -247,10 +247,3 @@ def test_a_file_is_replaced_where_its_folder_can_be_written(tmp_path: Path, monk
         with pytest.raises(OrchestraError) as caught:
             check_replaceable(target, "--out")
         assert caught.value.code == "C023"
-
-
-def test_a_table_is_no_input_and_the_error_says_where_to_look(tmp_path: Path) -> None:
-    path = written(tmp_path / "rows.csv", "text,label", "a,b")
-    with pytest.raises(InputError, match="C020") as caught:
-        list(read_rows(path))
-    assert caught.value.hint == "how rows are made of a table: orchestra explain C020"
