@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from orchestra import certificates
 from orchestra.agent.card import Card
 from orchestra.app import Orchestra
@@ -17,6 +19,8 @@ from orchestra.cli.screen import note
 from orchestra.config import Settings
 from orchestra.errors import InputError
 from orchestra.learn import evaluation
+from orchestra.learn.certifying import rightness
+from orchestra.learn.classes import Classes, classes, label_of
 from orchestra.learn.contract import learning
 from orchestra.learn.dataset import MANIFEST, Part
 from orchestra.learn.evaluation import ANSWERED, CANDIDATE, EVALUATION, INCUMBENT, UNTUNED, Arm, Report, answered_of
@@ -46,6 +50,8 @@ class Comparison:
     require: Sequence[str] = ()
     evaluation: str = ""
     """Of `evaluation.yaml`; the first where none is named."""
+    classes: bool = False
+    """Whether figures are wanted for each label, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,9 @@ class Compared:
     requirements: Sequence[Requirement]
     known: Sequence[str] = ()
     """What is to be said of rows that the agent or the candidate was trained on."""
+    predictions: Sequence[Mapping[str, Any]] = ()
+    """By row: the answer of the arm that requirements are about, whether it is right, and how sure it was."""
+    classes: Classes | None = None
 
     @property
     def missed(self) -> list[Requirement]:
@@ -68,10 +77,15 @@ class Compared:
         """As JUnit's XML."""
         return junit(self.report.agent, self.report.test, self.requirements, self.judged)
 
+    def lines(self) -> bytes:
+        """The predictions as lines of JSON; `orchestra certify --predictions` reads them, too."""
+        return b"".join(msgspec.json.encode(one) + b"\n" for one in self.predictions)
+
     def data(self) -> dict[str, Any]:
         """As plain JSON."""
+        by_class = {"by_class": self.classes.data()} if self.classes is not None else {}
         required = [{"require": str(one), "met": one.met(self.judged)} for one in self.requirements]
-        return {**self.report.data(), "requirements": required, "known": list(self.known)}
+        return {**self.report.data(), "requirements": required, "known": list(self.known), **by_class}
 
 
 async def compare(open_: Opener, chosen: Settings, asked: Comparison) -> Compared:
@@ -79,6 +93,8 @@ async def compare(open_: Opener, chosen: Settings, asked: Comparison) -> Compare
     async with serving(open_, chosen) as orchestra:
         card = carded(orchestra, asked)
         metrics, test = prepared(card, asked)
+        if asked.classes:
+            label_of(card)
         requirements = [read_requirement(text, [*(one.name for one in metrics), ANSWERED]) for text in asked.require]
         arms = await answered(orchestra, card, test, asked, chosen.concurrency)
     report = evaluation.report(card.name, test, metrics, arms, asked.seed or 0)
@@ -86,7 +102,20 @@ async def compare(open_: Opener, chosen: Settings, asked: Comparison) -> Compare
     if asked.candidate is not None:
         said.append(told(evaluation.candidate(learning(card), asked.candidate).varied(name=card.name), test, asked.data, CANDIDATE))
     judged = {ANSWERED: answered_of(arms[-1], asked.seed or 0), **report.figures(CANDIDATE if asked.candidate else INCUMBENT)}
-    return Compared(report, judged, requirements, [*filter(None, said)])
+    labels = classes(card, asked.evaluation, arms[-1].cases) if asked.classes else None
+    return Compared(report, judged, requirements, [*filter(None, said)], _predictions(card, asked.evaluation, test, arms[-1]), labels)
+
+
+def _predictions(card: Card, evaluation: str, test: Test, arm: Arm) -> list[Mapping[str, Any]]:
+    """The answers of an arm; whether they are right is null where no metric tells it of one answer."""
+    try:
+        right = rightness(card, evaluation).of
+    except InputError:
+        right = lambda case: None  # noqa: E731
+    return [
+        {"id": row.id, "input": row.input, "expected": row.expected, "output": case.output, "right": right(case), "score": case.score}
+        for row, case in zip(test.questions, arm.cases, strict=True)
+    ]
 
 
 def carded(orchestra: Orchestra, asked: Comparison) -> Card:

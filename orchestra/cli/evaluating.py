@@ -11,9 +11,11 @@ import typer
 from orchestra.cli.failure import Verb
 from orchestra.cli.opening import opener, settings
 from orchestra.cli.results import check_writable, writing
-from orchestra.cli.screen import note, print_json, say
+from orchestra.cli.screen import console, note, print_json, say, table
+from orchestra.values.text import counted, visible
 
 if TYPE_CHECKING:
+    from orchestra.learn.classes import Classes
     from orchestra.learn.dataset import Part
 
 Data = Annotated[
@@ -72,6 +74,11 @@ def _evaluate(learn: typer.Typer) -> None:
         junit: Annotated[
             Path | None, typer.Option(help="Write what is required and whether it is met, for a CI service.", show_default=False)
         ] = None,
+        predictions: Annotated[
+            Path | None,
+            typer.Option(metavar="FILE", help="Write each row's answer as a line of JSON, and whether it is right.", show_default=False),
+        ] = None,
+        classes: Annotated[bool, typer.Option("--classes", help="Precision, recall and F1 of each label that it tells.")] = False,
         rows: Rows = None,
         seed: Seed = None,
         evaluation: Evaluation = "",
@@ -89,10 +96,12 @@ def _evaluate(learn: typer.Typer) -> None:
         from orchestra.errors import OrchestraError
         from orchestra.learn.requirements import unmeasured
 
-        asked = Comparison(agent, data, part, train, candidate, untuned, rows, seed, no_checks, tuple(require or ()), evaluation)
+        asked = Comparison(agent, data, part, train, candidate, untuned, rows, seed, no_checks, tuple(require or ()), evaluation, classes)
         chosen = settings(fleet=fleet, concurrency=concurrency)
         if junit is not None:
             check_writable(junit, "--junit")
+        if predictions is not None:
+            check_writable(predictions, "--predictions")
         try:
             compared = carry_out(lambda _: compare(opener(context), chosen, asked))
         except OrchestraError as error:
@@ -100,11 +109,16 @@ def _evaluate(learn: typer.Typer) -> None:
                 with writing(junit, "--junit"):
                     junit.write_bytes(unmeasured(agent, error))
             raise
+        if predictions is not None:
+            with writing(predictions, "--predictions"):
+                predictions.write_bytes(compared.lines())
         if as_json:
             print_json(compared.data())
         else:
             say(f"{agent} on {compared.report.test}: {compared.report.rows} rows\n")
             say(compared.report.markdown())
+            if compared.classes is not None:
+                _show_classes(compared.classes)
             for known in compared.known:
                 say(f"\n{known}: what it says of these holds for no others")
         if junit is not None:
@@ -114,6 +128,17 @@ def _evaluate(learn: typer.Typer) -> None:
             note(f"missed: {missed}, and it is {compared.judged[missed.metric]}")
         if compared.missed:
             raise typer.Exit(1)
+
+
+def _show_classes(found: Classes) -> None:
+    def figure(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    rows = [(visible(one.label), figure(one.precision), figure(one.recall), f"{one.f1:.3f}", f"{one.support:,}") for one in found.classes]
+    say()
+    console().print(table((found.field, "precision", "recall", "F1", "support"), rows, right=(1, 2, 3, 4)))
+    for expected, told, count in found.confusions:
+        say(visible(f"{expected} told as {told}: {counted(count, 'row')}"))
 
 
 def _promote(learn: typer.Typer) -> None:

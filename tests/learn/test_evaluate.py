@@ -11,7 +11,7 @@ import pytest
 
 from orchestra.agent.card import Card
 from orchestra.doors import Call, Done, Refused
-from orchestra.learn.certifying import rightness
+from orchestra.learn.certifying import Predictions, rightness
 from orchestra.learn.metrics import Case
 from orchestra.learn.questions import Question, as_record, metrics_of
 from tests.cli.shell import Said, Shell
@@ -320,3 +320,54 @@ def test_an_answer_that_is_a_text_or_a_record_is_measured_by_default(shell: Shel
         "quote exact": 1.0,
         "quote F1": 1.0,
     }
+
+
+@pytest.fixture
+def sorter(shell: Shell) -> Shell:
+    """An agent that takes `b` for `a`, and says nothing where the text is empty."""
+    Path("agents/sorter").mkdir()
+    card = "schema: orchestra/v1\nname: sorter\ndescription: Sorts.\ninput: {text: str}\noutput: {label: \"Literal['a', 'b', 'c']\"}\n"
+    Path("agents/sorter/agent.yaml").write_text(card)
+    Path("agents/sorter/prompt.md").write_text("{{ text }}\n")
+    Path("rows.csv").write_text("id,text,label\n1,a,a\n2,b,b\n3,b,b\n4,c,c\n5,broken,c\n")
+
+    def sorts(call: Call) -> Any:
+        text = call.inputs["text"]
+        return Refused(code="M001", reason="not JSON") if text == "broken" else {"label": "a" if text == "b" else text}
+
+    shell.opener = Simulated(sorts)
+    return shell
+
+
+def sorted_by(shell: Shell, *more: str) -> Said:
+    return shell("learn", "evaluate", "sorter", "--data", "rows.csv", *more)
+
+
+def test_each_label_has_its_figures_and_confusions_are_told(sorter: Shell) -> None:
+    found = sorted_by(sorter, "--classes", "--json").json["by_class"]
+    assert found["field"] == "label"
+    assert [tuple(one.values()) for one in found["classes"]] == [
+        ("a", pytest.approx(1 / 3), 1.0, 0.5, 1),
+        ("b", None, 0.0, 0.0, 2),
+        ("c", 1.0, 0.5, pytest.approx(2 / 3), 2),
+    ]
+    assert found["confusions"] == [{"expected": "b", "told": "a", "rows": 2}, {"expected": "c", "told": "(none)", "rows": 1}]
+    said = sorted_by(sorter, "--classes").out
+    assert "b told as a: 2 rows" in said
+    assert "by_class" not in sorted_by(sorter, "--json").json
+
+
+def test_predictions_are_written_as_certify_reads_them(sorter: Shell) -> None:
+    assert sorted_by(sorter, "--predictions", "said.jsonl").code == 0
+    lines = [json.loads(line) for line in Path("said.jsonl").read_text().splitlines()]
+    assert [(one["id"], one["input"], one["expected"], one["output"], one["right"]) for one in lines[1:4:2]] == [
+        ("2", {"text": "b"}, {"label": "b"}, {"label": "a"}, False),
+        ("4", {"text": "c"}, {"label": "c"}, {"label": "c"}, True),
+    ]
+    assert (lines[4]["output"], lines[4]["right"]) == (None, False)
+    assert set(Predictions.read(Path("said.jsonl")).answers) == {"1", "2", "3", "4", "5"}
+
+
+def test_classes_are_refused_where_no_label_is_told(shell: Shell) -> None:
+    rows(2)
+    assert evaluate(shell, "--classes").err.startswith("C010: --classes is of agents that tell a label")
