@@ -91,7 +91,7 @@ RECIPES = {
 
 
 async def learn(card: Card, recipe: Recipe, data: Path, work: Path) -> None:
-    """Trains a card, and prints what was settled."""
+    """Trains a card, and prints how much of what its members left out it tells."""
     folder = await Encoders().folder(card.model)
     losses: list[float] = []
     began = time.process_time()
@@ -108,7 +108,7 @@ async def learn(card: Card, recipe: Recipe, data: Path, work: Path) -> None:
     made = train(card, recipe.rows(data), (folder, described(card.model, folder)), recipe.plan, work, told)
     assert card.folder is not None
     made.write(card.folder)
-    print(f"settled on what members left out: {made.settled}; {time.process_time() - began:.0f} s of a processor")
+    print(f"right of what members left out: {made.figures}; {time.process_time() - began:.0f} s of a processor")
 
 
 async def measure(card: Card, path: Path) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from orchestra.agent.card import Card
 from orchestra.agent.classical import reading, unpacked
@@ -63,8 +63,8 @@ class Layout(_Frozen):
     known: tuple[Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")], ...] = Field(min_length=1)
     """Numbers that everybody knows, and no problem need tell."""
     kinds: tuple[str, ...] = KINDS
-    heat: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """The power of which the probability of an answer is taken, so that it says how often answers are right."""
+    sharpen: Annotated[float, Field(gt=0, allow_inf_nan=False, validation_alias=AliasChoices("sharpen", "heat"))] = 1.0
+    """The power of which the probability of an answer is taken, so that it says how often answers are right; called `heat` before."""
     data: tuple[Source, ...]
     arrays: str
     sha256: Digest
@@ -285,7 +285,7 @@ class Deduction:
         masses = _masses(solutions)
         best = max(masses, key=lambda value: masses[value])
         text = max((one for one in solutions if one[0].value == best), key=lambda one: one[1])[0].text
-        return text, min(1.0, masses[best]) ** self.layout.heat
+        return text, min(1.0, masses[best]) ** self.layout.sharpen
 
     def solutions(self, read: Problem) -> list[tuple[Term, float]]:
         """Expressions that answer, each with its probability, as far as the beam finds them."""

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from orchestra.agent.amounts import pairs, unlike
 from orchestra.agent.card import Card
@@ -101,8 +101,8 @@ class Layout(_Frozen):
     """How much less likely two figures are that stand neither in one row nor in one column."""
     regard: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     """The power of the probability of its places that a way is chosen by, besides its own: a way whose places cannot be told is none."""
-    heat: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """The power of which the probability of an answer is taken, so that it says how often answers are right."""
+    sharpen: Annotated[float, Field(gt=0, allow_inf_nan=False, validation_alias=AliasChoices("sharpen", "heat"))] = 1.0
+    """The power of which the probability of an answer is taken, so that it says how often answers are right; called `heat` before."""
     units: Units | None = None
     """Which words tell whether figures are in thousands, millions or billions. Without them the encoder guesses."""
     data: tuple[Source, ...]
@@ -161,7 +161,7 @@ class Tables:
             reason = f"{self.layout.table} and {self.layout.paragraphs} have about {len(sheet.chars):,} tokens, which is too long to read"
             raise InputError("A023", reason, hint="give the rows and the paragraphs that matter")
         found, scale = self.choose(sheet, self.logits(sheet))
-        return self._card.form.filled(written(found, scale, sheet), None), found.sure**self.layout.heat
+        return self._card.form.filled(written(found, scale, sheet), None), found.sure**self.layout.sharpen
 
     def sheet(self, inputs: Mapping[str, Any]) -> Sheet:
         """What is read of a call's inputs."""

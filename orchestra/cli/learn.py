@@ -248,14 +248,15 @@ def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
     from orchestra.fleet.encoders import Encoders
     from orchestra.fleet.folders import Folders
     from orchestra.fleet.weights import Pantry
-    from orchestra.learn import intents, spans
+    from orchestra.learn import intents
     from orchestra.learn.alone import alone
     from orchestra.learn.dataset import DataSet
     from orchestra.learn.learnt_from import read, record
     from orchestra.learn.model import available
+    from orchestra.learn.training import PACKAGES, HeadTraining
 
     course = _course(card)
-    available(intents.PACKAGES if course is None else spans.PACKAGES)
+    available(intents.PACKAGES if course is None else PACKAGES)
     if course is not None and ends.minutes is not None:
         reason = f"{card.name} tells no labels: its training ends after epochs, not after minutes"
         raise InputError("N107", reason, hint="--epochs 3 instead of --minutes")
@@ -274,12 +275,12 @@ def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
     before = read(card, first) if first is not None else None
     if course is not None:
         passes, most = epochs or course.EPOCHS, course.TOKENS
-        lesson = spans.Training(card=card, data=rows, base=base, cache=cache, epochs=passes, seed=ends.seed, tokens=most, start=first)
+        lesson = HeadTraining(card=card, data=rows, base=base, cache=cache, epochs=passes, seed=ends.seed, tokens=most, start=first)
         with alone(lesson.folder):
             made, judged = course.run(lesson, tell, fresh=ends.fresh), "of the tune part"
     else:
         within = ends.minutes
-        training = intents.Training(
+        training = intents.LabelTraining(
             card=card, data=rows, base=base, cache=cache, epochs=epochs, minutes=within, seed=ends.seed, start=first
         )
         with alone(training.folder):
@@ -287,7 +288,7 @@ def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
     with writing(out, "--out"):
         made.write(out)
         record(card, rows, out, before)
-    shares = ", ".join(f"{name} {value:.3f}" for name, value in made.settled.accuracy.items())
+    shares = ", ".join(f"{name} {value:.3f}" for name, value in made.figures.items())
     say(f"{out}: right {judged}: {shares or 'not known'}; orchestra learn promote {card.name} {out} --data {data}")
 
 

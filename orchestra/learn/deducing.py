@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from orchestra.agent.deduction import Board, Head, Problem, shapes
-from orchestra.learn.tuned import Adapted, Frozen, Pace
+from orchestra.learn.tuned import Adapted, Frozen, Pace, padded_tokens
 
 
 class Deducing(Adapted):
@@ -30,10 +30,8 @@ class Deducing(Adapted):
 
     def board(self, read: Sequence[Problem], most: int) -> Board:
         """What is known at first of several problems, of which the one with most quantities has `most`."""
-        length = max(len(one.tokens) for one in read)
-        tokens = torch.tensor([[*one.tokens, *[0] * (length - len(one.tokens))] for one in read])
-        mask = torch.arange(length) < torch.tensor([[len(one.tokens)] for one in read])
-        places = torch.zeros(len(read), most, length)
+        tokens, mask = padded_tokens([one.tokens for one in read])
+        places = torch.zeros(len(read), most, tokens.shape[1])
         kinds = torch.zeros(len(read), most, dtype=torch.long)
         for row, one in enumerate(read):
             kinds[row, : len(one.kinds)] = torch.tensor(one.kinds, dtype=torch.long)

@@ -7,26 +7,18 @@ tune on settle how sure it says that it is; nothing else is chosen by them.
 
 from __future__ import annotations
 
-import hashlib
-import math
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from orchestra.agent.classical import packed
 from orchestra.agent.computed import number
 from orchestra.agent.deduction import FORMAT, NEVER, OPERATIONS, Board, Deduction, Layout, Problem, allowed, problem
-from orchestra.fleet.encoders import described
-from orchestra.learn.begun import Begun
 from orchestra.learn.contract import check_contract
 from orchestra.learn.dataset import Row
 from orchestra.learn.derivations import Derivation
-from orchestra.learn.encoder import Made, Settled
-from orchestra.learn.spans import BATCH, HEATS, LEAST, Training, arrays_of, batches
+from orchestra.learn.training import BATCH, LEAST, POWERS, HeadTraining, Lesson, Made, arrays_of, likeliest
 from orchestra.values.arithmetic import NotArithmetic
 
 if TYPE_CHECKING:
@@ -35,7 +27,7 @@ if TYPE_CHECKING:
     from orchestra.agent.encoder import Encoder
     from orchestra.learn.deducing import Deducing
     from orchestra.learn.member import Step
-    from orchestra.learn.tuned import Frozen, Pace
+    from orchestra.learn.tuned import Frozen
 
 ARRAYS = "deduction.npz"
 EPOCHS = 3
@@ -70,38 +62,21 @@ class Example:
         return found
 
 
-def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False) -> Made:
+def run(training: HeadTraining, tell: Callable[[Step], None], *, fresh: bool = False) -> Made:
     """Trains, or goes on after the last checkpoint of a training that was killed.
 
     Raises `InputError` N103 for a data set of other types, N104 for one without rows that can be learnt from, N140 for a checkpoint of
     another training.
     """
-    from orchestra.agent.encoder import Encoder
-    from orchestra.learn.tuned import Frozen
-
-    card, data = training.card, training.data
-    check_contract(card, data.manifest)
-    if fresh:
-        shutil.rmtree(training.folder, ignore_errors=True)
-    reader, frozen = Encoder.load(training.base), Frozen.load(training.base)
-    layout: dict[str, Any] = {
-        "format": FORMAT,
-        "input": next(iter(card.input_schema["properties"])),
-        "output": card.form.alone,
-        "base": described(card.model, training.base).model_dump(),
-        "tokens": training.tokens,
-        "known": KNOWN,
-        "data": [source.model_dump() for source in training.sources],
-        "arrays": ARRAYS,
-    }
+    card = training.card
+    check_contract(card, training.data.manifest)
+    reader, frozen = training.opened(fresh=fresh)
+    fields = {"input": next(iter(card.input_schema["properties"])), "output": card.form.alone, "known": KNOWN}
+    layout = training.layout(FORMAT, ARRAYS, fields)
     draft = Layout.model_validate({**layout, "sha256": "0" * 64})
-    found = training.examples(lambda row: _example(row, reader, draft))
-    begun = None if training.begun is None else training.begun.of_kind(FORMAT)
-    member = trained(frozen, found, training.pace(frozen, HEAD_RATE), training.folder / "member.safetensors", tell, begun)
-    arrays = arrays_of(member)
-    settled, exact = _settled(Deduction(draft, arrays, reader, card), data.rows["tune"])
-    text, content = packed(layout | settled, arrays)
-    return Made({ARRAYS: content, card.data: text.encode()}, Settled(1.0, 0.0, settled.get("heat", 1.0), 0.0, exact))
+    arrays = arrays_of(_trained(training, frozen, training.examples(lambda row: _example(row, reader, draft)), tell))
+    settled, figures = _settled(Deduction(draft, arrays, reader, card), training.data.rows["tune"])
+    return training.made(layout | settled, arrays, figures)
 
 
 def _example(row: Row, encoder: Encoder, layout: Layout) -> Example | None:
@@ -114,24 +89,15 @@ def _example(row: Row, encoder: Encoder, layout: Layout) -> Example | None:
     return example if len(example.read.tokens) <= layout.tokens and (derivation.alone or derivation.steps) else None
 
 
-def trained(
-    base: Frozen, found: Sequence[Example], pace: Pace, checkpoint: Path, tell: Callable[[Step], None], begun: Begun | None = None
-) -> Deducing:
-    """A solver that has learnt the examples; `begun` is what it goes on from."""
+def _trained(training: HeadTraining, base: Frozen, found: Sequence[Example], tell: Callable[[Step], None]) -> Deducing:
+    """A solver that has learnt the examples."""
     from orchestra.learn.deducing import Deducing
-    from orchestra.learn.member import Epochs
 
-    member = Deducing(base, pace, len(KNOWN))
-    mark = hashlib.sha256(repr((FORMAT, KNOWN, pace, BATCH, [(one.read.tokens, one.expression) for one in found])).encode()).hexdigest()
-    lengths = [len(one.read.tokens) for one in found]
-    run = Epochs(
-        lambda batch: loss(member, [found[at] for at in batch]),
-        lambda seed: batches(lengths, seed),
-        mark + (begun.sha256 if begun else ""),
-        checkpoint,
-    )
-    run.through(member, pace, lambda: None if begun is None else begun.give(member), tell)
-    return member
+    member = Deducing(base, training.pace(base, HEAD_RATE), len(KNOWN))
+    facts = (FORMAT, KNOWN, member.pace, BATCH, [(one.read.tokens, one.expression) for one in found])
+    lesson = Lesson(lambda batch: loss(member, [found[at] for at in batch]), [len(one.read.tokens) for one in found], facts)
+    begun = None if training.begun is None else training.begun.of_kind(FORMAT)
+    return training.taught(member, lesson, begun, tell)
 
 
 def loss(member: Deducing, examples: Sequence[Example]) -> Tensor:
@@ -198,7 +164,7 @@ def _taken(derivations: Sequence[Derivation], logits: Tensor, alone: Tensor | No
 
 
 def _settled(solver: Deduction, rows: Sequence[Row]) -> tuple[dict[str, float], dict[str, float]]:
-    """The heat at which the probabilities that it says are likeliest, and the share of the rows to tune on that are right. Nothing where
+    """The power of which the probabilities that it says are likeliest, and the share of the rows to tune on that are right. Nothing where
     there are few rows."""
     said: list[tuple[bool, float]] = []
     for row in rows:
@@ -209,6 +175,5 @@ def _settled(solver: Deduction, rows: Sequence[Row]) -> tuple[dict[str, float], 
         said.append((number(text) == number(row.output[solver.layout.output]), sure))
     if len(said) < LEAST:
         return {}, {}
-    heats = [1 / heat for heat in HEATS]
-    heat = min(heats, key=lambda heat: -sum(math.log(max(sure**heat if one else 1 - sure**heat, 1e-6)) for one, sure in said))
-    return {"heat": heat}, {"value": sum(one for one, _ in said) / len(said)}
+    sharpen = likeliest(POWERS, lambda power: [(one, sure**power) for one, sure in said])
+    return {"sharpen": sharpen}, {"value": sum(one for one, _ in said) / len(said)}

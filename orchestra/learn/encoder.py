@@ -22,6 +22,7 @@ from orchestra.agent.committee import FLOOR, FORMAT, Base, Outside, Source, dige
 from orchestra.errors import InputError
 from orchestra.learn.texts import Labelled, folds
 from orchestra.learn.texts import digest_of as rows_digest
+from orchestra.learn.training import Made
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,20 +104,6 @@ class Settled:
     accuracy: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A committee that was trained: its files, the one that names the others last, and what was settled."""
-
-    files: Mapping[str, bytes]
-    settled: Settled
-
-    def write(self, folder: Path) -> None:
-        """Puts the files into a folder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in self.files.items():
-            (folder / name).write_bytes(content)
-
-
 def train(card: Card, rows: Rows, base: tuple[Path, Base], plan: Plan, work: Path, told: Callable[[int, Step], None]) -> Made:
     """Trains a committee.
 
@@ -158,7 +145,7 @@ def train(card: Card, rows: Rows, base: tuple[Path, Base], plan: Plan, work: Pat
         "arrays": ARRAYS,
     }
     text, data = packed(layout, arrays)
-    return Made(files | {ARRAYS: data, card.data: text.encode()}, settled)
+    return Made(files | {ARRAYS: data, card.data: text.encode()}, settled.accuracy)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,21 +11,15 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from orchestra.agent.card import Card
 from orchestra.errors import InputError
 from orchestra.fleet.encoders import described
-from orchestra.learn.begun import Begun
-from orchestra.learn.contract import check_contract, contract_digest
-from orchestra.learn.dataset import DataSet, Row
-from orchestra.learn.encoder import Face, Made, Plan, Rows, train
+from orchestra.learn.contract import check_contract
+from orchestra.learn.dataset import Row
+from orchestra.learn.encoder import Face, Plan, Rows, train
 from orchestra.learn.texts import Labelled, plain
-from orchestra.values.json import digest
+from orchestra.learn.training import Made, Training
 
 if TYPE_CHECKING:
     from orchestra.learn.member import Step
@@ -44,43 +38,19 @@ LEAST = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
-    """What is trained, on what, and for how long."""
+class LabelTraining(Training):
+    """Of what tells labels."""
 
-    card: Card
-    data: DataSet
-    base: Path
-    """The folder of the encoder that the card names."""
-    cache: Path
-    """Where checkpoints are kept."""
     epochs: int | None = None
     minutes: float | None = None
-    seed: int = 0
-    start: Path | None = None
-    """The folder of an encoder that it goes on from; None for the base alone."""
-
-    @cached_property
-    def begun(self) -> Begun | None:
-        """What it goes on from. Raises `InputError` A003, A004, A011 or N123 for what does not fit."""
-        return None if self.start is None else Begun.of(self.card, self.start, described(self.card.model, self.base))
 
     @property
-    def folder(self) -> Path:
-        """Where its checkpoints are kept."""
-        base = sorted(described(self.card.model, self.base).sha256.items())
-        facts = (
-            contract_digest(self.card),
-            self.data.manifest.digest,
-            base,
-            self.epochs,
-            self.minutes,
-            self.seed,
-            self.begun.sha256 if self.begun else "",
-        )
-        return self.cache / "learn" / self.card.name / digest(msgspec.json.encode(facts))[:12]
+    def settings(self) -> tuple[object, ...]:
+        """What the result follows from, beside the card, the rows and the base."""
+        return self.epochs, self.minutes, self.seed, self.mark
 
 
-def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False) -> Made:
+def run(training: LabelTraining, tell: Callable[[Step], None], *, fresh: bool = False) -> Made:
     """Trains, or goes on after the last checkpoint of a training that was killed.
 
     Raises `InputError` N103 for a data set of other types, N104 for one without rows or with one label, N141 for a card that tells no
@@ -112,7 +82,7 @@ def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False
     return train(card, Rows.of(own), base, plan, training.folder, lambda _, step: tell(step))
 
 
-def _plan(training: Training, rows: Sequence[Labelled], outside: str) -> Plan:
+def _plan(training: LabelTraining, rows: Sequence[Labelled], outside: str) -> Plan:
     from orchestra.learn.linear import SMALLER, Fit
     from orchestra.learn.tuned import Pace
 
@@ -121,7 +91,7 @@ def _plan(training: Training, rows: Sequence[Labelled], outside: str) -> Plan:
     return Plan(pace, fit, members=1, minutes=training.minutes, outside=outside)
 
 
-def _pairs(training: Training) -> Plan:
+def _pairs(training: LabelTraining) -> Plan:
     """How pairs are learnt: what one text says of another is not in a few last blocks."""
     from orchestra.learn.tuned import Pace
 

@@ -68,7 +68,7 @@ def trained(
 
     plan = _plan(texts, labels, count, pace) + (begun.sha256 if begun else "")
     run = Epochs(loss, lambda seed: _batches(texts, pace.batch, seed), plan, checkpoint)
-    run.through(member, pace, lambda: _begin(member, texts, wanted, count) if begun is None else begun.give(member), told)
+    run.through(member, lambda: _begin(member, texts, wanted, count) if begun is None else begun.give(member), told)
     return member
 
 
@@ -84,10 +84,10 @@ class Epochs:
     """The digest of everything that the result follows from, but the blocks of the base that are tuned."""
     checkpoint: Path
 
-    def through(self, member: Adapted, pace: Pace, begin: Callable[[], None], told: Told) -> None:
+    def through(self, member: Adapted, begin: Callable[[], None], told: Told) -> None:
         """Trains a member to the end, from its last checkpoint on; `begin` sets up one that has none. Raises `InputError` N140 for a
         checkpoint of another training, N124 where the loss is no number."""
-        optimizer = _optimizer(member, pace)
+        pace, optimizer = member.pace, _optimizer(member)
         seeds = [pace.seed * 1000 + epoch for epoch in range(pace.epochs)]
         order = [(seed, at, batch) for seed in seeds for at, batch in enumerate(self.batches(seed))]
         if (first := _resumed(member, optimizer, self.checkpoint, self.plan)) == 0:
@@ -153,7 +153,8 @@ def _batches(texts: Texts, size: int, seed: int) -> list[list[int]]:
     return made
 
 
-def _optimizer(member: Adapted, pace: Pace) -> torch.optim.AdamW:
+def _optimizer(member: Adapted) -> torch.optim.AdamW:
+    pace = member.pace
     adapters = [array for name, array in member.learnt.items() if name.startswith(("down.", "up."))]
     head = [array for name, array in member.learnt.items() if not name.startswith(("down.", "up."))]
     groups = [{"params": adapters, "weight_decay": DECAY, "share": 1.0}, {"params": head, "weight_decay": 0.0, "share": pace.head}]

@@ -6,34 +6,26 @@ loss of a text is how improbable the labels of its words are. The rows to tune o
 
 from __future__ import annotations
 
-import hashlib
-import math
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from orchestra.agent.classical import packed
 from orchestra.agent.slots import FORMAT, Layout, Slots, Text
 from orchestra.agent.spans import Window
 from orchestra.agent.tagger import OUTSIDE, labels_of
 from orchestra.errors import InputError
-from orchestra.fleet.encoders import described
 from orchestra.learn.contract import check_contract
 from orchestra.learn.dataset import Row
-from orchestra.learn.encoder import Made, Settled
-from orchestra.learn.spans import HEATS, LEAST, Training, arrays_of, batches
 from orchestra.learn.tagging import Places
+from orchestra.learn.training import HEATS, LEAST, HeadTraining, Lesson, Made, arrays_of, likeliest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor
 
     from orchestra.agent.encoder import Encoder
     from orchestra.learn.begun import Begun
     from orchestra.learn.member import Step
-    from orchestra.learn.tuned import Frozen, Pace, Pointing
+    from orchestra.learn.tuned import Frozen, Pointing
 
 ARRAYS = "slots.npz"
 EPOCHS = 5
@@ -55,41 +47,24 @@ class Example:
     labels: tuple[int, ...]
 
 
-def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False) -> Made:
+def run(training: HeadTraining, tell: Callable[[Step], None], *, fresh: bool = False) -> Made:
     """Trains, or goes on after the last checkpoint of a training that was killed.
 
     Raises `InputError` N103 for a data set of other types, N104 for one without rows, N150 for one in which no row has a slot, N151 for a
     card without a text, N140 for a checkpoint of another training.
     """
-    from orchestra.agent.encoder import Encoder
-    from orchestra.learn.tuned import Frozen
-
-    card, data, places = training.card, training.data, Places.of(training.card)
-    check_contract(card, data.manifest)
+    places = Places.of(training.card)
+    check_contract(training.card, training.data.manifest)
     labels = _labels(training.examples(lambda row: row), places)
-    if fresh:
-        shutil.rmtree(training.folder, ignore_errors=True)
-    reader, frozen = Encoder.load(training.base), Frozen.load(training.base)
-    layout: dict[str, Any] = {
-        "format": FORMAT,
-        "input": places.input,
-        "hint": places.hint,
-        "output": places.output,
-        "labels": labels,
-        "base": described(card.model, training.base).model_dump(),
-        "tokens": training.tokens,
-        "overlap": min(Layout.model_fields["overlap"].default, training.tokens // 4),
-        "data": [source.model_dump() for source in training.sources],
-        "arrays": ARRAYS,
-    }
+    reader, frozen = training.opened(fresh=fresh)
+    overlap = min(Layout.model_fields["overlap"].default, training.tokens // 4)
+    fields = {"input": places.input, "hint": places.hint, "output": places.output, "labels": labels, "overlap": overlap}
+    layout = training.layout(FORMAT, ARRAYS, fields)
     draft = Layout.model_validate({**layout, "sha256": "0" * 64})
     found = [one for row in training.examples(lambda row: examples(row, reader, draft)) for one in row]
-    begun = None if training.begun is None else _begun(training.begun.of_kind(FORMAT), labels)
-    member = trained(frozen, found, labels, training.pace(frozen, HEAD_RATE), training.folder / "member.safetensors", tell, begun)
-    arrays = arrays_of(member)
-    settled = _settled(Slots(draft, arrays, reader), data.rows["tune"])
-    text, content = packed(layout | {"heat": settled.slope}, arrays)
-    return Made({ARRAYS: content, card.data: text.encode()}, settled)
+    arrays = arrays_of(_trained(training, frozen, found, labels, tell))
+    settled, figures = _settled(Slots(draft, arrays, reader), training.data.rows["tune"])
+    return training.made(layout | settled, arrays, figures)
 
 
 def _begun(begun: Begun, labels: Sequence[str]) -> Begun:
@@ -119,31 +94,17 @@ def examples(row: Row, encoder: Encoder, layout: Layout) -> list[Example] | None
     return [one for one in found if one.at] or None
 
 
-def trained(
-    base: Frozen,
-    found: Sequence[Example],
-    labels: Sequence[str],
-    pace: Pace,
-    checkpoint: Path,
-    tell: Callable[[Step], None],
-    begun: Begun | None = None,
+def _trained(
+    training: HeadTraining, base: Frozen, found: Sequence[Example], labels: Sequence[str], tell: Callable[[Step], None]
 ) -> Pointing:
-    """A reader that has learnt the examples; `begun` is what it goes on from."""
-    from orchestra.learn.member import Epochs
+    """A reader that has learnt the examples."""
     from orchestra.learn.tuned import Pointing
 
-    member = Pointing(base, pace, len(labels))
-    facts = (FORMAT, list(labels), pace, BATCH, [(one.window.tokens, one.at, one.labels) for one in found])
-    mark = hashlib.sha256(repr(facts).encode()).hexdigest()
-    lengths = [len(one.window.tokens) for one in found]
-    run = Epochs(
-        lambda batch: _loss(member, [found[at] for at in batch]),
-        lambda seed: batches(lengths, seed, BATCH),
-        mark + (begun.sha256 if begun else ""),
-        checkpoint,
-    )
-    run.through(member, pace, lambda: None if begun is None else begun.give(member), tell)
-    return member
+    member = Pointing(base, training.pace(base, HEAD_RATE), len(labels))
+    facts = (FORMAT, list(labels), member.pace, BATCH, [(one.window.tokens, one.at, one.labels) for one in found])
+    lesson = Lesson(lambda batch: _loss(member, [found[at] for at in batch]), [len(one.window.tokens) for one in found], facts, BATCH)
+    begun = None if training.begun is None else _begun(training.begun.of_kind(FORMAT), labels)
+    return training.taught(member, lesson, begun, tell)
 
 
 def _loss(member: Pointing, read: Sequence[Example]) -> Tensor:
@@ -151,9 +112,9 @@ def _loss(member: Pointing, read: Sequence[Example]) -> Tensor:
     import torch
     from torch.nn import functional
 
-    length = max(len(one.window.tokens) for one in read)
-    tokens = torch.tensor([[*one.window.tokens, *[0] * (length - len(one.window.tokens))] for one in read])
-    mask = torch.arange(length) < torch.tensor([[len(one.window.tokens)] for one in read])
+    from orchestra.learn.tuned import padded_tokens
+
+    tokens, mask = padded_tokens([one.window.tokens for one in read])
     rows = torch.tensor([row for row, one in enumerate(read) for _ in one.at])
     at = torch.tensor([place for one in read for place in one.at])
     wanted = torch.tensor([label for one in read for label in one.labels])
@@ -161,7 +122,7 @@ def _loss(member: Pointing, read: Sequence[Example]) -> Tensor:
     return functional.cross_entropy(logits, wanted, reduction="sum") / len(read)
 
 
-def _settled(reader: Slots, rows: Sequence[Row]) -> Settled:
+def _settled(reader: Slots, rows: Sequence[Row]) -> tuple[dict[str, float], dict[str, float]]:
     """The heat at which the probabilities that it says are likeliest, and the share of the rows to tune on whose slots are all right.
     Nothing where there are few rows."""
     layout, read = reader.layout, []
@@ -171,12 +132,12 @@ def _settled(reader: Slots, rows: Sequence[Row]) -> Settled:
         if text.words and labels is not None:
             read.append((labels, reader.scores(text)))
     if not read:
-        return Settled(1.0, 0.0, 1.0, 0.0, {})
+        return {"heat": 1.0}, {}
 
     def said(heat: float) -> list[tuple[bool, float]]:
         reader.layout = layout.model_copy(update={"heat": heat})
         chosen = [(labels, *reader.choose(scores)) for labels, scores in read]
         return [(labels == given, sure) for labels, given, sure in chosen]
 
-    heat = min(HEATS, key=lambda heat: -sum(math.log(max(sure if one else 1 - sure, 1e-6)) for one, sure in said(heat)))
-    return Settled(1.0, 0.0, heat, 0.0, {"all slots": sum(one for one, _ in said(heat)) / len(read)})
+    heat = likeliest(HEATS, said)
+    return {"heat": heat}, {"all slots": sum(one for one, _ in said(heat)) / len(read)}

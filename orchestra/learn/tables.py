@@ -8,16 +8,11 @@ them.
 
 from __future__ import annotations
 
-import hashlib
-import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestra.agent.card import Card
-from orchestra.agent.classical import packed
 from orchestra.agent.conditions import CONDITIONED, offered, scores
 from orchestra.agent.sheet import Frame, Sheet, heads
 from orchestra.agent.table_head import NAMES, Logits, weighed
@@ -25,21 +20,19 @@ from orchestra.agent.table_ways import CELLS, MEAN, PAIRS, SCALES, SUM, TEXT, WA
 from orchestra.agent.tables import FORMAT, Layout, Tables, of_tables, written
 from orchestra.agent.units import UNITS, Units, signs
 from orchestra.errors import InputError
-from orchestra.fleet.encoders import described
-from orchestra.learn.begun import Begun
 from orchestra.learn.contract import check_contract
 from orchestra.learn.dataset import Row
-from orchestra.learn.encoder import Made, Settled
-from orchestra.learn.spans import BATCH, HEATS, Training, arrays_of, batches
-from orchestra.learn.spans import LEAST as LEAST_ROWS
 from orchestra.learn.table_targets import Target, right, target
+from orchestra.learn.training import BATCH, POWERS, HeadTraining, Lesson, Made, arrays_of, likeliest
+from orchestra.learn.training import LEAST as LEAST_ROWS
 from orchestra.learn.units import fitted
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from orchestra.learn.begun import Begun
     from orchestra.learn.member import Step
-    from orchestra.learn.tuned import Frozen, Pace, Pointing
+    from orchestra.learn.tuned import Frozen, Pointing
 
 ARRAYS = "tables.npz"
 EPOCHS = 3
@@ -67,39 +60,23 @@ class Example:
     target: Target
 
 
-def run(training: Training, tell: Callable[[Step], None], *, fresh: bool = False) -> Made:
+def run(training: HeadTraining, tell: Callable[[Step], None], *, fresh: bool = False) -> Made:
     """Trains, or goes on after the last checkpoint of a training that was killed.
 
     Raises `InputError` N103 for a data set of other types, N104 for one without rows that can be learnt from, N147 for a card of another
     form, N140 for a checkpoint of another training.
     """
-    from orchestra.agent.encoder import Encoder
-    from orchestra.learn.tuned import Frozen
-
-    card, data = training.card, training.data
-    check_contract(card, data.manifest)
-    if fresh:
-        shutil.rmtree(training.folder, ignore_errors=True)
-    reader, frozen = Encoder.load(training.base), Frozen.load(training.base)
+    card, rows = training.card, training.data.rows
+    check_contract(card, training.data.manifest)
+    reader, frozen = training.opened(fresh=fresh)
     begun = None if training.begun is None else training.begun.with_outputs(NAMES)
-    layout: dict[str, Any] = {
-        "format": FORMAT,
-        "outputs": NAMES,
-        **inputs_of(card),
-        "base": described(card.model, training.base).model_dump(),
-        "tokens": training.tokens,
-        "units": _units(data.rows["train"], inputs_of(card)).model_dump(),
-        "data": [source.model_dump() for source in training.sources],
-        "arrays": ARRAYS,
-    }
+    units = _units(rows["train"], inputs_of(card)).model_dump()
+    layout = training.layout(FORMAT, ARRAYS, {"outputs": NAMES, **inputs_of(card), "units": units})
     draft = Layout.model_validate({**layout, "sha256": "0" * 64})
     found = training.examples(lambda row: _example(row, reader, draft))
-    member = trained(frozen, found, training.pace(frozen), training.folder / "member.safetensors", tell, begun)
-    arrays = arrays_of(member)
-    settled = _settled(Tables(draft, arrays, reader, card), data.rows["tune"])
-    exact = {"exact": settled.pop("exact")} if settled else {}
-    text, content = packed(layout | settled, arrays)
-    return Made({ARRAYS: content, card.data: text.encode()}, Settled(1.0, 0.0, settled.get("heat", 1.0), 0.0, exact))
+    arrays = arrays_of(_trained(training, frozen, found, begun, tell))
+    settled, figures = _settled(Tables(draft, arrays, reader, card), rows["tune"])
+    return training.made(layout | settled, arrays, figures)
 
 
 def _units(rows: Sequence[Row], inputs: Mapping[str, str]) -> Units:
@@ -136,15 +113,11 @@ def _example(row: Row, encoder: Any, layout: Layout) -> Example | None:
     return None if found is None else Example(sheet, found)
 
 
-def trained(
-    base: Frozen, found: Sequence[Example], pace: Pace, checkpoint: Path, tell: Callable[[Step], None], begun: Begun | None = None
-) -> Pointing:
+def _trained(training: HeadTraining, base: Frozen, found: Sequence[Example], begun: Begun | None, tell: Callable[[Step], None]) -> Pointing:
     """A reader that has learnt the examples; `begun` is what it goes on from."""
-    from orchestra.learn.member import Epochs
     from orchestra.learn.tuned import Pointing
 
-    member = Pointing(base, pace, len(NAMES))
-    lengths = [len(one.sheet.windows) * max(map(len, one.sheet.windows)) for one in found]
+    member = Pointing(base, training.pace(base), len(NAMES))
 
     def total(batch: Sequence[int]) -> Tensor:
         import torch
@@ -154,20 +127,19 @@ def trained(
         logits = [weighed(one, _frame(example.sheet), _together) for one, example in zip(read, some, strict=True)]
         return torch.stack([loss(one, example) for one, example in zip(logits, some, strict=True)]).mean()
 
-    mark = hashlib.sha256(repr((FORMAT, pace, BATCH, [(one.sheet.windows, one.target) for one in found])).encode()).hexdigest()
-    run = Epochs(total, lambda seed: batches(lengths, seed), mark + (begun.sha256 if begun else ""), checkpoint)
-    run.through(member, pace, lambda: None if begun is None else begun.give(member), tell)
-    return member
+    lengths = [len(one.sheet.windows) * max(map(len, one.sheet.windows)) for one in found]
+    facts = (FORMAT, member.pace, BATCH, [(one.sheet.windows, one.target) for one in found])
+    return training.taught(member, Lesson(total, lengths, facts), begun, tell)
 
 
 def _read(member: Pointing, sheets: Sequence[Sheet]) -> list[Tensor]:
     """The head's outputs of each sheet, (tokens, outputs)."""
     import torch
 
+    from orchestra.learn.tuned import padded_tokens
+
     windows = [window for sheet in sheets for window in sheet.windows]
-    length = max(map(len, windows))
-    tokens = torch.tensor([[*window, *[0] * (length - len(window))] for window in windows])
-    mask = torch.arange(length) < torch.tensor([[len(window)] for window in windows])
+    tokens, mask = padded_tokens(windows)
     every = member.logits(member.base.begun(tokens), mask)
     made, at = [], 0
     for sheet in sheets:
@@ -258,11 +230,11 @@ def _only(logits: Tensor, allowed: Sequence[bool]) -> Tensor:
     return logits.masked_fill(~torch.tensor(allowed, dtype=torch.bool), -1e4)
 
 
-def _settled(reader: Tables, rows: Sequence[Row]) -> dict[str, float]:
-    """What of `TRIED` most rows are right with, and the heat at which the probabilities that the reader says are likeliest. Nothing where
-    there are few rows."""
+def _settled(reader: Tables, rows: Sequence[Row]) -> tuple[dict[str, float], dict[str, float]]:
+    """What of `TRIED` most rows are right with, and the power of which the probabilities that the reader says are likeliest; and the share
+    of rows that are right. Nothing where there are few rows."""
     if len(rows) < LEAST_ROWS:
-        return {}
+        return {}, {}
     read = [(sheet, reader.logits(sheet), row.output) for row in rows for sheet in (reader.sheet(row.input),)]
     plain = reader.layout
 
@@ -278,6 +250,5 @@ def _settled(reader: Tables, rows: Sequence[Row]) -> dict[str, float]:
     for name, tried in TRIED.items():
         settled[name] = float(max(tried, key=lambda one: count(**settled, **{name: one})))
     said = asked(**settled)
-    heats = [1 / heat for heat in HEATS]
-    heat = min(heats, key=lambda heat: -sum(math.log(max(sure**heat if one else 1 - sure**heat, 1e-6)) for one, sure in said))
-    return {**settled, "heat": heat, "exact": sum(one for one, _ in said) / len(said)}
+    settled["sharpen"] = likeliest(POWERS, lambda power: [(one, sure**power) for one, sure in said])
+    return settled, {"exact": sum(one for one, _ in said) / len(said)}

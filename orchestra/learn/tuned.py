@@ -78,11 +78,8 @@ class Frozen:
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         for start in range(0, len(order), size):
             rows = order[start : start + size]
-            length = max(len(texts[row]) for row in rows)
-            tokens = torch.tensor([[*texts[row], *[0] * (length - len(texts[row]))] for row in rows])
-            mask = torch.arange(length) < torch.tensor([[len(texts[row])] for row in rows])
             with self.computing():
-                read = self._below(tokens, mask, self.shape.layers - tuned)
+                read = self._below(*padded_tokens([texts[row] for row in rows]), self.shape.layers - tuned)
             for row, hidden in zip(rows, read, strict=True):
                 given[row] = hidden[: len(texts[row])].to(self.products, copy=True)  # of all rows at once: in half the bytes
         return given
@@ -146,7 +143,7 @@ class Adapted:
     def __init__(self, base: Frozen, pace: Pace) -> None:
         """Adapters that change nothing yet; their halves `up` are zero (LoRA, https://arxiv.org/abs/2106.09685)."""
         self.made = torch.Generator().manual_seed(pace.seed)
-        self.base, self.dropout, self.training = base, pace.dropout, False
+        self.base, self.pace, self.training = base, pace, False
         self.blocks = [f"encoder.layer.{layer}" for layer in range(base.shape.layers - pace.blocks, base.shape.layers)]
         self.learnt: dict[str, Tensor] = {}
         for name in base.shape.names:
@@ -160,7 +157,7 @@ class Adapted:
         seen, hidden = self.base.seen(mask), hidden.float()
         with self.base.computing():
             for block in self.blocks:
-                hidden = self.base.block(hidden, seen, block, self._linear, self.dropout if self.training else 0.0)
+                hidden = self.base.block(hidden, seen, block, self._linear, self.pace.dropout if self.training else 0.0)
         return hidden.float()
 
     def arrays(self) -> dict[str, Tensor]:
@@ -230,3 +227,10 @@ def padded(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     for row, text in enumerate(texts):
         hidden[row, : len(text)] = text
     return hidden, torch.arange(length) < torch.tensor([[len(text)] for text in texts])
+
+
+def padded_tokens(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Token numbers of texts of different lengths as one array, and where they are."""
+    length = max(map(len, texts))
+    tokens = torch.tensor([[*text, *[0] * (length - len(text))] for text in texts])
+    return tokens, torch.arange(length) < torch.tensor([[len(text)] for text in texts])

@@ -100,9 +100,10 @@ def test_ways_to_one_value_count_together(encoder: Encoder, card: Card) -> None:
     assert sure == pytest.approx(0.55)
 
 
-def test_its_heat_makes_it_less_sure_and_changes_no_answer(encoder: Encoder, card: Card, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [pytest.param("sharpen", id="as it is called"), pytest.param("heat", id="as it was called before")])
+def test_a_power_makes_it_less_sure_and_changes_no_answer(encoder: Encoder, card: Card, tmp_path: Path, name: str) -> None:
     first, sure = Deduction.load(card, encoder).predict({"question": TEXT})
-    second, less = Deduction.load(written(tmp_path, arrays(1), heat=2.0), encoder).predict({"question": TEXT})
+    second, less = Deduction.load(written(tmp_path, arrays(1), **{name: 2.0}), encoder).predict({"question": TEXT})
     assert second == first
     assert less == pytest.approx(sure**2)
 

@@ -345,9 +345,10 @@ def test_an_answer_is_computed_where_there_is_an_expression(encoder: Encoder, tm
     output, probability = Tables.load(write(tmp_path / "one", made), encoder).predict(said)
     assert (output["way"], output["scale"]) == (way, "percent")
     assert output["answer"] == (answered if isinstance(answered, list) else pytest.approx(answered))
-    same, sure_of_it = Tables.load(write(tmp_path / "other", made, heat=0.5), encoder).predict(said)
-    assert same == output
-    assert sure_of_it == pytest.approx(probability**0.5)
+    for name in ("sharpen", "heat"):  # as it is called, and as it was called before
+        same, sure_of_it = Tables.load(write(tmp_path / name, made, **{name: 0.5}), encoder).predict(said)
+        assert same == output
+        assert sure_of_it == pytest.approx(probability**0.5)
 
 
 CELLS = st.lists(st.lists(st.text("ab 1,.$(-)", max_size=5), min_size=2, max_size=3), max_size=4)
@@ -402,7 +403,7 @@ def test_arrays_that_do_not_fit_are_refused(encoder: Encoder, tmp_path: Path, ba
     assert caught.value.code == "A011"
 
 
-@pytest.mark.parametrize("change", [{"format": "orchestra/spans/v1"}, {"tokens": 63}, {"heat": 0}, {"more": 1}])
+@pytest.mark.parametrize("change", [{"format": "orchestra/spans/v1"}, {"tokens": 63}, {"heat": 0}, {"sharpen": 0}, {"more": 1}])
 def test_a_layout_of_another_form_is_refused(encoder: Encoder, tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(InputError) as caught:
         Tables.load(write(tmp_path, arrays(), **change), encoder)

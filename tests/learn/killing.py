@@ -9,18 +9,17 @@ from typing import TypeAlias
 
 import pytest
 
-from orchestra.learn.encoder import Made
 from orchestra.learn.member import Step
-from orchestra.learn.spans import Training
+from orchestra.learn.training import HeadTraining, Made
 
-Run: TypeAlias = Callable[[Training, Callable[[Step], None]], Made]
+Run: TypeAlias = Callable[[HeadTraining, Callable[[Step], None]], Made]
 
 
 class Killed(Exception):
     """By somebody."""
 
 
-def goes_on(run: Run, wanted: Training, elsewhere: Path) -> Training:
+def goes_on(run: Run, wanted: HeadTraining, elsewhere: Path) -> HeadTraining:
     """A training that was killed half-way and went on, in a cache of its own: it came to what one comes to that was not killed."""
 
     def kill(step: Step) -> None:

@@ -18,7 +18,8 @@ from orchestra.learn import intents
 from orchestra.learn.begun import Begun
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Row
-from orchestra.learn.spans import Training, arrays_of, run
+from orchestra.learn.spans import run
+from orchestra.learn.training import HeadTraining, arrays_of
 from orchestra.learn.tuned import Frozen, Pace, Pointing, Tuned
 from orchestra.testing.encoder import write_encoder
 from tests.cli.shell import Shell
@@ -30,7 +31,7 @@ from tests.learn.test_spans import WORDS, base, make_card, quiet, training
 __all__ = ["base"]
 
 
-def learnable(tmp_path: Path, base: Path) -> Training:
+def learnable(tmp_path: Path, base: Path) -> HeadTraining:
     """A training that soon learns something."""
     wanted = training(tmp_path, base)
     rows = [test_spans.named(number) for number in range(60)]
@@ -130,7 +131,7 @@ def test_pairs_go_on_where_they_have_the_same_labels(tmp_path: Path) -> None:
         for at, one in enumerate(test_pairs.pairs())
     ]
     data = DataSet.made("pairs", card.name, contract_digest(card), "CC0", (), {"train": rows})
-    wanted = intents.Training(card=card, data=data, base=folder, cache=tmp_path / "cache", epochs=3)
+    wanted = intents.LabelTraining(card=card, data=data, base=folder, cache=tmp_path / "cache", epochs=3)
     first = intents.run(wanted, quiet)
     first.write(tmp_path / "made")
     more = intents.run(replace(wanted, start=tmp_path / "made"), quiet)

@@ -29,7 +29,7 @@ from orchestra.learn.deducing import Deducing
 from orchestra.learn.deduction import KNOWN as TO_ALL
 from orchestra.learn.deduction import Example, loss, run
 from orchestra.learn.member import Step
-from orchestra.learn.spans import Training, arrays_of
+from orchestra.learn.training import HeadTraining, arrays_of
 from orchestra.learn.tuned import Frozen, Pace
 from orchestra.testing.encoder import write_encoder
 from tests.agent.test_deduction import CARD
@@ -69,9 +69,9 @@ def data_set(card: Card, train: int = 60, tune: int = 40) -> DataSet:
     return DataSet.made("rows", "solver", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]})
 
 
-def training(tmp_path: Path, base: Path) -> Training:
+def training(tmp_path: Path, base: Path) -> HeadTraining:
     card = make_card(tmp_path)
-    return Training(card=card, data=data_set(card), base=base, cache=tmp_path / "cache", epochs=2, rate=5e-3, tokens=64)
+    return HeadTraining(card=card, data=data_set(card), base=base, cache=tmp_path / "cache", epochs=2, rate=5e-3, tokens=64)
 
 
 def quiet(step: Step) -> None:
@@ -82,13 +82,13 @@ def test_a_solver_learns_which_step_is_right_and_its_files_are_an_agent(tmp_path
     wanted, losses = replace(training(tmp_path, base), epochs=60), list[float]()
     made = run(wanted, lambda step: losses.append(step.loss))
     assert losses[-1] < losses[0] / 4
-    assert made.settled.accuracy["value"] > 0.8
+    assert made.figures["value"] > 0.8
     made.write(tmp_path / "agents" / "solver")
     solver = Deduction.load(Card.load(tmp_path / "agents" / "solver"), Encoder.load(base))
     tune = wanted.data.rows["tune"]
     said = [solver.predict(one.input) for one in tune]
     right = [worth(output["expression"]) == worth(one.output["expression"]) for (output, _), one in zip(said, tune, strict=True)]
-    assert sum(right) / len(tune) == made.settled.accuracy["value"]
+    assert sum(right) / len(tune) == made.figures["value"]
     assert abs(sum(sure for _, sure in said) / len(tune) - sum(right) / len(tune)) < 0.2, "probabilities mean what they say"
 
 
@@ -145,7 +145,7 @@ def test_rows_to_tune_on_that_are_too_long_to_read_settle_nothing(tmp_path: Path
     long = Row("long", {"question": "Ann has 2 pears and gets 3. " * 100}, {"expression": "2+3"}, "long")
     data = DataSet.made("rows", "solver", contract_digest(wanted.card), "CC0", (), {"train": rows[:40], "tune": [*rows[40:], long]})
     without = replace(data, rows={**data.rows, "tune": rows[40:]})
-    found = [run(replace(wanted, data=one, epochs=1), quiet).settled for one in (data, without)]
+    found = [run(replace(wanted, data=one, epochs=1), quiet).figures for one in (data, without)]
     assert found[0] == found[1]
 
 
@@ -153,8 +153,8 @@ def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:
     wanted = training(tmp_path, base)
     made = run(replace(wanted, data=data_set(wanted.card, tune=5), epochs=1), quiet)
     assert json.loads(made.files["model.json"])["known"] == list(TO_ALL)
-    assert "heat" not in json.loads(made.files["model.json"])
-    assert made.settled.accuracy == {}
+    assert "sharpen" not in json.loads(made.files["model.json"])
+    assert made.figures == {}
 
 
 def test_it_may_begin_with_the_adapters_of_an_agent_of_another_kind_and_says_so(tmp_path: Path, base: Path) -> None:

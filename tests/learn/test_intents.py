@@ -18,7 +18,7 @@ from orchestra.fleet.encoders import KNOWN
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Row
 from orchestra.learn.encoder import EPOCHS, MOST_EPOCHS
-from orchestra.learn.intents import Training, run
+from orchestra.learn.intents import LabelTraining, run
 from orchestra.learn.linear import Fit, fitted
 from orchestra.learn.member import Step
 from orchestra.testing.encoder import write_encoder
@@ -46,11 +46,11 @@ def make_card(text: str = PLAIN_CARD, place: Path = Path()) -> Card:
     return Card.load(folder)
 
 
-def training(tmp_path: Path, base: Path, text: str = PLAIN_CARD, rows: list[Row] | None = None) -> Training:
+def training(tmp_path: Path, base: Path, text: str = PLAIN_CARD, rows: list[Row] | None = None) -> LabelTraining:
     card = make_card(text, tmp_path)
     made = [Row(str(at), {"text": row.text}, {"intent": row.label}, str(at)) for at, row in enumerate(own()) if row.label in WORDS]
     data = DataSet.made("rows", "desk", contract_digest(card), "CC0", (), {"train": made if rows is None else rows})
-    return Training(card=card, data=data, base=base, cache=tmp_path / "cache", epochs=2)
+    return LabelTraining(card=card, data=data, base=base, cache=tmp_path / "cache", epochs=2)
 
 
 def quiet(step: Step) -> None:

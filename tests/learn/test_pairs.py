@@ -23,7 +23,7 @@ from orchestra.fleet.encoders import described  # noqa: E402
 from orchestra.learn.contract import contract_digest  # noqa: E402
 from orchestra.learn.dataset import DataSet, Row  # noqa: E402
 from orchestra.learn.encoder import Plan, Rows, train  # noqa: E402
-from orchestra.learn.intents import Training, run  # noqa: E402
+from orchestra.learn.intents import LabelTraining, run  # noqa: E402
 from orchestra.learn.texts import Labelled, digest_of, folds  # noqa: E402
 from orchestra.learn.tuned import Pace  # noqa: E402
 from orchestra.testing.encoder import write_encoder  # noqa: E402
@@ -174,7 +174,7 @@ def test_probabilities_may_be_typed_as_never_null(base: Path, tmp_path: Path) ->
     card = Card.load(tmp_path / "judge")
     rows = [Row(f"row {at}", {"claim": one.text, "evidence": one.beside}, {"label": one.label}, str(at)) for at, one in enumerate(pairs())]
     data = DataSet.made("colours", card.name, contract_digest(card), "CC0-1.0", [], {"train": rows, "tune": [], "test": []})
-    run(Training(card=card, data=data, base=base, cache=tmp_path, epochs=1), lambda step: None).write(tmp_path / "judge")
+    run(LabelTraining(card=card, data=data, base=base, cache=tmp_path, epochs=1), lambda step: None).write(tmp_path / "judge")
     output, _ = Committee.load(Card.load(tmp_path / "judge"), Encoder.load(base)).predict({"claim": "it is red", "evidence": "blue"})
     assert output["p_same"] + output["p_other"] == pytest.approx(1)
 

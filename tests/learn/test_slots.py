@@ -25,7 +25,7 @@ from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Part, Row
 from orchestra.learn.member import Step
 from orchestra.learn.slots import BATCH, examples, run
-from orchestra.learn.spans import Training
+from orchestra.learn.training import HeadTraining
 from orchestra.testing.encoder import write_encoder
 from tests.agent.test_slots import CARD, layout
 from tests.cli.shell import Shell
@@ -68,9 +68,9 @@ def data_set(card: Card, train: int = 60, tune: int = 40) -> DataSet:
     return DataSet.made("rows", "clerk", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]})
 
 
-def training(tmp_path: Path, base: Path) -> Training:
+def training(tmp_path: Path, base: Path) -> HeadTraining:
     card = make_card(tmp_path)
-    return Training(card=card, data=data_set(card), base=base, cache=tmp_path / "cache", epochs=2, tokens=64)
+    return HeadTraining(card=card, data=data_set(card), base=base, cache=tmp_path / "cache", epochs=2, tokens=64)
 
 
 def quiet(step: Step) -> None:
@@ -116,13 +116,13 @@ def test_a_reader_learns_slots_and_its_files_are_an_agent(tmp_path: Path, base: 
     wanted = training(tmp_path, base)
     made = run(replace(wanted, epochs=30, rate=1e-2), lambda step: losses.append(step.loss))
     assert losses[-1] < losses[0] / 4
-    assert made.settled.accuracy["all slots"] > 0.9
+    assert made.figures["all slots"] > 0.9
     made.write(tmp_path / "agents" / "clerk")
     reader = Slots.load(Card.load(tmp_path / "agents" / "clerk"), Encoder.load(base))
     tune = wanted.data.rows["tune"]
     said = [reader.predict(one.input) for one in tune]
     right = [output == one.output for (output, _), one in zip(said, tune, strict=True)]
-    assert sum(right) / 40 == made.settled.accuracy["all slots"]
+    assert sum(right) / 40 == made.figures["all slots"]
     assert abs(sum(probability for _, probability in said) / 40 - sum(right) / 40) < 0.15, "probabilities mean what they say"
     asked = [reader.predict({"text": "a table 7", "requested": [slot]})[0]["slots"] for slot in ("people", "time")]
     assert asked[0] != asked[1]
@@ -170,7 +170,7 @@ def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:
     wanted = training(tmp_path, base)
     made = run(replace(wanted, data=data_set(wanted.card, tune=5), epochs=1), quiet)
     assert json.loads(made.files["model.json"])["heat"] == 1.0
-    assert made.settled.accuracy == {}
+    assert made.figures == {}
 
 
 def test_a_batch_has_few_tokens(tmp_path: Path, base: Path) -> None:

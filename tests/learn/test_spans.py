@@ -20,7 +20,8 @@ from orchestra.fleet.encoders import KNOWN
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Part, Row
 from orchestra.learn.member import Step
-from orchestra.learn.spans import BATCH, Example, Face, Training, batches, examples, place_meant, run
+from orchestra.learn.spans import Example, Face, examples, place_meant, run
+from orchestra.learn.training import BATCH, HeadTraining, batches
 from orchestra.testing.encoder import write_encoder
 from tests.cli.shell import Shell
 from tests.learn.killing import goes_on
@@ -79,9 +80,9 @@ def data_set(card: Card, train: int = 60, tune: int = 40) -> DataSet:
     return DataSet.made("rows", "finder", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]})
 
 
-def training(tmp_path: Path, base: Path) -> Training:
+def training(tmp_path: Path, base: Path) -> HeadTraining:
     card = make_card(tmp_path)
-    return Training(card=card, data=data_set(card), base=base, cache=tmp_path / "cache", epochs=2, tokens=64)
+    return HeadTraining(card=card, data=data_set(card), base=base, cache=tmp_path / "cache", epochs=2, tokens=64)
 
 
 def quiet(step: Step) -> None:
@@ -170,12 +171,12 @@ def test_a_reader_learns_to_point_and_its_files_are_an_agent(tmp_path: Path, bas
     wanted = replace(training(tmp_path, base), data=DataSet.made("rows", "finder", contract_digest(card), "CC0", (), rows))
     made = run(replace(wanted, epochs=40, rate=2e-2), lambda step: losses.append(step.loss))
     assert losses[-1] < losses[0] / 3
-    assert made.settled.accuracy["exact"] > 0.8
+    assert made.figures["exact"] > 0.8
     made.write(tmp_path / "agents" / "finder")
     reader = Spans.load(Card.load(tmp_path / "agents" / "finder"), Encoder.load(base))
     said = [reader.predict(one.input) for one in rows["tune"]]
     right = [output == one.output for (output, _), one in zip(said, rows["tune"], strict=True)]
-    assert sum(right) / 40 == made.settled.accuracy["exact"]
+    assert sum(right) / 40 == made.figures["exact"]
     sure = sum(probability for _, probability in said) / 40
     assert abs(sure - sum(right) / 40) < 0.15, "probabilities mean what they say"
 
@@ -190,7 +191,7 @@ def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:
     made = run(replace(training(tmp_path, base), data=data_set(card, tune=5), epochs=1), quiet)
     said = json.loads(made.files["model.json"])
     assert (said["silence"], said["heat"]) == (0.0, 1.0)
-    assert made.settled.accuracy == {}
+    assert made.figures == {}
 
 
 def test_bad_input_is_refused(tmp_path: Path, base: Path) -> None:

@@ -42,8 +42,8 @@ def test_a_reader_learns_to_answer_and_its_files_are_an_agent(tmp_path: Path, ba
     assert sum(learnt) > 0.8 * len(learnt)
     answers = [(reader.predict(one.input), one.output) for one in wanted.data.rows["tune"]]
     exact = sum(right(said, output) for (said, _), output in answers) / len(answers)
-    assert exact == made.settled.accuracy["exact"] > 0.5
-    assert reader.layout.heat == made.settled.slope != 1
+    assert exact == made.figures["exact"] > 0.5
+    assert reader.layout.sharpen != 1
     assert (reader.layout.question, reader.layout.table, reader.layout.paragraphs) == ("question", "table", "paragraphs")
     assert [(source.name, source.licence, source.rows) for source in reader.layout.data] == [("rows", "CC0", 70)]
     sure = sum(probability for (_, probability), _ in answers) / len(answers)
@@ -64,8 +64,8 @@ def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:
     card = make_card(tmp_path)
     made = run(replace(training(tmp_path, base), data=data_set(card, tune=5), epochs=1), quiet)
     layout = Layout.model_validate_json(made.files["model.json"])
-    assert (layout.cells, layout.rows, layout.heat) == (0.0, 0.0, 1.0)
-    assert made.settled.accuracy == {}
+    assert (layout.cells, layout.rows, layout.sharpen) == (0.0, 0.0, 1.0)
+    assert made.figures == {}
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_rows_to_tune_on_settle_how_readily_further_cells_and_rows_count(
     made = run(replace(wanted, data=data, epochs=1, rate=0.0, start=folder), quiet)
     layout = Layout.model_validate_json(made.files["model.json"])
     assert (layout.cells, layout.rows) == (cells, rows)
-    assert made.settled.accuracy == {"exact": 1.0}
+    assert made.figures == {"exact": 1.0}
 
 
 def test_inputs_are_told_apart_by_their_types_and_not_by_their_names(tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ from orchestra.fleet.encoders import KNOWN  # noqa: E402
 from orchestra.learn.contract import contract_digest  # noqa: E402
 from orchestra.learn.dataset import DataSet, Row  # noqa: E402
 from orchestra.learn.member import Step  # noqa: E402
-from orchestra.learn.spans import Training  # noqa: E402
 from orchestra.learn.table_targets import Target, right, target, way_of  # noqa: E402
 from orchestra.learn.tables import Example, loss  # noqa: E402
+from orchestra.learn.training import HeadTraining  # noqa: E402
 from orchestra.testing.encoder import write_encoder  # noqa: E402
 from orchestra.values.measure import BOUNDS  # noqa: E402
 from tests.agent.tables import CARD, NAMES, WORDS, told  # noqa: E402
@@ -83,9 +83,9 @@ def data_set(card: Card, train: int = 70, tune: int = 35) -> DataSet:
     return DataSet.made("rows", "teller", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]})
 
 
-def training(tmp_path: Path, base: Path) -> Training:
+def training(tmp_path: Path, base: Path) -> HeadTraining:
     card = make_card(tmp_path)
-    return Training(card=card, data=data_set(card), base=base, cache=tmp_path / "cache", epochs=2, tokens=64)
+    return HeadTraining(card=card, data=data_set(card), base=base, cache=tmp_path / "cache", epochs=2, tokens=64)
 
 
 def quiet(step: Step) -> None:
