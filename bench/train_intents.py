@@ -25,7 +25,8 @@ import numpy.typing as npt
 import torch
 
 from orchestra.agent.card import Card
-from orchestra.agent.committee import Committee, base_of
+from orchestra.agent.committee import Committee
+from orchestra.agent.layout import base_of
 from orchestra.fleet.encoders import Encoders, described
 from orchestra.learn.encoder import Plan, Rows, train
 from orchestra.learn.linear import SMALLER, Fit

@@ -7,44 +7,26 @@ Where the output is a number there is one column of weights, and `lengths`: what
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import math
 import re
-import struct
-import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
+from orchestra.agent.arrays import reading
 from orchestra.agent.card import Card
-from orchestra.errors import InputError
+from orchestra.agent.layout import ArraysLayout, Closed
 
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
-MAX_ARRAYS = 256 << 20
-"""Bytes of all arrays, unpacked, at most."""
-_HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00..\{'descr': '(?:\|[biu](?=1)|[<>][iuf](?=[248]))(?P<size>\d)', 'fortran_order': (?:True|False), "
-    rb"'shape': \((?P<shape>(?:\d{1,12}(?:, \d{1,12})*,?)?)\), \} *\n",
-    re.DOTALL,
-)
-"""What stands before an array of numbers, as numpy writes it."""
 _WORD = re.compile(r"\w+")
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-
-class Features(_Frozen):
+class Features(Closed):
     """What of a text counts: runs of words, runs of characters within a word, and pairs of words with others between."""
 
     words: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (1, 2)
@@ -64,7 +46,7 @@ class Features(_Frozen):
         return found
 
 
-class Layout(_Frozen):
+class Layout(ArraysLayout):
     """What `model.json` says."""
 
     format: Literal["orchestra/linear-text/v1"]
@@ -75,11 +57,9 @@ class Layout(_Frozen):
     features: Features
     labels: tuple[str | bool | int | None, ...] = Field(min_length=2)
     """As they stand in the output."""
-    arrays: str
-    sha256: str
 
 
-class NumberLayout(_Frozen):
+class NumberLayout(ArraysLayout):
     """What `model.json` says where the output is a number."""
 
     format: Literal["orchestra/linear-number/v1"]
@@ -90,8 +70,6 @@ class NumberLayout(_Frozen):
     lowest: float
     highest: float
     """What it was trained on lies between these, and so does what it says."""
-    arrays: str
-    sha256: str
 
 
 class _NGrams:
@@ -135,9 +113,8 @@ class Classifier:
 
         Raises `InputError` A011 where the files are missing, damaged or do not fit.
         """
-        with reading(card, file or card.data):
-            layout = Layout.model_validate_json(card.read(file or card.data))
-            return cls(layout, unpacked(card, layout.arrays, layout.sha256))
+        with reading(card, file):
+            return cls(*Layout.read(card, file))
 
     def probabilities(self, text: str) -> NDArray[numpy.float32]:
         """The probability of each label."""
@@ -170,8 +147,7 @@ class Regressor:
     def load(cls, card: Card) -> Regressor:
         """The regression of a card's folder. Raises `InputError` A011 where the files are missing, damaged or do not fit."""
         with reading(card):
-            layout = NumberLayout.model_validate_json(card.read(card.data))
-            return cls(layout, unpacked(card, layout.arrays, layout.sha256))
+            return cls(*NumberLayout.read(card))
 
     def number(self, text: str) -> float:
         """The number of a text."""
@@ -192,77 +168,3 @@ def gives_number(card: Card) -> bool:
     """Whether a linear agent gives a number, and not a label."""
     fields: Mapping[str, Any] = card.output_schema.get("properties", {})
     return [field.get("type") for field in fields.values()] == ["number"]
-
-
-def _mend(card: Card) -> str:
-    """What to do about damaged arrays: those of the package have a `card.md`, which says how they were made."""
-    if card.folder is not None and (card.folder / "card.md").is_file():
-        return "make it again with the command in card.md, or reinstall the package"
-    return f"make it again: orchestra learn train {card.name} --data DATA"
-
-
-@contextmanager
-def reading(card: Card, file: str = "") -> Iterator[None]:
-    """Makes what is wrong with a card's arrays and with their layout an `InputError` A011."""
-    try:
-        yield
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        at = ".".join(str(step) for step in first["loc"])
-        raise InputError("A011", f"{card.name}: {file or card.data}: {at}: {first['msg']}", hint=_mend(card)) from error
-    except (ValueError, KeyError) as error:
-        raise InputError("A011", f"{card.name}: {error.args[0]}", hint=_mend(card)) from error
-
-
-def unpacked(card: Card, file: str, sha256: str) -> dict[str, NDArray[Any]]:
-    """The arrays of a file of the card's folder.
-
-    Raises `ValueError` for another file than the one of that digest, for a damaged one, and for what is no array of finite numbers.
-    """
-    data = card.read(file)
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise ValueError(f"{file} is not the file that the layout was written for")
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = archive.infolist()
-            if sum(entry.file_size for entry in entries) > MAX_ARRAYS:
-                raise ValueError("the arrays are too large")
-            if not {entry.compress_type for entry in entries} <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-                raise ValueError(f"{file} is not compressed as `.npz` files are")
-            return {entry.filename.removesuffix(".npy"): _array(entry.filename, archive.read(entry)) for entry in entries}
-    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError) as error:  # what zipfile raises for damaged ones
-        raise ValueError(f"{file} is damaged: {error}") from error
-
-
-def _array(name: str, data: bytes) -> NDArray[Any]:
-    """An array from its bytes. Its header is read here first, for numpy makes room for whatever a header says, and reads other types.
-
-    Raises `ValueError` for what is no array of finite numbers, or has other bytes than its header says.
-    """
-    import numpy
-
-    said = _HEADER.match(data)
-    if said is None:
-        raise ValueError(f"{name} is no array of numbers")
-    shape = [int(size) for size in said["shape"].split(b",") if size.strip()]
-    if said.end() != 10 + int.from_bytes(data[8:10], "little") or math.prod(shape) * int(said["size"]) != len(data) - said.end():
-        raise ValueError(f"{name} has other bytes than its header says")
-    array: NDArray[Any] = numpy.load(io.BytesIO(data), allow_pickle=False)
-    if array.dtype.kind == "f" and not (numpy.abs(array) <= numpy.finfo(numpy.float32).max).all():
-        raise ValueError(f"{name} has numbers that are not finite")
-    return array
-
-
-def packed(layout: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> tuple[str, bytes]:
-    """The texts of `model.json` and of its arrays, for a trainer: the layout without its digest, and the arrays."""
-    import numpy
-
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for name, array in sorted(arrays.items()):
-            inner = io.BytesIO()
-            numpy.save(inner, array, allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", date_time=(2026, 1, 1, 0, 0, 0)), inner.getvalue(), zipfile.ZIP_DEFLATED, 9)
-    data = buffer.getvalue()
-    body = {**layout, "sha256": hashlib.sha256(data).hexdigest()}
-    return json.dumps(body, indent=1) + "\n", data

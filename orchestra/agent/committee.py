@@ -15,13 +15,15 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from orchestra.agent.arrays import reading
 from orchestra.agent.calibration import Calibration
 from orchestra.agent.card import Card
-from orchestra.agent.classical import Classifier, reading, unpacked
+from orchestra.agent.classical import Classifier
 from orchestra.agent.computed import Form
 from orchestra.agent.encoder import Encoder, changes_of
+from orchestra.agent.layout import Closed, Digest, EncoderLayout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,32 +31,10 @@ if TYPE_CHECKING:
     from orchestra.agent.encoder import Array
 
 FORMAT: Literal["orchestra/committee/v1"] = "orchestra/committee/v1"
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Base(_Frozen):
-    """The encoder that the members change."""
-
-    licence: str
-    sha256: Mapping[str, Digest]
-    """Of its files, by name."""
-
-
-class Source(_Frozen):
-    """The rows that the members were trained on."""
-
-    name: str
-    licence: str
-    rows: int
-    digest: str
-
-
-class Linear(_Frozen):
+class Linear(Closed):
     """The classifier over n-grams: a file of the folder that says how its arrays are used, and what its voice counts."""
 
     file: str
@@ -62,7 +42,7 @@ class Linear(_Frozen):
     share: Share
 
 
-class Outside(_Frozen):
+class Outside(Closed):
     """A label for texts that have none of the others, and the output's field that gets the probability of that.
 
     The probability is the logistic function of `bias` plus `slope` times the log-odds that the committee gives the label.
@@ -74,7 +54,7 @@ class Outside(_Frozen):
     bias: Annotated[float, Field(allow_inf_nan=False)] = 0.0
 
 
-class Layout(_Frozen):
+class Layout(EncoderLayout):
     """What `model.json` says."""
 
     format: Literal["orchestra/committee/v1"]
@@ -86,22 +66,12 @@ class Layout(_Frozen):
     """The output's field that gets the label."""
     labels: tuple[str, ...] = Field(min_length=2)
     outside: Outside | None = None
-    base: Base
     tokens: Annotated[int, Field(ge=3, le=512)] = 64
     """Tokens of a text that are read at most."""
     members: Annotated[int, Field(ge=1, le=16)]
     share: Share
     """What the members' mean counts."""
     linear: Linear | None = None
-    data: tuple[Source, ...]
-    arrays: str
-    sha256: Digest
-
-
-class _Standing(BaseModel):
-    """What all layouts of encoders say."""
-
-    base: Base
 
 
 class Committee:
@@ -137,8 +107,7 @@ class Committee:
     def load(cls, card: Card, encoder: Encoder) -> Committee:
         """The committee of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
         with reading(card):
-            layout = _layout(card)
-            arrays = unpacked(card, layout.arrays, layout.sha256)
+            layout, arrays = Layout.read(card)
             return cls(layout, arrays, encoder, _linear(card, layout.linear), card.form, card.calibrated)
 
     def logits(self, text: str, beside: str = "") -> NDArray[Any]:
@@ -197,16 +166,6 @@ def _linear(card: Card, named: Linear | None) -> Classifier | None:
     if digest_of(card.read(named.file)) != named.sha256:
         raise ValueError(f"{named.file} is not the file that {card.data} was written for")
     return Classifier.load(card, named.file)
-
-
-def base_of(card: Card) -> Base:
-    """The encoder that a card of kind `encoder` stands on. Raises `InputError` A011 where the card's data file says none."""
-    with reading(card):
-        return _Standing.model_validate_json(card.read(card.data)).base
-
-
-def _layout(card: Card) -> Layout:
-    return Layout.model_validate_json(card.read(card.data))
 
 
 def digest_of(data: bytes) -> str:

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, Field
 
+from orchestra.agent.arrays import reading
 from orchestra.agent.card import Card
-from orchestra.agent.classical import reading, unpacked
-from orchestra.agent.committee import Base, Digest, Source
 from orchestra.agent.computed import of_problems
 from orchestra.agent.encoder import Encoder, changes_of
+from orchestra.agent.layout import EncoderLayout
 from orchestra.agent.quantities import KINDS, Quantity, decimal, quantities
 from orchestra.errors import InputError
 
@@ -45,11 +45,7 @@ NEVER: Final = -1e9
 """The logit of what cannot be."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Layout(_Frozen):
+class Layout(EncoderLayout):
     """What `model.json` says."""
 
     format: Literal["orchestra/deduction/v1"]
@@ -57,7 +53,6 @@ class Layout(_Frozen):
     """The input that is read."""
     output: str
     """The output's field that gets the expression."""
-    base: Base
     tokens: Annotated[int, Field(ge=32, le=512)] = 512
     """Tokens of a problem at most."""
     known: tuple[Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")], ...] = Field(min_length=1)
@@ -65,9 +60,6 @@ class Layout(_Frozen):
     kinds: tuple[str, ...] = KINDS
     sharpen: Annotated[float, Field(gt=0, allow_inf_nan=False, validation_alias=AliasChoices("sharpen", "heat"))] = 1.0
     """The power of which the probability of an answer is taken, so that it says how often answers are right; called `heat` before."""
-    data: tuple[Source, ...]
-    arrays: str
-    sha256: Digest
 
 
 def deduces(card: Card) -> bool:
@@ -267,8 +259,7 @@ class Deduction:
     def load(cls, card: Card, encoder: Encoder) -> Deduction:
         """The solver of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
         with reading(card):
-            layout = Layout.model_validate_json(card.read(card.data))
-            return cls(layout, unpacked(card, layout.arrays, layout.sha256), encoder, card)
+            return cls(*Layout.read(card), encoder, card)
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         """The answer and its probability. Raises `InputError` A023 for a text that is too long."""

@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from orchestra.agent.arrays import reading
 from orchestra.agent.card import Card
-from orchestra.agent.classical import reading, unpacked
-from orchestra.agent.committee import Base, Digest, Source
 from orchestra.agent.encoder import Encoder, changes_of
+from orchestra.agent.layout import EncoderLayout
 from orchestra.agent.spans import MAX_WINDOWS, Window, windows
 from orchestra.agent.tagger import OUTSIDE, Word, likeliest, slots, words_of
 from orchestra.errors import InputError
@@ -34,11 +34,7 @@ NEVER = -1e9
 """The logit of what cannot be."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Layout(_Frozen):
+class Layout(EncoderLayout):
     """What `model.json` says."""
 
     format: Literal["orchestra/slots/v1"]
@@ -49,16 +45,12 @@ class Layout(_Frozen):
     output: str
     """The output's field that gets the slots."""
     labels: tuple[str, ...] = Field(min_length=2)
-    base: Base
     tokens: Annotated[int, Field(ge=32, le=512)] = 256
     """Tokens of hint and window together at most."""
     overlap: Annotated[int, Field(ge=0, le=256)] = 64
     """Tokens that two windows share."""
     heat: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """What logits are divided by for the probability of an answer."""
-    data: tuple[Source, ...]
-    arrays: str
-    sha256: Digest
 
     @model_validator(mode="after")
     def _goes_on(self) -> Self:
@@ -125,8 +117,7 @@ class Slots:
     def load(cls, card: Card, encoder: Encoder) -> Slots:
         """The reader of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
         with reading(card):
-            layout = Layout.model_validate_json(card.read(card.data))
-            return cls(layout, unpacked(card, layout.arrays, layout.sha256), encoder)
+            return cls(*Layout.read(card), encoder)
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         """The output, `{slot: {value, start, end}}` under the output's field, and how probable that is.

@@ -14,12 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from orchestra.agent.arrays import reading
 from orchestra.agent.card import Card
-from orchestra.agent.classical import reading, unpacked
-from orchestra.agent.committee import Base, Digest, Source
 from orchestra.agent.encoder import Encoder, Pair, changes_of
+from orchestra.agent.layout import EncoderLayout
 from orchestra.errors import InputError
 from orchestra.values.fields import QUOTE, mentions
 from orchestra.values.words import whole
@@ -34,11 +34,7 @@ MAX_WINDOWS = 32
 """Windows of a passage at most: about ten thousand tokens."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Layout(_Frozen):
+class Layout(EncoderLayout):
     """What `model.json` says."""
 
     format: Literal["orchestra/spans/v1"]
@@ -48,7 +44,6 @@ class Layout(_Frozen):
     """The input that is pointed into."""
     output: str
     """The output's field that gets the words, or null."""
-    base: Base
     tokens: Annotated[int, Field(ge=32, le=512)] = 384
     """Tokens of question and window together at most."""
     overlap: Annotated[int, Field(ge=0, le=256)] = 96
@@ -59,9 +54,6 @@ class Layout(_Frozen):
     """What is added to the logit of "no answer here"."""
     heat: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """What logits are divided by for the probability of an answer."""
-    data: tuple[Source, ...]
-    arrays: str
-    sha256: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +100,7 @@ class Spans:
     def load(cls, card: Card, encoder: Encoder) -> Spans:
         """The reader of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
         with reading(card):
-            layout = Layout.model_validate_json(card.read(card.data))
-            return cls(layout, unpacked(card, layout.arrays, layout.sha256), encoder)
+            return cls(*Layout.read(card), encoder)
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         """The words that answer, or null, and the probability of that. Raises `InputError` A023 for a passage that is too long."""

@@ -18,16 +18,16 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, Field
 
 from orchestra.agent.amounts import pairs, unlike
+from orchestra.agent.arrays import reading
 from orchestra.agent.card import Card
 from orchestra.agent.choosing import column_groups, likeliest, likeliest_pair, row_groups, shares
-from orchestra.agent.classical import reading, unpacked
-from orchestra.agent.committee import Base, Digest, Source
 from orchestra.agent.computed import FIELDS
 from orchestra.agent.conditions import Condition, chosen, scores
 from orchestra.agent.encoder import Encoder, changes_of
+from orchestra.agent.layout import EncoderLayout
 from orchestra.agent.percentages import weighed as with_percentages
 from orchestra.agent.sheet import Sheet
 from orchestra.agent.table_head import NAMES, Logits, weighed
@@ -68,11 +68,7 @@ BEGINS = 20
 A = TypeVar("A")
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Layout(_Frozen):
+class Layout(EncoderLayout):
     """What `model.json` says."""
 
     format: Literal["orchestra/table/v3"]
@@ -82,7 +78,6 @@ class Layout(_Frozen):
     """The input that is the table."""
     paragraphs: str
     """The input that is the text beside it."""
-    base: Base
     tokens: Annotated[int, Field(ge=64, le=512)] = 512
     """Tokens of a window at most."""
     outputs: tuple[str, ...] = NAMES
@@ -105,9 +100,6 @@ class Layout(_Frozen):
     """The power of which the probability of an answer is taken, so that it says how often answers are right; called `heat` before."""
     units: Units | None = None
     """Which words tell whether figures are in thousands, millions or billions. Without them the encoder guesses."""
-    data: tuple[Source, ...]
-    arrays: str
-    sha256: Digest
 
 
 def of_tables(card: Card) -> bool:
@@ -151,8 +143,7 @@ class Tables:
     def load(cls, card: Card, encoder: Encoder) -> Tables:
         """The reader of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
         with reading(card):
-            layout = Layout.model_validate_json(card.read(card.data))
-            return cls(layout, unpacked(card, layout.arrays, layout.sha256), encoder, card)
+            return cls(*Layout.read(card), encoder, card)
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         """The answer and its probability. Raises `InputError` A023 for a table and a text that are too long."""

@@ -16,10 +16,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from orchestra.agent.arrays import reading
 from orchestra.agent.card import Card
-from orchestra.agent.classical import reading, unpacked
+from orchestra.agent.layout import ArraysLayout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,11 +30,7 @@ _WORD = re.compile(r"\d+|[^\W\d_]+|[^\w\s]|_")
 _NEAR = (-3, -2, -1, 0, 1, 2, 3)
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Layout(_Frozen):
+class Layout(ArraysLayout):
     """What `model.json` says."""
 
     format: Literal["orchestra/tagger/v1"]
@@ -46,8 +43,6 @@ class Layout(_Frozen):
     words: Mapping[str, tuple[str, ...]] = {}
     """Classes of words that mean something to this task, such as the days of the week: names of classes by word."""
     labels: tuple[str, ...] = Field(min_length=2)
-    arrays: str
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +121,7 @@ class Tagger:
     def load(cls, card: Card) -> Tagger:
         """The tagger of a card's folder. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
         with reading(card):
-            layout = Layout.model_validate_json(card.read(card.data))
-            return cls(layout, unpacked(card, layout.arrays, layout.sha256))
+            return cls(*Layout.read(card))
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         """The output, `{slot: {value, start, end}}` under the output's field, and the probability of the whole sequence."""

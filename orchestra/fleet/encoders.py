@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from orchestra.agent.committee import Base
+from orchestra.agent.layout import Base
 from orchestra.errors import FleetError, InputError
 from orchestra.fleet import weights
 from orchestra.fleet.config import FilesSource, HubSource, Piece, SplitSource, Weights, WheelFile

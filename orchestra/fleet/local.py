@@ -194,7 +194,7 @@ class LocalWorkers:
 
                 return await asyncio.to_thread(Tagger.load, card)
             case "encoder":
-                from orchestra.agent.committee import base_of
+                from orchestra.agent.layout import base_of
                 from orchestra.fleet.encoders import Encoders
 
                 if self._encoders is None:

@@ -7,11 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
-
+from orchestra.agent.arrays import reading, unpacked
 from orchestra.agent.card import Card
-from orchestra.agent.classical import reading, unpacked
-from orchestra.agent.committee import Base, Source
+from orchestra.agent.layout import Base, Outline, Source
 from orchestra.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,20 +20,6 @@ if TYPE_CHECKING:
 
 OF_MEMBERS = ("down.", "up.", "prototypes", "sharpness")
 """What the names of arrays begin with that each member of a committee has one of."""
-
-
-class _Layout(BaseModel):
-    """What all layouts of trained encoders say."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    format: str
-    base: Base
-    labels: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
-    data: tuple[Source, ...]
-    arrays: str
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +47,7 @@ class Begun:
         """
         there = card.varied(name=card.name, folder=folder.resolve())
         with reading(there):
-            layout = _Layout.model_validate_json(there.read(card.data))
+            layout = Outline.model_validate_json(there.read(card.data))
             arrays = unpacked(there, layout.arrays, layout.sha256)
         if layout.base.sha256 != base.sha256:
             raise InputError("N123", f"{folder} stands on another encoder than {card.model!r}", hint="train it from the start")

@@ -16,9 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestra.agent.arrays import packed
 from orchestra.agent.card import Card
-from orchestra.agent.classical import packed
-from orchestra.agent.committee import FLOOR, FORMAT, Base, Outside, Source, digest_of, logarithms
+from orchestra.agent.committee import FLOOR, FORMAT, Outside, digest_of, logarithms
+from orchestra.agent.layout import Base, Source
 from orchestra.errors import InputError
 from orchestra.learn.texts import Labelled, folds
 from orchestra.learn.texts import digest_of as rows_digest

@@ -12,7 +12,8 @@ from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from orchestra.agent.classical import Classifier, Features, Layout, NumberLayout, Regressor, length_steps, packed
+from orchestra.agent.arrays import packed
+from orchestra.agent.classical import Classifier, Features, Layout, NumberLayout, Regressor, length_steps
 from orchestra.learn.texts import Labelled, fold_of
 
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import msgspec
 
+from orchestra.agent.arrays import reading, unpacked
 from orchestra.agent.card import FILE, Card
-from orchestra.agent.classical import gives_number, reading, unpacked
+from orchestra.agent.classical import gives_number
 from orchestra.agent.skill import FORMATS, skill
 from orchestra.errors import InputError
 from orchestra.fleet.adapters import CONFIG, WEIGHTS, mark_of

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from orchestra.agent.arrays import packed
 from orchestra.agent.card import Card
-from orchestra.agent.classical import packed
 from orchestra.agent.tagger import OUTSIDE, Features, labels_of, words_of
 from orchestra.errors import InputError
 from orchestra.values.yaml import load

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from orchestra.agent.arrays import packed
 from orchestra.agent.card import Card
-from orchestra.agent.classical import packed
-from orchestra.agent.committee import Source
+from orchestra.agent.layout import Source
 from orchestra.errors import InputError
 from orchestra.fleet.encoders import described
 from orchestra.learn.begun import Begun

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestra.agent.arrays import packed
 from orchestra.agent.card import Card
-from orchestra.agent.classical import packed
 from orchestra.agent.sheet import Sheet
 from orchestra.agent.table_head import NAMES as OUTPUTS
 from orchestra.agent.table_head import Logits

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from orchestra.agent.arrays import packed
 from orchestra.agent.card import Card
-from orchestra.agent.classical import Classifier, Features, Regressor, packed
+from orchestra.agent.classical import Classifier, Features, Regressor
 from orchestra.agent.registry import builtin_folder
 from orchestra.errors import InputError
 from orchestra.values.types import Validator

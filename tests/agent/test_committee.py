@@ -11,10 +11,11 @@ import pytest
 np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
+from orchestra.agent.arrays import packed  # noqa: E402
 from orchestra.agent.card import Card  # noqa: E402
-from orchestra.agent.classical import packed  # noqa: E402
-from orchestra.agent.committee import FORMAT, Committee, base_of  # noqa: E402
+from orchestra.agent.committee import FORMAT, Committee  # noqa: E402
 from orchestra.agent.encoder import WEIGHTS, Change, Encoder, gelu, mapped  # noqa: E402
+from orchestra.agent.layout import base_of  # noqa: E402
 from orchestra.errors import InputError  # noqa: E402
 from orchestra.testing.encoder import SHAPE, write_encoder  # noqa: E402
 from orchestra.values.types import Validator  # noqa: E402

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
+from orchestra.agent.arrays import packed  # noqa: E402
 from orchestra.agent.card import Card  # noqa: E402
-from orchestra.agent.classical import packed  # noqa: E402
 from orchestra.agent.deduction import (  # noqa: E402
     FORMAT,
     NUMBERS,

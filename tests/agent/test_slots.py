@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
+from orchestra.agent.arrays import packed  # noqa: E402
 from orchestra.agent.card import Card  # noqa: E402
-from orchestra.agent.classical import packed  # noqa: E402
 from orchestra.agent.encoder import Encoder  # noqa: E402
 from orchestra.agent.slots import FORMAT, Layout, Slots, Text, allowed, fills_slots  # noqa: E402
 from orchestra.agent.spans import MAX_WINDOWS  # noqa: E402

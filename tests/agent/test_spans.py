@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
+from orchestra.agent.arrays import packed  # noqa: E402
 from orchestra.agent.card import Card  # noqa: E402
-from orchestra.agent.classical import packed  # noqa: E402
-from orchestra.agent.committee import base_of  # noqa: E402
 from orchestra.agent.encoder import NEARNESS, Encoder, Pair, distances, mapped  # noqa: E402
+from orchestra.agent.layout import base_of  # noqa: E402
 from orchestra.agent.spans import FORMAT, MAX_QUESTION, MAX_WINDOWS, Layout, Spans, Window, points, windows  # noqa: E402
 from orchestra.errors import InputError  # noqa: E402
 from orchestra.testing.encoder import BUCKETS, SHAPE, write_encoder  # noqa: E402

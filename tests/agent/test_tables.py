@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
+from orchestra.agent.arrays import packed  # noqa: E402
 from orchestra.agent.card import Card  # noqa: E402
-from orchestra.agent.classical import packed  # noqa: E402
 from orchestra.agent.encoder import Encoder  # noqa: E402
 from orchestra.agent.sheet import Sheet  # noqa: E402
 from orchestra.agent.table_head import AT, NAMES, weighed  # noqa: E402

@@ -15,10 +15,11 @@ pytest.importorskip("tokenizers")
 
 import numpy as np
 
+from orchestra.agent.arrays import packed
 from orchestra.agent.card import Card
-from orchestra.agent.classical import packed
-from orchestra.agent.committee import FORMAT, Base
+from orchestra.agent.committee import FORMAT
 from orchestra.agent.encoder import Encoder
+from orchestra.agent.layout import Base
 from orchestra.agent.registry import Registry
 from orchestra.doors import Call, Done, Refused
 from orchestra.errors import FleetError, InputError

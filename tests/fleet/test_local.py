@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from orchestra.agent.arrays import packed
 from orchestra.agent.card import Card
-from orchestra.agent.classical import packed
 from orchestra.agent.contract import Contract
 from orchestra.agent.registry import Registry
 from orchestra.agent.tool import ToolFunction, signature

@@ -12,8 +12,8 @@ import pytest
 np = pytest.importorskip("numpy")
 pytest.importorskip("torch")
 
+from orchestra.agent.arrays import packed  # noqa: E402
 from orchestra.agent.card import Card  # noqa: E402
-from orchestra.agent.classical import packed  # noqa: E402
 from orchestra.agent.encoder import Encoder  # noqa: E402
 from orchestra.agent.table_head import AT  # noqa: E402
 from orchestra.agent.table_ways import WAYS  # noqa: E402
