@@ -20,7 +20,7 @@ from orchestra.agent.arrays import reading
 from orchestra.agent.card import Card
 from orchestra.agent.encoder import Encoder, changes_of
 from orchestra.agent.layout import EncoderLayout
-from orchestra.agent.spans import MAX_WINDOWS, Window, windows
+from orchestra.agent.spans import MAX_WINDOWS, Window, check_overlap, windows
 from orchestra.agent.tagger import OUTSIDE, Word, likeliest, slots, words_of
 from orchestra.errors import InputError
 
@@ -54,8 +54,7 @@ class Layout(EncoderLayout):
 
     @model_validator(mode="after")
     def _goes_on(self) -> Self:
-        if 2 * self.overlap >= self.tokens:
-            raise ValueError(f"windows of {self.tokens} tokens that share {self.overlap} hardly go on: it is to be less than half")
+        check_overlap(self.tokens, self.overlap)
         return self
 
 

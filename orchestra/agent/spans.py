@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from orchestra.agent.arrays import reading
 from orchestra.agent.card import Card
@@ -55,6 +55,11 @@ class Layout(EncoderLayout):
     heat: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """What logits are divided by for the probability of an answer."""
 
+    @model_validator(mode="after")
+    def _goes_on(self) -> Self:
+        check_overlap(self.tokens, self.overlap)
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -72,12 +77,22 @@ def points(card: Card) -> bool:
     return mentions(card.output_schema, QUOTE)
 
 
+def check_overlap(tokens: int, overlap: int) -> None:
+    """Raises `ValueError` for windows that share half of themselves or more: beside a question they may never reach the end."""
+    if 2 * overlap >= tokens:
+        raise ValueError(f"windows of {tokens} tokens that share {overlap} hardly go on: it is to be less than half")
+
+
 def windows(pair: Pair, tokens: int, overlap: int) -> Iterator[Window]:
-    """The windows of a question and a passage. Of a long question the beginning counts, in half of a window at most."""
-    most = min(MAX_QUESTION, tokens // 2)
+    """The windows of a question and a passage. Of a long question the beginning counts, in half of a window at most.
+
+    Raises `ValueError` for windows that share half of themselves or more.
+    """
+    check_overlap(tokens, overlap)
+    most = min(MAX_QUESTION, tokens // 2, tokens - overlap - len(pair.tail) - 1)
     head = pair.head if len(pair.head) <= most else [*pair.head[: most - 2], *pair.head[-2:]]
     room = tokens - len(head) - len(pair.tail)
-    for start in range(0, max(1, len(pair.body) - overlap), max(1, room - overlap)):
+    for start in range(0, max(1, len(pair.body) - overlap), room - overlap):
         piece = slice(start, start + room)
         yield Window([*head, *pair.body[piece], *pair.tail], len(head), pair.spans[piece])
 

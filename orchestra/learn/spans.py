@@ -79,7 +79,9 @@ def run(training: HeadTraining, tell: Callable[[Step], None], *, fresh: bool = F
     check_contract(training.card, data.manifest)
     rows = training.examples(lambda row: row)
     reader, frozen = training.opened(fresh=fresh)
-    layout = training.layout(FORMAT, ARRAYS, {"question": face.question, "passage": face.passage, "output": face.output})
+    overlap = min(Layout.model_fields["overlap"].default, training.tokens // 4)
+    fields = {"question": face.question, "passage": face.passage, "output": face.output, "overlap": overlap}
+    layout = training.layout(FORMAT, ARRAYS, fields)
     draft = Layout.model_validate({**layout, "sha256": "0" * 64})
     found = [example for row in rows for example in examples(row, face, reader, draft)]
     member = _trained(training, frozen, found, tell)

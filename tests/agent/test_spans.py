@@ -115,6 +115,24 @@ def test_every_token_is_in_a_window_and_neighbours_share_as_many_as_they_should(
     assert all(len(window.tokens) <= 200 and window.start <= MAX_QUESTION for window in found)
 
 
+@given(st.integers(32, 96), st.integers(1, 32), st.integers(0, 300), st.integers(1, 100))
+@example(64, 2, 300, 100)
+def test_windows_reach_the_end_however_much_they_share_and_however_long_the_question_is(
+    tokens: int, less: int, count: int, question: int
+) -> None:
+    found = list(windows(pair(count, question), tokens, (tokens - less) // 2))
+    seen = {token for window in found for token in window.tokens[window.start : window.start + len(window.spans)]}
+    assert seen == set(range(10, 10 + count))
+
+
+def test_windows_that_share_half_of_themselves_are_refused(encoder: Encoder) -> None:
+    assert reader(encoder, tokens=64, overlap=31).layout.overlap == 31
+    with pytest.raises(ValueError, match="less than half"):
+        reader(encoder, tokens=64, overlap=96)
+    with pytest.raises(ValueError, match="less than half"):
+        list(windows(pair(300), 64, 32))
+
+
 # What is chosen
 
 

@@ -191,6 +191,7 @@ def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:
     made = run(replace(training(tmp_path, base), data=data_set(card, tune=5), epochs=1), quiet)
     said = json.loads(made.files["model.json"])
     assert (said["silence"], said["heat"]) == (0.0, 1.0)
+    assert (said["tokens"], said["overlap"]) == (64, 16), "short windows share a quarter, so that they go on"
     assert made.figures == {}
 
 
