@@ -236,7 +236,7 @@ class Card(CardFile):
         return Form.of(self.output_schema, self.computed)
 
     @property
-    def weighed(self) -> bool:
+    def has_sureness(self) -> bool:
         """Whether the probability of its text says how sure its model is: not that of free prose, which can say one thing in many ways."""
         return self.kind == "model" and (self.grammar is not None or not is_plain_text(self.form.spelt))
 

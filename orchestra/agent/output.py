@@ -45,7 +45,7 @@ class Reader:
     def __init__(self, card: Card) -> None:
         self._card, self._form = card, card.form
         self._plain = is_plain_text(self._form.spelt)
-        self._weighed = card.weighed
+        self._has_sureness = card.has_sureness
         self._calibration = card.calibrated
         self._written: Validator | None = None
         self._whole: Validator | None = None
@@ -68,7 +68,7 @@ class Reader:
         written = self.written(text, finish, inputs)
         if isinstance(written, Unreadable):
             return written
-        sure = sureness(text, tokens) if self._weighed else None
+        sure = sureness(text, tokens) if self._has_sureness else None
         if not self._form.rules:
             return Parsed(written.value, sure)
         odds = self._form.odds(text, tokens) if self._form.weighs else None

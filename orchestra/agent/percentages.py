@@ -65,7 +65,7 @@ def percentage(question: str) -> Percentage | None:
     return next((Percentage(way, match["figure"]) for way, match in here), None)
 
 
-def weighed(sheet: Sheet, logits: Logits[Any]) -> Logits[Any]:
+def with_percentages(sheet: Sheet, logits: Logits[Any]) -> Logits[Any]:
     """The logits of a sheet, with those of the way and of the figure that words tell; as they were where the figure bounds rows, or where
     the table has the percentage itself (“Price with 10% discount”)."""
     told = percentage(sheet.question)

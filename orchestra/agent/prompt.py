@@ -69,7 +69,7 @@ class Script:
         """Raises `InputError` A007 where no prompt of the card can be rendered."""
         self.card = card
         form = card.form
-        self.weighed = card.weighed
+        self.has_sureness = card.has_sureness
         self.sampling = card.sampling.model_dump(exclude_none=True) | (ASKED if form.weighs else {})
         """As servers take it. Not to be changed."""
         fields: Mapping[str, Schema] = card.input_schema.get("properties", {})

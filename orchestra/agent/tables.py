@@ -28,7 +28,7 @@ from orchestra.agent.computed import FIELDS
 from orchestra.agent.conditions import Condition, chosen, scores
 from orchestra.agent.encoder import Encoder, changes_of
 from orchestra.agent.layout import EncoderLayout
-from orchestra.agent.percentages import weighed as with_percentages
+from orchestra.agent.percentages import with_percentages
 from orchestra.agent.sheet import Sheet
 from orchestra.agent.table_head import NAMES, Logits, weighed
 from orchestra.agent.table_ways import (

@@ -162,7 +162,7 @@ def train(
     from orchestra.learn.learnt_from import read, record
     from orchestra.learn.loop import Course
     from orchestra.learn.model import DEVICES, TARGETS, Shape, available
-    from orchestra.learn.train import Training, prepare, run
+    from orchestra.learn.train import AdapterTraining, prepare, run
 
     if minutes is not None and epochs is not None:
         raise _option("--minutes and --epochs", "both", ("one of them",))
@@ -191,7 +191,7 @@ def train(
     check_room(target)
     base_name, folder = _base(card)
     taught = _teacher(teacher, teacher_adapter, temperature, share)
-    training = Training(
+    training = AdapterTraining(
         card=card,
         data=DataSet.load(data),
         base=folder,

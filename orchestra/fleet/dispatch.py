@@ -351,7 +351,7 @@ class Fleet:
             priority=call.priority if ranked else None,
             cache_salt=self.options.tenant,
             stream=self.options.stream,
-            weighed=script.weighed,
+            weighed=script.has_sureness,
             continues=prompt.continues,
         )
 

@@ -15,7 +15,7 @@ from orchestra.fleet.choice import Choice, choose, held
 from orchestra.fleet.config import TEMPLATE_TOKENS, Endpoint, FleetConfig
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.marks import Marks
-from orchestra.fleet.versions import KEPT, current
+from orchestra.fleet.versions import MEMO_VERSION, current
 from orchestra.fleet.weights import Pantry
 from orchestra.values.json import canonical, digest
 
@@ -70,7 +70,7 @@ class Gauge:
             return ""
         constraints = sorted({held(target, self.constraint) for target in targets.values()})
         said = [
-            [RECIPE, KEPT],
+            [RECIPE, MEMO_VERSION],
             [call.kind, card.name, card.digest],
             call.inputs,
             [(message.role, message.content) for message in prompt.messages],

@@ -18,7 +18,7 @@ from orchestra.agent.tool import ToolFault, ToolFunction
 from orchestra.doors import UNMEASURED, Call, Done, Measure, Refused, Reply
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Usage
-from orchestra.fleet.versions import KEPT, current
+from orchestra.fleet.versions import MEMO_VERSION, current
 from orchestra.values.json import canonical, digest
 from orchestra.values.labels import may_go
 from orchestra.values.types import Validator
@@ -120,7 +120,7 @@ class LocalWorkers:
         except InputError:
             return UNMEASURED  # it will be refused for this
         if card is not None and card.kind in WITH_ARRAYS:
-            return Measure(memo=self._memo(call, card.digest, KEPT))
+            return Measure(memo=self._memo(call, card.digest, MEMO_VERSION))
         function = self._known.registry.code.get(call.name)
         return UNMEASURED if function is None else self._remembered(call, card.contract if card else function.contract, function)
 

@@ -8,7 +8,7 @@ from orchestra.agent.card import Card
 from orchestra.doors import Call
 from orchestra.errors import InputError
 
-KEPT = "2"
+MEMO_VERSION = "2"
 """Version of what a memo keeps of an agent's answer, in its key: counted up when more is kept, so that what was kept before is asked for
 again. 2: how sure the agent is, too."""
 

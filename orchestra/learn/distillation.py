@@ -81,7 +81,7 @@ def tokens_of(folder: Path) -> str:
         raise InputError("N121", f"{folder / TOKENIZER} cannot be read: {error}", hint="orchestra explain N121") from error
 
 
-class Teacher:
+class SoftTeacher:
     """A teacher's model, frozen, and the loss of a student who listens to it."""
 
     def __init__(self, model: Any, temperature: float, share: float) -> None:
@@ -89,7 +89,7 @@ class Teacher:
         self._model, self._temperature, self._share = model.eval().requires_grad_(False), temperature, share
 
     @classmethod
-    def load(cls, told: Distillation, device: str) -> Teacher:
+    def load(cls, told: Distillation, device: str) -> SoftTeacher:
         """The teacher of a folder, its adapter merged into it. Raises `InputError` N122 for an adapter of another model."""
         from orchestra.learn.model import load_base
 

@@ -43,7 +43,7 @@ class Example:
         return len(self.prompt) + len(self.label)
 
 
-class Encoder:
+class ExampleMaker:
     """Makes the examples of one card for one model."""
 
     def __init__(self, card: Card, tokenizer: Tokenizer) -> None:

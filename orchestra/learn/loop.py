@@ -25,7 +25,7 @@ MEASURED = 20
 """Steps after which a budget of minutes becomes a number of steps."""
 LOWEST = 0.02
 """The share of the learning rate that is left at the end."""
-KEPT = "rows"
+BEST_RULE = "rows"
 """Names the rule of `best`: a checkpoint that was kept by another is of another training."""
 FEW = 0.05
 """The share of exact rows up to which they say nothing: one row that came right early outweighs no loss. Chosen."""

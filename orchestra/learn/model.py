@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from orchestra.errors import InputError
 from orchestra.learn.arrays import Arrays, arrays
 from orchestra.learn.batches import Batch
-from orchestra.learn.distillation import Teacher, scores_of
+from orchestra.learn.distillation import SoftTeacher, scores_of
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +55,7 @@ class Learner:
     """A base model with a LoRA: losses and gradients of batches, and the weights as named tensors."""
 
     def __init__(
-        self, base: Any, shape: Shape, seed: int, device: str, precision: torch.dtype | None = None, teacher: Teacher | None = None
+        self, base: Any, shape: Shape, seed: int, device: str, precision: torch.dtype | None = None, teacher: SoftTeacher | None = None
     ) -> None:
         """`base` is a causal language model of transformers; it is changed and belongs to the learner from now on.
 

@@ -15,15 +15,15 @@ from orchestra.learn.batches import Batcher
 from orchestra.learn.checkpoint import Checkpoints
 from orchestra.learn.contract import check_contract, skill_digest
 from orchestra.learn.dataset import DataSet, Row
-from orchestra.learn.distillation import Distillation, Teacher, check_tokenizers
-from orchestra.learn.examples import Encoder, Example
-from orchestra.learn.loop import KEPT, Course, Tick, train
+from orchestra.learn.distillation import Distillation, SoftTeacher, check_tokenizers
+from orchestra.learn.examples import Example, ExampleMaker
+from orchestra.learn.loop import BEST_RULE, Course, Tick, train
 from orchestra.learn.model import Device, Learner, Shape, available, load_base, load_tokenizer, pick_device
 from orchestra.values.json import digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Training:
+class AdapterTraining:
     """What is trained, on what, and how."""
 
     card: Card
@@ -58,7 +58,7 @@ class Training:
             asdict(self.shape),
             asdict(self.course),
             limits,
-            KEPT,
+            BEST_RULE,
         )
         taught = () if self.teacher is None else (self.teacher.facts,)
         begun = () if self.start is None else (f"start {self.start.digest}",)
@@ -79,7 +79,7 @@ class Prepared:
     long: int
 
 
-def prepare(training: Training) -> Prepared:
+def prepare(training: AdapterTraining) -> Prepared:
     """The examples.
 
     Raises `InputError` N103 for a data set of another type, N104 for one without rows to train or to tune on, N121 for a teacher
@@ -91,10 +91,10 @@ def prepare(training: Training) -> Prepared:
     check_contract(card, data.manifest)
     if training.teacher is not None:
         check_tokenizers(training.base, training.teacher.folder)
-    encoder = Encoder(card, load_tokenizer(training.base))
+    maker = ExampleMaker(card, load_tokenizer(training.base))
 
     def encoded(rows: Sequence[Row]) -> tuple[list[Example], int]:
-        every = [encoder.example(row.input, row.output) for row in rows]
+        every = [maker.example(row.input, row.output) for row in rows]
         kept = [example for example in every if len(example) <= training.longest]
         return kept, len(every) - len(kept)
 
@@ -105,14 +105,14 @@ def prepare(training: Training) -> Prepared:
     return Prepared(first, held, long + more)
 
 
-def run(training: Training, prepared: Prepared, out: Path, tell: Callable[[Tick], None], *, fresh: bool = False) -> adapter.Made:
+def run(training: AdapterTraining, prepared: Prepared, out: Path, tell: Callable[[Tick], None], *, fresh: bool = False) -> adapter.Made:
     """Trains, or goes on where a killed training stopped; writes the adapter to `out`."""
     available()
     kept = Checkpoints(training.folder)
     if fresh:
         kept.clear()
     device = pick_device(training.device)
-    teacher = Teacher.load(training.teacher, device) if training.teacher is not None else None
+    teacher = SoftTeacher.load(training.teacher, device) if training.teacher is not None else None
     learner = Learner(load_base(training.base), training.shape, training.course.seed, device, teacher=teacher)
     if training.start is not None:
         training.start.give(learner)

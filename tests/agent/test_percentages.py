@@ -10,7 +10,7 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
 from orchestra.agent.encoder import Encoder  # noqa: E402
-from orchestra.agent.percentages import TOLD, percentage, weighed  # noqa: E402
+from orchestra.agent.percentages import TOLD, percentage, with_percentages  # noqa: E402
 from orchestra.agent.table_ways import WAYS  # noqa: E402
 from orchestra.agent.tables import Tables, written  # noqa: E402
 from orchestra.testing.encoder import write_encoder  # noqa: E402
@@ -80,7 +80,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Tables:
 def test_the_way_and_its_figure_are_likelier_by_what_words_tell(reader: Tables) -> None:
     sheet = reader.sheet({"question": "what is it with 15 % off ?", "table": TABLE, "paragraphs": []})
     plain = Hand(["cells"], cells={(1, 1): 5.0}, first={(1, 1): 4.0}, second={(2, 1): 4.0}).logits(sheet)
-    told = weighed(sheet, plain)
+    told = with_percentages(sheet, plain)
     asked = next(at for at, one in enumerate(sheet.spots) if one.given is not None)
     assert told.ways[WAYS.index("discount")] - plain.ways[WAYS.index("discount")] == pytest.approx(TOLD)
     assert {at for at in range(len(sheet.spots)) if told.second[at] != plain.second[at]} == {asked}, "and not the cell that is 15 too"
@@ -99,13 +99,13 @@ def test_where_rows_are_bounded_or_the_table_has_the_percentage_nothing_is_added
     ):
         sheet = reader.sheet({"question": question, "table": table, "paragraphs": []})
         plain = Hand(["cells"]).logits(sheet)
-        assert weighed(sheet, plain) is plain, question
+        assert with_percentages(sheet, plain) is plain, question
 
 
 def test_minus_so_many_percent_is_less(reader: Tables) -> None:
     sheet = reader.sheet({"question": "what is ada minus 15 percent ?", "table": TABLE, "paragraphs": []})
     hand = Hand(["cells", "discount"], cells={(1, 1): 2.0}, first={(1, 1): 4.0}, second={(2, 1): 4.0})
-    found, scale = reader.choose(sheet, weighed(sheet, hand.logits(sheet)))
+    found, scale = reader.choose(sheet, with_percentages(sheet, hand.logits(sheet)))
     assert written(found, scale, sheet)["expression"] == "20 * (100 - 15) / 100"
 
 

@@ -64,7 +64,7 @@ def test_json_choices_and_grammars_have_one_and_free_prose_has_none() -> None:
     assert sure(card(LABEL), '"yes"', Token('"yes"')) == pytest.approx(0.5)
     assert sure(card(TEXT, grammar="claim"), "yes", Token("yes")) == pytest.approx(0.5)
     assert sure(card(TEXT), "yes", Token("yes")) is None
-    assert [card(one).weighed for one in (LABEL, TEXT)] == [True, False]
+    assert [card(one).has_sureness for one in (LABEL, TEXT)] == [True, False]
 
 
 def test_the_probability_of_a_choice_goes_before_that_of_its_spelling() -> None:

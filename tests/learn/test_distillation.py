@@ -15,8 +15,8 @@ from orchestra.agent.card import Card
 from orchestra.errors import InputError
 from orchestra.learn.adapter import WEIGHTS
 from orchestra.learn.batches import Batcher
-from orchestra.learn.distillation import Distillation, Teacher, check_tokenizers, scores_of, tokens_of
-from orchestra.learn.train import Training, prepare, run
+from orchestra.learn.distillation import Distillation, SoftTeacher, check_tokenizers, scores_of, tokens_of
+from orchestra.learn.train import AdapterTraining, prepare, run
 from tests.cli.shell import Shell
 from tests.learn.conftest import make_card
 from tests.learn.test_train import COURSE, Killed, trained, training
@@ -53,7 +53,7 @@ def taught(folder: Path, adapter: Path | None = None, temperature: float = 2.0, 
     return Distillation.of("larger", folder, adapter, temperature, share)
 
 
-def divergence(work: Training, adapter: Path | None, teacher: Distillation) -> float:
+def divergence(work: AdapterTraining, adapter: Path | None, teacher: Distillation) -> float:
     """How far the student is from the teacher a label token of the tune part, at temperature 1."""
     import torch
     from safetensors.torch import load_file
@@ -103,7 +103,7 @@ def test_the_loss_is_that_of_hinton_vinyals_and_dean(
     batch = Batcher.of(prepare(training(tmp_path, tiny, card)).train, 200).epoch(0, 0)[0]
     made = arrays(batch, torch.device("cpu"))
     scores = scores_of(student, made).detach().requires_grad_()
-    found = Teacher(teacher, temperature, share).loss(scores, made)
+    found = SoftTeacher(teacher, temperature, share).loss(scores, made)
     with torch.no_grad():
         theirs = torch.softmax(scores_of(teacher, made)[:, : scores.shape[1]] / temperature, -1)
         mine = torch.softmax(scores / temperature, -1)
@@ -119,7 +119,7 @@ def test_the_loss_is_that_of_hinton_vinyals_and_dean(
 def test_a_killed_distillation_goes_on_to_the_same_result(tmp_path: Path, tiny: Path, larger: Path, card: Card, at: int) -> None:
     course = replace(COURSE, epochs=2)
 
-    def work(place: str) -> Training:
+    def work(place: str) -> AdapterTraining:
         return replace(training(tmp_path / place, tiny, card, course), teacher=taught(larger, share=0.5))
 
     def kill(tick: Any) -> None:
@@ -146,7 +146,7 @@ def test_an_adapter_of_the_teacher_is_part_of_it(tmp_path: Path, tiny: Path, car
     trained(work, tmp_path / "adapter")
     teacher = taught(tiny, tmp_path / "adapter")
     assert teacher.digest != taught(tiny).digest
-    loaded = Teacher.load(teacher, "cpu")
+    loaded = SoftTeacher.load(teacher, "cpu")
     from orchestra.learn.arrays import arrays
     from orchestra.learn.model import load_base
 

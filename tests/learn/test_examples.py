@@ -14,7 +14,7 @@ from orchestra.agent.grammar import chunks, evidence_grammar
 from orchestra.agent.output import Parsed, parse
 from orchestra.agent.prompt import render
 from orchestra.errors import InputError
-from orchestra.learn.examples import Encoder, spelt
+from orchestra.learn.examples import ExampleMaker, spelt
 from orchestra.learn.model import load_tokenizer
 from tests.agent.test_grammar import accepts
 
@@ -33,17 +33,17 @@ def test_the_prompt_is_the_one_that_a_server_makes_of_the_messages(card: Card, t
     inputs = {"question": "who wrote notes?", "context": PASSAGE}
     messages = [{"role": said.role, "content": said.content} for said in render(card, inputs).messages]
     served = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)["input_ids"]
-    assert list(Encoder(card, tokenizer).prompt(inputs)) == served
+    assert list(ExampleMaker(card, tokenizer).prompt(inputs)) == served
 
 
 def test_marks_of_a_chat_template_in_data_are_broken_as_in_serving(card: Card, tokenizer: Any) -> None:
-    prompt = Encoder(card, tokenizer).prompt({"question": "<|im_end|>", "context": "a <|im_start|>system"})
+    prompt = ExampleMaker(card, tokenizer).prompt({"question": "<|im_end|>", "context": "a <|im_start|>system"})
     ends, starts = (tokenizer.convert_tokens_to_ids(mark) for mark in ("<|im_end|>", "<|im_start|>"))
     assert (prompt.count(ends), prompt.count(starts)) == (1, 2)
 
 
 def test_a_label_is_the_output_and_the_end_of_the_turn(card: Card, tokenizer: Any) -> None:
-    label = Encoder(card, tokenizer).label({"answer": "Ada Lovelace"})
+    label = ExampleMaker(card, tokenizer).label({"answer": "Ada Lovelace"})
     assert label[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(label[:-1]) == '{"answer": "Ada Lovelace"}'
 
@@ -51,7 +51,7 @@ def test_a_label_is_the_output_and_the_end_of_the_turn(card: Card, tokenizer: An
 @pytest.mark.parametrize("output", [{"answer": 3}, {"reply": "x"}, {}, "Ada", {"answer": "x", "more": 1}])
 def test_an_output_that_serving_would_not_take_is_refused(card: Card, tokenizer: Any, output: Any) -> None:
     with pytest.raises(InputError) as caught:
-        Encoder(card, tokenizer).label(output)
+        ExampleMaker(card, tokenizer).label(output)
     assert caught.value.code == "N110"
 
 
@@ -76,7 +76,7 @@ def test_fields_stand_in_the_order_of_the_type_inside_lists_too() -> None:
 
 def test_arguments_are_spelt_in_the_order_that_their_function_declares(tokenizer: Any) -> None:
     inputs = {"question": "1 + 2?", "functions": [{"name": "sub", "parameters": ADD["parameters"]}, ADD]}
-    example = Encoder(CALLER, tokenizer).example(inputs, {"calls": [{"arguments": {"b": 2, "a": 1}, "name": "add"}]})
+    example = ExampleMaker(CALLER, tokenizer).example(inputs, {"calls": [{"arguments": {"b": 2, "a": 1}, "name": "add"}]})
     text = tokenizer.decode(example.label[:-1])
     assert text == '{"calls": [{"name": "add", "arguments": {"a": 1, "b": 2}}]}'
     constraint = render(CALLER, inputs).constraint
@@ -87,7 +87,7 @@ def test_arguments_are_spelt_in_the_order_that_their_function_declares(tokenizer
 @pytest.mark.parametrize("call", [{"name": "mul", "arguments": {"a": 1, "b": 2}}, {"name": "add", "arguments": {"a": 1}}])
 def test_a_call_that_the_functions_of_the_row_do_not_allow_is_refused(tokenizer: Any, call: Any) -> None:
     with pytest.raises(InputError) as caught:
-        Encoder(CALLER, tokenizer).example({"question": "1 + 2?", "functions": [ADD]}, {"calls": [call]})
+        ExampleMaker(CALLER, tokenizer).example({"question": "1 + 2?", "functions": [ADD]}, {"calls": [call]})
     assert caught.value.code == "N110"
 
 

@@ -20,7 +20,7 @@ from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Row
 from orchestra.learn.loop import MEASURED, Course, Tick, best, unchanged
 from orchestra.learn.model import Shape
-from orchestra.learn.train import Training, prepare, run
+from orchestra.learn.train import AdapterTraining, prepare, run
 from tests.learn.conftest import CARD, make_card
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -41,9 +41,9 @@ def rows(part: str, count: int) -> list[Row]:
     return found
 
 
-def training(tmp_path: Path, tiny: Path, card: Card, course: Course = COURSE) -> Training:
+def training(tmp_path: Path, tiny: Path, card: Card, course: Course = COURSE) -> AdapterTraining:
     data = DataSet.made("words", "finder", contract_digest(card), "CC0", (), {"train": rows("train", 24), "tune": rows("tune", 6)})
-    return Training(
+    return AdapterTraining(
         card=card,
         data=data,
         base=tiny,
@@ -58,7 +58,7 @@ def training(tmp_path: Path, tiny: Path, card: Card, course: Course = COURSE) ->
     )
 
 
-def trained(work: Training, out: Path, tell: Callable[[Tick], None] = lambda tick: None) -> Made:
+def trained(work: AdapterTraining, out: Path, tell: Callable[[Tick], None] = lambda tick: None) -> Made:
     return run(work, prepare(work), out, tell)
 
 
@@ -96,7 +96,7 @@ def test_a_killed_training_goes_on_to_the_same_result(tmp_path: Path, tiny: Path
 def test_what_was_kept_by_another_rule_is_another_training(tmp_path: Path, tiny: Path, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
     work = training(tmp_path, tiny, card)
     here = work.folder
-    monkeypatch.setattr("orchestra.learn.train.KEPT", "loss")
+    monkeypatch.setattr("orchestra.learn.train.BEST_RULE", "loss")
     assert work.folder != here
 
 
