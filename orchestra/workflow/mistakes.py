@@ -19,11 +19,6 @@ from types import CodeType, FrameType
 from orchestra.errors import InputError, Place
 from orchestra.workflow.rewriting import Position, Tried, comprehended, rewritten, swallowing
 
-_NAMES = """mistakes scopes pending placeholders signatures calls steps words conditions mapping choices choosing records acceptance loops
-plans questions"""
-OWN = frozenset(f"orchestra.workflow.{name}" for name in _NAMES.split())
-"""Modules whose frames are never the user's."""
-
 
 @dataclass(frozen=True, slots=True)
 class Spot:
@@ -61,12 +56,17 @@ def _in_project(file: str) -> bool:
     return not file.startswith("<") and not os.path.exists(file) and file in linecache.cache
 
 
+def _own(frame: FrameType) -> bool:
+    """Whether it is a frame of this package, which is never the user's."""
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "orchestra"
+
+
 def spots() -> list[Spot]:
     """What the frames outside of this package are doing, innermost first."""
     found: list[Spot] = []
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame.f_globals.get("__name__") not in OWN:
+        if not _own(frame):
             found.append(Spot(frame.f_code, frame.f_lasti))
         frame = frame.f_back
     return found
@@ -75,7 +75,7 @@ def spots() -> list[Spot]:
 def user_spot() -> Spot:
     """What the frame that called into this package is doing."""
     frame = sys._getframe(1)
-    while frame.f_globals.get("__name__") in OWN and frame.f_back is not None:
+    while _own(frame) and frame.f_back is not None:
         frame = frame.f_back
     return Spot(frame.f_code, frame.f_lasti)
 
@@ -83,7 +83,7 @@ def user_spot() -> Spot:
 def user_locals() -> dict[str, object]:
     """The local names of the frame that called into this package; types of a decorated function may be among them."""
     frame = sys._getframe(1)
-    while frame.f_globals.get("__name__") in OWN and frame.f_back is not None:
+    while _own(frame) and frame.f_back is not None:
         frame = frame.f_back
     return dict(frame.f_locals)
 
@@ -93,8 +93,7 @@ def passed(error: BaseException, homes: Collection[str]) -> Spot | None:
     trace, last = error.__traceback__, None
     while trace is not None:
         spot = Spot(trace.tb_frame.f_code, trace.tb_lasti)
-        own = trace.tb_frame.f_globals.get("__name__") not in OWN
-        if own and (not spot.foreign or spot.code.co_filename in homes):
+        if not _own(trace.tb_frame) and (not spot.foreign or spot.code.co_filename in homes):
             last = spot
         trace = trace.tb_next
     return last

@@ -308,7 +308,7 @@ def _seen(wired: Wired) -> None:
     for node in wired.needs:
         if any(guard is not (standing[index] if index < len(standing) else None) for index, guard in enumerate(node.guards)):
             raise missing(Guarded(replace(wired, node=node)))
-        if node.unsure and not scope.ending:
+        if node.unsure and scope.ending is None:
             raise fault(
                 "W009",
                 f"{said(wired)} is missing where all its options are, and here a value is needed",

@@ -132,8 +132,8 @@ class Scope:
     """The models that its types name: those of the inputs, and of what plans return; of the outermost scope."""
     unknown: bool = False
     """Whether types are being found out: a loop's first trace, in which nothing is refused for its type."""
-    ending: bool = False
-    """Whether its function has returned: what it returns may be missing."""
+    ending: Spot | None = None
+    """The last `return` of its function, once that has returned: what it returns may be missing."""
     tried: dict[str, int] = field(default_factory=dict)
     """By a name that was wanted: the first number behind it that may be free here."""
     bindings: dict[int, Bindings] = field(default_factory=dict)
@@ -268,11 +268,13 @@ def inside(scope: Scope) -> Iterator[Scope]:
 def fault(code: str, message: str, *, hint: str = "", why: str = "", spot: Spot | None = None) -> InputError:
     """The error of a mistake, kept on the scopes too, so that an `except` in the body cannot hide it.
 
-    Where code that is not the user's met a placeholder, the error is W014 at the user's own line.
+    A mistake in what the body returned is at its `return`. Where code that is not the user's met a placeholder, the error is W014 at
+    the user's own line.
     """
     scope = _scope.get()
     chain = [*scope.chain()] if scope is not None else []
     homes = {one.home for one in chain}
+    spot = spot or (scope.ending if scope is not None else None)
     spots = [spot] if spot is not None else mistakes.spots()
     own = next((one for one in spots if not one.foreign or one.code.co_filename in homes), spots[0])
     first = own is spots[0]

@@ -282,14 +282,14 @@ class Workflow(Step[P, R]):
                 raise mistakes.raised(self.name, error, function.__code__.co_filename) from error
             if scope.failed:
                 raise scope.failed[0]
-            scope.ending = True
-            output = self._output(function, returned)
+            scope.ending = last_return(function)
+            output = self._output(returned)
             if not scope.nodes:
                 hint = "a workflow calls at least one agent, tool or workflow; what calls none is a plain function"
-                raise fault("W019", f"{self.name} calls nothing", hint=hint, spot=last_return(function))
+                raise fault("W019", f"{self.name} calls nothing", hint=hint)
             if not holds(returned):
                 said_so = f"{self.name} returns {returned!r:.60}, which is the same in every run"
-                raise fault("W019", said_so, hint="return what a call gives, or new(Model, field=...)", spot=last_return(function))
+                raise fault("W019", said_so, hint="return what a call gives, or new(Model, field=...)")
             nodes = {draft.name: draft.frozen() for draft in scope.nodes}
         graph = Graph(
             name=self.name,
@@ -304,18 +304,17 @@ class Workflow(Step[P, R]):
         )
         return graph, self._called(scope), scope.models
 
-    def _output(self, function: Callable[..., Any], returned: Any) -> Any:
-        spot = last_return(function)
+    def _output(self, returned: Any) -> Any:
         if type(returned) is Guarded:
             text = said(returned._wired)
             hint = f"first_of({text}, otherwise=...), or needed({text}): without it, the run has no output"
             hint = f"values({text})" if returned._mapped else hint
-            raise fault("W009", f"{self.name} returns a value that may be missing", hint=hint, spot=spot)
+            raise fault("W009", f"{self.name} returns a value that may be missing", hint=hint)
         output, schema = template(returned)
         if reason := unfit(schema, self.signature.output):
             wanted, have = typed(self.signature.output), typed(schema)
             where = f": {reason}" if not reason.startswith("expected") else ""
-            raise fault("W012", f"{self.name} must return {wanted}, and returns {have}{where}", spot=spot)
+            raise fault("W012", f"{self.name} must return {wanted}, and returns {have}{where}")
         return output
 
     def _called(self, scope: Scope) -> tuple[Step[..., Any], ...]:

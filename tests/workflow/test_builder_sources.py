@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import linecache
 import pkgutil
-import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,9 @@ import pytest
 
 import orchestra
 from orchestra import Answer, InputError, workflow
-from orchestra.workflow import bytecode, mistakes
+from orchestra.config import Settings
+from orchestra.project import Project
+from orchestra.workflow import bytecode
 from tests.workflow.ensemble import calculator
 
 PROBE = """
@@ -89,15 +90,53 @@ def test_names_and_blind_spots_are_read_from_bytecode(interpreter: str) -> None:
     ], done.stderr
 
 
-def test_frames_of_the_builder_are_never_the_users() -> None:
-    """A module of the builder that is not in the list would be shown as the user's line."""
-    folder = Path(str(mistakes.__file__)).parent
-    builders = {
-        f"orchestra.workflow.{path.stem}"
-        for path in folder.glob("*.py")
-        if re.search(r"import .*\b(fault|mistakes|mistake|renamed|tracing)\b", path.read_text("utf-8")) and path.stem != "python"
-    }
-    assert builders - mistakes.OWN == set()
+RETURNING = """
+from orchestra import Answer, agent, by_model, map_, when, workflow
+
+@agent(prompt="{{ question }}")
+def calculator(question: str) -> Answer:
+    return by_model()
+
+@workflow
+def record(question: str) -> dict[str, Answer]:
+    made = when(question == "x", calculator(question=question))
+    return {"made": made}
+
+@workflow
+def shape(question: str) -> dict[str, object]:
+    made = calculator(question=question)
+    return {"made": made, "more": object()}
+
+@workflow
+def element(questions: list[str]) -> list[list[Answer]]:
+    def body(question):
+        made = when(question == "x", calculator(question=question))
+        return [made]
+    return map_(body, questions)
+
+@workflow
+def value(question: str) -> Answer:
+    return calculator(question="x" if question else "y")
+"""
+
+
+@pytest.mark.parametrize("module", ["flows", "orchestra_flows"])
+def test_frames_of_orchestra_are_never_the_users(module: str) -> None:
+    """A workflow may be traced far below its own file: the line that asks for its graph is no place of a mistake."""
+    space: dict[str, Any] = {"__name__": module}
+    exec(compile(RETURNING, f"{module}.py", "exec"), space)
+    linecache.cache[f"{module}.py"] = (len(RETURNING), None, RETURNING.splitlines(keepends=True), f"{module}.py")
+    project = Project.load(Settings.load({}))
+    for name, code, line in [
+        ("record", "W009", 'return {"made": made}'),
+        ("shape", "W007", 'return {"made": made, "more": object()}'),
+        ("element", "W009", "return [made]"),
+        ("value", "W005", 'return calculator(question="x" if question else "y")'),
+    ]:
+        with pytest.raises(InputError) as caught:
+            project.adopt(space[name])
+        assert caught.value.place is not None
+        assert (caught.value.code, caught.value.place.file, caught.value.place.text.strip()) == (code, f"{module}.py", line)
 
 
 def test_the_package_shows_its_names_and_not_the_rooms_of_the_same_names() -> None:
