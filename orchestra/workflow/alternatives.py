@@ -19,6 +19,7 @@ from orchestra.values.schema import ANY, branches, nearest, show, union
 from orchestra.workflow.nodes import AgentNode, AnyNode, Choice
 from orchestra.workflow.ordering import NONE, Uses, uses
 from orchestra.workflow.program import CompiledNode, Expression, Program
+from orchestra.workflow.syntax import reference
 from orchestra.workflow.wiring import Path, compiled, fits, listed, unreferenced
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def reason(node: CompiledNode, bindings: Mapping[str, Any]) -> str:
     if choice is None or node.value is None:
         return ""
     value = node.value.evaluate(bindings)
-    text, by = canonical(value).decode("utf-8", "replace"), choice.by.removeprefix("${").removesuffix("}")
+    text, by = canonical(value).decode("utf-8", "replace"), reference(choice.by) or choice.by
     told = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
     return f"{chosen(choice, value)}, for {by if len(by) <= SHOWN else f'{by[:SHOWN]}…'} is {told}"
 
@@ -238,7 +239,7 @@ def _covered(compiler: Compiler, choice: Choice, schema: Schema, path: Path) -> 
     """Notes labels that never come, and labels that come and have no agent."""
     findings = compiler.findings
     found, any_text, null = labels(schema)
-    by = choice.by.removeprefix("${").removesuffix("}")
+    by = reference(choice.by) or choice.by
     for label in choice.of if not any_text else ():
         if label not in found:
             near = nearest(label, found)

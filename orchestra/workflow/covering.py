@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from orchestra.workflow.spoken import shape
-from orchestra.workflow.syntax import Binary, Call, ListOf, Literal, Logic, Name, NotCEL, Tree, Unary, parse
+from orchestra.workflow.syntax import Binary, Call, ListOf, Literal, Logic, Name, NotCEL, Tree, Unary, parse, reference
 
 Conditions: TypeAlias = tuple[Tree, ...]
 """All of them must hold, in written order."""
@@ -36,6 +36,13 @@ def conditions(texts: Iterable[str]) -> Conditions | None:
     except NotCEL:
         return None
     return tuple(found)
+
+
+def of_when(when: str | None) -> Conditions | None:
+    """The conditions of a node's `when`; none where it has none, None where they are not known."""
+    if when is None:
+        return ()
+    return conditions([inside]) if (inside := reference(when)) is not None else None
 
 
 def together(parts: Iterable[Conditions | None]) -> Conditions | None:
@@ -90,10 +97,8 @@ def _instead(one: Tree, held: set[object], before: Sequence[Arm], choice: Callab
 
 def _asked(template: Any) -> frozenset[str] | None:
     """The names that `asking` was given; None for another template."""
-    if not (isinstance(template, str) and template.startswith("${size([") and template.endswith("]) > 0}")):
-        return None
-    match parse(template[2:-1]):
-        case Binary(">", Call("size", None, (ListOf(items),)), Literal(0)) if items and all(isinstance(item, Name) for item in items):
+    match of_when(template) if isinstance(template, str) else None:
+        case (Binary(">", Call("size", None, (ListOf(items),)), Literal(0)),) if items and all(isinstance(item, Name) for item in items):
             return frozenset(item.name for item in items if isinstance(item, Name))
         case _:
             return None

@@ -10,7 +10,7 @@ import msgspec
 from orchestra.agent.contract import Contract, Schema
 from orchestra.values.schema import ANY, NULL, nullable, show, union
 from orchestra.workflow import alternatives, kits, nodes
-from orchestra.workflow.covering import conditions, covers
+from orchestra.workflow.covering import covers, of_when
 from orchestra.workflow.nodes import RETRY, AnyNode, Retry
 from orchestra.workflow.ordering import Uses, names_in, uses
 from orchestra.workflow.program import Acceptance, CompiledNode, Expression, Planning, Program, Using
@@ -263,7 +263,7 @@ def _covered(compiler: Compiler, node: nodes.FirstOfNode, arms: Sequence[Express
     """Whether the last arm runs where no earlier one does."""
     if len(arms) < 2 or node.each is not None:
         return False
-    around = conditions([node.when[2:-1]] if node.when is not None else [])
+    around = of_when(node.when)
     given = compiler.around[-1]
 
     def choice(name: str) -> Sequence[Any] | None:

@@ -35,8 +35,9 @@ from orchestra.workflow.syntax import (
     Select,
     Tree,
     children,
-    closing,
     parse,
+    pieces,
+    reference,
 )
 
 MAX_DEPTH = 64
@@ -113,36 +114,25 @@ def constant(value: Any) -> Constant:
 
 def _text(text: str, types: Mapping[str, Schema], place: Place | None) -> Expression:
     parts: list[str | Expression] = []
-    literal, at, line = "", 0, _Line(place)
-    while (start := text.find("${", at)) >= 0:
-        if start > at and text[start - 1] == "$":
-            literal += text[at : start - 1] + "${"
-            line.next("$${")
-            at = start + 2
+    line = _Line(place)
+    for piece in pieces(text):
+        if isinstance(piece, str):
+            for _ in range(piece.count("${")):
+                line.next("$${")
+            parts.append(piece)
             continue
-        end = closing(text, start + 2)
-        if end < 0:
-            raise InputError(
-                "L050",
-                "the reference is not closed",
-                place=line.next(text[start:]),
-                hint="write ${...}; for the characters themselves write $${",
-            )
-        literal += text[at:start]
-        inner = text[start + 2 : end]
-        where = line.next(text[start : end + 1])
-        reference = compile_reference(inner, types, _between(where, inner))
-        if not start and end == len(text) - 1:
-            return reference
-        _fits_text(reference, inner, where)
-        piece = Whole(reference) if kinds(reference.schema) & {"int", "float"} == {"int"} else reference
-        parts += [literal, piece] if literal else [piece]
-        literal, at = "", end + 1
-    literal += text[at:]
-    if not parts:
-        return constant(literal)
-    parts += [literal] if literal else []
-    return Text(tuple(parts), _references(part for part in parts if not isinstance(part, str)), STR)
+        if not piece.closed:
+            where = line.next(f"${{{piece.source}")
+            hint = "write ${...}; for the characters themselves write $${"
+            raise InputError("L050", "the reference is not closed", place=where, hint=hint)
+        where = line.next(f"${{{piece.source}}}")
+        found = compile_reference(piece.source, types, _between(where, piece.source))
+        if reference(text) is not None:
+            return found
+        _fits_text(found, piece.source, where)
+        parts.append(Whole(found) if kinds(found.schema) & {"int", "float"} == {"int"} else found)
+    read = [part for part in parts if not isinstance(part, str)]
+    return Text(tuple(parts), _references(read), STR) if read else constant("".join(map(str, parts)))
 
 
 class _Line:

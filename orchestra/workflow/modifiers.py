@@ -8,12 +8,12 @@ from orchestra.agent.contract import Contract, Schema
 from orchestra.errors import InputError
 from orchestra.values.schema import ANY, branches, elements, resolve, show, under
 from orchestra.workflow import alternatives, nodes
-from orchestra.workflow.covering import Conditions, conditions, together
+from orchestra.workflow.covering import of_when, together
 from orchestra.workflow.drafts import Draft, Names, condition, drafted
 from orchestra.workflow.nodes import RETRY, AnyNode
 from orchestra.workflow.ordering import Uses, names_in
 from orchestra.workflow.program import Acceptance, Expression
-from orchestra.workflow.syntax import KEYWORDS
+from orchestra.workflow.syntax import KEYWORDS, reference
 from orchestra.workflow.wiring import Path, Types, compiled, fits, listed, typed, unreferenced
 
 if TYPE_CHECKING:
@@ -66,16 +66,9 @@ def _modified(compiler: Compiler, name: str, node: AnyNode, types: Names, reads:
     fallback = draft.fallback
     compiler.sure[name] = held or (fallback is not None and compiler.surely(fallback.references))
     if not compiler.sure[name]:
-        own = () if _of_element(node) else _when(node)
+        own = () if _of_element(node) else of_when(node.when)
         compiler.given[name] = together((own, compiler.conditions(reads.hard))) if alone else None
     return draft
-
-
-def _when(node: AnyNode) -> Conditions | None:
-    """The conditions of a node's `when`."""
-    if node.when is None:
-        return ()
-    return conditions([node.when[2:-1]]) if node.when.startswith("${") and node.when.endswith("}") else None
 
 
 def _of_element(node: AnyNode) -> bool:
@@ -116,7 +109,7 @@ def _spread(compiler: Compiler, node: AnyNode, types: Names, path: Path) -> tupl
 
 def _lists(schema: Schema, written: str) -> str:
     """A field of a record that is a list, or what to do about null."""
-    text = written[2:-1] if written.startswith("${") and written.endswith("}") else ""
+    text = reference(written)
     if text and any(part.get("type") == "null" for part in branches(schema)):
         return f"say what stands there for null: ${{{text} != null ? {text} : []}}"
     fields = resolve(schema).get("properties", {})

@@ -12,7 +12,7 @@ import msgspec
 from orchestra.workflow import nodes
 from orchestra.workflow.nodes import AnyNode
 from orchestra.workflow.paths import MAX_LENGTH, Plain, plain, whole
-from orchestra.workflow.syntax import Macro, Name, NotCEL, Tree, children, closing, parse
+from orchestra.workflow.syntax import Macro, Name, NotCEL, Tree, children, parse, pieces
 
 NONE: frozenset[str] = frozenset()
 
@@ -49,28 +49,17 @@ def names_in(template: Any) -> frozenset[str]:
 @lru_cache(maxsize=8192)
 def _text(text: str) -> frozenset[str]:
     found: set[str] = set()
-    for source in _references(text):
-        if (known := plain(source)) is not None:
+    for piece in pieces(text):
+        if isinstance(piece, str) or not piece.closed:
+            continue
+        if (known := plain(piece.source)) is not None:
             found.add(known.root)
             continue
         try:
-            found.update(_free(parse(source), NONE))
+            found.update(_free(parse(piece.source), NONE))
         except NotCEL:
             continue
     return frozenset(found)
-
-
-def _references(text: str) -> Iterator[str]:
-    at = 0
-    while (start := text.find("${", at)) >= 0:
-        end = closing(text, start + 2)
-        if start > 0 and text[start - 1] == "$":
-            at = start + 2
-        elif end < 0:
-            return
-        else:
-            yield text[start + 2 : end]
-            at = end + 1
 
 
 def _free(tree: Tree, bound: frozenset[str]) -> Iterator[str]:

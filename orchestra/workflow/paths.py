@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import msgspec
 
-from orchestra.workflow.syntax import KEYWORDS
+from orchestra.workflow.syntax import KEYWORDS, reference
 
 MAX_LENGTH = 80
 """Characters of a plain path, at most: so few that none of the parser's limits is near."""
@@ -34,7 +34,7 @@ def plain(source: str) -> Plain | None:
 @lru_cache(maxsize=8192)
 def whole(text: str) -> Plain | None:
     """The path that is all of a template, as in `${a.b}`; None for another template. Only for texts of at most `MAX_LENGTH`."""
-    return _read(text[2:-1]) if text.startswith("${") and text.endswith("}") else None
+    return _read(inside) if (inside := reference(text)) is not None else None
 
 
 @lru_cache(maxsize=2048)

@@ -29,16 +29,17 @@ from orchestra.workflow.nodes import (
     ToolNode,
     VerifyNode,
 )
+from orchestra.workflow.ordering import names_in, ordered, uses
 from orchestra.workflow.plans import CLAUSES, COUNTS, LISTS, PLANNERS, SWITCHES
 from orchestra.workflow.spoken import Unspoken, spoken
-from orchestra.workflow.syntax import Name, Tree, children, closing, parse
+from orchestra.workflow.syntax import NotCEL, Reference, parse, pieces
 
 WORDS = frozenset(words.__all__)
 _CLAUSES = frozenset({"when", "each", "as_", "limit", "concurrency", "checks", "against", "score", "accept", "otherwise"})
 _CHECKS = frozenset({"quote", "support", "numbers", "recompute", "entailment"})
 """Those that are words of their own."""
 _OPTIONS = ("timeout", "retry", "fallback", "after")
-_OF_AGENTS = (*_OPTIONS, "escalate")
+_OF_AGENTS = (*_OPTIONS, "escalate", "tools")
 _TEXTS = re.compile(r"""Literal\[(\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*,?)+\s*\]""")
 """A type whose values are texts, all of them stated."""
 _INDENT = "    "
@@ -128,15 +129,10 @@ class _Body:
 
     def lines(self) -> list[str]:
         """One statement for each node, after those that it reads; a body of several nodes is a function before it."""
-        lines: list[str] = []
-        waiting = dict(self.nodes)
-        while waiting:
-            ready = [name for name, node in waiting.items() if not _reads(node) & (waiting.keys() - {name})]
-            if not ready:
-                raise Unspoken("its nodes wait for each other")
-            for name in ready:
-                lines += self.statement(name, waiting.pop(name))
-        return lines
+        order, cycle = ordered({name: uses(node).all & self.nodes.keys() - {name} for name, node in self.nodes.items()})
+        if cycle:
+            raise Unspoken(f"its nodes wait for each other: {' -> '.join(cycle)}")
+        return [line for name in order for line in self.statement(name, self.nodes[name])]
 
     def statement(self, name: str, node: AnyNode) -> list[str]:
         if keyword.iskeyword(name) or name in ("_", "input"):
@@ -182,7 +178,7 @@ class _Body:
             case LoopNode(loop=loop):
                 body = self.inner(f"{name}_body", "previous, turn", loop, ("previous", "turn"))
                 result = _only(loop.output)
-                if result is None or not _trees_read(loop.until) & set(loop.nodes) <= {result}:
+                if result is None or not names_in(loop.until) & loop.nodes.keys() <= {result}:
                     raise Unspoken(f"{name}: `until` reads more than what the loop gives")
                 until = f"lambda {result}: {self.value(loop.until)}"
                 return body, f"{word('loop')}({name}_body, at_most={loop.at_most}, until={until})"
@@ -236,6 +232,8 @@ class _Body:
         value = getattr(node, key)
         if key == "after":
             return f"[{', '.join(value)}]"
+        if key == "tools":
+            return repr([*value])
         return self.value(value) if key in ("fallback", "escalate") else repr(_set(value))
 
     def clause(self, node: AnyNode) -> str:
@@ -299,14 +297,15 @@ class _Body:
                 return repr(template)
 
     def text(self, template: str) -> str:
-        parts = [part if literal else self.said(part) for literal, part in pieces(template)]
-        texts = [literal for literal, _ in pieces(template)]
-        if len(parts) == 1 and not texts[0]:
-            return parts[0]
-        return " + ".join(repr(part) if literal else part for literal, part in zip(texts, parts, strict=True)) or "''"
+        return " + ".join(repr(part) if isinstance(part, str) else self.said(part) for part in pieces(template)) or "''"
 
-    def said(self, source: str) -> str:
-        return spoken(parse(source), self.lists, self.names)
+    def said(self, part: Reference) -> str:
+        if not part.closed:
+            raise Unspoken(f"`${{{part.source}` is not closed")
+        try:
+            return spoken(parse(part.source), self.lists, self.names)
+        except NotCEL as error:
+            raise Unspoken(f"`${{{part.source}}}` is no expression: {error.reason}") from error
 
 
 def _variable(name: str) -> str:
@@ -333,63 +332,13 @@ def _refuse(node: Node, name: str) -> None:
 
 
 def _about_element(node: Node) -> bool:
-    return node.when is not None and node.as_ is not None and node.as_ in _trees_read(node.when)
-
-
-def pieces(template: str) -> list[tuple[bool, str]]:
-    """The parts of a template: literal texts (true) and references."""
-    found: list[tuple[bool, str]] = []
-    text, at = "", 0
-    while at < len(template):
-        if template.startswith("$${", at):
-            text, at = f"{text}${{", at + 3
-        elif template.startswith("${", at):
-            end = closing(template, at + 2)
-            found += [(True, text)] * bool(text) + [(False, template[at + 2 : end])]
-            text, at = "", end + 1
-        else:
-            text, at = text + template[at], at + 1
-    return found + [(True, text)] * bool(text or not found)
+    return node.when is not None and node.as_ is not None and node.as_ in names_in(node.when)
 
 
 def _only(template: Any) -> str | None:
     """The node whose value, or whose list, a template is."""
     match = re.fullmatch(r"\$\{([a-z][a-z0-9_]*)(\.values)?\}", template) if isinstance(template, str) else None
     return match[1] if match else None
-
-
-def _trees_read(template: Any) -> set[str]:
-    """The names that a template reads."""
-    if isinstance(template, str):
-        return {name for literal, part in pieces(template) if not literal for name in _free(parse(part))}
-    inner = template.values() if isinstance(template, Mapping) else template if isinstance(template, list | tuple) else ()
-    return {name for part in inner for name in _trees_read(part)}
-
-
-def _free(tree: Tree) -> set[str]:
-    return {tree.name} if isinstance(tree, Name) else {name for child in children(tree) for name in _free(child)}
-
-
-def _reads(node: AnyNode) -> set[str]:
-    """The names that a node reads or waits for, its body included."""
-    found = set(node.after) | _trees_read([node.when, node.each, node.fallback, node.against])
-    match node:
-        case AgentNode(agent=called):
-            return found | _trees_read([node.with_, node.escalate, called.by if isinstance(called, Choice) else None])
-        case ToolNode() | CallNode(call=str()):
-            return found | _trees_read(node.with_)
-        case FirstOfNode(first_of=arms):
-            return found | _trees_read(arms)
-        case VerifyNode(verify=value):
-            return found | _trees_read(value)
-        case PlanNode(plan=goal, with_=given):
-            return found | _trees_read([goal, given])
-        case AskNode(ask=question):
-            return found | _trees_read(question)
-        case CallNode(call=Block() as block) | LoopNode(loop=block):
-            return found.union(*map(_reads, block.nodes.values())) | _trees_read(block.output)
-        case _:
-            return found
 
 
 def _names(nodes: Mapping[str, AnyNode]) -> list[str]:

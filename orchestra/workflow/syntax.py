@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NoReturn, TypeAlias
 
@@ -434,7 +435,35 @@ _PIECE = re.compile(
 )
 
 
-def closing(text: str, start: int) -> int:
+class Reference(msgspec.Struct, frozen=True):
+    """A `${...}` of a template: what stands in it, which is all that follows where no brace closes it."""
+
+    source: str
+    closed: bool
+
+
+def pieces(text: str) -> Iterator[str | Reference]:
+    """The parts of a template in their order: literal texts, in which `$${` has become `${`, and references."""
+    literal, at = "", 0
+    while (start := text.find("${", at)) >= 0:
+        if start > at and text[start - 1] == "$":
+            literal, at = f"{literal}{text[at : start - 1]}${{", start + 2
+            continue
+        if literal := literal + text[at:start]:
+            yield literal
+        end = _closing(text, start + 2)
+        yield Reference(text[start + 2 : end] if end >= 0 else text[start + 2 :], end >= 0)
+        literal, at = "", end + 1 if end >= 0 else len(text)
+    if literal := literal + text[at:]:
+        yield literal
+
+
+def reference(text: str) -> str | None:
+    """What stands in the one reference that a template is; None for any other template."""
+    return text[2:-1] if text.startswith("${") and _closing(text, 2) == len(text) - 1 else None
+
+
+def _closing(text: str, start: int) -> int:
     """The offset of the brace that closes the reference whose expression begins at `start`; -1 where there is none."""
     end = text.find("}", start)
     if end < 0 or not any(text.find(sign, start, end) >= 0 for sign in "{'\""):

@@ -11,17 +11,17 @@ from collections.abc import Mapping
 
 from orchestra.values.schema import Schema, field
 from orchestra.workflow.checking import path_of
-from orchestra.workflow.syntax import Binary, Call, Literal, Logic, Name, NotCEL, Select, Tree, Unary, parse
+from orchestra.workflow.syntax import Binary, Call, Literal, Logic, Name, NotCEL, Select, Tree, Unary, parse, reference
 
 Range = tuple[float, float]
 
 
 def decided(text: str, types: Mapping[str, Schema]) -> bool | None:
     """The value that a condition, written as `${...}`, has in every run; None where it may have either."""
-    if not (text.startswith("${") and text.endswith("}")):
+    if (inside := reference(text)) is None:
         return None
     try:
-        return _truth(parse(text[2:-1]), types)
+        return _truth(parse(inside), types)
     except NotCEL:
         return None
 

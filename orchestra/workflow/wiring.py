@@ -15,6 +15,7 @@ from orchestra.workflow.expressions import compile_template, constant, followed
 from orchestra.workflow.findings import Findings
 from orchestra.workflow.ordering import Uses
 from orchestra.workflow.program import Expression
+from orchestra.workflow.syntax import reference
 
 Types = Mapping[str, Schema]
 Path = tuple[str | int, ...]
@@ -166,7 +167,7 @@ def typed(schema: Schema) -> Schema:
 
 def _suggestion(source: Schema, target: Schema, written: Any) -> str:
     """A field of the value, its elements, or a default for its null, that would fit."""
-    text = written[2:-1] if isinstance(written, str) and written.startswith("${") and written.endswith("}") else ""
+    text = reference(written) if isinstance(written, str) else None
     if not text:
         return ""
     kind = resolve(source)

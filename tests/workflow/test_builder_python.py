@@ -9,7 +9,7 @@ import pytest
 
 import orchestra
 from orchestra import Graph, InputError, Workflow, workflow
-from orchestra.workflow.python import pieces, to_python
+from orchestra.workflow.python import to_python
 from orchestra.workflow.reader import read
 from orchestra.workflow.writer import write
 from tests.workflow import ensemble
@@ -110,6 +110,23 @@ nodes:
       output: ${draft}
       nodes:
         draft: {agent: calculator, with: {question: "${previous == null ? input.question : string(turn)}"}}
+""",
+    "a loop that ends as a node behind it says": """
+output: ${better}
+nodes:
+  better:
+    loop:
+      at_most: 4
+      until: ${draft.text == goal.text}
+      output: ${draft}
+      nodes:
+        draft: {agent: calculator, with: {question: "${input.question}"}}
+  goal: {agent: calculator, with: {question: "${input.question}"}}
+""",
+    "an agent's leave for effects": """
+output: ${reader}
+nodes:
+  reader: {agent: reader, with: {question: "${input.question}", context: x}, tools: [send, mcp/mail]}
 """,
     "a plan with all that it may have": """
 output: ${solved}
@@ -272,6 +289,8 @@ def test_the_python_reads_as_one_would_write_it() -> None:
         ("{call: {nodes: {a: {agent: calculator, with: {question: x}}}, output: '${a}'}}", "is of a kind that Python has no word for"),
         ("{first_of: ['${input.question}'], retry: 3}", "`retry` stands on a node that calls no agent"),
         ("{agent: calculator, with: {question: \"${input.question.matches('a') ? 'b' : 'c'}\"}}", "matches()"),
+        ("{agent: calculator, with: {question: 'x ${input.question'}}", "`${input.question` is not closed"),
+        ("{agent: calculator, with: {question: '${input question}'}}", "`${input question}` is no expression: unexpected 'question'"),
     ],
 )
 def test_what_python_has_no_words_for_is_refused(node: str, reason: str) -> None:
@@ -280,11 +299,6 @@ def test_what_python_has_no_words_for_is_refused(node: str, reason: str) -> None
         to_python(graph)
     assert caught.value.code == "W022"
     assert reason in caught.value.message
-
-
-def test_a_template_is_taken_apart() -> None:
-    assert pieces("a $${b} ${c['}']}d${e}") == [(True, "a ${b} "), (False, "c['}']"), (True, "d"), (False, "e")]
-    assert pieces("") == [(True, "")]
 
 
 def test_the_larger_model_at_once_is_an_option_of_an_agents_call() -> None:

@@ -145,6 +145,12 @@ def test_a_choice_is_sure_where_its_last_arm_runs_wherever_no_earlier_one_does(w
             compiled(flow)
 
 
+def test_a_question_that_is_no_expression_is_a_mistake_of_the_file() -> None:
+    graph = read(UNSURE.replace("WHEN", "${!has}").replace("ASKED", "${size([first second]) > 0}"), "unsure.yaml").graph
+    with pytest.raises(InputError, match="not an expression"):
+        compiled(Workflow.of(graph))
+
+
 def eager_otherwise(n: int) -> str:
     return first_of(when(n > 3, lambda: refuse(text="a")), otherwise=pay(text="b"))
 

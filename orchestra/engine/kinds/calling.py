@@ -18,6 +18,7 @@ from orchestra.engine.state import Phase, State, Unit
 from orchestra.values.json import canonical
 from orchestra.values.outcome import Failed, Outcome, Value
 from orchestra.workflow.nodes import AgentNode
+from orchestra.workflow.syntax import reference
 
 FREE = (0.0, 0.0)
 """The price of what costs no money."""
@@ -90,8 +91,7 @@ def routed(unit: Unit) -> tuple[bool, str]:
         return False, ""
     at_once = bool(condition.evaluate(unit.bindings))
     values = [f"{name} = {_short(unit.bindings[name])}" for name in sorted(condition.references) if name in unit.bindings]
-    text = source.escalate.removeprefix("${").removesuffix("}")
-    return at_once, f"{_cut(text)} is {str(at_once).lower()}, with {', '.join(values)}"
+    return at_once, f"{_cut(reference(source.escalate) or source.escalate)} is {str(at_once).lower()}, with {', '.join(values)}"
 
 
 def _short(value: Any) -> str:

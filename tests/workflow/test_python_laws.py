@@ -1,0 +1,93 @@
+"""Nothing that a node has is lost on the way to Python: a field is written, or the graph is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestra import Graph, InputError
+from orchestra.workflow import nodes
+from orchestra.workflow.python import to_python
+
+BLOCK = {"nodes": {"inner": {"tool": "shout"}}, "output": "${inner}"}
+NODES: dict[type[nodes.Node], dict[str, Any]] = {
+    nodes.AgentNode: {"agent": "reader"},
+    nodes.ToolNode: {"tool": "shout"},
+    nodes.CallNode: {"call": "flow"},
+    nodes.FirstOfNode: {"first_of": ["${first}", "none"]},
+    nodes.LoopNode: {"loop": {**BLOCK, "at_most": 3, "until": "${inner > 3}"}},
+    nodes.PlanNode: {"plan": "think"},
+    nodes.VerifyNode: {"verify": "${first}", "checks": ["quote"]},
+    nodes.AskNode: {"ask": "Really?"},
+}
+"""Of each kind, the least that it has."""
+OTHERS: dict[str, Any] = {
+    "when": "${input.sure}",
+    "each": "${input.texts}",
+    "as": "text",
+    "limit": 5,
+    "concurrency": 2,
+    "after": ["first"],
+    "retry": {"attempts": 4},
+    "timeout": 7.0,
+    "fallback": "nothing",
+    "checks": ["numbers"],
+    "against": "${input.texts}",
+    "score": "combined",
+    "accept": 0.5,
+    "otherwise": ["retry"],
+    "agent": "writer",
+    "tool": "whisper",
+    "call": "other",
+    "first_of": ["${first}", "-"],
+    "loop": {**BLOCK, "at_most": 4, "until": "${inner > 3}"},
+    "plan": "think twice",
+    "verify": "${first.text}",
+    "ask": "Why?",
+    "with": {"question": "why"},
+    "escalate": "${input.sure}",
+    "tools": ["send"],
+    "agents": ["reader"],
+    "workflows": ["flow"],
+    "returns": "int",
+    "limits": {"steps": 3},
+    "repairs": 3,
+    "replans": 4,
+    "streaming": False,
+    "router": "planner",
+    "larger": "large",
+    "votes": 3,
+    "cache": False,
+    "stepwise": False,
+    "copied": True,
+    "grounded": True,
+    "anyway": True,
+    "shortlist": 7,
+    "options": ["yes", "no"],
+}
+"""Of each field another value than it has by itself."""
+WITH = {
+    "each": {"as": "text"},
+    **{key: {"each": "${input.texts}", "as": "item"} for key in ("as", "limit", "concurrency")},
+    **{key: {"checks": ["quote"]} for key in ("against", "score", "accept", "otherwise")},
+}
+"""What a field goes with."""
+
+
+def written(node: dict[str, Any]) -> str:
+    inputs = {"sure": {"type": "bool"}, "texts": {"type": "list[str]"}}
+    graph = {"name": "law", "input": inputs, "output": "${node}", "nodes": {"first": {"tool": "shout"}, "node": node}}
+    try:
+        return to_python(Graph.model_validate(graph, strict=False))
+    except InputError as error:
+        return error.message
+
+
+FIELDS = [(kind, info.alias or name) for kind in NODES for name, info in kind.model_fields.items()]
+
+
+@pytest.mark.parametrize(("kind", "field"), FIELDS, ids=[f"{kind.__name__}.{field}" for kind, field in FIELDS])
+def test_every_field_of_every_kind_is_written_or_refused(kind: type[nodes.Node], field: str) -> None:
+    plain = {**NODES[kind], **WITH.get(field, {})}
+    assert written({**plain, field: OTHERS[field]}) != written(plain)
