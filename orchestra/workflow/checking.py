@@ -8,7 +8,7 @@ mixed, and a comparison that can never hold is a fault.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from orchestra.values.schema import (
     ANY,
@@ -110,20 +110,19 @@ _SEVERAL = frozenset({"$ref", "anyOf", "oneOf", "allOf", "enum", "const"})
 """Keywords beside `type` that say more of what a value may be."""
 
 
-def path_of(tree: Tree) -> str | None:
-    """The text of a tree that only follows fields and constant indices, such as `a.b[0]`; None for another."""
+Path: TypeAlias = tuple[str | int, ...]
+"""A name, and the fields and indices that are followed from there."""
+
+
+def path_of(tree: Tree) -> Path | None:
+    """The path of a tree that only follows fields and constant indices, such as `a.b[0]`; None for another."""
     match tree:
         case Name(name):
-            return name
-        case Select(of, name):
-            inner = path_of(of)
-            return inner and f"{inner}.{name}"
-        case Index(of, Literal(str(key))):
-            inner = path_of(of)
-            return inner and f"{inner}.{key}"
-        case Index(of, Literal(int(key))) if key >= 0:
-            inner = path_of(of)
-            return inner and f"{inner}[{key}]"
+            return (name,)
+        case Select(of, step) | Index(of, Literal(str(step))):
+            return (*inner, step) if (inner := path_of(of)) else None
+        case Index(of, Literal(int(step))) if step >= 0:
+            return (*inner, step) if (inner := path_of(of)) else None
         case _:
             return None
 
@@ -138,7 +137,7 @@ class Checker:
         self.narrowed: set[int] = set()
         """Trees, by `id`, whose value may be null elsewhere, though not where it is read here."""
         self.variables: dict[str, Schema] = {}
-        self.present: frozenset[str] = frozenset()
+        self.present: frozenset[Path] = frozenset()
         """Paths that are known not to be null, here."""
 
     def check(self, tree: Tree) -> Schema:
@@ -255,7 +254,7 @@ class Checker:
             hint = f"compare it: {text} != null" if "null" in kinds(schema) else f"compare it: {text} == ..."
             raise Fault("L053", f"{text} is {show(schema)}, and a condition is bool", tree, hint=hint)
 
-    def _knowing(self, facts: frozenset[str], tree: Tree) -> Schema:
+    def _knowing(self, facts: frozenset[Path], tree: Tree) -> Schema:
         before = self.present
         self.present = before | facts
         schema = self._plain(tree)
@@ -464,7 +463,7 @@ class Checker:
 _JSON = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
 
-def truths(test: Tree, holds: bool) -> frozenset[str]:
+def truths(test: Tree, holds: bool) -> frozenset[Path]:
     """The paths that are not null where a condition holds, or does not."""
     match test:
         case Unary("!", of):

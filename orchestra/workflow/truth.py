@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 
 from orchestra.values.schema import Schema, field
-from orchestra.workflow.checking import path_of
+from orchestra.workflow.checking import Path, path_of
 from orchestra.workflow.syntax import Binary, Call, Literal, Logic, Name, NotCEL, Select, Tree, Unary, parse, reference
 
 Range = tuple[float, float]
@@ -47,8 +47,8 @@ def _truth(tree: Tree, types: Mapping[str, Schema]) -> bool | None:
 
 def _contradict(items: tuple[Tree, ...]) -> bool:
     """Whether a conjunction wants a path to equal two different literals, or to equal one and not to."""
-    wanted: dict[str, object] = {}
-    refused: set[tuple[str, str]] = set()
+    wanted: dict[Path, object] = {}
+    refused: set[tuple[Path, str]] = set()
     for item in items:
         match item:
             case Binary("==" | "!=" as op, left, Literal(value)) | Binary("==" | "!=" as op, Literal(value), left) if path := path_of(left):

@@ -15,6 +15,7 @@ from orchestra.values.models import Answer, Quote
 from orchestra.values.types import Schema, mapped, nullable, schema_of, show
 from orchestra.workflow.evaluation import Comprehension, Path
 from orchestra.workflow.expressions import compile_template
+from orchestra.workflow.truth import decided
 
 
 class Tree(BaseModel):
@@ -350,3 +351,15 @@ def test_a_type_that_has_itself_among_its_parts_can_be_read(source: str, value: 
 def test_a_type_of_lists_of_itself_is_declared_to_cel_as_far_as_it_can_be() -> None:
     endless: Schema = {"$ref": "#/$defs/L", "$defs": {"L": {"type": "array", "items": {"$ref": "#/$defs/L"}}}}
     assert compile_template("${size(xs[0])}", {"xs": endless}).evaluate({"xs": [[[], []]]}) == 2
+
+
+def test_a_field_with_a_dot_in_its_name_is_another_path_than_a_field_of_a_field() -> None:
+    inner = nullable({"type": "object", "properties": {"d": {"type": "string"}}, "required": ["d"]})
+    record = {"type": "object", "properties": {"c": inner}, "required": ["c"]}
+    fields = {"b": record, "b.c": nullable({"type": "string"})}
+    types = {"input": {"type": "object", "properties": fields, "required": ["b", "b.c"]}}
+    with pytest.raises(InputError) as caught:
+        compile_template('${input["b.c"] != null ? input.b.c.d : "no"}', types)
+    assert caught.value.code == "L057"
+    assert decided('${input["b.c"] == input.b.c}', types) is None
+    assert decided('${input["b"].c == input.b["c"]}', types) is True
