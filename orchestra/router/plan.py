@@ -76,26 +76,32 @@ def _moved(value: Reference, named: Mapping[str, str]) -> Reference:
 
 
 def declared(values: Mapping[str, Schema]) -> tuple[dict[str, Any], dict[str, Schema]]:
-    """Values as the inputs of a workflow, and the types that it must declare for them."""
+    """Values as the inputs of a workflow, and the types that it must declare for them: those that no text says, by the input's name.
+
+    The names stand in journals: only one that is taken, by another of them or by a model, gets a mark behind it.
+    """
+    texts = {name: _text(schema or _ANYTHING) for name, schema in values.items()}
+    taken = {word for text in texts.values() for word in re.findall(r"\w+", text)}
     types: dict[str, Schema] = {}
-    return {name: {"type": _type(name, schema or _ANYTHING, types)} for name, schema in values.items()}, types
+    for name in [name for name, text in texts.items() if not text]:
+        title = "".join(part.capitalize() for part in name.split("_")) or "Value"
+        while title in taken or title in types:
+            title += "_"
+        texts[name], types[title] = title, values[name] or _ANYTHING
+    return {name: {"type": text} for name, text in texts.items()}, types
 
 
 _ANYTHING: Schema = {"anyOf": [{"type": name} for name in ("null", "boolean", "integer", "number", "string", "array", "object")]}
 """What takes any value, as a type that is declared must say it."""
 
 
-def _type(name: str, schema: Schema, types: dict[str, Schema]) -> str:
-    """A type as the language writes it; one that has no text is declared under `types`, by the input's name."""
+def _text(schema: Schema) -> str:
+    """A type as the language writes it; empty where it has no text."""
     text = show(schema, full=True)
     try:
-        if parse_type(text, {**project_models(), **models_of(schema)}):
-            return text
+        return text if parse_type(text, {**project_models(), **models_of(schema)}) else ""
     except InputError:
-        pass
-    title = "".join(part.capitalize() for part in name.split("_")) or "Value"
-    types[title] = schema
-    return title
+        return ""
 
 
 def _node(step: Step, offer: Offer, mapped: set[str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestra.router.notation import Answer, Step, read_plan
 from orchestra.router.offer import Offer
-from orchestra.router.plan import Plan, plan_of, workflow
+from orchestra.router.plan import Plan, declared, plan_of, workflow
 from orchestra.router.shortlist import shortlist
 from orchestra.router.values import type_of
 from orchestra.workflow.reader import read
@@ -71,6 +71,18 @@ def test_a_value_of_a_type_without_a_name_gets_one() -> None:
     graph = workflow(planned("s1 = pay(invoice=input.the_invoice)\nreturn s1"), given, "pays")
     assert graph.input["the_invoice"].type == "TheInvoice"
     assert read(write(graph), "pays.yaml").graph == graph
+
+
+def test_types_that_are_declared_hide_neither_each_other_nor_a_model() -> None:
+    one, other = (type_of({"a": value}) for value in ("text", 3))
+    inputs, types = declared({"a_b": one, "a__b": other, "document": one, "documents": SEARCH.input["properties"]["documents"]})
+    assert {name: entry["type"] for name, entry in inputs.items()} == {
+        "a_b": "AB",
+        "a__b": "AB_",
+        "document": "Document_",
+        "documents": "list[Document]",
+    }
+    assert types == {"AB": one, "AB_": other, "Document_": one}
 
 
 def test_lines_without_an_answer_are_no_plan() -> None:
